@@ -1,0 +1,1 @@
+"""The Allen Brain Atlas API: records, section images, queries. Knows nothing of zarr."""

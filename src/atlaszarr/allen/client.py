@@ -1,0 +1,324 @@
+"""One session with the Allen Brain Atlas API: records, section images, the structure graph."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ImageError, InputError, NotFoundError, ServiceError
+from . import rma
+from .cache import ImageCache, default_location
+from .http import Http
+from .images import ImageRequest, MissingImage, Pixels, SectionImage, check_options
+from .politeness import Politeness
+from .records import PLANES, SectionDataset
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from ..terminology import Terminology
+
+API_URL = "https://api.brain-map.org/api/v2"
+#: One RMA request for the dataset, and one for every 2000 of its section images.
+_DATASET_INCLUDE = ("alignment3d", "genes", "products", "plane_of_section", "specimen(donor(age))")
+
+
+class AllenClient:
+    """A client of the Allen API. Safe to use from many threads; a pickled copy opens its own connections.
+
+    Parameters
+    ----------
+    api_url : str, optional
+        Ending in ``/api/v2``; default ``$ATLASZARR_API_URL``, else the Allen Institute's.
+    cache : str or path-like, optional
+        A folder or fsspec URL for section images, or "none"; default ``$ATLASZARR_CACHE``, else the user's
+        cache folder. Metadata is always asked anew.
+    concurrency : int
+        The most requests under way, over a whole cluster where a distributed client is active.
+    rate : float
+        The most requests per second, likewise.
+    timeout : tuple of float
+        Seconds to connect, and seconds without a byte.
+    retries : int
+        How often a failed request is tried again; see `atlaszarr.allen.http.Http` for the waits.
+    backoff : float
+        Scale of the waits between, in seconds.
+
+    Raises
+    ------
+    InputError
+        If the URL is not one of HTTP.
+    """
+
+    def __init__(
+        self,
+        api_url: str | None = None,
+        cache: str | os.PathLike[str] | None = None,
+        *,
+        concurrency: int = 6,
+        rate: float = 20.0,
+        timeout: tuple[float, float] = (10.0, 60.0),
+        retries: int = 5,
+        backoff: float = 0.5,
+    ) -> None:
+        url = api_url or os.environ.get("ATLASZARR_API_URL") or API_URL
+        if not url.startswith(("http://", "https://")):
+            raise InputError(f"api_url {url!r} is not an http or https URL; the default is {API_URL}")
+        if concurrency < 1 or not rate > 0:
+            raise InputError(f"concurrency {concurrency} and rate {rate} must be positive")
+        self.api_url = url.rstrip("/")
+        location = default_location() if cache is None else os.fspath(cache)
+        self.cache = None if location in (None, "", "none") else ImageCache(location)
+        self._http = Http(Politeness(concurrency, rate), timeout=timeout, retries=retries, backoff=backoff)
+
+    def __enter__(self) -> AllenClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def __repr__(self) -> str:
+        return f"AllenClient({self.api_url!r})"
+
+    def section_dataset(self, id: int) -> SectionDataset:
+        """The record of a section dataset with all its sections.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such dataset.
+        RecordError
+            If the record contradicts itself.
+        ServiceError
+            If the API cannot be reached or refuses.
+        """
+        found = self._query("SectionDataSet", [f"[id$eq{_id(id)}]"], _DATASET_INCLUDE)
+        if not found:
+            raise NotFoundError(f"there is no section dataset {id}; `atlaszarr search` lists what there is")
+        images = self._query("SectionImage", [f"[data_set_id$eq{_id(id)}]"], ["alignment2d"])
+        return SectionDataset.from_json(found[0], images)
+
+    def search(
+        self,
+        *,
+        gene: str | None = None,
+        plane: str | None = None,
+        product: str | None = None,
+        specimen: int | None = None,
+        id: int | None = None,
+        images: bool = False,
+        limit: int | None = 50,
+    ) -> DataFrame:
+        """Section datasets that meet all the criteria, or the section images of those.
+
+        Parameters
+        ----------
+        gene : str, optional
+            Acronym, for instance ``Prox1``; ``*`` stands for any characters.
+        plane : str, optional
+            ``coronal`` or ``sagittal``.
+        product : str, optional
+            Abbreviation, for instance ``Mouse``.
+        specimen, id : int, optional
+            Ids of a specimen, of a section dataset.
+        images : bool
+            Answer section images instead.
+        limit : int, optional
+            At most so many datasets; None for all.
+
+        Returns
+        -------
+        DataFrame
+            Indexed by id. Of datasets: gene, plane, product, reference_space, thickness_um, specimen, failed;
+            of images: dataset, section_number, width, height, resolution_um, tiers, expression, failed.
+
+        Raises
+        ------
+        InputError
+            If a criterion cannot be expressed.
+        """
+        import pandas as pd
+
+        if plane is not None and plane not in PLANES.values():
+            raise InputError(f"plane {plane!r} is not known; choose from coronal, sagittal")
+        if limit is not None and limit < 1:
+            raise InputError(f"limit {limit} must be at least 1")
+        criteria = [] if id is None else [f"[id$eq{_id(id)}]"]
+        criteria += [] if specimen is None else [f"[specimen_id$eq{_id(specimen)}]"]
+        if plane is not None:
+            criteria.append(f"plane_of_section[name$eq{rma.literal('plane', plane)}]")
+        if product is not None:
+            criteria.append(f"products[abbreviation$eq{rma.literal('product', product)}]")
+        if gene is not None:
+            operator = "li" if "*" in gene else "eq"
+            criteria.append(f"genes[acronym${operator}{rma.literal('gene', gene)}]")
+        found = self._query("SectionDataSet", criteria, ["genes", "products"], limit)
+        if not images:
+            rows = [
+                {
+                    "id": record["id"],
+                    "gene": " ".join(gene["acronym"] for gene in record.get("genes") or ()),
+                    "plane": PLANES.get(record["plane_of_section_id"], str(record["plane_of_section_id"])),
+                    "product": " ".join(product["abbreviation"] for product in record.get("products") or ()),
+                    "reference_space": record["reference_space_id"],
+                    "thickness_um": record["section_thickness"],
+                    "specimen": record["specimen_id"],
+                    "failed": record["failed"],
+                }
+                for record in found
+            ]
+            columns = ["gene", "plane", "product", "reference_space", "thickness_um", "specimen", "failed"]
+        else:
+            rows = [
+                {
+                    "id": image["id"],
+                    "dataset": record["id"],
+                    "section_number": image["section_number"],
+                    "width": image["width"],
+                    "height": image["height"],
+                    "resolution_um": image["resolution"],
+                    "tiers": image["tier_count"],
+                    "expression": image["expression_path"] is not None,
+                    "failed": image["failed"],
+                }
+                for record in found
+                for image in self._query("SectionImage", [f"[data_set_id$eq{_id(record['id'])}]"])
+            ]
+            columns = ["dataset", "section_number", "width", "height", "resolution_um", "tiers", "expression", "failed"]
+        return pd.DataFrame(rows, columns=["id", *columns]).set_index("id")
+
+    def structure_graph(self, id: int = 1) -> Terminology:
+        """The structures of an ontology; 1 is the adult mouse brain."""
+        from ..terminology import Terminology
+
+        url = f"{self.api_url}/structure_graph_download/{_id(id)}.json"
+        return Terminology.from_structure_graph(rma.envelope(self._http.get(url), url)["msg"])
+
+    def image(
+        self,
+        id: int,
+        downsample: int = 0,
+        view: str | None = None,
+        roi: tuple[int, int, int, int] | None = None,
+        quality: int | None = None,
+        range: tuple[int, ...] | None = None,
+    ) -> Pixels:
+        """One section image, whole or a region of it.
+
+        Parameters
+        ----------
+        id : int
+            SectionImage id.
+        downsample : int
+            Tier: every step halves.
+        view : str, optional
+            ``expression`` for the expression mask.
+        roi : tuple of int, optional
+            (left, top, width, height): the corner in full-resolution pixels, the size in pixels of the tier.
+        quality : int, optional
+            JPEG quality, 0 to 100.
+        range : tuple of int, optional
+            (r0, r1, g0, g1, b0, b1) of a fluorescence image, 0 to 4095.
+
+        Returns
+        -------
+        ndarray, uint8, shape (height, width, 3)
+
+        Raises
+        ------
+        InputError
+            If the region or the tier does not lie within the image.
+        NotFoundError
+            If there is no such image.
+        ImageError, ServiceError
+            If it could not be had.
+        """
+        request = self._image_request(id, downsample, view or "primary", roi, quality, range)
+        return request.decode(self.fetch(request).body)
+
+    def fetch(self, request: ImageRequest) -> SectionImage:
+        """A section image as JPEG, from the cache or from the service, checked either way.
+
+        An answer that fails its checks is asked for once more.
+
+        Raises
+        ------
+        ImageError, ServiceError
+            If it could not be had.
+        """
+        url, key = request.url(self.api_url), request.key(self.api_url)
+        if self.cache and (kept := self.cache.get(key)) is not None:
+            try:
+                request.decode(kept)
+                return SectionImage(request, kept)
+            except ImageError:
+                self.cache.discard(key)
+        for last in (False, True):
+            body = self._http.get(url)
+            try:
+                request.decode(body)
+                break
+            except ImageError as error:
+                if last:
+                    raise ImageError(f"{url}: {error}") from error
+        if self.cache:
+            self.cache.put(key, body)
+        return SectionImage(request, body)
+
+    def try_fetch(self, request: ImageRequest) -> SectionImage | MissingImage:
+        """As `fetch`, with a failure of the world as a value."""
+        try:
+            return self.fetch(request)
+        except (ImageError, ServiceError) as error:
+            return MissingImage(request, request.url(self.api_url), str(error))
+
+    def has_cached(self, request: ImageRequest) -> bool:
+        """Whether a section image is in the cache."""
+        return self.cache is not None and request.key(self.api_url) in self.cache
+
+    def _image_request(
+        self,
+        id: int,
+        downsample: int,
+        view: str,
+        roi: tuple[int, int, int, int] | None,
+        quality: int | None,
+        range: tuple[int, ...] | None,
+    ) -> ImageRequest:
+        check_options(view, quality, range)
+        found = self._query("SectionImage", [f"[id$eq{_id(id)}]"])
+        if not found:
+            raise NotFoundError(f"there is no section image {id}; `atlaszarr search --images` lists those of a dataset")
+        width, height = int(found[0]["width"]), int(found[0]["height"])
+        if downsample < 0 or not (width >> downsample and height >> downsample):
+            raise InputError(f"downsample {downsample} leaves nothing of section image {id} ({width} x {height} pixels)")
+        width, height = width >> downsample, height >> downsample
+        if roi is None:
+            return ImageRequest(id, width, height, downsample, view, quality=quality, range=range)
+        left, top, w, h = roi
+        if min(left, top) < 0 or min(w, h) < 1 or (left >> downsample) + w > width or (top >> downsample) + h > height:
+            raise InputError(
+                f"region {','.join(map(str, roi))} does not lie within section image {id}, which is "
+                f"{width} x {height} pixels at downsample {downsample} (left and top count full-resolution pixels)"
+            )
+        return ImageRequest(id, w, h, downsample, view, left, top, quality, range)
+
+    def _query(
+        self, model: str, criteria: Sequence[str], include: Sequence[str] = (), limit: int | None = None
+    ) -> list[dict[str, Any]]:
+        return rma.query(self._http.get, self.api_url, model, criteria, include, limit)
+
+
+def _id(value: object) -> int:
+    try:
+        number = int(str(value))
+    except ValueError:
+        number = -1
+    if number < 0:
+        raise InputError(f"id {value!r} is not a whole number")
+    return number

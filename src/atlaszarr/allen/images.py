@@ -1,0 +1,162 @@
+"""One section image as the image service serves it: which tier, which pixels, and the checks an answer must pass."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+from urllib.parse import urlencode
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ImageError, InputError
+from .records import Section
+
+Pixels = NDArray[np.uint8]
+#: `primary` is what the service answers without being asked for a view.
+VIEWS = ("primary", "expression")
+
+
+@dataclass(frozen=True)
+class ImageRequest:
+    """All that defines a section image: two equal requests get equal bytes.
+
+    Attributes
+    ----------
+    image_id : int
+    width, height : int
+        Size of the answer, in pixels of the tier.
+    downsample : int
+        The tier: every step halves.
+    view : str
+        One of `VIEWS`.
+    left, top : int or None
+        Corner of a region, in full-resolution pixels; None for the whole image.
+    quality : int or None
+        JPEG quality, 0 to 100; None for the service's own.
+    range : tuple of int or None
+        Six limits r0, r1, g0, g1, b0, b1 of a fluorescence image, 0 to 4095.
+    """
+
+    image_id: int
+    width: int
+    height: int
+    downsample: int = 0
+    view: str = "primary"
+    left: int | None = None
+    top: int | None = None
+    quality: int | None = None
+    range: tuple[int, ...] | None = None
+
+    def url(self, api_url: str) -> str:
+        """Where the service answers it."""
+        parameters: dict[str, Any] = {"downsample": self.downsample}
+        if self.quality is not None:
+            parameters["quality"] = self.quality
+        if self.view != "primary":
+            parameters["view"] = self.view
+        if self.range is not None:
+            parameters["range"] = ",".join(map(str, self.range))
+        if self.left is not None:
+            parameters |= {"left": self.left, "top": self.top, "width": self.width, "height": self.height}
+        return f"{api_url}/section_image_download/{self.image_id}?{urlencode(parameters, safe=',')}"
+
+    def key(self, api_url: str) -> str:
+        """Name in a cache: SHA-256 of all that defines the image, the service included."""
+        identity = {"api_url": api_url, **{name: getattr(self, name) for name in self.__dataclass_fields__}}
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+    def decode(self, body: bytes) -> Pixels:
+        """Check an answer and decode it.
+
+        The size in the header is compared with the size asked for before a pixel is decoded, so that memory
+        stays within what was asked.
+
+        Returns
+        -------
+        ndarray, uint8, shape (height, width, 3)
+
+        Raises
+        ------
+        ImageError
+            If it is no JPEG, has another size, has not three channels, or is damaged.
+        """
+        import simplejpeg
+
+        label = f"section image {self.image_id} at downsample {self.downsample}"
+        if not body.startswith(b"\xff\xd8"):
+            raise ImageError(f"{label}: the answer of {len(body)} bytes is not a JPEG image: {body[:40]!r}")
+        try:
+            height, width, colours, _ = simplejpeg.decode_jpeg_header(body)
+            if (width, height) != (self.width, self.height):
+                raise ImageError(f"{label}: is {width} x {height} pixels, not {self.width} x {self.height}")
+            if colours not in ("YCbCr", "RGB"):
+                raise ImageError(f"{label}: has colour space {colours}, not three channels")
+            return np.asarray(simplejpeg.decode_jpeg(body, colorspace="RGB"))
+        except ValueError as error:
+            raise ImageError(f"{label}: cannot be decoded: {error}") from error
+
+
+@dataclass(frozen=True)
+class SectionImage:
+    """A section image that passed its checks, still as JPEG: small enough to send about and to keep."""
+
+    request: ImageRequest
+    body: bytes
+
+    @cached_property
+    def sha256(self) -> str:
+        """Digest of the JPEG body."""
+        return hashlib.sha256(self.body).hexdigest()
+
+
+@dataclass(frozen=True)
+class MissingImage:
+    """A section image that could not be had, and why."""
+
+    request: ImageRequest
+    url: str
+    reason: str
+
+
+def whole_image(section: Section, downsample: int, **options: Any) -> ImageRequest:
+    """The request for a whole tier: floor(width / 2^d) x floor(height / 2^d) pixels.
+
+    Raises
+    ------
+    InputError
+        If nothing would be left of the image at this tier.
+    """
+    width, height = section.width >> downsample, section.height >> downsample
+    if not (width and height):
+        raise InputError(
+            f"downsample {downsample} leaves nothing of section image {section.image_id} "
+            f"({section.width} x {section.height}); the coarsest tier is {section.tier_count - 1}"
+        )
+    return ImageRequest(section.image_id, width, height, downsample, **options)
+
+
+def tier_for(section: Section, resolution: float) -> int:
+    """The coarsest tier of a section image whose pixel is not larger than a voxel of `resolution` um."""
+    fitting = [d for d in range(section.tier_count) if section.resolution * 2**d <= resolution]
+    return fitting[-1] if fitting else 0
+
+
+def check_options(view: str, quality: int | None, range: tuple[int, ...] | None) -> None:
+    """Refuse what the image service would misunderstand.
+
+    Raises
+    ------
+    InputError
+    """
+    if view not in VIEWS:
+        raise InputError(f"view {view!r} is not known; choose from {', '.join(VIEWS)}")
+    if quality is not None and not 0 <= quality <= 100:
+        raise InputError(f"quality {quality} is outside 0 to 100")
+    if range is not None:
+        pairs = list(zip(range[::2], range[1::2], strict=False))
+        if len(range) != 6 or not all(0 <= low < high <= 4095 for low, high in pairs):
+            raise InputError(f"range {range} is not six numbers R0,R1,G0,G1,B0,B1 with 0 <= low < high <= 4095")

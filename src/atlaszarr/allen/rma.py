@@ -1,0 +1,104 @@
+"""Queries in the Allen API's own language, RMA, and its answers: written safely, paged, checked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+from ..errors import InputError, RecordError, ServiceError
+
+#: RMA has no escape for these.
+_UNSAFE = frozenset("'\"[](),$:;\\")
+_PAGE = 2000
+
+Get = Callable[[str], bytes]
+
+
+def literal(name: str, value: object) -> str:
+    """A value as RMA writes it: a number bare, a text in single quotes.
+
+    Raises
+    ------
+    InputError
+        If the text holds a character that RMA cannot escape.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    text = str(value)
+    if bad := sorted(_UNSAFE.intersection(text)):
+        raise InputError(f"{name} {text!r} holds {' '.join(bad)}, which a query to the Allen API cannot express")
+    return f"'{text}'"
+
+
+def query(
+    get: Get,
+    api_url: str,
+    model: str,
+    criteria: Sequence[str] = (),
+    include: Sequence[str] = (),
+    limit: int | None = None,
+) -> list[dict[str, Any]]:
+    """All records that meet the criteria, in order of id.
+
+    Parameters
+    ----------
+    get : callable
+        URL to body.
+    api_url : str
+        Ending in ``/api/v2``.
+    model : str
+        For instance ``SectionDataSet``.
+    criteria, include : sequence of str
+        In RMA's syntax, values already made by `literal`.
+    limit : int, optional
+        At most so many.
+
+    Raises
+    ------
+    ServiceError
+        If the answer is not what the API documents, or says that it failed.
+    RecordError
+        If the number of matches changes between two pages.
+    """
+    rows: list[dict[str, Any]] = []
+    total: int | None = None
+    while total is None or len(rows) < (total if limit is None else min(limit, total)):
+        size = _PAGE if limit is None else min(_PAGE, limit - len(rows))
+        clauses = [f"model::{model}"]
+        clauses += ["rma::criteria", *criteria] if criteria else []
+        clauses += ["rma::include", *include] if include else []
+        clauses.append(f"rma::options[num_rows$eq{size}][start_row$eq{len(rows)}][order$eq'id']")
+        url = f"{api_url}/data/query.json?criteria={quote(','.join(clauses), safe=chr(39) + ':,$*()')}"
+        answer = envelope(get(url), url)
+        page, matches = answer["msg"], answer.get("total_rows")
+        if not isinstance(page, list) or not isinstance(matches, int):
+            raise ServiceError(f"{url} answered without rows or without their number")
+        if total is not None and matches != total:
+            raise RecordError(f"{url}: the number of matches changed from {total} to {matches} between pages; try again")
+        if not page and len(rows) < matches:
+            raise ServiceError(f"{url} answered no rows, with {len(rows)} of {matches} read")
+        total = matches
+        rows += page
+    return rows
+
+
+def envelope(body: bytes, url: str) -> Mapping[str, Any]:
+    """The JSON around every answer, once it says `success`.
+
+    Raises
+    ------
+    ServiceError
+        Naming the URL and the service's own message.
+    """
+    try:
+        answer = json.loads(body)
+    except ValueError as error:
+        beginning = " ".join(body[:200].decode("utf-8", errors="replace").split())
+        raise ServiceError(f"{url} answered something that is not JSON ({error}): {beginning!r}") from None
+    if not isinstance(answer, dict) or "msg" not in answer:
+        raise ServiceError(f"{url} answered JSON without a msg")
+    if not answer.get("success"):
+        raise ServiceError(f"{url} was refused by the Allen API: {answer['msg']}")
+    return answer

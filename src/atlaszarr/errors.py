@@ -1,0 +1,31 @@
+"""The errors a user can cause or meet: each is also the builtin it resembles, and says what to do."""
+
+from __future__ import annotations
+
+
+class AtlaszarrError(Exception):
+    """Base of every error that atlaszarr raises on purpose."""
+
+
+class InputError(AtlaszarrError, ValueError):
+    """A value given by the user cannot be used; nothing was written."""
+
+
+class NotFoundError(AtlaszarrError, LookupError):
+    """What was asked for does not exist at the source."""
+
+
+class RecordError(AtlaszarrError, ValueError):
+    """A metadata record contradicts itself or lacks what a registration needs."""
+
+
+class ServiceError(AtlaszarrError, OSError):
+    """The Allen API could not be reached, or answered with an error."""
+
+
+class ImageError(AtlaszarrError, OSError):
+    """A section image could not be had, or failed its checks."""
+
+
+class TargetError(AtlaszarrError, OSError):
+    """A target cannot be written, or holds something else."""
