@@ -81,7 +81,7 @@ def compose(outer: ArrayLike, inner: ArrayLike) -> Affine:
     """The affine that applies `inner` (m, n + 1) and then `outer` (k, m + 1): float64, (k, n + 1)."""
     outer = np.asarray(outer, dtype=np.float64)
     inner = np.asarray(inner, dtype=np.float64)
-    composed = outer[:, :-1] @ inner
+    composed: Affine = outer[:, :-1] @ inner
     composed[:, -1] += outer[:, -1]
     return composed
 

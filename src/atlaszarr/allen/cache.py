@@ -68,7 +68,7 @@ class ImageCache:
 
 
 def default_location() -> str | None:
-    """Where images are kept unless told otherwise: ``$ATLASZARR_CACHE``, else the user's cache folder; None for none."""
+    """Where images are kept by default: ``$ATLASZARR_CACHE``, else the user's cache folder; None for nowhere."""
     named = os.environ.get("ATLASZARR_CACHE")
     if named is not None:
         return None if named in ("", "none") else named

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from ..terminology import Terminology
 
 API_URL = "https://api.brain-map.org/api/v2"
-#: One RMA request for the dataset, and one for every 2000 of its section images.
 _DATASET_INCLUDE = ("alignment3d", "genes", "products", "plane_of_section", "specimen(donor(age))")
 
 
@@ -68,6 +67,7 @@ class AllenClient:
         if concurrency < 1 or not rate > 0:
             raise InputError(f"concurrency {concurrency} and rate {rate} must be positive")
         self.api_url = url.rstrip("/")
+        self.concurrency = concurrency
         location = default_location() if cache is None else os.fspath(cache)
         self.cache = None if location in (None, "", "none") else ImageCache(location)
         self._http = Http(Politeness(concurrency, rate), timeout=timeout, retries=retries, backoff=backoff)
@@ -296,7 +296,9 @@ class AllenClient:
             raise NotFoundError(f"there is no section image {id}; `atlaszarr search --images` lists those of a dataset")
         width, height = int(found[0]["width"]), int(found[0]["height"])
         if downsample < 0 or not (width >> downsample and height >> downsample):
-            raise InputError(f"downsample {downsample} leaves nothing of section image {id} ({width} x {height} pixels)")
+            raise InputError(
+                f"downsample {downsample} leaves nothing of section image {id} ({width} x {height} pixels)"
+            )
         width, height = width >> downsample, height >> downsample
         if roi is None:
             return ImageRequest(id, width, height, downsample, view, quality=quality, range=range)

@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import numpy as np
@@ -171,7 +172,7 @@ class SectionDataset:
     @property
     def nominal_interval(self) -> float:
         """The most common step of depth between neighbouring sections, in um (of several, the smallest)."""
-        steps = Counter(b.depth - a.depth for a, b in zip(self.sections, self.sections[1:], strict=False))
+        steps = Counter(b.depth - a.depth for a, b in pairwise(self.sections))
         if not steps:
             return self.section_thickness
         most = max(steps.values())
@@ -182,7 +183,7 @@ class SectionDataset:
         """Section numbers the regular sampling would have had, but the dataset lacks."""
         step = round(self.nominal_interval / self.section_thickness)
         missing: list[int] = []
-        for a, b in zip(self.sections, self.sections[1:], strict=False):
+        for a, b in pairwise(self.sections):
             missing.extend(range(a.section_number + step, b.section_number - step // 2, step))
         return tuple(missing)
 
@@ -214,7 +215,7 @@ def _sections(
         try:
             section = _section(image, thickness, f"section image {image_id} of {label}")
             if (twin := sections.get(section.section_number)) is not None:
-                raise RecordError(f"has the same section number as image {twin.image_id}")
+                raise RecordError(f"section image {image_id} has the same section number as image {twin.image_id}")
             sections[section.section_number] = section
         except RecordError as error:
             skipped.append(SkippedSection(image_id, number if isinstance(number, int) else None, str(error)))

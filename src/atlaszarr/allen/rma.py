@@ -76,12 +76,19 @@ def query(
         if not isinstance(page, list) or not isinstance(matches, int):
             raise ServiceError(f"{url} answered without rows or without their number")
         if total is not None and matches != total:
-            raise RecordError(f"{url}: the number of matches changed from {total} to {matches} between pages; try again")
+            raise RecordError(
+                f"{url}: the number of matches changed from {total} to {matches} between pages; try again"
+            )
         if not page and len(rows) < matches:
             raise ServiceError(f"{url} answered no rows, with {len(rows)} of {matches} read")
         total = matches
         rows += page
     return rows
+
+
+def pages(rows: int) -> int:
+    """How many requests `query` makes for so many rows."""
+    return max(1, -(-rows // _PAGE))
 
 
 def envelope(body: bytes, url: str) -> Mapping[str, Any]:

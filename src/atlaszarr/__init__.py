@@ -1,0 +1,53 @@
+"""Allen Brain Atlas section datasets as registered, multiscale, cloud-native OME-Zarr.
+
+Importing this package imports nothing heavy; every name is loaded when it is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .allen.client import AllenClient
+    from .allen.records import Section, SectionDataset
+    from .building import build, plan
+    from .errors import AtlaszarrError
+    from .grid import Grid
+    from .spaces import ReferenceSpace
+    from .terminology import Terminology
+    from .volume import open_volume
+
+_HOMES = {
+    "AllenClient": ".allen.client",
+    "AtlaszarrError": ".errors",
+    "Grid": ".grid",
+    "ReferenceSpace": ".spaces",
+    "Section": ".allen.records",
+    "SectionDataset": ".allen.records",
+    "Terminology": ".terminology",
+    "build": ".building",
+    "open_volume": ".volume",
+    "plan": ".building",
+}
+
+__all__ = [
+    "AllenClient",
+    "AtlaszarrError",
+    "Grid",
+    "ReferenceSpace",
+    "Section",
+    "SectionDataset",
+    "Terminology",
+    "build",
+    "open_volume",
+    "plan",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name], __name__), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,175 @@
+"""What a build will do, before it is done: exact in requests, pixels, tasks and objects; bytes are estimates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+from .allen import rma
+from .allen.client import AllenClient
+from .allen.records import SectionDataset
+from .ledger import Task
+from .pyramid import Index, Occupancy, Pyramid, children, parents
+from .request import VolumeRequest
+from .stack import Stack
+from .volume import DECODED_LIMIT, Volume
+
+#: JPEG bytes a pixel: SectionImage 69177654 at downsample 2 as the Allen API serves it, 2980 x 1888 pixels.
+_JPEG_BYTES_A_PIXEL = 0.157
+#: Stored by uncompressed bytes: zstd on the image and on the label of a registered section dataset.
+_STORED_SHARE = 0.35
+#: Resident before the first block: the interpreter with numba, zarr and what they import, in bytes.
+_BASE_MEMORY = 350 * 2**20
+#: Objects besides chunks and array metadata: three groups, build.json, ledger.json, sections.csv, failures.csv.
+_OTHER_OBJECTS = 7
+_CHANNELS = 3
+_VOXEL_BYTES = _CHANNELS + 4
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Everything about a build that follows from the records and the request alone.
+
+    Attributes
+    ----------
+    dataset : SectionDataset
+    request : VolumeRequest
+    volume : Volume
+    pyramid : Pyramid
+    """
+
+    dataset: SectionDataset
+    request: VolumeRequest
+    volume: Volume
+    pyramid: Pyramid
+
+    @classmethod
+    def of(cls, dataset: SectionDataset, request: VolumeRequest) -> Layout:
+        """Lay a dataset out as a request has it."""
+        stack = request.stack(dataset)
+        pyramid = request.pyramid(stack)
+        return cls(dataset, request, Volume.cut(stack, request.chunk), pyramid)
+
+    @property
+    def stack(self) -> Stack:
+        """The sections over the grid."""
+        return self.volume.stack
+
+    @cached_property
+    def occupancy(self) -> Occupancy:
+        """The chunks that hold anything."""
+        return Occupancy(self.pyramid, frozenset(self.volume.shown))
+
+    def tasks(self) -> Iterator[list[Task]]:
+        """The tasks of every pass, in the order of the section stack.
+
+        Pass 0 computes a superblock of 2 x 2 x 2 chunks and writes it at levels 0 and 1; pass k > 0 reads one
+        of level k and writes level k + 1.
+        """
+        yield [(0, index) for index in sorted(parents(self.occupancy.base), key=self.sections)]
+        for level in range(1, self.pyramid.levels - 1):
+            yield [(level, index) for index in sorted(self.occupancy.levels[level + 1])]
+
+    def sections(self, superblock: Index) -> tuple[int, ...]:
+        """The sections that a superblock of level 0 shows."""
+        return tuple(sorted({s for chunk in children(superblock) for s in self.volume.shown.get(chunk, ())}))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What building one view will cost.
+
+    Attributes
+    ----------
+    dataset : int
+    view : str
+    target : str or None
+    shape : tuple of int
+        Voxels of level 0 along (z, y, x).
+    levels : int
+    sections, sections_used : int
+        Of the dataset that can be registered; of those, how many lie within the grid.
+    metadata_requests, image_requests, images_cached : int
+        Requests to the API, and images that the cache has already.
+    pixels : int
+        Pixels of the images requested.
+    tasks : int
+        Blocks computed and coarsened, and images fetched or read from the cache.
+    objects : int
+        Objects in the finished target.
+    download_bytes : int
+        Estimate: pixels times 0.157, the JPEG bytes a pixel of a real section image.
+    uncompressed_bytes, stored_bytes : int
+        Of all levels: exact, and estimated at 35 % of it.
+    memory_bytes : int
+        Estimate of the peak of one process: 350 MB for the packages, the decoded images (at most 512 MB), and
+        for every worker one superblock at two levels.
+    """
+
+    dataset: int
+    view: str
+    target: str | None
+    shape: tuple[int, int, int]
+    levels: int
+    sections: int
+    sections_used: int
+    metadata_requests: int
+    image_requests: int
+    images_cached: int
+    pixels: int
+    tasks: int
+    objects: int
+    download_bytes: int
+    uncompressed_bytes: int
+    stored_bytes: int
+    memory_bytes: int
+
+    @property
+    def requests(self) -> int:
+        """All requests to the API."""
+        return self.metadata_requests + self.image_requests
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything in it, in JSON's types."""
+        return {**asdict(self), "shape": list(self.shape), "requests": self.requests}
+
+
+def price(layout: Layout, client: AllenClient, workers: int, target: str | None = None) -> Plan:
+    """The plan of a layout, on a client whose cache may hold some of its images."""
+    stack, pyramid, occupancy = layout.stack, layout.pyramid, layout.occupancy
+    used = [stack.requests[section] for section in layout.volume.used]
+    wanted = [request for request in used if not client.has_cached(request)]
+    pixels = sum(request.width * request.height for request in wanted)
+    decoded = sum(request.width * request.height * 3 for request in used)
+    voxels = sum(_volume(pyramid, level, occupancy.levels[level]) for level in range(pyramid.levels))
+    block = (2 * pyramid.chunk) ** 3 * _VOXEL_BYTES
+    return Plan(
+        dataset=layout.dataset.id,
+        view=layout.request.view,
+        target=target,
+        shape=pyramid.shape,
+        levels=pyramid.levels,
+        sections=len(stack.sections),
+        sections_used=len(used),
+        metadata_requests=1 + rma.pages(len(layout.dataset.sections) + len(layout.dataset.skipped)),
+        image_requests=len(wanted),
+        images_cached=len(used) - len(wanted),
+        pixels=pixels,
+        tasks=len(used) + sum(map(len, layout.tasks())),
+        objects=2 * occupancy.chunks + 2 * pyramid.levels + _OTHER_OBJECTS,
+        download_bytes=round(pixels * _JPEG_BYTES_A_PIXEL),
+        uncompressed_bytes=voxels * _VOXEL_BYTES,
+        stored_bytes=round(voxels * _VOXEL_BYTES * _STORED_SHARE),
+        memory_bytes=_BASE_MEMORY + min(decoded, DECODED_LIMIT) + workers * block * 9 // 8,
+    )
+
+
+def _volume(pyramid: Pyramid, level: int, chunks: Iterable[Index]) -> int:
+    """Voxels in some chunks of a level."""
+    total = 0
+    for index in chunks:
+        z, y, x = (axis.stop - axis.start for axis in pyramid.region(level, index))
+        total += z * y * x
+    return total

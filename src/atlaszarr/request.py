@@ -1,0 +1,99 @@
+"""What a registered volume is a pure function of, besides the records: the request. Two equal ones make equal bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from .allen.records import SectionDataset
+from .errors import InputError
+from .pyramid import Pyramid
+from .stack import Stack, stack_sections
+
+
+@dataclass(frozen=True)
+class VolumeRequest:
+    """The options of a volume, as the build records them.
+
+    Attributes
+    ----------
+    resolution : float
+        Voxel size in um.
+    fill, interpolation, space, r_extent, view, quality, range
+        See `atlaszarr.stack.stack_sections`.
+    downsample : int or None
+        Tier of all images; None for the coarsest whose pixel is not larger than a voxel.
+    levels : int or None
+        Of the pyramid; None until one chunk holds the last.
+    chunk : int
+        Side of a chunk in voxels.
+    background : int
+        Grey level where no section is, 0 to 255.
+    """
+
+    resolution: float = 25.0
+    fill: str = "nearest"
+    interpolation: str = "linear"
+    space: str = "auto"
+    r_extent: float | None = None
+    view: str = "primary"
+    downsample: int | None = None
+    quality: int | None = None
+    range: tuple[int, ...] | None = None
+    levels: int | None = None
+    chunk: int = 64
+    background: int = 0
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.resolution) or self.resolution <= 0:
+            raise InputError(f"resolution {self.resolution:g} um must be positive")
+        if not 0 <= self.background <= 255:
+            raise InputError(f"background {self.background} must be between 0 and 255")
+
+    @classmethod
+    def of(cls, options: dict[str, Any]) -> VolumeRequest:
+        """A request from options by name.
+
+        Raises
+        ------
+        InputError
+            If an option is not known.
+        """
+        known = [option.name for option in fields(cls)]
+        if unknown := sorted(set(options) - set(known)):
+            raise InputError(f"option {unknown[0]!r} is not known; choose from {', '.join(known)}")
+        values = dict(options)
+        for name, kind in (("resolution", float), ("space", str)):
+            if name in values:
+                values[name] = kind(values[name])
+        if values.get("range") is not None:
+            values["range"] = tuple(values["range"])
+        return cls(**values)
+
+    def stack(self, dataset: SectionDataset) -> Stack:
+        """The dataset's sections over the grid asked for."""
+        return stack_sections(
+            dataset,
+            self.resolution,
+            fill=self.fill,
+            interpolation=self.interpolation,
+            space=self.space,
+            r_extent=self.r_extent,
+            downsample=self.downsample,
+            view=self.view,
+            quality=self.quality,
+            range=self.range,
+        )
+
+    def pyramid(self, stack: Stack) -> Pyramid:
+        """The levels over that grid."""
+        return Pyramid.over(stack.grid.shape, self.chunk, self.levels)
+
+    def identity(self, dataset: SectionDataset) -> dict[str, Any]:
+        """All that decides the bytes of the output, in JSON's types: the options, and a digest of the records."""
+        records = json.dumps(dataset.to_dict(), sort_keys=True).encode()
+        options = json.loads(json.dumps(asdict(self)))
+        return {"dataset": dataset.id, **options, "records_sha256": hashlib.sha256(records).hexdigest()}

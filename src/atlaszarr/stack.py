@@ -1,0 +1,263 @@
+"""A stack of sections over a grid: which section shows which voxel, and where in its image. No I/O.
+
+The volume way to register: every voxel of the grid is pulled back through the full 3-D and 2-D affines to
+(x, y, depth) and takes the section nearest in depth.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import sampling
+from .allen.images import ImageRequest, Pixels, check_options, tier_for, whole_image
+from .allen.records import Section, SectionDataset, SkippedSection
+from .errors import InputError, RecordError
+from .fill import FILLS, depth_intervals
+from .grid import Grid, Region
+from .spaces import ReferenceSpace, reference_space
+from .transforms import compose, tier_affine
+
+INTERPOLATIONS = ("nearest", "linear")
+
+
+@dataclass(frozen=True, eq=False)
+class Stack:
+    """The sections of one dataset, as the voxels of a grid see them.
+
+    Attributes
+    ----------
+    grid : Grid
+    sections : tuple of Section
+        In order of depth.
+    requests : tuple of ImageRequest
+        The image of each section, at its tier.
+    depth_row : ndarray, float64, shape (4,)
+        Depth (um) = depth_row . (z, y, x, 1), for voxel indices.
+    affines : ndarray, float64, shape (sections, 2, 4)
+        Pixel (X, Y) of the tier = affines[s] . (z, y, x, 1), for voxel indices.
+    edges, nearest, neighbour : ndarray
+        Intervals of depth [edges[j], edges[j + 1]): the section that fills each, and the one blended in; -1 none.
+    linear : bool
+        Whether images are interpolated bilinearly in their plane.
+    skipped : tuple of SkippedSection
+        What this stack leaves out, beyond what the dataset does.
+    """
+
+    grid: Grid
+    sections: tuple[Section, ...]
+    requests: tuple[ImageRequest, ...]
+    depth_row: NDArray[np.float64]
+    affines: NDArray[np.float64]
+    edges: NDArray[np.float64]
+    nearest: NDArray[np.int32]
+    neighbour: NDArray[np.int32]
+    linear: bool
+    skipped: tuple[SkippedSection, ...] = ()
+
+    @cached_property
+    def depths(self) -> NDArray[np.float64]:
+        """Depth of each section, in um."""
+        return np.array([section.depth for section in self.sections])
+
+    @cached_property
+    def ids(self) -> NDArray[np.uint32]:
+        """SectionImage id of each section."""
+        return np.array([section.image_id for section in self.sections], dtype=np.uint32)
+
+    @cached_property
+    def sizes(self) -> NDArray[np.int64]:
+        """(width, height) of each section's tier image, shape (sections, 2)."""
+        return np.array([(request.width, request.height) for request in self.requests], dtype=np.int64)
+
+    def shown(self, region: Region) -> tuple[int, ...]:
+        """The sections that a block samples: exactly those, by the arithmetic of the sampling itself."""
+        boxes = self._footprints(region)
+        candidate = np.zeros(len(self.sections), bool)
+        candidate[list(boxes)] = True
+        shown = np.zeros_like(candidate)
+        if boxes:
+            start, shape = _start(region), np.array(_shape(region), dtype=np.int64)
+            sampling.find_shown(
+                start, shape, self.depth_row, self.affines, self.sizes,
+                self.edges, self.nearest, self.neighbour, candidate, shown,
+            )  # fmt: skip
+        return tuple(int(s) for s in np.flatnonzero(shown))
+
+    def displacement(self, region: Region) -> NDArray[np.float64]:
+        """Where each voxel of a block lies in the image of the section that fills it.
+
+        Returns
+        -------
+        ndarray, float64, shape (2, z, y, x)
+            (X, Y) in FULL-RESOLUTION pixels of the section image; NaN where no section is.
+        """
+        out = np.empty((2, *_shape(region)))
+        section = np.empty(out.shape[1:], np.int32)
+        sampling.field(_start(region), self.depth_row, self.affines, self.sizes, self.edges, self.nearest, section, out)
+        pixel = np.array([2.0**request.downsample for request in self.requests])[section]
+        return np.asarray((out + 0.5) * pixel - 0.5)
+
+    def pull_back(
+        self, region: Region, images: dict[int, Pixels], background: int = 0
+    ) -> tuple[Pixels, NDArray[np.uint32]]:
+        """Compute a block.
+
+        Parameters
+        ----------
+        region : tuple of slice
+            The block, in voxel indices of the grid.
+        images : dict of int to ndarray, uint8, (height, width, 3)
+            By section index, the tier images; one that is `shown` but not here leaves its voxels empty.
+        background : int
+            Grey level where no section is.
+
+        Returns
+        -------
+        image : ndarray, uint8, shape (3, z, y, x)
+        section : ndarray, uint32, shape (z, y, x)
+            SectionImage id that made each voxel; 0 where none.
+        """
+        shape = _shape(region)
+        image = np.full((3, *shape), background, np.uint8)
+        label = np.zeros(shape, np.uint32)
+        boxes = {s: box for s, box in self._footprints(region).items() if s in images}
+        if not boxes:
+            return image, label
+        crops = np.zeros((len(self.sections), 4), np.int64)
+        sizes = np.zeros_like(self.sizes)
+        pixels, offset = [], 0
+        for s, (left, top, right, bottom) in boxes.items():
+            crops[s] = offset, left, top, right - left
+            sizes[s] = self.sizes[s]
+            pixels.append(images[s][top:bottom, left:right].reshape(-1, 3))
+            offset += len(pixels[-1])
+        sampling.pull_back(
+            _start(region), self.depth_row, self.affines, sizes, self.edges, self.nearest, self.neighbour,
+            self.depths, self.ids, np.concatenate(pixels), crops, self.linear, image, label,
+        )  # fmt: skip
+        return image, label
+
+    def _footprints(self, region: Region) -> dict[int, tuple[int, int, int, int]]:
+        """(left, top, right, bottom) of all that a block could sample, for every section it could show."""
+        corners = np.array([(*corner, 1.0) for corner in product(*((s.start, s.stop - 1) for s in region))])
+        depth = corners @ self.depth_row
+        # The corners bound the block but for rounding, which a micron and a pixel of margin cover.
+        first, last = np.searchsorted(self.edges, [depth.min() - 1.0, depth.max() + 1.0], side="right")
+        reached = slice(max(first - 1, 0), last)
+        sections = set(self.nearest[reached].tolist()) | set(self.neighbour[reached].tolist())
+        boxes = {}
+        for s in sorted(sections - {-1}):
+            xy = self.affines[s] @ corners.T
+            low = np.maximum(np.floor(xy.min(axis=1)).astype(int) - 1, 0)
+            high = np.minimum(np.floor(xy.max(axis=1)).astype(int) + 3, self.sizes[s])
+            if (low < high).all():
+                boxes[s] = (int(low[0]), int(low[1]), int(high[0]), int(high[1]))
+        return boxes
+
+
+def stack_sections(
+    dataset: SectionDataset,
+    resolution: float = 25.0,
+    *,
+    fill: str = "nearest",
+    interpolation: str = "linear",
+    space: str | int = "auto",
+    r_extent: float | None = None,
+    downsample: int | None = None,
+    view: str = "primary",
+    quality: int | None = None,
+    range: tuple[int, ...] | None = None,
+) -> Stack:
+    """Lay the sections of a dataset over a grid.
+
+    Parameters
+    ----------
+    dataset : SectionDataset
+    resolution : float
+        Voxel size in um.
+    fill : str
+        ``none``: a section fills only its own thickness; ``nearest``: every voxel takes the section nearest in
+        depth; ``linear``: that one blended with its neighbour on the voxel's other side. In a gap wider than 1.5
+        nominal intervals, and at both ends, a section fills half a nominal interval and no more.
+    interpolation : str
+        Within the plane of the section: ``nearest`` or ``linear``.
+    space : str or int
+        Reference space of the grid: ``auto`` (9 for P56 data, else the dataset's own), ``native``, 9 or 10.
+    r_extent : float, optional
+        Where the mirror between spaces 9 and 10 puts r = 0, in um; default 11400. See `ReferenceSpace.to`.
+    downsample : int, optional
+        Tier of the images; by default, for every section, the coarsest whose pixel is not larger than a voxel.
+    view, quality, range
+        To the image service; see `AllenClient.image`.
+
+    Raises
+    ------
+    InputError
+        If an option is not known or does not fit the dataset.
+    RecordError
+        If the dataset cannot be registered.
+    """
+    if fill not in FILLS:
+        raise InputError(f"fill {fill!r} is not known; choose from {', '.join(FILLS)}")
+    if interpolation not in INTERPOLATIONS:
+        raise InputError(f"interpolation {interpolation!r} is not known; choose from {', '.join(INTERPOLATIONS)}")
+    check_options(view, quality, range)
+    if dataset.trv is None:
+        raise RecordError(f"section dataset {dataset.id} has no 3-D alignment, so it cannot be registered")
+    shown = [section for section in dataset.sections if view == "primary" or section.expression]
+    skipped = [
+        SkippedSection(section.image_id, section.section_number, f"has no {view} view")
+        for section in dataset.sections
+        if section not in shown
+    ]
+    if not shown:
+        raise RecordError(f"section dataset {dataset.id} has no section with alignment and a {view} view")
+    native = reference_space(dataset.reference_space_id)
+    grid = Grid(_space(space, native), resolution)
+    options: dict[str, Any] = {"view": view, "quality": quality, "range": range}
+    if downsample is not None and downsample < 0:
+        raise InputError(f"downsample {downsample} must not be negative")
+    tiers = [tier_for(section, resolution) if downsample is None else downsample for section in shown]
+    to_plane = compose(compose(dataset.trv, grid.space.to(native, r_extent)), grid.to_reference)
+    affines = [
+        compose(compose(tier_affine(tier), section.tvs), to_plane[:2])
+        for section, tier in zip(shown, tiers, strict=True)
+    ]
+    edges, nearest, neighbour = depth_intervals(
+        [section.depth for section in shown], dataset.section_thickness, dataset.nominal_interval, fill
+    )
+    return Stack(
+        grid=grid,
+        sections=tuple(shown),
+        requests=tuple(whole_image(section, tier, **options) for section, tier in zip(shown, tiers, strict=True)),
+        depth_row=to_plane[2],
+        affines=np.array(affines),
+        edges=edges,
+        nearest=nearest,
+        neighbour=neighbour,
+        linear=interpolation == "linear",
+        skipped=tuple(skipped),
+    )
+
+
+def _space(space: str | int, native: ReferenceSpace) -> ReferenceSpace:
+    if str(space) == "native" or (str(space) == "auto" and not native.is_adult):
+        return native
+    if str(space) not in ("auto", "9", "10"):
+        raise InputError(f"space {space!r} is not known; choose from auto, 9, 10, native")
+    return reference_space(9 if str(space) == "auto" else int(space))
+
+
+def _start(region: Region) -> NDArray[np.int64]:
+    return np.array([axis.start for axis in region], dtype=np.int64)
+
+
+def _shape(region: Region) -> tuple[int, int, int]:
+    z, y, x = (axis.stop - axis.start for axis in region)
+    return z, y, x

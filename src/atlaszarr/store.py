@@ -1,0 +1,262 @@
+"""A target anywhere fsspec reaches: its objects, and the arrays of a multiscale image in it. Serves any image."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import InputError, TargetError
+from .grid import Region
+from .pyramid import Occupancy, Pyramid
+
+
+@dataclass(frozen=True)
+class Target:
+    """A folder or key prefix that one image lives in; small, picklable, silent about its credentials.
+
+    Attributes
+    ----------
+    url : str
+        An absolute local path, or a URL that fsspec opens.
+    storage_options : str
+        JSON of the options to fsspec; never shown.
+    """
+
+    url: str
+    storage_options: str = field(default="{}", repr=False)
+
+    @classmethod
+    def of(cls, location: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> Target:
+        """The target at a path or URL.
+
+        Raises
+        ------
+        InputError
+            If the path climbs with ``..``, is empty, or needs a protocol that is not installed.
+        """
+        text = os.fspath(location)
+        if not text or ".." in text.replace("\\", "/").split("/"):
+            raise InputError(f"target {text!r} must name a place without '..'; give the whole path")
+        if text.startswith("file://"):
+            text = text.removeprefix("file://")
+        if "://" not in text:
+            return cls(str(Path(text).absolute()))
+        target = cls(text.rstrip("/"), json.dumps(dict(storage_options or {}), sort_keys=True))
+        try:
+            target._filesystem  # noqa: B018 - opens it
+        except (ValueError, ImportError, TypeError) as error:
+            raise InputError(
+                f"target {text!r} cannot be opened: {type(error).__name__}; check the URL and options"
+            ) from None
+        return target
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it lies on a local disk."""
+        return "://" not in self.url
+
+    @property
+    def name(self) -> str:
+        """The last part of the path, without ``.ome.zarr``."""
+        return self.url.rstrip("/").rsplit("/", 1)[-1].removesuffix(".zarr").removesuffix(".ome")
+
+    def beside(self, word: str) -> Target:
+        """The sibling target of a further view: ``x.ome.zarr`` and ``x.<word>.ome.zarr``."""
+        for suffix in (".ome.zarr", ".zarr", ""):
+            if self.url.endswith(suffix):
+                stem = self.url[: len(self.url) - len(suffix)]
+                return Target(f"{stem}.{word}{suffix}", self.storage_options)
+        raise AssertionError
+
+    def read(self, key: str) -> bytes | None:
+        """An object's content, or None where there is none."""
+        try:
+            return bytes(self._filesystem.cat_file(f"{self._root}/{key}"))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise self.error("read", error) from None
+
+    def read_all(self, prefix: str) -> dict[str, bytes]:
+        """The content of every object under a prefix, by its key."""
+        keys = self.keys(prefix)
+        if not keys:
+            return {}
+        found = self._filesystem.cat([f"{self._root}/{key}" for key in keys])
+        return {path.split(self._root + "/", 1)[1]: bytes(body) for path, body in found.items()}
+
+    def write(self, key: str, body: bytes) -> None:
+        """Put an object: it appears whole or not at all."""
+        try:
+            if not self.is_local:
+                self._filesystem.pipe_file(f"{self._root}/{key}", body)
+                return
+            path = Path(self._root, key)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".partial")
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(body)
+                Path(temporary).chmod(0o644)
+                Path(temporary).replace(path)
+            except BaseException:
+                Path(temporary).unlink(missing_ok=True)
+                raise
+        except OSError as error:
+            raise self.error("write to", error) from None
+
+    def keys(self, prefix: str = "") -> list[str]:
+        """Keys of all objects under a prefix."""
+        base = f"{self._root}/{prefix}".rstrip("/")
+        try:
+            self._filesystem.invalidate_cache()
+            found = self._filesystem.find(base)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise self.error("list", error) from None
+        return sorted(path.split(self._root + "/", 1)[1] for path in found)
+
+    def remove(self, prefix: str = "") -> None:
+        """Remove everything under a prefix."""
+        base = f"{self._root}/{prefix}".rstrip("/")
+        try:
+            self._filesystem.invalidate_cache()
+            if self._filesystem.exists(base):
+                self._filesystem.rm(base, recursive=True)
+        except OSError as error:
+            raise self.error("remove", error) from None
+
+    def zarr_store(self) -> Any:
+        """A zarr store over the target."""
+        import zarr
+
+        if self.is_local:
+            return zarr.storage.LocalStore(self.url)
+        return zarr.storage.FsspecStore.from_url(self.url, storage_options=json.loads(self.storage_options))
+
+    @cached_property
+    def _opened(self) -> tuple[Any, str]:
+        import fsspec
+
+        fs, root = fsspec.core.url_to_fs(self.url, **json.loads(self.storage_options))
+        return fs, str(root)
+
+    @property
+    def _filesystem(self) -> Any:
+        return self._opened[0]
+
+    @property
+    def _root(self) -> str:
+        return self._opened[1]
+
+    def __getstate__(self) -> dict[str, str]:
+        return {"url": self.url, "storage_options": self.storage_options}
+
+    def error(self, verb: str, error: OSError) -> TargetError:
+        """What a user is told when an operation on the target failed."""
+        reason = error.strerror or type(error).__name__
+        return TargetError(f"cannot {verb} {self.url}: {reason}")
+
+
+@dataclass(frozen=True)
+class Multiscale:
+    """The arrays of an image and its provenance label in a target, level by level.
+
+    Level ``k`` of the image is the array ``k`` (c, z, y, x), that of the label ``labels/section/k`` (z, y, x).
+    Zarr v3; zstd, with a crc32c behind it that shows a flipped bit on reading.
+
+    Attributes
+    ----------
+    target : Target
+    pyramid : Pyramid
+    channels : int
+    background : int
+        Fill value of the image.
+    """
+
+    target: Target
+    pyramid: Pyramid
+    channels: int
+    background: int
+
+    def create(self) -> None:
+        """Write the metadata of every array. Chunks that are there already stay."""
+        import zarr
+        from zarr.codecs import Crc32cCodec, ZstdCodec
+
+        store = self.target.zarr_store()
+        chunk = (self.pyramid.chunk,) * 3
+        try:
+            for level in range(self.pyramid.levels):
+                shape = self.pyramid.level_shape(level)
+                for path, lead, dtype, fill, names in (
+                    (str(level), (self.channels,), "uint8", self.background, ("c", "z", "y", "x")),
+                    (f"labels/section/{level}", (), "uint32", 0, ("z", "y", "x")),
+                ):
+                    zarr.create_array(
+                        store,
+                        name=path,
+                        shape=(*lead, *shape),
+                        chunks=(*lead, *chunk),
+                        dtype=dtype,
+                        fill_value=fill,
+                        dimension_names=names,
+                        compressors=[ZstdCodec(level=1), Crc32cCodec()],
+                        config={"write_empty_chunks": True},
+                        overwrite=False,
+                    )
+        except OSError as error:
+            raise self.target.error("write to", error) from None
+
+    def write(
+        self, level: int, region: Region, image: NDArray[np.uint8], label: NDArray[np.uint32], occupancy: Occupancy
+    ) -> None:
+        """Write the chunks of a region that hold anything; the region is made of whole chunks."""
+        arrays = _open(self.target, level)
+        size = self.pyramid.chunk
+        start = [axis.start // size for axis in region]
+        stop = [-(-axis.stop // size) for axis in region]
+        for index in np.ndindex(*(b - a for a, b in zip(start, stop, strict=True))):
+            z, y, x = (a + i for a, i in zip(start, index, strict=True))
+            if (z, y, x) not in occupancy.levels[level]:
+                continue
+            there = self.pyramid.region(level, (z, y, x))
+            here = tuple(slice(t.start - r.start, t.stop - r.start) for t, r in zip(there, region, strict=True))
+            try:
+                arrays[0][(slice(None), *there)] = image[(slice(None), *here)]
+                arrays[1][there] = label[here]
+            except OSError as error:
+                raise self.target.error("write to", error) from None
+
+    def read(self, level: int, region: Region) -> tuple[NDArray[np.uint8], NDArray[np.uint32]]:
+        """Read a region of a level."""
+        arrays = _open(self.target, level)
+        try:
+            return np.asarray(arrays[0][(slice(None), *region)]), np.asarray(arrays[1][region])
+        except OSError as error:
+            raise self.target.error("read", error) from None
+
+    @property
+    def array_count(self) -> int:
+        """How many arrays there are."""
+        return 2 * self.pyramid.levels
+
+
+@cache
+def _open(target: Target, level: int) -> tuple[Any, Any]:
+    import zarr
+
+    store = target.zarr_store()
+    config = {"write_empty_chunks": True}
+    image = zarr.open_array(store, path=str(level), mode="r+", config=config)
+    return image, zarr.open_array(store, path=f"labels/section/{level}", mode="r+", config=config)
