@@ -57,8 +57,8 @@ class Grid:
     @property
     def to_reference(self) -> NDArray[np.float64]:
         """Affine from voxel indices (z, y, x) to (p, i, r) um of the voxel centres: float64, shape (3, 4)."""
-        affine: NDArray[np.float64] = np.eye(3, 4)
-        affine *= self.resolution
+        affine = np.zeros((3, 4))
+        np.fill_diagonal(affine, self.resolution)
         affine[:, 3] = self.resolution / 2
         return affine
 

@@ -135,6 +135,29 @@ class Plan:
         """Everything in it, in JSON's types."""
         return {**asdict(self), "shape": list(self.shape), "requests": self.requests}
 
+    def describe(self) -> list[tuple[str, str]]:
+        """What a person is shown: name and value, line by line."""
+        cached = f" ({self.images_cached} more are in the cache)" if self.images_cached else ""
+        return [
+            ("section dataset", f"{self.dataset}, {self.view} view"),
+            ("volume", f"{' x '.join(map(str, self.shape))} voxels, {self.levels} levels"),
+            ("sections", f"{self.sections_used} of {self.sections} lie within the grid"),
+            (
+                "requests",
+                f"{self.requests}: {self.metadata_requests} for metadata, {self.image_requests} images{cached}",
+            ),
+            ("pixels", f"{self.pixels:,}"),
+            ("tasks", f"{self.tasks:,}"),
+            ("objects", f"{self.objects:,}"),
+            ("download", f"about {_megabytes(self.download_bytes)}, at {_JPEG_BYTES_A_PIXEL} bytes a pixel"),
+            ("stored", f"about {_megabytes(self.stored_bytes)}, of {_megabytes(self.uncompressed_bytes)} uncompressed"),
+            ("memory", f"about {_megabytes(self.memory_bytes)} at most"),
+        ]
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
+
 
 def price(layout: Layout, client: AllenClient, workers: int, target: str | None = None) -> Plan:
     """The plan of a layout, on a client whose cache may hold some of its images."""

@@ -97,10 +97,10 @@ class AllenClient:
         ServiceError
             If the API cannot be reached or refuses.
         """
-        found = self._query("SectionDataSet", [f"[id$eq{_id(id)}]"], _DATASET_INCLUDE)
+        found = self._query("SectionDataSet", [f"[id$eq{rma.identifier(id)}]"], _DATASET_INCLUDE)
         if not found:
             raise NotFoundError(f"there is no section dataset {id}; `atlaszarr search` lists what there is")
-        images = self._query("SectionImage", [f"[data_set_id$eq{_id(id)}]"], ["alignment2d"])
+        images = self._query("SectionImage", [f"[data_set_id$eq{rma.identifier(id)}]"], ["alignment2d"])
         return SectionDataset.from_json(found[0], images)
 
     def search(
@@ -148,8 +148,8 @@ class AllenClient:
             raise InputError(f"plane {plane!r} is not known; choose from coronal, sagittal")
         if limit is not None and limit < 1:
             raise InputError(f"limit {limit} must be at least 1")
-        criteria = [] if id is None else [f"[id$eq{_id(id)}]"]
-        criteria += [] if specimen is None else [f"[specimen_id$eq{_id(specimen)}]"]
+        criteria = [] if id is None else [f"[id$eq{rma.identifier(id)}]"]
+        criteria += [] if specimen is None else [f"[specimen_id$eq{rma.identifier(specimen)}]"]
         if plane is not None:
             criteria.append(f"plane_of_section[name$eq{rma.literal('plane', plane)}]")
         if product is not None:
@@ -187,7 +187,7 @@ class AllenClient:
                     "failed": image["failed"],
                 }
                 for record in found
-                for image in self._query("SectionImage", [f"[data_set_id$eq{_id(record['id'])}]"])
+                for image in self._query("SectionImage", [f"[data_set_id$eq{rma.identifier(record['id'])}]"])
             ]
             columns = ["dataset", "section_number", "width", "height", "resolution_um", "tiers", "expression", "failed"]
         return pd.DataFrame(rows, columns=["id", *columns]).set_index("id")
@@ -196,7 +196,7 @@ class AllenClient:
         """The structures of an ontology; 1 is the adult mouse brain."""
         from ..terminology import Terminology
 
-        url = f"{self.api_url}/structure_graph_download/{_id(id)}.json"
+        url = f"{self.api_url}/structure_graph_download/{rma.identifier(id)}.json"
         return Terminology.from_structure_graph(rma.envelope(self._http.get(url), url)["msg"])
 
     def image(
@@ -238,8 +238,39 @@ class AllenClient:
         ImageError, ServiceError
             If it could not be had.
         """
-        request = self._image_request(id, downsample, view or "primary", roi, quality, range)
+        request = self.image_request(id, downsample, view, roi, quality, range)
         return request.decode(self.fetch(request).body)
+
+    def image_request(
+        self,
+        id: int,
+        downsample: int = 0,
+        view: str | None = None,
+        roi: tuple[int, int, int, int] | None = None,
+        quality: int | None = None,
+        range: tuple[int, ...] | None = None,
+    ) -> ImageRequest:
+        """What `image` asks for, checked against the image's record; `fetch` gets it as JPEG."""
+        view = view or "primary"
+        check_options(view, quality, range)
+        found = self._query("SectionImage", [f"[id$eq{rma.identifier(id)}]"])
+        if not found:
+            raise NotFoundError(f"there is no section image {id}; `atlaszarr search --images` lists those of a dataset")
+        width, height = int(found[0]["width"]), int(found[0]["height"])
+        if downsample < 0 or not (width >> downsample and height >> downsample):
+            raise InputError(
+                f"downsample {downsample} leaves nothing of section image {id} ({width} x {height} pixels)"
+            )
+        width, height = width >> downsample, height >> downsample
+        if roi is None:
+            return ImageRequest(id, width, height, downsample, view, quality=quality, range=range)
+        left, top, w, h = roi
+        if min(left, top) < 0 or min(w, h) < 1 or (left >> downsample) + w > width or (top >> downsample) + h > height:
+            raise InputError(
+                f"region {','.join(map(str, roi))} does not lie within section image {id}, which is "
+                f"{width} x {height} pixels at downsample {downsample} (left and top count full-resolution pixels)"
+            )
+        return ImageRequest(id, w, h, downsample, view, left, top, quality, range)
 
     def fetch(self, request: ImageRequest) -> SectionImage:
         """A section image as JPEG, from the cache or from the service, checked either way.
@@ -281,46 +312,7 @@ class AllenClient:
         """Whether a section image is in the cache."""
         return self.cache is not None and request.key(self.api_url) in self.cache
 
-    def _image_request(
-        self,
-        id: int,
-        downsample: int,
-        view: str,
-        roi: tuple[int, int, int, int] | None,
-        quality: int | None,
-        range: tuple[int, ...] | None,
-    ) -> ImageRequest:
-        check_options(view, quality, range)
-        found = self._query("SectionImage", [f"[id$eq{_id(id)}]"])
-        if not found:
-            raise NotFoundError(f"there is no section image {id}; `atlaszarr search --images` lists those of a dataset")
-        width, height = int(found[0]["width"]), int(found[0]["height"])
-        if downsample < 0 or not (width >> downsample and height >> downsample):
-            raise InputError(
-                f"downsample {downsample} leaves nothing of section image {id} ({width} x {height} pixels)"
-            )
-        width, height = width >> downsample, height >> downsample
-        if roi is None:
-            return ImageRequest(id, width, height, downsample, view, quality=quality, range=range)
-        left, top, w, h = roi
-        if min(left, top) < 0 or min(w, h) < 1 or (left >> downsample) + w > width or (top >> downsample) + h > height:
-            raise InputError(
-                f"region {','.join(map(str, roi))} does not lie within section image {id}, which is "
-                f"{width} x {height} pixels at downsample {downsample} (left and top count full-resolution pixels)"
-            )
-        return ImageRequest(id, w, h, downsample, view, left, top, quality, range)
-
     def _query(
         self, model: str, criteria: Sequence[str], include: Sequence[str] = (), limit: int | None = None
     ) -> list[dict[str, Any]]:
         return rma.query(self._http.get, self.api_url, model, criteria, include, limit)
-
-
-def _id(value: object) -> int:
-    try:
-        number = int(str(value))
-    except ValueError:
-        number = -1
-    if number < 0:
-        raise InputError(f"id {value!r} is not a whole number")
-    return number

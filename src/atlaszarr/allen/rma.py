@@ -32,6 +32,19 @@ def literal(name: str, value: object) -> str:
     return f"'{text}'"
 
 
+def identifier(value: object) -> int:
+    """An id given as a number or as text.
+
+    Raises
+    ------
+    InputError
+        If it is not a whole number.
+    """
+    if not str(value).isdecimal():
+        raise InputError(f"id {str(value)!r} is not a whole number")
+    return int(str(value))
+
+
 def query(
     get: Get,
     api_url: str,

@@ -1,0 +1,57 @@
+"""What a person at a terminal sees: tables on stdout, progress on stderr. Quiet in a pipe."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+
+class Terminal:
+    """Where progress and warnings go.
+
+    Parameters
+    ----------
+    quiet : bool
+        No progress.
+    verbose : bool
+        Retries and other warnings are told.
+    """
+
+    def __init__(self, quiet: bool, verbose: bool) -> None:
+        self._quiet = quiet
+        level = logging.INFO if verbose else logging.ERROR
+        logging.basicConfig(level=level, stream=sys.stderr, format="%(name)s: %(message)s")
+
+    @contextmanager
+    def progress(self, title: str) -> Iterator[Callable[[int, int, str], None] | None]:
+        """A progress bar on stderr while the context lasts, fed with (done, total, word)."""
+        if self._quiet or not sys.stderr.isatty():
+            yield None
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(f"{title}: metadata", total=None)
+            yield lambda done, total, word: bar.update(
+                task, completed=done, total=total, description=f"{title}: {word}"
+            )
+
+
+def table(header: Sequence[str] | None, rows: Iterable[Sequence[Any]]) -> str:
+    """Columns of text under an optional header, numbers to the right."""
+    body = [tuple(row) for row in rows]
+    cells = [[str(cell) for cell in row] for row in ([tuple(header)] if header else []) + body]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    numeric = [all(isinstance(value, int | float) for value in column) for column in zip(*body, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if number else cell.ljust(width)
+            for cell, width, number in zip(row, widths, numeric, strict=True)
+        ).rstrip()
+        for row in cells
+    )
