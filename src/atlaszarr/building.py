@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,7 @@ from .errors import InputError
 from .ledger import Entry, Task
 from .planning import Layout, Plan, price
 from .pyramid import children
+from .reports import BuildReport, ViewReport
 from .request import VolumeRequest
 from .scheduling import Cluster, Future, Scheduler, Threads, in_window
 from .store import Multiscale, Target
@@ -29,67 +30,6 @@ from .target_state import FINISHED, UNFINISHED, examine, write_root
 
 #: Called with the tasks done, all tasks, and what is going on.
 Progress = Callable[[int, int, str], None]
-
-
-@dataclass(frozen=True)
-class ViewReport:
-    """What became of one view of a dataset.
-
-    Attributes
-    ----------
-    plan : Plan
-    target : str
-    state : str
-        ``built``, ``resumed``, ``already finished``, or ``unfinished`` for want of images.
-    tasks_done : int
-        Blocks computed and coarsened by this run.
-    failures : tuple of MissingImage
-        Images that could not be had: their voxels are empty.
-    """
-
-    plan: Plan
-    target: str
-    state: str
-    tasks_done: int
-    failures: tuple[MissingImage, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything in it, in JSON's types."""
-        failures = [{"image_id": f.request.image_id, "url": f.url, "reason": f.reason} for f in self.failures]
-        return {
-            "target": self.target,
-            "state": self.state,
-            "tasks_done": self.tasks_done,
-            "failures": failures,
-            "plan": self.plan.to_dict(),
-        }
-
-
-@dataclass(frozen=True)
-class BuildReport:
-    """What a build did.
-
-    Attributes
-    ----------
-    dataset : int
-    views : tuple of ViewReport
-        In the order asked for; the first lies at the target itself.
-    allow_missing : bool
-        Whether images that could not be had were accepted.
-    """
-
-    dataset: int
-    views: tuple[ViewReport, ...]
-    allow_missing: bool = field(default=False)
-
-    @property
-    def ok(self) -> bool:
-        """Whether every view is finished, with all its images or with holes that were accepted."""
-        return self.allow_missing or not any(view.failures for view in self.views)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything in it, in JSON's types."""
-        return {"dataset": self.dataset, "ok": self.ok, "views": [view.to_dict() for view in self.views]}
 
 
 def plan(

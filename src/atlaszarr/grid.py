@@ -48,7 +48,7 @@ class Grid:
 
     def centres(self, axis: int) -> NDArray[np.float64]:
         """Reference-space coordinates of the voxel centres along an axis (0 p, 1 i, 2 r), in um."""
-        return (np.arange(self.shape[axis]) + 0.5) * self.resolution
+        return (np.arange(self.shape[axis], dtype=np.float64) + 0.5) * self.resolution
 
     def physical(self, axis: int) -> NDArray[np.float64]:
         """OME-Zarr coordinates of the voxel centres along an axis, in mm: (um - anchor/2) / 1000."""

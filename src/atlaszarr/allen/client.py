@@ -12,7 +12,8 @@ from .cache import ImageCache, default_location
 from .http import Http
 from .images import ImageRequest, MissingImage, Pixels, SectionImage, check_options
 from .politeness import Politeness
-from .records import PLANES, SectionDataset
+from .records import SectionDataset
+from .search import search
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -142,55 +143,9 @@ class AllenClient:
         InputError
             If a criterion cannot be expressed.
         """
-        import pandas as pd
-
-        if plane is not None and plane not in PLANES.values():
-            raise InputError(f"plane {plane!r} is not known; choose from coronal, sagittal")
-        if limit is not None and limit < 1:
-            raise InputError(f"limit {limit} must be at least 1")
-        criteria = [] if id is None else [f"[id$eq{rma.identifier(id)}]"]
-        criteria += [] if specimen is None else [f"[specimen_id$eq{rma.identifier(specimen)}]"]
-        if plane is not None:
-            criteria.append(f"plane_of_section[name$eq{rma.literal('plane', plane)}]")
-        if product is not None:
-            criteria.append(f"products[abbreviation$eq{rma.literal('product', product)}]")
-        if gene is not None:
-            operator = "li" if "*" in gene else "eq"
-            criteria.append(f"genes[acronym${operator}{rma.literal('gene', gene)}]")
-        found = self._query("SectionDataSet", criteria, ["genes", "products"], limit)
-        if not images:
-            rows = [
-                {
-                    "id": record["id"],
-                    "gene": " ".join(gene["acronym"] for gene in record.get("genes") or ()),
-                    "plane": PLANES.get(record["plane_of_section_id"], str(record["plane_of_section_id"])),
-                    "product": " ".join(product["abbreviation"] for product in record.get("products") or ()),
-                    "reference_space": record["reference_space_id"],
-                    "thickness_um": record["section_thickness"],
-                    "specimen": record["specimen_id"],
-                    "failed": record["failed"],
-                }
-                for record in found
-            ]
-            columns = ["gene", "plane", "product", "reference_space", "thickness_um", "specimen", "failed"]
-        else:
-            rows = [
-                {
-                    "id": image["id"],
-                    "dataset": record["id"],
-                    "section_number": image["section_number"],
-                    "width": image["width"],
-                    "height": image["height"],
-                    "resolution_um": image["resolution"],
-                    "tiers": image["tier_count"],
-                    "expression": image["expression_path"] is not None,
-                    "failed": image["failed"],
-                }
-                for record in found
-                for image in self._query("SectionImage", [f"[data_set_id$eq{rma.identifier(record['id'])}]"])
-            ]
-            columns = ["dataset", "section_number", "width", "height", "resolution_um", "tiers", "expression", "failed"]
-        return pd.DataFrame(rows, columns=["id", *columns]).set_index("id")
+        return search(
+            self._query, gene=gene, plane=plane, product=product, specimen=specimen, id=id, images=images, limit=limit
+        )
 
     def structure_graph(self, id: int = 1) -> Terminology:
         """The structures of an ontology; 1 is the adult mouse brain."""

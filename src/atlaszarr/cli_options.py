@@ -1,0 +1,112 @@
+"""The options that several commands share, and what their texts mean."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+
+from .errors import InputError
+
+
+def as_id(_context: click.Context, _parameter: click.Parameter, text: str | None) -> int | None:
+    """Parse an id of the Allen API: a click callback."""
+    from .allen.rma import identifier
+
+    return None if text is None else identifier(text)
+
+
+def options(*decorators: Callable[..., Any]) -> Callable[..., Any]:
+    """Several click options as one decorator."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return decorate
+
+
+OUTPUT = (
+    click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout, and nothing else there."),
+    click.option("-q", "--quiet", is_flag=True, help="No progress."),
+    click.option("-v", "--verbose", is_flag=True, help="Tell what is retried, on stderr."),
+)
+API = (
+    click.option("--api-url", metavar="URL", help="The Allen API, ending in /api/v2 [env: ATLASZARR_API_URL]."),
+    click.option("--cache", metavar="DIR|none", help="Where section images are kept [env: ATLASZARR_CACHE]."),
+)
+VOLUME = (
+    click.option("--resolution", type=float, default=25.0, metavar="UM", help="Voxel size [25]."),
+    click.option("--fill", default="nearest", help="none, nearest or linear: what fills the gaps between sections."),
+    click.option("--interpolation", default="linear", help="Within a section image: nearest or linear."),
+    click.option("--view", multiple=True, default=("primary",), help="primary or expression; repeatable."),
+    click.option("--downsample", default="auto", metavar="auto|N", help="Tier of the section images."),
+    click.option("--space", default="auto", metavar="auto|9|10|native", help="Reference space of the output."),
+    click.option("--r-extent", type=float, metavar="UM", help="r onto which r = 0 is mirrored [11400]."),
+    click.option("--range", "limits", metavar="R0,R1,G0,G1,B0,B1", help="Limits of fluorescence images, 0 to 4095."),
+    click.option("--quality", type=int, metavar="N", help="JPEG quality asked of the service, 0 to 100."),
+    click.option("--levels", default="auto", metavar="auto|N", help="Levels of the pyramid."),
+    click.option("--chunk", type=int, default=64, metavar="N", help="Side of a chunk in voxels [64]."),
+    click.option("--background", type=int, default=0, metavar="V", help="Grey level where no section is [0]."),
+    click.option("--workers", type=int, metavar="N", help="Local threads [one a core]."),
+)
+
+
+def client_for(api_url: str | None, cache: str | None) -> Any:
+    """The client that the options of `API` ask for."""
+    from .allen.client import AllenClient
+
+    return AllenClient(api_url, cache)
+
+
+def numbers(text: str | None, name: str, count: int) -> tuple[int, ...] | None:
+    """Whole numbers separated by commas, exactly `count` of them."""
+    if text is None:
+        return None
+    try:
+        found = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        found = ()
+    if len(found) != count:
+        raise InputError(f"{name} {text!r} is not {count} whole numbers separated by commas")
+    return found
+
+
+def _whole(text: str, name: str) -> int | None:
+    if text == "auto":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise InputError(f"{name} {text!r} is neither auto nor a whole number") from None
+
+
+def volume_options(values: dict[str, Any]) -> dict[str, Any]:
+    """The keyword arguments of `build` and `plan` among parsed options."""
+    if values["workers"] is not None and values["workers"] < 1:
+        raise InputError(f"workers {values['workers']} must be at least 1")
+    names = ("resolution", "fill", "interpolation", "space", "r_extent", "quality", "chunk", "background", "workers")
+    return {
+        **{name: values[name] for name in names},
+        "view": values["view"],
+        "range": numbers(values["limits"], "range", 6),
+        "downsample": _whole(values["downsample"], "downsample"),
+        "levels": _whole(values["levels"], "levels"),
+    }
+
+
+def storage_options(pairs: Sequence[str]) -> dict[str, Any]:
+    """KEY=VALUE pairs as options to fsspec: a value is JSON if it can be, else text."""
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise InputError(f"storage option {key!r} has no value; write KEY=VALUE")
+        try:
+            found[key] = json.loads(value)
+        except ValueError:
+            found[key] = value
+    return found
