@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atlaszarr.testing.ontology import structure_graph, structures
-from atlaszarr.testing.phantom import Ellipsoid, default_phantom
+from atlaszarr.testing.phantom import default_phantom
+from atlaszarr.testing.phantom_regions import Ellipsoid
 
 PHANTOM = default_phantom()
 CENTRE, AXES = np.array([7000.0, 4100.0, 5700.0]), np.array([5400.0, 3200.0, 4500.0])
@@ -66,8 +67,8 @@ def test_a_point_of_plain_tissue_has_the_colour_worked_out_by_hand():
 
 def test_a_region_adds_its_own_shift_of_grey_levels():
     region = next(region for region in PHANTOM.regions if region.acronym == "CP")
-    inside = np.array(region.centre) + [0.0, 0.0, region.semi_axes[2] - 1e-3]
-    outside = np.array(region.centre) + [0.0, 0.0, region.semi_axes[2] + 1e-3]
+    inside = region.centre + np.array([0.0, 0.0, region.semi_axes[2] - 1e-3])
+    outside = region.centre + np.array([0.0, 0.0, region.semi_axes[2] + 1e-3])
     np.testing.assert_allclose(PHANTOM.rgb(inside) - PHANTOM.rgb(outside), region.shift, atol=1e-4)
 
 
@@ -118,7 +119,7 @@ def test_regions_do_not_touch_one_another():
 def test_regions_lie_inside_the_brain():
     directions = unit_vectors(2000)
     for region in PHANTOM.regions:
-        surface = np.array(region.centre) + directions * region.semi_axes
+        surface = region.centre + directions * region.semi_axes
         assert (((surface - CENTRE) / AXES) ** 2).sum(axis=1).max() < 0.99, region.acronym
 
 
@@ -134,10 +135,10 @@ def test_counted_voxels_agree_with_the_volumes_in_closed_form():
 
 
 def test_the_annotation_is_the_labels_at_the_voxel_centres():
-    annotation = PHANTOM.annotation(100.0)
-    assert annotation.shape == (132, 80, 114)
+    annotation = PHANTOM.annotation(200.0)
+    assert annotation.shape == (66, 40, 57)
     assert annotation.dtype == np.uint32
-    centres = (np.moveaxis(np.indices(annotation.shape), 0, -1) + 0.5) * 100
+    centres = (np.moveaxis(np.indices(annotation.shape), 0, -1) + 0.5) * 200
     np.testing.assert_array_equal(annotation, PHANTOM.labels(centres))
 
 
@@ -183,7 +184,7 @@ def test_expression_is_black_between_regions_and_fades_to_nothing_at_their_surfa
     region = next(region for region in PHANTOM.regions if region.acronym == "DG")
     assert region.expression == 1.0
     np.testing.assert_allclose(PHANTOM.expression(region.centre), [255.0, 255.0, 0.0])
-    surface = np.array(region.centre) + unit_vectors(100) * region.semi_axes
+    surface = region.centre + unit_vectors(100) * region.semi_axes
     np.testing.assert_allclose(PHANTOM.expression(surface), 0.0, atol=1e-9)
 
 

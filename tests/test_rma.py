@@ -211,7 +211,7 @@ def test_xml_carries_the_same_records(emulator, http):
     assert root.attrib["success"] == "true"
     (image,) = root.findall("section-images/section-image")
     assert image.findtext("section-number") == "70"
-    assert image.findtext("alignment2d/tsv-00") == str(1.04841) or image.find("alignment2d/tsv-00") is not None
+    assert image.findtext("alignment2d/tsv-04") == "2081.73"
     refused = ElementTree.fromstring(http.request("GET", f"{emulator.url}/data/query.xml?criteria=x").data)
     assert refused.attrib["success"] == "false"
 
@@ -237,3 +237,13 @@ def test_any_records_can_be_served_as_they_are(http):
         answer = http.request("GET", f"{emulator.url}/data/SectionImage/query.json?include=alignment2d").json()
         assert [image["section_number"] for image in answer["msg"]] == [6, 22, 22]
         assert answer["msg"][0]["alignment2d"] is None
+
+
+def test_equalization_is_found_through_the_images_of_its_dataset(http, ask):
+    query = "query.json?q=model::Equalization,rma::criteria,section_data_set(section_images[id$in{}])"
+    assert ids(ask(query.format("69177654,74081221"))) == []
+    window = {"id": 3, "red_lower": 0, "red_upper": 900}
+    datasets = [record | {"equalization": window} for record in dataset_records()]
+    with Emulator(datasets=datasets) as emulator:
+        (found,) = http.request("GET", f"{emulator.url}/data/{query.format('69177654')}").json()["msg"]
+    assert found["red_upper"] == 900

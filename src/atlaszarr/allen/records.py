@@ -31,6 +31,12 @@ PLANES = {1: "coronal", 2: "sagittal", 4: "variable", 5: "n/a", 6: "transverse"}
 _ROUND_TRIP_UM = 5.0
 #: The longest side a JPEG can have.
 _LONGEST_SIDE = 65500
+#: Beyond any figure of the API, whose ids are the largest, and far within what float64 computes exactly.
+_LARGEST = 2**40
+#: Halving the longest side so often leaves less than a pixel.
+_MOST_TIERS = 17
+#: Image ids are voxels of a uint32 label, where 0 is no image.
+_IMAGE_IDS = range(1, 2**32)
 
 
 @dataclass(frozen=True)
@@ -145,12 +151,11 @@ class SectionDataset:
         thickness = _number(dataset, "section_thickness", float, label)
         if not thickness > 0:
             raise RecordError(f"{label} has a section thickness of {thickness} um")
-        specimen = dataset.get("specimen") or {}
-        age = ((specimen.get("donor") or {}).get("age") or {}).get("name") or dataset.get("age") or ""
+        donor = _associated(_associated(dataset, "specimen", label), "donor", label)
+        age = _associated(donor, "age", label).get("name") or dataset.get("age") or ""
         tvr = trv = None
-        if dataset.get("alignment3d"):
-            tvr = _alignment3d(dataset["alignment3d"], "tvr", label)
-            trv = _alignment3d(dataset["alignment3d"], "trv", label)
+        if alignment := _associated(dataset, "alignment3d", label):
+            tvr, trv = (_alignment3d(alignment, name, label) for name in ("tvr", "trv"))
             _check_inverse(tvr, trv, np.array([[0.0, 0.0, 0.0], [1e4, 0, 0], [0, 1e4, 0], [0, 0, 1e4]]), label)
         sections, skipped = _sections(images, thickness, label)
         return cls(
@@ -158,8 +163,8 @@ class SectionDataset:
             plane=PLANES[plane_id],
             reference_space_id=_number(dataset, "reference_space_id", int, label),
             section_thickness=thickness,
-            genes=tuple(str(gene["acronym"]) for gene in dataset.get("genes") or ()),
-            products=tuple(str(product["abbreviation"]) for product in dataset.get("products") or ()),
+            genes=_names(dataset, "genes", "acronym", label),
+            products=_names(dataset, "products", "abbreviation", label),
             specimen_id=None if dataset.get("specimen_id") is None else _number(dataset, "specimen_id", int, label),
             age=str(age),
             failed=bool(dataset.get("failed")),
@@ -213,9 +218,9 @@ def _sections(
         image_id = int(image["id"])
         number = image.get("section_number")
         try:
-            section = _section(image, thickness, f"section image {image_id} of {label}")
+            section = _section(image, thickness, name := f"section image {image_id} of {label}")
             if (twin := sections.get(section.section_number)) is not None:
-                raise RecordError(f"section image {image_id} has the same section number as image {twin.image_id}")
+                raise RecordError(f"{name} has the section number {twin.section_number} of image {twin.image_id} too")
             sections[section.section_number] = section
         except RecordError as error:
             skipped.append(SkippedSection(image_id, number if isinstance(number, int) else None, str(error)))
@@ -225,8 +230,10 @@ def _sections(
 def _section(image: Record, thickness: float, label: str) -> Section:
     if image.get("failed"):
         raise RecordError(f"{label} is marked as failed at the source")
-    if not image.get("alignment2d"):
+    if not (alignment := _associated(image, "alignment2d", label)):
         raise RecordError(f"{label} has no 2-D alignment")
+    if (image_id := int(image["id"])) not in _IMAGE_IDS:
+        raise RecordError(f"{label} has an id that is not within 1 to {_IMAGE_IDS[-1]}")
     number = _number(image, "section_number", int, label)
     width, height = (_number(image, side, int, label) for side in ("width", "height"))
     if not (0 < width <= _LONGEST_SIDE and 0 < height <= _LONGEST_SIDE):
@@ -234,28 +241,47 @@ def _section(image: Record, thickness: float, label: str) -> Section:
     resolution = _number(image, "resolution", float, label)
     if not resolution > 0:
         raise RecordError(f"{label} has a resolution of {resolution} um")
-    tsv, tvs = (_alignment2d(image["alignment2d"], name, label) for name in ("tsv", "tvs"))
+    tsv, tvs = (_alignment2d(alignment, name, label) for name in ("tsv", "tvs"))
     _check_inverse(tvs, tsv, apply(tsv, [[0, 0], [width, 0], [0, height]]), label)
-    tiers = image.get("tier_count")
+    tiers = _number(image, "tier_count", int, label) if image.get("tier_count") else 0
+    if not 0 <= tiers <= _MOST_TIERS:
+        raise RecordError(f"{label} has a tier_count of {tiers}")
     return Section(
-        image_id=int(image["id"]),
+        image_id=image_id,
         section_number=number,
         depth=number * thickness,
         width=width,
         height=height,
         resolution=resolution,
         # The API's own formula, for records without the figure.
-        tier_count=int(tiers) if tiers else 1 + max(0, math.ceil(math.log2(max(width, height) / 256))),
+        tier_count=tiers or 1 + max(0, math.ceil(math.log2(max(width, height) / 256))),
         expression=bool(image.get("expression_path")),
         tsv=tsv,
         tvs=tvs,
     )
 
 
+def _associated(record: Record, name: str, label: str) -> Record:
+    """The one record that another is associated with; empty if there is none."""
+    value = record.get(name) or {}
+    if not isinstance(value, Mapping):
+        raise RecordError(f"{label} has {name} {value!r:.40}, not a record")
+    return value
+
+
+def _names(record: Record, association: str, key: str, label: str) -> tuple[str, ...]:
+    """One value of each of the records that another is associated with."""
+    rows = record.get(association) or []
+    if not isinstance(rows, list) or not all(isinstance(row, Mapping) and key in row for row in rows):
+        raise RecordError(f"{label} has {association} {rows!r:.40}, not records with {key}")
+    return tuple(str(row[key]) for row in rows)
+
+
 def _number(record: Record, key: str, kind: type[Number], label: str) -> Number:
     value = record.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise RecordError(f"{label} has {key} {value!r}, not a number")
+    # NaN and the infinities fail the comparison too.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -_LARGEST < value < _LARGEST:
+        raise RecordError(f"{label} has {key} {value!r:.40}, not a number that can be meant")
     if kind is int and value != int(value):
         raise RecordError(f"{label} has {key} {value!r}, not a whole number")
     return kind(value)

@@ -1,0 +1,143 @@
+"""What the emulated service holds: its models, their records, and which are associated with which.
+
+Any SectionDataSet and SectionImage records can be held, real or made to be wrong; what a record does not
+say about its associations is completed from the built-in ones where the id is known. It knows no query
+language and no HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .records import (
+    Record,
+    dataset_records,
+    image_records,
+    plane_records,
+    product_records,
+    reference_space_records,
+)
+
+# For each model, its associations: the associated model and whether there are many.
+_ASSOCIATIONS: dict[str, dict[str, tuple[str, bool]]] = {
+    "SectionDataSet": {
+        "alignment3d": ("Alignment3d", False),
+        "equalization": ("Equalization", False),
+        "genes": ("Gene", True),
+        "products": ("Product", True),
+        "plane_of_section": ("PlaneOfSection", False),
+        "reference_space": ("ReferenceSpace", False),
+        "section_images": ("SectionImage", True),
+        "specimen": ("Specimen", False),
+        "treatments": ("Treatment", True),
+    },
+    "SectionImage": {
+        "alignment2d": ("Alignment2d", False),
+        "data_set": ("SectionDataSet", False),
+        "section_data_set": ("SectionDataSet", False),
+    },
+    "Equalization": {"section_data_set": ("SectionDataSet", False)},
+    "Specimen": {"donor": ("Donor", False)},
+    "Donor": {"age": ("Age", False)},
+}
+
+
+class Catalogue:
+    """Records by model.
+
+    Parameters
+    ----------
+    datasets, images : iterable of dict, optional
+        SectionDataSet and SectionImage records as the API answers them, associations (`alignment3d`,
+        `genes`, ...) under their names. Default the built-in ones. Neither is changed.
+    """
+
+    def __init__(
+        self, datasets: Iterable[Mapping[str, Any]] | None = None, images: Iterable[Mapping[str, Any]] | None = None
+    ) -> None:
+        known = {record["id"]: record for record in dataset_records()}
+        chosen = known.values() if datasets is None else datasets
+        self._datasets = [_completed(dict(record), known.get(record.get("id"), {})) for record in chosen]
+        self._images = [dict(record) for record in (image_records() if images is None else images)]
+        self._datasets_by_id = {record.get("id"): record for record in reversed(self._datasets)}
+        self._images_by_id = {record.get("id"): record for record in reversed(self._images)}
+        genes = {gene["id"]: gene for record in self._datasets for gene in record["genes"]}
+        self.models: dict[str, list[Record]] = {
+            "SectionDataSet": self._datasets,
+            "SectionImage": self._images,
+            "Equalization": [
+                {**record["equalization"], "data_set_id": record.get("id")}
+                for record in self._datasets
+                if record.get("equalization")
+            ],
+            "Gene": list(genes.values()),
+            "PlaneOfSection": plane_records(),
+            "Product": product_records(),
+            "ReferenceSpace": reference_space_records(),
+        }
+
+    def dataset_of(self, image: Mapping[str, Any] | None) -> Record | None:
+        """The first SectionDataSet record that a SectionImage record belongs to."""
+        return self.dataset((image or {}).get("data_set_id"))
+
+    def dataset(self, id: int | None) -> Record | None:
+        """The first SectionDataSet record of an id."""
+        return self._datasets_by_id.get(id)
+
+    def image(self, id: int) -> Record | None:
+        """The first SectionImage record of an id."""
+        return self._images_by_id.get(id)
+
+    def images_of(self, dataset_id: int | None) -> list[Record]:
+        """The SectionImage records of a section dataset, in the order given."""
+        return [record for record in self._images if record.get("data_set_id") == dataset_id]
+
+    def image_ids(self) -> list[int]:
+        """Ids of every section image, in the order given."""
+        return [record["id"] for record in self._images]
+
+    def attributes(self, model: str, record: Record) -> Record:
+        """The record's own values, without what is associated with it."""
+        associations = _ASSOCIATIONS.get(model, {})
+        return {key: value for key, value in record.items() if key not in associations}
+
+    def has_attribute(self, model: str, name: str) -> bool:
+        """Whether any record of a model has an attribute of that name; true of models without records."""
+        records = self.models.get(model)
+        return not records or any(name in self.attributes(model, record) for record in records)
+
+    def associated(self, model: str, record: Record, name: str) -> tuple[str, bool, list[Record]] | None:
+        """What a record is associated with.
+
+        Returns
+        -------
+        tuple or None
+            The associated model, whether there can be many, and the records; None if `model` has no
+            association of that name.
+        """
+        association = _ASSOCIATIONS.get(model, {}).get(name)
+        if association is None:
+            return None
+        target, many = association
+        return target, many, self._related(record, name, target)
+
+    def _related(self, record: Record, name: str, target: str) -> list[Record]:
+        if name == "section_images":
+            return self.images_of(record.get("id"))
+        if target == "SectionDataSet":
+            return [dataset for dataset in self._datasets if dataset["id"] == record.get("data_set_id")]
+        if target in ("PlaneOfSection", "ReferenceSpace"):
+            return [other for other in self.models[target] if other["id"] == record.get(f"{name}_id")]
+        value = record.get(name)
+        if isinstance(value, Mapping):
+            return [dict(value)]
+        return list(value or [])
+
+
+def _completed(record: Record, known: Record) -> Record:
+    """The record with the genes, products, treatments and specimen it lacks, if its id is a known one."""
+    for name in ("genes", "products", "treatments"):
+        record.setdefault(name, known.get(name, []))
+    record.setdefault("specimen", known.get("specimen"))
+    return record

@@ -1,0 +1,176 @@
+"""A real HTTP server on loopback that answers as the Allen Brain API does, faults included.
+
+It serves the figures of real datasets (or any other records) and section images drawn from a phantom
+brain, counts what it was asked, and plays scripted faults. The demo, the tests and the `emulator`
+command run on it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from .catalogue import Catalogue
+from .drawing import ImageRequest, OwnPixels, Painter
+from .faults import FaultScript, Rule, load_faults
+from .phantom import Phantom, default_phantom
+from .server import Server
+from .service import PREFIX, Service
+from .traffic import Request, Traffic
+
+
+class Emulator:
+    """The Allen Brain API on loopback, as a context manager.
+
+    Parameters
+    ----------
+    datasets, images : iterable of dict, optional
+        SectionDataSet and SectionImage records as the API answers them; default 74272479 and 69289763
+        with all their images, and image 101321610.
+    faults : sequence of Rule or dict, or path, optional
+        Scripted faults, or a JSON file of them.
+    port : int
+        0 for any free one.
+    pixels : mapping, optional
+        Own pixels of images: ``{image_id: {downsample: uint8 array (H, W, 3) or JPEG bytes}}``.
+    phantom : Phantom, optional
+        The brain that the images show.
+    quality : int
+        JPEG quality where a request names none.
+    draw_cache : path, optional
+        Directory in which drawn images are kept between runs.
+    latency : float
+        Seconds that every answer takes at least.
+    host : str
+        Address to listen on.
+    access_log : bool
+        Write a line per request to stderr.
+
+    Attributes
+    ----------
+    catalogue : Catalogue
+        The records served.
+    phantom : Phantom
+        The brain shown.
+
+    Raises
+    ------
+    InputError
+        If a fault or the pixels are not valid.
+    """
+
+    def __init__(
+        self,
+        datasets: Iterable[Mapping[str, Any]] | None = None,
+        images: Iterable[Mapping[str, Any]] | None = None,
+        faults: Sequence[Rule | Mapping[str, Any]] | str | Path | None = None,
+        port: int = 0,
+        pixels: OwnPixels | None = None,
+        phantom: Phantom | None = None,
+        quality: int = 95,
+        draw_cache: str | Path | None = None,
+        latency: float = 0.0,
+        host: str = "127.0.0.1",
+        access_log: bool = False,
+    ) -> None:
+        self.catalogue = Catalogue(datasets, images)
+        self.phantom = default_phantom() if phantom is None else phantom
+        self._painter = Painter(self.catalogue, self.phantom, pixels, quality)
+        self._service = Service(self.catalogue, self._painter, draw_cache)
+        self._faults = FaultScript(load_faults(faults) if isinstance(faults, str | Path) else faults or ())
+        self._traffic = Traffic()
+        self._address = (host, port)
+        self._latency = latency
+        self._access_log = access_log
+        self._server: Server | None = None
+
+    def __enter__(self) -> Self:
+        self._server = Server(
+            self._address, self._service, self._faults, self._traffic, self._latency, self._access_log
+        )
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), name="allen-emulator", daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        server, self._server = self._server, None
+        if server is not None:
+            server.stop()
+
+    @property
+    def url(self) -> str:
+        """The base URL, ``http://127.0.0.1:PORT/api/v2``."""
+        if self._server is None:
+            raise RuntimeError("the emulator is not running: use it as a context manager")
+        host, port = self._server.server_address[:2]
+        return f"http://{host!s}:{port}{PREFIX}"
+
+    @property
+    def requests(self) -> list[Request]:
+        """What was asked since the start or the last `reset`, in the order of answering."""
+        return self._traffic.requests
+
+    @property
+    def peak(self) -> int:
+        """The most requests that were under way at once since the start or the last `reset`."""
+        return self._traffic.peak
+
+    def count(self, kind: str | None = None) -> int:
+        """How many requests of a kind (default of any) were made."""
+        return sum(kind in (None, request.kind) for request in self.requests)
+
+    def reset(self) -> None:
+        """Forget the requests and the peak."""
+        self._traffic.reset()
+
+    def draw(
+        self,
+        image_ids: Iterable[int] | None = None,
+        downsample: int = 0,
+        view: str | None = None,
+        quality: int | None = None,
+    ) -> None:
+        """Draw whole images beforehand, so that asking for them takes no drawing.
+
+        Parameters
+        ----------
+        image_ids : iterable of int, optional
+            Default every image that has the view.
+        downsample, view, quality
+            As they will be asked for.
+        """
+        request = ImageRequest(downsample=downsample, view=view, quality=quality)
+        if image_ids is None:
+            image_ids = [id for id in self.catalogue.image_ids() if self._painter.has_view(id, view)]
+        for image_id in image_ids:
+            self._service.image(image_id, request)
+
+
+def serve(
+    port: int = 0,
+    faults: Sequence[Rule | Mapping[str, Any]] | str | Path | None = None,
+    announce: Callable[[str], None] = print,
+    **options: Any,
+) -> None:
+    """Run an emulator in the foreground until interrupted.
+
+    Parameters
+    ----------
+    port : int
+        0 for any free one.
+    faults : sequence of Rule or dict, or path, optional
+        As of `Emulator`.
+    announce : callable
+        Given the base URL once the server answers.
+    **options
+        Further parameters of `Emulator`.
+    """
+    with Emulator(faults=faults, port=port, **options) as emulator:
+        announce(emulator.url)
+        with contextlib.suppress(KeyboardInterrupt):
+            threading.Event().wait()

@@ -1,0 +1,228 @@
+"""A phantom brain known in closed form: what an image, a label or a volume must be at any point.
+
+An ellipsoid stands for the brain, some fifty disjoint ellipsoids inside it for regions with the names
+and ids of real structures; most lie in both hemispheres and five in one only, so that a left-right
+flip shows. Coordinates are PIR microns of reference space 9. It knows nothing of sections or images.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..spaces import reference_space
+from .ontology import ROOT_ID
+from .phantom_regions import Array, Ellipsoid, Region, Triple, standard_regions
+from .phantom_rows import expression_rows, tissue_rows
+
+_EXTENT = reference_space(9).extent
+
+_BRAIN = Ellipsoid((7000.0, 4100.0, 5700.0), (5400.0, 3200.0, 4500.0))
+
+# Amplitude (grey levels), cycles per mm along p, i and r, and phase (radians) of the waves inside the
+# brain: three per channel, gradients of some ten grey levels per mm, no symmetry in r.
+_WAVES = (
+    ((14.0, 1 / 7.0, 0.0, 1 / 11.0, 0.4), (12.0, 0.0, 1 / 6.0, -1 / 9.0, 1.9), (10.0, -1 / 9.0, 1 / 8.0, 1 / 6.0, 3.1)),
+    ((13.0, 1 / 9.0, 1 / 7.0, 0.0, 2.2), (12.0, 1 / 8.0, 0.0, -1 / 7.0, 0.7), (11.0, 0.0, 1 / 9.0, 1 / 10.0, 4.4)),
+    ((15.0, 0.0, 1 / 8.0, 1 / 8.0, 5.0), (11.0, 1 / 6.0, -1 / 10.0, 0.0, 1.1), (10.0, 1 / 10.0, 0.0, 1 / 7.0, 2.6)),
+)
+
+
+@dataclass(frozen=True)
+class Phantom:
+    """A brain in closed form.
+
+    Attributes
+    ----------
+    brain : Ellipsoid
+        The brain's outline. Inside every aligned section image of datasets 74272479 and 69289763.
+    regions : tuple of Region
+        Disjoint ellipsoids inside the brain.
+    background, base : tuple of float
+        Grey levels (red, green, blue) outside the brain, and about which the waves swing inside.
+    waves : tuple
+        For each channel, amplitudes (grey levels), cycles per mm along (p, i, r) and phases (radians).
+    """
+
+    brain: Ellipsoid = _BRAIN
+    regions: tuple[Region, ...] = field(default_factory=standard_regions)
+    background: Triple = (238.0, 236.0, 232.0)
+    base: Triple = (150.0, 135.0, 172.0)
+    waves: tuple[tuple[tuple[float, float, float, float, float], ...], ...] = _WAVES
+
+    def rgb(self, pir: ArrayLike) -> Array:
+        """The tissue view.
+
+        Parameters
+        ----------
+        pir : array_like, shape (..., 3)
+            (p, i, r) in um of reference space 9.
+
+        Returns
+        -------
+        ndarray, float64, shape (..., 3)
+            Red, green and blue grey levels, 0 to 255, not rounded.
+        """
+        pir = np.asarray(pir, dtype=np.float64)
+        waves = self._radians
+        angles = np.einsum("cwk,...k->...cw", waves[..., 1:4], pir) + waves[..., 4]
+        tissue = self.base + np.einsum("cw,...cw->...c", waves[..., 0], np.sin(angles))
+        for region in self.regions:
+            tissue[region.squared_radius(pir) <= 1.0] += region.shift
+        return np.where(self.brain.squared_radius(pir)[..., np.newaxis] <= 1.0, tissue, self.background)
+
+    def expression(self, pir: ArrayLike) -> Array:
+        """The expression view: black where nothing is expressed, else heat colours.
+
+        Continuous: a region's expression falls from its centre as 1 - (distance / semi-axes)^2, to 0 at
+        its surface.
+
+        Parameters
+        ----------
+        pir : array_like, shape (..., 3)
+            (p, i, r) in um of reference space 9.
+
+        Returns
+        -------
+        ndarray, float64, shape (..., 3)
+            Red, green and blue grey levels, 0 to 255, not rounded.
+        """
+        pir = np.asarray(pir, dtype=np.float64)
+        heat = np.zeros(pir.shape[:-1])
+        for region in self.regions:
+            if region.expression:
+                heat = np.maximum(heat, region.expression * (1.0 - region.squared_radius(pir)))
+        return np.stack([255.0 * heat * (2.0 - heat), 255.0 * heat * heat, 160.0 * heat * (1.0 - heat)], axis=-1)
+
+    def labels(self, pir: ArrayLike) -> NDArray[np.uint32]:
+        """The structure at each point.
+
+        Parameters
+        ----------
+        pir : array_like, shape (..., 3)
+            (p, i, r) in um of reference space 9.
+
+        Returns
+        -------
+        ndarray, uint32, shape (...)
+            Structure id; 997 (root) in the brain outside every region, 0 outside the brain.
+        """
+        pir = np.asarray(pir, dtype=np.float64)
+        labels = np.where(self.brain.squared_radius(pir) <= 1.0, ROOT_ID, 0).astype(np.uint32)
+        for region in self.regions:
+            labels[region.squared_radius(pir) <= 1.0] = region.structure_id
+        return labels
+
+    def annotation(self, resolution: float) -> NDArray[np.uint32]:
+        """The labels of a whole grid of reference space 9, sampled at the voxel centres.
+
+        Parameters
+        ----------
+        resolution : float
+            Voxel size in um.
+
+        Returns
+        -------
+        ndarray, uint32, shape (p, i, r)
+            What `labels` gives at ((k + 1/2) resolution) of each voxel; 25 um gives (528, 320, 456).
+        """
+        shape = tuple(int(extent // resolution) for extent in _EXTENT)
+        volume = np.zeros(shape, dtype=np.uint32)
+        for ellipsoid, label in [(self.brain, ROOT_ID), *((region, region.structure_id) for region in self.regions)]:
+            inside: Array = np.zeros(())
+            box = []
+            for axis, (centre, semi_axis) in enumerate(zip(ellipsoid.centre, ellipsoid.semi_axes, strict=True)):
+                first = max(math.floor((centre - semi_axis) / resolution), 0)
+                stop = min(math.ceil((centre + semi_axis) / resolution), shape[axis])
+                offset = ((np.arange(first, stop) + 0.5) * resolution - centre) / semi_axis
+                inside = inside + np.expand_dims(np.square(offset), tuple(k for k in range(3) if k != axis))
+                box.append(slice(first, stop))
+            volume[tuple(box)][inside <= 1.0] = label
+        return volume
+
+    def distance_to_edge(self, pir: ArrayLike) -> Array:
+        """How far a point surely is from every discontinuity: the brain's surface and the regions'.
+
+        Parameters
+        ----------
+        pir : array_like, shape (..., 3)
+            (p, i, r) in um of reference space 9.
+
+        Returns
+        -------
+        ndarray, float64, shape (...)
+            A lower bound of the distance in um: within it `rgb` is smooth. Never more than the true distance.
+        """
+        distance = self.brain.distance_to_surface(pir)
+        for region in self.regions:
+            distance = np.minimum(distance, region.distance_to_surface(pir))
+        return distance
+
+    def volumes_mm3(self) -> dict[int, float]:
+        """Volume of each structure in mm3 by its id, both hemispheres, without its parts; of root what is left."""
+        volumes = {ROOT_ID: self.brain.volume_mm3}
+        for region in self.regions:
+            volumes[region.structure_id] = volumes.get(region.structure_id, 0.0) + region.volume_mm3
+            volumes[ROOT_ID] -= region.volume_mm3
+        return volumes
+
+    def draw(self, pixel_to_pir: ArrayLike, shape: tuple[int, int], expression: bool = False) -> NDArray[np.uint8]:
+        """A picture of the plane that an affine spans, quickly: `rgb` or `expression` at each pixel, rounded.
+
+        Parameters
+        ----------
+        pixel_to_pir : array_like, shape (3, 3)
+            (x, y, 1) of the picture's pixel centres to (p, i, r) in um of reference space 9.
+        shape : tuple of int
+            Rows and columns.
+        expression : bool
+            Draw the expression view instead of the tissue.
+
+        Returns
+        -------
+        ndarray, uint8, shape (rows, columns, 3)
+        """
+        rows, columns = shape
+        picture = np.empty((rows, columns, 3), dtype=np.uint8)
+        height = max(1, 500_000 // max(columns, 1))
+        for top in range(0, rows, height):
+            strip = self.draw_rows(pixel_to_pir, top, (min(height, rows - top), columns), expression)
+            picture[top : top + height] = np.rint(strip, out=strip)
+        return picture
+
+    def draw_rows(
+        self, pixel_to_pir: ArrayLike, first_row: int, shape: tuple[int, int], expression: bool = False
+    ) -> Array:
+        """Some rows of `draw`, from `first_row` on, before rounding: float64, shape (rows, columns, 3)."""
+        out = np.empty((*shape, 3))
+        affine = np.ascontiguousarray(pixel_to_pir, dtype=np.float64)
+        brain, regions, shifts, levels = self._arrays
+        if expression:
+            expression_rows(out, affine, first_row, regions, levels)
+        else:
+            background, base = np.array(self.background), np.array(self.base)
+            tissue_rows(out, affine, first_row, brain, regions, shifts, background, base, self._radians)
+        return out
+
+    @cached_property
+    def _radians(self) -> Array:
+        waves = np.array(self.waves)
+        waves[..., 1:4] *= 2.0 * math.pi / 1000.0
+        return waves
+
+    @cached_property
+    def _arrays(self) -> tuple[Array, Array, Array, Array]:
+        regions = np.array([(region.centre, region.semi_axes) for region in self.regions]).reshape(-1, 2, 3)
+        shifts = np.array([region.shift for region in self.regions]).reshape(-1, 3)
+        levels = np.array([region.expression for region in self.regions])
+        return np.array((self.brain.centre, self.brain.semi_axes)), regions, shifts, levels
+
+
+@cache
+def default_phantom() -> Phantom:
+    """The phantom that the emulator shows unless given another."""
+    return Phantom()

@@ -1,0 +1,217 @@
+"""The records the emulator serves by default, built from tables of figures in the API's JSON shape.
+
+Section datasets 74272479 (Nrp1, coronal, reference space 9) and 69289763 (Prox1, sagittal, space 10)
+with all their section images, and image 101321610 at its published size. Figures from the Allen Brain
+API (Allen Institute for Brain Science, Allen Mouse Brain Atlas). Where no figure is known a stand-in is
+used and said: genes carry their Entrez id as id, paths name no real directory.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from .ontology import figures
+
+#: A record as the API answers it; what is associated with it lies under the association's name.
+Record = dict[str, Any]
+
+#: Planes of section by id.
+PLANES = {
+    1: "coronal",
+    2: "sagittal",
+    4: "variable",
+    5: "n/a",
+    6: "transverse",
+    7: "Lateral to Medial",
+    8: "Medial to Lateral",
+    9: "Ventral to Dorsal",
+    10: "Dorsal to Ventral",
+    11: "Coronal (Caudal to Rostral)",
+    531107579: "Coronal (Rostral to Caudal)",
+    1082279372: "Tangential",
+}
+
+# id, age, anatomy, name
+_REFERENCE_SPACES = (
+    (1, 5, "Embryo", "E11.5 Embryo"),
+    (2, 4, "Embryo", "E13.5 Embryo"),
+    (3, 2, "Embryo", "E15.5 Embryo"),
+    (4, 71, "Head", "E16.5 Head"),
+    (5, 1, "Brain", "E18.5 Brain"),
+    (6, 7, "Brain", "P4 Brain"),
+    (7, 11, "Brain", "P14 Brain"),
+    (8, 14, "Brain", "P28 Brain"),
+    (9, 15, "Brain", "P56 Brain"),
+    (10, 15, "Brain", "P56 Brain (L/R Flipped)"),
+)
+
+# id, abbreviation, name, resource
+_PRODUCTS = (
+    (1, "Mouse", "Mouse Brain", "Allen Mouse Brain Atlas"),
+    (3, "DevMouse", "Developing Mouse Brain", "Allen Developing Mouse Brain Atlas"),
+    (5, "ConnProj", "Mouse Connectivity Projection", "Allen Mouse Brain Connectivity Atlas"),
+    (12, "MouseRef", "Mouse Brain Reference Data", "Allen Mouse Brain Atlas"),
+)
+
+_ISH = {"id": 1, "name": "ISH", "organism_id": 2}
+_P56 = {"id": 15, "name": "P56", "embryonic": False, "organism_id": 2}
+
+
+def reference_space_records() -> list[Record]:
+    """All ReferenceSpace records."""
+    return [
+        {"id": id, "age_id": age, "anatomy": anatomy, "name": name, "organism_id": 2, "storage_directory": None}
+        for id, age, anatomy, name in _REFERENCE_SPACES
+    ]
+
+
+def product_records() -> list[Record]:
+    """The Product records of the mouse brain."""
+    return [
+        {"id": id, "abbreviation": abbreviation, "name": name, "resource": resource, "species": "Mouse", "tags": None}
+        for id, abbreviation, name, resource in _PRODUCTS
+    ]
+
+
+def plane_records() -> list[Record]:
+    """All PlaneOfSection records."""
+    return [{"id": id, "name": name} for id, name in PLANES.items()]
+
+
+def tier_count(width: int, height: int) -> int:
+    """Tiers of an image of so many pixels: the last one fits in 256 x 256."""
+    return 1 + max(0, math.ceil(math.log2(max(width, height) / 256)))
+
+
+def dataset_records() -> list[Record]:
+    """SectionDataSet records of 74272479 and 69289763, with everything that is associated with them.
+
+    Returns
+    -------
+    list of dict
+        New ones with every call, so that a caller may edit them.
+    """
+    return [_dataset(row) for row in figures("section_datasets")]
+
+
+def image_records() -> list[Record]:
+    """SectionImage records of 74272479 and 69289763 with their `alignment2d`, and image 101321610.
+
+    The dataset of image 101321610 is not known: 0 stands for it, and its alignment is null.
+
+    Returns
+    -------
+    list of dict
+        New ones with every call, so that a caller may edit them.
+    """
+    records = []
+    for row in figures("section_images"):
+        alignment: Record = {"id": int(row["alignment2d_id"]), "section_image_id": int(row["id"])}
+        alignment |= {key: float(row[key]) for key in row if key.startswith(("tsv", "tvs"))}
+        record = image_record(
+            int(row["id"]),
+            int(row["data_set_id"]),
+            int(row["section_number"]),
+            (int(row["width"]), int(row["height"])),
+            resolution=float(row["resolution"]),
+            expression=row["expression"] == "1",
+        )
+        records.append(record | {"alignment2d": alignment})
+    records.append(image_record(101321610, 0, 1, (2856, 2656)))
+    return records
+
+
+def image_record(
+    id: int,
+    data_set_id: int,
+    section_number: int,
+    size: tuple[int, int],
+    *,
+    resolution: float = 1.049,
+    expression: bool = False,
+) -> Record:
+    """A SectionImage record without alignment.
+
+    Parameters
+    ----------
+    id, data_set_id, section_number : int
+        As in the record.
+    size : tuple of int
+        Width and height in pixels.
+    resolution : float
+        Pixel size in um.
+    expression : bool
+        Whether the image has an expression mask.
+    """
+    width, height = size
+    return {
+        "annotated": False,
+        "axes": None,
+        "bits_per_component": 8,
+        "data_set_id": data_set_id,
+        "expression": None,
+        "expression_path": f"/emulator/{data_set_id}/{id}_expression.aff" if expression else None,
+        "failed": False,
+        "height": height,
+        "id": id,
+        "image_height": height,
+        "image_type": "Primary",
+        "image_width": width,
+        "isi_experiment_id": None,
+        "lims1_id": id,
+        "number_of_components": 3,
+        "ophys_experiment_id": None,
+        "path": f"/emulator/{data_set_id}/{id}.aff",
+        "projection_function": None,
+        "resolution": resolution,
+        "section_number": section_number,
+        "specimen_id": None,
+        "structure_id": None,
+        "tier_count": tier_count(width, height),
+        "width": width,
+        "x": 0,
+        "y": 0,
+        "alignment2d": None,
+    }
+
+
+def _dataset(row: dict[str, str]) -> Record:
+    id, specimen_id = int(row["id"]), int(row["specimen_id"])
+    entrez_id = int(row["entrez_id"])
+    alignment: Record = {"aligned_id": id, "aligned_type": "DataSet", "id": int(row["alignment3d_id"])}
+    alignment |= {key: float(row[key]) for key in row if key.startswith(("trv", "tvr"))}
+    gene = {
+        "acronym": row["gene"],
+        "entrez_id": entrez_id,
+        "id": entrez_id,
+        "name": row["gene_name"],
+        "organism_id": 2,
+        "original_symbol": row["gene"],
+    }
+    donor = {"id": specimen_id, "name": row["specimen"], "organism_id": 2, "age_id": _P56["id"], "age": dict(_P56)}
+    return {
+        "blue_channel": None,
+        "delegate": row["delegate"] == "1",
+        "expression": row["expression"] == "1",
+        "failed": False,
+        "failed_facet": int(row["failed_facet"]),
+        "green_channel": None,
+        "id": id,
+        "name": None,
+        "plane_of_section_id": int(row["plane_of_section_id"]),
+        "qc_date": row["qc_date"],
+        "red_channel": None,
+        "reference_space_id": int(row["reference_space_id"]),
+        "rnaseq_design_id": None,
+        "section_thickness": float(row["section_thickness"]),
+        "specimen_id": specimen_id,
+        "sphinx_id": int(row["sphinx_id"]),
+        "storage_directory": f"/emulator/{id}/",
+        "weight": int(row["weight"]),
+        "alignment3d": alignment,
+        "genes": [gene],
+        "products": product_records()[:1],
+        "specimen": {"id": specimen_id, "name": row["specimen"], "donor_id": specimen_id, "donor": donor},
+        "treatments": [dict(_ISH)],
+    }

@@ -1,0 +1,148 @@
+"""HTTP for the emulated service: connections kept alive, answers sent whole, late, cut or not at all.
+
+It carries out the scripted faults of the connection; what an answer says is `service.py`'s business.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qsl, unquote_plus, urlsplit
+
+from .envelope import Answer
+from .faults import INSTEAD, FaultScript, spoiled
+from .service import Service
+from .traffic import Request, Traffic
+
+_NOTHING = Answer(200, "text/plain", b"")
+
+
+class Server(ThreadingHTTPServer):
+    """The listening socket; a thread for each connection.
+
+    Parameters
+    ----------
+    address : tuple
+        Host and port, 0 for any free one.
+    service : Service
+        Gives the answers.
+    faults : FaultScript
+        Spoils them.
+    traffic : Traffic
+        Is told of every request.
+    latency : float
+        Seconds that every answer takes at least.
+    access_log : bool
+        Write a line per request to stderr.
+    """
+
+    request_queue_size = 128
+    daemon_threads = False
+
+    def __init__(
+        self,
+        address: tuple[str, int],
+        service: Service,
+        faults: FaultScript,
+        traffic: Traffic,
+        latency: float = 0.0,
+        access_log: bool = False,
+    ) -> None:
+        self.service = service
+        self.faults = faults
+        self.traffic = traffic
+        self.latency = latency
+        self.access_log = access_log
+        self.stopping = threading.Event()
+        self._open: set[socket.socket] = set()
+        self._open_lock = threading.Lock()
+        super().__init__(address, _Handler)
+
+    def stop(self) -> None:
+        """Cut short what hangs, hang up on every client, and wait for the threads to end."""
+        self.stopping.set()
+        self.shutdown()
+        with self._open_lock:
+            for connection in self._open:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+        self.server_close()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Remember the connection, and handle it in a thread."""
+        with self._open_lock:
+            self._open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Forget the connection, and close it."""
+        with self._open_lock:
+            self._open.discard(request)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Be silent about clients that went away."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """One connection: answers GET, as a scripted fault has it."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    server: Server
+
+    def do_GET(self) -> None:
+        """Answer, or do what a scripted fault says."""
+        started, server = time.monotonic(), self.server
+        server.traffic.begin()
+        parts = urlsplit(self.path)
+        path, parameters = unquote_plus(parts.path), dict(parse_qsl(parts.query, keep_blank_values=True))
+        rule = server.faults.next(unquote_plus(self.path))
+        kind = server.service.kind(path)
+        try:
+            answer = _NOTHING if rule is not None and rule.do in INSTEAD else server.service.answer(path, parameters)
+            if rule is not None:
+                answer = spoiled(rule, answer)
+        except Exception as error:
+            answer = Answer(500, "text/plain", repr(error).encode())
+        wait = rule.seconds if rule is not None and rule.do == "hang" else server.latency
+        server.stopping.wait(max(0.0, started + wait - time.monotonic()))
+        reset = rule is not None and rule.do == "reset"
+        sent = int(len(answer.body) * rule.fraction) if rule is not None and rule.do == "cut" else len(answer.body)
+        did = None if rule is None else rule.do
+        status, sent = (0, 0) if reset else (answer.status, sent)
+        server.traffic.end(Request(path, parameters, kind, status, sent, started, did))
+        if reset:
+            self._reset()
+        else:
+            self._send(answer, sent)
+
+    def _send(self, answer: Answer, length: int) -> None:
+        self.send_response(answer.status)
+        self.send_header("Content-Type", answer.content_type)
+        self.send_header("Content-Length", str(len(answer.body)))
+        for name, value in answer.headers.items():
+            self.send_header(name, value)
+        if length < len(answer.body):
+            self.close_connection = True
+        self.end_headers()
+        self.wfile.write(memoryview(answer.body)[:length])
+
+    def _reset(self) -> None:
+        """Close without the usual farewell: the client sees a connection reset."""
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close_connection = True
+        self.connection.close()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """A line to stderr, if an access log is wanted."""
+        if self.server.access_log:
+            super().log_message(format, *args)

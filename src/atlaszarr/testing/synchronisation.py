@@ -1,0 +1,126 @@
+"""The synchronisation services of the emulated API, and the alignments as matrices.
+
+From a pixel of a section image to its dataset's reference space and back, by the rounded matrices of
+the records, each in its own direction. It knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+from ..spaces import reference_space
+from ..transforms import apply, image_to_reference, reference_to_image
+from .catalogue import Catalogue
+from .envelope import Answer, found, refused
+from .records import Record
+
+_ENTRIES = {"2d": ((0, 1, 4), (2, 3, 5)), "3d": ((0, 1, 2, 9), (3, 4, 5, 10), (6, 7, 8, 11))}
+
+
+def alignment_matrix(record: Mapping[str, Any] | None, name: str) -> NDArray[np.float64] | None:
+    """One of a record's alignment matrices.
+
+    Parameters
+    ----------
+    record : mapping or None
+        A SectionDataSet or SectionImage record with its alignment under `alignment3d` or `alignment2d`.
+    name : str
+        ``tsv`` or ``tvs`` (2-D), ``tvr`` or ``trv`` (3-D).
+
+    Returns
+    -------
+    ndarray, float64, shape (2, 3) or (3, 4), or None
+        None if the record has no alignment, or not all of its numbers.
+    """
+    kind = "3d" if "r" in name else "2d"
+    alignment = (record or {}).get(f"alignment{kind}") or {}
+    values = [[alignment.get(f"{name}_{entry:02d}") for entry in row] for row in _ENTRIES[kind]]
+    if any(value is None for row in values for value in row):
+        return None
+    return np.array(values, dtype=np.float64)
+
+
+def depth(image: Record, dataset: Record) -> float:
+    """Section number times section thickness, in um."""
+    return float(image["section_number"]) * float(dataset["section_thickness"])
+
+
+def answer_image_to_reference(catalogue: Catalogue, image_id: int, parameters: Mapping[str, str]) -> Answer:
+    """``/image_to_reference/{image}.json?x=&y=``: (p, i, r) in the dataset's own space as x, y, z."""
+    try:
+        _, pir = _located(catalogue, image_id, parameters)
+    except LookupError as error:
+        return refused(str(error.args[0]))
+    p, i, r = pir.tolist()
+    return found({"image_to_reference": {"x": p, "y": i, "z": r}})
+
+
+def answer_reference_to_image(catalogue: Catalogue, space_id: int, parameters: Mapping[str, str]) -> Answer:
+    """``/reference_to_image/{space}.json?x=&y=&z=&section_data_set_ids=``: the nearest section of each dataset.
+
+    A point of space 9 is mirrored (r to 11400 - r) for a dataset of space 10 and the other way round.
+    The nearest section in depth is taken, the last one beyond the ends; datasets that are not known or
+    not aligned are left out.
+    """
+    try:
+        pir = np.array([float(parameters[name]) for name in "xyz"])
+        ids = [int(text) for text in parameters["section_data_set_ids"].split(",")]
+    except (KeyError, ValueError):
+        return refused("x, y and z must be numbers, section_data_set_ids a list of ids")
+    synced = (_nearest(catalogue, catalogue.dataset(id), space_id, pir) for id in ids)
+    return found([{"image_sync": sync} for sync in synced if sync is not None])
+
+
+def answer_image_to_image(catalogue: Catalogue, image_id: int, parameters: Mapping[str, str]) -> Answer:
+    """``/image_to_image/{image}.json?x=&y=&section_data_set_ids=``: through the seed's reference space."""
+    try:
+        space_id, pir = _located(catalogue, image_id, parameters)
+    except LookupError as error:
+        return refused(str(error.args[0]))
+    seed = dict(zip("xyz", map(str, pir.tolist()), strict=True))
+    return answer_reference_to_image(catalogue, space_id, {**parameters, **seed})
+
+
+def _located(catalogue: Catalogue, image_id: int, parameters: Mapping[str, str]) -> tuple[int, NDArray[np.float64]]:
+    """Reference space and (p, i, r) of the pixel x, y of an image; LookupError with the reason if it has none."""
+    image = catalogue.image(image_id)
+    dataset = catalogue.dataset_of(image)
+    tsv, tvr = alignment_matrix(image, "tsv"), alignment_matrix(dataset, "tvr")
+    if image is None or dataset is None or tsv is None or tvr is None:
+        raise LookupError(f"Unable to find an alignment of SectionImage {image_id}")
+    try:
+        xy = [float(parameters["x"]), float(parameters["y"])]
+    except (KeyError, ValueError):
+        raise LookupError("x and y must be numbers") from None
+    return int(dataset["reference_space_id"]), image_to_reference(xy, depth(image, dataset), tsv, tvr)
+
+
+def _nearest(catalogue: Catalogue, dataset: Record | None, space_id: int, pir: NDArray[np.float64]) -> Any:
+    trv = alignment_matrix(dataset, "trv")
+    if dataset is None or trv is None:
+        return None
+    if space_id != dataset["reference_space_id"]:
+        try:
+            pir = apply(reference_space(space_id).to(reference_space(dataset["reference_space_id"])), pir)
+        except InputError:
+            return None
+    images = [image for image in catalogue.images_of(dataset["id"]) if alignment_matrix(image, "tvs") is not None]
+    if not images:
+        return None
+    at = apply(trv, pir)[2]
+    image = min(images, key=lambda image: abs(depth(image, dataset) - at))
+    tvs = alignment_matrix(image, "tvs")
+    assert tvs is not None
+    xy, _ = reference_to_image(pir, tvs, trv)
+    return {
+        "section_data_set_id": str(dataset["id"]),
+        "section_image_id": image["id"],
+        "section_number": image["section_number"],
+        "x": float(xy[0]),
+        "y": float(xy[1]),
+    }

@@ -1,0 +1,120 @@
+"""Shows that other people's clients of the Allen API work against the emulator.
+
+Gives each client a virtual environment of its own, starts the emulator, and runs the client's checks in it.
+Prints one line a check; the exit status is 0 only if all hold.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from atlaszarr.testing.emulator import Emulator
+
+HERE = Path(__file__).parent
+
+# The package is installed without its dependencies, then what its tested part imports, at versions known to
+# work with it: README.md says why. Both want Python 3.11.
+PEERS = {
+    "atldld": (
+        "atldld==0.3.4",
+        [
+            "appdirs==1.4.4",
+            "click==8.5.1",
+            "matplotlib==3.11.2",
+            "numpy==2.4.6",
+            "opencv-python-headless==5.0.0.93",
+            "pillow==13.0.0",
+            "requests==2.34.2",
+            "scikit-image==0.26.0",
+        ],
+    ),
+    "allensdk": (
+        "allensdk==2.16.2",
+        [
+            "hdmf==6.2.0",
+            "jinja2==3.1.6",
+            "numpy==1.23.5",
+            "pandas==1.5.3",
+            "pillow==13.0.0",
+            "pynwb==2.8.3",
+            "python-dateutil==2.9.0.post0",
+            "requests==2.34.2",
+            "requests-toolbelt==1.0.0",
+            "simpleitk==2.5.7",
+            "simplejson==4.3.0",
+            "six==1.17.0",
+            "xarray==2023.1.0",
+        ],
+    ),
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="make the environments here, or use those that are")
+    parser.add_argument("--python", default=_python(), help="the Python 3.11 to make them with (default: %(default)s)")
+    parser.add_argument("peers", nargs="*", metavar="PEER", help=f"of {', '.join(PEERS)} (default: all)")
+    arguments = parser.parse_args()
+    peers = arguments.peers or list(PEERS)
+    if unknown := set(peers) - set(PEERS):
+        parser.error(f"no such peer: {', '.join(sorted(unknown))}")
+    if arguments.python is None:
+        parser.error("no python3.11 on the path: name one with --python")
+
+    with tempfile.TemporaryDirectory(prefix="peers-") as scratch:
+        start = time.perf_counter()
+        folder = arguments.keep or Path(scratch) / "environments"
+        with ThreadPoolExecutor() as pool:
+            environments = list(pool.map(lambda peer: _environment(folder / peer, peer, arguments.python), peers))
+        print(f"environments ready after {time.perf_counter() - start:.0f} s", flush=True)
+        with Emulator() as emulator:
+            statuses = [
+                _run_client(peer, python, emulator.url, scratch)
+                for peer, python in zip(peers, environments, strict=True)
+            ]
+        failed = [peer for peer, status in zip(peers, statuses, strict=True) if status]
+        outcome = f"failed: {', '.join(failed)}" if failed else f"all well: {', '.join(peers)}"
+        print(f"{outcome} ({time.perf_counter() - start:.0f} s)")
+    return 1 if failed else 0
+
+
+def _python() -> str | None:
+    """A Python that numpy 1.23 has wheels for."""
+    return sys.executable if sys.version_info[:2] == (3, 11) else shutil.which("python3.11")
+
+
+def _environment(folder: Path, peer: str, python: str) -> Path:
+    """The Python of the peer's environment, made unless it is there and as it should be."""
+    package, requirements = PEERS[peer]
+    recipe, made = "\n".join([package, *requirements]), folder / "made-from.txt"
+    interpreter = folder / "bin" / "python"
+    if made.exists() and made.read_text() == recipe:
+        return interpreter
+    install = [interpreter, "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
+    subprocess.run([python, "-m", "venv", "--clear", folder], check=True)
+    subprocess.run([*install, *requirements], check=True)
+    subprocess.run([*install, "--no-deps", package], check=True)
+    made.write_text(recipe)
+    return interpreter
+
+
+def _run_client(peer: str, python: Path, url: str, scratch: str) -> int:
+    """The exit status of the peer's checks; what they leave behind goes with `scratch`."""
+    environment = {**os.environ, "ALLEN_API_URL": url, "TMPDIR": scratch}
+    environment.pop("PYTHONPATH", None)
+    client = [python, HERE / f"{peer}_client.py"]
+    try:
+        return subprocess.run(client, env=environment, timeout=300, check=False).returncode
+    except subprocess.TimeoutExpired:
+        print(f"FAILED  {peer:<8}  took more than 300 s")
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

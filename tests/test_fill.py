@@ -1,0 +1,57 @@
+"""Which section fills which depth, against the rule read aloud for one depth at a time."""
+
+from collections import Counter
+from itertools import pairwise
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from atlaszarr.fill import depth_intervals
+
+THICKNESS = 25.0
+
+
+def filled(depth, depths, fill, nominal):
+    """The rule for a single depth: (section, neighbour), None where there is none."""
+    nearest = min(range(len(depths)), key=lambda s: (abs(depth - depths[s]), -s))
+    distance = depth - depths[nearest]
+    beside = nearest + (1 if distance >= 0 else -1)
+    gap = abs(depths[beside] - depths[nearest]) if 0 <= beside < len(depths) else np.inf
+    reach = THICKNESS / 2 if fill == "none" else nominal / 2
+    joined = gap <= (THICKNESS if fill == "none" else 1.5 * nominal)
+    if not joined and not -reach <= distance < reach:
+        return None, None
+    return nearest, beside if fill == "linear" and joined else None
+
+
+numbers = st.lists(st.integers(1, 120), min_size=1, max_size=12, unique=True).map(sorted)
+
+
+@given(
+    numbers, st.sampled_from(["none", "nearest", "linear"]), st.lists(st.floats(-500, 4000), min_size=1, max_size=50)
+)
+def test_every_depth_is_filled_by_the_rule(numbers, fill, probes):
+    depths = [THICKNESS * number for number in numbers]
+    steps = Counter(b - a for a, b in pairwise(depths))
+    nominal = min((s for s in steps if steps[s] == max(steps.values())), default=THICKNESS)
+    edges, nearest, neighbour = depth_intervals(depths, THICKNESS, nominal, fill)
+    assert (np.diff(edges) >= 0).all()
+    for depth in [*probes, *depths]:
+        j = np.searchsorted(edges, depth, side="right") - 1
+        inside = 0 <= j < len(nearest)
+        found = (int(nearest[j]), int(neighbour[j])) if inside else (-1, -1)
+        expected = tuple(-1 if section is None else section for section in filled(depth, depths, fill, nominal))
+        assert found == expected, depth
+
+
+def test_a_wide_gap_is_filled_half_a_nominal_interval_from_either_side():
+    depths = [1000.0, 1200.0, 1400.0, 2000.0, 2200.0]
+    edges, nearest, _ = depth_intervals(depths, THICKNESS, 200.0, "nearest")
+    by_depth = [int(nearest[np.searchsorted(edges, d, side="right") - 1]) for d in (1450, 1499, 1501, 1899, 1901)]
+    assert by_depth == [2, 2, -1, -1, 3]
+
+
+def test_the_ends_are_filled_half_a_nominal_interval_and_no_more():
+    edges, _, _ = depth_intervals([1000.0, 1200.0], THICKNESS, 200.0, "linear")
+    assert (edges[0], edges[-1]) == (900.0, 1300.0)

@@ -1,0 +1,74 @@
+"""Spaces and grids: extents, centres, the physical origin, the mirror between 9 and 10."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from atlaszarr.errors import InputError
+from atlaszarr.grid import Grid, blocks
+from atlaszarr.spaces import reference_space
+from atlaszarr.transforms import apply
+
+
+@pytest.mark.parametrize(
+    ("resolution", "shape"),
+    [(10, (1320, 800, 1140)), (25, (528, 320, 456)), (50, (264, 160, 228)), (100, (132, 80, 114))],
+)
+def test_adult_grids_have_the_published_shapes(resolution, shape):
+    assert Grid(reference_space(9), resolution).shape == shape
+
+
+@pytest.mark.parametrize(
+    ("id", "anchor", "shape"),
+    [(1, 80, (70, 75, 40)), (6, 160, (77, 43, 50)), (7, 200, (68, 40, 50)), (8, 200, (73, 41, 53))],
+)
+def test_the_anchor_of_a_developing_age_is_its_own_grid(id, anchor, shape):
+    space = reference_space(id)
+    assert space.anchor == anchor
+    assert Grid(space, anchor).shape == shape
+    assert Grid(space, anchor).physical(0)[0] == 0
+
+
+@given(st.sampled_from([10.0, 25.0, 37.5, 50.0, 100.0, 200.0]), st.integers(0, 2))
+def test_p_um_is_1000_mm_plus_half_the_anchor(resolution, axis):
+    grid = Grid(reference_space(9), resolution)
+    np.testing.assert_allclose(grid.centres(axis), 1000 * grid.physical(axis) + 5.0, rtol=0, atol=1e-9)
+
+
+def test_a_voxel_is_sampled_at_its_centre():
+    grid = Grid(reference_space(9), 25)
+    np.testing.assert_array_equal(apply(grid.to_reference, [0, 1, 455]), [12.5, 37.5, 11387.5])
+
+
+def test_space_10_is_the_left_right_mirror_of_9():
+    nine, ten = reference_space(9), reference_space(10)
+    for there, back in ((nine, ten), (ten, nine)):
+        np.testing.assert_array_equal(apply(there.to(back), [1000, 2000, 3000]), [1000, 2000, 8400])
+    np.testing.assert_array_equal(apply(ten.to(nine, 11350), [1000, 2000, 3000]), [1000, 2000, 8350])
+    np.testing.assert_array_equal(nine.to(nine), np.eye(3, 4))
+
+
+def test_there_is_no_way_from_a_developing_age_to_the_adult():
+    with pytest.raises(InputError, match="native"):
+        reference_space(6).to(reference_space(9))
+
+
+@pytest.mark.parametrize("id", [0, 4, 11])
+def test_a_space_without_a_published_grid_is_refused_by_name(id):
+    with pytest.raises(InputError, match=f"reference space {id} "):
+        reference_space(id)
+
+
+@pytest.mark.parametrize("resolution", [0, -25, float("nan"), float("inf"), 9000])
+def test_an_impossible_resolution_is_refused(resolution):
+    with pytest.raises(InputError, match="resolution"):
+        Grid(reference_space(9), resolution)
+
+
+@given(st.tuples(*(st.integers(1, 40),) * 3), st.integers(1, 17))
+def test_blocks_cover_an_array_exactly_once(shape, size):
+    count = np.zeros(shape, int)
+    for _, region in blocks(shape, size):
+        count[region] += 1
+    assert (count == 1).all()

@@ -1,0 +1,151 @@
+"""What a build holds, against the phantom's closed form.
+
+The emulator draws its images through the same alignments that the client registers them by, so the two could
+share a mistake. Here the closed form is evaluated with neither: matrices are read from the table of figures,
+multiplied out in the test, and compared with what zarr reads from the target.
+"""
+
+import csv
+from importlib.resources import files
+
+import numpy as np
+import pytest
+import zarr
+
+from atlaszarr import AllenClient, build
+from atlaszarr.testing.emulator import Emulator
+
+CORONAL, SAGITTAL = 74272479, 69289763
+
+
+def figures(dataset):
+    """(trv, tvr, thickness, {image id: section number}) from the recorded figures."""
+    folder = files("atlaszarr.testing") / "figures"
+
+    def rows(name):
+        lines = (folder / name).read_text().splitlines()
+        return list(csv.DictReader(line for line in lines if not line.startswith("#")))
+
+    record = next(row for row in rows("section_datasets.csv") if int(row["id"]) == dataset)
+
+    def matrix(name):
+        linear = [float(record[f"{name}_{k:02d}"]) for k in range(9)]
+        return np.reshape(linear, (3, 3)), np.array([float(record[f"{name}_{k:02d}"]) for k in range(9, 12)])
+
+    numbers = {
+        int(row["id"]): int(row["section_number"])
+        for row in rows("section_images.csv")
+        if int(row["data_set_id"]) == dataset
+    }
+    return matrix("trv"), matrix("tvr"), float(record["section_thickness"]), numbers
+
+
+@pytest.fixture(scope="module")
+def emulator():
+    with Emulator() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def built(emulator, tmp_path_factory):
+    """Build a volume once for all that look at it: (image, section) of level 0."""
+    known = {}
+
+    def volume(dataset, resolution, fill="nearest", **options):
+        key = (dataset, resolution, fill, *sorted(options.items()))
+        if key not in known:
+            target = tmp_path_factory.mktemp("truth") / "volume.ome.zarr"
+            with AllenClient(emulator.url, cache="none", rate=1e9) as client:
+                assert build(dataset, target, client=client, resolution=resolution, fill=fill, **options).ok
+            known[key] = tuple(zarr.open_array(target / path, mode="r")[:] for path in ("0", "labels/section/0"))
+        return known[key]
+
+    return volume
+
+
+def compare(phantom, volume, dataset, resolution, at_section_plane, mirrored=False):
+    """Differences in grey levels (n, 3), and the closed form's gradients in grey levels a um (n, 3, 3)."""
+    image, section = volume
+    (trv, shift), (tvr, back), thickness, numbers = figures(dataset)
+    ids = np.array(list(numbers))
+    depths = thickness * np.array(list(numbers.values()))
+    step = max(1, round(200 / resolution))
+    axes = [np.arange(step // 2, n, step) for n in section.shape]
+    index = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
+    pir = (index + 0.5) * resolution
+    native = pir * [1, 1, -1] + [0, 0, 11400] if mirrored else pir
+    plane = native @ trv.T + shift
+    nearest = np.abs(plane[:, 2:] - depths).argmin(axis=1)
+    at = pir
+    if at_section_plane:
+        plane[:, 2] = depths[nearest]
+        at = plane @ tvr.T + back
+        at = at * [1, 1, -1] + [0, 0, 11400] if mirrored else at
+    labelled = section[tuple(index.T)]
+    inside = (phantom.distance_to_edge(at) > 100) & (phantom.distance_to_edge(pir) > 300) & (phantom.labels(at) > 0)
+    inside &= labelled > 0
+    assert inside.sum() > 1500
+    np.testing.assert_array_equal(labelled[inside], ids[nearest[inside]])
+    found = image[(slice(None), *index[inside].T)].T.astype(float)
+    gradient = np.stack([phantom.rgb(at[inside] + d) - phantom.rgb(at[inside] - d) for d in np.eye(3)], -1) / 2
+    return found - phantom.rgb(at[inside]), gradient
+
+
+def misplacement(difference, gradient):
+    """The shift (p, i, r) in um that would explain the differences best, by least squares."""
+    return np.linalg.lstsq(gradient.reshape(-1, 3), difference.reshape(-1), rcond=None)[0]
+
+
+# Mean absolute errors seen, in grey levels (red, green, blue); the bound leaves what other JPEG libraries differ.
+@pytest.mark.parametrize(
+    ("resolution", "fill", "at_section_plane", "bound"),
+    [
+        (25, "nearest", True, 1.0),  # 0.54, 0.42, 0.60
+        (25, "linear", False, 1.0),  # 0.48, 0.39, 0.53
+        (100, "nearest", True, 1.0),  # 0.63, 0.48, 0.73
+        (100, "linear", False, 1.0),  # 0.51, 0.41, 0.59
+    ],
+)
+def test_a_volume_shows_the_phantom_within_one_grey_level(emulator, built, resolution, fill, at_section_plane, bound):
+    volume = built(CORONAL, resolution, fill)
+    difference, gradient = compare(emulator.phantom, volume, CORONAL, resolution, at_section_plane)
+    assert np.abs(difference).mean(axis=0).max() <= bound
+    # A pixel of the tier is 17 um (34 at 100 um), a voxel at least 25: half of either would show.
+    assert np.abs(misplacement(difference, gradient)).max() < (2 if resolution == 25 else 4)
+
+
+def test_the_measure_of_misplacement_sees_half_a_pixel(emulator, built):
+    volume = built(CORONAL, 25)
+    difference, gradient = compare(emulator.phantom, volume, CORONAL, 25, at_section_plane=True)
+    shifted = difference + gradient @ np.array([0.0, 8.4, 0.0])
+    np.testing.assert_allclose(misplacement(shifted, gradient), [0.0, 8.4, 0.0], atol=2)
+
+
+def test_a_dataset_of_space_10_is_flipped_onto_9(emulator, built):
+    volume = built(SAGITTAL, 100)
+    phantom = emulator.phantom
+    difference, gradient = compare(phantom, volume, SAGITTAL, 100, at_section_plane=True, mirrored=True)
+    assert np.abs(difference).mean(axis=0).max() <= 1.0
+    assert np.abs(misplacement(difference, gradient)).max() < 4
+    image, section = volume
+    index = np.argwhere(section)[::50]
+    pir = (index + 0.5) * 100
+    index, pir = index[phantom.labels(pir) > 0], pir[phantom.labels(pir) > 0]
+    unflipped = np.abs(image[(slice(None), *index.T)].T - phantom.rgb(pir * [1, 1, -1] + [0, 0, 11400]))
+    assert unflipped.mean() > 10, "the phantom would not show a flip"
+
+
+def test_without_the_flip_the_dataset_stays_in_space_10(built):
+    nine, ten = built(SAGITTAL, 100), built(SAGITTAL, 100, space="10")
+    np.testing.assert_array_equal(nine[1], ten[1][:, :, ::-1])
+    np.testing.assert_array_equal(nine[0], ten[0][..., ::-1])
+
+
+def test_every_voxel_of_fill_none_lies_within_half_a_section_thickness(built):
+    (trv, shift), _, thickness, numbers = figures(CORONAL)
+    _, section = built(CORONAL, 100, "none")
+    index = np.argwhere(section)
+    depth = ((index + 0.5) * 100 @ trv.T + shift)[:, 2]
+    own = thickness * np.array([numbers[id] for id in section[tuple(index.T)]])
+    assert np.abs(depth - own).max() <= thickness / 2
+    assert len(index) > 1000
