@@ -57,8 +57,9 @@ def multiscales(name: str, grid: Grid, levels: int, channels: bool, method: str)
     return {"name": name, "axes": axes, "datasets": datasets, "metadata": {"method": method}}
 
 
-def image_attributes(name: str, grid: Grid, levels: int, dataset: SectionDataset) -> dict[str, Any]:
+def image_attributes(grid: Grid, levels: int, dataset: SectionDataset) -> dict[str, Any]:
     """Attributes of the root group of a finished volume, but for atlaszarr's own."""
+    name = " ".join([f"Section dataset {dataset.id}", *dataset.genes])
     method = "mean of the covered voxels among 2 x 2 x 2"
     channels = [
         {
@@ -69,12 +70,11 @@ def image_attributes(name: str, grid: Grid, levels: int, dataset: SectionDataset
         }
         for label, colour in (("red", "FF0000"), ("green", "00FF00"), ("blue", "0000FF"))
     ]
-    title = f"Section dataset {dataset.id}" + (f", {' '.join(dataset.genes)}" if dataset.genes else "")
     return {
         "ome": {
             "version": VERSION,
             "multiscales": [multiscales(name, grid, levels, channels=True, method=method)],
-            "omero": {"name": title, "channels": channels, "rdefs": {"model": "color"}},
+            "omero": {"name": name, "channels": channels, "rdefs": {"model": "color"}},
         }
     }
 

@@ -80,7 +80,7 @@ def write_metadata(target: Target, layout: Layout) -> dict[str, Any]:
         ("labels/zarr.json", metadata.labels_attributes()),
     ):
         target.write(key, json.dumps(metadata.group(attributes), indent=1).encode())
-    return metadata.image_attributes(target.name, stack.grid, levels, layout.dataset)
+    return metadata.image_attributes(stack.grid, levels, layout.dataset)
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:

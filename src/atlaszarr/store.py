@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .atomic import write_whole
 from .errors import InputError, TargetError
 from .grid import Region
 from .pyramid import Occupancy, Pyramid
@@ -64,11 +65,6 @@ class Target:
         """Whether it lies on a local disk."""
         return "://" not in self.url
 
-    @property
-    def name(self) -> str:
-        """The last part of the path, without ``.ome.zarr``."""
-        return self.url.rstrip("/").rsplit("/", 1)[-1].removesuffix(".zarr").removesuffix(".ome")
-
     def beside(self, word: str) -> Target:
         """The sibling target of a further view: ``x.ome.zarr`` and ``x.<word>.ome.zarr``."""
         for suffix in (".ome.zarr", ".zarr", ""):
@@ -79,62 +75,45 @@ class Target:
 
     def read(self, key: str) -> bytes | None:
         """An object's content, or None where there is none."""
-        try:
-            return bytes(self._filesystem.cat_file(f"{self._root}/{key}"))
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError as error:
-            raise self.error("read", error) from None
+        with self.reporting("read"):
+            try:
+                return bytes(self._filesystem.cat_file(f"{self._root}/{key}"))
+            except (FileNotFoundError, NotADirectoryError):
+                return None
 
     def read_all(self, prefix: str) -> dict[str, bytes]:
         """The content of every object under a prefix, by its key."""
-        keys = self.keys(prefix)
-        if not keys:
-            return {}
-        found = self._filesystem.cat([f"{self._root}/{key}" for key in keys])
+        paths = [f"{self._root}/{key}" for key in self.list_keys(prefix)]
+        with self.reporting("read"):
+            found = self._filesystem.cat(paths) if paths else {}
         return {path.split(self._root + "/", 1)[1]: bytes(body) for path, body in found.items()}
 
     def write(self, key: str, body: bytes) -> None:
         """Put an object: it appears whole or not at all."""
-        try:
-            if not self.is_local:
+        with self.reporting("write to"):
+            if self.is_local:
+                write_whole(Path(self._root, key), body)
+            else:
                 self._filesystem.pipe_file(f"{self._root}/{key}", body)
-                return
-            path = Path(self._root, key)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".partial")
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(body)
-                Path(temporary).chmod(0o644)
-                Path(temporary).replace(path)
-            except BaseException:
-                Path(temporary).unlink(missing_ok=True)
-                raise
-        except OSError as error:
-            raise self.error("write to", error) from None
 
-    def keys(self, prefix: str = "") -> list[str]:
+    def list_keys(self, prefix: str = "") -> list[str]:
         """Keys of all objects under a prefix."""
         base = f"{self._root}/{prefix}".rstrip("/")
-        try:
+        with self.reporting("list"):
             self._filesystem.invalidate_cache()
-            found = self._filesystem.find(base)
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise self.error("list", error) from None
+            try:
+                found = self._filesystem.find(base)
+            except FileNotFoundError:
+                return []
         return sorted(path.split(self._root + "/", 1)[1] for path in found)
 
     def remove(self, prefix: str = "") -> None:
         """Remove everything under a prefix."""
         base = f"{self._root}/{prefix}".rstrip("/")
-        try:
+        with self.reporting("remove"):
             self._filesystem.invalidate_cache()
             if self._filesystem.exists(base):
                 self._filesystem.rm(base, recursive=True)
-        except OSError as error:
-            raise self.error("remove", error) from None
 
     def zarr_store(self) -> Any:
         """A zarr store over the target."""
@@ -162,10 +141,21 @@ class Target:
     def __getstate__(self) -> dict[str, str]:
         return {"url": self.url, "storage_options": self.storage_options}
 
-    def error(self, verb: str, error: OSError) -> TargetError:
-        """What a user is told when an operation on the target failed."""
-        reason = error.strerror or type(error).__name__
-        return TargetError(f"cannot {verb} {self.url}: {reason}")
+    @contextmanager
+    def reporting(self, verb: str) -> Iterator[None]:
+        """Turn what the store raises into a TargetError that names the target and no credential."""
+        try:
+            yield
+        except Exception as error:
+            if isinstance(error, TargetError) or not (isinstance(error, OSError) or _from_client_library(error)):
+                raise
+            reason = getattr(error, "strerror", None) or type(error).__name__
+            raise TargetError(f"cannot {verb} {self.url}: {reason}") from None
+
+
+def _from_client_library(error: Exception) -> bool:
+    """Whether an error is of the libraries that speak S3, which have a hierarchy of their own."""
+    return type(error).__module__.split(".")[0] in ("botocore", "aiobotocore", "aiohttp")
 
 
 @dataclass(frozen=True)
@@ -196,7 +186,7 @@ class Multiscale:
 
         store = self.target.zarr_store()
         chunk = (self.pyramid.chunk,) * 3
-        try:
+        with self.target.reporting("write to"):
             for level in range(self.pyramid.levels):
                 shape = self.pyramid.level_shape(level)
                 for path, lead, dtype, fill, names in (
@@ -212,17 +202,14 @@ class Multiscale:
                         fill_value=fill,
                         dimension_names=names,
                         compressors=[ZstdCodec(level=1), Crc32cCodec()],
-                        config={"write_empty_chunks": True},
                         overwrite=False,
                     )
-        except OSError as error:
-            raise self.target.error("write to", error) from None
 
     def write(
         self, level: int, region: Region, image: NDArray[np.uint8], label: NDArray[np.uint32], occupancy: Occupancy
     ) -> None:
         """Write the chunks of a region that hold anything; the region is made of whole chunks."""
-        arrays = _open(self.target, level)
+        arrays = _open(self, level)
         size = self.pyramid.chunk
         start = [axis.start // size for axis in region]
         stop = [-(-axis.stop // size) for axis in region]
@@ -232,31 +219,25 @@ class Multiscale:
                 continue
             there = self.pyramid.region(level, (z, y, x))
             here = tuple(slice(t.start - r.start, t.stop - r.start) for t, r in zip(there, region, strict=True))
-            try:
+            with self.target.reporting("write to"):
                 arrays[0][(slice(None), *there)] = image[(slice(None), *here)]
                 arrays[1][there] = label[here]
-            except OSError as error:
-                raise self.target.error("write to", error) from None
 
     def read(self, level: int, region: Region) -> tuple[NDArray[np.uint8], NDArray[np.uint32]]:
         """Read a region of a level."""
-        arrays = _open(self.target, level)
-        try:
+        arrays = _open(self, level)
+        with self.target.reporting("read"):
             return np.asarray(arrays[0][(slice(None), *region)]), np.asarray(arrays[1][region])
-        except OSError as error:
-            raise self.target.error("read", error) from None
-
-    @property
-    def array_count(self) -> int:
-        """How many arrays there are."""
-        return 2 * self.pyramid.levels
 
 
 @cache
-def _open(target: Target, level: int) -> tuple[Any, Any]:
+def _open(multiscale: Multiscale, level: int) -> tuple[Any, Any]:
+    """The arrays of a level, opened once a process."""
     import zarr
 
-    store = target.zarr_store()
-    config = {"write_empty_chunks": True}
-    image = zarr.open_array(store, path=str(level), mode="r+", config=config)
-    return image, zarr.open_array(store, path=f"labels/section/{level}", mode="r+", config=config)
+    store = multiscale.target.zarr_store()
+
+    def opened(path: str) -> Any:
+        return zarr.open_array(store, path=path, mode="r+").with_config({"write_empty_chunks": True})
+
+    return opened(str(level)), opened(f"labels/section/{level}")

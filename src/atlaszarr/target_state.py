@@ -28,7 +28,7 @@ def examine(target: Target, identity: dict[str, Any], overwrite: bool) -> str | 
     """
     root = target.read("zarr.json")
     if root is None:
-        if found := target.keys():
+        if found := target.list_keys():
             raise InputError(f"target {target.url} is not empty (it holds {found[0]!r}); choose another place")
         return None
     try:

@@ -7,9 +7,11 @@ checked again, since others may have touched the folder.
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
+
+from ..atomic import write_whole
+from ..errors import InputError, TargetError
 
 
 class ImageCache:
@@ -22,41 +24,42 @@ class ImageCache:
     """
 
     def __init__(self, location: str | os.PathLike[str]) -> None:
-        self.location = os.fspath(location)
+        self.location = os.fspath(location).removeprefix("file://")
         self._remote = "://" in self.location
 
     def get(self, key: str) -> bytes | None:
-        """What is kept under a key, or None."""
+        """What is kept under a key, or None; TargetError if the place cannot be read."""
         try:
             return bytes(self._fs().cat_file(self._path(key))) if self._remote else Path(self._path(key)).read_bytes()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            raise self._error("read", error) from None
 
     def put(self, key: str, body: bytes) -> None:
-        """Keep a body that has passed its checks."""
-        path = self._path(key)
+        """Keep a body that has passed its checks; TargetError if the place cannot be written."""
+        try:
+            self._put(self._path(key), body)
+        except OSError as error:
+            raise self._error("write to", error) from None
+
+    def _put(self, path: str, body: bytes) -> None:
         if self._remote:
             self._fs().pipe_file(path, body)
             return
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=Path(path).parent, prefix=".", suffix=".partial")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(body)
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        write_whole(Path(path), body)
 
     def __contains__(self, key: str) -> bool:
         return bool(self._fs().exists(self._path(key))) if self._remote else Path(self._path(key)).is_file()
 
     def discard(self, key: str) -> None:
         """Forget a key whose body was found damaged."""
-        if self._remote:
-            self._fs().rm_file(self._path(key))
-        else:
-            Path(self._path(key)).unlink(missing_ok=True)
+        try:
+            self._fs().rm_file(self._path(key)) if self._remote else Path(self._path(key)).unlink()
+        except FileNotFoundError:  # another process was faster
+            return
+        except OSError as error:
+            raise self._error("remove from", error) from None
 
     def _path(self, key: str) -> str:
         return f"{self.location.rstrip('/')}/images/{key[:2]}/{key}.jpg"
@@ -64,7 +67,19 @@ class ImageCache:
     def _fs(self) -> Any:
         import fsspec
 
-        return fsspec.core.url_to_fs(self.location)[0]
+        try:
+            return fsspec.core.url_to_fs(self.location)[0]
+        except (ValueError, ImportError) as error:
+            raise InputError(f"cache {self._place} cannot be opened: {type(error).__name__}; check the URL") from None
+
+    def _error(self, verb: str, error: OSError) -> TargetError:
+        reason = error.strerror or type(error).__name__
+        return TargetError(f"cannot {verb} the cache {self._place}: {reason}; give another place or 'none'")
+
+    @property
+    def _place(self) -> str:
+        """For a message: a URL may hold a password."""
+        return self.location.partition("://")[0] + "://..." if self._remote else self.location
 
 
 def default_location() -> str | None:

@@ -12,7 +12,7 @@ from .cache import ImageCache, default_location
 from .http import Http
 from .images import ImageRequest, MissingImage, Pixels, SectionImage, check_options
 from .politeness import Politeness
-from .records import SectionDataset
+from .records import SectionDataset, image_box
 from .search import search
 
 if TYPE_CHECKING:
@@ -63,6 +63,9 @@ class AllenClient:
         backoff: float = 0.5,
     ) -> None:
         url = api_url or os.environ.get("ATLASZARR_API_URL") or API_URL
+        if "@" in url or "?" in url:
+            # They would be in every message and every report.
+            raise InputError("api_url must hold no user name, password or parameters; give the plain address")
         if not url.startswith(("http://", "https://")):
             raise InputError(f"api_url {url!r} is not an http or https URL; the default is {API_URL}")
         if concurrency < 1 or not rate > 0:
@@ -211,7 +214,7 @@ class AllenClient:
         found = self._query("SectionImage", [f"[id$eq{rma.identifier(id)}]"])
         if not found:
             raise NotFoundError(f"there is no section image {id}; `atlaszarr search --images` lists those of a dataset")
-        width, height = int(found[0]["width"]), int(found[0]["height"])
+        x, y, width, height = image_box(found[0], f"section image {id}")
         if downsample < 0 or not (width >> downsample and height >> downsample):
             raise InputError(
                 f"downsample {downsample} leaves nothing of section image {id} ({width} x {height} pixels)"
@@ -225,7 +228,7 @@ class AllenClient:
                 f"region {','.join(map(str, roi))} does not lie within section image {id}, which is "
                 f"{width} x {height} pixels at downsample {downsample} (left and top count full-resolution pixels)"
             )
-        return ImageRequest(id, w, h, downsample, view, left, top, quality, range)
+        return ImageRequest(id, w, h, downsample, view, x + left, y + top, quality, range)
 
     def fetch(self, request: ImageRequest) -> SectionImage:
         """A section image as JPEG, from the cache or from the service, checked either way.

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
-from urllib3 import PoolManager, Retry, Timeout
-from urllib3.exceptions import HTTPError, MaxRetryError, ResponseError
+from urllib3 import BaseHTTPResponse, PoolManager, Retry, Timeout
+from urllib3.exceptions import HTTPError, InvalidHeader, MaxRetryError, ResponseError
 
 from ..errors import ServiceError
 from .politeness import Politeness
 
 #: Statuses that say "later", not "no".
 _TRANSIENT = (408, 429, 500, 502, 503, 504)
+
+
+class _Retry(Retry):
+    """A Retry-After that cannot be read is no reason to give up: it counts as none."""
+
+    def get_retry_after(self, response: BaseHTTPResponse) -> float | None:
+        """What the server asked us to wait, in seconds."""
+        try:
+            return super().get_retry_after(response)
+        except InvalidHeader:
+            return None
 
 
 class Http:
@@ -44,7 +55,7 @@ class Http:
     ) -> None:
         self._settings = (politeness, timeout, retries, backoff, longest_wait)
         self._politeness = politeness
-        self._retry = Retry(
+        self._retry = _Retry(
             total=retries,
             status_forcelist=_TRANSIENT,
             backoff_factor=backoff,

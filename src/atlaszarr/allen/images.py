@@ -34,7 +34,8 @@ class ImageRequest:
     view : str
         One of `VIEWS`.
     left, top : int or None
-        Corner of a region, in full-resolution pixels; None for the whole image.
+        Corner of a region, in full-resolution pixels of the slide, on which the image begins at its record's
+        x and y; None for the whole image.
     quality : int or None
         JPEG quality, 0 to 100; None for the service's own.
     range : tuple of int or None

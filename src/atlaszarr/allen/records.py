@@ -209,6 +209,21 @@ class SectionDataset:
         return cls(sections=tuple(sections), skipped=tuple(skipped), **values)
 
 
+def image_box(image: Record, label: str) -> tuple[int, int, int, int]:
+    """Left, top, width and height of a section image on its slide, in full-resolution pixels.
+
+    Raises
+    ------
+    RecordError
+        Beginning with `label`, if there is no such picture.
+    """
+    left, top = (_number(image, side, int, label) if image.get(side) else 0 for side in ("x", "y"))
+    width, height = (_number(image, side, int, label) for side in ("width", "height"))
+    if not (0 < width <= _LONGEST_SIDE and 0 < height <= _LONGEST_SIDE):
+        raise RecordError(f"{label} has a size of {width} x {height} pixels")
+    return left, top, width, height
+
+
 def _sections(
     images: Iterable[Record], thickness: float, label: str
 ) -> tuple[tuple[Section, ...], tuple[SkippedSection, ...]]:
@@ -235,9 +250,7 @@ def _section(image: Record, thickness: float, label: str) -> Section:
     if (image_id := int(image["id"])) not in _IMAGE_IDS:
         raise RecordError(f"{label} has an id that is not within 1 to {_IMAGE_IDS[-1]}")
     number = _number(image, "section_number", int, label)
-    width, height = (_number(image, side, int, label) for side in ("width", "height"))
-    if not (0 < width <= _LONGEST_SIDE and 0 < height <= _LONGEST_SIDE):
-        raise RecordError(f"{label} has a size of {width} x {height} pixels")
+    *_, width, height = image_box(image, label)
     resolution = _number(image, "resolution", float, label)
     if not resolution > 0:
         raise RecordError(f"{label} has a resolution of {resolution} um")

@@ -86,7 +86,7 @@ def query(
         url = f"{api_url}/data/query.json?criteria={quote(','.join(clauses), safe=chr(39) + ':,$*()')}"
         answer = envelope(get(url), url)
         page, matches = answer["msg"], answer.get("total_rows")
-        if not isinstance(page, list) or not isinstance(matches, int):
+        if not (isinstance(page, list) and all(isinstance(row, dict) for row in page) and isinstance(matches, int)):
             raise ServiceError(f"{url} answered without rows or without their number")
         if total is not None and matches != total:
             raise RecordError(

@@ -1,0 +1,277 @@
+"""build and plan: exact in what they ask and write; readable by others; gone on with where they stopped."""
+
+import csv
+import hashlib
+import io
+import json
+import shutil
+from pathlib import Path
+
+import ngff_zarr
+import numpy as np
+import pytest
+import tensorstore
+import yaozarrs
+import zarr
+
+from atlaszarr import AllenClient, build, open_volume, plan
+from atlaszarr.errors import InputError
+from atlaszarr.testing.emulator import Emulator
+
+CORONAL, SAGITTAL = 74272479, 69289763
+
+
+@pytest.fixture(scope="module")
+def server():
+    with Emulator() as running:
+        yield running
+
+
+@pytest.fixture
+def emulator(server):
+    server.reset()
+    return server
+
+
+@pytest.fixture
+def client(emulator):
+    with AllenClient(emulator.url, cache="none", rate=1e9) as client:
+        yield client
+
+
+def objects(target):
+    return sorted(p.relative_to(target).as_posix() for p in Path(target).rglob("*") if p.is_file())
+
+
+def digests(target):
+    """Of array chunks and zarr metadata: what must be byte-identical."""
+    return {
+        name: hashlib.sha256((Path(target) / name).read_bytes()).hexdigest()
+        for name in objects(target)
+        if not name.startswith("atlaszarr/")
+    }
+
+
+@pytest.mark.parametrize(
+    ("dataset", "options"),
+    [
+        (CORONAL, {"resolution": 100}),
+        (CORONAL, {"resolution": 100, "chunk": 16, "fill": "none"}),
+        (CORONAL, {"resolution": 200, "levels": 1}),
+        (SAGITTAL, {"resolution": 100, "chunk": 32, "fill": "linear", "levels": 3}),
+        (SAGITTAL, {"resolution": 50, "view": ("primary", "expression"), "downsample": 6}),
+    ],
+)
+def test_a_plan_is_exact_in_requests_pixels_tasks_and_objects(emulator, client, tmp_path, dataset, options):
+    plans = plan(dataset, client=client, **options)
+    assert emulator.count("section_image_download") == 0
+    assert emulator.count() == plans[0].metadata_requests
+    emulator.reset()
+    target = tmp_path / "x.ome.zarr"
+    report = build(dataset, target, client=client, **options)
+    asked = [r for r in emulator.requests if r.kind == "section_image_download"]
+    assert emulator.count() == plans[0].metadata_requests + sum(p.image_requests for p in plans)
+    assert len({(r.path, str(r.query)) for r in asked}) == len(asked)
+    assert sum(p.tasks for p in plans) == len(asked) + sum(view.tasks_done for view in report.views)
+    for one, view in zip(plans, report.views, strict=True):
+        assert len(objects(view.target)) == one.objects
+        with (Path(view.target) / "atlaszarr/sections.csv").open() as file:
+            used = [row for row in csv.DictReader(file) if row["state"] == "used"]
+        assert len(used) == one.image_requests
+        assert sum(int(row["width"]) * int(row["height"]) for row in used) == one.pixels
+
+
+def test_sixty_sections_of_which_59_lie_in_the_space_make_59_image_requests(emulator, client, tmp_path):
+    # Section 5 lies behind the posterior end of the reference space: its p is 13360 um and more.
+    build(CORONAL, tmp_path / "x.ome.zarr", client=client, resolution=25)
+    assert emulator.count("section_image_download") == 59
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "x.ome.zarr/atlaszarr/sections.csv").read_text())))
+    assert [(row["image_id"], row["state"]) for row in rows if row["state"] != "used"] == [("74081149", "outside")]
+    assert len(rows) == 60
+
+
+def test_a_second_build_with_the_cache_asks_for_no_image(emulator, tmp_path):
+    with AllenClient(emulator.url, cache=tmp_path / "cache", rate=1e9) as client:
+        for name in ("first", "second"):
+            emulator.reset()
+            build(SAGITTAL, tmp_path / f"{name}.ome.zarr", client=client, resolution=100)
+            assert emulator.count("section_image_download") == {"first": 18, "second": 0}[name]
+        (planned,) = plan(SAGITTAL, client=client, resolution=100)
+        assert (planned.image_requests, planned.images_cached, planned.pixels) == (0, 18, 0)
+    assert digests(tmp_path / "first.ome.zarr") == digests(tmp_path / "second.ome.zarr")
+
+
+@pytest.fixture(scope="module")
+def target(server, tmp_path_factory):
+    target = tmp_path_factory.mktemp("build") / "nrp1.ome.zarr"
+    with AllenClient(server.url, cache="none", rate=1e9) as client:
+        build(CORONAL, target, client=client, resolution=50)
+    return target
+
+
+def test_ngff_zarr_opens_and_validates_image_and_label(target):
+    read = ngff_zarr.from_ngff_zarr(str(target), validate=True)
+    assert [image.data.shape for image in read.images] == [
+        (3, 264, 160, 228),
+        (3, 132, 80, 114),
+        (3, 66, 40, 57),
+        (3, 33, 20, 29),
+    ]
+    first = read.images[0]
+    assert first.dims == ("c", "z", "y", "x")
+    assert {axis: first.axes_units[axis] for axis in "zyx"} == dict.fromkeys("zyx", "millimeter")
+    assert {axis: first.axes_orientations[axis].value.value for axis in "zyx"} == {
+        "z": "anterior-to-posterior",
+        "y": "superior-to-inferior",
+        "x": "right-to-left",
+    }
+    assert [channel.color for channel in read.metadata.omero.channels] == ["FF0000", "00FF00", "0000FF"]
+    label = ngff_zarr.from_ngff_zarr(str(target / "labels/section"), validate=True)
+    assert label.images[0].dims == ("z", "y", "x")
+
+
+def test_every_level_lies_where_the_reference_space_says(target):
+    for path in (target, target / "labels/section"):
+        read = ngff_zarr.from_ngff_zarr(str(path))
+        for level, image in enumerate(read.images):
+            size = 50 * 2**level
+            for axis, extent in zip("zyx", (13200, 8000, 11400), strict=True):
+                n = image.data.shape[image.dims.index(axis)]
+                assert n == -(-extent // size)
+                mm = image.translation[axis] + image.scale[axis] * np.arange(n)
+                np.testing.assert_allclose(1000 * mm + 5, (np.arange(n) + 0.5) * size, rtol=0, atol=1e-6)
+
+
+def test_tensorstore_zarr_and_yaozarrs_read_the_same(target):
+    yaozarrs.validate_zarr_store(str(target))
+    spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": str(target / "1")}}
+    found = tensorstore.open(spec, open=True).result().read().result()
+    np.testing.assert_array_equal(found, zarr.open_array(target / "1", mode="r")[:])
+    assert found.any()
+
+
+def test_a_build_holds_what_open_volume_computes(target, client):
+    volume = open_volume(CORONAL, resolution=50, client=client).compute()
+    np.testing.assert_array_equal(zarr.open_array(target / "0", mode="r")[:], volume.image)
+    np.testing.assert_array_equal(zarr.open_array(target / "labels/section/0", mode="r")[:], volume.section)
+
+
+def test_a_level_is_background_exactly_where_its_section_is_0(target):
+    root = zarr.open_group(target, mode="r")
+    for level in range(4):
+        image, section = root[str(level)][:], root[f"labels/section/{level}"][:]
+        assert (image[:, section == 0] == 0).all()
+        # Paper and tissue of the phantom are bright: no covered voxel is darkened by what is not covered.
+        assert image[:, section > 0].max(axis=0).min() > 60
+
+
+@pytest.mark.parametrize("name", ["0", "labels/section/1"])
+def test_an_array_notices_a_flipped_bit(target, tmp_path, name):
+    copy = tmp_path / "copy.zarr"
+    shutil.copytree(target / name, copy)
+    chunk = max((p for p in copy.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    body = bytearray(chunk.read_bytes())
+    body[len(body) // 2] ^= 1
+    chunk.write_bytes(body)
+    with pytest.raises(ValueError, match="checksum"):
+        zarr.open_array(copy, mode="r")[:]
+
+
+def test_build_json_says_all_that_is_needed_to_build_again(target, client, tmp_path):
+    document = json.loads((target / "atlaszarr/build.json").read_text())
+    assert document["anchor_um"] == 10
+    assert document["request"]["dataset"] == CORONAL
+    assert "citation" in document["credit"]
+    from atlaszarr import SectionDataset
+
+    dataset = SectionDataset.from_dict(document["dataset"])
+    options = {k: v for k, v in document["request"].items() if k not in ("dataset", "records_sha256")}
+    again = tmp_path / "nrp1.ome.zarr"
+    build(dataset, again, client=client, **options)
+    assert digests(again) == digests(target)
+
+
+def test_a_finished_target_is_left_as_it_is(target, emulator, client):
+    before = {name: (Path(target) / name).stat().st_mtime_ns for name in objects(target)}
+    report = build(CORONAL, target, client=client, resolution=50)
+    assert report.ok
+    assert report.views[0].state == "already finished"
+    assert emulator.count("section_image_download") == 0
+    assert before == {name: (Path(target) / name).stat().st_mtime_ns for name in objects(target)}
+
+
+def test_a_different_request_is_refused_with_both_shown(target, client):
+    with pytest.raises(InputError, match=r"begun with .*fill nearest.*, not with .*fill linear.*--overwrite"):
+        build(CORONAL, target, client=client, resolution=50, fill="linear")
+
+
+def test_overwrite_replaces_another_build_of_atlaszarr(client, tmp_path):
+    target = tmp_path / "x.ome.zarr"
+    build(SAGITTAL, target, client=client, resolution=200)
+    report = build(SAGITTAL, target, client=client, resolution=100, overwrite=True)
+    assert report.views[0].state == "built"
+    fresh = tmp_path / "fresh" / "x.ome.zarr"
+    build(SAGITTAL, fresh, client=client, resolution=100)
+    assert digests(target) == digests(fresh)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_atlaszarr_did_not_build_is_never_touched(client, tmp_path, overwrite):
+    folder = tmp_path / "thesis"
+    folder.mkdir()
+    (folder / "chapter1.tex").write_text("do not lose")
+    group = tmp_path / "other.zarr"
+    zarr.create_group(group)
+    for place in (folder, group):
+        before = {name: (place / name).read_bytes() for name in objects(place)}
+        with pytest.raises(InputError, match="choose another place"):
+            build(SAGITTAL, place, client=client, resolution=200, overwrite=overwrite)
+        assert {name: (place / name).read_bytes() for name in objects(place)} == before
+
+
+def test_an_unfinished_target_is_no_image_and_is_gone_on_with(emulator, client, tmp_path):
+    target = tmp_path / "x.ome.zarr"
+
+    class StopError(Exception):
+        pass
+
+    def stop_after_three_blocks(done, *_):
+        if done == 3:
+            raise StopError
+
+    options = {"client": client, "resolution": 100, "chunk": 16}
+    with pytest.raises(StopError):
+        build(CORONAL, target, progress=stop_after_three_blocks, **options)
+    attributes = json.loads((target / "zarr.json").read_text())["attributes"]
+    assert attributes["atlaszarr"]["state"] == "unfinished"
+    assert "ome" not in attributes
+    with pytest.raises((ValueError, KeyError)):
+        ngff_zarr.from_ngff_zarr(str(target), validate=True)
+    (planned,) = plan(CORONAL, **options)
+    emulator.reset()
+    report = build(CORONAL, target, **options)
+    assert report.views[0].state == "resumed"
+    assert report.views[0].tasks_done <= planned.tasks - planned.image_requests - 3
+    fresh = tmp_path / "fresh" / "x.ome.zarr"
+    build(CORONAL, fresh, **options)
+    assert digests(target) == digests(fresh)
+    assert len(objects(target)) == planned.objects
+
+
+def test_views_after_the_first_lie_beside_the_target(client, tmp_path):
+    target = tmp_path / "prox1.ome.zarr"
+    build(SAGITTAL, target, client=client, resolution=200, view=("primary", "expression"))
+    images = [ngff_zarr.from_ngff_zarr(str(p), validate=True) for p in (target, tmp_path / "prox1.expression.ome.zarr")]
+    primary, expression = (np.asarray(image.images[0].data) for image in images)
+    assert primary.shape == expression.shape
+    assert np.abs(primary.astype(int) - expression).mean() > 10
+
+
+def test_the_levels_of_the_pyramid_are_reduced_from_their_parent_as_a_whole(target):
+    from atlaszarr.pyramid import coarsen
+
+    root = zarr.open_group(target, mode="r")
+    for level in range(3):
+        image, section = coarsen(root[str(level)][:], root[f"labels/section/{level}"][:], 0)
+        np.testing.assert_array_equal(root[str(level + 1)][:], image)
+        np.testing.assert_array_equal(root[f"labels/section/{level + 1}"][:], section)

@@ -1,0 +1,667 @@
+"""The Allen client against a real server: queries, section images, the cache, and politeness."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields, replace
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+import simplejpeg
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from atlaszarr.allen import rma
+from atlaszarr.allen.cache import ImageCache
+from atlaszarr.allen.client import AllenClient
+from atlaszarr.allen.images import ImageRequest, SectionImage
+from atlaszarr.errors import InputError, NotFoundError, RecordError, ServiceError, TargetError
+from atlaszarr.testing.drawing import ImageRequest as Drawing
+from atlaszarr.testing.drawing import Painter
+from atlaszarr.testing.records import image_record
+
+IMAGES = "section_image_download"
+NRP1, PROX1 = 74272479, 69289763
+#: A section image of NRP1 that has an expression mask.
+IMAGE = 74081215
+UNSAFE = "'\"[](),$:;\\"
+
+
+@pytest.fixture
+def client(emulator, connect):
+    """A client of the session's emulator, whose count starts at zero."""
+    emulator.reset()
+    return connect(emulator)
+
+
+def drawn(emulator, image_id=IMAGE, **request):
+    """The emulator's own drawing of an image, decoded by Pillow."""
+    jpeg = Painter(emulator.catalogue, emulator.phantom).jpeg(image_id, Drawing(**request))
+    return np.asarray(Image.open(io.BytesIO(jpeg)))
+
+
+def differ(a, b):
+    """The most that two pictures differ by, in grey levels: two decoders round differently."""
+    assert a.shape == b.shape
+    assert a.dtype == b.dtype == np.uint8
+    return int(np.abs(a.astype(int) - b).max())
+
+
+def files(folder):
+    """Every file in a folder, at any depth."""
+    return sorted(path for path in Path(folder).rglob("*") if path.is_file())
+
+
+# Metadata
+
+
+def test_a_dataset_comes_with_its_sections_genes_products_and_age(client):
+    dataset = client.section_dataset(PROX1)
+    assert (dataset.id, dataset.plane, dataset.reference_space_id) == (PROX1, "sagittal", 10)
+    assert (dataset.genes, dataset.products, dataset.age) == (("Prox1",), ("Mouse",), "P56")
+    assert len(dataset.sections) == len(client.search(id=PROX1, images=True))
+
+
+def test_a_dataset_takes_two_requests(emulator, client):
+    client.section_dataset(NRP1)
+    assert emulator.count("query") == emulator.count() == 2
+
+
+def test_a_dataset_of_thousands_of_sections_is_read_page_by_page(serve, connect, records):
+    (dataset,), (image, *_) = records
+    many = [image | {"id": 5000 - number, "section_number": number} for number in range(4500)]
+    emulator = serve([dataset], many)
+    read = connect(emulator).section_dataset(NRP1)
+    assert [section.section_number for section in read.sections] == list(range(4500))
+    asked = [request.query["criteria"] for request in emulator.requests]
+    assert len(asked) == 1 + 3 == 1 + rma.pages(4500)
+    assert ["[start_row$eq0]" in asked[1], "[start_row$eq2000]" in asked[2], "[start_row$eq4000]" in asked[3]] == [
+        True
+    ] * 3
+
+
+@pytest.mark.parametrize("count", [1999, 2000, 2001])
+def test_no_page_is_asked_for_that_must_be_empty(serve, connect, count):
+    emulator = serve(images=[image_record(1 + number, NRP1, number, (300, 200)) for number in range(count)])
+    assert len(connect(emulator).search(id=NRP1, images=True)) == count
+    assert emulator.count() == 1 + rma.pages(count)
+
+
+def test_a_limit_is_asked_of_the_service(emulator, client):
+    assert len(client.search(limit=1)) == 1
+    assert "[num_rows$eq1]" in emulator.requests[0].query["criteria"]
+
+
+def test_a_number_of_matches_that_changes_between_pages_is_an_error_naming_the_dataset(serve, connect):
+    rows = [image_record(1 + number, NRP1, number, (300, 200)) for number in range(2100)]
+    emulator = serve(images=rows, faults=[{"match": {"path": "model::SectionImage"}, "after": 1, "do": "total_rows"}])
+    with pytest.raises(RecordError, match=rf"{NRP1}.* changed from 2100 to 2101 between pages"):
+        connect(emulator).section_dataset(NRP1)
+
+
+def test_rows_that_were_announced_but_do_not_come_are_an_error(serve, connect):
+    emulator = serve(faults=[{"match": {"path": "model::SectionImage"}, "times": None, "do": "total_rows"}])
+    with pytest.raises(ServiceError, match="no rows, with 6 of 7 read"):
+        connect(emulator).section_dataset(NRP1)
+
+
+@pytest.mark.parametrize(
+    ("criteria", "found"),
+    [
+        ({}, [PROX1, NRP1]),
+        ({"gene": "Prox1"}, [PROX1]),
+        ({"gene": "*r*1"}, [PROX1, NRP1]),
+        ({"gene": "prox1"}, []),
+        ({"plane": "coronal"}, [NRP1]),
+        ({"plane": "transverse"}, []),
+        ({"product": "Mouse"}, [PROX1, NRP1]),
+        ({"product": "DevMouse"}, []),
+        ({"id": NRP1}, [NRP1]),
+        ({"id": 1}, []),
+        ({"specimen": 1}, []),
+        ({"gene": "Prox1", "plane": "coronal"}, []),
+        ({"gene": "Prox1", "plane": "sagittal", "product": "Mouse"}, [PROX1]),
+    ],
+)
+def test_search_finds_the_datasets_that_meet_all_criteria(client, criteria, found):
+    assert list(client.search(**criteria).index) == found
+
+
+def test_search_finds_the_dataset_of_a_specimen(client):
+    specimen = client.section_dataset(PROX1).specimen_id
+    assert list(client.search(specimen=specimen).index) == [PROX1]
+
+
+def test_search_shows_what_a_dataset_is(client):
+    assert client.search(gene="Prox1").loc[PROX1].to_dict() == {
+        "gene": "Prox1",
+        "plane": "sagittal",
+        "product": "Mouse",
+        "reference_space": 10,
+        "thickness_um": 25.0,
+        "specimen": client.section_dataset(PROX1).specimen_id,
+        "failed": False,
+    }
+
+
+def test_search_lists_the_images_of_the_datasets_it_finds(emulator, client):
+    found = client.search(gene="Nrp1", images=True)
+    assert len(found) == 60
+    assert set(found["dataset"]) == {NRP1}
+    record = emulator.catalogue.image(IMAGE)
+    assert found.loc[IMAGE, ["width", "height", "tiers"]].tolist() == [
+        record["width"],
+        record["height"],
+        record["tier_count"],
+    ]
+
+
+def test_a_search_without_result_has_the_columns_of_one_with(client):
+    for images in (False, True):
+        none, some = client.search(id=1, images=images), client.search(id=NRP1, images=images)
+        assert none.empty
+        assert list(none.columns) == list(some.columns)
+        assert none.index.name == "id"
+
+
+@given(before=st.text(max_size=5), unsafe=st.sampled_from(UNSAFE), after=st.text(max_size=5))
+@pytest.mark.parametrize("criterion", ["gene", "product", "plane"])
+def test_no_text_that_a_query_cannot_express_is_ever_sent(emulator, criterion, before, unsafe, after):
+    emulator.reset()
+    with AllenClient(emulator.url, "none") as client, pytest.raises(InputError, match=criterion):
+        client.search(**{criterion: before + unsafe + after})
+    assert emulator.count() == 0
+
+
+@given(text=st.text(st.characters(exclude_characters=UNSAFE, exclude_categories=["Cs", "Cc"]), min_size=1, max_size=8))
+def test_any_other_text_reaches_the_service_as_it_is(emulator, text):
+    emulator.reset()
+    with AllenClient(emulator.url, "none", rate=1e9) as client:
+        client.search(product=text)
+    assert f"products[abbreviation$eq'{text}']" in emulator.requests[0].query["criteria"]
+
+
+@given(text=st.text(max_size=6).filter(lambda text: not text.isdecimal()) | st.integers(max_value=-1) | st.floats())
+def test_an_id_that_is_no_whole_number_is_refused_before_anything_is_asked(emulator, text):
+    emulator.reset()
+    with AllenClient(emulator.url, "none") as client:
+        for ask in (client.section_dataset, client.image, client.structure_graph, lambda id: client.search(id=id)):
+            with pytest.raises(InputError, match="not a whole number"):
+                ask(text)
+    assert emulator.count() == 0
+
+
+@pytest.mark.parametrize("criteria", [{"plane": "oblique"}, {"limit": 0}, {"limit": -1}])
+def test_a_criterion_that_makes_no_sense_is_refused(emulator, client, criteria):
+    with pytest.raises(InputError, match=str(*criteria.values())):
+        client.search(**criteria)
+    assert emulator.count() == 0
+
+
+def test_an_unknown_dataset_or_image_is_not_found(client):
+    with pytest.raises(NotFoundError, match="no section dataset 12345"):
+        client.section_dataset(12345)
+    with pytest.raises(NotFoundError, match="no section image 12345"):
+        client.image(12345)
+
+
+def test_the_structure_graph_is_a_terminology(client):
+    terminology = client.structure_graph()
+    assert terminology["root"].path == (997,)
+    assert terminology["CTX"] in terminology.descendants("grey")
+    assert all(structure.path[-1] == structure.id for structure in terminology)
+    assert terminology["CTX"].colour.startswith("#")
+    with pytest.raises(NotFoundError, match="'ctx'"):
+        terminology["ctx"]
+
+
+def test_an_unknown_structure_graph_is_refused_by_the_service(client):
+    with pytest.raises(ServiceError, match=r"structure_graph_download/2.json .*was not found"):
+        client.structure_graph(2)
+
+
+# Section images
+
+
+@pytest.mark.parametrize("downsample", [4, 5, 6])
+def test_a_whole_image_has_the_floor_of_its_size_and_shows_what_was_drawn(emulator, client, downsample):
+    record = emulator.catalogue.image(IMAGE)
+    image = client.image(IMAGE, downsample)
+    assert image.shape == (record["height"] >> downsample, record["width"] >> downsample, 3)
+    assert differ(image, drawn(emulator, downsample=downsample)) <= 1
+
+
+def test_an_image_at_full_resolution_needs_no_options(serve, connect):
+    emulator = serve(images=[image_record(7, NRP1, 1, (321, 123))])
+    assert connect(emulator).image(7).shape == (123, 321, 3)
+
+
+def test_a_region_shows_that_part_of_the_image(emulator, client):
+    region = client.image(IMAGE, 4, roi=(1603, 1616, 50, 40))
+    assert differ(region, drawn(emulator, downsample=4, left=1603, top=1616, width=50, height=40)) <= 1
+    whole = client.image(IMAGE, 4)
+    assert differ(region, whole[101:141, 100:150]) <= 12
+
+
+def test_a_region_may_be_the_whole_tier(emulator, client):
+    record = emulator.catalogue.image(IMAGE)
+    width, height = record["width"] >> 5, record["height"] >> 5
+    assert differ(client.image(IMAGE, 5, roi=(0, 0, width, height)), client.image(IMAGE, 5)) == 0
+
+
+def test_a_region_is_counted_from_the_corner_of_the_section_not_of_its_slide(serve, connect):
+    record = image_record(7, NRP1, 1, (400, 300)) | {"x": 1000, "y": 500, "image_width": 2000, "image_height": 2000}
+    client = connect(serve(images=[record]))
+    whole = client.image(7)
+    assert differ(client.image(7, roi=(48, 64, 120, 80)), whole[64:144, 48:168]) <= 12
+    assert differ(client.image(7, 1, roi=(96, 64, 60, 40)), client.image(7, 1)[32:72, 48:108]) <= 12
+
+
+@pytest.mark.parametrize(
+    ("downsample", "roi"),
+    [
+        (0, (-1, 0, 10, 10)),
+        (0, (0, -1, 10, 10)),
+        (0, (0, 0, 0, 10)),
+        (0, (0, 0, 10, -1)),
+        (0, (291, 0, 10, 10)),
+        (0, (0, 191, 10, 10)),
+        (1, (0, 0, 151, 10)),
+        (1, (200, 0, 51, 10)),
+        (-1, None),
+        (9, None),
+        (4000, None),
+    ],
+)
+def test_a_region_or_tier_outside_the_image_is_refused_before_it_is_asked_for(serve, connect, downsample, roi):
+    emulator = serve(images=[image_record(7, NRP1, 1, (300, 200))])
+    with pytest.raises(InputError, match="section image 7"):
+        connect(emulator).image(7, downsample, roi=roi)
+    assert emulator.count(IMAGES) == 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"view": "projection"},
+        {"view": "Expression"},
+        {"quality": -1},
+        {"quality": 101},
+        {"range": (0, 1, 0, 1)},
+        {"range": (5, 1, 0, 1, 0, 1)},
+        {"range": (0, 4096, 0, 1, 0, 1)},
+    ],
+)
+def test_an_option_the_service_would_misunderstand_is_refused_before_anything_is_asked(emulator, client, options):
+    with pytest.raises(InputError):
+        client.image(IMAGE, 5, **options)
+    assert emulator.count() == 0
+
+
+def test_the_expression_view_is_another_picture(emulator, client):
+    image = client.image(IMAGE, 5, view="expression")
+    assert differ(image, drawn(emulator, downsample=5, view="expression")) <= 1
+    assert differ(image, client.image(IMAGE, 5)) > 50
+
+
+def test_the_primary_view_is_what_is_served_without_asking_for_one(emulator, client):
+    assert differ(client.image(IMAGE, 5, view="primary"), client.image(IMAGE, 5)) == 0
+    assert all("view" not in request.query for request in emulator.requests)
+
+
+def test_a_view_that_an_image_does_not_have_is_a_clear_error(serve, connect):
+    emulator = serve(images=[image_record(7, NRP1, 1, (300, 200))])
+    with pytest.raises(ServiceError, match="status 404: SectionImage 7 has no view 'expression'"):
+        connect(emulator).image(7, view="expression")
+    assert emulator.count(IMAGES) == 1
+
+
+def test_a_lower_quality_is_a_smaller_file_of_the_same_picture(emulator, client):
+    fine, coarse = (client.fetch(client.image_request(IMAGE, 5, quality=quality)) for quality in (95, 20))
+    assert len(coarse.body) < len(fine.body)
+    assert differ(fine.request.decode(fine.body), drawn(emulator, downsample=5, quality=95)) <= 1
+
+
+def test_a_range_changes_fluorescence(serve, connect, records):
+    records[0][0]["red_channel"] = "EGFP"
+    client = connect(serve())
+    limits = (0, 2000, 0, 3000, 0, 4095)
+    ranged, plain = client.image(IMAGE, 6, range=limits), client.image(IMAGE, 6)
+    assert ranged.mean(axis=(0, 1))[0] > plain.mean(axis=(0, 1))[0]
+
+
+def test_every_option_is_sent_as_the_service_names_it(emulator, client):
+    client.image(IMAGE, 6, view="expression", roi=(64, 128, 20, 10), quality=80, range=(0, 1000, 0, 2000, 0, 4095))
+    assert emulator.requests[-1].query == {
+        "downsample": "6",
+        "view": "expression",
+        "left": "64",
+        "top": "128",
+        "width": "20",
+        "height": "10",
+        "quality": "80",
+        "range": "0,1000,0,2000,0,4095",
+    }
+
+
+def test_the_published_size_of_a_known_image_is_served(client):
+    request = client.image_request(101321610)
+    assert (request.width, request.height) == (2856, 2656)
+
+
+# The cache
+
+
+def test_a_second_fetch_asks_nothing(emulator, connect, tmp_path):
+    client = connect(emulator, tmp_path)
+    request = client.image_request(IMAGE, 6)
+    emulator.reset()
+    first = client.fetch(request)
+    assert emulator.count() == 1
+    assert client.has_cached(request)
+    assert client.fetch(request) == first
+    assert connect(emulator, tmp_path).fetch(request) == first
+    assert emulator.count() == 1
+
+
+def test_without_a_cache_every_fetch_asks(emulator, client):
+    request = client.image_request(IMAGE, 6)
+    emulator.reset()
+    assert client.fetch(request) == client.fetch(request)
+    assert not client.has_cached(request)
+    assert emulator.count() == 2
+
+
+@pytest.mark.parametrize("location", ["memory://atlaszarr-test-cache", "file"])
+def test_a_cache_may_be_a_url(emulator, connect, tmp_path, location):
+    url = location if "://" in location else tmp_path.as_uri()
+    client = connect(emulator, url)
+    request = client.image_request(IMAGE, 6)
+    emulator.reset()
+    try:
+        first = client.fetch(request)
+        assert pickle.loads(pickle.dumps(client)).fetch(request) == first
+        assert emulator.count() == 1
+        fs, root = fsspec.core.url_to_fs(url)
+        (path,) = fs.find(root)
+        assert fs.cat_file(path) == first.body
+        fs.pipe_file(path, b"damaged")
+        assert client.fetch(request) == first
+        assert emulator.count() == 2
+    finally:
+        fsspec.filesystem("memory").store.clear()
+
+
+@pytest.mark.parametrize("named", ["none", ""])
+def test_the_environment_names_the_cache_and_may_name_none(emulator, monkeypatch, tmp_path, named):
+    monkeypatch.setenv("ATLASZARR_API_URL", emulator.url)
+    monkeypatch.setenv("ATLASZARR_CACHE", named)
+    with AllenClient() as client:
+        assert client.cache is None
+    monkeypatch.setenv("ATLASZARR_CACHE", str(tmp_path))
+    with AllenClient(rate=1e9) as client:
+        client.image(IMAGE, 6)
+    assert len(files(tmp_path)) == 1
+
+
+OTHER = {
+    "image_id": 2,
+    "width": 300,
+    "height": 300,
+    "downsample": 1,
+    "view": "expression",
+    "left": 8,
+    "top": 8,
+    "quality": 50,
+    "range": (0, 1, 0, 1, 0, 1),
+}
+
+
+def test_every_field_of_a_request_has_an_other_value_to_compare():
+    assert set(OTHER) == {field.name for field in fields(ImageRequest)}
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_images_that_differ_in_anything_have_keys_that_differ(name):
+    request = ImageRequest(1, 200, 100, left=0, top=0)
+    other = replace(request, **{name: OTHER[name]})
+    assert request.key("http://a/api/v2") != other.key("http://a/api/v2")
+
+
+def test_images_of_two_services_have_keys_that_differ():
+    request = ImageRequest(1, 200, 100)
+    assert request.key("http://a/api/v2") != request.key("http://b/api/v2")
+    assert request.key("http://a/api/v2") == replace(request).key("http://a/api/v2")
+
+
+def damage(body):
+    """Ways in which a kept file can be wrong."""
+    other = simplejpeg.encode_jpeg(np.zeros((8, 8, 3), np.uint8))
+    return {"empty": b"", "cut": body[: len(body) // 2], "one byte short": body[:-1], "another picture": other}
+
+
+@pytest.mark.parametrize("how", sorted(damage(b"")))
+def test_a_damaged_file_is_noticed_and_fetched_again(emulator, connect, tmp_path, how):
+    client = connect(emulator, tmp_path)
+    request = client.image_request(IMAGE, 6)
+    first = client.fetch(request)
+    (path,) = files(tmp_path)
+    path.write_bytes(damage(first.body)[how])
+    emulator.reset()
+    assert client.fetch(request) == first
+    assert emulator.count() == 1
+    assert path.read_bytes() == first.body
+
+
+def test_what_fails_its_checks_is_never_kept(serve, connect, records, tmp_path):
+    kinds = ("truncated", "wrong_size", "empty", "garbage", "bomb", "grey", "html", "fail")
+    ids = [image["id"] for image in records[1]]
+    rules = [{"match": {"path": IMAGES}, "after": 3 * n, "times": 2, "do": kind} for n, kind in enumerate(kinds)]
+    client = connect(serve(faults=rules), tmp_path)
+    requests = [client.image_request(id, 6) for id in ids]
+    with ThreadPoolExecutor(4) as threads:
+        got = [*threads.map(client.try_fetch, requests), *threads.map(client.try_fetch, requests)]
+    kept = [path.read_bytes() for path in files(tmp_path)]
+    assert all(client.has_cached(image.request) for image in got if isinstance(image, SectionImage))
+    assert sorted(kept) == sorted({image.body for image in got if isinstance(image, SectionImage)})
+    for image in got:
+        if isinstance(image, SectionImage):
+            assert image.request.decode(image.body).shape == (image.request.height, image.request.width, 3)
+
+
+def test_a_reader_never_finds_half_a_file(tmp_path):
+    cache = ImageCache(tmp_path)
+    bodies = [bytes([value]) * 300_000 for value in range(4)]
+    cache.put("ab12", bodies[0])
+    done = threading.Event()
+
+    def read():
+        seen = 0
+        while not done.is_set() or not seen:
+            assert cache.get("ab12") in bodies
+            seen += 1
+        return seen
+
+    with ThreadPoolExecutor(2) as threads:
+        readers = [threads.submit(read) for _ in range(2)]
+        for turn in range(60):
+            cache.put("ab12", bodies[turn % 4])
+        done.set()
+        assert all(reader.result() for reader in readers)
+    assert [path.name for path in files(tmp_path)] == ["ab12.jpg"]
+
+
+def run(code, *arguments, **environment):
+    """A Python process of its own, started; its code may use `url`, `cache` and the ids `ids`."""
+    prelude = """
+        import sys, json
+        from atlaszarr.allen.client import AllenClient
+        url, cache, *ids = sys.argv[1:]
+        client = AllenClient(url, cache, rate=1e9)
+        requests = [client.image_request(id, 5) for id in ids]
+    """
+    text = textwrap.dedent(prelude) + textwrap.dedent(code)
+    command = [sys.executable, "-W", "error", "-c", text, *map(str, arguments)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | environment
+    )
+
+
+def test_a_file_that_cannot_be_written_whole_is_not_there(emulator, tmp_path):
+    process = run(
+        """
+        import resource
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # the disk is full after 1000 bytes
+        try:
+            client.fetch(requests[0])
+        except OSError as error:
+            print(type(error).__name__, error)
+        """,
+        emulator.url, tmp_path, IMAGE,
+    )  # fmt: skip
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert out.startswith(f"TargetError cannot write to the cache {tmp_path}: File too large")
+    assert files(tmp_path) == []
+
+
+def test_two_processes_may_share_a_folder(emulator, connect, tmp_path):
+    ids = sorted(emulator.catalogue.image_ids())[:8]
+    emulator.reset()
+    code = """
+        print(json.dumps([client.fetch(request).sha256 for request in requests]))
+    """
+    processes = [run(code, emulator.url, tmp_path, *order) for order in (ids, ids[::-1])]
+    outputs = [process.communicate(timeout=60) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    first, second = (json.loads(out) for out, _ in outputs)
+    assert first == second[::-1]
+    assert len(ids) <= emulator.count(IMAGES) <= 2 * len(ids)
+    assert len(files(tmp_path)) == len(ids)
+    client = connect(emulator, tmp_path)
+    emulator.reset()
+    assert [client.fetch(client.image_request(id, 5)).sha256 for id in ids] == first
+    assert emulator.count(IMAGES) == 0
+
+
+def test_a_cache_that_cannot_be_used_is_a_clear_error(emulator, connect, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(TargetError, match="cannot write to the cache .*file: "):
+        connect(emulator, tmp_path / "file").image(IMAGE, 6)
+    with pytest.raises(InputError, match="cache nowhere://"):
+        connect(emulator, "nowhere://user:secret@place").image(IMAGE, 6)
+
+
+# One client in many places
+
+
+def test_a_pickled_client_works_and_keeps_its_settings(emulator, connect, tmp_path):
+    client = connect(emulator, tmp_path, concurrency=3)
+    client.image(IMAGE, 6)
+    emulator.reset()
+    with pickle.loads(pickle.dumps(client)) as copy:
+        assert (copy.api_url, copy.concurrency) == (client.api_url, 3)
+        assert copy.has_cached(client.image_request(IMAGE, 6))
+        assert differ(copy.image(IMAGE, 5), client.image(IMAGE, 5)) == 0
+
+
+def test_a_client_can_be_used_again_after_it_was_closed(emulator, client):
+    client.close()
+    assert len(client.search()) == 2
+
+
+def test_no_more_requests_are_under_way_than_allowed(serve, connect):
+    emulator = serve(latency=0.02)
+    client = connect(emulator, concurrency=3)
+    with ThreadPoolExecutor(12) as threads:
+        found = list(threads.map(lambda _: len(client.search()), range(30)))
+    assert found == [1] * 30
+    assert emulator.count() == 30
+    assert emulator.peak == 3
+
+
+def test_no_more_requests_start_in_any_time_than_the_rate_allows(serve, connect):
+    emulator = serve()
+    concurrency, rate = 2, 50.0
+    client = connect(emulator, concurrency=concurrency, rate=rate)
+    begun = time.monotonic()
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda _: client.search(), range(20)))
+    started = sorted(request.started for request in emulator.requests)
+    assert len(started) == 20
+    for window in np.linspace(0.0, started[-1] - begun, 50):
+        count = sum(start <= begun + window for start in started)
+        assert count <= concurrency * (1 + window // (concurrency / rate))
+
+
+def test_the_limit_holds_for_a_whole_cluster(serve, connect):
+    distributed = pytest.importorskip("distributed")
+    emulator = serve(latency=0.02)
+    client = connect(emulator, concurrency=2)
+    requests = [client.image_request(image["id"], 6) for image in emulator.catalogue.models["SectionImage"]]
+    emulator.draw(downsample=6)
+    emulator.reset()
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=4, processes=True, dashboard_address=None, memory_limit=0
+        ) as cluster,
+        distributed.Client(cluster) as scheduler,
+    ):
+        workers = list(scheduler.scheduler_info()["workers"])
+        futures = [
+            scheduler.submit(client.try_fetch, request, pure=False, workers=workers[n % 2])
+            for n, request in enumerate(requests * 4)
+        ]
+        got = scheduler.gather(futures)
+        here = client.fetch(requests[0])
+    assert all(isinstance(image, SectionImage) for image in got)
+    assert got[0] == here
+    assert emulator.count(IMAGES) == len(futures) + 1
+    assert emulator.peak <= 2
+
+
+# What a client shows of itself
+
+
+@pytest.mark.parametrize(
+    "url", ["http://user:secret@127.0.0.1:1/api/v2", "http://secret@host/api/v2", "http://host/api/v2?key=secret"]
+)
+def test_an_address_with_credentials_is_refused_without_repeating_them(url, command, tmp_path):
+    with pytest.raises(InputError) as error:
+        AllenClient(url)
+    assert "secret" not in str(error.value)
+    outcome = command("build", NRP1, tmp_path / "x.ome.zarr", "--api-url", url)
+    assert outcome.code == 2
+    assert "secret" not in outcome.out + outcome.err
+    assert files(tmp_path) == []
+
+
+def test_a_client_shows_the_service_and_no_more(emulator, connect):
+    client = connect(emulator, "memory://user:secret@place")
+    assert repr(client) == f"AllenClient({emulator.url!r})"
+    assert "secret" not in repr(client.cache)
+    assert "secret" not in repr(client.search)
+
+
+@pytest.mark.parametrize("url", ["ftp://host/api/v2", "127.0.0.1:8000/api/v2", "//host/api/v2"])
+def test_an_address_that_is_not_of_http_is_refused(url):
+    with pytest.raises(InputError, match="not an http or https URL"):
+        AllenClient(url)
+
+
+@pytest.mark.parametrize("options", [{"concurrency": 0}, {"rate": 0.0}, {"rate": -1.0}, {"rate": float("nan")}])
+def test_a_limit_that_lets_nothing_through_is_refused(emulator, connect, options):
+    with pytest.raises(InputError, match="must be positive"):
+        connect(emulator, **options)

@@ -1,0 +1,85 @@
+"""The same build on the workers of a distributed scheduler."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from distributed import Client, LocalCluster
+
+from atlaszarr import AllenClient, build, open_volume, plan
+from atlaszarr.errors import InputError
+from atlaszarr.testing.emulator import Emulator
+
+DATASET = 69289763
+
+
+@pytest.fixture(scope="module")
+def emulator():
+    with Emulator() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster:
+        yield cluster
+
+
+def digests(target):
+    files = sorted(
+        p for p in Path(target).rglob("*") if p.is_file() and "atlaszarr" not in p.parts[len(target.parts) :]
+    )
+    return {p.relative_to(target).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def test_a_cluster_builds_the_same_bytes_and_fetches_each_image_once_without_any_cache(emulator, cluster, tmp_path):
+    with AllenClient(emulator.url, cache="none", rate=1e9) as client:
+        options = {"client": client, "resolution": 100, "chunk": 16}
+        emulator.reset()
+        address = cluster.scheduler_address
+        report = build(DATASET, tmp_path / "cluster.ome.zarr", scheduler=address, **options)
+        (planned,) = plan(DATASET, **options)
+        assert report.ok
+        assert emulator.count("section_image_download") == planned.image_requests == 18
+        assert report.views[0].tasks_done == planned.tasks - 18
+        build(DATASET, tmp_path / "threads.ome.zarr", **options)
+    assert digests(tmp_path / "cluster.ome.zarr") == digests(tmp_path / "threads.ome.zarr")
+
+
+def test_a_lazy_volume_computes_on_a_cluster_with_each_image_fetched_once(emulator, cluster):
+    with AllenClient(emulator.url, cache="none", rate=1e9) as allen:
+        volume = open_volume(DATASET, resolution=200, chunk=16, client=allen)
+        emulator.reset()
+        with Client(cluster):
+            section = volume.section.compute()
+        assert emulator.count("section_image_download") == len(np.unique(section)) - 1
+
+
+def test_no_more_requests_are_under_way_over_the_cluster_than_the_client_allows(cluster, tmp_path):
+    with (
+        Emulator(latency=0.05) as slow,
+        AllenClient(slow.url, cache="none", concurrency=1, rate=1e9) as client,
+    ):
+        build(DATASET, tmp_path / "x.ome.zarr", client=client, resolution=200, scheduler=cluster.scheduler_address)
+        assert slow.count("section_image_download") == 18
+        assert slow.peak == 1
+
+
+def test_a_missing_image_is_reported_from_the_cluster(cluster, tmp_path):
+    faults = [{"match": {"path": "section_image_download/69177654"}, "do": "garbage", "times": None}]
+    with Emulator(faults=faults) as emulator, AllenClient(emulator.url, cache="none", rate=1e9) as client:
+        report = build(
+            DATASET, tmp_path / "x.ome.zarr", client=client, resolution=200, scheduler=cluster.scheduler_address
+        )
+    assert not report.ok
+    assert [failure.request.image_id for failure in report.views[0].failures] == [69177654]
+
+
+def test_a_scheduler_that_does_not_answer_is_named_and_nothing_is_written(emulator, tmp_path):
+    with (
+        AllenClient(emulator.url, cache="none", rate=1e9) as client,
+        pytest.raises(InputError, match=r"127\.0\.0\.1:9"),
+    ):
+        build(DATASET, tmp_path / "x.ome.zarr", client=client, resolution=200, scheduler="tcp://127.0.0.1:9")
+    assert not (tmp_path / "x.ome.zarr").exists()

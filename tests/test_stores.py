@@ -1,0 +1,168 @@
+"""The same build to any store: a real S3 server, and what its users see when the store refuses."""
+
+import json
+import logging
+
+import boto3
+import ngff_zarr
+import numpy as np
+import pytest
+import tensorstore
+import zarr
+from moto.server import ThreadedMotoServer
+
+from atlaszarr import AllenClient, build, plan
+from atlaszarr.cli import main
+from atlaszarr.errors import InputError, TargetError
+from atlaszarr.store import Target
+from atlaszarr.testing.emulator import Emulator
+
+DATASET = 69289763
+KEY, SECRET = "the-access-key", "the-secret-access-key"
+
+
+@pytest.fixture(scope="module")
+def server():
+    with Emulator() as running:
+        yield running
+
+
+@pytest.fixture
+def client(server):
+    server.reset()
+    with AllenClient(server.url, cache="none", rate=1e9) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def s3():
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    moto = ThreadedMotoServer(port=0)
+    moto.start()
+    host, port = moto.get_host_and_port()
+    endpoint = f"http://{host}:{port}"
+    boto3.client(
+        "s3", endpoint_url=endpoint, aws_access_key_id=KEY, aws_secret_access_key=SECRET, region_name="us-east-1"
+    ).create_bucket(Bucket="atlas")
+    yield {"key": KEY, "secret": SECRET, "endpoint_url": endpoint, "client_kwargs": {"region_name": "us-east-1"}}
+    moto.stop()
+
+
+def listed(s3, prefix):
+    client = boto3.client(
+        "s3",
+        endpoint_url=s3["endpoint_url"],
+        aws_access_key_id=KEY,
+        aws_secret_access_key=SECRET,
+        region_name="us-east-1",
+    )
+    pages = client.get_paginator("list_objects_v2").paginate(Bucket="atlas", Prefix=prefix)
+    return {item["Key"]: item["ETag"] for page in pages for item in page.get("Contents", ())}
+
+
+@pytest.fixture(scope="module")
+def on_s3(server, s3):
+    with AllenClient(server.url, cache="none", rate=1e9) as client:
+        build(DATASET, "s3://atlas/prox1.ome.zarr", client=client, storage_options=s3, resolution=100)
+    return "s3://atlas/prox1.ome.zarr"
+
+
+def test_s3_holds_what_a_local_disk_holds_and_as_many_objects_as_planned(on_s3, s3, client, tmp_path):
+    local = tmp_path / "prox1.ome.zarr"
+    build(DATASET, local, client=client, resolution=100)
+    remote = Target.of(on_s3, s3)
+    names = [name for name in Target.of(local).list_keys() if not name.startswith("atlaszarr/")]
+    assert names == [name for name in remote.list_keys() if not name.startswith("atlaszarr/")]
+    assert all(remote.read(name) == (local / name).read_bytes() for name in names)
+    (planned,) = plan(DATASET, client=client, resolution=100)
+    assert len(listed(s3, "prox1.ome.zarr/")) == planned.objects
+
+
+def test_ngff_zarr_and_tensorstore_read_it_from_s3(on_s3, s3, monkeypatch):
+    monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+    options = {
+        "key": KEY,
+        "secret": SECRET,
+        "endpoint_url": s3["endpoint_url"],
+        "client_kwargs": {"region_name": "us-east-1"},
+    }
+    read = ngff_zarr.from_ngff_zarr(on_s3, validate=True, storage_options=options)
+    found = np.asarray(read.images[2].data)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    store = {"driver": "s3", "bucket": "atlas", "path": "prox1.ome.zarr/2/", "endpoint": s3["endpoint_url"]}
+    store["aws_region"] = "us-east-1"
+    again = tensorstore.open({"driver": "zarr3", "kvstore": store}, open=True).result().read().result()
+    np.testing.assert_array_equal(found, again)
+    assert found.any()
+
+
+def test_a_build_on_s3_that_was_stopped_goes_on(s3, client):
+    class StopError(Exception):
+        pass
+
+    def stop(done, *_):
+        if done == 3:
+            raise StopError
+
+    options = {"client": client, "storage_options": s3, "resolution": 100, "chunk": 32}
+    with pytest.raises(StopError):
+        build(DATASET, "s3://atlas/stopped.ome.zarr", progress=stop, **options)
+    root = json.loads(Target.of("s3://atlas/stopped.ome.zarr", s3).read("zarr.json"))
+    assert root["attributes"]["atlaszarr"]["state"] == "unfinished"
+    assert build(DATASET, "s3://atlas/stopped.ome.zarr", **options).views[0].state == "resumed"
+    build(DATASET, "s3://atlas/fresh.ome.zarr", **options)
+    resumed, fresh = (
+        {
+            key.split("/", 1)[1]: etag
+            for key, etag in listed(s3, f"{name}.ome.zarr/").items()
+            if "/atlaszarr/" not in key
+        }
+        for name in ("stopped", "fresh")
+    )
+    assert resumed == fresh
+
+
+def test_a_missing_bucket_is_a_clear_error_without_a_key(s3, client):
+    with pytest.raises(TargetError, match="nowhere") as caught:
+        build(DATASET, "s3://nowhere/x.ome.zarr", client=client, storage_options=s3, resolution=200)
+    assert SECRET not in str(caught.value)
+    assert KEY not in str(caught.value)
+
+
+def test_no_store_at_the_endpoint_is_a_clear_error(s3, client, capsys):
+    options = {**s3, "endpoint_url": "http://127.0.0.1:9", "config_kwargs": {"retries": {"max_attempts": 1}}}
+    arguments = [x for key, value in options.items() for x in ("--storage-option", f"{key}={json.dumps(value)}")]
+    code = main(
+        ["build", str(DATASET), "s3://atlas/x.ome.zarr", "--api-url", client.api_url, "--cache", "none", *arguments]
+    )
+    told = capsys.readouterr()
+    assert code == 1
+    assert "s3://atlas/x.ome.zarr" in told.err
+    assert SECRET not in told.err + told.out
+
+
+def test_credentials_show_in_no_repr_report_or_object(on_s3, s3, client):
+    target = Target.of(on_s3, s3)
+    report = build(DATASET, on_s3, client=client, storage_options=s3, resolution=100)
+    assert report.views[0].state == "already finished"
+    written = b"".join(target.read(name) or b"" for name in target.list_keys("atlaszarr")) + (
+        target.read("zarr.json") or b""
+    )
+    for text in (repr(target), repr(report), json.dumps(report.to_dict()), written.decode()):
+        assert SECRET not in text
+        assert KEY not in text
+
+
+def test_memory_works_within_one_process_and_is_refused_across_several(client):
+    build(DATASET, "memory://x.ome.zarr", client=client, resolution=200)
+    store = zarr.storage.FsspecStore.from_url("memory://x.ome.zarr")
+    assert zarr.open_group(store, mode="r")["0"].shape == (3, 66, 40, 57)
+    with pytest.raises(InputError, match="one process"):
+        build(DATASET, "memory://y.ome.zarr", client=client, resolution=200, scheduler="tcp://127.0.0.1:1")
+
+
+@pytest.mark.parametrize("url", ["nope://bucket/x", "s3://atlas/../x", "a/../b", ""])
+def test_a_place_that_cannot_be_a_target_is_refused(url):
+    with pytest.raises(InputError, match="target"):
+        Target.of(url)
