@@ -87,9 +87,7 @@ def test_a_dataset_of_thousands_of_sections_is_read_page_by_page(serve, connect,
     assert [section.section_number for section in read.sections] == list(range(4500))
     asked = [request.query["criteria"] for request in emulator.requests]
     assert len(asked) == 1 + 3 == 1 + rma.pages(4500)
-    assert ["[start_row$eq0]" in asked[1], "[start_row$eq2000]" in asked[2], "[start_row$eq4000]" in asked[3]] == [
-        True
-    ] * 3
+    assert all(f"[start_row$eq{2000 * page}]" in criteria for page, criteria in enumerate(asked[1:]))
 
 
 @pytest.mark.parametrize("count", [1999, 2000, 2001])
@@ -156,16 +154,11 @@ def test_search_shows_what_a_dataset_is(client):
     }
 
 
-def test_search_lists_the_images_of_the_datasets_it_finds(emulator, client):
+def test_search_lists_the_images_of_the_datasets_it_finds(client):
     found = client.search(gene="Nrp1", images=True)
     assert len(found) == 60
     assert set(found["dataset"]) == {NRP1}
-    record = emulator.catalogue.image(IMAGE)
-    assert found.loc[IMAGE, ["width", "height", "tiers"]].tolist() == [
-        record["width"],
-        record["height"],
-        record["tier_count"],
-    ]
+    assert found.loc[IMAGE, ["width", "height", "tiers"]].tolist() == [10401, 6657, 7]
 
 
 def test_a_search_without_result_has_the_columns_of_one_with(client):
@@ -235,7 +228,7 @@ def test_an_unknown_structure_graph_is_refused_by_the_service(client):
 # Section images
 
 
-@pytest.mark.parametrize("downsample", [4, 5, 6])
+@pytest.mark.parametrize("downsample", [5, 6])
 def test_a_whole_image_has_the_floor_of_its_size_and_shows_what_was_drawn(emulator, client, downsample):
     record = emulator.catalogue.image(IMAGE)
     image = client.image(IMAGE, downsample)
@@ -249,10 +242,13 @@ def test_an_image_at_full_resolution_needs_no_options(serve, connect):
 
 
 def test_a_region_shows_that_part_of_the_image(emulator, client):
-    region = client.image(IMAGE, 4, roi=(1603, 1616, 50, 40))
-    assert differ(region, drawn(emulator, downsample=4, left=1603, top=1616, width=50, height=40)) <= 1
-    whole = client.image(IMAGE, 4)
-    assert differ(region, whole[101:141, 100:150]) <= 12
+    region = client.image(IMAGE, 5, roi=(1603, 1616, 50, 40))
+    assert differ(region, drawn(emulator, downsample=5, left=1603, top=1616, width=50, height=40)) <= 1
+
+
+def test_a_region_of_whole_jpeg_blocks_is_cut_from_the_whole_image(client):
+    # 24 * 32 = 768 and 40 * 32 = 1280 full-resolution pixels.
+    assert differ(client.image(IMAGE, 5, roi=(768, 1280, 48, 32)), client.image(IMAGE, 5)[40:72, 24:72]) == 0
 
 
 def test_a_region_may_be_the_whole_tier(emulator, client):
@@ -265,8 +261,8 @@ def test_a_region_is_counted_from_the_corner_of_the_section_not_of_its_slide(ser
     record = image_record(7, NRP1, 1, (400, 300)) | {"x": 1000, "y": 500, "image_width": 2000, "image_height": 2000}
     client = connect(serve(images=[record]))
     whole = client.image(7)
-    assert differ(client.image(7, roi=(48, 64, 120, 80)), whole[64:144, 48:168]) <= 12
-    assert differ(client.image(7, 1, roi=(96, 64, 60, 40)), client.image(7, 1)[32:72, 48:108]) <= 12
+    assert differ(client.image(7, roi=(48, 64, 120, 80)), whole[64:144, 48:168]) == 0
+    assert differ(client.image(7, 1, roi=(96, 64, 56, 40)), client.image(7, 1)[32:72, 48:104]) == 0
 
 
 @pytest.mark.parametrize(
@@ -556,9 +552,13 @@ def test_two_processes_may_share_a_folder(emulator, connect, tmp_path):
     assert emulator.count(IMAGES) == 0
 
 
+def test_an_image_named_by_text_is_the_one_named_by_number(client):
+    assert client.image_request(str(IMAGE), 6) == client.image_request(IMAGE, 6)
+
+
 def test_a_cache_that_cannot_be_used_is_a_clear_error(emulator, connect, tmp_path):
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(TargetError, match="cannot write to the cache .*file: "):
+    with pytest.raises(TargetError, match=r"cannot write to the cache .*file: "):
         connect(emulator, tmp_path / "file").image(IMAGE, 6)
     with pytest.raises(InputError, match="cache nowhere://"):
         connect(emulator, "nowhere://user:secret@place").image(IMAGE, 6)
@@ -577,7 +577,7 @@ def test_a_pickled_client_works_and_keeps_its_settings(emulator, connect, tmp_pa
         assert differ(copy.image(IMAGE, 5), client.image(IMAGE, 5)) == 0
 
 
-def test_a_client_can_be_used_again_after_it_was_closed(emulator, client):
+def test_a_client_can_be_used_again_after_it_was_closed(client):
     client.close()
     assert len(client.search()) == 2
 
@@ -589,7 +589,7 @@ def test_no_more_requests_are_under_way_than_allowed(serve, connect):
         found = list(threads.map(lambda _: len(client.search()), range(30)))
     assert found == [1] * 30
     assert emulator.count() == 30
-    assert emulator.peak == 3
+    assert 1 < emulator.peak <= 3
 
 
 def test_no_more_requests_start_in_any_time_than_the_rate_allows(serve, connect):
@@ -627,8 +627,8 @@ def test_the_limit_holds_for_a_whole_cluster(serve, connect):
         got = scheduler.gather(futures)
         here = client.fetch(requests[0])
     assert all(isinstance(image, SectionImage) for image in got)
-    assert got[0] == here
-    assert emulator.count(IMAGES) == len(futures) + 1
+    assert got[0] == here == client.fetch(requests[0])  # the last with the cluster gone
+    assert emulator.count(IMAGES) == len(futures) + 2
     assert emulator.peak <= 2
 
 

@@ -84,7 +84,7 @@ def demo(folder: str, as_json: bool, quiet: bool, verbose: bool) -> None:
 @click.option("--gene", metavar="G", help="Acronym; * stands for any characters.")
 @click.option("--plane", metavar="coronal|sagittal", help="Plane of section.")
 @click.option("--product", metavar="P", help="Abbreviation, for instance Mouse.")
-@click.option("--specimen", callback=as_id, metavar="ID")
+@click.option("--specimen", callback=as_id, metavar="ID", help="Of the specimen cut.")
 @click.option("--id", "id", callback=as_id, metavar="ID", help="Of a section dataset.")
 @click.option("--images", is_flag=True, help="List their section images instead.")
 @click.option("--limit", type=int, default=50, metavar="N", help="At most so many datasets [50].")

@@ -54,9 +54,10 @@ class Threads:
     def __enter__(self) -> Threads:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._fetch.shutdown(cancel_futures=True)
-        self._compute.shutdown(cancel_futures=True)
+    def __exit__(self, error: object, *_: object) -> None:
+        # After an error nothing is waited for: a fetch may hang until its timeout.
+        for pool in (self._fetch, self._compute):
+            pool.shutdown(wait=error is None, cancel_futures=True)
 
     def fetch(self, function: Callable[..., Any], *args: Any) -> Future:
         """Start a task on a fetching thread."""

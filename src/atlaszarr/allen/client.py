@@ -209,9 +209,9 @@ class AllenClient:
         range: tuple[int, ...] | None = None,
     ) -> ImageRequest:
         """What `image` asks for, checked against the image's record; `fetch` gets it as JPEG."""
-        view = view or "primary"
+        id, view = rma.identifier(id), view or "primary"
         check_options(view, quality, range)
-        found = self._query("SectionImage", [f"[id$eq{rma.identifier(id)}]"])
+        found = self._query("SectionImage", [f"[id$eq{id}]"])
         if not found:
             raise NotFoundError(f"there is no section image {id}; `atlaszarr search --images` lists those of a dataset")
         x, y, width, height = image_box(found[0], f"section image {id}")

@@ -1,0 +1,159 @@
+"""The commands as a person or a program uses them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import ngff_zarr
+import numpy as np
+import pytest
+import simplejpeg
+
+from atlaszarr.cli import main
+from atlaszarr.testing.emulator import Emulator
+
+
+@pytest.fixture(scope="module")
+def emulator():
+    with Emulator() as running:
+        yield running
+
+
+@pytest.fixture
+def run(emulator, capsys, monkeypatch):
+    monkeypatch.setenv("ATLASZARR_API_URL", emulator.url)
+    monkeypatch.setenv("ATLASZARR_CACHE", "none")
+    emulator.reset()
+
+    def command(*arguments):
+        code = main([str(argument) for argument in arguments])
+        told = capsys.readouterr()
+        return code, told.out, told.err
+
+    return command
+
+
+def process(*arguments, **options):
+    command = [sys.executable, "-m", "atlaszarr", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+def test_search_lists_datasets_and_their_images(run):
+    code, out, _ = run("search", "--gene", "Prox1")
+    assert code == 0
+    assert out.splitlines()[0].split() == [
+        "id", "gene", "plane", "product", "reference_space", "thickness_um", "specimen", "failed",
+    ]  # fmt: skip
+    assert out.splitlines()[1].split()[:3] == ["69289763", "Prox1", "sagittal"]
+    _, out, _ = run("search", "--id", 69289763, "--images", "--json")
+    rows = json.loads(out)
+    assert len(rows) == 18
+    assert rows[8]["id"] == 69177654
+    assert rows[8]["section_number"] == 70
+    _, out, _ = run("search", "--gene", "Nothing1")
+    assert out == "nothing matches\n"
+
+
+def test_info_says_what_a_dataset_is_and_lacks(run):
+    code, out, _ = run("info", 69289763)
+    assert code == 0
+    assert "missing section numbers  94, 110" in out
+    assert "plane of section         sagittal" in out
+    _, out, _ = run("info", 69289763, "--json")
+    assert json.loads(out)["missing section numbers"] == [94, 110]
+
+
+def test_plan_shows_the_cost_and_fetches_no_image(run, emulator):
+    code, out, _ = run("plan", 69289763, "--resolution", 100)
+    assert code == 0
+    assert "20: 2 for metadata, 18 images" in out
+    _, out, _ = run("build", 69289763, "unused.ome.zarr", "--resolution", 100, "--dry-run", "--json")
+    (plan,) = json.loads(out)
+    assert plan["requests"] == 20
+    assert emulator.count("section_image_download") == 0
+    assert not os.path.exists("unused.ome.zarr")  # noqa: PTH110
+
+
+def test_image_keeps_the_jpeg_as_it_was_served(run, tmp_path):
+    out = tmp_path / "x.jpg"
+    code, told, _ = run("image", 101321610, out, "--downsample", 2)
+    assert (code, told) == (0, f"{out}: 714 x 664 pixels\n")
+    assert simplejpeg.decode_jpeg(out.read_bytes()).shape == (664, 714, 3)
+    run("image", 69177654, out, "--downsample", 3, "--roi", "800,1600,50,40", "--view", "expression")
+    assert simplejpeg.decode_jpeg(out.read_bytes()).shape == (40, 50, 3)
+
+
+def test_build_in_a_pipe_says_only_what_it_made(run, tmp_path):
+    target = tmp_path / "x.ome.zarr"
+    code, out, err = run("build", 69289763, target, "--resolution", 200)
+    assert (code, out, err) == (0, f"built: {target}\n", "")
+    code, out, err = run("build", 69289763, target, "--resolution", 200, "--json")
+    report = json.loads(out)
+    assert (code, err) == (0, "")
+    assert report["ok"]
+    assert report["views"][0]["state"] == "already finished"
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_build_exits_130_at_once_and_is_gone_on_with(tmp_path, kind):
+    target = tmp_path / "x.ome.zarr"
+    hang = {"match": {"path": "section_image_download"}, "do": "hang", "seconds": 300, "times": None, "after": 5}
+    with Emulator(faults=[hang]) as emulator:
+        options = ["--api-url", emulator.url, "--cache", "none", "--resolution", "200"]
+        child = process("build", 69289763, target, *options)
+        while emulator.count("section_image_download") < 5:
+            assert child.poll() is None
+        child.send_signal(kind)
+        _, err = child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert err.splitlines()[-1] == "atlaszarr: interrupted; the same command goes on from here"
+    assert "ome" not in json.loads((target / "zarr.json").read_text())["attributes"]
+    with Emulator() as emulator:
+        options[1] = emulator.url
+        assert main(["build", "69289763", str(target), *options]) == 0
+    ngff_zarr.from_ngff_zarr(str(target), validate=True)
+
+
+def test_the_demo_makes_an_image_that_ngff_zarr_opens_and_shows_it(tmp_path, capsys):
+    assert main(["demo", str(tmp_path / "demo")]) == 0
+    out = capsys.readouterr().out
+    assert "528 x 320 x 456" in out
+    image = ngff_zarr.from_ngff_zarr(str(tmp_path / "demo/nrp1.ome.zarr"), validate=True).images[3]
+    assert np.asarray(image.data).any()
+    picture = simplejpeg.decode_jpeg((tmp_path / "demo/nrp1.jpg").read_bytes())
+    assert picture.std() > 20
+    assert main(["demo", str(tmp_path / "demo"), "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert (again["state"], again["requests"]) == ("already finished", 0)
+    assert again["error"] < 1
+
+
+def test_the_emulator_command_serves_until_interrupted():
+    child = process("emulator", "--port", 0)
+    line = child.stdout.readline()
+    assert "http://127.0.0.1:" in line
+    url = line.split()[-1]
+    assert main(["info", "69289763", "--api-url", url]) == 0
+    child.send_signal(signal.SIGINT)
+    child.communicate(timeout=60)
+    assert child.returncode in (0, 130)
+
+
+@pytest.mark.parametrize(
+    "command", [[], ["demo"], ["search"], ["info"], ["image"], ["plan"], ["build"], ["emulator"]], ids=" ".join
+)
+def test_every_command_has_help_with_a_sentence_on_each_option(command, capsys):
+    assert main([*command, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("Usage: atlaszarr")
+    bare = [line for line in out.splitlines() if line.strip().startswith("-") and len(line.split("  ")) < 3]
+    assert not [line for line in bare if line.strip().split("  ")[-1].startswith("--")], bare
+
+
+def test_a_mistyped_command_is_one_line_and_exit_code_2(run):
+    for arguments in (["bild"], ["build"], ["build", "1", "x", "--nope"], ["plan", "1", "--chunk", "many"]):
+        code, out, err = run(*arguments)
+        assert (code, out) == (2, "")
+        assert len(err.splitlines()) == 1, err

@@ -1,0 +1,662 @@
+"""What goes wrong at the service or in the input, made to happen: what a user sees, and what is left behind."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import simplejpeg
+import zarr
+from PIL import Image
+
+from atlaszarr.allen.client import AllenClient
+from atlaszarr.allen.http import Http
+from atlaszarr.allen.politeness import Politeness
+from atlaszarr.building import build
+from atlaszarr.errors import ImageError, InputError, ServiceError
+from atlaszarr.testing.records import image_record
+
+IMAGES = "section_image_download"
+DATASET = 74272479
+#: The third of the six sections of the `records` fixture, and some small build of them.
+IMAGE = 74081221
+SMALL = {"resolution": 200.0, "chunk": 16, "quality": 90}
+SMALL_OPTIONS = [text for name, value in SMALL.items() for text in (f"--{name}", value)]
+
+
+def faults(*kinds, path=f"{IMAGES}/{IMAGE}", times=None, **details):
+    """Rules for the emulator: what it does to requests whose address holds a text, and how often."""
+    return [{"match": {"path": path}, "times": times, "do": kind, **details} for kind in kinds]
+
+
+def count(emulator, text):
+    """How many requests were made whose path or query holds a text."""
+    return sum(text in f"{request.path}?{request.query}" for request in emulator.requests)
+
+
+def table(target, name):
+    """One of the tables beside a build's ledger, as a list of dicts."""
+    return list(csv.DictReader(io.StringIO(Path(target, "atlaszarr", name).read_text())))
+
+
+def root(target):
+    """The attributes of a target's root."""
+    return json.loads(Path(target, "zarr.json").read_text())["attributes"]
+
+
+def state(target):
+    """What a target's root says: its state, and whether a reader would take it for an image."""
+    return root(target)["atlaszarr"]["state"], "ome" in root(target)
+
+
+def section_ids(target):
+    """The section images that voxels of level 0 came from."""
+    return set(np.unique(zarr.open_array(Path(target, "labels", "section", "0"), mode="r")[:]).tolist()) - {0}
+
+
+def is_empty(folder):
+    return not any(Path(folder).rglob("*"))
+
+
+# The service fails, and recovers
+
+TRANSIENT = [
+    pytest.param("status", {"status": 429}, id="429"),
+    pytest.param("status", {"status": 500}, id="500"),
+    pytest.param("status", {"status": 502}, id="502"),
+    pytest.param("status", {"status": 503}, id="503"),
+    pytest.param("status", {"status": 503, "retry_after": 0}, id="503 with Retry-After"),
+    pytest.param("status", {"status": 503, "retry_after": 0.5}, id="503 with a Retry-After that is none"),
+    pytest.param("status", {"status": 504}, id="504"),
+    pytest.param("reset", {}, id="reset"),
+    pytest.param("cut", {"fraction": 0.5}, id="cut in the middle"),
+    pytest.param("cut", {"fraction": 0.0}, id="cut before the body"),
+]
+
+
+@pytest.mark.parametrize(("kind", "details"), TRANSIENT)
+def test_what_the_service_recovers_from_is_only_asked_again(serve, connect, dataset, kind, details):
+    spoiled = "model::SectionDataSet", f"{IMAGES}/{IMAGE}"
+    emulator = serve(faults=[rule for path in spoiled for rule in faults(kind, path=path, times=2, **details)])
+    client = connect(emulator)
+    assert client.section_dataset(DATASET) == dataset
+    image = client.image(IMAGE, 6)
+    assert image.shape[2] == 3
+    assert [count(emulator, path) for path in spoiled] == [3, 3]
+
+
+@pytest.mark.parametrize(("kind", "details"), TRANSIENT)
+def test_what_lasts_is_given_up_after_the_retries_with_the_address_in_the_message(serve, connect, kind, details):
+    emulator = serve(faults=faults(kind, **details))
+    client = connect(emulator, retries=3)
+    with pytest.raises(ServiceError, match=rf"http://.*/{IMAGES}/{IMAGE}\?downsample=6 failed 4 times, last with ."):
+        client.image(IMAGE, 6)
+    assert count(emulator, IMAGES) == 4
+
+
+def test_a_request_that_hangs_past_the_read_timeout_is_asked_again(serve, connect):
+    emulator = serve(faults=faults("hang", times=1, seconds=600.0))
+    assert connect(emulator, timeout=(2.0, 1.0)).image(IMAGE, 6).shape == (112, 157, 3)
+    assert emulator.peak >= 2  # the one that hangs is still under way
+
+
+def test_requests_that_all_hang_are_given_up_after_the_retries(serve, connect):
+    emulator = serve(faults=faults("hang", seconds=600.0))
+    with pytest.raises(ServiceError, match=rf"{IMAGE}\?downsample=6 failed 3 times, last with ReadTimeoutError"):
+        connect(emulator, timeout=(2.0, 0.3), retries=2).image(IMAGE, 6)
+    assert emulator.peak == 3
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 410, 501])
+def test_a_final_answer_is_not_asked_for_again(serve, connect, status):
+    emulator = serve(faults=faults("status", status=status))
+    with pytest.raises(ServiceError, match=f"HTTP status {status}: status {status}"):
+        connect(emulator).image(IMAGE, 6)
+    assert count(emulator, IMAGES) == 1
+
+
+def test_nothing_that_answers_at_the_address_is_a_service_error():
+    with (
+        AllenClient("http://127.0.0.1:1/api/v2", "none", retries=1, backoff=0.01) as client,
+        pytest.raises(ServiceError, match="failed 2 times"),
+    ):
+        client.search()
+
+
+def test_a_retry_after_is_obeyed_but_not_beyond_the_longest_wait(serve):
+    # A second, then days: with two retries and waits of at most a second, this ends.
+    second, days = {"status": 429, "retry_after": 1}, {"status": 503, "retry_after": 864000}
+    emulator = serve(faults=[*faults("status", path="", times=1, **second), *faults("status", path="", **days)])
+    http = Http(Politeness(), timeout=(2.0, 5.0), retries=2, backoff=0.0, longest_wait=1.0)
+    with pytest.raises(ServiceError, match="failed 3 times, last with too many 503 error responses"):
+        http.get(emulator.url)
+    http.close()
+    started = [request.started for request in emulator.requests]
+    assert len(started) == 3
+    assert min(np.diff(started)) >= 1.0  # a lower bound that the clock keeps, however slow the machine
+
+
+# Metadata that is not what it should be
+
+
+@pytest.mark.parametrize(
+    ("kind", "details", "said"),
+    [
+        ("html", {}, "not JSON .*The service is down"),
+        ("truncated", {"fraction": 0.5}, "not JSON"),
+        ("truncated", {"fraction": 0.0}, "not JSON"),
+        ("garbage", {}, "not JSON"),
+        ("fail", {"message": "line 1, column 92: mismatched character"}, "refused .*line 1, column 92: mismatched"),
+    ],
+)
+@pytest.mark.parametrize(
+    "ask",
+    [
+        pytest.param(lambda client: client.section_dataset(DATASET), id="dataset"),
+        pytest.param(lambda client: client.search(gene="Nrp1"), id="search"),
+        pytest.param(lambda client: client.image(IMAGE, 6), id="image"),
+        pytest.param(lambda client: client.structure_graph(), id="structure graph"),
+    ],
+)
+def test_a_wrong_answer_to_a_query_names_the_address_and_what_the_service_said(
+    serve, connect, tmp_path, ask, kind, details, said
+):
+    emulator = serve(faults=faults(kind, path="", **details))
+    with pytest.raises(ServiceError, match=rf"(?s)^{emulator.url}/.*{said}"):
+        ask(connect(emulator, tmp_path))
+    assert emulator.count() == 1
+    assert is_empty(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["html", "truncated", "fail"])
+@pytest.mark.parametrize("model", ["SectionDataSet", "SectionImage"])
+def test_a_build_without_metadata_ends_with_one_line_and_writes_nothing(serve, command, tmp_path, model, kind):
+    emulator = serve(faults=faults(kind, path=f"model::{model}"))
+    target = tmp_path / "x.ome.zarr"
+    outcome = command("build", DATASET, target, "--api-url", emulator.url, "--cache", tmp_path, *SMALL_OPTIONS)
+    assert (outcome.code, outcome.out) == (1, "")
+    assert outcome.err.count("\n") == 1
+    assert outcome.err.startswith(f"atlaszarr: {emulator.url}/data/query.json")
+    assert is_empty(tmp_path)
+
+
+def test_metadata_is_never_kept(serve, connect, dataset, tmp_path):
+    emulator = serve()
+    client = connect(emulator, tmp_path)
+    assert client.section_dataset(DATASET) == client.section_dataset(DATASET) == dataset
+    assert emulator.count("query") == 4
+    assert is_empty(tmp_path)
+
+
+# Section images that are not what they should be
+
+WRONG = [
+    pytest.param("truncated", {"fraction": 0.5}, "cannot be decoded", id="truncated"),
+    pytest.param("truncated", {"fraction": 0.999}, "cannot be decoded", id="a few bytes short"),
+    pytest.param("wrong_size", {}, "is 64 x 48 pixels, not 157 x 112", id="wrong size"),
+    pytest.param("empty", {}, "answer of 0 bytes is not a JPEG", id="0 bytes"),
+    pytest.param("garbage", {}, "is not a JPEG", id="not an image"),
+    pytest.param("html", {}, "is not a JPEG .*DOCTYPE", id="a page"),
+    pytest.param("fail", {}, "is not a JPEG", id="JSON"),
+    pytest.param("grey", {}, "colour space Gray", id="grey"),
+    pytest.param("bomb", {}, "is 60000 x 60000 pixels, not 157 x 112", id="declared 60000 x 60000"),
+]
+
+
+@pytest.mark.parametrize(("kind", "details", "said"), WRONG)
+def test_a_wrong_image_is_asked_for_once_more_and_never_kept(serve, connect, tmp_path, kind, details, said):
+    emulator = serve(faults=faults(kind, times=3, **details))
+    client = connect(emulator, tmp_path)
+    request = client.image_request(IMAGE, 6)
+    emulator.reset()
+    with pytest.raises(ImageError, match=rf"(?s){IMAGES}/{IMAGE}\?downsample=6: section image {IMAGE} .*{said}"):
+        client.fetch(request)
+    assert emulator.count() == 2
+    assert is_empty(tmp_path)
+    right = client.fetch(request)
+    assert emulator.count() == 4
+    assert request.decode(right.body).shape == (request.height, request.width, 3)
+    assert [path.read_bytes() for path in tmp_path.rglob("*.jpg")] == [right.body]
+
+
+@pytest.mark.parametrize(("kind", "details", "said"), WRONG)
+def test_a_build_records_an_image_that_stays_wrong(serve, connect, tmp_path, dataset, kind, details, said):
+    emulator = serve(faults=faults(kind, **details))
+    target = tmp_path / "x.ome.zarr"
+    report = build(dataset, target, client=connect(emulator), **SMALL)
+    (failure,) = report.views[0].failures
+    assert re.search(said, failure.reason)
+    assert (report.ok, report.views[0].state, failure.request.image_id) == (False, "unfinished", IMAGE)
+    assert count(emulator, IMAGES) == 5 + 2
+    (row,) = table(target, "failures.csv")
+    assert row["image_id"] == str(IMAGE)
+    assert row["reason"] == failure.reason
+    assert state(target) == ("unfinished", False)
+
+
+def test_a_bomb_takes_no_memory(serve, connect):
+    client = connect(serve(faults=faults("bomb")))
+    request = client.image_request(IMAGE, 6)
+    client.try_fetch(client.image_request(IMAGE, 5))
+    tracemalloc.start()
+    with pytest.raises(ImageError):
+        client.fetch(request)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**20
+
+
+def test_an_image_beyond_the_limit_of_pillow_decodes(serve, connect):
+    picture = np.zeros((14000, 14000, 3), np.uint8)
+    picture[:7000, :, 0] = 200
+    body = simplejpeg.encode_jpeg(picture, quality=90, colorsubsampling="420")
+    del picture
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(io.BytesIO(body))
+    emulator = serve(images=[image_record(7, DATASET, 1, (14000, 14000))], pixels={7: {0: body}})
+    client = connect(emulator)
+    request = client.image_request(7)
+    image = request.decode(client.fetch(request).body)
+    assert image.shape == (14000, 14000, 3)
+    assert image[[10, 13990], [13990, 10]].tolist() == [[200, 0, 0], [0, 0, 0]]
+
+
+# One image of a dataset cannot be had
+
+
+@pytest.fixture
+def undisturbed(serve, connect, tmp_path, contents):
+    """What a build leaves where nothing goes wrong: array chunks and zarr metadata."""
+    target = tmp_path / "undisturbed.ome.zarr"
+    with connect(serve()) as client:
+        assert build(DATASET, target, client=client, **SMALL).ok
+    return contents(target)
+
+
+@pytest.fixture
+def build_small(command, tmp_path):
+    """Runs the small build of the records into x.ome.zarr with a cache, by the command line."""
+
+    def run(emulator, *options):
+        emulator.reset()
+        places = ("--api-url", emulator.url, "--cache", tmp_path / "cache")
+        return command("build", DATASET, tmp_path / "x.ome.zarr", *places, *SMALL_OPTIONS, *options)
+
+    return run
+
+
+def test_a_build_without_one_image_finishes_the_rest_and_the_same_command_goes_on(
+    serve, build_small, tmp_path, contents, undisturbed
+):
+    from ngff_zarr import from_ngff_zarr
+
+    emulator, target = serve(faults=faults("garbage", times=2)), tmp_path / "x.ome.zarr"
+    outcome = build_small(emulator)
+    assert outcome.code == 1
+    assert f"missing: section image {IMAGE}: {emulator.url}/{IMAGES}/{IMAGE}" in outcome.err
+    assert "1 of 6 section images are missing; --allow-missing finishes without" in outcome.err
+    assert outcome.out == f"unfinished: {target}\n"
+    assert emulator.count(IMAGES) == 5 + 2
+    (failure,) = table(target, "failures.csv")
+    assert (failure["image_id"], failure["section_number"]) == (str(IMAGE), "237")
+    assert failure["url"].startswith(f"{emulator.url}/{IMAGES}/{IMAGE}?downsample=")
+    sections = {row["image_id"]: row for row in table(target, "sections.csv")}
+    assert {id for id, row in sections.items() if row["state"] != "used"} == {str(IMAGE)}
+    assert (sections[str(IMAGE)]["state"], sections[str(IMAGE)]["reason"]) == ("missing", failure["reason"])
+    assert len(section_ids(target)) == 5
+    assert state(target) == ("unfinished", False)
+    with pytest.raises(Exception, match=r"(?i)multiscales|metadata|ome"):
+        from_ngff_zarr(str(target))
+
+    outcome = build_small(emulator)
+    assert (outcome.code, outcome.err, outcome.out) == (0, "", f"resumed: {target}\n")
+    assert [request.path.rsplit("/", 1)[1] for request in emulator.requests if request.kind == IMAGES] == [str(IMAGE)]
+    assert contents(target) == undisturbed
+    assert table(target, "failures.csv") == []
+    assert {row["state"] for row in table(target, "sections.csv")} == {"used"}
+    assert from_ngff_zarr(str(target), validate=True).images[0].data.shape == (3, 66, 40, 57)
+
+    outcome = build_small(emulator)
+    assert (outcome.code, outcome.out) == (0, f"already finished: {target}\n")
+    assert emulator.count(IMAGES) == 0
+    assert contents(target) == undisturbed
+
+
+def test_with_allow_missing_a_build_finishes_with_a_hole_that_a_later_run_mends(
+    serve, build_small, tmp_path, contents, undisturbed
+):
+    emulator, target = serve(faults=faults("status", status=404, times=3)), tmp_path / "x.ome.zarr"
+    outcome = build_small(emulator, "--allow-missing")
+    assert (outcome.code, outcome.out) == (0, f"built: {target}\n")
+    assert f"missing: section image {IMAGE}" in outcome.err
+    assert emulator.count(IMAGES) == 6
+    assert state(target) == ("finished", True)
+    assert len(section_ids(target)) == 5
+    assert IMAGE not in section_ids(target)
+    assert [row["image_id"] for row in table(target, "sections.csv") if row["state"] == "missing"] == [str(IMAGE)]
+    with_hole = contents(target)
+
+    outcome = build_small(emulator, "--allow-missing")
+    assert (outcome.code, outcome.out) == (0, f"already finished: {target}\n")
+    assert emulator.count(IMAGES) == 1
+    outcome = build_small(emulator)
+    assert (outcome.code, outcome.out) == (1, f"already finished: {target}\n")
+    assert emulator.count(IMAGES) == 1
+    assert contents(target) == with_hole
+
+    outcome = build_small(emulator)
+    assert (outcome.code, outcome.err, outcome.out) == (0, "", f"resumed: {target}\n")
+    assert emulator.count(IMAGES) == 1
+    assert contents(target) == undisturbed
+    assert IMAGE in section_ids(target)
+    assert table(target, "failures.csv") == []
+
+
+def test_an_unfinished_build_may_be_finished_without_the_image(serve, build_small, tmp_path):
+    emulator, target = serve(faults=faults("empty")), tmp_path / "x.ome.zarr"
+    assert build_small(emulator).code == 1
+    before = {path: path.stat().st_mtime_ns for path in target.rglob("c/**/*") if path.is_file()}
+    outcome = build_small(emulator, "--allow-missing")
+    assert (outcome.code, outcome.out) == (0, f"resumed: {target}\n")
+    assert emulator.count(IMAGES) == 2
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert state(target) == ("finished", True)
+
+
+def test_an_image_that_stays_missing_is_asked_for_anew_by_every_run_and_nothing_else_is(serve, build_small, tmp_path):
+    emulator = serve(faults=faults("garbage"))
+    for requests in (5 + 2, 2, 2):
+        outcome = build_small(emulator)
+        assert (outcome.code, emulator.count(IMAGES)) == (1, requests)
+    assert state(tmp_path / "x.ome.zarr") == ("unfinished", False)
+
+
+def test_a_build_without_any_image_is_unfinished_and_names_them_all(serve, build_small, tmp_path, records):
+    emulator, target = serve(faults=faults("status", path=IMAGES, status=404)), tmp_path / "x.ome.zarr"
+    outcome = build_small(emulator)
+    assert outcome.code == 1
+    assert "6 of 6 section images are missing" in outcome.err
+    assert {int(row["image_id"]) for row in table(target, "failures.csv")} == {image["id"] for image in records[1]}
+    assert section_ids(target) == set()
+    assert state(target) == ("unfinished", False)
+
+
+def test_a_service_that_stays_overloaded_costs_a_row_in_the_failures_and_exit_code_one(serve, build_small, tmp_path):
+    emulator = serve(faults=faults("status", status=429, retry_after=1))
+    outcome = build_small(emulator)
+    assert outcome.code == 1
+    assert emulator.count(IMAGES) == 5 + 6
+    (row,) = table(tmp_path / "x.ome.zarr", "failures.csv")
+    assert "failed 6 times, last with too many 429 error responses" in row["reason"]
+    assert state(tmp_path / "x.ome.zarr") == ("unfinished", False)
+
+
+def test_as_json_a_failed_build_prints_its_report_and_nothing_else(serve, build_small):
+    emulator = serve(faults=faults("garbage"))
+    outcome = build_small(emulator, "--json")
+    report = json.loads(outcome.out)
+    assert (outcome.code, report["ok"], report["dataset"]) == (1, False, DATASET)
+    (failure,) = report["views"][0]["failures"]
+    assert failure["image_id"] == IMAGE
+
+
+def test_the_sections_that_the_records_rule_out_are_in_the_table_with_the_reason(serve, build_small, tmp_path, records):
+    first, second = records[1][:2]
+    first["alignment2d"] = None
+    second["section_number"] = records[1][2]["section_number"]
+    assert build_small(serve()).code == 0
+    rows = {row["image_id"]: row for row in table(tmp_path / "x.ome.zarr", "sections.csv")}
+    skipped = [rows[str(image["id"])] for image in records[1] if rows[str(image["id"])]["state"] == "skipped"]
+    assert len(skipped) == 2
+    assert "no 2-D alignment" in rows[str(first["id"])]["reason"]
+    assert all(f"of section dataset {DATASET}" in row["reason"] for row in skipped)
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        ({"alignment3d": None}, "no 3-D alignment"),
+        ({"plane_of_section_id": 3}, "plane_of_section_id 3"),
+        ({"section_thickness": None}, "section_thickness None"),
+        ({"reference_space_id": 4}, "reference space 4 has no published grid"),
+    ],
+)
+def test_a_dataset_that_cannot_be_registered_is_refused_with_one_line(
+    serve, build_small, records, tmp_path, edit, said
+):
+    records[0][0] |= edit
+    outcome = build_small(serve())
+    assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1)
+    assert said in outcome.err
+    assert is_empty(tmp_path)
+
+
+# Input that cannot be used
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder for targets that must stay unwritten."""
+    return tmp_path_factory.mktemp("refused")
+
+
+def assert_refused(outcome, *said):
+    """Exit code 2 and one line on stderr that names what was wrong."""
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith("atlaszarr: ")
+    assert outcome.err.count("\n") == 1
+    for text in said:
+        assert text in outcome.err
+
+
+@pytest.mark.parametrize("id", ["1'", '1"', "[1]", "(1)", "1,2", "1e3", "1.0", "", " ", "id$eq1", "../1", "0x10", "-1"])
+@pytest.mark.parametrize("name", ["build", "plan", "info", "image"])
+def test_an_id_that_is_none_is_refused(command, emulator, place, name, id):
+    emulator.reset()
+    arguments = [id, place / "x.ome.zarr"] if name == "build" else [id]
+    assert_refused(command(name, *arguments, "--api-url", emulator.url), id)
+    assert emulator.count() == 0
+    assert is_empty(place)
+
+
+@pytest.mark.parametrize(("name", "what"), [("build", "dataset"), ("plan", "dataset"), ("info", "dataset")])
+def test_an_unknown_dataset_is_refused(command, emulator, place, name, what):
+    arguments = ["12345", place / "x.ome.zarr"] if name == "build" else ["12345"]
+    assert_refused(command(name, *arguments, "--api-url", emulator.url), f"no section {what} 12345")
+    assert is_empty(place)
+
+
+BAD_OPTIONS = [
+    *[("--resolution", value) for value in ("0", "-25", "nan", "inf", "-inf", "1e9", "fine")],
+    *[("--fill", value) for value in ("cubic", "")],
+    ("--interpolation", "lanczos4"),
+    *[("--space", value) for value in ("7", "11", "P56", "9'")],
+    *[("--view", value) for value in ("projection", "")],
+    *[("--downsample", value) for value in ("-1", "40", "4000", "1.5", "coarse")],
+    *[("--levels", value) for value in ("0", "-1", "99", "many")],
+    *[("--chunk", value) for value in ("0", "-64", "7", "1025", "64.0")],
+    *[("--background", value) for value in ("-1", "256", "white")],
+    *[("--quality", value) for value in ("-1", "101", "high")],
+    *[("--range", value) for value in ("0,4095", "a,b,c,d,e,f", "9,1,0,1,0,1", "0,4096,0,1,0,1", "-1,1,0,1,0,1", "")],
+    *[("--workers", value) for value in ("0", "-2", "two")],
+    ("--cache", "nowhere://place"),
+    ("--api-url", "ftp://127.0.0.1/api/v2"),
+]
+
+
+@pytest.mark.parametrize("name", ["build", "plan"])
+@pytest.mark.parametrize(("option", "value"), BAD_OPTIONS, ids=lambda text: text or "nothing")
+def test_a_bad_option_is_refused(command, emulator, place, name, option, value):
+    emulator.reset()
+    arguments = [DATASET, place / "x.ome.zarr"] if name == "build" else [DATASET]
+    outcome = command(name, *arguments, "--api-url", emulator.url, "--resolution", "200", option, value)
+    assert_refused(outcome, option.removeprefix("--").replace("api-url", "api_url"))
+    assert emulator.count(IMAGES) == 0
+    assert is_empty(place)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--no-such-option",),
+        ("--resolution",),
+        ("--view", "primary", "--view", "primary"),
+        ("--storage-option", "no value"),
+        ("--storage-option", "=1"),
+        ("one", "too many"),
+    ],
+)
+def test_wrong_use_is_refused(command, emulator, place, options):
+    outcome = command("build", DATASET, place / "x.ome.zarr", "--api-url", emulator.url, *options)
+    assert_refused(outcome)
+    assert is_empty(place)
+
+
+@pytest.mark.parametrize("arguments", [("build",), ("build", DATASET), ("image",), ("no-such-command",)])
+def test_a_command_that_is_not_complete_is_refused(command, arguments):
+    assert_refused(command(*arguments))
+
+
+@pytest.mark.parametrize("target", ["", "..", "../x", "a/../b", "memory://a/../b", "nowhere://a/b"])
+def test_a_target_that_is_no_place_is_refused(command, emulator, place, monkeypatch, target):
+    monkeypatch.chdir(place)
+    emulator.reset()
+    assert_refused(command("build", DATASET, target, "--api-url", emulator.url, *SMALL_OPTIONS), repr(target))
+    assert emulator.count() == 0
+    assert is_empty(place)
+    assert not (place.parent / "x").exists()
+
+
+def test_a_target_in_one_process_s_memory_is_refused_where_others_write(command, emulator):
+    outcome = command("build", DATASET, "memory://x", "--scheduler", "tcp://127.0.0.1:1", "--api-url", emulator.url)
+    assert_refused(outcome, "memory://x")
+
+
+@pytest.mark.parametrize("overwrite", [(), ("--overwrite",)])
+@pytest.mark.parametrize("what", ["a file in a folder", "a zarr array", "a zarr group", "an unreadable root"])
+def test_what_atlaszarr_did_not_build_is_never_touched(serve, build_small, tmp_path, contents, what, overwrite):
+    target = tmp_path / "x.ome.zarr"
+    match what:
+        case "a file in a folder":
+            (target / "deep").mkdir(parents=True)
+            (target / "deep" / "thesis.txt").write_text("mine")
+        case "a zarr array":
+            zarr.save_array(target, np.arange(9))
+        case "a zarr group":
+            zarr.create_group(target, attributes={"ome": {"version": "0.5"}})
+        case _:
+            target.mkdir()
+            (target / "zarr.json").write_text("{")
+    before = contents(target)
+    emulator = serve()
+    assert_refused(build_small(emulator, *overwrite), str(target), "choose another place")
+    assert contents(target) == before
+    assert emulator.count(IMAGES) == 0
+
+
+def test_another_request_for_the_same_target_is_refused_with_both_shown(serve, build_small, tmp_path, contents):
+    emulator, target = serve(), tmp_path / "x.ome.zarr"
+    assert build_small(emulator).code == 0
+    before = contents(target)
+    outcome = build_small(emulator, "--resolution", "250", "--fill", "none")
+    assert_refused(outcome, "resolution 200.0, fill nearest", "resolution 250.0, fill none", "--overwrite")
+    assert contents(target) == before
+    assert emulator.count(IMAGES) == 0
+    outcome = build_small(emulator, "--resolution", "250", "--fill", "none", "--overwrite")
+    assert (outcome.code, outcome.out) == (0, f"built: {target}\n")
+    assert zarr.open_array(target / "0", mode="r").shape == (3, 53, 32, 46)
+
+
+def test_another_request_for_an_unfinished_target_is_refused_too(serve, build_small):
+    emulator = serve(faults=faults("garbage"))
+    assert build_small(emulator).code == 1
+    assert_refused(build_small(emulator, "--levels", "1"), "levels None", "levels 1")
+
+
+def test_records_that_have_changed_since_are_another_request(serve, build_small, records):
+    assert build_small(serve()).code == 0
+    records[1][0]["alignment2d"]["tsv_04"] += 1.0
+    assert_refused(build_small(serve()), "records_sha256")
+
+
+def test_a_dry_run_fetches_no_image_and_writes_nothing(serve, build_small, tmp_path):
+    emulator = serve()
+    outcome = build_small(emulator, "--dry-run", "--json")
+    (plan,) = json.loads(outcome.out)
+    assert (outcome.code, plan["image_requests"], plan["metadata_requests"]) == (0, 6, emulator.count())
+    assert emulator.count(IMAGES) == 0
+    assert is_empty(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("image", IMAGE, "x.png"),
+        ("image", IMAGE, "no/such/folder/x.jpg"),
+        ("image", IMAGE, "--roi", "1,2,3"),
+        ("image", IMAGE, "--roi", "0,0,1,99999"),
+        ("image", IMAGE, "--downsample", "-1"),
+        ("image", IMAGE, "--downsample", "20"),
+        ("image", IMAGE, "--view", "inside"),
+        ("image", "12345"),
+        ("search", "--gene", "Prox1']"),
+        ("search", "--product", "Mouse$eq"),
+        ("search", "--plane", "oblique"),
+        ("search", "--specimen", "1;2"),
+        ("search", "--limit", "0"),
+    ],
+)
+def test_images_and_searches_that_make_no_sense_are_refused(command, emulator, place, monkeypatch, arguments):
+    monkeypatch.chdir(place)
+    emulator.reset()
+    assert_refused(command(*arguments, "--api-url", emulator.url))
+    assert emulator.count(IMAGES) == 0
+    assert is_empty(place)
+
+
+@pytest.mark.parametrize("options", [{"resolution": math.nan}, {"colour": "red"}, {"resolution": 200, "fill": None}])
+def test_the_library_refuses_as_the_command_does(dataset, tmp_path, options):
+    with pytest.raises(InputError, match=next(reversed(options))):
+        build(dataset, tmp_path / "x.ome.zarr", client=AllenClient("http://127.0.0.1:1/api/v2", "none"), **options)
+    assert is_empty(tmp_path)
+
+
+# The command as a process of its own
+
+
+def process(*arguments):
+    """A finished `python -m atlaszarr`, warnings as errors."""
+    command = [sys.executable, "-W", "error", "-m", "atlaszarr", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=dict(os.environ))
+
+
+def test_a_process_with_a_wrong_id_exits_with_two_and_one_line(tmp_path):
+    done = process("build", "1'", tmp_path / "x.ome.zarr")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == 'atlaszarr: id "1\'" is not a whole number\n'
+    assert is_empty(tmp_path)
+
+
+def test_a_process_without_one_image_exits_with_one_and_its_successor_with_zero(serve, tmp_path, contents, undisturbed):
+    emulator, target = serve(faults=faults("truncated", times=2)), tmp_path / "x.ome.zarr"
+    arguments = ("build", DATASET, target, "--api-url", emulator.url, "--cache", tmp_path / "cache", *SMALL_OPTIONS)
+    first = process(*arguments)
+    assert (first.returncode, first.stdout) == (1, f"unfinished: {target}\n")
+    assert first.stderr.count("\n") == 2
+    assert str(IMAGE) in first.stderr
+    assert state(target) == ("unfinished", False)
+    emulator.reset()
+    second = process(*arguments)
+    assert (second.returncode, second.stdout, second.stderr) == (0, f"resumed: {target}\n", "")
+    assert emulator.count(IMAGES) == 1
+    assert contents(target) == undisturbed

@@ -1,0 +1,221 @@
+"""What is promised beside the code: dependencies, a light start, the public names, the README, the files themselves."""
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import yaml
+
+import atlaszarr
+from atlaszarr.testing import Emulator
+
+ROOT = Path(__file__).parent.parent
+PYPROJECT = (ROOT / "pyproject.toml").read_text()
+PROJECT = tomllib.loads(PYPROJECT)
+README = (ROOT / "README.md").read_text()
+ENVIRONMENT = (ROOT / "environment.yml").read_text()
+
+REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9_.-]+(?:\[[a-z,]+\])?)(?:>=(?P<floor>[0-9.]+))?$")
+HEAVY = {"numpy", "numba", "dask", "zarr", "pandas", "xarray", "ngff_zarr", "distributed", "rich"}
+
+#: Of the contract, what comes with later work; a name leaves this set when it is there.
+NOT_YET = {"Displacement", "open_sections", "verify", "build_atlas", "region_volumes"}
+CONTRACT = {
+    "AllenClient", "SectionDataset", "Section",
+    "Grid", "ReferenceSpace", "Displacement",
+    "open_sections", "open_volume",
+    "plan", "build", "verify",
+    "Terminology", "build_atlas", "region_volumes",
+}  # fmt: skip
+
+MOST_LINES = 300
+#: Source files that may be longer, with the reason.
+LONGER: dict[str, str] = {}
+LARGEST_KB = 500
+
+
+def tracked(*options):
+    listed = subprocess.run(["git", "ls-files", "-z", *options], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("not a git repository")
+    return [name for name in listed.stdout.split("\0") if name]
+
+
+def parse(requirement):
+    match = REQUIREMENT.match(requirement)
+    assert match, f"{requirement!r} is not a name with a floor"
+    return match["name"], match["floor"]
+
+
+def blocks(language):
+    """The README's fenced blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+
+
+def command_ending(words):
+    """The README's only one-line block that ends so."""
+    (command,) = (block.strip() for block in blocks("sh") if block.rstrip().endswith(words))
+    assert "\n" not in command
+    return command
+
+
+# Dependencies
+
+
+def test_the_conda_environment_has_the_dependencies_and_the_test_extra_with_their_floors():
+    lines = re.findall(r"^  - (\S+?)(?: +# (\S+))?$", ENVIRONMENT.partition("dependencies:")[2], flags=re.MULTILINE)
+    assert [written for written, _ in lines] == yaml.safe_load(ENVIRONMENT)["dependencies"]
+    floors = {}
+    for written, stands_for in lines:
+        name, floor = parse(written)
+        assert name != stands_for, f"{name} needs no comment"
+        floors.setdefault(stands_for or name, []).append(floor)
+    floors = {name: [floor for floor in found if floor] for name, found in floors.items()}
+    project = PROJECT["project"]
+    wanted = [
+        *project["dependencies"],
+        *project["optional-dependencies"]["test"],
+        "python" + project["requires-python"],
+    ]
+    assert floors.pop("pip") == []  # it installs atlaszarr itself
+    assert floors == {name: [floor] for name, floor in map(parse, wanted)}
+
+
+def test_every_floor_has_its_reason_beside_it():
+    without = [
+        line.strip()
+        for line in PYPROJECT.splitlines()
+        if re.search(r'"[A-Za-z0-9_\[\]-]+>=[0-9.]+"', line) and not re.search(r"#\s*\S+", line)
+    ]
+    assert without == []
+
+
+# A light start
+
+
+@pytest.mark.parametrize("arguments", [None, ["--help"], ["build", "--help"]], ids=str)
+def test_starting_imports_nothing_heavy(arguments):
+    report = "import atexit, sys; atexit.register(lambda: print(*sorted(sys.modules), file=sys.stderr))"
+    start = "import atlaszarr"
+    if arguments is not None:
+        start = (
+            f"import runpy; sys.argv = ['atlaszarr', *{arguments}]; runpy.run_module('atlaszarr', run_name='__main__')"
+        )
+    ran = subprocess.run([sys.executable, "-c", f"{report}; {start}"], capture_output=True, text=True, check=True)
+    loaded = {name.partition(".")[0] for name in ran.stderr.split()}
+    assert "atlaszarr" in loaded
+    assert loaded & HEAVY == set()
+
+
+# The public names
+
+
+def test_every_name_of_the_contract_that_exists_is_importable_from_the_top():
+    assert set(atlaszarr.__all__) >= CONTRACT - NOT_YET
+    for name in atlaszarr.__all__:
+        assert getattr(atlaszarr, name).__name__ == name
+    for name in NOT_YET:
+        assert not hasattr(atlaszarr, name), f"{name} is there: take it out of NOT_YET"
+    transforms = import_module("atlaszarr.transforms")
+    assert callable(transforms.image_to_reference)
+    assert callable(transforms.reference_to_image)
+
+
+def test_names_known_to_type_checkers_are_the_names_loaded():
+    tree = ast.parse((ROOT / "src/atlaszarr/__init__.py").read_text())
+    (guarded,) = (node for node in tree.body if isinstance(node, ast.If))
+    seen = {alias.name: f".{node.module}" for node in guarded.body for alias in node.names}
+    assert seen == atlaszarr._HOMES
+    assert sorted(seen) == sorted(atlaszarr.__all__)
+
+
+# The files
+
+
+def test_no_tracked_file_is_large():
+    sizes = {name: (ROOT / name).stat().st_size for name in tracked() if (ROOT / name).exists()}
+    assert {name: size for name, size in sizes.items() if size > LARGEST_KB * 1000} == {}
+
+
+def test_nothing_that_git_ignores_is_tracked():
+    assert tracked("--cached", "--ignored", "--exclude-standard") == []
+
+
+def test_source_files_are_short():
+    lengths = {
+        path.relative_to(ROOT).as_posix(): len(path.read_text().splitlines()) for path in (ROOT / "src").rglob("*.py")
+    }
+    assert {name: length for name, length in lengths.items() if length > MOST_LINES and name not in LONGER} == {}
+    assert all(lengths[name] > MOST_LINES for name in LONGER)
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_sources_and_the_figures(tmp_path):
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", tmp_path, ROOT]
+    subprocess.run(pip, check=True, stdin=subprocess.DEVNULL)
+    (wheel,) = tmp_path.glob("*.whl")
+    held = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("atlaszarr/")}
+    sources = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src/atlaszarr").rglob("*")}
+    wanted = {name for name in sources if name.endswith((".py", ".csv", "py.typed"))}
+    assert {"atlaszarr/py.typed", "atlaszarr/testing/figures/section_images.csv"} <= wanted
+    assert held == wanted
+
+
+# The README
+
+
+def test_ci_runs_the_readme_s_two_commands():
+    run = (ROOT / ".ci" / "run").read_text()
+    assert f'\ntest_command="{command_ending("pytest")}"\n' in run
+    assert f'\ndemo_command="{command_ending("atlaszarr demo")}"\n' in run
+    assert run.count('"$test_command"') == 2  # on the default Python, and on the others
+    assert run.count('"$demo_command"') == 1
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+
+
+@pytest.mark.slow
+def test_the_readme_s_first_build_and_its_python_do_what_they_say(tmp_path):
+    (session,) = (block for block in blocks("sh") if "nrp1.ome.zarr\n" in block and "://" not in block)
+    commands = session.splitlines()
+    assert commands[-1] == "atlaszarr build 74272479 nrp1.ome.zarr"
+    with Emulator() as emulator:
+        environment = {**os.environ, "ATLASZARR_API_URL": emulator.url, "ATLASZARR_CACHE": str(tmp_path / "cache")}
+
+        def run(*arguments):
+            command = [sys.executable, *arguments]
+            ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+            assert ran.returncode == 0, ran.stderr
+            return ran.stdout
+
+        for command in commands:
+            name, *arguments = command.split()
+            assert name == "atlaszarr"
+            assert run("-m", "atlaszarr", *arguments)
+        asked = emulator.count("section_image_download")
+        assert "is from section image 7" in run("-c", "\n".join(blocks("python")))
+        assert emulator.count("section_image_download") > asked  # the plane at another resolution
+    record = json.loads((tmp_path / "nrp1.ome.zarr" / "atlaszarr" / "build.json").read_text())
+    assert record["dataset"]["id"] == 74272479
+    written = {path.relative_to(tmp_path / "nrp1.ome.zarr").as_posix() for path in tmp_path.glob("nrp1.ome.zarr/*/*")}
+    named = re.findall(r"^\| `(atlaszarr/[a-z.]+)` \|", README, flags=re.MULTILINE)
+    assert {name for name in written if name.startswith("atlaszarr/")} == set(named)
+
+
+def test_the_readme_names_only_commands_and_options_that_exist():
+    def help_of(*command):
+        command = [sys.executable, "-m", "atlaszarr", *command, "--help"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    commands = set(re.findall(r"^  ([a-z]+) ", help_of(), flags=re.MULTILINE))
+    spans = [*blocks("sh"), *re.findall(r"`[^`\n]+`", README)]
+    assert set(re.findall(r"\batlaszarr ([a-z]+)", "\n".join(spans))) <= commands | {"atlaszarr"}
+    options = {option for command in commands for option in re.findall(r"--[a-z][a-z-]*", help_of(command))}
+    assert set(re.findall(r"(?<![a-z-])--[a-z][a-z-]*", README)) <= options | {"--no-deps"}
