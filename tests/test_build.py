@@ -1,6 +1,7 @@
 """build and plan: exact in what they ask and write; readable by others; gone on with where they stopped."""
 
 import csv
+import dataclasses
 import hashlib
 import io
 import json
@@ -15,7 +16,7 @@ import yaozarrs
 import zarr
 
 from atlaszarr import AllenClient, build, open_volume, plan
-from atlaszarr.errors import InputError
+from atlaszarr.errors import InputError, RecordError
 from atlaszarr.testing.emulator import Emulator
 
 CORONAL, SAGITTAL = 74272479, 69289763
@@ -275,3 +276,36 @@ def test_the_levels_of_the_pyramid_are_reduced_from_their_parent_as_a_whole(targ
         image, section = coarsen(root[str(level)][:], root[f"labels/section/{level}"][:], 0)
         np.testing.assert_array_equal(root[str(level + 1)][:], image)
         np.testing.assert_array_equal(root[f"labels/section/{level + 1}"][:], section)
+
+
+def test_a_build_stopped_while_it_mends_leaves_no_coarse_chunk_of_the_old_state(client, tmp_path):
+    """The blocks are redone, then the run ends before the levels above are: they must not pass for done."""
+
+    class StopError(Exception):
+        pass
+
+    target, options = tmp_path / "x.ome.zarr", {"resolution": 100, "chunk": 16}
+    rule = {"match": {"path": "section_image_download/74081221"}, "do": "garbage", "times": None}
+    with Emulator(faults=[rule]) as broken, AllenClient(broken.url, cache="none", rate=1e9) as lacking:
+        dataset = lacking.section_dataset(CORONAL)
+        assert build(dataset, target, client=lacking, allow_missing=True, **options).ok
+    assert 74081221 not in zarr.open_array(target / "labels/section/0", mode="r")[:]
+
+    def stop_once_blocks_are_done(_done, _total, word):
+        if word != "blocks":
+            raise StopError
+
+    with pytest.raises(StopError):
+        build(dataset, target, client=client, progress=stop_once_blocks_are_done, **options)
+    assert build(dataset, target, client=client, **options).views[0].state == "resumed"
+    fresh = tmp_path / "fresh" / "x.ome.zarr"
+    build(dataset, fresh, client=client, **options)
+    assert digests(target) == digests(fresh)
+
+
+def test_a_dataset_with_no_section_in_the_grid_is_refused(client, tmp_path):
+    dataset = client.section_dataset(CORONAL)
+    behind = dataclasses.replace(dataset, sections=dataset.sections[:1])
+    with pytest.raises(RecordError, match="no section of dataset 74272479"):
+        build(behind, tmp_path / "x.ome.zarr", client=client, resolution=100)
+    assert not (tmp_path / "x.ome.zarr").exists()

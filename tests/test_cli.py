@@ -102,11 +102,11 @@ def test_an_interrupted_build_exits_130_at_once_and_is_gone_on_with(tmp_path, ki
     hang = {"match": {"path": "section_image_download"}, "do": "hang", "seconds": 300, "times": None, "after": 5}
     with Emulator(faults=[hang]) as emulator:
         options = ["--api-url", emulator.url, "--cache", "none", "--resolution", "200"]
-        child = process("build", 69289763, target, *options)
-        while emulator.count("section_image_download") < 5:
-            assert child.poll() is None
-        child.send_signal(kind)
-        _, err = child.communicate(timeout=60)
+        with process("build", 69289763, target, *options) as child:
+            while emulator.count("section_image_download") < 5:
+                assert child.poll() is None
+            child.send_signal(kind)
+            _, err = child.communicate()
     assert child.returncode == 130
     assert err.splitlines()[-1] == "atlaszarr: interrupted; the same command goes on from here"
     assert "ome" not in json.loads((target / "zarr.json").read_text())["attributes"]
@@ -131,13 +131,13 @@ def test_the_demo_makes_an_image_that_ngff_zarr_opens_and_shows_it(tmp_path, cap
 
 
 def test_the_emulator_command_serves_until_interrupted():
-    child = process("emulator", "--port", 0)
-    line = child.stdout.readline()
-    assert "http://127.0.0.1:" in line
-    url = line.split()[-1]
-    assert main(["info", "69289763", "--api-url", url]) == 0
-    child.send_signal(signal.SIGINT)
-    child.communicate(timeout=60)
+    with process("emulator", "--port", 0) as child:
+        line = child.stdout.readline()
+        assert "http://127.0.0.1:" in line
+        url = line.split()[-1]
+        assert main(["info", "69289763", "--api-url", url]) == 0
+        child.send_signal(signal.SIGINT)
+        child.communicate()
     assert child.returncode in (0, 130)
 
 

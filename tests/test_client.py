@@ -463,18 +463,18 @@ def test_a_damaged_file_is_noticed_and_fetched_again(emulator, connect, tmp_path
 
 def test_what_fails_its_checks_is_never_kept(serve, connect, records, tmp_path):
     kinds = ("truncated", "wrong_size", "empty", "garbage", "bomb", "grey", "html", "fail")
-    ids = [image["id"] for image in records[1]]
-    rules = [{"match": {"path": IMAGES}, "after": 3 * n, "times": 2, "do": kind} for n, kind in enumerate(kinds)]
+    wanted = [(image["id"], downsample) for image in records[1] for downsample in (5, 6)]
+    rules = [
+        {"match": {"path": f"{IMAGES}/{id}?downsample={downsample}"}, "times": None, "do": kind}
+        for (id, downsample), kind in zip(wanted, kinds, strict=False)
+    ]
     client = connect(serve(faults=rules), tmp_path)
-    requests = [client.image_request(id, 6) for id in ids]
+    requests = [client.image_request(*which) for which in wanted]
     with ThreadPoolExecutor(4) as threads:
-        got = [*threads.map(client.try_fetch, requests), *threads.map(client.try_fetch, requests)]
-    kept = [path.read_bytes() for path in files(tmp_path)]
-    assert all(client.has_cached(image.request) for image in got if isinstance(image, SectionImage))
-    assert sorted(kept) == sorted({image.body for image in got if isinstance(image, SectionImage)})
-    for image in got:
-        if isinstance(image, SectionImage):
-            assert image.request.decode(image.body).shape == (image.request.height, image.request.width, 3)
+        got = list(threads.map(client.try_fetch, requests))
+    assert [isinstance(image, SectionImage) for image in got] == [False] * len(kinds) + [True] * 4
+    assert sorted(path.read_bytes() for path in files(tmp_path)) == sorted(image.body for image in got[-4:])
+    assert [client.has_cached(request) for request in requests] == [False] * len(kinds) + [True] * 4
 
 
 def test_a_reader_never_finds_half_a_file(tmp_path):
@@ -653,6 +653,12 @@ def test_a_client_shows_the_service_and_no_more(emulator, connect):
     assert repr(client) == f"AllenClient({emulator.url!r})"
     assert "secret" not in repr(client.cache)
     assert "secret" not in repr(client.search)
+
+
+def test_an_image_shows_what_it_is_of_and_none_of_its_bytes(client):
+    image = client.fetch(client.image_request(IMAGE, 6))
+    assert f"image_id={IMAGE}" in repr(image)
+    assert "\\xff" not in repr(image)
 
 
 @pytest.mark.parametrize("url", ["ftp://host/api/v2", "127.0.0.1:8000/api/v2", "//host/api/v2"])

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tracemalloc
@@ -21,6 +22,7 @@ from PIL import Image
 
 from atlaszarr.allen.client import AllenClient
 from atlaszarr.allen.http import Http
+from atlaszarr.allen.images import ImageRequest
 from atlaszarr.allen.politeness import Politeness
 from atlaszarr.building import build
 from atlaszarr.errors import ImageError, InputError, ServiceError
@@ -113,7 +115,7 @@ def test_a_request_that_hangs_past_the_read_timeout_is_asked_again(serve, connec
 def test_requests_that_all_hang_are_given_up_after_the_retries(serve, connect):
     emulator = serve(faults=faults("hang", seconds=600.0))
     with pytest.raises(ServiceError, match=rf"{IMAGE}\?downsample=6 failed 3 times, last with ReadTimeoutError"):
-        connect(emulator, timeout=(2.0, 0.3), retries=2).image(IMAGE, 6)
+        connect(emulator, timeout=(2.0, 0.5), retries=2).fetch(ImageRequest(IMAGE, 157, 112, 6))
     assert emulator.peak == 3
 
 
@@ -542,6 +544,13 @@ def test_a_target_in_one_process_s_memory_is_refused_where_others_write(command,
     assert_refused(outcome, "memory://x")
 
 
+def test_a_scheduler_that_is_no_address_is_refused_and_does_no_harm_to_what_follows(serve, build_small, tmp_path):
+    emulator = serve()
+    assert_refused(build_small(emulator, "--scheduler", "nonsense"), "scheduler 'nonsense' does not answer")
+    assert is_empty(tmp_path)
+    assert build_small(emulator).code == 0
+
+
 @pytest.mark.parametrize("overwrite", [(), ("--overwrite",)])
 @pytest.mark.parametrize("what", ["a file in a folder", "a zarr array", "a zarr group", "an unreadable root"])
 def test_what_atlaszarr_did_not_build_is_never_touched(serve, build_small, tmp_path, contents, what, overwrite):
@@ -562,6 +571,38 @@ def test_what_atlaszarr_did_not_build_is_never_touched(serve, build_small, tmp_p
     assert_refused(build_small(emulator, *overwrite), str(target), "choose another place")
     assert contents(target) == before
     assert emulator.count(IMAGES) == 0
+
+
+@pytest.mark.xfail(raises=IndexError, reason="Target.keys splits the path of the target itself")
+def test_a_target_that_is_a_file_is_refused(serve, build_small, tmp_path):
+    target = tmp_path / "x.ome.zarr"
+    target.write_text("mine")
+    assert_refused(build_small(serve()), str(target))
+    assert target.read_text() == "mine"
+
+
+@pytest.mark.xfail(raises=AssertionError, reason="Target.of takes a URL without a path for a local folder")
+@pytest.mark.parametrize("target", ["s3://", "memory://", "memory:///"])
+def test_a_url_that_names_no_place_is_refused(serve, command, place, monkeypatch, target):
+    monkeypatch.chdir(place)
+    try:
+        assert_refused(command("build", DATASET, target, "--api-url", serve().url, *SMALL_OPTIONS), repr(target))
+        assert is_empty(place)
+    finally:
+        shutil.rmtree(place / target.rstrip("/"), ignore_errors=True)
+
+
+@pytest.mark.xfail(raises=AssertionError, reason="VolumeRequest does not check r_extent")
+@pytest.mark.parametrize("extent", ["nan", "inf", "-1", "0"])
+def test_an_extent_that_is_none_is_refused(serve, build_small, tmp_path, extent):
+    assert_refused(build_small(serve(), "--r-extent", extent), "r_extent", extent)
+    assert is_empty(tmp_path)
+
+
+@pytest.mark.xfail(raises=IsADirectoryError, reason="the command image lets OSError through")
+def test_an_output_that_is_a_folder_is_refused(command, serve, tmp_path):
+    (tmp_path / "x.jpg").mkdir()
+    assert command("image", IMAGE, tmp_path / "x.jpg", "--downsample", 6, "--api-url", serve().url).code in (1, 2)
 
 
 def test_another_request_for_the_same_target_is_refused_with_both_shown(serve, build_small, tmp_path, contents):

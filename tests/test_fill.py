@@ -29,7 +29,9 @@ numbers = st.lists(st.integers(1, 120), min_size=1, max_size=12, unique=True).ma
 
 
 @given(
-    numbers, st.sampled_from(["none", "nearest", "linear"]), st.lists(st.floats(-500, 4000), min_size=1, max_size=50)
+    numbers,
+    st.sampled_from(["none", "nearest", "linear"]),
+    st.lists(st.integers(-4000, 32000).map(lambda eighths: eighths / 8), min_size=1, max_size=50),
 )
 def test_every_depth_is_filled_by_the_rule(numbers, fill, probes):
     depths = [THICKNESS * number for number in numbers]

@@ -23,7 +23,7 @@ PROJECT = tomllib.loads(PYPROJECT)
 README = (ROOT / "README.md").read_text()
 ENVIRONMENT = (ROOT / "environment.yml").read_text()
 
-REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9_.-]+(?:\[[a-z,]+\])?)(?:>=(?P<floor>[0-9.]+))?$")
+REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9_.-]+)(?P<extra>\[[a-z,]+\])?(?:>=(?P<floor>[0-9.]+))?$")
 HEAVY = {"numpy", "numba", "dask", "zarr", "pandas", "xarray", "ngff_zarr", "distributed", "rich"}
 
 #: Of the contract, what comes with later work; a name leaves this set when it is there.
@@ -52,7 +52,7 @@ def tracked(*options):
 def parse(requirement):
     match = REQUIREMENT.match(requirement)
     assert match, f"{requirement!r} is not a name with a floor"
-    return match["name"], match["floor"]
+    return match["name"], match["extra"], match["floor"]
 
 
 def blocks(language):
@@ -73,20 +73,20 @@ def command_ending(words):
 def test_the_conda_environment_has_the_dependencies_and_the_test_extra_with_their_floors():
     lines = re.findall(r"^  - (\S+?)(?: +# (\S+))?$", ENVIRONMENT.partition("dependencies:")[2], flags=re.MULTILINE)
     assert [written for written, _ in lines] == yaml.safe_load(ENVIRONMENT)["dependencies"]
-    floors = {}
-    for written, stands_for in lines:
-        name, floor = parse(written)
-        assert name != stands_for, f"{name} needs no comment"
-        floors.setdefault(stands_for or name, []).append(floor)
-    floors = {name: [floor for floor in found if floor] for name, found in floors.items()}
+    there = [(comment or name, floor) for (name, _, floor), comment in ((parse(w), c) for w, c in lines)]
     project = PROJECT["project"]
     wanted = [
         *project["dependencies"],
         *project["optional-dependencies"]["test"],
         "python" + project["requires-python"],
     ]
-    assert floors.pop("pip") == []  # it installs atlaszarr itself
-    assert floors == {name: [floor] for name, floor in map(parse, wanted)}
+    floors, extras = {}, set()
+    for name, extra, floor in map(parse, wanted):
+        assert floors.setdefault(name, floor) == floor, f"{name} has two floors"
+        extras |= {f"{name}{extra}"} if extra else set()
+    assert {name.partition("[")[0]: floor for name, floor in there if floor} == floors
+    assert {name for name, _ in there if "[" in name} == extras
+    assert [name for name, floor in there if not floor and "[" not in name] == ["pip"]  # installs atlaszarr itself
 
 
 def test_every_floor_has_its_reason_beside_it():

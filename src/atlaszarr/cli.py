@@ -6,17 +6,21 @@ import json
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
+from .atomic import write_whole
 from .cli_options import API, OUTPUT, VOLUME, as_id, client_for, numbers, options, storage_options, volume_options
 from .display import Terminal, table
-from .errors import AtlaszarrError, InputError, NotFoundError, RecordError
+from .errors import AtlaszarrError, InputError, NotFoundError, RecordError, TargetError
 
 _INTERRUPTED = 130
+#: Seconds until an interrupted command is ended come what may.
+_GRACE = 3.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,7 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     int
         0 done, 1 done with failures or failed, 2 wrong use or wrong input, 130 interrupted.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for interruption in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(interruption, _interrupt)
     try:
         return int(cli.main(arguments, "atlaszarr", standalone_mode=False) or 0)
     except click.ClickException as error:
@@ -44,10 +49,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (KeyboardInterrupt, click.Abort):
-        click.echo("atlaszarr: interrupted; the same command goes on from here", err=True)
         # A request may still be waiting for its answer, and would keep the process alive until it came.
-        sys.stdout.flush()
-        os._exit(_INTERRUPTED)
+        _leave()
+
+
+def _interrupt(*_: object) -> None:
+    """Stop: by an exception, and should some library swallow it, without asking again."""
+    last_resort = threading.Timer(_GRACE, _leave)
+    last_resort.daemon = True
+    last_resort.start()
+    raise KeyboardInterrupt
+
+
+def _leave() -> NoReturn:
+    os.write(2, b"atlaszarr: interrupted; the same command goes on from here\n")
+    os._exit(_INTERRUPTED)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -148,14 +164,18 @@ def image(
     """Save one section image, as the JPEG that the service serves."""
     Terminal(quiet, verbose)
     path = Path(out or f"{image_id}.jpg")
-    if path.suffix.lower() not in (".jpg", ".jpeg"):
-        raise InputError(f"output {str(path)!r} must end in .jpg: the image is kept as the service serves it")
+    if path.suffix.lower() not in (".jpg", ".jpeg") or path.is_dir():
+        raise InputError(f"output {str(path)!r} must be a file ending in .jpg: the image is kept as it is served")
     if not path.parent.is_dir():
         raise InputError(f"output {str(path)!r} lies in a folder that is not there; make it first")
     region, range = numbers(roi, "roi", 4), numbers(limits, "range", 6)
     with client_for(api_url, cache) as client:
         request = client.image_request(image_id, downsample, view, region, quality, range)
-        path.write_bytes(client.fetch(request).body)
+        body = client.fetch(request).body
+    try:
+        write_whole(path, body)
+    except OSError as error:
+        raise TargetError(f"cannot write {str(path)!r}: {error.strerror}") from None
     if as_json:
         click.echo(json.dumps({"path": str(path), "width": request.width, "height": request.height}))
     else:

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .allen.client import AllenClient
-from .building import Progress, build
+from .building import build
 from .errors import TargetError
+from .view_build import Progress
 
 #: Nrp1, coronal, 60 sections: the figures of the real record, drawn from a phantom brain.
 DATASET = 74272479
@@ -29,7 +30,7 @@ class DemoReport:
     picture : str
         Three slices through the volume, a JPEG.
     state : str
-        See `atlaszarr.building.ViewReport`.
+        See `atlaszarr.reports.ViewReport`.
     requests : int
         Section images asked of the emulator.
     levels : tuple of tuple

@@ -10,6 +10,7 @@ from typing import Any
 from .allen import rma
 from .allen.client import AllenClient
 from .allen.records import SectionDataset
+from .errors import RecordError
 from .ledger import Task
 from .pyramid import Index, Occupancy, Pyramid, children, parents
 from .request import VolumeRequest
@@ -47,10 +48,22 @@ class Layout:
 
     @classmethod
     def of(cls, dataset: SectionDataset, request: VolumeRequest) -> Layout:
-        """Lay a dataset out as a request has it."""
+        """Lay a dataset out as a request has it.
+
+        Raises
+        ------
+        RecordError
+            If no section lies within the grid.
+        """
         stack = request.stack(dataset)
         pyramid = request.pyramid(stack)
-        return cls(dataset, request, Volume.cut(stack, request.chunk), pyramid)
+        volume = Volume.cut(stack, request.chunk)
+        if not volume.shown:
+            raise RecordError(
+                f"no section of dataset {dataset.id} shows a voxel of reference space {stack.grid.space.id} "
+                f"at {stack.grid.resolution:g} um; try a finer resolution or another space"
+            )
+        return cls(dataset, request, volume, pyramid)
 
     @property
     def stack(self) -> Stack:

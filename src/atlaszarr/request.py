@@ -50,6 +50,8 @@ class VolumeRequest:
     def __post_init__(self) -> None:
         if not math.isfinite(self.resolution) or self.resolution <= 0:
             raise InputError(f"resolution {self.resolution:g} um must be positive")
+        if self.r_extent is not None and not 0 < self.r_extent < math.inf:
+            raise InputError(f"r_extent {self.r_extent:g} um must be positive")
         if not 0 <= self.background <= 255:
             raise InputError(f"background {self.background} must be between 0 and 255")
 

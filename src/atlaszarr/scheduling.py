@@ -35,6 +35,12 @@ class Scheduler(AbstractContextManager["Scheduler"], Protocol):
         ...
 
 
+def usable_cores() -> int:
+    """How many cores this process may use."""
+    # macOS and Windows do not say which cores a process may use.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class Threads:
     """Threads of this process: some that compute, others that fetch.
 
@@ -47,7 +53,7 @@ class Threads:
     """
 
     def __init__(self, workers: int | None = None, fetchers: int = 6) -> None:
-        self.workers = workers or len(os.sched_getaffinity(0))
+        self.workers = workers or usable_cores()
         self._compute = cf.ThreadPoolExecutor(self.workers, "atlaszarr-compute")
         self._fetch = cf.ThreadPoolExecutor(fetchers, "atlaszarr-fetch")
 

@@ -51,6 +51,8 @@ class Target:
             text = text.removeprefix("file://")
         if "://" not in text:
             return cls(str(Path(text).absolute()))
+        if not text.partition("://")[2].strip("/"):
+            raise InputError(f"target {text!r} names no place; give a URL with a bucket or a path")
         target = cls(text.rstrip("/"), json.dumps(dict(storage_options or {}), sort_keys=True))
         try:
             target._filesystem  # noqa: B018 - opens it
@@ -86,7 +88,7 @@ class Target:
         paths = [f"{self._root}/{key}" for key in self.list_keys(prefix)]
         with self.reporting("read"):
             found = self._filesystem.cat(paths) if paths else {}
-        return {path.split(self._root + "/", 1)[1]: bytes(body) for path, body in found.items()}
+        return {path.removeprefix(self._root).lstrip("/"): bytes(body) for path, body in found.items()}
 
     def write(self, key: str, body: bytes) -> None:
         """Put an object: it appears whole or not at all."""
@@ -105,7 +107,7 @@ class Target:
                 found = self._filesystem.find(base)
             except FileNotFoundError:
                 return []
-        return sorted(path.split(self._root + "/", 1)[1] for path in found)
+        return sorted(path.removeprefix(self._root).lstrip("/") for path in found)
 
     def remove(self, prefix: str = "") -> None:
         """Remove everything under a prefix."""
@@ -180,7 +182,7 @@ class Multiscale:
     background: int
 
     def create(self) -> None:
-        """Write the metadata of every array. Chunks that are there already stay."""
+        """Write the metadata of every array that is not there yet."""
         import zarr
         from zarr.codecs import Crc32cCodec, ZstdCodec
 
@@ -193,6 +195,8 @@ class Multiscale:
                     (str(level), (self.channels,), "uint8", self.background, ("c", "z", "y", "x")),
                     (f"labels/section/{level}", (), "uint32", 0, ("z", "y", "x")),
                 ):
+                    if self.target.read(f"{path}/zarr.json") is not None:
+                        continue
                     zarr.create_array(
                         store,
                         name=path,
@@ -202,7 +206,6 @@ class Multiscale:
                         fill_value=fill,
                         dimension_names=names,
                         compressors=[ZstdCodec(level=1), Crc32cCodec()],
-                        overwrite=False,
                     )
 
     def write(

@@ -29,7 +29,8 @@ def examine(target: Target, identity: dict[str, Any], overwrite: bool) -> str | 
     root = target.read("zarr.json")
     if root is None:
         if found := target.list_keys():
-            raise InputError(f"target {target.url} is not empty (it holds {found[0]!r}); choose another place")
+            what = f"is not empty (it holds {found[0]!r})" if found[0] else "is a file"
+            raise InputError(f"target {target.url} {what}; choose another place")
         return None
     try:
         own = json.loads(root)["attributes"]["atlaszarr"]

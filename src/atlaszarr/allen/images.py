@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 from urllib.parse import urlencode
@@ -106,7 +106,7 @@ class SectionImage:
     """A section image that passed its checks, still as JPEG: small enough to send about and to keep."""
 
     request: ImageRequest
-    body: bytes
+    body: bytes = field(repr=False)
 
     @cached_property
     def sha256(self) -> str:

@@ -66,8 +66,11 @@ class Politeness:
             scheduler = get_worker().scheduler.address
         except ValueError:
             try:
-                scheduler = default_client().scheduler.address
+                client = default_client()
+                scheduler = client.scheduler.address
             except (ValueError, AttributeError):
+                return None
+            if client.status != "running":  # it never reached its scheduler, or lost it
                 return None
         if scheduler not in self._shared:
             name = f"atlaszarr-requests-{self.concurrency}"
