@@ -16,7 +16,7 @@ import yaozarrs
 import zarr
 
 from atlaszarr import AllenClient, build, open_volume, plan
-from atlaszarr.errors import InputError, RecordError
+from atlaszarr.errors import InputError, RecordError, TargetError
 from atlaszarr.testing.emulator import Emulator
 
 CORONAL, SAGITTAL = 74272479, 69289763
@@ -71,7 +71,7 @@ def test_a_plan_is_exact_in_requests_pixels_tasks_and_objects(emulator, client, 
     target = tmp_path / "x.ome.zarr"
     report = build(dataset, target, client=client, **options)
     asked = [r for r in emulator.requests if r.kind == "section_image_download"]
-    assert emulator.count() == plans[0].metadata_requests + sum(p.image_requests for p in plans)
+    assert emulator.count() == sum(p.requests for p in plans)
     assert len({(r.path, str(r.query)) for r in asked}) == len(asked)
     assert sum(p.tasks for p in plans) == len(asked) + sum(view.tasks_done for view in report.views)
     for one, view in zip(plans, report.views, strict=True):
@@ -301,6 +301,112 @@ def test_a_build_stopped_while_it_mends_leaves_no_coarse_chunk_of_the_old_state(
     fresh = tmp_path / "fresh" / "x.ome.zarr"
     build(dataset, fresh, client=client, **options)
     assert digests(target) == digests(fresh)
+
+
+def test_nothing_is_written_any_more_once_a_build_has_ended_in_an_error(client, tmp_path):
+    """A block may still wait for an image then; it must not wake up and write into what comes after."""
+
+    class StopError(Exception):
+        pass
+
+    def stop(*_):
+        raise StopError
+
+    target, options = tmp_path / "x.ome.zarr", {"resolution": 100, "chunk": 16}
+    hang = {"match": {"path": "section_image_download"}, "do": "hang", "seconds": 2, "times": None, "after": 12}
+    with Emulator(faults=[hang]) as slow, AllenClient(slow.url, cache="none", rate=1e9, timeout=(5, 5)) as waiting:
+        dataset = waiting.section_dataset(SAGITTAL)
+        with pytest.raises(StopError):
+            build(dataset, target, client=waiting, progress=stop, **options)
+        build(dataset, target, client=client, overwrite=True, background=200, **options)
+        before = digests(target), objects(target)
+    # Leaving the emulator's context waits for the requests that hang.
+    assert (digests(target), objects(target)) == before
+
+
+def test_an_overwrite_that_was_stopped_is_gone_on_with(client, tmp_path):
+    target = tmp_path / "x.ome.zarr"
+    build(SAGITTAL, target, client=client, resolution=200)
+    root = json.loads((target / "zarr.json").read_text())
+    root["attributes"]["atlaszarr"]["state"] = "removing"
+    (target / "zarr.json").write_text(json.dumps(root))
+    shutil.rmtree(target / "0")
+    assert build(SAGITTAL, target, client=client, resolution=100).views[0].state == "built"
+    ngff_zarr.from_ngff_zarr(str(target), validate=True)
+
+
+def test_every_view_s_target_is_looked_at_before_anything_is_written(emulator, client, tmp_path):
+    other = tmp_path / "x.expression.ome.zarr"
+    other.mkdir()
+    (other / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="expression"):
+        build(SAGITTAL, tmp_path / "x.ome.zarr", client=client, resolution=200, view=("primary", "expression"))
+    assert not (tmp_path / "x.ome.zarr").exists()
+    assert emulator.count("section_image_download") == 0
+
+
+def test_an_image_that_changed_at_the_source_while_a_build_was_stopped_is_named(client, tmp_path):
+    class StopError(Exception):
+        pass
+
+    def stop(done, *_):
+        if done == 3:
+            raise StopError
+
+    target, options = tmp_path / "x.ome.zarr", {"resolution": 100, "chunk": 16}
+    with pytest.raises(StopError):
+        build(CORONAL, target, client=client, progress=stop, **options)
+    with Emulator(quality=60) as changed, AllenClient(changed.url, cache="none", rate=1e9) as other:
+        with pytest.raises(TargetError, match=r"section image \d+ is not the one .*--overwrite"):
+            build(CORONAL, target, client=other, **options)
+        assert build(CORONAL, target, client=other, overwrite=True, **options).ok
+
+
+def test_holes_that_were_accepted_stay_so_when_some_are_mended(tmp_path):
+    target, options = tmp_path / "x.ome.zarr", {"resolution": 100}
+
+    def lacking(*ids):
+        rules = [{"match": {"path": f"section_image_download/{id}"}, "do": "garbage", "times": None} for id in ids]
+        return Emulator(faults=rules)
+
+    with lacking(69177654, 69177634) as api, AllenClient(api.url, cache="none", rate=1e9) as two:
+        assert build(SAGITTAL, target, client=two, allow_missing=True, **options).ok
+        assert build(SAGITTAL, target, client=two, **options).ok
+    with lacking(69177654) as api, AllenClient(api.url, cache="none", rate=1e9) as one:
+        report = build(SAGITTAL, target, client=one, **options)
+    assert report.ok
+    assert [failure.request.image_id for failure in report.views[0].failures] == [69177654]
+    ngff_zarr.from_ngff_zarr(str(target), validate=True)
+    assert 69177634 in zarr.open_array(target / "labels/section/0", mode="r")[:]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"resolution": "abc"},
+        {"resolution": None},
+        {"quality": "95"},
+        {"range": 5},
+        {"chunk": 64.0},
+        {"downsample": 1.5},
+        {"background": 1.5},
+        {"downsample": True},
+        {"resolution": 1},
+        {"workers": -1},
+        {"view": "x-ray"},
+        {"view": ("primary", "primary")},
+        {"storage_options": {"a": {1}}},
+    ],
+    ids=str,
+)
+def test_an_option_of_the_wrong_kind_is_refused_by_name(client, tmp_path, wrong):
+    with pytest.raises(InputError, match=next(iter(wrong)).split("_")[0]):
+        build(SAGITTAL, "memory://x" if "storage_options" in wrong else tmp_path / "x", client=client, **wrong)
+    assert not (tmp_path / "x").exists()
+
+
+def test_auto_is_the_default_of_levels_and_downsample(client):
+    assert plan(SAGITTAL, client=client, levels="auto", downsample="auto") == plan(SAGITTAL, client=client)
 
 
 def test_a_dataset_with_no_section_in_the_grid_is_refused(client, tmp_path):

@@ -35,9 +35,14 @@ def run(emulator, capsys, monkeypatch):
     return command
 
 
-def process(*arguments, **options):
+def process(*arguments):
     command = [sys.executable, "-m", "atlaszarr", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+    # Tests that run in the background may have been told to ignore SIGINT, which a child would inherit.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_search_lists_datasets_and_their_images(run):
@@ -108,7 +113,7 @@ def test_an_interrupted_build_exits_130_at_once_and_is_gone_on_with(tmp_path, ki
             child.send_signal(kind)
             _, err = child.communicate()
     assert child.returncode == 130
-    assert err.splitlines()[-1] == "atlaszarr: interrupted; the same command goes on from here"
+    assert err.splitlines()[-1] == "atlaszarr: interrupted; a build goes on when the same command is given again"
     assert "ome" not in json.loads((target / "zarr.json").read_text())["attributes"]
     with Emulator() as emulator:
         options[1] = emulator.url

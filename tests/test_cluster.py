@@ -66,6 +66,35 @@ def test_no_more_requests_are_under_way_over_the_cluster_than_the_client_allows(
         assert slow.peak == 1
 
 
+def test_a_worker_holds_one_connection_pool_and_one_semaphore_however_many_images_it_fetches(
+    emulator, cluster, tmp_path
+):
+    def held():  # in a worker process: connection pools and semaphores
+        import gc
+
+        gc.collect()
+        kinds = [type(thing).__name__ for thing in gc.get_objects()]
+        return kinds.count("PoolManager"), kinds.count("Semaphore")
+
+    with AllenClient(emulator.url, cache="none", concurrency=3, rate=1e9) as client:
+        options = {"client": client, "resolution": 200, "scheduler": cluster.scheduler_address}
+        with Client(cluster) as observer:
+            before = observer.run(held)
+            build(DATASET, tmp_path / "x.ome.zarr", **options)
+            after = observer.run(held)
+    for worker, (pools, semaphores) in after.items():
+        assert pools - before[worker][0] <= 1
+        assert semaphores - before[worker][1] <= 1
+
+
+def test_a_client_outlives_the_cluster_s_client(emulator, cluster):
+    with AllenClient(emulator.url, cache="none", rate=1e9) as allen:
+        for _ in range(2):
+            with Client(cluster):
+                assert allen.section_dataset(DATASET).id == DATASET
+        assert allen.section_dataset(DATASET).id == DATASET
+
+
 def test_a_missing_image_is_reported_from_the_cluster(cluster, tmp_path):
     faults = [{"match": {"path": "section_image_download/69177654"}, "do": "garbage", "times": None}]
     with Emulator(faults=faults) as emulator, AllenClient(emulator.url, cache="none", rate=1e9) as client:

@@ -554,7 +554,11 @@ def test_images_drawn_beforehand_are_kept_between_runs(pool, tmp_path):
 
 
 def test_serve_announces_its_url_and_runs_until_interrupted():
-    program = "from atlaszarr.testing.emulator import serve; serve(announce=lambda url: print(url, flush=True))"
+    # Tests in the background may have been told to ignore SIGINT, which a child inherits.
+    program = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from atlaszarr.testing.emulator import serve; serve(announce=lambda url: print(url, flush=True))"
+    )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
         url = process.stdout.readline().strip()
         try:

@@ -132,7 +132,8 @@ def test_a_missing_bucket_is_a_clear_error_without_a_key(s3, client):
 
 def test_no_store_at_the_endpoint_is_a_clear_error(s3, client, capsys):
     options = {**s3, "endpoint_url": "http://127.0.0.1:9", "config_kwargs": {"retries": {"max_attempts": 1}}}
-    arguments = [x for key, value in options.items() for x in ("--storage-option", f"{key}={json.dumps(value)}")]
+    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in options.items()}
+    arguments = [x for key, text in texts.items() for x in ("--storage-option", f"{key}={text}")]
     code = main(
         ["build", str(DATASET), "s3://atlas/x.ome.zarr", "--api-url", client.api_url, "--cache", "none", *arguments]
     )
@@ -162,7 +163,16 @@ def test_memory_works_within_one_process_and_is_refused_across_several(client):
         build(DATASET, "memory://y.ome.zarr", client=client, resolution=200, scheduler="tcp://127.0.0.1:1")
 
 
-@pytest.mark.parametrize("url", ["nope://bucket/x", "s3://atlas/../x", "a/../b", ""])
+def test_an_option_that_the_store_does_not_know_is_refused_in_one_line(client, capsys):
+    arguments = ["build", str(DATASET), "s3://atlas/x.ome.zarr", "--api-url", client.api_url, "--cache", "none"]
+    assert main([*arguments, "--storage-option", "junk=1"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "storage options" in line
+
+
+@pytest.mark.parametrize(
+    "url", ["nope://bucket/x", "s3://atlas/../x", "a/../b", "", "s3://", "s3://key:secret@atlas/x"]
+)
 def test_a_place_that_cannot_be_a_target_is_refused(url):
     with pytest.raises(InputError, match="target"):
         Target.of(url)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
+from uuid import uuid4
 
 
 def write_whole(path: Path, body: bytes) -> None:
     """Write a file by way of a temporary one beside it; folders are made as needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".partial")
+    temporary = path.with_name(f".{uuid4().hex}.partial")
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(body)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
+        temporary.write_bytes(body)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise

@@ -9,7 +9,7 @@ from typing import Any
 from .allen.client import AllenClient
 from .allen.records import SectionDataset
 from .errors import InputError
-from .planning import Layout, Plan, price
+from .planning import Layout, Plan, metadata_requests, price
 from .reports import BuildReport
 from .request import VolumeRequest
 from .scheduling import Cluster, Scheduler, Threads, usable_cores
@@ -49,11 +49,11 @@ def plan(
     requests = _requests(view, options)
     targets = _targets(target, None, requests) if target is not None else [None] * len(requests)
     client = client or AllenClient()
-    count = workers or usable_cores()
-    dataset = _dataset(dataset, client)
+    count = _workers(workers)
+    dataset, asked = _dataset(dataset, client)
     return tuple(
-        price(Layout.of(dataset, request), client, count, where.url if where else None)
-        for request, where in zip(requests, targets, strict=True)
+        price(Layout.of(dataset, request), client, count, 0 if position else asked, where.url if where else None)
+        for position, (request, where) in enumerate(zip(requests, targets, strict=True))
     )
 
 
@@ -118,22 +118,34 @@ def build(
     """
     requests = _requests(view, options)
     targets = _targets(target, storage_options, requests)
-    if scheduler and targets[0].url.startswith("memory://"):
+    if scheduler is not None and targets[0].url.startswith("memory://"):
         raise InputError(f"target {targets[0].url} lives in the memory of one process; a cluster cannot write it")
     client = client or AllenClient()
-    dataset = _dataset(dataset, client)
+    dataset, asked = _dataset(dataset, client)
     layouts = [Layout.of(dataset, request) for request in requests]
-    where: Scheduler = Cluster(scheduler) if scheduler else Threads(workers, client.concurrency)
+    where: Scheduler = Cluster(scheduler) if scheduler is not None else Threads(_workers(workers), client.concurrency)
     with where:
-        views = tuple(
-            ViewBuild(layout, place, client, where, allow_missing, progress).run(overwrite)
-            for layout, place in zip(layouts, targets, strict=True)
-        )
-    return BuildReport(dataset.id, views, allow_missing)
+        views = [
+            ViewBuild(layout, place, client, where, allow_missing, 0 if position else asked, progress)
+            for position, (layout, place) in enumerate(zip(layouts, targets, strict=True))
+        ]
+        for view_build in views:
+            view_build.look(overwrite)
+        return BuildReport(dataset.id, tuple(view_build.run() for view_build in views))
 
 
-def _dataset(dataset: SectionDataset | int, client: AllenClient) -> SectionDataset:
-    return dataset if isinstance(dataset, SectionDataset) else client.section_dataset(dataset)
+def _dataset(dataset: SectionDataset | int, client: AllenClient) -> tuple[SectionDataset, int]:
+    """The record, and how many requests it took."""
+    if isinstance(dataset, SectionDataset):
+        return dataset, 0
+    record = client.section_dataset(dataset)
+    return record, metadata_requests(record)
+
+
+def _workers(workers: int | None) -> int:
+    if workers is not None and workers < 1:
+        raise InputError(f"workers {workers} must be at least 1")
+    return workers or usable_cores()
 
 
 def _requests(view: str | Sequence[str], options: Mapping[str, Any]) -> list[VolumeRequest]:

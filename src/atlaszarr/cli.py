@@ -32,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 done, 1 done with failures or failed, 2 wrong use or wrong input, 130 interrupted.
     """
     for interruption in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(interruption, _interrupt)
+        if signal.getsignal(interruption) is not signal.SIG_IGN:
+            signal.signal(interruption, _interrupt)
     try:
         return int(cli.main(arguments, "atlaszarr", standalone_mode=False) or 0)
     except click.ClickException as error:
@@ -62,7 +63,7 @@ def _interrupt(*_: object) -> None:
 
 
 def _leave() -> NoReturn:
-    os.write(2, b"atlaszarr: interrupted; the same command goes on from here\n")
+    os.write(2, b"atlaszarr: interrupted; a build goes on when the same command is given again\n")
     os._exit(_INTERRUPTED)
 
 
@@ -222,7 +223,11 @@ def build(
     verbose: bool,
     **values: Any,
 ) -> int:
-    """Build the registered multiscale OME-Zarr of a section dataset at TARGET, a path or URL."""
+    """Build the registered multiscale OME-Zarr of a section dataset at TARGET, a path or URL.
+
+    A build that was stopped goes on when the same command is given again.
+    For instance: atlaszarr build 74272479 nrp1.ome.zarr
+    """
     from .building import build as run_build
     from .building import plan as make_plan
 
@@ -258,14 +263,17 @@ def build(
 
 
 @cli.command()
-@click.option("--port", type=int, default=8000, metavar="N", help="On 127.0.0.1 [8000].")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, metavar="N", help="On 127.0.0.1 [8000].")
 @click.option("--faults", metavar="FILE", help="JSON of scripted faults.")
 @click.option("-v", "--verbose", is_flag=True, help="A line per request, on stderr.")
 def emulator(port: int, faults: str | None, verbose: bool) -> None:
     """Serve the built-in Allen API until interrupted."""
     from .testing.emulator import serve
 
-    serve(port, faults or (), lambda url: click.echo(f"the Allen API answers at {url}"), access_log=verbose)
+    try:
+        serve(port, faults or (), lambda url: click.echo(f"the Allen API answers at {url}"), access_log=verbose)
+    except OSError as error:
+        raise InputError(f"port {port} cannot be served: {error.strerror}; choose another") from None
 
 
 def _show_plans(plans: Sequence[Any], as_json: bool) -> None:

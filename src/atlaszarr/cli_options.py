@@ -40,15 +40,17 @@ API = (
 )
 VOLUME = (
     click.option("--resolution", type=float, default=25.0, metavar="UM", help="Voxel size [25]."),
-    click.option("--fill", default="nearest", help="none, nearest or linear: what fills the gaps between sections."),
-    click.option("--interpolation", default="linear", help="Within a section image: nearest or linear."),
-    click.option("--view", multiple=True, default=("primary",), help="primary or expression; repeatable."),
-    click.option("--downsample", default="auto", metavar="auto|N", help="Tier of the section images."),
-    click.option("--space", default="auto", metavar="auto|9|10|native", help="Reference space of the output."),
+    click.option("--fill", default="nearest", metavar="none|nearest|linear", help="Between sections [nearest]."),
+    click.option("--interpolation", default="linear", metavar="nearest|linear", help="Within an image [linear]."),
+    click.option(
+        "--view", multiple=True, default=("primary",), metavar="primary|expression", help="Repeatable [primary]."
+    ),
+    click.option("--downsample", default="auto", metavar="auto|N", help="Tier of the section images [auto]."),
+    click.option("--space", default="auto", metavar="auto|9|10|native", help="Reference space [auto: 9 for P56]."),
     click.option("--r-extent", type=float, metavar="UM", help="r onto which r = 0 is mirrored [11400]."),
     click.option("--range", "limits", metavar="R0,R1,G0,G1,B0,B1", help="Limits of fluorescence images, 0 to 4095."),
     click.option("--quality", type=int, metavar="N", help="JPEG quality asked of the service, 0 to 100."),
-    click.option("--levels", default="auto", metavar="auto|N", help="Levels of the pyramid."),
+    click.option("--levels", default="auto", metavar="auto|N", help="Levels of the pyramid [auto]."),
     click.option("--chunk", type=int, default=64, metavar="N", help="Side of a chunk in voxels [64]."),
     click.option("--background", type=int, default=0, metavar="V", help="Grey level where no section is [0]."),
     click.option("--workers", type=int, metavar="N", help="Local threads [one a core]."),
@@ -86,8 +88,6 @@ def _whole(text: str, name: str) -> int | None:
 
 def volume_options(values: dict[str, Any]) -> dict[str, Any]:
     """The keyword arguments of `build` and `plan` among parsed options."""
-    if values["workers"] is not None and values["workers"] < 1:
-        raise InputError(f"workers {values['workers']} must be at least 1")
     names = ("resolution", "fill", "interpolation", "space", "r_extent", "quality", "chunk", "background", "workers")
     return {
         **{name: values[name] for name in names},
@@ -99,14 +99,16 @@ def volume_options(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def storage_options(pairs: Sequence[str]) -> dict[str, Any]:
-    """KEY=VALUE pairs as options to fsspec: a value is JSON if it can be, else text."""
+    """KEY=VALUE pairs as options to fsspec: a value is a JSON object, list or constant, or else text."""
     found: dict[str, Any] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:
             raise InputError(f"storage option {key!r} has no value; write KEY=VALUE")
         try:
-            found[key] = json.loads(value)
+            # A number stays text: it may well be a password.
+            structured = value.startswith(("{", "[")) or value in ("true", "false", "null")
+            found[key] = json.loads(value) if structured else value
         except ValueError:
-            found[key] = value
+            raise InputError(f"storage option {key!r} begins like JSON but is none") from None
     return found

@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from .errors import TargetError
 from .pyramid import Index
 from .store import Target
 
@@ -46,14 +47,24 @@ def record(target: Target, task: Task, entry: Entry) -> None:
 
 
 def read(target: Target) -> dict[Task, Entry]:
-    """All that is recorded as done."""
+    """All that is recorded as done.
+
+    Raises
+    ------
+    TargetError
+        If a record cannot be read.
+    """
     done: dict[Task, Entry] = {}
-    if (compact := target.read(_COMPACT)) is not None:
-        done.update({_task(name): _from_json(entry) for name, entry in json.loads(compact)["tasks"].items()})
-    for key, body in target.read_all(_OPEN).items():
-        name = key.rsplit("/", 1)[-1]
-        if name.endswith(".json") and not name.startswith("."):
-            done[_task(name.removesuffix(".json"))] = _from_json(json.loads(body))
+    for key, body in {_COMPACT: target.read(_COMPACT), **target.read_all(_OPEN)}.items():
+        name = key.rsplit("/", 1)[-1].removesuffix(".json")
+        if body is None or name.startswith("."):
+            continue
+        try:
+            found = json.loads(body)
+            entries = found["tasks"] if key == _COMPACT else {name: found}
+            done.update({_task(task): _from_json(entry) for task, entry in entries.items()})
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise TargetError(f"{target.url}/{key} is damaged; build anew with --overwrite") from None
     return done
 
 

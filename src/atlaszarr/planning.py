@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -19,8 +20,9 @@ from .volume import DECODED_LIMIT, Volume
 
 #: JPEG bytes a pixel: SectionImage 69177654 at downsample 2 as the Allen API serves it, 2980 x 1888 pixels.
 _JPEG_BYTES_A_PIXEL = 0.157
-#: Stored by uncompressed bytes: zstd on the image and on the label of a registered section dataset.
-_STORED_SHARE = 0.35
+#: Stored by uncompressed bytes: 0.100 and 0.116 in volumes of 69289763 and 74272479 whose every section image had
+#: the pixels of SectionImage 69177654; most of it is the image, since zstd leaves little of the label.
+_STORED_SHARE = 0.12
 #: Resident before the first block: the interpreter with numba, zarr and what they import, in bytes.
 _BASE_MEMORY = 350 * 2**20
 #: Objects besides chunks and array metadata: three groups, build.json, ledger.json, sections.csv, failures.csv.
@@ -115,10 +117,11 @@ class Plan:
     download_bytes : int
         Estimate: pixels times 0.157, the JPEG bytes a pixel of a real section image.
     uncompressed_bytes, stored_bytes : int
-        Of all levels: exact, and estimated at 35 % of it.
+        Of all levels: exact, and estimated at 12 % of it.
     memory_bytes : int
-        Estimate of the peak of one process: 350 MB for the packages, the decoded images (at most 512 MB), and
-        for every worker one superblock at two levels.
+        Estimate of the peak of one process: 350 MB for the packages, the decoded images that are kept (512 MB),
+        and for every worker the largest superblock at two levels with the parts of images that it samples and
+        one whole decoded image.
     """
 
     dataset: int
@@ -172,7 +175,12 @@ def _megabytes(size: int) -> str:
     return f"{size / 1e6:,.1f} MB"
 
 
-def price(layout: Layout, client: AllenClient, workers: int, target: str | None = None) -> Plan:
+def metadata_requests(dataset: SectionDataset) -> int:
+    """Requests that `AllenClient.section_dataset` made for a dataset."""
+    return 1 + rma.pages(len(dataset.sections) + len(dataset.skipped))
+
+
+def price(layout: Layout, client: AllenClient, workers: int, metadata_requests: int, target: str | None = None) -> Plan:
     """The plan of a layout, on a client whose cache may hold some of its images."""
     stack, pyramid, occupancy = layout.stack, layout.pyramid, layout.occupancy
     used = [stack.requests[section] for section in layout.volume.used]
@@ -180,7 +188,7 @@ def price(layout: Layout, client: AllenClient, workers: int, target: str | None 
     pixels = sum(request.width * request.height for request in wanted)
     decoded = sum(request.width * request.height * 3 for request in used)
     voxels = sum(_volume(pyramid, level, occupancy.levels[level]) for level in range(pyramid.levels))
-    block = (2 * pyramid.chunk) ** 3 * _VOXEL_BYTES
+    largest = max(_superblock_bytes(layout, index) for index in parents(occupancy.base))
     return Plan(
         dataset=layout.dataset.id,
         view=layout.request.view,
@@ -189,7 +197,7 @@ def price(layout: Layout, client: AllenClient, workers: int, target: str | None 
         levels=pyramid.levels,
         sections=len(stack.sections),
         sections_used=len(used),
-        metadata_requests=1 + rma.pages(len(layout.dataset.sections) + len(layout.dataset.skipped)),
+        metadata_requests=metadata_requests,
         image_requests=len(wanted),
         images_cached=len(used) - len(wanted),
         pixels=pixels,
@@ -198,14 +206,21 @@ def price(layout: Layout, client: AllenClient, workers: int, target: str | None 
         download_bytes=round(pixels * _JPEG_BYTES_A_PIXEL),
         uncompressed_bytes=voxels * _VOXEL_BYTES,
         stored_bytes=round(voxels * _VOXEL_BYTES * _STORED_SHARE),
-        memory_bytes=_BASE_MEMORY + min(decoded, DECODED_LIMIT) + workers * block * 9 // 8,
+        memory_bytes=_BASE_MEMORY + min(decoded, DECODED_LIMIT) + workers * largest,
     )
+
+
+def _superblock_bytes(layout: Layout, index: Index) -> int:
+    region = layout.pyramid.region(0, index, chunks=2)
+    voxels: int = math.prod(axis.stop - axis.start for axis in region)
+    images = [layout.stack.requests[section] for section in layout.sections(index)]
+    image: int = max(3 * request.width * request.height for request in images)
+    return voxels * _VOXEL_BYTES * 9 // 8 + layout.stack.crop_bytes(region) + image
 
 
 def _volume(pyramid: Pyramid, level: int, chunks: Iterable[Index]) -> int:
     """Voxels in some chunks of a level."""
     total = 0
     for index in chunks:
-        z, y, x = (axis.stop - axis.start for axis in pyramid.region(level, index))
-        total += z * y * x
+        total += math.prod(axis.stop - axis.start for axis in pyramid.region(level, index))
     return total

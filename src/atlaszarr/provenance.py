@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from typing import Any
-from urllib.parse import urlsplit
 
 from . import metadata
 from .allen.images import MissingImage
@@ -31,13 +30,12 @@ def version(package: str = "atlaszarr") -> str:
 
 def write_build(target: Target, layout: Layout, plan: Plan, api_url: str) -> None:
     """Put ``atlaszarr/build.json``: all that is needed to build the target again."""
-    service = urlsplit(api_url)
     document = {
         "atlaszarr": version(),
         "versions": {package: version(package) for package in _PACKAGES},
         "begun": datetime.now(UTC).isoformat(timespec="seconds"),
         "request": layout.request.identity(layout.dataset),
-        "api": f"{service.scheme}://{service.hostname}{service.path}",
+        "api": api_url,
         "reference_space": layout.stack.grid.space.id,
         "anchor_um": layout.stack.grid.space.anchor,
         "plan": {name: value for name, value in plan.to_dict().items() if name != "target"},
@@ -53,14 +51,14 @@ def write_tables(target: Target, layout: Layout, done: Mapping[Task, Entry], fai
     Every section image of the dataset is in the first, with what became of it: ``used``, ``missing``, ``outside``
     the grid, or ``skipped`` with the reason.
     """
-    digests = {id: digest for entry in done.values() for id, digest in entry.images.items() if digest}
+    used = digests(done)
     missing = {failure.request.image_id: failure.reason for failure in failures}
     rows: list[tuple[Any, ...]] = []
     for section, request in zip(layout.stack.sections, layout.stack.requests, strict=True):
         id = section.image_id
-        state = "missing" if id in missing else "used" if id in digests else "outside"
+        state = "missing" if id in missing else "used" if id in used else "outside"
         size = (request.downsample, request.width, request.height)
-        digest = digests.get(id, "") if state == "used" else ""
+        digest = used.get(id, "") if state == "used" else ""
         rows.append((id, section.section_number, section.depth, state, missing.get(id, ""), *size, digest))
     for skipped in (*layout.stack.skipped, *layout.dataset.skipped):
         number = "" if skipped.section_number is None else skipped.section_number
@@ -70,6 +68,11 @@ def write_tables(target: Target, layout: Layout, done: Mapping[Task, Entry], fai
     numbers = {section.image_id: section.section_number for section in layout.stack.sections}
     failed = [(f.request.image_id, numbers[f.request.image_id], f.url, f.reason) for f in failures]
     target.write("atlaszarr/failures.csv", _table(("image_id", "section_number", "url", "reason"), failed))
+
+
+def digests(done: Mapping[Task, Entry]) -> dict[int, str]:
+    """SHA-256 of the JPEG body of every SectionImage id that blocks were made from."""
+    return {id: digest for entry in done.values() for id, digest in entry.images.items() if digest}
 
 
 def write_metadata(target: Target, layout: Layout) -> dict[str, Any]:

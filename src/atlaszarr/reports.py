@@ -52,18 +52,15 @@ class BuildReport:
     dataset : int
     views : tuple of ViewReport
         In the order asked for; the first lies at the target itself.
-    allow_missing : bool
-        Whether images that could not be had were accepted.
     """
 
     dataset: int
     views: tuple[ViewReport, ...]
-    allow_missing: bool = False
 
     @property
     def ok(self) -> bool:
         """Whether every view is finished, with all its images or with holes that were accepted."""
-        return self.allow_missing or not any(view.failures for view in self.views)
+        return all(view.state != "unfinished" for view in self.views)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything in it, in JSON's types."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import operator
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -48,7 +49,7 @@ class VolumeRequest:
     background: int = 0
 
     def __post_init__(self) -> None:
-        if not math.isfinite(self.resolution) or self.resolution <= 0:
+        if not 0 < self.resolution < math.inf:
             raise InputError(f"resolution {self.resolution:g} um must be positive")
         if self.r_extent is not None and not 0 < self.r_extent < math.inf:
             raise InputError(f"r_extent {self.r_extent:g} um must be positive")
@@ -67,13 +68,7 @@ class VolumeRequest:
         known = [option.name for option in fields(cls)]
         if unknown := sorted(set(options) - set(known)):
             raise InputError(f"option {unknown[0]!r} is not known; choose from {', '.join(known)}")
-        values = dict(options)
-        for name, kind in (("resolution", float), ("space", str)):
-            if name in values:
-                values[name] = kind(values[name])
-        if values.get("range") is not None:
-            values["range"] = tuple(values["range"])
-        return cls(**values)
+        return cls(**{name: _value(name, value) for name, value in options.items()})
 
     def stack(self, dataset: SectionDataset) -> Stack:
         """The dataset's sections over the grid asked for."""
@@ -99,3 +94,29 @@ class VolumeRequest:
         records = json.dumps(dataset.to_dict(), sort_keys=True).encode()
         options = json.loads(json.dumps(asdict(self)))
         return {"dataset": dataset.id, **options, "records_sha256": hashlib.sha256(records).hexdigest()}
+
+
+_WHOLE = {"quality", "levels", "downsample", "chunk", "background"}
+_REAL = {"resolution", "r_extent"}
+
+
+def _value(name: str, value: Any) -> Any:
+    """An option as the type it must have; ``auto`` is None where None is the default."""
+    optional = name in ("levels", "downsample")
+    if value is None or (optional and value == "auto"):
+        if getattr(VolumeRequest, name) is None:
+            return None
+        raise InputError(f"{name} must be given a value")
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        if name in _WHOLE:
+            return operator.index(value)
+        if name in _REAL:
+            return float(value)
+        if name == "range":
+            return tuple(operator.index(limit) for limit in value)
+        return str(value)
+    except (TypeError, ValueError):
+        kind = "a number" if name in _REAL else "six whole numbers" if name == "range" else "a whole number"
+        raise InputError(f"{name} {value!r} is not {kind}{' or auto' * optional}") from None

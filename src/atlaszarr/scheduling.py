@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import concurrent.futures as cf
 import os
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import Any, Protocol
 
 from .errors import InputError
@@ -46,24 +47,28 @@ class Threads:
 
     Parameters
     ----------
-    workers : int, optional
-        How many compute; default one a core.
+    workers : int
+        How many compute.
     fetchers : int
         How many fetch.
     """
 
-    def __init__(self, workers: int | None = None, fetchers: int = 6) -> None:
-        self.workers = workers or usable_cores()
+    def __init__(self, workers: int, fetchers: int = 6) -> None:
+        self.workers = workers
         self._compute = cf.ThreadPoolExecutor(self.workers, "atlaszarr-compute")
         self._fetch = cf.ThreadPoolExecutor(fetchers, "atlaszarr-fetch")
+        self._stopped = threading.Event()
 
     def __enter__(self) -> Threads:
         return self
 
     def __exit__(self, error: object, *_: object) -> None:
-        # After an error nothing is waited for: a fetch may hang until its timeout.
-        for pool in (self._fetch, self._compute):
-            pool.shutdown(wait=error is None, cancel_futures=True)
+        # After an error a fetch is not waited for, since it may hang until its timeout; a task that computes is,
+        # so that nothing is written any more once this returns.
+        if error is not None:
+            self._stopped.set()
+        self._fetch.shutdown(wait=error is None, cancel_futures=True)
+        self._compute.shutdown(cancel_futures=True)
 
     def fetch(self, function: Callable[..., Any], *args: Any) -> Future:
         """Start a task on a fetching thread."""
@@ -71,7 +76,7 @@ class Threads:
 
     def compute(self, function: Callable[..., Any], *args: Any) -> Future:
         """Start a task on a computing thread."""
-        return self._compute.submit(lambda: function(*(_result(arg) for arg in args)))
+        return self._compute.submit(lambda: function(*(self._result(arg) for arg in args)))
 
     def share(self, value: Any) -> Any:
         """The value itself."""
@@ -80,6 +85,17 @@ class Threads:
     def wait(self, futures: set[Future]) -> set[Future]:
         """The futures that are done, once at least one is."""
         return set(cf.wait(futures, return_when=cf.FIRST_COMPLETED).done)
+
+    def _result(self, value: Any) -> Any:
+        if isinstance(value, list):
+            return [self._result(item) for item in value]
+        if not isinstance(value, cf.Future):
+            return value
+        while True:
+            if self._stopped.is_set():
+                raise cf.CancelledError
+            with suppress(cf.TimeoutError):
+                return value.result(timeout=0.2)
 
 
 class Cluster:
@@ -105,6 +121,11 @@ class Cluster:
             self._client = distributed.Client(address, set_as_default=True, timeout="10s")
         except (OSError, ValueError) as error:
             raise InputError(f"scheduler {address!r} does not answer: {error}") from None
+        try:
+            self._client.wait_for_workers(1, timeout=10)
+        except TimeoutError:
+            self._client.close()
+            raise InputError(f"scheduler {address!r} has no workers; start some first") from None
         self._distributed = distributed
         self.workers = max(sum(self._client.nthreads().values()), 1)
 
@@ -152,9 +173,3 @@ def in_window(scheduler: Scheduler, starts: Iterator[Callable[[], Future]], wind
         for future in (done := scheduler.wait(under_way)):
             yield future.result()
         under_way -= done
-
-
-def _result(value: Any) -> Any:
-    if isinstance(value, cf.Future):
-        return value.result()
-    return [_result(item) for item in value] if isinstance(value, list) else value

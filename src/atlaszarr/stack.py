@@ -6,6 +6,7 @@ The volume way to register: every voxel of the grid is pulled back through the f
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -104,7 +105,7 @@ class Stack:
         return np.asarray((out + 0.5) * pixel - 0.5)
 
     def pull_back(
-        self, region: Region, images: dict[int, Pixels], background: int = 0
+        self, region: Region, images: Mapping[int, Pixels], background: int = 0
     ) -> tuple[Pixels, NDArray[np.uint32]]:
         """Compute a block.
 
@@ -112,8 +113,9 @@ class Stack:
         ----------
         region : tuple of slice
             The block, in voxel indices of the grid.
-        images : dict of int to ndarray, uint8, (height, width, 3)
-            By section index, the tier images; one that is `shown` but not here leaves its voxels empty.
+        images : mapping of int to ndarray, uint8, (height, width, 3)
+            By section index, the tier images, each looked up once; one that is `shown` but not here leaves its
+            voxels empty.
         background : int
             Grey level where no section is.
 
@@ -131,17 +133,23 @@ class Stack:
             return image, label
         crops = np.zeros((len(self.sections), 4), np.int64)
         sizes = np.zeros_like(self.sizes)
-        pixels, offset = [], 0
+        flat = np.empty((sum(_area(box) for box in boxes.values()), 3), np.uint8)
+        offset = 0
         for s, (left, top, right, bottom) in boxes.items():
             crops[s] = offset, left, top, right - left
             sizes[s] = self.sizes[s]
-            pixels.append(images[s][top:bottom, left:right].reshape(-1, 3))
-            offset += len(pixels[-1])
+            following = offset + _area(boxes[s])
+            flat[offset:following] = images[s][top:bottom, left:right].reshape(-1, 3)
+            offset = following
         sampling.pull_back(
             _start(region), self.depth_row, self.affines, sizes, self.edges, self.nearest, self.neighbour,
-            self.depths, self.ids, np.concatenate(pixels), crops, self.linear, image, label,
+            self.depths, self.ids, flat, crops, self.linear, image, label,
         )  # fmt: skip
         return image, label
+
+    def crop_bytes(self, region: Region) -> int:
+        """Bytes of the parts of images that `pull_back` holds for a block."""
+        return 3 * sum(_area(box) for box in self._footprints(region).values())
 
     def _footprints(self, region: Region) -> dict[int, tuple[int, int, int, int]]:
         """(left, top, right, bottom) of all that a block could sample, for every section it could show."""
@@ -252,6 +260,11 @@ def _space(space: str | int, native: ReferenceSpace) -> ReferenceSpace:
     if str(space) not in ("auto", "9", "10"):
         raise InputError(f"space {space!r} is not known; choose from auto, 9, 10, native")
     return reference_space(9 if str(space) == "auto" else int(space))
+
+
+def _area(box: tuple[int, int, int, int]) -> int:
+    left, top, right, bottom = box
+    return (right - left) * (bottom - top)
 
 
 def _start(region: Region) -> NDArray[np.int64]:

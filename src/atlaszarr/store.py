@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +53,17 @@ class Target:
             return cls(str(Path(text).absolute()))
         if not text.partition("://")[2].strip("/"):
             raise InputError(f"target {text!r} names no place; give a URL with a bucket or a path")
-        target = cls(text.rstrip("/"), json.dumps(dict(storage_options or {}), sort_keys=True))
+        if "@" in text.partition("://")[2].partition("/")[0]:
+            scheme = text.partition("://")[0]
+            raise InputError(f"target {scheme}://... holds a user name or password; give them as storage options")
+        try:
+            target = cls(text.rstrip("/"), json.dumps(dict(storage_options or {}), sort_keys=True))
+        except TypeError as error:
+            raise InputError(f"storage options of {text!r} must be plain values: {error}") from None
         try:
             target._filesystem  # noqa: B018 - opens it
+        except OSError as error:
+            raise TargetError(f"cannot open {text}: {error.strerror or type(error).__name__}") from None
         except (ValueError, ImportError, TypeError) as error:
             raise InputError(
                 f"target {text!r} cannot be opened: {type(error).__name__}; check the URL and options"
@@ -148,6 +156,13 @@ class Target:
         """Turn what the store raises into a TargetError that names the target and no credential."""
         try:
             yield
+        except (TypeError, ValueError) as error:
+            if self.is_local:
+                raise
+            # What a store's own library makes of options it does not know, when it first connects.
+            raise InputError(
+                f"cannot {verb} {self.url}: {type(error).__name__}; check the URL and the storage options"
+            ) from None
         except Exception as error:
             if isinstance(error, TargetError) or not (isinstance(error, OSError) or _from_client_library(error)):
                 raise
@@ -233,7 +248,7 @@ class Multiscale:
             return np.asarray(arrays[0][(slice(None), *region)]), np.asarray(arrays[1][region])
 
 
-@cache
+@lru_cache(maxsize=64)
 def _open(multiscale: Multiscale, level: int) -> tuple[Any, Any]:
     """The arrays of a level, opened once a process."""
     import zarr

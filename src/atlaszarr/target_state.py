@@ -11,15 +11,18 @@ from .store import Target
 
 UNFINISHED = "unfinished"
 FINISHED = "finished"
+#: An --overwrite is under way: everything but the root may be gone already.
+REMOVING = "removing"
 
 
 def examine(target: Target, identity: dict[str, Any], overwrite: bool) -> str | None:
-    """Find out whether a build may go ahead, and from where.
+    """Find out whether a build may go ahead, and from where; changes nothing.
 
     Returns
     -------
     str or None
-        `UNFINISHED` or `FINISHED` if this very request is there, None if nothing is.
+        `UNFINISHED` or `FINISHED` if this very request is there; `REMOVING` if what is there is to be removed;
+        None if nothing is.
 
     Raises
     ------
@@ -34,15 +37,13 @@ def examine(target: Target, identity: dict[str, Any], overwrite: bool) -> str | 
         return None
     try:
         own = json.loads(root)["attributes"]["atlaszarr"]
-        state, request = own["state"], own["request"]
+        state, request = str(own["state"]), dict(own["request"])
     except (ValueError, KeyError, TypeError):
         raise InputError(
             f"target {target.url} holds a zarr group that atlaszarr did not build; choose another place"
         ) from None
-    if overwrite:
-        target.remove("zarr.json")
-        target.remove()
-        return None
+    if overwrite or state == REMOVING:
+        return REMOVING
     if request != identity:
         names = [name for name in {**request, **identity} if request.get(name) != identity.get(name)]
         there, here = ({name: values.get(name) for name in names} for values in (request, identity))
@@ -50,7 +51,15 @@ def examine(target: Target, identity: dict[str, Any], overwrite: bool) -> str | 
             f"target {target.url} was begun with {_words(there)}, not with {_words(here)}; "
             "ask for the same, choose another place, or give --overwrite"
         )
-    return str(state)
+    return state
+
+
+def clear(target: Target, identity: dict[str, Any], version: str) -> None:
+    """Remove all that another build left; if this is stopped, the root still says whose it is."""
+    write_root(target, REMOVING, identity, {}, version)
+    for prefix in sorted({key.split("/", 1)[0] for key in target.list_keys()} - {"zarr.json"}):
+        target.remove(prefix)
+    target.remove("zarr.json")
 
 
 def write_root(target: Target, state: str, identity: dict[str, Any], attributes: dict[str, Any], version: str) -> None:

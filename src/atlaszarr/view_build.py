@@ -14,13 +14,14 @@ from . import ledger, provenance
 from .allen.client import AllenClient
 from .allen.images import MissingImage, SectionImage
 from .blocks import Done, Job, coarsen_superblock, compute_superblock
+from .errors import TargetError
 from .ledger import Entry, Task
 from .planning import Layout, price
 from .pyramid import children
 from .reports import ViewReport
 from .scheduling import Future, Scheduler, in_window
 from .store import Multiscale, Target
-from .target_state import FINISHED, UNFINISHED, examine, write_root
+from .target_state import FINISHED, REMOVING, UNFINISHED, clear, examine, write_root
 
 #: Called with the tasks done, all tasks, and what is going on.
 Progress = Callable[[int, int, str], None]
@@ -39,6 +40,8 @@ class ViewBuild:
     scheduler : Scheduler
     allow_missing : bool
         Whether to finish although images cannot be had.
+    metadata_requests : int
+        Requests that this view cost before its layout was known.
     progress : callable, optional
     """
 
@@ -49,18 +52,27 @@ class ViewBuild:
         client: AllenClient,
         scheduler: Scheduler,
         allow_missing: bool,
+        metadata_requests: int,
         progress: Progress | None,
     ) -> None:
         self._layout, self._target, self._client, self._scheduler = layout, target, client, scheduler
         self._allow_missing = allow_missing
+        self._metadata_requests = metadata_requests
+        self._state: str | None = None
         self._progress = progress or (lambda *_: None)
         self._identity = layout.request.identity(layout.dataset)
 
-    def run(self, overwrite: bool) -> ViewReport:
+    def look(self, overwrite: bool) -> None:
+        """Find out what the target holds, and refuse it if need be, before anything is written anywhere."""
+        self._state = examine(self._target, self._identity, overwrite)
+
+    def run(self) -> ViewReport:
         """Build, go on, mend, or find that nothing is to be done."""
-        layout, target = self._layout, self._target
-        state = examine(target, self._identity, overwrite)
-        plan = price(layout, self._client, self._scheduler.workers, target.url)
+        layout, target, state, version = self._layout, self._target, self._state, provenance.version()
+        plan = price(layout, self._client, self._scheduler.workers, self._metadata_requests, target.url)
+        if state == REMOVING:
+            clear(target, self._identity, version)
+            state = None
         done = ledger.read(target) if state else {}
         again = self._ask_again(done)
         failures = {image.request.image_id: image for image in again.values() if isinstance(image, MissingImage)}
@@ -69,7 +81,9 @@ class ViewBuild:
         report = ViewReport(plan, target.url, "already finished", 0, tuple(failures.values()))
         if state == FINISHED and not any(passes):
             return report
-        write_root(target, UNFINISHED, self._identity, {}, provenance.version())
+        # Whoever accepted the holes of a finished target accepts those of them that remain.
+        accepted = set(failures) if state == FINISHED else set()
+        write_root(target, UNFINISHED, self._identity, {}, version)
         if state is None:
             provenance.write_build(target, layout, plan, self._client.api_url)
         else:
@@ -79,12 +93,14 @@ class ViewBuild:
             ledger.compact(target, done)
         multiscale = Multiscale(target, layout.pyramid, 3, layout.request.background)
         multiscale.create()
+        digests = provenance.digests(done)
         for outcome in self._run(Job(layout.stack, multiscale, layout.occupancy), passes, again):
             done[outcome.task] = outcome.entry
             failures.update({image.request.image_id: image for image in outcome.missing})
+            self._check_same_images(digests, outcome.entry)
         missing = tuple(failures.values())
         provenance.write_tables(target, layout, done, missing)
-        finished = self._allow_missing or not missing
+        finished = self._allow_missing or accepted.issuperset(failures)
         if finished:
             self._commit(done)
         word = "unfinished" if not finished else "built" if state is None else "resumed"
@@ -94,7 +110,20 @@ class ViewBuild:
         """The images that an earlier run had to do without, by section, asked for once more."""
         lacked = {id for entry in done.values() for id in entry.missing}
         requests = self._layout.stack.requests
-        return {s: self._client.try_fetch(request) for s, request in enumerate(requests) if request.image_id in lacked}
+        asked = {
+            section: self._scheduler.fetch(self._client.try_fetch, request)
+            for section, request in enumerate(requests)
+            if request.image_id in lacked
+        }
+        return {section: future.result() for section, future in asked.items()}
+
+    def _check_same_images(self, digests: dict[int, str], entry: Entry) -> None:
+        for id, digest in entry.images.items():
+            if digest and digests.setdefault(id, digest) != digest:
+                raise TargetError(
+                    f"section image {id} is not the one that {self._target.url} was begun with: the service has "
+                    "changed it; build anew with --overwrite"
+                )
 
     def _run(self, job: Job, passes: Sequence[Sequence[Task]], again: Images) -> Iterator[Done]:
         shared = self._scheduler.share(job)

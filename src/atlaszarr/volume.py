@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from operator import itemgetter
@@ -15,6 +16,7 @@ from .allen.client import AllenClient
 from .allen.decoded import DecodedImages
 from .allen.images import MissingImage, Pixels, SectionImage
 from .allen.records import SectionDataset
+from .errors import InputError
 from .grid import Region, blocks
 from .metadata import CREDIT
 from .pyramid import Index
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 #: Decoded pixels that one process keeps, in bytes.
 DECODED_LIMIT = 512 * 2**20
+#: Each costs about a millisecond before anything is fetched.
+_MOST_CHUNKS = 1_000_000
 _decoded = DecodedImages(DECODED_LIMIT)
 
 
@@ -48,7 +52,19 @@ class Volume:
 
     @classmethod
     def cut(cls, stack: Stack, chunk: int) -> Volume:
-        """Cut the grid of a stack into chunks."""
+        """Cut the grid of a stack into chunks.
+
+        Raises
+        ------
+        InputError
+            If there would be more chunks than one build can keep track of.
+        """
+        count = math.prod(-(-n // chunk) for n in stack.grid.shape)
+        if count > _MOST_CHUNKS:
+            raise InputError(
+                f"resolution {stack.grid.resolution:g} um makes {count:,} chunks, more than {_MOST_CHUNKS:,}; "
+                "ask for a coarser resolution or larger chunks"
+            )
         cubes = list(blocks(stack.grid.shape, chunk))
         with ThreadPoolExecutor() as threads:
             found = threads.map(lambda cube: stack.shown(cube[1]), cubes)
@@ -68,12 +84,27 @@ def compute_block(
     background: int,
 ) -> tuple[Pixels, NDArray[np.uint32]]:
     """A block from the images of the sections it shows; those missing leave their voxels empty."""
-    pixels = {
-        section: _decoded.get(image)
-        for section, image in zip(sections, images, strict=True)
-        if isinstance(image, SectionImage)
-    }
-    return stack.pull_back(region, pixels, background)
+    had = {s: image for s, image in zip(sections, images, strict=True) if isinstance(image, SectionImage)}
+    return stack.pull_back(region, _Decoding(had), background)
+
+
+class _Decoding(Mapping[int, Pixels]):
+    """Images decoded when they are looked up, so that no more than one need be held at a time."""
+
+    def __init__(self, images: Mapping[int, SectionImage]) -> None:
+        self._images = images
+
+    def __getitem__(self, section: int) -> Pixels:
+        return _decoded.get(self._images[section])
+
+    def __contains__(self, section: object) -> bool:
+        return section in self._images
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._images)
+
+    def __len__(self) -> int:
+        return len(self._images)
 
 
 def open_volume(

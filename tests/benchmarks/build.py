@@ -103,7 +103,7 @@ class Bench:
         subjects = [self.ours, self.unlimited, self.defaults, self.best_tier, self.command]
         found = {}
         for subject in subjects if latency else [self.cold, *subjects]:  # the cold one compiles for those after it
-            runs = [self._run(subject, server) for _ in range(1 if subject is self.cold else self.repeat)]
+            runs = [self._undisturbed(subject, server) for _ in range(1 if subject is self.cold else self.repeat)]
             run = replace(
                 min((run for run, _ in runs), key=lambda run: run.wall), peak=max(run.peak for run, _ in runs)
             )
@@ -117,6 +117,14 @@ class Bench:
             )
             found[subject.name] = run
         return found
+
+    def _undisturbed(self, subject: Subject, server: Server) -> tuple[Run, str]:
+        """A run that nobody disturbed, or the last of four tries; of the cold one there is one try."""
+        for _ in range(1 if subject is self.cold else 4):
+            run, made = self._run(subject, server)
+            if run.others <= OTHERS:
+                break
+        return run, made
 
     def _run(self, subject: Subject, server: Server) -> tuple[Run, str]:
         """One run into nothing that was there before, and what it left on disk."""

@@ -11,9 +11,9 @@ from . import rma
 from .cache import ImageCache, default_location
 from .http import Http
 from .images import ImageRequest, MissingImage, Pixels, SectionImage, check_options
-from .politeness import Politeness
-from .records import SectionDataset, image_box
+from .records import SectionDataset
 from .search import search
+from .values import image_box
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from ..terminology import Terminology
 
 API_URL = "https://api.brain-map.org/api/v2"
+#: Bytes; a page of 2000 section images is about 2 MB.
+_LARGEST_JSON = 2**28
 _DATASET_INCLUDE = ("alignment3d", "genes", "products", "plane_of_section", "specimen(donor(age))")
 
 
@@ -74,7 +76,7 @@ class AllenClient:
         self.concurrency = concurrency
         location = default_location() if cache is None else os.fspath(cache)
         self.cache = None if location in (None, "", "none") else ImageCache(location)
-        self._http = Http(Politeness(concurrency, rate), timeout=timeout, retries=retries, backoff=backoff)
+        self._http = Http(concurrency, rate, timeout, retries, backoff)
 
     def __enter__(self) -> AllenClient:
         return self
@@ -155,7 +157,7 @@ class AllenClient:
         from ..terminology import Terminology
 
         url = f"{self.api_url}/structure_graph_download/{rma.identifier(id)}.json"
-        return Terminology.from_structure_graph(rma.envelope(self._http.get(url), url)["msg"])
+        return Terminology.from_structure_graph(rma.envelope(self._get(url), url)["msg"])
 
     def image(
         self,
@@ -248,7 +250,7 @@ class AllenClient:
             except ImageError:
                 self.cache.discard(key)
         for last in (False, True):
-            body = self._http.get(url)
+            body = self._http.get(url, request.largest_body)
             try:
                 request.decode(body)
                 break
@@ -270,7 +272,10 @@ class AllenClient:
         """Whether a section image is in the cache."""
         return self.cache is not None and request.key(self.api_url) in self.cache
 
+    def _get(self, url: str) -> bytes:
+        return self._http.get(url, _LARGEST_JSON)
+
     def _query(
         self, model: str, criteria: Sequence[str], include: Sequence[str] = (), limit: int | None = None
     ) -> list[dict[str, Any]]:
-        return rma.query(self._http.get, self.api_url, model, criteria, include, limit)
+        return rma.query(self._get, self.api_url, model, criteria, include, limit)

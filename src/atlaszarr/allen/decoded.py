@@ -36,16 +36,21 @@ class DecodedImages:
         try:
             future.set_result(image.request.decode(image.body))
         except BaseException as error:
-            future.set_exception(error)
             with self._lock:
                 del self._images[image.sha256]
+            future.set_exception(error)
             raise
         with self._lock:
-            kept = sum(f.result().nbytes for f in self._images.values() if f.done())
-            for digest, other in list(self._images.items()):
-                if kept <= self._limit:
-                    break
-                if other.done() and other is not future:
-                    kept -= other.result().nbytes
-                    del self._images[digest]
+            self._forget(future)
         return future.result()
+
+    def _forget(self, newest: Future[Pixels]) -> None:
+        """Drop the images used longest ago until the rest keeps within the limit."""
+        whole = {digest: f for digest, f in self._images.items() if f.done()}
+        kept = sum(f.result().nbytes for f in whole.values())
+        for digest, future in whole.items():
+            if kept <= self._limit:
+                break
+            if future is not newest:
+                kept -= future.result().nbytes
+                del self._images[digest]

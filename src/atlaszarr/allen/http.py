@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import time
+from functools import cache
 from typing import Any
 
 from urllib3 import BaseHTTPResponse, PoolManager, Retry, Timeout
-from urllib3.exceptions import HTTPError, InvalidHeader, MaxRetryError, ResponseError
+from urllib3.exceptions import HTTPError, InvalidHeader, MaxRetryError, ProtocolError, ReadTimeoutError, ResponseError
 
 from ..errors import ServiceError
 from .politeness import Politeness
 
 #: Statuses that say "later", not "no".
 _TRANSIENT = (408, 429, 500, 502, 503, 504)
+_PIECE = 2**20
 
 
 class _Retry(Retry):
@@ -26,35 +29,40 @@ class _Retry(Retry):
 
 
 class Http:
-    """A pool of connections that many threads share, and that travels to other processes by pickle.
+    """A pool of connections that many threads share; a pickled copy is one pool in every other process.
 
     Parameters
     ----------
-    politeness : Politeness
-        Bounds the requests under way and their rate.
+    concurrency : int
+        The most requests under way.
+    rate : float
+        The most requests per second.
     timeout : tuple of float
         Seconds to connect, and seconds without a byte.
     retries : int
-        How often a request is tried again. The waits between are 0, 1, 2, 4, ... times twice `backoff`
-        seconds, at most 30 times `backoff`, each with up to `backoff` of jitter; a Retry-After is obeyed up to
-        `longest_wait`. So a request ends within (retries + 1) x (timeouts + longest wait) whatever happens.
+        How often a request is tried again. The waits between are 0, 2, 4, 8, ... times `backoff` seconds, at
+        most 30 times, each with up to `backoff` of jitter; a Retry-After is obeyed up to `longest_wait`.
     backoff : float
         In seconds.
     longest_wait : float
         The longest Retry-After obeyed, in seconds.
+    longest_body : float
+        Seconds that the body of one answer may take to come, however steadily.
     """
 
     def __init__(
         self,
-        politeness: Politeness,
-        *,
+        concurrency: int = 6,
+        rate: float = 20.0,
         timeout: tuple[float, float] = (10.0, 60.0),
         retries: int = 5,
         backoff: float = 0.5,
         longest_wait: float = 60.0,
+        longest_body: float = 900.0,
     ) -> None:
-        self._settings = (politeness, timeout, retries, backoff, longest_wait)
-        self._politeness = politeness
+        self._settings = (concurrency, rate, timeout, retries, backoff, longest_wait, longest_body)
+        self._politeness = Politeness(concurrency, rate)
+        self._longest_body = longest_body
         self._retry = _Retry(
             total=retries,
             status_forcelist=_TRANSIENT,
@@ -65,15 +73,21 @@ class Http:
         )
         self._pool = PoolManager(
             timeout=Timeout(connect=timeout[0], read=timeout[1]),
-            maxsize=politeness.concurrency,
-            headers={"User-Agent": "atlaszarr (https://pypi.org/project/atlaszarr)"},
+            maxsize=concurrency,
+            headers={"User-Agent": "atlaszarr"},
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, self._settings
+        return _shared, self._settings
 
-    def get(self, url: str) -> bytes:
+    def get(self, url: str, limit: int) -> bytes:
         """The body of an answer with status 200.
+
+        Parameters
+        ----------
+        url : str
+        limit : int
+            Bytes; no more is read.
 
         Raises
         ------
@@ -82,7 +96,7 @@ class Http:
         """
         try:
             with self._politeness:
-                response = self._pool.request("GET", url, retries=self._retry)
+                status, body = self._answer(url, limit)
         except MaxRetryError as error:
             reason = error.reason
             detail = str(reason) if isinstance(reason, ResponseError) else type(reason).__name__ + f": {reason}"
@@ -90,19 +104,44 @@ class Http:
             raise ServiceError(f"{url} failed {tries} times, last with {detail}") from error
         except HTTPError as error:
             raise ServiceError(f"{url} failed: {type(error).__name__}: {error}") from error
-        if response.status != 200:
-            raise ServiceError(f"{url} answered with HTTP status {response.status}: {_excerpt(response.data)}")
-        return response.data
+        if status != 200:
+            raise ServiceError(f"{url} answered with HTTP status {status}: {_excerpt(body)}")
+        return body
+
+    def _answer(self, url: str, limit: int) -> tuple[int, bytes]:
+        """Status and body; a body that breaks off counts against the same retries as all else."""
+        retry: Retry = self._retry
+        while True:
+            response = self._pool.request("GET", url, retries=retry, preload_content=False)
+            try:
+                return response.status, self._body(response, url, limit)
+            except (ProtocolError, ReadTimeoutError) as error:
+                retry = (response.retries or retry).increment("GET", url, error=error)
+                retry.sleep()
+            finally:
+                response.release_conn()
+
+    def _body(self, response: BaseHTTPResponse, url: str, limit: int) -> bytes:
+        deadline = time.monotonic() + self._longest_body
+        pieces, size = [], 0
+        for piece in response.stream(_PIECE):
+            pieces.append(piece)
+            size += len(piece)
+            if size > limit or time.monotonic() > deadline:
+                response.close()
+                what = f"more than {limit} bytes" if size > limit else f"for more than {self._longest_body:g} s"
+                raise ServiceError(f"{url} answered {what}; the rest was not read")
+        return b"".join(pieces)
 
     def close(self) -> None:
         """Close the connections."""
         self._pool.clear()
 
 
-def _rebuild(
-    politeness: Politeness, timeout: tuple[float, float], retries: int, backoff: float, longest_wait: float
-) -> Http:
-    return Http(politeness, timeout=timeout, retries=retries, backoff=backoff, longest_wait=longest_wait)
+@cache
+def _shared(*settings: Any) -> Http:
+    """One pool in a process, however many copies are sent to it."""
+    return Http(*settings)
 
 
 def _excerpt(body: bytes, length: int = 200) -> str:

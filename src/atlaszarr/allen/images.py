@@ -70,6 +70,11 @@ class ImageRequest:
         identity = {"api_url": api_url, **{name: getattr(self, name) for name in self.__dataclass_fields__}}
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
+    @property
+    def largest_body(self) -> int:
+        """Bytes that no JPEG of the size asked for exceeds: more than its pixels would take uncompressed."""
+        return 4 * self.width * self.height + 2**16
+
     def decode(self, body: bytes) -> Pixels:
         """Check an answer and decode it.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from contextlib import suppress
 from typing import Any, Protocol
 
 
@@ -18,7 +19,7 @@ class _Semaphore(Protocol):
 
 
 class Politeness:
-    """A context manager to hold while a request is under way.
+    """A context manager to hold while a request is under way, its retries included.
 
     When a `distributed` client is active, or in a task on one of its workers, the slots are those of a
     `distributed.Semaphore` and so are shared by the whole cluster.
@@ -36,11 +37,8 @@ class Politeness:
         self.concurrency = concurrency
         self.rate = rate
         self._local = threading.BoundedSemaphore(concurrency)
-        self._shared: dict[str, _Semaphore] = {}
+        self._shared: tuple[str, _Semaphore] | None = None
         self._held = threading.local()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Politeness, (self.concurrency, self.rate)
 
     def __enter__(self) -> None:
         semaphore = self._cluster() or self._local
@@ -53,7 +51,7 @@ class Politeness:
         if left <= 0:
             semaphore.release()
         else:
-            timer = threading.Timer(left, semaphore.release)
+            timer = threading.Timer(left, _release, [semaphore])
             timer.daemon = True
             timer.start()
 
@@ -63,16 +61,22 @@ class Politeness:
         from distributed import Semaphore, default_client, get_worker
 
         try:
-            scheduler = get_worker().scheduler.address
+            member = get_worker().id
         except ValueError:
             try:
                 client = default_client()
-                scheduler = client.scheduler.address
-            except (ValueError, AttributeError):
+            except ValueError:
                 return None
             if client.status != "running":  # it never reached its scheduler, or lost it
                 return None
-        if scheduler not in self._shared:
+            member = client.id
+        if self._shared is None or self._shared[0] != member:
             name = f"atlaszarr-requests-{self.concurrency}"
-            self._shared = {scheduler: Semaphore(max_leases=self.concurrency, name=name)}
-        return self._shared[scheduler]
+            self._shared = (member, Semaphore(max_leases=self.concurrency, name=name))
+        return self._shared[1]
+
+
+def _release(semaphore: _Semaphore) -> None:
+    """Give a slot back; where the cluster is gone meanwhile, its slots are too."""
+    with suppress(RuntimeError, OSError):
+        semaphore.release()

@@ -8,31 +8,30 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..errors import RecordError
 from ..transforms import apply
-
-Record = Mapping[str, Any]
-Matrix = tuple[tuple[float, ...], ...]
-Number = TypeVar("Number", int, float)
+from .values import (
+    Matrix,
+    Record,
+    alignment2d,
+    alignment3d,
+    check_inverse,
+    image_box,
+    names_of,
+    number_of,
+    record_of,
+)
 
 #: plane_of_section_id of the Allen API. 4 and 5 can be registered like the others: the alignment says how.
 PLANES = {1: "coronal", 2: "sagittal", 4: "variable", 5: "n/a", 6: "transverse"}
 
-#: The API rounds an alignment and its inverse to six digits each, which costs up to 0.12 um on real records
-#: (0.5 um on the largest sections); beyond this the two contradict each other.
-_ROUND_TRIP_UM = 5.0
-#: The longest side a JPEG can have.
-_LONGEST_SIDE = 65500
-#: Beyond any figure of the API, whose ids are the largest, and far within what float64 computes exactly.
-_LARGEST = 2**40
 #: Halving the longest side so often leaves less than a pixel.
 _MOST_TIERS = 17
 #: Image ids are voxels of a uint32 label, where 0 is no image.
@@ -143,29 +142,29 @@ class SectionDataset:
         RecordError
             If the dataset has an unknown plane, no thickness, or a singular or contradictory 3-D alignment.
         """
-        id = _number(dataset, "id", int, "section dataset")
+        id = number_of(dataset, "id", int, "section dataset")
         label = f"section dataset {id}"
-        plane_id = _number(dataset, "plane_of_section_id", int, label)
+        plane_id = number_of(dataset, "plane_of_section_id", int, label)
         if plane_id not in PLANES:
             raise RecordError(f"{label} has plane_of_section_id {plane_id}; the known ones are {PLANES}")
-        thickness = _number(dataset, "section_thickness", float, label)
+        thickness = number_of(dataset, "section_thickness", float, label)
         if not thickness > 0:
             raise RecordError(f"{label} has a section thickness of {thickness} um")
-        donor = _associated(_associated(dataset, "specimen", label), "donor", label)
-        age = _associated(donor, "age", label).get("name") or dataset.get("age") or ""
+        donor = record_of(record_of(dataset, "specimen", label), "donor", label)
+        age = record_of(donor, "age", label).get("name") or dataset.get("age") or ""
         tvr = trv = None
-        if alignment := _associated(dataset, "alignment3d", label):
-            tvr, trv = (_alignment3d(alignment, name, label) for name in ("tvr", "trv"))
-            _check_inverse(tvr, trv, np.array([[0.0, 0.0, 0.0], [1e4, 0, 0], [0, 1e4, 0], [0, 0, 1e4]]), label)
+        if alignment := record_of(dataset, "alignment3d", label):
+            tvr, trv = (alignment3d(alignment, name, label) for name in ("tvr", "trv"))
+            check_inverse(tvr, trv, np.array([[0.0, 0.0, 0.0], [1e4, 0, 0], [0, 1e4, 0], [0, 0, 1e4]]), label)
         sections, skipped = _sections(images, thickness, label)
         return cls(
             id=id,
             plane=PLANES[plane_id],
-            reference_space_id=_number(dataset, "reference_space_id", int, label),
+            reference_space_id=number_of(dataset, "reference_space_id", int, label),
             section_thickness=thickness,
-            genes=_names(dataset, "genes", "acronym", label),
-            products=_names(dataset, "products", "abbreviation", label),
-            specimen_id=None if dataset.get("specimen_id") is None else _number(dataset, "specimen_id", int, label),
+            genes=names_of(dataset, "genes", "acronym", label),
+            products=names_of(dataset, "products", "abbreviation", label),
+            specimen_id=None if dataset.get("specimen_id") is None else number_of(dataset, "specimen_id", int, label),
             age=str(age),
             failed=bool(dataset.get("failed")),
             tvr=tvr,
@@ -177,11 +176,11 @@ class SectionDataset:
     @property
     def nominal_interval(self) -> float:
         """The most common step of depth between neighbouring sections, in um (of several, the smallest)."""
-        steps = Counter(b.depth - a.depth for a, b in pairwise(self.sections))
+        steps = Counter(b.section_number - a.section_number for a, b in pairwise(self.sections))
         if not steps:
             return self.section_thickness
         most = max(steps.values())
-        return min(step for step, count in steps.items() if count == most)
+        return self.section_thickness * min(step for step, count in steps.items() if count == most)
 
     @property
     def missing_numbers(self) -> tuple[int, ...]:
@@ -209,27 +208,12 @@ class SectionDataset:
         return cls(sections=tuple(sections), skipped=tuple(skipped), **values)
 
 
-def image_box(image: Record, label: str) -> tuple[int, int, int, int]:
-    """Left, top, width and height of a section image on its slide, in full-resolution pixels.
-
-    Raises
-    ------
-    RecordError
-        Beginning with `label`, if there is no such picture.
-    """
-    left, top = (_number(image, side, int, label) if image.get(side) else 0 for side in ("x", "y"))
-    width, height = (_number(image, side, int, label) for side in ("width", "height"))
-    if not (0 < width <= _LONGEST_SIDE and 0 < height <= _LONGEST_SIDE):
-        raise RecordError(f"{label} has a size of {width} x {height} pixels")
-    return left, top, width, height
-
-
 def _sections(
     images: Iterable[Record], thickness: float, label: str
 ) -> tuple[tuple[Section, ...], tuple[SkippedSection, ...]]:
     sections: dict[int, Section] = {}
     skipped: list[SkippedSection] = []
-    for image in sorted(images, key=lambda image: _number(image, "id", int, f"section image of {label}")):
+    for image in sorted(images, key=lambda image: number_of(image, "id", int, f"section image of {label}")):
         image_id = int(image["id"])
         number = image.get("section_number")
         try:
@@ -245,18 +229,18 @@ def _sections(
 def _section(image: Record, thickness: float, label: str) -> Section:
     if image.get("failed"):
         raise RecordError(f"{label} is marked as failed at the source")
-    if not (alignment := _associated(image, "alignment2d", label)):
+    if not (alignment := record_of(image, "alignment2d", label)):
         raise RecordError(f"{label} has no 2-D alignment")
     if (image_id := int(image["id"])) not in _IMAGE_IDS:
         raise RecordError(f"{label} has an id that is not within 1 to {_IMAGE_IDS[-1]}")
-    number = _number(image, "section_number", int, label)
+    number = number_of(image, "section_number", int, label)
     *_, width, height = image_box(image, label)
-    resolution = _number(image, "resolution", float, label)
+    resolution = number_of(image, "resolution", float, label)
     if not resolution > 0:
         raise RecordError(f"{label} has a resolution of {resolution} um")
-    tsv, tvs = (_alignment2d(alignment, name, label) for name in ("tsv", "tvs"))
-    _check_inverse(tvs, tsv, apply(tsv, [[0, 0], [width, 0], [0, height]]), label)
-    tiers = _number(image, "tier_count", int, label) if image.get("tier_count") else 0
+    tsv, tvs = (alignment2d(alignment, name, label) for name in ("tsv", "tvs"))
+    check_inverse(tvs, tsv, apply(tsv, [[0, 0], [width, 0], [0, height]]), label)
+    tiers = number_of(image, "tier_count", int, label) if image.get("tier_count") else 0
     if not 0 <= tiers <= _MOST_TIERS:
         raise RecordError(f"{label} has a tier_count of {tiers}")
     return Section(
@@ -272,52 +256,3 @@ def _section(image: Record, thickness: float, label: str) -> Section:
         tsv=tsv,
         tvs=tvs,
     )
-
-
-def _associated(record: Record, name: str, label: str) -> Record:
-    """The one record that another is associated with; empty if there is none."""
-    value = record.get(name) or {}
-    if not isinstance(value, Mapping):
-        raise RecordError(f"{label} has {name} {value!r:.40}, not a record")
-    return value
-
-
-def _names(record: Record, association: str, key: str, label: str) -> tuple[str, ...]:
-    """One value of each of the records that another is associated with."""
-    rows = record.get(association) or []
-    if not isinstance(rows, list) or not all(isinstance(row, Mapping) and key in row for row in rows):
-        raise RecordError(f"{label} has {association} {rows!r:.40}, not records with {key}")
-    return tuple(str(row[key]) for row in rows)
-
-
-def _number(record: Record, key: str, kind: type[Number], label: str) -> Number:
-    value = record.get(key)
-    # NaN and the infinities fail the comparison too.
-    if isinstance(value, bool) or not isinstance(value, int | float) or not -_LARGEST < value < _LARGEST:
-        raise RecordError(f"{label} has {key} {value!r:.40}, not a number that can be meant")
-    if kind is int and value != int(value):
-        raise RecordError(f"{label} has {key} {value!r}, not a whole number")
-    return kind(value)
-
-
-def _alignment2d(record: Record, name: str, label: str) -> Matrix:
-    a, b, c, d, x, y = (_number(record, f"{name}_0{k}", float, label) for k in range(6))
-    return _regular(((a, b, x), (c, d, y)), name, label)
-
-
-def _alignment3d(record: Record, name: str, label: str) -> Matrix:
-    t = [_number(record, f"{name}_{k:02d}", float, label) for k in range(12)]
-    return _regular(tuple((*t[3 * row : 3 * row + 3], t[9 + row]) for row in range(3)), name, label)
-
-
-def _regular(matrix: Matrix, name: str, label: str) -> Matrix:
-    linear = np.array(matrix)[:, :-1]
-    if not np.linalg.cond(linear) < 1e6:
-        raise RecordError(f"{label} has a singular alignment {name}: {linear.tolist()}")
-    return matrix
-
-
-def _check_inverse(there: Matrix, back: Matrix, points: NDArray[np.float64], label: str) -> None:
-    error = float(np.abs(apply(back, apply(there, points)) - points).max())
-    if not error < _ROUND_TRIP_UM:
-        raise RecordError(f"{label} has an alignment and an inverse that differ by {error:.1f} um")

@@ -27,6 +27,8 @@ def literal(name: str, value: object) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     text = str(value)
+    if not text.isprintable():
+        raise InputError(f"{name} {text!r} holds what cannot be printed")
     if bad := sorted(_UNSAFE.intersection(text)):
         raise InputError(f"{name} {text!r} holds {' '.join(bad)}, which a query to the Allen API cannot express")
     return f"'{text}'"
@@ -40,9 +42,10 @@ def identifier(value: object) -> int:
     InputError
         If it is not a whole number.
     """
-    if not str(value).isdecimal():
-        raise InputError(f"id {str(value)!r} is not a whole number")
-    return int(str(value))
+    text = str(value)
+    if not (text.isascii() and text.isdecimal() and len(text) < 19):
+        raise InputError(f"id {text[:40]!r} is not a whole number of at most 18 digits")
+    return int(text)
 
 
 def query(

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from .records import PLANES, Record
+from .records import PLANES
 from .rma import identifier, literal
+from .values import Record
 
 if TYPE_CHECKING:
     from pandas import DataFrame
