@@ -357,8 +357,9 @@ def test_an_image_that_changed_at_the_source_while_a_build_was_stopped_is_named(
     with pytest.raises(StopError):
         build(CORONAL, target, client=client, progress=stop, **options)
     with Emulator(quality=60) as changed, AllenClient(changed.url, cache="none", rate=1e9) as other:
-        with pytest.raises(TargetError, match=r"section image \d+ is not the one .*--overwrite"):
-            build(CORONAL, target, client=other, **options)
+        for _ in range(2):  # nor does it pass for done the next time
+            with pytest.raises(TargetError, match=r"section image \d+ is not the one .*--overwrite"):
+                build(CORONAL, target, client=other, **options)
         assert build(CORONAL, target, client=other, overwrite=True, **options).ok
 
 

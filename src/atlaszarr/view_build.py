@@ -93,7 +93,9 @@ class ViewBuild:
             ledger.compact(target, done)
         multiscale = Multiscale(target, layout.pyramid, 3, layout.request.background)
         multiscale.create()
-        digests = provenance.digests(done)
+        digests: dict[int, str] = {}
+        for entry in done.values():
+            self._check_same_images(digests, entry)
         for outcome in self._run(Job(layout.stack, multiscale, layout.occupancy), passes, again):
             done[outcome.task] = outcome.entry
             failures.update({image.request.image_id: image for image in outcome.missing})
@@ -118,6 +120,7 @@ class ViewBuild:
         return {section: future.result() for section, future in asked.items()}
 
     def _check_same_images(self, digests: dict[int, str], entry: Entry) -> None:
+        """Refuse a block made from another version of an image than the blocks before it."""
         for id, digest in entry.images.items():
             if digest and digests.setdefault(id, digest) != digest:
                 raise TargetError(
