@@ -23,6 +23,8 @@ from .scheduling import Future, Scheduler, in_window
 from .store import Multiscale, Target
 from .target_state import FINISHED, REMOVING, UNFINISHED, clear, examine, write_root
 
+#: Tasks under way for each worker: enough that images are asked for well before their blocks are computed.
+_WINDOW = 16
 #: Called with the tasks done, all tasks, and what is going on.
 Progress = Callable[[int, int, str], None]
 #: By section, an image that was asked for, or a future of it.
@@ -130,7 +132,7 @@ class ViewBuild:
 
     def _run(self, job: Job, passes: Sequence[Sequence[Task]], again: Images) -> Iterator[Done]:
         shared = self._scheduler.share(job)
-        window = max(4 * self._scheduler.workers, 8)
+        window = max(_WINDOW * self._scheduler.workers, 2 * _WINDOW)
         total = sum(map(len, passes))
         finished = 0
         for step, tasks in enumerate(passes):
