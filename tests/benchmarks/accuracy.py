@@ -70,18 +70,27 @@ class Figures:
 
 @dataclass(frozen=True)
 class Samples:
-    """Pixels or voxels: what they show (n, 3), the point that they stand for (n, 3), and that point moved onto the
-    plane of the section that they show (n, 3)."""
+    """Pixels or voxels, n of them."""
 
     grey: np.ndarray
+    """What they show: (n, 3)."""
+
     named: np.ndarray
+    """The points that they stand for: (p, i, r) in um, (n, 3)."""
+
     own_plane: np.ndarray
+    """Those points moved, along the depth, onto the plane of the section that is shown there: (n, 3)."""
+
+    blended: bool = False
+    """Whether they show two sections at once, and so the plane of neither."""
 
     def rows(self, phantom: Phantom) -> Iterator[tuple[str, ...]]:
-        """Mean absolute errors of what lies well inside smooth parts of the brain, judged in both ways."""
+        """Where it is compared; how many lie well inside smooth parts of the brain; of these the mean absolute error
+        (red, green, blue), and the shift (p, i, r) that would explain the differences best, by least squares."""
         inside = (phantom.distance_to_edge(self.named) > 300) & (phantom.distance_to_edge(self.own_plane) > 100)
         inside &= (phantom.labels(self.named) > 0) & (phantom.labels(self.own_plane) > 0)
-        for where, points in (("the point it stands for", self.named), ("the section's own plane", self.own_plane)):
+        ways = [("the point it stands for", self.named), ("the section's own plane", self.own_plane)]
+        for where, points in ways[:1] if self.blended else ways:
             at = points[inside]
             difference = self.grey[inside] - phantom.rgb(at)
             gradient = np.stack([phantom.rgb(at + d) - phantom.rgb(at - d) for d in np.eye(3)], -1) / 2
@@ -94,26 +103,26 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--keep", type=Path, metavar="DIR", help="as of build.py")
     arguments = parser.parse_args()
-    figures, phantom = Figures.read(), default_phantom()
     print("| | compared at | points | red | green | blue | shift p, um | shift i, um | shift r, um |")
     print("| --- | --- | --: | --: | --: | --: | --: | --: | --: |")
     with tempfile.TemporaryDirectory(prefix="accuracy-") as scratch:
         keep = (arguments.keep or Path(scratch) / "keep").absolute()
         peer = make_peer(keep)
         with served(keep / "drawn", (0, TIER)) as server:
-            for name, samples in (
-                (f"atlaszarr, nearest, tier {TIER}", ours(server.url, Path(scratch) / "nearest", "nearest", figures)),
-                (f"atlaszarr, linear, tier {TIER}", ours(server.url, Path(scratch) / "linear", "linear", figures)),
-                (f"atldld, tier {TIER}", theirs(peer, server.url, Path(scratch), figures, TIER)),
-                (
-                    f"atldld, tier {TIER}, detection point in mid-image",
-                    theirs(peer, server.url, Path(scratch), figures, TIER, figures.centre),
-                ),
-                ("atldld, tier 0 (defaults)", theirs(peer, server.url, Path(scratch), figures, 0)),
-            ):
-                for row in samples.rows(phantom):
+            for name, samples in subjects(peer, server.url, Path(scratch)):
+                for row in samples.rows(default_phantom()):
                     print("|", " | ".join((name, *row)), "|", flush=True)
     return 0
+
+
+def subjects(peer: Path, url: str, scratch: Path) -> Iterator[tuple[str, Samples]]:
+    figures = Figures.read()
+    for fill in ("nearest", "linear"):
+        yield f"atlaszarr, {fill}, tier {TIER}", ours(url, scratch / fill, fill, figures)
+    yield f"atldld, tier {TIER}", theirs(peer, url, scratch, figures, TIER)
+    at_centre = theirs(peer, url, scratch, figures, TIER, figures.centre)
+    yield f"atldld, tier {TIER}, detection point in mid-image", at_centre
+    yield "atldld, tier 0 (its default)", theirs(peer, url, scratch, figures, 0)
 
 
 def ours(url: str, target: Path, fill: str, figures: Figures) -> Samples:
@@ -130,7 +139,7 @@ def ours(url: str, target: Path, fill: str, figures: Figures) -> Samples:
     nearest = np.abs(figures.to_sections(named)[:, 2:] - list(figures.depths.values())).min(axis=1)
     np.testing.assert_array_equal(nearest, np.abs(figures.to_sections(named)[:, 2] - depths))
     grey = image[:][(slice(None), *part)][(slice(None), *shown.T)].T.astype(float)
-    return Samples(grey, named, figures.onto_plane(named, depths))
+    return Samples(grey, named, figures.onto_plane(named, depths), blended=fill == "linear")
 
 
 def theirs(

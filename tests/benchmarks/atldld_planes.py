@@ -3,8 +3,8 @@
     atldld_planes.py planes TIER [FILE.npz] [--detection X Y]
     atldld_planes.py command TIER FOLDER
 
-`planes` is the example of atldld's documentation: DatasetDownloader, and each image warped as it comes; the planes
-stay in memory, or go into FILE with their coordinates. `command` is `atldld download dataset`: a PNG a plane.
+`planes` takes DatasetDownloader and warps each image as it comes; the planes stay in memory, or go into FILE with
+their coordinates. `command` is `atldld download dataset`: a PNG a plane.
 """
 
 import argparse

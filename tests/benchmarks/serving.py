@@ -39,7 +39,7 @@ def served(drawn: Path, tiers: Sequence[int], latency: float = 0.0) -> Iterator[
 def make_peer(folder: Path) -> Path:
     """The Python of atldld's environment, made in `folder` unless it is there, and seen to work."""
     peers = Path(__file__).parents[1] / "peers" / "run.py"
-    subprocess.run([sys.executable, peers, "--keep", folder, "atldld"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([sys.executable, peers, "--keep", folder, "atldld"], check=True, stdout=sys.stderr)
     return folder / "atldld" / "bin" / "python"
 
 
