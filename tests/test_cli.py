@@ -121,6 +121,26 @@ def test_an_interrupted_build_exits_130_at_once_and_is_gone_on_with(tmp_path, ki
     ngff_zarr.from_ngff_zarr(str(target), validate=True)
 
 
+def test_a_command_ends_although_something_swallows_the_interruption():
+    script = """
+import time
+from atlaszarr.interruption import stopping_on_signals
+with stopping_on_signals():
+    while True:
+        try:
+            print("waiting", flush=True)
+            time.sleep(60)
+        except KeyboardInterrupt:
+            pass
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        assert child.stdout.readline() == b"waiting\n"
+        child.send_signal(signal.SIGTERM)
+        out, err = child.communicate(timeout=60)
+    assert (child.returncode, out) == (130, b"waiting\n")
+    assert err.startswith(b"atlaszarr: interrupted")
+
+
 def test_the_demo_makes_an_image_that_ngff_zarr_opens_and_shows_it(tmp_path, capsys):
     assert main(["demo", str(tmp_path / "demo")]) == 0
     out = capsys.readouterr().out

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
-import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
@@ -17,10 +15,7 @@ from .atomic import write_whole
 from .cli_options import API, OUTPUT, VOLUME, as_id, client_for, numbers, options, storage_options, volume_options
 from .display import Terminal, table
 from .errors import AtlaszarrError, InputError, NotFoundError, RecordError, TargetError
-
-_INTERRUPTED = 130
-#: Seconds until an interrupted command is ended come what may.
-_GRACE = 3.0
+from .interruption import leave, stopping_on_signals
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,11 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     int
         0 done, 1 done with failures or failed, 2 wrong use or wrong input, 130 interrupted.
     """
-    for interruption in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(interruption) is not signal.SIG_IGN:
-            signal.signal(interruption, _interrupt)
     try:
-        return int(cli.main(arguments, "atlaszarr", standalone_mode=False) or 0)
+        with stopping_on_signals():
+            return int(cli.main(arguments, "atlaszarr", standalone_mode=False) or 0)
     except click.ClickException as error:
         click.echo(f"atlaszarr: {error.format_message()}", err=True)
         return 2
@@ -50,21 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (KeyboardInterrupt, click.Abort):
-        # A request may still be waiting for its answer, and would keep the process alive until it came.
-        _leave()
-
-
-def _interrupt(*_: object) -> None:
-    """Stop: by an exception, and should some library swallow it, without asking again."""
-    last_resort = threading.Timer(_GRACE, _leave)
-    last_resort.daemon = True
-    last_resort.start()
-    raise KeyboardInterrupt
-
-
-def _leave() -> NoReturn:
-    os.write(2, b"atlaszarr: interrupted; a build goes on when the same command is given again\n")
-    os._exit(_INTERRUPTED)
+        leave()
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -84,7 +84,10 @@ class Threads:
 
     def wait(self, futures: set[Future]) -> set[Future]:
         """The futures that are done, once at least one is."""
-        return set(cf.wait(futures, return_when=cf.FIRST_COMPLETED).done)
+        # An untimed wait can miss a Ctrl-C: Python's handler runs between waits only.
+        while not (done := cf.wait(futures, timeout=0.5, return_when=cf.FIRST_COMPLETED).done):
+            pass
+        return set(done)
 
     def _result(self, value: Any) -> Any:
         if isinstance(value, list):

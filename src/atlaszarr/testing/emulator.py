@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -173,4 +174,5 @@ def serve(
     with Emulator(faults=faults, port=port, **options) as emulator:
         announce(emulator.url)
         with contextlib.suppress(KeyboardInterrupt):
-            threading.Event().wait()
+            while True:
+                time.sleep(0.5)  # not one long wait: Python's handler runs between waits only
