@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import shutil
+from fractions import Fraction
 from pathlib import Path
 
 import ngff_zarr
@@ -15,8 +16,9 @@ import tensorstore
 import yaozarrs
 import zarr
 
-from atlaszarr import AllenClient, build, open_volume, plan
+from atlaszarr import AllenClient, build, open_volume, plan, verify
 from atlaszarr.errors import InputError, RecordError, TargetError
+from atlaszarr.reduction import reduce
 from atlaszarr.testing.emulator import Emulator
 
 CORONAL, SAGITTAL = 74272479, 69289763
@@ -61,6 +63,9 @@ def digests(target):
         (CORONAL, {"resolution": 200, "levels": 1}),
         (SAGITTAL, {"resolution": 100, "chunk": 32, "fill": "linear", "levels": 3}),
         (SAGITTAL, {"resolution": 50, "view": ("primary", "expression"), "downsample": 6}),
+        (SAGITTAL, {"resolution": 100, "chunk": 16, "shard": 64}),
+        (SAGITTAL, {"resolution": 100, "chunk": 32, "ome_zarr": "0.4"}),
+        (CORONAL, {"resolution": 100, "chunk": 16, "shard": 32, "ome_zarr": "0.6"}),
     ],
 )
 def test_a_plan_is_exact_in_requests_pixels_tasks_and_objects(emulator, client, tmp_path, dataset, options):
@@ -80,6 +85,10 @@ def test_a_plan_is_exact_in_requests_pixels_tasks_and_objects(emulator, client, 
             used = [row for row in csv.DictReader(file) if row["state"] == "used"]
         assert len(used) == one.image_requests
         assert sum(int(row["width"]) * int(row["height"]) for row in used) == one.pixels
+        for path in ("", "labels/section"):
+            read = ngff_zarr.from_ngff_zarr(str(Path(view.target) / path), validate=True)
+            assert len(read.images) == one.levels
+        assert verify(view.target, deep=True).ok
 
 
 def test_sixty_sections_of_which_59_lie_in_the_space_make_59_image_requests(emulator, client, tmp_path):
@@ -269,13 +278,13 @@ def test_views_after_the_first_lie_beside_the_target(client, tmp_path):
 
 
 def test_the_levels_of_the_pyramid_are_reduced_from_their_parent_as_a_whole(target):
-    from atlaszarr.pyramid import coarsen
-
     root = zarr.open_group(target, mode="r")
     for level in range(3):
-        image, section = coarsen(root[str(level)][:], root[f"labels/section/{level}"][:], 0)
-        np.testing.assert_array_equal(root[str(level + 1)][:], image)
-        np.testing.assert_array_equal(root[f"labels/section/{level + 1}"][:], section)
+        image, section = root[str(level)][:], root[f"labels/section/{level}"][:]
+        halved = reduce(image, (Fraction(2),) * 3, "mean", mask=section)
+        np.testing.assert_array_equal(root[str(level + 1)][:], halved)
+        halved = reduce(section, (Fraction(2),) * 3, "mode_of_nonzero")
+        np.testing.assert_array_equal(root[f"labels/section/{level + 1}"][:], halved)
 
 
 def test_a_build_stopped_while_it_mends_leaves_no_coarse_chunk_of_the_old_state(client, tmp_path):
@@ -391,6 +400,9 @@ def test_holes_that_were_accepted_stay_so_when_some_are_mended(tmp_path):
         {"chunk": 64.0},
         {"downsample": 1.5},
         {"background": 1.5},
+        {"shard": 100},
+        {"shard": 128, "ome_zarr": "0.4"},
+        {"ome_zarr": "1.0"},
         {"downsample": True},
         {"resolution": 1},
         {"workers": -1},

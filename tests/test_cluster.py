@@ -47,6 +47,16 @@ def test_a_cluster_builds_the_same_bytes_and_fetches_each_image_once_without_any
     assert digests(tmp_path / "cluster.ome.zarr") == digests(tmp_path / "threads.ome.zarr")
 
 
+def test_processes_build_the_same_bytes_and_fetch_each_image_once(emulator, tmp_path):
+    with AllenClient(emulator.url, cache="none", rate=1e9) as client:
+        options = {"client": client, "resolution": 200, "chunk": 16}
+        emulator.reset()
+        build(DATASET, tmp_path / "processes.ome.zarr", scheduler="processes", workers=2, **options)
+        assert emulator.count("section_image_download") == 18
+        build(DATASET, tmp_path / "threads.ome.zarr", **options)
+    assert digests(tmp_path / "processes.ome.zarr") == digests(tmp_path / "threads.ome.zarr")
+
+
 def test_a_lazy_volume_computes_on_a_cluster_with_each_image_fetched_once(emulator, cluster):
     with AllenClient(emulator.url, cache="none", rate=1e9) as allen:
         volume = open_volume(DATASET, resolution=200, chunk=16, client=allen)

@@ -1,6 +1,7 @@
-"""Pyramid geometry and reduction against plain NumPy, exactly."""
+"""The geometry of pyramids: levels, the objects they are stored in, and the blocks that make whole ones."""
 
-from collections import Counter
+import itertools
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -8,93 +9,183 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atlaszarr.errors import InputError
-from atlaszarr.pyramid import Occupancy, Pyramid, children, coarsen, parents
+from atlaszarr.occupancy import Occupancy
+from atlaszarr.pyramid import Pyramid, everywhere
+
+shapes = st.tuples(*(st.integers(1, 40),) * 3)
+factors = st.lists(st.sampled_from([2, 2.5, 1.5, 3, 1, (1, 2, 2), (2, 2.5, 3)]), max_size=4)
+chunks = st.lists(st.one_of(st.integers(3, 20), st.tuples(*(st.integers(1, 12),) * 3)), min_size=1, max_size=3)
 
 
-def coarsened(image, label, background):
-    """One voxel at a time, from the rule as it is documented."""
-    shape = tuple(-(-n // 2) for n in label.shape)
-    coarse_image = np.full((image.shape[0], *shape), background, image.dtype)
-    coarse_label = np.zeros(shape, label.dtype)
-    for z, y, x in np.ndindex(*shape):
-        window = tuple(slice(2 * i, 2 * i + 2) for i in (z, y, x))
-        labels = label[window]
-        covered = labels != 0
-        if covered.any():
-            counts = Counter(labels[covered].tolist())
-            coarse_label[z, y, x] = min(counts, key=lambda value: (-counts[value], value))
-            for c in range(image.shape[0]):
-                values = image[c][window][covered].astype(np.int64)
-                coarse_image[c, z, y, x] = round(int(values.sum()) / len(values))  # Python rounds half to even
-    return coarse_image, coarse_label
+@st.composite
+def pyramids(draw):
+    chunk = draw(chunks)
+    shard = draw(st.none() | st.integers(1, 3))
+    if shard is not None:
+        first = (chunk[0],) * 3 if isinstance(chunk[0], int) else chunk[0]
+        shard = tuple(shard * n for n in first)
+    return Pyramid.over(draw(shapes), chunk, factors=draw(factors), shard=shard)
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    st.tuples(*(st.integers(1, 7),) * 3),
-    st.integers(1, 3),
-    st.sampled_from([np.uint8, np.uint16]),
-    st.integers(0, 255),
-    st.integers(0, 2**32 - 1),
-    st.sampled_from([1, 3, 2**32 - 2]),
-)
-def test_coarsening_equals_the_rule_voxel_by_voxel(shape, channels, dtype, background, seed, largest):
+def voxels(region):
+    return {*itertools.product(*(range(axis.start, axis.stop) for axis in region))}
+
+
+@settings(max_examples=40)
+@given(pyramids())
+def test_every_object_of_every_level_is_made_whole_by_exactly_one_block(pyramid):
+    made = [np.zeros(level.grid, int) for level in pyramid.levels]
+    assert [level for step in pyramid.passes for level in step.writes] == list(range(len(pyramid.levels)))
+    for step in pyramid.passes:
+        for index in np.ndindex(*pyramid.blocks(step)):
+            for position in step.writes:
+                level = pyramid.levels[position]
+                region = pyramid.region(step, index, position)
+                for unit in level.units(region):
+                    there = level.region(unit)
+                    made[position][unit] += 1
+                    inside = [o.start <= i.start and i.stop <= o.stop for i, o in zip(there, region, strict=True)]
+                    assert all(inside)
+    assert all((counts == 1).all() for counts in made)
+
+
+@settings(max_examples=40)
+@given(pyramids())
+def test_a_block_holds_all_that_its_coarser_voxels_cover_and_no_more(pyramid):
+    for step in pyramid.passes:
+        for index in np.ndindex(*pyramid.blocks(step)):
+            for position in range(step.source + 1, step.writes[-1] + 1):
+                fine, coarse = (pyramid.region(step, index, at) for at in (position - 1, position))
+                level, parent = pyramid.levels[position], pyramid.levels[position - 1]
+                for f, c, factor, n in zip(fine, coarse, level.factor, parent.shape, strict=True):
+                    assert (c.start * factor, min(c.stop * factor, n)) == (f.start, f.stop)
+
+
+@settings(max_examples=40)
+@given(pyramids(), st.integers(0, 2**32 - 1))
+def test_an_object_is_occupied_exactly_where_something_below_it_is(pyramid, seed):
     rng = np.random.default_rng(seed)
-    image = rng.integers(0, 256, (channels, *shape)).astype(dtype)
-    label = (rng.integers(0, 4, shape) * (largest // 3 or 1)).astype(np.uint32)
-    found, expected = coarsen(image, label, background), coarsened(image, label, background)
-    np.testing.assert_array_equal(found[0], expected[0])
-    np.testing.assert_array_equal(found[1], expected[1])
-    assert found[0].dtype == dtype
+    base = frozenset(index for index in np.ndindex(*pyramid.levels[0].grid) if rng.random() < 0.2)
+    occupancy = Occupancy(pyramid, base)
+    held = np.zeros(pyramid.shape, bool)
+    for unit in base:
+        held[pyramid.levels[0].region(unit)] = True
+    for position, level in enumerate(pyramid.levels):
+        if position:
+            below, held = held, np.zeros(level.shape, bool)
+            for voxel in np.ndindex(*level.shape):
+                covered = (slice(int(k * f), -int(-(k + 1) * f // 1)) for k, f in zip(voxel, level.factor, strict=True))
+                held[voxel] = below[tuple(covered)].any()
+        touched = np.zeros(level.shape, bool)
+        for unit in np.ndindex(*level.grid):
+            here = level.region(unit)
+            assert not held[here].any() or occupancy.holds(position, unit)
+            if occupancy.holds(position, unit):
+                touched[here] = True
+        assert occupancy.count(position) == len(list(occupancy.units(position)))
+        held = touched
+    for step in pyramid.passes:
+        blocks = set(occupancy.blocks(step))
+        for index in np.ndindex(*pyramid.blocks(step)):
+            units = pyramid.levels[step.source].units(pyramid.region(step, index))
+            assert (index in blocks) == any(occupancy.holds(step.source, unit) for unit in units)
 
 
-def test_a_tissue_edge_gets_no_dark_halo():
-    image = np.full((3, 4, 4, 4), 240, np.uint8)
-    label = np.full((4, 4, 4), 7, np.uint32)
-    image[:, :, :, 1:], label[:, :, 1:] = 0, 0
-    coarse, section = coarsen(image, label, 0)
-    assert set(coarse[..., 0].ravel()) == {240}
-    assert set(coarse[..., 1].ravel()) == {0}
-    np.testing.assert_array_equal(section != 0, coarse[0] != 0)
+@settings(max_examples=40)
+@given(pyramids())
+def test_without_a_base_everything_is_occupied(pyramid):
+    occupancy = Occupancy(pyramid)
+    for position, level in enumerate(pyramid.levels):
+        assert set(occupancy.units(position)) == set(np.ndindex(*level.grid))
+    for step in pyramid.passes:
+        assert set(occupancy.blocks(step)) == set(np.ndindex(*pyramid.blocks(step)))
+
+
+@settings(max_examples=40)
+@given(pyramids())
+def test_what_depends_on_a_block_is_what_reads_what_it_writes(pyramid):
+    for step, after in itertools.pairwise(pyramid.passes):
+        for index in np.ndindex(*pyramid.blocks(step)):
+            written = pyramid.region(step, index, after.source)
+            reading = {
+                other
+                for other in np.ndindex(*pyramid.blocks(after))
+                if all(
+                    a.start < b.stop and b.start < a.stop
+                    for a, b in zip(written, pyramid.region(after, other), strict=True)
+                )
+            }
+            assert set(pyramid.dependents(step, index, after)) == reading
+
+
+@settings(max_examples=40)
+@given(pyramids())
+def test_a_pyramid_survives_json(pyramid):
+    import json
+
+    assert Pyramid.from_json(json.loads(json.dumps(pyramid.to_json()))) == pyramid
 
 
 @given(st.tuples(*(st.integers(1, 900),) * 3), st.sampled_from([16, 32, 64]))
 def test_the_last_level_of_an_automatic_pyramid_is_the_first_that_fits_a_chunk(shape, chunk):
-    pyramid = Pyramid.over(shape, chunk)
-    assert max(pyramid.level_shape(pyramid.levels - 1)) <= chunk
-    assert pyramid.levels == 1 or max(pyramid.level_shape(pyramid.levels - 2)) > chunk
+    *finer, last = Pyramid.over(shape, chunk).levels
+    assert max(last.shape) <= chunk
+    assert not finer or max(finer[-1].shape) > chunk
 
 
-@given(st.tuples(*(st.integers(1, 300),) * 3), st.integers(0, 2**32 - 1))
-def test_a_chunk_is_occupied_exactly_where_something_below_it_is(shape, seed):
-    pyramid = Pyramid.over(shape, 16)
-    rng = np.random.default_rng(seed)
-    grid = pyramid.chunks(0)
-    base = frozenset(index for index in np.ndindex(*grid) if rng.random() < 0.2)
-    occupancy = Occupancy(pyramid, base)
-    for level in range(1, pyramid.levels):
-        below = occupancy.levels[level - 1]
-        for index in np.ndindex(*pyramid.chunks(level)):
-            assert (index in occupancy.levels[level]) == any(child in below for child in children(index))
-    assert parents(base) == (set(occupancy.levels[1]) if pyramid.levels > 1 else parents(base))
-
-
-def test_a_chunk_of_a_level_covers_two_chunks_of_its_parent_along_every_axis():
-    pyramid = Pyramid.over((528, 320, 456), 64)
-    assert [pyramid.level_shape(level) for level in range(pyramid.levels)] == [
+def test_the_published_levels_of_the_reference_space_are_made_in_blocks_of_two_chunks():
+    pyramid = Pyramid.over((1320, 800, 1140), [80, 64], levels=4, factors=[2.5, 2, 2])
+    assert [level.shape for level in pyramid.levels] == [
+        (1320, 800, 1140),
         (528, 320, 456),
         (264, 160, 228),
         (132, 80, 114),
-        (66, 40, 57),
-        (33, 20, 29),
     ]
-    block = pyramid.region(0, (1, 2, 3), chunks=2)
-    assert [(axis.start // 2, -(-axis.stop // 2)) for axis in block] == [
-        (axis.start, axis.stop) for axis in pyramid.region(1, (1, 2, 3))
-    ]
+    assert [pyramid.scale(level)[0] for level in range(4)] == [1, Fraction(5, 2), 5, 10]
+    assert pyramid.passes[0].block == (160, 160, 160)
+    assert pyramid.passes[0].writes == (0, 1)
 
 
-@pytest.mark.parametrize(("chunk", "levels"), [(4, None), (4096, None), (64, 0), (64, 40)])
-def test_impossible_chunks_and_levels_are_refused(chunk, levels):
-    with pytest.raises(InputError, match=r"chunk|levels"):
-        Pyramid.over((528, 320, 456), chunk, levels)
+def test_chunks_of_64_at_10_and_25_um_need_blocks_of_320():
+    (first, *_) = Pyramid.over((1320, 800, 1140), 64, levels=4, factors=[2.5, 2, 2]).passes
+    assert first.block == (320, 320, 320)
+    assert first.writes == (0, 1, 2)
+
+
+def test_a_plane_keeps_its_one_voxel_of_depth():
+    pyramid = Pyramid.over((1, 5000, 7000), [(1, 256, 256)])
+    assert {level.shape[0] for level in pyramid.levels} == {1}
+    assert {pyramid.scale(level)[0] for level in range(len(pyramid.levels))} == {1}
+
+
+def test_shards_shrink_with_the_levels():
+    pyramid = Pyramid.over((1320, 800, 1140), 64, shard=256)
+    assert [level.unit[0] for level in pyramid.levels] == [256, 128, 64, 64, 64, 64]
+    assert pyramid.passes[0].writes == (0, 1, 2)
+
+
+def test_an_image_that_fits_one_block_is_made_in_one_task():
+    pyramid = Pyramid.over((100, 90, 80), 64, levels=4)
+    assert [(step.writes, pyramid.blocks(step)) for step in pyramid.passes] == [((0, 1, 2, 3), (1, 1, 1))]
+    assert everywhere(pyramid.shape) == pyramid.region(pyramid.passes[0], (0, 0, 0))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"chunk": 0},
+        {"chunk": [(64, 64)]},
+        {"levels": 0},
+        {"levels": 40},
+        {"factors": [0.5]},
+        {"factors": [(2, 2)]},
+        {"factors": [float("nan")]},
+        {"shard": 100},
+        {"shape": (0, 3, 3)},
+    ],
+    ids=str,
+)
+def test_what_makes_no_pyramid_is_refused_by_name(wrong):
+    (name,) = wrong
+    with pytest.raises(InputError, match=name.rstrip("s")):
+        Pyramid.over(**({"shape": (528, 320, 456)} | wrong))

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .grid import Grid
     from .spaces import ReferenceSpace
     from .terminology import Terminology
+    from .verification import verify
     from .volume import open_volume
 
 _HOMES = {
@@ -27,6 +28,7 @@ _HOMES = {
     "build": ".building",
     "open_volume": ".volume",
     "plan": ".building",
+    "verify": ".verification",
 }
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "build",
     "open_volume",
     "plan",
+    "verify",
 ]
 
 

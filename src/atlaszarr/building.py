@@ -8,13 +8,14 @@ from typing import Any
 
 from .allen.client import AllenClient
 from .allen.records import SectionDataset
+from .assembly import Progress
 from .errors import InputError
 from .planning import Layout, Plan, metadata_requests, price
 from .reports import BuildReport
 from .request import VolumeRequest
-from .scheduling import Cluster, Scheduler, Threads, usable_cores
+from .scheduling import scheduler_for, worker_count
 from .store import Target
-from .view_build import Progress, ViewBuild
+from .view_build import ViewBuild
 
 
 def plan(
@@ -47,9 +48,11 @@ def plan(
         As `build`.
     """
     requests = _requests(view, options)
-    targets = _targets(target, None, requests) if target is not None else [None] * len(requests)
+    # Only named: it need not be there yet, nor may we open it.
+    first = Target(os.fspath(target)) if target is not None else None
+    targets = [first.beside(request.view) if first and n else first for n, request in enumerate(requests)]
     client = client or AllenClient()
-    count = _workers(workers)
+    count = worker_count(workers)
     dataset, asked = _dataset(dataset, client)
     return tuple(
         price(Layout.of(dataset, request), client, count, 0 if position else asked, where.url if where else None)
@@ -68,6 +71,7 @@ def build(
     workers: int | None = None,
     allow_missing: bool = False,
     overwrite: bool = False,
+    take_over: bool = False,
     progress: Progress | None = None,
     **options: Any,
 ) -> BuildReport:
@@ -89,13 +93,15 @@ def build(
     storage_options : mapping, optional
         To fsspec. Never shown or written anywhere.
     scheduler : str, optional
-        Address of a `distributed` scheduler; else local threads.
+        Address of a `distributed` scheduler, or ``processes``; else local threads.
     workers : int, optional
         Local threads; default one a core.
     allow_missing : bool
         Finish although images cannot be had; otherwise the target stays unfinished.
     overwrite : bool
         Remove what another build of atlaszarr left at the target.
+    take_over : bool
+        Build although another build seems to be under way in the target.
     progress : callable, optional
         Called with the tasks done, the number of tasks, and a word on what is going on.
     **options
@@ -123,10 +129,9 @@ def build(
     client = client or AllenClient()
     dataset, asked = _dataset(dataset, client)
     layouts = [Layout.of(dataset, request) for request in requests]
-    where: Scheduler = Cluster(scheduler) if scheduler is not None else Threads(_workers(workers), client.concurrency)
-    with where:
+    with scheduler_for(scheduler, workers, client.concurrency) as where:
         views = [
-            ViewBuild(layout, place, client, where, allow_missing, 0 if position else asked, progress)
+            ViewBuild(layout, place, client, where, allow_missing, take_over, 0 if position else asked, progress)
             for position, (layout, place) in enumerate(zip(layouts, targets, strict=True))
         ]
         for view_build in views:
@@ -140,12 +145,6 @@ def _dataset(dataset: SectionDataset | int, client: AllenClient) -> tuple[Sectio
         return dataset, 0
     record = client.section_dataset(dataset)
     return record, metadata_requests(record)
-
-
-def _workers(workers: int | None) -> int:
-    if workers is not None and workers < 1:
-        raise InputError(f"workers {workers} must be at least 1")
-    return workers or usable_cores()
 
 
 def _requests(view: str | Sequence[str], options: Mapping[str, Any]) -> list[VolumeRequest]:

@@ -12,7 +12,18 @@ from typing import Any
 import click
 
 from .atomic import write_whole
-from .cli_options import API, OUTPUT, VOLUME, as_id, client_for, numbers, options, storage_options, volume_options
+from .cli_options import (
+    API,
+    OUTPUT,
+    STORE,
+    VOLUME,
+    as_id,
+    client_for,
+    numbers,
+    options,
+    storage_options,
+    volume_options,
+)
 from .display import Terminal, table
 from .errors import AtlaszarrError, InputError, NotFoundError, RecordError, TargetError
 from .interruption import leave, stopping_on_signals
@@ -68,8 +79,7 @@ def demo(folder: str, as_json: bool, quiet: bool, verbose: bool) -> None:
     click.echo(f"{report.state}: {report.target}, from {report.requests} section images of a phantom brain")
     click.echo("read back and validated by ngff-zarr:")
     rows = [
-        (level, " x ".join(map(str, shape)), f"{scale:g}", f"{origin:g}")
-        for level, (shape, scale, origin) in enumerate(report.levels)
+        (k, " x ".join(map(str, shape)), f"{size:g}", f"{at:g}") for k, (shape, size, at) in enumerate(report.levels)
     ]
     click.echo(table(("level", "shape (c, z, y, x)", "voxel mm", "origin mm"), rows))
     click.echo(f"mean difference from the phantom's closed form: {report.error:.2f} of 255 grey levels")
@@ -180,11 +190,11 @@ def plan(
 @cli.command()
 @click.argument("dataset_id", callback=as_id)
 @click.argument("target")
-@options(*VOLUME)
-@click.option("--storage-option", multiple=True, metavar="KEY=VALUE", help="To fsspec; JSON or text; repeatable.")
-@click.option("--scheduler", metavar="ADDRESS", help="Of a dask.distributed scheduler, instead of local threads.")
+@options(*VOLUME, *STORE)
+@click.option("--scheduler", metavar="ADDRESS", help="Of a dask.distributed scheduler, or: processes [threads].")
 @click.option("--allow-missing", is_flag=True, help="Finish although section images cannot be had.")
 @click.option("--overwrite", is_flag=True, help="Replace what another build left at TARGET.")
+@click.option("--take-over", is_flag=True, help="Build although another build seems to be under way in TARGET.")
 @click.option("--dry-run", is_flag=True, help="The same as `plan`.")
 @options(*API, *OUTPUT)
 def build(
@@ -194,6 +204,7 @@ def build(
     scheduler: str | None,
     allow_missing: bool,
     overwrite: bool,
+    take_over: bool,
     dry_run: bool,
     api_url: str | None,
     cache: str | None,
@@ -225,6 +236,7 @@ def build(
                 scheduler=scheduler,
                 allow_missing=allow_missing,
                 overwrite=overwrite,
+                take_over=take_over,
                 progress=progress,
                 **volume,
             )
@@ -238,6 +250,31 @@ def build(
             click.echo(f"{len(view.failures)} of {view.plan.sections_used} section images are missing{hint}", err=True)
         if not as_json:
             click.echo(f"{view.state}: {view.target}")
+    return 0 if report.ok else 1
+
+
+@cli.command()
+@click.argument("target")
+@click.option("--deep", is_flag=True, help="Compare the levels and labels of all blocks, not of a sample.")
+@options(*STORE, OUTPUT[0])
+def verify(target: str, deep: bool, storage_option: tuple[str, ...], as_json: bool) -> int:
+    """Check what TARGET, a path or URL, holds against what it says it holds; each defect is a line.
+
+    A build with the same command mends them.
+    """
+    from .verification import verify as check
+
+    try:
+        report = check(target, deep=deep, storage_options=storage_options(storage_option))
+    except TargetError as error:
+        raise InputError(str(error)) from None  # could not look
+    if as_json:
+        click.echo(json.dumps(report.to_dict()))
+        return 0 if report.ok else 1
+    for defect in report.defects:
+        click.echo(f"{defect.kind}: {defect}")
+    found = f"{len(report.defects)} defects" if report.defects else "sound"
+    click.echo(f"{found}: {report.target} ({report.objects:,} objects, the levels of {report.blocks:,} blocks)")
     return 0 if report.ok else 1
 
 

@@ -38,6 +38,9 @@ API = (
     click.option("--api-url", metavar="URL", help="The Allen API, ending in /api/v2 [env: ATLASZARR_API_URL]."),
     click.option("--cache", metavar="DIR|none", help="Where section images are kept [env: ATLASZARR_CACHE]."),
 )
+STORE = (
+    click.option("--storage-option", multiple=True, metavar="KEY=VALUE", help="To fsspec; JSON or text; repeatable."),
+)
 VOLUME = (
     click.option("--resolution", type=float, default=25.0, metavar="UM", help="Voxel size [25]."),
     click.option("--fill", default="nearest", metavar="none|nearest|linear", help="Between sections [nearest]."),
@@ -52,6 +55,10 @@ VOLUME = (
     click.option("--quality", type=int, metavar="N", help="JPEG quality asked of the service, 0 to 100."),
     click.option("--levels", default="auto", metavar="auto|N", help="Levels of the pyramid [auto]."),
     click.option("--chunk", type=int, default=64, metavar="N", help="Side of a chunk in voxels [64]."),
+    click.option(
+        "--shard", type=int, metavar="N", help="Side of a shard, whole chunks; coarser levels' shrink [none]."
+    ),
+    click.option("--ome-zarr", default="0.5", metavar="0.4|0.5|0.6", help="Version of OME-Zarr [0.5]."),
     click.option("--background", type=int, default=0, metavar="V", help="Grey level where no section is [0]."),
     click.option("--workers", type=int, metavar="N", help="Local threads [one a core]."),
 )
@@ -88,10 +95,9 @@ def _whole(text: str, name: str) -> int | None:
 
 def volume_options(values: dict[str, Any]) -> dict[str, Any]:
     """The keyword arguments of `build` and `plan` among parsed options."""
-    names = ("resolution", "fill", "interpolation", "space", "r_extent", "quality", "chunk", "background", "workers")
+    parsed = {"limits", "downsample", "levels"}
     return {
-        **{name: values[name] for name in names},
-        "view": values["view"],
+        **{name: value for name, value in values.items() if name not in parsed},
         "range": numbers(values["limits"], "range", 6),
         "downsample": _whole(values["downsample"], "downsample"),
         "levels": _whole(values["levels"], "levels"),

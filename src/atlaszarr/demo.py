@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .allen.client import AllenClient
+from .assembly import Progress
 from .building import build
 from .errors import TargetError
-from .view_build import Progress
 
 #: Nrp1, coronal, 60 sections: the figures of the real record, drawn from a phantom brain.
 DATASET = 74272479

@@ -1,97 +1,166 @@
 """What is done in a target, and from what: one record a task, written after its data; compacted at commit.
 
-Workers write their own records and read none; only the build that owns the target reads them.
+Workers write their own records and read none; only the build that owns the target reads them. The compacted ledger
+is one object of JSON lines: a header with all metadata that a finished target must hold, a line a task, and last a
+line with what was written beside the image. The root names the digest of all but the last line, which alone depends on
+when a build was.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
-from .errors import TargetError
+from .multiscale import Written, digest
 from .pyramid import Index
 from .store import Target
 
-_OPEN = "atlaszarr/ledger"
-_COMPACT = "atlaszarr/ledger.json"
+OPEN = "atlaszarr/ledger"
+COMPACT = "atlaszarr/ledger.jsonl"
 
-#: Pass and superblock.
+#: Source level of its pass, and block.
 Task = tuple[int, Index]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One task that is done.
+    """The record of one task that is done, as it is stored.
 
     Attributes
     ----------
-    chunks : int
-        How many chunks it wrote.
-    images : dict of int to str or None
-        SectionImage ids it used, with the SHA-256 of their JPEG body; None for one that was missing.
+    body : bytes
+        A line of JSON; kept so, since a build of a million objects holds them all.
     """
 
-    chunks: int
-    images: Mapping[int, str | None]
+    body: bytes
+
+    @classmethod
+    def of(cls, task: Task, written: Written, origin: Mapping[str, Any]) -> Entry:
+        """The record of what a task wrote, and from what.
+
+        Parameters
+        ----------
+        task : tuple
+        written : dict
+            Size and digest of every object, by key.
+        origin : mapping
+            In JSON's types.
+        """
+        return cls(sealed({"task": _name(task), "objects": written, "from": origin}))
+
+    @classmethod
+    def read(cls, body: bytes) -> tuple[Task, Entry]:
+        """A record from its line.
+
+        Raises
+        ------
+        ValueError, KeyError, TypeError, AttributeError
+            If it is none.
+        """
+        return _task(opened(body)["task"]), cls(body)
 
     @property
-    def missing(self) -> tuple[int, ...]:
-        """The images it had to do without."""
-        return tuple(id for id, digest in self.images.items() if digest is None)
+    def written(self) -> Written:
+        """Size and digest of every object it wrote, by key."""
+        return {key: (size, checksum) for key, (size, checksum) in opened(self.body)["objects"].items()}
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What it was made from."""
+        return dict(opened(self.body)["from"])
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """All that is recorded.
+
+    Attributes
+    ----------
+    header : dict or None
+        Of a finished target.
+    files : dict
+        Size and digest of what was written beside the image, by key.
+    digest : str or None
+        Of the compacted ledger; None where there is none.
+    done : dict of Task to Entry
+    damaged : tuple of str
+        What could not be read: keys, and lines by their number.
+    """
+
+    header: dict[str, Any] | None = None
+    files: dict[str, tuple[int, str]] = field(default_factory=dict)
+    digest: str | None = None
+    done: dict[Task, Entry] = field(default_factory=dict)
+    damaged: tuple[str, ...] = ()
 
 
 def record(target: Target, task: Task, entry: Entry) -> None:
     """Record a task, after its data is written."""
-    target.write(f"{_OPEN}/{_name(task)}.json", json.dumps(_to_json(entry)).encode())
+    target.write(f"{OPEN}/{_name(task)}.json", entry.body)
 
 
-def read(target: Target) -> dict[Task, Entry]:
-    """All that is recorded as done.
+def read(target: Target, finished: bool = False) -> Ledger:
+    """All that is recorded: the compacted ledger and, unless the target is finished, what was done after it."""
+    done: dict[Task, Entry] = {}
+    damaged: list[str] = []
+    header, files = None, {}
+    compacted = target.read(COMPACT)
+    first, *lines = (compacted or b"").removesuffix(b"\n").split(b"\n")
+    last = lines.pop() if lines else b""
+    try:
+        header = opened(first) if compacted is not None else None
+        files = {key: (size, checksum) for key, (size, checksum) in opened(last).items()} if compacted else {}
+    except (ValueError, TypeError):
+        damaged.append(COMPACT)
+    named = [(f"{COMPACT} line {number}", line) for number, line in enumerate(lines, 2)]
+    opened_since = {} if finished else target.read_all(OPEN)
+    for name, body in (*named, *opened_since.items()):
+        try:
+            task, entry = Entry.read(body)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            damaged.append(name)
+        else:
+            done[task] = entry
+    checksum = None if compacted is None else digest(b"\n".join((first, *lines)))
+    return Ledger(header, files, checksum, done, tuple(damaged))
+
+
+def compact(target: Target, header: Mapping[str, Any], done: Mapping[Task, Entry], files: Written) -> str:
+    """Replace the records by one object, and return its digest."""
+    lines = [sealed(header), *(done[task].body for task in sorted(done))]
+    target.write(COMPACT, b"\n".join((*lines, sealed(files), b"")))
+    target.remove(OPEN)
+    return digest(b"\n".join(lines))
+
+
+def sealed(content: Mapping[str, Any]) -> bytes:
+    """A line of JSON that tells whether it is as it was written."""
+    text = json.dumps(content)
+    return f'{{"check": "{digest(text.encode())}", "content": {text}}}'.encode()
+
+
+def opened(line: bytes) -> dict[str, Any]:
+    """The inverse of `sealed`.
 
     Raises
     ------
-    TargetError
-        If a record cannot be read.
+    ValueError
+        If the line is not as it was written.
     """
-    done: dict[Task, Entry] = {}
-    for key, body in {_COMPACT: target.read(_COMPACT), **target.read_all(_OPEN)}.items():
-        name = key.rsplit("/", 1)[-1].removesuffix(".json")
-        if body is None or name.startswith("."):
-            continue
-        try:
-            found = json.loads(body)
-            entries = found["tasks"] if key == _COMPACT else {name: found}
-            done.update({_task(task): _from_json(entry) for task, entry in entries.items()})
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise TargetError(f"{target.url}/{key} is damaged; build anew with --overwrite") from None
-    return done
-
-
-def compact(target: Target, done: Mapping[Task, Entry]) -> None:
-    """Replace the records of a finished build by one object."""
-    tasks = {_name(task): _to_json(done[task]) for task in sorted(done)}
-    target.write(_COMPACT, json.dumps({"tasks": tasks}).encode())
-    target.remove(_OPEN)
+    check, _, rest = line.partition(b', "content": ')
+    if not rest.endswith(b"}") or check != f'{{"check": "{digest(rest[:-1])}"'.encode():
+        raise ValueError("not a record as it was written")
+    return dict(json.loads(rest[:-1]))
 
 
 def _name(task: Task) -> str:
-    step, (z, y, x) = task
-    return f"{step}-{z}.{y}.{x}"
+    level, (z, y, x) = task
+    return f"{level}-{z}.{y}.{x}"
 
 
 def _task(name: str) -> Task:
-    step, index = name.split("-")
+    level, index = name.split("-")
     z, y, x = map(int, index.split("."))
-    return int(step), (z, y, x)
-
-
-def _to_json(entry: Entry) -> dict[str, object]:
-    return {"chunks": entry.chunks, "images": {str(id): digest for id, digest in entry.images.items()}}
-
-
-def _from_json(entry: Mapping[str, object]) -> Entry:
-    images, chunks = entry["images"], entry["chunks"]
-    if not isinstance(images, dict) or not isinstance(chunks, int):
-        raise ValueError("not a ledger entry")
-    return Entry(chunks, {int(id): digest for id, digest in images.items()})
+    return int(level), (z, y, x)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -11,13 +10,20 @@ from typing import Any
 from .allen import rma
 from .allen.client import AllenClient
 from .allen.records import SectionDataset
+from .encoding import Encoding
 from .errors import RecordError
-from .ledger import Task
-from .pyramid import Index, Occupancy, Pyramid, children, parents
+from .grid import Region
+from .multiscale import ArraySpec, Multiscale
+from .occupancy import Occupancy
+from .ome import zarr_format
+from .pyramid import Index, Pyramid, cells
 from .request import VolumeRequest
 from .stack import Stack
+from .store import Target
 from .volume import DECODED_LIMIT, Volume
 
+#: Paths of the arrays: the root, and the label that says which image made each voxel.
+IMAGE, SECTION = "", "labels/section"
 #: JPEG bytes a pixel: SectionImage 69177654 at downsample 2 as the Allen API serves it, 2980 x 1888 pixels.
 _JPEG_BYTES_A_PIXEL = 0.157
 #: Stored by uncompressed bytes: 0.100 and 0.116 in volumes of 69289763 and 74272479 whose every section image had
@@ -25,8 +31,10 @@ _JPEG_BYTES_A_PIXEL = 0.157
 _STORED_SHARE = 0.12
 #: Resident before the first block: the interpreter with numba, zarr and what they import, in bytes.
 _BASE_MEMORY = 350 * 2**20
-#: Objects besides chunks and array metadata: three groups, build.json, ledger.json, sections.csv, failures.csv.
-_OTHER_OBJECTS = 7
+#: Groups of an image with one label.
+_GROUPS = 3
+#: build.json, ledger.jsonl, sections.csv, failures.csv.
+_OTHER_OBJECTS = 4
 _CHANNELS = 3
 _VOXEL_BYTES = _CHANNELS + 4
 
@@ -74,22 +82,30 @@ class Layout:
 
     @cached_property
     def occupancy(self) -> Occupancy:
-        """The chunks that hold anything."""
-        return Occupancy(self.pyramid, frozenset(self.volume.shown))
+        """The objects that hold anything."""
+        chunk, (a, b, c) = self.volume.chunk, self.pyramid.levels[0].unit
+        base = {(z * chunk // a, y * chunk // b, x * chunk // c) for z, y, x in self.volume.shown}
+        return Occupancy(self.pyramid, frozenset(base))
 
-    def tasks(self) -> Iterator[list[Task]]:
-        """The tasks of every pass, in the order of the section stack.
+    def multiscale(self, target: Target) -> Multiscale:
+        """The image and the label that says where it comes from, in a target."""
+        request = self.request
+        image = ArraySpec(
+            IMAGE, "uint8", ("c", "z", "y", "x"), _CHANNELS, request.background, rule="mean", mask=SECTION
+        )
+        section = ArraySpec(SECTION, "uint32", rule="mode_of_nonzero")
+        encoding = Encoding(zarr_format=zarr_format(request.ome_zarr))
+        return Multiscale(target, (image, section), self.occupancy, encoding)
 
-        Pass 0 computes a superblock of 2 x 2 x 2 chunks and writes it at levels 0 and 1; pass k > 0 reads one
-        of level k and writes level k + 1.
-        """
-        yield [(0, index) for index in sorted(parents(self.occupancy.base), key=self.sections)]
-        for level in range(1, self.pyramid.levels - 1):
-            yield [(level, index) for index in sorted(self.occupancy.levels[level + 1])]
+    def blocks(self) -> list[Index]:
+        """The blocks of level 0, in the order of the section stack."""
+        return sorted(self.occupancy.blocks(self.pyramid.passes[0]), key=lambda index: (self.sections(index), index))
 
-    def sections(self, superblock: Index) -> tuple[int, ...]:
-        """The sections that a superblock of level 0 shows."""
-        return tuple(sorted({s for chunk in children(superblock) for s in self.volume.shown.get(chunk, ())}))
+    def sections(self, block: Index) -> tuple[int, ...]:
+        """The sections that a block of level 0 shows."""
+        region = self.pyramid.region(self.pyramid.passes[0], block)
+        chunks = cells(region, (self.volume.chunk,) * 3)
+        return tuple(sorted({s for chunk in chunks for s in self.volume.shown.get(chunk, ())}))
 
 
 @dataclass(frozen=True)
@@ -183,26 +199,30 @@ def metadata_requests(dataset: SectionDataset) -> int:
 def price(layout: Layout, client: AllenClient, workers: int, metadata_requests: int, target: str | None = None) -> Plan:
     """The plan of a layout, on a client whose cache may hold some of its images."""
     stack, pyramid, occupancy = layout.stack, layout.pyramid, layout.occupancy
+    multiscale = layout.multiscale(Target("memory://plan"))
+    blocks = [list(occupancy.blocks(step)) for step in pyramid.passes]
+    levels = range(len(pyramid.levels))
+    documents = 2 if zarr_format(layout.request.ome_zarr) == 2 else 1  # of a group or an array
     used = [stack.requests[section] for section in layout.volume.used]
     wanted = [request for request in used if not client.has_cached(request)]
     pixels = sum(request.width * request.height for request in wanted)
     decoded = sum(request.width * request.height * 3 for request in used)
-    voxels = sum(_volume(pyramid, level, occupancy.levels[level]) for level in range(pyramid.levels))
-    largest = max(_superblock_bytes(layout, index) for index in parents(occupancy.base))
+    voxels = sum(_voxels(pyramid.levels[level].region(unit)) for level in levels for unit in occupancy.units(level))
+    largest = max(_block_bytes(layout, index) for index in blocks[0])
     return Plan(
         dataset=layout.dataset.id,
         view=layout.request.view,
         target=target,
         shape=pyramid.shape,
-        levels=pyramid.levels,
+        levels=len(levels),
         sections=len(stack.sections),
         sections_used=len(used),
         metadata_requests=metadata_requests,
         image_requests=len(wanted),
         images_cached=len(used) - len(wanted),
         pixels=pixels,
-        tasks=len(used) + sum(map(len, layout.tasks())),
-        objects=2 * occupancy.chunks + 2 * pyramid.levels + _OTHER_OBJECTS,
+        tasks=len(used) + sum(map(len, blocks)),
+        objects=multiscale.objects + documents * (len(multiscale.arrays) * len(levels) + _GROUPS) + _OTHER_OBJECTS,
         download_bytes=round(pixels * _JPEG_BYTES_A_PIXEL),
         uncompressed_bytes=voxels * _VOXEL_BYTES,
         stored_bytes=round(voxels * _VOXEL_BYTES * _STORED_SHARE),
@@ -210,17 +230,13 @@ def price(layout: Layout, client: AllenClient, workers: int, metadata_requests: 
     )
 
 
-def _superblock_bytes(layout: Layout, index: Index) -> int:
-    region = layout.pyramid.region(0, index, chunks=2)
-    voxels: int = math.prod(axis.stop - axis.start for axis in region)
+def _block_bytes(layout: Layout, index: Index) -> int:
+    """What computing a block holds: itself and its coarser levels, parts of images, and one whole decoded image."""
+    region = layout.pyramid.region(layout.pyramid.passes[0], index)
     images = [layout.stack.requests[section] for section in layout.sections(index)]
     image: int = max(3 * request.width * request.height for request in images)
-    return voxels * _VOXEL_BYTES * 9 // 8 + layout.stack.crop_bytes(region) + image
+    return _voxels(region) * _VOXEL_BYTES * 9 // 8 + layout.stack.crop_bytes(region) + image
 
 
-def _volume(pyramid: Pyramid, level: int, chunks: Iterable[Index]) -> int:
-    """Voxels in some chunks of a level."""
-    total = 0
-    for index in chunks:
-        total += math.prod(axis.stop - axis.start for axis in pyramid.region(level, index))
-    return total
+def _voxels(region: Region) -> int:
+    return math.prod(axis.stop - axis.start for axis in region)

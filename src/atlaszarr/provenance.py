@@ -1,4 +1,4 @@
-"""What a finished target says of itself: build.json, sections.csv, failures.csv, and its OME-Zarr metadata."""
+"""What a target says of its making: build.json, sections.csv and failures.csv."""
 
 from __future__ import annotations
 
@@ -7,25 +7,18 @@ import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as package_version
 from typing import Any
 
-from . import metadata
 from .allen.images import MissingImage
+from .credit import CREDIT
 from .ledger import Entry, Task
 from .planning import Layout, Plan
 from .store import Target
+from .versions import version
 
-_PACKAGES = ("dask", "fsspec", "numba", "numpy", "s3fs", "simplejpeg", "zarr")
-
-
-def version(package: str = "atlaszarr") -> str:
-    """The installed version of a package, or "unknown"."""
-    try:
-        return package_version(package)
-    except PackageNotFoundError:
-        return "unknown"
+#: Keys of what is written here.
+FILES = ("atlaszarr/build.json", "atlaszarr/sections.csv", "atlaszarr/failures.csv")
+_PACKAGES = ("dask", "fsspec", "google-crc32c", "numba", "numcodecs", "numpy", "obstore", "simplejpeg", "zarr")
 
 
 def write_build(target: Target, layout: Layout, plan: Plan, api_url: str) -> None:
@@ -39,10 +32,18 @@ def write_build(target: Target, layout: Layout, plan: Plan, api_url: str) -> Non
         "reference_space": layout.stack.grid.space.id,
         "anchor_um": layout.stack.grid.space.anchor,
         "plan": {name: value for name, value in plan.to_dict().items() if name != "target"},
-        "credit": metadata.CREDIT,
+        "credit": CREDIT,
         "dataset": layout.dataset.to_dict(),
     }
     target.write("atlaszarr/build.json", json.dumps(document, indent=1).encode())
+
+
+def is_of(target: Target, request: Mapping[str, Any]) -> bool:
+    """Whether ``atlaszarr/build.json`` is there, and of a request."""
+    try:
+        return bool(json.loads(target.read("atlaszarr/build.json") or b"")["request"] == request)
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def write_tables(target: Target, layout: Layout, done: Mapping[Task, Entry], failures: Sequence[MissingImage]) -> None:
@@ -72,18 +73,12 @@ def write_tables(target: Target, layout: Layout, done: Mapping[Task, Entry], fai
 
 def digests(done: Mapping[Task, Entry]) -> dict[int, str]:
     """SHA-256 of the JPEG body of every SectionImage id that blocks were made from."""
-    return {id: digest for entry in done.values() for id, digest in entry.images.items() if digest}
+    return {id: digest for entry in done.values() for id, digest in images(entry).items() if digest}
 
 
-def write_metadata(target: Target, layout: Layout) -> dict[str, Any]:
-    """Put the metadata of the groups below the root, and return the attributes that the root is to have."""
-    stack, levels = layout.stack, layout.pyramid.levels
-    for key, attributes in (
-        ("labels/section/zarr.json", metadata.section_attributes(stack.grid, levels, stack.sections)),
-        ("labels/zarr.json", metadata.labels_attributes()),
-    ):
-        target.write(key, json.dumps(metadata.group(attributes), indent=1).encode())
-    return metadata.image_attributes(stack.grid, levels, layout.dataset)
+def images(entry: Entry) -> dict[int, str | None]:
+    """SectionImage ids that a block used, with the SHA-256 of their JPEG body; None for one that was missing."""
+    return {int(id): digest for id, digest in entry.origin.get("images", {}).items()}
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:

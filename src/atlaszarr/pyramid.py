@@ -1,194 +1,299 @@
-"""Pyramid levels: their geometry, and how a voxel comes from the eight of the level below. Serves any image.
+"""The geometry of a pyramid: its levels, the objects they are stored in, and the blocks that are made in one go.
 
-Every level halves the one before. A chunk of a level covers exactly 2 x 2 x 2 chunks of its parent, so that
-whoever holds those can make it whole.
+Serves any image of two or three spatial dimensions; one of two is a stack of a single plane. Nothing is computed
+or stored here. All lengths are in voxels, along (z, y, x).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import itertools
+import math
+import operator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from fractions import Fraction
 from functools import cached_property
 from typing import Any
-
-import numpy as np
-from numba import njit
-from numpy.typing import NDArray
 
 from .errors import InputError
 from .grid import Region
 
 Index = tuple[int, int, int]
+Shape = tuple[int, int, int]
+Factor = tuple[Fraction, Fraction, Fraction]
+
+#: Voxels of a block at most, so that a few fit into memory.
+_LARGEST = 2**30
+_ONE: Factor = (Fraction(1), Fraction(1), Fraction(1))
 
 
 @dataclass(frozen=True)
-class Pyramid:
-    """The levels of a three-dimensional image in cubic chunks.
+class Level:
+    """One level of a pyramid.
 
     Attributes
     ----------
     shape : tuple of int
-        Voxels of level 0 along (z, y, x).
-    levels : int
-        How many, level 0 included.
-    chunk : int
-        Side of a chunk in voxels, the same at every level.
+    chunk : tuple of int
+        What a reader gets at least.
+    unit : tuple of int
+        What one object holds: a chunk, or a shard of several.
+    factor : tuple of Fraction
+        Size of a voxel by that of the parent level: the one before, which is finer. 1 for the first.
     """
 
-    shape: tuple[int, int, int]
-    levels: int
-    chunk: int
+    shape: Shape
+    chunk: Shape
+    unit: Shape
+    factor: Factor = _ONE
+
+    @property
+    def grid(self) -> Shape:
+        """Units along each axis."""
+        return _shape(-(-n // u) for n, u in zip(self.shape, self.unit, strict=True))
+
+    def region(self, index: Index) -> Region:
+        """The voxels of a unit."""
+        return _region(index, self.unit, self.shape)
+
+    def units(self, region: Region) -> Iterator[Index]:
+        """The units that a region touches."""
+        return cells(region, self.unit)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One way through the pyramid: blocks of one level that make whole objects of it and of coarser ones.
+
+    Attributes
+    ----------
+    source : int
+        The level that its blocks are cut from. The first pass computes it; the others read what was written.
+    writes : tuple of int
+        The levels it writes.
+    block : tuple of int
+        Voxels of the source level.
+    """
+
+    source: int
+    writes: tuple[int, ...]
+    block: Shape
+
+
+@dataclass(frozen=True)
+class Pyramid:
+    """The levels of an image, each made from the one before.
+
+    Attributes
+    ----------
+    levels : tuple of Level
+    """
+
+    levels: tuple[Level, ...]
 
     @classmethod
-    def over(cls, shape: tuple[int, int, int], chunk: int, levels: int | None = None) -> Pyramid:
-        """A pyramid whose last level fits into one chunk, unless a number of levels is given.
+    def over(
+        cls,
+        shape: Sequence[int],
+        chunk: int | Sequence[int | Sequence[int]] = 64,
+        levels: int | None = None,
+        factors: Sequence[float | Fraction | Sequence[float | Fraction]] = (),
+        shard: int | Sequence[int] | None = None,
+    ) -> Pyramid:
+        """Lay a pyramid out.
+
+        Parameters
+        ----------
+        shape : sequence of int
+            Of level 0.
+        chunk : int, or sequence with one entry a level
+            Length of a chunk, one for all axes or one an axis; the last entry holds for all further levels.
+        levels : int, optional
+            How many, level 0 included; default until the last fits into one chunk, and at least as many as there
+            are factors for.
+        factors : sequence
+            From level to level, one for all axes or one an axis; 2 for the levels beyond. Axes of length 1 keep it.
+        shard : int or sequence of int, optional
+            Length of a shard of level 0, whole chunks. Those of further levels shrink with the factors, so that a
+            block makes whole ones of several levels.
 
         Raises
         ------
         InputError
-            If the chunk is too small, or there are fewer voxels than levels.
+            If a number does not fit the others.
         """
-        if chunk < 8 or chunk > 1024:
-            raise InputError(f"chunk {chunk} must be between 8 and 1024 voxels")
-        longest, fitting = max(shape), 1
-        while -(-longest // 2 ** (fitting - 1)) > chunk:
-            fitting += 1
-        most = longest.bit_length()
+        top = _lengths("shape", shape)
+        chunks = list(chunk) if isinstance(chunk, Sequence) else [chunk]
+        if not chunks or not isinstance(factors, Sequence) or not isinstance(levels, int | None):
+            raise InputError(f"chunk {chunk!r}, factors {factors!r} or levels {levels!r} is of the wrong kind")
+        steps = [_factor(factor) for factor in factors]
+        most = max(top).bit_length() + len(steps)
         if levels is not None and not 1 <= levels <= most:
-            raise InputError(f"levels {levels} must be between 1 and {most} for {' x '.join(map(str, shape))} voxels")
-        return cls(shape, levels or fitting, chunk)
-
-    def level_shape(self, level: int) -> tuple[int, int, int]:
-        """Voxels of a level along (z, y, x)."""
-        z, y, x = (-(-n // 2**level) for n in self.shape)
-        return z, y, x
-
-    def chunks(self, level: int) -> tuple[int, int, int]:
-        """Chunks of a level along (z, y, x)."""
-        z, y, x = (-(-n // self.chunk) for n in self.level_shape(level))
-        return z, y, x
-
-    def region(self, level: int, index: Index, chunks: int = 1) -> Region:
-        """Voxels of the `index`-th cube of ``chunks ** 3`` chunks of a level."""
-        size = self.chunk * chunks
-        shape = self.level_shape(level)
-        z, y, x = (slice(i * size, min((i + 1) * size, n)) for i, n in zip(index, shape, strict=True))
-        return z, y, x
-
-
-@dataclass(frozen=True)
-class Occupancy:
-    """Which chunks of a pyramid hold anything: the others are empty by geometry and are not written.
-
-    Attributes
-    ----------
-    pyramid : Pyramid
-    base : frozenset of tuple of int
-        Chunk indices of level 0 that hold something.
-    """
-
-    pyramid: Pyramid
-    base: frozenset[Index]
-
-    @cached_property
-    def levels(self) -> tuple[frozenset[Index], ...]:
-        """Chunk indices that hold something, for every level: a chunk does if one of its eight parents' does."""
-        levels = [self.base]
-        while len(levels) < self.pyramid.levels:
-            levels.append(frozenset(parents(levels[-1])))
-        return tuple(levels)
+            raise InputError(f"levels {levels} must be between 1 and {most} for {' x '.join(map(str, top))} voxels")
+        first = _lengths("chunk", chunks[0])
+        made = [Level(top, first, _shard(shard, first) if shard is not None else first)]
+        wanted = levels if levels is not None else len(steps) + 1
+        while len(made) < wanted or (levels is None and _exceeds(made[-1])):
+            factor = steps[len(made) - 1] if len(made) <= len(steps) else _factor(2)
+            made.append(_coarser(made[-1], factor, _lengths("chunk", chunks[min(len(made), len(chunks) - 1)])))
+        pyramid = cls(tuple(made))
+        for step in pyramid.passes:
+            if math.prod(map(min, step.block, pyramid.levels[step.source].shape)) > _LARGEST:
+                raise InputError(f"factors {factors!r} and chunk {chunk!r} need blocks of {step.block}; choose others")
+        return pyramid
 
     @property
-    def chunks(self) -> int:
-        """How many chunks hold something, over all levels."""
-        return sum(map(len, self.levels))
+    def shape(self) -> Shape:
+        """Voxels of level 0."""
+        return self.levels[0].shape
+
+    def scale(self, level: int) -> Factor:
+        """Size of a voxel of a level, in voxels of level 0."""
+        z, y, x = (math.prod(axis) for axis in zip(*(one.factor for one in self.levels[: level + 1]), strict=True))
+        return z, y, x
+
+    @cached_property
+    def passes(self) -> tuple[Pass, ...]:
+        """How all levels are made: each pass goes as far as its blocks hold whole objects, and at least one level."""
+        passes = [self._pass(0)]
+        while (reached := passes[-1].writes[-1]) < len(self.levels) - 1:
+            passes.append(self._pass(reached))
+        return tuple(passes)
+
+    def _pass(self, source: int) -> Pass:
+        """The pass that begins at a level: to the next one whatever it takes, then on for as long as blocks fit."""
+        level = self.levels[source]
+        block, scale = level.unit, _ONE
+        writes = [] if source else [0]
+        for position, coarser in enumerate(self.levels[source + 1 :], source + 1):
+            scale = _multiplied(scale, coarser.factor)
+            # A block that is as long as the level holds whole units of every further one.
+            fitting = _shape(
+                b if b >= n else _common(b, f * u)
+                for b, n, f, u in zip(block, level.shape, scale, coarser.unit, strict=True)
+            )
+            if fitting != block and position > source + 1:
+                break
+            block = fitting
+            writes.append(position)
+        return Pass(source, tuple(writes), block)
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """The levels in JSON's types."""
+        return [{**asdict(level), "factor": [str(f) for f in level.factor]} for level in self.levels]
+
+    @classmethod
+    def from_json(cls, levels: Iterable[Mapping[str, Any]]) -> Pyramid:
+        """The inverse of `to_json`."""
+        return cls(
+            tuple(
+                Level(
+                    _shape(level["shape"]),
+                    _shape(level["chunk"]),
+                    _shape(level["unit"]),
+                    _factor([Fraction(f) for f in level["factor"]]),
+                )
+                for level in levels
+            )
+        )
+
+    def dependents(self, step: Pass, index: Index, after: Pass) -> Iterator[Index]:
+        """The blocks of the pass after one that read what a block of it writes."""
+        region = self.region(step, index, after.source)
+        return cells(region, after.block)
+
+    def blocks(self, step: Pass) -> Shape:
+        """Blocks of a pass along each axis."""
+        return _shape(-(-n // b) for n, b in zip(self.levels[step.source].shape, step.block, strict=True))
+
+    def region(self, step: Pass, index: Index, level: int | None = None) -> Region:
+        """The voxels of a block: of the level it is cut from, or of one that it writes."""
+        region = _region(index, step.block, self.levels[step.source].shape)
+        if level is None or level == step.source:
+            return region
+        source, coarser = self.levels[step.source], self.levels[level]
+        scale = _ONE
+        for between in self.levels[step.source + 1 : level + 1]:
+            scale = _multiplied(scale, between.factor)
+        z, y, x = (
+            slice(int(axis.start / f), m if axis.stop == n else int(axis.stop / f))
+            for axis, f, n, m in zip(region, scale, source.shape, coarser.shape, strict=True)
+        )
+        return z, y, x
 
 
-def parents(chunks: Iterable[Index]) -> set[Index]:
-    """The cubes of 2 x 2 x 2 chunks, or the chunks of the next level, that given chunks lie in."""
-    return {(z // 2, y // 2, x // 2) for z, y, x in chunks}
+def cells(region: Region, size: Shape) -> Iterator[Index]:
+    """The cells of a regular grid that a region touches."""
+    zs, ys, xs = (range(axis.start // n, -(-axis.stop // n)) for axis, n in zip(region, size, strict=True))
+    return itertools.product(zs, ys, xs)
 
 
-def children(index: Index) -> list[Index]:
-    """The up to eight chunks of the level below that make a chunk."""
-    z, y, x = (2 * i for i in index)
-    return [(z + i, y + j, x + k) for i in (0, 1) for j in (0, 1) for k in (0, 1)]
+def everywhere(shape: Shape) -> Region:
+    """The region of all voxels."""
+    z, y, x = map(slice, (0, 0, 0), shape)
+    return z, y, x
 
 
-def coarsen(
-    image: NDArray[np.uint8], label: NDArray[np.uint32], background: int
-) -> tuple[NDArray[np.uint8], NDArray[np.uint32]]:
-    """Halve an image together with the label that says where it is covered.
-
-    Parameters
-    ----------
-    image : ndarray, unsigned integers, shape (c, z, y, x)
-    label : ndarray, uint32, shape (z, y, x)
-        0 where the image is not covered.
-    background : int
-        Value of the image where no voxel of the eight is covered.
-
-    Returns
-    -------
-    image : ndarray, shape (c, ceil(z/2), ceil(y/2), ceil(x/2))
-        Mean over the covered voxels, exact, rounded half to even.
-    label : ndarray, uint32, shape (ceil(z/2), ceil(y/2), ceil(x/2))
-        The most frequent label other than 0, of several the smallest; 0 only where no voxel is covered, so that
-        at every level it is 0 exactly where the image is background.
-
-    Notes
-    -----
-    This is the rule for the provenance of an image. Anatomical labels vote on foreground first.
-    """
-    shape = tuple(-(-n // 2) for n in label.shape)
-    coarse_image = np.empty((image.shape[0], *shape), image.dtype)
-    coarse_label = np.empty(shape, label.dtype)
-    _coarsen(image, label, background, coarse_image, coarse_label)
-    return coarse_image, coarse_label
+def _coarser(parent: Level, factor: Factor, chunk: Shape) -> Level:
+    z, y, x = (f if n > 1 else Fraction(1) for f, n in zip(factor, parent.shape, strict=True))
+    factor = (z, y, x)
+    unit = chunk
+    if parent.unit != parent.chunk:
+        # As many chunks as lie within a shard of the parent, so that shards shrink as fast as the image does.
+        unit = _shape(c * max(1, int(u / f / c)) for c, u, f in zip(chunk, parent.unit, factor, strict=True))
+    return Level(_shape(math.ceil(n / f) for n, f in zip(parent.shape, factor, strict=True)), chunk, unit, factor)
 
 
-@njit(cache=True, nogil=True)
-def _coarsen(
-    image: NDArray[Any], label: NDArray[Any], background: int, coarse_image: NDArray[Any], coarse_label: NDArray[Any]
-) -> None:
-    nz, ny, nx = label.shape
-    channels = image.shape[0]
-    total = np.empty(channels, np.int64)
-    found = np.empty(8, label.dtype)
-    for z in range(coarse_label.shape[0]):
-        for y in range(coarse_label.shape[1]):
-            for x in range(coarse_label.shape[2]):
-                n = 0
-                total[:] = 0
-                for i in range(2 * z, min(2 * z + 2, nz)):
-                    for j in range(2 * y, min(2 * y + 2, ny)):
-                        for k in range(2 * x, min(2 * x + 2, nx)):
-                            if label[i, j, k] != 0:
-                                found[n] = label[i, j, k]
-                                n += 1
-                                for c in range(channels):
-                                    total[c] += image[c, i, j, k]
-                if n == 0:
-                    coarse_label[z, y, x] = 0
-                    for c in range(channels):
-                        coarse_image[c, z, y, x] = background
-                    continue
-                coarse_label[z, y, x] = _most_frequent(found, n)
-                for c in range(channels):
-                    quotient, rest = total[c] // n, total[c] % n
-                    if 2 * rest > n or (2 * rest == n and quotient % 2 == 1):
-                        quotient += 1
-                    coarse_image[c, z, y, x] = quotient
+def _exceeds(level: Level) -> bool:
+    return any(n > c for n, c in zip(level.shape, level.chunk, strict=True))
 
 
-@njit(cache=True, nogil=True)
-def _most_frequent(values: NDArray[Any], n: int) -> Any:
-    best, most = values[0], 0
-    for i in range(n):
-        count = 0
-        for j in range(n):
-            if values[j] == values[i]:
-                count += 1
-        if count > most or (count == most and values[i] < best):
-            best, most = values[i], count
-    return best
+def _common(whole: int, other: Fraction) -> int:
+    """The least common multiple of a whole and a rational number."""
+    return math.lcm(whole * other.denominator, other.numerator) // other.denominator
+
+
+def _multiplied(one: Factor, other: Factor) -> Factor:
+    z, y, x = (a * b for a, b in zip(one, other, strict=True))
+    return z, y, x
+
+
+def _region(index: Index, size: Shape, shape: Shape) -> Region:
+    z, y, x = (slice(i * s, min((i + 1) * s, n)) for i, s, n in zip(index, size, shape, strict=True))
+    return z, y, x
+
+
+def _shape(lengths: Iterable[int]) -> Shape:
+    z, y, x = lengths
+    return z, y, x
+
+
+def _lengths(name: str, given: int | Sequence[int]) -> Shape:
+    try:
+        lengths = tuple(map(operator.index, given if isinstance(given, Sequence) else (given,) * 3))
+    except TypeError:
+        lengths = ()
+    if len(lengths) != 3 or min(lengths) < 1:
+        raise InputError(f"{name} {given!r} must be one positive whole number or three")
+    return _shape(lengths)
+
+
+def _shard(given: int | Sequence[int], chunk: Shape) -> Shape:
+    shard = _lengths("shard", given)
+    if any(s % c for s, c in zip(shard, chunk, strict=True)):
+        raise InputError(f"shard {given!r} must be whole chunks of {chunk}")
+    return shard
+
+
+def _factor(given: float | Fraction | Sequence[float | Fraction]) -> Factor:
+    factors = tuple(given) if isinstance(given, Sequence) else (given,) * 3
+    try:
+        exact = tuple(Fraction(factor).limit_denominator(1000) for factor in factors)
+    except (TypeError, ValueError, OverflowError):
+        exact = ()
+    if len(exact) != 3 or any(f < 1 or abs(f - Fraction(g)) > 1e-9 for f, g in zip(exact, factors, strict=True)):
+        raise InputError(f"factor {given!r} must be one number from 1 up or three, with denominators up to 1000")
+    if math.prod(f.numerator for f in exact) > 2**30:
+        raise InputError(f"factor {given!r} is too large; make more levels")
+    z, y, x = exact
+    return z, y, x

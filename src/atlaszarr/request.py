@@ -11,6 +11,7 @@ from typing import Any
 
 from .allen.records import SectionDataset
 from .errors import InputError
+from .ome import DEFAULT_VERSION, zarr_format
 from .pyramid import Pyramid
 from .stack import Stack, stack_sections
 
@@ -30,7 +31,11 @@ class VolumeRequest:
     levels : int or None
         Of the pyramid; None until one chunk holds the last.
     chunk : int
-        Side of a chunk in voxels.
+        Side of a chunk in voxels, 8 to 1024.
+    shard : int or None
+        Side of a shard of level 0 in voxels, whole chunks; those of coarser levels shrink with the level.
+    ome_zarr : str
+        Version of OME-Zarr: 0.4 (zarr v2, without shards), 0.5 or 0.6.
     background : int
         Grey level where no section is, 0 to 255.
     """
@@ -46,6 +51,8 @@ class VolumeRequest:
     range: tuple[int, ...] | None = None
     levels: int | None = None
     chunk: int = 64
+    shard: int | None = None
+    ome_zarr: str = DEFAULT_VERSION
     background: int = 0
 
     def __post_init__(self) -> None:
@@ -53,6 +60,12 @@ class VolumeRequest:
             raise InputError(f"resolution {self.resolution:g} um must be positive")
         if self.r_extent is not None and not 0 < self.r_extent < math.inf:
             raise InputError(f"r_extent {self.r_extent:g} um must be positive")
+        if not 8 <= self.chunk <= 1024:
+            raise InputError(f"chunk {self.chunk} must be between 8 and 1024 voxels")
+        if zarr_format(self.ome_zarr) == 2 and self.shard is not None:
+            raise InputError(
+                f"shard {self.shard} cannot be had with OME-Zarr {self.ome_zarr}; ask for 0.5 or no shards"
+            )
         if not 0 <= self.background <= 255:
             raise InputError(f"background {self.background} must be between 0 and 255")
 
@@ -87,7 +100,7 @@ class VolumeRequest:
 
     def pyramid(self, stack: Stack) -> Pyramid:
         """The levels over that grid."""
-        return Pyramid.over(stack.grid.shape, self.chunk, self.levels)
+        return Pyramid.over(stack.grid.shape, self.chunk, self.levels, shard=self.shard)
 
     def identity(self, dataset: SectionDataset) -> dict[str, Any]:
         """All that decides the bytes of the output, in JSON's types: the options, and a digest of the records."""
@@ -96,7 +109,7 @@ class VolumeRequest:
         return {"dataset": dataset.id, **options, "records_sha256": hashlib.sha256(records).hexdigest()}
 
 
-_WHOLE = {"quality", "levels", "downsample", "chunk", "background"}
+_WHOLE = {"quality", "levels", "downsample", "chunk", "shard", "background"}
 _REAL = {"resolution", "r_extent"}
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import concurrent.futures as cf
 import os
 import threading
+import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
 from typing import Any, Protocol
@@ -12,6 +14,8 @@ from typing import Any, Protocol
 from .errors import InputError
 
 Future = Any
+#: Seconds that tasks on a cluster are waited for when a build ends in an error.
+_STOPPING = 60.0
 
 
 class Scheduler(AbstractContextManager["Scheduler"], Protocol):
@@ -33,6 +37,10 @@ class Scheduler(AbstractContextManager["Scheduler"], Protocol):
 
     def wait(self, futures: set[Future]) -> set[Future]:
         """The futures that are done, once at least one is."""
+        ...
+
+    def stop(self) -> None:
+        """Begin no further task, and return once none writes any more."""
         ...
 
 
@@ -58,16 +66,24 @@ class Threads:
         self._compute = cf.ThreadPoolExecutor(self.workers, "atlaszarr-compute")
         self._fetch = cf.ThreadPoolExecutor(fetchers, "atlaszarr-fetch")
         self._stopped = threading.Event()
+        self._error: BaseException | None = None
 
     def __enter__(self) -> Threads:
         return self
 
     def __exit__(self, error: object, *_: object) -> None:
-        # After an error a fetch is not waited for, since it may hang until its timeout; a task that computes is,
-        # so that nothing is written any more once this returns.
         if error is not None:
-            self._stopped.set()
-        self._fetch.shutdown(wait=error is None, cancel_futures=True)
+            self.stop()
+        self._fetch.shutdown(wait=error is None)
+        self._compute.shutdown()
+
+    def stop(self) -> None:
+        """Begin no further task, and return once none computes any more.
+
+        A fetch is not waited for, since it may hang until its timeout.
+        """
+        self._stopped.set()
+        self._fetch.shutdown(wait=False, cancel_futures=True)
         self._compute.shutdown(cancel_futures=True)
 
     def fetch(self, function: Callable[..., Any], *args: Any) -> Future:
@@ -76,7 +92,7 @@ class Threads:
 
     def compute(self, function: Callable[..., Any], *args: Any) -> Future:
         """Start a task on a computing thread."""
-        return self._compute.submit(lambda: function(*(self._result(arg) for arg in args)))
+        return self._compute.submit(self._run, function, args)
 
     def share(self, value: Any) -> Any:
         """The value itself."""
@@ -89,6 +105,19 @@ class Threads:
             pass
         return set(done)
 
+    def _run(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        try:
+            return self._call(function, tuple(self._result(arg) for arg in args))
+        except BaseException as error:
+            self._error = self._error or error  # one error ends it all: nothing that still waits need begin
+            self._stopped.set()
+            raise
+
+    def _call(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        if self._stopped.is_set():
+            raise self._error or cf.CancelledError()
+        return function(*args)
+
     def _result(self, value: Any) -> Any:
         if isinstance(value, list):
             return [self._result(item) for item in value]
@@ -96,7 +125,7 @@ class Threads:
             return value
         while True:
             if self._stopped.is_set():
-                raise cf.CancelledError
+                raise self._error or cf.CancelledError()
             with suppress(cf.TimeoutError):
                 return value.result(timeout=0.2)
 
@@ -130,6 +159,7 @@ class Cluster:
             self._client.close()
             raise InputError(f"scheduler {address!r} has no workers; start some first") from None
         self._distributed = distributed
+        self._started: weakref.WeakSet[Future] = weakref.WeakSet()
         self.workers = max(sum(self._client.nthreads().values()), 1)
 
     def __enter__(self) -> Cluster:
@@ -138,21 +168,74 @@ class Cluster:
     def __exit__(self, *_: object) -> None:
         self._client.close()
 
+    def stop(self) -> None:
+        """Cancel what has not begun, and wait for what runs: as long as a store may take to answer."""
+        keys = {future.key for future in self._started}
+        self._client.cancel(list(self._started))
+        until = time.monotonic() + _STOPPING
+        while time.monotonic() < until:
+            if keys.isdisjoint(key for running in self._client.processing().values() for key in running):
+                return
+            time.sleep(0.2)
+
     def fetch(self, function: Callable[..., Any], *args: Any) -> Future:
         """Start a task on a worker."""
-        return self._client.submit(function, *args, pure=False)
+        return self.compute(function, *args)
 
     def compute(self, function: Callable[..., Any], *args: Any) -> Future:
         """Start a task on a worker."""
-        return self._client.submit(function, *args, pure=False)
+        future = self._client.submit(function, *args, pure=False)
+        self._started.add(future)
+        return future
 
     def share(self, value: Any) -> Any:
         """The value as the workers hold it."""
-        return self._client.scatter(value, broadcast=True, hash=False)
+        # In a list, since of a dict it would share every value by its key.
+        (shared,) = self._client.scatter([value], broadcast=True, hash=False)
+        return shared
 
     def wait(self, futures: set[Future]) -> set[Future]:
         """The futures that are done, once at least one is."""
         return set(self._distributed.wait(list(futures), return_when="FIRST_COMPLETED").done)
+
+
+def scheduler_for(address: str | None, workers: int | None, fetchers: int = 6) -> Scheduler:
+    """The scheduler at an address, processes of this machine, or threads of this process.
+
+    Parameters
+    ----------
+    address : str, optional
+        Of a `distributed` scheduler; or ``processes``.
+    workers : int, optional
+        Local threads or processes; default one a core.
+    fetchers : int
+
+    Raises
+    ------
+    InputError
+        If nothing answers at the address, or there are to be no workers.
+    """
+    count = worker_count(workers)
+    if address == "processes":
+        if not hasattr(os, "memfd_create"):
+            raise InputError("scheduler 'processes' needs Linux; leave it out for threads, or start a dask cluster")
+        from .processes import Processes
+
+        return Processes(count, fetchers)
+    return Cluster(address) if address is not None else Threads(count, fetchers)
+
+
+def worker_count(workers: int | None) -> int:
+    """As many as are asked for, or one a core.
+
+    Raises
+    ------
+    InputError
+        If there are to be none.
+    """
+    if workers is not None and workers < 1:
+        raise InputError(f"workers {workers} must be at least 1")
+    return workers or usable_cores()
 
 
 def in_window(scheduler: Scheduler, starts: Iterator[Callable[[], Future]], window: int) -> Iterator[Any]:

@@ -1,23 +1,20 @@
-"""A target anywhere fsspec reaches: its objects, and the arrays of a multiscale image in it. Serves any image."""
+"""A target anywhere fsspec reaches, as objects by their keys. Knows nothing of what they hold."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
-import numpy as np
-from numpy.typing import NDArray
-
-from .atomic import write_whole
 from .errors import InputError, TargetError
-from .grid import Region
-from .pyramid import Occupancy, Pyramid
+from .objects import FsspecObjects, LocalObjects, Objects
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,13 @@ class Target:
         if text.startswith("file://"):
             text = text.removeprefix("file://")
         if "://" not in text:
-            return cls(str(Path(text).absolute()))
+            if re.match(r"\w{2,}:", text) or "\0" in text:
+                raise InputError(f"target {text!r} is neither a path nor a URL; write a URL as protocol://place")
+            if storage_options:
+                raise InputError(f"storage option {next(iter(storage_options))!r} is of no use for the path {text!r}")
+            return cls(str(Path(text).expanduser().absolute()))
+        if "//" in text.partition("://")[2] or "/./" in text:
+            raise InputError(f"target {text!r} has an empty or '.' part; give the plain place")
         if not text.partition("://")[2].strip("/"):
             raise InputError(f"target {text!r} names no place; give a URL with a bucket or a path")
         if "@" in text.partition("://")[2].partition("/")[0]:
@@ -61,12 +64,14 @@ class Target:
         except TypeError as error:
             raise InputError(f"storage options of {text!r} must be plain values: {error}") from None
         try:
-            target._filesystem  # noqa: B018 - opens it
+            target._objects  # noqa: B018 - opens it
+        except InputError:
+            raise
         except OSError as error:
             raise TargetError(f"cannot open {text}: {error.strerror or type(error).__name__}") from None
-        except (ValueError, ImportError, TypeError) as error:
+        except Exception as error:
             raise InputError(
-                f"target {text!r} cannot be opened: {type(error).__name__}; check the URL and options"
+                f"target {text!r} cannot be opened: {type(error).__name__}; check the URL and the storage options"
             ) from None
         return target
 
@@ -74,6 +79,13 @@ class Target:
     def is_local(self) -> bool:
         """Whether it lies on a local disk."""
         return "://" not in self.url
+
+    def above(self) -> Iterator[Target]:
+        """The places that it lies in, nearest first: folders, or prefixes of its bucket."""
+        protocol, separator, path = self.url.rpartition("://")
+        parts = path.split("/")
+        for count in range(len(parts) - 1, 1, -1):
+            yield Target(protocol + separator + "/".join(parts[:count]), self.storage_options)
 
     def beside(self, word: str) -> Target:
         """The sibling target of a further view: ``x.ome.zarr`` and ``x.<word>.ome.zarr``."""
@@ -85,68 +97,67 @@ class Target:
 
     def read(self, key: str) -> bytes | None:
         """An object's content, or None where there is none."""
+        return self.read_each([key])[key]
+
+    def read_each(self, keys: Iterable[str]) -> dict[str, bytes | None]:
+        """The content of objects by key, None where there is none; remote ones several at a time."""
         with self.reporting("read"):
-            try:
-                return bytes(self._filesystem.cat_file(f"{self._root}/{key}"))
-            except (FileNotFoundError, NotADirectoryError):
-                return None
+            return self._objects.get(keys)
 
     def read_all(self, prefix: str) -> dict[str, bytes]:
         """The content of every object under a prefix, by its key."""
-        paths = [f"{self._root}/{key}" for key in self.list_keys(prefix)]
-        with self.reporting("read"):
-            found = self._filesystem.cat(paths) if paths else {}
-        return {path.removeprefix(self._root).lstrip("/"): bytes(body) for path, body in found.items()}
+        found = self.read_each(self.list_keys(prefix))
+        return {key: body for key, body in found.items() if body is not None}
 
     def write(self, key: str, body: bytes) -> None:
         """Put an object: it appears whole or not at all."""
+        self.write_all([(key, body)])
+
+    def write_all(self, bodies: Iterable[tuple[str, bytes]]) -> None:
+        """Put objects, each whole or not at all; remote ones several at a time."""
         with self.reporting("write to"):
-            if self.is_local:
-                write_whole(Path(self._root, key), body)
-            else:
-                self._filesystem.pipe_file(f"{self._root}/{key}", body)
+            self._objects.put(bodies)
+
+    def create(self, key: str, body: bytes) -> bool:
+        """Put an object unless there is one: whether it was put. Of two at once one succeeds."""
+        with self.reporting("write to"):
+            return self._objects.create(key, body)
+
+    def age(self, key: str) -> float | None:
+        """Seconds since an object was put, by the store's own clock; None where it does not say."""
+        probe = f"{key}.{uuid4().hex}"
+        self.write(probe, b"")
+        try:
+            with self.reporting("read"):
+                now, then = (self._objects.modified(name) for name in (probe, key))
+            return None if now is None or then is None else (now - then).total_seconds()
+        finally:
+            self.remove(probe)
 
     def list_keys(self, prefix: str = "") -> list[str]:
-        """Keys of all objects under a prefix."""
-        base = f"{self._root}/{prefix}".rstrip("/")
+        """Keys of all objects at or under a prefix."""
+        return sorted(self.sizes(prefix))
+
+    def sizes(self, prefix: str = "") -> dict[str, int]:
+        """Size of every object at or under a prefix, by its key."""
         with self.reporting("list"):
-            self._filesystem.invalidate_cache()
-            try:
-                found = self._filesystem.find(base)
-            except FileNotFoundError:
-                return []
-        return sorted(path.removeprefix(self._root).lstrip("/") for path in found)
+            return self._objects.sizes(prefix)
 
     def remove(self, prefix: str = "") -> None:
-        """Remove everything under a prefix."""
-        base = f"{self._root}/{prefix}".rstrip("/")
+        """Remove everything at or under a prefix."""
         with self.reporting("remove"):
-            self._filesystem.invalidate_cache()
-            if self._filesystem.exists(base):
-                self._filesystem.rm(base, recursive=True)
-
-    def zarr_store(self) -> Any:
-        """A zarr store over the target."""
-        import zarr
-
-        if self.is_local:
-            return zarr.storage.LocalStore(self.url)
-        return zarr.storage.FsspecStore.from_url(self.url, storage_options=json.loads(self.storage_options))
+            self._objects.delete(self._objects.sizes(prefix))
 
     @cached_property
-    def _opened(self) -> tuple[Any, str]:
-        import fsspec
+    def _objects(self) -> Objects:
+        options = json.loads(self.storage_options)
+        if self.is_local:
+            return LocalObjects(self.url)
+        if self.url.startswith("s3://"):
+            from .s3 import S3Objects
 
-        fs, root = fsspec.core.url_to_fs(self.url, **json.loads(self.storage_options))
-        return fs, str(root)
-
-    @property
-    def _filesystem(self) -> Any:
-        return self._opened[0]
-
-    @property
-    def _root(self) -> str:
-        return self._opened[1]
+            return S3Objects(self.url, options)
+        return FsspecObjects(self.url, options)
 
     def __getstate__(self) -> dict[str, str]:
         return {"url": self.url, "storage_options": self.storage_options}
@@ -166,96 +177,23 @@ class Target:
         except Exception as error:
             if isinstance(error, TargetError) or not (isinstance(error, OSError) or _from_client_library(error)):
                 raise
-            reason = getattr(error, "strerror", None) or type(error).__name__
-            raise TargetError(f"cannot {verb} {self.url}: {reason}") from None
+            raise TargetError(f"cannot {verb} {self.url}: {_reason(error)}") from None
 
 
 def _from_client_library(error: Exception) -> bool:
-    """Whether an error is of the libraries that speak S3, which have a hierarchy of their own."""
-    return type(error).__module__.split(".")[0] in ("botocore", "aiobotocore", "aiohttp")
+    """Whether an error is of the libraries that speak to stores, which have hierarchies of their own."""
+    return type(error).__module__.split(".")[0] in ("botocore", "aiobotocore", "aiohttp", "obstore")
 
 
-@dataclass(frozen=True)
-class Multiscale:
-    """The arrays of an image and its provenance label in a target, level by level.
-
-    Level ``k`` of the image is the array ``k`` (c, z, y, x), that of the label ``labels/section/k`` (z, y, x).
-    Zarr v3; zstd, with a crc32c behind it that shows a flipped bit on reading.
-
-    Attributes
-    ----------
-    target : Target
-    pyramid : Pyramid
-    channels : int
-    background : int
-        Fill value of the image.
-    """
-
-    target: Target
-    pyramid: Pyramid
-    channels: int
-    background: int
-
-    def create(self) -> None:
-        """Write the metadata of every array that is not there yet."""
-        import zarr
-        from zarr.codecs import Crc32cCodec, ZstdCodec
-
-        store = self.target.zarr_store()
-        chunk = (self.pyramid.chunk,) * 3
-        with self.target.reporting("write to"):
-            for level in range(self.pyramid.levels):
-                shape = self.pyramid.level_shape(level)
-                for path, lead, dtype, fill, names in (
-                    (str(level), (self.channels,), "uint8", self.background, ("c", "z", "y", "x")),
-                    (f"labels/section/{level}", (), "uint32", 0, ("z", "y", "x")),
-                ):
-                    if self.target.read(f"{path}/zarr.json") is not None:
-                        continue
-                    zarr.create_array(
-                        store,
-                        name=path,
-                        shape=(*lead, *shape),
-                        chunks=(*lead, *chunk),
-                        dtype=dtype,
-                        fill_value=fill,
-                        dimension_names=names,
-                        compressors=[ZstdCodec(level=1), Crc32cCodec()],
-                    )
-
-    def write(
-        self, level: int, region: Region, image: NDArray[np.uint8], label: NDArray[np.uint32], occupancy: Occupancy
-    ) -> None:
-        """Write the chunks of a region that hold anything; the region is made of whole chunks."""
-        arrays = _open(self, level)
-        size = self.pyramid.chunk
-        start = [axis.start // size for axis in region]
-        stop = [-(-axis.stop // size) for axis in region]
-        for index in np.ndindex(*(b - a for a, b in zip(start, stop, strict=True))):
-            z, y, x = (a + i for a, i in zip(start, index, strict=True))
-            if (z, y, x) not in occupancy.levels[level]:
-                continue
-            there = self.pyramid.region(level, (z, y, x))
-            here = tuple(slice(t.start - r.start, t.stop - r.start) for t, r in zip(there, region, strict=True))
-            with self.target.reporting("write to"):
-                arrays[0][(slice(None), *there)] = image[(slice(None), *here)]
-                arrays[1][there] = label[here]
-
-    def read(self, level: int, region: Region) -> tuple[NDArray[np.uint8], NDArray[np.uint32]]:
-        """Read a region of a level."""
-        arrays = _open(self, level)
-        with self.target.reporting("read"):
-            return np.asarray(arrays[0][(slice(None), *region)]), np.asarray(arrays[1][region])
-
-
-@lru_cache(maxsize=64)
-def _open(multiscale: Multiscale, level: int) -> tuple[Any, Any]:
-    """The arrays of a level, opened once a process."""
-    import zarr
-
-    store = multiscale.target.zarr_store()
-
-    def opened(path: str) -> Any:
-        return zarr.open_array(store, path=path, mode="r+").with_config({"write_empty_chunks": True})
-
-    return opened(str(level)), opened(f"labels/section/{level}")
+def _reason(error: Exception) -> str:
+    """Why a store refused, in our words: its own may hold a key."""
+    said, name = str(error), type(error).__name__
+    if "NoSuchBucket" in said:
+        return "there is no such bucket"
+    if name in ("PermissionDeniedError", "UnauthenticatedError", "PermissionError"):
+        return "the store does not allow it; check the credentials and their rights"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if "error sending request" in said or "imeout" in said or "timed out" in said:
+        return "the store does not answer"
+    return name

@@ -1,34 +1,59 @@
-"""Plan, run, commit for one view: the only place that knows the whole order.
-
-The root says `unfinished` before anything else is written, and becomes an image last.
-"""
+"""Plan, run, commit for one view of a section dataset: what its images are to the blocks of its volume."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from . import ledger, provenance
+from . import ledger, metadata, provenance
 from .allen.client import AllenClient
 from .allen.images import MissingImage, SectionImage
-from .blocks import Done, Job, coarsen_superblock, compute_superblock
+from .assembly import Assembly, Progress
+from .blocks import Done, store_block
+from .credit import CREDIT
 from .errors import TargetError
-from .ledger import Entry, Task
-from .planning import Layout, price
-from .pyramid import children
+from .ledger import Entry, Ledger, Task
+from .multiscale import Multiscale
+from .ownership import Owner, owning, tidy
+from .planning import IMAGE, SECTION, Layout, Plan, price
+from .pyramid import Index
 from .reports import ViewReport
-from .scheduling import Future, Scheduler, in_window
-from .store import Multiscale, Target
-from .target_state import FINISHED, REMOVING, UNFINISHED, clear, examine, write_root
+from .scheduling import Future, Scheduler
+from .stack import Stack
+from .store import Target
+from .target_state import FINISHED, REMOVING, Root, clear, examine
+from .verification import tasks_to_redo, unsound
+from .volume import compute_block
 
-#: Tasks under way for each worker: enough that images are asked for well before their blocks are computed.
-_WINDOW = 16
-#: Called with the tasks done, all tasks, and what is going on.
-Progress = Callable[[int, int, str], None]
 #: By section, an image that was asked for, or a future of it.
 Images = Mapping[int, SectionImage | MissingImage]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is left to do in a target.
+
+    Attributes
+    ----------
+    done : dict
+        What need not be done again.
+    tasks : list of list of Task
+        What is to be done, pass by pass.
+    failures : tuple of MissingImage
+        What was asked for again, and still cannot be had.
+    defective : bool
+        Whether the target is not what its ledger says.
+    """
+
+    done: dict[Task, Entry]
+    tasks: list[list[Task]]
+    failures: tuple[MissingImage, ...]
+    defective: bool
+
+    def __bool__(self) -> bool:
+        return self.defective or any(self.tasks)
 
 
 class ViewBuild:
@@ -42,6 +67,8 @@ class ViewBuild:
     scheduler : Scheduler
     allow_missing : bool
         Whether to finish although images cannot be had.
+    take_over : bool
+        Whether to take the target from an owner that may be alive.
     metadata_requests : int
         Requests that this view cost before its layout was known.
     progress : callable, optional
@@ -54,148 +81,153 @@ class ViewBuild:
         client: AllenClient,
         scheduler: Scheduler,
         allow_missing: bool,
+        take_over: bool,
         metadata_requests: int,
         progress: Progress | None,
     ) -> None:
         self._layout, self._target, self._client, self._scheduler = layout, target, client, scheduler
         self._allow_missing = allow_missing
         self._metadata_requests = metadata_requests
+        self._take_over = take_over
+        self._overwrite = False
         self._state: str | None = None
+        self._asked_again: dict[int, SectionImage | MissingImage] = {}
         self._progress = progress or (lambda *_: None)
-        self._identity = layout.request.identity(layout.dataset)
+        root = Root(layout.request.ome_zarr, layout.request.identity(layout.dataset), CREDIT)
+        self._assembly = Assembly(layout.multiscale(target), root)
 
     def look(self, overwrite: bool) -> None:
         """Find out what the target holds, and refuse it if need be, before anything is written anywhere."""
-        self._state = examine(self._target, self._identity, overwrite)
+        self._overwrite = overwrite
+        self._state = examine(self._target, self._assembly.root.request, overwrite)
 
     def run(self) -> ViewReport:
         """Build, go on, mend, or find that nothing is to be done."""
-        layout, target, state, version = self._layout, self._target, self._state, provenance.version()
-        plan = price(layout, self._client, self._scheduler.workers, self._metadata_requests, target.url)
-        if state == REMOVING:
-            clear(target, self._identity, version)
-            state = None
-        done = ledger.read(target) if state else {}
-        again = self._ask_again(done)
-        failures = {image.request.image_id: image for image in again.values() if isinstance(image, MissingImage)}
-        found = {image.request.image_id for image in again.values() if isinstance(image, SectionImage)}
-        passes = open_tasks(layout, done, found)
-        report = ViewReport(plan, target.url, "already finished", 0, tuple(failures.values()))
-        if state == FINISHED and not any(passes):
-            return report
-        # Whoever accepted the holes of a finished target accepts those of them that remain.
-        accepted = set(failures) if state == FINISHED else set()
-        write_root(target, UNFINISHED, self._identity, {}, version)
-        if state is None:
+        plan = price(self._layout, self._client, self._scheduler.workers, self._metadata_requests, self._target.url)
+        if self._state == FINISHED and not (work := self._find_work()):
+            tidy(self._target)
+            return ViewReport(plan, self._target.url, "already finished", 0, work.failures)
+        with owning(self._target, self._take_over) as owner:
+            try:
+                self._state = examine(self._target, self._assembly.root.request, self._overwrite)
+                return self._build(plan, owner)
+            except BaseException:
+                # Nothing may be written by a build that no longer owns the target.
+                self._scheduler.stop()
+                raise
+
+    def _build(self, plan: Plan, owner: Owner) -> ViewReport:
+        layout, target = self._layout, self._target
+        if self._state == REMOVING:
+            clear(target, self._assembly.root.request)
+            self._state = None
+        work = self._find_work()
+        self._assembly.begin(work.done)
+        if work.defective or not provenance.is_of(target, self._assembly.root.request):
             provenance.write_build(target, layout, plan, self._client.api_url)
-        else:
-            # Should this run be stopped, nothing that is to be redone may pass for done.
-            redo = {task for tasks in passes for task in tasks}
-            done = {task: entry for task, entry in done.items() if task not in redo}
-            ledger.compact(target, done)
-        multiscale = Multiscale(target, layout.pyramid, 3, layout.request.background)
-        multiscale.create()
+        done, failures = work.done, {image.request.image_id: image for image in work.failures}
+        # Whoever accepted the holes of a finished target accepts those of them that remain.
+        accepted = set(failures) if self._state == FINISHED else set()
         digests: dict[int, str] = {}
         for entry in done.values():
             self._check_same_images(digests, entry)
-        for outcome in self._run(Job(layout.stack, multiscale, layout.occupancy), passes, again):
+        first = partial(self._computing, self._asked_again)
+        for outcome in self._assembly.run(self._scheduler, work.tasks, first, self._progress, owner):
             done[outcome.task] = outcome.entry
-            failures.update({image.request.image_id: image for image in outcome.missing})
+            failures.update({image.request.image_id: image for image in outcome.lacked})
             self._check_same_images(digests, outcome.entry)
         missing = tuple(failures.values())
         provenance.write_tables(target, layout, done, missing)
         finished = self._allow_missing or accepted.issuperset(failures)
         if finished:
-            self._commit(done)
-        word = "unfinished" if not finished else "built" if state is None else "resumed"
-        return replace(report, state=word, tasks_done=sum(map(len, passes)), failures=missing)
+            self._assembly.commit(done, self._groups(), provenance.FILES, owner)
+        word = "unfinished" if not finished else "built" if self._state is None else "resumed"
+        return ViewReport(plan, target.url, word, sum(map(len, work.tasks)), missing)
 
-    def _ask_again(self, done: Mapping[Task, Entry]) -> Images:
-        """The images that an earlier run had to do without, by section, asked for once more."""
-        lacked = {id for entry in done.values() for id in entry.missing}
+    def _find_work(self) -> Work:
+        """What is left to do.
+
+        Blocks that the ledger lacks; those that are not in the target as the ledger has them; and those that had to
+        do without an image that can be had now, with all that reads what they write. Should this run be stopped,
+        none of them may pass for done.
+        """
+        found = ledger.read(self._target, self._state == FINISHED) if self._state else Ledger()
+        defects = unsound(self._target, self._state, found)
+        self._ask_again(found.done)
+        again = self._asked_again.values()
+        had = {image.request.image_id for image in again if isinstance(image, SectionImage)}
+        lacking = {task for task, entry in found.done.items() if not had.isdisjoint(_missing(entry))}
+        redo = self._assembly.dependent(lacking) | tasks_to_redo(defects, self._assembly)
+        done = {task: entry for task, entry in found.done.items() if task not in redo}
+        every = self._assembly.tasks(self._layout.blocks())
+        tasks = [[task for task in some if task not in done] for some in every]
+        failures = tuple(image for image in again if isinstance(image, MissingImage))
+        return Work(done, tasks, failures, bool(defects))
+
+    def _ask_again(self, done: Mapping[Task, Entry]) -> None:
+        """Ask once more for the images that an earlier run had to do without."""
+        lacked = {id for entry in done.values() for id in _missing(entry)}
         requests = self._layout.stack.requests
         asked = {
             section: self._scheduler.fetch(self._client.try_fetch, request)
             for section, request in enumerate(requests)
-            if request.image_id in lacked
+            if request.image_id in lacked and section not in self._asked_again
         }
-        return {section: future.result() for section, future in asked.items()}
+        self._asked_again.update({section: future.result() for section, future in asked.items()})
 
     def _check_same_images(self, digests: dict[int, str], entry: Entry) -> None:
         """Refuse a block made from another version of an image than the blocks before it."""
-        for id, digest in entry.images.items():
+        for id, digest in provenance.images(entry).items():
             if digest and digests.setdefault(id, digest) != digest:
                 raise TargetError(
                     f"section image {id} is not the one that {self._target.url} was begun with: the service has "
                     "changed it; build anew with --overwrite"
                 )
 
-    def _run(self, job: Job, passes: Sequence[Sequence[Task]], again: Images) -> Iterator[Done]:
-        shared = self._scheduler.share(job)
-        window = max(_WINDOW * self._scheduler.workers, 2 * _WINDOW)
-        total = sum(map(len, passes))
-        finished = 0
-        for step, tasks in enumerate(passes):
-            starts = self._computing(shared, tasks, again) if step == 0 else self._coarsening(shared, tasks)
-            for outcome in in_window(self._scheduler, starts, window):
-                finished += 1
-                self._progress(finished, total, "blocks" if step == 0 else f"level {step + 1}")
-                yield outcome
-
-    def _computing(self, job: Any, tasks: Sequence[Task], again: Images) -> Iterator[Callable[[], Future]]:
+    def _computing(self, again: Images, shared: Any, blocks: Sequence[Index]) -> Iterator[Callable[[], Future]]:
         """Start the blocks of level 0, each image fetched once, when the first block that shows it starts."""
         images: dict[int, Any] = dict(again)
-        shows = [self._layout.sections(superblock) for _, superblock in tasks]
+        stack = self._scheduler.share(self._layout.stack)
+        shows = [self._layout.sections(block) for block in blocks]
         last = {section: position for position, sections in enumerate(shows) for section in sections}
-        for position, ((_, superblock), sections) in enumerate(zip(tasks, shows, strict=True)):
+        for position, (block, sections) in enumerate(zip(blocks, shows, strict=True)):
             for section in sections:
                 if section not in images:
                     request = self._layout.stack.requests[section]
                     images[section] = self._scheduler.fetch(self._client.try_fetch, request)
             shown = [images[section] for section in sections]
-            yield partial(self._scheduler.compute, compute_superblock, job, superblock, sections, shown)
+            yield partial(self._scheduler.compute, compute_sections, shared, stack, block, sections, shown)
             for section in sections:
                 if last[section] == position:
                     del images[section]
 
-    def _coarsening(self, job: Any, tasks: Sequence[Task]) -> Iterator[Callable[[], Future]]:
-        return (partial(self._scheduler.compute, coarsen_superblock, job, *task) for task in tasks)
+    def _groups(self) -> dict[str, dict[str, Any]]:
+        layout, version = self._layout, self._assembly.root.version
+        grid, pyramid = layout.stack.grid, layout.pyramid
+        return {
+            SECTION: metadata.provenance(version, grid, pyramid, layout.stack.sections),
+            "labels": {"labels": ["section"]},
+            IMAGE: metadata.image(version, grid, pyramid, layout.dataset),
+        }
 
-    def _commit(self, done: Mapping[Task, Entry]) -> None:
-        """Make the target an image: nested metadata first, the root's last."""
-        ledger.compact(self._target, done)
-        attributes = provenance.write_metadata(self._target, self._layout)
-        write_root(self._target, FINISHED, self._identity, attributes, provenance.version())
+
+def compute_sections(
+    multiscale: Multiscale,
+    stack: Stack,
+    block: Index,
+    sections: Sequence[int],
+    images: Sequence[SectionImage | MissingImage],
+) -> Done:
+    """Compute a block of level 0 from its images, and write it at all levels that it makes."""
+    step = multiscale.pyramid.passes[0]
+    image, label = compute_block(
+        stack, multiscale.pyramid.region(step, block), sections, images, int(multiscale.arrays[0].fill)
+    )
+    digests = {str(i.request.image_id): i.sha256 if isinstance(i, SectionImage) else None for i in images}
+    lacked = tuple(image for image in images if isinstance(image, MissingImage))
+    return store_block(multiscale, step, block, {IMAGE: image, SECTION: label}, {"images": digests}, lacked)
 
 
-def open_tasks(layout: Layout, done: Mapping[Task, Entry], found: set[int]) -> list[list[Task]]:
-    """The tasks to do, pass by pass.
-
-    Parameters
-    ----------
-    layout : Layout
-    done : mapping of Task to Entry
-        What the ledger has.
-    found : set of int
-        SectionImage ids that were missing then and are there now.
-
-    Returns
-    -------
-    list of list of Task
-        Those that the ledger lacks, those that had to do without an image that was found, and those that read
-        what either writes.
-    """
-    passes: list[list[Task]] = []
-    changed: set[Task] = set()
-    for tasks in layout.tasks():
-        passes.append(
-            [
-                (step, index)
-                for step, index in tasks
-                if (entry := done.get((step, index))) is None
-                or not found.isdisjoint(entry.missing)
-                or any((step - 1, child) in changed for child in children(index))
-            ]
-        )
-        changed = set(passes[-1])
-    return passes
+def _missing(entry: Entry) -> Iterable[int]:
+    """SectionImage ids that a block had to do without."""
+    return (id for id, digest in provenance.images(entry).items() if digest is None)

@@ -16,9 +16,9 @@ from .allen.client import AllenClient
 from .allen.decoded import DecodedImages
 from .allen.images import MissingImage, Pixels, SectionImage
 from .allen.records import SectionDataset
+from .credit import CREDIT
 from .errors import InputError
 from .grid import Region, blocks
-from .metadata import CREDIT
 from .pyramid import Index
 from .request import VolumeRequest
 from .stack import Stack

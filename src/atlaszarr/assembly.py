@@ -1,0 +1,152 @@
+"""A multiscale target on its way from nothing, or from where another run stopped, to an image. Serves any image.
+
+The root says `unfinished` before anything else is written, and becomes an image last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+from . import ledger, ome
+from .atomic import is_partial
+from .blocks import Done, coarsen_block
+from .errors import TargetError
+from .inspection import array_prefixes
+from .ledger import Entry, Task
+from .multiscale import Multiscale, digest
+from .ownership import Owner
+from .pyramid import Index, Pass
+from .scheduling import Future, Scheduler, in_window
+from .target_state import FINISHED, UNFINISHED, Root
+
+#: Tasks under way for each worker: enough that what a block needs is asked for well before it is computed.
+WINDOW = 16
+#: Called with the tasks done, all tasks, and what is going on.
+Progress = Callable[[int, int, str], None]
+#: Starts the first pass: given the shared multiscale and the blocks to do, one callable a block.
+First = Callable[[Any, Sequence[Index]], Iterator[Callable[[], Future]]]
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """What a target is to become.
+
+    Attributes
+    ----------
+    multiscale : Multiscale
+    root : Root
+    """
+
+    multiscale: Multiscale
+    root: Root
+
+    def tasks(self, first: Iterable[Index] | None = None) -> list[list[Task]]:
+        """All tasks, pass by pass; those of the first in a given order."""
+        occupancy, passes = self.multiscale.occupancy, self.multiscale.pyramid.passes
+        ordered = [sorted(occupancy.blocks(step)) for step in passes]
+        if first is not None:
+            ordered[0] = list(first)
+        return [[(step.source, index) for index in blocks] for step, blocks in zip(passes, ordered, strict=True)]
+
+    def dependent(self, changed: Iterable[Task]) -> set[Task]:
+        """Tasks whose result may change if that of others does: these, and all that reads what they write."""
+        found = set(changed)
+        passes = self.multiscale.pyramid.passes
+        for step, after in pairwise(passes):
+            for index in [index for source, index in found if source == step.source]:
+                found.update((after.source, one) for one in self.multiscale.pyramid.dependents(step, index, after))
+        return found
+
+    def begin(self, done: Mapping[Task, Entry]) -> None:
+        """Mark the target as unfinished, and keep of its ledger what is given; write the metadata of the arrays."""
+        target = self.multiscale.target
+        self.root.write(target, UNFINISHED)
+        if done:
+            ledger.compact(target, {}, done, {})
+        else:
+            target.remove(ledger.OPEN)
+            target.remove(ledger.COMPACT)
+        target.write_all(self.multiscale.documents().items())
+
+    def run(
+        self, scheduler: Scheduler, tasks: Sequence[Sequence[Task]], first: First, progress: Progress, owner: Owner
+    ) -> Iterator[Done]:
+        """Do tasks pass by pass, a bounded number under way, and yield what comes of each."""
+        shared = scheduler.share(self.multiscale)
+        window = max(WINDOW * scheduler.workers, 2 * WINDOW)
+        total, finished = sum(map(len, tasks)), 0
+        for step, some in zip(self.multiscale.pyramid.passes, tasks, strict=True):
+            blocks = [index for _, index in some]
+            starts = first(shared, blocks) if step.source == 0 else _coarsening(scheduler, shared, step, blocks)
+            word = "blocks" if step.source == 0 else f"level {step.writes[0]}"
+            for outcome in in_window(scheduler, starts, window):
+                finished += 1
+                progress(finished, total, word)
+                owner.check()
+                yield outcome
+
+    def commit(
+        self,
+        done: Mapping[Task, Entry],
+        groups: Mapping[str, Mapping[str, Any]],
+        files: Sequence[str],
+        owner: Owner,
+    ) -> None:
+        """Make the target an image: all that lies below the root first, the root last.
+
+        Parameters
+        ----------
+        done : mapping
+            The whole ledger.
+        groups : mapping
+            What OME-Zarr has to say of each group, by its path; "" for the root.
+        files : sequence of str
+            Keys of what else was written, for the ledger to know.
+        owner : Owner
+            Asked once more before anything says that the target is finished.
+
+        Raises
+        ------
+        TargetError
+            If another build took the target over, or one of the files is not there.
+        """
+        target, multiscale, version = self.multiscale.target, self.multiscale, self.root.version
+        documents = multiscale.documents()
+        for path, content in groups.items():
+            if path:
+                for name, body in ome.group(version, ome.attributes(version, content, {})).items():
+                    documents[f"{path}/{name}"] = body
+                    target.write(f"{path}/{name}", body)
+        header = {
+            "multiscale": multiscale.to_json(),
+            "root": {key: body.decode() for key, body in self.root.documents(FINISHED, groups[""]).items()},
+            "documents": {key: body.decode() for key, body in documents.items()},
+        }
+        others = {}
+        for key in files:
+            if (found := target.read(key)) is None:
+                raise TargetError(f"{target.url}/{key} is gone; build again to go on")
+            others[key] = (len(found), digest(found))
+        owner.confirm()
+        checksum = ledger.compact(target, header, done, others)
+        self._sweep(documents, done)
+        owner.confirm()
+        self.root.write(target, FINISHED, groups[""], checksum)
+
+    def _sweep(self, documents: Iterable[str], done: Mapping[Task, Entry]) -> None:
+        """Remove temporary files of a run that was killed, and what lies among the arrays and is not of them."""
+        known = {*documents, *(key for entry in done.values() for key in entry.written)}
+        arrays = array_prefixes(self.multiscale)
+        for key in self.multiscale.target.list_keys():
+            if key not in known and (key.startswith(arrays) or is_partial(key)):
+                self.multiscale.target.remove(key)
+
+
+def _coarsening(
+    scheduler: Scheduler, shared: Any, step: Pass, blocks: Sequence[Index]
+) -> Iterator[Callable[[], Future]]:
+    return (partial(scheduler.compute, coarsen_block, shared, step, index) for index in blocks)

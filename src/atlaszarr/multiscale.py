@@ -1,0 +1,252 @@
+"""Aligned arrays of one image, at every level of a pyramid, as objects in a target. Serves any image."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .encoding import Encoding
+from .errors import TargetError
+from .grid import Region
+from .occupancy import Occupancy
+from .pyramid import Index, Pass, Pyramid
+from .reduction import Rule, reduce
+from .store import Target
+
+#: By the path of its array, values of a block: (c, z, y, x) or (z, y, x).
+Blocks = Mapping[str, NDArray[Any]]
+#: By its key, size and digest of an object that was written.
+Written = dict[str, tuple[int, str]]
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """One of the aligned arrays, at all levels.
+
+    Attributes
+    ----------
+    path : str
+        Of its group in the target: "" for the root. Level ``k`` is the array ``k`` in it.
+    dtype : str
+    axes : tuple of str
+        ``z``, ``y``, ``x`` or the last two, behind a ``c`` where there are channels.
+    channels : int
+        Length of ``c``; a chunk holds all of them.
+    fill : int or float
+        What lies in objects that geometry leaves empty, and beyond the edge of the array.
+    rule : str
+        How a voxel comes from those of the parent level: see `atlaszarr.reduction.reduce`.
+    mask : str or None
+        Path of the array that is not 0 where this one counts in a mean.
+    """
+
+    path: str
+    dtype: str
+    axes: tuple[str, ...] = ("z", "y", "x")
+    channels: int = 1
+    fill: float = 0
+    rule: Rule = "mean"
+    mask: str | None = None
+
+    @property
+    def lead(self) -> tuple[int, ...]:
+        """Lengths of the axes that are not of space."""
+        return (self.channels,) if "c" in self.axes else ()
+
+    @property
+    def dimensions(self) -> int:
+        """How many axes are of space."""
+        return len(self.axes) - len(self.lead)
+
+    def shape(self, lengths: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of an array, or of a part of it, with such lengths along (z, y, x)."""
+        return self.lead + lengths[3 - self.dimensions :]
+
+    def name(self, level: int) -> str:
+        """The path of a level's array."""
+        return f"{self.path}/{level}".lstrip("/")
+
+
+@dataclass(frozen=True)
+class Multiscale:
+    """Small, picklable; silent about the target's credentials.
+
+    Attributes
+    ----------
+    target : Target
+    arrays : tuple of ArraySpec
+        All over the same voxels, and empty in the same places.
+    occupancy : Occupancy
+        The objects that hold anything.
+    encoding : Encoding
+    """
+
+    target: Target
+    arrays: tuple[ArraySpec, ...]
+    occupancy: Occupancy
+    encoding: Encoding = field(default_factory=Encoding)
+
+    @property
+    def pyramid(self) -> Pyramid:
+        """The levels."""
+        return self.occupancy.pyramid
+
+    @property
+    def objects(self) -> int:
+        """Objects that hold voxels, over all arrays and levels."""
+        return len(self.arrays) * sum(map(self.occupancy.count, range(len(self.pyramid.levels))))
+
+    def to_json(self) -> dict[str, Any]:
+        """All but the target and the occupancy, in JSON's types: what `verify` has to know."""
+        return {
+            "arrays": [asdict(spec) for spec in self.arrays],
+            "levels": self.pyramid.to_json(),
+            "encoding": asdict(self.encoding),
+        }
+
+    def documents(self) -> dict[str, bytes]:
+        """The metadata of every array, by key."""
+        import zarr
+
+        found: dict[str, bytes] = {}
+        for spec in self.arrays:
+            for position, level in enumerate(self.pyramid.levels):
+                store = zarr.storage.MemoryStore()
+                kind: dict[str, Any] = {"dimension_names": spec.axes}
+                if level.unit != level.chunk:
+                    kind["shards"] = spec.shape(level.unit)
+                if self.encoding.zarr_format == 2:
+                    kind = {"chunk_key_encoding": {"name": "v2", "separator": "/"}}
+                zarr.create_array(
+                    store,
+                    shape=spec.shape(level.shape),
+                    chunks=spec.shape(level.chunk),
+                    dtype=spec.dtype,
+                    fill_value=spec.fill,
+                    compressors=self.encoding.zarr_compressors(),
+                    zarr_format=2 if self.encoding.zarr_format == 2 else 3,
+                    **kind,
+                )
+                for name, body in store._store_dict.items():
+                    found[f"{spec.name(position)}/{name}"] = body.to_bytes()
+        return found
+
+    def key(self, spec: ArraySpec, level: int, unit: Index) -> str:
+        """The key of an object."""
+        lead = "c/" if self.encoding.zarr_format == 3 else ""
+        channel = "0/" if "c" in spec.axes else ""
+        return f"{spec.name(level)}/{lead}{channel}" + "/".join(map(str, unit[3 - spec.dimensions :]))
+
+    def write(self, step: Pass, index: Index, values: Blocks) -> Written:
+        """Write a block: every object that it holds, of every level that the pass writes.
+
+        Parameters
+        ----------
+        step : Pass
+        index : tuple of int
+            Of the block.
+        values : mapping
+            The block at the level that it is cut from.
+
+        Returns
+        -------
+        dict
+            What was written, by key: size and digest.
+        """
+        written: Written = {}
+        self.target.write_all(self._noted(self._encoded(step, index, values), written))
+        return written
+
+    def read(self, level: int, region: Region) -> Blocks:
+        """Read a region of a level, as whole objects.
+
+        Raises
+        ------
+        TargetError
+            If an object is not there, or is not what was written.
+        """
+        return {spec.path: self._read(spec, level, region) for spec in self.arrays}
+
+    def coarsened(self, values: Blocks, level: int, region: Region) -> Blocks:
+        """What a block of the level before makes of a region of this one."""
+        factor = self.pyramid.levels[level].factor
+        z, y, x = (axis.start for axis in region)
+        return {
+            spec.path: reduce(
+                values[spec.path],
+                factor,
+                spec.rule,
+                origin=(z, y, x),
+                mask=None if spec.mask is None else values[spec.mask],
+                fill=spec.fill,
+            )
+            for spec in self.arrays
+        }
+
+    def decode(self, spec: ArraySpec, level: int, body: bytes) -> NDArray[Any]:
+        """The voxels of an object with its padding: (c, z, y, x) or (z, y, x)."""
+        at, dtype = self.pyramid.levels[level], np.dtype(spec.dtype)
+        values = self.encoding.decode(body, spec.shape(at.unit), spec.shape(at.chunk), dtype)
+        return values.reshape(spec.lead + at.unit)
+
+    def _encoded(self, step: Pass, index: Index, values: Blocks) -> Iterator[tuple[str, bytes]]:
+        if step.source in step.writes:
+            yield from self._units(step.source, self.pyramid.region(step, index), values)
+        for level in range(step.source + 1, step.writes[-1] + 1):
+            region = self.pyramid.region(step, index, level)
+            values = self.coarsened(values, level, region)
+            yield from self._units(level, region, values)
+
+    def _units(self, level: int, region: Region, values: Blocks) -> Iterator[tuple[str, bytes]]:
+        at = self.pyramid.levels[level]
+        for unit in at.units(region):
+            if not self.occupancy.holds(level, unit):
+                continue
+            inside = _within(at.region(unit), region)
+            for spec in self.arrays:
+                part = values[spec.path][(..., *inside)]
+                if part.shape[-3:] != at.unit:
+                    whole = np.full(spec.lead + at.unit, spec.fill, part.dtype)
+                    z, y, x = part.shape[-3:]
+                    whole[..., :z, :y, :x] = part
+                    part = whole
+                body = self.encoding.encode(part.reshape(spec.shape(at.unit)), spec.shape(at.chunk))
+                yield self.key(spec, level, unit), body
+
+    def _read(self, spec: ArraySpec, level: int, region: Region) -> NDArray[Any]:
+        at = self.pyramid.levels[level]
+        lengths = tuple(axis.stop - axis.start for axis in region)
+        values = np.full(spec.lead + lengths, spec.fill, spec.dtype)
+        units = {self.key(spec, level, u): u for u in at.units(region) if self.occupancy.holds(level, u)}
+        for key, body in self.target.read_each(units).items():
+            if body is None:
+                raise TargetError(f"{self.target.url}/{key} is gone; build again to mend it")
+            try:
+                whole = self.decode(spec, level, body)
+            except ValueError as error:
+                raise TargetError(f"{self.target.url}/{key} is damaged ({error}); build again to mend it") from None
+            there = at.region(units[key])
+            z, y, x = (axis.stop - axis.start for axis in there)
+            values[(..., *_within(there, region))] = whole[..., :z, :y, :x]
+        return values
+
+    @staticmethod
+    def _noted(bodies: Iterator[tuple[str, bytes]], written: Written) -> Iterator[tuple[str, bytes]]:
+        for key, body in bodies:
+            written[key] = (len(body), digest(body))
+            yield key, body
+
+
+def digest(body: bytes) -> str:
+    """BLAKE2b of 128 bits, as ``b2sum -l 128`` prints it."""
+    return hashlib.blake2b(body, digest_size=16).hexdigest()
+
+
+def _within(inner: Region, outer: Region) -> Region:
+    z, y, x = (slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, outer, strict=True))
+    return z, y, x

@@ -1,0 +1,140 @@
+"""The metadata documents of an OME-Zarr 0.4, 0.5 or 0.6. Pure dicts; tests hold them against the readers' own schemas.
+
+0.4 lies in zarr v2 groups, the others in v3 ones under the key ``ome``. 0.6 names its coordinate system and puts the
+transformations of a level into one sequence.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+from .errors import InputError
+from .pyramid import Pyramid
+
+VERSIONS = ("0.4", "0.5", "0.6")
+DEFAULT_VERSION = "0.5"
+_SYSTEM = "intrinsic"
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where the voxels of level 0 lie.
+
+    Attributes
+    ----------
+    scale : tuple of float
+        Size of a voxel along (z, y, x), in `unit`.
+    translation : tuple of float
+        Centre of the first voxel along (z, y, x), in `unit`.
+    unit : str
+        As OME-Zarr spells it, ``millimeter``.
+    orientation : mapping of str to str
+        By axis, as of RFC-4: ``{"z": "anterior-to-posterior"}``; empty if it is not known.
+    """
+
+    scale: tuple[float, float, float]
+    translation: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    unit: str | None = "millimeter"
+    orientation: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("scale", "translation"):
+            lengths = tuple(map(float, getattr(self, name)))
+            if len(lengths) != 3 or not all(map(math.isfinite, lengths)) or (name == "scale" and min(lengths) <= 0):
+                raise InputError(f"{name} {getattr(self, name)!r} must be three lengths along z, y, x")
+            object.__setattr__(self, name, lengths)
+
+
+def zarr_format(version: str) -> int:
+    """The zarr format that a version of OME-Zarr lies in.
+
+    Raises
+    ------
+    InputError
+        If the version is not known.
+    """
+    if version not in VERSIONS:
+        raise InputError(f"ome_zarr {version!r} is not known; choose from {', '.join(VERSIONS)}")
+    return 2 if version == "0.4" else 3
+
+
+def multiscales(
+    version: str, name: str, axes: Sequence[str], geometry: Geometry, pyramid: Pyramid, method: str
+) -> dict[str, Any]:
+    """One entry of ``multiscales``.
+
+    Parameters
+    ----------
+    version : str
+    name : str
+    axes : sequence of str
+        Of the arrays: ``z``, ``y``, ``x`` or the last two, behind a ``c`` where there are channels.
+    geometry : Geometry
+    pyramid : Pyramid
+        A level whose voxels are f times as long is shifted by (f - 1)/2 voxels of level 0, since their centres are.
+    method : str
+        How a level comes from its parent.
+    """
+    described = [_axis(axis, geometry) for axis in axes]
+    spatial = {axis: "zyx".index(axis) for axis in axes if axis != "c"}
+    datasets = []
+    for level in range(len(pyramid.levels)):
+        factors = pyramid.scale(level)
+        scale, translation = [], []
+        for axis in axes:
+            if axis not in spatial:
+                scale.append(1.0)
+                translation.append(0.0)
+                continue
+            size, factor = _decimal(geometry.scale[spatial[axis]]), factors[spatial[axis]]
+            scale.append(float(size * factor))
+            translation.append(float(_decimal(geometry.translation[spatial[axis]]) + size * (factor - 1) / 2))
+        path = str(level)
+        steps = [{"type": "scale", "scale": scale}, {"type": "translation", "translation": translation}]
+        if version == "0.6":
+            whole = {"type": "sequence", "input": {"path": path}, "output": {"name": _SYSTEM}, "transformations": steps}
+            datasets.append({"path": path, "coordinateTransformations": [whole]})
+        else:
+            datasets.append({"path": path, "coordinateTransformations": steps})
+    system = {"coordinateSystems": [{"name": _SYSTEM, "axes": described}]} if version == "0.6" else {"axes": described}
+    stated = {"version": version} if version == "0.4" else {}
+    return {**stated, "name": name, **system, "datasets": datasets, "metadata": {"method": method}}
+
+
+def attributes(version: str, ome: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes of a group: what OME-Zarr defines, if anything, and what is our own beside it."""
+    if not ome or version == "0.4":
+        return {**ome, **own}
+    return {"ome": {"version": version, **ome}, **own}
+
+
+def group(version: str, attributes: Mapping[str, Any]) -> dict[str, bytes]:
+    """The documents of a zarr group by their names; the one that holds the attributes is the last."""
+    if zarr_format(version) == 2:
+        return {".zgroup": _document({"zarr_format": 2}), ".zattrs": _document(attributes)}
+    return {"zarr.json": _document({"zarr_format": 3, "node_type": "group", "attributes": attributes})}
+
+
+def _axis(name: str, geometry: Geometry) -> dict[str, Any]:
+    if name == "c":
+        return {"name": "c", "type": "channel"}
+    axis: dict[str, Any] = {"name": name, "type": "space"}
+    if geometry.unit is not None:
+        axis["unit"] = geometry.unit
+    if name in geometry.orientation:
+        axis["orientation"] = {"type": "anatomical", "value": geometry.orientation[name]}
+    return axis
+
+
+def _decimal(length: float) -> Fraction:
+    """A length as it is written, so that what comes of it is rounded once."""
+    return Fraction(repr(float(length)))
+
+
+def _document(content: Any) -> bytes:
+    return json.dumps(content, indent=1).encode()

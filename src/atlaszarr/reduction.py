@@ -1,0 +1,297 @@
+"""How a voxel of a pyramid level comes from those of its parent. Serves any image.
+
+Along an axis a level is coarser than its parent by a factor p/q: its voxel k covers [k p/q, (k + 1) p/q) of the
+parent, cut at the parent's end. In units of 1/q all edges are whole numbers, and so is every overlap. Overlaps are the
+weights of all rules; those of the three axes multiply.
+"""
+
+from __future__ import annotations
+
+import math
+from numbers import Rational
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from .errors import InputError
+from .pyramid import Factor
+
+#: What becomes of the voxels that one of the new level overlaps: see `reduce`.
+Rule = Literal["mean", "mode", "mode_of_nonzero", "nearest"]
+
+_Array = NDArray[Any]
+_Steps = tuple[tuple[int, int], ...]  # numerators and denominators of the factor
+
+
+def reduced_shape(shape: tuple[int, ...], factor: Factor) -> tuple[int, int, int]:
+    """Voxels along (z, y, x) of the level made from a parent of a shape: as many as cover it."""
+    z, y, x = (-(-n * f.denominator // f.numerator) for n, f in zip(shape, factor, strict=True))
+    return z, y, x
+
+
+def reduce(
+    values: NDArray[Any],
+    factor: Factor,
+    rule: Rule,
+    *,
+    origin: tuple[int, int, int] = (0, 0, 0),
+    mask: NDArray[Any] | None = None,
+    fill: float = 0,
+) -> NDArray[Any]:
+    """Make a level of a pyramid from its parent, or a block of the one from a block of the other.
+
+    Parameters
+    ----------
+    values : ndarray, integers, bool or floating point of up to 64 bits, shape (z, y, x) or (c, z, y, x)
+        The parent. A block of it starts, along each axis, at a multiple of the factor's numerator, and ends at
+        another or at the parent's end: blocks then give exactly what the whole gives. Copied unless C-contiguous.
+    factor : tuple of Fraction
+        Along (z, y, x), each at least 1; the numerators multiply to at most 2**30.
+    rule : {"mean", "mode", "mode_of_nonzero", "nearest"}
+        - ``mean``: weighted. Of integers it is exact, rounded half to even. Floating point is added up in float64,
+          first over z and y, then over x, and at last rounded to its dtype; NaN makes NaN.
+        - ``mode``: for anatomical labels. First a vote by weight, foreground (not 0) against background; a tie is
+          foreground where the voxel's z + y + x is even, so that nothing drifts. Then as ``mode_of_nonzero``.
+        - ``mode_of_nonzero``: for provenance. The label other than 0 of the most weight, of several the smallest;
+          0 only where all are 0.
+        - ``nearest``: the parent's voxel that holds the centre (k + 1/2) p/q; of two that meet there the lower; the
+          last where the centre lies beyond the parent's end.
+    origin : tuple of int
+        Index (z, y, x) in the level of the first voxel made, by which ``mode`` settles ties.
+    mask : ndarray, integers or bool, shape (z, y, x), optional
+        For ``mean``: only voxels where it is not 0 count, in all channels.
+    fill : number
+        The mean where no voxel counts.
+
+    Returns
+    -------
+    ndarray, of the dtype of `values` in native byte order, C-contiguous
+        The level: `reduced_shape`, after the channels if there are any.
+
+    Raises
+    ------
+    InputError
+        If the rule cannot be applied to such values, by such a factor, with such a mask or fill value.
+    """
+    _check(values, factor, rule, mask, fill)
+    dtype: np.dtype[Any] = values.dtype.newbyteorder("=")
+    shape = reduced_shape(values.shape[-3:], factor)
+    steps = tuple((int(f.numerator), int(f.denominator)) for f in factor)
+    if rule == "nearest":
+        for axis, m, (p, q) in zip((-3, -2, -1), shape, steps, strict=True):
+            holder = ((2 * np.arange(m) + 1) * p - 1) // (2 * q)
+            values = values.take(np.minimum(holder, values.shape[axis] - 1), axis)
+        return np.ascontiguousarray(values, dtype)
+
+    computed = np.dtype({"?": "u1", "e": "f8"}.get(dtype.char, dtype))
+    parent = np.ascontiguousarray(values, computed).reshape(math.prod(values.shape[:-3]), *values.shape[-3:])
+    parent.flags.writeable = False  # one compiled kernel per dtype, whether or not the values may be written
+    level: _Array = np.empty((len(parent), *shape), computed)
+    if rule != "mean" and steps[2] == (2, 1) and {*steps} <= {(1, 1), (2, 1)}:
+        _mode_of_eight(parent, steps[0][0], steps[1][0], rule == "mode", sum(origin), level)
+    else:
+        overlaps = tuple(_overlaps(n, m, p, q) for n, m, (p, q) in zip(parent.shape[1:], shape, steps, strict=True))
+        if rule == "mean":
+            covered = None if mask is None else np.ascontiguousarray(mask != 0)
+            _reduce_by_mean(parent, steps, overlaps, covered, computed.type(fill), level)
+        else:
+            _mode(parent, overlaps, rule == "mode", sum(origin), level)
+    return level.astype(dtype, copy=False).reshape(*values.shape[:-3], *shape)
+
+
+def _check(values: _Array, factor: Factor, rule: Rule, mask: _Array | None, fill: float) -> None:
+    if rule not in get_args(Rule):
+        raise InputError(f"rule {rule!r} must be one of {', '.join(get_args(Rule))}")
+    if values.dtype.kind not in ("biu" if "mode" in rule else "biuf") or values.dtype.itemsize > 8:
+        raise InputError(f"dtype {values.dtype} has no {rule}: labels are integers, images numbers of up to 64 bits")
+    if values.ndim not in (3, 4):
+        raise InputError(f"shape {values.shape} must be (z, y, x) or (c, z, y, x)")
+    fractions = len(factor) == 3 and all(isinstance(f, Rational) and f >= 1 for f in factor)
+    if not fractions or math.prod(f.numerator for f in factor) > 2**30:  # or `_mean_of_wide` could overflow
+        raise InputError(f"factor ({', '.join(map(str, factor))}) must be 3 fractions >= 1 of small numerators")
+    if mask is not None and (rule != "mean" or mask.shape != values.shape[-3:]):
+        raise InputError(f"mask {mask.shape} with rule {rule}: only mean takes one, of shape {values.shape[-3:]}")
+    if values.dtype.kind != "f":
+        low, high = (0, 1) if values.dtype == bool else (np.iinfo(values.dtype).min, np.iinfo(values.dtype).max)
+        if not (low <= fill <= high and fill % 1 == 0):
+            raise InputError(f"fill value {fill} must be a value of {values.dtype}")
+
+
+def _reduce_by_mean(parent: _Array, steps: _Steps, overlaps: Any, covered: Any, fill: Any, level: _Array) -> None:
+    integers = level.dtype.kind != "f"
+    # The quotient of a sum that leaves a bit of the significand free is never rounded onto or across a half.
+    bits = 8 * level.itemsize + math.prod(p for p, _ in steps).bit_length()
+    if integers and bits > 52:
+        _mean_of_wide(parent, overlaps, covered, fill, level)
+    else:
+        columns = np.empty((len(parent) + 1, parent.shape[-1]), np.float32 if integers and bits <= 23 else np.float64)
+        _mean(parent, overlaps, steps[2] == (2, 1), covered, fill, columns, level)
+
+
+@njit(cache=True, nogil=True)
+def _overlaps(n: int, m: int, p: int, q: int) -> _Array:
+    """What each of m voxels along an axis overlaps of n: the first, the end, how much in all, how much of each."""
+    overlaps = np.zeros((m, 3 + min((p - 2) // q + 2, n)), np.int64)
+    for k in range(m):
+        first, end = k * p // q, min(-(-(k + 1) * p // q), n)
+        overlaps[k, 0], overlaps[k, 1], overlaps[k, 2] = first, end, min((k + 1) * p, n * q) - k * p
+        for j in range(first, end):
+            overlaps[k, 3 + j - first] = min((j + 1) * q, (k + 1) * p) - max(j * q, k * p)
+    return overlaps
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _mean(
+    parent: _Array, overlaps: tuple[_Array, ...], halved: bool, covered: Any, fill: Any, columns: _Array, level: _Array
+) -> None:
+    """Adds up over z and y in columns, which is most of the work and runs along rows, and these over x."""
+    channels, mz, my, mx = level.shape
+    integers = level.dtype.type(0.5) == 0  # which the compiler knows
+    zs, ys, xs = overlaps
+    sums, weights = np.empty((2, mx), columns.dtype)
+    for z, y in np.ndindex(mz, my):
+        columns[:] = 0
+        for i in range(zs[z, 0], zs[z, 1]):
+            for j in range(ys[y, 0], ys[y, 1]):
+                weight = columns.dtype.type(zs[z, 3 + i - zs[z, 0]] * ys[y, 3 + j - ys[y, 0]])
+                counted = None if covered is None else covered[i, j]
+                for c in range(channels):
+                    _add(parent[c, i, j], counted, weight, columns[c])
+                if covered is not None:
+                    _add(covered[i, j], counted, weight, columns[channels])
+        if covered is None:
+            for x in range(mx):
+                weights[x] = zs[z, 2] * ys[y, 2] * xs[x, 2]
+        else:
+            _fold(columns[channels], xs, halved, weights)
+        for c in range(channels):
+            _fold(columns[c], xs, halved, sums)
+            for x in range(mx):
+                mean = sums[x] / weights[x]
+                level[c, z, y, x] = fill if weights[x] == 0 else np.rint(mean) if integers else mean
+
+
+@njit(inline="always")  # as it takes no array apart for a call, it runs twice as fast
+def _add(row: _Array, counted: Any, weight: Any, columns: _Array) -> None:
+    number = columns.dtype.type
+    for x in range(row.size):
+        term = number(row[x]) * weight
+        columns[x] += term if counted is None or counted[x] else number(0)
+
+
+@njit(inline="always")
+def _fold(columns: _Array, xs: _Array, halved: bool, sums: _Array) -> None:
+    if halved:
+        for x in range(columns.size // 2):
+            sums[x] = columns[2 * x] + columns[2 * x + 1]
+        if columns.size % 2:
+            sums[-1] = columns[-1]
+    else:
+        sums[:] = 0
+        for x in range(sums.size):
+            for k in range(xs[x, 0], xs[x, 1]):
+                sums[x] += columns[k] * columns.dtype.type(xs[x, 3 + k - xs[x, 0]])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _mean_of_wide(parent: _Array, overlaps: tuple[_Array, ...], covered: Any, fill: Any, level: _Array) -> None:
+    """Of integers whose sum floating point may not hold: it is high * 2**32 + low."""
+    zs, ys, xs = overlaps
+    for c, z, y, x in np.ndindex(level.shape):
+        high = low = total = 0
+        for i in range(zs[z, 0], zs[z, 1]):
+            for j in range(ys[y, 0], ys[y, 1]):
+                for k in range(xs[x, 0], xs[x, 1]):
+                    weight = zs[z, 3 + i - zs[z, 0]] * ys[y, 3 + j - ys[y, 0]] * xs[x, 3 + k - xs[x, 0]]
+                    if covered is not None:
+                        weight *= covered[i, j, k]
+                    total += weight
+                    high += np.int64(parent[c, i, j, k] >> 32) * weight
+                    low += (np.int64(parent[c, i, j, k]) & 0xFFFFFFFF) * weight
+        if total == 0:
+            level[c, z, y, x] = fill
+        else:
+            low += high % total << 32
+            mean, rest = (high // total << 32) + low // total, low % total
+            level[c, z, y, x] = mean + (2 * rest + (mean & 1) > total)
+
+
+@njit(cache=True, nogil=True)
+def _mode_of_eight(parent: _Array, pz: int, py: int, vote: bool, parity: int, level: _Array) -> None:
+    """2 x 2 x 2 without branches. A voxel alone along an axis counts twice, which changes no majority."""
+    channels, nz, ny, nx = parent.shape
+    _, mz, my, mx = level.shape
+    number = parent.dtype.type  # counts are of the labels' type, so that a vector holds as many
+    none, one = number(0), number(1)
+    cells = np.empty((8, mx), parent.dtype)
+    for c, z, y in np.ndindex(channels, mz, my):
+        for i in range(4):
+            row = parent[c, min(pz * z + i // 2 * (pz - 1), nz - 1), min(py * y + i % 2 * (py - 1), ny - 1)]
+            for x in range(nx // 2):
+                cells[i, x], cells[i + 4, x] = row[2 * x], row[2 * x + 1]
+            if nx % 2:
+                cells[i, -1] = cells[i + 4, -1] = row[-1]
+        for x in range(mx):
+            best, most, foreground = none, none, none
+            for i in range(8):
+                label, count = cells[i, x], none
+                for j in range(8):
+                    count = number(count + (one if cells[j, x] == label else none))
+                count = count if label != none else none
+                foreground = number(foreground + (one if label != none else none))
+                better = (count > most) | ((count == most) & (label < best))
+                best, most = label if better else best, count if better else most
+            level[c, z, y, x] = none if vote and 2 * foreground < 8 + ((parity + z + y + x) & 1) else best
+
+
+@njit(cache=True, nogil=True)
+def _mode(parent: _Array, overlaps: tuple[_Array, ...], vote: bool, parity: int, level: _Array) -> None:
+    """Finds out row by row where all labels are one, and elects among the others."""
+    channels, mz, my, mx = level.shape
+    zs, ys, xs = overlaps
+    most = (zs.shape[1] - 3) * (ys.shape[1] - 3) * (xs.shape[1] - 3)
+    tally = np.empty(most, parent.dtype), np.empty(most, np.int64)
+    differs = np.empty(parent.shape[3], np.bool_)
+    for c, z, y in np.ndindex(channels, mz, my):
+        first = parent[c, zs[z, 0], ys[y, 0]]
+        differs[:] = False
+        for i in range(zs[z, 0], zs[z, 1]):
+            for j in range(ys[y, 0], ys[y, 1]):
+                for x in range(first.size):
+                    differs[x] |= parent[c, i, j, x] != first[x]
+        for x in range(mx):
+            start, end = xs[x, 0], xs[x, 1]
+            mixed = differs[start]
+            for k in range(start + 1, end):
+                mixed |= differs[k] | (first[k] != first[start])
+            level[c, z, y, x] = first[start]
+            if mixed:
+                level[c, z, y, x] = _elect(parent[c], zs[z], ys[y], xs[x], vote, (parity + z + y + x) & 1, tally)
+
+
+@njit(inline="always")
+def _elect(parent: _Array, z: _Array, y: _Array, x: _Array, vote: bool, odd: int, tally: tuple[_Array, _Array]) -> Any:
+    labels, weights = tally
+    n = found = foreground = background = 0
+    for i in range(z[0], z[1]):
+        for j in range(y[0], y[1]):
+            for k in range(x[0], x[1]):
+                label, weight = parent[i, j, k], z[3 + i - z[0]] * y[3 + j - y[0]] * x[3 + k - x[0]]
+                if label == 0:
+                    background += weight
+                    continue
+                foreground += weight
+                if n >= found or labels[n] != label:  # not the one before
+                    n = 0
+                    while n < found and labels[n] != label:
+                        n += 1
+                    if n == found:
+                        labels[n], weights[n], found = label, 0, found + 1
+                weights[n] += weight
+    best = 0
+    for n in range(1, found):
+        if weights[n] > weights[best] or (weights[n] == weights[best] and labels[n] < labels[best]):
+            best = n
+    return parent.dtype.type(0) if vote and foreground < background + odd else labels[best]

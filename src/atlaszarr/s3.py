@@ -1,0 +1,192 @@
+"""Objects on S3 through obstore, which bounds every wait, under the names that s3fs gives its options.
+
+s3fs itself waits for good in a put to a server that took the connection and then froze.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any
+
+import obstore
+from obstore.exceptions import AlreadyExistsError
+from obstore.store import S3Store
+
+from .errors import InputError
+from .objects import BATCH
+
+#: Seconds that a request may take, and for which one that failed is tried again.
+_TIMEOUT = 30.0
+#: Requests under way at once, in one process.
+_CONCURRENCY = 16
+#: For how long credentials that a provider gave are used before it is asked again.
+_CREDENTIALS = timedelta(minutes=10)
+
+_CONFIG = {
+    "key": "access_key_id",
+    "secret": "secret_access_key",
+    "token": "session_token",
+    "anon": "skip_signature",
+    "endpoint_url": "endpoint",
+    "region_name": "region",
+    "requester_pays": "request_payer",
+}
+_OPTIONS = (*_CONFIG, "profile", "timeout", "client_kwargs")
+
+
+class S3Objects:
+    """Objects under a prefix of a bucket.
+
+    Parameters
+    ----------
+    url : str
+        ``s3://bucket/prefix``.
+    options : dict
+        As of s3fs: ``key``, ``secret``, ``token``, ``anon``, ``profile``, ``requester_pays``, ``endpoint_url``, and
+        ``client_kwargs`` with ``endpoint_url`` and ``region_name``. Without a key, credentials are looked for where
+        the AWS tools do. ``timeout`` is how many seconds a request may take, and for how many one that failed is
+        tried again; 30 by default.
+
+    Raises
+    ------
+    InputError
+        If an option is not known, or there are no credentials.
+    """
+
+    def __init__(self, url: str, options: dict[str, Any]) -> None:
+        bucket, _, prefix = url.partition("://")[2].partition("/")
+        self._prefix = f"{prefix}/"
+        given = {**options, **dict(options.get("client_kwargs") or {})}
+        if unknown := sorted(set(given) - set(_OPTIONS)):
+            raise InputError(f"storage option {unknown[0]!r} is not known for S3; choose from {', '.join(_OPTIONS)}")
+        config: Any = {_CONFIG[name]: value for name, value in given.items() if name in _CONFIG and value is not None}
+        session = _session(given.get("profile"))
+        config.setdefault("region", session.get_config_variable("region") or "us-east-1")
+        stated = {**session.get_scoped_config(), **os.environ}
+        for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "endpoint_url"):
+            if stated.get(name):
+                config.setdefault("endpoint", stated[name])
+        if not str(config.get("endpoint", "https://")).startswith(("http://", "https://")):
+            raise InputError(f"storage option endpoint_url {config['endpoint']!r} must begin with https:// or http://")
+        if ("access_key_id" in config) != ("secret_access_key" in config):
+            raise InputError("storage options key and secret must be given together")
+        try:
+            timeout = timedelta(seconds=float(given.get("timeout", _TIMEOUT)))
+            if timeout <= timedelta():
+                raise ValueError
+        except (TypeError, ValueError, OverflowError):
+            raise InputError(f"storage option timeout {given['timeout']!r} is not a number of seconds") from None
+        kind: dict[str, Any] = {}
+        if "access_key_id" not in config and not config.get("skip_signature"):
+            kind["credential_provider"] = _Credentials(session)
+        self._store = S3Store(
+            bucket,
+            config=config,
+            client_options={
+                "timeout": timeout,
+                "connect_timeout": timedelta(seconds=5),
+                "allow_http": str(config.get("endpoint", "")).startswith("http://"),
+            },
+            retry_config={"max_retries": 10, "retry_timeout": timeout},
+            **kind,
+        )
+
+    def get(self, keys: Iterable[str]) -> dict[str, bytes | None]:
+        """As of `Objects`."""
+        wanted = list(keys)
+        return dict(zip(wanted, _requests().map(self._read, wanted), strict=True))
+
+    def put(self, bodies: Iterable[tuple[str, bytes]]) -> None:
+        """As of `Objects`."""
+        under_way: deque[tuple[int, Future[Any]]] = deque()
+        size = 0
+        try:
+            for key, body in bodies:
+                under_way.append((len(body), _requests().submit(obstore.put, self._store, self._prefix + key, body)))
+                size += len(body)
+                while size > BATCH:
+                    size -= under_way[0][0]
+                    under_way.popleft()[1].result()
+            for _, put in under_way:
+                put.result()
+        finally:
+            # After an error those that have not begun never do, and the others are not left behind.
+            wait([put for _, put in under_way if not put.cancel()])
+
+    def create(self, key: str, body: bytes) -> bool:
+        """As of `Objects`."""
+        try:
+            obstore.put(self._store, self._prefix + key, body, mode="create", use_multipart=False)
+        except AlreadyExistsError:
+            return False
+        return True
+
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """As of `Objects`."""
+        found = {}
+        folder = (self._prefix + prefix).rstrip("/")
+        for page in obstore.list(self._store, folder, chunk_size=1000):
+            for item in page:
+                found[item["path"].removeprefix(self._prefix)] = int(item["size"])
+        if prefix and not found:  # a listing shows what lies under a prefix, not the object of that name
+            with suppress(FileNotFoundError):
+                found[prefix] = int(obstore.head(self._store, folder)["size"])
+        return found
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """As of `Objects`."""
+        if paths := [self._prefix + key for key in keys]:
+            obstore.delete(self._store, paths)
+
+    def modified(self, key: str) -> datetime | None:
+        """As of `Objects`."""
+        return obstore.head(self._store, self._prefix + key)["last_modified"]
+
+    def _read(self, key: str) -> bytes | None:
+        try:
+            return bytes(obstore.get(self._store, self._prefix + key).bytes())
+        except FileNotFoundError:
+            return None
+
+
+class _Credentials:
+    """What botocore finds: environment, configuration files, roles; asked again as they expire."""
+
+    def __init__(self, session: Any) -> None:
+        self._found = session.get_credentials()
+        if self._found is None:
+            raise InputError("no credentials for S3; give storage options key and secret, or anon=true")
+
+    def __call__(self) -> dict[str, Any]:
+        frozen = self._found.get_frozen_credentials()
+        return {
+            "access_key_id": frozen.access_key,
+            "secret_access_key": frozen.secret_key,
+            "token": frozen.token,
+            "expires_at": datetime.now(UTC) + _CREDENTIALS,
+        }
+
+
+def _session(profile: str | None) -> Any:
+    """What the environment and the configuration files of the AWS tools say."""
+    import botocore.exceptions
+    import botocore.session
+
+    session = botocore.session.Session(profile=profile)
+    try:
+        session.get_scoped_config()
+    except botocore.exceptions.ProfileNotFound:
+        raise InputError(f"storage option profile {profile!r} is in no configuration file") from None
+    return session
+
+
+@lru_cache(maxsize=1)
+def _requests() -> ThreadPoolExecutor:
+    """The threads that requests wait in."""
+    return ThreadPoolExecutor(_CONCURRENCY, "atlaszarr-s3")

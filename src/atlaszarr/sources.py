@@ -1,0 +1,122 @@
+"""An image as it is given: its lazy array, its axes, where it lies, and what it is read from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from pathlib import PurePath, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from .errors import InputError
+from .ome import Geometry
+
+#: Tasks that are looked at, and how deep: what an array reads stands in its first ones.
+_TASKS = 1000
+_DEPTH = 6
+
+
+_AXES = (("z", "y", "x"), ("c", "z", "y", "x"), ("y", "x"), ("c", "y", "x"))
+#: Short names of units, and those of OME-Zarr.
+_UNITS = {"m": "meter", "mm": "millimeter", "um": "micrometer", "µm": "micrometer", "nm": "nanometer"}
+
+
+def opened(image: Any) -> tuple[Any, tuple[str, ...], Geometry]:
+    """The dask array in an image, its axes, and where it lies.
+
+    Parameters
+    ----------
+    image : dask array, numpy array, xarray.DataArray or NgffImage
+
+    Raises
+    ------
+    InputError
+        If it has other axes than z, y, x, y, x or these behind a c, is masked, or is on no regular grid.
+    """
+    import dask.array as da
+
+    dims = getattr(image, "dims", None)
+    try:
+        array = da.asarray(image if dims is None else image.data)
+    except (NotImplementedError, TypeError, ValueError) as error:
+        raise InputError(f"the image is no array that dask can take: {error}") from None
+    axes = tuple(map(str, dims)) if dims is not None else ("c", "z", "y", "x")[-array.ndim :]
+    if len(axes) != array.ndim or axes not in _AXES:
+        raise InputError(f"axes {dims or array.shape} must be z, y, x or y, x, behind a c where there are channels")
+    if any(np.isnan(n) for n in array.shape):
+        raise InputError(f"shape {array.shape} is not known before it is computed; call compute_chunk_sizes() first")
+    if isinstance(array._meta, np.ma.MaskedArray):
+        raise InputError("the image is masked; fill it first, and give the mask as a label if it matters")
+    if hasattr(image, "coords"):
+        return array, axes, _of_coordinates(image)
+    if hasattr(image, "scale") and dims is not None:
+        orientation = getattr(image, "axes_orientations", None) or {}
+        named = {axis: str(getattr(one.value, "value", one.value)) for axis, one in orientation.items()}
+        unit = _unit(getattr(image, "axes_units", None) or {})
+        return array, axes, Geometry(_spatial(image.scale, 1.0), _spatial(image.translation, 0.0), unit, named)
+    return array, axes, Geometry((1.0, 1.0, 1.0), unit=None)
+
+
+def _of_coordinates(image: Any) -> Geometry:
+    """Where an xarray.DataArray lies, by those of its coordinates that are along one axis."""
+    scale, translation, units = {}, {}, {}
+    along = {axis: image.coords[axis] for axis in "zyx" if axis in image.coords and image.coords[axis].dims == (axis,)}
+    for axis, coordinate in along.items():
+        if coordinate.dtype.kind not in "iuf":
+            raise InputError(f"coordinates along {axis} must be numbers, not {coordinate.dtype}")
+        at = coordinate.to_numpy().astype(np.float64)
+        steps = np.diff(at)
+        if steps.size and not (steps[0] > 0 and np.allclose(steps, steps[0], rtol=1e-6, atol=0)):
+            raise InputError(f"coordinates along {axis} must grow by one step; this image is not on a regular grid")
+        scale[axis] = float(f"{steps.mean():.12g}") if steps.size else 1.0
+        translation[axis] = float(at[0])
+        units[axis] = coordinate.attrs.get("units")
+    return Geometry(_spatial(scale, 1.0), _spatial(translation, 0.0), _unit(units))
+
+
+def _unit(units: Mapping[str, str | None]) -> str | None:
+    """The one unit of all axes, as OME-Zarr spells it."""
+    found = {_UNITS.get(str(unit), str(unit)) for axis, unit in units.items() if axis in "zyx" and unit}
+    if len(found) > 1:
+        raise InputError(f"units {', '.join(sorted(found))} must be one; bring the axes to the same unit")
+    return next(iter(found), None)
+
+
+def _spatial(lengths: Mapping[str, float], default: float) -> tuple[float, float, float]:
+    z, y, x = (float(lengths[axis]) if axis in lengths else default for axis in "zyx")
+    return z, y, x
+
+
+def places_read(array: Any) -> set[str]:
+    """Paths, keys or URLs of the zarr stores that the first tasks of a dask array read."""
+    graph = array.__dask_graph__()
+    layers = getattr(graph, "layers", {"": graph}).values()
+    return {place for layer in layers for task in islice(layer.values(), _TASKS) for place in _places(task, _DEPTH)}
+
+
+def lies_within(place: str, other: str) -> bool:
+    """Whether two places are the same, or one lies in the other; whatever their protocols."""
+    one, two = (PurePosixPath("/", text.partition("://")[2] or text) for text in (place, other))
+    return one == two or one in two.parents or two in one.parents
+
+
+def _places(thing: Any, depth: int) -> Iterator[str]:
+    """A path, a zarr store's root or path; and those of whatever holds one."""
+    found = getattr(thing, "root", None) or getattr(thing, "path", None)
+    if isinstance(thing, PurePath):
+        yield thing.as_posix()
+    elif found and "store" in type(thing).__name__.lower():
+        yield str(found)
+    elif depth:
+        for inner in _held(thing):
+            yield from _places(inner, depth - 1)
+
+
+def _held(thing: Any) -> list[Any]:
+    if isinstance(thing, Mapping):
+        return list(thing.values())
+    if isinstance(thing, list | tuple):
+        return list(thing[:_TASKS])
+    attributes = ("args", "kwargs", "value", "array", "_array", "store", "storage", "_async_array", "store_path")
+    return [inner for name in attributes if (inner := getattr(thing, name, None)) is not None]

@@ -1,0 +1,12 @@
+"""Versions of installed packages, for what an output says of its making."""
+
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as _installed
+
+
+def version(package: str = "atlaszarr") -> str:
+    """The installed version of a package, or "unknown"."""
+    try:
+        return _installed(package)
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,252 @@
+"""`write_multiscales`: any dask array, xarray.DataArray or NgffImage as an OME-Zarr, through the engine of `build`."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import ledger
+from .assembly import Assembly, Progress
+from .blocks import Done, store_block
+from .encoding import Encoding
+from .errors import InputError
+from .ledger import Ledger
+from .multiscale import ArraySpec, Multiscale
+from .occupancy import Occupancy
+from .ome import DEFAULT_VERSION, Geometry, multiscales, zarr_format
+from .ownership import owning, tidy
+from .pyramid import Index, Pyramid
+from .reduction import Rule
+from .scheduling import Future, Scheduler, scheduler_for, worker_count
+from .sources import lies_within, opened, places_read
+from .store import Target
+from .target_state import FINISHED, REMOVING, Root, clear, examine
+from .verification import tasks_to_redo, unsound
+
+_METHODS: dict[str, str] = {
+    "mean": "mean, rounded half to even",
+    "mode": "vote of foreground against background, then the most frequent label other than 0",
+    "mode_of_nonzero": "most frequent label other than 0",
+    "nearest": "the voxel nearest to the centre",
+}
+
+
+@dataclass(frozen=True)
+class WriteReport:
+    """What `write_multiscales` did.
+
+    Attributes
+    ----------
+    target : str
+    state : str
+        ``built``, ``resumed`` or ``already finished``.
+    tasks_done : int
+    """
+
+    target: str
+    state: str
+    tasks_done: int
+
+
+def write_multiscales(
+    image: Any,
+    target: str | os.PathLike[str],
+    *,
+    labels: Mapping[str, Any] | None = None,
+    rule: Rule = "mean",
+    geometry: Geometry | None = None,
+    levels: int | None = None,
+    factors: Sequence[Any] = (),
+    chunk: int | Sequence[int | Sequence[int]] = 64,
+    shard: int | Sequence[int] | None = None,
+    ome_zarr: str = DEFAULT_VERSION,
+    compressor: str = "zstd",
+    name: str = "image",
+    identity: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    scheduler: str | None = None,
+    workers: int | None = None,
+    overwrite: bool = False,
+    take_over: bool = False,
+    progress: Progress | None = None,
+) -> WriteReport:
+    """Write an image, with labels over the same voxels if there are any, as one multiscale OME-Zarr.
+
+    Every block is computed once and written at all levels that it makes. A target that the same call left
+    unfinished is gone on with; a finished one is checked, and mended where it is not sound.
+
+    Parameters
+    ----------
+    image : dask array, numpy array, xarray.DataArray or NgffImage
+        Shape (z, y, x), (y, x), (c, z, y, x) or (c, y, x); of a plain array the number of axes tells which, four
+        being (c, z, y, x) and three (z, y, x). Any integer or floating point dtype, or bool.
+    target : str or path-like
+        A local path, or any URL that fsspec opens.
+    labels : mapping of str to array, optional
+        Integers, by name: each becomes ``labels/<name>``. They are computed together with the image.
+    rule : str
+        How the image is reduced; labels are by ``mode``. See `atlaszarr.reduction.reduce`.
+    geometry : Geometry, optional
+        Default: that of the image where it has one (coordinates of a DataArray, scale and translation of an
+        NgffImage), else voxels of length 1 without a unit.
+    levels, factors, chunk, shard
+        See `atlaszarr.pyramid.Pyramid.over`.
+    ome_zarr : str
+        0.4, 0.5 or 0.6.
+    compressor : str
+        ``zstd`` or ``blosc``.
+    name : str
+        Of the image, in its metadata.
+    identity : str, optional
+        What the image is called when asked whether an unfinished target is of the same one; default dask's token of
+        it, which some sources make anew in every process.
+    storage_options, scheduler, workers, overwrite, take_over, progress
+        As of `atlaszarr.build`.
+
+    Raises
+    ------
+    InputError
+        If a value cannot be used, or the target holds something else; nothing is written.
+    TargetError
+        If the target cannot be written.
+    """
+    import dask
+
+    worker_count(workers)
+    place = Target.of(target, storage_options)
+    array, axes, found = opened(image)
+    arrays = {"": array, **{f"labels/{key}": opened(label)[0] for key, label in (labels or {}).items()}}
+    specs = tuple(_spec(path, one, axes, rule) for path, one in arrays.items())
+    spatial = array.shape[-specs[0].dimensions :]
+    for spec in specs:
+        if (shape := arrays[spec.path].shape[-specs[0].dimensions :]) != spatial:
+            raise InputError(f"{spec.path} has {shape} voxels where the image has {spatial}; they must be the same")
+    if len(spatial) == 2:
+        chunk, shard = _flat(chunk), None if shard is None else _flat_lengths(shard)
+    pyramid = Pyramid.over((1,) * (3 - len(spatial)) + tuple(map(int, spatial)), chunk, levels, factors, shard)
+    encoding = Encoding(compressor, zarr_format(ome_zarr))
+    if encoding.zarr_format == 2 and shard is not None:
+        raise InputError(f"shard {shard!r} cannot be had with OME-Zarr {ome_zarr}; ask for 0.5 or no shards")
+    if scheduler is not None and place.url.startswith("memory://"):
+        raise InputError(f"target {place.url} lives in the memory of one process; others cannot write it")
+    multiscale = Multiscale(place, specs, Occupancy(pyramid), encoding)
+    geometry = geometry or found
+    request = {
+        "image": identity or dask.base.tokenize(*arrays.values()),
+        "name": str(name),
+        "geometry": asdict(geometry),
+        "ome_zarr": ome_zarr,
+        **multiscale.to_json(),
+    }
+    request = json.loads(json.dumps(request))
+    assembly = Assembly(multiscale, Root(ome_zarr, request))
+    groups = _groups(specs, name, geometry, pyramid, ome_zarr)
+    for array_read in arrays.values():
+        if read := next((one for one in places_read(array_read) if lies_within(one, place.url)), None):
+            raise InputError(f"target {place.url} lies in what the image is read from, {read}; choose another place")
+    state = examine(place, request, overwrite)
+    if state == FINISHED and not unsound(place, state, ledger.read(place, finished=True)):
+        tidy(place)
+        return WriteReport(place.url, "already finished", 0)
+    # Let go only after the scheduler has stopped: nothing may be written by a build that no longer owns the target.
+    with owning(place, take_over) as owner, scheduler_for(scheduler, workers) as where:
+        state = examine(place, request, overwrite)
+        if state == REMOVING:
+            clear(place, request)
+            state = None
+        recorded = ledger.read(place, state == FINISHED) if state else Ledger()
+        redo = tasks_to_redo(unsound(place, state, recorded), assembly)
+        done = {task: entry for task, entry in recorded.done.items() if task not in redo}
+        tasks = [[task for task in some if task not in done] for some in assembly.tasks()]
+        assembly.begin(done)
+        first = partial(_computing, where, arrays)
+        for outcome in assembly.run(where, tasks, first, progress or (lambda *_: None), owner):
+            done[outcome.task] = outcome.entry
+        assembly.commit(done, groups, (), owner)
+    return WriteReport(place.url, "resumed" if state else "built", sum(map(len, tasks)))
+
+
+def compute_arrays(multiscale: Multiscale, arrays: Mapping[str, Any], block: Index) -> Done:
+    """Compute a block of all arrays at once, and write it at all levels that it makes."""
+    import dask
+    from dask.local import get_sync
+
+    step = multiscale.pyramid.passes[0]
+    region = multiscale.pyramid.region(step, block)
+    parts = [arrays[spec.path][(..., *region[3 - spec.dimensions :])] for spec in multiscale.arrays]
+    found = dask.compute(*parts, scheduler=get_sync)
+    shape = tuple(axis.stop - axis.start for axis in region)
+    values: dict[str, NDArray[Any]] = {
+        spec.path: _as_declared(spec, np.asarray(part), spec.shape(shape)).reshape(spec.lead + shape)
+        for spec, part in zip(multiscale.arrays, found, strict=True)
+    }
+    return store_block(multiscale, step, block, values, {})
+
+
+def _as_declared(spec: ArraySpec, part: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """A block, if it is what its array says of it: dask does not check what a function returns."""
+    if part.dtype.newbyteorder("=") != np.dtype(spec.dtype) or part.shape != shape:
+        raise InputError(
+            f"a block of {spec.path or 'the image'} is {part.dtype} of shape {part.shape} where its array says "
+            f"{spec.dtype} and {shape}; correct the dtype or meta that the array was made with"
+        )
+    return part
+
+
+def _computing(
+    scheduler: Scheduler, arrays: Mapping[str, Any], shared: Any, blocks: Sequence[Index]
+) -> Iterator[Callable[[], Future]]:
+    sources = scheduler.share(arrays)
+    return (partial(scheduler.compute, compute_arrays, shared, sources, block) for block in blocks)
+
+
+def _groups(
+    specs: Sequence[ArraySpec], name: str, geometry: Geometry, pyramid: Pyramid, version: str
+) -> dict[str, dict[str, Any]]:
+    groups: dict[str, dict[str, Any]] = {}
+    names = [spec.path.removeprefix("labels/") for spec in specs[1:]]
+    for spec, label in zip(specs[1:], names, strict=True):
+        entry = multiscales(version, label, spec.axes, geometry, pyramid, _METHODS[spec.rule])
+        groups[spec.path] = {"multiscales": [entry], "image-label": {"source": {"image": "../../"}}}
+    if names:
+        groups["labels"] = {"labels": names}
+    entry = multiscales(version, name, specs[0].axes, geometry, pyramid, _METHODS[specs[0].rule])
+    return {**groups, "": {"multiscales": [entry]}}
+
+
+def _flat(chunk: int | Sequence[int | Sequence[int]]) -> list[tuple[int, ...]]:
+    """Chunks of a plane, level by level."""
+    return [_flat_lengths(one) for one in ([chunk] if isinstance(chunk, int) else chunk)]
+
+
+def _flat_lengths(lengths: int | Sequence[int]) -> tuple[int, ...]:
+    """A length, or those along (y, x) or (z, y, x), with one voxel along z."""
+    return (1, lengths, lengths) if isinstance(lengths, int) else (1, *lengths[-2:])
+
+
+def _spec(path: str, array: Any, axes: tuple[str, ...], rule: Rule) -> ArraySpec:
+    dtype = np.dtype(array.dtype)
+    if path and (dtype.kind not in "iub" or array.ndim != len(axes) - ("c" in axes)):
+        raise InputError(f"{path} must be integers without channels, not {dtype} of {array.ndim} axes")
+    if path and (not re.fullmatch(r"labels/[\w-][\w.-]*", path) or path == "labels/zarr.json"):
+        raise InputError(f"label {path.removeprefix('labels/')!r} must be a name of letters, digits, '.', '_' and '-'")
+    if rule not in _METHODS:
+        raise InputError(f"rule {rule!r} is not known; choose from {', '.join(_METHODS)}")
+    if rule.startswith("mode") and dtype.kind == "f":
+        raise InputError(f"rule {rule!r} is of labels; {dtype} has no labels")
+    if dtype.kind not in "iufb" or dtype.itemsize > 8:
+        raise InputError(f"dtype {dtype} cannot be written; give integers, floating point or bool")
+    if path:
+        return ArraySpec(path, dtype.name, tuple(axis for axis in axes if axis != "c"), rule="mode")
+    channels = int(array.shape[0]) if "c" in axes else 1
+    if channels < 1:
+        raise InputError(f"the image has {channels} channels; give at least one")
+    return ArraySpec(path, dtype.name, axes, channels, rule=rule)

@@ -1,0 +1,66 @@
+"""Kills builds at random moments, over and over, and holds what comes of them to undisturbed ones.
+
+Both kinds of build (of a section dataset, and of any array) to both kinds of store (local disk and S3), chain by chain:
+a target's build is killed a few times and then let end. Prints a line a chain and a summary; the exit status is 0 if
+all holds.
+"""
+
+import argparse
+import random
+import sys
+import tempfile
+import time
+from itertools import cycle
+from pathlib import Path
+
+from chains import Chain, Folder, Undisturbed, bucket, section_build, volume_write
+
+from atlaszarr.testing import Emulator
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("kills", nargs="?", type=int, default=50, metavar="N", help="how often to kill [50]")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the random moments [0]")
+    arguments = parser.parse_args()
+    rng = random.Random(arguments.seed)
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="kills-") as scratch, Emulator() as emulator, bucket() as remote:
+        local = Folder(Path(scratch))
+        builds = []
+        for word, command in (("build", section_build(emulator.url)), ("write_multiscales", volume_write)):
+            expected = Undisturbed.of(command, Path(scratch, word))
+            builds += [(word, command, store, expected) for store in (local, remote)]
+        done, chains, failed, while_chunks = 0, 0, 0, 0
+        for number, (word, command, store, expected) in enumerate(cycle(builds)):
+            if done >= arguments.kills:
+                break
+            chain = Chain(command, store, f"{number}.ome.zarr", expected, rng)
+            begun = time.perf_counter()
+            try:
+                for _ in range(min(rng.randint(1, 5), arguments.kills - done)):
+                    if not chain.kill():
+                        break
+                chain.finish()
+                outcome = "byte-identical"
+            except AssertionError as error:
+                outcome, failed = f"FAILED: {error}", failed + 1
+            chunks = len(expected.chunks)
+            done, chains = done + len(chain.kills), chains + 1
+            while_chunks += sum(0 < count < chunks for count in chain.kills)
+            moments = ", ".join(map(str, chain.kills)) or "none"
+            seconds = time.perf_counter() - begun
+            print(
+                f"{chains:3}  {word:<17}  {store!s:<10}  killed with {moments} of {chunks} chunks there: {outcome}"
+                f"  ({seconds:.0f} s)",
+                flush=True,
+            )
+    print(
+        f"{done} kills, {while_chunks} of them among the chunks; {chains} targets, {failed} not as they must be"
+        f"  ({time.perf_counter() - start:.0f} s)"
+    )
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,225 @@
+"""Builds that are killed as `kill -9` does: never an openable unfinished image, and what they end in is as ever."""
+
+import itertools
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import dask.array as da
+import numpy as np
+import pytest
+from distributed import Client, LocalCluster
+
+from atlaszarr import AllenClient, build
+from atlaszarr.testing import Emulator
+from atlaszarr.writing import write_multiscales
+
+sys.path.insert(0, str(Path(__file__).parent / "kills"))
+
+from chains import (
+    DATASET,
+    HERE,
+    Chain,
+    Folder,
+    Undisturbed,
+    Watched,
+    bucket,
+    section_build,
+    started,
+    volume_write,
+)
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells whether the owner of a lease is dead")
+
+
+@pytest.fixture(scope="module")
+def emulator():
+    with Emulator() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def remote():
+    with bucket() as found:
+        yield found
+
+
+@pytest.fixture(params=["local disk", "S3"])
+def store(request, tmp_path, remote):
+    return Folder(tmp_path) if request.param == "local disk" else remote
+
+
+@pytest.fixture(scope="module")
+def sections(emulator, tmp_path_factory):
+    """The command that builds a section dataset, and what it makes in peace."""
+    command = section_build(emulator.url)
+    return command, Undisturbed.of(command, tmp_path_factory.mktemp("sections"))
+
+
+@pytest.fixture(scope="module")
+def volume(tmp_path_factory):
+    """The command that writes an image with labels, and what it makes in peace."""
+    return volume_write, Undisturbed.of(volume_write, tmp_path_factory.mktemp("volume"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "store", "kills"),
+    [("sections", "local disk", 3), ("sections", "S3", 2), ("volume", "local disk", 3), ("volume", "S3", 2)],
+    indirect=["store"],
+)
+def test_a_build_killed_at_random_moments_ends_as_an_undisturbed_one(request, emulator, kind, store, kills):
+    command, expected = request.getfixturevalue(kind)
+    rng = random.Random(f"{kind} {store}")
+    left = kills
+    # A build that was quicker than the blow is a target of its own.
+    for number in itertools.count():
+        chain = Chain(command, store, f"{kind}{number}.ome.zarr", expected, rng)
+        while len(chain.kills) < left and chain.kill("blocks" if not number and not chain.kills else None):
+            pass
+        emulator.reset()
+        chain.finish()
+        fetched = Counter(asked.path for asked in emulator.requests if asked.kind == "section_image_download")
+        assert set(fetched.values()) <= {1}
+        if not (left := left - len(chain.kills)):
+            break
+
+
+class Writers:
+    """Forks of a process that write a small image, to be killed at a step."""
+
+    def __init__(self, process):
+        self._process = process
+
+    def write(self, store, name, kill_at=None, done=False, **options):
+        """Write; on S3 the step that it is killed at may be done before. Whether it lived."""
+        local = isinstance(store, Folder)
+        job = {"target": store.url(name), "storage_options": store.options, "options": options}
+        self._process.stdin.write(json.dumps({**job, "kill_at": kill_at if local else None}) + "\n")
+        self._process.stdin.flush()
+        pid = int(self._process.stdout.readline())
+        if kill_at is not None and not local:
+            store.gate.kill_at(kill_at, pid, done)
+        status = int(self._process.stdout.readline())
+        if not local:
+            store.gate.relent()
+        assert status in (0, -signal.SIGKILL), status
+        return status == 0
+
+
+@pytest.fixture(scope="module")
+def writers():
+    command = [sys.executable, str(HERE / "writes.py")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield Writers(process)
+        process.stdin.close()
+
+
+def every_step(writers, store, prefix, version="0.5", before=lambda _: None, old=None, done=False, **options):
+    """Kill the write to what `before` left at each of its steps in turn, write again, and look."""
+    expected = peace(writers, store, f"{prefix}-peace", version)
+    for step in itertools.count():
+        name = f"{prefix}-{step}.ome.zarr"
+        before(name)
+        target = Watched(store, name, expected)
+        if writers.write(store, name, step, done, ome_zarr=version, **options):
+            break
+        if target.state != "finished":
+            target.hold_shut(old)
+        assert writers.write(store, name, ome_zarr=version, **options)
+        target.hold_equal()
+    return step
+
+
+def peace(writers, store, name, version, **options):
+    assert writers.write(store, name, ome_zarr=version, **options)
+    return Undisturbed.found(store, name)
+
+
+def test_a_write_killed_before_any_change_of_the_disk_goes_on_and_ends_the_same(writers, tmp_path):
+    assert every_step(writers, Folder(tmp_path), "x") > 25
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Two workers, each with a nanny that starts another when it dies."""
+    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as running:
+        yield running
+
+
+def test_a_worker_killed_in_a_build_costs_no_more_than_its_images(emulator, sections, cluster, tmp_path):
+    _, expected = sections
+    with Client(cluster) as observer:
+        victim, other = observer.run(os.getpid).values()
+    killed = []
+
+    def kill(done, total, _):
+        if done == total // 4:
+            os.kill(victim, signal.SIGKILL)
+            killed.append(victim)
+
+    with AllenClient(emulator.url, cache="none", rate=1e9) as client:
+        emulator.reset()
+        report = build(
+            DATASET,
+            tmp_path / "x.ome.zarr",
+            client=client,
+            scheduler=cluster.scheduler_address,
+            progress=kill,
+            resolution=100,
+            chunk=16,
+        )
+    assert report.ok
+    assert killed
+    assert other != victim
+    fetched = Counter(asked.path for asked in emulator.requests if asked.kind == "section_image_download")
+    assert len(fetched) == 18
+    assert max(fetched.values()) <= 2
+    Watched(Folder(tmp_path), "x.ome.zarr", expected).hold_equal()
+
+
+def test_a_build_whose_process_is_killed_leaves_a_cluster_to_go_on_with(emulator, sections, cluster, tmp_path):
+    _, expected = sections
+    command = section_build(emulator.url, "--scheduler", cluster.scheduler_address)
+    chain = Chain(command, Folder(tmp_path), "x.ome.zarr", expected, random.Random(0))
+    assert chain.kill("blocks")
+    chain.finish()
+
+
+def test_a_worker_killed_in_a_write_takes_no_finished_block_with_it(tmp_path):
+    counted = tmp_path / "computed"
+
+    def block(block_id):
+        if not isinstance(block_id, tuple):  # dask asks for the kind of a block first
+            return np.zeros((1, 1, 1), "uint8")
+        with counted.open("a") as file:
+            file.write(f"{block_id}\n")
+        return np.random.default_rng(block_id).integers(0, 200, (16, 16, 16)).astype("uint8")
+
+    image = da.map_blocks(block, chunks=((16,) * 4, (16,) * 4, (16,) * 4), dtype="uint8")
+    options = {"chunk": 8, "identity": "noise"}
+    with LocalCluster(n_workers=0, dashboard_address=":0") as cluster:
+        worker = [sys.executable, "-m", "dask", "worker", cluster.scheduler_address, "--no-nanny", "--nthreads", "1"]
+        worker += ["--no-dashboard", "--local-directory", str(tmp_path / "scratch")]
+        with started(worker) as victim, started(worker), Client(cluster) as observer:
+            observer.wait_for_workers(2)
+
+            untold = []
+
+            def kill(done, *_):
+                if done == 16:
+                    victim.kill()
+                    untold.append(len(counted.read_text().splitlines()) - done)
+
+            target = tmp_path / "x.ome.zarr"
+            write_multiscales(image, target, scheduler=cluster.scheduler_address, progress=kill, **options)
+    computed = Counter(counted.read_text().splitlines())
+    assert len(computed) == 64
+    # What it was at, and what it had done but not yet told, and nothing else.
+    assert computed.total() - 64 <= untold[0]
+    write_multiscales(image, tmp_path / "peace.ome.zarr", **options)
+    Watched(Folder(tmp_path), "x.ome.zarr", Undisturbed.found(Folder(tmp_path), "peace.ome.zarr")).hold_equal()

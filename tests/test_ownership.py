@@ -1,0 +1,233 @@
+"""One build at a time in a target: the second is refused, what is left over from a dead one stands in nobody's way."""
+
+import json
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from moto.s3.models import s3_backends
+
+from atlaszarr import AllenClient, build, ownership, verify
+from atlaszarr.errors import InputError, TargetError
+from atlaszarr.ownership import KEYS, owning
+from atlaszarr.store import Target
+from atlaszarr.testing import Emulator
+from atlaszarr.writing import write_multiscales
+
+sys.path.insert(0, str(Path(__file__).parent / "kills"))
+
+from chains import DATASET, Folder, Undisturbed, Watched, bucket, section_build, started
+
+OWNER = "atlaszarr/owner.json"
+IMAGE = np.random.default_rng(0).integers(0, 255, (40, 40, 40)).astype("uint8")
+
+
+@pytest.fixture(scope="module")
+def emulator():
+    with Emulator() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def remote():
+    with bucket() as found:
+        yield found
+
+
+@pytest.fixture(params=["local disk", "S3"])
+def store(request, tmp_path, remote):
+    return Folder(tmp_path) if request.param == "local disk" else remote
+
+
+@pytest.fixture
+def name(request):
+    """A target that no other test has."""
+    return f"{request.node.name.replace(' ', '-')}.ome.zarr"
+
+
+@contextmanager
+def halfway(run):
+    """A build in a thread, held up at its third block until the context ends; gives what comes of it."""
+    reached, go_on = threading.Event(), threading.Event()
+
+    def stop(done, *_):
+        if done == 3:
+            reached.set()
+            assert go_on.wait(200)
+
+    with ThreadPoolExecutor(1) as thread:
+        try:
+            outcome = thread.submit(run, progress=stop)
+            outcome.add_done_callback(lambda _: reached.set())
+            assert reached.wait(200)
+            assert not outcome.done()
+            yield outcome
+        finally:
+            go_on.set()
+
+
+def test_a_second_build_into_a_target_is_refused_and_the_first_ends_right(emulator, store, name, tmp_path):
+    url = store.url(name)
+    options = {"resolution": 100, "chunk": 16, "storage_options": store.options}
+    with AllenClient(emulator.url, cache="none", rate=1e9) as client:
+
+        def run(**further):
+            return build(DATASET, url, client=client, **options, **further)
+
+        with halfway(run) as first:
+            with started(section_build(emulator.url)(url, store.options)) as second:
+                assert second.process.wait(200) == 2
+                (line,) = second.said().splitlines()
+            assert line.startswith(f"atlaszarr: target {url} is being built by ")
+            with pytest.raises(InputError, match="is being built by"):
+                run()
+        assert first.result().views[0].state == "built"
+    expected = Undisturbed.of(section_build(emulator.url), tmp_path)
+    Watched(store, name, expected).hold_equal()
+
+
+def write(store, name, **options):
+    return write_multiscales(
+        IMAGE, store.url(name), chunk=8, identity="noise", storage_options=store.options, workers=1, **options
+    )
+
+
+def test_no_trace_of_its_owner_stays_in_a_target(store, name):
+    class StopError(Exception):
+        pass
+
+    def stop(done, *_):
+        assert set(KEYS).intersection(store.keys(name))
+        if done == 3:
+            raise StopError
+
+    with pytest.raises(StopError):
+        write(store, name, progress=stop)
+    assert not [key for key in store.keys(name) if "owner" in key]
+    write(store, name)
+    assert not [key for key in store.keys(name) if "owner" in key]
+
+
+def test_what_a_killed_process_left_stands_in_nobody_s_way(store, name):
+    script = """
+import json, sys
+from atlaszarr.ownership import owning
+from atlaszarr.store import Target
+with owning(Target.of(sys.argv[1], json.loads(sys.argv[2]))):
+    print("owned", flush=True)
+    sys.stdin.read()
+"""
+    command = [sys.executable, "-c", script, store.url(name), json.dumps(store.options)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"owned\n"
+        with pytest.raises(InputError, match="is being built by"):
+            write(store, name)
+        process.kill()
+    assert set(KEYS).intersection(store.keys(name))
+    assert write(store, name).state == "built"
+    assert not set(KEYS).intersection(store.keys(name))
+
+
+@pytest.fixture
+def stranger(remote, name):
+    """Puts the sign of an owner on another machine into a target, as if a number of seconds ago."""
+
+    def put(seconds):
+        body = {"owner": "0", "host": "elsewhere", "pid": 7, "process": "another-boot pid:[1] 7 99"}
+        Target.of(remote.url(name), remote.options).write(OWNER, json.dumps(body).encode())
+        (backend,) = (one["aws"] for one in s3_backends.values() if "atlas" in one["aws"].buckets)
+        backend.buckets["atlas"].keys[f"{name}/{OWNER}"].last_modified -= timedelta(seconds=seconds)
+
+    return put
+
+
+def test_an_owner_elsewhere_is_left_alone_for_a_minute_after_its_last_sign_of_life(remote, name, stranger):
+    stranger(50)
+    with pytest.raises(InputError, match=r"by process 7 on elsewhere, which gave a sign of life 5\d s ago"):
+        write(remote, name)
+    assert remote.keys(name) == [OWNER]
+    stranger(61)
+    assert write(remote, name).state == "built"
+    assert not [key for key in remote.keys(name) if "owner" in key]
+
+
+def test_an_owner_elsewhere_is_dispossessed_at_once_when_asked(remote, name, stranger):
+    stranger(0)
+    assert write(remote, name, take_over=True).state == "built"
+    assert not [key for key in remote.keys(name) if "owner" in key]
+
+
+def test_an_owner_gives_signs_of_life(remote, name, monkeypatch):
+    monkeypatch.setattr(ownership, "HEARTBEAT", 0.05)
+    with owning(Target.of(remote.url(name), remote.options)):
+        (backend,) = (one["aws"] for one in s3_backends.values() if "atlas" in one["aws"].buckets)
+        keys = backend.buckets["atlas"].keys
+        first = keys[f"{name}/{OWNER}"].last_modified
+        beaten = threading.Event()
+        while keys[f"{name}/{OWNER}"].last_modified == first:
+            beaten.wait(0.01)
+
+
+def test_a_build_that_lost_its_target_stops_and_says_so(remote, name, monkeypatch):
+    monkeypatch.setattr(ownership, "HEARTBEAT", 0.05)
+    with halfway(lambda **further: write(remote, name, **further)) as first:
+        assert write(remote, name, take_over=True).state == "resumed"
+        done = remote.digests(name)
+    with pytest.raises(TargetError, match=rf"{remote.url(name)} was taken over by another build"):
+        first.result()
+    assert remote.digests(name) == done
+    assert verify(remote.url(name), deep=True, storage_options=remote.options).ok
+
+
+def test_what_a_build_still_wrote_that_lost_its_target_is_named_and_mended(remote, name, monkeypatch):
+    """Since its heart beats but now and then, blocks that it had begun may come late."""
+    monkeypatch.setattr(ownership, "HEARTBEAT", 4.0)
+    with halfway(lambda **further: write(remote, name, **further)) as first:
+        other = {"chunk": 8, "identity": "other", "storage_options": remote.options, "overwrite": True}
+        write_multiscales(255 - IMAGE, remote.url(name), take_over=True, **other)
+    with pytest.raises(TargetError, match="was taken over"):
+        first.result()
+    write_multiscales(255 - IMAGE, remote.url(name), **{**other, "overwrite": False})
+    report = verify(remote.url(name), deep=True, storage_options=remote.options)
+    assert report.ok, report.defects
+
+
+def test_a_lock_on_a_local_disk_is_taken_from_nobody_who_lives(tmp_path, name):
+    store = Folder(tmp_path)
+    with (
+        halfway(lambda **further: write(store, name, **further)) as first,
+        pytest.raises(InputError, match="wait until it ends"),
+    ):
+        write(store, name, take_over=True)
+    assert first.result().state == "built"
+
+
+@pytest.mark.parametrize("left", ["nothing", "a dead owner"])
+def test_of_two_that_take_a_target_at_once_exactly_one_has_it(store, name, left, request):
+    if left == "a dead owner" and isinstance(store, Folder):
+        Target.of(store.url(name)).write("atlaszarr/owner.lock", b"")
+    elif left == "a dead owner":
+        request.getfixturevalue("stranger")(61)
+    target = Target.of(store.url(name), store.options)
+    together, answered = threading.Barrier(2), threading.Barrier(2)
+
+    def take():
+        together.wait(60)
+        try:
+            with owning(target):
+                answered.wait(60)
+                return True
+        except InputError:
+            answered.wait(60)
+            return False
+
+    with ThreadPoolExecutor(2) as threads:
+        had = [future.result() for future in [threads.submit(take) for _ in range(2)]]
+    assert sorted(had) == [False, True]
+    assert not [key for key in store.keys(name) if "owner" in key]

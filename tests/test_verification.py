@@ -1,0 +1,352 @@
+"""verify names what is wrong with a target, and nothing else; a build mends that, and nothing else."""
+
+import json
+import shutil
+from pathlib import Path
+
+import dask.array as da
+import numpy as np
+import pytest
+
+from atlaszarr import AllenClient, build, verify
+from atlaszarr.atomic import write_whole
+from atlaszarr.cli import main
+from atlaszarr.encoding import Encoding
+from atlaszarr.errors import InputError, TargetError
+from atlaszarr.ledger import COMPACT, OPEN, opened, sealed
+from atlaszarr.multiscale import digest
+from atlaszarr.testing.emulator import Emulator
+from atlaszarr.writing import write_multiscales
+
+DATASET = 69289763
+OPTIONS = {"resolution": 200, "chunk": 16}
+CHUNK, OTHER, COARSE = "0/c/0/1/1/1", "0/c/0/2/1/1", "labels/section/1/c/1/0/1"
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory):
+    cache = tmp_path_factory.mktemp("cache")
+    with Emulator() as running, AllenClient(running.url, cache=cache, rate=1e9) as client:
+        yield client
+
+
+@pytest.fixture(scope="module", params=["0.5", "0.4"])
+def version(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def sound(client, version, tmp_path_factory):
+    target = tmp_path_factory.mktemp("sound") / "x.ome.zarr"
+    build(DATASET, target, client=client, ome_zarr=version, **OPTIONS)
+    return target
+
+
+@pytest.fixture
+def target(sound, tmp_path):
+    return Path(shutil.copytree(sound, tmp_path / "x.ome.zarr"))
+
+
+class Planter:
+    """Damages a target, by the keys of OME-Zarr 0.5."""
+
+    def __init__(self, target, version):
+        self.target, self.version = target, version
+
+    def key(self, key):
+        """The key of the same object in a target of this version."""
+        if self.version == "0.5":
+            return key
+        if "/c/" in key:
+            return key.replace("/c/", "/", 1)
+        is_array = key.removesuffix("/zarr.json").rsplit("/", 1)[-1].isdigit()
+        return key.replace("zarr.json", ".zarray" if is_array else ".zattrs")
+
+    def path(self, key):
+        return self.target / self.key(key)
+
+    def edit(self, key, change):
+        document = json.loads(self.path(key).read_text())
+        change(document.get("attributes", document))
+        self.path(key).write_text(json.dumps(document))
+
+    def edit_array(self, key, change):
+        document = json.loads(self.path(key).read_text())
+        change(document)
+        self.path(key).write_text(json.dumps(document))
+
+    def amend(self, key, body):
+        """Put an object and make the ledger and the root agree with it, as a build that went wrong would."""
+        key = self.key(key)
+        old = (self.target / key).read_bytes()
+        (self.target / key).write_bytes(body)
+        ledger = self.target / COMPACT
+        lines = ledger.read_bytes().splitlines()
+        (number,) = (number for number, line in enumerate(lines) if f'"{key}": [{len(old)},'.encode() in line)
+        record = opened(lines[number])
+        record["objects"][key] = (len(body), digest(body))
+        lines[number] = sealed(record)
+        ledger.write_bytes(b"\n".join((*lines, b"")))
+        self.sign()
+
+    def sign(self):
+        """Make the root name the ledger as it is."""
+        lines = (self.target / COMPACT).read_bytes().removesuffix(b"\n").split(b"\n")[:-1]
+        self.edit("zarr.json", lambda attributes: attributes["atlaszarr"].update(ledger=digest(b"\n".join(lines))))
+
+
+def flip_a_bit(path):
+    body = bytearray(path.read_bytes())
+    body[len(body) // 2] ^= 16
+    path.write_bytes(bytes(body))
+
+
+def swap(one, other):
+    one_body, other_body = one.read_bytes(), other.read_bytes()
+    assert one_body != other_body
+    one.write_bytes(other_body)
+    other.write_bytes(one_body)
+
+
+def ome(attributes):
+    return attributes.get("ome", attributes)
+
+
+def scale(attributes):
+    ome(attributes)["multiscales"][0]["datasets"][1]["coordinateTransformations"][0]["scale"][1] = 0.5
+
+
+def line(planter, number, text):
+    lines = (planter.target / COMPACT).read_text().splitlines()
+    lines[number] = text
+    (planter.target / COMPACT).write_text("\n".join(lines) + "\n")
+
+
+def removed_level(planter):
+    keys = {str(p.relative_to(planter.target)) for p in (planter.target / "2").rglob("*") if p.is_file()}
+    shutil.rmtree(planter.target / "2")
+    return {("missing", key) for key in keys}
+
+
+def older_ledger(planter):
+    """Of an earlier build at the same place, whose chunks were others."""
+    lines = (planter.target / COMPACT).read_bytes().splitlines()
+    records = [opened(line) for line in lines]
+    for record in records[1:-1]:
+        record["objects"] = {key: (size, "0" * 32) for key, (size, _) in record["objects"].items()}
+    (planter.target / COMPACT).write_bytes(b"\n".join((*map(sealed, records), b"")))
+
+
+# What is done to a target, and what verify must name: kinds and keys, by the keys of 0.5.
+DEFECTS = {
+    "a chunk of level 0 is deleted": (lambda p: p.path(CHUNK).unlink(), [("missing", CHUNK)]),
+    "a chunk of a coarser label is deleted": (lambda p: p.path(COARSE).unlink(), [("missing", COARSE)]),
+    "a chunk is truncated": (
+        lambda p: p.path(CHUNK).write_bytes(p.path(CHUNK).read_bytes()[:-9]),
+        [("truncated", CHUNK)],
+    ),
+    "a chunk is empty": (lambda p: p.path(COARSE).write_bytes(b""), [("truncated", COARSE)]),
+    "a bit is flipped": (lambda p: flip_a_bit(p.path(CHUNK)), [("altered", CHUNK)]),
+    "a bit is flipped in a label": (lambda p: flip_a_bit(p.path(COARSE)), [("altered", COARSE)]),
+    "two chunks of unlike length are swapped": (
+        lambda p: swap(p.path(CHUNK), p.path(OTHER)),
+        [("truncated", CHUNK), ("truncated", OTHER)],
+    ),
+    "a chunk is there that is of no array": (
+        lambda p: shutil.copy(p.path(CHUNK), p.path("0/c/0/1/1/77")),
+        [("extra", "0/c/0/1/1/77")],
+    ),
+    "a temporary file was left": (
+        lambda p: p.path("0/c/0/1/1/.0a.partial").write_bytes(b"x"),
+        [("extra", "0/c/0/1/1/.0a.partial")],
+    ),
+    "the scale of a level is edited": (lambda p: p.edit("zarr.json", scale), [("metadata", "zarr.json")]),
+    "the image's metadata is dropped": (
+        lambda p: p.edit("zarr.json", lambda a: ome(a).pop("omero")),
+        [("metadata", "zarr.json")],
+    ),
+    "the dtype of a level is edited": (
+        lambda p: p.edit_array(
+            "1/zarr.json", lambda d: d.update(dict.fromkeys({"data_type", "dtype"} & set(d), "uint16"))
+        ),
+        [("metadata", "1/zarr.json")],
+    ),
+    "the shape of a level is edited": (
+        lambda p: p.edit_array("1/zarr.json", lambda d: d.update(shape=[3, 34, 20, 29])),
+        [("metadata", "1/zarr.json")],
+    ),
+    "the metadata of a level is no JSON": (
+        lambda p: p.path("1/zarr.json").write_text("{"),
+        [("metadata", "1/zarr.json")],
+    ),
+    "a level lacks its metadata": (lambda p: p.path("2/zarr.json").unlink(), [("missing", "2/zarr.json")]),
+    "a level is gone": (removed_level, None),
+    "the label group lacks its metadata": (
+        lambda p: p.path("labels/section/zarr.json").unlink(),
+        [("missing", "labels/section/zarr.json")],
+    ),
+    "the list of labels is edited": (
+        lambda p: p.edit("labels/zarr.json", lambda a: ome(a).update(labels=[])),
+        [("metadata", "labels/zarr.json")],
+    ),
+    "the scale of a label is edited": (
+        lambda p: p.edit("labels/section/zarr.json", scale),
+        [("metadata", "labels/section/zarr.json")],
+    ),
+    "a table is gone": (
+        lambda p: (p.target / "atlaszarr/sections.csv").unlink(),
+        [("missing", "atlaszarr/sections.csv")],
+    ),
+    "a table is edited": (
+        lambda p: (p.target / "atlaszarr/build.json").write_text("{}"),
+        [("altered", "atlaszarr/build.json")],
+    ),
+    "the ledger is gone": (lambda p: (p.target / COMPACT).unlink(), [("ledger", COMPACT)]),
+    "a line of the ledger is damaged": (lambda p: line(p, 3, '{"task": "0-'), [("ledger", f"{COMPACT} line 4")]),
+    "the header of the ledger is damaged": (lambda p: line(p, 0, "{"), [("ledger", COMPACT)]),
+    "the ledger is cut": (
+        lambda p: (p.target / COMPACT).write_bytes((p.target / COMPACT).read_bytes()[:200]),
+        [("ledger", COMPACT)],
+    ),
+    "the ledger is empty": (lambda p: (p.target / COMPACT).write_bytes(b""), [("ledger", COMPACT)]),
+    "a record of another run is there": (
+        lambda p: write_whole(p.target / OPEN / "0-0.0.0.json", sealed({"task": "0-0.0.0", "objects": {}, "from": {}})),
+        [("extra", f"{OPEN}/0-0.0.0.json")],
+    ),
+    "the root is gone": (lambda p: p.path("zarr.json").unlink(), [("missing", "zarr.json")]),
+    "the root is cut": (lambda p: p.path("zarr.json").write_text('{"attri'), [("metadata", "zarr.json")]),
+    "the ledger is of another build": (older_ledger, [("ledger", COMPACT)]),
+}
+
+
+@pytest.mark.parametrize("name", DEFECTS)
+def test_a_defect_is_named_and_mended_and_nothing_else(name, sound, target, version, client, contents):
+    plant, expected = DEFECTS[name]
+    planter = Planter(target, version)
+    planted = plant(planter)
+    named = planted if expected is None else {(kind, planter.key(key)) for kind, key in expected}
+    before = {path: path.stat().st_mtime_ns for path in target.rglob("*")}
+    report = verify(target)
+    assert {(defect.kind, defect.key) for defect in report.defects} == named
+    assert len(report.defects) == len(named)
+    assert not report.ok
+    assert {path: path.stat().st_mtime_ns for path in target.rglob("*")} == before, "verify wrote"
+
+    mended = build(DATASET, target, client=client, ome_zarr=version, **OPTIONS)
+    assert contents(target) == contents(sound)
+    assert verify(target, deep=True).ok
+    damaged = {key for kind, key in named if kind in ("missing", "truncated", "altered") and "zarr" not in key}
+    written = {
+        str(path.relative_to(target)) for path in target.rglob("*") if before.get(path) != path.stat().st_mtime_ns
+    }
+    chunks = {key for key in written if (target / key).is_file() and key.rsplit("/", 1)[-1].isdigit()}
+    if "ledger" not in {kind for kind, _ in named}:
+        assert chunks >= {key for key in damaged if key.rsplit("/", 1)[-1].isdigit()}
+        # A block of level 0 has eight chunks and makes one more, in two arrays.
+        assert len(chunks) <= 18 * mended.views[0].tasks_done
+        assert mended.views[0].tasks_done <= len(damaged)
+
+
+def test_what_is_sound_is_sound(sound):
+    report = verify(sound, deep=True)
+    assert report.ok
+    assert report.objects > 80
+    assert report.blocks > 12
+
+
+def test_a_coarser_level_that_does_not_fit_its_parent_is_named(target, version):
+    planter = Planter(target, version)
+    key = "1/c/0/0/0/0"
+    values = np.full((3, 16, 16, 16), 200, "uint8")
+    planter.amend(key, Encoding(zarr_format=2 if version == "0.4" else 3).encode(values, values.shape))
+    assert {(d.kind, d.key) for d in verify(target, deep=True).defects} >= {("inconsistent", planter.key(key))}
+    assert {d.kind for d in verify(target, deep=True).defects} == {"inconsistent"}
+
+
+def test_a_label_that_the_metadata_does_not_list_is_named(target, version):
+    planter = Planter(target, version)
+    encoding = Encoding(zarr_format=2 if version == "0.4" else 3)
+    key = "labels/section/0/c/1/1/1"
+    values = encoding.decode(planter.path(key).read_bytes(), (16,) * 3, (16,) * 3, np.dtype("uint32")).copy()
+    values[0, 0, 0] = 7
+    planter.amend(key, encoding.encode(values, values.shape))
+    found = verify(target, deep=True).defects
+    assert ("label", planter.key(key)) in {(d.kind, d.key) for d in found}
+    assert "label 7" in str(next(d for d in found if d.kind == "label"))
+
+
+def test_several_defects_are_all_named(target, version):
+    planter = Planter(target, version)
+    planter.path(CHUNK).unlink()
+    flip_a_bit(planter.path(COARSE))
+    planter.path("1/zarr.json").unlink()
+    keys = {planter.key(key) for key in (CHUNK, COARSE, "1/zarr.json")}
+    assert {defect.key for defect in verify(target).defects} == keys
+
+
+def test_an_unfinished_target_is_named_so(target, version):
+    Planter(target, version).edit("zarr.json", lambda a: a["atlaszarr"].update(state="unfinished"))
+    (defect,) = verify(target).defects
+    assert defect.kind == "unfinished"
+
+
+def test_the_command_names_each_defect_on_a_line_and_exits_1(target, version, capsys):
+    planter = Planter(target, version)
+    assert main(["verify", str(target)]) == 0
+    assert capsys.readouterr().out.startswith("sound: ")
+    planter.path(CHUNK).unlink()
+    assert main(["verify", str(target)]) == 1
+    first, last = capsys.readouterr().out.splitlines()
+    assert first == f"missing: {planter.key(CHUNK)}: is not there"
+    assert last.startswith("1 defects: ")
+    assert main(["verify", str(target), "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["defects"] == [
+        {"kind": "missing", "key": planter.key(CHUNK), "text": "is not there"}
+    ]
+
+
+def test_where_nothing_can_be_looked_at_the_command_exits_2(tmp_path, capsys):
+    assert main(["verify", str(tmp_path / "nothing")]) == 2
+    assert "nothing" in capsys.readouterr().err
+    with pytest.raises((InputError, TargetError)):
+        verify("s3://nowhere/x.ome.zarr", storage_options={"endpoint_url": "http://127.0.0.1:9", "anon": True})
+
+
+def test_a_mend_that_is_stopped_at_once_is_not_forgotten(tmp_path, contents):
+    image = da.random.default_rng(0).integers(0, 200, (40, 40, 40), chunks=20).astype("uint8")
+    target = tmp_path / "x.ome.zarr"
+    write_multiscales(image, target, chunk=8, identity="random")
+    before = contents(target)
+    flip_a_bit(target / "0/c/1/1/1")
+    root = json.loads((target / "zarr.json").read_text())
+    root["attributes"] = {"atlaszarr": root["attributes"]["atlaszarr"] | {"state": "unfinished"}}
+    (target / "zarr.json").write_text(json.dumps(root))
+    assert write_multiscales(image, target, chunk=8, identity="random").tasks_done == 1
+    assert contents(target) == before
+
+
+@pytest.mark.parametrize("left", [".zgroup", ".0a.partial", "atlaszarr/owner.json", "atlaszarr/owner.json.0a"])
+def test_what_a_build_leaves_that_is_killed_at_its_first_write_is_no_obstacle(tmp_path, left):
+    write_whole(tmp_path / "x.ome.zarr" / left, b"{}")
+    assert write_multiscales(np.zeros((9, 9, 9), "uint8"), tmp_path / "x.ome.zarr").state == "built"
+    assert verify(tmp_path / "x.ome.zarr").ok
+
+
+def test_overwriting_leaves_what_lies_beside_the_image(tmp_path):
+    target = tmp_path / "x.ome.zarr"
+    write_multiscales(np.zeros((9, 9, 9), "uint8"), target)
+    (target / "notes.txt").write_text("mine")
+    write_multiscales(np.ones((9, 9, 9), "uint8"), target, overwrite=True)
+    assert (target / "notes.txt").read_text() == "mine"
+    assert verify(target).ok
+
+
+def test_a_written_image_is_mended_by_writing_it_again(tmp_path, contents):
+    image = da.random.default_rng(0).integers(0, 200, (40, 40, 40), chunks=20).astype("uint8")
+    target = tmp_path / "x.ome.zarr"
+    write_multiscales(image, target, chunk=8, shard=16, identity="random")
+    before = contents(target)
+    flip_a_bit(target / "0/c/1/0/1")
+    assert [(d.kind, d.key) for d in verify(target).defects] == [("altered", "0/c/1/0/1")]
+    assert write_multiscales(image, target, chunk=8, shard=16, identity="random").tasks_done == 1
+    assert contents(target) == before

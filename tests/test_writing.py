@@ -1,0 +1,440 @@
+"""Any image through the engine: exact at every level, computed once, written once, readable by others."""
+
+import itertools
+import subprocess
+import sys
+import threading
+from collections import Counter
+from fractions import Fraction
+
+import dask.array as da
+import fsspec
+import ngff_zarr
+import numpy as np
+import pytest
+import tensorstore
+import xarray as xr
+import yaozarrs
+import zarr
+from distributed import LocalCluster
+from fsspec.implementations.memory import MemoryFileSystem
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from atlaszarr.errors import InputError
+from atlaszarr.ledger import opened
+from atlaszarr.ome import Geometry
+from atlaszarr.pyramid import Pyramid
+from atlaszarr.reduction import reduce
+from atlaszarr.verification import verify
+from atlaszarr.writing import write_multiscales
+
+DTYPES = ["bool", "uint8", "int16", "uint32", "int64", "uint64", "float32", "float64"]
+NAMES = {"mean": "image", "mode": "labels"}
+
+
+def made(shape, dtype, seed):
+    """Values in patches, with the extremes of their type among them."""
+    rng = np.random.default_rng(seed)
+    if dtype == "bool":
+        return rng.random(shape) < 0.4
+    if np.dtype(dtype).kind == "f":
+        return rng.normal(size=shape).astype(dtype)
+    extremes = [0, 0, 1, 2, np.iinfo(dtype).max, np.iinfo(dtype).min]
+    return rng.choice(np.array(extremes, dtype), shape)
+
+
+def expected_levels(values, factors, rule, count):
+    """Level by level, each as a whole."""
+    found = [values]
+    while len(found) < count:
+        factor = factors[len(found) - 1] if len(found) <= len(factors) else 2
+        shape = found[-1].shape[-3:]
+        exact = tuple(Fraction(factor) if n > 1 else Fraction(1) for n in shape)
+        found.append(reduce(found[-1], exact, rule))
+    return found
+
+
+class Counted(MemoryFileSystem):
+    """A store in memory that counts its writes."""
+
+    protocol = "counted"
+    store = {}  # noqa: RUF012 - one for all instances, as of its parent
+    pseudo_dirs = [""]  # noqa: RUF012
+    writes = Counter()  # noqa: RUF012
+
+    def pipe_file(self, path, value, mode="overwrite", **_):
+        Counted.writes[path] += 1
+        super().pipe_file(path, value, mode=mode)
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return MemoryFileSystem._strip_protocol(path.replace("counted://", "memory://"))
+
+
+fsspec.register_implementation("counted", Counted, clobber=True)
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    shape=st.tuples(*(st.integers(1, 40),) * 3),
+    channels=st.sampled_from([None, 1, 3]),
+    dtype=st.sampled_from(DTYPES),
+    chunk=st.sampled_from([5, 8, (4, 8, 16)]),
+    shard=st.sampled_from([None, 2]),
+    factors=st.sampled_from([(), (2.5,), (3, 2), (1.5, 2.5)]),
+    sources=st.sampled_from([7, 16, 100]),
+    rule=st.sampled_from(["mean", "mode", "nearest"]),
+    ome_zarr=st.sampled_from(["0.4", "0.5", "0.6"]),
+    compressor=st.sampled_from(["zstd", "blosc"]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_every_level_is_exactly_what_its_parent_makes(
+    tmp_path_factory, shape, channels, dtype, chunk, shard, factors, sources, rule, ome_zarr, compressor, seed
+):
+    if rule == "mode" and np.dtype(dtype).kind == "f":
+        dtype = "uint32"
+    lead = () if channels is None else (channels,)
+    values = made(lead + shape, dtype, seed)
+    sharding = None
+    if shard and ome_zarr != "0.4":
+        sharding = chunk * shard if isinstance(chunk, int) else tuple(n * shard for n in chunk)
+    target = tmp_path_factory.mktemp("image") / "x.ome.zarr"
+    write_multiscales(
+        da.from_array(values, chunks=(-1,) * len(lead) + (sources,) * 3),
+        target,
+        rule=rule,
+        chunk=chunk if isinstance(chunk, int) else [chunk],
+        shard=sharding,
+        factors=factors,
+        ome_zarr=ome_zarr,
+        compressor=compressor,
+        workers=2,
+    )
+    count = len(Pyramid.over(shape, chunk if isinstance(chunk, int) else [chunk], factors=factors).levels)
+    for level, expected in enumerate(expected_levels(values, factors, rule, count)):
+        np.testing.assert_array_equal(zarr.open_array(target / str(level), mode="r")[...], expected)
+    assert not (target / str(count)).exists()
+    assert verify(target, deep=True).ok
+
+
+@pytest.fixture
+def volume():
+    """An image with a channel axis and labels over it, both of one computation that is counted."""
+    computed = Counter()
+    lock = threading.Lock()
+
+    def block(block_id):
+        if not isinstance(block_id, tuple):  # dask asks for the kind of a block first
+            return np.zeros((1,) * 4, "uint8")
+        with lock:
+            computed[block_id] += 1
+        rng = np.random.default_rng(block_id)
+        return rng.integers(0, 200, (3, 20, 20, 20)).astype("uint8")
+
+    image = da.map_blocks(block, chunks=((3,), (20,) * 4, (20,) * 3, (20,) * 5), dtype="uint8")
+    return image, (image[0] // 50).astype("uint32"), computed
+
+
+def test_what_several_arrays_share_is_computed_once_and_every_object_written_once(volume):
+    image, label, computed = volume
+    Counted.writes.clear()
+    # Blocks of 40 hold whole blocks of the source.
+    write_multiscales(image, "counted://once.ome.zarr", labels={"quarter": label}, chunk=20, workers=2)
+    assert set(computed.values()) == {1}
+    assert set(computed) == {(0, *index) for index in np.ndindex(4, 3, 5)}
+    chunks = {path: count for path, count in Counted.writes.items() if "/c/" in path}
+    assert set(chunks.values()) == {1}
+    pyramid = Pyramid.over((80, 60, 100), 20)
+    assert len(chunks) == 2 * sum(int(np.prod(level.grid)) for level in pyramid.levels)
+
+
+def test_a_resume_computes_and_writes_exactly_what_was_missing(volume):
+    image, label, computed = volume
+
+    class StopError(Exception):
+        pass
+
+    def stop(done, *_):
+        if done == 4:
+            raise StopError
+
+    arguments = {"labels": {"quarter": label}, "chunk": 20, "identity": "volume", "workers": 1}
+    Counted.writes.clear()
+    with pytest.raises(StopError):
+        write_multiscales(image, "counted://stopped.ome.zarr", progress=stop, **arguments)
+    fs = fsspec.filesystem("counted")
+    recorded = [opened(fs.cat(path)) for path in fs.find("/stopped.ome.zarr/atlaszarr/ledger")]
+    kept = {f"/stopped.ome.zarr/{key}" for record in recorded for key in record["objects"]}
+    assert kept
+    Counted.writes.clear()
+    computed.clear()
+    report = write_multiscales(image, "counted://stopped.ome.zarr", **arguments)
+    assert report.state == "resumed"
+    chunks = {path for path in Counted.writes if "/c/" in path}
+    everything = {path for path in fs.find("/stopped.ome.zarr") if "/c/" in path}
+    assert chunks == everything - kept
+    assert set(computed.values()) == {1}
+    # A chunk of level 0 is a block of the source.
+    assert len(computed) == 4 * 3 * 5 - sum(key.startswith("/stopped.ome.zarr/0/c/") for key in kept)
+    write_multiscales(image, "counted://undisturbed.ome.zarr", **arguments)
+    stopped, undisturbed = (
+        {path.removeprefix(f"/{name}"): fs.cat(path) for path in fs.find(f"/{name}") if "/atlaszarr/" not in path}
+        for name in ("stopped.ome.zarr", "undisturbed.ome.zarr")
+    )
+    assert stopped == undisturbed
+
+
+GEOMETRY = Geometry((0.01, 0.02, 0.02), (0.1, 0.0, -0.3), "millimeter", {"z": "anterior-to-posterior"})
+
+
+@pytest.fixture(scope="module")
+def image():
+    return np.random.default_rng(0).integers(0, 255, (3, 40, 30, 50)).astype("uint8")
+
+
+@pytest.fixture(scope="module")
+def annotation(image):
+    return (image[0] // 60).astype("uint32") * 2**30
+
+
+# Of OME-Zarr, side of a shard, compressor; zarr v2 knows no shards.
+VARIANTS = [("0.4", None, "zstd"), ("0.4", None, "blosc")]
+VARIANTS += itertools.product(["0.5", "0.6"], [None, 32], ["zstd", "blosc"])
+
+
+@pytest.fixture(scope="module", params=VARIANTS, ids=str)
+def variant(request, image, annotation, tmp_path_factory):
+    version, shard, compressor = request.param
+    target = tmp_path_factory.mktemp("variant") / "x.ome.zarr"
+    options = {"chunk": 16, "shard": shard, "ome_zarr": version, "compressor": compressor, "geometry": GEOMETRY}
+    write_multiscales(da.from_array(image), target, labels={"regions": annotation}, **options)
+    return target, version
+
+
+def test_ngff_zarr_validates_and_reads_every_variant(variant, image, annotation):
+    target, _ = variant
+    for path, values, rule in (("", image, "mean"), ("labels/regions", annotation, "mode")):
+        read = ngff_zarr.from_ngff_zarr(str(target / path), validate=True)
+        assert len(read.images) == 3
+        for level, (found, expected) in enumerate(zip(read.images, expected_levels(values, (), rule, 3), strict=True)):
+            np.testing.assert_array_equal(np.asarray(found.data), expected)
+            for axis, size, start in zip("zyx", GEOMETRY.scale, GEOMETRY.translation, strict=True):
+                assert found.scale[axis] == pytest.approx(size * 2**level, abs=1e-12)
+                assert found.translation[axis] == pytest.approx(start + size * (2**level - 1) / 2, abs=1e-12)
+            assert found.axes_orientations["z"].value.value == "anterior-to-posterior"
+
+
+def test_tensorstore_and_zarr_read_every_variant(variant, image, annotation):
+    target, version = variant
+    driver = "zarr" if version == "0.4" else "zarr3"
+    for path, values, rule in (("", image, "mean"), ("labels/regions", annotation, "mode")):
+        for level, expected in enumerate(expected_levels(values, (), rule, 3)):
+            place = target / path / str(level)
+            spec = {"driver": driver, "kvstore": {"driver": "file", "path": f"{place}/"}}
+            np.testing.assert_array_equal(tensorstore.open(spec, open=True).result().read().result(), expected)
+            np.testing.assert_array_equal(zarr.open_array(place, mode="r")[...], expected)
+
+
+def test_yaozarrs_validates_every_variant_it_knows(variant):
+    target, version = variant
+    if version == "0.6":
+        pytest.skip("yaozarrs 0.3 does not model 0.6")
+    yaozarrs.validate_zarr_store(str(target))
+
+
+def test_an_xarray_lies_where_its_coordinates_say(tmp_path):
+    coords = {"z": [0.1, 0.3, 0.5], "y": [0.0, 0.5], "x": ("x", [7.0, 7.25, 7.5], {"units": "micrometer"})}
+    array = xr.DataArray(np.zeros((3, 2, 3), "uint8"), coords, ("z", "y", "x"))
+    write_multiscales(array, tmp_path / "x.ome.zarr", levels=1)
+    (read,) = ngff_zarr.from_ngff_zarr(str(tmp_path / "x.ome.zarr"), validate=True).images
+    assert read.scale == pytest.approx({"z": 0.2, "y": 0.5, "x": 0.25})
+    assert read.translation == pytest.approx({"z": 0.1, "y": 0.0, "x": 7.0})
+    assert read.axes_units["x"] == "micrometer"
+
+
+def test_an_ngff_image_keeps_its_place(variant, tmp_path):
+    target, _ = variant
+    read = ngff_zarr.from_ngff_zarr(str(target)).images[0]
+    write_multiscales(read, tmp_path / "x.ome.zarr", chunk=16)
+    again = ngff_zarr.from_ngff_zarr(str(tmp_path / "x.ome.zarr"), validate=True).images[0]
+    assert (again.scale, again.translation, again.axes_units) == (read.scale, read.translation, read.axes_units)
+    assert again.axes_orientations["z"].value == read.axes_orientations["z"].value
+    np.testing.assert_array_equal(np.asarray(again.data), np.asarray(read.data))
+
+
+def test_a_plane_is_written_without_an_axis_of_depth(tmp_path):
+    values = np.random.default_rng(0).integers(0, 9, (90, 70)).astype("uint16")
+    write_multiscales(da.from_array(values), tmp_path / "x.ome.zarr", chunk=[(1, 32, 32)])
+    read = ngff_zarr.from_ngff_zarr(str(tmp_path / "x.ome.zarr"), validate=True)
+    assert [image.data.shape for image in read.images] == [(90, 70), (45, 35), (23, 18)]
+    halved = reduce(values[None], (Fraction(1), Fraction(2), Fraction(2)), "mean")[0]
+    np.testing.assert_array_equal(np.asarray(read.images[1].data), halved)
+
+
+def test_a_cluster_writes_the_same_bytes(image, tmp_path, contents):
+    source = da.from_array(image, chunks=(3, 16, 16, 16))
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster:
+        write_multiscales(source, tmp_path / "a.ome.zarr", chunk=8, scheduler=cluster.scheduler_address)
+    write_multiscales(source, tmp_path / "b.ome.zarr", chunk=8)
+    assert contents(tmp_path / "a.ome.zarr") == contents(tmp_path / "b.ome.zarr")
+
+
+def test_processes_write_the_same_bytes(image, tmp_path, contents):
+    source = da.from_array(image, chunks=(3, 16, 16, 16)).map_blocks(lambda block: block // 2)
+    write_multiscales(source, tmp_path / "a.ome.zarr", chunk=8, scheduler="processes", workers=2)
+    write_multiscales(source, tmp_path / "b.ome.zarr", chunk=8)
+    assert contents(tmp_path / "a.ome.zarr") == contents(tmp_path / "b.ome.zarr")
+
+
+def test_a_finished_target_is_left_alone_and_another_image_refused(image, tmp_path, contents):
+    target = tmp_path / "x.ome.zarr"
+    write_multiscales(image, target, chunk=16)
+    before = contents(target)
+    assert write_multiscales(image, target, chunk=16).state == "already finished"
+    with pytest.raises(InputError, match=r"begun with image .*, not with image "):
+        write_multiscales(image + 1, target, chunk=16)
+    assert contents(target) == before
+    assert write_multiscales(image + 1, target, chunk=16, overwrite=True).state == "built"
+    assert contents(target) != before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ({"image": np.zeros((2, 3, 3, 3, 3))}, "axes"),
+        ({"image": np.zeros((3, 3, 3), complex)}, "complex"),
+        ({"image": np.zeros(5)}, "axes"),
+        ({"labels": {"x": np.zeros((3, 3, 3))}}, "float64"),
+        ({"labels": {"x": np.zeros((4, 3, 3), int)}}, "voxels"),
+        ({"ome_zarr": "0.7"}, "0.7"),
+        ({"ome_zarr": "0.4", "shard": 64}, "shard"),
+        ({"compressor": "lz4"}, "lz4"),
+        ({"rule": "median"}, "median"),
+        ({"chunk": 0}, "chunk"),
+        ({"chunk": []}, "chunk"),
+        ({"factors": 2}, "factors"),
+        ({"factors": [2.00041]}, "factor"),
+        ({"levels": "3"}, "levels"),
+        ({"image": np.ma.masked_all((3, 3, 3), "uint8")}, "masked"),
+        ({"image": np.zeros((3, 3, 3), object)}, "object|array"),
+        ({"image": np.zeros((0, 3, 3, 3), "uint8")}, "channels"),
+        ({"image": np.zeros((3, 3, 3), "longdouble")}, "dtype"),
+        ({"image": da.zeros((9, 9, 9), chunks=3)[da.arange(9, chunks=3) > 2]}, "shape"),
+        ({"labels": {"zarr.json": np.zeros((3, 3, 3), int)}}, "label"),
+        ({"storage_options": {"junk": 1}}, "junk"),
+        ({"target": "file:x"}, "URL"),
+        ({"image": xr.DataArray(np.zeros((2, 2)), {"x": ["a", "b"]}, ("y", "x"))}, "coordinates"),
+        (
+            {
+                "image": xr.DataArray(
+                    np.zeros((2, 2)),
+                    {"x": ("x", [1, 2], {"units": "um"}), "y": ("y", [1, 2], {"units": "mm"})},
+                    ("y", "x"),
+                )
+            },
+            "units",
+        ),
+        ({"labels": {"../x": np.zeros((3, 3, 3), int)}}, "label"),
+        ({"workers": 0}, "workers"),
+        ({"image": xr.DataArray(np.zeros((2, 3)), {"x": [1.0, 2.0, 4.0]}, ("y", "x"))}, "coordinates"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_cannot_be_written_is_refused_by_name(tmp_path, arguments, word):
+    with pytest.raises(InputError, match=word):
+        write_multiscales(**({"image": np.zeros((3, 3, 3), "uint8"), "target": tmp_path / "x"} | arguments))
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_million_chunks_are_never_all_known_to_the_scheduler(tmp_path):
+    """Blocks are started as others end: the most that are under way, of many more."""
+    script = """
+import sys
+import dask.array as da
+import numpy as np
+from atlaszarr import scheduling
+from atlaszarr.writing import write_multiscales
+
+most = 0
+class Watched(scheduling.Threads):
+    def wait(self, futures):
+        global most
+        most = max(most, len(futures))
+        return super().wait(futures)
+
+scheduling.Threads = Watched
+write_multiscales(da.zeros((64, 128, 128), chunks=8, dtype="uint8"), sys.argv[1], chunk=4, workers=2, levels=2)
+print(most)
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "x.ome.zarr")], check=True, capture_output=True, text=True
+    )
+    assert int(ran.stdout) <= 32 < 8 * 16 * 16
+
+
+def test_a_target_that_the_image_is_read_from_is_refused(image, tmp_path, contents):
+    target = tmp_path / "x.ome.zarr"
+    write_multiscales(image, target, chunk=16)
+    before = contents(target)
+    lazy = ngff_zarr.from_ngff_zarr(str(target)).images[0]
+    for source in (lazy, da.from_zarr(str(target / "0")) + 1, da.from_array(zarr.open_array(target / "0"))):
+        for place in (target, target / "inner.ome.zarr"):
+            with pytest.raises(InputError, match="lies in"):
+                write_multiscales(source, place, chunk=8, overwrite=True)
+    assert contents(target) == before
+    write_multiscales(lazy, tmp_path / "y.ome.zarr", chunk=8)
+
+
+def test_blocks_that_are_not_what_their_array_says_are_refused(tmp_path):
+    source = da.zeros((40, 40, 40), dtype="uint8", chunks=16)
+    for wrong in (
+        source.map_blocks(lambda block: block * 1.5, dtype="uint8", meta=np.zeros((0, 0, 0), "uint8")),
+        source.map_blocks(lambda block: block[:1], dtype="uint8", meta=np.zeros((0, 0, 0), "uint8")),
+    ):
+        with pytest.raises((InputError, ValueError), match=r"says|broadcast|shape"):
+            write_multiscales(wrong, tmp_path / "x.ome.zarr", chunk=32, identity="wrong", overwrite=True)
+        with pytest.raises((KeyError, ValueError, FileNotFoundError)):
+            ngff_zarr.from_ngff_zarr(str(tmp_path / "x.ome.zarr"))
+
+
+@pytest.mark.parametrize(
+    ("scale", "translation"), [((0, 1, 1), (0,) * 3), ((1, 1), (0,) * 3), ((1,) * 3, (float("nan"),) * 3)]
+)
+def test_a_geometry_that_is_none_is_refused(scale, translation):
+    with pytest.raises(InputError, match="three lengths"):
+        Geometry(scale, translation)
+
+
+def test_an_image_within_another_is_refused(image, tmp_path):
+    write_multiscales(image, tmp_path / "outer.ome.zarr", chunk=16)
+    with pytest.raises(InputError, match="lies in"):
+        write_multiscales(image, tmp_path / "outer.ome.zarr/0/inner.ome.zarr", chunk=16)
+
+
+@pytest.mark.parametrize("shape", [(100, 100), (1, 1), (3, 90, 70)], ids=str)
+def test_a_plane_needs_no_chunks_of_its_own(tmp_path, shape):
+    values = np.random.default_rng(0).integers(0, 9, shape).astype("uint8")
+    dims = ("c", "y", "x")[-len(shape) :]
+    write_multiscales(xr.DataArray(values, dims=dims), tmp_path / "x.ome.zarr")
+    read = ngff_zarr.from_ngff_zarr(str(tmp_path / "x.ome.zarr"), validate=True)
+    np.testing.assert_array_equal(np.asarray(read.images[0].data), values)
+    assert verify(tmp_path / "x.ome.zarr", deep=True).ok
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"geometry": Geometry((1, 1, 1), unit="millimeter")}, {"geometry": Geometry((1, 1, 1), unit="micrometer")}),
+        ({"factors": [2]}, {"factors": [1.5]}),
+        ({"image": np.zeros((3, 4, 4, 4), "uint8")}, {"image": np.zeros((2, 4, 4, 4), "uint8")}),
+        ({"rule": "mean"}, {"rule": "nearest"}),
+    ],
+    ids=["unit", "factor", "channels", "rule"],
+)
+def test_whatever_decides_the_output_is_part_of_the_request(tmp_path, one, other):
+    common = {"image": np.zeros((3, 3, 3), "uint8"), "target": tmp_path / "x", "identity": "same", "levels": 2}
+    write_multiscales(**(common | one))
+    assert write_multiscales(**(common | one)).state == "already finished"
+    with pytest.raises(InputError, match="begun with"):
+        write_multiscales(**(common | other))
