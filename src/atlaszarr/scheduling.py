@@ -196,7 +196,8 @@ class Cluster:
 
     def wait(self, futures: set[Future]) -> set[Future]:
         """The futures that are done, once at least one is."""
-        return set(self._distributed.wait(list(futures), return_when="FIRST_COMPLETED").done)
+        with self._client.as_current():  # not whatever client the caller has
+            return set(self._distributed.wait(list(futures), return_when="FIRST_COMPLETED").done)
 
 
 def scheduler_for(address: str | None, workers: int | None, fetchers: int = 6) -> Scheduler:
