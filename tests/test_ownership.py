@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -174,10 +174,17 @@ def test_an_owner_gives_signs_of_life(remote, name, monkeypatch):
             beaten.wait(0.01)
 
 
+def insisting(store, name):
+    """Take a target over, again if need be: its owner may give a sign of life in the very moment."""
+    while True:
+        with suppress(InputError):
+            return write(store, name, take_over=True)
+
+
 def test_a_build_that_lost_its_target_stops_and_says_so(remote, name, monkeypatch):
-    monkeypatch.setattr(ownership, "HEARTBEAT", 0.05)
+    monkeypatch.setattr(ownership, "HEARTBEAT", 0.5)
     with halfway(lambda **further: write(remote, name, **further)) as first:
-        assert write(remote, name, take_over=True).state == "resumed"
+        assert insisting(remote, name).state == "resumed"
         done = remote.digests(name)
     with pytest.raises(TargetError, match=rf"{remote.url(name)} was taken over by another build"):
         first.result()
