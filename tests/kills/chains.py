@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -77,18 +78,30 @@ class Folder:
         """Remove an object of a target."""
         (self._root / name / key).unlink()
 
+    def begun(self, name: str) -> int:
+        """A number that is another once a build has put the target's root."""
+        with suppress(FileNotFoundError):
+            return (self._root / name / "zarr.json").stat().st_mtime_ns
+        return 0
+
 
 class Gate:
-    """Stands before an S3 server, and kills who writes to it.
+    """Stands before an S3 server, counts what is put there, and kills who writes to it.
 
     Parameters
     ----------
     application : callable
         The server's, of WSGI.
+
+    Attributes
+    ----------
+    puts : Counter
+        How often an object was put, by its path.
     """
 
     def __init__(self, application: Callable[..., Any]) -> None:
         self._application = application
+        self.puts: Counter[str] = Counter()
         self._victim: tuple[int, int, bool] | None = None
 
     def kill_at(self, number: int, pid: int, done: bool) -> None:
@@ -101,6 +114,8 @@ class Gate:
 
     def __call__(self, environment: dict[str, Any], start: Callable[..., Any]) -> Any:
         """Answer a request."""
+        if environment["REQUEST_METHOD"] == "PUT":
+            self.puts[environment["PATH_INFO"]] += 1
         if self._victim is None or environment["REQUEST_METHOD"] not in ("PUT", "POST", "DELETE"):
             return self._application(environment, start)
         number, pid, done = self._victim
@@ -168,6 +183,10 @@ class Bucket:
     def delete(self, name: str, key: str) -> None:
         """Remove an object of a target."""
         self._client.delete_object(Bucket="atlas", Key=f"{name}/{key}")
+
+    def begun(self, name: str) -> int:
+        """A number that is another once a build has put the target's root."""
+        return self.gate.puts[f"/atlas/{name}/zarr.json"]
 
 
 @contextmanager
@@ -374,15 +393,15 @@ class Chain:
     Attributes
     ----------
     target : Watched
-    kills : list of int
-        How many chunks there were at every kill.
+    kills : list of tuple
+        Every kill: at which of the `MOMENTS`, and how many chunks there were.
     """
 
     def __init__(self, command: Command, store: Store, name: str, expected: Undisturbed, rng: random.Random) -> None:
         self.target = Watched(store, name, expected)
-        self.kills: list[int] = []
-        self._command = command(store.url(name), store.options)
-        self._every, self._pace, self._rng = len(expected.chunks), store.pace, rng
+        self.kills: list[tuple[str, int]] = []
+        self._store, self._name, self._command = store, name, command(store.url(name), store.options)
+        self._every, self._rng = len(expected.chunks), rng
 
     def kill(self, moment: str | None = None) -> bool:
         """Start the build, kill it at a random moment, and look at the target.
@@ -393,19 +412,26 @@ class Chain:
             Whether it was killed before it had finished; if it was not, there is nothing more to kill.
         """
         moment = moment or self._rng.choices(list(MOMENTS), list(MOMENTS.values()))[0]
-        there = self.target.chunks
+        there, before = self.target.chunks, self._store.begun(self._name)
         # Among the blocks, so early that some are left for the next time.
         among = there + math.ceil((self._every - there) / 2 * self._rng.random())
-        goal = {"start": 0, "blocks": among, "commit": self._every}[moment]
+        goal = among if moment == "blocks" else self._every
+
+        def reached() -> bool:
+            return self._store.begun(self._name) != before and self.target.chunks >= goal
+
         with started(self._command) as child:
-            _wait_until(lambda: self.target.chunks >= goal or child.process.poll() is not None)
-            time.sleep(self._rng.uniform(0, 1.5 if moment == "start" else self._pace))
+            if moment == "start":
+                time.sleep(self._rng.uniform(0, 1.5))
+            else:
+                _wait_until(lambda: reached() or child.process.poll() is not None)
+                time.sleep(self._rng.uniform(0, self._store.pace))
             child.kill()
             code = child.process.returncode
             hold(code in (0, -signal.SIGKILL), f"exit {code} of {self.target.url}: {child.said()}")
         if self.target.state == "finished":
             return False
-        self.kills.append(self.target.chunks)
+        self.kills.append((moment, self.target.chunks))
         self.target.hold_shut()
         return True
 

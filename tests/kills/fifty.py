@@ -1,8 +1,8 @@
 """Kills builds at random moments, over and over, and holds what comes of them to undisturbed ones.
 
 Both kinds of build (of a section dataset, and of any array) to both kinds of store (local disk and S3), chain by chain:
-a target's build is killed a few times and then let end. Prints a line a chain and a summary; the exit status is 0 if
-all holds.
+a target's build is killed a few times and then let end. Prints a line a chain, with the moment of each kill and the
+chunks that were there, and a summary; the exit status is 0 if all holds.
 """
 
 import argparse
@@ -10,10 +10,11 @@ import random
 import sys
 import tempfile
 import time
+from collections import Counter
 from itertools import cycle
 from pathlib import Path
 
-from chains import Chain, Folder, Undisturbed, bucket, section_build, volume_write
+from chains import MOMENTS, Chain, Folder, Undisturbed, bucket, section_build, volume_write
 
 from atlaszarr.testing import Emulator
 
@@ -31,7 +32,7 @@ def main() -> int:
         for word, command in (("build", section_build(emulator.url)), ("write_multiscales", volume_write)):
             expected = Undisturbed.of(command, Path(scratch, word))
             builds += [(word, command, store, expected) for store in (local, remote)]
-        done, chains, failed, while_chunks = 0, 0, 0, 0
+        done, chains, failed, moments = 0, 0, 0, Counter()
         for number, (word, command, store, expected) in enumerate(cycle(builds)):
             if done >= arguments.kills:
                 break
@@ -47,17 +48,16 @@ def main() -> int:
                 outcome, failed = f"FAILED: {error}", failed + 1
             chunks = len(expected.chunks)
             done, chains = done + len(chain.kills), chains + 1
-            while_chunks += sum(0 < count < chunks for count in chain.kills)
-            moments = ", ".join(map(str, chain.kills)) or "none"
+            moments.update(moment for moment, _ in chain.kills)
+            kills = ", ".join(f"{moment} {there}" for moment, there in chain.kills) or "never"
             seconds = time.perf_counter() - begun
             print(
-                f"{chains:3}  {word:<17}  {store!s:<10}  killed with {moments} of {chunks} chunks there: {outcome}"
-                f"  ({seconds:.0f} s)",
+                f"{chains:3}  {word:<17}  {store!s:<10}  {kills}; of {chunks} chunks: {outcome}  ({seconds:.0f} s)",
                 flush=True,
             )
     print(
-        f"{done} kills, {while_chunks} of them among the chunks; {chains} targets, {failed} not as they must be"
-        f"  ({time.perf_counter() - start:.0f} s)"
+        f"{done} kills ({', '.join(f'{moments[moment]} {moment}' for moment in MOMENTS)}); {chains} targets, "
+        f"{failed} not as they must be  ({time.perf_counter() - start:.0f} s)"
     )
     return 1 if failed else 0
 
