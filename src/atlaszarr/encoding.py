@@ -89,7 +89,7 @@ class Encoding:
             return self._decode(body, shape, dtype)
         counts = [n // c for n, c in zip(shape, chunk, strict=True)]
         size = 16 * math.prod(counts)
-        index = np.frombuffer(_unchecked(body[-size - 4 :]), "<u8")
+        index = np.frombuffer(unchecked(body[-size - 4 :]), "<u8")
         if index.size != size // 8:
             raise ValueError("a shard without its index")
         values = np.empty(shape, dtype)
@@ -108,7 +108,7 @@ class Encoding:
         return packed if self.zarr_format == 2 else _checked(packed)
 
     def _decode(self, body: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-        packed = body if self.zarr_format == 2 else _unchecked(body)
+        packed = body if self.zarr_format == 2 else unchecked(body)
         try:
             plain = _zstd.decompress(packed) if self.compressor == "zstd" else _blosc().decode(packed)
         except RuntimeError as error:
@@ -128,7 +128,14 @@ def _checked(body: bytes) -> bytes:
     return body + int(google_crc32c.value(body)).to_bytes(4, "little")
 
 
-def _unchecked(body: bytes) -> bytes:
+def unchecked(body: bytes) -> bytes:
+    """What a CRC-32C was put behind.
+
+    Raises
+    ------
+    ValueError
+        If the checksum is not of it.
+    """
     if len(body) < 4 or int(google_crc32c.value(body[:-4])).to_bytes(4, "little") != body[-4:]:
         raise ValueError("the checksum does not match")
     return body[:-4]

@@ -11,6 +11,7 @@ import numpy as np
 
 from .errors import InputError
 from .ome import Geometry
+from .reading import ChunkedArray
 
 #: Tasks that are looked at, and how deep: what an array reads stands in its first ones.
 _TASKS = 1000
@@ -23,30 +24,27 @@ _UNITS = {"m": "meter", "mm": "millimeter", "um": "micrometer", "µm": "micromet
 
 
 def opened(image: Any) -> tuple[Any, tuple[str, ...], Geometry]:
-    """The dask array in an image, its axes, and where it lies.
+    """The array in an image, its axes, and where it lies.
+
+    An array that is only read, through dask or not, is given as what reads it; any other as a dask array.
 
     Parameters
     ----------
-    image : dask array, numpy array, xarray.DataArray or NgffImage
+    image : zarr, dask or numpy array, or anything that dask takes for one; xarray.DataArray or NgffImage
 
     Raises
     ------
     InputError
         If it has other axes than z, y, x, y, x or these behind a c, is masked, or is on no regular grid.
     """
-    import dask.array as da
-
     dims = getattr(image, "dims", None)
-    try:
-        array = da.asarray(image if dims is None else image.data)
-    except (NotImplementedError, TypeError, ValueError) as error:
-        raise InputError(f"the image is no array that dask can take: {error}") from None
+    array = _readable(image if dims is None else image.data)
     axes = tuple(map(str, dims)) if dims is not None else ("c", "z", "y", "x")[-array.ndim :]
     if len(axes) != array.ndim or axes not in _AXES:
         raise InputError(f"axes {dims or array.shape} must be z, y, x or y, x, behind a c where there are channels")
     if any(np.isnan(n) for n in array.shape):
         raise InputError(f"shape {array.shape} is not known before it is computed; call compute_chunk_sizes() first")
-    if isinstance(array._meta, np.ma.MaskedArray):
+    if isinstance(getattr(array, "_meta", array), np.ma.MaskedArray):
         raise InputError("the image is masked; fill it first, and give the mask as a label if it matters")
     if hasattr(image, "coords"):
         return array, axes, _of_coordinates(image)
@@ -56,6 +54,39 @@ def opened(image: Any) -> tuple[Any, tuple[str, ...], Geometry]:
         unit = _unit(getattr(image, "axes_units", None) or {})
         return array, axes, Geometry(_spatial(image.scale, 1.0), _spatial(image.translation, 0.0), unit, named)
     return array, axes, Geometry((1.0, 1.0, 1.0), unit=None)
+
+
+def _readable(data: Any) -> Any:
+    """What reads the regions of an array, as directly as can be."""
+    if _is_zarr(data):
+        return ChunkedArray.of(data) or data
+    if isinstance(data, np.ndarray):
+        return data
+    import dask.array as da
+
+    try:
+        array = da.asarray(data)
+    except (NotImplementedError, TypeError, ValueError) as error:
+        raise InputError(f"the image is no array that dask can take: {error}") from None
+    read = _sliced(array)
+    return (ChunkedArray.of(read) if _is_zarr(read) else None) or array
+
+
+def _is_zarr(data: Any) -> bool:
+    # Not by its class: to import zarr takes a while, and what is given to us has imported it.
+    return type(data).__module__.startswith("zarr.") and type(data).__name__ == "Array"
+
+
+def _sliced(array: Any) -> Any:
+    """What a dask array of ``from_array`` or ``from_zarr`` slices, nothing being computed with it; else None."""
+    layers = array.dask.layers
+    original = layers.get(f"original-{array.name}")
+    if len(layers) != 2 or original is None or len(original) != 1:
+        return None
+    if getattr(layers[array.name].task, "kwargs", None):  # a lock, say
+        return None
+    (held,) = original.values()
+    return getattr(held, "value", held)
 
 
 def _of_coordinates(image: Any) -> Geometry:
@@ -89,7 +120,9 @@ def _spatial(lengths: Mapping[str, float], default: float) -> tuple[float, float
 
 
 def places_read(array: Any) -> set[str]:
-    """Paths, keys or URLs of the zarr stores that the first tasks of a dask array read."""
+    """Paths, keys or URLs of the zarr stores that an array reads; of a dask array, that its first tasks do."""
+    if not hasattr(array, "__dask_graph__"):
+        return {array.target.url} if isinstance(array, ChunkedArray) else set(_places(array, _DEPTH))
     graph = array.__dask_graph__()
     layers = getattr(graph, "layers", {"": graph}).values()
     return {place for layer in layers for task in islice(layer.values(), _TASKS) for place in _places(task, _DEPTH)}

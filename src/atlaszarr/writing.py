@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -24,6 +24,7 @@ from .occupancy import Occupancy
 from .ome import DEFAULT_VERSION, Geometry, multiscales, zarr_format
 from .ownership import owning, tidy
 from .pyramid import Index, Pyramid
+from .reading import ChunkedArray
 from .reduction import Rule
 from .scheduling import Future, Scheduler, scheduler_for, worker_count
 from .sources import lies_within, opened, places_read
@@ -85,7 +86,7 @@ def write_multiscales(
 
     Parameters
     ----------
-    image : dask array, numpy array, xarray.DataArray or NgffImage
+    image : zarr, dask or numpy array, xarray.DataArray or NgffImage
         Shape (z, y, x), (y, x), (c, z, y, x) or (c, y, x); of a plain array the number of axes tells which, four
         being (c, z, y, x) and three (z, y, x). Any integer or floating point dtype, or bool.
     target : str or path-like
@@ -118,8 +119,6 @@ def write_multiscales(
     TargetError
         If the target cannot be written.
     """
-    import dask
-
     worker_count(workers)
     place = Target.of(target, storage_options)
     array, axes, found = opened(image)
@@ -140,7 +139,7 @@ def write_multiscales(
     multiscale = Multiscale(place, specs, Occupancy(pyramid), encoding)
     geometry = geometry or found
     request = {
-        "image": identity or dask.base.tokenize(*arrays.values()),
+        "image": identity or _token(arrays.values()),
         "name": str(name),
         "geometry": asdict(geometry),
         "ome_zarr": ome_zarr,
@@ -176,19 +175,30 @@ def write_multiscales(
 
 def compute_arrays(multiscale: Multiscale, arrays: Mapping[str, Any], block: Index) -> Done:
     """Compute a block of all arrays at once, and write it at all levels that it makes."""
-    import dask
-    from dask.local import get_sync
-
     step = multiscale.pyramid.passes[0]
     region = multiscale.pyramid.region(step, block)
-    parts = [arrays[spec.path][(..., *region[3 - spec.dimensions :])] for spec in multiscale.arrays]
-    found = dask.compute(*parts, scheduler=get_sync)
+    found = [arrays[spec.path][(..., *region[3 - spec.dimensions :])] for spec in multiscale.arrays]
+    if any(hasattr(part, "__dask_graph__") for part in found):
+        import dask
+        from dask.local import get_sync
+
+        found = dask.compute(*found, scheduler=get_sync)
     shape = tuple(axis.stop - axis.start for axis in region)
     values: dict[str, NDArray[Any]] = {
         spec.path: _as_declared(spec, np.asarray(part), spec.shape(shape)).reshape(spec.lead + shape)
         for spec, part in zip(multiscale.arrays, found, strict=True)
     }
     return store_block(multiscale, step, block, values, {})
+
+
+def _token(arrays: Iterable[Any]) -> str:
+    """What tells these arrays from others."""
+    arrays = tuple(arrays)
+    if all(isinstance(array, ChunkedArray) for array in arrays):
+        return "; ".join(map(repr, arrays))
+    import dask
+
+    return str(dask.base.tokenize(*arrays))
 
 
 def _as_declared(spec: ArraySpec, part: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:

@@ -73,37 +73,27 @@ def _source(target: str, shape: Sequence[int], chunks: Sequence[int], dtype: str
 def start(library: str) -> None:
     """All that a contender loads, and no work."""
     if library != "tensorstore":
-        importlib.import_module("dask.array")
         importlib.import_module("zarr")
+    if library == "ngff-zarr":
+        importlib.import_module("dask.array")
     importlib.import_module({"atlaszarr": "atlaszarr.writing", "ngff-zarr": "ngff_zarr"}.get(library, library))
 
 
-def atlaszarr(source: str, target: str, reader: str = "zarr", report: str | None = None, **options: Any) -> None:
-    """With a `reader` tensorstore the source costs what it costs tensorstore, and what is left is the engine's."""
-    import dask.array as da
+def atlaszarr(source: str, target: str, computed: bool = False, report: str | None = None, **options: Any) -> None:
+    """The source as it is stored; `computed`, a dask array that something is computed for, if only itself."""
+    import zarr
 
     from atlaszarr.writing import write_multiscales
 
-    array = da.from_zarr(source) if reader == "zarr" else da.from_array(Read(source), chunks=Read(source).chunks)
+    array: Any = zarr.open_array(source, mode="r")
+    if computed:
+        import dask.array as da
+
+        array = da.map_blocks(lambda block: block, da.from_zarr(array), dtype=array.dtype)
     begun = time.perf_counter()
     write_multiscales(array, target, identity=Path(source).name, **options)
     if report:
         Path(report).write_text(json.dumps(time.perf_counter() - begun))
-
-
-class Read:
-    """An array on disk that tensorstore reads, as dask takes one."""
-
-    def __init__(self, path: str) -> None:
-        import tensorstore as ts
-
-        spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": path}}
-        self._array = ts.open(spec).result()
-        self.shape, self.ndim, self.dtype = self._array.shape, self._array.rank, self._array.dtype.numpy_dtype
-        self.chunks = self._array.chunk_layout.read_chunk.shape
-
-    def __getitem__(self, region: Any) -> Any:
-        return self._array[region].read().result()
 
 
 def ngff(source: str, target: str, method: str, levels: int, chunk: int) -> None:
