@@ -1,6 +1,7 @@
 """The geometry of pyramids: levels, the objects they are stored in, and the blocks that make whole ones."""
 
 import itertools
+import json
 from fractions import Fraction
 
 import numpy as np
@@ -168,6 +169,23 @@ def test_an_image_that_fits_one_block_is_made_in_one_task():
     pyramid = Pyramid.over((100, 90, 80), 64, levels=4)
     assert [(step.writes, pyramid.blocks(step)) for step in pyramid.passes] == [((0, 1, 2, 3), (1, 1, 1))]
     assert everywhere(pyramid.shape) == pyramid.region(pyramid.passes[0], (0, 0, 0))
+
+
+def test_a_given_level_starts_a_pass_that_computes_it():
+    pyramid = Pyramid.over((256, 256, 256), 8, 5, given=[2])
+    assert [(step.source, step.writes, step.computes) for step in pyramid.passes] == [
+        (0, (0, 1), True),
+        (2, (2, 3), True),
+        (3, (4,), False),
+    ]
+    assert [level.given for level in pyramid.levels] == [True, False, True, False, False]
+    assert Pyramid.from_json(json.loads(json.dumps(pyramid.to_json()))) == pyramid
+
+
+def test_levels_that_are_all_given_are_all_computed():
+    pyramid = Pyramid.over((64, 64, 64), 8, 3, given=[1, 2])
+    assert [(step.source, step.writes) for step in pyramid.passes] == [(0, (0,)), (1, (1,)), (2, (2,))]
+    assert all(step.computes for step in pyramid.passes)
 
 
 @pytest.mark.parametrize(

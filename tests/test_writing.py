@@ -185,6 +185,31 @@ def test_a_resume_computes_and_writes_exactly_what_was_missing(volume):
     assert stopped == undisturbed
 
 
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_while_a_target_is_mended_neither_it_nor_its_labels_open(tmp_path, version):
+    class StopError(Exception):
+        pass
+
+    def stop(*_):
+        raise StopError
+
+    values = np.arange(20**3, dtype="uint16").reshape(20, 20, 20)
+    target = tmp_path / "x.ome.zarr"
+    arguments = {"labels": {"half": values // 2}, "chunk": 8, "ome_zarr": version, "workers": 1}
+    write_multiscales(values, target, **arguments)
+    groups = (target, target / "labels", target / "labels/half")
+    chunk = next(path for path in (target / "1").rglob("1") if path.is_file())
+    chunk.write_bytes(b"")
+    with pytest.raises(StopError):
+        write_multiscales(values, target, progress=stop, **arguments)
+    for group in groups:
+        with pytest.raises(ValueError, match=r"not detect NGFF version|not found in store"):
+            ngff_zarr.from_ngff_zarr(str(group))
+    assert write_multiscales(values, target, **arguments).state == "resumed"
+    assert verify(target, deep=True).ok
+    ngff_zarr.from_ngff_zarr(str(target / "labels/half"), validate=True)
+
+
 GEOMETRY = Geometry((0.01, 0.02, 0.02), (0.1, 0.0, -0.3), "millimeter", {"z": "anterior-to-posterior"})
 
 

@@ -27,8 +27,8 @@ from .target_state import FINISHED, UNFINISHED, Root
 WINDOW = 16
 #: Called with the tasks done, all tasks, and what is going on.
 Progress = Callable[[int, int, str], None]
-#: Starts the first pass: given the shared multiscale and the blocks to do, one callable a block.
-First = Callable[[Any, Sequence[Index]], Iterator[Callable[[], Future]]]
+#: Starts a pass that computes its blocks: given the shared multiscale, the pass and the blocks, one callable a block.
+Computing = Callable[[Any, Pass, Sequence[Index]], Iterator[Callable[[], Future]]]
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,13 @@ class Assembly:
     ----------
     multiscale : Multiscale
     root : Root
+    groups : mapping
+        What OME-Zarr has to say of each group, by its path; "" for the root.
     """
 
     multiscale: Multiscale
     root: Root
+    groups: Mapping[str, Mapping[str, Any]]
 
     def tasks(self, first: Iterable[Index] | None = None) -> list[list[Task]]:
         """All tasks, pass by pass; those of the first in a given order."""
@@ -57,6 +60,8 @@ class Assembly:
         found = set(changed)
         passes = self.multiscale.pyramid.passes
         for step, after in pairwise(passes):
+            if after.computes:
+                continue
             for index in [index for source, index in found if source == step.source]:
                 found.update((after.source, one) for one in self.multiscale.pyramid.dependents(step, index, after))
         return found
@@ -65,6 +70,8 @@ class Assembly:
         """Mark the target as unfinished, and keep of its ledger what is given; write the metadata of the arrays."""
         target = self.multiscale.target
         self.root.write(target, UNFINISHED)
+        for key in reversed(list(self._nested())):
+            target.remove(key)
         if done:
             ledger.compact(target, {}, done, {})
         else:
@@ -73,7 +80,12 @@ class Assembly:
         target.write_all(self.multiscale.documents().items())
 
     def run(
-        self, scheduler: Scheduler, tasks: Sequence[Sequence[Task]], first: First, progress: Progress, owner: Owner
+        self,
+        scheduler: Scheduler,
+        tasks: Sequence[Sequence[Task]],
+        computing: Computing,
+        progress: Progress,
+        owner: Owner,
     ) -> Iterator[Done]:
         """Do tasks pass by pass, a bounded number under way, and yield what comes of each."""
         shared = scheduler.share(self.multiscale)
@@ -81,7 +93,8 @@ class Assembly:
         total, finished = sum(map(len, tasks)), 0
         for step, some in zip(self.multiscale.pyramid.passes, tasks, strict=True):
             blocks = [index for _, index in some]
-            starts = first(shared, blocks) if step.source == 0 else _coarsening(scheduler, shared, step, blocks)
+            how = computing if step.computes else partial(_coarsening, scheduler)
+            starts = how(shared, step, blocks)
             word = "blocks" if step.source == 0 else f"level {step.writes[0]}"
             for outcome in in_window(scheduler, starts, window):
                 finished += 1
@@ -89,21 +102,13 @@ class Assembly:
                 owner.check()
                 yield outcome
 
-    def commit(
-        self,
-        done: Mapping[Task, Entry],
-        groups: Mapping[str, Mapping[str, Any]],
-        files: Sequence[str],
-        owner: Owner,
-    ) -> None:
+    def commit(self, done: Mapping[Task, Entry], files: Sequence[str], owner: Owner) -> None:
         """Make the target an image: all that lies below the root first, the root last.
 
         Parameters
         ----------
         done : mapping
             The whole ledger.
-        groups : mapping
-            What OME-Zarr has to say of each group, by its path; "" for the root.
         files : sequence of str
             Keys of what else was written, for the ledger to know.
         owner : Owner
@@ -114,13 +119,9 @@ class Assembly:
         TargetError
             If another build took the target over, or one of the files is not there.
         """
-        target, multiscale, version = self.multiscale.target, self.multiscale, self.root.version
-        documents = multiscale.documents()
-        for path, content in groups.items():
-            if path:
-                for name, body in ome.group(version, ome.attributes(version, content, {})).items():
-                    documents[f"{path}/{name}"] = body
-                    target.write(f"{path}/{name}", body)
+        target, multiscale, groups = self.multiscale.target, self.multiscale, self.groups
+        arrays, nested = multiscale.documents(), self._nested()
+        documents = {**arrays, **nested}
         header = {
             "multiscale": multiscale.to_json(),
             "root": {key: body.decode() for key, body in self.root.documents(FINISHED, groups[""]).items()},
@@ -132,10 +133,21 @@ class Assembly:
                 raise TargetError(f"{target.url}/{key} is gone; build again to go on")
             others[key] = (len(found), digest(found))
         owner.confirm()
+        self._sweep(arrays, done)
         checksum = ledger.compact(target, header, done, others)
-        self._sweep(documents, done)
+        target.write_all(nested.items())
         owner.confirm()
         self.root.write(target, FINISHED, groups[""], checksum)
+
+    def _nested(self) -> dict[str, bytes]:
+        """The documents of the groups below the root."""
+        version = self.root.version
+        return {
+            f"{path}/{name}": body
+            for path, content in self.groups.items()
+            if path
+            for name, body in ome.group(version, ome.attributes(version, content, {})).items()
+        }
 
     def _sweep(self, documents: Iterable[str], done: Mapping[Task, Entry]) -> None:
         """Remove temporary files of a run that was killed, and what lies among the arrays and is not of them."""

@@ -35,12 +35,16 @@ class Geometry:
         As OME-Zarr spells it, ``millimeter``.
     orientation : mapping of str to str
         By axis, as of RFC-4: ``{"z": "anterior-to-posterior"}``; empty if it is not known.
+    given : mapping of int to tuple of float
+        By level, the centre of its first voxel where it is not that of the voxels of level 0 which it covers: a
+        volume that is given for a level may be every second voxel of the one before, say.
     """
 
     scale: tuple[float, float, float]
     translation: tuple[float, float, float] = (0.0, 0.0, 0.0)
     unit: str | None = "millimeter"
     orientation: Mapping[str, str] = field(default_factory=dict)
+    given: Mapping[int, tuple[float, float, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("scale", "translation"):
@@ -92,8 +96,9 @@ def multiscales(
                 translation.append(0.0)
                 continue
             size, factor = _decimal(geometry.scale[spatial[axis]]), factors[spatial[axis]]
+            first = _decimal(geometry.translation[spatial[axis]]) + size * (factor - 1) / 2
             scale.append(float(size * factor))
-            translation.append(float(_decimal(geometry.translation[spatial[axis]]) + size * (factor - 1) / 2))
+            translation.append(float(geometry.given[level][spatial[axis]] if level in geometry.given else first))
         path = str(level)
         steps = [{"type": "scale", "scale": scale}, {"type": "translation", "translation": translation}]
         if version == "0.6":

@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import itertools
 import math
-import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
 from .errors import InputError
 from .grid import Region
+from .lengths import Factor, Shape, factor_of, lengths, shard_of
 
 Index = tuple[int, int, int]
-Shape = tuple[int, int, int]
-Factor = tuple[Fraction, Fraction, Fraction]
 
 #: Voxels of a block at most, so that a few fit into memory.
 _LARGEST = 2**30
@@ -40,12 +38,15 @@ class Level:
         What one object holds: a chunk, or a shard of several.
     factor : tuple of Fraction
         Size of a voxel by that of the parent level: the one before, which is finer. 1 for the first.
+    given : bool
+        Whether it has a source of its own, as the first always has, and is not made from its parent.
     """
 
     shape: Shape
     chunk: Shape
     unit: Shape
     factor: Factor = _ONE
+    given: bool = False
 
     @property
     def grid(self) -> Shape:
@@ -68,7 +69,7 @@ class Pass:
     Attributes
     ----------
     source : int
-        The level that its blocks are cut from. The first pass computes it; the others read what was written.
+        The level that its blocks are cut from. A pass that writes it computes it; others read what was written.
     writes : tuple of int
         The levels it writes.
     block : tuple of int
@@ -79,10 +80,15 @@ class Pass:
     writes: tuple[int, ...]
     block: Shape
 
+    @property
+    def computes(self) -> bool:
+        """Whether its blocks come from a source, and not from what another pass wrote."""
+        return self.source in self.writes
+
 
 @dataclass(frozen=True)
 class Pyramid:
-    """The levels of an image, each made from the one before.
+    """The levels of an image, each made from the one before unless it is given.
 
     Attributes
     ----------
@@ -99,6 +105,7 @@ class Pyramid:
         levels: int | None = None,
         factors: Sequence[float | Fraction | Sequence[float | Fraction]] = (),
         shard: int | Sequence[int] | None = None,
+        given: Iterable[int] = (),
     ) -> Pyramid:
         """Lay a pyramid out.
 
@@ -116,27 +123,29 @@ class Pyramid:
         shard : int or sequence of int, optional
             Length of a shard of level 0, whole chunks. Those of further levels shrink with the factors, so that a
             block makes whole ones of several levels.
+        given : iterable of int
+            Levels that have a source of their own; the first always has.
 
         Raises
         ------
         InputError
             If a number does not fit the others.
         """
-        top = _lengths("shape", shape)
+        top = lengths("shape", shape)
         chunks = list(chunk) if isinstance(chunk, Sequence) else [chunk]
         if not chunks or not isinstance(factors, Sequence) or not isinstance(levels, int | None):
             raise InputError(f"chunk {chunk!r}, factors {factors!r} or levels {levels!r} is of the wrong kind")
-        steps = [_factor(factor) for factor in factors]
+        steps = [factor_of(factor) for factor in factors]
         most = max(top).bit_length() + len(steps)
         if levels is not None and not 1 <= levels <= most:
             raise InputError(f"levels {levels} must be between 1 and {most} for {' x '.join(map(str, top))} voxels")
-        first = _lengths("chunk", chunks[0])
-        made = [Level(top, first, _shard(shard, first) if shard is not None else first)]
+        first = lengths("chunk", chunks[0])
+        made = [Level(top, first, shard_of(shard, first) if shard is not None else first)]
         wanted = levels if levels is not None else len(steps) + 1
         while len(made) < wanted or (levels is None and _exceeds(made[-1])):
-            factor = steps[len(made) - 1] if len(made) <= len(steps) else _factor(2)
-            made.append(_coarser(made[-1], factor, _lengths("chunk", chunks[min(len(made), len(chunks) - 1)])))
-        pyramid = cls(tuple(made))
+            factor = steps[len(made) - 1] if len(made) <= len(steps) else factor_of(2)
+            made.append(_coarser(made[-1], factor, lengths("chunk", chunks[min(len(made), len(chunks) - 1)])))
+        pyramid = cls(tuple(replace(level, given=position in {0, *given}) for position, level in enumerate(made)))
         for step in pyramid.passes:
             if math.prod(map(min, step.block, pyramid.levels[step.source].shape)) > _LARGEST:
                 raise InputError(f"factors {factors!r} and chunk {chunk!r} need blocks of {step.block}; choose others")
@@ -155,17 +164,20 @@ class Pyramid:
     @cached_property
     def passes(self) -> tuple[Pass, ...]:
         """How all levels are made: each pass goes as far as its blocks hold whole objects, and at least one level."""
-        passes = [self._pass(0)]
+        passes = [self._pass(0, computes=True)]
         while (reached := passes[-1].writes[-1]) < len(self.levels) - 1:
-            passes.append(self._pass(reached))
+            computes = self.levels[reached + 1].given
+            passes.append(self._pass(reached + computes, computes))
         return tuple(passes)
 
-    def _pass(self, source: int) -> Pass:
+    def _pass(self, source: int, computes: bool) -> Pass:
         """The pass that begins at a level: to the next one whatever it takes, then on for as long as blocks fit."""
         level = self.levels[source]
         block, scale = level.unit, _ONE
-        writes = [] if source else [0]
+        writes = [source] if computes else []
         for position, coarser in enumerate(self.levels[source + 1 :], source + 1):
+            if coarser.given:
+                break
             scale = _multiplied(scale, coarser.factor)
             # A block that is as long as the level holds whole units of every further one.
             fitting = _shape(
@@ -191,7 +203,8 @@ class Pyramid:
                     _shape(level["shape"]),
                     _shape(level["chunk"]),
                     _shape(level["unit"]),
-                    _factor([Fraction(f) for f in level["factor"]]),
+                    factor_of([Fraction(f) for f in level["factor"]]),
+                    bool(level["given"]),
                 )
                 for level in levels
             )
@@ -265,35 +278,4 @@ def _region(index: Index, size: Shape, shape: Shape) -> Region:
 
 def _shape(lengths: Iterable[int]) -> Shape:
     z, y, x = lengths
-    return z, y, x
-
-
-def _lengths(name: str, given: int | Sequence[int]) -> Shape:
-    try:
-        lengths = tuple(map(operator.index, given if isinstance(given, Sequence) else (given,) * 3))
-    except TypeError:
-        lengths = ()
-    if len(lengths) != 3 or min(lengths) < 1:
-        raise InputError(f"{name} {given!r} must be one positive whole number or three")
-    return _shape(lengths)
-
-
-def _shard(given: int | Sequence[int], chunk: Shape) -> Shape:
-    shard = _lengths("shard", given)
-    if any(s % c for s, c in zip(shard, chunk, strict=True)):
-        raise InputError(f"shard {given!r} must be whole chunks of {chunk}")
-    return shard
-
-
-def _factor(given: float | Fraction | Sequence[float | Fraction]) -> Factor:
-    factors = tuple(given) if isinstance(given, Sequence) else (given,) * 3
-    try:
-        exact = tuple(Fraction(factor).limit_denominator(1000) for factor in factors)
-    except (TypeError, ValueError, OverflowError):
-        exact = ()
-    if len(exact) != 3 or any(f < 1 or abs(f - Fraction(g)) > 1e-9 for f, g in zip(exact, factors, strict=True)):
-        raise InputError(f"factor {given!r} must be one number from 1 up or three, with denominators up to 1000")
-    if math.prod(f.numerator for f in exact) > 2**30:
-        raise InputError(f"factor {given!r} is too large; make more levels")
-    z, y, x = exact
     return z, y, x

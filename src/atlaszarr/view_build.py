@@ -18,7 +18,7 @@ from .ledger import Entry, Ledger, Task
 from .multiscale import Multiscale
 from .ownership import Owner, owning, tidy
 from .planning import IMAGE, SECTION, Layout, Plan, price
-from .pyramid import Index
+from .pyramid import Index, Pass
 from .reports import ViewReport
 from .scheduling import Future, Scheduler
 from .stack import Stack
@@ -94,7 +94,7 @@ class ViewBuild:
         self._asked_again: dict[int, SectionImage | MissingImage] = {}
         self._progress = progress or (lambda *_: None)
         root = Root(layout.request.ome_zarr, layout.request.identity(layout.dataset), CREDIT)
-        self._assembly = Assembly(layout.multiscale(target), root)
+        self._assembly = Assembly(layout.multiscale(target), root, self._groups())
 
     def look(self, overwrite: bool) -> None:
         """Find out what the target holds, and refuse it if need be, before anything is written anywhere."""
@@ -140,7 +140,7 @@ class ViewBuild:
         provenance.write_tables(target, layout, done, missing)
         finished = self._allow_missing or accepted.issuperset(failures)
         if finished:
-            self._assembly.commit(done, self._groups(), provenance.FILES, owner)
+            self._assembly.commit(done, provenance.FILES, owner)
         word = "unfinished" if not finished else "built" if self._state is None else "resumed"
         return ViewReport(plan, target.url, word, sum(map(len, work.tasks)), missing)
 
@@ -184,7 +184,9 @@ class ViewBuild:
                     "changed it; build anew with --overwrite"
                 )
 
-    def _computing(self, again: Images, shared: Any, blocks: Sequence[Index]) -> Iterator[Callable[[], Future]]:
+    def _computing(
+        self, again: Images, shared: Any, step: Pass, blocks: Sequence[Index]
+    ) -> Iterator[Callable[[], Future]]:
         """Start the blocks of level 0, each image fetched once, when the first block that shows it starts."""
         images: dict[int, Any] = dict(again)
         stack = self._scheduler.share(self._layout.stack)
@@ -196,13 +198,13 @@ class ViewBuild:
                     request = self._layout.stack.requests[section]
                     images[section] = self._scheduler.fetch(self._client.try_fetch, request)
             shown = [images[section] for section in sections]
-            yield partial(self._scheduler.compute, compute_sections, shared, stack, block, sections, shown)
+            yield partial(self._scheduler.compute, compute_sections, shared, stack, step, block, sections, shown)
             for section in sections:
                 if last[section] == position:
                     del images[section]
 
     def _groups(self) -> dict[str, dict[str, Any]]:
-        layout, version = self._layout, self._assembly.root.version
+        layout, version = self._layout, self._layout.request.ome_zarr
         grid, pyramid = layout.stack.grid, layout.pyramid
         return {
             SECTION: metadata.provenance(version, grid, pyramid, layout.stack.sections),
@@ -214,12 +216,12 @@ class ViewBuild:
 def compute_sections(
     multiscale: Multiscale,
     stack: Stack,
+    step: Pass,
     block: Index,
     sections: Sequence[int],
     images: Sequence[SectionImage | MissingImage],
 ) -> Done:
     """Compute a block of level 0 from its images, and write it at all levels that it makes."""
-    step = multiscale.pyramid.passes[0]
     image, label = compute_block(
         stack, multiscale.pyramid.region(step, block), sections, images, int(multiscale.arrays[0].fill)
     )

@@ -6,31 +6,28 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import ledger
 from .assembly import Assembly, Progress
 from .blocks import Done, store_block
+from .completion import WriteReport, complete
 from .encoding import Encoding
 from .errors import InputError
-from .ledger import Ledger
 from .multiscale import ArraySpec, Multiscale
 from .occupancy import Occupancy
 from .ome import DEFAULT_VERSION, Geometry, multiscales, zarr_format
-from .ownership import owning, tidy
-from .pyramid import Index, Pyramid
+from .pyramid import Index, Pass, Pyramid
 from .reading import ChunkedArray
 from .reduction import Rule
-from .scheduling import Future, Scheduler, scheduler_for, worker_count
+from .scheduling import Future, Scheduler, worker_count
 from .sources import lies_within, opened, places_read
 from .store import Target
-from .target_state import FINISHED, REMOVING, Root, clear, examine
-from .verification import tasks_to_redo, unsound
+from .target_state import Root
 
 _METHODS: dict[str, str] = {
     "mean": "mean, rounded half to even",
@@ -38,23 +35,6 @@ _METHODS: dict[str, str] = {
     "mode_of_nonzero": "most frequent label other than 0",
     "nearest": "the voxel nearest to the centre",
 }
-
-
-@dataclass(frozen=True)
-class WriteReport:
-    """What `write_multiscales` did.
-
-    Attributes
-    ----------
-    target : str
-    state : str
-        ``built``, ``resumed`` or ``already finished``.
-    tasks_done : int
-    """
-
-    target: str
-    state: str
-    tasks_done: int
 
 
 def write_multiscales(
@@ -146,36 +126,23 @@ def write_multiscales(
         **multiscale.to_json(),
     }
     request = json.loads(json.dumps(request))
-    assembly = Assembly(multiscale, Root(ome_zarr, request))
-    groups = _groups(specs, name, geometry, pyramid, ome_zarr)
+    assembly = Assembly(multiscale, Root(ome_zarr, request), _groups(specs, name, geometry, pyramid, ome_zarr))
     for array_read in arrays.values():
         if read := next((one for one in places_read(array_read) if lies_within(one, place.url)), None):
             raise InputError(f"target {place.url} lies in what the image is read from, {read}; choose another place")
-    state = examine(place, request, overwrite)
-    if state == FINISHED and not unsound(place, state, ledger.read(place, finished=True)):
-        tidy(place)
-        return WriteReport(place.url, "already finished", 0)
-    # Let go only after the scheduler has stopped: nothing may be written by a build that no longer owns the target.
-    with owning(place, take_over) as owner, scheduler_for(scheduler, workers) as where:
-        state = examine(place, request, overwrite)
-        if state == REMOVING:
-            clear(place, request)
-            state = None
-        recorded = ledger.read(place, state == FINISHED) if state else Ledger()
-        redo = tasks_to_redo(unsound(place, state, recorded), assembly)
-        done = {task: entry for task, entry in recorded.done.items() if task not in redo}
-        tasks = [[task for task in some if task not in done] for some in assembly.tasks()]
-        assembly.begin(done)
-        first = partial(_computing, where, arrays)
-        for outcome in assembly.run(where, tasks, first, progress or (lambda *_: None), owner):
-            done[outcome.task] = outcome.entry
-        assembly.commit(done, groups, (), owner)
-    return WriteReport(place.url, "resumed" if state else "built", sum(map(len, tasks)))
+    return complete(
+        assembly,
+        lambda where: partial(_computing, where, arrays),
+        scheduler=scheduler,
+        workers=workers,
+        overwrite=overwrite,
+        take_over=take_over,
+        progress=progress,
+    )
 
 
-def compute_arrays(multiscale: Multiscale, arrays: Mapping[str, Any], block: Index) -> Done:
+def compute_arrays(multiscale: Multiscale, arrays: Mapping[str, Any], step: Pass, block: Index) -> Done:
     """Compute a block of all arrays at once, and write it at all levels that it makes."""
-    step = multiscale.pyramid.passes[0]
     region = multiscale.pyramid.region(step, block)
     found = [arrays[spec.path][(..., *region[3 - spec.dimensions :])] for spec in multiscale.arrays]
     if any(hasattr(part, "__dask_graph__") for part in found):
@@ -212,10 +179,10 @@ def _as_declared(spec: ArraySpec, part: NDArray[Any], shape: tuple[int, ...]) ->
 
 
 def _computing(
-    scheduler: Scheduler, arrays: Mapping[str, Any], shared: Any, blocks: Sequence[Index]
+    scheduler: Scheduler, arrays: Mapping[str, Any], shared: Any, step: Pass, blocks: Sequence[Index]
 ) -> Iterator[Callable[[], Future]]:
     sources = scheduler.share(arrays)
-    return (partial(scheduler.compute, compute_arrays, shared, sources, block) for block in blocks)
+    return (partial(scheduler.compute, compute_arrays, shared, sources, step, block) for block in blocks)
 
 
 def _groups(
