@@ -29,6 +29,8 @@ WINDOW = 16
 Progress = Callable[[int, int, str], None]
 #: Starts a pass that computes its blocks: given the shared multiscale, the pass and the blocks, one callable a block.
 Computing = Callable[[Any, Pass, Sequence[Index]], Iterator[Callable[[], Future]]]
+#: Writes what lies beside the arrays, given the digest of the ledger that the root will name; returns its keys.
+Beside = Callable[[str], Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class Assembly:
         for key in reversed(list(self._nested())):
             target.remove(key)
         if done:
-            ledger.compact(target, {}, done, {})
+            ledger.compact(target, ledger.compacted({}, done), {})
         else:
             target.remove(ledger.OPEN)
             target.remove(ledger.COMPACT)
@@ -102,15 +104,15 @@ class Assembly:
                 owner.check()
                 yield outcome
 
-    def commit(self, done: Mapping[Task, Entry], files: Sequence[str], owner: Owner) -> None:
+    def commit(self, done: Mapping[Task, Entry], beside: Beside, owner: Owner) -> None:
         """Make the target an image: all that lies below the root first, the root last.
 
         Parameters
         ----------
         done : mapping
             The whole ledger.
-        files : sequence of str
-            Keys of what else was written, for the ledger to know.
+        beside : callable
+            Writes what lies beside the arrays, if anything, and names it.
         owner : Owner
             Asked once more before anything says that the target is finished.
 
@@ -127,17 +129,18 @@ class Assembly:
             "root": {key: body.decode() for key, body in self.root.documents(FINISHED, groups[""]).items()},
             "documents": {key: body.decode() for key, body in documents.items()},
         }
+        body = ledger.compacted(header, done)
         others = {}
-        for key in files:
+        for key in beside(digest(body)):
             if (found := target.read(key)) is None:
                 raise TargetError(f"{target.url}/{key} is gone; build again to go on")
             others[key] = (len(found), digest(found))
         owner.confirm()
         self._sweep(arrays, done)
-        checksum = ledger.compact(target, header, done, others)
+        ledger.compact(target, body, others)
         target.write_all(nested.items())
         owner.confirm()
-        self.root.write(target, FINISHED, groups[""], checksum)
+        self.root.write(target, FINISHED, groups[""], digest(body))
 
     def _nested(self) -> dict[str, bytes]:
         """The documents of the groups below the root."""

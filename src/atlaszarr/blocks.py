@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
+
+from numpy.typing import NDArray
 
 from . import ledger
 from .ledger import Entry, Task
-from .multiscale import Blocks, Multiscale
+from .multiscale import ArraySpec, Blocks, Multiscale
 from .pyramid import Index, Pass
+
+#: What is noted of an object, given its level, which it is, and its voxels without padding.
+Note = Callable[[Multiscale, int, Index, NDArray[Any]], Any]
 
 
 @dataclass(frozen=True)
@@ -23,11 +28,14 @@ class Done:
         What the ledger got.
     lacked : tuple
         What the block's source could not be had of, as the source has it.
+    noted : mapping
+        What was noted of its objects, by key.
     """
 
     task: Task
     entry: Entry
     lacked: tuple[Any, ...] = ()
+    noted: Mapping[str, Any] = field(default_factory=dict)
 
 
 def store_block(
@@ -37,12 +45,19 @@ def store_block(
     values: Blocks,
     origin: Mapping[str, Any],
     lacked: tuple[Any, ...] = (),
+    note: Note | None = None,
 ) -> Done:
-    """Write a block of a pass, and record what it was made from."""
+    """Write a block of a pass, record what it was made from, and note what there is to note of its objects."""
     task = (step.source, index)
-    entry = Entry.of(task, multiscale.write(step, index, values), origin)
+    noted: dict[str, Any] = {}
+
+    def observe(spec: ArraySpec, level: int, unit: Index, values: NDArray[Any]) -> None:
+        if note is not None:
+            noted[multiscale.key(spec, level, unit)] = note(multiscale, level, unit, values)
+
+    entry = Entry.of(task, multiscale.write(step, index, values, observe), origin)
     ledger.record(multiscale.target, task, entry)
-    return Done(task, entry, lacked)
+    return Done(task, entry, lacked, noted)
 
 
 def coarsen_block(multiscale: Multiscale, step: Pass, index: Index) -> Done:

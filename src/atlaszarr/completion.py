@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from . import ledger
-from .assembly import Assembly, Computing, Progress
-from .ledger import Entry, Ledger, Task
+from .assembly import Assembly, Beside, Computing, Progress
+from .ledger import Ledger
 from .ownership import owning, tidy
 from .scheduling import scheduler_for
 from .target_state import FINISHED, REMOVING, clear, examine
@@ -31,10 +32,6 @@ class WriteReport:
     tasks_done: int
 
 
-#: Writes what lies beside the arrays, once all tasks are done, and names its keys.
-Beside = Callable[[Mapping[Task, Entry]], Sequence[str]]
-
-
 def complete(
     assembly: Assembly,
     computing: Callable[..., Computing],
@@ -44,6 +41,7 @@ def complete(
     overwrite: bool = False,
     take_over: bool = False,
     progress: Progress | None = None,
+    noted: Callable[[Mapping[str, Any]], None] = lambda _: None,
     beside: Beside = lambda _: (),
 ) -> WriteReport:
     """Do what a target lacks, and make it an image; a finished one is checked, and mended where it is not sound.
@@ -55,8 +53,10 @@ def complete(
         Given the scheduler, what starts the passes that compute their blocks.
     scheduler, workers, overwrite, take_over, progress
         As of `atlaszarr.build`.
+    noted : callable
+        Given, task by task, what was noted of the objects that it wrote.
     beside : callable
-        Writes what lies beside the arrays, given the whole ledger, and returns its keys.
+        Writes what lies beside the arrays, once all tasks are done; see `Assembly.commit`.
 
     Raises
     ------
@@ -83,5 +83,6 @@ def complete(
         assembly.begin(done)
         for outcome in assembly.run(where, tasks, computing(where), progress or (lambda *_: None), owner):
             done[outcome.task] = outcome.entry
-        assembly.commit(done, beside(done), owner)
+            noted(outcome.noted)
+        assembly.commit(done, beside, owner)
     return WriteReport(place.url, "resumed" if state else "built", sum(map(len, tasks)))

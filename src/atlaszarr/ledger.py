@@ -127,12 +127,15 @@ def read(target: Target, finished: bool = False) -> Ledger:
     return Ledger(header, files, checksum, done, tuple(damaged))
 
 
-def compact(target: Target, header: Mapping[str, Any], done: Mapping[Task, Entry], files: Written) -> str:
-    """Replace the records by one object, and return its digest."""
-    lines = [sealed(header), *(done[task].body for task in sorted(done))]
-    target.write(COMPACT, b"\n".join((*lines, sealed(files), b"")))
+def compacted(header: Mapping[str, Any], done: Mapping[Task, Entry]) -> bytes:
+    """All records as one, but for the line of files; its digest is what a root names."""
+    return b"\n".join((sealed(header), *(done[task].body for task in sorted(done))))
+
+
+def compact(target: Target, body: bytes, files: Written) -> None:
+    """Replace the records by what they are as one."""
+    target.write(COMPACT, b"\n".join((body, sealed(files), b"")))
     target.remove(OPEN)
-    return digest(b"\n".join(lines))
 
 
 def sealed(content: Mapping[str, Any]) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -22,6 +22,8 @@ from .store import Target
 Blocks = Mapping[str, NDArray[Any]]
 #: By its key, size and digest of an object that was written.
 Written = dict[str, tuple[int, str]]
+#: Is shown what an object holds, without padding: the array, the level, and which object.
+Observer = Callable[["ArraySpec", int, Index, NDArray[Any]], None]
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ class Multiscale:
         channel = "0/" if "c" in spec.axes else ""
         return f"{spec.name(level)}/{lead}{channel}" + "/".join(map(str, unit[3 - spec.dimensions :]))
 
-    def write(self, step: Pass, index: Index, values: Blocks) -> Written:
+    def write(self, step: Pass, index: Index, values: Blocks, observe: Observer | None = None) -> Written:
         """Write a block: every object that it holds, of every level that the pass writes.
 
         Parameters
@@ -152,6 +154,8 @@ class Multiscale:
             Of the block.
         values : mapping
             The block at the level that it is cut from.
+        observe : callable, optional
+            Called with every object before it is encoded.
 
         Returns
         -------
@@ -159,7 +163,7 @@ class Multiscale:
             What was written, by key: size and digest.
         """
         written: Written = {}
-        self.target.write_all(self._noted(self._encoded(step, index, values), written))
+        self.target.write_all(self._noted(self._encoded(step, index, values, observe), written))
         return written
 
     def read(self, level: int, region: Region) -> Blocks:
@@ -194,15 +198,19 @@ class Multiscale:
         values = self.encoding.decode(body, spec.shape(at.unit), spec.shape(at.chunk), dtype)
         return values.reshape(spec.lead + at.unit)
 
-    def _encoded(self, step: Pass, index: Index, values: Blocks) -> Iterator[tuple[str, bytes]]:
-        if step.source in step.writes:
-            yield from self._units(step.source, self.pyramid.region(step, index), values)
+    def _encoded(
+        self, step: Pass, index: Index, values: Blocks, observe: Observer | None
+    ) -> Iterator[tuple[str, bytes]]:
+        if step.computes:
+            yield from self._units(step.source, self.pyramid.region(step, index), values, observe)
         for level in range(step.source + 1, step.writes[-1] + 1):
             region = self.pyramid.region(step, index, level)
             values = self.coarsened(values, level, region)
-            yield from self._units(level, region, values)
+            yield from self._units(level, region, values, observe)
 
-    def _units(self, level: int, region: Region, values: Blocks) -> Iterator[tuple[str, bytes]]:
+    def _units(
+        self, level: int, region: Region, values: Blocks, observe: Observer | None
+    ) -> Iterator[tuple[str, bytes]]:
         at = self.pyramid.levels[level]
         for unit in at.units(region):
             if not self.occupancy.holds(level, unit):
@@ -210,6 +218,8 @@ class Multiscale:
             inside = _within(at.region(unit), region)
             for spec in self.arrays:
                 part = values[spec.path][(..., *inside)]
+                if observe is not None:
+                    observe(spec, level, unit, part)
                 if part.shape[-3:] != at.unit:
                     whole = np.full(spec.lead + at.unit, spec.fill, part.dtype)
                     z, y, x = part.shape[-3:]

@@ -140,7 +140,7 @@ class ViewBuild:
         provenance.write_tables(target, layout, done, missing)
         finished = self._allow_missing or accepted.issuperset(failures)
         if finished:
-            self._assembly.commit(done, provenance.FILES, owner)
+            self._assembly.commit(done, lambda _: provenance.FILES, owner)
         word = "unfinished" if not finished else "built" if self._state is None else "resumed"
         return ViewReport(plan, target.url, word, sum(map(len, work.tasks)), missing)
 
