@@ -23,6 +23,10 @@ class ServiceError(AtlaszarrError, OSError):
     """The Allen API could not be reached, or answered with an error."""
 
 
+class SourceError(AtlaszarrError, OSError):
+    """A file of an atlas, as a reference volume or a terminology, could not be read."""
+
+
 class ImageError(AtlaszarrError, OSError):
     """A section image could not be had, or failed its checks."""
 

@@ -148,6 +148,16 @@ class S3Objects:
         """As of `Objects`."""
         return obstore.head(self._store, self._prefix + key)["last_modified"]
 
+    def reader(self, key: str) -> Any:
+        """An object as a file that is read from its beginning, or from where it is sought.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is none.
+        """
+        return obstore.open_reader(self._store, self._prefix + key)
+
     def _read(self, key: str) -> bytes | None:
         try:
             return bytes(obstore.get(self._store, self._prefix + key).bytes())

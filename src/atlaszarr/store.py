@@ -175,17 +175,17 @@ class Target:
                 f"cannot {verb} {self.url}: {type(error).__name__}; check the URL and the storage options"
             ) from None
         except Exception as error:
-            if isinstance(error, TargetError) or not (isinstance(error, OSError) or _from_client_library(error)):
+            if isinstance(error, TargetError) or not (isinstance(error, OSError) or from_client_library(error)):
                 raise
-            raise TargetError(f"cannot {verb} {self.url}: {_reason(error)}") from None
+            raise TargetError(f"cannot {verb} {self.url}: {reason(error)}") from None
 
 
-def _from_client_library(error: Exception) -> bool:
+def from_client_library(error: Exception) -> bool:
     """Whether an error is of the libraries that speak to stores, which have hierarchies of their own."""
     return type(error).__module__.split(".")[0] in ("botocore", "aiobotocore", "aiohttp", "obstore")
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """Why a store refused, in our words: its own may hold a key."""
     said, name = str(error), type(error).__name__
     if "NoSuchBucket" in said:

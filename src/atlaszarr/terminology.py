@@ -1,13 +1,20 @@
-"""The structures of an atlas: ids, acronyms, names, colours and the tree they form."""
+"""The structures of an atlas: ids, acronyms, names, colours and the tree they form. Knows no file and no service."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from numbers import Integral
+from typing import TYPE_CHECKING, Any
 
-from .errors import NotFoundError, RecordError
+from . import terminology_formats as formats
+from .errors import InputError, NotFoundError
+from .terminology_formats import Row
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True)
@@ -17,6 +24,7 @@ class Structure:
     Attributes
     ----------
     id : int
+        What the voxels of an annotation hold: 1 to 4294967295.
     acronym, name : str
     colour : str
         ``#RRGGBB``.
@@ -30,10 +38,26 @@ class Structure:
     colour: str
     path: tuple[int, ...]
 
+    @property
+    def parent_id(self) -> int | None:
+        """Id of the structure that it is a part of; None for a root."""
+        return self.path[-2] if len(self.path) > 1 else None
+
+    @property
+    def rgb(self) -> tuple[int, int, int]:
+        """Red, green and blue, 0 to 255."""
+        red, green, blue = bytes.fromhex(self.colour[1:])
+        return red, green, blue
+
 
 @dataclass(frozen=True)
 class Terminology:
-    """The structures of an ontology, parents before children, in the order of the graph."""
+    """The structures of an ontology in the order of its graph: each is followed by all that are below it.
+
+    A structure is asked for by its id (an int), or by its acronym, name or id as text; the first that fits is taken, in
+    this order. Acronyms match by case: of the adult mouse, ``CM`` and ``cm`` are two structures, as are ``IPF`` and
+    ``ipf``.
+    """
 
     structures: tuple[Structure, ...]
 
@@ -41,31 +65,107 @@ class Terminology:
     def from_structure_graph(cls, roots: Sequence[Mapping[str, Any]]) -> Terminology:
         """From the nodes of a structure graph as the Allen API answers them.
 
+        Parameters
+        ----------
+        roots : sequence of mapping
+            The ``msg`` of the answer: nodes with id, acronym, name, color_hex_triplet and children.
+
         Raises
         ------
         RecordError
-            If an id or an acronym occurs twice.
+            If an id or an acronym occurs twice, or a node lacks what it must have.
         """
+        return cls._of(formats.rows_of_graph(roots))
 
-        def walk(nodes: Sequence[Mapping[str, Any]], path: tuple[int, ...]) -> Iterator[Structure]:
-            for node in nodes:
-                here = (*path, int(node["id"]))
-                colour = f"#{node['color_hex_triplet']}"
-                yield Structure(here[-1], str(node["acronym"]), str(node["name"]), colour, here)
-                yield from walk(node["children"], here)
+    @classmethod
+    def from_frame(cls, frame: DataFrame) -> Terminology:
+        """From a table with the columns of terminology.csv; others are ignored, and the order of its rows is free.
 
-        terminology = cls(tuple(walk(roots, ())))
-        for what in ("id", "acronym"):
-            values = [getattr(structure, what) for structure in terminology.structures]
-            if twice := sorted({value for value in values if values.count(value) > 1}):
-                raise RecordError(f"the structure graph has the {what} {twice[0]} more than once")
-        return terminology
+        Raises
+        ------
+        RecordError
+            If a column or a value is missing, an id or an acronym occurs twice, a parent is not in the table, the
+            parents form a circle, or a path is not that of the parents.
+        """
+        records: Any = frame.to_dict("records")
+        return cls._of(formats.rows_of_table(records))
 
-    def __getitem__(self, acronym: str) -> Structure:
+    @classmethod
+    def read(cls, uri: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> Terminology:
+        """From a terminology.csv, or from a structure graph as the Allen API answers it, saved or not.
+
+        Parameters
+        ----------
+        uri : str or path-like
+            A local path, or any URL that fsspec opens.
+        storage_options : mapping, optional
+            To fsspec.
+
+        Raises
+        ------
+        NotFoundError
+            If there is no such file.
+        SourceError
+            If it cannot be read.
+        RecordError
+            If it is neither, or for the reasons of `from_frame` and `from_structure_graph`.
+        """
+        from .source_files import SourceFile
+
+        with SourceFile.open(uri, storage_options) as file:
+            body = file.read()
+        return cls._of(formats.rows_of_file(body, file.name))
+
+    @classmethod
+    def _of(cls, rows: Iterable[Row]) -> Terminology:
+        placed = formats.tree(rows)
+        return cls(tuple(Structure(row.id, row.acronym, row.name, row.colour, path) for row, path in placed))
+
+    def to_frame(self) -> DataFrame:
+        """A table with the columns of terminology.csv, in the order of the graph.
+
+        Returns
+        -------
+        DataFrame
+            identifier (int64), parent_identifier (Int64, missing for a root), annotation_value (int64, equal to
+            identifier), name, abbreviation, color_hex_triplet (``#RRGGBB``), root_identifier_path (text:
+            ``[997, 8]``).
+        """
+        import pandas as pd
+
+        frame = pd.DataFrame([formats.cells(s) for s in self.structures], columns=list(formats.COLUMNS))
+        whole = {"identifier": "int64", "parent_identifier": "Int64", "annotation_value": "int64"}
+        return frame.astype(whole)
+
+    def to_csv(self) -> str:
+        """The text of a terminology.csv as BrainGlobe publishes it; `read` gives this terminology again.
+
+        A plain ``pandas.read_csv`` reads it too, but for what `remarks` names.
+        """
+        return formats.csv_text(formats.cells(structure) for structure in self.structures)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What its reader should know: acronyms and names that a plain ``pandas.read_csv`` takes for missing."""
+        return tuple(
+            f"the {what} {text!r} of structure {structure.id} is read as missing by a plain pandas.read_csv; "
+            "read terminology.csv with keep_default_na=False"
+            for structure in self.structures
+            for what, text in (("acronym", structure.acronym), ("name", structure.name))
+            if text in formats.MISSING_TO_PANDAS
+        )
+
+    def __getitem__(self, key: str | int) -> Structure:
+        return self.structures[self._position(key)]
+
+    def __contains__(self, key: object) -> bool:
+        if isinstance(key, Structure):
+            return key in self.structures
         try:
-            return self._by_acronym[acronym]
-        except KeyError:
-            raise NotFoundError(f"no structure has the acronym {acronym!r} (acronyms match by case)") from None
+            self._position(key)  # type: ignore[arg-type]
+        except (InputError, NotFoundError):
+            return False
+        return True
 
     def __len__(self) -> int:
         return len(self.structures)
@@ -73,11 +173,59 @@ class Terminology:
     def __iter__(self) -> Iterator[Structure]:
         return iter(self.structures)
 
-    def descendants(self, acronym: str) -> tuple[Structure, ...]:
-        """A structure and all below it."""
-        id = self[acronym].id
-        return tuple(structure for structure in self.structures if id in structure.path)
+    @property
+    def roots(self) -> tuple[Structure, ...]:
+        """The structures that are a part of no other."""
+        return tuple(structure for structure in self.structures if len(structure.path) == 1)
+
+    def descendants(self, key: str | int) -> tuple[Structure, ...]:
+        """A structure and all below it, in the order of the graph."""
+        first = self._position(key)
+        depth = len(self.structures[first].path)
+        last = first + 1
+        while last < len(self.structures) and len(self.structures[last].path) > depth:
+            last += 1
+        return self.structures[first:last]
+
+    def children(self, key: str | int) -> tuple[Structure, ...]:
+        """The structures directly below one."""
+        depth = len(self[key].path)
+        return tuple(structure for structure in self.descendants(key) if len(structure.path) == depth + 1)
+
+    def parent(self, key: str | int) -> Structure | None:
+        """The structure that one is a part of; None for a root."""
+        id = self[key].parent_id
+        return None if id is None else self[id]
+
+    def ancestors(self, key: str | int) -> tuple[Structure, ...]:
+        """All structures that one is a part of, the root first."""
+        return tuple(self[id] for id in self[key].path[:-1])
+
+    def _position(self, key: str | int) -> int:
+        if isinstance(key, Integral):
+            if (found := self._by_id.get(int(key))) is None:
+                raise NotFoundError(f"no structure has the id {key}")
+            return found
+        if not isinstance(key, str):
+            raise InputError(f"structure {key!r} must be an id, an acronym or a name")
+        if (found := self._by_acronym.get(key)) is not None:
+            return found
+        named = [position for position, structure in enumerate(self.structures) if structure.name == key]
+        if len(named) > 1:
+            ids = ", ".join(str(self.structures[position].id) for position in named)
+            raise NotFoundError(f"the name {key!r} is that of structures {ids}; ask by id or acronym")
+        if named:
+            return named[0]
+        if key.isascii() and key.isdigit() and int(key) in self._by_id:
+            return self._by_id[int(key)]
+        near = [s.acronym for s in self.structures if key.casefold() in (s.acronym.casefold(), s.name.casefold())]
+        hint = f"; there is {' and '.join(map(repr, near))}" if near else ""
+        raise NotFoundError(f"no structure has the acronym {key!r} (acronyms match by case){hint}")
 
     @cached_property
-    def _by_acronym(self) -> dict[str, Structure]:
-        return {structure.acronym: structure for structure in self.structures}
+    def _by_acronym(self) -> dict[str, int]:
+        return {structure.acronym: position for position, structure in enumerate(self.structures)}
+
+    @cached_property
+    def _by_id(self) -> dict[int, int]:
+        return {structure.id: position for position, structure in enumerate(self.structures)}

@@ -1,0 +1,153 @@
+"""What a volume's file is, told by how it begins, and its voxels as a lazy array: mapped, or kept in a spool."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError, NotFoundError
+from ..source_files import SourceFile
+from .body import MappedVolume, decompressing, stream_planes, unpacked
+from .header import Header
+from .nifti_header import is_nifti, read_nifti_header
+from .nrrd_header import read_nrrd_header
+from .orientation import Orientation
+from .spool import CHUNK, spool
+from .tiff_file import BEGINNINGS, read_tiff_header, tiff_planes
+
+#: Bytes that tell what a file is.
+_BEGINNING = 352
+_GZIP = b"\x1f\x8b"
+
+
+@dataclass(frozen=True)
+class Content:
+    """A volume's file whose header was read.
+
+    Attributes
+    ----------
+    header : Header
+    file : SourceFile
+        That holds the voxels.
+    stream : binary file or None
+        The voxels, uncompressed, from the first one on.
+    path : Path or None
+        A local file that holds them as the header says.
+    """
+
+    header: Header
+    file: SourceFile
+    stream: BinaryIO | None
+    path: Path | None
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether the voxels can be read at random where they are."""
+        return self.header.compression == "none" and self.path is not None
+
+    def mapped(self, orientation: Orientation) -> Any:
+        """The dask array (z, y, x) over the local file.
+
+        Raises
+        ------
+        InputError
+            If the file has another size than its header says.
+        """
+        import dask.array as da
+        from dask.base import tokenize
+
+        header, path = self.header, self.path
+        assert path is not None
+        status = path.stat()
+        held = status.st_size - header.offset
+        if held < header.size:
+            raise InputError(
+                f"{header.name} is cut short: its header declares {header.size} bytes of voxels, and it holds "
+                f"{max(held, 0)}; get it again"
+            )
+        # What follows the voxels of a TIFF are its other parts.
+        if held > header.size and self.stream is not None:
+            raise InputError(f"{header.name} holds more than the {header.size} bytes of voxels of its header")
+        volume = MappedVolume(str(path), header, orientation)
+        token = tokenize(str(path), status.st_size, status.st_mtime_ns, repr(header), orientation)
+        meta = np.empty((0, 0, 0), volume.dtype)
+        return da.from_array(volume, CHUNK, name=f"mapped-{token}", meta=meta, asarray=False, inline_array=True)
+
+    def spooled(
+        self,
+        folder: Path,
+        orientation: Orientation,
+        convert: Callable[[NDArray[Any]], NDArray[Any]],
+        dtype: np.dtype[Any],
+    ) -> Any:
+        """The dask array (z, y, x) over a zarr array in a folder, into which all voxels are written now."""
+        path = folder / "voxels.zarr"
+        if self.stream is not None:
+            return spool(path, self.header, orientation, stream_planes(self.stream, self.header), convert, dtype)
+        assert self.path is not None
+        return spool(path, self.header, orientation, tiff_planes(self.path, self.header), convert, dtype)
+
+    def size_and_digest(self) -> tuple[int, str | None]:
+        """Bytes of the file, and its SHA-256 unless it was not read as a whole."""
+        if self.is_mapped and self.path == self.file.path:
+            return self.path.stat().st_size, None  # type: ignore[union-attr]
+        return self.file.finish()
+
+
+@contextmanager
+def reading_content(uri: str, storage_options: Mapping[str, Any], make_folder: Callable[[], Path]) -> Iterator[Content]:
+    """Open a file and read its header.
+
+    Parameters
+    ----------
+    uri : str
+    storage_options : mapping
+    make_folder : callable
+        Makes the folder to which a file is copied that can only be read at random and is not local.
+
+    Raises
+    ------
+    InputError
+        If it is empty, of no known format, or its header cannot be read.
+    """
+    with ExitStack() as opened:
+        file = opened.enter_context(SourceFile.open(uri, storage_options))
+        beginning = file.stream.peek(_BEGINNING)[:_BEGINNING]
+        if not beginning:
+            raise InputError(f"{file.name} is empty (0 bytes); get it again")
+        if beginning.startswith(b"NRRD"):
+            header = read_nrrd_header(file.stream, file.name)
+            if header.data_file is not None:
+                file = opened.enter_context(_data_file(uri, header, storage_options))
+            yield Content(header, file, unpacked(file.stream, header.compression), file.path)
+        elif beginning.startswith(_GZIP):
+            stream = unpacked(file.stream, "gzip")
+            with decompressing(file.name):
+                header = read_nifti_header(stream, file.name)
+            yield Content(replace(header, compression="gzip"), file, stream, None)
+        elif is_nifti(beginning):
+            yield Content(read_nifti_header(file.stream, file.name), file, file.stream, file.path)
+        elif beginning.startswith(BEGINNINGS):
+            path = file.path
+            if path is None:
+                path = make_folder() / "source.tif"
+                file.copy_to(path)
+            yield Content(read_tiff_header(path, file.name), file, None, path)
+        else:
+            raise InputError(f"{file.name} is neither NRRD, NIfTI, TIFF nor OME-Zarr; it begins {beginning[:8]!r}")
+
+
+def _data_file(uri: str, header: Header, storage_options: Mapping[str, Any]) -> SourceFile:
+    """The file that a detached header names, beside it."""
+    folder = uri.partition("?")[0].rpartition("/")[0] if "://" in uri else os.fspath(Path(uri).expanduser().parent)
+    try:
+        return SourceFile.open(f"{folder}/{header.data_file}", storage_options)
+    except NotFoundError:
+        raise NotFoundError(f"{header.name} has its voxels in {header.data_file}, which is not beside it") from None

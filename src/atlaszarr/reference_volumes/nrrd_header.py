@@ -1,0 +1,173 @@
+"""The header of an NRRD file. Those of the Allen Institute claim an orientation that is wrong: they are known by name.
+
+Fields as of the format's definition, https://teem.sourceforge.net/nrrd/format.html; pynrrd parses them.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+
+from ..errors import InputError
+from ..spaces import reference_space
+from .header import MICRONS, Header
+
+#: Bytes that a header may have.
+_LONGEST = 2**20
+_COMPRESSIONS = {"raw": "none", "gzip": "gzip", "gz": "gzip", "bzip2": "bzip2", "bz2": "bzip2"}
+#: The names of a type, but for those that end in ``_t``.
+_TYPES = {
+    **dict.fromkeys(("signed char", "int8"), "i1"),
+    **dict.fromkeys(("uchar", "unsigned char", "uint8"), "u1"),
+    **dict.fromkeys(("short", "short int", "signed short", "signed short int", "int16"), "i2"),
+    **dict.fromkeys(("ushort", "unsigned short", "unsigned short int", "uint16"), "u2"),
+    **dict.fromkeys(("int", "signed int", "int32"), "i4"),
+    **dict.fromkeys(("uint", "unsigned int", "uint32"), "u4"),
+    **dict.fromkeys(("longlong", "long long", "long long int", "signed long long", "int64"), "i8"),
+    **dict.fromkeys(("ulonglong", "unsigned long long", "unsigned long long int", "uint64"), "u8"),
+    "float": "f4",
+    "double": "f8",
+}
+_ENDIANS: dict[str, Literal["<", ">"]] = {"little": "<", "big": ">"}
+#: By a space's name or its short one: where each of its coordinates grows to.
+_SPACES = {
+    "right-anterior-superior": "ras",
+    "left-anterior-superior": "las",
+    "left-posterior-superior": "lps",
+    "ras": "ras",
+    "las": "las",
+    "lps": "lps",
+}
+_BEGINS = {"r": "l", "l": "r", "a": "p", "p": "a", "s": "i", "i": "s"}
+#: Off the axis, as a part of the length, at which a direction is no longer along it.
+_OBLIQUE = 1e-3
+
+
+def read_nrrd_header(stream: BinaryIO, name: str) -> Header:
+    """Read a header, up to where the voxels begin.
+
+    Parameters
+    ----------
+    stream : binary file
+        At its beginning.
+    name : str
+        For messages.
+
+    Raises
+    ------
+    InputError
+        If it is none, or describes what cannot be read: text, skipped bytes, several data files, other than 3 axes.
+    """
+    import nrrd
+
+    body = bytearray()
+    while line := stream.readline(_LONGEST):
+        body += line
+        if not line.strip():
+            break
+        if len(body) > _LONGEST:
+            raise InputError(f"{name} has an NRRD header that does not end within {_LONGEST} bytes; it is damaged")
+    try:
+        fields: Mapping[str, Any] = nrrd.read_header(io.BytesIO(bytes(body)))
+        shape = tuple(int(n) for n in fields["sizes"])
+        dtype = _dtype(fields)
+        compression = _COMPRESSIONS[str(fields["encoding"]).lower()]
+    except (nrrd.NRRDError, KeyError, ValueError, TypeError, StopIteration) as error:
+        raise InputError(f"{name} has an NRRD header that cannot be read: {type(error).__name__}: {error}") from None
+    if line and line.strip():
+        raise InputError(f"{name} has an NRRD header that does not end; it is cut short")
+    for field in ("line skip", "lineskip", "byte skip", "byteskip"):
+        if fields.get(field, 0) != 0:
+            raise InputError(f"{name} has {field} {fields[field]}; save it without")
+    data_file = fields.get("data file", fields.get("datafile"))
+    if data_file is None and not line:
+        raise InputError(f"{name} has an NRRD header and nothing after it; it is cut short, or lacks its 'data file'")
+    origin, spacing, doubt, remarks = _placed(fields, shape, name)
+    return Header(
+        name,
+        shape,
+        dtype,
+        fastest_first=True,
+        compression=compression,
+        offset=0 if data_file is not None else len(body),
+        spacing=spacing,
+        origin=origin,
+        doubt=doubt,
+        remarks=remarks,
+        data_file=None if data_file is None else _beside(str(data_file), name),
+    )
+
+
+Placed = tuple[str | None, tuple[float, float, float] | None, str, tuple[str, ...]]
+
+
+def _placed(fields: Mapping[str, Any], shape: tuple[int, ...], name: str) -> Placed:
+    """Origin, spacing in um, why one of them is not known, and remarks."""
+    directions = np.asarray(fields.get("space directions", np.empty((0, 0))), np.float64)
+    if directions.shape != (3, 3) or not np.isfinite(directions).all():
+        return None, None, "its header has no space directions", ()
+    lengths = np.linalg.norm(directions, axis=1)
+    letters = _SPACES.get(str(fields.get("space", "")).lower())
+    if _is_allen(fields, directions, shape):
+        remark = (
+            f"the header of {name} claims the space left-posterior-superior, as those of the Allen Institute do; "
+            "its axes are read as p, i, r (asr), as they are"
+        )
+        size = float(lengths[0])
+        return "asr", (size, size, size), "", (remark,)
+    units = {MICRONS.get(str(unit).strip('"').lower()) for unit in fields.get("space units", ())}
+    micron = units.pop() if len(units) == 1 else None
+    spacing = None if micron is None else tuple(float(length * micron) for length in lengths)
+    doubt = "" if spacing else "its header states no unit of length"
+    if letters is None:
+        return None, _three(spacing), f"its header names the space {fields.get('space', 'of nothing')!r}", ()
+    main = np.abs(directions).argmax(axis=1)
+    off = np.sort(np.abs(directions), axis=1)[:, :2].max(axis=1)
+    if sorted(main) != [0, 1, 2] or (off > _OBLIQUE * lengths).any():
+        return None, _three(spacing), "the axes of its header are oblique", ()
+    if letters == "lps" and spacing is None and np.array_equal(directions, np.diag(np.diag(directions))):
+        why = (
+            "its header claims left-posterior-superior, as those of the Allen Institute do wrongly, but is none of them"
+        )
+        return None, None, why, ()
+    begins = [_BEGINS[letters[k]] if directions[axis, k] > 0 else letters[k] for axis, k in enumerate(map(int, main))]
+    origin = "".join(begins)
+    return origin, _three(spacing), doubt, (f"the axes of {name} begin at {origin}, as its header says",)
+
+
+def _is_allen(fields: Mapping[str, Any], directions: Any, shape: tuple[int, ...]) -> bool:
+    """Whether this is the header of a CCF volume: left-posterior-superior, diagonal, and of the CCF's very extent."""
+    size = float(directions[0, 0])
+    extent = reference_space(9).extent
+    return (
+        str(fields.get("space", "")).lower() == "left-posterior-superior"
+        and size > 0
+        and np.array_equal(directions, np.eye(3) * size)
+        and not np.any(fields.get("space origin", 0))
+        and "space units" not in fields
+        and len(shape) == 3
+        and all(math.isclose(n * size, length) for n, length in zip(shape, extent, strict=True))
+    )
+
+
+def _three(spacing: Any) -> tuple[float, float, float] | None:
+    return None if spacing is None else (spacing[0], spacing[1], spacing[2])
+
+
+def _dtype(fields: Mapping[str, Any]) -> np.dtype[Any]:
+    dtype = np.dtype(_TYPES[str(fields["type"]).removesuffix("_t")])
+    if dtype.itemsize == 1:
+        return dtype
+    return dtype.newbyteorder(_ENDIANS[str(fields["endian"]).lower()])
+
+
+def _beside(data_file: str, name: str) -> str:
+    """The name of a detached data file, which must lie beside its header."""
+    plain = data_file.removeprefix("./")
+    if not plain or any(mark in plain for mark in "/\\%\n") or plain.split()[0] == "LIST" or plain == "..":
+        raise InputError(f"{name} names the data file {data_file!r}; it must be one file beside the header")
+    return plain

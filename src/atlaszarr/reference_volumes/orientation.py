@@ -1,0 +1,63 @@
+"""How the axes of a file lie in the brain: from BrainGlobe's origin notation to arrays (z, y, x) = (p, i, r)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import InputError
+
+#: The origin of arrays (p, i, r): anterior, superior, right, as the Allen Institute publishes its atlas.
+ORIGIN = "asr"
+_OPPOSITE = {"a": "p", "p": "a", "s": "i", "i": "s", "r": "l", "l": "r"}
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """How an array of a file becomes (z, y, x).
+
+    Attributes
+    ----------
+    axes : tuple of int
+        For z, y and x: which axis of the file it is.
+    flipped : tuple of bool
+        For z, y and x: whether it runs the other way in the file.
+    """
+
+    axes: tuple[int, int, int]
+    flipped: tuple[bool, bool, bool]
+
+    @classmethod
+    def of(cls, origin: str) -> Orientation:
+        """From the side that each axis of the file begins at.
+
+        Parameters
+        ----------
+        origin : str
+            BrainGlobe's notation: one letter for each axis of the file, in the order in which its own library gives
+            them (NRRD and NIfTI: fastest first; TIFF: pages, rows, columns; OME-Zarr: z, y, x), from a(nterior),
+            p(osterior), s(uperior), i(nferior), r(ight), l(eft). ``asr`` needs no change.
+
+        Raises
+        ------
+        InputError
+            If the letters are not one of each pair.
+        """
+        letters = origin.lower() if isinstance(origin, str) else ""
+        if len(letters) != 3 or any(sum(letters.count(one) for one in (c, _OPPOSITE[c])) != 1 for c in ORIGIN):
+            raise InputError(
+                f"orientation {origin!r} must say where each axis begins, by one of a/p, s/i and r/l each: asr, lpi"
+            )
+        axes = [next(k for k, letter in enumerate(letters) if letter in (c, _OPPOSITE[c])) for c in ORIGIN]
+        flipped = [letters[axis] != c for axis, c in zip(axes, ORIGIN, strict=True)]
+        return cls((axes[0], axes[1], axes[2]), (flipped[0], flipped[1], flipped[2]))
+
+    def apply(self, array: Any) -> Any:
+        """A view of a file's array (numpy or dask) as (z, y, x)."""
+        return array.transpose(self.axes)[tuple(slice(None, None, -1 if flip else 1) for flip in self.flipped)]
+
+    def order(self, lengths: Sequence[Any]) -> tuple[Any, Any, Any]:
+        """What is said of each axis of the file, along (z, y, x)."""
+        z, y, x = (lengths[axis] for axis in self.axes)
+        return z, y, x

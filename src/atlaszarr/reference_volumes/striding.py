@@ -1,0 +1,47 @@
+"""Whether a published coarser volume is a finer one with voxels left out, rather than a reduction of it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ..grid import blocks
+from .volume import ReferenceVolume
+
+#: Side of the blocks that are compared, in voxels of the finer volume.
+_BLOCK = 128
+
+
+def strided_factor(coarse: ReferenceVolume, fine: ReferenceVolume) -> int | None:
+    """The n for which a volume is every n-th voxel of a finer one, from its first on.
+
+    Such a level's first voxel has the centre of the finer one's first voxel, and so the translation of the finer level;
+    a level that is a reduction by n lies (n - 1)/2 finer voxels further. The Allen Institute's annotation of 50 um is
+    every second voxel of that of 25 um.
+
+    Parameters
+    ----------
+    coarse, fine : ReferenceVolume
+        Compared block by block, up to the first one that differs.
+
+    Returns
+    -------
+    int or None
+        At least 2; None if the voxel sizes are not a whole multiple, the shapes do not fit, or any voxel differs.
+    """
+    import dask
+
+    ratios = [c / f for c, f in zip(coarse.voxel_size, fine.voxel_size, strict=True)]
+    n = round(ratios[0])
+    if n < 2 or not all(math.isclose(ratio, n, rel_tol=1e-6) for ratio in ratios):
+        return None
+    if tuple(-(-length // n) for length in fine.array.shape) != coarse.array.shape:
+        return None
+    shape = coarse.array.shape
+    for _, region in blocks((shape[0], shape[1], shape[2]), max(1, _BLOCK // n)):
+        wide = tuple(slice(axis.start * n, (axis.stop - 1) * n + 1, n) for axis in region)
+        one, other = dask.compute(coarse.array[region], fine.array[wide])
+        if not np.array_equal(one, other):
+            return None
+    return n

@@ -1,0 +1,81 @@
+"""A TIFF stack, as tifffile reads it. It tells neither how its axes lie nor, reliably, how large its voxels are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+from .header import Header
+
+#: How a TIFF begins: little and big endian, classic and BigTIFF.
+BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+@contextmanager
+def reading_tiff(name: str) -> Iterator[None]:
+    """Turn what tifffile and the decoders raise into an InputError that names the file."""
+    from tifffile import TiffFileError
+
+    try:
+        yield
+    except InputError:
+        raise
+    except (TiffFileError, ValueError, RuntimeError, EOFError, IndexError, KeyError, ImportError) as error:
+        said = " ".join(str(error).split())
+        hint = "; pip install imagecodecs, or save it uncompressed" if "imagecodecs" in said else ""
+        raise InputError(f"{name} is a TIFF that cannot be read: {said or type(error).__name__}{hint}") from None
+
+
+def read_tiff_header(path: Path, name: str) -> Header:
+    """What a local TIFF says of its first series.
+
+    Raises
+    ------
+    InputError
+        If it is damaged, or not of a 3-D volume.
+    """
+    from tifffile import TiffFile
+
+    with reading_tiff(name), TiffFile(path) as tiff:
+        if not tiff.series:
+            raise InputError(f"{name} is a TIFF without an image")
+        series = tiff.series[0]
+        shape = tuple(n for n in series.shape if n != 1) if len(series.shape) > 3 else series.shape
+        order: Literal["<", ">"] = ">" if tiff.byteorder == ">" else "<"
+        dtype = np.dtype("V1") if series.dtype is None else series.dtype
+        whole = series.dataoffset is not None
+        if not whole and len(shape) == 3 and len(series.pages) != shape[0]:
+            raise InputError(f"{name} has {len(series.pages)} pages for {shape[0]} planes; save one plane to a page")
+        return Header(
+            name,
+            tuple(map(int, shape)),
+            dtype.newbyteorder(order) if whole else dtype,
+            fastest_first=False,
+            compression="none" if whole else "pages",
+            offset=int(series.dataoffset or 0),
+            doubt="a TIFF states neither reliably",
+        )
+
+
+def tiff_planes(path: Path, header: Header) -> Iterator[NDArray[Any]]:
+    """The planes of a TIFF, each of length 1 along the pages.
+
+    Raises
+    ------
+    InputError
+        If one cannot be decoded.
+    """
+    from tifffile import TiffFile
+
+    with TiffFile(path) as tiff:
+        pages: Any = tiff.series[0].pages
+        for number in range(header.shape[0]):
+            with reading_tiff(header.name):
+                plane = pages[number].asarray(maxworkers=1).reshape(1, *header.shape[1:])
+            yield plane

@@ -1,0 +1,300 @@
+"""A terminology from and to structure graphs, terminology.csv and tables; the tree's questions; what is refused."""
+
+import io
+import json
+import pickle
+from ast import literal_eval
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from atlaszarr import Terminology
+from atlaszarr.errors import InputError, NotFoundError, RecordError, SourceError
+from atlaszarr.terminology_formats import COLUMNS, MISSING_TO_PANDAS
+from atlaszarr.testing.ontology import structure_graph
+
+REAL_GRAPH = Path(__file__).parents[2] / "shared" / "data" / "ontology" / "structure_graph_1.json"
+
+
+def node(id, acronym, *children, name=None, colour="00FF7f"):
+    return {
+        "id": id,
+        "acronym": acronym,
+        "name": name or f"the {acronym}",
+        "color_hex_triplet": colour,
+        "children": list(children),
+    }
+
+
+@pytest.fixture
+def brain():
+    """Eight structures: two acronyms that differ by case alone, and one that a plain pandas.read_csv takes for none."""
+    left = node(3000000001, "CM", node(30, "NA", name="not available"), node(31, "x", name="twin"))
+    right = node(21, "cm", node(32, "y", name="twin"))
+    graph = [node(997, "root", node(2, "grey", left, right), node(7, "997", name='fibres, "white"'))]
+    return Terminology.from_structure_graph(graph)
+
+
+@pytest.fixture
+def table(brain):
+    """The table of `brain` as a file of text has it: every cell a text."""
+    return pd.read_csv(io.StringIO(brain.to_csv()), dtype=str, keep_default_na=False)
+
+
+# To and from files
+
+
+def test_every_way_out_and_back_gives_the_same_terminology(brain, tmp_path):
+    (tmp_path / "terminology.csv").write_text(brain.to_csv())
+    assert Terminology.read(tmp_path / "terminology.csv") == brain
+    assert Terminology.from_frame(brain.to_frame()) == brain
+    assert brain.to_frame().to_csv(index=False) == brain.to_csv()
+    assert pickle.loads(pickle.dumps(brain)) == brain
+
+
+def test_the_table_has_the_published_columns_and_quirks(brain):
+    frame = brain.to_frame()
+    assert list(frame) == list(COLUMNS)
+    root, grey = frame.iloc[0], frame.iloc[1]
+    assert root.isna().to_dict() == {column: column == "parent_identifier" for column in COLUMNS}
+    assert list(grey) == [2, 997, 2, "the grey", "grey", "#00FF7f", "[997, 2]"]
+    assert brain.to_csv().splitlines()[1:3] == [
+        "997,,997,the root,root,#00FF7f,[997]",
+        '2,997,2,the grey,grey,#00FF7f,"[997, 2]"',
+    ]
+
+
+def test_a_tutorial_s_plain_read_csv_reads_all_but_what_the_remarks_name(brain):
+    frame = pd.read_csv(io.StringIO(brain.to_csv()))
+    assert frame.identifier.tolist() == [structure.id for structure in brain]
+    assert [tuple(literal_eval(path)) for path in frame.root_identifier_path] == [s.path for s in brain]
+    eaten = frame[frame.abbreviation.isna()]
+    assert eaten.identifier.tolist() == [30]
+    (remark,) = brain.remarks
+    assert "'NA'" in remark
+    assert "30" in remark
+    with pytest.raises(RecordError, match="abbreviation of structure 30 is missing"):
+        Terminology.from_frame(frame)
+    assert Terminology.from_frame(pd.read_csv(io.StringIO(brain.to_csv()), keep_default_na=False)) == brain
+
+
+def test_the_texts_that_are_said_to_be_missing_to_pandas_are_those_that_are():
+    candidates = sorted(MISSING_TO_PANDAS | {"Na", "na", "none", "nil", "NUL", "inf", "-", "N.A.", "NAN"})
+    text = "".join(f'{number},"{candidate}"\n' for number, candidate in enumerate(candidates))
+    read = pd.read_csv(io.StringIO(text), header=None)
+    assert {candidates[number] for number in read[read[1].isna()][0]} == MISSING_TO_PANDAS
+
+
+def test_a_structure_graph_is_read_with_and_without_the_api_s_envelope(tmp_path):
+    answer = structure_graph()
+    expected = Terminology.from_structure_graph(answer["msg"])
+    for number, form in enumerate((answer, answer["msg"], answer["msg"][0])):
+        path = tmp_path / f"{number}.json"
+        path.write_text(json.dumps(form))
+        assert Terminology.read(str(path)) == expected
+
+
+def test_it_is_read_from_any_url(brain, emulator):
+    with fsspec.open("memory://terminology/one.csv", "wt", newline="") as file:
+        file.write("\ufeff" + brain.to_csv())
+    assert Terminology.read("memory://terminology/one.csv") == brain
+    graph = Terminology.read(f"{emulator.url}/structure_graph_download/1.json")
+    assert graph == Terminology.from_structure_graph(structure_graph()["msg"])
+
+
+def test_the_real_graph_keeps_its_order_and_its_figures(tmp_path):
+    if not REAL_GRAPH.exists():
+        pytest.skip("the shared data (../shared/data) is not here")
+    real = Terminology.read(REAL_GRAPH)
+    assert len(real) == 1327
+    assert real.remarks == ()
+    assert [s.acronym for s in real.ancestors("RSP")] == ["root", "grey", "CH", "CTX", "CTXpl", "Isocortex"]
+    assert real["CM"].id != real["cm"].id
+    assert real["IPF"].id != real["ipf"].id
+    assert max(s.id for s in real) == 614454277
+    (tmp_path / "terminology.csv").write_text(real.to_csv())
+    assert Terminology.read(tmp_path / "terminology.csv") == real
+    assert Terminology.from_frame(pd.read_csv(tmp_path / "terminology.csv")) == real
+    orders = []
+
+    def collect(nodes):
+        for each in nodes:
+            orders.append((each["graph_order"], each["id"]))
+            collect(each["children"])
+
+    collect(json.loads(REAL_GRAPH.read_text())["msg"])
+    assert [id for _, id in sorted(orders)] == real.to_frame().identifier.tolist()
+
+
+@given(st.data())
+def test_rows_in_any_order_give_the_tree_with_siblings_in_their_order(data):
+    count = data.draw(st.integers(1, 30))
+    parents = [None, *(data.draw(st.none() | st.integers(1, i)) for i in range(1, count))]
+    ids = data.draw(st.permutations(range(1, count + 1)))
+    rows = data.draw(st.permutations(range(count)))
+    records = [
+        {
+            "identifier": ids[i],
+            "parent_identifier": None if parents[i] is None else ids[parents[i] - 1],
+            "annotation_value": None,
+            "name": "same",
+            "abbreviation": f"a{i}",
+            "color_hex_triplet": "#000000",
+            "root_identifier_path": None,
+        }
+        for i in rows
+    ]
+    frame = pd.DataFrame(records)
+    found = Terminology.from_frame(frame)
+
+    def chain(i):
+        return [] if i is None else [*chain(None if parents[i] is None else parents[i] - 1), i]
+
+    place = {i: position for position, i in enumerate(rows)}
+    expected = sorted(range(count), key=lambda i: [place[j] for j in chain(i)])
+    assert [s.id for s in found] == [ids[i] for i in expected]
+    assert [s.path for s in found] == [tuple(ids[j] for j in chain(i)) for i in expected]
+    for structure in found:
+        assert found.descendants(structure.id) == tuple(s for s in found if structure.id in s.path)
+    assert Terminology.from_frame(found.to_frame()) == found
+
+
+# Questions
+
+
+def test_structures_are_found_by_acronym_by_case_then_name_then_id(brain):
+    assert brain["CM"].id == 3000000001
+    assert brain["cm"].id == 21
+    assert brain["not available"] is brain["NA"] is brain[30] is brain[np.uint32(30)] is brain["30"]
+    assert brain["997"].id == 7  # an acronym of digits comes before an id
+    assert brain[997].acronym == "root"
+    assert brain["root"] in brain
+    assert "CM" in brain
+    assert "Cm" not in brain
+    assert None not in brain
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("Cm", r"acronym 'Cm' \(acronyms match by case\); there is 'CM' and 'cm'$"),
+        ("THE GREY", "there is 'grey'"),
+        ("nowhere", r"'nowhere' \(acronyms match by case\)$"),
+        ("twin", "the name 'twin' is that of structures 31, 32; ask by id or acronym"),
+        (5, "no structure has the id 5"),
+    ],
+)
+def test_what_is_not_there_is_said_with_what_is_near(brain, key, said):
+    with pytest.raises(NotFoundError, match=said):
+        brain[key]
+    with pytest.raises(InputError, match="must be an id, an acronym or a name"):
+        brain[None]
+
+
+def test_the_tree_answers_upwards_and_downwards(brain):
+    acronyms = lambda structures: [structure.acronym for structure in structures]  # noqa: E731
+    assert acronyms(brain.roots) == ["root"]
+    assert acronyms(brain.children("root")) == ["grey", "997"]
+    assert acronyms(brain.descendants("CM")) == ["CM", "NA", "x"]
+    assert acronyms(brain.descendants("y")) == ["y"]
+    assert brain.children("y") == ()
+    assert acronyms(brain.ancestors("y")) == ["root", "grey", "cm"]
+    assert brain.parent("y") == brain["cm"]
+    assert brain.parent("root") is None
+    assert brain.ancestors("root") == ()
+    assert brain["grey"].rgb == (0, 255, 127)
+    assert [s.parent_id for s in brain][:3] == [None, 997, 2]
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("row", "column", "value", "said"),
+    [
+        (3, "identifier", "2", "the id 2 more than once"),
+        (3, "abbreviation", "root", "the acronym root more than once"),
+        (1, "parent_identifier", "31", "structure 2 .grey. is below no root: its parents form a circle"),
+        (1, "parent_identifier", "2", "form a circle"),
+        (1, "parent_identifier", "77", "has the parent 77, which is not there"),
+        (3, "root_identifier_path", "[997, 30]", r"path \[997, 30\] where its parents make \[997, 2, 3000000001, 30\]"),
+        (3, "root_identifier_path", "/997/30/", "it must be a list"),
+        (3, "annotation_value", "9", "annotation_value 9; voxels must hold the identifier"),
+        (3, "identifier", "0", "from 1 to 4294967295"),
+        (3, "identifier", "4294967296", "from 1 to 4294967295"),
+        (3, "identifier", "3.5", "identifier is '3.5'"),
+        (3, "identifier", "-3", "identifier is '-3'"),
+        (3, "abbreviation", "", "abbreviation of structure 30 is missing"),
+        (3, "color_hex_triplet", "FF0000", "must be #RRGGBB"),
+    ],
+)
+def test_a_table_that_is_no_terminology_is_refused(table, tmp_path, row, column, value, said):
+    table.loc[row, column] = value
+    if column in ("identifier", "parent_identifier", "abbreviation"):
+        table["root_identifier_path"] = ""
+        table["annotation_value"] = ""
+    table.to_csv(tmp_path / "terminology.csv", index=False)
+    with pytest.raises(RecordError, match=said):
+        Terminology.read(tmp_path / "terminology.csv")
+    with pytest.raises(RecordError, match=said):
+        Terminology.from_frame(table)
+
+
+def test_parents_may_be_written_as_pandas_writes_a_column_with_gaps(brain, tmp_path):
+    pd.read_csv(io.StringIO(brain.to_csv()), keep_default_na=False, na_values={"parent_identifier": [""]}).to_csv(
+        tmp_path / "again.csv", index=False
+    )
+    assert "2,997.0,2," in (tmp_path / "again.csv").read_text()
+    assert Terminology.read(tmp_path / "again.csv") == brain
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"", "no column 'identifier'"),
+        (b"identifier,name\n1,a\n", "no column 'parent_identifier'"),
+        (",".join(COLUMNS).encode() + b"\n", "no structures"),
+        (",".join(COLUMNS).encode() + b"\n1,2\n", "too many or too few cells in line 2"),
+        (b"\xff\xfe\x00", "is not text"),
+        (b'{"success": true, "msg": [', "begins like JSON but is none"),
+        (b'{"success": false, "msg": "no such graph"}', "a refusal of the Allen API.*no such graph"),
+        (b'{"success": true, "msg": "no"}', "holds 'no' where a list of nodes must be"),
+        (b"[]", "no structures"),
+        (b"[1]", "holds 1 where a node with an id must be"),
+        (json.dumps([node(1, "a", colour=None)]).encode(), "color_hex_triplet of structure 1"),
+        (json.dumps([node(1, "a", node(1, "b"))]).encode(), "the id 1 more than once"),
+        (json.dumps([node(1, "a", {**node(2, "b"), "parent_structure_id": 9})]).encode(), "lies below 1"),
+    ],
+)
+def test_a_file_that_is_no_terminology_is_refused(tmp_path, body, said):
+    (tmp_path / "t").write_bytes(body)
+    with pytest.raises(RecordError, match=said):
+        Terminology.read(tmp_path / "t")
+
+
+def test_a_file_that_cannot_be_read_is_said_in_one_sentence(tmp_path, emulator):
+    with pytest.raises(NotFoundError, match="there is no file"):
+        Terminology.read(tmp_path / "none.csv")
+    with pytest.raises(NotFoundError, match="there is no file memory://nowhere"):
+        Terminology.read("memory://nowhere")
+    with pytest.raises(NotFoundError, match="there is no file http"):
+        Terminology.read(f"{emulator.url}/nothing")
+    with pytest.raises(InputError, match="is a folder"):
+        Terminology.read(tmp_path)
+    with pytest.raises(InputError, match="names no file"):
+        Terminology.read("")
+    with pytest.raises(InputError, match="nosuch://x"):
+        Terminology.read("nosuch://x")
+    with pytest.raises(InputError, match="storage option 'key' is of no use"):
+        Terminology.read(tmp_path / "x.csv", {"key": "secret"})
+    with pytest.raises(InputError, match="user name or password") as caught:
+        Terminology.read("http://me:secret@host/x.csv")
+    assert "secret" not in str(caught.value)
+    with pytest.raises(SourceError, match=r"cannot read http://127\.0\.0\.1:1/x\.csv:") as refused:
+        Terminology.read("http://127.0.0.1:1/x.csv?signature=secret")
+    assert "secret" not in str(refused.value)
