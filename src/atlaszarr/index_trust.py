@@ -97,9 +97,9 @@ def disagreements(target: Target, found: Ledger, deep: bool) -> Iterator[Defect]
             here = index.of_unit(level, unit)
             if (text := _contradiction(_rows(here), _rows(there))) is not None:
                 yield Defect("index", KEY, f"level {level}, chunk {'/'.join(map(str, unit))}: {text}")
-        outside = ~np.logical_and.reduce(
-            [index.columns[axis] < n for axis, n in zip("zyx", at.grid, strict=True)]
-        ) & (index.columns["level"] == level)
+        outside = ~np.logical_and.reduce([index.columns[axis] < n for axis, n in zip("zyx", at.grid, strict=True)]) & (
+            index.columns["level"] == level
+        )
         if outside.any():
             yield Defect("index", KEY, f"level {level}: {np.count_nonzero(outside)} rows are of no chunk")
 
@@ -122,9 +122,7 @@ def _contradiction(index: Mapping[int, tuple[int, int]], data: Mapping[int, tupl
 
 
 def _written(found: Ledger, prefix: str) -> Written:
-    return {
-        key: what for entry in found.done.values() for key, what in entry.written.items() if key.startswith(prefix)
-    }
+    return {key: what for entry in found.done.values() for key, what in entry.written.items() if key.startswith(prefix)}
 
 
 def _difference(target: Target, prefix: str, written: Written) -> str | None:

@@ -7,7 +7,7 @@ the data by the digest of their ledger, and never trusted over them: see `atlasz
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -70,7 +70,7 @@ class LabelIndex:
 
     @classmethod
     def _of_parts(
-        cls, units: list[tuple[int, ...]], parts: list[LabelCounts], dtype: str, ledger: str
+        cls, units: Sequence[tuple[int, ...]], parts: Sequence[LabelCounts], dtype: str, ledger: str
     ) -> LabelIndex:
         parts = [LabelCounts(*(column[part.ids != 0] for column in part)) for part in parts]
         places = np.repeat(np.array(units, np.int32).reshape(-1, 4), [len(part.ids) for part in parts], axis=0)

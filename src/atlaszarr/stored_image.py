@@ -62,7 +62,9 @@ class StoredImage:
             if names[-3:] != ["z", "y", "x"]:
                 raise InputError(f"{target.url} has the axes {', '.join(names)}; they must end in z, y, x")
             placed = [
-                _geometry(target, axes, [*one["coordinateTransformations"], *stated.get("coordinateTransformations", ())])
+                _geometry(
+                    target, axes, [*one["coordinateTransformations"], *stated.get("coordinateTransformations", ())]
+                )
                 for one in stated["datasets"]
             ]
             return cls(target, tuple(str(one["path"]) for one in stated["datasets"]), tuple(placed), own)
@@ -107,7 +109,9 @@ def _geometry(target: Target, axes: Sequence[Mapping[str, Any]], steps: Sequence
         elif kind == "translation":
             translation = [a + float(b) for a, b in zip(translation, step["translation"], strict=True)]
         elif kind != "identity":
-            raise InputError(f"{target.url} has a transformation of type {kind!r}; scale and translation are understood")
+            raise InputError(
+                f"{target.url} has a transformation of type {kind!r}; scale and translation are understood"
+            )
     units = {axis.get("unit") for axis in axes[-3:]}
     if len(units) > 1:
         raise InputError(f"{target.url} has axes of different units, {', '.join(sorted(map(str, units)))}")
