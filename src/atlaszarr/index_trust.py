@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from . import inspection, ledger
-from .errors import TargetError
+from .errors import InputError, TargetError
 from .inspection import Defect
 from .label_index import KEY, LabelIndex, counted
 from .ledger import Ledger
@@ -55,6 +55,29 @@ def index_of(target: Target, own: Mapping[str, Any], level: int) -> tuple[LabelI
         return None, f"{KEY} is of another state of the data than the ledger or the root"
     reason = _difference(target, f"{level}/", _written(found, f"{level}/"))
     return (index, "") if reason is None else (None, reason)
+
+
+def add_index(target: Target) -> LabelIndex:
+    """Count the data of a finished target that has no index, and write one.
+
+    Raises
+    ------
+    InputError
+        If there is no finished target with one array of labels.
+    TargetError
+        If its data cannot be read, or the index cannot be written.
+    """
+    found = ledger.read(target, finished=True)
+    try:
+        multiscale = inspection.recorded(target, found)
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"target {target.url} is no finished image of atlaszarr; give the place of one") from None
+    spec = multiscale.arrays[0]
+    if np.dtype(spec.dtype).kind not in "iu" or spec.axes != ("z", "y", "x"):
+        raise InputError(f"target {target.url} holds {spec.dtype} along {', '.join(spec.axes)}, not labels")
+    index = LabelIndex.of(multiscale, {}, str(found.digest))
+    target.write(KEY, index.to_bytes())
+    return index
 
 
 def disagreements(target: Target, found: Ledger, deep: bool) -> Iterator[Defect]:
