@@ -63,7 +63,7 @@ def recorded(target):
 
 
 def some_chunk(target, level=0):
-    found, multiscale = recorded(target)
+    _, multiscale = recorded(target)
     unit = sorted(multiscale.occupancy.units(level))[1]
     return multiscale.key(multiscale.arrays[0], level, unit), unit
 
