@@ -263,11 +263,8 @@ def test_without_a_unit_the_size_of_a_voxel_has_to_be_given(tmp_path):
 def write_terminology(place, structures):
     with Path(place).open("w", newline="") as file:
         rows = csv.writer(file)
-        rows.writerow(
-            "identifier,parent_identifier,annotation_value,name,abbreviation,color_hex_triplet,root_identifier_path".split(
-                ","
-            )
-        )
+        parts = ("annotation_value", "name", "abbreviation", "color_hex_triplet", "root_identifier_path")
+        rows.writerow(("identifier", "parent_identifier", *parts))
         for one in structures:
             parent = one.path[-2] if len(one.path) > 1 else ""
             rows.writerow([one.id, parent, one.id, one.name, one.acronym, one.colour, list(one.path)])

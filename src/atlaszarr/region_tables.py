@@ -71,7 +71,7 @@ def tree(table: pd.DataFrame, terminology: Terminology, width: int | None = None
     # Labels and names are data: nothing in them is markup.
     Console(file=out, width=width or 1000, color_system=None, markup=False, emoji=False, highlight=False).print(shown)
     empty = len(table) - len(held)
-    rest = [f"{empty} structures hold no voxel and are not shown"] if empty else []
+    rest = [f"not shown, since they hold no voxel: {empty}"] if empty else []
     return "\n".join([*(line.rstrip() for line in out.getvalue().splitlines()), *rest, *_notes(table)])
 
 
