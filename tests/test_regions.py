@@ -1,7 +1,10 @@
 """Region volumes and masks against NumPy, from everything an annotation can be given as."""
 
 import csv
+import http.server
+import threading
 import warnings
+from functools import partial
 from pathlib import Path
 
 import dask.array as da
@@ -377,6 +380,29 @@ def test_an_index_that_the_data_left_behind_is_not_trusted(tmp_path):
     with pytest.warns(AtlaszarrWarning, match="the data are read: 0/c/0/0/0 "):
         found = region_volumes(place, TERMINOLOGY)
     assert_equal(found, expected(array[:]))
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def web(tmp_path):
+    """Serves `tmp_path` as a plain web server does."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=tmp_path)) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_web_server_that_lists_nothing_is_read_chunk_by_chunk(web, tmp_path):
+    add_index(Target(write(tmp_path / "annotation.ome.zarr")))
+    write_terminology(tmp_path / "terminology.csv", TERMINOLOGY)
+    with pytest.warns(AtlaszarrWarning, match="does not list its objects"):
+        assert_equal(region_volumes(f"{web}/annotation.ome.zarr"), expected(labels()))
 
 
 def test_without_an_index_nothing_is_warned_of(stored):

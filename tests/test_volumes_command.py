@@ -144,9 +144,9 @@ def test_an_annotation_in_a_bucket_is_measured_with_its_index_and_without(comman
             aws_secret_access_key="the-secret",
             region_name="us-east-1",
         ).create_bucket(Bucket="atlas")
-        place = "s3://atlas/sets/annotation.ome.zarr"
+        place = "s3://atlas/annotation.ome.zarr"
         write_multiscales(labels(), place, rule="mode", geometry=GEOMETRY, storage_options=options, chunk=8)
-        Target.of("s3://atlas/sets", options).write("terminology.csv", CSV.encode())
+        Target.of("s3://atlas", options).write("terminology.csv", CSV.encode())
         given = [part for key, value in options.items() for part in ("--storage-option", f"{key}={value}")]
         for _ in range(2):
             ran = command("volumes", place, "--region", "RSP", *given)

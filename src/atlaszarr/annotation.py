@@ -139,8 +139,7 @@ class _Stored:
         index, reason = index_of(self.image.target, self.image.own, self.level)
         if reason:
             warnings.warn(
-                f"the label index of {self.image.target.url} is not used, and the data are read: {reason}; "
-                "atlaszarr verify says what is wrong",
+                f"the label index of {self.image.target.url} is not used, and the data are read: {reason}",
                 AtlaszarrWarning,
                 stacklevel=2,
             )

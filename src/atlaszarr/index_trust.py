@@ -53,7 +53,10 @@ def index_of(target: Target, own: Mapping[str, Any], level: int) -> tuple[LabelI
     found = ledger.read(target, finished=True)
     if found.damaged or not index.ledger == found.digest == own.get("ledger"):
         return None, f"{KEY} is of another state of the data than the ledger or the root"
-    reason = _difference(target, f"{level}/", _written(found, f"{level}/"))
+    try:
+        reason = _difference(target, f"{level}/", _written(found, f"{level}/"))
+    except (TargetError, InputError):  # as of plain HTTP
+        reason = "the store does not list its objects"
     return (index, "") if reason is None else (None, reason)
 
 

@@ -129,10 +129,19 @@ def read(target: Target, finished: bool = False) -> Ledger:
 
 def compact(target: Target, header: Mapping[str, Any], done: Mapping[Task, Entry], files: Written) -> str:
     """Replace the records by one object, and return its digest."""
-    lines = [sealed(header), *(done[task].body for task in sorted(done))]
+    lines = _lines(header, done)
     target.write(COMPACT, b"\n".join((*lines, sealed(files), b"")))
     target.remove(OPEN)
     return digest(b"\n".join(lines))
+
+
+def checksum(header: Mapping[str, Any], done: Mapping[Task, Entry]) -> str:
+    """The digest that `compact` will return: what is written before can name it."""
+    return digest(b"\n".join(_lines(header, done)))
+
+
+def _lines(header: Mapping[str, Any], done: Mapping[Task, Entry]) -> list[bytes]:
+    return [sealed(header), *(done[task].body for task in sorted(done))]
 
 
 def sealed(content: Mapping[str, Any]) -> bytes:

@@ -42,8 +42,8 @@ def terminology_of(given: Any, annotation: Any = None, storage_options: Mapping[
         remote = "://" in os.fspath(given)
         place = Target.of(given, storage_options if remote else None)
     elif isinstance(annotation, str | os.PathLike):
-        place = next(Target.of(annotation, storage_options).above(), None) or Target.of(annotation, storage_options)
-        place = Target(f"{place.url}/{NAME}", place.storage_options)
+        beside = Target.of(annotation, storage_options)
+        place = Target(f"{beside.url.rpartition('/')[0]}/{NAME}", beside.storage_options)
     else:
         raise InputError("the annotation has no place to look for a terminology in; give the terminology")
     folder, _, name = place.url.rpartition("/")
