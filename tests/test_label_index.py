@@ -14,10 +14,12 @@ from atlaszarr.counting import count_labels
 from atlaszarr.errors import InputError
 from atlaszarr.index_trust import add_index, disagreements, index_of
 from atlaszarr.label_index import KEY, LabelIndex, columns_before_midline, count_unit
+from atlaszarr.multiscale import digest
 from atlaszarr.ome import DEFAULT_VERSION
 from atlaszarr.pyramid import Pyramid
 from atlaszarr.store import Target
 from atlaszarr.stored_image import StoredImage
+from atlaszarr.verification import verify
 from atlaszarr.writing import write_multiscales
 
 LARGE = 2**31 + 5
@@ -220,3 +222,24 @@ def test_no_index_is_added_to_what_is_no_annotation(tmp_path):
     with pytest.raises(InputError, match="not labels"):
         add_index(place)
     assert "ledger" in json.dumps(dict(own(place)))
+
+
+# With the ledger
+
+
+def test_an_index_can_name_the_ledger_before_it_is_compacted_and_the_ledger_the_index(target):
+    found, multiscale = recorded(target)
+    checksum = ledger.checksum(found.header, found.done)
+    assert checksum == found.digest
+    body = LabelIndex.of(multiscale, {}, checksum).to_bytes()
+    target.write(KEY, body)
+    assert ledger.compact(target, found.header, found.done, {KEY: (len(body), digest(body))}) == checksum
+    assert verify(target.url).ok
+    assert index_of(target, own(target), 0)[1] == ""
+    target.write(KEY, body[:-1])
+    (defect,) = verify(target.url).defects
+    assert (defect.kind, defect.key) == ("altered", KEY)
+
+
+def test_an_added_index_leaves_a_target_sound(target):
+    assert verify(target.url, deep=True).ok

@@ -153,11 +153,10 @@ def _written(found: Ledger, prefix: str) -> Written:
 
 def _difference(target: Target, prefix: str, written: Written) -> str | None:
     """How the objects of a level differ from what the ledger says of them."""
-    sizes = {
-        key: size
-        for key, size in target.sizes(prefix.rstrip("/")).items()
-        if not key.rsplit("/", 1)[1].startswith((".", "zarr.json"))
-    }
+    listed = target.sizes(prefix.rstrip("/"))
+    if not listed:  # not even the array's metadata, which were read
+        return "the store does not list its objects"
+    sizes = {key: size for key, size in listed.items() if not key.rsplit("/", 1)[1].startswith((".", "zarr.json"))}
     for key in sorted({*sizes, *written}):
         if key not in sizes:
             return f"{key} is gone"
