@@ -141,7 +141,7 @@ class _Stored:
             warnings.warn(
                 f"the label index of {self.image.target.url} is not used, and the data are read: {reason}",
                 AtlaszarrWarning,
-                stacklevel=2,
+                stacklevel=4,  # who called region_volumes or region_mask
             )
         return index
 
@@ -220,7 +220,7 @@ def _count(block: NDArray[Any], start: NDArray[np.int64], midline: int) -> NDArr
 
 def _computed(lazy: Any) -> Any:
     """A dask array's values, by the scheduler that is current unless its source cannot be sent there."""
-    if "distributed" in sys.modules:
+    if _has_client():
         import cloudpickle
 
         try:
@@ -229,3 +229,16 @@ def _computed(lazy: Any) -> Any:
             # As of what from_ngff_zarr returns: under a client of distributed it could not be computed.
             return lazy.compute(scheduler="threads")
     return lazy.compute()
+
+
+def _has_client() -> bool:
+    """Whether a client of distributed is what computes."""
+    if "distributed" not in sys.modules:
+        return False
+    from distributed import default_client
+
+    try:
+        default_client()
+    except ValueError:
+        return False
+    return True

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from .cli_options import STORE, options, storage_options
+from .cli_options import OUTPUT, STORE, options, storage_options
 from .errors import AtlaszarrWarning, InputError
 
 
@@ -21,8 +21,7 @@ from .errors import AtlaszarrWarning, InputError
 @click.option("--by-hemisphere", is_flag=True, help="Tell left from right, and which is which.")
 @click.option("--voxel-size", type=float, metavar="MM", help="Instead of what the annotation says.")
 @click.option("--format", "form", type=click.Choice(["table", "csv", "json", "parquet"]), default="table")
-@options(*STORE)
-@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+@options(*STORE, OUTPUT[0])
 def volumes(
     annotation: str,
     terminology: str | None,
@@ -39,6 +38,7 @@ def volumes(
     For instance: atlaszarr volumes annotation.ome.zarr --region RSP --by-hemisphere
     """
     from . import region_tables
+    from .annotation import annotation_of
     from .regions import region_volumes
     from .terminology_table import chosen, terminology_of
 
@@ -46,6 +46,7 @@ def volumes(
     if form == "parquet" and sys.stdout.isatty():
         raise InputError("parquet is not for a terminal; send it to a file: --format parquet > volumes.parquet")
     place: dict[str, Any] = {"storage_options": storage_options(storage_option)}
+    annotation_of(annotation, level, **place)  # a wrong place is said first
     structures = terminology_of(terminology, annotation, **place)
     wanted = chosen(structures, list(dict.fromkeys(regions)))
     with warnings.catch_warnings(record=True) as caught:
