@@ -26,6 +26,8 @@ from .target_state import FINISHED
 
 #: Objects of a level that are counted again unless all are.
 _SAMPLE = 8
+#: Objects that a thread reads before it looks at them.
+_AT_ONCE = 32
 
 
 def index_of(target: Target, own: Mapping[str, Any], level: int) -> tuple[LabelIndex | None, str]:
@@ -158,10 +160,8 @@ def _difference(target: Target, prefix: str, written: Written) -> str | None:
         return "the store does not list its objects"
     sizes = {key: size for key, size in listed.items() if not key.rsplit("/", 1)[1].startswith((".", "zarr.json"))}
     for key in sorted({*sizes, *written}):
-        if key not in sizes:
-            return f"{key} is gone"
-        if key not in written:
-            return f"{key} is not in the ledger"
+        if key not in sizes or key not in written:
+            return f"{key} is {'gone' if key in written else 'not in the ledger'}"
         if sizes[key] != written[key][0]:
             return f"{key} holds {sizes[key]} bytes, was written with {written[key][0]}"
     if not target.is_local:
@@ -176,5 +176,9 @@ def _difference(target: Target, prefix: str, written: Written) -> str | None:
 
 
 def _altered(target: Target, keys: list[str], written: Written) -> str | None:
-    bodies = target.read_each(keys)
-    return next((key for key, body in bodies.items() if body is None or digest(body) != written[key][1]), None)
+    """The first of some objects that is not what was written; few are in memory at a time."""
+    for start in range(0, len(keys), _AT_ONCE):
+        for key, body in target.read_each(keys[start : start + _AT_ONCE]).items():
+            if body is None or digest(body) != written[key][1]:
+                return key
+    return None
