@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .building import build, plan
     from .errors import AtlaszarrError
     from .grid import Grid
+    from .regions import region_mask, region_volumes
     from .spaces import ReferenceSpace
     from .terminology import Terminology
     from .verification import verify
@@ -28,6 +29,8 @@ _HOMES = {
     "build": ".building",
     "open_volume": ".volume",
     "plan": ".building",
+    "region_mask": ".regions",
+    "region_volumes": ".regions",
     "verify": ".verification",
 }
 
@@ -42,6 +45,8 @@ __all__ = [
     "build",
     "open_volume",
     "plan",
+    "region_mask",
+    "region_volumes",
     "verify",
 ]
 

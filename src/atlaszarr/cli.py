@@ -24,7 +24,8 @@ from .cli_options import (
     storage_options,
     volume_options,
 )
-from .display import Terminal, table
+from .cli_volumes import volumes
+from .display import Terminal, plans_text, table
 from .errors import AtlaszarrError, InputError, NotFoundError, RecordError, TargetError
 from .interruption import leave, stopping_on_signals
 
@@ -184,7 +185,7 @@ def plan(
     Terminal(quiet, verbose)
     with client_for(api_url, cache) as client:
         plans = make_plan(dataset_id, client=client, **volume_options(values))
-    _show_plans(plans, as_json)
+    click.echo(plans_text(plans, as_json))
 
 
 @cli.command()
@@ -225,7 +226,8 @@ def build(
     volume = volume_options(values)
     with client_for(api_url, cache) as client:
         if dry_run:
-            _show_plans(make_plan(dataset_id, target, client=client, **volume), as_json)
+            plans = make_plan(dataset_id, target, client=client, **volume)
+            click.echo(plans_text(plans, as_json))
             return 0
         with terminal.progress(f"dataset {dataset_id}") as progress:
             report = run_build(
@@ -292,9 +294,4 @@ def emulator(port: int, faults: str | None, verbose: bool) -> None:
         raise InputError(f"port {port} cannot be served: {error.strerror}; choose another") from None
 
 
-def _show_plans(plans: Sequence[Any], as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps([plan.to_dict() for plan in plans]))
-        return
-    for plan in plans:
-        click.echo(table(None, plan.describe()))
+cli.add_command(volumes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -55,3 +56,10 @@ def table(header: Sequence[str] | None, rows: Iterable[Sequence[Any]]) -> str:
         ).rstrip()
         for row in cells
     )
+
+
+def plans_text(plans: Sequence[Any], as_json: bool) -> str:
+    """What builds will cost, for a person or as JSON."""
+    if as_json:
+        return json.dumps([plan.to_dict() for plan in plans])
+    return "\n".join(table(None, plan.describe()) for plan in plans)

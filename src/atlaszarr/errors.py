@@ -33,3 +33,7 @@ class ImageError(AtlaszarrError, OSError):
 
 class TargetError(AtlaszarrError, OSError):
     """A target cannot be written, or holds something else."""
+
+
+class AtlaszarrWarning(UserWarning):
+    """What was done all the same, and should be looked at."""

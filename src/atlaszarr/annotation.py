@@ -1,0 +1,244 @@
+"""An annotation as it is given, stored or lazy: where it lies, what each label has of it, and where labels are."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .counting import LabelCounts, count_labels, merged
+from .errors import AtlaszarrWarning, InputError
+from .index_trust import index_of
+from .label_index import LabelIndex
+from .ome import Geometry
+from .pyramid import Index
+from .store import Target
+from .stored_array import StoredArray
+from .stored_image import StoredImage
+
+#: Part of a voxel: a centre that is this near to the midline is on it.
+_EXACT = Fraction(1, 10**6)
+
+
+class Annotation(Protocol):
+    """One level of an annotation.
+
+    Attributes
+    ----------
+    geometry : Geometry
+        Where its voxels lie.
+    before_midline : int
+        Columns along x with their centre before the middle of level 0; one that lies on it is not.
+    """
+
+    @property
+    def geometry(self) -> Geometry: ...  # noqa: D102
+
+    @property
+    def before_midline(self) -> int: ...  # noqa: D102
+
+    def counts(self) -> LabelCounts:
+        """All labels, `low` before the midline; 0 may be left out."""
+        ...
+
+    def mask(self, ids: Iterable[int]) -> Any:
+        """Where any of some labels is: a dask array of bool, shape (z, y, x)."""
+        ...
+
+
+def annotation_of(given: Any, level: int, storage_options: Mapping[str, Any] | None = None) -> Annotation:
+    """A level of an annotation.
+
+    Parameters
+    ----------
+    given : str, path-like, Multiscales, NgffImage, xarray.DataArray, dask or numpy array
+    level : int
+        Of a path, a URL or a Multiscales; others have level 0 alone.
+    storage_options : mapping, optional
+        To fsspec, for a URL.
+
+    Raises
+    ------
+    InputError
+        If it is none, or has no such level.
+    """
+    if isinstance(given, str | os.PathLike):
+        image = StoredImage.at(Target.of(given, storage_options))
+        return _Stored(image, level, image.array(level))
+    if storage_options:
+        raise InputError(f"storage option {next(iter(storage_options))!r} is of no use for what is open already")
+    images = [given] if hasattr(given, "dims") else list(getattr(given, "images", [given]))
+    if not 0 <= level < len(images):
+        raise InputError(f"level {level} is not there; the annotation has levels 0 to {len(images) - 1}")
+    from .sources import opened
+
+    (first, axes, top), (array, _, geometry) = opened(images[0]), opened(images[level])
+    if axes[-3:] != ("z", "y", "x") or math.prod(array.shape[:-3]) != 1:
+        raise InputError(f"the annotation has axes {', '.join(axes)} and shape {array.shape}; labels have z, y, x")
+    if array.dtype.kind not in "iub":
+        raise InputError(f"the annotation holds {array.dtype}, not labels; labels are integers")
+    if array.ndim == 4:
+        array = array[0]
+    return _Lazy(array, geometry, _columns_before(top, first.shape[-1], geometry, array.shape[-1]))
+
+
+def _columns_before(top: Geometry, n: int, geometry: Geometry, columns: int) -> int:
+    """How many columns of a level have their centre before the middle of level 0, which has n columns."""
+    (first, size), (start, step) = (
+        (Fraction(repr(one.translation[2])), Fraction(repr(one.scale[2]))) for one in (top, geometry)
+    )
+    middle = first + size * Fraction(n - 1, 2)
+    return min(max(math.ceil((middle - start) / step - _EXACT), 0), columns)
+
+
+@dataclass(frozen=True)
+class _Stored:
+    image: StoredImage
+    level: int
+    array: StoredArray
+
+    @property
+    def geometry(self) -> Geometry:
+        return self.image.geometries[self.level]
+
+    @property
+    def before_midline(self) -> int:
+        top = self.image.array(0).level.shape[2]
+        return _columns_before(self.image.geometries[0], top, self.geometry, self.array.level.shape[2])
+
+    def counts(self) -> LabelCounts:
+        if (index := self._index()) is not None:
+            return index.counts(self.level)
+        midline, level = self.before_midline, self.array.level
+
+        def count(unit: Index, values: NDArray[Any]) -> LabelCounts:
+            return count_labels(values, midline - level.region(unit)[2].start)
+
+        return merged(list(self.array.each(self.array.units, count)))
+
+    def mask(self, ids: Iterable[int]) -> Any:
+        import dask.array as da
+
+        wanted, index = tuple(sorted(ids)), self._index()
+        holding = None if index is None else frozenset(index.units(self.level, wanted))
+        stored = _Mask(self.array, wanted, holding)
+        # No name by content: what is stored may change under the same path.
+        return da.from_array(
+            stored, chunks=self.array.level.unit, name=False, asarray=False, meta=np.empty((0, 0, 0), bool)
+        )
+
+    def _index(self) -> LabelIndex | None:
+        index, reason = index_of(self.image.target, self.image.own, self.level)
+        if reason:
+            warnings.warn(
+                f"the label index of {self.image.target.url} is not used, and the data are read: {reason}",
+                AtlaszarrWarning,
+                stacklevel=4,  # who called region_volumes or region_mask
+            )
+        return index
+
+
+@dataclass(frozen=True)
+class _Mask:
+    """Where labels are, as an array that reads what a slice of it needs."""
+
+    array: StoredArray
+    ids: tuple[int, ...]
+    holding: frozenset[Index] | None
+    dtype: np.dtype[Any] = field(default_factory=lambda: np.dtype(bool))
+    ndim: int = 3
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.array.level.shape
+
+    def __getitem__(self, slices: tuple[slice, ...]) -> NDArray[np.bool_]:
+        bounds = [one.indices(n) for one, n in zip(slices, self.shape, strict=True)]
+        z, y, x = (slice(start, stop) for start, stop, _ in bounds)
+        found = np.zeros([max(stop - start, 0) for start, stop, _ in bounds], bool)
+        level = self.array.level
+        units = [u for u in level.units((z, y, x)) if self.holding is None or u in self.holding] if found.size else []
+        for unit, values in self.array.read(units):
+            there = level.region(unit)
+            common = [slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(there, (z, y, x), strict=True)]
+            inside, outside = (
+                tuple(slice(c.start - o.start, c.stop - o.start) for c, o in zip(common, origin, strict=True))
+                for origin in (there, (z, y, x))
+            )
+            found[outside] = _is_in(values[inside], self.ids)
+        return found[tuple(slice(None, None, step) for *_, step in bounds)]
+
+
+@dataclass(frozen=True)
+class _Lazy:
+    array: Any
+    geometry: Geometry
+    before_midline: int
+
+    def counts(self) -> LabelCounts:
+        import dask.array as da
+
+        xs = self.array.chunks[2]
+        starts = da.from_array(np.cumsum((0, *xs[:-1])), chunks=1)
+        parts = da.blockwise(
+            _count,
+            "zyx",
+            self.array,
+            "zyx",
+            starts,
+            "x",
+            midline=self.before_midline,
+            adjust_chunks={axis: (1,) * len(own) for axis, own in zip("zyx", self.array.chunks, strict=True)},
+            align_arrays=False,
+            dtype=object,
+            meta=np.empty((0, 0, 0), object),
+        )
+        return merged(list(_computed(parts).ravel()))
+
+    def mask(self, ids: Iterable[int]) -> Any:
+        return self.array.map_blocks(_is_in, tuple(sorted(ids)), dtype=bool, meta=np.empty((0, 0, 0), bool))
+
+
+def _is_in(values: NDArray[Any], ids: tuple[int, ...]) -> NDArray[np.bool_]:
+    limits = np.iinfo(np.uint8 if values.dtype == bool else values.dtype)
+    return np.isin(values, np.array([id for id in ids if limits.min <= id <= limits.max], values.dtype))
+
+
+def _count(block: NDArray[Any], start: NDArray[np.int64], midline: int) -> NDArray[Any]:
+    found = np.empty((1, 1, 1), object)
+    found[0, 0, 0] = count_labels(block, midline - int(start[0]))
+    return found
+
+
+def _computed(lazy: Any) -> Any:
+    """A dask array's values, by the scheduler that is current unless its source cannot be sent there."""
+    if _has_client():
+        import cloudpickle
+
+        try:
+            cloudpickle.dumps(lazy.__dask_graph__())
+        except (TypeError, AttributeError, ValueError, RuntimeError):
+            # As of what from_ngff_zarr returns: under a client of distributed it could not be computed.
+            return lazy.compute(scheduler="threads")
+    return lazy.compute()
+
+
+def _has_client() -> bool:
+    """Whether a client of distributed is what computes."""
+    if "distributed" not in sys.modules:
+        return False
+    from distributed import default_client
+
+    try:
+        default_client()
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,69 @@
+"""The command `volumes`."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import warnings
+from typing import Any
+
+import click
+
+from .cli_options import OUTPUT, STORE, options, storage_options
+from .errors import AtlaszarrWarning, InputError
+
+
+@click.command()
+@click.argument("annotation")
+@click.option("--terminology", metavar="CSV", help="Path or URL [terminology.csv beside ANNOTATION].")
+@click.option("--region", "regions", multiple=True, metavar="ACRONYM", help="This one alone; repeatable [all].")
+@click.option("--level", type=int, default=0, metavar="N", help="Of the annotation [0].")
+@click.option("--by-hemisphere", is_flag=True, help="Tell left from right, and which is which.")
+@click.option("--voxel-size", type=float, metavar="MM", help="Instead of what the annotation says.")
+@click.option("--format", "form", type=click.Choice(["table", "csv", "json", "parquet"]), default="table")
+@options(*STORE, OUTPUT[0])
+def volumes(
+    annotation: str,
+    terminology: str | None,
+    regions: tuple[str, ...],
+    level: int,
+    by_hemisphere: bool,
+    voxel_size: float | None,
+    form: str,
+    storage_option: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Region volumes in mm3 of ANNOTATION, an OME-Zarr of labels: each structure with its descendants, and alone.
+
+    For instance: atlaszarr volumes annotation.ome.zarr --region RSP --by-hemisphere
+    """
+    from . import region_tables
+    from .annotation import annotation_of
+    from .regions import region_volumes
+    from .terminology_table import chosen, terminology_of
+
+    form = "json" if as_json else form
+    if form == "parquet" and sys.stdout.isatty():
+        raise InputError("parquet is not for a terminal; send it to a file: --format parquet > volumes.parquet")
+    place: dict[str, Any] = {"storage_options": storage_options(storage_option)}
+    annotation_of(annotation, level, **place)  # a wrong place is said first
+    structures = terminology_of(terminology, annotation, **place)
+    wanted = chosen(structures, list(dict.fromkeys(regions)))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", AtlaszarrWarning)
+        table = region_volumes(annotation, structures, level, by_hemisphere, voxel_size=voxel_size, **place)
+    for warning in caught:
+        if issubclass(warning.category, AtlaszarrWarning):
+            click.echo(f"atlaszarr: {warning.message}", err=True)
+    if wanted:
+        table = table.loc[[structure.id for structure in wanted]]
+    if form == "table":
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        click.echo(region_tables.lines(table, wanted) if wanted else region_tables.tree(table, structures, width))
+        return
+    if by_hemisphere and form != "json":
+        click.echo(table.attrs["hemispheres"], err=True)
+    if form == "parquet":
+        sys.stdout.buffer.write(region_tables.to_parquet(table))
+    else:
+        click.echo(region_tables.to_json(table) if form == "json" else region_tables.to_csv(table), nl=form == "json")

@@ -1,0 +1,141 @@
+"""How many voxels of each label a block holds. Serves any array of integers.
+
+Labels come in long runs along x, so a label is looked up once a run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from .errors import InputError
+
+_Array = NDArray[Any]
+#: Odd, near 2**64 by the golden ratio: spreads neighbouring labels over a table (Knuth, TAOCP 3, 6.4).
+_SPREAD = np.uint64(0x9E3779B97F4A7C15)
+#: Slots of a table to begin with, as a power of two: a chunk of the Allen annotation holds 79 labels at most.
+_BITS = 8
+
+
+class LabelCounts(NamedTuple):
+    """The labels of a block, 0 among them, and how many voxels each has.
+
+    Attributes
+    ----------
+    ids : ndarray, of the block's dtype, shape (n,)
+        Ascending.
+    voxels : ndarray, int64, shape (n,)
+    low : ndarray, int64, shape (n,)
+        Of `voxels`, those before the midline along x.
+    """
+
+    ids: _Array
+    voxels: NDArray[np.int64]
+    low: NDArray[np.int64]
+
+
+def count_labels(block: _Array, midline: int = 0) -> LabelCounts:
+    """Count the voxels of every label in a block.
+
+    Parameters
+    ----------
+    block : ndarray, integers or bool, shape (..., x)
+        Copied unless C-contiguous.
+    midline : int
+        How many columns along x lie before the midline: any number, negative or beyond the block too.
+
+    Returns
+    -------
+    LabelCounts
+
+    Raises
+    ------
+    InputError
+        If the block does not hold labels.
+    """
+    if block.dtype.kind not in "iub" or not block.ndim:
+        raise InputError(f"dtype {block.dtype} of shape {block.shape} holds no labels; labels are integers")
+    native = np.dtype("u1") if block.dtype == bool else block.dtype.newbyteorder("=")
+    rows = np.ascontiguousarray(block, native).reshape(math.prod(block.shape[:-1]), block.shape[-1]).view()
+    rows.flags.writeable = False  # one compiled kernel per dtype, whether or not the values may be written
+    ids, counts = _counted(rows, min(max(int(midline), 0), rows.shape[1]))
+    order = np.argsort(ids)
+    low = counts[order, 0]
+    return LabelCounts(ids[order].astype(block.dtype.newbyteorder("="), copy=False), low + counts[order, 1], low)
+
+
+def merged(parts: Sequence[LabelCounts]) -> LabelCounts:
+    """The counts of several blocks as those of one; of no block, no labels."""
+    if not parts:
+        return LabelCounts(*(np.empty(0, np.int64) for _ in range(3)))
+    ids = np.concatenate([part.ids for part in parts])
+    order = np.argsort(ids, kind="stable")
+    ids = ids[order]
+    starts = np.flatnonzero(np.concatenate(([True], ids[1:] != ids[:-1])))[: ids.size]
+    voxels, low = (
+        np.add.reduceat(np.concatenate([part[column] for part in parts])[order], starts) if ids.size else ids
+        for column in (1, 2)
+    )
+    return LabelCounts(ids[starts], voxels.astype(np.int64, copy=False), low.astype(np.int64, copy=False))
+
+
+@njit(cache=True, nogil=True)
+def _counted(rows: _Array, midline: int) -> tuple[_Array, _Array]:
+    """Labels in no order, and their counts before and after the midline."""
+    labels, counts = np.zeros(1 << _BITS, rows.dtype), np.zeros((1 << _BITS, 2), np.int64)
+    ends, held = np.empty(rows.shape[1], np.int64), 0
+    for side in range(2):
+        columns = rows.shape[1] - midline if side else midline
+        for y in range(rows.shape[0] if columns else 0):
+            row, before = rows[y, midline:] if side else rows[y, :midline], 0
+            # Runs are found first and looked up then: together they take thrice as long.
+            for run in range(_runs(row, ends)):
+                label = row[before]
+                slot = _slot(labels, counts, label)
+                if counts[slot, 0] + counts[slot, 1] == 0:
+                    held += 1
+                    if 2 * held > len(labels):
+                        labels, counts = _doubled(labels, counts)
+                        slot = _slot(labels, counts, label)
+                    labels[slot] = label
+                counts[slot, side] += ends[run] - before
+                before = ends[run]
+    used = counts[:, 0] + counts[:, 1] > 0
+    return labels[used], counts[used]
+
+
+@njit(cache=True, nogil=True)
+def _runs(row: _Array, ends: _Array) -> int:
+    """Where each run of one label in a row ends, and how many there are; the row is not empty."""
+    runs = 0
+    for x in range(1, len(row)):
+        ends[runs] = x  # a branch here would be mispredicted at most borders
+        runs += row[x] != row[x - 1]
+    ends[runs] = len(row)
+    return runs + 1
+
+
+@njit(cache=True, nogil=True)
+def _slot(labels: _Array, counts: _Array, label: Any) -> Any:
+    """Where a label is in a table, or is to be put."""
+    last = len(labels) - 1
+    slot = np.int64((np.uint64(label) * _SPREAD) >> np.uint64(32)) & last
+    while labels[slot] != label and counts[slot, 0] + counts[slot, 1] > 0:
+        slot = (slot + 1) & last
+    return slot
+
+
+@njit(cache=True, nogil=True)
+def _doubled(labels: _Array, counts: _Array) -> tuple[_Array, _Array]:
+    """A table of twice the slots."""
+    more, sums = np.zeros(2 * len(labels), labels.dtype), np.zeros((2 * len(labels), 2), np.int64)
+    for old in range(len(labels)):
+        if counts[old, 0] + counts[old, 1] > 0:
+            slot = _slot(more, sums, labels[old])
+            more[slot], sums[slot] = labels[old], counts[old]
+    return more, sums

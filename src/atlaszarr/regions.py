@@ -1,0 +1,215 @@
+"""Region volumes and masks: what an annotation holds of each structure, alone and with all below it."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .annotation import Annotation, annotation_of
+from .errors import AtlaszarrWarning, InputError
+from .ome import Geometry
+from .terminology import Terminology
+from .terminology_table import chosen, terminology_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Millimetres.
+_UNITS = {
+    "meter": Fraction(1000),
+    "centimeter": Fraction(10),
+    "millimeter": Fraction(1),
+    "micrometer": Fraction(1, 10**3),
+    "nanometer": Fraction(1, 10**6),
+}
+#: Labels without a structure that a warning names.
+_NAMED = 5
+
+
+def region_volumes(
+    annotation: Any,
+    terminology: Terminology | str | os.PathLike[str] | None = None,
+    level: int = 0,
+    by_hemisphere: bool = False,
+    *,
+    voxel_size: float | Sequence[float] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> pd.DataFrame:
+    """The volume of every structure of an annotation, alone and with its descendants.
+
+    The data are read once for all structures, or not at all where a label index lies in the annotation that agrees
+    with them.
+
+    Parameters
+    ----------
+    annotation : str, path-like, Multiscales, NgffImage, xarray.DataArray, dask or numpy array
+        Integer labels, shape (z, y, x); a path or URL is of an OME-Zarr, whoever wrote it. 0 is background.
+    terminology : Terminology, str or path-like, optional
+        Default ``terminology.csv`` beside the annotation.
+    level : int
+        Of the annotation; volumes of coarser levels are estimates.
+    by_hemisphere : bool
+        Whether to tell left from right. A voxel is where its centre is. The midline is the middle of level 0 along
+        x; a centre exactly on it counts as left, so that left is never less than half of the columns. Right is the
+        side of low x (low r), as the Allen atlas is published and as BrainGlobe's hemispheres have it (1 left, 2
+        right), unless the axis says ``left-to-right``. Whether that is anatomically so is disputed (brainglobe-atlasapi
+        issue 104).
+    voxel_size : float or three, optional
+        Along (z, y, x) at that level, in mm, instead of what the annotation says.
+    storage_options : mapping, optional
+        To fsspec, for URLs.
+
+    Returns
+    -------
+    pandas.DataFrame
+        By ``identifier``, in the order of the terminology: ``acronym``, ``name``, ``voxels``, ``voxels_direct``,
+        ``volume_mm3``, ``volume_direct_mm3``: with all descendants, and of the structure's own label. By hemisphere
+        also each of the four as ``voxels_left``, ``voxels_direct_left``, ``volume_left_mm3``,
+        ``volume_direct_left_mm3``, and likewise ``right``. A label that the terminology lacks follows as a row of its
+        own without an acronym, and is warned of. ``attrs`` say ``level``, ``voxel_mm3``, and ``hemispheres``: which
+        side in r is which.
+
+    Raises
+    ------
+    InputError
+        If the annotation or the terminology cannot be read, or the size of a voxel is not known.
+    TargetError
+        If a chunk cannot be read.
+    """
+    import pandas as pd
+
+    found = annotation_of(annotation, level, storage_options)
+    structures = terminology_of(terminology, annotation, storage_options)
+    voxel = _voxel_mm3(found.geometry, voxel_size)
+    right_is_low, stated = _sides(found) if by_hemisphere else (True, "")
+    counts = found.counts()
+    held = counts.ids != 0
+    ids, voxels, low = (column[held] for column in counts)
+    known = {structure.id: position for position, structure in enumerate(structures)}
+    unknown = [int(id) for id in ids if int(id) not in known]
+    rows = len(structures) + len(unknown)
+    place = known | {id: len(structures) + position for position, id in enumerate(unknown)}
+    direct = np.zeros((rows, 2), np.int64)
+    if ids.size:
+        direct[[place[int(id)] for id in ids]] = np.stack([voxels, low], axis=-1)
+    total = _with_descendants(structures, known, direct)
+
+    table = pd.DataFrame(
+        {
+            "acronym": [*(one.acronym for one in structures), *("" for _ in unknown)],
+            "name": [*(one.name for one in structures), *(f"label {id}, not in the terminology" for id in unknown)],
+        },
+        index=pd.Index([*(one.id for one in structures), *unknown], name="identifier"),
+    )
+    sides = {"": (total[:, 0], direct[:, 0])}
+    if by_hemisphere:
+        low_side, high_side = (total[:, 1], direct[:, 1]), (total[:, 0] - total[:, 1], direct[:, 0] - direct[:, 1])
+        left, right = (high_side, low_side) if right_is_low else (low_side, high_side)
+        sides |= {"_left": left, "_right": right}
+    for side, (all_of_it, own) in sides.items():
+        table[f"voxels{side}"], table[f"voxels_direct{side}"] = all_of_it, own
+        table[f"volume{side}_mm3"], table[f"volume_direct{side}_mm3"] = all_of_it * voxel, own * voxel
+    table.attrs = {"level": level, "voxel_mm3": voxel} | ({"hemispheres": stated} if by_hemisphere else {})
+    if unknown:
+        more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
+        warnings.warn(
+            f"the annotation holds labels that the terminology lacks: {', '.join(map(str, unknown[:_NAMED]))}{more}; "
+            "they are rows of their own",
+            AtlaszarrWarning,
+            stacklevel=2,
+        )
+    return table
+
+
+def region_mask(
+    annotation: Any,
+    terminology: Terminology | str | os.PathLike[str] | None,
+    region: str,
+    level: int = 0,
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Any:
+    """Where a structure or any of its descendants is.
+
+    Parameters
+    ----------
+    annotation, terminology, level, storage_options
+        As of `region_volumes`.
+    region : str
+        An acronym.
+
+    Returns
+    -------
+    dask array, bool, shape (z, y, x)
+        Lazy. Of an annotation with a label index that agrees with the data, only chunks that hold the structure are
+        read.
+
+    Raises
+    ------
+    NotFoundError
+        If no structure has that acronym.
+    InputError
+        If the annotation or the terminology cannot be read.
+    """
+    structures = terminology_of(terminology, annotation, storage_options)
+    (one,) = chosen(structures, [region])
+    ids = {structure.id for structure in structures.descendants(one.acronym)}
+    return annotation_of(annotation, level, storage_options).mask(ids)
+
+
+def region_bounds(mask: Any) -> tuple[slice, slice, slice] | None:
+    """The smallest box of voxels that holds all of a mask, to crop any array of the same level to; None if it is empty.
+
+    Parameters
+    ----------
+    mask : dask array, bool, shape (z, y, x)
+        Of `region_mask`; computed chunk by chunk.
+    """
+    import dask
+
+    along = dask.compute(*(mask.any(axis=axes) for axes in ((1, 2), (0, 2), (0, 1))))
+    held = [np.flatnonzero(one) for one in along]
+    if not held[0].size:
+        return None
+    z, y, x = (slice(int(one[0]), int(one[-1]) + 1) for one in held)
+    return z, y, x
+
+
+def _with_descendants(structures: Terminology, known: Mapping[int, int], direct: Any) -> Any:
+    """Counts of structures with all below them: children come after parents, so they are added on the way back."""
+    total = direct.copy()
+    for position, structure in reversed(list(enumerate(structures))):
+        if len(structure.path) > 1:
+            total[known[structure.path[-2]]] += total[position]
+    return total
+
+
+def _voxel_mm3(geometry: Geometry, given: float | Sequence[float] | None) -> float:
+    """The volume of a voxel: the product of the lengths as they are written, rounded once."""
+    if given is not None:
+        lengths = tuple(map(float, given if isinstance(given, Sequence) else (given,) * 3))
+        geometry = Geometry(lengths, unit="millimeter")  # type: ignore[arg-type]
+    one = _UNITS.get(geometry.unit or "")
+    if one is None:
+        unit = "no unit" if geometry.unit is None else f"the unit {geometry.unit!r}"
+        raise InputError(
+            f"the annotation's axes have {unit}, so that volumes are not known; give voxel_size (--voxel-size) in mm"
+        )
+    z, y, x = (Fraction(repr(length)) * one for length in geometry.scale)
+    return float(z * y * x)
+
+
+def _sides(annotation: Annotation) -> tuple[bool, str]:
+    """Whether right is the side of low x, and in words which side is which."""
+    stated = annotation.geometry.orientation.get("x")
+    if stated not in (None, "right-to-left", "left-to-right"):
+        raise InputError(f"the annotation's x axis runs {stated}, not across the midline; hemispheres lie along x")
+    low, high = ("left", "right") if stated == "left-to-right" else ("right", "left")
+    n = annotation.before_midline
+    why = f"x runs {stated}" if stated else "x has no orientation: taken as right-to-left, as published"
+    return low == "right", f"{low} is low r (x voxels before {n}), {high} is high r (from {n} on); {why}"

@@ -1,0 +1,437 @@
+"""Region volumes and masks against NumPy, from everything an annotation can be given as."""
+
+import csv
+import http.server
+import threading
+import warnings
+from functools import partial
+from pathlib import Path
+
+import dask.array as da
+import fsspec
+import ngff_zarr
+import numcodecs
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+import zarr
+from distributed import Client
+from fsspec.implementations.memory import MemoryFileSystem
+
+from atlaszarr import Terminology, region_mask, region_volumes
+from atlaszarr.errors import AtlaszarrWarning, InputError, NotFoundError, TargetError
+from atlaszarr.index_trust import add_index
+from atlaszarr.ome import Geometry
+from atlaszarr.regions import region_bounds
+from atlaszarr.store import Target
+from atlaszarr.terminology import Structure
+from atlaszarr.writing import write_multiscales
+
+LARGE = 2**31 + 5
+SIZE = (0.025, 0.05, 0.1)  # mm along z, y, x
+VOXEL = 0.000125
+PATHS = {1: (1,), 10: (1, 10), 11: (1, 10, 11), 12: (1, 10, 12), 13: (1, 13), LARGE: (1, LARGE)}
+NAMES = {1: "root", 10: "A", 11: "A1", 12: "A2", 13: "None", LARGE: "B"}
+TERMINOLOGY = Terminology(
+    tuple(Structure(id, NAMES[id], f"Area {NAMES[id]}", "#AABBCC", path) for id, path in PATHS.items())
+)
+
+
+def labels():
+    """Labels in blocks of five voxels: of a structure with children, of its children, of another; background."""
+    coarse = np.random.default_rng(5).choice([0, 10, 11, 12, LARGE], (8, 6, 9)).astype(np.uint32)
+    coarse[5:] = 0
+    return np.kron(coarse, np.ones((5, 5, 5), np.uint32))[:, :, :43]
+
+
+def expected(values, by_hemisphere=False, right=21, voxel=VOXEL):
+    """What `region_volumes` is to give, counted structure by structure."""
+    columns = {"": values}
+    if by_hemisphere:
+        columns |= {"_left": values[..., right:], "_right": values[..., :right]}
+    rows = {}
+    for id in PATHS:
+        below = [one for one, path in PATHS.items() if id in path]
+        row = {"acronym": NAMES[id], "name": f"Area {NAMES[id]}"}
+        for side, part in columns.items():
+            all_of_it, own = np.isin(part, below).sum(), (part == id).sum()
+            row |= {f"voxels{side}": all_of_it, f"voxels_direct{side}": own}
+            row |= {f"volume{side}_mm3": all_of_it * voxel, f"volume_direct{side}_mm3": own * voxel}
+        rows[id] = row
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("identifier")
+
+
+def assert_equal(found, wanted):
+    pd.testing.assert_frame_equal(found, wanted, check_dtype=False, check_index_type=False, rtol=1e-12)
+
+
+def geometry(unit="millimeter", **options):
+    scale = tuple(length * {"millimeter": 1, "micrometer": 1000, None: 1}[unit] for length in SIZE)
+    return Geometry(scale, (0.0, 0.0, 0.0), unit, **options)
+
+
+def write(place, values=None, **options):
+    values = labels() if values is None else values
+    write_multiscales(values, place, **{"rule": "mode", "chunk": 16, "geometry": geometry()} | options)
+    return str(place)
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("stored") / "annotation.ome.zarr")
+
+
+@pytest.fixture(scope="module")
+def indexed(tmp_path_factory):
+    place = write(tmp_path_factory.mktemp("indexed") / "annotation.ome.zarr")
+    add_index(Target.of(place))
+    return place
+
+
+# What it gives
+
+
+@pytest.mark.parametrize("by_hemisphere", [False, True])
+def test_every_structure_is_counted_alone_and_with_its_descendants(stored, indexed, by_hemisphere):
+    for place in (stored, indexed):
+        found = region_volumes(place, TERMINOLOGY, by_hemisphere=by_hemisphere)
+        assert_equal(found, expected(labels(), by_hemisphere))
+        assert found.attrs["voxel_mm3"] == VOXEL
+
+
+def test_coarser_levels_are_counted_with_their_own_voxels(stored, indexed):
+    values = zarr.open_array(f"{stored}/1", mode="r")[:]
+    # Of 43 columns the midline is at 21.5: column 10 of level 1 has its centre at 21 and is right, the next is left.
+    wanted = expected(values, by_hemisphere=True, right=11, voxel=8 * VOXEL)
+    for place in (stored, indexed):
+        assert_equal(region_volumes(place, TERMINOLOGY, 1, by_hemisphere=True), wanted)
+
+
+def test_a_centre_on_the_midline_is_left():
+    found = region_volumes(np.full((1, 1, 5), 11, np.uint8), TERMINOLOGY, by_hemisphere=True, voxel_size=1)
+    assert tuple(found.loc[1, ["voxels_left", "voxels_right"]]) == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("runs", "right_is_low"), [(None, True), ("right-to-left", True), ("left-to-right", False)], ids=str
+)
+def test_which_side_is_which_follows_the_axis_and_is_stated(tmp_path, runs, right_is_low):
+    values = np.full((2, 2, 10), 11, np.uint32)
+    values[..., :3] = 12
+    place = write(tmp_path / "x.ome.zarr", values, geometry=geometry(orientation={"x": runs} if runs else {}))
+    found = region_volumes(place, TERMINOLOGY, by_hemisphere=True)
+    assert found.loc[12, "voxels_right" if right_is_low else "voxels_left"] == 12
+    assert found.attrs["hemispheres"].startswith("right is low r" if right_is_low else "left is low r")
+
+
+def test_hemispheres_of_an_x_axis_that_crosses_no_midline_are_refused(tmp_path):
+    turned = geometry(orientation={"x": "anterior-to-posterior"})
+    place = write(tmp_path / "x.ome.zarr", geometry=turned)
+    assert region_volumes(place, TERMINOLOGY).loc[1, "voxels"] == np.count_nonzero(labels())
+    with pytest.raises(InputError, match="anterior-to-posterior"):
+        region_volumes(place, TERMINOLOGY, by_hemisphere=True)
+
+
+def test_labels_that_the_terminology_lacks_are_rows_of_their_own(tmp_path):
+    values = labels()
+    values[values == 12] = 2**32 - 1
+    place = write(tmp_path / "x.ome.zarr", values)
+    with pytest.warns(AtlaszarrWarning, match="labels that the terminology lacks: 4294967295; they"):
+        found = region_volumes(place, TERMINOLOGY)
+    assert found.loc[2**32 - 1, "voxels"] == np.count_nonzero(labels() == 12)
+    assert found.loc[2**32 - 1, "acronym"] == ""
+    assert found.voxels_direct.sum() == np.count_nonzero(values)
+
+
+# From what
+
+
+@pytest.mark.parametrize("level", [0, 1])
+def test_what_ngff_zarr_returns_gives_the_same(stored, level):
+    multiscales = ngff_zarr.from_ngff_zarr(stored)
+    wanted = region_volumes(stored, TERMINOLOGY, level, by_hemisphere=True)
+    assert_equal(region_volumes(multiscales, TERMINOLOGY, level, by_hemisphere=True), wanted)
+    if level == 0:
+        assert_equal(region_volumes(multiscales.images[0], TERMINOLOGY, by_hemisphere=True), wanted)
+
+
+def test_arrays_in_memory_or_lazy_give_the_same():
+    wanted = expected(labels(), by_hemisphere=True)
+    lazy = da.from_array(labels(), chunks=(16, 30, 20))
+    coordinates = {
+        axis: (axis, np.arange(n) * size, {"units": "mm"})
+        for axis, n, size in zip("zyx", labels().shape, SIZE, strict=True)
+    }
+    for array in (labels(), lazy):
+        assert_equal(region_volumes(array, TERMINOLOGY, by_hemisphere=True, voxel_size=SIZE), wanted)
+        named = xr.DataArray(array, dims=("z", "y", "x"), coords=coordinates)
+        assert_equal(region_volumes(named, TERMINOLOGY, by_hemisphere=True), wanted)
+
+
+def test_with_a_client_of_distributed_active_all_of_them_still_work(stored):
+    with Client(processes=False, dashboard_address=None, n_workers=1, threads_per_worker=1):
+        multiscales = ngff_zarr.from_ngff_zarr(stored)
+        lazy = da.from_zarr(f"{stored}/0")
+        for given, size in ((stored, None), (multiscales, None), (lazy, SIZE), (lazy.persist(), SIZE)):
+            assert_equal(region_volumes(given, TERMINOLOGY, voxel_size=size), expected(labels()))
+        mask = region_mask(stored, TERMINOLOGY, "A")
+        np.testing.assert_array_equal(mask.compute(), np.isin(labels(), [10, 11, 12]))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"ome_zarr": "0.4"}, {"ome_zarr": "0.6"}, {"shard": 32}, {"compressor": "blosc"}],
+    ids=lambda options: "-".join(map(str, next(iter(options.items())))),
+)
+def test_every_way_that_atlaszarr_writes_is_read(tmp_path, options):
+    place = write(tmp_path / "x.ome.zarr", **options)
+    assert_equal(region_volumes(place, TERMINOLOGY, by_hemisphere=True), expected(labels(), by_hemisphere=True))
+    np.testing.assert_array_equal(region_mask(place, TERMINOLOGY, "B").compute(), labels() == LARGE)
+
+
+FOREIGN = {
+    "v2, gzip, dots": {"zarr_format": 2, "compressors": numcodecs.GZip()},
+    "v2, big-endian": {"zarr_format": 2, "dtype": ">u4"},
+    "v2, uncompressed": {"zarr_format": 2, "compressors": None},
+    "v2, Fortran order": {"zarr_format": 2, "order": "F"},
+    "v3, gzip": {"compressors": zarr.codecs.GzipCodec()},
+    "v3, blosc lz4": {"compressors": zarr.codecs.BloscCodec(cname="lz4", shuffle="bitshuffle")},
+    "v3, shards with holes": {"shards": (32, 32, 32)},
+    "v3, dots": {"chunk_key_encoding": {"name": "default", "separator": "."}},
+    "v3, int64": {"dtype": "int64"},
+    "v3, t and c": {"lead": 2},
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+@pytest.mark.parametrize("protocol", ["", "memory://"])
+def test_stores_that_others_wrote_are_read(tmp_path, kind, protocol):
+    options = dict(FOREIGN[kind])
+    lead, dtype = options.pop("lead", 0), options.pop("dtype", "uint32")
+    version = options.get("zarr_format", 3)
+    store = zarr.storage.LocalStore(tmp_path / "x.zarr")
+    names = [*"tc"[:lead], *"zyx"]
+    kinds = {"t": "time", "c": "channel"}
+    axes = [{"name": n, "type": kinds.get(n, "space")} | ({"unit": "micrometer"} if n in "zyx" else {}) for n in names]
+    scale = [1.0] * lead + [length * 1000 for length in SIZE]
+    entry = {
+        "axes": axes,
+        "datasets": [{"path": "s0", "coordinateTransformations": [{"type": "scale", "scale": scale}]}],
+    }
+    stated = {"multiscales": [entry | ({"version": "0.4"} if version == 2 else {})]}
+    attributes = stated if version == 2 else {"ome": {"version": "0.5", **stated}}
+    zarr.open_group(store, mode="w", zarr_format=version, attributes=attributes)
+    array = zarr.create_array(
+        store,
+        name="s0",
+        shape=(1,) * lead + labels().shape,
+        chunks=(1,) * lead + (16, 16, 16),
+        dtype=dtype,
+        fill_value=0,
+        **options,
+    )
+    array[:] = labels().reshape(array.shape)
+    place = str(tmp_path / "x.zarr")
+    if protocol:
+        fsspec.filesystem("memory").store.clear()
+        place = f"memory://{tmp_path.name}/x.zarr"
+        for key, body in Target(str(tmp_path / "x.zarr")).read_all("").items():
+            Target.of(place).write(key, body)
+    assert_equal(region_volumes(place, TERMINOLOGY, by_hemisphere=True), expected(labels(), by_hemisphere=True))
+    np.testing.assert_array_equal(region_mask(place, TERMINOLOGY, "A").compute(), np.isin(labels(), [10, 11, 12]))
+
+
+# Its units
+
+
+@pytest.mark.parametrize("unit", ["millimeter", "micrometer"])
+def test_volumes_are_in_mm3_whatever_the_unit(tmp_path, unit):
+    place = write(tmp_path / "x.ome.zarr", geometry=geometry(unit))
+    assert_equal(region_volumes(place, TERMINOLOGY), expected(labels()))
+
+
+def test_without_a_unit_the_size_of_a_voxel_has_to_be_given(tmp_path):
+    place = write(tmp_path / "x.ome.zarr", geometry=geometry(None))
+    with pytest.raises(InputError, match=r"no unit, .* give voxel_size \(--voxel-size\) in mm"):
+        region_volumes(place, TERMINOLOGY)
+    assert_equal(region_volumes(place, TERMINOLOGY, voxel_size=SIZE), expected(labels()))
+    with pytest.raises(InputError, match="the unit 'parsec'"):
+        region_volumes(ngff_zarr.to_ngff_image(labels(), axes_units=dict.fromkeys("zyx", "parsec")), TERMINOLOGY)
+
+
+# The terminology
+
+
+def write_terminology(place, structures):
+    with Path(place).open("w", newline="") as file:
+        rows = csv.writer(file)
+        parts = ("annotation_value", "name", "abbreviation", "color_hex_triplet", "root_identifier_path")
+        rows.writerow(("identifier", "parent_identifier", *parts))
+        for one in structures:
+            parent = one.path[-2] if len(one.path) > 1 else ""
+            rows.writerow([one.id, parent, one.id, one.name, one.acronym, one.colour, list(one.path)])
+
+
+def test_a_terminology_beside_the_annotation_is_found_in_any_order_of_its_rows(tmp_path):
+    place = write(tmp_path / "annotation.ome.zarr")
+    with pytest.raises(InputError, match=r"no terminology at .*/terminology.csv; give one"):
+        region_volumes(place)
+    write_terminology(tmp_path / "terminology.csv", list(TERMINOLOGY)[::-1])
+    found = region_volumes(place)
+    assert_equal(found.sort_index(), expected(labels()).sort_index())
+    assert list(found.index).index(10) < list(found.index).index(11)
+    assert_equal(region_volumes(place, tmp_path / "terminology.csv"), found)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a,b\n1,2\n", "cannot be read as a terminology"),
+        ("identifier,parent_identifier,name,abbreviation,color_hex_triplet\n1,2,x,x,#000000\n", "0 of 1 structures"),
+        ("", "0 of 0 structures"),
+    ],
+)
+def test_a_table_that_is_no_terminology_is_refused(tmp_path, text, words):
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(InputError, match=words):
+        region_volumes(labels(), tmp_path / "t.csv", voxel_size=1)
+
+
+def test_an_unknown_region_is_met_with_acronyms_that_are_near(stored):
+    with pytest.raises(NotFoundError, match="'a1'; did you mean A1"):
+        region_mask(stored, TERMINOLOGY, "a1")
+    with pytest.raises(NotFoundError, match="did you mean B"):
+        region_mask(stored, TERMINOLOGY, "Area B")
+
+
+def test_an_array_has_no_place_to_look_for_a_terminology():
+    with pytest.raises(InputError, match="give the terminology"):
+        region_volumes(labels(), voxel_size=1)
+
+
+# Masks
+
+
+class Counted(MemoryFileSystem):
+    """Says which objects were read."""
+
+    protocol = "counted"
+    read: list = []  # noqa: RUF012
+    store: dict = {}  # noqa: RUF012
+
+    def cat_file(self, path, *args, **kwargs):
+        self.read.append(path)
+        return super().cat_file(path, *args, **kwargs)
+
+
+@pytest.fixture
+def counted(indexed):
+    fsspec.register_implementation("counted", Counted, clobber=True)
+    place = Target.of("counted://bucket/annotation.ome.zarr")
+    for key, body in Target(indexed).read_all("").items():
+        place.write(key, body)
+    yield place
+    Counted.store.clear()
+
+
+def test_a_mask_of_an_indexed_annotation_reads_only_chunks_that_hold_the_region(counted):
+    mask = region_mask(counted.url, TERMINOLOGY, "A1")
+    assert mask.dtype == bool
+    assert mask.chunks == da.empty(labels().shape, chunks=16).chunks
+    Counted.read.clear()
+    np.testing.assert_array_equal(mask.compute(), labels() == 11)
+    chunks = [c for c in np.ndindex(3, 2, 3) if (labels()[tuple(slice(16 * i, 16 * i + 16) for i in c)] == 11).any()]
+    assert sorted(Counted.read) == sorted(f"{counted.url}/0/c/{z}/{y}/{x}" for z, y, x in chunks)
+    assert len(chunks) < 18
+    Counted.read.clear()
+    np.testing.assert_array_equal(mask[3:20:2, ::-1, 17].compute(), (labels() == 11)[3:20:2, ::-1, 17])
+    assert len(Counted.read) <= 4
+
+
+def test_volumes_of_an_indexed_annotation_read_no_chunk(counted):
+    Counted.read.clear()
+    assert_equal(region_volumes(counted.url, TERMINOLOGY, by_hemisphere=True), expected(labels(), by_hemisphere=True))
+    assert not [key for key in Counted.read if "/c/" in key]
+
+
+def test_a_mask_of_a_lazy_array_is_lazy_and_equal():
+    mask = region_mask(da.from_array(labels(), chunks=16), TERMINOLOGY, "B")
+    np.testing.assert_array_equal(mask.compute(), labels() == LARGE)
+    narrow = region_mask(da.zeros((2, 2, 2), dtype="u1"), TERMINOLOGY, "B")  # its label is no u1
+    assert not narrow.compute().any()
+
+
+def test_bounds_of_a_region_crop_to_all_of_it(indexed):
+    box = region_bounds(region_mask(indexed, TERMINOLOGY, "A1"))
+    wanted = tuple(slice(at.min(), at.max() + 1) for at in np.nonzero(labels() == 11))
+    assert box == wanted
+    assert region_bounds(region_mask(indexed, TERMINOLOGY, "None")) is None
+
+
+# What goes wrong
+
+
+def test_an_index_that_the_data_left_behind_is_not_trusted(tmp_path):
+    place = write(tmp_path / "annotation.ome.zarr")
+    add_index(Target(place))
+    array = zarr.open_array(f"{place}/0")
+    array[:16, :16, :16] = 12
+    with pytest.warns(AtlaszarrWarning, match="the data are read: 0/c/0/0/0 "):
+        found = region_volumes(place, TERMINOLOGY)
+    assert_equal(found, expected(array[:]))
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def web(tmp_path):
+    """Serves `tmp_path` as a plain web server does."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=tmp_path)) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_web_server_that_lists_nothing_is_read_chunk_by_chunk(web, tmp_path):
+    add_index(Target(write(tmp_path / "annotation.ome.zarr")))
+    write_terminology(tmp_path / "terminology.csv", TERMINOLOGY)
+    with pytest.warns(AtlaszarrWarning, match="does not list its objects"):
+        assert_equal(region_volumes(f"{web}/annotation.ome.zarr"), expected(labels()))
+
+
+def test_without_an_index_nothing_is_warned_of(stored):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        region_volumes(stored, TERMINOLOGY)
+
+
+def test_a_damaged_chunk_is_named_and_never_counted_as_background(tmp_path):
+    place = write(tmp_path / "annotation.ome.zarr")
+    chunk = Path(place) / "0/c/1/1/1"
+    chunk.write_bytes(chunk.read_bytes()[:-9])
+    with pytest.raises(TargetError, match="0/c/1/1/1 is damaged"):
+        region_volumes(place, TERMINOLOGY)
+
+
+def test_what_cannot_be_measured_is_refused_in_a_sentence(stored, tmp_path):
+    write_multiscales(labels().astype(np.float32), tmp_path / "real.ome.zarr", geometry=geometry())
+    for given, options, words in (
+        (stored, {"level": 7}, "level 7 is not there"),
+        (labels(), {"level": 1}, "level 1 is not there"),
+        (stored, {"storage_options": {"key": "x"}}, "of no use"),
+        (labels(), {"storage_options": {"key": "x"}}, "of no use"),
+        (tmp_path / "nothing", {}, "is no OME-Zarr image"),
+        (f"{stored}/0", {}, "is no OME-Zarr image"),
+        (tmp_path / "real.ome.zarr", {}, "holds float32, not labels"),
+        (labels().astype(float), {}, "holds float64, not labels"),
+        (labels()[0], {}, "labels have z, y, x|has axes"),
+        (labels(), {"voxel_size": 0}, "must be three lengths"),
+    ):
+        with pytest.raises(InputError, match=words):
+            region_volumes(given, TERMINOLOGY, **{"voxel_size": 1} | options)

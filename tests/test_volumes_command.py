@@ -1,0 +1,166 @@
+"""`atlaszarr volumes`: what it prints, in every form, and what it says of wrong input."""
+
+import io
+import json
+import logging
+import os
+import subprocess
+import sys
+
+import boto3
+import numpy as np
+import pandas as pd
+import pytest
+from moto.server import ThreadedMotoServer
+
+from atlaszarr.index_trust import add_index
+from atlaszarr.ome import Geometry
+from atlaszarr.region_tables import digits
+from atlaszarr.store import Target
+from atlaszarr.writing import write_multiscales
+
+CSV = """identifier,parent_identifier,annotation_value,name,abbreviation,color_hex_triplet,root_identifier_path
+1,,1,root,root,#FFFFFF,[1]
+2,1,2,"Cortex, all of it [bold]",CTX,#00FF00,"[1, 2]"
+3,2,3,Retrosplenial area,RSP,#0000FF,"[1, 2, 3]"
+4,1,4,Nothing,NIL,#0000FF,"[1, 4]"
+"""
+GEOMETRY = Geometry((0.1, 0.1, 0.1), orientation={"x": "right-to-left"})
+
+
+def labels():
+    values = np.zeros((20, 20, 20), np.uint32)
+    values[:10] = 2
+    values[:5, :, :15] = 3
+    return values
+
+
+@pytest.fixture(scope="module")
+def annotation(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("annotation")
+    (folder / "terminology.csv").write_text(CSV)
+    write_multiscales(labels(), folder / "annotation.ome.zarr", rule="mode", geometry=GEOMETRY)
+    return folder / "annotation.ome.zarr"
+
+
+def test_one_line_a_region(command, annotation):
+    ran = command("volumes", annotation, "--region", "RSP", "--region", "CTX")
+    assert ran.code == 0
+    assert ran.out == "Retrosplenial area: 1.50 mm3\nCortex, all of it [bold]: 4.00 mm3\n"
+
+
+def test_by_hemisphere_it_prints_which_side_is_which(command, annotation):
+    ran = command("volumes", annotation, "--region", "RSP", "--by-hemisphere")
+    line, stated = ran.out.splitlines()
+    assert line == "Retrosplenial area: 1.50 mm3 (left 0.500, right 1.00)"
+    assert stated == "right is low r (x voxels before 10), left is high r (from 10 on); x runs right-to-left"
+
+
+def test_all_regions_are_a_tree(command, annotation):
+    ran = command("volumes", annotation)
+    rows = [line.rstrip() for line in ran.out.splitlines()]
+    assert rows[1].split() == ["root", "root", "4.00", "0"]
+    assert rows[2].startswith("  CTX  ")
+    assert "Cortex, all of it [bold]" in rows[2]
+    assert rows[3].split() == ["RSP", "Retrosplenial", "area", "1.50", "1.50"]
+    assert rows[3].startswith("    RSP")
+    assert rows[4:] == ["not shown, since they hold no voxel: 1"]
+    assert "left" in command("volumes", annotation, "--by-hemisphere").out.splitlines()[0]
+
+
+def test_csv_and_parquet_hold_the_same_table(annotation):
+    def run(form):
+        ran = subprocess.run(
+            [sys.executable, "-m", "atlaszarr", "volumes", annotation, "--format", form, "--by-hemisphere"],
+            capture_output=True,
+            check=True,
+            env=os.environ,
+        )
+        assert ran.stderr.startswith(b"right is low r")
+        return io.BytesIO(ran.stdout)
+
+    table, same = pd.read_csv(run("csv"), index_col="identifier"), pd.read_parquet(run("parquet"))
+    pd.testing.assert_frame_equal(table, same, check_dtype=False)
+    assert list(table.columns[:6]) == ["acronym", "name", "voxels", "voxels_direct", "volume_mm3", "volume_direct_mm3"]
+    assert table.loc[2, "volume_mm3"] == pytest.approx(4.0)
+    assert len(table) == 4
+
+
+def test_json_is_all_that_is_on_stdout(command, annotation):
+    for arguments in (["--json"], ["--format", "json"]):
+        ran = command("volumes", annotation, *arguments, "--region", "RSP", "--level", 0)
+        found = json.loads(ran.out)
+        assert found["level"] == 0
+        assert [(row["identifier"], row["voxels"]) for row in found["regions"]] == [(3, 1500)]
+
+
+def test_labels_of_no_structure_are_told_on_stderr(command, annotation, tmp_path):
+    values = labels()
+    values[-1] = 99
+    write_multiscales(values, tmp_path / "x.ome.zarr", rule="mode", geometry=GEOMETRY)
+    ran = command("volumes", tmp_path / "x.ome.zarr", "--terminology", annotation.parent / "terminology.csv")
+    assert (ran.code, "99" in ran.err) == (0, True)
+    assert "label 99, not in the terminology" in ran.out
+
+
+def test_a_voxel_size_may_be_given(command, annotation):
+    assert command("volumes", annotation, "--voxel-size", "0.2", "--region", "RSP").out.endswith(": 12.00 mm3\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--region", "rsp"], "no structure has the acronym 'rsp'; did you mean RSP"),
+        (["--level", "4"], "level 4 is not there"),
+        (["--terminology", "/nowhere/t.csv"], "there is no terminology at /nowhere/t.csv"),
+        (["--format", "excel"], "'excel' is not one of"),
+        (["--storage-option", "key"], "has no value; write KEY=VALUE"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_wrong_input_is_exit_2_and_a_sentence(command, annotation, arguments, words):
+    ran = command("volumes", annotation, *arguments)
+    assert (ran.code, ran.out) == (2, "")
+    assert words in ran.err
+
+
+def test_a_place_without_an_annotation_is_exit_2(command, tmp_path):
+    ran = command("volumes", tmp_path / "x.ome.zarr")
+    assert ran.code == 2
+    assert ran.err.endswith("x.ome.zarr is no OME-Zarr image; give the place of one\n")
+
+
+def test_an_annotation_in_a_bucket_is_measured_with_its_index_and_without(command):
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    moto = ThreadedMotoServer(port=0)
+    moto.start()
+    try:
+        endpoint = "http://{}:{}".format(*moto.get_host_and_port())
+        options = {"key": "the-key", "secret": "the-secret", "endpoint_url": endpoint}
+        boto3.client(
+            "s3",
+            endpoint_url=endpoint,
+            aws_access_key_id="the-key",
+            aws_secret_access_key="the-secret",
+            region_name="us-east-1",
+        ).create_bucket(Bucket="atlas")
+        place = "s3://atlas/annotation.ome.zarr"
+        write_multiscales(labels(), place, rule="mode", geometry=GEOMETRY, storage_options=options, chunk=8)
+        Target.of("s3://atlas", options).write("terminology.csv", CSV.encode())
+        given = [part for key, value in options.items() for part in ("--storage-option", f"{key}={value}")]
+        for _ in range(2):
+            ran = command("volumes", place, "--region", "RSP", *given)
+            assert (ran.code, ran.out, ran.err) == (0, "Retrosplenial area: 1.50 mm3\n", "")
+            add_index(Target.of(place, options))
+        Target.of(place, options).remove("0/c/0/0/0")
+        assert "the data are read: 0/c/0/0/0 is gone" in command("volumes", place, "--region", "RSP", *given).err
+    finally:
+        moto.stop()
+
+
+@pytest.mark.parametrize(
+    ("volume", "text"),
+    [(0.0, "0"), (506.0529, "506.05"), (10.501, "10.50"), (0.97249, "0.972"), (0.000484375, "0.000484")],
+)
+def test_a_volume_has_sensible_digits(volume, text):
+    assert digits(volume) == text
