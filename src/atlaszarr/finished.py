@@ -6,8 +6,11 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from numpy.typing import NDArray
+
 from . import inspection, ledger
 from .errors import InputError
+from .grid import Region
 from .multiscale import Multiscale
 from .ome import Geometry
 from .store import Target
@@ -63,6 +66,23 @@ class Finished:
             z, y, x = (round(1000 * s * float(f), 6) for s, f in zip(self.geometry.scale, factors, strict=True))
             found.append((z, y, x))
         return tuple(found)
+
+    def read(self, level: int, region: Region) -> NDArray[Any]:
+        """Any region of a level of the image, (z, y, x).
+
+        Raises
+        ------
+        TargetError
+            If an object is not there, or is not what was written.
+        """
+        at = self.multiscale.pyramid.levels[level]
+        z, y, x = (
+            slice(axis.start // u * u, min(-(-axis.stop // u) * u, n))
+            for axis, u, n in zip(region, at.unit, at.shape, strict=True)
+        )
+        whole = next(iter(self.multiscale.read(level, (z, y, x)).values()))
+        inside = (slice(r.start - w.start, r.stop - w.start) for r, w in zip(region, (z, y, x), strict=True))
+        return whole[tuple(inside)]
 
 
 def _geometry(entry: dict[str, Any]) -> Geometry:

@@ -1,4 +1,4 @@
-"""Where everything lies under the folder `brainglobe-atlasapi`, and what the parts are called. Pure names.
+"""Where everything lies under the folder `brainglobe-atlasapi`, and what the parts are called.
 
 As brainglobe-atlasapi 3.0.2 has it (`brainglobe_atlasapi.descriptors`): a version `3.0` lies in the folder `3_0`.
 """
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InputError
+from ..store import Target
 
 #: The annotation, under the name that BrainGlobe's reader opens and under that of its tutorial.
 COMPRESSED = "annotations_compressed.ome.zarr"
@@ -78,3 +79,8 @@ class Layout:
 
     def _folder(self, kind: str, what: str) -> str:
         return f"{kind}/{self.name}-{what}/{self._version}"
+
+
+def below(place: Target, path: str) -> Target:
+    """The place at a path under another."""
+    return Target(f"{place.url}/{path}", place.storage_options)

@@ -32,11 +32,11 @@ def contents(masks: Masks, request: Mapping[str, Any], found: Ledger, tasks: Seq
     for task in tasks:
         level, index = task
         try:
-            values = annotation.multiscale.read(level, masks.pyramid.levels[level].region(index))
+            labels = annotation.read(level, masks.pyramid.levels[level].region(index))
         except TargetError:
             continue  # the annotation's own check says so
         written = found.done[task].written
-        expected = dict(masks.bodies(level, index, next(iter(values.values()))))
+        expected = dict(masks.bodies(level, index, labels))
         for key in sorted({*written, *expected}):
             if key not in written:
                 yield Defect("missing", key, "is not there, although the annotation has the structure", task)

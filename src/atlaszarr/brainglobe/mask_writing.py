@@ -87,7 +87,7 @@ def write_block(masks: Masks, annotation: Finished, task: Task) -> Done:
     """Read a block of a level of the annotation, write the masks of what occurs in it, and record them."""
     level, index = task
     region = masks.pyramid.levels[level].region(index)
-    (labels,) = annotation.multiscale.read(level, region).values()
+    labels = annotation.read(level, region)
     written: Written = {}
     masks.target.write_all(masks._noted(masks.bodies(level, index, labels), written))
     entry = Entry.of(task, written, {})

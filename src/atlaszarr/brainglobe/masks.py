@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..encoding import Encoding
-from ..errors import InputError
 from ..multiscale import ArraySpec, Multiscale
 from ..occupancy import Occupancy
 from ..pyramid import Index, Level, Pass, Pyramid
@@ -66,15 +65,7 @@ class Masks(Multiscale):
 
     @classmethod
     def over(cls, target: Target, pyramid: Pyramid, order: PostOrder) -> Masks:
-        """The masks of an annotation with such levels.
-
-        Raises
-        ------
-        InputError
-            If there are more structures than the kernel's indices can tell.
-        """
-        if len(order) >= 2**16 - 1:
-            raise InputError(f"{len(order)} structures are too many for masks; the most is {2**16 - 2}")
+        """The masks of an annotation with such levels."""
         array = ArraySpec("", "uint8", ("c", "z", "y", "x"), len(order), rule="nearest")
         return cls(target, (array,), Occupancy(Layers.over_annotation(pyramid)), Encoding(), order=order)
 
@@ -140,27 +131,14 @@ class Masks(Multiscale):
         InputError
             If it has a label that no structure has.
         """
+        from .lookup import indices_of, within
+
         unit = self.pyramid.levels[level].unit
-        indices, present = self._indices(labels, unit)
+        indices, present = indices_of(labels, self.order, unit)
         mask = np.empty((1, *unit), np.uint8)
         for channel in self._channels(index, present):
-            first = self.order.firsts[channel]
-            # Unsigned, so that what lies before the first wraps around and is far too large.
-            np.less_equal(indices - np.uint16(first), np.uint16(channel - first), out=mask[0].view(np.bool_))
+            within(indices, self.order, channel, out=mask[0].view(np.bool_))
             yield self.channel_key(level, index, channel), self.encoding.encode(mask, mask.shape)
-
-    def _indices(self, labels: NDArray[Any], unit: tuple[int, ...]) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
-        """The index of every voxel's structure, padded to a whole chunk, and which indices occur."""
-        from .mask_kernel import look_up
-
-        indices = np.full(unit, 2**16 - 1, np.uint16)
-        present = np.zeros(len(self.order), np.bool_)
-        sorted_by = np.argsort(np.array(self.order.identifiers, np.uint64))
-        known = np.array(self.order.identifiers, np.uint64)[sorted_by]
-        unknown = look_up(np.ascontiguousarray(labels), known, sorted_by, indices, present)
-        if unknown:
-            raise InputError(f"the annotation has the label {unknown}, which no structure of the terminology has")
-        return indices, present
 
     def _channels(self, index: Index, present: NDArray[np.bool_]) -> Iterable[int]:
         """The channels that a block has a chunk of: all in the first one, so that every structure has its folder."""

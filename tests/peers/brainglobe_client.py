@@ -1,0 +1,146 @@
+"""Holds what `brainglobe_atlas.py` wrote to what BrainGlobe's reader makes of it, with no network to fall back on.
+
+Runs in the reader's own environment, without atlaszarr. ATLAS_FOLDER holds `brainglobe-atlasapi` and `expected.npz`.
+"""
+
+import json
+import os
+import socket
+import sys
+from pathlib import Path
+
+import numpy as np
+from checks import check, run
+
+FOLDER = Path(os.environ["ATLAS_FOLDER"])
+# Read before the reader is imported; it writes a configuration there.
+os.environ["BRAINGLOBE_CONFIG_DIR"] = str(FOLDER / "configuration")
+
+from brainglobe_atlasapi import BrainGlobeAtlas  # noqa: E402
+
+
+class NoNetworkError(AssertionError):
+    pass
+
+
+def refuse(*_, **__):
+    raise NoNetworkError("the reader asked the network for what it did not find")
+
+
+socket.getaddrinfo = refuse
+EXPECTED = json.loads((FOLDER / "expected.json").read_text())
+LABELS = {int(name): values for name, values in np.load(FOLDER / "expected.npz").items()}
+TREE = {int(id): path for id, path in EXPECTED["paths"].items()}
+ATLASES = {
+    resolution: BrainGlobeAtlas(f"{EXPECTED['name']}_{resolution}um", brainglobe_dir=FOLDER, check_latest=False)
+    for resolution in LABELS
+}
+
+
+def below(identifier):
+    """A structure and its descendants."""
+    return [id for id, path in TREE.items() if identifier in path]
+
+
+@check
+def the_atlas_opens_at_every_resolution():
+    for resolution, atlas in ATLASES.items():
+        assert atlas.resolution == (resolution,) * 3
+        assert atlas.shape == LABELS[resolution].shape
+        assert atlas.metadata["species"] == "Mus musculus"
+        assert atlas.orientation == "asr"
+
+
+@check
+def its_annotation_is_what_was_written():
+    for resolution, atlas in ATLASES.items():
+        assert atlas.annotation.dtype == np.uint32
+        np.testing.assert_array_equal(atlas.annotation, LABELS[resolution])
+
+
+@check
+def its_template_is_of_the_same_shape():
+    for atlas in ATLASES.values():
+        assert atlas.template.dtype == np.uint16
+        assert atlas.template.shape == atlas.shape
+        assert atlas.template.any()
+
+
+@check
+def its_structures_are_those_of_the_terminology():
+    atlas = next(iter(ATLASES.values()))
+    assert set(atlas.structures) == set(TREE)
+    for identifier, path in TREE.items():
+        structure = atlas.structures[identifier]
+        assert structure["structure_id_path"] == path
+        assert atlas.structures[structure["acronym"]]["id"] == identifier
+        assert structure["name"] == EXPECTED["names"][str(identifier)]
+    assert atlas.structures["root"]["id"] == atlas.hierarchy.root
+
+
+@check
+def masks_are_the_structure_with_its_descendants():
+    for resolution, atlas in ATLASES.items():
+        for identifier in EXPECTED["asked"]:
+            mask = atlas.get_structure_mask(identifier)
+            assert mask.dtype == np.uint8
+            np.testing.assert_array_equal(mask, np.isin(LABELS[resolution], below(identifier)))
+
+
+@check
+def a_structure_that_occurs_nowhere_has_an_empty_mask():
+    for resolution, atlas in ATLASES.items():
+        (absent, *_) = (id for id in TREE if not np.isin(LABELS[resolution], below(id)).any())
+        assert not atlas.get_structure_mask(absent).any()
+
+
+@check
+def the_low_half_of_x_is_right():
+    for atlas in ATLASES.values():
+        atlas.metadata["symmetric"] = False  # else the reader makes them itself
+        stored, atlas._hemispheres = atlas.hemispheres, None
+        atlas.metadata["symmetric"] = True
+        middle = atlas.shape[2] // 2
+        assert (stored[..., :middle] == 2).all()
+        assert (stored[..., middle:] == 1).all()
+        np.testing.assert_array_equal(stored, atlas.hemispheres)
+        assert atlas.hemisphere_from_coords((0, 0, 0), as_string=True) == "right"
+
+
+@check
+def a_place_is_in_the_structure_that_was_drawn_there():
+    for resolution, atlas in ATLASES.items():
+        for place in np.argwhere(LABELS[resolution])[:: LABELS[resolution].size // 20]:
+            found = atlas.structure_from_coords((place + 0.5) * resolution, microns=True)
+            assert found == LABELS[resolution][tuple(place)]
+        assert atlas.structure_from_coords((0, 0, 0), as_acronym=True) == "Outside atlas"
+
+
+@check
+def meshes_lie_where_their_structures_do_and_enclose_as_much():
+    finest = min(LABELS)
+    atlas, labels = ATLASES[finest], LABELS[finest]
+    for identifier in EXPECTED["asked"]:
+        mask = np.isin(labels, below(identifier))
+        mesh = atlas.mesh_from_structure(identifier)
+        places = np.argwhere(mask)
+        tolerance = 2 * EXPECTED["mesh_resolution"]
+        assert np.abs(mesh.points.min(axis=0) - places.min(axis=0) * finest).max() <= tolerance
+        assert np.abs(mesh.points.max(axis=0) - (places.max(axis=0) + 1) * finest).max() <= tolerance
+        a, b, c = (mesh.points[mesh.cells[0].data[:, corner]] for corner in range(3))
+        volume = np.einsum("ij,ij->i", a, np.cross(b, c)).sum() / 6
+        drawn = mask.sum() * float(finest) ** 3
+        assert 0.8 < volume / drawn < EXPECTED["most_filled"], (identifier, volume / drawn)
+    assert atlas.root_mesh().points.shape[1] == 3
+
+
+@check
+def every_structure_that_occurs_has_a_mesh():
+    finest = min(LABELS)
+    present = {id for label in np.unique(LABELS[finest])[1:] for id in TREE[int(label)]}
+    folder = ATLASES[finest].meshfile_from_structure("root").parent
+    assert {int(path.name) for path in folder.iterdir() if path.name.isdigit()} == present
+
+
+if __name__ == "__main__":
+    sys.exit(run("brainglobe"))
