@@ -43,7 +43,7 @@ def atlases(folder: Path) -> Iterator[Path]:
     """The folders of the atlases, each finished when it is given."""
     labels, terminology = invented()
     template = (labels % 251 + 1).astype(np.uint16)
-    yield _make(folder / "invented", labels, template, terminology, [one.id for one in terminology if one.id != 7], 1.5)
+    yield _make(folder / "invented", labels, template, terminology, [one.id for one in terminology if one.id != 7])
     if REAL.exists():
         labels, _ = nrrd.read(REAL / "ccf" / "annotation_25_ccf2017.nrrd")
         coarse, _ = nrrd.read(REAL / "ccf" / "average_template_100.nrrd")
@@ -51,7 +51,7 @@ def atlases(folder: Path) -> Iterator[Path]:
         terminology = Terminology.from_structure_graph(graph)
         asked = [terminology[acronym].id for acronym in ("root", "Isocortex", "CP", "VISp", "RSP", "DG")]
         template = coarse.repeat(4, 0).repeat(4, 1).repeat(4, 2)[tuple(map(slice, labels.shape))]
-        yield _make(folder / "real", np.ascontiguousarray(labels), template, terminology, asked, 1.5)
+        yield _make(folder / "real", np.ascontiguousarray(labels), template, terminology, asked)
 
 
 def invented() -> tuple[np.ndarray, Terminology]:
@@ -73,7 +73,6 @@ def _make(
     template: np.ndarray,
     terminology: Terminology,
     asked: list[int],
-    most_filled: float,
 ) -> Path:
     layout = Layout("allen-adult-mouse", "2017")
     root = folder / "brainglobe-atlasapi"
@@ -100,7 +99,6 @@ def _make(
         "names": {one.id: one.name for one in terminology},
         "asked": asked,
         "mesh_resolution": 50,
-        "most_filled": most_filled,
     }
     (folder / "expected.json").write_text(json.dumps(expected))
     return folder

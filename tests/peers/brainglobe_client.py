@@ -17,6 +17,7 @@ FOLDER = Path(os.environ["ATLAS_FOLDER"])
 os.environ["BRAINGLOBE_CONFIG_DIR"] = str(FOLDER / "configuration")
 
 from brainglobe_atlasapi import BrainGlobeAtlas  # noqa: E402
+from scipy.ndimage import binary_fill_holes  # noqa: E402
 
 
 class NoNetworkError(AssertionError):
@@ -129,8 +130,8 @@ def meshes_lie_where_their_structures_do_and_enclose_as_much():
         assert np.abs(mesh.points.max(axis=0) - (places.max(axis=0) + 1) * finest).max() <= tolerance
         a, b, c = (mesh.points[mesh.cells[0].data[:, corner]] for corner in range(3))
         volume = np.einsum("ij,ij->i", a, np.cross(b, c)).sum() / 6
-        drawn = mask.sum() * float(finest) ** 3
-        assert 0.8 < volume / drawn < EXPECTED["most_filled"], (identifier, volume / drawn)
+        drawn = binary_fill_holes(mask).sum() * float(finest) ** 3  # as BrainGlobe's own meshes have them
+        assert 0.8 < volume / drawn < 1.25, (identifier, volume / drawn)
     assert atlas.root_mesh().points.shape[1] == 3
 
 

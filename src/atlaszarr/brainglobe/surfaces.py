@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from ..errors import InputError
 CLOSING = 2
 #: Share of the triangles that simplification takes away; more begins to show on small structures.
 _REDUCTION = 0.6
+#: fast-simplification keeps the mesh in variables of the module: of two at once both come out wrong, or end in a crash.
+_simplifying = Lock()
 
 
 def surface(mask: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -43,7 +46,8 @@ def surface(mask: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.in
     vertices, faces, _, _ = measure.marching_cubes(
         closed.astype(np.float32), 0.5, gradient_direction="ascent", allow_degenerate=False
     )
-    simpler, kept = simplify(vertices.astype(np.float32), faces.astype(np.int32), target_reduction=_REDUCTION)
+    with _simplifying:
+        simpler, kept = simplify(vertices.astype(np.float32), faces.astype(np.int32), target_reduction=_REDUCTION)
     if len(kept) >= 4:  # else it is gone: a few voxels have no triangles to spare
         vertices, faces = simpler, kept
     # Padding lies before the first voxel, and marching cubes has the centre of a voxel at its index.
