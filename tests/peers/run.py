@@ -127,10 +127,15 @@ def _environment(folder: Path, peer: str, python: str) -> Path:
         return interpreter
     install = [interpreter, "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
     subprocess.run([python, "-m", "venv", "--clear", folder], check=True)
-    subprocess.run([*install, *requirements], check=True)
-    subprocess.run([*install, "--no-deps", package], check=True)
+    subprocess.run([*install, *requirements], check=True, env=_apart())
+    subprocess.run([*install, "--no-deps", package], check=True, env=_apart())
     made.write_text(recipe)
     return interpreter
+
+
+def _apart() -> dict[str, str]:
+    """The environment, with no way to packages that are not the peer's own."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
 
 def _given(peer: str, url: str, scratch: Path) -> Iterator[dict[str, str]]:
@@ -145,8 +150,7 @@ def _given(peer: str, url: str, scratch: Path) -> Iterator[dict[str, str]]:
 
 def _run_client(peer: str, python: Path, given: dict[str, str], scratch: str) -> int:
     """The exit status of the peer's checks; what they leave behind goes with `scratch`."""
-    environment = {**os.environ, **given, "TMPDIR": scratch}
-    environment.pop("PYTHONPATH", None)
+    environment = {**_apart(), **given, "TMPDIR": scratch}
     client = [python, HERE / f"{peer}_client.py"]
     try:
         return subprocess.run(client, env=environment, timeout=300, check=False).returncode
