@@ -22,7 +22,7 @@ from atlaszarr.store import Target
 from atlaszarr.terminology import Structure, Terminology
 from atlaszarr.writing import write_multiscales
 
-REAL = Path(__file__).parents[2] / ".." / "shared" / "data"
+REAL = Path(__file__).parents[3] / "shared" / "data"
 #: um of the finest level, and of the first published one, whose first voxel is the origin.
 FINEST, ANCHOR = 25, 10
 FACTORS = [2, 2]
