@@ -229,7 +229,7 @@ def test_no_index_is_added_to_what_is_no_annotation(tmp_path):
 
 def test_an_index_can_name_the_ledger_before_it_is_compacted_and_the_ledger_the_index(target):
     found, multiscale = recorded(target)
-    checksum = ledger.checksum(found.header, found.done)
+    checksum = digest(ledger.compacted(found.header, found.done))
     assert checksum == found.digest
     body = LabelIndex.of(multiscale, {}, checksum).to_bytes()
     target.write(KEY, body)

@@ -184,6 +184,10 @@ def recorded(target: Target, ledger: Ledger) -> Multiscale:
         If its header does not.
     """
     described = (ledger.header or {})["multiscale"]
+    if "masks" in described:
+        from .brainglobe.masks import Masks
+
+        return Masks.recorded(target, described)
     arrays = tuple(ArraySpec(**{**spec, "axes": tuple(spec["axes"])}) for spec in described["arrays"])
     pyramid, encoding = Pyramid.from_json(described["levels"]), Encoding(**described["encoding"])
     multiscale = Multiscale(target, arrays, Occupancy(pyramid), encoding)

@@ -145,7 +145,7 @@ def inspect(target: Target, root: Mapping[str, Any], found: Ledger, deep: bool) 
     defects += inspection.extra(target, multiscale, found)
     unsound = {defect.task for defect in defects if defect.task}
     tasks = [task for task in _sampled(multiscale, found, deep) if task not in unsound]
-    for defect in _contents(multiscale, found, tasks):
+    for defect in _contents(multiscale, root["request"], found, tasks):
         # What is missing or altered cannot be compared either; that says nothing new.
         if defect.kind != "undecodable" or not unsound:
             defects.append(defect)
@@ -163,7 +163,14 @@ def _sampled(multiscale: Multiscale, found: Ledger, deep: bool) -> list[Task]:
     return chosen
 
 
-def _contents(multiscale: Multiscale, found: Ledger, tasks: list[Task]) -> Iterator[Defect]:
+def _contents(multiscale: Multiscale, request: Mapping[str, Any], found: Ledger, tasks: list[Task]) -> Iterator[Defect]:
+    if "masks_of" in request:
+        from .brainglobe.mask_inspection import contents
+        from .brainglobe.masks import Masks
+
+        assert isinstance(multiscale, Masks)
+        yield from contents(multiscale, request, found, tasks)
+        return
     steps = {step.source: step for step in multiscale.pyramid.passes}
     for task in tasks:
         yield from inspection.levels(multiscale, steps[task[0]], task)

@@ -1,7 +1,7 @@
-"""Shows that other people's clients of the Allen API work against the emulator.
+"""Shows that other people's clients of the Allen API work against the emulator, and that BrainGlobe reads our atlases.
 
-Gives each client a virtual environment of its own, starts the emulator, and runs the client's checks in it.
-Prints one line a check; the exit status is 0 only if all hold.
+Gives each client a virtual environment of its own, starts the emulator and makes the atlases, and runs the client's
+checks in it. Prints one line a check; the exit status is 0 only if all hold.
 """
 
 import argparse
@@ -11,12 +11,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from brainglobe_atlas import atlases
 
 from atlaszarr.testing.emulator import Emulator
 
 HERE = Path(__file__).parent
+
+#: The reader of atlases; it asks no API, and is run once for each atlas.
+BRAINGLOBE = "brainglobe"
 
 # The package is installed without its dependencies, then what its tested part imports, at versions known to
 # work with it: README.md says why. Both want Python 3.11.
@@ -52,6 +58,29 @@ PEERS = {
             "xarray==2023.1.0",
         ],
     ),
+    BRAINGLOBE: (
+        "brainglobe-atlasapi==3.0.2",
+        [
+            "aiobotocore==3.10.0",
+            "brainglobe-space==1.0.3",
+            "click==8.5.1",
+            "DracoPy==2.2.0",
+            "fsspec==2026.9.0",
+            "meshio==5.3.5",
+            "ngff-zarr==0.50.0",
+            "numpy==2.4.6",
+            "pandas==3.0.6",
+            "pyarrow==26.0.1",
+            "requests==2.34.2",
+            "rich==15.0.0",
+            "s3fs==2026.9.0",
+            "scipy==1.17.1",
+            "tifffile==2026.3.3",
+            "tqdm==4.70.1",
+            "treelib==1.8.0",
+            "zarr==3.1.6",
+        ],
+    ),
 }
 
 
@@ -75,7 +104,7 @@ def main() -> int:
         print(f"environments ready after {time.perf_counter() - start:.0f} s", flush=True)
         with Emulator() as emulator:
             statuses = [
-                _run_client(peer, python, emulator.url, scratch)
+                max(_run_client(peer, python, given, scratch) for given in _given(peer, emulator.url, Path(scratch)))
                 for peer, python in zip(peers, environments, strict=True)
             ]
         failed = [peer for peer, status in zip(peers, statuses, strict=True) if status]
@@ -98,16 +127,30 @@ def _environment(folder: Path, peer: str, python: str) -> Path:
         return interpreter
     install = [interpreter, "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
     subprocess.run([python, "-m", "venv", "--clear", folder], check=True)
-    subprocess.run([*install, *requirements], check=True)
-    subprocess.run([*install, "--no-deps", package], check=True)
+    subprocess.run([*install, *requirements], check=True, env=_apart())
+    subprocess.run([*install, "--no-deps", package], check=True, env=_apart())
     made.write_text(recipe)
     return interpreter
 
 
-def _run_client(peer: str, python: Path, url: str, scratch: str) -> int:
+def _apart() -> dict[str, str]:
+    """The environment, with no way to packages that are not the peer's own."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+
+def _given(peer: str, url: str, scratch: Path) -> Iterator[dict[str, str]]:
+    """What the peer's checks find in their environment, for each time they are run."""
+    if peer != BRAINGLOBE:
+        yield {"ALLEN_API_URL": url}
+        return
+    for folder in atlases(scratch / "atlases"):
+        print(f"{peer}: the {folder.name} atlas", flush=True)
+        yield {"ATLAS_FOLDER": str(folder)}
+
+
+def _run_client(peer: str, python: Path, given: dict[str, str], scratch: str) -> int:
     """The exit status of the peer's checks; what they leave behind goes with `scratch`."""
-    environment = {**os.environ, "ALLEN_API_URL": url, "TMPDIR": scratch}
-    environment.pop("PYTHONPATH", None)
+    environment = {**_apart(), **given, "TMPDIR": scratch}
     client = [python, HERE / f"{peer}_client.py"]
     try:
         return subprocess.run(client, env=environment, timeout=300, check=False).returncode

@@ -1,0 +1,100 @@
+"""The documents that BrainGlobe's reader finds an atlas by: manifests, and the table of structures. Pure functions."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import InputError
+from ..finished import Finished
+from ..terminology import Terminology
+from .layout import Layout
+
+_COLUMNS = (
+    "identifier",
+    "parent_identifier",
+    "annotation_value",
+    "name",
+    "abbreviation",
+    "color_hex_triplet",
+    "root_identifier_path",
+)
+
+
+@dataclass(frozen=True)
+class About:
+    """What a manifest says of an atlas; the defaults are those of the CCFv3.
+
+    Attributes
+    ----------
+    citation, atlas_link, species, packager : str
+    symmetric : bool
+        Whether the left half mirrors the right one. The reader then makes the hemispheres itself.
+    """
+
+    citation: str = "Wang et al 2020, https://doi.org/10.1016/j.cell.2020.04.007"
+    atlas_link: str = "https://atlas.brain-map.org"
+    species: str = "Mus musculus"
+    packager: str = "atlaszarr"
+    symmetric: bool = True
+
+
+def terminology_csv(terminology: Terminology) -> bytes:
+    """The table of structures, in the order of the terminology."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(_COLUMNS)
+    for one in terminology:
+        parent = one.path[-2] if len(one.path) > 1 else ""
+        rows.writerow([one.id, parent, one.id, one.name, one.acronym, one.colour, list(one.path)])
+    return text.getvalue().encode()
+
+
+def coordinate_space(layout: Layout) -> bytes:
+    """The manifest of the coordinate space."""
+    template = layout.component(layout.template)
+    return _document(layout.component(layout.coordinate_space, template=template))
+
+
+def atlases(layout: Layout, about: About, annotation: Finished) -> dict[str, bytes]:
+    """The manifest of the atlas at every resolution of an annotation, by its folder.
+
+    Raises
+    ------
+    InputError
+        If a resolution is no whole number of um, which the name of an atlas has to hold.
+    """
+    template, terminology = layout.component(layout.template), layout.component(layout.terminology)
+    found = {}
+    for level, sizes in zip(annotation.multiscale.pyramid.levels, annotation.resolutions, strict=True):
+        if sizes[0] % 1:
+            raise InputError(f"a level of {sizes[0]:g} um cannot be an atlas of BrainGlobe: it names them by whole um")
+        folder = layout.atlas(int(sizes[0]))
+        found[folder] = _document(
+            {
+                "name": layout.name,
+                "location": f"/{folder}",
+                "citation": about.citation,
+                "atlas_link": about.atlas_link,
+                "species": about.species,
+                "symmetric": about.symmetric,
+                "resolution": sizes,
+                "orientation": "asr",
+                "version": layout.version,
+                "shape": level.shape,
+                "additional_references": [],
+                "atlas_packager": about.packager,
+                "coordinate_space": layout.component(layout.coordinate_space, template=template),
+                "terminology": terminology,
+                "annotation_set": layout.component(layout.annotation_set, template=template, terminology=terminology),
+                "template": template,
+            }
+        )
+    return found
+
+
+def _document(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, indent=4).encode()

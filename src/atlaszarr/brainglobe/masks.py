@@ -1,0 +1,149 @@
+"""Masks of all structures with their descendants, as one sparse 4-D image: what it holds, and how a block is made.
+
+A block of an annotation is read once; each structure that occurs in it gets a chunk, and all others none. An object
+holds one structure, since BrainGlobe's reader takes the folder of a structure for the sign that its mask is there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..encoding import Encoding
+from ..multiscale import ArraySpec, Multiscale
+from ..occupancy import Occupancy
+from ..pyramid import Index, Level, Pass, Pyramid
+from ..store import Target
+from .post_order import PostOrder
+
+#: Voxels along an axis of a chunk, about: half of a published one, so that a small region costs little to read.
+_CHUNK = 128
+#: The array that tells which structure each channel is of, and its only object.
+VALUES = "annotation_values"
+VALUES_KEY = f"{VALUES}/c/0"
+
+
+class Layers(Pyramid):
+    """Levels of which none is made from another: each is a pass of its own."""
+
+    @cached_property
+    def passes(self) -> tuple[Pass, ...]:
+        """One a level, whose blocks are its chunks."""
+        return tuple(Pass(number, (number,), level.chunk) for number, level in enumerate(self.levels))
+
+    def dependents(self, step: Pass, index: Index, after: Pass) -> Iterator[Index]:  # noqa: ARG002
+        """None."""
+        return iter(())
+
+    @classmethod
+    def over_annotation(cls, pyramid: Pyramid) -> Layers:
+        """The levels of an annotation, in chunks of whole objects of it: each of these is then read once."""
+        levels = []
+        for level in pyramid.levels:
+            z, y, x = (n * max(1, round(_CHUNK / n)) for n in level.unit)
+            levels.append(Level(level.shape, (z, y, x), (z, y, x), level.factor))
+        return cls(tuple(levels))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Masks(Multiscale):
+    """One array (c, z, y, x) a level; chunks of one channel, most of which hold nothing and are not written.
+
+    Attributes
+    ----------
+    order : PostOrder
+        What the channels are of.
+    """
+
+    order: PostOrder
+
+    @classmethod
+    def over(cls, target: Target, pyramid: Pyramid, order: PostOrder) -> Masks:
+        """The masks of an annotation with such levels."""
+        array = ArraySpec("", "uint8", ("c", "z", "y", "x"), len(order), rule="nearest")
+        return cls(target, (array,), Occupancy(Layers.over_annotation(pyramid)), Encoding(), order=order)
+
+    @classmethod
+    def recorded(cls, target: Target, described: dict[str, Any]) -> Masks:
+        """The inverse of `to_json`."""
+        (array,) = (ArraySpec(**{**spec, "axes": tuple(spec["axes"])}) for spec in described["arrays"])
+        order = PostOrder(*(tuple(described["masks"][name]) for name in ("identifiers", "firsts")))
+        layers = Layers.from_json(described["levels"])
+        return cls(target, (array,), Occupancy(layers), Encoding(**described["encoding"]), order=order)
+
+    def to_json(self) -> dict[str, Any]:
+        """As of `Multiscale`, with the structures."""
+        return {**super().to_json(), "masks": {"identifiers": self.order.identifiers, "firsts": self.order.firsts}}
+
+    def documents(self) -> dict[str, bytes]:
+        """The metadata of every array, by key."""
+        import zarr
+
+        found = {}
+        for key, body in super().documents().items():
+            document = json.loads(body)
+            document["chunk_grid"]["configuration"]["chunk_shape"][0] = 1
+            found[key] = json.dumps(document, indent=2).encode()
+        store = zarr.storage.MemoryStore()
+        zarr.create_array(
+            store,
+            shape=(len(self.order),),
+            chunks=(len(self.order),),
+            dtype="uint32",
+            fill_value=0,
+            compressors=self.encoding.zarr_compressors(),
+            dimension_names=("c",),
+        )
+        return {**found, f"{VALUES}/zarr.json": store._store_dict["zarr.json"].to_bytes()}
+
+    def decode(self, spec: ArraySpec, level: int, body: bytes) -> NDArray[Any]:
+        """The voxels of a chunk with its padding: (1, z, y, x)."""
+        shape = (1, *self.pyramid.levels[level].unit)
+        return self.encoding.decode(body, shape, shape, np.dtype(spec.dtype))
+
+    def values(self) -> bytes:
+        """The object of the array that tells which structure each channel is of."""
+        return self.encoding.encode(np.array(self.order.identifiers, np.uint32), (len(self.order),))
+
+    def channel_key(self, level: int, index: Index, channel: int) -> str:
+        """The key of a chunk."""
+        return f"{level}/c/{channel}/" + "/".join(map(str, index))
+
+    def bodies(self, level: int, index: Index, labels: NDArray[Any]) -> Iterator[tuple[str, bytes]]:
+        """The chunks of a block by their keys.
+
+        Parameters
+        ----------
+        level : int
+        index : tuple of int
+            Of the block.
+        labels : ndarray, integers, shape (z, y, x)
+            The annotation in it; 0 where no structure is.
+
+        Raises
+        ------
+        InputError
+            If it has a label that no structure has.
+        """
+        from .lookup import indices_of, within
+
+        unit = self.pyramid.levels[level].unit
+        indices, present = indices_of(labels, self.order, unit)
+        mask = np.empty((1, *unit), np.uint8)
+        for channel in self._channels(index, present):
+            within(indices, self.order, channel, out=mask[0].view(np.bool_))
+            yield self.channel_key(level, index, channel), self.encoding.encode(mask, mask.shape)
+
+    def _channels(self, index: Index, present: NDArray[np.bool_]) -> Iterable[int]:
+        """The channels that a block has a chunk of: all in the first one, so that every structure has its folder."""
+        if index == (0, 0, 0):
+            return range(len(self.order))
+        counts = np.concatenate([[0], np.cumsum(present)])
+        firsts = np.array(self.order.firsts)
+        return map(int, np.flatnonzero(counts[1:] > counts[firsts]))

@@ -1,0 +1,54 @@
+"""An image under a second name: linked where the store has links, else copied within it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from ..errors import TargetError
+from ..store import Target
+
+_ROOT = "zarr.json"
+
+
+def give_second_name(image: Target, second: Target) -> None:
+    """Have a finished image at a sibling place too; nothing is done where it is so already.
+
+    Raises
+    ------
+    TargetError
+        If that cannot be written.
+    """
+    if image.is_local:
+        link = Path(second.url)
+        if link.is_symlink() and link.resolve() == Path(image.url).resolve():
+            return
+        if not link.exists():
+            with suppress(OSError, NotImplementedError):  # a system or disk without links
+                link.unlink(missing_ok=True)
+                link.symlink_to(os.path.relpath(image.url, link.parent), target_is_directory=True)
+                return
+    _copy(image, second)
+
+
+def _copy(image: Target, second: Target) -> None:
+    """Its objects, the root last: until then the copy does not open as an image."""
+    sizes, there = image.sizes(), second.sizes()
+    if sizes == there and image.read(_ROOT) == second.read(_ROOT):
+        return
+    if _ROOT in there:
+        second.remove(_ROOT)
+    for key in there.keys() - sizes.keys():
+        second.remove(key)
+    second.write_all(_read(image, sorted(sizes.keys() - {_ROOT})))
+    second.write_all(_read(image, [_ROOT]))
+
+
+def _read(image: Target, keys: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+    for key in keys:
+        body = image.read(key)
+        if body is None:
+            raise TargetError(f"{image.url}/{key} is gone; build again to mend it")
+        yield key, body

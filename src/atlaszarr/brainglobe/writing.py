@@ -1,0 +1,128 @@
+"""All of an atlas that BrainGlobe's reader needs beside annotation and template, in the order that makes it safe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..assembly import Progress
+from ..errors import InputError
+from ..finished import Finished
+from ..store import Target
+from ..terminology import Terminology
+from ..writing import WriteReport
+from . import layout as names
+from . import manifests
+from .hemispheres import write_hemispheres
+from .layout import Layout, below
+from .manifests import About
+from .mask_writing import write_masks
+from .meshes import RESOLUTION, write_meshes
+from .post_order import PostOrder
+from .second_name import give_second_name
+from .surfaces import check_libraries
+
+
+def write(
+    target: Target,
+    layout: Layout,
+    terminology: Terminology,
+    *,
+    about: About | None = None,
+    mesh_resolution: float = RESOLUTION,
+    scheduler: str | None = None,
+    workers: int | None = None,
+    overwrite: bool = False,
+    take_over: bool = False,
+    progress: Progress | None = None,
+) -> tuple[WriteReport, ...]:
+    """Complete an atlas for BrainGlobe: masks, hemispheres, meshes, terminology, manifests.
+
+    The annotation and the template are there already, finished, at ``layout.annotation_set`` / ``annotation.ome.zarr``
+    and ``layout.template`` / ``template.ome.zarr``. What was written before is gone on with, or left if it is sound.
+    The manifests by which the reader finds the atlas are written last.
+
+    Parameters
+    ----------
+    target : Target
+        The folder ``brainglobe-atlasapi``.
+    layout : Layout
+    terminology : Terminology
+        One tree whose root's acronym is ``root``, with every label of the annotation.
+    about : About, optional
+        Default: that of the CCFv3.
+    mesh_resolution : float
+        In um; see `write_meshes`.
+    scheduler, workers, overwrite, take_over, progress
+        As of `atlaszarr.build`.
+
+    Returns
+    -------
+    tuple of WriteReport
+        Of hemispheres, masks and meshes.
+
+    Raises
+    ------
+    InputError
+        If annotation and template are not there, or not of the kind, shape and resolutions that the reader needs; or
+        the libraries for meshes are not installed. Nothing is written.
+    RecordError
+        If the terminology is not such a tree.
+    TargetError
+        If the target cannot be written.
+    """
+    check_libraries()
+    annotation, _ = inputs(target, layout)
+    order = PostOrder.of(terminology)
+    about = about or About()
+    atlases = manifests.atlases(layout, about, annotation)
+    options: Mapping[str, Any] = {
+        "scheduler": scheduler,
+        "workers": workers,
+        "overwrite": overwrite,
+        "take_over": take_over,
+        "progress": progress,
+    }
+    folder = below(target, layout.annotation_set)
+    if overwrite:
+        for place in atlases:
+            target.remove(f"{place}/{names.MANIFEST}")
+    target.write(f"{layout.terminology}/{names.TERMINOLOGY}", manifests.terminology_csv(terminology))
+    target.write(f"{layout.coordinate_space}/{names.MANIFEST}", manifests.coordinate_space(layout))
+    give_second_name(below(folder, names.ANNOTATION), below(folder, names.COMPRESSED))
+    reports = (
+        write_hemispheres(annotation, below(folder, names.HEMISPHERES), **options),
+        write_masks(annotation, below(folder, names.MASKS), order, **options),
+        write_meshes(annotation, below(folder, names.PRECOMPUTED), terminology, resolution=mesh_resolution, **options),
+    )
+    target.write_all((f"{place}/{names.MANIFEST}", body) for place, body in atlases.items())
+    return reports
+
+
+def inputs(target: Target, layout: Layout) -> tuple[Finished, Finished]:
+    """The annotation and the template of an atlas, if BrainGlobe's reader can open them together.
+
+    Raises
+    ------
+    InputError
+        If one is not there, or of another kind, or the template lacks a level of the annotation.
+    """
+    found = []
+    for path, dtype in (
+        (f"{layout.annotation_set}/{names.ANNOTATION}", "uint32"),
+        (f"{layout.template}/{names.TEMPLATE}", "uint16"),
+    ):
+        image = Finished.at(below(target, path))
+        if image.multiscale.arrays[0].dtype != dtype:
+            raise InputError(f"{path} is {image.multiscale.arrays[0].dtype}; BrainGlobe needs {dtype}")
+        found.append(image)
+    annotation, template = found
+    shapes = dict(zip(template.resolutions, (level.shape for level in template.multiscale.pyramid.levels), strict=True))
+    for level, resolution in zip(annotation.multiscale.pyramid.levels, annotation.resolutions, strict=True):
+        if shapes.get(resolution) != level.shape:
+            size = resolution[0]
+            raise InputError(
+                f"the annotation has {level.shape} voxels at {size:g} um where the template has "
+                f"{shapes.get(resolution, 'none')}; give a template with the levels of the annotation"
+            )
+    return annotation, template

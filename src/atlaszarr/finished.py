@@ -1,0 +1,91 @@
+"""A finished image as what is made from it reads it: its voxels, where they lie, and what it is known by."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from . import inspection, ledger
+from .errors import InputError
+from .grid import Region
+from .multiscale import Multiscale
+from .ome import Geometry
+from .store import Target
+from .target_state import FINISHED, read_root
+
+
+@dataclass(frozen=True)
+class Finished:
+    """An image of three spatial axes, in millimetres.
+
+    Attributes
+    ----------
+    multiscale : Multiscale
+        Its first array is the image.
+    geometry : Geometry
+    digest : str
+        Of its ledger: two images with the same one hold the same.
+    """
+
+    multiscale: Multiscale
+    geometry: Geometry
+    digest: str
+
+    @classmethod
+    def at(cls, place: Target) -> Finished:
+        """The image at a place.
+
+        Raises
+        ------
+        InputError
+            If there is none that atlaszarr finished, or it is not OME-Zarr 0.5 over z, y, x in millimetres.
+        """
+        root = read_root(place)
+        if root is None or root["state"] != FINISHED:
+            raise InputError(f"{place.url} is no finished image of atlaszarr; build it first")
+        found = ledger.read(place, finished=True)
+        try:
+            multiscale = inspection.recorded(place, found)
+            (entry,) = json.loads((found.header or {})["root"]["zarr.json"])["attributes"]["ome"]["multiscales"]
+        except (ValueError, KeyError, TypeError):
+            raise InputError(f"{place.url} is no sound OME-Zarr 0.5 of atlaszarr; verify it") from None
+        axes = entry.get("axes", ())
+        if [(axis["name"], axis.get("unit")) for axis in axes] != [(name, "millimeter") for name in "zyx"]:
+            raise InputError(f"{place.url} must have the axes z, y, x in millimetres, as of OME-Zarr 0.5")
+        return cls(multiscale, _geometry(entry), str(found.digest))
+
+    @property
+    def resolutions(self) -> tuple[tuple[float, float, float], ...]:
+        """Size of a voxel of every level along (z, y, x), in um."""
+        found = []
+        for level in range(len(self.multiscale.pyramid.levels)):
+            factors = self.multiscale.pyramid.scale(level)
+            z, y, x = (round(1000 * s * float(f), 6) for s, f in zip(self.geometry.scale, factors, strict=True))
+            found.append((z, y, x))
+        return tuple(found)
+
+    def read(self, level: int, region: Region) -> NDArray[Any]:
+        """Any region of a level of the image, (z, y, x).
+
+        Raises
+        ------
+        TargetError
+            If an object is not there, or is not what was written.
+        """
+        at = self.multiscale.pyramid.levels[level]
+        z, y, x = (
+            slice(axis.start // u * u, min(-(-axis.stop // u) * u, n))
+            for axis, u, n in zip(region, at.unit, at.shape, strict=True)
+        )
+        whole = next(iter(self.multiscale.read(level, (z, y, x)).values()))
+        inside = (slice(r.start - w.start, r.stop - w.start) for r, w in zip(region, (z, y, x), strict=True))
+        return whole[tuple(inside)]
+
+
+def _geometry(entry: dict[str, Any]) -> Geometry:
+    steps = {step["type"]: step[step["type"]] for step in entry["datasets"][0]["coordinateTransformations"]}
+    orientation = {axis["name"]: axis["orientation"]["value"] for axis in entry["axes"] if "orientation" in axis}
+    return Geometry(steps["scale"], steps["translation"], "millimeter", orientation)

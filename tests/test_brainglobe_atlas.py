@@ -1,0 +1,183 @@
+"""A whole atlas for BrainGlobe: everything where its reader looks, finished last, refused before anything is written.
+
+The reader itself opens one in tests/peers.
+"""
+
+import ast
+import csv
+import io
+import json
+
+import dask.array as da
+import numpy as np
+import pytest
+import zarr
+
+from atlaszarr.brainglobe.layout import ANNOTATION, COMPRESSED, HEMISPHERES, MASKS, PRECOMPUTED, TEMPLATE, Layout, below
+from atlaszarr.brainglobe.manifests import About
+from atlaszarr.brainglobe.meshes import defects
+from atlaszarr.brainglobe.second_name import give_second_name
+from atlaszarr.brainglobe.writing import write
+from atlaszarr.errors import InputError
+from atlaszarr.finished import Finished
+from atlaszarr.ome import Geometry
+from atlaszarr.store import Target
+from atlaszarr.terminology import Structure, Terminology
+from atlaszarr.verification import verify
+from atlaszarr.writing import write_multiscales
+
+LAYOUT = Layout("allen-adult-mouse", "3.0")
+TERMINOLOGY = Terminology(
+    (
+        Structure(997, "root", "root", "#FFFFFF", (997,)),
+        Structure(8, "grey", "Grey, basic", "#BFDAE3", (997, 8)),
+        Structure(70000, "far", "Far away", "#0A0B0C", (997, 8, 70000)),
+    )
+)
+GEOMETRY = Geometry((0.025,) * 3, (0.0075,) * 3)
+
+
+def labels(shape=(60, 40, 44)):
+    found = np.zeros(shape, np.uint32)
+    found[10:40, 5:30, 5:40] = 8
+    found[20:35, 10:20, 10:20] = 70000
+    return found
+
+
+def begun(folder, template=None, dtype=np.uint16, **options):
+    """The folder of an atlas with annotation and template."""
+    options = {"geometry": GEOMETRY, "levels": 3, "chunk": 32, **options}
+    root = Target.of(folder)
+    write_multiscales(
+        da.from_array(labels()), below(root, f"{LAYOUT.annotation_set}/{ANNOTATION}").url, rule="mode", **options
+    )
+    template = labels() // 300 + 7 if template is None else template
+    write_multiscales(
+        da.from_array(template.astype(dtype)), below(root, f"{LAYOUT.template}/{TEMPLATE}").url, **options
+    )
+    return root
+
+
+@pytest.fixture
+def root(tmp_path):
+    return begun(tmp_path / "brainglobe-atlasapi")
+
+
+def test_all_is_where_the_reader_looks(root):
+    assert [report.state for report in write(root, LAYOUT, TERMINOLOGY)] == ["built"] * 3
+    for resolution, shape in ((25, [60, 40, 44]), (50, [30, 20, 22]), (100, [15, 10, 11])):
+        manifest = json.loads(root.read(f"atlases/allen-adult-mouse_{resolution}um/3_0/manifest.json"))
+        assert manifest["resolution"] == [resolution] * 3
+        assert manifest["shape"] == shape
+        assert manifest["version"] == "3.0"
+        assert manifest["orientation"] == "asr"
+        for part, file in (
+            ("annotation_set", f"{COMPRESSED}/zarr.json"),
+            ("annotation_set", f"{MASKS}/annotation_values/c/0"),
+            ("annotation_set", f"{HEMISPHERES}/zarr.json"),
+            ("annotation_set", f"{PRECOMPUTED}/mesh/997"),
+            ("terminology", "terminology.csv"),
+            ("template", f"{TEMPLATE}/zarr.json"),
+            ("coordinate_space", "manifest.json"),
+        ):
+            place = manifest[part]["location"]
+            assert place.startswith("/")
+            assert root.read(f"{place[1:]}/{file}") is not None
+    space = json.loads(root.read(f"{LAYOUT.coordinate_space}/manifest.json"))
+    assert space["template"]["name"] == "allen-adult-mouse-template"
+    for name in (COMPRESSED, MASKS, HEMISPHERES):
+        assert verify(below(root, f"{LAYOUT.annotation_set}/{name}").url, deep=True).ok
+    assert defects(below(root, f"{LAYOUT.annotation_set}/{PRECOMPUTED}")) == []
+
+
+def test_a_second_call_finds_all_done_and_changes_nothing(root):
+    write(root, LAYOUT, TERMINOLOGY)
+    before = {key: root.read(key) for key in root.list_keys()}
+    assert [report.state for report in write(root, LAYOUT, TERMINOLOGY)] == ["already finished"] * 3
+    assert {key: root.read(key) for key in root.list_keys()} == before
+
+
+def test_the_terminology_has_the_columns_of_the_contract_in_the_order_of_the_graph(root):
+    write(root, LAYOUT, TERMINOLOGY, about=About(symmetric=False))
+    body = root.read(f"{LAYOUT.terminology}/terminology.csv").decode()
+    columns = "identifier,parent_identifier,annotation_value,name,abbreviation,color_hex_triplet,root_identifier_path"
+    assert body.splitlines()[0] == columns
+    rows = list(csv.DictReader(io.StringIO(body)))
+    assert [row["identifier"] for row in rows] == ["997", "8", "70000"]
+    assert [row["parent_identifier"] for row in rows] == ["", "997", "8"]
+    assert rows[1]["name"] == "Grey, basic"
+    assert ast.literal_eval(rows[2]["root_identifier_path"]) == [997, 8, 70000]
+    assert rows[2]["color_hex_triplet"] == "#0A0B0C"
+    manifest = json.loads(root.read("atlases/allen-adult-mouse_25um/3_0/manifest.json"))
+    assert manifest["symmetric"] is False
+
+
+def test_hemispheres_have_the_levels_of_the_annotation_and_the_low_half_of_x_is_right(root):
+    write(root, LAYOUT, TERMINOLOGY)
+    place = below(root, f"{LAYOUT.annotation_set}/{HEMISPHERES}")
+    assert Finished.at(place).resolutions == ((25.0,) * 3, (50.0,) * 3, (100.0,) * 3)
+    for level, (shape, middle) in enumerate((((60, 40, 44), 22), ((30, 20, 22), 11), ((15, 10, 11), 5))):
+        sides = zarr.open_array(f"{place.url}/{level}", mode="r")[:]
+        assert sides.dtype == np.uint8
+        assert sides.shape == shape
+        assert (sides[..., :middle] == 2).all()
+        assert (sides[..., middle:] == 1).all()
+
+
+def test_the_annotation_has_a_second_name_that_holds_the_same(root, tmp_path):
+    image = below(root, f"{LAYOUT.annotation_set}/{ANNOTATION}")
+    give_second_name(image, below(root, f"{LAYOUT.annotation_set}/{COMPRESSED}"))
+    assert (tmp_path / "brainglobe-atlasapi" / LAYOUT.annotation_set / COMPRESSED).is_symlink()
+    remote = Target.of("memory://second-names/a.ome.zarr")
+    for key in image.list_keys():
+        remote.write(key, image.read(key))
+    second = Target.of("memory://second-names/b.ome.zarr")
+    second.write("0/c/9/9/9", b"of another image")
+    for _ in range(2):
+        give_second_name(remote, second)
+        assert {key: second.read(key) for key in second.list_keys()} == {
+            key: image.read(key) for key in image.list_keys()
+        }
+    assert verify(second.url).ok
+    for place in (remote, second):
+        place.remove()
+
+
+def test_an_atlas_is_written_to_an_object_store_too(tmp_path):
+    local = begun(tmp_path / "brainglobe-atlasapi")
+    root = Target.of("memory://whole-atlas/brainglobe-atlasapi")
+    for key in local.list_keys():
+        root.write(key, local.read(key))
+    write(root, LAYOUT, TERMINOLOGY)
+    write(local, LAYOUT, TERMINOLOGY)
+    there = {key for key in root.list_keys() if f"/{COMPRESSED}/" not in key}
+    assert there == {key for key in local.list_keys() if f"/{COMPRESSED}/" not in key}
+    for key in there - {key for key in there if "/atlaszarr/" in key}:
+        assert root.read(key) == local.read(key)
+    root.remove()
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"dtype": np.uint8}, "is uint8; BrainGlobe needs uint16"),
+        ({"template": np.zeros((60, 40, 46))}, r"template has \(60, 40, 46\)"),
+        ({"geometry": Geometry((0.0125,) * 3)}, "12.5 um"),
+        ({"geometry": Geometry((25.0,) * 3, unit="micrometer")}, "millimetres"),
+        ({"ome_zarr": "0.4"}, "0.5"),
+    ],
+)
+def test_what_the_reader_cannot_open_is_refused_before_anything_is_written(tmp_path, options, match):
+    root = begun(tmp_path / "brainglobe-atlasapi", **options)
+    before = root.list_keys()
+    with pytest.raises(InputError, match=match):
+        write(root, LAYOUT, TERMINOLOGY)
+    assert root.list_keys() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "version"), [("Allen mouse", "3.0"), ("a/b", "3.0"), ("allen", "3.0.1"), ("allen", "v3")]
+)
+def test_names_and_versions_that_the_reader_cannot_find_are_refused(name, version):
+    with pytest.raises(InputError, match="must be"):
+        Layout(name, version)

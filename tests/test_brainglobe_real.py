@@ -1,0 +1,70 @@
+"""The CCFv3 of 50 um: masks and meshes hold the volumes that are known of it."""
+
+import json
+from pathlib import Path
+
+import dask.array as da
+import nrrd
+import numpy as np
+import pytest
+import zarr
+
+from atlaszarr.brainglobe.layout import ANNOTATION, MASKS
+from atlaszarr.brainglobe.lookup import NOTHING, indices_of
+from atlaszarr.brainglobe.mask_writing import write_masks
+from atlaszarr.brainglobe.post_order import PostOrder
+from atlaszarr.brainglobe.surfaces import surface
+from atlaszarr.finished import Finished
+from atlaszarr.ome import Geometry
+from atlaszarr.store import Target
+from atlaszarr.terminology import Terminology
+from atlaszarr.verification import verify
+from atlaszarr.writing import write_multiscales
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="the real data is not beside the project")
+
+#: mm3, of the Allen Institute's own volume at 50 um.
+RSP = 10.4808
+
+
+@pytest.fixture(scope="module")
+def terminology():
+    graph = json.loads((DATA / "ontology" / "structure_graph_1.json").read_text())
+    return Terminology.from_structure_graph(graph["msg"])
+
+
+@pytest.fixture(scope="module")
+def labels():
+    return np.ascontiguousarray(nrrd.read(DATA / "ccf" / "annotation_50_ccf2017.nrrd")[0])
+
+
+def test_masks_hold_the_known_volume_and_are_the_annotation_at_every_level(tmp_path, terminology, labels):
+    annotation = Target.of(tmp_path / ANNOTATION)
+    geometry = Geometry((0.05,) * 3, (0.02,) * 3)
+    write_multiscales(da.from_array(labels, chunks=128), annotation.url, rule="mode", levels=2, geometry=geometry)
+    order = PostOrder.of(terminology)
+    write_masks(Finished.at(annotation), Target.of(tmp_path / MASKS), order)
+    root = zarr.open_group(tmp_path / MASKS, mode="r")
+    channel = root["annotation_values"][:].tolist().index(terminology["RSP"].id)
+    assert root["0"][channel].sum() * 0.05**3 == pytest.approx(RSP, abs=5e-5)
+    for acronym in ("root", "Isocortex", "VISp", "fiber tracts"):
+        below = [one.id for one in terminology.descendants(acronym)]
+        channel = order.identifiers.index(terminology[acronym].id)
+        for level in ("0", "1"):
+            expected = np.isin(zarr.open_array(f"{annotation.url}/{level}", mode="r")[:], below)
+            np.testing.assert_array_equal(root[level][channel], expected)
+    assert verify(tmp_path / MASKS).ok
+
+
+def test_every_label_is_of_a_structure_and_a_mesh_encloses_what_was_drawn(terminology, labels):
+    order = PostOrder.of(terminology)
+    indices, present = indices_of(labels, order, labels.shape)
+    assert np.count_nonzero(indices != NOTHING) == np.count_nonzero(labels)
+    assert present.sum() == len(np.unique(labels)) - 1
+    below = [one.id for one in terminology.descendants("CP")]
+    mask = np.isin(labels, below)
+    vertices, faces = surface(mask)
+    a, b, c = (vertices[faces[:, corner]] for corner in range(3))
+    enclosed = np.einsum("ij,ij->i", a, np.cross(b, c)).sum() / 6
+    assert enclosed == pytest.approx(mask.sum(), rel=0.05)
