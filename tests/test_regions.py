@@ -302,7 +302,9 @@ def test_an_unknown_region_is_met_with_acronyms_that_are_near(stored):
     with pytest.raises(NotFoundError, match="'a1'; did you mean A1"):
         region_mask(stored, TERMINOLOGY, "a1")
     with pytest.raises(NotFoundError, match="did you mean B"):
-        region_mask(stored, TERMINOLOGY, "Area B")
+        region_mask(stored, TERMINOLOGY, "area B")
+    by_name, by_acronym = (region_mask(stored, TERMINOLOGY, one).compute() for one in ("Area B", "B"))
+    assert (by_name == by_acronym).all()
 
 
 def test_an_array_has_no_place_to_look_for_a_terminology():

@@ -85,6 +85,10 @@ def annotation_of(given: Any, level: int, storage_options: Mapping[str, Any] | N
         raise InputError(f"the annotation has axes {', '.join(axes)} and shape {array.shape}; labels have z, y, x")
     if array.dtype.kind not in "iub":
         raise InputError(f"the annotation holds {array.dtype}, not labels; labels are integers")
+    if not hasattr(array, "__dask_graph__"):
+        import dask.array as da
+
+        array = da.from_array(array, chunks=getattr(array, "chunk", "auto"), name=False)
     if array.ndim == 4:
         array = array[0]
     return _Lazy(array, geometry, _columns_before(top, first.shape[-1], geometry, array.shape[-1]))

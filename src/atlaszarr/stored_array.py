@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from .encoding import Encoding
 from .errors import InputError, TargetError
-from .pyramid import Index, Level, Shape, everywhere
+from .lengths import Shape
+from .pyramid import Index, Level, everywhere
 from .scheduling import usable_cores
 from .store import Target
 

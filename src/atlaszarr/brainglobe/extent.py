@@ -12,7 +12,7 @@ from ..finished import Finished
 from ..grid import Region
 from ..pyramid import Index, everywhere
 from ..scheduling import Scheduler, in_window
-from .masks import Layers
+from .masks import layers
 from .post_order import PostOrder
 
 
@@ -33,9 +33,9 @@ class Extent:
 
 def extents(annotation: Finished, level: int, order: PostOrder, where: Scheduler) -> dict[int, Extent]:
     """Where each structure lies at a level, by its index; what does not occur is left out."""
-    layers = Layers.over_annotation(annotation.multiscale.pyramid)
+    at = layers(annotation.multiscale.pyramid).levels[level]
     shared = where.share(annotation)
-    blocks = layers.levels[level].units(everywhere(layers.levels[level].shape))
+    blocks = at.units(everywhere(at.shape))
     starts = (partial(where.compute, _of_block, shared, level, order, index) for index in blocks)
     counts = np.zeros(len(order), np.int64)
     lowest, highest = np.full((len(order), 3), 2**62), np.full((len(order), 3), -1)
@@ -59,7 +59,7 @@ def _of_block(
     """The indices that occur in a block, and their rows of `lookup.extents` in the coordinates of the level."""
     from .lookup import extents, indices_of
 
-    region = Layers.over_annotation(annotation.multiscale.pyramid).levels[level].region(block)
+    region = layers(annotation.multiscale.pyramid).levels[level].region(block)
     labels = annotation.read(level, region)
     indices, present = indices_of(labels, order, labels.shape)
     rows = extents(indices, len(order))[present]

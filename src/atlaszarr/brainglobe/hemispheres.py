@@ -6,9 +6,10 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from ..completion import WriteReport
 from ..finished import Finished
 from ..store import Target
-from ..writing import WriteReport, write_multiscales
+from ..writing import write_multiscales
 
 LEFT, RIGHT = 1, 2
 

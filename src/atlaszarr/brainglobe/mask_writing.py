@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from .. import ledger
-from ..assembly import WINDOW, Assembly, Progress
+from ..assembly import Assembly, Progress
 from ..blocks import Done
+from ..completion import WriteReport, complete
 from ..credit import CREDIT
 from ..finished import Finished
-from ..ledger import Entry, Ledger, Task
+from ..ledger import Entry, Task
 from ..multiscale import Written, digest
 from ..ome import DEFAULT_VERSION, multiscales
-from ..ownership import Owner, owning, tidy
-from ..scheduling import scheduler_for
+from ..pyramid import Index, Pass
+from ..scheduling import Future, Scheduler
 from ..store import Target
-from ..target_state import FINISHED, REMOVING, Root, clear, examine
-from ..verification import tasks_to_redo, unsound
-from ..writing import WriteReport
-from .masks import VALUES, VALUES_KEY, Masks
+from ..target_state import Root
+from .masks import VALUES_KEY, Masks
 from .post_order import PostOrder
 
 
@@ -61,26 +60,21 @@ def write_masks(
     masks = Masks.over(target, annotation.multiscale.pyramid, order)
     described = json.dumps(masks.to_json())
     request = {"masks_of": annotation.digest, "masks": digest(described.encode()), "structures": len(order)}
-    assembly = Assembly(masks, Root(DEFAULT_VERSION, request, CREDIT))
-    state = examine(target, request, overwrite)
-    if state == FINISHED and not unsound(target, state, ledger.read(target, finished=True)):
-        tidy(target)
-        return WriteReport(target.url, "already finished", 0)
-    with owning(target, take_over) as owner:
-        state = examine(target, request, overwrite)
-        if state == REMOVING:
-            clear(target, request)
-            target.remove(VALUES)
-            state = None
-        recorded = ledger.read(target, state == FINISHED) if state else Ledger()
-        redo = tasks_to_redo(unsound(target, state, recorded), assembly)
-        done = {task: entry for task, entry in recorded.done.items() if task not in redo}
-        tasks = [task for some in assembly.tasks() for task in some if task not in done]
-        assembly.begin(done)
+
+    def values(_: str) -> list[str]:
         target.write(VALUES_KEY, masks.values())
-        done |= _run(masks, annotation, tasks, owner, scheduler, workers, progress or (lambda *_: None))
-        assembly.commit(done, _groups(masks, annotation), [VALUES_KEY], owner)
-    return WriteReport(target.url, "resumed" if state else "built", len(tasks))
+        return [VALUES_KEY]
+
+    return complete(
+        Assembly(masks, Root(DEFAULT_VERSION, request, CREDIT), _groups(masks, annotation)),
+        lambda where: partial(_computing, where, annotation),
+        scheduler=scheduler,
+        workers=workers,
+        overwrite=overwrite,
+        take_over=take_over,
+        progress=progress,
+        beside=values,
+    )
 
 
 def write_block(masks: Masks, annotation: Finished, task: Task) -> Done:
@@ -95,26 +89,11 @@ def write_block(masks: Masks, annotation: Finished, task: Task) -> Done:
     return Done(task, entry)
 
 
-def _run(
-    masks: Masks,
-    annotation: Finished,
-    tasks: list[Task],
-    owner: Owner,
-    scheduler: str | None,
-    workers: int | None,
-    progress: Progress,
-) -> dict[Task, Entry]:
-    from ..scheduling import in_window
-
-    done: dict[Task, Entry] = {}
-    with scheduler_for(scheduler, workers) as where:
-        shared, source = where.share(masks), where.share(annotation)
-        starts = (partial(where.compute, write_block, shared, source, task) for task in tasks)
-        for outcome in in_window(where, starts, max(WINDOW * where.workers, 2 * WINDOW)):
-            done[outcome.task] = outcome.entry
-            progress(len(done), len(tasks), "masks")
-            owner.check()
-    return done
+def _computing(
+    scheduler: Scheduler, annotation: Finished, shared: Any, step: Pass, blocks: Sequence[Index]
+) -> Iterator[Callable[[], Future]]:
+    source = scheduler.share(annotation)
+    return (partial(scheduler.compute, write_block, shared, source, (step.source, block)) for block in blocks)
 
 
 def _groups(masks: Masks, annotation: Finished) -> Mapping[str, Mapping[str, Any]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from ..encoding import Encoding
 from ..multiscale import ArraySpec, Multiscale
 from ..occupancy import Occupancy
-from ..pyramid import Index, Level, Pass, Pyramid
+from ..pyramid import Index, Level, Pyramid
 from ..store import Target
 from .post_order import PostOrder
 
@@ -27,28 +26,6 @@ _CHUNK = 128
 #: The array that tells which structure each channel is of, and its only object.
 VALUES = "annotation_values"
 VALUES_KEY = f"{VALUES}/c/0"
-
-
-class Layers(Pyramid):
-    """Levels of which none is made from another: each is a pass of its own."""
-
-    @cached_property
-    def passes(self) -> tuple[Pass, ...]:
-        """One a level, whose blocks are its chunks."""
-        return tuple(Pass(number, (number,), level.chunk) for number, level in enumerate(self.levels))
-
-    def dependents(self, step: Pass, index: Index, after: Pass) -> Iterator[Index]:  # noqa: ARG002
-        """None."""
-        return iter(())
-
-    @classmethod
-    def over_annotation(cls, pyramid: Pyramid) -> Layers:
-        """The levels of an annotation, in chunks of whole objects of it: each of these is then read once."""
-        levels = []
-        for level in pyramid.levels:
-            z, y, x = (n * max(1, round(_CHUNK / n)) for n in level.unit)
-            levels.append(Level(level.shape, (z, y, x), (z, y, x), level.factor))
-        return cls(tuple(levels))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,15 +44,20 @@ class Masks(Multiscale):
     def over(cls, target: Target, pyramid: Pyramid, order: PostOrder) -> Masks:
         """The masks of an annotation with such levels."""
         array = ArraySpec("", "uint8", ("c", "z", "y", "x"), len(order), rule="nearest")
-        return cls(target, (array,), Occupancy(Layers.over_annotation(pyramid)), Encoding(), order=order)
+        return cls(target, (array,), Occupancy(layers(pyramid)), Encoding(), order=order)
 
     @classmethod
     def recorded(cls, target: Target, described: dict[str, Any]) -> Masks:
         """The inverse of `to_json`."""
         (array,) = (ArraySpec(**{**spec, "axes": tuple(spec["axes"])}) for spec in described["arrays"])
         order = PostOrder(*(tuple(described["masks"][name]) for name in ("identifiers", "firsts")))
-        layers = Layers.from_json(described["levels"])
-        return cls(target, (array,), Occupancy(layers), Encoding(**described["encoding"]), order=order)
+        return cls(
+            target,
+            (array,),
+            Occupancy(Pyramid.from_json(described["levels"])),
+            Encoding(**described["encoding"]),
+            order=order,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """As of `Multiscale`, with the structures."""
@@ -147,3 +129,12 @@ class Masks(Multiscale):
         counts = np.concatenate([[0], np.cumsum(present)])
         firsts = np.array(self.order.firsts)
         return map(int, np.flatnonzero(counts[1:] > counts[firsts]))
+
+
+def layers(annotation: Pyramid) -> Pyramid:
+    """The levels of an annotation, none made from another, in chunks of whole objects of it: each is read once."""
+    levels = []
+    for level in annotation.levels:
+        z, y, x = (n * max(1, round(_CHUNK / n)) for n in level.unit)
+        levels.append(Level(level.shape, (z, y, x), (z, y, x), level.factor, given=True))
+    return Pyramid(tuple(levels))

@@ -14,6 +14,7 @@ import numpy as np
 from .. import inspection, ledger
 from ..assembly import Progress
 from ..blocks import Done
+from ..completion import WriteReport
 from ..errors import InputError
 from ..finished import Finished
 from ..inspection import Defect
@@ -24,7 +25,6 @@ from ..pyramid import cells, everywhere
 from ..scheduling import Scheduler, in_window, scheduler_for
 from ..store import Target
 from ..terminology import Terminology
-from ..writing import WriteReport
 from . import precomputed, surfaces
 from .extent import Extent, extents
 from .post_order import PostOrder
@@ -89,7 +89,7 @@ def write_meshes(
         target.remove(INFO)
         redo = {defect.task for defect in wrong}
         done = {task: entry for task, entry in found.done.items() if task not in redo}
-        ledger.compact(target, {"request": request, "finished": False}, done, {})
+        ledger.compact(target, ledger.compacted({"request": request, "finished": False}, done), {})
         with scheduler_for(scheduler, workers) as where:
             chosen = _chosen(annotation, order, resolution, where)
             tasks = {task: extent for task, extent in chosen.items() if task not in done}
@@ -99,7 +99,7 @@ def write_meshes(
         target.write_all(files.items())
         owner.confirm()
         written = {key: (len(body), digest(body)) for key, body in files.items()}
-        ledger.compact(target, {"request": request, "finished": True}, done, written)
+        ledger.compact(target, ledger.compacted({"request": request, "finished": True}, done), written)
         target.write(INFO, precomputed.mesh_info())
     return WriteReport(target.url, "resumed" if found.header else "built", len(tasks))
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..assembly import Progress
+from ..completion import WriteReport
 from ..errors import InputError
 from ..finished import Finished
 from ..store import Target
 from ..terminology import Terminology
-from ..writing import WriteReport
 from . import layout as names
 from . import manifests
 from .hemispheres import write_hemispheres
