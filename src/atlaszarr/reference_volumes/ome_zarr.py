@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import AtlaszarrError, InputError
-from ..source_files import reading
+from ..errors import InputError
+from ..source_files import local_path, reading
 from .header import MICRONS, Header
 
 
@@ -25,18 +25,25 @@ def open_ome_zarr(uri: str, storage_options: Mapping[str, Any], name: str) -> tu
     SourceError
         If it cannot be read.
     """
+    import dask.array as da
     import numpy as np
+    import zarr
     from ngff_zarr import from_ngff_zarr
 
+    options = dict(storage_options) or None
+    place = str(local_path(uri) or uri.rstrip("/"))
     with reading(name):
         try:
-            image = from_ngff_zarr(uri, storage_options=dict(storage_options) or None).images[0]
-        except AtlaszarrError:
-            raise
+            multiscales = from_ngff_zarr(place, storage_options=options)
+            image = multiscales.images[0]
+            level = multiscales.metadata.datasets[0].path
+            # ngff-zarr's own array may be over a reader that does not pickle.
+            found = zarr.open_array(f"{place}/{level}", mode="r", storage_options=options)
         except (KeyError, ValueError, TypeError, IndexError, AttributeError, FileNotFoundError) as error:
             # An unfinished target of atlaszarr is one of these: it has no OME-Zarr metadata yet.
             raise InputError(f"{name} does not open as an OME-Zarr image ({type(error).__name__})") from None
-    dims, array = list(image.dims), image.data
+    array = da.from_zarr(found)
+    dims = list(image.dims)
     for axis in [axis for axis in dims if axis not in "zyx"]:
         if array.shape[dims.index(axis)] != 1:
             raise InputError(f"{name} has {array.shape[dims.index(axis)]} entries along {axis}; give a 3-D volume")
