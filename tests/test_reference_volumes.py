@@ -35,6 +35,7 @@ from atlaszarr.reference_volumes import (
     unknown_labels,
     unknown_labels_remark,
 )
+from atlaszarr.source_files import SourceFile
 from atlaszarr.spaces import ORIENTATION
 from atlaszarr.testing.ontology import structure_graph
 from atlaszarr.writing import write_multiscales
@@ -235,6 +236,44 @@ class CountedFile(MemoryFile):
         body = super().read(size)
         Counted.read += len(body)
         return body
+
+
+def test_a_connection_that_breaks_is_taken_up_where_it_broke(spool):
+    fsspec.register_implementation("breaking", Breaking, clobber=True)
+    body = nrrd_bytes(np.random.default_rng(0).integers(0, 2**32, SHAPE, "u4"), encoding="raw")
+    assert len(body) > 2**19
+    with fsspec.open("memory://breaking/a", "wb") as file:
+        file.write(body * 8)
+    Breaking.left = 2
+    with SourceFile.open("breaking://breaking/a") as file:
+        assert file.read() == body * 8
+        assert file.finish() == (len(body) * 8, hashlib.sha256(body * 8).hexdigest())
+    assert Breaking.left == 0
+    Breaking.left = 100
+    with pytest.raises(SourceError, match="cannot read breaking://breaking/a"):
+        open_annotation("breaking://breaking/a", spool).__enter__()
+
+
+class Breaking(MemoryFileSystem):
+    """The memory filesystem over a connection that breaks as often as is left, past its first megabyte or at once."""
+
+    protocol = "breaking"
+    left = 0
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return super()._strip_protocol(path.replace("breaking://", "memory://"))
+
+    def _open(self, path, mode="rb", **options):
+        return BreakingFile(None, path, super()._open(path, mode, **options).getvalue())
+
+
+class BreakingFile(MemoryFile):
+    def read(self, size=-1):
+        if Breaking.left and (self.tell() or Breaking.left > 2):
+            Breaking.left -= 1
+            raise ConnectionResetError(104, "Connection reset by peer")
+        return super().read(size)
 
 
 def test_it_is_read_over_http(volume, tmp_path, spool):
@@ -675,6 +714,19 @@ def test_an_ome_zarr_without_orientation_or_unit_is_refused(tmp_path, spool):
         pass
     with pytest.raises(InputError, match="voxel size"):
         open_annotation(tmp_path / "a.ome.zarr", spool, orientation="asr").__enter__()
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5", "0.6"])
+def test_an_ome_zarr_is_read_at_any_url(version, volume, spool):
+    geometry = Geometry((0.2, 0.1, 0.3), orientation=ORIENTATION)
+    url = f"memory://reference/{version}.ome.zarr"
+    write_multiscales(volume, url, rule="mode", geometry=geometry, ome_zarr=version, chunk=32)
+    options = {"orientation": "asr"} if version == "0.4" else {}
+    with open_annotation(url, spool, **options) as found:
+        np.testing.assert_array_equal(found.array, volume)
+        assert found.voxel_size == (200.0, 100.0, 300.0)
+    with open_annotation(url, spool, orientation="pir") as found:
+        np.testing.assert_array_equal(found.array, volume[::-1, ::-1])
 
 
 def test_voxels_that_cannot_be_kept_are_said(volume, tmp_path):
