@@ -19,7 +19,7 @@ from .errors import AtlaszarrError, InputError, NotFoundError, SourceError
 from .store import from_client_library, reason
 
 #: Seconds to wait before a read that failed is tried again.
-_WAITS = (0.5, 2.0, 8.0)
+_WAITS = (0.5, 1.0, 4.0)
 _BUFFER = 2**20
 
 

@@ -1,12 +1,16 @@
-"""The finest level of an OME-Zarr, as ngff-zarr reads it: lazy, with what its metadata says of its axes."""
+"""The finest level of an OME-Zarr 0.4, 0.5 or 0.6, lazy, with what its metadata says of its axes.
+
+Through zarr-python, which reaches any fsspec URL and whose arrays pickle; ngff-zarr's own reader does neither.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import AtlaszarrError, InputError
-from ..source_files import reading
+from ..errors import InputError
+from ..source_files import local_path, reading
 from .header import MICRONS, Header
 
 
@@ -16,7 +20,7 @@ def is_ome_zarr(uri: str) -> bool:
 
 
 def open_ome_zarr(uri: str, storage_options: Mapping[str, Any], name: str) -> tuple[Any, Header]:
-    """The lazy array of the finest level, and what is said of it.
+    """The lazy array (z, y, x) of the finest level, and what is said of it.
 
     Raises
     ------
@@ -25,42 +29,58 @@ def open_ome_zarr(uri: str, storage_options: Mapping[str, Any], name: str) -> tu
     SourceError
         If it cannot be read.
     """
+    import dask.array as da
     import numpy as np
-    from ngff_zarr import from_ngff_zarr
+    import zarr
 
+    local = local_path(uri)
+    if local is not None and storage_options:
+        raise InputError(f"storage option {next(iter(storage_options))!r} is of no use for the path {name!r}")
+    place = uri.rstrip("/") if local is None else str(local)
+    options = dict(storage_options) or None
     with reading(name):
         try:
-            image = from_ngff_zarr(uri, storage_options=dict(storage_options) or None).images[0]
-        except AtlaszarrError:
-            raise
+            attributes: Mapping[str, Any] = zarr.open_group(place, mode="r", storage_options=options).attrs.asdict()
+            multiscales = attributes.get("ome", attributes)["multiscales"][0]
+            level = multiscales["datasets"][0]
+            axes = multiscales["axes"] if "axes" in multiscales else multiscales["coordinateSystems"][0]["axes"]
+            dims = [str(axis["name"]) for axis in axes]
+            steps = [*level["coordinateTransformations"], *multiscales.get("coordinateTransformations", ())]
+            scale = _scale(steps, len(dims))
+            array = da.from_zarr(zarr.open_array(f"{place}/{level['path']}", mode="r", storage_options=options))
         except (KeyError, ValueError, TypeError, IndexError, AttributeError, FileNotFoundError) as error:
             # An unfinished target of atlaszarr is one of these: it has no OME-Zarr metadata yet.
             raise InputError(f"{name} does not open as an OME-Zarr image ({type(error).__name__})") from None
-    dims, array = list(image.dims), image.data
-    for axis in [axis for axis in dims if axis not in "zyx"]:
-        if array.shape[dims.index(axis)] != 1:
-            raise InputError(f"{name} has {array.shape[dims.index(axis)]} entries along {axis}; give a 3-D volume")
-        array = array[(slice(None),) * dims.index(axis) + (0,)]
-        dims.remove(axis)
-    if sorted(dims) != ["x", "y", "z"]:
-        raise InputError(f"{name} has the axes {', '.join(image.dims)}; give a volume with z, y and x")
-    array = array.transpose([dims.index(axis) for axis in "zyx"])
-    units = {MICRONS.get(str((image.axes_units or {}).get(axis, "")).lower()) for axis in "zyx"}
-    micron = units.pop() if len(units) == 1 else None
-    spacing = None
-    if micron is not None:
-        z, y, x = (float(f"{image.scale[axis] * micron:.9g}") for axis in "zyx")
-        spacing = (z, y, x)
-    orientations = getattr(image, "axes_orientations", None) or {}
-    words = [str(getattr(orientations[axis].value, "value", "")) for axis in "zyx" if axis in orientations]
-    origin = "".join(word[0] for word in words) if len(words) == 3 and all("-to-" in word for word in words) else None
+    if sorted(axis for axis in dims if axis in "zyx") != ["x", "y", "z"] or array.ndim != len(dims):
+        raise InputError(f"{name} has the axes {', '.join(dims)}; give a volume with z, y and x")
+    if several := [axis for axis, n in zip(dims, array.shape, strict=True) if axis not in "zyx" and n != 1]:
+        n = array.shape[dims.index(several[0])]
+        raise InputError(f"{name} has {n} entries along {several[0]}; give a 3-D volume")
+    array = array[tuple(slice(None) if axis in "zyx" else 0 for axis in dims)]
+    left = [axis for axis in dims if axis in "zyx"]
+    described = {axis: axes[dims.index(axis)] for axis in "zyx"}
+    microns = [MICRONS.get(str(one.get("unit")).lower()) for one in described.values()]
+    spacing = tuple(
+        float(f"{scale[dims.index(axis)] * micron:.9g}")
+        for axis, micron in zip("zyx", microns, strict=True)
+        if micron is not None
+    )
+    words = [str((one.get("orientation") or {}).get("value", "")) for one in described.values()]
+    oriented = all("-to-" in word for word in words)
     header = Header(
         name,
-        tuple(map(int, array.shape)),
+        tuple(int(array.shape[left.index(axis)]) for axis in "zyx"),
         np.dtype(array.dtype),
         fastest_first=False,
-        spacing=spacing,
-        origin=origin,
-        doubt="its metadata has no RFC-4 orientations" if origin is None else "its axes have no unit of length",
+        spacing=(spacing[0], spacing[1], spacing[2]) if len(spacing) == 3 else None,
+        origin="".join(word[0] for word in words) if oriented else None,
+        doubt="its axes have no unit of length" if oriented else "its axes have no RFC-4 orientations",
     )
-    return array, header
+    return array.transpose([left.index(axis) for axis in "zyx"]), header
+
+
+def _scale(steps: list[Any], count: int) -> list[float]:
+    """The scales of a level's transformations, one after another; those of 0.6 lie in a sequence."""
+    flat = [step for outer in steps for step in outer.get("transformations", [outer])]
+    scales = [step["scale"] for step in flat if step["type"] == "scale"]
+    return [math.prod(float(scale[axis]) for scale in scales) for axis in range(count)]

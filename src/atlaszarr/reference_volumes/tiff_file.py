@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError
+from ..errors import AtlaszarrError, InputError
 from .header import Header
 
 #: How a TIFF begins: little and big endian, classic and BigTIFF.
@@ -19,17 +20,37 @@ BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 @contextmanager
 def reading_tiff(name: str) -> Iterator[None]:
-    """Turn what tifffile and the decoders raise into an InputError that names the file."""
-    from tifffile import TiffFileError
+    """Turn what tifffile and the decoders raise into an InputError that names the file.
 
+    tifffile only logs that a file lacks pages, and goes on with those that are left: that is an error here.
+    """
+    complaints = _Complaints()
+    logger = logging.getLogger("tifffile")
+    logger.addFilter(complaints)
     try:
         yield
-    except InputError:
-        raise
-    except (TiffFileError, ValueError, RuntimeError, EOFError, IndexError, KeyError, ImportError) as error:
-        said = " ".join(str(error).split())
-        hint = "; pip install imagecodecs, or save it uncompressed" if "imagecodecs" in said else ""
+        if complaints.texts:
+            raise ValueError(complaints.texts[0])
+    except Exception as error:  # the decoders have several families of them
+        if isinstance(error, AtlaszarrError) and not complaints.texts:
+            raise
+        said = " ".join((complaints.texts or [str(error)])[0].split())
+        hint = "; pip install imagecodecs, or save it uncompressed" if "imagecodecs" in said else "; get it again"
         raise InputError(f"{name} is a TIFF that cannot be read: {said or type(error).__name__}{hint}") from None
+    finally:
+        logger.removeFilter(complaints)
+
+
+class _Complaints:
+    """A filter of a logger that keeps errors to itself."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno >= logging.ERROR:
+            self.texts.append(record.getMessage())
+        return record.levelno < logging.ERROR
 
 
 def read_tiff_header(path: Path, name: str) -> Header:
