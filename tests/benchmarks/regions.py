@@ -105,7 +105,7 @@ def run(name: str, target: str, repeat: int) -> None:
     print(json.dumps({"seconds": min(times), "peak": peak}))
 
 
-def compare(target: str, repeat: int) -> None:
+def compare(target: str, repeat: int, tiles: int) -> None:
     best = {name: (float("inf"), 0.0) for name in CONTENDERS}
     for _ in range(ROUNDS):
         for name, (seconds, peak) in best.items():
@@ -117,11 +117,13 @@ def compare(target: str, repeat: int) -> None:
         print(f"| {name} | {seconds * 1e3:.0f} | {peak:.0f} |")
     (read, counted, indexed, one) = (seconds for seconds, _ in best.values())
     print("\n| aim | measured |\n| --- | --- |")
-    for text, met, value in (
+    aims = [
         ("without the index at most 1.3 times reading by tensorstore", counted <= 1.3 * read, f"{counted / read:.2f}"),
         ("5 times as fast as one region the tutorials' way", one >= 5 * counted, f"{one / counted:.1f}"),
-        ("with the index under 50 ms", indexed < 0.05, f"{indexed * 1e3:.0f} ms"),
-    ):
+    ]
+    if tiles == 1:
+        aims.append(("with the index under 50 ms", indexed < 0.05, f"{indexed * 1e3:.0f} ms"))
+    for text, met, value in aims:
         print(f"| {text} | {value}: {'met' if met else 'missed'} |")
 
 
@@ -164,7 +166,7 @@ def main() -> None:
                 check=True,
             )
             print(f"\n### {tiles} x 77 M voxels\n")
-            compare(target, arguments.repeat)
+            compare(target, arguments.repeat, tiles)
 
 
 if __name__ == "__main__":
