@@ -16,7 +16,7 @@ from ..ledger import Entry, Ledger, Task
 from ..multiscale import Written, digest
 from ..ome import DEFAULT_VERSION, multiscales
 from ..ownership import Owner, owning, tidy
-from ..scheduling import scheduler_for
+from ..scheduling import in_window, scheduler_for
 from ..store import Target
 from ..target_state import FINISHED, REMOVING, Root, clear, examine
 from ..verification import tasks_to_redo, unsound
@@ -104,8 +104,6 @@ def _run(
     workers: int | None,
     progress: Progress,
 ) -> dict[Task, Entry]:
-    from ..scheduling import in_window
-
     done: dict[Task, Entry] = {}
     with scheduler_for(scheduler, workers) as where:
         shared, source = where.share(masks), where.share(annotation)
