@@ -39,6 +39,7 @@ def labels():
     return np.ascontiguousarray(nrrd.read(DATA / "ccf" / "annotation_50_ccf2017.nrrd")[0])
 
 
+@pytest.mark.slow
 def test_masks_hold_the_known_volume_and_are_the_annotation_at_every_level(tmp_path, terminology, labels):
     annotation = Target.of(tmp_path / ANNOTATION)
     geometry = Geometry((0.05,) * 3, (0.02,) * 3)

@@ -6,6 +6,7 @@ OME-Zarr.
 
 import json
 import sys
+import time
 import types
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from brainglobe_atlasapi.structure_tree_util import get_structures_tree  # noqa:
 
 
 def main(source: Path, output: Path) -> None:
+    start = time.perf_counter()
     labels = np.load(source / "labels.npy")
     structures = json.loads((source / "structures.json").read_text())
     tree = get_structures_tree(structures)
@@ -28,6 +30,7 @@ def main(source: Path, output: Path) -> None:
     masks = wrapup._compute_4d_masks_for_scale(labels, tree, mapping, output / "scratch.zarr")
     transformations = wrapup._transformations_from_scales([[1.0, 0.025, 0.025, 0.025]])
     wrapup.save_annotation_masks([masks], output, transformations)
+    (output / "seconds.txt").write_text(str(time.perf_counter() - start))
 
 
 if __name__ == "__main__":
