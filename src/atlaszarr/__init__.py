@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .allen.client import AllenClient
     from .allen.records import Section, SectionDataset
+    from .atlas import build_atlas
     from .building import build, plan
     from .errors import AtlaszarrError
     from .grid import Grid
@@ -27,6 +28,7 @@ _HOMES = {
     "SectionDataset": ".allen.records",
     "Terminology": ".terminology",
     "build": ".building",
+    "build_atlas": ".atlas",
     "open_volume": ".volume",
     "plan": ".building",
     "region_mask": ".regions",
@@ -43,6 +45,7 @@ __all__ = [
     "SectionDataset",
     "Terminology",
     "build",
+    "build_atlas",
     "open_volume",
     "plan",
     "region_mask",

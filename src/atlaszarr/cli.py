@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from .atomic import write_whole
+from .cli_atlas import atlas
 from .cli_options import (
     API,
     OUTPUT,
@@ -294,4 +295,5 @@ def emulator(port: int, faults: str | None, verbose: bool) -> None:
         raise InputError(f"port {port} cannot be served: {error.strerror}; choose another") from None
 
 
+cli.add_command(atlas)
 cli.add_command(volumes)

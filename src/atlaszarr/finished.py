@@ -86,6 +86,9 @@ class Finished:
 
 
 def _geometry(entry: dict[str, Any]) -> Geometry:
-    steps = {step["type"]: step[step["type"]] for step in entry["datasets"][0]["coordinateTransformations"]}
+    steps = [
+        {step["type"]: step[step["type"]] for step in one["coordinateTransformations"]} for one in entry["datasets"]
+    ]
     orientation = {axis["name"]: axis["orientation"]["value"] for axis in entry["axes"] if "orientation" in axis}
-    return Geometry(steps["scale"], steps["translation"], "millimeter", orientation)
+    given = {level: one["translation"] for level, one in enumerate(steps) if level}
+    return Geometry(steps[0]["scale"], steps[0]["translation"], "millimeter", orientation, given)

@@ -59,9 +59,11 @@ class VerifyReport:
 
 
 def verify(
-    target: str | os.PathLike[str], *, deep: bool = False, storage_options: Mapping[str, Any] | None = None
+    target: str | os.PathLike[str] | Target, *, deep: bool = False, storage_options: Mapping[str, Any] | None = None
 ) -> VerifyReport:
     """Check a target: every object, all metadata, and that each level is what its parent makes.
+
+    Of a folder that atlases were built in, all that is theirs.
 
     Parameters
     ----------
@@ -83,9 +85,13 @@ def verify(
     TargetError
         If the target cannot be read.
     """
-    place = Target.of(target, storage_options)
+    place = target if isinstance(target, Target) else Target.of(target, storage_options)
     root = read_root(place)
     if root is None:
+        from .atlas.verification import verify_atlas
+
+        if (report := verify_atlas(place, deep=deep)) is not None:
+            return report
         raise InputError(f"target {place.url} holds no image of atlaszarr; give the place that one was built at")
     if root["state"] != FINISHED:
         unfinished = Defect("unfinished", "", "is unfinished; build again to go on with it")

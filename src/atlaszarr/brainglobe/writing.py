@@ -13,7 +13,6 @@ from ..store import Target
 from ..terminology import Terminology
 from . import layout as names
 from . import manifests
-from .hemispheres import write_hemispheres
 from .layout import Layout, below
 from .manifests import About
 from .mask_writing import write_masks
@@ -36,10 +35,11 @@ def write(
     take_over: bool = False,
     progress: Progress | None = None,
 ) -> tuple[WriteReport, ...]:
-    """Complete an atlas for BrainGlobe: masks, hemispheres, meshes, terminology, manifests.
+    """Complete an atlas for BrainGlobe: masks, meshes, manifests.
 
-    The annotation and the template are there already, finished, at ``layout.annotation_set`` / ``annotation.ome.zarr``
-    and ``layout.template`` / ``template.ome.zarr``. What was written before is gone on with, or left if it is sound.
+    The annotation, the hemispheres and the template are there already, finished, at ``layout.annotation_set`` /
+    ``annotation.ome.zarr`` and ``hemispheres.ome.zarr``, and ``layout.template`` / ``template.ome.zarr``. What was
+    written before is gone on with, or left if it is sound.
     The manifests by which the reader finds the atlas are written last.
 
     Parameters
@@ -59,7 +59,7 @@ def write(
     Returns
     -------
     tuple of WriteReport
-        Of hemispheres, masks and meshes.
+        Of masks and meshes.
 
     Raises
     ------
@@ -87,11 +87,9 @@ def write(
     if overwrite:
         for place in atlases:
             target.remove(f"{place}/{names.MANIFEST}")
-    target.write(f"{layout.terminology}/{names.TERMINOLOGY}", manifests.terminology_csv(terminology))
     target.write(f"{layout.coordinate_space}/{names.MANIFEST}", manifests.coordinate_space(layout))
     give_second_name(below(folder, names.ANNOTATION), below(folder, names.COMPRESSED))
     reports = (
-        write_hemispheres(annotation, below(folder, names.HEMISPHERES), **options),
         write_masks(annotation, below(folder, names.MASKS), order, **options),
         write_meshes(annotation, below(folder, names.PRECOMPUTED), terminology, resolution=mesh_resolution, **options),
     )

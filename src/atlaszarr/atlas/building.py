@@ -1,0 +1,191 @@
+"""`build_atlas`: annotation, template, hemispheres, terminology and region volumes, laid out as they are published."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from ..allen.client import AllenClient
+from ..assembly import Progress
+from ..brainglobe import layout as names
+from ..brainglobe import writing as brainglobe_writing
+from ..brainglobe.hemispheres import write_hemispheres
+from ..brainglobe.layout import Layout, below
+from ..completion import WriteReport
+from ..errors import AtlaszarrWarning, InputError
+from ..reference_volumes import open_annotation, open_template
+from ..region_tables import to_csv
+from ..regions import region_volumes
+from ..scheduling import worker_count
+from ..store import Target
+from ..terminology import Terminology
+from .record import Record
+from .sources import Uri, labels_of, open_levels, terminology_from, uris_of
+from .volumes import write_annotation, write_template
+
+#: Beside the annotation.
+VOLUMES = "volumes.csv"
+
+
+@dataclass(frozen=True)
+class AtlasReport:
+    """What `build_atlas` did.
+
+    Attributes
+    ----------
+    target : str
+    images : tuple of WriteReport
+        Of the annotation, the template, the hemispheres and, for BrainGlobe, masks and meshes.
+    remarks : tuple of str
+        What was found out about the sources, and should be known.
+    volumes : str
+        Where the table of region volumes lies.
+    """
+
+    target: str
+    images: tuple[WriteReport, ...]
+    remarks: tuple[str, ...]
+    volumes: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything in it, in JSON's types."""
+        return {**self.__dict__, "images": [dict(image.__dict__) for image in self.images]}
+
+
+def build_atlas(
+    target: Uri,
+    *,
+    annotation: Uri | Sequence[Uri],
+    template: Uri | Sequence[Uri] = (),
+    ontology: Terminology | Uri | None = None,
+    name: str = "allen-adult-mouse",
+    version: str = "2017",
+    brainglobe: bool = False,
+    orientation: str | None = None,
+    voxel_size: float | Sequence[float] | None = None,
+    allow_unknown: bool = False,
+    chunk: int | None = None,
+    shard: int | None = None,
+    ome_zarr: str = "0.5",
+    spool: Uri | None = None,
+    client: AllenClient | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    scheduler: str | None = None,
+    workers: int | None = None,
+    overwrite: bool = False,
+    take_over: bool = False,
+    progress: Progress | None = None,
+) -> AtlasReport:
+    """Build an atlas: every volume multiscale, with its terminology, and the volume of every region.
+
+    What was built before by the same call is gone on with, mended, or left if it is sound.
+
+    Parameters
+    ----------
+    target : str or path-like
+        A folder, or a URL that fsspec opens; other atlases may lie there. For BrainGlobe the folder
+        ``brainglobe-atlasapi``.
+    annotation : str, path-like or several
+        NRRD, NIfTI, TIFF or OME-Zarr, a path or any URL that fsspec opens. Of several the finest is level 0, and each
+        other one takes the place of the level of its resolution, where it lies by its own voxels.
+    template : str, path-like or several
+        Likewise; integers or floating point.
+    ontology : Terminology, str or path-like, optional
+        A structure graph or a terminology.csv; default structure graph 1 of the Allen API.
+    name, version : str
+        Of the atlas; see `atlaszarr.brainglobe.layout.Layout`.
+    brainglobe : bool
+        Whether to write all else that BrainGlobe's reader opens: masks, meshes, manifests. Needs a template with the
+        levels of the annotation.
+    orientation, voxel_size
+        Of all volumes, where their files do not say or are wrong; see `atlaszarr.reference_volumes.open_annotation`.
+    allow_unknown : bool
+        Whether to go on although the annotation holds labels that the ontology lacks.
+    chunk, shard
+        As of `atlaszarr.build`; the default chunk is 64 voxels wide, 80 at 10 um.
+    ome_zarr : str
+        0.4, 0.5 or 0.6; BrainGlobe needs 0.5.
+    spool : str or path-like, optional
+        A folder for voxels of files that can only be read from their beginning, for as long as the build lasts; one
+        that the workers of a cluster reach. Default a temporary one.
+    client : AllenClient, optional
+        For the ontology.
+    storage_options : mapping, optional
+        To fsspec, for the target and for sources of the same protocol.
+    scheduler, workers, overwrite, take_over, progress
+        As of `atlaszarr.build`.
+
+    Raises
+    ------
+    InputError, NotFoundError, RecordError
+        If a source or an option cannot be used, or the target holds something else.
+    SourceError, ServiceError
+        If a source cannot be reached.
+    TargetError
+        If the target cannot be written.
+    """
+    uris, template_uris = uris_of(annotation), uris_of(template)
+    if not uris:
+        raise InputError("an atlas needs an annotation; give one (--annotation)")
+    if brainglobe and not (template_uris and ome_zarr == "0.5"):
+        raise InputError("BrainGlobe needs a template and OME-Zarr 0.5; give --template, and no other version")
+    layout = Layout(name, version)
+    place = Target.of(target, storage_options if "://" in os.fspath(target) else None)
+    worker_count(workers)
+    options: dict[str, Any] = {
+        "scheduler": scheduler,
+        "workers": workers,
+        "overwrite": overwrite,
+        "take_over": take_over,
+        "progress": progress,
+    }
+    terminology = terminology_from(ontology, client, target, storage_options)
+    record = Record(place, layout)
+    with ExitStack() as stack:
+        folder = spool or stack.enter_context(tempfile.TemporaryDirectory(prefix="atlaszarr-"))
+        frame = {"orientation": orientation, "voxel_size": voxel_size}
+        opened = [
+            open_levels(stack, opening, some, folder, target, storage_options, frame, (chunk, shard)) if some else None
+            for opening, some in ((open_annotation, uris), (open_template, template_uris))
+        ]
+        annotations, templates = opened
+        assert annotations is not None
+        labels, remarks = labels_of(annotations, terminology, allow_unknown)
+        named = zip(("annotation", "template"), opened, strict=True)
+        given = {name: levels.volumes for name, levels in named if levels}
+        remarks += [text for volumes in given.values() for volume in volumes.values() for text in volume.remarks]
+        remarks += terminology.remarks
+        table = terminology.to_csv().encode()
+        files = {f"{folder}/{names.TERMINOLOGY}": table for folder in (layout.terminology, layout.annotation_set)}
+        record.begin(files, overwrite)
+        places = {
+            "annotation": below(place, f"{layout.annotation_set}/{names.ANNOTATION}"),
+            "template": below(place, f"{layout.template}/{names.TEMPLATE}"),
+            "hemispheres": below(place, f"{layout.annotation_set}/{names.HEMISPHERES}"),
+        }
+        written = [write_annotation(annotations, places["annotation"], terminology, labels, ome_zarr, **options)]
+        if templates:
+            written.append(write_template(templates, places["template"], ome_zarr, **options))
+        hemispheres = partial(write_hemispheres, annotations.pyramid, annotations.geometry, places["hemispheres"])
+        written.append(hemispheres(ome_zarr=ome_zarr, **options))
+    files[f"{layout.annotation_set}/{VOLUMES}"] = _table(places["annotation"], terminology)
+    if brainglobe:
+        written += brainglobe_writing.write(place, layout, terminology, **options)
+    record.finish(files, given, [report.target for report in written], remarks)
+    return AtlasReport(place.url, tuple(written), tuple(remarks), f"{place.url}/{layout.annotation_set}/{VOLUMES}")
+
+
+def _table(annotation: Target, terminology: Terminology) -> bytes:
+    """The volumes of all regions, by hemisphere too, as CSV."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AtlaszarrWarning)  # of labels without a structure: a remark already
+        options = json.loads(annotation.storage_options)
+        found = region_volumes(annotation.url, terminology, by_hemisphere=True, storage_options=options)
+    return to_csv(found).encode()

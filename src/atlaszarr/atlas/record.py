@@ -1,0 +1,119 @@
+"""What an atlas is made of, and from what: one document an atlas, in the folder that it lies in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from ..brainglobe.layout import Layout
+from ..errors import InputError
+from ..multiscale import digest
+from ..reference_volumes import ReferenceVolume
+from ..store import Target
+from ..versions import version
+from .credit import CREDIT
+
+_FOLDER = "atlaszarr"
+
+
+@dataclass(frozen=True)
+class Record:
+    """The document of an atlas at a place.
+
+    Attributes
+    ----------
+    place : Target
+    layout : Layout
+    """
+
+    place: Target
+    layout: Layout
+
+    @property
+    def key(self) -> str:
+        """Of the document."""
+        return f"{_FOLDER}/{self.layout.name}-{self.layout.version}.json"
+
+    def begin(self, files: Mapping[str, bytes], overwrite: bool) -> None:
+        """Say that the atlas is unfinished, and put files of it.
+
+        Raises
+        ------
+        InputError
+            If there are others in their place that are not to be overwritten; nothing is written.
+        """
+        for key, body in files.items():
+            if not overwrite and (there := self.place.read(key)) is not None and there != body:
+                raise InputError(
+                    f"{self.place.url}/{key} is another one; build from the same, choose another place, name or "
+                    "version, or give --overwrite"
+                )
+        self._write({"state": "unfinished"})
+        self.place.write_all(files.items())
+
+    def finish(
+        self,
+        files: Mapping[str, bytes],
+        sources: Mapping[str, Mapping[int, ReferenceVolume]],
+        images: Sequence[str],
+        remarks: Sequence[str],
+    ) -> None:
+        """Put all files, and say what the atlas is.
+
+        Parameters
+        ----------
+        files : mapping of str to bytes
+        sources : mapping
+            Of each volume, what was given for its levels.
+        images : sequence of str
+            URLs of what was built.
+        remarks : sequence of str
+        """
+        self.place.write_all(files.items())
+        self._write(
+            {
+                "state": "finished",
+                "versions": {package: version(package) for package in ("atlaszarr", "numpy", "zarr")},
+                "built": datetime.now(UTC).isoformat(timespec="seconds"),
+                "sources": {
+                    name: {str(level): _source(volume) for level, volume in sorted(volumes.items())}
+                    for name, volumes in sources.items()
+                },
+                "remarks": list(remarks),
+                "images": [url.removeprefix(f"{self.place.url}/") for url in images],
+                "files": {key: [len(body), digest(body)] for key, body in files.items()},
+                "credit": CREDIT,
+            }
+        )
+
+    def _write(self, content: Mapping[str, Any]) -> None:
+        named = {"name": self.layout.name, "version": self.layout.version}
+        self.place.write(self.key, json.dumps({**named, **content}, indent=1).encode())
+
+
+def records(place: Target) -> Iterator[tuple[str, dict[str, Any] | None]]:
+    """The documents of all atlases at a place, by their keys; None for one that cannot be read."""
+    for key in place.list_keys(f"{_FOLDER}/"):
+        if key.count("/") != 1 or not key.endswith(".json"):
+            continue
+        try:
+            found = json.loads(place.read(key) or b"")
+            if not {"name", "version", "state"} <= found.keys():
+                continue
+        except (ValueError, AttributeError):
+            yield key, None
+        else:
+            yield key, found
+
+
+def _source(volume: ReferenceVolume) -> dict[str, Any]:
+    return {
+        "uri": volume.uri,
+        "bytes": volume.size,
+        "sha256": volume.sha256,
+        "shape": list(volume.array.shape),
+        "voxel_size_um": list(volume.voxel_size),
+    }

@@ -1,0 +1,132 @@
+"""Writing the volumes of an atlas: the annotation with its label index, and the template."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+
+from ..assembly import Assembly
+from ..blocks import Done, store_block
+from ..completion import WriteReport, complete
+from ..counting import LabelCounts
+from ..encoding import Encoding
+from ..errors import InputError
+from ..label_index import KEY as INDEX
+from ..label_index import LabelIndex, count_unit
+from ..multiscale import ArraySpec, Multiscale
+from ..occupancy import Occupancy
+from ..ome import multiscales, zarr_format
+from ..pyramid import Index, Pass
+from ..reference_volumes import ReferenceVolume
+from ..scheduling import Future, Scheduler
+from ..sources import opened
+from ..store import Target
+from ..target_state import Root
+from ..terminology import Terminology
+from .credit import CREDIT
+from .levels import Levels
+
+_METHODS = {
+    "mode": "vote of foreground against background, then the most frequent label other than 0",
+    "mean": "mean, rounded half to even",
+}
+
+
+def write_annotation(
+    levels: Levels, target: Target, terminology: Terminology, labels: Sequence[int], ome_zarr: str, **options: Any
+) -> WriteReport:
+    """Write an annotation as uint32 labels, named and coloured as its structures are, with its label index.
+
+    Parameters
+    ----------
+    levels : Levels
+    target : Target
+    terminology : Terminology
+    labels : sequence of int
+        Those that occur, without 0.
+    ome_zarr : str
+    **options
+        ``scheduler``, ``workers``, ``overwrite``, ``take_over`` and ``progress``, as of `atlaszarr.build`.
+    """
+    assembly = _assembly(
+        levels, target, "annotation", "mode", ome_zarr, {"image-label": _described(terminology, labels)}
+    )
+    counts: dict[str, LabelCounts] = {}
+
+    def index(ledger: str) -> list[str]:
+        target.write(INDEX, LabelIndex.of(assembly.multiscale, counts, ledger).to_bytes())
+        return [INDEX]
+
+    computing = partial(_computing, levels, counted=True)
+    return complete(assembly, computing, noted=counts.update, beside=index, **options)
+
+
+def write_template(levels: Levels, target: Target, ome_zarr: str, **options: Any) -> WriteReport:
+    """Write a template, in the integers or floating point numbers that it is given in.
+
+    Parameters
+    ----------
+    levels, target, ome_zarr, **options
+        As of `write_annotation`.
+    """
+    assembly = _assembly(levels, target, "template", "mean", ome_zarr, {})
+    return complete(assembly, partial(_computing, levels, counted=False), **options)
+
+
+def write_level_block(multiscale: Multiscale, source: Any, counted: bool, step: Pass, block: Index) -> Done:
+    """Read a block of a given volume, and write it at all levels that it makes."""
+    part = source[multiscale.pyramid.region(step, block)]
+    if hasattr(part, "__dask_graph__"):
+        part = part.compute(scheduler="synchronous")
+    values = np.asarray(part).astype(multiscale.arrays[0].dtype, copy=False)
+    return store_block(multiscale, step, block, {"": values}, {}, note=count_unit if counted else None)
+
+
+def _computing(levels: Levels, scheduler: Scheduler, *, counted: bool) -> Any:
+    def computing(shared: Any, step: Pass, blocks: Sequence[Index]) -> Iterator[Callable[[], Future]]:
+        source = scheduler.share(opened(levels.volumes[step.source].array)[0])
+        return (partial(scheduler.compute, write_level_block, shared, source, counted, step, block) for block in blocks)
+
+    return computing
+
+
+def _assembly(
+    levels: Levels, target: Target, name: str, rule: Literal["mean", "mode"], ome_zarr: str, more: Mapping[str, Any]
+) -> Assembly:
+    pyramid, dtype = levels.pyramid, np.dtype(levels.volumes[0].array.dtype)
+    if dtype.kind not in "iuf":
+        raise InputError(f"{levels.volumes[0].uri} holds {dtype}, which is no intensity")
+    if other := [one for one in levels.volumes.values() if one.array.dtype != dtype]:
+        raise InputError(f"{other[0].uri} holds {other[0].array.dtype} where {levels.volumes[0].uri} holds {dtype}")
+    encoding = Encoding("zstd", zarr_format(ome_zarr))
+    if encoding.zarr_format == 2 and pyramid.levels[0].unit != pyramid.levels[0].chunk:
+        raise InputError(f"shards cannot be had with OME-Zarr {ome_zarr}; ask for 0.5 or no shards")
+    multiscale = Multiscale(target, (ArraySpec("", dtype.name, rule=rule),), Occupancy(pyramid), encoding)
+    sources = {str(level): _identity(volume) for level, volume in sorted(levels.volumes.items())}
+    request = {"name": name, "sources": sources, "ome_zarr": ome_zarr, **multiscale.to_json()}
+    entry = multiscales(ome_zarr, name, "zyx", levels.geometry, pyramid, _METHODS[rule])
+    root = Root(ome_zarr, json.loads(json.dumps(request)), CREDIT)
+    return Assembly(multiscale, root, {"": {"multiscales": [entry], **more}})
+
+
+def _identity(volume: ReferenceVolume) -> dict[str, Any]:
+    """What tells a source from another: its content where that was read as a whole, else its place."""
+    return {"sha256": volume.sha256} if volume.sha256 else {"uri": volume.uri, "size": volume.size}
+
+
+def _described(terminology: Terminology, labels: Sequence[int]) -> dict[str, Any]:
+    """The ``image-label`` of an annotation: colour, acronym and name of each label that occurs."""
+    known = {structure.id: structure for structure in terminology}
+    colours: list[dict[str, Any]] = []
+    properties: list[dict[str, Any]] = []
+    for label in labels:
+        if (structure := known.get(int(label))) is None:
+            properties.append({"label-value": int(label)})
+            continue
+        colours.append({"label-value": structure.id, "rgba": [*structure.rgb, 255]})
+        properties.append({"label-value": structure.id, "acronym": structure.acronym, "name": structure.name})
+    return {"colors": colours, "properties": properties}
