@@ -12,6 +12,7 @@ from typing import Any
 from . import inspection, ledger
 from .assembly import Assembly
 from .errors import InputError
+from .index_trust import disagreements
 from .inspection import Defect
 from .ledger import Ledger, Task
 from .multiscale import Multiscale
@@ -155,6 +156,8 @@ def inspect(target: Target, root: Mapping[str, Any], found: Ledger, deep: bool) 
         # What is missing or altered cannot be compared either; that says nothing new.
         if defect.kind != "undecodable" or not unsound:
             defects.append(defect)
+    if not defects:
+        defects += disagreements(target, found, deep)
     return defects, len(tasks)
 
 
@@ -187,10 +190,11 @@ def _contents(multiscale: Multiscale, request: Mapping[str, Any], found: Ledger,
 
 def _known_labels(found: Ledger, path: str) -> list[int] | None:
     """The label values that the metadata of an array's group lists, if it does."""
-    texts = (found.header or {})["documents"]
-    for name in (f"{path}/zarr.json", f"{path}/.zattrs"):
-        if name in texts:
-            document = json.loads(texts[name])
+    header = found.header or {}
+    texts = {**header["documents"], **header["root"]}
+    for name in ("zarr.json", ".zattrs"):
+        if (key := f"{path}/{name}".lstrip("/")) in texts:
+            document = json.loads(texts[key])
             attributes = document.get("attributes", document)
             listed = attributes.get("ome", attributes).get("image-label", {}).get("properties")
             return None if listed is None else [int(one["label-value"]) for one in listed]

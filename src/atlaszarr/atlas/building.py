@@ -28,7 +28,7 @@ from ..store import Target
 from ..terminology import Terminology
 from .record import Record
 from .sources import Uri, labels_of, open_levels, terminology_from, uris_of
-from .volumes import write_annotation, write_template
+from .volumes import annotation_image, template_image
 
 #: Beside the annotation.
 VOLUMES = "volumes.csv"
@@ -164,15 +164,18 @@ def build_atlas(
         remarks += terminology.remarks
         table = terminology.to_csv().encode()
         files = {f"{folder}/{names.TERMINOLOGY}": table for folder in (layout.terminology, layout.annotation_set)}
-        record.begin(files, overwrite)
         places = {
             "annotation": below(place, f"{layout.annotation_set}/{names.ANNOTATION}"),
             "template": below(place, f"{layout.template}/{names.TEMPLATE}"),
             "hemispheres": below(place, f"{layout.annotation_set}/{names.HEMISPHERES}"),
         }
-        written = [write_annotation(annotations, places["annotation"], terminology, labels, ome_zarr, **options)]
+        images = [annotation_image(annotations, places["annotation"], terminology, labels, ome_zarr)]
         if templates:
-            written.append(write_template(templates, places["template"], ome_zarr, **options))
+            images.append(template_image(templates, places["template"], ome_zarr))
+        for image in images:
+            image.check(overwrite)
+        record.begin(files, overwrite)
+        written = [image.write(**options) for image in images]
         hemispheres = partial(write_hemispheres, annotations.pyramid, annotations.geometry, places["hemispheres"])
         written.append(hemispheres(ome_zarr=ome_zarr, **options))
     files[f"{layout.annotation_set}/{VOLUMES}"] = _table(places["annotation"], terminology)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 
-from ..assembly import Assembly
-from ..blocks import Done, store_block
+from ..assembly import Assembly, Beside, Computing
+from ..blocks import Done, Note, store_block
 from ..completion import WriteReport, complete
 from ..counting import LabelCounts
 from ..encoding import Encoding
@@ -25,7 +26,7 @@ from ..reference_volumes import ReferenceVolume
 from ..scheduling import Future, Scheduler
 from ..sources import opened
 from ..store import Target
-from ..target_state import Root
+from ..target_state import Root, examine
 from ..terminology import Terminology
 from .credit import CREDIT
 from .levels import Levels
@@ -36,10 +37,37 @@ _METHODS = {
 }
 
 
-def write_annotation(
-    levels: Levels, target: Target, terminology: Terminology, labels: Sequence[int], ome_zarr: str, **options: Any
-) -> WriteReport:
-    """Write an annotation as uint32 labels, named and coloured as its structures are, with its label index.
+@dataclass(frozen=True)
+class AtlasImage:
+    """A volume of an atlas, ready to be written.
+
+    Attributes
+    ----------
+    assembly : Assembly
+    computing : callable
+        As of `complete`.
+    noted : callable
+    beside : callable
+    """
+
+    assembly: Assembly
+    computing: Callable[[Scheduler], Computing]
+    noted: Callable[[Mapping[str, Any]], None] = lambda _: None
+    beside: Beside = lambda _: ()
+
+    def check(self, overwrite: bool) -> None:
+        """Refuse a target that holds something else, before anything is written anywhere."""
+        examine(self.assembly.multiscale.target, self.assembly.root.request, overwrite)
+
+    def write(self, **options: Any) -> WriteReport:
+        """Write it, with the options of `complete`."""
+        return complete(self.assembly, self.computing, noted=self.noted, beside=self.beside, **options)
+
+
+def annotation_image(
+    levels: Levels, target: Target, terminology: Terminology, labels: Sequence[int], ome_zarr: str
+) -> AtlasImage:
+    """An annotation as uint32 labels, named and coloured as its structures are, with its label index.
 
     Parameters
     ----------
@@ -49,47 +77,36 @@ def write_annotation(
     labels : sequence of int
         Those that occur, without 0.
     ome_zarr : str
-    **options
-        ``scheduler``, ``workers``, ``overwrite``, ``take_over`` and ``progress``, as of `atlaszarr.build`.
     """
-    assembly = _assembly(
-        levels, target, "annotation", "mode", ome_zarr, {"image-label": _described(terminology, labels)}
-    )
+    described = {"image-label": _described(terminology, labels)}
+    assembly = _assembly(levels, target, "annotation", "mode", ome_zarr, described)
     counts: dict[str, LabelCounts] = {}
 
     def index(ledger: str) -> list[str]:
         target.write(INDEX, LabelIndex.of(assembly.multiscale, counts, ledger).to_bytes())
         return [INDEX]
 
-    computing = partial(_computing, levels, counted=True)
-    return complete(assembly, computing, noted=counts.update, beside=index, **options)
+    return AtlasImage(assembly, partial(_computing, levels, count_unit), counts.update, index)
 
 
-def write_template(levels: Levels, target: Target, ome_zarr: str, **options: Any) -> WriteReport:
-    """Write a template, in the integers or floating point numbers that it is given in.
-
-    Parameters
-    ----------
-    levels, target, ome_zarr, **options
-        As of `write_annotation`.
-    """
-    assembly = _assembly(levels, target, "template", "mean", ome_zarr, {})
-    return complete(assembly, partial(_computing, levels, counted=False), **options)
+def template_image(levels: Levels, target: Target, ome_zarr: str) -> AtlasImage:
+    """A template, in the integers or floating point numbers that it is given in."""
+    return AtlasImage(_assembly(levels, target, "template", "mean", ome_zarr, {}), partial(_computing, levels, None))
 
 
-def write_level_block(multiscale: Multiscale, source: Any, counted: bool, step: Pass, block: Index) -> Done:
+def write_level_block(multiscale: Multiscale, source: Any, note: Note | None, step: Pass, block: Index) -> Done:
     """Read a block of a given volume, and write it at all levels that it makes."""
     part = source[multiscale.pyramid.region(step, block)]
     if hasattr(part, "__dask_graph__"):
         part = part.compute(scheduler="synchronous")
     values = np.asarray(part).astype(multiscale.arrays[0].dtype, copy=False)
-    return store_block(multiscale, step, block, {"": values}, {}, note=count_unit if counted else None)
+    return store_block(multiscale, step, block, {"": values}, {}, note=note)
 
 
-def _computing(levels: Levels, scheduler: Scheduler, *, counted: bool) -> Any:
+def _computing(levels: Levels, note: Note | None, scheduler: Scheduler) -> Computing:
     def computing(shared: Any, step: Pass, blocks: Sequence[Index]) -> Iterator[Callable[[], Future]]:
         source = scheduler.share(opened(levels.volumes[step.source].array)[0])
-        return (partial(scheduler.compute, write_level_block, shared, source, counted, step, block) for block in blocks)
+        return (partial(scheduler.compute, write_level_block, shared, source, note, step, block) for block in blocks)
 
     return computing
 

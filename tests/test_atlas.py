@@ -1,0 +1,337 @@
+"""An atlas from its sources: levels, labels, tables, and what becomes of it when something is wrong."""
+
+import json
+import shutil
+from pathlib import Path
+
+import nrrd
+import numpy as np
+import pandas as pd
+import pytest
+import zarr
+from ngff_zarr import from_ngff_zarr
+
+from atlaszarr import Terminology, build_atlas, region_mask, region_volumes, verify
+from atlaszarr.cli import main
+from atlaszarr.errors import InputError, NotFoundError
+from atlaszarr.label_index import KEY as INDEX
+
+GRAPH = [
+    {
+        "id": 997,
+        "acronym": "root",
+        "name": "root",
+        "color_hex_triplet": "FFFFFF",
+        "children": [
+            {
+                "id": 8,
+                "acronym": "A",
+                "name": "Area A",
+                "color_hex_triplet": "FF7080",
+                "children": [
+                    {"id": 3, "acronym": "A1", "name": "Area A, one", "color_hex_triplet": "00FF00", "children": []},
+                    {
+                        "id": 3_000_000_003,
+                        "acronym": "a1",
+                        "name": "Area a, one",
+                        "color_hex_triplet": "0000FF",
+                        "children": [],
+                    },
+                ],
+            },
+            {"id": 7, "acronym": "B", "name": "Area B", "color_hex_triplet": "123456", "children": []},
+        ],
+    }
+]
+ONTOLOGY = Terminology.from_structure_graph(GRAPH)
+SET = "annotation-sets/tiny-annotation/1"
+TEMPLATE = "templates/tiny-template/1/template.ome.zarr"
+
+
+def labels(shape=(40, 32, 36)):
+    """Nested boxes, off the midline."""
+    found = np.zeros(shape, np.uint32)
+    for inset, label in ((2, 997), (5, 3), (9, 3_000_000_003), (12, 7)):
+        found[inset:-inset, inset:-inset, inset : -inset - 1] = label
+    return found
+
+
+def save(path, values, um):
+    """An NRRD whose axes run to posterior, inferior and left."""
+    given = {
+        "space": "left-posterior-superior",
+        "space directions": np.array([[0, um, 0], [0, 0, -um], [um, 0, 0]], float),
+        "space units": ["um"] * 3,
+        "encoding": "gzip",
+    }
+    nrrd.write(str(path), values, given)
+    return path
+
+
+@pytest.fixture
+def sources(tmp_path):
+    folder = tmp_path / "sources"
+    folder.mkdir()
+    template = np.random.default_rng(0).integers(0, 4000, (40, 32, 36)).astype("uint16")
+    return {
+        "annotation": save(folder / "annotation.nrrd", labels(), 25),
+        "template": save(folder / "template.nrrd", template, 25),
+        "ontology": ONTOLOGY,
+        "name": "tiny",
+        "version": "1",
+    }
+
+
+@pytest.fixture
+def target(tmp_path):
+    return tmp_path / "atlas"
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_an_atlas_is_laid_out_as_published(sources, target):
+    report = build_atlas(target, **sources)
+    assert [image.state for image in report.images] == ["built"] * 3
+    image = from_ngff_zarr(str(target / SET / "annotation.ome.zarr"), validate=True)
+    assert [level.scale["z"] for level in image.images] == [0.025, 0.05, 0.1]
+    assert [level.translation["x"] for level in image.images] == [0.0075, 0.02, 0.045]
+    assert image.images[0].axes_orientations["z"].value == "anterior-to-posterior"
+    assert image.images[0].axes_units == dict.fromkeys("zyx", "millimeter")
+    np.testing.assert_array_equal(image.images[0].data.compute(), labels())
+    template = from_ngff_zarr(str(target / TEMPLATE), validate=True)
+    assert template.images[0].data.dtype == np.uint16
+    sides = from_ngff_zarr(str(target / SET / "hemispheres.ome.zarr"), validate=True)
+    for level in sides.images:
+        values = level.data.compute()
+        half = values.shape[2] // 2
+        assert (values[..., :half] == 2).all()
+        assert (values[..., half:] == 1).all()
+    for folder in (SET, "terminologies/tiny-terminology/1"):
+        table = pd.read_csv(target / folder / "terminology.csv")
+        assert list(table["identifier"]) == [997, 8, 3, 3_000_000_003, 7]
+    assert verify(target, deep=True).ok
+
+
+def test_an_annotation_names_and_colours_its_labels(sources, target):
+    build_atlas(target, **sources)
+    stated = zarr.open_group(target / SET / "annotation.ome.zarr", mode="r").attrs["ome"]["image-label"]
+    assert {one["label-value"]: one["acronym"] for one in stated["properties"]} == {
+        3: "A1",
+        7: "B",
+        997: "root",
+        3_000_000_003: "a1",
+    }
+    assert {"label-value": 3, "rgba": [0, 255, 0, 255]} in stated["colors"]
+
+
+def test_the_volumes_beside_the_annotation_are_those_of_its_voxels(sources, target):
+    report = build_atlas(target, **sources)
+    table = pd.read_csv(report.volumes, index_col="identifier")
+    values = labels()
+    for label in (997, 3, 3_000_000_003, 7):
+        assert table.loc[label, "voxels_direct"] == (values == label).sum()
+        assert table.loc[label, "voxels_direct_right"] == (values[..., :18] == label).sum()
+    assert table.loc[8, "voxels"] == np.isin(values, [3, 3_000_000_003]).sum()
+    assert table.loc[997, "volume_mm3"] == pytest.approx((values > 0).sum() * 0.025**3)
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5", "0.6"])
+def test_the_label_index_is_written_with_the_annotation_and_answers(sources, target, version):
+    build_atlas(target, **sources, ome_zarr=version)
+    image = target / SET / "annotation.ome.zarr"
+    by_index = region_volumes(image)
+    for level in range(3):
+        (image / str(level)).rename(image / f"aside-{level}")
+    assert (image / INDEX).exists()
+    for level in range(3):
+        (image / f"aside-{level}").rename(image / str(level))
+    (image / INDEX).unlink()
+    pd.testing.assert_frame_equal(region_volumes(image), by_index)
+
+
+def test_what_is_finished_is_left_as_it_is(sources, target):
+    build_atlas(target, **sources)
+    before = files(target)
+    report = build_atlas(target, **sources)
+    assert {image.state for image in report.images} == {"already finished"}
+    after = files(target)
+    assert {key for key in after if after[key] != before.get(key)} <= {"atlaszarr/tiny-1.json"}
+
+
+def test_an_atlas_that_was_stopped_is_unfinished_and_ends_byte_identical(sources, target, tmp_path):
+    class StopError(Exception):
+        pass
+
+    def stop(done, *_):
+        if done == 2:
+            raise StopError
+
+    with pytest.raises(StopError):
+        build_atlas(target, **sources, chunk=8, progress=stop, workers=1)
+    kinds = {defect.kind for defect in verify(target).defects}
+    assert kinds == {"unfinished"}
+    report = build_atlas(target, **sources, chunk=8)
+    assert [image.state for image in report.images] == ["resumed", "built", "built"]
+    build_atlas(tmp_path / "undisturbed", **sources, chunk=8)
+    one, other = files(target), files(tmp_path / "undisturbed")
+    assert {key for key in {*one, *other} if one.get(key) != other.get(key)} <= {"atlaszarr/tiny-1.json"}
+
+
+PLANTED = {
+    "a table is altered": (lambda t: (t / SET / "volumes.csv").write_text("x"), ("altered", f"{SET}/volumes.csv")),
+    "a terminology is gone": (
+        lambda t: (t / "terminologies/tiny-terminology/1/terminology.csv").unlink(),
+        ("missing", "terminologies/tiny-terminology/1/terminology.csv"),
+    ),
+    "a chunk is gone": (
+        lambda t: (t / SET / "annotation.ome.zarr/0/c/0/0/0").unlink(),
+        ("missing", f"{SET}/annotation.ome.zarr/0/c/0/0/0"),
+    ),
+    "an index is altered": (
+        lambda t: (t / SET / "annotation.ome.zarr" / INDEX).write_bytes(b"x"),
+        ("altered", f"{SET}/annotation.ome.zarr/{INDEX}"),
+    ),
+    "an image is gone": (lambda t: shutil.rmtree(t / TEMPLATE), ("missing", f"{TEMPLATE}/")),
+    "the record is cut": (
+        lambda t: (t / "atlaszarr/tiny-1.json").write_text("{"),
+        ("metadata", "atlaszarr/tiny-1.json"),
+    ),
+}
+
+
+@pytest.mark.parametrize("plant", PLANTED)
+def test_a_defect_anywhere_is_named_and_mended(sources, target, plant):
+    build_atlas(target, **sources)
+    before = files(target)
+    damage, expected = PLANTED[plant]
+    damage(target)
+    assert [(defect.kind, defect.key) for defect in verify(target).defects] == [expected]
+    build_atlas(target, **sources)
+    assert verify(target, deep=True).ok
+    after = files(target)
+    assert {key for key in {*before, *after} if before.get(key) != after.get(key)} <= {"atlaszarr/tiny-1.json"}
+
+
+def test_a_finer_volume_and_a_strided_coarser_one_lie_by_their_own_voxels(sources, target, tmp_path):
+    strided = save(tmp_path / "strided.nrrd", labels()[::2, ::2, ::2].copy(), 50)
+    build_atlas(target, **{**sources, "annotation": [strided, sources["annotation"]]})
+    image = from_ngff_zarr(str(target / SET / "annotation.ome.zarr"), validate=True)
+    np.testing.assert_array_equal(image.images[1].data.compute(), labels()[::2, ::2, ::2])
+    assert [level.translation["z"] for level in image.images] == [0.0075, 0.0075, 0.045]
+    assert verify(target, deep=True).ok
+    assert (
+        (region_volumes(target / SET / "annotation.ome.zarr", level=1).loc[7, "voxels"])
+        == (labels()[::2, ::2, ::2] == 7).sum()
+    )
+
+
+def test_a_mask_reads_what_the_index_names(sources, target):
+    build_atlas(target, **sources, chunk=8)
+    image = target / SET / "annotation.ome.zarr"
+    mask = region_mask(image, ONTOLOGY, "B")
+    np.testing.assert_array_equal(mask.compute(), labels() == 7)
+
+
+WRONG = {
+    "unknown label": (
+        lambda s, p: {**s, "annotation": save(p / "w.nrrd", labels() + (labels() == 7) * np.uint32(5), 25)},
+        r"12",
+    ),
+    "negative": (lambda s, p: {**s, "annotation": save(p / "w.nrrd", -labels().astype("int64"), 25)}, "-"),
+    "fractional": (lambda s, p: {**s, "annotation": save(p / "w.nrrd", labels() / 2.0, 25)}, "label"),
+    "no such file": (lambda s, p: {**s, "annotation": p / "nowhere.nrrd"}, "nowhere"),
+    "two of one resolution": (lambda s, _: {**s, "annotation": [s["annotation"]] * 2}, "25 um; give one"),
+    "no level": (
+        lambda s, p: {**s, "annotation": [s["annotation"], save(p / "w.nrrd", labels((20, 16, 18)), 40)]},
+        "40 um, which is no level",
+    ),
+    "another extent": (
+        lambda s, p: {**s, "annotation": [s["annotation"], save(p / "w.nrrd", labels((30, 30, 30)), 50)]},
+        "30 x 30 x 30",
+    ),
+    "no annotation": (lambda s, _: {**s, "annotation": []}, "needs an annotation"),
+    "name": (lambda s, _: {**s, "name": "Tiny Atlas"}, "Tiny Atlas"),
+    "version": (lambda s, _: {**s, "version": "one"}, "one"),
+    "workers": (lambda s, _: {**s, "workers": 0}, "workers 0"),
+    "chunk": (lambda s, _: {**s, "chunk": 0}, "chunk 0"),
+    "ome_zarr": (lambda s, _: {**s, "ome_zarr": "0.3"}, "0.3"),
+    "brainglobe without template": (lambda s, _: {**s, "template": (), "brainglobe": True}, "template"),
+    "orientation": (lambda s, _: {**s, "orientation": "xyz"}, "xyz"),
+    "shards of 0.4": (lambda s, _: {**s, "ome_zarr": "0.4", "chunk": 8, "shard": 16}, "shards"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_wrong_input_is_named_and_nothing_is_written(sources, target, tmp_path, wrong):
+    change, match = WRONG[wrong]
+    with pytest.raises((InputError, NotFoundError), match=match):
+        build_atlas(target, **change(sources, tmp_path))
+    assert not target.exists() or not any(path.is_file() for path in target.rglob("*"))
+
+
+def test_unknown_labels_may_be_kept(sources, target, tmp_path):
+    values = labels()
+    values[values == 7] = 12
+    report = build_atlas(target, **{**sources, "annotation": save(tmp_path / "w.nrrd", values, 25)}, allow_unknown=True)
+    assert any("12" in remark for remark in report.remarks)
+    assert verify(target, deep=True).ok
+    table = pd.read_csv(report.volumes, index_col="identifier")
+    assert table.loc[12, "voxels"] == (values == 12).sum()
+
+
+def test_another_annotation_is_refused_and_overwrite_takes_it(sources, target, tmp_path):
+    build_atlas(target, **sources)
+    before = files(target)
+    other = {**sources, "annotation": save(tmp_path / "other.nrrd", np.flip(labels(), 2).copy(), 25)}
+    with pytest.raises(InputError, match="was begun with"):
+        build_atlas(target, **other)
+    changed = {key for key, body in files(target).items() if body != before.get(key)}
+    assert changed <= {"atlaszarr/tiny-1.json"}
+    build_atlas(target, **other, overwrite=True)
+    assert verify(target, deep=True).ok
+
+
+def test_another_terminology_is_refused(sources, target):
+    build_atlas(target, **sources)
+    graph = json.loads(json.dumps(GRAPH))
+    graph[0]["children"][1]["name"] = "Region B"
+    before = files(target)
+    with pytest.raises(InputError, match=r"terminology.csv is another one"):
+        build_atlas(target, **{**sources, "ontology": Terminology.from_structure_graph(graph)})
+    assert files(target) == before
+
+
+def test_two_atlases_lie_beside_one_another(sources, target):
+    build_atlas(target, **sources)
+    build_atlas(target, **{**sources, "name": "other", "version": "2.1"})
+    assert verify(target).ok
+    assert (target / "annotation-sets/other-annotation/2_1/annotation.ome.zarr").is_dir()
+
+
+def test_the_command_says_where_everything_is(sources, target, tmp_path, capsys):
+    graph = tmp_path / "graph.json"
+    graph.write_text(json.dumps({"success": True, "msg": GRAPH}))
+    arguments = ["atlas", str(target), "--annotation", str(sources["annotation"]), "--ontology", str(graph)]
+    arguments += ["--name", "tiny", "--version", "1", "--json"]
+    assert main(arguments) == 0
+    out = json.loads(capsys.readouterr().out)
+    assert [image["state"] for image in out["images"]] == ["built", "built"]
+    assert main(["volumes", str(target / SET / "annotation.ome.zarr"), "--region", "B"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("Area B: ")
+    assert float(shown.split()[2]) == pytest.approx((labels() == 7).sum() * 0.025**3, rel=0.01)
+    assert main(["verify", str(target)]) == 0
+    (target / SET / "volumes.csv").unlink()
+    assert main(["verify", str(target)]) == 1
+    assert main(["atlas", str(target), "--annotation", str(tmp_path / "none.nrrd"), "--ontology", str(graph)]) == 2
+
+
+def test_on_an_object_store_it_is_the_same(sources, target):
+    build_atlas(target, **sources)
+    build_atlas("memory://atlas-of-a-test", **sources)
+    report = verify("memory://atlas-of-a-test", deep=True)
+    assert report.ok
+    place = f"memory://atlas-of-a-test/{SET}/annotation.ome.zarr"
+    pd.testing.assert_frame_equal(region_volumes(place), region_volumes(target / SET / "annotation.ome.zarr"))
