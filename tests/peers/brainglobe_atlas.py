@@ -7,25 +7,17 @@ Each lies in a folder of its own, with what the reader is to find in it: labels 
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import dask.array as da
 import nrrd
 import numpy as np
 
-from atlaszarr.brainglobe.layout import ANNOTATION, TEMPLATE, Layout
-from atlaszarr.brainglobe.writing import write
+from atlaszarr import Terminology, build_atlas, verify
+from atlaszarr.brainglobe.layout import ANNOTATION, Layout
 from atlaszarr.finished import Finished
-from atlaszarr.ome import Geometry
-from atlaszarr.spaces import ORIENTATION
 from atlaszarr.store import Target
-from atlaszarr.terminology import Structure, Terminology
-from atlaszarr.writing import write_multiscales
+from atlaszarr.terminology import Structure
 
 REAL = Path(__file__).parents[3] / "shared" / "data"
-#: um of the finest level, and of the first published one, whose first voxel is the origin.
-FINEST, ANCHOR = 25, 10
-FACTORS = [2, 2]
 
 #: Identifier, acronym and path; 7 is drawn nowhere, and 70000 is more than 16 bits hold.
 TREE = [
@@ -42,16 +34,18 @@ TREE = [
 def atlases(folder: Path) -> Iterator[Path]:
     """The folders of the atlases, each finished when it is given."""
     labels, terminology = invented()
-    template = (labels % 251 + 1).astype(np.uint16)
-    yield _make(folder / "invented", labels, template, terminology, [one.id for one in terminology if one.id != 7])
+    annotation = _saved(folder / "invented" / "annotation.nrrd", labels)
+    template = _saved(folder / "invented" / "template.nrrd", (labels % 251 + 1).astype(np.uint16))
+    asked = [one.id for one in terminology if one.id != 7]
+    yield _make(folder / "invented", annotation, template, terminology, asked)
     if REAL.exists():
-        labels, _ = nrrd.read(REAL / "ccf" / "annotation_25_ccf2017.nrrd")
+        annotation = REAL / "ccf" / "annotation_25_ccf2017.nrrd"
         coarse, _ = nrrd.read(REAL / "ccf" / "average_template_100.nrrd")
-        graph = json.loads((REAL / "ontology" / "structure_graph_1.json").read_text())["msg"]
-        terminology = Terminology.from_structure_graph(graph)
+        terminology = Terminology.read(REAL / "ontology" / "structure_graph_1.json")
         asked = [terminology[acronym].id for acronym in ("root", "Isocortex", "CP", "VISp", "RSP", "DG")]
-        template = coarse.repeat(4, 0).repeat(4, 1).repeat(4, 2)[tuple(map(slice, labels.shape))]
-        yield _make(folder / "real", np.ascontiguousarray(labels), template, terminology, asked)
+        fine = coarse.repeat(4, 0).repeat(4, 1).repeat(4, 2)
+        template = _saved(folder / "real" / "template.nrrd", fine)
+        yield _make(folder / "real", annotation, template, terminology, asked)
 
 
 def invented() -> tuple[np.ndarray, Terminology]:
@@ -67,31 +61,16 @@ def invented() -> tuple[np.ndarray, Terminology]:
     return labels, Terminology(tuple(structures))
 
 
-def _make(
-    folder: Path,
-    labels: np.ndarray,
-    template: np.ndarray,
-    terminology: Terminology,
-    asked: list[int],
-) -> Path:
-    layout = Layout("allen-adult-mouse", "2017")
-    root = folder / "brainglobe-atlasapi"
-    place = (FINEST - ANCHOR) / 2000
-    common: dict[str, Any] = {
-        "geometry": Geometry((FINEST / 1000,) * 3, (place,) * 3, "millimeter", ORIENTATION),
-        "factors": FACTORS,
-        "levels": len(FACTORS) + 1,
-    }
-    annotation = root / layout.annotation_set / ANNOTATION
-    write_multiscales(da.from_array(labels, chunks=128), annotation, rule="mode", **common)
-    write_multiscales(da.from_array(template, chunks=128), root / layout.template / TEMPLATE, **common)
-    write(Target.of(root), layout, terminology)
-    finished = Finished.at(Target.of(annotation))
+def _make(folder: Path, annotation: Path, template: Path, terminology: Terminology, asked: list[int]) -> Path:
+    layout, root = Layout("allen-adult-mouse", "2017"), folder / "brainglobe-atlasapi"
+    build_atlas(root, annotation=annotation, template=template, ontology=terminology, brainglobe=True)
+    assert verify(root).ok
+    finished = Finished.at(Target.of(root / layout.annotation_set / ANNOTATION))
     levels = {}
     for level, resolution in enumerate(finished.resolutions):
         shape = finished.multiscale.pyramid.levels[level].shape
         levels[f"{resolution[0]:g}"] = finished.read(level, tuple(map(slice, (0, 0, 0), shape)))
-    np.testing.assert_array_equal(levels[str(FINEST)], labels)
+    np.testing.assert_array_equal(levels["25"], nrrd.read(annotation)[0])
     np.savez_compressed(folder / "expected.npz", **levels)
     expected = {
         "name": layout.name,
@@ -102,3 +81,15 @@ def _make(
     }
     (folder / "expected.json").write_text(json.dumps(expected))
     return folder
+
+
+def _saved(path: Path, values: np.ndarray) -> Path:
+    """A volume of 25 um as NRRD; its axes run to posterior, inferior and left."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = {
+        "space": "left-posterior-superior",
+        "space directions": np.array([[0, 25, 0], [0, 0, -25], [25, 0, 0]], float),
+        "space units": ["um"] * 3,
+    }
+    nrrd.write(str(path), np.ascontiguousarray(values), header, compression_level=1)
+    return path

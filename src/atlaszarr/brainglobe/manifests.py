@@ -1,27 +1,14 @@
-"""The documents that BrainGlobe's reader finds an atlas by: manifests, and the table of structures. Pure functions."""
+"""The documents that BrainGlobe's reader finds an atlas by: manifests. Pure functions."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InputError
 from ..finished import Finished
-from ..terminology import Terminology
 from .layout import Layout
-
-_COLUMNS = (
-    "identifier",
-    "parent_identifier",
-    "annotation_value",
-    "name",
-    "abbreviation",
-    "color_hex_triplet",
-    "root_identifier_path",
-)
 
 
 @dataclass(frozen=True)
@@ -40,17 +27,6 @@ class About:
     species: str = "Mus musculus"
     packager: str = "atlaszarr"
     symmetric: bool = True
-
-
-def terminology_csv(terminology: Terminology) -> bytes:
-    """The table of structures, in the order of the terminology."""
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(_COLUMNS)
-    for one in terminology:
-        parent = one.path[-2] if len(one.path) > 1 else ""
-        rows.writerow([one.id, parent, one.id, one.name, one.acronym, one.colour, list(one.path)])
-    return text.getvalue().encode()
 
 
 def coordinate_space(layout: Layout) -> bytes:
