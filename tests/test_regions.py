@@ -20,7 +20,7 @@ from distributed import Client
 from fsspec.implementations.memory import MemoryFileSystem
 
 from atlaszarr import Terminology, region_mask, region_volumes
-from atlaszarr.errors import AtlaszarrWarning, InputError, NotFoundError, TargetError
+from atlaszarr.errors import AtlaszarrWarning, InputError, NotFoundError, RecordError, TargetError
 from atlaszarr.index_trust import add_index
 from atlaszarr.ome import Geometry
 from atlaszarr.regions import region_bounds
@@ -284,22 +284,14 @@ def test_a_terminology_beside_the_annotation_is_found_in_any_order_of_its_rows(t
     assert_equal(region_volumes(place, tmp_path / "terminology.csv"), found)
 
 
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("a,b\n1,2\n", "cannot be read as a terminology"),
-        ("identifier,parent_identifier,name,abbreviation,color_hex_triplet\n1,2,x,x,#000000\n", "0 of 1 structures"),
-        ("", "0 of 0 structures"),
-    ],
-)
-def test_a_table_that_is_no_terminology_is_refused(tmp_path, text, words):
-    (tmp_path / "t.csv").write_text(text)
-    with pytest.raises(InputError, match=words):
+def test_a_table_that_is_no_terminology_is_refused(tmp_path):
+    (tmp_path / "t.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(RecordError, match="no column 'identifier'"):
         region_volumes(labels(), tmp_path / "t.csv", voxel_size=1)
 
 
 def test_an_unknown_region_is_met_with_acronyms_that_are_near(stored):
-    with pytest.raises(NotFoundError, match="'a1'; did you mean A1"):
+    with pytest.raises(NotFoundError, match=r"'a1' .*; did you mean A1\?"):
         region_mask(stored, TERMINOLOGY, "a1")
     with pytest.raises(NotFoundError, match="did you mean B"):
         region_mask(stored, TERMINOLOGY, "area B")

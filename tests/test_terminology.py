@@ -182,8 +182,8 @@ def test_structures_are_found_by_acronym_by_case_then_name_then_id(brain):
 @pytest.mark.parametrize(
     ("key", "said"),
     [
-        ("Cm", r"acronym 'Cm' \(acronyms match by case\); there is 'CM' and 'cm'$"),
-        ("THE GREY", "there is 'grey'"),
+        ("Cm", r"acronym 'Cm' \(acronyms match by case\); did you mean CM, cm\?$"),
+        ("THE GREY", r"did you mean grey\?"),
         ("nowhere", r"'nowhere' \(acronyms match by case\)$"),
         ("twin", "the name 'twin' is that of structures 31, 32; ask by id or acronym"),
         (5, "no structure has the id 5"),

@@ -110,7 +110,7 @@ def test_a_voxel_size_may_be_given(command, annotation):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--region", "rsp"], "no structure has the acronym 'rsp'; did you mean RSP"),
+        (["--region", "rsp"], "no structure has the acronym 'rsp' (acronyms match by case); did you mean RSP?"),
         (["--level", "4"], "level 4 is not there"),
         (["--terminology", "/nowhere/t.csv"], "there is no terminology at /nowhere/t.csv"),
         (["--format", "excel"], "'excel' is not one of"),

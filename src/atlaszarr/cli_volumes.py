@@ -40,7 +40,7 @@ def volumes(
     from . import region_tables
     from .annotation import annotation_of
     from .regions import region_volumes
-    from .terminology_table import chosen, terminology_of
+    from .terminology_table import terminology_of
 
     form = "json" if as_json else form
     if form == "parquet" and sys.stdout.isatty():
@@ -48,7 +48,7 @@ def volumes(
     place: dict[str, Any] = {"storage_options": storage_options(storage_option)}
     annotation_of(annotation, level, **place)  # a wrong place is said first
     structures = terminology_of(terminology, annotation, **place)
-    wanted = chosen(structures, list(dict.fromkeys(regions)))
+    wanted = [structures[region] for region in dict.fromkeys(regions)]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", AtlaszarrWarning)
         table = region_volumes(annotation, structures, level, by_hemisphere, voxel_size=voxel_size, **place)

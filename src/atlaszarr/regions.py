@@ -14,7 +14,7 @@ from .annotation import Annotation, annotation_of
 from .errors import AtlaszarrWarning, InputError
 from .ome import Geometry
 from .terminology import Terminology
-from .terminology_table import chosen, terminology_of
+from .terminology_table import terminology_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -129,7 +129,7 @@ def region_volumes(
 def region_mask(
     annotation: Any,
     terminology: Terminology | str | os.PathLike[str] | None,
-    region: str,
+    region: str | int,
     level: int = 0,
     *,
     storage_options: Mapping[str, Any] | None = None,
@@ -140,8 +140,8 @@ def region_mask(
     ----------
     annotation, terminology, level, storage_options
         As of `region_volumes`.
-    region : str
-        An acronym.
+    region : str or int
+        An acronym, a name or an id.
 
     Returns
     -------
@@ -152,13 +152,12 @@ def region_mask(
     Raises
     ------
     NotFoundError
-        If no structure has that acronym.
+        If it is that of no structure.
     InputError
         If the annotation or the terminology cannot be read.
     """
     structures = terminology_of(terminology, annotation, storage_options)
-    (one,) = chosen(structures, [region])
-    ids = {structure.id for structure in structures.descendants(one.acronym)}
+    ids = {structure.id for structure in structures.descendants(region)}
     return annotation_of(annotation, level, storage_options).mask(ids)
 
 

@@ -218,9 +218,18 @@ class Terminology:
             return named[0]
         if key.isascii() and key.isdigit() and int(key) in self._by_id:
             return self._by_id[int(key)]
-        near = [s.acronym for s in self.structures if key.casefold() in (s.acronym.casefold(), s.name.casefold())]
-        hint = f"; there is {' and '.join(map(repr, near))}" if near else ""
+        near = self._near(key)
+        hint = f"; did you mean {', '.join(near)}?" if near else ""
         raise NotFoundError(f"no structure has the acronym {key!r} (acronyms match by case){hint}")
+
+    def _near(self, key: str) -> list[str]:
+        """Acronyms that may be meant: those that differ by case, or whose name does; else those that look alike."""
+        from difflib import get_close_matches
+
+        words = key.casefold()
+        folded = {structure.acronym.casefold(): structure.acronym for structure in self.structures}
+        same = [s.acronym for s in self.structures if words in (s.acronym.casefold(), s.name.casefold())]
+        return same or [folded[one] for one in get_close_matches(words, folded, 5, 0.5)]
 
     @cached_property
     def _by_acronym(self) -> dict[str, int]:
