@@ -88,15 +88,12 @@ class Encoding:
         if shape == chunk:
             return self._decode(body, shape, dtype)
         counts = [n // c for n, c in zip(shape, chunk, strict=True)]
-        size = 16 * math.prod(counts)
-        index = np.frombuffer(unchecked(body[-size - 4 :]), "<u8")
-        if index.size != size // 8:
-            raise ValueError("a shard without its index")
         values = np.empty(shape, dtype)
-        for (at, length), corner in zip(index.reshape(-1, 2), itertools.product(*map(range, counts)), strict=True):
-            if at == _ABSENT:
+        corners = itertools.product(*map(range, counts))
+        for part, corner in zip(shard_index(body, math.prod(counts)), corners, strict=True):
+            if part is None:
                 raise ValueError("a shard that lacks a chunk")
-            values[_at(corner, chunk)] = self._decode(body[int(at) : int(at + length)], chunk, dtype)
+            values[_at(corner, chunk)] = self._decode(body[part], chunk, dtype)
         return values
 
     def _encode(self, values: NDArray[Any]) -> bytes:
@@ -114,6 +111,20 @@ class Encoding:
         except RuntimeError as error:
             raise ValueError(f"not a {self.compressor} frame: {error}") from None
         return np.frombuffer(plain, dtype.newbyteorder("<")).astype(dtype, copy=False).reshape(shape)
+
+
+def shard_index(body: bytes, count: int) -> list[slice | None]:
+    """Where the chunks of a shard lie in it, in C order; None for one that is not there.
+
+    Raises
+    ------
+    ValueError
+        If it does not end in the index of so many.
+    """
+    index = np.frombuffer(unchecked(body[-16 * count - 4 :]), "<u8")
+    if index.size != 2 * count:
+        raise ValueError("a shard without its index")
+    return [None if at == _ABSENT else slice(int(at), int(at + n)) for at, n in index.reshape(-1, 2)]
 
 
 def _blosc() -> Any:

@@ -1,6 +1,6 @@
 """One array of an OME-Zarr, read unit by unit: a unit is what lies in one object, a chunk or a shard.
 
-Chunks that are coded as atlaszarr codes its own are decoded directly, all others by zarr. What is read is the same.
+Chunks in codecs that are known are decoded directly, all others by zarr. What is read is the same.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .encoding import Encoding
+from .array_layout import ArrayLayout
 from .errors import InputError, TargetError
 from .lengths import Shape
 from .pyramid import Index, Level, everywhere
@@ -41,64 +41,57 @@ class StoredArray:
         Of the image.
     path : str
         Within it.
-    level : Level
-        Its shape, and what is read at least and at once along (z, y, x).
-    dtype : str
-    fill : int
-    lead : int
-        How many axes are before the last three.
-    prefix, separator : str
-        Of the keys of its objects.
-    encoding : Encoding or None
-        How its objects are coded, if that is one of ours.
+    layout : ArrayLayout
     """
 
     target: Target
     path: str
-    level: Level
-    dtype: str
-    fill: int
-    lead: int
-    prefix: str
-    separator: str
-    encoding: Encoding | None
+    layout: ArrayLayout
 
     @classmethod
-    def at(cls, target: Target, path: str, whole: bool) -> StoredArray:
+    def at(cls, target: Target, path: str) -> StoredArray:
         """The array at a path in a target.
-
-        Parameters
-        ----------
-        target : Target
-        path : str
-        whole : bool
-            Whether a shard holds all its chunks, as those of atlaszarr do.
 
         Raises
         ------
         InputError
             If there is none, or one that holds no labels.
         """
-        for name, reader in (("zarr.json", _of_v3), (".zarray", _of_v2)):
+        for name in ("zarr.json", ".zarray"):
             if (body := target.read(f"{path}/{name}")) is None:
                 continue
             try:
-                shape, unit, chunk, dtype, fill, prefix, separator, encoding = reader(json.loads(body))
-                if np.dtype(dtype).kind not in "iub":
-                    raise InputError(f"{target.url}/{path} holds {dtype}, not labels; labels are integers")
-                if any(n != 1 for n in shape[:-3]) or len(shape) < 3:
-                    raise InputError(f"{target.url}/{path} has shape {shape}; labels have z, y, x")
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                if isinstance(error, InputError):
-                    raise
+                layout = ArrayLayout.of(json.loads(body))
+            except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
                 raise InputError(f"{target.url}/{path}/{name} cannot be read as an array ({error!r})") from None
-            if unit != chunk and not whole:
-                encoding = None
-            if encoding is None and math.prod(unit) > _LARGEST:
-                unit = chunk
-            level = Level(_last(shape), _last(chunk), _last(unit))
-            return cls(target, path, level, dtype, int(fill or 0), len(shape) - 3, prefix, separator, encoding)
+            if layout.dtype.kind not in "iub":
+                raise InputError(f"{target.url}/{path} holds {layout.dtype}, not labels; labels are integers")
+            if any(n != 1 for n in layout.shape[:-3]) or len(layout.shape) < 3:
+                raise InputError(f"{target.url}/{path} has shape {layout.shape}; labels have z, y, x")
+            return cls(target, path, layout)
         raise InputError(f"{target.url}/{path} is named in the metadata and is no array; build or fetch it again")
+
+    @cached_property
+    def level(self) -> Level:
+        """Its shape, and what is read at least and at once, along (z, y, x)."""
+        unit = self.layout.unit
+        if not self._decoded and math.prod(unit) > _LARGEST:
+            unit = self.layout.chunk
+        return Level(_last(self.layout.shape), _last(self.layout.chunk), _last(unit))
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the labels."""
+        return self.layout.dtype
+
+    @property
+    def _decoded(self) -> bool:
+        """Whether its objects are decoded here, and not by zarr."""
+        return self.layout.codecs is not None
+
+    @property
+    def _lead(self) -> tuple[int, ...]:
+        return (0,) * (len(self.layout.shape) - 3)
 
     @property
     def units(self) -> list[Index]:
@@ -107,7 +100,7 @@ class StoredArray:
 
     def key(self, unit: Index) -> str:
         """The key of a unit's object in the target."""
-        return f"{self.path}/{self.prefix}" + self.separator.join(map(str, (0,) * self.lead + unit))
+        return f"{self.path}/{self.layout.key(self._lead + unit)}"
 
     def read(self, units: Sequence[Index]) -> Iterator[tuple[Index, NDArray[Any]]]:
         """Units with their voxels, cut at the array's end.
@@ -117,7 +110,7 @@ class StoredArray:
         TargetError
             If one cannot be read.
         """
-        if self.encoding is None:
+        if not self._decoded:
             yield from ((unit, self._by_zarr(unit)) for unit in units)
             return
         keys = {self.key(unit): unit for unit in units}
@@ -125,13 +118,10 @@ class StoredArray:
             region = self.level.region(keys[key])
             z, y, x = (axis.stop - axis.start for axis in region)
             if body is None:
-                yield keys[key], np.full((z, y, x), self.fill, self.dtype)
+                yield keys[key], np.full((z, y, x), self.layout.fill, self.dtype)
                 continue
-            lead = (1,) * self.lead
             try:
-                whole = self.encoding.decode(
-                    body, lead + self.level.unit, lead + self.level.chunk, np.dtype(self.dtype)
-                )
+                whole = self.layout.decode(body)
             except ValueError as error:
                 raise TargetError(f"{self.target.url}/{key} is damaged ({error}); build or fetch it again") from None
             yield keys[key], whole.reshape(self.level.unit)[:z, :y, :x]
@@ -152,7 +142,7 @@ class StoredArray:
     def _by_zarr(self, unit: Index) -> NDArray[Any]:
         with self.target.reporting("read"):
             try:
-                found = self._zarr[(0,) * self.lead + self.level.region(unit)]
+                found = self._zarr[self._lead + self.level.region(unit)]
             except (ValueError, RuntimeError) as error:
                 raise TargetError(f"{self.target.url}/{self.path}, chunk {unit}, cannot be read: {error}") from None
         return np.asarray(found)
@@ -169,7 +159,7 @@ class StoredArray:
         return zarr.open_array(store, path=self.path, mode="r")
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_zarr"}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_zarr", "level")}
 
 
 def _batches(units: Iterable[Index], size: int) -> Iterator[list[Index]]:
@@ -181,45 +171,3 @@ def _batches(units: Iterable[Index], size: int) -> Iterator[list[Index]]:
 def _last(lengths: Sequence[int]) -> Shape:
     z, y, x = map(int, lengths[-3:])
     return z, y, x
-
-
-_Described = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], str, Any, str, str, Encoding | None]
-
-
-def _of_v3(stated: Mapping[str, Any]) -> _Described:
-    shape = tuple(stated["shape"])
-    if stated["chunk_grid"]["name"] != "regular":
-        raise ValueError("chunks of different shapes")
-    unit = chunk = tuple(stated["chunk_grid"]["configuration"]["chunk_shape"])
-    codecs = stated["codecs"]
-    if [codec["name"] for codec in codecs] == ["sharding_indexed"]:
-        shard = codecs[0]["configuration"]
-        chunk, codecs = tuple(shard["chunk_shape"]), shard["codecs"]
-        if [codec["name"] for codec in shard["index_codecs"]] != ["bytes", "crc32c"] or (
-            shard.get("index_location", "end") != "end"
-        ):
-            codecs = ()
-    keys = stated["chunk_key_encoding"]
-    separator = keys.get("configuration", {}).get("separator", "/" if keys["name"] == "default" else ".")
-    prefix = f"c{separator}" if keys["name"] == "default" else ""
-    return shape, unit, chunk, stated["data_type"], stated["fill_value"], prefix, separator, _coded(codecs)
-
-
-def _coded(codecs: Sequence[Mapping[str, Any]]) -> Encoding | None:
-    """The encoding that codecs of zarr v3 amount to, if one of ours decodes them."""
-    names = [codec["name"] for codec in codecs]
-    if names[:1] != ["bytes"] or codecs[0].get("configuration", {}).get("endian", "little") != "little":
-        return None
-    if names[1:] in (["zstd"], ["blosc"]):
-        return Encoding(names[1], 2)  # as of v2, where no checksum follows
-    return Encoding(names[1], 3) if names[1:] in (["zstd", "crc32c"], ["blosc", "crc32c"]) else None
-
-
-def _of_v2(stated: Mapping[str, Any]) -> _Described:
-    shape, chunk = tuple(stated["shape"]), tuple(stated["chunks"])
-    compressor, dtype = stated["compressor"] or {}, np.dtype(stated["dtype"])
-    plain = stated["order"] == "C" and not stated.get("filters") and dtype.str[0] in "<|"
-    ours = plain and compressor.get("id") in ("zstd", "blosc")
-    encoding = Encoding(compressor["id"], 2) if ours else None
-    separator = stated.get("dimension_separator", ".")
-    return shape, chunk, chunk, dtype.name, stated["fill_value"], "", separator, encoding

@@ -81,7 +81,7 @@ class StoredImage:
 
     @cached_property
     def _arrays(self) -> tuple[StoredArray, ...]:
-        return tuple(StoredArray.at(self.target, path, whole="request" in self.own) for path in self.paths)
+        return tuple(StoredArray.at(self.target, path) for path in self.paths)
 
 
 def _attributes(target: Target) -> dict[str, Any]:
