@@ -13,7 +13,7 @@ from typing import Any
 
 from . import ledger, ome
 from .atomic import is_partial
-from .blocks import Done, coarsen_block
+from .blocks import Done, coarsen_block, starting
 from .errors import TargetError
 from .inspection import array_prefixes
 from .ledger import Entry, Task
@@ -27,7 +27,8 @@ from .target_state import FINISHED, UNFINISHED, Root
 WINDOW = 16
 #: Called with the tasks done, all tasks, and what is going on.
 Progress = Callable[[int, int, str], None]
-#: Starts a pass that computes its blocks: given the shared multiscale, the pass and the blocks, one callable a block.
+#: Starts a pass that computes its blocks: given the shared multiscale, the pass and the blocks, one callable a task,
+#: whose result is the outcomes of its blocks.
 Computing = Callable[[Any, Pass, Sequence[Index]], Iterator[Callable[[], Future]]]
 #: Writes what lies beside the arrays, given the digest of the ledger that the root will name; returns its keys.
 Beside = Callable[[str], Sequence[str]]
@@ -98,11 +99,11 @@ class Assembly:
             how = computing if step.computes else partial(_coarsening, scheduler)
             starts = how(shared, step, blocks)
             word = "blocks" if step.source == 0 else f"level {step.writes[0]}"
-            for outcome in in_window(scheduler, starts, window):
-                finished += 1
+            for outcomes in in_window(scheduler, starts, window):
+                finished += len(outcomes)
                 progress(finished, total, word)
                 owner.check()
-                yield outcome
+                yield from outcomes
 
     def commit(self, done: Mapping[Task, Entry], beside: Beside, owner: Owner) -> None:
         """Make the target an image: all that lies below the root first, the root last.
@@ -164,4 +165,4 @@ class Assembly:
 def _coarsening(
     scheduler: Scheduler, shared: Any, step: Pass, blocks: Sequence[Index]
 ) -> Iterator[Callable[[], Future]]:
-    return (partial(scheduler.compute, coarsen_block, shared, step, index) for index in blocks)
+    return starting(scheduler, coarsen_block, (shared, step), blocks)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from . import ledger
 from .ledger import Entry, Task
 from .multiscale import ArraySpec, Blocks, Multiscale
 from .pyramid import Index, Pass
+from .scheduling import Future, Scheduler
 
 #: What is noted of an object, given its level, which it is, and its voxels without padding.
 Note = Callable[[Multiscale, int, Index, NDArray[Any]], Any]
@@ -64,3 +66,28 @@ def coarsen_block(multiscale: Multiscale, step: Pass, index: Index) -> Done:
     """Read a block of a pass after the first, and write the coarser levels that it makes."""
     values = multiscale.read(step.source, multiscale.pyramid.region(step, index))
     return store_block(multiscale, step, index, values, {})
+
+
+def starting(
+    scheduler: Scheduler, function: Callable[..., Done], args: Sequence[Any], blocks: Sequence[Index]
+) -> Iterator[Callable[[], Future]]:
+    """Tasks for blocks, each a callable that starts one: a call of a function with its arguments, block by block.
+
+    Parameters
+    ----------
+    scheduler : Scheduler
+    function : callable
+        Given `args` and a block, does it.
+    args : sequence
+        Values, or what the scheduler shares of them.
+    blocks : sequence of tuple of int
+        Done in this order; several by one task where a task costs much, but so that every worker gets some.
+    """
+    size = max(1, min(scheduler.batch, len(blocks) // (4 * scheduler.workers)))
+    batches = (blocks[start : start + size] for start in range(0, len(blocks), size))
+    return (partial(scheduler.compute, do_blocks, function, batch, *args) for batch in batches)
+
+
+def do_blocks(function: Callable[..., Done], blocks: Sequence[Index], *args: Any) -> list[Done]:
+    """Do blocks one after another."""
+    return [function(*args, block) for block in blocks]

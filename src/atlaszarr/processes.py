@@ -39,6 +39,8 @@ class Processes(Threads):
         How many threads fetch.
     """
 
+    batch = 4
+
     def __init__(self, workers: int, fetchers: int = 6) -> None:
         super().__init__(workers, fetchers)
         self._shared: list[int] = []

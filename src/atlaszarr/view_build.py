@@ -220,14 +220,14 @@ def compute_sections(
     block: Index,
     sections: Sequence[int],
     images: Sequence[SectionImage | MissingImage],
-) -> Done:
+) -> list[Done]:
     """Compute a block of level 0 from its images, and write it at all levels that it makes."""
     image, label = compute_block(
         stack, multiscale.pyramid.region(step, block), sections, images, int(multiscale.arrays[0].fill)
     )
     digests = {str(i.request.image_id): i.sha256 if isinstance(i, SectionImage) else None for i in images}
     lacked = tuple(image for image in images if isinstance(image, MissingImage))
-    return store_block(multiscale, step, block, {IMAGE: image, SECTION: label}, {"images": digests}, lacked)
+    return [store_block(multiscale, step, block, {IMAGE: image, SECTION: label}, {"images": digests}, lacked)]
 
 
 def _missing(entry: Entry) -> Iterable[int]:

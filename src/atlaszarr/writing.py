@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .assembly import Assembly, Progress
-from .blocks import Done, store_block
+from .blocks import Done, starting, store_block
 from .completion import WriteReport, complete
 from .encoding import Encoding
 from .errors import InputError
@@ -182,7 +182,7 @@ def _computing(
     scheduler: Scheduler, arrays: Mapping[str, Any], shared: Any, step: Pass, blocks: Sequence[Index]
 ) -> Iterator[Callable[[], Future]]:
     sources = scheduler.share(arrays)
-    return (partial(scheduler.compute, compute_arrays, shared, sources, step, block) for block in blocks)
+    return starting(scheduler, compute_arrays, (shared, sources, step), blocks)
 
 
 def _groups(

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..assembly import Assembly, Beside, Computing
-from ..blocks import Done, Note, store_block
+from ..blocks import Done, Note, starting, store_block
 from ..completion import WriteReport, complete
 from ..counting import LabelCounts
 from ..encoding import Encoding
@@ -106,7 +106,7 @@ def write_level_block(multiscale: Multiscale, source: Any, note: Note | None, st
 def _computing(levels: Levels, note: Note | None, scheduler: Scheduler) -> Computing:
     def computing(shared: Any, step: Pass, blocks: Sequence[Index]) -> Iterator[Callable[[], Future]]:
         source = scheduler.share(opened(levels.volumes[step.source].array)[0])
-        return (partial(scheduler.compute, write_level_block, shared, source, note, step, block) for block in blocks)
+        return starting(scheduler, write_level_block, (shared, source, note, step), blocks)
 
     return computing
 

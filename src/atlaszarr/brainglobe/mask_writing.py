@@ -9,11 +9,11 @@ from typing import Any
 
 from .. import ledger
 from ..assembly import Assembly, Progress
-from ..blocks import Done
+from ..blocks import Done, starting
 from ..completion import WriteReport, complete
 from ..credit import CREDIT
 from ..finished import Finished
-from ..ledger import Entry, Task
+from ..ledger import Entry
 from ..multiscale import Written, digest
 from ..ome import DEFAULT_VERSION, multiscales
 from ..pyramid import Index, Pass
@@ -77,9 +77,9 @@ def write_masks(
     )
 
 
-def write_block(masks: Masks, annotation: Finished, task: Task) -> Done:
+def write_block(masks: Masks, annotation: Finished, level: int, index: Index) -> Done:
     """Read a block of a level of the annotation, write the masks of what occurs in it, and record them."""
-    level, index = task
+    task = (level, index)
     region = masks.pyramid.levels[level].region(index)
     labels = annotation.read(level, region)
     written: Written = {}
@@ -93,7 +93,7 @@ def _computing(
     scheduler: Scheduler, annotation: Finished, shared: Any, step: Pass, blocks: Sequence[Index]
 ) -> Iterator[Callable[[], Future]]:
     source = scheduler.share(annotation)
-    return (partial(scheduler.compute, write_block, shared, source, (step.source, block)) for block in blocks)
+    return starting(scheduler, write_block, (shared, source, step.source), blocks)
 
 
 def _groups(masks: Masks, annotation: Finished) -> Mapping[str, Mapping[str, Any]]:
