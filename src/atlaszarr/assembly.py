@@ -157,9 +157,9 @@ class Assembly:
         """Remove temporary files of a run that was killed, and what lies among the arrays and is not of them."""
         known = {*documents, *(key for entry in done.values() for key in entry.written)}
         arrays = array_prefixes(self.multiscale)
-        for key in self.multiscale.target.list_keys():
-            if key not in known and (key.startswith(arrays) or is_partial(key)):
-                self.multiscale.target.remove(key)
+        target = self.multiscale.target
+        left = [key for key in target.list_keys() if key not in known and (key.startswith(arrays) or is_partial(key))]
+        target.remove_each(left)
 
 
 def _coarsening(

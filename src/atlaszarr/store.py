@@ -145,8 +145,12 @@ class Target:
 
     def remove(self, prefix: str = "") -> None:
         """Remove everything at or under a prefix."""
+        self.remove_each(self.list_keys(prefix))
+
+    def remove_each(self, keys: Iterable[str]) -> None:
+        """Remove objects."""
         with self.reporting("remove"):
-            self._objects.delete(self._objects.sizes(prefix))
+            self._objects.delete(keys)
 
     @cached_property
     def _objects(self) -> Objects:
