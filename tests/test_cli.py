@@ -152,7 +152,9 @@ def test_the_emulator_command_serves_until_interrupted():
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["demo"], ["search"], ["info"], ["image"], ["plan"], ["build"], ["emulator"]], ids=" ".join
+    "command",
+    [[], ["demo"], ["search"], ["info"], ["image"], ["plan"], ["build"], ["atlas"], ["volumes"], ["emulator"]],
+    ids=" ".join,
 )
 def test_every_command_has_help_with_a_sentence_on_each_option(command, capsys):
     assert main([*command, "--help"]) == 0
