@@ -25,8 +25,8 @@ from .errors import AtlaszarrWarning, InputError
     "form",
     type=click.Choice(["table", "csv", "json", "parquet"]),
     default="table",
-    metavar="table|csv|json|parquet",
-    help="Of what is printed [table].",
+    metavar="FORM",
+    help="Print a table, csv, json or parquet [table].",
 )
 @options(*STORE, OUTPUT[0])
 def volumes(
