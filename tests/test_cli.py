@@ -7,7 +7,6 @@ import subprocess
 import sys
 
 import ngff_zarr
-import numpy as np
 import pytest
 import simplejpeg
 
@@ -141,20 +140,6 @@ with stopping_on_signals():
     assert err.startswith(b"atlaszarr: interrupted")
 
 
-def test_the_demo_makes_an_image_that_ngff_zarr_opens_and_shows_it(tmp_path, capsys):
-    assert main(["demo", str(tmp_path / "demo")]) == 0
-    out = capsys.readouterr().out
-    assert "528 x 320 x 456" in out
-    image = ngff_zarr.from_ngff_zarr(str(tmp_path / "demo/nrp1.ome.zarr"), validate=True).images[3]
-    assert np.asarray(image.data).any()
-    picture = simplejpeg.decode_jpeg((tmp_path / "demo/nrp1.jpg").read_bytes())
-    assert picture.std() > 20
-    assert main(["demo", str(tmp_path / "demo"), "--json"]) == 0
-    again = json.loads(capsys.readouterr().out)
-    assert (again["state"], again["requests"]) == ("already finished", 0)
-    assert again["error"] < 1
-
-
 def test_the_emulator_command_serves_until_interrupted():
     with process("emulator", "--port", 0) as child:
         line = child.stdout.readline()
@@ -167,7 +152,9 @@ def test_the_emulator_command_serves_until_interrupted():
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["demo"], ["search"], ["info"], ["image"], ["plan"], ["build"], ["emulator"]], ids=" ".join
+    "command",
+    [[], ["demo"], ["search"], ["info"], ["image"], ["plan"], ["build"], ["atlas"], ["volumes"], ["emulator"]],
+    ids=" ".join,
 )
 def test_every_command_has_help_with_a_sentence_on_each_option(command, capsys):
     assert main([*command, "--help"]) == 0

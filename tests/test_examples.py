@@ -1,23 +1,143 @@
 """The examples run as they stand."""
 
+import json
+import logging
 import os
+import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
+import boto3
+import numpy as np
+import pytest
 import simplejpeg
+from moto.server import ThreadedMotoServer
+from PIL import Image
 
+from atlaszarr import Terminology, build_atlas
 from atlaszarr.testing.emulator import Emulator
+from atlaszarr.testing.ontology import structure_graph
+from atlaszarr.testing.phantom import default_phantom
+from atlaszarr.testing.phantom_volumes import annotation_nrrd
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+ROOT = Path(__file__).parents[1]
+DATA = ROOT.parent / "shared" / "data"
+REAL = DATA / "ccf" / "annotation_25_ccf2017.nrrd", DATA / "ontology" / "structure_graph_1.json"
+ANNOTATION = "annotation-sets/allen-adult-mouse-annotation/2017/annotation.ome.zarr"
+RSP = {254, 894, 879, 886}  # of the phantom's structures, those that are in the retrosplenial area
+
+
+def run(example, *arguments, **environment):
+    command = [sys.executable, ROOT / "examples" / example, *arguments]
+    ran = subprocess.run(command, env={**os.environ, **environment}, check=False, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
 
 
 def test_a_lazy_slice_fetches_only_what_it_shows(tmp_path):
     with Emulator() as emulator:
-        environment = {**os.environ, "ATLASZARR_API_URL": emulator.url, "ATLASZARR_CACHE": "none"}
-        arguments = [sys.executable, EXAMPLES / "lazy_slice.py", "74272479", tmp_path / "slice.jpg"]
-        told = subprocess.run(arguments, env=environment, check=True, capture_output=True, text=True).stdout
+        environment = {"ATLASZARR_API_URL": emulator.url, "ATLASZARR_CACHE": "none"}
+        told = run("lazy_slice.py", "74272479", tmp_path / "slice.jpg", **environment)
         asked = emulator.count("section_image_download")
     assert told.startswith("p = 7")
     assert 0 < asked < 25
     assert simplejpeg.decode_jpeg((tmp_path / "slice.jpg").read_bytes()).shape == (160, 228, 3)
+
+
+@dataclass(frozen=True)
+class Brain:
+    """What an atlas is built from, and what is known of the retrosplenial area in it."""
+
+    annotation: Path
+    ontology: Terminology
+    shape: tuple[int, int, int]
+    voxels: int
+    mm3: str
+    regions: int
+
+
+@pytest.fixture(params=["invented", pytest.param("real", marks=pytest.mark.slow)])
+def brain(request, tmp_path):
+    if request.param == "real":
+        if not all(path.exists() for path in REAL):
+            pytest.skip("the shared data (../shared/data) is not here")
+        # Figures: README of the data.
+        return Brain(REAL[0], Terminology.read(REAL[1]), (528, 320, 456), 672063, "10.50", 839)
+    labels = default_phantom().annotation(100)
+    (tmp_path / "annotation.nrrd").write_bytes(annotation_nrrd(default_phantom(), 100))
+    ontology = Terminology.from_structure_graph(structure_graph()["msg"])
+    voxels = int(np.isin(labels, list(RSP)).sum())
+    present = set(np.unique(labels).tolist())
+    held = {id for one in ontology for id in one.path if one.id in present}
+    return Brain(tmp_path / "annotation.nrrd", ontology, labels.shape, voxels, f"{voxels / 1000:.2f}", len(held))
+
+
+@pytest.fixture(scope="module")
+def s3():
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    moto = ThreadedMotoServer(port=0)
+    moto.start()
+    key = {"key": "the-access-key", "secret": "the-secret-access-key"}
+    endpoint = "http://{}:{}".format(*moto.get_host_and_port())
+    names = {"aws_access_key_id": key["key"], "aws_secret_access_key": key["secret"], "region_name": "us-east-1"}
+    boto3.client("s3", endpoint_url=endpoint, **names).create_bucket(Bucket="atlas")
+    yield {**key, "endpoint_url": endpoint, "client_kwargs": {"region_name": "us-east-1"}}
+    moto.stop()
+
+
+def check_examples(brain, target, options=None):
+    """Build an atlas, and hold what all examples say of it to what is known."""
+    build_atlas(target, annotation=brain.annotation, ontology=brain.ontology, storage_options=options)
+    place = f"{target}/{ANNOTATION}"
+    # The endpoint of the tests is plain http, which ngff-zarr's store must be allowed.
+    environment = {"AWS_ALLOW_HTTP": "true"} if options else {}
+    own = [json.dumps(options)] if options else []
+
+    named = ["--storage-options", *own] if own else []
+    plain = run("retrosplenial_plain.py", place, *named, **environment).splitlines()
+    z, y, x = brain.shape
+    assert f"axes: z y x ({z}, {y}, {x})" in plain
+    assert "orientations: {'z': 'anterior-to-posterior', 'y': 'superior-to-inferior', 'x': 'right-to-left'}" in plain
+    assert "units: {'z': 'millimeter', 'y': 'millimeter', 'x': 'millimeter'}" in plain
+    assert next(line for line in plain if "voxels of" in line).startswith(f"{brain.voxels} voxels of ")
+    assert plain[-1] == f"Retrosplenial area: {brain.mm3} mm3"
+
+    assert run("retrosplenial.py", place, *own, **environment) == f"Retrosplenial area: {brain.mm3} mm3\n"
+
+    table = run("regions_by_hemisphere.py", place, *own, **environment).splitlines()
+    assert table[-1].startswith(f"{brain.regions} regions; right is low r (x voxels before {x // 2}), left is high r")
+    (row,) = (line.split() for line in table if line.startswith("RSP "))
+    both, left, right, share = map(float, row[1:])
+    assert f"{both:.2f}" == brain.mm3
+    assert left + right == pytest.approx(both, abs=2e-4)
+    assert share == pytest.approx(0.5, abs=0.01)
+
+
+def test_region_volumes_of_an_atlas_on_a_local_disk(brain, tmp_path):
+    check_examples(brain, tmp_path / "ccf")
+
+
+def test_region_volumes_of_an_atlas_in_a_bucket(brain, s3):
+    check_examples(brain, f"s3://atlas/{brain.annotation.stem}", s3)
+
+
+def test_the_picture_shows_the_region_in_both_sections(brain, tmp_path):
+    build_atlas(tmp_path / "ccf", annotation=brain.annotation, ontology=brain.ontology)
+    told = run("retrosplenial_plain.py", tmp_path / "ccf" / ANNOTATION, "--picture", tmp_path / "sections.png")
+    assert told.endswith(f"picture: {tmp_path / 'sections.png'}\n")
+    pixels = np.asarray(Image.open(tmp_path / "sections.png"))
+    red = (pixels == (205, 45, 60)).all(axis=-1)
+    halves = np.split(red, 2, axis=1)
+    assert all(2000 < half.sum() < half.size / 4 for half in halves)
+    coronal, horizontal = (np.argwhere(half).mean(axis=0) for half in halves)
+    middle = pixels.shape[1] / 4
+    assert [coronal[1], horizontal[1]] == pytest.approx([middle, middle], abs=25)  # both hemispheres
+    assert coronal[0] < pixels.shape[0] / 3  # superior is up
+
+
+def test_every_example_says_how_it_is_run():
+    for path in (ROOT / "examples").glob("*.py"):
+        text = path.read_text()
+        assert ("__main__" in text) == bool(re.search(rf"^    python examples/{path.name} ", text, re.MULTILINE))

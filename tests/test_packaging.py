@@ -218,4 +218,4 @@ def test_the_readme_names_only_commands_and_options_that_exist():
     spans = [*blocks("sh"), *re.findall(r"`[^`\n]+`", README)]
     assert set(re.findall(r"\batlaszarr ([a-z]+)", "\n".join(spans))) <= commands | {"atlaszarr"}
     options = {option for command in commands for option in re.findall(r"--[a-z][a-z-]*", help_of(command))}
-    assert set(re.findall(r"(?<![a-z-])--[a-z][a-z-]*", README)) <= options | {"--no-deps"}
+    assert set(re.findall(r"(?<![a-z-])--[a-z][a-z-]*", README)) <= options | {"--no-deps", "--picture"}

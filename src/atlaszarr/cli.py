@@ -13,6 +13,7 @@ import click
 
 from .atomic import write_whole
 from .cli_atlas import atlas
+from .cli_demo import demo
 from .cli_options import (
     API,
     OUTPUT,
@@ -63,29 +64,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 @click.version_option(package_name="atlaszarr")
 def cli() -> None:
     """Allen Brain Atlas section datasets as registered, multiscale OME-Zarr."""
-
-
-@cli.command()
-@click.argument("folder", metavar="[DIR]", default="atlaszarr-demo")
-@options(*OUTPUT)
-def demo(folder: str, as_json: bool, quiet: bool, verbose: bool) -> None:
-    """Do the whole main job on the built-in Allen API, into DIR [./atlaszarr-demo]."""
-    from .demo import run_demo
-
-    terminal = Terminal(quiet, verbose)
-    with terminal.progress("demo") as progress:
-        report = run_demo(folder, progress)
-    if as_json:
-        click.echo(json.dumps(report.to_dict()))
-        return
-    click.echo(f"{report.state}: {report.target}, from {report.requests} section images of a phantom brain")
-    click.echo("read back and validated by ngff-zarr:")
-    rows = [
-        (k, " x ".join(map(str, shape)), f"{size:g}", f"{at:g}") for k, (shape, size, at) in enumerate(report.levels)
-    ]
-    click.echo(table(("level", "shape (c, z, y, x)", "voxel mm", "origin mm"), rows))
-    click.echo(f"mean difference from the phantom's closed form: {report.error:.2f} of 255 grey levels")
-    click.echo(f"three slices: {report.picture}")
 
 
 @cli.command()
@@ -296,4 +274,5 @@ def emulator(port: int, faults: str | None, verbose: bool) -> None:
 
 
 cli.add_command(atlas)
+cli.add_command(demo)
 cli.add_command(volumes)

@@ -20,7 +20,14 @@ from .errors import AtlaszarrWarning, InputError
 @click.option("--level", type=int, default=0, metavar="N", help="Of the annotation [0].")
 @click.option("--by-hemisphere", is_flag=True, help="Tell left from right, and which is which.")
 @click.option("--voxel-size", type=float, metavar="MM", help="Instead of what the annotation says.")
-@click.option("--format", "form", type=click.Choice(["table", "csv", "json", "parquet"]), default="table")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "csv", "json", "parquet"]),
+    default="table",
+    metavar="FORM",
+    help="Print a table, csv, json or parquet [table].",
+)
 @options(*STORE, OUTPUT[0])
 def volumes(
     annotation: str,

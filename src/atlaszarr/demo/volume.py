@@ -1,8 +1,7 @@
-"""The whole main job with nothing but this package: the built-in Allen API, a build, and the result read back."""
+"""The first half of the demo: a section dataset of the phantom brain, registered, and how far it is from the truth."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .allen.client import AllenClient
-from .assembly import Progress
-from .building import build
-from .errors import TargetError
+from ..allen.client import AllenClient
+from ..assembly import Progress
+from ..building import build
+from ..errors import TargetError
 
 #: Nrp1, coronal, 60 sections: the figures of the real record, drawn from a phantom brain.
 DATASET = 74272479
@@ -21,8 +20,8 @@ _RESOLUTION = 25.0
 
 
 @dataclass(frozen=True)
-class DemoReport:
-    """What the demo made, and what reading it back showed.
+class VolumeDemo:
+    """The registered volume that the demo made, and what reading it back showed.
 
     Attributes
     ----------
@@ -53,33 +52,32 @@ class DemoReport:
         return {**self.__dict__, "levels": levels}
 
 
-def run_demo(folder: str | os.PathLike[str], progress: Progress | None = None) -> DemoReport:
-    """Build a registered volume from the built-in Allen API into a folder, and read it back with ngff-zarr.
+def demonstrate_volume(folder: Path, client: AllenClient, emulator: Any, progress: Progress | None) -> VolumeDemo:
+    """Build a registered volume from an emulated Allen API into a folder, and read it back with ngff-zarr.
 
     Parameters
     ----------
-    folder : path-like
-        Made if it is not there.
+    folder : Path
+    client : AllenClient
+    emulator : atlaszarr.testing.Emulator
+        What the client asks.
     progress : callable, optional
         See `atlaszarr.build`.
 
     Raises
     ------
     InputError
-        If the folder holds something else where the demo writes.
+        If the folder holds something else where the volume is written.
     TargetError
         If the result cannot be read back.
     """
     import simplejpeg
     from ngff_zarr import from_ngff_zarr
 
-    from .testing.emulator import Emulator
-
-    target = Path(folder) / "nrp1.ome.zarr"
-    with Emulator() as emulator, AllenClient(emulator.url, cache="none") as client:
-        report = build(DATASET, target, client=client, resolution=_RESOLUTION, progress=progress)
-        requests = emulator.count("section_image_download")
-        dataset = client.section_dataset(DATASET)
+    target = folder / "nrp1.ome.zarr"
+    report = build(DATASET, target, client=client, resolution=_RESOLUTION, progress=progress)
+    requests = emulator.count("section_image_download")
+    dataset = client.section_dataset(DATASET)
     view = report.views[0]
     if view.failures:
         raise TargetError(f"{view.target} is unfinished: {view.failures[0].reason}")
@@ -92,7 +90,7 @@ def run_demo(folder: str | os.PathLike[str], progress: Progress | None = None) -
         (tuple(level.data.shape), float(level.scale["z"]), float(level.translation["z"])) for level in read.images
     )
     error = _error(image, label, dataset, emulator.phantom)
-    return DemoReport(str(target), str(picture), view.state, requests, levels, error)
+    return VolumeDemo(str(target), str(picture), view.state, requests, levels, error)
 
 
 def _error(image: NDArray[np.uint8], label: NDArray[np.uint32], dataset: Any, phantom: Any) -> float:

@@ -1,0 +1,42 @@
+"""The command `demo`."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from .cli_options import OUTPUT, options
+from .display import Terminal, table
+
+
+@click.command()
+@click.argument("folder", metavar="[DIR]", default="atlaszarr-demo")
+@options(*OUTPUT)
+def demo(folder: str, as_json: bool, quiet: bool, verbose: bool) -> None:
+    """Do the whole main job on the built-in Allen API, into DIR [./atlaszarr-demo]."""
+    from .demo import run_demo
+
+    terminal = Terminal(quiet, verbose)
+    with terminal.progress("demo") as progress:
+        report = run_demo(folder, progress)
+    if as_json:
+        click.echo(json.dumps(report.to_dict()))
+        return
+    volume, atlas = report.volume, report.atlas
+    click.echo(f"{volume.state}: {volume.target}, from {volume.requests} section images of a phantom brain")
+    click.echo("read back and validated by ngff-zarr:")
+    rows = [
+        (k, " x ".join(map(str, shape)), f"{size:g}", f"{at:g}") for k, (shape, size, at) in enumerate(volume.levels)
+    ]
+    click.echo(table(("level", "shape (c, z, y, x)", "voxel mm", "origin mm"), rows))
+    click.echo(f"mean difference from the phantom's closed form: {volume.error:.2f} of 255 grey levels")
+    click.echo(f"three slices: {volume.picture}\n")
+    click.echo(f"{atlas.state}: {atlas.target}, an atlas of the same brain")
+    click.echo("volumes of its larger regions, counted in what ngff-zarr reads:")
+    click.echo(atlas.table)
+    click.echo(
+        f"difference from the phantom's closed form: {atlas.mean_error:.1%} on average, "
+        f"{atlas.largest_error:.1%} at most ({atlas.largest_error_of})"
+    )
+    click.echo(f"all {atlas.regions} regions: {atlas.volumes}")

@@ -1,0 +1,84 @@
+"""The demo: what it leaves, what it prints, and a second run; and the files that its atlas is made of."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import ngff_zarr
+import numpy as np
+import pandas as pd
+import pytest
+import simplejpeg
+
+from atlaszarr import verify
+from atlaszarr.demo.atlas import demonstrate_atlas
+from atlaszarr.errors import InputError
+from atlaszarr.reference_volumes import open_annotation, open_template
+from atlaszarr.testing import phantom_volumes
+from atlaszarr.testing.phantom import default_phantom
+
+
+def test_the_demo_makes_a_volume_and_an_atlas_and_a_second_run_finds_them_finished(tmp_path, command):
+    demo = tmp_path / "made-by-it"
+    ran = command("demo", demo)
+    assert ran.code == 0
+    assert "528 x 320 x 456" in ran.out
+    image = ngff_zarr.from_ngff_zarr(str(demo / "nrp1.ome.zarr"), validate=True).images[3]
+    assert np.asarray(image.data).any()
+    picture = simplejpeg.decode_jpeg((demo / "nrp1.jpg").read_bytes())
+    assert picture.std() > 20
+
+    lines = ran.out.splitlines()
+    assert f"built: {demo}/atlas, an atlas of the same brain" in lines
+    (root,) = (line.split() for line in lines if line.startswith("root"))
+    brain = default_phantom().brain.volume_mm3
+    assert [float(mm3) for mm3 in root[2::2]] == pytest.approx([brain, brain / 2], rel=1e-3)
+    assert any(line.startswith("right is low r (x voxels before 114)") for line in lines)
+    (path,) = (line.partition(": ")[2] for line in lines if line.startswith("all 115 regions: "))
+    table = pd.read_csv(path)
+    assert (table.voxels > 0).sum() == 115
+    annotation = Path(path).with_name("annotation.ome.zarr")
+    assert ngff_zarr.from_ngff_zarr(str(annotation), validate=True).images[0].axes_orientations is not None
+    assert verify(demo / "atlas").ok
+
+    ran = command("demo", demo, "--json")
+    again = json.loads(ran.out)
+    assert (ran.code, ran.err) == (0, "")
+    assert (again["state"], again["requests"]) == ("already finished", 0)
+    assert again["error"] < 1
+    assert (again["atlas"]["state"], again["atlas"]["regions"]) == ("already finished", 115)
+    assert 0 < again["atlas"]["mean_error"] < 0.01
+    assert again["atlas"]["mean_error"] < again["atlas"]["largest_error"] < 0.04
+
+
+def test_the_atlas_of_the_demo_is_mended_and_nothing_of_others_is_replaced(tmp_path, emulator, connect):
+    client, phantom = connect(emulator), default_phantom()
+    built = demonstrate_atlas(tmp_path, client, phantom, None)
+    assert built.state == "built"
+    shutil.rmtree(Path(built.annotation) / "1")
+    assert demonstrate_atlas(tmp_path, client, phantom, None) == replace(built, state="resumed")
+    Path(built.volumes).with_name("terminology.csv").write_text("of someone else\n")
+    with pytest.raises(InputError, match=r"terminology\.csv is another one"):
+        demonstrate_atlas(tmp_path, client, phantom, None)
+
+
+@pytest.mark.parametrize("resolution", [100, 150])
+def test_the_phantom_s_reference_volumes_say_where_their_axes_lead_and_hold_its_closed_form(tmp_path, resolution):
+    phantom, body = default_phantom(), phantom_volumes.annotation_nrrd(default_phantom(), resolution)
+    (tmp_path / "annotation.nrrd").write_bytes(body)
+    (tmp_path / "template.nrrd").write_bytes(phantom_volumes.template_nrrd(phantom, resolution))
+    with open_annotation(tmp_path / "annotation.nrrd", tmp_path) as annotation:
+        np.testing.assert_array_equal(annotation.array[:], phantom.annotation(resolution))
+        assert annotation.voxel_size == (resolution,) * 3
+    with open_template(tmp_path / "template.nrrd", tmp_path) as template:
+        found = np.asarray(template.array[:])
+    at = np.random.default_rng(3).integers(0, found.shape, (2000, 3))
+    expected = phantom.rgb((at + 0.5) * resolution).mean(axis=-1)
+    assert found.dtype == np.uint16
+    np.testing.assert_allclose(found[tuple(at.T)], expected, rtol=0, atol=0.5 + 1e-9)
+
+
+def test_the_phantom_s_reference_volumes_are_the_same_bytes_whenever_they_are_written():
+    header = phantom_volumes.annotation_nrrd(default_phantom(), 200).partition(b"\n\n")[0]
+    assert b"#" not in header  # pynrrd's comment holds the time

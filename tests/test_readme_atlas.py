@@ -1,0 +1,114 @@
+"""What the README says of atlases and region volumes, done as it stands, with small files for the Allen Institute's."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from atlaszarr import verify
+from atlaszarr.testing import Emulator
+from atlaszarr.testing.phantom import default_phantom
+from atlaszarr.testing.phantom_volumes import annotation_nrrd, template_nrrd
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", README, flags=re.DOTALL | re.MULTILINE))
+ATLAS, VOLUMES, BRAINGLOBE = (SECTIONS[name] for name in ("An atlas", "Region volumes", "BrainGlobe and neuroglancer"))
+ALLEN = "http://download.alleninstitute.org/informatics-archive/current-release/mouse_ccf/"
+#: Where the Allen Institute has them, and of what they are drawn here.
+FILES = {
+    "annotation/ccf_2017/annotation_25.nrrd": annotation_nrrd,
+    "average_template/average_template_25.nrrd": template_nrrd,
+}
+RSP = [254, 894, 879, 886]  # of the phantom's structures, those in the retrosplenial area
+SET = "annotation-sets/allen-adult-mouse-annotation/2017"
+
+
+@pytest.fixture(scope="module")
+def service():
+    with Emulator() as running:
+        yield running
+
+
+@pytest.fixture
+def run(tmp_path, service):
+    """Does all that a section of the README shows, in its order: what its commands and its Python print."""
+    local = {}
+    for place, drawn in FILES.items():
+        local[ALLEN + place] = tmp_path / Path(place).name
+        local[ALLEN + place].write_bytes(drawn(default_phantom(), 100))
+    environment = {**os.environ, "ATLASZARR_API_URL": service.url, "ATLASZARR_CACHE": "none"}
+
+    def section(text):
+        printed = []
+        for language, block in re.findall(r"^```(sh|py)\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE):
+            commands = [["-c", block]]
+            if language == "sh":
+                words = [shlex.split(line) for line in block.replace("\\\n", "").splitlines()]
+                commands = [[str(local.get(word, word)) for word in line] for line in words]
+            for command in commands:
+                if command[0] == "atlaszarr":
+                    command[:1] = ["-m", "atlaszarr"]
+                elif command[0] == "python":
+                    command[:2] = [str(ROOT / command[1])]
+                assert not [word for word in command if word.startswith("http")], "a source that FILES lacks"
+                ran = subprocess.run(
+                    [sys.executable, *command],
+                    cwd=tmp_path,
+                    env=environment,
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                )
+                assert ran.returncode == 0, ran.stderr
+                printed.append(ran.stdout)
+        return printed
+
+    return section
+
+
+def named(text):
+    """The paths in the first column of a section's table."""
+    cells = re.findall(r"^\| (`.*?) \|", text, flags=re.MULTILINE)
+    paths = [path for cell in cells for path in re.findall(r"`([^`]+)`", cell)]
+    return {path.replace("annotation-sets/...", SET).rstrip("/") for path in paths}
+
+
+def written(folder):
+    """The parts of an atlas: images and meshes as one, all else as files."""
+    files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    return {re.sub(r"(\.(ome\.zarr|precomputed))/.*", r"\1", path) for path in files}
+
+
+@pytest.mark.slow
+def test_the_readme_s_atlas_holds_what_it_says_and_its_regions_are_measured(run, tmp_path):
+    run(ATLAS)
+    assert named(ATLAS) == written(tmp_path / "ccf")
+    assert verify(tmp_path / "ccf").ok
+    voxels = np.isin(default_phantom().annotation(100), RSP).sum()
+    by_command, by_python, plain = run(VOLUMES)
+    assert by_command.startswith(f"Retrosplenial area: {voxels / 1000:.2f} mm3 (left ")
+    assert by_command.splitlines()[-1].startswith("right is low r")
+    assert re.search(rf"^voxels +{voxels}$", by_python, re.MULTILINE)
+    assert f"\nRetrosplenial area: {voxels / 1000:.2f} mm3\n" in plain
+    assert (tmp_path / "rsp.png").exists()
+
+
+@pytest.mark.slow
+def test_the_readme_s_atlas_for_brainglobe_has_the_parts_that_it_lists(run, tmp_path):
+    run(BRAINGLOBE)
+    folder = tmp_path / "brainglobe-atlasapi"
+    parts = named(ATLAS) | named(BRAINGLOBE)
+    assert all((folder / part).exists() for part in parts)
+    beyond = written(folder) - parts
+    assert all(part.startswith(("atlases/", "coordinate-spaces/")) for part in beyond), beyond
+
+
+def test_the_readme_asks_the_allen_institute_for_files_that_it_has():
+    places = set(re.findall(r"http\S+\.nrrd", README))
+    assert places == {ALLEN + place for place in FILES}
