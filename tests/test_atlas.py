@@ -312,6 +312,14 @@ def test_another_terminology_is_refused(sources, target):
     assert files(target) == before
 
 
+def test_what_is_not_asked_for_again_stays_a_part_of_the_atlas(sources, target):
+    build_atlas(target, **sources)
+    build_atlas(target, **{**sources, "template": ()})
+    assert "template" in json.loads((target / "atlaszarr/tiny-1.json").read_text())["sources"]
+    shutil.rmtree(target / TEMPLATE)
+    assert [(defect.kind, defect.key) for defect in verify(target).defects] == [("missing", f"{TEMPLATE}/")]
+
+
 def test_two_atlases_lie_beside_one_another(sources, target):
     build_atlas(target, **sources)
     build_atlas(target, **{**sources, "name": "other", "version": "2.1"})

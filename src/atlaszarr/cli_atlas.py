@@ -55,7 +55,7 @@ def atlas(
         report = build_atlas(
             target, client=client, storage_options=storage_options(storage_option), progress=progress, **values
         )
-    for remark in report.remarks:
+    for remark in () if quiet else report.remarks:
         click.echo(f"atlaszarr: {remark}", err=True)
     if as_json:
         click.echo(json.dumps(report.to_dict()))

@@ -18,6 +18,8 @@ UNFINISHED = "unfinished"
 FINISHED = "finished"
 #: An --overwrite is under way: everything but the root may be gone already.
 REMOVING = "removing"
+#: Characters of a value in a message.
+_LONGEST = 150
 #: The document that holds a root's attributes, and the key in it that they lie under.
 ROOT_KEYS = {"zarr.json": "attributes", ".zattrs": ""}
 
@@ -170,4 +172,8 @@ def clear(target: Target, request: dict[str, Any]) -> None:
 
 
 def _words(values: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in values.items())
+    return ", ".join(f"{name} {_short(str(value))}" for name, value in values.items())
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

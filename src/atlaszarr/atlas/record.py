@@ -51,7 +51,7 @@ class Record:
                     f"{self.place.url}/{key} is another one; build from the same, choose another place, name or "
                     "version, or give --overwrite"
                 )
-        self._write({"state": "unfinished"})
+        self._write({**self._before(overwrite), "state": "unfinished"})
         self.place.write_all(files.items())
 
     def finish(
@@ -61,7 +61,7 @@ class Record:
         images: Sequence[str],
         remarks: Sequence[str],
     ) -> None:
-        """Put all files, and say what the atlas is.
+        """Put all files, and say what the atlas is: what was built now, and what was before and is left as it was.
 
         Parameters
         ----------
@@ -73,21 +73,32 @@ class Record:
         remarks : sequence of str
         """
         self.place.write_all(files.items())
+        before = self._before(overwrite=False)
+        given = {
+            name: {str(level): _source(volume) for level, volume in sorted(volumes.items())}
+            for name, volumes in sources.items()
+        }
+        paths = [url.removeprefix(f"{self.place.url}/") for url in images]
         self._write(
             {
                 "state": "finished",
                 "versions": {package: version(package) for package in ("atlaszarr", "numpy", "zarr")},
                 "built": datetime.now(UTC).isoformat(timespec="seconds"),
-                "sources": {
-                    name: {str(level): _source(volume) for level, volume in sorted(volumes.items())}
-                    for name, volumes in sources.items()
-                },
+                "sources": {**before["sources"], **given},
                 "remarks": list(remarks),
-                "images": [url.removeprefix(f"{self.place.url}/") for url in images],
-                "files": {key: [len(body), digest(body)] for key, body in files.items()},
+                "images": list(dict.fromkeys([*before["images"], *paths])),
+                "files": {**before["files"], **{key: [len(body), digest(body)] for key, body in files.items()}},
                 "credit": CREDIT,
             }
         )
+
+    def _before(self, overwrite: bool) -> dict[str, Any]:
+        """What the document says already of sources, images and files."""
+        found: dict[str, Any] = {}
+        if not overwrite:
+            found = next((one for key, one in records(self.place) if key == self.key and one), {})
+        empty: dict[str, Any] = {"sources": {}, "images": [], "files": {}}
+        return {name: found.get(name, nothing) for name, nothing in empty.items()}
 
     def _write(self, content: Mapping[str, Any]) -> None:
         named = {"name": self.layout.name, "version": self.layout.version}
