@@ -180,6 +180,7 @@ class _Counted(io.RawIOBase):
         self.digest = hashlib.sha256()
         self._opener = opener
         self._name = name
+        self._file: Any = None  # closed by Python even where it could not be opened
         self._file = opener()
 
     def readable(self) -> bool:
@@ -194,7 +195,7 @@ class _Counted(io.RawIOBase):
         return len(body)
 
     def close(self) -> None:
-        if not self.closed:
+        if not self.closed and self._file is not None:
             self._file.close()
         super().close()
 
