@@ -18,6 +18,9 @@ from atlaszarr import Terminology, build_atlas, region_mask, region_volumes, ver
 from atlaszarr.cli import main
 from atlaszarr.errors import InputError, NotFoundError
 from atlaszarr.label_index import KEY as INDEX
+from atlaszarr.ome import Geometry
+from atlaszarr.spaces import ORIENTATION
+from atlaszarr.writing import write_multiscales
 
 GRAPH = [
     {
@@ -59,13 +62,13 @@ def labels(shape=(40, 32, 36)):
     return found
 
 
-def save(path, values, um):
+def save(path, values, um, encoding="gzip"):
     """An NRRD whose axes run to posterior, inferior and left."""
     given = {
         "space": "left-posterior-superior",
         "space directions": np.array([[0, um, 0], [0, 0, -um], [um, 0, 0]], float),
         "space units": ["um"] * 3,
-        "encoding": "gzip",
+        "encoding": encoding,
     }
     nrrd.write(str(path), values, given)
     return path
@@ -318,6 +321,103 @@ def test_what_is_not_asked_for_again_stays_a_part_of_the_atlas(sources, target):
     assert "template" in json.loads((target / "atlaszarr/tiny-1.json").read_text())["sources"]
     shutil.rmtree(target / TEMPLATE)
     assert [(defect.kind, defect.key) for defect in verify(target).defects] == [("missing", f"{TEMPLATE}/")]
+
+
+def test_a_source_that_would_be_overwritten_is_refused(sources, target):
+    build_atlas(target, **sources)
+    before = files(target)
+    for again in ({"annotation": target / SET / "annotation.ome.zarr"}, {"template": target / TEMPLATE}):
+        with pytest.raises(InputError, match="lies in what is to be written"):
+            build_atlas(target, **{**sources, **again}, overwrite=True)
+    assert files(target) == before
+
+
+@pytest.mark.parametrize("kind", ["raw", "ome.zarr"])
+def test_a_source_that_has_changed_is_another_one(sources, target, tmp_path, kind):
+    place = tmp_path / f"source.{kind}"
+
+    def put(values):
+        if kind == "raw":
+            path = save(tmp_path / "source.nrrd", values, 25, encoding="raw")
+            path.rename(place)
+        else:
+            shutil.rmtree(place, ignore_errors=True)
+            geometry = Geometry((0.025,) * 3, (0.0075,) * 3, "millimeter", ORIENTATION)
+            write_multiscales(values, place, rule="mode", geometry=geometry, levels=1)
+
+    put(labels())
+    build_atlas(target, **{**sources, "annotation": place})
+    assert {image.state for image in build_atlas(target, **{**sources, "annotation": place}).images} == {
+        "already finished"
+    }
+    put(np.where(labels() == 7, np.uint32(3), labels()))
+    with pytest.raises(InputError, match="was begun with"):
+        build_atlas(target, **{**sources, "annotation": place})
+
+
+def test_another_orientation_or_voxel_size_is_another_atlas(sources, target, tmp_path):
+    cube = save(tmp_path / "cube.nrrd", np.ascontiguousarray(labels()[:32, :, :32]), 25)
+    given = {**sources, "annotation": cube, "template": ()}
+    build_atlas(target, **given, orientation="asr")
+    for other in ({"orientation": "psl"}, {"orientation": "asr", "voxel_size": 50}):
+        with pytest.raises(InputError, match="was begun with"):
+            build_atlas(target, **given, **other)
+    assert verify(target).ok
+
+
+@pytest.mark.parametrize("columns", [36, 34, 35, 33])
+def test_hemispheres_and_volumes_agree_at_every_level_strided_ones_too(sources, target, tmp_path, columns):
+    values = np.full((24, 20, columns), 7, np.uint32)
+    fine = save(tmp_path / "fine.nrrd", values, 25)
+    strided = save(tmp_path / "strided.nrrd", np.ascontiguousarray(values[::2, ::2, ::2]), 50)
+    for given in ([fine], [fine, strided]):
+        build_atlas(target, **{**sources, "annotation": given, "template": ()}, overwrite=True)
+        image = target / SET / "annotation.ome.zarr"
+        stated = from_ngff_zarr(str(image)).images
+        middle = stated[0].translation["x"] + stated[0].scale["x"] * (columns - 1) / 2
+        for level, of in enumerate(stated):
+            sides = zarr.open_array(target / SET / f"hemispheres.ome.zarr/{level}", mode="r")[0, 0]
+            centres = of.translation["x"] + of.scale["x"] * np.arange(len(sides))
+            np.testing.assert_array_equal(sides, np.where(centres < middle - 1e-9, 2, 1))
+            found = region_volumes(image, level=level, by_hemisphere=True).loc[7]
+            per_column = found["voxels"] // len(sides)
+            assert found["voxels_right"] == per_column * (sides == 2).sum()
+        before = region_volumes(image, level=1, by_hemisphere=True)
+        (image / INDEX).unlink()
+        pd.testing.assert_frame_equal(region_volumes(image, level=1, by_hemisphere=True), before)
+
+
+def test_a_template_of_another_space_is_refused(sources, target, tmp_path):
+    other = save(tmp_path / "other.nrrd", np.zeros((40, 30, 36), "uint16"), 25)
+    with pytest.raises(InputError, match="give volumes of one space"):
+        build_atlas(target, **{**sources, "template": other})
+    assert not target.exists()
+
+
+def test_what_brainglobe_cannot_open_is_refused_before_anything_is_written(sources, target, tmp_path):
+    float_template = save(tmp_path / "t.nrrd", np.zeros((40, 32, 36), "float32"), 25)
+    values = np.where(labels() == 7, np.uint32(12), labels())
+    for other, match in (
+        ({"template": float_template}, "float32; BrainGlobe needs uint16"),
+        ({"annotation": save(tmp_path / "u.nrrd", values, 25), "allow_unknown": True}, "BrainGlobe cannot show"),
+    ):
+        with pytest.raises(InputError, match=match):
+            build_atlas(target, **{**sources, **other}, brainglobe=True)
+        assert not target.exists()
+    build_atlas(target, **sources)
+    with pytest.raises(InputError, match="float32"):
+        build_atlas(target, **{**sources, "template": float_template}, brainglobe=True)
+    assert verify(target).ok
+
+
+def test_a_damaged_terminology_is_mended(sources, target):
+    build_atlas(target, **sources)
+    table = target / SET / "terminology.csv"
+    whole = table.read_bytes()
+    table.write_bytes(whole[:-20])
+    build_atlas(target, **sources)
+    assert table.read_bytes() == whole
+    assert verify(target).ok
 
 
 def test_two_atlases_lie_beside_one_another(sources, target):

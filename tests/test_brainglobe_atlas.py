@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import zarr
 
-from atlaszarr.brainglobe.hemispheres import write_hemispheres
+from atlaszarr.atlas.hemispheres import hemispheres_image
 from atlaszarr.brainglobe.layout import ANNOTATION, COMPRESSED, HEMISPHERES, MASKS, PRECOMPUTED, TEMPLATE, Layout, below
 from atlaszarr.brainglobe.manifests import About
 from atlaszarr.brainglobe.meshes import defects
@@ -54,9 +54,8 @@ def begun(folder, template=None, dtype=np.uint16, **options):
     write_multiscales(
         da.from_array(template.astype(dtype)), below(root, f"{LAYOUT.template}/{TEMPLATE}").url, **options
     )
-    write_hemispheres(
-        Pyramid.over(labels().shape, 32, 3), options["geometry"], below(root, f"{LAYOUT.annotation_set}/{HEMISPHERES}")
-    )
+    place = below(root, f"{LAYOUT.annotation_set}/{HEMISPHERES}")
+    hemispheres_image(Pyramid.over(labels().shape, 32, 3), options["geometry"], place, "0.5").write()
     root.write(f"{LAYOUT.terminology}/terminology.csv", TERMINOLOGY.to_csv().encode())
     return root
 

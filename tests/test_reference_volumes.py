@@ -35,6 +35,7 @@ from atlaszarr.reference_volumes import (
     unknown_labels,
     unknown_labels_remark,
 )
+from atlaszarr.reference_volumes.orientation import Orientation
 from atlaszarr.source_files import SourceFile
 from atlaszarr.spaces import ORIENTATION
 from atlaszarr.testing.ontology import structure_graph
@@ -206,11 +207,11 @@ def test_other_processes_compute_it(name, volume, tmp_path, spool):
 @pytest.mark.parametrize("name", [name for name in FORMATS if "zarr" not in name])
 def test_what_is_not_on_a_local_disk_is_read_once_and_kept(name, volume, tmp_path, spool):
     body = FORMATS[name](volume, tmp_path).read_bytes()
-    fsspec.register_implementation("counted", Counted, clobber=True)
+    fsspec.register_implementation("countedbytes", Counted, clobber=True)
     Counted.read = 0
     with fsspec.open("memory://counted/a", "wb") as file:
         file.write(body)
-    with open_annotation("counted://counted/a", spool, **stated(name)) as found:
+    with open_annotation("countedbytes://counted/a", spool, **stated(name)) as found:
         np.testing.assert_array_equal(found.array, volume)
         assert found.sha256 == hashlib.sha256(body).hexdigest()
         assert found.size == Counted.read == len(body)
@@ -219,12 +220,12 @@ def test_what_is_not_on_a_local_disk_is_read_once_and_kept(name, volume, tmp_pat
 class Counted(MemoryFileSystem):
     """The memory filesystem, with a count of the bytes that were read."""
 
-    protocol = "counted"
+    protocol = "countedbytes"
     read = 0
 
     @classmethod
     def _strip_protocol(cls, path):
-        return super()._strip_protocol(path.replace("counted://", "memory://"))
+        return super()._strip_protocol(path.replace("countedbytes://", "memory://"))
 
     def _open(self, path, mode="rb", **options):
         body = super()._open(path, mode, **options).getvalue()
@@ -743,7 +744,7 @@ def test_voxels_that_cannot_be_kept_are_said(volume, tmp_path):
 def in_memory(array, size):
     import dask.array as da
 
-    return ReferenceVolume(da.from_array(array, 16), (size, size, size), "memory")
+    return ReferenceVolume(da.from_array(array, 16), (size, size, size), "memory", Orientation.of("asr"))
 
 
 @given(st.integers(2, 5), st.tuples(*[st.integers(1, 40)] * 3), st.data())

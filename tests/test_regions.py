@@ -30,6 +30,7 @@ from atlaszarr.writing import write_multiscales
 
 LARGE = 2**31 + 5
 SIZE = (0.025, 0.05, 0.1)  # mm along z, y, x
+MICRONS = (25, 50, 100)
 VOXEL = 0.000125
 PATHS = {1: (1,), 10: (1, 10), 11: (1, 10, 11), 12: (1, 10, 12), 13: (1, 13), LARGE: (1, LARGE)}
 NAMES = {1: "root", 10: "A", 11: "A1", 12: "A2", 13: "None", LARGE: "B"}
@@ -164,7 +165,7 @@ def test_arrays_in_memory_or_lazy_give_the_same():
         for axis, n, size in zip("zyx", labels().shape, SIZE, strict=True)
     }
     for array in (labels(), lazy):
-        assert_equal(region_volumes(array, TERMINOLOGY, by_hemisphere=True, voxel_size=SIZE), wanted)
+        assert_equal(region_volumes(array, TERMINOLOGY, by_hemisphere=True, voxel_size=MICRONS), wanted)
         named = xr.DataArray(array, dims=("z", "y", "x"), coords=coordinates)
         assert_equal(region_volumes(named, TERMINOLOGY, by_hemisphere=True), wanted)
 
@@ -173,7 +174,7 @@ def test_with_a_client_of_distributed_active_all_of_them_still_work(stored):
     with Client(processes=False, dashboard_address=None, n_workers=1, threads_per_worker=1):
         multiscales = ngff_zarr.from_ngff_zarr(stored)
         lazy = da.from_zarr(f"{stored}/0")
-        for given, size in ((stored, None), (multiscales, None), (lazy, SIZE), (lazy.persist(), SIZE)):
+        for given, size in ((stored, None), (multiscales, None), (lazy, MICRONS), (lazy.persist(), MICRONS)):
             assert_equal(region_volumes(given, TERMINOLOGY, voxel_size=size), expected(labels()))
         mask = region_mask(stored, TERMINOLOGY, "A")
         np.testing.assert_array_equal(mask.compute(), np.isin(labels(), [10, 11, 12]))
@@ -253,9 +254,9 @@ def test_volumes_are_in_mm3_whatever_the_unit(tmp_path, unit):
 
 def test_without_a_unit_the_size_of_a_voxel_has_to_be_given(tmp_path):
     place = write(tmp_path / "x.ome.zarr", geometry=geometry(None))
-    with pytest.raises(InputError, match=r"no unit, .* give voxel_size \(--voxel-size\) in mm"):
+    with pytest.raises(InputError, match=r"no unit, .* give voxel_size \(--voxel-size\) in um"):
         region_volumes(place, TERMINOLOGY)
-    assert_equal(region_volumes(place, TERMINOLOGY, voxel_size=SIZE), expected(labels()))
+    assert_equal(region_volumes(place, TERMINOLOGY, voxel_size=MICRONS), expected(labels()))
     with pytest.raises(InputError, match="the unit 'parsec'"):
         region_volumes(ngff_zarr.to_ngff_image(labels(), axes_units=dict.fromkeys("zyx", "parsec")), TERMINOLOGY)
 
@@ -310,7 +311,7 @@ def test_an_array_has_no_place_to_look_for_a_terminology():
 class Counted(MemoryFileSystem):
     """Says which objects were read."""
 
-    protocol = "counted"
+    protocol = "countedreads"
     read: list = []  # noqa: RUF012
     store: dict = {}  # noqa: RUF012
 
@@ -321,8 +322,8 @@ class Counted(MemoryFileSystem):
 
 @pytest.fixture
 def counted(indexed):
-    fsspec.register_implementation("counted", Counted, clobber=True)
-    place = Target.of("counted://bucket/annotation.ome.zarr")
+    fsspec.register_implementation("countedreads", Counted, clobber=True)
+    place = Target.of("countedreads://bucket/annotation.ome.zarr")
     for key, body in Target(indexed).read_all("").items():
         place.write(key, body)
     yield place
@@ -425,7 +426,33 @@ def test_what_cannot_be_measured_is_refused_in_a_sentence(stored, tmp_path):
         (tmp_path / "real.ome.zarr", {}, "holds float32, not labels"),
         (labels().astype(float), {}, "holds float64, not labels"),
         (labels()[0], {}, "labels have z, y, x|has axes"),
-        (labels(), {"voxel_size": 0}, "must be three lengths"),
+        (labels(), {"voxel_size": 0}, "must be one positive length in um"),
     ):
         with pytest.raises(InputError, match=words):
             region_volumes(given, TERMINOLOGY, **{"voxel_size": 1} | options)
+
+
+def test_a_chunk_that_is_gone_is_not_counted_as_background(tmp_path):
+    place = tmp_path / "x.ome.zarr"
+    write_multiscales(labels(), place, rule="mode", chunk=16, levels=1)
+    gone = next(path for path in (place / "0" / "c").rglob("*") if path.is_file())
+    gone.unlink()
+    with pytest.raises(TargetError, match="is gone; build again"):
+        region_volumes(place, TERMINOLOGY, voxel_size=1)
+
+
+@pytest.mark.parametrize("level", ["0", 0.0, None, True])
+def test_a_level_is_a_whole_number(level):
+    with pytest.raises(InputError, match="must be a whole number"):
+        region_volumes(labels(), TERMINOLOGY, level, voxel_size=1)
+
+
+def test_one_coordinate_does_not_tell_a_step():
+    steps = {
+        axis: (axis, np.arange(n, dtype="f4") * np.float32(0.1), {"units": "mm"})
+        for axis, n in zip("zyx", labels().shape, strict=True)
+    }
+    whole = xr.DataArray(labels(), dims=("z", "y", "x"), coords=steps)
+    assert region_volumes(whole, TERMINOLOGY).attrs["voxel_mm3"] == pytest.approx(0.001)
+    with pytest.raises(InputError, match="one coordinate along z"):
+        region_volumes(whole[3:4], TERMINOLOGY)

@@ -104,7 +104,7 @@ def test_labels_of_no_structure_are_told_on_stderr(command, annotation, tmp_path
 
 
 def test_a_voxel_size_may_be_given(command, annotation):
-    assert command("volumes", annotation, "--voxel-size", "0.2", "--region", "RSP").out.endswith(": 12.00 mm3\n")
+    assert command("volumes", annotation, "--voxel-size", "200", "--region", "RSP").out.endswith(": 12.00 mm3\n")
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,9 @@ def test_an_annotation_in_a_bucket_is_measured_with_its_index_and_without(comman
             assert (ran.code, ran.out, ran.err) == (0, "Retrosplenial area: 1.50 mm3\n", "")
             add_index(Target.of(place, options))
         Target.of(place, options).remove("0/c/0/0/0")
-        assert "the data are read: 0/c/0/0/0 is gone" in command("volumes", place, "--region", "RSP", *given).err
+        ran = command("volumes", place, "--region", "RSP", *given)
+        assert (ran.code, ran.out) == (1, "")
+        assert "0/c/0/0/0 is gone; build again" in ran.err
     finally:
         moto.stop()
 

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from numbers import Integral
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from .counting import LabelCounts, count_labels, merged
 from .errors import AtlaszarrWarning, InputError
-from .index_trust import index_of
+from .index_trust import check_complete, index_of
 from .label_index import LabelIndex
 from .ome import Geometry
 from .pyramid import Index
@@ -70,6 +71,9 @@ def annotation_of(given: Any, level: int, storage_options: Mapping[str, Any] | N
     InputError
         If it is none, or has no such level.
     """
+    if isinstance(level, bool) or not isinstance(level, Integral):
+        raise InputError(f"level {level!r} must be a whole number")
+    level = int(level)
     if isinstance(given, str | os.PathLike):
         image = StoredImage.at(Target.of(given, storage_options))
         return _Stored(image, level, image.array(level))
@@ -121,6 +125,7 @@ class _Stored:
     def counts(self) -> LabelCounts:
         if (index := self._index()) is not None:
             return index.counts(self.level)
+        check_complete(self.image.target, self.image.own, self.level)
         midline, level = self.before_midline, self.array.level
 
         def count(unit: Index, values: NDArray[Any]) -> LabelCounts:

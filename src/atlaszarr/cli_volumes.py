@@ -19,7 +19,7 @@ from .errors import AtlaszarrWarning, InputError
 @click.option("--region", "regions", multiple=True, metavar="ACRONYM", help="This one alone; repeatable [all].")
 @click.option("--level", type=int, default=0, metavar="N", help="Of the annotation [0].")
 @click.option("--by-hemisphere", is_flag=True, help="Tell left from right, and which is which.")
-@click.option("--voxel-size", type=float, metavar="MM", help="Instead of what the annotation says.")
+@click.option("--voxel-size", type=float, metavar="UM", help="Instead of what the annotation says.")
 @click.option(
     "--format",
     "form",

@@ -86,9 +86,6 @@ class Finished:
 
 
 def _geometry(entry: dict[str, Any]) -> Geometry:
-    steps = [
-        {step["type"]: step[step["type"]] for step in one["coordinateTransformations"]} for one in entry["datasets"]
-    ]
+    steps = {step["type"]: step[step["type"]] for step in entry["datasets"][0]["coordinateTransformations"]}
     orientation = {axis["name"]: axis["orientation"]["value"] for axis in entry["axes"] if "orientation" in axis}
-    given = {level: one["translation"] for level, one in enumerate(steps) if level}
-    return Geometry(steps[0]["scale"], steps[0]["translation"], "millimeter", orientation, given)
+    return Geometry(steps["scale"], steps["translation"], "millimeter", orientation)

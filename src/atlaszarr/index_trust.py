@@ -7,6 +7,7 @@ store by the sizes that it lists.
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -56,10 +57,33 @@ def index_of(target: Target, own: Mapping[str, Any], level: int) -> tuple[LabelI
     if found.damaged or not index.ledger == found.digest == own.get("ledger"):
         return None, f"{KEY} is of another state of the data than the ledger or the root"
     try:
-        reason = _difference(target, f"{level}/", _written(found, f"{level}/"))
+        reason = _other_array(target, level, found) or _difference(target, f"{level}/", _written(found, f"{level}/"))
     except (TargetError, InputError):  # as of plain HTTP
         reason = "the store does not list its objects"
     return (index, "") if reason is None else (None, reason)
+
+
+def check_complete(target: Target, own: Mapping[str, Any], level: int) -> None:
+    """Refuse a level of a finished target that lacks what was written: zarr would read it as background.
+
+    Parameters
+    ----------
+    target, own, level
+        As of `index_of`.
+
+    Raises
+    ------
+    TargetError
+        If an object that the ledger has is not there.
+    """
+    if own.get("state") != FINISHED:
+        return
+    try:
+        there = target.sizes(str(level))
+    except (TargetError, InputError):  # as of plain HTTP
+        return
+    if there and (gone := sorted(_written(ledger.read(target, finished=True), f"{level}/").keys() - there.keys())):
+        raise TargetError(f"{target.url}/{gone[0]} is gone; build again to mend it")
 
 
 def add_index(target: Target) -> LabelIndex:
@@ -151,6 +175,19 @@ def _contradiction(index: Mapping[int, tuple[int, int]], data: Mapping[int, tupl
 
 def _written(found: Ledger, prefix: str) -> Written:
     return {key: what for entry in found.done.values() for key, what in entry.written.items() if key.startswith(prefix)}
+
+
+def _other_array(target: Target, level: int, found: Ledger) -> str | None:
+    """How the metadata of a level's array differ from what the ledger says of them."""
+    for key, text in (found.header or {}).get("documents", {}).items():
+        if key.startswith(f"{level}/") and (body := target.read(key)) != text.encode():
+            try:
+                if json.loads(body or b"") == json.loads(text):
+                    continue
+            except ValueError:
+                pass
+            return f"{key} is not what was written"
+    return None
 
 
 def _difference(target: Target, prefix: str, written: Written) -> str | None:

@@ -7,6 +7,7 @@ the data by the digest of their ledger, and never trusted over them: see `atlasz
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -144,8 +145,9 @@ def columns_before_midline(pyramid: Pyramid, level: int) -> int:
 
     A centre exactly on the midline is on the high side.
     """
-    factor, n = pyramid.scale(level)[2], pyramid.levels[level].shape[2]
-    return min(max(-(-(Fraction(pyramid.shape[2], 2) / factor - Fraction(1, 2)) // 1), 0), n)
+    middle = Fraction(pyramid.shape[2] - 1, 2)  # from the centre of the first column of level 0
+    n = math.ceil((middle - pyramid.first(level)[2]) / pyramid.scale(level)[2])
+    return min(max(n, 0), pyramid.levels[level].shape[2])
 
 
 def count_unit(multiscale: Multiscale, level: int, unit: Index, values: NDArray[Any]) -> LabelCounts:

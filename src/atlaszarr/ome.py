@@ -35,16 +35,12 @@ class Geometry:
         As OME-Zarr spells it, ``millimeter``.
     orientation : mapping of str to str
         By axis, as of RFC-4: ``{"z": "anterior-to-posterior"}``; empty if it is not known.
-    given : mapping of int to tuple of float
-        By level, the centre of its first voxel where it is not that of the voxels of level 0 which it covers: a
-        volume that is given for a level may be every second voxel of the one before, say.
     """
 
     scale: tuple[float, float, float]
     translation: tuple[float, float, float] = (0.0, 0.0, 0.0)
     unit: str | None = "millimeter"
     orientation: Mapping[str, str] = field(default_factory=dict)
-    given: Mapping[int, tuple[float, float, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("scale", "translation"):
@@ -80,7 +76,8 @@ def multiscales(
         Of the arrays: ``z``, ``y``, ``x`` or the last two, behind a ``c`` where there are channels.
     geometry : Geometry
     pyramid : Pyramid
-        A level whose voxels are f times as long is shifted by (f - 1)/2 voxels of level 0, since their centres are.
+        A level whose voxels are f times as long is shifted by (f - 1)/2 voxels of level 0, since their centres are;
+        one that says where its first voxel lies, to there.
     method : str
         How a level comes from its parent.
     """
@@ -88,17 +85,17 @@ def multiscales(
     spatial = {axis: "zyx".index(axis) for axis in axes if axis != "c"}
     datasets = []
     for level in range(len(pyramid.levels)):
-        factors = pyramid.scale(level)
+        factors, firsts = pyramid.scale(level), pyramid.first(level)
         scale, translation = [], []
         for axis in axes:
             if axis not in spatial:
                 scale.append(1.0)
                 translation.append(0.0)
                 continue
-            size, factor = _decimal(geometry.scale[spatial[axis]]), factors[spatial[axis]]
-            first = _decimal(geometry.translation[spatial[axis]]) + size * (factor - 1) / 2
-            scale.append(float(size * factor))
-            translation.append(float(geometry.given[level][spatial[axis]] if level in geometry.given else first))
+            size = _decimal(geometry.scale[spatial[axis]])
+            scale.append(float(size * factors[spatial[axis]]))
+            first = _decimal(geometry.translation[spatial[axis]]) + size * firsts[spatial[axis]]
+            translation.append(float(first))
         path = str(level)
         steps = [{"type": "scale", "scale": scale}, {"type": "translation", "translation": translation}]
         if version == "0.6":

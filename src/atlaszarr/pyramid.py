@@ -40,6 +40,9 @@ class Level:
         Size of a voxel by that of the parent level: the one before, which is finer. 1 for the first.
     given : bool
         Whether it has a source of its own, as the first always has, and is not made from its parent.
+    first : tuple of Fraction, optional
+        Centre of its first voxel, in voxels of level 0 from the centre of theirs. Default: where it covers as many of
+        them as it is long; a level that is given may be every second voxel of the one before, say.
     """
 
     shape: Shape
@@ -47,6 +50,7 @@ class Level:
     unit: Shape
     factor: Factor = _ONE
     given: bool = False
+    first: Factor | None = None
 
     @property
     def grid(self) -> Shape:
@@ -161,6 +165,11 @@ class Pyramid:
         z, y, x = (math.prod(axis) for axis in zip(*(one.factor for one in self.levels[: level + 1]), strict=True))
         return z, y, x
 
+    def first(self, level: int) -> Factor:
+        """Centre of the first voxel of a level, in voxels of level 0 from the centre of their first."""
+        z, y, x = ((f - 1) / 2 for f in self.scale(level))
+        return self.levels[level].first or (z, y, x)
+
     @cached_property
     def passes(self) -> tuple[Pass, ...]:
         """How all levels are made: each pass goes as far as its blocks hold whole objects, and at least one level."""
@@ -172,8 +181,7 @@ class Pyramid:
 
     def _pass(self, source: int, computes: bool) -> Pass:
         """The pass that begins at a level: to the next one whatever it takes, then on for as long as blocks fit."""
-        level = self.levels[source]
-        block, scale = level.unit, _ONE
+        level, block, scale = self.levels[source], self.levels[source].unit, _ONE
         writes = [source] if computes else []
         for position, coarser in enumerate(self.levels[source + 1 :], source + 1):
             if coarser.given:
@@ -192,7 +200,13 @@ class Pyramid:
 
     def to_json(self) -> list[dict[str, Any]]:
         """The levels in JSON's types."""
-        return [{**asdict(level), "factor": [str(f) for f in level.factor]} for level in self.levels]
+
+        def stated(first: Factor | None) -> list[str] | None:
+            return None if first is None else list(map(str, first))
+
+        return [
+            {**asdict(level), "factor": stated(level.factor), "first": stated(level.first)} for level in self.levels
+        ]
 
     @classmethod
     def from_json(cls, levels: Iterable[Mapping[str, Any]]) -> Pyramid:
@@ -205,6 +219,7 @@ class Pyramid:
                     _shape(level["unit"]),
                     factor_of([Fraction(f) for f in level["factor"]]),
                     bool(level["given"]),
+                    None if level["first"] is None else _three(map(Fraction, level["first"])),
                 )
                 for level in levels
             )
@@ -273,6 +288,11 @@ def _multiplied(one: Factor, other: Factor) -> Factor:
 
 def _region(index: Index, size: Shape, shape: Shape) -> Region:
     z, y, x = (slice(i * s, min((i + 1) * s, n)) for i, s, n in zip(index, size, shape, strict=True))
+    return z, y, x
+
+
+def _three(lengths: Iterable[Fraction]) -> Factor:
+    z, y, x = lengths
     return z, y, x
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -60,7 +61,7 @@ def region_volumes(
         right), unless the axis says ``left-to-right``. Whether that is anatomically so is disputed (brainglobe-atlasapi
         issue 104).
     voxel_size : float or three, optional
-        Along (z, y, x) at that level, in mm, instead of what the annotation says.
+        Along (z, y, x) at that level, in um, instead of what the annotation says.
     storage_options : mapping, optional
         To fsspec, for URLs.
 
@@ -192,12 +193,14 @@ def _voxel_mm3(geometry: Geometry, given: float | Sequence[float] | None) -> flo
     """The volume of a voxel: the product of the lengths as they are written, rounded once."""
     if given is not None:
         lengths = tuple(map(float, given if isinstance(given, Sequence) else (given,) * 3))
-        geometry = Geometry(lengths, unit="millimeter")  # type: ignore[arg-type]
+        if len(lengths) != 3 or not all(math.isfinite(length) and length > 0 for length in lengths):
+            raise InputError(f"voxel size {given!r} must be one positive length in um, or three along z, y, x")
+        geometry = Geometry(lengths, unit="micrometer")
     one = _UNITS.get(geometry.unit or "")
     if one is None:
         unit = "no unit" if geometry.unit is None else f"the unit {geometry.unit!r}"
         raise InputError(
-            f"the annotation's axes have {unit}, so that volumes are not known; give voxel_size (--voxel-size) in mm"
+            f"the annotation's axes have {unit}, so that volumes are not known; give voxel_size (--voxel-size) in um"
         )
     z, y, x = (Fraction(repr(length)) * one for length in geometry.scale)
     return float(z * y * x)

@@ -20,7 +20,14 @@ _DEPTH = 6
 
 _AXES = (("z", "y", "x"), ("c", "z", "y", "x"), ("y", "x"), ("c", "y", "x"))
 #: Short names of units, and those of OME-Zarr.
-_UNITS = {"m": "meter", "mm": "millimeter", "um": "micrometer", "µm": "micrometer", "nm": "nanometer"}
+_UNITS = {
+    "m": "meter",
+    "cm": "centimeter",
+    "mm": "millimeter",
+    "um": "micrometer",
+    "µm": "micrometer",
+    "nm": "nanometer",
+}
 
 
 def opened(image: Any) -> tuple[Any, tuple[str, ...], Geometry]:
@@ -96,11 +103,14 @@ def _of_coordinates(image: Any) -> Geometry:
     for axis, coordinate in along.items():
         if coordinate.dtype.kind not in "iuf":
             raise InputError(f"coordinates along {axis} must be numbers, not {coordinate.dtype}")
-        at = coordinate.to_numpy().astype(np.float64)
-        steps = np.diff(at)
-        if steps.size and not (steps[0] > 0 and np.allclose(steps, steps[0], rtol=1e-6, atol=0)):
+        stated = coordinate.to_numpy()
+        if stated.size == 1 and coordinate.attrs.get("units"):
+            raise InputError(f"one coordinate along {axis} does not tell its step; drop it, or give more of the image")
+        at, single = stated.astype(np.float64), stated.dtype == np.float32
+        steps, doubt = np.diff(at), np.spacing(np.abs(stated).max()) if single else 0
+        if steps.size and not (steps[0] > 0 and np.allclose(steps, steps[0], rtol=1e-6, atol=2 * doubt)):
             raise InputError(f"coordinates along {axis} must grow by one step; this image is not on a regular grid")
-        scale[axis] = float(f"{steps.mean():.12g}") if steps.size else 1.0
+        scale[axis] = float(f"{steps.mean():.{6 if single else 12}g}") if steps.size else 1.0
         translation[axis] = float(at[0])
         units[axis] = coordinate.attrs.get("units")
     return Geometry(_spatial(scale, 1.0), _spatial(translation, 0.0), _unit(units))

@@ -9,25 +9,28 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
+from itertools import product
 from typing import Any
 
 from ..allen.client import AllenClient
 from ..assembly import Progress
 from ..brainglobe import layout as names
 from ..brainglobe import writing as brainglobe_writing
-from ..brainglobe.hemispheres import write_hemispheres
 from ..brainglobe.layout import Layout, below
 from ..completion import WriteReport
 from ..errors import AtlaszarrWarning, InputError
+from ..finished import Finished
 from ..reference_volumes import open_annotation, open_template
 from ..region_tables import to_csv
 from ..regions import region_volumes
 from ..scheduling import worker_count
 from ..store import Target
 from ..terminology import Terminology
+from .hemispheres import hemispheres_image
+from .image import AtlasImage
+from .levels import Levels, check_extent
 from .record import Record
-from .sources import Uri, labels_of, open_levels, terminology_from, uris_of
+from .sources import Uri, labels_of, open_levels, refuse_overlap, terminology_from, uris_of
 from .volumes import annotation_image, template_image
 
 #: Beside the annotation.
@@ -136,9 +139,13 @@ def build_atlas(
         raise InputError("an atlas needs an annotation; give one (--annotation)")
     if brainglobe and not (template_uris and ome_zarr == "0.5"):
         raise InputError("BrainGlobe needs a template and OME-Zarr 0.5; give --template, and no other version")
-    layout = Layout(name, version)
+    layout = Layout(str(name), str(version))
     place = Target.of(target, storage_options if "://" in os.fspath(target) else None)
     worker_count(workers)
+    if scheduler is not None and place.url.startswith("memory://"):
+        raise InputError(f"target {place.url} lives in the memory of one process; others cannot write it")
+    for uri, there in product((*uris, *template_uris), image_targets(place, layout).values()):
+        refuse_overlap(uri, there)
     options: dict[str, Any] = {
         "scheduler": scheduler,
         "workers": workers,
@@ -147,42 +154,76 @@ def build_atlas(
         "progress": progress,
     }
     terminology = terminology_from(ontology, client, target, storage_options)
-    record = Record(place, layout)
+    record, documents = Record(place, layout), {}
     with ExitStack() as stack:
         folder = spool or stack.enter_context(tempfile.TemporaryDirectory(prefix="atlaszarr-"))
         frame = {"orientation": orientation, "voxel_size": voxel_size}
-        opened = [
-            open_levels(stack, opening, some, folder, target, storage_options, frame, (chunk, shard)) if some else None
-            for opening, some in ((open_annotation, uris), (open_template, template_uris))
-        ]
-        annotations, templates = opened
-        assert annotations is not None
-        labels, remarks = labels_of(annotations, terminology, allow_unknown)
-        named = zip(("annotation", "template"), opened, strict=True)
-        given = {name: levels.volumes for name, levels in named if levels}
-        remarks += [text for volumes in given.values() for volume in volumes.values() for text in volume.remarks]
-        remarks += terminology.remarks
-        table = terminology.to_csv().encode()
-        files = {f"{folder}/{names.TERMINOLOGY}": table for folder in (layout.terminology, layout.annotation_set)}
-        places = {
-            "annotation": below(place, f"{layout.annotation_set}/{names.ANNOTATION}"),
-            "template": below(place, f"{layout.template}/{names.TEMPLATE}"),
-            "hemispheres": below(place, f"{layout.annotation_set}/{names.HEMISPHERES}"),
+        opened = {
+            kind: open_levels(stack, opening, some, folder, target, storage_options, frame, (chunk, shard))
+            for kind, opening, some in (
+                ("annotation", open_annotation, uris),
+                ("template", open_template, template_uris),
+            )
+            if some
         }
-        images = [annotation_image(annotations, places["annotation"], terminology, labels, ome_zarr)]
-        if templates:
-            images.append(template_image(templates, places["template"], ome_zarr))
-        for image in images:
+        annotations = opened["annotation"]
+        labels, unknown = labels_of(annotations, terminology, allow_unknown)
+        images = atlas_images(opened, place, layout, terminology, labels, ome_zarr)
+        if brainglobe:
+            if unknown:
+                raise InputError(f"{unknown[0]}; BrainGlobe cannot show it: give the ontology that it is of")
+            one, other = (Finished(images[n].assembly.multiscale, opened[n].geometry, "") for n in opened)
+            documents = brainglobe_writing.check(one, other, layout, terminology)
+        for image in images.values():
             image.check(overwrite)
+        table = terminology.to_csv().encode()
+        files = {f"{one}/{names.TERMINOLOGY}": table for one in (layout.terminology, layout.annotation_set)}
         record.begin(files, overwrite)
-        written = [image.write(**options) for image in images]
-        hemispheres = partial(write_hemispheres, annotations.pyramid, annotations.geometry, places["hemispheres"])
-        written.append(hemispheres(ome_zarr=ome_zarr, **options))
-    files[f"{layout.annotation_set}/{VOLUMES}"] = _table(places["annotation"], terminology)
-    if brainglobe:
-        written += brainglobe_writing.write(place, layout, terminology, **options)
+        written = [image.write(**options) for image in images.values()]
+        files[f"{layout.annotation_set}/{VOLUMES}"] = _table(images["annotation"].target, terminology)
+        if brainglobe:
+            written += brainglobe_writing.write(place, layout, terminology, **options)
+            files |= documents | _second_name(place, layout)
+        given = {kind: levels.volumes for kind, levels in opened.items()}
+    remarks = [*unknown, *(text for some in given.values() for volume in some.values() for text in volume.remarks)]
+    remarks += terminology.remarks
     record.finish(files, given, [report.target for report in written], remarks)
     return AtlasReport(place.url, tuple(written), tuple(remarks), f"{place.url}/{layout.annotation_set}/{VOLUMES}")
+
+
+def atlas_images(
+    opened: Mapping[str, Levels],
+    place: Target,
+    layout: Layout,
+    terminology: Terminology,
+    labels: Sequence[int],
+    ome_zarr: str,
+) -> dict[str, AtlasImage]:
+    """The images of an atlas, none of them written yet: those that are opened, in their order, and hemispheres."""
+    annotations, targets = opened["annotation"], image_targets(place, layout)
+    images = {"annotation": annotation_image(annotations, targets["annotation"], terminology, labels, ome_zarr)}
+    if "template" in opened:
+        check_extent(opened["template"], annotations)
+        images["template"] = template_image(opened["template"], targets["template"], ome_zarr)
+    images["hemispheres"] = hemispheres_image(
+        annotations.pyramid, annotations.geometry, targets["hemispheres"], ome_zarr
+    )
+    return images
+
+
+def image_targets(place: Target, layout: Layout) -> dict[str, Target]:
+    """Where the images of an atlas lie."""
+    return {
+        "annotation": below(place, f"{layout.annotation_set}/{names.ANNOTATION}"),
+        "template": below(place, f"{layout.template}/{names.TEMPLATE}"),
+        "hemispheres": below(place, f"{layout.annotation_set}/{names.HEMISPHERES}"),
+    }
+
+
+def _second_name(place: Target, layout: Layout) -> dict[str, bytes]:
+    """What shows that the annotation is there under its second name."""
+    key = f"{layout.annotation_set}/{names.COMPRESSED}/zarr.json"
+    return {key: place.read(key) or b""}
 
 
 def _table(annotation: Target, terminology: Terminology) -> bytes:

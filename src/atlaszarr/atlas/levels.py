@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
 from ..errors import InputError
+from ..lengths import Factor
 from ..ome import Geometry
 from ..pyramid import Pyramid
 from ..reference_volumes import ReferenceVolume, strided_factor
@@ -63,6 +64,8 @@ def levels_of(volumes: Sequence[ReferenceVolume], chunk: int | Sequence[int] | N
     sizes = [size for size in PUBLISHED if (size,) * 3 > finest.voxel_size]
     published = len(set(finest.voxel_size)) == 1 and finest.voxel_size[0] in PUBLISHED
     factors = [Fraction(b) / Fraction(a) for a, b in pairwise([finest.voxel_size[0], *sizes])] if published else []
+    if isinstance(chunk, int) and not 8 <= chunk <= 1024:
+        raise InputError(f"chunk {chunk} must be between 8 and 1024 voxels")
     if chunk is None:
         chunk = [_CHUNK_BEFORE_2_5, _CHUNK] if factors[:1] == [Fraction(5, 2)] else _CHUNK
 
@@ -77,7 +80,30 @@ def levels_of(volumes: Sequence[ReferenceVolume], chunk: int | Sequence[int] | N
         if level in placed:
             raise InputError(f"{volume.uri} and {placed[level].uri} are both of {_um(volume)}; give one of them")
         placed[level] = volume
-    return Levels(placed, pyramid(sorted(placed)), _geometry(placed))
+    laid = pyramid(sorted(placed))
+    for level, first in _firsts(laid, placed).items():
+        levels = list(laid.levels)
+        levels[level] = replace(levels[level], first=first)
+        laid = Pyramid(tuple(levels))
+    scale, translation = _mm(finest.voxel_size, 0.0), _mm(finest.voxel_size, _ANCHOR, 2)
+    return Levels(placed, laid, Geometry(scale, translation, "millimeter", ORIENTATION))
+
+
+def check_extent(template: Levels, annotation: Levels) -> None:
+    """Refuse a template that does not lie over the annotation.
+
+    Raises
+    ------
+    InputError
+        If it is longer or shorter along an axis by a voxel of either, or more.
+    """
+    one, other = (levels.volumes[0] for levels in (template, annotation))
+    mine, theirs = ([n * s for n, s in zip(v.array.shape, v.voxel_size, strict=True)] for v in (one, other))
+    coarser = map(max, one.voxel_size, other.voxel_size)
+    if any(abs(a - b) >= size for a, b, size in zip(mine, theirs, coarser, strict=True)):
+        raise InputError(
+            f"{one.uri} covers {_um_long(mine)}, where {other.uri} covers {_um_long(theirs)}; give volumes of one space"
+        )
 
 
 def _level(pyramid: Pyramid, finest: ReferenceVolume, volume: ReferenceVolume) -> int:
@@ -98,21 +124,18 @@ def _level(pyramid: Pyramid, finest: ReferenceVolume, volume: ReferenceVolume) -
     )
 
 
-def _geometry(placed: dict[int, ReferenceVolume]) -> Geometry:
-    """Where the voxels lie, by `design`: a level of voxel size s begins at (s - anchor)/2."""
-    finest = placed[0]
-    scale, translation = _three(finest.voxel_size, 0.0), _three(finest.voxel_size, _ANCHOR, 2)
-    given: dict[int, tuple[float, float, float]] = {}
+def _firsts(pyramid: Pyramid, placed: dict[int, ReferenceVolume]) -> dict[int, Factor]:
+    """Where levels begin that are every n-th voxel of a finer one that is given: where that one does."""
+    found: dict[int, Factor] = {}
     for level, volume in sorted(placed.items()):
         finer = [one for one in sorted(placed) if one < level]
-        # A volume that is every n-th voxel of a finer one begins where that one does.
         kept = next((one for one in finer if strided_factor(volume, placed[one]) is not None), None)
         if kept is not None:
-            given[level] = given.get(kept, _three(placed[kept].voxel_size, _ANCHOR, 2))
-    return Geometry(scale, translation, "millimeter", ORIENTATION, given)
+            found[level] = found.get(kept, pyramid.first(kept))
+    return found
 
 
-def _three(lengths: Sequence[float], less: float, by: int = 1) -> tuple[float, float, float]:
+def _mm(lengths: Sequence[float], less: float, by: int = 1) -> tuple[float, float, float]:
     """Lengths in um, less something, divided: in mm, each rounded once."""
     z, y, x = (float((Fraction(repr(n)) - Fraction(repr(less))) / (1000 * by)) for n in map(float, lengths))
     return z, y, x
@@ -125,3 +148,7 @@ def _um(volume: ReferenceVolume) -> str:
 
 def _shape(shape: Any) -> str:
     return " x ".join(map(str, shape))
+
+
+def _um_long(lengths: Sequence[float]) -> str:
+    return " x ".join(f"{length:g}" for length in lengths) + " um"

@@ -45,8 +45,11 @@ class Record:
         InputError
             If there are others in their place that are not to be overwritten; nothing is written.
         """
+        recorded = self._before(overwrite)["files"]
         for key, body in files.items():
-            if not overwrite and (there := self.place.read(key)) is not None and there != body:
+            if overwrite or recorded.get(key) == [len(body), digest(body)]:
+                continue
+            if (there := self.place.read(key)) is not None and there != body:
                 raise InputError(
                     f"{self.place.url}/{key} is another one; build from the same, choose another place, name or "
                     "version, or give --overwrite"
@@ -114,7 +117,10 @@ def records(place: Target) -> Iterator[tuple[str, dict[str, Any] | None]]:
             found = json.loads(place.read(key) or b"")
             if not {"name", "version", "state"} <= found.keys():
                 continue
-        except (ValueError, AttributeError):
+            kinds = {"sources": dict, "images": list, "files": dict}
+            if any(not isinstance(found[name], kind) for name, kind in kinds.items()):
+                raise ValueError
+        except (ValueError, AttributeError, KeyError):
             yield key, None
         else:
             yield key, found

@@ -10,6 +10,9 @@ from typing import Any
 from ..allen.client import AllenClient
 from ..errors import InputError
 from ..reference_volumes import ReferenceVolume, unknown_labels, unknown_labels_remark
+from ..source_files import local_path
+from ..sources import lies_within
+from ..store import Target
 from ..terminology import Terminology
 from .levels import Levels, levels_of
 
@@ -27,6 +30,15 @@ def options_for(uri: Uri, target: Uri, storage_options: Mapping[str, Any] | None
     """The storage options of a source: those given, unless they are of another protocol than its own."""
     own, others = (os.fspath(one).rpartition("://")[0] for one in (uri, target))
     return storage_options if own and others in ("", own) else None
+
+
+def refuse_overlap(uri: Uri, target: Target) -> None:
+    """Refuse a source that lies in what is to be written, or the other way round."""
+    local = local_path(os.fspath(uri))
+    place = os.fspath(uri) if local is None else str(local)
+    protocols = {one.rpartition("://")[0] for one in (place, target.url)}
+    if len(protocols) == 1 and lies_within(place, target.url):
+        raise InputError(f"{os.fspath(uri)} lies in what is to be written, {target.url}; choose another place")
 
 
 def open_levels(
@@ -69,6 +81,8 @@ def terminology_from(
     """A terminology as it is given, read from where it lies, or that of the adult mouse from the Allen API."""
     if isinstance(given, Terminology):
         return given
+    if given is not None and not isinstance(given, str | os.PathLike):
+        raise InputError(f"the ontology is a {type(given).__name__}; give a Terminology, a path or a URL")
     if given is not None:
         return Terminology.read(given, options_for(given, target, storage_options))
     if client is not None:

@@ -136,5 +136,5 @@ def layers(annotation: Pyramid) -> Pyramid:
     levels = []
     for level in annotation.levels:
         z, y, x = (n * max(1, round(_CHUNK / n)) for n in level.unit)
-        levels.append(Level(level.shape, (z, y, x), (z, y, x), level.factor, given=True))
+        levels.append(Level(level.shape, (z, y, x), (z, y, x), level.factor, given=True, first=level.first))
     return Pyramid(tuple(levels))

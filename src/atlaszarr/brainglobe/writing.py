@@ -71,11 +71,12 @@ def write(
     TargetError
         If the target cannot be written.
     """
-    check_libraries()
-    annotation, _ = inputs(target, layout)
+    annotation, template = (
+        Finished.at(below(target, path))
+        for path in (f"{layout.annotation_set}/{names.ANNOTATION}", f"{layout.template}/{names.TEMPLATE}")
+    )
+    documents = check(annotation, template, layout, terminology, about)
     order = PostOrder.of(terminology)
-    about = about or About()
-    atlases = manifests.atlases(layout, about, annotation)
     options: Mapping[str, Any] = {
         "scheduler": scheduler,
         "workers": workers,
@@ -85,36 +86,47 @@ def write(
     }
     folder = below(target, layout.annotation_set)
     if overwrite:
-        for place in atlases:
-            target.remove(f"{place}/{names.MANIFEST}")
-    target.write(f"{layout.coordinate_space}/{names.MANIFEST}", manifests.coordinate_space(layout))
+        for key in documents:
+            target.remove(key)
     give_second_name(below(folder, names.ANNOTATION), below(folder, names.COMPRESSED))
     reports = (
         write_masks(annotation, below(folder, names.MASKS), order, **options),
         write_meshes(annotation, below(folder, names.PRECOMPUTED), terminology, resolution=mesh_resolution, **options),
     )
-    target.write_all((f"{place}/{names.MANIFEST}", body) for place, body in atlases.items())
+    target.write_all(documents.items())
     return reports
 
 
-def inputs(target: Target, layout: Layout) -> tuple[Finished, Finished]:
-    """The annotation and the template of an atlas, if BrainGlobe's reader can open them together.
+def check(
+    annotation: Finished, template: Finished, layout: Layout, terminology: Terminology, about: About | None = None
+) -> dict[str, bytes]:
+    """Whether BrainGlobe's reader can open an annotation and a template together, written already or not.
+
+    Parameters
+    ----------
+    annotation, template : Finished
+    layout : Layout
+    terminology : Terminology
+    about : About, optional
+
+    Returns
+    -------
+    dict of str to bytes
+        The manifests, by key; those that make an atlas of the rest are last.
 
     Raises
     ------
     InputError
-        If one is not there, or of another kind, or the template lacks a level of the annotation.
+        If one is of another kind, the template lacks a level of the annotation, or the libraries for meshes are not
+        installed.
+    RecordError
+        If the terminology is not one tree with the root ``root``.
     """
-    found = []
-    for path, dtype in (
-        (f"{layout.annotation_set}/{names.ANNOTATION}", "uint32"),
-        (f"{layout.template}/{names.TEMPLATE}", "uint16"),
-    ):
-        image = Finished.at(below(target, path))
+    check_libraries()
+    PostOrder.of(terminology)
+    for word, image, dtype in (("annotation", annotation, "uint32"), ("template", template, "uint16")):
         if image.multiscale.arrays[0].dtype != dtype:
-            raise InputError(f"{path} is {image.multiscale.arrays[0].dtype}; BrainGlobe needs {dtype}")
-        found.append(image)
-    annotation, template = found
+            raise InputError(f"the {word} is {image.multiscale.arrays[0].dtype}; BrainGlobe needs {dtype}")
     shapes = dict(zip(template.resolutions, (level.shape for level in template.multiscale.pyramid.levels), strict=True))
     for level, resolution in zip(annotation.multiscale.pyramid.levels, annotation.resolutions, strict=True):
         if shapes.get(resolution) != level.shape:
@@ -123,4 +135,6 @@ def inputs(target: Target, layout: Layout) -> tuple[Finished, Finished]:
                 f"the annotation has {level.shape} voxels at {size:g} um where the template has "
                 f"{shapes.get(resolution, 'none')}; give a template with the levels of the annotation"
             )
-    return annotation, template
+    atlases = manifests.atlases(layout, about or About(), annotation)
+    space = {f"{layout.coordinate_space}/{names.MANIFEST}": manifests.coordinate_space(layout)}
+    return space | {f"{place}/{names.MANIFEST}": body for place, body in atlases.items()}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,8 @@ class ReferenceVolume:
         Along (z, y, x), in um.
     uri : str
         Where it is from, without what may be secret.
+    orientation : Orientation
+        How the axes of the file were brought into this order.
     size : int or None
         Bytes of the file; None of an OME-Zarr.
     sha256 : str or None
@@ -52,10 +55,26 @@ class ReferenceVolume:
     array: da.Array
     voxel_size: tuple[float, float, float]
     uri: str
+    orientation: Orientation
     size: int | None = None
     sha256: str | None = None
     remarks: tuple[str, ...] = ()
     labels: NDArray[np.uint32] | None = None
+
+    def identity(self) -> dict[str, Any]:
+        """What tells it from other volumes, wherever it lies: its content, and how that is read.
+
+        The digest of its file where that was read as a whole, else that of its voxels, in one pass over them.
+        """
+        import dask
+
+        if self.sha256 is not None:
+            return {"sha256": self.sha256, "orientation": asdict(self.orientation)}
+        content = hashlib.blake2b(digest_size=16)
+        for index in np.ndindex(*self.array.numblocks):
+            (block,) = dask.compute(self.array.blocks[index])
+            content.update(np.ascontiguousarray(block).data)
+        return {"voxels": content.hexdigest(), "blocks": [list(lengths) for lengths in self.array.chunks]}
 
     def find_labels(self) -> NDArray[np.uint32]:
         """The labels that occur, sorted, without 0: `labels`, or found in one pass over the array, chunk by chunk.
@@ -157,7 +176,7 @@ def _opened(
         array, header = open_ome_zarr(text, options, name)
         frame, spacing, remarks = _frame(header, orientation, voxel_size)
         array = _labelled(frame.apply(array), header) if annotation else frame.apply(array)
-        yield ReferenceVolume(array, spacing, name, None, None, remarks + _converted(header, annotation))
+        yield ReferenceVolume(array, spacing, name, frame, remarks=remarks + _converted(header, annotation))
         return
     with ExitStack() as kept:
 
@@ -178,7 +197,8 @@ def _opened(
             size, digest = content.size_and_digest()
         if header.data_file is not None:
             remarks += (f"the voxels of {name} are in {content.file.name}; size and digest are those of the latter",)
-        yield ReferenceVolume(array, spacing, name, size, digest, remarks + _converted(header, annotation), labels)
+        remarks += _converted(header, annotation)
+        yield ReferenceVolume(array, spacing, name, frame, size, digest, remarks, labels)
 
 
 def _spooled_labels(content: Content, folder: Path, frame: Orientation) -> tuple[Any, NDArray[np.uint32]]:

@@ -1,0 +1,58 @@
+"""The side of every voxel of an annotation: 1 left, 2 right, as BrainGlobe's reader has them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..grid import Region
+from ..label_index import columns_before_midline
+from ..ome import Geometry
+from ..pyramid import Pyramid
+from ..store import Target
+from .image import AtlasImage, assembly_of, computing_from
+
+LEFT, RIGHT = 1, 2
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The sides of one level, as an array that is sliced.
+
+    Attributes
+    ----------
+    before : int
+        Columns along x, from the first on, that are right.
+    """
+
+    before: int
+
+    def __getitem__(self, region: Region) -> NDArray[np.uint8]:
+        """The sides in a region."""
+        z, y, x = region
+        sides = np.where(np.arange(x.start, x.stop) < self.before, RIGHT, LEFT).astype(np.uint8)
+        return np.broadcast_to(sides, (z.stop - z.start, y.stop - y.start, len(sides)))
+
+
+def hemispheres_image(pyramid: Pyramid, geometry: Geometry, target: Target, ome_zarr: str) -> AtlasImage:
+    """The sides of an annotation, at its levels and over all of its voxels.
+
+    x runs from right to left. A voxel is where its centre is, at every level; with its centre on the midline it is
+    left.
+
+    Parameters
+    ----------
+    pyramid : Pyramid
+        Of the annotation.
+    geometry : Geometry
+    target : Target
+    ome_zarr : str
+    """
+    levels = Pyramid(tuple(replace(level, given=True) for level in pyramid.levels))
+    assembly = assembly_of("hemispheres", levels, geometry, target, "uint8", "nearest", ome_zarr, {}, {})
+    sources: dict[int, Any] = {n: Sides(columns_before_midline(levels, n)) for n in range(len(levels.levels))}
+    return AtlasImage(assembly, partial(computing_from, sources, None))
