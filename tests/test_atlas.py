@@ -120,6 +120,17 @@ def test_an_atlas_is_laid_out_as_published(sources, target):
     assert verify(target, deep=True).ok
 
 
+def test_ten_microns_make_the_published_levels(sources, target, tmp_path):
+    fine = labels((50, 40, 60))
+    given = {"annotation": save(tmp_path / "a.nrrd", fine, 10), "template": ()}
+    build_atlas(target, **{**sources, **given})
+    levels = from_ngff_zarr(str(target / SET / "annotation.ome.zarr"), validate=True).images
+    assert [level.scale["z"] for level in levels] == [0.01, 0.025, 0.05, 0.1]
+    assert [level.translation["z"] for level in levels] == [0.0, 0.0075, 0.02, 0.045]
+    assert [level.data.shape for level in levels] == [(50, 40, 60), (20, 16, 24), (10, 8, 12), (5, 4, 6)]
+    np.testing.assert_array_equal(levels[0].data.compute(), fine)
+
+
 def test_an_annotation_names_and_colours_its_labels(sources, target):
     build_atlas(target, **sources)
     stated = zarr.open_group(target / SET / "annotation.ome.zarr", mode="r").attrs["ome"]["image-label"]

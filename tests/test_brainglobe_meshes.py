@@ -7,6 +7,7 @@ import dask.array as da
 import DracoPy
 import numpy as np
 import pytest
+import tensorstore
 
 from atlaszarr.brainglobe.meshes import INFO, defects, write_meshes
 from atlaszarr.brainglobe.surfaces import surface
@@ -178,3 +179,13 @@ def test_holes_are_filled():
     hollow = np.ones((9, 9, 9), bool)
     hollow[3:6, 3:6, 3:6] = False
     np.testing.assert_array_equal(surface(hollow)[0], surface(np.ones((9, 9, 9), bool))[0])
+
+
+def test_another_reader_of_neuroglancer_s_format_opens_the_volume(annotation, target):
+    write_meshes(annotation, target, TERMINOLOGY)
+    spec = {"driver": "neuroglancer_precomputed", "kvstore": {"driver": "file", "path": target.url}}
+    opened_there = tensorstore.open(spec).result()
+    coarsest = annotation.read(2, tuple(map(slice, (0, 0, 0), annotation.multiscale.pyramid.levels[2].shape)))
+    np.testing.assert_array_equal(opened_there[..., 0].read().result().T, coarsest)
+    units = [unit.multiplier for unit in opened_there.dimension_units[:3]]
+    assert units == [4 * SIZE * 1000] * 3  # nm
