@@ -275,6 +275,7 @@ WRONG = {
         "30 x 30 x 30",
     ),
     "no annotation": (lambda s, _: {**s, "annotation": []}, "needs an annotation"),
+    "no scheduler": (lambda s, _: {**s, "scheduler": "tcp://127.0.0.1:9"}, "does not answer"),
     "name": (lambda s, _: {**s, "name": "Tiny Atlas"}, "Tiny Atlas"),
     "version": (lambda s, _: {**s, "version": "one"}, "one"),
     "workers": (lambda s, _: {**s, "workers": 0}, "workers 0"),
@@ -364,6 +365,15 @@ def test_a_source_that_has_changed_is_another_one(sources, target, tmp_path, kin
     put(np.where(labels() == 7, np.uint32(3), labels()))
     with pytest.raises(InputError, match="was begun with"):
         build_atlas(target, **{**sources, "annotation": place})
+
+
+def test_a_source_that_lies_elsewhere_is_remarked_on(sources, target, tmp_path):
+    for at, remarked in ((0.0075, False), (0.5, True)):
+        place = tmp_path / f"at-{at}.ome.zarr"
+        geometry = Geometry((0.025,) * 3, (at,) * 3, "millimeter", ORIENTATION)
+        write_multiscales(labels(), place, rule="mode", geometry=geometry, levels=1)
+        report = build_atlas(target, **{**sources, "annotation": place, "template": ()})
+        assert any("lies at 500, 500, 500 um" in remark for remark in report.remarks) == remarked
 
 
 def test_another_orientation_or_voxel_size_is_another_atlas(sources, target, tmp_path):

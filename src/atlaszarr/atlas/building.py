@@ -23,7 +23,7 @@ from ..finished import Finished
 from ..reference_volumes import open_annotation, open_template
 from ..region_tables import to_csv
 from ..regions import region_volumes
-from ..scheduling import worker_count
+from ..scheduling import scheduler_for, worker_count
 from ..store import Target
 from ..terminology import Terminology
 from .hemispheres import hemispheres_image
@@ -176,6 +176,9 @@ def build_atlas(
             documents = brainglobe_writing.check(one, other, layout, terminology)
         for image in images.values():
             image.check(overwrite)
+        if scheduler not in (None, "processes"):
+            with scheduler_for(scheduler, workers):
+                pass  # it answers
         table = terminology.to_csv().encode()
         files = {f"{one}/{names.TERMINOLOGY}": table for one in (layout.terminology, layout.annotation_set)}
         record.begin(files, overwrite)

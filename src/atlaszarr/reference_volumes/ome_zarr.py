@@ -74,6 +74,7 @@ def open_ome_zarr(uri: str, storage_options: Mapping[str, Any], name: str) -> tu
         fastest_first=False,
         spacing=(spacing[0], spacing[1], spacing[2]) if len(spacing) == 3 else None,
         origin="".join(word[0] for word in words) if oriented else None,
+        remarks=_remarks(steps, [dims.index(axis) for axis in "zyx"], microns, spacing, name),
         doubt="its axes have no unit of length" if oriented else "its axes have no RFC-4 orientations",
     )
     return array.transpose([left.index(axis) for axis in "zyx"]), header
@@ -84,3 +85,19 @@ def _scale(steps: list[Any], count: int) -> list[float]:
     flat = [step for outer in steps for step in outer.get("transformations", [outer])]
     scales = [step["scale"] for step in flat if step["type"] == "scale"]
     return [math.prod(float(scale[axis]) for scale in scales) for axis in range(count)]
+
+
+def _remarks(
+    steps: list[Any], axes: list[int], microns: list[float | None], spacing: tuple[float, ...], name: str
+) -> tuple[str, ...]:
+    """That a volume lies elsewhere than a volume of a space does, if it says so."""
+    if len(spacing) < len(axes):
+        return ()
+    flat = [step for outer in steps for step in outer.get("transformations", [outer])]
+    moved = [step["translation"] for step in flat if step["type"] == "translation"]
+    first = [sum(float(one[axis]) for one in moved) * (micron or 0) for axis, micron in zip(axes, microns, strict=True)]
+    # The centre of its first voxel: by its own anchor, or by that of the finest volume of its space.
+    if all(-size / 2 < at <= size / 2 for at, size in zip(first, spacing, strict=True)):
+        return ()
+    place = ", ".join(f"{at:g}" for at in first)
+    return (f"the first voxel of {name} lies at {place} um by its metadata; it is taken for the first of the space",)
