@@ -58,9 +58,17 @@ def test_the_atlas_of_the_demo_is_mended_and_nothing_of_others_is_replaced(tmp_p
     assert built.state == "built"
     shutil.rmtree(Path(built.annotation) / "1")
     assert demonstrate_atlas(tmp_path, client, phantom, None) == replace(built, state="resumed")
-    Path(built.volumes).with_name("terminology.csv").write_text("of someone else\n")
+    table = Path(built.volumes).with_name("terminology.csv")
+    whole = table.read_bytes()
+    table.write_text("altered\n")
+    demonstrate_atlas(tmp_path, client, phantom, None)
+    assert table.read_bytes() == whole
+    other = tmp_path / "other" / table.relative_to(tmp_path)
+    other.parent.mkdir(parents=True)
+    other.write_text("of someone else\n")
     with pytest.raises(InputError, match=r"terminology\.csv is another one"):
-        demonstrate_atlas(tmp_path, client, phantom, None)
+        demonstrate_atlas(tmp_path / "other", client, phantom, None)
+    assert other.read_text() == "of someone else\n"
 
 
 @pytest.mark.parametrize("resolution", [100, 150])

@@ -12,13 +12,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from .errors import InputError
 from .grid import Region
 from .lengths import Factor, Shape, factor_of, lengths, shard_of
 
 Index = tuple[int, int, int]
+_T = TypeVar("_T")
 
 #: Voxels of a block at most, so that a few fit into memory.
 _LARGEST = 2**30
@@ -55,7 +56,7 @@ class Level:
     @property
     def grid(self) -> Shape:
         """Units along each axis."""
-        return _shape(-(-n // u) for n, u in zip(self.shape, self.unit, strict=True))
+        return _three(-(-n // u) for n, u in zip(self.shape, self.unit, strict=True))
 
     def region(self, index: Index) -> Region:
         """The voxels of a unit."""
@@ -162,8 +163,7 @@ class Pyramid:
 
     def scale(self, level: int) -> Factor:
         """Size of a voxel of a level, in voxels of level 0."""
-        z, y, x = (math.prod(axis) for axis in zip(*(one.factor for one in self.levels[: level + 1]), strict=True))
-        return z, y, x
+        return _three(math.prod(axis) for axis in zip(*(one.factor for one in self.levels[: level + 1]), strict=True))
 
     def first(self, level: int) -> Factor:
         """Centre of the first voxel of a level, in voxels of level 0 from the centre of their first."""
@@ -188,7 +188,7 @@ class Pyramid:
                 break
             scale = _multiplied(scale, coarser.factor)
             # A block that is as long as the level holds whole units of every further one.
-            fitting = _shape(
+            fitting = _three(
                 b if b >= n else _common(b, f * u)
                 for b, n, f, u in zip(block, level.shape, scale, coarser.unit, strict=True)
             )
@@ -214,9 +214,9 @@ class Pyramid:
         return cls(
             tuple(
                 Level(
-                    _shape(level["shape"]),
-                    _shape(level["chunk"]),
-                    _shape(level["unit"]),
+                    _three(level["shape"]),
+                    _three(level["chunk"]),
+                    _three(level["unit"]),
                     factor_of([Fraction(f) for f in level["factor"]]),
                     bool(level["given"]),
                     None if level["first"] is None else _three(map(Fraction, level["first"])),
@@ -232,7 +232,7 @@ class Pyramid:
 
     def blocks(self, step: Pass) -> Shape:
         """Blocks of a pass along each axis."""
-        return _shape(-(-n // b) for n, b in zip(self.levels[step.source].shape, step.block, strict=True))
+        return _three(-(-n // b) for n, b in zip(self.levels[step.source].shape, step.block, strict=True))
 
     def region(self, step: Pass, index: Index, level: int | None = None) -> Region:
         """The voxels of a block: of the level it is cut from, or of one that it writes."""
@@ -258,8 +258,7 @@ def cells(region: Region, size: Shape) -> Iterator[Index]:
 
 def everywhere(shape: Shape) -> Region:
     """The region of all voxels."""
-    z, y, x = map(slice, (0, 0, 0), shape)
-    return z, y, x
+    return _three(map(slice, (0, 0, 0), shape))
 
 
 def _coarser(parent: Level, factor: Factor, chunk: Shape) -> Level:
@@ -268,8 +267,8 @@ def _coarser(parent: Level, factor: Factor, chunk: Shape) -> Level:
     unit = chunk
     if parent.unit != parent.chunk:
         # As many chunks as lie within a shard of the parent, so that shards shrink as fast as the image does.
-        unit = _shape(c * max(1, int(u / f / c)) for c, u, f in zip(chunk, parent.unit, factor, strict=True))
-    return Level(_shape(math.ceil(n / f) for n, f in zip(parent.shape, factor, strict=True)), chunk, unit, factor)
+        unit = _three(c * max(1, int(u / f / c)) for c, u, f in zip(chunk, parent.unit, factor, strict=True))
+    return Level(_three(math.ceil(n / f) for n, f in zip(parent.shape, factor, strict=True)), chunk, unit, factor)
 
 
 def _exceeds(level: Level) -> bool:
@@ -282,20 +281,13 @@ def _common(whole: int, other: Fraction) -> int:
 
 
 def _multiplied(one: Factor, other: Factor) -> Factor:
-    z, y, x = (a * b for a, b in zip(one, other, strict=True))
-    return z, y, x
+    return _three(a * b for a, b in zip(one, other, strict=True))
 
 
 def _region(index: Index, size: Shape, shape: Shape) -> Region:
-    z, y, x = (slice(i * s, min((i + 1) * s, n)) for i, s, n in zip(index, size, shape, strict=True))
-    return z, y, x
+    return _three(slice(i * s, min((i + 1) * s, n)) for i, s, n in zip(index, size, shape, strict=True))
 
 
-def _three(lengths: Iterable[Fraction]) -> Factor:
-    z, y, x = lengths
-    return z, y, x
-
-
-def _shape(lengths: Iterable[int]) -> Shape:
-    z, y, x = lengths
+def _three(values: Iterable[_T]) -> tuple[_T, _T, _T]:
+    z, y, x = values
     return z, y, x
