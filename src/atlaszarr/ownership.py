@@ -167,10 +167,16 @@ class _Lease(Owner):
         while not ended.wait(HEARTBEAT):
             # A store that does not answer for a while is no reason to give up: the tasks will say if it is gone.
             with suppress(TargetError):
-                if not self.is_ours():
-                    self._lost = True
-                    return
-                self._target.write(_OWNER, self._body)
+                try:
+                    if not self.is_ours():
+                        self._lost = True
+                        return
+                    if not ended.is_set():
+                        self._target.write(_OWNER, self._body)
+                except RuntimeError:
+                    if not ended.is_set():
+                        raise
+                    return  # the process ends, and takes no more requests
 
     def confirm(self) -> None:
         """As of `Owner`."""
