@@ -30,21 +30,17 @@ _EXACT = Fraction(1, 10**6)
 
 
 class Annotation(Protocol):
-    """One level of an annotation.
-
-    Attributes
-    ----------
-    geometry : Geometry
-        Where its voxels lie.
-    before_midline : int
-        Columns along x with their centre before the middle of level 0; one that lies on it is not.
-    """
+    """One level of an annotation."""
 
     @property
-    def geometry(self) -> Geometry: ...  # noqa: D102
+    def geometry(self) -> Geometry:
+        """Where its voxels lie."""
+        ...
 
     @property
-    def before_midline(self) -> int: ...  # noqa: D102
+    def before_midline(self) -> int:
+        """Columns along x with their centre before the middle of level 0; one that lies on it is not."""
+        ...
 
     def counts(self) -> LabelCounts:
         """All labels, `low` before the midline; 0 may be left out."""

@@ -154,4 +154,5 @@ def _number(stated: Any, dtype: np.dtype[Any]) -> float:
     if isinstance(stated, str) and stated.startswith("0x"):
         bits = int(stated, 16).to_bytes(dtype.itemsize, "little")
         return float(np.frombuffer(bits, dtype.newbyteorder("<"))[0])
-    return dtype.type(0 if stated is None else stated).item()  # type: ignore[no-any-return]
+    fill: float = dtype.type(0 if stated is None else stated).item()
+    return fill

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -15,19 +14,17 @@ _numbers = itertools.count()
 
 def write_whole(path: str | os.PathLike[str], body: bytes) -> None:
     """Write a file by way of a temporary one beside it; folders are made as needed."""
-    # Plain calls: a build writes a file for every chunk, and pathlib takes longer than the disk.
-    folder = os.path.dirname(path) or "."  # noqa: PTH120
-    temporary = f"{folder}/.{_RUN}-{os.getpid()}-{next(_numbers)}{_SUFFIX}"
+    path = Path(path)
+    temporary = path.with_name(f".{_RUN}-{os.getpid()}-{next(_numbers)}{_SUFFIX}")
     try:
         try:
-            _write(temporary, body)
+            temporary.write_bytes(body)
         except FileNotFoundError:
-            Path(folder).mkdir(parents=True, exist_ok=True)
-            _write(temporary, body)
-        os.replace(temporary, path)  # noqa: PTH105
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(body)
+        temporary.replace(path)
     except BaseException:
-        with suppress(FileNotFoundError):
-            Path(temporary).unlink()
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -35,13 +32,3 @@ def is_partial(key: str) -> bool:
     """Whether a file is a temporary one, left by a process that was killed."""
     name = key.rsplit("/", 1)[-1]
     return name.startswith(".") and name.endswith(_SUFFIX)
-
-
-def _write(path: str, body: bytes) -> None:
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
-    try:
-        view = memoryview(body)
-        while view:
-            view = view[os.write(file, view) :]
-    finally:
-        os.close(file)

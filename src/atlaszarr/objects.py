@@ -61,7 +61,7 @@ class LocalObjects:
     def put(self, bodies: Iterable[tuple[str, bytes]]) -> None:
         """As of `Objects`."""
         for key, body in bodies:
-            write_whole(f"{self._root}/{key}", body)
+            write_whole(self._root / key, body)
 
     def create(self, key: str, body: bytes) -> bool:
         """As of `Objects`."""
@@ -104,8 +104,7 @@ class LocalObjects:
 
     def _read(self, key: str) -> bytes | None:
         try:
-            with open(f"{self._root}/{key}", "rb") as file:  # noqa: PTH123 - pathlib takes longer than the disk
-                return file.read()
+            return (self._root / key).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
 

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from .. import ledger
-from ..assembly import Assembly, Progress
+from ..assembly import Assembly
 from ..blocks import Done, starting
 from ..completion import WriteReport, complete
 from ..credit import CREDIT
@@ -24,17 +24,7 @@ from .masks import VALUES_KEY, Masks
 from .post_order import PostOrder
 
 
-def write_masks(
-    annotation: Finished,
-    target: Target,
-    order: PostOrder,
-    *,
-    scheduler: str | None = None,
-    workers: int | None = None,
-    overwrite: bool = False,
-    take_over: bool = False,
-    progress: Progress | None = None,
-) -> WriteReport:
+def write_masks(annotation: Finished, target: Target, order: PostOrder, **options: Any) -> WriteReport:
     """Write the masks of all structures with their descendants, at every level of an annotation.
 
     The array of each level is uint8 (c, z, y, x), 1 where the annotation's level has the structure or one below it;
@@ -47,8 +37,8 @@ def write_masks(
         Integers, 0 where no structure is.
     target : Target
     order : PostOrder
-    scheduler, workers, overwrite, take_over, progress
-        As of `atlaszarr.build`.
+    **options
+        ``scheduler``, ``workers``, ``overwrite``, ``take_over`` and ``progress``, as of `complete`.
 
     Raises
     ------
@@ -68,11 +58,7 @@ def write_masks(
     return complete(
         Assembly(masks, Root(DEFAULT_VERSION, request, CREDIT), _groups(masks, annotation)),
         lambda where: partial(_computing, where, annotation),
-        scheduler=scheduler,
-        workers=workers,
-        overwrite=overwrite,
-        take_over=take_over,
-        progress=progress,
+        **options,
         beside=values,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from threading import Lock
 from typing import Any
 
@@ -38,12 +39,17 @@ def surface(mask: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.in
     InputError
         If the libraries for meshes are not installed.
     """
-    measure, ndimage, simplify = _libraries()
+    check_libraries()
+    from fast_simplification import simplify
+    from scipy import ndimage
+    from skimage.measure import marching_cubes
+
     padded = np.pad(mask, CLOSING + 1)
     background, _ = ndimage.label(~padded)
     filled = background != background[0, 0, 0]
     closed = ndimage.binary_closing(filled, iterations=CLOSING)
-    vertices, faces, _, _ = measure.marching_cubes(
+    surface_of: Any = marching_cubes  # scikit-image types none of it
+    vertices, faces, _, _ = surface_of(
         closed.astype(np.float32), 0.5, gradient_direction="ascent", allow_degenerate=False
     )
     with _simplifying:
@@ -56,22 +62,5 @@ def surface(mask: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.in
 
 def check_libraries() -> None:
     """Raise an InputError where the libraries for meshes are not installed."""
-    _libraries()
-    try:
-        import DracoPy  # noqa: F401
-    except ImportError:
-        raise _missing() from None
-
-
-def _libraries() -> tuple[Any, Any, Any]:
-    try:
-        from fast_simplification import simplify
-        from scipy import ndimage
-        from skimage import measure
-    except ImportError:
-        raise _missing() from None
-    return measure, ndimage, simplify
-
-
-def _missing() -> InputError:
-    return InputError("meshes need scikit-image, fast-simplification and DracoPy; install atlaszarr[brainglobe]")
+    if any(find_spec(name) is None for name in ("DracoPy", "fast_simplification", "scipy", "skimage")):
+        raise InputError("meshes need scikit-image, fast-simplification and DracoPy; install atlaszarr[brainglobe]")
