@@ -15,6 +15,7 @@ from atlaszarr.allen.records import SectionDataset
 from atlaszarr.cli import main
 from atlaszarr.testing import Emulator
 from atlaszarr.testing.records import dataset_records, image_records
+from chains import Folder, bucket
 
 #: Nrp1, coronal, reference space 9; its 28th to 33rd section lie next to each other in the middle of the brain.
 DATASET = 74272479
@@ -115,3 +116,16 @@ def contents():
         return {key: path.read_bytes() for key, path in found.items() if not key.startswith("atlaszarr/")}
 
     return read
+
+
+@pytest.fixture(scope="module")
+def remote():
+    """A bucket on an S3 server of its own, that watches what is put."""
+    with bucket() as found:
+        yield found
+
+
+@pytest.fixture(params=["local disk", "S3"])
+def store(request, tmp_path, remote):
+    """A folder and a bucket, that a build may be killed in."""
+    return Folder(tmp_path) if request.param == "local disk" else remote

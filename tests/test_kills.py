@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 
 import dask.array as da
 import numpy as np
@@ -16,11 +15,7 @@ import pytest
 from distributed import Client, LocalCluster
 
 from atlaszarr import AllenClient, build
-from atlaszarr.testing import Emulator
 from atlaszarr.writing import write_multiscales
-
-sys.path.insert(0, str(Path(__file__).parent / "kills"))
-
 from chains import (
     DATASET,
     HERE,
@@ -28,30 +23,12 @@ from chains import (
     Folder,
     Undisturbed,
     Watched,
-    bucket,
     section_build,
     started,
     volume_write,
 )
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells whether the owner of a lease is dead")
-
-
-@pytest.fixture(scope="module")
-def emulator():
-    with Emulator() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def remote():
-    with bucket() as found:
-        yield found
-
-
-@pytest.fixture(params=["local disk", "S3"])
-def store(request, tmp_path, remote):
-    return Folder(tmp_path) if request.param == "local disk" else remote
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,32 +16,11 @@ from atlaszarr import AllenClient, build, ownership, verify
 from atlaszarr.errors import InputError, TargetError
 from atlaszarr.ownership import KEYS, owning
 from atlaszarr.store import Target
-from atlaszarr.testing import Emulator
 from atlaszarr.writing import write_multiscales
-
-sys.path.insert(0, str(Path(__file__).parent / "kills"))
-
-from chains import DATASET, Folder, Undisturbed, Watched, bucket, section_build, started
+from chains import DATASET, Folder, Undisturbed, Watched, section_build, started
 
 OWNER = "atlaszarr/owner.json"
 IMAGE = np.random.default_rng(0).integers(0, 255, (40, 40, 40)).astype("uint8")
-
-
-@pytest.fixture(scope="module")
-def emulator():
-    with Emulator() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def remote():
-    with bucket() as found:
-        yield found
-
-
-@pytest.fixture(params=["local disk", "S3"])
-def store(request, tmp_path, remote):
-    return Folder(tmp_path) if request.param == "local disk" else remote
 
 
 @pytest.fixture

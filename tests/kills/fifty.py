@@ -14,9 +14,8 @@ from collections import Counter
 from itertools import cycle
 from pathlib import Path
 
-from chains import MOMENTS, Chain, Folder, Undisturbed, bucket, section_build, volume_write
-
 from atlaszarr.testing import Emulator
+from chains import MOMENTS, Chain, Folder, Undisturbed, bucket, section_build, volume_write
 
 
 def main() -> int:
