@@ -291,7 +291,7 @@ def test_a_region_or_tier_outside_the_image_is_refused_before_it_is_asked_for(se
 @pytest.mark.parametrize(
     "options",
     [
-        {"view": "projection"},
+        {"view": "annotation"},
         {"view": "Expression"},
         {"quality": -1},
         {"quality": 101},

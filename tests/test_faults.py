@@ -498,7 +498,7 @@ BAD_OPTIONS = [
     *[("--fill", value) for value in ("cubic", "")],
     ("--interpolation", "lanczos4"),
     *[("--space", value) for value in ("7", "11", "P56", "9'")],
-    *[("--view", value) for value in ("projection", "")],
+    *[("--view", value) for value in ("annotation", "")],
     *[("--downsample", value) for value in ("-1", "40", "4000", "1.5", "coarse")],
     *[("--levels", value) for value in ("0", "-1", "99", "many")],
     *[("--chunk", value) for value in ("0", "-64", "7", "1025", "64.0")],

@@ -112,7 +112,7 @@ def info(dataset_id: int, api_url: str | None, cache: str | None, as_json: bool,
 @click.argument("image_id", callback=as_id)
 @click.argument("out", required=False)
 @click.option("--downsample", type=int, default=0, metavar="N", help="Tier: every step halves [0].")
-@click.option("--view", metavar="expression", help="The expression mask instead.")
+@click.option("--view", metavar="expression|projection", help="A mask instead.")
 @click.option("--roi", metavar="LEFT,TOP,WIDTH,HEIGHT", help="Corner in full-resolution pixels, size in tier pixels.")
 @click.option("--range", "limits", metavar="R0,R1,G0,G1,B0,B1", help="Limits of a fluorescence image, 0 to 4095.")
 @click.option("--quality", type=int, metavar="N", help="JPEG quality, 0 to 100.")

@@ -46,7 +46,11 @@ VOLUME = (
     click.option("--fill", default="nearest", metavar="none|nearest|linear", help="Between sections [nearest]."),
     click.option("--interpolation", default="linear", metavar="nearest|linear", help="Within an image [linear]."),
     click.option(
-        "--view", multiple=True, default=("primary",), metavar="primary|expression", help="Repeatable [primary]."
+        "--view",
+        multiple=True,
+        default=("primary",),
+        metavar="VIEW",
+        help="primary, expression or projection; repeatable [primary].",
     ),
     click.option("--downsample", default="auto", metavar="auto|N", help="Tier of the section images [auto]."),
     click.option("--space", default="auto", metavar="auto|9|10|native", help="Reference space [auto: 9 for P56]."),

@@ -118,3 +118,25 @@ def reference_space(id: int) -> ReferenceSpace:
     except KeyError:
         known = ", ".join(map(str, _SPACES))
         raise InputError(f"reference space {id} has no published grid; the known ones are {known}") from None
+
+
+def output_space(name: str | int, native: ReferenceSpace) -> ReferenceSpace:
+    """The space that a dataset is registered to.
+
+    Parameters
+    ----------
+    name : str or int
+        ``auto`` (9 for P56 data, else the dataset's own), ``native``, 9 or 10.
+    native : ReferenceSpace
+        The dataset's own.
+
+    Raises
+    ------
+    InputError
+        If the name is not known.
+    """
+    if str(name) == "native" or (str(name) == "auto" and not native.is_adult):
+        return native
+    if str(name) not in ("auto", "9", "10"):
+        raise InputError(f"space {name!r} is not known; choose from auto, 9, 10, native")
+    return reference_space(9 if str(name) == "auto" else int(name))

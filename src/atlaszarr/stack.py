@@ -10,18 +10,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import sampling
-from .allen.images import ImageRequest, Pixels, check_options, tier_for, whole_image
+from .allen.images import ImageRequest, Pixels, imaged_sections
 from .allen.records import Section, SectionDataset, SkippedSection
 from .errors import InputError, RecordError
 from .fill import FILLS, depth_intervals
 from .grid import Grid, Region
-from .spaces import ReferenceSpace, reference_space
+from .spaces import output_space, reference_space
 from .transforms import compose, tier_affine
 
 INTERPOLATIONS = ("nearest", "linear")
@@ -215,51 +214,31 @@ def stack_sections(
         raise InputError(f"fill {fill!r} is not known; choose from {', '.join(FILLS)}")
     if interpolation not in INTERPOLATIONS:
         raise InputError(f"interpolation {interpolation!r} is not known; choose from {', '.join(INTERPOLATIONS)}")
-    check_options(view, quality, range)
     if dataset.trv is None:
         raise RecordError(f"section dataset {dataset.id} has no 3-D alignment, so it cannot be registered")
-    shown = [section for section in dataset.sections if view == "primary" or section.expression]
-    skipped = [
-        SkippedSection(section.image_id, section.section_number, f"has no {view} view")
-        for section in dataset.sections
-        if section not in shown
-    ]
-    if not shown:
-        raise RecordError(f"section dataset {dataset.id} has no section with alignment and a {view} view")
+    imaged = imaged_sections(dataset, resolution, downsample=downsample, view=view, quality=quality, range=range)
     native = reference_space(dataset.reference_space_id)
-    grid = Grid(_space(space, native), resolution)
-    options: dict[str, Any] = {"view": view, "quality": quality, "range": range}
-    if downsample is not None and downsample < 0:
-        raise InputError(f"downsample {downsample} must not be negative")
-    tiers = [tier_for(section, resolution) if downsample is None else downsample for section in shown]
+    grid = Grid(output_space(space, native), resolution)
     to_plane = compose(compose(dataset.trv, grid.space.to(native, r_extent)), grid.to_reference)
     affines = [
-        compose(compose(tier_affine(tier), section.tvs), to_plane[:2])
-        for section, tier in zip(shown, tiers, strict=True)
+        compose(compose(tier_affine(request.downsample), section.tvs), to_plane[:2])
+        for section, request in zip(imaged.sections, imaged.requests, strict=True)
     ]
     edges, nearest, neighbour = depth_intervals(
-        [section.depth for section in shown], dataset.section_thickness, dataset.nominal_interval, fill
+        [section.depth for section in imaged.sections], dataset.section_thickness, dataset.nominal_interval, fill
     )
     return Stack(
         grid=grid,
-        sections=tuple(shown),
-        requests=tuple(whole_image(section, tier, **options) for section, tier in zip(shown, tiers, strict=True)),
+        sections=imaged.sections,
+        requests=imaged.requests,
         depth_row=to_plane[2],
         affines=np.array(affines),
         edges=edges,
         nearest=nearest,
         neighbour=neighbour,
         linear=interpolation == "linear",
-        skipped=tuple(skipped),
+        skipped=imaged.skipped,
     )
-
-
-def _space(space: str | int, native: ReferenceSpace) -> ReferenceSpace:
-    if str(space) == "native" or (str(space) == "auto" and not native.is_adult):
-        return native
-    if str(space) not in ("auto", "9", "10"):
-        raise InputError(f"space {space!r} is not known; choose from auto, 9, 10, native")
-    return reference_space(9 if str(space) == "auto" else int(space))
 
 
 def _area(box: tuple[int, int, int, int]) -> int:

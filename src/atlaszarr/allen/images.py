@@ -12,12 +12,12 @@ from urllib.parse import urlencode
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ImageError, InputError
-from .records import Section
+from ..errors import ImageError, InputError, RecordError
+from .records import Section, SectionDataset, SkippedSection
 
 Pixels = NDArray[np.uint8]
 #: `primary` is what the service answers without being asked for a view.
-VIEWS = ("primary", "expression")
+VIEWS = ("primary", "expression", "projection")
 
 
 @dataclass(frozen=True)
@@ -143,6 +143,77 @@ def whole_image(section: Section, downsample: int, **options: Any) -> ImageReque
             f"({section.width} x {section.height}); the coarsest tier is {section.tier_count - 1}"
         )
     return ImageRequest(section.image_id, width, height, downsample, **options)
+
+
+@dataclass(frozen=True)
+class ImagedSections:
+    """The sections of a dataset that have a view, and the images of it that are to be had.
+
+    Attributes
+    ----------
+    sections : tuple of Section
+        In order of depth.
+    requests : tuple of ImageRequest
+        The whole image of each, at its tier.
+    skipped : tuple of SkippedSection
+        Those without that view.
+    """
+
+    sections: tuple[Section, ...]
+    requests: tuple[ImageRequest, ...]
+    skipped: tuple[SkippedSection, ...]
+
+
+def imaged_sections(
+    dataset: SectionDataset,
+    resolution: float,
+    *,
+    downsample: int | None = None,
+    view: str = "primary",
+    quality: int | None = None,
+    range: tuple[int, ...] | None = None,
+) -> ImagedSections:
+    """The images of a dataset that one wants at a resolution.
+
+    Parameters
+    ----------
+    dataset : SectionDataset
+    resolution : float
+        Of the grid that they are registered to, in um.
+    downsample : int, optional
+        Tier of them all; by default, for each, the coarsest whose pixel is not larger than `resolution`.
+    view, quality, range
+        To the image service; see `AllenClient.image`.
+
+    Raises
+    ------
+    InputError
+        If an option is not known or does not fit.
+    RecordError
+        If no section has the view.
+    """
+    check_options(view, quality, range)
+    if downsample is not None and downsample < 0:
+        raise InputError(f"downsample {downsample} must not be negative")
+    shown = tuple(section for section in dataset.sections if view == "primary" or section.expression)
+    if not shown:
+        raise RecordError(f"section dataset {dataset.id} has no section with alignment and a {view} view")
+    skipped = tuple(
+        SkippedSection(section.image_id, section.section_number, f"has no {view} view")
+        for section in dataset.sections
+        if section not in shown
+    )
+    requests = tuple(
+        whole_image(
+            section,
+            tier_for(section, resolution) if downsample is None else downsample,
+            view=view,
+            quality=quality,
+            range=range,
+        )
+        for section in shown
+    )
+    return ImagedSections(shown, requests, skipped)
 
 
 def tier_for(section: Section, resolution: float) -> int:

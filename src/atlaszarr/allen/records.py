@@ -50,6 +50,8 @@ class Section:
         Position in the stack of sections cut, whether sampled or not.
     depth : float
         Section number times section thickness, in um: the third coordinate of the 3-D alignment.
+    x, y : int
+        Where on its slide the image begins, in full-resolution pixels: alignments count from there.
     width, height : int
         Size of the full-resolution image, in pixels.
     resolution : float
@@ -65,6 +67,8 @@ class Section:
     image_id: int
     section_number: int
     depth: float
+    x: int
+    y: int
     width: int
     height: int
     resolution: float
@@ -234,7 +238,7 @@ def _section(image: Record, thickness: float, label: str) -> Section:
     if (image_id := int(image["id"])) not in _IMAGE_IDS:
         raise RecordError(f"{label} has an id that is not within 1 to {_IMAGE_IDS[-1]}")
     number = number_of(image, "section_number", int, label)
-    *_, width, height = image_box(image, label)
+    x, y, width, height = image_box(image, label)
     resolution = number_of(image, "resolution", float, label)
     if not resolution > 0:
         raise RecordError(f"{label} has a resolution of {resolution} um")
@@ -247,6 +251,8 @@ def _section(image: Record, thickness: float, label: str) -> Section:
         image_id=image_id,
         section_number=number,
         depth=number * thickness,
+        x=x,
+        y=y,
         width=width,
         height=height,
         resolution=resolution,
