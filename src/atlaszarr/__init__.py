@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from .allen.records import Section, SectionDataset
     from .atlas import build_atlas
     from .building import build, plan
+    from .checking import verify
     from .errors import AtlaszarrError
     from .grid import Grid
     from .regions import region_mask, region_volumes
     from .spaces import ReferenceSpace
     from .terminology import Terminology
-    from .verification import verify
     from .volume import open_volume
 
 _HOMES = {
@@ -33,7 +33,7 @@ _HOMES = {
     "plan": ".building",
     "region_mask": ".regions",
     "region_volumes": ".regions",
-    "verify": ".verification",
+    "verify": ".checking",
 }
 
 __all__ = [

@@ -243,7 +243,7 @@ def verify(target: str, deep: bool, storage_option: tuple[str, ...], as_json: bo
 
     A build with the same command mends them.
     """
-    from .verification import verify as check
+    from .checking import verify as check
 
     try:
         report = check(target, deep=deep, storage_options=storage_options(storage_option))
