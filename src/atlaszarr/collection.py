@@ -7,8 +7,9 @@ voxel. Blocks, passes and the ledger see the stack; only keys and shapes in the 
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, TypeVar
 
 from .kinds import Kind
 from .lengths import Shape
@@ -16,6 +17,8 @@ from .multiscale import ArraySpec, Multiscale
 from .occupancy import Occupancy
 from .pyramid import Index, Level, Pyramid
 from .store import Target
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +47,14 @@ class Collection(Multiscale):
         """As of `Multiscale`, with the axis across the planes."""
         return {**super().to_json(), "collection": {"fixed": self.fixed}}
 
+    @property
+    def member(self) -> Pyramid:
+        """The levels of one image, along (z, y, x)."""
+        return Pyramid(tuple(map(self._member_level, self.pyramid.levels)))
+
     def documents(self) -> dict[str, bytes]:
         """The metadata of every array, by key: those of one image, for all of them."""
-        pyramid = Pyramid(tuple(_one(level) for level in self.pyramid.levels))
-        one = replace(self, occupancy=Occupancy(pyramid))
-        found = super(Collection, one).documents()
+        found = Multiscale(self.target, self.arrays, Occupancy(self.member), self.encoding).documents()
         return {f"{member}/{key}": body for member in range(self.members) for key, body in found.items()}
 
     def paths(self) -> Iterator[tuple[ArraySpec, int, str]]:
@@ -69,16 +75,16 @@ class Collection(Multiscale):
         """The shape of a part of an image with such lengths along its rows and columns."""
         return spec.shape(self._placed(1, lengths))
 
-    def _placed(self, across: int, stacked: Shape) -> Shape:
+    def _member_level(self, level: Level) -> Level:
+        shape, chunk, unit = (self._placed(1, lengths) for lengths in (level.shape, level.chunk, level.unit))
+        return Level(shape, chunk, unit, self._placed(Fraction(1), level.factor), level.given)
+
+    def _placed(self, across: _T, stacked: tuple[_T, _T, _T]) -> tuple[_T, _T, _T]:
         """What holds along the rows and columns of a stack, in the order (z, y, x), and what holds across them."""
         _, *plane = stacked
         plane.insert(self.fixed, across)
         z, y, x = plane
         return z, y, x
-
-
-def _one(level: Level) -> Level:
-    return replace(level, shape=(1, *level.shape[1:]))
 
 
 KIND = Kind(Collection.of)
