@@ -96,7 +96,8 @@ def build(
         ``volume``: every voxel of a 3-D grid takes what the section nearest to it shows. ``sections``: one plane a
         section, at its slice coordinate, in a collection of images.
     view : str or sequence of str
-        ``primary``, ``expression``, ``projection``; every view after the first becomes ``x.<view>.ome.zarr`` beside the target.
+        ``primary``, ``expression``, ``projection``; every view after the first becomes ``x.<view>.ome.zarr`` beside
+        the target.
     client : AllenClient, optional
         Default: a client with its own defaults.
     storage_options : mapping, optional
@@ -114,7 +115,7 @@ def build(
     progress : callable, optional
         Called with the tasks done, the number of tasks, and a word on what is going on.
     **options
-        Further fields of `atlaszarr.request.VolumeRequest`, or of `SectionsRequest` there: resolution (um), ...
+        Further fields of `atlaszarr.request.VolumeRequest` or `SectionsRequest`: resolution (um), ...
 
     Returns
     -------

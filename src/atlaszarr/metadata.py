@@ -36,9 +36,10 @@ def plane_geometry(grid: Grid, fixed: int, coordinate: float, thickness: float) 
         Slice coordinate and section thickness in um.
     """
     flat = geometry(grid)
-    scale, translation = list(flat.scale), list(flat.translation)
-    scale[fixed], translation[fixed] = thickness / 1000, (coordinate - grid.space.anchor / 2) / 1000
-    return Geometry(tuple(scale), tuple(translation), flat.unit, flat.orientation)
+    first = (coordinate - grid.space.anchor / 2) / 1000
+    sz, sy, sx = (thickness / 1000 if axis == fixed else size for axis, size in enumerate(flat.scale))
+    tz, ty, tx = (first if axis == fixed else offset for axis, offset in enumerate(flat.translation))
+    return Geometry((sz, sy, sx), (tz, ty, tx), flat.unit, flat.orientation)
 
 
 def title(dataset: SectionDataset) -> str:

@@ -249,7 +249,7 @@ class Multiscale:
         for unit in at.units(region):
             if not self.occupancy.holds(level, unit):
                 continue
-            inside = _within(at.region(unit), region)
+            inside = within(at.region(unit), region)
             for spec in self.arrays:
                 part = values[spec.path][(..., *inside)]
                 if observe is not None:
@@ -276,7 +276,7 @@ class Multiscale:
                 raise TargetError(f"{self.target.url}/{key} is damaged ({error}); build again to mend it") from None
             there = at.region(units[key])
             z, y, x = (axis.stop - axis.start for axis in there)
-            values[(..., *_within(there, region))] = whole[..., :z, :y, :x]
+            values[(..., *within(there, region))] = whole[..., :z, :y, :x]
         return values
 
     @staticmethod
@@ -291,6 +291,7 @@ def digest(body: bytes) -> str:
     return hashlib.blake2b(body, digest_size=16).hexdigest()
 
 
-def _within(inner: Region, outer: Region) -> Region:
+def within(inner: Region, outer: Region) -> Region:
+    """A region in voxels of one that it lies in."""
     z, y, x = (slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, outer, strict=True))
     return z, y, x

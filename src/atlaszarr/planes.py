@@ -20,8 +20,8 @@ from .allen.windows import Box
 from .displacement import Displacement
 from .errors import InputError, RecordError
 from .grid import Grid
-from .resampling import reach, resample
-from .spaces import ReferenceSpace, output_space, reference_space
+from .resampling import corner_footprint, footprint, known, resample
+from .spaces import output_space, reference_space
 from .transforms import apply, compose, image_to_reference, tier_affine
 
 #: Where on a section its slice coordinate is taken: a pixel of the full-resolution image, or the centre of each.
@@ -29,6 +29,8 @@ DetectionPoint = tuple[float, float] | Literal["centre"]
 
 #: Least cosine between the normal of the sections and the axis across their plane: 45 degrees.
 _LEAST_COSINE = 0.5**0.5
+#: Pixels by which the arithmetic of an affine may be off, and far more.
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -100,26 +102,19 @@ class SectionPlanes:
 
         A pixel of the plane is shown where it falls on the area of a pixel: -1/2 <= X < width - 1/2, likewise in Y.
         """
-        field, size = self.displacements[section], np.array(self.size(section))
+        field, size = self.displacements[section], self.size(section)
         if field.affine is not None:
             x, y = ([axis.start, axis.stop - 1] for axis in (columns, rows))
-            corners = apply(field.affine, [(a, b) for a in x for b in y])
-            low, high = corners.min(axis=0), corners.max(axis=0)
-            if (high < -0.5).any() or (low >= size - 0.5).any():
+            corners = apply(field.affine, [(a, b) for a in x for b in y]).T
+            # The corners bound the block but for rounding.
+            bounds = np.stack([corners.min(axis=1) - _ROUNDING, corners.max(axis=1) + _ROUNDING], axis=1)
+            if (bounds[:, 1] < -0.5).any() or (bounds[:, 0] >= np.array(size) - 0.5).any():
                 return None
-            whole = (low >= -0.5).all() and (high < size - 0.5).all()
-        if field.affine is None or not whole:
-            # Exactly what is shown, by the arithmetic of the sampling itself.
-            xy = field.coordinates(rows, columns)
-            shown = _covered(xy, self.size(section))
-            if not shown.any():
-                return None
-            low, high = xy[:, shown].min(axis=1), xy[:, shown].max(axis=1)
-        before, after = reach(self.interpolation)
-        # The corners of an affine bound it but for rounding, which a millionth of a pixel covers.
-        left, top = np.clip(np.floor(low - 1e-6).astype(int) - before, 0, size - 1)
-        right, bottom = np.clip(np.floor(high + 1e-6).astype(int) + after + 1, 1, size)
-        return int(left), int(top), int(right), int(bottom)
+            if _covered(bounds, size).all():
+                return corner_footprint(bounds, size, self.interpolation, "replicate")
+        xy = field.coordinates(rows, columns)
+        xy[:, ~_covered(xy, size)] = np.nan
+        return footprint(xy, size, self.interpolation, "replicate")
 
     def register(
         self, section: int, rows: slice, columns: slice, box: Box | None, pixels: Pixels | None, background: int = 0
@@ -205,7 +200,7 @@ def section_planes(
     RecordError
         If the dataset cannot be registered.
     """
-    reach(interpolation)
+    known(interpolation, "replicate")
     if dataset.trv is None or dataset.tvr is None:
         raise RecordError(f"section dataset {dataset.id} has no 3-D alignment, so it cannot be registered")
     imaged = imaged_sections(dataset, resolution, downsample=downsample, view=view, quality=quality, range=range)
@@ -213,7 +208,7 @@ def section_planes(
     grid = Grid(output_space(space, native), resolution)
     across = plane_of(dataset, plane)
     across = across.as_stored if stored else across
-    coordinates = _coordinates(dataset, imaged, grid.space, native.to(grid.space, r_extent), across, detection_xy)
+    coordinates = _coordinates(dataset, imaged, native.to(grid.space, r_extent), across, detection_xy)
     shape = (grid.shape[across.rows], grid.shape[across.columns])
     to_section = compose(dataset.trv, grid.space.to(native, r_extent))[:2]
     affines = []
@@ -268,7 +263,6 @@ def plane_of(dataset: SectionDataset, plane: str = "auto") -> Plane:
 def _coordinates(
     dataset: SectionDataset,
     imaged: ImagedSections,
-    space: ReferenceSpace,
     to_space: NDArray[np.float64],
     plane: Plane,
     detection_xy: DetectionPoint,

@@ -12,8 +12,8 @@ from typing import Any
 
 from .allen.images import MissingImage
 from .credit import CREDIT
-from .ledger import Entry, Task
 from .layout import Layout
+from .ledger import Entry, Task
 from .planning import Plan
 from .store import Target
 from .versions import version

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import operator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Self
 
@@ -172,10 +173,6 @@ class SectionsRequest(Request):
         )
 
 
-_WHOLE = {"quality", "levels", "downsample", "chunk", "shard", "background"}
-_REAL = {"resolution", "r_extent"}
-
-
 def _value(name: str, value: Any, default: Any) -> Any:
     """An option as the type it must have; ``auto`` is None where None is the default."""
     optional = name in ("levels", "downsample")
@@ -183,29 +180,33 @@ def _value(name: str, value: Any, default: Any) -> Any:
         if default is None:
             return None
         raise InputError(f"{name} must be given a value")
+    convert, kind = _CONVERTERS.get(name, (str, "text"))
     try:
-        if name == "displacement":
-            if not isinstance(value, bool):
-                raise TypeError
-            return value
-        if isinstance(value, bool):
+        if isinstance(value, bool) is not (convert is bool):
             raise TypeError
-        if name in _WHOLE:
-            return operator.index(value)
-        if name in _REAL:
-            return float(value)
-        if name == "range":
-            return tuple(operator.index(limit) for limit in value)
-        if name == "detection_xy" and value != "centre":
-            x, y = map(float, value)
-            if not (math.isfinite(x) and math.isfinite(y)):
-                raise ValueError
-            return x, y
-        return str(value)
+        return convert(value)
     except (TypeError, ValueError):
-        raise InputError(f"{name} {value!r} is not {_kind(name)}{' or auto' * optional}") from None
+        raise InputError(f"{name} {value!r} is not {kind}{' or auto' * optional}") from None
 
 
-def _kind(name: str) -> str:
-    kinds = {"range": "six whole numbers", "detection_xy": "two numbers or 'centre'", "displacement": "True or False"}
-    return kinds.get(name) or ("a number" if name in _REAL else "a whole number")
+def _limits(value: Any) -> tuple[int, ...]:
+    return tuple(operator.index(limit) for limit in value)
+
+
+def _point(value: Any) -> DetectionPoint:
+    if value == "centre":
+        return "centre"
+    x, y = map(float, value)
+    if not (math.isfinite(x) and math.isfinite(y)):
+        raise ValueError
+    return x, y
+
+
+_WHOLE = (operator.index, "a whole number")
+_CONVERTERS: dict[str, tuple[Callable[[Any], Any], str]] = {
+    **dict.fromkeys(("quality", "levels", "downsample", "chunk", "shard", "background"), _WHOLE),
+    **dict.fromkeys(("resolution", "r_extent"), (float, "a number")),
+    "range": (_limits, "six whole numbers"),
+    "detection_xy": (_point, "two numbers or 'centre'"),
+    "displacement": (bool, "True or False"),
+}

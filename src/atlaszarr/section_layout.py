@@ -20,7 +20,7 @@ from .encoding import Encoding
 from .errors import RecordError
 from .grid import Grid, Region
 from .layout import DISPLACEMENT, IMAGE, SECTION, image_spec, section_spec
-from .multiscale import ArraySpec, Blocks
+from .multiscale import ArraySpec, Blocks, within
 from .occupancy import Occupancy
 from .ome import displacement_field, zarr_format
 from .planes import SectionPlanes
@@ -46,12 +46,15 @@ class SectionSource:
     background : int
     displacement : bool
         Whether the fields are wanted too.
+    occupancy : Occupancy
+        Objects that hold nothing are not written: neither is the field there.
     """
 
     planes: SectionPlanes
     tiers: tuple[TierImage, ...]
     background: int
     displacement: bool
+    occupancy: Occupancy
 
     def compute(self, region: Region, images: Mapping[ImageRequest, SectionImage]) -> Blocks:
         """A block of one plane from the windows that it shows; empty where one of them could not be had."""
@@ -66,7 +69,11 @@ class SectionSource:
         label = np.where(shown, np.uint32(self.planes.imaged.sections[section].image_id), np.uint32(0))
         blocks = {IMAGE: np.ascontiguousarray(np.moveaxis(image, 2, 0)[:, np.newaxis]), SECTION: label[np.newaxis]}
         if self.displacement:
-            blocks[DISPLACEMENT] = field_in_mm(self.planes, section, rows, columns)[:, np.newaxis]
+            field = blocks[DISPLACEMENT] = field_in_mm(self.planes, section, rows, columns)[:, np.newaxis]
+            level = self.occupancy.pyramid.levels[0]
+            for unit in level.units(region):
+                if not self.occupancy.holds(0, unit):
+                    field[(..., *within(level.region(unit), region))] = math.nan
         return blocks
 
 
@@ -135,13 +142,15 @@ class SectionLayout:
     @property
     def source(self) -> SectionSource:
         """What makes its blocks."""
-        return SectionSource(self.planes, self.tiers, self.request.background, self.request.displacement)
+        request = self.request
+        return SectionSource(self.planes, self.tiers, request.background, request.displacement, self.occupancy)
 
     @property
     def extent(self) -> str:
         """What it will be, in words."""
         sections, rows, columns = self.pyramid.shape
-        return f"{sections} {self.planes.plane.name} planes of {rows} x {columns} pixels, {len(self.pyramid.levels)} levels"
+        plane, levels = self.planes.plane.name, len(self.pyramid.levels)
+        return f"{sections} {plane} planes of {rows} x {columns} pixels, {levels} levels"
 
     def multiscale(self, target: Target) -> Collection:
         """The images, the labels that say where they come from, and the fields, in a target."""
@@ -161,7 +170,7 @@ class SectionLayout:
         """What computing a block holds in memory at most."""
         _, rows, columns = self._region(block)
         windows = self.requests(block)
-        largest = max(request.width * request.height for request in windows)
+        largest: int = max(request.width * request.height for request in windows)
         return _area(rows, columns) * (_WORKING + 48 * self.request.displacement) + 3 * largest * (len(windows) + 1)
 
     def groups(self) -> dict[str, dict[str, Any]]:

@@ -14,10 +14,10 @@ from .assembly import Assembly, Progress
 from .blocks import Done, store_block
 from .credit import CREDIT
 from .errors import TargetError
+from .layout import Layout, Source
 from .ledger import Entry, Ledger, Task
 from .multiscale import Multiscale
 from .ownership import Owner, owning, tidy
-from .layout import Layout, Source
 from .planning import Plan, price
 from .pyramid import Index, Pass
 from .reports import ViewReport

@@ -8,7 +8,6 @@ from concurrent.futures import Future
 
 from .images import Pixels, SectionImage
 
-
 #: Decoded pixels that one process keeps, in bytes.
 LIMIT = 512 * 2**20
 
