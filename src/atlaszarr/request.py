@@ -86,7 +86,9 @@ class Request:
         """
         known = {option.name: option.default for option in fields(cls)}
         if unknown := sorted(set(options) - set(known)):
-            raise InputError(f"option {unknown[0]!r} is not known in mode {cls.mode}; choose from {', '.join(known)}")
+            raise InputError(
+                f"option {unknown[0]!r} is not known; mode {cls.mode} lets you choose from {', '.join(known)}"
+            )
         return cls(**{name: _value(name, value, known[name]) for name, value in options.items()})
 
     def identity(self, dataset: SectionDataset) -> dict[str, Any]:
