@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .errors import AtlaszarrError
     from .grid import Grid
     from .regions import region_mask, region_volumes
+    from .sections import open_sections
     from .spaces import ReferenceSpace
     from .terminology import Terminology
     from .volume import open_volume
@@ -31,6 +32,7 @@ _HOMES = {
     "Terminology": ".terminology",
     "build": ".building",
     "build_atlas": ".atlas",
+    "open_sections": ".sections",
     "open_volume": ".volume",
     "plan": ".building",
     "region_mask": ".regions",
@@ -49,6 +51,7 @@ __all__ = [
     "Terminology",
     "build",
     "build_atlas",
+    "open_sections",
     "open_volume",
     "plan",
     "region_mask",

@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from .allen.images import ImagedSections, Pixels, imaged_sections
 from .allen.records import SectionDataset
 from .allen.windows import Box
+from .coverage import covered_extent
 from .displacement import Displacement
 from .errors import InputError, RecordError
+from .fields import AffineField
 from .grid import Grid
 from .resampling import corner_footprint, footprint, known, resample
 from .spaces import output_space, reference_space
@@ -29,8 +31,6 @@ DetectionPoint = tuple[float, float] | Literal["centre"]
 
 #: Least cosine between the normal of the sections and the axis across their plane: 45 degrees.
 _LEAST_COSINE = 0.5**0.5
-#: Pixels by which the arithmetic of an affine may be off, and far more.
-_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -102,16 +102,10 @@ class SectionPlanes:
 
         A pixel of the plane is shown where it falls on the area of a pixel: -1/2 <= X < width - 1/2, likewise in Y.
         """
-        field, size = self.displacements[section], self.size(section)
-        if field.affine is not None:
-            x, y = ([axis.start, axis.stop - 1] for axis in (columns, rows))
-            corners = apply(field.affine, [(a, b) for a in x for b in y]).T
-            # The corners bound the block but for rounding.
-            bounds = np.stack([corners.min(axis=1) - _ROUNDING, corners.max(axis=1) + _ROUNDING], axis=1)
-            if (bounds[:, 1] < -0.5).any() or (bounds[:, 0] >= np.array(size) - 0.5).any():
-                return None
-            if _covered(bounds, size).all():
-                return corner_footprint(bounds, size, self.interpolation, "replicate")
+        field, size = self.displacements[section].field, self.size(section)
+        if isinstance(field, AffineField):
+            extent = covered_extent(field.matrix, size, rows, columns)
+            return None if extent is None else corner_footprint(extent, size, self.interpolation, "replicate")
         xy = field.coordinates(rows, columns)
         xy[:, ~_covered(xy, size)] = np.nan
         return footprint(xy, size, self.interpolation, "replicate")

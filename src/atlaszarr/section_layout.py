@@ -213,4 +213,4 @@ class SectionLayout:
 
 
 def _area(rows: slice, columns: slice) -> int:
-    return (rows.stop - rows.start) * (columns.stop - columns.start)
+    return int(rows.stop - rows.start) * int(columns.stop - columns.start)
