@@ -122,6 +122,10 @@ def test_a_field_does_not_change_with_the_array_it_was_made_of():
         (lambda: Displacement.from_deltas(*np.full((2, 3, 4), np.nan)).invert(), "no inverse"),
         (lambda: Displacement.identity(SHAPE).warp(np.zeros(3)), r"shape \(3,\)"),
         (lambda: Displacement.identity(SHAPE).warp(da.zeros((3, 4), dtype="u4")), "uint32 cannot be interpolated"),
+        (
+            lambda: Displacement.identity(SHAPE).warp(da.ones((9, 9))[da.arange(9) > 3]),
+            r"call its compute_chunk_sizes\(\) first",
+        ),
         (lambda: Displacement.identity(SHAPE).warp(da.zeros((3, 4)), "area"), "ask for 'linear'"),
         (lambda: Displacement.identity(SHAPE).save("field.txt"), r"must end in .npy or .zarr"),
         (lambda: Displacement.identity(SHAPE).save("s3://bucket/field.npy"), "is written to a URL as .zarr"),
@@ -395,6 +399,19 @@ def test_a_field_comes_back_from_zarr_as_it_was(tmp_path, name, kind):
     assert loaded == field
     np.testing.assert_array_equal(loaded.delta_x.compute(), field.delta_x.compute())
     assert pickle.loads(pickle.dumps(loaded)) == field
+
+
+def test_a_disk_and_a_bucket_keep_a_field_alike(store):
+    url, field = store.url("kept.ome.zarr"), Displacement.from_deltas(*smooth(3, (520, 530)))
+    field.save(url, store.options)
+    loaded = Displacement.load(url, store.options)
+    assert loaded == field
+    assert pickle.loads(pickle.dumps(loaded)) == field
+    assert sorted(store.keys("kept.ome.zarr")) == [
+        *(f"0/c/0/{i}/{j}" for i in (0, 1) for j in (0, 1)),
+        "0/zarr.json",
+        "zarr.json",
+    ]
 
 
 def test_ngff_zarr_validates_a_saved_field_and_knows_the_transform(tmp_path):
