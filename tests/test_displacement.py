@@ -15,7 +15,7 @@ from ngff_zarr import from_ngff_zarr
 
 import atlaszarr.fields
 from atlaszarr import Displacement
-from atlaszarr.errors import InputError, NotFoundError
+from atlaszarr.errors import InputError, NotFoundError, TargetError
 from atlaszarr.resampling import footprint, resample
 from atlaszarr.store import Target
 
@@ -52,13 +52,6 @@ def every_kind(seed):
     lazy = Displacement.from_coordinates(*(da.from_array(part, chunks=(20, 30)) for part in grid() + smooth(seed)))
     affine = Displacement.from_affine(SHAPE, MATRIX)
     return [affine, arrays, lazy, 0.5 * arrays, arrays.compose(affine), affine.compose(lazy)]
-
-
-@pytest.fixture(params=[7, 16, 512])
-def block(request, monkeypatch):
-    """Fields in blocks of that side."""
-    monkeypatch.setattr(atlaszarr.fields, "BLOCK", request.param)
-    return request.param
 
 
 # Constructors
@@ -128,6 +121,7 @@ def test_a_field_does_not_change_with_the_array_it_was_made_of():
         ),
         (lambda: Displacement.identity(SHAPE).warp(da.zeros((3, 4)), "area"), "ask for 'linear'"),
         (lambda: Displacement.identity(SHAPE).save("field.txt"), r"must end in .npy or .zarr"),
+        (lambda: Displacement.identity(SHAPE).save("field.npy", {"key": "k"}), "storage option 'key' is of no use"),
         (lambda: Displacement.identity(SHAPE).save("s3://bucket/field.npy"), "is written to a URL as .zarr"),
     ],
 )
@@ -300,9 +294,10 @@ def test_warping_samples_the_image_where_each_pixel_lies(lazy, channels):
     st.tuples(st.integers(5, 80), st.integers(5, 80)),
     st.sampled_from(INTERPOLATIONS),
     st.sampled_from(BORDERS),
+    st.sampled_from(["u1", "f4"]),
 )
-def test_blocks_and_chunks_of_any_size_give_the_same_bytes(seed, kind, size, chunks, interpolation, border):
-    image = np.random.default_rng(seed).integers(0, 256, (41, 67, 3), np.uint8)
+def test_blocks_and_chunks_of_any_size_give_the_same_bytes(seed, kind, size, chunks, interpolation, border, dtype):
+    image = np.random.default_rng(seed).integers(0, 256, (41, 67, 3)).astype(dtype)
     field = every_kind(seed)[kind]
     whole = field.warp(image, interpolation, border, (1, 2, 3))
     with pytest.MonkeyPatch.context() as patch:
@@ -349,7 +344,7 @@ def test_a_warp_reads_the_chunks_in_its_footprint_once_and_no_others(affine, mon
 def test_where_no_image_is_a_warp_reads_nothing():
     image = Counted(np.ones((30, 40), np.uint8))
     lazy = da.from_array(image, chunks=10, asarray=False, meta=image.values)
-    away = Displacement.from_affine(SHAPE, [[1, 0, 100], [0, 1, 0]])
+    away = Displacement.from_affine(SHAPE, [[1, 0, 1e30], [0, 1, 0]])
     nowhere = Displacement.from_deltas(*np.full((2, *SHAPE), np.nan))
     for field in (away, nowhere):
         assert (field.warp(lazy, constant=7).compute() == 7).all()
@@ -374,7 +369,8 @@ def test_a_numpy_image_is_warped_with_a_block_of_the_field_in_memory(monkeypatch
 # Files
 
 
-def test_npy_files_are_the_classic_ones_in_both_directions(tmp_path):
+def test_npy_files_are_the_classic_ones_in_both_directions(tmp_path, monkeypatch):
+    monkeypatch.setattr(atlaszarr.fields, "BLOCK", 16)
     delta = smooth(1).astype("f4")
     np.save(tmp_path / "classic.npy", np.stack([delta[0], delta[1]], axis=2))
     field = Displacement.load(tmp_path / "classic.npy")
@@ -547,5 +543,7 @@ def test_a_save_that_was_interrupted_does_not_open_as_a_field(tmp_path, name):
         Displacement.from_deltas(lazy, lazy).save(tmp_path / name)
     with pytest.raises((InputError, NotFoundError)):
         Displacement.load(tmp_path / name)
+    with pytest.raises(TargetError, match="No such file or directory"):
+        Displacement.identity(SHAPE).save(tmp_path / "none" / "field.npy")
     if name.endswith("npy"):
         assert list(tmp_path.iterdir()) == []

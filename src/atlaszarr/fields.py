@@ -60,9 +60,9 @@ def blocks(chunks: Chunks) -> Iterator[tuple[tuple[int, int], tuple[slice, slice
         yield (i, j), (down, across)
 
 
-def regular(shape: Shape) -> Chunks:
-    """Blocks of `BLOCK`; the last ones may be smaller."""
-    rows, columns = ((*(n // BLOCK * (BLOCK,)), *((n % BLOCK,) if n % BLOCK else ())) for n in shape)
+def regular(shape: Shape, side: int) -> Chunks:
+    """Square blocks; the last ones may be smaller."""
+    rows, columns = ((*(n // side * (side,)), *((n % side,) if n % side else ())) for n in shape)
     return rows, columns
 
 
@@ -97,7 +97,7 @@ class AffineField:
     @property
     def chunks(self) -> Chunks:
         """As of `Field`."""
-        return regular(self.shape)
+        return regular(self.shape, BLOCK)
 
     def coordinates(self, rows: slice, columns: slice) -> Coordinates:
         """As of `Field`."""
@@ -148,7 +148,7 @@ class ArrayField:
     @property
     def chunks(self) -> Chunks:
         """As of `Field`: those of a dask array, so that none of its own is computed for several blocks."""
-        return regular(self.shape) if isinstance(self.first, np.ndarray) else self.first.chunks
+        return regular(self.shape, BLOCK) if isinstance(self.first, np.ndarray) else self.first.chunks
 
     def coordinates(self, rows: slice, columns: slice) -> Coordinates:
         """As of `Field`."""
