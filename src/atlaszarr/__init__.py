@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .allen.records import Section, SectionDataset
     from .atlas import build_atlas
     from .building import build, plan
+    from .displacement import Displacement
     from .errors import AtlaszarrError
     from .grid import Grid
     from .regions import region_mask, region_volumes
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "AllenClient": ".allen.client",
     "AtlaszarrError": ".errors",
+    "Displacement": ".displacement",
     "Grid": ".grid",
     "ReferenceSpace": ".spaces",
     "Section": ".allen.records",
@@ -39,6 +41,7 @@ _HOMES = {
 __all__ = [
     "AllenClient",
     "AtlaszarrError",
+    "Displacement",
     "Grid",
     "ReferenceSpace",
     "Section",
