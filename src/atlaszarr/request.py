@@ -6,10 +6,12 @@ import hashlib
 import json
 import math
 import operator
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from .allen.records import SectionDataset
+from .displacement import Displacement
 from .errors import InputError
 from .ome import DEFAULT_VERSION, zarr_format
 from .pyramid import Pyramid
@@ -83,8 +85,8 @@ class VolumeRequest:
             raise InputError(f"option {unknown[0]!r} is not known; choose from {', '.join(known)}")
         return cls(**{name: _value(name, value) for name, value in options.items()})
 
-    def stack(self, dataset: SectionDataset) -> Stack:
-        """The dataset's sections over the grid asked for."""
+    def stack(self, dataset: SectionDataset, displacement: Mapping[int, Displacement] | None = None) -> Stack:
+        """The dataset's sections over the grid asked for, some of them by a field; see `stack_sections`."""
         return stack_sections(
             dataset,
             self.resolution,
@@ -96,6 +98,7 @@ class VolumeRequest:
             view=self.view,
             quality=self.quality,
             range=self.range,
+            displacement=displacement,
         )
 
     def pyramid(self, stack: Stack) -> Pyramid:
