@@ -44,7 +44,12 @@ STORE = (
 VOLUME = (
     click.option("--resolution", type=float, default=25.0, metavar="UM", help="Voxel size [25]."),
     click.option("--fill", default="nearest", metavar="none|nearest|linear", help="Between sections [nearest]."),
-    click.option("--interpolation", default="linear", metavar="nearest|linear", help="Within an image [linear]."),
+    click.option(
+        "--interpolation",
+        default="linear",
+        metavar="nearest|linear|cubic|lanczos",
+        help="Within an image [linear].",
+    ),
     click.option(
         "--view",
         multiple=True,
