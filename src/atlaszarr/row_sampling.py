@@ -122,18 +122,23 @@ def row_own_field(
     depth_row, edges, sizes, fields = place.depth_row, place.edges, place.sizes, place.fields
     depth_start = depth_row[0] * (start[0] + i) + depth_row[1] * (start[1] + j) + depth_row[3]
     i, j, last = min(i, fields.shape[2] - 1), min(j, fields.shape[3] - 1), fields.shape[4] - 1
+    low = high = np.nan
+    s = own = -1
     for k in range(section.size):
-        at = np.searchsorted(edges, depth_start + depth_row[2] * (start[2] + k), side="right") - 1
-        if at < 0 or at >= section_of.size:
-            continue
-        s = section_of[at]
-        if s < 0 or place.field_of[s] < 0:
-            continue
-        x, y = fields[place.field_of[s], 0, i, j, min(k, last)], fields[place.field_of[s], 1, i, j, min(k, last)]
-        if -0.5 <= x < sizes[s, 0] - 0.5 and -0.5 <= y < sizes[s, 1] - 0.5:
-            section[k] = s
-            fx[k] = x
-            fy[k] = y
+        depth = depth_start + depth_row[2] * (start[2] + k)
+        if not (low <= depth < high):
+            at = np.searchsorted(edges, depth, side="right") - 1
+            low = high = np.nan
+            own = -1
+            if 0 <= at < section_of.size:
+                low, high, s = edges[at], edges[at + 1], section_of[at]
+                own = place.field_of[s] if s >= 0 else -1
+        if own >= 0:
+            x, y = fields[own, 0, i, j, min(k, last)], fields[own, 1, i, j, min(k, last)]
+            if -0.5 <= x < sizes[s, 0] - 0.5 and -0.5 <= y < sizes[s, 1] - 0.5:
+                section[k] = s
+                fx[k] = x
+                fy[k] = y
 
 
 @njit(cache=True, nogil=True)
