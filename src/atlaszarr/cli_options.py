@@ -47,8 +47,8 @@ VOLUME = (
     click.option(
         "--interpolation",
         default="linear",
-        metavar="nearest|linear|cubic|lanczos",
-        help="Within an image [linear].",
+        metavar="NAME",
+        help="Within an image: nearest, linear, cubic or lanczos [linear].",
     ),
     click.option(
         "--view",
