@@ -8,6 +8,7 @@ import pytest
 
 from atlaszarr import AllenClient, Displacement, open_volume
 from atlaszarr.errors import ImageError, InputError
+from atlaszarr.planes import section_planes
 from atlaszarr.testing.emulator import Emulator
 from atlaszarr.transforms import compose, image_to_reference, tier_affine
 
@@ -124,6 +125,33 @@ def test_the_fields_of_parallel_sections_show_what_the_alignment_does_to_within_
     assert difference.mean() < 1
     shift = np.abs(own.displacement - aligned.displacement).max()
     assert 1 < shift < 200  # full-resolution pixels: the tilt of the alignment within half an interval
+
+
+@pytest.mark.parametrize("id", [DATASET, 69289763])
+def test_with_the_fields_of_the_sections_a_volume_shows_their_planes(client, id):
+    dataset = client.section_dataset(id)
+    planes = section_planes(dataset, 200, interpolation="lanczos")
+    ids = [section.image_id for section in planes.imaged.sections]
+    fields = dict(zip(ids, planes.displacements, strict=True))
+    volume = open_volume(dataset, 200, client=client, interpolation="lanczos", displacement=fields).compute()
+    height, width = planes.shape
+    compared = 0
+    for position in range(2, len(ids), 9):
+        request = planes.imaged.requests[position]
+        rows, columns = slice(0, height), slice(0, width)
+        box = planes.box(position, rows, columns)
+        if box is None:
+            continue
+        left, top, right, bottom = box
+        pixels = client.image(ids[position], request.downsample)[top:bottom, left:right]
+        image, _ = planes.register(position, rows, columns, box, pixels)
+        filled = np.argwhere((volume.section == ids[position]).values)
+        shown = volume.image.values[(slice(None), *filled.T)].T
+        expected = image[filled[:, planes.plane.rows], filled[:, planes.plane.columns]]
+        # One rounds float32, the other float64.
+        assert np.abs(shown.astype(int) - expected).max(initial=0) <= 1
+        compared += len(filled)
+    assert compared > 1000
 
 
 def test_a_field_that_shifts_moves_the_picture_by_as_much(client):
