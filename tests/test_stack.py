@@ -1,16 +1,32 @@
-"""The 3-D pull-back against a plain NumPy oracle, one voxel at a time, on made-up stacks."""
+"""The 3-D pull-back against a plain NumPy oracle, one voxel at a time, on made-up stacks.
+
+A user's own displacement field of a section takes the place of its alignment within the plane, and of nothing else.
+"""
+
+import pickle
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from atlaszarr import Displacement
 from atlaszarr.allen.records import SectionDataset
 from atlaszarr.errors import InputError, RecordError
 from atlaszarr.grid import blocks
 from atlaszarr.stack import stack_sections
 
 RESOLUTION = 400.0
+NUMBERS = range(4, 500, 40)
+INTERPOLATIONS = ["nearest", "linear", "cubic", "lanczos"]
+#: (x um, y um, depth um) of a section to (p, i, r) um, by plane_of_section_id.
+AXES = {
+    1: [[0, 0, -1], [0, 1, 0], [1, 0, 0]],
+    2: [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
+    6: [[0, 1, 0], [0, 0, 1], [1, 0, 0]],
+}
+#: Axes of the grid that run down and across a plane of section, and the one across it.
+PLANES = {1: (1, 2, 0), 2: (1, 0, 2), 6: (0, 2, 1)}
 
 
 def inverse(affine):
@@ -18,12 +34,11 @@ def inverse(affine):
     return np.hstack([linear, -linear @ affine[:, -1:]])
 
 
-def made_up(seed, numbers, space=9, plane=1):
+def made_up(seed, numbers, space=9, plane=1, tilt=0.1):
     """A dataset of small sections, each with a size and an alignment of its own, tilted against the grid."""
     rng = np.random.default_rng(seed)
-    tilt = rng.uniform(-0.1, 0.1, (3, 3))
-    axes = np.array([[0, 0, -1], [0, 1, 0], [1, 0, 0]] if plane == 1 else [[1, 0, 0], [0, 1, 0], [0, 0, 1]], float)
-    tvr = np.hstack([axes + tilt, [[13000.0], [0.0], [0.0]] if plane == 1 else [[0.0], [0.0], [0.0]]])
+    axes = np.array(AXES[plane], float) + rng.uniform(-tilt, tilt, (3, 3))
+    tvr = np.hstack([axes, [[13000.0 if plane == 1 else 0.0], [0.0], [0.0]]])
     trv = inverse(tvr)
     images = []
     for number in numbers:
@@ -66,22 +81,42 @@ def pictures(stack, seed):
     return {s: rng.integers(0, 256, (r.height, r.width, 3), np.uint8) for s, r in enumerate(stack.requests)}
 
 
+def made_up_field(rng, stack, plane):
+    """A field over the plane of a grid that leads about an image of up to 700 x 500 pixels, and beyond it."""
+    rows, columns, _ = PLANES[plane]
+    shape = (stack.grid.shape[rows], stack.grid.shape[columns])
+    down, across = np.indices(shape)
+    x = rng.uniform(-20, 50) + rng.uniform(2, 20) * across + rng.uniform(-3, 3, shape)
+    y = rng.uniform(-20, 50) + rng.uniform(2, 20) * down + rng.uniform(-3, 3, shape)
+    x[rng.random(shape) < 0.1] = np.nan
+    return x, y
+
+
+def weight(distance, interpolation):
+    d = np.abs(distance)
+    if interpolation == "linear":
+        return np.maximum(1 - d, 0)
+    if interpolation == "lanczos":
+        return np.where(d < 4, np.sinc(d) * np.sinc(d / 4), 0)
+    a = -0.75
+    near, far = (a + 2) * d**3 - (a + 3) * d**2 + 1, a * d**3 - 5 * a * d**2 + 8 * a * d - 4 * a
+    return np.where(d <= 1, near, np.where(d < 2, far, 0))
+
+
 def sampled(picture, x, y, interpolation):
     height, width = picture.shape[:2]
     if not (-0.5 <= x < width - 0.5 and -0.5 <= y < height - 0.5):
         return None
     if interpolation == "nearest":
         return picture[min(int(np.floor(y + 0.5)), height - 1), min(int(np.floor(x + 0.5)), width - 1)].astype(float)
-    x0, y0 = int(np.floor(x)), int(np.floor(y))
-    total = np.zeros(3)
-    for row, weight_y in ((y0, 1 - (y - y0)), (y0 + 1, y - y0)):
-        for column, weight_x in ((x0, 1 - (x - x0)), (x0 + 1, x - x0)):
-            total += weight_y * weight_x * picture[np.clip(row, 0, height - 1), np.clip(column, 0, width - 1)]
-    return total
+    columns, rows = (np.arange(int(np.floor(at)) - 3, int(np.floor(at)) + 5) for at in (x, y))
+    across, down = weight(x - columns, interpolation), weight(y - rows, interpolation)
+    pixels = picture[np.clip(rows, 0, height - 1)[:, None], np.clip(columns, 0, width - 1)]
+    return np.clip(np.einsum("i,j,ijc->c", down / down.sum(), across / across.sum(), pixels), 0, 255)
 
 
-def pulled_back(dataset, stack, images, index, fill, interpolation, flipped):
-    """Image and section of one voxel, from the records alone; None for the image where it is background."""
+def pulled_back(dataset, stack, images, index, fill, interpolation, flipped, fields):
+    """Image and section of one voxel, from the records and fields alone; None for the image where it is background."""
     p, i, r = (np.array(index) + 0.5) * RESOLUTION
     trv = np.array(dataset.trv)
     x_um, y_um, depth = trv[:, :3] @ [p, i, 11400 - r if flipped else r] + trv[:, 3]
@@ -100,6 +135,8 @@ def pulled_back(dataset, stack, images, index, fill, interpolation, flipped):
         section, tvs = dataset.sections[s], np.array(dataset.sections[s].tvs)
         xy = tvs[:, :2] @ [x_um, y_um] + tvs[:, 2]
         x, y = (xy + 0.5) / 2 ** stack.requests[s].downsample - 0.5
+        if section.image_id in fields:
+            x, y = fields[section.image_id]
         assert section.image_id == stack.ids[s]
         return sampled(images[s], x, y, interpolation)
 
@@ -112,28 +149,38 @@ def pulled_back(dataset, stack, images, index, fill, interpolation, flipped):
     return own, int(stack.ids[s])
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     st.integers(0, 2**32 - 1),
     st.lists(st.integers(1, 500), min_size=1, max_size=9, unique=True),
     st.sampled_from(["none", "nearest", "linear"]),
-    st.sampled_from(["nearest", "linear"]),
+    st.sampled_from(INTERPOLATIONS),
     st.sampled_from([(9, 9), (10, 9), (10, 10)]),
     st.booleans(),
+    st.sampled_from([1, 2, 6]),
+    st.sampled_from([0, 1, 2]),
 )
-def test_a_volume_equals_the_rule_voxel_by_voxel(seed, numbers, fill, interpolation, spaces, with_a_hole):
+def test_a_volume_equals_the_rule_voxel_by_voxel(
+    seed, numbers, fill, interpolation, spaces, with_a_hole, plane, with_a_field
+):
     native, space = spaces
-    dataset = made_up(seed, numbers, native, plane=1 + seed % 2)
-    stack = stack_sections(
-        dataset, RESOLUTION, fill=fill, interpolation=interpolation, space=space, downsample=seed % 3
-    )
+    dataset = made_up(seed, numbers, native, plane)
+    options = {"fill": fill, "interpolation": interpolation, "space": space, "downsample": seed % 3}
+    stack = stack_sections(dataset, RESOLUTION, **options)
+    rng = np.random.default_rng(seed)
+    fields = {int(id): made_up_field(rng, stack, plane) for id in stack.ids[:: with_a_field or len(numbers) + 1]}
+    fields = fields if with_a_field else {}
+    own = {id: Displacement.from_coordinates(*xy) for id, xy in fields.items()}
+    stack = stack_sections(dataset, RESOLUTION, displacement=own, **options)
     images = pictures(stack, seed)
     if with_a_hole:
         del images[seed % len(images)]
     region = tuple(slice(0, n) for n in stack.grid.shape)
     image, section = stack.pull_back(region, images, background=9)
-    for index in np.random.default_rng(seed).integers(0, stack.grid.shape, (400, 3)):
-        own, id = pulled_back(dataset, stack, images, index, fill, interpolation, flipped=native != space)
+    rows, columns, _ = PLANES[plane]
+    for index in rng.integers(0, stack.grid.shape, (400, 3)):
+        here = {id: (x[index[rows], index[columns]], y[index[rows], index[columns]]) for id, (x, y) in fields.items()}
+        own, id = pulled_back(dataset, stack, images, index, fill, interpolation, native != space, here)
         assert section[tuple(index)] == id
         found = image[(slice(None), *index)].astype(float)
         if own is None:
@@ -143,10 +190,25 @@ def test_a_volume_equals_the_rule_voxel_by_voxel(seed, numbers, fill, interpolat
             np.testing.assert_allclose(found, own, rtol=0, atol=0.5 + 1e-3)
 
 
-@settings(max_examples=10, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.integers(3, 20), st.sampled_from(["none", "nearest", "linear"]))
-def test_blocks_of_any_size_agree_to_the_byte_and_need_just_what_they_show(seed, size, fill):
-    stack = stack_sections(made_up(seed, range(4, 500, 40)), RESOLUTION, fill=fill)
+@settings(max_examples=15, deadline=None)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(3, 20),
+    st.sampled_from(["none", "nearest", "linear"]),
+    st.sampled_from(INTERPOLATIONS),
+    st.sampled_from([1, 2, 6]),
+    st.booleans(),
+)
+def test_blocks_of_any_size_agree_to_the_byte_and_need_just_what_they_show(
+    seed, size, fill, interpolation, plane, with_fields
+):
+    options = {"fill": fill, "interpolation": interpolation, "downsample": 0}
+    dataset = made_up(seed, NUMBERS, plane=plane)
+    stack = stack_sections(dataset, RESOLUTION, **options)
+    if with_fields:
+        rng = np.random.default_rng(seed)
+        fields = {int(id): Displacement.from_coordinates(*made_up_field(rng, stack, plane)) for id in stack.ids[::2]}
+        stack = stack_sections(dataset, RESOLUTION, displacement=fields, **options)
     images = pictures(stack, seed)
     whole = stack.pull_back(tuple(slice(0, n) for n in stack.grid.shape), images)
     field = stack.displacement(tuple(slice(0, n) for n in stack.grid.shape))
@@ -163,7 +225,7 @@ def test_blocks_of_any_size_agree_to_the_byte_and_need_just_what_they_show(seed,
 
 
 def test_the_displacement_field_says_where_in_the_full_resolution_image_a_voxel_lies():
-    dataset = made_up(3, range(4, 500, 40))
+    dataset = made_up(3, NUMBERS)
     stack = stack_sections(dataset, RESOLUTION, downsample=2)
     region = tuple(slice(0, n) for n in stack.grid.shape)
     field = stack.displacement(region)
@@ -188,7 +250,7 @@ def test_a_tier_is_the_coarsest_whose_pixel_is_not_larger_than_a_voxel():
     "wrong",
     [
         {"fill": "cubic"},
-        {"interpolation": "lanczos"},
+        {"interpolation": "lanczos4"},
         {"space": "11"},
         {"view": "nissl"},
         {"downsample": -1},
@@ -207,3 +269,138 @@ def test_an_option_that_is_not_known_is_refused_by_name_and_value(wrong):
 def test_a_dataset_without_expression_images_has_no_expression_view():
     with pytest.raises(RecordError, match="expression"):
         stack_sections(made_up(1, [10, 20]), RESOLUTION, view="expression")
+
+
+def everywhere(stack):
+    return tuple(slice(0, n) for n in stack.grid.shape)
+
+
+def plane_shape(stack, plane):
+    rows, columns, _ = PLANES[plane]
+    return stack.grid.shape[rows], stack.grid.shape[columns]
+
+
+@pytest.mark.parametrize("plane", [1, 2, 6])
+def test_without_tilt_the_field_of_the_alignment_gives_the_same_volume(plane):
+    dataset = made_up(5, NUMBERS, plane=plane, tilt=0.0)
+    aligned = stack_sections(dataset, RESOLUTION, interpolation="cubic")
+    rows, columns, fixed = PLANES[plane]
+    assert not aligned.affines[:, :, fixed].any()
+    fields = {
+        int(id): Displacement.from_affine(plane_shape(aligned, plane), affine[:, [columns, rows, 3]])
+        for id, affine in zip(aligned.ids, aligned.affines, strict=True)
+    }
+    own = stack_sections(dataset, RESOLUTION, interpolation="cubic", displacement=fields)
+    region, images = everywhere(own), pictures(own, 5)
+    np.testing.assert_allclose(own.displacement(region), aligned.displacement(region), rtol=0, atol=1e-6)
+    (image, section), (expected, by) = own.pull_back(region, images), aligned.pull_back(region, images)
+    np.testing.assert_array_equal(section, by)
+    assert section.any()
+    assert np.abs(image.astype(int) - expected).max() <= 1
+    assert (image == expected).mean() > 0.9999
+
+
+@pytest.mark.parametrize("plane", [1, 2, 6])
+@pytest.mark.parametrize("interpolation", ["nearest", "linear", "cubic", "lanczos"])
+def test_a_field_that_shifts_by_whole_pixels_shows_the_pixels_there(plane, interpolation):
+    dataset = made_up(6, NUMBERS, plane=plane)
+    shape = plane_shape(stack_sections(dataset, RESOLUTION), plane)
+    shifted = Displacement.from_affine(shape, [[1, 0, 7], [0, 1, 3]])
+    fields = {section.image_id: shifted for section in dataset.sections}
+    stack = stack_sections(
+        dataset, RESOLUTION, fill="nearest", interpolation=interpolation, downsample=1, displacement=fields
+    )
+    images = pictures(stack, 6)
+    image, section = stack.pull_back(everywhere(stack), images)
+    by_id = {int(id): images[s] for s, id in enumerate(stack.ids)}
+    rows, columns, _ = PLANES[plane]
+    filled = np.argwhere(section)
+    assert len(filled) > 1000
+    for index in filled[::53]:
+        pixel = by_id[int(section[tuple(index)])][index[rows] + 3, index[columns] + 7]
+        np.testing.assert_array_equal(image[(slice(None), *index)], pixel)
+
+
+def test_which_section_fills_a_voxel_is_decided_by_depth_whatever_the_fields():
+    dataset = made_up(7, NUMBERS)
+    aligned = stack_sections(dataset, RESOLUTION)
+    fields = {int(id): Displacement.identity(plane_shape(aligned, 1)) for id in aligned.ids}
+    own = stack_sections(dataset, RESOLUTION, displacement=fields)
+    by_depth, by = (stack.pull_back(everywhere(stack), pictures(stack, 7))[1] for stack in (own, aligned))
+    assert ((by_depth == by) | (by_depth == 0) | (by == 0)).all()
+    np.testing.assert_array_equal(by_depth > 0, own.displacement(everywhere(own))[0] >= 0)
+
+
+def test_the_field_of_a_volume_is_in_full_resolution_pixels_whatever_the_tier():
+    dataset = made_up(8, NUMBERS)
+    shape = plane_shape(stack_sections(dataset, RESOLUTION), 1)
+    fields = {section.image_id: Displacement.identity(shape) for section in dataset.sections}
+    stack = stack_sections(dataset, RESOLUTION, downsample=2, displacement=fields)
+    field = stack.displacement(everywhere(stack))
+    _, y, x = np.nonzero(np.isfinite(field[0]))
+    np.testing.assert_allclose(field[:, np.isfinite(field[0])], [4 * x + 1.5, 4 * y + 1.5])
+
+
+def test_a_block_evaluates_no_field_beyond_itself():
+    asked = []
+
+    class Watched(Displacement):
+        def coordinates(self, rows=slice(None), columns=slice(None)):
+            asked.append((rows, columns))
+            return super().coordinates(rows, columns)
+
+    dataset = made_up(9, NUMBERS, plane=2)
+    shape = plane_shape(stack_sections(dataset, RESOLUTION), 2)
+    fields = {section.image_id: Watched(Displacement.identity(shape).field) for section in dataset.sections}
+    stack = stack_sections(dataset, RESOLUTION, displacement=fields)
+    assert asked == []
+    region = (slice(4, 9), slice(2, 5), slice(10, 12))
+    shown = stack.shown(region)
+    assert 0 < len(shown) <= len(asked) < len(dataset.sections)
+    assert set(map(str, asked)) == {str((slice(2, 5), slice(4, 9)))}
+
+
+def test_a_section_whose_field_leads_nowhere_is_not_needed():
+    dataset = made_up(10, NUMBERS)
+    stack = stack_sections(dataset, RESOLUTION)
+    nowhere = np.full(plane_shape(stack, 1), np.nan)
+    first = stack.shown(everywhere(stack))[0]
+    field = Displacement.from_coordinates(nowhere, nowhere)
+    own = stack_sections(dataset, RESOLUTION, displacement={int(stack.ids[first]): field})
+    assert set(own.shown(everywhere(own))) == set(stack.shown(everywhere(stack))) - {first}
+
+
+def test_a_stack_with_fields_can_be_sent_to_another_process():
+    dataset = made_up(11, NUMBERS)
+    stack = stack_sections(dataset, RESOLUTION)
+    rng = np.random.default_rng(11)
+    fields = {int(id): Displacement.from_coordinates(*made_up_field(rng, stack, 1)) for id in stack.ids}
+    stack = stack_sections(dataset, RESOLUTION, displacement=fields)
+    sent = pickle.loads(pickle.dumps(stack))
+    images = pictures(stack, 11)
+    for one, other in zip(
+        stack.pull_back(everywhere(stack), images), sent.pull_back(everywhere(sent), images), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_field_over_another_grid_is_refused_with_both_shapes():
+    dataset = made_up(12, NUMBERS, plane=2)
+    stack = stack_sections(dataset, RESOLUTION)
+    rows, columns = plane_shape(stack, 2)
+    field = Displacement.identity((columns, rows))
+    with pytest.raises(InputError, match=f"104 is over {columns} x {rows} .*sagittal plane.* {rows} x {columns}"):
+        stack_sections(dataset, RESOLUTION, displacement={104: field})
+
+
+def test_a_field_for_a_section_that_is_none_of_the_dataset_is_refused():
+    field = Displacement.identity((20, 29))
+    with pytest.raises(InputError, match="section image 1"):
+        stack_sections(made_up(13, NUMBERS), RESOLUTION, displacement={104: field, 1: field})
+
+
+def test_what_is_no_displacement_is_refused():
+    dataset = made_up(14, NUMBERS)
+    field = np.zeros((2, *plane_shape(stack_sections(dataset, RESOLUTION), 1)))
+    with pytest.raises(InputError, match="104 is no Displacement but ndarray"):
+        stack_sections(dataset, RESOLUTION, displacement={104: field})

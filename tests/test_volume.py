@@ -1,12 +1,16 @@
 """open_volume: lazy, exact about what it needs, the same data that a build writes."""
 
+import pickle
+
 import dask
 import numpy as np
 import pytest
 
-from atlaszarr import AllenClient, open_volume
+from atlaszarr import AllenClient, Displacement, open_volume
 from atlaszarr.errors import ImageError, InputError
+from atlaszarr.planes import section_planes
 from atlaszarr.testing.emulator import Emulator
+from atlaszarr.transforms import compose, image_to_reference, tier_affine
 
 DATASET = 74272479
 
@@ -97,3 +101,125 @@ def test_an_image_that_cannot_be_had_is_an_error_when_computed():
 def test_an_unknown_option_is_refused_with_the_known_ones(client):
     with pytest.raises(InputError, match=r"'fil' is not known; .*choose from .*fill"):
         open_volume(DATASET, client=client, fil="none")
+
+
+def plane_of_a_section(section, dataset, downsample, shape, resolution):
+    """The affine field of a coronal section as if it lay parallel to the plane, where its image's centre lies."""
+    p, _, _ = image_to_reference(
+        ((section.width - 1) / 2, (section.height - 1) / 2), section.depth, section.tsv, dataset.tvr
+    )
+    lying = [[0, 0, p], [0, resolution, resolution / 2], [resolution, 0, resolution / 2]]
+    to_section = compose(compose(tier_affine(downsample), section.tvs), np.array(dataset.trv)[:2])
+    return Displacement.from_affine(shape, compose(to_section, np.array(lying, float)))
+
+
+def test_the_fields_of_parallel_sections_show_what_the_alignment_does_to_within_a_grey_level(client):
+    dataset = client.section_dataset(DATASET)
+    fields = {s.image_id: plane_of_a_section(s, dataset, 5, (80, 114), 100) for s in dataset.sections}
+    own = open_volume(dataset, 100, client=client, downsample=5, displacement=fields).compute()
+    aligned = open_volume(dataset, 100, client=client, downsample=5, displacement=True).compute()
+    both = (own.section > 0) & (aligned.section > 0)
+    assert (own.section == aligned.section).where(both).sum() == both.sum()
+    assert both.sum() > 0.98 * (aligned.section > 0).sum()
+    difference = np.abs(own.image.astype(int) - aligned.image).where(both)
+    assert difference.mean() < 1
+    shift = np.abs(own.displacement - aligned.displacement).max()
+    assert 1 < shift < 200  # full-resolution pixels: the tilt of the alignment within half an interval
+
+
+@pytest.mark.parametrize("id", [DATASET, 69289763])
+def test_with_the_fields_of_the_sections_a_volume_shows_their_planes(client, id):
+    dataset = client.section_dataset(id)
+    planes = section_planes(dataset, 200, interpolation="lanczos")
+    ids = [section.image_id for section in planes.imaged.sections]
+    fields = dict(zip(ids, planes.displacements, strict=True))
+    volume = open_volume(dataset, 200, client=client, interpolation="lanczos", displacement=fields).compute()
+    height, width = planes.shape
+    compared = 0
+    for position in range(2, len(ids), 9):
+        request = planes.imaged.requests[position]
+        rows, columns = slice(0, height), slice(0, width)
+        box = planes.box(position, rows, columns)
+        if box is None:
+            continue
+        left, top, right, bottom = box
+        pixels = client.image(ids[position], request.downsample)[top:bottom, left:right]
+        image, _ = planes.register(position, rows, columns, box, pixels)
+        filled = np.argwhere((volume.section == ids[position]).values)
+        shown = volume.image.values[(slice(None), *filled.T)].T
+        expected = image[filled[:, planes.plane.rows], filled[:, planes.plane.columns]]
+        # One rounds float32, the other float64.
+        assert np.abs(shown.astype(int) - expected).max(initial=0) <= 1
+        compared += len(filled)
+    assert compared > 1000
+
+
+def test_a_field_that_shifts_moves_the_picture_by_as_much(client):
+    dataset = client.section_dataset(DATASET)
+    affine = np.array([[3.0, 0.2, 40.0], [-0.1, 3.0, 20.0]])  # of the tier of all images
+    moved = affine + np.array([[0, 0, 2 * 3.0 + 5 * 0.2], [0, 0, 2 * -0.1 + 5 * 3.0]])  # 2 columns and 5 rows on
+    one, other = (
+        open_volume(
+            dataset,
+            100,
+            client=client,
+            downsample=5,
+            displacement=dict.fromkeys([s.image_id for s in dataset.sections], Displacement.from_affine((80, 114), a)),
+        )
+        for a in (affine, moved)
+    )
+    here, there = dask.compute(one.image.data, other.image.data)
+    inside = one.section.values[:, 5:, 2:] > 0
+    inside &= one.section.values[:, 5:, 2:] == other.section.values[:, :-5, :-2]
+    assert inside.sum() > 10_000
+    difference = np.abs(here[:, :, 5:, 2:].astype(int) - there[:, :, :-5, :-2])[:, inside]
+    assert difference.max() <= 1
+    assert difference.mean() < 1e-3
+
+
+def test_an_image_whose_field_leads_nowhere_is_not_fetched(emulator, client):
+    dataset = client.section_dataset(DATASET)
+    nowhere = Displacement.from_coordinates(*np.full((2, 40, 57), np.nan))
+    hidden = [s.image_id for s in dataset.sections[20:25]]
+    volume = open_volume(dataset, 200, client=client, displacement=dict.fromkeys(hidden, nowhere))
+    assert not np.isin(hidden, volume.section).any()
+    asked = images_asked(emulator)
+    assert len(asked) > 50
+    assert not set(asked) & set(hidden)
+
+
+def test_chunks_of_any_size_hold_the_same_with_fields_too(client):
+    dataset = client.section_dataset(DATASET)
+    rng = np.random.default_rng(0)
+    fields = {
+        s.image_id: Displacement.from_coordinates(*rng.uniform(-20, 400, (2, 40, 57))) for s in dataset.sections[::3]
+    }
+    small, large = (
+        open_volume(
+            dataset, 200, "linear", client=client, interpolation="cubic", chunk=chunk, displacement=fields
+        ).compute()
+        for chunk in (10, 64)
+    )
+    assert small.equals(large)
+
+
+def test_a_volume_with_fields_can_be_sent_to_another_process(client):
+    dataset = client.section_dataset(DATASET)
+    fields = {s.image_id: plane_of_a_section(s, dataset, 6, (40, 57), 200) for s in dataset.sections}
+    volume = open_volume(dataset, 200, client=client, downsample=6, displacement=fields)
+    sent = pickle.loads(pickle.dumps(volume))
+    assert sent.compute().equals(volume.compute())
+
+
+def test_a_field_of_a_section_of_another_dataset_is_refused_before_anything_is_fetched(emulator, client):
+    foreign = client.section_dataset(69289763).sections[0].image_id
+    with pytest.raises(InputError, match=f"section image {foreign}"):
+        open_volume(DATASET, 200, client=client, displacement={foreign: Displacement.identity((40, 57))})
+    with pytest.raises(InputError, match="40 x 57"):
+        open_volume(69289763, 200, client=client, displacement={foreign: Displacement.identity((40, 57))})
+    assert images_asked(emulator) == []
+
+
+def test_fields_that_are_not_by_section_are_refused(client):
+    with pytest.raises(InputError, match="Displacement; give True, or fields by SectionImage id"):
+        open_volume(DATASET, 200, client=client, displacement=Displacement.identity((40, 57)))

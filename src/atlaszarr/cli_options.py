@@ -46,7 +46,12 @@ BUILD = (
     click.option("--mode", default="volume", metavar="volume|sections", help="One image, or one a section [volume]."),
     click.option("--resolution", type=float, default=25.0, metavar="UM", help="Voxel size [25]."),
     click.option("--fill", metavar="none|nearest|linear", help="Between sections, in a volume [nearest]."),
-    click.option("--interpolation", default="linear", metavar="nearest|linear", help="Within an image [linear]."),
+    click.option(
+        "--interpolation",
+        default="linear",
+        metavar="NAME",
+        help="Within an image: nearest, linear, cubic or lanczos [linear].",
+    ),
     click.option(
         "--view",
         multiple=True,

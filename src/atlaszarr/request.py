@@ -122,9 +122,10 @@ class VolumeRequest(Request):
     chunk: int = 64
     fill: str = "nearest"
 
-    def stack(self, dataset: SectionDataset) -> Stack:
-        """The dataset's sections over the grid asked for."""
-        return stack_sections(dataset, self.resolution, fill=self.fill, **self._shared())
+    def stack(self, dataset: SectionDataset, displacement: Mapping[int, Displacement] | None = None) -> Stack:
+        """The dataset's sections over the grid asked for, some of them by a field; see `stack_sections`."""
+        options = {"fill": self.fill, "displacement": displacement, **self._shared()}
+        return stack_sections(dataset, self.resolution, **options)
 
     def pyramid(self, stack: Stack) -> Pyramid:
         """The levels over that grid."""

@@ -7,7 +7,7 @@ The volume way to register: every voxel of the grid is pulled back through the f
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
 
@@ -17,13 +17,18 @@ from numpy.typing import NDArray
 from . import sampling
 from .allen.images import ImageRequest, Pixels, imaged_sections
 from .allen.records import Section, SectionDataset, SkippedSection
+from .displacement import Displacement
 from .errors import InputError, RecordError
 from .fill import FILLS, depth_intervals
 from .grid import Grid, Region
+from .plane_fields import PlaneField, plane_fields
+from .row_sampling import Placement
 from .spaces import output_space, reference_space
+from .taps import TAPS
 from .transforms import compose, tier_affine
 
-INTERPOLATIONS = ("nearest", "linear")
+#: Half-open: left, top, right, bottom, in pixels of a tier.
+_Box = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,11 +45,13 @@ class Stack:
     depth_row : ndarray, float64, shape (4,)
         Depth (um) = depth_row . (z, y, x, 1), for voxel indices.
     affines : ndarray, float64, shape (sections, 2, 4)
-        Pixel (X, Y) of the tier = affines[s] . (z, y, x, 1), for voxel indices.
+        Pixel (X, Y) of the tier = affines[s] . (z, y, x, 1), for voxel indices; NaN for a section with a field.
     edges, nearest, neighbour : ndarray
         Intervals of depth [edges[j], edges[j + 1]): the section that fills each, and the one blended in; -1 none.
-    linear : bool
-        Whether images are interpolated bilinearly in their plane.
+    taps : int
+        Pixels that the interpolation within an image takes along an axis; see `atlaszarr.taps`.
+    fields : mapping of int to PlaneField
+        By section, a field that says so in place of an affine.
     skipped : tuple of SkippedSection
         What this stack leaves out, beyond what the dataset does.
     """
@@ -57,7 +64,8 @@ class Stack:
     edges: NDArray[np.float64]
     nearest: NDArray[np.int32]
     neighbour: NDArray[np.int32]
-    linear: bool
+    taps: int
+    fields: Mapping[int, PlaneField] = field(default_factory=dict)
     skipped: tuple[SkippedSection, ...] = ()
 
     @cached_property
@@ -77,16 +85,13 @@ class Stack:
 
     def shown(self, region: Region) -> tuple[int, ...]:
         """The sections that a block samples: exactly those, by the arithmetic of the sampling itself."""
-        boxes = self._footprints(region)
+        place, boxes = self._placed(region)
         candidate = np.zeros(len(self.sections), bool)
         candidate[list(boxes)] = True
         shown = np.zeros_like(candidate)
         if boxes:
             start, shape = _start(region), np.array(_shape(region), dtype=np.int64)
-            sampling.find_shown(
-                start, shape, self.depth_row, self.affines, self.sizes,
-                self.edges, self.nearest, self.neighbour, candidate, shown,
-            )  # fmt: skip
+            sampling.find_shown(start, shape, place, self.nearest, self.neighbour, candidate, shown)
         return tuple(int(s) for s in np.flatnonzero(shown))
 
     def displacement(self, region: Region) -> NDArray[np.float64]:
@@ -99,7 +104,7 @@ class Stack:
         """
         out = np.empty((2, *_shape(region)))
         section = np.empty(out.shape[1:], np.int32)
-        sampling.field(_start(region), self.depth_row, self.affines, self.sizes, self.edges, self.nearest, section, out)
+        sampling.field(_start(region), self._placed(region)[0], self.nearest, section, out)
         pixel = np.array([2.0**request.downsample for request in self.requests])[section]
         return np.asarray((out + 0.5) * pixel - 0.5)
 
@@ -127,7 +132,8 @@ class Stack:
         shape = _shape(region)
         image = np.full((3, *shape), background, np.uint8)
         label = np.zeros(shape, np.uint32)
-        boxes = {s: box for s, box in self._footprints(region).items() if s in images}
+        place, boxes = self._placed(region)
+        boxes = {s: box for s, box in boxes.items() if s in images}
         if not boxes:
             return image, label
         crops = np.zeros((len(self.sections), 4), np.int64)
@@ -141,31 +147,45 @@ class Stack:
             flat[offset:following] = images[s][top:bottom, left:right].reshape(-1, 3)
             offset = following
         sampling.pull_back(
-            _start(region), self.depth_row, self.affines, sizes, self.edges, self.nearest, self.neighbour,
-            self.depths, self.ids, flat, crops, self.linear, image, label,
+            _start(region), place._replace(sizes=sizes), self.nearest, self.neighbour,
+            self.depths, self.ids, flat, crops, self.taps, image, label,
         )  # fmt: skip
         return image, label
 
     def crop_bytes(self, region: Region) -> int:
         """Bytes of the parts of images that `pull_back` holds for a block."""
-        return 3 * sum(_area(box) for box in self._footprints(region).values())
+        return 3 * sum(_area(box) for box in self._placed(region)[1].values())
 
-    def _footprints(self, region: Region) -> dict[int, tuple[int, int, int, int]]:
-        """(left, top, right, bottom) of all that a block could sample, for every section it could show."""
+    def _placed(self, region: Region) -> tuple[Placement, dict[int, _Box]]:
+        """How the sections lie to a block, and for every one it could show all the pixels that it could sample."""
         corners = np.array([(*corner, 1.0) for corner in product(*((s.start, s.stop - 1) for s in region))])
         depth = corners @ self.depth_row
         # The corners bound the block but for rounding, which a micron and a pixel of margin cover.
         first, last = np.searchsorted(self.edges, [depth.min() - 1.0, depth.max() + 1.0], side="right")
         reached = slice(max(first - 1, 0), last)
-        sections = set(self.nearest[reached].tolist()) | set(self.neighbour[reached].tolist())
+        sections = sorted({*self.nearest[reached].tolist(), *self.neighbour[reached].tolist()} - {-1})
+        fields = {s: self.fields[s].over(region) for s in sections if s in self.fields}
         boxes = {}
-        for s in sorted(sections - {-1}):
-            xy = self.affines[s] @ corners.T
-            low = np.maximum(np.floor(xy.min(axis=1)).astype(int) - 1, 0)
-            high = np.minimum(np.floor(xy.max(axis=1)).astype(int) + 3, self.sizes[s])
+        margin = max(self.taps // 2, 1)
+        for s in sections:
+            xy = self._within(s, fields[s]) if s in fields else self.affines[s] @ corners.T
+            if not xy.size:
+                continue
+            low = np.maximum(np.floor(xy.min(axis=1)).astype(int) - margin, 0)
+            high = np.minimum(np.floor(xy.max(axis=1)).astype(int) + margin + 2, self.sizes[s])
             if (low < high).all():
                 boxes[s] = (int(low[0]), int(low[1]), int(high[0]), int(high[1]))
-        return boxes
+        field_of = np.full(len(self.sections), -1, np.int32)
+        field_of[list(fields)] = np.arange(len(fields))
+        stacked = np.stack(list(fields.values())) if fields else np.empty((0, 2, 1, 1, 1))
+        return Placement(self.depth_row, self.edges, self.sizes, self.affines, field_of, stacked), boxes
+
+    def _within(self, section: int, xy: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Those of the coordinates of a field that lie on the section's image: shape (2, n)."""
+        xy = xy.reshape(2, -1)
+        with np.errstate(invalid="ignore"):
+            within = (xy >= -0.5) & (xy < self.sizes[section][:, np.newaxis] - 0.5)
+        return xy[:, within.all(axis=0)]
 
 
 def stack_sections(
@@ -180,6 +200,7 @@ def stack_sections(
     view: str = "primary",
     quality: int | None = None,
     range: tuple[int, ...] | None = None,
+    displacement: Mapping[int, Displacement] | None = None,
 ) -> Stack:
     """Lay the sections of a dataset over a grid.
 
@@ -193,7 +214,7 @@ def stack_sections(
         depth; ``linear``: that one blended with its neighbour on the voxel's other side. In a gap wider than 1.5
         nominal intervals, and at both ends, a section fills half a nominal interval and no more.
     interpolation : str
-        Within the plane of the section: ``nearest`` or ``linear``.
+        Within the plane of the section: ``nearest``, ``linear``, ``cubic`` (a = -3/4) or ``lanczos`` (8 x 8 pixels).
     space : str or int
         Reference space of the grid: ``auto`` (9 for P56 data, else the dataset's own), ``native``, 9 or 10.
     r_extent : float, optional
@@ -202,6 +223,10 @@ def stack_sections(
         Tier of the images; by default, for every section, the coarsest whose pixel is not larger than a voxel.
     view, quality, range
         To the image service; see `AllenClient.image`.
+    displacement : mapping of int to Displacement, optional
+        By SectionImage id, fields that take the place of the alignment within the plane of section: from pixel
+        (column, row) of the plane, over the whole of the grid's, to pixel (X, Y) of the section's tier image. Which
+        section fills a voxel is decided by depth as ever.
 
     Raises
     ------
@@ -212,18 +237,23 @@ def stack_sections(
     """
     if fill not in FILLS:
         raise InputError(f"fill {fill!r} is not known; choose from {', '.join(FILLS)}")
-    if interpolation not in INTERPOLATIONS:
-        raise InputError(f"interpolation {interpolation!r} is not known; choose from {', '.join(INTERPOLATIONS)}")
+    if interpolation not in TAPS:
+        raise InputError(f"interpolation {interpolation!r} is not known; choose from {', '.join(TAPS)}")
     if dataset.trv is None:
         raise RecordError(f"section dataset {dataset.id} has no 3-D alignment, so it cannot be registered")
     imaged = imaged_sections(dataset, resolution, downsample=downsample, view=view, quality=quality, range=range)
     native = reference_space(dataset.reference_space_id)
     grid = Grid(output_space(space, native), resolution)
     to_plane = compose(compose(dataset.trv, grid.space.to(native, r_extent)), grid.to_reference)
-    affines = [
-        compose(compose(tier_affine(request.downsample), section.tvs), to_plane[:2])
-        for section, request in zip(imaged.sections, imaged.requests, strict=True)
-    ]
+    given = plane_fields(displacement or {}, dataset, grid)
+    fields = {s: given[one.image_id] for s, one in enumerate(imaged.sections) if one.image_id in given}
+    affines = np.array(
+        [
+            compose(compose(tier_affine(request.downsample), section.tvs), to_plane[:2])
+            for section, request in zip(imaged.sections, imaged.requests, strict=True)
+        ]
+    )
+    affines[list(fields)] = np.nan
     edges, nearest, neighbour = depth_intervals(
         [section.depth for section in imaged.sections], dataset.section_thickness, dataset.nominal_interval, fill
     )
@@ -232,16 +262,17 @@ def stack_sections(
         sections=imaged.sections,
         requests=imaged.requests,
         depth_row=to_plane[2],
-        affines=np.array(affines),
+        affines=affines,
         edges=edges,
         nearest=nearest,
         neighbour=neighbour,
-        linear=interpolation == "linear",
+        taps=TAPS[interpolation],
+        fields=fields,
         skipped=imaged.skipped,
     )
 
 
-def _area(box: tuple[int, int, int, int]) -> int:
+def _area(box: _Box) -> int:
     left, top, right, bottom = box
     return (right - left) * (bottom - top)
 

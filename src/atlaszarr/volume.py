@@ -17,6 +17,7 @@ from .allen.decoded import DECODED
 from .allen.images import MissingImage, Pixels, SectionImage
 from .allen.records import SectionDataset
 from .credit import CREDIT
+from .displacement import Displacement
 from .errors import InputError
 from .grid import Region, blocks
 from .pyramid import Index
@@ -109,7 +110,7 @@ def open_volume(
     resolution: float = 25.0,
     fill: str = "nearest",
     *,
-    displacement: bool = False,
+    displacement: bool | Mapping[int, Displacement] = False,
     client: AllenClient | None = None,
     **options: Any,
 ) -> xr.Dataset:
@@ -126,8 +127,13 @@ def open_volume(
         Voxel size in um.
     fill : str
         ``none``, ``nearest`` or ``linear``; see `atlaszarr.stack.stack_sections`.
-    displacement : bool
-        Whether to add the displacement field.
+    displacement : bool or mapping of int to Displacement
+        Whether to add the displacement field. A mapping adds it too, and says by SectionImage id what it is within
+        those sections, in place of the alignment: a field from pixel (column, row) of the plane of section to pixel
+        (X, Y) of the section's tier image, as a deformable registration of `open_sections` gives it. It is over the
+        whole plane of the grid: coronal (y, x), sagittal (y, z), transverse (z, x); a voxel takes the field by its
+        two indices in the plane, wherever across it the voxel lies, and which section fills it is decided by depth
+        as ever. To know which block shows which images, the fields are evaluated on opening, block by block.
     client : AllenClient, optional
         Default: a client with its own defaults.
     **options
@@ -145,7 +151,8 @@ def open_volume(
     Raises
     ------
     InputError
-        If an option is not known or does not fit the dataset.
+        If an option is not known or does not fit the dataset, or a field is not over the plane of the grid or of no
+        section of the dataset.
     RecordError
         If the dataset cannot be registered.
     ImageError, ServiceError
@@ -160,9 +167,14 @@ def open_volume(
     if not isinstance(dataset, SectionDataset):
         dataset = client.section_dataset(dataset)
     request = VolumeRequest.of({"resolution": resolution, "fill": fill, **options})
-    volume = Volume.cut(request.stack(dataset), request.chunk)
+    if not isinstance(displacement, bool | Mapping):
+        raise InputError(
+            f"displacement is of type {type(displacement).__name__}; give True, or fields by SectionImage id"
+        )
+    fields = {} if isinstance(displacement, bool) else dict(displacement)
+    volume = Volume.cut(request.stack(dataset, fields), request.chunk)
     stack, grid = volume.stack, volume.stack.grid
-    token = tokenize(request.identity(dataset), client.api_url)
+    token = tokenize(request.identity(dataset), client.api_url, fields)
 
     fetches = {(f"section-image-{token}", section): (client.fetch, stack.requests[section]) for section in volume.used}
     shared = f"stack-{token}"
@@ -211,7 +223,7 @@ def open_volume(
     for axis, (name, um) in enumerate(zip(zyx, ("p_um", "i_um", "r_um"), strict=True)):
         coordinates[name] = (name, grid.physical(axis), {"units": "mm"})
         coordinates[um] = (name, grid.centres(axis), {"units": "um"})
-    if displacement:
+    if displacement is not False:
         variables["displacement"] = (("component", *zyx), array("displacement", (2,), "float64"))
         coordinates["component"] = ["x", "y"]
     attributes = {

@@ -1,0 +1,80 @@
+"""A user's own displacement field of a section, as the voxels of a grid see it: by their two indices in its plane."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .allen.records import SectionDataset
+from .displacement import Displacement
+from .errors import InputError
+from .grid import Grid, Region
+from .planes import Plane, plane_of
+
+
+@dataclass(frozen=True, eq=False)
+class PlaneField:
+    """A displacement field that holds wherever across its plane a voxel lies.
+
+    Attributes
+    ----------
+    plane : Plane
+    displacement : Displacement
+        Pixel (column, row) of the plane to pixel (X, Y) of the section's tier image.
+    """
+
+    plane: Plane
+    displacement: Displacement
+
+    def over(self, region: Region) -> NDArray[np.float64]:
+        """(X, Y) of the voxels of a block: float64, shape (2, z, y, x), of length 1 across the plane."""
+        rows, columns = self.plane.rows, self.plane.columns
+        xy = self.displacement.coordinates(region[rows], region[columns])
+        return np.expand_dims(xy if rows < columns else xy.swapaxes(1, 2), 1 + self.plane.fixed)
+
+
+def plane_fields(
+    displacement: Mapping[int, Displacement], dataset: SectionDataset, grid: Grid
+) -> dict[int, PlaneField]:
+    """The fields of sections over a grid, checked.
+
+    Parameters
+    ----------
+    displacement : mapping of int to Displacement
+        By SectionImage id.
+    dataset : SectionDataset
+        With a 3-D alignment.
+    grid : Grid
+
+    Returns
+    -------
+    dict of int to PlaneField
+        By SectionImage id.
+
+    Raises
+    ------
+    InputError
+        If a section is none of the dataset's, or a field is not over the grid of its plane.
+    """
+    known = {section.image_id for section in dataset.sections}
+    if unknown := sorted(set(displacement) - known):
+        raise InputError(
+            f"displacement is given for section image {unknown[0]}, which is none of those that dataset "
+            f"{dataset.id} can register"
+        )
+    if not displacement:
+        return {}  # whatever their plane
+    plane = plane_of(dataset)
+    shape = (grid.shape[plane.rows], grid.shape[plane.columns])
+    for image_id, field in displacement.items():
+        if not isinstance(field, Displacement):
+            raise InputError(f"displacement of section image {image_id} is no Displacement but {type(field).__name__}")
+        if field.shape != shape:
+            raise InputError(
+                f"displacement of section image {image_id} is over {' x '.join(map(str, field.shape))} pixels, but the "
+                f"{plane.name} plane at {grid.resolution:g} um has {shape[0]} x {shape[1]}"
+            )
+    return {image_id: PlaneField(plane, field) for image_id, field in displacement.items()}
