@@ -10,7 +10,7 @@ from atlaszarr import AllenClient, Displacement, open_volume
 from atlaszarr.errors import ImageError, InputError
 from atlaszarr.planes import section_planes
 from atlaszarr.testing.emulator import Emulator
-from atlaszarr.transforms import compose, image_to_reference, tier_affine
+from atlaszarr.transforms import compose, image_to_reference, reference_to_image, tier_affine
 
 DATASET = 74272479
 
@@ -223,3 +223,25 @@ def test_a_field_of_a_section_of_another_dataset_is_refused_before_anything_is_f
 def test_fields_that_are_not_by_section_are_refused(client):
     with pytest.raises(InputError, match="Displacement; give True, or fields by SectionImage id"):
         open_volume(DATASET, 200, client=client, displacement=Displacement.identity((40, 57)))
+
+
+def test_a_volume_of_large_images_fetches_windows_and_shows_what_whole_images_do(serve, connect):
+    emulator = serve()
+    client = connect(emulator)
+    opened = open_volume(DATASET, 50, client=client, downsample=0, chunk=32)
+    emulator.reset()
+    block = opened.isel(z=slice(130, 140), y=slice(64, 96), x=slice(96, 128)).compute()
+    windows = [request.query for request in emulator.requests]
+    assert 0 < len(windows) == len({(request.path, str(request.query)) for request in emulator.requests})
+    assert max(int(query[side]) for query in windows for side in ("width", "height")) <= 2048
+    record = client.section_dataset(DATASET)
+    for section in record.sections:
+        inside = np.argwhere(block.section.values == section.image_id)
+        if not len(inside):
+            continue
+        pir = (inside + np.array([130.5, 64.5, 96.5])) * 50.0
+        xy, _ = reference_to_image(pir, section.tvs, record.trv)
+        x, y = np.rint(xy).astype(int).T
+        whole = client.image(section.image_id)
+        difference = block.image.values[(slice(None), *inside.T)].T.astype(int) - whole[y, x]
+        assert np.abs(difference).mean() < 1.0

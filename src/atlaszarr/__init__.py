@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from .displacement import Displacement
     from .errors import AtlaszarrError
     from .grid import Grid
+    from .lazy_volume import open_volume
     from .regions import region_mask, region_volumes
     from .sections import open_sections
     from .spaces import ReferenceSpace
     from .terminology import Terminology
-    from .volume import open_volume
 
 _HOMES = {
     "AllenClient": ".allen.client",
@@ -33,7 +33,7 @@ _HOMES = {
     "build": ".building",
     "build_atlas": ".atlas",
     "open_sections": ".sections",
-    "open_volume": ".volume",
+    "open_volume": ".lazy_volume",
     "plan": ".building",
     "region_mask": ".regions",
     "region_volumes": ".regions",

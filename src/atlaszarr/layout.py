@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from .allen.images import ImagedSections, ImageRequest, SectionImage
+from .allen.images import ImagedSections, ImageRequest, MissingImage, SectionImage
 from .allen.records import SectionDataset
 from .grid import Grid, Region
 from .multiscale import ArraySpec, Blocks, Multiscale
@@ -21,8 +21,8 @@ IMAGE, SECTION, DISPLACEMENT = "", "labels/section", "displacement"
 class Source(Protocol):
     """Makes blocks of level 0, on any worker."""
 
-    def compute(self, region: Region, images: Mapping[ImageRequest, SectionImage]) -> Blocks:
-        """A block from the images that it shows, as far as they could be had."""
+    def compute(self, region: Region, images: Sequence[SectionImage | MissingImage]) -> Blocks:
+        """A block from the images that it shows."""
         ...
 
 

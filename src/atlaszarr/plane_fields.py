@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from .allen.records import SectionDataset
 from .displacement import Displacement
-from .errors import InputError
 from .grid import Grid, Region
-from .planes import Plane, plane_of
+from .plane_of_section import Plane, check_fields, plane_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,22 +58,8 @@ def plane_fields(
     InputError
         If a section is none of the dataset's, or a field is not over the grid of its plane.
     """
-    known = {section.image_id for section in dataset.sections}
-    if unknown := sorted(set(displacement) - known):
-        raise InputError(
-            f"displacement is given for section image {unknown[0]}, which is none of those that dataset "
-            f"{dataset.id} can register"
-        )
     if not displacement:
         return {}  # whatever their plane
     plane = plane_of(dataset)
-    shape = (grid.shape[plane.rows], grid.shape[plane.columns])
-    for image_id, field in displacement.items():
-        if not isinstance(field, Displacement):
-            raise InputError(f"displacement of section image {image_id} is no Displacement but {type(field).__name__}")
-        if field.shape != shape:
-            raise InputError(
-                f"displacement of section image {image_id} is over {' x '.join(map(str, field.shape))} pixels, but the "
-                f"{plane.name} plane at {grid.resolution:g} um has {shape[0]} x {shape[1]}"
-            )
+    check_fields(displacement, dataset, plane, grid)
     return {image_id: PlaneField(plane, field) for image_id, field in displacement.items()}

@@ -8,7 +8,7 @@ left out, since the section is known already.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -19,47 +19,16 @@ from .allen.records import SectionDataset
 from .allen.windows import Box
 from .coverage import covered_extent
 from .displacement import Displacement
-from .errors import InputError, RecordError
+from .errors import RecordError
 from .fields import AffineField
 from .grid import Grid
+from .plane_of_section import Plane, check_fields, plane_of
 from .resampling import corner_footprint, footprint, known, resample
 from .spaces import output_space, reference_space
 from .transforms import apply, compose, image_to_reference, tier_affine
 
 #: Where on a section its slice coordinate is taken: a pixel of the full-resolution image, or the centre of each.
 DetectionPoint = tuple[float, float] | Literal["centre"]
-
-#: Least cosine between the normal of the sections and the axis across their plane: 45 degrees.
-_LEAST_COSINE = 0.5**0.5
-
-
-@dataclass(frozen=True)
-class Plane:
-    """How a plane of section lies in the reference space; axes are 0 p, 1 i, 2 r.
-
-    Attributes
-    ----------
-    name : str
-    fixed : int
-        The axis across the plane, along which the slice coordinates lie.
-    rows, columns : int
-        The axes that run down and across. In the field's orientation superior is up and anterior left.
-    """
-
-    name: str
-    fixed: int
-    rows: int
-    columns: int
-
-    @property
-    def as_stored(self) -> Plane:
-        """The same with its rows and columns in the order of an array (z, y, x)."""
-        return replace(self, rows=min(self.rows, self.columns), columns=max(self.rows, self.columns))
-
-
-PLANES = {
-    plane.name: plane for plane in (Plane("coronal", 0, 1, 2), Plane("sagittal", 2, 1, 0), Plane("transverse", 1, 0, 2))
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,46 +181,13 @@ def section_planes(
         lying[[across.columns, across.rows], 2] = resolution / 2
         lying[across.fixed, 2] = coordinate
         affines.append(compose(compose(tier_affine(request.downsample), section.tvs), compose(to_section, lying)))
-    fields = [Displacement.from_affine(shape, affine) for affine in affines]
-    for position, section in enumerate(imaged.sections):
-        if displacement and section.image_id in displacement:
-            fields[position] = displacement[section.image_id]
-    _check(fields, shape, displacement or {}, dataset, imaged)
-    return SectionPlanes(grid, across, imaged, coordinates, tuple(fields), interpolation)
-
-
-def plane_of(dataset: SectionDataset, plane: str = "auto") -> Plane:
-    """The plane that the sections of a dataset stand for.
-
-    Parameters
-    ----------
-    dataset : SectionDataset
-        With a 3-D alignment.
-    plane : str
-        ``auto`` for that of its record or, where this names none, the one that its alignment comes nearest to.
-
-    Raises
-    ------
-    InputError
-        If a plane is asked for that the sections are more than 45 degrees away from.
-    """
-    if plane != "auto" and plane not in PLANES:
-        raise InputError(f"plane {plane!r} is not known; choose from auto, {', '.join(PLANES)}")
-    normal = np.abs(np.asarray(dataset.trv)[2, :3])
-    normal /= np.linalg.norm(normal)
-    nearest = next(one for one in PLANES.values() if one.fixed == int(normal.argmax()))
-    found = (
-        nearest
-        if plane == "auto" and dataset.plane not in PLANES
-        else PLANES[plane if plane != "auto" else dataset.plane]
+    given = displacement or {}
+    check_fields(given, dataset, across, grid)
+    fields = tuple(
+        given[section.image_id] if section.image_id in given else Displacement.from_affine(shape, affine)
+        for section, affine in zip(imaged.sections, affines, strict=True)
     )
-    if normal[found.fixed] < _LEAST_COSINE:
-        angle = np.degrees(np.arccos(normal[found.fixed]))
-        raise InputError(
-            f"the sections of dataset {dataset.id} lie {angle:.0f} degrees off the {found.name} plane; "
-            f"ask for the plane {nearest.name}"
-        )
-    return found
+    return SectionPlanes(grid, across, imaged, coordinates, fields, interpolation)
 
 
 def _coordinates(
@@ -273,26 +209,3 @@ def _covered(xy: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.bool_
     (x, y), (width, height) = xy, size
     with np.errstate(invalid="ignore"):
         return np.asarray((x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5))
-
-
-def _check(
-    fields: list[Displacement],
-    shape: tuple[int, int],
-    given: Mapping[int, Displacement],
-    dataset: SectionDataset,
-    imaged: ImagedSections,
-) -> None:
-    known = {section.image_id for section in dataset.sections}
-    if unknown := sorted(set(given) - known):
-        raise InputError(f"displacement is given for section image {unknown[0]}, which is none of the dataset's")
-    for section, field in zip(imaged.sections, fields, strict=True):
-        if not isinstance(field, Displacement):
-            raise InputError(
-                f"displacement of section image {section.image_id} is of type {type(field).__name__}; "
-                "make it a Displacement, for instance by Displacement.from_deltas"
-            )
-        if field.shape != shape:
-            raise InputError(
-                f"displacement of section image {section.image_id} is over {field.shape[0]} x {field.shape[1]} pixels, "
-                f"the planes have {shape[0]} x {shape[1]}; give one over their grid"
-            )

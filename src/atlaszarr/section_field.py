@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .planes import PLANES, SectionPlanes
+from .plane_of_section import PLANES
+from .planes import SectionPlanes
 
 _AXES = "zyx"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 
 from . import metadata
 from .allen.decoded import DECODED
-from .allen.images import ImagedSections, ImageRequest, Pixels, SectionImage
+from .allen.images import ImagedSections, ImageRequest, MissingImage, Pixels, SectionImage
 from .allen.records import SectionDataset
 from .allen.windows import Box, TierImage, tier_image
 from .collection import Collection
@@ -56,12 +56,13 @@ class SectionSource:
     displacement: bool
     occupancy: Occupancy
 
-    def compute(self, region: Region, images: Mapping[ImageRequest, SectionImage]) -> Blocks:
+    def compute(self, region: Region, images: Sequence[SectionImage | MissingImage]) -> Blocks:
         """A block of one plane from the windows that it shows; empty where one of them could not be had."""
         section, rows, columns = region[0].start, *region[1:]
+        had = {image.request: image for image in images if isinstance(image, SectionImage)}
 
         def fetched(request: ImageRequest) -> Pixels | None:
-            return DECODED.get(images[request]) if request in images else None
+            return DECODED.get(had[request]) if request in had else None
 
         box = self.planes.box(section, rows, columns)
         pixels = None if box is None else self.tiers[section].crop(box, fetched)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from . import sampling
 from .allen.images import ImageRequest, Pixels, imaged_sections
 from .allen.records import Section, SectionDataset, SkippedSection
+from .allen.windows import Box
 from .displacement import Displacement
 from .errors import InputError, RecordError
 from .fill import FILLS, depth_intervals
@@ -28,7 +30,6 @@ from .taps import TAPS
 from .transforms import compose, tier_affine
 
 #: Half-open: left, top, right, bottom, in pixels of a tier.
-_Box = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +110,7 @@ class Stack:
         return np.asarray((out + 0.5) * pixel - 0.5)
 
     def pull_back(
-        self, region: Region, images: Mapping[int, Pixels], background: int = 0
+        self, region: Region, images: Mapping[int, Any], background: int = 0
     ) -> tuple[Pixels, NDArray[np.uint32]]:
         """Compute a block.
 
@@ -118,8 +119,8 @@ class Stack:
         region : tuple of slice
             The block, in voxel indices of the grid.
         images : mapping of int to ndarray, uint8, (height, width, 3)
-            By section index, the tier images, each looked up once; one that is `shown` but not here leaves its
-            voxels empty.
+            By section index, the tier images, or what gives a rectangle of them as they do; each is looked up once,
+            and one that is `shown` but not here leaves its voxels empty.
         background : int
             Grey level where no section is.
 
@@ -152,11 +153,11 @@ class Stack:
         )  # fmt: skip
         return image, label
 
-    def crop_bytes(self, region: Region) -> int:
-        """Bytes of the parts of images that `pull_back` holds for a block."""
-        return 3 * sum(_area(box) for box in self._placed(region)[1].values())
+    def boxes(self, region: Region) -> dict[int, Box]:
+        """The pixels that `pull_back` takes for a block, of the tier image of every section that it could show."""
+        return self._placed(region)[1]
 
-    def _placed(self, region: Region) -> tuple[Placement, dict[int, _Box]]:
+    def _placed(self, region: Region) -> tuple[Placement, dict[int, Box]]:
         """How the sections lie to a block, and for every one it could show all the pixels that it could sample."""
         corners = np.array([(*corner, 1.0) for corner in product(*((s.start, s.stop - 1) for s in region))])
         depth = corners @ self.depth_row
@@ -272,7 +273,7 @@ def stack_sections(
     )
 
 
-def _area(box: _Box) -> int:
+def _area(box: Box) -> int:
     left, top, right, bottom = box
     return (right - left) * (bottom - top)
 

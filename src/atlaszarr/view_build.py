@@ -208,8 +208,7 @@ def compute_shown(
     multiscale: Multiscale, source: Source, step: Pass, block: Index, images: Sequence[SectionImage | MissingImage]
 ) -> list[Done]:
     """Compute a block of level 0 from its images, and write it at all levels that it makes."""
-    had = {image.request: image for image in images if isinstance(image, SectionImage)}
-    values = source.compute(multiscale.pyramid.region(step, block), had)
+    values = source.compute(multiscale.pyramid.region(step, block), images)
     digests = {i.request.name: i.sha256 if isinstance(i, SectionImage) else None for i in images}
     lacked = tuple(image for image in images if isinstance(image, MissingImage))
     return [store_block(multiscale, step, block, values, {"images": digests}, lacked)]

@@ -1,4 +1,4 @@
-"""The 3-D pull-back of a whole dataset: which chunk shows which images, and the lazy xarray.Dataset over them."""
+"""The 3-D pull-back of a whole dataset: which chunk shows which images or windows, and what it makes of them."""
 
 from __future__ import annotations
 
@@ -6,26 +6,22 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from operator import itemgetter
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .allen.client import AllenClient
 from .allen.decoded import DECODED
-from .allen.images import MissingImage, Pixels, SectionImage
-from .allen.records import SectionDataset
-from .credit import CREDIT
-from .displacement import Displacement
+from .allen.images import ImageRequest, MissingImage, Pixels, SectionImage
+from .allen.windows import TierImage, tier_image
 from .errors import InputError
 from .grid import Region, blocks
 from .pyramid import Index
-from .request import VolumeRequest
 from .stack import Stack
 
 if TYPE_CHECKING:
-    import xarray as xr
+    pass
 
 #: Each costs about a millisecond before anything is fetched.
 _MOST_CHUNKS = 1_000_000
@@ -68,169 +64,58 @@ class Volume:
             found = threads.map(lambda cube: stack.shown(cube[1]), cubes)
         return cls(stack, chunk, {index: shown for (index, _), shown in zip(cubes, found, strict=True) if shown})
 
-    @property
-    def used(self) -> tuple[int, ...]:
-        """The sections that any chunk shows."""
-        return tuple(sorted({section for shown in self.shown.values() for section in shown}))
+    @cached_property
+    def tiers(self) -> tuple[TierImage, ...]:
+        """How the image of each section is fetched: whole, unless that is too large."""
+        images = zip(self.stack.sections, self.stack.requests, strict=True)
+        return tuple(tier_image(section, request, ()) for section, request in images)
+
+    def requests(self, region: Region, sections: Sequence[int]) -> tuple[ImageRequest, ...]:
+        """The images, or windows of them, that a block takes of the sections that it shows."""
+        boxes = self.stack.boxes(region)
+        return tuple(request for s in sections for request in self.tiers[s].requests(boxes[s]))
 
 
 def compute_block(
     stack: Stack,
+    tiers: Sequence[TierImage],
     region: Region,
-    sections: Sequence[int],
     images: Sequence[SectionImage | MissingImage],
     background: int,
 ) -> tuple[Pixels, NDArray[np.uint32]]:
-    """A block from the images of the sections it shows; those missing leave their voxels empty."""
-    had = {s: image for s, image in zip(sections, images, strict=True) if isinstance(image, SectionImage)}
-    return stack.pull_back(region, _Decoding(had), background)
+    """A block from the images that it shows; a section of which one is missing leaves its voxels empty."""
+    return stack.pull_back(region, _Decoding(tiers, images), background)
 
 
-class _Decoding(Mapping[int, Pixels]):
-    """Images decoded when they are looked up, so that no more than one need be held at a time."""
+class _Decoding(Mapping[int, Any]):
+    """Images by section, decoded when a rectangle of them is asked for: no more than one need be held at a time."""
 
-    def __init__(self, images: Mapping[int, SectionImage]) -> None:
-        self._images = images
+    def __init__(self, tiers: Sequence[TierImage], images: Sequence[SectionImage | MissingImage]) -> None:
+        self._images = {image.request: image for image in images if isinstance(image, SectionImage)}
+        lacking = {image.request.image_id for image in images if isinstance(image, MissingImage)}
+        had = {request.image_id for request in self._images} - lacking
+        self._tiers = {s: tier for s, tier in enumerate(tiers) if tier.whole.image_id in had}
 
-    def __getitem__(self, section: int) -> Pixels:
-        return DECODED.get(self._images[section])
-
-    def __contains__(self, section: object) -> bool:
-        return section in self._images
+    def __getitem__(self, section: int) -> _Windows:
+        return _Windows(self._tiers[section], self._images)
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self._images)
+        return iter(self._tiers)
 
     def __len__(self) -> int:
-        return len(self._images)
+        return len(self._tiers)
 
 
-def open_volume(
-    dataset: SectionDataset | int,
-    resolution: float = 25.0,
-    fill: str = "nearest",
-    *,
-    displacement: bool | Mapping[int, Displacement] = False,
-    client: AllenClient | None = None,
-    **options: Any,
-) -> xr.Dataset:
-    """A whole section dataset as one lazy, registered volume.
+@dataclass(frozen=True)
+class _Windows:
+    """A tier image, to take rectangles of."""
 
-    Nothing is fetched before it is computed; then each image is fetched once, however many blocks show it, and a
-    block asks only for the images that it shows.
+    tier: TierImage
+    images: Mapping[ImageRequest, SectionImage]
 
-    Parameters
-    ----------
-    dataset : SectionDataset or int
-        A dataset, or its id.
-    resolution : float
-        Voxel size in um.
-    fill : str
-        ``none``, ``nearest`` or ``linear``; see `atlaszarr.stack.stack_sections`.
-    displacement : bool or mapping of int to Displacement
-        Whether to add the displacement field. A mapping adds it too, and says by SectionImage id what it is within
-        those sections, in place of the alignment: a field from pixel (column, row) of the plane of section to pixel
-        (X, Y) of the section's tier image, as a deformable registration of `open_sections` gives it. It is over the
-        whole plane of the grid: coronal (y, x), sagittal (y, z), transverse (z, x); a voxel takes the field by its
-        two indices in the plane, wherever across it the voxel lies, and which section fills it is decided by depth
-        as ever. To know which block shows which images, the fields are evaluated on opening, block by block.
-    client : AllenClient, optional
-        Default: a client with its own defaults.
-    **options
-        Further fields of `atlaszarr.request.VolumeRequest`.
-
-    Returns
-    -------
-    xarray.Dataset
-        ``image``: uint8, (c, z, y, x), c = red, green, blue; ``section``: uint32, (z, y, x), the SectionImage id
-        that made each voxel, 0 where none; with `displacement` also ``displacement``: float64,
-        (component, z, y, x), the voxel's X and Y in full-resolution pixels of that section image, NaN where none.
-        Coordinates z, y, x are millimetres as in the OME-Zarr that `build` writes; p_um, i_um, r_um are those
-        of the reference space.
-
-    Raises
-    ------
-    InputError
-        If an option is not known or does not fit the dataset, or a field is not over the plane of the grid or of no
-        section of the dataset.
-    RecordError
-        If the dataset cannot be registered.
-    ImageError, ServiceError
-        When computed, if an image cannot be had.
-    """
-    import dask.array as da
-    import xarray as xr
-    from dask.base import tokenize
-    from dask.highlevelgraph import HighLevelGraph
-
-    client = client or AllenClient()
-    if not isinstance(dataset, SectionDataset):
-        dataset = client.section_dataset(dataset)
-    request = VolumeRequest.of({"resolution": resolution, "fill": fill, **options})
-    if not isinstance(displacement, bool | Mapping):
-        raise InputError(
-            f"displacement is of type {type(displacement).__name__}; give True, or fields by SectionImage id"
-        )
-    fields = {} if isinstance(displacement, bool) else dict(displacement)
-    volume = Volume.cut(request.stack(dataset, fields), request.chunk)
-    stack, grid = volume.stack, volume.stack.grid
-    token = tokenize(request.identity(dataset), client.api_url, fields)
-
-    fetches = {(f"section-image-{token}", section): (client.fetch, stack.requests[section]) for section in volume.used}
-    shared = f"stack-{token}"
-    computed: dict[Any, Any] = {}
-    layers: dict[str, dict[Any, Any]] = {"image": {}, "section": {}, "displacement": {}}
-    for index, region in blocks(grid.shape, request.chunk):
-        block = (f"block-{token}", *index)
-        sections = volume.shown.get(index, ())
-        if sections:
-            images = [(f"section-image-{token}", section) for section in sections]
-            computed[block] = (compute_block, shared, region, sections, images, request.background)
-            image: Any = (itemgetter(0), block)
-            section: Any = (itemgetter(1), block)
-            field: Any = (Stack.displacement, shared, region)
-        else:
-            shape = tuple(axis.stop - axis.start for axis in region)
-            image = (np.full, (3, *shape), request.background, np.uint8)
-            section = (np.zeros, shape, np.uint32)
-            field = (np.full, (2, *shape), np.nan)
-        layers["image"][(f"image-{token}", 0, *index)] = image
-        layers["section"][(f"section-{token}", *index)] = section
-        layers["displacement"][(f"displacement-{token}", 0, *index)] = field
-
-    def array(name: str, lead: tuple[int, ...], dtype: str) -> Any:
-        own = f"{name}-{token}"
-        graph = HighLevelGraph(
-            {shared: {shared: stack}, f"section-image-{token}": fetches, f"block-{token}": computed, own: layers[name]},
-            {
-                shared: set(),
-                f"section-image-{token}": set(),
-                f"block-{token}": {shared, f"section-image-{token}"},
-                own: {shared if name == "displacement" else f"block-{token}"},
-            },
-        )
-        z, y, x = grid.shape
-        size = request.chunk
-        chunks = tuple((*(n // size) * (size,), *((n % size,) if n % size else ())) for n in (z, y, x))
-        return da.Array(graph, own, chunks=(*((n,) for n in lead), *chunks), dtype=dtype)
-
-    zyx = ("z", "y", "x")
-    variables = {
-        "image": (("c", *zyx), array("image", (3,), "uint8")),
-        "section": (zyx, array("section", (), "uint32")),
-    }
-    coordinates: dict[str, Any] = {"c": ["red", "green", "blue"]}
-    for axis, (name, um) in enumerate(zip(zyx, ("p_um", "i_um", "r_um"), strict=True)):
-        coordinates[name] = (name, grid.physical(axis), {"units": "mm"})
-        coordinates[um] = (name, grid.centres(axis), {"units": "um"})
-    if displacement is not False:
-        variables["displacement"] = (("component", *zyx), array("displacement", (2,), "float64"))
-        coordinates["component"] = ["x", "y"]
-    attributes = {
-        "section_dataset": dataset.id,
-        "reference_space": grid.space.id,
-        "resolution_um": grid.resolution,
-        "anchor_um": grid.space.anchor,
-        **CREDIT,
-    }
-    return xr.Dataset(variables, coordinates, attributes)
+    def __getitem__(self, rectangle: tuple[slice, slice]) -> Pixels:
+        rows, columns = rectangle
+        box = (columns.start, rows.start, columns.stop, rows.stop)
+        pixels = self.tier.crop(box, lambda request: DECODED.get(self.images[request]))
+        assert pixels is not None
+        return pixels

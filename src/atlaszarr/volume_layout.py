@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from . import metadata
-from .allen.images import ImagedSections, ImageRequest, SectionImage
+from .allen.images import ImagedSections, ImageRequest, MissingImage, SectionImage
 from .allen.records import SectionDataset
+from .allen.windows import TierImage
 from .encoding import Encoding
 from .errors import RecordError
 from .grid import Grid, Region
@@ -34,16 +35,18 @@ class VolumeSource:
     Attributes
     ----------
     stack : Stack
+    tiers : tuple of TierImage
+        How the image of each section is fetched.
     background : int
     """
 
     stack: Stack
+    tiers: tuple[TierImage, ...]
     background: int
 
-    def compute(self, region: Region, images: Mapping[ImageRequest, SectionImage]) -> Blocks:
-        """A block of level 0 from the images that it shows, as far as they could be had."""
-        had = {s: images[request] for s, request in enumerate(self.stack.requests) if request in images}
-        image, section = compute_block(self.stack, region, list(had), list(had.values()), self.background)
+    def compute(self, region: Region, images: Sequence[SectionImage | MissingImage]) -> Blocks:
+        """A block of level 0 from the images that it shows."""
+        image, section = compute_block(self.stack, self.tiers, region, images, self.background)
         return {IMAGE: image, SECTION: section}
 
 
@@ -97,7 +100,7 @@ class VolumeLayout:
     @property
     def source(self) -> VolumeSource:
         """What makes its blocks."""
-        return VolumeSource(self.volume.stack, self.request.background)
+        return VolumeSource(self.volume.stack, self.volume.tiers, self.request.background)
 
     @cached_property
     def occupancy(self) -> Occupancy:
@@ -121,14 +124,16 @@ class VolumeLayout:
         return sorted(self.occupancy.blocks(self.pyramid.passes[0]), key=lambda index: (self._sections(index), index))
 
     def requests(self, block: Index) -> tuple[ImageRequest, ...]:
-        """The images that a block of level 0 shows."""
-        return tuple(self.volume.stack.requests[section] for section in self._sections(block))
+        """The images, or windows of them, that a block of level 0 shows."""
+        return self._requests[block]
 
     def block_bytes(self, block: Index) -> int:
-        """What computing a block holds: itself and its coarser levels, parts of images, and one whole decoded image."""
-        region = self.pyramid.region(self.pyramid.passes[0], block)
+        """What computing a block holds: itself and its coarser levels, parts of images, and one decoded image."""
+        region = self._region(block)
+        boxes = self.volume.stack.boxes(region).values()
+        parts = 3 * sum((right - left) * (bottom - top) for left, top, right, bottom in boxes)
         image: int = max(3 * request.width * request.height for request in self.requests(block))
-        return _voxels(region) * _VOXEL_BYTES * 9 // 8 + self.volume.stack.crop_bytes(region) + image
+        return _voxels(region) * _VOXEL_BYTES * 9 // 8 + parts + image
 
     def groups(self) -> dict[str, dict[str, Any]]:
         """What OME-Zarr has to say of each group."""
@@ -143,9 +148,15 @@ class VolumeLayout:
         """Nothing more to say of each section."""
         return {}
 
+    @cached_property
+    def _requests(self) -> dict[Index, tuple[ImageRequest, ...]]:
+        return {block: self.volume.requests(self._region(block), self._sections(block)) for block in self.blocks()}
+
+    def _region(self, block: Index) -> Region:
+        return self.pyramid.region(self.pyramid.passes[0], block)
+
     def _sections(self, block: Index) -> tuple[int, ...]:
-        region = self.pyramid.region(self.pyramid.passes[0], block)
-        chunks = cells(region, (self.volume.chunk,) * 3)
+        chunks = cells(self._region(block), (self.volume.chunk,) * 3)
         return tuple(sorted({s for chunk in chunks for s in self.volume.shown.get(chunk, ())}))
 
 

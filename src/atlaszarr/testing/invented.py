@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..planes import PLANES
+from ..plane_of_section import PLANES
 from ..spaces import reference_space
 from .records import Record, image_record, product_records
 
