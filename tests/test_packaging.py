@@ -24,7 +24,7 @@ README = (ROOT / "README.md").read_text()
 ENVIRONMENT = (ROOT / "environment.yml").read_text()
 
 REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9_.-]+)(?P<extra>\[[a-z,]+\])?(?:>=(?P<floor>[0-9.]+))?$")
-HEAVY = {"numpy", "numba", "dask", "zarr", "pandas", "xarray", "ngff_zarr", "distributed", "rich", "pyarrow"}
+HEAVY = {"numpy", "numba", "dask", "zarr", "pandas", "xarray", "ngff_zarr", "distributed", "rich", "pyarrow", "matplotlib"}
 
 #: Of the contract, what comes with later work; a name leaves this set when it is there.
 NOT_YET = {"Displacement", "open_sections"}
