@@ -16,13 +16,13 @@ from atlaszarr.brainglobe.manifests import About
 from atlaszarr.brainglobe.meshes import defects
 from atlaszarr.brainglobe.second_name import give_second_name
 from atlaszarr.brainglobe.writing import write
+from atlaszarr.checking import verify
 from atlaszarr.errors import InputError
 from atlaszarr.finished import Finished
 from atlaszarr.ome import Geometry
 from atlaszarr.pyramid import Pyramid
 from atlaszarr.store import Target
 from atlaszarr.terminology import Structure, Terminology
-from atlaszarr.verification import verify
 from atlaszarr.writing import write_multiscales
 
 LAYOUT = Layout("allen-adult-mouse", "3.0")

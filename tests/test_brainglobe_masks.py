@@ -16,12 +16,12 @@ from atlaszarr.brainglobe.layout import ANNOTATION, COMPRESSED, MASKS, below
 from atlaszarr.brainglobe.mask_writing import write_masks
 from atlaszarr.brainglobe.post_order import PostOrder
 from atlaszarr.brainglobe.second_name import give_second_name
+from atlaszarr.checking import verify
 from atlaszarr.errors import InputError, RecordError
 from atlaszarr.finished import Finished
 from atlaszarr.ome import Geometry
 from atlaszarr.store import Target
 from atlaszarr.terminology import Structure, Terminology
-from atlaszarr.verification import verify
 from atlaszarr.writing import write_multiscales
 
 #: Parents by identifier; the last is more than 16 bits hold, and 9 is drawn nowhere.

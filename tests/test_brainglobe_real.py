@@ -14,11 +14,11 @@ from atlaszarr.brainglobe.lookup import NOTHING, indices_of
 from atlaszarr.brainglobe.mask_writing import write_masks
 from atlaszarr.brainglobe.post_order import PostOrder
 from atlaszarr.brainglobe.surfaces import surface
+from atlaszarr.checking import verify
 from atlaszarr.finished import Finished
 from atlaszarr.ome import Geometry
 from atlaszarr.store import Target
 from atlaszarr.terminology import Terminology
-from atlaszarr.verification import verify
 from atlaszarr.writing import write_multiscales
 
 DATA = Path(__file__).parents[2] / "shared" / "data"

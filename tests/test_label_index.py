@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atlaszarr import inspection, ledger
+from atlaszarr import kinds, ledger
+from atlaszarr.checking import verify
 from atlaszarr.counting import count_labels
 from atlaszarr.errors import InputError
 from atlaszarr.index_trust import add_index, disagreements, index_of
@@ -19,7 +20,6 @@ from atlaszarr.ome import DEFAULT_VERSION
 from atlaszarr.pyramid import Pyramid
 from atlaszarr.store import Target
 from atlaszarr.stored_image import StoredImage
-from atlaszarr.verification import verify
 from atlaszarr.writing import write_multiscales
 
 LARGE = 2**31 + 5
@@ -61,7 +61,7 @@ def level_of(target, level):
 
 def recorded(target):
     found = ledger.read(target, finished=True)
-    return found, inspection.recorded(target, found)
+    return found, kinds.recorded(target, found)
 
 
 def some_chunk(target, level=0):

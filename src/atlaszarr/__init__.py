@@ -11,17 +11,20 @@ if TYPE_CHECKING:
     from .allen.records import Section, SectionDataset
     from .atlas import build_atlas
     from .building import build, plan
+    from .checking import verify
+    from .displacement import Displacement
     from .errors import AtlaszarrError
     from .grid import Grid
     from .regions import region_mask, region_volumes
+    from .sections import open_sections
     from .spaces import ReferenceSpace
     from .terminology import Terminology
-    from .verification import verify
     from .volume import open_volume
 
 _HOMES = {
     "AllenClient": ".allen.client",
     "AtlaszarrError": ".errors",
+    "Displacement": ".displacement",
     "Grid": ".grid",
     "ReferenceSpace": ".spaces",
     "Section": ".allen.records",
@@ -29,16 +32,18 @@ _HOMES = {
     "Terminology": ".terminology",
     "build": ".building",
     "build_atlas": ".atlas",
+    "open_sections": ".sections",
     "open_volume": ".volume",
     "plan": ".building",
     "region_mask": ".regions",
     "region_volumes": ".regions",
-    "verify": ".verification",
+    "verify": ".checking",
 }
 
 __all__ = [
     "AllenClient",
     "AtlaszarrError",
+    "Displacement",
     "Grid",
     "ReferenceSpace",
     "Section",
@@ -46,6 +51,7 @@ __all__ = [
     "Terminology",
     "build",
     "build_atlas",
+    "open_sections",
     "open_volume",
     "plan",
     "region_mask",

@@ -43,7 +43,7 @@ class Assembly:
     multiscale : Multiscale
     root : Root
     groups : mapping
-        What OME-Zarr has to say of each group, by its path; "" for the root.
+        What OME-Zarr has to say of each group, by its path, "" for the root; under ``atlaszarr``, what we have.
     """
 
     multiscale: Multiscale
@@ -150,7 +150,7 @@ class Assembly:
             f"{path}/{name}": body
             for path, content in self.groups.items()
             if path
-            for name, body in ome.group(version, ome.attributes(version, content, {})).items()
+            for name, body in ome.group(version, _attributes(version, content)).items()
         }
 
     def _sweep(self, documents: Iterable[str], done: Mapping[Task, Entry]) -> None:
@@ -160,6 +160,11 @@ class Assembly:
         target = self.multiscale.target
         left = [key for key in target.list_keys() if key not in known and (key.startswith(arrays) or is_partial(key))]
         target.remove_each(left)
+
+
+def _attributes(version: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    own = {key: value for key, value in content.items() if key == "atlaszarr"}
+    return ome.attributes(version, {key: value for key, value in content.items() if key not in own}, own)
 
 
 def _coarsening(

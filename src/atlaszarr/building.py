@@ -10,18 +10,22 @@ from .allen.client import AllenClient
 from .allen.records import SectionDataset
 from .assembly import Progress
 from .errors import InputError
-from .planning import Layout, Plan, metadata_requests, price
+from .layout import Layout
+from .planning import Plan, metadata_requests, price
 from .reports import BuildReport
-from .request import VolumeRequest
+from .request import Request, SectionsRequest, VolumeRequest
 from .scheduling import scheduler_for, worker_count
+from .section_layout import SectionLayout
 from .store import Target
 from .view_build import ViewBuild
+from .volume_layout import VolumeLayout
 
 
 def plan(
     dataset: SectionDataset | int,
     target: str | os.PathLike[str] | None = None,
     *,
+    mode: str = "volume",
     view: str | Sequence[str] = "primary",
     client: AllenClient | None = None,
     workers: int | None = None,
@@ -35,19 +39,20 @@ def plan(
         A dataset, or its id.
     target : str or path-like, optional
         Shown in the plan; not opened.
-    view : str or sequence of str
+    mode, view
+        As of `build`.
     client : AllenClient, optional
     workers : int, optional
         Default one a core.
     **options
-        Further fields of `atlaszarr.request.VolumeRequest`.
+        As of `build`.
 
     Raises
     ------
     InputError, RecordError, NotFoundError, ServiceError
         As `build`.
     """
-    requests = _requests(view, options)
+    requests = _requests(mode, view, options)
     # Only named: it need not be there yet, nor may we open it.
     first = Target(os.fspath(target)) if target is not None else None
     targets = [first.beside(request.view) if first and n else first for n, request in enumerate(requests)]
@@ -55,7 +60,7 @@ def plan(
     count = worker_count(workers)
     dataset, asked = _dataset(dataset, client)
     return tuple(
-        price(Layout.of(dataset, request), client, count, 0 if position else asked, where.url if where else None)
+        price(_layout(dataset, request), client, count, 0 if position else asked, where.url if where else None)
         for position, (request, where) in enumerate(zip(requests, targets, strict=True))
     )
 
@@ -64,6 +69,7 @@ def build(
     dataset: SectionDataset | int,
     target: str | os.PathLike[str],
     *,
+    mode: str = "volume",
     view: str | Sequence[str] = "primary",
     client: AllenClient | None = None,
     storage_options: Mapping[str, Any] | None = None,
@@ -75,7 +81,7 @@ def build(
     progress: Progress | None = None,
     **options: Any,
 ) -> BuildReport:
-    """Build the registered multiscale OME-Zarr of a section dataset.
+    """Build the registered multiscale OME-Zarr of a section dataset: one volume, or an image a section.
 
     A target that this very request left unfinished is gone on with; a finished one is left as it is, but for
     images that were missing and can be had now.
@@ -86,8 +92,12 @@ def build(
         A dataset, or its id.
     target : str or path-like
         A local path, or any URL that fsspec opens.
+    mode : str
+        ``volume``: every voxel of a 3-D grid takes what the section nearest to it shows. ``sections``: one plane a
+        section, at its slice coordinate, in a collection of images.
     view : str or sequence of str
-        ``primary``, ``expression``; every view after the first becomes ``x.<view>.ome.zarr`` beside the target.
+        ``primary``, ``expression``, ``projection``; every view after the first becomes ``x.<view>.ome.zarr`` beside
+        the target.
     client : AllenClient, optional
         Default: a client with its own defaults.
     storage_options : mapping, optional
@@ -105,7 +115,7 @@ def build(
     progress : callable, optional
         Called with the tasks done, the number of tasks, and a word on what is going on.
     **options
-        Further fields of `atlaszarr.request.VolumeRequest`: resolution (um), fill, interpolation, ...
+        Further fields of `atlaszarr.request.VolumeRequest` or `SectionsRequest`: resolution (um), ...
 
     Returns
     -------
@@ -122,13 +132,13 @@ def build(
     TargetError
         If the target cannot be written.
     """
-    requests = _requests(view, options)
+    requests = _requests(mode, view, options)
     targets = _targets(target, storage_options, requests)
     if scheduler is not None and targets[0].url.startswith("memory://"):
         raise InputError(f"target {targets[0].url} lives in the memory of one process; a cluster cannot write it")
     client = client or AllenClient()
     dataset, asked = _dataset(dataset, client)
-    layouts = [Layout.of(dataset, request) for request in requests]
+    layouts = [_layout(dataset, request) for request in requests]
     with scheduler_for(scheduler, workers, client.concurrency) as where:
         views = [
             ViewBuild(layout, place, client, where, allow_missing, take_over, 0 if position else asked, progress)
@@ -147,15 +157,25 @@ def _dataset(dataset: SectionDataset | int, client: AllenClient) -> tuple[Sectio
     return record, metadata_requests(record)
 
 
-def _requests(view: str | Sequence[str], options: Mapping[str, Any]) -> list[VolumeRequest]:
+def _requests(mode: str, view: str | Sequence[str], options: Mapping[str, Any]) -> list[Request]:
+    modes: dict[str, type[Request]] = {kind.mode: kind for kind in (VolumeRequest, SectionsRequest)}
+    if mode not in modes:
+        raise InputError(f"mode {mode!r} is not known; choose from {', '.join(modes)}")
     views = [view] if isinstance(view, str) else list(view)
     if not views or len(set(views)) < len(views):
         raise InputError(f"views {', '.join(views)!r} must each be named once")
-    return [VolumeRequest.of({**options, "view": view}) for view in views]
+    return [modes[mode].of({**options, "view": view}) for view in views]
+
+
+def _layout(dataset: SectionDataset, request: Request) -> Layout:
+    if isinstance(request, SectionsRequest):
+        return SectionLayout.of(dataset, request)
+    assert isinstance(request, VolumeRequest)
+    return VolumeLayout.of(dataset, request)
 
 
 def _targets(
-    target: str | os.PathLike[str], storage_options: Mapping[str, Any] | None, requests: Sequence[VolumeRequest]
+    target: str | os.PathLike[str], storage_options: Mapping[str, Any] | None, requests: Sequence[Request]
 ) -> list[Target]:
     first = Target.of(target, storage_options)
     return [first, *(first.beside(request.view) for request in requests[1:])]

@@ -16,15 +16,15 @@ from .cli_atlas import atlas
 from .cli_demo import demo
 from .cli_options import (
     API,
+    BUILD,
     OUTPUT,
     STORE,
-    VOLUME,
     as_id,
+    build_options,
     client_for,
     numbers,
     options,
     storage_options,
-    volume_options,
 )
 from .cli_volumes import volumes
 from .display import Terminal, plans_text, table
@@ -154,7 +154,7 @@ def image(
 
 @cli.command()
 @click.argument("dataset_id", callback=as_id)
-@options(*VOLUME, *API, *OUTPUT)
+@options(*BUILD, *API, *OUTPUT)
 def plan(
     dataset_id: int, api_url: str | None, cache: str | None, as_json: bool, quiet: bool, verbose: bool, **values: Any
 ) -> None:
@@ -163,14 +163,14 @@ def plan(
 
     Terminal(quiet, verbose)
     with client_for(api_url, cache) as client:
-        plans = make_plan(dataset_id, client=client, **volume_options(values))
+        plans = make_plan(dataset_id, client=client, **build_options(values))
     click.echo(plans_text(plans, as_json))
 
 
 @cli.command()
 @click.argument("dataset_id", callback=as_id)
 @click.argument("target")
-@options(*VOLUME, *STORE)
+@options(*BUILD, *STORE)
 @click.option("--scheduler", metavar="ADDRESS", help="Of a dask.distributed scheduler, or: processes [threads].")
 @click.option("--allow-missing", is_flag=True, help="Finish although section images cannot be had.")
 @click.option("--overwrite", is_flag=True, help="Replace what another build left at TARGET.")
@@ -202,10 +202,10 @@ def build(
     from .building import plan as make_plan
 
     terminal = Terminal(quiet, verbose)
-    volume = volume_options(values)
+    chosen = build_options(values)
     with client_for(api_url, cache) as client:
         if dry_run:
-            plans = make_plan(dataset_id, target, client=client, **volume)
+            plans = make_plan(dataset_id, target, client=client, **chosen)
             click.echo(plans_text(plans, as_json))
             return 0
         with terminal.progress(f"dataset {dataset_id}") as progress:
@@ -219,7 +219,7 @@ def build(
                 overwrite=overwrite,
                 take_over=take_over,
                 progress=progress,
-                **volume,
+                **chosen,
             )
     if as_json:
         click.echo(json.dumps(report.to_dict()))
@@ -243,7 +243,7 @@ def verify(target: str, deep: bool, storage_option: tuple[str, ...], as_json: bo
 
     A build with the same command mends them.
     """
-    from .verification import verify as check
+    from .checking import verify as check
 
     try:
         report = check(target, deep=deep, storage_options=storage_options(storage_option))

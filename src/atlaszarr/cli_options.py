@@ -41,9 +41,11 @@ API = (
 STORE = (
     click.option("--storage-option", multiple=True, metavar="KEY=VALUE", help="To fsspec; JSON or text; repeatable."),
 )
-VOLUME = (
+#: Of `build` and `plan`; those without a default are of one mode, or have another default in each.
+BUILD = (
+    click.option("--mode", default="volume", metavar="volume|sections", help="One image, or one a section [volume]."),
     click.option("--resolution", type=float, default=25.0, metavar="UM", help="Voxel size [25]."),
-    click.option("--fill", default="nearest", metavar="none|nearest|linear", help="Between sections [nearest]."),
+    click.option("--fill", metavar="none|nearest|linear", help="Between sections, in a volume [nearest]."),
     click.option("--interpolation", default="linear", metavar="nearest|linear", help="Within an image [linear]."),
     click.option(
         "--view",
@@ -52,13 +54,21 @@ VOLUME = (
         metavar="VIEW",
         help="primary, expression or projection; repeatable [primary].",
     ),
+    click.option("--plane", metavar="PLANE", help="Of sections: coronal, sagittal, transverse [as they were cut]."),
+    click.option(
+        "--detection-xy",
+        "point",
+        metavar="X,Y|centre",
+        help="Pixel of the images, of full resolution, at which sections take their slice coordinate [0,0].",
+    ),
+    click.option("--displacement", is_flag=True, help="Write the displacement fields of sections too."),
     click.option("--downsample", default="auto", metavar="auto|N", help="Tier of the section images [auto]."),
     click.option("--space", default="auto", metavar="auto|9|10|native", help="Reference space [auto: 9 for P56]."),
     click.option("--r-extent", type=float, metavar="UM", help="r onto which r = 0 is mirrored [11400]."),
     click.option("--range", "limits", metavar="R0,R1,G0,G1,B0,B1", help="Limits of fluorescence images, 0 to 4095."),
     click.option("--quality", type=int, metavar="N", help="JPEG quality asked of the service, 0 to 100."),
     click.option("--levels", default="auto", metavar="auto|N", help="Levels of the pyramid [auto]."),
-    click.option("--chunk", type=int, default=64, metavar="N", help="Side of a chunk in voxels [64]."),
+    click.option("--chunk", type=int, metavar="N", help="Side of a chunk in voxels [volume 64, sections 512]."),
     click.option(
         "--shard", type=int, metavar="N", help="Side of a shard, whole chunks; coarser levels' shrink [none]."
     ),
@@ -97,15 +107,33 @@ def _whole(text: str, name: str) -> int | None:
         raise InputError(f"{name} {text!r} is neither auto nor a whole number") from None
 
 
-def volume_options(values: dict[str, Any]) -> dict[str, Any]:
-    """The keyword arguments of `build` and `plan` among parsed options."""
-    parsed = {"limits", "downsample", "levels"}
+def build_options(values: dict[str, Any]) -> dict[str, Any]:
+    """The keyword arguments of `build` and `plan` among parsed options; what was not given is left to its mode."""
+    parsed = {"limits", "downsample", "levels", "point", "displacement"}
+    given = {name: value for name, value in values.items() if name not in parsed}
+    for name in ("fill", "chunk", "plane"):
+        if given[name] is None:
+            del given[name]
+    if values["point"] is not None:
+        given["detection_xy"] = _point(values["point"])
+    if values["displacement"]:
+        given["displacement"] = True
     return {
-        **{name: value for name, value in values.items() if name not in parsed},
+        **given,
         "range": numbers(values["limits"], "range", 6),
         "downsample": _whole(values["downsample"], "downsample"),
         "levels": _whole(values["levels"], "levels"),
     }
+
+
+def _point(text: str) -> tuple[float, float] | str:
+    if text == "centre":
+        return text
+    try:
+        x, y = map(float, text.split(","))
+    except ValueError:
+        raise InputError(f"detection-xy {text!r} is neither two numbers X,Y nor centre") from None
+    return x, y
 
 
 def storage_options(pairs: Sequence[str]) -> dict[str, Any]:

@@ -8,9 +8,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from . import inspection, ledger
+from . import ledger
 from .errors import InputError
 from .grid import Region
+from .kinds import recorded
 from .multiscale import Multiscale
 from .ome import Geometry
 from .store import Target
@@ -48,7 +49,7 @@ class Finished:
             raise InputError(f"{place.url} is no finished image of atlaszarr; build it first")
         found = ledger.read(place, finished=True)
         try:
-            multiscale = inspection.recorded(place, found)
+            multiscale = recorded(place, found)
             (entry,) = json.loads((found.header or {})["root"]["zarr.json"])["attributes"]["ome"]["multiscales"]
         except (ValueError, KeyError, TypeError):
             raise InputError(f"{place.url} is no sound OME-Zarr 0.5 of atlaszarr; verify it") from None

@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from . import inspection, ledger
+from . import ledger
 from .errors import InputError, TargetError
 from .inspection import Defect
+from .kinds import recorded
 from .label_index import KEY, LabelIndex, counted
 from .ledger import Ledger
 from .multiscale import Written, digest
@@ -98,7 +99,7 @@ def add_index(target: Target) -> LabelIndex:
     """
     found = ledger.read(target, finished=True)
     try:
-        multiscale = inspection.recorded(target, found)
+        multiscale = recorded(target, found)
     except (ValueError, KeyError, TypeError):
         raise InputError(f"target {target.url} is no finished image of atlaszarr; give the place of one") from None
     spec = multiscale.arrays[0]
@@ -136,7 +137,7 @@ def disagreements(target: Target, found: Ledger, deep: bool) -> Iterator[Defect]
     if index.ledger != found.digest:
         yield Defect("index", KEY, "is of another state of the data than the ledger")
         return
-    multiscale = inspection.recorded(target, found)
+    multiscale = recorded(target, found)
     spec = multiscale.arrays[0]
     for level, at in enumerate(multiscale.pyramid.levels):
         units = sorted(multiscale.occupancy.units(level))

@@ -11,13 +11,11 @@ from typing import Any
 import numpy as np
 
 from .atomic import is_partial
-from .encoding import Encoding
 from .errors import TargetError
 from .ledger import COMPACT, OPEN, Entry, Ledger, Task
 from .multiscale import ArraySpec, Multiscale, digest
-from .occupancy import Occupancy
 from .ownership import KEYS
-from .pyramid import Pass, Pyramid
+from .pyramid import Pass
 from .store import Target
 from .target_state import ROOT_KEYS
 
@@ -131,8 +129,7 @@ def extra(target: Target, multiscale: Multiscale, ledger: Ledger) -> Iterator[De
 
 def array_prefixes(multiscale: Multiscale) -> tuple[str, ...]:
     """What the keys of all that belongs to the arrays begin with."""
-    levels = range(len(multiscale.pyramid.levels))
-    return tuple(f"{spec.name(level)}/" for spec in multiscale.arrays for level in levels)
+    return tuple(f"{path}/" for _, _, path in multiscale.paths())
 
 
 def levels(multiscale: Multiscale, step: Pass, task: Task) -> Iterator[Defect]:
@@ -173,27 +170,6 @@ def labels(multiscale: Multiscale, spec: ArraySpec, known: Iterable[int], step: 
 def _first_key(multiscale: Multiscale, step: Pass, task: Task) -> str:
     unit = next(multiscale.pyramid.levels[step.source].units(multiscale.pyramid.region(step, task[1])))
     return multiscale.key(multiscale.arrays[0], step.source, unit)
-
-
-def recorded(target: Target, ledger: Ledger) -> Multiscale:
-    """The multiscale as the ledger describes it.
-
-    Raises
-    ------
-    ValueError, KeyError, TypeError
-        If its header does not.
-    """
-    described = (ledger.header or {})["multiscale"]
-    if "masks" in described:
-        from .brainglobe.masks import Masks
-
-        return Masks.recorded(target, described)
-    arrays = tuple(ArraySpec(**{**spec, "axes": tuple(spec["axes"])}) for spec in described["arrays"])
-    pyramid, encoding = Pyramid.from_json(described["levels"]), Encoding(**described["encoding"])
-    multiscale = Multiscale(target, arrays, Occupancy(pyramid), encoding)
-    written = {key for entry in ledger.done.values() for key in entry.written}
-    base = frozenset(unit for unit in Occupancy(pyramid).units(0) if multiscale.key(arrays[0], 0, unit) in written)
-    return Multiscale(target, arrays, Occupancy(pyramid, base), encoding)
 
 
 def _document(key: str, body: bytes | None, built: Any) -> Iterator[Defect]:

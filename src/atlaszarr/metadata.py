@@ -24,10 +24,32 @@ def geometry(grid: Grid) -> Geometry:
     return Geometry((size,) * 3, (offset,) * 3, "millimeter", ORIENTATION)
 
 
-def image(version: str, grid: Grid, pyramid: Pyramid, dataset: SectionDataset) -> dict[str, Any]:
-    """Of the root group of a finished volume."""
-    name = " ".join([f"Section dataset {dataset.id}", *dataset.genes])
-    method = "mean of the covered voxels among 2 x 2 x 2"
+def plane_geometry(grid: Grid, fixed: int, coordinate: float, thickness: float) -> Geometry:
+    """Where the voxels of a plane lie, in mm.
+
+    Parameters
+    ----------
+    grid : Grid
+    fixed : int
+        The axis across it, of (z, y, x): a single voxel, as long as the section is thick.
+    coordinate, thickness : float
+        Slice coordinate and section thickness in um.
+    """
+    flat = geometry(grid)
+    first = (coordinate - grid.space.anchor / 2) / 1000
+    sz, sy, sx = (thickness / 1000 if axis == fixed else size for axis, size in enumerate(flat.scale))
+    tz, ty, tx = (first if axis == fixed else offset for axis, offset in enumerate(flat.translation))
+    return Geometry((sz, sy, sx), (tz, ty, tx), flat.unit, flat.orientation)
+
+
+def title(dataset: SectionDataset) -> str:
+    """What a dataset is called."""
+    return " ".join([f"Section dataset {dataset.id}", *dataset.genes])
+
+
+def image(version: str, geometry: Geometry, pyramid: Pyramid, name: str) -> dict[str, Any]:
+    """Of the group of a registered image."""
+    method = f"mean of the covered voxels among {_neighbours(pyramid)}"
     channels = [
         {
             "label": label,
@@ -38,12 +60,12 @@ def image(version: str, grid: Grid, pyramid: Pyramid, dataset: SectionDataset) -
         for label, colour in (("red", "FF0000"), ("green", "00FF00"), ("blue", "0000FF"))
     ]
     return {
-        "multiscales": [multiscales(version, name, "czyx", geometry(grid), pyramid, method)],
+        "multiscales": [multiscales(version, name, "czyx", geometry, pyramid, method)],
         "omero": {"name": name, "channels": channels, "rdefs": {"model": "color"}},
     }
 
 
-def provenance(version: str, grid: Grid, pyramid: Pyramid, sections: Sequence[Section]) -> dict[str, Any]:
+def provenance(version: str, geometry: Geometry, pyramid: Pyramid, sections: Sequence[Section]) -> dict[str, Any]:
     """Of ``labels/section``, whose values are SectionImage ids: neighbours get unlike colours."""
     colours, properties = [], []
     for position, section in enumerate(sections):
@@ -57,8 +79,13 @@ def provenance(version: str, grid: Grid, pyramid: Pyramid, sections: Sequence[Se
                 "depth_um": section.depth,
             }
         )
-    method = "most frequent label other than 0 among 2 x 2 x 2"
+    method = f"most frequent label other than 0 among {_neighbours(pyramid)}"
     return {
-        "multiscales": [multiscales(version, "section", "zyx", geometry(grid), pyramid, method)],
+        "multiscales": [multiscales(version, "section", "zyx", geometry, pyramid, method)],
         "image-label": {"colors": colours, "properties": properties, "source": {"image": "../../"}},
     }
+
+
+def _neighbours(pyramid: Pyramid) -> str:
+    """How many voxels of a level make one of the next."""
+    return " x ".join("1" if n == 1 else "2" for n in pyramid.shape)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Callable, Container, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from .encoding import Encoding
 from .errors import TargetError
 from .grid import Region
+from .lengths import Shape
 from .occupancy import Occupancy
 from .pyramid import Index, Pass, Pyramid
 from .reduction import Rule, reduce
@@ -93,6 +94,25 @@ class Multiscale:
     occupancy: Occupancy
     encoding: Encoding = field(default_factory=Encoding)
 
+    @classmethod
+    def recorded(cls, target: Target, described: Mapping[str, Any], written: Container[str], **own: Any) -> Self:
+        """The inverse of `to_json`.
+
+        Parameters
+        ----------
+        target : Target
+        described : mapping
+        written : container of str
+            Keys of the objects that are recorded: the others of level 0 are empty.
+        **own
+            Further attributes of a kind of multiscale.
+        """
+        arrays = tuple(ArraySpec(**{**spec, "axes": tuple(spec["axes"])}) for spec in described["arrays"])
+        pyramid = Pyramid.from_json(described["levels"])
+        whole = cls(target, arrays, Occupancy(pyramid), Encoding(**described["encoding"]), **own)
+        base = frozenset(unit for unit in whole.occupancy.units(0) if whole.key(arrays[0], 0, unit) in written)
+        return replace(whole, occupancy=Occupancy(pyramid, base))
+
     @property
     def pyramid(self) -> Pyramid:
         """The levels."""
@@ -121,13 +141,13 @@ class Multiscale:
                 store = zarr.storage.MemoryStore()
                 kind: dict[str, Any] = {"dimension_names": spec.axes}
                 if level.unit != level.chunk:
-                    kind["shards"] = spec.shape(level.unit)
+                    kind["shards"] = self.stored(spec, level.unit)
                 if self.encoding.zarr_format == 2:
                     kind = {"chunk_key_encoding": {"name": "v2", "separator": "/"}}
                 zarr.create_array(
                     store,
-                    shape=spec.shape(level.shape),
-                    chunks=spec.shape(level.chunk),
+                    shape=self.stored(spec, level.shape),
+                    chunks=self.stored(spec, level.chunk),
                     dtype=spec.dtype,
                     fill_value=spec.fill,
                     compressors=self.encoding.zarr_compressors(),
@@ -137,6 +157,16 @@ class Multiscale:
                 for name, body in store._store_dict.items():
                     found[f"{spec.name(position)}/{name}"] = body.to_bytes()
         return found
+
+    def paths(self) -> Iterator[tuple[ArraySpec, int, str]]:
+        """Every array: what it is, its level, its path."""
+        for spec in self.arrays:
+            for level in range(len(self.pyramid.levels)):
+                yield spec, level, spec.name(level)
+
+    def group(self, spec: ArraySpec, _index: Index) -> str:
+        """The path of the group whose metadata speak of a block of an array."""
+        return spec.path
 
     def key(self, spec: ArraySpec, level: int, unit: Index) -> str:
         """The key of an object."""
@@ -195,8 +225,12 @@ class Multiscale:
     def decode(self, spec: ArraySpec, level: int, body: bytes) -> NDArray[Any]:
         """The voxels of an object with its padding: (c, z, y, x) or (z, y, x)."""
         at, dtype = self.pyramid.levels[level], np.dtype(spec.dtype)
-        values = self.encoding.decode(body, spec.shape(at.unit), spec.shape(at.chunk), dtype)
+        values = self.encoding.decode(body, self.stored(spec, at.unit), self.stored(spec, at.chunk), dtype)
         return values.reshape(spec.lead + at.unit)
+
+    def stored(self, spec: ArraySpec, lengths: Shape) -> tuple[int, ...]:
+        """The shape that a part of an array, with such lengths along (z, y, x), is stored in."""
+        return spec.shape(lengths)
 
     def _encoded(
         self, step: Pass, index: Index, values: Blocks, observe: Observer | None
@@ -215,7 +249,7 @@ class Multiscale:
         for unit in at.units(region):
             if not self.occupancy.holds(level, unit):
                 continue
-            inside = _within(at.region(unit), region)
+            inside = within(at.region(unit), region)
             for spec in self.arrays:
                 part = values[spec.path][(..., *inside)]
                 if observe is not None:
@@ -225,7 +259,7 @@ class Multiscale:
                     z, y, x = part.shape[-3:]
                     whole[..., :z, :y, :x] = part
                     part = whole
-                body = self.encoding.encode(part.reshape(spec.shape(at.unit)), spec.shape(at.chunk))
+                body = self.encoding.encode(part.reshape(self.stored(spec, at.unit)), self.stored(spec, at.chunk))
                 yield self.key(spec, level, unit), body
 
     def _read(self, spec: ArraySpec, level: int, region: Region) -> NDArray[Any]:
@@ -242,7 +276,7 @@ class Multiscale:
                 raise TargetError(f"{self.target.url}/{key} is damaged ({error}); build again to mend it") from None
             there = at.region(units[key])
             z, y, x = (axis.stop - axis.start for axis in there)
-            values[(..., *_within(there, region))] = whole[..., :z, :y, :x]
+            values[(..., *within(there, region))] = whole[..., :z, :y, :x]
         return values
 
     @staticmethod
@@ -257,6 +291,7 @@ def digest(body: bytes) -> str:
     return hashlib.blake2b(body, digest_size=16).hexdigest()
 
 
-def _within(inner: Region, outer: Region) -> Region:
+def within(inner: Region, outer: Region) -> Region:
+    """A region in voxels of one that it lies in."""
     z, y, x = (slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, outer, strict=True))
     return z, y, x

@@ -108,6 +108,30 @@ def multiscales(
     return {**stated, "name": name, **system, "datasets": datasets, "metadata": {"method": method}}
 
 
+def displacement_field(version: str, name: str, geometry: Geometry, pyramid: Pyramid) -> dict[str, Any]:
+    """Of a group whose arrays (c, z, y, x) hold displacements along z, y and x, in `geometry`'s unit.
+
+    In 0.6 its level 0 is declared as what leads from the coordinate system ``reference`` to ``image``: RFC-5's
+    ``displacements``.
+    """
+    entry = multiscales(version, name, "czyx", geometry, pyramid, "mean")
+    if version != "0.6":
+        entry["axes"][0]["type"] = "displacement"
+        return {"multiscales": [entry]}
+    (intrinsic,) = entry["coordinateSystems"]
+    intrinsic["axes"][0]["type"] = "displacement"
+    spaces = [{"name": name, "axes": intrinsic["axes"][1:]} for name in ("reference", "image")]
+    field = {
+        "type": "displacements",
+        "path": "0",
+        "interpolation": "linear",
+        "input": {"name": "reference"},
+        "output": {"name": "image"},
+    }
+    entry |= {"coordinateSystems": [intrinsic, *spaces], "coordinateTransformations": [field]}
+    return {"multiscales": [entry]}
+
+
 def attributes(version: str, ome: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """The attributes of a group: what OME-Zarr defines, if anything, and what is our own beside it."""
     if not ome or version == "0.4":

@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from typing import Any
+
+import numpy as np
 
 from .allen import rma
 from .allen.client import AllenClient
+from .allen.decoded import LIMIT as DECODED_LIMIT
 from .allen.records import SectionDataset
-from .encoding import Encoding
-from .errors import RecordError
 from .grid import Region
-from .multiscale import ArraySpec, Multiscale
-from .occupancy import Occupancy
+from .layout import Layout
 from .ome import zarr_format
-from .pyramid import Index, Pyramid, cells
-from .request import VolumeRequest
-from .stack import Stack
 from .store import Target
-from .volume import DECODED_LIMIT, Volume
 
-#: Paths of the arrays: the root, and the label that says which image made each voxel.
-IMAGE, SECTION = "", "labels/section"
 #: JPEG bytes a pixel: SectionImage 69177654 at downsample 2 as the Allen API serves it, 2980 x 1888 pixels.
 _JPEG_BYTES_A_PIXEL = 0.157
 #: Stored by uncompressed bytes: 0.100 and 0.116 in volumes of 69289763 and 74272479 whose every section image had
@@ -31,81 +24,8 @@ _JPEG_BYTES_A_PIXEL = 0.157
 _STORED_SHARE = 0.12
 #: Resident before the first block: the interpreter with numba, zarr and what they import, in bytes.
 _BASE_MEMORY = 350 * 2**20
-#: Groups of an image with one label.
-_GROUPS = 3
 #: build.json, ledger.jsonl, sections.csv, failures.csv.
 _OTHER_OBJECTS = 4
-_CHANNELS = 3
-_VOXEL_BYTES = _CHANNELS + 4
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Everything about a build that follows from the records and the request alone.
-
-    Attributes
-    ----------
-    dataset : SectionDataset
-    request : VolumeRequest
-    volume : Volume
-    pyramid : Pyramid
-    """
-
-    dataset: SectionDataset
-    request: VolumeRequest
-    volume: Volume
-    pyramid: Pyramid
-
-    @classmethod
-    def of(cls, dataset: SectionDataset, request: VolumeRequest) -> Layout:
-        """Lay a dataset out as a request has it.
-
-        Raises
-        ------
-        RecordError
-            If no section lies within the grid.
-        """
-        stack = request.stack(dataset)
-        pyramid = request.pyramid(stack)
-        volume = Volume.cut(stack, request.chunk)
-        if not volume.shown:
-            raise RecordError(
-                f"no section of dataset {dataset.id} shows a voxel of reference space {stack.grid.space.id} "
-                f"at {stack.grid.resolution:g} um; try a finer resolution or another space"
-            )
-        return cls(dataset, request, volume, pyramid)
-
-    @property
-    def stack(self) -> Stack:
-        """The sections over the grid."""
-        return self.volume.stack
-
-    @cached_property
-    def occupancy(self) -> Occupancy:
-        """The objects that hold anything."""
-        chunk, (a, b, c) = self.volume.chunk, self.pyramid.levels[0].unit
-        base = {(z * chunk // a, y * chunk // b, x * chunk // c) for z, y, x in self.volume.shown}
-        return Occupancy(self.pyramid, frozenset(base))
-
-    def multiscale(self, target: Target) -> Multiscale:
-        """The image and the label that says where it comes from, in a target."""
-        request = self.request
-        image = ArraySpec(
-            IMAGE, "uint8", ("c", "z", "y", "x"), _CHANNELS, request.background, rule="mean", mask=SECTION
-        )
-        section = ArraySpec(SECTION, "uint32", rule="mode_of_nonzero")
-        encoding = Encoding(zarr_format=zarr_format(request.ome_zarr))
-        return Multiscale(target, (image, section), self.occupancy, encoding)
-
-    def blocks(self) -> list[Index]:
-        """The blocks of level 0, in the order of the section stack."""
-        return sorted(self.occupancy.blocks(self.pyramid.passes[0]), key=lambda index: (self.sections(index), index))
-
-    def sections(self, block: Index) -> tuple[int, ...]:
-        """The sections that a block of level 0 shows."""
-        region = self.pyramid.region(self.pyramid.passes[0], block)
-        chunks = cells(region, (self.volume.chunk,) * 3)
-        return tuple(sorted({s for chunk in chunks for s in self.volume.shown.get(chunk, ())}))
 
 
 @dataclass(frozen=True)
@@ -120,10 +40,14 @@ class Plan:
     shape : tuple of int
         Voxels of level 0 along (z, y, x).
     levels : int
+    extent : str
+        The shape and the levels in words.
     sections, sections_used : int
         Of the dataset that can be registered; of those, how many lie within the grid.
+    sections_in_windows : int
+        Of those used, how many images are fetched in windows, which is then cheaper or all that memory allows.
     metadata_requests, image_requests, images_cached : int
-        Requests to the API, and images that the cache has already.
+        Requests to the API, and images or windows that the cache has already.
     pixels : int
         Pixels of the images requested.
     tasks : int
@@ -145,8 +69,10 @@ class Plan:
     target: str | None
     shape: tuple[int, int, int]
     levels: int
+    extent: str
     sections: int
     sections_used: int
+    sections_in_windows: int
     metadata_requests: int
     image_requests: int
     images_cached: int
@@ -170,10 +96,11 @@ class Plan:
     def describe(self) -> list[tuple[str, str]]:
         """What a person is shown: name and value, line by line."""
         cached = f" ({self.images_cached} more are in the cache)" if self.images_cached else ""
+        windows = f", {self.sections_in_windows} of them in windows" if self.sections_in_windows else ""
         return [
             ("section dataset", f"{self.dataset}, {self.view} view"),
-            ("volume", f"{' x '.join(map(str, self.shape))} voxels, {self.levels} levels"),
-            ("sections", f"{self.sections_used} of {self.sections} lie within the grid"),
+            ("output", self.extent),
+            ("sections", f"{self.sections_used} of {self.sections} lie within the grid{windows}"),
             (
                 "requests",
                 f"{self.requests}: {self.metadata_requests} for metadata, {self.image_requests} images{cached}",
@@ -198,44 +125,38 @@ def metadata_requests(dataset: SectionDataset) -> int:
 
 def price(layout: Layout, client: AllenClient, workers: int, metadata_requests: int, target: str | None = None) -> Plan:
     """The plan of a layout, on a client whose cache may hold some of its images."""
-    stack, pyramid, occupancy = layout.stack, layout.pyramid, layout.occupancy
+    pyramid, occupancy = layout.pyramid, layout.occupancy
     multiscale = layout.multiscale(Target("memory://plan"))
     blocks = [list(occupancy.blocks(step)) for step in pyramid.passes]
     levels = range(len(pyramid.levels))
-    documents = 2 if zarr_format(layout.request.ome_zarr) == 2 else 1  # of a group or an array
-    used = [stack.requests[section] for section in layout.volume.used]
+    documents = 2 if zarr_format(layout.request.ome_zarr) == 2 else 1  # of a group
+    used = {request for block in blocks[0] for request in layout.requests(block)}
     wanted = [request for request in used if not client.has_cached(request)]
     pixels = sum(request.width * request.height for request in wanted)
     decoded = sum(request.width * request.height * 3 for request in used)
+    voxel = sum(spec.channels * np.dtype(spec.dtype).itemsize for spec in multiscale.arrays)
     voxels = sum(_voxels(pyramid.levels[level].region(unit)) for level in levels for unit in occupancy.units(level))
-    largest = max(_block_bytes(layout, index) for index in blocks[0])
     return Plan(
         dataset=layout.dataset.id,
         view=layout.request.view,
         target=target,
         shape=pyramid.shape,
         levels=len(levels),
-        sections=len(stack.sections),
-        sections_used=len(used),
+        extent=layout.extent,
+        sections=len(layout.imaged.sections),
+        sections_used=len({request.image_id for request in used}),
+        sections_in_windows=len({request.image_id for request in used if request.left is not None}),
         metadata_requests=metadata_requests,
         image_requests=len(wanted),
         images_cached=len(used) - len(wanted),
         pixels=pixels,
         tasks=len(used) + sum(map(len, blocks)),
-        objects=multiscale.objects + documents * (len(multiscale.arrays) * len(levels) + _GROUPS) + _OTHER_OBJECTS,
+        objects=multiscale.objects + len(multiscale.documents()) + documents * len(layout.groups()) + _OTHER_OBJECTS,
         download_bytes=round(pixels * _JPEG_BYTES_A_PIXEL),
-        uncompressed_bytes=voxels * _VOXEL_BYTES,
-        stored_bytes=round(voxels * _VOXEL_BYTES * _STORED_SHARE),
-        memory_bytes=_BASE_MEMORY + min(decoded, DECODED_LIMIT) + workers * largest,
+        uncompressed_bytes=voxels * voxel,
+        stored_bytes=round(voxels * voxel * _STORED_SHARE),
+        memory_bytes=_BASE_MEMORY + min(decoded, DECODED_LIMIT) + workers * max(map(layout.block_bytes, blocks[0])),
     )
-
-
-def _block_bytes(layout: Layout, index: Index) -> int:
-    """What computing a block holds: itself and its coarser levels, parts of images, and one whole decoded image."""
-    region = layout.pyramid.region(layout.pyramid.passes[0], index)
-    images = [layout.stack.requests[section] for section in layout.sections(index)]
-    image: int = max(3 * request.width * request.height for request in images)
-    return _voxels(region) * _VOXEL_BYTES * 9 // 8 + layout.stack.crop_bytes(region) + image
 
 
 def _voxels(region: Region) -> int:

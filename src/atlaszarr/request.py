@@ -1,4 +1,4 @@
-"""What a registered volume is a pure function of, besides the records: the request. Two equal ones make equal bytes."""
+"""What an output is a pure function of, besides the records: the request. Two equal ones make equal bytes."""
 
 from __future__ import annotations
 
@@ -6,32 +6,34 @@ import hashlib
 import json
 import math
 import operator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from .allen.records import SectionDataset
 from .errors import InputError
 from .ome import DEFAULT_VERSION, zarr_format
+from .planes import DetectionPoint, SectionPlanes, section_planes
 from .pyramid import Pyramid
 from .stack import Stack, stack_sections
 
 
-@dataclass(frozen=True)
-class VolumeRequest:
-    """The options of a volume, as the build records them.
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """The options that all modes of a build share, as the build records them.
 
     Attributes
     ----------
     resolution : float
         Voxel size in um.
-    fill, interpolation, space, r_extent, view, quality, range
+    interpolation, space, r_extent, view, quality, range
         See `atlaszarr.stack.stack_sections`.
     downsample : int or None
         Tier of all images; None for the coarsest whose pixel is not larger than a voxel.
     levels : int or None
         Of the pyramid; None until one chunk holds the last.
     chunk : int
-        Side of a chunk in voxels, 8 to 1024.
+        Side of a chunk in voxels.
     shard : int or None
         Side of a shard of level 0 in voxels, whole chunks; those of coarser levels shrink with the level.
     ome_zarr : str
@@ -40,8 +42,11 @@ class VolumeRequest:
         Grey level where no section is, 0 to 255.
     """
 
+    mode: ClassVar[str]
+    #: The smallest and the largest chunk.
+    chunks: ClassVar[tuple[int, int]]
+
     resolution: float = 25.0
-    fill: str = "nearest"
     interpolation: str = "linear"
     space: str = "auto"
     r_extent: float | None = None
@@ -50,7 +55,7 @@ class VolumeRequest:
     quality: int | None = None
     range: tuple[int, ...] | None = None
     levels: int | None = None
-    chunk: int = 64
+    chunk: int
     shard: int | None = None
     ome_zarr: str = DEFAULT_VERSION
     background: int = 0
@@ -60,8 +65,9 @@ class VolumeRequest:
             raise InputError(f"resolution {self.resolution:g} um must be positive")
         if self.r_extent is not None and not 0 < self.r_extent < math.inf:
             raise InputError(f"r_extent {self.r_extent:g} um must be positive")
-        if not 8 <= self.chunk <= 1024:
-            raise InputError(f"chunk {self.chunk} must be between 8 and 1024 voxels")
+        least, most = self.chunks
+        if not least <= self.chunk <= most:
+            raise InputError(f"chunk {self.chunk} must be between {least} and {most} voxels")
         if zarr_format(self.ome_zarr) == 2 and self.shard is not None:
             raise InputError(
                 f"shard {self.shard} cannot be had with OME-Zarr {self.ome_zarr}; ask for 0.5 or no shards"
@@ -70,7 +76,7 @@ class VolumeRequest:
             raise InputError(f"background {self.background} must be between 0 and 255")
 
     @classmethod
-    def of(cls, options: dict[str, Any]) -> VolumeRequest:
+    def of(cls, options: dict[str, Any]) -> Self:
         """A request from options by name.
 
         Raises
@@ -78,58 +84,131 @@ class VolumeRequest:
         InputError
             If an option is not known.
         """
-        known = [option.name for option in fields(cls)]
+        known = {option.name: option.default for option in fields(cls)}
         if unknown := sorted(set(options) - set(known)):
-            raise InputError(f"option {unknown[0]!r} is not known; choose from {', '.join(known)}")
-        return cls(**{name: _value(name, value) for name, value in options.items()})
-
-    def stack(self, dataset: SectionDataset) -> Stack:
-        """The dataset's sections over the grid asked for."""
-        return stack_sections(
-            dataset,
-            self.resolution,
-            fill=self.fill,
-            interpolation=self.interpolation,
-            space=self.space,
-            r_extent=self.r_extent,
-            downsample=self.downsample,
-            view=self.view,
-            quality=self.quality,
-            range=self.range,
-        )
-
-    def pyramid(self, stack: Stack) -> Pyramid:
-        """The levels over that grid."""
-        return Pyramid.over(stack.grid.shape, self.chunk, self.levels, shard=self.shard)
+            raise InputError(
+                f"option {unknown[0]!r} is not known; mode {cls.mode} lets you choose from {', '.join(known)}"
+            )
+        return cls(**{name: _value(name, value, known[name]) for name, value in options.items()})
 
     def identity(self, dataset: SectionDataset) -> dict[str, Any]:
         """All that decides the bytes of the output, in JSON's types: the options, and a digest of the records."""
         records = json.dumps(dataset.to_dict(), sort_keys=True).encode()
         options = json.loads(json.dumps(asdict(self)))
-        return {"dataset": dataset.id, **options, "records_sha256": hashlib.sha256(records).hexdigest()}
+        digest = hashlib.sha256(records).hexdigest()
+        return {"dataset": dataset.id, "mode": self.mode, **options, "records_sha256": digest}
+
+    def _shared(self) -> dict[str, Any]:
+        names = ("interpolation", "space", "r_extent", "downsample", "view", "quality", "range")
+        return {name: getattr(self, name) for name in names}
 
 
-_WHOLE = {"quality", "levels", "downsample", "chunk", "shard", "background"}
-_REAL = {"resolution", "r_extent"}
+@dataclass(frozen=True, kw_only=True)
+class VolumeRequest(Request):
+    """The options of a volume: those of `Request`, and further ones.
+
+    Attributes
+    ----------
+    chunk : int
+        8 to 1024.
+    fill : str
+        Between the sections; see `atlaszarr.stack.stack_sections`.
+    """
+
+    mode = "volume"
+    chunks = (8, 1024)
+
+    chunk: int = 64
+    fill: str = "nearest"
+
+    def stack(self, dataset: SectionDataset) -> Stack:
+        """The dataset's sections over the grid asked for."""
+        return stack_sections(dataset, self.resolution, fill=self.fill, **self._shared())
+
+    def pyramid(self, stack: Stack) -> Pyramid:
+        """The levels over that grid."""
+        return Pyramid.over(stack.grid.shape, self.chunk, self.levels, shard=self.shard)
 
 
-def _value(name: str, value: Any) -> Any:
+@dataclass(frozen=True, kw_only=True)
+class SectionsRequest(Request):
+    """The options of registered sections, an image each: those of `Request`, and further ones.
+
+    Attributes
+    ----------
+    chunk : int
+        Side of a square chunk, 32 to 4096.
+    plane, detection_xy
+        See `atlaszarr.planes.section_planes`.
+    displacement : bool
+        Whether to write the displacement fields too.
+    """
+
+    mode = "sections"
+    chunks = (32, 4096)
+
+    chunk: int = 512
+    plane: str = "auto"
+    detection_xy: DetectionPoint = (0.0, 0.0)
+    displacement: bool = False
+
+    def planes(self, dataset: SectionDataset) -> SectionPlanes:
+        """The dataset's sections as planes, in the order of an array."""
+        return section_planes(
+            dataset, self.resolution, plane=self.plane, stored=True, detection_xy=self.detection_xy, **self._shared()
+        )
+
+    def pyramid(self, planes: SectionPlanes) -> Pyramid:
+        """The levels of the stack of planes: those of each plane, and no coarser across them."""
+        sides = planes.shape
+        most = max(sides).bit_length()
+        if self.levels is not None and not 1 <= self.levels <= most:
+            raise InputError(f"levels {self.levels} must be between 1 and {most} for {sides[0]} x {sides[1]} pixels")
+        wanted = self.levels or 1 + max(math.ceil(math.log2(max(sides) / self.chunk)), 0)
+        shard = None if self.shard is None else (1, self.shard, self.shard)
+        return Pyramid.over(
+            (len(planes.displacements), *sides),
+            [(1, self.chunk, self.chunk)],
+            wanted,
+            [(1, 2, 2)] * (wanted - 1),
+            shard,
+        )
+
+
+def _value(name: str, value: Any, default: Any) -> Any:
     """An option as the type it must have; ``auto`` is None where None is the default."""
     optional = name in ("levels", "downsample")
     if value is None or (optional and value == "auto"):
-        if getattr(VolumeRequest, name) is None:
+        if default is None:
             return None
         raise InputError(f"{name} must be given a value")
+    convert, kind = _CONVERTERS.get(name, (str, "text"))
     try:
-        if isinstance(value, bool):
+        if isinstance(value, bool) is not (convert is bool):
             raise TypeError
-        if name in _WHOLE:
-            return operator.index(value)
-        if name in _REAL:
-            return float(value)
-        if name == "range":
-            return tuple(operator.index(limit) for limit in value)
-        return str(value)
+        return convert(value)
     except (TypeError, ValueError):
-        kind = "a number" if name in _REAL else "six whole numbers" if name == "range" else "a whole number"
         raise InputError(f"{name} {value!r} is not {kind}{' or auto' * optional}") from None
+
+
+def _limits(value: Any) -> tuple[int, ...]:
+    return tuple(operator.index(limit) for limit in value)
+
+
+def _point(value: Any) -> DetectionPoint:
+    if value == "centre":
+        return "centre"
+    x, y = map(float, value)
+    if not (math.isfinite(x) and math.isfinite(y)):
+        raise ValueError
+    return x, y
+
+
+_WHOLE = (operator.index, "a whole number")
+_CONVERTERS: dict[str, tuple[Callable[[Any], Any], str]] = {
+    **dict.fromkeys(("quality", "levels", "downsample", "chunk", "shard", "background"), _WHOLE),
+    **dict.fromkeys(("resolution", "r_extent"), (float, "a number")),
+    "range": (_limits, "six whole numbers"),
+    "detection_xy": (_point, "two numbers or 'centre'"),
+    "displacement": (bool, "True or False"),
+}

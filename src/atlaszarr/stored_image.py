@@ -48,7 +48,7 @@ class StoredImage:
         InputError
             If there is none, or one that lies in a way that cannot be measured.
         """
-        attributes = _attributes(target)
+        attributes = attributes_of(target)
         own = attributes.get("atlaszarr") or {}
         try:
             stated = (attributes.get("ome") or attributes)["multiscales"][0]
@@ -61,13 +61,13 @@ class StoredImage:
             names = [str(axis["name"]) for axis in axes]
             if names[-3:] != ["z", "y", "x"]:
                 raise InputError(f"{target.url} has the axes {', '.join(names)}; they must end in z, y, x")
-            placed = [
+            places = [
                 _geometry(
                     target, axes, [*one["coordinateTransformations"], *stated.get("coordinateTransformations", ())]
                 )
                 for one in stated["datasets"]
             ]
-            return cls(target, tuple(str(one["path"]) for one in stated["datasets"]), tuple(placed), own)
+            return cls(target, tuple(str(one["path"]) for one in stated["datasets"]), tuple(places), own)
         except (KeyError, IndexError, TypeError, ValueError) as error:
             if isinstance(error, InputError):
                 raise
@@ -84,7 +84,14 @@ class StoredImage:
         return tuple(StoredArray.at(self.target, path) for path in self.paths)
 
 
-def _attributes(target: Target) -> dict[str, Any]:
+def attributes_of(target: Target) -> dict[str, Any]:
+    """The attributes of the group at a place.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
     for key, inner in _METADATA:
         try:
             body = target.read(key)
@@ -99,8 +106,25 @@ def _attributes(target: Target) -> dict[str, Any]:
 
 
 def _geometry(target: Target, axes: Sequence[Mapping[str, Any]], steps: Sequence[Mapping[str, Any]]) -> Geometry:
-    """Where the voxels of a level lie, by its transformations in their order."""
-    scale, translation = [1.0] * len(axes), [0.0] * len(axes)
+    """Where the voxels of a level lie."""
+    scale, translation = placed(target, steps, len(axes))
+    units = {axis.get("unit") for axis in axes[-3:]}
+    if len(units) > 1:
+        raise InputError(f"{target.url} has axes of different units, {', '.join(sorted(map(str, units)))}")
+    orientation = {axis["name"]: _orientation(axis["orientation"]) for axis in axes[-3:] if axis.get("orientation")}
+    (sz, sy, sx), (tz, ty, tx) = scale[-3:], translation[-3:]
+    return Geometry((sz, sy, sx), (tz, ty, tx), units.pop(), orientation)
+
+
+def placed(target: Target, steps: Sequence[Mapping[str, Any]], count: int) -> tuple[list[float], list[float]]:
+    """Scale and translation along so many axes, by the transformations of a level in their order.
+
+    Raises
+    ------
+    InputError
+        If there are others among them.
+    """
+    scale, translation = [1.0] * count, [0.0] * count
     for step in _flat(steps):
         kind = step.get("type")
         if kind == "scale":
@@ -112,12 +136,7 @@ def _geometry(target: Target, axes: Sequence[Mapping[str, Any]], steps: Sequence
             raise InputError(
                 f"{target.url} has a transformation of type {kind!r}; scale and translation are understood"
             )
-    units = {axis.get("unit") for axis in axes[-3:]}
-    if len(units) > 1:
-        raise InputError(f"{target.url} has axes of different units, {', '.join(sorted(map(str, units)))}")
-    orientation = {axis["name"]: _orientation(axis["orientation"]) for axis in axes[-3:] if axis.get("orientation")}
-    (sz, sy, sx), (tz, ty, tx) = scale[-3:], translation[-3:]
-    return Geometry((sz, sy, sx), (tz, ty, tx), units.pop(), orientation)
+    return scale, translation
 
 
 def _flat(steps: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -165,7 +165,7 @@ def clear(target: Target, request: dict[str, Any]) -> None:
         if key not in KEYS:
             target.remove(key)
     for top in {key.split("/", 1)[0] for key in target.list_keys()}:
-        if top.isdigit() or top == "labels":
+        if top.isdigit() or top in ("labels", "OME"):
             target.remove(top)
     for key in sorted(kept, key=lambda key: key in ROOT_KEYS):
         target.remove(key)

@@ -1,9 +1,8 @@
-"""`verify`: what a target claims against what it holds. Never writes."""
+"""What a target claims against what it holds: every defect of it, and what mends them. Never writes."""
 
 from __future__ import annotations
 
 import json
-import os
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,9 +10,9 @@ from typing import Any
 
 from . import inspection, ledger
 from .assembly import Assembly
-from .errors import InputError
 from .index_trust import disagreements
 from .inspection import Defect
+from .kinds import kind_of, recorded
 from .ledger import Ledger, Task
 from .multiscale import Multiscale
 from .store import Target
@@ -59,41 +58,23 @@ class VerifyReport:
         }
 
 
-def verify(
-    target: str | os.PathLike[str] | Target, *, deep: bool = False, storage_options: Mapping[str, Any] | None = None
-) -> VerifyReport:
-    """Check a target: every object, all metadata, and that each level is what its parent makes.
-
-    Of a folder that atlases were built in, all that is theirs.
+def verify_image(place: Target, *, deep: bool) -> VerifyReport | None:
+    """Check an image or a collection: every object, all metadata, and that each level is what its parent makes.
 
     Parameters
     ----------
-    target : str or path-like
-        A local path, or any URL that fsspec opens.
+    place : Target
     deep : bool
-        Whether to compare the levels of all blocks, and the labels in them with their metadata; else of a sample.
-    storage_options : mapping, optional
-        To fsspec.
+        See `atlaszarr.verify`.
 
     Returns
     -------
-    VerifyReport
-
-    Raises
-    ------
-    InputError
-        If there is nothing that atlaszarr built.
-    TargetError
-        If the target cannot be read.
+    VerifyReport or None
+        None if there is nothing that atlaszarr wrote.
     """
-    place = target if isinstance(target, Target) else Target.of(target, storage_options)
     root = read_root(place)
     if root is None:
-        from .atlas.verification import verify_atlas
-
-        if (report := verify_atlas(place, deep=deep)) is not None:
-            return report
-        raise InputError(f"target {place.url} holds no image of atlaszarr; give the place that one was built at")
+        return None
     if root["state"] != FINISHED:
         unfinished = Defect("unfinished", "", "is unfinished; build again to go on with it")
         return VerifyReport(place.url, 0, 0, (unfinished,))
@@ -133,7 +114,7 @@ def inspect(target: Target, root: Mapping[str, Any], found: Ledger, deep: bool) 
     elif not defects and found.digest != root.get("ledger"):
         defects.append(Defect("ledger", ledger.COMPACT, "is not the one that the target was finished with"))
     try:
-        multiscale = inspection.recorded(target, found)
+        multiscale = recorded(target, found)
     except (ValueError, KeyError, TypeError):
         return defects, 0  # without its header nothing more can be told
     if not defects or inspection.is_of(found, root["request"]):
@@ -142,9 +123,8 @@ def inspect(target: Target, root: Mapping[str, Any], found: Ledger, deep: bool) 
         # What was written is not known for sure: only what an object says of itself counts.
         keys = [
             (spec, level, key)
-            for spec in multiscale.arrays
-            for level in range(len(multiscale.pyramid.levels))
-            for key in target.list_keys(spec.name(level))
+            for spec, level, path in multiscale.paths()
+            for key in target.list_keys(path)
             if not key.rsplit("/", 1)[1].startswith((".z", "zarr.json"))
         ]
         return defects + list(inspection.undecodable(multiscale, keys)), 0
@@ -173,18 +153,14 @@ def _sampled(multiscale: Multiscale, found: Ledger, deep: bool) -> list[Task]:
 
 
 def _contents(multiscale: Multiscale, request: Mapping[str, Any], found: Ledger, tasks: list[Task]) -> Iterator[Defect]:
-    if "masks_of" in request:
-        from .brainglobe.mask_inspection import contents
-        from .brainglobe.masks import Masks
-
-        assert isinstance(multiscale, Masks)
+    if (contents := kind_of(found).contents) is not None:
         yield from contents(multiscale, request, found, tasks)
         return
     steps = {step.source: step for step in multiscale.pyramid.passes}
     for task in tasks:
         yield from inspection.levels(multiscale, steps[task[0]], task)
         for spec in multiscale.arrays:
-            if (known := _known_labels(found, spec.path)) is not None:
+            if (known := _known_labels(found, multiscale.group(spec, task[1]))) is not None:
                 yield from inspection.labels(multiscale, spec, known, steps[task[0]], task)
 
 

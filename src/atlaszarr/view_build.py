@@ -1,4 +1,4 @@
-"""Plan, run, commit for one view of a section dataset: what its images are to the blocks of its volume."""
+"""Plan, run, commit for one view of a section dataset: what its images are to the blocks that show them."""
 
 from __future__ import annotations
 
@@ -7,28 +7,27 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from . import ledger, metadata, provenance
+from . import ledger, provenance
 from .allen.client import AllenClient
-from .allen.images import MissingImage, SectionImage
+from .allen.images import ImageRequest, MissingImage, SectionImage
 from .assembly import Assembly, Progress
 from .blocks import Done, store_block
 from .credit import CREDIT
 from .errors import TargetError
+from .layout import Layout, Source
 from .ledger import Entry, Ledger, Task
 from .multiscale import Multiscale
 from .ownership import Owner, owning, tidy
-from .planning import IMAGE, SECTION, Layout, Plan, price
+from .planning import Plan, price
 from .pyramid import Index, Pass
 from .reports import ViewReport
 from .scheduling import Future, Scheduler
-from .stack import Stack
 from .store import Target
 from .target_state import FINISHED, REMOVING, Root, clear, examine
 from .verification import tasks_to_redo, unsound
-from .volume import compute_block
 
-#: By section, an image that was asked for, or a future of it.
-Images = Mapping[int, SectionImage | MissingImage]
+#: Images that were asked for, by what was asked.
+Images = Mapping[ImageRequest, SectionImage | MissingImage]
 
 
 @dataclass(frozen=True)
@@ -91,10 +90,10 @@ class ViewBuild:
         self._take_over = take_over
         self._overwrite = False
         self._state: str | None = None
-        self._asked_again: dict[int, SectionImage | MissingImage] = {}
+        self._asked_again: dict[ImageRequest, SectionImage | MissingImage] = {}
         self._progress = progress or (lambda *_: None)
         root = Root(layout.request.ome_zarr, layout.request.identity(layout.dataset), CREDIT)
-        self._assembly = Assembly(layout.multiscale(target), root, self._groups())
+        self._assembly = Assembly(layout.multiscale(target), root, layout.groups())
 
     def look(self, overwrite: bool) -> None:
         """Find out what the target holds, and refuse it if need be, before anything is written anywhere."""
@@ -125,16 +124,16 @@ class ViewBuild:
         self._assembly.begin(work.done)
         if work.defective or not provenance.is_of(target, self._assembly.root.request):
             provenance.write_build(target, layout, plan, self._client.api_url)
-        done, failures = work.done, {image.request.image_id: image for image in work.failures}
+        done, failures = work.done, {image.request.name: image for image in work.failures}
         # Whoever accepted the holes of a finished target accepts those of them that remain.
         accepted = set(failures) if self._state == FINISHED else set()
-        digests: dict[int, str] = {}
+        digests: dict[str, str] = {}
         for entry in done.values():
             self._check_same_images(digests, entry)
         first = partial(self._computing, self._asked_again)
         for outcome in self._assembly.run(self._scheduler, work.tasks, first, self._progress, owner):
             done[outcome.task] = outcome.entry
-            failures.update({image.request.image_id: image for image in outcome.lacked})
+            failures.update({image.request.name: image for image in outcome.lacked})
             self._check_same_images(digests, outcome.entry)
         missing = tuple(failures.values())
         provenance.write_tables(target, layout, done, missing)
@@ -155,7 +154,7 @@ class ViewBuild:
         defects = unsound(self._target, self._state, found)
         self._ask_again(found.done)
         again = self._asked_again.values()
-        had = {image.request.image_id for image in again if isinstance(image, SectionImage)}
+        had = {image.request.name for image in again if isinstance(image, SectionImage)}
         lacking = {task for task, entry in found.done.items() if not had.isdisjoint(_missing(entry))}
         redo = self._assembly.dependent(lacking) | tasks_to_redo(defects, self._assembly)
         done = {task: entry for task, entry in found.done.items() if task not in redo}
@@ -166,21 +165,23 @@ class ViewBuild:
 
     def _ask_again(self, done: Mapping[Task, Entry]) -> None:
         """Ask once more for the images that an earlier run had to do without."""
-        lacked = {id for entry in done.values() for id in _missing(entry)}
-        requests = self._layout.stack.requests
+        lacked = {name for entry in done.values() for name in _missing(entry)}
+        if not lacked:
+            return
+        shown = {request for block in self._layout.blocks() for request in self._layout.requests(block)}
         asked = {
-            section: self._scheduler.fetch(self._client.try_fetch, request)
-            for section, request in enumerate(requests)
-            if request.image_id in lacked and section not in self._asked_again
+            request: self._scheduler.fetch(self._client.try_fetch, request)
+            for request in shown
+            if request.name in lacked and request not in self._asked_again
         }
-        self._asked_again.update({section: future.result() for section, future in asked.items()})
+        self._asked_again.update({request: future.result() for request, future in asked.items()})
 
-    def _check_same_images(self, digests: dict[int, str], entry: Entry) -> None:
+    def _check_same_images(self, digests: dict[str, str], entry: Entry) -> None:
         """Refuse a block made from another version of an image than the blocks before it."""
-        for id, digest in provenance.images(entry).items():
-            if digest and digests.setdefault(id, digest) != digest:
+        for name, digest in provenance.images(entry).items():
+            if digest and digests.setdefault(name, digest) != digest:
                 raise TargetError(
-                    f"section image {id} is not the one that {self._target.url} was begun with: the service has "
+                    f"section image {name} is not the one that {self._target.url} was begun with: the service has "
                     "changed it; build anew with --overwrite"
                 )
 
@@ -188,48 +189,32 @@ class ViewBuild:
         self, again: Images, shared: Any, step: Pass, blocks: Sequence[Index]
     ) -> Iterator[Callable[[], Future]]:
         """Start the blocks of level 0, each image fetched once, when the first block that shows it starts."""
-        images: dict[int, Any] = dict(again)
-        stack = self._scheduler.share(self._layout.stack)
-        shows = [self._layout.sections(block) for block in blocks]
-        last = {section: position for position, sections in enumerate(shows) for section in sections}
-        for position, (block, sections) in enumerate(zip(blocks, shows, strict=True)):
-            for section in sections:
-                if section not in images:
-                    request = self._layout.stack.requests[section]
-                    images[section] = self._scheduler.fetch(self._client.try_fetch, request)
-            shown = [images[section] for section in sections]
-            yield partial(self._scheduler.compute, compute_sections, shared, stack, step, block, sections, shown)
-            for section in sections:
-                if last[section] == position:
-                    del images[section]
-
-    def _groups(self) -> dict[str, dict[str, Any]]:
-        layout, version = self._layout, self._layout.request.ome_zarr
-        grid, pyramid = layout.stack.grid, layout.pyramid
-        return {
-            SECTION: metadata.provenance(version, grid, pyramid, layout.stack.sections),
-            "labels": {"labels": ["section"]},
-            IMAGE: metadata.image(version, grid, pyramid, layout.dataset),
-        }
+        images: dict[ImageRequest, Any] = dict(again)
+        source = self._scheduler.share(self._layout.source)
+        shows = [self._layout.requests(block) for block in blocks]
+        last = {request: position for position, requests in enumerate(shows) for request in requests}
+        for position, (block, requests) in enumerate(zip(blocks, shows, strict=True)):
+            for request in requests:
+                if request not in images:
+                    images[request] = self._scheduler.fetch(self._client.try_fetch, request)
+            shown = [images[request] for request in requests]
+            yield partial(self._scheduler.compute, compute_shown, shared, source, step, block, shown)
+            for request in requests:
+                if last[request] == position:
+                    del images[request]
 
 
-def compute_sections(
-    multiscale: Multiscale,
-    stack: Stack,
-    step: Pass,
-    block: Index,
-    sections: Sequence[int],
-    images: Sequence[SectionImage | MissingImage],
+def compute_shown(
+    multiscale: Multiscale, source: Source, step: Pass, block: Index, images: Sequence[SectionImage | MissingImage]
 ) -> list[Done]:
     """Compute a block of level 0 from its images, and write it at all levels that it makes."""
-    image, label = compute_block(
-        stack, multiscale.pyramid.region(step, block), sections, images, int(multiscale.arrays[0].fill)
-    )
-    digests = {str(i.request.image_id): i.sha256 if isinstance(i, SectionImage) else None for i in images}
+    had = {image.request: image for image in images if isinstance(image, SectionImage)}
+    values = source.compute(multiscale.pyramid.region(step, block), had)
+    digests = {i.request.name: i.sha256 if isinstance(i, SectionImage) else None for i in images}
     lacked = tuple(image for image in images if isinstance(image, MissingImage))
-    return [store_block(multiscale, step, block, {IMAGE: image, SECTION: label}, {"images": digests}, lacked)]
+    return [store_block(multiscale, step, block, values, {"images": digests}, lacked)]
 
 
-def _missing(entry: Entry) -> Iterable[int]:
-    """SectionImage ids that a block had to do without."""
-    return (id for id, digest in provenance.images(entry).items() if digest is None)
+def _missing(entry: Entry) -> Iterable[str]:
+    """Names of the images that a block had to do without."""
+    return (name for name, digest in provenance.images(entry).items() if digest is None)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .allen.client import AllenClient
-from .allen.decoded import DecodedImages
+from .allen.decoded import DECODED
 from .allen.images import MissingImage, Pixels, SectionImage
 from .allen.records import SectionDataset
 from .credit import CREDIT
@@ -26,11 +26,8 @@ from .stack import Stack
 if TYPE_CHECKING:
     import xarray as xr
 
-#: Decoded pixels that one process keeps, in bytes.
-DECODED_LIMIT = 512 * 2**20
 #: Each costs about a millisecond before anything is fetched.
 _MOST_CHUNKS = 1_000_000
-_decoded = DecodedImages(DECODED_LIMIT)
 
 
 @dataclass(frozen=True)
@@ -95,7 +92,7 @@ class _Decoding(Mapping[int, Pixels]):
         self._images = images
 
     def __getitem__(self, section: int) -> Pixels:
-        return _decoded.get(self._images[section])
+        return DECODED.get(self._images[section])
 
     def __contains__(self, section: object) -> bool:
         return section in self._images

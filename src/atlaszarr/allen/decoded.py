@@ -8,6 +8,9 @@ from concurrent.futures import Future
 
 from .images import Pixels, SectionImage
 
+#: Decoded pixels that one process keeps, in bytes.
+LIMIT = 512 * 2**20
+
 
 class DecodedImages:
     """The most recently used decoded images, up to a number of bytes; one decoding at a time for each.
@@ -54,3 +57,6 @@ class DecodedImages:
             if future is not newest:
                 kept -= future.result().nbytes
                 del self._images[digest]
+
+
+DECODED = DecodedImages(LIMIT)

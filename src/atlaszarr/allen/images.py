@@ -52,6 +52,11 @@ class ImageRequest:
     quality: int | None = None
     range: tuple[int, ...] | None = None
 
+    @property
+    def name(self) -> str:
+        """What tells it from the other images of a build: the id, and of a region its corner."""
+        return f"{self.image_id}" if self.left is None else f"{self.image_id}/{self.left},{self.top}"
+
     def url(self, api_url: str) -> str:
         """Where the service answers it."""
         parameters: dict[str, Any] = {"downsample": self.downsample}

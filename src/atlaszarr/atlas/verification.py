@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..inspection import Defect
 from ..multiscale import digest
 from ..store import Target
-from ..verification import VerifyReport, verify
+from ..verification import VerifyReport, verify_image
 from .record import records
 
 
@@ -55,9 +55,10 @@ def _image(place: Target, path: str, deep: bool) -> VerifyReport:
     if path.endswith(names.PRECOMPUTED):
         return VerifyReport(target.url, 0, 0, tuple(meshes.defects(target)))
     try:
-        return verify(target, deep=deep)
+        report = verify_image(target, deep=deep)
     except InputError:
-        return VerifyReport(target.url, 0, 0, (Defect("missing", "", "is not there"),))
+        report = None
+    return report or VerifyReport(target.url, 0, 0, (Defect("missing", "", "is not there"),))
 
 
 def _files(place: Target, document: dict[str, Any]) -> Iterator[Defect]:

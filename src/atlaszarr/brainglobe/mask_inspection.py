@@ -10,6 +10,7 @@ import numpy as np
 from ..errors import InputError, TargetError
 from ..finished import Finished
 from ..inspection import Defect
+from ..kinds import Kind
 from ..ledger import Ledger, Task
 from ..multiscale import digest
 from ..store import Target
@@ -55,3 +56,6 @@ def _same(masks: Masks, level: int, key: str, expected: bytes) -> bool:
     except ValueError:
         return False
     return np.array_equal(found, masks.decode(spec, level, expected))
+
+
+KIND = Kind(Masks.of, contents)

@@ -7,8 +7,8 @@ holds one structure, since BrainGlobe's reader takes the folder of a structure f
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -47,17 +47,11 @@ class Masks(Multiscale):
         return cls(target, (array,), Occupancy(layers(pyramid)), Encoding(), order=order)
 
     @classmethod
-    def recorded(cls, target: Target, described: dict[str, Any]) -> Masks:
-        """The inverse of `to_json`."""
-        (array,) = (ArraySpec(**{**spec, "axes": tuple(spec["axes"])}) for spec in described["arrays"])
+    def of(cls, target: Target, described: Mapping[str, Any], written: Container[str]) -> Masks:
+        """The inverse of `to_json`; which chunks are there is for the annotation to say."""
         order = PostOrder(*(tuple(described["masks"][name]) for name in ("identifiers", "firsts")))
-        return cls(
-            target,
-            (array,),
-            Occupancy(Pyramid.from_json(described["levels"])),
-            Encoding(**described["encoding"]),
-            order=order,
-        )
+        known = cls.recorded(target, described, written, order=order)
+        return replace(known, occupancy=Occupancy(known.pyramid))
 
     def to_json(self) -> dict[str, Any]:
         """As of `Multiscale`, with the structures."""

@@ -1,0 +1,72 @@
+"""Which pixels of a plane an affine leads into an image: exactly those, by the arithmetic of the field itself.
+
+Along a row the coordinates grow or fall, rounded too, so that those within the image are found by bisection: a block
+takes time by its rows, not by its pixels. A pixel is within where it falls on the area of one: -1/2 <= X < width - 1/2.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+Matrix = tuple[tuple[float, float, float], tuple[float, float, float]]
+
+
+def covered_extent(matrix: Matrix, size: tuple[int, int], rows: slice, columns: slice) -> NDArray[np.float64] | None:
+    """Where the covered pixels of a block lie in the image.
+
+    Parameters
+    ----------
+    matrix : tuple of tuple of float
+        2 x 3: (column, row) of the plane to (X, Y) in pixels of the image; see `atlaszarr.fields.AffineField`.
+    size : tuple of int
+        Width and height of the image.
+    rows, columns : slice
+
+    Returns
+    -------
+    ndarray, float64, shape (2, 2), or None
+        Least and greatest X, and Y; None if no pixel is covered.
+    """
+    found = np.array([[np.inf, -np.inf], [np.inf, -np.inf]])
+    _extent(matrix, size, rows.start, rows.stop, columns.start, columns.stop, found)
+    return found if found[0, 0] <= found[0, 1] else None
+
+
+@njit(cache=True, nogil=True)
+def _extent(matrix: Any, size: Any, top: int, bottom: int, left: int, right: int, found: Any) -> None:
+    for y in range(top, bottom):
+        first, end = left, right
+        for axis in range(2):
+            line = matrix[axis][1] * y + matrix[axis][2]
+            first, end = _between(line, matrix[axis][0], -0.5, size[axis] - 0.5, first, end)
+        if first < end:
+            for axis in range(2):
+                line = matrix[axis][1] * y + matrix[axis][2]
+                for x in (first, end - 1):
+                    at = line + matrix[axis][0] * x
+                    found[axis, 0] = min(found[axis, 0], at)
+                    found[axis, 1] = max(found[axis, 1], at)
+
+
+@njit(cache=True, nogil=True)
+def _between(line: float, step: float, low: float, high: float, first: int, end: int) -> Any:
+    """The x in [first, end) at which line + step x is at least `low` and below `high`."""
+    if step >= 0:
+        return _bisect(line, step, low, False, first, end), _bisect(line, step, high, False, first, end)
+    return _bisect(line, step, high, True, first, end), _bisect(line, step, low, True, first, end)
+
+
+@njit(cache=True, nogil=True)
+def _bisect(line: float, step: float, bound: float, falling: bool, first: int, end: int) -> int:
+    """The first x in [first, end) at which line + step x has come to `bound`, or falls below it; `end` if none."""
+    while first < end:
+        middle = (first + end) // 2
+        if (line + step * middle < bound) == falling:
+            end = middle
+        else:
+            first = middle + 1
+    return first

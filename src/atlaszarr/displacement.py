@@ -1,0 +1,313 @@
+"""Displacement: for every pixel of a 2-D grid, where in an image it lies. Computed block by block, when asked for.
+
+How a field is held, inverted, written or sampled through is known to the modules that this one calls.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from numbers import Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from . import transforms
+from .errors import InputError
+from .field_making import affine, arrays, block_of, checked_shape, is_dask, simple_affine
+from .fields import AffineField, ComposedField, Coordinates, Field, ScaledField, Shape, blocks
+
+_EVERYTHING = slice(None)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Displacement:
+    """A displacement field over a 2-D grid: where in an image each pixel of the grid lies.
+
+    The grid's pixel in column x and row y has its centre at (x, y), and lies at (X, Y) in pixels of the image, whose
+    first pixel has its centre at (0, 0). (X - x, Y - y) is its displacement. NaN means nowhere.
+
+    Immutable and picklable. Nothing is computed before it is asked for, then block by block. Two fields are equal if
+    they have the same shape and lead every pixel to the same place, but for what float64 loses between a place and a
+    displacement (1e-9 pixel, and 1e-12 of a far one), or both nowhere.
+
+    Attributes
+    ----------
+    field : Field
+        How it is held; see `atlaszarr.fields`.
+    """
+
+    field: Field
+
+    __array_ufunc__ = None  # a NumPy number times a field is for the field to answer
+
+    @classmethod
+    def from_affine(cls, shape: tuple[int, int], matrix: ArrayLike) -> Displacement:
+        """The field of an affine.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Rows and columns of the grid.
+        matrix : array_like, shape (2, 3) or (3, 3)
+            (x, y, 1) of the grid to (X, Y) in pixels of the image; a third row is 0 0 1.
+
+        Raises
+        ------
+        InputError
+            If either is not such.
+        """
+        return cls(affine(shape, matrix))
+
+    @classmethod
+    def simple_affine(
+        cls,
+        shape: tuple[int, int],
+        scale_x: float = 1,
+        scale_y: float = 1,
+        rotation: float = 0,
+        shear: float = 0,
+        translation_x: float = 0,
+        translation_y: float = 0,
+        centred: bool = True,
+    ) -> Displacement:
+        """The field of a scaling, then a shear and a rotation, then a translation.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Rows and columns of the grid.
+        scale_x, scale_y : float
+            Above 1 the image looks smaller.
+        rotation, shear : float
+            In radians, from x to y: clockwise as images are shown.
+        translation_x, translation_y : float
+            In pixels of the image.
+        centred : bool
+            Whether the grid's centre, ((columns - 1) / 2, (rows - 1) / 2), takes the place of (0, 0).
+
+        Raises
+        ------
+        InputError
+            If a value is not finite.
+
+        Notes
+        -----
+        X = scale_x cos(rotation) x - scale_y sin(rotation + shear) y + translation_x and
+        Y = scale_x sin(rotation) x + scale_y cos(rotation + shear) y + translation_y, as of atldld's `affine_simple`.
+        """
+        parts = (scale_x, scale_y), rotation, shear, (translation_x, translation_y)
+        return cls(simple_affine(shape, *parts, centred))
+
+    @classmethod
+    def identity(cls, shape: tuple[int, int]) -> Displacement:
+        """The field without displacement, over a grid of rows and columns."""
+        return cls.from_affine(shape, np.eye(3))
+
+    @classmethod
+    def from_coordinates(cls, x: Any, y: Any) -> Displacement:
+        """The field of the points (X, Y) themselves.
+
+        Parameters
+        ----------
+        x, y : array_like or dask array, shape (rows, columns), real
+            In pixels of the image. NumPy arrays that can be written to are copied. Dask arrays are computed block by
+            block in their own chunks, anew each time: `persist` first what takes long.
+
+        Raises
+        ------
+        InputError
+            If they are not two such arrays.
+        """
+        return cls(arrays(x, y, relative=False))
+
+    @classmethod
+    def from_deltas(cls, delta_x: Any, delta_y: Any) -> Displacement:
+        """The field of displacements (X - x, Y - y); see `from_coordinates`."""
+        return cls(arrays(delta_x, delta_y, relative=True))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> Displacement:
+        """A field from a ``.npy`` file as atldld writes it, or from an OME-Zarr; see `atlaszarr.field_files.load`."""
+        from .field_files import load
+
+        return cls(load(path, storage_options))
+
+    def save(self, path: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> None:
+        """Write it to ``.npy`` as atldld reads it, or to ``.zarr``; see `atlaszarr.field_files.save`."""
+        from .field_files import save
+
+        save(self.field, path, storage_options)
+
+    @property
+    def shape(self) -> Shape:
+        """Rows and columns of the grid."""
+        return self.field.shape
+
+    def coordinates(self, rows: slice = _EVERYTHING, columns: slice = _EVERYTHING) -> Coordinates:
+        """The points of a block, computed here and now.
+
+        Parameters
+        ----------
+        rows, columns : slice
+            In steps of 1; default: all.
+
+        Returns
+        -------
+        ndarray, float64, shape (2, rows, columns)
+            X and Y in pixels of the image.
+
+        Raises
+        ------
+        InputError
+            If a slice has another step.
+        """
+        return self.field.coordinates(*block_of(self.shape, rows, columns))
+
+    @property
+    def x(self) -> Any:
+        """X of every pixel: a lazy dask array, float64, (rows, columns); ``.compute()`` gives it."""
+        return self._lazy("x")
+
+    @property
+    def y(self) -> Any:
+        """Y of every pixel; see `x`."""
+        return self._lazy("y")
+
+    @property
+    def delta_x(self) -> Any:
+        """X - x of every pixel; see `x`."""
+        return self._lazy("delta_x")
+
+    @property
+    def delta_y(self) -> Any:
+        """Y - y of every pixel; see `x`."""
+        return self._lazy("delta_y")
+
+    @property
+    def norm(self) -> Any:
+        """Length of every pixel's displacement, in pixels; see `x`."""
+        return self._lazy("norm")
+
+    def __mul__(self, factor: float) -> Displacement:
+        """The field of displacements that are so many times as long."""
+        if not isinstance(factor, Real) or isinstance(factor, bool):
+            return NotImplemented
+        if not math.isfinite(factor):
+            raise InputError(f"a displacement field cannot be multiplied by {factor}; give a finite number")
+        if isinstance(self.field, AffineField):
+            straight = np.eye(2, 3)
+            return Displacement(
+                AffineField.of(self.shape, straight + float(factor) * (np.array(self.field.matrix) - straight))
+            )
+        return Displacement(ScaledField(self.field, float(factor)))
+
+    __rmul__ = __mul__
+
+    def compose(self, inner: Displacement) -> Displacement:
+        """The field that applies `inner` first, and then this one.
+
+        Parameters
+        ----------
+        inner : Displacement
+            Leads to pixels of this field's grid.
+
+        Returns
+        -------
+        Displacement
+            Over the grid of `inner`. Between its pixels this field is bilinear; beyond its grid the outermost two
+            pixels go on in a straight line. An affine is exact everywhere.
+        """
+        if not isinstance(inner, Displacement):
+            raise InputError(f"a field is composed with another, not with {type(inner).__name__}")
+        if isinstance(self.field, AffineField) and isinstance(inner.field, AffineField):
+            matrix = transforms.compose(self.field.matrix, inner.field.matrix)
+            return Displacement(AffineField.of(inner.shape, matrix))
+        return Displacement(ComposedField(self.field, inner.field))
+
+    def invert(self, shape: tuple[int, int] | None = None) -> tuple[Displacement, Any]:
+        """The field that leads back: for each pixel of the image, where in this grid it comes from.
+
+        Parameters
+        ----------
+        shape : tuple of int, optional
+            Rows and columns of the image; default: those of this grid.
+
+        Returns
+        -------
+        inverse : Displacement
+            Exact for an affine. Any other field is inverted here and now by Newton's method on the bilinear field, in
+            memory: 16 bytes for each pixel of this grid, and 16 for each of the image.
+        residual : dask array, float64, shape (rows, columns), lazy
+            How far from its own pixel of the image a point arrives that goes back and forth, in pixels: about 1e-10
+            where the field can be inverted, more where it folds, NaN where it leads nowhere.
+
+        Raises
+        ------
+        InputError
+            If the field leads nowhere, or all to one line.
+        """
+        from .inversion import inverse
+
+        back = Displacement(inverse(self.field, self.shape if shape is None else checked_shape(shape)))
+        return back, self.compose(back).norm
+
+    def warp(self, image: Any, interpolation: str = "linear", border: str = "constant", constant: ArrayLike = 0) -> Any:
+        """The image over this grid.
+
+        Parameters
+        ----------
+        image : ndarray or dask array, shape (h, w) or (h, w, channels)
+        interpolation, border, constant
+            See `atlaszarr.resampling.resample`.
+
+        Returns
+        -------
+        ndarray or dask array, shape (rows, columns) or (rows, columns, channels)
+            Of the image's dtype. Of a dask image lazy; each block computes its own field, and takes the chunks of the
+            image that it shows and no others. A field that is no affine is computed once more to find these.
+
+        Raises
+        ------
+        InputError
+            If the image cannot be sampled so.
+        """
+        from .warping import Sampling, warp, warp_lazily
+
+        sampling = Sampling(interpolation, border, constant)
+        if is_dask(image):
+            return warp_lazily(self.field, image, sampling)
+        return warp(self.field, np.asarray(image), sampling)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Displacement):
+            return NotImplemented
+        if self.shape != other.shape:
+            return False
+        pairs = ((self.field.coordinates(*b), other.field.coordinates(*b)) for _, b in blocks(self.field.chunks))
+        return all(np.allclose(a, b, rtol=1e-12, atol=1e-9, equal_nan=True) for a, b in pairs)
+
+    def __hash__(self) -> int:
+        return hash(self.shape)
+
+    def __repr__(self) -> str:
+        rows, columns = self.shape
+        return f"<Displacement {rows} x {columns}, {type(self.field).__name__.removesuffix('Field').lower()}>"
+
+    def __dask_tokenize__(self) -> tuple[str, str]:
+        return "atlaszarr.Displacement", self._token
+
+    @cached_property
+    def _token(self) -> str:
+        from dask.base import tokenize
+
+        return str(tokenize(self.field))
+
+    def _lazy(self, what: str) -> Any:
+        from .lazy_fields import lazily
+
+        return lazily(self.field, self._token, what)

@@ -1,0 +1,244 @@
+"""Displacement fields in files: ``.npy`` as atldld has them, and displacement fields of OME-Zarr 0.6 (RFC-5).
+
+What is written appears whole or not at all: an OME-Zarr's own metadata comes last.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+
+from . import ome
+from .array_layout import ArrayLayout
+from .encoding import Encoding
+from .errors import InputError
+from .fields import BLOCK, ArrayField, Field, blocks, regular
+from .reading import ChunkedArray
+from .source_files import SourceFile, local_path, reading
+from .store import Target
+from .stored_image import attributes_of, placed
+
+_VERSION = "0.6"
+_CHUNK = (2, BLOCK, BLOCK)
+
+
+def save(field: Field, path: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> None:
+    """Write a field, block by block.
+
+    Parameters
+    ----------
+    field : Field
+    path : str or path-like
+        ``.npy`` on a local disk: float32, (rows, columns, 2), delta_x and delta_y, as atldld reads and writes it.
+        ``.zarr``, a path or any URL that fsspec opens: an OME-Zarr 0.6 displacement field in pixels. Array ``0``:
+        float64, (2, rows, columns), along y first.
+    storage_options : mapping, optional
+        To fsspec, for a URL.
+
+    Raises
+    ------
+    InputError
+        If something is there already, or the name has another ending.
+    TargetError
+        If it cannot be written.
+    """
+    name = os.fspath(path)
+    if name.endswith(".npy"):
+        _save_npy(field, name)
+    elif name.rstrip("/").endswith(".zarr"):
+        _save_zarr(field, Target.of(path, storage_options))
+    else:
+        raise InputError(f"{name!r} must end in .npy or .zarr, which says how to write a displacement field")
+
+
+def load(path: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> ArrayField:
+    """Open a field; nothing is read of it before it is asked for.
+
+    Parameters
+    ----------
+    path : str or path-like
+        ``.npy``, as `save` writes it, or the place of an OME-Zarr, on a local disk or at any URL that fsspec opens.
+    storage_options : mapping, optional
+        To fsspec, for a URL.
+
+    Returns
+    -------
+    ArrayField
+        Of displacements in pixels of the image.
+
+    Raises
+    ------
+    InputError
+        If it holds no displacement field of two dimensions.
+    NotFoundError, SourceError, TargetError
+        If it is not there, or cannot be read.
+
+    Notes
+    -----
+    An OME-Zarr holds displacements along all spatial axes, in their order and unit. Where the axes are three, one is of
+    length 1, and what lies along it is left out. Point k of the grid lies at q = t + s k by the field's own scale s and
+    translation t, and is led to q + d; that is pixel (q + d - t') / s' of the image, whose s' and t' along the spatial
+    axes are attributes of the group, ``{"atlaszarr": {"image": {"scale": [...], "translation": [...]}}}``. Without
+    them they are s and t.
+    """
+    if os.fspath(path).endswith(".npy"):
+        return _load_npy(os.fspath(path), storage_options)
+    return _load_zarr(Target.of(path, storage_options))
+
+
+def _save_npy(field: Field, name: str) -> None:
+    path = local_path(name)
+    if path is None:
+        raise InputError(f"{name!r} is no local path; a field is written to a URL as .zarr")
+    if path.exists():
+        raise InputError(f"{name} is there already; remove it first, or give another name")
+    temporary = path.with_name(f".{uuid4().hex}.partial")
+    with Target.of(path.parent).reporting("write to"):
+        try:
+            whole = np.lib.format.open_memmap(temporary, "w+", np.float32, (*field.shape, 2))
+            for _, (rows, columns) in blocks(field.chunks):
+                whole[rows, columns] = np.moveaxis(field.displacements(rows, columns), 0, 2)
+            whole.flush()
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _load_npy(name: str, storage_options: Mapping[str, Any] | None) -> ArrayField:
+    with SourceFile.open(name, storage_options) as file, reading(file.name):
+        try:
+            if file.path is not None:
+                values = np.load(file.path, mmap_mode="r", allow_pickle=False)
+            else:
+                values = np.load(io.BytesIO(file.read()), allow_pickle=False)
+                values.setflags(write=False)
+        except (ValueError, EOFError) as error:
+            raise InputError(f"{file.name} is no array in a file ({error}); give one that holds a field") from None
+    if values.ndim != 3 or values.shape[2] != 2 or 0 in values.shape or values.dtype.kind not in "iuf":
+        raise InputError(
+            f"{name} holds {values.dtype} of shape {values.shape}; a field is (rows, columns, 2): delta_x and delta_y"
+        )
+    return ArrayField(np.asarray(values[..., 0]), np.asarray(values[..., 1]), relative=True)
+
+
+def _save_zarr(field: Field, target: Target) -> None:
+    if target.list_keys():
+        raise InputError(f"{target.url} is there already; remove it first, or give another name")
+    target.write("0/zarr.json", _array_document(field.shape))
+    target.write_all(_bodies(field))
+    axes = [{"name": name, "type": "space"} for name in "yx"]
+    component = {"name": "c", "type": "displacement", "discrete": True}
+    steps = [{"type": "scale", "scale": [1.0] * 3}, {"type": "translation", "translation": [0.0] * 3}]
+    level = {"type": "sequence", "input": {"path": "0"}, "output": {"name": "intrinsic"}, "transformations": steps}
+    pixels = {"name": "pixels"}
+    declared = {"type": "displacements", "path": "0", "input": pixels, "output": pixels, "interpolation": "linear"}
+    entry = {
+        "name": "displacement",
+        "coordinateSystems": [{"name": "intrinsic", "axes": [component, *axes]}, {"name": "pixels", "axes": axes}],
+        "datasets": [{"path": "0", "coordinateTransformations": [level]}],
+        "coordinateTransformations": [declared],
+    }
+    target.write_all(ome.group(_VERSION, ome.attributes(_VERSION, {"multiscales": [entry]}, {})).items())
+
+
+def _array_document(shape: tuple[int, int]) -> bytes:
+    import zarr
+
+    store = zarr.storage.MemoryStore()
+    zarr.create_array(
+        store,
+        shape=(2, *shape),
+        chunks=_CHUNK,
+        dtype="float64",
+        fill_value=np.nan,
+        compressors=Encoding().zarr_compressors(),
+        dimension_names=("c", "y", "x"),
+    )
+    return store._store_dict["zarr.json"].to_bytes()
+
+
+def _bodies(field: Field) -> Iterator[tuple[str, bytes]]:
+    for (i, j), (rows, columns) in blocks(regular(field.shape)):
+        chunk = np.full(_CHUNK, np.nan)
+        chunk[:, : rows.stop - rows.start, : columns.stop - columns.start] = field.displacements(rows, columns)[::-1]
+        yield f"0/c/0/{i}/{j}", Encoding().encode(chunk, _CHUNK)
+
+
+def _load_zarr(target: Target) -> ArrayField:
+    attributes = attributes_of(target)
+    try:
+        entry = (attributes.get("ome") or attributes)["multiscales"][0]
+        level = entry["datasets"][0]
+        axes = _axes(entry)
+        if axes is None:
+            raise InputError(f"{target.url} holds no displacements: none of its axes is of that type")
+        kinds = [axis.get("type") for axis in axes]
+        if kinds != ["displacement", *["space"] * (len(axes) - 1)]:
+            raise InputError(f"{target.url} has axes {kinds}; a field's components come first, then its spatial axes")
+        scale, translation = (part[1:] for part in placed(target, level["coordinateTransformations"], len(axes)))
+        frame = (attributes.get("atlaszarr") or {}).get("image") or {"scale": scale, "translation": translation}
+        own, other = list(zip(scale, translation, strict=True)), list(zip(*_frame(frame), strict=True))
+        array = _array(target, str(level["path"]))
+        if len(array.shape) != len(axes) or array.shape[0] != len(axes) - 1 or len(own) != len(other):
+            raise InputError(
+                f"{target.url} has shape {array.shape} along {len(axes)} axes; it needs a component for each"
+            )
+        if not all(math.isfinite(value) and step for step, start in own + other for value in (step, start)):
+            raise InputError(f"{target.url} has scales or translations that place nothing; mend them")
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{target.url} has OME-Zarr metadata that cannot be read ({error!r}); mend it") from None
+    return _in_pixels(target, array, own, other)
+
+
+def _axes(entry: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    """The axes of a field's array."""
+    systems = [entry["axes"]] if "axes" in entry else [system["axes"] for system in entry["coordinateSystems"]]
+    return next((axes for axes in systems if any(axis.get("type") == "displacement" for axis in axes)), None)
+
+
+def _frame(stated: Mapping[str, Any]) -> tuple[list[float], list[float]]:
+    return list(map(float, stated["scale"])), list(map(float, stated["translation"]))
+
+
+def _array(target: Target, path: str) -> ChunkedArray:
+    place = Target(f"{target.url}/{path}", target.storage_options)
+    for name in ("zarr.json", ".zarray"):
+        if (body := place.read(name)) is not None:
+            layout = ArrayLayout.of(json.loads(body))
+            if layout.codecs is None or layout.dtype.kind not in "iuf":
+                raise InputError(f"{place.url} is stored in a way that is not read here; use zstd, blosc or gzip")
+            return ChunkedArray(place, layout)
+    raise InputError(f"{place.url} is named in the metadata and is no array; write the field again")
+
+
+def _in_pixels(
+    target: Target, array: ChunkedArray, own: list[tuple[float, float]], other: list[tuple[float, float]]
+) -> ArrayField:
+    """Displacements along the two long axes, in pixels of the image."""
+    import dask.array as da
+
+    lengths = array.shape[1:]
+    long = [axis for axis, n in enumerate(lengths) if n > 1 or len(lengths) == 2]
+    if len(long) != 2:
+        raise InputError(f"{target.url} has a grid of shape {lengths}; a field of a section has two long axes")
+    whole = da.from_array(array, chunks=array.layout.unit, name=False)
+    found = []
+    for position, axis in enumerate(long):
+        part = whole[(axis, *(slice(None) if k in long else 0 for k in range(len(lengths))))].astype("float64")
+        (s, t), (image_s, image_t) = own[axis], other[axis]
+        part = part / image_s
+        if own[axis] != other[axis]:
+            k = da.arange(lengths[axis], chunks=part.chunks[position], dtype="float64")
+            shift = (s / image_s - 1) * k + (t - image_t) / image_s
+            part = part + (shift[:, np.newaxis] if position == 0 else shift)
+        found.append(part)
+    return ArrayField(found[1], found[0], relative=True)

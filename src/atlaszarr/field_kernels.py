@@ -1,0 +1,153 @@
+"""The inner loops over displacement fields: between their pixels, and backwards. Knows no way of holding one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+#: Newton's method stops there, in pixels; rounding alone is of this order at 10^5 pixels.
+_CLOSE = 1e-10
+_MOST_STEPS = 50
+#: A step that does not come nearer is halved, down to this share of it.
+_SHORTEST = 1 / 64
+
+
+@njit(cache=True, nogil=True)
+def interpolate(values: Array, top: int, left: int, height: int, width: int, points: Array, found: Array) -> None:
+    """Where points between the pixels of a grid, or beyond them, lie in the image.
+
+    Parameters
+    ----------
+    values : ndarray, float64, shape (2, h, w)
+        Displacements at a part of the grid: all pixels that the points lie between.
+    top, left, height, width : int
+        The part's place in the grid, and the grid's size.
+    points : ndarray, float64, shape (2, rows, columns)
+        (x, y) in pixels of the grid.
+    found : ndarray, float64, shape (2, rows, columns), output
+        (X, Y); NaN where a point is not finite.
+
+    Notes
+    -----
+    Displacements are bilinear between pixels. Beyond the grid the outermost two pixels go on in a straight line, so
+    that what is affine stays so; along an axis of one pixel the displacement stays the same.
+    """
+    for i in range(points.shape[1]):
+        for j in range(points.shape[2]):
+            x, y = points[0, i, j], points[1, i, j]
+            if not (np.isfinite(x) and np.isfinite(y)):
+                found[0, i, j] = found[1, i, j] = np.nan
+                continue
+            column, u = _cell(x, width)
+            row, v = _cell(y, height)
+            for c in range(2):
+                found[c, i, j] = points[c, i, j] + _bilinear(values[c], row - top, column - left, u, v)
+
+
+@njit(cache=True, nogil=True)
+def invert(values: Array, guess: Array, found: Array) -> None:
+    """The points of a grid that lead to the pixels of an image, by Newton's method on the bilinear field.
+
+    Parameters
+    ----------
+    values : ndarray, float64, shape (2, h, w)
+        Displacements over the whole grid.
+    guess : ndarray, float64, shape (2, 3)
+        (X, Y) in pixels of the image to about where in the grid they come from.
+    found : ndarray, float64, shape (2, rows, columns), output
+        (x, y) of the grid for every pixel of the image, as near as it was come to; NaN where the field leads nowhere.
+    """
+    height, width = values.shape[1:]
+    for i in range(found.shape[1]):
+        x = y = np.nan
+        for j in range(found.shape[2]):
+            start_x = guess[0, 0] * j + (guess[0, 1] * i + guess[0, 2])
+            start_y = guess[1, 0] * j + (guess[1, 1] * i + guess[1, 2])
+            beside = np.hypot(*_miss(values, height, width, x + guess[0, 0], y + guess[1, 0], j, i))
+            if beside < np.hypot(*_miss(values, height, width, start_x, start_y, j, i)):
+                start_x, start_y = x + guess[0, 0], y + guess[1, 0]
+            x, y = _solve(values, height, width, start_x, start_y, j, i)
+            found[0, i, j], found[1, i, j] = x, y
+
+
+@njit(cache=True, nogil=True)
+def _solve(values: Array, height: int, width: int, x: float, y: float, to_x: int, to_y: int) -> tuple[float, float]:
+    miss_x, miss_y = _miss(values, height, width, x, y, to_x, to_y)
+    if not (np.isfinite(miss_x) and np.isfinite(miss_y)):
+        return np.nan, np.nan
+    for _ in range(_MOST_STEPS):
+        miss = np.hypot(miss_x, miss_y)
+        if miss < _CLOSE:
+            break
+        a, b, c, d = _slope(values, height, width, x, y)
+        determinant = a * d - b * c
+        if not abs(determinant) > 0:
+            break
+        step_x = (d * miss_x - b * miss_y) / determinant
+        step_y = (a * miss_y - c * miss_x) / determinant
+        share = 1.0
+        while share >= _SHORTEST:
+            near_x, near_y = _miss(values, height, width, x - share * step_x, y - share * step_y, to_x, to_y)
+            if np.hypot(near_x, near_y) < miss:
+                break
+            share /= 2
+        if share < _SHORTEST:
+            break
+        x, y = x - share * step_x, y - share * step_y
+        miss_x, miss_y = near_x, near_y
+    return x, y
+
+
+@njit(cache=True, nogil=True)
+def _miss(values: Array, height: int, width: int, x: float, y: float, to_x: int, to_y: int) -> tuple[float, float]:
+    """How far from a pixel of the image a point of the grid leads."""
+    if not (np.isfinite(x) and np.isfinite(y)):
+        return np.nan, np.nan
+    column, u = _cell(x, width)
+    row, v = _cell(y, height)
+    return x + _bilinear(values[0], row, column, u, v) - to_x, y + _bilinear(values[1], row, column, u, v) - to_y
+
+
+@njit(cache=True, nogil=True)
+def _bilinear(values: Array, row: int, column: int, u: float, v: float) -> float:
+    east, south = min(column + 1, values.shape[1] - 1), min(row + 1, values.shape[0] - 1)
+    upper = _mix(values[row, column], values[row, east], u)
+    lower = _mix(values[south, column], values[south, east], u)
+    return float(_mix(upper, lower, v))
+
+
+@njit(cache=True, nogil=True)
+def _slope(values: Array, height: int, width: int, x: float, y: float) -> tuple[float, float, float, float]:
+    """The derivatives of (X, Y) by x and y at a point: dX/dx, dX/dy, dY/dx, dY/dy."""
+    column, u = _cell(x, width)
+    row, v = _cell(y, height)
+    east, south = min(column + 1, width - 1), min(row + 1, height - 1)
+    a = _mix(values[0, row, east] - values[0, row, column], values[0, south, east] - values[0, south, column], v)
+    b = _mix(values[0, south, column] - values[0, row, column], values[0, south, east] - values[0, row, east], u)
+    c = _mix(values[1, row, east] - values[1, row, column], values[1, south, east] - values[1, south, column], v)
+    d = _mix(values[1, south, column] - values[1, row, column], values[1, south, east] - values[1, row, east], u)
+    return 1.0 + a, b, c, 1.0 + d
+
+
+@njit(cache=True, nogil=True)
+def _cell(x: float, n: int) -> tuple[int, float]:
+    """The pixel before a place on an axis, and how far beyond it that lies: outside 0 to 1 only beyond the grid."""
+    if n == 1:
+        return 0, 0.0
+    pixel = min(max(np.floor(x), 0.0), n - 2.0)
+    return int(pixel), x - pixel
+
+
+@njit(cache=True, nogil=True)
+def _mix(a: float, b: float, share: float) -> float:
+    """On the way from a to b; each alone at its end, whatever the other is."""
+    if share == 0.0:
+        return a
+    if share == 1.0:
+        return b
+    return (1.0 - share) * a + share * b

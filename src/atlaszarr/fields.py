@@ -1,0 +1,254 @@
+"""The ways in which a displacement field is held: an affine, two arrays, or made of other fields. Arithmetic only.
+
+A field leads each pixel (x = column, y = row) of a grid to a point (X, Y) in pixels of an image. Each way gives any
+block of it, as a function of the absolute place in the grid alone, so that blocks of any size agree to the byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise, product
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .field_kernels import interpolate
+
+Coordinates = NDArray[np.float64]
+Shape = tuple[int, int]
+#: Lengths of the blocks along rows and along columns.
+Chunks = tuple[tuple[int, ...], tuple[int, ...]]
+
+#: Side of a block, where nothing else decides.
+BLOCK = 512
+
+
+class Field(Protocol):
+    """What every way gives: blocks are float64, (2, rows, columns), x first."""
+
+    @property
+    def shape(self) -> Shape:
+        """Rows and columns of the grid."""
+        ...
+
+    @property
+    def chunks(self) -> Chunks:
+        """The blocks in which it is best computed."""
+        ...
+
+    def coordinates(self, rows: slice, columns: slice) -> Coordinates:
+        """Where the pixels of a block lie in the image."""
+        ...
+
+    def displacements(self, rows: slice, columns: slice) -> Coordinates:
+        """The same, less the pixel's own place in the grid."""
+        ...
+
+    def at(self, points: Coordinates) -> Coordinates:
+        """Where points (x, y) between the grid's pixels, or beyond them, lie in the image."""
+        ...
+
+
+def blocks(chunks: Chunks) -> Iterator[tuple[tuple[int, int], tuple[slice, slice]]]:
+    """The blocks of a grid, in C order: index, rows and columns."""
+    ends = [np.cumsum((0, *lengths)).tolist() for lengths in chunks]
+    rows, columns = ([slice(a, b) for a, b in pairwise(axis)] for axis in ends)
+    for (i, down), (j, across) in product(enumerate(rows), enumerate(columns)):
+        yield (i, j), (down, across)
+
+
+def regular(shape: Shape) -> Chunks:
+    """Blocks of `BLOCK`; the last ones may be smaller."""
+    rows, columns = ((*(n // BLOCK * (BLOCK,)), *((n % BLOCK,) if n % BLOCK else ())) for n in shape)
+    return rows, columns
+
+
+def grid_points(rows: slice, columns: slice) -> Coordinates:
+    """The places (x, y) of a block's pixels in the grid."""
+    points = np.empty((2, rows.stop - rows.start, columns.stop - columns.start))
+    points[0] = np.arange(columns.start, columns.stop)
+    points[1] = np.arange(rows.start, rows.stop)[:, np.newaxis]
+    return points
+
+
+@dataclass(frozen=True)
+class AffineField:
+    """An affine of grid places.
+
+    Attributes
+    ----------
+    shape : tuple of int
+    matrix : tuple of tuple of float
+        2 x 3: (column, row) of the grid to (X, Y) in pixels of the image.
+    """
+
+    shape: Shape
+    matrix: tuple[tuple[float, float, float], tuple[float, float, float]]
+
+    @classmethod
+    def of(cls, shape: Shape, matrix: NDArray[Any]) -> AffineField:
+        """From an array, (2, 3)."""
+        (a, b, c), (d, e, f) = np.asarray(matrix, np.float64).tolist()
+        return cls(shape, ((a, b, c), (d, e, f)))
+
+    @property
+    def chunks(self) -> Chunks:
+        """As of `Field`."""
+        return regular(self.shape)
+
+    def coordinates(self, rows: slice, columns: slice) -> Coordinates:
+        """As of `Field`."""
+        return _affine(self.matrix, grid_points(rows, columns))
+
+    def displacements(self, rows: slice, columns: slice) -> Coordinates:
+        """As of `Field`."""
+        (a, b, c), (d, e, f) = self.matrix
+        return _affine(((a - 1, b, c), (d, e - 1, f)), grid_points(rows, columns))
+
+    def at(self, points: Coordinates) -> Coordinates:
+        """As of `Field`, exactly."""
+        return _affine(self.matrix, points)
+
+
+def _affine(matrix: tuple[tuple[float, float, float], ...], points: Coordinates) -> Coordinates:
+    # One sum in one order: each of its steps grows with x and with y, or falls, so that corners bound a rectangle.
+    return np.stack([across * points[0] + (down * points[1] + offset) for across, down, offset in matrix])
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayField:
+    """Two arrays over the grid, of which only what is asked for is computed.
+
+    Attributes
+    ----------
+    first, second : ndarray or dask array, shape (rows, columns), real
+        Along x and along y.
+    relative : bool
+        Whether they are displacements, or the points themselves.
+    """
+
+    first: Any
+    second: Any
+    relative: bool
+
+    @property
+    def shape(self) -> Shape:
+        """As of `Field`."""
+        rows, columns = self.first.shape
+        return rows, columns
+
+    @property
+    def chunks(self) -> Chunks:
+        """As of `Field`: those of a dask array, so that none of its own is computed for several blocks."""
+        return regular(self.shape) if isinstance(self.first, np.ndarray) else self.first.chunks
+
+    def coordinates(self, rows: slice, columns: slice) -> Coordinates:
+        """As of `Field`."""
+        values = self._read(rows, columns)
+        return values + grid_points(rows, columns) if self.relative else values
+
+    def displacements(self, rows: slice, columns: slice) -> Coordinates:
+        """As of `Field`."""
+        values = self._read(rows, columns)
+        return values if self.relative else values - grid_points(rows, columns)
+
+    def at(self, points: Coordinates) -> Coordinates:
+        """As of `Field`: bilinear between pixels; beyond them, the outermost two go on in a straight line."""
+        height, width = self.shape
+        columns, rows = _cells(points[0], width), _cells(points[1], height)
+        if columns is None or rows is None:
+            return np.full_like(points, np.nan)
+        found = np.empty_like(points)
+        interpolate(self.displacements(rows, columns), rows.start, columns.start, height, width, points, found)
+        return found
+
+    def _read(self, rows: slice, columns: slice) -> Coordinates:
+        parts = [self.first[rows, columns], self.second[rows, columns]]
+        if not isinstance(self.first, np.ndarray):
+            import dask
+
+            # Here and now, whatever scheduler this is a task of.
+            parts = dask.compute(*parts, scheduler="synchronous")
+        return np.stack([np.asarray(part, np.float64) for part in parts])
+
+
+def _cells(places: NDArray[np.float64], n: int) -> slice | None:
+    """The pixels of an axis that points lie between, or are nearest to; None if no point lies anywhere."""
+    finite = places[np.isfinite(places)]
+    if not finite.size:
+        return None
+    first, last = (int(min(max(np.floor(end), 0), max(n - 2, 0))) for end in (finite.min(), finite.max()))
+    return slice(first, min(last + 2, n))
+
+
+@dataclass(frozen=True)
+class ScaledField:
+    """A field whose displacements are those of another times a number.
+
+    Attributes
+    ----------
+    inner : Field
+    factor : float
+    """
+
+    inner: Field
+    factor: float
+
+    @property
+    def shape(self) -> Shape:
+        """As of `Field`."""
+        return self.inner.shape
+
+    @property
+    def chunks(self) -> Chunks:
+        """As of `Field`."""
+        return self.inner.chunks
+
+    def coordinates(self, rows: slice, columns: slice) -> Coordinates:
+        """As of `Field`."""
+        return self.displacements(rows, columns) + grid_points(rows, columns)
+
+    def displacements(self, rows: slice, columns: slice) -> Coordinates:
+        """As of `Field`."""
+        return self.inner.displacements(rows, columns) * self.factor
+
+    def at(self, points: Coordinates) -> Coordinates:
+        """As of `Field`."""
+        return points + (self.inner.at(points) - points) * self.factor
+
+
+@dataclass(frozen=True)
+class ComposedField:
+    """A field that leads to pixels of another's grid, and that other after it.
+
+    Attributes
+    ----------
+    outer, inner : Field
+    """
+
+    outer: Field
+    inner: Field
+
+    @property
+    def shape(self) -> Shape:
+        """As of `Field`."""
+        return self.inner.shape
+
+    @property
+    def chunks(self) -> Chunks:
+        """As of `Field`."""
+        return self.inner.chunks
+
+    def coordinates(self, rows: slice, columns: slice) -> Coordinates:
+        """As of `Field`."""
+        return self.outer.at(self.inner.coordinates(rows, columns))
+
+    def displacements(self, rows: slice, columns: slice) -> Coordinates:
+        """As of `Field`."""
+        return self.coordinates(rows, columns) - grid_points(rows, columns)
+
+    def at(self, points: Coordinates) -> Coordinates:
+        """As of `Field`."""
+        return self.outer.at(self.inner.at(points))

@@ -1,0 +1,292 @@
+"""The sections of a dataset as planes of a reference space: one plane a section, at its slice coordinate. No I/O.
+
+The classic way to register: the whole of a section is taken to lie where one point of it does, parallel to two axes of
+the space. A pixel of the plane is pulled back through the 3-D and the 2-D alignment; the depth that this gives is
+left out, since the section is known already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .allen.images import ImagedSections, Pixels, imaged_sections
+from .allen.records import SectionDataset
+from .allen.windows import Box
+from .coverage import covered_extent
+from .displacement import Displacement
+from .errors import InputError, RecordError
+from .fields import AffineField
+from .grid import Grid
+from .resampling import corner_footprint, footprint, known, resample
+from .spaces import output_space, reference_space
+from .transforms import apply, compose, image_to_reference, tier_affine
+
+#: Where on a section its slice coordinate is taken: a pixel of the full-resolution image, or the centre of each.
+DetectionPoint = tuple[float, float] | Literal["centre"]
+
+#: Least cosine between the normal of the sections and the axis across their plane: 45 degrees.
+_LEAST_COSINE = 0.5**0.5
+
+
+@dataclass(frozen=True)
+class Plane:
+    """How a plane of section lies in the reference space; axes are 0 p, 1 i, 2 r.
+
+    Attributes
+    ----------
+    name : str
+    fixed : int
+        The axis across the plane, along which the slice coordinates lie.
+    rows, columns : int
+        The axes that run down and across. In the field's orientation superior is up and anterior left.
+    """
+
+    name: str
+    fixed: int
+    rows: int
+    columns: int
+
+    @property
+    def as_stored(self) -> Plane:
+        """The same with its rows and columns in the order of an array (z, y, x)."""
+        return replace(self, rows=min(self.rows, self.columns), columns=max(self.rows, self.columns))
+
+
+PLANES = {
+    plane.name: plane for plane in (Plane("coronal", 0, 1, 2), Plane("sagittal", 2, 1, 0), Plane("transverse", 1, 0, 2))
+}
+
+
+@dataclass(frozen=True, eq=False)
+class SectionPlanes:
+    """The sections of one dataset as planes over the same pixels.
+
+    Attributes
+    ----------
+    grid : Grid
+    plane : Plane
+    imaged : ImagedSections
+        The sections in order of depth, and the whole image of each at its tier.
+    coordinates : ndarray, float64, shape (sections,)
+        Slice coordinate of each, in um along the fixed axis: there its detection point lies.
+    displacements : tuple of Displacement
+        For each, pixel (x, y) = (column, row) of the plane to pixel (X, Y) of the tier image.
+    interpolation : str
+        Within the image; see `atlaszarr.resampling.resample`.
+    """
+
+    grid: Grid
+    plane: Plane
+    imaged: ImagedSections
+    coordinates: NDArray[np.float64]
+    displacements: tuple[Displacement, ...]
+    interpolation: str
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Pixels of a plane: rows and columns."""
+        return self.grid.shape[self.plane.rows], self.grid.shape[self.plane.columns]
+
+    def size(self, section: int) -> tuple[int, int]:
+        """Width and height of the tier image of a section."""
+        request = self.imaged.requests[section]
+        return request.width, request.height
+
+    def box(self, section: int, rows: slice, columns: slice) -> Box | None:
+        """The pixels of the tier image that a block of a plane takes; None if it shows nothing of it.
+
+        A pixel of the plane is shown where it falls on the area of a pixel: -1/2 <= X < width - 1/2, likewise in Y.
+        """
+        field, size = self.displacements[section].field, self.size(section)
+        if isinstance(field, AffineField):
+            extent = covered_extent(field.matrix, size, rows, columns)
+            return None if extent is None else corner_footprint(extent, size, self.interpolation, "replicate")
+        xy = field.coordinates(rows, columns)
+        xy[:, ~_covered(xy, size)] = np.nan
+        return footprint(xy, size, self.interpolation, "replicate")
+
+    def register(
+        self, section: int, rows: slice, columns: slice, box: Box | None, pixels: Pixels | None, background: int = 0
+    ) -> tuple[Pixels, NDArray[np.bool_]]:
+        """A block of a plane.
+
+        Parameters
+        ----------
+        section : int
+            Its position in `imaged`.
+        rows, columns : slice
+        box : tuple of int, or None
+            What `box` says of the block.
+        pixels : ndarray, uint8, shape (height, width, 3), or None
+            The pixels of the tier image in that box; None if they could not be had.
+        background : int
+            Grey level where the image is not.
+
+        Returns
+        -------
+        image : ndarray, uint8, shape (rows, columns, 3)
+        shown : ndarray, bool, shape (rows, columns)
+            Where the image is. Beyond its outermost pixel centres, these pixels go on.
+        """
+        shape = (rows.stop - rows.start, columns.stop - columns.start)
+        if box is None or pixels is None:
+            return np.full((*shape, 3), background, np.uint8), np.zeros(shape, bool)
+        xy = self.displacements[section].coordinates(rows, columns)
+        shown = _covered(xy, self.size(section))
+        xy[:, ~shown] = np.nan
+        image = resample(
+            pixels, xy, self.interpolation, "replicate", background, origin=box[:2], size=self.size(section)
+        )
+        image[~shown] = background
+        return image, shown
+
+
+def section_planes(
+    dataset: SectionDataset,
+    resolution: float = 25.0,
+    *,
+    plane: str = "auto",
+    stored: bool = False,
+    interpolation: str = "linear",
+    detection_xy: DetectionPoint = (0.0, 0.0),
+    space: str | int = "auto",
+    r_extent: float | None = None,
+    downsample: int | None = None,
+    view: str = "primary",
+    quality: int | None = None,
+    range: tuple[int, ...] | None = None,
+    displacement: Mapping[int, Displacement] | None = None,
+) -> SectionPlanes:
+    """Lay the sections of a dataset into planes of a reference space.
+
+    Parameters
+    ----------
+    dataset : SectionDataset
+    resolution : float
+        Pixel size in um.
+    plane : str
+        ``coronal``, ``sagittal``, ``transverse``; ``auto`` for the one that the dataset was cut in.
+    stored : bool
+        Whether the axes of the plane come in the order of an array (z, y, x), so that a sagittal plane has p down its
+        rows; else in the field's orientation.
+    interpolation : str
+        ``nearest``, ``linear``, ``cubic`` or ``lanczos``.
+    detection_xy : tuple of float or "centre"
+        The pixel (X, Y) of the full-resolution images at which their slice coordinates are taken; ``centre``: that of
+        each image.
+    space, r_extent
+        See `atlaszarr.stack.stack_sections`.
+    downsample, view, quality, range
+        See `atlaszarr.allen.images.imaged_sections`.
+    displacement : mapping of int to Displacement, optional
+        By SectionImage id, fields that take the place of the affine ones: pixels of the plane to those of the tier
+        image.
+
+    Raises
+    ------
+    InputError
+        If an option is not known or does not fit the dataset.
+    RecordError
+        If the dataset cannot be registered.
+    """
+    known(interpolation, "replicate")
+    if dataset.trv is None or dataset.tvr is None:
+        raise RecordError(f"section dataset {dataset.id} has no 3-D alignment, so it cannot be registered")
+    imaged = imaged_sections(dataset, resolution, downsample=downsample, view=view, quality=quality, range=range)
+    native = reference_space(dataset.reference_space_id)
+    grid = Grid(output_space(space, native), resolution)
+    across = plane_of(dataset, plane)
+    across = across.as_stored if stored else across
+    coordinates = _coordinates(dataset, imaged, native.to(grid.space, r_extent), across, detection_xy)
+    shape = (grid.shape[across.rows], grid.shape[across.columns])
+    to_section = compose(dataset.trv, grid.space.to(native, r_extent))[:2]
+    affines = []
+    for section, request, coordinate in zip(imaged.sections, imaged.requests, coordinates, strict=True):
+        lying = np.zeros((3, 3))  # (column, row, 1) to (p, i, r)
+        lying[across.columns, 0] = lying[across.rows, 1] = resolution
+        lying[[across.columns, across.rows], 2] = resolution / 2
+        lying[across.fixed, 2] = coordinate
+        affines.append(compose(compose(tier_affine(request.downsample), section.tvs), compose(to_section, lying)))
+    fields = [Displacement.from_affine(shape, affine) for affine in affines]
+    for position, section in enumerate(imaged.sections):
+        if displacement and section.image_id in displacement:
+            fields[position] = displacement[section.image_id]
+    _check(fields, shape, displacement or {}, imaged)
+    return SectionPlanes(grid, across, imaged, coordinates, tuple(fields), interpolation)
+
+
+def plane_of(dataset: SectionDataset, plane: str = "auto") -> Plane:
+    """The plane that the sections of a dataset stand for.
+
+    Parameters
+    ----------
+    dataset : SectionDataset
+        With a 3-D alignment.
+    plane : str
+        ``auto`` for that of its record or, where this names none, the one that its alignment comes nearest to.
+
+    Raises
+    ------
+    InputError
+        If a plane is asked for that the sections are more than 45 degrees away from.
+    """
+    if plane != "auto" and plane not in PLANES:
+        raise InputError(f"plane {plane!r} is not known; choose from auto, {', '.join(PLANES)}")
+    normal = np.abs(np.asarray(dataset.trv)[2, :3])
+    normal /= np.linalg.norm(normal)
+    nearest = next(one for one in PLANES.values() if one.fixed == int(normal.argmax()))
+    found = (
+        nearest
+        if plane == "auto" and dataset.plane not in PLANES
+        else PLANES[plane if plane != "auto" else dataset.plane]
+    )
+    if normal[found.fixed] < _LEAST_COSINE:
+        angle = np.degrees(np.arccos(normal[found.fixed]))
+        raise InputError(
+            f"the sections of dataset {dataset.id} lie {angle:.0f} degrees off the {found.name} plane; "
+            f"ask for the plane {nearest.name}"
+        )
+    return found
+
+
+def _coordinates(
+    dataset: SectionDataset,
+    imaged: ImagedSections,
+    to_space: NDArray[np.float64],
+    plane: Plane,
+    detection_xy: DetectionPoint,
+) -> NDArray[np.float64]:
+    assert dataset.tvr is not None
+    points = []
+    for section in imaged.sections:
+        xy = ((section.width - 1) / 2, (section.height - 1) / 2) if detection_xy == "centre" else detection_xy
+        points.append(image_to_reference(xy, section.depth, section.tsv, dataset.tvr))
+    return np.asarray(apply(to_space, points)[:, plane.fixed])
+
+
+def _covered(xy: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.bool_]:
+    (x, y), (width, height) = xy, size
+    with np.errstate(invalid="ignore"):
+        return np.asarray((x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5))
+
+
+def _check(
+    fields: list[Displacement],
+    shape: tuple[int, int],
+    given: Mapping[int, Displacement],
+    imaged: ImagedSections,
+) -> None:
+    known = {section.image_id for section in imaged.sections}
+    if unknown := sorted(set(given) - known):
+        raise InputError(f"displacement is given for section image {unknown[0]}, which is none of the dataset's")
+    for section, field in zip(imaged.sections, fields, strict=True):
+        if field.shape != shape:
+            raise InputError(
+                f"displacement of section image {section.image_id} is over {field.shape[0]} x {field.shape[1]} pixels, "
+                f"the planes have {shape[0]} x {shape[1]}; give one over their grid"
+            )

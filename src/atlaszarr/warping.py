@@ -1,0 +1,132 @@
+"""Images sampled through a displacement field, block by block: at once, or as a dask graph of what each block shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .errors import InputError
+from .fields import AffineField, Field, blocks
+from .resampling import Window, check_image, constants, corner_footprint, footprint, known, resample
+
+
+@dataclass(frozen=True, eq=False)
+class Sampling:
+    """How an image is sampled.
+
+    Attributes
+    ----------
+    interpolation, border : str
+    constant : float or sequence of float
+        See `atlaszarr.resampling.resample`.
+    """
+
+    interpolation: str
+    border: str
+    constant: ArrayLike
+
+    def check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        """Raise InputError if an image cannot be sampled so."""
+        known(self.interpolation, self.border)
+        constants(self.constant, dtype, check_image(shape, dtype, self.interpolation))
+
+    def sample(self, pixels: NDArray[Any], xy: NDArray[np.float64], **place: Any) -> NDArray[Any]:
+        """Sample an image, or a part of it."""
+        return resample(pixels, xy, self.interpolation, self.border, self.constant, **place)
+
+
+def warp(field: Field, image: NDArray[Any], sampling: Sampling) -> NDArray[Any]:
+    """An image through a field; never more of the field in memory than a block."""
+    sampling.check(image.shape, image.dtype)
+    image = np.ascontiguousarray(image)
+    out = np.empty((*field.shape, *image.shape[2:]), image.dtype.newbyteorder("="))
+    for _, block in blocks(field.chunks):
+        out[block] = sampling.sample(image, field.coordinates(*block))
+    return out
+
+
+def warp_lazily(field: Field, image: Any, sampling: Sampling) -> Any:
+    """The same of a dask array: lazy, each block from the chunks of the image in its footprint.
+
+    Footprints are found when the graph is made: an affine's from the corners of blocks, for any other field by
+    computing it, block by block.
+    """
+    import dask.array as da
+    from dask.base import tokenize
+    from dask.highlevelgraph import HighLevelGraph
+
+    sampling.check(image.shape, image.dtype)
+    if any(not isinstance(n, int | np.integer) for n in image.shape):
+        raise InputError(f"an image of shape {image.shape} cannot be warped; call its compute_chunk_sizes() first")
+    if image.ndim == 3:
+        image = image.rechunk({2: -1})
+    size = (image.shape[1], image.shape[0])
+    token = tokenize(field, image, sampling)
+    name, shared, given = f"warp-{token}", f"field-{token}", f"sampling-{token}"
+
+    def window(block: tuple[slice, slice]) -> Window | None:
+        return _window(field, block, size, sampling)
+
+    places = list(blocks(field.chunks))
+    with ThreadPoolExecutor() as threads:
+        windows = list(threads.map(window, [block for _, block in places]))
+    lead = (0,) * (image.ndim - 2)
+    edges = [np.cumsum((0, *lengths)).tolist() for lengths in image.chunks[:2]]
+    empty = np.empty((0, 0, *image.shape[2:]), image.dtype)
+    layer: dict[Any, Any] = {shared: field, given: sampling}
+    for (index, block), needed in zip(places, windows, strict=True):
+        left, top, right, bottom = needed or (0, 0, 0, 0)
+        rows, columns = _touched(edges[0], top, bottom), _touched(edges[1], left, right)
+        parts = [[(image.name, i, j, *lead) for j in columns] for i in rows]
+        crops = [[_crop(edges, i, j, (left, top, right, bottom)) for j in columns] for i in rows]
+        layer[(name, *index, *lead)] = (_warp_block, shared, given, block, parts or empty, crops, (left, top), size)
+    graph = HighLevelGraph.from_collections(name, layer, dependencies=[image])
+    chunks = (*field.chunks, *((n,) for n in image.shape[2:]))
+    return da.Array(graph, name, chunks=chunks, dtype=image.dtype.newbyteorder("="))
+
+
+def _warp_block(
+    field: Field,
+    sampling: Sampling,
+    block: tuple[slice, slice],
+    parts: list[list[NDArray[Any]]] | NDArray[Any],
+    crops: list[list[tuple[slice, slice]]],
+    origin: tuple[int, int],
+    size: tuple[int, int],
+) -> NDArray[Any]:
+    """A block from the chunks of the image that it shows, each cut to its footprint."""
+    if isinstance(parts, list):
+        lines = zip(parts, crops, strict=True)
+        cut = [[part[crop] for part, crop in zip(*line, strict=True)] for line in lines]
+        parts = np.concatenate([np.concatenate(line, axis=1) for line in cut])
+    return sampling.sample(parts, field.coordinates(*block), origin=origin, size=size)
+
+
+def _window(field: Field, block: tuple[slice, slice], size: tuple[int, int], sampling: Sampling) -> Window | None:
+    rows, columns = block
+    if isinstance(field, AffineField):
+        ends = [field.coordinates(slice(y, y + 1), slice(x, x + 1)) for y in _ends(rows) for x in _ends(columns)]
+        return corner_footprint(np.concatenate(ends, axis=1), size, sampling.interpolation, sampling.border)
+    return footprint(field.coordinates(rows, columns), size, sampling.interpolation, sampling.border)
+
+
+def _ends(along: slice) -> tuple[int, int]:
+    return along.start, along.stop - 1
+
+
+def _touched(edges: Sequence[int], start: int, stop: int) -> list[int]:
+    """The chunks of an axis that a half-open range shows."""
+    return [k for k, (first, end) in enumerate(pairwise(edges)) if first < stop and start < end and first < end]
+
+
+def _crop(edges: Sequence[Sequence[int]], i: int, j: int, window: Window) -> tuple[slice, slice]:
+    left, top, right, bottom = window
+    down, across = edges[0][i], edges[1][j]
+    rows = slice(max(top - down, 0), min(bottom, edges[0][i + 1]) - down)
+    return rows, slice(max(left - across, 0), min(right, edges[1][j + 1]) - across)

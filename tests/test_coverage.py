@@ -1,0 +1,38 @@
+"""The extent of what an affine covers, against every pixel of the field."""
+
+import math
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from atlaszarr.coverage import covered_extent
+from atlaszarr.fields import AffineField
+
+STEP = st.one_of(st.sampled_from([0.0, 1.0, -1.0, 0.5, -2.0]), st.floats(-3, 3))
+OFFSET = st.one_of(st.integers(-40, 40).map(lambda n: n / 2), st.floats(-40, 40))
+
+
+@given(
+    STEP, STEP, OFFSET, STEP, STEP, OFFSET, st.tuples(*[st.integers(1, 40)] * 2), st.tuples(*[st.integers(0, 20)] * 4)
+)
+def test_the_extent_is_that_of_all_pixels_that_fall_on_the_image(a, b, c, d, e, f, size, block):
+    top, left, height, width = block
+    rows, columns = slice(top, top + height + 1), slice(left, left + width + 1)
+    field = AffineField((100, 100), ((a, b, c), (d, e, f)))
+    x, y = field.coordinates(rows, columns)
+    shown = (x >= -0.5) & (x < size[0] - 0.5) & (y >= -0.5) & (y < size[1] - 0.5)
+    found = covered_extent(field.matrix, size, rows, columns)
+    if not shown.any():
+        assert found is None
+    else:
+        expected = [[axis[shown].min(), axis[shown].max()] for axis in (x, y)]
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_a_whole_block_is_bounded_by_its_corners():
+    turned = math.radians(3)
+    matrix = ((math.cos(turned), -math.sin(turned), 900.0), (math.sin(turned), math.cos(turned), 300.0))
+    extent = covered_extent(matrix, (34_000, 27_000), slice(1000, 1512), slice(2048, 2560))
+    corners = AffineField((9000, 9000), matrix).coordinates(slice(1000, 1512), slice(2048, 2560))[:, ::511, ::511]
+    np.testing.assert_array_equal(extent, np.stack([corners.min(axis=(1, 2)), corners.max(axis=(1, 2))], axis=1))

@@ -1,0 +1,302 @@
+"""build --mode sections: each section at its place, the planes of the closed form, and the engine's promises kept."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import ngff_zarr
+import numpy as np
+import pytest
+import yaozarrs
+import zarr
+
+from atlaszarr import AllenClient, build, plan, verify
+from atlaszarr.errors import InputError
+from atlaszarr.testing.records import dataset_records, image_records
+from atlaszarr.transforms import image_to_reference
+
+CORONAL, SAGITTAL = 74272479, 69289763
+FIXED = {CORONAL: "z", SAGITTAL: "x"}
+
+
+@pytest.fixture(scope="module")
+def client(emulator):
+    with AllenClient(emulator.url, cache="none", rate=1e9) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def built(client, tmp_path_factory):
+    """Builds a collection once for all that look at it; its path."""
+    known = {}
+
+    def collection(dataset, **options):
+        key = (dataset, *sorted(options.items()))
+        if key not in known:
+            known[key] = tmp_path_factory.mktemp("sections") / "x.ome.zarr"
+            assert build(dataset, known[key], mode="sections", client=client, **options).ok
+        return known[key]
+
+    return collection
+
+
+def rows(target, name="sections"):
+    with (Path(target) / "atlaszarr" / f"{name}.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("dataset", [CORONAL, SAGITTAL])
+@pytest.mark.parametrize("version", ["0.4", "0.5", "0.6"])
+def test_the_collection_validates_and_opens_section_by_section(built, dataset, version):
+    target = built(dataset, resolution=100, chunk=64, ome_zarr=version, displacement=True)
+    if version != "0.6":  # which yaozarrs does not know
+        yaozarrs.validate_zarr_store(str(target))
+    sections = [row for row in rows(target) if row["state"] in ("used", "outside")]
+    assert [row["path"] for row in sections] == [str(k) for k in range(len(sections))]
+    for row in sections:
+        image = ngff_zarr.from_ngff_zarr(f"{target}/{row['path']}", validate=True).images[0]
+        assert image.data.shape == {CORONAL: (3, 1, 80, 114), SAGITTAL: (3, 132, 80, 1)}[dataset]
+        assert list(image.dims) == ["c", "z", "y", "x"]
+        assert image.axes_units["z"] == "millimeter"
+    field = ngff_zarr.from_ngff_zarr(f"{target}/0/displacement", validate=True)
+    assert field.images[0].data.shape[0] == 3
+    if version == "0.6":
+        (transform,) = field.metadata.coordinateTransformations
+        assert (transform.type, transform.input.name, transform.output.name) == ("displacements", "reference", "image")
+
+
+@pytest.mark.parametrize("dataset", [CORONAL, SAGITTAL])
+@pytest.mark.parametrize("point", [(0.0, 0.0), (3000.0, 2000.0)])
+def test_a_section_lies_at_its_place_to_a_millionth_of_a_micron(client, built, dataset, point):
+    target = built(dataset, resolution=100, chunk=64, detection_xy=point)
+    record = client.section_dataset(dataset)
+    mirrored = record.reference_space_id == 10
+    for k, section in enumerate(record.sections):
+        pir = image_to_reference(point, section.depth, section.tsv, record.tvr)
+        expected = 11400 - pir[2] if mirrored else pir[0]
+        image = ngff_zarr.from_ngff_zarr(f"{target}/{k}").images[0]
+        assert abs(1000 * image.translation[FIXED[dataset]] + 5 - expected) < 1e-6
+        assert image.scale[FIXED[dataset]] == 0.025
+        for axis in {"z", "y", "x"} - {FIXED[dataset]}:
+            assert (image.scale[axis], image.translation[axis]) == (0.1, 0.045)
+        assert float(rows(target)[k]["coordinate_um"]) == pytest.approx(expected, abs=1e-9)
+
+
+def parallel(record, section, pir, downsample):
+    """Where in its tier image a plane shows points of space 9, multiplied out here."""
+    native = pir * [1, 1, -1] + [0, 0, 11400] if record.reference_space_id == 10 else pir
+    trv, tvs = np.array(record.trv), np.array(section.tvs)
+    plane = native @ trv[:2, :3].T + trv[:2, 3]
+    xy = plane @ tvs[:, :2].T + tvs[:, 2]
+    return (xy + 0.5) / 2**downsample - 0.5
+
+
+@pytest.mark.parametrize("dataset", [CORONAL, SAGITTAL])
+def test_a_plane_shows_the_phantom_where_its_section_does(emulator, client, built, dataset):
+    target = built(dataset, resolution=50, chunk=128, detection_xy="centre", displacement=True)
+    record = client.section_dataset(dataset)
+    described = rows(target)
+    for k in range(9 if dataset == CORONAL else 4, len(record.sections) - 8, 5):
+        section, row = record.sections[k], described[k]
+        image = zarr.open_array(target / str(k) / "0", mode="r")[:]
+        label = zarr.open_array(target / str(k) / "labels/section/0", mode="r")[:]
+        field = zarr.open_array(target / str(k) / "displacement/0", mode="r")[:]
+        index = np.argwhere(label == section.image_id)
+        pir = (index + 0.5) * 50.0
+        pir[:, "zyx".index(FIXED[dataset])] = float(row["coordinate_um"])
+        xy = parallel(record, section, pir, int(row["downsample"]))
+        assert (xy >= -0.5 - 1e-9).all()
+        # the field: from where a pixel lies to where its section image shows it, in mm
+        d = field[(slice(None), *index.T)].T
+        full = (xy + 0.5) * 2 ** int(row["downsample"]) - 0.5
+        reference = (pir - 5) / 1000
+        along = {CORONAL: (2, 1), SAGITTAL: (0, 1)}[dataset]
+        for axis, pixels in zip(along, full.T, strict=True):
+            np.testing.assert_allclose(d[:, axis], section.resolution / 1000 * pixels - reference[:, axis], atol=1e-9)
+        assert not d[:, "zyx".index(FIXED[dataset])].any()
+        # what is shown there: the phantom on the section's own plane
+        own = image_to_reference(full, section.depth, section.tsv, record.tvr)
+        own = own * [1, 1, -1] + [0, 0, 11400] if record.reference_space_id == 10 else own
+        inside = (emulator.phantom.distance_to_edge(own) > 100) & (emulator.phantom.labels(own) > 0)
+        assert inside.sum() > 300
+        difference = image[(slice(None), *index[inside].T)].T - emulator.phantom.rgb(own[inside])
+        assert np.abs(difference).mean() < 1.0
+
+
+@pytest.mark.parametrize(
+    ("dataset", "options"),
+    [
+        (CORONAL, {"resolution": 100}),
+        (CORONAL, {"resolution": 25, "chunk": 128, "displacement": True}),
+        (SAGITTAL, {"resolution": 100, "chunk": 32, "shard": 64, "levels": 2}),
+        (SAGITTAL, {"resolution": 100, "chunk": 64, "ome_zarr": "0.4", "view": ("primary", "expression")}),
+        (SAGITTAL, {"resolution": 50, "ome_zarr": "0.6", "displacement": True, "downsample": 1}),
+    ],
+)
+def test_a_plan_is_exact_and_nothing_is_fetched_twice(emulator, client, tmp_path, dataset, options):
+    plans = plan(dataset, mode="sections", client=client, **options)
+    emulator.reset()
+    report = build(dataset, tmp_path / "x.ome.zarr", mode="sections", client=client, **options)
+    assert report.ok
+    asked = [r for r in emulator.requests if r.kind == "section_image_download"]
+    assert len({(r.path, str(r.query)) for r in asked}) == len(asked) == sum(p.image_requests for p in plans)
+    for one in report.views:
+        files = [path for path in Path(one.target).rglob("*") if path.is_file()]
+        assert len(files) == one.plan.objects
+        assert one.tasks_done + one.plan.image_requests == one.plan.tasks
+        assert verify(one.target, deep=True).ok
+
+
+def test_a_stopped_build_is_gone_on_with_and_ends_byte_identical(client, contents, tmp_path):
+    options = {"mode": "sections", "resolution": 50, "chunk": 64, "client": client, "displacement": True}
+    whole, target = tmp_path / "whole.ome.zarr", tmp_path / "x.ome.zarr"
+    assert build(SAGITTAL, whole, **options).ok
+
+    def stop(done, total, _):
+        if done > total // 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(SAGITTAL, target, progress=stop, **options)
+    assert [defect.kind for defect in verify(target).defects] == ["unfinished"]
+    for path in ("", "/0", "/17", "/3/labels/section", "/3/displacement"):
+        with pytest.raises(Exception):  # noqa: B017, PT011 - whatever it raises, it is no image yet
+            ngff_zarr.from_ngff_zarr(f"{target}{path}", validate=True)
+    report = build(SAGITTAL, target, **options)
+    assert report.views[0].state == "resumed"
+    assert 0 < report.views[0].tasks_done < report.views[0].plan.tasks
+    assert contents(target) == contents(whole)
+    assert build(SAGITTAL, target, **options).views[0].state == "already finished"
+
+
+@pytest.mark.parametrize(
+    ("key", "damage", "kind"),
+    [
+        ("7/0/c/0/0/0/0", None, "missing"),
+        ("7/0/c/0/0/0/0", b"12", "truncated"),
+        ("7/labels/section/1/c/0/0/0", "flip", "altered"),
+        ("3/displacement/0/c/0/1/0/0", "flip", "altered"),
+        ("4/zarr.json", "edit", "metadata"),
+        ("OME/zarr.json", "edit", "metadata"),
+        ("5/0/zarr.json", "edit", "metadata"),
+        ("5/0/c/0/9/9/0", b"12", "extra"),
+    ],
+)
+def test_a_defect_is_named_and_mended_alone(client, built, contents, tmp_path, key, damage, kind):
+    options = {"resolution": 50, "chunk": 128, "displacement": True}
+    sound, target = built(SAGITTAL, **options), tmp_path / "x.ome.zarr"
+    shutil.copytree(sound, target)
+    path = target / key
+    if damage is None:
+        path.unlink()
+    elif damage == "flip":
+        body = bytearray(path.read_bytes())
+        body[len(body) // 2] ^= 1
+        path.write_bytes(body)
+    elif damage == "edit":
+        document = json.loads(path.read_text())
+        document["attributes"]["edited"] = True
+        path.write_text(json.dumps(document))
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(damage)
+    assert [(defect.kind, defect.key) for defect in verify(target).defects] == [(kind, key)]
+    report = build(SAGITTAL, target, mode="sections", client=client, **options)
+    assert report.ok
+    assert report.views[0].tasks_done <= 2
+    assert contents(target) == contents(sound)
+    assert verify(target, deep=True).ok
+
+
+def test_a_section_that_cannot_be_had_is_a_hole_with_a_record_and_is_filled_later(serve, connect, contents, tmp_path):
+    datasets = [record for record in dataset_records() if record["id"] == SAGITTAL]
+    images = [record for record in image_records() if record["data_set_id"] == SAGITTAL]
+    gone = images[9]["id"]
+    # Asked for by the first build and by the second, three times each.
+    fault = {"do": "status", "match": {"path": f"section_image_download/{gone}"}, "times": 6, "status": 500}
+    emulator = serve(datasets, images, faults=[fault])
+    whole, target = tmp_path / "whole.ome.zarr", tmp_path / "x.ome.zarr"
+    options = {"mode": "sections", "resolution": 100, "chunk": 64, "client": connect(emulator)}
+    report = build(SAGITTAL, target, **options)
+    assert not report.ok
+    assert [failure.request.image_id for failure in report.views[0].failures] == [gone]
+    assert [row["image_id"] for row in rows(target, "failures")] == [str(gone)]
+    assert build(SAGITTAL, target, allow_missing=True, **options).ok
+    (row,) = (row for row in rows(target) if row["state"] == "missing")
+    assert int(row["image_id"]) == gone
+    assert not zarr.open_array(target / row["path"] / "0", mode="r")[:].any()
+    emulator.reset()
+    assert build(SAGITTAL, target, **options).views[0].state == "resumed"
+    assert emulator.count("section_image_download") == 1
+    assert build(SAGITTAL, whole, **options).ok
+    assert contents(target) == contents(whole)
+
+
+def test_windows_show_what_the_whole_image_does(serve, connect, tmp_path):
+    emulator = serve()
+    client = connect(emulator)
+    options = {"mode": "sections", "resolution": 50, "chunk": 128, "client": client, "downsample": 0}
+    (priced,) = plan(CORONAL, **options)
+    assert priced.sections_in_windows == priced.sections_used == 6
+    emulator.reset()
+    assert build(CORONAL, tmp_path / "x.ome.zarr", **options).ok
+    asked = [r for r in emulator.requests if r.kind == "section_image_download"]
+    assert len({(r.path, str(r.query)) for r in asked}) == len(asked) == priced.image_requests
+    assert max(int(r.query[side]) for r in asked for side in ("width", "height")) <= 2048
+    row = rows(tmp_path / "x.ome.zarr")[3]
+    assert int(row["windows"]) == 20
+    image = zarr.open_array(tmp_path / "x.ome.zarr/3/0", mode="r")[:]
+    label = zarr.open_array(tmp_path / "x.ome.zarr/3/labels/section/0", mode="r")[:]
+    record, whole = client.section_dataset(CORONAL), client.image(int(row["image_id"]))
+    index = np.argwhere(label)
+    pir = (index + 0.5) * 50.0
+    pir[:, 0] = float(row["coordinate_um"])
+    x, y = np.rint(parallel(record, record.sections[3], pir, 0)).astype(int).T
+    difference = image[(slice(None), *index.T)].T.astype(int) - whole[y, x]
+    assert np.abs(difference).mean() < 1.0
+
+
+def test_the_command_builds_a_collection(emulator, command, tmp_path):
+    target = tmp_path / "x.ome.zarr"
+    outcome = command(
+        "build", SAGITTAL, target, "--mode", "sections", "--resolution", 200, "--detection-xy", "100,200",
+        "--plane", "sagittal", "--displacement", "--api-url", emulator.url,
+    )  # fmt: skip
+    assert (outcome.code, outcome.out) == (0, f"built: {target}\n")
+    request = json.loads((target / "atlaszarr/build.json").read_text())["request"]
+    assert (request["mode"], request["detection_xy"], request["displacement"]) == ("sections", [100.0, 200.0], True)
+    planned = command("plan", SAGITTAL, "--mode", "sections", "--resolution", 200, "--api-url", emulator.url)
+    assert "18 sagittal planes of 66 x 40 pixels, 1 levels" in planned.out
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--mode", "slices"), "mode 'slices' is not known"),
+        (("--mode", "sections", "--fill", "linear"), "option 'fill' is not known; mode sections"),
+        (("--detection-xy", "1,2"), "option 'detection_xy' is not known; mode volume"),
+        (("--displacement",), "option 'displacement' is not known; mode volume"),
+        (("--mode", "sections", "--detection-xy", "1"), "detection-xy '1'"),
+        (("--mode", "sections", "--detection-xy", "nan,2"), "detection_xy (nan, 2.0)"),
+        (("--mode", "sections", "--plane", "coronal"), "90 degrees off the coronal plane"),
+        (("--mode", "sections", "--plane", "oblique"), "plane 'oblique' is not known"),
+        (("--mode", "sections", "--chunk", "8"), "chunk 8"),
+        (("--mode", "sections", "--levels", "20"), "levels 20"),
+        (("--mode", "sections", "--interpolation", "area"), "interpolation 'area'"),
+        (("--mode", "sections", "--shard", "700"), "shard"),
+    ],
+)
+def test_wrong_options_are_one_sentence_and_nothing_is_written(emulator, command, tmp_path, options, words):
+    outcome = command("build", SAGITTAL, tmp_path / "x.ome.zarr", *options, "--api-url", emulator.url)
+    assert outcome.code == 2
+    assert words in outcome.err
+    assert outcome.err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_mode_is_another_request(client, built, tmp_path):
+    target = tmp_path / "x.ome.zarr"
+    shutil.copytree(built(SAGITTAL, resolution=100, chunk=64), target)
+    with pytest.raises(InputError, match="mode"):
+        build(SAGITTAL, target, client=client, resolution=100, chunk=64)
