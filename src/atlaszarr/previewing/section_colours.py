@@ -39,7 +39,8 @@ def draw_strip(paper: Paper, left: float, top: float, width: float, dataset: Sec
     axes.set_xticks(numbers[:: -(-len(numbers) // _MOST_TICKS)])
     axes.tick_params(length=2, pad=2)
     lacking = f"; missing of the regular sampling (hatched): {_listed(missing)}" if missing else ""
-    axes.set_xlabel(f"section number, every {_ordinal(step)} of {dataset.section_thickness:g} µm{lacking}")
+    sampled = "sections" if step == 1 else f"every {_ordinal(step)} section"
+    axes.set_xlabel(f"section number, {sampled} of {dataset.section_thickness:g} µm{lacking}")
     for spine in axes.spines.values():
         spine.set_visible(False)
 
@@ -50,7 +51,5 @@ def _listed(numbers: Sequence[int], most: int = 12) -> str:
 
 
 def _ordinal(step: int) -> str:
-    if step == 1:
-        return "section"
     ending = "th" if step % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(step % 10, "th")
-    return f"{step}{ending} section"
+    return f"{step}{ending}"
