@@ -157,6 +157,8 @@ def preview(
         labels = label_planes(annotation, across, coordinates, resolution, shown_space, storage_options)
     thumbnails, failures = make_thumbnails(planes, client, progress)
 
+    if progress is not None:
+        progress(len(thumbnails), len(thumbnails), "drawing")
     named = None if annotation is None else shown(os.fspath(annotation))
     page = Page(dataset, across, shown_space, resolution, view, thumbnails, labels, named)
     body = page.printed(path.suffix.lower())
