@@ -15,7 +15,7 @@ from ngff_zarr import from_ngff_zarr
 
 import atlaszarr.fields
 from atlaszarr import Displacement
-from atlaszarr.errors import InputError, NotFoundError
+from atlaszarr.errors import InputError, NotFoundError, TargetError
 from atlaszarr.resampling import footprint, resample
 from atlaszarr.store import Target
 
@@ -52,13 +52,6 @@ def every_kind(seed):
     lazy = Displacement.from_coordinates(*(da.from_array(part, chunks=(20, 30)) for part in grid() + smooth(seed)))
     affine = Displacement.from_affine(SHAPE, MATRIX)
     return [affine, arrays, lazy, 0.5 * arrays, arrays.compose(affine), affine.compose(lazy)]
-
-
-@pytest.fixture(params=[7, 16, 512])
-def block(request, monkeypatch):
-    """Fields in blocks of that side."""
-    monkeypatch.setattr(atlaszarr.fields, "BLOCK", request.param)
-    return request.param
 
 
 # Constructors
@@ -122,8 +115,13 @@ def test_a_field_does_not_change_with_the_array_it_was_made_of():
         (lambda: Displacement.from_deltas(*np.full((2, 3, 4), np.nan)).invert(), "no inverse"),
         (lambda: Displacement.identity(SHAPE).warp(np.zeros(3)), r"shape \(3,\)"),
         (lambda: Displacement.identity(SHAPE).warp(da.zeros((3, 4), dtype="u4")), "uint32 cannot be interpolated"),
+        (
+            lambda: Displacement.identity(SHAPE).warp(da.ones((9, 9))[da.arange(9) > 3]),
+            r"call its compute_chunk_sizes\(\) first",
+        ),
         (lambda: Displacement.identity(SHAPE).warp(da.zeros((3, 4)), "area"), "ask for 'linear'"),
         (lambda: Displacement.identity(SHAPE).save("field.txt"), r"must end in .npy or .zarr"),
+        (lambda: Displacement.identity(SHAPE).save("field.npy", {"key": "k"}), "storage option 'key' is of no use"),
         (lambda: Displacement.identity(SHAPE).save("s3://bucket/field.npy"), "is written to a URL as .zarr"),
     ],
 )
@@ -152,7 +150,7 @@ def test_blocks_are_parts_of_the_whole_and_survive_pickling(kind):
     assert field != every_kind(4)[kind] * 1.01
     assert field != Displacement.identity((3, 4))
     assert field != 3
-    assert repr(field).startswith("<Displacement 37 x 53, ")
+    assert repr(field).startswith("<Displacement of shape (37, 53): ")
 
 
 def test_nothing_is_computed_before_it_is_asked_for():
@@ -296,9 +294,10 @@ def test_warping_samples_the_image_where_each_pixel_lies(lazy, channels):
     st.tuples(st.integers(5, 80), st.integers(5, 80)),
     st.sampled_from(INTERPOLATIONS),
     st.sampled_from(BORDERS),
+    st.sampled_from(["u1", "f4"]),
 )
-def test_blocks_and_chunks_of_any_size_give_the_same_bytes(seed, kind, size, chunks, interpolation, border):
-    image = np.random.default_rng(seed).integers(0, 256, (41, 67, 3), np.uint8)
+def test_blocks_and_chunks_of_any_size_give_the_same_bytes(seed, kind, size, chunks, interpolation, border, dtype):
+    image = np.random.default_rng(seed).integers(0, 256, (41, 67, 3)).astype(dtype)
     field = every_kind(seed)[kind]
     whole = field.warp(image, interpolation, border, (1, 2, 3))
     with pytest.MonkeyPatch.context() as patch:
@@ -324,7 +323,7 @@ class Counted:
 def test_a_warp_reads_the_chunks_in_its_footprint_once_and_no_others(affine, monkeypatch):
     monkeypatch.setattr(atlaszarr.fields, "BLOCK", 32)
     image = Counted(np.random.default_rng(1).integers(0, 256, (300, 400, 3), np.uint8))
-    lazy = da.from_array(image, chunks=(50, 50, 3), asarray=False)
+    lazy = da.from_array(image, chunks=(50, 50, 3), asarray=False, meta=image.values)
     field = Displacement.from_affine((64, 96), [[1.5, 0.1, 90], [-0.1, 1.2, 120]])
     if not affine:
         field = Displacement.from_coordinates(*field.coordinates())
@@ -344,8 +343,8 @@ def test_a_warp_reads_the_chunks_in_its_footprint_once_and_no_others(affine, mon
 
 def test_where_no_image_is_a_warp_reads_nothing():
     image = Counted(np.ones((30, 40), np.uint8))
-    lazy = da.from_array(image, chunks=10, asarray=False)
-    away = Displacement.from_affine(SHAPE, [[1, 0, 100], [0, 1, 0]])
+    lazy = da.from_array(image, chunks=10, asarray=False, meta=image.values)
+    away = Displacement.from_affine(SHAPE, [[1, 0, 1e30], [0, 1, 0]])
     nowhere = Displacement.from_deltas(*np.full((2, *SHAPE), np.nan))
     for field in (away, nowhere):
         assert (field.warp(lazy, constant=7).compute() == 7).all()
@@ -370,7 +369,8 @@ def test_a_numpy_image_is_warped_with_a_block_of_the_field_in_memory(monkeypatch
 # Files
 
 
-def test_npy_files_are_the_classic_ones_in_both_directions(tmp_path):
+def test_npy_files_are_the_classic_ones_in_both_directions(tmp_path, monkeypatch):
+    monkeypatch.setattr(atlaszarr.fields, "BLOCK", 16)
     delta = smooth(1).astype("f4")
     np.save(tmp_path / "classic.npy", np.stack([delta[0], delta[1]], axis=2))
     field = Displacement.load(tmp_path / "classic.npy")
@@ -397,7 +397,20 @@ def test_a_field_comes_back_from_zarr_as_it_was(tmp_path, name, kind):
     assert pickle.loads(pickle.dumps(loaded)) == field
 
 
-def test_ngff_zarr_validates_a_saved_field_and_knows_the_transform(tmp_path, monkeypatch):
+def test_a_disk_and_a_bucket_keep_a_field_alike(store):
+    url, field = store.url("kept.ome.zarr"), Displacement.from_deltas(*smooth(3, (520, 530)))
+    field.save(url, store.options)
+    loaded = Displacement.load(url, store.options)
+    assert loaded == field
+    assert pickle.loads(pickle.dumps(loaded)) == field
+    assert sorted(store.keys("kept.ome.zarr")) == [
+        *(f"0/c/0/{i}/{j}" for i in (0, 1) for j in (0, 1)),
+        "0/zarr.json",
+        "zarr.json",
+    ]
+
+
+def test_ngff_zarr_validates_a_saved_field_and_knows_the_transform(tmp_path):
     field = Displacement.from_deltas(*smooth(1, (700, 600), 9.0))
     field.save(tmp_path / "field.ome.zarr")
     read = from_ngff_zarr(str(tmp_path / "field.ome.zarr"), validate=True)
@@ -406,7 +419,7 @@ def test_ngff_zarr_validates_a_saved_field_and_knows_the_transform(tmp_path, mon
     image = read.images[0]
     assert (list(image.dims), image.axes_types) == (["c", "y", "x"], {"c": "displacement"})
     assert image.scale == {"c": 1.0, "y": 1.0, "x": 1.0}
-    assert not image.axes_units
+    assert set(image.axes_units.values()) == {None}
     stored = image.data.compute()
     assert stored.dtype == np.float64
     np.testing.assert_array_equal(stored, np.stack([field.delta_y.compute(), field.delta_x.compute()]))
@@ -519,9 +532,7 @@ def test_what_is_there_already_is_not_written_over(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["field.npy", "field.ome.zarr"])
-def test_a_save_that_was_interrupted_does_not_open_as_a_field(tmp_path, name, monkeypatch):
-    monkeypatch.setattr(atlaszarr.fields, "BLOCK", 16)
-
+def test_a_save_that_was_interrupted_does_not_open_as_a_field(tmp_path, name):
     def last(block_info):
         if block_info[None]["chunk-location"] == (1, 1):
             raise KeyboardInterrupt
@@ -532,5 +543,7 @@ def test_a_save_that_was_interrupted_does_not_open_as_a_field(tmp_path, name, mo
         Displacement.from_deltas(lazy, lazy).save(tmp_path / name)
     with pytest.raises((InputError, NotFoundError)):
         Displacement.load(tmp_path / name)
+    with pytest.raises(TargetError, match="No such file or directory"):
+        Displacement.identity(SHAPE).save(tmp_path / "none" / "field.npy")
     if name.endswith("npy"):
         assert list(tmp_path.iterdir()) == []

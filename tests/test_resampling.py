@@ -216,6 +216,7 @@ def test_images_beyond_opencv_s_longest_side_are_sampled(interpolation):
         ({"pixels": np.zeros((3, 4), complex), "interpolation": "nearest"}, "complex128"),
         ({"pixels": np.zeros((3, 4, 1, 1), np.uint8)}, r"shape \(3, 4, 1, 1\)"),
         ({"pixels": np.zeros((0, 4), np.uint8)}, "no part of an image"),
+        ({"xy": np.zeros((2, 5))}, r"coordinates of shape \(2, 5\)"),
         ({"constant": 256}, "constant 256 is nothing that uint8 holds"),
         ({"constant": 0.5}, "constant 0.5 is nothing"),
         ({"constant": np.nan}, "constant nan is nothing"),

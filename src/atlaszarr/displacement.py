@@ -16,10 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import transforms
 from .errors import InputError
 from .field_making import affine, arrays, block_of, checked_shape, is_dask, simple_affine
-from .fields import AffineField, ComposedField, Coordinates, Field, ScaledField, Shape, blocks
+from .fields import Coordinates, Field, Shape, composed, same, scaled
 
 _EVERYTHING = slice(None)
 
@@ -199,12 +198,7 @@ class Displacement:
             return NotImplemented
         if not math.isfinite(factor):
             raise InputError(f"a displacement field cannot be multiplied by {factor}; give a finite number")
-        if isinstance(self.field, AffineField):
-            straight = np.eye(2, 3)
-            return Displacement(
-                AffineField.of(self.shape, straight + float(factor) * (np.array(self.field.matrix) - straight))
-            )
-        return Displacement(ScaledField(self.field, float(factor)))
+        return Displacement(scaled(self.field, float(factor)))
 
     __rmul__ = __mul__
 
@@ -224,10 +218,7 @@ class Displacement:
         """
         if not isinstance(inner, Displacement):
             raise InputError(f"a field is composed with another, not with {type(inner).__name__}")
-        if isinstance(self.field, AffineField) and isinstance(inner.field, AffineField):
-            matrix = transforms.compose(self.field.matrix, inner.field.matrix)
-            return Displacement(AffineField.of(inner.shape, matrix))
-        return Displacement(ComposedField(self.field, inner.field))
+        return Displacement(composed(self.field, inner.field))
 
     def invert(self, shape: tuple[int, int] | None = None) -> tuple[Displacement, Any]:
         """The field that leads back: for each pixel of the image, where in this grid it comes from.
@@ -286,17 +277,13 @@ class Displacement:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Displacement):
             return NotImplemented
-        if self.shape != other.shape:
-            return False
-        pairs = ((self.field.coordinates(*b), other.field.coordinates(*b)) for _, b in blocks(self.field.chunks))
-        return all(np.allclose(a, b, rtol=1e-12, atol=1e-9, equal_nan=True) for a, b in pairs)
+        return same(self.field, other.field)
 
     def __hash__(self) -> int:
         return hash(self.shape)
 
     def __repr__(self) -> str:
-        rows, columns = self.shape
-        return f"<Displacement {rows} x {columns}, {type(self.field).__name__.removesuffix('Field').lower()}>"
+        return f"<Displacement of shape {self.shape}: {type(self.field).__name__}>"
 
     def __dask_tokenize__(self) -> tuple[str, str]:
         return "atlaszarr.Displacement", self._token

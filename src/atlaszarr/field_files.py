@@ -10,6 +10,7 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping
+from itertools import groupby
 from typing import Any
 from uuid import uuid4
 
@@ -19,14 +20,15 @@ from . import ome
 from .array_layout import ArrayLayout
 from .encoding import Encoding
 from .errors import InputError
-from .fields import BLOCK, ArrayField, Field, blocks, regular
+from .fields import ArrayField, Field, blocks, regular
 from .reading import ChunkedArray
 from .source_files import SourceFile, local_path, reading
 from .store import Target
 from .stored_image import attributes_of, placed
 
 _VERSION = "0.6"
-_CHUNK = (2, BLOCK, BLOCK)
+_SIDE = 512
+_CHUNK = (2, _SIDE, _SIDE)
 
 
 def save(field: Field, path: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> None:
@@ -45,12 +47,14 @@ def save(field: Field, path: str | os.PathLike[str], storage_options: Mapping[st
     Raises
     ------
     InputError
-        If something is there already, or the name has another ending.
+        If something is there already, the name has another ending, or an option is of no use.
     TargetError
         If it cannot be written.
     """
     name = os.fspath(path)
     if name.endswith(".npy"):
+        if storage_options:
+            raise InputError(f"storage option {next(iter(storage_options))!r} is of no use for {name!r}; .npy is local")
         _save_npy(field, name)
     elif name.rstrip("/").endswith(".zarr"):
         _save_zarr(field, Target.of(path, storage_options))
@@ -99,13 +103,15 @@ def _save_npy(field: Field, name: str) -> None:
         raise InputError(f"{name!r} is no local path; a field is written to a URL as .zarr")
     if path.exists():
         raise InputError(f"{name} is there already; remove it first, or give another name")
+    header = {"descr": "<f4", "fortran_order": False, "shape": (*field.shape, 2)}
     temporary = path.with_name(f".{uuid4().hex}.partial")
     with Target.of(path.parent).reporting("write to"):
         try:
-            whole = np.lib.format.open_memmap(temporary, "w+", np.float32, (*field.shape, 2))
-            for _, (rows, columns) in blocks(field.chunks):
-                whole[rows, columns] = np.moveaxis(field.displacements(rows, columns), 0, 2)
-            whole.flush()
+            with temporary.open("wb") as file:
+                np.lib.format.write_array_header_1_0(file, header)
+                for _, across in groupby(blocks(field.chunks), key=lambda found: found[0][0]):
+                    parts = [field.displacements(*block) for _, block in across]
+                    file.write(np.moveaxis(np.concatenate(parts, axis=2), 0, 2).astype("<f4").tobytes())
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -165,7 +171,7 @@ def _array_document(shape: tuple[int, int]) -> bytes:
 
 
 def _bodies(field: Field) -> Iterator[tuple[str, bytes]]:
-    for (i, j), (rows, columns) in blocks(regular(field.shape)):
+    for (i, j), (rows, columns) in blocks(regular(field.shape, _SIDE)):
         chunk = np.full(_CHUNK, np.nan)
         chunk[:, : rows.stop - rows.start, : columns.stop - columns.start] = field.displacements(rows, columns)[::-1]
         yield f"0/c/0/{i}/{j}", Encoding().encode(chunk, _CHUNK)

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from . import transforms
 from .field_kernels import interpolate
 
 Coordinates = NDArray[np.float64]
@@ -59,9 +60,9 @@ def blocks(chunks: Chunks) -> Iterator[tuple[tuple[int, int], tuple[slice, slice
         yield (i, j), (down, across)
 
 
-def regular(shape: Shape) -> Chunks:
-    """Blocks of `BLOCK`; the last ones may be smaller."""
-    rows, columns = ((*(n // BLOCK * (BLOCK,)), *((n % BLOCK,) if n % BLOCK else ())) for n in shape)
+def regular(shape: Shape, side: int) -> Chunks:
+    """Square blocks; the last ones may be smaller."""
+    rows, columns = ((*(n // side * (side,)), *((n % side,) if n % side else ())) for n in shape)
     return rows, columns
 
 
@@ -96,25 +97,30 @@ class AffineField:
     @property
     def chunks(self) -> Chunks:
         """As of `Field`."""
-        return regular(self.shape)
+        return regular(self.shape, BLOCK)
 
     def coordinates(self, rows: slice, columns: slice) -> Coordinates:
         """As of `Field`."""
-        return _affine(self.matrix, grid_points(rows, columns))
+        return _affine_block(self.matrix, rows, columns)
 
     def displacements(self, rows: slice, columns: slice) -> Coordinates:
         """As of `Field`."""
         (a, b, c), (d, e, f) = self.matrix
-        return _affine(((a - 1, b, c), (d, e - 1, f)), grid_points(rows, columns))
+        return _affine_block(((a - 1, b, c), (d, e - 1, f)), rows, columns)
 
     def at(self, points: Coordinates) -> Coordinates:
         """As of `Field`, exactly."""
-        return _affine(self.matrix, points)
+        (a, b, c), (d, e, f) = self.matrix
+        return np.stack([a * points[0] + (b * points[1] + c), d * points[0] + (e * points[1] + f)])
 
 
-def _affine(matrix: tuple[tuple[float, float, float], ...], points: Coordinates) -> Coordinates:
-    # One sum in one order: each of its steps grows with x and with y, or falls, so that corners bound a rectangle.
-    return np.stack([across * points[0] + (down * points[1] + offset) for across, down, offset in matrix])
+def _affine_block(matrix: tuple[tuple[float, float, float], ...], rows: slice, columns: slice) -> Coordinates:
+    found = np.empty((2, rows.stop - rows.start, columns.stop - columns.start))
+    for part, (across, down, offset) in zip(found, matrix, strict=True):
+        # Each of the steps grows with x and with y, or falls, rounded too: so corners bound a rectangle.
+        lines = down * np.arange(rows.start, rows.stop) + offset
+        np.add(lines[:, np.newaxis], across * np.arange(columns.start, columns.stop), out=part)
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +148,7 @@ class ArrayField:
     @property
     def chunks(self) -> Chunks:
         """As of `Field`: those of a dask array, so that none of its own is computed for several blocks."""
-        return regular(self.shape) if isinstance(self.first, np.ndarray) else self.first.chunks
+        return regular(self.shape, BLOCK) if isinstance(self.first, np.ndarray) else self.first.chunks
 
     def coordinates(self, rows: slice, columns: slice) -> Coordinates:
         """As of `Field`."""
@@ -252,3 +258,26 @@ class ComposedField:
     def at(self, points: Coordinates) -> Coordinates:
         """As of `Field`."""
         return self.outer.at(self.inner.at(points))
+
+
+def scaled(field: Field, factor: float) -> Field:
+    """A field with displacements so many times as long; of an affine, again one."""
+    if not isinstance(field, AffineField):
+        return ScaledField(field, factor)
+    straight = np.eye(2, 3)
+    return AffineField.of(field.shape, straight + factor * (np.array(field.matrix) - straight))
+
+
+def composed(outer: Field, inner: Field) -> Field:
+    """The field that applies `inner`, then `outer`; of two affines, again one."""
+    if isinstance(outer, AffineField) and isinstance(inner, AffineField):
+        return AffineField.of(inner.shape, transforms.compose(outer.matrix, inner.matrix))
+    return ComposedField(outer, inner)
+
+
+def same(one: Field, other: Field) -> bool:
+    """Whether two fields lead all pixels of one shape to the same places, but for rounding, or both nowhere."""
+    if one.shape != other.shape:
+        return False
+    pairs = ((one.coordinates(*block), other.coordinates(*block)) for _, block in blocks(one.chunks))
+    return all(np.allclose(a, b, rtol=1e-12, atol=1e-9, equal_nan=True) for a, b in pairs)

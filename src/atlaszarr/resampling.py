@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .errors import InputError
 from .resampling_kernels import copy, extent, interpolate
-from .taps import BORDERS, CONSTANT, TAPS, Array, send_all
+from .taps import BORDERS, CONSTANT, FARTHEST, TAPS, Array, send_all
 
 #: Half-open: left, top, right, bottom.
 Window = tuple[int, int, int, int]
@@ -64,7 +64,7 @@ def resample(
     Raises
     ------
     InputError
-        If an option is not known or does not fit the image, or `pixels` lack some that `footprint` asks for.
+        If an option is not known or does not fit the image, `xy` is not such, or `pixels` lack some of `footprint`.
 
     Notes
     -----
@@ -87,6 +87,8 @@ def resample(
             f"pixels of shape {pixels.shape} at {origin} are no part of an image of {whole_width} x {whole_height}; "
             "give the place of the first one and the size of the whole image"
         )
+    if np.ndim(xy) != 3 or len(xy) != 2:
+        raise InputError(f"coordinates of shape {np.shape(xy)} are not (2, rows, columns): X and Y of every pixel")
     xy = np.ascontiguousarray(xy, np.float64)
     dtype = pixels.dtype.newbyteorder("=")
     solid = np.ascontiguousarray(pixels, dtype).reshape(height, width, channels)
@@ -152,7 +154,7 @@ def corner_footprint(
     taps, border_mode = known(interpolation, border)
     asked: list[int] = []
     for across in corners:
-        low, high = float(across.min()), float(across.max())
+        low, high = (min(max(float(end), -FARTHEST), FARTHEST) for end in (across.min(), across.max()))
         if taps == 1:
             asked += [round(low), round(high)]
         else:

@@ -20,7 +20,8 @@ TAPS = {"nearest": 1, "linear": 2, "cubic": 4, "lanczos": 8}
 CONSTANT, REPLICATE, REFLECT, REFLECT_101, WRAP = range(5)
 BORDERS = {"constant": CONSTANT, "replicate": REPLICATE, "reflect": REFLECT, "reflect_101": REFLECT_101, "wrap": WRAP}
 
-_FARTHEST = 2.0**60  # whole pixels that int64 still counts on from
+#: Coordinates beyond it count as there: whole pixels that int64 still counts on from.
+FARTHEST = 2.0**60
 #: Below it OpenCV takes Lanczos' middle pixel alone: float32's epsilon.
 _ON_PIXEL = 2.0**-23
 _A = -0.75  # of the cubic convolution; OpenCV's choice
@@ -50,7 +51,7 @@ def span(x: float, taps: int) -> tuple[int, int, float]:
     -----
     The nearest pixel of a coordinate half-way between two is the even one, as of OpenCV's `remap`.
     """
-    x = min(max(x, -_FARTHEST), _FARTHEST)
+    x = min(max(x, -FARTHEST), FARTHEST)
     if taps == 1:
         return int(np.rint(x)), 1, 0.0
     column = np.floor(x)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from .invented import invented
 from .records import (
     Record,
     dataset_records,
@@ -57,9 +58,10 @@ class Catalogue:
         self, datasets: Iterable[Mapping[str, Any]] | None = None, images: Iterable[Mapping[str, Any]] | None = None
     ) -> None:
         known = {record["id"]: record for record in dataset_records()}
-        chosen = known.values() if datasets is None else datasets
+        made_up, of_it = invented()
+        chosen = [*known.values(), made_up] if datasets is None else datasets
         self._datasets = [_completed(dict(record), known.get(record.get("id"), {})) for record in chosen]
-        self._images = [dict(record) for record in (image_records() if images is None else images)]
+        self._images = [dict(record) for record in ([*image_records(), *of_it] if images is None else images)]
         self._datasets_by_id = {record.get("id"): record for record in reversed(self._datasets)}
         self._images_by_id = {record.get("id"): record for record in reversed(self._images)}
         genes = {gene["id"]: gene for record in self._datasets for gene in record["genes"]}

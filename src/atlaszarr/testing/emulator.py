@@ -31,7 +31,7 @@ class Emulator:
     ----------
     datasets, images : iterable of dict, optional
         SectionDataSet and SectionImage records as the API answers them; default 74272479 and 69289763
-        with all their images, and image 101321610.
+        with all their images, image 101321610, and dataset 909 with an invented alignment.
     faults : sequence of Rule or dict, or path, optional
         Scripted faults, or a JSON file of them.
     port : int
