@@ -109,19 +109,23 @@ def test_edges_are_named_by_where_they_lie_however_an_image_is_turned(dataset, t
 
 
 @given(arrays(np.uint8, st.tuples(st.integers(1, 8), st.integers(1, 8)), elements=st.integers(0, 2)))
-def test_border_lines_are_the_pixel_sides_between_unlike_labels_and_no_others(labels):
-    lines = border_lines(LabelPlane(labels, (10.0, 20.0), (2.0, 4.0)))
-    found = []
-    for (x, y), (x_end, y_end) in (lines - (20, 10)) / (4, 2):
-        if y == y_end:
-            found += [(int(y) - 1, column, int(y), column) for column in range(int(x), int(x_end))]
-        else:
-            assert x == x_end
-            found += [(row, int(x) - 1, row, int(x)) for row in range(int(y), int(y_end))]
+def test_border_lines_run_through_the_middles_of_the_pixel_sides_between_unlike_labels(labels):
     rows, columns = labels.shape
-    pairs = [(i, j, i + 1, j) for i in range(rows - 1) for j in range(columns)]
-    pairs += [(i, j, i, j + 1) for i in range(rows) for j in range(columns - 1)]
-    assert sorted(found) == sorted(pair for pair in pairs if labels[pair[:2]] != labels[pair[2:]])
+    meeting = {}
+    for i, j in np.ndindex(rows, columns):
+        # The side below a pixel and the one to its right: their corners and middles, as (column, row).
+        if i + 1 < rows and labels[i, j] != labels[i + 1, j]:
+            for corner in ((j, i + 1), (j + 1, i + 1)):
+                meeting.setdefault(corner, []).append((j + 0.5, i + 1))
+        if j + 1 < columns and labels[i, j] != labels[i, j + 1]:
+            for corner in ((j + 1, i), (j + 1, i + 1)):
+                meeting.setdefault(corner, []).append((j + 1, i + 0.5))
+    expected = []
+    for corner, middles in meeting.items():
+        expected += [tuple(middles)] if len(middles) == 2 else [(corner, middle) for middle in middles]
+    lines = border_lines(LabelPlane(labels, (10.0, 20.0), (2.0, 4.0)))
+    found = [sorted(map(tuple, line)) for line in ((lines - (20, 10)) / (4, 2)).tolist()]
+    assert sorted(found) == sorted(sorted(line) for line in expected)
 
 
 @pytest.mark.parametrize("name", PLANES)

@@ -28,25 +28,29 @@ class LabelPlane:
 
 
 def border_lines(plane: LabelPlane) -> NDArray[np.float64]:
-    """The sides of pixels where the label on the other side is another one, joined to lines as long as can be.
+    """Lines along the sides of pixels that lie between unlike labels, with the steps of slanting borders cut.
+
+    They run through the middles of those sides. At a corner of pixels where two of them meet, a line joins their
+    middles; where another number does, lines lead from the corner to each.
 
     Returns
     -------
     ndarray, float64, shape (lines, 2, 2)
         (column, row) coordinates of both ends of each, in um.
     """
-    level = _runs(plane.labels[1:] != plane.labels[:-1])
-    upright = _runs((plane.labels[:, 1:] != plane.labels[:, :-1]).T)
-    # A run is (which line, first pixel, behind the last); lines lie behind the pixel of their number.
-    ends = [
-        np.stack([level[:, [1, 2]], np.repeat(level[:, :1] + 1, 2, axis=1)], axis=-1),
-        np.stack([np.repeat(upright[:, :1] + 1, 2, axis=1), upright[:, [1, 2]]], axis=-1),
-    ]
-    return np.asarray(np.concatenate(ends) * plane.size[::-1] + plane.corner[::-1])
-
-
-def _runs(marked: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """The runs of True along the last axis: (row, start, stop), shape (runs, 3)."""
-    steps = np.diff(np.pad(marked, ((0, 0), (1, 1))).astype(np.int8), axis=1)
-    (rows, starts), (_, stops) = np.nonzero(steps == 1), np.nonzero(steps == -1)
-    return np.stack([rows, starts, stops], axis=-1)
+    rows, columns = plane.labels.shape
+    level = plane.labels[1:] != plane.labels[:-1]
+    upright = plane.labels[:, 1:] != plane.labels[:, :-1]
+    # For each corner of pixels, whether its sides to the left, right, above and below are such.
+    sides = np.zeros((4, rows + 1, columns + 1), bool)
+    sides[0, 1:-1, 1:] = sides[1, 1:-1, :-1] = level
+    sides[2, 1:, 1:-1] = sides[3, :-1, 1:-1] = upright
+    middles = np.array([(-0.5, 0.0), (0.5, 0.0), (0.0, -0.5), (0.0, 0.5)])
+    joined = sides.sum(axis=0) == 2
+    corners = np.argwhere(joined)[:, ::-1]
+    pairs = [sides[:, joined].argmax(axis=0), 3 - sides[::-1, joined].argmax(axis=0)]
+    lines = [np.stack([corners + middles[side] for side in pairs], axis=1)]
+    for side, middle in zip(sides, middles, strict=True):
+        corners = np.argwhere(side & ~joined)[:, ::-1]
+        lines.append(np.stack([corners, corners + middle], axis=1))
+    return np.asarray(np.concatenate(lines) * plane.size[::-1] + plane.corner[::-1])

@@ -23,8 +23,8 @@ _FEWEST, _MOST = 4, 12
 _NAMES = "pir"
 #: Dark lines for light tissue, on light ones for dark tissue.
 _BORDER: tuple[dict[str, Any], ...] = (
-    {"edgecolor": "white", "linewidth": 1.1, "alpha": 0.55},
-    {"edgecolor": "black", "linewidth": 0.45},
+    {"edgecolor": "white", "linewidth": 0.7, "alpha": 0.4},
+    {"edgecolor": "black", "linewidth": 0.3},
 )
 
 
@@ -108,4 +108,4 @@ class ContactSheet:
         if labels is not None and (lines := border_lines(labels)).size:
             path = Path(lines.reshape(-1, 2), np.tile([Path.MOVETO, Path.LINETO], len(lines)))
             for line in _BORDER:
-                axes.add_artist(PathPatch(path, fill=False, capstyle="projecting", **line))
+                axes.add_artist(PathPatch(path, fill=False, capstyle="round", snap=False, **line))
