@@ -23,7 +23,7 @@ _FEWEST, _MOST = 4, 12
 _NAMES = "pir"
 #: Dark lines for light tissue, on light ones for dark tissue.
 _BORDER: tuple[dict[str, Any], ...] = (
-    {"edgecolor": "white", "linewidth": 0.7, "alpha": 0.4},
+    {"edgecolor": "white", "linewidth": 0.8, "alpha": 0.7},
     {"edgecolor": "black", "linewidth": 0.3},
 )
 
