@@ -26,7 +26,9 @@ def main(folder: Path) -> None:
         for image_id, coordinate, image, expression, displacement in dataset.sections:
             registered = displacement.warp(image)
             masked = displacement.warp(expression)
-            print(f"{image_id} at {coordinate:.0f} um: {image.shape} to {registered.shape}, mask mean {masked.mean():.1f}")
+            print(
+                f"{image_id} at {coordinate:.0f} um: {image.shape} to {registered.shape}, mask mean {masked.mean():.1f}"
+            )
             jpeg = simplejpeg.encode_jpeg(np.ascontiguousarray(registered), quality=92)
             (folder / f"{image_id}.jpg").write_bytes(jpeg)
 

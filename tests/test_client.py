@@ -33,7 +33,7 @@ from atlaszarr.testing.drawing import Painter
 from atlaszarr.testing.records import image_record
 
 IMAGES = "section_image_download"
-NRP1, PROX1 = 74272479, 69289763
+NRP1, PROX1, INVENTED = 74272479, 69289763, 909
 #: A section image of NRP1 that has an expression mask.
 IMAGE = 74081215
 UNSAFE = "'\"[](),$:;\\"
@@ -118,13 +118,13 @@ def test_rows_that_were_announced_but_do_not_come_are_an_error(serve, connect):
 @pytest.mark.parametrize(
     ("criteria", "found"),
     [
-        ({}, [PROX1, NRP1]),
+        ({}, [INVENTED, PROX1, NRP1]),
         ({"gene": "Prox1"}, [PROX1]),
         ({"gene": "*r*1"}, [PROX1, NRP1]),
         ({"gene": "prox1"}, []),
-        ({"plane": "coronal"}, [NRP1]),
+        ({"plane": "coronal"}, [INVENTED, NRP1]),
         ({"plane": "transverse"}, []),
-        ({"product": "Mouse"}, [PROX1, NRP1]),
+        ({"product": "Mouse"}, [INVENTED, PROX1, NRP1]),
         ({"product": "DevMouse"}, []),
         ({"id": NRP1}, [NRP1]),
         ({"id": 1}, []),
@@ -579,7 +579,7 @@ def test_a_pickled_client_works_and_keeps_its_settings(emulator, connect, tmp_pa
 
 def test_a_client_can_be_used_again_after_it_was_closed(client):
     client.close()
-    assert len(client.search()) == 2
+    assert len(client.search()) == 3
 
 
 def test_no_more_requests_are_under_way_than_allowed(serve, connect):

@@ -435,7 +435,7 @@ def test_a_query_can_fail_with_a_message_and_total_rows_can_change(pool):
     rule = {"do": "total_rows", "delta": -3, "after": 1, "match": {"path": "model::SectionImage"}}
     with Emulator(faults=[rule]) as emulator:
         totals = [pool.request("GET", f"{emulator.url}/{query}").json()["total_rows"] for _ in range(3)]
-    assert totals == [79, 76, 79]
+    assert totals == [87, 84, 87]
 
 
 def test_faults_are_read_from_a_file(pool, tmp_path):
@@ -550,7 +550,7 @@ def test_images_drawn_beforehand_are_kept_between_runs(pool, tmp_path):
     assert all(path.stat().st_mtime_ns == stamps.get(path.name, path.stat().st_mtime_ns) for path in tmp_path.iterdir())
     with Emulator(draw_cache=tmp_path) as emulator:
         emulator.draw(downsample=9, view="expression")
-    assert len(list(tmp_path.iterdir())) == 3 + 78
+    assert len(list(tmp_path.iterdir())) == 3 + 86
 
 
 def test_serve_announces_its_url_and_runs_until_interrupted():

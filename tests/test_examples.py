@@ -46,6 +46,20 @@ def test_a_lazy_slice_fetches_only_what_it_shows(tmp_path):
     assert simplejpeg.decode_jpeg((tmp_path / "slice.jpg").read_bytes()).shape == (160, 228, 3)
 
 
+def test_the_classic_getting_started_page_runs_in_bounded_steps(tmp_path):
+    with Emulator() as emulator:
+        environment = {"ATLASZARR_API_URL": emulator.url, "ATLASZARR_CACHE": "none"}
+        told = run("getting_started.py", tmp_path / "sections", **environment).splitlines()
+        asked = [request for request in emulator.requests if request.kind == "section_image_download"]
+    assert told[:2] == ["(2656, 2856, 3)", "8 coronal sections"]
+    assert len(asked) == len({(request.path, str(request.query)) for request in asked}) == 1 + 2 * 8
+    assert told[2] == "909100 at 10622 um: (550, 750, 3) to (320, 456, 3), mask mean 0.1"
+    pictures = [simplejpeg.decode_jpeg(path.read_bytes()) for path in sorted((tmp_path / "sections").iterdir())]
+    assert [picture.shape for picture in pictures] == [(320, 456, 3)] * 8
+    # 909220 lies at p = 7622 um where its corner does, and at 7500 in the middle of the brain: purple, not background.
+    assert np.ptp(pictures[3][160, 228].astype(int)) > 20
+
+
 @dataclass(frozen=True)
 class Brain:
     """What an atlas is built from, and what is known of the retrosplenial area in it."""

@@ -90,7 +90,8 @@ def load(path: str | os.PathLike[str], storage_options: Mapping[str, Any] | None
     length 1, and what lies along it is left out. Point k of the grid lies at q = t + s k by the field's own scale s and
     translation t, and is led to q + d; that is pixel (q + d - t') / s' of the image, whose s' and t' along the spatial
     axes are attributes of the group, ``{"atlaszarr": {"image": {"scale": [...], "translation": [...]}}}``. Without
-    them they are s and t.
+    them they are s and t. ``"axes"`` among them names the axes that the image's rows and columns run along: where these
+    are not in the order of the array, the field comes transposed.
     """
     if os.fspath(path).endswith(".npy"):
         return _load_npy(os.fspath(path), storage_options)
@@ -190,6 +191,9 @@ def _load_zarr(target: Target) -> ArrayField:
             raise InputError(f"{target.url} has axes {kinds}; a field's components come first, then its spatial axes")
         scale, translation = (part[1:] for part in placed(target, level["coordinateTransformations"], len(axes)))
         frame = (attributes.get("atlaszarr") or {}).get("image") or {"scale": scale, "translation": translation}
+        names = [axis["name"] for axis in axes]
+        down, across = frame.get("axes") or ("", "")
+        transposed = down in names and across in names and names.index(down) > names.index(across)
         own, other = list(zip(scale, translation, strict=True)), list(zip(*_frame(frame), strict=True))
         array = _array(target, str(level["path"]))
         if len(array.shape) != len(axes) or array.shape[0] != len(axes) - 1 or len(own) != len(other):
@@ -202,7 +206,8 @@ def _load_zarr(target: Target) -> ArrayField:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{target.url} has OME-Zarr metadata that cannot be read ({error!r}); mend it") from None
-    return _in_pixels(target, array, own, other)
+    found = _in_pixels(target, array, own, other)
+    return ArrayField(found.second.T, found.first.T, relative=True) if transposed else found
 
 
 def _axes(entry: Mapping[str, Any]) -> list[dict[str, Any]] | None:

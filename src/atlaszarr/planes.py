@@ -216,7 +216,7 @@ def section_planes(
     for position, section in enumerate(imaged.sections):
         if displacement and section.image_id in displacement:
             fields[position] = displacement[section.image_id]
-    _check(fields, shape, displacement or {}, imaged)
+    _check(fields, shape, displacement or {}, dataset, imaged)
     return SectionPlanes(grid, across, imaged, coordinates, tuple(fields), interpolation)
 
 
@@ -279,12 +279,18 @@ def _check(
     fields: list[Displacement],
     shape: tuple[int, int],
     given: Mapping[int, Displacement],
+    dataset: SectionDataset,
     imaged: ImagedSections,
 ) -> None:
-    known = {section.image_id for section in imaged.sections}
+    known = {section.image_id for section in dataset.sections}
     if unknown := sorted(set(given) - known):
         raise InputError(f"displacement is given for section image {unknown[0]}, which is none of the dataset's")
     for section, field in zip(imaged.sections, fields, strict=True):
+        if not isinstance(field, Displacement):
+            raise InputError(
+                f"displacement of section image {section.image_id} is of type {type(field).__name__}; "
+                "make it a Displacement, for instance by Displacement.from_deltas"
+            )
         if field.shape != shape:
             raise InputError(
                 f"displacement of section image {section.image_id} is over {field.shape[0]} x {field.shape[1]} pixels, "

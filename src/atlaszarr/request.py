@@ -6,11 +6,12 @@ import hashlib
 import json
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Self
 
 from .allen.records import SectionDataset
+from .displacement import Displacement
 from .errors import InputError
 from .ome import DEFAULT_VERSION, zarr_format
 from .planes import DetectionPoint, SectionPlanes, section_planes
@@ -152,10 +153,18 @@ class SectionsRequest(Request):
     detection_xy: DetectionPoint = (0.0, 0.0)
     displacement: bool = False
 
-    def planes(self, dataset: SectionDataset) -> SectionPlanes:
-        """The dataset's sections as planes, in the order of an array."""
+    def planes(
+        self, dataset: SectionDataset, stored: bool = True, displacement: Mapping[int, Displacement] | None = None
+    ) -> SectionPlanes:
+        """The dataset's sections as planes; see `atlaszarr.planes.section_planes`."""
         return section_planes(
-            dataset, self.resolution, plane=self.plane, stored=True, detection_xy=self.detection_xy, **self._shared()
+            dataset,
+            self.resolution,
+            plane=self.plane,
+            stored=stored,
+            detection_xy=self.detection_xy,
+            displacement=displacement,
+            **self._shared(),
         )
 
     def pyramid(self, planes: SectionPlanes) -> Pyramid:

@@ -25,10 +25,13 @@ class SectionArrays:
     ----------
     planes : SectionPlanes
     client : AllenClient
+    block : int
+        Side of a block, in pixels of a plane.
     """
 
     planes: SectionPlanes
     client: AllenClient
+    block: int
 
     @cached_property
     def positions(self) -> dict[int, int]:
@@ -60,9 +63,9 @@ class SectionArrays:
         from dask.base import tokenize
         from dask.highlevelgraph import HighLevelGraph
 
-        token = tokenize(_identity(self.planes), self.client.api_url, background, list(ids))
+        token = tokenize(_identity(self.planes), self.client.api_url, background, self.block, list(ids))
         name, shared, fetched = f"registered-{token}", f"planes-{token}", f"section-image-{token}"
-        cut = regular(self.planes.shape)
+        cut = regular(self.planes.shape, self.block)
         layer: dict[Any, Any] = {}
         images: dict[Any, Any] = {}
         for k, id in enumerate(ids):
@@ -87,7 +90,10 @@ class SectionArrays:
 
     def _boxes(self, position: int) -> dict[tuple[int, int], Box]:
         """The pixels of a tier image that each block of a plane takes, if any."""
-        found = ((index, self.planes.box(position, *block)) for index, block in blocks(regular(self.planes.shape)))
+        found = (
+            (index, self.planes.box(position, *block))
+            for index, block in blocks(regular(self.planes.shape, self.block))
+        )
         return {index: box for index, box in found if box is not None}
 
     def _tier(self, position: int, boxes: Sequence[Box]) -> TierImage:

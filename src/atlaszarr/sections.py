@@ -13,7 +13,8 @@ from .allen.records import SectionDataset
 from .credit import CREDIT
 from .displacement import Displacement
 from .errors import InputError
-from .planes import DetectionPoint, SectionPlanes, section_planes
+from .planes import DetectionPoint, SectionPlanes
+from .request import SectionsRequest
 from .section_arrays import SectionArrays
 
 _AXES = ("p", "i", "r")
@@ -53,7 +54,6 @@ def open_sections(
     interpolation: str = "linear",
     detection_xy: DetectionPoint = (0.0, 0.0),
     displacement: Mapping[int, Displacement] | None = None,
-    background: int = 0,
     client: AllenClient | None = None,
     **options: Any,
 ) -> xr.Dataset:
@@ -83,12 +83,10 @@ def open_sections(
     displacement : mapping of int to Displacement, optional
         By SectionImage id, fields that take the place of the affine ones: pixels of the plane to pixels of the image
         at its tier, as the loop yields both.
-    background : int
-        Grey level where the image is not.
     client : AllenClient, optional
         Default: a client with its own defaults.
     **options
-        ``downsample``, ``space``, ``r_extent``, ``quality``, ``range`` of `atlaszarr.planes.section_planes`.
+        Further fields of `atlaszarr.request.SectionsRequest`: downsample, background, chunk (side of a block), ...
 
     Returns
     -------
@@ -111,22 +109,22 @@ def open_sections(
     views = [view] if isinstance(view, str) else list(view)
     if not views or len(set(views)) < len(views):
         raise InputError(f"views {', '.join(views)!r} must each be named once")
-    if not 0 <= background <= 255:
-        raise InputError(f"background {background} must be between 0 and 255")
+    chosen = {**options, "resolution": resolution, "plane": plane, "interpolation": interpolation}
+    requests = [SectionsRequest.of({**chosen, "detection_xy": detection_xy, "view": view}) for view in views]
     client = client or AllenClient()
     if not isinstance(dataset, SectionDataset):
         dataset = client.section_dataset(dataset)
-    common = {"plane": plane, "interpolation": interpolation, "detection_xy": detection_xy, **options}
-    try:
-        first, *others = (
-            section_planes(dataset, resolution, view=view, displacement=displacement, **common) for view in views
-        )
-    except TypeError as error:
-        raise InputError(f"an option of open_sections is not known: {error}") from None
-    arrays = {view: SectionArrays(planes, client) for view, planes in zip(views, (first, *others), strict=True)}
+    first, *others = (request.planes(dataset, stored=False, displacement=displacement) for request in requests)
+    arrays = {
+        view: SectionArrays(planes, client, requests[0].chunk)
+        for view, planes in zip(views, (first, *others), strict=True)
+    }
     ids = [section.image_id for section in first.imaged.sections]
     variables = {
-        "image" if view == "primary" else view: (("section", "y", "x", "rgb"), source.registered(ids, background))
+        "image" if view == "primary" else view: (
+            ("section", "y", "x", "rgb"),
+            source.registered(ids, requests[0].background),
+        )
         for view, source in arrays.items()
     }
     opened = xr.Dataset(variables, _coordinates(first), {**_attributes(dataset, first), **CREDIT})

@@ -1,0 +1,290 @@
+"""open_sections: planes in the field's orientation, fetched as they are asked for, and the classic loop over them."""
+
+import csv
+import pickle
+
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+import xarray as xr
+
+from atlaszarr import AllenClient, Displacement, build, open_sections
+from atlaszarr.errors import ImageError, InputError, RecordError, ServiceError
+from atlaszarr.testing.invented import invented
+from atlaszarr.testing.phantom import default_phantom
+from atlaszarr.transforms import image_to_reference
+
+CORONAL, SAGITTAL = 74272479, 69289763
+IMAGES = "section_image_download"
+AXES = {"coronal": ("p", "i", "r"), "sagittal": ("r", "i", "p"), "transverse": ("i", "p", "r")}  # across, down, along
+
+
+@pytest.fixture
+def client(emulator):
+    emulator.reset()
+    with AllenClient(emulator.url, cache="none", rate=1e9) as client:
+        yield client
+
+
+def mean_error(dataset, record, k):
+    """Of a section against the phantom on the section's own plane, in grey levels, well inside the brain."""
+    shown = dataset.isel(section=k)
+    across, down, along = AXES[dataset.plane_of_section]
+    rows, columns = (shown[f"{axis}_um"].values for axis in (down, along))
+    pir = np.empty((len(rows), len(columns), 3))
+    pir[..., "pir".index(across)] = float(shown.coordinate)
+    pir[..., "pir".index(down)] = rows[:, np.newaxis]
+    pir[..., "pir".index(along)] = columns
+    section = next(one for one in record.sections if one.image_id == int(shown.image_id))
+    native = pir * [1, 1, -1] + [0, 0, 11400] if record.reference_space_id == 10 else pir
+    trv, tvs = np.array(record.trv), np.array(section.tvs)
+    xy = (native @ trv[:2, :3].T + trv[:2, 3]) @ tvs[:, :2].T + tvs[:, 2]
+    own = image_to_reference(xy, section.depth, section.tsv, record.tvr)
+    own = own * [1, 1, -1] + [0, 0, 11400] if record.reference_space_id == 10 else own
+    phantom = default_phantom()
+    inside = (phantom.distance_to_edge(own) > 100) & (phantom.labels(own) > 0)
+    inside &= ((xy > 20) & (xy < np.array([section.width, section.height]) - 20)).all(axis=-1)
+    assert inside.sum() > 300
+    return np.abs(shown.image.values[inside] - phantom.rgb(own[inside])).mean()
+
+
+@pytest.mark.parametrize(
+    ("dataset", "shape", "axes"), [(CORONAL, (60, 160, 228, 3), "ir"), (SAGITTAL, (18, 160, 264, 3), "ip")]
+)
+def test_a_plane_is_in_the_fields_orientation_and_shows_the_phantom(client, dataset, shape, axes):
+    opened = open_sections(dataset, 50, client=client)
+    assert opened.image.shape == shape
+    assert opened.image.dims == ("section", "y", "x", "rgb")
+    for dimension, axis in zip("yx", axes, strict=True):
+        um = (np.arange(opened.sizes[dimension]) + 0.5) * 50.0
+        np.testing.assert_array_equal(opened[f"{axis}_um"], um)
+        np.testing.assert_allclose(opened[dimension], (um - 5) / 1000, atol=1e-12)
+        assert opened[f"{axis}_um"].dims == (dimension,)
+    record = client.section_dataset(dataset)
+    assert list(opened.image_id) == [section.image_id for section in record.sections]
+    assert list(opened.section_number) == [section.section_number for section in record.sections]
+    assert mean_error(opened, record, shape[0] // 2) < 1.0
+
+
+def test_transverse_sections_lie_with_anterior_up(serve, connect):
+    record, images = invented(7, plane="transverse", numbers=range(40, 280, 60), size=(6000, 7000))
+    client = connect(serve([record], images))
+    opened = open_sections(7, 100, client=client, detection_xy="centre")
+    assert opened.attrs["plane_of_section"] == "transverse"
+    assert opened.image.shape == (4, 132, 114, 3)
+    assert opened.coordinate.attrs == {"units": "um", "axis": "i"}
+    np.testing.assert_allclose(opened.coordinate, [1000, 2500, 4000, 5500], atol=1e-6)
+    assert mean_error(opened, client.section_dataset(7), 2) < 1.0
+
+
+@pytest.mark.parametrize("point", [(0.0, 0.0), (4000.0, 1234.5)])
+def test_a_slice_coordinate_is_where_the_detection_point_lies(client, point):
+    for dataset, axis in ((CORONAL, 0), (SAGITTAL, 2)):
+        record = client.section_dataset(dataset)
+        opened = open_sections(record, 100, client=client, detection_xy=point)
+        for k, section in enumerate(record.sections):
+            pir = image_to_reference(point, section.depth, section.tsv, record.tvr)
+            expected = 11400 - pir[2] if dataset == SAGITTAL else pir[0]
+            assert float(opened.coordinate[k]) == pytest.approx(expected, abs=1e-8)
+            native = open_sections(record, 100, client=client, detection_xy=point, space="native")
+            assert float(native.coordinate[k]) == pytest.approx(pir[axis], abs=1e-8)
+
+
+def test_nothing_is_fetched_before_it_is_computed_and_then_only_what_is_shown(emulator, client):
+    opened = open_sections(CORONAL, 25, view=("primary", "expression"), client=client)
+    assert emulator.count(IMAGES) == 0
+    opened.image.isel(section=slice(20, 23)).compute()
+    assert emulator.count(IMAGES) == 3
+    emulator.reset()
+    dask.compute(opened.image.isel(section=30), opened.expression.isel(section=30))
+    assert sorted(request.query.get("view", "") for request in emulator.requests) == ["", "expression"]
+
+
+def test_at_a_fine_grid_a_block_fetches_the_windows_it_shows_and_each_once(emulator, client):
+    opened = open_sections(CORONAL, 1, client=client)
+    assert opened.image.shape == (60, 8000, 11400, 3)
+    emulator.reset()
+    part = opened.image[30, 3900:4300, 5200:5900].compute()
+    windows = [request.query for request in emulator.requests]
+    assert 0 < len(windows) == len({str(query) for query in windows}) <= 6
+    assert all(int(query["width"]) * int(query["height"]) <= 2048**2 for query in windows)
+    record = client.section_dataset(CORONAL)
+    section, phantom = record.sections[30], default_phantom()
+    pir = np.stack(np.broadcast_arrays(float(part.coordinate), part.i_um.values[:, None], part.r_um.values), axis=-1)
+    trv, tvs = np.array(record.trv), np.array(section.tvs)
+    xy = (pir @ trv[:2, :3].T + trv[:2, 3]) @ tvs[:, :2].T + tvs[:, 2]
+    own = image_to_reference(xy, section.depth, section.tsv, record.tvr)
+    inside = (phantom.distance_to_edge(own) > 100) & (phantom.labels(own) > 0)
+    assert np.abs(part.values[inside] - phantom.rgb(own[inside])).mean() < 1.0
+
+
+def test_blocks_of_a_finely_registered_plane_are_those_of_the_whole_warp(client):
+    opened = open_sections(SAGITTAL, 15, client=client).isel(section=8)
+    (section,) = opened.sections
+    whole = section.displacement.warp(section.image, border="replicate")
+    x, y = section.displacement.coordinates()
+    height, width = section.image.shape[:2]
+    inside = (x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5)
+    assert opened.image.data.numblocks == (2, 2, 1)
+    np.testing.assert_array_equal(opened.image.values, np.where(inside[..., np.newaxis], whole, 0))
+
+
+def test_the_classic_loop_yields_one_section_at_a_time(emulator, client):
+    opened = open_sections(SAGITTAL, 50, view=("primary", "expression"), client=client)
+    assert len(opened.sections) == 18
+    emulator.reset()
+    for k, (image_id, coordinate, image, expression, displacement) in enumerate(opened.sections):
+        assert emulator.count(IMAGES) == 2 * (k + 1)
+        assert (image_id, coordinate) == (int(opened.image_id[k]), float(opened.coordinate[k]))
+        assert image.dtype == expression.dtype == np.uint8
+        assert image.shape == expression.shape
+        registered = displacement.warp(image)
+        assert registered.shape == (160, 264, 3)
+        if k == 4:
+            break
+    assert opened.isel(section=slice(3, 5)).sections[1].image_id == int(opened.image_id[4])
+    assert [one.image_id for one in opened.isel(section=[9, 2]).sections] == opened.image_id[[9, 2]].values.tolist()
+    (alone,) = opened.isel(section=7).sections
+    assert alone.image_id == int(opened.image_id[7])
+
+
+def test_without_the_view_there_is_no_expression_image(client):
+    section = open_sections(SAGITTAL, 100, client=client).sections[0]
+    assert section.expression is None
+
+
+def test_a_large_image_is_yielded_lazily_in_windows(emulator, client):
+    opened = open_sections(CORONAL, 100, client=client, downsample=0)
+    section = opened.sections[30]
+    assert emulator.count(IMAGES) == 0
+    assert isinstance(section.image, da.Array)
+    record = client.section_dataset(CORONAL).sections[30]
+    assert section.image.shape == (record.height, record.width, 3)
+    registered = section.displacement.warp(section.image)
+    emulator.reset()
+    shown = opened.image.isel(section=30).values
+    inside = shown.any(axis=-1)
+    difference = registered.compute()[inside].astype(int) - shown[inside]
+    assert np.abs(difference).mean() < 0.1  # the border's constant takes part
+
+
+def test_sections_without_a_view_are_background_there(serve, connect, records):
+    datasets, images = records
+    images[2]["expression_path"] = None
+    client = connect(serve(datasets, images))
+    opened = open_sections(CORONAL, 100, view=("primary", "expression"), client=client, background=7)
+    shown = opened.expression.values
+    assert (shown[2] == 7).all()
+    assert all((shown[k] != 7).any() for k in (0, 1, 3, 4, 5))
+    assert opened.sections[2].expression is None
+
+
+def test_a_field_of_ones_own_takes_the_place_of_the_affine_one(client):
+    opened = open_sections(CORONAL, 50, client=client)
+    first, other = (opened.sections[k] for k in (30, 31))
+    rows, columns = first.displacement.shape
+    moved = first.displacement.compose(Displacement.from_affine((rows, columns), [[1, 0, 5], [0, 1, -3]]))
+    again = open_sections(CORONAL, 50, client=client, displacement={first.image_id: moved})
+    shown, before = again.image.isel(section=30).values, opened.image.isel(section=30).values
+    np.testing.assert_array_equal(shown[3:, :-5], before[:-3, 5:])
+    assert again.sections[30].displacement == moved
+    assert again.sections[31].displacement == other.displacement
+    bent = Displacement.from_coordinates(first.displacement.x + 2.0, first.displacement.y)
+    field = open_sections(CORONAL, 50, client=client, displacement={first.image_id: bent}).isel(section=30)
+    expected = bent.warp(first.image, border="replicate")
+    inside = field.image.values.any(axis=-1)
+    np.testing.assert_array_equal(field.image.values[inside], expected[inside])
+
+
+def test_the_fields_of_a_collection_are_those_of_the_loop(client, tmp_path):
+    for dataset in (CORONAL, SAGITTAL):
+        target = tmp_path / f"{dataset}.ome.zarr"
+        assert build(dataset, target, mode="sections", resolution=100, chunk=256, displacement=True, client=client).ok
+        opened = open_sections(dataset, 100, client=client)
+        with (target / "atlaszarr/sections.csv").open() as file:
+            paths = {int(row["image_id"]): row["path"] for row in csv.DictReader(file)}
+        for k in (9, 12):
+            section = opened.sections[k]
+            loaded = Displacement.load(target / paths[section.image_id] / "displacement")
+            assert loaded.shape == section.displacement.shape
+            np.testing.assert_allclose(loaded.coordinates(), section.displacement.coordinates(), atol=1e-6)
+
+
+def test_the_planes_are_those_that_a_collection_holds(client, tmp_path):
+    import zarr
+
+    for dataset in (CORONAL, SAGITTAL):
+        target = tmp_path / f"{dataset}.ome.zarr"
+        assert build(dataset, target, mode="sections", resolution=100, chunk=64, client=client).ok
+        shown = open_sections(dataset, 100, client=client).image.isel(section=10).values
+        stored = zarr.open_array(target / "10/0", mode="r")[:].squeeze()
+        stored = stored.transpose(2, 1, 0) if dataset == SAGITTAL else stored.transpose(1, 2, 0)
+        np.testing.assert_array_equal(stored, shown)
+
+
+def test_a_selection_survives_what_xarray_does_with_it(client, tmp_path):
+    opened = open_sections(SAGITTAL, 200, client=client)
+    assert (
+        opened.set_xindex("image_id").sel(image_id=int(opened.image_id[3])).sections[0].image_id == opened.image_id[3]
+    )
+    assert len(opened.sortby("coordinate").isel(section=slice(4)).sections) == 4
+    copied = pickle.loads(pickle.dumps(opened.isel(section=[2])))
+    assert copied.sections[0].image_id == opened.image_id[2]
+    computed = opened.isel(section=slice(2)).compute()
+    assert len(computed.sections) == 2
+    computed.to_netcdf(tmp_path / "x.nc", engine="h5netcdf") if _has("h5netcdf") else computed.to_zarr(
+        tmp_path / "x.zarr", zarr_format=2, consolidated=False
+    )
+    with pytest.raises(InputError, match="open_sections"):
+        _ = xr.Dataset({"image": ("section", [1])}).sections
+
+
+def _has(module):
+    from importlib.util import find_spec
+
+    return find_spec(module) is not None
+
+
+def test_an_image_that_cannot_be_had_raises_by_name(serve, connect, records):
+    _, images = records
+    fault = {"do": "status", "match": {"path": f"{IMAGES}/{images[1]['id']}"}, "times": 99, "status": 500}
+    opened = open_sections(CORONAL, 100, client=connect(serve(faults=[fault])))
+    opened.image.isel(section=0).compute()
+    with pytest.raises((ImageError, ServiceError), match=str(images[1]["id"])):
+        opened.image.isel(section=1).compute()
+    with pytest.raises((ImageError, ServiceError), match=str(images[1]["id"])):
+        _ = opened.sections[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"resolution": 0}, "resolution 0"),
+        ({"plane": "coronal"}, "degrees off the coronal plane"),
+        ({"plane": "oblique"}, "plane 'oblique'"),
+        ({"view": ("primary", "primary")}, "each be named once"),
+        ({"view": "volume"}, "view 'volume'"),
+        ({"interpolation": "area"}, "interpolation 'area'"),
+        ({"detection_xy": "center"}, "detection_xy 'center'"),
+        ({"detection_xy": (1, float("nan"))}, "detection_xy"),
+        ({"background": 256}, "background 256"),
+        ({"downsample": 30}, "downsample 30"),
+        ({"space": "11"}, "space '11'"),
+        ({"resoluton": 25}, "resoluton"),
+        ({"displacement": {1: Displacement.identity((80, 132))}}, "section image 1"),
+        ({"displacement": {69177654: Displacement.identity((80, 100))}}, "80 x 100"),
+        ({"displacement": {69177654: np.zeros((80, 132))}}, "displacement"),
+    ],
+)
+def test_wrong_options_are_refused_before_any_image_is_asked_for(emulator, client, options, words):
+    with pytest.raises(InputError, match=words):
+        open_sections(SAGITTAL, **{"resolution": 100, "client": client, **options})
+    assert emulator.count(IMAGES) == 0
+
+
+def test_a_dataset_without_alignment_is_refused(serve, connect, records):
+    datasets, images = records
+    datasets[0]["alignment3d"] = None
+    with pytest.raises(RecordError, match="no 3-D alignment"):
+        open_sections(CORONAL, 100, client=connect(serve(datasets, images)))
