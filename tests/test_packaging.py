@@ -24,7 +24,9 @@ README = (ROOT / "README.md").read_text()
 ENVIRONMENT = (ROOT / "environment.yml").read_text()
 
 REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9_.-]+)(?P<extra>\[[a-z,]+\])?(?:>=(?P<floor>[0-9.]+))?$")
-HEAVY = {"numpy", "numba", "dask", "zarr", "pandas", "xarray", "ngff_zarr", "distributed", "rich", "pyarrow"}
+HEAVY = {
+    "numpy", "numba", "dask", "zarr", "pandas", "xarray", "ngff_zarr", "distributed", "rich", "pyarrow", "matplotlib",
+}  # fmt: skip
 
 #: Of the contract, what comes with later work; a name leaves this set when it is there.
 NOT_YET: set[str] = set()

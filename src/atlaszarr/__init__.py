@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .errors import AtlaszarrError
     from .grid import Grid
     from .lazy_volume import open_volume
+    from .previewing import preview
     from .regions import region_mask, region_volumes
     from .sections import open_sections
     from .spaces import ReferenceSpace
@@ -35,6 +36,7 @@ _HOMES = {
     "open_sections": ".sections",
     "open_volume": ".lazy_volume",
     "plan": ".building",
+    "preview": ".previewing",
     "region_mask": ".regions",
     "region_volumes": ".regions",
     "verify": ".checking",
@@ -54,6 +56,7 @@ __all__ = [
     "open_sections",
     "open_volume",
     "plan",
+    "preview",
     "region_mask",
     "region_volumes",
     "verify",

@@ -26,6 +26,7 @@ from .cli_options import (
     options,
     storage_options,
 )
+from .cli_preview import preview
 from .cli_volumes import volumes
 from .display import Terminal, plans_text, table
 from .errors import AtlaszarrError, InputError, NotFoundError, RecordError, TargetError
@@ -275,4 +276,5 @@ def emulator(port: int, faults: str | None, verbose: bool) -> None:
 
 cli.add_command(atlas)
 cli.add_command(demo)
+cli.add_command(preview)
 cli.add_command(volumes)

@@ -1,0 +1,65 @@
+"""The command `preview`."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from .cli_options import API, OUTPUT, STORE, as_id, client_for, options, storage_options
+from .display import Terminal
+
+
+@click.command()
+@click.argument("dataset_id", callback=as_id)
+@click.argument("out", required=False)
+@click.option("--annotation", metavar="URI", help="Draw its borders: OME-Zarr, NRRD, NIfTI or TIFF, path or URL.")
+@click.option("--plane", default="auto", metavar="PLANE", help="coronal, sagittal or transverse [as it was cut].")
+@click.option("--space", default="auto", metavar="auto|9|10|native", help="Reference space [auto: 9 for P56].")
+@click.option("--view", default="primary", metavar="VIEW", help="primary, expression or projection [primary].")
+@options(*STORE, *API, *OUTPUT)
+def preview(
+    dataset_id: int,
+    out: str | None,
+    annotation: str | None,
+    plane: str,
+    space: str,
+    view: str,
+    storage_option: tuple[str, ...],
+    api_url: str | None,
+    cache: str | None,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+) -> int:
+    """Draw where the sections lie in the reference space into OUT, a .png or .svg [DATASET_ID-preview.png].
+
+    Their edges from four sides, and a registered thumbnail of each, under the borders of an annotation if one is given.
+    For instance: atlaszarr preview 74272479 --annotation annotation_25.nrrd
+    """
+    from .previewing import preview as draw
+
+    terminal = Terminal(quiet, verbose)
+    with client_for(api_url, cache) as client, terminal.progress(f"dataset {dataset_id}") as progress:
+        report = draw(
+            dataset_id,
+            out or f"{dataset_id}-preview.png",
+            client=client,
+            annotation=annotation,
+            plane=plane,
+            space=space,
+            view=view,
+            storage_options=storage_options(storage_option),
+            progress=progress,
+        )
+    for failure in report.failures:
+        click.echo(f"missing: section image {failure.request.image_id}: {failure.reason}", err=True)
+    if as_json:
+        click.echo(json.dumps(report.to_dict()))
+    else:
+        count = len(report.coordinates)
+        lacking = f", {len(report.failures)} of them without an image" if report.failures else ""
+        click.echo(
+            f"{report.path}: {count} {report.plane} sections in reference space {report.reference_space}{lacking}"
+        )
+    return 0 if report.ok else 1

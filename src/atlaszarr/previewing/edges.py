@@ -1,0 +1,100 @@
+"""The edges of section images in a reference space, and what side of the section each is on.
+
+Arithmetic on records alone: it asks nobody, and knows of no picture.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..allen.records import SectionDataset
+from ..plane_of_section import Plane
+from ..spaces import ReferenceSpace, reference_space
+from ..transforms import apply, image_to_reference
+
+#: What lies at the low and the high end of p, i and r. Which side of the body r begins at is disputed.
+ENDS = (("anterior", "posterior"), ("superior", "inferior"), ("low-r", "high-r"))
+
+
+@dataclass(frozen=True, eq=False)
+class Edges:
+    """One of the four edges of every section image.
+
+    Attributes
+    ----------
+    name : str
+        The end of `axis` that it is nearer to than the opposite edge: one of `ENDS`.
+    axis : int
+        0 p, 1 i, 2 r: seen along it, the sections are lines beside each other.
+    ends : ndarray, float64, shape (sections, 2, 3)
+        (p, i, r) of both ends of each, in um.
+    """
+
+    name: str
+    axis: int
+    ends: NDArray[np.float64]
+
+
+def corners_in_space(
+    dataset: SectionDataset, space: ReferenceSpace, r_extent: float | None = None
+) -> NDArray[np.float64]:
+    """Where the corners of the section images lie.
+
+    Parameters
+    ----------
+    dataset : SectionDataset
+        With a 3-D alignment.
+    space : ReferenceSpace
+        The dataset's own, or its mirror.
+    r_extent : float, optional
+        See `ReferenceSpace.to`.
+
+    Returns
+    -------
+    ndarray, float64, shape (sections, 4, 3)
+        (p, i, r) in um of the full-resolution pixel coordinates (0, 0), (width, 0), (width, height), (0, height).
+
+    Raises
+    ------
+    InputError
+        If no transform to that space is known.
+    """
+    assert dataset.tvr is not None
+    corners = np.empty((len(dataset.sections), 4, 3))
+    for found, section in zip(corners, dataset.sections, strict=True):
+        w, h = section.width, section.height
+        found[:] = image_to_reference([(0, 0), (w, 0), (w, h), (0, h)], section.depth, section.tsv, dataset.tvr)
+    return apply(reference_space(dataset.reference_space_id).to(space, r_extent), corners)
+
+
+def edges_of(corners: NDArray[np.float64], plane: Plane) -> tuple[Edges, ...]:
+    """The edges of sections by the sides that they are on, however their images are turned or mirrored.
+
+    Parameters
+    ----------
+    corners : ndarray, float64, shape (sections, 4, 3)
+        In their order around each image.
+    plane : Plane
+        That the sections lie in.
+
+    Returns
+    -------
+    tuple of Edges
+        Both ends of the axis down the plane, then both of the one across it.
+    """
+    edges = np.stack([corners, np.roll(corners, -1, axis=1)], axis=2)  # (sections, edge, end, pir)
+    middles = edges.mean(axis=2)
+    across = middles[:, [2, 3]] - middles[:, [0, 1]]  # from an edge to the opposite one
+    down, aside = np.abs(across[..., plane.rows]), np.abs(across[..., plane.columns])
+    # One pair of opposite edges is above and below, the other at the sides: as the image lies rather than not.
+    turned = down[:, 0] * aside[:, 1] < down[:, 1] * aside[:, 0]
+    sections = np.arange(len(corners))
+    found = []
+    for axis, pair in ((plane.rows, turned.astype(int)), (plane.columns, 1 - turned.astype(int))):
+        reversed_ = across[sections, pair, axis] < 0
+        for end, name in enumerate(ENDS[axis]):
+            found.append(Edges(name, axis, edges[sections, pair + 2 * (reversed_ ^ bool(end))]))
+    return tuple(found)

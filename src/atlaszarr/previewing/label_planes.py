@@ -1,0 +1,241 @@
+"""Planes of an annotation at the slice coordinates of sections, read in one pass from wherever it lies.
+
+Knows of no sections and of no picture.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+from ..plane_of_section import Plane
+from ..pyramid import Index, everywhere
+from ..reference_volumes import open_annotation
+from ..reference_volumes.header import MICRONS
+from ..reference_volumes.ome_zarr import is_ome_zarr
+from ..source_files import shown
+from ..spaces import ORIENTATION, ReferenceSpace, reference_space
+from ..store import Target
+from ..stored_array import StoredArray
+from ..stored_image import StoredImage
+from .borders import LabelPlane
+
+#: What is read of a plane: the first pixel of each of its two axes, and each how-manyth.
+_Steps = dict[int, int]
+
+
+def label_planes(
+    annotation: str | os.PathLike[str],
+    plane: Plane,
+    coordinates: Sequence[float],
+    resolution: float,
+    space: ReferenceSpace,
+    storage_options: Mapping[str, Any] | None = None,
+) -> list[LabelPlane | None]:
+    """The labels of planes through an annotation.
+
+    Parameters
+    ----------
+    annotation : str or path-like
+        An OME-Zarr, whose name ends in ``.zarr``, of which the level nearest to the resolution is read; or NRRD, NIfTI
+        or TIFF. One of P56 is taken to be of reference space 9, as published, and mirrored for space 10.
+    plane : Plane
+    coordinates : sequence of float
+        Of each plane along the axis across it, in um.
+    resolution : float
+        That is enough, in um: of finer voxels only so many are taken.
+    space : ReferenceSpace
+        The one that coordinates and results are of.
+    storage_options : mapping, optional
+        To fsspec, for a URL.
+
+    Returns
+    -------
+    list of LabelPlane or None
+        None where a plane lies outside of the annotation.
+
+    Raises
+    ------
+    InputError
+        If it is no annotation, or does not say how it lies.
+    NotFoundError, SourceError, TargetError
+        If it cannot be read.
+    """
+    uri = os.fspath(annotation)
+    own = reference_space(9) if space.is_adult else space
+    mirror = own.to(space)
+    sign, offset = np.diagonal(mirror), mirror[:, 3]
+    wanted = [(coordinate - offset[plane.fixed]) / sign[plane.fixed] for coordinate in coordinates]
+    if is_ome_zarr(uri):
+        stored = _stored(StoredImage.at(Target.of(uri, storage_options)), plane, resolution, own)
+        return _planes(stored, plane, wanted, resolution, sign, offset)
+    with (
+        tempfile.TemporaryDirectory(prefix="atlaszarr-preview-") as spool,
+        open_annotation(uri, spool, storage_options=storage_options) as volume,
+    ):
+        return _planes(_File(volume.uri, volume.array, volume.voxel_size), plane, wanted, resolution, sign, offset)
+
+
+class _Volume(Protocol):
+    """Voxels of labels, along (p, i, r)."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def shape(self) -> tuple[int, int, int]: ...
+    @property
+    def size(self) -> tuple[float, float, float]:
+        """Of a voxel, in um."""
+        ...
+
+    @property
+    def corner(self) -> tuple[float, float, float]:
+        """Where the first voxel begins, in um."""
+        ...
+
+    def cut(self, axis: int, indices: list[int], steps: _Steps) -> dict[int, NDArray[Any]]:
+        """Planes across an axis by their index, every n-th voxel of them, in the order of the other two axes."""
+        ...
+
+
+def _planes(
+    volume: _Volume,
+    plane: Plane,
+    coordinates: Sequence[float],
+    resolution: float,
+    sign: NDArray[np.float64],
+    offset: NDArray[np.float64],
+) -> list[LabelPlane | None]:
+    fixed = plane.fixed
+    indices = [math.floor((at - volume.corner[fixed]) / volume.size[fixed]) for at in coordinates]
+    there = sorted({index for index in indices if 0 <= index < volume.shape[fixed]})
+    if not there:
+        first = volume.corner[fixed]
+        last = first + volume.shape[fixed] * volume.size[fixed]
+        raise InputError(
+            f"annotation {volume.name} lies from {first:g} to {last:g} um along {'pir'[fixed]}, where no section is; "
+            "give one of the dataset's reference space"
+        )
+    steps = {axis: max(1, round(resolution / volume.size[axis])) for axis in (plane.rows, plane.columns)}
+    cuts = volume.cut(fixed, there, steps)
+    corner, size = [], []
+    for axis in (plane.rows, plane.columns):
+        step = volume.size[axis] * steps[axis]
+        length = step * _count(volume.shape[axis], steps[axis])
+        begin = volume.corner[axis]
+        # A mirrored axis ends where it began.
+        corner.append(float(begin if sign[axis] > 0 else offset[axis] - begin - length))
+        size.append(float(step))
+
+    def lying(index: int) -> LabelPlane | None:
+        if index not in cuts:
+            return None
+        labels = cuts[index] if plane.rows < plane.columns else cuts[index].T
+        labels = labels[:: int(sign[plane.rows]), :: int(sign[plane.columns])]
+        return LabelPlane(labels, (corner[0], corner[1]), (size[0], size[1]))
+
+    return [lying(index) for index in indices]
+
+
+def _first(step: int) -> int:
+    """The voxel that stands for the first so many."""
+    return (step - 1) // 2
+
+
+def _count(length: int, step: int) -> int:
+    """How many voxels stand for all of an axis."""
+    return len(range(_first(step), length, step))
+
+
+@dataclass(frozen=True)
+class _Stored:
+    name: str
+    array: StoredArray
+    size: tuple[float, float, float]
+    corner: tuple[float, float, float]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.array.level.shape
+
+    def cut(self, axis: int, indices: list[int], steps: _Steps) -> dict[int, NDArray[Any]]:
+        level = self.array.level
+        others = [other for other in range(3) if other != axis]
+        lengths = [_count(level.shape[other], steps[other]) for other in others]
+        found = {index: np.zeros(lengths, self.array.dtype) for index in indices}
+        units: dict[Index, None] = {}
+        for index in indices:
+            region = list(everywhere(level.shape))
+            region[axis] = slice(index, index + 1)
+            units |= dict.fromkeys(level.units((region[0], region[1], region[2])))
+
+        def take(unit: Index, values: NDArray[Any]) -> None:
+            region = level.region(unit)
+            starts, places = [], []
+            for other in others:
+                step, first, begin = steps[other], _first(steps[other]), region[other].start
+                start = (first - begin) % step
+                place = (begin + start - first) // step
+                starts.append(slice(start, None, step))
+                places.append(slice(place, place + len(range(begin + start, region[other].stop, step))))
+            for index in indices:
+                if region[axis].start <= index < region[axis].stop:
+                    part = np.take(values, index - region[axis].start, axis=axis)
+                    found[index][tuple(places)] = part[tuple(starts)]
+
+        for _ in self.array.each(units, take):
+            pass
+        return found
+
+
+@dataclass(frozen=True)
+class _File:
+    name: str
+    array: Any
+    size: tuple[float, float, float]
+    corner: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        z, y, x = map(int, self.array.shape)
+        return z, y, x
+
+    def cut(self, axis: int, indices: list[int], steps: _Steps) -> dict[int, NDArray[Any]]:
+        import dask
+
+        every = {other: slice(_first(step), None, step) for other, step in steps.items()}
+        lazy = [self.array[tuple(index if a == axis else every[a] for a in range(3))] for index in indices]
+        return dict(zip(indices, dask.compute(*lazy), strict=True))
+
+
+def _stored(image: StoredImage, plane: Plane, resolution: float, space: ReferenceSpace) -> _Stored:
+    """The level whose pixels in the plane are nearest to the resolution."""
+    name = shown(image.target.url)
+    unit, orientation = image.geometries[0].unit, image.geometries[0].orientation
+    micron = MICRONS.get(str(unit))
+    if micron is None:
+        stated = "no unit" if unit is None else f"the unit {unit!r}"
+        raise InputError(f"{name} has axes of {stated}, so that its place is not known; give one in millimetres")
+    for axis, wanted in ORIENTATION.items():
+        if orientation.get(axis, wanted) != wanted:
+            raise InputError(f"the {axis} axis of {name} runs {orientation[axis]}; give an annotation of {wanted}")
+
+    def distance(level: int) -> float:
+        scale = image.geometries[level].scale
+        return abs(math.log(micron * math.sqrt(scale[plane.rows] * scale[plane.columns]) / resolution))
+
+    level = min(range(len(image.paths)), key=distance)
+    geometry = image.geometries[level]
+    (a, b, c), (p, i, r) = geometry.scale, geometry.translation
+    size = (a * micron, b * micron, c * micron)
+    # The centre of the first voxel of the space's finest grid is the origin.
+    p, i, r = (at * micron + space.anchor / 2 - length / 2 for at, length in zip((p, i, r), size, strict=True))
+    return _Stored(name, image.array(level), size, (p, i, r))

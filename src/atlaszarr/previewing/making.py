@@ -1,0 +1,197 @@
+"""`preview`: from a dataset to a picture of its sections, in a file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..allen.client import AllenClient
+from ..allen.images import MissingImage
+from ..allen.records import SectionDataset
+from ..assembly import Progress
+from ..atomic import write_whole
+from ..errors import InputError, RecordError, TargetError
+from ..plane_of_section import plane_of
+from ..planes import section_planes
+from ..source_files import shown
+from ..spaces import output_space, reference_space
+from .borders import LabelPlane
+from .label_planes import label_planes
+from .page import Page
+from .paper import FORMATS
+from .thumbnails import make_thumbnails
+
+#: Pixels along the longer side of a thumbnail.
+_PIXELS = 264
+
+
+@dataclass(frozen=True)
+class PreviewReport:
+    """What a picture holds.
+
+    Attributes
+    ----------
+    dataset : int
+    path : str
+    plane : str
+        That the sections are shown in.
+    reference_space : int
+    view : str
+    resolution : float
+        Size of a thumbnail's pixel, in um.
+    annotation : str or None
+        Whose borders are drawn.
+    coordinates : mapping of int to float
+        By section number, where the thumbnail's plane lies, in um along the axis across it.
+    missing_numbers : tuple of int
+        Section numbers that the regular sampling would have had, but the dataset lacks.
+    failures : tuple of MissingImage
+        Images that could not be had: their frames are crossed.
+    """
+
+    dataset: int
+    path: str
+    plane: str
+    reference_space: int
+    view: str
+    resolution: float
+    annotation: str | None
+    coordinates: Mapping[int, float]
+    missing_numbers: tuple[int, ...]
+    failures: tuple[MissingImage, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every image could be had."""
+        return not self.failures
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything in it, in JSON's types."""
+        return {
+            "dataset": self.dataset,
+            "path": self.path,
+            "ok": self.ok,
+            "plane": self.plane,
+            "reference_space": self.reference_space,
+            "view": self.view,
+            "resolution_um": self.resolution,
+            "annotation": self.annotation,
+            "sections": [{"section_number": n, "coordinate_um": at} for n, at in self.coordinates.items()],
+            "missing_numbers": list(self.missing_numbers),
+            "failures": [{"image_id": f.request.image_id, "url": f.url, "reason": f.reason} for f in self.failures],
+        }
+
+
+def preview(
+    dataset: SectionDataset | int,
+    out: str | os.PathLike[str],
+    *,
+    client: AllenClient | None = None,
+    annotation: str | os.PathLike[str] | None = None,
+    plane: str = "auto",
+    space: str | int = "auto",
+    view: str = "primary",
+    storage_options: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> PreviewReport:
+    """Draw where the sections of a dataset lie in the reference space.
+
+    Above, the edges of the section images from four sides, by their corners; below, a thumbnail of each, registered.
+    Lengths are (p, i, r) of the reference space in mm, p = p_um / 1000. A thumbnail is the plane at the slice
+    coordinate of the middle of its image. Metadata is fetched, and each image once, at the coarsest tier that is fine
+    enough.
+
+    Parameters
+    ----------
+    dataset : SectionDataset or int
+        A dataset, or its id.
+    out : str or path-like
+        A local file ending in ``.png`` or ``.svg``; replaced if it is there. Equal pictures are equal bytes, by the
+        same version of matplotlib.
+    client : AllenClient, optional
+        Default: a client with its own defaults.
+    annotation : str or path-like, optional
+        Whose borders are drawn over the thumbnails: an OME-Zarr of labels, or any other file that `build_atlas` takes,
+        a path or URL. One of P56 is taken to be of reference space 9.
+    plane : str
+        ``coronal``, ``sagittal``, ``transverse``; ``auto`` for the one that the dataset was cut in.
+    space : str or int
+        ``auto`` (9 for P56 data, else the dataset's own), ``native``, 9 or 10.
+    view : str
+        Of the thumbnails: ``primary``, ``expression`` or ``projection``.
+    storage_options : mapping, optional
+        To fsspec, for an annotation at a URL. Never shown or written anywhere.
+    progress : callable, optional
+        Called with the images done, their number, and a word on what is going on.
+
+    Returns
+    -------
+    PreviewReport
+
+    Raises
+    ------
+    InputError
+        If an option is not known or does not fit; nothing is written.
+    RecordError
+        If the dataset cannot be registered.
+    NotFoundError, ServiceError, SourceError
+        If metadata or the annotation cannot be had.
+    TargetError
+        If the file cannot be written.
+    """
+    path = picture_path(out)
+    client = client or AllenClient()
+    if not isinstance(dataset, SectionDataset):
+        dataset = client.section_dataset(dataset)
+    if dataset.trv is None:
+        raise RecordError(f"section dataset {dataset.id} has no 3-D alignment, so it cannot be registered")
+    shown_space = output_space(space, reference_space(dataset.reference_space_id))
+    across = plane_of(dataset, plane)
+    resolution = max(shown_space.extent[axis] for axis in (across.rows, across.columns)) / _PIXELS
+    planes = section_planes(dataset, resolution, plane=plane, detection_xy="centre", space=space, view=view)
+    coordinates = [float(at) for at in planes.coordinates]
+    labels: list[LabelPlane | None] = [None] * len(coordinates)
+    if annotation is not None:
+        labels = label_planes(annotation, across, coordinates, resolution, shown_space, storage_options)
+    thumbnails, failures = make_thumbnails(planes, client, progress)
+
+    if progress is not None:
+        progress(len(thumbnails), len(thumbnails), "drawing")
+    named = None if annotation is None else shown(os.fspath(annotation))
+    page = Page(dataset, across, shown_space, resolution, view, thumbnails, labels, named)
+    body = page.printed(path.suffix.lower())
+    try:
+        write_whole(path, body)
+    except OSError as error:
+        raise TargetError(f"cannot write {str(path)!r}: {error.strerror}") from None
+    return PreviewReport(
+        dataset=dataset.id,
+        path=str(path),
+        plane=across.name,
+        reference_space=shown_space.id,
+        view=view,
+        resolution=resolution,
+        annotation=named,
+        coordinates={t.section.section_number: t.coordinate for t in thumbnails},
+        missing_numbers=dataset.missing_numbers,
+        failures=failures,
+    )
+
+
+def picture_path(out: str | os.PathLike[str]) -> Path:
+    """Where a picture is to go.
+
+    Raises
+    ------
+    InputError
+        If it is no file that a picture can be written to.
+    """
+    path = Path(out)
+    if path.suffix.lower() not in FORMATS or path.is_dir():
+        raise InputError(f"output {str(path)!r} must be a file ending in {' or '.join(FORMATS)}")
+    if not path.parent.is_dir():
+        raise InputError(f"output {str(path)!r} lies in a folder that is not there; make it first")
+    return path

@@ -1,0 +1,85 @@
+"""A figure measured in inches from its upper left corner, and how it becomes a file, the same bytes every time.
+
+matplotlib without pyplot: nothing of the caller's is touched, but that its settings are the defaults meanwhile.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+#: By the end of the name of a file.
+FORMATS = (".png", ".svg")
+_DPI = 200
+_INK = "#222222"
+#: matplotlib has its settings in one place for all threads.
+_SETTINGS = threading.Lock()
+
+
+@dataclass(frozen=True, eq=False)
+class Paper:
+    """A page to draw on.
+
+    Attributes
+    ----------
+    figure : Figure
+    width, height : float
+        In inches.
+    """
+
+    figure: Figure
+    width: float
+    height: float
+
+    def axes(self, left: float, top: float, width: float, height: float, **options: Any) -> Axes:
+        """Axes over a rectangle."""
+        place = (left / self.width, 1 - (top + height) / self.height, width / self.width, height / self.height)
+        return self.figure.add_axes(place, **options)
+
+    def text(self, left: float, top: float, words: str, **options: Any) -> None:
+        """Words whose upper left corner is given, unless options say otherwise."""
+        place = (left / self.width, 1 - top / self.height)
+        self.figure.text(*place, words, **({"va": "top", "color": _INK} | options))
+
+
+def print_page(
+    width: float, height: float, draw: Callable[[Paper], None], suffix: str, metadata: Mapping[str, str]
+) -> bytes:
+    """Draw a page and make a file of it.
+
+    Parameters
+    ----------
+    width, height : float
+        In inches.
+    draw : callable
+    suffix : str
+        One of `FORMATS`.
+    metadata : mapping of str to str
+        ``Title``, ``Source`` and ``Rights``.
+
+    Returns
+    -------
+    bytes
+        A PNG of 200 pixels an inch, or an SVG; equal for equal pages and the same version of matplotlib.
+    """
+    from matplotlib import style
+    from matplotlib.figure import Figure
+
+    settings = {"svg.hashsalt": "atlaszarr", "font.size": 8.0, "text.color": _INK, "axes.edgecolor": "#888888"}
+    body = io.BytesIO()
+    with _SETTINGS, style.context(settings, after_reset=True):
+        figure = Figure(figsize=(width, height), facecolor="white")
+        draw(Paper(figure, width, height))
+        if suffix == ".svg":
+            figure.savefig(body, format="svg", metadata={**metadata, "Date": None})
+        else:
+            named = {"Copyright" if key == "Rights" else key: words for key, words in metadata.items()}
+            figure.savefig(body, format="png", dpi=_DPI, metadata=named)
+    return body.getvalue()
