@@ -19,7 +19,8 @@ from atlaszarr import AllenClient, Grid, preview
 from atlaszarr.allen.records import SectionDataset
 from atlaszarr.metadata import geometry
 from atlaszarr.ome import Geometry
-from atlaszarr.planes import PLANES, section_planes
+from atlaszarr.plane_of_section import PLANES
+from atlaszarr.planes import section_planes
 from atlaszarr.previewing.borders import LabelPlane, border_lines
 from atlaszarr.previewing.edges import corners_in_space, edges_of
 from atlaszarr.previewing.label_planes import label_planes
