@@ -1,0 +1,65 @@
+"""The table for those who come from atldld: all that it names here is there. That it is whole, tests/peers shows."""
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+import atlaszarr
+from atlaszarr import SectionDataset, errors, open_sections, spaces, transforms
+from atlaszarr.allen.records import Section
+from atlaszarr.cli import cli
+from atlaszarr.request import SectionsRequest
+
+TABLE = (Path(__file__).parents[1] / "examples" / "from_atldld.md").read_text()
+ROWS = dict(re.findall(r"^\| (`.*?) \| (.*) \|$", TABLE, flags=re.MULTILINE))
+COMMANDS = {theirs: here for theirs, here in ROWS.items() if theirs.startswith("`atldld ")}
+PYTHON = {theirs: here for theirs, here in ROWS.items() if theirs not in COMMANDS}
+PLACES = {"errors": errors, "transforms": transforms, "spaces": spaces, "dataset": SectionDataset, "section": Section}
+#: A dotted name of ours.
+NAME = r"\b((?:{})(?:\.[a-z]\w*)*)".format("|".join([*PLACES, *atlaszarr.__all__]))
+
+
+def spans(cell):
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def find(name):
+    """What a dotted name means here: fields of a dataclass count, although its class does not have them."""
+    first, *rest = name.split(".")
+    found = PLACES.get(first) or getattr(atlaszarr, first)
+    for part in rest:
+        found = (
+            found.__dataclass_fields__[part]
+            if part in getattr(found, "__dataclass_fields__", ())
+            else getattr(found, part)
+        )
+    return found
+
+
+@pytest.mark.parametrize("theirs", PYTHON)
+def test_what_the_table_names_in_python_is_there(theirs):
+    found = []
+    for span in spans(PYTHON[theirs]):
+        call = re.search(NAME + r"(\((?:[^()]|\([^()]*\))*\))?", span.replace("AllenClient()", "AllenClient"))
+        if call is None:  # of the caller's, or a value
+            continue
+        found.append(find(call[1]))
+        options = set(re.findall(r"(\w+)=", call[2] or ""))
+        if found[-1] is open_sections:
+            options -= set(SectionsRequest.__dataclass_fields__)
+        assert not options or options <= set(inspect.signature(found[-1]).parameters)
+    assert found or PYTHON[theirs].startswith(("nothing", "the `displacement`"))
+
+
+@pytest.mark.parametrize("theirs", COMMANDS)
+def test_the_commands_in_the_table_and_their_options_are_there(theirs):
+    for span in spans(COMMANDS[theirs]):
+        program, name, *rest = span.split()
+        assert program == "atlaszarr"
+        options = (
+            {option for word in cli.commands[name].params for option in word.opts} if name[0] != "-" else {"--version"}
+        )
+        assert {word for word in rest if word.startswith("--")} <= options
+    assert spans(COMMANDS[theirs]) or COMMANDS[theirs].startswith("nothing")
