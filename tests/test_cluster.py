@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from distributed import Client, LocalCluster
 
-from atlaszarr import AllenClient, build, open_volume, plan
+from atlaszarr import AllenClient, build, open_sections, open_volume, plan
 from atlaszarr.errors import InputError
 from atlaszarr.testing.emulator import Emulator
 
@@ -55,6 +55,32 @@ def test_processes_build_the_same_bytes_and_fetch_each_image_once(emulator, tmp_
         assert emulator.count("section_image_download") == 18
         build(DATASET, tmp_path / "threads.ome.zarr", **options)
     assert digests(tmp_path / "processes.ome.zarr") == digests(tmp_path / "threads.ome.zarr")
+
+
+def test_a_cluster_builds_sections_to_the_same_bytes_and_fetches_each_window_once(
+    serve, connect, records, cluster, tmp_path
+):
+    (dataset,), images = records
+    few = serve([dataset], images[:2])
+    options = {"client": connect(few), "mode": "sections", "resolution": 50, "chunk": 64, "downsample": 1}
+    (planned,) = plan(dataset["id"], **options)
+    assert planned.sections_in_windows == 2
+    few.reset()
+    report = build(dataset["id"], tmp_path / "cluster.ome.zarr", scheduler=cluster.scheduler_address, **options)
+    assert report.ok
+    assert few.count("section_image_download") == planned.image_requests > 10
+    build(dataset["id"], tmp_path / "threads.ome.zarr", **options)
+    assert digests(tmp_path / "cluster.ome.zarr") == digests(tmp_path / "threads.ome.zarr")
+
+
+def test_registered_sections_compute_on_a_cluster_with_each_image_fetched_once(emulator, cluster):
+    with AllenClient(emulator.url, cache="none", rate=1e9) as allen:
+        opened = open_sections(DATASET, resolution=100, client=allen, chunk=64)
+        emulator.reset()
+        with Client(cluster):
+            there = opened.image.isel(section=slice(6, 9)).compute()
+        assert emulator.count("section_image_download") == 3
+        np.testing.assert_array_equal(there, opened.image.isel(section=slice(6, 9)).compute())
 
 
 def test_a_lazy_volume_computes_on_a_cluster_with_each_image_fetched_once(emulator, cluster):

@@ -11,7 +11,7 @@ import pytest
 import yaozarrs
 import zarr
 
-from atlaszarr import AllenClient, build, plan, verify
+from atlaszarr import AllenClient, Displacement, build, plan, verify
 from atlaszarr.errors import InputError
 from atlaszarr.testing.records import dataset_records, image_records
 from atlaszarr.transforms import image_to_reference
@@ -168,6 +168,18 @@ def test_a_stopped_build_is_gone_on_with_and_ends_byte_identical(client, content
     assert 0 < report.views[0].tasks_done < report.views[0].plan.tasks
     assert contents(target) == contents(whole)
     assert build(SAGITTAL, target, **options).views[0].state == "already finished"
+
+
+def test_an_object_store_gets_the_same_bytes_and_opens_from_there(client, built, contents, remote):
+    options = {"resolution": 100, "chunk": 64, "displacement": True}
+    local, url = built(SAGITTAL, **options), remote.url("sections.ome.zarr")
+    report = build(SAGITTAL, url, mode="sections", client=client, storage_options=remote.options, **options)
+    assert report.ok
+    there = {key: remote.read("sections.ome.zarr", key) for key in remote.keys("sections.ome.zarr")}
+    assert {key: body for key, body in there.items() if not key.startswith("atlaszarr/")} == contents(local)
+    assert verify(url, deep=True, storage_options=remote.options).ok
+    field = Displacement.load(f"{url}/9/displacement", storage_options=remote.options)
+    assert field.shape == (80, 132)
 
 
 @pytest.mark.parametrize(
