@@ -24,6 +24,9 @@ HERE = Path(__file__).parent
 #: The reader of atlases; it asks no API, and is run once for each atlas.
 BRAINGLOBE = "brainglobe"
 
+#: Checks that hold ours to what a peer makes; they run where atlaszarr is, and start what they need of the peer.
+BESIDE_OURS = {"atldld": "registered_sections.py"}
+
 # The package is installed without its dependencies, then what its tested part imports, at versions known to
 # work with it: README.md says why. Both want Python 3.11.
 PEERS = {
@@ -151,9 +154,16 @@ def _given(peer: str, url: str, scratch: Path) -> Iterator[dict[str, str]]:
 def _run_client(peer: str, python: Path, given: dict[str, str], scratch: str) -> int:
     """The exit status of the peer's checks; what they leave behind goes with `scratch`."""
     environment = {**_apart(), **given, "TMPDIR": scratch}
-    client = [python, HERE / f"{peer}_client.py"]
+    status = _status(peer, [python, HERE / f"{peer}_client.py"], environment)
+    if peer in BESIDE_OURS:
+        ours = {**os.environ, **given, "TMPDIR": scratch, "PEER_PYTHON": str(python)}
+        status = max(status, _status(peer, [sys.executable, HERE / BESIDE_OURS[peer]], ours))
+    return status
+
+
+def _status(peer: str, command: list[str | Path], environment: dict[str, str]) -> int:
     try:
-        return subprocess.run(client, env=environment, timeout=300, check=False).returncode
+        return subprocess.run(command, env=environment, timeout=300, check=False).returncode
     except subprocess.TimeoutExpired:
         print(f"FAILED  {peer:<8}  took more than 300 s")
         return 1
