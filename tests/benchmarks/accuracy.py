@@ -85,6 +85,11 @@ class Samples:
     """Whether they show two sections at once, and so the plane of neither."""
 
     def rows(self, phantom: Phantom) -> Iterator[tuple[str, ...]]:
+        """`figures` as text."""
+        for where, count, errors, shift in self.figures(phantom):
+            yield where, str(count), *(f"{e:.2f}" for e in errors), *(f"{s + 0.0:.1f}" for s in shift)
+
+    def figures(self, phantom: Phantom) -> Iterator[tuple[str, int, np.ndarray, np.ndarray]]:
         """Where it is compared; how many lie well inside smooth parts of the brain; of these the mean absolute error
         (red, green, blue), and the shift (p, i, r) that would explain the differences best, by least squares."""
         inside = (phantom.distance_to_edge(self.named) > 300) & (phantom.distance_to_edge(self.own_plane) > 100)
@@ -96,7 +101,7 @@ class Samples:
             gradient = np.stack([phantom.rgb(at + d) - phantom.rgb(at - d) for d in np.eye(3)], -1) / 2
             errors = np.abs(difference).mean(axis=0)
             shift = np.linalg.lstsq(gradient.reshape(-1, 3), difference.reshape(-1), rcond=None)[0]
-            yield where, str(len(at)), *(f"{e:.2f}" for e in errors), *(f"{s + 0.0:.1f}" for s in shift)
+            yield where, len(at), errors, shift
 
 
 def main() -> int:
@@ -154,7 +159,7 @@ def theirs(
     script = Path(__file__).with_name("atldld_planes.py")
     environment = {**os.environ, "ALLEN_API_URL": url, "XDG_CACHE_HOME": str(scratch / "cache")}
     environment.pop("PYTHONPATH", None)
-    command = [peer, script, "planes", str(tier), output, "--detection", *map(str, detection)]
+    command = [peer, script, "planes", str(tier), "--output", output, "--detection", *map(str, detection)]
     subprocess.run(command, env=environment, check=True)
     with np.load(output) as saved:
         ids, coordinates, planes, voxel = (saved[name] for name in ("ids", "coordinates", "planes", "voxel"))

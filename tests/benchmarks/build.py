@@ -92,7 +92,7 @@ class Bench:
         self.defaults = Subject("atldld, defaults (tier 0)", [*planes, "planes", "0"], PIXELS)
         self.best_tier = Subject(f"atldld, tier {TIER}", [*planes, "planes", str(TIER)], PIXELS)
         self.command = Subject(
-            f"atldld download dataset, tier {TIER}", [*planes, "command", str(TIER), "OUTPUT"], PIXELS
+            f"atldld download dataset, tier {TIER}", [*planes, "command", str(TIER), "--output", "OUTPUT"], PIXELS
         )
 
     def table(self, server: Server, latency: float) -> dict[str, Run]:
