@@ -5,6 +5,7 @@ Every measured run is a fresh process. Linux only; takes some ten minutes.
 """
 
 import argparse
+import itertools
 import os
 import subprocess
 import sys
@@ -20,9 +21,10 @@ from serving import Server, Traffic, make_peer, served
 HERE = Path(__file__).parent
 SECTION = 74081211  # in mid-brain
 TIERS = {25: 4, 10: 3}  # the coarsest whose pixel is not larger than one of the plane: what atlaszarr takes
+PARTS = ("one-25", "sixty-25", "one-10", "sixty-10", "errors")
 MID_IMAGE = ("4198", "3071")  # the mean one; ours takes that of each
 DEFAULTS = "atldld, defaults (tier 0)"
-BEST_TIER = "atldld, the tier that ours takes"
+SAME_TIER = "atldld, the tier that ours takes"
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,9 @@ def main() -> int:
     parser.add_argument(
         "--quiet", type=float, default=180, metavar="S", help="wait for a quiet machine so long (default: 180)"
     )
+    parser.add_argument(
+        "--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help=f"of {', '.join(PARTS)}"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="sections-") as scratch:
         keep = (arguments.keep or Path(scratch) / "keep").absolute()
@@ -52,11 +57,12 @@ def main() -> int:
         progress("drawing what is not drawn yet")
         with served(keep / "drawn", (0, *TIERS.values())) as server:
             tables = {}
-            for voxel in TIERS:
-                for section in (SECTION, None):
-                    tables[voxel, section] = bench.table(server, voxel, section)
-            print_aims(tables)
-            print_errors(bench, server)
+            for voxel, count in itertools.product(TIERS, ("one", "sixty")):
+                if f"{count}-{voxel}" in arguments.only:
+                    tables[voxel, count] = bench.table(server, voxel, SECTION if count == "one" else None)
+            print_ratios(tables)
+            if "errors" in arguments.only:
+                print_errors(bench, server)
     return 0
 
 
@@ -75,7 +81,7 @@ class Bench:
             "the loop over .sections, and warp": [*ours, "loop", str(voxel)],
             'build(mode="sections")': [*ours, "build", str(voxel)],
             DEFAULTS: [*theirs, "0", "--voxel", str(voxel)],
-            BEST_TIER: [*theirs, str(TIERS[voxel]), "--voxel", str(voxel)],
+            SAME_TIER: [*theirs, str(TIERS[voxel]), "--voxel", str(voxel)],
         }
 
     def table(self, server: Server, voxel: int, section: int | None) -> dict[str, Measured]:
@@ -122,23 +128,18 @@ class Bench:
             return run, server.traffic()
 
 
-def print_aims(tables: dict[tuple[int, int | None], dict[str, Measured]]) -> None:
+def print_ratios(tables: dict[tuple[int, str], dict[str, Measured]]) -> None:
     print("\n#### What atldld takes, in times of ours\n")
-    print("| | wall | work | bytes | peak memory |\n| --- | --: | --: | --: | --: |")
-    for (voxel, section), table in tables.items():
+    print("| | wall, to its defaults | work | bytes | peak | wall, to the same tier | work |")
+    print("| --- | --: | --: | --: | --: | --: | --: |")
+    for (voxel, count), table in tables.items():
+        defaults, same_tier = table[DEFAULTS], table[SAME_TIER]
         for name, one in table.items():
-            for peer in (DEFAULTS, BEST_TIER):
-                if name.startswith("atldld"):
-                    continue
-                other = table[peer]
-                ratios = (
-                    other.run.wall / one.run.wall,
-                    other.work / one.work,
-                    other.traffic.megabytes / one.traffic.megabytes,
-                    other.peak / one.peak,
-                )
-                what = f"{'one section' if section else 'sixty'} at {voxel} um, {name} : {peer}"
-                print(f"| {what} |", " | ".join(f"{ratio:.2f}" for ratio in ratios), "|")
+            if not name.startswith("atldld"):
+                bytes_fetched = defaults.traffic.megabytes / one.traffic.megabytes
+                ratios = [defaults.run.wall / one.run.wall, defaults.work / one.work, bytes_fetched]
+                ratios += [defaults.peak / one.peak, same_tier.run.wall / one.run.wall, same_tier.work / one.work]
+                print(f"| {count} at {voxel} um, {name} |", " | ".join(f"{ratio:.2f}" for ratio in ratios), "|")
 
 
 def print_errors(bench: Bench, server: Server) -> None:
