@@ -206,18 +206,21 @@ def a_field_that_we_saved_is_read_by_atldld():
 
 
 @check
-def warped_images_agree_within_a_grey_level_but_at_edges():
-    """OpenCV rounds coordinates to 1/32 pixel: half of that, in both directions, times the steps between pixels."""
+def warped_images_agree_within_a_grey_level():
+    """With lanczos OpenCV 5 rounds places to 1/32 pixel; there, and with nearest, a few are half-way between two."""
     image, said = theirs()["image"], []
     for name in ("affine", "bent"):
         field = Displacement.load(scratch_of_theirs() / f"theirs-{name}.npy")
+        rounded = Displacement.from_coordinates(*np.rint(field.coordinates() * 32) / 32)
         for way in ("nearest", "linear", "cubic", "lanczos"):
             expected = theirs()[f"{name} {way}"].astype(int)
-            apart = np.abs(field.warp(image, way, "constant", [238, 236, 232]) - expected).max(axis=-1)
-            beyond = (apart > 1).mean()
-            said.append(f"{name} {way} {100 * beyond:.2f} % (at most {apart.max()})")
-            assert beyond < 0.01, said
-    return "beyond one: " + ", ".join(said)
+            exact, opencv = (
+                np.abs(one.warp(image, way, "constant", [238, 236, 232]) - expected).max(axis=-1)
+                for one in (field, rounded if way == "lanczos" else field)
+            )
+            said.append(f"{name} {way} {100 * (exact > 1).mean():.3f} % (at most {exact.max()})")
+            assert (opencv > 1).mean() <= (1e-4 if way in ("nearest", "lanczos") else 0), said
+    return "beyond one, without that rounding: " + ", ".join(said)
 
 
 def scratch_of_theirs() -> Path:
