@@ -3,16 +3,19 @@
 Each check holds atldld's result to the published figures (`published.py`) or to another way to the same result.
 """
 
+import enum
+import inspect
 import itertools
 import os
+import re
 import sys
 import tempfile
 from functools import cache
 from pathlib import Path
 
 import numpy as np
+from atldld import base, config, constants, dataset, plot, sync, utils
 from atldld import requests as rma
-from atldld import sync, utils
 from atldld.cli.root import root_cmd
 from checks import check, run
 from click.testing import CliRunner
@@ -347,6 +350,42 @@ def the_cli_downloads_a_dataset():
         warped = np.asarray(section)
     _, _, image, _, field = next(entry for entry in registered()[1] if entry[0] == IMAGE)
     np.testing.assert_array_equal(warped, field.warp(image, c=image[0, 0].tolist()))
+
+
+# The table for those who come from atldld
+
+
+@check
+def the_migration_table_has_every_public_name_option_and_command():
+    table = (Path(__file__).parents[2] / "examples" / "from_atldld.md").read_text()
+    wanted = set()
+    for module in (base, config, constants, dataset, plot, rma, sync, utils):
+        for name, found in vars(module).items():
+            if name.startswith("_") or getattr(found, "__module__", module.__name__) != module.__name__:
+                continue
+            if inspect.isfunction(found):
+                wanted |= {name, *inspect.signature(found).parameters}
+            elif inspect.isclass(found):
+                parts = [part for part in vars(found) if not part.startswith("_")]
+                own = () if issubclass(found, enum.Enum) else (*parts, "__init__")
+                wanted |= {name, *own} - {"__init__"}
+                for method in (getattr(found, part) for part in own):
+                    if inspect.isfunction(method) or inspect.ismethod(method):
+                        wanted |= {*inspect.signature(method).parameters} - {"self", "args", "kwargs"}
+            elif name.isupper() and not inspect.ismodule(found):
+                wanted.add(name)
+
+    def walk(command, words):
+        for name, below in getattr(command, "commands", {}).items():
+            walk(below, f"{words} {name}")
+        if not hasattr(command, "commands"):
+            wanted.add(words)
+            wanted.update(max(one.opts, key=len) for one in command.params if one.opts[0].startswith("-"))
+
+    walk(root_cmd, "atldld")
+    missing = sorted(name for name in wanted if not re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", table))
+    assert not missing, missing
+    return f"{len(wanted)} names"
 
 
 def _between(plane: np.ndarray, row: float, column: float) -> np.ndarray:
