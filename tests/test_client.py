@@ -27,7 +27,7 @@ from atlaszarr.allen import rma
 from atlaszarr.allen.cache import ImageCache
 from atlaszarr.allen.client import AllenClient
 from atlaszarr.allen.images import ImageRequest, SectionImage
-from atlaszarr.errors import InputError, NotFoundError, RecordError, ServiceError, TargetError
+from atlaszarr.errors import ImageError, InputError, NotFoundError, RecordError, ServiceError, TargetError
 from atlaszarr.testing.drawing import ImageRequest as Drawing
 from atlaszarr.testing.drawing import Painter
 from atlaszarr.testing.records import image_record
@@ -671,3 +671,13 @@ def test_an_address_that_is_not_of_http_is_refused(url):
 def test_a_limit_that_lets_nothing_through_is_refused(emulator, connect, options):
     with pytest.raises(InputError, match="must be positive"):
         connect(emulator, **options)
+
+
+def test_the_bytes_of_one_image_do_not_pass_for_another_of_another_size(serve, connect):
+    pixels = np.zeros((200, 300, 3), np.uint8)
+    body = simplejpeg.encode_jpeg(pixels)
+    images = [image_record(7, NRP1, 1, (300, 200)), image_record(8, NRP1, 2, (400, 200))]
+    client = connect(serve(images=images, pixels={7: {0: body}, 8: {0: body}}))
+    assert client.image(7).shape == (200, 300, 3)
+    with pytest.raises(ImageError, match="is 300 x 200 pixels, not 400 x 200"):
+        client.image(8)

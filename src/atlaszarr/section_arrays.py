@@ -43,7 +43,7 @@ class SectionArrays:
         position = self.positions[id]
         whole = self.planes.imaged.requests[position]
         if whole.width * whole.height <= LARGEST_WHOLE:
-            return whole.decode(self.client.fetch(whole).body)
+            return DECODED.get(self.client.fetch(whole)).copy()
         return self._lazy(tier_image(self.planes.imaged.sections[position], whole, ()))
 
     def registered(self, ids: Sequence[int], background: int) -> Any:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ImageError, InputError, NotFoundError, ServiceError
 from . import rma
 from .cache import ImageCache, default_location
+from .decoded import DECODED
 from .http import Http
 from .images import ImageRequest, MissingImage, Pixels, SectionImage, check_options
 from .records import SectionDataset
@@ -245,21 +246,20 @@ class AllenClient:
         url, key = request.url(self.api_url), request.key(self.api_url)
         if self.cache and (kept := self.cache.get(key)) is not None:
             try:
-                request.decode(kept)
-                return SectionImage(request, kept)
+                return _checked(request, kept)
             except ImageError:
                 self.cache.discard(key)
         for last in (False, True):
             body = self._http.get(url, request.largest_body)
             try:
-                request.decode(body)
+                image = _checked(request, body)
                 break
             except ImageError as error:
                 if last:
                     raise ImageError(f"{url}: {error}") from error
         if self.cache:
             self.cache.put(key, body)
-        return SectionImage(request, body)
+        return image
 
     def try_fetch(self, request: ImageRequest) -> SectionImage | MissingImage:
         """As `fetch`, with a failure of the world as a value."""
@@ -279,3 +279,10 @@ class AllenClient:
         self, model: str, criteria: Sequence[str], include: Sequence[str] = (), limit: int | None = None
     ) -> list[dict[str, Any]]:
         return rma.query(self._get, self.api_url, model, criteria, include, limit)
+
+
+def _checked(request: ImageRequest, body: bytes) -> SectionImage:
+    """An answer that decodes; its pixels are kept for who wants them next, while there is room."""
+    image = SectionImage(request, body)
+    DECODED.get(image)
+    return image

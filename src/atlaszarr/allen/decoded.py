@@ -8,6 +8,8 @@ from concurrent.futures import Future
 
 from .images import Pixels, SectionImage
 
+#: Digest of a JPEG body, and the size that it must have.
+_Key = tuple[str, int, int]
 #: Decoded pixels that one process keeps, in bytes.
 LIMIT = 512 * 2**20
 
@@ -24,23 +26,24 @@ class DecodedImages:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._lock = threading.Lock()
-        self._images: OrderedDict[str, Future[Pixels]] = OrderedDict()
+        self._images: OrderedDict[_Key, Future[Pixels]] = OrderedDict()
 
     def get(self, image: SectionImage) -> Pixels:
         """The pixels of an image: uint8, shape (height, width, 3). Not to be written to."""
+        key = (image.sha256, image.request.width, image.request.height)  # what is checked on decoding
         with self._lock:
-            known = self._images.get(image.sha256)
+            known = self._images.get(key)
             if known is None:
-                future = self._images[image.sha256] = Future()
+                future = self._images[key] = Future()
             else:
-                self._images.move_to_end(image.sha256)
+                self._images.move_to_end(key)
         if known is not None:
             return known.result()
         try:
             future.set_result(image.request.decode(image.body))
         except BaseException as error:
             with self._lock:
-                del self._images[image.sha256]
+                del self._images[key]
             future.set_exception(error)
             raise
         with self._lock:
@@ -49,14 +52,14 @@ class DecodedImages:
 
     def _forget(self, newest: Future[Pixels]) -> None:
         """Drop the images used longest ago until the rest keeps within the limit."""
-        whole = {digest: f for digest, f in self._images.items() if f.done()}
+        whole = {key: f for key, f in self._images.items() if f.done()}
         kept = sum(f.result().nbytes for f in whole.values())
-        for digest, future in whole.items():
+        for key, future in whole.items():
             if kept <= self._limit:
                 break
             if future is not newest:
                 kept -= future.result().nbytes
-                del self._images[digest]
+                del self._images[key]
 
 
 DECODED = DecodedImages(LIMIT)
