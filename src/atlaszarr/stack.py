@@ -29,8 +29,6 @@ from .spaces import output_space, reference_space
 from .taps import TAPS
 from .transforms import compose, tier_affine
 
-#: Half-open: left, top, right, bottom, in pixels of a tier.
-
 
 @dataclass(frozen=True, eq=False)
 class Stack:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +19,6 @@ from .errors import InputError
 from .grid import Region, blocks
 from .pyramid import Index
 from .stack import Stack
-
-if TYPE_CHECKING:
-    pass
 
 #: Each costs about a millisecond before anything is fetched.
 _MOST_CHUNKS = 1_000_000
