@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from .allen.images import ImagedSections, Pixels, imaged_sections
 from .allen.records import SectionDataset
 from .allen.windows import Box
-from .coverage import covered_extent
+from .coverage import covered, covered_extent
 from .displacement import Displacement
 from .errors import RecordError
 from .fields import AffineField
@@ -76,7 +76,7 @@ class SectionPlanes:
             extent = covered_extent(field.matrix, size, rows, columns)
             return None if extent is None else corner_footprint(extent, size, self.interpolation, "replicate")
         xy = field.coordinates(rows, columns)
-        xy[:, ~_covered(xy, size)] = np.nan
+        xy[:, ~covered(xy, size)] = np.nan
         return footprint(xy, size, self.interpolation, "replicate")
 
     def register(
@@ -106,7 +106,7 @@ class SectionPlanes:
         if box is None or pixels is None:
             return np.full((*shape, 3), background, np.uint8), np.zeros(shape, bool)
         xy = self.displacements[section].coordinates(rows, columns)
-        shown = _covered(xy, self.size(section))
+        shown = covered(xy, self.size(section))
         xy[:, ~shown] = np.nan
         image = resample(
             pixels, xy, self.interpolation, "replicate", background, origin=box[:2], size=self.size(section)
@@ -203,9 +203,3 @@ def _coordinates(
         xy = ((section.width - 1) / 2, (section.height - 1) / 2) if detection_xy == "centre" else detection_xy
         points.append(image_to_reference(xy, section.depth, section.tsv, dataset.tvr))
     return np.asarray(apply(to_space, points)[:, plane.fixed])
-
-
-def _covered(xy: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.bool_]:
-    (x, y), (width, height) = xy, size
-    with np.errstate(invalid="ignore"):
-        return np.asarray((x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5))

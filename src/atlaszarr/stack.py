@@ -19,6 +19,7 @@ from . import sampling
 from .allen.images import ImageRequest, Pixels, imaged_sections
 from .allen.records import Section, SectionDataset, SkippedSection
 from .allen.windows import Box
+from .coverage import covered
 from .displacement import Displacement
 from .errors import InputError, RecordError
 from .fill import FILLS, depth_intervals
@@ -167,7 +168,8 @@ class Stack:
         boxes = {}
         margin = max(self.taps // 2, 1)
         for s in sections:
-            xy = self._within(s, fields[s]) if s in fields else self.affines[s] @ corners.T
+            width, height = self.sizes[s].tolist()
+            xy = fields[s][:, covered(fields[s], (width, height))] if s in fields else self.affines[s] @ corners.T
             if not xy.size:
                 continue
             low = np.maximum(np.floor(xy.min(axis=1)).astype(int) - margin, 0)
@@ -178,13 +180,6 @@ class Stack:
         field_of[list(fields)] = np.arange(len(fields))
         stacked = np.stack(list(fields.values())) if fields else np.empty((0, 2, 1, 1, 1))
         return Placement(self.depth_row, self.edges, self.sizes, self.affines, field_of, stacked), boxes
-
-    def _within(self, section: int, xy: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Those of the coordinates of a field that lie on the section's image: shape (2, n)."""
-        xy = xy.reshape(2, -1)
-        with np.errstate(invalid="ignore"):
-            within = (xy >= -0.5) & (xy < self.sizes[section][:, np.newaxis] - 0.5)
-        return xy[:, within.all(axis=0)]
 
 
 def stack_sections(
