@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .allen.records import SectionDataset
 from .displacement import Displacement
@@ -39,6 +40,18 @@ class Plane:
         """The same with its rows and columns in the order of an array (z, y, x)."""
         return replace(self, rows=min(self.rows, self.columns), columns=max(self.rows, self.columns))
 
+    def shape(self, grid: Grid) -> tuple[int, int]:
+        """Pixels of the plane over a grid: rows and columns."""
+        return grid.shape[self.rows], grid.shape[self.columns]
+
+    def to_reference(self, grid: Grid, coordinate: float) -> NDArray[np.float64]:
+        """Affine from pixels (column, row) at a slice coordinate to (p, i, r), in um: float64, shape (3, 3)."""
+        affine = np.zeros((3, 3))
+        affine[self.columns, 0] = affine[self.rows, 1] = grid.resolution
+        affine[[self.columns, self.rows], 2] = grid.resolution / 2
+        affine[self.fixed, 2] = coordinate
+        return affine
+
 
 PLANES = {
     plane.name: plane for plane in (Plane("coronal", 0, 1, 2), Plane("sagittal", 2, 1, 0), Plane("transverse", 1, 0, 2))
@@ -65,11 +78,7 @@ def plane_of(dataset: SectionDataset, plane: str = "auto") -> Plane:
     normal = np.abs(np.asarray(dataset.trv)[2, :3])
     normal /= np.linalg.norm(normal)
     nearest = next(one for one in PLANES.values() if one.fixed == int(normal.argmax()))
-    found = (
-        nearest
-        if plane == "auto" and dataset.plane not in PLANES
-        else PLANES[plane if plane != "auto" else dataset.plane]
-    )
+    found = PLANES.get(dataset.plane if plane == "auto" else plane, nearest)
     if normal[found.fixed] < _LEAST_COSINE:
         angle = np.degrees(np.arccos(normal[found.fixed]))
         raise InputError(
@@ -101,7 +110,7 @@ def check_fields(fields: Mapping[int, Displacement], dataset: SectionDataset, pl
             f"displacement is given for section image {unknown[0]}, which is none of those that dataset "
             f"{dataset.id} can register"
         )
-    shape = (grid.shape[plane.rows], grid.shape[plane.columns])
+    shape = plane.shape(grid)
     for image_id, field in fields.items():
         if not isinstance(field, Displacement):
             raise InputError(f"displacement of section image {image_id} is no Displacement but {type(field).__name__}")

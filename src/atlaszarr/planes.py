@@ -30,6 +30,9 @@ from .transforms import apply, compose, image_to_reference, tier_affine
 #: Where on a section its slice coordinate is taken: a pixel of the full-resolution image, or the centre of each.
 DetectionPoint = tuple[float, float] | Literal["centre"]
 
+#: Beyond the outermost pixel centres of an image, these pixels go on.
+_BORDER = "replicate"
+
 
 @dataclass(frozen=True, eq=False)
 class SectionPlanes:
@@ -59,7 +62,7 @@ class SectionPlanes:
     @property
     def shape(self) -> tuple[int, int]:
         """Pixels of a plane: rows and columns."""
-        return self.grid.shape[self.plane.rows], self.grid.shape[self.plane.columns]
+        return self.plane.shape(self.grid)
 
     def size(self, section: int) -> tuple[int, int]:
         """Width and height of the tier image of a section."""
@@ -74,10 +77,10 @@ class SectionPlanes:
         field, size = self.displacements[section].field, self.size(section)
         if isinstance(field, AffineField):
             extent = covered_extent(field.matrix, size, rows, columns)
-            return None if extent is None else corner_footprint(extent, size, self.interpolation, "replicate")
+            return None if extent is None else corner_footprint(extent, size, self.interpolation, _BORDER)
         xy = field.coordinates(rows, columns)
         xy[:, ~covered(xy, size)] = np.nan
-        return footprint(xy, size, self.interpolation, "replicate")
+        return footprint(xy, size, self.interpolation, _BORDER)
 
     def register(
         self, section: int, rows: slice, columns: slice, box: Box | None, pixels: Pixels | None, background: int = 0
@@ -108,9 +111,7 @@ class SectionPlanes:
         xy = self.displacements[section].coordinates(rows, columns)
         shown = covered(xy, self.size(section))
         xy[:, ~shown] = np.nan
-        image = resample(
-            pixels, xy, self.interpolation, "replicate", background, origin=box[:2], size=self.size(section)
-        )
+        image = resample(pixels, xy, self.interpolation, _BORDER, background, origin=box[:2], size=self.size(section))
         image[~shown] = background
         return image, shown
 
@@ -163,7 +164,7 @@ def section_planes(
     RecordError
         If the dataset cannot be registered.
     """
-    known(interpolation, "replicate")
+    known(interpolation, _BORDER)
     if dataset.trv is None or dataset.tvr is None:
         raise RecordError(f"section dataset {dataset.id} has no 3-D alignment, so it cannot be registered")
     imaged = imaged_sections(dataset, resolution, downsample=downsample, view=view, quality=quality, range=range)
@@ -172,19 +173,15 @@ def section_planes(
     across = plane_of(dataset, plane)
     across = across.as_stored if stored else across
     coordinates = _coordinates(dataset, imaged, native.to(grid.space, r_extent), across, detection_xy)
-    shape = (grid.shape[across.rows], grid.shape[across.columns])
     to_section = compose(dataset.trv, grid.space.to(native, r_extent))[:2]
     affines = []
     for section, request, coordinate in zip(imaged.sections, imaged.requests, coordinates, strict=True):
-        lying = np.zeros((3, 3))  # (column, row, 1) to (p, i, r)
-        lying[across.columns, 0] = lying[across.rows, 1] = resolution
-        lying[[across.columns, across.rows], 2] = resolution / 2
-        lying[across.fixed, 2] = coordinate
-        affines.append(compose(compose(tier_affine(request.downsample), section.tvs), compose(to_section, lying)))
+        to_tier = compose(tier_affine(request.downsample), section.tvs)
+        affines.append(compose(to_tier, compose(to_section, across.to_reference(grid, coordinate))))
     given = displacement or {}
     check_fields(given, dataset, across, grid)
     fields = tuple(
-        given[section.image_id] if section.image_id in given else Displacement.from_affine(shape, affine)
+        given[section.image_id] if section.image_id in given else Displacement.from_affine(across.shape(grid), affine)
         for section, affine in zip(imaged.sections, affines, strict=True)
     )
     return SectionPlanes(grid, across, imaged, coordinates, fields, interpolation)
