@@ -64,7 +64,6 @@ def plane_of(dataset: SectionDataset, plane: str = "auto") -> Plane:
     Parameters
     ----------
     dataset : SectionDataset
-        With a 3-D alignment.
     plane : str
         ``auto`` for that of its record or, where this names none, the one that its alignment comes nearest to.
 
@@ -72,10 +71,13 @@ def plane_of(dataset: SectionDataset, plane: str = "auto") -> Plane:
     ------
     InputError
         If a plane is asked for that the sections are more than 45 degrees away from.
+    RecordError
+        If the dataset has no 3-D alignment.
     """
+    _, trv = dataset.alignment
     if plane != "auto" and plane not in PLANES:
         raise InputError(f"plane {plane!r} is not known; choose from auto, {', '.join(PLANES)}")
-    normal = np.abs(np.asarray(dataset.trv)[2, :3])
+    normal = np.abs(np.asarray(trv)[2, :3])
     normal /= np.linalg.norm(normal)
     nearest = next(one for one in PLANES.values() if one.fixed == int(normal.argmax()))
     found = PLANES.get(dataset.plane if plane == "auto" else plane, nearest)

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from .allen.images import ImagedSections, Pixels, imaged_sections
 from .allen.records import SectionDataset
+from .allen.values import Matrix
 from .allen.windows import Box
 from .coverage import covered, covered_extent
 from .displacement import Displacement
-from .errors import RecordError
 from .fields import AffineField
 from .grid import Grid
 from .plane_of_section import Plane, check_fields, plane_of
@@ -165,15 +165,14 @@ def section_planes(
         If the dataset cannot be registered.
     """
     known(interpolation, _BORDER)
-    if dataset.trv is None or dataset.tvr is None:
-        raise RecordError(f"section dataset {dataset.id} has no 3-D alignment, so it cannot be registered")
+    tvr, trv = dataset.alignment
     imaged = imaged_sections(dataset, resolution, downsample=downsample, view=view, quality=quality, range=range)
     native = reference_space(dataset.reference_space_id)
     grid = Grid(output_space(space, native), resolution)
     across = plane_of(dataset, plane)
     across = across.as_stored if stored else across
-    coordinates = _coordinates(dataset, imaged, native.to(grid.space, r_extent), across, detection_xy)
-    to_section = compose(dataset.trv, grid.space.to(native, r_extent))[:2]
+    coordinates = _coordinates(imaged, tvr, native.to(grid.space, r_extent), across, detection_xy)
+    to_section = compose(trv, grid.space.to(native, r_extent))[:2]
     affines = []
     for section, request, coordinate in zip(imaged.sections, imaged.requests, coordinates, strict=True):
         to_tier = compose(tier_affine(request.downsample), section.tvs)
@@ -188,15 +187,14 @@ def section_planes(
 
 
 def _coordinates(
-    dataset: SectionDataset,
     imaged: ImagedSections,
+    tvr: Matrix,
     to_space: NDArray[np.float64],
     plane: Plane,
     detection_xy: DetectionPoint,
 ) -> NDArray[np.float64]:
-    assert dataset.tvr is not None
     points = []
     for section in imaged.sections:
         xy = ((section.width - 1) / 2, (section.height - 1) / 2) if detection_xy == "centre" else detection_xy
-        points.append(image_to_reference(xy, section.depth, section.tsv, dataset.tvr))
+        points.append(image_to_reference(xy, section.depth, section.tsv, tvr))
     return np.asarray(apply(to_space, points)[:, plane.fixed])

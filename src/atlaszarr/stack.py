@@ -21,7 +21,7 @@ from .allen.records import Section, SectionDataset, SkippedSection
 from .allen.windows import Box
 from .coverage import covered
 from .displacement import Displacement
-from .errors import InputError, RecordError
+from .errors import InputError
 from .fill import FILLS, depth_intervals
 from .grid import Grid, Region
 from .plane_fields import PlaneField, plane_fields
@@ -233,12 +233,11 @@ def stack_sections(
         raise InputError(f"fill {fill!r} is not known; choose from {', '.join(FILLS)}")
     if interpolation not in TAPS:
         raise InputError(f"interpolation {interpolation!r} is not known; choose from {', '.join(TAPS)}")
-    if dataset.trv is None:
-        raise RecordError(f"section dataset {dataset.id} has no 3-D alignment, so it cannot be registered")
+    _, trv = dataset.alignment
     imaged = imaged_sections(dataset, resolution, downsample=downsample, view=view, quality=quality, range=range)
     native = reference_space(dataset.reference_space_id)
     grid = Grid(output_space(space, native), resolution)
-    to_plane = compose(compose(dataset.trv, grid.space.to(native, r_extent)), grid.to_reference)
+    to_plane = compose(compose(trv, grid.space.to(native, r_extent)), grid.to_reference)
     given = plane_fields(displacement or {}, dataset, grid)
     fields = {s: given[one.image_id] for s, one in enumerate(imaged.sections) if one.image_id in given}
     affines = np.array(
