@@ -31,7 +31,8 @@ class RegisteredSection(NamedTuple):
     coordinate : float
         Slice coordinate in um of the reference space, across the plane of section.
     image : ndarray or dask array, uint8, shape (height, width, 3)
-        The section image at its tier, as it was taken; lazy if it has more than 4096 x 4096 pixels.
+        The section image at its tier, in the first of the views asked for; lazy if it has more than 4096 x 4096
+        pixels.
     expression : ndarray or dask array, or None
         Its expression mask, if that view was asked for and there is one.
     displacement : Displacement
@@ -106,19 +107,18 @@ def open_sections(
     ImageError, ServiceError
         When computed, if an image cannot be had.
     """
-    views = [view] if isinstance(view, str) else list(view)
-    if not views or len(set(views)) < len(views):
-        raise InputError(f"views {', '.join(views)!r} must each be named once")
-    chosen = {**options, "resolution": resolution, "plane": plane, "interpolation": interpolation}
-    requests = [SectionsRequest.of({**chosen, "detection_xy": detection_xy, "view": view}) for view in views]
+    named = {"resolution": resolution, "plane": plane, "interpolation": interpolation, "detection_xy": detection_xy}
+    requests = SectionsRequest.of_views(view, {**options, **named})
     client = client or AllenClient()
     if not isinstance(dataset, SectionDataset):
         dataset = client.section_dataset(dataset)
-    first, *others = (request.planes(dataset, stored=False, displacement=displacement) for request in requests)
     arrays = {
-        view: SectionArrays(planes, client, requests[0].chunk)
-        for view, planes in zip(views, (first, *others), strict=True)
+        request.view: SectionArrays(
+            request.planes(dataset, stored=False, displacement=displacement), client, request.chunk
+        )
+        for request in requests
     }
+    first = arrays[requests[0].view].planes
     ids = [section.image_id for section in first.imaged.sections]
     variables = {
         "image" if view == "primary" else view: (
