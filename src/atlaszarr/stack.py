@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import sampling
-from .allen.images import ImageRequest, Pixels, imaged_sections
-from .allen.records import Section, SectionDataset, SkippedSection
+from .allen.images import ImagedSections, ImageRequest, Pixels, imaged_sections
+from .allen.records import Section, SectionDataset
 from .allen.windows import Box
 from .coverage import covered
 from .displacement import Displacement
@@ -38,10 +38,8 @@ class Stack:
     Attributes
     ----------
     grid : Grid
-    sections : tuple of Section
-        In order of depth.
-    requests : tuple of ImageRequest
-        The image of each section, at its tier.
+    imaged : ImagedSections
+        In order of depth, and the whole image of each at its tier.
     depth_row : ndarray, float64, shape (4,)
         Depth (um) = depth_row . (z, y, x, 1), for voxel indices.
     affines : ndarray, float64, shape (sections, 2, 4)
@@ -52,13 +50,10 @@ class Stack:
         Pixels that the interpolation within an image takes along an axis; see `atlaszarr.taps`.
     fields : mapping of int to PlaneField
         By section, a field that says so in place of an affine.
-    skipped : tuple of SkippedSection
-        What this stack leaves out, beyond what the dataset does.
     """
 
     grid: Grid
-    sections: tuple[Section, ...]
-    requests: tuple[ImageRequest, ...]
+    imaged: ImagedSections
     depth_row: NDArray[np.float64]
     affines: NDArray[np.float64]
     edges: NDArray[np.float64]
@@ -66,7 +61,16 @@ class Stack:
     neighbour: NDArray[np.int32]
     taps: int
     fields: Mapping[int, PlaneField] = field(default_factory=dict)
-    skipped: tuple[SkippedSection, ...] = ()
+
+    @property
+    def sections(self) -> tuple[Section, ...]:
+        """In order of depth."""
+        return self.imaged.sections
+
+    @property
+    def requests(self) -> tuple[ImageRequest, ...]:
+        """The whole image of each section, at its tier."""
+        return self.imaged.requests
 
     @cached_property
     def depths(self) -> NDArray[np.float64]:
@@ -252,8 +256,7 @@ def stack_sections(
     )
     return Stack(
         grid=grid,
-        sections=imaged.sections,
-        requests=imaged.requests,
+        imaged=imaged,
         depth_row=to_plane[2],
         affines=affines,
         edges=edges,
@@ -261,7 +264,6 @@ def stack_sections(
         neighbour=neighbour,
         taps=TAPS[interpolation],
         fields=fields,
-        skipped=imaged.skipped,
     )
 
 

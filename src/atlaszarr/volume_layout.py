@@ -94,8 +94,7 @@ class VolumeLayout:
     @property
     def imaged(self) -> ImagedSections:
         """The sections and their images."""
-        stack = self.volume.stack
-        return ImagedSections(stack.sections, stack.requests, stack.skipped)
+        return self.volume.stack.imaged
 
     @property
     def source(self) -> VolumeSource:
