@@ -64,8 +64,7 @@ class Volume:
     @cached_property
     def tiers(self) -> tuple[TierImage, ...]:
         """How the image of each section is fetched: whole, unless that is too large."""
-        images = zip(self.stack.sections, self.stack.requests, strict=True)
-        return tuple(tier_image(section, request, ()) for section, request in images)
+        return tuple(map(tier_image, self.stack.sections, self.stack.requests))
 
     def requests(self, region: Region, sections: Sequence[int]) -> tuple[ImageRequest, ...]:
         """The images, or windows of them, that a block takes of the sections that it shows."""

@@ -100,7 +100,7 @@ class TierImage:
         )
 
 
-def tier_image(section: Section, whole: ImageRequest, boxes: Iterable[Box]) -> TierImage:
+def tier_image(section: Section, whole: ImageRequest, boxes: Iterable[Box] | None = None) -> TierImage:
     """The cheaper way to fetch what some boxes of a section image show: all of it, or just the windows they touch.
 
     An image of more than 4096 x 4096 pixels is never fetched whole, so that memory stays bounded. Of a smaller one the
@@ -111,14 +111,14 @@ def tier_image(section: Section, whole: ImageRequest, boxes: Iterable[Box]) -> T
     section : Section
     whole : ImageRequest
         For all of the image at the tier wanted.
-    boxes : iterable of tuple of int
-        In pixels of the tier, within the image.
+    boxes : iterable of tuple of int, optional
+        In pixels of the tier, within the image; by default what is shown is not known, and taken to be all.
     """
     windows = (-(-whole.width // WINDOW), -(-whole.height // WINDOW))
     cut = TierImage(whole, (section.x, section.y), windows)
     pixels = whole.width * whole.height
     if pixels > LARGEST_WHOLE:
         return cut
-    touched = {request for box in boxes for request in cut.requests(box)}
+    touched = {request for box in boxes or () for request in cut.requests(box)}
     cost = sum(request.width * request.height + _REQUEST for request in touched)
     return cut if touched and cost < pixels + _REQUEST else TierImage(whole, cut.origin)
