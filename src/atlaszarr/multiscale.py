@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .encoding import Encoding
 from .errors import TargetError
-from .grid import Region
+from .grid import Region, shape_of, within
 from .lengths import Shape
 from .occupancy import Occupancy
 from .pyramid import Index, Pass, Pyramid
@@ -264,8 +264,7 @@ class Multiscale:
 
     def _read(self, spec: ArraySpec, level: int, region: Region) -> NDArray[Any]:
         at = self.pyramid.levels[level]
-        lengths = tuple(axis.stop - axis.start for axis in region)
-        values = np.full(spec.lead + lengths, spec.fill, spec.dtype)
+        values = np.full(spec.lead + shape_of(region), spec.fill, spec.dtype)
         units = {self.key(spec, level, u): u for u in at.units(region) if self.occupancy.holds(level, u)}
         for key, body in self.target.read_each(units).items():
             if body is None:
@@ -275,7 +274,7 @@ class Multiscale:
             except ValueError as error:
                 raise TargetError(f"{self.target.url}/{key} is damaged ({error}); build again to mend it") from None
             there = at.region(units[key])
-            z, y, x = (axis.stop - axis.start for axis in there)
+            z, y, x = shape_of(there)
             values[(..., *within(there, region))] = whole[..., :z, :y, :x]
         return values
 
@@ -289,9 +288,3 @@ class Multiscale:
 def digest(body: bytes) -> str:
     """BLAKE2b of 128 bits, as ``b2sum -l 128`` prints it."""
     return hashlib.blake2b(body, digest_size=16).hexdigest()
-
-
-def within(inner: Region, outer: Region) -> Region:
-    """A region in voxels of one that it lies in."""
-    z, y, x = (slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, outer, strict=True))
-    return z, y, x

@@ -18,9 +18,9 @@ from .allen.windows import Box, TierImage, tier_image
 from .collection import Collection
 from .encoding import Encoding
 from .errors import RecordError
-from .grid import Grid, Region
+from .grid import Grid, Region, shape_of, within
 from .layout import DISPLACEMENT, IMAGE, SECTION, image_spec, section_spec
-from .multiscale import ArraySpec, Blocks, within
+from .multiscale import ArraySpec, Blocks
 from .occupancy import Occupancy
 from .ome import displacement_field, zarr_format
 from .planes import SectionPlanes
@@ -169,10 +169,9 @@ class SectionLayout:
 
     def block_bytes(self, block: Index) -> int:
         """What computing a block holds in memory at most."""
-        _, rows, columns = self._region(block)
-        windows = self.requests(block)
+        pixels, windows = math.prod(shape_of(self._region(block))), self.requests(block)
         largest: int = max(request.width * request.height for request in windows)
-        return _area(rows, columns) * (_WORKING + 48 * self.request.displacement) + 3 * largest * (len(windows) + 1)
+        return pixels * (_WORKING + 48 * self.request.displacement) + 3 * largest * (len(windows) + 1)
 
     def groups(self) -> dict[str, dict[str, Any]]:
         """What OME-Zarr has to say of each group: those of the images, and of the collection."""
@@ -211,7 +210,3 @@ class SectionLayout:
 
     def _region(self, block: Index) -> Region:
         return self.pyramid.region(self.pyramid.passes[0], block)
-
-
-def _area(rows: slice, columns: slice) -> int:
-    return int(rows.stop - rows.start) * int(columns.stop - columns.start)

@@ -23,7 +23,7 @@ from .coverage import covered
 from .displacement import Displacement
 from .errors import InputError
 from .fill import FILLS, depth_intervals
-from .grid import Grid, Region
+from .grid import Grid, Region, shape_of
 from .plane_fields import PlaneField, plane_fields
 from .row_sampling import Placement
 from .spaces import output_space, reference_space
@@ -94,7 +94,7 @@ class Stack:
         candidate[list(boxes)] = True
         shown = np.zeros_like(candidate)
         if boxes:
-            start, shape = _start(region), np.array(_shape(region), dtype=np.int64)
+            start, shape = _start(region), np.array(shape_of(region), dtype=np.int64)
             sampling.find_shown(start, shape, place, self.nearest, self.neighbour, candidate, shown)
         return tuple(int(s) for s in np.flatnonzero(shown))
 
@@ -106,7 +106,7 @@ class Stack:
         ndarray, float64, shape (2, z, y, x)
             (X, Y) in FULL-RESOLUTION pixels of the section image; NaN where no section is.
         """
-        out = np.empty((2, *_shape(region)))
+        out = np.empty((2, *shape_of(region)))
         section = np.empty(out.shape[1:], np.int32)
         sampling.field(_start(region), self._placed(region)[0], self.nearest, section, out)
         pixel = np.array([2.0**request.downsample for request in self.requests])[section]
@@ -133,7 +133,7 @@ class Stack:
         section : ndarray, uint32, shape (z, y, x)
             SectionImage id that made each voxel; 0 where none.
         """
-        shape = _shape(region)
+        shape = shape_of(region)
         image = np.full((3, *shape), background, np.uint8)
         label = np.zeros(shape, np.uint32)
         place, boxes = self._placed(region)
@@ -274,8 +274,3 @@ def _area(box: Box) -> int:
 
 def _start(region: Region) -> NDArray[np.int64]:
     return np.array([axis.start for axis in region], dtype=np.int64)
-
-
-def _shape(region: Region) -> tuple[int, int, int]:
-    z, y, x = (axis.stop - axis.start for axis in region)
-    return z, y, x

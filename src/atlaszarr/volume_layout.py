@@ -14,7 +14,7 @@ from .allen.records import SectionDataset
 from .allen.windows import TierImage
 from .encoding import Encoding
 from .errors import RecordError
-from .grid import Grid, Region
+from .grid import Grid, Region, shape_of
 from .layout import IMAGE, SECTION, image_spec, section_spec
 from .multiscale import Blocks, Multiscale
 from .occupancy import Occupancy
@@ -132,7 +132,7 @@ class VolumeLayout:
         boxes = self.volume.stack.boxes(region).values()
         parts = 3 * sum((right - left) * (bottom - top) for left, top, right, bottom in boxes)
         image: int = max(3 * request.width * request.height for request in self.requests(block))
-        return _voxels(region) * _VOXEL_BYTES * 9 // 8 + parts + image
+        return math.prod(shape_of(region)) * _VOXEL_BYTES * 9 // 8 + parts + image
 
     def groups(self) -> dict[str, dict[str, Any]]:
         """What OME-Zarr has to say of each group."""
@@ -157,7 +157,3 @@ class VolumeLayout:
     def _sections(self, block: Index) -> tuple[int, ...]:
         chunks = cells(self._region(block), (self.volume.chunk,) * 3)
         return tuple(sorted({s for chunk in chunks for s in self.volume.shown.get(chunk, ())}))
-
-
-def _voxels(region: Region) -> int:
-    return math.prod(axis.stop - axis.start for axis in region)
