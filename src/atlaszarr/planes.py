@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from .allen.images import ImagedSections, Pixels, imaged_sections
 from .allen.records import SectionDataset
 from .allen.values import Matrix
-from .allen.windows import Box
+from .boxes import Box
 from .coverage import covered, covered_extent
 from .displacement import Displacement
 from .fields import AffineField

@@ -12,7 +12,8 @@ import numpy as np
 from .allen.client import AllenClient
 from .allen.decoded import DECODED
 from .allen.images import Pixels, SectionImage
-from .allen.windows import Box, TierImage, tier_image
+from .allen.windows import TierImage, tier_image
+from .boxes import Box
 from .fields import blocks, regular
 from .planes import SectionPlanes
 

@@ -14,7 +14,8 @@ from . import metadata
 from .allen.decoded import DECODED
 from .allen.images import ImagedSections, ImageRequest, MissingImage, Pixels, SectionImage
 from .allen.records import SectionDataset
-from .allen.windows import Box, TierImage, tier_image
+from .allen.windows import TierImage, tier_image
+from .boxes import Box
 from .collection import Collection
 from .encoding import Encoding
 from .errors import RecordError

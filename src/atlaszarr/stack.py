@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from . import sampling
 from .allen.images import ImagedSections, ImageRequest, Pixels, imaged_sections
 from .allen.records import Section, SectionDataset
-from .allen.windows import Box
+from .boxes import Box, area
 from .coverage import covered
 from .displacement import Displacement
 from .errors import InputError
@@ -142,12 +142,12 @@ class Stack:
             return image, label
         crops = np.zeros((len(self.sections), 4), np.int64)
         sizes = np.zeros_like(self.sizes)
-        flat = np.empty((sum(_area(box) for box in boxes.values()), 3), np.uint8)
+        flat = np.empty((sum(area(box) for box in boxes.values()), 3), np.uint8)
         offset = 0
         for s, (left, top, right, bottom) in boxes.items():
             crops[s] = offset, left, top, right - left
             sizes[s] = self.sizes[s]
-            following = offset + _area(boxes[s])
+            following = offset + area(boxes[s])
             flat[offset:following] = images[s][top:bottom, left:right].reshape(-1, 3)
             offset = following
         sampling.pull_back(
@@ -265,11 +265,6 @@ def stack_sections(
         taps=TAPS[interpolation],
         fields=fields,
     )
-
-
-def _area(box: Box) -> int:
-    left, top, right, bottom = box
-    return (right - left) * (bottom - top)
 
 
 def _start(region: Region) -> NDArray[np.int64]:

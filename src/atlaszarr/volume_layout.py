@@ -12,6 +12,7 @@ from . import metadata
 from .allen.images import ImagedSections, ImageRequest, MissingImage, SectionImage
 from .allen.records import SectionDataset
 from .allen.windows import TierImage
+from .boxes import area
 from .encoding import Encoding
 from .errors import RecordError
 from .grid import Grid, Region, shape_of
@@ -129,8 +130,7 @@ class VolumeLayout:
     def block_bytes(self, block: Index) -> int:
         """What computing a block holds: itself and its coarser levels, parts of images, and one decoded image."""
         region = self._region(block)
-        boxes = self.volume.stack.boxes(region).values()
-        parts = 3 * sum((right - left) * (bottom - top) for left, top, right, bottom in boxes)
+        parts = 3 * sum(map(area, self.volume.stack.boxes(region).values()))
         image: int = max(3 * request.width * request.height for request in self.requests(block))
         return math.prod(shape_of(region)) * _VOXEL_BYTES * 9 // 8 + parts + image
 

@@ -1,6 +1,6 @@
 """A tier of a section image as a grid of windows, each of them one request: which of them some pixels take.
 
-Knows nothing of grids or reference spaces: a box is (left, top, right, bottom) in pixels of the tier, half-open.
+Knows nothing of grids or reference spaces: boxes are in pixels of the tier.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..boxes import Box
 from .images import ImageRequest, Pixels
 from .records import Section
-
-Box = tuple[int, int, int, int]
 
 #: Side of a window at most, in pixels of the tier: 12 MB decoded.
 WINDOW = 2048
