@@ -164,7 +164,7 @@ class Multiscale:
             for level in range(len(self.pyramid.levels)):
                 yield spec, level, spec.name(level)
 
-    def group(self, spec: ArraySpec, _index: Index) -> str:
+    def group(self, spec: ArraySpec, _block: Index, /) -> str:
         """The path of the group whose metadata speak of a block of an array."""
         return spec.path
 

@@ -16,7 +16,7 @@ from .allen.images import ImagedSections, ImageRequest, MissingImage, Pixels, Se
 from .allen.records import SectionDataset
 from .allen.windows import TierImage, tier_image
 from .boxes import Box
-from .collection import Collection
+from .collection import Collection, member_pyramid
 from .encoding import Encoding
 from .errors import RecordError
 from .grid import Grid, Region, shape_of, within
@@ -176,9 +176,9 @@ class SectionLayout:
 
     def groups(self) -> dict[str, dict[str, Any]]:
         """What OME-Zarr has to say of each group: those of the images, and of the collection."""
-        version, pyramid = self.request.ome_zarr, self.multiscale(Target("memory://groups")).member
+        version, title, fixed = self.request.ome_zarr, metadata.title(self.dataset), self.planes.plane.fixed
+        pyramid = member_pyramid(self.pyramid, fixed)
         groups: dict[str, dict[str, Any]] = {}
-        title, fixed = metadata.title(self.dataset), self.planes.plane.fixed
         sections = zip(self.imaged.sections, self.planes.coordinates, strict=True)
         for member, (section, coordinate) in enumerate(sections):
             geometry = metadata.plane_geometry(self.grid, fixed, coordinate, self.dataset.section_thickness)
