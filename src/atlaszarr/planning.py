@@ -60,8 +60,7 @@ class Plan:
         Of all levels: exact, and estimated at 12 % of it.
     memory_bytes : int
         Estimate of the peak of one process: 350 MB for the packages, the decoded images that are kept (512 MB),
-        and for every worker the largest superblock at two levels with the parts of images that it samples and
-        one whole decoded image.
+        and for every worker what its largest block holds while it is computed; see `Layout.block_bytes`.
     """
 
     dataset: int

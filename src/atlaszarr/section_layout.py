@@ -25,13 +25,15 @@ from .multiscale import ArraySpec, Blocks
 from .occupancy import Occupancy
 from .ome import displacement_field, zarr_format
 from .planes import SectionPlanes
-from .pyramid import Index, Pyramid
+from .pyramid import Index, Pyramid, everywhere
 from .request import SectionsRequest
 from .section_field import field_in_mm, image_frame
 from .store import Target
 
 #: Bytes a pixel while it is computed: two coordinates, each with temporaries, the image, the label.
 _WORKING = 80
+#: And for its field: three components of float64, and what they are made from.
+_FIELD_WORKING = 2 * 3 * 8
 _FIELD = ArraySpec(DISPLACEMENT, "float64", ("c", "z", "y", "x"), 3, math.nan, rule="mean")
 
 
@@ -117,7 +119,7 @@ class SectionLayout:
         level = pyramid.levels[0]
         boxes: list[list[Box]] = [[] for _ in planes.displacements]
         base = set()
-        for unit in level.units((slice(0, level.shape[0]), slice(0, level.shape[1]), slice(0, level.shape[2]))):
+        for unit in level.units(everywhere(level.shape)):
             section, rows, columns = level.region(unit)
             if (box := planes.box(section.start, rows, columns)) is not None:
                 boxes[section.start].append(box)
@@ -172,7 +174,7 @@ class SectionLayout:
         """What computing a block holds in memory at most."""
         pixels, windows = math.prod(shape_of(self._region(block))), self.requests(block)
         largest: int = max(request.width * request.height for request in windows)
-        return pixels * (_WORKING + 48 * self.request.displacement) + 3 * largest * (len(windows) + 1)
+        return pixels * (_WORKING + _FIELD_WORKING * self.request.displacement) + 3 * largest * (len(windows) + 1)
 
     def groups(self) -> dict[str, dict[str, Any]]:
         """What OME-Zarr has to say of each group: those of the images, and of the collection."""
