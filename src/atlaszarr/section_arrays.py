@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .allen.client import AllenClient
-from .allen.decoded import DECODED
+from .allen.decoded import pixels_of
 from .allen.images import Pixels, SectionImage
 from .allen.windows import TierImage, tier_image
 from .boxes import Box
@@ -128,8 +128,7 @@ def _register(
     images: Sequence[SectionImage],
     background: int,
 ) -> Pixels:
-    by_request = {image.request: image for image in images}
-    pixels = tier.crop(box, lambda request: DECODED.get(by_request[request]))
+    pixels = tier.crop(box, pixels_of(images))
     registered, _ = planes.register(position, *block, box, pixels, background)
     return registered[np.newaxis]
 

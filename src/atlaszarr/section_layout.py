@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from . import metadata
-from .allen.decoded import DECODED
-from .allen.images import ImagedSections, ImageRequest, MissingImage, Pixels, SectionImage
+from .allen.decoded import pixels_of
+from .allen.images import ImagedSections, ImageRequest, MissingImage, SectionImage
 from .allen.records import SectionDataset
 from .allen.windows import TierImage, tier_image
 from .boxes import Box
@@ -62,13 +62,8 @@ class SectionSource:
     def compute(self, region: Region, images: Sequence[SectionImage | MissingImage]) -> Blocks:
         """A block of one plane from the windows that it shows; empty where one of them could not be had."""
         section, rows, columns = region[0].start, *region[1:]
-        had = {image.request: image for image in images if isinstance(image, SectionImage)}
-
-        def fetched(request: ImageRequest) -> Pixels | None:
-            return DECODED.get(had[request]) if request in had else None
-
         box = self.planes.box(section, rows, columns)
-        pixels = None if box is None else self.tiers[section].crop(box, fetched)
+        pixels = None if box is None else self.tiers[section].crop(box, pixels_of(images))
         image, shown = self.planes.register(section, rows, columns, box, pixels, self.background)
         label = np.where(shown, np.uint32(self.planes.imaged.sections[section].image_id), np.uint32(0))
         blocks = {IMAGE: np.ascontiguousarray(np.moveaxis(image, 2, 0)[:, np.newaxis]), SECTION: label[np.newaxis]}

@@ -212,7 +212,8 @@ def stack_sections(
         depth; ``linear``: that one blended with its neighbour on the voxel's other side. In a gap wider than 1.5
         nominal intervals, and at both ends, a section fills half a nominal interval and no more.
     interpolation : str
-        Within the plane of the section: ``nearest``, ``linear``, ``cubic`` (a = -3/4) or ``lanczos`` (8 x 8 pixels).
+        Within the plane of the section: ``nearest`` (half-way between two pixels the later one, where
+        `atlaszarr.resampling` takes the even one), ``linear``, ``cubic`` (a = -3/4) or ``lanczos`` (8 x 8 pixels).
     space : str or int
         Reference space of the grid: ``auto`` (9 for P56 data, else the dataset's own), ``native``, 9 or 10.
     r_extent : float, optional
