@@ -1,15 +1,13 @@
-"""Planes of section: how they lie in a reference space, which one a dataset was cut in, what fits them. No I/O."""
+"""Planes of section: how they lie in a reference space, which one a dataset was cut in. No I/O."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .allen.records import SectionDataset
-from .displacement import Displacement
 from .errors import InputError
 from .grid import Grid
 
@@ -88,36 +86,3 @@ def plane_of(dataset: SectionDataset, plane: str = "auto") -> Plane:
             f"ask for the plane {nearest.name}"
         )
     return found
-
-
-def check_fields(fields: Mapping[int, Displacement], dataset: SectionDataset, plane: Plane, grid: Grid) -> None:
-    """Refuse fields that are not for the sections of a dataset as planes of a grid.
-
-    Parameters
-    ----------
-    fields : mapping of int to Displacement
-        By SectionImage id.
-    dataset : SectionDataset
-    plane : Plane
-    grid : Grid
-
-    Raises
-    ------
-    InputError
-        If a section is none of the dataset's, or a field is not over the grid of the plane.
-    """
-    known = {section.image_id for section in dataset.sections}
-    if unknown := sorted(set(fields) - known):
-        raise InputError(
-            f"displacement is given for section image {unknown[0]}, which is none of those that dataset "
-            f"{dataset.id} can register"
-        )
-    shape = plane.shape(grid)
-    for image_id, field in fields.items():
-        if not isinstance(field, Displacement):
-            raise InputError(f"displacement of section image {image_id} is no Displacement but {type(field).__name__}")
-        if field.shape != shape:
-            raise InputError(
-                f"displacement of section image {image_id} is over {' x '.join(map(str, field.shape))} pixels, but the "
-                f"{plane.name} plane at {grid.resolution:g} um has {shape[0]} x {shape[1]}"
-            )

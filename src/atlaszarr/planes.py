@@ -22,7 +22,8 @@ from .coverage import covered, covered_extent
 from .displacement import Displacement
 from .fields import AffineField
 from .grid import Grid
-from .plane_of_section import Plane, check_fields, plane_of
+from .plane_fields import check_fields
+from .plane_of_section import Plane, plane_of
 from .resampling import corner_footprint, footprint, known, resample
 from .spaces import output_space, reference_space
 from .transforms import apply, compose, image_to_reference, tier_affine
