@@ -133,29 +133,22 @@ class Multiscale:
 
     def documents(self) -> dict[str, bytes]:
         """The metadata of every array, by key."""
-        import zarr
-
         found: dict[str, bytes] = {}
         for spec in self.arrays:
             for position, level in enumerate(self.pyramid.levels):
-                store = zarr.storage.MemoryStore()
                 kind: dict[str, Any] = {"dimension_names": spec.axes}
                 if level.unit != level.chunk:
                     kind["shards"] = self.stored(spec, level.unit)
                 if self.encoding.zarr_format == 2:
                     kind = {"chunk_key_encoding": {"name": "v2", "separator": "/"}}
-                zarr.create_array(
-                    store,
+                documents = self.encoding.documents(
                     shape=self.stored(spec, level.shape),
                     chunks=self.stored(spec, level.chunk),
                     dtype=spec.dtype,
                     fill_value=spec.fill,
-                    compressors=self.encoding.zarr_compressors(),
-                    zarr_format=2 if self.encoding.zarr_format == 2 else 3,
                     **kind,
                 )
-                for name, body in store._store_dict.items():
-                    found[f"{spec.name(position)}/{name}"] = body.to_bytes()
+                found |= {f"{spec.name(position)}/{name}": body for name, body in documents.items()}
         return found
 
     def paths(self) -> Iterator[tuple[ArraySpec, int, str]]:
