@@ -27,6 +27,19 @@ def client(emulator):
         yield client
 
 
+def shown_at(record, section, pir):
+    """Of points of space 9: which pixels a plane shows there, where these lie, and if that is well inside the brain."""
+
+    def mirrored(points):
+        return points * [1, 1, -1] + [0, 0, 11400] if record.reference_space_id == 10 else points
+
+    trv, tvs = np.array(record.trv), np.array(section.tvs)
+    xy = (mirrored(pir) @ trv[:2, :3].T + trv[:2, 3]) @ tvs[:, :2].T + tvs[:, 2]
+    own = mirrored(image_to_reference(xy, section.depth, section.tsv, record.tvr))
+    phantom = default_phantom()
+    return xy, own, (phantom.distance_to_edge(own) > 100) & (phantom.labels(own) > 0)
+
+
 def mean_error(dataset, record, k):
     """Of a section against the phantom on the section's own plane, in grey levels, well inside the brain."""
     shown = dataset.isel(section=k)
@@ -37,16 +50,10 @@ def mean_error(dataset, record, k):
     pir[..., "pir".index(down)] = rows[:, np.newaxis]
     pir[..., "pir".index(along)] = columns
     section = next(one for one in record.sections if one.image_id == int(shown.image_id))
-    native = pir * [1, 1, -1] + [0, 0, 11400] if record.reference_space_id == 10 else pir
-    trv, tvs = np.array(record.trv), np.array(section.tvs)
-    xy = (native @ trv[:2, :3].T + trv[:2, 3]) @ tvs[:, :2].T + tvs[:, 2]
-    own = image_to_reference(xy, section.depth, section.tsv, record.tvr)
-    own = own * [1, 1, -1] + [0, 0, 11400] if record.reference_space_id == 10 else own
-    phantom = default_phantom()
-    inside = (phantom.distance_to_edge(own) > 100) & (phantom.labels(own) > 0)
+    xy, own, inside = shown_at(record, section, pir)
     inside &= ((xy > 20) & (xy < np.array([section.width, section.height]) - 20)).all(axis=-1)
     assert inside.sum() > 300
-    return np.abs(shown.image.values[inside] - phantom.rgb(own[inside])).mean()
+    return np.abs(shown.image.values[inside] - default_phantom().rgb(own[inside])).mean()
 
 
 @pytest.mark.parametrize(
@@ -110,13 +117,9 @@ def test_at_a_fine_grid_a_block_fetches_the_windows_it_shows_and_each_once(emula
     assert 0 < len(windows) == len({str(query) for query in windows}) <= 6
     assert all(int(query["width"]) * int(query["height"]) <= 2048**2 for query in windows)
     record = client.section_dataset(CORONAL)
-    section, phantom = record.sections[30], default_phantom()
     pir = np.stack(np.broadcast_arrays(float(part.coordinate), part.i_um.values[:, None], part.r_um.values), axis=-1)
-    trv, tvs = np.array(record.trv), np.array(section.tvs)
-    xy = (pir @ trv[:2, :3].T + trv[:2, 3]) @ tvs[:, :2].T + tvs[:, 2]
-    own = image_to_reference(xy, section.depth, section.tsv, record.tvr)
-    inside = (phantom.distance_to_edge(own) > 100) & (phantom.labels(own) > 0)
-    assert np.abs(part.values[inside] - phantom.rgb(own[inside])).mean() < 1.0
+    _, own, inside = shown_at(record, record.sections[30], pir)
+    assert np.abs(part.values[inside] - default_phantom().rgb(own[inside])).mean() < 1.0
 
 
 def test_blocks_of_a_finely_registered_plane_are_those_of_the_whole_warp(client):
@@ -233,17 +236,9 @@ def test_a_selection_survives_what_xarray_does_with_it(client, tmp_path):
     assert copied.sections[0].image_id == opened.image_id[2]
     computed = opened.isel(section=slice(2)).compute()
     assert len(computed.sections) == 2
-    computed.to_netcdf(tmp_path / "x.nc", engine="h5netcdf") if _has("h5netcdf") else computed.to_zarr(
-        tmp_path / "x.zarr", zarr_format=2, consolidated=False
-    )
+    computed.to_zarr(tmp_path / "x.zarr", zarr_format=2, consolidated=False)
     with pytest.raises(InputError, match="open_sections"):
         _ = xr.Dataset({"image": ("section", [1])}).sections
-
-
-def _has(module):
-    from importlib.util import find_spec
-
-    return find_spec(module) is not None
 
 
 def test_an_image_that_cannot_be_had_raises_by_name(serve, connect, records):

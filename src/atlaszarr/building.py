@@ -161,10 +161,7 @@ def _requests(mode: str, view: str | Sequence[str], options: Mapping[str, Any]) 
     modes: dict[str, type[Request]] = {kind.mode: kind for kind in (VolumeRequest, SectionsRequest)}
     if mode not in modes:
         raise InputError(f"mode {mode!r} is not known; choose from {', '.join(modes)}")
-    views = [view] if isinstance(view, str) else list(view)
-    if not views or len(set(views)) < len(views):
-        raise InputError(f"views {', '.join(views)!r} must each be named once")
-    return [modes[mode].of({**options, "view": view}) for view in views]
+    return modes[mode].of_views(view, options)
 
 
 def _layout(dataset: SectionDataset, request: Request) -> Layout:

@@ -47,14 +47,10 @@ class Collection(Multiscale):
         """As of `Multiscale`, with the axis across the planes."""
         return {**super().to_json(), "collection": {"fixed": self.fixed}}
 
-    @property
-    def member(self) -> Pyramid:
-        """The levels of one image, along (z, y, x)."""
-        return Pyramid(tuple(map(self._member_level, self.pyramid.levels)))
-
     def documents(self) -> dict[str, bytes]:
         """The metadata of every array, by key: those of one image, for all of them."""
-        found = Multiscale(self.target, self.arrays, Occupancy(self.member), self.encoding).documents()
+        one = Multiscale(self.target, self.arrays, Occupancy(member_pyramid(self.pyramid, self.fixed)), self.encoding)
+        found = one.documents()
         return {f"{member}/{key}": body for member in range(self.members) for key, body in found.items()}
 
     def paths(self) -> Iterator[tuple[ArraySpec, int, str]]:
@@ -63,28 +59,35 @@ class Collection(Multiscale):
             for member in range(self.members):
                 yield spec, level, f"{member}/{path}"
 
-    def group(self, spec: ArraySpec, _index: Index) -> str:
+    def group(self, spec: ArraySpec, block: Index, /) -> str:
         """The path of the group that a block of an array lies in."""
-        return f"{_index[0]}/{spec.path}".rstrip("/")
+        return f"{block[0]}/{spec.path}".rstrip("/")
 
     def key(self, spec: ArraySpec, level: int, unit: Index) -> str:
         """The key of an object."""
-        return f"{unit[0]}/{super().key(spec, level, self._placed(0, unit))}"
+        return f"{unit[0]}/{super().key(spec, level, _placed(self.fixed, 0, unit))}"
 
     def stored(self, spec: ArraySpec, lengths: Shape) -> tuple[int, ...]:
         """The shape of a part of an image with such lengths along its rows and columns."""
-        return spec.shape(self._placed(1, lengths))
+        return spec.shape(_placed(self.fixed, 1, lengths))
 
-    def _member_level(self, level: Level) -> Level:
-        shape, chunk, unit = (self._placed(1, lengths) for lengths in (level.shape, level.chunk, level.unit))
-        return Level(shape, chunk, unit, self._placed(Fraction(1), level.factor), level.given)
 
-    def _placed(self, across: _T, stacked: tuple[_T, _T, _T]) -> tuple[_T, _T, _T]:
-        """What holds along the rows and columns of a stack, in the order (z, y, x), and what holds across them."""
-        _, *plane = stacked
-        plane.insert(self.fixed, across)
-        z, y, x = plane
-        return z, y, x
+def member_pyramid(stack: Pyramid, fixed: int) -> Pyramid:
+    """The levels of one image, along (z, y, x), of those of a stack of planes that lie across the axis `fixed`."""
+
+    def one(level: Level) -> Level:
+        shape, chunk, unit = (_placed(fixed, 1, lengths) for lengths in (level.shape, level.chunk, level.unit))
+        return Level(shape, chunk, unit, _placed(fixed, Fraction(1), level.factor), level.given)
+
+    return Pyramid(tuple(map(one, stack.levels)))
+
+
+def _placed(fixed: int, across: _T, stacked: tuple[_T, _T, _T]) -> tuple[_T, _T, _T]:
+    """What holds along the rows and columns of a stack, in the order (z, y, x), and what holds across them."""
+    _, *plane = stacked
+    plane.insert(fixed, across)
+    z, y, x = plane
+    return z, y, x
 
 
 KIND = Kind(Collection.of)

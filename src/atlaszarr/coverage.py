@@ -1,7 +1,8 @@
-"""Which pixels of a plane an affine leads into an image: exactly those, by the arithmetic of the field itself.
+"""Which pixels of a plane a field leads into an image: exactly those, by the arithmetic of the field itself.
 
-Along a row the coordinates grow or fall, rounded too, so that those within the image are found by bisection: a block
-takes time by its rows, not by its pixels. A pixel is within where it falls on the area of one: -1/2 <= X < width - 1/2.
+A pixel is covered where it falls on the area of one of the image: -1/2 <= X < width - 1/2, and likewise in Y. Along a
+row the coordinates of an affine grow or fall, rounded too, so that those within are found by bisection: a block takes
+time by its rows, not by its pixels.
 """
 
 from __future__ import annotations
@@ -13,6 +14,25 @@ from numba import njit
 from numpy.typing import NDArray
 
 Matrix = tuple[tuple[float, float, float], tuple[float, float, float]]
+
+
+def covered(xy: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Where points lie within the image.
+
+    Parameters
+    ----------
+    xy : ndarray, float64, shape (2, ...)
+        X and Y in pixels of the image.
+    size : tuple of int
+        Width and height of the image.
+
+    Returns
+    -------
+    ndarray, bool, shape (...)
+    """
+    (x, y), (width, height) = xy, size
+    with np.errstate(invalid="ignore"):
+        return np.asarray((x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5))
 
 
 def covered_extent(matrix: Matrix, size: tuple[int, int], rows: slice, columns: slice) -> NDArray[np.float64] | None:

@@ -55,6 +55,21 @@ class Encoding:
             return [ZstdCodec(level=_ZSTD_LEVEL), Crc32cCodec()]
         return [BloscCodec(cname="zstd", clevel=_BLOSC_LEVEL, shuffle="shuffle"), Crc32cCodec()]
 
+    def documents(self, **array: Any) -> dict[str, bytes]:
+        """The metadata that zarr has of an array, by name: ``zarr.json``, or ``.zarray`` and ``.zattrs``.
+
+        Parameters
+        ----------
+        **array
+            To `zarr.create_array`: shape, chunks, dtype, fill_value, ...
+        """
+        import zarr
+
+        store = zarr.storage.MemoryStore()
+        array |= {"compressors": self.zarr_compressors(), "zarr_format": self.zarr_format}
+        zarr.create_array(store, **array)
+        return {name: body.to_bytes() for name, body in store._store_dict.items()}
+
     def encode(self, values: NDArray[Any], chunk: tuple[int, ...]) -> bytes:
         """A chunk, or a shard of several.
 

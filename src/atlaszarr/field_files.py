@@ -138,7 +138,9 @@ def _load_npy(name: str, storage_options: Mapping[str, Any] | None) -> ArrayFiel
 def _save_zarr(field: Field, target: Target) -> None:
     if target.list_keys():
         raise InputError(f"{target.url} is there already; remove it first, or give another name")
-    target.write("0/zarr.json", _array_document(field.shape))
+    array = {"shape": (2, *field.shape), "chunks": _CHUNK, "dtype": "float64", "fill_value": np.nan}
+    documents = Encoding().documents(**array, dimension_names=("c", "y", "x"))
+    target.write_all((f"0/{name}", body) for name, body in documents.items())
     target.write_all(_bodies(field))
     axes = [{"name": name, "type": "space"} for name in "yx"]
     component = {"name": "c", "type": "displacement", "discrete": True}
@@ -153,22 +155,6 @@ def _save_zarr(field: Field, target: Target) -> None:
         "coordinateTransformations": [declared],
     }
     target.write_all(ome.group(_VERSION, ome.attributes(_VERSION, {"multiscales": [entry]}, {})).items())
-
-
-def _array_document(shape: tuple[int, int]) -> bytes:
-    import zarr
-
-    store = zarr.storage.MemoryStore()
-    zarr.create_array(
-        store,
-        shape=(2, *shape),
-        chunks=_CHUNK,
-        dtype="float64",
-        fill_value=np.nan,
-        compressors=Encoding().zarr_compressors(),
-        dimension_names=("c", "y", "x"),
-    )
-    return store._store_dict["zarr.json"].to_bytes()
 
 
 def _bodies(field: Field) -> Iterator[tuple[str, bytes]]:

@@ -190,17 +190,10 @@ def _cells(places: NDArray[np.float64], n: int) -> slice | None:
 
 
 @dataclass(frozen=True)
-class ScaledField:
-    """A field whose displacements are those of another times a number.
-
-    Attributes
-    ----------
-    inner : Field
-    factor : float
-    """
+class _Derived:
+    """A field over the grid of another, best computed in the same blocks."""
 
     inner: Field
-    factor: float
 
     @property
     def shape(self) -> Shape:
@@ -211,6 +204,19 @@ class ScaledField:
     def chunks(self) -> Chunks:
         """As of `Field`."""
         return self.inner.chunks
+
+
+@dataclass(frozen=True)
+class ScaledField(_Derived):
+    """A field whose displacements are those of another times a number.
+
+    Attributes
+    ----------
+    inner : Field
+    factor : float
+    """
+
+    factor: float
 
     def coordinates(self, rows: slice, columns: slice) -> Coordinates:
         """As of `Field`."""
@@ -226,26 +232,15 @@ class ScaledField:
 
 
 @dataclass(frozen=True)
-class ComposedField:
+class ComposedField(_Derived):
     """A field that leads to pixels of another's grid, and that other after it.
 
     Attributes
     ----------
-    outer, inner : Field
+    inner, outer : Field
     """
 
     outer: Field
-    inner: Field
-
-    @property
-    def shape(self) -> Shape:
-        """As of `Field`."""
-        return self.inner.shape
-
-    @property
-    def chunks(self) -> Chunks:
-        """As of `Field`."""
-        return self.inner.chunks
 
     def coordinates(self, rows: slice, columns: slice) -> Coordinates:
         """As of `Field`."""
@@ -272,7 +267,7 @@ def composed(outer: Field, inner: Field) -> Field:
     """The field that applies `inner`, then `outer`; of two affines, again one."""
     if isinstance(outer, AffineField) and isinstance(inner, AffineField):
         return AffineField.of(inner.shape, transforms.compose(outer.matrix, inner.matrix))
-    return ComposedField(outer, inner)
+    return ComposedField(inner, outer)
 
 
 def same(one: Field, other: Field) -> bool:

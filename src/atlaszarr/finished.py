@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from . import ledger
 from .errors import InputError
-from .grid import Region
+from .grid import Region, within
 from .kinds import recorded
 from .multiscale import Multiscale
 from .ome import Geometry
@@ -82,8 +82,7 @@ class Finished:
             for axis, u, n in zip(region, at.unit, at.shape, strict=True)
         )
         whole = next(iter(self.multiscale.read(level, (z, y, x)).values()))
-        inside = (slice(r.start - w.start, r.stop - w.start) for r, w in zip(region, (z, y, x), strict=True))
-        return whole[tuple(inside)]
+        return whole[within(region, (z, y, x))]
 
 
 def _geometry(entry: dict[str, Any]) -> Geometry:

@@ -63,6 +63,18 @@ class Grid:
         return affine
 
 
+def shape_of(region: Region) -> tuple[int, int, int]:
+    """How many voxels a region has along each axis."""
+    z, y, x = (axis.stop - axis.start for axis in region)
+    return z, y, x
+
+
+def within(inner: Region, outer: Region) -> Region:
+    """A region in voxels of one that it lies in."""
+    z, y, x = (slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, outer, strict=True))
+    return z, y, x
+
+
 def blocks(shape: tuple[int, int, int], size: int) -> Iterator[tuple[tuple[int, int, int], Region]]:
     """The cubic blocks of an array, in C order: block index and region; those at the far ends may be smaller."""
     z, y, x = ([slice(start, min(start + size, n)) for start in range(0, n, size)] for n in shape)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .allen.client import AllenClient
 from .allen.records import SectionDataset
-from .credit import CREDIT
+from .coordinates import attributes, coordinates_along
 from .displacement import Displacement
 from .errors import InputError
 from .request import VolumeRequest
@@ -93,17 +93,9 @@ def open_volume(
         "section": (zyx, arrays["section"]),
     }
     coordinates: dict[str, Any] = {"c": ["red", "green", "blue"]}
-    for axis, (name, um) in enumerate(zip(zyx, ("p_um", "i_um", "r_um"), strict=True)):
-        coordinates[name] = (name, grid.physical(axis), {"units": "mm"})
-        coordinates[um] = (name, grid.centres(axis), {"units": "um"})
+    for axis, name in enumerate(zyx):
+        coordinates |= coordinates_along(grid, axis, name)
     if displacement is not False:
         variables["displacement"] = (("component", *zyx), arrays["displacement"])
         coordinates["component"] = ["x", "y"]
-    attributes = {
-        "section_dataset": dataset.id,
-        "reference_space": grid.space.id,
-        "resolution_um": grid.resolution,
-        "anchor_um": grid.space.anchor,
-        **CREDIT,
-    }
-    return xr.Dataset(variables, coordinates, attributes)
+    return xr.Dataset(variables, coordinates, attributes(dataset, grid))

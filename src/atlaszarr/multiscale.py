@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .encoding import Encoding
 from .errors import TargetError
-from .grid import Region
+from .grid import Region, shape_of, within
 from .lengths import Shape
 from .occupancy import Occupancy
 from .pyramid import Index, Pass, Pyramid
@@ -133,29 +133,22 @@ class Multiscale:
 
     def documents(self) -> dict[str, bytes]:
         """The metadata of every array, by key."""
-        import zarr
-
         found: dict[str, bytes] = {}
         for spec in self.arrays:
             for position, level in enumerate(self.pyramid.levels):
-                store = zarr.storage.MemoryStore()
                 kind: dict[str, Any] = {"dimension_names": spec.axes}
                 if level.unit != level.chunk:
                     kind["shards"] = self.stored(spec, level.unit)
                 if self.encoding.zarr_format == 2:
                     kind = {"chunk_key_encoding": {"name": "v2", "separator": "/"}}
-                zarr.create_array(
-                    store,
+                documents = self.encoding.documents(
                     shape=self.stored(spec, level.shape),
                     chunks=self.stored(spec, level.chunk),
                     dtype=spec.dtype,
                     fill_value=spec.fill,
-                    compressors=self.encoding.zarr_compressors(),
-                    zarr_format=2 if self.encoding.zarr_format == 2 else 3,
                     **kind,
                 )
-                for name, body in store._store_dict.items():
-                    found[f"{spec.name(position)}/{name}"] = body.to_bytes()
+                found |= {f"{spec.name(position)}/{name}": body for name, body in documents.items()}
         return found
 
     def paths(self) -> Iterator[tuple[ArraySpec, int, str]]:
@@ -164,7 +157,7 @@ class Multiscale:
             for level in range(len(self.pyramid.levels)):
                 yield spec, level, spec.name(level)
 
-    def group(self, spec: ArraySpec, _index: Index) -> str:
+    def group(self, spec: ArraySpec, _block: Index, /) -> str:
         """The path of the group whose metadata speak of a block of an array."""
         return spec.path
 
@@ -264,8 +257,7 @@ class Multiscale:
 
     def _read(self, spec: ArraySpec, level: int, region: Region) -> NDArray[Any]:
         at = self.pyramid.levels[level]
-        lengths = tuple(axis.stop - axis.start for axis in region)
-        values = np.full(spec.lead + lengths, spec.fill, spec.dtype)
+        values = np.full(spec.lead + shape_of(region), spec.fill, spec.dtype)
         units = {self.key(spec, level, u): u for u in at.units(region) if self.occupancy.holds(level, u)}
         for key, body in self.target.read_each(units).items():
             if body is None:
@@ -275,7 +267,7 @@ class Multiscale:
             except ValueError as error:
                 raise TargetError(f"{self.target.url}/{key} is damaged ({error}); build again to mend it") from None
             there = at.region(units[key])
-            z, y, x = (axis.stop - axis.start for axis in there)
+            z, y, x = shape_of(there)
             values[(..., *within(there, region))] = whole[..., :z, :y, :x]
         return values
 
@@ -289,9 +281,3 @@ class Multiscale:
 def digest(body: bytes) -> str:
     """BLAKE2b of 128 bits, as ``b2sum -l 128`` prints it."""
     return hashlib.blake2b(body, digest_size=16).hexdigest()
-
-
-def within(inner: Region, outer: Region) -> Region:
-    """A region in voxels of one that it lies in."""
-    z, y, x = (slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, outer, strict=True))
-    return z, y, x

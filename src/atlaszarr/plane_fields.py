@@ -1,4 +1,4 @@
-"""A user's own displacement field of a section, as the voxels of a grid see it: by their two indices in its plane."""
+"""Displacement fields of a user's own for sections: what fits the planes of a grid, and how its voxels see them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from .allen.records import SectionDataset
 from .displacement import Displacement
+from .errors import InputError
 from .grid import Grid, Region
-from .plane_of_section import Plane, check_fields, plane_of
+from .plane_of_section import Plane, plane_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,3 +64,36 @@ def plane_fields(
     plane = plane_of(dataset)
     check_fields(displacement, dataset, plane, grid)
     return {image_id: PlaneField(plane, field) for image_id, field in displacement.items()}
+
+
+def check_fields(fields: Mapping[int, Displacement], dataset: SectionDataset, plane: Plane, grid: Grid) -> None:
+    """Refuse fields that are not for the sections of a dataset as planes of a grid.
+
+    Parameters
+    ----------
+    fields : mapping of int to Displacement
+        By SectionImage id.
+    dataset : SectionDataset
+    plane : Plane
+    grid : Grid
+
+    Raises
+    ------
+    InputError
+        If a section is none of the dataset's, or a field is not over the grid of the plane.
+    """
+    known = {section.image_id for section in dataset.sections}
+    if unknown := sorted(set(fields) - known):
+        raise InputError(
+            f"displacement is given for section image {unknown[0]}, which is none of those that dataset "
+            f"{dataset.id} can register"
+        )
+    shape = plane.shape(grid)
+    for image_id, field in fields.items():
+        if not isinstance(field, Displacement):
+            raise InputError(f"displacement of section image {image_id} is no Displacement but {type(field).__name__}")
+        if field.shape != shape:
+            raise InputError(
+                f"displacement of section image {image_id} is over {' x '.join(map(str, field.shape))} pixels, but the "
+                f"{plane.name} plane at {grid.resolution:g} um has {shape[0]} x {shape[1]}"
+            )

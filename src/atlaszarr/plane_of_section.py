@@ -1,14 +1,13 @@
-"""Planes of section: how they lie in a reference space, which one a dataset was cut in, what fits them. No I/O."""
+"""Planes of section: how they lie in a reference space, which one a dataset was cut in. No I/O."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .allen.records import SectionDataset
-from .displacement import Displacement
 from .errors import InputError
 from .grid import Grid
 
@@ -39,6 +38,18 @@ class Plane:
         """The same with its rows and columns in the order of an array (z, y, x)."""
         return replace(self, rows=min(self.rows, self.columns), columns=max(self.rows, self.columns))
 
+    def shape(self, grid: Grid) -> tuple[int, int]:
+        """Pixels of the plane over a grid: rows and columns."""
+        return grid.shape[self.rows], grid.shape[self.columns]
+
+    def to_reference(self, grid: Grid, coordinate: float) -> NDArray[np.float64]:
+        """Affine from pixels (column, row) at a slice coordinate to (p, i, r), in um: float64, shape (3, 3)."""
+        affine = np.zeros((3, 3))
+        affine[self.columns, 0] = affine[self.rows, 1] = grid.resolution
+        affine[[self.columns, self.rows], 2] = grid.resolution / 2
+        affine[self.fixed, 2] = coordinate
+        return affine
+
 
 PLANES = {
     plane.name: plane for plane in (Plane("coronal", 0, 1, 2), Plane("sagittal", 2, 1, 0), Plane("transverse", 1, 0, 2))
@@ -51,7 +62,6 @@ def plane_of(dataset: SectionDataset, plane: str = "auto") -> Plane:
     Parameters
     ----------
     dataset : SectionDataset
-        With a 3-D alignment.
     plane : str
         ``auto`` for that of its record or, where this names none, the one that its alignment comes nearest to.
 
@@ -59,17 +69,16 @@ def plane_of(dataset: SectionDataset, plane: str = "auto") -> Plane:
     ------
     InputError
         If a plane is asked for that the sections are more than 45 degrees away from.
+    RecordError
+        If the dataset has no 3-D alignment.
     """
+    _, trv = dataset.alignment
     if plane != "auto" and plane not in PLANES:
         raise InputError(f"plane {plane!r} is not known; choose from auto, {', '.join(PLANES)}")
-    normal = np.abs(np.asarray(dataset.trv)[2, :3])
+    normal = np.abs(np.asarray(trv)[2, :3])
     normal /= np.linalg.norm(normal)
     nearest = next(one for one in PLANES.values() if one.fixed == int(normal.argmax()))
-    found = (
-        nearest
-        if plane == "auto" and dataset.plane not in PLANES
-        else PLANES[plane if plane != "auto" else dataset.plane]
-    )
+    found = PLANES.get(dataset.plane if plane == "auto" else plane, nearest)
     if normal[found.fixed] < _LEAST_COSINE:
         angle = np.degrees(np.arccos(normal[found.fixed]))
         raise InputError(
@@ -77,36 +86,3 @@ def plane_of(dataset: SectionDataset, plane: str = "auto") -> Plane:
             f"ask for the plane {nearest.name}"
         )
     return found
-
-
-def check_fields(fields: Mapping[int, Displacement], dataset: SectionDataset, plane: Plane, grid: Grid) -> None:
-    """Refuse fields that are not for the sections of a dataset as planes of a grid.
-
-    Parameters
-    ----------
-    fields : mapping of int to Displacement
-        By SectionImage id.
-    dataset : SectionDataset
-    plane : Plane
-    grid : Grid
-
-    Raises
-    ------
-    InputError
-        If a section is none of the dataset's, or a field is not over the grid of the plane.
-    """
-    known = {section.image_id for section in dataset.sections}
-    if unknown := sorted(set(fields) - known):
-        raise InputError(
-            f"displacement is given for section image {unknown[0]}, which is none of those that dataset "
-            f"{dataset.id} can register"
-        )
-    shape = (grid.shape[plane.rows], grid.shape[plane.columns])
-    for image_id, field in fields.items():
-        if not isinstance(field, Displacement):
-            raise InputError(f"displacement of section image {image_id} is no Displacement but {type(field).__name__}")
-        if field.shape != shape:
-            raise InputError(
-                f"displacement of section image {image_id} is over {' x '.join(map(str, field.shape))} pixels, but the "
-                f"{plane.name} plane at {grid.resolution:g} um has {shape[0]} x {shape[1]}"
-            )

@@ -16,19 +16,23 @@ from numpy.typing import NDArray
 
 from .allen.images import ImagedSections, Pixels, imaged_sections
 from .allen.records import SectionDataset
-from .allen.windows import Box
-from .coverage import covered_extent
+from .allen.values import Matrix
+from .boxes import Box
+from .coverage import covered, covered_extent
 from .displacement import Displacement
-from .errors import RecordError
 from .fields import AffineField
 from .grid import Grid
-from .plane_of_section import Plane, check_fields, plane_of
+from .plane_fields import check_fields
+from .plane_of_section import Plane, plane_of
 from .resampling import corner_footprint, footprint, known, resample
 from .spaces import output_space, reference_space
 from .transforms import apply, compose, image_to_reference, tier_affine
 
 #: Where on a section its slice coordinate is taken: a pixel of the full-resolution image, or the centre of each.
 DetectionPoint = tuple[float, float] | Literal["centre"]
+
+#: Beyond the outermost pixel centres of an image, these pixels go on.
+_BORDER = "replicate"
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +63,7 @@ class SectionPlanes:
     @property
     def shape(self) -> tuple[int, int]:
         """Pixels of a plane: rows and columns."""
-        return self.grid.shape[self.plane.rows], self.grid.shape[self.plane.columns]
+        return self.plane.shape(self.grid)
 
     def size(self, section: int) -> tuple[int, int]:
         """Width and height of the tier image of a section."""
@@ -74,10 +78,10 @@ class SectionPlanes:
         field, size = self.displacements[section].field, self.size(section)
         if isinstance(field, AffineField):
             extent = covered_extent(field.matrix, size, rows, columns)
-            return None if extent is None else corner_footprint(extent, size, self.interpolation, "replicate")
+            return None if extent is None else corner_footprint(extent, size, self.interpolation, _BORDER)
         xy = field.coordinates(rows, columns)
-        xy[:, ~_covered(xy, size)] = np.nan
-        return footprint(xy, size, self.interpolation, "replicate")
+        xy[:, ~covered(xy, size)] = np.nan
+        return footprint(xy, size, self.interpolation, _BORDER)
 
     def register(
         self, section: int, rows: slice, columns: slice, box: Box | None, pixels: Pixels | None, background: int = 0
@@ -106,11 +110,9 @@ class SectionPlanes:
         if box is None or pixels is None:
             return np.full((*shape, 3), background, np.uint8), np.zeros(shape, bool)
         xy = self.displacements[section].coordinates(rows, columns)
-        shown = _covered(xy, self.size(section))
+        shown = covered(xy, self.size(section))
         xy[:, ~shown] = np.nan
-        image = resample(
-            pixels, xy, self.interpolation, "replicate", background, origin=box[:2], size=self.size(section)
-        )
+        image = resample(pixels, xy, self.interpolation, _BORDER, background, origin=box[:2], size=self.size(section))
         image[~shown] = background
         return image, shown
 
@@ -163,49 +165,37 @@ def section_planes(
     RecordError
         If the dataset cannot be registered.
     """
-    known(interpolation, "replicate")
-    if dataset.trv is None or dataset.tvr is None:
-        raise RecordError(f"section dataset {dataset.id} has no 3-D alignment, so it cannot be registered")
+    known(interpolation, _BORDER)
+    tvr, trv = dataset.alignment
     imaged = imaged_sections(dataset, resolution, downsample=downsample, view=view, quality=quality, range=range)
     native = reference_space(dataset.reference_space_id)
     grid = Grid(output_space(space, native), resolution)
     across = plane_of(dataset, plane)
     across = across.as_stored if stored else across
-    coordinates = _coordinates(dataset, imaged, native.to(grid.space, r_extent), across, detection_xy)
-    shape = (grid.shape[across.rows], grid.shape[across.columns])
-    to_section = compose(dataset.trv, grid.space.to(native, r_extent))[:2]
+    coordinates = _coordinates(imaged, tvr, native.to(grid.space, r_extent), across, detection_xy)
+    to_section = compose(trv, grid.space.to(native, r_extent))[:2]
     affines = []
     for section, request, coordinate in zip(imaged.sections, imaged.requests, coordinates, strict=True):
-        lying = np.zeros((3, 3))  # (column, row, 1) to (p, i, r)
-        lying[across.columns, 0] = lying[across.rows, 1] = resolution
-        lying[[across.columns, across.rows], 2] = resolution / 2
-        lying[across.fixed, 2] = coordinate
-        affines.append(compose(compose(tier_affine(request.downsample), section.tvs), compose(to_section, lying)))
+        to_tier = compose(tier_affine(request.downsample), section.tvs)
+        affines.append(compose(to_tier, compose(to_section, across.to_reference(grid, coordinate))))
     given = displacement or {}
     check_fields(given, dataset, across, grid)
     fields = tuple(
-        given[section.image_id] if section.image_id in given else Displacement.from_affine(shape, affine)
+        given[section.image_id] if section.image_id in given else Displacement.from_affine(across.shape(grid), affine)
         for section, affine in zip(imaged.sections, affines, strict=True)
     )
     return SectionPlanes(grid, across, imaged, coordinates, fields, interpolation)
 
 
 def _coordinates(
-    dataset: SectionDataset,
     imaged: ImagedSections,
+    tvr: Matrix,
     to_space: NDArray[np.float64],
     plane: Plane,
     detection_xy: DetectionPoint,
 ) -> NDArray[np.float64]:
-    assert dataset.tvr is not None
     points = []
     for section in imaged.sections:
         xy = ((section.width - 1) / 2, (section.height - 1) / 2) if detection_xy == "centre" else detection_xy
-        points.append(image_to_reference(xy, section.depth, section.tsv, dataset.tvr))
+        points.append(image_to_reference(xy, section.depth, section.tsv, tvr))
     return np.asarray(apply(to_space, points)[:, plane.fixed])
-
-
-def _covered(xy: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.bool_]:
-    (x, y), (width, height) = xy, size
-    with np.errstate(invalid="ignore"):
-        return np.asarray((x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5))

@@ -12,7 +12,7 @@ from .allen import rma
 from .allen.client import AllenClient
 from .allen.decoded import LIMIT as DECODED_LIMIT
 from .allen.records import SectionDataset
-from .grid import Region
+from .grid import shape_of
 from .layout import Layout
 from .ome import zarr_format
 from .store import Target
@@ -60,8 +60,7 @@ class Plan:
         Of all levels: exact, and estimated at 12 % of it.
     memory_bytes : int
         Estimate of the peak of one process: 350 MB for the packages, the decoded images that are kept (512 MB),
-        and for every worker the largest superblock at two levels with the parts of images that it samples and
-        one whole decoded image.
+        and for every worker what its largest block holds while it is computed; see `Layout.block_bytes`.
     """
 
     dataset: int
@@ -128,20 +127,20 @@ def price(layout: Layout, client: AllenClient, workers: int, metadata_requests: 
     pyramid, occupancy = layout.pyramid, layout.occupancy
     multiscale = layout.multiscale(Target("memory://plan"))
     blocks = [list(occupancy.blocks(step)) for step in pyramid.passes]
-    levels = range(len(pyramid.levels))
     documents = 2 if zarr_format(layout.request.ome_zarr) == 2 else 1  # of a group
     used = {request for block in blocks[0] for request in layout.requests(block)}
     wanted = [request for request in used if not client.has_cached(request)]
     pixels = sum(request.width * request.height for request in wanted)
     decoded = sum(request.width * request.height * 3 for request in used)
     voxel = sum(spec.channels * np.dtype(spec.dtype).itemsize for spec in multiscale.arrays)
-    voxels = sum(_voxels(pyramid.levels[level].region(unit)) for level in levels for unit in occupancy.units(level))
+    written = (at.region(unit) for level, at in enumerate(pyramid.levels) for unit in occupancy.units(level))
+    voxels = sum(math.prod(shape_of(region)) for region in written)
     return Plan(
         dataset=layout.dataset.id,
         view=layout.request.view,
         target=target,
         shape=pyramid.shape,
-        levels=len(levels),
+        levels=len(pyramid.levels),
         extent=layout.extent,
         sections=len(layout.imaged.sections),
         sections_used=len({request.image_id for request in used}),
@@ -157,7 +156,3 @@ def price(layout: Layout, client: AllenClient, workers: int, metadata_requests: 
         stored_bytes=round(voxels * voxel * _STORED_SHARE),
         memory_bytes=_BASE_MEMORY + min(decoded, DECODED_LIMIT) + workers * max(map(layout.block_bytes, blocks[0])),
     )
-
-
-def _voxels(region: Region) -> int:
-    return math.prod(axis.stop - axis.start for axis in region)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Self
 
@@ -91,6 +91,20 @@ class Request:
                 f"option {unknown[0]!r} is not known; mode {cls.mode} lets you choose from {', '.join(known)}"
             )
         return cls(**{name: _value(name, value, known[name]) for name, value in options.items()})
+
+    @classmethod
+    def of_views(cls, view: str | Sequence[str], options: Mapping[str, Any]) -> list[Self]:
+        """A request a view, the same otherwise.
+
+        Raises
+        ------
+        InputError
+            If a view is named twice, or none at all; or an option is not known.
+        """
+        views = [view] if isinstance(view, str) else list(view)
+        if not views or len(set(views)) < len(views):
+            raise InputError(f"views {', '.join(views)!r} must each be named once")
+        return [cls.of({**options, "view": view}) for view in views]
 
     def identity(self, dataset: SectionDataset) -> dict[str, Any]:
         """All that decides the bytes of the output, in JSON's types: the options, and a digest of the records."""

@@ -12,12 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .boxes import Box
 from .errors import InputError
 from .resampling_kernels import copy, extent, interpolate
 from .taps import BORDERS, CONSTANT, FARTHEST, TAPS, Array, send_all
-
-#: Half-open: left, top, right, bottom.
-Window = tuple[int, int, int, int]
 
 _WEIGHABLE = ("uint8", "int8", "uint16", "int16", "float32", "float64")
 _REFUSED = {
@@ -107,7 +105,7 @@ def resample(
     return out if pixels.ndim == 3 else out[..., 0]
 
 
-def footprint(xy: NDArray[np.float64], size: tuple[int, int], interpolation: str, border: str) -> Window | None:
+def footprint(xy: NDArray[np.float64], size: tuple[int, int], interpolation: str, border: str) -> Box | None:
     """The pixels of an image that sampling it takes.
 
     Parameters
@@ -131,12 +129,12 @@ def footprint(xy: NDArray[np.float64], size: tuple[int, int], interpolation: str
     """
     taps, border_mode = known(interpolation, border)
     asked = extent(np.ascontiguousarray(xy, np.float64), taps, *size, border_mode == CONSTANT)
-    return _window(asked, size, border_mode) if asked[0] <= asked[1] else None
+    return _box(asked, size, border_mode) if asked[0] <= asked[1] else None
 
 
 def corner_footprint(
     corners: NDArray[np.float64], size: tuple[int, int], interpolation: str, border: str
-) -> Window | None:
+) -> Box | None:
     """The same for a rectangle of grid points whose coordinates its corners bound, as an affine's do.
 
     Parameters
@@ -160,7 +158,7 @@ def corner_footprint(
         else:
             asked += [math.floor(low) - taps // 2 + 1, math.ceil(high) + taps // 2 - 1]
     left, right, top, bottom = asked
-    return _window((left, right, top, bottom), size, border_mode)
+    return _box((left, right, top, bottom), size, border_mode)
 
 
 def known(interpolation: str, border: str) -> tuple[int, int]:
@@ -219,7 +217,7 @@ def constants(constant: ArrayLike, dtype: np.dtype[Any], channels: int) -> Array
     return np.ascontiguousarray(np.broadcast_to(np.array(values, dtype), channels))
 
 
-def _window(asked: tuple[int, int, int, int], size: tuple[int, int], border: int) -> Window | None:
+def _box(asked: tuple[int, int, int, int], size: tuple[int, int], border: int) -> Box | None:
     left, right = send_all(asked[0], asked[1], size[0], border)
     top, bottom = send_all(asked[2], asked[3], size[1], border)
     return (left, top, right + 1, bottom + 1) if left <= right and top <= bottom else None

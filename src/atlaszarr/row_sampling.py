@@ -43,28 +43,19 @@ class Placement(NamedTuple):
 
 @njit(cache=True, nogil=True)
 def row_field(
-    z: int,
-    y: int,
-    start: int,
-    depth_row: Array,
-    edges: Array,
-    sizes: Array,
-    affines: Array,
-    section_of: Array,
-    section: Array,
-    fx: Array,
-    fy: Array,
+    place: Placement, section_of: Array, start: Array, i: int, j: int, section: Array, fx: Array, fy: Array
 ) -> None:
-    """The displacement field of one row of voxels, of the sections placed by an affine.
+    """The displacement field of one row of voxels.
 
     Parameters
     ----------
-    z, y, start : int
-        Absolute index of the row's first voxel.
-    depth_row, edges, sizes, affines
-        See `Placement`.
+    place : Placement
     section_of : ndarray, int32, shape (m,)
         The section that shows depths in each interval, or -1.
+    start : ndarray, int64, shape (3,)
+        Absolute index (z, y, x) of the block's first voxel.
+    i, j : int
+        The row, counted from there along z and y.
     section : ndarray, int32, shape (n,), output
         The section that shows each voxel; -1 where none does.
     fx, fy : ndarray, float64, shape (n,), output
@@ -74,12 +65,24 @@ def row_field(
     -----
     A voxel is shown where it falls on a pixel's area: -1/2 <= X < width - 1/2, and likewise in Y.
     """
+    _by_affines(place, section_of, start, i, j, section, fx, fy)
+    if len(place.fields):
+        _by_fields(place, section_of, start, i, j, section, fx, fy)
+
+
+@njit(cache=True, nogil=True)
+def _by_affines(
+    place: Placement, section_of: Array, start: Array, i: int, j: int, section: Array, fx: Array, fy: Array
+) -> None:
+    """Nowhere for the sections that have a field: their affines are NaN."""
+    depth_row, edges, sizes, affines = place.depth_row, place.edges, place.sizes, place.affines
+    z, y = start[0] + i, start[1] + j
     depth_start = depth_row[0] * z + depth_row[1] * y + depth_row[3]
     low = high = np.nan
     s = s_before = -1
     x_start = y_start = 0.0
     for k in range(section.size):
-        x = start + k
+        x = start[2] + k
         depth = depth_start + depth_row[2] * x
         if not (low <= depth < high):
             j = np.searchsorted(edges, depth, side="right") - 1
@@ -104,21 +107,10 @@ def row_field(
 
 
 @njit(cache=True, nogil=True)
-def row_own_field(
+def _by_fields(
     place: Placement, section_of: Array, start: Array, i: int, j: int, section: Array, fx: Array, fy: Array
 ) -> None:
-    """The same of the sections that have a field, after `row_field`.
-
-    Parameters
-    ----------
-    place : Placement
-    start : ndarray, int64, shape (3,)
-        Absolute index (z, y, x) of the block's first voxel.
-    i, j : int
-        The row, counted from there along z and y.
-    section_of, section, fx, fy
-        See `row_field`.
-    """
+    """Over what `_by_affines` found, the sections that have a field."""
     depth_row, edges, sizes, fields = place.depth_row, place.edges, place.sizes, place.fields
     depth_start = depth_row[0] * (start[0] + i) + depth_row[1] * (start[1] + j) + depth_row[3]
     i, j, last = min(i, fields.shape[2] - 1), min(j, fields.shape[3] - 1), fields.shape[4] - 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from .row_sampling import Placement, row_field, row_own_field, sample_row
+from .row_sampling import Placement, row_field, sample_row
 from .taps import Array
 
 
@@ -48,24 +48,19 @@ def pull_back(
     A neighbour is blended in by its share of depth, and only where it shows the voxel too.
     """
     n = label.shape[2]
-    depth_row, edges, sizes, affines, _, fields = place
+    depth_row, sizes = place.depth_row, place.sizes
     blend = neighbour.max() >= 0
     section, other = np.empty(n, np.int32), np.empty(n, np.int32)
     fx, fy = np.empty(n), np.empty(n)
     values, beside = np.empty((n, 3), np.float32), np.empty((n, 3), np.float32)
     for i in range(label.shape[0]):
         for j in range(label.shape[1]):
-            z, y = start[0] + i, start[1] + j
-            row_field(z, y, start[2], depth_row, edges, sizes, affines, nearest, section, fx, fy)
-            if len(fields):
-                row_own_field(place, nearest, start, i, j, section, fx, fy)
+            row_field(place, nearest, start, i, j, section, fx, fy)
             sample_row(section, fx, fy, flat, crops, sizes, taps, values)
             if blend:
-                row_field(z, y, start[2], depth_row, edges, sizes, affines, neighbour, other, fx, fy)
-                if len(fields):
-                    row_own_field(place, neighbour, start, i, j, other, fx, fy)
+                row_field(place, neighbour, start, i, j, other, fx, fy)
                 sample_row(other, fx, fy, flat, crops, sizes, taps, beside)
-                depth_start = depth_row[0] * z + depth_row[1] * y + depth_row[3]
+                depth_start = depth_row[0] * (start[0] + i) + depth_row[1] * (start[1] + j) + depth_row[3]
                 for k in range(n):
                     s, t = section[k], other[k]
                     if s >= 0 and t >= 0:
@@ -90,16 +85,11 @@ def field(start: Array, place: Placement, nearest: Array, section: Array, out: A
         See `pull_back`.
     section : ndarray, int32, shape (z, y, x), output
     out : ndarray, float64, shape (2, z, y, x), output
-        See `row_field`.
+        See `row_field`: (X, Y) in pixels of the tier.
     """
-    depth_row, edges, sizes, affines, _, fields = place
     for i in range(section.shape[0]):
         for j in range(section.shape[1]):
-            z, y = start[0] + i, start[1] + j
-            row, fx, fy = section[i, j], out[0, i, j], out[1, i, j]
-            row_field(z, y, start[2], depth_row, edges, sizes, affines, nearest, row, fx, fy)
-            if len(fields):
-                row_own_field(place, nearest, start, i, j, row, fx, fy)
+            row_field(place, nearest, start, i, j, section[i, j], out[0, i, j], out[1, i, j])
 
 
 @njit(cache=True, nogil=True)
@@ -118,7 +108,6 @@ def find_shown(
         A superset of what is shown; its entries turn False as they are found.
     shown : ndarray, bool, shape (n,), output
     """
-    depth_row, edges, sizes, affines, _, fields = place
     left = candidate.sum()
     section, other = np.empty(shape[2], np.int32), np.empty(shape[2], np.int32)
     fx, fy = np.empty(shape[2]), np.empty(shape[2])
@@ -127,14 +116,9 @@ def find_shown(
         for j in range(shape[1]):
             if left == 0:
                 return
-            z, y = start[0] + i, start[1] + j
-            row_field(z, y, start[2], depth_row, edges, sizes, affines, nearest, section, fx, fy)
-            if len(fields):
-                row_own_field(place, nearest, start, i, j, section, fx, fy)
+            row_field(place, nearest, start, i, j, section, fx, fy)
             if blend:
-                row_field(z, y, start[2], depth_row, edges, sizes, affines, neighbour, other, fx, fy)
-                if len(fields):
-                    row_own_field(place, neighbour, start, i, j, other, fx, fy)
+                row_field(place, neighbour, start, i, j, other, fx, fy)
             for k in range(shape[2]):
                 s = section[k]
                 if s < 0:

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from .allen.client import AllenClient
-from .allen.decoded import DECODED
+from .allen.decoded import DECODED, pixels_of
 from .allen.images import Pixels, SectionImage
-from .allen.windows import LARGEST_WHOLE, Box, TierImage, tier_image
+from .allen.windows import TierImage, tier_image
+from .boxes import Box
 from .fields import blocks, regular
 from .planes import SectionPlanes
 
@@ -40,11 +41,10 @@ class SectionArrays:
 
     def image(self, id: int) -> Any:
         """A section image at its tier: uint8, (height, width, 3); fetched here and now, or of a large one lazy."""
-        position = self.positions[id]
-        whole = self.planes.imaged.requests[position]
-        if whole.width * whole.height <= LARGEST_WHOLE:
-            return DECODED.get(self.client.fetch(whole)).copy()
-        return self._lazy(tier_image(self.planes.imaged.sections[position], whole, ()))
+        tier = self._tier(self.positions[id])
+        if tier.windows == (1, 1):
+            return DECODED.get(self.client.fetch(tier.whole)).copy()
+        return self._lazy(tier)
 
     def registered(self, ids: Sequence[int], background: int) -> Any:
         """The planes of sections.
@@ -96,7 +96,7 @@ class SectionArrays:
         )
         return {index: box for index, box in found if box is not None}
 
-    def _tier(self, position: int, boxes: Sequence[Box]) -> TierImage:
+    def _tier(self, position: int, boxes: Sequence[Box] | None = None) -> TierImage:
         imaged = self.planes.imaged
         return tier_image(imaged.sections[position], imaged.requests[position], boxes)
 
@@ -128,8 +128,7 @@ def _register(
     images: Sequence[SectionImage],
     background: int,
 ) -> Pixels:
-    by_request = {image.request: image for image in images}
-    pixels = tier.crop(box, lambda request: DECODED.get(by_request[request]))
+    pixels = tier.crop(box, pixels_of(images))
     registered, _ = planes.register(position, *block, box, pixels, background)
     return registered[np.newaxis]
 

@@ -11,26 +11,29 @@ from typing import Any
 import numpy as np
 
 from . import metadata
-from .allen.decoded import DECODED
-from .allen.images import ImagedSections, ImageRequest, MissingImage, Pixels, SectionImage
+from .allen.decoded import pixels_of
+from .allen.images import ImagedSections, ImageRequest, MissingImage, SectionImage
 from .allen.records import SectionDataset
-from .allen.windows import Box, TierImage, tier_image
-from .collection import Collection
+from .allen.windows import TierImage, tier_image
+from .boxes import Box
+from .collection import Collection, member_pyramid
 from .encoding import Encoding
 from .errors import RecordError
-from .grid import Grid, Region
+from .grid import Grid, Region, shape_of, within
 from .layout import DISPLACEMENT, IMAGE, SECTION, image_spec, section_spec
-from .multiscale import ArraySpec, Blocks, within
+from .multiscale import ArraySpec, Blocks
 from .occupancy import Occupancy
 from .ome import displacement_field, zarr_format
 from .planes import SectionPlanes
-from .pyramid import Index, Pyramid
+from .pyramid import Index, Pyramid, everywhere
 from .request import SectionsRequest
 from .section_field import field_in_mm, image_frame
 from .store import Target
 
 #: Bytes a pixel while it is computed: two coordinates, each with temporaries, the image, the label.
 _WORKING = 80
+#: And for its field: three components of float64, and what they are made from.
+_FIELD_WORKING = 2 * 3 * 8
 _FIELD = ArraySpec(DISPLACEMENT, "float64", ("c", "z", "y", "x"), 3, math.nan, rule="mean")
 
 
@@ -59,13 +62,8 @@ class SectionSource:
     def compute(self, region: Region, images: Sequence[SectionImage | MissingImage]) -> Blocks:
         """A block of one plane from the windows that it shows; empty where one of them could not be had."""
         section, rows, columns = region[0].start, *region[1:]
-        had = {image.request: image for image in images if isinstance(image, SectionImage)}
-
-        def fetched(request: ImageRequest) -> Pixels | None:
-            return DECODED.get(had[request]) if request in had else None
-
         box = self.planes.box(section, rows, columns)
-        pixels = None if box is None else self.tiers[section].crop(box, fetched)
+        pixels = None if box is None else self.tiers[section].crop(box, pixels_of(images))
         image, shown = self.planes.register(section, rows, columns, box, pixels, self.background)
         label = np.where(shown, np.uint32(self.planes.imaged.sections[section].image_id), np.uint32(0))
         blocks = {IMAGE: np.ascontiguousarray(np.moveaxis(image, 2, 0)[:, np.newaxis]), SECTION: label[np.newaxis]}
@@ -116,7 +114,7 @@ class SectionLayout:
         level = pyramid.levels[0]
         boxes: list[list[Box]] = [[] for _ in planes.displacements]
         base = set()
-        for unit in level.units((slice(0, level.shape[0]), slice(0, level.shape[1]), slice(0, level.shape[2]))):
+        for unit in level.units(everywhere(level.shape)):
             section, rows, columns = level.region(unit)
             if (box := planes.box(section.start, rows, columns)) is not None:
                 boxes[section.start].append(box)
@@ -169,16 +167,15 @@ class SectionLayout:
 
     def block_bytes(self, block: Index) -> int:
         """What computing a block holds in memory at most."""
-        _, rows, columns = self._region(block)
-        windows = self.requests(block)
+        pixels, windows = math.prod(shape_of(self._region(block))), self.requests(block)
         largest: int = max(request.width * request.height for request in windows)
-        return _area(rows, columns) * (_WORKING + 48 * self.request.displacement) + 3 * largest * (len(windows) + 1)
+        return pixels * (_WORKING + _FIELD_WORKING * self.request.displacement) + 3 * largest * (len(windows) + 1)
 
     def groups(self) -> dict[str, dict[str, Any]]:
         """What OME-Zarr has to say of each group: those of the images, and of the collection."""
-        version, pyramid = self.request.ome_zarr, self.multiscale(Target("memory://groups")).member
+        version, title, fixed = self.request.ome_zarr, metadata.title(self.dataset), self.planes.plane.fixed
+        pyramid = member_pyramid(self.pyramid, fixed)
         groups: dict[str, dict[str, Any]] = {}
-        title, fixed = metadata.title(self.dataset), self.planes.plane.fixed
         sections = zip(self.imaged.sections, self.planes.coordinates, strict=True)
         for member, (section, coordinate) in enumerate(sections):
             geometry = metadata.plane_geometry(self.grid, fixed, coordinate, self.dataset.section_thickness)
@@ -211,7 +208,3 @@ class SectionLayout:
 
     def _region(self, block: Index) -> Region:
         return self.pyramid.region(self.pyramid.passes[0], block)
-
-
-def _area(rows: slice, columns: slice) -> int:
-    return int(rows.stop - rows.start) * int(columns.stop - columns.start)

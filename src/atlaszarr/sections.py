@@ -10,14 +10,14 @@ import xarray as xr
 
 from .allen.client import AllenClient
 from .allen.records import SectionDataset
-from .credit import CREDIT
+from .coordinates import attributes, coordinates_along
 from .displacement import Displacement
 from .errors import InputError
 from .planes import DetectionPoint, SectionPlanes
 from .request import SectionsRequest
 from .section_arrays import SectionArrays
+from .spaces import AXES
 
-_AXES = ("p", "i", "r")
 #: Where a Dataset keeps what its sections are made of.
 _KEY = "atlaszarr"
 
@@ -31,7 +31,8 @@ class RegisteredSection(NamedTuple):
     coordinate : float
         Slice coordinate in um of the reference space, across the plane of section.
     image : ndarray or dask array, uint8, shape (height, width, 3)
-        The section image at its tier, as it was taken; lazy if it has more than 4096 x 4096 pixels.
+        The section image at its tier, in the first of the views asked for; lazy if it has more than 4096 x 4096
+        pixels.
     expression : ndarray or dask array, or None
         Its expression mask, if that view was asked for and there is one.
     displacement : Displacement
@@ -106,19 +107,18 @@ def open_sections(
     ImageError, ServiceError
         When computed, if an image cannot be had.
     """
-    views = [view] if isinstance(view, str) else list(view)
-    if not views or len(set(views)) < len(views):
-        raise InputError(f"views {', '.join(views)!r} must each be named once")
-    chosen = {**options, "resolution": resolution, "plane": plane, "interpolation": interpolation}
-    requests = [SectionsRequest.of({**chosen, "detection_xy": detection_xy, "view": view}) for view in views]
+    named = {"resolution": resolution, "plane": plane, "interpolation": interpolation, "detection_xy": detection_xy}
+    requests = SectionsRequest.of_views(view, {**options, **named})
     client = client or AllenClient()
     if not isinstance(dataset, SectionDataset):
         dataset = client.section_dataset(dataset)
-    first, *others = (request.planes(dataset, stored=False, displacement=displacement) for request in requests)
     arrays = {
-        view: SectionArrays(planes, client, requests[0].chunk)
-        for view, planes in zip(views, (first, *others), strict=True)
+        request.view: SectionArrays(
+            request.planes(dataset, stored=False, displacement=displacement), client, request.chunk
+        )
+        for request in requests
     }
+    first = arrays[requests[0].view].planes
     ids = [section.image_id for section in first.imaged.sections]
     variables = {
         "image" if view == "primary" else view: (
@@ -127,7 +127,8 @@ def open_sections(
         )
         for view, source in arrays.items()
     }
-    opened = xr.Dataset(variables, _coordinates(first), {**_attributes(dataset, first), **CREDIT})
+    known = {"plane_of_section": first.plane.name, **attributes(dataset, first.grid)}
+    opened = xr.Dataset(variables, _coordinates(first), known)
     opened.encoding[_KEY] = arrays
     return opened
 
@@ -178,7 +179,7 @@ class Sections:
 
 def _coordinates(planes: SectionPlanes) -> dict[str, Any]:
     grid, plane, sections = planes.grid, planes.plane, planes.imaged.sections
-    across = {"units": "um", "axis": _AXES[plane.fixed]}
+    across = {"units": "um", "axis": AXES[plane.fixed]}
     found: dict[str, Any] = {
         "image_id": ("section", [section.image_id for section in sections]),
         "section_number": ("section", [section.section_number for section in sections]),
@@ -186,16 +187,5 @@ def _coordinates(planes: SectionPlanes) -> dict[str, Any]:
         "rgb": ["red", "green", "blue"],
     }
     for name, axis in (("y", plane.rows), ("x", plane.columns)):
-        found[name] = (name, grid.physical(axis), {"units": "mm"})
-        found[f"{_AXES[axis]}_um"] = (name, grid.centres(axis), {"units": "um"})
+        found |= coordinates_along(grid, axis, name)
     return found
-
-
-def _attributes(dataset: SectionDataset, planes: SectionPlanes) -> dict[str, Any]:
-    return {
-        "section_dataset": dataset.id,
-        "plane_of_section": planes.plane.name,
-        "reference_space": planes.grid.space.id,
-        "resolution_um": planes.grid.resolution,
-        "anchor_um": planes.grid.space.anchor,
-    }

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from .errors import InputError
 
+#: Names of the axes of a reference space.
+AXES = "pir"
 #: RFC-4 orientations of the axes z, y, x = p, i, r as the Allen Institute publishes its atlas.
 ORIENTATION = {"z": "anterior-to-posterior", "y": "superior-to-inferior", "x": "right-to-left"}
 

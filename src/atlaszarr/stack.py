@@ -16,20 +16,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import sampling
-from .allen.images import ImageRequest, Pixels, imaged_sections
-from .allen.records import Section, SectionDataset, SkippedSection
-from .allen.windows import Box
+from .allen.images import ImagedSections, ImageRequest, Pixels, imaged_sections
+from .allen.records import Section, SectionDataset
+from .boxes import Box, area
+from .coverage import covered
 from .displacement import Displacement
-from .errors import InputError, RecordError
+from .errors import InputError
 from .fill import FILLS, depth_intervals
-from .grid import Grid, Region
+from .grid import Grid, Region, shape_of
 from .plane_fields import PlaneField, plane_fields
 from .row_sampling import Placement
 from .spaces import output_space, reference_space
 from .taps import TAPS
 from .transforms import compose, tier_affine
-
-#: Half-open: left, top, right, bottom, in pixels of a tier.
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,10 +38,8 @@ class Stack:
     Attributes
     ----------
     grid : Grid
-    sections : tuple of Section
-        In order of depth.
-    requests : tuple of ImageRequest
-        The image of each section, at its tier.
+    imaged : ImagedSections
+        In order of depth, and the whole image of each at its tier.
     depth_row : ndarray, float64, shape (4,)
         Depth (um) = depth_row . (z, y, x, 1), for voxel indices.
     affines : ndarray, float64, shape (sections, 2, 4)
@@ -53,13 +50,10 @@ class Stack:
         Pixels that the interpolation within an image takes along an axis; see `atlaszarr.taps`.
     fields : mapping of int to PlaneField
         By section, a field that says so in place of an affine.
-    skipped : tuple of SkippedSection
-        What this stack leaves out, beyond what the dataset does.
     """
 
     grid: Grid
-    sections: tuple[Section, ...]
-    requests: tuple[ImageRequest, ...]
+    imaged: ImagedSections
     depth_row: NDArray[np.float64]
     affines: NDArray[np.float64]
     edges: NDArray[np.float64]
@@ -67,7 +61,16 @@ class Stack:
     neighbour: NDArray[np.int32]
     taps: int
     fields: Mapping[int, PlaneField] = field(default_factory=dict)
-    skipped: tuple[SkippedSection, ...] = ()
+
+    @property
+    def sections(self) -> tuple[Section, ...]:
+        """In order of depth."""
+        return self.imaged.sections
+
+    @property
+    def requests(self) -> tuple[ImageRequest, ...]:
+        """The whole image of each section, at its tier."""
+        return self.imaged.requests
 
     @cached_property
     def depths(self) -> NDArray[np.float64]:
@@ -91,7 +94,7 @@ class Stack:
         candidate[list(boxes)] = True
         shown = np.zeros_like(candidate)
         if boxes:
-            start, shape = _start(region), np.array(_shape(region), dtype=np.int64)
+            start, shape = _start(region), np.array(shape_of(region), dtype=np.int64)
             sampling.find_shown(start, shape, place, self.nearest, self.neighbour, candidate, shown)
         return tuple(int(s) for s in np.flatnonzero(shown))
 
@@ -103,7 +106,7 @@ class Stack:
         ndarray, float64, shape (2, z, y, x)
             (X, Y) in FULL-RESOLUTION pixels of the section image; NaN where no section is.
         """
-        out = np.empty((2, *_shape(region)))
+        out = np.empty((2, *shape_of(region)))
         section = np.empty(out.shape[1:], np.int32)
         sampling.field(_start(region), self._placed(region)[0], self.nearest, section, out)
         pixel = np.array([2.0**request.downsample for request in self.requests])[section]
@@ -130,7 +133,7 @@ class Stack:
         section : ndarray, uint32, shape (z, y, x)
             SectionImage id that made each voxel; 0 where none.
         """
-        shape = _shape(region)
+        shape = shape_of(region)
         image = np.full((3, *shape), background, np.uint8)
         label = np.zeros(shape, np.uint32)
         place, boxes = self._placed(region)
@@ -139,12 +142,12 @@ class Stack:
             return image, label
         crops = np.zeros((len(self.sections), 4), np.int64)
         sizes = np.zeros_like(self.sizes)
-        flat = np.empty((sum(_area(box) for box in boxes.values()), 3), np.uint8)
+        flat = np.empty((sum(area(box) for box in boxes.values()), 3), np.uint8)
         offset = 0
         for s, (left, top, right, bottom) in boxes.items():
             crops[s] = offset, left, top, right - left
             sizes[s] = self.sizes[s]
-            following = offset + _area(boxes[s])
+            following = offset + area(boxes[s])
             flat[offset:following] = images[s][top:bottom, left:right].reshape(-1, 3)
             offset = following
         sampling.pull_back(
@@ -169,7 +172,8 @@ class Stack:
         boxes = {}
         margin = max(self.taps // 2, 1)
         for s in sections:
-            xy = self._within(s, fields[s]) if s in fields else self.affines[s] @ corners.T
+            width, height = self.sizes[s].tolist()
+            xy = fields[s][:, covered(fields[s], (width, height))] if s in fields else self.affines[s] @ corners.T
             if not xy.size:
                 continue
             low = np.maximum(np.floor(xy.min(axis=1)).astype(int) - margin, 0)
@@ -180,13 +184,6 @@ class Stack:
         field_of[list(fields)] = np.arange(len(fields))
         stacked = np.stack(list(fields.values())) if fields else np.empty((0, 2, 1, 1, 1))
         return Placement(self.depth_row, self.edges, self.sizes, self.affines, field_of, stacked), boxes
-
-    def _within(self, section: int, xy: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Those of the coordinates of a field that lie on the section's image: shape (2, n)."""
-        xy = xy.reshape(2, -1)
-        with np.errstate(invalid="ignore"):
-            within = (xy >= -0.5) & (xy < self.sizes[section][:, np.newaxis] - 0.5)
-        return xy[:, within.all(axis=0)]
 
 
 def stack_sections(
@@ -215,7 +212,8 @@ def stack_sections(
         depth; ``linear``: that one blended with its neighbour on the voxel's other side. In a gap wider than 1.5
         nominal intervals, and at both ends, a section fills half a nominal interval and no more.
     interpolation : str
-        Within the plane of the section: ``nearest``, ``linear``, ``cubic`` (a = -3/4) or ``lanczos`` (8 x 8 pixels).
+        Within the plane of the section: ``nearest`` (half-way between two pixels the later one, where
+        `atlaszarr.resampling` takes the even one), ``linear``, ``cubic`` (a = -3/4) or ``lanczos`` (8 x 8 pixels).
     space : str or int
         Reference space of the grid: ``auto`` (9 for P56 data, else the dataset's own), ``native``, 9 or 10.
     r_extent : float, optional
@@ -240,12 +238,11 @@ def stack_sections(
         raise InputError(f"fill {fill!r} is not known; choose from {', '.join(FILLS)}")
     if interpolation not in TAPS:
         raise InputError(f"interpolation {interpolation!r} is not known; choose from {', '.join(TAPS)}")
-    if dataset.trv is None:
-        raise RecordError(f"section dataset {dataset.id} has no 3-D alignment, so it cannot be registered")
+    _, trv = dataset.alignment
     imaged = imaged_sections(dataset, resolution, downsample=downsample, view=view, quality=quality, range=range)
     native = reference_space(dataset.reference_space_id)
     grid = Grid(output_space(space, native), resolution)
-    to_plane = compose(compose(dataset.trv, grid.space.to(native, r_extent)), grid.to_reference)
+    to_plane = compose(compose(trv, grid.space.to(native, r_extent)), grid.to_reference)
     given = plane_fields(displacement or {}, dataset, grid)
     fields = {s: given[one.image_id] for s, one in enumerate(imaged.sections) if one.image_id in given}
     affines = np.array(
@@ -260,8 +257,7 @@ def stack_sections(
     )
     return Stack(
         grid=grid,
-        sections=imaged.sections,
-        requests=imaged.requests,
+        imaged=imaged,
         depth_row=to_plane[2],
         affines=affines,
         edges=edges,
@@ -269,19 +265,8 @@ def stack_sections(
         neighbour=neighbour,
         taps=TAPS[interpolation],
         fields=fields,
-        skipped=imaged.skipped,
     )
-
-
-def _area(box: Box) -> int:
-    left, top, right, bottom = box
-    return (right - left) * (bottom - top)
 
 
 def _start(region: Region) -> NDArray[np.int64]:
     return np.array([axis.start for axis in region], dtype=np.int64)
-
-
-def _shape(region: Region) -> tuple[int, int, int]:
-    z, y, x = (axis.stop - axis.start for axis in region)
-    return z, y, x

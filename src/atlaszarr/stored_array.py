@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from .array_layout import ArrayLayout
 from .errors import InputError, TargetError
+from .grid import shape_of
 from .lengths import Shape
 from .pyramid import Index, Level, everywhere
 from .scheduling import usable_cores
@@ -116,7 +117,7 @@ class StoredArray:
         keys = {self.key(unit): unit for unit in units}
         for key, body in self.target.read_each(keys).items():
             region = self.level.region(keys[key])
-            z, y, x = (axis.stop - axis.start for axis in region)
+            z, y, x = shape_of(region)
             if body is None:
                 yield keys[key], np.full((z, y, x), self.layout.fill, self.dtype)
                 continue

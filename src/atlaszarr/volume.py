@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .allen.decoded import DECODED
+from .allen.decoded import pixels_of
 from .allen.images import ImageRequest, MissingImage, Pixels, SectionImage
 from .allen.windows import TierImage, tier_image
 from .errors import InputError
 from .grid import Region, blocks
 from .pyramid import Index
 from .stack import Stack
-
-if TYPE_CHECKING:
-    pass
 
 #: Each costs about a millisecond before anything is fetched.
 _MOST_CHUNKS = 1_000_000
@@ -67,8 +64,7 @@ class Volume:
     @cached_property
     def tiers(self) -> tuple[TierImage, ...]:
         """How the image of each section is fetched: whole, unless that is too large."""
-        images = zip(self.stack.sections, self.stack.requests, strict=True)
-        return tuple(tier_image(section, request, ()) for section, request in images)
+        return tuple(map(tier_image, self.stack.sections, self.stack.requests))
 
     def requests(self, region: Region, sections: Sequence[int]) -> tuple[ImageRequest, ...]:
         """The images, or windows of them, that a block takes of the sections that it shows."""
@@ -91,13 +87,13 @@ class _Decoding(Mapping[int, Any]):
     """Images by section, decoded when a rectangle of them is asked for: no more than one need be held at a time."""
 
     def __init__(self, tiers: Sequence[TierImage], images: Sequence[SectionImage | MissingImage]) -> None:
-        self._images = {image.request: image for image in images if isinstance(image, SectionImage)}
+        self._fetched = pixels_of(images)
         lacking = {image.request.image_id for image in images if isinstance(image, MissingImage)}
-        had = {request.image_id for request in self._images} - lacking
+        had = {image.request.image_id for image in images} - lacking
         self._tiers = {s: tier for s, tier in enumerate(tiers) if tier.whole.image_id in had}
 
     def __getitem__(self, section: int) -> _Windows:
-        return _Windows(self._tiers[section], self._images)
+        return _Windows(self._tiers[section], self._fetched)
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._tiers)
@@ -111,11 +107,11 @@ class _Windows:
     """A tier image, to take rectangles of."""
 
     tier: TierImage
-    images: Mapping[ImageRequest, SectionImage]
+    fetched: Callable[[ImageRequest], Pixels | None]
 
     def __getitem__(self, rectangle: tuple[slice, slice]) -> Pixels:
         rows, columns = rectangle
         box = (columns.start, rows.start, columns.stop, rows.stop)
-        pixels = self.tier.crop(box, lambda request: DECODED.get(self.images[request]))
+        pixels = self.tier.crop(box, self.fetched)
         assert pixels is not None
         return pixels

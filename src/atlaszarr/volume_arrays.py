@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from .allen.client import AllenClient
-from .fields import regular
-from .grid import blocks
+from .grid import blocks, shape_of
 from .stack import Stack
 from .volume import Volume, compute_block
 
@@ -52,7 +51,7 @@ def volume_arrays(volume: Volume, client: AllenClient, background: int, token: s
                 (Stack.displacement, stack, region),
             )
         else:
-            shape = tuple(axis.stop - axis.start for axis in region)
+            shape = shape_of(region)
             made = (
                 (np.full, (3, *shape), background, np.uint8),
                 (np.zeros, shape, np.uint32),
@@ -70,8 +69,8 @@ def volume_arrays(volume: Volume, client: AllenClient, background: int, token: s
             {**shared, block: computed, own: layers[name]},
             {**{name: set() for name in shared}, block: {stack, tiers, fetched}, own: below},
         )
-        chunks = tuple(regular((n, 1), volume.chunk)[0] for n in volume.stack.grid.shape)
-        return da.Array(graph, own, chunks=(*((n,) for n in lead), *chunks), dtype=dtype)
+        chunks = da.core.normalize_chunks((*lead, *(volume.chunk,) * 3), (*lead, *volume.stack.grid.shape))
+        return da.Array(graph, own, chunks=chunks, dtype=dtype)
 
     return {
         "image": array("image", (3,), "uint8"),

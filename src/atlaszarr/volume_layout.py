@@ -12,9 +12,10 @@ from . import metadata
 from .allen.images import ImagedSections, ImageRequest, MissingImage, SectionImage
 from .allen.records import SectionDataset
 from .allen.windows import TierImage
+from .boxes import area
 from .encoding import Encoding
 from .errors import RecordError
-from .grid import Grid, Region
+from .grid import Grid, Region, shape_of
 from .layout import IMAGE, SECTION, image_spec, section_spec
 from .multiscale import Blocks, Multiscale
 from .occupancy import Occupancy
@@ -94,8 +95,7 @@ class VolumeLayout:
     @property
     def imaged(self) -> ImagedSections:
         """The sections and their images."""
-        stack = self.volume.stack
-        return ImagedSections(stack.sections, stack.requests, stack.skipped)
+        return self.volume.stack.imaged
 
     @property
     def source(self) -> VolumeSource:
@@ -130,10 +130,9 @@ class VolumeLayout:
     def block_bytes(self, block: Index) -> int:
         """What computing a block holds: itself and its coarser levels, parts of images, and one decoded image."""
         region = self._region(block)
-        boxes = self.volume.stack.boxes(region).values()
-        parts = 3 * sum((right - left) * (bottom - top) for left, top, right, bottom in boxes)
+        parts = 3 * sum(map(area, self.volume.stack.boxes(region).values()))
         image: int = max(3 * request.width * request.height for request in self.requests(block))
-        return _voxels(region) * _VOXEL_BYTES * 9 // 8 + parts + image
+        return math.prod(shape_of(region)) * _VOXEL_BYTES * 9 // 8 + parts + image
 
     def groups(self) -> dict[str, dict[str, Any]]:
         """What OME-Zarr has to say of each group."""
@@ -158,7 +157,3 @@ class VolumeLayout:
     def _sections(self, block: Index) -> tuple[int, ...]:
         chunks = cells(self._region(block), (self.volume.chunk,) * 3)
         return tuple(sorted({s for chunk in chunks for s in self.volume.shown.get(chunk, ())}))
-
-
-def _voxels(region: Region) -> int:
-    return math.prod(axis.stop - axis.start for axis in region)

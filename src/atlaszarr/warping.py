@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .boxes import Box
 from .errors import InputError
 from .fields import AffineField, Field, blocks
-from .resampling import Window, check_image, constants, corner_footprint, footprint, known, resample
+from .resampling import check_image, constants, corner_footprint, footprint, known, resample
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,17 +71,17 @@ def warp_lazily(field: Field, image: Any, sampling: Sampling) -> Any:
     token = tokenize(field, image, sampling)
     name, shared, given = f"warp-{token}", f"field-{token}", f"sampling-{token}"
 
-    def window(block: tuple[slice, slice]) -> Window | None:
-        return _window(field, block, size, sampling)
+    def box(block: tuple[slice, slice]) -> Box | None:
+        return _box(field, block, size, sampling)
 
     places = list(blocks(field.chunks))
     with ThreadPoolExecutor() as threads:
-        windows = list(threads.map(window, [block for _, block in places]))
+        boxes = list(threads.map(box, [block for _, block in places]))
     lead = (0,) * (image.ndim - 2)
     edges = [np.cumsum((0, *lengths)).tolist() for lengths in image.chunks[:2]]
     empty = np.empty((0, 0, *image.shape[2:]), image.dtype)
     layer: dict[Any, Any] = {shared: field, given: sampling}
-    for (index, block), needed in zip(places, windows, strict=True):
+    for (index, block), needed in zip(places, boxes, strict=True):
         left, top, right, bottom = needed or (0, 0, 0, 0)
         rows, columns = _touched(edges[0], top, bottom), _touched(edges[1], left, right)
         parts = [[(image.name, i, j, *lead) for j in columns] for i in rows]
@@ -108,7 +109,7 @@ def _warp_block(
     return sampling.sample(parts, field.coordinates(*block), origin=origin, size=size)
 
 
-def _window(field: Field, block: tuple[slice, slice], size: tuple[int, int], sampling: Sampling) -> Window | None:
+def _box(field: Field, block: tuple[slice, slice], size: tuple[int, int], sampling: Sampling) -> Box | None:
     rows, columns = block
     if isinstance(field, AffineField):
         ends = [field.coordinates(slice(y, y + 1), slice(x, x + 1)) for y in _ends(rows) for x in _ends(columns)]
@@ -125,8 +126,8 @@ def _touched(edges: Sequence[int], start: int, stop: int) -> list[int]:
     return [k for k, (first, end) in enumerate(pairwise(edges)) if first < stop and start < end and first < end]
 
 
-def _crop(edges: Sequence[Sequence[int]], i: int, j: int, window: Window) -> tuple[slice, slice]:
-    left, top, right, bottom = window
+def _crop(edges: Sequence[Sequence[int]], i: int, j: int, box: Box) -> tuple[slice, slice]:
+    left, top, right, bottom = box
     down, across = edges[0][i], edges[1][j]
     rows = slice(max(top - down, 0), min(bottom, edges[0][i + 1]) - down)
     return rows, slice(max(left - across, 0), min(right, edges[1][j + 1]) - across)

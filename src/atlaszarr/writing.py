@@ -18,6 +18,7 @@ from .blocks import Done, starting, store_block
 from .completion import WriteReport, complete
 from .encoding import Encoding
 from .errors import InputError
+from .grid import shape_of
 from .multiscale import ArraySpec, Multiscale
 from .occupancy import Occupancy
 from .ome import DEFAULT_VERSION, Geometry, multiscales, zarr_format
@@ -150,7 +151,7 @@ def compute_arrays(multiscale: Multiscale, arrays: Mapping[str, Any], step: Pass
         from dask.local import get_sync
 
         found = dask.compute(*found, scheduler=get_sync)
-    shape = tuple(axis.stop - axis.start for axis in region)
+    shape = shape_of(region)
     values: dict[str, NDArray[Any]] = {
         spec.path: _as_declared(spec, np.asarray(part), spec.shape(shape)).reshape(spec.lead + shape)
         for spec, part in zip(multiscale.arrays, found, strict=True)

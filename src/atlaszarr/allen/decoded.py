@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 
-from .images import Pixels, SectionImage
+from .images import ImageRequest, MissingImage, Pixels, SectionImage
 
 #: Digest of a JPEG body, and the size that it must have.
 _Key = tuple[str, int, int]
@@ -63,3 +64,9 @@ class DecodedImages:
 
 
 DECODED = DecodedImages(LIMIT)
+
+
+def pixels_of(images: Iterable[SectionImage | MissingImage]) -> Callable[[ImageRequest], Pixels | None]:
+    """What gives the pixels of a request among images, decoded when they are asked for; None if they lack it."""
+    had = {image.request: image for image in images if isinstance(image, SectionImage)}
+    return lambda request: DECODED.get(had[request]) if request in had else None

@@ -178,6 +178,19 @@ class SectionDataset:
         )
 
     @property
+    def alignment(self) -> tuple[Matrix, Matrix]:
+        """`tvr` and `trv`.
+
+        Raises
+        ------
+        RecordError
+            If it has none.
+        """
+        if self.tvr is None or self.trv is None:
+            raise RecordError(f"section dataset {self.id} has no 3-D alignment, so it cannot be registered")
+        return self.tvr, self.trv
+
+    @property
     def nominal_interval(self) -> float:
         """The most common step of depth between neighbouring sections, in um (of several, the smallest)."""
         steps = Counter(b.section_number - a.section_number for a, b in pairwise(self.sections))

@@ -1,6 +1,6 @@
 """A tier of a section image as a grid of windows, each of them one request: which of them some pixels take.
 
-Knows nothing of grids or reference spaces: a box is (left, top, right, bottom) in pixels of the tier, half-open.
+Knows nothing of grids or reference spaces: boxes are in pixels of the tier.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..boxes import Box
 from .images import ImageRequest, Pixels
 from .records import Section
-
-Box = tuple[int, int, int, int]
 
 #: Side of a window at most, in pixels of the tier: 12 MB decoded.
 WINDOW = 2048
@@ -100,7 +99,7 @@ class TierImage:
         )
 
 
-def tier_image(section: Section, whole: ImageRequest, boxes: Iterable[Box]) -> TierImage:
+def tier_image(section: Section, whole: ImageRequest, boxes: Iterable[Box] | None = None) -> TierImage:
     """The cheaper way to fetch what some boxes of a section image show: all of it, or just the windows they touch.
 
     An image of more than 4096 x 4096 pixels is never fetched whole, so that memory stays bounded. Of a smaller one the
@@ -111,14 +110,14 @@ def tier_image(section: Section, whole: ImageRequest, boxes: Iterable[Box]) -> T
     section : Section
     whole : ImageRequest
         For all of the image at the tier wanted.
-    boxes : iterable of tuple of int
-        In pixels of the tier, within the image.
+    boxes : iterable of tuple of int, optional
+        In pixels of the tier, within the image; by default what is shown is not known, and taken to be all.
     """
     windows = (-(-whole.width // WINDOW), -(-whole.height // WINDOW))
     cut = TierImage(whole, (section.x, section.y), windows)
     pixels = whole.width * whole.height
     if pixels > LARGEST_WHOLE:
         return cut
-    touched = {request for box in boxes for request in cut.requests(box)}
+    touched = {request for box in boxes or () for request in cut.requests(box)}
     cost = sum(request.width * request.height + _REQUEST for request in touched)
     return cut if touched and cost < pixels + _REQUEST else TierImage(whole, cut.origin)

@@ -59,24 +59,14 @@ class Masks(Multiscale):
 
     def documents(self) -> dict[str, bytes]:
         """The metadata of every array, by key."""
-        import zarr
-
         found = {}
         for key, body in super().documents().items():
             document = json.loads(body)
             document["chunk_grid"]["configuration"]["chunk_shape"][0] = 1
             found[key] = json.dumps(document, indent=2).encode()
-        store = zarr.storage.MemoryStore()
-        zarr.create_array(
-            store,
-            shape=(len(self.order),),
-            chunks=(len(self.order),),
-            dtype="uint32",
-            fill_value=0,
-            compressors=self.encoding.zarr_compressors(),
-            dimension_names=("c",),
-        )
-        return {**found, f"{VALUES}/zarr.json": store._store_dict["zarr.json"].to_bytes()}
+        length = (len(self.order),)
+        own = self.encoding.documents(shape=length, chunks=length, dtype="uint32", fill_value=0, dimension_names=("c",))
+        return found | {f"{VALUES}/{name}": body for name, body in own.items()}
 
     def decode(self, spec: ArraySpec, level: int, body: bytes) -> NDArray[Any]:
         """The voxels of a chunk with its padding: (1, z, y, x)."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..plane_of_section import Plane
-from ..spaces import ReferenceSpace
+from ..spaces import AXES, ReferenceSpace
 from .borders import LabelPlane, border_lines
 from .paper import Paper
 from .thumbnails import Thumbnail
@@ -20,7 +20,6 @@ _GAP = 0.1
 _CAPTION = 0.2
 #: Thumbnails beside each other.
 _FEWEST, _MOST = 4, 12
-_NAMES = "pir"
 #: Dark lines for light tissue, on light ones for dark tissue.
 _BORDER: tuple[dict[str, Any], ...] = (
     {"edgecolor": "white", "linewidth": 0.8, "alpha": 0.7},
@@ -92,7 +91,7 @@ class ContactSheet:
 
         (left, top), (width, height) = at, self._size
         wide, high = (self.space.extent[axis] for axis in (self.plane.columns, self.plane.rows))
-        place = f"{_NAMES[self.plane.fixed]} {thumbnail.coordinate / 1000:.2f} mm"
+        place = f"{AXES[self.plane.fixed]} {thumbnail.coordinate / 1000:.2f} mm"
         paper.text(left, top + _CAPTION - 0.03, str(thumbnail.section.section_number), weight="bold", va="bottom")
         paper.text(left + width, top + _CAPTION - 0.03, place, va="bottom", ha="right", color="#666666", size=7)
         axes = paper.axes(left, top + _CAPTION, width, height, xticks=[], yticks=[])

@@ -46,7 +46,6 @@ def corners_in_space(
     Parameters
     ----------
     dataset : SectionDataset
-        With a 3-D alignment.
     space : ReferenceSpace
         The dataset's own, or its mirror.
     r_extent : float, optional
@@ -61,12 +60,14 @@ def corners_in_space(
     ------
     InputError
         If no transform to that space is known.
+    RecordError
+        If the dataset has no 3-D alignment.
     """
-    assert dataset.tvr is not None
+    tvr, _ = dataset.alignment
     corners = np.empty((len(dataset.sections), 4, 3))
     for found, section in zip(corners, dataset.sections, strict=True):
         w, h = section.width, section.height
-        found[:] = image_to_reference([(0, 0), (w, 0), (w, h), (0, h)], section.depth, section.tsv, dataset.tvr)
+        found[:] = image_to_reference([(0, 0), (w, 0), (w, h), (0, h)], section.depth, section.tsv, tvr)
     return apply(reference_space(dataset.reference_space_id).to(space, r_extent), corners)
 
 

@@ -10,14 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..plane_of_section import PLANES, Plane
-from ..spaces import ReferenceSpace
+from ..spaces import AXES, ReferenceSpace
 from .edges import ENDS, Edges
 from .paper import Paper
 from .section_colours import Colour
 
 #: How the boundary of the reference space is drawn.
 BOUNDARY: dict[str, Any] = {"linestyle": ":", "color": "#c0392b", "linewidth": 1.2}
-_NAMES = "pir"
 #: Inches: for the tick labels and name of an axis, and above a view for its title.
 _LABELS = 0.62
 _TITLE = 0.3
@@ -108,7 +107,7 @@ class FourViews:
 
 def axis_label(axis: int, *, down: bool = False) -> str:
     """What an axis is called, in mm, with its ends; r has none, since they are disputed."""
-    name = f"{_NAMES[axis]} (mm)"
+    name = f"{AXES[axis]} (mm)"
     if axis == 2:
         return name
     low, high = reversed(ENDS[axis]) if down else ENDS[axis]

@@ -22,7 +22,7 @@ from ..reference_volumes import open_annotation
 from ..reference_volumes.header import MICRONS
 from ..reference_volumes.ome_zarr import is_ome_zarr
 from ..source_files import shown
-from ..spaces import ORIENTATION, ReferenceSpace, reference_space
+from ..spaces import AXES, ORIENTATION, ReferenceSpace, reference_space
 from ..store import Target
 from ..stored_array import StoredArray
 from ..stored_image import StoredImage
@@ -121,7 +121,7 @@ def _planes(
         first = volume.corner[fixed]
         last = first + volume.shape[fixed] * volume.size[fixed]
         raise InputError(
-            f"annotation {volume.name} lies from {first:g} to {last:g} um along {'pir'[fixed]}, where no section is; "
+            f"annotation {volume.name} lies from {first:g} to {last:g} um along {AXES[fixed]}, where no section is; "
             "give one of the dataset's reference space"
         )
     steps = {axis: max(1, round(resolution / volume.size[axis])) for axis in (plane.rows, plane.columns)}

@@ -13,7 +13,7 @@ from ..allen.images import MissingImage
 from ..allen.records import SectionDataset
 from ..assembly import Progress
 from ..atomic import write_whole
-from ..errors import InputError, RecordError, TargetError
+from ..errors import InputError, TargetError
 from ..plane_of_section import plane_of
 from ..planes import section_planes
 from ..source_files import shown
@@ -146,10 +146,8 @@ def preview(
     client = client or AllenClient()
     if not isinstance(dataset, SectionDataset):
         dataset = client.section_dataset(dataset)
-    if dataset.trv is None:
-        raise RecordError(f"section dataset {dataset.id} has no 3-D alignment, so it cannot be registered")
-    shown_space = output_space(space, reference_space(dataset.reference_space_id))
     across = plane_of(dataset, plane)
+    shown_space = output_space(space, reference_space(dataset.reference_space_id))
     resolution = max(shown_space.extent[axis] for axis in (across.rows, across.columns)) / _PIXELS
     planes = section_planes(dataset, resolution, plane=plane, detection_xy="centre", space=space, view=view)
     coordinates = [float(at) for at in planes.coordinates]
