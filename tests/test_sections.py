@@ -267,6 +267,7 @@ def test_an_image_that_cannot_be_had_raises_by_name(serve, connect, records):
         ({"downsample": 30}, "downsample 30"),
         ({"space": "11"}, "space '11'"),
         ({"resoluton": 25}, "resoluton"),
+        ({"levels": 3}, "'levels' is not known"),
         ({"displacement": {1: Displacement.identity((80, 132))}}, "section image 1"),
         ({"displacement": {69177654: Displacement.identity((80, 100))}}, "80 x 100"),
         ({"displacement": {69177654: np.zeros((80, 132))}}, "displacement"),

@@ -245,6 +245,25 @@ def test_a_section_that_cannot_be_had_is_a_hole_with_a_record_and_is_filled_late
     assert contents(target) == contents(whole)
 
 
+def test_windows_that_are_missing_are_told_by_image_and_leave_the_rest(serve, records, command, tmp_path):
+    (dataset,), images = records
+    fault = {"do": "status", "match": {"path": "left=0&top=0"}, "times": 99, "status": 404}
+    emulator = serve([dataset], images[:2], faults=[fault])
+    target = tmp_path / "x.ome.zarr"
+    asked = ("--mode", "sections", "--resolution", 50, "--chunk", 64, "--downsample", 0, "--cache", "none")
+    outcome = command("build", CORONAL, target, *asked, "--api-url", emulator.url, "--allow-missing")
+    assert outcome.code == 0
+    lines = outcome.err.splitlines()
+    assert lines[-1] == "2 of 2 section images are missing"
+    assert [line.partition(": ")[2].split(": ")[0] for line in lines[:-1]] == [
+        f"section image {image['id']} (1 windows)" for image in images[:2]
+    ]
+    assert [row["image_id"] for row in rows(target, "failures")] == [str(image["id"]) for image in images[:2]]
+    label = zarr.open_array(target / "0/labels/section/0", mode="r")[:]
+    assert 0.5 < (label > 0).mean() < 1  # all but the blocks of that corner
+    assert verify(target, deep=True).ok
+
+
 def test_windows_show_what_the_whole_image_does(serve, connect, tmp_path):
     emulator = serve()
     client = connect(emulator)

@@ -28,7 +28,7 @@ from .cli_options import (
 )
 from .cli_preview import preview
 from .cli_volumes import volumes
-from .display import Terminal, plans_text, table
+from .display import Terminal, missing_lines, plans_text, table
 from .errors import AtlaszarrError, InputError, NotFoundError, RecordError, TargetError
 from .interruption import leave, stopping_on_signals
 
@@ -225,11 +225,11 @@ def build(
     if as_json:
         click.echo(json.dumps(report.to_dict()))
     for view in report.views:
-        for failure in view.failures:
-            click.echo(f"missing: section image {failure.request.image_id}: {failure.reason}", err=True)
-        if view.failures:
+        missing = missing_lines(view.failures)
+        if missing:
             hint = "; --allow-missing finishes without" if view.state == "unfinished" else ""
-            click.echo(f"{len(view.failures)} of {view.plan.sections_used} section images are missing{hint}", err=True)
+            missing.append(f"{len(missing)} of {view.plan.sections_used} section images are missing{hint}")
+            click.echo("\n".join(missing), err=True)
         if not as_json:
             click.echo(f"{view.state}: {view.target}")
     return 0 if report.ok else 1

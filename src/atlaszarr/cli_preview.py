@@ -7,7 +7,7 @@ import json
 import click
 
 from .cli_options import API, OUTPUT, STORE, as_id, client_for, options, storage_options
-from .display import Terminal
+from .display import Terminal, missing_lines
 
 
 @click.command()
@@ -52,8 +52,8 @@ def preview(
             storage_options=storage_options(storage_option),
             progress=progress,
         )
-    for failure in report.failures:
-        click.echo(f"missing: section image {failure.request.image_id}: {failure.reason}", err=True)
+    for line in missing_lines(report.failures):
+        click.echo(line, err=True)
     if as_json:
         click.echo(json.dumps(report.to_dict()))
     else:

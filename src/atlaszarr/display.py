@@ -7,7 +7,10 @@ import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .allen.images import MissingImage
 
 
 class Terminal:
@@ -63,3 +66,14 @@ def plans_text(plans: Sequence[Any], as_json: bool) -> str:
     if as_json:
         return json.dumps([plan.to_dict() for plan in plans])
     return "\n".join(table(None, plan.describe()) for plan in plans)
+
+
+def missing_lines(failures: Iterable[MissingImage]) -> list[str]:
+    """A line for every section image that lacks something, with its first reason."""
+    by_image: dict[int, list[MissingImage]] = {}
+    for failure in failures:
+        by_image.setdefault(failure.request.image_id, []).append(failure)
+    return [
+        f"missing: section image {id}{'' if some[0].request.left is None else f' ({len(some)} windows)'}: {some[0].reason}"
+        for id, some in by_image.items()
+    ]

@@ -50,7 +50,7 @@ def open_volume(
     client : AllenClient, optional
         Default: a client with its own defaults.
     **options
-        Further fields of `atlaszarr.request.VolumeRequest`.
+        Further fields of `atlaszarr.request.VolumeRequest` that are not of writing.
 
     Returns
     -------
@@ -77,7 +77,7 @@ def open_volume(
     client = client or AllenClient()
     if not isinstance(dataset, SectionDataset):
         dataset = client.section_dataset(dataset)
-    request = VolumeRequest.of({"resolution": resolution, "fill": fill, **options})
+    request = VolumeRequest.of({"resolution": resolution, "fill": fill, **options}, written=False)
     if not isinstance(displacement, bool | Mapping):
         raise InputError(
             f"displacement is of type {type(displacement).__name__}; give True, or fields by SectionImage id"

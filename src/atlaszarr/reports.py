@@ -22,7 +22,7 @@ class ViewReport:
     tasks_done : int
         Blocks computed and coarsened by this run.
     failures : tuple of MissingImage
-        Images that could not be had: their voxels are empty.
+        Images, or windows of them, that could not be had: the blocks that show them are empty there.
     """
 
     plan: Plan

@@ -18,6 +18,9 @@ from .planes import DetectionPoint, SectionPlanes, section_planes
 from .pyramid import Pyramid
 from .stack import Stack, stack_sections
 
+#: Options that say nothing of what a voxel holds.
+_OF_WRITING = frozenset(("levels", "shard", "ome_zarr", "displacement"))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
@@ -77,15 +80,21 @@ class Request:
             raise InputError(f"background {self.background} must be between 0 and 255")
 
     @classmethod
-    def of(cls, options: dict[str, Any]) -> Self:
+    def of(cls, options: Mapping[str, Any], written: bool = True) -> Self:
         """A request from options by name.
+
+        Parameters
+        ----------
+        options : mapping
+        written : bool
+            Whether anything will be; else the options of that alone are not known.
 
         Raises
         ------
         InputError
             If an option is not known.
         """
-        known = {option.name: option.default for option in fields(cls)}
+        known = {option.name: option.default for option in fields(cls) if written or option.name not in _OF_WRITING}
         if unknown := sorted(set(options) - set(known)):
             raise InputError(
                 f"option {unknown[0]!r} is not known; mode {cls.mode} lets you choose from {', '.join(known)}"
@@ -93,8 +102,8 @@ class Request:
         return cls(**{name: _value(name, value, known[name]) for name, value in options.items()})
 
     @classmethod
-    def of_views(cls, view: str | Sequence[str], options: Mapping[str, Any]) -> list[Self]:
-        """A request a view, the same otherwise.
+    def of_views(cls, view: str | Sequence[str], options: Mapping[str, Any], written: bool = True) -> list[Self]:
+        """A request a view, the same otherwise; see `of`.
 
         Raises
         ------
@@ -104,7 +113,7 @@ class Request:
         views = [view] if isinstance(view, str) else list(view)
         if not views or len(set(views)) < len(views):
             raise InputError(f"views {', '.join(views)!r} must each be named once")
-        return [cls.of({**options, "view": view}) for view in views]
+        return [cls.of({**options, "view": view}, written) for view in views]
 
     def identity(self, dataset: SectionDataset) -> dict[str, Any]:
         """All that decides the bytes of the output, in JSON's types: the options, and a digest of the records."""

@@ -108,7 +108,7 @@ def open_sections(
         When computed, if an image cannot be had.
     """
     named = {"resolution": resolution, "plane": plane, "interpolation": interpolation, "detection_xy": detection_xy}
-    requests = SectionsRequest.of_views(view, {**options, **named})
+    requests = SectionsRequest.of_views(view, {**options, **named}, written=False)
     client = client or AllenClient()
     if not isinstance(dataset, SectionDataset):
         dataset = client.section_dataset(dataset)
