@@ -181,7 +181,7 @@ def section_planes(
         lying[[across.columns, across.rows], 2] = resolution / 2
         lying[across.fixed, 2] = coordinate
         affines.append(compose(compose(tier_affine(request.downsample), section.tvs), compose(to_section, lying)))
-    given = displacement or {}
+    given = {} if displacement is None else displacement
     check_fields(given, dataset, across, grid)
     fields = tuple(
         given[section.image_id] if section.image_id in given else Displacement.from_affine(shape, affine)
