@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import zarr
 from dask.base import tokenize
+from distributed import Client
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ngff_zarr import from_ngff_zarr
@@ -105,6 +106,16 @@ def test_a_field_leads_nowhere_where_its_arrays_are_masked(lazy):
     found = Displacement.from_deltas(given, delta_y)
     np.testing.assert_array_equal(found.delta_x.compute(), expected)
     np.testing.assert_array_equal(found.delta_y.compute(), delta_y)
+
+
+def test_arrays_kept_on_a_cluster_are_refused_and_those_kept_here_are_not():
+    lazy = da.ones(SHAPE, chunks=20)
+    assert Displacement.from_deltas(lazy.persist(), lazy).delta_x.sum().compute() == SHAPE[0] * SHAPE[1]
+    with Client(processes=False, n_workers=1, dashboard_address=None):
+        kept = lazy.persist()
+        for pair in ((kept, lazy), (lazy, kept + 1), (np.ones(SHAPE), kept)):
+            with pytest.raises(InputError, match="kept on a cluster"):
+                Displacement.from_deltas(*pair)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import sys
 from typing import Any
 
 import numpy as np
@@ -93,6 +94,15 @@ def arrays(first: Any, second: Any, relative: bool) -> ArrayField:
         raise InputError(f"arrays of shapes {pair[0].shape} and {pair[1].shape} are not along x and y of one field")
     if any(lazy):
         import dask.array as da
+
+        if "distributed" in sys.modules:  # else nothing can be kept there
+            from distributed import futures_of
+
+            if futures_of([array for array, is_lazy in zip(pair, lazy, strict=True) if is_lazy]):
+                raise InputError(
+                    "an array that is kept on a cluster is no part of a field, which every worker computes for itself; "
+                    "compute() it, or write it to a store and open it lazily from there"
+                )
 
         one = da.asarray(pair[0])
         return ArrayField(one, da.asarray(pair[1]).rechunk(one.chunks), relative)
