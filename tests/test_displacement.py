@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import zarr
 from dask.base import tokenize
+from distributed import Client
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ngff_zarr import from_ngff_zarr
@@ -96,6 +97,27 @@ def test_a_field_does_not_change_with_the_array_it_was_made_of():
         field.field = None
 
 
+@pytest.mark.parametrize("lazy", [False, True])
+def test_a_field_leads_nowhere_where_its_arrays_are_masked(lazy):
+    delta_x, delta_y = smooth(3)
+    masked = np.ma.masked_array(delta_x, mask=delta_x > 0.3)
+    given = da.from_array(masked, chunks=(20, 30), asarray=False) if lazy else masked
+    expected = np.where(delta_x > 0.3, np.nan, delta_x)
+    found = Displacement.from_deltas(given, delta_y)
+    np.testing.assert_array_equal(found.delta_x.compute(), expected)
+    np.testing.assert_array_equal(found.delta_y.compute(), delta_y)
+
+
+def test_arrays_kept_on_a_cluster_are_refused_and_those_kept_here_are_not():
+    lazy = da.ones(SHAPE, chunks=20)
+    assert Displacement.from_deltas(lazy.persist(), lazy).delta_x.sum().compute() == SHAPE[0] * SHAPE[1]
+    with Client(processes=False, n_workers=1, dashboard_address=None):
+        kept = lazy.persist()
+        for pair in ((kept, lazy), (lazy, kept + 1), (np.ones(SHAPE), kept)):
+            with pytest.raises(InputError, match="kept on a cluster"):
+                Displacement.from_deltas(*pair)
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -108,6 +130,10 @@ def test_a_field_does_not_change_with_the_array_it_was_made_of():
         (lambda: Displacement.from_deltas(np.zeros((3, 4)), np.zeros((4, 3))), r"shapes \(3, 4\) and \(4, 3\)"),
         (lambda: Displacement.from_deltas(np.zeros(3), np.zeros(3)), r"shape \(3,\)"),
         (lambda: Displacement.from_deltas(np.zeros((3, 4), complex), np.zeros((3, 4))), "complex128"),
+        (
+            lambda: Displacement.from_deltas(*(da.ones((9, 9))[da.arange(9) > 3],) * 2),
+            r"call compute_chunk_sizes\(\) first",
+        ),
         (lambda: Displacement.identity(SHAPE).coordinates(slice(0, 9, 2)), r"rows slice\(0, 9, 2\) must"),
         (lambda: Displacement.identity(SHAPE) * np.nan, "multiplied by nan"),
         (lambda: Displacement.identity(SHAPE).compose(3), "not with int"),
@@ -462,6 +488,18 @@ def test_physical_displacements_become_pixels_of_the_image(tmp_path, axis, frame
     else:
         expected = x + delta_x / 0.25, y + delta_y / 0.5
     np.testing.assert_allclose(field.coordinates(), expected, atol=1e-5)
+
+
+def test_a_field_of_a_single_row_is_read_where_the_axes_of_the_image_are_stated(tmp_path):
+    frame = {"axes": ["y", "z"], "scale": [1.0, 1.0, 7.0], "translation": [0.0, 0.0, 5.0]}
+    for shape in ((1, 1), (1, 6), (6, 1)):
+        delta_y, delta_x = smooth(1, shape)
+        values = np.stack([delta_x.T, delta_y.T, 99.0 * np.ones(shape[::-1])])[..., np.newaxis]
+        place = tmp_path / f"{shape}.ome.zarr"
+        physical(place, values, "zyx", [1.0, 1.0, 7.0], [0.0, 0.0, 5.0], frame)
+        np.testing.assert_allclose(
+            Displacement.load(place).coordinates(), grid(shape) + np.stack([delta_x, delta_y]), atol=1e-6
+        )
 
 
 def edited(change):

@@ -17,6 +17,7 @@ from PIL import Image
 
 from atlaszarr import AllenClient, Grid, preview
 from atlaszarr.allen.records import SectionDataset
+from atlaszarr.errors import InputError
 from atlaszarr.metadata import geometry
 from atlaszarr.ome import Geometry
 from atlaszarr.plane_of_section import PLANES
@@ -152,6 +153,12 @@ def test_label_planes_are_those_of_the_annotation_in_either_space(annotations, k
         assert found.size == (100 * stride, 100 * stride)
 
 
+@pytest.mark.parametrize("kind", ["one.ome.zarr", "x.nrrd"])
+def test_an_annotation_that_reaches_beyond_the_reference_space_is_refused(annotations, kind):
+    with pytest.raises(InputError, match=r"to 132\d\d um along p, of which reference space 2 has 8900 um"):
+        label_planes(annotations / kind, PLANES["coronal"], [4000.0], 50, reference_space(2))
+
+
 @pytest.mark.parametrize(("resolution", "size"), [(50, 100), (130, 100), (150, 200), (300, 400)])
 def test_the_level_is_the_one_nearest_to_the_resolution(annotations, resolution, size):
     (plane,) = label_planes(annotations / "two.ome.zarr", PLANES["sagittal"], [5700.0], resolution, SPACE)
@@ -279,7 +286,10 @@ def test_a_place_that_cannot_be_written_is_refused_before_anything_is_asked(
         (["--view", "x"], "view 'x' is not known"),
         (["--annotation", "gone.ome.zarr"], "gone.ome.zarr is no OME-Zarr image"),
         (["--annotation", "gone.nrrd"], "gone.nrrd"),
-        (["--annotation", "far.ome.zarr"], "far.ome.zarr lies from 50000 to 50200 um along p, where no section is"),
+        (
+            ["--annotation", "far.ome.zarr"],
+            "far.ome.zarr lies from 50000 to 50200 um along p, of which reference space 9 has 13200",
+        ),
         (["--annotation", "bare.ome.zarr"], "bare.ome.zarr has axes of no unit"),
         (["--annotation", "left.ome.zarr"], "left.ome.zarr runs left-to-right; give an annotation of right-to-left"),
         (["--annotation", "x.ome.zarr", "--storage-option", "a"], "storage option 'a' has no value"),

@@ -183,6 +183,22 @@ def test_sections_without_a_view_are_background_there(serve, connect, records):
     assert opened.sections[2].expression is None
 
 
+@pytest.mark.parametrize("views", [("primary", "expression"), ("expression", "primary")])
+def test_in_whatever_order_the_views_are_named_the_loop_yields_each_section_and_its_own_image(
+    serve, connect, records, views
+):
+    datasets, images = records
+    images[2]["expression_path"] = None
+    client = connect(serve(datasets, images))
+    opened = open_sections(CORONAL, 100, view=views, client=client)
+    plain = open_sections(CORONAL, 100, client=client)
+    assert list(opened.data_vars) == ["image" if view == "primary" else view for view in views]
+    assert list(opened.image_id) == list(plain.image_id)
+    for k in (2, 3):
+        np.testing.assert_array_equal(opened.sections[k].image, plain.sections[k].image)
+        assert (opened.sections[k].expression is None) == (k == 2)
+
+
 def test_a_field_of_ones_own_takes_the_place_of_the_affine_one(client):
     opened = open_sections(CORONAL, 50, client=client)
     first, other = (opened.sections[k] for k in (30, 31))
@@ -271,6 +287,9 @@ def test_an_image_that_cannot_be_had_raises_by_name(serve, connect, records):
         ({"displacement": {1: Displacement.identity((80, 132))}}, "section image 1"),
         ({"displacement": {69177654: Displacement.identity((80, 100))}}, "80 x 100"),
         ({"displacement": {69177654: np.zeros((80, 132))}}, "displacement"),
+        ({"displacement": {"a": Displacement.identity((80, 132)), 1: None}}, "section image 1"),
+        ({"displacement": Displacement.identity((80, 132))}, "of type Displacement; give fields by SectionImage id"),
+        ({"displacement": True}, "of type bool; give fields by SectionImage id"),
     ],
 )
 def test_wrong_options_are_refused_before_any_image_is_asked_for(emulator, client, options, words):

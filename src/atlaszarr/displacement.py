@@ -114,8 +114,8 @@ class Displacement:
         Parameters
         ----------
         x, y : array_like or dask array, shape (rows, columns), real
-            In pixels of the image. NumPy arrays that can be written to are copied. Dask arrays are computed block by
-            block in their own chunks, anew each time: `persist` first what takes long.
+            In pixels of the image; masked is nowhere. NumPy arrays that can be written to are copied. Dask arrays are
+            computed block by block in their own chunks, anew each time: `compute` first what takes long.
 
         Raises
         ------

@@ -73,7 +73,8 @@ def missing_lines(failures: Iterable[MissingImage]) -> list[str]:
     by_image: dict[int, list[MissingImage]] = {}
     for failure in failures:
         by_image.setdefault(failure.request.image_id, []).append(failure)
-    return [
-        f"missing: section image {id}{'' if some[0].request.left is None else f' ({len(some)} windows)'}: {some[0].reason}"
-        for id, some in by_image.items()
-    ]
+    lines = []
+    for id, some in by_image.items():
+        part = "" if some[0].request.left is None else f" ({len(some)} windows)"
+        lines.append(f"missing: section image {id}{part}: {some[0].reason}")
+    return lines

@@ -179,7 +179,8 @@ def _load_zarr(target: Target) -> ArrayField:
         frame = (attributes.get("atlaszarr") or {}).get("image") or {"scale": scale, "translation": translation}
         names = [axis["name"] for axis in axes]
         down, across = frame.get("axes") or ("", "")
-        transposed = down in names and across in names and names.index(down) > names.index(across)
+        stated = [names.index(name) - 1 for name in (down, across) if name in names[1:]]
+        transposed = len(stated) == 2 and stated[0] > stated[1]
         own, other = list(zip(scale, translation, strict=True)), list(zip(*_frame(frame), strict=True))
         array = _array(target, str(level["path"]))
         if len(array.shape) != len(axes) or array.shape[0] != len(axes) - 1 or len(own) != len(other):
@@ -192,7 +193,7 @@ def _load_zarr(target: Target) -> ArrayField:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{target.url} has OME-Zarr metadata that cannot be read ({error!r}); mend it") from None
-    found = _in_pixels(target, array, own, other)
+    found = _in_pixels(target, array, own, other, sorted(stated))
     return ArrayField(found.second.T, found.first.T, relative=True) if transposed else found
 
 
@@ -218,13 +219,19 @@ def _array(target: Target, path: str) -> ChunkedArray:
 
 
 def _in_pixels(
-    target: Target, array: ChunkedArray, own: list[tuple[float, float]], other: list[tuple[float, float]]
+    target: Target,
+    array: ChunkedArray,
+    own: list[tuple[float, float]],
+    other: list[tuple[float, float]],
+    stated: list[int],
 ) -> ArrayField:
-    """Displacements along the two long axes, in pixels of the image."""
+    """Displacements along the axes of the image if they are stated, or else the two long ones, in its pixels."""
     import dask.array as da
 
     lengths = array.shape[1:]
     long = [axis for axis, n in enumerate(lengths) if n > 1 or len(lengths) == 2]
+    if len(set(stated)) == 2 and set(long) <= set(stated):
+        long = stated  # though there may be a single pixel along either
     if len(long) != 2:
         raise InputError(f"{target.url} has a grid of shape {lengths}; a field of a section has two long axes")
     whole = da.from_array(array, chunks=array.layout.unit, name=False)

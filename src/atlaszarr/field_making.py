@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import operator
+import sys
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from .errors import InputError
-from .fields import AffineField, ArrayField, Shape
+from .fields import AffineField, ArrayField, Shape, unmasked
 
 
 def affine(shape: tuple[int, int], matrix: ArrayLike) -> AffineField:
@@ -81,16 +82,27 @@ def is_dask(array: Any) -> bool:
 def arrays(first: Any, second: Any, relative: bool) -> ArrayField:
     """The field of arrays along x and y; see `atlaszarr.Displacement.from_coordinates`."""
     lazy = [is_dask(array) for array in (first, second)]
-    pair = [array if is_lazy else np.asarray(array) for array, is_lazy in zip((first, second), lazy, strict=True)]
+    pair = [array if is_lazy else unmasked(array) for array, is_lazy in zip((first, second), lazy, strict=True)]
     for array in pair:
         if array.ndim != 2 or 0 in array.shape or array.dtype.kind not in "iuf":
             raise InputError(
                 f"an array of {array.dtype} of shape {array.shape} is no part of a field; give real (h, w)"
             )
+        if not all(isinstance(n, int | np.integer) for n in array.shape):
+            raise InputError(f"an array of shape {array.shape} is no part of a field; call compute_chunk_sizes() first")
     if pair[0].shape != pair[1].shape:
         raise InputError(f"arrays of shapes {pair[0].shape} and {pair[1].shape} are not along x and y of one field")
     if any(lazy):
         import dask.array as da
+
+        if "distributed" in sys.modules:  # else nothing can be kept there
+            from distributed import futures_of
+
+            if futures_of([array for array, is_lazy in zip(pair, lazy, strict=True) if is_lazy]):
+                raise InputError(
+                    "an array that is kept on a cluster is no part of a field, which every worker computes for itself; "
+                    "compute() it, or write it to a store and open it lazily from there"
+                )
 
         one = da.asarray(pair[0])
         return ArrayField(one, da.asarray(pair[1]).rechunk(one.chunks), relative)

@@ -177,7 +177,14 @@ class ArrayField:
 
             # Here and now, whatever scheduler this is a task of.
             parts = dask.compute(*parts, scheduler="synchronous")
-        return np.stack([np.asarray(part, np.float64) for part in parts])
+        return np.stack([np.asarray(unmasked(part), np.float64) for part in parts])
+
+
+def unmasked(values: Any) -> NDArray[Any]:
+    """Numbers of a field: NaN, which leads nowhere, for those that are masked."""
+    if isinstance(values, np.ma.MaskedArray) and values.dtype.kind in "iuf":
+        return np.ma.filled(values.astype(np.float64), np.nan)
+    return np.asarray(values)
 
 
 def _cells(places: NDArray[np.float64], n: int) -> slice | None:

@@ -80,10 +80,12 @@ def check_fields(fields: Mapping[int, Displacement], dataset: SectionDataset, pl
     Raises
     ------
     InputError
-        If a section is none of the dataset's, or a field is not over the grid of the plane.
+        If they are no mapping, a section is none of the dataset's, or a field is not over the grid of the plane.
     """
+    if not isinstance(fields, Mapping):
+        raise InputError(f"displacement is of type {type(fields).__name__}; give fields by SectionImage id")
     known = {section.image_id for section in dataset.sections}
-    if unknown := sorted(set(fields) - known):
+    if unknown := sorted(set(fields) - known, key=str):
         raise InputError(
             f"displacement is given for section image {unknown[0]}, which is none of those that dataset "
             f"{dataset.id} can register"

@@ -178,7 +178,7 @@ def section_planes(
     for section, request, coordinate in zip(imaged.sections, imaged.requests, coordinates, strict=True):
         to_tier = compose(tier_affine(request.downsample), section.tvs)
         affines.append(compose(to_tier, compose(to_section, across.to_reference(grid, coordinate))))
-    given = displacement or {}
+    given = {} if displacement is None else displacement
     check_fields(given, dataset, across, grid)
     fields = tuple(
         given[section.image_id] if section.image_id in given else Displacement.from_affine(across.shape(grid), affine)

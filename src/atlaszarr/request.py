@@ -229,7 +229,7 @@ def _limits(value: Any) -> tuple[int, ...]:
 
 
 def _point(value: Any) -> DetectionPoint:
-    if value == "centre":
+    if isinstance(value, str) and value == "centre":
         return "centre"
     x, y = map(float, value)
     if not (math.isfinite(x) and math.isfinite(y)):

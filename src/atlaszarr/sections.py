@@ -31,8 +31,8 @@ class RegisteredSection(NamedTuple):
     coordinate : float
         Slice coordinate in um of the reference space, across the plane of section.
     image : ndarray or dask array, uint8, shape (height, width, 3)
-        The section image at its tier, in the first of the views asked for; lazy if it has more than 4096 x 4096
-        pixels.
+        The section image at its tier, as it was taken, or without that view the first that was asked for; lazy if it
+        has more than 4096 x 4096 pixels.
     expression : ndarray or dask array, or None
         Its expression mask, if that view was asked for and there is one.
     displacement : Displacement
@@ -73,7 +73,7 @@ def open_sections(
     resolution : float
         Pixel size of the planes in um.
     view : str or sequence of str
-        ``primary``, ``expression``, ``projection``.
+        ``primary``, ``expression``, ``projection``. Without ``primary``, the sections are those of the first.
     plane : str
         ``coronal``, ``sagittal``, ``transverse``; ``auto`` for the one that the dataset was cut in.
     interpolation : str
@@ -118,7 +118,7 @@ def open_sections(
         )
         for request in requests
     }
-    first = arrays[requests[0].view].planes
+    first = _leading(arrays).planes
     ids = [section.image_id for section in first.imaged.sections]
     variables = {
         "image" if view == "primary" else view: (
@@ -165,7 +165,7 @@ class Sections:
         return self._section(self._ids[position])
 
     def _section(self, id: int) -> RegisteredSection:
-        source = next(iter(self._arrays.values()))
+        source = _leading(self._arrays)
         position = source.positions[id]
         expression = self._arrays.get("expression")
         return RegisteredSection(
@@ -175,6 +175,11 @@ class Sections:
             None if expression is None or id not in expression.positions else expression.image(id),
             source.planes.displacements[position],
         )
+
+
+def _leading(arrays: Mapping[str, SectionArrays]) -> SectionArrays:
+    """The view whose sections are listed: the one that all sections have, wherever it is named, or else the first."""
+    return arrays.get("primary") or next(iter(arrays.values()))
 
 
 def _coordinates(planes: SectionPlanes) -> dict[str, Any]:

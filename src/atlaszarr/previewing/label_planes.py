@@ -76,12 +76,13 @@ def label_planes(
     wanted = [(coordinate - offset[plane.fixed]) / sign[plane.fixed] for coordinate in coordinates]
     if is_ome_zarr(uri):
         stored = _stored(StoredImage.at(Target.of(uri, storage_options)), plane, resolution, own)
-        return _planes(stored, plane, wanted, resolution, sign, offset)
+        return _planes(_within(stored, own), plane, wanted, resolution, sign, offset)
     with (
         tempfile.TemporaryDirectory(prefix="atlaszarr-preview-") as spool,
         open_annotation(uri, spool, storage_options=storage_options) as volume,
     ):
-        return _planes(_File(volume.uri, volume.array, volume.voxel_size), plane, wanted, resolution, sign, offset)
+        whole = _within(_File(volume.uri, volume.array, volume.voxel_size), own)
+        return _planes(whole, plane, wanted, resolution, sign, offset)
 
 
 class _Volume(Protocol):
@@ -104,6 +105,17 @@ class _Volume(Protocol):
     def cut(self, axis: int, indices: list[int], steps: _Steps) -> dict[int, NDArray[Any]]:
         """Planes across an axis by their index, every n-th voxel of them, in the order of the other two axes."""
         ...
+
+
+def _within(volume: _Volume, space: ReferenceSpace) -> _Volume:
+    """A volume that a space holds, but for the voxel that its end may cut: any other is of another space."""
+    for axis, begin, n, size, extent in zip("pir", volume.corner, volume.shape, volume.size, space.extent, strict=True):
+        if begin < -size or begin + n * size > extent + size:
+            raise InputError(
+                f"annotation {volume.name} lies from {begin:g} to {begin + n * size:g} um along {axis}, of which "
+                f"reference space {space.id} has {extent:g} um; give one of that space"
+            )
+    return volume
 
 
 def _planes(
