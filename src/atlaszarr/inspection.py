@@ -140,7 +140,7 @@ def levels(multiscale: Multiscale, step: Pass, task: Task) -> Iterator[Defect]:
         for level in range(step.source + 1, step.writes[-1] + 1):
             there = multiscale.pyramid.region(step, task[1], level)
             expected, found = multiscale.coarsened(values, level, there), multiscale.read(level, there)
-            for spec in multiscale.arrays:
+            for spec in multiscale.at(level):
                 if not np.array_equal(expected[spec.path], found[spec.path], equal_nan=_is_real(spec)):
                     unit = next(iter(multiscale.pyramid.levels[level].units(there)))
                     key = multiscale.key(spec, level, unit)

@@ -29,7 +29,7 @@ Observer = Callable[["ArraySpec", int, Index, NDArray[Any]], None]
 
 @dataclass(frozen=True)
 class ArraySpec:
-    """One of the aligned arrays, at all levels.
+    """One of the aligned arrays.
 
     Attributes
     ----------
@@ -46,6 +46,8 @@ class ArraySpec:
         How a voxel comes from those of the parent level: see `atlaszarr.reduction.reduce`.
     mask : str or None
         Path of the array that is not 0 where this one counts in a mean.
+    levels : int or None
+        How many of the levels it has, from the first; None for all.
     """
 
     path: str
@@ -55,6 +57,7 @@ class ArraySpec:
     fill: float = 0
     rule: Rule = "mean"
     mask: str | None = None
+    levels: int | None = None
 
     @property
     def lead(self) -> tuple[int, ...]:
@@ -121,7 +124,12 @@ class Multiscale:
     @property
     def objects(self) -> int:
         """Objects that hold voxels, over all arrays and levels."""
-        return len(self.arrays) * sum(map(self.occupancy.count, range(len(self.pyramid.levels))))
+        levels = range(len(self.pyramid.levels))
+        return sum(len(self.at(level)) * self.occupancy.count(level) for level in levels)
+
+    def at(self, level: int) -> tuple[ArraySpec, ...]:
+        """The arrays that have a level."""
+        return tuple(spec for spec in self.arrays if spec.levels is None or level < spec.levels)
 
     def to_json(self) -> dict[str, Any]:
         """All but the target and the occupancy, in JSON's types: what `verify` has to know."""
@@ -134,27 +142,27 @@ class Multiscale:
     def documents(self) -> dict[str, bytes]:
         """The metadata of every array, by key."""
         found: dict[str, bytes] = {}
-        for spec in self.arrays:
-            for position, level in enumerate(self.pyramid.levels):
-                kind: dict[str, Any] = {"dimension_names": spec.axes}
-                if level.unit != level.chunk:
-                    kind["shards"] = self.stored(spec, level.unit)
-                if self.encoding.zarr_format == 2:
-                    kind = {"chunk_key_encoding": {"name": "v2", "separator": "/"}}
-                documents = self.encoding.documents(
-                    shape=self.stored(spec, level.shape),
-                    chunks=self.stored(spec, level.chunk),
-                    dtype=spec.dtype,
-                    fill_value=spec.fill,
-                    **kind,
-                )
-                found |= {f"{spec.name(position)}/{name}": body for name, body in documents.items()}
+        for spec, position, path in self.paths():
+            level = self.pyramid.levels[position]
+            kind: dict[str, Any] = {"dimension_names": spec.axes}
+            if level.unit != level.chunk:
+                kind["shards"] = self.stored(spec, level.unit)
+            if self.encoding.zarr_format == 2:
+                kind = {"chunk_key_encoding": {"name": "v2", "separator": "/"}}
+            documents = self.encoding.documents(
+                shape=self.stored(spec, level.shape),
+                chunks=self.stored(spec, level.chunk),
+                dtype=spec.dtype,
+                fill_value=spec.fill,
+                **kind,
+            )
+            found |= {f"{path}/{name}": body for name, body in documents.items()}
         return found
 
     def paths(self) -> Iterator[tuple[ArraySpec, int, str]]:
         """Every array: what it is, its level, its path."""
-        for spec in self.arrays:
-            for level in range(len(self.pyramid.levels)):
+        for level in range(len(self.pyramid.levels)):
+            for spec in self.at(level):
                 yield spec, level, spec.name(level)
 
     def group(self, spec: ArraySpec, _block: Index, /) -> str:
@@ -197,7 +205,7 @@ class Multiscale:
         TargetError
             If an object is not there, or is not what was written.
         """
-        return {spec.path: self._read(spec, level, region) for spec in self.arrays}
+        return {spec.path: self._read(spec, level, region) for spec in self.at(level)}
 
     def coarsened(self, values: Blocks, level: int, region: Region) -> Blocks:
         """What a block of the level before makes of a region of this one."""
@@ -212,7 +220,7 @@ class Multiscale:
                 mask=None if spec.mask is None else values[spec.mask],
                 fill=spec.fill,
             )
-            for spec in self.arrays
+            for spec in self.at(level)
         }
 
     def decode(self, spec: ArraySpec, level: int, body: bytes) -> NDArray[Any]:
@@ -243,7 +251,7 @@ class Multiscale:
             if not self.occupancy.holds(level, unit):
                 continue
             inside = within(at.region(unit), region)
-            for spec in self.arrays:
+            for spec in self.at(level):
                 part = values[spec.path][(..., *inside)]
                 if observe is not None:
                     observe(spec, level, unit, part)

@@ -109,12 +109,12 @@ def multiscales(
 
 
 def displacement_field(version: str, name: str, geometry: Geometry, pyramid: Pyramid) -> dict[str, Any]:
-    """Of a group whose arrays (c, z, y, x) hold displacements along z, y and x, in `geometry`'s unit.
+    """Of a group whose array (c, z, y, x) holds displacements along z, y and x, in `geometry`'s unit; of level 0 alone.
 
-    In 0.6 its level 0 is declared as what leads from the coordinate system ``reference`` to ``image``: RFC-5's
+    In 0.6 it is declared as what leads from the coordinate system ``reference`` to ``image``: RFC-5's
     ``displacements``.
     """
-    entry = multiscales(version, name, "czyx", geometry, pyramid, "mean")
+    entry = multiscales(version, name, "czyx", geometry, Pyramid(pyramid.levels[:1]), "one level")
     if version != "0.6":
         entry["axes"][0]["type"] = "displacement"
         return {"multiscales": [entry]}

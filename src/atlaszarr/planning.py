@@ -132,9 +132,11 @@ def price(layout: Layout, client: AllenClient, workers: int, metadata_requests: 
     wanted = [request for request in used if not client.has_cached(request)]
     pixels = sum(request.width * request.height for request in wanted)
     decoded = sum(request.width * request.height * 3 for request in used)
-    voxel = sum(spec.channels * np.dtype(spec.dtype).itemsize for spec in multiscale.arrays)
-    written = (at.region(unit) for level, at in enumerate(pyramid.levels) for unit in occupancy.units(level))
-    voxels = sum(math.prod(shape_of(region)) for region in written)
+    uncompressed = sum(
+        sum(spec.channels * np.dtype(spec.dtype).itemsize for spec in multiscale.at(level))
+        * sum(math.prod(shape_of(pyramid.levels[level].region(unit))) for unit in occupancy.units(level))
+        for level in range(len(pyramid.levels))
+    )
     return Plan(
         dataset=layout.dataset.id,
         view=layout.request.view,
@@ -152,7 +154,7 @@ def price(layout: Layout, client: AllenClient, workers: int, metadata_requests: 
         tasks=len(used) + sum(map(len, blocks)),
         objects=multiscale.objects + len(multiscale.documents()) + documents * len(layout.groups()) + _OTHER_OBJECTS,
         download_bytes=round(pixels * _JPEG_BYTES_A_PIXEL),
-        uncompressed_bytes=voxels * voxel,
-        stored_bytes=round(voxels * voxel * _STORED_SHARE),
+        uncompressed_bytes=uncompressed,
+        stored_bytes=round(uncompressed * _STORED_SHARE),
         memory_bytes=_BASE_MEMORY + min(decoded, DECODED_LIMIT) + workers * max(map(layout.block_bytes, blocks[0])),
     )

@@ -228,11 +228,15 @@ def _limits(value: Any) -> tuple[int, ...]:
     return tuple(operator.index(limit) for limit in value)
 
 
+#: Pixels; thirty times as many as the largest images have.
+_FARTHEST = 1_000_000
+
+
 def _point(value: Any) -> DetectionPoint:
     if isinstance(value, str) and value == "centre":
         return "centre"
     x, y = map(float, value)
-    if not (math.isfinite(x) and math.isfinite(y)):
+    if not (abs(x) <= _FARTHEST and abs(y) <= _FARTHEST):
         raise ValueError
     return x, y
 
@@ -242,6 +246,6 @@ _CONVERTERS: dict[str, tuple[Callable[[Any], Any], str]] = {
     **dict.fromkeys(("quality", "levels", "downsample", "chunk", "shard", "background"), _WHOLE),
     **dict.fromkeys(("resolution", "r_extent"), (float, "a number")),
     "range": (_limits, "six whole numbers"),
-    "detection_xy": (_point, "two numbers or 'centre'"),
+    "detection_xy": (_point, f"two numbers of pixels within {_FARTHEST:,} or 'centre'"),
     "displacement": (bool, "True or False"),
 }

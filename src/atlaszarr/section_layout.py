@@ -19,7 +19,7 @@ from .boxes import Box
 from .collection import Collection, member_pyramid
 from .encoding import Encoding
 from .errors import RecordError
-from .grid import Grid, Region, shape_of, within
+from .grid import Grid, Region, shape_of
 from .layout import DISPLACEMENT, IMAGE, SECTION, image_spec, section_spec
 from .multiscale import ArraySpec, Blocks
 from .occupancy import Occupancy
@@ -34,7 +34,8 @@ from .store import Target
 _WORKING = 80
 #: And for its field: three components of float64, and what they are made from.
 _FIELD_WORKING = 2 * 3 * 8
-_FIELD = ArraySpec(DISPLACEMENT, "float64", ("c", "z", "y", "x"), 3, math.nan, rule="mean")
+#: Of one level: the mean of coordinates is not at the centre of a voxel that lies over the edge.
+_FIELD = ArraySpec(DISPLACEMENT, "float64", ("c", "z", "y", "x"), 3, math.nan, levels=1)
 
 
 @dataclass(frozen=True)
@@ -49,15 +50,12 @@ class SectionSource:
     background : int
     displacement : bool
         Whether the fields are wanted too.
-    occupancy : Occupancy
-        Objects that hold nothing are not written: neither is the field there.
     """
 
     planes: SectionPlanes
     tiers: tuple[TierImage, ...]
     background: int
     displacement: bool
-    occupancy: Occupancy
 
     def compute(self, region: Region, images: Sequence[SectionImage | MissingImage]) -> Blocks:
         """A block of one plane from the windows that it shows; empty where one of them could not be had."""
@@ -68,11 +66,7 @@ class SectionSource:
         label = np.where(shown, np.uint32(self.planes.imaged.sections[section].image_id), np.uint32(0))
         blocks = {IMAGE: np.ascontiguousarray(np.moveaxis(image, 2, 0)[:, np.newaxis]), SECTION: label[np.newaxis]}
         if self.displacement:
-            field = blocks[DISPLACEMENT] = field_in_mm(self.planes, section, rows, columns)[:, np.newaxis]
-            level = self.occupancy.pyramid.levels[0]
-            for unit in level.units(region):
-                if not self.occupancy.holds(0, unit):
-                    field[(..., *within(level.region(unit), region))] = math.nan
+            blocks[DISPLACEMENT] = field_in_mm(self.planes, section, rows, columns)[:, np.newaxis]
         return blocks
 
 
@@ -141,8 +135,7 @@ class SectionLayout:
     @property
     def source(self) -> SectionSource:
         """What makes its blocks."""
-        request = self.request
-        return SectionSource(self.planes, self.tiers, request.background, request.displacement, self.occupancy)
+        return SectionSource(self.planes, self.tiers, self.request.background, self.request.displacement)
 
     @property
     def extent(self) -> str:
