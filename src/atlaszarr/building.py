@@ -15,10 +15,10 @@ from .planning import Plan, metadata_requests, price
 from .reports import BuildReport
 from .request import Request, SectionsRequest, VolumeRequest
 from .scheduling import scheduler_for, worker_count
-from .section_layout import SectionLayout
+from .section_layout import section_layout
 from .store import Target
 from .view_build import ViewBuild
-from .volume_layout import VolumeLayout
+from .volume_layout import volume_layout
 
 
 def plan(
@@ -166,9 +166,9 @@ def _requests(mode: str, view: str | Sequence[str], options: Mapping[str, Any]) 
 
 def _layout(dataset: SectionDataset, request: Request) -> Layout:
     if isinstance(request, SectionsRequest):
-        return SectionLayout.of(dataset, request)
+        return section_layout(dataset, request)
     assert isinstance(request, VolumeRequest)
-    return VolumeLayout.of(dataset, request)
+    return volume_layout(dataset, request)
 
 
 def _targets(

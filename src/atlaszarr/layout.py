@@ -1,16 +1,20 @@
-"""What a build has to know of any layout of a dataset, and the arrays that all of them have."""
+"""What a build has to know of a dataset, whatever it makes of it, and the arrays that are always there."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from .allen.images import ImagedSections, ImageRequest, MissingImage, SectionImage
 from .allen.records import SectionDataset
+from .collection import Collection
+from .encoding import Encoding
 from .grid import Grid, Region
 from .multiscale import ArraySpec, Blocks, Multiscale
 from .occupancy import Occupancy
-from .pyramid import Index, Pyramid
+from .ome import zarr_format
+from .pyramid import Index
 from .request import Request
 from .store import Target
 
@@ -26,72 +30,56 @@ class Source(Protocol):
         ...
 
 
-class Layout(Protocol):
-    """Everything about a build that follows from the records and the request alone."""
+@dataclass(frozen=True)
+class Layout:
+    """Everything about a build that follows from the records and the request alone.
 
-    @property
-    def dataset(self) -> SectionDataset:
-        """What is built."""
-        ...
+    Attributes
+    ----------
+    dataset : SectionDataset
+    request : Request
+    grid : Grid
+        What it is registered to.
+    imaged : ImagedSections
+        The sections and their images.
+    source : Source
+    occupancy : Occupancy
+        The objects that hold anything.
+    shows : mapping of tuple of int to tuple of ImageRequest
+        The images, or windows of them, that each block of level 0 shows; neighbours show the same.
+    block_bytes : int
+        What computing a block holds in memory at most.
+    arrays : tuple of ArraySpec
+    groups : mapping
+        What OME-Zarr has to say of each group, by its path; see `atlaszarr.assembly.Assembly`.
+    extent : str
+        What it will be, in words.
+    columns : mapping of str to list
+        What there is to say of each section beyond its image.
+    fixed : int or None
+        Of a collection of planes, the axis (z, y, x) across them.
+    """
 
-    @property
-    def request(self) -> Request:
-        """How."""
-        ...
-
-    @property
-    def grid(self) -> Grid:
-        """What it is registered to."""
-        ...
-
-    @property
-    def imaged(self) -> ImagedSections:
-        """The sections and their images."""
-        ...
-
-    @property
-    def source(self) -> Source:
-        """What makes its blocks."""
-        ...
-
-    @property
-    def pyramid(self) -> Pyramid:
-        """Its levels."""
-        ...
-
-    @property
-    def occupancy(self) -> Occupancy:
-        """The objects that hold anything."""
-        ...
-
-    @property
-    def extent(self) -> str:
-        """What it will be, in words."""
-        ...
+    dataset: SectionDataset
+    request: Request
+    grid: Grid
+    imaged: ImagedSections
+    source: Source
+    occupancy: Occupancy
+    shows: Mapping[Index, tuple[ImageRequest, ...]]
+    block_bytes: int
+    arrays: tuple[ArraySpec, ...]
+    groups: Mapping[str, Mapping[str, Any]]
+    extent: str
+    columns: Mapping[str, list[Any]] = field(default_factory=dict)
+    fixed: int | None = None
 
     def multiscale(self, target: Target) -> Multiscale:
         """Its arrays in a target."""
-        ...
-
-    def blocks(self) -> list[Index]:
-        """The blocks of level 0, in an order in which neighbours show the same images."""
-        ...
-
-    def requests(self, block: Index) -> tuple[ImageRequest, ...]:
-        """The images, or windows of them, that a block of level 0 shows."""
-        ...
-
-    def block_bytes(self, block: Index) -> int:
-        """What computing a block holds in memory at most."""
-        ...
-
-    def groups(self) -> Mapping[str, Mapping[str, Any]]:
-        """What OME-Zarr has to say of each group, by its path."""
-        ...
-
-    def columns(self) -> Mapping[str, list[Any]]:
-        """What there is to say of each section beyond its image, by column."""
-        ...
+        encoding = Encoding(zarr_format=zarr_format(self.request.ome_zarr))
+        if self.fixed is None:
+            return Multiscale(target, self.arrays, self.occupancy, encoding)
+        return Collection(target, self.arrays, self.occupancy, encoding, fixed=self.fixed)
 
 
 def image_spec(background: int) -> ArraySpec:

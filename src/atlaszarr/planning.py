@@ -124,11 +124,12 @@ def metadata_requests(dataset: SectionDataset) -> int:
 
 def price(layout: Layout, client: AllenClient, workers: int, metadata_requests: int, target: str | None = None) -> Plan:
     """The plan of a layout, on a client whose cache may hold some of its images."""
-    pyramid, occupancy = layout.pyramid, layout.occupancy
+    occupancy = layout.occupancy
+    pyramid = occupancy.pyramid
     multiscale = layout.multiscale(Target("memory://plan"))
     blocks = [list(occupancy.blocks(step)) for step in pyramid.passes]
     documents = 2 if zarr_format(layout.request.ome_zarr) == 2 else 1  # of a group
-    used = {request for block in blocks[0] for request in layout.requests(block)}
+    used = {request for images in layout.shows.values() for request in images}
     wanted = [request for request in used if not client.has_cached(request)]
     pixels = sum(request.width * request.height for request in wanted)
     decoded = sum(request.width * request.height * 3 for request in used)
@@ -152,9 +153,9 @@ def price(layout: Layout, client: AllenClient, workers: int, metadata_requests: 
         images_cached=len(used) - len(wanted),
         pixels=pixels,
         tasks=len(used) + sum(map(len, blocks)),
-        objects=multiscale.objects + len(multiscale.documents()) + documents * len(layout.groups()) + _OTHER_OBJECTS,
+        objects=multiscale.objects + len(multiscale.documents()) + documents * len(layout.groups) + _OTHER_OBJECTS,
         download_bytes=round(pixels * _JPEG_BYTES_A_PIXEL),
         uncompressed_bytes=uncompressed,
         stored_bytes=round(uncompressed * _STORED_SHARE),
-        memory_bytes=_BASE_MEMORY + min(decoded, DECODED_LIMIT) + workers * max(map(layout.block_bytes, blocks[0])),
+        memory_bytes=_BASE_MEMORY + min(decoded, DECODED_LIMIT) + workers * layout.block_bytes,
     )

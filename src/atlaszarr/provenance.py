@@ -60,7 +60,7 @@ def write_tables(target: Target, layout: Layout, done: Mapping[Task, Entry], fai
         used.setdefault(int(name.partition("/")[0]), {})[name] = digest
     missing = {failure.request.image_id: failure.reason for failure in failures}
     rows: list[tuple[Any, ...]] = []
-    columns = layout.columns()
+    columns = layout.columns
     for position, (section, request) in enumerate(zip(layout.imaged.sections, layout.imaged.requests, strict=True)):
         id = section.image_id
         state = "missing" if id in missing else "used" if id in used else "outside"

@@ -93,7 +93,7 @@ class ViewBuild:
         self._asked_again: dict[ImageRequest, SectionImage | MissingImage] = {}
         self._progress = progress or (lambda *_: None)
         root = Root(layout.request.ome_zarr, layout.request.identity(layout.dataset), CREDIT)
-        self._assembly = Assembly(layout.multiscale(target), root, layout.groups())
+        self._assembly = Assembly(layout.multiscale(target), root, layout.groups)
 
     def look(self, overwrite: bool) -> None:
         """Find out what the target holds, and refuse it if need be, before anything is written anywhere."""
@@ -158,7 +158,7 @@ class ViewBuild:
         lacking = {task for task, entry in found.done.items() if not had.isdisjoint(_missing(entry))}
         redo = self._assembly.dependent(lacking) | tasks_to_redo(defects, self._assembly)
         done = {task: entry for task, entry in found.done.items() if task not in redo}
-        every = self._assembly.tasks(self._layout.blocks())
+        every = self._assembly.tasks(self._layout.shows)
         tasks = [[task for task in some if task not in done] for some in every]
         failures = tuple(image for image in again if isinstance(image, MissingImage))
         return Work(done, tasks, failures, bool(defects))
@@ -168,7 +168,7 @@ class ViewBuild:
         lacked = {name for entry in done.values() for name in _missing(entry)}
         if not lacked:
             return
-        shown = {request for block in self._layout.blocks() for request in self._layout.requests(block)}
+        shown = {request for images in self._layout.shows.values() for request in images}
         asked = {
             request: self._scheduler.fetch(self._client.try_fetch, request)
             for request in shown
@@ -191,7 +191,7 @@ class ViewBuild:
         """Start the blocks of level 0, each image fetched once, when the first block that shows it starts."""
         images: dict[ImageRequest, Any] = dict(again)
         source = self._scheduler.share(self._layout.source)
-        shows = [self._layout.requests(block) for block in blocks]
+        shows = [self._layout.shows[block] for block in blocks]
         last = {request: position for position, requests in enumerate(shows) for request in requests}
         for position, (block, requests) in enumerate(zip(blocks, shows, strict=True)):
             for request in requests:
