@@ -21,6 +21,7 @@ from .array_layout import ArrayLayout
 from .encoding import Encoding
 from .errors import InputError
 from .fields import ArrayField, Field, blocks, regular
+from .pyramid import Pyramid
 from .reading import ChunkedArray
 from .source_files import SourceFile, local_path, reading
 from .store import Target
@@ -142,19 +143,9 @@ def _save_zarr(field: Field, target: Target) -> None:
     documents = Encoding().documents(**array, dimension_names=("c", "y", "x"))
     target.write_all((f"0/{name}", body) for name, body in documents.items())
     target.write_all(_bodies(field))
-    axes = [{"name": name, "type": "space"} for name in "yx"]
-    component = {"name": "c", "type": "displacement", "discrete": True}
-    steps = [{"type": "scale", "scale": [1.0] * 3}, {"type": "translation", "translation": [0.0] * 3}]
-    level = {"type": "sequence", "input": {"path": "0"}, "output": {"name": "intrinsic"}, "transformations": steps}
-    pixels = {"name": "pixels"}
-    declared = {"type": "displacements", "path": "0", "input": pixels, "output": pixels, "interpolation": "linear"}
-    entry = {
-        "name": "displacement",
-        "coordinateSystems": [{"name": "intrinsic", "axes": [component, *axes]}, {"name": "pixels", "axes": axes}],
-        "datasets": [{"path": "0", "coordinateTransformations": [level]}],
-        "coordinateTransformations": [declared],
-    }
-    target.write_all(ome.group(_VERSION, ome.attributes(_VERSION, {"multiscales": [entry]}, {})).items())
+    pixels, grid = ome.Geometry((1.0, 1.0, 1.0), unit=None), Pyramid.over((1, *field.shape), _SIDE, levels=1)
+    content = ome.displacement_field(_VERSION, "displacement", "cyx", pixels, grid)
+    target.write_all(ome.group(_VERSION, ome.attributes(_VERSION, content, {})).items())
 
 
 def _bodies(field: Field) -> Iterator[tuple[str, bytes]]:

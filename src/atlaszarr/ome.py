@@ -108,13 +108,15 @@ def multiscales(
     return {**stated, "name": name, **system, "datasets": datasets, "metadata": {"method": method}}
 
 
-def displacement_field(version: str, name: str, geometry: Geometry, pyramid: Pyramid) -> dict[str, Any]:
-    """Of a group whose array (c, z, y, x) holds displacements along z, y and x, in `geometry`'s unit; of level 0 alone.
+def displacement_field(
+    version: str, name: str, axes: Sequence[str], geometry: Geometry, pyramid: Pyramid
+) -> dict[str, Any]:
+    """Of a group whose array holds displacements along its spatial axes, in `geometry`'s unit; of level 0 alone.
 
     In 0.6 it is declared as what leads from the coordinate system ``reference`` to ``image``: RFC-5's
     ``displacements``.
     """
-    entry = multiscales(version, name, "czyx", geometry, Pyramid(pyramid.levels[:1]), "one level")
+    entry = multiscales(version, name, axes, geometry, Pyramid(pyramid.levels[:1]), "one level")
     if version != "0.6":
         entry["axes"][0]["type"] = "displacement"
         return {"multiscales": [entry]}

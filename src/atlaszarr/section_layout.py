@@ -138,7 +138,7 @@ def _groups(
         groups[f"{member}/{SECTION}"] = metadata.provenance(version, geometry, pyramid, [section])
         groups[f"{member}/labels"] = {"labels": ["section"]}
         if request.displacement:
-            field = displacement_field(version, f"{name}, displacement", geometry, pyramid)
+            field = displacement_field(version, f"{name}, displacement", "czyx", geometry, pyramid)
             frame = image_frame(planes, member, thickness)
             groups[f"{member}/{DISPLACEMENT}"] = {**field, "atlaszarr": {"image": frame}}
         groups[f"{member}"] = metadata.image(version, geometry, pyramid, name)
