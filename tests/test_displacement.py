@@ -1,5 +1,6 @@
 """Displacement fields: how they are made, reckoned with, led back, kept in files, and sampled through."""
 
+import dataclasses
 import json
 import pickle
 from math import cos, pi, sin
@@ -17,6 +18,7 @@ from ngff_zarr import from_ngff_zarr
 import atlaszarr.fields
 from atlaszarr import Displacement
 from atlaszarr.errors import InputError, NotFoundError, TargetError
+from atlaszarr.fields import AffineField
 from atlaszarr.resampling import footprint, resample
 from atlaszarr.store import Target
 
@@ -346,16 +348,15 @@ class Counted:
 
 
 @pytest.mark.parametrize("affine", [True, False])
-def test_a_warp_reads_the_chunks_in_its_footprint_once_and_no_others(affine, monkeypatch):
-    monkeypatch.setattr(atlaszarr.fields, "BLOCK", 32)
+def test_a_warp_reads_the_chunks_in_its_footprint_once_and_no_others(affine):
     image = Counted(np.random.default_rng(1).integers(0, 256, (300, 400, 3), np.uint8))
     lazy = da.from_array(image, chunks=(50, 50, 3), asarray=False, meta=image.values)
-    field = Displacement.from_affine((64, 96), [[1.5, 0.1, 90], [-0.1, 1.2, 120]])
+    field = Displacement.from_affine((1024, 1536), [[1.5 / 16, 0.1 / 16, 90], [-0.1 / 16, 1.2 / 16, 120]])
     if not affine:
         field = Displacement.from_coordinates(*field.coordinates())
     warped = field.warp(lazy, "linear")
     assert image.read == []
-    for rows, columns in ((slice(0, 64), slice(0, 96)), (slice(32, 64), slice(0, 32))):
+    for rows, columns in ((slice(0, 1024), slice(0, 1536)), (slice(512, 1024), slice(0, 512))):
         image.read.clear()
         warped[rows, columns].compute()
         left, top, right, bottom = footprint(field.coordinates(rows, columns), (400, 300), "linear", "constant")
@@ -377,27 +378,29 @@ def test_where_no_image_is_a_warp_reads_nothing():
     assert image.read == []
 
 
-def test_a_numpy_image_is_warped_with_a_block_of_the_field_in_memory(monkeypatch):
-    sizes = []
-    real = atlaszarr.fields.AffineField.coordinates
+@dataclasses.dataclass(frozen=True)
+class Watched(AffineField):
+    """An affine that notes the blocks that are computed of it."""
 
-    def watched(self, rows, columns):
-        sizes.append((rows.stop - rows.start) * (columns.stop - columns.start))
-        return real(self, rows, columns)
+    sizes: list[int] = dataclasses.field(default_factory=list)
 
-    monkeypatch.setattr(atlaszarr.fields.AffineField, "coordinates", watched)
-    image = np.zeros((100, 100), np.uint8)
-    Displacement.from_affine((3000, 2000), MATRIX / 30).warp(image)
-    assert max(sizes) == 512**2
-    assert sum(sizes) == 3000 * 2000
+    def coordinates(self, rows, columns):
+        self.sizes.append((rows.stop - rows.start) * (columns.stop - columns.start))
+        return super().coordinates(rows, columns)
+
+
+def test_a_numpy_image_is_warped_with_a_block_of_the_field_in_memory():
+    watched = Watched.of((3000, 2000), MATRIX / 30)
+    Displacement(watched).warp(np.zeros((100, 100), np.uint8))
+    assert max(watched.sizes) == 512**2
+    assert sum(watched.sizes) == 3000 * 2000
 
 
 # Files
 
 
-def test_npy_files_are_the_classic_ones_in_both_directions(tmp_path, monkeypatch):
-    monkeypatch.setattr(atlaszarr.fields, "BLOCK", 16)
-    delta = smooth(1).astype("f4")
+def test_npy_files_are_the_classic_ones_in_both_directions(tmp_path):
+    delta = smooth(1, (1100, 40), 9.0).astype("f4")  # rows of several blocks
     np.save(tmp_path / "classic.npy", np.stack([delta[0], delta[1]], axis=2))
     field = Displacement.load(tmp_path / "classic.npy")
     assert field == Displacement.from_deltas(*delta)

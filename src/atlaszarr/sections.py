@@ -133,7 +133,7 @@ def open_sections(
     return opened
 
 
-@xr.register_dataset_accessor("sections")  # type: ignore[no-untyped-call]
+@xr.register_dataset_accessor("sections")
 class Sections:
     """The sections that a Dataset of `open_sections`, or a selection of it, holds: to be iterated over.
 
