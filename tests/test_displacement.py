@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pickle
 from math import cos, pi, sin
+from typing import Any
 
 import dask.array as da
 import numpy as np
@@ -15,10 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ngff_zarr import from_ngff_zarr
 
-import atlaszarr.fields
 from atlaszarr import Displacement
 from atlaszarr.errors import InputError, NotFoundError, TargetError
-from atlaszarr.fields import AffineField
+from atlaszarr.fields import AffineField, regular
 from atlaszarr.resampling import footprint, resample
 from atlaszarr.store import Target
 
@@ -302,6 +302,33 @@ def test_where_a_field_folds_the_residual_says_so():
 # Sampling an image
 
 
+@dataclasses.dataclass(frozen=True)
+class BlockedAffine(AffineField):
+    """An affine in blocks of a side."""
+
+    side: int = 0
+    chunks = property(lambda self: regular(self.shape, self.side))
+
+
+@dataclasses.dataclass(frozen=True)
+class Blocked:
+    """Any other field in blocks of a side."""
+
+    inner: Any
+    side: int
+    shape = property(lambda self: self.inner.shape)
+    chunks = property(lambda self: regular(self.shape, self.side))
+
+    def coordinates(self, rows, columns):
+        return self.inner.coordinates(rows, columns)
+
+
+def blocked(field, side):
+    if isinstance(field, AffineField):
+        return BlockedAffine(field.shape, field.matrix, side)
+    return Blocked(field, side)
+
+
 @pytest.mark.parametrize("lazy", [False, True])
 @pytest.mark.parametrize("channels", [(), (3,)], ids=["grey", "rgb"])
 def test_warping_samples_the_image_where_each_pixel_lies(lazy, channels):
@@ -328,11 +355,11 @@ def test_blocks_and_chunks_of_any_size_give_the_same_bytes(seed, kind, size, chu
     image = np.random.default_rng(seed).integers(0, 256, (41, 67, 3)).astype(dtype)
     field = every_kind(seed)[kind]
     whole = field.warp(image, interpolation, border, (1, 2, 3))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(atlaszarr.fields, "BLOCK", size)
-        np.testing.assert_array_equal(field.warp(image, interpolation, border, (1, 2, 3)), whole)
-        lazy = field.warp(da.from_array(image, chunks=(*chunks, 2)), interpolation, border, (1, 2, 3))
-        np.testing.assert_array_equal(lazy.compute(scheduler="synchronous"), whole)
+    cut = Displacement(blocked(field.field, size))
+    np.testing.assert_array_equal(cut.warp(image, interpolation, border, (1, 2, 3)), whole)
+    lazy = cut.warp(da.from_array(image, chunks=(*chunks, 2)), interpolation, border, (1, 2, 3))
+    assert max(lazy.chunks[0] + lazy.chunks[1]) <= size
+    np.testing.assert_array_equal(lazy.compute(scheduler="synchronous"), whole)
 
 
 class Counted:
