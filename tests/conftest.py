@@ -80,7 +80,7 @@ def connect():
     with ExitStack() as opened:
 
         def start(emulator, cache="none", **options):
-            hasty = {"rate": 1e9, "timeout": (2.0, 5.0), "retries": 2, "backoff": 0.01}
+            hasty = {"rate": 1e9, "timeout": (5.0, 60.0), "retries": 2, "backoff": 0.01}
             return opened.enter_context(AllenClient(emulator.url, cache, **(hasty | options)))
 
         yield start

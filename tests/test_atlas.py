@@ -275,7 +275,7 @@ WRONG = {
         "30 x 30 x 30",
     ),
     "no annotation": (lambda s, _: {**s, "annotation": []}, "needs an annotation"),
-    "no scheduler": (lambda s, _: {**s, "scheduler": "tcp://127.0.0.1:9"}, "does not answer"),
+    "no scheduler": (lambda s, _: {**s, "scheduler": "nonsense"}, "does not answer"),
     "name": (lambda s, _: {**s, "name": "Tiny Atlas"}, "Tiny Atlas"),
     "version": (lambda s, _: {**s, "version": "one"}, "one"),
     "workers": (lambda s, _: {**s, "workers": 0}, "workers 0"),

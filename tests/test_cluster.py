@@ -3,6 +3,7 @@
 import hashlib
 from pathlib import Path
 
+import dask
 import numpy as np
 import pytest
 from distributed import Client, LocalCluster
@@ -144,6 +145,7 @@ def test_a_missing_image_is_reported_from_the_cluster(cluster, tmp_path):
 def test_a_scheduler_that_does_not_answer_is_named_and_nothing_is_written(emulator, tmp_path):
     with (
         AllenClient(emulator.url, cache="none", rate=1e9) as client,
+        dask.config.set({"distributed.comm.timeouts.connect": "500ms"}),
         pytest.raises(InputError, match=r"127\.0\.0\.1:9"),
     ):
         build(DATASET, tmp_path / "x.ome.zarr", client=client, resolution=200, scheduler="tcp://127.0.0.1:9")

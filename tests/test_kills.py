@@ -46,7 +46,12 @@ def volume(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("kind", "store", "kills"),
-    [("sections", "local disk", 3), ("sections", "S3", 2), ("volume", "local disk", 3), ("volume", "S3", 2)],
+    [
+        pytest.param("sections", "local disk", 3, marks=pytest.mark.slow),
+        ("sections", "S3", 2),
+        ("volume", "local disk", 3),
+        pytest.param("volume", "S3", 2, marks=pytest.mark.slow),
+    ],
     indirect=["store"],
 )
 def test_a_build_killed_at_random_moments_ends_as_an_undisturbed_one(request, emulator, kind, store, kills):

@@ -147,7 +147,8 @@ class Cluster:
     Parameters
     ----------
     address : str
-        Of the scheduler.
+        Of the scheduler. It, and its first worker, is waited for as long as dask's own setting
+        ``distributed.comm.timeouts.connect`` says; 30 s unless changed.
 
     Raises
     ------
@@ -159,16 +160,19 @@ class Cluster:
     batch = 16
 
     def __init__(self, address: str) -> None:
+        import dask
+
         try:
             import distributed
         except ImportError:
             raise InputError(f"scheduler {address!r} needs distributed; install atlaszarr[cluster]") from None
+        patience = dask.config.get("distributed.comm.timeouts.connect")
         try:
-            self._client = distributed.Client(address, set_as_default=True, timeout="10s")
+            self._client = distributed.Client(address, set_as_default=True, timeout=patience)
         except (OSError, ValueError) as error:
             raise InputError(f"scheduler {address!r} does not answer: {error}") from None
         try:
-            self._client.wait_for_workers(1, timeout=10)
+            self._client.wait_for_workers(1, timeout=patience)
         except TimeoutError:
             self._client.close()
             raise InputError(f"scheduler {address!r} has no workers; start some first") from None
