@@ -16,6 +16,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from atlaszarr import AllenClient, Grid, preview
+from atlaszarr.alignment import align_sections
 from atlaszarr.allen.records import SectionDataset
 from atlaszarr.errors import InputError
 from atlaszarr.metadata import geometry
@@ -172,7 +173,9 @@ def test_the_level_is_the_one_nearest_to_the_resolution(annotations, resolution,
 @pytest.mark.parametrize(("id", "sections"), [(CORONAL, slice(8, 60, 5)), (SAGITTAL, slice(None))])
 def test_a_thumbnail_shows_the_brain_under_its_borders(client, id, sections):
     whole = built_in(id)
-    planes = section_planes(replace(whole, sections=whole.sections[sections]), 50, detection_xy="centre")
+    planes = section_planes(
+        align_sections(replace(whole, sections=whole.sections[sections]), 50), detection_xy="centre"
+    )
     thumbnails, failures = make_thumbnails(planes, client)
     assert not failures
     at = [thumbnail.coordinate for thumbnail in thumbnails]

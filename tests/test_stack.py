@@ -14,7 +14,7 @@ from atlaszarr import Displacement
 from atlaszarr.allen.records import SectionDataset
 from atlaszarr.errors import InputError, RecordError
 from atlaszarr.grid import blocks
-from atlaszarr.stack import stack_sections
+from atlaszarr.request import VolumeRequest
 
 RESOLUTION = 400.0
 NUMBERS = range(4, 500, 40)
@@ -27,6 +27,11 @@ AXES = {
 }
 #: Axes of the grid that run down and across a plane of section, and the one across it.
 PLANES = {1: (1, 2, 0), 2: (1, 0, 2), 6: (0, 2, 1)}
+
+
+def stacked(dataset, displacement=None, **options):
+    """The stack that a volume with these options is made of."""
+    return VolumeRequest(**{"resolution": RESOLUTION, **options}).stack(dataset, displacement)
 
 
 def inverse(affine):
@@ -174,11 +179,11 @@ def test_a_volume_equals_the_rule_voxel_by_voxel(
     native, space = spaces
     dataset = made_up(seed, numbers, native, plane)
     options = {"fill": fill, "interpolation": interpolation, "space": space, "downsample": seed % 3}
-    stack = stack_sections(dataset, RESOLUTION, **options)
+    stack = stacked(dataset, **options)
     rng = np.random.default_rng(seed)
     fields = {int(id): made_up_field(rng, stack, plane) for id in (stack.ids[::with_a_field] if with_a_field else ())}
     own = {id: Displacement.from_coordinates(*xy) for id, xy in fields.items()}
-    stack = stack_sections(dataset, RESOLUTION, displacement=own, **options)
+    stack = stacked(dataset, displacement=own, **options)
     images = pictures(stack, seed)
     if with_a_hole:
         del images[seed % len(images)]
@@ -210,11 +215,11 @@ def test_blocks_of_any_size_agree_to_the_byte_and_need_just_what_they_show(
 ):
     options = {"fill": fill, "interpolation": interpolation, "downsample": 0}
     dataset = made_up(seed, NUMBERS, plane=plane)
-    stack = stack_sections(dataset, RESOLUTION, **options)
+    stack = stacked(dataset, **options)
     if with_fields:
         rng = np.random.default_rng(seed)
         fields = {int(id): Displacement.from_coordinates(*made_up_field(rng, stack, plane)) for id in stack.ids[::2]}
-        stack = stack_sections(dataset, RESOLUTION, displacement=fields, **options)
+        stack = stacked(dataset, displacement=fields, **options)
     images = pictures(stack, seed)
     whole = stack.pull_back(everywhere(stack), images)
     field = stack.displacement(everywhere(stack))
@@ -232,7 +237,7 @@ def test_blocks_of_any_size_agree_to_the_byte_and_need_just_what_they_show(
 
 def test_the_displacement_field_says_where_in_the_full_resolution_image_a_voxel_lies():
     dataset = made_up(3, NUMBERS)
-    stack = stack_sections(dataset, RESOLUTION, downsample=2)
+    stack = stacked(dataset, downsample=2)
     field = stack.displacement(everywhere(stack))
     _, section = stack.pull_back(everywhere(stack), pictures(stack, 0))
     np.testing.assert_array_equal(np.isnan(field[0]), section == 0)
@@ -246,7 +251,7 @@ def test_the_displacement_field_says_where_in_the_full_resolution_image_a_voxel_
 
 def test_a_tier_is_the_coarsest_whose_pixel_is_not_larger_than_a_voxel():
     dataset = made_up(1, [10, 20])
-    tiers = [{r.downsample for r in stack_sections(dataset, um).requests} for um in (10.0, 16.0, 31.0, 32.0, 400.0)]
+    tiers = [{r.downsample for r in stacked(dataset, resolution=um).requests} for um in (10.0, 16.0, 31.0, 32.0, 400.0)]
     assert tiers[:4] == [{0}, {0}, {0}, {1}]
     assert tiers[4] == {s.tier_count - 1 for s in dataset.sections}
 
@@ -268,25 +273,25 @@ def test_a_tier_is_the_coarsest_whose_pixel_is_not_larger_than_a_voxel():
 def test_an_option_that_is_not_known_is_refused_by_name_and_value(wrong):
     (name,) = wrong
     with pytest.raises(InputError, match=name):
-        stack_sections(made_up(1, [10, 20]), RESOLUTION, **wrong)
+        stacked(made_up(1, [10, 20]), **wrong)
 
 
 def test_a_dataset_without_expression_images_has_no_expression_view():
     with pytest.raises(RecordError, match="expression"):
-        stack_sections(made_up(1, [10, 20]), RESOLUTION, view="expression")
+        stacked(made_up(1, [10, 20]), view="expression")
 
 
 @pytest.mark.parametrize("plane", [1, 2, 6])
 def test_without_tilt_the_field_of_the_alignment_gives_the_same_volume(plane):
     dataset = made_up(5, NUMBERS, plane=plane, tilt=0.0)
-    aligned = stack_sections(dataset, RESOLUTION, interpolation="cubic")
+    aligned = stacked(dataset, interpolation="cubic")
     rows, columns, fixed = PLANES[plane]
     assert not aligned.affines[:, :, fixed].any()
     fields = {
         int(id): Displacement.from_affine(plane_shape(aligned, plane), affine[:, [columns, rows, 3]])
         for id, affine in zip(aligned.ids, aligned.affines, strict=True)
     }
-    own = stack_sections(dataset, RESOLUTION, interpolation="cubic", displacement=fields)
+    own = stacked(dataset, interpolation="cubic", displacement=fields)
     region, images = everywhere(own), pictures(own, 5)
     np.testing.assert_allclose(own.displacement(region), aligned.displacement(region), rtol=0, atol=1e-6)
     (image, section), (expected, by) = own.pull_back(region, images), aligned.pull_back(region, images)
@@ -300,12 +305,10 @@ def test_without_tilt_the_field_of_the_alignment_gives_the_same_volume(plane):
 @pytest.mark.parametrize("interpolation", ["nearest", "linear", "cubic", "lanczos"])
 def test_a_field_that_shifts_by_whole_pixels_shows_the_pixels_there(plane, interpolation):
     dataset = made_up(6, NUMBERS, plane=plane)
-    shape = plane_shape(stack_sections(dataset, RESOLUTION), plane)
+    shape = plane_shape(stacked(dataset), plane)
     shifted = Displacement.from_affine(shape, [[1, 0, 7], [0, 1, 3]])
     fields = {section.image_id: shifted for section in dataset.sections}
-    stack = stack_sections(
-        dataset, RESOLUTION, fill="nearest", interpolation=interpolation, downsample=1, displacement=fields
-    )
+    stack = stacked(dataset, fill="nearest", interpolation=interpolation, downsample=1, displacement=fields)
     images = pictures(stack, 6)
     image, section = stack.pull_back(everywhere(stack), images)
     by_id = {int(id): images[s] for s, id in enumerate(stack.ids)}
@@ -319,9 +322,9 @@ def test_a_field_that_shifts_by_whole_pixels_shows_the_pixels_there(plane, inter
 
 def test_which_section_fills_a_voxel_is_decided_by_depth_whatever_the_fields():
     dataset = made_up(7, NUMBERS)
-    aligned = stack_sections(dataset, RESOLUTION)
+    aligned = stacked(dataset)
     fields = {int(id): Displacement.identity(plane_shape(aligned, 1)) for id in aligned.ids}
-    own = stack_sections(dataset, RESOLUTION, displacement=fields)
+    own = stacked(dataset, displacement=fields)
     by_depth, by = (stack.pull_back(everywhere(stack), pictures(stack, 7))[1] for stack in (own, aligned))
     both = (by_depth > 0) & (by > 0)
     assert both.sum() > 1000
@@ -331,9 +334,9 @@ def test_which_section_fills_a_voxel_is_decided_by_depth_whatever_the_fields():
 
 def test_the_field_of_a_volume_is_in_full_resolution_pixels_whatever_the_tier():
     dataset = made_up(8, NUMBERS)
-    shape = plane_shape(stack_sections(dataset, RESOLUTION), 1)
+    shape = plane_shape(stacked(dataset), 1)
     fields = {section.image_id: Displacement.identity(shape) for section in dataset.sections}
-    stack = stack_sections(dataset, RESOLUTION, downsample=2, displacement=fields)
+    stack = stacked(dataset, downsample=2, displacement=fields)
     field = stack.displacement(everywhere(stack))
     _, y, x = np.nonzero(np.isfinite(field[0]))
     np.testing.assert_allclose(field[:, np.isfinite(field[0])], [4 * x + 1.5, 4 * y + 1.5])
@@ -348,9 +351,9 @@ def test_a_block_evaluates_no_field_beyond_itself():
             return super().coordinates(rows, columns)
 
     dataset = made_up(9, NUMBERS, plane=2)
-    shape = plane_shape(stack_sections(dataset, RESOLUTION), 2)
+    shape = plane_shape(stacked(dataset), 2)
     fields = {section.image_id: Watched(Displacement.identity(shape).field) for section in dataset.sections}
-    stack = stack_sections(dataset, RESOLUTION, displacement=fields)
+    stack = stacked(dataset, displacement=fields)
     assert asked == []
     region = (slice(4, 9), slice(2, 5), slice(10, 12))
     shown = stack.shown(region)
@@ -360,20 +363,20 @@ def test_a_block_evaluates_no_field_beyond_itself():
 
 def test_a_section_whose_field_leads_nowhere_is_not_needed():
     dataset = made_up(10, NUMBERS)
-    stack = stack_sections(dataset, RESOLUTION)
+    stack = stacked(dataset)
     nowhere = np.full(plane_shape(stack, 1), np.nan)
     first = stack.shown(everywhere(stack))[0]
     field = Displacement.from_coordinates(nowhere, nowhere)
-    own = stack_sections(dataset, RESOLUTION, displacement={int(stack.ids[first]): field})
+    own = stacked(dataset, displacement={int(stack.ids[first]): field})
     assert set(own.shown(everywhere(own))) == set(stack.shown(everywhere(stack))) - {first}
 
 
 def test_a_stack_with_fields_can_be_sent_to_another_process():
     dataset = made_up(11, NUMBERS)
-    stack = stack_sections(dataset, RESOLUTION)
+    stack = stacked(dataset)
     rng = np.random.default_rng(11)
     fields = {int(id): Displacement.from_coordinates(*made_up_field(rng, stack, 1)) for id in stack.ids}
-    stack = stack_sections(dataset, RESOLUTION, displacement=fields)
+    stack = stacked(dataset, displacement=fields)
     sent = pickle.loads(pickle.dumps(stack))
     images = pictures(stack, 11)
     for one, other in zip(
@@ -384,21 +387,21 @@ def test_a_stack_with_fields_can_be_sent_to_another_process():
 
 def test_a_field_over_another_grid_is_refused_with_both_shapes():
     dataset = made_up(12, NUMBERS, plane=2)
-    stack = stack_sections(dataset, RESOLUTION)
+    stack = stacked(dataset)
     rows, columns = plane_shape(stack, 2)
     field = Displacement.identity((columns, rows))
     with pytest.raises(InputError, match=f"104 is over {columns} x {rows} .*sagittal plane.* {rows} x {columns}"):
-        stack_sections(dataset, RESOLUTION, displacement={104: field})
+        stacked(dataset, displacement={104: field})
 
 
 def test_a_field_for_a_section_that_is_none_of_the_dataset_is_refused():
     field = Displacement.identity((20, 29))
     with pytest.raises(InputError, match="section image 1"):
-        stack_sections(made_up(13, NUMBERS), RESOLUTION, displacement={104: field, 1: field})
+        stacked(made_up(13, NUMBERS), displacement={104: field, 1: field})
 
 
 def test_what_is_no_displacement_is_refused():
     dataset = made_up(14, NUMBERS)
-    field = np.zeros((2, *plane_shape(stack_sections(dataset, RESOLUTION), 1)))
+    field = np.zeros((2, *plane_shape(stacked(dataset), 1)))
     with pytest.raises(InputError, match="104 is no Displacement but ndarray"):
-        stack_sections(dataset, RESOLUTION, displacement={104: field})
+        stacked(dataset, displacement={104: field})

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from atlaszarr import AllenClient, Displacement, open_volume
+from atlaszarr.alignment import align_sections
 from atlaszarr.errors import ImageError, InputError
 from atlaszarr.planes import section_planes
 from atlaszarr.testing.emulator import Emulator
@@ -130,7 +131,7 @@ def test_the_fields_of_parallel_sections_show_what_the_alignment_does_to_within_
 @pytest.mark.parametrize("id", [DATASET, 69289763])
 def test_with_the_fields_of_the_sections_a_volume_shows_their_planes(client, id):
     dataset = client.section_dataset(id)
-    planes = section_planes(dataset, 200, interpolation="lanczos")
+    planes = section_planes(align_sections(dataset, 200), interpolation="lanczos")
     ids = [section.image_id for section in planes.imaged.sections]
     fields = dict(zip(ids, planes.displacements, strict=True))
     volume = open_volume(dataset, 200, client=client, interpolation="lanczos", displacement=fields).compute()

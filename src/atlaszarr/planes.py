@@ -14,9 +14,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .allen.images import ImagedSections, Pixels, imaged_sections
-from .allen.records import SectionDataset
-from .allen.values import Matrix
+from .alignment import AlignedSections
+from .allen.images import ImagedSections, Pixels
+from .allen.records import Section
 from .boxes import Box
 from .coverage import covered, covered_extent
 from .displacement import Displacement
@@ -25,8 +25,7 @@ from .grid import Grid
 from .plane_fields import check_fields
 from .plane_of_section import Plane, plane_of
 from .resampling import corner_footprint, footprint, known, resample
-from .spaces import output_space, reference_space
-from .transforms import apply, compose, image_to_reference, tier_affine
+from .transforms import Affine, apply, compose, image_to_reference
 
 #: Where on a section its slice coordinate is taken: a pixel of the full-resolution image, or the centre of each.
 DetectionPoint = tuple[float, float] | Literal["centre"]
@@ -118,28 +117,19 @@ class SectionPlanes:
 
 
 def section_planes(
-    dataset: SectionDataset,
-    resolution: float = 25.0,
+    aligned: AlignedSections,
     *,
     plane: str = "auto",
     stored: bool = False,
     interpolation: str = "linear",
     detection_xy: DetectionPoint = (0.0, 0.0),
-    space: str | int = "auto",
-    r_extent: float | None = None,
-    downsample: int | None = None,
-    view: str = "primary",
-    quality: int | None = None,
-    range: tuple[int, ...] | None = None,
     displacement: Mapping[int, Displacement] | None = None,
 ) -> SectionPlanes:
-    """Lay the sections of a dataset into planes of a reference space.
+    """Lay sections into planes of the space that they are aligned with.
 
     Parameters
     ----------
-    dataset : SectionDataset
-    resolution : float
-        Pixel size in um.
+    aligned : AlignedSections
     plane : str
         ``coronal``, ``sagittal``, ``transverse``; ``auto`` for the one that the dataset was cut in.
     stored : bool
@@ -150,10 +140,6 @@ def section_planes(
     detection_xy : tuple of float or "centre"
         The pixel (X, Y) of the full-resolution images at which their slice coordinates are taken; ``centre``: that of
         each image.
-    space, r_extent
-        See `atlaszarr.stack.stack_sections`.
-    downsample, view, quality, range
-        See `atlaszarr.allen.images.imaged_sections`.
     displacement : mapping of int to Displacement, optional
         By SectionImage id, fields that take the place of the affine ones: pixels of the plane to those of the tier
         image.
@@ -162,40 +148,29 @@ def section_planes(
     ------
     InputError
         If an option is not known or does not fit the dataset.
-    RecordError
-        If the dataset cannot be registered.
     """
     known(interpolation, _BORDER)
-    tvr, trv = dataset.alignment
-    imaged = imaged_sections(dataset, resolution, downsample=downsample, view=view, quality=quality, range=range)
-    native = reference_space(dataset.reference_space_id)
-    grid = Grid(output_space(space, native), resolution)
-    across = plane_of(dataset, plane)
+    grid, sections = aligned.grid, aligned.imaged.sections
+    across = plane_of(aligned.dataset, plane)
     across = across.as_stored if stored else across
-    coordinates = _coordinates(imaged, tvr, native.to(grid.space, r_extent), across, detection_xy)
-    to_section = compose(trv, grid.space.to(native, r_extent))[:2]
-    affines = []
-    for section, request, coordinate in zip(imaged.sections, imaged.requests, coordinates, strict=True):
-        to_tier = compose(tier_affine(request.downsample), section.tvs)
-        affines.append(compose(to_tier, compose(to_section, across.to_reference(grid, coordinate))))
+    coordinates = _coordinates(aligned, across, detection_xy)
     given = {} if displacement is None else displacement
-    check_fields(given, dataset, across, grid)
-    fields = tuple(
-        given[section.image_id] if section.image_id in given else Displacement.from_affine(across.shape(grid), affine)
-        for section, affine in zip(imaged.sections, affines, strict=True)
-    )
-    return SectionPlanes(grid, across, imaged, coordinates, fields, interpolation)
+    check_fields(given, aligned.dataset, across, grid)
+
+    def field(section: Section, coordinate: float, to_tier: Affine) -> Displacement:
+        if section.image_id in given:
+            return given[section.image_id]
+        to_section = compose(aligned.to_section[:2], across.to_reference(grid, coordinate))
+        return Displacement.from_affine(across.shape(grid), compose(to_tier, to_section))
+
+    fields = tuple(map(field, sections, coordinates, aligned.to_tiers))
+    return SectionPlanes(grid, across, aligned.imaged, coordinates, fields, interpolation)
 
 
-def _coordinates(
-    imaged: ImagedSections,
-    tvr: Matrix,
-    to_space: NDArray[np.float64],
-    plane: Plane,
-    detection_xy: DetectionPoint,
-) -> NDArray[np.float64]:
+def _coordinates(aligned: AlignedSections, plane: Plane, detection_xy: DetectionPoint) -> NDArray[np.float64]:
+    tvr, _ = aligned.dataset.alignment
     points = []
-    for section in imaged.sections:
+    for section in aligned.imaged.sections:
         xy = ((section.width - 1) / 2, (section.height - 1) / 2) if detection_xy == "centre" else detection_xy
         points.append(image_to_reference(xy, section.depth, section.tsv, tvr))
-    return np.asarray(apply(to_space, points)[:, plane.fixed])
+    return np.asarray(apply(aligned.from_native, points)[:, plane.fixed])

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Self
 
+from .alignment import AlignedSections, align_sections
 from .allen.records import SectionDataset
 from .displacement import Displacement
 from .errors import InputError
@@ -30,8 +31,10 @@ class Request:
     ----------
     resolution : float
         Voxel size in um.
-    interpolation, space, r_extent, view, quality, range
+    interpolation : str
         See `atlaszarr.stack.stack_sections`.
+    space, r_extent, view, quality, range
+        See `atlaszarr.alignment.align_sections`.
     downsample : int or None
         Tier of all images; None for the coarsest whose pixel is not larger than a voxel.
     levels : int or None
@@ -122,9 +125,10 @@ class Request:
         digest = hashlib.sha256(records).hexdigest()
         return {"dataset": dataset.id, "mode": self.mode, **options, "records_sha256": digest}
 
-    def _shared(self) -> dict[str, Any]:
-        names = ("interpolation", "space", "r_extent", "downsample", "view", "quality", "range")
-        return {name: getattr(self, name) for name in names}
+    def aligned(self, dataset: SectionDataset) -> AlignedSections:
+        """The dataset's sections in the space asked for; see `atlaszarr.alignment.align_sections`."""
+        names = ("resolution", "space", "r_extent", "downsample", "view", "quality", "range")
+        return align_sections(dataset, **{name: getattr(self, name) for name in names})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,8 +151,8 @@ class VolumeRequest(Request):
 
     def stack(self, dataset: SectionDataset, displacement: Mapping[int, Displacement] | None = None) -> Stack:
         """The dataset's sections over the grid asked for, some of them by a field; see `stack_sections`."""
-        options = {"fill": self.fill, "displacement": displacement, **self._shared()}
-        return stack_sections(dataset, self.resolution, **options)
+        aligned = self.aligned(dataset)
+        return stack_sections(aligned, fill=self.fill, interpolation=self.interpolation, displacement=displacement)
 
     def pyramid(self, stack: Stack) -> Pyramid:
         """The levels over that grid."""
@@ -182,13 +186,12 @@ class SectionsRequest(Request):
     ) -> SectionPlanes:
         """The dataset's sections as planes; see `atlaszarr.planes.section_planes`."""
         return section_planes(
-            dataset,
-            self.resolution,
+            self.aligned(dataset),
             plane=self.plane,
             stored=stored,
+            interpolation=self.interpolation,
             detection_xy=self.detection_xy,
             displacement=displacement,
-            **self._shared(),
         )
 
     def pyramid(self, planes: SectionPlanes) -> Pyramid:

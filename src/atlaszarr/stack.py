@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import sampling
-from .allen.images import ImagedSections, ImageRequest, Pixels, imaged_sections
-from .allen.records import Section, SectionDataset
+from .alignment import AlignedSections
+from .allen.images import ImagedSections, ImageRequest, Pixels
+from .allen.records import Section
 from .boxes import Box, area
 from .coverage import covered
 from .displacement import Displacement
@@ -26,9 +27,8 @@ from .fill import FILLS, depth_intervals
 from .grid import Grid, Region, shape_of
 from .plane_fields import PlaneField, plane_fields
 from .row_sampling import Placement
-from .spaces import output_space, reference_space
 from .taps import TAPS
-from .transforms import compose, tier_affine
+from .transforms import compose
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,26 +187,17 @@ class Stack:
 
 
 def stack_sections(
-    dataset: SectionDataset,
-    resolution: float = 25.0,
+    aligned: AlignedSections,
     *,
     fill: str = "nearest",
     interpolation: str = "linear",
-    space: str | int = "auto",
-    r_extent: float | None = None,
-    downsample: int | None = None,
-    view: str = "primary",
-    quality: int | None = None,
-    range: tuple[int, ...] | None = None,
     displacement: Mapping[int, Displacement] | None = None,
 ) -> Stack:
-    """Lay the sections of a dataset over a grid.
+    """Lay sections over the grid that they are aligned with.
 
     Parameters
     ----------
-    dataset : SectionDataset
-    resolution : float
-        Voxel size in um.
+    aligned : AlignedSections
     fill : str
         ``none``: a section fills only its own thickness; ``nearest``: every voxel takes the section nearest in
         depth; ``linear``: that one blended with its neighbour on the voxel's other side. In a gap wider than 1.5
@@ -214,14 +205,6 @@ def stack_sections(
     interpolation : str
         Within the plane of the section: ``nearest`` (half-way between two pixels the later one, where
         `atlaszarr.resampling` takes the even one), ``linear``, ``cubic`` (a = -3/4) or ``lanczos`` (8 x 8 pixels).
-    space : str or int
-        Reference space of the grid: ``auto`` (9 for P56 data, else the dataset's own), ``native``, 9 or 10.
-    r_extent : float, optional
-        Where the mirror between spaces 9 and 10 puts r = 0, in um; default 11400. See `ReferenceSpace.to`.
-    downsample : int, optional
-        Tier of the images; by default, for every section, the coarsest whose pixel is not larger than a voxel.
-    view, quality, range
-        To the image service; see `AllenClient.image`.
     displacement : mapping of int to Displacement, optional
         By SectionImage id, fields that take the place of the alignment within the plane of section: from pixel
         (column, row) of the plane, over the whole of the grid's, to pixel (X, Y) of the section's tier image. Which
@@ -231,33 +214,23 @@ def stack_sections(
     ------
     InputError
         If an option is not known or does not fit the dataset.
-    RecordError
-        If the dataset cannot be registered.
     """
     if fill not in FILLS:
         raise InputError(f"fill {fill!r} is not known; choose from {', '.join(FILLS)}")
     if interpolation not in TAPS:
         raise InputError(f"interpolation {interpolation!r} is not known; choose from {', '.join(TAPS)}")
-    _, trv = dataset.alignment
-    imaged = imaged_sections(dataset, resolution, downsample=downsample, view=view, quality=quality, range=range)
-    native = reference_space(dataset.reference_space_id)
-    grid = Grid(output_space(space, native), resolution)
-    to_plane = compose(compose(trv, grid.space.to(native, r_extent)), grid.to_reference)
+    dataset, grid, sections = aligned.dataset, aligned.grid, aligned.imaged.sections
+    to_plane = compose(aligned.to_section, grid.to_reference)
     given = plane_fields(displacement or {}, dataset, grid)
-    fields = {s: given[one.image_id] for s, one in enumerate(imaged.sections) if one.image_id in given}
-    affines = np.array(
-        [
-            compose(compose(tier_affine(request.downsample), section.tvs), to_plane[:2])
-            for section, request in zip(imaged.sections, imaged.requests, strict=True)
-        ]
-    )
+    fields = {s: given[one.image_id] for s, one in enumerate(sections) if one.image_id in given}
+    affines = np.array([compose(to_tier, to_plane[:2]) for to_tier in aligned.to_tiers])
     affines[list(fields)] = np.nan
     edges, nearest, neighbour = depth_intervals(
-        [section.depth for section in imaged.sections], dataset.section_thickness, dataset.nominal_interval, fill
+        [section.depth for section in sections], dataset.section_thickness, dataset.nominal_interval, fill
     )
     return Stack(
         grid=grid,
-        imaged=imaged,
+        imaged=aligned.imaged,
         depth_row=to_plane[2],
         affines=affines,
         edges=edges,

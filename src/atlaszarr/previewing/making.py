@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..alignment import align_sections
 from ..allen.client import AllenClient
 from ..allen.images import MissingImage
 from ..allen.records import SectionDataset
@@ -149,7 +150,8 @@ def preview(
     across = plane_of(dataset, plane)
     shown_space = output_space(space, reference_space(dataset.reference_space_id))
     resolution = max(shown_space.extent[axis] for axis in (across.rows, across.columns)) / _PIXELS
-    planes = section_planes(dataset, resolution, plane=plane, detection_xy="centre", space=space, view=view)
+    aligned = align_sections(dataset, resolution, space=space, view=view)
+    planes = section_planes(aligned, plane=plane, detection_xy="centre")
     coordinates = [float(at) for at in planes.coordinates]
     labels: list[LabelPlane | None] = [None] * len(coordinates)
     if annotation is not None:

@@ -1,0 +1,85 @@
+"""The sections of a dataset in a reference space: what volumes and planes of them have in common. No I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .allen.images import ImagedSections, imaged_sections
+from .allen.records import SectionDataset
+from .grid import Grid
+from .spaces import output_space, reference_space
+from .transforms import Affine, compose, tier_affine
+
+
+@dataclass(frozen=True, eq=False)
+class AlignedSections:
+    """The sections of one dataset, aligned with a grid of a reference space.
+
+    Attributes
+    ----------
+    dataset : SectionDataset
+        With a 3-D alignment.
+    imaged : ImagedSections
+        Its sections in order of depth, and the whole image of each at its tier.
+    grid : Grid
+    from_native : ndarray, float64, shape (3, 4)
+        (p, i, r) in the dataset's own space to (p, i, r) in the grid's, both in um.
+    to_section : ndarray, float64, shape (3, 4)
+        (p, i, r) in um in the grid's space to (x, y, depth) in um of the stack of sections.
+    """
+
+    dataset: SectionDataset
+    imaged: ImagedSections
+    grid: Grid
+    from_native: Affine
+    to_section: Affine
+
+    @property
+    def to_tiers(self) -> list[Affine]:
+        """For each section, float64 (2, 3): (x, y) in um to the pixel (X, Y) of its tier image."""
+        return [
+            compose(tier_affine(request.downsample), section.tvs)
+            for section, request in zip(self.imaged.sections, self.imaged.requests, strict=True)
+        ]
+
+
+def align_sections(
+    dataset: SectionDataset,
+    resolution: float = 25.0,
+    *,
+    space: str | int = "auto",
+    r_extent: float | None = None,
+    downsample: int | None = None,
+    view: str = "primary",
+    quality: int | None = None,
+    range: tuple[int, ...] | None = None,
+) -> AlignedSections:
+    """Align the sections of a dataset with a grid of a reference space.
+
+    Parameters
+    ----------
+    dataset : SectionDataset
+    resolution : float
+        Voxel size in um.
+    space : str or int
+        Reference space of the grid: ``auto`` (9 for P56 data, else the dataset's own), ``native``, 9 or 10.
+    r_extent : float, optional
+        Where the mirror between spaces 9 and 10 puts r = 0, in um; default 11400. See `ReferenceSpace.to`.
+    downsample : int, optional
+        Tier of the images; by default, for every section, the coarsest whose pixel is not larger than a voxel.
+    view, quality, range
+        To the image service; see `AllenClient.image`.
+
+    Raises
+    ------
+    InputError
+        If an option is not known or does not fit the dataset.
+    RecordError
+        If the dataset has no 3-D alignment, or no section has the view.
+    """
+    _, trv = dataset.alignment
+    imaged = imaged_sections(dataset, resolution, downsample=downsample, view=view, quality=quality, range=range)
+    native = reference_space(dataset.reference_space_id)
+    grid = Grid(output_space(space, native), resolution)
+    to_section = compose(trv, grid.space.to(native, r_extent))
+    return AlignedSections(dataset, imaged, grid, native.to(grid.space, r_extent), to_section)
