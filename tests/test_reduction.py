@@ -1,6 +1,8 @@
 """Reduction against the rules as they are documented, one voxel at a time and in fractions, exactly."""
 
+import functools
 import math
+import operator
 from collections import Counter
 from fractions import Fraction
 from itertools import pairwise, product
@@ -61,7 +63,8 @@ def mean(values, factor, index, fill, mask):
     columns = Counter()
     for j, w in voxels:
         columns[j[2], w[2]] += float(values[j]) * float(w[0] * q[0] * w[1] * q[1])
-    return sum(column * float(w * q[2]) for (_, w), column in sorted(columns.items())) / float(total * math.prod(q))
+    terms = (column * float(w * q[2]) for (_, w), column in sorted(columns.items()))
+    return functools.reduce(operator.add, terms) / float(total * math.prod(q))  # `sum` compensates since Python 3.12
 
 
 def mode(values, factor, index, origin, vote):
