@@ -95,6 +95,16 @@ def pictures(stack, seed):
     return {s: rng.integers(0, 256, (r.height, r.width, 3), np.uint8) for s, r in enumerate(stack.requests)}
 
 
+def of(images):
+    """What gives a box of such pictures."""
+
+    def crop(section, box):
+        left, top, right, bottom = box
+        return images[section][top:bottom, left:right] if section in images else None
+
+    return crop
+
+
 def made_up_field(rng, stack, plane):
     """A field over the plane of a grid that leads about an image of up to 700 x 500 pixels, and beyond it."""
     shape = plane_shape(stack, plane)
@@ -187,7 +197,7 @@ def test_a_volume_equals_the_rule_voxel_by_voxel(
     images = pictures(stack, seed)
     if with_a_hole:
         del images[seed % len(images)]
-    image, section = stack.pull_back(everywhere(stack), images, background=9)
+    image, section = stack.pull_back(everywhere(stack), of(images), background=9)
     rows, columns, _ = PLANES[plane]
     for index in rng.integers(0, stack.grid.shape, (400, 3)):
         here = {id: (x[index[rows], index[columns]], y[index[rows], index[columns]]) for id, (x, y) in fields.items()}
@@ -221,11 +231,11 @@ def test_blocks_of_any_size_agree_to_the_byte_and_need_just_what_they_show(
         fields = {int(id): Displacement.from_coordinates(*made_up_field(rng, stack, plane)) for id in stack.ids[::2]}
         stack = stacked(dataset, displacement=fields, **options)
     images = pictures(stack, seed)
-    whole = stack.pull_back(everywhere(stack), images)
+    whole = stack.pull_back(everywhere(stack), of(images))
     field = stack.displacement(everywhere(stack))
     for _, region in blocks(stack.grid.shape, size):
         shown = stack.shown(region)
-        image, section = stack.pull_back(region, {s: images[s] for s in shown})
+        image, section = stack.pull_back(region, of({s: images[s] for s in shown}))
         np.testing.assert_array_equal(image, whole[0][(slice(None), *region)])
         np.testing.assert_array_equal(section, whole[1][region])
         np.testing.assert_array_equal(stack.displacement(region), field[(slice(None), *region)])
@@ -239,7 +249,7 @@ def test_the_displacement_field_says_where_in_the_full_resolution_image_a_voxel_
     dataset = made_up(3, NUMBERS)
     stack = stacked(dataset, downsample=2)
     field = stack.displacement(everywhere(stack))
-    _, section = stack.pull_back(everywhere(stack), pictures(stack, 0))
+    _, section = stack.pull_back(everywhere(stack), of(pictures(stack, 0)))
     np.testing.assert_array_equal(np.isnan(field[0]), section == 0)
     trv = np.array(dataset.trv)
     by_id = {s.image_id: np.array(s.tvs) for s in dataset.sections}
@@ -294,7 +304,7 @@ def test_without_tilt_the_field_of_the_alignment_gives_the_same_volume(plane):
     own = stacked(dataset, interpolation="cubic", displacement=fields)
     region, images = everywhere(own), pictures(own, 5)
     np.testing.assert_allclose(own.displacement(region), aligned.displacement(region), rtol=0, atol=1e-6)
-    (image, section), (expected, by) = own.pull_back(region, images), aligned.pull_back(region, images)
+    (image, section), (expected, by) = own.pull_back(region, of(images)), aligned.pull_back(region, of(images))
     np.testing.assert_array_equal(section, by)
     assert section.any()
     assert np.abs(image.astype(int) - expected).max() <= 1
@@ -310,7 +320,7 @@ def test_a_field_that_shifts_by_whole_pixels_shows_the_pixels_there(plane, inter
     fields = {section.image_id: shifted for section in dataset.sections}
     stack = stacked(dataset, fill="nearest", interpolation=interpolation, downsample=1, displacement=fields)
     images = pictures(stack, 6)
-    image, section = stack.pull_back(everywhere(stack), images)
+    image, section = stack.pull_back(everywhere(stack), of(images))
     by_id = {int(id): images[s] for s, id in enumerate(stack.ids)}
     rows, columns, _ = PLANES[plane]
     filled = np.argwhere(section)
@@ -325,7 +335,7 @@ def test_which_section_fills_a_voxel_is_decided_by_depth_whatever_the_fields():
     aligned = stacked(dataset)
     fields = {int(id): Displacement.identity(plane_shape(aligned, 1)) for id in aligned.ids}
     own = stacked(dataset, displacement=fields)
-    by_depth, by = (stack.pull_back(everywhere(stack), pictures(stack, 7))[1] for stack in (own, aligned))
+    by_depth, by = (stack.pull_back(everywhere(stack), of(pictures(stack, 7)))[1] for stack in (own, aligned))
     both = (by_depth > 0) & (by > 0)
     assert both.sum() > 1000
     np.testing.assert_array_equal(by_depth[both], by[both])
@@ -380,7 +390,7 @@ def test_a_stack_with_fields_can_be_sent_to_another_process():
     sent = pickle.loads(pickle.dumps(stack))
     images = pictures(stack, 11)
     for one, other in zip(
-        stack.pull_back(everywhere(stack), images), sent.pull_back(everywhere(sent), images), strict=True
+        stack.pull_back(everywhere(stack), of(images)), sent.pull_back(everywhere(sent), of(images)), strict=True
     ):
         np.testing.assert_array_equal(one, other)
 

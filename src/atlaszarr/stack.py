@@ -6,11 +6,10 @@ The volume way to register: every voxel of the grid is pulled back through the f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,7 +112,7 @@ class Stack:
         return np.asarray((out + 0.5) * pixel - 0.5)
 
     def pull_back(
-        self, region: Region, images: Mapping[int, Any], background: int = 0
+        self, region: Region, crop: Callable[[int, Box], Pixels | None], background: int = 0
     ) -> tuple[Pixels, NDArray[np.uint32]]:
         """Compute a block.
 
@@ -121,9 +120,10 @@ class Stack:
         ----------
         region : tuple of slice
             The block, in voxel indices of the grid.
-        images : mapping of int to ndarray, uint8, (height, width, 3)
-            By section index, the tier images, or what gives a rectangle of them as they do; each is looked up once,
-            and one that is `shown` but not here leaves its voxels empty.
+        crop : callable
+            Given the index of a section and a box of its tier image, the pixels there: uint8, (height, width, 3). None
+            for an image that could not be had, which leaves its voxels empty, or that the block does not show. Asked
+            once for each of `boxes`, one after another.
         background : int
             Grey level where no section is.
 
@@ -137,19 +137,19 @@ class Stack:
         image = np.full((3, *shape), background, np.uint8)
         label = np.zeros(shape, np.uint32)
         place, boxes = self._placed(region)
-        boxes = {s: box for s, box in boxes.items() if s in images}
-        if not boxes:
-            return image, label
         crops = np.zeros((len(self.sections), 4), np.int64)
         sizes = np.zeros_like(self.sizes)
-        flat = np.empty((sum(area(box) for box in boxes.values()), 3), np.uint8)
-        offset = 0
-        for s, (left, top, right, bottom) in boxes.items():
-            crops[s] = offset, left, top, right - left
-            sizes[s] = self.sizes[s]
-            following = offset + area(boxes[s])
-            flat[offset:following] = images[s][top:bottom, left:right].reshape(-1, 3)
-            offset = following
+        flat = np.empty((sum(map(area, boxes.values())), 3), np.uint8)
+        end = 0
+        for s, box in boxes.items():
+            if (pixels := crop(s, box)) is not None:
+                start, end = end, end + area(box)
+                flat[start:end] = pixels.reshape(-1, 3)
+                left, top, right, _ = box
+                crops[s] = start, left, top, right - left
+                sizes[s] = self.sizes[s]
+        if end == 0:
+            return image, label
         sampling.pull_back(
             _start(region), place._replace(sizes=sizes), self.nearest, self.neighbour,
             self.depths, self.ids, flat, crops, self.taps, image, label,

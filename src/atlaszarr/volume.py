@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,38 +79,5 @@ def compute_block(
     background: int,
 ) -> tuple[Pixels, NDArray[np.uint32]]:
     """A block from the images that it shows; a section of which one is missing leaves its voxels empty."""
-    return stack.pull_back(region, _Decoding(tiers, images), background)
-
-
-class _Decoding(Mapping[int, Any]):
-    """Images by section, decoded when a rectangle of them is asked for: no more than one need be held at a time."""
-
-    def __init__(self, tiers: Sequence[TierImage], images: Sequence[SectionImage | MissingImage]) -> None:
-        self._fetched = pixels_of(images)
-        lacking = {image.request.image_id for image in images if isinstance(image, MissingImage)}
-        had = {image.request.image_id for image in images} - lacking
-        self._tiers = {s: tier for s, tier in enumerate(tiers) if tier.whole.image_id in had}
-
-    def __getitem__(self, section: int) -> _Windows:
-        return _Windows(self._tiers[section], self._fetched)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._tiers)
-
-    def __len__(self) -> int:
-        return len(self._tiers)
-
-
-@dataclass(frozen=True)
-class _Windows:
-    """A tier image, to take rectangles of."""
-
-    tier: TierImage
-    fetched: Callable[[ImageRequest], Pixels | None]
-
-    def __getitem__(self, rectangle: tuple[slice, slice]) -> Pixels:
-        rows, columns = rectangle
-        box = (columns.start, rows.start, columns.stop, rows.stop)
-        pixels = self.tier.crop(box, self.fetched)
-        assert pixels is not None
-        return pixels
+    fetched = pixels_of(images)
+    return stack.pull_back(region, lambda section, box: tiers[section].crop(box, fetched), background)
