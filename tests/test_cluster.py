@@ -10,6 +10,7 @@ from distributed import Client, LocalCluster
 
 from atlaszarr import AllenClient, build, open_sections, open_volume, plan
 from atlaszarr.errors import InputError
+from atlaszarr.scheduling import scheduler_for
 from atlaszarr.testing.emulator import Emulator
 
 DATASET = 69289763
@@ -150,3 +151,19 @@ def test_a_scheduler_that_does_not_answer_is_named_and_nothing_is_written(emulat
     ):
         build(DATASET, tmp_path / "x.ome.zarr", client=client, resolution=200, scheduler="tcp://127.0.0.1:9")
     assert not (tmp_path / "x.ome.zarr").exists()
+
+
+@pytest.mark.parametrize("address", ["nonsense", "tcp://127.0.0.1:9"])
+def test_a_scheduler_that_is_refused_leaves_dask_as_it_was(address):
+    with (
+        dask.config.set({"distributed.comm.timeouts.connect": "500ms"}),
+        pytest.raises(InputError, match="does not answer") as refused,
+    ):
+        scheduler_for(address, None)
+    assert refused.traceback  # and all that it holds is alive
+    assert dask.base.get_scheduler() is None
+
+
+def test_while_a_build_uses_a_cluster_dask_computes_where_it_did(cluster):
+    with scheduler_for(cluster.scheduler_address, None):
+        assert dask.base.get_scheduler() is None

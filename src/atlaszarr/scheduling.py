@@ -168,7 +168,9 @@ class Cluster:
             raise InputError(f"scheduler {address!r} needs distributed; install atlaszarr[cluster]") from None
         patience = dask.config.get("distributed.comm.timeouts.connect")
         try:
-            self._client = distributed.Client(address, set_as_default=True, timeout=patience)
+            distributed.comm.resolve_address(address)
+            # Not the default, through which all that dask computes in this process would go, even where none answers.
+            self._client = distributed.Client(address, set_as_default=False, timeout=patience)
         except (OSError, ValueError) as error:
             raise InputError(f"scheduler {address!r} does not answer: {error}") from None
         try:
