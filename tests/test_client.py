@@ -615,7 +615,7 @@ def test_the_limit_holds_for_a_whole_cluster(serve, connect):
     emulator.reset()
     with (
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=4, processes=True, dashboard_address=None, memory_limit=0
+            n_workers=2, threads_per_worker=4, processes=True, dashboard_address=":0", memory_limit=0
         ) as cluster,
         distributed.Client(cluster) as scheduler,
     ):

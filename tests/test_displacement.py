@@ -113,7 +113,7 @@ def test_a_field_leads_nowhere_where_its_arrays_are_masked(lazy):
 def test_arrays_kept_on_a_cluster_are_refused_and_those_kept_here_are_not():
     lazy = da.ones(SHAPE, chunks=20)
     assert Displacement.from_deltas(lazy.persist(), lazy).delta_x.sum().compute() == SHAPE[0] * SHAPE[1]
-    with Client(processes=False, n_workers=1, dashboard_address=None):
+    with Client(processes=False, n_workers=1, dashboard_address=":0"):
         kept = lazy.persist()
         for pair in ((kept, lazy), (lazy, kept + 1), (np.ones(SHAPE), kept)):
             with pytest.raises(InputError, match="kept on a cluster"):

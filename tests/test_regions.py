@@ -171,7 +171,7 @@ def test_arrays_in_memory_or_lazy_give_the_same():
 
 
 def test_with_a_client_of_distributed_active_all_of_them_still_work(stored):
-    with Client(processes=False, dashboard_address=None, n_workers=1, threads_per_worker=1):
+    with Client(processes=False, dashboard_address=":0", n_workers=1, threads_per_worker=1):
         multiscales = ngff_zarr.from_ngff_zarr(stored)
         lazy = da.from_zarr(f"{stored}/0")
         for given, size in ((stored, None), (multiscales, None), (lazy, MICRONS), (lazy.persist(), MICRONS)):
