@@ -30,7 +30,7 @@ RSP = {254, 894, 879, 886}  # of the phantom's structures, those that are in the
 
 
 def run(example, *arguments, **environment):
-    command = [sys.executable, ROOT / "examples" / example, *arguments]
+    command = [sys.executable, "-X", "faulthandler", ROOT / "examples" / example, *arguments]
     ran = subprocess.run(command, env={**os.environ, **environment}, check=False, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     return ran.stdout
