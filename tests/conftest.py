@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import dask
 import pytest
 from hypothesis import settings
 
@@ -84,6 +85,13 @@ def connect():
             return opened.enter_context(AllenClient(emulator.url, cache, **(hasty | options)))
 
         yield start
+
+
+@pytest.fixture
+def impatient():
+    """A Dask scheduler is given up after half a second."""
+    with dask.config.set({"distributed.comm.timeouts.connect": "500ms"}):
+        yield
 
 
 @dataclass(frozen=True)

@@ -275,7 +275,7 @@ WRONG = {
         "30 x 30 x 30",
     ),
     "no annotation": (lambda s, _: {**s, "annotation": []}, "needs an annotation"),
-    "no scheduler": (lambda s, _: {**s, "scheduler": "nonsense"}, "does not answer"),
+    "no scheduler": (lambda s, _: {**s, "scheduler": "tcp://127.0.0.1:9"}, "does not answer"),
     "name": (lambda s, _: {**s, "name": "Tiny Atlas"}, "Tiny Atlas"),
     "version": (lambda s, _: {**s, "version": "one"}, "one"),
     "workers": (lambda s, _: {**s, "workers": 0}, "workers 0"),
@@ -287,6 +287,7 @@ WRONG = {
 }
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("wrong", WRONG)
 def test_wrong_input_is_named_and_nothing_is_written(sources, target, tmp_path, wrong):
     change, match = WRONG[wrong]

@@ -143,22 +143,20 @@ def test_a_missing_image_is_reported_from_the_cluster(cluster, tmp_path):
     assert [failure.request.image_id for failure in report.views[0].failures] == [69177654]
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_scheduler_that_does_not_answer_is_named_and_nothing_is_written(emulator, tmp_path):
     with (
         AllenClient(emulator.url, cache="none", rate=1e9) as client,
-        dask.config.set({"distributed.comm.timeouts.connect": "500ms"}),
         pytest.raises(InputError, match=r"127\.0\.0\.1:9"),
     ):
         build(DATASET, tmp_path / "x.ome.zarr", client=client, resolution=200, scheduler="tcp://127.0.0.1:9")
     assert not (tmp_path / "x.ome.zarr").exists()
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("address", ["nonsense", "tcp://127.0.0.1:9"])
 def test_a_scheduler_that_is_refused_leaves_dask_as_it_was(address):
-    with (
-        dask.config.set({"distributed.comm.timeouts.connect": "500ms"}),
-        pytest.raises(InputError, match="does not answer") as refused,
-    ):
+    with pytest.raises(InputError, match="does not answer") as refused:
         scheduler_for(address, None)
     assert refused.traceback  # and all that it holds is alive
     assert dask.base.get_scheduler() is None
