@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from .counting import LabelCounts, count_labels, merged
 from .errors import AtlaszarrWarning, InputError
+from .grid import shape_of, split_index, within
 from .index_trust import check_complete, index_of
 from .label_index import LabelIndex
 from .ome import Geometry
@@ -153,7 +154,7 @@ class _Stored:
 
 @dataclass(frozen=True)
 class _Mask:
-    """Where labels are, as an array that reads what a slice of it needs."""
+    """Where labels are, as an array that reads what an index of it needs."""
 
     array: StoredArray
     ids: tuple[int, ...]
@@ -165,21 +166,16 @@ class _Mask:
     def shape(self) -> tuple[int, int, int]:
         return self.array.level.shape
 
-    def __getitem__(self, slices: tuple[slice, ...]) -> NDArray[np.bool_]:
-        bounds = [one.indices(n) for one, n in zip(slices, self.shape, strict=True)]
-        z, y, x = (slice(start, stop) for start, stop, _ in bounds)
-        found = np.zeros([max(stop - start, 0) for start, stop, _ in bounds], bool)
-        level = self.array.level
-        units = [u for u in level.units((z, y, x)) if self.holding is None or u in self.holding] if found.size else []
+    def __getitem__(self, index: Any) -> Any:
+        (z, y, x), rest = split_index(index, self.shape)
+        box, level = (z, y, x), self.array.level
+        found = np.zeros(shape_of(box), bool)
+        units = [u for u in level.units(box) if self.holding is None or u in self.holding] if found.size else []
         for unit, values in self.array.read(units):
             there = level.region(unit)
-            common = [slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(there, (z, y, x), strict=True)]
-            inside, outside = (
-                tuple(slice(c.start - o.start, c.stop - o.start) for c, o in zip(common, origin, strict=True))
-                for origin in (there, (z, y, x))
-            )
-            found[outside] = _is_in(values[inside], self.ids)
-        return found[tuple(slice(None, None, step) for *_, step in bounds)]
+            a, b, c = (slice(max(i.start, o.start), min(i.stop, o.stop)) for i, o in zip(there, box, strict=True))
+            found[within((a, b, c), box)] = _is_in(values[within((a, b, c), there)], self.ids)
+        return found[rest]
 
 
 @dataclass(frozen=True)

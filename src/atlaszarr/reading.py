@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from .array_layout import ArrayLayout
 from .errors import TargetError
+from .grid import split_index
 from .store import Target
 
 
@@ -19,7 +20,7 @@ from .store import Target
 class ChunkedArray:
     """An array whose chunks are decoded here, each where it is asked for. Small and picklable.
 
-    Slicing it reads: ``array[..., 0:64, 0:64]``, in slices of step 1.
+    Indexing it reads: ``array[..., 0:64, 5]``, with any index that NumPy takes.
 
     Attributes
     ----------
@@ -63,15 +64,21 @@ class ChunkedArray:
         """Of what a region holds, in native byte order."""
         return self.layout.dtype
 
-    def __getitem__(self, region: Any) -> NDArray[Any]:
-        """Read a region.
+    def __getitem__(self, index: Any) -> NDArray[Any]:
+        """Read what an index takes: the chunks of the smallest box that holds it.
 
         Raises
         ------
         TargetError
             If a chunk cannot be read, or is not as it was written.
+        IndexError
+            If the index does not fit the array.
         """
-        asked = self._slices(region)
+        box, rest = split_index(index, self.shape)
+        found: NDArray[Any] = self._box(box)[rest]
+        return found
+
+    def _box(self, asked: tuple[slice, ...]) -> NDArray[Any]:
         lengths = [axis.stop - axis.start for axis in asked]
         whole: NDArray[Any] | None = None
         for index in self.layout.units(asked):
@@ -83,13 +90,6 @@ class ChunkedArray:
                 shared = [slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(there, asked, strict=True)]
                 whole[_within(shared, asked)] = values[_within(shared, there)]
         return np.full(lengths, self.layout.fill, self.dtype) if whole is None else whole
-
-    def _slices(self, region: Any) -> tuple[slice, ...]:
-        given = region if isinstance(region, tuple) else (region,)
-        at = given.index(Ellipsis) if Ellipsis in given else len(given)
-        missing = (slice(None),) * (self.ndim - len(given) + (at < len(given)))
-        given = (*given[:at], *missing, *given[at + 1 :])
-        return tuple(slice(*one.indices(n)[:2]) for one, n in zip(given, self.shape, strict=True))
 
     def _chunk(self, index: Sequence[int]) -> NDArray[Any] | None:
         """A chunk with its padding; None where none was written."""
