@@ -36,13 +36,13 @@ class ChunkedArray:
     @classmethod
     def of(cls, array: Any) -> ChunkedArray | None:
         """A ``zarr.Array`` as one; None if it lies elsewhere, or is stored in another way (in shards, say)."""
-        folder = _local_folder(array.store)
+        folder = local_folder(array)
         if folder is None or array.dtype.kind not in "biuf" or not array.ndim:
             return None
         layout = ArrayLayout.of(array.metadata.to_dict())
         if layout.codecs is None or layout.unit != layout.chunk:
             return None
-        return cls(Target(str(folder / array.path)), layout)
+        return cls(Target(str(folder)), layout)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -102,15 +102,16 @@ class ChunkedArray:
             raise TargetError(f"{self.target.url}/{key} is damaged ({error}); restore it first") from None
 
 
-def _local_folder(store: Any) -> Path | None:
-    """The folder of a zarr store that is one, by whatever way it was opened."""
+def local_folder(array: Any) -> Path | None:
+    """The folder of a ``zarr.Array`` on a local disk, however its store was opened; else None."""
     from fsspec.implementations.local import LocalFileSystem
     from zarr.storage import FsspecStore, LocalStore
 
+    store, path = array.store, str(array.path)
     if isinstance(store, LocalStore):
-        return store.root
+        return Path(store.root, path)
     if isinstance(store, FsspecStore) and isinstance(getattr(store.fs, "sync_fs", None), LocalFileSystem):
-        return Path(store.path)
+        return Path(store.path, path)
     return None
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Iterator, Mapping
 from itertools import islice
-from pathlib import PurePath, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from .errors import InputError
 from .ome import Geometry
-from .reading import ChunkedArray
+from .reading import ChunkedArray, local_folder
 
 #: Tasks that are looked at, and how deep: what an array reads stands in its first ones.
 _TASKS = 1000
@@ -85,12 +87,15 @@ def _is_zarr(data: Any) -> bool:
 
 
 def _sliced(array: Any) -> Any:
-    """What a dask array of ``from_array`` or ``from_zarr`` slices, nothing being computed with it; else None."""
+    """What a dask array of ``from_array`` or ``from_zarr`` slices, nothing else being done with it; else None."""
+    from dask.array.core import getter, getter_nofancy
+
     layers = array.dask.layers
-    original = layers.get(f"original-{array.name}")
-    if len(layers) != 2 or original is None or len(original) != 1:
+    original, task = layers.get(f"original-{array.name}"), getattr(layers.get(array.name), "task", None)
+    if len(layers) != 2 or original is None or len(original) != 1 or task is None:
         return None
-    if getattr(layers[array.name].task, "kwargs", None):  # a lock, say
+    # A getitem of the user, a lock, or a meta that is not NumPy's: dask computes it as it was asked to.
+    if task.func not in (getter, getter_nofancy) or task.kwargs or type(array._meta) is not np.ndarray:
         return None
     (held,) = original.values()
     return getattr(held, "value", held)
@@ -136,6 +141,37 @@ def places_read(array: Any) -> set[str]:
     graph = array.__dask_graph__()
     layers = getattr(graph, "layers", {"": graph}).values()
     return {place for layer in layers for task in islice(layer.values(), _TASKS) for place in _places(task, _DEPTH)}
+
+
+def identity_of(array: Any) -> str:
+    """What tells an array of `opened` from others, in this process and in any other.
+
+    Of a zarr array on a local disk: its path, and a digest of the sizes and modification times of its files. A change
+    is not noticed where a file keeps its size and changes within one tick of the file system's clock. Of any other
+    array: dask's token, and the same of the local zarr arrays that it reads.
+    """
+    if isinstance(array, ChunkedArray):
+        return _files(array.target.url)
+    if _is_zarr(array) and (folder := local_folder(array)) is not None:
+        return _files(str(folder))
+    import dask
+
+    found = (_files(place) for place in sorted(places_read(array)) if _is_zarr_folder(place))
+    return "; ".join((str(dask.base.tokenize(array)), *found))
+
+
+def _is_zarr_folder(place: str) -> bool:
+    return any(Path(place, name).is_file() for name in ("zarr.json", ".zarray", ".zgroup"))
+
+
+def _files(folder: str) -> str:
+    known = hashlib.blake2b(digest_size=16)
+    for path, _, names in sorted(os.walk(folder)):
+        for name in sorted(names):
+            file = Path(path, name)
+            status = file.stat()
+            known.update(f"{file.relative_to(folder)} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return f"files {known.hexdigest()} of {folder}"
 
 
 def lies_within(place: str, other: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -23,10 +23,9 @@ from .multiscale import ArraySpec, Multiscale
 from .occupancy import Occupancy
 from .ome import DEFAULT_VERSION, Geometry, multiscales, zarr_format
 from .pyramid import Index, Pass, Pyramid
-from .reading import ChunkedArray
 from .reduction import Rule
 from .scheduling import Future, Scheduler, worker_count
-from .sources import lies_within, opened, places_read
+from .sources import identity_of, lies_within, opened, places_read
 from .store import Target
 from .target_state import Root
 
@@ -88,8 +87,11 @@ def write_multiscales(
     name : str
         Of the image, in its metadata.
     identity : str, optional
-        What the image is called when asked whether an unfinished target is of the same one; default dask's token of
-        it, which some sources make anew in every process.
+        What tells the image from others when a target is resumed or found finished. Default: of a zarr array on a
+        local disk its path and the sizes and modification times of its files (a change is not noticed where a file
+        keeps its size and changes within one tick of the file system's clock); of any other array dask's token, which
+        some sources make anew in every process, and the files of the local zarr arrays that it reads. dask's token of
+        an array on an object store is its URL and metadata: give an identity where such an array may change.
     storage_options, scheduler, workers, overwrite, take_over, progress
         As of `atlaszarr.build`.
 
@@ -120,7 +122,7 @@ def write_multiscales(
     multiscale = Multiscale(place, specs, Occupancy(pyramid), encoding)
     geometry = geometry or found
     request = {
-        "image": identity or _token(arrays.values()),
+        "image": identity or "; ".join(map(identity_of, arrays.values())),
         "name": str(name),
         "geometry": asdict(geometry),
         "ome_zarr": ome_zarr,
@@ -157,16 +159,6 @@ def compute_arrays(multiscale: Multiscale, arrays: Mapping[str, Any], step: Pass
         for spec, part in zip(multiscale.arrays, found, strict=True)
     }
     return store_block(multiscale, step, block, values, {})
-
-
-def _token(arrays: Iterable[Any]) -> str:
-    """What tells these arrays from others."""
-    arrays = tuple(arrays)
-    if all(isinstance(array, ChunkedArray) for array in arrays):
-        return "; ".join(map(repr, arrays))
-    import dask
-
-    return str(dask.base.tokenize(*arrays))
 
 
 def _as_declared(spec: ArraySpec, part: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
