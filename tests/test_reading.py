@@ -147,7 +147,7 @@ def test_a_getitem_of_the_user_is_called(tmp_path, source, more):
 )
 def test_what_dask_is_told_of_an_array_is_kept_to(tmp_path, source, more):
     lazy = da.from_array(source, chunks=16, **more)
-    assert isinstance(opened(lazy)[0], ChunkedArray) == ("fancy" in more or "name" in more)
+    assert isinstance(opened(lazy)[0], ChunkedArray) == ("lock" not in more and "asarray" not in more)
     write_multiscales(lazy, tmp_path / "x.ome.zarr", chunk=16, levels=1)
     np.testing.assert_array_equal(zarr.open_array(tmp_path / "x.ome.zarr/0", mode="r")[:], source[:])
 

@@ -15,13 +15,15 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from .absent_chunks import AbsentChunks
 from .counting import LabelCounts, count_labels, merged
 from .errors import AtlaszarrWarning, InputError
 from .grid import shape_of, split_index, within
-from .index_trust import check_complete, index_of
+from .index_trust import index_of
 from .label_index import LabelIndex
 from .ome import Geometry
 from .pyramid import Index
+from .source_files import shown
 from .store import Target
 from .stored_array import StoredArray
 from .stored_image import StoredImage
@@ -79,20 +81,21 @@ def annotation_of(given: Any, level: int, storage_options: Mapping[str, Any] | N
     images = [given] if hasattr(given, "dims") else list(getattr(given, "images", [given]))
     if not 0 <= level < len(images):
         raise InputError(f"level {level} is not there; the annotation has levels 0 to {len(images) - 1}")
-    from .sources import opened
+    from .sources import absent_of, opened
 
     (first, axes, top), (array, _, geometry) = opened(images[0]), opened(images[level])
     if axes[-3:] != ("z", "y", "x") or math.prod(array.shape[:-3]) != 1:
         raise InputError(f"the annotation has axes {', '.join(axes)} and shape {array.shape}; labels have z, y, x")
     if array.dtype.kind not in "iub":
         raise InputError(f"the annotation holds {array.dtype}, not labels; labels are integers")
+    absent = absent_of(array)
     if not hasattr(array, "__dask_graph__"):
         import dask.array as da
 
         array = da.from_array(array, chunks=getattr(array, "chunk", "auto"), name=False)
     if array.ndim == 4:
         array = array[0]
-    return _Lazy(array, geometry, _columns_before(top, first.shape[-1], geometry, array.shape[-1]))
+    return _Lazy(array, geometry, _columns_before(top, first.shape[-1], geometry, array.shape[-1]), absent)
 
 
 def _columns_before(top: Geometry, n: int, geometry: Geometry, columns: int) -> int:
@@ -122,18 +125,22 @@ class _Stored:
     def counts(self) -> LabelCounts:
         if (index := self._index()) is not None:
             return index.counts(self.level)
-        check_complete(self.image.target, self.image.own, self.level)
         midline, level = self.before_midline, self.array.level
 
         def count(unit: Index, values: NDArray[Any]) -> LabelCounts:
             return count_labels(values, midline - level.region(unit)[2].start)
 
-        return merged(list(self.array.each(self.array.units, count)))
+        found = merged(list(self.array.each(self.array.units, count)))
+        self._warn_of_absent()
+        return found
 
     def mask(self, ids: Iterable[int]) -> Any:
         import dask.array as da
 
         wanted, index = tuple(sorted(ids)), self._index()
+        if index is None:  # else all of it is there
+            self.array.absent.list()
+            self._warn_of_absent()
         holding = None if index is None else frozenset(index.units(self.level, wanted))
         stored = _Mask(self.array, wanted, holding)
         # No name by content: what is stored may change under the same path.
@@ -141,15 +148,19 @@ class _Stored:
             stored, chunks=self.array.level.unit, name=False, asarray=False, meta=np.empty((0, 0, 0), bool)
         )
 
+    def _warn_of_absent(self) -> None:
+        _warn(self.array.absent.first_remark(f"level {self.level} of {shown(self.image.target.url)}"))
+
     def _index(self) -> LabelIndex | None:
         index, reason = index_of(self.image.target, self.image.own, self.level)
         if reason:
-            warnings.warn(
-                f"the label index of {self.image.target.url} is not used, and the data are read: {reason}",
-                AtlaszarrWarning,
-                stacklevel=4,  # who called region_volumes or region_mask
-            )
+            _warn(f"the label index of {self.image.target.url} is not used, and the data are read: {reason}")
         return index
+
+
+def _warn(text: str | None) -> None:
+    if text is not None:
+        warnings.warn(text, AtlaszarrWarning, stacklevel=5)  # at the call of region_volumes or region_mask
 
 
 @dataclass(frozen=True)
@@ -175,6 +186,8 @@ class _Mask:
             there = level.region(unit)
             a, b, c = (slice(max(i.start, o.start), min(i.stop, o.stop)) for i, o in zip(there, box, strict=True))
             found[within((a, b, c), box)] = _is_in(values[within((a, b, c), there)], self.ids)
+        if (text := self.array.absent.first_remark()) is not None:  # as of a web server, which lists nothing
+            warnings.warn(f"{text}, of those that were read so far", AtlaszarrWarning, stacklevel=2)
         return found[rest]
 
 
@@ -183,10 +196,13 @@ class _Lazy:
     array: Any
     geometry: Geometry
     before_midline: int
+    absent: AbsentChunks | None
 
     def counts(self) -> LabelCounts:
         import dask.array as da
 
+        if self.absent is not None:
+            self.absent.list()
         xs = self.array.chunks[2]
         starts = da.from_array(np.cumsum((0, *xs[:-1])), chunks=1)
         parts = da.blockwise(
@@ -202,10 +218,18 @@ class _Lazy:
             dtype=object,
             meta=np.empty((0, 0, 0), object),
         )
-        return merged(list(_computed(parts).ravel()))
+        found = merged(list(_computed(parts).ravel()))
+        self._warn_of_absent()
+        return found
 
     def mask(self, ids: Iterable[int]) -> Any:
+        if self.absent is not None:
+            self.absent.list()
+            self._warn_of_absent()
         return self.array.map_blocks(_is_in, tuple(sorted(ids)), dtype=bool, meta=np.empty((0, 0, 0), bool))
+
+    def _warn_of_absent(self) -> None:
+        _warn(None if self.absent is None else self.absent.remark())
 
 
 def _is_in(values: NDArray[Any], ids: tuple[int, ...]) -> NDArray[np.bool_]:

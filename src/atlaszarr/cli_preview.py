@@ -7,7 +7,7 @@ import json
 import click
 
 from .cli_options import API, OUTPUT, STORE, as_id, client_for, options, storage_options
-from .display import Terminal, missing_lines
+from .display import Terminal, missing_lines, warnings_as_lines
 
 
 @click.command()
@@ -40,7 +40,8 @@ def preview(
     from .previewing import preview as draw
 
     terminal = Terminal(quiet, verbose)
-    with client_for(api_url, cache) as client, terminal.progress(f"dataset {dataset_id}") as progress:
+    watched = terminal.progress(f"dataset {dataset_id}")
+    with warnings_as_lines(), client_for(api_url, cache) as client, watched as progress:
         report = draw(
             dataset_id,
             out or f"{dataset_id}-preview.png",

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+from .errors import AtlaszarrWarning
 
 if TYPE_CHECKING:
     from .allen.images import MissingImage
@@ -44,6 +47,16 @@ class Terminal:
             yield lambda done, total, word: bar.update(
                 task, completed=done, total=total, description=f"{title}: {word}"
             )
+
+
+@contextmanager
+def warnings_as_lines() -> Iterator[None]:
+    """Print atlaszarr's warnings as lines on stderr, once the context ends."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", AtlaszarrWarning)
+        yield
+    for text in dict.fromkeys(str(one.message) for one in caught if issubclass(one.category, AtlaszarrWarning)):
+        print(f"atlaszarr: {text}", file=sys.stderr)
 
 
 def table(header: Sequence[str] | None, rows: Iterable[Sequence[Any]]) -> str:

@@ -6,7 +6,6 @@ What is written appears whole or not at all: an OME-Zarr's own metadata comes la
 from __future__ import annotations
 
 import io
-import json
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -17,12 +16,11 @@ from uuid import uuid4
 import numpy as np
 
 from . import ome
-from .array_layout import ArrayLayout
 from .encoding import Encoding
 from .errors import InputError
 from .fields import ArrayField, Field, blocks, regular
 from .pyramid import Pyramid
-from .reading import ChunkedArray
+from .reading import ChunkedArray, layout_at
 from .source_files import SourceFile, local_path, reading
 from .store import Target
 from .stored_image import attributes_of, placed
@@ -200,13 +198,11 @@ def _frame(stated: Mapping[str, Any]) -> tuple[list[float], list[float]]:
 
 def _array(target: Target, path: str) -> ChunkedArray:
     place = Target(f"{target.url}/{path}", target.storage_options)
-    for name in ("zarr.json", ".zarray"):
-        if (body := place.read(name)) is not None:
-            layout = ArrayLayout.of(json.loads(body))
-            if layout.codecs is None or layout.dtype.kind not in "iuf":
-                raise InputError(f"{place.url} is stored in a way that is not read here; use zstd, blosc or gzip")
-            return ChunkedArray(place, layout)
-    raise InputError(f"{place.url} is named in the metadata and is no array; write the field again")
+    if (layout := layout_at(place)) is None:
+        raise InputError(f"{place.url} is named in the metadata and is no array; write the field again")
+    if layout.codecs is None or layout.dtype.kind not in "iuf":
+        raise InputError(f"{place.url} is stored in a way that is not read here; use zstd, blosc or gzip")
+    return ChunkedArray(place, layout)
 
 
 def _in_pixels(

@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 import numpy as np
 
+from .absent_chunks import AbsentChunks
 from .errors import InputError
 from .ome import Geometry
-from .reading import ChunkedArray, local_folder
+from .reading import ChunkedArray, layout_at, local_folder, target_of
+from .store import Target
 
 #: Tasks that are looked at, and how deep: what an array reads stands in its first ones.
 _TASKS = 1000
@@ -47,7 +50,7 @@ def opened(image: Any) -> tuple[Any, tuple[str, ...], Geometry]:
         If it has other axes than z, y, x, y, x or these behind a c, is masked, or is on no regular grid.
     """
     dims = getattr(image, "dims", None)
-    array = _readable(image if dims is None else image.data)
+    array = readable(image if dims is None else image.data)
     axes = tuple(map(str, dims)) if dims is not None else ("c", "z", "y", "x")[-array.ndim :]
     if len(axes) != array.ndim or axes not in _AXES:
         raise InputError(f"axes {dims or array.shape} must be z, y, x or y, x, behind a c where there are channels")
@@ -65,7 +68,7 @@ def opened(image: Any) -> tuple[Any, tuple[str, ...], Geometry]:
     return array, axes, Geometry((1.0, 1.0, 1.0), unit=None)
 
 
-def _readable(data: Any) -> Any:
+def readable(data: Any) -> Any:
     """What reads the regions of an array, as directly as can be."""
     if _is_zarr(data):
         return ChunkedArray.of(data) or data
@@ -92,12 +95,12 @@ def _sliced(array: Any) -> Any:
 
     layers = array.dask.layers
     original, task = layers.get(f"original-{array.name}"), getattr(layers.get(array.name), "task", None)
-    if len(layers) != 2 or original is None or len(original) != 1 or task is None:
+    if len(layers) != 1 + (original is not None) or task is None:
         return None
     # A getitem of the user, a lock, or a meta that is not NumPy's: dask computes it as it was asked to.
     if task.func not in (getter, getter_nofancy) or task.kwargs or type(array._meta) is not np.ndarray:
         return None
-    (held,) = original.values()
+    held = layers[array.name].indices[0][0] if original is None else next(iter(original.values()))
     return getattr(held, "value", held)
 
 
@@ -158,6 +161,21 @@ def identity_of(array: Any) -> str:
 
     found = (_files(place) for place in sorted(places_read(array)) if _is_zarr_folder(place))
     return "; ".join((str(dask.base.tokenize(array)), *found))
+
+
+def absent_of(array: Any) -> AbsentChunks | None:
+    """The absent chunks of an array of `opened`, if it is a stored one whose store is known here."""
+    if isinstance(array, ChunkedArray):
+        return array.absent
+    read = _sliced(array) if hasattr(array, "__dask_graph__") else array
+    folder, node = (getattr(read, name, None) for name in ("store_path", "node_path"))
+    target = target_of(read) if _is_zarr(read) else None
+    if isinstance(folder, PurePath):  # as ngff-zarr opens it
+        target = Target(str(folder / (node or "")))
+    with suppress(ValueError, KeyError, TypeError, AttributeError):  # no regular chunks of numbers
+        if target is not None and (layout := layout_at(target)) is not None:
+            return AbsentChunks(target, layout)
+    return None
 
 
 def _is_zarr_folder(place: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -17,7 +18,7 @@ from .assembly import Assembly, Progress
 from .blocks import Done, starting, store_block
 from .completion import WriteReport, complete
 from .encoding import Encoding
-from .errors import InputError
+from .errors import AtlaszarrWarning, InputError
 from .grid import shape_of
 from .multiscale import ArraySpec, Multiscale
 from .occupancy import Occupancy
@@ -25,7 +26,7 @@ from .ome import DEFAULT_VERSION, Geometry, multiscales, zarr_format
 from .pyramid import Index, Pass, Pyramid
 from .reduction import Rule
 from .scheduling import Future, Scheduler, worker_count
-from .sources import identity_of, lies_within, opened, places_read
+from .sources import absent_of, identity_of, lies_within, opened, places_read
 from .store import Target
 from .target_state import Root
 
@@ -100,7 +101,12 @@ def write_multiscales(
     InputError
         If a value cannot be used, or the target holds something else; nothing is written.
     TargetError
-        If the target cannot be written.
+        If the target cannot be written, or a zarr array that is read lacks a chunk that its image's ledger records.
+
+    Warns
+    -----
+    AtlaszarrWarning
+        If a zarr array that is read lacks chunks and no ledger says which it has: how many.
     """
     worker_count(workers)
     place = Target.of(target, storage_options)
@@ -133,7 +139,10 @@ def write_multiscales(
     for array_read in arrays.values():
         if read := next((one for one in places_read(array_read) if lies_within(one, place.url)), None):
             raise InputError(f"target {place.url} lies in what the image is read from, {read}; choose another place")
-    return complete(
+    absent = [one for array_read in arrays.values() if (one := absent_of(array_read)) is not None]
+    for one in absent:
+        one.list()
+    report = complete(
         assembly,
         lambda where: partial(_computing, where, arrays),
         scheduler=scheduler,
@@ -142,6 +151,10 @@ def write_multiscales(
         take_over=take_over,
         progress=progress,
     )
+    for text in (one.remark() for one in absent):
+        if text is not None:
+            warnings.warn(text, AtlaszarrWarning, stacklevel=2)
+    return report
 
 
 def compute_arrays(multiscale: Multiscale, arrays: Mapping[str, Any], step: Pass, block: Index) -> Done:

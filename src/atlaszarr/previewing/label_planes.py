@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -15,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError
+from ..errors import AtlaszarrWarning, InputError
 from ..plane_of_section import Plane
 from ..pyramid import Index, everywhere
 from ..reference_volumes import open_annotation
@@ -76,7 +77,10 @@ def label_planes(
     wanted = [(coordinate - offset[plane.fixed]) / sign[plane.fixed] for coordinate in coordinates]
     if is_ome_zarr(uri):
         stored = _stored(StoredImage.at(Target.of(uri, storage_options)), plane, resolution, own)
-        return _planes(_within(stored, own), plane, wanted, resolution, sign, offset)
+        planes = _planes(_within(stored, own), plane, wanted, resolution, sign, offset)
+        if (text := stored.array.absent.remark()) is not None:
+            warnings.warn(f"{text}, of those that are shown", AtlaszarrWarning, stacklevel=3)  # at the call of preview
+        return planes
     with (
         tempfile.TemporaryDirectory(prefix="atlaszarr-preview-") as spool,
         open_annotation(uri, spool, storage_options=storage_options) as volume,
