@@ -104,6 +104,19 @@ def _sliced(array: Any) -> Any:
     return getattr(held, "value", held)
 
 
+def is_computed(array: Any) -> bool:
+    """Whether the chunks of an array are computed: not only read, and not held in memory, here or on a cluster."""
+    from dask.highlevelgraph import MaterializedLayer
+
+    if not hasattr(array, "__dask_graph__") or _sliced(array) is not None:
+        return False
+    layers = array.dask.layers.values()
+    if not all(isinstance(layer, MaterializedLayer) for layer in layers):
+        return True
+    held = (getattr(value, "value", value) for layer in layers for value in layer.values())
+    return not all(isinstance(value, np.ndarray) or type(value).__name__ == "Future" for value in held)
+
+
 def _of_coordinates(image: Any) -> Geometry:
     """Where an xarray.DataArray lies, by those of its coordinates that are along one axis."""
     scale, translation, units = {}, {}, {}

@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .assembly import Assembly, Progress
+from .assembly import Assembly, Computing, Progress
 from .blocks import Done, starting, store_block
+from .chunk_groups import ChunkGroups
 from .completion import WriteReport, complete
 from .encoding import Encoding
 from .errors import AtlaszarrWarning, InputError
-from .grid import shape_of
+from .grid import shape_of, within
 from .multiscale import ArraySpec, Multiscale
 from .occupancy import Occupancy
 from .ome import DEFAULT_VERSION, Geometry, multiscales, zarr_format
@@ -62,8 +63,11 @@ def write_multiscales(
 ) -> WriteReport:
     """Write an image, with labels over the same voxels if there are any, as one multiscale OME-Zarr.
 
-    Every block is computed once and written at all levels that it makes. A target that the same call left
-    unfinished is gone on with; a finished one is checked, and mended where it is not sound.
+    Every block is computed once and written at all levels that it makes. Where the chunks of a dask array do not end
+    with the blocks, blocks are computed together up to where both end, so that each chunk is computed once; where that
+    takes too much memory, a warning says how often each is. A ``rechunk`` as the last step does not help: it computes
+    what it merges anew for every block. A target that the same call left unfinished is resumed; a finished one is
+    checked, and repaired where it is damaged.
 
     Parameters
     ----------
@@ -106,7 +110,8 @@ def write_multiscales(
     Warns
     -----
     AtlaszarrWarning
-        If a zarr array that is read lacks chunks and no ledger says which it has: how many.
+        If a zarr array that is read lacks chunks and no ledger says which it has: how many. If the chunks of a dask
+        array are computed several times.
     """
     worker_count(workers)
     place = Target.of(target, storage_options)
@@ -142,9 +147,16 @@ def write_multiscales(
     absent = [one for array_read in arrays.values() if (one := absent_of(array_read)) is not None]
     for one in absent:
         one.list()
+    groups = ChunkGroups.of(pyramid, list(arrays.values()), specs[0].dimensions)
+
+    def computing(where: Scheduler) -> Computing:
+        if groups.times > 1:
+            warnings.warn(groups.warning(), AtlaszarrWarning, stacklevel=4)  # at the call of write_multiscales
+        return partial(_computing, where, arrays, groups)
+
     report = complete(
         assembly,
-        lambda where: partial(_computing, where, arrays),
+        computing,
         scheduler=scheduler,
         workers=workers,
         overwrite=overwrite,
@@ -159,19 +171,34 @@ def write_multiscales(
 
 def compute_arrays(multiscale: Multiscale, arrays: Mapping[str, Any], step: Pass, block: Index) -> Done:
     """Compute a block of all arrays at once, and write it at all levels that it makes."""
-    region = multiscale.pyramid.region(step, block)
-    found = [arrays[spec.path][(..., *region[3 - spec.dimensions :])] for spec in multiscale.arrays]
+    (done,) = compute_group([block], multiscale, arrays, step)
+    return done
+
+
+def compute_group(blocks: Sequence[Index], multiscale: Multiscale, arrays: Mapping[str, Any], step: Pass) -> list[Done]:
+    """Compute the box that blocks lie in, of all arrays at once, and write each block at all levels that it makes."""
+    regions = [multiscale.pyramid.region(step, block) for block in blocks]
+    z, y, x = (slice(min(a.start for a in axis), max(a.stop for a in axis)) for axis in zip(*regions, strict=True))
+    whole = (z, y, x)
+    found = [arrays[spec.path][(..., *whole[3 - spec.dimensions :])] for spec in multiscale.arrays]
     if any(hasattr(part, "__dask_graph__") for part in found):
         import dask
         from dask.local import get_sync
 
         found = dask.compute(*found, scheduler=get_sync)
-    shape = shape_of(region)
-    values: dict[str, NDArray[Any]] = {
-        spec.path: _as_declared(spec, np.asarray(part), spec.shape(shape)).reshape(spec.lead + shape)
+    shape = shape_of(whole)
+    parts = [
+        _as_declared(spec, np.asarray(part), spec.shape(shape)).reshape(spec.lead + shape)
         for spec, part in zip(multiscale.arrays, found, strict=True)
-    }
-    return store_block(multiscale, step, block, values, {})
+    ]
+    done = []
+    for block, region in zip(blocks, regions, strict=True):
+        inside = within(region, whole)
+        values: dict[str, NDArray[Any]] = {
+            spec.path: part[(..., *inside)] for spec, part in zip(multiscale.arrays, parts, strict=True)
+        }
+        done.append(store_block(multiscale, step, block, values, {}))
+    return done
 
 
 def _as_declared(spec: ArraySpec, part: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
@@ -185,10 +212,20 @@ def _as_declared(spec: ArraySpec, part: NDArray[Any], shape: tuple[int, ...]) ->
 
 
 def _computing(
-    scheduler: Scheduler, arrays: Mapping[str, Any], shared: Any, step: Pass, blocks: Sequence[Index]
+    scheduler: Scheduler,
+    arrays: Mapping[str, Any],
+    groups: ChunkGroups,
+    shared: Any,
+    step: Pass,
+    blocks: Sequence[Index],
 ) -> Iterator[Callable[[], Future]]:
     sources = scheduler.share(arrays)
-    return starting(scheduler, compute_arrays, (shared, sources, step), blocks)
+    if groups.are_blocks:
+        return starting(scheduler, compute_arrays, (shared, sources, step), blocks)
+    together: dict[Index, list[Index]] = {}
+    for block in blocks:
+        together.setdefault(groups.of_block(block), []).append(block)
+    return (partial(scheduler.compute, compute_group, some, shared, sources, step) for some in together.values())
 
 
 def _groups(
