@@ -17,10 +17,10 @@ import zarr
 from moto.server import ThreadedMotoServer
 from ngff_zarr import from_ngff_zarr
 
-from atlaszarr import Terminology, build, build_atlas, preview, region_mask, region_volumes
+from atlaszarr import Displacement, Terminology, build, build_atlas, preview, region_mask, region_volumes
 from atlaszarr.absent_chunks import AbsentChunks
 from atlaszarr.array_layout import ArrayLayout
-from atlaszarr.errors import AtlaszarrWarning, TargetError
+from atlaszarr.errors import AtlaszarrWarning, InputError, SourceError, TargetError
 from atlaszarr.index_trust import add_index
 from atlaszarr.ome import Geometry
 from atlaszarr.reference_volumes import open_annotation
@@ -382,5 +382,40 @@ def test_a_preview_names_or_counts_the_chunks_that_its_annotation_lacks(tmp_path
         preview(dataset, tmp_path / "x.png", client=client, annotation=place)
     ran = command("preview", dataset.id, tmp_path / "x.png", "--annotation", place, "--api-url", emulator.url)
     assert "atlaszarr: " in ran.err
-    assert "are absent and read as background, of those that are shown" in ran.err
+    assert "are absent and read as background (counted among the chunks that the picture shows)" in ran.err
     assert Path(tmp_path / "x.png").exists()
+
+
+# Displacement fields
+
+
+def test_a_field_that_lacks_chunks_is_warned_of(tmp_path):
+    Displacement.identity((600, 40)).save(tmp_path / "field.zarr")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Displacement.load(tmp_path / "field.zarr")
+    (tmp_path / "field.zarr/0/c/0/1/0").unlink()
+    with pytest.warns(
+        AtlaszarrWarning, match="1 of 2 chunks of .*field.zarr/0 are absent and read as the fill value nan"
+    ):
+        field = Displacement.load(tmp_path / "field.zarr")
+    assert np.isnan(field.coordinates()[:, 512:]).all()
+
+
+# What is no image
+
+
+def test_an_address_that_holds_no_image_is_named(tmp_path):
+    foreign(tmp_path / "x.ome.zarr")
+    with web(tmp_path, Forbidding) as (url, _):
+        with (
+            pytest.raises(InputError, match=f"cannot read {url}/y.ome.zarr"),
+            open_annotation(f"{url}/y.ome.zarr", "."),
+        ):
+            pass
+        with (
+            pytest.raises((InputError, SourceError)) as caught,
+            open_annotation(f"{url}/x.ome.zarr?signature=secret", "."),
+        ):
+            pass
+        assert "secret" not in str(caught.value)

@@ -69,7 +69,7 @@ class AbsentChunks:
                     self.note_within(index, file.read())
 
     def note(self, index: tuple[int, ...], count: int | None = None) -> None:
-        """Take note that an object is absent, or so many of its chunks.
+        """Count an object as absent, or so many of its chunks.
 
         Raises
         ------
@@ -85,7 +85,7 @@ class AbsentChunks:
                 raise TargetError(f"{shown(self._array.url)}/{key} {lacks}; build or fetch it again")
 
     def note_within(self, index: tuple[int, ...], body: bytes) -> None:
-        """Take note of the chunks that a shard lacks, given its last bytes at least.
+        """Count the chunks that a shard lacks, given its last bytes at least.
 
         Raises
         ------
@@ -94,7 +94,7 @@ class AbsentChunks:
         """
         try:
             count = self._layout.absent_within(index, body)
-        except ValueError:  # whoever reads it says that it is damaged
+        except ValueError:  # reading it raises an error that says so
             return
         if count:
             self.note(index, count)

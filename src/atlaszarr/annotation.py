@@ -187,7 +187,7 @@ class _Mask:
             a, b, c = (slice(max(i.start, o.start), min(i.stop, o.stop)) for i, o in zip(there, box, strict=True))
             found[within((a, b, c), box)] = _is_in(values[within((a, b, c), there)], self.ids)
         if (text := self.array.absent.first_remark()) is not None:  # as of a web server, which lists nothing
-            warnings.warn(f"{text}, of those that were read so far", AtlaszarrWarning, stacklevel=2)
+            warnings.warn(f"{text} (counted among the chunks that were read so far)", AtlaszarrWarning, stacklevel=2)
         return found[rest]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from itertools import groupby
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 
 from . import ome
 from .encoding import Encoding
-from .errors import InputError
+from .errors import AtlaszarrWarning, InputError
 from .fields import ArrayField, Field, blocks, regular
 from .pyramid import Pyramid
 from .reading import ChunkedArray, layout_at
@@ -183,6 +184,9 @@ def _load_zarr(target: Target) -> ArrayField:
             raise
         raise InputError(f"{target.url} has OME-Zarr metadata that cannot be read ({error!r}); mend it") from None
     found = _in_pixels(target, array, own, other, sorted(stated))
+    array.absent.list()
+    if (text := array.absent.remark()) is not None:
+        warnings.warn(text, AtlaszarrWarning, stacklevel=4)  # at the call of Displacement.load
     return ArrayField(found.second.T, found.first.T, relative=True) if transposed else found
 
 

@@ -152,7 +152,10 @@ def target_of(array: Any) -> Target | None:
     filesystem = getattr(array.store.fs, "sync_fs", array.store.fs)
     options = {name: value for name, value in filesystem.storage_options.items() if name not in _OF_ZARR}
     try:
-        found = Target.of(f"{filesystem.unstrip_protocol(array.store.path)}/{array.path}".rstrip("/"), options)
+        url = f"{filesystem.unstrip_protocol(array.store.path)}/{array.path}".rstrip("/")
+        if "?" in url:  # parameters, which can be signatures and are not for messages
+            return None
+        found = Target.of(url, options)
     except AtlaszarrError:  # options that atlaszarr does not know
         return None
     return found.public()

@@ -79,7 +79,9 @@ def label_planes(
         stored = _stored(StoredImage.at(Target.of(uri, storage_options)), plane, resolution, own)
         planes = _planes(_within(stored, own), plane, wanted, resolution, sign, offset)
         if (text := stored.array.absent.remark()) is not None:
-            warnings.warn(f"{text}, of those that are shown", AtlaszarrWarning, stacklevel=3)  # at the call of preview
+            warnings.warn(
+                f"{text} (counted among the chunks that the picture shows)", AtlaszarrWarning, stacklevel=3
+            )  # at the call of preview
         return planes
     with (
         tempfile.TemporaryDirectory(prefix="atlaszarr-preview-") as spool,

@@ -48,9 +48,11 @@ def open_ome_zarr(uri: str, storage_options: Mapping[str, Any], name: str) -> tu
     options = dict(storage_options) or None
     with reading(name):
         try:
-            target = Target.of(place, options).public() if place.startswith(("http://", "https://")) else None
-            if target is not None:  # without zarr, which takes it amiss that a public bucket forbids what it lacks
-                attributes = attributes_of(target)
+            target = None
+            if place.startswith(("http://", "https://")) and "?" not in place:
+                # Without zarr, which fails where a public bucket forbids to read a key that is absent.
+                attributes = attributes_of(Target.of(place, options))
+                target = Target.of(place, options).public()
             else:
                 attributes = zarr.open_group(place, mode="r", storage_options=options).attrs.asdict()
             multiscales = attributes.get("ome", attributes)["multiscales"][0]
@@ -65,6 +67,8 @@ def open_ome_zarr(uri: str, storage_options: Mapping[str, Any], name: str) -> tu
             absent = absent_of(read)
             chunked = isinstance(read, ChunkedArray)
             array = da.from_array(read, chunks=read.chunk, name=False) if chunked else da.from_zarr(read)
+        except InputError:
+            raise
         except (KeyError, ValueError, TypeError, IndexError, AttributeError, FileNotFoundError) as error:
             # An unfinished target of atlaszarr is one of these: it has no OME-Zarr metadata yet.
             raise InputError(f"{name} does not open as an OME-Zarr image ({type(error).__name__})") from None
