@@ -63,10 +63,10 @@ def labels(shape=(40, 32, 36)):
 
 
 def save(path, values, um, encoding="gzip"):
-    """An NRRD whose axes run to posterior, inferior and left."""
+    """An NRRD whose axes run to posterior, inferior and right."""
     given = {
         "space": "left-posterior-superior",
-        "space directions": np.array([[0, um, 0], [0, 0, -um], [um, 0, 0]], float),
+        "space directions": np.array([[0, um, 0], [0, 0, -um], [-um, 0, 0]], float),
         "space units": ["um"] * 3,
         "encoding": encoding,
     }
@@ -103,7 +103,7 @@ def test_an_atlas_is_laid_out_as_published(sources, target):
     image = from_ngff_zarr(str(target / SET / "annotation.ome.zarr"), validate=True)
     assert [level.scale["z"] for level in image.images] == [0.025, 0.05, 0.1]
     assert [level.translation["x"] for level in image.images] == [0.0075, 0.02, 0.045]
-    assert image.images[0].axes_orientations["z"].value == "anterior-to-posterior"
+    assert {axis: one.value for axis, one in image.images[0].axes_orientations.items()} == ORIENTATION
     assert image.images[0].axes_units == dict.fromkeys("zyx", "millimeter")
     np.testing.assert_array_equal(image.images[0].data.compute(), labels())
     template = from_ngff_zarr(str(target / TEMPLATE), validate=True)
@@ -112,8 +112,8 @@ def test_an_atlas_is_laid_out_as_published(sources, target):
     for level in sides.images:
         values = level.data.compute()
         half = values.shape[2] // 2
-        assert (values[..., :half] == 2).all()
-        assert (values[..., half:] == 1).all()
+        assert (values[..., :half] == 1).all()
+        assert (values[..., half:] == 2).all()
     for folder in (SET, "terminologies/tiny-terminology/1"):
         table = pd.read_csv(target / folder / "terminology.csv")
         assert list(table["identifier"]) == [997, 8, 3, 3_000_000_003, 7]
@@ -380,8 +380,8 @@ def test_a_source_that_lies_elsewhere_is_remarked_on(sources, target, tmp_path):
 def test_another_orientation_or_voxel_size_is_another_atlas(sources, target, tmp_path):
     cube = save(tmp_path / "cube.nrrd", np.ascontiguousarray(labels()[:32, :, :32]), 25)
     given = {**sources, "annotation": cube, "template": ()}
-    build_atlas(target, **given, orientation="asr")
-    for other in ({"orientation": "psl"}, {"orientation": "asr", "voxel_size": 50}):
+    build_atlas(target, **given, orientation="asl")
+    for other in ({"orientation": "psl"}, {"orientation": "asl", "voxel_size": 50}):
         with pytest.raises(InputError, match="was begun with"):
             build_atlas(target, **given, **other)
     assert verify(target).ok
@@ -400,7 +400,7 @@ def test_hemispheres_and_volumes_agree_at_every_level_strided_ones_too(sources, 
         for level, of in enumerate(stated):
             sides = zarr.open_array(target / SET / f"hemispheres.ome.zarr/{level}", mode="r")[0, 0]
             centres = of.translation["x"] + of.scale["x"] * np.arange(len(sides))
-            np.testing.assert_array_equal(sides, np.where(centres < middle - 1e-9, 2, 1))
+            np.testing.assert_array_equal(sides, np.where(centres < middle - 1e-9, 1, 2))
             found = region_volumes(image, level=level, by_hemisphere=True).loc[7]
             per_column = found["voxels"] // len(sides)
             assert found["voxels_right"] == per_column * (sides == 2).sum()

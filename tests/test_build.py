@@ -133,7 +133,7 @@ def test_ngff_zarr_opens_and_validates_image_and_label(target):
     assert {axis: first.axes_orientations[axis].value.value for axis in "zyx"} == {
         "z": "anterior-to-posterior",
         "y": "superior-to-inferior",
-        "x": "right-to-left",
+        "x": "left-to-right",
     }
     assert [channel.color for channel in read.metadata.omero.channels] == ["FF0000", "00FF00", "0000FF"]
     label = ngff_zarr.from_ngff_zarr(str(target / "labels/section"), validate=True)

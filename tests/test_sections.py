@@ -28,14 +28,10 @@ def client(emulator):
 
 
 def shown_at(record, section, pir):
-    """Of points of space 9: which pixels a plane shows there, where these lie, and if that is well inside the brain."""
-
-    def mirrored(points):
-        return points * [1, 1, -1] + [0, 0, 11400] if record.reference_space_id == 10 else points
-
+    """Of points: which pixels a plane shows there, where these lie, and if that is well inside the brain."""
     trv, tvs = np.array(record.trv), np.array(section.tvs)
-    xy = (mirrored(pir) @ trv[:2, :3].T + trv[:2, 3]) @ tvs[:, :2].T + tvs[:, 2]
-    own = mirrored(image_to_reference(xy, section.depth, section.tsv, record.tvr))
+    xy = (pir @ trv[:2, :3].T + trv[:2, 3]) @ tvs[:, :2].T + tvs[:, 2]
+    own = image_to_reference(xy, section.depth, section.tsv, record.tvr)
     phantom = default_phantom()
     return xy, own, (phantom.distance_to_edge(own) > 100) & (phantom.labels(own) > 0)
 
@@ -92,10 +88,10 @@ def test_a_slice_coordinate_is_where_the_detection_point_lies(client, point):
         opened = open_sections(record, 100, client=client, detection_xy=point)
         for k, section in enumerate(record.sections):
             pir = image_to_reference(point, section.depth, section.tsv, record.tvr)
-            expected = 11400 - pir[2] if dataset == SAGITTAL else pir[0]
-            assert float(opened.coordinate[k]) == pytest.approx(expected, abs=1e-8)
-            native = open_sections(record, 100, client=client, detection_xy=point, space="native")
-            assert float(native.coordinate[k]) == pytest.approx(pir[axis], abs=1e-8)
+            assert float(opened.coordinate[k]) == pytest.approx(pir[axis], abs=1e-8)
+        mirrored = open_sections(record, 100, client=client, detection_xy=point, mirror=True)
+        expected = 11400 - opened.coordinate if axis == 2 else opened.coordinate
+        np.testing.assert_allclose(mirrored.coordinate, expected, atol=1e-8)
 
 
 def test_nothing_is_fetched_before_it_is_computed_and_then_only_what_is_shown(emulator, client):

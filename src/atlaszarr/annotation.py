@@ -38,6 +38,11 @@ class Annotation(Protocol):
         ...
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels along (z, y, x)."""
+        ...
+
+    @property
     def before_midline(self) -> int:
         """Columns along x with their centre before the middle of level 0; one that lies on it is not."""
         ...
@@ -114,6 +119,10 @@ class _Stored:
         return self.image.geometries[self.level]
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.array.level.shape
+
+    @property
     def before_midline(self) -> int:
         top = self.image.array(0).level.shape[2]
         return _columns_before(self.image.geometries[0], top, self.geometry, self.array.level.shape[2])
@@ -187,6 +196,11 @@ class _Lazy:
     array: Any
     geometry: Geometry
     before_midline: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        z, y, x = map(int, self.array.shape)
+        return z, y, x
 
     def counts(self) -> LabelCounts:
         import dask.array as da

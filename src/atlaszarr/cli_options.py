@@ -41,6 +41,20 @@ API = (
 STORE = (
     click.option("--storage-option", multiple=True, metavar="KEY=VALUE", help="To fsspec; JSON or text; repeatable."),
 )
+
+
+def _gone(_context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        from .request import GONE
+
+        raise InputError(f"option {parameter.opts[0]} no longer exists: {GONE[str(parameter.name)]}")
+
+
+MIRROR = (
+    click.option("--mirror", is_flag=True, help="Lay left on right: r becomes 11400 - r, of P56 data."),
+    click.option("--space", callback=_gone, expose_value=False, hidden=True),
+    click.option("--r-extent", callback=_gone, expose_value=False, hidden=True),
+)
 #: Of `build` and `plan`; those without a default are of one mode, or have another default in each.
 BUILD = (
     click.option("--mode", default="volume", metavar="volume|sections", help="One image, or one a section [volume]."),
@@ -68,8 +82,7 @@ BUILD = (
     ),
     click.option("--displacement", is_flag=True, help="Write the displacement fields of sections too."),
     click.option("--downsample", default="auto", metavar="auto|N", help="Tier of the section images [auto]."),
-    click.option("--space", default="auto", metavar="auto|9|10|native", help="Reference space [auto: 9 for P56]."),
-    click.option("--r-extent", type=float, metavar="UM", help="r onto which r = 0 is mirrored [11400]."),
+    *MIRROR,
     click.option("--range", "limits", metavar="R0,R1,G0,G1,B0,B1", help="Limits of fluorescence images, 0 to 4095."),
     click.option("--quality", type=int, metavar="N", help="JPEG quality asked of the service, 0 to 100."),
     click.option("--levels", default="auto", metavar="auto|N", help="Levels of the pyramid [auto]."),

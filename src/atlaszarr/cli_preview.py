@@ -6,7 +6,7 @@ import json
 
 import click
 
-from .cli_options import API, OUTPUT, STORE, as_id, client_for, options, storage_options
+from .cli_options import API, MIRROR, OUTPUT, STORE, as_id, client_for, options, storage_options
 from .display import Terminal, missing_lines
 
 
@@ -15,15 +15,14 @@ from .display import Terminal, missing_lines
 @click.argument("out", required=False)
 @click.option("--annotation", metavar="URI", help="Draw its borders: OME-Zarr, NRRD, NIfTI or TIFF, path or URL.")
 @click.option("--plane", default="auto", metavar="PLANE", help="coronal, sagittal or transverse [as it was cut].")
-@click.option("--space", default="auto", metavar="auto|9|10|native", help="Reference space [auto: 9 for P56].")
 @click.option("--view", default="primary", metavar="VIEW", help="primary, expression or projection [primary].")
-@options(*STORE, *API, *OUTPUT)
+@options(*MIRROR, *STORE, *API, *OUTPUT)
 def preview(
     dataset_id: int,
     out: str | None,
     annotation: str | None,
     plane: str,
-    space: str,
+    mirror: bool,
     view: str,
     storage_option: tuple[str, ...],
     api_url: str | None,
@@ -47,11 +46,13 @@ def preview(
             client=client,
             annotation=annotation,
             plane=plane,
-            space=space,
+            mirror=mirror,
             view=view,
             storage_options=storage_options(storage_option),
             progress=progress,
         )
+    for remark in () if quiet else report.remarks:
+        click.echo(f"atlaszarr: {remark}", err=True)
     for line in missing_lines(report.failures):
         click.echo(line, err=True)
     if as_json:

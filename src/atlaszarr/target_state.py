@@ -18,6 +18,10 @@ UNFINISHED = "unfinished"
 FINISHED = "finished"
 #: An --overwrite is under way: everything but the root may be gone already.
 REMOVING = "removing"
+#: Of the rules that decide what is written; in every request, so that nothing is resumed by others than began it.
+#: 2: low r is left, nothing is mirrored between spaces 9 and 10, tied votes go by where their foreground lies, and gaps
+#: of 2.5 nominal intervals are filled.
+LAYOUT = 2
 #: Characters of a value in a message.
 _LONGEST = 150
 #: The document that holds a root's attributes, and the key in it that they lie under.
@@ -33,7 +37,7 @@ class Root:
     version : str
         Of OME-Zarr.
     request : dict
-        What was asked for, in JSON's types: who asks for the same may go on with it.
+        What was asked for, in JSON's types: who asks for the same may go on with it. `LAYOUT` is added.
     credit : mapping
         Whom the data is of.
     """
@@ -41,6 +45,9 @@ class Root:
     version: str
     request: dict[str, Any]
     credit: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "request", {"layout": LAYOUT, **self.request})
 
     def documents(
         self, state: str, content: Mapping[str, Any] | None = None, ledger: str | None = None
@@ -94,6 +101,7 @@ def examine(target: Target, request: dict[str, Any], overwrite: bool) -> str | N
     state, there = str(own["state"]), dict(own["request"])
     if overwrite or state == REMOVING:
         return REMOVING
+    check_layout(target, there)
     if there != request:
         names = [name for name in {**there, **request} if there.get(name) != request.get(name)]
         old, new = ({name: values.get(name) for name in names} for values in (there, request))
@@ -102,6 +110,21 @@ def examine(target: Target, request: dict[str, Any], overwrite: bool) -> str | N
             "ask for the same, choose another place, or give --overwrite"
         )
     return state
+
+
+def check_layout(target: Target, request: Mapping[str, Any]) -> None:
+    """Refuse a target of other rules than these.
+
+    Raises
+    ------
+    InputError
+    """
+    if (layout := request.get("layout", 1)) != LAYOUT:
+        raise InputError(
+            f"target {target.url} was written by the rules of {'an earlier' if layout == 1 else 'another'} version of "
+            f"atlaszarr (layout {layout}; this version writes layout {LAYOUT}); build it anew with --overwrite, or "
+            "choose another target"
+        )
 
 
 def read_root(target: Target) -> dict[str, Any] | None:

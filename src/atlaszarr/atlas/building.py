@@ -24,6 +24,7 @@ from ..reference_volumes import open_annotation, open_template
 from ..region_tables import to_csv
 from ..regions import region_volumes
 from ..scheduling import scheduler_for, worker_count
+from ..spaces import BRAINGLOBE_SIDES, ORIENTATION
 from ..store import Target
 from ..terminology import Terminology
 from .hemispheres import hemispheres_image
@@ -106,7 +107,8 @@ def build_atlas(
         Of the atlas; see `atlaszarr.brainglobe.layout.Layout`.
     brainglobe : bool
         Whether to write all else that BrainGlobe's reader opens: masks, meshes, manifests. Needs a template with the
-        levels of the annotation.
+        levels of the annotation. x then runs ``right-to-left``, as BrainGlobe names the CCF, in metadata, manifests
+        and hemispheres; else ``left-to-right``.
     orientation, voxel_size
         Of all volumes, where their files do not say or are wrong; see `atlaszarr.reference_volumes.open_annotation`.
     allow_unknown : bool
@@ -157,9 +159,10 @@ def build_atlas(
     record, documents = Record(place, layout), {}
     with ExitStack() as stack:
         folder = spool or stack.enter_context(tempfile.TemporaryDirectory(prefix="atlaszarr-"))
-        frame = {"orientation": orientation, "voxel_size": voxel_size}
+        sides = BRAINGLOBE_SIDES if brainglobe else ORIENTATION["x"]
+        frame = {"orientation": orientation, "voxel_size": voxel_size, "origin": f"as{sides[0]}"}
         opened = {
-            kind: open_levels(stack, opening, some, folder, target, storage_options, frame, (chunk, shard))
+            kind: open_levels(stack, opening, some, folder, target, storage_options, frame, (chunk, shard, sides))
             for kind, opening, some in (
                 ("annotation", open_annotation, uris),
                 ("template", open_template, template_uris),
@@ -190,7 +193,7 @@ def build_atlas(
         given = {kind: levels.volumes for kind, levels in opened.items()}
     remarks = [*unknown, *(text for some in given.values() for volume in some.values() for text in volume.remarks)]
     remarks += terminology.remarks
-    record.finish(files, given, [report.target for report in written], remarks)
+    record.finish(files, given, [report.target for report in written], remarks, sides)
     return AtlasReport(place.url, tuple(written), tuple(remarks), f"{place.url}/{layout.annotation_set}/{VOLUMES}")
 
 

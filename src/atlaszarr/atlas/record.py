@@ -12,11 +12,17 @@ from ..brainglobe.layout import Layout
 from ..errors import InputError
 from ..multiscale import digest
 from ..reference_volumes import ReferenceVolume
+from ..spaces import BRAINGLOBE_SIDES, ORIENTATION
 from ..store import Target
 from ..versions import version
 from .credit import CREDIT
 
 _FOLDER = "atlaszarr"
+#: By the orientation of x: whose convention it is.
+_NAMED_BY = {
+    ORIENTATION["x"]: "Allen Institute (low r is left)",
+    BRAINGLOBE_SIDES: "BrainGlobe, issue 104 of brainglobe-atlasapi (the Allen Institute calls low r left)",
+}
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,7 @@ class Record:
         sources: Mapping[str, Mapping[int, ReferenceVolume]],
         images: Sequence[str],
         remarks: Sequence[str],
+        sides: str,
     ) -> None:
         """Put all files, and say what the atlas is: what was built now, and what was before and is left as it was.
 
@@ -74,6 +81,8 @@ class Record:
         images : sequence of str
             URLs of what was built.
         remarks : sequence of str
+        sides : str
+            Orientation of x.
         """
         self.place.write_all(files.items())
         before = self._before(overwrite=False)
@@ -88,6 +97,7 @@ class Record:
                 "versions": {package: version(package) for package in ("atlaszarr", "numpy", "zarr")},
                 "built": datetime.now(UTC).isoformat(timespec="seconds"),
                 "sources": {**before["sources"], **given},
+                "sides": {"x": sides, "named_by": _NAMED_BY[sides]},
                 "remarks": list(remarks),
                 "images": list(dict.fromkeys([*before["images"], *paths])),
                 "files": {**before["files"], **{key: [len(body), digest(body)] for key, body in files.items()}},

@@ -49,7 +49,7 @@ def open_levels(
     target: Uri,
     storage_options: Mapping[str, Any] | None,
     frame: Mapping[str, Any],
-    layout: tuple[int | Sequence[int] | None, int | None],
+    layout: tuple[int | Sequence[int] | None, int | None, str],
 ) -> Levels:
     """Open volumes until a stack of contexts ends, and lay out the pyramid over them.
 
@@ -64,9 +64,9 @@ def open_levels(
         Where they are to go.
     storage_options : mapping, optional
     frame : mapping
-        ``orientation`` and ``voxel_size`` where stated.
+        ``orientation`` and ``voxel_size`` where stated, and ``origin``.
     layout : tuple
-        Chunk and shard.
+        Chunk, shard and orientation of x.
     """
     volumes = [
         stack.enter_context(opening(uri, folder, storage_options=options_for(uri, target, storage_options), **frame))

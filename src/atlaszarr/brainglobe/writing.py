@@ -9,6 +9,7 @@ from ..assembly import Progress
 from ..completion import WriteReport
 from ..errors import InputError
 from ..finished import Finished
+from ..spaces import BRAINGLOBE_SIDES
 from ..store import Target
 from ..terminology import Terminology
 from . import layout as names
@@ -127,6 +128,11 @@ def check(
     for word, image, dtype in (("annotation", annotation, "uint32"), ("template", template, "uint16")):
         if image.multiscale.arrays[0].dtype != dtype:
             raise InputError(f"the {word} is {image.multiscale.arrays[0].dtype}; BrainGlobe needs {dtype}")
+    if (stated := annotation.geometry.orientation.get("x", BRAINGLOBE_SIDES)) != BRAINGLOBE_SIDES:
+        raise InputError(
+            f"the annotation's x axis runs {stated}, where BrainGlobe's reader takes it for {BRAINGLOBE_SIDES}; build "
+            "the atlas for BrainGlobe (--brainglobe)"
+        )
     shapes = dict(zip(template.resolutions, (level.shape for level in template.multiscale.pyramid.levels), strict=True))
     for level, resolution in zip(annotation.multiscale.pyramid.levels, annotation.resolutions, strict=True):
         if shapes.get(resolution) != level.shape:

@@ -18,7 +18,7 @@ from ..errors import InputError, TargetError
 from ..plane_of_section import plane_of
 from ..planes import section_planes
 from ..source_files import shown
-from ..spaces import output_space, reference_space
+from ..spaces import reference_space
 from .borders import LabelPlane
 from .label_planes import label_planes
 from .page import Page
@@ -51,6 +51,8 @@ class PreviewReport:
         Section numbers that the regular sampling would have had, but the dataset lacks.
     failures : tuple of MissingImage
         Images that could not be had: their frames are crossed.
+    remarks : tuple of str
+        On the annotation.
     """
 
     dataset: int
@@ -63,6 +65,7 @@ class PreviewReport:
     coordinates: Mapping[int, float]
     missing_numbers: tuple[int, ...]
     failures: tuple[MissingImage, ...]
+    remarks: tuple[str, ...]
 
     @property
     def ok(self) -> bool:
@@ -80,6 +83,7 @@ class PreviewReport:
             "view": self.view,
             "resolution_um": self.resolution,
             "annotation": self.annotation,
+            "remarks": list(self.remarks),
             "sections": [{"section_number": n, "coordinate_um": at} for n, at in self.coordinates.items()],
             "missing_numbers": list(self.missing_numbers),
             "failures": [{"image_id": f.request.image_id, "url": f.url, "reason": f.reason} for f in self.failures],
@@ -93,7 +97,7 @@ def preview(
     client: AllenClient | None = None,
     annotation: str | os.PathLike[str] | None = None,
     plane: str = "auto",
-    space: str | int = "auto",
+    mirror: bool = False,
     view: str = "primary",
     storage_options: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
@@ -116,11 +120,11 @@ def preview(
         Default: a client with its own defaults.
     annotation : str or path-like, optional
         Whose borders are drawn over the thumbnails: an OME-Zarr of labels, or any other file that `build_atlas` takes,
-        a path or URL. One of P56 is taken to be of reference space 9.
+        a path or URL.
     plane : str
         ``coronal``, ``sagittal``, ``transverse``; ``auto`` for the one that the dataset was cut in.
-    space : str or int
-        ``auto`` (9 for P56 data, else the dataset's own), ``native``, 9 or 10.
+    mirror : bool
+        Whether to lay the sections left on right; the annotation stays as it lies.
     view : str
         Of the thumbnails: ``primary``, ``expression`` or ``projection``.
     storage_options : mapping, optional
@@ -148,20 +152,21 @@ def preview(
     if not isinstance(dataset, SectionDataset):
         dataset = client.section_dataset(dataset)
     across = plane_of(dataset, plane)
-    shown_space = output_space(space, reference_space(dataset.reference_space_id))
+    shown_space = reference_space(dataset.reference_space_id).frame
     resolution = max(shown_space.extent[axis] for axis in (across.rows, across.columns)) / _PIXELS
-    aligned = align_sections(dataset, resolution, space=space, view=view)
+    aligned = align_sections(dataset, resolution, mirror=mirror, view=view)
     planes = section_planes(aligned, plane=plane, detection_xy="centre")
     coordinates = [float(at) for at in planes.coordinates]
     labels: list[LabelPlane | None] = [None] * len(coordinates)
+    remarks: tuple[str, ...] = ()
     if annotation is not None:
-        labels = label_planes(annotation, across, coordinates, resolution, shown_space, storage_options)
+        labels, remarks = label_planes(annotation, across, coordinates, resolution, shown_space, storage_options)
     thumbnails, failures = make_thumbnails(planes, client, progress)
 
     if progress is not None:
         progress(len(thumbnails), len(thumbnails), "drawing")
     named = None if annotation is None else shown(os.fspath(annotation))
-    page = Page(dataset, across, shown_space, resolution, view, thumbnails, labels, named)
+    page = Page(dataset, across, shown_space, mirror, resolution, view, thumbnails, labels, named)
     body = page.printed(path.suffix.lower())
     try:
         write_whole(path, body)
@@ -178,6 +183,7 @@ def preview(
         coordinates={t.section.section_number: t.coordinate for t in thumbnails},
         missing_numbers=dataset.missing_numbers,
         failures=failures,
+        remarks=remarks,
     )
 
 
