@@ -62,11 +62,12 @@ def labels(shape=(40, 32, 36)):
     return found
 
 
-def save(path, values, um, encoding="gzip"):
-    """An NRRD whose axes run to posterior, inferior and right."""
+def save(path, values, um, encoding="gzip", sides="asl"):
+    """An NRRD whose axes run to posterior, inferior and right, or left."""
+    across = um if sides == "asr" else -um
     given = {
         "space": "left-posterior-superior",
-        "space directions": np.array([[0, um, 0], [0, 0, -um], [-um, 0, 0]], float),
+        "space directions": np.array([[0, um, 0], [0, 0, -um], [across, 0, 0]], float),
         "space units": ["um"] * 3,
         "encoding": encoding,
     }
@@ -120,6 +121,53 @@ def test_an_atlas_is_laid_out_as_published(sources, target):
     assert verify(target, deep=True).ok
 
 
+CCF = (66, 40, 57)
+
+
+@pytest.mark.parametrize("brainglobe", [False, True])
+@pytest.mark.parametrize("named", ["asl", "asr"])
+def test_volumes_of_the_ccf_that_name_their_sides_otherwise_lie_in_one_frame(target, tmp_path, named, brainglobe):
+    values, template = labels(CCF), np.random.default_rng(0).integers(0, 4000, CCF).astype("uint16")
+    given = {
+        "annotation": save(tmp_path / "annotation.nrrd", values, 200),
+        "template": save(tmp_path / "template.nrrd", template, 200, sides=named),
+        "ontology": ONTOLOGY,
+        "name": "tiny",
+        "version": "1",
+    }
+    if brainglobe:
+        target = target.parent / "brainglobe-atlasapi"
+    report = build_atlas(target, **given, brainglobe=brainglobe)
+    images = {
+        name: from_ngff_zarr(str(target / path))
+        for name, path in (("annotation", f"{SET}/annotation.ome.zarr"), ("template", TEMPLATE))
+    }
+    np.testing.assert_array_equal(images["annotation"].images[0].data, values)
+    np.testing.assert_array_equal(images["template"].images[0].data, template)
+    wanted = "right-to-left" if brainglobe else "left-to-right"
+    assert {image.images[0].axes_orientations["x"].value for image in images.values()} == {wanted}
+    remarked = [remark for remark in report.remarks if "read as it lies" in remark]
+    # The Allen Institute's own names are the others where BrainGlobe's are asked for.
+    assert len(remarked) == {"asl": 2 if brainglobe else 0, "asr": 1}[named]
+    record = json.loads((target / "atlaszarr/tiny-1.json").read_text())["sides"]
+    assert record["x"] == wanted
+    assert record["named_by"].startswith("BrainGlobe" if brainglobe else "Allen Institute")
+    sides = zarr.open_array(target / SET / "hemispheres.ome.zarr/0", mode="r")[0, 0]
+    assert (sides[0], sides[-1]) == ((2, 1) if brainglobe else (1, 2))
+    low, table = "right" if brainglobe else "left", pd.read_csv(report.volumes, index_col="identifier")
+    assert table.loc[7, f"voxels_{low}"] == (values[..., :28] == 7).sum()
+    stated = region_volumes(target / SET / "annotation.ome.zarr", by_hemisphere=True).attrs["hemispheres"]
+    assert ("as BrainGlobe names it" in stated) == brainglobe
+
+
+def test_sides_of_a_volume_that_is_not_the_ccf_are_believed(target, tmp_path):
+    values = labels()
+    given = {"annotation": save(tmp_path / "annotation.nrrd", values, 25, sides="asr"), "ontology": ONTOLOGY}
+    build_atlas(target, **given, name="tiny", version="1")
+    found = zarr.open_array(target / SET / "annotation.ome.zarr/0", mode="r")[:]
+    np.testing.assert_array_equal(found, values[..., ::-1])
+
+
 def test_ten_microns_make_the_published_levels(sources, target, tmp_path):
     fine = labels((50, 40, 60))
     given = {"annotation": save(tmp_path / "a.nrrd", fine, 10), "template": ()}
@@ -149,7 +197,7 @@ def test_the_volumes_beside_the_annotation_are_those_of_its_voxels(sources, targ
     values = labels()
     for label in (997, 3, 3_000_000_003, 7):
         assert table.loc[label, "voxels_direct"] == (values == label).sum()
-        assert table.loc[label, "voxels_direct_right"] == (values[..., :18] == label).sum()
+        assert table.loc[label, "voxels_direct_left"] == (values[..., :18] == label).sum()
     assert table.loc[8, "voxels"] == np.isin(values, [3, 3_000_000_003]).sum()
     assert table.loc[997, "volume_mm3"] == pytest.approx((values > 0).sum() * 0.025**3)
 

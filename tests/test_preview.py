@@ -152,6 +152,18 @@ def test_label_planes_are_those_of_the_annotation(annotations, kind, stride, nam
         assert found.size == (100 * stride, 100 * stride)
 
 
+def test_an_annotation_of_the_ccf_in_brainglobes_words_lies_as_any_other_and_is_remarked_on(annotations, tmp_path):
+    place = replace(geometry(Grid(SPACE, 100)), orientation={"x": "right-to-left"})
+    write_multiscales(default_phantom().annotation(100), tmp_path / "bg.ome.zarr", rule="mode", geometry=place)
+    ((found,), (remark,)), ((expected,), none) = (
+        label_planes(path, PLANES["coronal"], [5700.0], 100, SPACE)
+        for path in (tmp_path / "bg.ome.zarr", annotations / "one.ome.zarr")
+    )
+    np.testing.assert_array_equal(found.labels, expected.labels)
+    assert "names the sides of its x axis otherwise" in remark
+    assert none == ()
+
+
 @pytest.mark.parametrize("kind", ["one.ome.zarr", "x.nrrd"])
 def test_an_annotation_that_reaches_beyond_the_reference_space_is_refused(annotations, kind):
     with pytest.raises(InputError, match=r"to 132\d\d um along p, of which reference space 2 has 8900 um"):
@@ -160,7 +172,7 @@ def test_an_annotation_that_reaches_beyond_the_reference_space_is_refused(annota
 
 @pytest.mark.parametrize(("resolution", "size"), [(50, 100), (130, 100), (150, 200), (300, 400)])
 def test_the_level_is_the_one_nearest_to_the_resolution(annotations, resolution, size):
-    (plane,) = label_planes(annotations / "two.ome.zarr", PLANES["sagittal"], [5700.0], resolution, SPACE)
+    (plane,), _ = label_planes(annotations / "two.ome.zarr", PLANES["sagittal"], [5700.0], resolution, SPACE)
     assert plane.size == (size, size)
     assert plane.labels.shape == (-(-8000 // size), -(-13200 // size))
 
@@ -220,7 +232,7 @@ def test_a_picture_says_what_it_shows_and_is_the_same_bytes_every_time(
     assert dict(matplotlib.rcParams) == settings
     words = words_of(first.read_bytes())
     assert "Section dataset 74272479  |  Nrp1  |  coronal  |  reference space 9, P56 Brain" in words
-    assert {"superior edges", "inferior edges", "low-r edges", "high-r edges"} <= set(words)
+    assert {"superior edges", "inferior edges", "left edges", "right edges"} <= set(words)
     assert {"posterior  ←  p (mm)  →  anterior", "anterior  ←  p (mm)  →  posterior", "r (mm)"} <= set(words)
     assert {str(section.section_number) for section in dataset.sections} <= set(words)
     assert sum(one.startswith("p ") and one.endswith(" mm") for one in words) == 6

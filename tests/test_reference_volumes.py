@@ -727,7 +727,7 @@ def test_an_ome_zarr_is_read_at_any_url(version, volume, spool):
     with open_annotation(url, spool, **options) as found:
         np.testing.assert_array_equal(found.array, volume)
         assert found.voxel_size == (200.0, 100.0, 300.0)
-    with open_annotation(url, spool, orientation="pir") as found:
+    with open_annotation(url, spool, orientation="pil") as found:
         np.testing.assert_array_equal(found.array, volume[::-1, ::-1])
 
 

@@ -277,7 +277,7 @@ def test_an_image_that_cannot_be_had_raises_by_name(serve, connect, records):
         ({"detection_xy": (1, float("nan"))}, "detection_xy"),
         ({"background": 256}, "background 256"),
         ({"downsample": 30}, "downsample 30"),
-        ({"space": "11"}, "space '11'"),
+        ({"space": "native"}, "option 'space' no longer exists: .*one frame.*--mirror"),
         ({"resoluton": 25}, "resoluton"),
         ({"levels": 3}, "'levels' is not known"),
         ({"displacement": {1: Displacement.identity((80, 132))}}, "section image 1"),

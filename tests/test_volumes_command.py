@@ -52,7 +52,7 @@ def test_one_line_a_region(command, annotation):
 def test_by_hemisphere_it_prints_which_side_is_which(command, annotation):
     ran = command("volumes", annotation, "--region", "RSP", "--by-hemisphere")
     line, stated = ran.out.splitlines()
-    assert line == "Retrosplenial area: 1.50 mm3 (left 0.500, right 1.00)"
+    assert line == "Retrosplenial area: 1.50 mm3 (left 1.00, right 0.500)"
     assert stated == "left is low r (x voxels before 10), right is high r (from 10 on); x runs left-to-right"
 
 

@@ -127,7 +127,7 @@ def open_sections(
         )
         for view, source in arrays.items()
     }
-    known = {"plane_of_section": first.plane.name, **attributes(dataset, first.grid)}
+    known = {"plane_of_section": first.plane.name, **attributes(dataset, first.grid, requests[0].mirror)}
     opened = xr.Dataset(variables, _coordinates(first), known)
     opened.encoding[_KEY] = arrays
     return opened

@@ -88,7 +88,7 @@ def _saved(path: Path, values: np.ndarray) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     header = {
         "space": "left-posterior-superior",
-        "space directions": np.array([[0, 25, 0], [0, 0, -25], [-25, 0, 0]], float),
+        "space directions": np.array([[0, 25, 0], [0, 0, -25], [25, 0, 0]], float),
         "space units": ["um"] * 3,
     }
     nrrd.write(str(path), np.ascontiguousarray(values), header, compression_level=1)
