@@ -141,9 +141,9 @@ def test_which_side_is_which_follows_the_axis_and_is_stated(tmp_path, runs, shap
 
 
 def test_a_region_of_the_annotation_at_low_r_alone_is_wholly_left():
-    """LL of `inputs/labels.npy`: 480 voxels of 200 um at low r, in an annotation that says nothing of its sides."""
+    """480 voxels of 200 um at low r, in an annotation over the space of the CCF that says nothing of its sides."""
     values = np.zeros((66, 40, 57), np.uint32)
-    values[20:28, 10:20, 8:14] = 12
+    values[20:30, 12:20, 18:24] = 12
     found = region_volumes(values, TERMINOLOGY, by_hemisphere=True, voxel_size=200).loc[12]
     assert tuple(found[["volume_mm3", "volume_left_mm3", "volume_right_mm3"]]) == (3.84, 3.84, 0)
 
