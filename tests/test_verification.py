@@ -251,7 +251,7 @@ def test_what_is_sound_is_sound(sound):
     report = verify(sound, deep=True)
     assert report.ok
     assert report.objects > 70
-    assert report.blocks > 12
+    assert report.blocks > 8
 
 
 def test_a_coarser_level_that_does_not_fit_its_parent_is_named(target, version):
