@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tracemalloc
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -227,7 +228,7 @@ def test_a_wrong_image_is_asked_for_once_more_and_never_kept(serve, connect, tmp
     right = client.fetch(request)
     assert emulator.count() == 4
     assert request.decode(right.body).shape == (request.height, request.width, 3)
-    assert [path.read_bytes() for path in tmp_path.rglob("*.jpg")] == [right.body]
+    assert [path.read_bytes()[:-32] for path in tmp_path.rglob("*.jpg")] == [right.body]
 
 
 @pytest.mark.parametrize(("kind", "details", "said"), WRONG)
@@ -416,6 +417,37 @@ def test_a_service_that_stays_overloaded_costs_a_row_in_the_failures_and_exit_co
     (row,) = table(tmp_path / "x.ome.zarr", "failures.csv")
     assert "failed 6 times, last with too many 429 error responses" in row["reason"]
     assert state(tmp_path / "x.ome.zarr") == ("unfinished", False)
+
+
+def test_a_build_over_a_damaged_cache_fetches_what_is_damaged_and_is_byte_identical(
+    serve, build_small, tmp_path, contents, undisturbed
+):
+    emulator, target = serve(), tmp_path / "x.ome.zarr"
+    assert build_small(emulator).code == 0
+    entries = sorted((tmp_path / "cache").rglob("*.jpg"))
+    assert len(entries) == 6
+    for number, path in enumerate(entries[:4]):
+        body = bytearray(path.read_bytes())
+        body[len(body) * (number + 1) // 5] ^= 1 << number
+        path.write_bytes(body)
+    shutil.rmtree(target)
+    outcome = build_small(emulator)
+    assert (outcome.code, outcome.err, emulator.count(IMAGES)) == (0, "", 4)
+    assert contents(target) == undisturbed
+
+
+def test_a_build_whose_cache_cannot_be_used_finishes_with_one_warning(
+    serve, build_small, tmp_path, contents, undisturbed
+):
+    emulator = serve()
+    (tmp_path / "cache").write_text("not a folder")
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        outcome = build_small(emulator)
+    assert (outcome.code, emulator.count(IMAGES)) == (0, 6)
+    cause = f"cannot write to {tmp_path / 'cache'}: Not a directory"
+    assert outcome.err == f"atlaszarr: section images are not cached: {cause}\n"
+    assert contents(tmp_path / "x.ome.zarr") == undisturbed
 
 
 def test_as_json_a_failed_build_prints_its_report_and_nothing_else(serve, build_small):

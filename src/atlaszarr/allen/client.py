@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ImageError, InputError, NotFoundError, ServiceError
@@ -36,7 +37,7 @@ class AllenClient:
         Ending in ``/api/v2``; default ``$ATLASZARR_API_URL``, else the Allen Institute's.
     cache : str or path-like, optional
         A folder or fsspec URL for section images, or "none"; default ``$ATLASZARR_CACHE``, else the user's
-        cache folder. Metadata is always asked anew.
+        cache folder. Metadata is never cached. A cache that cannot be used is a warning, and stays unused.
     concurrency : int
         The most requests under way, over a whole cluster where a distributed client is active.
     rate : float
@@ -47,11 +48,13 @@ class AllenClient:
         How often a failed request is tried again; see `atlaszarr.allen.http.Http` for the waits.
     backoff : float
         Scale of the waits between, in seconds.
+    cache_options : mapping, optional
+        Storage options of a `cache` that is a URL, for instance ``endpoint_url``.
 
     Raises
     ------
     InputError
-        If the URL is not one of HTTP.
+        If `api_url` is not an HTTP URL, or `cache` is neither a folder nor a URL that can be opened.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class AllenClient:
         timeout: tuple[float, float] = (10.0, 60.0),
         retries: int = 5,
         backoff: float = 0.5,
+        cache_options: Mapping[str, Any] | None = None,
     ) -> None:
         url = api_url or os.environ.get("ATLASZARR_API_URL") or API_URL
         if "@" in url or "?" in url:
@@ -76,7 +80,7 @@ class AllenClient:
         self.api_url = url.rstrip("/")
         self.concurrency = concurrency
         location = default_location() if cache is None else os.fspath(cache)
-        self.cache = None if location in (None, "", "none") else ImageCache(location)
+        self.cache = None if location in (None, "", "none") else ImageCache(location, cache_options)
         self._http = Http(concurrency, rate, timeout, retries, backoff)
 
     def __enter__(self) -> AllenClient:
@@ -245,10 +249,8 @@ class AllenClient:
         """
         url, key = request.url(self.api_url), request.key(self.api_url)
         if self.cache and (kept := self.cache.get(key)) is not None:
-            try:
+            with suppress(ImageError):
                 return _checked(request, kept)
-            except ImageError:
-                self.cache.discard(key)
         for last in (False, True):
             body = self._http.get(url, request.largest_body)
             try:
@@ -269,7 +271,7 @@ class AllenClient:
             return MissingImage(request, request.url(self.api_url), str(error))
 
     def has_cached(self, request: ImageRequest) -> bool:
-        """Whether a section image is in the cache."""
+        """Whether the cache has an entry for a section image; its content is not checked."""
         return self.cache is not None and request.key(self.api_url) in self.cache
 
     def _get(self, url: str) -> bytes:
