@@ -192,6 +192,50 @@ def test_a_build_without_metadata_ends_with_one_line_and_writes_nothing(serve, c
     assert is_empty(tmp_path)
 
 
+OTHER_RECORDS = [
+    pytest.param("SectionDataSet", "id", 69289763, id="another dataset"),
+    pytest.param("SectionDataSet", "id", None, id="a dataset without id"),
+    pytest.param("SectionImage", "data_set_id", 69289763, id="a section image of another dataset"),
+]
+
+
+@pytest.mark.parametrize(("model", "attribute", "value"), OTHER_RECORDS)
+@pytest.mark.parametrize("name", ["build", "plan", "info"])
+def test_an_answer_about_another_dataset_is_refused_with_one_line(
+    serve, command, tmp_path, name, model, attribute, value
+):
+    emulator = serve(faults=faults("other_record", path=f"model::{model},", attribute=attribute, value=value))
+    target = [tmp_path / "x.ome.zarr"] if name == "build" else []
+    outcome = command(name, DATASET, *target, "--api-url", emulator.url)
+    assert (outcome.code, outcome.out, outcome.err.count("\n")) == (1, "", 1)
+    said = f"asked for {model} records with {attribute} {DATASET}, but the answer has one with {attribute} {value}"
+    assert said in outcome.err
+    assert is_empty(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("model", "attribute", "ask"),
+    [
+        ("SectionImage", "id", lambda client: client.image(IMAGE, 6)),
+        ("SectionDataSet", "id", lambda client: client.search(id=DATASET)),
+        ("SectionDataSet", "specimen_id", lambda client: client.search(specimen=72962948)),
+        ("SectionImage", "data_set_id", lambda client: client.search(id=DATASET, images=True)),
+    ],
+)
+def test_an_image_or_a_search_is_compared_with_what_was_asked(serve, connect, model, attribute, ask):
+    emulator = serve(faults=faults("other_record", path=f"model::{model},", attribute=attribute, value=5))
+    with pytest.raises(ServiceError, match=rf"asked for {model} records with {attribute} \d+, .* {attribute} 5; "):
+        ask(connect(emulator))
+    assert emulator.count(IMAGES) == 0
+
+
+def test_rows_without_end_are_not_read(serve, connect):
+    emulator = serve(faults=faults("total_rows", path="model::SectionImage", delta=10**9))
+    with pytest.raises(ServiceError, match="has 1000000006 rows, more than the 1000000 that are read"):
+        connect(emulator).section_dataset(DATASET)
+    assert emulator.count() == 2
+
+
 def test_metadata_is_never_kept(serve, connect, dataset, tmp_path):
     emulator = serve()
     client = connect(emulator, tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ImageError, InputError, NotFoundError, ServiceError
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 API_URL = "https://api.brain-map.org/api/v2"
 #: Bytes; a page of 2000 section images is about 2 MB.
-_LARGEST_JSON = 2**28
+_LARGEST_JSON = 2**25
 _DATASET_INCLUDE = ("alignment3d", "genes", "products", "plane_of_section", "specimen(donor(age))")
 
 
@@ -106,12 +107,12 @@ class AllenClient:
         RecordError
             If the record contradicts itself.
         ServiceError
-            If the API cannot be reached or refuses.
+            If the API cannot be reached, refuses, or answers other records than those asked for.
         """
-        found = self._query("SectionDataSet", [f"[id$eq{rma.identifier(id)}]"], _DATASET_INCLUDE)
+        found = self._query("SectionDataSet", {"id": id}, _DATASET_INCLUDE)
         if not found:
             raise NotFoundError(f"there is no section dataset {id}; `atlaszarr search` lists what there is")
-        images = self._query("SectionImage", [f"[data_set_id$eq{rma.identifier(id)}]"], ["alignment2d"])
+        images = self._query("SectionImage", {"data_set_id": id}, ["alignment2d"])
         return SectionDataset.from_json(found[0], images)
 
     def search(
@@ -154,7 +155,14 @@ class AllenClient:
             If a criterion cannot be expressed.
         """
         return search(
-            self._query, gene=gene, plane=plane, product=product, specimen=specimen, id=id, images=images, limit=limit
+            partial(rma.query, self._get, self.api_url),
+            gene=gene,
+            plane=plane,
+            product=product,
+            specimen=specimen,
+            id=id,
+            images=images,
+            limit=limit,
         )
 
     def structure_graph(self, id: int = 1) -> Terminology:
@@ -218,7 +226,7 @@ class AllenClient:
         """What `image` asks for, checked against the image's record; `fetch` gets it as JPEG."""
         id, view = rma.identifier(id), view or "primary"
         check_options(view, quality, range)
-        found = self._query("SectionImage", [f"[id$eq{id}]"])
+        found = self._query("SectionImage", {"id": id})
         if not found:
             raise NotFoundError(f"there is no section image {id}; `atlaszarr search --images` lists those of a dataset")
         x, y, width, height = image_box(found[0], f"section image {id}")
@@ -277,10 +285,8 @@ class AllenClient:
     def _get(self, url: str) -> bytes:
         return self._http.get(url, _LARGEST_JSON)
 
-    def _query(
-        self, model: str, criteria: Sequence[str], include: Sequence[str] = (), limit: int | None = None
-    ) -> list[dict[str, Any]]:
-        return rma.query(self._get, self.api_url, model, criteria, include, limit)
+    def _query(self, model: str, where: Mapping[str, object], include: Sequence[str] = ()) -> list[dict[str, Any]]:
+        return rma.query(self._get, self.api_url, model, include=include, where=where)[0]
 
 
 def _checked(request: ImageRequest, body: bytes) -> SectionImage:
