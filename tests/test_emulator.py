@@ -438,6 +438,15 @@ def test_a_query_can_fail_with_a_message_and_total_rows_can_change(pool):
     assert totals == [87, 84, 87]
 
 
+def test_a_query_can_answer_another_record_than_the_one_asked_for(pool):
+    query = "data/SectionImage/query.json?criteria=[data_set_id$eq74272479]"
+    rule = {"do": "other_record", "attribute": "data_set_id", "value": 69289763}
+    with Emulator(faults=[rule]) as emulator:
+        wrong, right = (pool.request("GET", f"{emulator.url}/{query}").json()["msg"] for _ in range(2))
+    assert wrong[:-1] == right[:-1]
+    assert wrong[-1] == right[-1] | {"data_set_id": 69289763}
+
+
 def test_faults_are_read_from_a_file(pool, tmp_path):
     path = tmp_path / "faults.json"
     path.write_text(json.dumps([faulty("status", status=500)]))

@@ -28,7 +28,7 @@ from .cli_options import (
 )
 from .cli_preview import preview
 from .cli_volumes import volumes
-from .display import Terminal, missing_lines, plans_text, table
+from .display import Terminal, missing_lines, plans_text, table, warning_lines
 from .errors import AtlaszarrError, InputError, NotFoundError, RecordError, TargetError
 from .interruption import leave, stopping_on_signals
 
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 done, 1 done with failures or failed, 2 wrong use or wrong input, 130 interrupted.
     """
     try:
-        with stopping_on_signals():
+        with stopping_on_signals(), warning_lines():
             return int(cli.main(arguments, "atlaszarr", standalone_mode=False) or 0)
     except click.ClickException as error:
         click.echo(f"atlaszarr: {error.format_message()}", err=True)

@@ -10,6 +10,8 @@ import click
 
 from .errors import InputError
 
+_CACHE_OPTIONS = "atlaszarr.cache_options"
+
 
 def as_id(_context: click.Context, _parameter: click.Parameter, text: str | None) -> int | None:
     """Parse an id of the Allen API: a click callback."""
@@ -29,6 +31,11 @@ def options(*decorators: Callable[..., Any]) -> Callable[..., Any]:
     return decorate
 
 
+def _keep_cache_options(context: click.Context, _parameter: click.Parameter, pairs: tuple[str, ...]) -> None:
+    """Keep the cache options where `client_for` reads them: a click callback."""
+    context.meta[_CACHE_OPTIONS] = storage_options(pairs, "cache option")
+
+
 OUTPUT = (
     click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout, and nothing else there."),
     click.option("-q", "--quiet", is_flag=True, help="No progress."),
@@ -36,7 +43,15 @@ OUTPUT = (
 )
 API = (
     click.option("--api-url", metavar="URL", help="The Allen API, ending in /api/v2 [env: ATLASZARR_API_URL]."),
-    click.option("--cache", metavar="DIR|none", help="Where section images are kept [env: ATLASZARR_CACHE]."),
+    click.option("--cache", metavar="DIR|none", help="Folder or URL for section images [env: ATLASZARR_CACHE]."),
+    click.option(
+        "--cache-option",
+        multiple=True,
+        metavar="KEY=VALUE",
+        expose_value=False,
+        callback=_keep_cache_options,
+        help="Storage option of a --cache URL; repeatable.",
+    ),
 )
 STORE = (
     click.option("--storage-option", multiple=True, metavar="KEY=VALUE", help="To fsspec; JSON or text; repeatable."),
@@ -100,7 +115,7 @@ def client_for(api_url: str | None, cache: str | None) -> Any:
     """The client that the options of `API` ask for."""
     from .allen.client import AllenClient
 
-    return AllenClient(api_url, cache)
+    return AllenClient(api_url, cache, cache_options=click.get_current_context().meta[_CACHE_OPTIONS])
 
 
 def numbers(text: str | None, name: str, count: int) -> tuple[int, ...] | None:
@@ -154,17 +169,17 @@ def _point(text: str) -> tuple[float, float] | str:
     return x, y
 
 
-def storage_options(pairs: Sequence[str]) -> dict[str, Any]:
+def storage_options(pairs: Sequence[str], name: str = "storage option") -> dict[str, Any]:
     """KEY=VALUE pairs as options to fsspec: a value is a JSON object, list or constant, or else text."""
     found: dict[str, Any] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:
-            raise InputError(f"storage option {key!r} has no value; write KEY=VALUE")
+            raise InputError(f"{name} {key!r} has no value; write KEY=VALUE")
         try:
             # A number stays text: it may well be a password.
             structured = value.startswith(("{", "[")) or value in ("true", "false", "null")
             found[key] = json.loads(value) if structured else value
         except ValueError:
-            raise InputError(f"storage option {key!r} begins like JSON but is none") from None
+            raise InputError(f"{name} {key!r} begins like JSON but is not valid JSON") from None
     return found

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+from .errors import AtlaszarrWarning
 
 if TYPE_CHECKING:
     from .allen.images import MissingImage
@@ -44,6 +47,22 @@ class Terminal:
             yield lambda done, total, word: bar.update(
                 task, completed=done, total=total, description=f"{title}: {word}"
             )
+
+
+@contextmanager
+def warning_lines() -> Iterator[None]:
+    """Show a warning of atlaszarr as one line on stderr, without the line of code that raised it."""
+    with warnings.catch_warnings():
+        shown = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            if issubclass(category, AtlaszarrWarning):
+                print(f"atlaszarr: {message}", file=sys.stderr)
+            else:
+                shown(message, category, *where, **more)
+
+        warnings.showwarning = show
+        yield
 
 
 def table(header: Sequence[str] | None, rows: Iterable[Sequence[Any]]) -> str:
