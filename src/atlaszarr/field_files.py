@@ -21,9 +21,10 @@ from .array_layout import ArrayLayout
 from .encoding import Encoding
 from .errors import InputError
 from .fields import ArrayField, Field, blocks, regular
+from .locations import local_path, shown
 from .pyramid import Pyramid
 from .reading import ChunkedArray
-from .source_files import SourceFile, local_path, reading
+from .source_files import SourceFile, reading
 from .store import Target
 from .stored_image import attributes_of, placed
 
@@ -102,7 +103,7 @@ def load(path: str | os.PathLike[str], storage_options: Mapping[str, Any] | None
 def _save_npy(field: Field, name: str) -> None:
     path = local_path(name)
     if path is None:
-        raise InputError(f"{name!r} is no local path; a field is written to a URL as .zarr")
+        raise InputError(f"{shown(name)!r} is not a local path; a field is written to a URL as .zarr")
     if path.exists():
         raise InputError(f"{name} is there already; remove it first, or give another name")
     header = {"descr": "<f4", "fortran_order": False, "shape": (*field.shape, 2)}

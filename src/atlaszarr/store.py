@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from .errors import InputError, TargetError
+from .locations import is_url, normalize, shown
 from .objects import FsspecObjects, LocalObjects, Objects
 
 
@@ -39,26 +38,21 @@ class Target:
         Raises
         ------
         InputError
-            If the path climbs with ``..``, is empty, or needs a protocol that is not installed.
+            For the reasons of `normalize`; if a URL has an empty part, parameters or a fragment; if it cannot be opened
+            with the options.
         """
-        text = os.fspath(location)
-        if not text or ".." in text.replace("\\", "/").split("/"):
-            raise InputError(f"target {text!r} must name a place without '..'; give the whole path")
-        if text.startswith("file://"):
-            text = text.removeprefix("file://")
-        if "://" not in text:
-            if re.match(r"\w{2,}:", text) or "\0" in text:
-                raise InputError(f"target {text!r} is neither a path nor a URL; write a URL as protocol://place")
+        text = normalize(location)
+        if not is_url(text):
             if storage_options:
-                raise InputError(f"storage option {next(iter(storage_options))!r} is of no use for the path {text!r}")
-            return cls(str(Path(text).expanduser().absolute()))
-        if "//" in text.partition("://")[2] or "/./" in text:
-            raise InputError(f"target {text!r} has an empty or '.' part; give the plain place")
-        if not text.partition("://")[2].strip("/"):
-            raise InputError(f"target {text!r} names no place; give a URL with a bucket or a path")
-        if "@" in text.partition("://")[2].partition("/")[0]:
-            scheme = text.partition("://")[0]
-            raise InputError(f"target {scheme}://... holds a user name or password; give them as storage options")
+                raise InputError(f"storage option {next(iter(storage_options))!r} is not supported for the path {text}")
+            return cls(text)
+        if shown(text) != text:
+            raise InputError(
+                f"URL {shown(text)!r} comes with parameters or a fragment, which an image cannot have: it is many "
+                "objects; give credentials as storage options"
+            )
+        if "//" in text.rpartition("://")[2] or "/./" in text:
+            raise InputError(f"URL {text!r} has an empty or '.' part; write it without")
         try:
             target = cls(text.rstrip("/"), json.dumps(dict(storage_options or {}), sort_keys=True))
         except TypeError as error:

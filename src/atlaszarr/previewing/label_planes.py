@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..locations import shown
 from ..plane_of_section import Plane
 from ..pyramid import Index, everywhere
 from ..reference_volumes import open_annotation
 from ..reference_volumes.header import MICRONS
 from ..reference_volumes.ome_zarr import is_ome_zarr
-from ..source_files import shown
 from ..spaces import AXES, ORIENTATION, ReferenceSpace, reference_space
 from ..store import Target
 from ..stored_array import StoredArray
