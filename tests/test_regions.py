@@ -419,7 +419,7 @@ def test_what_cannot_be_measured_is_refused_in_a_sentence(stored, tmp_path):
     for given, options, words in (
         (stored, {"level": 7}, "level 7 is not there"),
         (labels(), {"level": 1}, "level 1 is not there"),
-        (stored, {"storage_options": {"key": "x"}}, "of no use"),
+        (stored, {"storage_options": {"key": "x"}}, "is not supported for the path"),
         (labels(), {"storage_options": {"key": "x"}}, "of no use"),
         (tmp_path / "nothing", {}, "is no OME-Zarr image"),
         (f"{stored}/0", {}, "is no OME-Zarr image"),

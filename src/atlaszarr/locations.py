@@ -39,7 +39,7 @@ def normalize(location: str | os.PathLike[str]) -> str:
     """
     text = os.fspath(location)
     if not text.strip() or "\0" in text:
-        raise InputError(f"{text!r} names no place; give a path or a URL")
+        raise InputError(f"{text!r} is neither a path nor a URL; give one")
     if not _URL.match(text):
         _refuse_half_a_url(text)
         return str(_absolute(text))
@@ -48,7 +48,7 @@ def normalize(location: str | os.PathLike[str]) -> str:
         text = text.removeprefix("dir::")
     protocol, _, rest = text.partition("://")
     if not rest.strip("/") and (protocol not in _LOCAL or not rest):
-        raise InputError(f"{text!r} names no place; give a URL with a bucket or a path")
+        raise InputError(f"URL {text!r} has no bucket or path; write it behind ://")
     if protocol in _LOCAL:
         return str(_absolute(rest))
     for part in _chained(text):

@@ -12,6 +12,7 @@ import numpy as np
 from .errors import InputError
 from .ome import Geometry
 from .reading import ChunkedArray
+from .store import Target
 
 #: Tasks that are looked at, and how deep: what an array reads stands in its first ones.
 _TASKS = 1000
@@ -143,6 +144,8 @@ def _places(thing: Any, depth: int) -> Iterator[str]:
     name, path = type(thing).__name__, getattr(thing, "root", None) or getattr(thing, "path", None)
     if isinstance(thing, PurePath):
         yield thing.as_posix()
+    elif isinstance(thing, Target):
+        yield thing.url
     elif name == "StorePath":
         yield from (f"{location}/{path or ''}".rstrip("/") for location in _places(thing.store, depth))
     elif path is not None and "store" in name.lower():
@@ -169,5 +172,16 @@ def _held(thing: Any) -> list[Any]:
         return list(thing.values())
     if isinstance(thing, list | tuple):
         return list(thing[:_TASKS])
-    attributes = ("args", "kwargs", "value", "array", "_array", "store", "storage", "_async_array", "store_path")
+    attributes = (
+        "args",
+        "kwargs",
+        "value",
+        "array",
+        "_array",
+        "store",
+        "storage",
+        "_async_array",
+        "store_path",
+        "target",
+    )
     return [inner for name in attributes if (inner := getattr(thing, name, None)) is not None]

@@ -138,13 +138,37 @@ class Target:
             return self._objects.sizes(prefix)
 
     def remove(self, prefix: str = "") -> None:
-        """Remove everything at or under a prefix."""
-        self.remove_each(self.list_keys(prefix))
+        """Remove everything at or under a prefix; of a link the link itself, and nothing of what it leads to."""
+        self.remove_each([*self.links(prefix), *self.list_keys(prefix)])
 
     def remove_each(self, keys: Iterable[str]) -> None:
         """Remove objects."""
         with self.reporting("remove"):
             self._objects.delete(keys)
+
+    def links(self, prefix: str = "") -> list[str]:
+        """Keys at or under a prefix that are links to folders, or lead nowhere; none but on a local disk."""
+        if not isinstance(self._objects, LocalObjects):
+            return []
+        with self.reporting("list"):
+            return self._objects.links(prefix)
+
+    def make_way(self, keys: Iterable[str], overwrite: bool = False) -> None:
+        """Refuse to write objects whose keys lead through links; with `overwrite`, remove these links first.
+
+        What a link leads to is left as it is. A folder, ``key/``, is one that objects are to be written in.
+
+        Raises
+        ------
+        InputError
+            If a key leads through a link, which is left.
+        """
+        if not isinstance(self._objects, LocalObjects):
+            return
+        for key in keys:
+            while overwrite and (link := self._objects.link_above(key)) is not None:
+                self.remove_each([link])
+            self._objects.refuse_link(key)
 
     @cached_property
     def _objects(self) -> Objects:

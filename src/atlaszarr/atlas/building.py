@@ -184,6 +184,9 @@ def build_atlas(
         table = terminology.to_csv().encode()
         files = {f"{one}/{names.TERMINOLOGY}": table for one in (layout.terminology, layout.annotation_set)}
         refuse_other_table(ontology, place, files)
+        folders = [f"{one.url.removeprefix(place.url)[1:]}/" for one in image_targets(place, layout).values()]
+        more = brainglobe_writing.keys_written(layout, documents) if brainglobe else []
+        place.make_way([*folders, *files, *more, record.key], overwrite)
         record.begin(files, overwrite)
         written = [image.write(**options) for image in images.values()]
         files[f"{layout.annotation_set}/{VOLUMES}"] = _table(images["annotation"].target, terminology)
