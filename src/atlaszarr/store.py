@@ -75,11 +75,12 @@ class Target:
         return "://" not in self.url
 
     def above(self) -> Iterator[Target]:
-        """The places that it lies in, nearest first: folders, or prefixes of its bucket."""
-        protocol, separator, path = self.url.rpartition("://")
-        parts = path.split("/")
-        for count in range(len(parts) - 1, 1, -1):
-            yield Target(protocol + separator + "/".join(parts[:count]), self.storage_options)
+        """The places that it lies in, nearest first: folders, or prefixes of its bucket; by what links lead to, too."""
+        for url in dict.fromkeys((self.url, os.path.realpath(self.url) if self.is_local else self.url)):
+            protocol, separator, path = url.rpartition("://")
+            parts = path.split("/")
+            for count in range(len(parts) - 1, 1, -1):
+                yield Target(protocol + separator + "/".join(parts[:count]), self.storage_options)
 
     def beside(self, word: str) -> Target:
         """The sibling target of a further view: ``x.ome.zarr`` and ``x.<word>.ome.zarr``."""
