@@ -20,6 +20,7 @@ from atlaszarr.errors import InputError, NotFoundError
 from atlaszarr.label_index import KEY as INDEX
 from atlaszarr.ome import Geometry
 from atlaszarr.spaces import ORIENTATION
+from atlaszarr.store import Target
 from atlaszarr.writing import write_multiscales
 
 GRAPH = [
@@ -391,6 +392,123 @@ def test_a_source_that_would_be_overwritten_is_refused(sources, target):
         with pytest.raises(InputError, match="lies in what is to be written"):
             build_atlas(target, **{**sources, **again}, overwrite=True)
     assert files(target) == before
+
+
+def snapshot(folder: Path) -> dict[str, bytes | Path]:
+    """Files by their content, and links by where they lead."""
+    found = [path for path in sorted(folder.rglob("*")) if path.is_symlink() or path.is_file()]
+    return {
+        str(path.relative_to(folder)): path.readlink() if path.is_symlink() else path.read_bytes() for path in found
+    }
+
+
+def test_a_source_that_would_be_overwritten_is_refused_however_it_is_reached(sources, target, tmp_path, monkeypatch):
+    build_atlas(target, **sources, brainglobe=True)
+    before = snapshot(target)
+    monkeypatch.chdir(target)
+    (tmp_path / "link.ome.zarr").symlink_to(target / SET / "annotation.ome.zarr")
+    (tmp_path / "folder").symlink_to(target)
+    (tmp_path / "view.ome.zarr").mkdir()
+    for name in ("zarr.json", "0"):
+        (tmp_path / "view.ome.zarr" / name).symlink_to(target / SET / "annotation.ome.zarr" / name)
+    for annotation in (
+        target / SET / "annotations_compressed.ome.zarr",  # a link that every such atlas has
+        f"{SET}/annotation.ome.zarr",
+        f"templates/../{SET}/annotation.ome.zarr",
+        tmp_path / "link.ome.zarr",
+        f"file://{tmp_path}/folder/{SET}/annotation.ome.zarr",
+        f"local://{target}/{SET}/annotation.ome.zarr",
+        tmp_path / "view.ome.zarr",
+    ):
+        for place in (target, tmp_path / "folder"):
+            with pytest.raises(InputError, match="lies in what is to be written"):
+                build_atlas(place, **{**sources, "annotation": annotation}, brainglobe=True, overwrite=True)
+            with pytest.raises(InputError, match="lies in what is to be written"):
+                build_atlas(place, **{**sources, "annotation": annotation})
+    assert snapshot(target) == before
+
+
+def test_an_ontology_is_not_replaced_by_its_table(sources, target):
+    build_atlas(target, **sources)
+    graph = target / "terminologies/tiny-terminology/1/terminology.csv"
+    build_atlas(target, **{**sources, "ontology": graph}, overwrite=True)  # it is its table
+    graph.write_text(json.dumps(GRAPH))
+    with pytest.raises(InputError, match="would be replaced by its table; give a copy of it"):
+        build_atlas(target, **{**sources, "ontology": graph}, overwrite=True)
+    assert json.loads(graph.read_text()) == GRAPH
+
+
+def test_the_second_name_in_a_bucket_is_no_source_either(sources):
+    url = "memory://second-name/atlas"
+    build_atlas(url, **sources, brainglobe=True)
+    source = f"{url}/{SET}/annotations_compressed.ome.zarr"
+    with pytest.raises(InputError, match="lies in what is to be written"):
+        build_atlas(url, **{**sources, "annotation": source}, brainglobe=True, overwrite=True)
+    Target.of(url).remove()
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory):
+    """An atlas that links lead into; at the end it is as it was."""
+    folder = tmp_path_factory.mktemp("other")
+    template = np.random.default_rng(0).integers(0, 4000, (40, 32, 36)).astype("uint16")
+    volumes = {"annotation": save(folder / "a.nrrd", labels(), 25), "template": save(folder / "t.nrrd", template, 25)}
+    build_atlas(folder / "atlas", **volumes, ontology=ONTOLOGY, name="tiny", version="1", brainglobe=True)
+    return folder / "atlas"
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        f"{SET}/annotation.ome.zarr",
+        f"{SET}/annotation.ome.zarr/1",
+        f"{SET}/annotations_compressed.ome.zarr",
+        f"{SET}/annotations.ome.zarr",
+        f"{SET}/annotations.precomputed",
+        f"{SET}/annotations.precomputed/mesh",
+        SET,
+        "terminologies",
+        "atlases",
+    ],
+)
+def test_another_atlas_is_never_written_through_a_link(sources, target, tmp_path, other, link):
+    before = snapshot(other)
+    shutil.copytree(other, target, symlinks=True)
+    path = target / link
+    path.unlink() if path.is_symlink() else shutil.rmtree(path)
+    path.symlink_to(other / link)
+    changed = save(tmp_path / "changed.nrrd", np.roll(labels(), 1, axis=0), 25)
+    build_atlas(target, **{**sources, "annotation": changed}, brainglobe=True, overwrite=True)
+    assert snapshot(other) == before
+    assert verify(target, deep=True).ok
+    second = target / SET / "annotations_compressed.ome.zarr"
+    assert [one for one in target.rglob("*") if one.is_symlink()] == [second]
+    np.testing.assert_array_equal(zarr.open_array(second / "0", mode="r")[:], np.roll(labels(), 1, axis=0))
+
+
+def test_an_atlas_with_a_link_in_the_way_is_refused_before_anything_is_written(sources, target, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    target.mkdir()
+    (target / "terminologies").symlink_to(tmp_path / "elsewhere")
+    before = snapshot(tmp_path)
+    with pytest.raises(InputError, match="terminologies is a link, and nothing is written through links"):
+        build_atlas(target, **sources)
+    assert snapshot(tmp_path) == before
+
+
+def test_sources_and_target_may_be_written_as_a_shell_takes_them(sources, target, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "graph.json").write_text(json.dumps(GRAPH))
+    given = {"annotation": "../sources/annotation.nrrd", "template": "~/sources/template.nrrd"}
+    report = build_atlas("../atlas", **{**sources, **given, "ontology": "~/graph.json"}, spool="../sources")
+    assert report.target == str(target)
+    assert verify("~/here/../atlas").ok
+    named = json.loads((target / "atlaszarr/tiny-1.json").read_text())["sources"]
+    assert named["annotation"]["0"]["uri"] == "../sources/annotation.nrrd"
+    found = region_volumes(f"../atlas/{SET}/annotation.ome.zarr", "~/graph.json")
+    assert found.loc[7, "voxels"] == (labels() == 7).sum()
 
 
 @pytest.mark.parametrize("kind", ["raw", "ome.zarr"])

@@ -89,6 +89,25 @@ def test_image_keeps_the_jpeg_as_it_was_served(run, tmp_path):
     assert simplejpeg.decode_jpeg(out.read_bytes()).shape == (40, 50, 3)
 
 
+def test_an_image_goes_where_a_path_leads_and_replaces_a_link(command, emulator, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "kept.jpg").write_bytes(b"kept")
+    (tmp_path / "link.jpg").symlink_to(tmp_path / "kept.jpg")
+    options = ("--downsample", 6, "--api-url", emulator.url)
+    for out in ("~/a.jpg", "../b.jpg", "../link.jpg", f"file://{tmp_path}/c.jpg"):
+        ran = command("image", 101321610, out, *options)
+        assert ran.code == 0, ran.err
+    bodies = {(tmp_path / name).read_bytes() for name in ("a.jpg", "b.jpg", "link.jpg", "c.jpg")}
+    assert len(bodies) == 1
+    assert (tmp_path / "kept.jpg").read_bytes() == b"kept"
+    for out, said in (("s3://bucket/x.jpg", "is a URL; give a local file"), ("s3:/bucket/x.jpg", "s3://bucket/x.jpg")):
+        refused = command("image", 101321610, out, *options)
+        assert refused.code == 2
+        assert said in refused.err
+
+
 def test_build_in_a_pipe_says_only_what_it_made(run, tmp_path):
     target = tmp_path / "x.ome.zarr"
     code, out, err = run("build", 69289763, target, "--resolution", 200)

@@ -621,14 +621,13 @@ def test_a_command_that_is_not_complete_is_refused(command, arguments):
     assert_refused(command(*arguments))
 
 
-@pytest.mark.parametrize("target", ["", "..", "../x", "a/../b", "memory://a/../b", "nowhere://a/b"])
+@pytest.mark.parametrize("target", ["", "memory://a/../b", "nowhere://a/b", "s3:/bucket/b"])
 def test_a_target_that_is_no_place_is_refused(command, emulator, place, monkeypatch, target):
     monkeypatch.chdir(place)
     emulator.reset()
     assert_refused(command("build", DATASET, target, "--api-url", emulator.url, *SMALL_OPTIONS), repr(target))
     assert emulator.count() == 0
     assert is_empty(place)
-    assert not (place.parent / "x").exists()
 
 
 def test_a_target_in_one_process_s_memory_is_refused_where_others_write(command, emulator):

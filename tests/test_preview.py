@@ -325,6 +325,40 @@ def test_wrong_values_are_refused_before_an_image_is_asked_for(command, emulator
     assert not (tmp_path / f"{CORONAL}-preview.png").exists()
 
 
+def test_a_picture_is_not_drawn_into_its_annotation(command, emulator, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_multiscales(np.ones((2, 2, 2), np.uint32), "x.ome.zarr", rule="mode")
+    (tmp_path / "volume.png").write_bytes(b"NRRD0004")
+    (tmp_path / "link.png").symlink_to(tmp_path / "volume.png")
+    (tmp_path / "folder").symlink_to(tmp_path / "x.ome.zarr")
+    emulator.reset()
+    for out, annotation in (
+        ("x.ome.zarr/0/p.png", "x.ome.zarr"),
+        ("folder/p.svg", f"file://{tmp_path}/x.ome.zarr"),
+        ("volume.png", "link.png"),
+        ("link.png", "../" + tmp_path.name + "/volume.png"),
+    ):
+        ran = command("preview", CORONAL, out, "--annotation", annotation, "--api-url", emulator.url)
+        assert ran.code == 2
+        assert "lies in the annotation" in ran.err
+    assert emulator.count() == 0
+    assert (tmp_path / "volume.png").read_bytes() == b"NRRD0004"
+    assert not (tmp_path / "x.ome.zarr/0/p.png").exists()
+
+
+def test_a_picture_goes_where_a_path_leads(command, serve, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    ran = command("preview", CORONAL, "~/here/../one.png", "--api-url", serve().url)
+    assert ran.code == 0, ran.err
+    assert (tmp_path / "one.png").exists()
+    for out, said in (("s3://bucket/x.png", "is a URL; give a local file"), ("s3:/bucket/x.png", "s3://bucket/x.png")):
+        refused = command("preview", CORONAL, out)
+        assert refused.code == 2
+        assert said in refused.err
+
+
 def test_the_picture_of_a_dataset_is_named_after_it(command, serve, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     ran = command("preview", CORONAL, "--mirror", "--api-url", serve().url)

@@ -399,6 +399,19 @@ def test_an_index_that_the_data_left_behind_is_not_trusted(tmp_path):
     assert_equal(found, expected(array[:]))
 
 
+def test_a_level_that_is_a_link_is_measured_and_its_index_is_trusted(tmp_path):
+    place, disk = Path(write(tmp_path / "annotation.ome.zarr")), tmp_path / "disk"
+    add_index(Target(str(place)))
+    (place / "0").rename(disk)
+    (place / "0").symlink_to(disk)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert_equal(region_volumes(place, TERMINOLOGY), expected(labels()))
+    next(path for path in sorted(disk.rglob("1")) if path.is_file()).unlink()
+    with pytest.warns(AtlaszarrWarning, match="is gone"), pytest.raises(TargetError, match="is gone"):
+        region_volumes(place, TERMINOLOGY)
+
+
 class _Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_):
         pass
@@ -441,7 +454,7 @@ def test_what_cannot_be_measured_is_refused_in_a_sentence(stored, tmp_path):
     for given, options, words in (
         (stored, {"level": 7}, "level 7 is not there"),
         (labels(), {"level": 1}, "level 1 is not there"),
-        (stored, {"storage_options": {"key": "x"}}, "of no use"),
+        (stored, {"storage_options": {"key": "x"}}, "is not supported for the path"),
         (labels(), {"storage_options": {"key": "x"}}, "of no use"),
         (tmp_path / "nothing", {}, "is no OME-Zarr image"),
         (f"{stored}/0", {}, "is no OME-Zarr image"),

@@ -94,7 +94,7 @@ def examine(target: Target, request: dict[str, Any], overwrite: bool) -> str | N
             raise InputError(f"target {target.url} lies in {above.url}, which is an image; choose another place")
     own = read_root(target)
     if own is None:
-        if found := [key for key in target.list_keys() if not _is_left_over(key)]:
+        if found := [key for key in (*target.list_keys(), *target.links()) if not _is_left_over(key)]:
             what = f"is not empty (it holds {found[0]!r})" if found[0] else "is a file"
             raise InputError(f"target {target.url} {what}; choose another place")
         return None
@@ -178,7 +178,7 @@ def _is_left_over(key: str) -> bool:
 def clear(target: Target, request: dict[str, Any]) -> None:
     """Remove the levels, labels and records of another build; if this is stopped, the root still says whose they are.
 
-    What lies beside them stays.
+    Of links they are removed, and not what they lead to. Anything else in the target stays.
     """
     version = "0.4" if target.read(".zattrs") is not None else ome.DEFAULT_VERSION
     root = Root(version, request)
@@ -187,11 +187,21 @@ def clear(target: Target, request: dict[str, Any]) -> None:
     for key in target.list_keys("atlaszarr"):
         if key not in KEYS:
             target.remove(key)
+    target.remove_each(own_links(target))
     for top in {key.split("/", 1)[0] for key in target.list_keys()}:
-        if top.isdigit() or top in ("labels", "OME"):
+        if _is_own(top):
             target.remove(top)
     for key in sorted(kept, key=lambda key: key in ROOT_KEYS):
         target.remove(key)
+
+
+def own_links(target: Target) -> list[str]:
+    """Links among the levels and labels of a target."""
+    return [key for key in target.links() if _is_own(key.split("/", 1)[0])]
+
+
+def _is_own(top: str) -> bool:
+    return top.isdigit() or top in ("labels", "OME")
 
 
 def _words(values: dict[str, Any]) -> str:

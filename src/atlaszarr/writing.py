@@ -19,6 +19,7 @@ from .completion import WriteReport, complete
 from .encoding import Encoding
 from .errors import InputError
 from .grid import shape_of
+from .locations import overlap, shown
 from .multiscale import ArraySpec, Multiscale
 from .occupancy import Occupancy
 from .ome import DEFAULT_VERSION, Geometry, multiscales, zarr_format
@@ -26,7 +27,7 @@ from .pyramid import Index, Pass, Pyramid
 from .reading import ChunkedArray
 from .reduction import Rule
 from .scheduling import Future, Scheduler, worker_count
-from .sources import lies_within, opened, places_read
+from .sources import opened, places_read
 from .store import Target
 from .target_state import Root
 
@@ -129,8 +130,10 @@ def write_multiscales(
     request = json.loads(json.dumps(request))
     assembly = Assembly(multiscale, Root(ome_zarr, request), _groups(specs, name, geometry, pyramid, ome_zarr))
     for array_read in arrays.values():
-        if read := next((one for one in places_read(array_read) if lies_within(one, place.url)), None):
-            raise InputError(f"target {place.url} lies in what the image is read from, {read}; choose another place")
+        if read := next((one for one in places_read(array_read) if overlap(one, place.url)), None):
+            raise InputError(
+                f"target {place.url} lies in what the image is read from, {shown(read)}; choose another place"
+            )
     return complete(
         assembly,
         lambda where: partial(_computing, where, arrays),

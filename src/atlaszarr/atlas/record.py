@@ -71,7 +71,7 @@ class Record:
         remarks: Sequence[str],
         sides: str,
     ) -> None:
-        """Put all files, and say what the atlas is: what was built now, and what was before and is left as it was.
+        """Put the files that are not there yet, and say what the atlas is: what was built now, and what before.
 
         Parameters
         ----------
@@ -84,7 +84,8 @@ class Record:
         sides : str
             Orientation of x.
         """
-        self.place.write_all(files.items())
+        there = self.place.read_each(files)
+        self.place.write_all((key, body) for key, body in files.items() if there[key] != body)
         before = self._before(overwrite=False)
         given = {
             name: {str(level): _source(volume) for level, volume in sorted(volumes.items())}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..assembly import Progress
@@ -86,6 +86,7 @@ def write(
         "progress": progress,
     }
     folder = below(target, layout.annotation_set)
+    target.make_way(keys_written(layout, documents), overwrite)
     if overwrite:
         for key in documents:
             target.remove(key)
@@ -96,6 +97,11 @@ def write(
     )
     target.write_all(documents.items())
     return reports
+
+
+def keys_written(layout: Layout, documents: Iterable[str]) -> list[str]:
+    """Where masks, meshes and manifests are written: keys of folders, which end in ``/``, and of documents."""
+    return [f"{layout.annotation_set}/{name}/" for name in (names.MASKS, names.PRECOMPUTED)] + list(documents)
 
 
 def check(

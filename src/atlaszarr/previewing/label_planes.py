@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..locations import shown
 from ..plane_of_section import Plane
 from ..pyramid import Index, everywhere
 from ..reference_volumes import open_annotation
 from ..reference_volumes.header import MICRONS
 from ..reference_volumes.ome_zarr import is_ome_zarr
 from ..reference_volumes.orientation import sides_remark
-from ..source_files import shown
 from ..spaces import AXES, BRAINGLOBE_SIDES, ORIENTATION, ReferenceSpace
 from ..store import Target
 from ..stored_array import StoredArray

@@ -15,9 +15,9 @@ from ..allen.records import SectionDataset
 from ..assembly import Progress
 from ..atomic import write_whole
 from ..errors import InputError, TargetError
+from ..locations import normalize, output_path, overlap, shown
 from ..plane_of_section import plane_of
 from ..planes import section_planes
-from ..source_files import shown
 from ..spaces import reference_space
 from .borders import LabelPlane
 from .label_planes import label_planes
@@ -148,6 +148,8 @@ def preview(
         If the file cannot be written.
     """
     path = picture_path(out)
+    if annotation is not None and overlap(normalize(annotation), str(path)):
+        raise InputError(f"output {str(path)!r} lies in the annotation, {shown(annotation)}; choose another file")
     client = client or AllenClient()
     if not isinstance(dataset, SectionDataset):
         dataset = client.section_dataset(dataset)
@@ -165,7 +167,7 @@ def preview(
 
     if progress is not None:
         progress(len(thumbnails), len(thumbnails), "drawing")
-    named = None if annotation is None else shown(os.fspath(annotation))
+    named = None if annotation is None else shown(annotation)
     page = Page(dataset, across, shown_space, mirror, resolution, view, thumbnails, labels, named)
     body = page.printed(path.suffix.lower())
     try:
@@ -195,7 +197,7 @@ def picture_path(out: str | os.PathLike[str]) -> Path:
     InputError
         If it is no file that a picture can be written to.
     """
-    path = Path(out)
+    path = output_path(out)
     if path.suffix.lower() not in FORMATS or path.is_dir():
         raise InputError(f"output {str(path)!r} must be a file ending in {' or '.join(FORMATS)}")
     if not path.parent.is_dir():

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import InputError
-from ..source_files import local_path, reading
+from ..locations import is_url, normalize
+from ..source_files import reading
 from .header import MICRONS, Header
 
 
@@ -33,10 +34,9 @@ def open_ome_zarr(uri: str, storage_options: Mapping[str, Any], name: str) -> tu
     import numpy as np
     import zarr
 
-    local = local_path(uri)
-    if local is not None and storage_options:
-        raise InputError(f"storage option {next(iter(storage_options))!r} is of no use for the path {name!r}")
-    place = uri.rstrip("/") if local is None else str(local)
+    place = normalize(uri).rstrip("/")
+    if storage_options and not is_url(place):
+        raise InputError(f"storage option {next(iter(storage_options))!r} is not supported for the path {name}")
     options = dict(storage_options) or None
     with reading(name):
         try:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError, TargetError
-from ..source_files import shown
+from ..locations import shown
 from ..spaces import reference_space
 from .content import Content, reading_content
 from .header import Header

@@ -147,7 +147,7 @@ def load_faults(path: str | Path) -> list[Rule]:
         If the file cannot be read, is not JSON, or holds an invalid rule.
     """
     try:
-        rules = json.loads(Path(path).read_text(encoding="utf-8"))
+        rules = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"cannot read the faults {path}: {error.strerror}") from error
     except ValueError as error:
