@@ -20,9 +20,11 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
+import s3fs
 import simplejpeg
 from hypothesis import given
 from hypothesis import strategies as st
+from moto.server import ThreadedMotoServer
 from PIL import Image
 
 from atlaszarr.allen import rma
@@ -647,16 +649,24 @@ def test_cache_options_without_a_url_are_refused(emulator, connect, tmp_path, co
 
 
 def test_cache_options_reach_the_store_from_python_and_the_command_line(emulator, connect, tmp_path, command):
-    cache, options = f"local://{tmp_path}/made/here", {"auto_mkdir": True}
-    given = ("--cache", cache, "--cache-option", "auto_mkdir=true")
-    out = tmp_path / "x.jpg"
-    assert command("image", IMAGE, out, "--downsample", 6, "--api-url", emulator.url, *given).code == 0
-    client = connect(emulator, cache, cache_options=options)
-    request = client.image_request(IMAGE, 6)
-    emulator.reset()
-    assert client.has_cached(request)
-    assert client.fetch(request).body == out.read_bytes()
-    assert emulator.count() == 0
+    moto = ThreadedMotoServer(port=0)
+    moto.start()
+    try:
+        host, port = moto.get_host_and_port()
+        options = {"endpoint_url": f"http://{host}:{port}", "key": "the-key", "secret": "the-secret"}
+        s3fs.S3FileSystem(**options, skip_instance_cache=True).mkdir("images")
+        given = [one for name, value in options.items() for one in ("--cache-option", f"{name}={value}")]
+        out, cache = tmp_path / "x.jpg", "s3://images/here"
+        arguments = ("--downsample", 6, "--api-url", emulator.url, "--cache", cache, *given)
+        assert command("image", IMAGE, out, *arguments).code == 0
+        client = connect(emulator, cache, cache_options=options)
+        request = client.image_request(IMAGE, 6)
+        emulator.reset()
+        assert client.has_cached(request)
+        assert client.fetch(request).body == out.read_bytes()
+        assert emulator.count() == 0
+    finally:
+        moto.stop()
 
 
 @pytest.mark.parametrize("location", ["~/images", "deep/../images", "images"])

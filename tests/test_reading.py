@@ -1,5 +1,7 @@
 """Arrays that are read chunk by chunk, against zarr-python's own reading of them."""
 
+import os
+import subprocess
 import sys
 
 import dask.array as da
@@ -11,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from zarr.codecs import BloscCodec, BytesCodec, GzipCodec, TransposeCodec, ZstdCodec
 
-from atlaszarr.errors import TargetError
+from atlaszarr.errors import InputError, TargetError
 from atlaszarr.reading import ChunkedArray
 from atlaszarr.sources import opened, places_read
 from atlaszarr.writing import write_multiscales
@@ -129,10 +131,30 @@ def test_an_array_gives_the_same_image_however_it_is_given(tmp_path, source, way
     np.testing.assert_array_equal(zarr.open_array(tmp_path / "x.ome.zarr/0", mode="r")[:], source[:])
 
 
-@pytest.mark.usefixtures("source")
-def test_a_lock_is_kept_to(tmp_path):
-    locked = da.from_array(zarr.open_array(tmp_path / "source.zarr", mode="r"), lock=True)
-    assert not isinstance(opened(locked)[0], ChunkedArray)
+def plus_one(array, index):
+    return array[index] + array.dtype.type(1)
+
+
+@pytest.mark.parametrize("more", [{}, {"asarray": False}], ids=str)
+def test_a_getitem_of_the_user_is_called(tmp_path, source, more):
+    lazy = da.from_array(source, chunks=16, getitem=plus_one, **more)
+    write_multiscales(lazy, tmp_path / "x.ome.zarr", chunk=16, levels=1)
+    np.testing.assert_array_equal(zarr.open_array(tmp_path / "x.ome.zarr/0", mode="r")[:], source[:] + 1)
+
+
+@pytest.mark.parametrize(
+    "more", [{"lock": True}, {"asarray": False}, {"inline_array": True}, {"fancy": False}, {"name": "own"}], ids=str
+)
+def test_what_dask_is_told_of_an_array_is_kept_to(tmp_path, source, more):
+    lazy = da.from_array(source, chunks=16, **more)
+    assert isinstance(opened(lazy)[0], ChunkedArray) == ("lock" not in more and "asarray" not in more)
+    write_multiscales(lazy, tmp_path / "x.ome.zarr", chunk=16, levels=1)
+    np.testing.assert_array_equal(zarr.open_array(tmp_path / "x.ome.zarr/0", mode="r")[:], source[:])
+
+
+def test_a_zarr_array_that_dask_is_told_is_masked_is_refused(source):
+    with pytest.raises(InputError, match="masked"):
+        opened(da.from_array(source, chunks=16, meta=np.ma.masked_all((0, 0, 0), "u2")))
 
 
 @pytest.mark.usefixtures("source")
@@ -144,3 +166,61 @@ def test_every_chunk_is_read_once(tmp_path):
     write_multiscales(zarr.open_array(tmp_path / "source.zarr", mode="r"), tmp_path / "x.ome.zarr", chunk=8)
     found = sorted(path for path in opened_files if path.startswith(chunks))
     assert found == sorted(f"{chunks}/{z}/{y}/{x}" for z in range(2) for y in range(2) for x in range(3))
+
+
+SHARDED = {"in shards": {"shards": (16, 16, 16), "chunks": (8, 8, 8)}, "in chunks": {"chunks": (16, 16, 16)}}
+LAZY = {
+    "zarr": lambda path: zarr.open_array(path, mode="r"),
+    "from_zarr": lambda path: da.from_zarr(str(path)),
+    "inline": lambda path: da.from_zarr(str(path), inline_array=True),
+    "computed": lambda path: da.from_zarr(str(path)) + np.uint16(0),
+}
+
+
+@pytest.mark.parametrize("way", LAZY)
+@pytest.mark.parametrize("kind", SHARDED)
+def test_a_source_that_changed_under_its_path_is_another_one(tmp_path, way, kind):
+    source = zarr.create_array(
+        tmp_path / "source.zarr", shape=(16, 16, 16), dtype="u2", compressors=None, **SHARDED[kind]
+    )
+    source[:] = 7
+    write_multiscales(LAZY[way](tmp_path / "source.zarr"), tmp_path / "x.ome.zarr", chunk=16)
+    again = write_multiscales(LAZY[way](tmp_path / "source.zarr"), tmp_path / "x.ome.zarr", chunk=16)
+    assert again.state == "already finished"
+    write_multiscales(LAZY[way](tmp_path / "source.zarr"), tmp_path / "y.ome.zarr", chunk=16, identity="mine")
+    source[3, 3, 3] = 8  # in a file of the same size
+    for path in (tmp_path / "source.zarr").rglob("*"):  # and later, by a clock of any resolution
+        status = path.stat()
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 10**10))
+    with pytest.raises(InputError, match=r"begun with image .*files [0-9a-f]{32} of .*, not with image"):
+        write_multiscales(LAZY[way](tmp_path / "source.zarr"), tmp_path / "x.ome.zarr", chunk=16)
+    write_multiscales(LAZY[way](tmp_path / "source.zarr"), tmp_path / "x.ome.zarr", chunk=16, overwrite=True)
+    np.testing.assert_array_equal(zarr.open_array(tmp_path / "x.ome.zarr/0", mode="r")[:], source[:])
+    named = write_multiscales(LAZY[way](tmp_path / "source.zarr"), tmp_path / "y.ome.zarr", chunk=16, identity="mine")
+    assert named.state == "already finished"
+
+
+def test_an_unfinished_target_is_resumed_by_another_process(tmp_path, source):
+    class StopError(Exception):
+        pass
+
+    def stop(done, *_):
+        if done == 3:
+            raise StopError
+
+    target = tmp_path / "x.ome.zarr"
+    with pytest.raises(StopError):
+        write_multiscales(source, target, chunk=16, levels=1, workers=1, progress=stop)
+    script = """
+import sys, zarr
+from atlaszarr.writing import write_multiscales
+report = write_multiscales(zarr.open_array(sys.argv[1], mode="r"), sys.argv[2], chunk=16, levels=1)
+print(report.state, report.tasks_done)
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", script, tmp_path / "source.zarr", target], check=True, capture_output=True, text=True
+    )
+    state, count = ran.stdout.split()
+    assert state == "resumed"
+    assert 0 < int(count) < 12
+    np.testing.assert_array_equal(zarr.open_array(target / "0", mode="r")[:], source[:])

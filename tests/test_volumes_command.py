@@ -155,7 +155,7 @@ def test_an_annotation_in_a_bucket_is_measured_with_its_index_and_without(comman
         Target.of(place, options).remove("0/c/0/0/0")
         ran = command("volumes", place, "--region", "RSP", *given)
         assert (ran.code, ran.out) == (1, "")
-        assert "0/c/0/0/0 is gone; build again" in ran.err
+        assert "0/c/0/0/0 is missing; build or fetch it again" in ran.err
     finally:
         moto.stop()
 

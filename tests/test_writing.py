@@ -5,7 +5,9 @@ import shutil
 import subprocess
 import sys
 import threading
+import uuid
 from collections import Counter
+from contextlib import ExitStack
 from fractions import Fraction
 
 import dask.array as da
@@ -24,7 +26,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from atlaszarr.checking import verify
-from atlaszarr.errors import InputError
+from atlaszarr.errors import AtlaszarrWarning, InputError
 from atlaszarr.ledger import opened
 from atlaszarr.ome import Geometry
 from atlaszarr.pyramid import Pyramid
@@ -149,6 +151,101 @@ def test_what_several_arrays_share_is_computed_once_and_every_object_written_onc
     assert set(chunks.values()) == {1}
     pyramid = Pyramid.over((80, 60, 100), 20)
     assert len(chunks) == 2 * sum(int(np.prod(level.grid)) for level in pyramid.levels)
+
+
+def counted(shape, chunks, dtype, folder):
+    """An image that notes every computation of a chunk as a file, in whatever process; and what it holds."""
+
+    def block(block_id):
+        if not isinstance(block_id, tuple):  # dask asks for the kind of a block first
+            return np.zeros((1,) * len(shape), dtype)
+        (folder / f"{block_id} {uuid.uuid4()}").touch()
+        lengths = [axis[k] for axis, k in zip(normal, block_id, strict=True)]
+        return np.random.default_rng(block_id).integers(0, 200, lengths).astype(dtype)
+
+    folder.mkdir(exist_ok=True)
+    normal = da.core.normalize_chunks(chunks, shape)
+    return da.map_blocks(block, chunks=normal, dtype=dtype)
+
+
+def computations(folder):
+    """How often each chunk was computed."""
+    return Counter(path.name.rpartition(" ")[0] for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("scheduler", [None, "cluster"])
+@pytest.mark.parametrize(
+    ("shape", "chunks"),
+    [
+        ((60, 50, 70), (20, 20, 20)),
+        ((60, 50, 70), (32, 64, 64)),
+        ((60, 50, 70), ((7, 25, 28), (50,), (30, 40))),
+        ((3, 60, 50, 70), (1, 20, 50, 24)),
+        ((3, 90, 70), (3, 20, 30)),
+    ],
+    ids=str,
+)
+def test_a_chunk_is_computed_once_whether_or_not_it_ends_with_a_block(tmp_path, shape, chunks, scheduler):
+    image = counted(shape, chunks, "uint8", tmp_path / "computed")
+    label = (image if len(shape) == 3 else image[0]) // 50
+    if len(shape) == 3 and shape[0] == 3:
+        image, label = xr.DataArray(image, dims=("c", "y", "x")), image[0] // 50
+    options = {"labels": {"quarter": label}, "chunk": 16, "levels": 2, "identity": "it"}
+    with ExitStack() as running:
+        if scheduler is not None:
+            cluster = running.enter_context(LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0"))
+            options["scheduler"] = cluster.scheduler_address
+        write_multiscales(image, tmp_path / "x.ome.zarr", **options)
+    found = computations(tmp_path / "computed")
+    assert len(found) == np.prod(getattr(image, "data", image).numblocks)
+    assert set(found.values()) == {1}
+    for path, values in (("", image), ("labels/quarter/", label)):
+        written = zarr.open_array(tmp_path / f"x.ome.zarr/{path}0", mode="r")[:]
+        np.testing.assert_array_equal(written, np.asarray(values))
+    assert verify(tmp_path / "x.ome.zarr", deep=True).ok
+
+
+def test_a_block_of_a_group_is_mended_alone(tmp_path):
+    image = counted((60, 50, 70), (20, 20, 20), "uint8", tmp_path / "computed")
+    target = tmp_path / "x.ome.zarr"
+    write_multiscales(image, target, chunk=16, levels=1, identity="it")
+    (target / "0/c/0/0/0").write_bytes(b"")
+    for path in (tmp_path / "computed").iterdir():
+        path.unlink()
+    assert write_multiscales(image, target, chunk=16, levels=1, identity="it").tasks_done == 1
+    assert computations(tmp_path / "computed") == {"(0, 0, 0)": 1}
+    np.testing.assert_array_equal(zarr.open_array(target / "0", mode="r")[:], image.compute())
+
+
+def test_chunks_that_are_computed_several_times_are_warned_of_with_the_number_and_a_way_out(tmp_path):
+    # 37 MB: too much for one task. Along x blocks of 64 show 2 of the 4 chunks each.
+    image = counted((160, 170, 170), 50, "float64", tmp_path / "computed")
+    said = (
+        r"computed 1\.5 times: its chunks \(50, 50, 50\) do not match the blocks \(64, 64, 64\) that are written; "
+        r"call image\.rechunk\(\(64, 64, 64\)\) before the computation"
+    )
+    options = {"chunk": 64, "levels": 1, "identity": "it"}
+    with pytest.warns(AtlaszarrWarning, match=said):
+        write_multiscales(image, tmp_path / "x.ome.zarr", **options)
+    assert sum(computations(tmp_path / "computed").values()) == 1.5 * 4**3
+    # A finished target computes nothing; nor does what is in memory.
+    assert write_multiscales(image, tmp_path / "x.ome.zarr", **options).state == "already finished"
+    held = da.from_array(image.compute(), chunks=50)
+    write_multiscales(held, tmp_path / "held.ome.zarr", chunk=64, levels=1)
+    # The two ways out.
+    aligned = da.zeros((160, 170, 170), chunks=50).rechunk((64, 64, 64))
+    aligned = aligned.map_blocks(
+        lambda block: (tmp_path / f"rechunked {uuid.uuid4()}").touch() or block, meta=np.zeros(0)
+    )
+    write_multiscales(aligned, tmp_path / "y.ome.zarr", **options)
+    assert len(list(tmp_path.glob("rechunked *"))) == 3**3
+    image.to_zarr(tmp_path / "once.zarr")
+    write_multiscales(zarr.open_array(tmp_path / "once.zarr", mode="r"), tmp_path / "z.ome.zarr", **options)
+    write_multiscales(image.persist(), tmp_path / "kept.ome.zarr", chunk=64, levels=1)
+    # Channels are told with the call.
+    image = counted((1, 160, 170, 170), (1, 50, 50, 50), "float64", tmp_path / "computed")
+    with pytest.warns(AtlaszarrWarning, match=r"image\.rechunk\(\(1, 64, 64, 64\)\)"):
+        write_multiscales(image, tmp_path / "c.ome.zarr", **options)
 
 
 def test_a_resume_computes_and_writes_exactly_what_was_missing(volume):

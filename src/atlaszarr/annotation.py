@@ -15,10 +15,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from .absent_chunks import AbsentChunks
 from .counting import LabelCounts, count_labels, merged
 from .errors import AtlaszarrWarning, InputError
-from .index_trust import check_complete, index_of
+from .grid import shape_of, split_index, within
+from .index_trust import index_of
 from .label_index import LabelIndex
+from .locations import shown
 from .ome import Geometry
 from .pyramid import Index
 from .store import Target
@@ -83,20 +86,21 @@ def annotation_of(given: Any, level: int, storage_options: Mapping[str, Any] | N
     images = [given] if hasattr(given, "dims") else list(getattr(given, "images", [given]))
     if not 0 <= level < len(images):
         raise InputError(f"level {level} is not there; the annotation has levels 0 to {len(images) - 1}")
-    from .sources import opened
+    from .sources import absent_of, opened
 
     (first, axes, top), (array, _, geometry) = opened(images[0]), opened(images[level])
     if axes[-3:] != ("z", "y", "x") or math.prod(array.shape[:-3]) != 1:
         raise InputError(f"the annotation has axes {', '.join(axes)} and shape {array.shape}; labels have z, y, x")
     if array.dtype.kind not in "iub":
         raise InputError(f"the annotation holds {array.dtype}, not labels; labels are integers")
+    absent = absent_of(array)
     if not hasattr(array, "__dask_graph__"):
         import dask.array as da
 
         array = da.from_array(array, chunks=getattr(array, "chunk", "auto"), name=False)
     if array.ndim == 4:
         array = array[0]
-    return _Lazy(array, geometry, _columns_before(top, first.shape[-1], geometry, array.shape[-1]))
+    return _Lazy(array, geometry, _columns_before(top, first.shape[-1], geometry, array.shape[-1]), absent)
 
 
 def _columns_before(top: Geometry, n: int, geometry: Geometry, columns: int) -> int:
@@ -130,18 +134,22 @@ class _Stored:
     def counts(self) -> LabelCounts:
         if (index := self._index()) is not None:
             return index.counts(self.level)
-        check_complete(self.image.target, self.image.own, self.level)
         midline, level = self.before_midline, self.array.level
 
         def count(unit: Index, values: NDArray[Any]) -> LabelCounts:
             return count_labels(values, midline - level.region(unit)[2].start)
 
-        return merged(list(self.array.each(self.array.units, count)))
+        found = merged(list(self.array.each(self.array.units, count)))
+        self._warn_of_absent()
+        return found
 
     def mask(self, ids: Iterable[int]) -> Any:
         import dask.array as da
 
         wanted, index = tuple(sorted(ids)), self._index()
+        if index is None:  # else all of it is there
+            self.array.absent.list()
+            self._warn_of_absent()
         holding = None if index is None else frozenset(index.units(self.level, wanted))
         stored = _Mask(self.array, wanted, holding)
         # No name by content: what is stored may change under the same path.
@@ -149,20 +157,24 @@ class _Stored:
             stored, chunks=self.array.level.unit, name=False, asarray=False, meta=np.empty((0, 0, 0), bool)
         )
 
+    def _warn_of_absent(self) -> None:
+        _warn(self.array.absent.first_remark(f"level {self.level} of {shown(self.image.target.url)}"))
+
     def _index(self) -> LabelIndex | None:
         index, reason = index_of(self.image.target, self.image.own, self.level)
         if reason:
-            warnings.warn(
-                f"the label index of {self.image.target.url} is not used, and the data are read: {reason}",
-                AtlaszarrWarning,
-                stacklevel=4,  # who called region_volumes or region_mask
-            )
+            _warn(f"the label index of {self.image.target.url} is not used, and the data are read: {reason}")
         return index
+
+
+def _warn(text: str | None) -> None:
+    if text is not None:
+        warnings.warn(text, AtlaszarrWarning, stacklevel=5)  # at the call of region_volumes or region_mask
 
 
 @dataclass(frozen=True)
 class _Mask:
-    """Where labels are, as an array that reads what a slice of it needs."""
+    """Where labels are, as an array that reads what an index of it needs."""
 
     array: StoredArray
     ids: tuple[int, ...]
@@ -174,21 +186,18 @@ class _Mask:
     def shape(self) -> tuple[int, int, int]:
         return self.array.level.shape
 
-    def __getitem__(self, slices: tuple[slice, ...]) -> NDArray[np.bool_]:
-        bounds = [one.indices(n) for one, n in zip(slices, self.shape, strict=True)]
-        z, y, x = (slice(start, stop) for start, stop, _ in bounds)
-        found = np.zeros([max(stop - start, 0) for start, stop, _ in bounds], bool)
-        level = self.array.level
-        units = [u for u in level.units((z, y, x)) if self.holding is None or u in self.holding] if found.size else []
+    def __getitem__(self, index: Any) -> Any:
+        (z, y, x), rest = split_index(index, self.shape)
+        box, level = (z, y, x), self.array.level
+        found = np.zeros(shape_of(box), bool)
+        units = [u for u in level.units(box) if self.holding is None or u in self.holding] if found.size else []
         for unit, values in self.array.read(units):
             there = level.region(unit)
-            common = [slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(there, (z, y, x), strict=True)]
-            inside, outside = (
-                tuple(slice(c.start - o.start, c.stop - o.start) for c, o in zip(common, origin, strict=True))
-                for origin in (there, (z, y, x))
-            )
-            found[outside] = _is_in(values[inside], self.ids)
-        return found[tuple(slice(None, None, step) for *_, step in bounds)]
+            a, b, c = (slice(max(i.start, o.start), min(i.stop, o.stop)) for i, o in zip(there, box, strict=True))
+            found[within((a, b, c), box)] = _is_in(values[within((a, b, c), there)], self.ids)
+        if (text := self.array.absent.first_remark()) is not None:  # as of a web server, which lists nothing
+            warnings.warn(f"{text} (counted among the chunks that were read so far)", AtlaszarrWarning, stacklevel=2)
+        return found[rest]
 
 
 @dataclass(frozen=True)
@@ -196,6 +205,7 @@ class _Lazy:
     array: Any
     geometry: Geometry
     before_midline: int
+    absent: AbsentChunks | None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -205,6 +215,8 @@ class _Lazy:
     def counts(self) -> LabelCounts:
         import dask.array as da
 
+        if self.absent is not None:
+            self.absent.list()
         xs = self.array.chunks[2]
         starts = da.from_array(np.cumsum((0, *xs[:-1])), chunks=1)
         parts = da.blockwise(
@@ -220,10 +232,18 @@ class _Lazy:
             dtype=object,
             meta=np.empty((0, 0, 0), object),
         )
-        return merged(list(_computed(parts).ravel()))
+        found = merged(list(_computed(parts).ravel()))
+        self._warn_of_absent()
+        return found
 
     def mask(self, ids: Iterable[int]) -> Any:
+        if self.absent is not None:
+            self.absent.list()
+            self._warn_of_absent()
         return self.array.map_blocks(_is_in, tuple(sorted(ids)), dtype=bool, meta=np.empty((0, 0, 0), bool))
+
+    def _warn_of_absent(self) -> None:
+        _warn(None if self.absent is None else self.absent.remark())
 
 
 def _is_in(values: NDArray[Any], ids: tuple[int, ...]) -> NDArray[np.bool_]:

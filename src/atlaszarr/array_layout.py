@@ -76,6 +76,42 @@ class ArrayLayout:
         ends = zip(region, self.unit, strict=True)
         return itertools.product(*(range(axis.start // u, -(-axis.stop // u)) for axis, u in ends))
 
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Objects along each axis."""
+        return tuple(-(-n // u) for n, u in zip(self.shape, self.unit, strict=True))
+
+    @property
+    def index_size(self) -> int:
+        """Bytes of the index that a shard ends in; 0 where objects are no shards, or are not decoded here."""
+        if self.unit == self.chunk or self.codecs is None:
+            return 0
+        return 16 * math.prod(self._counts) + 4
+
+    @property
+    def _counts(self) -> tuple[int, ...]:
+        return tuple(u // c for u, c in zip(self.unit, self.chunk, strict=True))
+
+    def chunks_of(self, index: Sequence[int]) -> tuple[int, ...]:
+        """Chunks of an object along each axis, as far as they are within the array."""
+        return tuple(-(-(axis.stop - axis.start) // c) for axis, c in zip(self.region(index), self.chunk, strict=True))
+
+    def absent_within(self, index: Sequence[int], body: bytes) -> int:
+        """How many chunks within the array a shard lacks, by its index: of the bytes that it ends in.
+
+        Raises
+        ------
+        ValueError
+            If they do not end in such an index.
+        """
+        if not self.index_size:
+            return 0
+        parts = zip(
+            itertools.product(*map(range, self._counts)), shard_index(body, math.prod(self._counts)), strict=True
+        )
+        inside = self.chunks_of(index)
+        return sum(part is None and all(k < n for k, n in zip(at, inside, strict=True)) for at, part in parts)
+
     def decode(self, body: bytes) -> NDArray[Any]:
         """The values of an object with its padding.
 
@@ -86,10 +122,9 @@ class ArrayLayout:
         """
         if self.unit == self.chunk:
             return self._chunk(body)
-        counts = [u // c for u, c in zip(self.unit, self.chunk, strict=True)]
         whole = np.full(self.unit, self.fill, self.dtype)
         places = itertools.product(*(range(0, u, c) for u, c in zip(self.unit, self.chunk, strict=True)))
-        for corner, part in zip(places, shard_index(body, math.prod(counts)), strict=True):
+        for corner, part in zip(places, shard_index(body, math.prod(self._counts)), strict=True):
             if part is not None:
                 whole[tuple(slice(o, o + c) for o, c in zip(corner, self.chunk, strict=True))] = self._chunk(body[part])
         return whole

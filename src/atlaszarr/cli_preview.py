@@ -51,8 +51,6 @@ def preview(
             storage_options=storage_options(storage_option),
             progress=progress,
         )
-    for remark in () if quiet else report.remarks:
-        click.echo(f"atlaszarr: {remark}", err=True)
     for line in missing_lines(report.failures):
         click.echo(line, err=True)
     if as_json:

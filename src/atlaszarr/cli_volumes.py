@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import shutil
 import sys
-import warnings
 from typing import Any
 
 import click
 
 from .cli_options import OUTPUT, STORE, options, storage_options
-from .errors import AtlaszarrWarning, InputError
+from .errors import InputError
 
 
 @click.command()
@@ -56,12 +55,7 @@ def volumes(
     annotation_of(annotation, level, **place)  # a wrong place is said first
     structures = terminology_of(terminology, annotation, **place)
     wanted = [structures[region] for region in dict.fromkeys(regions)]
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", AtlaszarrWarning)
-        table = region_volumes(annotation, structures, level, by_hemisphere, voxel_size=voxel_size, **place)
-    for warning in caught:
-        if issubclass(warning.category, AtlaszarrWarning):
-            click.echo(f"atlaszarr: {warning.message}", err=True)
+    table = region_volumes(annotation, structures, level, by_hemisphere, voxel_size=voxel_size, **place)
     if wanted:
         table = table.loc[[structure.id for structure in wanted]]
     if form == "table":

@@ -51,15 +51,17 @@ class Terminal:
 
 @contextmanager
 def warning_lines() -> Iterator[None]:
-    """Show a warning of atlaszarr as one line on stderr, without the line of code that raised it."""
+    """Print each warning of atlaszarr as one line on stderr, once, without the line of code that raised it."""
     with warnings.catch_warnings():
-        shown = warnings.showwarning
+        warnings.simplefilter("always", AtlaszarrWarning)
+        others, printed = warnings.showwarning, set()
 
         def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-            if issubclass(category, AtlaszarrWarning):
+            if not issubclass(category, AtlaszarrWarning):
+                others(message, category, *where, **more)
+            elif str(message) not in printed:
+                printed.add(str(message))
                 print(f"atlaszarr: {message}", file=sys.stderr)
-            else:
-                shown(message, category, *where, **more)
 
         warnings.showwarning = show
         yield

@@ -6,9 +6,9 @@ What is written appears whole or not at all: an OME-Zarr's own metadata comes la
 from __future__ import annotations
 
 import io
-import json
 import math
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from itertools import groupby
 from typing import Any
@@ -17,13 +17,12 @@ from uuid import uuid4
 import numpy as np
 
 from . import ome
-from .array_layout import ArrayLayout
 from .encoding import Encoding
-from .errors import InputError
+from .errors import AtlaszarrWarning, InputError
 from .fields import ArrayField, Field, blocks, regular
 from .locations import local_path, overlap, shown
 from .pyramid import Pyramid
-from .reading import ChunkedArray
+from .reading import ChunkedArray, layout_at
 from .source_files import SourceFile, reading
 from .sources import places_read
 from .store import Target
@@ -206,6 +205,9 @@ def _load_zarr(target: Target) -> ArrayField:
             raise
         raise InputError(f"{target.url} has OME-Zarr metadata that cannot be read ({error!r}); mend it") from None
     found = _in_pixels(target, array, own, other, sorted(stated))
+    array.absent.list()
+    if (text := array.absent.remark()) is not None:
+        warnings.warn(text, AtlaszarrWarning, stacklevel=4)  # at the call of Displacement.load
     return ArrayField(found.second.T, found.first.T, relative=True) if transposed else found
 
 
@@ -221,13 +223,11 @@ def _frame(stated: Mapping[str, Any]) -> tuple[list[float], list[float]]:
 
 def _array(target: Target, path: str) -> ChunkedArray:
     place = Target(f"{target.url}/{path}", target.storage_options)
-    for name in ("zarr.json", ".zarray"):
-        if (body := place.read(name)) is not None:
-            layout = ArrayLayout.of(json.loads(body))
-            if layout.codecs is None or layout.dtype.kind not in "iuf":
-                raise InputError(f"{place.url} is stored in a way that is not read here; use zstd, blosc or gzip")
-            return ChunkedArray(place, layout)
-    raise InputError(f"{place.url} is named in the metadata and is no array; write the field again")
+    if (layout := layout_at(place)) is None:
+        raise InputError(f"{place.url} is named in the metadata and is no array; write the field again")
+    if layout.codecs is None or layout.dtype.kind not in "iuf":
+        raise InputError(f"{place.url} is stored in a way that is not read here; use zstd, blosc or gzip")
+    return ChunkedArray(place, layout)
 
 
 def _in_pixels(

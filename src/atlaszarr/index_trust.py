@@ -64,29 +64,6 @@ def index_of(target: Target, own: Mapping[str, Any], level: int) -> tuple[LabelI
     return (index, "") if reason is None else (None, reason)
 
 
-def check_complete(target: Target, own: Mapping[str, Any], level: int) -> None:
-    """Refuse a level of a finished target that lacks what was written: zarr would read it as background.
-
-    Parameters
-    ----------
-    target, own, level
-        As of `index_of`.
-
-    Raises
-    ------
-    TargetError
-        If an object that the ledger has is not there.
-    """
-    if own.get("state") != FINISHED:
-        return
-    try:
-        there = target.sizes(str(level))
-    except (TargetError, InputError):  # as of plain HTTP
-        return
-    if there and (gone := sorted(_written(ledger.read(target, finished=True), f"{level}/").keys() - there.keys())):
-        raise TargetError(f"{target.url}/{gone[0]} is gone; build again to mend it")
-
-
 def add_index(target: Target) -> LabelIndex:
     """Count the data of a finished target that has no index, and write one.
 

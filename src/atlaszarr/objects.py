@@ -187,13 +187,16 @@ class FsspecObjects:
     url : str
     options : dict
         To fsspec.
+    forbidden_is_absent : bool
+        Whether an object that plain HTTP forbids to read counts as absent.
     """
 
-    def __init__(self, url: str, options: dict[str, Any]) -> None:
+    def __init__(self, url: str, options: dict[str, Any], forbidden_is_absent: bool = False) -> None:
         import fsspec
 
         self._fs, root = fsspec.core.url_to_fs(url, **options)
         self._root = str(root)
+        self._forbidden_is_absent = forbidden_is_absent
 
     def get(self, keys: Iterable[str]) -> dict[str, bytes | None]:
         """As of `Objects`."""
@@ -251,6 +254,10 @@ class FsspecObjects:
             return bytes(self._fs.cat_file(path))
         except FileNotFoundError:
             return None
+        except Exception as error:
+            if self._forbidden_is_absent and getattr(error, "status", None) == 403:
+                return None
+            raise
 
     def _in_folders(self, paths: Iterable[str], put: Callable[..., Any], *arguments: Any, **options: Any) -> None:
         """Put objects; where the store has folders, those that are missing are made."""

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from itertools import islice
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 
+from .absent_chunks import AbsentChunks
 from .errors import InputError
 from .ome import Geometry
-from .reading import ChunkedArray
+from .reading import ChunkedArray, layout_at, local_folder, target_of
 from .store import Target
 
 #: Tasks that are looked at, and how deep: what an array reads stands in its first ones.
@@ -46,7 +50,7 @@ def opened(image: Any) -> tuple[Any, tuple[str, ...], Geometry]:
         If it has other axes than z, y, x, y, x or these behind a c, is masked, or is on no regular grid.
     """
     dims = getattr(image, "dims", None)
-    array = _readable(image if dims is None else image.data)
+    array = readable(image if dims is None else image.data)
     axes = tuple(map(str, dims)) if dims is not None else ("c", "z", "y", "x")[-array.ndim :]
     if len(axes) != array.ndim or axes not in _AXES:
         raise InputError(f"axes {dims or array.shape} must be z, y, x or y, x, behind a c where there are channels")
@@ -64,7 +68,7 @@ def opened(image: Any) -> tuple[Any, tuple[str, ...], Geometry]:
     return array, axes, Geometry((1.0, 1.0, 1.0), unit=None)
 
 
-def _readable(data: Any) -> Any:
+def readable(data: Any) -> Any:
     """What reads the regions of an array, as directly as can be."""
     if _is_zarr(data):
         return ChunkedArray.of(data) or data
@@ -86,15 +90,31 @@ def _is_zarr(data: Any) -> bool:
 
 
 def _sliced(array: Any) -> Any:
-    """What a dask array of ``from_array`` or ``from_zarr`` slices, nothing being computed with it; else None."""
+    """What a dask array of ``from_array`` or ``from_zarr`` slices, nothing else being done with it; else None."""
+    from dask.array.core import getter, getter_nofancy
+
     layers = array.dask.layers
-    original = layers.get(f"original-{array.name}")
-    if len(layers) != 2 or original is None or len(original) != 1:
+    original, task = layers.get(f"original-{array.name}"), getattr(layers.get(array.name), "task", None)
+    if len(layers) != 1 + (original is not None) or task is None:
         return None
-    if getattr(layers[array.name].task, "kwargs", None):  # a lock, say
+    # A getitem of the user, a lock, or a meta that is not NumPy's: dask computes it as it was asked to.
+    if task.func not in (getter, getter_nofancy) or task.kwargs or type(array._meta) is not np.ndarray:
         return None
-    (held,) = original.values()
+    held = layers[array.name].indices[0][0] if original is None else next(iter(original.values()))
     return getattr(held, "value", held)
+
+
+def is_computed(array: Any) -> bool:
+    """Whether the chunks of an array are computed: not only read, and not held in memory, here or on a cluster."""
+    from dask.highlevelgraph import MaterializedLayer
+
+    if not hasattr(array, "__dask_graph__") or _sliced(array) is not None:
+        return False
+    layers = array.dask.layers.values()
+    if not all(isinstance(layer, MaterializedLayer) for layer in layers):
+        return True
+    held = (getattr(value, "value", value) for layer in layers for value in layer.values())
+    return not all(isinstance(value, np.ndarray) or type(value).__name__ == "Future" for value in held)
 
 
 def _of_coordinates(image: Any) -> Geometry:
@@ -137,6 +157,52 @@ def places_read(array: Any) -> set[str]:
     graph = array.__dask_graph__()
     layers = getattr(graph, "layers", {"": graph}).values()
     return {place for layer in layers for task in islice(layer.values(), _TASKS) for place in _places(task, _DEPTH)}
+
+
+def identity_of(array: Any) -> str:
+    """What tells an array of `opened` from others, in this process and in any other.
+
+    Of a zarr array on a local disk: its path, and a digest of the sizes and modification times of its files. A change
+    is not noticed where a file keeps its size and changes within one tick of the file system's clock. Of any other
+    array: dask's token, and the same of the local zarr arrays that it reads.
+    """
+    if isinstance(array, ChunkedArray):
+        return _files(array.target.url)
+    if _is_zarr(array) and (folder := local_folder(array)) is not None:
+        return _files(str(folder))
+    import dask
+
+    found = (_files(place) for place in sorted(places_read(array)) if _is_zarr_folder(place))
+    return "; ".join((str(dask.base.tokenize(array)), *found))
+
+
+def absent_of(array: Any) -> AbsentChunks | None:
+    """The absent chunks of an array of `opened`, if it is a stored one whose store is known here."""
+    if isinstance(array, ChunkedArray):
+        return array.absent
+    read = _sliced(array) if hasattr(array, "__dask_graph__") else array
+    folder, node = (getattr(read, name, None) for name in ("store_path", "node_path"))
+    target = target_of(read) if _is_zarr(read) else None
+    if isinstance(folder, PurePath):  # as ngff-zarr opens it
+        target = Target(str(folder / (node or "")))
+    with suppress(ValueError, KeyError, TypeError, AttributeError):  # no regular chunks of numbers
+        if target is not None and (layout := layout_at(target)) is not None:
+            return AbsentChunks(target, layout)
+    return None
+
+
+def _is_zarr_folder(place: str) -> bool:
+    return any(Path(place, name).is_file() for name in ("zarr.json", ".zarray", ".zgroup"))
+
+
+def _files(folder: str) -> str:
+    known = hashlib.blake2b(digest_size=16)
+    for path, _, names in sorted(os.walk(folder)):
+        for name in sorted(names):
+            file = Path(path, name)
+            status = file.stat()
+            known.update(f"{file.relative_to(folder)} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return f"files {known.hexdigest()} of {folder}"
 
 
 def _places(thing: Any, depth: int) -> Iterator[str]:

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 from uuid import uuid4
@@ -26,10 +26,14 @@ class Target:
         An absolute local path, or a URL that fsspec opens.
     storage_options : str
         JSON of the options to fsspec; never shown.
+    forbidden_is_absent : bool
+        Whether an object that plain HTTP forbids to read (403) counts as absent, as of a public bucket that may not
+        be listed.
     """
 
     url: str
     storage_options: str = field(default="{}", repr=False)
+    forbidden_is_absent: bool = field(default=False, compare=False, repr=False)
 
     @classmethod
     def of(cls, location: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> Target:
@@ -74,13 +78,22 @@ class Target:
         """Whether it lies on a local disk."""
         return "://" not in self.url
 
+    @property
+    def is_plain_http(self) -> bool:
+        """Whether it is on a web server, which lists nothing."""
+        return self.url.startswith(("http://", "https://"))
+
     def above(self) -> Iterator[Target]:
         """The places that it lies in, nearest first: folders, or prefixes of its bucket; by what links lead to, too."""
         for url in dict.fromkeys((self.url, os.path.realpath(self.url) if self.is_local else self.url)):
             protocol, separator, path = url.rpartition("://")
             parts = path.split("/")
             for count in range(len(parts) - 1, 1, -1):
-                yield Target(protocol + separator + "/".join(parts[:count]), self.storage_options)
+                yield replace(self, url=protocol + separator + "/".join(parts[:count]))
+
+    def public(self) -> Target:
+        """The same, once its metadata was read: what plain HTTP forbids to read counts as absent."""
+        return replace(self, forbidden_is_absent=True) if self.is_plain_http else self
 
     def beside(self, word: str) -> Target:
         """The sibling target of a further view: ``x.ome.zarr`` and ``x.<word>.ome.zarr``."""
@@ -180,10 +193,10 @@ class Target:
             from .s3 import S3Objects
 
             return S3Objects(self.url, options)
-        return FsspecObjects(self.url, options)
+        return FsspecObjects(self.url, options, self.forbidden_is_absent)
 
-    def __getstate__(self) -> dict[str, str]:
-        return {"url": self.url, "storage_options": self.storage_options}
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("url", "storage_options", "forbidden_is_absent")}
 
     @contextmanager
     def reporting(self, verb: str) -> Iterator[None]:

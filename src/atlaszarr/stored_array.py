@@ -10,13 +10,14 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .absent_chunks import AbsentChunks
 from .array_layout import ArrayLayout
 from .errors import InputError, TargetError
 from .grid import shape_of
@@ -76,7 +77,7 @@ class StoredArray:
     def level(self) -> Level:
         """Its shape, and what is read at least and at once, along (z, y, x)."""
         unit = self.layout.unit
-        if not self._decoded and math.prod(unit) > _LARGEST:
+        if not self.is_decoded and math.prod(unit) > _LARGEST:
             unit = self.layout.chunk
         return Level(_last(self.layout.shape), _last(self.layout.chunk), _last(unit))
 
@@ -86,13 +87,18 @@ class StoredArray:
         return self.layout.dtype
 
     @property
-    def _decoded(self) -> bool:
+    def is_decoded(self) -> bool:
         """Whether its objects are decoded here, and not by zarr."""
         return self.layout.codecs is not None
 
     @property
     def _lead(self) -> tuple[int, ...]:
         return (0,) * (len(self.layout.shape) - 3)
+
+    @cached_property
+    def absent(self) -> AbsentChunks:
+        """The chunks that are absent, of those that were read."""
+        return AbsentChunks(replace(self.target, url=f"{self.target.url}/{self.path}"), self.layout)
 
     @property
     def units(self) -> list[Index]:
@@ -109,27 +115,31 @@ class StoredArray:
         Raises
         ------
         TargetError
-            If one cannot be read.
+            If one cannot be read, or is absent though the ledger of the image records it.
         """
-        if not self._decoded:
+        if not self.is_decoded:
             yield from ((unit, self._by_zarr(unit)) for unit in units)
             return
         keys = {self.key(unit): unit for unit in units}
         for key, body in self.target.read_each(keys).items():
-            region = self.level.region(keys[key])
+            region, index = self.level.region(keys[key]), self._lead + keys[key]
             z, y, x = shape_of(region)
             if body is None:
+                self.absent.note(index)
                 yield keys[key], np.full((z, y, x), self.layout.fill, self.dtype)
                 continue
             try:
                 whole = self.layout.decode(body)
             except ValueError as error:
                 raise TargetError(f"{self.target.url}/{key} is damaged ({error}); build or fetch it again") from None
+            self.absent.note_within(index, body)
             yield keys[key], whole.reshape(self.level.unit)[:z, :y, :x]
 
     def each(self, units: Iterable[Index], function: Callable[[Index, NDArray[Any]], _Result]) -> Iterator[_Result]:
         """What a function makes of units, several at a time: on threads of this process."""
-        local = self.target.is_local
+        local, absent = self.target.is_local, self.absent  # made before threads share it
+        if not self.is_decoded:  # zarr does not say what is absent
+            absent.list()
         batches = _batches(units, 4 if local else 16)
         threads = usable_cores() if local else max(_WAITING, usable_cores())
 
@@ -160,7 +170,7 @@ class StoredArray:
         return zarr.open_array(store, path=self.path, mode="r")
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_zarr", "level")}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_zarr", "level", "absent")}
 
 
 def _batches(units: Iterable[Index], size: int) -> Iterator[list[Index]]:

@@ -48,7 +48,7 @@ class StoredImage:
         InputError
             If there is none, or one that lies in a way that cannot be measured.
         """
-        attributes = attributes_of(target)
+        attributes, target = attributes_of(target), target.public()
         own = attributes.get("atlaszarr") or {}
         try:
             stated = (attributes.get("ome") or attributes)["multiscales"][0]
@@ -92,16 +92,18 @@ def attributes_of(target: Target) -> dict[str, Any]:
     InputError
         If there is none.
     """
-    for key, inner in _METADATA:
-        try:
-            body = target.read(key)
-            if body is not None:
-                document = json.loads(body)
-                return dict(document[inner] if inner else document)
-        except (ValueError, KeyError, TypeError):
-            raise InputError(f"{target.url}/{key} cannot be read as the metadata of an image; mend it") from None
-        except TargetError as error:
-            raise InputError(str(error)) from None
+    try:
+        public = target.public()  # its bucket forbids to read zarr.json where the metadata is .zattrs
+        for key, inner in _METADATA:
+            try:
+                if (body := public.read(key)) is not None:
+                    document = json.loads(body)
+                    return dict(document[inner] if inner else document)
+            except (ValueError, KeyError, TypeError):
+                raise InputError(f"{target.url}/{key} cannot be read as the metadata of an image; mend it") from None
+        target.read(key)  # says so if it is forbidden
+    except TargetError as error:
+        raise InputError(str(error)) from None
     raise InputError(f"{target.url} is no OME-Zarr image; give the place of one")
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -13,21 +14,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .assembly import Assembly, Progress
+from .assembly import Assembly, Computing, Progress
 from .blocks import Done, starting, store_block
+from .chunk_groups import ChunkGroups
 from .completion import WriteReport, complete
 from .encoding import Encoding
-from .errors import InputError
-from .grid import shape_of
+from .errors import AtlaszarrWarning, InputError
+from .grid import shape_of, within
 from .locations import overlap, shown
 from .multiscale import ArraySpec, Multiscale
 from .occupancy import Occupancy
 from .ome import DEFAULT_VERSION, Geometry, multiscales, zarr_format
 from .pyramid import Index, Pass, Pyramid
-from .reading import ChunkedArray
 from .reduction import Rule
 from .scheduling import Future, Scheduler, worker_count
-from .sources import opened, places_read
+from .sources import absent_of, identity_of, opened, places_read
 from .store import Target
 from .target_state import Root
 
@@ -63,8 +64,11 @@ def write_multiscales(
 ) -> WriteReport:
     """Write an image, with labels over the same voxels if there are any, as one multiscale OME-Zarr.
 
-    Every block is computed once and written at all levels that it makes. A target that the same call left
-    unfinished is gone on with; a finished one is checked, and mended where it is not sound.
+    Every block is computed once and written at all levels that it makes. Where the chunks of a dask array do not end
+    with the blocks, blocks are computed together up to where both end, so that each chunk is computed once; where that
+    takes too much memory, a warning says how often each is. A ``rechunk`` as the last step does not help: it computes
+    what it merges anew for every block. A target that the same call left unfinished is resumed; a finished one is
+    checked, and repaired where it is damaged.
 
     Parameters
     ----------
@@ -89,8 +93,11 @@ def write_multiscales(
     name : str
         Of the image, in its metadata.
     identity : str, optional
-        What the image is called when asked whether an unfinished target is of the same one; default dask's token of
-        it, which some sources make anew in every process.
+        What tells the image from others when a target is resumed or found finished. Default: of a zarr array on a
+        local disk its path and the sizes and modification times of its files (a change is not noticed where a file
+        keeps its size and changes within one tick of the file system's clock); of any other array dask's token, which
+        some sources make anew in every process, and the files of the local zarr arrays that it reads. dask's token of
+        an array on an object store is its URL and metadata: give an identity where such an array may change.
     storage_options, scheduler, workers, overwrite, take_over, progress
         As of `atlaszarr.build`.
 
@@ -99,7 +106,13 @@ def write_multiscales(
     InputError
         If a value cannot be used, or the target holds something else; nothing is written.
     TargetError
-        If the target cannot be written.
+        If the target cannot be written, or a zarr array that is read lacks a chunk that its image's ledger records.
+
+    Warns
+    -----
+    AtlaszarrWarning
+        If a zarr array that is read lacks chunks and no ledger says which it has: how many. If the chunks of a dask
+        array are computed several times.
     """
     worker_count(workers)
     place = Target.of(target, storage_options)
@@ -121,7 +134,7 @@ def write_multiscales(
     multiscale = Multiscale(place, specs, Occupancy(pyramid), encoding)
     geometry = geometry or found
     request = {
-        "image": identity or _token(arrays.values()),
+        "image": identity or "; ".join(map(identity_of, arrays.values())),
         "name": str(name),
         "geometry": asdict(geometry),
         "ome_zarr": ome_zarr,
@@ -134,42 +147,61 @@ def write_multiscales(
             raise InputError(
                 f"target {place.url} lies in what the image is read from, {shown(read)}; choose another place"
             )
-    return complete(
+    absent = [one for array_read in arrays.values() if (one := absent_of(array_read)) is not None]
+    for one in absent:
+        one.list()
+    groups = ChunkGroups.of(pyramid, list(arrays.values()), specs[0].dimensions)
+
+    def computing(where: Scheduler) -> Computing:
+        if groups.times > 1:
+            warnings.warn(groups.warning(), AtlaszarrWarning, stacklevel=4)  # at the call of write_multiscales
+        return partial(_computing, where, arrays, groups)
+
+    report = complete(
         assembly,
-        lambda where: partial(_computing, where, arrays),
+        computing,
         scheduler=scheduler,
         workers=workers,
         overwrite=overwrite,
         take_over=take_over,
         progress=progress,
     )
+    for text in (one.remark() for one in absent):
+        if text is not None:
+            warnings.warn(text, AtlaszarrWarning, stacklevel=2)
+    return report
 
 
 def compute_arrays(multiscale: Multiscale, arrays: Mapping[str, Any], step: Pass, block: Index) -> Done:
     """Compute a block of all arrays at once, and write it at all levels that it makes."""
-    region = multiscale.pyramid.region(step, block)
-    found = [arrays[spec.path][(..., *region[3 - spec.dimensions :])] for spec in multiscale.arrays]
+    (done,) = compute_group([block], multiscale, arrays, step)
+    return done
+
+
+def compute_group(blocks: Sequence[Index], multiscale: Multiscale, arrays: Mapping[str, Any], step: Pass) -> list[Done]:
+    """Compute the box that blocks lie in, of all arrays at once, and write each block at all levels that it makes."""
+    regions = [multiscale.pyramid.region(step, block) for block in blocks]
+    z, y, x = (slice(min(a.start for a in axis), max(a.stop for a in axis)) for axis in zip(*regions, strict=True))
+    whole = (z, y, x)
+    found = [arrays[spec.path][(..., *whole[3 - spec.dimensions :])] for spec in multiscale.arrays]
     if any(hasattr(part, "__dask_graph__") for part in found):
         import dask
         from dask.local import get_sync
 
         found = dask.compute(*found, scheduler=get_sync)
-    shape = shape_of(region)
-    values: dict[str, NDArray[Any]] = {
-        spec.path: _as_declared(spec, np.asarray(part), spec.shape(shape)).reshape(spec.lead + shape)
+    shape = shape_of(whole)
+    parts = [
+        _as_declared(spec, np.asarray(part), spec.shape(shape)).reshape(spec.lead + shape)
         for spec, part in zip(multiscale.arrays, found, strict=True)
-    }
-    return store_block(multiscale, step, block, values, {})
-
-
-def _token(arrays: Iterable[Any]) -> str:
-    """What tells these arrays from others."""
-    arrays = tuple(arrays)
-    if all(isinstance(array, ChunkedArray) for array in arrays):
-        return "; ".join(map(repr, arrays))
-    import dask
-
-    return str(dask.base.tokenize(*arrays))
+    ]
+    done = []
+    for block, region in zip(blocks, regions, strict=True):
+        inside = within(region, whole)
+        values: dict[str, NDArray[Any]] = {
+            spec.path: part[(..., *inside)] for spec, part in zip(multiscale.arrays, parts, strict=True)
+        }
+        done.append(store_block(multiscale, step, block, values, {}))
+    return done
 
 
 def _as_declared(spec: ArraySpec, part: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
@@ -183,10 +215,20 @@ def _as_declared(spec: ArraySpec, part: NDArray[Any], shape: tuple[int, ...]) ->
 
 
 def _computing(
-    scheduler: Scheduler, arrays: Mapping[str, Any], shared: Any, step: Pass, blocks: Sequence[Index]
+    scheduler: Scheduler,
+    arrays: Mapping[str, Any],
+    groups: ChunkGroups,
+    shared: Any,
+    step: Pass,
+    blocks: Sequence[Index],
 ) -> Iterator[Callable[[], Future]]:
     sources = scheduler.share(arrays)
-    return starting(scheduler, compute_arrays, (shared, sources, step), blocks)
+    if groups.are_blocks:
+        return starting(scheduler, compute_arrays, (shared, sources, step), blocks)
+    together: dict[Index, list[Index]] = {}
+    for block in blocks:
+        together.setdefault(groups.of_block(block), []).append(block)
+    return (partial(scheduler.compute, compute_group, some, shared, sources, step) for some in together.values())
 
 
 def _groups(

@@ -197,7 +197,7 @@ def build_atlas(
             written += brainglobe_writing.write(place, layout, terminology, **options)
             files |= documents | _second_name(place, layout)
         given = {kind: levels.volumes for kind, levels in opened.items()}
-    remarks = [*unknown, *(text for some in given.values() for volume in some.values() for text in volume.remarks)]
+    remarks = [*unknown, *(text for some in given.values() for volume in some.values() for text in volume.all_remarks)]
     remarks += terminology.remarks
     record.finish(files, given, [report.target for report in written], remarks, sides)
     return AtlasReport(place.url, tuple(written), tuple(remarks), f"{place.url}/{layout.annotation_set}/{VOLUMES}")

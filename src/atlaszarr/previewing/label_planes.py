@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -15,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError
+from ..errors import AtlaszarrWarning, InputError
 from ..locations import shown
 from ..plane_of_section import Plane
 from ..pyramid import Index, everywhere
@@ -40,7 +41,7 @@ def label_planes(
     resolution: float,
     space: ReferenceSpace,
     storage_options: Mapping[str, Any] | None = None,
-) -> tuple[list[LabelPlane | None], tuple[str, ...]]:
+) -> list[LabelPlane | None]:
     """The labels of planes through an annotation.
 
     Parameters
@@ -60,10 +61,8 @@ def label_planes(
 
     Returns
     -------
-    planes : list of LabelPlane or None
+    list of LabelPlane or None
         None where a plane lies outside of the annotation.
-    remarks : tuple of str
-        On how the annotation is read.
 
     Raises
     ------
@@ -74,14 +73,19 @@ def label_planes(
     """
     uri = os.fspath(annotation)
     if is_ome_zarr(uri):
-        stored, remarks = _stored(StoredImage.at(Target.of(uri, storage_options)), plane, resolution, space)
-        return _planes(_within(stored, space), plane, coordinates, resolution), remarks
+        stored = _stored(StoredImage.at(Target.of(uri, storage_options)), plane, resolution, space)
+        planes = _planes(_within(stored, space), plane, coordinates, resolution)
+        if (text := stored.array.absent.remark()) is not None:
+            warnings.warn(
+                f"{text} (counted among the chunks that the picture shows)", AtlaszarrWarning, stacklevel=3
+            )  # at the call of preview
+        return planes
     with (
         tempfile.TemporaryDirectory(prefix="atlaszarr-preview-") as spool,
         open_annotation(uri, spool, storage_options=storage_options) as volume,
     ):
         whole = _within(_File(volume.uri, volume.array, volume.voxel_size), space)
-        return _planes(whole, plane, coordinates, resolution), volume.remarks
+        return _planes(whole, plane, coordinates, resolution)
 
 
 class _Volume(Protocol):
@@ -214,17 +218,14 @@ class _File:
         return dict(zip(indices, dask.compute(*lazy), strict=True))
 
 
-def _stored(
-    image: StoredImage, plane: Plane, resolution: float, space: ReferenceSpace
-) -> tuple[_Stored, tuple[str, ...]]:
-    """The level whose pixels in the plane are nearest to the resolution, and remarks."""
+def _stored(image: StoredImage, plane: Plane, resolution: float, space: ReferenceSpace) -> _Stored:
+    """The level whose pixels in the plane are nearest to the resolution."""
     name = shown(image.target.url)
     unit, orientation = image.geometries[0].unit, image.geometries[0].orientation
     micron = MICRONS.get(str(unit))
     if micron is None:
         stated = "no unit" if unit is None else f"the unit {unit!r}"
         raise InputError(f"{name} has axes of {stated}, so that its place is not known; give one in millimetres")
-    remarks: tuple[str, ...] = ()
     for axis, wanted in ORIENTATION.items():
         if orientation.get(axis, wanted) == wanted:
             continue
@@ -233,7 +234,7 @@ def _stored(
         )
         if not (orientation[axis] == BRAINGLOBE_SIDES and covered):
             raise InputError(f"the {axis} axis of {name} runs {orientation[axis]}; give an annotation of {wanted}")
-        remarks = (sides_remark(name),)
+        warnings.warn(sides_remark(name), AtlaszarrWarning, stacklevel=4)  # at the call of preview
 
     def distance(level: int) -> float:
         scale = image.geometries[level].scale
@@ -245,4 +246,4 @@ def _stored(
     size = (a * micron, b * micron, c * micron)
     # The centre of the first voxel of the space's finest grid is the origin.
     p, i, r = (at * micron + space.anchor / 2 - length / 2 for at, length in zip((p, i, r), size, strict=True))
-    return _Stored(name, image.array(level), size, (p, i, r)), remarks
+    return _Stored(name, image.array(level), size, (p, i, r))

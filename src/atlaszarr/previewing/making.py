@@ -51,8 +51,6 @@ class PreviewReport:
         Section numbers that the regular sampling would have had, but the dataset lacks.
     failures : tuple of MissingImage
         Images that could not be had: their frames are crossed.
-    remarks : tuple of str
-        On the annotation.
     """
 
     dataset: int
@@ -65,7 +63,6 @@ class PreviewReport:
     coordinates: Mapping[int, float]
     missing_numbers: tuple[int, ...]
     failures: tuple[MissingImage, ...]
-    remarks: tuple[str, ...]
 
     @property
     def ok(self) -> bool:
@@ -83,7 +80,6 @@ class PreviewReport:
             "view": self.view,
             "resolution_um": self.resolution,
             "annotation": self.annotation,
-            "remarks": list(self.remarks),
             "sections": [{"section_number": n, "coordinate_um": at} for n, at in self.coordinates.items()],
             "missing_numbers": list(self.missing_numbers),
             "failures": [{"image_id": f.request.image_id, "url": f.url, "reason": f.reason} for f in self.failures],
@@ -160,9 +156,8 @@ def preview(
     planes = section_planes(aligned, plane=plane, detection_xy="centre")
     coordinates = [float(at) for at in planes.coordinates]
     labels: list[LabelPlane | None] = [None] * len(coordinates)
-    remarks: tuple[str, ...] = ()
     if annotation is not None:
-        labels, remarks = label_planes(annotation, across, coordinates, resolution, shown_space, storage_options)
+        labels = label_planes(annotation, across, coordinates, resolution, shown_space, storage_options)
     thumbnails, failures = make_thumbnails(planes, client, progress)
 
     if progress is not None:
@@ -185,7 +180,6 @@ def preview(
         coordinates={t.section.section_number: t.coordinate for t in thumbnails},
         missing_numbers=dataset.missing_numbers,
         failures=failures,
-        remarks=remarks,
     )
 
 

@@ -7,11 +7,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from ..absent_chunks import AbsentChunks
 from ..errors import InputError
 from ..locations import is_url, normalize
+from ..reading import ChunkedArray, layout_at
 from ..source_files import reading
+from ..sources import absent_of, readable
+from ..store import Target
+from ..stored_image import attributes_of
 from .header import MICRONS, Header
 
 
@@ -20,8 +26,8 @@ def is_ome_zarr(uri: str) -> bool:
     return uri.partition("?")[0].rstrip("/").endswith(".zarr")
 
 
-def open_ome_zarr(uri: str, storage_options: Mapping[str, Any], name: str) -> tuple[Any, Header]:
-    """The lazy array (z, y, x) of the finest level, and what is said of it.
+def open_ome_zarr(uri: str, storage_options: Mapping[str, Any], name: str) -> tuple[Any, Header, AbsentChunks | None]:
+    """The lazy array (z, y, x) of the finest level, what is said of it, and the chunks that it lacks if that is known.
 
     Raises
     ------
@@ -29,6 +35,8 @@ def open_ome_zarr(uri: str, storage_options: Mapping[str, Any], name: str) -> tu
         If it is no OME-Zarr, or not of a 3-D volume.
     SourceError
         If it cannot be read.
+    TargetError
+        If it lacks a chunk that its ledger records.
     """
     import dask.array as da
     import numpy as np
@@ -40,14 +48,27 @@ def open_ome_zarr(uri: str, storage_options: Mapping[str, Any], name: str) -> tu
     options = dict(storage_options) or None
     with reading(name):
         try:
-            attributes: Mapping[str, Any] = zarr.open_group(place, mode="r", storage_options=options).attrs.asdict()
+            target = None
+            if place.startswith(("http://", "https://")) and "?" not in place:
+                # Without zarr, which fails where a public bucket forbids to read a key that is absent.
+                attributes = attributes_of(Target.of(place, options))
+                target = Target.of(place, options).public()
+            else:
+                attributes = zarr.open_group(place, mode="r", storage_options=options).attrs.asdict()
             multiscales = attributes.get("ome", attributes)["multiscales"][0]
             level = multiscales["datasets"][0]
             axes = multiscales["axes"] if "axes" in multiscales else multiscales["coordinateSystems"][0]["axes"]
             dims = [str(axis["name"]) for axis in axes]
             steps = [*level["coordinateTransformations"], *multiscales.get("coordinateTransformations", ())]
             scale = _scale(steps, len(dims))
-            array = da.from_zarr(zarr.open_array(f"{place}/{level['path']}", mode="r", storage_options=options))
+            read = None if target is None else _over_http(target, str(level["path"]))
+            if read is None:
+                read = readable(zarr.open_array(f"{place}/{level['path']}", mode="r", storage_options=options))
+            absent = absent_of(read)
+            chunked = isinstance(read, ChunkedArray)
+            array = da.from_array(read, chunks=read.chunk, name=False) if chunked else da.from_zarr(read)
+        except InputError:
+            raise
         except (KeyError, ValueError, TypeError, IndexError, AttributeError, FileNotFoundError) as error:
             # An unfinished target of atlaszarr is one of these: it has no OME-Zarr metadata yet.
             raise InputError(f"{name} does not open as an OME-Zarr image ({type(error).__name__})") from None
@@ -77,7 +98,16 @@ def open_ome_zarr(uri: str, storage_options: Mapping[str, Any], name: str) -> tu
         remarks=_remarks(steps, [dims.index(axis) for axis in "zyx"], microns, spacing, name),
         doubt="its axes have no unit of length" if oriented else "its axes have no RFC-4 orientations",
     )
-    return array.transpose([left.index(axis) for axis in "zyx"]), header
+    if absent is not None:
+        absent.list()
+    return array.transpose([left.index(axis) for axis in "zyx"]), header, absent
+
+
+def _over_http(target: Target, path: str) -> ChunkedArray | None:
+    """An array in codecs that are known here; else None."""
+    place = replace(target, url=f"{target.url}/{path}")
+    layout = layout_at(place)
+    return None if layout is None or layout.codecs is None else ChunkedArray(place, layout)
 
 
 def _scale(steps: list[Any], count: int) -> list[float]:

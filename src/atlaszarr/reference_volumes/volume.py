@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..absent_chunks import AbsentChunks
 from ..errors import InputError, TargetError
 from ..locations import shown
 from ..spaces import reference_space
@@ -51,6 +52,8 @@ class ReferenceVolume:
         What its user should be told.
     labels : ndarray or None
         Of an annotation that was read as a whole: the labels that occur, sorted, without 0, uint32.
+    absent : AbsentChunks or None
+        Of an OME-Zarr: the chunks that it lacks.
     """
 
     array: da.Array
@@ -61,6 +64,13 @@ class ReferenceVolume:
     sha256: str | None = None
     remarks: tuple[str, ...] = ()
     labels: NDArray[np.uint32] | None = None
+    absent: AbsentChunks | None = None
+
+    @property
+    def all_remarks(self) -> tuple[str, ...]:
+        """`remarks`, and how many chunks are absent: of a web server, which lists nothing, those that were read."""
+        absent = None if self.absent is None else self.absent.remark(f"level 0 of {self.uri}")
+        return self.remarks if absent is None else (*self.remarks, absent)
 
     def identity(self) -> dict[str, Any]:
         """What tells it from other volumes, wherever it lies: its content, and how that is read.
@@ -143,7 +153,7 @@ def open_annotation(
     NotFoundError, SourceError
         If it is not there, or cannot be read.
     TargetError
-        If its voxels cannot be kept.
+        If its voxels cannot be kept, or an OME-Zarr lacks a chunk that its ledger records.
     """
     with _opened(uri, spool_folder, storage_options, (orientation, voxel_size, origin), annotation=True) as volume:
         yield volume
@@ -179,10 +189,12 @@ def _opened(
     text, options = os.fspath(uri), dict(storage_options or {})
     name = shown(text)
     if is_ome_zarr(text):
-        array, header = open_ome_zarr(text, options, name)
+        array, header, absent = open_ome_zarr(text, options, name)
         frame, spacing, remarks = _frame(header, *stated)
         array = _labelled(frame.apply(array), header) if annotation else frame.apply(array)
-        yield ReferenceVolume(array, spacing, name, frame, remarks=remarks + _converted(header, annotation))
+        yield ReferenceVolume(
+            array, spacing, name, frame, remarks=remarks + _converted(header, annotation), absent=absent
+        )
         return
     with ExitStack() as kept:
 

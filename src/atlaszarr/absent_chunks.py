@@ -1,0 +1,144 @@
+"""Chunks that a stored array lacks: refused where a ledger records them, counted where none does. Serves any array.
+
+zarr reads a chunk that is absent as the fill value, whether it was left out on purpose or was lost.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import ledger
+from .array_layout import ArrayLayout
+from .errors import InputError, TargetError
+from .locations import shown
+from .store import Target
+from .target_state import FINISHED, read_root
+
+#: Folders above an array that an image of atlaszarr may be: of ``labels/<name>/<level>`` the third.
+_DEEPEST = 3
+
+
+class AbsentChunks:
+    """The absent chunks of an array, as they are found by listing its store, or by reading.
+
+    Threads of one process share it; what another process finds stays there.
+
+    Parameters
+    ----------
+    array : Target
+        The folder of the array.
+    layout : ArrayLayout
+    """
+
+    def __init__(self, array: Target, layout: ArrayLayout) -> None:
+        self._array, self._layout = array, layout
+        self._found: dict[str, int] = {}
+        self._told = False
+        self._lock = threading.Lock()
+
+    def list(self) -> None:
+        """Find all absent objects, where the store lists what it holds, and on a local disk all chunks within shards.
+
+        Raises
+        ------
+        TargetError
+            If one of them is recorded in the ledger of the array's image.
+        """
+        layout = self._layout
+        if self._array.is_plain_http:
+            return
+        try:
+            there = self._array.sizes()
+        except (TargetError, InputError):  # reading alone may be allowed
+            return
+        if not {"zarr.json", ".zarray"} & there.keys():  # the metadata was read, so this is no listing
+            return
+        for index in np.ndindex(*layout.grid):
+            if (key := layout.key(index)) not in there:
+                self.note(index)
+            elif self._array.is_local and layout.index_size:
+                with Path(self._array.url, key).open("rb") as file:
+                    file.seek(max(there[key] - layout.index_size, 0))
+                    self.note_within(index, file.read())
+
+    def note(self, index: tuple[int, ...], count: int | None = None) -> None:
+        """Count an object as absent, or so many of its chunks.
+
+        Raises
+        ------
+        TargetError
+            If it is recorded in the ledger of the array's image.
+        """
+        key = self._layout.key(index)
+        with self._lock:
+            if self._recorded is None:
+                self._found[key] = math.prod(self._layout.chunks_of(index)) if count is None else count
+            elif key in self._recorded:
+                lacks = "is missing" if count is None else "lacks chunks"
+                raise TargetError(f"{shown(self._array.url)}/{key} {lacks}; build or fetch it again")
+
+    def note_within(self, index: tuple[int, ...], body: bytes) -> None:
+        """Count the chunks that a shard lacks, given its last bytes at least.
+
+        Raises
+        ------
+        TargetError
+            If the shard is recorded in the ledger of the array's image.
+        """
+        try:
+            count = self._layout.absent_within(index, body)
+        except ValueError:  # reading it raises an error that says so
+            return
+        if count:
+            self.note(index, count)
+
+    def first_remark(self, name: str | None = None) -> str | None:
+        """The same as `remark` when it is first asked for and any was found; None ever after."""
+        with self._lock:
+            text = None if self._told else self.remark(name)
+            self._told |= text is not None
+        return text
+
+    def remark(self, name: str | None = None) -> str | None:
+        """How many chunks were found absent, in a sentence; None if none was.
+
+        Parameters
+        ----------
+        name : str, optional
+            Of the array; default its URL.
+        """
+        if not (absent := sum(self._found.values())):
+            return None
+        total = math.prod(-(-n // c) for n, c in zip(self._layout.shape, self._layout.chunk, strict=True))
+        value = f"the fill value {self._layout.fill:g}" if self._layout.fill else "background"
+        name = name or shown(self._array.url)
+        return f"{absent} of {total} chunks of {name} are absent and read as {value}"
+
+    @cached_property
+    def _recorded(self) -> frozenset[str] | None:
+        """Keys of the array's objects by the ledger of the finished image that holds it; None without one."""
+        for root in islice(self._array.above(), _DEEPEST):
+            try:
+                if (own := read_root(root)) is None:
+                    continue
+                found = ledger.read(root, finished=True)
+            except (InputError, TargetError):  # a folder of something else
+                continue
+            if own["state"] != FINISHED or found.damaged:
+                return None
+            prefix = f"{self._array.url.removeprefix(root.url)}/".lstrip("/")
+            if not any(key.startswith(prefix) for key in (found.header or {}).get("documents", {})):
+                return None
+            keys = (key for entry in found.done.values() for key in entry.written)
+            return frozenset(key.removeprefix(prefix) for key in keys if key.startswith(prefix))
+        return None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return AbsentChunks, (self._array, self._layout)

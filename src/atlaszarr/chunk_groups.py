@@ -1,0 +1,112 @@
+"""Which blocks are computed together, so that a chunk of a dask array that several of them show is computed once."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from .lengths import Shape
+from .pyramid import Index, Pyramid
+from .sources import is_computed
+
+#: Bytes of a group of blocks at most, unless a single chunk of the source has more: a group is computed by one task.
+_LARGEST = 2**25
+
+
+@dataclass(frozen=True)
+class ChunkGroups:
+    """Groups of the blocks of the first pass: boxes that end where blocks and chunks end together.
+
+    Attributes
+    ----------
+    block : tuple of int
+        Voxels of a block, along (z, y, x).
+    edges : tuple of tuple of int
+        Along each axis, where groups begin, and where the last one ends.
+    chunk : tuple of int
+        Of the dask array whose chunks are computed most often.
+    times : float
+        How often each of them is computed, on average.
+    dimensions : int
+        How many of its last axes are of space.
+    """
+
+    block: Shape
+    edges: tuple[tuple[int, ...], ...]
+    chunk: tuple[int, ...] = ()
+    times: float = 1.0
+    dimensions: int = 3
+
+    @classmethod
+    def of(cls, pyramid: Pyramid, arrays: Sequence[Any], dimensions: int) -> ChunkGroups:
+        """The groups of the blocks of a pyramid's first pass.
+
+        Parameters
+        ----------
+        pyramid : Pyramid
+        arrays : sequence of array
+            What level 0 is made of; only those that are computed count.
+        dimensions : int
+            How many of their last axes are of space.
+        """
+        block = pyramid.passes[0].block
+        own = [(*range(0, n, b), n) for n, b in zip(pyramid.shape, block, strict=True)]
+        lazy = [array for array in arrays if is_computed(array)]
+        chunks = [_edges(array, dimensions) for array in lazy]
+        shared = [tuple(sorted(set(axis).intersection(*(c[k] for c in chunks)))) for k, axis in enumerate(own)]
+        voxel = sum(np.dtype(array.dtype).itemsize * math.prod(array.shape[:-dimensions]) for array in arrays)
+        most = max([_LARGEST, *(voxel * math.prod(map(_longest, c)) for c in chunks)])
+        edges = list(own)
+        # As many axes as fit into memory, the shortest groups first.
+        for axis in sorted(range(3), key=lambda k: _longest(shared[k]) / _longest(own[k])):
+            longer = [*edges[:axis], shared[axis], *edges[axis + 1 :]]
+            if voxel * math.prod(map(_longest, longer)) <= most:
+                edges = longer
+        times = [
+            math.prod(_touched(groups, axis) / (len(axis) - 1) for groups, axis in zip(edges, c, strict=True))
+            for c in chunks
+        ]
+        worst = max(range(len(lazy)), key=times.__getitem__, default=None)
+        if worst is None:
+            return cls(block, tuple(edges))
+        return cls(block, tuple(edges), tuple(map(int, lazy[worst].chunksize)), times[worst], dimensions)
+
+    @property
+    def are_blocks(self) -> bool:
+        """Whether every block is a group of its own."""
+        return all(_longest(axis) <= b for axis, b in zip(self.edges, self.block, strict=True))
+
+    def of_block(self, block: Index) -> Index:
+        """The group of a block."""
+        z, y, x = (bisect_right(axis, k * b) - 1 for axis, k, b in zip(self.edges, block, self.block, strict=True))
+        return z, y, x
+
+    def warning(self) -> str:
+        """That chunks are computed several times, and what to do."""
+        wanted = (*self.chunk[: -self.dimensions], *self.block[3 - self.dimensions :])
+        return (
+            f"each chunk of the image is computed {self.times:.1f} times: its chunks {self.chunk} do not match the "
+            f"blocks {wanted} that are written; call image.rechunk({wanted}) before the computation, not after it, or "
+            "compute the image once with image.to_zarr(path) and write zarr.open_array(path)"
+        )
+
+
+def _edges(array: Any, dimensions: int) -> list[tuple[int, ...]]:
+    """Where the chunks of a dask array begin and end, along (z, y, x)."""
+    spatial = [np.cumsum((0, *lengths)).tolist() for lengths in array.chunks[-dimensions:]]
+    return [(0, 1)] * (3 - dimensions) + [tuple(dict.fromkeys(axis)) for axis in spatial]
+
+
+def _longest(edges: Sequence[int]) -> int:
+    return max(b - a for a, b in pairwise(edges))
+
+
+def _touched(groups: Sequence[int], chunks: Sequence[int]) -> int:
+    """How often chunks are touched by groups along an axis, all in all."""
+    return sum(bisect_right(chunks, stop - 1) - bisect_right(chunks, start) + 1 for start, stop in pairwise(groups))

@@ -1,0 +1,187 @@
+"""Any index of a lazy array gives what NumPy gives, whatever dask makes of it."""
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import dask
+import dask.array as da
+import nrrd
+import numpy as np
+import pytest
+import zarr
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from atlaszarr import Displacement, Terminology, open_sections, open_volume, region_mask
+from atlaszarr.grid import split_index
+from atlaszarr.index_trust import add_index
+from atlaszarr.reading import ChunkedArray
+from atlaszarr.reference_volumes import open_annotation, open_template
+from atlaszarr.store import Target
+from atlaszarr.terminology import Structure
+from atlaszarr.writing import write_multiscales
+
+SHAPE = (70, 66, 9)
+TERMINOLOGY = Terminology((Structure(1, "root", "root", "#AABBCC", (1,)),))
+
+
+@st.composite
+def indices(draw, shape, lists=1):
+    """An index that NumPy and dask take alike: integers, slices, a list, an ellipsis, a new axis."""
+    parts = []
+    for n in shape[: draw(st.integers(0, len(shape)))]:
+        kinds = [st.slices(n), st.integers(-n, n - 1), st.just(slice(None))]
+        # Beside a list, dask and NumPy order the axes of integers differently.
+        if lists and not any(isinstance(part, int) for part in parts):
+            kinds.append(st.lists(st.integers(-n, n - 1), max_size=4))
+        elif not lists:
+            kinds.pop(1)
+        part = draw(st.one_of(kinds))
+        lists -= isinstance(part, list)
+        parts.append(part)
+    if draw(st.booleans()) and len(parts) == len(shape):
+        at = draw(st.integers(0, len(parts) - 1))
+        parts[at : at + draw(st.integers(0, 1))] = [...]
+    elif draw(st.booleans()):
+        parts.append(...)
+    if draw(st.booleans()) and not any(isinstance(part, list) for part in parts):
+        parts.insert(draw(st.integers(0, len(parts))), None)
+    return tuple(parts)
+
+
+def is_same(lazy, whole, index):
+    found = lazy[index].compute()
+    assert found.dtype == whole.dtype
+    np.testing.assert_array_equal(found, whole[index])
+
+
+@given(st.data())
+def test_an_index_is_a_box_and_an_index_of_the_box(data):
+    shape = tuple(data.draw(st.lists(st.integers(1, 6), min_size=1, max_size=4)))
+    index = data.draw(st.one_of(indices(shape), indices(shape, lists=9)))
+    whole = np.arange(np.prod(shape)).reshape(shape)
+    try:
+        wanted = whole[index]
+    except IndexError:  # lists of different lengths
+        return
+    box, rest = split_index(index, shape)
+    assert all(0 <= axis.start <= axis.stop <= n and axis.step is None for axis, n in zip(box, shape, strict=True))
+    np.testing.assert_array_equal(whole[box][rest], wanted)
+    assert type(whole[box][rest]) is type(wanted)
+
+
+@pytest.mark.parametrize("index", [4, -5, (0, 0, 0), ([4],), np.ones((4, 2), bool)], ids=str)
+def test_an_index_that_does_not_fit_is_refused_as_numpy_refuses_it(index):
+    with pytest.raises(IndexError):
+        np.empty((4, 3))[index]
+    with pytest.raises(IndexError):
+        np.empty((4, 3))[split_index(index, (4, 3))[0]][split_index(index, (4, 3))[1]]
+
+
+@pytest.mark.parametrize("index", [[True, False, True, True], np.eye(4, 3, dtype=bool), (..., True), ()], ids=str)
+def test_masks_are_indices_too(index):
+    whole = np.arange(12).reshape(4, 3)
+    box, rest = split_index(index, (4, 3))
+    np.testing.assert_array_equal(whole[box][rest], whole[index])
+
+
+@dataclass
+class Lazy:
+    """Lazy arrays by name, and what each holds."""
+
+    arrays: dict[str, tuple[Any, Any]] = field(repr=False)
+
+
+def written(folder, values, **options):
+    place = folder / f"{len(list(folder.iterdir()))}.ome.zarr"
+    write_multiscales(values, place, rule="mode", chunk=32, **options)
+    return place
+
+
+@pytest.fixture(scope="module")
+def lazy(tmp_path_factory):
+    """Every kind of lazy array that is handed out, but for those of section images."""
+    folder = tmp_path_factory.mktemp("lazy")
+    values = np.random.default_rng(0).integers(0, 3, SHAPE).astype("uint32")
+    stored, sharded, indexed = written(folder, values), written(folder, values, shard=64), written(folder, values)
+    add_index(Target.of(indexed))
+    array = zarr.open_array(stored / "0", mode="r")
+    masks = {"of stored labels": stored, "of shards": sharded, "with an index": indexed}
+    masks |= {"of a dask array": da.from_array(values, chunks=20), "of a zarr array": array, "of numpy": values}
+    found = {f"mask {name}": (region_mask(one, TERMINOLOGY, "root"), values == 1) for name, one in masks.items()}
+    chunked = ChunkedArray.of(array)
+    found["chunks"] = (da.from_array(chunked, chunks=chunked.chunk), values)
+    x, y = np.random.default_rng(1).normal(size=(2, 600, 40))
+    fields = {
+        "affine": Displacement.simple_affine((600, 40), rotation=0.1),
+        "arrays": Displacement.from_coordinates(x, y),
+        "dask": Displacement.from_deltas(da.from_array(x, chunks=30), da.from_array(y, chunks=30)),
+        "scaled": 0.5 * Displacement.from_coordinates(x, y),
+    }
+    fields["arrays"].save(folder / "field.zarr")
+    fields["arrays"].save(folder / "field.npy")
+    fields |= {suffix: Displacement.load(folder / f"field.{suffix}") for suffix in ("zarr", "npy")}
+    for name, one in fields.items():
+        # Computed with no index fused into its tasks.
+        found[f"x of {name}"] = (one.x, one.coordinates()[0])
+        found[f"norm of {name}"] = (one.norm, one.norm.compute())
+    image = np.random.default_rng(2).integers(0, 255, (50, 60, 3)).astype("uint8")
+    warped = fields["affine"].warp(da.from_array(image, chunks=(20, 20, 3)))
+    found["warped"] = (warped, fields["affine"].warp(image))
+    header = {"space": "left-posterior-superior", "space directions": np.diag([200.0] * 3)}
+    with ExitStack() as kept:
+        for encoding in ("raw", "gzip"):
+            nrrd.write(str(folder / f"{encoding}.nrrd"), values, {**header, "encoding": encoding})
+            for opening in (open_annotation, open_template):
+                uri = folder / f"{encoding}.nrrd"
+                volume = kept.enter_context(opening(uri, folder, orientation="psr", voxel_size=200))
+                found[f"{opening.__name__} of {encoding}"] = (volume.array, values[::-1])
+        volume = kept.enter_context(open_annotation(stored, folder, orientation="asr", voxel_size=200))
+        found["open_annotation of OME-Zarr"] = (volume.array, values)
+        yield Lazy(found)
+
+
+FIELDS = ("affine", "arrays", "dask", "scaled", "zarr", "npy")
+NAMES = [
+    *(f"mask {name}" for name in ("of stored labels", "of shards", "with an index")),
+    *(f"mask {name}" for name in ("of a dask array", "of a zarr array", "of numpy")),
+    "chunks",
+    *(f"{what} of {name}" for what in ("x", "norm") for name in FIELDS),
+    "warped",
+    *(f"open_{kind} of {form}" for kind in ("annotation", "template") for form in ("raw", "gzip")),
+    "open_annotation of OME-Zarr",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(data=None)
+@given(data=st.data())
+def test_any_index_gives_what_numpy_gives(lazy, name, data):
+    array, whole = lazy.arrays[name]
+    if data is not None:
+        is_same(array, whole, data.draw(indices(array.shape)))
+        return
+    assert set(lazy.arrays) == set(NAMES)
+    plain = (30, -1, (slice(None), 5, slice(None, None, 2)), np.s_[::-1, ::-2], np.s_[..., 2], [3, 1, 1], np.s_[::-7])
+    for index in plain:
+        if not (isinstance(index, tuple) and len(index) > array.ndim):
+            is_same(array, whole, index)
+    # Indices of indices, and several of one array at once.
+    is_same(array[10:40][5:20], whole[10:40][5:20], 3)
+    one, other = dask.compute(array[30], array[:, 5])
+    np.testing.assert_array_equal(one, whole[30])
+    np.testing.assert_array_equal(other, whole[:, 5])
+
+
+@pytest.mark.parametrize("name", ["image", "section", "displacement", "registered"])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_index_of_section_images_gives_what_numpy_gives(dataset, emulator, connect, name, data):
+    client = connect(emulator)
+    if name == "registered":
+        array = open_sections(dataset, resolution=400, client=client).image.data
+    else:
+        array = open_volume(dataset, resolution=400, chunk=16, displacement=True, client=client)[name].data
+    is_same(array, array.compute(), data.draw(indices(array.shape)))
