@@ -29,8 +29,41 @@ def options(*decorators: Callable[..., Any]) -> Callable[..., Any]:
     return decorate
 
 
+def format_options(*forms: str) -> Callable[..., Any]:
+    """``--format`` with these forms, the first by default, and ``--json``, which is ``--format json``.
+
+    The command takes `as_json`; and `form` if there are more forms than two.
+    """
+
+    def note(context: click.Context, _: click.Parameter, form: str | None) -> str:
+        context.meta[__name__] = form
+        return form or forms[0]
+
+    def as_json(context: click.Context, _: click.Parameter, given: bool) -> bool:
+        form = context.meta[__name__]
+        if given and form not in (None, "json"):
+            raise InputError(f"--json contradicts --format {form}; give one of them")
+        return given or form == "json"
+
+    return options(
+        click.option(
+            "--format",
+            "form",
+            type=click.Choice(forms),
+            metavar="FORM",
+            callback=note,
+            is_eager=True,  # before --json, whose callback reads it
+            expose_value=len(forms) > 2,
+            help=f"Print the result as {', '.join(forms[:-1])} or {forms[-1]} [{forms[0]}].",
+        ),
+        click.option(
+            "--json", "as_json", is_flag=True, callback=as_json, help="The same as --format json: only JSON on stdout."
+        ),
+    )
+
+
 OUTPUT = (
-    click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout, and nothing else there."),
+    format_options("text", "json"),
     click.option("-q", "--quiet", is_flag=True, help="No progress."),
     click.option("-v", "--verbose", is_flag=True, help="Tell what is retried, on stderr."),
 )
