@@ -92,10 +92,13 @@ BUILD = (
         metavar="VIEW",
         help="primary, expression or projection; repeatable [primary].",
     ),
-    click.option("--plane", metavar="PLANE", help="Of sections: coronal, sagittal, transverse [as they were cut]."),
+    click.option(
+        "--plane",
+        metavar="PLANE",
+        help="Of sections: coronal, sagittal, transverse (or horizontal) [as they were cut].",
+    ),
     click.option(
         "--detection-xy",
-        "point",
         metavar="X,Y|centre",
         help="Pixel of the images, of full resolution, at which sections take their slice coordinate [0,0].",
     ),
@@ -147,13 +150,11 @@ def _whole(text: str, name: str) -> int | None:
 
 def build_options(values: dict[str, Any]) -> dict[str, Any]:
     """The keyword arguments of `build` and `plan` among parsed options; what was not given is left to its mode."""
-    parsed = {"limits", "downsample", "levels", "point", "displacement"}
+    parsed = {"limits", "downsample", "levels", "displacement"}
     given = {name: value for name, value in values.items() if name not in parsed}
-    for name in ("fill", "chunk", "plane"):
+    for name in ("fill", "chunk", "plane", "detection_xy"):
         if given[name] is None:
             del given[name]
-    if values["point"] is not None:
-        given["detection_xy"] = _point(values["point"])
     if values["displacement"]:
         given["displacement"] = True
     return {
@@ -162,16 +163,6 @@ def build_options(values: dict[str, Any]) -> dict[str, Any]:
         "downsample": _whole(values["downsample"], "downsample"),
         "levels": _whole(values["levels"], "levels"),
     }
-
-
-def _point(text: str) -> tuple[float, float] | str:
-    if text == "centre":
-        return text
-    try:
-        x, y = map(float, text.split(","))
-    except ValueError:
-        raise InputError(f"detection-xy {text!r} is neither two numbers X,Y nor centre") from None
-    return x, y
 
 
 def storage_options(pairs: Sequence[str]) -> dict[str, Any]:

@@ -118,7 +118,8 @@ def preview(
         Whose borders are drawn over the thumbnails: an OME-Zarr of labels, or any other file that `build_atlas` takes,
         a path or URL. One of P56 is taken to be of reference space 9.
     plane : str
-        ``coronal``, ``sagittal``, ``transverse``; ``auto`` for the one that the dataset was cut in.
+        ``coronal``, ``sagittal``, ``transverse`` (or ``horizontal``, ``axial``); ``auto`` for the one that the dataset
+        was cut in.
     space : str or int
         ``auto`` (9 for P56 data, else the dataset's own), ``native``, 9 or 10.
     view : str
