@@ -10,7 +10,7 @@ import ngff_zarr
 import pytest
 import simplejpeg
 
-from atlaszarr.cli import main
+from atlaszarr.cli import cli, main
 from atlaszarr.testing.emulator import Emulator
 
 
@@ -67,6 +67,26 @@ def test_info_says_what_a_dataset_is_and_lacks(run):
     assert "plane of section         sagittal" in out
     _, out, _ = run("info", 69289763, "--json")
     assert json.loads(out)["missing section numbers"] == [94, 110]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["search", "--gene", "Prox1"], ["info", 69289763], ["plan", 69289763, "--resolution", 100]], ids=str
+)
+def test_json_and_format_json_are_one_thing(run, arguments):
+    plain, text = run(*arguments), run(*arguments, "--format", "text")
+    spellings = [["--json"], ["--format", "json"], ["--json", "--format", "json"], ["--format", "json", "--json"]]
+    printed = [run(*arguments, *spelling) for spelling in spellings]
+    assert plain == text
+    assert printed[1:] == printed[:-1]
+    assert json.loads(printed[0][1])
+
+
+@pytest.mark.parametrize("command", [["search"], ["info", 69289763], ["verify", "x"], ["volumes", "x"]], ids=str)
+def test_json_with_another_format_is_refused_in_a_sentence(run, command):
+    form = "csv" if command[0] == "volumes" else "text"
+    for arguments in (["--json", "--format", form], ["--format", form, "--json"]):
+        code, out, err = run(*command, *arguments)
+        assert (code, out, err) == (2, "", f"atlaszarr: --json contradicts --format {form}; give one of them\n")
 
 
 def test_plan_shows_the_cost_and_fetches_no_image(run, emulator):
@@ -172,7 +192,7 @@ def test_the_emulator_command_serves_until_interrupted():
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["demo"], ["search"], ["info"], ["image"], ["plan"], ["build"], ["atlas"], ["volumes"], ["emulator"]],
+    [[], *([name] for name in cli.commands)],
     ids=" ".join,
 )
 def test_every_command_has_help_with_a_sentence_on_each_option(command, capsys):

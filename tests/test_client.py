@@ -155,6 +155,7 @@ def test_rows_that_were_announced_but_do_not_come_are_an_error(serve, connect):
         ({"gene": "prox1"}, []),
         ({"plane": "coronal"}, [INVENTED, NRP1]),
         ({"plane": "transverse"}, []),
+        ({"plane": "horizontal"}, []),
         ({"product": "Mouse"}, [INVENTED, PROX1, NRP1]),
         ({"product": "DevMouse"}, []),
         ({"id": NRP1}, [NRP1]),

@@ -70,10 +70,11 @@ def test_a_plane_is_in_the_fields_orientation_and_shows_the_phantom(client, data
     assert mean_error(opened, record, shape[0] // 2) < 1.0
 
 
-def test_transverse_sections_lie_with_anterior_up(serve, connect):
+@pytest.mark.parametrize("point", ["centre", "center"])
+def test_transverse_sections_lie_with_anterior_up(serve, connect, point):
     record, images = invented(7, plane="transverse", numbers=range(40, 280, 60), size=(6000, 7000))
     client = connect(serve([record], images))
-    opened = open_sections(7, 100, client=client, detection_xy="centre")
+    opened = open_sections(7, 100, client=client, detection_xy=point)
     assert opened.attrs["plane_of_section"] == "transverse"
     assert opened.image.shape == (4, 132, 114, 3)
     assert opened.coordinate.attrs == {"units": "um", "axis": "i"}
@@ -273,7 +274,8 @@ def test_an_image_that_cannot_be_had_raises_by_name(serve, connect, records):
         ({"view": ("primary", "primary")}, "each be named once"),
         ({"view": "volume"}, "view 'volume'"),
         ({"interpolation": "area"}, "interpolation 'area'"),
-        ({"detection_xy": "center"}, "detection_xy 'center'"),
+        ({"detection_xy": "middle"}, "detection_xy 'middle'"),
+        ({"detection_xy": "12"}, "detection_xy '12'"),
         ({"detection_xy": (1, float("nan"))}, "detection_xy"),
         ({"background": 256}, "background 256"),
         ({"downsample": 30}, "downsample 30"),

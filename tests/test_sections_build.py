@@ -13,6 +13,7 @@ import zarr
 
 from atlaszarr import AllenClient, Displacement, build, plan, verify
 from atlaszarr.errors import InputError
+from atlaszarr.testing.invented import invented
 from atlaszarr.testing.records import dataset_records, image_records
 from atlaszarr.transforms import image_to_reference
 
@@ -305,8 +306,8 @@ def test_the_command_builds_a_collection(emulator, command, tmp_path):
         (("--mode", "sections", "--fill", "linear"), "option 'fill' is not known; mode sections"),
         (("--detection-xy", "1,2"), "option 'detection_xy' is not known; mode volume"),
         (("--displacement",), "option 'displacement' is not known; mode volume"),
-        (("--mode", "sections", "--detection-xy", "1"), "detection-xy '1'"),
-        (("--mode", "sections", "--detection-xy", "nan,2"), "detection_xy (nan, 2.0)"),
+        (("--mode", "sections", "--detection-xy", "1"), "detection_xy '1' is not two numbers"),
+        (("--mode", "sections", "--detection-xy", "nan,2"), "detection_xy 'nan,2'"),
         (("--mode", "sections", "--plane", "coronal"), "90 degrees off the coronal plane"),
         (("--mode", "sections", "--plane", "oblique"), "plane 'oblique' is not known"),
         (("--mode", "sections", "--chunk", "8"), "chunk 8"),
@@ -321,6 +322,24 @@ def test_wrong_options_are_one_sentence_and_nothing_is_written(emulator, command
     assert words in outcome.err
     assert outcome.err.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_another_spelling_is_the_same_request(serve, connect, command, tmp_path):
+    record, images = invented(7, plane="transverse", numbers=range(40, 280, 120), size=(6000, 7000))
+    api = serve([record], images)
+    options = {"mode": "sections", "resolution": 200, "client": connect(api)}
+    target = tmp_path / "x.ome.zarr"
+    build(7, target, plane="horizontal", detection_xy="center", **options)
+    request = json.loads((target / "atlaszarr/build.json").read_text())["request"]
+    assert (request["plane"], request["detection_xy"]) == ("transverse", "centre")
+    (again,) = build(7, target, plane="transverse", detection_xy="centre", **options).views
+    assert again.state == "already finished"
+    spelled = ["--plane", "axial", "--detection-xy", "center", "--resolution", 200, "--mode", "sections"]
+    outcome = command("build", 7, target, *spelled, "--api-url", api.url, "--json")
+    (view,) = json.loads(outcome.out)["views"]
+    assert view["state"] == "already finished"
+    for plane in ("horizontal", "axial", "transverse"):
+        assert list(options["client"].search(plane=plane).index) == [7]
 
 
 def test_another_mode_is_another_request(client, built, tmp_path):

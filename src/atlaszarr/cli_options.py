@@ -36,8 +36,41 @@ def _keep_cache_options(context: click.Context, _parameter: click.Parameter, pai
     context.meta[_CACHE_OPTIONS] = storage_options(pairs, "cache option")
 
 
+def format_options(*forms: str) -> Callable[..., Any]:
+    """``--format`` with these forms, the first by default, and ``--json``, which is ``--format json``.
+
+    The command takes `as_json`; and `form` if there are more forms than two.
+    """
+
+    def note(context: click.Context, _: click.Parameter, form: str | None) -> str:
+        context.meta[__name__] = form
+        return form or forms[0]
+
+    def as_json(context: click.Context, _: click.Parameter, given: bool) -> bool:
+        form = context.meta[__name__]
+        if given and form not in (None, "json"):
+            raise InputError(f"--json contradicts --format {form}; give one of them")
+        return given or form == "json"
+
+    return options(
+        click.option(
+            "--format",
+            "form",
+            type=click.Choice(forms),
+            metavar="FORM",
+            callback=note,
+            is_eager=True,  # before --json, whose callback reads it
+            expose_value=len(forms) > 2,
+            help=f"Print the result as {', '.join(forms[:-1])} or {forms[-1]} [{forms[0]}].",
+        ),
+        click.option(
+            "--json", "as_json", is_flag=True, callback=as_json, help="The same as --format json: only JSON on stdout."
+        ),
+    )
+
+
 OUTPUT = (
-    click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout, and nothing else there."),
+    format_options("text", "json"),
     click.option("-q", "--quiet", is_flag=True, help="No progress."),
     click.option("-v", "--verbose", is_flag=True, help="Tell what is retried, on stderr."),
 )
@@ -88,10 +121,13 @@ BUILD = (
         metavar="VIEW",
         help="primary, expression or projection; repeatable [primary].",
     ),
-    click.option("--plane", metavar="PLANE", help="Of sections: coronal, sagittal, transverse [as they were cut]."),
+    click.option(
+        "--plane",
+        metavar="PLANE",
+        help="Of sections: coronal, sagittal, transverse (or horizontal) [as they were cut].",
+    ),
     click.option(
         "--detection-xy",
-        "point",
         metavar="X,Y|centre",
         help="Pixel of the images, of full resolution, at which sections take their slice coordinate [0,0].",
     ),
@@ -142,13 +178,11 @@ def _whole(text: str, name: str) -> int | None:
 
 def build_options(values: dict[str, Any]) -> dict[str, Any]:
     """The keyword arguments of `build` and `plan` among parsed options; what was not given is left to its mode."""
-    parsed = {"limits", "downsample", "levels", "point", "displacement"}
+    parsed = {"limits", "downsample", "levels", "displacement"}
     given = {name: value for name, value in values.items() if name not in parsed}
-    for name in ("fill", "chunk", "plane"):
+    for name in ("fill", "chunk", "plane", "detection_xy"):
         if given[name] is None:
             del given[name]
-    if values["point"] is not None:
-        given["detection_xy"] = _point(values["point"])
     if values["displacement"]:
         given["displacement"] = True
     return {
@@ -157,16 +191,6 @@ def build_options(values: dict[str, Any]) -> dict[str, Any]:
         "downsample": _whole(values["downsample"], "downsample"),
         "levels": _whole(values["levels"], "levels"),
     }
-
-
-def _point(text: str) -> tuple[float, float] | str:
-    if text == "centre":
-        return text
-    try:
-        x, y = map(float, text.split(","))
-    except ValueError:
-        raise InputError(f"detection-xy {text!r} is neither two numbers X,Y nor centre") from None
-    return x, y
 
 
 def storage_options(pairs: Sequence[str], name: str = "storage option") -> dict[str, Any]:

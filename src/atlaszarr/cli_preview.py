@@ -14,7 +14,9 @@ from .display import Terminal, missing_lines
 @click.argument("dataset_id", callback=as_id)
 @click.argument("out", required=False)
 @click.option("--annotation", metavar="URI", help="Draw its borders: OME-Zarr, NRRD, NIfTI or TIFF, path or URL.")
-@click.option("--plane", default="auto", metavar="PLANE", help="coronal, sagittal or transverse [as it was cut].")
+@click.option(
+    "--plane", default="auto", metavar="PLANE", help="coronal, sagittal, transverse (or horizontal) [as it was cut]."
+)
 @click.option("--view", default="primary", metavar="VIEW", help="primary, expression or projection [primary].")
 @options(*MIRROR, *STORE, *API, *OUTPUT)
 def preview(

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from .cli_options import OUTPUT, STORE, options, storage_options
+from .cli_options import STORE, format_options, options, storage_options
 from .errors import InputError
 
 
@@ -19,15 +19,7 @@ from .errors import InputError
 @click.option("--level", type=int, default=0, metavar="N", help="Of the annotation [0].")
 @click.option("--by-hemisphere", is_flag=True, help="Tell left from right, and which is which.")
 @click.option("--voxel-size", type=float, metavar="UM", help="Instead of what the annotation says.")
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["table", "csv", "json", "parquet"]),
-    default="table",
-    metavar="FORM",
-    help="Print a table, csv, json or parquet [table].",
-)
-@options(*STORE, OUTPUT[0])
+@options(*STORE, format_options("table", "csv", "json", "parquet"))
 def volumes(
     annotation: str,
     terminology: str | None,

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Self
 
 from .alignment import AlignedSections, align_sections
-from .allen.records import SectionDataset
+from .allen.records import SectionDataset, plane_name
 from .displacement import Displacement
 from .errors import InputError
 from .ome import DEFAULT_VERSION, zarr_format
@@ -241,9 +241,9 @@ _FARTHEST = 1_000_000
 
 
 def _point(value: Any) -> DetectionPoint:
-    if isinstance(value, str) and value == "centre":
+    if isinstance(value, str) and value in ("centre", "center"):
         return "centre"
-    x, y = map(float, value)
+    x, y = map(float, value.split(",") if isinstance(value, str) else value)
     if not (abs(x) <= _FARTHEST and abs(y) <= _FARTHEST):
         raise ValueError
     return x, y
@@ -254,6 +254,7 @@ _CONVERTERS: dict[str, tuple[Callable[[Any], Any], str]] = {
     **dict.fromkeys(("quality", "levels", "downsample", "chunk", "shard", "background"), _WHOLE),
     "resolution": (float, "a number"),
     "range": (_limits, "six whole numbers"),
+    "plane": (lambda value: plane_name(str(value)), "text"),
     "detection_xy": (_point, f"two numbers of pixels within {_FARTHEST:,} or 'centre'"),
     **dict.fromkeys(("displacement", "mirror"), (bool, "True or False")),
 }

@@ -133,7 +133,7 @@ class AllenClient:
         gene : str, optional
             Acronym, for instance ``Prox1``; ``*`` stands for any characters.
         plane : str, optional
-            ``coronal`` or ``sagittal``.
+            ``coronal``, ``sagittal`` or ``transverse``, which ``horizontal`` and ``axial`` mean too.
         product : str, optional
             Abbreviation, for instance ``Mouse``.
         specimen, id : int, optional

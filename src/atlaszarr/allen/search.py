@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from .records import PLANES
+from .records import PLANES, plane_name
 from .rma import literal
 from .values import Record
 
@@ -31,8 +31,8 @@ def search(
     """See `AllenClient.search`."""
     import pandas as pd
 
-    if plane is not None and plane not in PLANES.values():
-        raise InputError(f"plane {plane!r} is not known; choose from coronal, sagittal")
+    if plane is not None and (plane := plane_name(plane)) not in PLANES.values():
+        raise InputError(f"plane {plane!r} is not known; choose from coronal, sagittal, transverse")
     if limit is not None and limit < 1:
         raise InputError(f"limit {limit} must be at least 1")
     where = {key: value for key, value in (("id", id), ("specimen_id", specimen)) if value is not None}

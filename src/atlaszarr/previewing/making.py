@@ -118,7 +118,8 @@ def preview(
         Whose borders are drawn over the thumbnails: an OME-Zarr of labels, or any other file that `build_atlas` takes,
         a path or URL.
     plane : str
-        ``coronal``, ``sagittal``, ``transverse``; ``auto`` for the one that the dataset was cut in.
+        ``coronal``, ``sagittal``, ``transverse`` (or ``horizontal``, ``axial``); ``auto`` for the one that the dataset
+        was cut in.
     mirror : bool
         Whether to lay the sections left on right; the annotation stays as it lies.
     view : str
