@@ -20,6 +20,7 @@ from atlaszarr.errors import InputError, NotFoundError
 from atlaszarr.label_index import KEY as INDEX
 from atlaszarr.ome import Geometry
 from atlaszarr.spaces import ORIENTATION
+from atlaszarr.store import Target
 from atlaszarr.writing import write_multiscales
 
 GRAPH = [
@@ -62,11 +63,12 @@ def labels(shape=(40, 32, 36)):
     return found
 
 
-def save(path, values, um, encoding="gzip"):
-    """An NRRD whose axes run to posterior, inferior and left."""
+def save(path, values, um, encoding="gzip", sides="asl"):
+    """An NRRD whose axes run to posterior, inferior and right, or left."""
+    across = um if sides == "asr" else -um
     given = {
         "space": "left-posterior-superior",
-        "space directions": np.array([[0, um, 0], [0, 0, -um], [um, 0, 0]], float),
+        "space directions": np.array([[0, um, 0], [0, 0, -um], [across, 0, 0]], float),
         "space units": ["um"] * 3,
         "encoding": encoding,
     }
@@ -103,7 +105,7 @@ def test_an_atlas_is_laid_out_as_published(sources, target):
     image = from_ngff_zarr(str(target / SET / "annotation.ome.zarr"), validate=True)
     assert [level.scale["z"] for level in image.images] == [0.025, 0.05, 0.1]
     assert [level.translation["x"] for level in image.images] == [0.0075, 0.02, 0.045]
-    assert image.images[0].axes_orientations["z"].value == "anterior-to-posterior"
+    assert {axis: one.value for axis, one in image.images[0].axes_orientations.items()} == ORIENTATION
     assert image.images[0].axes_units == dict.fromkeys("zyx", "millimeter")
     np.testing.assert_array_equal(image.images[0].data.compute(), labels())
     template = from_ngff_zarr(str(target / TEMPLATE), validate=True)
@@ -112,12 +114,59 @@ def test_an_atlas_is_laid_out_as_published(sources, target):
     for level in sides.images:
         values = level.data.compute()
         half = values.shape[2] // 2
-        assert (values[..., :half] == 2).all()
-        assert (values[..., half:] == 1).all()
+        assert (values[..., :half] == 1).all()
+        assert (values[..., half:] == 2).all()
     for folder in (SET, "terminologies/tiny-terminology/1"):
         table = pd.read_csv(target / folder / "terminology.csv")
         assert list(table["identifier"]) == [997, 8, 3, 3_000_000_003, 7]
     assert verify(target, deep=True).ok
+
+
+CCF = (66, 40, 57)
+
+
+@pytest.mark.parametrize("brainglobe", [False, True])
+@pytest.mark.parametrize("named", ["asl", "asr"])
+def test_volumes_of_the_ccf_that_name_their_sides_otherwise_lie_in_one_frame(target, tmp_path, named, brainglobe):
+    values, template = labels(CCF), np.random.default_rng(0).integers(0, 4000, CCF).astype("uint16")
+    given = {
+        "annotation": save(tmp_path / "annotation.nrrd", values, 200),
+        "template": save(tmp_path / "template.nrrd", template, 200, sides=named),
+        "ontology": ONTOLOGY,
+        "name": "tiny",
+        "version": "1",
+    }
+    if brainglobe:
+        target = target.parent / "brainglobe-atlasapi"
+    report = build_atlas(target, **given, brainglobe=brainglobe)
+    images = {
+        name: from_ngff_zarr(str(target / path))
+        for name, path in (("annotation", f"{SET}/annotation.ome.zarr"), ("template", TEMPLATE))
+    }
+    np.testing.assert_array_equal(images["annotation"].images[0].data, values)
+    np.testing.assert_array_equal(images["template"].images[0].data, template)
+    wanted = "right-to-left" if brainglobe else "left-to-right"
+    assert {image.images[0].axes_orientations["x"].value for image in images.values()} == {wanted}
+    remarked = [remark for remark in report.remarks if "read as it lies" in remark]
+    # The Allen Institute's own names are the others where BrainGlobe's are asked for.
+    assert len(remarked) == {"asl": 2 if brainglobe else 0, "asr": 1}[named]
+    record = json.loads((target / "atlaszarr/tiny-1.json").read_text())["sides"]
+    assert record["x"] == wanted
+    assert record["named_by"].startswith("BrainGlobe" if brainglobe else "Allen Institute")
+    sides = zarr.open_array(target / SET / "hemispheres.ome.zarr/0", mode="r")[0, 0]
+    assert (sides[0], sides[-1]) == ((2, 1) if brainglobe else (1, 2))
+    low, table = "right" if brainglobe else "left", pd.read_csv(report.volumes, index_col="identifier")
+    assert table.loc[7, f"voxels_{low}"] == (values[..., :28] == 7).sum()
+    stated = region_volumes(target / SET / "annotation.ome.zarr", by_hemisphere=True).attrs["hemispheres"]
+    assert ("as BrainGlobe names it" in stated) == brainglobe
+
+
+def test_sides_of_a_volume_that_is_not_the_ccf_are_believed(target, tmp_path):
+    values = labels()
+    given = {"annotation": save(tmp_path / "annotation.nrrd", values, 25, sides="asr"), "ontology": ONTOLOGY}
+    build_atlas(target, **given, name="tiny", version="1")
+    found = zarr.open_array(target / SET / "annotation.ome.zarr/0", mode="r")[:]
+    np.testing.assert_array_equal(found, values[..., ::-1])
 
 
 def test_ten_microns_make_the_published_levels(sources, target, tmp_path):
@@ -149,7 +198,7 @@ def test_the_volumes_beside_the_annotation_are_those_of_its_voxels(sources, targ
     values = labels()
     for label in (997, 3, 3_000_000_003, 7):
         assert table.loc[label, "voxels_direct"] == (values == label).sum()
-        assert table.loc[label, "voxels_direct_right"] == (values[..., :18] == label).sum()
+        assert table.loc[label, "voxels_direct_left"] == (values[..., :18] == label).sum()
     assert table.loc[8, "voxels"] == np.isin(values, [3, 3_000_000_003]).sum()
     assert table.loc[997, "volume_mm3"] == pytest.approx((values > 0).sum() * 0.025**3)
 
@@ -345,6 +394,124 @@ def test_a_source_that_would_be_overwritten_is_refused(sources, target):
     assert files(target) == before
 
 
+def snapshot(folder: Path) -> dict[str, bytes | Path]:
+    """Files by their content, and links by where they lead."""
+    found = [path for path in sorted(folder.rglob("*")) if path.is_symlink() or path.is_file()]
+    return {
+        str(path.relative_to(folder)): path.readlink() if path.is_symlink() else path.read_bytes() for path in found
+    }
+
+
+def test_a_source_that_would_be_overwritten_is_refused_however_it_is_reached(sources, target, tmp_path, monkeypatch):
+    build_atlas(target, **sources, brainglobe=True)
+    before = snapshot(target)
+    monkeypatch.chdir(target)
+    (tmp_path / "link.ome.zarr").symlink_to(target / SET / "annotation.ome.zarr")
+    (tmp_path / "folder").symlink_to(target)
+    (tmp_path / "view.ome.zarr").mkdir()
+    for name in ("zarr.json", "0"):
+        (tmp_path / "view.ome.zarr" / name).symlink_to(target / SET / "annotation.ome.zarr" / name)
+    for annotation in (
+        target / SET / "annotations_compressed.ome.zarr",  # a link that every such atlas has
+        f"{SET}/annotation.ome.zarr",
+        f"templates/../{SET}/annotation.ome.zarr",
+        tmp_path / "link.ome.zarr",
+        f"file://{tmp_path}/folder/{SET}/annotation.ome.zarr",
+        f"local://{target}/{SET}/annotation.ome.zarr",
+        tmp_path / "view.ome.zarr",
+    ):
+        for place in (target, tmp_path / "folder"):
+            with pytest.raises(InputError, match="lies in what is to be written"):
+                build_atlas(place, **{**sources, "annotation": annotation}, brainglobe=True, overwrite=True)
+            with pytest.raises(InputError, match="lies in what is to be written"):
+                build_atlas(place, **{**sources, "annotation": annotation})
+    assert snapshot(target) == before
+
+
+def test_an_ontology_is_not_replaced_by_its_table(sources, target):
+    build_atlas(target, **sources)
+    graph = target / "terminologies/tiny-terminology/1/terminology.csv"
+    build_atlas(target, **{**sources, "ontology": graph}, overwrite=True)  # it is its table
+    graph.write_text(json.dumps(GRAPH))
+    with pytest.raises(InputError, match="would be replaced by its table; give a copy of it"):
+        build_atlas(target, **{**sources, "ontology": graph}, overwrite=True)
+    assert json.loads(graph.read_text()) == GRAPH
+
+
+def test_the_second_name_in_a_bucket_is_no_source_either(sources):
+    url = "memory://second-name/atlas"
+    build_atlas(url, **sources, brainglobe=True)
+    source = f"{url}/{SET}/annotations_compressed.ome.zarr"
+    with pytest.raises(InputError, match="lies in what is to be written"):
+        build_atlas(url, **{**sources, "annotation": source}, brainglobe=True, overwrite=True)
+    Target.of(url).remove()
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory):
+    """An atlas that links lead into; at the end it is as it was."""
+    folder = tmp_path_factory.mktemp("other")
+    template = np.random.default_rng(0).integers(0, 4000, (40, 32, 36)).astype("uint16")
+    volumes = {"annotation": save(folder / "a.nrrd", labels(), 25), "template": save(folder / "t.nrrd", template, 25)}
+    build_atlas(folder / "atlas", **volumes, ontology=ONTOLOGY, name="tiny", version="1", brainglobe=True)
+    return folder / "atlas"
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        f"{SET}/annotation.ome.zarr",
+        f"{SET}/annotation.ome.zarr/1",
+        f"{SET}/annotations_compressed.ome.zarr",
+        f"{SET}/annotations.ome.zarr",
+        f"{SET}/annotations.precomputed",
+        f"{SET}/annotations.precomputed/mesh",
+        SET,
+        "terminologies",
+        "atlases",
+    ],
+)
+def test_another_atlas_is_never_written_through_a_link(sources, target, tmp_path, other, link):
+    before = snapshot(other)
+    shutil.copytree(other, target, symlinks=True)
+    path = target / link
+    path.unlink() if path.is_symlink() else shutil.rmtree(path)
+    path.symlink_to(other / link)
+    changed = save(tmp_path / "changed.nrrd", np.roll(labels(), 1, axis=0), 25)
+    build_atlas(target, **{**sources, "annotation": changed}, brainglobe=True, overwrite=True)
+    assert snapshot(other) == before
+    assert verify(target, deep=True).ok
+    second = target / SET / "annotations_compressed.ome.zarr"
+    assert [one for one in target.rglob("*") if one.is_symlink()] == [second]
+    # BrainGlobe has x run from the right.
+    np.testing.assert_array_equal(zarr.open_array(second / "0", mode="r")[:], np.roll(labels(), 1, axis=0)[..., ::-1])
+
+
+def test_an_atlas_with_a_link_in_the_way_is_refused_before_anything_is_written(sources, target, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    target.mkdir()
+    (target / "terminologies").symlink_to(tmp_path / "elsewhere")
+    before = snapshot(tmp_path)
+    with pytest.raises(InputError, match="terminologies is a link, and nothing is written through links"):
+        build_atlas(target, **sources)
+    assert snapshot(tmp_path) == before
+
+
+def test_sources_and_target_may_be_written_as_a_shell_takes_them(sources, target, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "graph.json").write_text(json.dumps(GRAPH))
+    given = {"annotation": "../sources/annotation.nrrd", "template": "~/sources/template.nrrd"}
+    report = build_atlas("../atlas", **{**sources, **given, "ontology": "~/graph.json"}, spool="../sources")
+    assert report.target == str(target)
+    assert verify("~/here/../atlas").ok
+    named = json.loads((target / "atlaszarr/tiny-1.json").read_text())["sources"]
+    assert named["annotation"]["0"]["uri"] == "../sources/annotation.nrrd"
+    found = region_volumes(f"../atlas/{SET}/annotation.ome.zarr", "~/graph.json")
+    assert found.loc[7, "voxels"] == (labels() == 7).sum()
+
+
 @pytest.mark.parametrize("kind", ["raw", "ome.zarr"])
 def test_a_source_that_has_changed_is_another_one(sources, target, tmp_path, kind):
     place = tmp_path / f"source.{kind}"
@@ -380,8 +547,8 @@ def test_a_source_that_lies_elsewhere_is_remarked_on(sources, target, tmp_path):
 def test_another_orientation_or_voxel_size_is_another_atlas(sources, target, tmp_path):
     cube = save(tmp_path / "cube.nrrd", np.ascontiguousarray(labels()[:32, :, :32]), 25)
     given = {**sources, "annotation": cube, "template": ()}
-    build_atlas(target, **given, orientation="asr")
-    for other in ({"orientation": "psl"}, {"orientation": "asr", "voxel_size": 50}):
+    build_atlas(target, **given, orientation="asl")
+    for other in ({"orientation": "psl"}, {"orientation": "asl", "voxel_size": 50}):
         with pytest.raises(InputError, match="was begun with"):
             build_atlas(target, **given, **other)
     assert verify(target).ok
@@ -400,7 +567,7 @@ def test_hemispheres_and_volumes_agree_at_every_level_strided_ones_too(sources, 
         for level, of in enumerate(stated):
             sides = zarr.open_array(target / SET / f"hemispheres.ome.zarr/{level}", mode="r")[0, 0]
             centres = of.translation["x"] + of.scale["x"] * np.arange(len(sides))
-            np.testing.assert_array_equal(sides, np.where(centres < middle - 1e-9, 2, 1))
+            np.testing.assert_array_equal(sides, np.where(centres < middle - 1e-9, 1, 2))
             found = region_volumes(image, level=level, by_hemisphere=True).loc[7]
             per_column = found["voxels"] // len(sides)
             assert found["voxels_right"] == per_column * (sides == 2).sum()

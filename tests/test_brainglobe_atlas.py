@@ -4,6 +4,7 @@ The reader itself opens one in tests/peers.
 """
 
 import json
+from dataclasses import replace
 
 import dask.array as da
 import numpy as np
@@ -21,6 +22,7 @@ from atlaszarr.errors import InputError
 from atlaszarr.finished import Finished
 from atlaszarr.ome import Geometry
 from atlaszarr.pyramid import Pyramid
+from atlaszarr.spaces import BRAINGLOBE_SIDES, ORIENTATION
 from atlaszarr.store import Target
 from atlaszarr.terminology import Structure, Terminology
 from atlaszarr.writing import write_multiscales
@@ -33,7 +35,7 @@ TERMINOLOGY = Terminology(
         Structure(70000, "far", "Far away", "#0A0B0C", (997, 8, 70000)),
     )
 )
-GEOMETRY = Geometry((0.025,) * 3, (0.0075,) * 3)
+GEOMETRY = Geometry((0.025,) * 3, (0.0075,) * 3, orientation={**ORIENTATION, "x": BRAINGLOBE_SIDES})
 
 
 def labels(shape=(60, 40, 44)):
@@ -105,7 +107,13 @@ def test_what_is_said_of_the_atlas_stands_in_its_manifests(root):
     assert manifest["symmetric"] is False
 
 
-def test_hemispheres_have_the_levels_of_the_annotation_and_the_low_half_of_x_is_right(root):
+def test_an_annotation_in_the_words_of_the_allen_institute_is_refused(tmp_path):
+    root = begun(tmp_path / "brainglobe-atlasapi", geometry=replace(GEOMETRY, orientation=ORIENTATION))
+    with pytest.raises(InputError, match=r"runs left-to-right, where BrainGlobe.*takes it for right-to-left"):
+        write(root, LAYOUT, TERMINOLOGY)
+
+
+def test_hemispheres_have_the_levels_of_the_annotation_and_in_brainglobes_words_the_low_half_of_x_is_right(root):
     place = below(root, f"{LAYOUT.annotation_set}/{HEMISPHERES}")
     assert Finished.at(place).resolutions == ((25.0,) * 3, (50.0,) * 3, (100.0,) * 3)
     for level, (shape, middle) in enumerate((((60, 40, 44), 22), ((30, 20, 22), 11), ((15, 10, 11), 5))):

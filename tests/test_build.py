@@ -133,7 +133,7 @@ def test_ngff_zarr_opens_and_validates_image_and_label(target):
     assert {axis: first.axes_orientations[axis].value.value for axis in "zyx"} == {
         "z": "anterior-to-posterior",
         "y": "superior-to-inferior",
-        "x": "right-to-left",
+        "x": "left-to-right",
     }
     assert [channel.color for channel in read.metadata.omero.channels] == ["FF0000", "00FF00", "0000FF"]
     label = ngff_zarr.from_ngff_zarr(str(target / "labels/section"), validate=True)
@@ -195,7 +195,7 @@ def test_build_json_says_all_that_is_needed_to_build_again(target, client, tmp_p
     from atlaszarr import SectionDataset
 
     dataset = SectionDataset.from_dict(document["dataset"])
-    options = {k: v for k, v in document["request"].items() if k not in ("dataset", "records_sha256")}
+    options = {k: v for k, v in document["request"].items() if k not in ("dataset", "layout", "records_sha256")}
     again = tmp_path / "nrp1.ome.zarr"
     build(dataset, again, client=client, **options)
     assert digests(again) == digests(target)
@@ -208,6 +208,37 @@ def test_a_finished_target_is_left_as_it_is(target, emulator, client):
     assert report.views[0].state == "already finished"
     assert emulator.count("section_image_download") == 0
     assert before == {name: (Path(target) / name).stat().st_mtime_ns for name in objects(target)}
+
+
+def rules_of_before(target):
+    """Make a finished target one of the first layout: its root's request has no number."""
+    path = target / "zarr.json"
+    document = json.loads(path.read_text())
+    del document["attributes"]["atlaszarr"]["request"]["layout"]
+    path.write_text(json.dumps(document))
+
+
+def test_a_target_of_other_rules_is_neither_finished_nor_resumed_nor_verified(target, client, tmp_path):
+    older = tmp_path / "older.ome.zarr"
+    shutil.copytree(target, older)
+    rules_of_before(older)
+    said = r"layout 1; this version writes layout 2\); build it anew with --overwrite, or choose another target"
+    for what in (lambda: build(CORONAL, older, client=client, resolution=50), lambda: verify(older)):
+        before = objects(older)
+        with pytest.raises(InputError, match=said):
+            what()
+        assert objects(older) == before
+    build(CORONAL, older, client=client, resolution=50, overwrite=True)
+    assert digests(older) == digests(target)
+
+
+def test_a_mirrored_build_says_so_in_its_request_and_its_metadata(client, tmp_path):
+    target = tmp_path / "x.ome.zarr"
+    build(CORONAL, target, client=client, resolution=400, mirror=True)
+    assert json.loads((target / "atlaszarr/build.json").read_text())["request"]["mirror"] is True
+    assert json.loads((target / "zarr.json").read_text())["attributes"]["atlaszarr"]["request"]["mirror"] is True
+    with pytest.raises(InputError, match="was begun with mirror True, not with mirror False"):
+        build(CORONAL, target, client=client, resolution=400)
 
 
 def test_a_different_request_is_refused_with_both_shown(target, client):

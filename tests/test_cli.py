@@ -10,7 +10,7 @@ import ngff_zarr
 import pytest
 import simplejpeg
 
-from atlaszarr.cli import main
+from atlaszarr.cli import cli, main
 from atlaszarr.testing.emulator import Emulator
 
 
@@ -69,6 +69,26 @@ def test_info_says_what_a_dataset_is_and_lacks(run):
     assert json.loads(out)["missing section numbers"] == [94, 110]
 
 
+@pytest.mark.parametrize(
+    "arguments", [["search", "--gene", "Prox1"], ["info", 69289763], ["plan", 69289763, "--resolution", 100]], ids=str
+)
+def test_json_and_format_json_are_one_thing(run, arguments):
+    plain, text = run(*arguments), run(*arguments, "--format", "text")
+    spellings = [["--json"], ["--format", "json"], ["--json", "--format", "json"], ["--format", "json", "--json"]]
+    printed = [run(*arguments, *spelling) for spelling in spellings]
+    assert plain == text
+    assert printed[1:] == printed[:-1]
+    assert json.loads(printed[0][1])
+
+
+@pytest.mark.parametrize("command", [["search"], ["info", 69289763], ["verify", "x"], ["volumes", "x"]], ids=str)
+def test_json_with_another_format_is_refused_in_a_sentence(run, command):
+    form = "csv" if command[0] == "volumes" else "text"
+    for arguments in (["--json", "--format", form], ["--format", form, "--json"]):
+        code, out, err = run(*command, *arguments)
+        assert (code, out, err) == (2, "", f"atlaszarr: --json contradicts --format {form}; give one of them\n")
+
+
 def test_plan_shows_the_cost_and_fetches_no_image(run, emulator):
     code, out, _ = run("plan", 69289763, "--resolution", 100)
     assert code == 0
@@ -87,6 +107,25 @@ def test_image_keeps_the_jpeg_as_it_was_served(run, tmp_path):
     assert simplejpeg.decode_jpeg(out.read_bytes()).shape == (664, 714, 3)
     run("image", 69177654, out, "--downsample", 3, "--roi", "800,1600,50,40", "--view", "expression")
     assert simplejpeg.decode_jpeg(out.read_bytes()).shape == (40, 50, 3)
+
+
+def test_an_image_goes_where_a_path_leads_and_replaces_a_link(command, emulator, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "kept.jpg").write_bytes(b"kept")
+    (tmp_path / "link.jpg").symlink_to(tmp_path / "kept.jpg")
+    options = ("--downsample", 6, "--api-url", emulator.url)
+    for out in ("~/a.jpg", "../b.jpg", "../link.jpg", f"file://{tmp_path}/c.jpg"):
+        ran = command("image", 101321610, out, *options)
+        assert ran.code == 0, ran.err
+    bodies = {(tmp_path / name).read_bytes() for name in ("a.jpg", "b.jpg", "link.jpg", "c.jpg")}
+    assert len(bodies) == 1
+    assert (tmp_path / "kept.jpg").read_bytes() == b"kept"
+    for out, said in (("s3://bucket/x.jpg", "is a URL; give a local file"), ("s3:/bucket/x.jpg", "s3://bucket/x.jpg")):
+        refused = command("image", 101321610, out, *options)
+        assert refused.code == 2
+        assert said in refused.err
 
 
 def test_build_in_a_pipe_says_only_what_it_made(run, tmp_path):
@@ -153,7 +192,7 @@ def test_the_emulator_command_serves_until_interrupted():
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["demo"], ["search"], ["info"], ["image"], ["plan"], ["build"], ["atlas"], ["volumes"], ["emulator"]],
+    [[], *([name] for name in cli.commands)],
     ids=" ".join,
 )
 def test_every_command_has_help_with_a_sentence_on_each_option(command, capsys):

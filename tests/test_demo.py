@@ -34,7 +34,7 @@ def test_the_demo_makes_a_volume_and_an_atlas_and_a_second_run_finds_them_finish
     (root,) = (line.split() for line in lines if line.startswith("root"))
     brain = default_phantom().brain.volume_mm3
     assert [float(mm3) for mm3 in root[2::2]] == pytest.approx([brain, brain / 2], rel=1e-3)
-    assert any(line.startswith("right is low r (x voxels before 114)") for line in lines)
+    assert any(line.startswith("left is low r (x voxels before 114)") for line in lines)
     (path,) = (line.partition(": ")[2] for line in lines if line.startswith("all 115 regions: "))
     table = pd.read_csv(path)
     assert (table.voxels > 0).sum() == 115

@@ -599,6 +599,31 @@ def test_what_is_there_already_is_not_written_over(tmp_path, name):
     assert np.allclose(Displacement.load(tmp_path / name).x.compute(), first.x.compute(), atol=1e-5)
 
 
+def test_a_field_is_not_saved_into_what_it_is_read_from(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Displacement.from_affine(SHAPE, MATRIX).save("field.ome.zarr")
+    (tmp_path / "link").symlink_to(tmp_path / "field.ome.zarr")
+    loaded = Displacement.load("../" + tmp_path.name + "/link")
+    before = sorted(tmp_path.rglob("*"))
+    for field in (loaded, loaded * 0.5, loaded.compose(Displacement.identity(SHAPE))):
+        for name in ("field.ome.zarr/0/inner.zarr", "link/0/inner.zarr", "link/0/inner.npy"):
+            with pytest.raises(InputError, match="lies in what the field is read from"):
+                field.save(name)
+    assert sorted(tmp_path.rglob("*")) == before
+    loaded.save("other.zarr")
+
+
+@pytest.mark.parametrize("name", ["field.npy", "field.zarr"])
+def test_a_field_is_saved_and_loaded_by_any_path(tmp_path, monkeypatch, name):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    Displacement.from_affine(SHAPE, MATRIX).save(f"~/{name}")
+    assert (tmp_path / name).exists()
+    for path in (f"../{name}", f"~/here/../{name}", f"file://{tmp_path}/{name}", f"local://../{name}"):
+        assert Displacement.load(path).shape == SHAPE
+
+
 @pytest.mark.parametrize("name", ["field.npy", "field.ome.zarr"])
 def test_a_save_that_was_interrupted_does_not_open_as_a_field(tmp_path, name):
     def last(block_info):

@@ -85,19 +85,19 @@ def test_a_coronal_pixel_shows_the_phantom_where_the_typed_matrices_put_it(pictu
     np.testing.assert_allclose(shown, colour(p / 1000, i / 1000, r / 1000), atol=1.6)
 
 
-def test_a_sagittal_pixel_is_flipped_from_reference_space_10_to_9(picture):
+def test_a_sagittal_pixel_lies_where_the_alignment_puts_it_though_its_space_is_10(picture):
     # Column 500, row 150 of tier 4 of image 69177654: section 70 of 69289763, reference space 10.
     x, y, depth = 500.5 * 16 - 0.5, 150.5 * 16 - 0.5, 70 * 25.0
     u = 1.049 * x - 0.000497103 * y + 2081.73
     v = 0.000497103 * x + 1.049 * y + 1594.62
     p = 1.0283 * u + 0.0326282 * v - 0.000652651 * depth - 1118.73
     i = -0.0323384 * u + 0.990426 * v - 0.0198112 * depth - 1225.02
-    r = 11400 - (0.0174272 * v + 0.871244 * depth + 1743.06)
+    r = 0.0174272 * v + 0.871244 * depth + 1743.06
     assert default_phantom().labels([p, i, r]) == 997
     shown = picture(SAGITTAL, "downsample=4&quality=100")[150, 500]
     np.testing.assert_allclose(shown, colour(p / 1000, i / 1000, r / 1000), atol=1.6)
-    unflipped = colour(p / 1000, i / 1000, (11400 - r) / 1000)
-    assert np.abs(shown - unflipped).max() > 10
+    flipped = colour(p / 1000, i / 1000, (11400 - r) / 1000)
+    assert np.abs(shown - flipped).max() > 10
 
 
 @pytest.mark.parametrize("downsample", [2, 3, 4, 5, 7])
@@ -436,6 +436,15 @@ def test_a_query_can_fail_with_a_message_and_total_rows_can_change(pool):
     with Emulator(faults=[rule]) as emulator:
         totals = [pool.request("GET", f"{emulator.url}/{query}").json()["total_rows"] for _ in range(3)]
     assert totals == [87, 84, 87]
+
+
+def test_a_query_can_answer_another_record_than_the_one_asked_for(pool):
+    query = "data/SectionImage/query.json?criteria=[data_set_id$eq74272479]"
+    rule = {"do": "other_record", "attribute": "data_set_id", "value": 69289763}
+    with Emulator(faults=[rule]) as emulator:
+        wrong, right = (pool.request("GET", f"{emulator.url}/{query}").json()["msg"] for _ in range(2))
+    assert wrong[:-1] == right[:-1]
+    assert wrong[-1] == right[-1] | {"data_set_id": 69289763}
 
 
 def test_faults_are_read_from_a_file(pool, tmp_path):

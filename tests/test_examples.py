@@ -113,7 +113,7 @@ def check_examples(brain, target, options=None):
     plain = run("retrosplenial_plain.py", place, *named, **environment).splitlines()
     z, y, x = brain.shape
     assert f"axes: z y x ({z}, {y}, {x})" in plain
-    assert "orientations: {'z': 'anterior-to-posterior', 'y': 'superior-to-inferior', 'x': 'right-to-left'}" in plain
+    assert "orientations: {'z': 'anterior-to-posterior', 'y': 'superior-to-inferior', 'x': 'left-to-right'}" in plain
     assert "units: {'z': 'millimeter', 'y': 'millimeter', 'x': 'millimeter'}" in plain
     assert next(line for line in plain if "voxels of" in line).startswith(f"{brain.voxels} voxels of ")
     assert plain[-1] == f"Retrosplenial area: {brain.mm3} mm3"
@@ -121,7 +121,7 @@ def check_examples(brain, target, options=None):
     assert run("retrosplenial.py", place, *own, **environment) == f"Retrosplenial area: {brain.mm3} mm3\n"
 
     table = run("regions_by_hemisphere.py", place, *own, **environment).splitlines()
-    assert table[-1].startswith(f"{brain.regions} regions; right is low r (x voxels before {x // 2}), left is high r")
+    assert table[-1].startswith(f"{brain.regions} regions; left is low r (x voxels before {x // 2}), right is high r")
     (row,) = (line.split() for line in table if line.startswith("RSP "))
     both, left, right, share = map(float, row[1:])
     assert f"{both:.2f}" == brain.mm3

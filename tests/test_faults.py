@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tracemalloc
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -191,6 +192,50 @@ def test_a_build_without_metadata_ends_with_one_line_and_writes_nothing(serve, c
     assert is_empty(tmp_path)
 
 
+OTHER_RECORDS = [
+    pytest.param("SectionDataSet", "id", 69289763, id="another dataset"),
+    pytest.param("SectionDataSet", "id", None, id="a dataset without id"),
+    pytest.param("SectionImage", "data_set_id", 69289763, id="a section image of another dataset"),
+]
+
+
+@pytest.mark.parametrize(("model", "attribute", "value"), OTHER_RECORDS)
+@pytest.mark.parametrize("name", ["build", "plan", "info"])
+def test_an_answer_about_another_dataset_is_refused_with_one_line(
+    serve, command, tmp_path, name, model, attribute, value
+):
+    emulator = serve(faults=faults("other_record", path=f"model::{model},", attribute=attribute, value=value))
+    target = [tmp_path / "x.ome.zarr"] if name == "build" else []
+    outcome = command(name, DATASET, *target, "--api-url", emulator.url)
+    assert (outcome.code, outcome.out, outcome.err.count("\n")) == (1, "", 1)
+    said = f"asked for {model} records with {attribute} {DATASET}, but the answer has one with {attribute} {value}"
+    assert said in outcome.err
+    assert is_empty(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("model", "attribute", "ask"),
+    [
+        ("SectionImage", "id", lambda client: client.image(IMAGE, 6)),
+        ("SectionDataSet", "id", lambda client: client.search(id=DATASET)),
+        ("SectionDataSet", "specimen_id", lambda client: client.search(specimen=72962948)),
+        ("SectionImage", "data_set_id", lambda client: client.search(id=DATASET, images=True)),
+    ],
+)
+def test_an_image_or_a_search_is_compared_with_what_was_asked(serve, connect, model, attribute, ask):
+    emulator = serve(faults=faults("other_record", path=f"model::{model},", attribute=attribute, value=5))
+    with pytest.raises(ServiceError, match=rf"asked for {model} records with {attribute} \d+, .* {attribute} 5; "):
+        ask(connect(emulator))
+    assert emulator.count(IMAGES) == 0
+
+
+def test_rows_without_end_are_not_read(serve, connect):
+    emulator = serve(faults=faults("total_rows", path="model::SectionImage", delta=10**9))
+    with pytest.raises(ServiceError, match="has 1000000006 rows, more than the 1000000 that are read"):
+        connect(emulator).section_dataset(DATASET)
+    assert emulator.count() == 2
+
+
 def test_metadata_is_never_kept(serve, connect, dataset, tmp_path):
     emulator = serve()
     client = connect(emulator, tmp_path)
@@ -227,7 +272,7 @@ def test_a_wrong_image_is_asked_for_once_more_and_never_kept(serve, connect, tmp
     right = client.fetch(request)
     assert emulator.count() == 4
     assert request.decode(right.body).shape == (request.height, request.width, 3)
-    assert [path.read_bytes() for path in tmp_path.rglob("*.jpg")] == [right.body]
+    assert [path.read_bytes()[:-32] for path in tmp_path.rglob("*.jpg")] == [right.body]
 
 
 @pytest.mark.parametrize(("kind", "details", "said"), WRONG)
@@ -418,6 +463,37 @@ def test_a_service_that_stays_overloaded_costs_a_row_in_the_failures_and_exit_co
     assert state(tmp_path / "x.ome.zarr") == ("unfinished", False)
 
 
+def test_a_build_over_a_damaged_cache_fetches_what_is_damaged_and_is_byte_identical(
+    serve, build_small, tmp_path, contents, undisturbed
+):
+    emulator, target = serve(), tmp_path / "x.ome.zarr"
+    assert build_small(emulator).code == 0
+    entries = sorted((tmp_path / "cache").rglob("*.jpg"))
+    assert len(entries) == 6
+    for number, path in enumerate(entries[:4]):
+        body = bytearray(path.read_bytes())
+        body[len(body) * (number + 1) // 5] ^= 1 << number
+        path.write_bytes(body)
+    shutil.rmtree(target)
+    outcome = build_small(emulator)
+    assert (outcome.code, outcome.err, emulator.count(IMAGES)) == (0, "", 4)
+    assert contents(target) == undisturbed
+
+
+def test_a_build_whose_cache_cannot_be_used_finishes_with_one_warning(
+    serve, build_small, tmp_path, contents, undisturbed
+):
+    emulator = serve()
+    (tmp_path / "cache").write_text("not a folder")
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        outcome = build_small(emulator)
+    assert (outcome.code, emulator.count(IMAGES)) == (0, 6)
+    cause = f"cannot write to {tmp_path / 'cache'}: Not a directory"
+    assert outcome.err == f"atlaszarr: section images are not cached: {cause}\n"
+    assert contents(tmp_path / "x.ome.zarr") == undisturbed
+
+
 def test_as_json_a_failed_build_prints_its_report_and_nothing_else(serve, build_small):
     emulator = serve(faults=faults("garbage"))
     outcome = build_small(emulator, "--json")
@@ -497,7 +573,8 @@ BAD_OPTIONS = [
     *[("--resolution", value) for value in ("0", "-25", "nan", "inf", "-inf", "1e9", "0.05", "fine")],
     *[("--fill", value) for value in ("cubic", "")],
     ("--interpolation", "lanczos4"),
-    *[("--space", value) for value in ("7", "11", "P56", "9'")],
+    *[("--space", value) for value in ("auto", "9", "native", "")],
+    *[("--r-extent", value) for value in ("11350", "nan", "")],
     *[("--view", value) for value in ("annotation", "")],
     *[("--downsample", value) for value in ("-1", "40", "4000", "1.5", "coarse")],
     *[("--levels", value) for value in ("0", "-1", "99", "many")],
@@ -544,14 +621,13 @@ def test_a_command_that_is_not_complete_is_refused(command, arguments):
     assert_refused(command(*arguments))
 
 
-@pytest.mark.parametrize("target", ["", "..", "../x", "a/../b", "memory://a/../b", "nowhere://a/b"])
+@pytest.mark.parametrize("target", ["", "memory://a/../b", "nowhere://a/b", "s3:/bucket/b"])
 def test_a_target_that_is_no_place_is_refused(command, emulator, place, monkeypatch, target):
     monkeypatch.chdir(place)
     emulator.reset()
     assert_refused(command("build", DATASET, target, "--api-url", emulator.url, *SMALL_OPTIONS), repr(target))
     assert emulator.count() == 0
     assert is_empty(place)
-    assert not (place.parent / "x").exists()
 
 
 def test_a_target_in_one_process_s_memory_is_refused_where_others_write(command, emulator):
@@ -603,12 +679,6 @@ def test_a_url_that_names_no_place_is_refused(serve, command, place, monkeypatch
         assert is_empty(place)
     finally:
         shutil.rmtree(place / target.rstrip("/"), ignore_errors=True)
-
-
-@pytest.mark.parametrize("extent", ["nan", "inf", "-1", "0"])
-def test_an_extent_that_is_none_is_refused(serve, build_small, tmp_path, extent):
-    assert_refused(build_small(serve(), "--r-extent", extent), "r_extent", extent)
-    assert is_empty(tmp_path)
 
 
 def test_an_output_that_is_a_folder_is_refused(command, serve, tmp_path):

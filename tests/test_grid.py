@@ -1,4 +1,4 @@
-"""Spaces and grids: extents, centres, the physical origin, the mirror between 9 and 10."""
+"""Spaces and grids: extents, centres, the physical origin, the one frame of 9 and 10."""
 
 import numpy as np
 import pytest
@@ -41,17 +41,27 @@ def test_a_voxel_is_sampled_at_its_centre():
     np.testing.assert_array_equal(apply(grid.to_reference, [0, 1, 455]), [12.5, 37.5, 11387.5])
 
 
-def test_space_10_is_the_left_right_mirror_of_9():
+def test_spaces_9_and_10_are_one_frame_and_a_mirror_is_its_own_inverse():
     nine, ten = reference_space(9), reference_space(10)
-    for there, back in ((nine, ten), (ten, nine)):
-        np.testing.assert_array_equal(apply(there.to(back), [1000, 2000, 3000]), [1000, 2000, 8400])
-    np.testing.assert_array_equal(apply(ten.to(nine, 11350), [1000, 2000, 3000]), [1000, 2000, 8350])
-    np.testing.assert_array_equal(nine.to(nine), np.eye(3, 4))
+    assert ten.frame == nine.frame == nine
+    assert reference_space(6).frame == reference_space(6)
+    np.testing.assert_array_equal(apply(nine.mirror, [1000, 2000, 3000]), [1000, 2000, 8400])
+    np.testing.assert_array_equal(apply(nine.mirror, apply(nine.mirror, [1000, 2000, 3000])), [1000, 2000, 3000])
 
 
-def test_there_is_no_way_from_a_developing_age_to_the_adult():
-    with pytest.raises(InputError, match="native"):
-        reference_space(6).to(reference_space(9))
+@pytest.mark.parametrize(
+    ("shape", "size", "covered"),
+    [
+        ((528, 320, 456), 25, True),
+        ((67, 41, 58), 200, True),  # the expression grids of the API
+        ((66, 40, 57), 200, True),
+        ((67, 41, 60), 200, False),
+        ((456, 320, 528), 25, False),
+        ((528, 320, 456), 10, False),
+    ],
+)
+def test_the_ccf_is_known_by_its_extent(shape, size, covered):
+    assert reference_space(9).is_covered(shape, (size,) * 3) == covered
 
 
 @pytest.mark.parametrize("id", [0, 4, 11])

@@ -98,7 +98,7 @@ def test_the_objects_that_hold_a_label_are_those_that_numpy_finds(target):
 
 def test_pandas_alone_reads_it(target):
     table = pd.read_parquet(f"{target.url}/{KEY}")
-    assert list(table.columns) == ["level", "z", "y", "x", "label", "voxels", "voxels_right"]
+    assert list(table.columns) == ["level", "z", "y", "x", "label", "voxels", "voxels_low"]
     assert table[table.level == 0].voxels.sum() == np.count_nonzero(level_of(target, 0))
     assert table.label.max() == LARGE
     assert table.equals(table.sort_values(["level", "z", "y", "x", "label"], ignore_index=True))

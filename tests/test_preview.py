@@ -18,7 +18,7 @@ from PIL import Image
 from atlaszarr import AllenClient, Grid, preview
 from atlaszarr.alignment import align_sections
 from atlaszarr.allen.records import SectionDataset
-from atlaszarr.errors import InputError
+from atlaszarr.errors import AtlaszarrWarning, InputError
 from atlaszarr.metadata import geometry
 from atlaszarr.ome import Geometry
 from atlaszarr.plane_of_section import PLANES
@@ -82,13 +82,14 @@ def test_the_far_corner_of_an_image_lies_where_the_service_says(row, dataset):
     )
     depth = int(row["section_number"]) * float(row["thickness_um"])
     section = replace(dataset.sections[0], width=int(row["x"]), height=int(row["y"]), depth=depth, tsv=a2)
-    (corners,) = corners_in_space(replace(dataset, tvr=a3, sections=(section,)), SPACE)
+    (corners,) = corners_in_space(replace(dataset, tvr=a3, sections=(section,)))
     np.testing.assert_allclose(corners[2], [float(row[name]) for name in "pir"], rtol=0, atol=1e-9)
 
 
-def test_corners_of_a_dataset_of_space_10_are_mirrored_onto_space_9(dataset):
-    there = corners_in_space(dataset, SPACE)
-    mirrored = corners_in_space(replace(dataset, reference_space_id=10), SPACE)
+def test_corners_of_a_dataset_of_space_10_lie_as_in_space_9_unless_they_are_mirrored(dataset):
+    there, ten = corners_in_space(dataset), replace(dataset, reference_space_id=10)
+    np.testing.assert_array_equal(corners_in_space(ten), there)
+    mirrored = corners_in_space(ten, mirror=True)
     np.testing.assert_array_equal(mirrored[..., :2], there[..., :2])
     np.testing.assert_allclose(mirrored[..., 2], 11400 - there[..., 2], rtol=0, atol=1e-9)
 
@@ -96,11 +97,11 @@ def test_corners_of_a_dataset_of_space_10_are_mirrored_onto_space_9(dataset):
 @pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("turns", range(4))
 def test_edges_are_named_by_where_they_lie_however_an_image_is_turned(dataset, turns, mirrored):
-    corners = corners_in_space(dataset, SPACE)
+    corners = corners_in_space(dataset)
     wanted = {edges.name: np.sort(edges.ends, axis=1) for edges in edges_of(corners, PLANES["coronal"])}
-    assert list(wanted) == ["superior", "inferior", "low-r", "high-r"]
+    assert list(wanted) == ["superior", "inferior", "left", "right"]
     assert (wanted["superior"][..., 1] < wanted["inferior"][..., 1]).all()
-    assert (wanted["low-r"][..., 2] < wanted["high-r"][..., 2]).all()
+    assert (wanted["left"][..., 2] < wanted["right"][..., 2]).all()
     # The first section alone is scanned in another way.
     turned = corners.copy()
     turned[0] = np.roll(corners[0][::-1] if mirrored else corners[0], turns, axis=0)
@@ -132,19 +133,16 @@ def test_border_lines_run_through_the_middles_of_the_pixel_sides_between_unlike_
 
 
 @pytest.mark.parametrize("name", PLANES)
-@pytest.mark.parametrize("space", [9, 10])
 @pytest.mark.parametrize("stride", [1, 3])
 @pytest.mark.parametrize("kind", ["one.ome.zarr", "x.nrrd"])
-def test_label_planes_are_those_of_the_annotation_in_either_space(annotations, kind, stride, space, name):
+def test_label_planes_are_those_of_the_annotation(annotations, kind, stride, name):
     plane, whole = PLANES[name], default_phantom().annotation(100)
     # The middle one of so many stands for all.
     every = [slice((stride - 1) // 2, None, stride)] * 3
     every[plane.fixed] = slice(None)
     whole = whole[tuple(every)]
-    if space == 10:
-        whole = whole[:, :, ::-1]
     coordinates = [-1.0, 4999.0, 5001.0, 5049.0, 7777.0, 13201.0]
-    planes = label_planes(annotations / kind, plane, coordinates, 100 * stride, reference_space(space))
+    planes = label_planes(annotations / kind, plane, coordinates, 100 * stride, SPACE)
     assert planes[0] is None
     assert planes[-1] is None
     for at, found in zip(coordinates[1:-1], planes[1:-1], strict=True):
@@ -152,6 +150,15 @@ def test_label_planes_are_those_of_the_annotation_in_either_space(annotations, k
         np.testing.assert_array_equal(found.labels, expected if plane.rows < plane.columns else expected.T)
         assert found.corner == (0.0, 0.0)
         assert found.size == (100 * stride, 100 * stride)
+
+
+def test_an_annotation_of_the_ccf_in_brainglobes_words_lies_as_any_other_with_a_warning(annotations, tmp_path):
+    place = replace(geometry(Grid(SPACE, 100)), orientation={"x": "right-to-left"})
+    write_multiscales(default_phantom().annotation(100), tmp_path / "bg.ome.zarr", rule="mode", geometry=place)
+    (expected,) = label_planes(annotations / "one.ome.zarr", PLANES["coronal"], [5700.0], 100, SPACE)
+    with pytest.warns(AtlaszarrWarning, match="names the sides of its x axis otherwise"):
+        (found,) = label_planes(tmp_path / "bg.ome.zarr", PLANES["coronal"], [5700.0], 100, SPACE)
+    np.testing.assert_array_equal(found.labels, expected.labels)
 
 
 @pytest.mark.parametrize("kind", ["one.ome.zarr", "x.nrrd"])
@@ -222,7 +229,7 @@ def test_a_picture_says_what_it_shows_and_is_the_same_bytes_every_time(
     assert dict(matplotlib.rcParams) == settings
     words = words_of(first.read_bytes())
     assert "Section dataset 74272479  |  Nrp1  |  coronal  |  reference space 9, P56 Brain" in words
-    assert {"superior edges", "inferior edges", "low-r edges", "high-r edges"} <= set(words)
+    assert {"superior edges", "inferior edges", "left edges", "right edges"} <= set(words)
     assert {"posterior  ←  p (mm)  →  anterior", "anterior  ←  p (mm)  →  posterior", "r (mm)"} <= set(words)
     assert {str(section.section_number) for section in dataset.sections} <= set(words)
     assert sum(one.startswith("p ") and one.endswith(" mm") for one in words) == 6
@@ -285,7 +292,8 @@ def test_a_place_that_cannot_be_written_is_refused_before_anything_is_asked(
     [
         (["--plane", "oblique"], "plane 'oblique' is not known"),
         (["--plane", "sagittal"], "ask for the plane coronal"),
-        (["--space", "11"], "space '11' is not known"),
+        (["--plane", "horizontal"], "off the transverse plane; ask for the plane coronal"),
+        (["--space", "9"], "option --space no longer exists: reference spaces 9 and 10 are one frame"),
         (["--view", "x"], "view 'x' is not known"),
         (["--annotation", "gone.ome.zarr"], "gone.ome.zarr is no OME-Zarr image"),
         (["--annotation", "gone.nrrd"], "gone.nrrd"),
@@ -294,7 +302,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_anything_is_asked(
             "far.ome.zarr lies from 50000 to 50200 um along p, of which reference space 9 has 13200",
         ),
         (["--annotation", "bare.ome.zarr"], "bare.ome.zarr has axes of no unit"),
-        (["--annotation", "left.ome.zarr"], "left.ome.zarr runs left-to-right; give an annotation of right-to-left"),
+        (["--annotation", "left.ome.zarr"], "left.ome.zarr runs right-to-left; give an annotation of left-to-right"),
         (["--annotation", "x.ome.zarr", "--storage-option", "a"], "storage option 'a' has no value"),
     ],
 )
@@ -304,7 +312,7 @@ def test_wrong_values_are_refused_before_an_image_is_asked_for(command, emulator
     write_multiscales(labels, "far.ome.zarr", rule="mode", geometry=Geometry((0.1,) * 3, (50.045, 0, 0)))
     write_multiscales(labels, "bare.ome.zarr", rule="mode")
     write_multiscales(
-        labels, "left.ome.zarr", rule="mode", geometry=Geometry((1,) * 3, orientation={"x": "left-to-right"})
+        labels, "left.ome.zarr", rule="mode", geometry=Geometry((1,) * 3, orientation={"x": "right-to-left"})
     )
     emulator.reset()
     ran = command("preview", CORONAL, *options, "--api-url", emulator.url)
@@ -315,8 +323,42 @@ def test_wrong_values_are_refused_before_an_image_is_asked_for(command, emulator
     assert not (tmp_path / f"{CORONAL}-preview.png").exists()
 
 
+def test_a_picture_is_not_drawn_into_its_annotation(command, emulator, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_multiscales(np.ones((2, 2, 2), np.uint32), "x.ome.zarr", rule="mode")
+    (tmp_path / "volume.png").write_bytes(b"NRRD0004")
+    (tmp_path / "link.png").symlink_to(tmp_path / "volume.png")
+    (tmp_path / "folder").symlink_to(tmp_path / "x.ome.zarr")
+    emulator.reset()
+    for out, annotation in (
+        ("x.ome.zarr/0/p.png", "x.ome.zarr"),
+        ("folder/p.svg", f"file://{tmp_path}/x.ome.zarr"),
+        ("volume.png", "link.png"),
+        ("link.png", "../" + tmp_path.name + "/volume.png"),
+    ):
+        ran = command("preview", CORONAL, out, "--annotation", annotation, "--api-url", emulator.url)
+        assert ran.code == 2
+        assert "lies in the annotation" in ran.err
+    assert emulator.count() == 0
+    assert (tmp_path / "volume.png").read_bytes() == b"NRRD0004"
+    assert not (tmp_path / "x.ome.zarr/0/p.png").exists()
+
+
+def test_a_picture_goes_where_a_path_leads(command, serve, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    ran = command("preview", CORONAL, "~/here/../one.png", "--api-url", serve().url)
+    assert ran.code == 0, ran.err
+    assert (tmp_path / "one.png").exists()
+    for out, said in (("s3://bucket/x.png", "is a URL; give a local file"), ("s3:/bucket/x.png", "s3://bucket/x.png")):
+        refused = command("preview", CORONAL, out)
+        assert refused.code == 2
+        assert said in refused.err
+
+
 def test_the_picture_of_a_dataset_is_named_after_it(command, serve, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    ran = command("preview", CORONAL, "--space", "10", "--api-url", serve().url)
-    assert (ran.code, ran.out) == (0, "74272479-preview.png: 6 coronal sections in reference space 10\n")
+    ran = command("preview", CORONAL, "--mirror", "--api-url", serve().url)
+    assert (ran.code, ran.out) == (0, "74272479-preview.png: 6 coronal sections in reference space 9\n")
     assert (tmp_path / "74272479-preview.png").exists()

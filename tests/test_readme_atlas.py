@@ -93,7 +93,7 @@ def test_the_readme_s_atlas_holds_what_it_says_and_its_regions_are_measured(run,
     voxels = np.isin(default_phantom().annotation(100), RSP).sum()
     by_command, by_python, plain = run(VOLUMES)
     assert by_command.startswith(f"Retrosplenial area: {voxels / 1000:.2f} mm3 (left ")
-    assert by_command.splitlines()[-1].startswith("right is low r")
+    assert by_command.splitlines()[-1].startswith("left is low r")
     assert re.search(rf"^voxels +{voxels}$", by_python, re.MULTILINE)
     assert f"\nRetrosplenial area: {voxels / 1000:.2f} mm3\n" in plain
     assert (tmp_path / "rsp.png").exists()

@@ -34,7 +34,7 @@ def test_the_tissue_of_a_real_section_lies_on_the_brain_of_the_annotation(tmp_pa
     own = next(s for s in dataset.sections if s.image_id == IMAGE)
     z, y, x = np.meshgrid(*(np.arange(n) for n in section.shape), indexing="ij", sparse=True)
     trv = np.array(dataset.trv)
-    p, i, r = 25 * (z + 0.5), 25 * (y + 0.5), 11400 - 25 * (x + 0.5)
+    p, i, r = 25 * (z + 0.5), 25 * (y + 0.5), 25 * (x + 0.5)
     depth = trv[2, 0] * p + trv[2, 1] * i + trv[2, 2] * r + trv[2, 3]
     plane = np.abs(depth - own.depth).argmin(axis=2)[..., np.newaxis]
     shown = np.take_along_axis(section, plane, 2)[..., 0] == IMAGE

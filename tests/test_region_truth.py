@@ -59,8 +59,8 @@ def test_all_labels_equal_a_numpy_count_and_every_parent_is_the_sum_of_its_parts
     direct = table.voxels_direct[table.voxels_direct > 0].sort_index()
     np.testing.assert_array_equal(direct.index, ids)
     np.testing.assert_array_equal(direct, voxels)
-    _, right = np.unique(values[..., :228][values[..., :228] > 0], return_counts=True)
-    np.testing.assert_array_equal(table.voxels_direct_right[table.voxels_direct_right > 0].sort_index(), right)
+    _, left = np.unique(values[..., :228][values[..., :228] > 0], return_counts=True)
+    np.testing.assert_array_equal(table.voxels_direct_left[table.voxels_direct_left > 0].sort_index(), left)
     assert len(table) == len(terminology) == 1327
     parents = {one.id: one.path[-2] for one in terminology if len(one.path) > 1}
     for side in ("", "_left", "_right"):

@@ -46,11 +46,11 @@ def labels():
     return np.kron(coarse, np.ones((5, 5, 5), np.uint32))[:, :, :43]
 
 
-def expected(values, by_hemisphere=False, right=21, voxel=VOXEL):
-    """What `region_volumes` is to give, counted structure by structure."""
+def expected(values, by_hemisphere=False, low=21, voxel=VOXEL):
+    """What `region_volumes` is to give of an annotation that does not say its sides, counted structure by structure."""
     columns = {"": values}
     if by_hemisphere:
-        columns |= {"_left": values[..., right:], "_right": values[..., :right]}
+        columns |= {"_low": values[..., :low], "_high": values[..., low:]}
     rows = {}
     for id in PATHS:
         below = [one for one, path in PATHS.items() if id in path]
@@ -103,27 +103,49 @@ def test_every_structure_is_counted_alone_and_with_its_descendants(stored, index
 
 def test_coarser_levels_are_counted_with_their_own_voxels(stored, indexed):
     values = zarr.open_array(f"{stored}/1", mode="r")[:]
-    # Of 43 columns the midline is at 21.5: column 10 of level 1 has its centre at 21 and is right, the next is left.
-    wanted = expected(values, by_hemisphere=True, right=11, voxel=8 * VOXEL)
+    # Of 43 columns the midline is at 21.5: column 10 of level 1 has its centre at 21 and is low, the next is high.
+    wanted = expected(values, by_hemisphere=True, low=11, voxel=8 * VOXEL)
     for place in (stored, indexed):
         assert_equal(region_volumes(place, TERMINOLOGY, 1, by_hemisphere=True), wanted)
 
 
-def test_a_centre_on_the_midline_is_left():
+def test_a_centre_on_the_midline_is_on_the_high_side():
     found = region_volumes(np.full((1, 1, 5), 11, np.uint8), TERMINOLOGY, by_hemisphere=True, voxel_size=1)
-    assert tuple(found.loc[1, ["voxels_left", "voxels_right"]]) == (3, 2)
+    assert tuple(found.loc[1, ["voxels_low", "voxels_high"]]) == (2, 3)
 
 
 @pytest.mark.parametrize(
-    ("runs", "right_is_low"), [(None, True), ("right-to-left", True), ("left-to-right", False)], ids=str
+    ("runs", "shape", "low", "said"),
+    [
+        (None, (2, 2, 10), "low", "low is x voxels before 5, high from 5 on; x has no orientation"),
+        ("left-to-right", (2, 2, 10), "left", "left is low r (x voxels before 5), right is high r (from 5 on)"),
+        ("right-to-left", (2, 2, 10), "right", "high r (from 5 on); x runs right-to-left"),
+        (None, (13, 8, 11), "left", "x has no orientation: named as in the CCF"),
+        ("left-to-right", (13, 8, 11), "left", "x runs left-to-right"),
+        ("right-to-left", (13, 8, 11), "right", "as BrainGlobe names it; the Allen Institute calls low r left"),
+    ],
 )
-def test_which_side_is_which_follows_the_axis_and_is_stated(tmp_path, runs, right_is_low):
-    values = np.full((2, 2, 10), 11, np.uint32)
+def test_which_side_is_which_follows_the_axis_and_is_stated(tmp_path, runs, shape, low, said):
+    values = np.full(shape, 11, np.uint32)
     values[..., :3] = 12
-    place = write(tmp_path / "x.ome.zarr", values, geometry=geometry(orientation={"x": runs} if runs else {}))
-    found = region_volumes(place, TERMINOLOGY, by_hemisphere=True)
-    assert found.loc[12, "voxels_right" if right_is_low else "voxels_left"] == 12
-    assert found.attrs["hemispheres"].startswith("right is low r" if right_is_low else "left is low r")
+    place = Geometry((1.0,) * 3, orientation={"x": runs} if runs else {})
+    stored = write(tmp_path / "x.ome.zarr", values, geometry=place)
+    found = region_volumes(stored, TERMINOLOGY, by_hemisphere=True)
+    assert low in found.attrs["sides"]
+    assert found.loc[12, f"voxels_{low}"] == found.loc[12, "voxels"] == np.count_nonzero(values == 12)
+    assert found.attrs["hemispheres"].startswith(f"{low} is ")
+    assert said in found.attrs["hemispheres"]
+    # An array says no orientation; its extent tells.
+    array = region_volumes(values, TERMINOLOGY, by_hemisphere=True, voxel_size=1000)
+    assert array.attrs["sides"] == (["left", "right"] if shape == (13, 8, 11) else ["low", "high"])
+
+
+def test_a_region_of_the_annotation_at_low_r_alone_is_wholly_left():
+    """480 voxels of 200 um at low r, in an annotation over the space of the CCF that says nothing of its sides."""
+    values = np.zeros((66, 40, 57), np.uint32)
+    values[20:30, 12:20, 18:24] = 12
+    found = region_volumes(values, TERMINOLOGY, by_hemisphere=True, voxel_size=200).loc[12]
+    assert tuple(found[["volume_mm3", "volume_left_mm3", "volume_right_mm3"]]) == (3.84, 3.84, 0)
 
 
 def test_hemispheres_of_an_x_axis_that_crosses_no_midline_are_refused(tmp_path):
@@ -382,6 +404,19 @@ def test_an_index_that_the_data_left_behind_is_not_trusted(tmp_path):
     assert_equal(found, expected(array[:]))
 
 
+def test_a_level_that_is_a_link_is_measured_and_its_index_is_trusted(tmp_path):
+    place, disk = Path(write(tmp_path / "annotation.ome.zarr")), tmp_path / "disk"
+    add_index(Target(str(place)))
+    (place / "0").rename(disk)
+    (place / "0").symlink_to(disk)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert_equal(region_volumes(place, TERMINOLOGY), expected(labels()))
+    next(path for path in sorted(disk.rglob("1")) if path.is_file()).unlink()
+    with pytest.warns(AtlaszarrWarning, match="is gone"), pytest.raises(TargetError, match="is missing"):
+        region_volumes(place, TERMINOLOGY)
+
+
 class _Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_):
         pass
@@ -424,7 +459,7 @@ def test_what_cannot_be_measured_is_refused_in_a_sentence(stored, tmp_path):
     for given, options, words in (
         (stored, {"level": 7}, "level 7 is not there"),
         (labels(), {"level": 1}, "level 1 is not there"),
-        (stored, {"storage_options": {"key": "x"}}, "of no use"),
+        (stored, {"storage_options": {"key": "x"}}, "is not supported for the path"),
         (labels(), {"storage_options": {"key": "x"}}, "of no use"),
         (tmp_path / "nothing", {}, "is no OME-Zarr image"),
         (f"{stored}/0", {}, "is no OME-Zarr image"),

@@ -28,14 +28,10 @@ def client(emulator):
 
 
 def shown_at(record, section, pir):
-    """Of points of space 9: which pixels a plane shows there, where these lie, and if that is well inside the brain."""
-
-    def mirrored(points):
-        return points * [1, 1, -1] + [0, 0, 11400] if record.reference_space_id == 10 else points
-
+    """Of points: which pixels a plane shows there, where these lie, and if that is well inside the brain."""
     trv, tvs = np.array(record.trv), np.array(section.tvs)
-    xy = (mirrored(pir) @ trv[:2, :3].T + trv[:2, 3]) @ tvs[:, :2].T + tvs[:, 2]
-    own = mirrored(image_to_reference(xy, section.depth, section.tsv, record.tvr))
+    xy = (pir @ trv[:2, :3].T + trv[:2, 3]) @ tvs[:, :2].T + tvs[:, 2]
+    own = image_to_reference(xy, section.depth, section.tsv, record.tvr)
     phantom = default_phantom()
     return xy, own, (phantom.distance_to_edge(own) > 100) & (phantom.labels(own) > 0)
 
@@ -74,10 +70,11 @@ def test_a_plane_is_in_the_fields_orientation_and_shows_the_phantom(client, data
     assert mean_error(opened, record, shape[0] // 2) < 1.0
 
 
-def test_transverse_sections_lie_with_anterior_up(serve, connect):
+@pytest.mark.parametrize("point", ["centre", "center"])
+def test_transverse_sections_lie_with_anterior_up(serve, connect, point):
     record, images = invented(7, plane="transverse", numbers=range(40, 280, 60), size=(6000, 7000))
     client = connect(serve([record], images))
-    opened = open_sections(7, 100, client=client, detection_xy="centre")
+    opened = open_sections(7, 100, client=client, detection_xy=point)
     assert opened.attrs["plane_of_section"] == "transverse"
     assert opened.image.shape == (4, 132, 114, 3)
     assert opened.coordinate.attrs == {"units": "um", "axis": "i"}
@@ -92,10 +89,10 @@ def test_a_slice_coordinate_is_where_the_detection_point_lies(client, point):
         opened = open_sections(record, 100, client=client, detection_xy=point)
         for k, section in enumerate(record.sections):
             pir = image_to_reference(point, section.depth, section.tsv, record.tvr)
-            expected = 11400 - pir[2] if dataset == SAGITTAL else pir[0]
-            assert float(opened.coordinate[k]) == pytest.approx(expected, abs=1e-8)
-            native = open_sections(record, 100, client=client, detection_xy=point, space="native")
-            assert float(native.coordinate[k]) == pytest.approx(pir[axis], abs=1e-8)
+            assert float(opened.coordinate[k]) == pytest.approx(pir[axis], abs=1e-8)
+        mirrored = open_sections(record, 100, client=client, detection_xy=point, mirror=True)
+        expected = 11400 - opened.coordinate if axis == 2 else opened.coordinate
+        np.testing.assert_allclose(mirrored.coordinate, expected, atol=1e-8)
 
 
 def test_nothing_is_fetched_before_it_is_computed_and_then_only_what_is_shown(emulator, client):
@@ -277,11 +274,12 @@ def test_an_image_that_cannot_be_had_raises_by_name(serve, connect, records):
         ({"view": ("primary", "primary")}, "each be named once"),
         ({"view": "volume"}, "view 'volume'"),
         ({"interpolation": "area"}, "interpolation 'area'"),
-        ({"detection_xy": "center"}, "detection_xy 'center'"),
+        ({"detection_xy": "middle"}, "detection_xy 'middle'"),
+        ({"detection_xy": "12"}, "detection_xy '12'"),
         ({"detection_xy": (1, float("nan"))}, "detection_xy"),
         ({"background": 256}, "background 256"),
         ({"downsample": 30}, "downsample 30"),
-        ({"space": "11"}, "space '11'"),
+        ({"space": "native"}, "option 'space' no longer exists: .*one frame.*--mirror"),
         ({"resoluton": 25}, "resoluton"),
         ({"levels": 3}, "'levels' is not known"),
         ({"displacement": {1: Displacement.identity((80, 132))}}, "section image 1"),

@@ -13,6 +13,7 @@ import zarr
 
 from atlaszarr import AllenClient, Displacement, build, plan, verify
 from atlaszarr.errors import InputError
+from atlaszarr.testing.invented import invented
 from atlaszarr.testing.records import dataset_records, image_records
 from atlaszarr.transforms import image_to_reference
 
@@ -71,10 +72,9 @@ def test_the_collection_validates_and_opens_section_by_section(built, dataset, v
 def test_a_section_lies_at_its_place_to_a_millionth_of_a_micron(client, built, dataset, point):
     target = built(dataset, resolution=100, chunk=64, detection_xy=point)
     record = client.section_dataset(dataset)
-    mirrored = record.reference_space_id == 10
     for k, section in enumerate(record.sections):
         pir = image_to_reference(point, section.depth, section.tsv, record.tvr)
-        expected = 11400 - pir[2] if mirrored else pir[0]
+        expected = pir[2 if dataset == SAGITTAL else 0]
         image = ngff_zarr.from_ngff_zarr(f"{target}/{k}").images[0]
         assert abs(1000 * image.translation[FIXED[dataset]] + 5 - expected) < 1e-6
         assert image.scale[FIXED[dataset]] == 0.025
@@ -85,9 +85,8 @@ def test_a_section_lies_at_its_place_to_a_millionth_of_a_micron(client, built, d
 
 def parallel(record, section, pir, downsample):
     """Where in its tier image a plane shows points of space 9, multiplied out here."""
-    native = pir * [1, 1, -1] + [0, 0, 11400] if record.reference_space_id == 10 else pir
     trv, tvs = np.array(record.trv), np.array(section.tvs)
-    plane = native @ trv[:2, :3].T + trv[:2, 3]
+    plane = pir @ trv[:2, :3].T + trv[:2, 3]
     xy = plane @ tvs[:, :2].T + tvs[:, 2]
     return (xy + 0.5) / 2**downsample - 0.5
 
@@ -117,7 +116,6 @@ def test_a_plane_shows_the_phantom_where_its_section_does(emulator, client, buil
         assert not d[:, "zyx".index(FIXED[dataset])].any()
         # what is shown there: the phantom on the section's own plane
         own = image_to_reference(full, section.depth, section.tsv, record.tvr)
-        own = own * [1, 1, -1] + [0, 0, 11400] if record.reference_space_id == 10 else own
         inside = (emulator.phantom.distance_to_edge(own) > 100) & (emulator.phantom.labels(own) > 0)
         assert inside.sum() > 300
         difference = image[(slice(None), *index[inside].T)].T - emulator.phantom.rgb(own[inside])
@@ -308,8 +306,8 @@ def test_the_command_builds_a_collection(emulator, command, tmp_path):
         (("--mode", "sections", "--fill", "linear"), "option 'fill' is not known; mode sections"),
         (("--detection-xy", "1,2"), "option 'detection_xy' is not known; mode volume"),
         (("--displacement",), "option 'displacement' is not known; mode volume"),
-        (("--mode", "sections", "--detection-xy", "1"), "detection-xy '1'"),
-        (("--mode", "sections", "--detection-xy", "nan,2"), "detection_xy (nan, 2.0)"),
+        (("--mode", "sections", "--detection-xy", "1"), "detection_xy '1' is not two numbers"),
+        (("--mode", "sections", "--detection-xy", "nan,2"), "detection_xy 'nan,2'"),
         (("--mode", "sections", "--plane", "coronal"), "90 degrees off the coronal plane"),
         (("--mode", "sections", "--plane", "oblique"), "plane 'oblique' is not known"),
         (("--mode", "sections", "--chunk", "8"), "chunk 8"),
@@ -324,6 +322,24 @@ def test_wrong_options_are_one_sentence_and_nothing_is_written(emulator, command
     assert words in outcome.err
     assert outcome.err.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_another_spelling_is_the_same_request(serve, connect, command, tmp_path):
+    record, images = invented(7, plane="transverse", numbers=range(40, 280, 120), size=(6000, 7000))
+    api = serve([record], images)
+    options = {"mode": "sections", "resolution": 200, "client": connect(api)}
+    target = tmp_path / "x.ome.zarr"
+    build(7, target, plane="horizontal", detection_xy="center", **options)
+    request = json.loads((target / "atlaszarr/build.json").read_text())["request"]
+    assert (request["plane"], request["detection_xy"]) == ("transverse", "centre")
+    (again,) = build(7, target, plane="transverse", detection_xy="centre", **options).views
+    assert again.state == "already finished"
+    spelled = ["--plane", "axial", "--detection-xy", "center", "--resolution", 200, "--mode", "sections"]
+    outcome = command("build", 7, target, *spelled, "--api-url", api.url, "--json")
+    (view,) = json.loads(outcome.out)["views"]
+    assert view["state"] == "already finished"
+    for plane in ("horizontal", "axial", "transverse"):
+        assert list(options["client"].search(plane=plane).index) == [7]
 
 
 def test_another_mode_is_another_request(client, built, tmp_path):

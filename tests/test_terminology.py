@@ -286,11 +286,11 @@ def test_a_file_that_cannot_be_read_is_said_in_one_sentence(tmp_path, emulator):
         Terminology.read(f"{emulator.url}/nothing")
     with pytest.raises(InputError, match="is a folder"):
         Terminology.read(tmp_path)
-    with pytest.raises(InputError, match="names no file"):
+    with pytest.raises(InputError, match="is neither a path nor a URL"):
         Terminology.read("")
     with pytest.raises(InputError, match="nosuch://x"):
         Terminology.read("nosuch://x")
-    with pytest.raises(InputError, match="storage option 'key' is of no use"):
+    with pytest.raises(InputError, match="storage option 'key' is not supported for the path"):
         Terminology.read(tmp_path / "x.csv", {"key": "secret"})
     with pytest.raises(InputError, match="user name or password") as caught:
         Terminology.read("http://me:secret@host/x.csv")

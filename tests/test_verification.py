@@ -20,7 +20,7 @@ from atlaszarr.writing import write_multiscales
 
 DATASET = 69289763
 OPTIONS = {"resolution": 200, "chunk": 16}
-CHUNK, OTHER, COARSE = "0/c/0/1/1/1", "0/c/0/2/1/1", "labels/section/1/c/1/0/1"
+CHUNK, OTHER, COARSE = "0/c/0/1/1/1", "0/c/0/2/1/1", "labels/section/1/c/1/0/0"
 
 
 @pytest.fixture(scope="module")
@@ -250,8 +250,8 @@ def test_a_defect_is_named_and_mended_and_nothing_else(name, sound, target, vers
 def test_what_is_sound_is_sound(sound):
     report = verify(sound, deep=True)
     assert report.ok
-    assert report.objects > 80
-    assert report.blocks > 12
+    assert report.objects > 70
+    assert report.blocks > 8
 
 
 def test_a_coarser_level_that_does_not_fit_its_parent_is_named(target, version):

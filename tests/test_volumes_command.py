@@ -25,7 +25,7 @@ CSV = """identifier,parent_identifier,annotation_value,name,abbreviation,color_h
 3,2,3,Retrosplenial area,RSP,#0000FF,"[1, 2, 3]"
 4,1,4,Nothing,NIL,#0000FF,"[1, 4]"
 """
-GEOMETRY = Geometry((0.1, 0.1, 0.1), orientation={"x": "right-to-left"})
+GEOMETRY = Geometry((0.1, 0.1, 0.1), orientation={"x": "left-to-right"})
 
 
 def labels():
@@ -52,8 +52,8 @@ def test_one_line_a_region(command, annotation):
 def test_by_hemisphere_it_prints_which_side_is_which(command, annotation):
     ran = command("volumes", annotation, "--region", "RSP", "--by-hemisphere")
     line, stated = ran.out.splitlines()
-    assert line == "Retrosplenial area: 1.50 mm3 (left 0.500, right 1.00)"
-    assert stated == "right is low r (x voxels before 10), left is high r (from 10 on); x runs right-to-left"
+    assert line == "Retrosplenial area: 1.50 mm3 (left 1.00, right 0.500)"
+    assert stated == "left is low r (x voxels before 10), right is high r (from 10 on); x runs left-to-right"
 
 
 def test_all_regions_are_a_tree(command, annotation):
@@ -76,7 +76,7 @@ def test_csv_and_parquet_hold_the_same_table(annotation):
             check=True,
             env=os.environ,
         )
-        assert ran.stderr.startswith(b"right is low r")
+        assert ran.stderr.startswith(b"left is low r")
         return io.BytesIO(ran.stdout)
 
     table, same = pd.read_csv(run("csv"), index_col="identifier"), pd.read_parquet(run("parquet"))

@@ -1,6 +1,7 @@
 """Any image through the engine: exact at every level, computed once, written once, readable by others."""
 
 import itertools
+import shutil
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ import dask.array as da
 import fsspec
 import ngff_zarr
 import numpy as np
+import obstore.store
 import pytest
 import tensorstore
 import xarray as xr
@@ -506,6 +508,145 @@ def test_a_target_that_the_image_is_read_from_is_refused(image, tmp_path, conten
                 write_multiscales(source, place, chunk=8, overwrite=True)
     assert contents(target) == before
     write_multiscales(lazy, tmp_path / "y.ome.zarr", chunk=8)
+
+
+def test_a_target_that_the_image_is_read_from_is_refused_through_links_and_by_any_spelling(
+    image, tmp_path, contents, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    target = tmp_path / "x.ome.zarr"
+    write_multiscales(image, target, chunk=16)
+    before = contents(target)
+    (tmp_path / "link.ome.zarr").symlink_to(target)
+    (tmp_path / "folder").symlink_to(tmp_path)
+    (tmp_path / "view.ome.zarr").mkdir()
+    (tmp_path / "view.ome.zarr/0").symlink_to(target / "0")
+    by_fsspec = zarr.storage.FsspecStore.from_url(f"file://{tmp_path}/link.ome.zarr")
+    sources = {
+        "plain": zarr.open_array(target / "0"),
+        "relative": da.from_zarr("x.ome.zarr/0") + 1,
+        "link": da.from_zarr("link.ome.zarr/0") + 1,
+        "folder": zarr.open_group("folder/x.ome.zarr")["0"],
+        "linked level": zarr.open_group("view.ome.zarr")["0"],
+        "fsspec": da.from_zarr(zarr.open_array(by_fsspec, path="0")) + 1,
+        "obstore": zarr.open_array(zarr.storage.ObjectStore(obstore.store.LocalStore(tmp_path / "link.ome.zarr/0"))),
+    }
+    places = ("x.ome.zarr", "folder/x.ome.zarr", "link.ome.zarr", f"local://{tmp_path}/folder/x.ome.zarr/in.ome.zarr")
+    for source, place in itertools.product(sources.values(), places):
+        with pytest.raises(InputError, match="lies in"):
+            write_multiscales(source, place, chunk=8, overwrite=True)
+    assert contents(target) == before
+    write_multiscales(sources["linked level"], "y.ome.zarr", chunk=8)
+
+
+@pytest.mark.parametrize("url", ["memory://overlap/x.ome.zarr", "counted://overlap/x.ome.zarr"])
+def test_a_target_at_a_url_that_the_image_is_read_from_is_refused(image, url):
+    write_multiscales(image, url, chunk=16)
+    lazy = da.from_zarr(f"{url}/0") + 1
+    for place in (url, f"{url}/inner.ome.zarr", f"dir::{url}"):
+        with pytest.raises(InputError, match="lies in"):
+            write_multiscales(lazy, place, chunk=8, overwrite=True)
+
+
+@pytest.fixture
+def precious(image, tmp_path, contents):
+    """Another image, to which links lead; at the end it is as it was."""
+    place = tmp_path / "precious.ome.zarr"
+    write_multiscales(image, place, labels={"parts": np.ones(image.shape[1:], "uint8")}, chunk=8)
+    before = contents(place)
+    yield place
+    assert contents(place) == before
+
+
+LINKS = {"a level": "1", "chunks": "0/c/0/0", "labels": "labels", "a label": "labels/parts"}
+
+
+@pytest.mark.parametrize("link", LINKS.values(), ids=LINKS)
+def test_overwrite_removes_a_link_and_nothing_of_what_it_leads_to(image, tmp_path, contents, precious, link):
+    target, fresh = tmp_path / "x.ome.zarr", tmp_path / "fresh.ome.zarr"
+    write_multiscales(image, target, labels={"parts": np.ones(image.shape[1:], "uint8")}, chunk=8)
+    shutil.rmtree(target / link)
+    (target / link).symlink_to(precious / link)
+    (target / "9").symlink_to(tmp_path / "nowhere")
+    other = image[::-1]
+    write_multiscales(other, target, labels={"parts": np.zeros(image.shape[1:], "uint8")}, chunk=16, overwrite=True)
+    write_multiscales(other, fresh, labels={"parts": np.zeros(image.shape[1:], "uint8")}, chunk=16)
+    assert not any(path.is_symlink() for path in target.rglob("*"))
+    assert contents(target) == contents(fresh)
+
+
+@pytest.mark.parametrize("link", LINKS.values(), ids=LINKS)
+def test_a_level_that_is_a_link_is_read_like_any_other_and_not_repaired_through_it(
+    image, tmp_path, contents, precious, link
+):
+    target, options = tmp_path / "x.ome.zarr", {"labels": {"parts": np.ones(image.shape[1:], "uint8")}, "chunk": 8}
+    write_multiscales(image, target, **options)
+    shutil.rmtree(target / link)
+    (target / link).symlink_to(precious / link)
+    assert verify(target, deep=True).ok
+    assert write_multiscales(image, target, **options).state == "already finished"
+    chunk = next(path for path in (precious / link).rglob("*") if path.is_file() and "/c/" in str(path))
+    kept = chunk.read_bytes()
+    chunk.unlink()
+    assert [defect.kind for defect in verify(target).defects] == ["missing"]
+    before = contents(target)
+    with pytest.raises(InputError, match=f"x.ome.zarr/{link} is a link, and nothing is written through links; remove"):
+        write_multiscales(image, target, **options)
+    assert contents(target) == before
+    chunk.write_bytes(kept)
+
+
+def test_a_file_that_is_a_link_is_replaced_and_what_it_leads_to_stays(image, tmp_path, precious):
+    target = tmp_path / "x.ome.zarr"
+    write_multiscales(image, target, chunk=8)
+    for key in ("0/c/0/0/0/0", "0/zarr.json", "zarr.json"):
+        (target / key).unlink()
+        (target / key).symlink_to(precious / key)
+    write_multiscales(image[::-1], target, chunk=8, overwrite=True)
+    assert verify(target, deep=True).ok
+    assert not any(path.is_symlink() for path in target.rglob("*"))
+
+
+def test_links_in_a_circle_are_read_to_an_end(image, tmp_path):
+    target = tmp_path / "x.ome.zarr"
+    write_multiscales(image, target, chunk=16)
+    (target / "up").symlink_to(tmp_path)
+    (target / "0/again").symlink_to(target)
+    (target / "self").symlink_to(target / "self")
+    (target / "nowhere").symlink_to(tmp_path / "nowhere")
+    assert verify(target, deep=True).ok
+    write_multiscales(image[::-1], target, chunk=16, overwrite=True)
+    assert verify(target, deep=True).ok
+    assert (target / "up").is_symlink()
+    assert not (target / "0/again").is_symlink()
+
+
+def test_a_target_whose_records_would_be_written_through_a_link_is_refused(image, tmp_path, contents):
+    target, kept = tmp_path / "x.ome.zarr", tmp_path / "kept"
+    write_multiscales(image, target, chunk=16)
+    (target / "atlaszarr").rename(kept)
+    (target / "atlaszarr").symlink_to(kept)
+    assert verify(target).ok
+    before = contents(kept)
+    with pytest.raises(InputError, match=r"x\.ome\.zarr/atlaszarr is a link"):
+        write_multiscales(image[::-1], target, chunk=16, overwrite=True)
+    assert contents(kept) == before
+    assert verify(target).ok
+
+
+def test_a_target_that_holds_a_link_alone_is_not_empty(image, tmp_path):
+    (tmp_path / "x.ome.zarr").mkdir()
+    (tmp_path / "x.ome.zarr/0").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="is not empty \\(it holds '0'\\)"):
+        write_multiscales(image, tmp_path / "x.ome.zarr", chunk=16)
+
+
+def test_a_target_may_be_reached_through_a_link(image, tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    write_multiscales(image, tmp_path / "link/x.ome.zarr", chunk=16)
+    write_multiscales(image[::-1], tmp_path / "link/x.ome.zarr", chunk=16, overwrite=True)
+    assert verify(tmp_path / "disk/x.ome.zarr").ok
 
 
 def test_blocks_that_are_not_what_their_array_says_are_refused(tmp_path):

@@ -18,7 +18,7 @@ import numpy as np
 from . import ledger
 from .array_layout import ArrayLayout
 from .errors import InputError, TargetError
-from .source_files import shown
+from .locations import shown
 from .store import Target
 from .target_state import FINISHED, read_root
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from .allen.images import ImagedSections, imaged_sections
 from .allen.records import SectionDataset
 from .grid import Grid
-from .spaces import output_space, reference_space
+from .spaces import reference_space
 from .transforms import Affine, compose, tier_affine
 
 
@@ -23,7 +25,8 @@ class AlignedSections:
         Its sections in order of depth, and the whole image of each at its tier.
     grid : Grid
     from_native : ndarray, float64, shape (3, 4)
-        (p, i, r) in the dataset's own space to (p, i, r) in the grid's, both in um.
+        (p, i, r) where the dataset's alignment puts it to (p, i, r) in the grid's space, both in um: the identity, or
+        the mirror.
     to_section : ndarray, float64, shape (3, 4)
         (p, i, r) in um in the grid's space to (x, y, depth) in um of the stack of sections.
     """
@@ -47,8 +50,7 @@ def align_sections(
     dataset: SectionDataset,
     resolution: float = 25.0,
     *,
-    space: str | int = "auto",
-    r_extent: float | None = None,
+    mirror: bool = False,
     downsample: int | None = None,
     view: str = "primary",
     quality: int | None = None,
@@ -61,10 +63,8 @@ def align_sections(
     dataset : SectionDataset
     resolution : float
         Voxel size in um.
-    space : str or int
-        Reference space of the grid: ``auto`` (9 for P56 data, else the dataset's own), ``native``, 9 or 10.
-    r_extent : float, optional
-        Where the mirror between spaces 9 and 10 puts r = 0, in um; default 11400. See `ReferenceSpace.to`.
+    mirror : bool
+        Whether to lay left on right: r becomes extent - r, 11400 - r for P56 data.
     downsample : int, optional
         Tier of the images; by default, for every section, the coarsest whose pixel is not larger than a voxel.
     view, quality, range
@@ -79,7 +79,6 @@ def align_sections(
     """
     _, trv = dataset.alignment
     imaged = imaged_sections(dataset, resolution, downsample=downsample, view=view, quality=quality, range=range)
-    native = reference_space(dataset.reference_space_id)
-    grid = Grid(output_space(space, native), resolution)
-    to_section = compose(trv, grid.space.to(native, r_extent))
-    return AlignedSections(dataset, imaged, grid, native.to(grid.space, r_extent), to_section)
+    grid = Grid(reference_space(dataset.reference_space_id).frame, resolution)
+    from_native = grid.space.mirror if mirror else np.eye(3, 4)
+    return AlignedSections(dataset, imaged, grid, from_native, compose(trv, from_native))

@@ -21,9 +21,9 @@ from .errors import AtlaszarrWarning, InputError
 from .grid import shape_of, split_index, within
 from .index_trust import index_of
 from .label_index import LabelIndex
+from .locations import shown
 from .ome import Geometry
 from .pyramid import Index
-from .source_files import shown
 from .store import Target
 from .stored_array import StoredArray
 from .stored_image import StoredImage
@@ -38,6 +38,11 @@ class Annotation(Protocol):
     @property
     def geometry(self) -> Geometry:
         """Where its voxels lie."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels along (z, y, x)."""
         ...
 
     @property
@@ -116,6 +121,10 @@ class _Stored:
     @property
     def geometry(self) -> Geometry:
         return self.image.geometries[self.level]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.array.level.shape
 
     @property
     def before_midline(self) -> int:
@@ -197,6 +206,11 @@ class _Lazy:
     geometry: Geometry
     before_midline: int
     absent: AbsentChunks | None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        z, y, x = map(int, self.array.shape)
+        return z, y, x
 
     def counts(self) -> LabelCounts:
         import dask.array as da

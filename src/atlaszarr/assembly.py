@@ -21,7 +21,7 @@ from .multiscale import Multiscale, digest
 from .ownership import Owner
 from .pyramid import Index, Pass
 from .scheduling import Future, Scheduler, in_window
-from .target_state import FINISHED, UNFINISHED, Root
+from .target_state import FINISHED, UNFINISHED, Root, own_links
 
 #: Tasks under way for each worker: enough that what a block needs is asked for well before it is computed.
 WINDOW = 16
@@ -70,8 +70,15 @@ class Assembly:
         return found
 
     def begin(self, done: Mapping[Task, Entry]) -> None:
-        """Mark the target as unfinished, and keep of its ledger what is given; write the metadata of the arrays."""
+        """Mark the target as unfinished, and keep of its ledger what is given; write the metadata of the arrays.
+
+        Raises
+        ------
+        InputError
+            If a level or a label is a link: it may be of another image, and is not written through.
+        """
         target = self.multiscale.target
+        target.make_way(f"{link}/" for link in own_links(target))
         self.root.write(target, UNFINISHED)
         for key in reversed(list(self._nested())):
             target.remove(key)

@@ -6,7 +6,6 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import click
@@ -28,9 +27,10 @@ from .cli_options import (
 )
 from .cli_preview import preview
 from .cli_volumes import volumes
-from .display import Terminal, missing_lines, plans_text, table
+from .display import Terminal, missing_lines, plans_text, table, warning_lines
 from .errors import AtlaszarrError, InputError, NotFoundError, RecordError, TargetError
 from .interruption import leave, stopping_on_signals
+from .locations import output_path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 done, 1 done with failures or failed, 2 wrong use or wrong input, 130 interrupted.
     """
     try:
-        with stopping_on_signals():
+        with stopping_on_signals(), warning_lines():
             return int(cli.main(arguments, "atlaszarr", standalone_mode=False) or 0)
     except click.ClickException as error:
         click.echo(f"atlaszarr: {error.format_message()}", err=True)
@@ -134,7 +134,7 @@ def image(
 ) -> None:
     """Save one section image, as the JPEG that the service serves."""
     Terminal(quiet, verbose)
-    path = Path(out or f"{image_id}.jpg")
+    path = output_path(out or f"{image_id}.jpg")
     if path.suffix.lower() not in (".jpg", ".jpeg") or path.is_dir():
         raise InputError(f"output {str(path)!r} must be a file ending in .jpg: the image is kept as it is served")
     if not path.parent.is_dir():

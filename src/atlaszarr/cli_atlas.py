@@ -21,7 +21,7 @@ _VOLUMES = "NRRD, NIfTI, TIFF or OME-Zarr, path or URL; repeatable, one a resolu
 @click.option("--name", default="allen-adult-mouse", metavar="NAME", help="[allen-adult-mouse]")
 @click.option("--version", default="2017", metavar="VERSION", help="[2017]")
 @click.option("--brainglobe", is_flag=True, help="All that BrainGlobe opens: masks, meshes, manifests.")
-@click.option("--orientation", metavar="LETTERS", help="Where the axes of the files begin, as asr [as they say].")
+@click.option("--orientation", metavar="LETTERS", help="Where the axes of the files begin, as asl [as they say].")
 @click.option("--voxel-size", type=float, metavar="UM", help="Of the files, where they do not say.")
 @click.option("--allow-unknown", is_flag=True, help="Keep labels that the ontology lacks.")
 @click.option("--chunk", type=int, metavar="N", help="Side of a chunk in voxels [64; 80 at 10 um].")

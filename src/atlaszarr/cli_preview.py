@@ -6,24 +6,25 @@ import json
 
 import click
 
-from .cli_options import API, OUTPUT, STORE, as_id, client_for, options, storage_options
-from .display import Terminal, missing_lines, warnings_as_lines
+from .cli_options import API, MIRROR, OUTPUT, STORE, as_id, client_for, options, storage_options
+from .display import Terminal, missing_lines
 
 
 @click.command()
 @click.argument("dataset_id", callback=as_id)
 @click.argument("out", required=False)
 @click.option("--annotation", metavar="URI", help="Draw its borders: OME-Zarr, NRRD, NIfTI or TIFF, path or URL.")
-@click.option("--plane", default="auto", metavar="PLANE", help="coronal, sagittal or transverse [as it was cut].")
-@click.option("--space", default="auto", metavar="auto|9|10|native", help="Reference space [auto: 9 for P56].")
+@click.option(
+    "--plane", default="auto", metavar="PLANE", help="coronal, sagittal, transverse (or horizontal) [as it was cut]."
+)
 @click.option("--view", default="primary", metavar="VIEW", help="primary, expression or projection [primary].")
-@options(*STORE, *API, *OUTPUT)
+@options(*MIRROR, *STORE, *API, *OUTPUT)
 def preview(
     dataset_id: int,
     out: str | None,
     annotation: str | None,
     plane: str,
-    space: str,
+    mirror: bool,
     view: str,
     storage_option: tuple[str, ...],
     api_url: str | None,
@@ -40,15 +41,14 @@ def preview(
     from .previewing import preview as draw
 
     terminal = Terminal(quiet, verbose)
-    watched = terminal.progress(f"dataset {dataset_id}")
-    with warnings_as_lines(), client_for(api_url, cache) as client, watched as progress:
+    with client_for(api_url, cache) as client, terminal.progress(f"dataset {dataset_id}") as progress:
         report = draw(
             dataset_id,
             out or f"{dataset_id}-preview.png",
             client=client,
             annotation=annotation,
             plane=plane,
-            space=space,
+            mirror=mirror,
             view=view,
             storage_options=storage_options(storage_option),
             progress=progress,

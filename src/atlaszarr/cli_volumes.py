@@ -8,8 +8,7 @@ from typing import Any
 
 import click
 
-from .cli_options import OUTPUT, STORE, options, storage_options
-from .display import warnings_as_lines
+from .cli_options import STORE, format_options, options, storage_options
 from .errors import InputError
 
 
@@ -20,15 +19,7 @@ from .errors import InputError
 @click.option("--level", type=int, default=0, metavar="N", help="Of the annotation [0].")
 @click.option("--by-hemisphere", is_flag=True, help="Tell left from right, and which is which.")
 @click.option("--voxel-size", type=float, metavar="UM", help="Instead of what the annotation says.")
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["table", "csv", "json", "parquet"]),
-    default="table",
-    metavar="FORM",
-    help="Print a table, csv, json or parquet [table].",
-)
-@options(*STORE, OUTPUT[0])
+@options(*STORE, format_options("table", "csv", "json", "parquet"))
 def volumes(
     annotation: str,
     terminology: str | None,
@@ -56,8 +47,7 @@ def volumes(
     annotation_of(annotation, level, **place)  # a wrong place is said first
     structures = terminology_of(terminology, annotation, **place)
     wanted = [structures[region] for region in dict.fromkeys(regions)]
-    with warnings_as_lines():
-        table = region_volumes(annotation, structures, level, by_hemisphere, voxel_size=voxel_size, **place)
+    table = region_volumes(annotation, structures, level, by_hemisphere, voxel_size=voxel_size, **place)
     if wanted:
         table = table.loc[[structure.id for structure in wanted]]
     if form == "table":

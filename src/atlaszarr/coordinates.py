@@ -25,11 +25,12 @@ def coordinates_along(grid: Grid, axis: int, dimension: str) -> dict[str, Any]:
     }
 
 
-def attributes(dataset: SectionDataset, grid: Grid) -> dict[str, Any]:
+def attributes(dataset: SectionDataset, grid: Grid, mirror: bool) -> dict[str, Any]:
     """What a dataset is registered to, and whom to credit."""
     return {
         "section_dataset": dataset.id,
         "reference_space": grid.space.id,
+        "mirrored": int(mirror),
         "resolution_um": grid.resolution,
         "anchor_um": grid.space.anchor,
         **CREDIT,

@@ -50,13 +50,21 @@ class Terminal:
 
 
 @contextmanager
-def warnings_as_lines() -> Iterator[None]:
-    """Print atlaszarr's warnings as lines on stderr, once the context ends."""
-    with warnings.catch_warnings(record=True) as caught:
+def warning_lines() -> Iterator[None]:
+    """Print each warning of atlaszarr as one line on stderr, once, without the line of code that raised it."""
+    with warnings.catch_warnings():
         warnings.simplefilter("always", AtlaszarrWarning)
+        others, printed = warnings.showwarning, set()
+
+        def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            if not issubclass(category, AtlaszarrWarning):
+                others(message, category, *where, **more)
+            elif str(message) not in printed:
+                printed.add(str(message))
+                print(f"atlaszarr: {message}", file=sys.stderr)
+
+        warnings.showwarning = show
         yield
-    for text in dict.fromkeys(str(one.message) for one in caught if issubclass(one.category, AtlaszarrWarning)):
-        print(f"atlaszarr: {text}", file=sys.stderr)
 
 
 def table(header: Sequence[str] | None, rows: Iterable[Sequence[Any]]) -> str:

@@ -20,9 +20,11 @@ from . import ome
 from .encoding import Encoding
 from .errors import AtlaszarrWarning, InputError
 from .fields import ArrayField, Field, blocks, regular
+from .locations import local_path, overlap, shown
 from .pyramid import Pyramid
 from .reading import ChunkedArray, layout_at
-from .source_files import SourceFile, local_path, reading
+from .source_files import SourceFile, reading
+from .sources import places_read
 from .store import Target
 from .stored_image import attributes_of, placed
 
@@ -47,7 +49,8 @@ def save(field: Field, path: str | os.PathLike[str], storage_options: Mapping[st
     Raises
     ------
     InputError
-        If something is there already, the name has another ending, or an option is of no use.
+        If something is there already, the field is read from there, the name has another ending, or an option is of no
+        use.
     TargetError
         If it cannot be written.
     """
@@ -57,7 +60,9 @@ def save(field: Field, path: str | os.PathLike[str], storage_options: Mapping[st
             raise InputError(f"storage option {next(iter(storage_options))!r} is of no use for {name!r}; .npy is local")
         _save_npy(field, name)
     elif name.rstrip("/").endswith(".zarr"):
-        _save_zarr(field, Target.of(path, storage_options))
+        target = Target.of(path, storage_options)
+        _refuse_overlap(field, target.url)
+        _save_zarr(field, target)
     else:
         raise InputError(f"{name!r} must end in .npy or .zarr, which says how to write a displacement field")
 
@@ -101,7 +106,8 @@ def load(path: str | os.PathLike[str], storage_options: Mapping[str, Any] | None
 def _save_npy(field: Field, name: str) -> None:
     path = local_path(name)
     if path is None:
-        raise InputError(f"{name!r} is no local path; a field is written to a URL as .zarr")
+        raise InputError(f"{shown(name)!r} is not a local path; a field is written to a URL as .zarr")
+    _refuse_overlap(field, str(path))
     if path.exists():
         raise InputError(f"{name} is there already; remove it first, or give another name")
     header = {"descr": "<f4", "fortran_order": False, "shape": (*field.shape, 2)}
@@ -116,6 +122,21 @@ def _save_npy(field: Field, name: str) -> None:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def _refuse_overlap(field: Field, location: str) -> None:
+    """Refuse to write into what a field is read from."""
+    for source in _places_read(field):
+        if overlap(source, location):
+            raise InputError(f"{location} lies in what the field is read from, {shown(source)}; choose another place")
+
+
+def _places_read(field: Any) -> Iterator[str]:
+    if isinstance(field, ArrayField):
+        yield from places_read(field.first) | places_read(field.second)
+    for inner in (getattr(field, name, None) for name in ("inner", "outer")):
+        if inner is not None:
+            yield from _places_read(inner)
 
 
 def _load_npy(name: str, storage_options: Mapping[str, Any] | None) -> ArrayField:

@@ -15,7 +15,7 @@ from .kinds import recorded
 from .multiscale import Multiscale
 from .ome import Geometry
 from .store import Target
-from .target_state import FINISHED, read_root
+from .target_state import FINISHED, check_layout, read_root
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,13 @@ class Finished:
         Raises
         ------
         InputError
-            If there is none that atlaszarr finished, or it is not OME-Zarr 0.5 over z, y, x in millimetres.
+            If there is none that atlaszarr finished by its present rules, or it is not OME-Zarr 0.5 over z, y, x in
+            millimetres.
         """
         root = read_root(place)
         if root is None or root["state"] != FINISHED:
             raise InputError(f"{place.url} is no finished image of atlaszarr; build it first")
+        check_layout(place, root["request"])
         found = ledger.read(place, finished=True)
         try:
             multiscale = recorded(place, found)

@@ -143,11 +143,11 @@ def _contradiction(index: Mapping[int, tuple[int, int]], data: Mapping[int, tupl
     wrong = [label for label in sorted({*index, *data}) if index.get(label) != data.get(label)]
     if not wrong:
         return None
-    (said, said_right), (held, held_right) = (rows.get(wrong[0], (0, 0)) for rows in (index, data))
+    (said, said_low), (held, held_low) = (rows.get(wrong[0], (0, 0)) for rows in (index, data))
     more = f", and {len(wrong) - 1} more labels differ" if len(wrong) > 1 else ""
     return (
-        f"label {wrong[0]} has {held} voxels, {held_right} of them right, where the index says "
-        f"{said} and {said_right}{more}"
+        f"label {wrong[0]} has {held} voxels, {held_low} of them on the low side of x, where the index says "
+        f"{said} and {said_low}{more}"
     )
 
 

@@ -22,7 +22,7 @@ from .pyramid import Index, Pyramid
 
 #: Of the index in its target.
 KEY = "atlaszarr/label_index.parquet"
-_COLUMNS = ("level", "z", "y", "x", "label", "voxels", "voxels_right")
+_COLUMNS = ("level", "z", "y", "x", "label", "voxels", "voxels_low")
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class LabelIndex:
     ----------
     columns : dict of str to ndarray, shape (rows,)
         ``level``, ``z``, ``y``, ``x`` (int32: the object, as its chunk or shard index), ``label`` (int64, or uint64 of
-        such an annotation), ``voxels`` and ``voxels_right`` (int64: of them, those on the low side of the midline along
-        x, which is the right one as the Allen atlas is published). In the order of the first five.
+        such an annotation), ``voxels`` and ``voxels_low`` (int64: of them, those on the low side of the midline along
+        x). In the order of the first five.
     ledger : str
         Digest of the ledger of the data that were counted.
     """

@@ -98,4 +98,4 @@ def open_volume(
     if displacement is not False:
         variables["displacement"] = (("component", *zyx), arrays["displacement"])
         coordinates["component"] = ["x", "y"]
-    return xr.Dataset(variables, coordinates, attributes(dataset, grid))
+    return xr.Dataset(variables, coordinates, attributes(dataset, grid, request.mirror))

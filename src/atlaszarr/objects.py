@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
 from .atomic import write_whole
+from .errors import InputError
 
+#: Requests under way at once to stores that are not the local disk, in one process.
+_CONCURRENCY = 16
 #: Bytes that are put at once: several puts under way, little in memory.
 BATCH = 16 * 2**20
 
@@ -46,6 +52,9 @@ class Objects(Protocol):
 class LocalObjects:
     """Files under a folder.
 
+    A link below the folder is read like what it leads to. Nothing is written or removed through it: an object whose key
+    leads through a link is not put, and to remove it is to remove the link itself.
+
     Parameters
     ----------
     root : str
@@ -61,10 +70,12 @@ class LocalObjects:
     def put(self, bodies: Iterable[tuple[str, bytes]]) -> None:
         """As of `Objects`."""
         for key, body in bodies:
+            self.refuse_link(key)
             write_whole(self._root / key, body)
 
     def create(self, key: str, body: bytes) -> bool:
         """As of `Objects`."""
+        self.refuse_link(key)
         path = self._root / key
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -75,23 +86,44 @@ class LocalObjects:
         return True
 
     def sizes(self, prefix: str) -> dict[str, int]:
-        """As of `Objects`."""
+        """As of `Objects`; of links too, but for those to a folder that they lie in."""
         base = self._root / prefix
         if base.is_file():
             return {prefix: base.stat().st_size}
         found = {}
-        for folder, _, names in os.walk(base, onerror=_raise):
-            for name in names:
-                path = Path(folder, name)
-                with suppress(FileNotFoundError):
-                    found[path.relative_to(self._root).as_posix()] = path.stat().st_size
+        for key, entry in self._entries(prefix.rstrip("/"), through_links=True):
+            with suppress(FileNotFoundError):
+                if not _is_circle(entry):
+                    found[key] = entry.stat().st_size
         return found
+
+    def links(self, prefix: str) -> list[str]:
+        """Keys at or under a prefix that are links, but not to files; those that lead nowhere too."""
+        prefix = prefix.rstrip("/")
+        if prefix and (self._root / prefix).is_symlink():
+            return [] if (self._root / prefix).is_file() else [prefix]
+        entries = self._entries(prefix, through_links=False)
+        return [key for key, entry in entries if entry.is_symlink() and not (self._root / key).is_file()]
+
+    def link_above(self, key: str) -> str | None:
+        """The first folder on the way to a key that is a link; None where there is none."""
+        parts = key.split("/")[:-1]
+        ways = ("/".join(parts[:count]) for count in range(1, len(parts) + 1))
+        return next((way for way in ways if (self._root / way).is_symlink()), None)
+
+    def refuse_link(self, key: str) -> None:
+        """Raise an InputError if a key leads through a link."""
+        if (link := self.link_above(key)) is not None:
+            raise InputError(
+                f"{self._root}/{link} is a link, and nothing is written through links; remove it, or put a folder in "
+                "its place"
+            )
 
     def delete(self, keys: Iterable[str]) -> None:
         """As of `Objects`; folders that are empty then go too."""
         folders: set[Path] = set()
         for key in keys:
-            path = self._root / key
+            path = self._root / (self.link_above(key) or key)
             path.unlink(missing_ok=True)
             folders.update(folder for folder in path.parents if self._root in (folder, *folder.parents))
         for folder in sorted(folders, key=lambda folder: -len(folder.parts)):
@@ -108,11 +140,43 @@ class LocalObjects:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
+    def _entries(self, prefix: str, through_links: bool) -> Iterator[tuple[str, os.DirEntry[str]]]:
+        """By their keys, all that lies under a prefix and is no folder; links to folders unless they are followed."""
+        base = self._root / prefix
+        try:
+            real = Path(os.path.realpath(base, strict=True))
+            above = {_identity(folder.stat()) for folder in (real, *real.parents)}
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        pending = [(prefix, frozenset(above))]
+        while pending:
+            folder, above_it = pending.pop()
+            try:
+                with os.scandir(self._root / folder) as scanned:
+                    entries = list(scanned)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            for entry in entries:
+                key = f"{folder}/{entry.name}".lstrip("/")
+                if _is_circle(entry) or not entry.is_dir(follow_symlinks=through_links):
+                    yield key, entry
+                elif (own := _identity(entry.stat())) not in above_it:  # else a link to a folder that it lies in
+                    pending.append((key, above_it | {own}))
 
-def _raise(error: OSError) -> None:
-    """For a folder that cannot be listed; one that is not there holds nothing."""
-    if not isinstance(error, FileNotFoundError | NotADirectoryError):
-        raise error
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def _is_circle(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a link that leads to itself."""
+    if not entry.is_symlink():
+        return False
+    try:
+        entry.stat()
+    except OSError as error:
+        return error.errno == errno.ELOOP
+    return False
 
 
 class FsspecObjects:
@@ -136,7 +200,9 @@ class FsspecObjects:
 
     def get(self, keys: Iterable[str]) -> dict[str, bytes | None]:
         """As of `Objects`."""
-        return {key: self._read(f"{self._root}/{key}") for key in keys}
+        wanted = list(keys)
+        found = requests().map(self._read, (f"{self._root}/{key}" for key in wanted))
+        return dict(zip(wanted, found, strict=True))
 
     def put(self, bodies: Iterable[tuple[str, bytes]]) -> None:
         """As of `Objects`."""
@@ -146,15 +212,16 @@ class FsspecObjects:
             batch[f"{self._root}/{key}"] = body
             size += len(body)
             if size > BATCH:
-                self._fs.pipe(batch)
+                self._in_folders(batch, self._fs.pipe, batch)
                 batch, size = {}, 0
         if batch:
-            self._fs.pipe(batch)
+            self._in_folders(batch, self._fs.pipe, batch)
 
     def create(self, key: str, body: bytes) -> bool:
         """As of `Objects`."""
         try:
-            self._fs.pipe_file(f"{self._root}/{key}", body, mode="create")
+            path = f"{self._root}/{key}"
+            self._in_folders([path], self._fs.pipe_file, path, body, mode="create")
         except FileExistsError:
             return False
         return True
@@ -191,3 +258,18 @@ class FsspecObjects:
             if self._forbidden_is_absent and getattr(error, "status", None) == 403:
                 return None
             raise
+
+    def _in_folders(self, paths: Iterable[str], put: Callable[..., Any], *arguments: Any, **options: Any) -> None:
+        """Put objects; where the store has folders, those that are missing are made."""
+        try:
+            put(*arguments, **options)
+        except FileNotFoundError:
+            for folder in {path.rpartition("/")[0] for path in paths}:
+                self._fs.makedirs(folder, exist_ok=True)
+            put(*arguments, **options)
+
+
+@lru_cache(maxsize=1)
+def requests() -> ThreadPoolExecutor:
+    """The threads that requests wait in."""
+    return ThreadPoolExecutor(_CONCURRENCY, "atlaszarr-store")

@@ -74,6 +74,7 @@ def tidy(target: Target) -> None:
 
 @contextmanager
 def _locked(target: Target) -> Iterator[Owner]:
+    target.make_way([_LOCK])
     path = Path(target.url, _LOCK)
     with target.reporting("write to"):
         path.parent.mkdir(parents=True, exist_ok=True)

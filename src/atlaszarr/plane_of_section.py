@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from .allen.records import SectionDataset
+from .allen.records import SectionDataset, plane_name
 from .errors import InputError
 from .grid import Grid
 
@@ -63,7 +63,8 @@ def plane_of(dataset: SectionDataset, plane: str = "auto") -> Plane:
     ----------
     dataset : SectionDataset
     plane : str
-        ``auto`` for that of its record or, where this names none, the one that its alignment comes nearest to.
+        ``coronal``, ``sagittal``, ``transverse`` (or ``horizontal``, ``axial``); ``auto`` for that of its record or,
+        where this names none, the one that its alignment comes nearest to.
 
     Raises
     ------
@@ -73,6 +74,7 @@ def plane_of(dataset: SectionDataset, plane: str = "auto") -> Plane:
         If the dataset has no 3-D alignment.
     """
     _, trv = dataset.alignment
+    plane = plane_name(plane)
     if plane != "auto" and plane not in PLANES:
         raise InputError(f"plane {plane!r} is not known; choose from auto, {', '.join(PLANES)}")
     normal = np.abs(np.asarray(trv)[2, :3])

@@ -28,7 +28,7 @@ from .resampling import corner_footprint, footprint, known, resample
 from .transforms import Affine, apply, compose, image_to_reference
 
 #: Where on a section its slice coordinate is taken: a pixel of the full-resolution image, or the centre of each.
-DetectionPoint = tuple[float, float] | Literal["centre"]
+DetectionPoint = tuple[float, float] | Literal["centre", "center"]
 
 #: Beyond the outermost pixel centres of an image, these pixels go on.
 _BORDER = "replicate"
@@ -131,13 +131,14 @@ def section_planes(
     ----------
     aligned : AlignedSections
     plane : str
-        ``coronal``, ``sagittal``, ``transverse``; ``auto`` for the one that the dataset was cut in.
+        ``coronal``, ``sagittal``, ``transverse`` (or ``horizontal``, ``axial``); ``auto`` for the one that the dataset
+        was cut in.
     stored : bool
         Whether the axes of the plane come in the order of an array (z, y, x), so that a sagittal plane has p down its
         rows; else in the field's orientation.
     interpolation : str
         ``nearest``, ``linear``, ``cubic`` or ``lanczos``.
-    detection_xy : tuple of float or "centre"
+    detection_xy : tuple of float or "centre" (or "center")
         The pixel (X, Y) of the full-resolution images at which their slice coordinates are taken; ``centre``: that of
         each image.
     displacement : mapping of int to Displacement, optional
@@ -171,6 +172,10 @@ def _coordinates(aligned: AlignedSections, plane: Plane, detection_xy: Detection
     tvr, _ = aligned.dataset.alignment
     points = []
     for section in aligned.imaged.sections:
-        xy = ((section.width - 1) / 2, (section.height - 1) / 2) if detection_xy == "centre" else detection_xy
+        xy = (
+            ((section.width - 1) / 2, (section.height - 1) / 2)
+            if detection_xy in ("centre", "center")
+            else detection_xy
+        )
         points.append(image_to_reference(xy, section.depth, section.tsv, tvr))
     return np.asarray(apply(aligned.from_native, points)[:, plane.fixed])

@@ -23,13 +23,13 @@ FILES = ("atlaszarr/build.json", "atlaszarr/sections.csv", "atlaszarr/failures.c
 _PACKAGES = ("dask", "fsspec", "google-crc32c", "numba", "numcodecs", "numpy", "obstore", "simplejpeg", "zarr")
 
 
-def write_build(target: Target, layout: Layout, plan: Plan, api_url: str) -> None:
+def write_build(target: Target, layout: Layout, request: Mapping[str, Any], plan: Plan, api_url: str) -> None:
     """Put ``atlaszarr/build.json``: all that is needed to build the target again."""
     document = {
         "atlaszarr": version(),
         "versions": {package: version(package) for package in _PACKAGES},
         "begun": datetime.now(UTC).isoformat(timespec="seconds"),
-        "request": layout.request.identity(layout.dataset),
+        "request": request,
         "api": api_url,
         "reference_space": layout.grid.space.id,
         "anchor_um": layout.grid.space.anchor,

@@ -13,8 +13,6 @@ from .terminology import Structure, Terminology
 if TYPE_CHECKING:
     import pandas as pd
 
-_SIDES = ("left", "right")
-
 
 def lines(table: pd.DataFrame, regions: Sequence[Structure]) -> str:
     """A line a region: ``Retrosplenial area: 10.50 mm3``.
@@ -31,8 +29,8 @@ def lines(table: pd.DataFrame, regions: Sequence[Structure]) -> str:
         volumes = table.loc[[region.id]].select_dtypes("float").iloc[0].to_dict()
         line = f"{region.name}: {digits(volumes['volume_mm3'])} mm3"
         if "hemispheres" in table.attrs:
-            left, right = (digits(volumes[f"volume_{side}_mm3"]) for side in _SIDES)
-            line += f" (left {left}, right {right})"
+            sides = (f"{side} {digits(volumes[f'volume_{side}_mm3'])}" for side in table.attrs["sides"])
+            line += f" ({', '.join(sides)})"
         shown.append(line)
     return "\n".join([*shown, *_notes(table)])
 
@@ -54,8 +52,8 @@ def tree(table: pd.DataFrame, terminology: Terminology, width: int | None = None
     volumes = ["volume_mm3", "volume_direct_mm3"]
     heads = ["mm3", "alone"]
     if "hemispheres" in table.attrs:
-        volumes += [f"volume_{side}_mm3" for side in _SIDES]
-        heads += _SIDES
+        volumes += [f"volume_{side}_mm3" for side in table.attrs["sides"]]
+        heads += table.attrs["sides"]
     depths = {structure.id: len(structure.path) - 1 for structure in terminology}
     shown = Table(box=None, pad_edge=False, header_style="")
     shown.add_column("region", no_wrap=True)

@@ -14,19 +14,20 @@ import numpy as np
 from .annotation import Annotation, annotation_of
 from .errors import AtlaszarrWarning, InputError
 from .ome import Geometry
+from .spaces import BRAINGLOBE_SIDES, ORIENTATION, reference_space
 from .terminology import Terminology
 from .terminology_table import terminology_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Millimetres.
+#: Micrometres.
 _UNITS = {
-    "meter": Fraction(1000),
-    "centimeter": Fraction(10),
-    "millimeter": Fraction(1),
-    "micrometer": Fraction(1, 10**3),
-    "nanometer": Fraction(1, 10**6),
+    "meter": Fraction(10**6),
+    "centimeter": Fraction(10**4),
+    "millimeter": Fraction(10**3),
+    "micrometer": Fraction(1),
+    "nanometer": Fraction(1, 10**3),
 }
 #: Labels without a structure that a warning names.
 _NAMED = 5
@@ -55,11 +56,11 @@ def region_volumes(
     level : int
         Of the annotation; volumes of coarser levels are estimates.
     by_hemisphere : bool
-        Whether to tell left from right. A voxel is where its centre is. The midline is the middle of level 0 along
-        x; a centre exactly on it counts as left, so that left is never less than half of the columns. Right is the
-        side of low x (low r), as the Allen atlas is published and as BrainGlobe's hemispheres have it (1 left, 2
-        right), unless the axis says ``left-to-right``. Whether that is anatomically so is disputed (brainglobe-atlasapi
-        issue 104).
+        Whether to count both sides of the midline, the middle of level 0 along x. A voxel is where its centre is; one
+        exactly on the midline is on the high side. The orientation of the x axis tells which side is left. An
+        annotation without one is named by the sides of the CCF, low r left, where it covers the CCF's space;
+        else its sides are ``low`` and ``high``. BrainGlobe writes ``right-to-left`` on the CCF, and so names its sides
+        the other way round (brainglobe-atlasapi issue 104): ``attrs["hemispheres"]`` says so.
     voxel_size : float or three, optional
         Along (z, y, x) at that level, in um, instead of what the annotation says.
     storage_options : mapping, optional
@@ -71,9 +72,9 @@ def region_volumes(
         By ``identifier``, in the order of the terminology: ``acronym``, ``name``, ``voxels``, ``voxels_direct``,
         ``volume_mm3``, ``volume_direct_mm3``: with all descendants, and of the structure's own label. By hemisphere
         also each of the four as ``voxels_left``, ``voxels_direct_left``, ``volume_left_mm3``,
-        ``volume_direct_left_mm3``, and likewise ``right``. A label that the terminology lacks follows as a row of its
-        own without an acronym, and is warned of. ``attrs`` say ``level``, ``voxel_mm3``, and ``hemispheres``: which
-        side in r is which.
+        ``volume_direct_left_mm3``, and likewise ``right``; or ``low`` and ``high``. A label that the terminology lacks
+        follows as a row of its own without an acronym, with a warning. ``attrs`` say ``level``, ``voxel_mm3``, and by
+        hemisphere ``sides``, the names of both, and ``hemispheres``: which is which and why.
 
     Raises
     ------
@@ -92,8 +93,9 @@ def region_volumes(
 
     found = annotation_of(annotation, level, storage_options)
     structures = terminology_of(terminology, annotation, storage_options)
-    voxel = _voxel_mm3(found.geometry, voxel_size)
-    right_is_low, stated = _sides(found) if by_hemisphere else (True, "")
+    size = _voxel_um(found.geometry, voxel_size)
+    voxel = float(math.prod(size) / 10**9)
+    names, stated = _sides(found, size) if by_hemisphere else (("low", "high"), "")
     counts = found.counts()
     held = counts.ids != 0
     ids, voxels, low = (column[held] for column in counts)
@@ -116,12 +118,15 @@ def region_volumes(
     sides = {"": (total[:, 0], direct[:, 0])}
     if by_hemisphere:
         low_side, high_side = (total[:, 1], direct[:, 1]), (total[:, 0] - total[:, 1], direct[:, 0] - direct[:, 1])
-        left, right = (high_side, low_side) if right_is_low else (low_side, high_side)
-        sides |= {"_left": left, "_right": right}
+        counted = dict(zip(names, (low_side, high_side), strict=True))
+        order = sorted(names, key=("left", "right", "low", "high").index)
+        sides |= {f"_{side}": counted[side] for side in order}
     for side, (all_of_it, own) in sides.items():
         table[f"voxels{side}"], table[f"voxels_direct{side}"] = all_of_it, own
         table[f"volume{side}_mm3"], table[f"volume_direct{side}_mm3"] = all_of_it * voxel, own * voxel
-    table.attrs = {"level": level, "voxel_mm3": voxel} | ({"hemispheres": stated} if by_hemisphere else {})
+    table.attrs = {"level": level, "voxel_mm3": voxel}
+    if by_hemisphere:
+        table.attrs |= {"sides": order, "hemispheres": stated}
     if unknown:
         more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
         warnings.warn(
@@ -203,8 +208,8 @@ def _with_descendants(structures: Terminology, known: Mapping[int, int], direct:
     return total
 
 
-def _voxel_mm3(geometry: Geometry, given: float | Sequence[float] | None) -> float:
-    """The volume of a voxel: the product of the lengths as they are written, rounded once."""
+def _voxel_um(geometry: Geometry, given: float | Sequence[float] | None) -> tuple[Fraction, Fraction, Fraction]:
+    """The lengths of a voxel along (z, y, x) in um, exactly as they are written."""
     if given is not None:
         lengths = tuple(map(float, given if isinstance(given, Sequence) else (given,) * 3))
         if len(lengths) != 3 or not all(math.isfinite(length) and length > 0 for length in lengths):
@@ -217,15 +222,19 @@ def _voxel_mm3(geometry: Geometry, given: float | Sequence[float] | None) -> flo
             f"the annotation's axes have {unit}, so that volumes are not known; give voxel_size (--voxel-size) in um"
         )
     z, y, x = (Fraction(repr(length)) * one for length in geometry.scale)
-    return float(z * y * x)
+    return z, y, x
 
 
-def _sides(annotation: Annotation) -> tuple[bool, str]:
-    """Whether right is the side of low x, and in words which side is which."""
-    stated = annotation.geometry.orientation.get("x")
-    if stated not in (None, "right-to-left", "left-to-right"):
+def _sides(annotation: Annotation, size: Sequence[Fraction]) -> tuple[tuple[str, str], str]:
+    """The names of the sides of low and of high x, and in words which is which and why."""
+    stated, n = annotation.geometry.orientation.get("x"), annotation.before_midline
+    if stated not in (None, ORIENTATION["x"], BRAINGLOBE_SIDES):
         raise InputError(f"the annotation's x axis runs {stated}, not across the midline; hemispheres lie along x")
-    low, high = ("left", "right") if stated == "left-to-right" else ("right", "left")
-    n = annotation.before_midline
-    why = f"x runs {stated}" if stated else "x has no orientation: taken as right-to-left, as published"
-    return low == "right", f"{low} is low r (x voxels before {n}), {high} is high r (from {n} on); {why}"
+    is_ccf = reference_space(9).is_covered(annotation.shape, [float(length) for length in size])
+    if stated is None and not is_ccf:
+        return ("low", "high"), f"low is x voxels before {n}, high from {n} on; x has no orientation"
+    low, high = ("right", "left") if stated == BRAINGLOBE_SIDES else ("left", "right")
+    why = f"x runs {stated}" if stated else "x has no orientation: named as in the CCF"
+    if stated == BRAINGLOBE_SIDES and is_ccf:
+        why += ", as BrainGlobe names it; the Allen Institute calls low r left"
+    return (low, high), f"{low} is low r (x voxels before {n}), {high} is high r (from {n} on); {why}"

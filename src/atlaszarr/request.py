@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Self
 
 from .alignment import AlignedSections, align_sections
-from .allen.records import SectionDataset
+from .allen.records import SectionDataset, plane_name
 from .displacement import Displacement
 from .errors import InputError
 from .ome import DEFAULT_VERSION, zarr_format
@@ -21,6 +21,12 @@ from .stack import Stack, stack_sections
 
 #: Options that say nothing of what a voxel holds.
 _OF_WRITING = frozenset(("levels", "shard", "ome_zarr", "displacement"))
+_ONE_FRAME = "reference spaces 9 and 10 are one frame, in which low r is left"
+#: Options that earlier versions had: what to do without each.
+GONE = {
+    "space": f"{_ONE_FRAME}; mirror (--mirror) lays left on right",
+    "r_extent": f"{_ONE_FRAME}; mirror (--mirror) lays left on right, r -> 11400 - r",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +39,7 @@ class Request:
         Voxel size in um.
     interpolation : str
         See `atlaszarr.stack.stack_sections`.
-    space, r_extent, view, quality, range
+    mirror, view, quality, range
         See `atlaszarr.alignment.align_sections`.
     downsample : int or None
         Tier of all images; None for the coarsest whose pixel is not larger than a voxel.
@@ -55,8 +61,7 @@ class Request:
 
     resolution: float = 25.0
     interpolation: str = "linear"
-    space: str = "auto"
-    r_extent: float | None = None
+    mirror: bool = False
     view: str = "primary"
     downsample: int | None = None
     quality: int | None = None
@@ -70,8 +75,6 @@ class Request:
     def __post_init__(self) -> None:
         if not 0 < self.resolution < math.inf:
             raise InputError(f"resolution {self.resolution:g} um must be positive")
-        if self.r_extent is not None and not 0 < self.r_extent < math.inf:
-            raise InputError(f"r_extent {self.r_extent:g} um must be positive")
         least, most = self.chunks
         if not least <= self.chunk <= most:
             raise InputError(f"chunk {self.chunk} must be between {least} and {most} voxels")
@@ -98,6 +101,8 @@ class Request:
             If an option is not known.
         """
         known = {option.name: option.default for option in fields(cls) if written or option.name not in _OF_WRITING}
+        for name in {*options} & {*GONE}:
+            raise InputError(f"option {name!r} no longer exists: {GONE[name]}")
         if unknown := sorted(set(options) - set(known)):
             raise InputError(
                 f"option {unknown[0]!r} is not known; mode {cls.mode} lets you choose from {', '.join(known)}"
@@ -127,7 +132,7 @@ class Request:
 
     def aligned(self, dataset: SectionDataset) -> AlignedSections:
         """The dataset's sections in the space asked for; see `atlaszarr.alignment.align_sections`."""
-        names = ("resolution", "space", "r_extent", "downsample", "view", "quality", "range")
+        names = ("resolution", "mirror", "downsample", "view", "quality", "range")
         return align_sections(dataset, **{name: getattr(self, name) for name in names})
 
 
@@ -236,9 +241,9 @@ _FARTHEST = 1_000_000
 
 
 def _point(value: Any) -> DetectionPoint:
-    if isinstance(value, str) and value == "centre":
+    if isinstance(value, str) and value in ("centre", "center"):
         return "centre"
-    x, y = map(float, value)
+    x, y = map(float, value.split(",") if isinstance(value, str) else value)
     if not (abs(x) <= _FARTHEST and abs(y) <= _FARTHEST):
         raise ValueError
     return x, y
@@ -247,8 +252,9 @@ def _point(value: Any) -> DetectionPoint:
 _WHOLE = (operator.index, "a whole number")
 _CONVERTERS: dict[str, tuple[Callable[[Any], Any], str]] = {
     **dict.fromkeys(("quality", "levels", "downsample", "chunk", "shard", "background"), _WHOLE),
-    **dict.fromkeys(("resolution", "r_extent"), (float, "a number")),
+    "resolution": (float, "a number"),
     "range": (_limits, "six whole numbers"),
+    "plane": (lambda value: plane_name(str(value)), "text"),
     "detection_xy": (_point, f"two numbers of pixels within {_FARTHEST:,} or 'centre'"),
-    "displacement": (bool, "True or False"),
+    **dict.fromkeys(("displacement", "mirror"), (bool, "True or False")),
 }

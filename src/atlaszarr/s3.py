@@ -8,10 +8,9 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from typing import Any
 
 import obstore
@@ -19,12 +18,10 @@ from obstore.exceptions import AlreadyExistsError
 from obstore.store import S3Store
 
 from .errors import InputError
-from .objects import BATCH
+from .objects import BATCH, requests
 
 #: Seconds that a request may take, and for which one that failed is tried again.
 _TIMEOUT = 30.0
-#: Requests under way at once, in one process.
-_CONCURRENCY = 16
 #: For how long credentials that a provider gave are used before it is asked again.
 _CREDENTIALS = timedelta(minutes=10)
 
@@ -100,7 +97,7 @@ class S3Objects:
     def get(self, keys: Iterable[str]) -> dict[str, bytes | None]:
         """As of `Objects`."""
         wanted = list(keys)
-        return dict(zip(wanted, _requests().map(self._read, wanted), strict=True))
+        return dict(zip(wanted, requests().map(self._read, wanted), strict=True))
 
     def put(self, bodies: Iterable[tuple[str, bytes]]) -> None:
         """As of `Objects`."""
@@ -108,7 +105,7 @@ class S3Objects:
         size = 0
         try:
             for key, body in bodies:
-                under_way.append((len(body), _requests().submit(obstore.put, self._store, self._prefix + key, body)))
+                under_way.append((len(body), requests().submit(obstore.put, self._store, self._prefix + key, body)))
                 size += len(body)
                 while size > BATCH:
                     size -= under_way[0][0]
@@ -194,9 +191,3 @@ def _session(profile: str | None) -> Any:
     except botocore.exceptions.ProfileNotFound:
         raise InputError(f"storage option profile {profile!r} is in no configuration file") from None
     return session
-
-
-@lru_cache(maxsize=1)
-def _requests() -> ThreadPoolExecutor:
-    """The threads that requests wait in."""
-    return ThreadPoolExecutor(_CONCURRENCY, "atlaszarr-s3")

@@ -75,10 +75,11 @@ def open_sections(
     view : str or sequence of str
         ``primary``, ``expression``, ``projection``. Without ``primary``, the sections are those of the first.
     plane : str
-        ``coronal``, ``sagittal``, ``transverse``; ``auto`` for the one that the dataset was cut in.
+        ``coronal``, ``sagittal``, ``transverse`` (or ``horizontal``, ``axial``); ``auto`` for the one that the dataset
+        was cut in.
     interpolation : str
         Within the image: ``nearest``, ``linear``, ``cubic`` or ``lanczos``.
-    detection_xy : tuple of float or "centre"
+    detection_xy : tuple of float or "centre" (or "center")
         The pixel (X, Y) of the full-resolution images at which their slice coordinates are taken. ``centre``, that of
         each image, puts sections that are not quite parallel to the plane where most of them lies.
     displacement : mapping of int to Displacement, optional
@@ -127,7 +128,7 @@ def open_sections(
         )
         for view, source in arrays.items()
     }
-    known = {"plane_of_section": first.plane.name, **attributes(dataset, first.grid)}
+    known = {"plane_of_section": first.plane.name, **attributes(dataset, first.grid, requests[0].mirror)}
     opened = xr.Dataset(variables, _coordinates(first), known)
     opened.encoding[_KEY] = arrays
     return opened

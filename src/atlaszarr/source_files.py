@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from .errors import AtlaszarrError, InputError, NotFoundError, SourceError
+from .locations import local_path, normalize, shown
 from .store import from_client_library, reason
 
 #: Seconds to wait before a read that failed is tried again.
@@ -62,13 +63,12 @@ class SourceFile:
         SourceError
             If it cannot be read.
         """
-        text, options = os.fspath(uri), dict(storage_options or {})
-        name, path = shown(text), local_path(text)
+        name, path, options = shown(uri), local_path(uri), dict(storage_options or {})
         if path is None:
             with reading(name):
-                return cls(name, None, _remote(text, options))
+                return cls(name, None, _remote(normalize(uri), options))
         if options:
-            raise InputError(f"storage option {next(iter(options))!r} is of no use for the path {name!r}")
+            raise InputError(f"storage option {next(iter(options))!r} is not supported for the path {name}")
         if path.is_dir():
             raise InputError(f"{name} is a folder; give a file, or a folder whose name ends in .zarr")
         with reading(name):
@@ -102,36 +102,6 @@ class SourceFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stream.close()
-
-
-def local_path(uri: str) -> Path | None:
-    """The local path that a path or a ``file://`` URL names; None for any other URL.
-
-    Raises
-    ------
-    InputError
-        If it is empty.
-    """
-    text = uri.removeprefix("file://")
-    if not text.strip() or "\0" in text:
-        raise InputError(f"{uri!r} names no file; give a path or a URL")
-    return None if "://" in text else Path(text).expanduser().absolute()
-
-
-def shown(uri: str) -> str:
-    """A path or URL as messages and records may show it: without parameters, which can be signatures.
-
-    Raises
-    ------
-    InputError
-        If it holds a user name or a password.
-    """
-    protocol, separator, place = uri.partition("://")
-    if not separator:
-        return uri
-    if "@" in place.partition("/")[0]:
-        raise InputError(f"{protocol}://... holds a user name or password; give them as storage options")
-    return f"{protocol}://{place.partition('?')[0]}" if protocol in ("http", "https") else uri
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
-from pathlib import Path, PurePath, PurePosixPath
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -151,7 +151,7 @@ def _spatial(lengths: Mapping[str, float], default: float) -> tuple[float, float
 
 
 def places_read(array: Any) -> set[str]:
-    """Paths, keys or URLs of the zarr stores that an array reads; of a dask array, that its first tasks do."""
+    """Paths or URLs of the zarr stores that an array reads; of a dask array, that its first tasks do."""
     if not hasattr(array, "__dask_graph__"):
         return {array.target.url} if isinstance(array, ChunkedArray) else set(_places(array, _DEPTH))
     graph = array.__dask_graph__()
@@ -205,22 +205,32 @@ def _files(folder: str) -> str:
     return f"files {known.hexdigest()} of {folder}"
 
 
-def lies_within(place: str, other: str) -> bool:
-    """Whether two places are the same, or one lies in the other; whatever their protocols."""
-    one, two = (PurePosixPath("/", text.partition("://")[2] or text) for text in (place, other))
-    return one == two or one in two.parents or two in one.parents
-
-
 def _places(thing: Any, depth: int) -> Iterator[str]:
-    """A path, a zarr store's root or path; and those of whatever holds one."""
-    found = getattr(thing, "root", None) or getattr(thing, "path", None)
+    """A path, the location of a zarr store, and those of whatever holds one."""
+    name, path = type(thing).__name__, getattr(thing, "root", None) or getattr(thing, "path", None)
     if isinstance(thing, PurePath):
         yield thing.as_posix()
-    elif found and "store" in type(thing).__name__.lower():
-        yield str(found)
+    elif isinstance(thing, Target):
+        yield thing.url
+    elif name == "StorePath":
+        yield from (f"{location}/{path or ''}".rstrip("/") for location in _places(thing.store, depth))
+    elif path is not None and "store" in name.lower():
+        yield _unstripped(thing.fs, str(path)) if hasattr(thing, "fs") else str(path)
+    elif type(thing).__module__.startswith("obstore.") and (prefix := getattr(thing, "prefix", None)) is not None:
+        bucket = getattr(thing, "config", {}).get("bucket")
+        yield str(prefix) if bucket is None else f"{name}://{bucket}/{prefix}"
     elif depth:
         for inner in _held(thing):
             yield from _places(inner, depth - 1)
+
+
+def _unstripped(filesystem: Any, path: str) -> str:
+    """The URL of a path in an fsspec filesystem, or in those that it wraps."""
+    while (inner := getattr(filesystem, "sync_fs", None) or getattr(filesystem, "fs", None)) is not None:
+        if type(filesystem).__name__ == "DirFileSystem":
+            path = f"{filesystem.path}/{path}"
+        filesystem = inner
+    return str(filesystem.unstrip_protocol(path)).removeprefix("file://")
 
 
 def _held(thing: Any) -> list[Any]:
@@ -228,5 +238,16 @@ def _held(thing: Any) -> list[Any]:
         return list(thing.values())
     if isinstance(thing, list | tuple):
         return list(thing[:_TASKS])
-    attributes = ("args", "kwargs", "value", "array", "_array", "store", "storage", "_async_array", "store_path")
+    attributes = (
+        "args",
+        "kwargs",
+        "value",
+        "array",
+        "_array",
+        "store",
+        "storage",
+        "_async_array",
+        "store_path",
+        "target",
+    )
     return [inner for name in attributes if (inner := getattr(thing, name, None)) is not None]

@@ -1,11 +1,15 @@
-"""The Allen reference spaces: extent, finest published grid, and the mirror between spaces 9 and 10.
+"""The Allen reference spaces: extent, finest published grid, and the sides.
 
-Coordinates are PIR microns: p from anterior to posterior, i from superior to inferior, r across.
+Coordinates are PIR microns: p from anterior to posterior, i from superior to inferior, r from left to right. The Allen
+Institute says so: the API documentation of spaces 9 and 10 ("PIR": +x posterior, +y inferior, +z right), the AllenSDK
+("Left -> Right") and the ASL cosines of the corrected CCF volumes. Spaces 9 and 10 are one frame: sagittal datasets are
+cut from left hemispheres, and their own alignments lay them at low r, as the Institute's expression grids do.
 Pure data and arithmetic; nothing here reads or writes anything.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +19,10 @@ from .errors import InputError
 
 #: Names of the axes of a reference space.
 AXES = "pir"
-#: RFC-4 orientations of the axes z, y, x = p, i, r as the Allen Institute publishes its atlas.
-ORIENTATION = {"z": "anterior-to-posterior", "y": "superior-to-inferior", "x": "right-to-left"}
+#: RFC-4 orientations of the axes z, y, x = p, i, r.
+ORIENTATION = {"z": "anterior-to-posterior", "y": "superior-to-inferior", "x": "left-to-right"}
+#: How BrainGlobe names x of the same arrays: brainglobe-atlasapi issue 104. Their origin is ``asr`` in its words.
+BRAINGLOBE_SIDES = "right-to-left"
 
 
 @dataclass(frozen=True)
@@ -42,41 +48,28 @@ class ReferenceSpace:
     anchor: float
 
     @property
-    def is_adult(self) -> bool:
-        """Whether this is P56, whose two spaces mirror each other."""
-        return self.id in (9, 10)
+    def frame(self) -> ReferenceSpace:
+        """The space that data of this one are written in: 9 for P56, whose two spaces are one frame, else itself."""
+        return _SPACES[9] if self.id == 10 else self
 
-    def to(self, target: ReferenceSpace, r_extent: float | None = None) -> NDArray[np.float64]:
-        """Affine from this space to another one, both in um.
+    @property
+    def mirror(self) -> NDArray[np.float64]:
+        """The affine that takes left for right, r to extent - r, in um: float64, shape (3, 4)."""
+        affine = np.eye(3, 4)
+        affine[2] = (0.0, 0.0, -1.0, self.extent[2])
+        return affine
+
+    def is_covered(self, shape: Sequence[int], size: Sequence[float]) -> bool:
+        """Whether voxels cover the space: along each axis its extent, to a voxel.
 
         Parameters
         ----------
-        target : ReferenceSpace
-            This space itself, or its left-right mirror (9 and 10).
-        r_extent : float, optional
-            The r (um) onto which r = 0 falls when mirrored; default the extent, 11400. The Allen
-            API's own transform between spaces 10 and 9 says 11350, its structure centres 11400.
-
-        Returns
-        -------
-        ndarray, float64, shape (3, 4)
-            Maps (p, i, r, 1) in this space to (p, i, r) in `target`.
-
-        Raises
-        ------
-        InputError
-            If no transform between the two is known.
+        shape : sequence of int
+            Voxels along (p, i, r).
+        size : sequence of float
+            Of a voxel along (p, i, r), in um.
         """
-        affine = np.eye(3, 4)
-        if self.id != target.id:
-            if not (self.is_adult and target.is_adult):
-                raise InputError(
-                    f"no transform is known from reference space {self.id} ({self.name}) to {target.id} "
-                    f"({target.name}); use --space native"
-                )
-            affine[2, 2] = -1.0
-            affine[2, 3] = self.extent[2] if r_extent is None else r_extent
-        return affine
+        return all(abs(n * s - extent) <= s for n, s, extent in zip(shape, size, self.extent, strict=True))
 
 
 def _published(id: int, name: str, shape: tuple[int, int, int], spacing: float) -> ReferenceSpace:
@@ -120,25 +113,3 @@ def reference_space(id: int) -> ReferenceSpace:
     except KeyError:
         known = ", ".join(map(str, _SPACES))
         raise InputError(f"reference space {id} has no published grid; the known ones are {known}") from None
-
-
-def output_space(name: str | int, native: ReferenceSpace) -> ReferenceSpace:
-    """The space that a dataset is registered to.
-
-    Parameters
-    ----------
-    name : str or int
-        ``auto`` (9 for P56 data, else the dataset's own), ``native``, 9 or 10.
-    native : ReferenceSpace
-        The dataset's own.
-
-    Raises
-    ------
-    InputError
-        If the name is not known.
-    """
-    if str(name) == "native" or (str(name) == "auto" and not native.is_adult):
-        return native
-    if str(name) not in ("auto", "9", "10"):
-        raise InputError(f"space {name!r} is not known; choose from auto, 9, 10, native")
-    return reference_space(9 if str(name) == "auto" else int(name))

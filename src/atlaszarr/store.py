@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from .errors import InputError, TargetError
+from .locations import is_url, normalize, shown
 from .objects import FsspecObjects, LocalObjects, Objects
 
 
@@ -43,26 +42,21 @@ class Target:
         Raises
         ------
         InputError
-            If the path climbs with ``..``, is empty, or needs a protocol that is not installed.
+            For the reasons of `normalize`; if a URL has an empty part, parameters or a fragment; if it cannot be opened
+            with the options.
         """
-        text = os.fspath(location)
-        if not text or ".." in text.replace("\\", "/").split("/"):
-            raise InputError(f"target {text!r} must name a place without '..'; give the whole path")
-        if text.startswith("file://"):
-            text = text.removeprefix("file://")
-        if "://" not in text:
-            if re.match(r"\w{2,}:", text) or "\0" in text:
-                raise InputError(f"target {text!r} is neither a path nor a URL; write a URL as protocol://place")
+        text = normalize(location)
+        if not is_url(text):
             if storage_options:
-                raise InputError(f"storage option {next(iter(storage_options))!r} is of no use for the path {text!r}")
-            return cls(str(Path(text).expanduser().absolute()))
-        if "//" in text.partition("://")[2] or "/./" in text:
-            raise InputError(f"target {text!r} has an empty or '.' part; give the plain place")
-        if not text.partition("://")[2].strip("/"):
-            raise InputError(f"target {text!r} names no place; give a URL with a bucket or a path")
-        if "@" in text.partition("://")[2].partition("/")[0]:
-            scheme = text.partition("://")[0]
-            raise InputError(f"target {scheme}://... holds a user name or password; give them as storage options")
+                raise InputError(f"storage option {next(iter(storage_options))!r} is not supported for the path {text}")
+            return cls(text)
+        if shown(text) != text:
+            raise InputError(
+                f"URL {shown(text)!r} comes with parameters or a fragment, which an image cannot have: it is many "
+                "objects; give credentials as storage options"
+            )
+        if "//" in text.rpartition("://")[2] or "/./" in text:
+            raise InputError(f"URL {text!r} has an empty or '.' part; write it without")
         try:
             target = cls(text.rstrip("/"), json.dumps(dict(storage_options or {}), sort_keys=True))
         except TypeError as error:
@@ -90,11 +84,12 @@ class Target:
         return self.url.startswith(("http://", "https://"))
 
     def above(self) -> Iterator[Target]:
-        """The places that it lies in, nearest first: folders, or prefixes of its bucket."""
-        protocol, separator, path = self.url.rpartition("://")
-        parts = path.split("/")
-        for count in range(len(parts) - 1, 1, -1):
-            yield replace(self, url=protocol + separator + "/".join(parts[:count]))
+        """The places that it lies in, nearest first: folders, or prefixes of its bucket; by what links lead to, too."""
+        for url in dict.fromkeys((self.url, os.path.realpath(self.url) if self.is_local else self.url)):
+            protocol, separator, path = url.rpartition("://")
+            parts = path.split("/")
+            for count in range(len(parts) - 1, 1, -1):
+                yield replace(self, url=protocol + separator + "/".join(parts[:count]))
 
     def public(self) -> Target:
         """The same, once its metadata was read: what plain HTTP forbids to read counts as absent."""
@@ -157,13 +152,37 @@ class Target:
             return self._objects.sizes(prefix)
 
     def remove(self, prefix: str = "") -> None:
-        """Remove everything at or under a prefix."""
-        self.remove_each(self.list_keys(prefix))
+        """Remove everything at or under a prefix; of a link the link itself, and nothing of what it leads to."""
+        self.remove_each([*self.links(prefix), *self.list_keys(prefix)])
 
     def remove_each(self, keys: Iterable[str]) -> None:
         """Remove objects."""
         with self.reporting("remove"):
             self._objects.delete(keys)
+
+    def links(self, prefix: str = "") -> list[str]:
+        """Keys at or under a prefix that are links to folders, or lead nowhere; none but on a local disk."""
+        if not isinstance(self._objects, LocalObjects):
+            return []
+        with self.reporting("list"):
+            return self._objects.links(prefix)
+
+    def make_way(self, keys: Iterable[str], overwrite: bool = False) -> None:
+        """Refuse to write objects whose keys lead through links; with `overwrite`, remove these links first.
+
+        What a link leads to is left as it is. A folder, ``key/``, is one that objects are to be written in.
+
+        Raises
+        ------
+        InputError
+            If a key leads through a link, which is left.
+        """
+        if not isinstance(self._objects, LocalObjects):
+            return
+        for key in keys:
+            while overwrite and (link := self._objects.link_above(key)) is not None:
+                self.remove_each([link])
+            self._objects.refuse_link(key)
 
     @cached_property
     def _objects(self) -> Objects:

@@ -18,6 +18,10 @@ UNFINISHED = "unfinished"
 FINISHED = "finished"
 #: An --overwrite is under way: everything but the root may be gone already.
 REMOVING = "removing"
+#: Of the rules that decide what is written; in every request, so that nothing is resumed by others than began it.
+#: 2: low r is left, nothing is mirrored between spaces 9 and 10, tied votes go by where their foreground lies, and gaps
+#: of 2.5 nominal intervals are filled.
+LAYOUT = 2
 #: Characters of a value in a message.
 _LONGEST = 150
 #: The document that holds a root's attributes, and the key in it that they lie under.
@@ -33,7 +37,7 @@ class Root:
     version : str
         Of OME-Zarr.
     request : dict
-        What was asked for, in JSON's types: who asks for the same may go on with it.
+        What was asked for, in JSON's types: who asks for the same may go on with it. `LAYOUT` is added.
     credit : mapping
         Whom the data is of.
     """
@@ -41,6 +45,9 @@ class Root:
     version: str
     request: dict[str, Any]
     credit: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "request", {"layout": LAYOUT, **self.request})
 
     def documents(
         self, state: str, content: Mapping[str, Any] | None = None, ledger: str | None = None
@@ -87,13 +94,14 @@ def examine(target: Target, request: dict[str, Any], overwrite: bool) -> str | N
             raise InputError(f"target {target.url} lies in {above.url}, which is an image; choose another place")
     own = read_root(target)
     if own is None:
-        if found := [key for key in target.list_keys() if not _is_left_over(key)]:
+        if found := [key for key in (*target.list_keys(), *target.links()) if not _is_left_over(key)]:
             what = f"is not empty (it holds {found[0]!r})" if found[0] else "is a file"
             raise InputError(f"target {target.url} {what}; choose another place")
         return None
     state, there = str(own["state"]), dict(own["request"])
     if overwrite or state == REMOVING:
         return REMOVING
+    check_layout(target, there)
     if there != request:
         names = [name for name in {**there, **request} if there.get(name) != request.get(name)]
         old, new = ({name: values.get(name) for name in names} for values in (there, request))
@@ -102,6 +110,21 @@ def examine(target: Target, request: dict[str, Any], overwrite: bool) -> str | N
             "ask for the same, choose another place, or give --overwrite"
         )
     return state
+
+
+def check_layout(target: Target, request: Mapping[str, Any]) -> None:
+    """Refuse a target of other rules than these.
+
+    Raises
+    ------
+    InputError
+    """
+    if (layout := request.get("layout", 1)) != LAYOUT:
+        raise InputError(
+            f"target {target.url} was written by the rules of {'an earlier' if layout == 1 else 'another'} version of "
+            f"atlaszarr (layout {layout}; this version writes layout {LAYOUT}); build it anew with --overwrite, or "
+            "choose another target"
+        )
 
 
 def read_root(target: Target) -> dict[str, Any] | None:
@@ -155,7 +178,7 @@ def _is_left_over(key: str) -> bool:
 def clear(target: Target, request: dict[str, Any]) -> None:
     """Remove the levels, labels and records of another build; if this is stopped, the root still says whose they are.
 
-    What lies beside them stays.
+    Of links they are removed, and not what they lead to. Anything else in the target stays.
     """
     version = "0.4" if target.read(".zattrs") is not None else ome.DEFAULT_VERSION
     root = Root(version, request)
@@ -164,11 +187,21 @@ def clear(target: Target, request: dict[str, Any]) -> None:
     for key in target.list_keys("atlaszarr"):
         if key not in KEYS:
             target.remove(key)
+    target.remove_each(own_links(target))
     for top in {key.split("/", 1)[0] for key in target.list_keys()}:
-        if top.isdigit() or top in ("labels", "OME"):
+        if _is_own(top):
             target.remove(top)
     for key in sorted(kept, key=lambda key: key in ROOT_KEYS):
         target.remove(key)
+
+
+def own_links(target: Target) -> list[str]:
+    """Links among the levels and labels of a target."""
+    return [key for key in target.links() if _is_own(key.split("/", 1)[0])]
+
+
+def _is_own(top: str) -> bool:
+    return top.isdigit() or top in ("labels", "OME")
 
 
 def _words(values: dict[str, Any]) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from typing import Any
 
 from .errors import InputError, NotFoundError
+from .locations import local_path, shown
 from .store import Target
 from .terminology import Terminology
 
@@ -37,14 +37,12 @@ def terminology_of(given: Any, annotation: Any = None, storage_options: Mapping[
     if isinstance(given, Terminology):
         return given
     if given is not None:
-        remote = "://" in os.fspath(given)
-        place = Target.of(given, storage_options if remote else None)
+        place, options = given, None if local_path(given) else storage_options
     elif isinstance(annotation, str | os.PathLike):
-        beside = Target.of(annotation, storage_options)
-        place = Target(f"{beside.url.rpartition('/')[0]}/{NAME}", beside.storage_options)
+        place, options = f"{Target.of(annotation, storage_options).url.rpartition('/')[0]}/{NAME}", storage_options
     else:
         raise InputError("the annotation has no place to look for a terminology in; give the terminology")
     try:
-        return Terminology.read(place.url, json.loads(place.storage_options))
+        return Terminology.read(place, options)
     except NotFoundError:
-        raise InputError(f"there is no terminology at {place.url}; give one (--terminology)") from None
+        raise InputError(f"there is no terminology at {shown(place)}; give one (--terminology)") from None

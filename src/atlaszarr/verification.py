@@ -16,7 +16,7 @@ from .kinds import kind_of, recorded
 from .ledger import Ledger, Task
 from .multiscale import Multiscale
 from .store import Target
-from .target_state import FINISHED, UNFINISHED, read_root
+from .target_state import FINISHED, UNFINISHED, check_layout, read_root
 
 #: Tasks of a pass whose levels and labels are compared unless all are.
 _SAMPLE = 8
@@ -78,6 +78,7 @@ def verify_image(place: Target, *, deep: bool) -> VerifyReport | None:
     if root["state"] != FINISHED:
         unfinished = Defect("unfinished", "", "is unfinished; build again to go on with it")
         return VerifyReport(place.url, 0, 0, (unfinished,))
+    check_layout(place, root["request"])
     found = ledger.read(place, finished=True)
     defects, blocks = inspect(place, root, found, deep)
     return VerifyReport(place.url, sum(len(entry.written) for entry in found.done.values()), blocks, tuple(defects))

@@ -123,7 +123,7 @@ class ViewBuild:
         work = self._find_work()
         self._assembly.begin(work.done)
         if work.defective or not provenance.is_of(target, self._assembly.root.request):
-            provenance.write_build(target, layout, plan, self._client.api_url)
+            provenance.write_build(target, layout, self._assembly.root.request, plan, self._client.api_url)
         done, failures = work.done, {image.request.name: image for image in work.failures}
         # Whoever accepted the holes of a finished target accepts those of them that remain.
         accepted = set(failures) if self._state == FINISHED else set()

@@ -21,6 +21,7 @@ from .completion import WriteReport, complete
 from .encoding import Encoding
 from .errors import AtlaszarrWarning, InputError
 from .grid import shape_of, within
+from .locations import overlap, shown
 from .multiscale import ArraySpec, Multiscale
 from .occupancy import Occupancy
 from .ome import DEFAULT_VERSION, Geometry, multiscales, zarr_format
@@ -28,7 +29,7 @@ from .pyramid import Index, Pass, Pyramid
 from .reading import ChunkedArray
 from .reduction import Rule
 from .scheduling import Future, Scheduler, worker_count
-from .sources import absent_of, identity_of, lies_within, opened, places_read
+from .sources import absent_of, identity_of, opened, places_read
 from .store import Target
 from .target_state import Root
 
@@ -143,8 +144,10 @@ def write_multiscales(
     request = json.loads(json.dumps(request))
     assembly = Assembly(multiscale, Root(ome_zarr, request), _groups(specs, name, geometry, pyramid, ome_zarr))
     for array_read in arrays.values():
-        if read := next((one for one in places_read(array_read) if lies_within(one, place.url)), None):
-            raise InputError(f"target {place.url} lies in what the image is read from, {read}; choose another place")
+        if read := next((one for one in places_read(array_read) if overlap(one, place.url)), None):
+            raise InputError(
+                f"target {place.url} lies in what the image is read from, {shown(read)}; choose another place"
+            )
     absent = {path: one for path, array_read in arrays.items() if (one := absent_of(array_read)) is not None}
     for one in absent.values():
         one.list()

@@ -83,13 +83,9 @@ def error(opened, record) -> float:
             pir[..., axis] = thin[name].values[:, None] if thin[name].dims == ("y",) else thin[name].values
         else:
             pir[..., axis] = float(thin.coordinate)
-    mirror = np.array([1, 1, -1]), np.array([0, 0, 11400])
-    flipped = record.reference_space_id == 10
-    points = pir * mirror[0] + mirror[1] if flipped else pir
-    points = points @ np.asarray(record.trv)[:3, :3].T + np.asarray(record.trv)[:3, 3]
+    points = pir @ np.asarray(record.trv)[:3, :3].T + np.asarray(record.trv)[:3, 3]
     points[..., 2] = record.sections[0].depth
     points = points @ np.asarray(record.tvr)[:3, :3].T + np.asarray(record.tvr)[:3, 3]
-    points = points * mirror[0] + mirror[1] if flipped else points
     smooth = (phantom.distance_to_edge(points) > 50) & (phantom.labels(points) > 0)
     return float(np.abs(thin.values[smooth] - phantom.rgb(points[smooth])).mean())
 

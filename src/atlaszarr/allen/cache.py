@@ -1,89 +1,120 @@
 """Section images kept between builds, under a key made of all that defines them.
 
-A file appears under its name only when it is whole, and only after its checks; what a reader finds is
-checked again, since others may have touched the folder.
+An entry is a JPEG body followed by a SHA-256 digest of the key and the body. An entry whose digest does not match is
+absent: damaged, cut short, or copied from another key.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
+import threading
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
-from ..atomic import write_whole
-from ..errors import InputError, TargetError
+from ..errors import AtlaszarrError, AtlaszarrWarning, InputError
+from ..store import Target
+
+_DIGEST_BYTES = hashlib.sha256().digest_size
+#: Identifiers of the caches that failed in this process; pickled copies of a cache share one.
+_FAILED: set[str] = set()
+_LOCK = threading.Lock()
 
 
 class ImageCache:
     """JPEG bodies in a folder, or under any URL that fsspec opens and every worker reaches.
 
+    A cache never stops a build: on the first failure to read or write it warns, and from then on every copy of it in
+    the process is empty and stores nothing.
+
     Parameters
     ----------
     location : str or path-like
-        A folder, made when first used, or a URL.
+        A folder, created on first use, or a URL.
+    options : mapping, optional
+        Storage options of a URL.
+
+    Raises
+    ------
+    InputError
+        If the location or the options are not valid.
+
+    Warns
+    -----
+    AtlaszarrWarning
+        If the cache cannot be read or written.
     """
 
-    def __init__(self, location: str | os.PathLike[str]) -> None:
-        self.location = os.fspath(location).removeprefix("file://")
-        self._remote = "://" in self.location
+    def __init__(self, location: str | os.PathLike[str], options: Mapping[str, Any] | None = None) -> None:
+        text = os.fspath(location).removeprefix("file://")
+        if "://" not in text:
+            if options:
+                raise InputError(f"cache option {next(iter(options))!r} does not apply to the folder {text!r}")
+            text = str(Path(text).expanduser().resolve())
+        self._id = uuid4().hex
+        try:
+            self._target: Target | None = Target.of(text, options)
+        except InputError as error:
+            raise InputError(f"cache: {error}") from None
+        except AtlaszarrError as error:
+            self._target = None
+            self._fail(error)
 
     def get(self, key: str) -> bytes | None:
-        """What is kept under a key, or None; TargetError if the place cannot be read."""
-        try:
-            return bytes(self._fs().cat_file(self._path(key))) if self._remote else Path(self._path(key)).read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
+        """The body stored under a key, or None."""
+        if self._target is None or self._id in _FAILED:
             return None
-        except OSError as error:
-            raise self._error("read", error) from None
+        try:
+            entry = self._target.read(_path(key))
+        except AtlaszarrError as error:
+            self._fail(error)
+            return None
+        if entry is None:
+            return None
+        body, digest = entry[:-_DIGEST_BYTES], entry[-_DIGEST_BYTES:]
+        return body if digest == _digest(key, body) else None
 
     def put(self, key: str, body: bytes) -> None:
-        """Keep a body that has passed its checks; TargetError if the place cannot be written."""
-        try:
-            self._put(self._path(key), body)
-        except OSError as error:
-            raise self._error("write to", error) from None
-
-    def _put(self, path: str, body: bytes) -> None:
-        if self._remote:
-            self._fs().pipe_file(path, body)
+        """Store a body that has passed its checks."""
+        if self._target is None or self._id in _FAILED:
             return
-        write_whole(Path(path), body)
+        try:
+            self._target.write(_path(key), body + _digest(key, body))
+        except AtlaszarrError as error:
+            self._fail(error)
 
     def __contains__(self, key: str) -> bool:
-        return bool(self._fs().exists(self._path(key))) if self._remote else Path(self._path(key)).is_file()
-
-    def discard(self, key: str) -> None:
-        """Forget a key whose body was found damaged."""
+        """Whether there is an entry under a key; its digest is not checked, which would mean reading it."""
+        if self._target is None or self._id in _FAILED:
+            return False
         try:
-            self._fs().rm_file(self._path(key)) if self._remote else Path(self._path(key)).unlink()
-        except FileNotFoundError:  # another process was faster
-            return
-        except OSError as error:
-            raise self._error("remove from", error) from None
+            return _path(key) in self._target.sizes(_path(key))
+        except AtlaszarrError as error:
+            self._fail(error)
+            return False
 
-    def _path(self, key: str) -> str:
-        return f"{self.location.rstrip('/')}/images/{key[:2]}/{key}.jpg"
+    def _fail(self, error: AtlaszarrError) -> None:
+        with _LOCK:
+            if self._id in _FAILED:
+                return
+            _FAILED.add(self._id)
+        warnings.warn(f"section images are not cached: {error}", AtlaszarrWarning, stacklevel=2)
 
-    def _fs(self) -> Any:
-        import fsspec
 
-        try:
-            return fsspec.core.url_to_fs(self.location)[0]
-        except (ValueError, ImportError) as error:
-            raise InputError(f"cache {self._place} cannot be opened: {type(error).__name__}; check the URL") from None
+def _path(key: str) -> str:
+    # Not `images/`: entries there have no digest.
+    return f"section-images/{key[:2]}/{key}.jpg"
 
-    def _error(self, verb: str, error: OSError) -> TargetError:
-        reason = error.strerror or type(error).__name__
-        return TargetError(f"cannot {verb} the cache {self._place}: {reason}; give another place or 'none'")
 
-    @property
-    def _place(self) -> str:
-        """For a message: a URL may hold a password."""
-        return self.location.partition("://")[0] + "://..." if self._remote else self.location
+def _digest(key: str, body: bytes) -> bytes:
+    return hashlib.sha256(key.encode() + body).digest()
 
 
 def default_location() -> str | None:
-    """Where images are kept by default: ``$ATLASZARR_CACHE``, else the user's cache folder; None for nowhere."""
+    """Where images are cached by default: ``$ATLASZARR_CACHE``, else the user's cache folder; None for no cache."""
     named = os.environ.get("ATLASZARR_CACHE")
     if named is not None:
         return None if named in ("", "none") else named

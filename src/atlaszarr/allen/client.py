@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ImageError, InputError, NotFoundError, ServiceError
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
 API_URL = "https://api.brain-map.org/api/v2"
 #: Bytes; a page of 2000 section images is about 2 MB.
-_LARGEST_JSON = 2**28
+_LARGEST_JSON = 2**25
 _DATASET_INCLUDE = ("alignment3d", "genes", "products", "plane_of_section", "specimen(donor(age))")
 
 
@@ -36,7 +38,7 @@ class AllenClient:
         Ending in ``/api/v2``; default ``$ATLASZARR_API_URL``, else the Allen Institute's.
     cache : str or path-like, optional
         A folder or fsspec URL for section images, or "none"; default ``$ATLASZARR_CACHE``, else the user's
-        cache folder. Metadata is always asked anew.
+        cache folder. Metadata is never cached. A cache that cannot be used is a warning, and stays unused.
     concurrency : int
         The most requests under way, over a whole cluster where a distributed client is active.
     rate : float
@@ -47,11 +49,13 @@ class AllenClient:
         How often a failed request is tried again; see `atlaszarr.allen.http.Http` for the waits.
     backoff : float
         Scale of the waits between, in seconds.
+    cache_options : mapping, optional
+        Storage options of a `cache` that is a URL, for instance ``endpoint_url``.
 
     Raises
     ------
     InputError
-        If the URL is not one of HTTP.
+        If `api_url` is not an HTTP URL, or `cache` is neither a folder nor a URL that can be opened.
     """
 
     def __init__(
@@ -64,6 +68,7 @@ class AllenClient:
         timeout: tuple[float, float] = (10.0, 60.0),
         retries: int = 5,
         backoff: float = 0.5,
+        cache_options: Mapping[str, Any] | None = None,
     ) -> None:
         url = api_url or os.environ.get("ATLASZARR_API_URL") or API_URL
         if "@" in url or "?" in url:
@@ -76,7 +81,7 @@ class AllenClient:
         self.api_url = url.rstrip("/")
         self.concurrency = concurrency
         location = default_location() if cache is None else os.fspath(cache)
-        self.cache = None if location in (None, "", "none") else ImageCache(location)
+        self.cache = None if location in (None, "", "none") else ImageCache(location, cache_options)
         self._http = Http(concurrency, rate, timeout, retries, backoff)
 
     def __enter__(self) -> AllenClient:
@@ -102,12 +107,12 @@ class AllenClient:
         RecordError
             If the record contradicts itself.
         ServiceError
-            If the API cannot be reached or refuses.
+            If the API cannot be reached, refuses, or answers other records than those asked for.
         """
-        found = self._query("SectionDataSet", [f"[id$eq{rma.identifier(id)}]"], _DATASET_INCLUDE)
+        found = self._query("SectionDataSet", {"id": id}, _DATASET_INCLUDE)
         if not found:
             raise NotFoundError(f"there is no section dataset {id}; `atlaszarr search` lists what there is")
-        images = self._query("SectionImage", [f"[data_set_id$eq{rma.identifier(id)}]"], ["alignment2d"])
+        images = self._query("SectionImage", {"data_set_id": id}, ["alignment2d"])
         return SectionDataset.from_json(found[0], images)
 
     def search(
@@ -128,7 +133,7 @@ class AllenClient:
         gene : str, optional
             Acronym, for instance ``Prox1``; ``*`` stands for any characters.
         plane : str, optional
-            ``coronal`` or ``sagittal``.
+            ``coronal``, ``sagittal`` or ``transverse``, which ``horizontal`` and ``axial`` mean too.
         product : str, optional
             Abbreviation, for instance ``Mouse``.
         specimen, id : int, optional
@@ -150,7 +155,14 @@ class AllenClient:
             If a criterion cannot be expressed.
         """
         return search(
-            self._query, gene=gene, plane=plane, product=product, specimen=specimen, id=id, images=images, limit=limit
+            partial(rma.query, self._get, self.api_url),
+            gene=gene,
+            plane=plane,
+            product=product,
+            specimen=specimen,
+            id=id,
+            images=images,
+            limit=limit,
         )
 
     def structure_graph(self, id: int = 1) -> Terminology:
@@ -214,7 +226,7 @@ class AllenClient:
         """What `image` asks for, checked against the image's record; `fetch` gets it as JPEG."""
         id, view = rma.identifier(id), view or "primary"
         check_options(view, quality, range)
-        found = self._query("SectionImage", [f"[id$eq{id}]"])
+        found = self._query("SectionImage", {"id": id})
         if not found:
             raise NotFoundError(f"there is no section image {id}; `atlaszarr search --images` lists those of a dataset")
         x, y, width, height = image_box(found[0], f"section image {id}")
@@ -245,10 +257,8 @@ class AllenClient:
         """
         url, key = request.url(self.api_url), request.key(self.api_url)
         if self.cache and (kept := self.cache.get(key)) is not None:
-            try:
+            with suppress(ImageError):
                 return _checked(request, kept)
-            except ImageError:
-                self.cache.discard(key)
         for last in (False, True):
             body = self._http.get(url, request.largest_body)
             try:
@@ -269,16 +279,14 @@ class AllenClient:
             return MissingImage(request, request.url(self.api_url), str(error))
 
     def has_cached(self, request: ImageRequest) -> bool:
-        """Whether a section image is in the cache."""
+        """Whether the cache has an entry for a section image; its content is not checked."""
         return self.cache is not None and request.key(self.api_url) in self.cache
 
     def _get(self, url: str) -> bytes:
         return self._http.get(url, _LARGEST_JSON)
 
-    def _query(
-        self, model: str, criteria: Sequence[str], include: Sequence[str] = (), limit: int | None = None
-    ) -> list[dict[str, Any]]:
-        return rma.query(self._get, self.api_url, model, criteria, include, limit)
+    def _query(self, model: str, where: Mapping[str, object], include: Sequence[str] = ()) -> list[dict[str, Any]]:
+        return rma.query(self._get, self.api_url, model, include=include, where=where)[0]
 
 
 def _checked(request: ImageRequest, body: bytes) -> SectionImage:

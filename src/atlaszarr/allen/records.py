@@ -31,11 +31,18 @@ from .values import (
 
 #: plane_of_section_id of the Allen API. 4 and 5 can be registered like the others: the alignment says how.
 PLANES = {1: "coronal", 2: "sagittal", 4: "variable", 5: "n/a", 6: "transverse"}
+#: Other names of planes of section.
+_SYNONYMS = {"horizontal": "transverse", "axial": "transverse"}
 
 #: Halving the longest side so often leaves less than a pixel.
 _MOST_TIERS = 17
 #: Image ids are voxels of a uint32 label, where 0 is no image.
 _IMAGE_IDS = range(1, 2**32)
+
+
+def plane_name(name: str) -> str:
+    """The name that the Allen API has for a plane of section: ``transverse`` for ``horizontal`` and ``axial``."""
+    return _SYNONYMS.get(name, name)
 
 
 @dataclass(frozen=True)

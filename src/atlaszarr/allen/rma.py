@@ -12,6 +12,8 @@ from ..errors import InputError, RecordError, ServiceError
 #: RMA has no escape for these.
 _UNSAFE = frozenset("'\"[](),$:;\\")
 _PAGE = 2000
+#: Rows of one query: the whole catalogue of section datasets has fewer.
+_MOST_ROWS = 1_000_000
 
 Get = Callable[[str], bytes]
 
@@ -55,8 +57,11 @@ def query(
     criteria: Sequence[str] = (),
     include: Sequence[str] = (),
     limit: int | None = None,
-) -> list[dict[str, Any]]:
-    """All records that meet the criteria, in order of id.
+    *,
+    where: Mapping[str, object] | None = None,
+    only: Sequence[str] = (),
+) -> tuple[list[dict[str, Any]], int]:
+    """The records that meet the criteria, in order of id, and how many meet them.
 
     Parameters
     ----------
@@ -69,15 +74,28 @@ def query(
     criteria, include : sequence of str
         In RMA's syntax, values already made by `literal`.
     limit : int, optional
-        At most so many.
+        At most so many records.
+    where : mapping, optional
+        Whole numbers that attributes of the model must have, asked for and checked in the answer.
+    only : sequence of str
+        Attributes to answer; default all.
+
+    Returns
+    -------
+    tuple of list of dict and int
+        The second is larger than the length of the first where `limit` cuts.
 
     Raises
     ------
+    InputError
+        If a value of `where` is not a whole number.
     ServiceError
-        If the answer is not what the API documents, or says that it failed.
+        If the answer is not what the API documents, says that it failed, or holds other records than those asked for.
     RecordError
         If the number of matches changes between two pages.
     """
+    asked = {key: identifier(value) for key, value in (where or {}).items()}
+    criteria = [*(f"[{key}$eq{value}]" for key, value in asked.items()), *criteria]
     rows: list[dict[str, Any]] = []
     total: int | None = None
     while total is None or len(rows) < (total if limit is None else min(limit, total)):
@@ -85,7 +103,9 @@ def query(
         clauses = [f"model::{model}"]
         clauses += ["rma::criteria", *criteria] if criteria else []
         clauses += ["rma::include", *include] if include else []
-        clauses.append(f"rma::options[num_rows$eq{size}][start_row$eq{len(rows)}][order$eq'id']")
+        options = f"[num_rows$eq{size}][start_row$eq{len(rows)}][order$eq'id']"
+        options += f"[only$eq'{','.join(only)}']" if only else ""
+        clauses.append(f"rma::options{options}")
         url = f"{api_url}/data/query.json?criteria={quote(','.join(clauses), safe=chr(39) + ':,$*()')}"
         answer = envelope(get(url), url)
         page, matches = answer["msg"], answer.get("total_rows")
@@ -97,9 +117,18 @@ def query(
             )
         if not page and len(rows) < matches:
             raise ServiceError(f"{url} answered no rows, with {len(rows)} of {matches} read")
+        if min(matches, limit or matches) > _MOST_ROWS:
+            raise ServiceError(f"{url} has {matches} rows, more than the {_MOST_ROWS} that are read; set a limit")
+        for row in page:
+            for key, value in asked.items():
+                if row.get(key) != value:
+                    raise ServiceError(
+                        f"{url} asked for {model} records with {key} {value}, but the answer has one with {key} "
+                        f"{row.get(key)!r:.40}; try again"
+                    )
         total = matches
         rows += page
-    return rows
+    return rows, total
 
 
 def pages(rows: int) -> int:

@@ -6,15 +6,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from .records import PLANES
-from .rma import identifier, literal
+from .records import PLANES, plane_name
+from .rma import literal
 from .values import Record
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-#: Model, criteria, include, limit.
-Query = Callable[..., list[dict[str, Any]]]
+#: `rma.query` on one API: the records, and how many there are.
+Query = Callable[..., tuple[list[dict[str, Any]], int]]
 
 
 def search(
@@ -31,24 +31,24 @@ def search(
     """See `AllenClient.search`."""
     import pandas as pd
 
-    if plane is not None and plane not in PLANES.values():
-        raise InputError(f"plane {plane!r} is not known; choose from coronal, sagittal")
+    if plane is not None and (plane := plane_name(plane)) not in PLANES.values():
+        raise InputError(f"plane {plane!r} is not known; choose from coronal, sagittal, transverse")
     if limit is not None and limit < 1:
         raise InputError(f"limit {limit} must be at least 1")
-    criteria = [] if id is None else [f"[id$eq{identifier(id)}]"]
-    criteria += [] if specimen is None else [f"[specimen_id$eq{identifier(specimen)}]"]
+    where = {key: value for key, value in (("id", id), ("specimen_id", specimen)) if value is not None}
+    criteria = []
     if plane is not None:
         criteria.append(f"plane_of_section[name$eq{literal('plane', plane)}]")
     if product is not None:
         criteria.append(f"products[abbreviation$eq{literal('product', product)}]")
     if gene is not None:
         criteria.append(f"genes[acronym${'li' if '*' in gene else 'eq'}{literal('gene', gene)}]")
-    found = query("SectionDataSet", criteria, ["genes", "products"], limit)
+    found, _ = query("SectionDataSet", criteria, ["genes", "products"], limit, where=where)
     if images:
         rows = [
             _image_row(record, image)
             for record in found
-            for image in query("SectionImage", [f"[data_set_id$eq{identifier(record['id'])}]"])
+            for image in query("SectionImage", where={"data_set_id": record["id"]})[0]
         ]
         columns = list(_image_row({"id": None}, {}))
     else:

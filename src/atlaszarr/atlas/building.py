@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import product
 from typing import Any
 
 from ..allen.client import AllenClient
@@ -20,17 +18,20 @@ from ..brainglobe.layout import Layout, below
 from ..completion import WriteReport
 from ..errors import AtlaszarrWarning, InputError
 from ..finished import Finished
+from ..locations import protocol_of
 from ..reference_volumes import open_annotation, open_template
 from ..region_tables import to_csv
 from ..regions import region_volumes
 from ..scheduling import scheduler_for, worker_count
+from ..sources import places_read
+from ..spaces import BRAINGLOBE_SIDES, ORIENTATION
 from ..store import Target
 from ..terminology import Terminology
 from .hemispheres import hemispheres_image
 from .image import AtlasImage
 from .levels import Levels, check_extent
 from .record import Record
-from .sources import Uri, labels_of, open_levels, refuse_overlap, terminology_from, uris_of
+from .sources import Uri, labels_of, open_levels, refuse_other_table, refuse_overlaps, terminology_from, uris_of
 from .volumes import annotation_image, template_image
 
 #: Beside the annotation.
@@ -106,7 +107,8 @@ def build_atlas(
         Of the atlas; see `atlaszarr.brainglobe.layout.Layout`.
     brainglobe : bool
         Whether to write all else that BrainGlobe's reader opens: masks, meshes, manifests. Needs a template with the
-        levels of the annotation.
+        levels of the annotation. x then runs ``right-to-left``, as BrainGlobe names the CCF, in metadata, manifests
+        and hemispheres; else ``left-to-right``.
     orientation, voxel_size
         Of all volumes, where their files do not say or are wrong; see `atlaszarr.reference_volumes.open_annotation`.
     allow_unknown : bool
@@ -140,12 +142,12 @@ def build_atlas(
     if brainglobe and not (template_uris and ome_zarr == "0.5"):
         raise InputError("BrainGlobe needs a template and OME-Zarr 0.5; give --template, and no other version")
     layout = Layout(str(name), str(version))
-    place = Target.of(target, storage_options if "://" in os.fspath(target) else None)
+    place = Target.of(target, storage_options if protocol_of(target) else None)
     worker_count(workers)
     if scheduler is not None and place.url.startswith("memory://"):
         raise InputError(f"target {place.url} lives in the memory of one process; others cannot write it")
-    for uri, there in product((*uris, *template_uris), image_targets(place, layout).values()):
-        refuse_overlap(uri, there)
+    written_to = places_written(place, layout, brainglobe)
+    refuse_overlaps((*uris, *template_uris), written_to)
     options: dict[str, Any] = {
         "scheduler": scheduler,
         "workers": workers,
@@ -157,15 +159,18 @@ def build_atlas(
     record, documents = Record(place, layout), {}
     with ExitStack() as stack:
         folder = spool or stack.enter_context(tempfile.TemporaryDirectory(prefix="atlaszarr-"))
-        frame = {"orientation": orientation, "voxel_size": voxel_size}
+        sides = BRAINGLOBE_SIDES if brainglobe else ORIENTATION["x"]
+        frame = {"orientation": orientation, "voxel_size": voxel_size, "origin": f"as{sides[0]}"}
         opened = {
-            kind: open_levels(stack, opening, some, folder, target, storage_options, frame, (chunk, shard))
+            kind: open_levels(stack, opening, some, folder, target, storage_options, frame, (chunk, shard, sides))
             for kind, opening, some in (
                 ("annotation", open_annotation, uris),
                 ("template", open_template, template_uris),
             )
             if some
         }
+        for volume in (one for levels in opened.values() for one in levels.volumes.values()):
+            refuse_overlaps(places_read(volume.array), written_to)  # a level may be a link
         annotations = opened["annotation"]
         labels, unknown = labels_of(annotations, terminology, allow_unknown)
         images = atlas_images(opened, place, layout, terminology, labels, ome_zarr)
@@ -181,6 +186,10 @@ def build_atlas(
                 pass  # it answers
         table = terminology.to_csv().encode()
         files = {f"{one}/{names.TERMINOLOGY}": table for one in (layout.terminology, layout.annotation_set)}
+        refuse_other_table(ontology, place, files)
+        folders = [f"{one.url.removeprefix(place.url)[1:]}/" for one in image_targets(place, layout).values()]
+        more = brainglobe_writing.keys_written(layout, documents) if brainglobe else []
+        place.make_way([*folders, *files, *more, record.key], overwrite)
         record.begin(files, overwrite)
         written = [image.write(**options) for image in images.values()]
         files[f"{layout.annotation_set}/{VOLUMES}"] = _table(images["annotation"].target, terminology)
@@ -190,7 +199,7 @@ def build_atlas(
         given = {kind: levels.volumes for kind, levels in opened.items()}
     remarks = [*unknown, *(text for some in given.values() for volume in some.values() for text in volume.all_remarks)]
     remarks += terminology.remarks
-    record.finish(files, given, [report.target for report in written], remarks)
+    record.finish(files, given, [report.target for report in written], remarks, sides)
     return AtlasReport(place.url, tuple(written), tuple(remarks), f"{place.url}/{layout.annotation_set}/{VOLUMES}")
 
 
@@ -221,6 +230,13 @@ def image_targets(place: Target, layout: Layout) -> dict[str, Target]:
         "template": below(place, f"{layout.template}/{names.TEMPLATE}"),
         "hemispheres": below(place, f"{layout.annotation_set}/{names.HEMISPHERES}"),
     }
+
+
+def places_written(place: Target, layout: Layout, brainglobe: bool) -> list[Target]:
+    """Where everything goes that is large: no source may lie there."""
+    more = (names.COMPRESSED, names.MASKS, names.PRECOMPUTED) if brainglobe else ()
+    others = [below(place, f"{layout.annotation_set}/{name}") for name in more]
+    return [*image_targets(place, layout).values(), *others]
 
 
 def _second_name(place: Target, layout: Layout) -> dict[str, bytes]:

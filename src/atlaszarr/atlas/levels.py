@@ -41,7 +41,9 @@ class Levels:
     geometry: Geometry
 
 
-def levels_of(volumes: Sequence[ReferenceVolume], chunk: int | Sequence[int] | None, shard: int | None) -> Levels:
+def levels_of(
+    volumes: Sequence[ReferenceVolume], chunk: int | Sequence[int] | None, shard: int | None, sides: str
+) -> Levels:
     """Lay out the pyramid over volumes of one thing at several resolutions.
 
     A finest voxel of 10, 25, 50 or 100 um makes the published levels from there on, any other halves the resolution
@@ -52,7 +54,9 @@ def levels_of(volumes: Sequence[ReferenceVolume], chunk: int | Sequence[int] | N
     volumes : sequence of ReferenceVolume
         In any order.
     chunk, shard
-        As of `Pyramid.over`; the default chunk is 64 voxels wide, at 10 um 80.
+        See `Pyramid.over`; the default chunk is 64 voxels wide, at 10 um 80.
+    sides : str
+        Orientation of x.
 
     Raises
     ------
@@ -86,7 +90,7 @@ def levels_of(volumes: Sequence[ReferenceVolume], chunk: int | Sequence[int] | N
         levels[level] = replace(levels[level], first=first)
         laid = Pyramid(tuple(levels))
     scale, translation = _mm(finest.voxel_size, 0.0), _mm(finest.voxel_size, _ANCHOR, 2)
-    return Levels(placed, laid, Geometry(scale, translation, "millimeter", ORIENTATION))
+    return Levels(placed, laid, Geometry(scale, translation, "millimeter", {**ORIENTATION, "x": sides}))
 
 
 def check_extent(template: Levels, annotation: Levels) -> None:

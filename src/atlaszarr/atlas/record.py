@@ -12,11 +12,17 @@ from ..brainglobe.layout import Layout
 from ..errors import InputError
 from ..multiscale import digest
 from ..reference_volumes import ReferenceVolume
+from ..spaces import BRAINGLOBE_SIDES, ORIENTATION
 from ..store import Target
 from ..versions import version
 from .credit import CREDIT
 
 _FOLDER = "atlaszarr"
+#: By the orientation of x: whose convention it is.
+_NAMED_BY = {
+    ORIENTATION["x"]: "Allen Institute (low r is left)",
+    BRAINGLOBE_SIDES: "BrainGlobe, issue 104 of brainglobe-atlasapi (the Allen Institute calls low r left)",
+}
 
 
 @dataclass(frozen=True)
@@ -63,8 +69,9 @@ class Record:
         sources: Mapping[str, Mapping[int, ReferenceVolume]],
         images: Sequence[str],
         remarks: Sequence[str],
+        sides: str,
     ) -> None:
-        """Put all files, and say what the atlas is: what was built now, and what was before and is left as it was.
+        """Put the files that are not there yet, and say what the atlas is: what was built now, and what before.
 
         Parameters
         ----------
@@ -74,8 +81,11 @@ class Record:
         images : sequence of str
             URLs of what was built.
         remarks : sequence of str
+        sides : str
+            Orientation of x.
         """
-        self.place.write_all(files.items())
+        there = self.place.read_each(files)
+        self.place.write_all((key, body) for key, body in files.items() if there[key] != body)
         before = self._before(overwrite=False)
         given = {
             name: {str(level): _source(volume) for level, volume in sorted(volumes.items())}
@@ -88,6 +98,7 @@ class Record:
                 "versions": {package: version(package) for package in ("atlaszarr", "numpy", "zarr")},
                 "built": datetime.now(UTC).isoformat(timespec="seconds"),
                 "sources": {**before["sources"], **given},
+                "sides": {"x": sides, "named_by": _NAMED_BY[sides]},
                 "remarks": list(remarks),
                 "images": list(dict.fromkeys([*before["images"], *paths])),
                 "files": {**before["files"], **{key: [len(body), digest(body)] for key, body in files.items()}},

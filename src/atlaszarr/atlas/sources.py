@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
+from itertools import product
 from typing import Any
 
 from ..allen.client import AllenClient
 from ..errors import InputError
+from ..locations import normalize, overlap, protocol_of, shown
 from ..reference_volumes import ReferenceVolume, unknown_labels, unknown_labels_remark
-from ..source_files import local_path
-from ..sources import lies_within
 from ..store import Target
 from ..terminology import Terminology
 from .levels import Levels, levels_of
@@ -28,17 +28,24 @@ def uris_of(given: Uri | Sequence[Uri]) -> tuple[Uri, ...]:
 
 def options_for(uri: Uri, target: Uri, storage_options: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     """The storage options of a source: those given, unless they are of another protocol than its own."""
-    own, others = (os.fspath(one).rpartition("://")[0] for one in (uri, target))
+    own, others = protocol_of(uri), protocol_of(target)
     return storage_options if own and others in ("", own) else None
 
 
-def refuse_overlap(uri: Uri, target: Target) -> None:
-    """Refuse a source that lies in what is to be written, or the other way round."""
-    local = local_path(os.fspath(uri))
-    place = os.fspath(uri) if local is None else str(local)
-    protocols = {one.rpartition("://")[0] for one in (place, target.url)}
-    if len(protocols) == 1 and lies_within(place, target.url):
-        raise InputError(f"{os.fspath(uri)} lies in what is to be written, {target.url}; choose another place")
+def refuse_overlaps(sources: Iterable[Uri], targets: Sequence[Target]) -> None:
+    """Refuse sources that lie in what is to be written, or the other way round."""
+    for source, target in product(map(normalize, sources), targets):
+        if overlap(source, target.url):
+            raise InputError(f"{shown(source)} lies in what is to be written, {target.url}; choose another place")
+
+
+def refuse_other_table(ontology: Any, place: Target, files: Mapping[str, bytes]) -> None:
+    """Refuse an ontology that lies where its table is to be written, and is another file than that."""
+    if not isinstance(ontology, str | os.PathLike):
+        return
+    for key, body in files.items():
+        if overlap(normalize(ontology), f"{place.url}/{key}") and place.read(key) != body:
+            raise InputError(f"ontology {shown(ontology)} would be replaced by its table; give a copy of it")
 
 
 def open_levels(
@@ -49,7 +56,7 @@ def open_levels(
     target: Uri,
     storage_options: Mapping[str, Any] | None,
     frame: Mapping[str, Any],
-    layout: tuple[int | Sequence[int] | None, int | None],
+    layout: tuple[int | Sequence[int] | None, int | None, str],
 ) -> Levels:
     """Open volumes until a stack of contexts ends, and lay out the pyramid over them.
 
@@ -64,9 +71,9 @@ def open_levels(
         Where they are to go.
     storage_options : mapping, optional
     frame : mapping
-        ``orientation`` and ``voxel_size`` where stated.
+        ``orientation`` and ``voxel_size`` where stated, and ``origin``.
     layout : tuple
-        Chunk and shard.
+        Chunk, shard and orientation of x.
     """
     volumes = [
         stack.enter_context(opening(uri, folder, storage_options=options_for(uri, target, storage_options), **frame))

@@ -12,6 +12,7 @@ from ..errors import InputError
 from ..inspection import Defect
 from ..multiscale import digest
 from ..store import Target
+from ..target_state import read_root
 from ..verification import VerifyReport, verify_image
 from .record import records
 
@@ -55,9 +56,10 @@ def _image(place: Target, path: str, deep: bool) -> VerifyReport:
     if path.endswith(names.PRECOMPUTED):
         return VerifyReport(target.url, 0, 0, tuple(meshes.defects(target)))
     try:
-        report = verify_image(target, deep=deep)
+        found = read_root(target) is not None
     except InputError:
-        report = None
+        found = False
+    report = verify_image(target, deep=deep) if found else None
     return report or VerifyReport(target.url, 0, 0, (Defect("missing", "", "is not there"),))
 
 

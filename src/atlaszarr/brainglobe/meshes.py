@@ -82,10 +82,12 @@ def write_meshes(
         wrong = _wrong(target, request, overwrite)
         found = ledger.read(target)
         if overwrite or (found.header or {}).get("request") != request:
+            target.remove_each(target.links())
             for key in target.list_keys():
                 if key not in KEYS:
                     target.remove(key)
             found = ledger.Ledger()
+        target.make_way(f"{link}/" for link in target.links())
         target.remove(INFO)
         redo = {defect.task for defect in wrong}
         done = {task: entry for task, entry in found.done.items() if task not in redo}

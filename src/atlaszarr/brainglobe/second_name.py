@@ -23,11 +23,13 @@ def give_second_name(image: Target, second: Target) -> None:
     """
     if image.is_local:
         link = Path(second.url)
-        if link.is_symlink() and link.resolve() == Path(image.url).resolve():
+        if link.is_symlink() and os.path.realpath(link) == os.path.realpath(image.url):
             return
+        if link.is_symlink():  # to another image, which must not be written through it
+            with second.reporting("write to"):
+                link.unlink()
         if not link.exists():
             with suppress(OSError, NotImplementedError):  # a system or disk without links
-                link.unlink(missing_ok=True)
                 link.symlink_to(os.path.relpath(image.url, link.parent), target_is_directory=True)
                 return
     _copy(image, second)
@@ -38,6 +40,7 @@ def _copy(image: Target, second: Target) -> None:
     sizes, there = image.sizes(), second.sizes()
     if sizes == there and image.read(_ROOT) == second.read(_ROOT):
         return
+    second.remove_each(second.links())
     if _ROOT in there:
         second.remove(_ROOT)
     for key in there.keys() - sizes.keys():

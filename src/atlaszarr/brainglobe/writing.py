@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..assembly import Progress
 from ..completion import WriteReport
 from ..errors import InputError
 from ..finished import Finished
+from ..spaces import BRAINGLOBE_SIDES
 from ..store import Target
 from ..terminology import Terminology
 from . import layout as names
@@ -85,6 +86,7 @@ def write(
         "progress": progress,
     }
     folder = below(target, layout.annotation_set)
+    target.make_way(keys_written(layout, documents), overwrite)
     if overwrite:
         for key in documents:
             target.remove(key)
@@ -95,6 +97,11 @@ def write(
     )
     target.write_all(documents.items())
     return reports
+
+
+def keys_written(layout: Layout, documents: Iterable[str]) -> list[str]:
+    """Where masks, meshes and manifests are written: keys of folders, which end in ``/``, and of documents."""
+    return [f"{layout.annotation_set}/{name}/" for name in (names.MASKS, names.PRECOMPUTED)] + list(documents)
 
 
 def check(
@@ -127,6 +134,11 @@ def check(
     for word, image, dtype in (("annotation", annotation, "uint32"), ("template", template, "uint16")):
         if image.multiscale.arrays[0].dtype != dtype:
             raise InputError(f"the {word} is {image.multiscale.arrays[0].dtype}; BrainGlobe needs {dtype}")
+    if (stated := annotation.geometry.orientation.get("x", BRAINGLOBE_SIDES)) != BRAINGLOBE_SIDES:
+        raise InputError(
+            f"the annotation's x axis runs {stated}, where BrainGlobe's reader takes it for {BRAINGLOBE_SIDES}; build "
+            "the atlas for BrainGlobe (--brainglobe)"
+        )
     shapes = dict(zip(template.resolutions, (level.shape for level in template.multiscale.pyramid.levels), strict=True))
     for level, resolution in zip(annotation.multiscale.pyramid.levels, annotation.resolutions, strict=True):
         if shapes.get(resolution) != level.shape:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ..allen.client import AllenClient
 from ..assembly import Progress
+from ..locations import output_path
 from .atlas import AtlasDemo, demonstrate_atlas
 from .volume import VolumeDemo, demonstrate_volume
 
@@ -50,7 +50,7 @@ def run_demo(folder: str | os.PathLike[str], progress: Progress | None = None) -
     """
     from ..testing.emulator import Emulator
 
-    place = Path(folder)
+    place = output_path(folder)
     with Emulator() as emulator, AllenClient(emulator.url, cache="none") as client:
         volume = demonstrate_volume(place, client, emulator, progress)
         return DemoReport(volume, demonstrate_atlas(place, client, emulator.phantom, progress))

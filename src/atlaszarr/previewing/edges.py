@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from ..allen.records import SectionDataset
 from ..plane_of_section import Plane
-from ..spaces import ReferenceSpace, reference_space
+from ..spaces import reference_space
 from ..transforms import apply, image_to_reference
 
-#: What lies at the low and the high end of p, i and r. Which side of the body r begins at is disputed.
-ENDS = (("anterior", "posterior"), ("superior", "inferior"), ("low-r", "high-r"))
+#: What lies at the low and the high end of p, i and r.
+ENDS = (("anterior", "posterior"), ("superior", "inferior"), ("left", "right"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,18 +38,14 @@ class Edges:
     ends: NDArray[np.float64]
 
 
-def corners_in_space(
-    dataset: SectionDataset, space: ReferenceSpace, r_extent: float | None = None
-) -> NDArray[np.float64]:
+def corners_in_space(dataset: SectionDataset, mirror: bool = False) -> NDArray[np.float64]:
     """Where the corners of the section images lie.
 
     Parameters
     ----------
     dataset : SectionDataset
-    space : ReferenceSpace
-        The dataset's own, or its mirror.
-    r_extent : float, optional
-        See `ReferenceSpace.to`.
+    mirror : bool
+        Whether to lay left on right; see `atlaszarr.alignment.align_sections`.
 
     Returns
     -------
@@ -58,8 +54,6 @@ def corners_in_space(
 
     Raises
     ------
-    InputError
-        If no transform to that space is known.
     RecordError
         If the dataset has no 3-D alignment.
     """
@@ -68,7 +62,7 @@ def corners_in_space(
     for found, section in zip(corners, dataset.sections, strict=True):
         w, h = section.width, section.height
         found[:] = image_to_reference([(0, 0), (w, 0), (w, h), (0, h)], section.depth, section.tsv, tvr)
-    return apply(reference_space(dataset.reference_space_id).to(space, r_extent), corners)
+    return apply(reference_space(dataset.reference_space_id).mirror, corners) if mirror else corners
 
 
 def edges_of(corners: NDArray[np.float64], plane: Plane) -> tuple[Edges, ...]:

@@ -17,13 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import AtlaszarrWarning, InputError
+from ..locations import shown
 from ..plane_of_section import Plane
 from ..pyramid import Index, everywhere
 from ..reference_volumes import open_annotation
 from ..reference_volumes.header import MICRONS
 from ..reference_volumes.ome_zarr import is_ome_zarr
-from ..source_files import shown
-from ..spaces import AXES, ORIENTATION, ReferenceSpace, reference_space
+from ..reference_volumes.orientation import sides_remark
+from ..spaces import AXES, BRAINGLOBE_SIDES, ORIENTATION, ReferenceSpace
 from ..store import Target
 from ..stored_array import StoredArray
 from ..stored_image import StoredImage
@@ -47,7 +48,7 @@ def label_planes(
     ----------
     annotation : str or path-like
         An OME-Zarr, whose name ends in ``.zarr``, of which the level nearest to the resolution is read; or NRRD, NIfTI
-        or TIFF. One of P56 is taken to be of reference space 9, as published, and mirrored for space 10.
+        or TIFF.
     plane : Plane
     coordinates : sequence of float
         Of each plane along the axis across it, in um.
@@ -71,13 +72,9 @@ def label_planes(
         If it cannot be read.
     """
     uri = os.fspath(annotation)
-    own = reference_space(9) if space.is_adult else space
-    mirror = own.to(space)
-    sign, offset = np.diagonal(mirror), mirror[:, 3]
-    wanted = [(coordinate - offset[plane.fixed]) / sign[plane.fixed] for coordinate in coordinates]
     if is_ome_zarr(uri):
-        stored = _stored(StoredImage.at(Target.of(uri, storage_options)), plane, resolution, own)
-        planes = _planes(_within(stored, own), plane, wanted, resolution, sign, offset)
+        stored = _stored(StoredImage.at(Target.of(uri, storage_options)), plane, resolution, space)
+        planes = _planes(_within(stored, space), plane, coordinates, resolution)
         if (text := stored.array.absent.remark()) is not None:
             warnings.warn(
                 f"{text} (counted among the chunks that the picture shows)", AtlaszarrWarning, stacklevel=3
@@ -87,8 +84,8 @@ def label_planes(
         tempfile.TemporaryDirectory(prefix="atlaszarr-preview-") as spool,
         open_annotation(uri, spool, storage_options=storage_options) as volume,
     ):
-        whole = _within(_File(volume.uri, volume.array, volume.voxel_size), own)
-        return _planes(whole, plane, wanted, resolution, sign, offset)
+        whole = _within(_File(volume.uri, volume.array, volume.voxel_size), space)
+        return _planes(whole, plane, coordinates, resolution)
 
 
 class _Volume(Protocol):
@@ -124,14 +121,7 @@ def _within(volume: _Volume, space: ReferenceSpace) -> _Volume:
     return volume
 
 
-def _planes(
-    volume: _Volume,
-    plane: Plane,
-    coordinates: Sequence[float],
-    resolution: float,
-    sign: NDArray[np.float64],
-    offset: NDArray[np.float64],
-) -> list[LabelPlane | None]:
+def _planes(volume: _Volume, plane: Plane, coordinates: Sequence[float], resolution: float) -> list[LabelPlane | None]:
     fixed = plane.fixed
     indices = [math.floor((at - volume.corner[fixed]) / volume.size[fixed]) for at in coordinates]
     there = sorted({index for index in indices if 0 <= index < volume.shape[fixed]})
@@ -144,21 +134,15 @@ def _planes(
         )
     steps = {axis: max(1, round(resolution / volume.size[axis])) for axis in (plane.rows, plane.columns)}
     cuts = volume.cut(fixed, there, steps)
-    corner, size = [], []
-    for axis in (plane.rows, plane.columns):
-        step = volume.size[axis] * steps[axis]
-        length = step * _count(volume.shape[axis], steps[axis])
-        begin = volume.corner[axis]
-        # A mirrored axis ends where it began.
-        corner.append(float(begin if sign[axis] > 0 else offset[axis] - begin - length))
-        size.append(float(step))
+    axes = (plane.rows, plane.columns)
+    top, left = (float(volume.corner[axis]) for axis in axes)
+    height, width = (float(volume.size[axis] * steps[axis]) for axis in axes)
 
     def lying(index: int) -> LabelPlane | None:
         if index not in cuts:
             return None
         labels = cuts[index] if plane.rows < plane.columns else cuts[index].T
-        labels = labels[:: int(sign[plane.rows]), :: int(sign[plane.columns])]
-        return LabelPlane(labels, (corner[0], corner[1]), (size[0], size[1]))
+        return LabelPlane(labels, (top, left), (height, width))
 
     return [lying(index) for index in indices]
 
@@ -243,8 +227,14 @@ def _stored(image: StoredImage, plane: Plane, resolution: float, space: Referenc
         stated = "no unit" if unit is None else f"the unit {unit!r}"
         raise InputError(f"{name} has axes of {stated}, so that its place is not known; give one in millimetres")
     for axis, wanted in ORIENTATION.items():
-        if orientation.get(axis, wanted) != wanted:
+        if orientation.get(axis, wanted) == wanted:
+            continue
+        covered = space.is_covered(
+            image.array(0).level.shape, [micron * length for length in image.geometries[0].scale]
+        )
+        if not (orientation[axis] == BRAINGLOBE_SIDES and covered):
             raise InputError(f"the {axis} axis of {name} runs {orientation[axis]}; give an annotation of {wanted}")
+        warnings.warn(sides_remark(name), AtlaszarrWarning, stacklevel=4)  # at the call of preview
 
     def distance(level: int) -> float:
         scale = image.geometries[level].scale

@@ -15,10 +15,10 @@ from ..allen.records import SectionDataset
 from ..assembly import Progress
 from ..atomic import write_whole
 from ..errors import InputError, TargetError
+from ..locations import normalize, output_path, overlap, shown
 from ..plane_of_section import plane_of
 from ..planes import section_planes
-from ..source_files import shown
-from ..spaces import output_space, reference_space
+from ..spaces import reference_space
 from .borders import LabelPlane
 from .label_planes import label_planes
 from .page import Page
@@ -93,7 +93,7 @@ def preview(
     client: AllenClient | None = None,
     annotation: str | os.PathLike[str] | None = None,
     plane: str = "auto",
-    space: str | int = "auto",
+    mirror: bool = False,
     view: str = "primary",
     storage_options: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
@@ -116,11 +116,12 @@ def preview(
         Default: a client with its own defaults.
     annotation : str or path-like, optional
         Whose borders are drawn over the thumbnails: an OME-Zarr of labels, or any other file that `build_atlas` takes,
-        a path or URL. One of P56 is taken to be of reference space 9.
+        a path or URL.
     plane : str
-        ``coronal``, ``sagittal``, ``transverse``; ``auto`` for the one that the dataset was cut in.
-    space : str or int
-        ``auto`` (9 for P56 data, else the dataset's own), ``native``, 9 or 10.
+        ``coronal``, ``sagittal``, ``transverse`` (or ``horizontal``, ``axial``); ``auto`` for the one that the dataset
+        was cut in.
+    mirror : bool
+        Whether to lay the sections left on right; the annotation stays as it lies.
     view : str
         Of the thumbnails: ``primary``, ``expression`` or ``projection``.
     storage_options : mapping, optional
@@ -144,13 +145,15 @@ def preview(
         If the file cannot be written.
     """
     path = picture_path(out)
+    if annotation is not None and overlap(normalize(annotation), str(path)):
+        raise InputError(f"output {str(path)!r} lies in the annotation, {shown(annotation)}; choose another file")
     client = client or AllenClient()
     if not isinstance(dataset, SectionDataset):
         dataset = client.section_dataset(dataset)
     across = plane_of(dataset, plane)
-    shown_space = output_space(space, reference_space(dataset.reference_space_id))
+    shown_space = reference_space(dataset.reference_space_id).frame
     resolution = max(shown_space.extent[axis] for axis in (across.rows, across.columns)) / _PIXELS
-    aligned = align_sections(dataset, resolution, space=space, view=view)
+    aligned = align_sections(dataset, resolution, mirror=mirror, view=view)
     planes = section_planes(aligned, plane=plane, detection_xy="centre")
     coordinates = [float(at) for at in planes.coordinates]
     labels: list[LabelPlane | None] = [None] * len(coordinates)
@@ -160,8 +163,8 @@ def preview(
 
     if progress is not None:
         progress(len(thumbnails), len(thumbnails), "drawing")
-    named = None if annotation is None else shown(os.fspath(annotation))
-    page = Page(dataset, across, shown_space, resolution, view, thumbnails, labels, named)
+    named = None if annotation is None else shown(annotation)
+    page = Page(dataset, across, shown_space, mirror, resolution, view, thumbnails, labels, named)
     body = page.printed(path.suffix.lower())
     try:
         write_whole(path, body)
@@ -189,7 +192,7 @@ def picture_path(out: str | os.PathLike[str]) -> Path:
     InputError
         If it is no file that a picture can be written to.
     """
-    path = Path(out)
+    path = output_path(out)
     if path.suffix.lower() not in FORMATS or path.is_dir():
         raise InputError(f"output {str(path)!r} must be a file ending in {' or '.join(FORMATS)}")
     if not path.parent.is_dir():

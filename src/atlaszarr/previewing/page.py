@@ -24,9 +24,9 @@ _TITLE = 0.5
 _HEADING = 0.22
 _FOOT = 0.3
 _ORIENTATIONS = {
-    "coronal": "superior up, r to the right",
+    "coronal": "superior up, left hemisphere left",
     "sagittal": "superior up, anterior left",
-    "transverse": "anterior up, r to the right",
+    "transverse": "anterior up, left hemisphere left",
 }
 
 
@@ -39,6 +39,8 @@ class Page:
     dataset : SectionDataset
     plane : Plane
     space : ReferenceSpace
+    mirror : bool
+        Whether left lies on right.
     resolution : float
         Size of a thumbnail's pixel, in um.
     view : str
@@ -53,6 +55,7 @@ class Page:
     dataset: SectionDataset
     plane: Plane
     space: ReferenceSpace
+    mirror: bool
     resolution: float
     view: str
     thumbnails: Sequence[Thumbnail]
@@ -63,7 +66,7 @@ class Page:
         """The page as a file; see `atlaszarr.previewing.paper.print_page`."""
         width = _WIDTH - 2 * _EDGE
         colours = section_colours([section.section_number for section in self.dataset.sections])
-        views = FourViews(edges_of(corners_in_space(self.dataset, self.space), self.plane), colours, self.space, width)
+        views = FourViews(edges_of(corners_in_space(self.dataset, self.mirror), self.plane), colours, self.space, width)
         sheet = ContactSheet(self.thumbnails, self.labels, self.plane, self.space, self.resolution, width)
 
         def draw(paper: Paper) -> None:
@@ -89,7 +92,7 @@ class Page:
 
     @property
     def _title(self) -> str:
-        space = f"reference space {self.space.id}, {self.space.name}"
+        space = f"reference space {self.space.id}, {self.space.name}{', mirrored left to right' * self.mirror}"
         words = (f"Section dataset {self.dataset.id}", ", ".join(self.dataset.genes), self.plane.name, space)
         return "  |  ".join(word for word in words if word)
 

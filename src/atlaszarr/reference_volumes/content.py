@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError, NotFoundError
+from ..locations import normalize
 from ..source_files import SourceFile
 from .body import MappedVolume, decompressing, stream_planes, unpacked
 from .header import Header
@@ -146,7 +146,7 @@ def reading_content(uri: str, storage_options: Mapping[str, Any], make_folder: C
 
 def _data_file(uri: str, header: Header, storage_options: Mapping[str, Any]) -> SourceFile:
     """The file that a detached header names, beside it."""
-    folder = uri.partition("?")[0].rpartition("/")[0] if "://" in uri else os.fspath(Path(uri).expanduser().parent)
+    folder = normalize(uri).partition("?")[0].rpartition("/")[0]
     try:
         return SourceFile.open(f"{folder}/{header.data_file}", storage_options)
     except NotFoundError:

@@ -115,10 +115,10 @@ def _placed(fields: Mapping[str, Any], shape: tuple[int, ...], name: str) -> Pla
     if _is_allen(fields, directions, shape):
         remark = (
             f"the header of {name} claims the space left-posterior-superior, as those of the Allen Institute do; "
-            "its axes are read as p, i, r (asr), as they are"
+            "its axes are read as p, i, r (asl), as they are"
         )
         size = float(lengths[0])
-        return "asr", (size, size, size), "", (remark,)
+        return "asl", (size, size, size), "", (remark,)
     units = {MICRONS.get(str(unit).strip('"').lower()) for unit in fields.get("space units", ())}
     micron = units.pop() if len(units) == 1 else None
     spacing = None if micron is None else tuple(float(length * micron) for length in lengths)

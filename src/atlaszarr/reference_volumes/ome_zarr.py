@@ -12,8 +12,9 @@ from typing import Any
 
 from ..absent_chunks import AbsentChunks
 from ..errors import InputError
+from ..locations import is_url, normalize
 from ..reading import ChunkedArray, layout_at
-from ..source_files import local_path, reading
+from ..source_files import reading
 from ..sources import absent_of, readable
 from ..store import Target
 from ..stored_image import attributes_of
@@ -41,10 +42,9 @@ def open_ome_zarr(uri: str, storage_options: Mapping[str, Any], name: str) -> tu
     import numpy as np
     import zarr
 
-    local = local_path(uri)
-    if local is not None and storage_options:
-        raise InputError(f"storage option {next(iter(storage_options))!r} is of no use for the path {name!r}")
-    place = uri.rstrip("/") if local is None else str(local)
+    place = normalize(uri).rstrip("/")
+    if storage_options and not is_url(place):
+        raise InputError(f"storage option {next(iter(storage_options))!r} is not supported for the path {name}")
     options = dict(storage_options) or None
     with reading(name):
         try:

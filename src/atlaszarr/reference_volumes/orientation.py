@@ -8,8 +8,8 @@ from typing import Any
 
 from ..errors import InputError
 
-#: The origin of arrays (p, i, r): anterior, superior, right, as the Allen Institute publishes its atlas.
-ORIGIN = "asr"
+#: The origin of arrays (p, i, r): anterior, superior, left.
+ORIGIN = "asl"
 _OPPOSITE = {"a": "p", "p": "a", "s": "i", "i": "s", "r": "l", "l": "r"}
 
 
@@ -29,7 +29,7 @@ class Orientation:
     flipped: tuple[bool, bool, bool]
 
     @classmethod
-    def of(cls, origin: str) -> Orientation:
+    def of(cls, origin: str, wanted: str = ORIGIN) -> Orientation:
         """From the side that each axis of the file begins at.
 
         Parameters
@@ -37,7 +37,9 @@ class Orientation:
         origin : str
             BrainGlobe's notation: one letter for each axis of the file, in the order in which its own library gives
             them (NRRD and NIfTI: fastest first; TIFF: pages, rows, columns; OME-Zarr: z, y, x), from a(nterior),
-            p(osterior), s(uperior), i(nferior), r(ight), l(eft). ``asr`` needs no change.
+            p(osterior), s(uperior), i(nferior), r(ight), l(eft). `wanted` needs no change.
+        wanted : str
+            Where z, y and x are to begin, likewise; one of a/p, then of s/i, then of r/l.
 
         Raises
         ------
@@ -47,10 +49,10 @@ class Orientation:
         letters = origin.lower() if isinstance(origin, str) else ""
         if len(letters) != 3 or any(sum(letters.count(one) for one in (c, _OPPOSITE[c])) != 1 for c in ORIGIN):
             raise InputError(
-                f"orientation {origin!r} must say where each axis begins, by one of a/p, s/i and r/l each: asr, lpi"
+                f"orientation {origin!r} must say where each axis begins, by one of a/p, s/i and r/l each: asl, lpi"
             )
-        axes = [next(k for k, letter in enumerate(letters) if letter in (c, _OPPOSITE[c])) for c in ORIGIN]
-        flipped = [letters[axis] != c for axis, c in zip(axes, ORIGIN, strict=True)]
+        axes = [next(k for k, letter in enumerate(letters) if letter in (c, _OPPOSITE[c])) for c in wanted]
+        flipped = [letters[axis] != c for axis, c in zip(axes, wanted, strict=True)]
         return cls((axes[0], axes[1], axes[2]), (flipped[0], flipped[1], flipped[2]))
 
     def apply(self, array: Any) -> Any:
@@ -61,3 +63,11 @@ class Orientation:
         """What is said of each axis of the file, along (z, y, x)."""
         z, y, x = (lengths[axis] for axis in self.axes)
         return z, y, x
+
+
+def sides_remark(name: str) -> str:
+    """On a volume of the CCF that names the sides of x in the other way."""
+    return (
+        f"{name} names the sides of its x axis otherwise than the volumes here; all of the CCF lie in one frame, so it "
+        "is read as it lies"
+    )

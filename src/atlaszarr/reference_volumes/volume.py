@@ -8,7 +8,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 
 from ..absent_chunks import AbsentChunks
 from ..errors import InputError, TargetError
-from ..source_files import shown
+from ..locations import shown
+from ..spaces import reference_space
 from .content import Content, reading_content
 from .header import Header
 from .labels import as_labels, distinct
 from .ome_zarr import is_ome_zarr, open_ome_zarr
-from .orientation import Orientation
+from .orientation import ORIGIN, Orientation, sides_remark
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -113,6 +114,7 @@ def open_annotation(
     storage_options: Mapping[str, Any] | None = None,
     orientation: str | None = None,
     voxel_size: float | Sequence[float] | None = None,
+    origin: str = ORIGIN,
 ) -> Iterator[ReferenceVolume]:
     """Open an annotation: labels as uint32, each the id of a structure or 0.
 
@@ -130,9 +132,13 @@ def open_annotation(
     storage_options : mapping, optional
         To fsspec.
     orientation : str, optional
-        Where the axes of the file begin, as of `Orientation.of`, for instance ``asr``; default what the file says.
+        Where the axes of the file begin, see `Orientation.of`, for instance ``asl``; default what the file says.
     voxel_size : float or three of them, optional
         Along (z, y, x) of the result, in um; default what the file says.
+    origin : str
+        Where z, y and x of the result begin: ``asl``, or ``asr`` to have x run from right to left, as BrainGlobe names
+        it. A volume of the CCF, which is known by its extent, is read as it lies, ``asl`` and ``asr`` being two names
+        of one frame; a remark says so.
 
     Yields
     ------
@@ -149,7 +155,7 @@ def open_annotation(
     TargetError
         If its voxels cannot be kept, or an OME-Zarr lacks a chunk that its ledger records.
     """
-    with _opened(uri, spool_folder, storage_options, orientation, voxel_size, annotation=True) as volume:
+    with _opened(uri, spool_folder, storage_options, (orientation, voxel_size, origin), annotation=True) as volume:
         yield volume
 
 
@@ -161,12 +167,13 @@ def open_template(
     storage_options: Mapping[str, Any] | None = None,
     orientation: str | None = None,
     voxel_size: float | Sequence[float] | None = None,
+    origin: str = ORIGIN,
 ) -> Iterator[ReferenceVolume]:
     """Open a template, or any other volume of intensities, in the dtype of its file (float64 where that scales them).
 
     Parameters, what is yielded and what is raised are as of `open_annotation`, but for the labels.
     """
-    with _opened(uri, spool_folder, storage_options, orientation, voxel_size, annotation=False) as volume:
+    with _opened(uri, spool_folder, storage_options, (orientation, voxel_size, origin), annotation=False) as volume:
         yield volume
 
 
@@ -175,8 +182,7 @@ def _opened(
     uri: str | os.PathLike[str],
     spool_folder: str | os.PathLike[str],
     storage_options: Mapping[str, Any] | None,
-    orientation: str | None,
-    voxel_size: float | Sequence[float] | None,
+    stated: tuple[str | None, float | Sequence[float] | None, str],
     *,
     annotation: bool,
 ) -> Iterator[ReferenceVolume]:
@@ -184,7 +190,7 @@ def _opened(
     name = shown(text)
     if is_ome_zarr(text):
         array, header, absent = open_ome_zarr(text, options, name)
-        frame, spacing, remarks = _frame(header, orientation, voxel_size)
+        frame, spacing, remarks = _frame(header, *stated)
         array = _labelled(frame.apply(array), header) if annotation else frame.apply(array)
         yield ReferenceVolume(
             array, spacing, name, frame, remarks=remarks + _converted(header, annotation), absent=absent
@@ -197,7 +203,7 @@ def _opened(
 
         with reading_content(text, options, make_folder) as content:
             header = content.header
-            frame, spacing, remarks = _frame(header, orientation, voxel_size)
+            frame, spacing, remarks = _frame(header, *stated)
             labels = None
             if content.is_mapped:
                 array = content.mapped(frame)
@@ -243,14 +249,14 @@ def _converted(header: Header, annotation: bool) -> tuple[str, ...]:
 
 
 def _frame(
-    header: Header, orientation: str | None, voxel_size: float | Sequence[float] | None
+    header: Header, orientation: str | None, voxel_size: float | Sequence[float] | None, wanted: str
 ) -> tuple[Orientation, tuple[float, float, float], tuple[str, ...]]:
     """How the axes lie, the voxel size along (z, y, x), and remarks: as stated, else as the file says."""
     name, remarks = header.name, header.remarks
     origin = orientation if orientation is not None else header.origin
     if origin is None:
-        raise InputError(f"how the axes of {name} lie is not known: {header.doubt}; state the orientation, as asr")
-    frame = Orientation.of(origin)
+        raise InputError(f"how the axes of {name} lie is not known: {header.doubt}; state the orientation, as asl")
+    frame = Orientation.of(origin, wanted)
     if orientation is not None and header.origin not in (None, orientation.lower()):
         remarks = (
             f"the axes of {name} begin at {header.origin} by its header; they are read as {orientation}, as stated",
@@ -259,11 +265,21 @@ def _frame(
     if voxel_size is None:
         if found is None or not all(math.isfinite(length) and length > 0 for length in found):
             raise InputError(f"the voxel size of {name} is not known: {header.doubt}; state it, in um")
-        return frame, found, remarks
+        return _as_it_lies(frame, header, found, remarks)
     stated = _lengths(voxel_size)
     if found is not None and not np.allclose(found, stated, rtol=1e-4, atol=0):
         remarks += (f"the voxels of {name} are {found} um by its header; they are read as {stated} um, as stated",)
-    return frame, stated, remarks
+    return _as_it_lies(frame, header, stated, remarks)
+
+
+def _as_it_lies(
+    frame: Orientation, header: Header, size: tuple[float, float, float], remarks: tuple[str, ...]
+) -> tuple[Orientation, tuple[float, float, float], tuple[str, ...]]:
+    """Unturned where a volume of the CCF differs in the name of its sides alone."""
+    kept = Orientation((0, 1, 2), (False, False, False))
+    if frame != replace(kept, flipped=(False, False, True)) or not reference_space(9).is_covered(header.shape, size):
+        return frame, size, remarks
+    return kept, size, (*remarks, sides_remark(header.name))
 
 
 def _lengths(voxel_size: float | Sequence[float]) -> tuple[float, float, float]:

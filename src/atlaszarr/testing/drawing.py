@@ -1,9 +1,9 @@
 """Section images of the emulated service: the phantom brain seen through an image's own alignment.
 
 A pixel of a tier is the phantom at the pixel's centre, carried to the reference space by the record's
-`tsv` and `tvr`, flipped to space 9 where the dataset lies in 10 (and stretched to the extent of a
-developing age's space). Images without alignment show a plain pattern. A caller's own pixels can stand
-for an image; its other tiers are then derived from them.
+`tsv` and `tvr` (and stretched from the extent of a developing age's space). Images without alignment
+show a plain pattern. A caller's own pixels can stand for an image; its other tiers are then derived
+from them.
 """
 
 from __future__ import annotations
@@ -224,9 +224,7 @@ def _window(record: Record, request: ImageRequest) -> tuple[int, int, int, int]:
 
 def _to_space_9(space_id: Any) -> NDArray[np.float64]:
     """Affine (3, 4) from a dataset's reference space to the phantom's."""
-    space, adult = reference_space(space_id), reference_space(9)
-    if space.is_adult:
-        return space.to(adult)
+    space, adult = reference_space(space_id).frame, reference_space(9)
     stretched = np.zeros((3, 4))
     np.fill_diagonal(stretched, np.divide(adult.extent, space.extent))
     return stretched

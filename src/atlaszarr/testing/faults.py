@@ -36,6 +36,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "grey": (),  # a JPEG of one channel
     "fail": ("message",),  # `success` false with a message
     "total_rows": ("delta",),  # `total_rows` differs by so many
+    "other_record": ("attribute", "value"),  # the last record of the answer has another value of an attribute
 }
 
 #: Kinds that need no answer to spoil, so that none is made.
@@ -59,9 +60,10 @@ class Rule:
         How often it acts; None for ever.
     after : int
         How many matching requests it lets pass first.
-    status, retry_after, seconds, fraction, width, height, message, delta
+    status, retry_after, seconds, fraction, width, height, message, delta, attribute, value
         Of the kinds that take them: HTTP status and seconds of its Retry-After, seconds to hang, the part
-        of the body to send, the image's size, the message, and what to add to `total_rows`.
+        of the body to send, the image's size, the message, what to add to `total_rows`, and an attribute of a record
+        with its value.
     """
 
     do: str
@@ -76,6 +78,8 @@ class Rule:
     height: int = 48
     message: str = "the service refused the query"
     delta: int = 1
+    attribute: str = "id"
+    value: Any = None
 
     def __post_init__(self) -> None:
         """Refuse what a fault cannot be (InputError)."""
@@ -143,7 +147,7 @@ def load_faults(path: str | Path) -> list[Rule]:
         If the file cannot be read, is not JSON, or holds an invalid rule.
     """
     try:
-        rules = json.loads(Path(path).read_text(encoding="utf-8"))
+        rules = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"cannot read the faults {path}: {error.strerror}") from error
     except ValueError as error:
@@ -180,6 +184,10 @@ def spoiled(rule: Rule, answer: Answer) -> Answer:
             envelope = json.loads(body)
             envelope["total_rows"] += rule.delta
             answer = replace(answer, body=json.dumps(envelope).encode())
+        case "other_record":
+            envelope = json.loads(body)
+            envelope["msg"][-1][rule.attribute] = rule.value
+            answer = replace(answer, body=json.dumps(envelope).encode())
     return answer
 
 
@@ -203,6 +211,7 @@ def _check_value(kind: str, name: str, value: Any) -> None:
         "height": whole and value >= 1,
         "delta": whole,
         "message": isinstance(value, str),
+        "attribute": isinstance(value, str),
     }
     if not sound.get(name, True):
         raise InputError(f"a fault of kind '{kind}' cannot have {value!r} as its {name}")

@@ -1,6 +1,6 @@
 """The phantom brain as the reference volumes of an atlas: NRRD files of labels and of intensities.
 
-Their headers state the orientation as the format can: p, i and r from anterior, superior and right on.
+Their headers state the orientation as the format can: p, i and r from anterior, superior and left on.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from .phantom import Phantom
 
 #: Where p, i and r lead to in a space whose coordinates grow to the left, posterior and superior.
-_DIRECTIONS = ((0, 1, 0), (0, 0, -1), (1, 0, 0))
+_DIRECTIONS = ((0, 1, 0), (0, 0, -1), (-1, 0, 0))
 
 
 def annotation_nrrd(phantom: Phantom, resolution: float) -> bytes:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError
 from ..spaces import reference_space
 from ..transforms import apply, image_to_reference, reference_to_image
 from .catalogue import Catalogue
@@ -63,7 +62,8 @@ def answer_image_to_reference(catalogue: Catalogue, image_id: int, parameters: M
 def answer_reference_to_image(catalogue: Catalogue, space_id: int, parameters: Mapping[str, str]) -> Answer:
     """``/reference_to_image/{space}.json?x=&y=&z=&section_data_set_ids=``: the nearest section of each dataset.
 
-    A point of space 9 is mirrored (r to 11400 - r) for a dataset of space 10 and the other way round.
+    A point of space 9 is mirrored (r to 11400 - r) for a dataset of space 10 and the other way round: the service
+    matches left-hemisphere sections with a reference atlas that was drawn on the right alone.
     The nearest section in depth is taken, the last one beyond the ends; datasets that are not known or
     not aligned are left out.
     """
@@ -105,10 +105,9 @@ def _nearest(catalogue: Catalogue, dataset: Record | None, space_id: int, pir: N
     if dataset is None or trv is None:
         return None
     if space_id != dataset["reference_space_id"]:
-        try:
-            pir = apply(reference_space(space_id).to(reference_space(dataset["reference_space_id"])), pir)
-        except InputError:
+        if {space_id, dataset["reference_space_id"]} != {9, 10}:
             return None
+        pir = apply(reference_space(space_id).mirror, pir)
     images = [image for image in catalogue.images_of(dataset["id"]) if alignment_matrix(image, "tvs") is not None]
     if not images:
         return None

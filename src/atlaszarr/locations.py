@@ -1,0 +1,200 @@
+"""How a location is written: a path or a URL. What of it may be shown, and whether two of them overlap."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path, PurePath, PurePosixPath
+
+from .errors import InputError
+
+_PROTOCOL = r"[A-Za-z][A-Za-z0-9+.-]*"
+#: A URL; in front of it there may be what fsspec chains, as in ``simplecache::https://...``.
+_URL = re.compile(rf"(?:{_PROTOCOL}::)*{_PROTOCOL}://")
+#: Protocols of the local disk.
+_LOCAL = ("file", "local")
+#: Protocols whose ``@`` is no user: ``abfs://container@account...``, ``github://owner:repository@commit/...``.
+_WITH_AT = ("abfs", "abfss", "github")
+
+
+def normalize(location: str | os.PathLike[str]) -> str:
+    """A location as the rest of the package takes it: an absolute local path, or a URL.
+
+    Parameters
+    ----------
+    location : str or path-like
+        A path, relative or not, with ``..`` and ``~`` if need be; ``file://`` or ``local://`` before a path; any other
+        URL. ``dir::`` before a URL changes nothing.
+
+    Returns
+    -------
+    str
+        It has ``://`` in it if it is a URL.
+
+    Raises
+    ------
+    InputError
+        If it is empty, is neither, has ``..`` in a URL, holds a user name or a password, or has a protocol that is not
+        known or not installed.
+    """
+    text = os.fspath(location)
+    if not text.strip() or "\0" in text:
+        raise InputError(f"{text!r} is neither a path nor a URL; give one")
+    if not _URL.match(text):
+        _refuse_half_a_url(text)
+        return str(_absolute(text))
+    text = re.sub(rf"(?:^|(?<=::)){_PROTOCOL}(?=::|://)", lambda found: found[0].lower(), text)
+    while text.startswith("dir::"):
+        text = text.removeprefix("dir::")
+    protocol, _, rest = text.partition("://")
+    if not rest.strip("/") and (protocol not in _LOCAL or not rest):
+        raise InputError(f"URL {text!r} has no bucket or path; write it behind ://")
+    if protocol in _LOCAL:
+        return str(_absolute(rest))
+    for part in _chained(text):
+        name, _, rest = part.partition("://")
+        if _has_user(name, rest):
+            raise InputError(f"{name}://... holds a user name or password; give them as storage options")
+        if ".." in re.split(r"[?#]", rest)[0].replace("\\", "/").split("/"):
+            raise InputError(f"URL {shown(text)!r} has '..' in it; write it without")
+        _require(name, text)
+    return text
+
+
+def local_path(location: str | os.PathLike[str]) -> Path | None:
+    """The absolute local path of a location; None for a URL of anything but the local disk.
+
+    Raises
+    ------
+    InputError
+        For the reasons of `normalize`.
+    """
+    text = normalize(location)
+    return None if is_url(text) else Path(text)
+
+
+def output_path(location: str | os.PathLike[str]) -> Path:
+    """The local file that a picture or an image goes to, as it is given but for ``~``.
+
+    Raises
+    ------
+    InputError
+        If it is a URL, or for the reasons of `normalize`.
+    """
+    path, text = local_path(location), os.fspath(location)
+    if path is None:
+        raise InputError(f"output {shown(text)!r} is a URL; give a local file")
+    return path if is_url(text) else Path(text).expanduser()
+
+
+def is_url(text: str) -> bool:
+    """Whether a text is a URL, and not a path."""
+    return _URL.match(text) is not None
+
+
+def protocol_of(location: str | os.PathLike[str]) -> str:
+    """The protocol of a URL, with those that are chained before it; empty for a local path."""
+    text = normalize(location)
+    return text.partition("://")[0] if is_url(text) else ""
+
+
+def shown(location: str | os.PathLike[str]) -> str:
+    """A location as messages and records may show it.
+
+    A URL comes without user name and password, and without parameters and fragments, which can be signatures.
+    """
+    text = os.fspath(location)
+    if not is_url(text):
+        return text
+    found = []
+    for part in _chained(text):
+        protocol, separator, rest = part.partition("://")
+        if separator and protocol.lower() not in _LOCAL:
+            if _has_user(protocol, rest):
+                rest = rest.partition("/")[0].rpartition("@")[2] + "".join(rest.partition("/")[1:])
+            rest = re.split(r"[?#]", rest)[0]
+        found.append(protocol + separator + rest)
+    return "::".join(found)
+
+
+def overlap(one: str, other: str) -> bool:
+    """Whether two locations are the same, or one lies in the other.
+
+    Links of local paths are resolved first. URLs are compared without their protocols, since a store has several.
+    """
+    first, second = _resolved(one), _resolved(other)
+    if isinstance(first, Path) != isinstance(second, Path):
+        return False
+    if first == second or first in second.parents or second in first.parents:
+        return True
+    # By another spelling: capitals where the disk takes them for small letters, a folder that is mounted twice.
+    return isinstance(first, Path) and isinstance(second, Path) and (_holds(first, second) or _holds(second, first))
+
+
+def _resolved(text: str) -> PurePath:
+    last = _chained(text)[-1] if is_url(text) else text
+    protocol, separator, rest = last.partition("://")
+    if not separator or protocol.lower() in _LOCAL:
+        return Path(os.path.realpath(_absolute(rest or last)))
+    return PurePosixPath("/", re.split(r"[?#]", rest)[0])
+
+
+def _holds(folder: Path, inner: Path) -> bool:
+    try:
+        return any(folder.samefile(path) for path in (inner, *inner.parents) if path.exists())
+    except OSError:  # there is no such folder
+        return False
+
+
+def _chained(url: str) -> list[str]:
+    """The parts that fsspec chains, up to the last one that is a URL."""
+    parts = url.split("::")
+    last = max(position for position, part in enumerate(parts) if "://" in part)
+    return parts[: last + 1]
+
+
+def _has_user(protocol: str, rest: str) -> bool:
+    user, at, _ = re.split(r"[/?#]", rest)[0].rpartition("@")
+    if protocol.lower() in _WITH_AT:
+        return bool(at) and protocol.lower() != "github" and ":" in user
+    return bool(at)
+
+
+def _absolute(text: str) -> Path:
+    try:
+        path = Path(text).expanduser().absolute()
+    except RuntimeError:
+        raise InputError(f"path {text!r} begins with a user who has no home folder; write ./~ for a name") from None
+    # By what links lead to: '..' of a link is the folder above what it leads to.
+    return Path(os.path.realpath(path)) if ".." in path.parts else path
+
+
+def _refuse_half_a_url(text: str) -> None:
+    """Refuse what was meant as a URL: ``s3:/bucket``, as a Path makes it of ``s3://bucket``."""
+    found = re.match(rf"({_PROTOCOL}):([/:]?)", text)
+    if found is None or len(found[1]) == 1:
+        return
+    from fsspec.registry import known_implementations
+
+    if not found[2] and found[1].lower() not in known_implementations:
+        return
+    protocol, rest = found[1].lower(), text[found.end(1) + 1 :]
+    url = f"{protocol}://{rest if protocol in _LOCAL else rest.lstrip('/')}"
+    if found[2] == ":":
+        url = f"{protocol}::protocol://bucket/path"
+    raise InputError(f"{text!r} is neither a path nor a URL; write {url!r}")
+
+
+def _require(protocol: str, url: str) -> None:
+    """Refuse a protocol that is not known, or whose package is not installed."""
+    if protocol == "s3":  # by obstore
+        return
+    from fsspec.registry import get_filesystem_class, known_implementations
+
+    try:
+        get_filesystem_class(protocol)
+    except ImportError as error:
+        why = known_implementations.get(protocol, {}).get("err") or error
+        raise InputError(f"cannot open {shown(url)!r}: {why}") from None
+    except ValueError:
+        raise InputError(f"cannot open {shown(url)!r}: protocol {protocol!r} is not known; check the URL") from None
