@@ -185,6 +185,16 @@ def test_chunks_that_no_ledger_records_are_counted_wherever_they_are_missed(serv
         np.testing.assert_array_equal(found, expected() > 0 if use == "mask" else expected())
 
 
+def test_chunks_that_other_processes_find_absent_are_counted_too(tmp_path):
+    foreign(tmp_path / "x.ome.zarr")
+    (tmp_path / "x.ome.zarr" / GONE).unlink()
+    with web(tmp_path) as (url, _):
+        array = zarr.open_array(f"{url}/x.ome.zarr/0", mode="r", zarr_format=3)
+        with pytest.warns(AtlaszarrWarning, match=ABSENT.format(f"{url}/x.ome.zarr")) as warned:
+            write_multiscales(array, tmp_path / "y.ome.zarr", chunk=8, levels=1, scheduler="processes", workers=2)
+        assert len(warned) == 1
+
+
 def test_an_image_of_zarr_v2_in_a_public_bucket_is_read(tmp_path):
     foreign(tmp_path / "x.ome.zarr", zarr_format=2)
     with web(tmp_path, Forbidding) as (url, _):

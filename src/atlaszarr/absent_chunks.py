@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Mapping
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -28,7 +29,8 @@ _DEEPEST = 3
 class AbsentChunks:
     """The absent chunks of an array, as they are found by listing its store, or by reading.
 
-    Threads of one process share it; what another process finds stays there.
+    Threads of one process share it. A copy in another process starts from nothing: `take` what that finds, and `add`
+    it here.
 
     Parameters
     ----------
@@ -98,6 +100,17 @@ class AbsentChunks:
             return
         if count:
             self.note(index, count)
+
+    def take(self) -> dict[str, int]:
+        """What was found since it was last taken, by key: how many chunks."""
+        with self._lock:
+            found, self._found = self._found, {}
+        return found
+
+    def add(self, found: Mapping[str, int]) -> None:
+        """Add what was taken."""
+        with self._lock:
+            self._found.update(found)
 
     def first_remark(self, name: str | None = None) -> str | None:
         """The same as `remark` when it is first asked for and any was found; None ever after."""

@@ -81,7 +81,13 @@ def region_volumes(
     InputError
         If the annotation or the terminology cannot be read, or the size of a voxel is not known.
     TargetError
-        If a chunk cannot be read.
+        If a chunk cannot be read, or is absent although the ledger of the annotation records it.
+
+    Warns
+    -----
+    AtlaszarrWarning
+        If chunks are absent that no ledger records (they are read as background), the label index is not used, or the
+        annotation holds labels that the terminology lacks.
     """
     import pandas as pd
 
@@ -161,6 +167,14 @@ def region_mask(
         If it is that of no structure.
     InputError
         If the annotation or the terminology cannot be read.
+    TargetError
+        If a chunk is absent although the ledger of the annotation records it: at once where the store lists its
+        objects, else when it is computed.
+
+    Warns
+    -----
+    AtlaszarrWarning
+        If chunks are absent that no ledger records, at once or when they are computed likewise.
     """
     structures = terminology_of(terminology, annotation, storage_options)
     ids = {structure.id for structure in structures.descendants(region)}

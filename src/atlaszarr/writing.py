@@ -7,7 +7,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -26,6 +26,7 @@ from .multiscale import ArraySpec, Multiscale
 from .occupancy import Occupancy
 from .ome import DEFAULT_VERSION, Geometry, multiscales, zarr_format
 from .pyramid import Index, Pass, Pyramid
+from .reading import ChunkedArray
 from .reduction import Rule
 from .scheduling import Future, Scheduler, worker_count
 from .sources import absent_of, identity_of, opened, places_read
@@ -147,8 +148,8 @@ def write_multiscales(
             raise InputError(
                 f"target {place.url} lies in what the image is read from, {shown(read)}; choose another place"
             )
-    absent = [one for array_read in arrays.values() if (one := absent_of(array_read)) is not None]
-    for one in absent:
+    absent = {path: one for path, array_read in arrays.items() if (one := absent_of(array_read)) is not None}
+    for one in absent.values():
         one.list()
     groups = ChunkGroups.of(pyramid, list(arrays.values()), specs[0].dimensions)
 
@@ -156,6 +157,10 @@ def write_multiscales(
         if groups.times > 1:
             warnings.warn(groups.warning(), AtlaszarrWarning, stacklevel=4)  # at the call of write_multiscales
         return partial(_computing, where, arrays, groups)
+
+    def noted(found: Mapping[str, Mapping[str, int]]) -> None:
+        for path, chunks in found.items():
+            absent[path].add(chunks)
 
     report = complete(
         assembly,
@@ -165,8 +170,9 @@ def write_multiscales(
         overwrite=overwrite,
         take_over=take_over,
         progress=progress,
+        noted=noted,
     )
-    for text in (one.remark() for one in absent):
+    for text in (one.remark() for one in absent.values()):
         if text is not None:
             warnings.warn(text, AtlaszarrWarning, stacklevel=2)
     return report
@@ -201,6 +207,8 @@ def compute_group(blocks: Sequence[Index], multiscale: Multiscale, arrays: Mappi
             spec.path: part[(..., *inside)] for spec, part in zip(multiscale.arrays, parts, strict=True)
         }
         done.append(store_block(multiscale, step, block, values, {}))
+    absent = {path: one.absent.take() for path, one in arrays.items() if isinstance(one, ChunkedArray)}
+    done[-1] = replace(done[-1], noted={path: found for path, found in absent.items() if found})
     return done
 
 
