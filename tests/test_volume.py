@@ -93,7 +93,7 @@ def test_chunks_of_any_size_hold_the_same(client):
 
 def test_an_image_that_cannot_be_had_is_an_error_when_computed():
     faults = [{"match": {"path": "section_image_download/74081221"}, "do": "garbage", "times": None}]
-    with Emulator(faults=faults) as emulator, AllenClient(emulator.url, cache="none", rate=1e9) as client:
+    with Emulator(faults=faults) as emulator, AllenClient(emulator.url, "none", rate=1e9, retries=1) as client:
         volume = open_volume(DATASET, resolution=200, client=client)
         with pytest.raises(ImageError, match="74081221"):
             volume.section.compute()
