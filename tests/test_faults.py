@@ -496,6 +496,7 @@ def test_an_unknown_dataset_is_refused(command, emulator, place, name, what):
 BAD_OPTIONS = [
     *[("--resolution", value) for value in ("0", "-25", "nan", "inf", "-inf", "1e9", "0.05", "fine")],
     *[("--fill", value) for value in ("cubic", "")],
+    *[("--max-gap", value) for value in ("0.9", "-3", "nan", "inf", "wide")],
     ("--interpolation", "lanczos4"),
     *[("--space", value) for value in ("7", "11", "P56", "9'")],
     *[("--view", value) for value in ("annotation", "")],
@@ -517,7 +518,7 @@ def test_a_bad_option_is_refused(command, emulator, place, name, option, value):
     emulator.reset()
     arguments = [DATASET, place / "x.ome.zarr"] if name == "build" else [DATASET]
     outcome = command(name, *arguments, "--api-url", emulator.url, "--resolution", "200", option, value)
-    assert_refused(outcome, option.removeprefix("--").replace("api-url", "api_url"))
+    assert_refused(outcome, option.removeprefix("--").replace("api-url", "api_url").replace("max-gap", "gap"))
     assert emulator.count(IMAGES) == 0
     assert is_empty(place)
 
