@@ -587,6 +587,7 @@ def test_an_unknown_dataset_is_refused(command, emulator, place, name, what):
 BAD_OPTIONS = [
     *[("--resolution", value) for value in ("0", "-25", "nan", "inf", "-inf", "1e9", "0.05", "fine")],
     *[("--fill", value) for value in ("cubic", "")],
+    *[("--max-gap", value) for value in ("0.9", "-3", "nan", "inf", "wide")],
     ("--interpolation", "lanczos4"),
     *[("--space", value) for value in ("auto", "9", "native", "")],
     *[("--r-extent", value) for value in ("11350", "nan", "")],
@@ -609,7 +610,7 @@ def test_a_bad_option_is_refused(command, emulator, place, name, option, value):
     emulator.reset()
     arguments = [DATASET, place / "x.ome.zarr"] if name == "build" else [DATASET]
     outcome = command(name, *arguments, "--api-url", emulator.url, "--resolution", "200", option, value)
-    assert_refused(outcome, option.removeprefix("--").replace("api-url", "api_url"))
+    assert_refused(outcome, option.removeprefix("--").replace("api-url", "api_url").replace("max-gap", "gap"))
     assert emulator.count(IMAGES) == 0
     assert is_empty(place)
 
