@@ -15,7 +15,7 @@ import threading
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import fields, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -32,7 +32,6 @@ from PIL import Image
 from atlaszarr.allen import rma
 from atlaszarr.allen.cache import ImageCache
 from atlaszarr.allen.client import AllenClient
-from atlaszarr.allen.http import Http
 from atlaszarr.allen.images import ImageRequest, SectionImage
 from atlaszarr.errors import (
     AtlaszarrWarning,
@@ -995,17 +994,6 @@ def test_a_proxy_that_cannot_be_reached_is_named_without_its_password(no_proxies
     assert "the-secret" not in str(error.value)
 
 
-def test_a_proxy_that_refuses_the_user_is_asked_once(proxy, no_proxies):
-    handler, port = proxy
-    no_proxies.setenv("https_proxy", f"http://127.0.0.1:{port}")
-    with (
-        AllenClient("https://allen.invalid/api/v2", "none", backoff=3600.0) as client,
-        pytest.raises(ServiceError, match="407"),
-    ):
-        client.section_dataset(NRP1)
-    assert handler.seen == [("allen.invalid:443", None)]
-
-
 @pytest.mark.parametrize("value", ["socks5://jo:the-secret@127.0.0.1:1", "http://jo:the-secret@host:port", "http://"])
 def test_a_proxy_that_is_not_of_http_is_refused_without_its_password(no_proxies, value):
     no_proxies.setenv("http_proxy", value)
@@ -1051,30 +1039,3 @@ def test_a_redirect_is_followed_on_the_same_host_only(emulator, location, said):
             with pytest.raises(ServiceError, match=said):
                 client.structure_graph()
     assert len(asked) == {None: 2, "redirects more than 5 times": 6}.get(said, 1)
-
-
-@pytest.mark.parametrize("chunked", [False, True])
-def test_a_body_that_drips_is_given_up_after_the_longest_answer(chunked):
-    over = threading.Event()
-
-    class Dripping(BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_response(200)
-            self.send_header(*(("Transfer-Encoding", "chunked") if chunked else ("Content-Length", "1000000")))
-            self.end_headers()
-            with suppress(OSError):
-                self.wfile.write(b"2;" if chunked else b"{")
-                while not over.wait(0.05):
-                    self.wfile.write(b"a")
-
-        def log_message(self, *_):
-            pass
-
-    with serving(Dripping) as port:
-        http = Http(retries=2, backoff=3600.0, longest_answer=0.5)
-        try:
-            with pytest.raises(ServiceError, match=r"answered for more than 0\.5 s; the rest was not read"):
-                http.get(f"http://127.0.0.1:{port}/", 2**20, bytes)
-        finally:
-            over.set()
-            http.close()
