@@ -9,10 +9,26 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from .atomic import write_whole
+from .atomic import WholeFiles
 
 #: Bytes that are put at once: several puts under way, little in memory.
 BATCH = 16 * 2**20
+
+
+class Puts(Protocol):
+    """Objects on their way to a store: one after another is added, several may be under way."""
+
+    def add(self, key: str, body: bytes) -> None:
+        """Put an object, or begin to."""
+        ...
+
+    def finish(self) -> None:
+        """Return once the store holds all objects, after a power cut too."""
+        ...
+
+    def discard(self) -> None:
+        """Give up what is not stored; called at the end in any case."""
+        ...
 
 
 class Objects(Protocol):
@@ -22,8 +38,8 @@ class Objects(Protocol):
         """The content of objects; None where there is none."""
         ...
 
-    def put(self, bodies: Iterable[tuple[str, bytes]]) -> None:
-        """Put objects, made as they are taken."""
+    def puts(self) -> Puts:
+        """Begin to put objects."""
         ...
 
     def create(self, key: str, body: bytes) -> bool:
@@ -58,10 +74,9 @@ class LocalObjects:
         """As of `Objects`."""
         return {key: self._read(key) for key in keys}
 
-    def put(self, bodies: Iterable[tuple[str, bytes]]) -> None:
-        """As of `Objects`."""
-        for key, body in bodies:
-            write_whole(self._root / key, body)
+    def puts(self) -> Puts:
+        """Same as in `Objects`."""
+        return _LocalPuts(self._root)
 
     def create(self, key: str, body: bytes) -> bool:
         """As of `Objects`."""
@@ -109,6 +124,25 @@ class LocalObjects:
             return None
 
 
+class _LocalPuts:
+    """Files that are synced together."""
+
+    def __init__(self, root: Path) -> None:
+        self._root, self._files = root, WholeFiles()
+
+    def add(self, key: str, body: bytes) -> None:
+        """Same as in `Puts`."""
+        self._files.add(self._root / key, body)
+
+    def finish(self) -> None:
+        """Same as in `Puts`."""
+        self._files.finish()
+
+    def discard(self) -> None:
+        """Same as in `Puts`."""
+        self._files.discard()
+
+
 def _raise(error: OSError) -> None:
     """For a folder that cannot be listed; one that is not there holds nothing."""
     if not isinstance(error, FileNotFoundError | NotADirectoryError):
@@ -135,18 +169,9 @@ class FsspecObjects:
         """As of `Objects`."""
         return {key: self._read(f"{self._root}/{key}") for key in keys}
 
-    def put(self, bodies: Iterable[tuple[str, bytes]]) -> None:
-        """As of `Objects`."""
-        batch: dict[str, bytes] = {}
-        size = 0
-        for key, body in bodies:
-            batch[f"{self._root}/{key}"] = body
-            size += len(body)
-            if size > BATCH:
-                self._fs.pipe(batch)
-                batch, size = {}, 0
-        if batch:
-            self._fs.pipe(batch)
+    def puts(self) -> Puts:
+        """Same as in `Objects`."""
+        return _FsspecPuts(self._fs, self._root)
 
     def create(self, key: str, body: bytes) -> bool:
         """As of `Objects`."""
@@ -184,3 +209,28 @@ class FsspecObjects:
             return bytes(self._fs.cat_file(path))
         except FileNotFoundError:
             return None
+
+
+class _FsspecPuts:
+    """Batches of objects, each put at the same time where the file system can."""
+
+    def __init__(self, fs: Any, root: str) -> None:
+        self._fs, self._root = fs, root
+        self._batch: dict[str, bytes] = {}
+        self._size = 0
+
+    def add(self, key: str, body: bytes) -> None:
+        """Same as in `Puts`."""
+        self._batch[f"{self._root}/{key}"] = body
+        self._size += len(body)
+        if self._size > BATCH:
+            self.finish()
+
+    def finish(self) -> None:
+        """Same as in `Puts`."""
+        batch, self._batch, self._size = self._batch, {}, 0
+        if batch:
+            self._fs.pipe(batch)
+
+    def discard(self) -> None:
+        """Same as in `Puts`."""

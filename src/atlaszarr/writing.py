@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .assembly import Assembly, Progress
-from .blocks import Done, starting, store_block
+from .blocks import Done, making, starting, store_block
 from .completion import WriteReport, complete
 from .encoding import Encoding
 from .errors import InputError
@@ -144,19 +144,20 @@ def write_multiscales(
 
 def compute_arrays(multiscale: Multiscale, arrays: Mapping[str, Any], step: Pass, block: Index) -> Done:
     """Compute a block of all arrays at once, and write it at all levels that it makes."""
-    region = multiscale.pyramid.region(step, block)
-    found = [arrays[spec.path][(..., *region[3 - spec.dimensions :])] for spec in multiscale.arrays]
-    if any(hasattr(part, "__dask_graph__") for part in found):
-        import dask
-        from dask.local import get_sync
+    with making(multiscale, step.source, block):
+        region = multiscale.pyramid.region(step, block)
+        found = [arrays[spec.path][(..., *region[3 - spec.dimensions :])] for spec in multiscale.arrays]
+        if any(hasattr(part, "__dask_graph__") for part in found):
+            import dask
+            from dask.local import get_sync
 
-        found = dask.compute(*found, scheduler=get_sync)
-    shape = shape_of(region)
-    values: dict[str, NDArray[Any]] = {
-        spec.path: _as_declared(spec, np.asarray(part), spec.shape(shape)).reshape(spec.lead + shape)
-        for spec, part in zip(multiscale.arrays, found, strict=True)
-    }
-    return store_block(multiscale, step, block, values, {})
+            found = dask.compute(*found, scheduler=get_sync)
+        shape = shape_of(region)
+        values: dict[str, NDArray[Any]] = {
+            spec.path: _as_declared(spec, np.asarray(part), spec.shape(shape)).reshape(spec.lead + shape)
+            for spec, part in zip(multiscale.arrays, found, strict=True)
+        }
+        return store_block(multiscale, step, block, values, {})
 
 
 def _token(arrays: Iterable[Any]) -> str:
