@@ -368,3 +368,25 @@ def test_what_s3_answers_is_said_with_what_to_do_and_without_a_key(status, word,
                 call(target)
             assert str(caught.value).startswith(f"cannot {verb} s3://atlas/x: the store answers {said}")
             assert KEY not in str(caught.value)
+
+
+def test_a_recorded_chunk_that_was_altered_at_its_size_is_made_again_when_a_build_resumes(anywhere):
+    class StopError(Exception):
+        pass
+
+    def stop(done, *_):
+        if done == 2:
+            raise StopError
+
+    url, options = anywhere("altered.ome.zarr")
+    image = np.random.default_rng(0).integers(0, 255, (32, 16, 16)).astype("uint8")
+    arguments = {"chunk": 8, "levels": 2, "workers": 1, "identity": "i", "ome_zarr": "0.4", "storage_options": options}
+    with pytest.raises(StopError):
+        write_multiscales(image, url, progress=stop, **arguments)
+    target = Target.of(url, options)
+    chunks = [key for key in target.list_keys("0") if key.rsplit("/", 1)[1][0] != "."]
+    body = target.read(chunks[0])
+    target.write(chunks[0], bytes([*body[:-1], body[-1] ^ 1]))
+    assert write_multiscales(image, url, **arguments).state == "resumed"
+    assert target.read(chunks[0]) == body
+    assert verify(url, deep=True, storage_options=options).ok
