@@ -243,3 +243,11 @@ def test_a_lock_that_cannot_be_renewed_for_as_long_as_it_lasts_stops_the_build(n
     with pytest.raises(TargetError, match="could not be locked again for"):
         hold()
     Scripted.faults.clear()
+
+
+def test_an_owner_that_leaves_in_the_very_moment_is_succeeded(name):
+    target = Target.of(f"scripted://{name}")
+    Scripted.faults[:] = [Fault("put", OWNER, FileExistsError())]
+    with owning(target) as owner:
+        owner.confirm()
+    assert not Scripted.faults

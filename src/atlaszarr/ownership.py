@@ -27,6 +27,8 @@ HEARTBEAT = 15.0
 LEASE = 60.0
 #: Seconds after which a take-over by two at once has settled.
 _SETTLING = 1.0
+#: How often a lock is created whose owner leaves in the very moment.
+_TRIES = 5
 _LOCK = "atlaszarr/owner.lock"
 _OWNER = "atlaszarr/owner.json"
 #: What lies in a target while it is owned.
@@ -124,16 +126,20 @@ class _Lease(Owner):
 
     def take(self, take_over: bool) -> None:
         """Create the owner object, or take it over from an owner that is gone."""
-        try:
-            created = self._target.create(_OWNER, self._body)
-        except TargetError:
-            created = self.is_ours()  # carried out, and the answer was lost
-            if not created:
-                raise
-        self._renewed = time.monotonic()
-        if created:
-            return
-        body = self._target.read(_OWNER) or b"{}"
+        for _ in range(_TRIES):
+            try:
+                created = self._target.create(_OWNER, self._body)
+            except TargetError:
+                created = self.is_ours()  # carried out, and the answer was lost
+                if not created:
+                    raise
+            self._renewed = time.monotonic()
+            if created:
+                return
+            if (body := self._target.read(_OWNER)) is not None:  # else its owner left in between
+                break
+        else:
+            raise TargetError(f"{self._target.url} cannot be locked: {_OWNER} comes and goes; run the command again")
         if body == self._body:  # the answer to an earlier try was lost
             return
         try:
