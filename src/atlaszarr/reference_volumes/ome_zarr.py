@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import InputError
-from ..locations import is_url, normalize
+from ..locations import is_url, normalize_folder
 from ..source_files import reading
 from .header import MICRONS, Header
 
@@ -34,7 +34,7 @@ def open_ome_zarr(uri: str, storage_options: Mapping[str, Any], name: str) -> tu
     import numpy as np
     import zarr
 
-    place = normalize(uri).rstrip("/")
+    place = normalize_folder(uri)
     if storage_options and not is_url(place):
         raise InputError(f"storage option {next(iter(storage_options))!r} is not supported for the path {name}")
     options = dict(storage_options) or None
