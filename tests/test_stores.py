@@ -13,6 +13,7 @@ import dask.array as da
 import fsspec
 import ngff_zarr
 import numpy as np
+import obstore.store
 import pytest
 import tensorstore
 import zarr
@@ -209,8 +210,8 @@ def test_an_option_that_the_store_does_not_know_is_refused_in_one_line(client, c
         ("nope://bucket/x", "protocol 'nope' is not known"),
         ("s3://atlas/../x", "has '..' in it; write it without"),
         ("s3://atlas//x", "has an empty or '.' part"),
-        ("s3://atlas/x.zarr?token=abc", r"URL 's3://atlas/x\.zarr' comes with parameters"),
-        ("simplecache::http://host/x.zarr#abc", r"URL 'simplecache::http://host/x\.zarr' comes with parameters"),
+        ("s3://atlas/x.zarr?token=abc", r"URL 's3://atlas/x\.zarr' has parameters"),
+        ("simplecache::http://host/x.zarr#abc", r"URL 'simplecache::http://host/x\.zarr' has parameters"),
         ("", "'' is neither a path nor a URL; give one"),
         ("s3://", "URL 's3://' has no bucket or path"),
         ("file://", "has no bucket or path"),
@@ -266,6 +267,29 @@ def test_the_package_that_a_protocol_needs_is_named_wherever_a_url_is_opened(url
 )
 def test_a_location_is_shown_without_what_may_be_secret(given, shown_as):
     assert shown(given) == shown_as
+
+
+def test_an_image_in_a_bucket_is_not_written_over_while_it_is_read(s3):
+    url = "s3://atlas/source.ome.zarr"
+    write_multiscales(np.ones((8, 8, 8), "uint8"), url, chunk=4, storage_options=s3)
+    before = listed(s3, "source.ome.zarr/")
+    by_obstore = obstore.store.S3Store(
+        "atlas",
+        prefix="source.ome.zarr/0",
+        endpoint=s3["endpoint_url"],
+        region="us-east-1",
+        access_key_id=KEY,
+        secret_access_key=SECRET,
+        client_options={"allow_http": True},
+    )
+    for source in (
+        da.from_zarr(f"{url}/0", storage_options=s3),
+        zarr.open_array(zarr.storage.ObjectStore(by_obstore), mode="r"),
+    ):
+        for target in (url, f"{url}/0/inner.ome.zarr", f"dir::{url}"):
+            with pytest.raises(InputError, match=r"lies in what the image is read from, s3://atlas/source\.ome\.zarr"):
+                write_multiscales(source, target, chunk=8, overwrite=True, storage_options=s3)
+    assert listed(s3, "source.ome.zarr/") == before
 
 
 def test_paths_are_taken_as_a_shell_takes_them(tmp_path, monkeypatch):

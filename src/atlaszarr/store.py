@@ -14,7 +14,7 @@ from typing import Any
 from uuid import uuid4
 
 from .errors import AtlaszarrError, InputError, TargetError
-from .locations import is_url, normalize, shown
+from .locations import is_url, normalize_folder
 from .objects import FsspecObjects, LocalObjects, Objects
 
 #: The HTTP status in an error of obstore, and the store's word for it.
@@ -60,23 +60,15 @@ class Target:
         Raises
         ------
         InputError
-            For the reasons of `normalize`; if a URL has an empty part, parameters or a fragment; if it cannot be opened
-            with the options.
+            For the reasons of `normalize_folder`, or if it cannot be opened with the options.
         """
-        text = normalize(location)
+        text = normalize_folder(location)
         if not is_url(text):
             if storage_options:
                 raise InputError(f"storage option {next(iter(storage_options))!r} is not supported for the path {text}")
             return cls(text)
-        if shown(text) != text:
-            raise InputError(
-                f"URL {shown(text)!r} comes with parameters or a fragment, which an image cannot have: it is many "
-                "objects; give credentials as storage options"
-            )
-        if "//" in text.rpartition("://")[2] or "/./" in text:
-            raise InputError(f"URL {text!r} has an empty or '.' part; write it without")
         try:
-            target = cls(text.rstrip("/"), json.dumps(dict(storage_options or {}), sort_keys=True))
+            target = cls(text, json.dumps(dict(storage_options or {}), sort_keys=True))
         except TypeError as error:
             raise InputError(f"storage options of {text!r} must be plain values: {error}") from None
         try:
