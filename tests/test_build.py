@@ -325,7 +325,7 @@ def test_a_build_stopped_while_it_mends_leaves_no_coarse_chunk_of_the_old_state(
         pass
 
     target, options = tmp_path / "x.ome.zarr", {"resolution": 100, "chunk": 16}
-    rule = {"match": {"path": "section_image_download/74081221"}, "do": "garbage", "times": None}
+    rule = {"match": {"path": "section_image_download/74081221"}, "do": "status", "status": 404, "times": None}
     with Emulator(faults=[rule]) as broken, AllenClient(broken.url, cache="none", rate=1e9) as lacking:
         dataset = lacking.section_dataset(CORONAL)
         assert build(dataset, target, client=lacking, allow_missing=True, **options).ok
@@ -407,7 +407,10 @@ def test_holes_that_were_accepted_stay_so_when_some_are_mended(tmp_path):
     target, options = tmp_path / "x.ome.zarr", {"resolution": 100}
 
     def lacking(*ids):
-        rules = [{"match": {"path": f"section_image_download/{id}"}, "do": "garbage", "times": None} for id in ids]
+        rules = [
+            {"match": {"path": f"section_image_download/{id}"}, "do": "status", "status": 404, "times": None}
+            for id in ids
+        ]
         return Emulator(faults=rules)
 
     with lacking(69177654, 69177634) as api, AllenClient(api.url, cache="none", rate=1e9) as two:

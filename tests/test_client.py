@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
 import pickle
+import socket
 import subprocess
 import sys
 import textwrap
 import threading
 import time
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import fields, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import fsspec
 import numpy as np
@@ -844,3 +848,205 @@ def test_the_bytes_of_one_image_do_not_pass_for_another_of_another_size(serve, c
     assert client.image(7).shape == (200, 300, 3)
     with pytest.raises(ImageError, match="is 300 x 200 pixels, not 400 x 200"):
         client.image(8)
+
+
+# The way to the service
+
+
+UNREACHABLE = [
+    ("http://127.0.0.1:1/api/v2", r"^cannot reach 127\.0\.0\.1:1: the connection is refused; check the network"),
+    ("http://allen.invalid/api/v2", r"^cannot reach allen\.invalid: its name is not resolved; .* set HTTP_PROXY"),
+    ("https://allen.invalid/api/v2", r"^cannot reach allen\.invalid: its name is not resolved; .* set HTTPS_PROXY"),
+]
+
+
+@pytest.fixture
+def no_proxies(monkeypatch):
+    """No proxy of the environment; a test sets its own."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    return monkeypatch
+
+
+@pytest.mark.usefixtures("no_proxies")
+@pytest.mark.parametrize(("url", "said"), UNREACHABLE)
+def test_a_service_that_cannot_be_reached_is_named_with_the_cause_and_not_tried_again(url, said):
+    # A second try would come after a wait of more than an hour.
+    with AllenClient(url, "none", retries=5, backoff=3600.0) as client, pytest.raises(ServiceError, match=said):
+        client.section_dataset(NRP1)
+
+
+@pytest.mark.usefixtures("no_proxies")
+def test_the_first_connection_is_waited_for_no_longer_than_its_timeout():
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server, ExitStack() as waiting:
+        address = server.getsockname()
+        for _ in range(3):  # a full queue: further connections are neither accepted nor refused
+            queued = waiting.enter_context(socket.socket())
+            queued.setblocking(False)
+            queued.connect_ex(address)
+        with (
+            AllenClient(f"http://127.0.0.1:{address[1]}/api/v2", "none", timeout=(0.3, 60.0), backoff=3600.0) as client,
+            pytest.raises(ServiceError, match=r"does not answer within 0\.3 s"),
+        ):
+            client.section_dataset(NRP1)
+
+
+@pytest.mark.usefixtures("no_proxies")
+@pytest.mark.parametrize("verbose", [(), ("-v",)])
+def test_the_address_of_a_request_that_cannot_be_sent_is_shown_when_asked_for(verbose):
+    done = subprocess.run(
+        [sys.executable, "-m", "atlaszarr", "info", str(NRP1), "--api-url", "http://127.0.0.1:1/api/v2", *verbose],
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (1, "")
+    assert ("query.json" in done.stderr) == bool(verbose)
+    assert done.stderr.splitlines()[-1].startswith("atlaszarr: cannot reach 127.0.0.1:1: the connection is refused")
+
+
+def test_a_service_that_goes_away_later_is_tried_again(serve, connect):
+    emulator = serve()
+    client = connect(emulator, retries=2)
+    client.search()
+    emulator.__exit__(None, None, None)
+    copy = pickle.loads(pickle.dumps(client))
+    for used in (client, copy):
+        used.close()
+        used.api_url = client.api_url
+        with pytest.raises(ServiceError, match="failed 3 times, last with NewConnectionError"):
+            used.search()
+
+
+class _Proxy(BaseHTTPRequestHandler):
+    """Forwards GET to the emulator, whatever the host asked for; refuses tunnels."""
+
+    seen: ClassVar[list[tuple[str, str | None]]]
+    emulator: ClassVar[str]
+
+    def do_GET(self):
+        self.seen.append((self.path, self.headers.get("Proxy-Authorization")))
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with direct.open(self.emulator + self.path.partition("/api/v2")[2]) as answer:
+            body = answer.read()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_CONNECT(self):
+        self.seen.append((self.path, self.headers.get("Proxy-Authorization")))
+        self.send_error(407)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def proxy(emulator):
+    """A proxy on loopback to the session's emulator: its handler, with what it has `seen`, and its port."""
+
+    class Proxy(_Proxy):
+        seen: ClassVar = []
+
+    Proxy.emulator = emulator.url
+    with serving(Proxy) as port:
+        yield Proxy, port
+
+
+@pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY", "all_proxy"])
+def test_the_proxy_of_the_environment_is_asked(proxy, no_proxies, variable):
+    handler, port = proxy
+    no_proxies.setenv(variable, f"127.0.0.1:{port}" if variable == "all_proxy" else f"http://127.0.0.1:{port}")
+    with AllenClient("http://allen.invalid/api/v2", "none", rate=1e9) as client:
+        assert client.section_dataset(NRP1).id == NRP1
+        assert client.image(IMAGE, 6).ndim == 3
+    assert len(handler.seen) == 4
+    assert all(path.startswith("http://allen.invalid/api/v2/") for path, _ in handler.seen)
+
+
+def test_a_proxy_is_sent_its_password_and_nobody_is_shown_it(proxy, no_proxies):
+    handler, port = proxy
+    no_proxies.setenv("http_proxy", f"http://jo%40lab:the-secret@127.0.0.1:{port}")
+    with AllenClient("http://allen.invalid/api/v2", "none", rate=1e9) as client:
+        client.section_dataset(NRP1)
+        assert "the-secret" not in repr(client) + repr(vars(client._http))
+        with pytest.raises(ServiceError) as error:
+            client.structure_graph(2)
+    assert "the-secret" not in str(error.value)
+    assert {sent for _, sent in handler.seen} == {"Basic " + base64.b64encode(b"jo@lab:the-secret").decode()}
+
+
+@pytest.mark.parametrize("reason", ["loopback", "NO_PROXY"])
+def test_a_host_that_needs_no_proxy_is_asked_directly(emulator, proxy, no_proxies, reason):
+    handler, port = proxy
+    no_proxies.setenv("http_proxy", f"http://127.0.0.1:{port}")
+    if reason == "loopback":
+        with AllenClient(emulator.url, "none", rate=1e9) as client:
+            assert client.section_dataset(NRP1).id == NRP1
+    else:
+        no_proxies.setenv("no_proxy", "elsewhere.invalid,.allen.invalid")
+        with (
+            AllenClient("http://api.allen.invalid/api/v2", "none") as client,
+            pytest.raises(ServiceError, match=r"cannot reach api\.allen\.invalid: its name is not resolved"),
+        ):
+            client.section_dataset(NRP1)
+    assert handler.seen == []
+
+
+def test_a_proxy_that_cannot_be_reached_is_named_without_its_password(no_proxies):
+    no_proxies.setenv("https_proxy", "http://jo:the-secret@127.0.0.1:1")
+    with (
+        AllenClient("https://allen.invalid/api/v2", "none", backoff=3600.0) as client,
+        pytest.raises(
+            ServiceError, match=r"^cannot reach the proxy 127\.0\.0\.1:1: the connection is refused; check HTTPS_PROXY"
+        ) as error,
+    ):
+        client.section_dataset(NRP1)
+    assert "the-secret" not in str(error.value)
+
+
+@pytest.mark.parametrize("value", ["socks5://jo:the-secret@127.0.0.1:1", "http://jo:the-secret@host:port", "http://"])
+def test_a_proxy_that_is_not_of_http_is_refused_without_its_password(no_proxies, value):
+    no_proxies.setenv("http_proxy", value)
+    with (
+        AllenClient("http://allen.invalid/api/v2", "none") as client,
+        pytest.raises(InputError, match="HTTP_PROXY does not name an http or https proxy") as error,
+    ):
+        client.section_dataset(NRP1)
+    assert "the-secret" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("location", "said"),
+    [
+        ("/api/v2/elsewhere", None),
+        ("http://evil.invalid/api/v2", "redirects to http://evil.invalid, another service; check the API URL"),
+        ("ftp://127.0.0.1/api/v2", "redirects to ftp://127.0.0.1, another service"),
+        ("/api/v2/structure_graph_download/1.json", "redirects more than 5 times"),
+    ],
+)
+def test_a_redirect_is_followed_on_the_same_host_only(emulator, location, said):
+    asked = []
+
+    class Redirecting(_Proxy):
+        seen = asked
+
+        def do_GET(self):
+            if self.path == "/api/v2/elsewhere":
+                self.path = "/api/v2/structure_graph_download/1.json"
+                super().do_GET()
+                return
+            asked.append((self.path, None))
+            self.send_response(302)
+            self.send_header("Location", location)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+    Redirecting.emulator = emulator.url
+    with serving(Redirecting) as port, AllenClient(f"http://127.0.0.1:{port}/api/v2", "none", rate=1e9) as client:
+        if said is None:
+            assert client.structure_graph()["root"].id == 997
+        else:
+            with pytest.raises(ServiceError, match=said):
+                client.structure_graph()
+    assert len(asked) == {None: 2, "redirects more than 5 times": 6}.get(said, 1)

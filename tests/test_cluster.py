@@ -134,7 +134,7 @@ def test_a_client_outlives_the_cluster_s_client(emulator, cluster):
 
 
 def test_a_missing_image_is_reported_from_the_cluster(cluster, tmp_path):
-    faults = [{"match": {"path": "section_image_download/69177654"}, "do": "garbage", "times": None}]
+    faults = [{"match": {"path": "section_image_download/69177654"}, "do": "status", "status": 404, "times": None}]
     with Emulator(faults=faults) as emulator, AllenClient(emulator.url, cache="none", rate=1e9) as client:
         report = build(
             DATASET, tmp_path / "x.ome.zarr", client=client, resolution=200, scheduler=cluster.scheduler_address

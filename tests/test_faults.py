@@ -129,8 +129,8 @@ def test_a_final_answer_is_not_asked_for_again(serve, connect, status):
 
 def test_nothing_that_answers_at_the_address_is_a_service_error():
     with (
-        AllenClient("http://127.0.0.1:1/api/v2", "none", retries=1, backoff=0.01) as client,
-        pytest.raises(ServiceError, match="failed 2 times"),
+        AllenClient("http://127.0.0.1:1/api/v2", "none") as client,
+        pytest.raises(ServiceError, match=r"^cannot reach 127.0.0.1:1: the connection is refused; check the network"),
     ):
         client.search()
 
@@ -141,7 +141,7 @@ def test_a_retry_after_is_obeyed_but_not_beyond_the_longest_wait(serve):
     emulator = serve(faults=[*faults("status", path="", times=1, **second), *faults("status", path="", **days)])
     http = Http(timeout=(2.0, 5.0), retries=2, backoff=0.0, longest_wait=1.0)
     with pytest.raises(ServiceError, match="failed 3 times, last with too many 503 error responses"):
-        http.get(emulator.url, 2**20)
+        http.get(emulator.url, 2**20, bytes)
     http.close()
     started = [request.started for request in emulator.requests]
     assert len(started) == 3
@@ -260,17 +260,19 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("kind", "details", "said"), WRONG)
-def test_a_wrong_image_is_asked_for_once_more_and_never_kept(serve, connect, tmp_path, kind, details, said):
-    emulator = serve(faults=faults(kind, times=3, **details))
-    client = connect(emulator, tmp_path)
+def test_a_wrong_image_is_asked_for_again_within_the_retries_and_never_kept(
+    serve, connect, tmp_path, kind, details, said
+):
+    emulator = serve(faults=faults(kind, times=4, **details))
+    client = connect(emulator, tmp_path, retries=2)
     request = client.image_request(IMAGE, 6)
     emulator.reset()
-    with pytest.raises(ImageError, match=rf"(?s){IMAGES}/{IMAGE}\?downsample=6: section image {IMAGE} .*{said}"):
+    with pytest.raises(ImageError, match=rf"(?s)=6 failed 3 times, last with section image {IMAGE} .*{said}"):
         client.fetch(request)
-    assert emulator.count() == 2
+    assert emulator.count() == 3
     assert is_empty(tmp_path)
     right = client.fetch(request)
-    assert emulator.count() == 4
+    assert emulator.count() == 5
     assert request.decode(right.body).shape == (request.height, request.width, 3)
     assert [path.read_bytes()[:-32] for path in tmp_path.rglob("*.jpg")] == [right.body]
 
@@ -279,7 +281,7 @@ def test_a_wrong_image_is_asked_for_once_more_and_never_kept(serve, connect, tmp
 def test_a_build_records_an_image_that_stays_wrong(serve, connect, tmp_path, dataset, kind, details, said):
     emulator = serve(faults=faults(kind, **details))
     target = tmp_path / "x.ome.zarr"
-    report = build(dataset, target, client=connect(emulator), **SMALL)
+    report = build(dataset, target, client=connect(emulator, retries=1), **SMALL)
     (failure,) = report.views[0].failures
     assert re.search(said, failure.reason)
     assert (report.ok, report.views[0].state, failure.request.image_id) == (False, "unfinished", IMAGE)
@@ -288,6 +290,19 @@ def test_a_build_records_an_image_that_stays_wrong(serve, connect, tmp_path, dat
     assert row["image_id"] == str(IMAGE)
     assert row["reason"] == failure.reason
     assert state(target) == ("unfinished", False)
+
+
+def test_wrong_images_and_failures_of_the_service_count_against_the_same_retries(serve, connect):
+    kinds = (*faults("status", times=1), *faults("html", times=1), *faults("reset", times=1), *faults("empty", times=1))
+    emulator = serve(faults=kinds)
+    client = connect(emulator, retries=3)
+    request = ImageRequest(IMAGE, 157, 112, 6)
+    with pytest.raises(ImageError, match=r"failed 4 times, last with section image .* answer of 0 bytes"):
+        client.fetch(request)
+    assert [row.fault for row in emulator.requests] == ["status", "html", "reset", "empty"]
+    emulator = serve(faults=kinds)
+    assert connect(emulator, retries=4).fetch(request).request == request
+    assert emulator.count() == 5
 
 
 def test_a_bomb_takes_no_memory(serve, connect):
@@ -362,13 +377,13 @@ def test_a_build_without_one_image_finishes_the_rest_and_the_same_command_goes_o
 ):
     from ngff_zarr import from_ngff_zarr
 
-    emulator, target = serve(faults=faults("garbage", times=2)), tmp_path / "x.ome.zarr"
+    emulator, target = serve(faults=faults("status", status=404, times=1)), tmp_path / "x.ome.zarr"
     outcome = build_small(emulator)
     assert outcome.code == 1
     assert f"missing: section image {IMAGE}: {emulator.url}/{IMAGES}/{IMAGE}" in outcome.err
     assert "1 of 6 section images are missing; --allow-missing finishes without" in outcome.err
     assert outcome.out == f"unfinished: {target}\n"
-    assert emulator.count(IMAGES) == 5 + 2
+    assert emulator.count(IMAGES) == 6
     (failure,) = table(target, "failures.csv")
     assert (failure["image_id"], failure["section_number"]) == (str(IMAGE), "237")
     assert failure["url"].startswith(f"{emulator.url}/{IMAGES}/{IMAGE}?downsample=")
@@ -425,19 +440,19 @@ def test_with_allow_missing_a_build_finishes_with_a_hole_that_a_later_run_mends(
 
 
 def test_an_unfinished_build_may_be_finished_without_the_image(serve, build_small, tmp_path):
-    emulator, target = serve(faults=faults("empty")), tmp_path / "x.ome.zarr"
+    emulator, target = serve(faults=faults("status", status=404)), tmp_path / "x.ome.zarr"
     assert build_small(emulator).code == 1
     before = {path: path.stat().st_mtime_ns for path in target.rglob("c/**/*") if path.is_file()}
     outcome = build_small(emulator, "--allow-missing")
     assert (outcome.code, outcome.out) == (0, f"resumed: {target}\n")
-    assert emulator.count(IMAGES) == 2
+    assert emulator.count(IMAGES) == 1
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert state(target) == ("finished", True)
 
 
 def test_an_image_that_stays_missing_is_asked_for_anew_by_every_run_and_nothing_else_is(serve, build_small, tmp_path):
-    emulator = serve(faults=faults("garbage"))
-    for requests in (5 + 2, 2, 2):
+    emulator = serve(faults=faults("status", status=404))
+    for requests in (6, 1, 1):
         outcome = build_small(emulator)
         assert (outcome.code, emulator.count(IMAGES)) == (1, requests)
     assert state(tmp_path / "x.ome.zarr") == ("unfinished", False)
@@ -495,7 +510,7 @@ def test_a_build_whose_cache_cannot_be_used_finishes_with_one_warning(
 
 
 def test_as_json_a_failed_build_prints_its_report_and_nothing_else(serve, build_small):
-    emulator = serve(faults=faults("garbage"))
+    emulator = serve(faults=faults("status", status=404))
     outcome = build_small(emulator, "--json")
     report = json.loads(outcome.out)
     assert (outcome.code, report["ok"], report["dataset"]) == (1, False, DATASET)
@@ -572,6 +587,7 @@ def test_an_unknown_dataset_is_refused(command, emulator, place, name, what):
 BAD_OPTIONS = [
     *[("--resolution", value) for value in ("0", "-25", "nan", "inf", "-inf", "1e9", "0.05", "fine")],
     *[("--fill", value) for value in ("cubic", "")],
+    *[("--max-gap", value) for value in ("0.9", "-3", "nan", "inf", "wide")],
     ("--interpolation", "lanczos4"),
     *[("--space", value) for value in ("auto", "9", "native", "")],
     *[("--r-extent", value) for value in ("11350", "nan", "")],
@@ -594,7 +610,7 @@ def test_a_bad_option_is_refused(command, emulator, place, name, option, value):
     emulator.reset()
     arguments = [DATASET, place / "x.ome.zarr"] if name == "build" else [DATASET]
     outcome = command(name, *arguments, "--api-url", emulator.url, "--resolution", "200", option, value)
-    assert_refused(outcome, option.removeprefix("--").replace("api-url", "api_url"))
+    assert_refused(outcome, option.removeprefix("--").replace("api-url", "api_url").replace("max-gap", "gap"))
     assert emulator.count(IMAGES) == 0
     assert is_empty(place)
 
@@ -700,7 +716,7 @@ def test_another_request_for_the_same_target_is_refused_with_both_shown(serve, b
 
 
 def test_another_request_for_an_unfinished_target_is_refused_too(serve, build_small):
-    emulator = serve(faults=faults("garbage"))
+    emulator = serve(faults=faults("status", status=404))
     assert build_small(emulator).code == 1
     assert_refused(build_small(emulator, "--levels", "1"), "levels None", "levels 1")
 
@@ -771,7 +787,7 @@ def test_a_process_with_a_wrong_id_exits_with_two_and_one_line(tmp_path):
 
 
 def test_a_process_without_one_image_exits_with_one_and_its_successor_with_zero(serve, tmp_path, contents, undisturbed):
-    emulator, target = serve(faults=faults("truncated", times=2)), tmp_path / "x.ome.zarr"
+    emulator, target = serve(faults=faults("status", status=404, times=1)), tmp_path / "x.ome.zarr"
     arguments = ("build", DATASET, target, "--api-url", emulator.url, "--cache", tmp_path / "cache", *SMALL_OPTIONS)
     first = process(*arguments)
     assert (first.returncode, first.stdout) == (1, f"unfinished: {target}\n")

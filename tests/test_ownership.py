@@ -18,6 +18,7 @@ from atlaszarr.ownership import KEYS, owning
 from atlaszarr.store import Target
 from atlaszarr.writing import write_multiscales
 from chains import DATASET, Folder, Undisturbed, Watched, section_build, started
+from scripted import Fault, Scripted, StoreFaultError
 
 OWNER = "atlaszarr/owner.json"
 IMAGE = np.random.default_rng(0).integers(0, 255, (40, 40, 40)).astype("uint8")
@@ -216,3 +217,37 @@ def test_of_two_that_take_a_target_at_once_exactly_one_has_it(store, name, left,
         had = [future.result() for future in [threads.submit(take) for _ in range(2)]]
     assert sorted(had) == [False, True]
     assert not [key for key in store.keys(name) if "owner" in key]
+
+
+def test_a_lock_that_was_created_although_the_store_raised_an_error_is_held(name):
+    target = Target.of(f"scripted://{name}")
+    Scripted.faults[:] = [Fault("put", OWNER, StoreFaultError("lost"), done=True)]
+    with owning(target) as owner:
+        owner.confirm()
+    assert not Scripted.faults
+    assert not target.list_keys()
+
+
+def test_a_lock_that_cannot_be_renewed_for_as_long_as_it_lasts_stops_the_build(name, monkeypatch):
+    monkeypatch.setattr(ownership, "HEARTBEAT", 0.01)
+    monkeypatch.setattr(ownership, "LEASE", 0.5)
+
+    def hold():
+        with owning(Target.of(f"scripted://{name}")) as owner:
+            Scripted.faults[:] = [Fault("put", OWNER, StoreFaultError("down"), times=10**6)]
+            waiting = threading.Event()
+            while True:
+                owner.check()
+                waiting.wait(0.01)
+
+    with pytest.raises(TargetError, match="could not be locked again for"):
+        hold()
+    Scripted.faults.clear()
+
+
+def test_an_owner_that_leaves_in_the_very_moment_is_succeeded(name):
+    target = Target.of(f"scripted://{name}")
+    Scripted.faults[:] = [Fault("put", OWNER, FileExistsError())]
+    with owning(target) as owner:
+        owner.confirm()
+    assert not Scripted.faults

@@ -3,9 +3,11 @@
 import functools
 import math
 import operator
+import runpy
 from collections import Counter
 from fractions import Fraction
 from itertools import pairwise, product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 from atlaszarr.errors import InputError
 from atlaszarr.reduction import reduce, reduced_shape
 
+TIE_RULE = Path(__file__).parents[2] / "shared" / "tools" / "tie_rule.py"
 TWO = (Fraction(2),) * 3
 LABELS = [np.uint32, np.int64, np.uint64]
 HOW = [(rule, np.uint8 if rule == "mean" else np.uint32) for rule in ("mean", "mode", "mode_of_nonzero", "nearest")]
@@ -67,13 +70,33 @@ def mean(values, factor, index, fill, mask):
     return functools.reduce(operator.add, terms) / float(total * math.prod(q))  # `sum` compensates since Python 3.12
 
 
-def mode(values, factor, index, origin, vote):
+def kept(values, factor, index, nearer):
+    """The rule for a tie of foreground and background, with halves by overlap."""
+    differences = []
+    for axis, (n, f, k) in enumerate(zip(values.shape, factor, index, strict=True)):
+        start, end = k * f, min((k + 1) * f, Fraction(n))
+        middle = (start + end) / 2
+        difference = Fraction(0)
+        for j, w in cell(values.shape, factor, index):
+            low = max(min(j[axis] + 1, middle) - max(j[axis], start), Fraction(0))
+            share = (low - (w[axis] - low)) / w[axis]
+            difference += math.prod(w) * share * (values[j] != 0)
+        differences.append(abs(difference))
+    largest = max(differences)
+    return (nearer[differences.index(largest)] if largest else sum(nearer)) % 2 == 0
+
+
+def mode(values, factor, index, origin, vote, level_shape):
     weights = Counter()
     for j, w in cell(values.shape, factor, index):
         weights[int(values[j])] += math.prod(w)
     background = weights.pop(0, 0)
     foreground = sum(weights.values())
-    lost = foreground < background or (foreground == background and (sum(index) + sum(origin)) % 2 == 1)
+    lost = foreground < background
+    if vote and foreground == background:
+        at = [k + start for k, start in zip(index, origin, strict=True)]
+        nearer = [min(k, n - 1 - k) for k, n in zip(at, level_shape, strict=True)]
+        lost = not kept(values, factor, index, nearer)
     if not weights or (vote and lost):
         return 0
     return min(weights, key=lambda label: (-weights[label], label))
@@ -84,10 +107,10 @@ def nearest(values, factor, index):
     return values[tuple(min(math.ceil(c) - 1, n - 1) for c, n in zip(centres, values.shape, strict=True))]
 
 
-def reduced(values, factor, rule, origin=(0, 0, 0), mask=None, fill=0):
+def reduced(values, factor, rule, origin=(0, 0, 0), mask=None, fill=0, level_shape=None):
     """One voxel at a time, from the rules as they are documented."""
     if values.ndim == 4:
-        return np.stack([reduced(channel, factor, rule, origin, mask, fill) for channel in values])
+        return np.stack([reduced(channel, factor, rule, origin, mask, fill, level_shape) for channel in values])
     level = np.empty([math.ceil(n / f) for n, f in zip(values.shape, factor, strict=True)], values.dtype)
     for index in np.ndindex(level.shape):
         if rule == "mean":
@@ -95,7 +118,8 @@ def reduced(values, factor, rule, origin=(0, 0, 0), mask=None, fill=0):
         elif rule == "nearest":
             level[index] = nearest(values, factor, index)
         else:
-            level[index] = mode(values, factor, index, origin, rule == "mode")
+            end = level_shape or tuple(np.add(origin, level.shape))
+            level[index] = mode(values, factor, index, origin, rule == "mode", end)
     return level
 
 
@@ -154,13 +178,35 @@ def test_a_masked_mean_counts_covered_voxels_only_in_every_channel(
     seeds,
     st.sampled_from(LABELS),
     st.tuples(*(st.integers(0, 3),) * 3),
+    st.none() | st.tuples(*(st.integers(12, 16),) * 3),
     st.sampled_from(["mode", "mode_of_nonzero"]),
 )
 def test_a_label_is_the_heaviest_after_a_vote_and_the_smallest_of_several(
-    shape, factor, kind, seed, dtype, origin, rule
+    shape, factor, kind, seed, dtype, origin, level_shape, rule
 ):
     labels = draw(kind, seed, shape, dtype)
-    check(reduce(labels, factor, rule, origin=origin), reduced(labels, factor, rule, origin))
+    found = reduce(labels, factor, rule, origin=origin, level_shape=level_shape)
+    check(found, reduced(labels, factor, rule, origin, level_shape=level_shape))
+
+
+@settings(max_examples=150)
+@given(shapes, factors, seeds, st.sampled_from([np.bool_, *LABELS]))
+def test_a_tie_is_settled_by_where_the_foreground_lies(shape, factor, seed, dtype):
+    labels = tied(shape, factor, seed).astype(dtype)
+    check(reduce(labels, factor, "mode"), reduced(labels, factor, "mode"))
+
+
+def tied(shape, factor, seed):
+    """Foreground and background, in slabs and in halves at random, so that many footprints hold as much of both."""
+    rng = np.random.default_rng(seed)
+    labels = rng.random(shape) < 0.5
+    for axis, f in enumerate(factor):
+        lines = np.arange(shape[axis]) * 2 // f.numerator + rng.integers(2)
+        slab = np.expand_dims(lines % 2 == 0, [other for other in range(3) if other != axis])
+        labels = np.where(rng.random([math.ceil(n / 4) for n in shape]).repeat(4, 0).repeat(4, 1).repeat(4, 2)[
+            tuple(slice(n) for n in shape)
+        ] < 0.5, slab, labels)  # fmt: skip
+    return labels
 
 
 @settings(max_examples=60)
@@ -201,7 +247,14 @@ def test_blocks_give_exactly_what_the_whole_gives(shape, factor, seed, how, mask
     for block in product(*cuts):
         origin = tuple(start * f.denominator // f.numerator for (start, _), f in zip(block, factor, strict=True))
         part = tuple(slice(start, stop) for start, stop in block)
-        made = reduce(values[:, *part], factor, rule, origin=origin, mask=None if mask is None else mask[part], fill=0)
+        made = reduce(
+            values[:, *part],
+            factor,
+            rule,
+            origin=origin,
+            level_shape=whole.shape[1:],
+            mask=None if mask is None else mask[part],
+        )
         pieces[:, *(slice(o, o + n) for o, n in zip(origin, made.shape[1:], strict=True))] = made
     check(pieces, whole)
 
@@ -227,12 +280,61 @@ def test_foreground_does_not_drift_over_levels(factor):
     assert np.count_nonzero(swollen) * size / voxels > 1.05
 
 
-def test_a_tie_of_foreground_and_background_alternates_over_the_whole_level():
-    labels = np.zeros((4, 4, 4), np.uint32)
-    labels[:, :, ::2] = 3
-    level = reduce(labels, TWO, "mode")
-    np.testing.assert_array_equal(level != 0, np.indices((2, 2, 2)).sum(axis=0) % 2 == 0)
-    np.testing.assert_array_equal(reduce(labels, TWO, "mode", origin=(0, 5, 2)) != 0, level == 0)
+def test_a_flat_face_half_way_through_is_kept_or_removed_as_a_whole():
+    for axis in range(3):
+        labels = np.zeros((14, 14, 14), np.uint32)
+        across = np.moveaxis(labels, axis, 0)
+        across[5:-5] = 3  # both faces cut footprint 2 from either end in half
+        across[1], across[-2] = 3, 3  # footprint 0
+        level = np.moveaxis(reduce(labels, TWO, "mode"), axis, 0)
+        assert [set(plane.ravel()) for plane in level] == [{3}, {0}, {3}, {3}, {3}, {0}, {3}]
+        across[3], across[-4] = 3, 3  # footprint 1 from either end
+        level = np.moveaxis(reduce(labels, TWO, "mode"), axis, 0)
+        assert [set(plane.ravel()) for plane in level] == [{3}, {0}, {3}, {3}, {3}, {0}, {3}]
+
+
+def test_the_first_of_equal_differences_decides_a_tie():
+    edge = np.zeros((8, 8, 8), np.uint32)
+    edge[::2, ::2] = 1  # a quarter of each footprint, and two of its eight voxels more
+    edge[1::2, ::2, ::2] = 1
+    edge[::2, 1::2, 1::2] = 1
+    level = reduce(edge, TWO, "mode")
+    np.testing.assert_array_equal(level[:, 1, 1] != 0, [True, False, False, True])
+    np.testing.assert_array_equal(level[1, :, :] != 0, False)
+
+
+def test_where_no_axis_tells_the_halves_apart_the_sum_of_the_indices_decides_a_tie():
+    checkerboard = (np.indices((8, 8, 8)).sum(axis=0) % 2).astype(np.uint32)
+    near = np.array([0, 1, 1, 0])
+    expected = (near[:, None, None] + near[:, None] + near) % 2 == 0
+    np.testing.assert_array_equal(reduce(checkerboard, TWO, "mode") != 0, expected)
+
+
+def test_an_axis_with_one_voxel_does_not_decide_a_tie():
+    diagonal = np.tile(np.eye(2, dtype=np.uint32), (4, 4))
+    near = np.array([0, 1, 1, 0])
+    labels = np.repeat(diagonal[..., None], 3, axis=-1)
+    for factor in (Fraction(2), Fraction(3, 2), Fraction(5)):  # the last column of the level has one voxel, or three
+        last = reduce(labels, (*TWO[:2], factor), "mode")[..., -1]
+        np.testing.assert_array_equal(last != 0, (near[:, None] + near) % 2 == 0)
+
+
+@settings(max_examples=40)
+@given(st.tuples(*(st.integers(1, 9).map(lambda n: 2 * n),) * 3), seeds)
+def test_both_sides_of_a_symmetric_image_become_the_same(shape, seed):
+    half = tied(shape, TWO, seed)
+    whole = np.concatenate([half, half[..., ::-1]], axis=-1)
+    level = reduce(whole, TWO, "mode")
+    np.testing.assert_array_equal(level, level[..., ::-1])
+
+
+@pytest.mark.skipif(not TIE_RULE.exists(), reason="the rule in plain NumPy is not next to the project")
+@settings(max_examples=40)
+@given(st.tuples(*(st.integers(2, 18),) * 3), seeds)
+def test_ties_of_whole_cubes_follow_the_rule_in_plain_numpy(shape, seed):
+    labels = tied(shape, TWO, seed)
+    even = labels[tuple(slice(n // 2 * 2) for n in shape)]
+    np.testing.assert_array_equal(reduce(even, TWO, "mode"), runpy.run_path(str(TIE_RULE))["coarser"](even))
 
 
 def test_labels_beyond_2_to_the_31_are_kept_apart():
@@ -247,7 +349,7 @@ def test_truth_is_a_label():
     truth = np.zeros((2, 2, 4), bool)
     truth[:, 0], truth[0, 1, 2] = True, True
     check(reduce(truth, TWO, "mode"), np.array([[[True, True]]]))
-    check(reduce(truth, TWO, "mode", origin=(0, 1, 0)), np.array([[[False, True]]]))
+    check(reduce(truth, TWO, "mode", origin=(0, 1, 0), level_shape=(1, 3, 2)), np.array([[[False, True]]]))
     check(reduce(truth & False, TWO, "mode"), np.array([[[False, False]]]))
 
 

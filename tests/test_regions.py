@@ -404,15 +404,16 @@ def test_an_index_that_the_data_left_behind_is_not_trusted(tmp_path):
     assert_equal(found, expected(array[:]))
 
 
-def test_a_level_that_is_a_link_is_measured_and_its_index_is_trusted(tmp_path):
+@pytest.mark.parametrize("link", ["0", "0/c", "0/c/1"])
+def test_a_level_that_is_a_link_is_measured_and_its_index_is_trusted(tmp_path, link):
     place, disk = Path(write(tmp_path / "annotation.ome.zarr")), tmp_path / "disk"
     add_index(Target(str(place)))
-    (place / "0").rename(disk)
-    (place / "0").symlink_to(disk)
+    (place / link).rename(disk)
+    (place / link).symlink_to(disk)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert_equal(region_volumes(place, TERMINOLOGY), expected(labels()))
-    next(path for path in sorted(disk.rglob("1")) if path.is_file()).unlink()
+    next(path for path in sorted(disk.rglob("[01]")) if path.is_file()).unlink()
     with pytest.warns(AtlaszarrWarning, match="is gone"), pytest.raises(TargetError, match="is missing"):
         region_volumes(place, TERMINOLOGY)
 
@@ -438,6 +439,17 @@ def test_a_web_server_that_lists_nothing_is_read_chunk_by_chunk(web, tmp_path):
     write_terminology(tmp_path / "terminology.csv", TERMINOLOGY)
     with pytest.warns(AtlaszarrWarning, match="does not list its objects"):
         assert_equal(region_volumes(f"{web}/annotation.ome.zarr"), expected(labels()))
+
+
+def test_an_annotation_is_read_through_a_cache_in_front_of_its_url(web, tmp_path):
+    write(tmp_path / "annotation.ome.zarr")
+    write_terminology(tmp_path / "terminology.csv", TERMINOLOGY)
+    options = {"simplecache": {"cache_storage": str(tmp_path / "cache")}}
+    url = f"simplecache::{web}/annotation.ome.zarr"
+    assert_equal(region_volumes(url, storage_options=options), expected(labels()))
+    assert any((tmp_path / "cache").iterdir())
+    given = Terminology.read(f"simplecache::{web.upper()}/terminology.csv?signature=secret", options)
+    assert given == TERMINOLOGY
 
 
 def test_without_an_index_nothing_is_warned_of(stored):

@@ -148,7 +148,7 @@ def pulled_back(dataset, stack, images, index, fill, interpolation, flipped, fie
     s = min(range(len(depths)), key=lambda s: (abs(depth - depths[s]), -s))
     beside = s + (1 if depth >= depths[s] else -1)
     gap = abs(depths[beside] - depths[s]) if 0 <= beside < len(depths) else np.inf
-    reach, join = (12.5, 25.0) if fill == "none" else (nominal / 2, 1.5 * nominal)
+    reach, join = (12.5, 25.0) if fill == "none" else (nominal / 2, 2.5 * nominal)
     if gap > join and not -reach <= depth - depths[s] < reach:
         return None, 0
 

@@ -5,14 +5,19 @@ import logging
 import re
 import shutil
 import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import boto3
+import dask.array as da
 import fsspec
 import ngff_zarr
 import numpy as np
+import obstore.store
 import pytest
 import tensorstore
 import zarr
+from distributed import LocalCluster
 from fsspec.implementations.memory import MemoryFileSystem
 from moto.server import ThreadedMotoServer
 
@@ -25,6 +30,7 @@ from atlaszarr.store import Target
 from atlaszarr.terminology_table import terminology_of
 from atlaszarr.testing.emulator import Emulator
 from atlaszarr.writing import write_multiscales
+from scripted import Fault, Scripted, StoreFaultError
 
 DATASET = 69289763
 KEY, SECRET = "the-access-key", "the-secret-access-key"
@@ -204,8 +210,8 @@ def test_an_option_that_the_store_does_not_know_is_refused_in_one_line(client, c
         ("nope://bucket/x", "protocol 'nope' is not known"),
         ("s3://atlas/../x", "has '..' in it; write it without"),
         ("s3://atlas//x", "has an empty or '.' part"),
-        ("s3://atlas/x.zarr?token=abc", r"URL 's3://atlas/x\.zarr' comes with parameters"),
-        ("simplecache::http://host/x.zarr#abc", r"URL 'simplecache::http://host/x\.zarr' comes with parameters"),
+        ("s3://atlas/x.zarr?token=abc", r"URL 's3://atlas/x\.zarr' has parameters"),
+        ("simplecache::http://host/x.zarr#abc", r"URL 'simplecache::http://host/x\.zarr' has parameters"),
         ("", "'' is neither a path nor a URL; give one"),
         ("s3://", "URL 's3://' has no bucket or path"),
         ("file://", "has no bucket or path"),
@@ -261,6 +267,29 @@ def test_the_package_that_a_protocol_needs_is_named_wherever_a_url_is_opened(url
 )
 def test_a_location_is_shown_without_what_may_be_secret(given, shown_as):
     assert shown(given) == shown_as
+
+
+def test_an_image_in_a_bucket_is_not_written_over_while_it_is_read(s3):
+    url = "s3://atlas/source.ome.zarr"
+    write_multiscales(np.ones((8, 8, 8), "uint8"), url, chunk=4, storage_options=s3)
+    before = listed(s3, "source.ome.zarr/")
+    by_obstore = obstore.store.S3Store(
+        "atlas",
+        prefix="source.ome.zarr/0",
+        endpoint=s3["endpoint_url"],
+        region="us-east-1",
+        access_key_id=KEY,
+        secret_access_key=SECRET,
+        client_options={"allow_http": True},
+    )
+    for source in (
+        da.from_zarr(f"{url}/0", storage_options=s3),
+        zarr.open_array(zarr.storage.ObjectStore(by_obstore), mode="r"),
+    ):
+        for target in (url, f"{url}/0/inner.ome.zarr", f"dir::{url}"):
+            with pytest.raises(InputError, match=r"lies in what the image is read from, s3://atlas/source\.ome\.zarr"):
+                write_multiscales(source, target, chunk=8, overwrite=True, storage_options=s3)
+    assert listed(s3, "source.ome.zarr/") == before
 
 
 def test_paths_are_taken_as_a_shell_takes_them(tmp_path, monkeypatch):
@@ -326,3 +355,191 @@ def test_objects_of_any_store_are_read_several_at_a_time():
     keys = [f"a/{number}" for number in range(8)]
     target.write_all((key, key.encode()) for key in keys)
     assert target.read_each(keys) == {key: key.encode() for key in keys}
+
+
+# Who is to blame
+
+
+@pytest.fixture(params=["local disk", "memory", "scripted", "S3"])
+def anywhere(request, tmp_path):
+    """A target of every kind, by its name: the location and its storage options."""
+    roots = {"local disk": str(tmp_path), "memory": "memory://blame", "scripted": "scripted://blame"}
+    options = request.getfixturevalue("s3") if request.param == "S3" else None
+
+    def place(name):
+        return f"{roots.get(request.param, 's3://atlas')}/{name}", options
+
+    yield place
+    Scripted.faults.clear()
+
+
+ERRORS = [ValueError("four is no gene"), TypeError("no number"), FileNotFoundError(2, "No such file", "atlas.nrrd")]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_what_making_an_object_raises_is_raised_as_it_is(anywhere, error):
+    url, options = anywhere(f"made-{type(error).__name__}")
+    target = Target.of(url, options)
+
+    def bodies():
+        yield "a", b"1"
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        target.write_all(bodies())
+    assert caught.value is error
+    target.write_all([("b", b"2")])
+    assert target.read("b") == b"2"
+
+
+def failing(message):
+    """An image whose last block cannot be made."""
+
+    def block(values, block_info=None):
+        if block_info and block_info[0]["chunk-location"] == (3, 1, 1):
+            raise ValueError(message)
+        return values
+
+    return da.map_blocks(block, da.zeros((32, 16, 16), chunks=8, dtype="uint8"), dtype="uint8")
+
+
+def assert_blamed(caught, url):
+    assert type(caught.value) is ValueError
+    assert str(caught.value) == "four is no gene"
+    assert caught.value.__notes__ == [f"while making block 1, 0, 0 (z, y, x) of level 0 of {url}"]
+
+
+def test_what_a_function_of_the_image_raises_is_raised_with_its_block_named(anywhere):
+    url, options = anywhere("function.ome.zarr")
+    with pytest.raises(ValueError, match="gene") as caught:
+        write_multiscales(failing("four is no gene"), url, chunk=8, workers=2, identity="f", storage_options=options)
+    assert_blamed(caught, url)
+
+
+@pytest.mark.parametrize("scheduler", ["processes", "a cluster"])
+def test_what_a_function_of_the_image_raises_comes_back_from_other_processes(s3, scheduler):
+    url = f"s3://atlas/{scheduler.replace(' ', '-')}.ome.zarr"
+    with (
+        LocalCluster(n_workers=1, processes=True, dashboard_address=":0")
+        if scheduler == "a cluster"
+        else (contextmanager(lambda: iter([None]))()) as cluster
+    ):
+        address = "processes" if cluster is None else cluster.scheduler_address
+        with pytest.raises(ValueError, match="gene") as caught:
+            write_multiscales(
+                failing("four is no gene"), url, chunk=8, workers=1, identity="f", scheduler=address, storage_options=s3
+            )
+    assert_blamed(caught, url)
+
+
+OPERATIONS = {
+    "put": lambda target: target.write("a", b"1"),
+    "get": lambda target: target.read("a"),
+    "list": lambda target: target.list_keys(),
+    "remove": lambda target: target.remove_each(["a"]),
+}
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("error", [StoreFaultError("the-secret"), ValueError("the-secret"), KeyError("the-secret")])
+def test_any_error_of_a_store_is_the_store_s(operation, error):
+    target = Target.of("scripted://faults")
+    target.write("a", b"1")
+    Scripted.faults[:] = [Fault(operation, "faults", error)]
+    with pytest.raises(TargetError, match=rf"cannot \w+( to)? scripted://faults: {type(error).__name__}") as caught:
+        OPERATIONS[operation](target)
+    assert "the-secret" not in str(caught.value)
+    assert not Scripted.faults
+
+
+def test_an_error_with_a_status_says_it_whatever_its_class():
+    class HttpError(Exception):
+        code = 429
+
+    Scripted.faults[:] = [Fault("put", "status", HttpError("the-secret"))]
+    with pytest.raises(TargetError, match=r"status: the store answers HTTP 429; it is overloaded: run the same"):
+        Target.of("scripted://status").write("a", b"1")
+
+
+def test_an_option_that_a_store_refuses_when_it_first_connects_is_the_user_s():
+    Scripted.faults[:] = [Fault("list", "first", TypeError("unexpected keyword"))]
+    with pytest.raises(InputError, match="cannot list scripted://first: TypeError; check the URL and the storage"):
+        Target.of("scripted://first").list_keys()
+
+
+@contextmanager
+def answering(status, word):
+    """A server that answers requests as S3 does when it refuses them."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def answer(self):
+            self.rfile.read(int(self.headers.get("content-length", 0)))
+            text = f"<Error><Code>{word}</Code><Message>no</Message><AWSAccessKeyId>{KEY}</AWSAccessKeyId></Error>"
+            self.send_response(status)
+            self.send_header("content-length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def __getattr__(self, name):
+            if name.startswith("do_"):
+                return self.answer
+            raise AttributeError(name)
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    ("status", "word", "said"),
+    [
+        (301, "PermanentRedirect", "HTTP 301; the bucket is in another region: give storage option region_name"),
+        (400, "AuthorizationHeaderMalformed", "HTTP 400 AuthorizationHeaderMalformed; check the URL, the region and"),
+        (403, "SignatureDoesNotMatch", "HTTP 403 SignatureDoesNotMatch; check the credentials and their rights"),
+        (404, "NoSuchBucket", "HTTP 404 NoSuchBucket; create the bucket, or correct the URL"),
+        (500, "InternalError", "HTTP 500 InternalError; run the same command later"),
+        (501, "NotImplemented", "HTTP 501 NotImplemented; it does not support this request: choose another store"),
+        (503, "SlowDown", "HTTP 503 SlowDown; it is overloaded: run the same command later, or with fewer workers"),
+    ],
+)
+def test_what_s3_answers_is_said_with_what_to_do_and_without_a_key(status, word, said):
+    with answering(status, word) as endpoint:
+        options = {"key": KEY, "secret": SECRET, "endpoint_url": endpoint, "timeout": 1}
+        target = Target.of("s3://atlas/x", options)
+        for verb, call in (("write to", OPERATIONS["put"]), ("list", OPERATIONS["list"])):
+            with pytest.raises(TargetError) as caught:
+                call(target)
+            assert str(caught.value).startswith(f"cannot {verb} s3://atlas/x: the store answers {said}")
+            assert KEY not in str(caught.value)
+
+
+def test_a_recorded_chunk_that_was_altered_at_its_size_is_made_again_when_a_build_resumes(anywhere):
+    class StopError(Exception):
+        pass
+
+    def stop(done, *_):
+        if done == 2:
+            raise StopError
+
+    url, options = anywhere("altered.ome.zarr")
+    image = np.random.default_rng(0).integers(0, 255, (32, 16, 16)).astype("uint8")
+    arguments = {"chunk": 8, "levels": 2, "workers": 1, "identity": "i", "ome_zarr": "0.4", "storage_options": options}
+    with pytest.raises(StopError):
+        write_multiscales(image, url, progress=stop, **arguments)
+    target = Target.of(url, options)
+    chunks = [key for key in target.list_keys("0") if key.rsplit("/", 1)[1][0] != "."]
+    body = target.read(chunks[0])
+    target.write(chunks[0], bytes([*body[:-1], body[-1] ^ 1]))
+    assert write_multiscales(image, url, **arguments).state == "resumed"
+    assert target.read(chunks[0]) == body
+    assert verify(url, deep=True, storage_options=options).ok

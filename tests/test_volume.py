@@ -1,6 +1,7 @@
 """open_volume: lazy, exact about what it needs, the same data that a build writes."""
 
 import pickle
+from dataclasses import replace
 
 import dask
 import numpy as np
@@ -51,6 +52,19 @@ def test_each_image_is_fetched_once_however_many_chunks_and_variables_show_it(em
     assert image.shape == (3, 132, 80, 114)
 
 
+@pytest.mark.parametrize("fill", ["nearest", "linear"])
+def test_gaps_up_to_max_gap_are_filled(client, fill):
+    dataset = client.section_dataset(DATASET)
+    kept = [section for k, section in enumerate(dataset.sections) if k not in (20, 30, 31)]
+    dataset = replace(dataset, sections=tuple(kept))
+
+    def filled_voxels(**options):
+        return np.count_nonzero(open_volume(dataset, 100, fill, client=client, **options).section.values)
+
+    default = filled_voxels()
+    assert filled_voxels(max_gap=1.5) < default == filled_voxels(max_gap=2.5) < filled_voxels(max_gap=3)
+
+
 def test_a_block_asks_only_for_the_images_it_shows(emulator, client):
     volume = open_volume(DATASET, resolution=100, client=client, chunk=16)
     section = volume.section[64:80, 32:48, 48:64].compute()
@@ -93,7 +107,7 @@ def test_chunks_of_any_size_hold_the_same(client):
 
 def test_an_image_that_cannot_be_had_is_an_error_when_computed():
     faults = [{"match": {"path": "section_image_download/74081221"}, "do": "garbage", "times": None}]
-    with Emulator(faults=faults) as emulator, AllenClient(emulator.url, cache="none", rate=1e9) as client:
+    with Emulator(faults=faults) as emulator, AllenClient(emulator.url, "none", rate=1e9, retries=1) as client:
         volume = open_volume(DATASET, resolution=200, client=client)
         with pytest.raises(ImageError, match="74081221"):
             volume.section.compute()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -40,6 +41,19 @@ class Done:
     noted: Mapping[str, Any] = field(default_factory=dict)
 
 
+@contextmanager
+def making(multiscale: Multiscale, level: int, index: Index) -> Iterator[None]:
+    """Add to whatever error a block raises, its type and message unchanged, a note that says which block it is."""
+    try:
+        yield
+    except Exception as error:
+        z, y, x = index
+        note = f"while making block {z}, {y}, {x} (z, y, x) of level {level} of {multiscale.target.url}"
+        if note not in getattr(error, "__notes__", ()):
+            error.add_note(note)
+        raise
+
+
 def store_block(
     multiscale: Multiscale,
     step: Pass,
@@ -64,8 +78,9 @@ def store_block(
 
 def coarsen_block(multiscale: Multiscale, step: Pass, index: Index) -> Done:
     """Read a block of a pass after the first, and write the coarser levels that it makes."""
-    values = multiscale.read(step.source, multiscale.pyramid.region(step, index))
-    return store_block(multiscale, step, index, values, {})
+    with making(multiscale, step.source, index):
+        values = multiscale.read(step.source, multiscale.pyramid.region(step, index))
+        return store_block(multiscale, step, index, values, {})
 
 
 def starting(

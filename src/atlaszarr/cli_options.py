@@ -108,6 +108,7 @@ BUILD = (
     click.option("--mode", default="volume", metavar="volume|sections", help="One image, or one a section [volume]."),
     click.option("--resolution", type=float, default=25.0, metavar="UM", help="Voxel size [25]."),
     click.option("--fill", metavar="none|nearest|linear", help="Between sections, in a volume [nearest]."),
+    click.option("--max-gap", type=float, metavar="N", help="Widest gap to fill, in nominal section intervals [2.5]."),
     click.option(
         "--interpolation",
         default="linear",
@@ -180,7 +181,7 @@ def build_options(values: dict[str, Any]) -> dict[str, Any]:
     """The keyword arguments of `build` and `plan` among parsed options; what was not given is left to its mode."""
     parsed = {"limits", "downsample", "levels", "displacement"}
     given = {name: value for name, value in values.items() if name not in parsed}
-    for name in ("fill", "chunk", "plane", "detection_xy"):
+    for name in ("fill", "max_gap", "chunk", "plane", "detection_xy"):
         if given[name] is None:
             del given[name]
     if values["displacement"]:

@@ -8,10 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 FILLS = ("none", "nearest", "linear")
+#: The widest gap between neighbouring sections, in nominal intervals: one missing section is bridged, two are not.
+MAX_GAP = 2.5
 
 
 def depth_intervals(
-    depths: list[float], thickness: float, nominal: float, fill: str
+    depths: list[float], thickness: float, nominal: float, fill: str, max_gap: float = MAX_GAP
 ) -> tuple[NDArray[np.float64], NDArray[np.int32], NDArray[np.int32]]:
     """Cut the axis of depth into intervals, each filled by one section.
 
@@ -23,8 +25,11 @@ def depth_intervals(
         Section thickness and nominal interval, in um.
     fill : str
         ``none``: a section fills only its own thickness; ``nearest``: every depth takes the nearest section;
-        ``linear``: that one blended with its neighbour on the other side. In a gap wider than 1.5 nominal
-        intervals, and at both ends, a section fills half a nominal interval and no more.
+        ``linear``: that one blended with its neighbour on the other side. In a gap wider than `max_gap` and at
+        both ends, a section fills half a nominal interval and no more.
+    max_gap : float
+        In nominal intervals; ``none`` ignores it. A gap of exactly `max_gap` is bridged: lengths within a millionth of
+        a nominal interval are equal, since a depth is a product that floating point rounds.
 
     Returns
     -------
@@ -43,7 +48,8 @@ def depth_intervals(
         nearest.append(section)
         neighbour.append(other)
 
-    joined = [b - a <= (thickness if fill == "none" else 1.5 * nominal) for a, b in pairwise(depths)]
+    widest = thickness if fill == "none" else (max_gap + 1e-6) * nominal
+    joined = [b - a <= widest for a, b in pairwise(depths)]
     for s, depth in enumerate(depths):
         before, after = s > 0 and joined[s - 1], s + 1 < len(depths) and joined[s]
         low = (depths[s - 1] + depth) / 2 if before else depth - reach

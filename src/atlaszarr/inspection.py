@@ -49,15 +49,13 @@ class Defect:
         return f"{self.key}: {self.text}"
 
 
-def objects(target: Target, done: Mapping[Task, Entry], thorough: bool = True) -> Iterator[Defect]:
-    """Recorded objects that are missing, truncated or altered.
+def objects(target: Target, done: Mapping[Task, Entry]) -> Iterator[Defect]:
+    """Recorded objects that are missing, truncated or altered; all are read.
 
     Parameters
     ----------
     target : Target
     done : mapping
-    thorough : bool
-        Whether to read them; else only their sizes are looked at, as the store lists them.
     """
     sizes = target.sizes()
 
@@ -71,7 +69,7 @@ def objects(target: Target, done: Mapping[Task, Entry], thorough: bool = True) -
                 found.append(Defect("truncated", key, f"holds {sizes[key]} bytes, was written with {size}", task))
             else:
                 there[key] = checksum
-        for key, body in target.read_each(there).items() if thorough else ():
+        for key, body in target.read_each(there).items():
             if body is None or digest(body) != there[key]:
                 found.append(Defect("altered", key, "does not hold what was written", task))
         return found

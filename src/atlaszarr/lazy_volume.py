@@ -10,6 +10,7 @@ from .allen.records import SectionDataset
 from .coordinates import attributes, coordinates_along
 from .displacement import Displacement
 from .errors import InputError
+from .fill import MAX_GAP
 from .request import VolumeRequest
 from .volume import Volume
 from .volume_arrays import volume_arrays
@@ -23,6 +24,7 @@ def open_volume(
     resolution: float = 25.0,
     fill: str = "nearest",
     *,
+    max_gap: float = MAX_GAP,
     displacement: bool | Mapping[int, Displacement] = False,
     client: AllenClient | None = None,
     **options: Any,
@@ -40,6 +42,8 @@ def open_volume(
         Voxel size in um.
     fill : str
         ``none``, ``nearest`` or ``linear``; see `atlaszarr.stack.stack_sections`.
+    max_gap : float
+        The widest gap between two sections that `fill` bridges, in nominal intervals: finite, at least 1.
     displacement : bool or mapping of int to Displacement
         Whether to add the displacement field. A mapping adds it too, and says by SectionImage id what it is within
         those sections, in place of the alignment: a field from pixel (column, row) of the plane of section to pixel
@@ -77,7 +81,7 @@ def open_volume(
     client = client or AllenClient()
     if not isinstance(dataset, SectionDataset):
         dataset = client.section_dataset(dataset)
-    request = VolumeRequest.of({"resolution": resolution, "fill": fill, **options}, written=False)
+    request = VolumeRequest.of({"resolution": resolution, "fill": fill, "max_gap": max_gap, **options}, written=False)
     if not isinstance(displacement, bool | Mapping):
         raise InputError(
             f"displacement is of type {type(displacement).__name__}; give True, or fields by SectionImage id"

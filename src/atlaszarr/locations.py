@@ -61,6 +61,27 @@ def normalize(location: str | os.PathLike[str]) -> str:
     return text
 
 
+def normalize_folder(location: str | os.PathLike[str]) -> str:
+    """The same as `normalize`, for a location that holds many objects: each has a key behind it.
+
+    Raises
+    ------
+    InputError
+        For the reasons of `normalize`; if a URL has an empty or ``.`` part, parameters or a fragment.
+    """
+    text = normalize(location)
+    if not is_url(text):
+        return text
+    if shown(text) != text:
+        raise InputError(
+            f"URL {shown(text)!r} has parameters or a fragment, which the URL of an image cannot have, since it is "
+            "many objects; write it without, and give credentials as storage options"
+        )
+    if "//" in text.rpartition("://")[2].rstrip("/") or "/./" in text:
+        raise InputError(f"URL {text!r} has an empty or '.' part; write it without")
+    return text.rstrip("/")
+
+
 def local_path(location: str | os.PathLike[str]) -> Path | None:
     """The absolute local path of a location; None for a URL of anything but the local disk.
 

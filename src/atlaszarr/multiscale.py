@@ -209,14 +209,15 @@ class Multiscale:
 
     def coarsened(self, values: Blocks, level: int, region: Region) -> Blocks:
         """What a block of the level before makes of a region of this one."""
-        factor = self.pyramid.levels[level].factor
+        at = self.pyramid.levels[level]
         z, y, x = (axis.start for axis in region)
         return {
             spec.path: reduce(
                 values[spec.path],
-                factor,
+                at.factor,
                 spec.rule,
                 origin=(z, y, x),
+                level_shape=at.shape,
                 mask=None if spec.mask is None else values[spec.mask],
                 fill=spec.fill,
             )

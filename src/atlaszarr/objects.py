@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -12,13 +12,29 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from .atomic import write_whole
+from .atomic import WholeFiles
 from .errors import InputError
 
 #: Requests under way at once to stores that are not the local disk, in one process.
 _CONCURRENCY = 16
 #: Bytes that are put at once: several puts under way, little in memory.
 BATCH = 16 * 2**20
+
+
+class Puts(Protocol):
+    """Objects on their way to a store: one after another is added, several may be under way."""
+
+    def add(self, key: str, body: bytes) -> None:
+        """Put an object, or begin to."""
+        ...
+
+    def finish(self) -> None:
+        """Return once the store holds all objects, after a power cut too."""
+        ...
+
+    def discard(self) -> None:
+        """Give up what is not stored; called at the end in any case."""
+        ...
 
 
 class Objects(Protocol):
@@ -28,8 +44,8 @@ class Objects(Protocol):
         """The content of objects; None where there is none."""
         ...
 
-    def put(self, bodies: Iterable[tuple[str, bytes]]) -> None:
-        """Put objects, made as they are taken."""
+    def puts(self) -> Puts:
+        """Begin to put objects."""
         ...
 
     def create(self, key: str, body: bytes) -> bool:
@@ -67,11 +83,9 @@ class LocalObjects:
         """As of `Objects`."""
         return {key: self._read(key) for key in keys}
 
-    def put(self, bodies: Iterable[tuple[str, bytes]]) -> None:
-        """As of `Objects`."""
-        for key, body in bodies:
-            self.refuse_link(key)
-            write_whole(self._root / key, body)
+    def puts(self) -> Puts:
+        """Same as in `Objects`."""
+        return _LocalPuts(self, self._root)
 
     def create(self, key: str, body: bytes) -> bool:
         """As of `Objects`."""
@@ -179,6 +193,26 @@ def _is_circle(entry: os.DirEntry[str]) -> bool:
     return False
 
 
+class _LocalPuts:
+    """Files that are synced together."""
+
+    def __init__(self, objects: LocalObjects, root: Path) -> None:
+        self._objects, self._root, self._files = objects, root, WholeFiles()
+
+    def add(self, key: str, body: bytes) -> None:
+        """Same as in `Puts`."""
+        self._objects.refuse_link(key)
+        self._files.add(self._root / key, body)
+
+    def finish(self) -> None:
+        """Same as in `Puts`."""
+        self._files.finish()
+
+    def discard(self) -> None:
+        """Same as in `Puts`."""
+        self._files.discard()
+
+
 class FsspecObjects:
     """Objects of an fsspec filesystem.
 
@@ -204,18 +238,9 @@ class FsspecObjects:
         found = requests().map(self._read, (f"{self._root}/{key}" for key in wanted))
         return dict(zip(wanted, found, strict=True))
 
-    def put(self, bodies: Iterable[tuple[str, bytes]]) -> None:
-        """As of `Objects`."""
-        batch: dict[str, bytes] = {}
-        size = 0
-        for key, body in bodies:
-            batch[f"{self._root}/{key}"] = body
-            size += len(body)
-            if size > BATCH:
-                self._in_folders(batch, self._fs.pipe, batch)
-                batch, size = {}, 0
-        if batch:
-            self._in_folders(batch, self._fs.pipe, batch)
+    def puts(self) -> Puts:
+        """Same as in `Objects`."""
+        return _FsspecPuts(self)
 
     def create(self, key: str, body: bytes) -> bool:
         """As of `Objects`."""
@@ -259,6 +284,11 @@ class FsspecObjects:
                 return None
             raise
 
+    def put_batch(self, bodies: Mapping[str, bytes]) -> None:
+        """Put objects at the same time where the file system can."""
+        batch = {f"{self._root}/{key}": body for key, body in bodies.items()}
+        self._in_folders(batch, self._fs.pipe, batch)
+
     def _in_folders(self, paths: Iterable[str], put: Callable[..., Any], *arguments: Any, **options: Any) -> None:
         """Put objects; where the store has folders, those that are missing are made."""
         try:
@@ -273,3 +303,28 @@ class FsspecObjects:
 def requests() -> ThreadPoolExecutor:
     """The threads that requests wait in."""
     return ThreadPoolExecutor(_CONCURRENCY, "atlaszarr-store")
+
+
+class _FsspecPuts:
+    """Batches of objects, each put at the same time where the file system can."""
+
+    def __init__(self, objects: FsspecObjects) -> None:
+        self._objects = objects
+        self._batch: dict[str, bytes] = {}
+        self._size = 0
+
+    def add(self, key: str, body: bytes) -> None:
+        """Same as in `Puts`."""
+        self._batch[key] = body
+        self._size += len(body)
+        if self._size > BATCH:
+            self.finish()
+
+    def finish(self) -> None:
+        """Same as in `Puts`."""
+        batch, self._batch, self._size = self._batch, {}, 0
+        if batch:
+            self._objects.put_batch(batch)
+
+    def discard(self) -> None:
+        """Same as in `Puts`."""

@@ -27,6 +27,8 @@ HEARTBEAT = 15.0
 LEASE = 60.0
 #: Seconds after which a take-over by two at once has settled.
 _SETTLING = 1.0
+#: How often a lock is created whose owner leaves in the very moment.
+_TRIES = 5
 _LOCK = "atlaszarr/owner.lock"
 _OWNER = "atlaszarr/owner.json"
 #: What lies in a target while it is owned.
@@ -116,6 +118,7 @@ class _Lease(Owner):
     def __init__(self, target: Target) -> None:
         self._target = target
         self._lost = False
+        self._renewed = time.monotonic()
         self._process = _process()
         self.name = uuid.uuid4().hex
         _held.add(self.name)
@@ -124,9 +127,20 @@ class _Lease(Owner):
 
     def take(self, take_over: bool) -> None:
         """Create the owner object, or take it over from an owner that is gone."""
-        if self._target.create(_OWNER, self._body):
-            return
-        body = self._target.read(_OWNER) or b"{}"
+        for _ in range(_TRIES):
+            try:
+                created = self._target.create(_OWNER, self._body)
+            except TargetError:
+                created = self.is_ours()  # carried out, and the answer was lost
+                if not created:
+                    raise
+            self._renewed = time.monotonic()
+            if created:
+                return
+            if (body := self._target.read(_OWNER)) is not None:  # else its owner left in between
+                break
+        else:
+            raise TargetError(f"{self._target.url} cannot be locked: {_OWNER} comes and goes; run the command again")
         if body == self._body:  # the answer to an earlier try was lost
             return
         try:
@@ -166,14 +180,16 @@ class _Lease(Owner):
     def renew_until(self, ended: threading.Event) -> None:
         """Give signs of life."""
         while not ended.wait(HEARTBEAT):
-            # A store that does not answer for a while is no reason to give up: the tasks will say if it is gone.
-            with suppress(TargetError):
+            # A store that does not answer for a while is no reason to give up; `check` says when it was too long.
+            began = time.monotonic()
+            with suppress(TargetError, InputError):
                 try:
                     if not self.is_ours():
                         self._lost = True
                         return
                     if not ended.is_set():
                         self._target.write(_OWNER, self._body)
+                        self._renewed = began
                 except RuntimeError:
                     if not ended.is_set():
                         raise
@@ -188,6 +204,11 @@ class _Lease(Owner):
         """As of `Owner`."""
         if self._lost:
             raise TargetError(f"{self._target.url} was taken over by another build; this one stops")
+        if (silent := time.monotonic() - self._renewed) > LEASE:
+            raise TargetError(
+                f"{self._target.url} could not be locked again for {silent:.0f} s, and another build may begin; "
+                "run the same command to resume"
+            )
 
 
 def _process() -> str | None:

@@ -37,6 +37,7 @@ def reduce(
     rule: Rule,
     *,
     origin: tuple[int, int, int] = (0, 0, 0),
+    level_shape: tuple[int, int, int] | None = None,
     mask: NDArray[Any] | None = None,
     fill: float = 0,
 ) -> NDArray[Any]:
@@ -52,14 +53,16 @@ def reduce(
     rule : {"mean", "mode", "mode_of_nonzero", "nearest"}
         - ``mean``: weighted. Of integers it is exact, rounded half to even. Floating point is added up in float64,
           first over z and y, then over x, and at last rounded to its dtype; NaN makes NaN.
-        - ``mode``: for anatomical labels. First a vote by weight, foreground (not 0) against background; a tie is
-          foreground where the voxel's z + y + x is even, so that nothing drifts. Then as ``mode_of_nonzero``.
+        - ``mode``: for anatomical labels. First a vote by weight, foreground (not 0) against background; see Notes
+          for a tie. Then as ``mode_of_nonzero``.
         - ``mode_of_nonzero``: for provenance. The label other than 0 of the most weight, of several the smallest;
           0 only where all are 0.
         - ``nearest``: the parent's voxel that holds the centre (k + 1/2) p/q; of two that meet there the lower; the
           last where the centre lies beyond the parent's end.
     origin : tuple of int
         Index (z, y, x) in the level of the first voxel made, by which ``mode`` settles ties.
+    level_shape : tuple of int, optional
+        Shape (z, y, x) of the whole level, by which ``mode`` settles ties. Default: the level ends with `values`.
     mask : ndarray, integers or bool, shape (z, y, x), optional
         For ``mean``: only voxels where it is not 0 count, in all channels.
     fill : number
@@ -74,6 +77,17 @@ def reduce(
     ------
     InputError
         If the rule cannot be applied to such values, by such a factor, with such a mask or fill value.
+
+    Notes
+    -----
+    Where foreground and background weigh the same, ``mode`` compares, along each of z, y and x, the foreground in the
+    low half of the voxel's footprint with that in the high half. The axis with the largest difference decides, the
+    first of equals: the voxel is foreground where its index along that axis, counted from the nearer end of the level,
+    is even. Where no axis has a difference, the sum of the three indices must be even. A flat face is thus kept or
+    removed as a whole, both sides of a symmetric brain become the same, and the foreground neither grows nor shrinks.
+
+    A footprint that the parent's end cuts has the halves of what is left of it. A parent voxel that straddles the
+    middle counts to each half by its share, so that an axis along which the footprint has one voxel never decides.
     """
     _check(values, factor, rule, mask, fill)
     dtype: np.dtype[Any] = values.dtype.newbyteorder("=")
@@ -89,15 +103,16 @@ def reduce(
     parent = np.ascontiguousarray(values, computed).reshape(math.prod(values.shape[:-3]), *values.shape[-3:])
     parent.flags.writeable = False  # one compiled kernel per dtype, whether or not the values may be written
     level: _Array = np.empty((len(parent), *shape), computed)
+    odd = tuple(axis.astype(computed) for axis in _odd(origin, shape, level_shape))
     if rule != "mean" and steps[2] == (2, 1) and {*steps} <= {(1, 1), (2, 1)}:
-        _mode_of_eight(parent, steps[0][0], steps[1][0], rule == "mode", sum(origin), level)
+        _mode_of_eight(parent, steps[0][0], steps[1][0], rule == "mode", odd, level)
     else:
         overlaps = tuple(_overlaps(n, m, p, q) for n, m, (p, q) in zip(parent.shape[1:], shape, steps, strict=True))
         if rule == "mean":
             covered = None if mask is None else np.ascontiguousarray(mask != 0)
             _reduce_by_mean(parent, steps, overlaps, covered, computed.type(fill), level)
         else:
-            _mode(parent, overlaps, rule == "mode", sum(origin), level)
+            _mode(parent, overlaps, rule == "mode", odd, level)
     return level.astype(dtype, copy=False).reshape(*values.shape[:-3], *shape)
 
 
@@ -128,6 +143,13 @@ def _reduce_by_mean(parent: _Array, steps: _Steps, overlaps: Any, covered: Any, 
     else:
         columns = np.empty((len(parent) + 1, parent.shape[-1]), np.float32 if integers and bits <= 23 else np.float64)
         _mean(parent, overlaps, steps[2] == (2, 1), covered, fill, columns, level)
+
+
+def _odd(origin: tuple[int, ...], shape: tuple[int, ...], level_shape: tuple[int, ...] | None) -> tuple[_Array, ...]:
+    """Along each axis, whether the index of each voxel is odd, counted from the nearer end of the level: 0 or 1."""
+    ends = [start + n for start, n in zip(origin, shape, strict=True)] if level_shape is None else level_shape
+    indices = (np.arange(start, start + n) for start, n in zip(origin, shape, strict=True))
+    return tuple(np.minimum(index, end - 1 - index) & 1 for index, end in zip(indices, ends, strict=True))
 
 
 @njit(cache=True, nogil=True)
@@ -219,12 +241,15 @@ def _mean_of_wide(parent: _Array, overlaps: tuple[_Array, ...], covered: Any, fi
 
 
 @njit(cache=True, nogil=True)
-def _mode_of_eight(parent: _Array, pz: int, py: int, vote: bool, parity: int, level: _Array) -> None:
-    """2 x 2 x 2 without branches. A voxel alone along an axis counts twice, which changes no majority."""
+def _mode_of_eight(parent: _Array, pz: int, py: int, vote: bool, odd: tuple[_Array, ...], level: _Array) -> None:
+    """2 x 2 x 2 without branches. A voxel alone along an axis counts twice, which changes no majority.
+
+    Ties are few, and settled after the row.
+    """
     channels, nz, ny, nx = parent.shape
     _, mz, my, mx = level.shape
     number = parent.dtype.type  # counts are of the labels' type, so that a vector holds as many
-    none, one = number(0), number(1)
+    none, one, two, half = number(0), number(1), number(2), number(4)
     cells = np.empty((8, mx), parent.dtype)
     for c, z, y in np.ndindex(channels, mz, my):
         for i in range(4):
@@ -233,6 +258,7 @@ def _mode_of_eight(parent: _Array, pz: int, py: int, vote: bool, parity: int, le
                 cells[i, x], cells[i + 4, x] = row[2 * x], row[2 * x + 1]
             if nx % 2:
                 cells[i, -1] = cells[i + 4, -1] = row[-1]
+        ties = none
         for x in range(mx):
             best, most, foreground = none, none, none
             for i in range(8):
@@ -243,11 +269,37 @@ def _mode_of_eight(parent: _Array, pz: int, py: int, vote: bool, parity: int, le
                 foreground = number(foreground + (one if label != none else none))
                 better = (count > most) | ((count == most) & (label < best))
                 best, most = label if better else best, count if better else most
-            level[c, z, y, x] = none if vote and 2 * foreground < 8 + ((parity + z + y + x) & 1) else best
+            ties |= one if foreground == half else none
+            level[c, z, y, x] = none if vote and foreground < half else best
+        if vote and ties:
+            odd_z, odd_y = odd[0][z], odd[1][y]
+            for x in range(mx):
+                foreground = low_z = low_y = low_x = none
+                for i in range(8):
+                    voxel = one if cells[i, x] != none else none
+                    foreground = number(foreground + voxel)
+                    low_z = number(low_z + voxel) if i & 2 == 0 else low_z
+                    low_y = number(low_y + voxel) if i & 1 == 0 else low_y
+                    low_x = number(low_x + voxel) if i & 4 == 0 else low_x
+                # Of 4 in all, `low` lie in the low half: the differences are twice these.
+                size_z = number(low_z - two if low_z > two else two - low_z)
+                size_y = number(low_y - two if low_y > two else two - low_y)
+                size_x = number(low_x - two if low_x > two else two - low_x)
+                odd_sum = number(odd_z ^ odd_y ^ odd[2][x])
+                lost = _decider(size_z, size_y, size_x, odd_z, odd_y, odd[2][x], odd_sum) != none
+                level[c, z, y, x] = none if (foreground == half) & lost else level[c, z, y, x]
+
+
+@njit(inline="always")
+def _decider(size_z: Any, size_y: Any, size_x: Any, odd_z: Any, odd_y: Any, odd_x: Any, odd_sum: Any) -> Any:
+    """What decides a tie, not 0 for background: from the sizes of the differences between the halves of each axis."""
+    across = odd_y if size_y >= size_x else odd_x
+    across = odd_z if (size_z >= size_y) & (size_z >= size_x) else across
+    return across if (size_z != 0) | (size_y != 0) | (size_x != 0) else odd_sum
 
 
 @njit(cache=True, nogil=True)
-def _mode(parent: _Array, overlaps: tuple[_Array, ...], vote: bool, parity: int, level: _Array) -> None:
+def _mode(parent: _Array, overlaps: tuple[_Array, ...], vote: bool, odd: tuple[_Array, ...], level: _Array) -> None:
     """Finds out row by row where all labels are one, and elects among the others."""
     channels, mz, my, mx = level.shape
     zs, ys, xs = overlaps
@@ -268,11 +320,15 @@ def _mode(parent: _Array, overlaps: tuple[_Array, ...], vote: bool, parity: int,
                 mixed |= differs[k] | (first[k] != first[start])
             level[c, z, y, x] = first[start]
             if mixed:
-                level[c, z, y, x] = _elect(parent[c], zs[z], ys[y], xs[x], vote, (parity + z + y + x) & 1, tally)
+                level[c, z, y, x] = _elect(
+                    parent[c], zs[z], ys[y], xs[x], vote, (odd[0][z], odd[1][y], odd[2][x]), tally
+                )
 
 
 @njit(inline="always")
-def _elect(parent: _Array, z: _Array, y: _Array, x: _Array, vote: bool, odd: int, tally: tuple[_Array, _Array]) -> Any:
+def _elect(
+    parent: _Array, z: _Array, y: _Array, x: _Array, vote: bool, odd: tuple[Any, Any, Any], tally: tuple[_Array, _Array]
+) -> Any:
     labels, weights = tally
     n = found = foreground = background = 0
     for i in range(z[0], z[1]):
@@ -290,8 +346,40 @@ def _elect(parent: _Array, z: _Array, y: _Array, x: _Array, vote: bool, odd: int
                     if n == found:
                         labels[n], weights[n], found = label, 0, found + 1
                 weights[n] += weight
+    if vote and foreground < background:
+        return parent.dtype.type(0)
+    if vote and foreground == background and _loses_tie_of_any(parent, z, y, x, odd):
+        return parent.dtype.type(0)
     best = 0
     for n in range(1, found):
         if weights[n] > weights[best] or (weights[n] == weights[best] and labels[n] < labels[best]):
             best = n
-    return parent.dtype.type(0) if vote and foreground < background + odd else labels[best]
+    return labels[best]
+
+
+@njit(cache=True, nogil=True)
+def _loses_tie_of_any(parent: _Array, z: _Array, y: _Array, x: _Array, odd: tuple[Any, Any, Any]) -> Any:
+    along_z = along_y = along_x = before_z = 0
+    for i in range(z[0], z[1]):
+        weight_z, before_y = z[3 + i - z[0]], 0
+        tilt_z = _low_less_high(before_z, weight_z, z[2])
+        for j in range(y[0], y[1]):
+            weight_y, before_x = y[3 + j - y[0]], 0
+            tilt_y = _low_less_high(before_y, weight_y, y[2])
+            for k in range(x[0], x[1]):
+                weight_x = x[3 + k - x[0]]
+                if parent[i, j, k] != 0:
+                    along_z += tilt_z * weight_y * weight_x
+                    along_y += weight_z * tilt_y * weight_x
+                    along_x += weight_z * weight_y * _low_less_high(before_x, weight_x, x[2])
+                before_x += weight_x
+            before_y += weight_y
+        before_z += weight_z
+    return _decider(abs(along_z), abs(along_y), abs(along_x), odd[0], odd[1], odd[2], odd[0] ^ odd[1] ^ odd[2]) != 0
+
+
+@njit(inline="always")
+def _low_less_high(before: int, weight: int, total: int) -> int:
+    """How much more of a parent voxel lies in the low half of a footprint than in the high half."""
+    after = total - before - weight
+    return max(-weight, min(after - before, weight))

@@ -14,6 +14,7 @@ from .alignment import AlignedSections, align_sections
 from .allen.records import SectionDataset, plane_name
 from .displacement import Displacement
 from .errors import InputError
+from .fill import MAX_GAP
 from .ome import DEFAULT_VERSION, zarr_format
 from .planes import DetectionPoint, SectionPlanes, section_planes
 from .pyramid import Pyramid
@@ -146,6 +147,8 @@ class VolumeRequest(Request):
         8 to 1024.
     fill : str
         Between the sections; see `atlaszarr.stack.stack_sections`.
+    max_gap : float
+        The widest gap between sections that `fill` bridges, in nominal intervals; see the same.
     """
 
     mode = "volume"
@@ -153,11 +156,18 @@ class VolumeRequest(Request):
 
     chunk: int = 64
     fill: str = "nearest"
+    max_gap: float = MAX_GAP
 
     def stack(self, dataset: SectionDataset, displacement: Mapping[int, Displacement] | None = None) -> Stack:
         """The dataset's sections over the grid asked for, some of them by a field; see `stack_sections`."""
         aligned = self.aligned(dataset)
-        return stack_sections(aligned, fill=self.fill, interpolation=self.interpolation, displacement=displacement)
+        return stack_sections(
+            aligned,
+            fill=self.fill,
+            max_gap=self.max_gap,
+            interpolation=self.interpolation,
+            displacement=displacement,
+        )
 
     def pyramid(self, stack: Stack) -> Pyramid:
         """The levels over that grid."""
@@ -252,7 +262,7 @@ def _point(value: Any) -> DetectionPoint:
 _WHOLE = (operator.index, "a whole number")
 _CONVERTERS: dict[str, tuple[Callable[[Any], Any], str]] = {
     **dict.fromkeys(("quality", "levels", "downsample", "chunk", "shard", "background"), _WHOLE),
-    "resolution": (float, "a number"),
+    **dict.fromkeys(("resolution", "max_gap"), (float, "a number")),
     "range": (_limits, "six whole numbers"),
     "plane": (lambda value: plane_name(str(value)), "text"),
     "detection_xy": (_point, f"two numbers of pixels within {_FARTHEST:,} or 'centre'"),

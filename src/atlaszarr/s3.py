@@ -18,7 +18,7 @@ from obstore.exceptions import AlreadyExistsError
 from obstore.store import S3Store
 
 from .errors import InputError
-from .objects import BATCH, requests
+from .objects import BATCH, Puts, requests
 
 #: Seconds that a request may take, and for which one that failed is tried again.
 _TIMEOUT = 30.0
@@ -99,22 +99,9 @@ class S3Objects:
         wanted = list(keys)
         return dict(zip(wanted, requests().map(self._read, wanted), strict=True))
 
-    def put(self, bodies: Iterable[tuple[str, bytes]]) -> None:
-        """As of `Objects`."""
-        under_way: deque[tuple[int, Future[Any]]] = deque()
-        size = 0
-        try:
-            for key, body in bodies:
-                under_way.append((len(body), requests().submit(obstore.put, self._store, self._prefix + key, body)))
-                size += len(body)
-                while size > BATCH:
-                    size -= under_way[0][0]
-                    under_way.popleft()[1].result()
-            for _, put in under_way:
-                put.result()
-        finally:
-            # After an error those that have not begun never do, and the others are not left behind.
-            wait([put for _, put in under_way if not put.cancel()])
+    def puts(self) -> Puts:
+        """Same as in `Objects`."""
+        return _Puts(self._store, self._prefix)
 
     def create(self, key: str, body: bytes) -> bool:
         """As of `Objects`."""
@@ -160,6 +147,37 @@ class S3Objects:
             return bytes(obstore.get(self._store, self._prefix + key).bytes())
         except FileNotFoundError:
             return None
+
+
+class _Puts:
+    """Objects that are put at the same time, of so many bytes at most."""
+
+    def __init__(self, store: S3Store, prefix: str) -> None:
+        self._store, self._prefix = store, prefix
+        self._under_way: deque[tuple[int, Future[Any]]] = deque()
+        self._size = 0
+
+    def add(self, key: str, body: bytes) -> None:
+        """Same as in `Puts`."""
+        put = requests().submit(obstore.put, self._store, self._prefix + key, body)
+        self._under_way.append((len(body), put))
+        self._size += len(body)
+        while self._size > BATCH:
+            self._wait()
+
+    def finish(self) -> None:
+        """Same as in `Puts`."""
+        while self._under_way:
+            self._wait()
+
+    def discard(self) -> None:
+        """Same as in `Puts`: those that have not begun never do, and the others are not left behind."""
+        wait([put for _, put in self._under_way if not put.cancel()])
+
+    def _wait(self) -> None:
+        size, put = self._under_way.popleft()
+        self._size -= size
+        put.result()
 
 
 class _Credentials:

@@ -218,7 +218,7 @@ def _places(thing: Any, depth: int) -> Iterator[str]:
         yield _unstripped(thing.fs, str(path)) if hasattr(thing, "fs") else str(path)
     elif type(thing).__module__.startswith("obstore.") and (prefix := getattr(thing, "prefix", None)) is not None:
         bucket = getattr(thing, "config", {}).get("bucket")
-        yield str(prefix) if bucket is None else f"{name}://{bucket}/{prefix}"
+        yield str(prefix) if bucket is None else f"{name.removesuffix('Store').lower()}://{bucket}/{prefix}"
     elif depth:
         for inner in _held(thing):
             yield from _places(inner, depth - 1)

@@ -6,6 +6,7 @@ The volume way to register: every voxel of the grid is pulled back through the f
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,7 +23,7 @@ from .boxes import Box, area
 from .coverage import covered
 from .displacement import Displacement
 from .errors import InputError
-from .fill import FILLS, depth_intervals
+from .fill import FILLS, MAX_GAP, depth_intervals
 from .grid import Grid, Region, shape_of
 from .plane_fields import PlaneField, plane_fields
 from .row_sampling import Placement
@@ -190,6 +191,7 @@ def stack_sections(
     aligned: AlignedSections,
     *,
     fill: str = "nearest",
+    max_gap: float = MAX_GAP,
     interpolation: str = "linear",
     displacement: Mapping[int, Displacement] | None = None,
 ) -> Stack:
@@ -200,8 +202,12 @@ def stack_sections(
     aligned : AlignedSections
     fill : str
         ``none``: a section fills only its own thickness; ``nearest``: every voxel takes the section nearest in
-        depth; ``linear``: that one blended with its neighbour on the voxel's other side. In a gap wider than 1.5
-        nominal intervals, and at both ends, a section fills half a nominal interval and no more.
+        depth; ``linear``: that one blended with its neighbour on the voxel's other side. In a gap wider than
+        `max_gap`, and at both ends, a section fills half a nominal interval and no more.
+    max_gap : float
+        The widest gap between two sections that is bridged, in nominal intervals (the most common step of depth
+        between neighbouring sections): at least 1, finite. ``nearest`` gives each its half of the gap, ``linear``
+        blends across all of it, ``none`` ignores it. With 2.5, one missing section is bridged.
     interpolation : str
         Within the plane of the section: ``nearest`` (half-way between two pixels the later one, where
         `atlaszarr.resampling` takes the even one), ``linear``, ``cubic`` (a = -3/4) or ``lanczos`` (8 x 8 pixels).
@@ -217,6 +223,11 @@ def stack_sections(
     """
     if fill not in FILLS:
         raise InputError(f"fill {fill!r} is not known; choose from {', '.join(FILLS)}")
+    if not 1 <= max_gap < math.inf:
+        raise InputError(
+            f"max_gap {max_gap:g} must be finite and at least 1: sections one nominal interval apart are neighbours; "
+            "give a large number to bridge every gap"
+        )
     if interpolation not in TAPS:
         raise InputError(f"interpolation {interpolation!r} is not known; choose from {', '.join(TAPS)}")
     dataset, grid, sections = aligned.dataset, aligned.grid, aligned.imaged.sections
@@ -226,7 +237,7 @@ def stack_sections(
     affines = np.array([compose(to_tier, to_plane[:2]) for to_tier in aligned.to_tiers])
     affines[list(fields)] = np.nan
     edges, nearest, neighbour = depth_intervals(
-        [section.depth for section in sections], dataset.section_thickness, dataset.nominal_interval, fill
+        [section.depth for section in sections], dataset.section_thickness, dataset.nominal_interval, fill, max_gap
     )
     return Stack(
         grid=grid,

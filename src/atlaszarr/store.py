@@ -4,16 +4,34 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from threading import Event
 from typing import Any
 from uuid import uuid4
 
-from .errors import InputError, TargetError
-from .locations import is_url, normalize, shown
+from .errors import AtlaszarrError, InputError, TargetError
+from .locations import is_url, normalize_folder
 from .objects import FsspecObjects, LocalObjects, Objects
+
+#: The HTTP status in an error of obstore, and the store's word for it.
+_STATUS = re.compile(r"status code: (\d{3})")
+_WORD = re.compile(r"<Code>(\w+)</Code>")
+#: What to do about a status or a word; about others, whether the fault is the store's.
+_ADVICE: dict[int | str, str] = {
+    "NoSuchBucket": "create the bucket, or correct the URL",
+    "SlowDown": "it is overloaded: run the same command later, or with fewer workers",
+    301: "the bucket is in another region: give storage option region_name",
+    307: "the bucket is in another region: give storage option region_name",
+    401: "check the credentials and their rights",
+    403: "check the credentials and their rights",
+    429: "it is overloaded: run the same command later, or with fewer workers",
+    501: "it does not support this request: choose another store",
+}
+_OTHERWISE = {False: "check the URL, the region and the credentials", True: "run the same command later"}
 
 
 @dataclass(frozen=True)
@@ -42,23 +60,15 @@ class Target:
         Raises
         ------
         InputError
-            For the reasons of `normalize`; if a URL has an empty part, parameters or a fragment; if it cannot be opened
-            with the options.
+            For the reasons of `normalize_folder`, or if it cannot be opened with the options.
         """
-        text = normalize(location)
+        text = normalize_folder(location)
         if not is_url(text):
             if storage_options:
                 raise InputError(f"storage option {next(iter(storage_options))!r} is not supported for the path {text}")
             return cls(text)
-        if shown(text) != text:
-            raise InputError(
-                f"URL {shown(text)!r} comes with parameters or a fragment, which an image cannot have: it is many "
-                "objects; give credentials as storage options"
-            )
-        if "//" in text.rpartition("://")[2] or "/./" in text:
-            raise InputError(f"URL {text!r} has an empty or '.' part; write it without")
         try:
-            target = cls(text.rstrip("/"), json.dumps(dict(storage_options or {}), sort_keys=True))
+            target = cls(text, json.dumps(dict(storage_options or {}), sort_keys=True))
         except TypeError as error:
             raise InputError(f"storage options of {text!r} must be plain values: {error}") from None
         try:
@@ -109,8 +119,9 @@ class Target:
 
     def read_each(self, keys: Iterable[str]) -> dict[str, bytes | None]:
         """The content of objects by key, None where there is none; remote ones several at a time."""
+        wanted = list(keys)
         with self.reporting("read"):
-            return self._objects.get(keys)
+            return self._objects.get(wanted)
 
     def read_all(self, prefix: str) -> dict[str, bytes]:
         """The content of every object under a prefix, by its key."""
@@ -122,9 +133,20 @@ class Target:
         self.write_all([(key, body)])
 
     def write_all(self, bodies: Iterable[tuple[str, bytes]]) -> None:
-        """Put objects, each whole or not at all; remote ones several at a time."""
+        """Put objects, each whole or not at all; remote ones several at a time.
+
+        An error that is raised while a body is made is no error of the target, and is raised as it is.
+        """
         with self.reporting("write to"):
-            self._objects.put(bodies)
+            puts = self._objects.puts()
+        try:
+            for key, body in bodies:
+                with self.reporting("write to"):
+                    puts.add(key, body)
+            with self.reporting("write to"):
+                puts.finish()
+        finally:
+            puts.discard()
 
     def create(self, key: str, body: bytes) -> bool:
         """Put an object unless there is one: whether it was put. Of two at once one succeeds."""
@@ -157,8 +179,9 @@ class Target:
 
     def remove_each(self, keys: Iterable[str]) -> None:
         """Remove objects."""
+        unwanted = list(keys)
         with self.reporting("remove"):
-            self._objects.delete(keys)
+            self._objects.delete(unwanted)
 
     def links(self, prefix: str = "") -> list[str]:
         """Keys at or under a prefix that are links to folders, or lead nowhere; none but on a local disk."""
@@ -198,22 +221,28 @@ class Target:
     def __getstate__(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("url", "storage_options", "forbidden_is_absent")}
 
+    @cached_property
+    def _answered(self) -> Event:
+        """Set once the store has done anything."""
+        return Event()
+
     @contextmanager
     def reporting(self, verb: str) -> Iterator[None]:
-        """Turn what the store raises into a TargetError that names the target and no credential."""
+        """Turn what the store raises, of any class, into a TargetError that names the target and no credential."""
         try:
             yield
-        except (TypeError, ValueError) as error:
-            if self.is_local:
-                raise
-            # What a store's own library makes of options it does not know, when it first connects.
-            raise InputError(
-                f"cannot {verb} {self.url}: {type(error).__name__}; check the URL and the storage options"
-            ) from None
+        except AtlaszarrError:
+            raise
         except Exception as error:
-            if isinstance(error, TargetError) or not (isinstance(error, OSError) or from_client_library(error)):
+            if self.is_local and not isinstance(error, OSError):
                 raise
+            if isinstance(error, TypeError | ValueError) and not self._answered.is_set():
+                # What a store's own library makes of options it does not know, when it first connects.
+                raise InputError(
+                    f"cannot {verb} {self.url}: {type(error).__name__}; check the URL and the storage options"
+                ) from None
             raise TargetError(f"cannot {verb} {self.url}: {reason(error)}") from None
+        self._answered.set()
 
 
 def from_client_library(error: Exception) -> bool:
@@ -222,10 +251,12 @@ def from_client_library(error: Exception) -> bool:
 
 
 def reason(error: Exception) -> str:
-    """Why a store refused, in our words: its own may hold a key."""
-    said, name = str(error), type(error).__name__
-    if "NoSuchBucket" in said:
-        return "there is no such bucket"
+    """Why a store refused and what to do, in our words: its own may hold a key."""
+    said, name = str(error).partition("Debug source:")[0], type(error).__name__
+    word = _WORD.search(said)
+    if (status := _status(error, said)) is not None:
+        advice = (word and _ADVICE.get(word[1])) or _ADVICE.get(status) or _OTHERWISE[status >= 500]
+        return f"the store answers HTTP {status}{f' {word[1]}' if word else ''}; {advice}"
     if name in ("PermissionDeniedError", "UnauthenticatedError", "PermissionError"):
         return "the store does not allow it; check the credentials and their rights"
     if isinstance(error, OSError) and error.strerror:
@@ -233,3 +264,13 @@ def reason(error: Exception) -> str:
     if "error sending request" in said or "imeout" in said or "timed out" in said:
         return "the store does not answer"
     return name
+
+
+def _status(error: Exception, said: str) -> int | None:
+    """The HTTP status that a store answered with, where its error has one."""
+    if "redirect without LOCATION" in said:
+        return 301
+    if found := _STATUS.search(said):
+        return int(found[1])
+    stated = (getattr(error, name, None) for name in ("status", "status_code", "code"))
+    return next((code for code in stated if isinstance(code, int) and 300 <= code < 600), None)

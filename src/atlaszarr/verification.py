@@ -85,14 +85,13 @@ def verify_image(place: Target, *, deep: bool) -> VerifyReport | None:
 
 
 def unsound(target: Target, state: str | None, found: Ledger) -> list[Defect]:
-    """What a build has to mend before it goes on.
+    """What a build has to make again before it resumes.
 
-    Of a finished target all that its check names; of an unfinished one the objects that are not there whole, by
-    their sizes.
+    Of a finished target all that its check names; of an unfinished one the recorded objects that do not hold what was
+    written, every one of them read.
     """
     if state == UNFINISHED:
-        # With a header it was finished once, and a run that was to mend it came to nothing.
-        return list(inspection.objects(target, found.done, thorough=bool(found.header)))
+        return list(inspection.objects(target, found.done))
     if state != FINISHED:
         return []
     defects, _ = inspect(target, read_root(target) or {}, found, deep=False)

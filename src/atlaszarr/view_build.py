@@ -11,7 +11,7 @@ from . import ledger, provenance
 from .allen.client import AllenClient
 from .allen.images import ImageRequest, MissingImage, SectionImage
 from .assembly import Assembly, Progress
-from .blocks import Done, store_block
+from .blocks import Done, making, store_block
 from .credit import CREDIT
 from .errors import TargetError
 from .layout import Layout, Source
@@ -208,10 +208,11 @@ def compute_shown(
     multiscale: Multiscale, source: Source, step: Pass, block: Index, images: Sequence[SectionImage | MissingImage]
 ) -> list[Done]:
     """Compute a block of level 0 from its images, and write it at all levels that it makes."""
-    values = source.compute(multiscale.pyramid.region(step, block), images)
-    digests = {i.request.name: i.sha256 if isinstance(i, SectionImage) else None for i in images}
-    lacked = tuple(image for image in images if isinstance(image, MissingImage))
-    return [store_block(multiscale, step, block, values, {"images": digests}, lacked)]
+    with making(multiscale, step.source, block):
+        values = source.compute(multiscale.pyramid.region(step, block), images)
+        digests = {i.request.name: i.sha256 if isinstance(i, SectionImage) else None for i in images}
+        lacked = tuple(image for image in images if isinstance(image, MissingImage))
+        return [store_block(multiscale, step, block, values, {"images": digests}, lacked)]
 
 
 def _missing(entry: Entry) -> Iterable[str]:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .assembly import Assembly, Computing, Progress
-from .blocks import Done, starting, store_block
+from .blocks import Done, making, starting, store_block
 from .chunk_groups import ChunkGroups
 from .completion import WriteReport, complete
 from .encoding import Encoding
@@ -189,24 +189,26 @@ def compute_group(blocks: Sequence[Index], multiscale: Multiscale, arrays: Mappi
     regions = [multiscale.pyramid.region(step, block) for block in blocks]
     z, y, x = (slice(min(a.start for a in axis), max(a.stop for a in axis)) for axis in zip(*regions, strict=True))
     whole = (z, y, x)
-    found = [arrays[spec.path][(..., *whole[3 - spec.dimensions :])] for spec in multiscale.arrays]
-    if any(hasattr(part, "__dask_graph__") for part in found):
-        import dask
-        from dask.local import get_sync
+    with making(multiscale, step.source, blocks[0]):
+        found = [arrays[spec.path][(..., *whole[3 - spec.dimensions :])] for spec in multiscale.arrays]
+        if any(hasattr(part, "__dask_graph__") for part in found):
+            import dask
+            from dask.local import get_sync
 
-        found = dask.compute(*found, scheduler=get_sync)
-    shape = shape_of(whole)
-    parts = [
-        _as_declared(spec, np.asarray(part), spec.shape(shape)).reshape(spec.lead + shape)
-        for spec, part in zip(multiscale.arrays, found, strict=True)
-    ]
+            found = dask.compute(*found, scheduler=get_sync)
+        shape = shape_of(whole)
+        parts = [
+            _as_declared(spec, np.asarray(part), spec.shape(shape)).reshape(spec.lead + shape)
+            for spec, part in zip(multiscale.arrays, found, strict=True)
+        ]
     done = []
     for block, region in zip(blocks, regions, strict=True):
         inside = within(region, whole)
         values: dict[str, NDArray[Any]] = {
             spec.path: part[(..., *inside)] for spec, part in zip(multiscale.arrays, parts, strict=True)
         }
-        done.append(store_block(multiscale, step, block, values, {}))
+        with making(multiscale, step.source, block):
+            done.append(store_block(multiscale, step, block, values, {}))
     absent = {path: one.absent.take() for path, one in arrays.items() if isinstance(one, ChunkedArray)}
     done[-1] = replace(done[-1], noted={path: found for path, found in absent.items() if found})
     return done

@@ -248,7 +248,7 @@ class AllenClient:
     def fetch(self, request: ImageRequest) -> SectionImage:
         """A section image as JPEG, from the cache or from the service, checked either way.
 
-        An answer that fails its checks is asked for once more.
+        An answer that fails its checks is fetched again, like any passing failure of the service.
 
         Raises
         ------
@@ -259,16 +259,9 @@ class AllenClient:
         if self.cache and (kept := self.cache.get(key)) is not None:
             with suppress(ImageError):
                 return _checked(request, kept)
-        for last in (False, True):
-            body = self._http.get(url, request.largest_body)
-            try:
-                image = _checked(request, body)
-                break
-            except ImageError as error:
-                if last:
-                    raise ImageError(f"{url}: {error}") from error
+        image = self._http.get(url, request.largest_body, partial(_checked, request))
         if self.cache:
-            self.cache.put(key, body)
+            self.cache.put(key, image.body)
         return image
 
     def try_fetch(self, request: ImageRequest) -> SectionImage | MissingImage:
@@ -283,7 +276,7 @@ class AllenClient:
         return self.cache is not None and request.key(self.api_url) in self.cache
 
     def _get(self, url: str) -> bytes:
-        return self._http.get(url, _LARGEST_JSON)
+        return self._http.get(url, _LARGEST_JSON, bytes)
 
     def _query(self, model: str, where: Mapping[str, object], include: Sequence[str] = ()) -> list[dict[str, Any]]:
         return rma.query(self._get, self.api_url, model, include=include, where=where)[0]

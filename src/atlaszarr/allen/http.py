@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-import time
+import threading
+from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
+from urllib.parse import urljoin, urlsplit
 
-from urllib3 import BaseHTTPResponse, PoolManager, Retry, Timeout
+from urllib3 import BaseHTTPResponse, PoolManager, ProxyManager, Retry, Timeout
 from urllib3.exceptions import HTTPError, InvalidHeader, MaxRetryError, ProtocolError, ReadTimeoutError, ResponseError
 
-from ..errors import ServiceError
+from ..errors import ImageError, ServiceError
+from .connecting import Proxy, check_reachable, proxy_for
 from .politeness import Politeness
 
 #: Statuses that say "later", not "no".
 _TRANSIENT = (408, 429, 500, 502, 503, 504)
 _PIECE = 2**20
+_MOST_REDIRECTS = 5
+
+Checked = TypeVar("Checked")
 
 
 class _Retry(Retry):
@@ -46,8 +53,8 @@ class Http:
         In seconds.
     longest_wait : float
         The longest Retry-After obeyed, in seconds.
-    longest_body : float
-        Seconds that the body of one answer may take to come, however steadily.
+    longest_answer : float
+        Seconds that the body of one answer may take, however steadily it comes.
     """
 
     def __init__(
@@ -58,11 +65,12 @@ class Http:
         retries: int = 5,
         backoff: float = 0.5,
         longest_wait: float = 60.0,
-        longest_body: float = 900.0,
+        longest_answer: float = 900.0,
     ) -> None:
-        self._settings = (concurrency, rate, timeout, retries, backoff, longest_wait, longest_body)
+        self._settings = (concurrency, rate, timeout, retries, backoff, longest_wait, longest_answer)
         self._politeness = Politeness(concurrency, rate)
-        self._longest_body = longest_body
+        self._timeout = timeout
+        self._longest_answer = longest_answer
         self._retry = _Retry(
             total=retries,
             status_forcelist=_TRANSIENT,
@@ -71,71 +79,139 @@ class Http:
             backoff_jitter=backoff,
             retry_after_max=int(longest_wait),
         )
-        self._pool = PoolManager(
-            timeout=Timeout(connect=timeout[0], read=timeout[1]),
-            maxsize=concurrency,
-            headers={"User-Agent": "atlaszarr"},
-        )
+        self._pools: dict[Proxy | None, PoolManager] = {}
+        self._pools_lock = threading.Lock()
+        #: Whether a connection has opened; until then a host that cannot be reached is not tried again.
+        self._reached = False
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _shared, self._settings
+        return _shared, self._settings, {"_reached": self._reached}
 
-    def get(self, url: str, limit: int) -> bytes:
-        """The body of an answer with status 200.
+    def __setstate__(self, state: dict[str, bool]) -> None:
+        self._reached |= state["_reached"]
+
+    def get(self, url: str, limit: int, check: Callable[[bytes], Checked]) -> Checked:
+        """What a check makes of the body of an answer with status 200.
 
         Parameters
         ----------
         url : str
         limit : int
             Bytes; no more is read.
+        check : callable
+            Raises ImageError for a body that must be fetched again: it counts against the same retries as all else.
 
         Raises
         ------
         ServiceError
-            With the URL and the reason, once the retries are spent or the status is final.
+            With the URL and the reason, once the retries are spent or the status is final; with the host alone if it
+            cannot be reached at all.
+        ImageError
+            If the last body failed its check.
         """
+        retry: Retry = self._retry
         try:
-            with self._politeness:
-                status, body = self._answer(url, limit)
+            while True:
+                with self._politeness:
+                    response, body = self._answer(url, limit, retry)
+                if response.status != 200:
+                    raise ServiceError(f"{url} answered with HTTP status {response.status}: {_excerpt(body)}")
+                try:
+                    return check(body)
+                except ImageError as error:
+                    retry = (response.retries or retry).increment("GET", url, error=error)
+                    retry.sleep(response)
         except MaxRetryError as error:
             reason = error.reason
-            detail = str(reason) if isinstance(reason, ResponseError) else type(reason).__name__ + f": {reason}"
+            told = isinstance(reason, ResponseError | ImageError)
+            detail = str(reason) if told else f"{type(reason).__name__}: {reason}"
             tries = (self._retry.total or 0) + 1
-            raise ServiceError(f"{url} failed {tries} times, last with {detail}") from error
+            kind = ImageError if isinstance(reason, ImageError) else ServiceError
+            raise kind(f"{url} failed {tries} times, last with {detail}") from error
         except HTTPError as error:
             raise ServiceError(f"{url} failed: {type(error).__name__}: {error}") from error
-        if status != 200:
-            raise ServiceError(f"{url} answered with HTTP status {status}: {_excerpt(body)}")
-        return body
 
-    def _answer(self, url: str, limit: int) -> tuple[int, bytes]:
-        """Status and body; a body that breaks off counts against the same retries as all else."""
-        retry: Retry = self._retry
+    def _answer(self, url: str, limit: int, retry: Retry) -> tuple[BaseHTTPResponse, bytes]:
+        """An answer and its body; a body that breaks off counts against the same retries as all else."""
+        redirects = 0
         while True:
-            response = self._pool.request("GET", url, retries=retry, preload_content=False)
+            pool = self._pool(url)
+            response = pool.request("GET", url, retries=retry, redirect=False, preload_content=False)
             try:
-                return response.status, self._body(response, url, limit)
+                body = self._body(response, url, limit)
             except (ProtocolError, ReadTimeoutError) as error:
                 retry = (response.retries or retry).increment("GET", url, error=error)
                 retry.sleep()
+                continue
             finally:
                 response.release_conn()
+            location = response.get_redirect_location()
+            if not location:
+                return response, body
+            redirects += 1
+            url = _followed(url, location, redirects)
+
+    def _pool(self, url: str) -> PoolManager:
+        """The connections to a URL's host, directly or through the environment's proxy."""
+        proxy = proxy_for(url)
+        if not self._reached:
+            check_reachable(url, proxy, self._timeout[0])
+            self._reached = True
+        with self._pools_lock:
+            if proxy not in self._pools:
+                options: dict[str, Any] = {
+                    "timeout": Timeout(connect=self._timeout[0], read=self._timeout[1]),
+                    "maxsize": self._politeness.concurrency,
+                    "headers": {"User-Agent": "atlaszarr"},
+                }
+                self._pools[proxy] = (
+                    ProxyManager(proxy.url, proxy_headers=proxy.headers, **options) if proxy else PoolManager(**options)
+                )
+            return self._pools[proxy]
 
     def _body(self, response: BaseHTTPResponse, url: str, limit: int) -> bytes:
-        deadline = time.monotonic() + self._longest_body
-        pieces, size = [], 0
-        for piece in response.stream(_PIECE):
-            pieces.append(piece)
-            size += len(piece)
-            if size > limit or time.monotonic() > deadline:
+        pieces, size, late = [], 0, threading.Event()
+
+        def hang_up() -> None:
+            late.set()
+            with suppress(RuntimeError, ValueError, OSError):  # the body has ended meanwhile
+                response.shutdown()
+
+        timer = threading.Timer(self._longest_answer, hang_up)
+        timer.daemon = True
+        timer.start()
+        try:
+            for piece in response.stream(_PIECE):
+                pieces.append(piece)
+                size += len(piece)
+                if size > limit:
+                    raise ServiceError(f"{url} answered more than {limit} bytes; the rest was not read")
+        except HTTPError:
+            if not late.is_set():
+                raise
+        finally:
+            timer.cancel()
+            if size > limit or late.is_set():
                 response.close()
-                what = f"more than {limit} bytes" if size > limit else f"for more than {self._longest_body:g} s"
-                raise ServiceError(f"{url} answered {what}; the rest was not read")
+        if late.is_set():
+            raise ServiceError(f"{url} answered for more than {self._longest_answer:g} s; the rest was not read")
         return b"".join(pieces)
 
     def close(self) -> None:
         """Close the connections."""
-        self._pool.clear()
+        with self._pools_lock:
+            for pool in self._pools.values():
+                pool.clear()
+
+
+def _followed(url: str, location: str, redirects: int) -> str:
+    """Where a redirect leads: on the same host, and not from https to http."""
+    here, there = urlsplit(url), urlsplit(urljoin(url, location))
+    if there.hostname != here.hostname or there.scheme not in (here.scheme, "https"):
+        raise ServiceError(f"{url} redirects to {there.scheme}://{there.hostname}, another service; check the API URL")
+    if redirects > _MOST_REDIRECTS:
+        raise ServiceError(f"{url} redirects more than {_MOST_REDIRECTS} times; check the API URL")
+    return there.geturl()
 
 
 @cache

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..assembly import Assembly, Beside, Computing
-from ..blocks import Done, Note, starting, store_block
+from ..blocks import Done, Note, making, starting, store_block
 from ..completion import WriteReport, complete
 from ..encoding import Encoding
 from ..errors import InputError
@@ -119,8 +119,9 @@ def computing_from(sources: Mapping[int, Any], note: Note | None, scheduler: Sch
 
 def write_level_block(multiscale: Multiscale, source: Any, note: Note | None, step: Pass, block: Index) -> Done:
     """Read a block of a given volume, and write it at all levels that it makes."""
-    part = source[multiscale.pyramid.region(step, block)]
-    if hasattr(part, "__dask_graph__"):
-        part = part.compute(scheduler="synchronous")
-    values = np.asarray(part).astype(multiscale.arrays[0].dtype, copy=False)
-    return store_block(multiscale, step, block, {"": values}, {}, note=note)
+    with making(multiscale, step.source, block):
+        part = source[multiscale.pyramid.region(step, block)]
+        if hasattr(part, "__dask_graph__"):
+            part = part.compute(scheduler="synchronous")
+        values = np.asarray(part).astype(multiscale.arrays[0].dtype, copy=False)
+        return store_block(multiscale, step, block, {"": values}, {}, note=note)

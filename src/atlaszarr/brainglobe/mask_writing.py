@@ -9,7 +9,7 @@ from typing import Any
 
 from .. import ledger
 from ..assembly import Assembly
-from ..blocks import Done, starting
+from ..blocks import Done, making, starting
 from ..completion import WriteReport, complete
 from ..credit import CREDIT
 from ..finished import Finished
@@ -66,13 +66,14 @@ def write_masks(annotation: Finished, target: Target, order: PostOrder, **option
 def write_block(masks: Masks, annotation: Finished, level: int, index: Index) -> Done:
     """Read a block of a level of the annotation, write the masks of what occurs in it, and record them."""
     task = (level, index)
-    region = masks.pyramid.levels[level].region(index)
-    labels = annotation.read(level, region)
-    written: Written = {}
-    masks.target.write_all(masks._noted(masks.bodies(level, index, labels), written))
-    entry = Entry.of(task, written, {})
-    ledger.record(masks.target, task, entry)
-    return Done(task, entry)
+    with making(masks, level, index):
+        region = masks.pyramid.levels[level].region(index)
+        labels = annotation.read(level, region)
+        written: Written = {}
+        masks.target.write_all(masks._noted(masks.bodies(level, index, labels), written))
+        entry = Entry.of(task, written, {})
+        ledger.record(masks.target, task, entry)
+        return Done(task, entry)
 
 
 def _computing(

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..absent_chunks import AbsentChunks
 from ..errors import InputError
-from ..locations import is_url, normalize
+from ..locations import is_url, normalize_folder
 from ..reading import ChunkedArray, layout_at
 from ..source_files import reading
 from ..sources import absent_of, readable
@@ -42,7 +42,7 @@ def open_ome_zarr(uri: str, storage_options: Mapping[str, Any], name: str) -> tu
     import numpy as np
     import zarr
 
-    place = normalize(uri).rstrip("/")
+    place = normalize_folder(uri)
     if storage_options and not is_url(place):
         raise InputError(f"storage option {next(iter(storage_options))!r} is not supported for the path {name}")
     options = dict(storage_options) or None
