@@ -156,7 +156,9 @@ def test_rows_that_were_announced_but_do_not_come_are_an_error(serve, connect):
         ({}, [INVENTED, PROX1, NRP1]),
         ({"gene": "Prox1"}, [PROX1]),
         ({"gene": "*r*1"}, [PROX1, NRP1]),
-        ({"gene": "prox1"}, []),
+        ({"gene": "prox1"}, [PROX1]),
+        ({"gene": "NRP*"}, [NRP1]),
+        ({"gene": "Prox"}, []),
         ({"plane": "coronal"}, [INVENTED, NRP1]),
         ({"plane": "transverse"}, []),
         ({"plane": "horizontal"}, []),
@@ -187,7 +189,80 @@ def test_search_shows_what_a_dataset_is(client):
         "thickness_um": 25.0,
         "specimen": client.section_dataset(PROX1).specimen_id,
         "failed": False,
+        "age": "P56",
+        "sections": 18,
+        "gene_name": "prospero homeobox 1",
     }
+
+
+def test_a_search_takes_two_requests_however_many_datasets_it_finds(emulator, client):
+    assert client.search()["sections"].to_dict() == {INVENTED: 8, PROX1: 18, NRP1: 60}
+    assert emulator.count("query") == emulator.count() == 2
+    assert "[only$eq'id,data_set_id']" in emulator.requests[1].query["criteria"]
+    emulator.reset()
+    assert client.search(id=1).empty
+    assert emulator.count() == 1
+
+
+@pytest.mark.parametrize("images", [False, True])
+def test_numbers_of_a_search_are_whole_where_some_are_missing(serve, connect, records, images):
+    (dataset,), (image, *_) = records
+    empty = {"reference_space_id": None, "section_thickness": None, "specimen_id": None, "specimen": None}
+    bare = {"section_number": None, "width": None, "height": None, "tier_count": None}
+    emulator = serve([dataset, dataset | empty | {"id": 5}], [image, image | bare | {"id": 6, "data_set_id": 5}])
+    found = connect(emulator).search(images=images).sort_index()
+    whole = {"reference_space", "specimen", "sections", "dataset", "section_number", "width", "height", "tiers"}
+    assert {str(found[name].dtype) for name in whole.intersection(found)} == {"Int64"}
+    assert str(found.index.dtype) == "Int64"
+    first, second = json.loads(found.to_json(orient="records"))
+    if images:
+        assert [first[name] for name in ("dataset", "section_number", "width", "tiers")] == [5, None, None, None]
+        assert (second["section_number"], second["width"]) == (image["section_number"], image["width"])
+    else:
+        assert [first[name] for name in ("reference_space", "thickness_um", "specimen")] == [None, None, None]
+        assert (second["reference_space"], second["thickness_um"], second["sections"]) == (9, 25.0, 1)
+
+
+def test_sections_are_not_counted_where_that_takes_more_than_two_requests(serve, connect, records):
+    (dataset,), (image, *_) = records
+    for count, shown in ((4000, [4000]), (4001, [None])):
+        emulator = serve([dataset], [image | {"id": 1 + number} for number in range(count)])
+        assert json.loads(connect(emulator).search().to_json(orient="records"))[0]["sections"] == shown[0]
+        assert emulator.count() == 3
+    emulator = serve([dataset | {"id": 1 + number} for number in range(201)])
+    found = connect(emulator).search(limit=201)
+    assert len(found) == 201
+    assert found["sections"].isna().all()
+    assert emulator.count() == 1
+
+
+def test_a_search_tells_how_many_datasets_meet_the_criteria(client):
+    assert client.search(limit=1).attrs["datasets"] == 3
+    assert client.search(limit=1, images=True).attrs["datasets"] == 3
+    assert client.search(gene="Prox1").attrs["datasets"] == 1
+
+
+@pytest.mark.parametrize(
+    ("gene", "similar"),
+    [("Prox", "Prox1"), ("PROXX1", "Prox1"), ("nrp2", "Nrp1"), ("Pax6", None), ("prox1", None), ("Pro*", None)],
+)
+def test_the_gene_most_like_one_that_is_not_found_takes_one_request(emulator, client, gene, similar):
+    assert client.similar_gene(gene) == similar
+    assert emulator.count() == ("*" not in gene)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"specimen_id": 7.5}, "has specimen_id 7.5, not a whole number"),
+        ({"section_thickness": "thin"}, "has section_thickness 'thin', not a number"),
+        ({"genes": [{"id": 1, "name": "no acronym"}]}, "has genes .*, not records with acronym"),
+    ],
+)
+def test_a_search_names_the_dataset_whose_record_is_wrong(serve, connect, records, changed, said):
+    emulator = serve([records[0][0] | changed])
+    with pytest.raises(RecordError, match=f"section dataset {NRP1} {said}"):
+        connect(emulator).search()
 
 
 def test_search_lists_the_images_of_the_datasets_it_finds(client):
@@ -755,7 +830,7 @@ def test_no_more_requests_are_under_way_than_allowed(serve, connect):
     with ThreadPoolExecutor(12) as threads:
         found = list(threads.map(lambda _: len(client.search()), range(30)))
     assert found == [1] * 30
-    assert emulator.count() == 30
+    assert emulator.count() == 60
     assert 1 < emulator.peak <= 3
 
 
@@ -765,7 +840,7 @@ def test_no_more_requests_start_in_any_time_than_the_rate_allows(serve, connect)
     client = connect(emulator, concurrency=concurrency, rate=rate)
     begun = time.monotonic()
     with ThreadPoolExecutor(8) as threads:
-        list(threads.map(lambda _: client.search(), range(20)))
+        list(threads.map(lambda _: client.search(), range(10)))
     started = sorted(request.started for request in emulator.requests)
     assert len(started) == 20
     for window in np.linspace(0.0, started[-1] - begun, 50):
