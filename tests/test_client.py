@@ -34,6 +34,7 @@ from PIL import Image
 from atlaszarr.allen import rma
 from atlaszarr.allen.cache import ImageCache
 from atlaszarr.allen.client import AllenClient
+from atlaszarr.allen.http import Http
 from atlaszarr.allen.images import ImageRequest, SectionImage
 from atlaszarr.errors import (
     AtlaszarrWarning,
@@ -990,6 +991,38 @@ def test_a_service_that_goes_away_later_is_tried_again(serve, connect):
         used.api_url = client.api_url
         with pytest.raises(ServiceError, match="failed 3 times, last with NewConnectionError"):
             used.search()
+
+
+@pytest.mark.parametrize("form", ["body", "chunk", "chunk extension"])
+def test_an_answer_that_drips_is_given_up_after_the_longest_answer(form):
+    hung_up, stopped = threading.Event(), threading.Event()
+
+    class Dripping(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            length = ("Content-Length", "1000000") if form == "body" else ("Transfer-Encoding", "chunked")
+            self.send_header(*length)
+            self.end_headers()
+            drop = b"1\r\nx\r\n" if form == "chunk" else b"x"
+            self.wfile.write(b"1;" if form == "chunk extension" else b"")
+            try:
+                while not stopped.wait(0.01):
+                    self.wfile.write(drop)
+            except OSError:
+                hung_up.set()
+
+        def log_message(self, *_):
+            pass
+
+    http = Http(timeout=(5.0, 60.0), backoff=3600.0, longest_answer=0.3)
+    with serving(Dripping) as port:
+        try:
+            with pytest.raises(ServiceError, match=r"answered for more than 0\.3 s; the rest was not read"):
+                http.get(f"http://127.0.0.1:{port}/", 2**20, bytes)
+            assert hung_up.wait(60)
+        finally:
+            stopped.set()
+            http.close()
 
 
 class _Proxy(BaseHTTPRequestHandler):
