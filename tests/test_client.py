@@ -1030,6 +1030,7 @@ class _Proxy(BaseHTTPRequestHandler):
 
     seen: ClassVar[list[tuple[str, str | None]]]
     emulator: ClassVar[str]
+    refusal: ClassVar[int] = 407
 
     def do_GET(self):
         self.seen.append((self.path, self.headers.get("Proxy-Authorization")))
@@ -1043,7 +1044,7 @@ class _Proxy(BaseHTTPRequestHandler):
 
     def do_CONNECT(self):
         self.seen.append((self.path, self.headers.get("Proxy-Authorization")))
-        self.send_error(407)
+        self.send_error(self.refusal)
 
     def log_message(self, *_):
         pass
@@ -1082,6 +1083,44 @@ def test_a_proxy_is_sent_its_password_and_nobody_is_shown_it(proxy, no_proxies):
             client.structure_graph(2)
     assert "the-secret" not in str(error.value)
     assert {sent for _, sent in handler.seen} == {"Basic " + base64.b64encode(b"jo@lab:the-secret").decode()}
+
+
+@pytest.mark.parametrize("user", ["", "jo:the-secret@"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_that_asks_for_a_password_is_named_and_not_tried_again(proxy, no_proxies, scheme, user):
+    handler, port = proxy
+    handler.do_GET = handler.do_CONNECT
+    no_proxies.setenv(f"{scheme}_proxy", f"http://{user}127.0.0.1:{port}")
+    said = (
+        rf"^the proxy 127\.0\.0\.1:{port} answered with HTTP status 407: it asks for a valid user name and password; "
+        rf"write {scheme.upper()}_PROXY as http://USER:PASSWORD@HOST:PORT$"
+    )
+    # A second try would come after a wait of more than an hour.
+    with (
+        AllenClient(f"{scheme}://allen.invalid/api/v2", "none", backoff=3600.0) as client,
+        pytest.raises(ServiceError, match=said),
+    ):
+        client.section_dataset(NRP1)
+    assert len(handler.seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "tries", "said"),
+    [
+        (403, 1, r"^the proxy 127\.0\.0\.1:\d+ refused the connection with HTTP status 403; check HTTPS_PROXY"),
+        (503, 3, "failed 3 times, last with ProxyError"),
+    ],
+)
+def test_a_tunnel_that_a_proxy_refuses_for_now_is_tried_again_and_no_other(proxy, no_proxies, status, tries, said):
+    handler, port = proxy
+    handler.refusal = status
+    no_proxies.setenv("https_proxy", f"http://127.0.0.1:{port}")
+    with (
+        AllenClient("https://allen.invalid/api/v2", "none", retries=2, backoff=0.01) as client,
+        pytest.raises(ServiceError, match=said),
+    ):
+        client.section_dataset(NRP1)
+    assert len(handler.seen) == tries
 
 
 @pytest.mark.parametrize("reason", ["loopback", "NO_PROXY"])
