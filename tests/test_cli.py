@@ -49,15 +49,52 @@ def test_search_lists_datasets_and_their_images(run):
     assert code == 0
     assert out.splitlines()[0].split() == [
         "id", "gene", "plane", "product", "reference_space", "thickness_um", "specimen", "failed",
+        "age", "sections", "gene_name",
     ]  # fmt: skip
     assert out.splitlines()[1].split()[:3] == ["69289763", "Prox1", "sagittal"]
+    assert out.splitlines()[1].endswith("P56        18  prospero homeobox 1")
     _, out, _ = run("search", "--id", 69289763, "--images", "--json")
     rows = json.loads(out)
     assert len(rows) == 18
     assert rows[8]["id"] == 69177654
     assert rows[8]["section_number"] == 70
-    _, out, _ = run("search", "--gene", "Nothing1")
-    assert out == "nothing matches\n"
+    assert run("search", "--gene", "Nothing1") == (0, "nothing matches\n", "")
+
+
+def test_search_leaves_what_is_missing_blank_and_prints_whole_numbers(run):
+    _, out, _ = run("search")
+    invented, prox1, _ = out.splitlines()[1:]
+    assert invented.split() == ["909", "coronal", "Mouse", "9", "25.0", "False", "8"]
+    assert prox1.split()[4:8] == ["10", "25.0", "68870790", "False"]
+    specimens = [row["specimen"] for row in json.loads(run("search", "--json")[1])]
+    assert specimens == [None, 68870790, 72962948]
+
+
+def test_search_says_on_stderr_how_many_datasets_its_limit_leaves_out(run):
+    for arguments in ([], ["--images"], ["--quiet"]):
+        code, out, err = run("search", "--limit", 2, *arguments)
+        assert (code, err) == (0, "2 of 3 datasets shown; --limit 3 lists all\n")
+        assert "lists all" not in out
+    code, out, err = run("search", "--limit", 2, "--json")
+    assert (len(json.loads(out)), err) == (2, "2 of 3 datasets shown; --limit 3 lists all\n")
+    assert run("search", "--limit", 3)[2] == ""
+
+
+def test_search_suggests_a_gene_on_stderr_where_nothing_matches(run, emulator):
+    assert run("search", "--gene", "Porx1", "--limit", 5) == (0, "nothing matches\n", "")
+    emulator.reset()
+    assert run("search", "--gene", "prx1") == (0, "nothing matches\n", "did you mean Prox1?\n")
+    assert emulator.count() == 2
+    assert run("search", "--gene", "prx1", "--json") == (0, "[]\n", "did you mean Prox1?\n")
+    assert run("search", "--gene", "prox1", "--plane", "coronal") == (0, "nothing matches\n", "")
+
+
+def test_a_search_without_match_succeeds_where_its_suggestion_fails(capsys):
+    rule = {"match": {"path": "model::Gene,"}, "times": None, "do": "fail"}
+    with Emulator(faults=[rule]) as failing:
+        code = main(["search", "--gene", "prx1", "--api-url", failing.url, "--cache", "none"])
+        assert failing.count() == 2
+    assert (code, *capsys.readouterr()) == (0, "nothing matches\n", "")
 
 
 def test_info_says_what_a_dataset_is_and_lacks(run):

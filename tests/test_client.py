@@ -34,6 +34,7 @@ from PIL import Image
 from atlaszarr.allen import rma
 from atlaszarr.allen.cache import ImageCache
 from atlaszarr.allen.client import AllenClient
+from atlaszarr.allen.http import Http
 from atlaszarr.allen.images import ImageRequest, SectionImage
 from atlaszarr.errors import (
     AtlaszarrWarning,
@@ -156,7 +157,9 @@ def test_rows_that_were_announced_but_do_not_come_are_an_error(serve, connect):
         ({}, [INVENTED, PROX1, NRP1]),
         ({"gene": "Prox1"}, [PROX1]),
         ({"gene": "*r*1"}, [PROX1, NRP1]),
-        ({"gene": "prox1"}, []),
+        ({"gene": "prox1"}, [PROX1]),
+        ({"gene": "NRP*"}, [NRP1]),
+        ({"gene": "Prox"}, []),
         ({"plane": "coronal"}, [INVENTED, NRP1]),
         ({"plane": "transverse"}, []),
         ({"plane": "horizontal"}, []),
@@ -187,7 +190,80 @@ def test_search_shows_what_a_dataset_is(client):
         "thickness_um": 25.0,
         "specimen": client.section_dataset(PROX1).specimen_id,
         "failed": False,
+        "age": "P56",
+        "sections": 18,
+        "gene_name": "prospero homeobox 1",
     }
+
+
+def test_a_search_takes_two_requests_however_many_datasets_it_finds(emulator, client):
+    assert client.search()["sections"].to_dict() == {INVENTED: 8, PROX1: 18, NRP1: 60}
+    assert emulator.count("query") == emulator.count() == 2
+    assert "[only$eq'id,data_set_id']" in emulator.requests[1].query["criteria"]
+    emulator.reset()
+    assert client.search(id=1).empty
+    assert emulator.count() == 1
+
+
+@pytest.mark.parametrize("images", [False, True])
+def test_numbers_of_a_search_are_whole_where_some_are_missing(serve, connect, records, images):
+    (dataset,), (image, *_) = records
+    empty = {"reference_space_id": None, "section_thickness": None, "specimen_id": None, "specimen": None}
+    bare = {"section_number": None, "width": None, "height": None, "tier_count": None}
+    emulator = serve([dataset, dataset | empty | {"id": 5}], [image, image | bare | {"id": 6, "data_set_id": 5}])
+    found = connect(emulator).search(images=images).sort_index()
+    whole = {"reference_space", "specimen", "sections", "dataset", "section_number", "width", "height", "tiers"}
+    assert {str(found[name].dtype) for name in whole.intersection(found)} == {"Int64"}
+    assert str(found.index.dtype) == "Int64"
+    first, second = json.loads(found.to_json(orient="records"))
+    if images:
+        assert [first[name] for name in ("dataset", "section_number", "width", "tiers")] == [5, None, None, None]
+        assert (second["section_number"], second["width"]) == (image["section_number"], image["width"])
+    else:
+        assert [first[name] for name in ("reference_space", "thickness_um", "specimen")] == [None, None, None]
+        assert (second["reference_space"], second["thickness_um"], second["sections"]) == (9, 25.0, 1)
+
+
+def test_sections_are_not_counted_where_that_takes_more_than_two_requests(serve, connect, records):
+    (dataset,), (image, *_) = records
+    for count, shown in ((4000, [4000]), (4001, [None])):
+        emulator = serve([dataset], [image | {"id": 1 + number} for number in range(count)])
+        assert json.loads(connect(emulator).search().to_json(orient="records"))[0]["sections"] == shown[0]
+        assert emulator.count() == 3
+    emulator = serve([dataset | {"id": 1 + number} for number in range(201)])
+    found = connect(emulator).search(limit=201)
+    assert len(found) == 201
+    assert found["sections"].isna().all()
+    assert emulator.count() == 1
+
+
+def test_a_search_tells_how_many_datasets_meet_the_criteria(client):
+    assert client.search(limit=1).attrs["datasets"] == 3
+    assert client.search(limit=1, images=True).attrs["datasets"] == 3
+    assert client.search(gene="Prox1").attrs["datasets"] == 1
+
+
+@pytest.mark.parametrize(
+    ("gene", "similar"),
+    [("Prox", "Prox1"), ("PROXX1", "Prox1"), ("nrp2", "Nrp1"), ("Pax6", None), ("prox1", None), ("Pro*", None)],
+)
+def test_the_gene_most_like_one_that_is_not_found_takes_one_request(emulator, client, gene, similar):
+    assert client.similar_gene(gene) == similar
+    assert emulator.count() == ("*" not in gene)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"specimen_id": 7.5}, "has specimen_id 7.5, not a whole number"),
+        ({"section_thickness": "thin"}, "has section_thickness 'thin', not a number"),
+        ({"genes": [{"id": 1, "name": "no acronym"}]}, "has genes .*, not records with acronym"),
+    ],
+)
+def test_a_search_names_the_dataset_whose_record_is_wrong(serve, connect, records, changed, said):
+    emulator = serve([records[0][0] | changed])
+    with pytest.raises(RecordError, match=f"section dataset {NRP1} {said}"):
+        connect(emulator).search()
 
 
 def test_search_lists_the_images_of_the_datasets_it_finds(client):
@@ -755,7 +831,7 @@ def test_no_more_requests_are_under_way_than_allowed(serve, connect):
     with ThreadPoolExecutor(12) as threads:
         found = list(threads.map(lambda _: len(client.search()), range(30)))
     assert found == [1] * 30
-    assert emulator.count() == 30
+    assert emulator.count() == 60
     assert 1 < emulator.peak <= 3
 
 
@@ -765,7 +841,7 @@ def test_no_more_requests_start_in_any_time_than_the_rate_allows(serve, connect)
     client = connect(emulator, concurrency=concurrency, rate=rate)
     begun = time.monotonic()
     with ThreadPoolExecutor(8) as threads:
-        list(threads.map(lambda _: client.search(), range(20)))
+        list(threads.map(lambda _: client.search(), range(10)))
     started = sorted(request.started for request in emulator.requests)
     assert len(started) == 20
     for window in np.linspace(0.0, started[-1] - begun, 50):
@@ -917,11 +993,44 @@ def test_a_service_that_goes_away_later_is_tried_again(serve, connect):
             used.search()
 
 
+@pytest.mark.parametrize("form", ["body", "chunk", "chunk extension"])
+def test_an_answer_that_drips_is_given_up_after_the_longest_answer(form):
+    hung_up, stopped = threading.Event(), threading.Event()
+
+    class Dripping(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            length = ("Content-Length", "1000000") if form == "body" else ("Transfer-Encoding", "chunked")
+            self.send_header(*length)
+            self.end_headers()
+            drop = b"1\r\nx\r\n" if form == "chunk" else b"x"
+            self.wfile.write(b"1;" if form == "chunk extension" else b"")
+            try:
+                while not stopped.wait(0.01):
+                    self.wfile.write(drop)
+            except OSError:
+                hung_up.set()
+
+        def log_message(self, *_):
+            pass
+
+    http = Http(timeout=(5.0, 60.0), backoff=3600.0, longest_answer=0.3)
+    with serving(Dripping) as port:
+        try:
+            with pytest.raises(ServiceError, match=r"answered for more than 0\.3 s; the rest was not read"):
+                http.get(f"http://127.0.0.1:{port}/", 2**20, bytes)
+            assert hung_up.wait(60)
+        finally:
+            stopped.set()
+            http.close()
+
+
 class _Proxy(BaseHTTPRequestHandler):
     """Forwards GET to the emulator, whatever the host asked for; refuses tunnels."""
 
     seen: ClassVar[list[tuple[str, str | None]]]
     emulator: ClassVar[str]
+    refusal: ClassVar[int] = 407
 
     def do_GET(self):
         self.seen.append((self.path, self.headers.get("Proxy-Authorization")))
@@ -935,7 +1044,7 @@ class _Proxy(BaseHTTPRequestHandler):
 
     def do_CONNECT(self):
         self.seen.append((self.path, self.headers.get("Proxy-Authorization")))
-        self.send_error(407)
+        self.send_error(self.refusal)
 
     def log_message(self, *_):
         pass
@@ -974,6 +1083,44 @@ def test_a_proxy_is_sent_its_password_and_nobody_is_shown_it(proxy, no_proxies):
             client.structure_graph(2)
     assert "the-secret" not in str(error.value)
     assert {sent for _, sent in handler.seen} == {"Basic " + base64.b64encode(b"jo@lab:the-secret").decode()}
+
+
+@pytest.mark.parametrize("user", ["", "jo:the-secret@"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_that_asks_for_a_password_is_named_and_not_tried_again(proxy, no_proxies, scheme, user):
+    handler, port = proxy
+    handler.do_GET = handler.do_CONNECT
+    no_proxies.setenv(f"{scheme}_proxy", f"http://{user}127.0.0.1:{port}")
+    said = (
+        rf"^the proxy 127\.0\.0\.1:{port} answered with HTTP status 407: it asks for a valid user name and password; "
+        rf"write {scheme.upper()}_PROXY as http://USER:PASSWORD@HOST:PORT$"
+    )
+    # A second try would come after a wait of more than an hour.
+    with (
+        AllenClient(f"{scheme}://allen.invalid/api/v2", "none", backoff=3600.0) as client,
+        pytest.raises(ServiceError, match=said),
+    ):
+        client.section_dataset(NRP1)
+    assert len(handler.seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "tries", "said"),
+    [
+        (403, 1, r"^the proxy 127\.0\.0\.1:\d+ refused the connection with HTTP status 403; check HTTPS_PROXY"),
+        (503, 3, "failed 3 times, last with ProxyError"),
+    ],
+)
+def test_a_tunnel_that_a_proxy_refuses_for_now_is_tried_again_and_no_other(proxy, no_proxies, status, tries, said):
+    handler, port = proxy
+    handler.refusal = status
+    no_proxies.setenv("https_proxy", f"http://127.0.0.1:{port}")
+    with (
+        AllenClient("https://allen.invalid/api/v2", "none", retries=2, backoff=0.01) as client,
+        pytest.raises(ServiceError, match=said),
+    ):
+        client.section_dataset(NRP1)
+    assert len(handler.seen) == tries
 
 
 @pytest.mark.parametrize("reason", ["loopback", "NO_PROXY"])

@@ -229,6 +229,12 @@ def test_an_image_or_a_search_is_compared_with_what_was_asked(serve, connect, mo
     assert emulator.count(IMAGES) == 0
 
 
+def test_sections_of_another_dataset_are_not_counted(serve, connect):
+    emulator = serve(faults=faults("other_record", path="model::SectionImage,", attribute="data_set_id", value=5))
+    with pytest.raises(ServiceError, match="section images of 1 datasets, but answered some of dataset 5; try again"):
+        connect(emulator).search()
+
+
 def test_rows_without_end_are_not_read(serve, connect):
     emulator = serve(faults=faults("total_rows", path="model::SectionImage", delta=10**9))
     with pytest.raises(ServiceError, match="has 1000000006 rows, more than the 1000000 that are read"):

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -28,7 +29,7 @@ from .cli_options import (
 from .cli_preview import preview
 from .cli_volumes import volumes
 from .display import Terminal, missing_lines, plans_text, table, warning_lines
-from .errors import AtlaszarrError, InputError, NotFoundError, RecordError, TargetError
+from .errors import AtlaszarrError, InputError, NotFoundError, RecordError, ServiceError, TargetError
 from .interruption import leave, stopping_on_signals
 from .locations import output_path
 
@@ -74,7 +75,7 @@ def cli() -> None:
 
 
 @cli.command()
-@click.option("--gene", metavar="G", help="Acronym; * stands for any characters.")
+@click.option("--gene", metavar="G", help="Acronym in any case; * stands for any characters.")
 @click.option("--plane", metavar="coronal|sagittal", help="Plane of section.")
 @click.option("--product", metavar="P", help="Abbreviation, for instance Mouse.")
 @click.option("--specimen", callback=as_id, metavar="ID", help="Of the specimen cut.")
@@ -87,12 +88,21 @@ def search(api_url: str | None, cache: str | None, as_json: bool, quiet: bool, v
     Terminal(quiet, verbose)
     with client_for(api_url, cache) as client:
         found = client.search(**criteria)
-    if as_json:
-        click.echo(found.reset_index().to_json(orient="records"))
-    elif found.empty:
-        click.echo("nothing matches")
-    else:
-        click.echo(table((found.index.name, *found.columns), found.itertuples()))
+        if as_json:
+            click.echo(found.reset_index().to_json(orient="records"))
+        elif found.empty:
+            click.echo("nothing matches")
+        else:
+            shown = found.astype(object).where(found.notna(), "")
+            click.echo(table((found.index.name, *found.columns), shown.itertuples()))
+        limit, total = criteria["limit"], found.attrs["datasets"]
+        if total > limit:
+            click.echo(f"{limit} of {total} datasets shown; --limit {total} lists all", err=True)
+        if not total and criteria["gene"]:
+            # The search itself is done: without the suggestion it is as good.
+            with suppress(ServiceError):
+                if similar := client.similar_gene(criteria["gene"]):
+                    click.echo(f"did you mean {similar}?", err=True)
 
 
 @cli.command()

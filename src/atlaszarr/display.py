@@ -68,11 +68,13 @@ def warning_lines() -> Iterator[None]:
 
 
 def table(header: Sequence[str] | None, rows: Iterable[Sequence[Any]]) -> str:
-    """Columns of text under an optional header, numbers to the right."""
+    """Columns of text under an optional header, numbers (and blanks among them) to the right."""
     body = [tuple(row) for row in rows]
     cells = [[str(cell) for cell in row] for row in ([tuple(header)] if header else []) + body]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    numeric = [all(isinstance(value, int | float) for value in column) for column in zip(*body, strict=True)]
+    numeric = [
+        all(isinstance(value, int | float) or value == "" for value in column) for column in zip(*body, strict=True)
+    ]
     return "\n".join(
         "  ".join(
             cell.rjust(width) if number else cell.ljust(width)

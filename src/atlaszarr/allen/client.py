@@ -15,7 +15,7 @@ from .decoded import DECODED
 from .http import Http
 from .images import ImageRequest, MissingImage, Pixels, SectionImage, check_options
 from .records import SectionDataset
-from .search import search
+from .search import search, similar_gene
 from .values import image_box
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class AllenClient:
         Parameters
         ----------
         gene : str, optional
-            Acronym, for instance ``Prox1``; ``*`` stands for any characters.
+            Acronym in any case, for instance ``Prox1`` or ``prox1``; ``*`` stands for any characters.
         plane : str, optional
             ``coronal``, ``sagittal`` or ``transverse``, which ``horizontal`` and ``axial`` mean too.
         product : str, optional
@@ -146,13 +146,21 @@ class AllenClient:
         Returns
         -------
         DataFrame
-            Indexed by id. Of datasets: gene, plane, product, reference_space, thickness_um, specimen, failed;
-            of images: dataset, section_number, width, height, resolution_um, tiers, expression, failed.
+            Indexed by id. Of datasets: gene, plane, product, reference_space, thickness_um, specimen, failed,
+            age (of the donor), sections (the number of section images), gene_name; of images: dataset,
+            section_number, width, height, resolution_um, tiers, expression, failed. Whole numbers are Int64,
+            missing ones `pandas.NA`. `sections` is missing where more than 200 datasets are listed, or they have
+            more than 4000 section images together. ``attrs["datasets"]`` is the number of datasets that meet the
+            criteria, which `limit` may have cut.
 
         Raises
         ------
         InputError
             If a criterion cannot be expressed.
+        RecordError
+            If a record has something other than a number where a number must be.
+        ServiceError
+            If the API cannot be reached, refuses, or answers other records than those asked for.
         """
         return search(
             partial(rma.query, self._get, self.api_url),
@@ -164,6 +172,25 @@ class AllenClient:
             images=images,
             limit=limit,
         )
+
+    def similar_gene(self, gene: str) -> str | None:
+        """The acronym most like one that `search` does not find, or None.
+
+        It begins with the same two letters in any case.
+
+        Parameters
+        ----------
+        gene : str
+            Acronym. None is answered for one that the API has, in any case, or that holds ``*``.
+
+        Raises
+        ------
+        InputError
+            If the acronym cannot be expressed.
+        ServiceError
+            If the API cannot be reached, or refuses.
+        """
+        return similar_gene(partial(rma.query, self._get, self.api_url), gene)
 
     def structure_graph(self, id: int = 1) -> Terminology:
         """The structures of an ontology; 1 is the adult mouse brain."""

@@ -67,6 +67,28 @@ def proxy_for(url: str) -> Proxy | None:
     return Proxy(f"{found.scheme}://{netloc}", headers)
 
 
+def refusal(proxy: str, scheme: str, status: int) -> ServiceError:
+    """The error for a proxy that refuses with an HTTP status that is final.
+
+    Parameters
+    ----------
+    proxy : str
+        Host and port of the proxy.
+    scheme : str
+        Of the URL that was requested through it.
+    status : int
+    """
+    variable = f"{scheme.upper()}_PROXY"
+    if status == 407:
+        return ServiceError(
+            f"the proxy {proxy} answered with HTTP status 407: it asks for a valid user name and password; write "
+            f"{variable} as http://USER:PASSWORD@HOST:PORT"
+        )
+    return ServiceError(
+        f"the proxy {proxy} refused the connection with HTTP status {status}; check {variable}, or set NO_PROXY"
+    )
+
+
 def check_reachable(url: str, proxy: Proxy | None, timeout: float) -> None:
     """Open a connection to the host of a URL, or to its proxy, and close it.
 

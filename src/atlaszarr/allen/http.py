@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
-from typing import Any, TypeVar
+from types import TracebackType
+from typing import Any, Self, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 from urllib3 import BaseHTTPResponse, PoolManager, ProxyManager, Retry, Timeout
-from urllib3.exceptions import HTTPError, InvalidHeader, MaxRetryError, ProtocolError, ReadTimeoutError, ResponseError
+from urllib3.connectionpool import ConnectionPool
+from urllib3.exceptions import (
+    HTTPError,
+    InvalidHeader,
+    MaxRetryError,
+    ProtocolError,
+    ProxyError,
+    ReadTimeoutError,
+    ResponseError,
+)
 
 from ..errors import ImageError, ServiceError
-from .connecting import Proxy, check_reachable, proxy_for
+from .connecting import Proxy, check_reachable, proxy_for, refusal
 from .politeness import Politeness
 
 #: Statuses that say "later", not "no".
 _TRANSIENT = (408, 429, 500, 502, 503, 504)
+#: What `http.client` raises where a proxy refuses CONNECT.
+_REFUSED_TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})")
 _PIECE = 2**20
 _MOST_REDIRECTS = 5
 
@@ -25,7 +38,29 @@ Checked = TypeVar("Checked")
 
 
 class _Retry(Retry):
-    """A Retry-After that cannot be read is no reason to give up: it counts as none."""
+    """Retries that ignore a Retry-After that cannot be read, and stop where a proxy refuses a tunnel for good."""
+
+    def increment(
+        self,
+        method: str | None = None,
+        url: str | None = None,
+        response: BaseHTTPResponse | None = None,
+        error: Exception | None = None,
+        _pool: ConnectionPool | None = None,
+        _stacktrace: TracebackType | None = None,
+    ) -> Self:
+        """The retries left after a failure.
+
+        Raises
+        ------
+        ServiceError
+            If a proxy refuses a tunnel with a status that is final.
+        """
+        refused = isinstance(error, ProxyError) and _REFUSED_TUNNEL.search(str(error.original_error))
+        if refused and (status := int(refused[1])) not in _TRANSIENT:
+            proxy = getattr(_pool, "proxy", None)
+            raise refusal(proxy.netloc if proxy else "of the environment", "https", status) from None
+        return super().increment(method, url, response, error, _pool, _stacktrace)
 
     def get_retry_after(self, response: BaseHTTPResponse) -> float | None:
         """What the server asked us to wait, in seconds."""
@@ -114,6 +149,8 @@ class Http:
             while True:
                 with self._politeness:
                     response, body = self._answer(url, limit, retry)
+                if response.status == 407 and (proxy := proxy_for(url)):
+                    raise refusal(urlsplit(proxy.url).netloc, urlsplit(url).scheme, 407)
                 if response.status != 200:
                     raise ServiceError(f"{url} answered with HTTP status {response.status}: {_excerpt(body)}")
                 try:

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError
+from ..errors import InputError, ServiceError
 from .records import PLANES, plane_name
 from .rma import literal
-from .values import Record
+from .values import Number, Record, names_of, number_of, record_of
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 #: `rma.query` on one API: the records, and how many there are.
 Query = Callable[..., tuple[list[dict[str, Any]], int]]
+
+_INCLUDE = ("genes", "products", "specimen(donor(age))")
+#: Columns of whole numbers, with `pandas.NA` where a record has none.
+_WHOLE = (
+    *("id", "reference_space", "specimen", "sections"),
+    *("dataset", "section_number", "width", "height", "tiers"),
+)
+#: Datasets whose sections are counted: all their ids fit in one URL.
+_MOST_COUNTED_DATASETS = 200
+#: Section images read to count the sections of datasets: two pages.
+_MOST_COUNTED_IMAGES = 4000
+#: Genes compared with one that is not found: one page.
+_MOST_GENES = 2000
 
 
 def search(
@@ -42,8 +57,10 @@ def search(
     if product is not None:
         criteria.append(f"products[abbreviation$eq{literal('product', product)}]")
     if gene is not None:
-        criteria.append(f"genes[acronym${'li' if '*' in gene else 'eq'}{literal('gene', gene)}]")
-    found, _ = query("SectionDataSet", criteria, ["genes", "products"], limit, where=where)
+        criteria.append(f"genes[acronym$il{literal('gene', gene)}]")
+    found, total = query("SectionDataSet", criteria, _INCLUDE, limit, where=where)
+    for record in found:
+        number_of(record, "id", int, "a section dataset")
     if images:
         rows = [
             _image_row(record, image)
@@ -52,34 +69,81 @@ def search(
         ]
         columns = list(_image_row({"id": None}, {}))
     else:
-        rows = [_dataset_row(record) for record in found]
-        columns = list(_dataset_row({}))
-    return pd.DataFrame(rows, columns=columns).set_index("id")
+        counts = _section_counts(query, [record["id"] for record in found])
+        rows = [_dataset_row(record, counts) for record in found]
+        columns = list(_dataset_row({}, {}))
+    table = pd.DataFrame(rows, columns=columns)
+    table = table.astype({name: "Int64" for name in _WHOLE if name in columns}).set_index("id")
+    table.attrs["datasets"] = total
+    return table
 
 
-def _dataset_row(record: Record) -> dict[str, Any]:
-    plane = record.get("plane_of_section_id")
+def similar_gene(query: Query, gene: str) -> str | None:
+    """See `AllenClient.similar_gene`."""
+    if not gene or "*" in gene:
+        return None
+    found, _ = query("Gene", [f"[acronym$il{literal('gene', gene[:2] + '*')}]"], limit=_MOST_GENES, only=["acronym"])
+    acronyms = {acronym.lower(): acronym for row in found if isinstance(acronym := row.get("acronym"), str)}
+    if gene.lower() in acronyms:
+        return None
+    return next((acronyms[name] for name in get_close_matches(gene.lower(), acronyms, n=1)), None)
+
+
+def _section_counts(query: Query, ids: Sequence[int]) -> dict[int, int]:
+    """How many section images each dataset has; empty if there are too many to count in a few requests."""
+    if not 0 < len(ids) <= _MOST_COUNTED_DATASETS:
+        return {}
+    images, total = query(
+        "SectionImage",
+        [f"[data_set_id$in{','.join(map(str, ids))}]"],
+        limit=_MOST_COUNTED_IMAGES,
+        only=["id", "data_set_id"],
+    )
+    if total > len(images):
+        return {}
+    counts = Counter(image.get("data_set_id") for image in images)
+    if others := counts.keys() - set(ids):
+        raise ServiceError(
+            f"the Allen API was asked for section images of {len(ids)} datasets, but answered some of dataset "
+            f"{others.pop()!r:.40}; try again"
+        )
+    return {id: counts[id] for id in ids}
+
+
+def _dataset_row(record: Record, counts: dict[int, int]) -> dict[str, Any]:
+    id, plane = record.get("id"), record.get("plane_of_section_id")
+    label = f"section dataset {id}"
+    donor = record_of(record_of(record, "specimen", label), "donor", label)
     return {
-        "id": record.get("id"),
-        "gene": " ".join(str(gene["acronym"]) for gene in record.get("genes") or ()),
+        "id": id,
+        "gene": " ".join(names_of(record, "genes", "acronym", label)),
         "plane": PLANES.get(plane, str(plane)) if isinstance(plane, int) else "",
-        "product": " ".join(str(product["abbreviation"]) for product in record.get("products") or ()),
-        "reference_space": record.get("reference_space_id"),
-        "thickness_um": record.get("section_thickness"),
-        "specimen": record.get("specimen_id"),
+        "product": " ".join(names_of(record, "products", "abbreviation", label)),
+        "reference_space": _number(record, "reference_space_id", int, label),
+        "thickness_um": _number(record, "section_thickness", float, label),
+        "specimen": _number(record, "specimen_id", int, label),
         "failed": bool(record.get("failed")),
+        "age": str(record_of(donor, "age", label).get("name") or record.get("age") or ""),
+        "sections": counts.get(id) if isinstance(id, int) else None,
+        "gene_name": ", ".join(str(gene.get("name") or "") for gene in record.get("genes") or ()),
     }
 
 
 def _image_row(record: Record, image: Record) -> dict[str, Any]:
+    label = f"section image {image.get('id')}"
     return {
         "id": image.get("id"),
         "dataset": record["id"],
-        "section_number": image.get("section_number"),
-        "width": image.get("width"),
-        "height": image.get("height"),
-        "resolution_um": image.get("resolution"),
-        "tiers": image.get("tier_count"),
+        "section_number": _number(image, "section_number", int, label),
+        "width": _number(image, "width", int, label),
+        "height": _number(image, "height", int, label),
+        "resolution_um": _number(image, "resolution", float, label),
+        "tiers": _number(image, "tier_count", int, label),
         "expression": image.get("expression_path") is not None,
         "failed": bool(image.get("failed")),
     }
+
+
+def _number(record: Record, key: str, kind: type[Number], label: str) -> Number | None:
+    """A number of a record, or None if the record has none."""
+    return None if record.get(key) is None else number_of(record, key, kind, label)
