@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -99,3 +100,16 @@ def missing_lines(failures: Iterable[MissingImage]) -> list[str]:
         part = "" if some[0].request.left is None else f" ({len(some)} windows)"
         lines.append(f"missing: section image {id}{part}: {some[0].reason}")
     return lines
+
+
+def python_to_open(url: str, storage_options: Mapping[str, Any]) -> str:
+    """The line of Python that opens an OME-Zarr image; of its storage options only the names are shown."""
+    given = ", ".join(f"{json.dumps(name)}: ..." for name in storage_options)
+    options = f", storage_options={{{given}}}" if given else ""
+    return f"from ngff_zarr import from_ngff_zarr; from_ngff_zarr({json.dumps(url, ensure_ascii=False)}{options})"
+
+
+def command_for_volumes(url: str, storage_options: Mapping[str, Any]) -> str:
+    """The command that measures the regions of an annotation; of its storage options only the names are shown."""
+    options = [f"--storage-option {shlex.quote(name)}=..." for name in storage_options]
+    return " ".join(["atlaszarr volumes", shlex.quote(url), *options])
