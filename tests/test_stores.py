@@ -151,8 +151,8 @@ def test_a_build_on_s3_that_was_stopped_goes_on(s3, client):
     class StopError(Exception):
         pass
 
-    def stop(done, *_):
-        if done == 3:
+    def stop(done, _total, word):
+        if (done, word) == (3, "blocks"):
             raise StopError
 
     options = {"client": client, "storage_options": s3, "resolution": 100, "chunk": 32}

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from .errors import AtlaszarrWarning
 
 if TYPE_CHECKING:
+    from rich.progress import TaskID
+
     from .allen.images import MissingImage
 
 
@@ -35,19 +37,26 @@ class Terminal:
 
     @contextmanager
     def progress(self, title: str) -> Iterator[Callable[[int, int, str], None] | None]:
-        """A progress bar on stderr while the context lasts, fed with (done, total, word)."""
+        """Progress bars on stderr while the context lasts, fed with (done, total, word): one for each word."""
         if self._quiet or not sys.stderr.isatty():
             yield None
             return
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(f"{title}: metadata", total=None)
-            yield lambda done, total, word: bar.update(
-                task, completed=done, total=total, description=f"{title}: {word}"
-            )
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+            first = bars.add_task(f"{title}: metadata", total=None)
+            tasks: dict[str, TaskID] = {}
+
+            def show(done: int, total: int, word: str) -> None:
+                bars.update(first, visible=False)
+                if word not in tasks:
+                    tasks[word] = bars.add_task(word, total=total)
+                text = f"{title}: {word} {done}/{total}"
+                bars.update(tasks[word], completed=done, total=total, description=text, visible=done < total)
+
+            yield show
 
 
 @contextmanager
