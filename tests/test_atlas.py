@@ -1,6 +1,7 @@
 """An atlas from its sources: levels, labels, tables, and what becomes of it when something is wrong."""
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -614,6 +615,19 @@ def test_two_atlases_lie_beside_one_another(sources, target):
     build_atlas(target, **{**sources, "name": "other", "version": "2.1"})
     assert verify(target).ok
     assert (target / "annotation-sets/other-annotation/2_1/annotation.ome.zarr").is_dir()
+
+
+def test_the_command_ends_with_a_command_that_measures_the_regions(sources, tmp_path, command):
+    graph = tmp_path / "graph.json"
+    graph.write_text(json.dumps({"success": True, "msg": GRAPH}))
+    target = tmp_path / "an atlas"
+    arguments = ["atlas", target, "--annotation", sources["annotation"], "--ontology", graph, "--name", "tiny"]
+    ran = command(*arguments, "--version", "1")
+    assert (ran.code, ran.out.splitlines()[0]) == (0, f"built: {target / SET / 'annotation.ome.zarr'}")
+    program, *rest = shlex.split(ran.out.splitlines()[-1].removeprefix("open it with: "))
+    assert program == "atlaszarr"
+    measured = command(*rest, "--region", "B")
+    assert (measured.code, measured.out[:8]) == (0, "Area B: ")
 
 
 def test_the_command_says_where_everything_is(sources, target, tmp_path, capsys):

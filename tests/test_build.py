@@ -276,8 +276,8 @@ def test_an_unfinished_target_is_no_image_and_is_gone_on_with(emulator, client, 
     class StopError(Exception):
         pass
 
-    def stop_after_three_blocks(done, *_):
-        if done == 3:
+    def stop_after_three_blocks(done, _total, word):
+        if (done, word) == (3, "blocks"):
             raise StopError
 
     options = {"client": client, "resolution": 100, "chunk": 16}
@@ -332,7 +332,7 @@ def test_a_build_stopped_while_it_mends_leaves_no_coarse_chunk_of_the_old_state(
     assert 74081221 not in zarr.open_array(target / "labels/section/0", mode="r")[:]
 
     def stop_once_blocks_are_done(_done, _total, word):
-        if word != "blocks":
+        if word.startswith("level"):
             raise StopError
 
     with pytest.raises(StopError):
@@ -349,8 +349,9 @@ def test_nothing_is_written_any_more_once_a_build_has_ended_in_an_error(client, 
     class StopError(Exception):
         pass
 
-    def stop(*_):
-        raise StopError
+    def stop(done, _total, word):
+        if done and word == "blocks":
+            raise StopError
 
     target, options = tmp_path / "x.ome.zarr", {"resolution": 100, "chunk": 16}
     hang = {"match": {"path": "section_image_download"}, "do": "hang", "seconds": 2, "times": None, "after": 12}
@@ -389,8 +390,8 @@ def test_an_image_that_changed_at_the_source_while_a_build_was_stopped_is_named(
     class StopError(Exception):
         pass
 
-    def stop(done, *_):
-        if done == 3:
+    def stop(done, _total, word):
+        if (done, word) == (3, "blocks"):
             raise StopError
 
     target, options = tmp_path / "x.ome.zarr", {"resolution": 100, "chunk": 16}
@@ -462,3 +463,29 @@ def test_a_dataset_with_no_section_in_the_grid_is_refused(client, tmp_path):
     with pytest.raises(RecordError, match="no section of dataset 74272479"):
         build(behind, tmp_path / "x.ome.zarr", client=client, resolution=100)
     assert not (tmp_path / "x.ome.zarr").exists()
+
+
+def test_progress_counts_images_and_then_blocks_up_to_their_totals(emulator, client, tmp_path):
+    emulator.reset()
+    told = {}
+    options = {"client": client, "resolution": 200, "progress": lambda *step: told.setdefault(step[2], []).append(step)}
+    build(CORONAL, tmp_path / "x.ome.zarr", **options)
+    assert list(told)[:2] == ["images", "blocks"]
+    assert told["images"][-1][0] == emulator.count("section_image_download") > 1
+    for steps in told.values():
+        done, totals, _ = zip(*steps, strict=True)
+        assert list(done) == sorted(done)
+        assert (done[0], done[-1], set(totals)) == (0, totals[0], {totals[0]})
+    told.clear()
+    build(CORONAL, tmp_path / "x.ome.zarr", **options)
+    assert not told
+
+
+def test_progress_counts_the_missing_images_that_are_asked_for_again(serve, connect, tmp_path):
+    gone = {"match": {"path": "section_image_download"}, "do": "status", "status": 404, "times": 2}
+    told = []
+    options = {"client": connect(serve(faults=[gone])), "resolution": 200}
+    report = build(CORONAL, tmp_path / "x.ome.zarr", **options)
+    assert len(report.views[0].failures) == 2
+    build(CORONAL, tmp_path / "x.ome.zarr", progress=lambda *step: told.append(step), **options)
+    assert told[:2] == [(1, 2, "missing images"), (2, 2, "missing images")]

@@ -165,10 +165,26 @@ def test_an_image_goes_where_a_path_leads_and_replaces_a_link(command, emulator,
         assert said in refused.err
 
 
-def test_build_in_a_pipe_says_only_what_it_made(run, tmp_path):
+def run_line_of_python(out):
+    """Run what the line after `open it with: ` says, in another process, and return what it gives."""
+    (line,) = (line for line in out.splitlines() if line.startswith("open it with: "))
+    script = line.removeprefix("open it with: ").replace("; ", "; print(repr(", 1) + "))"
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("mode", ["volume", "sections"])
+def test_build_in_a_pipe_says_what_it_made_and_how_to_open_it(run, tmp_path, mode):
+    target = tmp_path / 'with "quotes" and a space.ome.zarr'
+    code, out, err = run("build", 69289763, target, "--resolution", 200, "--mode", mode)
+    assert (code, out.splitlines()[0], err) == (0, f"built: {target}", "")
+    assert run_line_of_python(out).startswith("NgffMultiscales(")
+    _, again, _ = run("build", 69289763, target, "--resolution", 200, "--mode", mode)
+    assert again == out.replace("built: ", "already finished: ", 1)
+
+
+def test_build_in_a_pipe_says_only_what_it_made_as_json(run, tmp_path):
     target = tmp_path / "x.ome.zarr"
-    code, out, err = run("build", 69289763, target, "--resolution", 200)
-    assert (code, out, err) == (0, f"built: {target}\n", "")
+    run("build", 69289763, target, "--resolution", 200)
     code, out, err = run("build", 69289763, target, "--resolution", 200, "--json")
     report = json.loads(out)
     assert (code, err) == (0, "")

@@ -139,8 +139,8 @@ def test_a_worker_killed_in_a_build_costs_no_more_than_its_images(emulator, sect
         victim, other = observer.run(os.getpid).values()
     killed = []
 
-    def kill(done, total, _):
-        if done == total // 4:
+    def kill(done, total, word):
+        if word == "blocks" and done == total // 4:
             os.kill(victim, signal.SIGKILL)
             killed.append(victim)
 
@@ -192,8 +192,8 @@ def test_a_worker_killed_in_a_write_takes_no_finished_block_with_it(tmp_path):
 
             untold = []
 
-            def kill(done, *_):
-                if done == 16:
+            def kill(done, _total, word):
+                if (done, word) == (16, "blocks"):
                     victim.kill()
                     untold.append(len(counted.read_text().splitlines()) - done)
 

@@ -151,8 +151,8 @@ def test_a_stopped_build_is_gone_on_with_and_ends_byte_identical(client, content
     whole, target = tmp_path / "whole.ome.zarr", tmp_path / "x.ome.zarr"
     assert build(SAGITTAL, whole, **options).ok
 
-    def stop(done, total, _):
-        if done > total // 2:
+    def stop(done, total, word):
+        if word == "blocks" and done > total // 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -292,7 +292,7 @@ def test_the_command_builds_a_collection(emulator, command, tmp_path):
         "build", SAGITTAL, target, "--mode", "sections", "--resolution", 200, "--detection-xy", "100,200",
         "--plane", "sagittal", "--displacement", "--api-url", emulator.url,
     )  # fmt: skip
-    assert (outcome.code, outcome.out) == (0, f"built: {target}\n")
+    assert (outcome.code, outcome.out.splitlines()[0]) == (0, f"built: {target}")
     request = json.loads((target / "atlaszarr/build.json").read_text())["request"]
     assert (request["mode"], request["detection_xy"], request["displacement"]) == ("sections", [100.0, 200.0], True)
     planned = command("plan", SAGITTAL, "--mode", "sections", "--resolution", 200, "--api-url", emulator.url)

@@ -112,6 +112,23 @@ def test_ngff_zarr_and_tensorstore_read_it_from_s3(on_s3, s3, monkeypatch):
     assert found.any()
 
 
+def test_the_command_says_how_to_open_what_is_on_s3_without_the_values_of_its_options(
+    on_s3, server, s3, command, monkeypatch
+):
+    given = {**s3, "client_kwargs": json.dumps(s3["client_kwargs"])}
+    options = [part for name, value in given.items() for part in ("--storage-option", f"{name}={value}")]
+    ran = command("build", DATASET, on_s3, "--resolution", 100, "--api-url", server.url, *options)
+    first, line = ran.out.splitlines()
+    assert (ran.code, first) == (0, f"already finished: {on_s3}")
+    assert SECRET not in ran.out
+    statement, _, expression = line.removeprefix("open it with: ").partition("; ")
+    assert statement == "from ngff_zarr import from_ngff_zarr"
+    for name, value in s3.items():
+        expression = expression.replace(f'"{name}": ...', f'"{name}": {value!r}')
+    monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+    assert len(eval(expression, {"from_ngff_zarr": ngff_zarr.from_ngff_zarr}).images) > 1
+
+
 @pytest.mark.parametrize(("version", "shard"), [("0.4", None), ("0.5", 32), ("0.6", None), ("0.6", 32)])
 def test_every_variant_is_read_from_s3(s3, monkeypatch, version, shard):
     image = np.random.default_rng(0).integers(0, 255, (3, 40, 30, 50)).astype("uint8")
@@ -135,8 +152,8 @@ def test_a_build_on_s3_that_was_stopped_goes_on(s3, client):
     class StopError(Exception):
         pass
 
-    def stop(done, *_):
-        if done == 3:
+    def stop(done, _total, word):
+        if (done, word) == (3, "blocks"):
             raise StopError
 
     options = {"client": client, "storage_options": s3, "resolution": 100, "chunk": 32}

@@ -289,8 +289,9 @@ def test_while_a_target_is_mended_neither_it_nor_its_labels_open(tmp_path, versi
     class StopError(Exception):
         pass
 
-    def stop(*_):
-        raise StopError
+    def stop(done, *_):
+        if done:
+            raise StopError
 
     values = np.arange(20**3, dtype="uint16").reshape(20, 20, 20)
     target = tmp_path / "x.ome.zarr"

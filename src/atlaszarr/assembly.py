@@ -25,7 +25,7 @@ from .target_state import FINISHED, UNFINISHED, Root, own_links
 
 #: Tasks under way for each worker: enough that what a block needs is asked for well before it is computed.
 WINDOW = 16
-#: Called with the tasks done, all tasks, and what is going on.
+#: Called with how many of what a word names are done, how many there are, and the word: ``images``, ``blocks``, ...
 Progress = Callable[[int, int, str], None]
 #: Starts a pass that computes its blocks: given the shared multiscale, the pass and the blocks, one callable a task,
 #: whose result is the outcomes of its blocks.
@@ -96,19 +96,26 @@ class Assembly:
         computing: Computing,
         progress: Progress,
         owner: Owner,
+        fetches: set[Future] | None = None,
+        fetched: Callable[[], None] = lambda: None,
     ) -> Iterator[Done]:
-        """Do tasks pass by pass, a bounded number under way, and yield what comes of each."""
+        """Do tasks pass by pass, a bounded number under way, and yield what comes of each.
+
+        For `fetches` and `fetched` see `atlaszarr.scheduling.in_window`.
+        """
         shared = scheduler.share(self.multiscale)
         window = max(WINDOW * scheduler.workers, 2 * WINDOW)
-        total, finished = sum(map(len, tasks)), 0
         for step, some in zip(self.multiscale.pyramid.passes, tasks, strict=True):
             blocks = [index for _, index in some]
             how = computing if step.computes else partial(_coarsening, scheduler)
             starts = how(shared, step, blocks)
             word = "blocks" if step.source == 0 else f"level {step.writes[0]}"
-            for outcomes in in_window(scheduler, starts, window):
+            finished = 0
+            if blocks:
+                progress(finished, len(blocks), word)
+            for outcomes in in_window(scheduler, starts, window, fetches, fetched):
                 finished += len(outcomes)
-                progress(finished, total, word)
+                progress(finished, len(blocks), word)
                 owner.check()
                 yield from outcomes
 

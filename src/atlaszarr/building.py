@@ -113,7 +113,8 @@ def build(
     take_over : bool
         Build although another build seems to be under way in the target.
     progress : callable, optional
-        Called with the tasks done, the number of tasks, and a word on what is going on.
+        Called with how many are done, how many there are, and a word that says what they are: ``images`` while section
+        images are waited for, ``blocks``, ``level 1``.
     **options
         Further fields of `atlaszarr.request.VolumeRequest` or `SectionsRequest`: resolution (um), ...
 

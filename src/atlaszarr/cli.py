@@ -28,7 +28,7 @@ from .cli_options import (
 )
 from .cli_preview import preview
 from .cli_volumes import volumes
-from .display import Terminal, missing_lines, plans_text, table, warning_lines
+from .display import Terminal, missing_lines, plans_text, python_to_open, table, warning_lines
 from .errors import AtlaszarrError, InputError, NotFoundError, RecordError, ServiceError, TargetError
 from .interruption import leave, stopping_on_signals
 from .locations import output_path
@@ -219,7 +219,7 @@ def build(
     from .building import plan as make_plan
 
     terminal = Terminal(quiet, verbose)
-    chosen = build_options(values)
+    chosen, place = build_options(values), storage_options(storage_option)
     with client_for(api_url, cache) as client:
         if dry_run:
             plans = make_plan(dataset_id, target, client=client, **chosen)
@@ -230,7 +230,7 @@ def build(
                 dataset_id,
                 target,
                 client=client,
-                storage_options=storage_options(storage_option),
+                storage_options=place,
                 scheduler=scheduler,
                 allow_missing=allow_missing,
                 overwrite=overwrite,
@@ -248,6 +248,9 @@ def build(
             click.echo("\n".join(missing), err=True)
         if not as_json:
             click.echo(f"{view.state}: {view.target}")
+            if view.state != "unfinished":
+                image = view.target if values["mode"] == "volume" else f"{view.target}/0"
+                click.echo(f"open it with: {python_to_open(image, place)}")
     return 0 if report.ok else 1
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from .cli_options import API, OUTPUT, STORE, client_for, options, storage_options
-from .display import Terminal
+from .display import Terminal, command_for_volumes
+from .locations import is_url
 
 _VOLUMES = "NRRD, NIfTI, TIFF or OME-Zarr, path or URL; repeatable, one a resolution."
 
@@ -50,11 +51,9 @@ def atlas(
     """
     from .atlas import build_atlas
 
-    terminal = Terminal(quiet, verbose)
+    terminal, place = Terminal(quiet, verbose), storage_options(storage_option)
     with client_for(api_url, cache) as client, terminal.progress(f"atlas {values['name']}") as progress:
-        report = build_atlas(
-            target, client=client, storage_options=storage_options(storage_option), progress=progress, **values
-        )
+        report = build_atlas(target, client=client, storage_options=place, progress=progress, **values)
     for remark in () if quiet else report.remarks:
         click.echo(f"atlaszarr: {remark}", err=True)
     if as_json:
@@ -63,3 +62,5 @@ def atlas(
     for image in report.images:
         click.echo(f"{image.state}: {image.target}")
     click.echo(f"region volumes: {report.volumes}")
+    annotation = report.images[0].target
+    click.echo(f"open it with: {command_for_volumes(annotation, place if is_url(annotation) else {})}")

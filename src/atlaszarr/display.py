@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from .errors import AtlaszarrWarning
 
 if TYPE_CHECKING:
+    from rich.progress import TaskID
+
     from .allen.images import MissingImage
 
 
@@ -34,19 +37,26 @@ class Terminal:
 
     @contextmanager
     def progress(self, title: str) -> Iterator[Callable[[int, int, str], None] | None]:
-        """A progress bar on stderr while the context lasts, fed with (done, total, word)."""
+        """Progress bars on stderr while the context lasts, fed with (done, total, word): one for each word."""
         if self._quiet or not sys.stderr.isatty():
             yield None
             return
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(f"{title}: metadata", total=None)
-            yield lambda done, total, word: bar.update(
-                task, completed=done, total=total, description=f"{title}: {word}"
-            )
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+            first = bars.add_task(f"{title}: metadata", total=None)
+            tasks: dict[str, TaskID] = {}
+
+            def show(done: int, total: int, word: str) -> None:
+                bars.update(first, visible=False)
+                if word not in tasks:
+                    tasks[word] = bars.add_task(word, total=total)
+                text = f"{title}: {word} {done}/{total}"
+                bars.update(tasks[word], completed=done, total=total, description=text, visible=done < total)
+
+            yield show
 
 
 @contextmanager
@@ -101,3 +111,16 @@ def missing_lines(failures: Iterable[MissingImage]) -> list[str]:
         part = "" if some[0].request.left is None else f" ({len(some)} windows)"
         lines.append(f"missing: section image {id}{part}: {some[0].reason}")
     return lines
+
+
+def python_to_open(url: str, storage_options: Mapping[str, Any]) -> str:
+    """The line of Python that opens an OME-Zarr image; of its storage options only the names are shown."""
+    given = ", ".join(f"{json.dumps(name)}: ..." for name in storage_options)
+    options = f", storage_options={{{given}}}" if given else ""
+    return f"from ngff_zarr import from_ngff_zarr; from_ngff_zarr({json.dumps(url, ensure_ascii=False)}{options})"
+
+
+def command_for_volumes(url: str, storage_options: Mapping[str, Any]) -> str:
+    """The command that measures the regions of an annotation; of its storage options only the names are shown."""
+    options = [f"--storage-option {shlex.quote(name)}=..." for name in storage_options]
+    return " ".join(["atlaszarr volumes", shlex.quote(url), *options])

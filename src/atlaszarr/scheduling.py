@@ -259,7 +259,13 @@ def worker_count(workers: int | None) -> int:
     return workers or usable_cores()
 
 
-def in_window(scheduler: Scheduler, starts: Iterator[Callable[[], Future]], window: int) -> Iterator[Any]:
+def in_window(
+    scheduler: Scheduler,
+    starts: Iterator[Callable[[], Future]],
+    window: int,
+    fetches: set[Future] | None = None,
+    fetched: Callable[[], None] = lambda: None,
+) -> Iterator[Any]:
     """Start tasks one after another, no more than `window` unfinished, and yield results as they come.
 
     Parameters
@@ -268,15 +274,26 @@ def in_window(scheduler: Scheduler, starts: Iterator[Callable[[], Future]], wind
     starts : iterator of callable
         Each starts one task and gives its future.
     window : int
+    fetches : set of Future, optional
+        Fetches that the tasks wait for, which `starts` adds to. Each is removed when it is done.
+    fetched : callable
+        Called after fetches were removed.
     """
     under_way: set[Future] = set()
+    fetches = set() if fetches is None else fetches
+
+    def results() -> Iterator[Any]:
+        done = scheduler.wait(under_way | fetches)
+        if not fetches.isdisjoint(done):
+            fetches.difference_update(done)
+            fetched()
+        for future in done & under_way:
+            yield future.result()
+        under_way.difference_update(done)
+
     for start in starts:
         under_way.add(start())
         while len(under_way) >= window:
-            for future in (done := scheduler.wait(under_way)):
-                yield future.result()
-            under_way -= done
+            yield from results()
     while under_way:
-        for future in (done := scheduler.wait(under_way)):
-            yield future.result()
-        under_way -= done
+        yield from results()

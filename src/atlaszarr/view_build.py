@@ -92,6 +92,8 @@ class ViewBuild:
         self._state: str | None = None
         self._asked_again: dict[ImageRequest, SectionImage | MissingImage] = {}
         self._progress = progress or (lambda *_: None)
+        self._images, self._fetches_started = 0, 0
+        self._fetches: set[Future] = set()
         root = Root(layout.request.ome_zarr, layout.request.identity(layout.dataset), CREDIT)
         self._assembly = Assembly(layout.multiscale(target), root, layout.groups)
 
@@ -131,7 +133,13 @@ class ViewBuild:
         for entry in done.values():
             self._check_same_images(digests, entry)
         first = partial(self._computing, self._asked_again)
-        for outcome in self._assembly.run(self._scheduler, work.tasks, first, self._progress, owner):
+        shown = {request for _, block in work.tasks[0] for request in layout.shows[block]}
+        self._images = len(shown.difference(self._asked_again))
+        if self._images:
+            self._tell_images()
+        for outcome in self._assembly.run(
+            self._scheduler, work.tasks, first, self._progress, owner, self._fetches, self._tell_images
+        ):
             done[outcome.task] = outcome.entry
             failures.update({image.request.name: image for image in outcome.lacked})
             self._check_same_images(digests, outcome.entry)
@@ -174,7 +182,9 @@ class ViewBuild:
             for request in shown
             if request.name in lacked and request not in self._asked_again
         }
-        self._asked_again.update({request: future.result() for request, future in asked.items()})
+        for request, future in asked.items():
+            self._asked_again[request] = future.result()
+            self._progress(len(self._asked_again), len(asked), "missing images")
 
     def _check_same_images(self, digests: dict[str, str], entry: Entry) -> None:
         """Refuse a block made from another version of an image than the blocks before it."""
@@ -197,11 +207,17 @@ class ViewBuild:
             for request in requests:
                 if request not in images:
                     images[request] = self._scheduler.fetch(self._client.try_fetch, request)
+                    self._fetches.add(images[request])
+                    self._fetches_started += 1
             shown = [images[request] for request in requests]
             yield partial(self._scheduler.compute, compute_shown, shared, source, step, block, shown)
             for request in requests:
                 if last[request] == position:
                     del images[request]
+
+    def _tell_images(self) -> None:
+        """Report how many images have come, whether or not they are missing."""
+        self._progress(self._fetches_started - len(self._fetches), self._images, "images")
 
 
 def compute_shown(
