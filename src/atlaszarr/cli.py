@@ -58,14 +58,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of the output has seen enough; nothing may be flushed to it on the way out.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except (KeyboardInterrupt, click.Abort):
+        leave()
     except Exception as error:
         blocks = [note for note in getattr(error, "__notes__", ()) if note.startswith("while making block")]
         if not blocks:
             raise
         click.echo(f"atlaszarr: {type(error).__name__}: {error}; {blocks[0]}", err=True)
         return 1
-    except (KeyboardInterrupt, click.Abort):
-        leave()
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
