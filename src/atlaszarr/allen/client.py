@@ -149,46 +149,30 @@ class AllenClient:
             Indexed by id. Of datasets: gene, plane, product, reference_space, thickness_um, specimen, failed,
             age (of the donor), sections (the number of section images), gene_name; of images: dataset,
             section_number, width, height, resolution_um, tiers, expression, failed. Whole numbers are Int64,
-            missing ones `pandas.NA`. `sections` is missing where more than 200 datasets are listed, or they have
-            more than 4000 section images together. ``attrs["datasets"]`` is the number of datasets that meet the
-            criteria, which `limit` may have cut.
+            missing ones `pandas.NA`; `sections` is missing where there are more than 200 datasets or 4000 images.
+            ``attrs["datasets"]`` is the number of datasets that meet the criteria, whatever the limit.
 
         Raises
         ------
         InputError
             If a criterion cannot be expressed.
         RecordError
-            If a record has something other than a number where a number must be.
+            If a record holds a value of the wrong type.
         ServiceError
             If the API cannot be reached, refuses, or answers other records than those asked for.
         """
+        query = partial(rma.query, self._get, self.api_url)
         return search(
-            partial(rma.query, self._get, self.api_url),
-            gene=gene,
-            plane=plane,
-            product=product,
-            specimen=specimen,
-            id=id,
-            images=images,
-            limit=limit,
+            query, gene=gene, plane=plane, product=product, specimen=specimen, id=id, images=images, limit=limit
         )
 
     def similar_gene(self, gene: str) -> str | None:
-        """The acronym most like one that `search` does not find, or None.
-
-        It begins with the same two letters in any case.
-
-        Parameters
-        ----------
-        gene : str
-            Acronym. None is answered for one that the API has, in any case, or that holds ``*``.
+        """The acronym most like one that `search` does not find; None if it exists in any case, or none is like it.
 
         Raises
         ------
         InputError
             If the acronym cannot be expressed.
-        ServiceError
-            If the API cannot be reached, or refuses.
         """
         return similar_gene(partial(rma.query, self._get, self.api_url), gene)
 

@@ -79,7 +79,7 @@ def search(
 
 
 def similar_gene(query: Query, gene: str) -> str | None:
-    """See `AllenClient.similar_gene`."""
+    """See `AllenClient.similar_gene`: compared are the genes that begin with the same two letters in any case."""
     if not gene or "*" in gene:
         return None
     found, _ = query("Gene", [f"[acronym$il{literal('gene', gene[:2] + '*')}]"], limit=_MOST_GENES, only=["acronym"])
