@@ -2,9 +2,13 @@
 
 import json
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
+import termios
+from contextlib import suppress
 
 import ngff_zarr
 import pytest
@@ -143,6 +147,25 @@ def test_build_in_a_pipe_says_what_it_made_and_how_to_open_it(run, tmp_path, mod
     assert run_line_of_python(out).startswith("NgffMultiscales(")
     _, again, _ = run("build", 69289763, target, "--resolution", 200, "--mode", mode)
     assert again == out.replace("built: ", "already finished: ", 1)
+
+
+def test_a_build_at_a_terminal_counts_images_and_then_blocks(emulator, tmp_path):
+    command = [sys.executable, "-m", "atlaszarr", "build", "69289763", str(tmp_path / "x.ome.zarr")]
+    command += ["--resolution", "200", "--api-url", emulator.url, "--cache", "none"]
+    ours, its = pty.openpty()
+    termios.tcsetwinsize(its, (24, 100))
+    with subprocess.Popen(command, stderr=its, stdout=subprocess.PIPE) as child:
+        os.close(its)
+        shown = b""
+        with suppress(OSError):  # Linux ends a terminal that nobody writes to with an error
+            while part := os.read(ours, 65536):
+                shown += part
+        assert child.wait() == 0
+    os.close(ours)
+    text = shown.decode()
+    assert "dataset 69289763: metadata" in text
+    assert 0 < text.index("dataset 69289763: images 0/18") < text.index("dataset 69289763: blocks 0/")
+    assert "?" not in re.sub(r"\x1b\[[?0-9;]*[a-zA-Z]", "", text)
 
 
 def test_build_in_a_pipe_says_only_what_it_made_as_json(run, tmp_path):

@@ -51,9 +51,9 @@ class Terminal:
 
             def show(done: int, total: int, word: str) -> None:
                 bars.update(first, visible=False)
-                if word not in tasks:
-                    tasks[word] = bars.add_task(word, total=total)
                 text = f"{title}: {word} {done}/{total}"
+                if word not in tasks:
+                    tasks[word] = bars.add_task(text, total=total)
                 bars.update(tasks[word], completed=done, total=total, description=text, visible=done < total)
 
             yield show
