@@ -2,9 +2,13 @@
 
 import json
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
+import termios
+from contextlib import suppress
 
 import ngff_zarr
 import pytest
@@ -182,6 +186,25 @@ def test_build_in_a_pipe_says_what_it_made_and_how_to_open_it(run, tmp_path, mod
     assert again == out.replace("built: ", "already finished: ", 1)
 
 
+def test_a_build_at_a_terminal_counts_images_and_then_blocks(emulator, tmp_path):
+    command = [sys.executable, "-m", "atlaszarr", "build", "69289763", str(tmp_path / "x.ome.zarr")]
+    command += ["--resolution", "200", "--api-url", emulator.url, "--cache", "none"]
+    ours, its = pty.openpty()
+    termios.tcsetwinsize(its, (24, 100))
+    with subprocess.Popen(command, stderr=its, stdout=subprocess.PIPE) as child:
+        os.close(its)
+        shown = b""
+        with suppress(OSError):  # Linux ends a terminal that nobody writes to with an error
+            while part := os.read(ours, 65536):
+                shown += part
+        assert child.wait() == 0
+    os.close(ours)
+    text = shown.decode()
+    assert "dataset 69289763: metadata" in text
+    assert 0 < text.index("dataset 69289763: images 0/18") < text.index("dataset 69289763: blocks 0/")
+    assert "?" not in re.sub(r"\x1b\[[?0-9;]*[a-zA-Z]", "", text)
+
+
 def test_build_in_a_pipe_says_only_what_it_made_as_json(run, tmp_path):
     target = tmp_path / "x.ome.zarr"
     run("build", 69289763, target, "--resolution", 200)
@@ -190,6 +213,60 @@ def test_build_in_a_pipe_says_only_what_it_made_as_json(run, tmp_path):
     assert (code, err) == (0, "")
     assert report["ok"]
     assert report["views"][0]["state"] == "already finished"
+
+
+def run_with_stdout(emulator, stdout, *arguments):
+    """Exit code and standard error of a command that writes to an open file."""
+    environment = {**os.environ, "ATLASZARR_API_URL": emulator.url, "ATLASZARR_CACHE": "none"}
+    command = [sys.executable, "-m", "atlaszarr", *map(str, arguments)]
+    ran = subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, env=environment, check=False)
+    return ran.returncode, ran.stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only Linux has /dev/full")  # noqa: PTH110
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["search"], ["info", 69289763, "--json"], ["plan", 69289763]], ids=str
+)
+def test_an_output_that_is_full_is_one_sentence_and_exit_code_1(emulator, arguments):
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        code, err = run_with_stdout(emulator, full, *arguments)
+    assert code == 1
+    assert err == "atlaszarr: cannot write to standard output: No space left on device; send it to another place\n"
+
+
+def test_a_pipe_that_is_closed_ends_a_command_quietly(emulator):
+    reader, writer = os.pipe()
+    os.close(reader)
+    assert run_with_stdout(emulator, writer, "search", "--gene", "Prox1") == (1, "")
+    os.close(writer)
+
+
+def test_without_a_standard_output_nothing_is_begun(emulator, tmp_path):
+    emulator.reset()
+    script = 'exec "$@" >&-'
+    command = ["sh", "-c", script, "sh", sys.executable, "-m", "atlaszarr", "build", "69289763", str(tmp_path / "x")]
+    ran = subprocess.run([*command, "--api-url", emulator.url], stderr=subprocess.PIPE, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (
+        1,
+        "atlaszarr: standard output is closed; send it to a file or to /dev/null\n",
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_of_the_service_and_arguments_reach_the_terminal_escaped(serve, records, command):
+    hostile = "Nrp1\x1b[31m\nred\x9b\u202e"
+    shown = r"Nrp1\x1b[31m\nred\x9b\u202e"
+    (record,), images = records
+    record["genes"][0]["acronym"] = hostile
+    api = ("--api-url", serve([record], images).url)
+    found = command("search", "--id", record["id"], *api)
+    assert (found.code, len(found.out.splitlines())) == (0, 2)
+    assert shown in found.out
+    assert shown in command("info", record["id"], *api).out
+    refused = command("info", hostile, *api)
+    assert (refused.code, len(refused.err.splitlines())) == (2, 1)
+    assert "\x1b" not in found.out + refused.err
+    assert json.loads(command("search", "--id", record["id"], "--json", *api).out)[0]["gene"] == hostile
 
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])

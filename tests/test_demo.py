@@ -12,6 +12,7 @@ import pytest
 import simplejpeg
 
 from atlaszarr import verify
+from atlaszarr.demo import run_demo
 from atlaszarr.demo.atlas import demonstrate_atlas
 from atlaszarr.errors import InputError
 from atlaszarr.reference_volumes import open_annotation, open_template
@@ -42,6 +43,14 @@ def test_the_demo_makes_a_volume_and_an_atlas_and_a_second_run_finds_them_finish
     assert ngff_zarr.from_ngff_zarr(str(annotation), validate=True).images[0].axes_orientations is not None
     assert verify(demo / "atlas").ok
 
+    told = []
+    assert run_demo(demo, progress=lambda *step: told.append(step)).volume.state == "already finished"
+    assert told == [
+        *((done, 3, "volume read") for done in range(4)),
+        *((done, 2, "reference volumes") for done in range(3)),
+        *((done, 1, "atlas read") for done in range(2)),
+    ]
+
     ran = command("demo", demo, "--json")
     again = json.loads(ran.out)
     assert (ran.code, ran.err) == (0, "")
@@ -54,20 +63,20 @@ def test_the_demo_makes_a_volume_and_an_atlas_and_a_second_run_finds_them_finish
 
 def test_the_atlas_of_the_demo_is_mended_and_nothing_of_others_is_replaced(tmp_path, emulator, connect):
     client, phantom = connect(emulator), default_phantom()
-    built = demonstrate_atlas(tmp_path, client, phantom, None)
+    built = demonstrate_atlas(tmp_path, client, phantom, lambda *_: None)
     assert built.state == "built"
     shutil.rmtree(Path(built.annotation) / "1")
-    assert demonstrate_atlas(tmp_path, client, phantom, None) == replace(built, state="resumed")
+    assert demonstrate_atlas(tmp_path, client, phantom, lambda *_: None) == replace(built, state="resumed")
     table = Path(built.volumes).with_name("terminology.csv")
     whole = table.read_bytes()
     table.write_text("altered\n")
-    demonstrate_atlas(tmp_path, client, phantom, None)
+    demonstrate_atlas(tmp_path, client, phantom, lambda *_: None)
     assert table.read_bytes() == whole
     other = tmp_path / "other" / table.relative_to(tmp_path)
     other.parent.mkdir(parents=True)
     other.write_text("of someone else\n")
     with pytest.raises(InputError, match=r"terminology\.csv is another one"):
-        demonstrate_atlas(tmp_path / "other", client, phantom, None)
+        demonstrate_atlas(tmp_path / "other", client, phantom, lambda *_: None)
     assert other.read_text() == "of someone else\n"
 
 

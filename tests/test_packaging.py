@@ -38,9 +38,6 @@ CONTRACT = {
     "Terminology", "build_atlas", "region_volumes",
 }  # fmt: skip
 
-MOST_LINES = 300
-#: Source files that may be longer, with the reason.
-LONGER: dict[str, str] = {}
 LARGEST_KB = 500
 
 
@@ -149,14 +146,6 @@ def test_no_tracked_file_is_large():
 
 def test_nothing_that_git_ignores_is_tracked():
     assert tracked("--cached", "--ignored", "--exclude-standard") == []
-
-
-def test_source_files_are_short():
-    lengths = {
-        path.relative_to(ROOT).as_posix(): len(path.read_text().splitlines()) for path in (ROOT / "src").rglob("*.py")
-    }
-    assert {name: length for name, length in lengths.items() if length > MOST_LINES and name not in LONGER} == {}
-    assert all(lengths[name] > MOST_LINES for name in LONGER)
 
 
 @pytest.mark.slow

@@ -68,6 +68,18 @@ def test_all_regions_are_a_tree(command, annotation):
     assert "left" in command("volumes", annotation, "--by-hemisphere").out.splitlines()[0]
 
 
+def test_names_of_a_terminology_are_escaped(command, annotation, tmp_path):
+    path = tmp_path / "terminology.csv"
+    path.write_text(CSV.replace("Retrosplenial area,RSP", '"Retro\x1b[31m\nsplenial","R\x1b[0mSP"'))
+    for arguments in ([], ["--region", "R\x1b[0mSP"]):
+        ran = command("volumes", annotation, "--terminology", path, *arguments)
+        assert (ran.code, "\x1b" in ran.out) == (0, False)
+        assert r"Retro\x1b[31m\nsplenial" in ran.out
+    assert r"    R\x1b[0mSP  Retro" in command("volumes", annotation, "--terminology", path).out
+    refused = command("volumes", annotation, "--terminology", path, "--region", "X\x1b[31m\n")
+    assert (refused.code, len(refused.err.splitlines()), "\x1b" in refused.err) == (2, 1, False)
+
+
 def test_csv_and_parquet_hold_the_same_table(annotation):
     def run(form):
         ran = subprocess.run(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -28,7 +29,7 @@ from .cli_options import (
 )
 from .cli_preview import preview
 from .cli_volumes import volumes
-from .display import Terminal, missing_lines, plans_text, python_to_open, table, warning_lines
+from .display import Terminal, missing_lines, plans_text, printable, python_to_open, table, warning_lines
 from .errors import AtlaszarrError, InputError, NotFoundError, RecordError, ServiceError, TargetError
 from .interruption import leave, stopping_on_signals
 from .locations import output_path
@@ -42,30 +43,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     int
         0 done, 1 done with failures or failed, 2 wrong use or wrong input, 130 interrupted.
     """
+    if sys.stdout is None:
+        return _failed("standard output is closed; send it to a file or to /dev/null", 1)
     try:
         with stopping_on_signals(), warning_lines():
             return int(cli.main(arguments, "atlaszarr", standalone_mode=False) or 0)
     except click.ClickException as error:
-        click.echo(f"atlaszarr: {error.format_message()}", err=True)
-        return 2
-    except (InputError, NotFoundError, RecordError) as error:
-        click.echo(f"atlaszarr: {error}", err=True)
-        return 2
+        return _failed(error.format_message(), 2)
     except AtlaszarrError as error:
-        click.echo(f"atlaszarr: {error}", err=True)
-        return 1
-    except BrokenPipeError:
-        # The reader of the output has seen enough; nothing may be flushed to it on the way out.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return _failed(error, 2 if isinstance(error, InputError | NotFoundError | RecordError) else 1)
     except (KeyboardInterrupt, click.Abort):
         leave()
     except Exception as error:
+        if isinstance(error, OSError) and _raised_by_echo(error):
+            # Nothing may be flushed to it on the way out. A closed pipe never comes here: click ends quietly with 1.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return _failed(f"cannot write to standard output: {error.strerror}; send it to another place", 1)
         blocks = [note for note in getattr(error, "__notes__", ()) if note.startswith("while making block")]
         if not blocks:
             raise
-        click.echo(f"atlaszarr: {type(error).__name__}: {error}; {blocks[0]}", err=True)
-        return 1
+        return _failed(f"{type(error).__name__}: {error}; {blocks[0]}", 1)
+
+
+def _failed(message: object, code: int) -> int:
+    click.echo(f"atlaszarr: {printable(str(message))}", err=True)
+    return code
+
+
+def _raised_by_echo(error: OSError) -> bool:
+    *_, (frame, _line) = traceback.walk_tb(error.__traceback__)
+    return frame.f_code is click.echo.__code__
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -122,7 +129,7 @@ def info(dataset_id: int, api_url: str | None, cache: str | None, as_json: bool,
     shown = [(name, ", ".join(map(str, value)) if isinstance(value, list) else value) for name, value in facts.items()]
     click.echo(table(None, shown))
     for section in skipped:
-        click.echo(f"skipped: {section['reason']}")
+        click.echo(f"skipped: {printable(section['reason'])}")
 
 
 @cli.command()
@@ -273,7 +280,7 @@ def verify(target: str, deep: bool, storage_option: tuple[str, ...], as_json: bo
         click.echo(json.dumps(report.to_dict()))
         return 0 if report.ok else 1
     for defect in report.defects:
-        click.echo(f"{defect.kind}: {defect}")
+        click.echo(f"{defect.kind}: {printable(str(defect))}")
     found = f"{len(report.defects)} defects" if report.defects else "sound"
     click.echo(f"{found}: {report.target} ({report.objects:,} objects, the levels of {report.blocks:,} blocks)")
     return 0 if report.ok else 1

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from .cli_options import API, OUTPUT, STORE, client_for, options, storage_options
-from .display import Terminal, command_for_volumes
+from .display import Terminal, command_for_volumes, printable
 from .locations import is_url
 
 _VOLUMES = "NRRD, NIfTI, TIFF or OME-Zarr, path or URL; repeatable, one a resolution."
@@ -55,7 +55,7 @@ def atlas(
     with client_for(api_url, cache) as client, terminal.progress(f"atlas {values['name']}") as progress:
         report = build_atlas(target, client=client, storage_options=place, progress=progress, **values)
     for remark in () if quiet else report.remarks:
-        click.echo(f"atlaszarr: {remark}", err=True)
+        click.echo(f"atlaszarr: {printable(remark)}", err=True)
     if as_json:
         click.echo(json.dumps(report.to_dict()))
         return

@@ -57,6 +57,6 @@ def volumes(
     if by_hemisphere and form != "json":
         click.echo(table.attrs["hemispheres"], err=True)
     if form == "parquet":
-        sys.stdout.buffer.write(region_tables.to_parquet(table))
+        click.echo(region_tables.to_parquet(table), nl=False)
     else:
         click.echo(region_tables.to_json(table) if form == "json" else region_tables.to_csv(table), nl=form == "json")

@@ -6,10 +6,13 @@ import json
 import logging
 import shlex
 import sys
+import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+import click
 
 from .errors import AtlaszarrWarning
 
@@ -38,7 +41,7 @@ class Terminal:
     @contextmanager
     def progress(self, title: str) -> Iterator[Callable[[int, int, str], None] | None]:
         """Progress bars on stderr while the context lasts, fed with (done, total, word): one for each word."""
-        if self._quiet or not sys.stderr.isatty():
+        if self._quiet or sys.stderr is None or not sys.stderr.isatty():
             yield None
             return
         from rich.console import Console
@@ -51,9 +54,9 @@ class Terminal:
 
             def show(done: int, total: int, word: str) -> None:
                 bars.update(first, visible=False)
-                if word not in tasks:
-                    tasks[word] = bars.add_task(word, total=total)
                 text = f"{title}: {word} {done}/{total}"
+                if word not in tasks:
+                    tasks[word] = bars.add_task(text, total=total)
                 bars.update(tasks[word], completed=done, total=total, description=text, visible=done < total)
 
             yield show
@@ -71,16 +74,24 @@ def warning_lines() -> Iterator[None]:
                 others(message, category, *where, **more)
             elif str(message) not in printed:
                 printed.add(str(message))
-                print(f"atlaszarr: {message}", file=sys.stderr)
+                click.echo(f"atlaszarr: {printable(str(message))}", err=True)
 
         warnings.showwarning = show
         yield
 
 
+def printable(text: str) -> str:
+    """Text on one line, safe for a terminal: newlines and control characters are escaped as Python escapes them."""
+    return "".join(
+        char if char.isprintable() or unicodedata.category(char) == "Zs" else char.encode("unicode_escape").decode()
+        for char in text
+    )
+
+
 def table(header: Sequence[str] | None, rows: Iterable[Sequence[Any]]) -> str:
-    """Columns of text under an optional header, numbers (and blanks among them) to the right."""
+    """Columns of printable text under an optional header, numbers (and blanks among them) to the right."""
     body = [tuple(row) for row in rows]
-    cells = [[str(cell) for cell in row] for row in ([tuple(header)] if header else []) + body]
+    cells = [[printable(str(cell)) for cell in row] for row in ([tuple(header)] if header else []) + body]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     numeric = [
         all(isinstance(value, int | float) or value == "" for value in column) for column in zip(*body, strict=True)
@@ -109,7 +120,7 @@ def missing_lines(failures: Iterable[MissingImage]) -> list[str]:
     lines = []
     for id, some in by_image.items():
         part = "" if some[0].request.left is None else f" ({len(some)} windows)"
-        lines.append(f"missing: section image {id}{part}: {some[0].reason}")
+        lines.append(f"missing: section image {id}{part}: {printable(some[0].reason)}")
     return lines
 
 

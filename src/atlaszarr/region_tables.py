@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from .display import printable
 from .terminology import Structure, Terminology
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def lines(table: pd.DataFrame, regions: Sequence[Structure]) -> str:
     shown = []
     for region in regions:
         volumes = table.loc[[region.id]].select_dtypes("float").iloc[0].to_dict()
-        line = f"{region.name}: {digits(volumes['volume_mm3'])} mm3"
+        line = f"{printable(region.name)}: {digits(volumes['volume_mm3'])} mm3"
         if "hemispheres" in table.attrs:
             sides = (f"{side} {digits(volumes[f'volume_{side}_mm3'])}" for side in table.attrs["sides"])
             line += f" ({', '.join(sides)})"
@@ -64,7 +65,7 @@ def tree(table: pd.DataFrame, terminology: Terminology, width: int | None = None
     for id, acronym, name, *sizes in zip(
         held.index, held["acronym"], held["name"], *(held[volume] for volume in volumes), strict=True
     ):
-        shown.add_row("  " * depths.get(int(id), 0) + acronym, name, *map(digits, sizes))
+        shown.add_row("  " * depths.get(int(id), 0) + printable(acronym), printable(name), *map(digits, sizes))
     out = io.StringIO()
     # Labels and names are data: nothing in them is markup.
     Console(file=out, width=width or 1000, color_system=None, markup=False, emoji=False, highlight=False).print(shown)

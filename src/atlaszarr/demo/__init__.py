@@ -39,7 +39,7 @@ def run_demo(folder: str | os.PathLike[str], progress: Progress | None = None) -
     folder : path-like
         Made if it is not there.
     progress : callable, optional
-        See `atlaszarr.build`.
+        See `atlaszarr.build`; further words are ``volume read``, ``reference volumes`` and ``atlas read``.
 
     Raises
     ------
@@ -51,6 +51,7 @@ def run_demo(folder: str | os.PathLike[str], progress: Progress | None = None) -
     from ..testing.emulator import Emulator
 
     place = output_path(folder)
+    progress = progress or (lambda *_: None)
     with Emulator() as emulator, AllenClient(emulator.url, cache="none") as client:
         volume = demonstrate_volume(place, client, emulator, progress)
         return DemoReport(volume, demonstrate_atlas(place, client, emulator.phantom, progress))

@@ -61,7 +61,7 @@ class AtlasDemo:
         return {name: value for name, value in self.__dict__.items() if name != "table"}
 
 
-def demonstrate_atlas(folder: Path, client: AllenClient, phantom: Any, progress: Progress | None) -> AtlasDemo:
+def demonstrate_atlas(folder: Path, client: AllenClient, phantom: Any, progress: Progress) -> AtlasDemo:
     """Draw a phantom brain as reference volumes, build an atlas of them, and measure what ngff-zarr reads of it.
 
     Parameters
@@ -70,7 +70,7 @@ def demonstrate_atlas(folder: Path, client: AllenClient, phantom: Any, progress:
     client : AllenClient
         Of the API that serves the structure graph.
     phantom : atlaszarr.testing.Phantom
-    progress : callable, optional
+    progress : callable
         See `atlaszarr.build`.
 
     Raises
@@ -85,10 +85,11 @@ def demonstrate_atlas(folder: Path, client: AllenClient, phantom: Any, progress:
 
     from ..testing.phantom_volumes import annotation_nrrd, template_nrrd
 
-    sources = [
-        _write(folder / f"annotation_{_RESOLUTION}.nrrd", annotation_nrrd(phantom, _RESOLUTION)),
-        _write(folder / f"template_{_RESOLUTION}.nrrd", template_nrrd(phantom, _RESOLUTION)),
-    ]
+    sources = []
+    progress(0, 2, "reference volumes")
+    for name, draw in (("annotation", annotation_nrrd), ("template", template_nrrd)):
+        sources.append(_write(folder / f"{name}_{_RESOLUTION}.nrrd", draw(phantom, _RESOLUTION)))
+        progress(len(sources), 2, "reference volumes")
     report = build_atlas(
         folder / "atlas",
         annotation=sources[0],
@@ -98,6 +99,7 @@ def demonstrate_atlas(folder: Path, client: AllenClient, phantom: Any, progress:
         client=client,
         progress=progress,
     )
+    progress(0, 1, "atlas read")
     annotation = report.images[0].target
     terminology = Terminology.read(Path(annotation).with_name("terminology.csv"))
     table = region_volumes(from_ngff_zarr(annotation, validate=True), terminology, by_hemisphere=True)
@@ -106,6 +108,7 @@ def demonstrate_atlas(folder: Path, client: AllenClient, phantom: Any, progress:
         raise TargetError(f"{report.volumes} is not what {annotation} holds; remove {report.target} and start again")
     truth = pd.Series(phantom.volumes_mm3())
     errors = (table["volume_direct_mm3"].reindex(truth.index) / truth - 1).abs()
+    progress(1, 1, "atlas read")
     largest = int(truth.index[int(errors.argmax())])
     shown = [structure.id for structure in terminology if len(structure.path) <= _DEEPEST + 1]
     states = {image.state for image in report.images}

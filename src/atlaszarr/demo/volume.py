@@ -52,7 +52,7 @@ class VolumeDemo:
         return {**self.__dict__, "levels": levels}
 
 
-def demonstrate_volume(folder: Path, client: AllenClient, emulator: Any, progress: Progress | None) -> VolumeDemo:
+def demonstrate_volume(folder: Path, client: AllenClient, emulator: Any, progress: Progress) -> VolumeDemo:
     """Build a registered volume from an emulated Allen API into a folder, and read it back with ngff-zarr.
 
     Parameters
@@ -61,7 +61,7 @@ def demonstrate_volume(folder: Path, client: AllenClient, emulator: Any, progres
     client : AllenClient
     emulator : atlaszarr.testing.Emulator
         What the client asks.
-    progress : callable, optional
+    progress : callable
         See `atlaszarr.build`.
 
     Raises
@@ -81,15 +81,20 @@ def demonstrate_volume(folder: Path, client: AllenClient, emulator: Any, progres
     view = report.views[0]
     if view.failures:
         raise TargetError(f"{view.target} is unfinished: {view.failures[0].reason}")
+    word = "volume read"
+    progress(0, 3, word)
     read = from_ngff_zarr(str(target), validate=True)
     image = np.asarray(read.images[0].data)
+    progress(1, 3, word)
     label = np.asarray(from_ngff_zarr(str(target / "labels" / "section"), validate=True).images[0].data)
+    progress(2, 3, word)
     picture = target.with_name("nrp1.jpg")
     picture.write_bytes(simplejpeg.encode_jpeg(_slices(image), quality=92))
     levels = tuple(
         (tuple(level.data.shape), float(level.scale["z"]), float(level.translation["z"])) for level in read.images
     )
     error = _error(image, label, dataset, emulator.phantom)
+    progress(3, 3, word)
     return VolumeDemo(str(target), str(picture), view.state, requests, levels, error)
 
 
