@@ -76,8 +76,8 @@ def test_a_mesh_lies_around_its_structure_and_encloses_as_much(annotation, targe
         level = json.loads(target.read("atlaszarr/ledger.jsonl").split(b"\n")[1])
         assert level["content"]["from"]["level"] in (0, 1)
         if identifier != 1:  # whose single voxel is not there at 50 um
-            np.testing.assert_allclose(vertices.min(axis=0), places.min(axis=0) * SIZE, atol=SIZE)
-            np.testing.assert_allclose(vertices.max(axis=0), (places.max(axis=0) + 1) * SIZE, atol=SIZE)
+            np.testing.assert_allclose(vertices.min(axis=0), places.min(axis=0) * SIZE, atol=SIZE + 0.1)
+            np.testing.assert_allclose(vertices.max(axis=0), (places.max(axis=0) + 1) * SIZE, atol=SIZE + 0.1)
         assert volume(vertices, faces) == pytest.approx(mask.sum() * SIZE**3, rel=0.04)
 
 

@@ -135,9 +135,9 @@ def lazy(tmp_path_factory):
             nrrd.write(str(folder / f"{encoding}.nrrd"), values, {**header, "encoding": encoding})
             for opening in (open_annotation, open_template):
                 uri = folder / f"{encoding}.nrrd"
-                volume = kept.enter_context(opening(uri, folder, orientation="psr", voxel_size=200))
+                volume = kept.enter_context(opening(uri, folder, orientation="psl", voxel_size=200))
                 found[f"{opening.__name__} of {encoding}"] = (volume.array, values[::-1])
-        volume = kept.enter_context(open_annotation(stored, folder, orientation="asr", voxel_size=200))
+        volume = kept.enter_context(open_annotation(stored, folder, orientation="asl", voxel_size=200))
         found["open_annotation of OME-Zarr"] = (volume.array, values)
         yield Lazy(found)
 
