@@ -51,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _failed(error.format_message(), 2)
     except AtlaszarrError as error:
         return _failed(error, 2 if isinstance(error, InputError | NotFoundError | RecordError) else 1)
+    except (KeyboardInterrupt, click.Abort):
+        leave()
     except Exception as error:
         if isinstance(error, OSError) and _raised_by_echo(error):
             # Nothing may be flushed to it on the way out. A closed pipe never comes here: click ends quietly with 1.
@@ -60,8 +62,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not blocks:
             raise
         return _failed(f"{type(error).__name__}: {error}; {blocks[0]}", 1)
-    except (KeyboardInterrupt, click.Abort):
-        leave()
 
 
 def _failed(message: object, code: int) -> int:
