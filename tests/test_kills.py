@@ -4,6 +4,8 @@ import itertools
 import json
 import os
 import random
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +16,8 @@ import numpy as np
 import pytest
 from distributed import Client, LocalCluster
 
-from atlaszarr import AllenClient, build
+from atlaszarr import AllenClient, build, ledger
+from atlaszarr.store import Target
 from atlaszarr.writing import write_multiscales
 from chains import (
     DATASET,
@@ -205,3 +208,31 @@ def test_a_worker_killed_in_a_write_takes_no_finished_block_with_it(tmp_path):
     assert computed.total() - 64 <= untold[0]
     write_multiscales(image, tmp_path / "peace.ome.zarr", **options)
     Watched(Folder(tmp_path), "x.ome.zarr", Undisturbed.found(Folder(tmp_path), "peace.ome.zarr")).hold_equal()
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+def test_chunks_and_their_folders_are_synced_before_the_ledger_names_them(tmp_path):
+    target, trace = tmp_path / "synced.ome.zarr", tmp_path / "trace"
+    calls = ["strace", "-f", "-y", "-s", "4096", "-e", "trace=fsync,rename,renameat,renameat2", "-o", str(trace)]
+    command = [*calls, sys.executable, str(HERE / "volume.py"), str(target)]
+    ran = subprocess.run(command, check=False, capture_output=True, text=True)
+    if "ptrace" in ran.stderr:
+        pytest.skip("strace may not trace here")
+    assert ran.returncode == 0, ran.stderr
+    synced, renamed, under_way = {}, {}, {}
+    for number, line in enumerate(trace.read_text().splitlines()):
+        thread, call = line.split(maxsplit=1)
+        if found := re.match(r"fsync\(\d+<(.+?)>", call):
+            under_way[thread] = found[1]
+        elif found := re.match(r'rename\w*\(.*?"(.+?)".*?"(.+?)"', call):
+            renamed[found[2]] = (number, found[1])
+        if "fsync" in call and call.endswith("= 0"):
+            synced.setdefault(under_way.pop(thread), []).append(number)
+    done = ledger.read(Target.of(target), finished=True).done
+    assert sum(len(entry.written) for entry in done.values()) > 100
+    for entry in done.values():
+        recorded, _ = renamed[str(target / f"{ledger.OPEN}/{ledger.opened(entry.body)['task']}.json")]
+        for key in entry.written:
+            appeared, temporary = renamed[str(target / key)]
+            assert min(synced[temporary]) < appeared
+            assert any(appeared < at < recorded for at in synced[str((target / key).parent)])

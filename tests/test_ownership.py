@@ -251,3 +251,68 @@ def test_an_owner_that_leaves_in_the_very_moment_is_succeeded(name):
     with owning(target) as owner:
         owner.confirm()
     assert not Scripted.faults
+
+
+def test_a_lock_that_another_build_takes_between_read_and_renewal_is_lost_and_not_overwritten(
+    remote, name, monkeypatch
+):
+    monkeypatch.setattr(ownership, "HEARTBEAT", 0.05)
+    target, other = (Target.of(remote.url(name), remote.options) for _ in range(2))
+    path, taken, renewed = f"/atlas/{name}/{OWNER}", threading.Event(), threading.Event()
+
+    def take_before_the_renewal(environment):
+        if environment["PATH_INFO"] == path:
+            if taken.is_set() and environment["REQUEST_METHOD"] == "GET":
+                renewed.set()
+            elif not taken.is_set() and environment["REQUEST_METHOD"] == "PUT":
+                taken.set()
+                other.write(OWNER, b"other")
+
+    with owning(target) as owner:
+        remote.gate.watch = take_before_the_renewal
+        assert renewed.wait(200)
+        with pytest.raises(TargetError, match="was taken over by another build"):
+            owner.confirm()
+    assert remote.read(name, OWNER) == b"other"
+
+
+@pytest.fixture
+def unconditional(remote):
+    """Puts on a condition are answered with 501, and listed here."""
+    refused = []
+
+    def refuse(environment):
+        for condition in ("HTTP_IF_MATCH", "HTTP_IF_NONE_MATCH"):
+            if condition in environment:
+                refused.append(condition)
+                return "501 Not Implemented"
+        return None
+
+    remote.gate.watch = refuse
+    return refused
+
+
+def test_a_server_without_conditional_puts_is_asked_once_and_locked_all_the_same(
+    remote, name, unconditional, monkeypatch
+):
+    monkeypatch.setattr(ownership, "HEARTBEAT", 0.05)
+    target, other = (Target.of(remote.url(name), remote.options) for _ in range(2))
+    with owning(target) as owner:
+        assert unconditional == ["HTTP_IF_NONE_MATCH"]
+        with pytest.raises(InputError, match="is being built by"), owning(other):
+            pass
+        assert unconditional == ["HTTP_IF_NONE_MATCH"] * 2
+        before, waiting = remote.gate.puts[f"/atlas/{name}/{OWNER}"], threading.Event()
+        while remote.gate.puts[f"/atlas/{name}/{OWNER}"] < before + 2:
+            waiting.wait(0.01)
+        owner.confirm()
+    assert unconditional == ["HTTP_IF_NONE_MATCH"] * 2
+    assert not remote.keys(name)
+
+
+def test_a_server_without_conditional_puts_lets_a_dead_owner_s_target_be_taken(remote, name, stranger, unconditional):
+    stranger(61)
+    with owning(Target.of(remote.url(name), remote.options)) as owner:
+        owner.confirm()
+    assert unconditional == ["HTTP_IF_NONE_MATCH"]
+    assert not remote.keys(name)

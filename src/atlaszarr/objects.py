@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -52,6 +53,14 @@ class Objects(Protocol):
         """Put an object unless there is one; of two at once one succeeds."""
         ...
 
+    def read_tagged(self, key: str) -> tuple[bytes, str | None] | None:
+        """The content of an object and its tag, which is None where the store has none; None if there is no object."""
+        ...
+
+    def replace(self, key: str, body: bytes, tag: str | None) -> bool:
+        """Put an object if the one in its place has this tag, and return whether it was put; any has the tag None."""
+        ...
+
     def sizes(self, prefix: str) -> dict[str, int]:
         """Size of every object at or under a prefix."""
         ...
@@ -65,7 +74,35 @@ class Objects(Protocol):
         ...
 
 
-class LocalObjects:
+class _Untagged(ABC):
+    """Objects without tags: each is replaced whatever it holds by then."""
+
+    @abstractmethod
+    def get(self, keys: Iterable[str]) -> dict[str, bytes | None]:
+        """Same as in `Objects`."""
+
+    @abstractmethod
+    def puts(self) -> Puts:
+        """Same as in `Objects`."""
+
+    def read_tagged(self, key: str) -> tuple[bytes, str | None] | None:
+        """Same as in `Objects`."""
+        body = self.get([key])[key]
+        return None if body is None else (body, None)
+
+    def replace(self, key: str, body: bytes, tag: str | None) -> bool:
+        """Same as in `Objects`."""
+        assert tag is None
+        puts = self.puts()
+        try:
+            puts.add(key, body)
+            puts.finish()
+        finally:
+            puts.discard()
+        return True
+
+
+class LocalObjects(_Untagged):
     """Files under a folder.
 
     A link below the folder is read like what it leads to. Nothing is written or removed through it: an object whose key
@@ -213,7 +250,7 @@ class _LocalPuts:
         self._files.discard()
 
 
-class FsspecObjects:
+class FsspecObjects(_Untagged):
     """Objects of an fsspec filesystem.
 
     Parameters

@@ -3,6 +3,10 @@
 On a local disk the operating system's lock decides, and ends with its process. Elsewhere an object created exclusively
 does, which its owner renews; one that was not renewed for `LEASE` seconds, by the store's own clock, is left over
 from a build that was killed.
+
+The owner object is renewed and taken over by a conditional put (If-Match), so that no build overwrites the lock of
+another. Stores without conditional puts, such as fsspec's filesystems and S3 servers that answer them with 501, are
+weaker: the object is read, put and read again, and two builds that do so at once may both run until the next renewal.
 """
 
 from __future__ import annotations
@@ -137,10 +141,11 @@ class _Lease(Owner):
             self._renewed = time.monotonic()
             if created:
                 return
-            if (body := self._target.read(_OWNER)) is not None:  # else its owner left in between
+            if (found := self._target.read_tagged(_OWNER)) is not None:  # else its owner left in between
                 break
         else:
             raise TargetError(f"{self._target.url} cannot be locked: {_OWNER} comes and goes; run the command again")
+        body, tag = found
         if body == self._body:  # the answer to an earlier try was lost
             return
         try:
@@ -155,7 +160,7 @@ class _Lease(Owner):
                     f"target {self._target.url} is being built by process {other.get('pid')} on "
                     f"{other.get('host')}{seen}; wait until it ends, or give --take-over if it is gone"
                 )
-        self._target.write(_OWNER, self._body)
+        self._target.replace(_OWNER, self._body, tag)
         time.sleep(_SETTLING)
         if not self.is_ours():
             raise InputError(f"target {self._target.url} was taken over by another build; wait until it ends")
@@ -184,11 +189,12 @@ class _Lease(Owner):
             began = time.monotonic()
             with suppress(TargetError, InputError):
                 try:
-                    if not self.is_ours():
+                    found = self._target.read_tagged(_OWNER)
+                    if found is None or found[0] != self._body:
                         self._lost = True
                         return
-                    if not ended.is_set():
-                        self._target.write(_OWNER, self._body)
+                    # A put that was refused may be ours, carried out before: the next round reads whose it is.
+                    if not ended.is_set() and self._target.replace(_OWNER, self._body, found[1]):
                         self._renewed = began
                 except RuntimeError:
                     if not ended.is_set():

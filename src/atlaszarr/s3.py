@@ -6,6 +6,7 @@ s3fs itself waits for good in a put to a server that took the connection and the
 from __future__ import annotations
 
 import os
+import time
 from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future, wait
@@ -14,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import obstore
-from obstore.exceptions import AlreadyExistsError
+from obstore.exceptions import AlreadyExistsError, PreconditionError
 from obstore.store import S3Store
 
 from .errors import InputError
@@ -24,6 +25,8 @@ from .objects import BATCH, Puts, requests
 _TIMEOUT = 30.0
 #: For how long credentials that a provider gave are used before it is asked again.
 _CREDENTIALS = timedelta(minutes=10)
+#: Seconds until two that create an object at once, without conditional puts, see the same one.
+_SETTLING = 1.0
 
 _CONFIG = {
     "key": "access_key_id",
@@ -82,17 +85,22 @@ class S3Objects:
         kind: dict[str, Any] = {}
         if "access_key_id" not in config and not config.get("skip_signature"):
             kind["credential_provider"] = _Credentials(session)
-        self._store = S3Store(
-            bucket,
-            config=config,
-            client_options={
-                "timeout": timeout,
-                "connect_timeout": timedelta(seconds=5),
-                "allow_http": str(config.get("endpoint", "")).startswith("http://"),
-            },
-            retry_config={"max_retries": 10, "retry_timeout": timeout},
-            **kind,
-        )
+
+        def opened(retries: int) -> S3Store:
+            return S3Store(
+                bucket,
+                config=config,
+                client_options={
+                    "timeout": timeout,
+                    "connect_timeout": timedelta(seconds=5),
+                    "allow_http": str(config.get("endpoint", "")).startswith("http://"),
+                },
+                retry_config={"max_retries": retries, "retry_timeout": timeout},
+                **kind,
+            )
+
+        self._store, self._once = opened(10), opened(0)
+        self._conditional = True
 
     def get(self, keys: Iterable[str]) -> dict[str, bytes | None]:
         """As of `Objects`."""
@@ -104,12 +112,48 @@ class S3Objects:
         return _Puts(self._store, self._prefix)
 
     def create(self, key: str, body: bytes) -> bool:
-        """As of `Objects`."""
-        try:
-            obstore.put(self._store, self._prefix + key, body, mode="create", use_multipart=False)
-        except AlreadyExistsError:
+        """Same as in `Objects`; without conditional puts, two at once may both succeed if their puts are slow."""
+        if (created := self._put_if(key, body, "create")) is not None:
+            return created
+        if self._read(key) is not None:
             return False
+        obstore.put(self._store, self._prefix + key, body, use_multipart=False)
+        time.sleep(_SETTLING)
+        return self._read(key) == body
+
+    def read_tagged(self, key: str) -> tuple[bytes, str | None] | None:
+        """Same as in `Objects`."""
+        try:
+            found = obstore.get(self._store, self._prefix + key)
+        except FileNotFoundError:
+            return None
+        return bytes(found.bytes()), found.meta["e_tag"]
+
+    def replace(self, key: str, body: bytes, tag: str | None) -> bool:
+        """Same as in `Objects`; without conditional puts, any object is replaced."""
+        replaced = None if tag is None else self._put_if(key, body, {"e_tag": tag})
+        if replaced is not None:
+            return replaced
+        obstore.put(self._store, self._prefix + key, body, use_multipart=False)
         return True
+
+    def _put_if(self, key: str, body: bytes, mode: Any) -> bool | None:
+        """Put an object on a condition: whether it was met; None if the server answers that it supports none (501)."""
+        for store in (self._once, self._store):  # the second tries again what may pass
+            if not self._conditional:
+                return None
+            try:
+                obstore.put(store, self._prefix + key, body, mode=mode, use_multipart=False)
+            except (AlreadyExistsError, PreconditionError, FileNotFoundError):
+                return False
+            except Exception as error:
+                if "status code: 501" in str(error) or "<Code>NotImplemented</Code>" in str(error):
+                    self._conditional = False
+                elif store is self._store:
+                    raise
+            else:
+                return True
+        return None
 
     def sizes(self, prefix: str) -> dict[str, int]:
         """As of `Objects`."""

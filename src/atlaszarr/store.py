@@ -153,6 +153,19 @@ class Target:
         with self.reporting("write to"):
             return self._objects.create(key, body)
 
+    def read_tagged(self, key: str) -> tuple[bytes, str | None] | None:
+        """An object's content and its tag for `replace`, or None where there is none."""
+        with self.reporting("read"):
+            return self._objects.read_tagged(key)
+
+    def replace(self, key: str, body: bytes, tag: str | None) -> bool:
+        """Put an object if it still has the tag that was read, and return whether it was put.
+
+        A store without conditional puts replaces it in any case.
+        """
+        with self.reporting("write to"):
+            return self._objects.replace(key, body, tag)
+
     def age(self, key: str) -> float | None:
         """Seconds since an object was put, by the store's own clock; None where it does not say."""
         probe = f"{key}.{uuid4().hex}"

@@ -97,11 +97,14 @@ class Gate:
     ----------
     puts : Counter
         How often an object was put, by its path.
+    watch : callable
+        Called with the environment of each request; a status that it returns is the answer.
     """
 
     def __init__(self, application: Callable[..., Any]) -> None:
         self._application = application
         self.puts: Counter[str] = Counter()
+        self.watch: Callable[[dict[str, Any]], str | None] = lambda _: None
         self._victim: tuple[int, int, bool] | None = None
 
     def kill_at(self, number: int, pid: int, done: bool) -> None:
@@ -114,6 +117,10 @@ class Gate:
 
     def __call__(self, environment: dict[str, Any], start: Callable[..., Any]) -> Any:
         """Answer a request."""
+        if (status := self.watch(environment)) is not None:
+            environment["wsgi.input"].read(int(environment.get("CONTENT_LENGTH") or 0))
+            start(status, [])
+            return []
         if environment["REQUEST_METHOD"] == "PUT":
             self.puts[environment["PATH_INFO"]] += 1
         if self._victim is None or environment["REQUEST_METHOD"] not in ("PUT", "POST", "DELETE"):
