@@ -20,6 +20,7 @@ from atlaszarr.testing import phantom_volumes
 from atlaszarr.testing.phantom import default_phantom
 
 
+@pytest.mark.slow
 def test_the_demo_makes_a_volume_and_an_atlas_and_a_second_run_finds_them_finished(tmp_path, command):
     demo = tmp_path / "made-by-it"
     ran = command("demo", demo)

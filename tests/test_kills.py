@@ -51,7 +51,7 @@ def volume(tmp_path_factory):
     ("kind", "store", "kills"),
     [
         pytest.param("sections", "local disk", 3, marks=pytest.mark.slow),
-        ("sections", "S3", 2),
+        pytest.param("sections", "S3", 2, marks=pytest.mark.slow),
         ("volume", "local disk", 3),
         pytest.param("volume", "S3", 2, marks=pytest.mark.slow),
     ],
@@ -125,6 +125,7 @@ def peace(writers, store, name, version, **options):
     return Undisturbed.found(store, name)
 
 
+@pytest.mark.slow
 def test_a_write_killed_before_any_change_of_the_disk_goes_on_and_ends_the_same(writers, tmp_path):
     assert every_step(writers, Folder(tmp_path), "x") > 25
 

@@ -767,6 +767,7 @@ def test_sizes_that_do_not_fit_are_not_strided():
 # Real files
 
 
+@pytest.mark.slow
 @real
 def test_the_real_annotation_is_what_pynrrd_reads(spool):
     path = CCF / "annotation_25_ccf2017.nrrd"

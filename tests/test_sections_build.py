@@ -168,6 +168,7 @@ def test_a_stopped_build_is_gone_on_with_and_ends_byte_identical(client, content
     assert build(SAGITTAL, target, **options).views[0].state == "already finished"
 
 
+@pytest.mark.slow
 def test_an_object_store_gets_the_same_bytes_and_opens_from_there(client, built, contents, remote):
     options = {"resolution": 100, "chunk": 64, "displacement": True}
     local, url = built(SAGITTAL, **options), remote.url("sections.ome.zarr")
@@ -262,6 +263,7 @@ def test_windows_that_are_missing_are_told_by_image_and_leave_the_rest(serve, re
     assert verify(target, deep=True).ok
 
 
+@pytest.mark.slow
 def test_windows_show_what_the_whole_image_does(serve, connect, tmp_path):
     emulator = serve()
     client = connect(emulator)

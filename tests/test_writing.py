@@ -173,7 +173,7 @@ def computations(folder):
     return Counter(path.name.rpartition(" ")[0] for path in folder.iterdir())
 
 
-@pytest.mark.parametrize("scheduler", [None, "cluster"])
+@pytest.mark.parametrize("scheduler", [None, pytest.param("cluster", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("shape", "chunks"),
     [
@@ -472,6 +472,7 @@ def test_what_cannot_be_written_is_refused_by_name(tmp_path, arguments, word):
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.slow
 def test_a_million_chunks_are_never_all_known_to_the_scheduler(tmp_path):
     """Blocks are started as others end: the most that are under way, of many more."""
     script = """
