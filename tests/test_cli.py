@@ -53,10 +53,10 @@ def test_search_lists_datasets_and_their_images(run):
     assert code == 0
     assert out.splitlines()[0].split() == [
         "id", "gene", "plane", "product", "reference_space", "thickness_um", "specimen", "failed",
-        "age", "sections", "gene_name",
+        "age", "sex", "sections", "gene_name",
     ]  # fmt: skip
     assert out.splitlines()[1].split()[:3] == ["69289763", "Prox1", "sagittal"]
-    assert out.splitlines()[1].endswith("P56        18  prospero homeobox 1")
+    assert out.splitlines()[1].endswith("P56  Male        18  prospero homeobox 1")
     _, out, _ = run("search", "--id", 69289763, "--images", "--json")
     rows = json.loads(out)
     assert len(rows) == 18

@@ -191,6 +191,7 @@ def test_search_shows_what_a_dataset_is(client):
         "specimen": client.section_dataset(PROX1).specimen_id,
         "failed": False,
         "age": "P56",
+        "sex": "Male",
         "sections": 18,
         "gene_name": "prospero homeobox 1",
     }

@@ -236,9 +236,9 @@ def test_an_option_that_the_store_does_not_know_is_refused_in_one_line(client, c
         ("simplecache::ftp://me:secret@host/x", "^ftp://... holds a user name"),
         ("s3:/atlas/x", "'s3:/atlas/x' is neither a path nor a URL; write 's3://atlas/x'"),
         ("S3:atlas/x", "write 's3://atlas/x'"),
-        ("file:/tmp/x", "write 'file:///tmp/x'"),
+        ("file:/data/x", "write 'file:///data/x'"),
         ("nope:/atlas/x", "write 'nope://atlas/x'"),
-        ("simplecache::/tmp/x", "is neither a path nor a URL"),
+        ("simplecache::/data/x", "is neither a path nor a URL"),
         ("~nobody-of-that-name/x", "begins with a user who has no home folder"),
     ],
 )

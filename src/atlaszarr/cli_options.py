@@ -108,7 +108,12 @@ BUILD = (
     click.option("--mode", default="volume", metavar="volume|sections", help="One image, or one a section [volume]."),
     click.option("--resolution", type=float, default=25.0, metavar="UM", help="Voxel size [25]."),
     click.option("--fill", metavar="none|nearest|linear", help="Between sections, in a volume [nearest]."),
-    click.option("--max-gap", type=float, metavar="N", help="Widest gap to fill, in nominal section intervals [2.5]."),
+    click.option(
+        "--max-gap",
+        type=float,
+        metavar="N",
+        help="Widest gap between two sections to fill, in nominal intervals, their most common step [2.5].",
+    ),
     click.option(
         "--interpolation",
         default="linear",

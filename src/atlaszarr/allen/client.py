@@ -147,7 +147,7 @@ class AllenClient:
         -------
         DataFrame
             Indexed by id. Of datasets: gene, plane, product, reference_space, thickness_um, specimen, failed,
-            age (of the donor), sections (the number of section images), gene_name; of images: dataset,
+            age and sex (of the donor), sections (the number of section images), gene_name; of images: dataset,
             section_number, width, height, resolution_um, tiers, expression, failed. Whole numbers are Int64,
             missing ones `pandas.NA`; `sections` is missing where there are more than 200 datasets or 4000 images.
             ``attrs["datasets"]`` is the number of datasets that meet the criteria, whatever the limit.

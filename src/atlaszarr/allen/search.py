@@ -124,6 +124,7 @@ def _dataset_row(record: Record, counts: dict[int, int]) -> dict[str, Any]:
         "specimen": _number(record, "specimen_id", int, label),
         "failed": bool(record.get("failed")),
         "age": str(record_of(donor, "age", label).get("name") or record.get("age") or ""),
+        "sex": str(donor.get("sex_full_name") or ""),
         "sections": counts.get(id) if isinstance(id, int) else None,
         "gene_name": ", ".join(str(gene.get("name") or "") for gene in record.get("genes") or ()),
     }

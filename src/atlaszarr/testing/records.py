@@ -189,7 +189,9 @@ def _dataset(row: dict[str, str]) -> Record:
         "organism_id": 2,
         "original_symbol": row["gene"],
     }
+    # The mice of the atlas are male (Lein et al. 2007).
     donor = {"id": specimen_id, "name": row["specimen"], "organism_id": 2, "age_id": _P56["id"], "age": dict(_P56)}
+    donor |= {"sex": "M", "sex_full_name": "Male"}
     return {
         "blue_channel": None,
         "delegate": row["delegate"] == "1",
