@@ -257,7 +257,9 @@ def the_same_place_has_the_same_colour_in_both_datasets():
     differences = []
     for column, row in itertools.product(range(250, 550, 50), range(180, 340, 40)):
         x, y = ((pixel + 0.5) * 2**TIER - 0.5 for pixel in (column, row))
-        (answer,) = synchronization.get_image_to_image(IMAGE, x, y, [CORONAL_DATASET])
+        # By space 9, which is the frame of space 10 too; `image_to_image` goes to the other side of the brain.
+        at = synchronization.get_image_to_reference(IMAGE, x, y)["image_to_reference"]
+        (answer,) = synchronization.get_reference_to_image(9, at["x"], at["y"], at["z"], [CORONAL_DATASET])
         sync = answer["image_sync"]
         part = {"left": round(sync["x"]), "top": round(sync["y"]), "width": 1, "height": 1}
         coronal = _download(sync["section_image_id"], downsample=TIER, quality=100, **part)[0, 0]
