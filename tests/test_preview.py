@@ -362,3 +362,9 @@ def test_the_picture_of_a_dataset_is_named_after_it(command, serve, tmp_path, mo
     ran = command("preview", CORONAL, "--mirror", "--api-url", serve().url)
     assert (ran.code, ran.out) == (0, "74272479-preview.png: 6 coronal sections in reference space 9\n")
     assert (tmp_path / "74272479-preview.png").exists()
+
+
+def test_a_space_is_refused_with_the_option_that_does_what_it_did(client, tmp_path):
+    with pytest.raises(InputError, match=r"option 'space' no longer exists: .*mirror"):
+        preview(CORONAL, tmp_path / "x.png", client=client, space="native")
+    assert list(tmp_path.iterdir()) == []

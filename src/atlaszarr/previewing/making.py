@@ -18,6 +18,7 @@ from ..errors import InputError, TargetError
 from ..locations import normalize, output_path, overlap, shown
 from ..plane_of_section import plane_of
 from ..planes import section_planes
+from ..request import GONE
 from ..spaces import reference_space
 from .borders import LabelPlane
 from .label_planes import label_planes
@@ -97,6 +98,7 @@ def preview(
     view: str = "primary",
     storage_options: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
+    space: None = None,
 ) -> PreviewReport:
     """Draw where the sections of a dataset lie in the reference space.
 
@@ -122,6 +124,8 @@ def preview(
         was cut in.
     mirror : bool
         Whether to lay the sections left on right; the annotation stays as it lies.
+    space : None
+        No longer exists; see `mirror`.
     view : str
         Of the thumbnails: ``primary``, ``expression`` or ``projection``.
     storage_options : mapping, optional
@@ -144,6 +148,8 @@ def preview(
     TargetError
         If the file cannot be written.
     """
+    if space is not None:
+        raise InputError(f"option 'space' no longer exists: {GONE['space']}")
     path = picture_path(out)
     if annotation is not None and overlap(normalize(annotation), str(path)):
         raise InputError(f"output {str(path)!r} lies in the annotation, {shown(annotation)}; choose another file")
