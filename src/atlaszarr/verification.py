@@ -1,177 +1,46 @@
-"""What a target claims against what it holds: every defect of it, and what mends them. Never writes."""
+"""`verify`: whatever atlaszarr wrote, an image, a collection or an atlas, is checked by what knows it."""
 
 from __future__ import annotations
 
-import json
-import random
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Mapping
 from typing import Any
 
-from . import inspection, ledger
-from .assembly import Assembly
-from .index_trust import disagreements
-from .inspection import Defect
-from .kinds import kind_of, recorded
-from .ledger import Ledger, Task
-from .multiscale import Multiscale
+from .atlas.verification import verify_atlas
+from .errors import InputError
 from .store import Target
-from .target_state import FINISHED, UNFINISHED, check_layout, read_root
-
-#: Tasks of a pass whose levels and labels are compared unless all are.
-_SAMPLE = 8
+from .verification import VerifyReport, verify_image
 
 
-@dataclass(frozen=True)
-class VerifyReport:
-    """What `verify` found.
+def verify(
+    target: str | os.PathLike[str], *, deep: bool = False, storage_options: Mapping[str, Any] | None = None
+) -> VerifyReport:
+    """Check a target: every object, all metadata, and that each level is what its parent makes.
 
-    Attributes
-    ----------
-    target : str
-    objects : int
-        Chunks and shards that were looked at.
-    blocks : int
-        Blocks whose coarser levels were compared with what makes them.
-    defects : tuple of Defect
-    """
-
-    target: str
-    objects: int
-    blocks: int
-    defects: tuple[Defect, ...]
-
-    @property
-    def ok(self) -> bool:
-        """Whether nothing is wrong."""
-        return not self.defects
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything in it, in JSON's types."""
-        found = [{"kind": defect.kind, "key": defect.key, "text": defect.text} for defect in self.defects]
-        return {
-            "target": self.target,
-            "ok": self.ok,
-            "objects": self.objects,
-            "blocks": self.blocks,
-            "defects": found,
-        }
-
-
-def verify_image(place: Target, *, deep: bool) -> VerifyReport | None:
-    """Check an image or a collection: every object, all metadata, and that each level is what its parent makes.
+    Of a folder that atlases were built in, all that is theirs.
 
     Parameters
     ----------
-    place : Target
+    target : str or path-like
+        A local path, or any URL that fsspec opens.
     deep : bool
-        See `atlaszarr.verify`.
+        Whether to compare the levels of all blocks, and the labels in them with their metadata; else of a sample.
+    storage_options : mapping, optional
+        To fsspec.
 
     Returns
     -------
-    VerifyReport or None
-        None if there is nothing that atlaszarr wrote.
+    VerifyReport
+
+    Raises
+    ------
+    InputError
+        If there is nothing that atlaszarr built.
+    TargetError
+        If the target cannot be read.
     """
-    root = read_root(place)
-    if root is None:
-        return None
-    if root["state"] != FINISHED:
-        unfinished = Defect("unfinished", "", "is unfinished; build again to go on with it")
-        return VerifyReport(place.url, 0, 0, (unfinished,))
-    check_layout(place, root["request"])
-    found = ledger.read(place, finished=True)
-    defects, blocks = inspect(place, root, found, deep)
-    return VerifyReport(place.url, sum(len(entry.written) for entry in found.done.values()), blocks, tuple(defects))
-
-
-def unsound(target: Target, state: str | None, found: Ledger) -> list[Defect]:
-    """What a build has to make again before it resumes.
-
-    Of a finished target all that its check names; of an unfinished one the recorded objects that do not hold what was
-    written, every one of them read.
-    """
-    if state == UNFINISHED:
-        return list(inspection.objects(target, found.done))
-    if state != FINISHED:
-        return []
-    defects, _ = inspect(target, read_root(target) or {}, found, deep=False)
-    if any(defect.kind == "ledger" for defect in defects):
-        defects += inspection.objects(target, found.done)
-    return defects
-
-
-def tasks_to_redo(defects: Sequence[Defect], assembly: Assembly) -> set[Task]:
-    """What mends defects: the tasks that wrote them, and what reads a level that was wrong."""
-    wrong = {defect.task for defect in defects if defect.task and defect.kind in ("inconsistent", "label")}
-    return assembly.dependent(wrong) | {defect.task for defect in defects if defect.task}
-
-
-def inspect(target: Target, root: Mapping[str, Any], found: Ledger, deep: bool) -> tuple[list[Defect], int]:
-    """The defects of a finished target, and how many blocks were compared."""
-    defects = [Defect("ledger", name, "cannot be read") for name in found.damaged]
-    if found.digest is None:
-        defects.append(Defect("ledger", ledger.COMPACT, "is not there"))
-    elif not defects and found.digest != root.get("ledger"):
-        defects.append(Defect("ledger", ledger.COMPACT, "is not the one that the target was finished with"))
-    try:
-        multiscale = recorded(target, found)
-    except (ValueError, KeyError, TypeError):
-        return defects, 0  # without its header nothing more can be told
-    if not defects or inspection.is_of(found, root["request"]):
-        defects += inspection.documents(target, found)
-    if defects and defects[0].kind == "ledger":
-        # What was written is not known for sure: only what an object says of itself counts.
-        keys = [
-            (spec, level, key)
-            for spec, level, path in multiscale.paths()
-            for key in target.list_keys(path)
-            if not key.rsplit("/", 1)[1].startswith((".z", "zarr.json"))
-        ]
-        return defects + list(inspection.undecodable(multiscale, keys)), 0
-    defects += inspection.objects(target, found.done)
-    defects += inspection.extra(target, multiscale, found)
-    unsound = {defect.task for defect in defects if defect.task}
-    tasks = [task for task in _sampled(multiscale, found, deep) if task not in unsound]
-    for defect in _contents(multiscale, root["request"], found, tasks):
-        # What is missing or altered cannot be compared either; that says nothing new.
-        if defect.kind != "undecodable" or not unsound:
-            defects.append(defect)
-    if not defects:
-        defects += disagreements(target, found, deep)
-    return defects, len(tasks)
-
-
-def _sampled(multiscale: Multiscale, found: Ledger, deep: bool) -> list[Task]:
-    """The tasks to compare: all, or some of every pass, always the same ones."""
-    if deep:
-        return list(found.done)
-    chosen: list[Task] = []
-    for step in multiscale.pyramid.passes:
-        tasks = sorted(task for task in found.done if task[0] == step.source)
-        chosen += random.Random(0).sample(tasks, min(_SAMPLE, len(tasks)))
-    return chosen
-
-
-def _contents(multiscale: Multiscale, request: Mapping[str, Any], found: Ledger, tasks: list[Task]) -> Iterator[Defect]:
-    if (contents := kind_of(found).contents) is not None:
-        yield from contents(multiscale, request, found, tasks)
-        return
-    steps = {step.source: step for step in multiscale.pyramid.passes}
-    for task in tasks:
-        yield from inspection.levels(multiscale, steps[task[0]], task)
-        for spec in multiscale.arrays:
-            if (known := _known_labels(found, multiscale.group(spec, task[1]))) is not None:
-                yield from inspection.labels(multiscale, spec, known, steps[task[0]], task)
-
-
-def _known_labels(found: Ledger, path: str) -> list[int] | None:
-    """The label values that the metadata of an array's group lists, if it does."""
-    header = found.header or {}
-    texts = {**header["documents"], **header["root"]}
-    for name in ("zarr.json", ".zattrs"):
-        if (key := f"{path}/{name}".lstrip("/")) in texts:
-            document = json.loads(texts[key])
-            attributes = document.get("attributes", document)
-            listed = attributes.get("ome", attributes).get("image-label", {}).get("properties")
-            return None if listed is None else [int(one["label-value"]) for one in listed]
-    return None
+    place = Target.of(target, storage_options)
+    report = verify_image(place, deep=deep) or verify_atlas(place, deep=deep)
+    if report is None:
+        raise InputError(f"target {place.url} holds no image of atlaszarr; give the place that one was built at")
+    return report
