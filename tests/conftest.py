@@ -13,7 +13,7 @@ from hypothesis import settings
 
 from atlaszarr.allen.client import AllenClient
 from atlaszarr.allen.records import SectionDataset
-from atlaszarr.cli import main
+from atlaszarr.cli.commands import main
 from atlaszarr.testing import Emulator
 from atlaszarr.testing.records import dataset_records, image_records
 from chains import Folder, bucket

@@ -18,15 +18,15 @@ from moto.server import ThreadedMotoServer
 from ngff_zarr import from_ngff_zarr
 
 from atlaszarr import Displacement, Terminology, build, build_atlas, preview, region_mask, region_volumes
-from atlaszarr.absent_chunks import AbsentChunks
-from atlaszarr.array_layout import ArrayLayout
+from atlaszarr.engine.absent_chunks import AbsentChunks
+from atlaszarr.engine.array_layout import ArrayLayout
+from atlaszarr.engine.index_trust import add_index
+from atlaszarr.engine.ome import Geometry
 from atlaszarr.errors import AtlaszarrWarning, InputError, SourceError, TargetError
-from atlaszarr.index_trust import add_index
-from atlaszarr.ome import Geometry
+from atlaszarr.geometry.spaces import ORIENTATION
 from atlaszarr.reference_volumes import open_annotation
-from atlaszarr.spaces import ORIENTATION
-from atlaszarr.store import Target
-from atlaszarr.terminology import Structure
+from atlaszarr.stores.target import Target
+from atlaszarr.terminology.terminology import Structure
 from atlaszarr.writing import write_multiscales
 
 TERMINOLOGY = Terminology(

@@ -16,12 +16,12 @@ from moto.server import ThreadedMotoServer
 from ngff_zarr import from_ngff_zarr
 
 from atlaszarr import Terminology, build_atlas, region_mask, region_volumes, verify
-from atlaszarr.cli import main
+from atlaszarr.cli.commands import main
+from atlaszarr.engine.label_index import KEY as INDEX
+from atlaszarr.engine.ome import Geometry
 from atlaszarr.errors import InputError, NotFoundError
-from atlaszarr.label_index import KEY as INDEX
-from atlaszarr.ome import Geometry
-from atlaszarr.spaces import ORIENTATION
-from atlaszarr.store import Target
+from atlaszarr.geometry.spaces import ORIENTATION
+from atlaszarr.stores.target import Target
 from atlaszarr.writing import write_multiscales
 
 GRAPH = [

@@ -12,19 +12,19 @@ import pytest
 import zarr
 
 from atlaszarr.atlas.hemispheres import hemispheres_image
-from atlaszarr.brainglobe.layout import ANNOTATION, COMPRESSED, HEMISPHERES, MASKS, PRECOMPUTED, TEMPLATE, Layout, below
+from atlaszarr.brainglobe.alias import give_second_name
 from atlaszarr.brainglobe.manifests import About
 from atlaszarr.brainglobe.meshes import defects
-from atlaszarr.brainglobe.second_name import give_second_name
-from atlaszarr.brainglobe.writing import write
-from atlaszarr.checking import verify
+from atlaszarr.brainglobe.paths import ANNOTATION, COMPRESSED, HEMISPHERES, MASKS, PRECOMPUTED, TEMPLATE, Layout, below
+from atlaszarr.brainglobe.write import write
+from atlaszarr.engine.finished_image import Finished
+from atlaszarr.engine.ome import Geometry
+from atlaszarr.engine.pyramid import Pyramid
 from atlaszarr.errors import InputError
-from atlaszarr.finished import Finished
-from atlaszarr.ome import Geometry
-from atlaszarr.pyramid import Pyramid
-from atlaszarr.spaces import BRAINGLOBE_SIDES, ORIENTATION
-from atlaszarr.store import Target
-from atlaszarr.terminology import Structure, Terminology
+from atlaszarr.geometry.spaces import BRAINGLOBE_SIDES, ORIENTATION
+from atlaszarr.stores.target import Target
+from atlaszarr.terminology.terminology import Structure, Terminology
+from atlaszarr.verification import verify
 from atlaszarr.writing import write_multiscales
 
 LAYOUT = Layout("allen-adult-mouse", "3.0")

@@ -12,16 +12,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ngff_zarr import from_ngff_zarr
 
-from atlaszarr.brainglobe.layout import ANNOTATION, COMPRESSED, MASKS, below
+from atlaszarr.brainglobe.alias import give_second_name
 from atlaszarr.brainglobe.mask_writing import write_masks
-from atlaszarr.brainglobe.post_order import PostOrder
-from atlaszarr.brainglobe.second_name import give_second_name
-from atlaszarr.checking import verify
+from atlaszarr.brainglobe.paths import ANNOTATION, COMPRESSED, MASKS, below
+from atlaszarr.brainglobe.structure_order import PostOrder
+from atlaszarr.engine.finished_image import Finished
+from atlaszarr.engine.ome import Geometry
 from atlaszarr.errors import InputError, RecordError
-from atlaszarr.finished import Finished
-from atlaszarr.ome import Geometry
-from atlaszarr.store import Target
-from atlaszarr.terminology import Structure, Terminology
+from atlaszarr.stores.target import Target
+from atlaszarr.terminology.terminology import Structure, Terminology
+from atlaszarr.verification import verify
 from atlaszarr.writing import write_multiscales
 
 #: Parents by identifier; the last is more than 16 bits hold, and 9 is drawn nowhere.

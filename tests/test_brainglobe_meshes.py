@@ -11,11 +11,11 @@ import tensorstore
 
 from atlaszarr.brainglobe.meshes import INFO, defects, write_meshes
 from atlaszarr.brainglobe.surfaces import surface
+from atlaszarr.engine.finished_image import Finished
+from atlaszarr.engine.ome import Geometry
 from atlaszarr.errors import InputError
-from atlaszarr.finished import Finished
-from atlaszarr.ome import Geometry
-from atlaszarr.store import Target
-from atlaszarr.terminology import Structure, Terminology
+from atlaszarr.stores.target import Target
+from atlaszarr.terminology.terminology import Structure, Terminology
 from atlaszarr.writing import write_multiscales
 
 TREE = {1: (1,), 2: (1, 2), 30: (1, 2, 30), 4: (1, 2, 4), 5: (1, 5), 6: (1, 6)}

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import zarr
 
-from atlaszarr.brainglobe.layout import ANNOTATION, MASKS
-from atlaszarr.brainglobe.lookup import NOTHING, indices_of
 from atlaszarr.brainglobe.mask_writing import write_masks
-from atlaszarr.brainglobe.post_order import PostOrder
+from atlaszarr.brainglobe.paths import ANNOTATION, MASKS
+from atlaszarr.brainglobe.structure_index import NOTHING, indices_of
+from atlaszarr.brainglobe.structure_order import PostOrder
 from atlaszarr.brainglobe.surfaces import surface
-from atlaszarr.checking import verify
-from atlaszarr.finished import Finished
-from atlaszarr.ome import Geometry
-from atlaszarr.store import Target
-from atlaszarr.terminology import Terminology
+from atlaszarr.engine.finished_image import Finished
+from atlaszarr.engine.ome import Geometry
+from atlaszarr.stores.target import Target
+from atlaszarr.terminology.terminology import Terminology
+from atlaszarr.verification import verify
 from atlaszarr.writing import write_multiscales
 
 DATA = Path(__file__).parents[2] / "shared" / "data"

@@ -17,8 +17,8 @@ import yaozarrs
 import zarr
 
 from atlaszarr import AllenClient, build, open_volume, plan, verify
+from atlaszarr.engine.downsampling import reduce
 from atlaszarr.errors import InputError, RecordError, TargetError
-from atlaszarr.reduction import reduce
 from atlaszarr.testing.emulator import Emulator
 
 CORONAL, SAGITTAL = 74272479, 69289763

@@ -14,7 +14,7 @@ import ngff_zarr
 import pytest
 import simplejpeg
 
-from atlaszarr.cli import cli, main
+from atlaszarr.cli.commands import cli, main
 from atlaszarr.testing.emulator import Emulator
 
 
@@ -292,7 +292,7 @@ def test_an_interrupted_build_exits_130_at_once_and_is_gone_on_with(tmp_path, ki
 def test_a_command_ends_although_something_swallows_the_interruption():
     script = """
 import time
-from atlaszarr.interruption import stopping_on_signals
+from atlaszarr.cli.signals import stopping_on_signals
 with stopping_on_signals():
     while True:
         try:

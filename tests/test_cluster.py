@@ -9,8 +9,8 @@ import pytest
 from distributed import Client, LocalCluster
 
 from atlaszarr import AllenClient, build, open_sections, open_volume, plan
+from atlaszarr.engine.schedulers import scheduler_for
 from atlaszarr.errors import InputError
-from atlaszarr.scheduling import scheduler_for
 from atlaszarr.testing.emulator import Emulator
 
 DATASET = 69289763

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from atlaszarr.counting import count_labels, merged
+from atlaszarr.engine.label_counts import count_labels, merged
 from atlaszarr.errors import InputError
 
 DTYPES = ["?", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", ">u4", ">i8"]

@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atlaszarr.coverage import covered_extent
-from atlaszarr.fields import AffineField
+from atlaszarr.displacement.fields import AffineField
+from atlaszarr.resampling.coverage import covered_extent
 
 STEP = st.one_of(st.sampled_from([0.0, 1.0, -1.0, 0.5, -2.0]), st.floats(-3, 3))
 OFFSET = st.one_of(st.integers(-40, 40).map(lambda n: n / 2), st.floats(-40, 40))

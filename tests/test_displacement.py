@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from ngff_zarr import from_ngff_zarr
 
 from atlaszarr import Displacement
+from atlaszarr.displacement.fields import AffineField, regular
 from atlaszarr.errors import InputError, NotFoundError, TargetError
-from atlaszarr.fields import AffineField, regular
-from atlaszarr.resampling import footprint, resample
-from atlaszarr.store import Target
+from atlaszarr.resampling.sampler import footprint, resample
+from atlaszarr.stores.target import Target
 
 SHAPE = (37, 53)
 MATRIX = np.array([[1.1, 0.2, -3.25], [-0.1, 0.9, 5.5]])

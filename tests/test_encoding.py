@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import zarr
 
-from atlaszarr.encoding import Encoding
+from atlaszarr.engine.codecs import Encoding
 from atlaszarr.errors import InputError
 
 CHUNK = (4, 6, 5)

@@ -24,7 +24,7 @@ from PIL import Image
 from atlaszarr.allen.client import AllenClient
 from atlaszarr.allen.http import Http
 from atlaszarr.allen.images import ImageRequest
-from atlaszarr.building import build
+from atlaszarr.dataset_build.api import build
 from atlaszarr.errors import ImageError, InputError, ServiceError
 from atlaszarr.testing.records import image_record
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atlaszarr.fill import depth_intervals
+from atlaszarr.sections.depth_intervals import depth_intervals
 
 THICKNESS = 25.0
 

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atlaszarr.errors import InputError
-from atlaszarr.grid import Grid, blocks
-from atlaszarr.spaces import reference_space
+from atlaszarr.geometry.grid import Grid, blocks
+from atlaszarr.geometry.spaces import reference_space
 from atlaszarr.transforms import apply
 
 

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 from distributed import Client, LocalCluster
 
-from atlaszarr import AllenClient, build, ledger
-from atlaszarr.store import Target
+from atlaszarr import AllenClient, build
+from atlaszarr.engine import ledger
+from atlaszarr.stores.target import Target
 from atlaszarr.writing import write_multiscales
 from chains import (
     DATASET,

@@ -7,7 +7,7 @@ import nrrd
 import numpy as np
 import pytest
 
-from atlaszarr.reduction import reduce
+from atlaszarr.engine.downsampling import reduce
 
 ANNOTATION = Path(__file__).parents[2] / "shared" / "data" / "ccf" / "annotation_25_ccf2017.nrrd"
 

@@ -9,17 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atlaszarr import kinds, ledger
-from atlaszarr.checking import verify
-from atlaszarr.counting import count_labels
+from atlaszarr.engine import kinds, ledger
+from atlaszarr.engine.index_trust import add_index, disagreements, index_of
+from atlaszarr.engine.label_counts import count_labels
+from atlaszarr.engine.label_index import KEY, LabelIndex, columns_before_midline, count_unit
+from atlaszarr.engine.multiscale import digest
+from atlaszarr.engine.ome import DEFAULT_VERSION
+from atlaszarr.engine.ome_reader import StoredImage
+from atlaszarr.engine.pyramid import Pyramid
 from atlaszarr.errors import InputError
-from atlaszarr.index_trust import add_index, disagreements, index_of
-from atlaszarr.label_index import KEY, LabelIndex, columns_before_midline, count_unit
-from atlaszarr.multiscale import digest
-from atlaszarr.ome import DEFAULT_VERSION
-from atlaszarr.pyramid import Pyramid
-from atlaszarr.store import Target
-from atlaszarr.stored_image import StoredImage
+from atlaszarr.stores.target import Target
+from atlaszarr.verification import verify
 from atlaszarr.writing import write_multiscales
 
 LARGE = 2**31 + 5

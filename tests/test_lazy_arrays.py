@@ -14,12 +14,12 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from atlaszarr import Displacement, Terminology, open_sections, open_volume, region_mask
-from atlaszarr.grid import split_index
-from atlaszarr.index_trust import add_index
-from atlaszarr.reading import ChunkedArray
+from atlaszarr.engine.index_trust import add_index
+from atlaszarr.engine.zarr_reader import ChunkedArray
+from atlaszarr.geometry.grid import split_index
 from atlaszarr.reference_volumes import open_annotation, open_template
-from atlaszarr.store import Target
-from atlaszarr.terminology import Structure
+from atlaszarr.stores.target import Target
+from atlaszarr.terminology.terminology import Structure
 from atlaszarr.writing import write_multiscales
 
 SHAPE = (70, 66, 9)

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 import atlaszarr
-from atlaszarr import SectionDataset, errors, open_sections, spaces, transforms
+from atlaszarr import SectionDataset, errors, open_sections, transforms
 from atlaszarr.allen.records import Section
-from atlaszarr.cli import cli
-from atlaszarr.request import SectionsRequest
+from atlaszarr.cli.commands import cli
+from atlaszarr.geometry import spaces
+from atlaszarr.sections.options import SectionsRequest
 
 TABLE = (Path(__file__).parents[1] / "examples" / "from_atldld.md").read_text()
 ROWS = dict(re.findall(r"^\| (`.*?) \| (.*) \|$", TABLE, flags=re.MULTILINE))

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from moto.s3.models import s3_backends
 
-from atlaszarr import AllenClient, build, ownership, verify
+from atlaszarr import AllenClient, build, verify
+from atlaszarr.engine import lock as ownership
+from atlaszarr.engine.lock import KEYS, owning
 from atlaszarr.errors import InputError, TargetError
-from atlaszarr.ownership import KEYS, owning
-from atlaszarr.store import Target
+from atlaszarr.stores.target import Target
 from atlaszarr.writing import write_multiscales
 from chains import DATASET, Folder, Undisturbed, Watched, section_build, started
 from scripted import Fault, Scripted, StoreFaultError
@@ -96,8 +97,8 @@ def test_no_trace_of_its_owner_stays_in_a_target(store, name):
 def test_what_a_killed_process_left_stands_in_nobody_s_way(store, name):
     script = """
 import json, sys
-from atlaszarr.ownership import owning
-from atlaszarr.store import Target
+from atlaszarr.engine.lock import owning
+from atlaszarr.stores.target import Target
 with owning(Target.of(sys.argv[1], json.loads(sys.argv[2]))):
     print("owned", flush=True)
     sys.stdin.read()

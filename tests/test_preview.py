@@ -16,18 +16,18 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from atlaszarr import AllenClient, Grid, preview
-from atlaszarr.alignment import align_sections
 from atlaszarr.allen.records import SectionDataset
+from atlaszarr.dataset_build.metadata import geometry
+from atlaszarr.engine.ome import Geometry
 from atlaszarr.errors import AtlaszarrWarning, InputError
-from atlaszarr.metadata import geometry
-from atlaszarr.ome import Geometry
-from atlaszarr.plane_of_section import PLANES
-from atlaszarr.planes import section_planes
-from atlaszarr.previewing.borders import LabelPlane, border_lines
-from atlaszarr.previewing.edges import corners_in_space, edges_of
-from atlaszarr.previewing.label_planes import label_planes
-from atlaszarr.previewing.thumbnails import make_thumbnails
-from atlaszarr.spaces import reference_space
+from atlaszarr.geometry.plane import PLANES
+from atlaszarr.geometry.spaces import reference_space
+from atlaszarr.previews.annotation_borders import LabelPlane, border_lines
+from atlaszarr.previews.annotation_planes import label_planes
+from atlaszarr.previews.section_edges import corners_in_space, edges_of
+from atlaszarr.previews.thumbnails import make_thumbnails
+from atlaszarr.sections.alignment import align_sections
+from atlaszarr.sections.planes import section_planes
 from atlaszarr.testing.phantom import default_phantom
 from atlaszarr.testing.phantom_volumes import annotation_nrrd
 from atlaszarr.testing.records import dataset_records, image_records

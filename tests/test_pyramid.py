@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from atlaszarr.engine.occupancy import Occupancy
+from atlaszarr.engine.pyramid import Pyramid, everywhere
 from atlaszarr.errors import InputError
-from atlaszarr.occupancy import Occupancy
-from atlaszarr.pyramid import Pyramid, everywhere
 
 shapes = st.tuples(*(st.integers(1, 40),) * 3)
 factors = st.lists(st.sampled_from([2, 2.5, 1.5, 3, 1, (1, 2, 2), (2, 2.5, 3)]), max_size=4)

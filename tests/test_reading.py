@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from zarr.codecs import BloscCodec, BytesCodec, GzipCodec, TransposeCodec, ZstdCodec
 
+from atlaszarr.engine.inputs import opened, places_read
+from atlaszarr.engine.zarr_reader import ChunkedArray
 from atlaszarr.errors import InputError, TargetError
-from atlaszarr.reading import ChunkedArray
-from atlaszarr.sources import opened, places_read
 from atlaszarr.writing import write_multiscales
 
 V3 = {

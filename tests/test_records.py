@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from atlaszarr.allen.records import PLANES, SectionDataset
-from atlaszarr.building import plan
+from atlaszarr.dataset_build.api import plan
 from atlaszarr.errors import RecordError
 from atlaszarr.testing.records import dataset_records, image_records
 

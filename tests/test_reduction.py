@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from atlaszarr.engine.downsampling import reduce, reduced_shape
 from atlaszarr.errors import InputError
-from atlaszarr.reduction import reduce, reduced_shape
 
 TIE_RULE = Path(__file__).parents[2] / "shared" / "tools" / "tie_rule.py"
 TWO = (Fraction(2),) * 3

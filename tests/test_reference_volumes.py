@@ -25,8 +25,9 @@ from hypothesis import strategies as st
 from moto.server import ThreadedMotoServer
 
 from atlaszarr import Terminology
+from atlaszarr.engine.ome import Geometry
 from atlaszarr.errors import InputError, NotFoundError, SourceError, TargetError
-from atlaszarr.ome import Geometry
+from atlaszarr.geometry.spaces import ORIENTATION
 from atlaszarr.reference_volumes import (
     ReferenceVolume,
     open_annotation,
@@ -36,8 +37,7 @@ from atlaszarr.reference_volumes import (
     unknown_labels_remark,
 )
 from atlaszarr.reference_volumes.orientation import Orientation
-from atlaszarr.source_files import SourceFile
-from atlaszarr.spaces import ORIENTATION
+from atlaszarr.stores.input_file import SourceFile
 from atlaszarr.testing.ontology import structure_graph
 from atlaszarr.writing import write_multiscales
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from atlaszarr import Terminology, region_mask, region_volumes
-from atlaszarr.index_trust import add_index, disagreements
-from atlaszarr.ledger import read
-from atlaszarr.ome import Geometry
-from atlaszarr.spaces import ORIENTATION
-from atlaszarr.store import Target
+from atlaszarr.engine.index_trust import add_index, disagreements
+from atlaszarr.engine.ledger import read
+from atlaszarr.engine.ome import Geometry
+from atlaszarr.geometry.spaces import ORIENTATION
+from atlaszarr.stores.target import Target
 from atlaszarr.writing import write_multiscales
 
 DATA = Path(__file__).parents[2] / "shared" / "data"

@@ -20,12 +20,12 @@ from distributed import Client
 from fsspec.implementations.memory import MemoryFileSystem
 
 from atlaszarr import Terminology, region_mask, region_volumes
+from atlaszarr.engine.index_trust import add_index
+from atlaszarr.engine.ome import Geometry
 from atlaszarr.errors import AtlaszarrWarning, InputError, NotFoundError, RecordError, TargetError
-from atlaszarr.index_trust import add_index
-from atlaszarr.ome import Geometry
-from atlaszarr.regions import region_bounds
-from atlaszarr.store import Target
-from atlaszarr.terminology import Structure
+from atlaszarr.regions.volumes import region_bounds
+from atlaszarr.stores.target import Target
+from atlaszarr.terminology.terminology import Structure
 from atlaszarr.writing import write_multiscales
 
 LARGE = 2**31 + 5

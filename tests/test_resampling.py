@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atlaszarr.errors import InputError
-from atlaszarr.resampling import corner_footprint, footprint, resample
+from atlaszarr.resampling.sampler import corner_footprint, footprint, resample
 
 INTERPOLATIONS = {
     "nearest": cv2.INTER_NEAREST,

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from atlaszarr import Displacement
 from atlaszarr.allen.records import SectionDataset
 from atlaszarr.errors import InputError, RecordError
-from atlaszarr.grid import blocks
-from atlaszarr.request import VolumeRequest
+from atlaszarr.geometry.grid import blocks
+from atlaszarr.sections.options import VolumeRequest
 
 RESOLUTION = 400.0
 NUMBERS = range(4, 500, 40)

@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
+from atlaszarr.engine.ome import Geometry
+from atlaszarr.engine.ome_reader import StoredImage
 from atlaszarr.errors import InputError
-from atlaszarr.ome import Geometry
-from atlaszarr.store import Target
-from atlaszarr.stored_image import StoredImage
+from atlaszarr.stores.target import Target
 from atlaszarr.writing import write_multiscales
 
 GEOMETRY = Geometry((0.025, 0.05, 0.1), (1.0, 2.0, 3.0), "millimeter", {"x": "right-to-left"})

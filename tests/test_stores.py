@@ -22,12 +22,12 @@ from fsspec.implementations.memory import MemoryFileSystem
 from moto.server import ThreadedMotoServer
 
 from atlaszarr import AllenClient, Displacement, Terminology, build, build_atlas, plan, verify
-from atlaszarr.cli import main
+from atlaszarr.cli.commands import main
 from atlaszarr.errors import InputError, TargetError
-from atlaszarr.locations import shown
 from atlaszarr.reference_volumes import open_annotation
-from atlaszarr.store import Target
-from atlaszarr.terminology_table import terminology_of
+from atlaszarr.stores.locations import shown
+from atlaszarr.stores.target import Target
+from atlaszarr.terminology.lookup import terminology_of
 from atlaszarr.testing.emulator import Emulator
 from atlaszarr.writing import write_multiscales
 from scripted import Fault, Scripted, StoreFaultError

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from atlaszarr import Terminology
 from atlaszarr.errors import InputError, NotFoundError, RecordError, SourceError
-from atlaszarr.terminology_formats import COLUMNS, MISSING_TO_PANDAS
+from atlaszarr.terminology.formats import COLUMNS, MISSING_TO_PANDAS
 from atlaszarr.testing.ontology import structure_graph
 
 REAL_GRAPH = Path(__file__).parents[2] / "shared" / "data" / "ontology" / "structure_graph_1.json"

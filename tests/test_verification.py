@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from atlaszarr import AllenClient, build, verify
-from atlaszarr.atomic import write_whole
-from atlaszarr.cli import main
-from atlaszarr.encoding import Encoding
+from atlaszarr.cli.commands import main
+from atlaszarr.engine.codecs import Encoding
+from atlaszarr.engine.ledger import COMPACT, OPEN, opened, sealed
+from atlaszarr.engine.multiscale import digest
 from atlaszarr.errors import InputError, TargetError
-from atlaszarr.ledger import COMPACT, OPEN, opened, sealed
-from atlaszarr.multiscale import digest
+from atlaszarr.stores.atomic import write_whole
 from atlaszarr.testing.emulator import Emulator
 from atlaszarr.writing import write_multiscales
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from atlaszarr import AllenClient, Displacement, open_volume
-from atlaszarr.alignment import align_sections
 from atlaszarr.errors import ImageError, InputError
-from atlaszarr.planes import section_planes
+from atlaszarr.sections.alignment import align_sections
+from atlaszarr.sections.planes import section_planes
 from atlaszarr.testing.emulator import Emulator
 from atlaszarr.transforms import compose, image_to_reference, reference_to_image, tier_affine
 

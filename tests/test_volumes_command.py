@@ -13,10 +13,10 @@ import pandas as pd
 import pytest
 from moto.server import ThreadedMotoServer
 
-from atlaszarr.index_trust import add_index
-from atlaszarr.ome import Geometry
-from atlaszarr.region_tables import digits
-from atlaszarr.store import Target
+from atlaszarr.engine.index_trust import add_index
+from atlaszarr.engine.ome import Geometry
+from atlaszarr.regions.tables import digits
+from atlaszarr.stores.target import Target
 from atlaszarr.writing import write_multiscales
 
 CSV = """identifier,parent_identifier,annotation_value,name,abbreviation,color_hex_triplet,root_identifier_path

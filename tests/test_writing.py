@@ -25,12 +25,12 @@ from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from atlaszarr.checking import verify
+from atlaszarr.engine.downsampling import reduce
+from atlaszarr.engine.ledger import opened
+from atlaszarr.engine.ome import Geometry
+from atlaszarr.engine.pyramid import Pyramid
 from atlaszarr.errors import AtlaszarrWarning, InputError
-from atlaszarr.ledger import opened
-from atlaszarr.ome import Geometry
-from atlaszarr.pyramid import Pyramid
-from atlaszarr.reduction import reduce
+from atlaszarr.verification import verify
 from atlaszarr.writing import write_multiscales
 
 DTYPES = ["bool", "uint8", "int16", "uint32", "int64", "uint64", "float32", "float64"]

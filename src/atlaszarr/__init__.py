@@ -10,36 +10,36 @@ if TYPE_CHECKING:
     from .allen.client import AllenClient
     from .allen.records import Section, SectionDataset
     from .atlas import build_atlas
-    from .building import build, plan
-    from .checking import verify
-    from .displacement import Displacement
+    from .dataset_build.api import build, plan
+    from .displacement.displacement import Displacement
     from .errors import AtlaszarrError
-    from .grid import Grid
-    from .lazy_volume import open_volume
-    from .previewing import preview
-    from .regions import region_mask, region_volumes
-    from .sections import open_sections
-    from .spaces import ReferenceSpace
-    from .terminology import Terminology
+    from .geometry.grid import Grid
+    from .geometry.spaces import ReferenceSpace
+    from .previews import preview
+    from .regions.volumes import region_mask, region_volumes
+    from .sections.lazy_sections import open_sections
+    from .sections.lazy_volume import open_volume
+    from .terminology.terminology import Terminology
+    from .verification import verify
 
 _HOMES = {
     "AllenClient": ".allen.client",
     "AtlaszarrError": ".errors",
-    "Displacement": ".displacement",
-    "Grid": ".grid",
-    "ReferenceSpace": ".spaces",
+    "Displacement": ".displacement.displacement",
+    "Grid": ".geometry.grid",
+    "ReferenceSpace": ".geometry.spaces",
     "Section": ".allen.records",
     "SectionDataset": ".allen.records",
-    "Terminology": ".terminology",
-    "build": ".building",
+    "Terminology": ".terminology.terminology",
+    "build": ".dataset_build.api",
     "build_atlas": ".atlas",
-    "open_sections": ".sections",
-    "open_volume": ".lazy_volume",
-    "plan": ".building",
-    "preview": ".previewing",
-    "region_mask": ".regions",
-    "region_volumes": ".regions",
-    "verify": ".checking",
+    "open_sections": ".sections.lazy_sections",
+    "open_volume": ".sections.lazy_volume",
+    "plan": ".dataset_build.api",
+    "preview": ".previews",
+    "region_mask": ".regions.volumes",
+    "region_volumes": ".regions.volumes",
+    "verify": ".verification",
 }
 
 __all__ = [

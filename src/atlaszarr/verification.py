@@ -6,10 +6,10 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from .atlas.verification import verify_atlas
+from .atlas.verify import verify_atlas
+from .engine.verify import VerifyReport, verify_image
 from .errors import InputError
-from .store import Target
-from .verification import VerifyReport, verify_image
+from .stores.target import Target
 
 
 def verify(

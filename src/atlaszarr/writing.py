@@ -14,24 +14,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .assembly import Assembly, Computing, Progress
-from .blocks import Done, making, starting, store_block
-from .chunk_groups import ChunkGroups
-from .completion import WriteReport, complete
-from .encoding import Encoding
+from .engine.blocks import Done, making, starting, store_block
+from .engine.chunk_groups import ChunkGroups
+from .engine.codecs import Encoding
+from .engine.downsampling import Rule
+from .engine.inputs import absent_of, identity_of, opened, places_read
+from .engine.multiscale import ArraySpec, Multiscale
+from .engine.occupancy import Occupancy
+from .engine.ome import DEFAULT_VERSION, Geometry, multiscales, zarr_format
+from .engine.pyramid import Index, Pass, Pyramid
+from .engine.resume import WriteReport, complete
+from .engine.schedulers import Future, Scheduler, worker_count
+from .engine.target_state import Root
+from .engine.writer import Assembly, Computing, Progress
+from .engine.zarr_reader import ChunkedArray
 from .errors import AtlaszarrWarning, InputError
-from .grid import shape_of, within
-from .locations import overlap, shown
-from .multiscale import ArraySpec, Multiscale
-from .occupancy import Occupancy
-from .ome import DEFAULT_VERSION, Geometry, multiscales, zarr_format
-from .pyramid import Index, Pass, Pyramid
-from .reading import ChunkedArray
-from .reduction import Rule
-from .scheduling import Future, Scheduler, worker_count
-from .sources import absent_of, identity_of, opened, places_read
-from .store import Target
-from .target_state import Root
+from .geometry.grid import shape_of, within
+from .stores.locations import overlap, shown
+from .stores.target import Target
 
 _METHODS: dict[str, str] = {
     "mean": "mean, rounded half to even",
@@ -81,12 +81,12 @@ def write_multiscales(
     labels : mapping of str to array, optional
         Integers, by name: each becomes ``labels/<name>``. They are computed together with the image.
     rule : str
-        How the image is reduced; labels are by ``mode``. See `atlaszarr.reduction.reduce`.
+        How the image is reduced; labels are by ``mode``. See `atlaszarr.engine.downsampling.reduce`.
     geometry : Geometry, optional
         Default: that of the image where it has one (coordinates of a DataArray, scale and translation of an
         NgffImage), else voxels of length 1 without a unit.
     levels, factors, chunk, shard
-        See `atlaszarr.pyramid.Pyramid.over`.
+        See `atlaszarr.engine.pyramid.Pyramid.over`.
     ome_zarr : str
         0.4, 0.5 or 0.6.
     compressor : str

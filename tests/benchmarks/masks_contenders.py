@@ -33,11 +33,11 @@ def ours(source: Path, output: Path) -> None:
     import dask.array as da
 
     from atlaszarr.brainglobe.mask_writing import write_masks
-    from atlaszarr.brainglobe.post_order import PostOrder
-    from atlaszarr.finished import Finished
-    from atlaszarr.ome import Geometry
-    from atlaszarr.store import Target
-    from atlaszarr.terminology import Structure, Terminology
+    from atlaszarr.brainglobe.structure_order import PostOrder
+    from atlaszarr.engine.finished_image import Finished
+    from atlaszarr.engine.ome import Geometry
+    from atlaszarr.stores.target import Target
+    from atlaszarr.terminology.terminology import Structure, Terminology
     from atlaszarr.writing import write_multiscales
 
     tree = json.loads((source / "structures.json").read_text())

@@ -35,10 +35,10 @@ def prepare(target: str, annotation: str, tiles: int) -> None:
     import nrrd
     import numpy as np
 
-    from atlaszarr.index_trust import add_index
-    from atlaszarr.ome import Geometry
-    from atlaszarr.spaces import ORIENTATION
-    from atlaszarr.store import Target
+    from atlaszarr.engine.index_trust import add_index
+    from atlaszarr.engine.ome import Geometry
+    from atlaszarr.geometry.spaces import ORIENTATION
+    from atlaszarr.stores.target import Target
     from atlaszarr.writing import write_multiscales
 
     values = da.from_array(np.ascontiguousarray(nrrd.read(annotation)[0]), chunks=(66, 64, 64))

@@ -14,7 +14,7 @@ from pathlib import Path
 import dask.array as da
 import numpy as np
 
-import atlaszarr.s3  # noqa: F401 - forks need not import it
+import atlaszarr.stores.s3  # noqa: F401 - forks need not import it
 from atlaszarr.writing import write_multiscales
 
 #: What Python announces of a change to a local disk before it is done.

@@ -12,10 +12,10 @@ import nrrd
 import numpy as np
 
 from atlaszarr import Terminology, build_atlas, verify
-from atlaszarr.brainglobe.layout import ANNOTATION, Layout
-from atlaszarr.finished import Finished
-from atlaszarr.store import Target
-from atlaszarr.terminology import Structure
+from atlaszarr.brainglobe.paths import ANNOTATION, Layout
+from atlaszarr.engine.finished_image import Finished
+from atlaszarr.stores.target import Target
+from atlaszarr.terminology.terminology import Structure
 
 REAL = Path(__file__).parents[3] / "shared" / "data"
 

@@ -21,7 +21,7 @@ import numpy as np
 from checks import check, run
 
 from atlaszarr import AllenClient, open_sections
-from atlaszarr.displacement import Displacement
+from atlaszarr.displacement.displacement import Displacement
 from atlaszarr.testing.phantom import default_phantom
 
 VOXEL = 25.0

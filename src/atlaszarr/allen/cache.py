@@ -16,7 +16,7 @@ from typing import Any
 from uuid import uuid4
 
 from ..errors import AtlaszarrError, AtlaszarrWarning, InputError
-from ..store import Target
+from ..stores.target import Target
 
 _DIGEST_BYTES = hashlib.sha256().digest_size
 #: Identifiers of the caches that failed in this process; pickled copies of a cache share one.

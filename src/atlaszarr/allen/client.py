@@ -21,7 +21,7 @@ from .values import image_box
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from ..terminology import Terminology
+    from ..terminology.terminology import Terminology
 
 API_URL = "https://api.brain-map.org/api/v2"
 #: Bytes; a page of 2000 section images is about 2 MB.
@@ -178,7 +178,7 @@ class AllenClient:
 
     def structure_graph(self, id: int = 1) -> Terminology:
         """The structures of an ontology; 1 is the adult mouse brain."""
-        from ..terminology import Terminology
+        from ..terminology.terminology import Terminology
 
         url = f"{self.api_url}/structure_graph_download/{rma.identifier(id)}.json"
         return Terminology.from_structure_graph(rma.envelope(self._get(url), url)["msg"])

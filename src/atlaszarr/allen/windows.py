@@ -19,7 +19,7 @@ WINDOW = 2048
 #: Pixels of a whole image at most, so that it may be decoded in one piece: 50 MB.
 LARGEST_WHOLE = 4096**2
 #: What a request costs, in pixels that could be fetched meanwhile: 0.05 s at 20 requests a second, in which a line of
-#: 12 Mbit/s brings 75 kB, or 0.5 million pixels of 0.157 bytes (see `atlaszarr.planning`).
+#: 12 Mbit/s brings 75 kB, or 0.5 million pixels of 0.157 bytes (see `atlaszarr.dataset_build.plan`).
 _REQUEST = 500_000
 
 

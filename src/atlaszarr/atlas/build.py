@@ -11,27 +11,27 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..allen.client import AllenClient
-from ..assembly import Progress
-from ..brainglobe import layout as names
-from ..brainglobe import writing as brainglobe_writing
-from ..brainglobe.layout import Layout, below
-from ..completion import WriteReport
+from ..brainglobe import paths as names
+from ..brainglobe import write as brainglobe_writing
+from ..brainglobe.paths import Layout, below
+from ..engine.finished_image import Finished
+from ..engine.inputs import places_read
+from ..engine.resume import WriteReport
+from ..engine.schedulers import scheduler_for, worker_count
+from ..engine.writer import Progress
 from ..errors import AtlaszarrWarning, InputError
-from ..finished import Finished
-from ..locations import protocol_of
+from ..geometry.spaces import BRAINGLOBE_SIDES, ORIENTATION
 from ..reference_volumes import open_annotation, open_template
-from ..region_tables import to_csv
-from ..regions import region_volumes
-from ..scheduling import scheduler_for, worker_count
-from ..sources import places_read
-from ..spaces import BRAINGLOBE_SIDES, ORIENTATION
-from ..store import Target
-from ..terminology import Terminology
+from ..regions.tables import to_csv
+from ..regions.volumes import region_volumes
+from ..stores.locations import protocol_of
+from ..stores.target import Target
+from ..terminology.terminology import Terminology
 from .hemispheres import hemispheres_image
-from .image import AtlasImage
+from .images import AtlasImage
+from .inputs import Uri, labels_of, open_levels, refuse_other_table, refuse_overlaps, terminology_from, uris_of
 from .levels import Levels, check_extent
-from .record import Record
-from .sources import Uri, labels_of, open_levels, refuse_other_table, refuse_overlaps, terminology_from, uris_of
+from .manifest import Record
 from .volumes import annotation_image, template_image
 
 #: Beside the annotation.
@@ -104,7 +104,7 @@ def build_atlas(
     ontology : Terminology, str or path-like, optional
         A structure graph or a terminology.csv; default structure graph 1 of the Allen API.
     name, version : str
-        Of the atlas; see `atlaszarr.brainglobe.layout.Layout`.
+        Of the atlas; see `atlaszarr.brainglobe.paths.Layout`.
     brainglobe : bool
         Whether to write all else that BrainGlobe's reader opens: masks, meshes, manifests. Needs a template with the
         levels of the annotation. x then runs ``right-to-left``, as BrainGlobe names the CCF, in metadata, manifests

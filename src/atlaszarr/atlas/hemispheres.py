@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..grid import Region
-from ..label_index import columns_before_midline
-from ..ome import Geometry
-from ..pyramid import Pyramid
-from ..spaces import BRAINGLOBE_SIDES
-from ..store import Target
-from .image import AtlasImage, assembly_of, computing_from
+from ..engine.label_index import columns_before_midline
+from ..engine.ome import Geometry
+from ..engine.pyramid import Pyramid
+from ..geometry.grid import Region
+from ..geometry.spaces import BRAINGLOBE_SIDES
+from ..stores.target import Target
+from .images import AtlasImage, assembly_of, computing_from
 
 LEFT, RIGHT = 1, 2
 

@@ -9,19 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from ..assembly import Assembly, Beside, Computing
-from ..blocks import Done, Note, making, starting, store_block
-from ..completion import WriteReport, complete
-from ..encoding import Encoding
+from ..engine.blocks import Done, Note, making, starting, store_block
+from ..engine.codecs import Encoding
+from ..engine.downsampling import Rule
+from ..engine.multiscale import ArraySpec, Multiscale
+from ..engine.occupancy import Occupancy
+from ..engine.ome import Geometry, multiscales, zarr_format
+from ..engine.pyramid import Index, Pass, Pyramid
+from ..engine.resume import WriteReport, complete
+from ..engine.schedulers import Future, Scheduler
+from ..engine.target_state import Root, examine
+from ..engine.writer import Assembly, Beside, Computing
 from ..errors import InputError
-from ..multiscale import ArraySpec, Multiscale
-from ..occupancy import Occupancy
-from ..ome import Geometry, multiscales, zarr_format
-from ..pyramid import Index, Pass, Pyramid
-from ..reduction import Rule
-from ..scheduling import Future, Scheduler
-from ..store import Target
-from ..target_state import Root, examine
+from ..stores.target import Target
 from .credit import CREDIT
 
 _METHODS = {

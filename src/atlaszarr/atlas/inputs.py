@@ -10,10 +10,10 @@ from typing import Any
 
 from ..allen.client import AllenClient
 from ..errors import InputError
-from ..locations import normalize, overlap, protocol_of, shown
 from ..reference_volumes import ReferenceVolume, unknown_labels, unknown_labels_remark
-from ..store import Target
-from ..terminology import Terminology
+from ..stores.locations import normalize, overlap, protocol_of, shown
+from ..stores.target import Target
+from ..terminology.terminology import Terminology
 from .levels import Levels, levels_of
 
 Uri = str | os.PathLike[str]

@@ -8,12 +8,12 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
+from ..engine.lengths import Factor
+from ..engine.ome import Geometry
+from ..engine.pyramid import Pyramid
 from ..errors import InputError
-from ..lengths import Factor
-from ..ome import Geometry
-from ..pyramid import Pyramid
+from ..geometry.spaces import ORIENTATION, reference_space
 from ..reference_volumes import ReferenceVolume, strided_factor
-from ..spaces import ORIENTATION, reference_space
 
 #: Voxel sizes of the CCFv3 as it is published, in um: download.alleninstitute.org, informatics-archive, mouse_ccf.
 PUBLISHED = (10.0, 25.0, 50.0, 100.0)

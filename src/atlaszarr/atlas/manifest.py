@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from ..brainglobe.layout import Layout
+from ..brainglobe.paths import Layout
+from ..engine.multiscale import digest
 from ..errors import InputError
-from ..multiscale import digest
+from ..geometry.spaces import BRAINGLOBE_SIDES, ORIENTATION
 from ..reference_volumes import ReferenceVolume
-from ..spaces import BRAINGLOBE_SIDES, ORIENTATION
-from ..store import Target
+from ..stores.target import Target
 from ..versions import version
 from .credit import CREDIT
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ..brainglobe import layout as names
 from ..brainglobe import meshes
-from ..brainglobe.layout import below
+from ..brainglobe import paths as names
+from ..brainglobe.paths import below
+from ..engine.checks import Defect
+from ..engine.multiscale import digest
+from ..engine.target_state import read_root
+from ..engine.verify import VerifyReport, verify_image
 from ..errors import InputError
-from ..inspection import Defect
-from ..multiscale import digest
-from ..store import Target
-from ..target_state import read_root
-from ..verification import VerifyReport, verify_image
-from .record import records
+from ..stores.target import Target
+from .manifest import records
 
 
 def verify_atlas(place: Target, *, deep: bool) -> VerifyReport | None:

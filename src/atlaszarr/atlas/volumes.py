@@ -8,15 +8,15 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..assembly import Assembly
-from ..counting import LabelCounts
+from ..engine.inputs import opened
+from ..engine.label_counts import LabelCounts
+from ..engine.label_index import KEY as INDEX
+from ..engine.label_index import LabelIndex, count_unit
+from ..engine.writer import Assembly
 from ..errors import InputError
-from ..label_index import KEY as INDEX
-from ..label_index import LabelIndex, count_unit
-from ..sources import opened
-from ..store import Target
-from ..terminology import Terminology
-from .image import AtlasImage, assembly_of, computing_from
+from ..stores.target import Target
+from ..terminology.terminology import Terminology
+from .images import AtlasImage, assembly_of, computing_from
 from .levels import Levels
 
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..errors import TargetError
-from ..store import Target
+from ..stores.target import Target
 
 _ROOT = "zarr.json"
 

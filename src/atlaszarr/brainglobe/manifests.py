@@ -6,9 +6,9 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from ..engine.finished_image import Finished
 from ..errors import InputError
-from ..finished import Finished
-from .layout import Layout
+from .paths import Layout
 
 
 @dataclass(frozen=True)

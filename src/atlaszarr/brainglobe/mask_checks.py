@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from ..engine.checks import Defect
+from ..engine.finished_image import Finished
+from ..engine.kinds import Kind
+from ..engine.ledger import Ledger, Task
+from ..engine.multiscale import digest
 from ..errors import InputError, TargetError
-from ..finished import Finished
-from ..inspection import Defect
-from ..kinds import Kind
-from ..ledger import Ledger, Task
-from ..multiscale import digest
-from ..store import Target
-from .layout import COMPRESSED
+from ..stores.target import Target
 from .masks import Masks
+from .paths import COMPRESSED
 
 
 def contents(masks: Masks, request: Mapping[str, Any], found: Ledger, tasks: Sequence[Task]) -> Iterator[Defect]:

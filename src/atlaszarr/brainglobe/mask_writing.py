@@ -7,21 +7,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from .. import ledger
-from ..assembly import Assembly
-from ..blocks import Done, making, starting
-from ..completion import WriteReport, complete
 from ..credit import CREDIT
-from ..finished import Finished
-from ..ledger import Entry
-from ..multiscale import Written, digest
-from ..ome import DEFAULT_VERSION, multiscales
-from ..pyramid import Index, Pass
-from ..scheduling import Future, Scheduler
-from ..store import Target
-from ..target_state import Root
+from ..engine import ledger
+from ..engine.blocks import Done, making, starting
+from ..engine.finished_image import Finished
+from ..engine.ledger import Entry
+from ..engine.multiscale import Written, digest
+from ..engine.ome import DEFAULT_VERSION, multiscales
+from ..engine.pyramid import Index, Pass
+from ..engine.resume import WriteReport, complete
+from ..engine.schedulers import Future, Scheduler
+from ..engine.target_state import Root
+from ..engine.writer import Assembly
+from ..stores.target import Target
 from .masks import VALUES_KEY, Masks
-from .post_order import PostOrder
+from .structure_order import PostOrder
 
 
 def write_masks(annotation: Finished, target: Target, order: PostOrder, **options: Any) -> WriteReport:

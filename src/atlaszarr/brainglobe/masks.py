@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..encoding import Encoding
-from ..multiscale import ArraySpec, Multiscale
-from ..occupancy import Occupancy
-from ..pyramid import Index, Level, Pyramid
-from ..store import Target
-from .post_order import PostOrder
+from ..engine.codecs import Encoding
+from ..engine.multiscale import ArraySpec, Multiscale
+from ..engine.occupancy import Occupancy
+from ..engine.pyramid import Index, Level, Pyramid
+from ..stores.target import Target
+from .structure_order import PostOrder
 
 #: Voxels along an axis of a chunk, about: half of a published one, so that a small region costs little to read.
 _CHUNK = 128
@@ -97,7 +97,7 @@ class Masks(Multiscale):
         InputError
             If it has a label that no structure has.
         """
-        from .lookup import indices_of, within
+        from .structure_index import indices_of, within
 
         unit = self.pyramid.levels[level].unit
         indices, present = indices_of(labels, self.order, unit)

@@ -11,23 +11,24 @@ from typing import Any
 
 import numpy as np
 
-from .. import inspection, ledger
-from ..assembly import Progress
-from ..blocks import Done
-from ..completion import WriteReport
+from ..engine import checks as inspection
+from ..engine import ledger
+from ..engine.blocks import Done
+from ..engine.checks import Defect
+from ..engine.finished_image import Finished
+from ..engine.ledger import Entry, Task
+from ..engine.lock import KEYS, Owner, owning, tidy
+from ..engine.multiscale import digest
+from ..engine.pyramid import cells, everywhere
+from ..engine.resume import WriteReport
+from ..engine.schedulers import Scheduler, in_window, scheduler_for
+from ..engine.writer import Progress
 from ..errors import InputError
-from ..finished import Finished
-from ..inspection import Defect
-from ..ledger import Entry, Task
-from ..multiscale import digest
-from ..ownership import KEYS, Owner, owning, tidy
-from ..pyramid import cells, everywhere
-from ..scheduling import Scheduler, in_window, scheduler_for
-from ..store import Target
-from ..terminology import Terminology
+from ..stores.target import Target
+from ..terminology.terminology import Terminology
 from . import precomputed, surfaces
-from .extent import Extent, extents
-from .post_order import PostOrder
+from .structure_boxes import Extent, extents
+from .structure_order import PostOrder
 
 #: um: voxels that meshes are made from have at least this size, where the annotation has such a level.
 RESOLUTION = 50.0
@@ -127,7 +128,7 @@ def defects(target: Target) -> list[Defect]:
 
 def write_mesh(annotation: Finished, target: Target, order: PostOrder, task: Task, extent: Extent) -> Done:
     """Read the box of a structure, write its mesh, and record it."""
-    from .lookup import indices_of, within
+    from .structure_index import indices_of, within
 
     level, (_, _, index) = task
     labels = annotation.read(level, extent.region)

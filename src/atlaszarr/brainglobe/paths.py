@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InputError
-from ..store import Target
+from ..stores.target import Target
 
 #: The annotation, under the name that BrainGlobe's reader opens and under that of its tutorial.
 COMPRESSED = "annotations_compressed.ome.zarr"

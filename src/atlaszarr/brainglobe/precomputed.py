@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..terminology import Terminology
+from ..terminology.terminology import Terminology
 
 #: Bits of a coordinate: neuroglancer takes 10 or 16.
 _BITS = 16

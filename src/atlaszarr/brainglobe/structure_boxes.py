@@ -8,12 +8,12 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from ..finished import Finished
-from ..grid import Region
-from ..pyramid import Index, everywhere
-from ..scheduling import Scheduler, in_window
+from ..engine.finished_image import Finished
+from ..engine.pyramid import Index, everywhere
+from ..engine.schedulers import Scheduler, in_window
+from ..geometry.grid import Region
 from .masks import layers
-from .post_order import PostOrder
+from .structure_order import PostOrder
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def _of_block(
     annotation: Finished, level: int, order: PostOrder, block: Index
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The indices that occur in a block, and their rows of `lookup.extents` in the coordinates of the level."""
-    from .lookup import extents, indices_of
+    from .structure_index import extents, indices_of
 
     region = layers(annotation.multiscale.pyramid).levels[level].region(block)
     labels = annotation.read(level, region)

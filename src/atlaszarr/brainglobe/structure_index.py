@@ -9,7 +9,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .post_order import PostOrder
+from .structure_order import PostOrder
 
 #: The index of no structure; larger than that of any.
 NOTHING = 2**16 - 1

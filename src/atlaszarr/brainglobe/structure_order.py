@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import RecordError
-from ..terminology import Structure, Terminology
+from ..terminology.terminology import Structure, Terminology
 
 
 @dataclass(frozen=True)

@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..assembly import Progress
-from ..completion import WriteReport
+from ..engine.finished_image import Finished
+from ..engine.resume import WriteReport
+from ..engine.writer import Progress
 from ..errors import InputError
-from ..finished import Finished
-from ..spaces import BRAINGLOBE_SIDES
-from ..store import Target
-from ..terminology import Terminology
-from . import layout as names
+from ..geometry.spaces import BRAINGLOBE_SIDES
+from ..stores.target import Target
+from ..terminology.terminology import Terminology
 from . import manifests
-from .layout import Layout, below
+from . import paths as names
+from .alias import give_second_name
 from .manifests import About
 from .mask_writing import write_masks
 from .meshes import RESOLUTION, write_meshes
-from .post_order import PostOrder
-from .second_name import give_second_name
+from .paths import Layout, below
+from .structure_order import PostOrder
 from .surfaces import check_libraries
 
 

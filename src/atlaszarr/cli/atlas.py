@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from .cli_options import API, OUTPUT, STORE, client_for, options, storage_options
-from .display import Terminal, command_for_volumes, printable
-from .locations import is_url
+from ..stores.locations import is_url
+from .options import API, OUTPUT, STORE, client_for, options, storage_options
+from .terminal import Terminal, command_for_volumes, printable
 
 _VOLUMES = "NRRD, NIfTI, TIFF or OME-Zarr, path or URL; repeatable, one a resolution."
 
@@ -49,7 +49,7 @@ def atlas(
 
     For instance: atlaszarr atlas ccf --annotation annotation_25.nrrd --template average_template_25.nrrd
     """
-    from .atlas import build_atlas
+    from ..atlas import build_atlas
 
     terminal, place = Terminal(quiet, verbose), storage_options(storage_option)
     with client_for(api_url, cache) as client, terminal.progress(f"atlas {values['name']}") as progress:

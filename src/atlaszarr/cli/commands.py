@@ -12,10 +12,12 @@ from typing import Any
 
 import click
 
-from .atomic import write_whole
-from .cli_atlas import atlas
-from .cli_demo import demo
-from .cli_options import (
+from ..errors import AtlaszarrError, InputError, NotFoundError, RecordError, ServiceError, TargetError
+from ..stores.atomic import write_whole
+from ..stores.locations import output_path
+from .atlas import atlas
+from .demo import demo
+from .options import (
     API,
     BUILD,
     OUTPUT,
@@ -27,12 +29,10 @@ from .cli_options import (
     options,
     storage_options,
 )
-from .cli_preview import preview
-from .cli_volumes import volumes
-from .display import Terminal, missing_lines, plans_text, printable, python_to_open, table, warning_lines
-from .errors import AtlaszarrError, InputError, NotFoundError, RecordError, ServiceError, TargetError
-from .interruption import leave, stopping_on_signals
-from .locations import output_path
+from .preview import preview
+from .signals import leave, stopping_on_signals
+from .terminal import Terminal, missing_lines, plans_text, printable, python_to_open, table, warning_lines
+from .volumes import volumes
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -117,7 +117,7 @@ def search(api_url: str | None, cache: str | None, as_json: bool, quiet: bool, v
 @options(*API, *OUTPUT)
 def info(dataset_id: int, api_url: str | None, cache: str | None, as_json: bool, quiet: bool, verbose: bool) -> None:
     """Describe one section dataset, and say what it lacks."""
-    from .summary import summary
+    from .info import summary
 
     Terminal(quiet, verbose)
     with client_for(api_url, cache) as client:
@@ -183,7 +183,7 @@ def plan(
     dataset_id: int, api_url: str | None, cache: str | None, as_json: bool, quiet: bool, verbose: bool, **values: Any
 ) -> None:
     """Say what a build will cost, fetching nothing but metadata."""
-    from .building import plan as make_plan
+    from ..dataset_build.api import plan as make_plan
 
     Terminal(quiet, verbose)
     with client_for(api_url, cache) as client:
@@ -222,8 +222,8 @@ def build(
     A build that was stopped goes on when the same command is given again.
     For instance: atlaszarr build 74272479 nrp1.ome.zarr
     """
-    from .building import build as run_build
-    from .building import plan as make_plan
+    from ..dataset_build.api import build as run_build
+    from ..dataset_build.api import plan as make_plan
 
     terminal = Terminal(quiet, verbose)
     chosen, place = build_options(values), storage_options(storage_option)
@@ -270,7 +270,7 @@ def verify(target: str, deep: bool, storage_option: tuple[str, ...], as_json: bo
 
     A build with the same command mends them.
     """
-    from .checking import verify as check
+    from ..verification import verify as check
 
     try:
         report = check(target, deep=deep, storage_options=storage_options(storage_option))
@@ -292,7 +292,7 @@ def verify(target: str, deep: bool, storage_option: tuple[str, ...], as_json: bo
 @click.option("-v", "--verbose", is_flag=True, help="A line per request, on stderr.")
 def emulator(port: int, faults: str | None, verbose: bool) -> None:
     """Serve the built-in Allen API until interrupted."""
-    from .testing.emulator import serve
+    from ..testing.emulator import serve
 
     try:
         serve(port, faults or (), lambda url: click.echo(f"the Allen API answers at {url}"), access_log=verbose)

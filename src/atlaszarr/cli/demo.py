@@ -6,8 +6,8 @@ import json
 
 import click
 
-from .cli_options import OUTPUT, options
-from .display import Terminal, table
+from .options import OUTPUT, options
+from .terminal import Terminal, table
 
 
 @click.command()
@@ -15,7 +15,7 @@ from .display import Terminal, table
 @options(*OUTPUT)
 def demo(folder: str, as_json: bool, quiet: bool, verbose: bool) -> None:
     """Do the whole main job on the built-in Allen API, into DIR [./atlaszarr-demo]."""
-    from .demo import run_demo
+    from ..demo import run_demo
 
     terminal = Terminal(quiet, verbose)
     with terminal.progress("demo") as progress:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .allen.records import SectionDataset
+from ..allen.records import SectionDataset
 
 
 def summary(dataset: SectionDataset) -> dict[str, Any]:

@@ -8,14 +8,14 @@ from typing import Any
 
 import click
 
-from .errors import InputError
+from ..errors import InputError
 
 _CACHE_OPTIONS = "atlaszarr.cache_options"
 
 
 def as_id(_context: click.Context, _parameter: click.Parameter, text: str | None) -> int | None:
     """Parse an id of the Allen API: a click callback."""
-    from .allen.rma import identifier
+    from ..allen.rma import identifier
 
     return None if text is None else identifier(text)
 
@@ -93,7 +93,7 @@ STORE = (
 
 def _gone(_context: click.Context, parameter: click.Parameter, value: str | None) -> None:
     if value is not None:
-        from .request import GONE
+        from ..sections.options import GONE
 
         raise InputError(f"option {parameter.opts[0]} no longer exists: {GONE[str(parameter.name)]}")
 
@@ -155,7 +155,7 @@ BUILD = (
 
 def client_for(api_url: str | None, cache: str | None) -> Any:
     """The client that the options of `API` ask for."""
-    from .allen.client import AllenClient
+    from ..allen.client import AllenClient
 
     return AllenClient(api_url, cache, cache_options=click.get_current_context().meta[_CACHE_OPTIONS])
 

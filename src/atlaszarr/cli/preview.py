@@ -6,8 +6,8 @@ import json
 
 import click
 
-from .cli_options import API, MIRROR, OUTPUT, STORE, as_id, client_for, options, storage_options
-from .display import Terminal, missing_lines
+from .options import API, MIRROR, OUTPUT, STORE, as_id, client_for, options, storage_options
+from .terminal import Terminal, missing_lines
 
 
 @click.command()
@@ -38,7 +38,7 @@ def preview(
     Their edges from four sides, and a registered thumbnail of each, under the borders of an annotation if one is given.
     For instance: atlaszarr preview 74272479 --annotation annotation_25.nrrd
     """
-    from .previewing import preview as draw
+    from ..previews import preview as draw
 
     terminal = Terminal(quiet, verbose)
     with client_for(api_url, cache) as client, terminal.progress(f"dataset {dataset_id}") as progress:

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .errors import AtlaszarrWarning
+from ..errors import AtlaszarrWarning
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from .allen.images import MissingImage
+    from ..allen.images import MissingImage
 
 
 class Terminal:

@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from .cli_options import STORE, format_options, options, storage_options
-from .errors import InputError
+from ..errors import InputError
+from .options import STORE, format_options, options, storage_options
 
 
 @click.command()
@@ -35,10 +35,10 @@ def volumes(
 
     For instance: atlaszarr volumes annotation.ome.zarr --region RSP --by-hemisphere
     """
-    from . import region_tables
-    from .annotation import annotation_of
-    from .regions import region_volumes
-    from .terminology_table import terminology_of
+    from ..regions import tables as region_tables
+    from ..regions.annotation import annotation_of
+    from ..regions.volumes import region_volumes
+    from ..terminology.lookup import terminology_of
 
     form = "json" if as_json else form
     if form == "parquet" and sys.stdout.isatty():

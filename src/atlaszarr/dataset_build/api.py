@@ -6,18 +6,18 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .allen.client import AllenClient
-from .allen.records import SectionDataset
-from .assembly import Progress
-from .errors import InputError
+from ..allen.client import AllenClient
+from ..allen.records import SectionDataset
+from ..engine.schedulers import scheduler_for, worker_count
+from ..engine.writer import Progress
+from ..errors import InputError
+from ..sections.options import Request, SectionsRequest, VolumeRequest
+from ..stores.target import Target
 from .layout import Layout
-from .planning import Plan, metadata_requests, price
-from .reports import BuildReport
-from .request import Request, SectionsRequest, VolumeRequest
-from .scheduling import scheduler_for, worker_count
+from .plan import Plan, metadata_requests, price
+from .report import BuildReport
 from .section_layout import section_layout
-from .store import Target
-from .view_build import ViewBuild
+from .view import ViewBuild
 from .volume_layout import volume_layout
 
 
@@ -116,7 +116,7 @@ def build(
         Called with how many are done, how many there are, and a word that says what they are: ``images`` while section
         images are waited for, ``blocks``, ``level 1``.
     **options
-        Further fields of `atlaszarr.request.VolumeRequest` or `SectionsRequest`: resolution (um), ...
+        Further fields of `atlaszarr.sections.options.VolumeRequest` or `SectionsRequest`: resolution (um), ...
 
     Returns
     -------

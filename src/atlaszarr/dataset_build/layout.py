@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from .allen.images import ImagedSections, ImageRequest, MissingImage, SectionImage
-from .allen.records import SectionDataset
-from .collection import Collection
-from .encoding import Encoding
-from .grid import Grid, Region
-from .multiscale import ArraySpec, Blocks, Multiscale
-from .occupancy import Occupancy
-from .ome import zarr_format
-from .pyramid import Index
-from .request import Request
-from .store import Target
+from ..allen.images import ImagedSections, ImageRequest, MissingImage, SectionImage
+from ..allen.records import SectionDataset
+from ..engine.codecs import Encoding
+from ..engine.collection import Collection
+from ..engine.multiscale import ArraySpec, Blocks, Multiscale
+from ..engine.occupancy import Occupancy
+from ..engine.ome import zarr_format
+from ..engine.pyramid import Index
+from ..geometry.grid import Grid, Region
+from ..sections.options import Request
+from ..stores.target import Target
 
 #: Paths of the arrays: the image, the label that says which section image made each voxel, and the field.
 IMAGE, SECTION, DISPLACEMENT = "", "labels/section", "displacement"
@@ -51,7 +51,7 @@ class Layout:
         What computing a block holds in memory at most.
     arrays : tuple of ArraySpec
     groups : mapping
-        What OME-Zarr has to say of each group, by its path; see `atlaszarr.assembly.Assembly`.
+        What OME-Zarr has to say of each group, by its path; see `atlaszarr.engine.writer.Assembly`.
     extent : str
         What it will be, in words.
     columns : mapping of str to list

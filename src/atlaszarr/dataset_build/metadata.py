@@ -10,11 +10,11 @@ import colorsys
 from collections.abc import Sequence
 from typing import Any
 
-from .allen.records import Section, SectionDataset
-from .grid import Grid
-from .ome import Geometry, multiscales
-from .pyramid import Pyramid
-from .spaces import ORIENTATION
+from ..allen.records import Section, SectionDataset
+from ..engine.ome import Geometry, multiscales
+from ..engine.pyramid import Pyramid
+from ..geometry.grid import Grid
+from ..geometry.spaces import ORIENTATION
 
 
 def geometry(grid: Grid) -> Geometry:

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from .allen import rma
-from .allen.client import AllenClient
-from .allen.decoded import LIMIT as DECODED_LIMIT
-from .allen.records import SectionDataset
-from .grid import shape_of
+from ..allen import rma
+from ..allen.client import AllenClient
+from ..allen.decoded import LIMIT as DECODED_LIMIT
+from ..allen.records import SectionDataset
+from ..engine.ome import zarr_format
+from ..geometry.grid import shape_of
+from ..stores.target import Target
 from .layout import Layout
-from .ome import zarr_format
-from .store import Target
 
 #: JPEG bytes a pixel: SectionImage 69177654 at downsample 2 as the Allen API serves it, 2980 x 1888 pixels.
 _JPEG_BYTES_A_PIXEL = 0.157

@@ -10,13 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from .allen.images import MissingImage
-from .credit import CREDIT
+from ..allen.images import MissingImage
+from ..credit import CREDIT
+from ..engine.ledger import Entry, Task
+from ..stores.target import Target
+from ..versions import version
 from .layout import Layout
-from .ledger import Entry, Task
-from .planning import Plan
-from .store import Target
-from .versions import version
+from .plan import Plan
 
 #: Keys of what is written here.
 FILES = ("atlaszarr/build.json", "atlaszarr/sections.csv", "atlaszarr/failures.csv")

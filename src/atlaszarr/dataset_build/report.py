@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .allen.images import MissingImage
-from .planning import Plan
+from ..allen.images import MissingImage
+from .plan import Plan
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .plane_of_section import PLANES
-from .planes import SectionPlanes
+from ..geometry.plane import PLANES
+from ..sections.planes import SectionPlanes
 
 _AXES = "zyx"
 

@@ -9,22 +9,22 @@ from typing import Any
 
 import numpy as np
 
+from ..allen.decoded import pixels_of
+from ..allen.images import ImageRequest, MissingImage, SectionImage
+from ..allen.records import SectionDataset
+from ..allen.windows import TierImage, tier_image
+from ..boxes import Box
+from ..engine.collection import member_pyramid
+from ..engine.multiscale import ArraySpec, Blocks
+from ..engine.occupancy import Occupancy
+from ..engine.ome import displacement_field
+from ..engine.pyramid import Pyramid, everywhere
+from ..errors import RecordError
+from ..geometry.grid import Region, shape_of
+from ..sections.options import SectionsRequest
+from ..sections.planes import SectionPlanes
 from . import metadata
-from .allen.decoded import pixels_of
-from .allen.images import ImageRequest, MissingImage, SectionImage
-from .allen.records import SectionDataset
-from .allen.windows import TierImage, tier_image
-from .boxes import Box
-from .collection import member_pyramid
-from .errors import RecordError
-from .grid import Region, shape_of
 from .layout import DISPLACEMENT, IMAGE, SECTION, Layout, image_spec, section_spec
-from .multiscale import ArraySpec, Blocks
-from .occupancy import Occupancy
-from .ome import displacement_field
-from .planes import SectionPlanes
-from .pyramid import Pyramid, everywhere
-from .request import SectionsRequest
 from .section_field import field_in_mm, image_frame
 
 #: Bytes a pixel while it is computed: two coordinates, each with temporaries, the image, the label.

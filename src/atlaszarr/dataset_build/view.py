@@ -7,24 +7,25 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from . import ledger, provenance
-from .allen.client import AllenClient
-from .allen.images import ImageRequest, MissingImage, SectionImage
-from .assembly import Assembly, Progress
-from .blocks import Done, making, store_block
-from .credit import CREDIT
-from .errors import TargetError
+from ..allen.client import AllenClient
+from ..allen.images import ImageRequest, MissingImage, SectionImage
+from ..credit import CREDIT
+from ..engine import ledger
+from ..engine.blocks import Done, making, store_block
+from ..engine.ledger import Entry, Ledger, Task
+from ..engine.lock import Owner, owning, tidy
+from ..engine.multiscale import Multiscale
+from ..engine.pyramid import Index, Pass
+from ..engine.schedulers import Future, Scheduler
+from ..engine.target_state import FINISHED, REMOVING, Root, clear, examine
+from ..engine.verify import tasks_to_redo, unsound
+from ..engine.writer import Assembly, Progress
+from ..errors import TargetError
+from ..stores.target import Target
+from . import records as provenance
 from .layout import Layout, Source
-from .ledger import Entry, Ledger, Task
-from .multiscale import Multiscale
-from .ownership import Owner, owning, tidy
-from .planning import Plan, price
-from .pyramid import Index, Pass
-from .reports import ViewReport
-from .scheduling import Future, Scheduler
-from .store import Target
-from .target_state import FINISHED, REMOVING, Root, clear, examine
-from .verification import tasks_to_redo, unsound
+from .plan import Plan, price
+from .report import ViewReport
 
 #: Images that were asked for, by what was asked.
 Images = Mapping[ImageRequest, SectionImage | MissingImage]

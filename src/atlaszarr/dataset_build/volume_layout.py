@@ -6,20 +6,20 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..allen.images import ImageRequest, MissingImage, SectionImage
+from ..allen.records import SectionDataset
+from ..allen.windows import TierImage
+from ..boxes import area
+from ..engine.multiscale import Blocks
+from ..engine.occupancy import Occupancy
+from ..engine.pyramid import cells
+from ..errors import RecordError
+from ..geometry.grid import Region, shape_of
+from ..sections.options import VolumeRequest
+from ..sections.stack import Stack
+from ..sections.volume import Volume, compute_block
 from . import metadata
-from .allen.images import ImageRequest, MissingImage, SectionImage
-from .allen.records import SectionDataset
-from .allen.windows import TierImage
-from .boxes import area
-from .errors import RecordError
-from .grid import Region, shape_of
 from .layout import IMAGE, SECTION, Layout, image_spec, section_spec
-from .multiscale import Blocks
-from .occupancy import Occupancy
-from .pyramid import cells
-from .request import VolumeRequest
-from .stack import Stack
-from .volume import Volume, compute_block
 
 _VOXEL_BYTES = 3 + 4
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..allen.client import AllenClient
-from ..assembly import Progress
-from ..locations import output_path
+from ..engine.writer import Progress
+from ..stores.locations import output_path
 from .atlas import AtlasDemo, demonstrate_atlas
 from .volume import VolumeDemo, demonstrate_volume
 

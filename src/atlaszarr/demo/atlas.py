@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from ..allen.client import AllenClient
-from ..assembly import Progress
 from ..atlas import build_atlas
-from ..atomic import write_whole
+from ..engine.writer import Progress
 from ..errors import TargetError
-from ..region_tables import tree
-from ..regions import region_volumes
-from ..terminology import Terminology
+from ..regions.tables import tree
+from ..regions.volumes import region_volumes
+from ..stores.atomic import write_whole
+from ..terminology.terminology import Terminology
 
 _NAME, _VERSION = "phantom-brain", "1"
 #: Of the files that it is built from, in um.

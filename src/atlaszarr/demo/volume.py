@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..allen.client import AllenClient
-from ..assembly import Progress
-from ..building import build
+from ..dataset_build.api import build
+from ..engine.writer import Progress
 from ..errors import TargetError
 
 #: Nrp1, coronal, 60 sections: the figures of the real record, drawn from a phantom brain.
@@ -29,7 +29,7 @@ class VolumeDemo:
     picture : str
         Three slices through the volume, a JPEG.
     state : str
-        See `atlaszarr.reports.ViewReport`.
+        See `atlaszarr.dataset_build.report.ViewReport`.
     requests : int
         Section images asked of the emulator.
     levels : tuple of tuple

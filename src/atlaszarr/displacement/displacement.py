@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .errors import InputError
+from ..errors import InputError
 from .field_making import affine, arrays, block_of, checked_shape, is_dask, simple_affine
 from .fields import Coordinates, Field, Shape, composed, same, scaled
 
@@ -37,7 +37,7 @@ class Displacement:
     Attributes
     ----------
     field : Field
-        How it is held; see `atlaszarr.fields`.
+        How it is held; see `atlaszarr.displacement.fields`.
     """
 
     field: Field
@@ -131,14 +131,14 @@ class Displacement:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> Displacement:
-        """A field from a ``.npy`` file as atldld writes it, or from an OME-Zarr; see `atlaszarr.field_files.load`."""
-        from .field_files import load
+        """A field from a ``.npy`` file as atldld writes it, or an OME-Zarr; see `atlaszarr.displacement.files.load`."""
+        from .files import load
 
         return cls(load(path, storage_options))
 
     def save(self, path: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> None:
-        """Write it to ``.npy`` as atldld reads it, or to ``.zarr``; see `atlaszarr.field_files.save`."""
-        from .field_files import save
+        """Write it to ``.npy`` as atldld reads it, or to ``.zarr``; see `atlaszarr.displacement.files.save`."""
+        from .files import save
 
         save(self.field, path, storage_options)
 
@@ -242,7 +242,7 @@ class Displacement:
         InputError
             If the field leads nowhere, or all to one line.
         """
-        from .inversion import inverse
+        from .inverse import inverse
 
         back = Displacement(inverse(self.field, self.shape if shape is None else checked_shape(shape)))
         return back, self.compose(back).norm
@@ -254,7 +254,7 @@ class Displacement:
         ----------
         image : ndarray or dask array, shape (h, w) or (h, w, channels)
         interpolation, border, constant
-            See `atlaszarr.resampling.resample`.
+            See `atlaszarr.resampling.sampler.resample`.
 
         Returns
         -------
@@ -267,7 +267,7 @@ class Displacement:
         InputError
             If the image cannot be sampled so.
         """
-        from .warping import Sampling, warp, warp_lazily
+        from .warp import Sampling, warp, warp_lazily
 
         sampling = Sampling(interpolation, border, constant)
         if is_dask(image):
@@ -295,6 +295,6 @@ class Displacement:
         return str(tokenize(self.field))
 
     def _lazy(self, what: str) -> Any:
-        from .lazy_fields import lazily
+        from .lazy import lazily
 
         return lazily(self.field, self._token, what)

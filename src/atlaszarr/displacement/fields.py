@@ -14,8 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from . import transforms
-from .field_kernels import interpolate
+from .. import transforms
+from .kernels import interpolate
 
 Coordinates = NDArray[np.float64]
 Shape = tuple[int, int]

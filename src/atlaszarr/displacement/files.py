@@ -16,17 +16,17 @@ from uuid import uuid4
 
 import numpy as np
 
-from . import ome
-from .encoding import Encoding
-from .errors import AtlaszarrWarning, InputError
+from ..engine import ome
+from ..engine.codecs import Encoding
+from ..engine.inputs import places_read
+from ..engine.ome_reader import attributes_of, placed
+from ..engine.pyramid import Pyramid
+from ..engine.zarr_reader import ChunkedArray, layout_at
+from ..errors import AtlaszarrWarning, InputError
+from ..stores.input_file import SourceFile, reading
+from ..stores.locations import local_path, overlap, shown
+from ..stores.target import Target
 from .fields import ArrayField, Field, blocks, regular
-from .locations import local_path, overlap, shown
-from .pyramid import Pyramid
-from .reading import ChunkedArray, layout_at
-from .source_files import SourceFile, reading
-from .sources import places_read
-from .store import Target
-from .stored_image import attributes_of, placed
 
 _VERSION = "0.6"
 _SIDE = 512

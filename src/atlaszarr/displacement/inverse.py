@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import InputError
-from .field_kernels import invert
+from ..errors import InputError
 from .fields import AffineField, ArrayField, Coordinates, Field, Shape, blocks
+from .kernels import invert
 
 #: Points along an axis that the affine is fitted to, which Newton's method starts from.
 _FITTED = 64

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .boxes import Box
-from .errors import InputError
+from ..boxes import Box
+from ..errors import InputError
+from ..resampling.sampler import check_image, constants, corner_footprint, footprint, known, resample
 from .fields import AffineField, Field, blocks
-from .resampling import check_image, constants, corner_footprint, footprint, known, resample
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +25,7 @@ class Sampling:
     ----------
     interpolation, border : str
     constant : float or sequence of float
-        See `atlaszarr.resampling.resample`.
+        See `atlaszarr.resampling.sampler.resample`.
     """
 
     interpolation: str

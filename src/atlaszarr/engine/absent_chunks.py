@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import InputError, TargetError
+from ..stores.locations import shown
+from ..stores.target import Target
 from . import ledger
 from .array_layout import ArrayLayout
-from .errors import InputError, TargetError
-from .locations import shown
-from .store import Target
 from .target_state import FINISHED, read_root
 
 #: Folders above an array that an image of atlaszarr may be: of ``labels/<name>/<level>`` the third.

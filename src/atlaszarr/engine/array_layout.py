@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .encoding import shard_index, unchecked
+from .codecs import shard_index, unchecked
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from . import ledger
 from .ledger import Entry, Task
 from .multiscale import ArraySpec, Blocks, Multiscale
 from .pyramid import Index, Pass
-from .scheduling import Future, Scheduler
+from .schedulers import Future, Scheduler
 
 #: What is noted of an object, given its level, which it is, and its voxels without padding.
 Note = Callable[[Multiscale, int, Index, NDArray[Any]], Any]

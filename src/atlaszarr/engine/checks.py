@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from .atomic import is_partial
-from .errors import TargetError
+from ..errors import TargetError
+from ..stores.atomic import is_partial
+from ..stores.target import Target
 from .ledger import COMPACT, OPEN, Entry, Ledger, Task
+from .lock import KEYS
 from .multiscale import ArraySpec, Multiscale, digest
-from .ownership import KEYS
 from .pyramid import Pass
-from .store import Target
 from .target_state import ROOT_KEYS
 
 #: Objects that are looked at at once.

@@ -16,7 +16,7 @@ from numcodecs import Blosc
 from numcodecs import zstd as _zstd
 from numpy.typing import NDArray
 
-from .errors import InputError
+from ..errors import InputError
 
 #: zstd at the level where labels and smooth images are near their smallest, and encoding is no bottleneck yet.
 _ZSTD_LEVEL = 1

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, TypeVar
 
+from ..stores.target import Target
 from .kinds import Kind
 from .lengths import Shape
 from .multiscale import ArraySpec, Multiscale
 from .occupancy import Occupancy
 from .pyramid import Index, Level, Pyramid
-from .store import Target
 
 _T = TypeVar("_T")
 

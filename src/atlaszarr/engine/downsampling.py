@@ -15,7 +15,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from .errors import InputError
+from ..errors import InputError
 from .lengths import Factor
 
 #: What becomes of the voxels that one of the new level overlaps: see `reduce`.

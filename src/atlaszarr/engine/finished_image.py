@@ -8,13 +8,13 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from ..errors import InputError
+from ..geometry.grid import Region, within
+from ..stores.target import Target
 from . import ledger
-from .errors import InputError
-from .grid import Region, within
 from .kinds import recorded
 from .multiscale import Multiscale
 from .ome import Geometry
-from .store import Target
 from .target_state import FINISHED, check_layout, read_root
 
 

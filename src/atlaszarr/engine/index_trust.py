@@ -15,15 +15,15 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import InputError, TargetError
+from ..stores.target import Target
 from . import ledger
-from .errors import InputError, TargetError
-from .inspection import Defect
+from .checks import Defect
 from .kinds import recorded
 from .label_index import KEY, LabelIndex, counted
 from .ledger import Ledger
 from .multiscale import Written, digest
-from .scheduling import usable_cores
-from .store import Target
+from .schedulers import usable_cores
 from .target_state import FINISHED
 
 #: Objects of a level that are counted again unless all are.

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import InputError
+from ..stores.target import Target
 from .absent_chunks import AbsentChunks
-from .errors import InputError
 from .ome import Geometry
-from .reading import ChunkedArray, layout_at, local_folder, target_of
-from .store import Target
+from .zarr_reader import ChunkedArray, layout_at, local_folder, target_of
 
 #: Tasks that are looked at, and how deep: what an array reads stands in its first ones.
 _TASKS = 1000

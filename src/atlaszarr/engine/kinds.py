@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ..stores.target import Target
 from .ledger import Ledger, Task
 from .multiscale import Multiscale
-from .store import Target
 
 if TYPE_CHECKING:
-    from .inspection import Defect
+    from .checks import Defect
 
 #: Modules with a `KIND`, by the word.
-_MODULES = {"collection": ".collection", "masks": ".brainglobe.mask_inspection"}
+_MODULES = {"collection": ".collection", "masks": "..brainglobe.mask_checks"}
 
 
 @dataclass(frozen=True)

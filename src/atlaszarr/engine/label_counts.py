@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from .errors import InputError
+from ..errors import InputError
 
 _Array = NDArray[Any]
 #: Odd, near 2**64 by the golden ratio: spreads neighbouring labels over a table (Knuth, TAOCP 3, 6.4).

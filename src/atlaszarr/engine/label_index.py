@@ -1,7 +1,7 @@
 """The label index: which labels lie in which object of an annotation, and how many voxels each has there.
 
 A table beside the image, `KEY`, with a row a label an object a level. Any reader of parquet opens it. It is bound to
-the data by the digest of their ledger, and never trusted over them: see `atlaszarr.index_trust`.
+the data by the digest of their ledger, and never trusted over them: see `atlaszarr.engine.index_trust`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .counting import LabelCounts, count_labels, merged
+from .label_counts import LabelCounts, count_labels, merged
 from .multiscale import ArraySpec, Multiscale, digest
 from .pyramid import Index, Pyramid
 

@@ -7,7 +7,7 @@ import operator
 from collections.abc import Sequence
 from fractions import Fraction
 
-from .errors import InputError
+from ..errors import InputError
 
 Shape = tuple[int, int, int]
 Factor = tuple[Fraction, Fraction, Fraction]

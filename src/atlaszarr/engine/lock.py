@@ -23,8 +23,8 @@ from pathlib import Path
 
 import filelock
 
-from .errors import InputError, TargetError
-from .store import Target
+from ..errors import InputError, TargetError
+from ..stores.target import Target
 
 #: Seconds between two signs of life, and without one until a target may be taken over.
 HEARTBEAT = 15.0

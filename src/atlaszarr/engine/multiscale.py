@@ -10,14 +10,14 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from .encoding import Encoding
-from .errors import TargetError
-from .grid import Region, shape_of, within
+from ..errors import TargetError
+from ..geometry.grid import Region, shape_of, within
+from ..stores.target import Target
+from .codecs import Encoding
+from .downsampling import Rule, reduce
 from .lengths import Shape
 from .occupancy import Occupancy
 from .pyramid import Index, Pass, Pyramid
-from .reduction import Rule, reduce
-from .store import Target
 
 #: By the path of its array, values of a block: (c, z, y, x) or (z, y, x).
 Blocks = Mapping[str, NDArray[Any]]
@@ -43,7 +43,7 @@ class ArraySpec:
     fill : int or float
         What lies in objects that geometry leaves empty, and beyond the edge of the array.
     rule : str
-        How a voxel comes from those of the parent level: see `atlaszarr.reduction.reduce`.
+        How a voxel comes from those of the parent level: see `atlaszarr.engine.downsampling.reduce`.
     mask : str or None
         Path of the array that is not 0 where this one counts in a mean.
     levels : int or None

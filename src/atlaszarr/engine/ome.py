@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
-from .errors import InputError
+from ..errors import InputError
 from .pyramid import Pyramid
 
 VERSIONS = ("0.4", "0.5", "0.6")

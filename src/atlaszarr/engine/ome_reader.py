@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from .errors import InputError, TargetError
+from ..errors import InputError, TargetError
+from ..stores.target import Target
 from .ome import Geometry
-from .store import Target
 from .stored_array import StoredArray
 
 _METADATA = (("zarr.json", "attributes"), (".zattrs", ""))

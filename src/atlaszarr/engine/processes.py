@@ -16,7 +16,7 @@ from typing import Any
 
 import cloudpickle
 
-from .scheduling import Threads
+from .schedulers import Threads
 
 
 @dataclass(frozen=True)

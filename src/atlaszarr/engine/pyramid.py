@@ -14,8 +14,8 @@ from fractions import Fraction
 from functools import cached_property
 from typing import Any, TypeVar
 
-from .errors import InputError
-from .grid import Region
+from ..errors import InputError
+from ..geometry.grid import Region
 from .lengths import Factor, Shape, factor_of, lengths, shard_of
 
 Index = tuple[int, int, int]

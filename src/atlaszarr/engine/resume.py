@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import ledger
-from .assembly import Assembly, Beside, Computing, Progress
 from .ledger import Ledger
-from .ownership import owning, tidy
-from .scheduling import scheduler_for
+from .lock import owning, tidy
+from .schedulers import scheduler_for
 from .target_state import FINISHED, REMOVING, clear, examine
-from .verification import tasks_to_redo, unsound
+from .verify import tasks_to_redo, unsound
+from .writer import Assembly, Beside, Computing, Progress
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
 from typing import Any, Protocol
 
-from .errors import InputError
+from ..errors import InputError
 
 Future = Any
 #: Seconds that tasks on a cluster are waited for when a build ends in an error.

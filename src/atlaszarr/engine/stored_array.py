@@ -17,14 +17,14 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import InputError, TargetError
+from ..geometry.grid import shape_of
+from ..stores.target import Target
 from .absent_chunks import AbsentChunks
 from .array_layout import ArrayLayout
-from .errors import InputError, TargetError
-from .grid import shape_of
 from .lengths import Shape
 from .pyramid import Index, Level, everywhere
-from .scheduling import usable_cores
-from .store import Target
+from .schedulers import usable_cores
 
 _Result = TypeVar("_Result")
 #: Threads that wait for a store that is not a local disk.

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..errors import InputError
+from ..stores.atomic import is_partial
+from ..stores.target import Target
+from ..versions import version as package_version
 from . import ledger, ome
-from .atomic import is_partial
-from .errors import InputError
-from .ownership import KEYS
-from .store import Target
-from .versions import version as package_version
+from .lock import KEYS
 
 UNFINISHED = "unfinished"
 FINISHED = "finished"

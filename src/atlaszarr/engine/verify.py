@@ -8,15 +8,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from . import inspection, ledger
-from .assembly import Assembly
+from ..stores.target import Target
+from . import checks as inspection
+from . import ledger
+from .checks import Defect
 from .index_trust import disagreements
-from .inspection import Defect
 from .kinds import kind_of, recorded
 from .ledger import Ledger, Task
 from .multiscale import Multiscale
-from .store import Target
 from .target_state import FINISHED, UNFINISHED, check_layout, read_root
+from .writer import Assembly
 
 #: Tasks of a pass whose levels and labels are compared unless all are.
 _SAMPLE = 8

@@ -11,16 +11,16 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
+from ..errors import TargetError
+from ..stores.atomic import is_partial
 from . import ledger, ome
-from .atomic import is_partial
 from .blocks import Done, coarsen_block, starting
-from .errors import TargetError
-from .inspection import array_prefixes
+from .checks import array_prefixes
 from .ledger import Entry, Task
+from .lock import Owner
 from .multiscale import Multiscale, digest
-from .ownership import Owner
 from .pyramid import Index, Pass
-from .scheduling import Future, Scheduler, in_window
+from .schedulers import Future, Scheduler, in_window
 from .target_state import FINISHED, UNFINISHED, Root, own_links
 
 #: Tasks under way for each worker: enough that what a block needs is asked for well before it is computed.
@@ -101,7 +101,7 @@ class Assembly:
     ) -> Iterator[Done]:
         """Do tasks pass by pass, a bounded number under way, and yield what comes of each.
 
-        For `fetches` and `fetched` see `atlaszarr.scheduling.in_window`.
+        For `fetches` and `fetched` see `atlaszarr.engine.schedulers.in_window`.
         """
         shared = scheduler.share(self.multiscale)
         window = max(WINDOW * scheduler.workers, 2 * WINDOW)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import InputError
+from ..errors import InputError
 from .spaces import ReferenceSpace
 
 #: Half-open ranges of voxel indices along (z, y, x).

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from .allen.records import SectionDataset, plane_name
-from .errors import InputError
+from ..allen.records import SectionDataset, plane_name
+from ..errors import InputError
 from .grid import Grid
 
 #: Least cosine between the normal of the sections and the axis across their plane: 45 degrees.

@@ -1,5 +1,5 @@
 """Where the sections of a dataset lie in the reference space, as a picture."""
 
-from .making import PreviewReport, preview
+from .api import PreviewReport, preview
 
 __all__ = ["PreviewReport", "preview"]

@@ -16,19 +16,19 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ..engine.ome_reader import StoredImage
+from ..engine.pyramid import Index, everywhere
+from ..engine.stored_array import StoredArray
 from ..errors import AtlaszarrWarning, InputError
-from ..locations import shown
-from ..plane_of_section import Plane
-from ..pyramid import Index, everywhere
+from ..geometry.plane import Plane
+from ..geometry.spaces import AXES, BRAINGLOBE_SIDES, ORIENTATION, ReferenceSpace
 from ..reference_volumes import open_annotation
 from ..reference_volumes.header import MICRONS
 from ..reference_volumes.ome_zarr import is_ome_zarr
 from ..reference_volumes.orientation import sides_remark
-from ..spaces import AXES, BRAINGLOBE_SIDES, ORIENTATION, ReferenceSpace
-from ..store import Target
-from ..stored_array import StoredArray
-from ..stored_image import StoredImage
-from .borders import LabelPlane
+from ..stores.locations import shown
+from ..stores.target import Target
+from .annotation_borders import LabelPlane
 
 #: What is read of a plane: the first pixel of each of its two axes, and each how-manyth.
 _Steps = dict[int, int]

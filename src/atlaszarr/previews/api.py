@@ -8,20 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..alignment import align_sections
 from ..allen.client import AllenClient
 from ..allen.images import MissingImage
 from ..allen.records import SectionDataset
-from ..assembly import Progress
-from ..atomic import write_whole
+from ..engine.writer import Progress
 from ..errors import InputError, TargetError
-from ..locations import normalize, output_path, overlap, shown
-from ..plane_of_section import plane_of
-from ..planes import section_planes
-from ..request import GONE
-from ..spaces import reference_space
-from .borders import LabelPlane
-from .label_planes import label_planes
+from ..geometry.plane import plane_of
+from ..geometry.spaces import reference_space
+from ..sections.alignment import align_sections
+from ..sections.options import GONE
+from ..sections.planes import section_planes
+from ..stores.atomic import write_whole
+from ..stores.locations import normalize, output_path, overlap, shown
+from .annotation_borders import LabelPlane
+from .annotation_planes import label_planes
 from .page import Page
 from .paper import FORMATS
 from .thumbnails import make_thumbnails

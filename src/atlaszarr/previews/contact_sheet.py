@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ..plane_of_section import Plane
-from ..spaces import AXES, ReferenceSpace
-from .borders import LabelPlane, border_lines
+from ..geometry.plane import Plane
+from ..geometry.spaces import AXES, ReferenceSpace
+from .annotation_borders import LabelPlane, border_lines
 from .paper import Paper
 from .thumbnails import Thumbnail
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..plane_of_section import PLANES, Plane
-from ..spaces import AXES, ReferenceSpace
-from .edges import ENDS, Edges
+from ..geometry.plane import PLANES, Plane
+from ..geometry.spaces import AXES, ReferenceSpace
 from .paper import Paper
 from .section_colours import Colour
+from .section_edges import ENDS, Edges
 
 #: How the boundary of the reference space is drawn.
 BOUNDARY: dict[str, Any] = {"linestyle": ":", "color": "#c0392b", "linewidth": 1.2}

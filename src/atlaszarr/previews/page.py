@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from ..allen.records import SectionDataset
 from ..credit import CREDIT
-from ..plane_of_section import Plane
-from ..spaces import ReferenceSpace
-from .borders import LabelPlane
+from ..geometry.plane import Plane
+from ..geometry.spaces import ReferenceSpace
+from .annotation_borders import LabelPlane
 from .contact_sheet import ContactSheet
-from .edges import corners_in_space, edges_of
 from .four_views import BOUNDARY, FourViews
 from .paper import Paper, print_page
 from .section_colours import STRIP_HEIGHT, draw_strip, section_colours
+from .section_edges import corners_in_space, edges_of
 from .thumbnails import Thumbnail
 
 #: Inches.
@@ -63,7 +63,7 @@ class Page:
     annotation: str | None
 
     def printed(self, suffix: str) -> bytes:
-        """The page as a file; see `atlaszarr.previewing.paper.print_page`."""
+        """The page as a file; see `atlaszarr.previews.paper.print_page`."""
         width = _WIDTH - 2 * _EDGE
         colours = section_colours([section.section_number for section in self.dataset.sections])
         views = FourViews(edges_of(corners_in_space(self.dataset, self.mirror), self.plane), colours, self.space, width)

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..allen.records import SectionDataset
-from ..plane_of_section import Plane
-from ..spaces import reference_space
+from ..geometry.plane import Plane
+from ..geometry.spaces import reference_space
 from ..transforms import apply, image_to_reference
 
 #: What lies at the low and the high end of p, i and r.
@@ -45,7 +45,7 @@ def corners_in_space(dataset: SectionDataset, mirror: bool = False) -> NDArray[n
     ----------
     dataset : SectionDataset
     mirror : bool
-        Whether to lay left on right; see `atlaszarr.alignment.align_sections`.
+        Whether to lay left on right; see `atlaszarr.sections.alignment.align_sections`.
 
     Returns
     -------

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from ..allen.client import AllenClient
 from ..allen.images import MissingImage, Pixels
 from ..allen.records import Section
-from ..assembly import Progress
-from ..planes import SectionPlanes
+from ..engine.writer import Progress
+from ..sections.planes import SectionPlanes
 
 #: Grey level where the image of a section is not.
 _PAPER = 255

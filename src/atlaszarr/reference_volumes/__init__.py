@@ -1,7 +1,7 @@
 """Annotations and templates of an atlas, from NRRD, NIfTI, TIFF or OME-Zarr, as lazy arrays in one frame."""
 
 from .labels import unknown_labels, unknown_labels_remark
-from .striding import strided_factor
+from .subsampling import strided_factor
 from .volume import ReferenceVolume, open_annotation, open_template
 
 __all__ = [

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..terminology import Terminology
+from ..terminology.terminology import Terminology
 
 #: Of labels, as uint32 holds them.
 _LARGEST = 2**32 - 1

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 
 from ..errors import InputError
-from ..spaces import reference_space
+from ..geometry.spaces import reference_space
 from .header import MICRONS, Header
 
 #: Bytes that a header may have.

@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..absent_chunks import AbsentChunks
+from ..engine.absent_chunks import AbsentChunks
+from ..engine.inputs import absent_of, readable
+from ..engine.ome_reader import attributes_of
+from ..engine.zarr_reader import ChunkedArray, layout_at
 from ..errors import InputError
-from ..locations import is_url, normalize_folder
-from ..reading import ChunkedArray, layout_at
-from ..source_files import reading
-from ..sources import absent_of, readable
-from ..store import Target
-from ..stored_image import attributes_of
+from ..stores.input_file import reading
+from ..stores.locations import is_url, normalize_folder
+from ..stores.target import Target
 from .header import MICRONS, Header
 
 

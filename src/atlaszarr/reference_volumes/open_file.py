@@ -12,15 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError, NotFoundError
-from ..locations import normalize
-from ..source_files import SourceFile
-from .body import MappedVolume, decompressing, stream_planes, unpacked
+from ..stores.input_file import SourceFile
+from ..stores.locations import normalize
 from .header import Header
-from .nifti_header import is_nifti, read_nifti_header
-from .nrrd_header import read_nrrd_header
+from .nifti import is_nifti, read_nifti_header
+from .nrrd import read_nrrd_header
 from .orientation import Orientation
 from .spool import CHUNK, spool
-from .tiff_file import BEGINNINGS, read_tiff_header, tiff_planes
+from .tiff import BEGINNINGS, read_tiff_header, tiff_planes
+from .voxels import MappedVolume, decompressing, stream_planes, unpacked
 
 #: Bytes that tell what a file is.
 _BEGINNING = 352

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..encoding import Encoding
+from ..engine.codecs import Encoding
 from ..errors import InputError, TargetError
 from .header import Header
 from .orientation import Orientation

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..absent_chunks import AbsentChunks
+from ..engine.absent_chunks import AbsentChunks
 from ..errors import InputError, TargetError
-from ..locations import shown
-from ..spaces import reference_space
-from .content import Content, reading_content
+from ..geometry.spaces import reference_space
+from ..stores.locations import shown
 from .header import Header
 from .labels import as_labels, distinct
 from .ome_zarr import is_ome_zarr, open_ome_zarr
+from .open_file import Content, reading_content
 from .orientation import ORIGIN, Orientation, sides_remark
 
 if TYPE_CHECKING:

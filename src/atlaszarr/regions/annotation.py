@@ -15,18 +15,18 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .absent_chunks import AbsentChunks
-from .counting import LabelCounts, count_labels, merged
-from .errors import AtlaszarrWarning, InputError
-from .grid import shape_of, split_index, within
-from .index_trust import index_of
-from .label_index import LabelIndex
-from .locations import shown
-from .ome import Geometry
-from .pyramid import Index
-from .store import Target
-from .stored_array import StoredArray
-from .stored_image import StoredImage
+from ..engine.absent_chunks import AbsentChunks
+from ..engine.index_trust import index_of
+from ..engine.label_counts import LabelCounts, count_labels, merged
+from ..engine.label_index import LabelIndex
+from ..engine.ome import Geometry
+from ..engine.ome_reader import StoredImage
+from ..engine.pyramid import Index
+from ..engine.stored_array import StoredArray
+from ..errors import AtlaszarrWarning, InputError
+from ..geometry.grid import shape_of, split_index, within
+from ..stores.locations import shown
+from ..stores.target import Target
 
 #: Part of a voxel: a centre that is this near to the midline is on it.
 _EXACT = Fraction(1, 10**6)
@@ -86,7 +86,7 @@ def annotation_of(given: Any, level: int, storage_options: Mapping[str, Any] | N
     images = [given] if hasattr(given, "dims") else list(getattr(given, "images", [given]))
     if not 0 <= level < len(images):
         raise InputError(f"level {level} is not there; the annotation has levels 0 to {len(images) - 1}")
-    from .sources import absent_of, opened
+    from ..engine.inputs import absent_of, opened
 
     (first, axes, top), (array, _, geometry) = opened(images[0]), opened(images[level])
     if axes[-3:] != ("z", "y", "x") or math.prod(array.shape[:-3]) != 1:

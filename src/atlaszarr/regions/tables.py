@@ -8,8 +8,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .display import printable
-from .terminology import Structure, Terminology
+from ..cli.terminal import printable
+from ..terminology.terminology import Structure, Terminology
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..engine.ome import Geometry
+from ..errors import AtlaszarrWarning, InputError
+from ..geometry.spaces import BRAINGLOBE_SIDES, ORIENTATION, reference_space
+from ..terminology.lookup import terminology_of
+from ..terminology.terminology import Terminology
 from .annotation import Annotation, annotation_of
-from .errors import AtlaszarrWarning, InputError
-from .ome import Geometry
-from .spaces import BRAINGLOBE_SIDES, ORIENTATION, reference_space
-from .terminology import Terminology
-from .terminology_table import terminology_of
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -41,7 +41,8 @@ def covered_extent(matrix: Matrix, size: tuple[int, int], rows: slice, columns: 
     Parameters
     ----------
     matrix : tuple of tuple of float
-        2 x 3: (column, row) of the plane to (X, Y) in pixels of the image; see `atlaszarr.fields.AffineField`.
+        2 x 3: (column, row) of the plane to (X, Y) in pixels of the image; see
+        `atlaszarr.displacement.fields.AffineField`.
     size : tuple of int
         Width and height of the image.
     rows, columns : slice

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from .taps import CONSTANT, Array, send, span, weigh
+from .weights import CONSTANT, Array, send, span, weigh
 
 
 @njit(cache=True, nogil=True)
@@ -71,7 +71,7 @@ def interpolate(
         A part of the image.
     xy : ndarray, float64, shape (2, rows, columns)
     taps, border : int
-        See `atlaszarr.taps`.
+        See `atlaszarr.resampling.weights`.
     constant : ndarray, float64, shape (channels,)
     place : ndarray, int64, shape (4,)
         Left and top of `pixels` in the image, and the image's width and height.

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .boxes import Box
-from .errors import InputError
-from .resampling_kernels import copy, extent, interpolate
-from .taps import BORDERS, CONSTANT, FARTHEST, TAPS, Array, send_all
+from ..boxes import Box
+from ..errors import InputError
+from .kernels import copy, extent, interpolate
+from .weights import BORDERS, CONSTANT, FARTHEST, TAPS, Array, send_all
 
 _WEIGHABLE = ("uint8", "int8", "uint16", "int16", "float32", "float64")
 _REFUSED = {

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .allen.images import ImagedSections, imaged_sections
-from .allen.records import SectionDataset
-from .grid import Grid
-from .spaces import reference_space
-from .transforms import Affine, compose, tier_affine
+from ..allen.images import ImagedSections, imaged_sections
+from ..allen.records import SectionDataset
+from ..geometry.grid import Grid
+from ..geometry.spaces import reference_space
+from ..transforms import Affine, compose, tier_affine
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from .allen.records import SectionDataset
-from .credit import CREDIT
-from .grid import Grid
-from .spaces import AXES
+from ..allen.records import SectionDataset
+from ..credit import CREDIT
+from ..geometry.grid import Grid
+from ..geometry.spaces import AXES
 
 
 def coordinates_along(grid: Grid, axis: int, dimension: str) -> dict[str, Any]:

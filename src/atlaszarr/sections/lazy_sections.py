@@ -8,15 +8,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from .allen.client import AllenClient
-from .allen.records import SectionDataset
+from ..allen.client import AllenClient
+from ..allen.records import SectionDataset
+from ..displacement.displacement import Displacement
+from ..errors import InputError
+from ..geometry.spaces import AXES
 from .coordinates import attributes, coordinates_along
-from .displacement import Displacement
-from .errors import InputError
+from .options import SectionsRequest
 from .planes import DetectionPoint, SectionPlanes
-from .request import SectionsRequest
-from .section_arrays import SectionArrays
-from .spaces import AXES
+from .planes_dask import SectionArrays
 
 #: Where a Dataset keeps what its sections are made of.
 _KEY = "atlaszarr"
@@ -88,7 +88,8 @@ def open_sections(
     client : AllenClient, optional
         Default: a client with its own defaults.
     **options
-        Further fields of `atlaszarr.request.SectionsRequest`: downsample, background, chunk (side of a block), ...
+        Further fields of `atlaszarr.sections.options.SectionsRequest`: downsample, background, chunk (side of a
+        block), ...
 
     Returns
     -------

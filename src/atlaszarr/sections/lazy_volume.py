@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from .allen.client import AllenClient
-from .allen.records import SectionDataset
+from ..allen.client import AllenClient
+from ..allen.records import SectionDataset
+from ..displacement.displacement import Displacement
+from ..errors import InputError
 from .coordinates import attributes, coordinates_along
-from .displacement import Displacement
-from .errors import InputError
-from .fill import MAX_GAP
-from .request import VolumeRequest
+from .depth_intervals import MAX_GAP
+from .options import VolumeRequest
 from .volume import Volume
-from .volume_arrays import volume_arrays
+from .volume_dask import volume_arrays
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -41,7 +41,7 @@ def open_volume(
     resolution : float
         Voxel size in um.
     fill : str
-        ``none``, ``nearest`` or ``linear``; see `atlaszarr.stack.stack_sections`.
+        ``none``, ``nearest`` or ``linear``; see `atlaszarr.sections.stack.stack_sections`.
     max_gap : float
         The widest gap between two sections that `fill` bridges, in nominal intervals: finite, at least 1.
     displacement : bool or mapping of int to Displacement
@@ -54,7 +54,7 @@ def open_volume(
     client : AllenClient, optional
         Default: a client with its own defaults.
     **options
-        Further fields of `atlaszarr.request.VolumeRequest` that are not of writing.
+        Further fields of `atlaszarr.sections.options.VolumeRequest` that are not of writing.
 
     Returns
     -------

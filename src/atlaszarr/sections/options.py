@@ -10,14 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Self
 
+from ..allen.records import SectionDataset, plane_name
+from ..displacement.displacement import Displacement
+from ..engine.ome import DEFAULT_VERSION, zarr_format
+from ..engine.pyramid import Pyramid
+from ..errors import InputError
 from .alignment import AlignedSections, align_sections
-from .allen.records import SectionDataset, plane_name
-from .displacement import Displacement
-from .errors import InputError
-from .fill import MAX_GAP
-from .ome import DEFAULT_VERSION, zarr_format
+from .depth_intervals import MAX_GAP
 from .planes import DetectionPoint, SectionPlanes, section_planes
-from .pyramid import Pyramid
 from .stack import Stack, stack_sections
 
 #: Options that say nothing of what a voxel holds.
@@ -39,9 +39,9 @@ class Request:
     resolution : float
         Voxel size in um.
     interpolation : str
-        See `atlaszarr.stack.stack_sections`.
+        See `atlaszarr.sections.stack.stack_sections`.
     mirror, view, quality, range
-        See `atlaszarr.alignment.align_sections`.
+        See `atlaszarr.sections.alignment.align_sections`.
     downsample : int or None
         Tier of all images; None for the coarsest whose pixel is not larger than a voxel.
     levels : int or None
@@ -132,7 +132,7 @@ class Request:
         return {"dataset": dataset.id, "mode": self.mode, **options, "records_sha256": digest}
 
     def aligned(self, dataset: SectionDataset) -> AlignedSections:
-        """The dataset's sections in the space asked for; see `atlaszarr.alignment.align_sections`."""
+        """The dataset's sections in the space asked for; see `atlaszarr.sections.alignment.align_sections`."""
         names = ("resolution", "mirror", "downsample", "view", "quality", "range")
         return align_sections(dataset, **{name: getattr(self, name) for name in names})
 
@@ -146,7 +146,7 @@ class VolumeRequest(Request):
     chunk : int
         8 to 1024.
     fill : str
-        Between the sections; see `atlaszarr.stack.stack_sections`.
+        Between the sections; see `atlaszarr.sections.stack.stack_sections`.
     max_gap : float
         The widest gap between sections that `fill` bridges, in nominal intervals; see the same.
     """
@@ -183,7 +183,7 @@ class SectionsRequest(Request):
     chunk : int
         Side of a square chunk, 32 to 4096.
     plane, detection_xy
-        See `atlaszarr.planes.section_planes`.
+        See `atlaszarr.sections.planes.section_planes`.
     displacement : bool
         Whether to write the displacement fields too.
     """
@@ -199,7 +199,7 @@ class SectionsRequest(Request):
     def planes(
         self, dataset: SectionDataset, stored: bool = True, displacement: Mapping[int, Displacement] | None = None
     ) -> SectionPlanes:
-        """The dataset's sections as planes; see `atlaszarr.planes.section_planes`."""
+        """The dataset's sections as planes; see `atlaszarr.sections.planes.section_planes`."""
         return section_planes(
             self.aligned(dataset),
             plane=self.plane,

@@ -14,18 +14,18 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..allen.images import ImagedSections, Pixels
+from ..allen.records import Section
+from ..boxes import Box
+from ..displacement.displacement import Displacement
+from ..displacement.fields import AffineField
+from ..geometry.grid import Grid
+from ..geometry.plane import Plane, plane_of
+from ..resampling.coverage import covered, covered_extent
+from ..resampling.sampler import corner_footprint, footprint, known, resample
+from ..transforms import Affine, apply, compose, image_to_reference
 from .alignment import AlignedSections
-from .allen.images import ImagedSections, Pixels
-from .allen.records import Section
-from .boxes import Box
-from .coverage import covered, covered_extent
-from .displacement import Displacement
-from .fields import AffineField
-from .grid import Grid
-from .plane_fields import check_fields
-from .plane_of_section import Plane, plane_of
-from .resampling import corner_footprint, footprint, known, resample
-from .transforms import Affine, apply, compose, image_to_reference
+from .user_fields import check_fields
 
 #: Where on a section its slice coordinate is taken: a pixel of the full-resolution image, or the centre of each.
 DetectionPoint = tuple[float, float] | Literal["centre", "center"]
@@ -49,7 +49,7 @@ class SectionPlanes:
     displacements : tuple of Displacement
         For each, pixel (x, y) = (column, row) of the plane to pixel (X, Y) of the tier image.
     interpolation : str
-        Within the image; see `atlaszarr.resampling.resample`.
+        Within the image; see `atlaszarr.resampling.sampler.resample`.
     """
 
     grid: Grid

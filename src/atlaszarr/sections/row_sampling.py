@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from .taps import Array, span, weigh
+from ..resampling.weights import Array, span, weigh
 
 
 class Placement(NamedTuple):
@@ -150,7 +150,7 @@ def sample_row(
     sizes : ndarray, int64, shape (sections, 2)
         Width and height of the tier images: beyond their outermost pixel centres, these pixels go on.
     taps : int
-        Pixels taken along an axis; see `atlaszarr.taps`.
+        Pixels taken along an axis; see `atlaszarr.resampling.weights`.
     values : ndarray, float32, shape (n, 3), output
         Grey levels, 0 to 255; left alone where no section is.
     """

@@ -15,20 +15,20 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from . import sampling
+from ..allen.images import ImagedSections, ImageRequest, Pixels
+from ..allen.records import Section
+from ..boxes import Box, area
+from ..displacement.displacement import Displacement
+from ..errors import InputError
+from ..geometry.grid import Grid, Region, shape_of
+from ..resampling.coverage import covered
+from ..resampling.weights import TAPS
+from ..transforms import compose
+from . import stack_kernels as sampling
 from .alignment import AlignedSections
-from .allen.images import ImagedSections, ImageRequest, Pixels
-from .allen.records import Section
-from .boxes import Box, area
-from .coverage import covered
-from .displacement import Displacement
-from .errors import InputError
-from .fill import FILLS, MAX_GAP, depth_intervals
-from .grid import Grid, Region, shape_of
-from .plane_fields import PlaneField, plane_fields
+from .depth_intervals import FILLS, MAX_GAP, depth_intervals
 from .row_sampling import Placement
-from .taps import TAPS
-from .transforms import compose
+from .user_fields import PlaneField, plane_fields
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +47,7 @@ class Stack:
     edges, nearest, neighbour : ndarray
         Intervals of depth [edges[j], edges[j + 1]): the section that fills each, and the one blended in; -1 none.
     taps : int
-        Pixels that the interpolation within an image takes along an axis; see `atlaszarr.taps`.
+        Pixels that the interpolation within an image takes along an axis; see `atlaszarr.resampling.weights`.
     fields : mapping of int to PlaneField
         By section, a field that says so in place of an affine.
     """
@@ -210,7 +210,8 @@ def stack_sections(
         blends across all of it, ``none`` ignores it. With 2.5, one missing section is bridged.
     interpolation : str
         Within the plane of the section: ``nearest`` (half-way between two pixels the later one, where
-        `atlaszarr.resampling` takes the even one), ``linear``, ``cubic`` (a = -3/4) or ``lanczos`` (8 x 8 pixels).
+        `atlaszarr.resampling.sampler` takes the even one), ``linear``, ``cubic`` (a = -3/4) or ``lanczos`` (8 x 8
+        pixels).
     displacement : mapping of int to Displacement, optional
         By SectionImage id, fields that take the place of the alignment within the plane of section: from pixel
         (column, row) of the plane, over the whole of the grid's, to pixel (X, Y) of the section's tier image. Which

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from ..resampling.weights import Array
 from .row_sampling import Placement, row_field, sample_row
-from .taps import Array
 
 
 @njit(cache=True, nogil=True)

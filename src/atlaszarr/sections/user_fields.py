@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .allen.records import SectionDataset
-from .displacement import Displacement
-from .errors import InputError
-from .grid import Grid, Region
-from .plane_of_section import Plane, plane_of
+from ..allen.records import SectionDataset
+from ..displacement.displacement import Displacement
+from ..errors import InputError
+from ..geometry.grid import Grid, Region
+from ..geometry.plane import Plane, plane_of
 
 
 @dataclass(frozen=True, eq=False)

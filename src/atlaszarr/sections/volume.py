@@ -11,12 +11,12 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from .allen.decoded import pixels_of
-from .allen.images import ImageRequest, MissingImage, Pixels, SectionImage
-from .allen.windows import TierImage, tier_image
-from .errors import InputError
-from .grid import Region, blocks
-from .pyramid import Index
+from ..allen.decoded import pixels_of
+from ..allen.images import ImageRequest, MissingImage, Pixels, SectionImage
+from ..allen.windows import TierImage, tier_image
+from ..engine.pyramid import Index
+from ..errors import InputError
+from ..geometry.grid import Region, blocks
 from .stack import Stack
 
 #: Each costs about a millisecond before anything is fetched.

@@ -13,8 +13,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..errors import InputError
 from .atomic import WholeFiles
-from .errors import InputError
 
 #: Requests under way at once to stores that are not the local disk, in one process.
 _CONCURRENCY = 16

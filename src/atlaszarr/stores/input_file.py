@@ -15,9 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from .errors import AtlaszarrError, InputError, NotFoundError, SourceError
+from ..errors import AtlaszarrError, InputError, NotFoundError, SourceError
 from .locations import local_path, normalize, shown
-from .store import from_client_library, reason
+from .target import from_client_library, reason
 
 #: Seconds to wait before a read that failed is tried again.
 _WAITS = (0.5, 1.0, 4.0)

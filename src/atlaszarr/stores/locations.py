@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path, PurePath, PurePosixPath
 
-from .errors import InputError
+from ..errors import InputError
 
 _PROTOCOL = r"[A-Za-z][A-Za-z0-9+.-]*"
 #: A URL; in front of it there may be what fsspec chains, as in ``simplecache::https://...``.

@@ -18,8 +18,8 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, PreconditionError
 from obstore.store import S3Store
 
-from .errors import InputError
-from .objects import BATCH, Puts, requests
+from ..errors import InputError
+from .backends import BATCH, Puts, requests
 
 #: Seconds that a request may take, and for which one that failed is tried again.
 _TIMEOUT = 30.0

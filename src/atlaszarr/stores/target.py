@@ -13,9 +13,9 @@ from threading import Event
 from typing import Any
 from uuid import uuid4
 
-from .errors import AtlaszarrError, InputError, TargetError
+from ..errors import AtlaszarrError, InputError, TargetError
+from .backends import FsspecObjects, LocalObjects, Objects
 from .locations import is_url, normalize_folder
-from .objects import FsspecObjects, LocalObjects, Objects
 
 #: The HTTP status in an error of obstore, and the store's word for it.
 _STATUS = re.compile(r"status code: (\d{3})")

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .errors import RecordError
+from ..errors import RecordError
 
 if TYPE_CHECKING:
     from .terminology import Structure

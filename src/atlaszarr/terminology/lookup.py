@@ -6,9 +6,9 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from .errors import InputError, NotFoundError
-from .locations import local_path, shown
-from .store import Target
+from ..errors import InputError, NotFoundError
+from ..stores.locations import local_path, shown
+from ..stores.target import Target
 from .terminology import Terminology
 
 #: Beside an annotation.

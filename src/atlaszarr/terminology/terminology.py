@@ -9,9 +9,9 @@ from functools import cached_property
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
-from . import terminology_formats as formats
-from .errors import InputError, NotFoundError
-from .terminology_formats import Row
+from ..errors import InputError, NotFoundError
+from . import formats
+from .formats import Row
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -110,7 +110,7 @@ class Terminology:
         RecordError
             If it is neither, or for the reasons of `from_frame` and `from_structure_graph`.
         """
-        from .source_files import SourceFile
+        from ..stores.input_file import SourceFile
 
         with SourceFile.open(uri, storage_options) as file:
             body = file.read()

@@ -17,7 +17,7 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..spaces import reference_space
+from ..geometry.spaces import reference_space
 from ..transforms import compose, tier_affine
 from .catalogue import Catalogue
 from .phantom import Phantom

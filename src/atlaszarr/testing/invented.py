@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..plane_of_section import PLANES
-from ..spaces import reference_space
+from ..geometry.plane import PLANES
+from ..geometry.spaces import reference_space
 from .records import Record, image_record, product_records
 
 _PLANE_IDS = {"coronal": 1, "sagittal": 2, "transverse": 6}

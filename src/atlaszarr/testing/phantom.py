@@ -14,10 +14,10 @@ from functools import cache, cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..spaces import reference_space
+from ..geometry.spaces import reference_space
 from .ontology import ROOT_ID
+from .phantom_kernels import expression_rows, tissue_rows
 from .phantom_regions import Array, Ellipsoid, Region, Triple, standard_regions
-from .phantom_rows import expression_rows, tissue_rows
 
 _EXTENT = reference_space(9).extent
 

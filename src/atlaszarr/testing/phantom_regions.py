@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..spaces import reference_space
+from ..geometry.spaces import reference_space
 from .ontology import figures, structures
 
 Array = NDArray[np.float64]

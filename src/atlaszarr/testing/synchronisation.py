@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..spaces import reference_space
+from ..geometry.spaces import reference_space
 from ..transforms import apply, image_to_reference, reference_to_image
 from .catalogue import Catalogue
 from .envelope import Answer, found, refused

@@ -1,0 +1,1 @@
+"""Plan and build of a section dataset."""

@@ -1,0 +1,1 @@
+"""Displacement fields over a 2-D grid."""

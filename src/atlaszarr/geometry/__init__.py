@@ -1,0 +1,1 @@
+"""Reference spaces, grids and planes of section. NumPy only."""

@@ -1,0 +1,1 @@
+"""Region volumes and masks."""

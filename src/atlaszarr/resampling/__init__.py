@@ -1,0 +1,1 @@
+"""2-D images sampled at coordinates."""

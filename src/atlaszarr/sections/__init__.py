@@ -1,0 +1,1 @@
+"""Section datasets over a grid, lazily: `open_sections` and `open_volume`."""
