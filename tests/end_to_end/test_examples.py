@@ -22,7 +22,7 @@ from atlaszarr.testing.ontology import structure_graph
 from atlaszarr.testing.phantom import default_phantom
 from atlaszarr.testing.phantom_volumes import annotation_nrrd
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data"
 REAL = DATA / "ccf" / "annotation_25_ccf2017.nrrd", DATA / "ontology" / "structure_graph_1.json"
 ANNOTATION = "annotation-sets/allen-adult-mouse-annotation/2017/annotation.ome.zarr"

@@ -17,7 +17,7 @@ import yaml
 import atlaszarr
 from atlaszarr.testing import Emulator
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PYPROJECT = (ROOT / "pyproject.toml").read_text()
 PROJECT = tomllib.loads(PYPROJECT)
 README = (ROOT / "README.md").read_text()

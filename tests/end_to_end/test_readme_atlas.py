@@ -15,7 +15,7 @@ from atlaszarr.testing import Emulator
 from atlaszarr.testing.phantom import default_phantom
 from atlaszarr.testing.phantom_volumes import annotation_nrrd, template_nrrd
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", README, flags=re.DOTALL | re.MULTILINE))
 ATLAS, VOLUMES, BRAINGLOBE = (SECTIONS[name] for name in ("An atlas", "Region volumes", "BrainGlobe and neuroglancer"))

@@ -28,7 +28,7 @@ from atlaszarr.testing.faults import KINDS, Rule
 from atlaszarr.testing.phantom import default_phantom
 from atlaszarr.testing.records import dataset_records, image_record
 
-RECORDED = Path(__file__).parents[2] / "shared" / "data" / "api"
+RECORDED = Path(__file__).parents[3] / "shared" / "data" / "api"
 CORONAL, SAGITTAL = 74081221, 69177654
 
 

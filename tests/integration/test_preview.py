@@ -34,7 +34,7 @@ from atlaszarr.testing.records import dataset_records, image_records
 from atlaszarr.writing import write_multiscales
 
 CORONAL, SAGITTAL = 74272479, 69289763
-RECORDED = Path(__file__).parent / "figures" / "recorded_synchronisation.csv"
+RECORDED = Path(__file__).parents[1] / "figures" / "recorded_synchronisation.csv"
 SPACE = reference_space(9)
 
 

@@ -14,7 +14,7 @@ from scipy import ndimage
 from atlaszarr import AllenClient, build, open_sections
 from atlaszarr.testing.emulator import Emulator
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
+DATA = Path(__file__).parents[3] / "shared" / "data"
 IMAGE, DATASET = 69177654, 69289763
 
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="the real data is not beside the project")

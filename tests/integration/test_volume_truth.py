@@ -18,7 +18,7 @@ from atlaszarr.testing.emulator import Emulator
 
 CORONAL, SAGITTAL = 74272479, 69289763
 #: The 200 um expression energy of 69289763 as the Allen Institute serves it.
-ENERGY = Path(__file__).parents[2] / "shared/data/expression/energy.raw"
+ENERGY = Path(__file__).parents[3] / "shared/data/expression/energy.raw"
 
 
 def figures(dataset):

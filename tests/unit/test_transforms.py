@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from atlaszarr.transforms import apply, compose, image_to_reference, reference_to_image, tier_affine
 
-FIGURES = Path(__file__).parent / "figures" / "recorded_synchronisation.csv"
+FIGURES = Path(__file__).parents[1] / "figures" / "recorded_synchronisation.csv"
 
 
 def recorded(service):

@@ -9,7 +9,7 @@ import pytest
 
 from atlaszarr.engine.downsampling import reduce
 
-ANNOTATION = Path(__file__).parents[2] / "shared" / "data" / "ccf" / "annotation_25_ccf2017.nrrd"
+ANNOTATION = Path(__file__).parents[4] / "shared" / "data" / "ccf" / "annotation_25_ccf2017.nrrd"
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from atlaszarr.engine.downsampling import reduce, reduced_shape
 from atlaszarr.errors import InputError
 
-TIE_RULE = Path(__file__).parents[2] / "shared" / "tools" / "tie_rule.py"
+TIE_RULE = Path(__file__).parents[4] / "shared" / "tools" / "tie_rule.py"
 TWO = (Fraction(2),) * 3
 LABELS = [np.uint32, np.int64, np.uint64]
 HOW = [(rule, np.uint8 if rule == "mean" else np.uint32) for rule in ("mean", "mode", "mode_of_nonzero", "nearest")]

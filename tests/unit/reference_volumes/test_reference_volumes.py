@@ -41,7 +41,7 @@ from atlaszarr.stores.input_file import SourceFile
 from atlaszarr.testing.ontology import structure_graph
 from atlaszarr.writing import write_multiscales
 
-CCF = Path(__file__).parents[2] / "shared" / "data" / "ccf"
+CCF = Path(__file__).parents[4] / "shared" / "data" / "ccf"
 real = pytest.mark.skipif(not CCF.is_dir(), reason="the shared data (../shared/data) is not here")
 
 #: The CCF at 200 um: what makes a header one of the Allen Institute's is the extent of its volume.

@@ -14,7 +14,7 @@ from atlaszarr.geometry.spaces import ORIENTATION
 from atlaszarr.stores.target import Target
 from atlaszarr.writing import write_multiscales
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
+DATA = Path(__file__).parents[4] / "shared" / "data"
 ANNOTATION = DATA / "ccf" / "annotation_25_ccf2017.nrrd"
 GRAPH = DATA / "ontology" / "structure_graph_1.json"
 

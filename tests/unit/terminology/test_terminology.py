@@ -18,7 +18,7 @@ from atlaszarr.errors import InputError, NotFoundError, RecordError, SourceError
 from atlaszarr.terminology.formats import COLUMNS, MISSING_TO_PANDAS
 from atlaszarr.testing.ontology import structure_graph
 
-REAL_GRAPH = Path(__file__).parents[2] / "shared" / "data" / "ontology" / "structure_graph_1.json"
+REAL_GRAPH = Path(__file__).parents[4] / "shared" / "data" / "ontology" / "structure_graph_1.json"
 
 
 def node(id, acronym, *children, name=None, colour="00FF7f"):

@@ -18,7 +18,7 @@ from atlaszarr.testing.phantom_regions import Ellipsoid
 
 PHANTOM = default_phantom()
 CENTRE, AXES = np.array([7000.0, 4100.0, 5700.0]), np.array([5400.0, 3200.0, 4500.0])
-REAL_GRAPH = Path(__file__).parents[2] / "shared" / "data" / "ontology" / "structure_graph_1.json"
+REAL_GRAPH = Path(__file__).parents[4] / "shared" / "data" / "ontology" / "structure_graph_1.json"
 
 
 def unit_vectors(count: int) -> np.ndarray:
