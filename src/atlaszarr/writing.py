@@ -14,22 +14,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .engine.blocks import Done, making, starting, store_block
+from .boxes import Index, shape_of, within
 from .engine.chunk_groups import ChunkGroups
 from .engine.codecs import Encoding
 from .engine.downsampling import Rule
 from .engine.inputs import absent_of, identity_of, opened, places_read
 from .engine.multiscale import ArraySpec, Multiscale
-from .engine.occupancy import Occupancy
 from .engine.ome import DEFAULT_VERSION, Geometry, multiscales, zarr_format
-from .engine.pyramid import Index, Pass, Pyramid
+from .engine.pyramid import Occupancy, Pass, Pyramid
 from .engine.resume import WriteReport, complete
 from .engine.schedulers import Future, Scheduler, worker_count
 from .engine.target_state import Root
-from .engine.writer import Assembly, Computing, Progress
+from .engine.writer import Assembly, Computing, Done, Progress, making, starting, store_block
 from .engine.zarr_reader import ChunkedArray
 from .errors import AtlaszarrWarning, InputError
-from .geometry.grid import shape_of, within
 from .stores.locations import overlap, shown
 from .stores.target import Target
 

@@ -35,7 +35,7 @@ def prepare(target: str, annotation: str, tiles: int) -> None:
     import nrrd
     import numpy as np
 
-    from atlaszarr.engine.index_trust import add_index
+    from atlaszarr.engine.label_index import add_index
     from atlaszarr.engine.ome import Geometry
     from atlaszarr.geometry.spaces import ORIENTATION
     from atlaszarr.stores.target import Target

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import zarr
 
-from atlaszarr.atlas.hemispheres import hemispheres_image
+from atlaszarr.atlas.images import hemispheres_image
 from atlaszarr.brainglobe.alias import give_second_name
 from atlaszarr.brainglobe.manifests import About
 from atlaszarr.brainglobe.meshes import defects

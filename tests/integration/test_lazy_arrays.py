@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from atlaszarr import Displacement, Terminology, open_sections, open_volume, region_mask
-from atlaszarr.engine.index_trust import add_index
+from atlaszarr.boxes import split_index
+from atlaszarr.engine.label_index import add_index
 from atlaszarr.engine.zarr_reader import ChunkedArray
-from atlaszarr.geometry.grid import split_index
 from atlaszarr.reference_volumes import open_annotation, open_template
 from atlaszarr.stores.target import Target
 from atlaszarr.terminology.terminology import Structure

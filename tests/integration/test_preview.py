@@ -17,7 +17,7 @@ from PIL import Image
 
 from atlaszarr import AllenClient, Grid, preview
 from atlaszarr.allen.records import SectionDataset
-from atlaszarr.dataset_build.metadata import geometry
+from atlaszarr.dataset_build.records import geometry
 from atlaszarr.engine.ome import Geometry
 from atlaszarr.errors import AtlaszarrWarning, InputError
 from atlaszarr.geometry.plane import PLANES

@@ -11,8 +11,8 @@ import xarray as xr
 
 from atlaszarr import AllenClient, Displacement, build, open_sections
 from atlaszarr.errors import ImageError, InputError, RecordError, ServiceError
-from atlaszarr.testing.invented import invented
 from atlaszarr.testing.phantom import default_phantom
+from atlaszarr.testing.records import invented
 from atlaszarr.transforms import image_to_reference
 
 CORONAL, SAGITTAL = 74272479, 69289763

@@ -13,8 +13,7 @@ import zarr
 
 from atlaszarr import AllenClient, Displacement, build, plan, verify
 from atlaszarr.errors import InputError
-from atlaszarr.testing.invented import invented
-from atlaszarr.testing.records import dataset_records, image_records
+from atlaszarr.testing.records import dataset_records, image_records, invented
 from atlaszarr.transforms import image_to_reference
 
 CORONAL, SAGITTAL = 74272479, 69289763

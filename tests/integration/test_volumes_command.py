@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from moto.server import ThreadedMotoServer
 
-from atlaszarr.engine.index_trust import add_index
+from atlaszarr.engine.label_index import add_index
 from atlaszarr.engine.ome import Geometry
 from atlaszarr.regions.tables import digits
 from atlaszarr.stores.target import Target

@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ImageError, InputError, NotFoundError, ServiceError
 from . import rma
 from .cache import ImageCache, default_location
-from .decoded import DECODED
 from .http import Http
-from .images import ImageRequest, MissingImage, Pixels, SectionImage, check_options
-from .records import SectionDataset
+from .images import DECODED, ImageRequest, MissingImage, Pixels, SectionImage, check_options
+from .records import SectionDataset, image_box
 from .search import search, similar_gene
-from .values import image_box
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import ipaddress
+import logging
 import re
+import socket
+import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import cache
+from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import Any, Self, TypeVar
-from urllib.parse import urljoin, urlsplit
+from typing import Any, Protocol, Self, TypeVar
+from urllib.parse import SplitResult, unquote, urljoin, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from urllib3 import BaseHTTPResponse, PoolManager, ProxyManager, Retry, Timeout
 from urllib3.connectionpool import ConnectionPool
@@ -22,10 +30,9 @@ from urllib3.exceptions import (
     ReadTimeoutError,
     ResponseError,
 )
+from urllib3.util import make_headers
 
-from ..errors import ImageError, ServiceError
-from .connecting import Proxy, check_reachable, proxy_for, refusal
-from .politeness import Politeness
+from ..errors import ImageError, InputError, ServiceError
 
 #: Statuses that say "later", not "no".
 _TRANSIENT = (408, 429, 500, 502, 503, 504)
@@ -260,3 +267,200 @@ def _shared(*settings: Any) -> Http:
 def _excerpt(body: bytes, length: int = 200) -> str:
     """The beginning of a body on one line, for a message."""
     return " ".join(body[: 4 * length].decode("utf-8", errors="replace").split())[:length]
+
+
+class _Semaphore(Protocol):
+    def acquire(self) -> Any: ...
+    def release(self) -> Any: ...
+
+
+class Politeness:
+    """A context manager to hold while a request is under way, its retries included.
+
+    When a `distributed` client is active, or in a task on one of its workers, the slots are those of a
+    `distributed.Semaphore` and so are shared by the whole cluster.
+
+    Parameters
+    ----------
+    concurrency : int
+        The most requests under way.
+    rate : float
+        The most requests started per second, over any time much longer than ``concurrency / rate``;
+        infinite for no limit.
+    """
+
+    def __init__(self, concurrency: int = 6, rate: float = 20.0) -> None:
+        self.concurrency = concurrency
+        self.rate = rate
+        self._local = threading.BoundedSemaphore(concurrency)
+        self._shared: tuple[str, _Semaphore] | None = None
+        self._held = threading.local()
+
+    def __enter__(self) -> None:
+        semaphore = self._cluster() or self._local
+        semaphore.acquire()
+        self._held.slot = (semaphore, time.monotonic())
+
+    def __exit__(self, *_: object) -> None:
+        semaphore, since = self._held.slot
+        left = self.concurrency / self.rate - (time.monotonic() - since)
+        if left <= 0:
+            semaphore.release()
+        else:
+            timer = threading.Timer(left, _release, [semaphore])
+            timer.daemon = True
+            timer.start()
+
+    def _cluster(self) -> _Semaphore | None:
+        if "distributed" not in sys.modules:
+            return None
+        from distributed import Semaphore, default_client, get_worker
+
+        try:
+            member = get_worker().id
+        except ValueError:
+            try:
+                client = default_client()
+            except ValueError:
+                return None
+            if client.status != "running":  # it never reached its scheduler, or lost it
+                return None
+            member = client.id
+        if self._shared is None or self._shared[0] != member:
+            name = f"atlaszarr-requests-{self.concurrency}"
+            self._shared = (member, Semaphore(max_leases=self.concurrency, name=name))
+        return self._shared[1]
+
+
+def _release(semaphore: _Semaphore) -> None:
+    """Give a slot back; where the cluster is gone meanwhile, its slots are too."""
+    with suppress(RuntimeError, OSError):
+        semaphore.release()
+
+
+_LOG = logging.getLogger(__name__)
+#: Seconds that the first connection of a client may take, name resolution included.
+_FIRST_CONNECTION = 5.0
+_PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """A proxy that the environment names.
+
+    Attributes
+    ----------
+    url : str
+        Without user name and password.
+    headers : dict
+        Those that the proxy is sent; never shown.
+    """
+
+    url: str
+    headers: dict[str, str] = field(repr=False, hash=False)
+
+
+def proxy_for(url: str) -> Proxy | None:
+    """The proxy for a URL by HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY; None for a direct connection.
+
+    A loopback address is always connected to directly.
+
+    Raises
+    ------
+    InputError
+        If the environment names a proxy that is not of HTTP.
+    """
+    parts = urlsplit(url)
+    proxies = getproxies()
+    text = proxies.get(parts.scheme) or proxies.get("all")
+    if not text or _is_loopback(parts.hostname or "") or proxy_bypass(parts.netloc):
+        return None
+    found = urlsplit(text if "://" in text else f"http://{text}")
+    variable = f"{parts.scheme.upper()}_PROXY"
+    try:
+        netloc = found.netloc.rpartition("@")[2]
+        port = found.port
+    except ValueError:
+        port = -1
+    if found.scheme not in _PORTS or not found.hostname or port == -1:
+        raise InputError(f"{variable} does not name an http or https proxy; write it as http://HOST:PORT")
+    headers = {}
+    if found.username:
+        headers = make_headers(proxy_basic_auth=f"{unquote(found.username)}:{unquote(found.password or '')}")
+    return Proxy(f"{found.scheme}://{netloc}", headers)
+
+
+def refusal(proxy: str, scheme: str, status: int) -> ServiceError:
+    """The error for a proxy that refuses with an HTTP status that is final.
+
+    Parameters
+    ----------
+    proxy : str
+        Host and port of the proxy.
+    scheme : str
+        Of the URL that was requested through it.
+    status : int
+    """
+    variable = f"{scheme.upper()}_PROXY"
+    if status == 407:
+        return ServiceError(
+            f"the proxy {proxy} answered with HTTP status 407: it asks for a valid user name and password; write "
+            f"{variable} as http://USER:PASSWORD@HOST:PORT"
+        )
+    return ServiceError(
+        f"the proxy {proxy} refused the connection with HTTP status {status}; check {variable}, or set NO_PROXY"
+    )
+
+
+def check_reachable(url: str, proxy: Proxy | None, timeout: float) -> None:
+    """Open a connection to the host of a URL, or to its proxy, and close it.
+
+    Raises
+    ------
+    ServiceError
+        With the host and the cause, if none opens within `timeout` or 5 seconds.
+    """
+    parts = urlsplit(proxy.url if proxy else url)
+    timeout = min(timeout, _FIRST_CONNECTION)
+    cause = _cause(parts, timeout)
+    if cause is None:
+        return
+    _LOG.info("%s was not requested: no connection to %s", url, parts.netloc)
+    variable = f"{urlsplit(url).scheme.upper()}_PROXY"
+    if proxy:
+        raise ServiceError(f"cannot reach the proxy {parts.netloc}: {cause}; check {variable}, or set NO_PROXY")
+    raise ServiceError(
+        f"cannot reach {parts.netloc}: {cause}; check the network and the API URL, or set {variable} if the network "
+        "needs a proxy"
+    )
+
+
+def _cause(parts: SplitResult, timeout: float) -> str | None:
+    """Why no connection opens, or None. In a thread, since a name may take any time to resolve."""
+    causes: SimpleQueue[str | None] = SimpleQueue()
+
+    def connect() -> None:
+        try:
+            socket.create_connection((parts.hostname, parts.port or _PORTS[parts.scheme]), timeout).close()
+            causes.put(None)
+        except (socket.gaierror, UnicodeError):
+            causes.put("its name is not resolved")
+        except ConnectionRefusedError:
+            causes.put("the connection is refused")
+        except TimeoutError:
+            causes.put(f"it does not answer within {timeout:g} s")
+        except OSError as error:
+            causes.put((error.strerror or type(error).__name__).lower())
+
+    threading.Thread(target=connect, name="atlaszarr-first-connection", daemon=True).start()
+    try:
+        return causes.get(timeout=timeout)
+    except Empty:
+        return f"it does not answer within {timeout:g} s"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

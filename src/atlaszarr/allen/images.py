@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 from urllib.parse import urlencode
@@ -12,6 +16,7 @@ from urllib.parse import urlencode
 import numpy as np
 from numpy.typing import NDArray
 
+from ..boxes import Box
 from ..errors import ImageError, InputError, RecordError
 from .records import Section, SectionDataset, SkippedSection
 
@@ -242,3 +247,175 @@ def check_options(view: str, quality: int | None, range: tuple[int, ...] | None)
         pairs = list(zip(range[::2], range[1::2], strict=False))
         if len(range) != 6 or not all(0 <= low < high <= 4095 for low, high in pairs):
             raise InputError(f"range {range} is not six numbers R0,R1,G0,G1,B0,B1 with 0 <= low < high <= 4095")
+
+
+#: Side of a window at most, in pixels of the tier: 12 MB decoded.
+WINDOW = 2048
+#: Pixels of a whole image at most, so that it may be decoded in one piece: 50 MB.
+LARGEST_WHOLE = 4096**2
+#: What a request costs, in pixels that could be fetched meanwhile: 0.05 s at 20 requests a second, in which a line of
+#: 12 Mbit/s brings 75 kB, or 0.5 million pixels of 0.157 bytes (see `atlaszarr.dataset_build.plan`).
+_REQUEST = 500_000
+
+
+@dataclass(frozen=True)
+class TierImage:
+    """The image of a section at a tier, and how it is fetched.
+
+    Attributes
+    ----------
+    whole : ImageRequest
+        For all of it.
+    origin : tuple of int
+        (x, y) of its first pixel on the slide, in full-resolution pixels.
+    windows : tuple of int
+        Into how many windows it is cut, across and down; (1, 1) if it is fetched whole.
+    """
+
+    whole: ImageRequest
+    origin: tuple[int, int]
+    windows: tuple[int, int] = (1, 1)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels of the tier."""
+        return self.whole.width, self.whole.height
+
+    def requests(self, box: Box) -> Iterator[ImageRequest]:
+        """The requests that a box of pixels takes, row by row; none for an empty one."""
+        return (self._request(window) for window in self._windows(box))
+
+    def crop(self, box: Box, fetched: Callable[[ImageRequest], Pixels | None]) -> Pixels | None:
+        """The pixels of a box.
+
+        Parameters
+        ----------
+        box : tuple of int
+            Within the image.
+        fetched : callable
+            The pixels of a request; None if they could not be had.
+
+        Returns
+        -------
+        ndarray, uint8, shape (height, width, 3), or None
+            None if any of its windows could not be had.
+        """
+        left, top, right, bottom = box
+        found = np.empty((bottom - top, right - left, 3), np.uint8)
+        for window in self._windows(box):
+            pixels = fetched(self._request(window))
+            if pixels is None:
+                return None
+            x, y, x_end, y_end = (*map(max, window[:2], box[:2]), *map(min, window[2:], box[2:]))
+            if (x, y, x_end, y_end) == box:
+                return pixels[top - window[1] : bottom - window[1], left - window[0] : right - window[0]]
+            part = pixels[y - window[1] : y_end - window[1], x - window[0] : x_end - window[0]]
+            found[y - top : y_end - top, x - left : x_end - left] = part
+        return found
+
+    def _windows(self, box: Box) -> Iterator[Box]:
+        left, top, right, bottom = box
+        if left >= right or top >= bottom:
+            return
+        width, height = self.size
+        w, h = (-(-length // count) for length, count in zip(self.size, self.windows, strict=True))
+        for y in range(top // h * h, bottom, h):
+            for x in range(left // w * w, right, w):
+                yield (x, y, min(x + w, width), min(y + h, height))
+
+    def _request(self, window: Box) -> ImageRequest:
+        if self.windows == (1, 1):
+            return self.whole
+        left, top, right, bottom = window
+        x, y = self.origin
+        tier = self.whole.downsample
+        return replace(
+            self.whole, left=x + (left << tier), top=y + (top << tier), width=right - left, height=bottom - top
+        )
+
+
+def tier_image(section: Section, whole: ImageRequest, boxes: Iterable[Box] | None = None) -> TierImage:
+    """The cheaper way to fetch what some boxes of a section image show: all of it, or just the windows they touch.
+
+    An image of more than 4096 x 4096 pixels is never fetched whole, so that memory stays bounded. Of a smaller one the
+    cost is that of its pixels and, for every request, that of half a million more.
+
+    Parameters
+    ----------
+    section : Section
+    whole : ImageRequest
+        For all of the image at the tier wanted.
+    boxes : iterable of tuple of int, optional
+        In pixels of the tier, within the image; by default what is shown is not known, and taken to be all.
+    """
+    windows = (-(-whole.width // WINDOW), -(-whole.height // WINDOW))
+    cut = TierImage(whole, (section.x, section.y), windows)
+    pixels = whole.width * whole.height
+    if pixels > LARGEST_WHOLE:
+        return cut
+    touched = {request for box in boxes or () for request in cut.requests(box)}
+    cost = sum(request.width * request.height + _REQUEST for request in touched)
+    return cut if touched and cost < pixels + _REQUEST else TierImage(whole, cut.origin)
+
+
+#: Digest of a JPEG body, and the size that it must have.
+_Key = tuple[str, int, int]
+#: Decoded pixels that one process keeps, in bytes.
+LIMIT = 512 * 2**20
+
+
+class DecodedImages:
+    """The most recently used decoded images, up to a number of bytes; one decoding at a time for each.
+
+    Parameters
+    ----------
+    limit : int
+        Bytes of pixels kept. A single image may be larger: it is then dropped as soon as the next one comes.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._images: OrderedDict[_Key, Future[Pixels]] = OrderedDict()
+
+    def get(self, image: SectionImage) -> Pixels:
+        """The pixels of an image: uint8, shape (height, width, 3). Not to be written to."""
+        key = (image.sha256, image.request.width, image.request.height)  # what is checked on decoding
+        with self._lock:
+            known = self._images.get(key)
+            if known is None:
+                future = self._images[key] = Future()
+            else:
+                self._images.move_to_end(key)
+        if known is not None:
+            return known.result()
+        try:
+            future.set_result(image.request.decode(image.body))
+        except BaseException as error:
+            with self._lock:
+                del self._images[key]
+            future.set_exception(error)
+            raise
+        with self._lock:
+            self._forget(future)
+        return future.result()
+
+    def _forget(self, newest: Future[Pixels]) -> None:
+        """Drop the images used longest ago until the rest keeps within the limit."""
+        whole = {key: f for key, f in self._images.items() if f.done()}
+        kept = sum(f.result().nbytes for f in whole.values())
+        for key, future in whole.items():
+            if kept <= self._limit:
+                break
+            if future is not newest:
+                kept -= future.result().nbytes
+                del self._images[key]
+
+
+DECODED = DecodedImages(LIMIT)
+
+
+def pixels_of(images: Iterable[SectionImage | MissingImage]) -> Callable[[ImageRequest], Pixels | None]:
+    """What gives the pixels of a request among images, decoded when they are asked for; None if they lack it."""
+    had = {image.request: image for image in images if isinstance(image, SectionImage)}
+    return lambda request: DECODED.get(had[request]) if request in had else None

@@ -8,9 +8,8 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, ServiceError
-from .records import PLANES, plane_name
+from .records import PLANES, Number, Record, names_of, number_of, plane_name, record_of
 from .rma import literal
-from .values import Number, Record, names_of, number_of, record_of
 
 if TYPE_CHECKING:
     from pandas import DataFrame

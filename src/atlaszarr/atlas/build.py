@@ -27,12 +27,10 @@ from ..regions.volumes import region_volumes
 from ..stores.locations import protocol_of
 from ..stores.target import Target
 from ..terminology.terminology import Terminology
-from .hemispheres import hemispheres_image
-from .images import AtlasImage
+from .images import AtlasImage, annotation_image, hemispheres_image, template_image
 from .inputs import Uri, labels_of, open_levels, refuse_other_table, refuse_overlaps, terminology_from, uris_of
 from .levels import Levels, check_extent
 from .manifest import Record
-from .volumes import annotation_image, template_image
 
 #: Beside the annotation.
 VOLUMES = "volumes.csv"

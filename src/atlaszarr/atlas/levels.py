@@ -8,9 +8,8 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
-from ..engine.lengths import Factor
 from ..engine.ome import Geometry
-from ..engine.pyramid import Pyramid
+from ..engine.pyramid import Factor, Pyramid
 from ..errors import InputError
 from ..geometry.spaces import ORIENTATION, reference_space
 from ..reference_volumes import ReferenceVolume, strided_factor

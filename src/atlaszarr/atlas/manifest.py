@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from .. import credit
 from ..brainglobe.paths import Layout
 from ..engine.multiscale import digest
 from ..errors import InputError
@@ -15,7 +16,6 @@ from ..geometry.spaces import BRAINGLOBE_SIDES, ORIENTATION
 from ..reference_volumes import ReferenceVolume
 from ..stores.target import Target
 from ..versions import version
-from .credit import CREDIT
 
 _FOLDER = "atlaszarr"
 #: By the orientation of x: whose convention it is.
@@ -102,7 +102,7 @@ class Record:
                 "remarks": list(remarks),
                 "images": list(dict.fromkeys([*before["images"], *paths])),
                 "files": {**before["files"], **{key: [len(body), digest(body)] for key, body in files.items()}},
-                "credit": CREDIT,
+                "credit": credit.REFERENCE_VOLUMES,
             }
         )
 

@@ -7,18 +7,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from ..credit import CREDIT
+from .. import credit
+from ..boxes import Index
 from ..engine import ledger
-from ..engine.blocks import Done, making, starting
 from ..engine.finished_image import Finished
 from ..engine.ledger import Entry
 from ..engine.multiscale import Written, digest
 from ..engine.ome import DEFAULT_VERSION, multiscales
-from ..engine.pyramid import Index, Pass
+from ..engine.pyramid import Pass
 from ..engine.resume import WriteReport, complete
 from ..engine.schedulers import Future, Scheduler
 from ..engine.target_state import Root
-from ..engine.writer import Assembly
+from ..engine.writer import Assembly, Done, making, starting
 from ..stores.target import Target
 from .masks import VALUES_KEY, Masks
 from .structure_order import PostOrder
@@ -56,7 +56,7 @@ def write_masks(annotation: Finished, target: Target, order: PostOrder, **option
         return [VALUES_KEY]
 
     return complete(
-        Assembly(masks, Root(DEFAULT_VERSION, request, CREDIT), _groups(masks, annotation)),
+        Assembly(masks, Root(DEFAULT_VERSION, request, credit.SECTIONS), _groups(masks, annotation)),
         lambda where: partial(_computing, where, annotation),
         **options,
         beside=values,

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..boxes import Index
 from ..engine.codecs import Encoding
 from ..engine.multiscale import ArraySpec, Multiscale
-from ..engine.occupancy import Occupancy
-from ..engine.pyramid import Index, Level, Pyramid
+from ..engine.pyramid import Level, Occupancy, Pyramid
 from ..stores.target import Target
 from .structure_order import PostOrder
 

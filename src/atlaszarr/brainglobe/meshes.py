@@ -11,18 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from ..engine import checks as inspection
-from ..engine import ledger
-from ..engine.blocks import Done
+from ..boxes import cells, everywhere
+from ..engine import checks, ledger
 from ..engine.checks import Defect
 from ..engine.finished_image import Finished
 from ..engine.ledger import Entry, Task
 from ..engine.lock import KEYS, Owner, owning, tidy
 from ..engine.multiscale import digest
-from ..engine.pyramid import cells, everywhere
 from ..engine.resume import WriteReport
 from ..engine.schedulers import Scheduler, in_window, scheduler_for
-from ..engine.writer import Progress
+from ..engine.writer import Done, Progress
 from ..errors import InputError
 from ..stores.target import Target
 from ..terminology.terminology import Terminology
@@ -119,8 +117,8 @@ def defects(target: Target) -> list[Defect]:
     if not found.header and not found.damaged:
         raise InputError(f"target {target.url} holds no meshes of atlaszarr; give the place that they were built at")
     wrong = [Defect("ledger", name, "cannot be read") for name in found.damaged]
-    wrong += inspection.objects(target, found.done)
-    wrong += inspection.documents(target, found)
+    wrong += checks.objects(target, found.done)
+    wrong += checks.documents(target, found)
     if not (found.header or {}).get("finished") or target.read(INFO) != precomputed.mesh_info():
         wrong.append(Defect("unfinished", INFO, "the meshes were not finished; build again to go on"))
     return wrong

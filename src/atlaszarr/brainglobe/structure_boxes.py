@@ -8,10 +8,9 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from ..boxes import Index, Region, everywhere
 from ..engine.finished_image import Finished
-from ..engine.pyramid import Index, everywhere
 from ..engine.schedulers import Scheduler, in_window
-from ..geometry.grid import Region
 from .masks import layers
 from .structure_order import PostOrder
 

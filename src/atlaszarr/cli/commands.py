@@ -30,8 +30,17 @@ from .options import (
     storage_options,
 )
 from .preview import preview
-from .signals import leave, stopping_on_signals
-from .terminal import Terminal, missing_lines, plans_text, printable, python_to_open, table, warning_lines
+from .terminal import (
+    Terminal,
+    leave,
+    missing_lines,
+    plans_text,
+    printable,
+    python_to_open,
+    stopping_on_signals,
+    table,
+    warning_lines,
+)
 from .volumes import volumes
 
 

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from ..allen.images import MissingImage
+import os
+import signal
+import socket
+import threading
+from typing import NoReturn
 
 
 class Terminal:
@@ -135,3 +140,53 @@ def command_for_volumes(url: str, storage_options: Mapping[str, Any]) -> str:
     """The command that measures the regions of an annotation; of its storage options only the names are shown."""
     options = [f"--storage-option {shlex.quote(name)}=..." for name in storage_options]
     return " ".join(["atlaszarr volumes", shlex.quote(url), *options])
+
+
+_EXIT_CODE = 130
+#: Seconds until an interrupted command is ended come what may.
+_GRACE = 3.0
+
+
+@contextmanager
+def stopping_on_signals() -> Iterator[None]:
+    """Raise KeyboardInterrupt on SIGINT and SIGTERM; should that not arrive, end the process a while after.
+
+    Python runs a handler only once the main thread comes back from what it waits in, and some library may swallow
+    what the handler raises; the wake-up descriptor is told of the signal itself. A signal that was ignored
+    before stays so. In any thread but the main one, which alone may handle signals, nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    kinds = [kind for kind in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(kind) is not signal.SIG_IGN]
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    left = threading.Event()
+    threading.Thread(target=_insist, args=(reader, kinds, left), name="atlaszarr-stop", daemon=True).start()
+    before = [signal.signal(kind, _interrupt) for kind in kinds]
+    descriptor = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(descriptor)
+        for kind, handler in zip(kinds, before, strict=True):
+            signal.signal(kind, handler)
+        left.set()
+        writer.close()
+
+
+def leave() -> NoReturn:
+    """End the process at once: a request that waits for its answer would keep it alive until that came."""
+    os.write(2, b"atlaszarr: interrupted; a build goes on when the same command is given again\n")
+    os._exit(_EXIT_CODE)
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _insist(reader: socket.socket, kinds: Sequence[int], left: threading.Event) -> None:
+    with reader:
+        while told := reader.recv(1):
+            if told[0] in kinds and not left.wait(_GRACE):
+                leave()

@@ -8,13 +8,13 @@ from typing import Any, Protocol
 
 from ..allen.images import ImagedSections, ImageRequest, MissingImage, SectionImage
 from ..allen.records import SectionDataset
+from ..boxes import Index, Region
 from ..engine.codecs import Encoding
 from ..engine.collection import Collection
 from ..engine.multiscale import ArraySpec, Blocks, Multiscale
-from ..engine.occupancy import Occupancy
 from ..engine.ome import zarr_format
-from ..engine.pyramid import Index
-from ..geometry.grid import Grid, Region
+from ..engine.pyramid import Occupancy
+from ..geometry.grid import Grid
 from ..sections.options import Request
 from ..stores.target import Target
 

@@ -10,10 +10,10 @@ import numpy as np
 
 from ..allen import rma
 from ..allen.client import AllenClient
-from ..allen.decoded import LIMIT as DECODED_LIMIT
+from ..allen.images import LIMIT as DECODED_LIMIT
 from ..allen.records import SectionDataset
+from ..boxes import shape_of
 from ..engine.ome import zarr_format
-from ..geometry.grid import shape_of
 from ..stores.target import Target
 from .layout import Layout
 

@@ -8,24 +8,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ..allen.decoded import pixels_of
-from ..allen.images import ImageRequest, MissingImage, SectionImage
+from ..allen.images import ImageRequest, MissingImage, SectionImage, TierImage, pixels_of, tier_image
 from ..allen.records import SectionDataset
-from ..allen.windows import TierImage, tier_image
-from ..boxes import Box
+from ..boxes import Box, Region, everywhere, shape_of
 from ..engine.collection import member_pyramid
 from ..engine.multiscale import ArraySpec, Blocks
-from ..engine.occupancy import Occupancy
 from ..engine.ome import displacement_field
-from ..engine.pyramid import Pyramid, everywhere
+from ..engine.pyramid import Occupancy, Pyramid
 from ..errors import RecordError
-from ..geometry.grid import Region, shape_of
+from ..geometry.plane import PLANES
 from ..sections.options import SectionsRequest
 from ..sections.planes import SectionPlanes
-from . import metadata
+from . import records
 from .layout import DISPLACEMENT, IMAGE, SECTION, Layout, image_spec, section_spec
-from .section_field import field_in_mm, image_frame
 
 #: Bytes a pixel while it is computed: two coordinates, each with temporaries, the image, the label.
 _WORKING = 80
@@ -130,18 +127,68 @@ def _groups(
     dataset: SectionDataset, request: SectionsRequest, planes: SectionPlanes, pyramid: Pyramid
 ) -> dict[str, dict[str, Any]]:
     """What OME-Zarr has to say of the images, each of such levels, and of the collection."""
-    version, title, thickness = request.ome_zarr, metadata.title(dataset), dataset.section_thickness
+    version, title, thickness = request.ome_zarr, records.title(dataset), dataset.section_thickness
     groups: dict[str, dict[str, Any]] = {}
     for member, (section, coordinate) in enumerate(zip(planes.imaged.sections, planes.coordinates, strict=True)):
-        geometry = metadata.plane_geometry(planes.grid, planes.plane.fixed, coordinate, thickness)
+        geometry = records.plane_geometry(planes.grid, planes.plane.fixed, coordinate, thickness)
         name = f"{title}, section {section.section_number}"
-        groups[f"{member}/{SECTION}"] = metadata.provenance(version, geometry, pyramid, [section])
+        groups[f"{member}/{SECTION}"] = records.provenance(version, geometry, pyramid, [section])
         groups[f"{member}/labels"] = {"labels": ["section"]}
         if request.displacement:
             field = displacement_field(version, f"{name}, displacement", "czyx", geometry, pyramid)
             frame = image_frame(planes, member, thickness)
             groups[f"{member}/{DISPLACEMENT}"] = {**field, "atlaszarr": {"image": frame}}
-        groups[f"{member}"] = metadata.image(version, geometry, pyramid, name)
+        groups[f"{member}"] = records.image(version, geometry, pyramid, name)
     groups["OME"] = {"series": list(map(str, range(len(planes.displacements))))}
     groups[""] = {"bioformats2raw.layout": 3}
     return groups
+
+
+_AXES = "zyx"
+
+
+def field_in_mm(planes: SectionPlanes, section: int, rows: slice, columns: slice) -> NDArray[np.float64]:
+    """The displacement of the pixels of a block: from where they lie in the space to where they lie in the image.
+
+    Returns
+    -------
+    ndarray, float64, shape (3, rows, columns)
+        Along (z, y, x) in mm; 0 across the plane.
+    """
+    plane, oriented = planes.plane, PLANES[planes.plane.name]
+    frame = image_frame(planes, section, 0.0)
+    field = np.zeros((3, rows.stop - rows.start, columns.stop - columns.start))
+    x, y = planes.displacements[section].coordinates(rows, columns)
+    for axis, pixels in ((oriented.columns, x), (oriented.rows, y)):
+        field[axis] = frame["translation"][axis] + frame["scale"][axis] * pixels
+    field[plane.rows] -= planes.grid.physical(plane.rows)[rows, np.newaxis]
+    field[plane.columns] -= planes.grid.physical(plane.columns)[columns]
+    return field
+
+
+def image_frame(planes: SectionPlanes, section: int, thickness: float) -> dict[str, Any]:
+    """Where the pixels of a tier image lie, in mm.
+
+    Parameters
+    ----------
+    planes : SectionPlanes
+    section : int
+    thickness : float
+        Of the section, in um.
+
+    Returns
+    -------
+    dict
+        ``axes``: those that its rows and its columns run along; ``scale`` and ``translation`` along (z, y, x): the
+        size of a pixel, and the centre of the first.
+    """
+    record, request = planes.imaged.sections[section], planes.imaged.requests[section]
+    oriented = PLANES[planes.plane.name]
+    pixel = record.resolution / 1000
+    scale, translation = [0.0] * 3, [0.0] * 3
+    for axis in (oriented.columns, oriented.rows):
+        scale[axis] = pixel * 2**request.downsample
+        translation[axis] = (2**request.downsample - 1) / 2 * pixel
+    scale[oriented.fixed] = thickness / 1000
+    translation[oriented.fixed] = (planes.coordinates[section] - planes.grid.space.anchor / 2) / 1000
+    return {"axes": [_AXES[oriented.rows], _AXES[oriented.columns]], "scale": scale, "translation": translation}

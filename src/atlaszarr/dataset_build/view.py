@@ -7,22 +7,22 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from .. import credit
 from ..allen.client import AllenClient
 from ..allen.images import ImageRequest, MissingImage, SectionImage
-from ..credit import CREDIT
+from ..boxes import Index
 from ..engine import ledger
-from ..engine.blocks import Done, making, store_block
 from ..engine.ledger import Entry, Ledger, Task
 from ..engine.lock import Owner, owning, tidy
 from ..engine.multiscale import Multiscale
-from ..engine.pyramid import Index, Pass
+from ..engine.pyramid import Pass
 from ..engine.schedulers import Future, Scheduler
 from ..engine.target_state import FINISHED, REMOVING, Root, clear, examine
 from ..engine.verify import tasks_to_redo, unsound
-from ..engine.writer import Assembly, Progress
+from ..engine.writer import Assembly, Done, Progress, making, store_block
 from ..errors import TargetError
 from ..stores.target import Target
-from . import records as provenance
+from . import records
 from .layout import Layout, Source
 from .plan import Plan, price
 from .report import ViewReport
@@ -95,7 +95,7 @@ class ViewBuild:
         self._progress = progress or (lambda *_: None)
         self._images, self._fetches_started = 0, 0
         self._fetches: set[Future] = set()
-        root = Root(layout.request.ome_zarr, layout.request.identity(layout.dataset), CREDIT)
+        root = Root(layout.request.ome_zarr, layout.request.identity(layout.dataset), credit.SECTIONS)
         self._assembly = Assembly(layout.multiscale(target), root, layout.groups)
 
     def look(self, overwrite: bool) -> None:
@@ -125,8 +125,8 @@ class ViewBuild:
             self._state = None
         work = self._find_work()
         self._assembly.begin(work.done)
-        if work.defective or not provenance.is_of(target, self._assembly.root.request):
-            provenance.write_build(target, layout, self._assembly.root.request, plan, self._client.api_url)
+        if work.defective or not records.is_of(target, self._assembly.root.request):
+            records.write_build(target, layout, self._assembly.root.request, plan, self._client.api_url)
         done, failures = work.done, {image.request.name: image for image in work.failures}
         # Whoever accepted the holes of a finished target accepts those of them that remain.
         accepted = set(failures) if self._state == FINISHED else set()
@@ -145,10 +145,10 @@ class ViewBuild:
             failures.update({image.request.name: image for image in outcome.lacked})
             self._check_same_images(digests, outcome.entry)
         missing = tuple(failures.values())
-        provenance.write_tables(target, layout, done, missing)
+        records.write_tables(target, layout, done, missing)
         finished = self._allow_missing or accepted.issuperset(failures)
         if finished:
-            self._assembly.commit(done, lambda _: provenance.FILES, owner)
+            self._assembly.commit(done, lambda _: records.FILES, owner)
         word = "unfinished" if not finished else "built" if self._state is None else "resumed"
         return ViewReport(plan, target.url, word, sum(map(len, work.tasks)), missing)
 
@@ -189,7 +189,7 @@ class ViewBuild:
 
     def _check_same_images(self, digests: dict[str, str], entry: Entry) -> None:
         """Refuse a block made from another version of an image than the blocks before it."""
-        for name, digest in provenance.images(entry).items():
+        for name, digest in records.images(entry).items():
             if digest and digests.setdefault(name, digest) != digest:
                 raise TargetError(
                     f"section image {name} is not the one that {self._target.url} was begun with: the service has "
@@ -234,4 +234,4 @@ def compute_shown(
 
 def _missing(entry: Entry) -> Iterable[str]:
     """Names of the images that a block had to do without."""
-    return (name for name, digest in provenance.images(entry).items() if digest is None)
+    return (name for name, digest in records.images(entry).items() if digest is None)

@@ -6,19 +6,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..allen.images import ImageRequest, MissingImage, SectionImage
+from ..allen.images import ImageRequest, MissingImage, SectionImage, TierImage
 from ..allen.records import SectionDataset
-from ..allen.windows import TierImage
-from ..boxes import area
+from ..boxes import Region, area, cells, shape_of
 from ..engine.multiscale import Blocks
-from ..engine.occupancy import Occupancy
-from ..engine.pyramid import cells
+from ..engine.pyramid import Occupancy
 from ..errors import RecordError
-from ..geometry.grid import Region, shape_of
 from ..sections.options import VolumeRequest
 from ..sections.stack import Stack
 from ..sections.volume import Volume, compute_block
-from . import metadata
+from . import records
 from .layout import IMAGE, SECTION, Layout, image_spec, section_spec
 
 _VOXEL_BYTES = 3 + 4
@@ -65,7 +62,7 @@ def volume_layout(dataset: SectionDataset, request: VolumeRequest) -> Layout:
     a, b, c = pyramid.levels[0].unit
     base = {(z * volume.chunk // a, y * volume.chunk // b, x * volume.chunk // c) for z, y, x in volume.shown}
     occupancy = Occupancy(pyramid, frozenset(base))
-    step, geometry = pyramid.passes[0], metadata.geometry(grid)
+    step, geometry = pyramid.passes[0], records.geometry(grid)
     sections = {block: _sections(volume, pyramid.region(step, block)) for block in occupancy.blocks(step)}
     shows = {
         block: volume.requests(pyramid.region(step, block), sections[block])
@@ -82,9 +79,9 @@ def volume_layout(dataset: SectionDataset, request: VolumeRequest) -> Layout:
         block_bytes=max(_bytes(stack, pyramid.region(step, block), images) for block, images in shows.items()),
         arrays=(image_spec(request.background), section_spec()),
         groups={
-            SECTION: metadata.provenance(request.ome_zarr, geometry, pyramid, stack.imaged.sections),
+            SECTION: records.provenance(request.ome_zarr, geometry, pyramid, stack.imaged.sections),
             "labels": {"labels": ["section"]},
-            IMAGE: metadata.image(request.ome_zarr, geometry, pyramid, metadata.title(dataset)),
+            IMAGE: records.image(request.ome_zarr, geometry, pyramid, records.title(dataset)),
         },
         extent=f"{' x '.join(map(str, pyramid.shape))} voxels, {len(pyramid.levels)} levels",
     )

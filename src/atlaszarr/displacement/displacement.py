@@ -17,8 +17,20 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..errors import InputError
-from .field_making import affine, arrays, block_of, checked_shape, is_dask, simple_affine
-from .fields import Coordinates, Field, Shape, composed, same, scaled
+from .fields import (
+    Coordinates,
+    Field,
+    Shape,
+    affine,
+    arrays,
+    block_of,
+    checked_shape,
+    composed,
+    is_dask,
+    same,
+    scaled,
+    simple_affine,
+)
 
 _EVERYTHING = slice(None)
 

@@ -19,7 +19,7 @@ from ..errors import InputError, TargetError
 from ..stores.locations import shown
 from ..stores.target import Target
 from . import ledger
-from .array_layout import ArrayLayout
+from .codecs import ArrayLayout
 from .target_state import FINISHED, read_root
 
 #: Folders above an array that an image of atlaszarr may be: of ``labels/<name>/<level>`` the third.

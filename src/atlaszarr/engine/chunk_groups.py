@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from ..boxes import Index, Shape
 from .inputs import is_computed
-from .lengths import Shape
-from .pyramid import Index, Pyramid
+from .pyramid import Pyramid
 
 #: Bytes of a group of blocks at most, unless a single chunk of the source has more: a group is computed by one task.
 _LARGEST = 2**25

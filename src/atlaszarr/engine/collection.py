@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, TypeVar
 
+from ..boxes import Index, Shape
 from ..stores.target import Target
 from .kinds import Kind
-from .lengths import Shape
 from .multiscale import ArraySpec, Multiscale
-from .occupancy import Occupancy
-from .pyramid import Index, Level, Pyramid
+from .pyramid import Level, Occupancy, Pyramid
 
 _T = TypeVar("_T")
 

@@ -16,7 +16,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .lengths import Factor
+from .pyramid import Factor
 
 #: What becomes of the voxels that one of the new level overlaps: see `reduce`.
 Rule = Literal["mean", "mode", "mode_of_nonzero", "nearest"]

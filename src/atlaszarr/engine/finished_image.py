@@ -8,8 +8,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from ..boxes import Region, within
 from ..errors import InputError
-from ..geometry.grid import Region, within
 from ..stores.target import Target
 from . import ledger
 from .kinds import recorded

@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..boxes import Index
 from ..stores.target import Target
 from .multiscale import Written, digest
-from .pyramid import Index
 
 OPEN = "atlaszarr/ledger"
 COMPACT = "atlaszarr/ledger.jsonl"

@@ -10,14 +10,12 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ..boxes import Index, Region, Shape, shape_of, within
 from ..errors import TargetError
-from ..geometry.grid import Region, shape_of, within
 from ..stores.target import Target
 from .codecs import Encoding
 from .downsampling import Rule, reduce
-from .lengths import Shape
-from .occupancy import Occupancy
-from .pyramid import Index, Pass, Pyramid
+from .pyramid import Occupancy, Pass, Pyramid
 
 #: By the path of its array, values of a block: (c, z, y, x) or (z, y, x).
 Blocks = Mapping[str, NDArray[Any]]

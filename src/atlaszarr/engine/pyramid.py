@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from typing import Any, TypeVar
 
+from ..boxes import Index, Region, Shape, cells, everywhere
 from ..errors import InputError
-from ..geometry.grid import Region
-from .lengths import Factor, Shape, factor_of, lengths, shard_of
 
-Index = tuple[int, int, int]
 _T = TypeVar("_T")
 
 #: Voxels of a block at most, so that a few fit into memory.
@@ -250,17 +249,6 @@ class Pyramid:
         return z, y, x
 
 
-def cells(region: Region, size: Shape) -> Iterator[Index]:
-    """The cells of a regular grid that a region touches."""
-    zs, ys, xs = (range(axis.start // n, -(-axis.stop // n)) for axis, n in zip(region, size, strict=True))
-    return itertools.product(zs, ys, xs)
-
-
-def everywhere(shape: Shape) -> Region:
-    """The region of all voxels."""
-    return _three(map(slice, (0, 0, 0), shape))
-
-
 def _coarser(parent: Level, factor: Factor, chunk: Shape) -> Level:
     z, y, x = (f if n > 1 else Fraction(1) for f, n in zip(factor, parent.shape, strict=True))
     factor = (z, y, x)
@@ -291,3 +279,99 @@ def _region(index: Index, size: Shape, shape: Shape) -> Region:
 def _three(values: Iterable[_T]) -> tuple[_T, _T, _T]:
     z, y, x = values
     return z, y, x
+
+
+Factor = tuple[Fraction, Fraction, Fraction]
+
+
+def lengths(name: str, given: int | Sequence[int]) -> Shape:
+    """Three positive lengths; of one number, that for every axis."""
+    try:
+        z, y, x = map(operator.index, given if isinstance(given, Sequence) else (given,) * 3)
+    except (TypeError, ValueError):
+        z = y = x = 0
+    if min(z, y, x) < 1:
+        raise InputError(f"{name} {given!r} must be one positive whole number or three")
+    return z, y, x
+
+
+def shard_of(given: int | Sequence[int], chunk: Shape) -> Shape:
+    """Lengths of a shard: whole chunks."""
+    shard = lengths("shard", given)
+    if any(s % c for s, c in zip(shard, chunk, strict=True)):
+        raise InputError(f"shard {given!r} must be whole chunks of {chunk}")
+    return shard
+
+
+def factor_of(given: float | Fraction | Sequence[float | Fraction]) -> Factor:
+    """Three factors from level to level, exact; of one number, that for every axis."""
+    factors = tuple(given) if isinstance(given, Sequence) else (given,) * 3
+    try:
+        exact = tuple(Fraction(factor).limit_denominator(1000) for factor in factors)
+    except (TypeError, ValueError, OverflowError):
+        exact = ()
+    if len(exact) != 3 or any(f < 1 or abs(f - Fraction(g)) > 1e-9 for f, g in zip(exact, factors, strict=True)):
+        raise InputError(f"factor {given!r} must be one number from 1 up or three, with denominators up to 1000")
+    if math.prod(f.numerator for f in exact) > 2**30:
+        raise InputError(f"factor {given!r} is too large; make more levels")
+    z, y, x = exact
+    return z, y, x
+
+
+@dataclass(frozen=True)
+class Occupancy:
+    """The units of every level that hold something.
+
+    Attributes
+    ----------
+    pyramid : Pyramid
+    base : frozenset of tuple of int, or None
+        Units of level 0 that hold something; None for all.
+    """
+
+    pyramid: Pyramid
+    base: frozenset[Index] | None = None
+
+    @cached_property
+    def levels(self) -> tuple[frozenset[Index] | None, ...]:
+        """Units that hold something, for every level: those that overlap one of the level before that does."""
+        found: list[frozenset[Index] | None] = [self.base]
+        for parent, level in itertools.pairwise(self.pyramid.levels):
+            below = found[-1]
+            found.append(
+                None if below is None else frozenset(u for unit in below for u in _overlapped(parent, level, unit))
+            )
+        return tuple(found)
+
+    def holds(self, level: int, unit: Index) -> bool:
+        """Whether a unit of a level holds anything."""
+        units = self.levels[level]
+        return units is None or unit in units
+
+    def units(self, level: int) -> Iterable[Index]:
+        """The units of a level that hold something."""
+        units = self.levels[level]
+        at = self.pyramid.levels[level]
+        return at.units(everywhere(at.shape)) if units is None else units
+
+    def count(self, level: int) -> int:
+        """How many units of a level hold something."""
+        units = self.levels[level]
+        return math.prod(self.pyramid.levels[level].grid) if units is None else len(units)
+
+    def blocks(self, step: Pass) -> Iterable[Index]:
+        """The blocks of a pass that hold something."""
+        level = self.pyramid.levels[step.source]
+        if self.base is None:
+            return cells(everywhere(level.shape), step.block)
+        return {block for unit in self.units(step.source) for block in cells(level.region(unit), step.block)}
+
+
+def _overlapped(parent: Level, level: Level, unit: Index) -> Iterator[Index]:
+    """The units of a level that a unit of its parent has a part in."""
+    region = parent.region(unit)
+    z, y, x = (
+        slice(int(axis.start / f), min(math.ceil(axis.stop / f), n))
+        for axis, f, n in zip(region, level.factor, level.shape, strict=True)
+    )
+    return level.units((z, y, x))

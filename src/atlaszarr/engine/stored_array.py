@@ -17,13 +17,12 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ..boxes import Index, Shape, everywhere, shape_of
 from ..errors import InputError, TargetError
-from ..geometry.grid import shape_of
 from ..stores.target import Target
 from .absent_chunks import AbsentChunks
-from .array_layout import ArrayLayout
-from .lengths import Shape
-from .pyramid import Index, Level, everywhere
+from .codecs import ArrayLayout
+from .pyramid import Level
 from .schedulers import usable_cores
 
 _Result = TypeVar("_Result")

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..stores.target import Target
-from . import checks as inspection
-from . import ledger
+from . import checks, ledger
 from .checks import Defect
-from .index_trust import disagreements
 from .kinds import kind_of, recorded
+from .label_index import disagreements
 from .ledger import Ledger, Task
 from .multiscale import Multiscale
 from .target_state import FINISHED, UNFINISHED, check_layout, read_root
@@ -92,12 +91,12 @@ def unsound(target: Target, state: str | None, found: Ledger) -> list[Defect]:
     written, every one of them read.
     """
     if state == UNFINISHED:
-        return list(inspection.objects(target, found.done))
+        return list(checks.objects(target, found.done))
     if state != FINISHED:
         return []
     defects, _ = inspect(target, read_root(target) or {}, found, deep=False)
     if any(defect.kind == "ledger" for defect in defects):
-        defects += inspection.objects(target, found.done)
+        defects += checks.objects(target, found.done)
     return defects
 
 
@@ -118,8 +117,8 @@ def inspect(target: Target, root: Mapping[str, Any], found: Ledger, deep: bool) 
         multiscale = recorded(target, found)
     except (ValueError, KeyError, TypeError):
         return defects, 0  # without its header nothing more can be told
-    if not defects or inspection.is_of(found, root["request"]):
-        defects += inspection.documents(target, found)
+    if not defects or checks.is_of(found, root["request"]):
+        defects += checks.documents(target, found)
     if defects and defects[0].kind == "ledger":
         # What was written is not known for sure: only what an object says of itself counts.
         keys = [
@@ -128,9 +127,9 @@ def inspect(target: Target, root: Mapping[str, Any], found: Ledger, deep: bool) 
             for key in target.list_keys(path)
             if not key.rsplit("/", 1)[1].startswith((".z", "zarr.json"))
         ]
-        return defects + list(inspection.undecodable(multiscale, keys)), 0
-    defects += inspection.objects(target, found.done)
-    defects += inspection.extra(target, multiscale, found)
+        return defects + list(checks.undecodable(multiscale, keys)), 0
+    defects += checks.objects(target, found.done)
+    defects += checks.extra(target, multiscale, found)
     unsound = {defect.task for defect in defects if defect.task}
     tasks = [task for task in _sampled(multiscale, found, deep) if task not in unsound]
     for defect in _contents(multiscale, root["request"], found, tasks):
@@ -159,10 +158,10 @@ def _contents(multiscale: Multiscale, request: Mapping[str, Any], found: Ledger,
         return
     steps = {step.source: step for step in multiscale.pyramid.passes}
     for task in tasks:
-        yield from inspection.levels(multiscale, steps[task[0]], task)
+        yield from checks.levels(multiscale, steps[task[0]], task)
         for spec in multiscale.arrays:
             if (known := _known_labels(found, multiscale.group(spec, task[1]))) is not None:
-                yield from inspection.labels(multiscale, spec, known, steps[task[0]], task)
+                yield from checks.labels(multiscale, spec, known, steps[task[0]], task)
 
 
 def _known_labels(found: Ledger, path: str) -> list[int] | None:

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..boxes import split_index
 from ..errors import AtlaszarrError, TargetError
-from ..geometry.grid import split_index
 from ..stores.target import Target
 from .absent_chunks import AbsentChunks
-from .array_layout import ArrayLayout
+from .codecs import ArrayLayout
 
 #: Options that zarr gives a filesystem for itself.
 _OF_ZARR = ("asynchronous", "loop")

@@ -1,4 +1,4 @@
-"""Planes of section: how they lie in a reference space, which one a dataset was cut in. No I/O."""
+"""Planes of section: how they lie in a reference space."""
 
 from __future__ import annotations
 
@@ -7,12 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ..allen.records import SectionDataset, plane_name
-from ..errors import InputError
 from .grid import Grid
-
-#: Least cosine between the normal of the sections and the axis across their plane: 45 degrees.
-_LEAST_COSINE = 0.5**0.5
 
 
 @dataclass(frozen=True)
@@ -54,37 +49,3 @@ class Plane:
 PLANES = {
     plane.name: plane for plane in (Plane("coronal", 0, 1, 2), Plane("sagittal", 2, 1, 0), Plane("transverse", 1, 0, 2))
 }
-
-
-def plane_of(dataset: SectionDataset, plane: str = "auto") -> Plane:
-    """The plane that the sections of a dataset stand for.
-
-    Parameters
-    ----------
-    dataset : SectionDataset
-    plane : str
-        ``coronal``, ``sagittal``, ``transverse`` (or ``horizontal``, ``axial``); ``auto`` for that of its record or,
-        where this names none, the one that its alignment comes nearest to.
-
-    Raises
-    ------
-    InputError
-        If a plane is asked for that the sections are more than 45 degrees away from.
-    RecordError
-        If the dataset has no 3-D alignment.
-    """
-    _, trv = dataset.alignment
-    plane = plane_name(plane)
-    if plane != "auto" and plane not in PLANES:
-        raise InputError(f"plane {plane!r} is not known; choose from auto, {', '.join(PLANES)}")
-    normal = np.abs(np.asarray(trv)[2, :3])
-    normal /= np.linalg.norm(normal)
-    nearest = next(one for one in PLANES.values() if one.fixed == int(normal.argmax()))
-    found = PLANES.get(dataset.plane if plane == "auto" else plane, nearest)
-    if normal[found.fixed] < _LEAST_COSINE:
-        angle = np.degrees(np.arccos(normal[found.fixed]))
-        raise InputError(
-            f"the sections of dataset {dataset.id} lie {angle:.0f} degrees off the {found.name} plane; "
-            f"ask for the plane {nearest.name}"
-        )
-    return found

@@ -16,8 +16,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ..boxes import Index, everywhere
 from ..engine.ome_reader import StoredImage
-from ..engine.pyramid import Index, everywhere
 from ..engine.stored_array import StoredArray
 from ..errors import AtlaszarrWarning, InputError
 from ..geometry.plane import Plane

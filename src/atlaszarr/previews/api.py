@@ -13,16 +13,15 @@ from ..allen.images import MissingImage
 from ..allen.records import SectionDataset
 from ..engine.writer import Progress
 from ..errors import InputError, TargetError
-from ..geometry.plane import plane_of
 from ..geometry.spaces import reference_space
-from ..sections.alignment import align_sections
+from ..sections.alignment import align_sections, plane_of
 from ..sections.options import GONE
 from ..sections.planes import section_planes
 from ..stores.atomic import write_whole
 from ..stores.locations import normalize, output_path, overlap, shown
 from .annotation_borders import LabelPlane
 from .annotation_planes import label_planes
-from .page import Page
+from .draw import Page
 from .paper import FORMATS
 from .thumbnails import make_thumbnails
 

@@ -18,9 +18,8 @@ from .header import Header
 from .nifti import is_nifti, read_nifti_header
 from .nrrd import read_nrrd_header
 from .orientation import Orientation
-from .spool import CHUNK, spool
 from .tiff import BEGINNINGS, read_tiff_header, tiff_planes
-from .voxels import MappedVolume, decompressing, stream_planes, unpacked
+from .voxels import CHUNK, MappedVolume, decompressing, spool, stream_planes, unpacked
 
 #: Bytes that tell what a file is.
 _BEGINNING = 352

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from ..geometry.grid import blocks
+from ..boxes import blocks
 from .volume import ReferenceVolume
 
 #: Side of the blocks that are compared, in voxels of the finer volume.

@@ -5,15 +5,18 @@ from __future__ import annotations
 import bz2
 import gzip
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import AtlaszarrError, InputError
+from ..engine.codecs import Encoding
+from ..errors import AtlaszarrError, InputError, TargetError
 from .header import Header
 from .orientation import Orientation
 
@@ -113,3 +116,117 @@ class MappedVolume:
         order: Any = "F" if header.fastest_first else "C"
         stored = np.memmap(self.path, header.dtype, "r", header.offset, header.shape, order)
         return np.array(header.values(self.orientation.apply(stored)[region]), order="C")
+
+
+#: Side of a chunk, in voxels.
+CHUNK = 64
+#: Bytes of voxels in memory at once.
+SLAB = 3 * 2**27
+#: Threads that compress chunks; the source is read in between.
+_THREADS = 2
+
+
+def spool(
+    path: Path,
+    header: Header,
+    orientation: Orientation,
+    planes: Iterator[NDArray[Any]],
+    convert: Callable[[NDArray[Any]], NDArray[Any]],
+    dtype: np.dtype[Any],
+) -> Any:
+    """Write a volume slab by slab as a zarr v3 array (z, y, x), and open it.
+
+    Parameters
+    ----------
+    path : Path
+        Where; nothing is there yet.
+    header : Header
+    orientation : Orientation
+    planes : iterator of ndarray
+        The planes of the source along its slowest axis, along the axes of the source.
+    convert : callable
+        From a plane as it is stored to what is kept.
+    dtype : dtype
+        Of what `convert` gives.
+
+    Returns
+    -------
+    dask array
+        Over the zarr array, with its chunks.
+
+    Raises
+    ------
+    InputError
+        If a plane is too large.
+    TargetError
+        If it cannot be written.
+    """
+    import dask.array as da
+    import zarr
+
+    slow = header.slowest
+    plane = header.size // header.shape[slow] // header.dtype.itemsize * dtype.itemsize
+    if plane > SLAB:
+        raise InputError(f"{header.name} declares planes of {plane} bytes, more than the {SLAB} that are read at once")
+    axis = orientation.axes.index(slow)
+    shape = orientation.order(header.shape)
+    chunk = [min(CHUNK, n) for n in shape]
+    chunk[axis] = min(chunk[axis], SLAB // plane)
+    encoding = Encoding()
+    with _keeping(path):
+        zarr.create_array(
+            path, shape=shape, chunks=tuple(chunk), dtype=dtype, compressors=encoding.zarr_compressors(), fill_value=0
+        )
+    first, second = (n for k, n in enumerate(header.shape) if k != slow)
+    if header.fastest_first:
+        buffer = np.empty((chunk[axis], second, first), dtype).swapaxes(1, 2)
+    else:
+        buffer = np.empty((chunk[axis], first, second), dtype)
+    # Slabs end where chunks do; of an axis that runs the other way, the one that is read first is its far end.
+    starts = range(0, shape[axis], chunk[axis])
+    with ThreadPoolExecutor(_THREADS) as threads:
+        for start in reversed(starts) if orientation.flipped[axis] else starts:
+            count = min(chunk[axis], shape[axis] - start)
+            slab = buffer[:count]
+            for place, stored in zip(slab, planes, strict=False):
+                place[...] = np.moveaxis(convert(stored), slow, 0)[0]
+            slab = orientation.apply(np.moveaxis(slab, 0, slow))
+            with _keeping(path):
+                _write(path, slab, (axis, start // chunk[axis]), (chunk[0], chunk[1], chunk[2]), encoding, threads)
+    return da.from_zarr(zarr.open_array(path, mode="r"))
+
+
+def _write(
+    path: Path,
+    slab: NDArray[Any],
+    place: tuple[int, int],
+    chunk: tuple[int, int, int],
+    encoding: Encoding,
+    threads: ThreadPoolExecutor,
+) -> None:
+    """Put the chunks of a slab, which is one chunk thick along one axis and lies at an index along it."""
+    axis, index = place
+
+    def put(corner: tuple[int, ...]) -> None:
+        part = slab[tuple(slice(i * n, (i + 1) * n) for i, n in zip(corner, chunk, strict=True))]
+        whole = (
+            part if part.shape == chunk else np.pad(part, [(0, n - m) for n, m in zip(chunk, part.shape, strict=True)])
+        )
+        key = [index if k == axis else i for k, i in enumerate(corner)]
+        file = path.joinpath("c", *map(str, key))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(encoding.encode(whole, chunk))
+
+    counts = [-(-n // c) for n, c in zip(slab.shape, chunk, strict=True)]
+    for _ in threads.map(put, np.ndindex(*counts)):
+        pass
+
+
+@contextmanager
+def _keeping(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise TargetError(
+            f"cannot keep voxels in {path.parent}: {error.strerror}; choose another spool folder"
+        ) from None

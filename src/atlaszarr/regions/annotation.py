@@ -15,16 +15,14 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ..boxes import Index, shape_of, split_index, within
 from ..engine.absent_chunks import AbsentChunks
-from ..engine.index_trust import index_of
 from ..engine.label_counts import LabelCounts, count_labels, merged
-from ..engine.label_index import LabelIndex
+from ..engine.label_index import LabelIndex, index_of
 from ..engine.ome import Geometry
 from ..engine.ome_reader import StoredImage
-from ..engine.pyramid import Index
 from ..engine.stored_array import StoredArray
 from ..errors import AtlaszarrWarning, InputError
-from ..geometry.grid import shape_of, split_index, within
 from ..stores.locations import shown
 from ..stores.target import Target
 

@@ -7,10 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..allen.images import ImagedSections, imaged_sections
-from ..allen.records import SectionDataset
+from ..allen.records import SectionDataset, plane_name
+from ..errors import InputError
 from ..geometry.grid import Grid
+from ..geometry.plane import PLANES, Plane
 from ..geometry.spaces import reference_space
 from ..transforms import Affine, compose, tier_affine
+
+#: Least cosine between the normal of the sections and the axis across their plane: 45 degrees.
+_LEAST_COSINE = 0.5**0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,3 +87,37 @@ def align_sections(
     grid = Grid(reference_space(dataset.reference_space_id).frame, resolution)
     from_native = grid.space.mirror if mirror else np.eye(3, 4)
     return AlignedSections(dataset, imaged, grid, from_native, compose(trv, from_native))
+
+
+def plane_of(dataset: SectionDataset, plane: str = "auto") -> Plane:
+    """The plane that the sections of a dataset stand for.
+
+    Parameters
+    ----------
+    dataset : SectionDataset
+    plane : str
+        ``coronal``, ``sagittal``, ``transverse`` (or ``horizontal``, ``axial``); ``auto`` for that of its record or,
+        where this names none, the one that its alignment comes nearest to.
+
+    Raises
+    ------
+    InputError
+        If a plane is asked for that the sections are more than 45 degrees away from.
+    RecordError
+        If the dataset has no 3-D alignment.
+    """
+    _, trv = dataset.alignment
+    plane = plane_name(plane)
+    if plane != "auto" and plane not in PLANES:
+        raise InputError(f"plane {plane!r} is not known; choose from auto, {', '.join(PLANES)}")
+    normal = np.abs(np.asarray(trv)[2, :3])
+    normal /= np.linalg.norm(normal)
+    nearest = next(one for one in PLANES.values() if one.fixed == int(normal.argmax()))
+    found = PLANES.get(dataset.plane if plane == "auto" else plane, nearest)
+    if normal[found.fixed] < _LEAST_COSINE:
+        angle = np.degrees(np.arccos(normal[found.fixed]))
+        raise InputError(
+            f"the sections of dataset {dataset.id} lie {angle:.0f} degrees off the {found.name} plane; "
+            f"ask for the plane {nearest.name}"
+        )
+    return found

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .. import credit
 from ..allen.records import SectionDataset
-from ..credit import CREDIT
 from ..geometry.grid import Grid
 from ..geometry.spaces import AXES
 
@@ -33,5 +33,5 @@ def attributes(dataset: SectionDataset, grid: Grid, mirror: bool) -> dict[str, A
         "mirrored": int(mirror),
         "resolution_um": grid.resolution,
         "anchor_um": grid.space.anchor,
-        **CREDIT,
+        **credit.SECTIONS,
     }

@@ -20,11 +20,11 @@ from ..boxes import Box
 from ..displacement.displacement import Displacement
 from ..displacement.fields import AffineField
 from ..geometry.grid import Grid
-from ..geometry.plane import Plane, plane_of
+from ..geometry.plane import Plane
 from ..resampling.coverage import covered, covered_extent
 from ..resampling.sampler import corner_footprint, footprint, known, resample
 from ..transforms import Affine, apply, compose, image_to_reference
-from .alignment import AlignedSections
+from .alignment import AlignedSections, plane_of
 from .user_fields import check_fields
 
 #: Where on a section its slice coordinate is taken: a pixel of the full-resolution image, or the centre of each.

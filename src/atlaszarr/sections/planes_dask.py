@@ -10,9 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..allen.client import AllenClient
-from ..allen.decoded import DECODED, pixels_of
-from ..allen.images import Pixels, SectionImage
-from ..allen.windows import TierImage, tier_image
+from ..allen.images import DECODED, Pixels, SectionImage, TierImage, pixels_of, tier_image
 from ..boxes import Box
 from ..displacement.fields import blocks, regular
 from .planes import SectionPlanes

@@ -17,17 +17,17 @@ from numpy.typing import NDArray
 
 from ..allen.images import ImagedSections, ImageRequest, Pixels
 from ..allen.records import Section
-from ..boxes import Box, area
+from ..boxes import Box, Region, area, shape_of
 from ..displacement.displacement import Displacement
 from ..errors import InputError
-from ..geometry.grid import Grid, Region, shape_of
+from ..geometry.grid import Grid
 from ..resampling.coverage import covered
 from ..resampling.weights import TAPS
 from ..transforms import compose
-from . import stack_kernels as sampling
+from . import stack_kernels
 from .alignment import AlignedSections
 from .depth_intervals import FILLS, MAX_GAP, depth_intervals
-from .row_sampling import Placement
+from .stack_kernels import Placement
 from .user_fields import PlaneField, plane_fields
 
 
@@ -95,7 +95,7 @@ class Stack:
         shown = np.zeros_like(candidate)
         if boxes:
             start, shape = _start(region), np.array(shape_of(region), dtype=np.int64)
-            sampling.find_shown(start, shape, place, self.nearest, self.neighbour, candidate, shown)
+            stack_kernels.find_shown(start, shape, place, self.nearest, self.neighbour, candidate, shown)
         return tuple(int(s) for s in np.flatnonzero(shown))
 
     def displacement(self, region: Region) -> NDArray[np.float64]:
@@ -108,7 +108,7 @@ class Stack:
         """
         out = np.empty((2, *shape_of(region)))
         section = np.empty(out.shape[1:], np.int32)
-        sampling.field(_start(region), self._placed(region)[0], self.nearest, section, out)
+        stack_kernels.field(_start(region), self._placed(region)[0], self.nearest, section, out)
         pixel = np.array([2.0**request.downsample for request in self.requests])[section]
         return np.asarray((out + 0.5) * pixel - 0.5)
 
@@ -151,7 +151,7 @@ class Stack:
                 sizes[s] = self.sizes[s]
         if end == 0:
             return image, label
-        sampling.pull_back(
+        stack_kernels.pull_back(
             _start(region), place._replace(sizes=sizes), self.nearest, self.neighbour,
             self.depths, self.ids, flat, crops, self.taps, image, label,
         )  # fmt: skip

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
 
-from ..resampling.weights import Array
-from .row_sampling import Placement, row_field, sample_row
+from ..resampling.weights import Array, span, weigh
 
 
 @njit(cache=True, nogil=True)
@@ -131,3 +132,206 @@ def find_shown(
                     candidate[other[k]] = False
                     shown[other[k]] = True
                     left -= 1
+
+
+class Placement(NamedTuple):
+    """How a stack of sections lies to the voxels of a block.
+
+    Attributes
+    ----------
+    depth_row : ndarray, float64, shape (4,)
+        Depth in um = depth_row . (z, y, x, 1), for absolute voxel indices.
+    edges : ndarray, float64, shape (m + 1,)
+        Interval j of depth is [edges[j], edges[j + 1]).
+    sizes : ndarray, int64, shape (n, 2)
+        Width and height of the tier image of each section, 0 x 0 for one that is missing.
+    affines : ndarray, float64, shape (n, 2, 4)
+        (X, Y) in pixels of the section's tier = affines[s] . (z, y, x, 1); NaN for one that has a field instead.
+    field_of : ndarray, int32, shape (n,)
+        Which of the fields that is; -1 none.
+    fields : ndarray, float64, shape (fields, 2, z, y, x)
+        (X, Y) of the voxels of the block; of length 1 along the axis across the plane of section.
+    """
+
+    depth_row: Array
+    edges: Array
+    sizes: Array
+    affines: Array
+    field_of: Array
+    fields: Array
+
+
+@njit(cache=True, nogil=True)
+def row_field(
+    place: Placement, section_of: Array, start: Array, i: int, j: int, section: Array, fx: Array, fy: Array
+) -> None:
+    """The displacement field of one row of voxels.
+
+    Parameters
+    ----------
+    place : Placement
+    section_of : ndarray, int32, shape (m,)
+        The section that shows depths in each interval, or -1.
+    start : ndarray, int64, shape (3,)
+        Absolute index (z, y, x) of the block's first voxel.
+    i, j : int
+        The row, counted from there along z and y.
+    section : ndarray, int32, shape (n,), output
+        The section that shows each voxel; -1 where none does.
+    fx, fy : ndarray, float64, shape (n,), output
+        Where in that section's tier image the voxel lies, in pixels; NaN where nowhere.
+
+    Notes
+    -----
+    A voxel is shown where it falls on a pixel's area: -1/2 <= X < width - 1/2, and likewise in Y.
+    """
+    _by_affines(place, section_of, start, i, j, section, fx, fy)
+    if len(place.fields):
+        _by_fields(place, section_of, start, i, j, section, fx, fy)
+
+
+@njit(cache=True, nogil=True)
+def _by_affines(
+    place: Placement, section_of: Array, start: Array, i: int, j: int, section: Array, fx: Array, fy: Array
+) -> None:
+    """Nowhere for the sections that have a field: their affines are NaN."""
+    depth_row, edges, sizes, affines = place.depth_row, place.edges, place.sizes, place.affines
+    z, y = start[0] + i, start[1] + j
+    depth_start = depth_row[0] * z + depth_row[1] * y + depth_row[3]
+    low = high = np.nan
+    s = s_before = -1
+    x_start = y_start = 0.0
+    for k in range(section.size):
+        x = start[2] + k
+        depth = depth_start + depth_row[2] * x
+        if not (low <= depth < high):
+            j = np.searchsorted(edges, depth, side="right") - 1
+            if j < 0 or j >= section_of.size:
+                low = high = np.nan
+                s = -1
+            else:
+                low, high, s = edges[j], edges[j + 1], section_of[j]
+        if s >= 0:
+            if s != s_before:
+                x_start = affines[s, 0, 0] * z + affines[s, 0, 1] * y + affines[s, 0, 3]
+                y_start = affines[s, 1, 0] * z + affines[s, 1, 1] * y + affines[s, 1, 3]
+                s_before = s
+            fx[k] = x_start + affines[s, 0, 2] * x
+            fy[k] = y_start + affines[s, 1, 2] * x
+            if -0.5 <= fx[k] < sizes[s, 0] - 0.5 and -0.5 <= fy[k] < sizes[s, 1] - 0.5:
+                section[k] = s
+                continue
+        section[k] = -1
+        fx[k] = np.nan
+        fy[k] = np.nan
+
+
+@njit(cache=True, nogil=True)
+def _by_fields(
+    place: Placement, section_of: Array, start: Array, i: int, j: int, section: Array, fx: Array, fy: Array
+) -> None:
+    """Over what `_by_affines` found, the sections that have a field."""
+    depth_row, edges, sizes, fields = place.depth_row, place.edges, place.sizes, place.fields
+    depth_start = depth_row[0] * (start[0] + i) + depth_row[1] * (start[1] + j) + depth_row[3]
+    i, j, last = min(i, fields.shape[2] - 1), min(j, fields.shape[3] - 1), fields.shape[4] - 1
+    low = high = np.nan
+    s = own = -1
+    for k in range(section.size):
+        depth = depth_start + depth_row[2] * (start[2] + k)
+        if not (low <= depth < high):
+            at = np.searchsorted(edges, depth, side="right") - 1
+            low = high = np.nan
+            own = -1
+            if 0 <= at < section_of.size:
+                low, high, s = edges[at], edges[at + 1], section_of[at]
+                own = place.field_of[s] if s >= 0 else -1
+        if own >= 0:
+            x, y = fields[own, 0, i, j, min(k, last)], fields[own, 1, i, j, min(k, last)]
+            if -0.5 <= x < sizes[s, 0] - 0.5 and -0.5 <= y < sizes[s, 1] - 0.5:
+                section[k] = s
+                fx[k] = x
+                fy[k] = y
+
+
+@njit(cache=True, nogil=True)
+def sample_row(
+    section: Array, fx: Array, fy: Array, flat: Array, crops: Array, sizes: Array, taps: int, values: Array
+) -> None:
+    """Interpolate one row of voxels in the plane of their section images.
+
+    Parameters
+    ----------
+    section, fx, fy : ndarray, shape (n,)
+        As `row_field` gives them.
+    flat : ndarray, uint8, shape (pixels, 3)
+        The pixels of the crops of all the images, one after another, each in C order.
+    crops : ndarray, int64, shape (sections, 4)
+        Offset of the crop's first pixel in `flat`; its left and top in the tier image; its width.
+    sizes : ndarray, int64, shape (sections, 2)
+        Width and height of the tier images: beyond their outermost pixel centres, these pixels go on.
+    taps : int
+        Pixels taken along an axis; see `atlaszarr.resampling.weights`.
+    values : ndarray, float32, shape (n, 3), output
+        Grey levels, 0 to 255; left alone where no section is.
+    """
+    if taps > 2:
+        _sample_wide(section, fx, fy, flat, crops, sizes, taps, values)
+        return
+    for k in range(section.size):
+        s = section[k]
+        if s < 0:
+            continue
+        offset, left, top, width = crops[s, 0], crops[s, 1], crops[s, 2], crops[s, 3]
+        if taps == 1:
+            column = min(int(np.floor(fx[k] + 0.5)), sizes[s, 0] - 1)
+            row = min(int(np.floor(fy[k] + 0.5)), sizes[s, 1] - 1)
+            at = offset + (row - top) * width + column - left
+            for c in range(3):
+                values[k, c] = np.float32(flat[at, c])
+            continue
+        column = int(np.floor(fx[k]))
+        row = int(np.floor(fy[k]))
+        u = np.float32(fx[k] - column)
+        v = np.float32(fy[k] - row)
+        west = max(column, 0) - left
+        east = min(column + 1, sizes[s, 0] - 1) - left
+        north = offset + (max(row, 0) - top) * width
+        south = offset + (min(row + 1, sizes[s, 1] - 1) - top) * width
+        for c in range(3):
+            upper = np.float32(flat[north + west, c]) * (np.float32(1) - u) + np.float32(flat[north + east, c]) * u
+            lower = np.float32(flat[south + west, c]) * (np.float32(1) - u) + np.float32(flat[south + east, c]) * u
+            values[k, c] = upper * (np.float32(1) - v) + lower * v
+
+
+@njit(cache=True, nogil=True)
+def _sample_wide(
+    section: Array, fx: Array, fy: Array, flat: Array, crops: Array, sizes: Array, taps: int, values: Array
+) -> None:
+    """Cubic and Lanczos: their weights may lead beyond black and white, where the value is clipped."""
+    across, down, columns = np.empty(8), np.empty(8), np.empty(8, np.int64)
+    for k in range(section.size):
+        s = section[k]
+        if s < 0:
+            continue
+        offset, left, top, width = crops[s, 0], crops[s, 1], crops[s, 2], crops[s, 3]
+        column, wide, u = span(fx[k], taps)
+        row, high, v = span(fy[k], taps)
+        weigh(wide, u, across)
+        weigh(high, v, down)
+        for a in range(wide):
+            columns[a] = min(max(column + a, 0), sizes[s, 0] - 1) - left
+        red = green = blue = 0.0
+        for b in range(high):
+            line = offset + (min(max(row + b, 0), sizes[s, 1] - 1) - top) * width
+            r = g = h = 0.0
+            for a in range(wide):
+                at = line + columns[a]
+                r += across[a] * flat[at, 0]
+                g += across[a] * flat[at, 1]
+                h += across[a] * flat[at, 2]
+            red += down[b] * r
+            green += down[b] * g
+            blue += down[b] * h
+        values[k, 0] = min(max(red, 0.0), 255.0)
+        values[k, 1] = min(max(green, 0.0), 255.0)
+        values[k, 2] = min(max(blue, 0.0), 255.0)

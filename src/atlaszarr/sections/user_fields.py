@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..allen.records import SectionDataset
+from ..boxes import Region
 from ..displacement.displacement import Displacement
 from ..errors import InputError
-from ..geometry.grid import Grid, Region
-from ..geometry.plane import Plane, plane_of
+from ..geometry.grid import Grid
+from ..geometry.plane import Plane
+from .alignment import plane_of
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,12 +11,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from ..allen.decoded import pixels_of
-from ..allen.images import ImageRequest, MissingImage, Pixels, SectionImage
-from ..allen.windows import TierImage, tier_image
-from ..engine.pyramid import Index
+from ..allen.images import ImageRequest, MissingImage, Pixels, SectionImage, TierImage, pixels_of, tier_image
+from ..boxes import Index, Region, blocks
 from ..errors import InputError
-from ..geometry.grid import Region, blocks
 from .stack import Stack
 
 #: Each costs about a millisecond before anything is fetched.

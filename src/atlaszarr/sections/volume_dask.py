@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..allen.client import AllenClient
-from ..geometry.grid import blocks, shape_of
+from ..boxes import blocks, shape_of
 from .stack import Stack
 from .volume import Volume, compute_block
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .invented import invented
 from .records import (
     Record,
     dataset_records,
     image_records,
+    invented,
     plane_records,
     product_records,
     reference_space_records,

@@ -19,9 +19,8 @@ from .catalogue import Catalogue
 from .drawing import ImageRequest, OwnPixels, Painter
 from .faults import FaultScript, Rule, load_faults
 from .phantom import Phantom, default_phantom
-from .server import Server
+from .server import Request, Server, Traffic
 from .service import PREFIX, Service
-from .traffic import Request, Traffic
 
 
 class Emulator:

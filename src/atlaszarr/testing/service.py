@@ -7,16 +7,73 @@ queries with an empty, successful answer; synchronisation of what is not aligned
 from __future__ import annotations
 
 import hashlib
+import os
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from .catalogue import Catalogue
 from .drawing import ImageRequest, NotServedError, Painter
-from .drawn import DrawnImages
 from .envelope import Answer, found, missing, refused
 from .ontology import structure_graph
 from .rma import answer as answer_query
 from .synchronisation import answer_image_to_image, answer_image_to_reference, answer_reference_to_image
+
+
+class DrawnImages:
+    """Encoded images by key; safe to use from many threads.
+
+    Parameters
+    ----------
+    directory : path, optional
+        Where images are kept between runs.
+    limit : int
+        Bytes kept in memory; the least recently used go first.
+    """
+
+    def __init__(self, directory: str | Path | None = None, limit: int = 256 * 1024**2) -> None:
+        self._directory = None if directory is None else Path(directory)
+        self._limit = limit
+        self._size = 0
+        self._images: OrderedDict[str, bytes] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: str, draw: Callable[[], bytes]) -> bytes:
+        """The image of a key (a file name), drawn now if it never was."""
+        with self._lock:
+            if key in self._images:
+                self._images.move_to_end(key)
+                return self._images[key]
+        image = self._read(key)
+        if image is None:
+            image = draw()
+            self._write(key, image)
+        with self._lock:
+            if key not in self._images:
+                self._images[key] = image
+                self._size += len(image)
+            while self._size > self._limit:
+                self._size -= len(self._images.popitem(last=False)[1])
+        return image
+
+    def _read(self, key: str) -> bytes | None:
+        if self._directory is None:
+            return None
+        try:
+            return (self._directory / key).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def _write(self, key: str, image: bytes) -> None:
+        """Whole or not at all: another process may read the same directory."""
+        if self._directory is None:
+            return
+        self._directory.mkdir(parents=True, exist_ok=True)
+        partial = self._directory / f"{key}.{os.getpid()}-{threading.get_ident()}"
+        partial.write_bytes(image)
+        partial.replace(self._directory / key)
+
 
 #: What every path begins with.
 PREFIX = "/api/v2"

@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atlaszarr.allen.images import ImageRequest, whole_image
-from atlaszarr.allen.windows import LARGEST_WHOLE, WINDOW, TierImage, tier_image
+from atlaszarr.allen.images import LARGEST_WHOLE, WINDOW, ImageRequest, TierImage, tier_image, whole_image
 
 
 @st.composite

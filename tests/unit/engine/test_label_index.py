@@ -10,9 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atlaszarr.engine import kinds, ledger
-from atlaszarr.engine.index_trust import add_index, disagreements, index_of
 from atlaszarr.engine.label_counts import count_labels
-from atlaszarr.engine.label_index import KEY, LabelIndex, columns_before_midline, count_unit
+from atlaszarr.engine.label_index import (
+    KEY,
+    LabelIndex,
+    add_index,
+    columns_before_midline,
+    count_unit,
+    disagreements,
+    index_of,
+)
 from atlaszarr.engine.multiscale import digest
 from atlaszarr.engine.ome import DEFAULT_VERSION
 from atlaszarr.engine.ome_reader import StoredImage

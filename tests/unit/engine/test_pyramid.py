@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atlaszarr.engine.occupancy import Occupancy
-from atlaszarr.engine.pyramid import Pyramid, everywhere
+from atlaszarr.boxes import everywhere
+from atlaszarr.engine.pyramid import Occupancy, Pyramid
 from atlaszarr.errors import InputError
 
 shapes = st.tuples(*(st.integers(1, 40),) * 3)

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from atlaszarr.boxes import blocks
 from atlaszarr.errors import InputError
-from atlaszarr.geometry.grid import Grid, blocks
+from atlaszarr.geometry.grid import Grid
 from atlaszarr.geometry.spaces import reference_space
 from atlaszarr.transforms import apply
 

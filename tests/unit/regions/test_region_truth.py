@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from atlaszarr import Terminology, region_mask, region_volumes
-from atlaszarr.engine.index_trust import add_index, disagreements
+from atlaszarr.engine.label_index import add_index, disagreements
 from atlaszarr.engine.ledger import read
 from atlaszarr.engine.ome import Geometry
 from atlaszarr.geometry.spaces import ORIENTATION

@@ -20,7 +20,7 @@ from distributed import Client
 from fsspec.implementations.memory import MemoryFileSystem
 
 from atlaszarr import Terminology, region_mask, region_volumes
-from atlaszarr.engine.index_trust import add_index
+from atlaszarr.engine.label_index import add_index
 from atlaszarr.engine.ome import Geometry
 from atlaszarr.errors import AtlaszarrWarning, InputError, NotFoundError, RecordError, TargetError
 from atlaszarr.regions.volumes import region_bounds

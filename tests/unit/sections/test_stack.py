@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from atlaszarr import Displacement
 from atlaszarr.allen.records import SectionDataset
+from atlaszarr.boxes import blocks
 from atlaszarr.errors import InputError, RecordError
-from atlaszarr.geometry.grid import blocks
 from atlaszarr.sections.options import VolumeRequest
 
 RESOLUTION = 400.0

@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atlaszarr.testing.ontology import structure_graph, structures
-from atlaszarr.testing.phantom import default_phantom
-from atlaszarr.testing.phantom_regions import Ellipsoid
+from atlaszarr.testing.phantom import Ellipsoid, default_phantom
 
 PHANTOM = default_phantom()
 CENTRE, AXES = np.array([7000.0, 4100.0, 5700.0]), np.array([5400.0, 3200.0, 4500.0])
