@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from .atlas.verify import verify_atlas
+from .brainglobe import masks  # noqa: F401 - a kind of multiscale
+from .engine import collection  # noqa: F401 - another
 from .engine.verify import VerifyReport, verify_image
 from .errors import InputError
 from .stores.target import Target

@@ -6,26 +6,27 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .boxes import Index, shape_of, within
+from .boxes import Index, Region, shape_of
+from .engine.blocks import Block
 from .engine.chunk_groups import ChunkGroups
 from .engine.codecs import Encoding
 from .engine.downsampling import Rule
 from .engine.inputs import absent_of, identity_of, opened, places_read
+from .engine.job import ImageJob
 from .engine.multiscale import ArraySpec, Multiscale
 from .engine.ome import DEFAULT_VERSION, Geometry, multiscales, zarr_format
-from .engine.pyramid import Occupancy, Pass, Pyramid
-from .engine.resume import WriteReport, complete
-from .engine.schedulers import Future, Scheduler, worker_count
+from .engine.pyramid import Occupancy, Pyramid
+from .engine.schedulers import scheduler_for, worker_count
 from .engine.target_state import Root
-from .engine.writer import Assembly, Computing, Done, Progress, making, starting, store_block
+from .engine.writer import Progress, WriteReport, write
 from .engine.zarr_reader import ChunkedArray
 from .errors import AtlaszarrWarning, InputError
 from .stores.locations import overlap, shown
@@ -140,7 +141,6 @@ def write_multiscales(
         **multiscale.to_json(),
     }
     request = json.loads(json.dumps(request))
-    assembly = Assembly(multiscale, Root(ome_zarr, request), _groups(specs, name, geometry, pyramid, ome_zarr))
     for array_read in arrays.values():
         if read := next((one for one in places_read(array_read) if overlap(one, place.url)), None):
             raise InputError(
@@ -151,65 +151,48 @@ def write_multiscales(
         one.list()
     groups = ChunkGroups.of(pyramid, list(arrays.values()), specs[0].dimensions)
 
-    def computing(where: Scheduler) -> Computing:
-        if groups.times > 1:
-            warnings.warn(groups.warning(), AtlaszarrWarning, stacklevel=4)  # at the call of write_multiscales
-        return partial(_computing, where, arrays, groups)
+    def together(blocks: Sequence[Index]) -> Sequence[Sequence[Index]]:
+        if groups.times > 1 and blocks:
+            warnings.warn(groups.warning(), AtlaszarrWarning, stacklevel=6)  # at the call of write_multiscales
+        return groups.sort(blocks)
 
-    def noted(found: Mapping[str, Mapping[str, int]]) -> None:
+    def note(found: Mapping[str, Mapping[str, int]]) -> None:
         for path, chunks in found.items():
             absent[path].add(chunks)
 
-    report = complete(
-        assembly,
-        computing,
-        scheduler=scheduler,
-        workers=workers,
-        overwrite=overwrite,
-        take_over=take_over,
-        progress=progress,
-        noted=noted,
+    job = ImageJob(
+        multiscale,
+        Root(ome_zarr, request),
+        _groups(specs, name, geometry, pyramid, ome_zarr),
+        partial(_compute, arrays, specs),
+        together=None if groups.are_blocks and groups.times == 1 else together,
+        notes=note,
     )
+    with scheduler_for(scheduler, workers) as where:
+        report = write(job, where, overwrite=overwrite, take_over=take_over, progress=progress)
     for text in (one.remark() for one in absent.values()):
         if text is not None:
             warnings.warn(text, AtlaszarrWarning, stacklevel=2)
     return report
 
 
-def compute_arrays(multiscale: Multiscale, arrays: Mapping[str, Any], step: Pass, block: Index) -> Done:
-    """Compute a block of all arrays at once, and write it at all levels that it makes."""
-    (done,) = compute_group([block], multiscale, arrays, step)
-    return done
+def _compute(
+    arrays: Mapping[str, Any], specs: Sequence[ArraySpec], _level: int, region: Region, _inputs: Sequence[Any]
+) -> Block:
+    """Compute a region of all arrays at once."""
+    found = [arrays[spec.path][(..., *region[3 - spec.dimensions :])] for spec in specs]
+    if any(hasattr(part, "__dask_graph__") for part in found):
+        import dask
+        from dask.local import get_sync
 
-
-def compute_group(blocks: Sequence[Index], multiscale: Multiscale, arrays: Mapping[str, Any], step: Pass) -> list[Done]:
-    """Compute the box that blocks lie in, of all arrays at once, and write each block at all levels that it makes."""
-    regions = [multiscale.pyramid.region(step, block) for block in blocks]
-    z, y, x = (slice(min(a.start for a in axis), max(a.stop for a in axis)) for axis in zip(*regions, strict=True))
-    whole = (z, y, x)
-    with making(multiscale, step.source, blocks[0]):
-        found = [arrays[spec.path][(..., *whole[3 - spec.dimensions :])] for spec in multiscale.arrays]
-        if any(hasattr(part, "__dask_graph__") for part in found):
-            import dask
-            from dask.local import get_sync
-
-            found = dask.compute(*found, scheduler=get_sync)
-        shape = shape_of(whole)
-        parts = [
-            _as_declared(spec, np.asarray(part), spec.shape(shape)).reshape(spec.lead + shape)
-            for spec, part in zip(multiscale.arrays, found, strict=True)
-        ]
-    done = []
-    for block, region in zip(blocks, regions, strict=True):
-        inside = within(region, whole)
-        values: dict[str, NDArray[Any]] = {
-            spec.path: part[(..., *inside)] for spec, part in zip(multiscale.arrays, parts, strict=True)
-        }
-        with making(multiscale, step.source, block):
-            done.append(store_block(multiscale, step, block, values, {}))
+        found = dask.compute(*found, scheduler=get_sync)
+    shape = shape_of(region)
+    values = {
+        spec.path: _as_declared(spec, np.asarray(part), spec.shape(shape)).reshape(spec.lead + shape)
+        for spec, part in zip(specs, found, strict=True)
+    }
     absent = {path: one.absent.take() for path, one in arrays.items() if isinstance(one, ChunkedArray)}
-    done[-1] = replace(done[-1], noted={path: found for path, found in absent.items() if found})
-    return done
+    return Block(values, notes={path: chunks for path, chunks in absent.items() if chunks})
 
 
 def _as_declared(spec: ArraySpec, part: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
@@ -220,23 +203,6 @@ def _as_declared(spec: ArraySpec, part: NDArray[Any], shape: tuple[int, ...]) ->
             f"{spec.dtype} and {shape}; correct the dtype or meta that the array was made with"
         )
     return part
-
-
-def _computing(
-    scheduler: Scheduler,
-    arrays: Mapping[str, Any],
-    groups: ChunkGroups,
-    shared: Any,
-    step: Pass,
-    blocks: Sequence[Index],
-) -> Iterator[Callable[[], Future]]:
-    sources = scheduler.share(arrays)
-    if groups.are_blocks:
-        return starting(scheduler, compute_arrays, (shared, sources, step), blocks)
-    together: dict[Index, list[Index]] = {}
-    for block in blocks:
-        together.setdefault(groups.of_block(block), []).append(block)
-    return (partial(scheduler.compute, compute_group, some, shared, sources, step) for some in together.values())
 
 
 def _groups(

@@ -32,7 +32,7 @@ def ours(source: Path, output: Path) -> None:
     """The annotation, which masks are made of, and the masks."""
     import dask.array as da
 
-    from atlaszarr.brainglobe.mask_writing import write_masks
+    from atlaszarr.brainglobe.masks import write_masks
     from atlaszarr.brainglobe.structure_order import PostOrder
     from atlaszarr.engine.finished_image import Finished
     from atlaszarr.engine.ome import Geometry

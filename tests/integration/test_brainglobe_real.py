@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import zarr
 
-from atlaszarr.brainglobe.mask_writing import write_masks
+from atlaszarr.brainglobe.masks import write_masks
 from atlaszarr.brainglobe.paths import ANNOTATION, MASKS
 from atlaszarr.brainglobe.structure_index import NOTHING, indices_of
 from atlaszarr.brainglobe.structure_order import PostOrder

@@ -16,9 +16,9 @@ from ..brainglobe import write as brainglobe_writing
 from ..brainglobe.paths import Layout, below
 from ..engine.finished_image import Finished
 from ..engine.inputs import places_read
-from ..engine.resume import WriteReport
+from ..engine.job import ImageJob
 from ..engine.schedulers import scheduler_for, worker_count
-from ..engine.writer import Progress
+from ..engine.writer import Progress, WriteReport, write
 from ..errors import AtlaszarrWarning, InputError
 from ..geometry.spaces import BRAINGLOBE_SIDES, ORIENTATION
 from ..reference_volumes import open_annotation, open_template
@@ -27,7 +27,7 @@ from ..regions.volumes import region_volumes
 from ..stores.locations import protocol_of
 from ..stores.target import Target
 from ..terminology.terminology import Terminology
-from .images import AtlasImage, annotation_image, hemispheres_image, template_image
+from .images import annotation_image, hemispheres_image, template_image
 from .inputs import Uri, labels_of, open_levels, refuse_other_table, refuse_overlaps, terminology_from, uris_of
 from .levels import Levels, check_extent
 from .manifest import Record
@@ -175,13 +175,11 @@ def build_atlas(
         if brainglobe:
             if unknown:
                 raise InputError(f"{unknown[0]}; BrainGlobe cannot show it: give the ontology that it is of")
-            one, other = (Finished(images[n].assembly.multiscale, opened[n].geometry, "") for n in opened)
+            one, other = (Finished(images[n].multiscale, opened[n].geometry, "") for n in opened)
             documents = brainglobe_writing.check(one, other, layout, terminology)
         for image in images.values():
-            image.check(overwrite)
-        if scheduler not in (None, "processes"):
-            with scheduler_for(scheduler, workers):
-                pass  # it answers
+            image.examine(overwrite)
+        where = stack.enter_context(scheduler_for(scheduler, workers))
         table = terminology.to_csv().encode()
         files = {f"{one}/{names.TERMINOLOGY}": table for one in (layout.terminology, layout.annotation_set)}
         refuse_other_table(ontology, place, files)
@@ -189,7 +187,10 @@ def build_atlas(
         more = brainglobe_writing.keys_written(layout, documents) if brainglobe else []
         place.make_way([*folders, *files, *more, record.key], overwrite)
         record.begin(files, overwrite)
-        written = [image.write(**options) for image in images.values()]
+        written = [
+            write(image, where, overwrite=overwrite, take_over=take_over, progress=progress)
+            for image in images.values()
+        ]
         files[f"{layout.annotation_set}/{VOLUMES}"] = _table(images["annotation"].target, terminology)
         if brainglobe:
             written += brainglobe_writing.write(place, layout, terminology, **options)
@@ -208,7 +209,7 @@ def atlas_images(
     terminology: Terminology,
     labels: Sequence[int],
     ome_zarr: str,
-) -> dict[str, AtlasImage]:
+) -> dict[str, ImageJob]:
     """The images of an atlas, none of them written yet: those that are opened, in their order, and hemispheres."""
     annotations, targets = opened["annotation"], image_targets(place, layout)
     images = {"annotation": annotation_image(annotations, targets["annotation"], terminology, labels, ome_zarr)}

@@ -1,4 +1,4 @@
-"""Masks of all structures with their descendants, as one sparse 4-D image: what it holds, and how a block is made.
+"""Masks of all structures with their descendants, as one sparse 4-D image: what it holds and how it is made.
 
 A block of an annotation is read once; each structure that occurs in it gets a chunk, and all others none. An object
 holds one structure, since BrainGlobe's reader takes the folder of a structure for the sign that its mask is there.
@@ -7,18 +7,31 @@ holds one structure, since BrainGlobe's reader takes the folder of a structure f
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..boxes import Index
+from .. import credit
+from ..boxes import Index, Region
+from ..engine.blocks import Block
+from ..engine.checks import Defect
 from ..engine.codecs import Encoding
-from ..engine.multiscale import ArraySpec, Multiscale
-from ..engine.pyramid import Level, Occupancy, Pyramid
+from ..engine.finished_image import Finished
+from ..engine.job import ImageJob
+from ..engine.ledger import Ledger, Task
+from ..engine.multiscale import ArraySpec, Blocks, Multiscale, Observer, digest
+from ..engine.ome import DEFAULT_VERSION, multiscales
+from ..engine.pyramid import Level, Occupancy, Pass, Pyramid
+from ..engine.schedulers import scheduler_for
+from ..engine.target_state import Root
+from ..engine.writer import Progress, WriteReport, write
+from ..errors import InputError, TargetError
 from ..stores.target import Target
+from .paths import COMPRESSED
 from .structure_order import PostOrder
 
 #: Voxels along an axis of a chunk, about: half of a published one, so that a small region costs little to read.
@@ -29,7 +42,7 @@ VALUES_KEY = f"{VALUES}/c/0"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Masks(Multiscale):
+class Masks(Multiscale, kind="masks"):
     """One array (c, z, y, x) a level; chunks of one channel, most of which hold nothing and are not written.
 
     Attributes
@@ -47,10 +60,10 @@ class Masks(Multiscale):
         return cls(target, (array,), Occupancy(layers(pyramid)), Encoding(), order=order)
 
     @classmethod
-    def of(cls, target: Target, described: Mapping[str, Any], written: Container[str]) -> Masks:
+    def recorded(cls, target: Target, described: Mapping[str, Any], written: Container[str], **own: Any) -> Self:
         """The inverse of `to_json`; which chunks are there is for the annotation to say."""
         order = PostOrder(*(tuple(described["masks"][name]) for name in ("identifiers", "firsts")))
-        known = cls.recorded(target, described, written, order=order)
+        known = super().recorded(target, described, written, order=order, **own)
         return replace(known, occupancy=Occupancy(known.pyramid))
 
     def to_json(self) -> dict[str, Any]:
@@ -106,6 +119,49 @@ class Masks(Multiscale):
             within(indices, self.order, channel, out=mask[0].view(np.bool_))
             yield self.channel_key(level, index, channel), self.encoding.encode(mask, mask.shape)
 
+    def contents(self, request: Mapping[str, Any], found: Ledger, tasks: Sequence[Task]) -> Iterator[Defect]:
+        """Chunks of tasks that are not what the annotation makes of them; none where no annotation is next to them."""
+        above = next(self.target.above(), None)
+        try:
+            annotation = Finished.at(Target(f"{above.url}/{COMPRESSED}", above.storage_options)) if above else None
+        except InputError:
+            return
+        if annotation is None:
+            return
+        if annotation.digest != request["masks_of"]:
+            yield Defect("inconsistent", "zarr.json", f"was made from another annotation than {COMPRESSED}")
+            return
+        for task in tasks:
+            level, index = task
+            try:
+                labels = annotation.read(level, self.pyramid.levels[level].region(index))
+            except TargetError:
+                continue  # the validation of the annotation names it
+            written = found.done[task].written
+            expected = dict(self.bodies(level, index, labels))
+            for key in sorted({*written, *expected}):
+                if key not in written:
+                    yield Defect("missing", key, "is missing, although the annotation has the structure", task)
+                elif key not in expected:
+                    yield Defect("inconsistent", key, "is of a structure that the annotation does not have here", task)
+                elif digest(expected[key]) != written[key][1] and not self._same(level, key, expected[key]):
+                    yield Defect("inconsistent", key, "is not what the annotation makes of it", task)
+
+    def _same(self, level: int, key: str, expected: bytes) -> bool:
+        """Whether an object holds the same, although another version of the compressor wrote it."""
+        (spec,) = self.arrays
+        try:
+            found = self.decode(spec, level, self.target.read(key) or b"")
+        except ValueError:
+            return False
+        return np.array_equal(found, self.decode(spec, level, expected))
+
+    def _encoded(
+        self, step: Pass, index: Index, values: Blocks, observe: Observer | None
+    ) -> Iterator[tuple[str, bytes]]:
+        """The chunks of a block of the annotation."""
+        return self.bodies(step.source, index, values[""])
+
     def _channels(self, index: Index, present: NDArray[np.bool_]) -> Iterable[int]:
         """The channels that a block has a chunk of: all in the first one, so that every structure has its folder."""
         if index == (0, 0, 0):
@@ -122,3 +178,63 @@ def layers(annotation: Pyramid) -> Pyramid:
         z, y, x = (n * max(1, round(_CHUNK / n)) for n in level.unit)
         levels.append(Level(level.shape, (z, y, x), (z, y, x), level.factor, given=True, first=level.first))
     return Pyramid(tuple(levels))
+
+
+def write_masks(
+    annotation: Finished,
+    target: Target,
+    order: PostOrder,
+    *,
+    scheduler: str | None = None,
+    workers: int | None = None,
+    overwrite: bool = False,
+    take_over: bool = False,
+    progress: Progress | None = None,
+) -> WriteReport:
+    """Write the masks of all structures with their descendants, at every level of an annotation.
+
+    The array of each level is uint8 (c, z, y, x), 1 where the annotation's level has the structure or one below it;
+    ``annotation_values`` (uint32) names the structure of each c. A block of a level is read once, and nothing is
+    written for structures that do not occur in it (but in the first block, so that every structure has a folder).
+
+    Parameters
+    ----------
+    annotation : Finished
+        Integers, 0 where no structure is.
+    target : Target
+    order : PostOrder
+    scheduler, workers, overwrite, take_over, progress
+        The same as in `atlaszarr.build`.
+
+    Raises
+    ------
+    InputError
+        If the annotation has a label that is not in `order`, or the target holds something else.
+    TargetError
+        If the target cannot be written.
+    """
+    masks = Masks.over(target, annotation.multiscale.pyramid, order)
+    described = json.dumps(masks.to_json())
+    request = {"masks_of": annotation.digest, "masks": digest(described.encode()), "structures": len(order)}
+    method = "1 where this level of the annotation has the structure or one below it"
+    axes = masks.arrays[0].axes
+    entry = multiscales(DEFAULT_VERSION, "masks", axes, annotation.geometry, masks.pyramid, method)
+
+    def values(_: str) -> list[str]:
+        target.write(VALUES_KEY, masks.values())
+        return [VALUES_KEY]
+
+    job = ImageJob(
+        masks,
+        Root(DEFAULT_VERSION, request, credit.SECTIONS),
+        {"": {"multiscales": [entry]}},
+        partial(_read, annotation),
+        files=values,
+    )
+    with scheduler_for(scheduler, workers) as where:
+        return write(job, where, overwrite=overwrite, take_over=take_over, progress=progress)
+
+
+def _read(annotation: Finished, level: int, region: Region, _: Sequence[Any]) -> Block:
+    """The annotation in a region."""
+    return Block({"": annotation.read(level, region)})

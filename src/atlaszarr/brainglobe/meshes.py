@@ -1,11 +1,11 @@
 """The folder `annotations.precomputed`: a mesh of every structure with its descendants, each read by its own box.
 
-A mesh is a task: its record in the ledger says from which level, and a run that was stopped is gone on with.
+A mesh is a task: its record in the ledger says from which level.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,14 +13,16 @@ import numpy as np
 
 from ..boxes import cells, everywhere
 from ..engine import checks, ledger
+from ..engine.blocks import Done
 from ..engine.checks import Defect
 from ..engine.finished_image import Finished
-from ..engine.ledger import Entry, Task
-from ..engine.lock import KEYS, Owner, owning, tidy
+from ..engine.job import Job
+from ..engine.ledger import Entry, Ledger, Task
+from ..engine.lock import KEYS, Owner
 from ..engine.multiscale import digest
-from ..engine.resume import WriteReport
-from ..engine.schedulers import Scheduler, in_window, scheduler_for
-from ..engine.writer import Done, Progress
+from ..engine.schedulers import Future, Scheduler, scheduler_for
+from ..engine.target_state import FINISHED, REMOVING, UNFINISHED
+from ..engine.writer import Progress, WriteReport, write
 from ..errors import InputError
 from ..stores.target import Target
 from ..terminology.terminology import Terminology
@@ -62,7 +64,7 @@ def write_meshes(
         structure takes the coarsest finer level that has 1000 voxels of it, or the finest. A task holds the voxels
         of the structure's box at that level.
     scheduler, workers, overwrite, take_over, progress
-        As of `atlaszarr.build`.
+        The same as in `atlaszarr.build`.
 
     Raises
     ------
@@ -71,38 +73,107 @@ def write_meshes(
         the target holds something else.
     """
     surfaces.check_libraries()
-    order = PostOrder.of(terminology)
-    names = digest(precomputed.segment_properties(terminology))
-    request = {"meshes_of": annotation.digest, "terminology": names, "resolution": float(resolution)}
-    if not _wrong(target, request, overwrite):
-        tidy(target)
-        return WriteReport(target.url, "already finished", 0)
-    with owning(target, take_over) as owner:
-        wrong = _wrong(target, request, overwrite)
-        found = ledger.read(target)
-        if overwrite or (found.header or {}).get("request") != request:
-            target.remove_each(target.links())
-            for key in target.list_keys():
-                if key not in KEYS:
-                    target.remove(key)
-            found = ledger.Ledger()
-        target.make_way(f"{link}/" for link in target.links())
-        target.remove(INFO)
-        redo = {defect.task for defect in wrong}
-        done = {task: entry for task, entry in found.done.items() if task not in redo}
-        ledger.compact(target, ledger.compacted({"request": request, "finished": False}, done), {})
-        with scheduler_for(scheduler, workers) as where:
-            chosen = _chosen(annotation, order, resolution, where)
-            tasks = {task: extent for task, extent in chosen.items() if task not in done}
-            done = {task: entry for task, entry in done.items() if task in chosen}
-            done |= _run(annotation, target, order, tasks, owner, where, progress or (lambda *_: None))
-        files = dict(_files(annotation, terminology))
-        target.write_all(files.items())
+    job = _MeshJob(annotation, target, terminology, float(resolution))
+    with scheduler_for(scheduler, workers) as where:
+        return write(job, where, overwrite=overwrite, take_over=take_over, progress=progress)
+
+
+class _MeshJob(Job):
+    """The folder of meshes: a task is a mesh, named by the level that it is made from and its structure."""
+
+    def __init__(self, annotation: Finished, target: Target, terminology: Terminology, resolution: float) -> None:
+        self._annotation, self._target, self._terminology = annotation, target, terminology
+        self._order, self._resolution = PostOrder.of(terminology), resolution
+        self.fetches = set()
+        names = digest(precomputed.segment_properties(terminology))
+        self._request = {"meshes_of": annotation.digest, "terminology": names, "resolution": resolution}
+
+    @property
+    def target(self) -> Target:
+        """The target."""
+        return self._target
+
+    def examine(self, overwrite: bool) -> str | None:
+        """The state of the folder, by the header of its ledger."""
+        found = ledger.read(self.target)
+        there = (found.header or {}).get("request")
+        if there is None and not found.damaged:
+            if other := [key for key in self.target.list_keys() if not key.startswith("atlaszarr/")]:
+                raise InputError(
+                    f"target {self.target.url} is not empty (it holds {other[0]!r}); choose another target"
+                )
+            return None
+        if there is not None and there != self._request and not overwrite:
+            names = [name for name in self._request if there.get(name) != self._request[name]]
+            raise InputError(
+                f"target {self.target.url} was made with another {' and '.join(names).replace('_', ' ')}; ask for the "
+                "same, choose another target, or give --overwrite"
+            )
+        if there != self._request or overwrite:
+            return REMOVING
+        return FINISHED if (found.header or {}).get("finished") else UNFINISHED
+
+    def clear(self) -> None:
+        """Remove all but the lock."""
+        self.target.remove_each(self.target.links())
+        for key in self.target.list_keys():
+            if key not in KEYS:
+                self.target.remove(key)
+
+    def recorded(self, state: str) -> Ledger:
+        """The ledger."""
+        return ledger.read(self.target)
+
+    def defects(self, state: str, recorded: Ledger) -> list[Defect]:
+        """All defects, every object read."""
+        return defects(self.target)
+
+    def tasks(self, scheduler: Scheduler) -> list[list[Task]]:
+        """A task for every structure that occurs, the largest first, so that the last ones to run are short."""
+        return [list(self._extents(scheduler))]
+
+    def begin(self, done: Mapping[Task, Entry], defects: Sequence[Defect]) -> None:
+        """Remove the document that makes the folder a set of meshes, and keep the entries that are given."""
+        self.target.make_way(f"{link}/" for link in self.target.links())
+        self.target.remove(INFO)
+        header = {"request": self._request, "finished": False}
+        ledger.compact(self.target, ledger.compacted(header, done), {})
+
+    def share(self, scheduler: Scheduler) -> Any:
+        """The annotation."""
+        return scheduler.share(self._annotation)
+
+    def start(
+        self, scheduler: Scheduler, shared: Any, number: int, tasks: Sequence[Task]
+    ) -> Iterator[Callable[[], Future]]:
+        """Start meshes, one in a future."""
+        extents = self._extents(scheduler)
+        for task in tasks:
+            yield partial(scheduler.compute, write_mesh, shared, self.target, self._order, task, extents[task])
+
+    def word(self, number: int) -> str:
+        """The word for tasks in progress."""
+        return "meshes"
+
+    def window(self, scheduler: Scheduler) -> int:
+        """Two for each worker: a mesh may take much memory."""
+        return 2 * scheduler.workers
+
+    def commit(self, done: Mapping[Task, Entry], owner: Owner) -> bool:
+        """Write the names and the coarsest level, the ledger, and the document that makes them a set of meshes."""
+        files = dict(_files(self._annotation, self._terminology))
+        self.target.write_all(files.items())
         owner.confirm()
         written = {key: (len(body), digest(body)) for key, body in files.items()}
-        ledger.compact(target, ledger.compacted({"request": request, "finished": True}, done), written)
-        target.write(INFO, precomputed.mesh_info())
-    return WriteReport(target.url, "resumed" if found.header else "built", len(tasks))
+        header = {"request": self._request, "finished": True}
+        ledger.compact(self.target, ledger.compacted(header, done), written)
+        self.target.write(INFO, precomputed.mesh_info())
+        return True
+
+    def _extents(self, scheduler: Scheduler) -> dict[Task, Extent]:
+        if not hasattr(self, "_chosen"):
+            self._chosen = _chosen(self._annotation, self._order, self._resolution, scheduler)
+        return self._chosen
 
 
 def defects(target: Target) -> list[Defect]:
@@ -124,7 +195,7 @@ def defects(target: Target) -> list[Defect]:
     return wrong
 
 
-def write_mesh(annotation: Finished, target: Target, order: PostOrder, task: Task, extent: Extent) -> Done:
+def write_mesh(annotation: Finished, target: Target, order: PostOrder, task: Task, extent: Extent) -> list[Done]:
     """Read the box of a structure, write its mesh, and record it."""
     from .structure_index import indices_of, within
 
@@ -140,24 +211,7 @@ def write_mesh(annotation: Finished, target: Target, order: PostOrder, task: Tas
     origin = {"level": level, "voxels": extent.voxels}
     entry = Entry.of(task, {name: (len(body), digest(body)) for name, body in bodies.items()}, origin)
     ledger.record(target, task, entry)
-    return Done(task, entry)
-
-
-def _wrong(target: Target, request: Mapping[str, Any], overwrite: bool) -> list[Defect]:
-    """What is to be done in a target: nothing if it is finished and sound."""
-    found = ledger.read(target)
-    there = (found.header or {}).get("request")
-    if there is None and not found.damaged:
-        if other := [key for key in target.list_keys() if not key.startswith("atlaszarr/")]:
-            raise InputError(f"target {target.url} is not empty (it holds {other[0]!r}); choose another place")
-        return [Defect("missing", INFO, "is not there")]
-    if there is not None and there != request and not overwrite:
-        names = [name for name in request if there.get(name) != request[name]]
-        raise InputError(
-            f"target {target.url} was made with another {' and '.join(names).replace('_', ' ')}; ask for the same, "
-            "choose another place, or give --overwrite"
-        )
-    return [Defect("missing", INFO, "is to be replaced")] if there != request or overwrite else defects(target)
+    return [Done(task, entry)]
 
 
 def _chosen(annotation: Finished, order: PostOrder, resolution: float, where: Scheduler) -> dict[Task, Extent]:
@@ -169,28 +223,8 @@ def _chosen(annotation: Finished, order: PostOrder, resolution: float, where: Sc
         for index, extent in extents(annotation, level, order, where).items():
             if index not in chosen or chosen[index][1].voxels < _FEW:
                 chosen[index] = level, extent
-    # The largest first, so that the last ones to run are short.
     ordered = sorted(chosen.items(), key=lambda item: -item[1][1].voxels)
     return {(level, (0, 0, index)): extent for index, (level, extent) in ordered}
-
-
-def _run(
-    annotation: Finished,
-    target: Target,
-    order: PostOrder,
-    tasks: Mapping[Task, Extent],
-    owner: Owner,
-    where: Scheduler,
-    progress: Progress,
-) -> dict[Task, Entry]:
-    done: dict[Task, Entry] = {}
-    shared = where.share(annotation)
-    starts = (partial(where.compute, write_mesh, shared, target, order, *item) for item in tasks.items())
-    for outcome in in_window(where, starts, 2 * where.workers):
-        done[outcome.task] = outcome.entry
-        progress(len(done), len(tasks), "meshes")
-        owner.check()
-    return done
 
 
 def _files(annotation: Finished, terminology: Terminology) -> Iterator[tuple[str, bytes]]:

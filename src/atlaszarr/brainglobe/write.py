@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..engine.finished_image import Finished
-from ..engine.resume import WriteReport
-from ..engine.writer import Progress
+from ..engine.writer import Progress, WriteReport
 from ..errors import InputError
 from ..geometry.spaces import BRAINGLOBE_SIDES
 from ..stores.target import Target
@@ -16,7 +15,7 @@ from . import manifests
 from . import paths as names
 from .alias import give_second_name
 from .manifests import About
-from .mask_writing import write_masks
+from .masks import write_masks
 from .meshes import RESOLUTION, write_meshes
 from .paths import Layout, below
 from .structure_order import PostOrder

@@ -9,15 +9,15 @@ from typing import Any
 from ..allen.client import AllenClient
 from ..allen.records import SectionDataset
 from ..engine.schedulers import scheduler_for, worker_count
-from ..engine.writer import Progress
+from ..engine.writer import Progress, write
 from ..errors import InputError
 from ..sections.options import Request, SectionsRequest, VolumeRequest
 from ..stores.target import Target
+from .job import DatasetJob
 from .layout import Layout
 from .plan import Plan, metadata_requests, price
-from .report import BuildReport
+from .report import BuildReport, ViewReport
 from .section_layout import section_layout
-from .view import ViewBuild
 from .volume_layout import volume_layout
 
 
@@ -141,13 +141,18 @@ def build(
     dataset, asked = _dataset(dataset, client)
     layouts = [_layout(dataset, request) for request in requests]
     with scheduler_for(scheduler, workers, client.concurrency) as where:
-        views = [
-            ViewBuild(layout, place, client, where, allow_missing, take_over, 0 if position else asked, progress)
-            for position, (layout, place) in enumerate(zip(layouts, targets, strict=True))
-        ]
-        for view_build in views:
-            view_build.look(overwrite)
-        return BuildReport(dataset.id, tuple(view_build.run() for view_build in views))
+        jobs = []
+        for position, (layout, place) in enumerate(zip(layouts, targets, strict=True)):
+            cost = price(layout, client, where.workers, 0 if position else asked, place.url)
+            jobs.append(DatasetJob(layout, place, client, cost, where, allow_missing, progress))
+        for job in jobs:
+            job.examine(overwrite)  # before anything is written anywhere
+        views = []
+        for job in jobs:
+            done = write(job, where, overwrite=overwrite, take_over=take_over, progress=progress)
+            failures = tuple(job.failures.values())
+            views.append(ViewReport(job.plan, done.target, done.state, done.tasks_done, failures))
+        return BuildReport(dataset.id, tuple(views))
 
 
 def _dataset(dataset: SectionDataset | int, client: AllenClient) -> tuple[SectionDataset, int]:

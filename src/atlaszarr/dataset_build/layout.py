@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from ..allen.images import ImagedSections, ImageRequest, MissingImage, SectionImage
 from ..allen.records import SectionDataset
@@ -22,12 +22,8 @@ from ..stores.target import Target
 IMAGE, SECTION, DISPLACEMENT = "", "labels/section", "displacement"
 
 
-class Source(Protocol):
-    """Makes blocks of level 0, on any worker."""
-
-    def compute(self, region: Region, images: Sequence[SectionImage | MissingImage]) -> Blocks:
-        """A block from the images that it shows."""
-        ...
+#: Makes a block of level 0 on any worker: given its region, and the images that it shows.
+Source = Callable[[Region, Sequence[SectionImage | MissingImage]], Blocks]
 
 
 @dataclass(frozen=True)
@@ -42,7 +38,8 @@ class Layout:
         What it is registered to.
     imaged : ImagedSections
         The sections and their images.
-    source : Source
+    source : callable
+        See `Source`; picklable.
     occupancy : Occupancy
         The objects that hold anything.
     shows : mapping of tuple of int to tuple of ImageRequest
@@ -51,7 +48,7 @@ class Layout:
         What computing a block holds in memory at most.
     arrays : tuple of ArraySpec
     groups : mapping
-        What OME-Zarr has to say of each group, by its path; see `atlaszarr.engine.writer.Assembly`.
+        What OME-Zarr has to say of each group, by its path; see `atlaszarr.engine.job.ImageJob`.
     extent : str
         What it will be, in words.
     columns : mapping of str to list

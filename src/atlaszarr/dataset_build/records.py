@@ -94,6 +94,11 @@ def images(entry: Entry) -> dict[str, str | None]:
     return dict(entry.origin.get("images", {}))
 
 
+def missing(entry: Entry) -> list[str]:
+    """Names of the images that a block did without."""
+    return [name for name, digest in images(entry).items() if digest is None]
+
+
 def _digest(used: Mapping[str, str]) -> str:
     if len(used) == 1:
         (digest,) = used.values()

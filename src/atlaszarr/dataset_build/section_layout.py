@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,38 +30,6 @@ _WORKING = 80
 _FIELD_WORKING = 2 * 3 * 8
 #: Of one level: the mean of coordinates is not at the centre of a voxel that lies over the edge.
 _FIELD = ArraySpec(DISPLACEMENT, "float64", ("c", "z", "y", "x"), 3, math.nan, levels=1)
-
-
-@dataclass(frozen=True)
-class SectionSource:
-    """Makes the blocks of registered sections, on any worker.
-
-    Attributes
-    ----------
-    planes : SectionPlanes
-    tiers : tuple of TierImage
-        How the image of each section is fetched.
-    background : int
-    displacement : bool
-        Whether the fields are wanted too.
-    """
-
-    planes: SectionPlanes
-    tiers: tuple[TierImage, ...]
-    background: int
-    displacement: bool
-
-    def compute(self, region: Region, images: Sequence[SectionImage | MissingImage]) -> Blocks:
-        """A block of one plane from the windows that it shows; empty where one of them could not be had."""
-        section, rows, columns = region[0].start, *region[1:]
-        box = self.planes.box(section, rows, columns)
-        pixels = None if box is None else self.tiers[section].crop(box, pixels_of(images))
-        image, shown = self.planes.register(section, rows, columns, box, pixels, self.background)
-        label = np.where(shown, np.uint32(self.planes.imaged.sections[section].image_id), np.uint32(0))
-        blocks = {IMAGE: np.ascontiguousarray(np.moveaxis(image, 2, 0)[:, np.newaxis]), SECTION: label[np.newaxis]}
-        if self.displacement:
-            blocks[DISPLACEMENT] = field_in_mm(self.planes, section, rows, columns)[:, np.newaxis]
-        return blocks
 
 
 def section_layout(dataset: SectionDataset, request: SectionsRequest) -> Layout:
@@ -100,7 +68,7 @@ def section_layout(dataset: SectionDataset, request: SectionsRequest) -> Layout:
         request=request,
         grid=planes.grid,
         imaged=imaged,
-        source=SectionSource(planes, tiers, request.background, request.displacement),
+        source=partial(_block, planes, tiers, request.background, request.displacement),
         occupancy=occupancy,
         shows=shows,
         block_bytes=max(_bytes(pyramid.region(step, block), images, request) for block, images in shows.items()),
@@ -114,6 +82,26 @@ def section_layout(dataset: SectionDataset, request: SectionsRequest) -> Layout:
         },
         fixed=planes.plane.fixed,
     )
+
+
+def _block(
+    planes: SectionPlanes,
+    tiers: Sequence[TierImage],
+    background: int,
+    displacement: bool,
+    region: Region,
+    images: Sequence[SectionImage | MissingImage],
+) -> Blocks:
+    """A block of one plane from the windows that it shows, with its field if asked for; empty where one is missing."""
+    section, rows, columns = region[0].start, *region[1:]
+    box = planes.box(section, rows, columns)
+    pixels = None if box is None else tiers[section].crop(box, pixels_of(images))
+    image, shown = planes.register(section, rows, columns, box, pixels, background)
+    label = np.where(shown, np.uint32(planes.imaged.sections[section].image_id), np.uint32(0))
+    blocks = {IMAGE: np.ascontiguousarray(np.moveaxis(image, 2, 0)[:, np.newaxis]), SECTION: label[np.newaxis]}
+    if displacement:
+        blocks[DISPLACEMENT] = field_in_mm(planes, section, rows, columns)[:, np.newaxis]
+    return blocks
 
 
 def _bytes(region: Region, windows: Sequence[ImageRequest], request: SectionsRequest) -> int:

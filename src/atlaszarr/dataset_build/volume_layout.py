@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 
 from ..allen.images import ImageRequest, MissingImage, SectionImage, TierImage
 from ..allen.records import SectionDataset
@@ -19,28 +19,6 @@ from . import records
 from .layout import IMAGE, SECTION, Layout, image_spec, section_spec
 
 _VOXEL_BYTES = 3 + 4
-
-
-@dataclass(frozen=True)
-class VolumeSource:
-    """Makes the blocks of a volume, on any worker.
-
-    Attributes
-    ----------
-    stack : Stack
-    tiers : tuple of TierImage
-        How the image of each section is fetched.
-    background : int
-    """
-
-    stack: Stack
-    tiers: tuple[TierImage, ...]
-    background: int
-
-    def compute(self, region: Region, images: Sequence[SectionImage | MissingImage]) -> Blocks:
-        """A block of level 0 from the images that it shows."""
-        image, section = compute_block(self.stack, self.tiers, region, images, self.background)
-        return {IMAGE: image, SECTION: section}
 
 
 def volume_layout(dataset: SectionDataset, request: VolumeRequest) -> Layout:
@@ -73,7 +51,7 @@ def volume_layout(dataset: SectionDataset, request: VolumeRequest) -> Layout:
         request=request,
         grid=grid,
         imaged=stack.imaged,
-        source=VolumeSource(stack, volume.tiers, request.background),
+        source=partial(_block, stack, volume.tiers, request.background),
         occupancy=occupancy,
         shows=shows,
         block_bytes=max(_bytes(stack, pyramid.region(step, block), images) for block, images in shows.items()),
@@ -85,6 +63,18 @@ def volume_layout(dataset: SectionDataset, request: VolumeRequest) -> Layout:
         },
         extent=f"{' x '.join(map(str, pyramid.shape))} voxels, {len(pyramid.levels)} levels",
     )
+
+
+def _block(
+    stack: Stack,
+    tiers: Sequence[TierImage],
+    background: int,
+    region: Region,
+    images: Sequence[SectionImage | MissingImage],
+) -> Blocks:
+    """A block of level 0 from the images that it shows, each fetched as its tier says."""
+    image, section = compute_block(stack, tiers, region, images, background)
+    return {IMAGE: image, SECTION: section}
 
 
 def _sections(volume: Volume, region: Region) -> tuple[int, ...]:

@@ -119,15 +119,10 @@ def extra(target: Target, multiscale: Multiscale, ledger: Ledger) -> Iterator[De
     header = ledger.header or {}
     known = {*header.get("documents", ()), *header.get("root", ()), COMPACT, *KEYS}
     known.update(key for entry in ledger.done.values() for key in entry.written)
-    arrays = array_prefixes(multiscale)
+    arrays = multiscale.prefixes
     for key in target.list_keys():
         if key not in known and (key.startswith((*arrays, f"{OPEN}/")) or is_partial(key)):
             yield Defect("extra", key, "belongs to no array" if key.startswith(arrays) else "is of no finished build")
-
-
-def array_prefixes(multiscale: Multiscale) -> tuple[str, ...]:
-    """What the keys of all that belongs to the arrays begin with."""
-    return tuple(f"{path}/" for _, _, path in multiscale.paths())
 
 
 def levels(multiscale: Multiscale, step: Pass, task: Task) -> Iterator[Defect]:

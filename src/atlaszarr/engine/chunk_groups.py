@@ -82,10 +82,13 @@ class ChunkGroups:
         """Whether every block is a group of its own."""
         return all(_longest(axis) <= b for axis, b in zip(self.edges, self.block, strict=True))
 
-    def of_block(self, block: Index) -> Index:
-        """The group of a block."""
-        z, y, x = (bisect_right(axis, k * b) - 1 for axis, k, b in zip(self.edges, block, self.block, strict=True))
-        return z, y, x
+    def sort(self, blocks: Sequence[Index]) -> list[list[Index]]:
+        """Blocks in their groups."""
+        groups: dict[tuple[int, ...], list[Index]] = {}
+        for block in blocks:
+            starts = zip(self.edges, block, self.block, strict=True)
+            groups.setdefault(tuple(bisect_right(axis, k * b) for axis, k, b in starts), []).append(block)
+        return list(groups.values())
 
     def warning(self) -> str:
         """That chunks are computed several times, and what to do."""

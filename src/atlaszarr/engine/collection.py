@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from ..boxes import Index, Shape
 from ..stores.target import Target
-from .kinds import Kind
 from .multiscale import ArraySpec, Multiscale
 from .pyramid import Level, Occupancy, Pyramid
 
@@ -21,7 +20,7 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Collection(Multiscale):
+class Collection(Multiscale, kind="collection"):
     """A stack of planes whose first axis runs through the images. No block may reach over several planes.
 
     Attributes
@@ -33,9 +32,9 @@ class Collection(Multiscale):
     fixed: int
 
     @classmethod
-    def of(cls, target: Target, described: Mapping[str, Any], written: Container[str]) -> Collection:
+    def recorded(cls, target: Target, described: Mapping[str, Any], written: Container[str], **own: Any) -> Self:
         """The inverse of `to_json`."""
-        return cls.recorded(target, described, written, fixed=int(described["collection"]["fixed"]))
+        return super().recorded(target, described, written, fixed=int(described["collection"]["fixed"]), **own)
 
     @property
     def members(self) -> int:
@@ -87,6 +86,3 @@ def _placed(fixed: int, across: _T, stacked: tuple[_T, _T, _T]) -> tuple[_T, _T,
     plane.insert(fixed, across)
     z, y, x = plane
     return z, y, x
-
-
-KIND = Kind(Collection.of)

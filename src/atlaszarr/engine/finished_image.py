@@ -12,7 +12,6 @@ from ..boxes import Region, within
 from ..errors import InputError
 from ..stores.target import Target
 from . import ledger
-from .kinds import recorded
 from .multiscale import Multiscale
 from .ome import Geometry
 from .target_state import FINISHED, check_layout, read_root
@@ -51,7 +50,7 @@ class Finished:
         check_layout(place, root["request"])
         found = ledger.read(place, finished=True)
         try:
-            multiscale = recorded(place, found)
+            multiscale = ledger.multiscale_of(place, found)
             (entry,) = json.loads((found.header or {})["root"]["zarr.json"])["attributes"]["ome"]["multiscales"]
         except (ValueError, KeyError, TypeError):
             raise InputError(f"{place.url} is no sound OME-Zarr 0.5 of atlaszarr; verify it") from None

@@ -24,7 +24,6 @@ from ..errors import InputError, TargetError
 from ..stores.target import Target
 from . import ledger
 from .checks import Defect
-from .kinds import recorded
 from .label_counts import LabelCounts, count_labels, merged
 from .ledger import Ledger
 from .multiscale import ArraySpec, Multiscale, Written, digest
@@ -240,7 +239,7 @@ def add_index(target: Target) -> LabelIndex:
     """
     found = ledger.read(target, finished=True)
     try:
-        multiscale = recorded(target, found)
+        multiscale = ledger.multiscale_of(target, found)
     except (ValueError, KeyError, TypeError):
         raise InputError(f"target {target.url} is no finished image of atlaszarr; give the place of one") from None
     spec = multiscale.arrays[0]
@@ -278,7 +277,7 @@ def disagreements(target: Target, found: Ledger, deep: bool) -> Iterator[Defect]
     if index.ledger != found.digest:
         yield Defect("index", KEY, "is of another state of the data than the ledger")
         return
-    multiscale = recorded(target, found)
+    multiscale = ledger.multiscale_of(target, found)
     spec = multiscale.arrays[0]
     for level, at in enumerate(multiscale.pyramid.levels):
         units = sorted(multiscale.occupancy.units(level))

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..boxes import Index
 from ..stores.target import Target
-from .multiscale import Written, digest
+from .multiscale import Multiscale, Written, digest
 
 OPEN = "atlaszarr/ledger"
 COMPACT = "atlaszarr/ledger.jsonl"
@@ -125,6 +125,20 @@ def read(target: Target, finished: bool = False) -> Ledger:
             done[task] = entry
     checksum = None if compacted is None else digest(b"\n".join((first, *lines)))
     return Ledger(header, files, checksum, done, tuple(damaged))
+
+
+def multiscale_of(target: Target, ledger: Ledger) -> Multiscale:
+    """The multiscale that a ledger describes.
+
+    Raises
+    ------
+    ValueError, KeyError, TypeError
+        If its header describes none, or one of a kind whose module is not imported.
+    """
+    described = (ledger.header or {})["multiscale"]
+    written = {key for entry in ledger.done.values() for key in entry.written}
+    kinds = [Multiscale.kinds[word] for word in described if word not in ("arrays", "levels", "encoding")]
+    return (kinds[0] if kinds else Multiscale).recorded(target, described, written)
 
 
 def compacted(header: Mapping[str, Any], done: Mapping[Task, Entry]) -> bytes:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,10 @@ from ..stores.target import Target
 from .codecs import Encoding
 from .downsampling import Rule, reduce
 from .pyramid import Occupancy, Pass, Pyramid
+
+if TYPE_CHECKING:
+    from .checks import Defect
+    from .ledger import Ledger, Task
 
 #: By the path of its array, values of a block: (c, z, y, x) or (z, y, x).
 Blocks = Mapping[str, NDArray[Any]]
@@ -80,6 +84,8 @@ class ArraySpec:
 class Multiscale:
     """Small, picklable; silent about the target's credentials.
 
+    A subclass is known in a ledger by its `kind`, a key of what it adds to `to_json`.
+
     Attributes
     ----------
     target : Target
@@ -94,6 +100,12 @@ class Multiscale:
     arrays: tuple[ArraySpec, ...]
     occupancy: Occupancy
     encoding: Encoding = field(default_factory=Encoding)
+    #: Subclasses by their kind, as far as their modules are imported.
+    kinds: ClassVar[dict[str, type[Multiscale]]] = {}
+
+    def __init_subclass__(cls, *, kind: str) -> None:
+        """Make a kind of multiscale known to `recorded`."""
+        cls.kinds[kind] = cls
 
     @classmethod
     def recorded(cls, target: Target, described: Mapping[str, Any], written: Container[str], **own: Any) -> Self:
@@ -106,13 +118,17 @@ class Multiscale:
         written : container of str
             Keys of the objects that are recorded: the others of level 0 are empty.
         **own
-            Further attributes of a kind of multiscale.
+            Attributes that a subclass adds.
         """
         arrays = tuple(ArraySpec(**{**spec, "axes": tuple(spec["axes"])}) for spec in described["arrays"])
         pyramid = Pyramid.from_json(described["levels"])
         whole = cls(target, arrays, Occupancy(pyramid), Encoding(**described["encoding"]), **own)
         base = frozenset(unit for unit in whole.occupancy.units(0) if whole.key(arrays[0], 0, unit) in written)
         return replace(whole, occupancy=Occupancy(pyramid, base))
+
+    def contents(self, request: Mapping[str, Any], found: Ledger, tasks: Sequence[Task]) -> Iterator[Defect] | None:
+        """Compare what some tasks wrote with what it was made from; None to compare each level with the one before."""
+        return None
 
     @property
     def pyramid(self) -> Pyramid:
@@ -162,6 +178,11 @@ class Multiscale:
         for level in range(len(self.pyramid.levels)):
             for spec in self.at(level):
                 yield spec, level, spec.name(level)
+
+    @property
+    def prefixes(self) -> tuple[str, ...]:
+        """The beginnings of all keys that belong to the arrays."""
+        return tuple(f"{path}/" for _, _, path in self.paths())
 
     def group(self, spec: ArraySpec, _block: Index, /) -> str:
         """The path of the group whose metadata speak of a block of an array."""

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ..stores.target import Target
 from . import checks, ledger
 from .checks import Defect
-from .kinds import kind_of, recorded
 from .label_index import disagreements
-from .ledger import Ledger, Task
+from .ledger import Ledger, Task, multiscale_of
 from .multiscale import Multiscale
 from .target_state import FINISHED, UNFINISHED, check_layout, read_root
-from .writer import Assembly
 
 #: Tasks of a pass whose levels and labels are compared unless all are.
 _SAMPLE = 8
@@ -84,11 +82,11 @@ def verify_image(place: Target, *, deep: bool) -> VerifyReport | None:
     return VerifyReport(place.url, sum(len(entry.written) for entry in found.done.values()), blocks, tuple(defects))
 
 
-def unsound(target: Target, state: str | None, found: Ledger) -> list[Defect]:
-    """What a build has to make again before it resumes.
+def defects_before_build(target: Target, state: str | None, found: Ledger) -> list[Defect]:
+    """The defects that a build repairs before it resumes.
 
-    Of a finished target all that its check names; of an unfinished one the recorded objects that do not hold what was
-    written, every one of them read.
+    Of a finished target all that its validation names; of an unfinished one the recorded objects that do not hold what
+    was written, every one of them read.
     """
     if state == UNFINISHED:
         return list(checks.objects(target, found.done))
@@ -100,12 +98,6 @@ def unsound(target: Target, state: str | None, found: Ledger) -> list[Defect]:
     return defects
 
 
-def tasks_to_redo(defects: Sequence[Defect], assembly: Assembly) -> set[Task]:
-    """What mends defects: the tasks that wrote them, and what reads a level that was wrong."""
-    wrong = {defect.task for defect in defects if defect.task and defect.kind in ("inconsistent", "label")}
-    return assembly.dependent(wrong) | {defect.task for defect in defects if defect.task}
-
-
 def inspect(target: Target, root: Mapping[str, Any], found: Ledger, deep: bool) -> tuple[list[Defect], int]:
     """The defects of a finished target, and how many blocks were compared."""
     defects = [Defect("ledger", name, "cannot be read") for name in found.damaged]
@@ -114,7 +106,7 @@ def inspect(target: Target, root: Mapping[str, Any], found: Ledger, deep: bool) 
     elif not defects and found.digest != root.get("ledger"):
         defects.append(Defect("ledger", ledger.COMPACT, "is not the one that the target was finished with"))
     try:
-        multiscale = recorded(target, found)
+        multiscale = multiscale_of(target, found)
     except (ValueError, KeyError, TypeError):
         return defects, 0  # without its header nothing more can be told
     if not defects or checks.is_of(found, root["request"]):
@@ -153,8 +145,8 @@ def _sampled(multiscale: Multiscale, found: Ledger, deep: bool) -> list[Task]:
 
 
 def _contents(multiscale: Multiscale, request: Mapping[str, Any], found: Ledger, tasks: list[Task]) -> Iterator[Defect]:
-    if (contents := kind_of(found).contents) is not None:
-        yield from contents(multiscale, request, found, tasks)
+    if (own := multiscale.contents(request, found, tasks)) is not None:
+        yield from own
         return
     steps = {step.source: step for step in multiscale.pyramid.passes}
     for task in tasks:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ngff_zarr import from_ngff_zarr
 
 from atlaszarr.brainglobe.alias import give_second_name
-from atlaszarr.brainglobe.mask_writing import write_masks
+from atlaszarr.brainglobe.masks import write_masks
 from atlaszarr.brainglobe.paths import ANNOTATION, COMPRESSED, MASKS, below
 from atlaszarr.brainglobe.structure_order import PostOrder
 from atlaszarr.engine.finished_image import Finished

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atlaszarr.engine import kinds, ledger
+from atlaszarr.engine import ledger
 from atlaszarr.engine.label_counts import count_labels
 from atlaszarr.engine.label_index import (
     KEY,
@@ -68,7 +68,7 @@ def level_of(target, level):
 
 def recorded(target):
     found = ledger.read(target, finished=True)
-    return found, kinds.recorded(target, found)
+    return found, ledger.multiscale_of(target, found)
 
 
 def some_chunk(target, level=0):

@@ -1,0 +1,130 @@
+"""The blocks of a job, as the workers write them: compute or read, downsample, encode, put, record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from numpy.typing import NDArray
+
+from ..boxes import Index, Region, within
+from . import ledger
+from .ledger import Entry, Task
+from .multiscale import ArraySpec, Blocks, Multiscale
+from .pyramid import Pass
+
+#: Makes a note of an object: of its multiscale, its level, its index and its voxels without padding.
+Observe = Callable[[Multiscale, int, Index, NDArray[Any]], Any]
+
+
+@dataclass(frozen=True)
+class Block:
+    """What a source makes of a region.
+
+    Attributes
+    ----------
+    values : mapping of str to ndarray
+        By the path of its array: (c, z, y, x) or (z, y, x).
+    origin : mapping
+        What it was made from, for the ledger, in JSON's types.
+    notes : mapping
+        What the job is told of it, see `Job.take`.
+    observe : callable, optional
+        Called with every object that is written; what it returns is a note under the key of the object.
+    """
+
+    values: Blocks
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    observe: Observe | None = None
+
+
+#: Makes the blocks of level 0, and of further levels that are given. Called on a worker with the level, the region and
+#: the inputs of the task.
+BlockSource = Callable[[int, Region, Sequence[Any]], Block]
+
+
+@dataclass(frozen=True)
+class Done:
+    """The outcome of one task.
+
+    Attributes
+    ----------
+    task : tuple
+    entry : Entry
+        Its entry in the ledger.
+    notes : mapping
+        What the job is told of it.
+    """
+
+    task: Task
+    entry: Entry
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def write_blocks(
+    multiscale: Multiscale,
+    source: BlockSource,
+    step: Pass,
+    groups: Sequence[Sequence[Index]],
+    inputs: Sequence[Any] = (),
+) -> list[Done]:
+    """Compute blocks or read them from the level before, downsample, encode, put and record each.
+
+    Parameters
+    ----------
+    multiscale : Multiscale
+    source : callable
+        See `BlockSource`; called in passes that compute.
+    step : Pass
+    groups : sequence of sequence of tuple of int
+        Blocks; those of a group are made at once, over the smallest box that holds them.
+    inputs : sequence
+        Passed to the source: what the blocks are made from, if the tasks fetch any.
+    """
+    done: list[Done] = []
+    for blocks in groups:
+        regions = [multiscale.pyramid.region(step, block) for block in blocks]
+        z, y, x = (slice(min(a.start for a in axis), max(a.stop for a in axis)) for axis in zip(*regions, strict=True))
+        box: Region = (z, y, x)
+        with naming(multiscale, step.source, blocks[0]):
+            made = source(step.source, box, inputs) if step.computes else Block(multiscale.read(step.source, box))
+        notes: dict[str, Any] = dict(made.notes)
+        for block, region in zip(blocks, regions, strict=True):
+            task = (step.source, block)
+            values = {path: part[(..., *within(region, box))] for path, part in made.values.items()}
+            observe = made.observe and partial(_note, multiscale, made.observe, notes)
+            with naming(multiscale, step.source, block):
+                entry = Entry.of(task, multiscale.write(step, block, values, observe), made.origin)
+                ledger.record(multiscale.target, task, entry)
+            done.append(Done(task, entry, notes))
+            notes = {}
+    return done
+
+
+def _note(
+    multiscale: Multiscale,
+    observe: Observe,
+    notes: dict[str, Any],
+    spec: ArraySpec,
+    level: int,
+    unit: Index,
+    values: NDArray[Any],
+) -> None:
+    notes[multiscale.key(spec, level, unit)] = observe(multiscale, level, unit, values)
+
+
+@contextmanager
+def naming(multiscale: Multiscale, level: int, index: Index) -> Iterator[None]:
+    """Add to an error that a block raises, its type and message unchanged, a note that says which block it is."""
+    try:
+        yield
+    except Exception as error:
+        z, y, x = index
+        note = f"while making block {z}, {y}, {x} (z, y, x) of level {level} of {multiscale.target.url}"
+        if note not in getattr(error, "__notes__", ()):
+            error.add_note(note)
+        raise
