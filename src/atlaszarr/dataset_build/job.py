@@ -95,16 +95,19 @@ class DatasetJob(ImageJob):
     ) -> Iterator[Callable[[], Future]]:
         """Start the blocks of level 0, each image fetched once, when the first block that shows it starts."""
         if number:
-            yield from super().start(scheduler, shared, number, tasks)
-            return
+            return super().start(scheduler, shared, number, tasks)
+        shown = {request for _, block in tasks for request in self._layout.shows[block]}
+        self._images = len(shown.difference(self._again))
+        if self._images:
+            self.fetched()
+        return self._start_blocks(scheduler, shared, tasks)
+
+    def _start_blocks(self, scheduler: Scheduler, shared: Any, tasks: Sequence[Task]) -> Iterator[Callable[[], Future]]:
         multiscale, source = shared
         step = self.multiscale.pyramid.passes[0]
         images: dict[ImageRequest, Any] = dict(self._again)
         shows = [self._layout.shows[block] for _, block in tasks]
         last = {request: position for position, requests in enumerate(shows) for request in requests}
-        self._images = len(last.keys() - images.keys())
-        if self._images:
-            self.fetched()
         for position, ((_, block), requests) in enumerate(zip(tasks, shows, strict=True)):
             for request in requests:
                 if request not in images:

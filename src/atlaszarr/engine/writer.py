@@ -80,9 +80,9 @@ def write(
             shared = job.share(scheduler)
             for number, some in enumerate(tasks):
                 word, count = job.word(number), 0
+                starts = job.start(scheduler, shared, number, some)
                 if some:
                     report(0, len(some), word)
-                starts = job.start(scheduler, shared, number, some)
                 for outcomes in in_window(scheduler, starts, job.window(scheduler), job.fetches, job.fetched):
                     for outcome in outcomes:
                         done[outcome.task] = outcome.entry
