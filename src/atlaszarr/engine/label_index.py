@@ -185,9 +185,8 @@ def counted(multiscale: Multiscale, spec: ArraySpec, level: int, unit: Index) ->
     TargetError
         If it cannot be read.
     """
-    alone = Multiscale(multiscale.target, (spec,), multiscale.occupancy, multiscale.encoding)
     region = multiscale.pyramid.levels[level].region(unit)
-    return count_unit(multiscale, level, unit, alone.read(level, region)[spec.path])
+    return count_unit(multiscale, level, unit, multiscale.read_array(spec, level, region))
 
 
 #: Objects of a level that are counted again unless all are.

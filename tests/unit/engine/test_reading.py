@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from zarr.codecs import BloscCodec, BytesCodec, GzipCodec, TransposeCodec, ZstdCodec
 
 from atlaszarr.engine.inputs import opened, places_read
-from atlaszarr.engine.zarr_reader import ChunkedArray
+from atlaszarr.engine.zarr_reader import StoredArray
 from atlaszarr.errors import InputError, TargetError
 from atlaszarr.writing import write_multiscales
 
@@ -62,7 +62,7 @@ def test_any_region_is_what_zarr_reads(tmp_path_factory, data):
     )
     written = data.draw(boxes(shape))
     array[written] = np.random.default_rng(0).integers(0, 2, [axis.stop - axis.start for axis in written])
-    read = ChunkedArray.of(zarr.open_array(path, mode="r"))
+    read = StoredArray.of(zarr.open_array(path, mode="r"))
     assert read.shape == tuple(shape)
     assert read.dtype == np.dtype(dtype).newbyteorder("=")
     for region in (data.draw(boxes(shape)), ..., (..., slice(0, 1)), (slice(1), ...), slice(1, None)):
@@ -84,13 +84,13 @@ def test_any_region_is_what_zarr_reads(tmp_path_factory, data):
 )
 def test_what_is_stored_in_another_way_is_left_to_zarr(tmp_path, kind):
     array = zarr.create_array(tmp_path / "a.zarr", **{"shape": (8, 8), "chunks": (4, 4), "dtype": "u2", **kind})
-    assert ChunkedArray.of(array) is None
+    assert StoredArray.of(array) is None
     assert opened(array)[0] is array
 
 
 def test_what_lies_elsewhere_is_left_to_zarr():
     array = zarr.create_array(zarr.storage.MemoryStore(), shape=(8, 8), chunks=(4, 4), dtype="u2")
-    assert ChunkedArray.of(array) is None
+    assert StoredArray.of(array) is None
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda _: b"", lambda b: b[:-1] + bytes([b[-1] ^ 1])])
@@ -99,7 +99,7 @@ def test_a_damaged_chunk_is_named(tmp_path, damage):
     array[:] = 7
     chunk = tmp_path / "a.zarr" / "c" / "1" / "0"
     chunk.write_bytes(damage(chunk.read_bytes()))
-    read = ChunkedArray.of(zarr.open_array(tmp_path / "a.zarr", mode="r"))
+    read = StoredArray.of(zarr.open_array(tmp_path / "a.zarr", mode="r"))
     with pytest.raises(TargetError, match=r"a\.zarr/c/1/0 is damaged"):
         read[:]
     assert (read[:4] == 7).all()
@@ -125,7 +125,7 @@ WAYS = {
 def test_an_array_gives_the_same_image_however_it_is_given(tmp_path, source, way):
     image = WAYS[way](tmp_path / "source.zarr")
     read = opened(image)[0]
-    assert isinstance(read, ChunkedArray) == (way in ("zarr", "from_zarr", "from_array"))
+    assert isinstance(read, StoredArray) == (way in ("zarr", "from_zarr", "from_array"))
     assert (places_read(read) == {str(tmp_path / "source.zarr")}) == (way != "numpy")
     write_multiscales(image, tmp_path / "x.ome.zarr", chunk=16, levels=2)
     np.testing.assert_array_equal(zarr.open_array(tmp_path / "x.ome.zarr/0", mode="r")[:], source[:])
@@ -147,7 +147,7 @@ def test_a_getitem_of_the_user_is_called(tmp_path, source, more):
 )
 def test_what_dask_is_told_of_an_array_is_kept_to(tmp_path, source, more):
     lazy = da.from_array(source, chunks=16, **more)
-    assert isinstance(opened(lazy)[0], ChunkedArray) == ("lock" not in more and "asarray" not in more)
+    assert isinstance(opened(lazy)[0], StoredArray) == ("lock" not in more and "asarray" not in more)
     write_multiscales(lazy, tmp_path / "x.ome.zarr", chunk=16, levels=1)
     np.testing.assert_array_equal(zarr.open_array(tmp_path / "x.ome.zarr/0", mode="r")[:], source[:])
 
