@@ -19,7 +19,7 @@ from .engine.blocks import Block
 from .engine.chunk_groups import ChunkGroups
 from .engine.codecs import Encoding
 from .engine.downsampling import Rule
-from .engine.inputs import absent_of, identity_of, opened, places_read
+from .engine.inputs import absent_of, identity_of, locations_read, opened
 from .engine.job import ImageJob
 from .engine.multiscale import ArraySpec, Multiscale
 from .engine.ome import DEFAULT_VERSION, Geometry, multiscales, zarr_format
@@ -27,7 +27,7 @@ from .engine.pyramid import Occupancy, Pyramid
 from .engine.schedulers import scheduler_for, worker_count
 from .engine.target_state import Root
 from .engine.writer import Progress, WriteReport, write
-from .engine.zarr_reader import ChunkedArray
+from .engine.zarr_reader import StoredArray
 from .errors import AtlaszarrWarning, InputError
 from .stores.locations import overlap, shown
 from .stores.target import Target
@@ -142,7 +142,7 @@ def write_multiscales(
     }
     request = json.loads(json.dumps(request))
     for array_read in arrays.values():
-        if read := next((one for one in places_read(array_read) if overlap(one, place.url)), None):
+        if read := next((one for one in locations_read(array_read) if overlap(one, place.url)), None):
             raise InputError(
                 f"target {place.url} lies in what the image is read from, {shown(read)}; choose another place"
             )
@@ -191,7 +191,7 @@ def _compute(
         spec.path: _as_declared(spec, np.asarray(part), spec.shape(shape)).reshape(spec.lead + shape)
         for spec, part in zip(specs, found, strict=True)
     }
-    absent = {path: one.absent.take() for path, one in arrays.items() if isinstance(one, ChunkedArray)}
+    absent = {path: one.absent.take() for path, one in arrays.items() if isinstance(one, StoredArray)}
     return Block(values, notes={path: chunks for path, chunks in absent.items() if chunks})
 
 

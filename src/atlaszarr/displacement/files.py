@@ -17,11 +17,11 @@ from uuid import uuid4
 import numpy as np
 
 from ..engine import ome
-from ..engine.codecs import Encoding
-from ..engine.inputs import places_read
+from ..engine.codecs import ArrayLayout, Encoding
+from ..engine.inputs import locations_read
 from ..engine.ome_reader import attributes_of, placed
 from ..engine.pyramid import Pyramid
-from ..engine.zarr_reader import ChunkedArray, layout_at
+from ..engine.zarr_reader import StoredArray
 from ..errors import AtlaszarrWarning, InputError
 from ..stores.input_file import SourceFile, reading
 from ..stores.locations import local_path, overlap, shown
@@ -126,17 +126,17 @@ def _save_npy(field: Field, name: str) -> None:
 
 def _refuse_overlap(field: Field, location: str) -> None:
     """Refuse to write into what a field is read from."""
-    for source in _places_read(field):
+    for source in _locations_read(field):
         if overlap(source, location):
             raise InputError(f"{location} lies in what the field is read from, {shown(source)}; choose another place")
 
 
-def _places_read(field: Any) -> Iterator[str]:
+def _locations_read(field: Any) -> Iterator[str]:
     if isinstance(field, ArrayField):
-        yield from places_read(field.first) | places_read(field.second)
+        yield from locations_read(field.first) | locations_read(field.second)
     for inner in (getattr(field, name, None) for name in ("inner", "outer")):
         if inner is not None:
-            yield from _places_read(inner)
+            yield from _locations_read(inner)
 
 
 def _load_npy(name: str, storage_options: Mapping[str, Any] | None) -> ArrayField:
@@ -159,20 +159,20 @@ def _load_npy(name: str, storage_options: Mapping[str, Any] | None) -> ArrayFiel
 def _save_zarr(field: Field, target: Target) -> None:
     if target.list_keys():
         raise InputError(f"{target.url} is there already; remove it first, or give another name")
-    array = {"shape": (2, *field.shape), "chunks": _CHUNK, "dtype": "float64", "fill_value": np.nan}
-    documents = Encoding().documents(**array, dimension_names=("c", "y", "x"))
+    layout = Encoding().layout((2, *field.shape), _CHUNK, "float64", fill=np.nan)
+    documents = layout.documents(("c", "y", "x"))
     target.write_all((f"0/{name}", body) for name, body in documents.items())
-    target.write_all(_bodies(field))
+    target.write_all(_bodies(field, layout))
     pixels, grid = ome.Geometry((1.0, 1.0, 1.0), unit=None), Pyramid.over((1, *field.shape), _SIDE, levels=1)
     content = ome.displacement_field(_VERSION, "displacement", "cyx", pixels, grid)
     target.write_all(ome.group(_VERSION, ome.attributes(_VERSION, content, {})).items())
 
 
-def _bodies(field: Field) -> Iterator[tuple[str, bytes]]:
+def _bodies(field: Field, layout: ArrayLayout) -> Iterator[tuple[str, bytes]]:
     for (i, j), (rows, columns) in blocks(regular(field.shape, _SIDE)):
         chunk = np.full(_CHUNK, np.nan)
         chunk[:, : rows.stop - rows.start, : columns.stop - columns.start] = field.displacements(rows, columns)[::-1]
-        yield f"0/c/0/{i}/{j}", Encoding().encode(chunk, _CHUNK)
+        yield f"0/{layout.key((0, i, j))}", layout.encode(chunk)
 
 
 def _load_zarr(target: Target) -> ArrayField:
@@ -193,7 +193,9 @@ def _load_zarr(target: Target) -> ArrayField:
         stated = [names.index(name) - 1 for name in (down, across) if name in names[1:]]
         transposed = len(stated) == 2 and stated[0] > stated[1]
         own, other = list(zip(scale, translation, strict=True)), list(zip(*_frame(frame), strict=True))
-        array = _array(target, str(level["path"]))
+        array = StoredArray.at(target, str(level["path"]))
+        if array.dtype.kind not in "iuf":
+            raise InputError(f"{array.target.url} holds {array.dtype}; a field holds numbers")
         if len(array.shape) != len(axes) or array.shape[0] != len(axes) - 1 or len(own) != len(other):
             raise InputError(
                 f"{target.url} has shape {array.shape} along {len(axes)} axes; it needs a component for each"
@@ -221,18 +223,9 @@ def _frame(stated: Mapping[str, Any]) -> tuple[list[float], list[float]]:
     return list(map(float, stated["scale"])), list(map(float, stated["translation"]))
 
 
-def _array(target: Target, path: str) -> ChunkedArray:
-    place = Target(f"{target.url}/{path}", target.storage_options)
-    if (layout := layout_at(place)) is None:
-        raise InputError(f"{place.url} is named in the metadata and is no array; write the field again")
-    if layout.codecs is None or layout.dtype.kind not in "iuf":
-        raise InputError(f"{place.url} is stored in a way that is not read here; use zstd, blosc or gzip")
-    return ChunkedArray(place, layout)
-
-
 def _in_pixels(
     target: Target,
-    array: ChunkedArray,
+    array: StoredArray,
     own: list[tuple[float, float]],
     other: list[tuple[float, float]],
     stated: list[int],

@@ -14,7 +14,7 @@ from typing import Any
 from ..errors import InputError, TargetError
 from ..stores.target import Target
 from .ome import Geometry
-from .stored_array import StoredArray
+from .zarr_reader import StoredArray
 
 _METADATA = (("zarr.json", "attributes"), (".zattrs", ""))
 
@@ -81,7 +81,7 @@ class StoredImage:
 
     @cached_property
     def _arrays(self) -> tuple[StoredArray, ...]:
-        return tuple(StoredArray.at(self.target, path) for path in self.paths)
+        return tuple(StoredArray.at(self.target, path).labels() for path in self.paths)
 
 
 def attributes_of(target: Target) -> dict[str, Any]:

@@ -16,9 +16,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..boxes import Index, everywhere
+from ..boxes import everywhere
 from ..engine.ome_reader import StoredImage
-from ..engine.stored_array import StoredArray
+from ..engine.zarr_reader import StoredArray
 from ..errors import AtlaszarrWarning, InputError
 from ..geometry.plane import Plane
 from ..geometry.spaces import AXES, BRAINGLOBE_SIDES, ORIENTATION, ReferenceSpace
@@ -166,21 +166,20 @@ class _Stored:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        return self.array.level.shape
+        z, y, x = self.array.shape
+        return z, y, x
 
     def cut(self, axis: int, indices: list[int], steps: _Steps) -> dict[int, NDArray[Any]]:
-        level = self.array.level
         others = [other for other in range(3) if other != axis]
-        lengths = [_count(level.shape[other], steps[other]) for other in others]
+        lengths = [_count(self.shape[other], steps[other]) for other in others]
         found = {index: np.zeros(lengths, self.array.dtype) for index in indices}
-        units: dict[Index, None] = {}
+        units: dict[tuple[int, ...], None] = {}
         for index in indices:
-            region = list(everywhere(level.shape))
-            region[axis] = slice(index, index + 1)
-            units |= dict.fromkeys(level.units((region[0], region[1], region[2])))
+            plane = list(everywhere(self.shape))
+            plane[axis] = slice(index, index + 1)
+            units |= dict.fromkeys(self.array.layout.units(plane))
 
-        def take(unit: Index, values: NDArray[Any]) -> None:
-            region = level.region(unit)
+        def take(region: tuple[slice, ...], values: NDArray[Any]) -> None:
             starts, places = [], []
             for other in others:
                 step, first, begin = steps[other], _first(steps[other]), region[other].start
@@ -229,9 +228,7 @@ def _stored(image: StoredImage, plane: Plane, resolution: float, space: Referenc
     for axis, wanted in ORIENTATION.items():
         if orientation.get(axis, wanted) == wanted:
             continue
-        covered = space.is_covered(
-            image.array(0).level.shape, [micron * length for length in image.geometries[0].scale]
-        )
+        covered = space.is_covered(image.array(0).shape, [micron * length for length in image.geometries[0].scale])
         if not (orientation[axis] == BRAINGLOBE_SIDES and covered):
             raise InputError(f"the {axis} axis of {name} runs {orientation[axis]}; give an annotation of {wanted}")
         warnings.warn(sides_remark(name), AtlaszarrWarning, stacklevel=4)  # at the call of preview

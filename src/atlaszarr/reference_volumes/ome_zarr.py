@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from ..engine.absent_chunks import AbsentChunks
 from ..engine.inputs import absent_of, readable
 from ..engine.ome_reader import attributes_of
-from ..engine.zarr_reader import ChunkedArray, layout_at
+from ..engine.zarr_reader import StoredArray
 from ..errors import InputError
 from ..stores.input_file import reading
 from ..stores.locations import is_url, normalize_folder
@@ -61,11 +60,12 @@ def open_ome_zarr(uri: str, storage_options: Mapping[str, Any], name: str) -> tu
             dims = [str(axis["name"]) for axis in axes]
             steps = [*level["coordinateTransformations"], *multiscales.get("coordinateTransformations", ())]
             scale = _scale(steps, len(dims))
-            read = None if target is None else _over_http(target, str(level["path"]))
-            if read is None:
+            if target is not None:
+                read: Any = StoredArray.at(target, str(level["path"]))
+            else:
                 read = readable(zarr.open_array(f"{place}/{level['path']}", mode="r", storage_options=options))
             absent = absent_of(read)
-            chunked = isinstance(read, ChunkedArray)
+            chunked = isinstance(read, StoredArray)
             array = da.from_array(read, chunks=read.chunk, name=False) if chunked else da.from_zarr(read)
         except InputError:
             raise
@@ -101,13 +101,6 @@ def open_ome_zarr(uri: str, storage_options: Mapping[str, Any], name: str) -> tu
     if absent is not None:
         absent.list()
     return array.transpose([left.index(axis) for axis in "zyx"]), header, absent
-
-
-def _over_http(target: Target, path: str) -> ChunkedArray | None:
-    """An array in codecs that are known here; else None."""
-    place = replace(target, url=f"{target.url}/{path}")
-    layout = layout_at(place)
-    return None if layout is None or layout.codecs is None else ChunkedArray(place, layout)
 
 
 def _scale(steps: list[Any], count: int) -> list[float]:

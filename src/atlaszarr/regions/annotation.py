@@ -15,13 +15,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..boxes import Index, shape_of, split_index, within
+from ..boxes import Index, split_index
 from ..engine.absent_chunks import AbsentChunks
 from ..engine.label_counts import LabelCounts, count_labels, merged
 from ..engine.label_index import LabelIndex, index_of
 from ..engine.ome import Geometry
 from ..engine.ome_reader import StoredImage
-from ..engine.stored_array import StoredArray
+from ..engine.zarr_reader import StoredArray
 from ..errors import AtlaszarrWarning, InputError
 from ..stores.locations import shown
 from ..stores.target import Target
@@ -122,20 +122,21 @@ class _Stored:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        return self.array.level.shape
+        z, y, x = self.array.shape
+        return z, y, x
 
     @property
     def before_midline(self) -> int:
-        top = self.image.array(0).level.shape[2]
-        return _columns_before(self.image.geometries[0], top, self.geometry, self.array.level.shape[2])
+        top = self.image.array(0).shape[2]
+        return _columns_before(self.image.geometries[0], top, self.geometry, self.shape[2])
 
     def counts(self) -> LabelCounts:
         if (index := self._index()) is not None:
             return index.counts(self.level)
-        midline, level = self.before_midline, self.array.level
+        midline = self.before_midline
 
-        def count(unit: Index, values: NDArray[Any]) -> LabelCounts:
-            return count_labels(values, midline - level.region(unit)[2].start)
+        def count(region: tuple[slice, ...], values: NDArray[Any]) -> LabelCounts:
+            return count_labels(values, midline - region[2].start)
 
         found = merged(list(self.array.each(self.array.units, count)))
         self._warn_of_absent()
@@ -152,7 +153,7 @@ class _Stored:
         stored = _Mask(self.array, wanted, holding)
         # No name by content: what is stored may change under the same path.
         return da.from_array(
-            stored, chunks=self.array.level.unit, name=False, asarray=False, meta=np.empty((0, 0, 0), bool)
+            stored, chunks=self.array.layout.unit, name=False, asarray=False, meta=np.empty((0, 0, 0), bool)
         )
 
     def _warn_of_absent(self) -> None:
@@ -182,17 +183,16 @@ class _Mask:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        return self.array.level.shape
+        z, y, x = self.array.shape
+        return z, y, x
 
     def __getitem__(self, index: Any) -> Any:
-        (z, y, x), rest = split_index(index, self.shape)
-        box, level = (z, y, x), self.array.level
-        found = np.zeros(shape_of(box), bool)
-        units = [u for u in level.units(box) if self.holding is None or u in self.holding] if found.size else []
-        for unit, values in self.array.read(units):
-            there = level.region(unit)
-            a, b, c = (slice(max(i.start, o.start), min(i.stop, o.stop)) for i, o in zip(there, box, strict=True))
-            found[within((a, b, c), box)] = _is_in(values[within((a, b, c), there)], self.ids)
+        box, rest = split_index(index, self.shape)
+        units = [u for u in self.array.layout.units(box) if self.holding is None or u in self.holding]
+        if units:
+            found = _is_in(self.array.box(box, units), self.ids)
+        else:
+            found = np.zeros([axis.stop - axis.start for axis in box], np.bool_)
         if (text := self.array.absent.first_remark()) is not None:  # as of a web server, which lists nothing
             warnings.warn(f"{text} (counted among the chunks that were read so far)", AtlaszarrWarning, stacklevel=2)
         return found[rest]

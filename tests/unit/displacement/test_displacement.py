@@ -562,7 +562,7 @@ def steps(attributes):
         (edited(lambda a: systems(a)[0].update(type="channel")), "holds no displacements"),
         (edited(lambda a: systems(a).reverse()), "components come first"),
         (edited(lambda a: entry(a).pop("datasets")), "cannot be read"),
-        (edited(lambda a: entry(a)["datasets"][0].update(path="1")), "named in the metadata and is no array"),
+        (edited(lambda a: entry(a)["datasets"][0].update(path="1")), "named in the metadata and is not an array"),
         (edited(lambda a: steps(a)[0].update(type="rotation")), "type 'rotation'"),
         (edited(lambda a: steps(a)[0].update(scale=[1, 1])), "cannot be read"),
         (edited(lambda a: steps(a)[0].update(scale=[1, 0, 1])), "place nothing"),
