@@ -11,14 +11,13 @@ import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..boxes import Index, everywhere
+from ..engine.absent_chunks import AbsentChunks
 from ..engine.ome_reader import StoredImage
-from ..engine.stored_array import StoredArray
+from ..engine.schedulers import usable_cores
 from ..errors import AtlaszarrWarning, InputError
 from ..geometry.plane import Plane
 from ..geometry.spaces import AXES, BRAINGLOBE_SIDES, ORIENTATION, ReferenceSpace
@@ -30,8 +29,11 @@ from ..stores.locations import shown
 from ..stores.target import Target
 from .annotation_borders import LabelPlane
 
-#: What is read of a plane: the first pixel of each of its two axes, and each how-manyth.
-_Steps = dict[int, int]
+if TYPE_CHECKING:
+    import dask.array as da
+
+#: Threads that read: more than cores, since they wait where a store is not a local disk.
+_WAITING = 8
 
 
 def label_planes(
@@ -73,46 +75,38 @@ def label_planes(
     """
     uri = os.fspath(annotation)
     if is_ome_zarr(uri):
-        stored = _stored(StoredImage.at(Target.of(uri, storage_options)), plane, resolution, space)
-        planes = _planes(_within(stored, space), plane, coordinates, resolution)
-        if (text := stored.array.absent.remark()) is not None:
+        volume, absent = _stored(StoredImage.at(Target.of(uri, storage_options)), plane, resolution, space)
+        planes = _planes(_within(volume, space), plane, coordinates, resolution)
+        if (text := absent.remark()) is not None:
             warnings.warn(
                 f"{text} (counted among the chunks that the picture shows)", AtlaszarrWarning, stacklevel=3
             )  # at the call of preview
         return planes
     with (
         tempfile.TemporaryDirectory(prefix="atlaszarr-preview-") as spool,
-        open_annotation(uri, spool, storage_options=storage_options) as volume,
+        open_annotation(uri, spool, storage_options=storage_options) as opened,
     ):
-        whole = _within(_File(volume.uri, volume.array, volume.voxel_size), space)
-        return _planes(whole, plane, coordinates, resolution)
+        volume = _Volume(opened.uri, opened.array, opened.voxel_size, (0.0, 0.0, 0.0))
+        return _planes(_within(volume, space), plane, coordinates, resolution)
 
 
-class _Volume(Protocol):
+@dataclass(frozen=True)
+class _Volume:
     """Voxels of labels, along (p, i, r)."""
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def shape(self) -> tuple[int, int, int]: ...
-    @property
-    def size(self) -> tuple[float, float, float]:
-        """Of a voxel, in um."""
-        ...
-
-    @property
-    def corner(self) -> tuple[float, float, float]:
-        """Where the first voxel begins, in um."""
-        ...
-
-    def cut(self, axis: int, indices: list[int], steps: _Steps) -> dict[int, NDArray[Any]]:
-        """Planes across an axis by their index, every n-th voxel of them, in the order of the other two axes."""
-        ...
+    name: str
+    array: da.Array
+    size: tuple[float, float, float]
+    """Of a voxel, in um."""
+    corner: tuple[float, float, float]
+    """Where the first voxel begins, in um."""
 
 
 def _within(volume: _Volume, space: ReferenceSpace) -> _Volume:
     """A volume that a space holds, but for the voxel that its end may cut: any other is of another space."""
-    for axis, begin, n, size, extent in zip("pir", volume.corner, volume.shape, volume.size, space.extent, strict=True):
+    for axis, begin, n, size, extent in zip(
+        "pir", volume.corner, volume.array.shape, volume.size, space.extent, strict=True
+    ):
         if begin < -size or begin + n * size > extent + size:
             raise InputError(
                 f"annotation {volume.name} lies from {begin:g} to {begin + n * size:g} um along {axis}, of which "
@@ -124,16 +118,19 @@ def _within(volume: _Volume, space: ReferenceSpace) -> _Volume:
 def _planes(volume: _Volume, plane: Plane, coordinates: Sequence[float], resolution: float) -> list[LabelPlane | None]:
     fixed = plane.fixed
     indices = [math.floor((at - volume.corner[fixed]) / volume.size[fixed]) for at in coordinates]
-    there = sorted({index for index in indices if 0 <= index < volume.shape[fixed]})
+    there = sorted({index for index in indices if 0 <= index < volume.array.shape[fixed]})
     if not there:
         first = volume.corner[fixed]
-        last = first + volume.shape[fixed] * volume.size[fixed]
+        last = first + volume.array.shape[fixed] * volume.size[fixed]
         raise InputError(
             f"annotation {volume.name} lies from {first:g} to {last:g} um along {AXES[fixed]}, where no section is; "
             "give one of the dataset's reference space"
         )
     steps = {axis: max(1, round(resolution / volume.size[axis])) for axis in (plane.rows, plane.columns)}
-    cuts = volume.cut(fixed, there, steps)
+    # One pass over the chunks that the planes lie in; the middle of each step stands for it.
+    index = tuple(there if axis == fixed else slice((steps[axis] - 1) // 2, None, steps[axis]) for axis in range(3))
+    values = volume.array[index].compute(scheduler="threads", num_workers=max(_WAITING, usable_cores()))
+    cuts = dict(zip(there, np.moveaxis(values, fixed, 0), strict=True))
     axes = (plane.rows, plane.columns)
     top, left = (float(volume.corner[axis]) for axis in axes)
     height, width = (float(volume.size[axis] * steps[axis]) for axis in axes)
@@ -147,78 +144,7 @@ def _planes(volume: _Volume, plane: Plane, coordinates: Sequence[float], resolut
     return [lying(index) for index in indices]
 
 
-def _first(step: int) -> int:
-    """The voxel that stands for the first so many."""
-    return (step - 1) // 2
-
-
-def _count(length: int, step: int) -> int:
-    """How many voxels stand for all of an axis."""
-    return len(range(_first(step), length, step))
-
-
-@dataclass(frozen=True)
-class _Stored:
-    name: str
-    array: StoredArray
-    size: tuple[float, float, float]
-    corner: tuple[float, float, float]
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        return self.array.level.shape
-
-    def cut(self, axis: int, indices: list[int], steps: _Steps) -> dict[int, NDArray[Any]]:
-        level = self.array.level
-        others = [other for other in range(3) if other != axis]
-        lengths = [_count(level.shape[other], steps[other]) for other in others]
-        found = {index: np.zeros(lengths, self.array.dtype) for index in indices}
-        units: dict[Index, None] = {}
-        for index in indices:
-            region = list(everywhere(level.shape))
-            region[axis] = slice(index, index + 1)
-            units |= dict.fromkeys(level.units((region[0], region[1], region[2])))
-
-        def take(unit: Index, values: NDArray[Any]) -> None:
-            region = level.region(unit)
-            starts, places = [], []
-            for other in others:
-                step, first, begin = steps[other], _first(steps[other]), region[other].start
-                start = (first - begin) % step
-                place = (begin + start - first) // step
-                starts.append(slice(start, None, step))
-                places.append(slice(place, place + len(range(begin + start, region[other].stop, step))))
-            for index in indices:
-                if region[axis].start <= index < region[axis].stop:
-                    part = np.take(values, index - region[axis].start, axis=axis)
-                    found[index][tuple(places)] = part[tuple(starts)]
-
-        for _ in self.array.each(units, take):
-            pass
-        return found
-
-
-@dataclass(frozen=True)
-class _File:
-    name: str
-    array: Any
-    size: tuple[float, float, float]
-    corner: tuple[float, float, float] = (0.0, 0.0, 0.0)
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        z, y, x = map(int, self.array.shape)
-        return z, y, x
-
-    def cut(self, axis: int, indices: list[int], steps: _Steps) -> dict[int, NDArray[Any]]:
-        import dask
-
-        every = {other: slice(_first(step), None, step) for other, step in steps.items()}
-        lazy = [self.array[tuple(index if a == axis else every[a] for a in range(3))] for index in indices]
-        return dict(zip(indices, dask.compute(*lazy), strict=True))
-
-
-def _stored(image: StoredImage, plane: Plane, resolution: float, space: ReferenceSpace) -> _Stored:
+def _stored(image: StoredImage, plane: Plane, resolution: float, space: ReferenceSpace) -> tuple[_Volume, AbsentChunks]:
     """The level whose pixels in the plane are nearest to the resolution."""
     name = shown(image.target.url)
     unit, orientation = image.geometries[0].unit, image.geometries[0].orientation
@@ -229,9 +155,7 @@ def _stored(image: StoredImage, plane: Plane, resolution: float, space: Referenc
     for axis, wanted in ORIENTATION.items():
         if orientation.get(axis, wanted) == wanted:
             continue
-        covered = space.is_covered(
-            image.array(0).level.shape, [micron * length for length in image.geometries[0].scale]
-        )
+        covered = space.is_covered(image.lazy(0)[0].shape[-3:], [micron * one for one in image.geometries[0].scale])
         if not (orientation[axis] == BRAINGLOBE_SIDES and covered):
             raise InputError(f"the {axis} axis of {name} runs {orientation[axis]}; give an annotation of {wanted}")
         warnings.warn(sides_remark(name), AtlaszarrWarning, stacklevel=4)  # at the call of preview
@@ -246,4 +170,7 @@ def _stored(image: StoredImage, plane: Plane, resolution: float, space: Referenc
     size = (a * micron, b * micron, c * micron)
     # The centre of the first voxel of the space's finest grid is the origin.
     p, i, r = (at * micron + space.anchor / 2 - length / 2 for at, length in zip((p, i, r), size, strict=True))
-    return _Stored(name, image.array(level), size, (p, i, r))
+    array, absent = image.lazy(level)
+    if array.dtype.kind not in "iub" or math.prod(array.shape[:-3]) != 1:
+        raise InputError(f"{name} holds {array.dtype} of shape {array.shape}; give integer labels along z, y, x")
+    return _Volume(name, array[(0,) * (array.ndim - 3)], size, (p, i, r)), absent

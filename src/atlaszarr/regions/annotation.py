@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from numbers import Integral
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,31 +30,79 @@ from ..stores.target import Target
 _EXACT = Fraction(1, 10**6)
 
 
-class Annotation(Protocol):
-    """One level of an annotation."""
+@dataclass(frozen=True)
+class Annotation:
+    """One level of an annotation.
 
-    @property
-    def geometry(self) -> Geometry:
-        """Where its voxels lie."""
-        ...
+    Attributes
+    ----------
+    labels : StoredArray or dask array
+        Integers, (z, y, x): an array in a target, or a lazy one.
+    geometry : Geometry
+        Where its voxels lie.
+    before_midline : int
+        Columns along x with their centre before the middle of level 0; one that lies on it is not.
+    absent : AbsentChunks or None
+        Of the array that is read; None if that is not known.
+    image, level
+        What a stored array is of.
+    """
+
+    labels: Any
+    geometry: Geometry
+    before_midline: int
+    absent: AbsentChunks | None
+    image: StoredImage | None = None
+    level: int = 0
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Voxels along (z, y, x)."""
-        ...
-
-    @property
-    def before_midline(self) -> int:
-        """Columns along x with their centre before the middle of level 0; one that lies on it is not."""
-        ...
+        z, y, x = self.labels.level.shape if isinstance(self.labels, StoredArray) else map(int, self.labels.shape)
+        return z, y, x
 
     def counts(self) -> LabelCounts:
         """All labels, `low` before the midline; 0 may be left out."""
-        ...
+        if (index := self._index()) is not None:
+            return index.counts(self.level)
+        if isinstance(self.labels, StoredArray):
+            found = _count_stored(self.labels, self.before_midline)
+        else:
+            if self.absent is not None:
+                self.absent.list()
+            found = _count_lazy(self.labels, self.before_midline)
+        self._warn_of_absent()
+        return found
 
     def mask(self, ids: Iterable[int]) -> Any:
         """Where any of some labels is: a dask array of bool, shape (z, y, x)."""
-        ...
+        import dask.array as da
+
+        wanted, index = tuple(sorted(ids)), self._index()
+        if index is None and self.absent is not None:  # with an index all of it is there
+            self.absent.list()
+            self._warn_of_absent()
+        meta = np.empty((0, 0, 0), bool)
+        if not isinstance(self.labels, StoredArray):
+            return self.labels.map_blocks(_is_in, wanted, dtype=bool, meta=meta)
+        holding = None if index is None else frozenset(index.units(self.level, wanted))
+        stored = _Mask(self.labels, wanted, holding)
+        # No name by content: what is stored may change under the same path.
+        return da.from_array(stored, chunks=self.labels.level.unit, name=False, asarray=False, meta=meta)
+
+    def _index(self) -> LabelIndex | None:
+        if self.image is None:
+            return None
+        index, reason = index_of(self.image.target, self.image.own, self.level)
+        if reason:
+            _warn(f"the label index of {self.image.target.url} is not used, and the data are read: {reason}")
+        return index
+
+    def _warn_of_absent(self) -> None:
+        if self.absent is not None and self.image is not None:
+            _warn(self.absent.first_remark(f"level {self.level} of {shown(self.image.target.url)}"))
+        elif self.absent is not None:
+            _warn(self.absent.remark())
 
 
 def annotation_of(given: Any, level: int, storage_options: Mapping[str, Any] | None = None) -> Annotation:
@@ -78,7 +126,10 @@ def annotation_of(given: Any, level: int, storage_options: Mapping[str, Any] | N
     level = int(level)
     if isinstance(given, str | os.PathLike):
         image = StoredImage.at(Target.of(given, storage_options))
-        return _Stored(image, level, image.array(level))
+        stored, geometries = image.labels(level), image.geometries
+        columns = stored.level.shape[2]
+        before = _columns_before(geometries[0], image.labels(0).level.shape[2], geometries[level], columns)
+        return Annotation(stored, geometries[level], before, stored.absent, image, level)
     if storage_options:
         raise InputError(f"storage option {next(iter(storage_options))!r} is of no use for what is open already")
     images = [given] if hasattr(given, "dims") else list(getattr(given, "images", [given]))
@@ -98,7 +149,7 @@ def annotation_of(given: Any, level: int, storage_options: Mapping[str, Any] | N
         array = da.from_array(array, chunks=getattr(array, "chunk", "auto"), name=False)
     if array.ndim == 4:
         array = array[0]
-    return _Lazy(array, geometry, _columns_before(top, first.shape[-1], geometry, array.shape[-1]), absent)
+    return Annotation(array, geometry, _columns_before(top, first.shape[-1], geometry, array.shape[-1]), absent)
 
 
 def _columns_before(top: Geometry, n: int, geometry: Geometry, columns: int) -> int:
@@ -108,61 +159,6 @@ def _columns_before(top: Geometry, n: int, geometry: Geometry, columns: int) -> 
     )
     middle = first + size * Fraction(n - 1, 2)
     return min(max(math.ceil((middle - start) / step - _EXACT), 0), columns)
-
-
-@dataclass(frozen=True)
-class _Stored:
-    image: StoredImage
-    level: int
-    array: StoredArray
-
-    @property
-    def geometry(self) -> Geometry:
-        return self.image.geometries[self.level]
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        return self.array.level.shape
-
-    @property
-    def before_midline(self) -> int:
-        top = self.image.array(0).level.shape[2]
-        return _columns_before(self.image.geometries[0], top, self.geometry, self.array.level.shape[2])
-
-    def counts(self) -> LabelCounts:
-        if (index := self._index()) is not None:
-            return index.counts(self.level)
-        midline, level = self.before_midline, self.array.level
-
-        def count(unit: Index, values: NDArray[Any]) -> LabelCounts:
-            return count_labels(values, midline - level.region(unit)[2].start)
-
-        found = merged(list(self.array.each(self.array.units, count)))
-        self._warn_of_absent()
-        return found
-
-    def mask(self, ids: Iterable[int]) -> Any:
-        import dask.array as da
-
-        wanted, index = tuple(sorted(ids)), self._index()
-        if index is None:  # else all of it is there
-            self.array.absent.list()
-            self._warn_of_absent()
-        holding = None if index is None else frozenset(index.units(self.level, wanted))
-        stored = _Mask(self.array, wanted, holding)
-        # No name by content: what is stored may change under the same path.
-        return da.from_array(
-            stored, chunks=self.array.level.unit, name=False, asarray=False, meta=np.empty((0, 0, 0), bool)
-        )
-
-    def _warn_of_absent(self) -> None:
-        _warn(self.array.absent.first_remark(f"level {self.level} of {shown(self.image.target.url)}"))
-
-    def _index(self) -> LabelIndex | None:
-        index, reason = index_of(self.image.target, self.image.own, self.level)
-        if reason:
-            _warn(f"the label index of {self.image.target.url} is not used, and the data are read: {reason}")
-        return index
 
 
 def _warn(text: str | None) -> None:
@@ -198,58 +194,39 @@ class _Mask:
         return found[rest]
 
 
-@dataclass(frozen=True)
-class _Lazy:
-    array: Any
-    geometry: Geometry
-    before_midline: int
-    absent: AbsentChunks | None
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        z, y, x = map(int, self.array.shape)
-        return z, y, x
-
-    def counts(self) -> LabelCounts:
-        import dask.array as da
-
-        if self.absent is not None:
-            self.absent.list()
-        xs = self.array.chunks[2]
-        starts = da.from_array(np.cumsum((0, *xs[:-1])), chunks=1)
-        parts = da.blockwise(
-            _count,
-            "zyx",
-            self.array,
-            "zyx",
-            starts,
-            "x",
-            midline=self.before_midline,
-            adjust_chunks={axis: (1,) * len(own) for axis, own in zip("zyx", self.array.chunks, strict=True)},
-            align_arrays=False,
-            dtype=object,
-            meta=np.empty((0, 0, 0), object),
-        )
-        found = merged(list(_computed(parts).ravel()))
-        self._warn_of_absent()
-        return found
-
-    def mask(self, ids: Iterable[int]) -> Any:
-        if self.absent is not None:
-            self.absent.list()
-            self._warn_of_absent()
-        return self.array.map_blocks(_is_in, tuple(sorted(ids)), dtype=bool, meta=np.empty((0, 0, 0), bool))
-
-    def _warn_of_absent(self) -> None:
-        _warn(None if self.absent is None else self.absent.remark())
-
-
 def _is_in(values: NDArray[Any], ids: tuple[int, ...]) -> NDArray[np.bool_]:
     limits = np.iinfo(np.uint8 if values.dtype == bool else values.dtype)
     return np.isin(values, np.array([id for id in ids if limits.min <= id <= limits.max], values.dtype))
 
 
-def _count(block: NDArray[Any], start: NDArray[np.int64], midline: int) -> NDArray[Any]:
+def _count_stored(array: StoredArray, midline: int) -> LabelCounts:
+    def count(unit: Index, values: NDArray[Any]) -> LabelCounts:
+        return count_labels(values, midline - array.level.region(unit)[2].start)
+
+    return merged(list(array.each(array.units, count)))
+
+
+def _count_lazy(array: Any, midline: int) -> LabelCounts:
+    import dask.array as da
+
+    starts = da.from_array(np.cumsum((0, *array.chunks[2][:-1])), chunks=1)
+    parts = da.blockwise(
+        _count_block,
+        "zyx",
+        array,
+        "zyx",
+        starts,
+        "x",
+        midline=midline,
+        adjust_chunks={axis: (1,) * len(own) for axis, own in zip("zyx", array.chunks, strict=True)},
+        align_arrays=False,
+        dtype=object,
+        meta=np.empty((0, 0, 0), object),
+    )
+    return merged(list(_computed(parts).ravel()))
+
+
+def _count_block(block: NDArray[Any], start: NDArray[np.int64], midline: int) -> NDArray[Any]:
     found = np.empty((1, 1, 1), object)
     found[0, 0, 0] = count_labels(block, midline - int(start[0]))
     return found
