@@ -22,7 +22,6 @@ from ..errors import AtlaszarrWarning, InputError
 from ..geometry.plane import Plane
 from ..geometry.spaces import AXES, BRAINGLOBE_SIDES, ORIENTATION, ReferenceSpace
 from ..reference_volumes import open_annotation
-from ..reference_volumes.header import MICRONS
 from ..reference_volumes.ome_zarr import is_ome_zarr
 from ..reference_volumes.orientation import sides_remark
 from ..stores.locations import shown
@@ -148,8 +147,7 @@ def _stored(image: StoredImage, plane: Plane, resolution: float, space: Referenc
     """The level whose pixels in the plane are nearest to the resolution."""
     name = shown(image.target.url)
     unit, orientation = image.geometries[0].unit, image.geometries[0].orientation
-    micron = MICRONS.get(str(unit))
-    if micron is None:
+    if (micron := image.geometries[0].micron) is None:
         stated = "no unit" if unit is None else f"the unit {unit!r}"
         raise InputError(f"{name} has axes of {stated}, so that its place is not known; give one in millimetres")
     for axis, wanted in ORIENTATION.items():
