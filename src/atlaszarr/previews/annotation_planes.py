@@ -1,6 +1,6 @@
-"""Planes of an annotation at the slice coordinates of sections, read in one pass from wherever it lies.
+"""Planes of an annotation at slice coordinates, read in one pass from a file or an OME-Zarr.
 
-Knows of no sections and of no picture.
+Sections and pictures are the business of other modules.
 """
 
 from __future__ import annotations
@@ -48,29 +48,28 @@ def label_planes(
     Parameters
     ----------
     annotation : str or path-like
-        An OME-Zarr, whose name ends in ``.zarr``, of which the level nearest to the resolution is read; or NRRD, NIfTI
-        or TIFF.
+        An OME-Zarr, whose name ends in ``.zarr``: its level nearest to the resolution is read. Or NRRD, NIfTI or TIFF.
     plane : Plane
     coordinates : sequence of float
         Of each plane along the axis across it, in um.
     resolution : float
-        That is enough, in um: of finer voxels only so many are taken.
+        Of the result, in um: of finer voxels every n-th one is taken.
     space : ReferenceSpace
-        The one that coordinates and results are of.
+        Of coordinates and results.
     storage_options : mapping, optional
         To fsspec, for a URL.
 
     Returns
     -------
     list of LabelPlane or None
-        None where a plane lies outside of the annotation.
+        None for a plane outside the annotation.
 
     Raises
     ------
     InputError
-        If it is no annotation, or does not say how it lies.
+        If it is not an annotation, or its unit, orientation or transformation is missing or not supported.
     NotFoundError, SourceError, TargetError
-        If it cannot be read.
+        If it is missing or cannot be read.
     """
     uri = os.fspath(annotation)
     if is_ome_zarr(uri):
@@ -102,7 +101,7 @@ class _Volume:
 
 
 def _within(volume: _Volume, space: ReferenceSpace) -> _Volume:
-    """A volume that a space holds, but for the voxel that its end may cut: any other is of another space."""
+    """The volume, if it lies within the space to a voxel; else it is of another space, and refused."""
     for axis, begin, n, size, extent in zip(
         "pir", volume.corner, volume.array.shape, volume.size, space.extent, strict=True
     ):
@@ -134,22 +133,22 @@ def _planes(volume: _Volume, plane: Plane, coordinates: Sequence[float], resolut
     top, left = (float(volume.corner[axis]) for axis in axes)
     height, width = (float(volume.size[axis] * steps[axis]) for axis in axes)
 
-    def lying(index: int) -> LabelPlane | None:
+    def at(index: int) -> LabelPlane | None:
         if index not in cuts:
             return None
         labels = cuts[index] if plane.rows < plane.columns else cuts[index].T
         return LabelPlane(labels, (top, left), (height, width))
 
-    return [lying(index) for index in indices]
+    return [at(index) for index in indices]
 
 
 def _stored(image: StoredImage, plane: Plane, resolution: float, space: ReferenceSpace) -> tuple[_Volume, AbsentChunks]:
-    """The level whose pixels in the plane are nearest to the resolution."""
+    """The level with the pixel size in the plane that is nearest to the resolution, and the chunks that it lacks."""
     name = shown(image.target.url)
     unit, orientation = image.geometries[0].unit, image.geometries[0].orientation
     if (micron := image.geometries[0].micron) is None:
         stated = "no unit" if unit is None else f"the unit {unit!r}"
-        raise InputError(f"{name} has axes of {stated}, so that its place is not known; give one in millimetres")
+        raise InputError(f"{name} has axes of {stated}, so its position is not known; give one in millimetres")
     for axis, wanted in ORIENTATION.items():
         if orientation.get(axis, wanted) == wanted:
             continue
@@ -166,7 +165,7 @@ def _stored(image: StoredImage, plane: Plane, resolution: float, space: Referenc
     geometry = image.geometries[level]
     (a, b, c), (p, i, r) = geometry.scale, geometry.translation
     size = (a * micron, b * micron, c * micron)
-    # The centre of the first voxel of the space's finest grid is the origin.
+    # The origin is the centre of the first voxel of the space's finest grid.
     p, i, r = (at * micron + space.anchor / 2 - length / 2 for at, length in zip((p, i, r), size, strict=True))
     array, absent = image.lazy(level)
     if array.dtype.kind not in "iub" or math.prod(array.shape[:-3]) != 1:

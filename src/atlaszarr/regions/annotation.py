@@ -1,4 +1,4 @@
-"""An annotation as it is given, stored or lazy: where it lies, what each label has of it, and where labels are."""
+"""An annotation, stored or lazy: its geometry, the voxels of each label, and masks of labels."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ..errors import AtlaszarrWarning, InputError
 from ..stores.locations import shown
 from ..stores.target import Target
 
-#: Part of a voxel: a centre that is this near to the midline is on it.
+#: Part of a voxel: a centre this near to the midline is on it.
 _EXACT = Fraction(1, 10**6)
 
 
@@ -41,11 +41,13 @@ class Annotation:
     geometry : Geometry
         Where its voxels lie.
     before_midline : int
-        Columns along x with their centre before the middle of level 0; one that lies on it is not.
+        Columns along x with their centre before the middle of level 0; a centre on the middle is not before it.
     absent : AbsentChunks or None
-        Of the array that is read; None if that is not known.
-    image, level
-        What a stored array is of.
+        Of the array that is read; None if they are not known.
+    image : StoredImage or None
+        The image of a stored array.
+    level : int
+        Within it.
     """
 
     labels: Any
@@ -62,7 +64,7 @@ class Annotation:
         return z, y, x
 
     def counts(self) -> LabelCounts:
-        """All labels, `low` before the midline; 0 may be left out."""
+        """Voxels of each label, `low` before the midline; 0 may be left out."""
         if (index := self._index()) is not None:
             return index.counts(self.level)
         if isinstance(self.labels, StoredArray):
@@ -79,7 +81,7 @@ class Annotation:
         import dask.array as da
 
         wanted, index = tuple(sorted(ids)), self._index()
-        if index is None and self.absent is not None:  # with an index all of it is there
+        if index is None and self.absent is not None:  # an index is used only if no chunk is absent
             self.absent.list()
             self._warn_of_absent()
         meta = np.empty((0, 0, 0), bool)
@@ -87,7 +89,7 @@ class Annotation:
             return self.labels.map_blocks(_is_in, wanted, dtype=bool, meta=meta)
         holding = None if index is None else frozenset(index.units(self.level, wanted))
         stored = _Mask(self.labels, wanted, holding)
-        # No name by content: what is stored may change under the same path.
+        # No name by content: the data may change under the same path.
         return da.from_array(stored, chunks=self.labels.level.unit, name=False, asarray=False, meta=meta)
 
     def _index(self) -> LabelIndex | None:
@@ -112,14 +114,14 @@ def annotation_of(given: Any, level: int, storage_options: Mapping[str, Any] | N
     ----------
     given : str, path-like, Multiscales, NgffImage, xarray.DataArray, dask or numpy array
     level : int
-        Of a path, a URL or a Multiscales; others have level 0 alone.
+        Of a path, a URL or a Multiscales; others have only level 0.
     storage_options : mapping, optional
         To fsspec, for a URL.
 
     Raises
     ------
     InputError
-        If it is none, or has no such level.
+        If it is not an annotation, or has no such level.
     """
     if isinstance(level, bool) or not isinstance(level, Integral):
         raise InputError(f"level {level!r} must be a whole number")
@@ -131,7 +133,7 @@ def annotation_of(given: Any, level: int, storage_options: Mapping[str, Any] | N
         before = _columns_before(geometries[0], image.labels(0).level.shape[2], geometries[level], columns)
         return Annotation(stored, geometries[level], before, stored.absent, image, level)
     if storage_options:
-        raise InputError(f"storage option {next(iter(storage_options))!r} is of no use for what is open already")
+        raise InputError(f"storage option {next(iter(storage_options))!r} is not supported for an open annotation")
     images = [given] if hasattr(given, "dims") else list(getattr(given, "images", [given]))
     if not 0 <= level < len(images):
         raise InputError(f"level {level} is not there; the annotation has levels 0 to {len(images) - 1}")
@@ -153,7 +155,7 @@ def annotation_of(given: Any, level: int, storage_options: Mapping[str, Any] | N
 
 
 def _columns_before(top: Geometry, n: int, geometry: Geometry, columns: int) -> int:
-    """How many columns of a level have their centre before the middle of level 0, which has n columns."""
+    """Columns of a level with their centre before the middle of level 0, which has n columns."""
     (first, size), (start, step) = (
         (Fraction(repr(one.translation[2])), Fraction(repr(one.scale[2]))) for one in (top, geometry)
     )
@@ -168,7 +170,7 @@ def _warn(text: str | None) -> None:
 
 @dataclass(frozen=True)
 class _Mask:
-    """Where labels are, as an array that reads what an index of it needs."""
+    """A mask of labels as an array that reads the units that an index needs."""
 
     array: StoredArray
     ids: tuple[int, ...]
@@ -189,7 +191,7 @@ class _Mask:
             there = level.region(unit)
             a, b, c = (slice(max(i.start, o.start), min(i.stop, o.stop)) for i, o in zip(there, box, strict=True))
             found[within((a, b, c), box)] = _is_in(values[within((a, b, c), there)], self.ids)
-        if (text := self.array.absent.first_remark()) is not None:  # as of a web server, which lists nothing
+        if (text := self.array.absent.first_remark()) is not None:  # on a web server, which lists nothing
             warnings.warn(f"{text} (counted among the chunks that were read so far)", AtlaszarrWarning, stacklevel=2)
         return found[rest]
 
@@ -233,20 +235,20 @@ def _count_block(block: NDArray[Any], start: NDArray[np.int64], midline: int) ->
 
 
 def _computed(lazy: Any) -> Any:
-    """A dask array's values, by the scheduler that is current unless its source cannot be sent there."""
+    """The values of a dask array, by the current scheduler unless its source does not pickle."""
     if _has_client():
         import cloudpickle
 
         try:
             cloudpickle.dumps(lazy.__dask_graph__())
         except (TypeError, AttributeError, ValueError, RuntimeError):
-            # As of what from_ngff_zarr returns: under a client of distributed it could not be computed.
+            # For instance arrays of from_ngff_zarr, which a client of distributed cannot compute.
             return lazy.compute(scheduler="threads")
     return lazy.compute()
 
 
 def _has_client() -> bool:
-    """Whether a client of distributed is what computes."""
+    """Whether a client of distributed is the current scheduler."""
     if "distributed" not in sys.modules:
         return False
     from distributed import default_client

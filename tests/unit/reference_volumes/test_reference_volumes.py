@@ -358,7 +358,7 @@ def test_the_allen_header_is_known_by_name_and_remarked(volume, tmp_path, spool)
     ("change", "said"),
     [
         (("sizes: 66 40 57", "sizes: 66 40 56"), "claims left-posterior-superior.*but is none of them; state"),
-        (("(200,0,0)", "(-200,0,0)"), "but is none of them; state the orientation"),
+        (("(200,0,0)", "(-200,0,0)"), "but is none of them; give the orientation"),
         (("(0,0,0)\n", "(1,0,0)\n"), "but is none of them"),
         (("space: left-posterior-superior", "space: scanner-xyz"), "names the space 'scanner-xyz'; state"),
         (("space directions: (200,0,0) (0,200,0) (0,0,200)", "spacings: 200 200 200"), "no space directions; state"),
@@ -394,8 +394,8 @@ def test_a_sound_header_says_its_orientation_and_voxel_size(volume, tmp_path, sp
     with open_annotation(tmp_path / "a.nrrd", spool, orientation="asl", voxel_size=25) as found:
         np.testing.assert_array_equal(found.array, volume)
         first, second = found.remarks
-    assert "begin at lpi by its header; they are read as asl, as stated" in first
-    assert "by its header; they are read as (25.0, 25.0, 25.0) um, as stated" in second
+    assert "begin at lpi by its header; they are read as asl, as given" in first
+    assert "by its header; they are read as (25.0, 25.0, 25.0) um, as given" in second
 
 
 @settings(max_examples=30)
@@ -648,7 +648,7 @@ def test_a_header_that_cannot_be_followed_is_refused(more, said, volume, tmp_pat
         ("sizes: 66 40 57", "sizes: 66 40 0", "it must be a 3-D volume"),
         ("sizes: 66 40 57", "sizes: 66 40 -57", "it must be a 3-D volume"),
         ("sizes: 66 40 57", "sizes: 1000000 1000000 57", "planes of 4000000000000 bytes"),
-        ("(0,0,200)", "(0,0,nan)", "state the orientation"),
+        ("(0,0,200)", "(0,0,nan)", "give the orientation"),
     ],
 )
 def test_a_header_that_makes_no_sense_is_refused(old, new, said, volume, tmp_path, spool):
