@@ -357,13 +357,13 @@ def test_the_allen_header_is_known_by_name_and_remarked(volume, tmp_path, spool)
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (("sizes: 66 40 57", "sizes: 66 40 56"), "claims left-posterior-superior.*but is none of them; state"),
+        (("sizes: 66 40 57", "sizes: 66 40 56"), "claims left-posterior-superior.*but is none of them; give"),
         (("(200,0,0)", "(-200,0,0)"), "but is none of them; give the orientation"),
         (("(0,0,0)\n", "(1,0,0)\n"), "but is none of them"),
-        (("space: left-posterior-superior", "space: scanner-xyz"), "names the space 'scanner-xyz'; state"),
-        (("space directions: (200,0,0) (0,200,0) (0,0,200)", "spacings: 200 200 200"), "no space directions; state"),
-        (("(200,0,0)", "(200,20,0)"), "axes of its header are oblique; state"),
-        (("left-posterior-superior", "right-anterior-superior"), "voxel size .* states no unit of length; state it"),
+        (("space: left-posterior-superior", "space: scanner-xyz"), "names the space 'scanner-xyz'; give"),
+        (("space directions: (200,0,0) (0,200,0) (0,0,200)", "spacings: 200 200 200"), "no space directions; give"),
+        (("(200,0,0)", "(200,20,0)"), "axes of its header are oblique; give"),
+        (("left-posterior-superior", "right-anterior-superior"), "voxel size .* states no unit of length; give it"),
     ],
 )
 def test_any_other_doubtful_header_is_refused_unless_the_orientation_is_stated(change, said, tmp_path, spool):

@@ -472,7 +472,7 @@ def test_what_cannot_be_measured_is_refused_in_a_sentence(stored, tmp_path):
         (stored, {"level": 7}, "level 7 is not there"),
         (labels(), {"level": 1}, "level 1 is not there"),
         (stored, {"storage_options": {"key": "x"}}, "is not supported for the path"),
-        (labels(), {"storage_options": {"key": "x"}}, "of no use"),
+        (labels(), {"storage_options": {"key": "x"}}, "not supported for an open"),
         (tmp_path / "nothing", {}, "is not an OME-Zarr image"),
         (f"{stored}/0", {}, "is not an OME-Zarr image"),
         (tmp_path / "real.ome.zarr", {}, "holds float32, not labels"),
