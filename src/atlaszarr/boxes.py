@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import product
 from numbers import Integral
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -31,10 +31,18 @@ def shape_of(region: Region) -> tuple[int, int, int]:
     return z, y, x
 
 
-def within(inner: Region, outer: Region) -> Region:
-    """A region in voxels of one that it lies in."""
-    z, y, x = (slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, outer, strict=True))
-    return z, y, x
+@overload
+def within(inner: Region, outer: Sequence[slice]) -> Region: ...
+@overload
+def within(inner: Sequence[slice], outer: Sequence[slice]) -> tuple[slice, ...]: ...
+def within(inner: Sequence[slice], outer: Sequence[slice]) -> tuple[slice, ...]:
+    """A region in voxels of one that it lies in, of any number of axes."""
+    return tuple(slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, outer, strict=True))
+
+
+def intersection(one: Sequence[slice], other: Sequence[slice]) -> tuple[slice, ...]:
+    """The voxels that are in two regions of any number of axes, which have some in common."""
+    return tuple(slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(one, other, strict=True))
 
 
 def blocks(shape: tuple[int, int, int], size: int) -> Iterator[tuple[tuple[int, int, int], Region]]:
@@ -113,10 +121,13 @@ def _is_bool(one: Any) -> bool:
     return not isinstance(one, slice) and np.asarray(one).dtype == bool
 
 
-def cells(region: Region, size: Shape) -> Iterator[Index]:
-    """The cells of a regular grid that a region touches."""
-    zs, ys, xs = (range(axis.start // n, -(-axis.stop // n)) for axis, n in zip(region, size, strict=True))
-    return product(zs, ys, xs)
+@overload
+def cells(region: Region, size: Shape) -> Iterator[Index]: ...
+@overload
+def cells(region: Sequence[slice], size: Sequence[int]) -> Iterator[tuple[int, ...]]: ...
+def cells(region: Sequence[slice], size: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """The cells of a regular grid that a region touches, of any number of axes."""
+    return product(*(range(axis.start // n, -(-axis.stop // n)) for axis, n in zip(region, size, strict=True)))
 
 
 def everywhere(shape: Shape) -> Region:

@@ -26,7 +26,7 @@ from .engine.resume import WriteReport, complete
 from .engine.schedulers import Future, Scheduler, worker_count
 from .engine.target_state import Root
 from .engine.writer import Assembly, Computing, Done, Progress, making, starting, store_block
-from .engine.zarr_reader import ChunkedArray
+from .engine.zarr_reader import StoredArray
 from .errors import AtlaszarrWarning, InputError
 from .stores.locations import overlap, shown
 from .stores.target import Target
@@ -207,7 +207,7 @@ def compute_group(blocks: Sequence[Index], multiscale: Multiscale, arrays: Mappi
         }
         with making(multiscale, step.source, block):
             done.append(store_block(multiscale, step, block, values, {}))
-    absent = {path: one.absent.take() for path, one in arrays.items() if isinstance(one, ChunkedArray)}
+    absent = {path: one.absent.take() for path, one in arrays.items() if isinstance(one, StoredArray)}
     done[-1] = replace(done[-1], noted={path: found for path, found in absent.items() if found})
     return done
 

@@ -258,18 +258,19 @@ def test_a_coarser_level_that_does_not_fit_its_parent_is_named(target, version):
     planter = Planter(target, version)
     key = "1/c/0/0/0/0"
     values = np.full((3, 16, 16, 16), 200, "uint8")
-    planter.amend(key, Encoding(zarr_format=2 if version == "0.4" else 3).encode(values, values.shape))
+    encoding = Encoding(zarr_format=2 if version == "0.4" else 3)
+    planter.amend(key, encoding.layout(values.shape, values.shape, values.dtype).encode(values))
     assert {(d.kind, d.key) for d in verify(target, deep=True).defects} >= {("inconsistent", planter.key(key))}
     assert {d.kind for d in verify(target, deep=True).defects} == {"inconsistent"}
 
 
 def test_a_label_that_the_metadata_does_not_list_is_named(target, version):
     planter = Planter(target, version)
-    encoding = Encoding(zarr_format=2 if version == "0.4" else 3)
+    layout = Encoding(zarr_format=2 if version == "0.4" else 3).layout((16,) * 3, (16,) * 3, "uint32")
     key = "labels/section/0/c/1/1/1"
-    values = encoding.decode(planter.path(key).read_bytes(), (16,) * 3, (16,) * 3, np.dtype("uint32")).copy()
+    values = layout.decode(planter.path(key).read_bytes()).copy()
     values[0, 0, 0] = 7
-    planter.amend(key, encoding.encode(values, values.shape))
+    planter.amend(key, layout.encode(values))
     found = verify(target, deep=True).defects
     assert ("label", planter.key(key)) in {(d.kind, d.key) for d in found}
     assert "label 7" in str(next(d for d in found if d.kind == "label"))

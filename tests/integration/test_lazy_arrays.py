@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from atlaszarr import Displacement, Terminology, open_sections, open_volume, region_mask
 from atlaszarr.boxes import split_index
 from atlaszarr.engine.label_index import add_index
-from atlaszarr.engine.zarr_reader import ChunkedArray
+from atlaszarr.engine.zarr_reader import StoredArray
 from atlaszarr.reference_volumes import open_annotation, open_template
 from atlaszarr.stores.target import Target
 from atlaszarr.terminology.terminology import Structure
@@ -110,7 +110,7 @@ def lazy(tmp_path_factory):
     masks = {"of stored labels": stored, "of shards": sharded, "with an index": indexed}
     masks |= {"of a dask array": da.from_array(values, chunks=20), "of a zarr array": array, "of numpy": values}
     found = {f"mask {name}": (region_mask(one, TERMINOLOGY, "root"), values == 1) for name, one in masks.items()}
-    chunked = ChunkedArray.of(array)
+    chunked = StoredArray.of(array)
     found["chunks"] = (da.from_array(chunked, chunks=chunked.chunk), values)
     x, y = np.random.default_rng(1).normal(size=(2, 600, 40))
     fields = {

@@ -6,7 +6,6 @@ holds one structure, since BrainGlobe's reader takes the folder of a structure f
 
 from __future__ import annotations
 
-import json
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..boxes import Index
-from ..engine.codecs import Encoding
+from ..engine.codecs import ArrayLayout, Encoding
 from ..engine.multiscale import ArraySpec, Multiscale
 from ..engine.pyramid import Level, Occupancy, Pyramid
 from ..stores.target import Target
@@ -59,23 +58,22 @@ class Masks(Multiscale):
 
     def documents(self) -> dict[str, bytes]:
         """The metadata of every array, by key."""
-        found = {}
-        for key, body in super().documents().items():
-            document = json.loads(body)
-            document["chunk_grid"]["configuration"]["chunk_shape"][0] = 1
-            found[key] = json.dumps(document, indent=2).encode()
-        length = (len(self.order),)
-        own = self.encoding.documents(shape=length, chunks=length, dtype="uint32", fill_value=0, dimension_names=("c",))
-        return found | {f"{VALUES}/{name}": body for name, body in own.items()}
+        own = self._values.documents(("c",))
+        return super().documents() | {f"{VALUES}/{name}": body for name, body in own.items()}
 
-    def decode(self, spec: ArraySpec, level: int, body: bytes) -> NDArray[Any]:
-        """The voxels of a chunk with its padding: (1, z, y, x)."""
-        shape = (1, *self.pyramid.levels[level].unit)
-        return self.encoding.decode(body, shape, shape, np.dtype(spec.dtype))
+    def layout(self, spec: ArraySpec, level: int) -> ArrayLayout:
+        """Same as in `Multiscale`, in chunks (1, z, y, x)."""
+        chunk = (1, *self.pyramid.levels[level].unit)
+        return replace(super().layout(spec, level), chunk=chunk, unit=chunk)
 
     def values(self) -> bytes:
         """The object of the array that tells which structure each channel is of."""
-        return self.encoding.encode(np.array(self.order.identifiers, np.uint32), (len(self.order),))
+        return self._values.encode(np.array(self.order.identifiers))
+
+    @property
+    def _values(self) -> ArrayLayout:
+        length = (len(self.order),)
+        return self.encoding.layout(length, length, "uint32")
 
     def channel_key(self, level: int, index: Index, channel: int) -> str:
         """The key of a chunk."""
@@ -102,9 +100,10 @@ class Masks(Multiscale):
         unit = self.pyramid.levels[level].unit
         indices, present = indices_of(labels, self.order, unit)
         mask = np.empty((1, *unit), np.uint8)
+        layout = self.layout(self.arrays[0], level)
         for channel in self._channels(index, present):
             within(indices, self.order, channel, out=mask[0].view(np.bool_))
-            yield self.channel_key(level, index, channel), self.encoding.encode(mask, mask.shape)
+            yield self.channel_key(level, index, channel), layout.encode(mask)
 
     def _channels(self, index: Index, present: NDArray[np.bool_]) -> Iterable[int]:
         """The channels that a block has a chunk of: all in the first one, so that every structure has its folder."""

@@ -17,7 +17,7 @@ from uuid import uuid4
 import numpy as np
 
 from ..engine import ome
-from ..engine.codecs import Encoding
+from ..engine.codecs import ArrayLayout, Encoding
 from ..engine.inputs import places_read
 from ..engine.ome_reader import StoredImage
 from ..engine.pyramid import Pyramid
@@ -158,20 +158,20 @@ def _load_npy(name: str, storage_options: Mapping[str, Any] | None) -> ArrayFiel
 def _save_zarr(field: Field, target: Target) -> None:
     if target.list_keys():
         raise InputError(f"{target.url} is there already; remove it first, or give another name")
-    array = {"shape": (2, *field.shape), "chunks": _CHUNK, "dtype": "float64", "fill_value": np.nan}
-    documents = Encoding().documents(**array, dimension_names=("c", "y", "x"))
+    layout = Encoding().layout((2, *field.shape), _CHUNK, "float64", fill=np.nan)
+    documents = layout.documents(("c", "y", "x"))
     target.write_all((f"0/{name}", body) for name, body in documents.items())
-    target.write_all(_bodies(field))
+    target.write_all(_bodies(field, layout))
     pixels, grid = ome.Geometry((1.0, 1.0, 1.0), unit=None), Pyramid.over((1, *field.shape), _SIDE, levels=1)
     content = ome.displacement_field(_VERSION, "displacement", "cyx", pixels, grid)
     target.write_all(ome.group(_VERSION, ome.attributes(_VERSION, content, {})).items())
 
 
-def _bodies(field: Field) -> Iterator[tuple[str, bytes]]:
+def _bodies(field: Field, layout: ArrayLayout) -> Iterator[tuple[str, bytes]]:
     for (i, j), (rows, columns) in blocks(regular(field.shape, _SIDE)):
         chunk = np.full(_CHUNK, np.nan)
         chunk[:, : rows.stop - rows.start, : columns.stop - columns.start] = field.displacements(rows, columns)[::-1]
-        yield f"0/c/0/{i}/{j}", Encoding().encode(chunk, _CHUNK)
+        yield f"0/{layout.key((0, i, j))}", layout.encode(chunk)
 
 
 def _load_zarr(target: Target) -> ArrayField:

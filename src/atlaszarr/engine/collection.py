@@ -15,7 +15,7 @@ from ..boxes import Index, Shape
 from ..stores.target import Target
 from .kinds import Kind
 from .multiscale import ArraySpec, Multiscale
-from .pyramid import Level, Occupancy, Pyramid
+from .pyramid import Level, Pyramid
 
 _T = TypeVar("_T")
 
@@ -45,12 +45,6 @@ class Collection(Multiscale):
     def to_json(self) -> dict[str, Any]:
         """As of `Multiscale`, with the axis across the planes."""
         return {**super().to_json(), "collection": {"fixed": self.fixed}}
-
-    def documents(self) -> dict[str, bytes]:
-        """The metadata of every array, by key: those of one image, for all of them."""
-        one = Multiscale(self.target, self.arrays, Occupancy(member_pyramid(self.pyramid, self.fixed)), self.encoding)
-        found = one.documents()
-        return {f"{member}/{key}": body for member in range(self.members) for key, body in found.items()}
 
     def paths(self) -> Iterator[tuple[ArraySpec, int, str]]:
         """Every array of every image."""

@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..stores.target import Target
 from .absent_chunks import AbsentChunks
 from .ome import Geometry
-from .zarr_reader import ChunkedArray, layout_at, local_folder, target_of
+from .zarr_reader import StoredArray, local_folder, target_of
 
 #: Tasks that are looked at, and how deep: what an array reads stands in its first ones.
 _TASKS = 1000
@@ -71,7 +71,7 @@ def opened(image: Any) -> tuple[Any, tuple[str, ...], Geometry]:
 def readable(data: Any) -> Any:
     """What reads the regions of an array, as directly as can be."""
     if _is_zarr(data):
-        return ChunkedArray.of(data) or data
+        return StoredArray.of(data) or data
     if isinstance(data, np.ndarray):
         return data
     import dask.array as da
@@ -81,7 +81,7 @@ def readable(data: Any) -> Any:
     except (NotImplementedError, TypeError, ValueError) as error:
         raise InputError(f"the image is no array that dask can take: {error}") from None
     read = _sliced(array)
-    return (ChunkedArray.of(read) if _is_zarr(read) else None) or array
+    return (StoredArray.of(read) if _is_zarr(read) else None) or array
 
 
 def _is_zarr(data: Any) -> bool:
@@ -153,7 +153,7 @@ def _spatial(lengths: Mapping[str, float], default: float) -> tuple[float, float
 def places_read(array: Any) -> set[str]:
     """Paths or URLs of the zarr stores that an array reads; of a dask array, that its first tasks do."""
     if not hasattr(array, "__dask_graph__"):
-        return {array.target.url} if isinstance(array, ChunkedArray) else set(_places(array, _DEPTH))
+        return {array.target.url} if isinstance(array, StoredArray) else set(_places(array, _DEPTH))
     graph = array.__dask_graph__()
     layers = getattr(graph, "layers", {"": graph}).values()
     return {place for layer in layers for task in islice(layer.values(), _TASKS) for place in _places(task, _DEPTH)}
@@ -166,7 +166,7 @@ def identity_of(array: Any) -> str:
     is not noticed where a file keeps its size and changes within one tick of the file system's clock. Of any other
     array: dask's token, and the same of the local zarr arrays that it reads.
     """
-    if isinstance(array, ChunkedArray):
+    if isinstance(array, StoredArray):
         return _files(array.target.url)
     if _is_zarr(array) and (folder := local_folder(array)) is not None:
         return _files(str(folder))
@@ -178,16 +178,15 @@ def identity_of(array: Any) -> str:
 
 def absent_of(array: Any) -> AbsentChunks | None:
     """The absent chunks of an array of `opened`, if it is a stored one whose store is known here."""
-    if isinstance(array, ChunkedArray):
+    if isinstance(array, StoredArray):
         return array.absent
     read = _sliced(array) if hasattr(array, "__dask_graph__") else array
     folder, node = (getattr(read, name, None) for name in ("store_path", "node_path"))
     target = target_of(read) if _is_zarr(read) else None
     if isinstance(folder, PurePath):  # as ngff-zarr opens it
         target = Target(str(folder / (node or "")))
-    with suppress(ValueError, KeyError, TypeError, AttributeError):  # no regular chunks of numbers
-        if target is not None and (layout := layout_at(target)) is not None:
-            return AbsentChunks(target, layout)
+    with suppress(InputError):  # its chunks are not regular, or not of numbers
+        return None if target is None else StoredArray.at(target).absent
     return None
 
 

@@ -1,7 +1,8 @@
 """The label index: which labels lie in which object of an annotation, and how many voxels each has there.
 
-A table beside the image, `KEY`, with a row a label an object a level. Any reader of parquet opens it. It is bound to
-the data by the digest of their ledger, and never trusted over them: see `atlaszarr.engine.index_trust`.
+A parquet table next to the image, `KEY`, with one row for each label of each object of each level. Counting the data
+makes it. It names the digest of the ledger of the data, and answers for a level only while the objects of that level
+are those that the ledger records (`index_of`); `defects` compares it with the data themselves.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import io
 import json
 import math
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
@@ -27,14 +28,18 @@ from .checks import Defect
 from .kinds import recorded
 from .label_counts import LabelCounts, count_labels, merged
 from .ledger import Ledger
-from .multiscale import ArraySpec, Multiscale, Written, digest
+from .multiscale import Multiscale, Written, digest
 from .pyramid import Pyramid
 from .schedulers import usable_cores
 from .target_state import FINISHED
 
-#: Of the index in its target.
+#: Key of the index in its target.
 KEY = "atlaszarr/label_index.parquet"
 _COLUMNS = ("level", "z", "y", "x", "label", "voxels", "voxels_low")
+#: Objects of a level that are counted again by a verification that is not deep.
+_SAMPLE = 8
+#: Objects that a thread reads at once.
+_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
@@ -62,8 +67,8 @@ class LabelIndex:
         ----------
         multiscale : Multiscale
         counts : mapping of str to LabelCounts
-            Of objects, by key, as `count_unit` gives them; objects of other arrays are passed over. What is not here is
-            read and counted, so that a build that was resumed need not remember.
+            By the key of the object, as `count_unit` returns them. Objects without an entry are read and counted, so
+            that a resumed build need not keep its counts; those of other arrays are ignored.
         ledger : str
             Digest of the compacted ledger, as the root names it.
 
@@ -77,22 +82,16 @@ class LabelIndex:
         for level in range(len(multiscale.pyramid.levels)):
             for unit in sorted(multiscale.occupancy.units(level)):
                 found = counts.get(multiscale.key(spec, level, unit))
+                found = _count_stored(multiscale, level, unit) if found is None else found
                 units.append((level, *unit))
-                parts.append(counted(multiscale, spec, level, unit) if found is None else found)
-        return cls._of_parts(units, parts, spec.dtype, ledger)
-
-    @classmethod
-    def _of_parts(
-        cls, units: Sequence[tuple[int, ...]], parts: Sequence[LabelCounts], dtype: str, ledger: str
-    ) -> LabelIndex:
-        parts = [LabelCounts(*(column[part.ids != 0] for column in part)) for part in parts]
-        places = np.repeat(np.array(units, np.int32).reshape(-1, 4), [len(part.ids) for part in parts], axis=0)
-        label = "u8" if np.dtype(dtype) == np.uint64 else "i8"
-        found = [
+                parts.append(LabelCounts(*(column[found.ids != 0] for column in found)))
+        objects = np.repeat(np.array(units, np.int32).reshape(-1, 4), [len(part.ids) for part in parts], axis=0)
+        kinds = ("u8" if np.dtype(spec.dtype) == np.uint64 else "i8", "i8", "i8")
+        columns = [
             np.concatenate([np.empty(0, kind), *(np.asarray(part[column], kind) for part in parts)])
-            for column, kind in enumerate((label, "i8", "i8"))
+            for column, kind in enumerate(kinds)
         ]
-        return cls(dict(zip(_COLUMNS, (*places.T, *found), strict=True)), ledger)
+        return cls(dict(zip(_COLUMNS, (*objects.T, *columns), strict=True)), ledger)
 
     def to_bytes(self) -> bytes:
         """The same bytes for the same rows and ledger, given one version of pyarrow."""
@@ -120,8 +119,8 @@ class LabelIndex:
         try:
             table = pq.read_table(pa.BufferReader(body), use_threads=False)
             columns = {name: table.column(name).to_numpy() for name in _COLUMNS}
-            stated = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-            index, check = cls(columns, stated["ledger"]), stated["check"]
+            metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+            index, check = cls(columns, metadata["ledger"]), metadata["check"]
         except (pa.ArrowException, KeyError, OSError) as error:
             raise ValueError(f"not a label index: {type(error).__name__}") from None
         if check != index._check():
@@ -130,22 +129,24 @@ class LabelIndex:
 
     def counts(self, level: int) -> LabelCounts:
         """All labels of a level other than 0; `low` counts the side of low x."""
-        at = self.columns["level"] == level
-        return merged([LabelCounts(*(self.columns[name][at] for name in _COLUMNS[4:]))])
+        return merged([self._counts(self.columns["level"] == level)])
 
     def units(self, level: int, labels: Iterable[int]) -> list[Index]:
-        """The objects of a level that hold any of some labels."""
+        """The objects of a level that hold any of the labels."""
         wanted = np.array(sorted(set(labels)), self.columns["label"].dtype)
         found = (self.columns["level"] == level) & np.isin(self.columns["label"], wanted)
-        places = np.unique(np.stack([self.columns[axis][found] for axis in "zyx"], axis=-1), axis=0)
-        return [(int(z), int(y), int(x)) for z, y, x in places]
+        units = np.unique(np.stack([self.columns[axis][found] for axis in "zyx"], axis=-1), axis=0)
+        return [(int(z), int(y), int(x)) for z, y, x in units]
 
     def of_unit(self, level: int, unit: Index) -> LabelCounts:
         """The labels of one object other than 0."""
         at = self.columns["level"] == level
         for axis, position in zip("zyx", unit, strict=True):
             at &= self.columns[axis] == position
-        return LabelCounts(*(self.columns[name][at] for name in _COLUMNS[4:]))
+        return self._counts(at)
+
+    def _counts(self, rows: NDArray[np.bool_]) -> LabelCounts:
+        return LabelCounts(*(self.columns[name][rows] for name in _COLUMNS[4:]))
 
     def _check(self) -> str:
         """Digest of the rows."""
@@ -177,40 +178,26 @@ def count_unit(multiscale: Multiscale, level: int, unit: Index, values: NDArray[
     return count_labels(values, columns_before_midline(multiscale.pyramid, level) - start)
 
 
-def counted(multiscale: Multiscale, spec: ArraySpec, level: int, unit: Index) -> LabelCounts:
-    """Read an object and count it.
-
-    Raises
-    ------
-    TargetError
-        If it cannot be read.
-    """
-    alone = Multiscale(multiscale.target, (spec,), multiscale.occupancy, multiscale.encoding)
+def _count_stored(multiscale: Multiscale, level: int, unit: Index) -> LabelCounts:
     region = multiscale.pyramid.levels[level].region(unit)
-    return count_unit(multiscale, level, unit, alone.read(level, region)[spec.path])
-
-
-#: Objects of a level that are counted again unless all are.
-_SAMPLE = 8
-#: Objects that a thread reads before it looks at them.
-_AT_ONCE = 32
+    return count_unit(multiscale, level, unit, multiscale.read_array(multiscale.arrays[0], level, region))
 
 
 def index_of(target: Target, own: Mapping[str, Any], level: int) -> tuple[LabelIndex | None, str]:
-    """The index of a target, if there is one and it may answer for a level.
+    """The index of a target, if it holds for the data of a level as they are now.
 
     Parameters
     ----------
     target : Target
     own : mapping
-        What atlaszarr says in the attributes of the root; empty if another wrote it.
+        The attributes of atlaszarr in the root; empty if another writer made the image.
     level : int
 
     Returns
     -------
     LabelIndex or None
     str
-        Why not, if there is one that may not; else empty.
+        Why an index that exists is not returned; else empty.
     """
     if own.get("state") != FINISHED or (body := target.read(KEY)) is None:
         return None, ""
@@ -222,14 +209,14 @@ def index_of(target: Target, own: Mapping[str, Any], level: int) -> tuple[LabelI
     if found.damaged or not index.ledger == found.digest == own.get("ledger"):
         return None, f"{KEY} is of another state of the data than the ledger or the root"
     try:
-        reason = _other_array(target, level, found) or _difference(target, f"{level}/", _written(found, f"{level}/"))
-    except (TargetError, InputError):  # as of plain HTTP
+        reason = _changed_metadata(target, level, found) or _changed_objects(target, level, found)
+    except (TargetError, InputError):  # plain HTTP, for one
         reason = "the store does not list its objects"
     return (index, "") if reason is None else (None, reason)
 
 
 def add_index(target: Target) -> LabelIndex:
-    """Count the data of a finished target that has no index, and write one.
+    """Count the data of a finished target and write its index.
 
     Raises
     ------
@@ -242,7 +229,7 @@ def add_index(target: Target) -> LabelIndex:
     try:
         multiscale = recorded(target, found)
     except (ValueError, KeyError, TypeError):
-        raise InputError(f"target {target.url} is no finished image of atlaszarr; give the place of one") from None
+        raise InputError(f"target {target.url} is not a finished image of atlaszarr; give one") from None
     spec = multiscale.arrays[0]
     if np.dtype(spec.dtype).kind not in "iu" or spec.axes != ("z", "y", "x"):
         raise InputError(f"target {target.url} holds {spec.dtype} along {', '.join(spec.axes)}, not labels")
@@ -251,17 +238,17 @@ def add_index(target: Target) -> LabelIndex:
     return index
 
 
-def disagreements(target: Target, found: Ledger, deep: bool) -> Iterator[Defect]:
-    """Rows of the index that the data contradict, an object a defect; nothing where there is no index.
+def defects(target: Target, found: Ledger, deep: bool) -> Iterator[Defect]:
+    """Rows of the index that the data contradict, one defect for each object; none where there is no index.
 
     Parameters
     ----------
     target : Target
-        Finished, and sound but for its index.
+        Finished, and free of other defects.
     found : Ledger
         Of the target.
     deep : bool
-        Whether to count all objects again, else a sample of every level.
+        Whether to count all objects again, and not a sample of every level.
 
     Raises
     ------
@@ -279,17 +266,15 @@ def disagreements(target: Target, found: Ledger, deep: bool) -> Iterator[Defect]
         yield Defect("index", KEY, "is of another state of the data than the ledger")
         return
     multiscale = recorded(target, found)
-    spec = multiscale.arrays[0]
     for level, at in enumerate(multiscale.pyramid.levels):
         units = sorted(multiscale.occupancy.units(level))
         chosen = units if deep else random.Random(0).sample(units, min(_SAMPLE, len(units)))
         for unit in sorted(chosen):
             try:
-                there = counted(multiscale, spec, level, unit)
+                stored = _count_stored(multiscale, level, unit)
             except TargetError:
-                continue  # the check of the objects says so
-            here = index.of_unit(level, unit)
-            if (text := _contradiction(_rows(here), _rows(there))) is not None:
+                continue  # a defect of the object
+            if (text := _contradiction(_rows(index.of_unit(level, unit)), _rows(stored))) is not None:
                 yield Defect("index", KEY, f"level {level}, chunk {'/'.join(map(str, unit))}: {text}")
         outside = ~np.logical_and.reduce([index.columns[axis] < n for axis, n in zip("zyx", at.grid, strict=True)]) & (
             index.columns["level"] == level
@@ -298,7 +283,7 @@ def disagreements(target: Target, found: Ledger, deep: bool) -> Iterator[Defect]
             yield Defect("index", KEY, f"level {level}: {np.count_nonzero(outside)} rows are of no chunk")
 
 
-def _rows(counts: Any) -> dict[int, tuple[int, int]]:
+def _rows(counts: LabelCounts) -> dict[int, tuple[int, int]]:
     columns = (column.tolist() for column in counts)
     return {label: (voxels, low) for label, voxels, low in zip(*columns, strict=True) if label}
 
@@ -307,20 +292,16 @@ def _contradiction(index: Mapping[int, tuple[int, int]], data: Mapping[int, tupl
     wrong = [label for label in sorted({*index, *data}) if index.get(label) != data.get(label)]
     if not wrong:
         return None
-    (said, said_low), (held, held_low) = (rows.get(wrong[0], (0, 0)) for rows in (index, data))
+    (voxels, low), (stored, stored_low) = (rows.get(wrong[0], (0, 0)) for rows in (index, data))
     more = f", and {len(wrong) - 1} more labels differ" if len(wrong) > 1 else ""
     return (
-        f"label {wrong[0]} has {held} voxels, {held_low} of them on the low side of x, where the index says "
-        f"{said} and {said_low}{more}"
+        f"label {wrong[0]} has {stored} voxels, {stored_low} of them on the low side of x, where the index says "
+        f"{voxels} and {low}{more}"
     )
 
 
-def _written(found: Ledger, prefix: str) -> Written:
-    return {key: what for entry in found.done.values() for key, what in entry.written.items() if key.startswith(prefix)}
-
-
-def _other_array(target: Target, level: int, found: Ledger) -> str | None:
-    """How the metadata of a level's array differ from what the ledger says of them."""
+def _changed_metadata(target: Target, level: int, found: Ledger) -> str | None:
+    """How the metadata of a level's array differ from those that the ledger records."""
     for key, text in (found.header or {}).get("documents", {}).items():
         if key.startswith(f"{level}/") and (body := target.read(key)) != text.encode():
             try:
@@ -332,9 +313,11 @@ def _other_array(target: Target, level: int, found: Ledger) -> str | None:
     return None
 
 
-def _difference(target: Target, prefix: str, written: Written) -> str | None:
-    """How the objects of a level differ from what the ledger says of them."""
-    listed = target.sizes(prefix.rstrip("/"))
+def _changed_objects(target: Target, level: int, found: Ledger) -> str | None:
+    """How the objects of a level differ from those that the ledger records: on a local disk, by their digests too."""
+    entries = (item for entry in found.done.values() for item in entry.written.items())
+    written = {key: record for key, record in entries if key.startswith(f"{level}/")}
+    listed = target.sizes(str(level))
     if not listed:  # not even the array's metadata, which were read
         return "the store does not list its objects"
     sizes = {key: size for key, size in listed.items() if not key.rsplit("/", 1)[1].startswith((".", "zarr.json"))}
@@ -348,14 +331,13 @@ def _difference(target: Target, prefix: str, written: Written) -> str | None:
     keys = sorted(written)
     threads = usable_cores()
     with ThreadPoolExecutor(threads, "atlaszarr-digest") as pool:
-        for wrong in pool.map(lambda k: _altered(target, keys[k::threads], written), range(threads)):
-            if wrong is not None:
-                return f"{wrong} does not hold what was written"
+        for altered in pool.map(lambda k: _first_altered(target, keys[k::threads], written), range(threads)):
+            if altered is not None:
+                return f"{altered} does not hold what was written"
     return None
 
 
-def _altered(target: Target, keys: list[str], written: Written) -> str | None:
-    """The first of some objects that is not what was written; few are in memory at a time."""
+def _first_altered(target: Target, keys: list[str], written: Written) -> str | None:
     for start in range(0, len(keys), _AT_ONCE):
         for key, body in target.read_each(keys[start : start + _AT_ONCE]).items():
             if body is None or digest(body) != written[key][1]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..boxes import Index, Region, Shape, shape_of, within
 from ..errors import TargetError
 from ..stores.target import Target
-from .codecs import Encoding
+from .codecs import ArrayLayout, Encoding
 from .downsampling import Rule, reduce
 from .pyramid import Occupancy, Pass, Pyramid
 
@@ -140,22 +140,18 @@ class Multiscale:
     def documents(self) -> dict[str, bytes]:
         """The metadata of every array, by key."""
         found: dict[str, bytes] = {}
-        for spec, position, path in self.paths():
-            level = self.pyramid.levels[position]
-            kind: dict[str, Any] = {"dimension_names": spec.axes}
-            if level.unit != level.chunk:
-                kind["shards"] = self.stored(spec, level.unit)
-            if self.encoding.zarr_format == 2:
-                kind = {"chunk_key_encoding": {"name": "v2", "separator": "/"}}
-            documents = self.encoding.documents(
-                shape=self.stored(spec, level.shape),
-                chunks=self.stored(spec, level.chunk),
-                dtype=spec.dtype,
-                fill_value=spec.fill,
-                **kind,
-            )
-            found |= {f"{path}/{name}": body for name, body in documents.items()}
+        known: dict[tuple[ArraySpec, int], dict[str, bytes]] = {}  # the images of a collection share theirs
+        for spec, level, path in self.paths():
+            if (spec, level) not in known:
+                known[spec, level] = self.layout(spec, level).documents(spec.axes)
+            found |= {f"{path}/{name}": body for name, body in known[spec, level].items()}
         return found
+
+    def layout(self, spec: ArraySpec, level: int) -> ArrayLayout:
+        """The objects of a level of an array, and their codecs."""
+        at = self.pyramid.levels[level]
+        shape, chunk, unit = (self.stored(spec, lengths) for lengths in (at.shape, at.chunk, at.unit))
+        return self.encoding.layout(shape, chunk, spec.dtype, spec.fill, unit)
 
     def paths(self) -> Iterator[tuple[ArraySpec, int, str]]:
         """Every array: what it is, its level, its path."""
@@ -201,9 +197,32 @@ class Multiscale:
         Raises
         ------
         TargetError
-            If an object is not there, or is not what was written.
+            If an object is missing, or is not what was written.
         """
-        return {spec.path: self._read(spec, level, region) for spec in self.at(level)}
+        return {spec.path: self.read_array(spec, level, region) for spec in self.at(level)}
+
+    def read_array(self, spec: ArraySpec, level: int, region: Region) -> NDArray[Any]:
+        """Read a region of a level of one array, as whole objects.
+
+        Raises
+        ------
+        TargetError
+            If an object is missing, or is not what was written.
+        """
+        at = self.pyramid.levels[level]
+        values = np.full(spec.lead + shape_of(region), spec.fill, spec.dtype)
+        units = {self.key(spec, level, u): u for u in at.units(region) if self.occupancy.holds(level, u)}
+        for key, body in self.target.read_each(units).items():
+            if body is None:
+                raise TargetError(f"{self.target.url}/{key} is missing; build again to repair it")
+            try:
+                whole = self.decode(spec, level, body)
+            except ValueError as error:
+                raise TargetError(f"{self.target.url}/{key} is damaged ({error}); build again to repair it") from None
+            there = at.region(units[key])
+            z, y, x = shape_of(there)
+            values[(..., *within(there, region))] = whole[..., :z, :y, :x]
+        return values
 
     def coarsened(self, values: Blocks, level: int, region: Region) -> Blocks:
         """What a block of the level before makes of a region of this one."""
@@ -224,9 +243,8 @@ class Multiscale:
 
     def decode(self, spec: ArraySpec, level: int, body: bytes) -> NDArray[Any]:
         """The voxels of an object with its padding: (c, z, y, x) or (z, y, x)."""
-        at, dtype = self.pyramid.levels[level], np.dtype(spec.dtype)
-        values = self.encoding.decode(body, self.stored(spec, at.unit), self.stored(spec, at.chunk), dtype)
-        return values.reshape(spec.lead + at.unit)
+        values = self.layout(spec, level).decode(body, complete=True)
+        return values.reshape(values.shape[: len(spec.lead)] + self.pyramid.levels[level].unit)
 
     def stored(self, spec: ArraySpec, lengths: Shape) -> tuple[int, ...]:
         """The shape that a part of an array, with such lengths along (z, y, x), is stored in."""
@@ -246,6 +264,7 @@ class Multiscale:
         self, level: int, region: Region, values: Blocks, observe: Observer | None
     ) -> Iterator[tuple[str, bytes]]:
         at = self.pyramid.levels[level]
+        layouts = {spec.path: self.layout(spec, level) for spec in self.at(level)}
         for unit in at.units(region):
             if not self.occupancy.holds(level, unit):
                 continue
@@ -259,24 +278,8 @@ class Multiscale:
                     z, y, x = part.shape[-3:]
                     whole[..., :z, :y, :x] = part
                     part = whole
-                body = self.encoding.encode(part.reshape(self.stored(spec, at.unit)), self.stored(spec, at.chunk))
-                yield self.key(spec, level, unit), body
-
-    def _read(self, spec: ArraySpec, level: int, region: Region) -> NDArray[Any]:
-        at = self.pyramid.levels[level]
-        values = np.full(spec.lead + shape_of(region), spec.fill, spec.dtype)
-        units = {self.key(spec, level, u): u for u in at.units(region) if self.occupancy.holds(level, u)}
-        for key, body in self.target.read_each(units).items():
-            if body is None:
-                raise TargetError(f"{self.target.url}/{key} is gone; build again to mend it")
-            try:
-                whole = self.decode(spec, level, body)
-            except ValueError as error:
-                raise TargetError(f"{self.target.url}/{key} is damaged ({error}); build again to mend it") from None
-            there = at.region(units[key])
-            z, y, x = shape_of(there)
-            values[(..., *within(there, region))] = whole[..., :z, :y, :x]
-        return values
+                layout = layouts[spec.path]
+                yield self.key(spec, level, unit), layout.encode(part.reshape(layout.unit))
 
     @staticmethod
     def _noted(bodies: Iterator[tuple[str, bytes]], written: Written) -> Iterator[tuple[str, bytes]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +17,8 @@ from ..errors import InputError, TargetError
 from ..stores.target import Target
 from .absent_chunks import AbsentChunks
 from .ome import Geometry
-from .stored_array import StoredArray
 from .target_state import ROOT_KEYS, UNFINISHED
-from .zarr_reader import ChunkedArray, layout_at
+from .zarr_reader import StoredArray
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -167,7 +166,7 @@ class StoredImage:
 
     @cached_property
     def _labels(self) -> tuple[StoredArray, ...]:
-        return tuple(StoredArray.at(self.target, path) for path in self.paths)
+        return tuple(StoredArray.at(self.target, path).labels() for path in self.paths)
 
     def lazy(self, level: int) -> tuple[da.Array, AbsentChunks]:
         """The array of a level as a dask array of any dtype, which pickles, and the chunks that it lacks.
@@ -181,24 +180,14 @@ class StoredImage:
         """
         import dask.array as da
 
-        place = replace(self.target, url=f"{self.target.url}/{self.paths[level]}")
-        try:
-            layout = layout_at(place)
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-            raise InputError(f"{place.url} has damaged metadata of an array ({error!r}); write it again") from None
-        if layout is None:
-            raise InputError(f"{place.url} is named in the metadata and is not an array; build or fetch it again")
-        if len(layout.shape) != len(self.axes):
+        array = StoredArray.at(self.target, self.paths[level])
+        if array.ndim != len(self.axes):
             raise InputError(
-                f"{place.url} has {len(layout.shape)} axes, where the metadata of the image has "
+                f"{array.target.url} has {array.ndim} axes, where the metadata of the image has "
                 f"{', '.join(self.names)}; write it again"
             )
-        if layout.codecs is None:
-            absent = AbsentChunks(place, layout)
-            absent.list()  # zarr does not tell while it reads
-            return da.from_zarr(_open_by_zarr(place)), absent
-        array = ChunkedArray(place, layout)
-        chunks = layout.unit if math.prod(layout.unit) <= _LARGEST else layout.chunk
+        unit = array.layout.unit
+        chunks = unit if math.prod(unit) <= _LARGEST else array.chunk
         return da.from_array(array, chunks=chunks, name=False), array.absent
 
 
@@ -289,13 +278,3 @@ def _follow(url: str, steps: Iterable[Mapping[str, Any]], count: int) -> tuple[t
     if not is_scaled:
         raise InputError(f"{url} has a level without a scale; write it with one")
     return tuple(scale), tuple(translation)
-
-
-def _open_by_zarr(place: Target) -> Any:
-    """An array in codecs that are not decoded here."""
-    import zarr
-
-    with place.reporting("read"):
-        if place.is_local:
-            return zarr.open_array(place.url, mode="r")
-        return zarr.open_array(place.url, mode="r", storage_options=json.loads(place.storage_options))

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..stores.target import Target
-from . import checks, ledger
+from . import checks, label_index, ledger
 from .checks import Defect
 from .kinds import kind_of, recorded
-from .label_index import disagreements
 from .ledger import Ledger, Task
 from .multiscale import Multiscale
 from .target_state import FINISHED, UNFINISHED, check_layout, read_root
@@ -137,7 +136,7 @@ def inspect(target: Target, root: Mapping[str, Any], found: Ledger, deep: bool) 
         if defect.kind != "undecodable" or not unsound:
             defects.append(defect)
     if not defects:
-        defects += disagreements(target, found, deep)
+        defects += label_index.defects(target, found, deep)
     return defects, len(tasks)
 
 

@@ -1,29 +1,40 @@
-"""Regions of a zarr array on a local disk or a web server, decoded where they are asked for. Serves any image."""
+"""A zarr array, read lazily: any index of it, or object by object, on a local disk or wherever `stores` reaches."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..boxes import split_index
-from ..errors import AtlaszarrError, TargetError
+from ..boxes import cells, intersection, split_index, within
+from ..errors import AtlaszarrError, InputError, TargetError
 from ..stores.target import Target
 from .absent_chunks import AbsentChunks
 from .codecs import ArrayLayout
+from .schedulers import usable_cores
 
+_Result = TypeVar("_Result")
 #: Options that zarr gives a filesystem for itself.
 _OF_ZARR = ("asynchronous", "loop")
+#: Threads that wait for a store that is not a local disk.
+_WAITING = 8
+#: Objects that are requested at once, of a local disk and of other stores.
+_AT_ONCE = {True: 4, False: 16}
+#: Voxels of a shard that is decoded as a whole; a larger one is decoded chunk by chunk.
+_LARGEST = 2**25
 
 
 @dataclass(frozen=True)
-class ChunkedArray:
-    """An array whose chunks are decoded here, each where it is asked for. Small and picklable.
+class StoredArray:
+    """A zarr array whose objects are decoded where they are asked for. Small and picklable.
 
     Indexing it reads: ``array[..., 0:64, 5]``, with any index that NumPy takes.
 
@@ -32,9 +43,8 @@ class ChunkedArray:
     target : Target
         The folder of the array.
     layout : ArrayLayout
-        In codecs that are known.
     absent : AbsentChunks
-        Of those that were read.
+        The chunks that were found to be absent.
     """
 
     target: Target
@@ -45,17 +55,51 @@ class ChunkedArray:
         object.__setattr__(self, "absent", AbsentChunks(self.target, self.layout))
 
     @classmethod
-    def of(cls, array: Any) -> ChunkedArray | None:
-        """A ``zarr.Array`` as one; None if it lies elsewhere, or is stored in another way (in shards, say)."""
+    def at(cls, target: Target, path: str = "") -> StoredArray:
+        """The array at a path in a target.
+
+        Raises
+        ------
+        InputError
+            If there is no array, or not one of numbers in regular chunks.
+        TargetError
+            If its metadata cannot be read.
+        """
+        folder = replace(target, url=f"{target.url}/{path}".rstrip("/"))
+        for name in ("zarr.json", ".zarray"):
+            if (body := folder.read(name)) is not None:
+                try:
+                    return cls(folder, ArrayLayout.of(json.loads(body)))
+                except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+                    raise InputError(f"{folder.url}/{name} cannot be read as an array ({error!r})") from None
+        raise InputError(f"{folder.url} is named in the metadata and is not an array; build or fetch it again")
+
+    @classmethod
+    def of(cls, array: Any) -> StoredArray | None:
+        """A ``zarr.Array`` as one; None if zarr reads it better: from another store, in shards, in other codecs."""
         target = target_of(array)
         if target is None or array.dtype.kind not in "biuf" or not array.ndim:
             return None
-        if not target.is_local and not target.is_plain_http:  # zarr asks for many objects at once
+        if not target.is_local and not target.is_plain_http:  # opened with the user's own settings
             return None
         layout = ArrayLayout.of(array.metadata.to_dict())
         if layout.codecs is None or layout.unit != layout.chunk:
             return None
         return cls(target, layout)
+
+    def labels(self) -> StoredArray:
+        """The array along its last three axes (z, y, x), if it holds labels.
+
+        Raises
+        ------
+        InputError
+            If it does not hold integers, or has an axis before z, y, x that is longer than 1.
+        """
+        if self.dtype.kind not in "iub":
+            raise InputError(f"{self.target.url} holds {self.dtype}, not labels; labels are integers")
+        if any(n != 1 for n in self.shape[:-3]) or self.ndim < 3:
+            raise InputError(f"{self.target.url} has shape {self.shape}; labels have z, y, x")
+        return StoredArray(self.target, self.layout.last_axes(3))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -74,75 +118,121 @@ class ChunkedArray:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of what a region holds, in native byte order."""
+        """Of the values that are read, in native byte order."""
         return self.layout.dtype
 
+    @property
+    def units(self) -> list[tuple[int, ...]]:
+        """All objects, in C order."""
+        return list(np.ndindex(*self.layout.grid))
+
     def __getitem__(self, index: Any) -> NDArray[Any]:
-        """Read what an index takes: the chunks of the smallest box that holds it.
+        """Read the objects that an index takes from.
 
         Raises
         ------
         TargetError
-            If a chunk cannot be read, is not as it was written, or is absent though the ledger of the image records it.
+            For the reasons of `read`.
         IndexError
             If the index does not fit the array.
         """
         box, rest = split_index(index, self.shape)
-        found: NDArray[Any] = self._box(box)[rest]
+        found: NDArray[Any] = self.box(box)[rest]
         return found
 
-    def _box(self, asked: tuple[slice, ...]) -> NDArray[Any]:
-        lengths = [axis.stop - axis.start for axis in asked]
+    def box(self, box: Sequence[slice], units: Iterable[Sequence[int]] | None = None) -> NDArray[Any]:
+        """Read a box of voxels.
+
+        Parameters
+        ----------
+        box : sequence of slice
+            With their ends, in steps of 1.
+        units : iterable of tuple of int, optional
+            The objects to read; elsewhere the box has the fill value. Default: all that it touches.
+
+        Raises
+        ------
+        TargetError
+            For the reasons of `read`.
+        """
         whole: NDArray[Any] | None = None
-        for index in self.layout.units(asked):
-            there, values = self.layout.region(index), self._chunk(index)
-            if there == asked and values is not None:
-                return values[tuple(map(slice, lengths))]
+        lengths = [axis.stop - axis.start for axis in box]
+        for there, values in self.read(self.layout.units(box) if units is None else units, box):
+            if values.shape == tuple(lengths):
+                return values
             whole = np.full(lengths, self.layout.fill, self.dtype) if whole is None else whole
-            if values is not None:
-                shared = [slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(there, asked, strict=True)]
-                whole[_within(shared, asked)] = values[_within(shared, there)]
+            whole[within(there, box)] = values
         return np.full(lengths, self.layout.fill, self.dtype) if whole is None else whole
 
-    def _chunk(self, index: Sequence[int]) -> NDArray[Any] | None:
-        """A chunk with its padding; None where none was written."""
-        key = self.layout.key(index)
-        if (body := self.target.read(key)) is None:
-            self.absent.note(tuple(index))
-            return None
-        try:
-            return self.layout.decode(body)
-        except ValueError as error:
-            raise TargetError(f"{self.target.url}/{key} is damaged ({error}); restore it first") from None
+    def read(
+        self, units: Iterable[Sequence[int]], box: Sequence[slice] | None = None
+    ) -> Iterator[tuple[tuple[slice, ...], NDArray[Any]]]:
+        """Read objects, several at a time; large shards are given in parts.
 
+        Parameters
+        ----------
+        units : iterable of tuple of int
+            The objects.
+        box : sequence of slice, optional
+            Voxels to give of them; every object has some. Default: all.
 
-def layout_at(target: Target) -> ArrayLayout | None:
-    """The layout of the zarr array at a place; None where there is no array.
+        Yields
+        ------
+        region : tuple of slice
+            Within the array.
+        values : ndarray
+            The voxels of the region.
 
-    Raises
-    ------
-    ValueError, KeyError, TypeError, AttributeError
-        If its metadata is not that of an array in regular chunks of numbers.
-    """
-    bodies = (target.read(name) for name in ("zarr.json", ".zarray"))
-    return next((ArrayLayout.of(json.loads(body)) for body in bodies if body is not None), None)
+        Raises
+        ------
+        TargetError
+            If an object cannot be read or decoded, or is absent though the ledger of the image records it.
+        """
+        rest = iter(units)
+        while batch := {self.layout.key(unit): unit for unit in islice(rest, _AT_ONCE[self.target.is_local])}:
+            for key, body in self.target.read_each(batch).items():
+                unit = tuple(batch[key])
+                there = self.layout.region(unit)
+                region = there if box is None else intersection(there, box)
+                if body is None:
+                    self.absent.note(unit)
+                    yield region, np.full([axis.stop - axis.start for axis in region], self.layout.fill, self.dtype)
+                    continue
+                self.absent.note_within(unit, body)
+                for part in self._parts(region):
+                    try:
+                        values = self.layout.decode(body, within(part, there))
+                    except ValueError as error:
+                        raise TargetError(
+                            f"{self.target.url}/{key} is damaged ({error}); build or fetch it again"
+                        ) from None
+                    yield part, values
 
+    def each(
+        self, units: Iterable[Sequence[int]], function: Callable[[tuple[slice, ...], NDArray[Any]], _Result]
+    ) -> Iterator[_Result]:
+        """Apply a function to the regions and values of `read`, on several threads of this process."""
+        local = self.target.is_local
+        threads = usable_cores() if local else max(_WAITING, usable_cores())
 
-def local_folder(array: Any) -> Path | None:
-    """The folder of a ``zarr.Array`` on a local disk, however its store was opened; else None."""
-    from fsspec.implementations.local import LocalFileSystem
-    from zarr.storage import FsspecStore, LocalStore
+        def work(batch: list[Sequence[int]]) -> list[_Result]:
+            return [function(region, values) for region, values in self.read(batch)]
 
-    store, path = array.store, str(array.path)
-    if isinstance(store, LocalStore):
-        return Path(store.root, path)
-    if isinstance(store, FsspecStore) and isinstance(getattr(store.fs, "sync_fs", None), LocalFileSystem):
-        return Path(store.path, path)
-    return None
+        with ThreadPoolExecutor(threads, "atlaszarr-read") as pool:
+            for found in pool.map(work, _batches(units, _AT_ONCE[local])):
+                yield from found
+
+    def _parts(self, region: tuple[slice, ...]) -> Iterator[tuple[slice, ...]]:
+        """A region of an object, or the chunks of it where it is too large to be decoded at once."""
+        if math.prod(axis.stop - axis.start for axis in region) <= _LARGEST or self.layout.unit == self.chunk:
+            yield region
+            return
+        for cell in cells(region, self.chunk):
+            yield intersection([slice(i * n, (i + 1) * n) for i, n in zip(cell, self.chunk, strict=True)], region)
 
 
 def target_of(array: Any) -> Target | None:
-    """The place of a ``zarr.Array``, on a local disk or where fsspec reaches; else None."""
+    """The folder of a ``zarr.Array`` on a local disk or in a filesystem of fsspec; else None."""
     if (folder := local_folder(array)) is not None:
         return Target(str(folder))
     from zarr.storage import FsspecStore
@@ -161,5 +251,20 @@ def target_of(array: Any) -> Target | None:
     return found.public()
 
 
-def _within(inner: Sequence[slice], outer: Sequence[slice]) -> tuple[slice, ...]:
-    return tuple(slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, outer, strict=True))
+def local_folder(array: Any) -> Path | None:
+    """The folder of a ``zarr.Array`` on a local disk, however its store was opened; else None."""
+    from fsspec.implementations.local import LocalFileSystem
+    from zarr.storage import FsspecStore, LocalStore
+
+    store, path = array.store, str(array.path)
+    if isinstance(store, LocalStore):
+        return Path(store.root, path)
+    if isinstance(store, FsspecStore) and isinstance(getattr(store.fs, "sync_fs", None), LocalFileSystem):
+        return Path(store.path, path)
+    return None
+
+
+def _batches(units: Iterable[Sequence[int]], size: int) -> Iterator[list[Sequence[int]]]:
+    rest = iter(units)
+    while batch := list(islice(rest, size)):
+        yield batch

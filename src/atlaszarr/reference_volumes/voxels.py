@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engine.codecs import Encoding
+from ..engine.codecs import ArrayLayout, Encoding
 from ..errors import AtlaszarrError, InputError, TargetError
 from .header import Header
 from .orientation import Orientation
@@ -172,11 +172,11 @@ def spool(
     shape = orientation.order(header.shape)
     chunk = [min(CHUNK, n) for n in shape]
     chunk[axis] = min(chunk[axis], SLAB // plane)
-    encoding = Encoding()
+    layout = Encoding().layout(shape, chunk, dtype)
     with _keeping(path):
-        zarr.create_array(
-            path, shape=shape, chunks=tuple(chunk), dtype=dtype, compressors=encoding.zarr_compressors(), fill_value=0
-        )
+        path.mkdir(parents=True)
+        for name, body in layout.documents().items():
+            (path / name).write_bytes(body)
     first, second = (n for k, n in enumerate(header.shape) if k != slow)
     if header.fastest_first:
         buffer = np.empty((chunk[axis], second, first), dtype).swapaxes(1, 2)
@@ -192,7 +192,7 @@ def spool(
                 place[...] = np.moveaxis(convert(stored), slow, 0)[0]
             slab = orientation.apply(np.moveaxis(slab, 0, slow))
             with _keeping(path):
-                _write(path, slab, (axis, start // chunk[axis]), (chunk[0], chunk[1], chunk[2]), encoding, threads)
+                _write(path, slab, (axis, start // chunk[axis]), layout, threads)
     return da.from_zarr(zarr.open_array(path, mode="r"))
 
 
@@ -200,24 +200,24 @@ def _write(
     path: Path,
     slab: NDArray[Any],
     place: tuple[int, int],
-    chunk: tuple[int, int, int],
-    encoding: Encoding,
+    layout: ArrayLayout,
     threads: ThreadPoolExecutor,
 ) -> None:
     """Put the chunks of a slab, which is one chunk thick along one axis and lies at an index along it."""
     axis, index = place
 
     def put(corner: tuple[int, ...]) -> None:
+        chunk = layout.chunk
         part = slab[tuple(slice(i * n, (i + 1) * n) for i, n in zip(corner, chunk, strict=True))]
         whole = (
             part if part.shape == chunk else np.pad(part, [(0, n - m) for n, m in zip(chunk, part.shape, strict=True)])
         )
         key = [index if k == axis else i for k, i in enumerate(corner)]
-        file = path.joinpath("c", *map(str, key))
+        file = path / layout.key(key)
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(encoding.encode(whole, chunk))
+        file.write_bytes(layout.encode(whole))
 
-    counts = [-(-n // c) for n, c in zip(slab.shape, chunk, strict=True)]
+    counts = [-(-n // c) for n, c in zip(slab.shape, layout.chunk, strict=True)]
     for _ in threads.map(put, np.ndindex(*counts)):
         pass
 

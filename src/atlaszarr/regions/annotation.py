@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..boxes import Index, shape_of, split_index, within
+from ..boxes import Index, split_index
 from ..engine.absent_chunks import AbsentChunks
 from ..engine.label_counts import LabelCounts, count_labels, merged
 from ..engine.label_index import LabelIndex, index_of
 from ..engine.ome import Geometry
 from ..engine.ome_reader import StoredImage
-from ..engine.stored_array import StoredArray
+from ..engine.zarr_reader import StoredArray
 from ..errors import AtlaszarrWarning, InputError
 from ..stores.locations import shown
 from ..stores.target import Target
@@ -60,7 +60,7 @@ class Annotation:
     @property
     def shape(self) -> tuple[int, int, int]:
         """Voxels along (z, y, x)."""
-        z, y, x = self.labels.level.shape if isinstance(self.labels, StoredArray) else map(int, self.labels.shape)
+        z, y, x = map(int, self.labels.shape)
         return z, y, x
 
     def counts(self) -> LabelCounts:
@@ -90,7 +90,7 @@ class Annotation:
         holding = None if index is None else frozenset(index.units(self.level, wanted))
         stored = _Mask(self.labels, wanted, holding)
         # No name by content: the data may change under the same path.
-        return da.from_array(stored, chunks=self.labels.level.unit, name=False, asarray=False, meta=meta)
+        return da.from_array(stored, chunks=self.labels.layout.unit, name=False, asarray=False, meta=meta)
 
     def _index(self) -> LabelIndex | None:
         if self.image is None:
@@ -129,8 +129,8 @@ def annotation_of(given: Any, level: int, storage_options: Mapping[str, Any] | N
     if isinstance(given, str | os.PathLike):
         image = StoredImage.at(Target.of(given, storage_options))
         stored, geometries = image.labels(level), image.geometries
-        columns = stored.level.shape[2]
-        before = _columns_before(geometries[0], image.labels(0).level.shape[2], geometries[level], columns)
+        columns = stored.shape[2]
+        before = _columns_before(geometries[0], image.labels(0).shape[2], geometries[level], columns)
         return Annotation(stored, geometries[level], before, stored.absent, image, level)
     if storage_options:
         raise InputError(f"storage option {next(iter(storage_options))!r} is not supported for an open annotation")
@@ -180,17 +180,16 @@ class _Mask:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        return self.array.level.shape
+        z, y, x = self.array.shape
+        return z, y, x
 
     def __getitem__(self, index: Any) -> Any:
-        (z, y, x), rest = split_index(index, self.shape)
-        box, level = (z, y, x), self.array.level
-        found = np.zeros(shape_of(box), bool)
-        units = [u for u in level.units(box) if self.holding is None or u in self.holding] if found.size else []
-        for unit, values in self.array.read(units):
-            there = level.region(unit)
-            a, b, c = (slice(max(i.start, o.start), min(i.stop, o.stop)) for i, o in zip(there, box, strict=True))
-            found[within((a, b, c), box)] = _is_in(values[within((a, b, c), there)], self.ids)
+        box, rest = split_index(index, self.shape)
+        units = [u for u in self.array.layout.units(box) if self.holding is None or u in self.holding]
+        if units:
+            found = _is_in(self.array.box(box, units), self.ids)
+        else:
+            found = np.zeros([axis.stop - axis.start for axis in box], np.bool_)
         if (text := self.array.absent.first_remark()) is not None:  # on a web server, which lists nothing
             warnings.warn(f"{text} (counted among the chunks that were read so far)", AtlaszarrWarning, stacklevel=2)
         return found[rest]
@@ -202,8 +201,8 @@ def _is_in(values: NDArray[Any], ids: tuple[int, ...]) -> NDArray[np.bool_]:
 
 
 def _count_stored(array: StoredArray, midline: int) -> LabelCounts:
-    def count(unit: Index, values: NDArray[Any]) -> LabelCounts:
-        return count_labels(values, midline - array.level.region(unit)[2].start)
+    def count(region: tuple[slice, ...], values: NDArray[Any]) -> LabelCounts:
+        return count_labels(values, midline - region[2].start)
 
     return merged(list(array.each(array.units, count)))
 

@@ -1,13 +1,23 @@
 """Chunks and shards: the very bytes that zarr-python writes, and read back by it."""
 
+import json
+
+import numcodecs
 import numpy as np
 import pytest
 import zarr
+from zarr.codecs import BloscCodec, Crc32cCodec, TransposeCodec, ZstdCodec
 
-from atlaszarr.engine.codecs import Encoding
+from atlaszarr.engine.codecs import ArrayLayout, Encoding
 from atlaszarr.errors import InputError
 
 CHUNK = (4, 6, 5)
+COMPRESSORS = {
+    ("zstd", 2): [numcodecs.Zstd(level=1)],
+    ("blosc", 2): [numcodecs.Blosc(cname="zstd", clevel=5, shuffle=numcodecs.Blosc.SHUFFLE)],
+    ("zstd", 3): [ZstdCodec(level=1), Crc32cCodec()],
+    ("blosc", 3): [BloscCodec(cname="zstd", clevel=5, shuffle="shuffle"), Crc32cCodec()],
+}
 
 
 def stored(path, values, encoding, shard):
@@ -22,7 +32,7 @@ def stored(path, values, encoding, shard):
         dtype=values.dtype,
         fill_value=0,
         zarr_format=encoding.zarr_format,
-        compressors=encoding.zarr_compressors(),
+        compressors=COMPRESSORS[encoding.compressor, encoding.zarr_format],
         **version,
     ).with_config({"write_empty_chunks": True})
     array[:] = values
@@ -38,42 +48,125 @@ def test_it_is_what_zarr_python_makes(tmp_path, dtype, compressor, zarr_format, 
     values = (np.random.default_rng(0).random(shard or CHUNK) * 3).astype(dtype)
     encoding = Encoding(compressor, zarr_format)
     array, file = stored(tmp_path, values, encoding, shard)
-    body = encoding.encode(values, CHUNK)
+    layout = encoding.layout(values.shape, CHUNK, dtype, unit=values.shape)
+    body = layout.encode(values)
     # Within a shard zarr-python puts chunks in Morton order; the format leaves it open.
     if shard is None:
         assert body == file.read_bytes()
     assert len(body) == file.stat().st_size
-    np.testing.assert_array_equal(encoding.decode(body, values.shape, CHUNK, values.dtype), values)
-    file.write_bytes(encoding.encode(values[::-1], CHUNK))
+    np.testing.assert_array_equal(layout.decode(body), values)
+    file.write_bytes(layout.encode(values[::-1]))
     np.testing.assert_array_equal(array[:], values[::-1])
 
 
 @pytest.mark.parametrize("compressor", ["zstd", "blosc"])
 @pytest.mark.parametrize("shape", [CHUNK, (8, 6, 15)])
 def test_no_bit_can_flip_unseen(compressor, shape):
-    encoding = Encoding(compressor)
-    body = bytearray(encoding.encode(np.random.default_rng(0).random(shape), CHUNK))
+    layout = Encoding(compressor).layout(shape, CHUNK, float, unit=shape)
+    body = bytearray(layout.encode(np.random.default_rng(0).random(shape)))
     for position in range(0, len(body), 101):
         body[position] ^= 4
         with pytest.raises(ValueError, match=r"checksum|frame|shard"):
-            encoding.decode(bytes(body), shape, CHUNK, np.dtype(float))
+            layout.decode(bytes(body))
         body[position] ^= 4
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
 @pytest.mark.parametrize("kept", [0, 3, 10])
 def test_a_truncated_object_does_not_decode(zarr_format, kept):
-    encoding = Encoding(zarr_format=zarr_format)
-    body = encoding.encode(np.arange(120.0).reshape(CHUNK), CHUNK)
+    layout = Encoding(zarr_format=zarr_format).layout(CHUNK, CHUNK, float)
+    body = layout.encode(np.arange(120.0).reshape(CHUNK))
     with pytest.raises(ValueError):  # noqa: PT011 - any of several
-        encoding.decode(body[:kept], CHUNK, CHUNK, np.dtype(float))
+        layout.decode(body[:kept])
 
 
 def test_big_endian_values_are_stored_little():
     values = np.arange(120, dtype=">u4").reshape(CHUNK)
-    assert Encoding().encode(values, CHUNK) == Encoding().encode(values.astype("<u4"), CHUNK)
+    layout = Encoding().layout(CHUNK, CHUNK, values.dtype)
+    assert layout.encode(values) == layout.encode(values.astype("<u4"))
 
 
 def test_an_unknown_compressor_is_refused():
     with pytest.raises(InputError, match="gzip"):
         Encoding("gzip")
+
+
+@pytest.mark.parametrize(("dtype", "fill"), [("bool", 1), ("u1", 0), ("u8", 1), ("f2", 0), ("f4", np.nan), ("f8", 1)])
+@pytest.mark.parametrize("compressor", ["zstd", "blosc"])
+@pytest.mark.parametrize(("zarr_format", "shard"), [(2, None), (3, None), (3, (8, 6, 15))])
+def test_the_metadata_are_those_that_zarr_python_writes(tmp_path, dtype, fill, compressor, zarr_format, shard):
+    names = ("z", "y", "x")
+    v3 = {"shards": shard, "dimension_names": names}
+    v2 = {"chunk_key_encoding": {"name": "v2", "separator": "/"}}
+    zarr.create_array(
+        tmp_path / "a.zarr",
+        shape=(9, 9, 16),
+        chunks=CHUNK,
+        dtype=dtype,
+        fill_value=fill,
+        zarr_format=zarr_format,
+        compressors=COMPRESSORS[compressor, zarr_format],
+        **(v2 if zarr_format == 2 else v3),
+    )
+    layout = Encoding(compressor, zarr_format).layout((9, 9, 16), CHUNK, dtype, fill, shard)
+    written = {path.name: path.read_bytes() for path in (tmp_path / "a.zarr").iterdir()}
+    assert layout.documents(names) == written
+    again = ArrayLayout.of(json.loads(written["zarr.json" if zarr_format == 3 else ".zarray"]))
+    assert str(again) == str(layout)
+
+
+PARTS = {
+    "a chunk": {},
+    "a shard": {"shards": (8, 12, 10)},
+    "a chunk by zarr": {"filters": [TransposeCodec(order=(2, 0, 1))]},
+    "a shard by zarr": {"shards": (8, 12, 10), "filters": [TransposeCodec(order=(2, 0, 1))]},
+    "a chunk of zarr v2 in Fortran order": {"zarr_format": 2, "order": "F"},
+    "a chunk that is filtered": {"zarr_format": 2, "filters": [numcodecs.Delta("u2")]},
+}
+
+
+@pytest.mark.parametrize("kind", PARTS)
+def test_any_part_of_an_object_is_decoded_alone(tmp_path, kind):
+    array = zarr.create_array(tmp_path / "a.zarr", shape=(8, 12, 10), chunks=CHUNK, dtype="u2", **PARTS[kind])
+    array[:6] = np.random.default_rng(0).integers(1, 99, (6, 12, 10))
+    if PARTS[kind].get("zarr_format") == 2:
+        document, key = ".zarray", "0.0.0"
+    else:
+        document, key = "zarr.json", "c/0/0/0"
+    layout = ArrayLayout.of(json.loads((tmp_path / "a.zarr" / document).read_text()))
+    assert (layout.codecs is None) == (kind not in ("a chunk", "a shard"))
+    body = (tmp_path / "a.zarr" / key).read_bytes()
+    whole = array[tuple(slice(n) for n in layout.unit)]
+    np.testing.assert_array_equal(layout.decode(body), whole)
+    for box in (
+        np.s_[1:3, 2:6, 0:5],
+        np.s_[0:1, 5:6, 4:5],
+        np.s_[0:0, 0:1, 0:1],
+        *([np.s_[3:7, 5:7, 4:9]] * ("shard" in kind)),
+    ):
+        np.testing.assert_array_equal(layout.decode(body, box), whole[box])
+    assert layout.decode(body).dtype == np.uint16
+    with pytest.raises(ValueError, match=r"checksum|frame|zarr|buffer|reshape|size"):
+        layout.decode(body[:-5])
+
+
+def test_a_shard_that_must_be_complete_is_refused_where_it_lacks_a_chunk(tmp_path):
+    array = zarr.create_array(
+        tmp_path / "a.zarr", shape=(8, 6, 5), chunks=CHUNK, shards=(8, 6, 5), dtype="u2", fill_value=7
+    )
+    array[:4] = 1
+    layout = ArrayLayout.of(json.loads((tmp_path / "a.zarr/zarr.json").read_text()))
+    body = (tmp_path / "a.zarr/c/0/0/0").read_bytes()
+    np.testing.assert_array_equal(layout.decode(body), array[:])
+    assert layout.absent_within((0, 0, 0), body) == 1
+    with pytest.raises(ValueError, match="a shard that lacks a chunk"):
+        layout.decode(body, complete=True)
+
+
+@pytest.mark.parametrize("chunk", [(0, 6, 5), (-4, 6, 5), (3, 6, 5)], ids=str)
+def test_chunks_that_do_not_divide_their_objects_are_refused(tmp_path, chunk):
+    zarr.create_array(tmp_path / "a.zarr", shape=(8, 6, 5), chunks=CHUNK, shards=(8, 6, 5), dtype="u2")
+    document = json.loads((tmp_path / "a.zarr/zarr.json").read_text())
+    document["codecs"][0]["configuration"]["chunk_shape"] = chunk
+    with pytest.raises(ValueError, match="chunks"):
+        ArrayLayout.of(document)

@@ -17,7 +17,7 @@ from atlaszarr.engine.label_index import (
     add_index,
     columns_before_midline,
     count_unit,
-    disagreements,
+    defects,
     index_of,
 )
 from atlaszarr.engine.multiscale import digest
@@ -175,7 +175,7 @@ def test_a_column_is_on_the_side_of_its_centre(n, levels, factor):
 def test_without_an_index_there_is_nothing_to_say(target):
     target.remove(KEY)
     assert index_of(target, own(target), 0) == (None, "")
-    assert list(disagreements(target, recorded(target)[0], deep=True)) == []
+    assert list(defects(target, recorded(target)[0], deep=True)) == []
 
 
 @pytest.mark.parametrize("change", ["deleted", "longer", "one bit", "extra"])
@@ -201,13 +201,13 @@ def test_an_index_of_another_ledger_does_not_answer(target):
     index = LabelIndex.from_bytes(target.read(KEY))
     target.write(KEY, LabelIndex(index.columns, "0" * 32).to_bytes())
     assert index_of(target, own(target), 0)[1].startswith(f"{KEY} is of another state")
-    (defect,) = disagreements(target, recorded(target)[0], deep=False)
+    (defect,) = defects(target, recorded(target)[0], deep=False)
     assert (defect.kind, defect.key) == ("index", KEY)
 
 
 def test_rows_that_the_data_contradict_are_named(target):
     found, _ = recorded(target)
-    assert list(disagreements(target, found, deep=True)) == []
+    assert list(defects(target, found, deep=True)) == []
     index = LabelIndex.from_bytes(target.read(KEY))
     columns = {name: column.copy() for name, column in index.columns.items()}
     row = int(np.flatnonzero(columns["level"] == 1)[0])
@@ -215,14 +215,14 @@ def test_rows_that_the_data_contradict_are_named(target):
     columns["voxels"][row] += 1
     columns["z"][-1] = 99
     target.write(KEY, LabelIndex(columns, index.ledger).to_bytes())
-    texts = [defect.text for defect in disagreements(target, found, deep=True)]
+    texts = [defect.text for defect in defects(target, found, deep=True)]
     chunk = "/".join(str(columns[axis][row]) for axis in "zyx")
     assert texts[0].startswith(f"level 1, chunk {chunk}: label {label} has {voxels} voxels")
     assert any("1 rows are of no chunk" in text for text in texts)
 
 
 def test_no_index_is_added_to_what_is_no_annotation(tmp_path):
-    with pytest.raises(InputError, match="no finished image"):
+    with pytest.raises(InputError, match="not a finished image"):
         add_index(Target(str(tmp_path)))
     place = Target(str(tmp_path / "x.ome.zarr"))
     write_multiscales(np.zeros((4, 4, 4), np.float32), place.url)

@@ -1,6 +1,7 @@
 """Arrays that are read chunk by chunk, against zarr-python's own reading of them."""
 
 import os
+import pickle
 import subprocess
 import sys
 
@@ -14,8 +15,9 @@ from hypothesis import strategies as st
 from zarr.codecs import BloscCodec, BytesCodec, GzipCodec, TransposeCodec, ZstdCodec
 
 from atlaszarr.engine.inputs import opened, places_read
-from atlaszarr.engine.zarr_reader import ChunkedArray
+from atlaszarr.engine.zarr_reader import StoredArray
 from atlaszarr.errors import InputError, TargetError
+from atlaszarr.stores.target import Target
 from atlaszarr.writing import write_multiscales
 
 V3 = {
@@ -62,7 +64,7 @@ def test_any_region_is_what_zarr_reads(tmp_path_factory, data):
     )
     written = data.draw(boxes(shape))
     array[written] = np.random.default_rng(0).integers(0, 2, [axis.stop - axis.start for axis in written])
-    read = ChunkedArray.of(zarr.open_array(path, mode="r"))
+    read = StoredArray.of(zarr.open_array(path, mode="r"))
     assert read.shape == tuple(shape)
     assert read.dtype == np.dtype(dtype).newbyteorder("=")
     for region in (data.draw(boxes(shape)), ..., (..., slice(0, 1)), (slice(1), ...), slice(1, None)):
@@ -84,13 +86,13 @@ def test_any_region_is_what_zarr_reads(tmp_path_factory, data):
 )
 def test_what_is_stored_in_another_way_is_left_to_zarr(tmp_path, kind):
     array = zarr.create_array(tmp_path / "a.zarr", **{"shape": (8, 8), "chunks": (4, 4), "dtype": "u2", **kind})
-    assert ChunkedArray.of(array) is None
+    assert StoredArray.of(array) is None
     assert opened(array)[0] is array
 
 
 def test_what_lies_elsewhere_is_left_to_zarr():
     array = zarr.create_array(zarr.storage.MemoryStore(), shape=(8, 8), chunks=(4, 4), dtype="u2")
-    assert ChunkedArray.of(array) is None
+    assert StoredArray.of(array) is None
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda _: b"", lambda b: b[:-1] + bytes([b[-1] ^ 1])])
@@ -99,7 +101,7 @@ def test_a_damaged_chunk_is_named(tmp_path, damage):
     array[:] = 7
     chunk = tmp_path / "a.zarr" / "c" / "1" / "0"
     chunk.write_bytes(damage(chunk.read_bytes()))
-    read = ChunkedArray.of(zarr.open_array(tmp_path / "a.zarr", mode="r"))
+    read = StoredArray.of(zarr.open_array(tmp_path / "a.zarr", mode="r"))
     with pytest.raises(TargetError, match=r"a\.zarr/c/1/0 is damaged"):
         read[:]
     assert (read[:4] == 7).all()
@@ -125,7 +127,7 @@ WAYS = {
 def test_an_array_gives_the_same_image_however_it_is_given(tmp_path, source, way):
     image = WAYS[way](tmp_path / "source.zarr")
     read = opened(image)[0]
-    assert isinstance(read, ChunkedArray) == (way in ("zarr", "from_zarr", "from_array"))
+    assert isinstance(read, StoredArray) == (way in ("zarr", "from_zarr", "from_array"))
     assert (places_read(read) == {str(tmp_path / "source.zarr")}) == (way != "numpy")
     write_multiscales(image, tmp_path / "x.ome.zarr", chunk=16, levels=2)
     np.testing.assert_array_equal(zarr.open_array(tmp_path / "x.ome.zarr/0", mode="r")[:], source[:])
@@ -147,7 +149,7 @@ def test_a_getitem_of_the_user_is_called(tmp_path, source, more):
 )
 def test_what_dask_is_told_of_an_array_is_kept_to(tmp_path, source, more):
     lazy = da.from_array(source, chunks=16, **more)
-    assert isinstance(opened(lazy)[0], ChunkedArray) == ("lock" not in more and "asarray" not in more)
+    assert isinstance(opened(lazy)[0], StoredArray) == ("lock" not in more and "asarray" not in more)
     write_multiscales(lazy, tmp_path / "x.ome.zarr", chunk=16, levels=1)
     np.testing.assert_array_equal(zarr.open_array(tmp_path / "x.ome.zarr/0", mode="r")[:], source[:])
 
@@ -224,3 +226,89 @@ print(report.state, report.tasks_done)
     assert state == "resumed"
     assert 0 < int(count) < 12
     np.testing.assert_array_equal(zarr.open_array(target / "0", mode="r")[:], source[:])
+
+
+KINDS = {
+    "chunks": {},
+    "shards": {"shards": (16, 16, 16)},
+    "chunks by zarr": {"filters": [TransposeCodec(order=(2, 0, 1))]},
+    "shards by zarr": {"shards": (16, 16, 16), "filters": [TransposeCodec(order=(2, 0, 1))]},
+    "zarr v2 by zarr": {"zarr_format": 2, "order": "F"},
+    "an axis before, in longer chunks": {"shape": (1, 20, 30, 40), "chunks": (2, 8, 8, 8)},
+}
+
+
+@pytest.fixture(params=["disk", "memory"])
+def stored(request, tmp_path):
+    """An array of labels that zarr writes, some chunks of it absent: its target and its values along z, y, x."""
+
+    def make(kind):
+        array = zarr.create_array(
+            tmp_path / "a.zarr", **{"shape": (20, 30, 40), "chunks": (8, 8, 8), "dtype": "u2", "fill_value": 3, **kind}
+        )
+        array[..., :16, :, :] = np.random.default_rng(0).integers(0, 9, (*array.shape[:-3], 16, 30, 40))
+        target = Target(str(tmp_path))
+        if request.param == "memory":
+            target = Target.of(f"memory://{tmp_path.name}")
+            target.write_all(Target(str(tmp_path)).read_all("a.zarr").items())
+        return target, array[:].reshape(20, 30, 40)
+
+    return make
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_labels_are_read_in_any_codec_from_any_store(stored, kind):
+    target, whole = stored(KINDS[kind])
+    array = StoredArray.at(target, "a.zarr").labels()
+    assert array.shape == whole.shape
+    for index in (..., 5, (slice(7, 9), slice(None), 39), ([19, 0], 2, slice(None, None, -3)), np.s_[3:3]):
+        np.testing.assert_array_equal(array[index], whole[index])
+    found = np.zeros_like(whole)
+    for region, values in array.read(array.units):
+        found[region] += values
+    np.testing.assert_array_equal(found, whole)
+    assert sum(array.each(array.units, lambda _, values: int(values.sum()))) == whole.sum()
+    again = pickle.loads(pickle.dumps(array))
+    np.testing.assert_array_equal(again[2:11], whole[2:11])
+
+
+def test_objects_that_are_left_out_of_a_box_have_the_fill_value(stored):
+    target, whole = stored({})
+    array = StoredArray.at(target, "a.zarr")
+    found = array.box(np.s_[0:16, 0:8, 0:8], [(1, 0, 0)])
+    np.testing.assert_array_equal(found[8:], whole[8:16, :8, :8])
+    assert (found[:8] == 3).all()
+
+
+def test_a_shard_that_is_large_is_read_in_parts(tmp_path):
+    array = zarr.create_array(
+        tmp_path / "a.zarr", shape=(272, 400, 400), chunks=(136, 200, 200), shards=(272, 400, 400), dtype="u1"
+    )
+    array[100:102, 150:350] = 1
+    read = StoredArray.at(Target(str(tmp_path)), "a.zarr")
+    parts = {tuple((s.start, s.stop) for s in region): int(values.sum()) for region, values in read.read(read.units)}
+    assert len(parts) == 8
+    assert sum(parts.values()) == 2 * 200 * 400
+    np.testing.assert_array_equal(read[100:103, 149:151, 199:201], array[100:103, 149:151, 199:201])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"dtype": "f4"}, "holds float32, not labels"),
+        ({"shape": (2, 8, 8, 8), "chunks": (1, 8, 8, 8)}, "labels have z, y, x"),
+        ({"shape": (8, 8), "chunks": (8, 8)}, "labels have z, y, x"),
+    ],
+    ids=["dtype", "channels", "plane"],
+)
+def test_arrays_that_hold_no_labels_are_refused(tmp_path, change, words):
+    zarr.create_array(tmp_path / "a.zarr", **{"shape": (8, 8, 8), "chunks": (8, 8, 8), "dtype": "u1", **change})
+    with pytest.raises(InputError, match=words):
+        StoredArray.at(Target(str(tmp_path)), "a.zarr").labels()
+
+
+def test_a_damaged_object_that_zarr_decodes_is_named(stored):
+    target, _ = stored(KINDS["shards by zarr"])
+    target.write("a.zarr/c/0/1/0", b"no shard")
+    with pytest.raises(TargetError, match=r"a\.zarr/c/0/1/0 is damaged"):
+        StoredArray.at(target, "a.zarr")[:]

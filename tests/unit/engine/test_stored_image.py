@@ -38,7 +38,7 @@ def test_levels_lie_where_they_were_written(edit, version):
         GEOMETRY,
         Geometry((0.05, 0.1, 0.2), (1.0125, 2.025, 3.05), "millimeter", {"x": "right-to-left"}),
     )
-    assert [image.labels(level).level.shape for level in (0, 1)] == [(8, 8, 8), (4, 4, 4)]
+    assert [image.labels(level).shape for level in (0, 1)] == [(8, 8, 8), (4, 4, 4)]
 
 
 def test_a_transformation_of_all_levels_follows_those_of_each(edit):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from atlaszarr import Terminology, region_mask, region_volumes
-from atlaszarr.engine.label_index import add_index, disagreements
+from atlaszarr.engine.label_index import add_index, defects
 from atlaszarr.engine.ledger import read
 from atlaszarr.engine.ome import Geometry
 from atlaszarr.geometry.spaces import ORIENTATION
@@ -78,4 +78,4 @@ def test_the_mask_of_a_region_is_all_of_it(annotation, terminology, values):
 
 def test_a_second_count_agrees_with_the_index(annotation):
     target = Target(annotation)
-    assert list(disagreements(target, read(target, finished=True), deep=True)) == []
+    assert list(defects(target, read(target, finished=True), deep=True)) == []
