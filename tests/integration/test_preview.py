@@ -295,7 +295,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_anything_is_asked(
         (["--plane", "horizontal"], "off the transverse plane; ask for the plane coronal"),
         (["--space", "9"], "option --space no longer exists: reference spaces 9 and 10 are one frame"),
         (["--view", "x"], "view 'x' is not known"),
-        (["--annotation", "gone.ome.zarr"], "gone.ome.zarr is no OME-Zarr image"),
+        (["--annotation", "gone.ome.zarr"], "gone.ome.zarr is not an OME-Zarr image"),
         (["--annotation", "gone.nrrd"], "gone.nrrd"),
         (
             ["--annotation", "far.ome.zarr"],

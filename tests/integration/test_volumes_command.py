@@ -139,7 +139,7 @@ def test_wrong_input_is_exit_2_and_a_sentence(command, annotation, arguments, wo
 def test_a_place_without_an_annotation_is_exit_2(command, tmp_path):
     ran = command("volumes", tmp_path / "x.ome.zarr")
     assert ran.code == 2
-    assert ran.err.endswith("x.ome.zarr is no OME-Zarr image; give the place of one\n")
+    assert ran.err.endswith("x.ome.zarr is not an OME-Zarr image; give the path or URL of one\n")
 
 
 def test_an_annotation_in_a_bucket_is_measured_with_its_index_and_without(command):

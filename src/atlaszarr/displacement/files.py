@@ -19,9 +19,8 @@ import numpy as np
 from ..engine import ome
 from ..engine.codecs import ArrayLayout, Encoding
 from ..engine.inputs import locations_read
-from ..engine.ome_reader import attributes_of, placed
+from ..engine.ome_reader import StoredImage
 from ..engine.pyramid import Pyramid
-from ..engine.zarr_reader import StoredArray
 from ..errors import AtlaszarrWarning, InputError
 from ..stores.input_file import SourceFile, reading
 from ..stores.locations import local_path, overlap, shown
@@ -176,56 +175,51 @@ def _bodies(field: Field, layout: ArrayLayout) -> Iterator[tuple[str, bytes]]:
 
 
 def _load_zarr(target: Target) -> ArrayField:
-    attributes = attributes_of(target)
-    try:
-        entry = (attributes.get("ome") or attributes)["multiscales"][0]
-        level = entry["datasets"][0]
-        axes = _axes(entry)
-        if axes is None:
-            raise InputError(f"{target.url} holds no displacements: none of its axes is of that type")
-        kinds = [axis.get("type") for axis in axes]
-        if kinds != ["displacement", *["space"] * (len(axes) - 1)]:
-            raise InputError(f"{target.url} has axes {kinds}; a field's components come first, then its spatial axes")
-        scale, translation = (part[1:] for part in placed(target, level["coordinateTransformations"], len(axes)))
-        frame = (attributes.get("atlaszarr") or {}).get("image") or {"scale": scale, "translation": translation}
-        names = [axis["name"] for axis in axes]
-        down, across = frame.get("axes") or ("", "")
-        stated = [names.index(name) - 1 for name in (down, across) if name in names[1:]]
-        transposed = len(stated) == 2 and stated[0] > stated[1]
-        own, other = list(zip(scale, translation, strict=True)), list(zip(*_frame(frame), strict=True))
-        array = StoredArray.at(target, str(level["path"]))
-        if array.dtype.kind not in "iuf":
-            raise InputError(f"{array.target.url} holds {array.dtype}; a field holds numbers")
-        if len(array.shape) != len(axes) or array.shape[0] != len(axes) - 1 or len(own) != len(other):
-            raise InputError(
-                f"{target.url} has shape {array.shape} along {len(axes)} axes; it needs a component for each"
-            )
-        if not all(math.isfinite(value) and step for step, start in own + other for value in (step, start)):
-            raise InputError(f"{target.url} has scales or translations that place nothing; mend them")
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{target.url} has OME-Zarr metadata that cannot be read ({error!r}); mend it") from None
+    image = StoredImage.at(target)
+    kinds = [axis.type for axis in image.axes]
+    if "displacement" not in kinds:
+        raise InputError(f"{target.url} does not hold displacements: none of its axes is of that type")
+    if kinds != ["displacement", *["space"] * (len(kinds) - 1)]:
+        raise InputError(f"{target.url} has axes {kinds}; a field's components come first, then its spatial axes")
+    own = list(zip(image.scales[0][1:], image.translations[0][1:], strict=True))
+    other, stated = _frame(image)
+    transposed = len(stated) == 2 and stated[0] > stated[1]
+    array, absent = image.lazy(0)
+    if array.shape[0] != len(own) or len(own) != len(other):
+        raise InputError(
+            f"{target.url} has shape {array.shape} along {len(kinds)} axes; it needs a component for each spatial axis"
+        )
     found = _in_pixels(target, array, own, other, sorted(stated))
-    array.absent.list()
-    if (text := array.absent.remark()) is not None:
+    absent.list()
+    if (text := absent.remark()) is not None:
         warnings.warn(text, AtlaszarrWarning, stacklevel=4)  # at the call of Displacement.load
     return ArrayField(found.second.T, found.first.T, relative=True) if transposed else found
 
 
-def _axes(entry: Mapping[str, Any]) -> list[dict[str, Any]] | None:
-    """The axes of a field's array."""
-    systems = [entry["axes"]] if "axes" in entry else [system["axes"] for system in entry["coordinateSystems"]]
-    return next((axes for axes in systems if any(axis.get("type") == "displacement" for axis in axes)), None)
+def _frame(image: StoredImage) -> tuple[list[tuple[float, float]], list[int]]:
+    """Scale and translation of the image along the spatial axes, and the axes that its rows and columns run along.
 
-
-def _frame(stated: Mapping[str, Any]) -> tuple[list[float], list[float]]:
-    return list(map(float, stated["scale"])), list(map(float, stated["translation"]))
+    By default those of the field itself, and no axes.
+    """
+    names = image.names[1:]
+    given = image.own.get("image") or {"scale": image.scales[0][1:], "translation": image.translations[0][1:]}
+    try:
+        steps = [(float(s), float(t)) for s, t in zip(given["scale"], given["translation"], strict=True)]
+        down, across = given.get("axes") or ("", "")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"{image.target.url} has damaged attributes of its image ({error!r}); write it again"
+        ) from None
+    if not all(0 < step < math.inf and math.isfinite(start) for step, start in steps):
+        raise InputError(
+            f"{image.target.url} has an image with the scale {given['scale']}; it must be positive numbers"
+        )
+    return steps, [names.index(name) for name in (down, across) if name in names]
 
 
 def _in_pixels(
     target: Target,
-    array: StoredArray,
+    whole: Any,
     own: list[tuple[float, float]],
     other: list[tuple[float, float]],
     stated: list[int],
@@ -233,13 +227,12 @@ def _in_pixels(
     """Displacements along the axes of the image if they are stated, or else the two long ones, in its pixels."""
     import dask.array as da
 
-    lengths = array.shape[1:]
+    lengths = whole.shape[1:]
     long = [axis for axis, n in enumerate(lengths) if n > 1 or len(lengths) == 2]
     if len(set(stated)) == 2 and set(long) <= set(stated):
         long = stated  # though there may be a single pixel along either
     if len(long) != 2:
         raise InputError(f"{target.url} has a grid of shape {lengths}; a field of a section has two long axes")
-    whole = da.from_array(array, chunks=array.layout.unit, name=False)
     found = []
     for position, axis in enumerate(long):
         part = whole[(axis, *(slice(None) if k in long else 0 for k in range(len(lengths))))].astype("float64")

@@ -1,4 +1,4 @@
-"""A finished image as what is made from it reads it: its voxels, where they lie, and what it is known by."""
+"""A finished image of atlaszarr: its voxels, where they lie, and the digest of its ledger."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ..stores.target import Target
 from . import ledger
 from .multiscale import Multiscale
 from .ome import Geometry
+from .ome_reader import StoredImage
 from .target_state import FINISHED, check_layout, read_root
 
 
@@ -36,28 +37,27 @@ class Finished:
 
     @classmethod
     def at(cls, place: Target) -> Finished:
-        """The image at a place.
+        """The image in a target, by its ledger.
 
         Raises
         ------
         InputError
-            If there is none that atlaszarr finished by its present rules, or it is not OME-Zarr 0.5 over z, y, x in
+            If there is no image that atlaszarr finished by its present rules, or it is not OME-Zarr 0.5 over z, y, x in
             millimetres.
         """
         root = read_root(place)
         if root is None or root["state"] != FINISHED:
-            raise InputError(f"{place.url} is no finished image of atlaszarr; build it first")
+            raise InputError(f"{place.url} is not a finished image of atlaszarr; build it first")
         check_layout(place, root["request"])
         found = ledger.read(place, finished=True)
         try:
             multiscale = ledger.multiscale_of(place, found)
-            (entry,) = json.loads((found.header or {})["root"]["zarr.json"])["attributes"]["ome"]["multiscales"]
+            image = StoredImage.of(place, json.loads((found.header or {})["root"]["zarr.json"])["attributes"])
         except (ValueError, KeyError, TypeError):
-            raise InputError(f"{place.url} is no sound OME-Zarr 0.5 of atlaszarr; verify it") from None
-        axes = entry.get("axes", ())
-        if [(axis["name"], axis.get("unit")) for axis in axes] != [(name, "millimeter") for name in "zyx"]:
-            raise InputError(f"{place.url} must have the axes z, y, x in millimetres, as of OME-Zarr 0.5")
-        return cls(multiscale, _geometry(entry), str(found.digest))
+            raise InputError(f"{place.url} is not an intact OME-Zarr 0.5 of atlaszarr; verify it") from None
+        if [(axis.name, axis.unit) for axis in image.axes] != [(name, "millimeter") for name in "zyx"]:
+            raise InputError(f"{place.url} must have the axes z, y, x in millimetres")
+        return cls(multiscale, image.geometries[0], str(found.digest))
 
     @property
     def resolutions(self) -> tuple[tuple[float, float, float], ...]:
@@ -84,9 +84,3 @@ class Finished:
         )
         whole = next(iter(self.multiscale.read(level, (z, y, x)).values()))
         return whole[within(region, (z, y, x))]
-
-
-def _geometry(entry: dict[str, Any]) -> Geometry:
-    steps = {step["type"]: step[step["type"]] for step in entry["datasets"][0]["coordinateTransformations"]}
-    orientation = {axis["name"]: axis["orientation"]["value"] for axis in entry["axes"] if "orientation" in axis}
-    return Geometry(steps["scale"], steps["translation"], "millimeter", orientation)

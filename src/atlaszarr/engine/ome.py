@@ -19,11 +19,19 @@ from .pyramid import Pyramid
 VERSIONS = ("0.4", "0.5", "0.6")
 DEFAULT_VERSION = "0.5"
 _SYSTEM = "intrinsic"
+#: Micrometres in the units of length that files name.
+MICRONS = {
+    **dict.fromkeys(("um", "µm", "μm", "micron", "microns", "micrometer", "micrometre"), Fraction(1)),
+    **dict.fromkeys(("mm", "millimeter", "millimetre"), Fraction(10**3)),
+    **dict.fromkeys(("cm", "centimeter", "centimetre"), Fraction(10**4)),
+    **dict.fromkeys(("nm", "nanometer", "nanometre"), Fraction(1, 10**3)),
+    **dict.fromkeys(("m", "meter", "metre"), Fraction(10**6)),
+}
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where the voxels of level 0 lie.
+    """Where the voxels of a level lie.
 
     Attributes
     ----------
@@ -34,7 +42,7 @@ class Geometry:
     unit : str
         As OME-Zarr spells it, ``millimeter``.
     orientation : mapping of str to str
-        By axis, as of RFC-4: ``{"z": "anterior-to-posterior"}``; empty if it is not known.
+        By axis, in the words of RFC-4: ``{"z": "anterior-to-posterior"}``; empty if it is not known.
     """
 
     scale: tuple[float, float, float]
@@ -48,6 +56,11 @@ class Geometry:
             if len(lengths) != 3 or not all(map(math.isfinite, lengths)) or (name == "scale" and min(lengths) <= 0):
                 raise InputError(f"{name} {getattr(self, name)!r} must be three lengths along z, y, x")
             object.__setattr__(self, name, lengths)
+
+    @property
+    def micron(self) -> Fraction | None:
+        """Micrometres in `unit`; None if it is not a known unit of length."""
+        return MICRONS.get(str(self.unit).lower())
 
 
 def zarr_format(version: str) -> int:

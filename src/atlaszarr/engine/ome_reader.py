@@ -1,154 +1,280 @@
-"""What an OME-Zarr says of itself: its axes, where its levels lie, and the arrays they are. Reads metadata alone.
+"""The metadata of an OME-Zarr image, 0.4, 0.5 or 0.6, written by any program: its axes, its levels, where they lie.
 
-0.4, 0.5 and 0.6 are read alike, by whomever they were written. ngff-zarr reads them too, but takes a second to import.
+All readers of the package go through `StoredImage`, so that each kind of transformation is followed, or refused, here
+and nowhere else. ngff-zarr reads this metadata too, but takes a second to import.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, TargetError
 from ..stores.target import Target
+from .absent_chunks import AbsentChunks
 from .ome import Geometry
+from .target_state import ROOT_KEYS, UNFINISHED
 from .zarr_reader import StoredArray
 
-_METADATA = (("zarr.json", "attributes"), (".zattrs", ""))
+if TYPE_CHECKING:
+    import dask.array as da
+
+#: Elements of the largest object that is read as a whole; of a larger one, each chunk on its own.
+_LARGEST = 2**25
+
+
+@dataclass(frozen=True)
+class Axis:
+    """An axis of an image.
+
+    Attributes
+    ----------
+    name : str
+    type : str or None
+        ``space``, ``channel``, ``displacement``.
+    unit : str or None
+    orientation : str or None
+        RFC-4's value, ``anterior-to-posterior``.
+    """
+
+    name: str
+    type: str | None = None
+    unit: str | None = None
+    orientation: str | None = None
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Axis:
+        """An axis from its entry in the metadata; an older draft of RFC-4 has ``direction`` instead of ``value``."""
+        given = document.get("orientation")
+        if isinstance(given, Mapping):
+            given = given.get("value", given.get("direction"))
+        unit, kind = document.get("unit"), document.get("type")
+        return cls(str(document["name"]), kind, None if unit is None else str(unit), str(given) if given else None)
 
 
 @dataclass(frozen=True)
 class StoredImage:
-    """An OME-Zarr image of three spatial dimensions.
+    """An OME-Zarr image in a target.
 
     Attributes
     ----------
     target : Target
+    version : str
+        Of OME-Zarr.
+    axes : tuple of Axis
+        Of the arrays, in their order.
     paths : tuple of str
-        Of the levels' arrays.
-    geometries : tuple of Geometry
-        Where the voxels of each level lie.
+        Of the array of each level.
+    scales, translations : tuple of tuple of float
+        Of each level along `axes`: the size of a voxel, and the centre of the first one, in the units of the axes.
     own : mapping
-        What atlaszarr says of it, in its attributes; empty if another wrote it.
+        The attributes under the key ``atlaszarr``; empty if another program wrote the image.
     """
 
     target: Target
+    version: str
+    axes: tuple[Axis, ...]
     paths: tuple[str, ...]
-    geometries: tuple[Geometry, ...]
+    scales: tuple[tuple[float, ...], ...]
+    translations: tuple[tuple[float, ...], ...]
     own: Mapping[str, Any]
 
     @classmethod
     def at(cls, target: Target) -> StoredImage:
-        """The image at a place.
+        """Read the metadata of the image in a target.
 
         Raises
         ------
         InputError
-            If there is none, or one that lies in a way that cannot be measured.
+            If there is no image, its metadata is damaged, or it has a transformation that is not supported.
         """
-        attributes, target = attributes_of(target), target.public()
-        own = attributes.get("atlaszarr") or {}
-        try:
-            stated = (attributes.get("ome") or attributes)["multiscales"][0]
-        except (KeyError, IndexError, TypeError):
-            if isinstance(own, dict) and own.get("state") == "unfinished":
-                raise InputError(f"{target.url} is unfinished; build again to go on with it") from None
-            raise InputError(f"{target.url} is no OME-Zarr image; give the place of one") from None
-        try:
-            axes = stated.get("axes") or stated["coordinateSystems"][-1]["axes"]
-            names = [str(axis["name"]) for axis in axes]
-            if names[-3:] != ["z", "y", "x"]:
-                raise InputError(f"{target.url} has the axes {', '.join(names)}; they must end in z, y, x")
-            places = [
-                _geometry(
-                    target, axes, [*one["coordinateTransformations"], *stated.get("coordinateTransformations", ())]
-                )
-                for one in stated["datasets"]
-            ]
-            return cls(target, tuple(str(one["path"]) for one in stated["datasets"]), tuple(places), own)
-        except (KeyError, IndexError, TypeError, ValueError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"{target.url} has OME-Zarr metadata that cannot be read ({error!r}); mend it") from None
+        return cls.of(target.public(), _attributes(target))
 
-    def array(self, level: int) -> StoredArray:
-        """The array of a level."""
-        if not 0 <= level < len(self.paths):
-            raise InputError(f"level {level} is not there; {self.target.url} has levels 0 to {len(self.paths) - 1}")
-        return self._arrays[level]
+    @classmethod
+    def of(cls, target: Target, attributes: Mapping[str, Any]) -> StoredImage:
+        """The image in a target, by the attributes of its group.
+
+        Raises
+        ------
+        InputError
+            For the reasons of `at`.
+        """
+        own = attributes.get("atlaszarr")
+        own = own if isinstance(own, Mapping) else {}
+        try:
+            ome = attributes.get("ome") or attributes
+            entry = ome["multiscales"][0]
+        except (KeyError, IndexError, TypeError):
+            if own.get("state") == UNFINISHED:
+                raise InputError(f"{target.url} is unfinished; build it again to resume") from None
+            raise InputError(f"{target.url} is not an OME-Zarr image; give the path or URL of one") from None
+        try:
+            version = str(ome.get("version") or entry.get("version") or "0.4")
+            paths = tuple(str(level["path"]) for level in entry["datasets"])
+            axes, further = _axes(target.url, entry)
+            found = [
+                _follow(target.url, [*level["coordinateTransformations"], *further], len(axes))
+                for level in entry["datasets"]
+            ]
+            scales, translations = zip(*found, strict=True)
+            return cls(target, version, tuple(map(Axis.of, axes)), paths, scales, translations, own)
+        except InputError:
+            raise
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(f"{target.url} has damaged OME-Zarr metadata ({error!r}); write it again") from None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the axes."""
+        return tuple(axis.name for axis in self.axes)
 
     @cached_property
-    def _arrays(self) -> tuple[StoredArray, ...]:
+    def geometries(self) -> tuple[Geometry, ...]:
+        """Where the voxels of each level lie along (z, y, x), in one unit.
+
+        Raises
+        ------
+        InputError
+            If the axes do not end in z, y, x, or are of different units.
+        """
+        url, spatial = self.target.url, self.axes[-3:]
+        if self.names[-3:] != ("z", "y", "x"):
+            raise InputError(f"{url} has the axes {', '.join(self.names)}; they must end in z, y, x")
+        if len(units := {axis.unit for axis in spatial}) > 1:
+            raise InputError(f"{url} has axes of different units, {', '.join(sorted(map(str, units)))}; use one unit")
+        orientation = {axis.name: axis.orientation for axis in spatial if axis.orientation}
+        return tuple(
+            Geometry((s[-3], s[-2], s[-1]), (t[-3], t[-2], t[-1]), spatial[0].unit, orientation)
+            for s, t in zip(self.scales, self.translations, strict=True)
+        )
+
+    def labels(self, level: int) -> StoredArray:
+        """The array of a level of labels, read unit by unit.
+
+        Raises
+        ------
+        InputError
+            If there is no such level, or it does not hold labels.
+        """
+        if not 0 <= level < len(self.paths):
+            raise InputError(f"level {level} is not there; {self.target.url} has levels 0 to {len(self.paths) - 1}")
+        return self._labels[level]
+
+    @cached_property
+    def _labels(self) -> tuple[StoredArray, ...]:
         return tuple(StoredArray.at(self.target, path).labels() for path in self.paths)
 
+    def lazy(self, level: int) -> tuple[da.Array, AbsentChunks]:
+        """The array of a level as a dask array of any dtype, which pickles, and the chunks that it lacks.
 
-def attributes_of(target: Target) -> dict[str, Any]:
-    """The attributes of the group at a place.
+        Raises
+        ------
+        InputError
+            If there is no such array, its metadata is damaged, or it does not have the axes of the image.
+        TargetError
+            If the metadata of the array cannot be read.
+        """
+        import dask.array as da
 
-    Raises
-    ------
-    InputError
-        If there is none.
-    """
+        array = StoredArray.at(self.target, self.paths[level])
+        if array.ndim != len(self.axes):
+            raise InputError(
+                f"{array.target.url} has {array.ndim} axes, where the metadata of the image has "
+                f"{', '.join(self.names)}; write it again"
+            )
+        unit = array.layout.unit
+        chunks = unit if math.prod(unit) <= _LARGEST else array.chunk
+        return da.from_array(array, chunks=chunks, name=False), array.absent
+
+
+def _attributes(target: Target) -> dict[str, Any]:
+    """The attributes of the group in a target."""
     try:
         public = target.public()  # its bucket forbids to read zarr.json where the metadata is .zattrs
-        for key, inner in _METADATA:
+        for key, inner in ROOT_KEYS.items():
             try:
                 if (body := public.read(key)) is not None:
                     document = json.loads(body)
                     return dict(document[inner] if inner else document)
             except (ValueError, KeyError, TypeError):
-                raise InputError(f"{target.url}/{key} cannot be read as the metadata of an image; mend it") from None
-        target.read(key)  # says so if it is forbidden
+                raise InputError(f"{target.url}/{key} is not the metadata of an image; write it again") from None
+        target.read(key)  # raises an error if it is forbidden
     except TargetError as error:
         raise InputError(str(error)) from None
-    raise InputError(f"{target.url} is no OME-Zarr image; give the place of one")
+    raise InputError(f"{target.url} is not an OME-Zarr image; give the path or URL of one")
 
 
-def _geometry(target: Target, axes: Sequence[Mapping[str, Any]], steps: Sequence[Mapping[str, Any]]) -> Geometry:
-    """Where the voxels of a level lie."""
-    scale, translation = placed(target, steps, len(axes))
-    units = {axis.get("unit") for axis in axes[-3:]}
-    if len(units) > 1:
-        raise InputError(f"{target.url} has axes of different units, {', '.join(sorted(map(str, units)))}")
-    orientation = {axis["name"]: _orientation(axis["orientation"]) for axis in axes[-3:] if axis.get("orientation")}
-    (sz, sy, sx), (tz, ty, tx) = scale[-3:], translation[-3:]
-    return Geometry((sz, sy, sx), (tz, ty, tx), units.pop(), orientation)
+def _axes(url: str, entry: Mapping[str, Any]) -> tuple[Sequence[Mapping[str, Any]], list[Mapping[str, Any]]]:
+    """The axes of an image, and the transformations that all its levels go through after their own.
+
+    In 0.6 those that lead on from the coordinate system of the levels, one after the other; the axes are those of the
+    last system. Transformations from other systems say nothing about where the levels lie.
+    """
+    shared = list(entry.get("coordinateTransformations") or ())
+    if "axes" in entry:
+        return entry["axes"], shared
+    first = entry["datasets"][0]["coordinateTransformations"]
+    systems = {system["name"]: system["axes"] for system in entry["coordinateSystems"]}
+    system, further = _system(first[-1].get("output")) if first else None, []
+    while following := [step for step in shared if _system(step.get("input")) in (system, None)]:
+        if len(following) > 1:
+            raise InputError(
+                f"{url} has {len(following)} transformations from the coordinate system {system!r}; write it with one"
+            )
+        shared.remove(following[0])
+        further += following
+        system = _system(following[0].get("output"))
+    if system in systems:
+        return systems[system], further
+    # No output is named: the system with as many axes as the transformations have numbers.
+    counts = {len(step[kind]) for step in _flat(first) for kind in ("scale", "translation") if kind in step}
+    return next((axes for axes in systems.values() if len(axes) in counts), next(iter(systems.values()))), further
 
 
-def placed(target: Target, steps: Sequence[Mapping[str, Any]], count: int) -> tuple[list[float], list[float]]:
-    """Scale and translation along so many axes, by the transformations of a level in their order.
+def _system(reference: Any) -> str | None:
+    """The name of the coordinate system that an input or output refers to; None of an array's own."""
+    return reference.get("name") if isinstance(reference, Mapping) else reference
+
+
+def _flat(steps: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Transformations one after the other, with those in a sequence."""
+    return [inner for step in steps for inner in (step["transformations"] if step["type"] == "sequence" else [step])]
+
+
+def _follow(url: str, steps: Iterable[Mapping[str, Any]], count: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Scale and translation along so many axes, by the transformations of a level one after the other.
 
     Raises
     ------
     InputError
-        If there are others among them.
+        If one of them is not supported, or none of them is a scale or the identity.
     """
-    scale, translation = [1.0] * count, [0.0] * count
+    scale, translation, is_scaled = [1.0] * count, [0.0] * count, False
     for step in _flat(steps):
-        kind = step.get("type")
-        if kind == "scale":
-            scale = [a * float(b) for a, b in zip(scale, step["scale"], strict=True)]
-            translation = [a * float(b) for a, b in zip(translation, step["scale"], strict=True)]
-        elif kind == "translation":
-            translation = [a + float(b) for a, b in zip(translation, step["translation"], strict=True)]
-        elif kind != "identity":
+        kind = step["type"]
+        if kind not in ("identity", "scale", "translation"):
+            within = " within a sequence" if kind == "sequence" else ""
             raise InputError(
-                f"{target.url} has a transformation of type {kind!r}; scale and translation are understood"
+                f"{url} has a transformation of type {kind!r}{within}, which is not supported; write it with a scale "
+                "and a translation"
             )
-    return scale, translation
-
-
-def _flat(steps: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Transformations one after the other: a sequence holds several."""
-    found: list[Mapping[str, Any]] = []
-    for step in steps:
-        found += _flat(step["transformations"]) if step.get("type") == "sequence" else [step]
-    return found
-
-
-def _orientation(stated: Any) -> str:
-    """RFC-4 has it under ``value``, an older draft under ``direction``."""
-    return str(stated if isinstance(stated, str) else stated.get("value", stated.get("direction")))
+        is_scaled |= kind != "translation"
+        if kind == "identity":
+            continue
+        given = step.get(kind)
+        numbers = [float(n) for n in given if not isinstance(n, str)] if isinstance(given, Sequence) else []
+        if len(numbers) == count and kind == "scale":
+            scale = [a * b for a, b in zip(scale, numbers, strict=True)]
+            translation = [a * b for a, b in zip(translation, numbers, strict=True)]
+        elif len(numbers) == count:
+            translation = [a + b for a, b in zip(translation, numbers, strict=True)]
+        if len(numbers) != count or not all(map(math.isfinite, (*scale, *translation))) or min(scale) <= 0:
+            what = "positive numbers" if kind == "scale" else "numbers"
+            raise InputError(f"{url} has the {kind} {given!r}; it must be {count} {what}, one for each axis")
+    if not is_scaled:
+        raise InputError(f"{url} has a level without a scale; write it with one")
+    return tuple(scale), tuple(translation)

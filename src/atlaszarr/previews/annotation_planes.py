@@ -1,6 +1,6 @@
-"""Planes of an annotation at the slice coordinates of sections, read in one pass from wherever it lies.
+"""Planes of an annotation at slice coordinates, read in one pass from a file or an OME-Zarr.
 
-Knows of no sections and of no picture.
+Sections and pictures are the business of other modules.
 """
 
 from __future__ import annotations
@@ -11,27 +11,28 @@ import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..boxes import everywhere
+from ..engine.absent_chunks import AbsentChunks
 from ..engine.ome_reader import StoredImage
-from ..engine.zarr_reader import StoredArray
+from ..engine.schedulers import usable_cores
 from ..errors import AtlaszarrWarning, InputError
 from ..geometry.plane import Plane
 from ..geometry.spaces import AXES, BRAINGLOBE_SIDES, ORIENTATION, ReferenceSpace
 from ..reference_volumes import open_annotation
-from ..reference_volumes.header import MICRONS
 from ..reference_volumes.ome_zarr import is_ome_zarr
 from ..reference_volumes.orientation import sides_remark
 from ..stores.locations import shown
 from ..stores.target import Target
 from .annotation_borders import LabelPlane
 
-#: What is read of a plane: the first pixel of each of its two axes, and each how-manyth.
-_Steps = dict[int, int]
+if TYPE_CHECKING:
+    import dask.array as da
+
+#: Threads that read: more than cores, since they wait where a store is not a local disk.
+_WAITING = 8
 
 
 def label_planes(
@@ -47,72 +48,63 @@ def label_planes(
     Parameters
     ----------
     annotation : str or path-like
-        An OME-Zarr, whose name ends in ``.zarr``, of which the level nearest to the resolution is read; or NRRD, NIfTI
-        or TIFF.
+        An OME-Zarr, whose name ends in ``.zarr``: its level nearest to the resolution is read. Or NRRD, NIfTI or TIFF.
     plane : Plane
     coordinates : sequence of float
         Of each plane along the axis across it, in um.
     resolution : float
-        That is enough, in um: of finer voxels only so many are taken.
+        Of the result, in um: of finer voxels every n-th one is taken.
     space : ReferenceSpace
-        The one that coordinates and results are of.
+        Of coordinates and results.
     storage_options : mapping, optional
         To fsspec, for a URL.
 
     Returns
     -------
     list of LabelPlane or None
-        None where a plane lies outside of the annotation.
+        None for a plane outside the annotation.
 
     Raises
     ------
     InputError
-        If it is no annotation, or does not say how it lies.
+        If it is not an annotation, or its unit, orientation or transformation is missing or not supported.
     NotFoundError, SourceError, TargetError
-        If it cannot be read.
+        If it is missing or cannot be read.
     """
     uri = os.fspath(annotation)
     if is_ome_zarr(uri):
-        stored = _stored(StoredImage.at(Target.of(uri, storage_options)), plane, resolution, space)
-        planes = _planes(_within(stored, space), plane, coordinates, resolution)
-        if (text := stored.array.absent.remark()) is not None:
+        volume, absent = _stored(StoredImage.at(Target.of(uri, storage_options)), plane, resolution, space)
+        planes = _planes(_within(volume, space), plane, coordinates, resolution)
+        if (text := absent.remark()) is not None:
             warnings.warn(
                 f"{text} (counted among the chunks that the picture shows)", AtlaszarrWarning, stacklevel=3
             )  # at the call of preview
         return planes
     with (
         tempfile.TemporaryDirectory(prefix="atlaszarr-preview-") as spool,
-        open_annotation(uri, spool, storage_options=storage_options) as volume,
+        open_annotation(uri, spool, storage_options=storage_options) as opened,
     ):
-        whole = _within(_File(volume.uri, volume.array, volume.voxel_size), space)
-        return _planes(whole, plane, coordinates, resolution)
+        volume = _Volume(opened.uri, opened.array, opened.voxel_size, (0.0, 0.0, 0.0))
+        return _planes(_within(volume, space), plane, coordinates, resolution)
 
 
-class _Volume(Protocol):
+@dataclass(frozen=True)
+class _Volume:
     """Voxels of labels, along (p, i, r)."""
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def shape(self) -> tuple[int, int, int]: ...
-    @property
-    def size(self) -> tuple[float, float, float]:
-        """Of a voxel, in um."""
-        ...
-
-    @property
-    def corner(self) -> tuple[float, float, float]:
-        """Where the first voxel begins, in um."""
-        ...
-
-    def cut(self, axis: int, indices: list[int], steps: _Steps) -> dict[int, NDArray[Any]]:
-        """Planes across an axis by their index, every n-th voxel of them, in the order of the other two axes."""
-        ...
+    name: str
+    array: da.Array
+    size: tuple[float, float, float]
+    """Of a voxel, in um."""
+    corner: tuple[float, float, float]
+    """Where the first voxel begins, in um."""
 
 
 def _within(volume: _Volume, space: ReferenceSpace) -> _Volume:
-    """A volume that a space holds, but for the voxel that its end may cut: any other is of another space."""
-    for axis, begin, n, size, extent in zip("pir", volume.corner, volume.shape, volume.size, space.extent, strict=True):
+    """The volume, if it lies within the space to a voxel; else it is of another space, and refused."""
+    for axis, begin, n, size, extent in zip(
+        "pir", volume.corner, volume.array.shape, volume.size, space.extent, strict=True
+    ):
         if begin < -size or begin + n * size > extent + size:
             raise InputError(
                 f"annotation {volume.name} lies from {begin:g} to {begin + n * size:g} um along {axis}, of which "
@@ -124,111 +116,43 @@ def _within(volume: _Volume, space: ReferenceSpace) -> _Volume:
 def _planes(volume: _Volume, plane: Plane, coordinates: Sequence[float], resolution: float) -> list[LabelPlane | None]:
     fixed = plane.fixed
     indices = [math.floor((at - volume.corner[fixed]) / volume.size[fixed]) for at in coordinates]
-    there = sorted({index for index in indices if 0 <= index < volume.shape[fixed]})
+    there = sorted({index for index in indices if 0 <= index < volume.array.shape[fixed]})
     if not there:
         first = volume.corner[fixed]
-        last = first + volume.shape[fixed] * volume.size[fixed]
+        last = first + volume.array.shape[fixed] * volume.size[fixed]
         raise InputError(
             f"annotation {volume.name} lies from {first:g} to {last:g} um along {AXES[fixed]}, where no section is; "
             "give one of the dataset's reference space"
         )
     steps = {axis: max(1, round(resolution / volume.size[axis])) for axis in (plane.rows, plane.columns)}
-    cuts = volume.cut(fixed, there, steps)
+    # One pass over the chunks that the planes lie in; the middle of each step stands for it.
+    index = tuple(there if axis == fixed else slice((steps[axis] - 1) // 2, None, steps[axis]) for axis in range(3))
+    values = volume.array[index].compute(scheduler="threads", num_workers=max(_WAITING, usable_cores()))
+    cuts = dict(zip(there, np.moveaxis(values, fixed, 0), strict=True))
     axes = (plane.rows, plane.columns)
     top, left = (float(volume.corner[axis]) for axis in axes)
     height, width = (float(volume.size[axis] * steps[axis]) for axis in axes)
 
-    def lying(index: int) -> LabelPlane | None:
+    def at(index: int) -> LabelPlane | None:
         if index not in cuts:
             return None
         labels = cuts[index] if plane.rows < plane.columns else cuts[index].T
         return LabelPlane(labels, (top, left), (height, width))
 
-    return [lying(index) for index in indices]
+    return [at(index) for index in indices]
 
 
-def _first(step: int) -> int:
-    """The voxel that stands for the first so many."""
-    return (step - 1) // 2
-
-
-def _count(length: int, step: int) -> int:
-    """How many voxels stand for all of an axis."""
-    return len(range(_first(step), length, step))
-
-
-@dataclass(frozen=True)
-class _Stored:
-    name: str
-    array: StoredArray
-    size: tuple[float, float, float]
-    corner: tuple[float, float, float]
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        z, y, x = self.array.shape
-        return z, y, x
-
-    def cut(self, axis: int, indices: list[int], steps: _Steps) -> dict[int, NDArray[Any]]:
-        others = [other for other in range(3) if other != axis]
-        lengths = [_count(self.shape[other], steps[other]) for other in others]
-        found = {index: np.zeros(lengths, self.array.dtype) for index in indices}
-        units: dict[tuple[int, ...], None] = {}
-        for index in indices:
-            plane = list(everywhere(self.shape))
-            plane[axis] = slice(index, index + 1)
-            units |= dict.fromkeys(self.array.layout.units(plane))
-
-        def take(region: tuple[slice, ...], values: NDArray[Any]) -> None:
-            starts, places = [], []
-            for other in others:
-                step, first, begin = steps[other], _first(steps[other]), region[other].start
-                start = (first - begin) % step
-                place = (begin + start - first) // step
-                starts.append(slice(start, None, step))
-                places.append(slice(place, place + len(range(begin + start, region[other].stop, step))))
-            for index in indices:
-                if region[axis].start <= index < region[axis].stop:
-                    part = np.take(values, index - region[axis].start, axis=axis)
-                    found[index][tuple(places)] = part[tuple(starts)]
-
-        for _ in self.array.each(units, take):
-            pass
-        return found
-
-
-@dataclass(frozen=True)
-class _File:
-    name: str
-    array: Any
-    size: tuple[float, float, float]
-    corner: tuple[float, float, float] = (0.0, 0.0, 0.0)
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        z, y, x = map(int, self.array.shape)
-        return z, y, x
-
-    def cut(self, axis: int, indices: list[int], steps: _Steps) -> dict[int, NDArray[Any]]:
-        import dask
-
-        every = {other: slice(_first(step), None, step) for other, step in steps.items()}
-        lazy = [self.array[tuple(index if a == axis else every[a] for a in range(3))] for index in indices]
-        return dict(zip(indices, dask.compute(*lazy), strict=True))
-
-
-def _stored(image: StoredImage, plane: Plane, resolution: float, space: ReferenceSpace) -> _Stored:
-    """The level whose pixels in the plane are nearest to the resolution."""
+def _stored(image: StoredImage, plane: Plane, resolution: float, space: ReferenceSpace) -> tuple[_Volume, AbsentChunks]:
+    """The level with the pixel size in the plane that is nearest to the resolution, and the chunks that it lacks."""
     name = shown(image.target.url)
     unit, orientation = image.geometries[0].unit, image.geometries[0].orientation
-    micron = MICRONS.get(str(unit))
-    if micron is None:
+    if (micron := image.geometries[0].micron) is None:
         stated = "no unit" if unit is None else f"the unit {unit!r}"
-        raise InputError(f"{name} has axes of {stated}, so that its place is not known; give one in millimetres")
+        raise InputError(f"{name} has axes of {stated}, so its position is not known; give one in millimetres")
     for axis, wanted in ORIENTATION.items():
         if orientation.get(axis, wanted) == wanted:
             continue
-        covered = space.is_covered(image.array(0).shape, [micron * length for length in image.geometries[0].scale])
+        covered = space.is_covered(image.lazy(0)[0].shape[-3:], [micron * one for one in image.geometries[0].scale])
         if not (orientation[axis] == BRAINGLOBE_SIDES and covered):
             raise InputError(f"the {axis} axis of {name} runs {orientation[axis]}; give an annotation of {wanted}")
         warnings.warn(sides_remark(name), AtlaszarrWarning, stacklevel=4)  # at the call of preview
@@ -241,6 +165,9 @@ def _stored(image: StoredImage, plane: Plane, resolution: float, space: Referenc
     geometry = image.geometries[level]
     (a, b, c), (p, i, r) = geometry.scale, geometry.translation
     size = (a * micron, b * micron, c * micron)
-    # The centre of the first voxel of the space's finest grid is the origin.
+    # The origin is the centre of the first voxel of the space's finest grid.
     p, i, r = (at * micron + space.anchor / 2 - length / 2 for at, length in zip((p, i, r), size, strict=True))
-    return _Stored(name, image.array(level), size, (p, i, r))
+    array, absent = image.lazy(level)
+    if array.dtype.kind not in "iub" or math.prod(array.shape[:-3]) != 1:
+        raise InputError(f"{name} holds {array.dtype} of shape {array.shape}; give integer labels along z, y, x")
+    return _Volume(name, array[(0,) * (array.ndim - 3)], size, (p, i, r)), absent

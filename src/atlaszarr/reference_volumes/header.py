@@ -8,15 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from ..engine import ome
 from ..errors import InputError
 
-#: Micrometres in the units that files state.
-MICRONS = {
-    **dict.fromkeys(("um", "µm", "μm", "micron", "microns", "micrometer", "micrometre"), 1.0),
-    **dict.fromkeys(("mm", "millimeter", "millimetre"), 1e3),
-    **dict.fromkeys(("nm", "nanometer", "nanometre"), 1e-3),
-    **dict.fromkeys(("m", "meter", "metre"), 1e6),
-}
+#: Micrometres in the units of length that files name.
+MICRONS = {unit: float(micron) for unit, micron in ome.MICRONS.items()}
 
 
 @dataclass(frozen=True)

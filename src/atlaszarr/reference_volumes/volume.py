@@ -1,4 +1,4 @@
-"""`open_annotation` and `open_template`: a reference volume from any file as a lazy array, checked, in one frame."""
+"""`open_annotation` and `open_template`: a reference volume from any file as a lazy array, validated, in one frame."""
 
 from __future__ import annotations
 
@@ -41,19 +41,19 @@ class ReferenceVolume:
     voxel_size : tuple of float
         Along (z, y, x), in um.
     uri : str
-        Where it is from, without what may be secret.
+        Its path or URL, without parameters and passwords.
     orientation : Orientation
-        How the axes of the file were brought into this order.
+        How the axes of the file become (z, y, x).
     size : int or None
-        Bytes of the file; None of an OME-Zarr.
+        Bytes of the file; None for an OME-Zarr.
     sha256 : str or None
-        Digest of the file (hexadecimal); None where it was not read as a whole.
+        Digest of the file (hexadecimal); None if it was not read as a whole.
     remarks : tuple of str
-        What its user should be told.
+        Warnings for the user.
     labels : ndarray or None
-        Of an annotation that was read as a whole: the labels that occur, sorted, without 0, uint32.
+        The labels that occur, sorted, without 0, uint32; None unless an annotation was read as a whole.
     absent : AbsentChunks or None
-        Of an OME-Zarr: the chunks that it lacks.
+        The chunks that an OME-Zarr lacks; None for other files.
     """
 
     array: da.Array
@@ -68,22 +68,19 @@ class ReferenceVolume:
 
     @property
     def all_remarks(self) -> tuple[str, ...]:
-        """`remarks`, and how many chunks are absent: of a web server, which lists nothing, those that were read."""
+        """`remarks`, and how many chunks are absent; on a web server, which lists nothing, of those that were read."""
         absent = None if self.absent is None else self.absent.remark(f"level 0 of {self.uri}")
         return self.remarks if absent is None else (*self.remarks, absent)
 
     def identity(self) -> dict[str, Any]:
-        """What tells it from other volumes, wherever it lies: its content, and how that is read.
+        """The digest of its file with the orientation, or of its voxels if the file was not read as a whole.
 
-        The digest of its file where that was read as a whole, else that of its voxels, in one pass over them.
+        The same volume at another path has the same identity.
         """
-        import dask
-
         if self.sha256 is not None:
             return {"sha256": self.sha256, "orientation": asdict(self.orientation)}
         content = hashlib.blake2b(digest_size=16)
-        for index in np.ndindex(*self.array.numblocks):
-            (block,) = dask.compute(self.array.blocks[index])
+        for block in self._blocks():
             content.update(np.ascontiguousarray(block).data)
         return {"voxels": content.hexdigest(), "blocks": [list(lengths) for lengths in self.array.chunks]}
 
@@ -93,17 +90,19 @@ class ReferenceVolume:
         Raises
         ------
         InputError
-            If a label is none; see `open_annotation`.
+            If a value is not a label; see `open_annotation`.
         """
-        import dask
-
         if self.labels is not None:
             return self.labels
         found = np.empty(0, np.uint32)
-        for index in np.ndindex(*self.array.numblocks):
-            (block,) = dask.compute(self.array.blocks[index])
+        for block in self._blocks():
             found = np.union1d(found, distinct(block))
         return found
+
+    def _blocks(self) -> Iterator[NDArray[Any]]:
+        """The chunks of the array, computed one after the other."""
+        for index in np.ndindex(*self.array.numblocks):
+            yield self.array.blocks[index].compute()
 
 
 @contextmanager
@@ -125,19 +124,19 @@ def open_annotation(
     Parameters
     ----------
     uri : str or path-like
-        NRRD, NIfTI (either may be compressed), TIFF, or an OME-Zarr (its finest level), told apart by content but for
-        an OME-Zarr, whose name ends in ``.zarr``: a local path, or any URL that fsspec opens.
+        NRRD, NIfTI (either may be compressed), TIFF, or an OME-Zarr (its finest level): a local path, or any URL that
+        fsspec opens. The name of an OME-Zarr ends in ``.zarr``; the other formats are recognised by their content.
     spool_folder : str or path-like
         An existing local folder with room for the compressed voxels.
     storage_options : mapping, optional
         To fsspec.
     orientation : str, optional
-        Where the axes of the file begin, see `Orientation.of`, for instance ``asl``; default what the file says.
+        Where the axes of the file begin, see `Orientation.of`, for instance ``asl``; default that of the file.
     voxel_size : float or three of them, optional
-        Along (z, y, x) of the result, in um; default what the file says.
+        Along (z, y, x) of the result, in um; default that of the file.
     origin : str
-        Where z, y and x of the result begin: ``asl``, or ``asr`` to have x run from right to left, as BrainGlobe names
-        it. A volume of the CCF, which is known by its extent, is read as it lies, ``asl`` and ``asr`` being two names
+        Where z, y and x of the result begin: ``asl``, or ``asr`` for x from right to left, as BrainGlobe names it. A
+        volume of the CCF, which is recognised by its extent, is not flipped, since ``asl`` and ``asr`` are two names
         of one frame; a remark says so.
 
     Yields
@@ -148,12 +147,14 @@ def open_annotation(
     Raises
     ------
     InputError
-        If the file is empty, cut short, damaged or no volume; if it does not tell its orientation or voxel size and
-        they are not stated; if a label is negative, fractional, NaN or above 4294967295.
+        If the file is empty, cut short, damaged or not a volume; if its orientation or voxel size is missing and not
+        given; if an OME-Zarr has a transformation that is not supported; if a label is negative, fractional, NaN or
+        above 4294967295.
     NotFoundError, SourceError
-        If it is not there, or cannot be read.
+        If it is missing, or cannot be read.
     TargetError
-        If its voxels cannot be kept, or an OME-Zarr lacks a chunk that its ledger records.
+        If its voxels cannot be stored in `spool_folder`, or an OME-Zarr cannot be read or lacks a chunk that its
+        ledger records.
     """
     with _opened(uri, spool_folder, storage_options, (orientation, voxel_size, origin), annotation=True) as volume:
         yield volume
@@ -171,7 +172,7 @@ def open_template(
 ) -> Iterator[ReferenceVolume]:
     """Open a template, or any other volume of intensities, in the dtype of its file (float64 where that scales them).
 
-    Parameters, what is yielded and what is raised are as of `open_annotation`, but for the labels.
+    Parameters, yields and errors are the same as in `open_annotation`, except for the labels.
     """
     with _opened(uri, spool_folder, storage_options, (orientation, voxel_size, origin), annotation=False) as volume:
         yield volume
@@ -241,7 +242,7 @@ def _labelled(array: Any, header: Header) -> Any:
 
 
 def _converted(header: Header, annotation: bool) -> tuple[str, ...]:
-    """A remark on labels that are not stored as labels."""
+    """A remark if labels are not stored as unsigned integers."""
     dtype = header.value_dtype
     if not annotation or dtype.kind in "bu":
         return ()
@@ -251,24 +252,26 @@ def _converted(header: Header, annotation: bool) -> tuple[str, ...]:
 def _frame(
     header: Header, orientation: str | None, voxel_size: float | Sequence[float] | None, wanted: str
 ) -> tuple[Orientation, tuple[float, float, float], tuple[str, ...]]:
-    """How the axes lie, the voxel size along (z, y, x), and remarks: as stated, else as the file says."""
+    """The orientation, the voxel size along (z, y, x), and remarks: as given, else by the header."""
     name, remarks = header.name, header.remarks
     origin = orientation if orientation is not None else header.origin
     if origin is None:
-        raise InputError(f"how the axes of {name} lie is not known: {header.doubt}; state the orientation, as asl")
+        raise InputError(
+            f"the orientation of {name} is not known: {header.doubt}; give the orientation, for instance asl"
+        )
     frame = Orientation.of(origin, wanted)
     if orientation is not None and header.origin not in (None, orientation.lower()):
         remarks = (
-            f"the axes of {name} begin at {header.origin} by its header; they are read as {orientation}, as stated",
+            f"the axes of {name} begin at {header.origin} by its header; they are read as {orientation}, as given",
         )
     found = None if header.spacing is None else frame.order(header.spacing)
     if voxel_size is None:
         if found is None or not all(math.isfinite(length) and length > 0 for length in found):
-            raise InputError(f"the voxel size of {name} is not known: {header.doubt}; state it, in um")
+            raise InputError(f"the voxel size of {name} is not known: {header.doubt}; give it, in um")
         return _as_it_lies(frame, header, found, remarks)
     stated = _lengths(voxel_size)
     if found is not None and not np.allclose(found, stated, rtol=1e-4, atol=0):
-        remarks += (f"the voxels of {name} are {found} um by its header; they are read as {stated} um, as stated",)
+        remarks += (f"the voxels of {name} are {found} um by its header; they are read as {stated} um, as given",)
     return _as_it_lies(frame, header, stated, remarks)
 
 
@@ -294,7 +297,7 @@ def _lengths(voxel_size: float | Sequence[float]) -> tuple[float, float, float]:
 
 @contextmanager
 def _spool_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
-    """A folder of its own in the one that is given, for as long as it is needed."""
+    """A new folder in the given one, removed at the end of the context."""
     try:
         made = tempfile.TemporaryDirectory(prefix="atlaszarr-", dir=Path(folder).expanduser().absolute())
     except OSError as error:

@@ -1,4 +1,4 @@
-"""An annotation as it is given, stored or lazy: where it lies, what each label has of it, and where labels are."""
+"""An annotation, stored or lazy: its geometry, the voxels of each label, and masks of labels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from numbers import Integral
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,35 +26,85 @@ from ..errors import AtlaszarrWarning, InputError
 from ..stores.locations import shown
 from ..stores.target import Target
 
-#: Part of a voxel: a centre that is this near to the midline is on it.
+#: Part of a voxel: a centre this near to the midline is on it.
 _EXACT = Fraction(1, 10**6)
 
 
-class Annotation(Protocol):
-    """One level of an annotation."""
+@dataclass(frozen=True)
+class Annotation:
+    """One level of an annotation.
 
-    @property
-    def geometry(self) -> Geometry:
-        """Where its voxels lie."""
-        ...
+    Attributes
+    ----------
+    labels : StoredArray or dask array
+        Integers, (z, y, x): an array in a target, or a lazy one.
+    geometry : Geometry
+        Where its voxels lie.
+    before_midline : int
+        Columns along x with their centre before the middle of level 0; a centre on the middle is not before it.
+    absent : AbsentChunks or None
+        Of the array that is read; None if they are not known.
+    image : StoredImage or None
+        The image of a stored array.
+    level : int
+        Within it.
+    """
+
+    labels: Any
+    geometry: Geometry
+    before_midline: int
+    absent: AbsentChunks | None
+    image: StoredImage | None = None
+    level: int = 0
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Voxels along (z, y, x)."""
-        ...
-
-    @property
-    def before_midline(self) -> int:
-        """Columns along x with their centre before the middle of level 0; one that lies on it is not."""
-        ...
+        z, y, x = map(int, self.labels.shape)
+        return z, y, x
 
     def counts(self) -> LabelCounts:
-        """All labels, `low` before the midline; 0 may be left out."""
-        ...
+        """Voxels of each label, `low` before the midline; 0 may be left out."""
+        if (index := self._index()) is not None:
+            return index.counts(self.level)
+        if isinstance(self.labels, StoredArray):
+            found = _count_stored(self.labels, self.before_midline)
+        else:
+            if self.absent is not None:
+                self.absent.list()
+            found = _count_lazy(self.labels, self.before_midline)
+        self._warn_of_absent()
+        return found
 
     def mask(self, ids: Iterable[int]) -> Any:
         """Where any of some labels is: a dask array of bool, shape (z, y, x)."""
-        ...
+        import dask.array as da
+
+        wanted, index = tuple(sorted(ids)), self._index()
+        if index is None and self.absent is not None:  # an index is used only if no chunk is absent
+            self.absent.list()
+            self._warn_of_absent()
+        meta = np.empty((0, 0, 0), bool)
+        if not isinstance(self.labels, StoredArray):
+            return self.labels.map_blocks(_is_in, wanted, dtype=bool, meta=meta)
+        holding = None if index is None else frozenset(index.units(self.level, wanted))
+        stored = _Mask(self.labels, wanted, holding)
+        # No name by content: the data may change under the same path.
+        return da.from_array(stored, chunks=self.labels.layout.unit, name=False, asarray=False, meta=meta)
+
+    def _index(self) -> LabelIndex | None:
+        if self.image is None:
+            return None
+        index, reason = index_of(self.image.target, self.image.own, self.level)
+        if reason:
+            _warn(f"the label index of {self.image.target.url} is not used, and the data are read: {reason}")
+        return index
+
+    def _warn_of_absent(self) -> None:
+        if self.absent is not None and self.image is not None:
+            _warn(self.absent.first_remark(f"level {self.level} of {shown(self.image.target.url)}"))
+        elif self.absent is not None:
+            _warn(self.absent.remark())
 
 
 def annotation_of(given: Any, level: int, storage_options: Mapping[str, Any] | None = None) -> Annotation:
@@ -64,23 +114,26 @@ def annotation_of(given: Any, level: int, storage_options: Mapping[str, Any] | N
     ----------
     given : str, path-like, Multiscales, NgffImage, xarray.DataArray, dask or numpy array
     level : int
-        Of a path, a URL or a Multiscales; others have level 0 alone.
+        Of a path, a URL or a Multiscales; others have only level 0.
     storage_options : mapping, optional
         To fsspec, for a URL.
 
     Raises
     ------
     InputError
-        If it is none, or has no such level.
+        If it is not an annotation, or has no such level.
     """
     if isinstance(level, bool) or not isinstance(level, Integral):
         raise InputError(f"level {level!r} must be a whole number")
     level = int(level)
     if isinstance(given, str | os.PathLike):
         image = StoredImage.at(Target.of(given, storage_options))
-        return _Stored(image, level, image.array(level))
+        stored, geometries = image.labels(level), image.geometries
+        columns = stored.shape[2]
+        before = _columns_before(geometries[0], image.labels(0).shape[2], geometries[level], columns)
+        return Annotation(stored, geometries[level], before, stored.absent, image, level)
     if storage_options:
-        raise InputError(f"storage option {next(iter(storage_options))!r} is of no use for what is open already")
+        raise InputError(f"storage option {next(iter(storage_options))!r} is not supported for an open annotation")
     images = [given] if hasattr(given, "dims") else list(getattr(given, "images", [given]))
     if not 0 <= level < len(images):
         raise InputError(f"level {level} is not there; the annotation has levels 0 to {len(images) - 1}")
@@ -98,72 +151,16 @@ def annotation_of(given: Any, level: int, storage_options: Mapping[str, Any] | N
         array = da.from_array(array, chunks=getattr(array, "chunk", "auto"), name=False)
     if array.ndim == 4:
         array = array[0]
-    return _Lazy(array, geometry, _columns_before(top, first.shape[-1], geometry, array.shape[-1]), absent)
+    return Annotation(array, geometry, _columns_before(top, first.shape[-1], geometry, array.shape[-1]), absent)
 
 
 def _columns_before(top: Geometry, n: int, geometry: Geometry, columns: int) -> int:
-    """How many columns of a level have their centre before the middle of level 0, which has n columns."""
+    """Columns of a level with their centre before the middle of level 0, which has n columns."""
     (first, size), (start, step) = (
         (Fraction(repr(one.translation[2])), Fraction(repr(one.scale[2]))) for one in (top, geometry)
     )
     middle = first + size * Fraction(n - 1, 2)
     return min(max(math.ceil((middle - start) / step - _EXACT), 0), columns)
-
-
-@dataclass(frozen=True)
-class _Stored:
-    image: StoredImage
-    level: int
-    array: StoredArray
-
-    @property
-    def geometry(self) -> Geometry:
-        return self.image.geometries[self.level]
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        z, y, x = self.array.shape
-        return z, y, x
-
-    @property
-    def before_midline(self) -> int:
-        top = self.image.array(0).shape[2]
-        return _columns_before(self.image.geometries[0], top, self.geometry, self.shape[2])
-
-    def counts(self) -> LabelCounts:
-        if (index := self._index()) is not None:
-            return index.counts(self.level)
-        midline = self.before_midline
-
-        def count(region: tuple[slice, ...], values: NDArray[Any]) -> LabelCounts:
-            return count_labels(values, midline - region[2].start)
-
-        found = merged(list(self.array.each(self.array.units, count)))
-        self._warn_of_absent()
-        return found
-
-    def mask(self, ids: Iterable[int]) -> Any:
-        import dask.array as da
-
-        wanted, index = tuple(sorted(ids)), self._index()
-        if index is None:  # else all of it is there
-            self.array.absent.list()
-            self._warn_of_absent()
-        holding = None if index is None else frozenset(index.units(self.level, wanted))
-        stored = _Mask(self.array, wanted, holding)
-        # No name by content: what is stored may change under the same path.
-        return da.from_array(
-            stored, chunks=self.array.layout.unit, name=False, asarray=False, meta=np.empty((0, 0, 0), bool)
-        )
-
-    def _warn_of_absent(self) -> None:
-        _warn(self.array.absent.first_remark(f"level {self.level} of {shown(self.image.target.url)}"))
-
-    def _index(self) -> LabelIndex | None:
-        index, reason = index_of(self.image.target, self.image.own, self.level)
-        if reason:
-            _warn(f"the label index of {self.image.target.url} is not used, and the data are read: {reason}")
-        return index
 
 
 def _warn(text: str | None) -> None:
@@ -173,7 +170,7 @@ def _warn(text: str | None) -> None:
 
 @dataclass(frozen=True)
 class _Mask:
-    """Where labels are, as an array that reads what an index of it needs."""
+    """A mask of labels as an array that reads the units that an index needs."""
 
     array: StoredArray
     ids: tuple[int, ...]
@@ -193,55 +190,9 @@ class _Mask:
             found = _is_in(self.array.box(box, units), self.ids)
         else:
             found = np.zeros([axis.stop - axis.start for axis in box], np.bool_)
-        if (text := self.array.absent.first_remark()) is not None:  # as of a web server, which lists nothing
+        if (text := self.array.absent.first_remark()) is not None:  # on a web server, which lists nothing
             warnings.warn(f"{text} (counted among the chunks that were read so far)", AtlaszarrWarning, stacklevel=2)
         return found[rest]
-
-
-@dataclass(frozen=True)
-class _Lazy:
-    array: Any
-    geometry: Geometry
-    before_midline: int
-    absent: AbsentChunks | None
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        z, y, x = map(int, self.array.shape)
-        return z, y, x
-
-    def counts(self) -> LabelCounts:
-        import dask.array as da
-
-        if self.absent is not None:
-            self.absent.list()
-        xs = self.array.chunks[2]
-        starts = da.from_array(np.cumsum((0, *xs[:-1])), chunks=1)
-        parts = da.blockwise(
-            _count,
-            "zyx",
-            self.array,
-            "zyx",
-            starts,
-            "x",
-            midline=self.before_midline,
-            adjust_chunks={axis: (1,) * len(own) for axis, own in zip("zyx", self.array.chunks, strict=True)},
-            align_arrays=False,
-            dtype=object,
-            meta=np.empty((0, 0, 0), object),
-        )
-        found = merged(list(_computed(parts).ravel()))
-        self._warn_of_absent()
-        return found
-
-    def mask(self, ids: Iterable[int]) -> Any:
-        if self.absent is not None:
-            self.absent.list()
-            self._warn_of_absent()
-        return self.array.map_blocks(_is_in, tuple(sorted(ids)), dtype=bool, meta=np.empty((0, 0, 0), bool))
-
-    def _warn_of_absent(self) -> None:
-        _warn(None if self.absent is None else self.absent.remark())
 
 
 def _is_in(values: NDArray[Any], ids: tuple[int, ...]) -> NDArray[np.bool_]:
@@ -249,27 +200,54 @@ def _is_in(values: NDArray[Any], ids: tuple[int, ...]) -> NDArray[np.bool_]:
     return np.isin(values, np.array([id for id in ids if limits.min <= id <= limits.max], values.dtype))
 
 
-def _count(block: NDArray[Any], start: NDArray[np.int64], midline: int) -> NDArray[Any]:
+def _count_stored(array: StoredArray, midline: int) -> LabelCounts:
+    def count(region: tuple[slice, ...], values: NDArray[Any]) -> LabelCounts:
+        return count_labels(values, midline - region[2].start)
+
+    return merged(list(array.each(array.units, count)))
+
+
+def _count_lazy(array: Any, midline: int) -> LabelCounts:
+    import dask.array as da
+
+    starts = da.from_array(np.cumsum((0, *array.chunks[2][:-1])), chunks=1)
+    parts = da.blockwise(
+        _count_block,
+        "zyx",
+        array,
+        "zyx",
+        starts,
+        "x",
+        midline=midline,
+        adjust_chunks={axis: (1,) * len(own) for axis, own in zip("zyx", array.chunks, strict=True)},
+        align_arrays=False,
+        dtype=object,
+        meta=np.empty((0, 0, 0), object),
+    )
+    return merged(list(_computed(parts).ravel()))
+
+
+def _count_block(block: NDArray[Any], start: NDArray[np.int64], midline: int) -> NDArray[Any]:
     found = np.empty((1, 1, 1), object)
     found[0, 0, 0] = count_labels(block, midline - int(start[0]))
     return found
 
 
 def _computed(lazy: Any) -> Any:
-    """A dask array's values, by the scheduler that is current unless its source cannot be sent there."""
+    """The values of a dask array, by the current scheduler unless its source does not pickle."""
     if _has_client():
         import cloudpickle
 
         try:
             cloudpickle.dumps(lazy.__dask_graph__())
         except (TypeError, AttributeError, ValueError, RuntimeError):
-            # As of what from_ngff_zarr returns: under a client of distributed it could not be computed.
+            # For instance arrays of from_ngff_zarr, which a client of distributed cannot compute.
             return lazy.compute(scheduler="threads")
     return lazy.compute()
 
 
 def _has_client() -> bool:
-    """Whether a client of distributed is what computes."""
+    """Whether a client of distributed is the current scheduler."""
     if "distributed" not in sys.modules:
         return False
     from distributed import default_client

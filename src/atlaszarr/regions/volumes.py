@@ -21,14 +21,6 @@ from .annotation import Annotation, annotation_of
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Micrometres.
-_UNITS = {
-    "meter": Fraction(10**6),
-    "centimeter": Fraction(10**4),
-    "millimeter": Fraction(10**3),
-    "micrometer": Fraction(1),
-    "nanometer": Fraction(1, 10**3),
-}
 #: Labels without a structure that a warning names.
 _NAMED = 5
 
@@ -215,13 +207,12 @@ def _voxel_um(geometry: Geometry, given: float | Sequence[float] | None) -> tupl
         if len(lengths) != 3 or not all(math.isfinite(length) and length > 0 for length in lengths):
             raise InputError(f"voxel size {given!r} must be one positive length in um, or three along z, y, x")
         geometry = Geometry(lengths, unit="micrometer")
-    one = _UNITS.get(geometry.unit or "")
-    if one is None:
+    if (micron := geometry.micron) is None:
         unit = "no unit" if geometry.unit is None else f"the unit {geometry.unit!r}"
         raise InputError(
             f"the annotation's axes have {unit}, so that volumes are not known; give voxel_size (--voxel-size) in um"
         )
-    z, y, x = (Fraction(repr(length)) * one for length in geometry.scale)
+    z, y, x = (Fraction(repr(length)) * micron for length in geometry.scale)
     return z, y, x
 
 

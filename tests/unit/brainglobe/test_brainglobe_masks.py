@@ -217,7 +217,7 @@ def test_masks_by_a_cluster_or_by_processes_are_the_same_bytes(annotation, tmp_p
 
 
 def test_an_annotation_that_is_not_finished_or_of_other_axes_is_refused(tmp_path):
-    with pytest.raises(InputError, match="no finished image"):
+    with pytest.raises(InputError, match="is not a finished image"):
         Finished.at(Target.of(tmp_path / "nothing.ome.zarr"))
     write_multiscales(np.zeros((2, 4, 4, 4), np.uint8), tmp_path / "four.ome.zarr")
     with pytest.raises(InputError, match="axes z, y, x"):

@@ -357,13 +357,13 @@ def test_the_allen_header_is_known_by_name_and_remarked(volume, tmp_path, spool)
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (("sizes: 66 40 57", "sizes: 66 40 56"), "claims left-posterior-superior.*but is none of them; state"),
-        (("(200,0,0)", "(-200,0,0)"), "but is none of them; state the orientation"),
+        (("sizes: 66 40 57", "sizes: 66 40 56"), "claims left-posterior-superior.*but is none of them; give"),
+        (("(200,0,0)", "(-200,0,0)"), "but is none of them; give the orientation"),
         (("(0,0,0)\n", "(1,0,0)\n"), "but is none of them"),
-        (("space: left-posterior-superior", "space: scanner-xyz"), "names the space 'scanner-xyz'; state"),
-        (("space directions: (200,0,0) (0,200,0) (0,0,200)", "spacings: 200 200 200"), "no space directions; state"),
-        (("(200,0,0)", "(200,20,0)"), "axes of its header are oblique; state"),
-        (("left-posterior-superior", "right-anterior-superior"), "voxel size .* states no unit of length; state it"),
+        (("space: left-posterior-superior", "space: scanner-xyz"), "names the space 'scanner-xyz'; give"),
+        (("space directions: (200,0,0) (0,200,0) (0,0,200)", "spacings: 200 200 200"), "no space directions; give"),
+        (("(200,0,0)", "(200,20,0)"), "axes of its header are oblique; give"),
+        (("left-posterior-superior", "right-anterior-superior"), "voxel size .* states no unit of length; give it"),
     ],
 )
 def test_any_other_doubtful_header_is_refused_unless_the_orientation_is_stated(change, said, tmp_path, spool):
@@ -394,8 +394,8 @@ def test_a_sound_header_says_its_orientation_and_voxel_size(volume, tmp_path, sp
     with open_annotation(tmp_path / "a.nrrd", spool, orientation="asl", voxel_size=25) as found:
         np.testing.assert_array_equal(found.array, volume)
         first, second = found.remarks
-    assert "begin at lpi by its header; they are read as asl, as stated" in first
-    assert "by its header; they are read as (25.0, 25.0, 25.0) um, as stated" in second
+    assert "begin at lpi by its header; they are read as asl, as given" in first
+    assert "by its header; they are read as (25.0, 25.0, 25.0) um, as given" in second
 
 
 @settings(max_examples=30)
@@ -537,7 +537,7 @@ def test_what_is_no_label_is_refused_when_computed_and_never_written_as_sound(dt
         with pytest.raises(InputError, match=said):
             write_multiscales(found.array, tmp_path / "out.ome.zarr", rule="mode", identity="x")
         assert not found.array[:50].any().compute()
-    with pytest.raises(InputError, match="does not open"), open_annotation(tmp_path / "out.ome.zarr", spool):
+    with pytest.raises(InputError, match="is unfinished"), open_annotation(tmp_path / "out.ome.zarr", spool):
         pass
 
 
@@ -648,7 +648,7 @@ def test_a_header_that_cannot_be_followed_is_refused(more, said, volume, tmp_pat
         ("sizes: 66 40 57", "sizes: 66 40 0", "it must be a 3-D volume"),
         ("sizes: 66 40 57", "sizes: 66 40 -57", "it must be a 3-D volume"),
         ("sizes: 66 40 57", "sizes: 1000000 1000000 57", "planes of 4000000000000 bytes"),
-        ("(0,0,200)", "(0,0,nan)", "state the orientation"),
+        ("(0,0,200)", "(0,0,nan)", "give the orientation"),
     ],
 )
 def test_a_header_that_makes_no_sense_is_refused(old, new, said, volume, tmp_path, spool):
@@ -706,7 +706,7 @@ def test_a_volume_of_other_axes_is_refused(tmp_path, spool):
     nifti(np.ones((3, 4, 5, 1), "u1"), tmp_path / "b.nii.gz")
     with open_annotation(tmp_path / "b.nii.gz", spool) as found:
         assert found.array.shape == (3, 4, 5)
-    with pytest.raises(InputError, match="does not open as an OME-Zarr"):
+    with pytest.raises(InputError, match="is not an OME-Zarr image"):
         open_annotation(tmp_path / "none.ome.zarr", spool).__enter__()
 
 

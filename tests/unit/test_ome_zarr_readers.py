@@ -1,0 +1,188 @@
+"""All readers of an OME-Zarr follow the same transformations, and refuse the others in the same sentence."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import zarr
+
+from atlaszarr import Displacement, region_volumes
+from atlaszarr.errors import InputError
+from atlaszarr.geometry.plane import PLANES
+from atlaszarr.geometry.spaces import reference_space
+from atlaszarr.previews.annotation_planes import label_planes
+from atlaszarr.reference_volumes import open_annotation
+from atlaszarr.regions.annotation import annotation_of
+from atlaszarr.terminology.terminology import Structure, Terminology
+
+VERSIONS = ["0.4", "0.5", "0.6"]
+SCALE = {"type": "scale", "scale": [0.1, 0.2, 0.4]}
+TERMINOLOGY = Terminology((Structure(1, "root", "root", "#AABBCC", (1,)),))
+
+
+def written(folder, version, steps, shared=(), field=False, order=("intrinsic", "world")):
+    """An image of one level, an annotation or a displacement field, with the given transformations."""
+    place = folder / ("field.ome.zarr" if field else "labels.ome.zarr")
+    values = np.ones((2, 8, 8), "f8") if field else np.ones((4, 8, 8), "u4")
+    group = zarr.create_group(place, zarr_format=2 if version == "0.4" else 3)
+    group.create_array("0", data=values, chunks=values.shape)
+    first = {"name": "d", "type": "displacement"} if field else {"name": "z", "type": "space", "unit": "millimeter"}
+    axes = [first, *({"name": name, "type": "space", "unit": "millimeter"} for name in "yx")]
+    entry = {"axes": axes, "datasets": [{"path": "0", "coordinateTransformations": steps}]}
+    if shared:
+        entry["coordinateTransformations"] = list(shared)
+    if version == "0.6":
+        entry["coordinateSystems"] = [{"name": name, "axes": entry["axes"]} for name in order]
+        del entry["axes"]
+        ends = {"input": {"path": "0"}, "output": {"name": "intrinsic"}}
+        whole = steps[0] if len(steps) == 1 else {"type": "sequence", "transformations": steps}
+        entry["datasets"][0]["coordinateTransformations"] = [{**whole, **ends}] if steps else []
+        further = {"input": {"name": "intrinsic"}, "output": {"name": "world"}}
+        if shared:
+            entry["coordinateTransformations"] = [{**further, **step} for step in shared]
+    ome = {"multiscales": [entry]}
+    if version == "0.4":
+        (place / ".zattrs").write_text(json.dumps(ome))
+    else:
+        document = json.loads((place / "zarr.json").read_text())
+        document["attributes"] = {"ome": {"version": version, **ome}}
+        (place / "zarr.json").write_text(json.dumps(document))
+    return place
+
+
+def by_regions(place, _):
+    voxel = annotation_of(place, 0).geometry.scale
+    assert region_volumes(place, TERMINOLOGY).attrs["voxel_mm3"] == pytest.approx(math.prod(voxel))
+    return voxel[1:]
+
+
+def by_reference_volume(place, folder):
+    with open_annotation(place, folder, orientation="asl") as volume:
+        return tuple(length / 1000 for length in volume.voxel_size[1:])
+
+
+def by_preview(place, _):
+    (plane,) = label_planes(place, PLANES["coronal"], [25.0], 1.0, reference_space(9))
+    return tuple(length / 1000 for length in plane.size)
+
+
+def by_field(place, _):
+    found = Displacement.load(place).coordinates() - np.indices((8, 8))[::-1]
+    return 1 / float(found[1].mean()), 1 / float(found[0].mean())
+
+
+USERS = {
+    "region volumes": by_regions,
+    "reference volume": by_reference_volume,
+    "preview": by_preview,
+    "displacement field": by_field,
+}
+
+
+def answers(folder, *given, **options):
+    """What each user makes of an image: the scale along y and x, or the sentence that refuses it."""
+    places = {field: written(folder, *given, field=field, **options) for field in (False, True)}
+    found = {}
+    for name, user in USERS.items():
+        place = places[user is by_field]
+        try:
+            found[name] = pytest.approx(user(place, folder))
+        except InputError as error:
+            found[name] = str(error).replace(str(place), "IMAGE")
+    return found
+
+
+FOLLOWED = {
+    "a scale": ([SCALE], (), (0.2, 0.4)),
+    "a scale and a translation": ([SCALE, {"type": "translation", "translation": [0, 0.1, 0]}], (), (0.2, 0.4)),
+    "the identity": ([{"type": "identity"}], (), (1, 1)),
+    "scales one after the other": ([SCALE, SCALE], (), (0.04, 0.16)),
+    "a scale of all levels": ([SCALE], [{"type": "scale", "scale": [1, 2, 0.5]}], (0.4, 0.2)),
+    "a translation of all levels": ([SCALE], [{"type": "translation", "translation": [0, 0.1, 0]}], (0.2, 0.4)),
+}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("kind", FOLLOWED)
+def test_all_readers_follow_a_transformation_alike(tmp_path, kind, version):
+    steps, shared, expected = FOLLOWED[kind]
+    assert answers(tmp_path, version, steps, shared) == dict.fromkeys(USERS, expected)
+
+
+UNSUPPORTED = {
+    "affine": {"affine": [[0.1, 0, 0, 0], [0, 0.2, 0, 0], [0, 0, 0.4, 0]]},
+    "rotation": {"rotation": [[1, 0, 0], [0, 0, -1], [0, 1, 0]]},
+    "mapAxis": {"mapAxis": [0, 2, 1]},
+    "projectAxis": {"projectAxis": [0]},
+    "byDimension": {"transformations": [{"type": "scale", "scale": [2.0], "input": ["z"], "output": ["z"]}]},
+    "bijection": {"forward": SCALE, "inverse": SCALE},
+    "displacements": {"path": "0"},
+    "coordinates": {"path": "0"},
+    "perspective": {},
+}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("where", ["alone", "in a sequence", "of all levels"])
+@pytest.mark.parametrize("kind", UNSUPPORTED)
+def test_all_readers_refuse_a_type_that_is_not_supported_in_one_sentence(tmp_path, kind, where, version):
+    step = {"type": kind, **UNSUPPORTED[kind]}
+    steps = {"alone": [step], "in a sequence": [SCALE, step], "of all levels": [SCALE]}[where]
+    found = answers(tmp_path, version, steps, [step] if where == "of all levels" else ())
+    assert found == dict.fromkeys(
+        USERS,
+        f"IMAGE has a transformation of type {kind!r}, which is not supported; write it with a scale and a translation",
+    )
+
+
+NUMBERS = {
+    "zero": ("scale", [0.1, 0, 0.4]),
+    "negative": ("scale", [0.1, -0.2, 0.4]),
+    "not a number": ("scale", [0.1, math.nan, 0.4]),
+    "infinite": ("scale", [0.1, math.inf, 0.4]),
+    "too few": ("scale", [0.1, 0.2]),
+    "one number": ("scale", 2),
+    "a path": ("scale", None),
+    "text": ("scale", "123"),
+    "an infinite translation": ("translation", [0, 0, math.inf]),
+    "a short translation": ("translation", [0]),
+}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("kind", NUMBERS)
+def test_all_readers_refuse_numbers_that_do_not_invert_in_one_sentence(tmp_path, kind, version):
+    word, numbers = NUMBERS[kind]
+    step = {"type": word, "path": "scale"} if numbers is None else {"type": word, word: numbers}
+    found = answers(tmp_path, version, [step] if word == "scale" else [SCALE, step])
+    what = "positive numbers" if word == "scale" else "numbers"
+    assert found == dict.fromkeys(USERS, f"IMAGE has the {word} {numbers!r}; it must be 3 {what}, one for each axis")
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_all_readers_refuse_a_level_without_a_scale_and_a_sequence_within_a_sequence(tmp_path, version):
+    move = {"type": "translation", "translation": [0, 0, 0]}
+    for name, steps, words in (
+        ("without", [move], "IMAGE has a level without a scale; write it with one"),
+        (
+            "nested",
+            [{"type": "sequence", "transformations": [{"type": "sequence", "transformations": [SCALE, move]}]}],
+            "IMAGE has a transformation of type 'sequence' within a sequence, which is not supported; write it with a "
+            "scale and a translation",
+        ),
+    ):
+        (tmp_path / name).mkdir()
+        assert answers(tmp_path / name, version, steps) == dict.fromkeys(USERS, words)
+
+
+@pytest.mark.parametrize("order", [("intrinsic", "world"), ("world", "intrinsic")])
+def test_a_transformation_from_another_coordinate_system_says_nothing_about_the_levels(tmp_path, order):
+    step = {"type": "affine", "affine": [], "input": {"name": "world"}, "output": {"name": "elsewhere"}}
+    assert answers(tmp_path, "0.6", [SCALE], [step], order=order) == dict.fromkeys(USERS, (0.2, 0.4))
+
+
+def test_transformations_to_two_coordinate_systems_are_refused(tmp_path):
+    found = answers(tmp_path, "0.6", [SCALE], [SCALE, {**SCALE, "output": {"name": "atlas"}}])
+    words = "IMAGE has 2 transformations from the coordinate system 'intrinsic'; write it with one"
+    assert found == dict.fromkeys(USERS, words)
