@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..boxes import Index
 from ..errors import TargetError
-from ..stores.atomic import is_partial
+from ..stores.local import is_partial
 from . import ledger, ome
 from .checks import array_prefixes
 from .ledger import Entry, Task

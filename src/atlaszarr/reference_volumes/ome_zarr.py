@@ -15,7 +15,7 @@ from ..engine.inputs import absent_of, readable
 from ..engine.ome_reader import attributes_of
 from ..engine.zarr_reader import ChunkedArray, layout_at
 from ..errors import InputError
-from ..stores.input_file import reading
+from ..stores.failures import reading
 from ..stores.locations import is_url, normalize_folder
 from ..stores.target import Target
 from .header import MICRONS, Header

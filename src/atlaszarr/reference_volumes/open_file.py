@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError, NotFoundError
-from ..stores.input_file import SourceFile
+from ..stores.input_file import InputFile
 from ..stores.locations import normalize
 from .header import Header
 from .nifti import is_nifti, read_nifti_header
@@ -33,7 +33,7 @@ class Content:
     Attributes
     ----------
     header : Header
-    file : SourceFile
+    file : InputFile
         That holds the voxels.
     stream : binary file or None
         The voxels, uncompressed, from the first one on.
@@ -42,7 +42,7 @@ class Content:
     """
 
     header: Header
-    file: SourceFile
+    file: InputFile
     stream: BinaryIO | None
     path: Path | None
 
@@ -117,7 +117,7 @@ def reading_content(uri: str, storage_options: Mapping[str, Any], make_folder: C
         If it is empty, of no known format, or its header cannot be read.
     """
     with ExitStack() as opened:
-        file = opened.enter_context(SourceFile.open(uri, storage_options))
+        file = opened.enter_context(InputFile.open(uri, storage_options))
         beginning = file.stream.peek(_BEGINNING)[:_BEGINNING]
         if not beginning:
             raise InputError(f"{file.name} is empty (0 bytes); get it again")
@@ -143,10 +143,10 @@ def reading_content(uri: str, storage_options: Mapping[str, Any], make_folder: C
             raise InputError(f"{file.name} is neither NRRD, NIfTI, TIFF nor OME-Zarr; it begins {beginning[:8]!r}")
 
 
-def _data_file(uri: str, header: Header, storage_options: Mapping[str, Any]) -> SourceFile:
+def _data_file(uri: str, header: Header, storage_options: Mapping[str, Any]) -> InputFile:
     """The file that a detached header names, beside it."""
     folder = normalize(uri).partition("?")[0].rpartition("/")[0]
     try:
-        return SourceFile.open(f"{folder}/{header.data_file}", storage_options)
+        return InputFile.open(f"{folder}/{header.data_file}", storage_options)
     except NotFoundError:
         raise NotFoundError(f"{header.name} has its voxels in {header.data_file}, which is not beside it") from None
