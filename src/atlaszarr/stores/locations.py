@@ -1,4 +1,4 @@
-"""How a location is written: a path or a URL. What of it may be shown, and whether two of them overlap."""
+"""Paths and URLs as text: their normal form, what messages may show of them, and whether two of them overlap."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _WITH_AT = ("abfs", "abfss", "github")
 
 
 def normalize(location: str | os.PathLike[str]) -> str:
-    """A location as the rest of the package takes it: an absolute local path, or a URL.
+    """A location in its normal form: an absolute local path, or a URL.
 
     Parameters
     ----------
     location : str or path-like
         A path, relative or not, with ``..`` and ``~`` if need be; ``file://`` or ``local://`` before a path; any other
-        URL. ``dir::`` before a URL changes nothing.
+        URL. ``dir::`` before a URL changes nothing, and ``s3a://`` is ``s3://``.
 
     Returns
     -------
@@ -34,8 +34,8 @@ def normalize(location: str | os.PathLike[str]) -> str:
     Raises
     ------
     InputError
-        If it is empty, is neither, has ``..`` in a URL, holds a user name or a password, or has a protocol that is not
-        known or not installed.
+        If it is empty or neither of them; if a URL has ``..`` in it, holds a user name or a password, chains ``s3://``
+        behind another protocol, or has a protocol that is not known or not installed.
     """
     text = os.fspath(location)
     if not text.strip() or "\0" in text:
@@ -46,6 +46,7 @@ def normalize(location: str | os.PathLike[str]) -> str:
     text = re.sub(rf"(?:^|(?<=::)){_PROTOCOL}(?=::|://)", lambda found: found[0].lower(), text)
     while text.startswith("dir::"):
         text = text.removeprefix("dir::")
+    text = re.sub(r"(^|::)s3a://", r"\1s3://", text)
     protocol, _, rest = text.partition("://")
     if not rest.strip("/") and (protocol not in _LOCAL or not rest):
         raise InputError(f"URL {text!r} has no bucket or path; write it behind ://")
@@ -95,7 +96,7 @@ def local_path(location: str | os.PathLike[str]) -> Path | None:
 
 
 def output_path(location: str | os.PathLike[str]) -> Path:
-    """The local file that a picture or an image goes to, as it is given but for ``~``.
+    """The local file that a picture or an image is written to: the given path, with ``~`` expanded.
 
     Raises
     ------
@@ -208,7 +209,9 @@ def _refuse_half_a_url(text: str) -> None:
 
 def _require(protocol: str, url: str) -> None:
     """Refuse a protocol that is not known, or whose package is not installed."""
-    if protocol == "s3":  # by obstore
+    if protocol == "s3":
+        if len(_chained(url)) > 1:
+            raise InputError(f"cannot open {shown(url)!r}: s3:// is not supported behind another protocol")
         return
     from fsspec.registry import get_filesystem_class, known_implementations
 
