@@ -11,7 +11,6 @@ import os
 import threading
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -49,14 +48,9 @@ class ImageCache:
     """
 
     def __init__(self, location: str | os.PathLike[str], options: Mapping[str, Any] | None = None) -> None:
-        text = os.fspath(location).removeprefix("file://")
-        if "://" not in text:
-            if options:
-                raise InputError(f"cache option {next(iter(options))!r} does not apply to the folder {text!r}")
-            text = str(Path(text).expanduser().resolve())
         self._id = uuid4().hex
         try:
-            self._target: Target | None = Target.of(text, options)
+            self._target: Target | None = Target.of(location, options)
         except InputError as error:
             raise InputError(f"cache: {error}") from None
         except AtlaszarrError as error:
