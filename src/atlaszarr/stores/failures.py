@@ -99,7 +99,9 @@ def reason(error: Exception) -> str:
         return "the store does not allow it; check the credentials and their rights"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    if "error sending request" in said or "imeout" in said or "timed out" in said:
+    if isinstance(error, TimeoutError) or any(
+        word in said for word in ("error sending request", "imeout", "timed out")
+    ):
         return "the store does not answer"
     return name
 
