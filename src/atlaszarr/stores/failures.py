@@ -27,24 +27,7 @@ _OTHERWISE = {False: "check the URL, the region and the credentials", True: "run
 
 @contextmanager
 def reading(name: str, connecting: bool = True) -> Iterator[None]:
-    """Turn what a store raises while a file is read into an error that names the file.
-
-    Parameters
-    ----------
-    name : str
-        The path or URL as messages may show it.
-    connecting : bool
-        Whether the store may not have answered yet; same as in `as_error`.
-
-    Raises
-    ------
-    NotFoundError
-        If the file does not exist.
-    SourceError
-        If it cannot be read.
-    InputError
-        If the URL or an option cannot be used.
-    """
+    """Turn what a store raises while a file is read into a NotFoundError, SourceError or InputError that names it."""
     try:
         yield
     except AtlaszarrError:
@@ -65,19 +48,8 @@ def reading(name: str, connecting: bool = True) -> Iterator[None]:
 def as_error(
     error: Exception, what: str, kind: type[SourceError] | type[TargetError], connecting: bool
 ) -> AtlaszarrError:
-    """An error of this package for what a store raised, whatever its class.
-
-    Parameters
-    ----------
-    error : Exception
-    what : str
-        What failed, and where.
-    kind : type
-        Class of the error.
-    connecting : bool
-        Whether the store has not answered yet. A TypeError or ValueError then comes from options that the store's own
-        library does not know, and an InputError is returned.
-    """
+    """An error of this package for what a store raised, whatever its class; `what` says what failed, and where."""
+    # A store's own library raises these for options that it does not know, at the latest when it first connects.
     if connecting and isinstance(error, TypeError | ValueError | ImportError):
         return InputError(f"{what}: {type(error).__name__}; check the URL and the storage options")
     return kind(f"{what}: {reason(error)}")

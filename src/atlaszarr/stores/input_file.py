@@ -28,11 +28,11 @@ class InputFile:
     Attributes
     ----------
     name : str
-        The path or URL without what may be secret in it.
+        The path or URL without credentials and signatures.
     path : Path or None
-        Where it is a local file.
+        Of a local file.
     stream : io.BufferedReader
-        Its bytes, forwards only.
+        Its bytes, which cannot be sought.
     """
 
     def __init__(self, name: str, path: Path | None, backend: Backend) -> None:
@@ -67,11 +67,6 @@ class InputFile:
             raise InputError(f"{name} is a folder; give a file, or a folder whose name ends in .zarr")
         with reading(name):
             return cls(name, path, open_backend(location, options))
-
-    @property
-    def count(self) -> int:
-        """Number of bytes that were read so far."""
-        return self._raw.count
 
     def read(self, most: int | None = None) -> bytes:
         """All bytes that are left.

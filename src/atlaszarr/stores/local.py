@@ -172,7 +172,7 @@ class WholeFiles:
         From a key to the path of its file.
     """
 
-    def __init__(self, locate: Callable[[str], Path] = Path) -> None:
+    def __init__(self, locate: Callable[[str], Path]) -> None:
         self._locate = locate
         self._temporary: dict[Path, Path] = {}
         self._folders: set[Path] = set()
@@ -210,12 +210,9 @@ class WholeFiles:
 
 def write_whole(path: str | os.PathLike[str], body: bytes) -> None:
     """Write one file, which appears whole or not at all, and the folders that it needs."""
-    files = WholeFiles()
-    try:
-        files.add(os.fspath(path), body)
-        files.finish()
-    finally:
-        files.discard()
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(Path(path)) as file:
+        file.write(body)
 
 
 @contextmanager
