@@ -605,7 +605,7 @@ def test_a_detached_header_finds_its_voxels_beside_it_or_says_that_they_are_miss
     body = nrrd_bytes(volume, encoding=encoding, more="data file: voxels.bin")
     start = body.index(b"\n\n") + 2
     (tmp_path / "a.nhdr").write_bytes(body[: start - 1])
-    with pytest.raises(NotFoundError, match=r"its voxels in voxels\.bin, which is not beside it"):
+    with pytest.raises(NotFoundError, match=r"its voxels in voxels\.bin, which is missing; put both into one folder"):
         open_annotation(tmp_path / "a.nhdr", spool).__enter__()
     (tmp_path / "voxels.bin").write_bytes(body[start:])
     with open_annotation(tmp_path / "a.nhdr", spool) as found:
