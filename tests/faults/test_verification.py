@@ -14,7 +14,7 @@ from atlaszarr.engine.codecs import Encoding
 from atlaszarr.engine.ledger import COMPACT, OPEN, opened, sealed
 from atlaszarr.engine.multiscale import digest
 from atlaszarr.errors import InputError, TargetError
-from atlaszarr.stores.atomic import write_whole
+from atlaszarr.stores.local import write_whole
 from atlaszarr.testing.emulator import Emulator
 from atlaszarr.writing import write_multiscales
 

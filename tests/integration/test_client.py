@@ -722,7 +722,7 @@ def test_a_location_that_is_no_cache_is_refused_without_its_password(emulator, c
 
 
 def test_cache_options_without_a_url_are_refused(emulator, connect, tmp_path, command):
-    with pytest.raises(InputError, match="cache option 'key' does not apply to the folder"):
+    with pytest.raises(InputError, match="cache: storage option 'key' is not supported for the path"):
         connect(emulator, tmp_path, cache_options={"key": "the-access-key"})
     address = ("--api-url", emulator.url)
     outcome = command("info", NRP1, *address, "--cache", tmp_path, "--cache-option", "key=the-access-key")

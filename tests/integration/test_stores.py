@@ -1,11 +1,16 @@
-"""The same build to any store: a real S3 server, and what its users see when the store refuses."""
+"""Every kind of store: what holds for all of them, a real S3 server, and what users see when a store refuses."""
 
+import hashlib
 import json
 import logging
+import pickle
 import re
 import shutil
+import socket
 import threading
+import time
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import boto3
@@ -22,13 +27,16 @@ from fsspec.implementations.memory import MemoryFileSystem
 from moto.server import ThreadedMotoServer
 
 from atlaszarr import AllenClient, Displacement, Terminology, build, build_atlas, plan, verify
+from atlaszarr.allen.cache import ImageCache
 from atlaszarr.cli.commands import main
-from atlaszarr.errors import InputError, TargetError
+from atlaszarr.errors import InputError, NotFoundError, SourceError, TargetError
 from atlaszarr.reference_volumes import open_annotation
+from atlaszarr.stores.input_file import InputFile
 from atlaszarr.stores.locations import shown
 from atlaszarr.stores.target import Target
 from atlaszarr.terminology.lookup import terminology_of
 from atlaszarr.testing.emulator import Emulator
+from atlaszarr.testing.ontology import structure_graph
 from atlaszarr.writing import write_multiscales
 from scripted import Fault, Scripted, StoreFaultError
 
@@ -374,39 +382,267 @@ def test_objects_of_any_store_are_read_several_at_a_time():
     assert target.read_each(keys) == {key: key.encode() for key in keys}
 
 
-# Who is to blame
+# Every kind of store
 
 
-@pytest.fixture(params=["local disk", "memory", "scripted", "S3"])
-def anywhere(request, tmp_path):
-    """A target of every kind, by its name: the location and its storage options."""
-    roots = {"local disk": str(tmp_path), "memory": "memory://blame", "scripted": "scripted://blame"}
-    options = request.getfixturevalue("s3") if request.param == "S3" else None
-
-    def place(name):
-        return f"{roots.get(request.param, 's3://atlas')}/{name}", options
-
-    yield place
-    Scripted.faults.clear()
+class ForeignError(Exception):
+    """The only error of `Foreign`, but that an object is missing or exists."""
 
 
+class Foreign(MemoryFileSystem):
+    """A store whose errors are no OSErrors, as those of gcsfs, and which refuses every request below ``closed``."""
+
+    protocol = "foreign"
+    store = {}  # noqa: RUF012 - one for all instances, as in its parent
+    pseudo_dirs = [""]  # noqa: RUF012
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return MemoryFileSystem._strip_protocol(path.replace("foreign://", "memory://"))
+
+    def _refuse(self, path):
+        if "/closed" in path:
+            raise ForeignError(f"{SECRET} does not open {path}")
+
+    def pipe_file(self, path, value, mode="overwrite", **options):
+        self._refuse(path)
+        super().pipe_file(path, value, mode=mode, **options)
+
+    def cat_file(self, path, start=None, end=None, **options):
+        self._refuse(path)
+        return super().cat_file(path, start, end, **options)
+
+    def find(self, path, **options):
+        self._refuse(path)
+        return super().find(path, **options)
+
+    def rm_file(self, path):
+        self._refuse(path)
+        super().rm_file(path)
+
+    def _open(self, path, mode="rb", **options):
+        self._refuse(path)
+        return super()._open(path, mode, **options)
+
+
+fsspec.register_implementation("foreign", Foreign, clobber=True)
+
+
+@dataclass(frozen=True)
+class Store:
+    """A store to write to: a URL of an empty root, one where everything is refused, and the storage options."""
+
+    root: str
+    refusing: str
+    options: dict | None = None
+
+    def target(self, name="x"):
+        return Target.of(self.url(name), self.options)
+
+    def url(self, name="x"):
+        return f"{self.root}/{name}"
+
+
+KINDS = ["local disk", "local://", "memory://", "s3://", "foreign://"]
+
+
+@pytest.fixture(params=KINDS)
+def any_store(request, tmp_path):
+    """An empty store of every kind."""
+    kind, name = request.param, tmp_path.name
+    if kind == "s3://":
+        return Store(f"s3://atlas/{name}", "s3://nowhere/x", request.getfixturevalue("s3"))
+    if kind == "foreign://":
+        return Store(f"foreign://{name}", "foreign://closed/x", {"token": SECRET})
+    root = {"local disk": str(tmp_path), "local://": f"local://{tmp_path}"}.get(kind, f"memory://{name}")
+    Target.of(root).write("file", b"not a folder")
+    return Store(root, f"{root}/file/x")
+
+
+BODIES = {"a/b/c": b"1", "a/d": b"22", "ab": b"333", "empty": b""}
 ERRORS = [ValueError("four is no gene"), TypeError("no number"), FileNotFoundError(2, "No such file", "atlas.nrrd")]
+OPERATIONS = {
+    "put": lambda target: target.write("a", b"1"),
+    "get": lambda target: target.read("a"),
+    "list": lambda target: target.list_keys(),
+    "remove": lambda target: target.remove_each(["a"]),
+}
 
 
-@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-def test_what_making_an_object_raises_is_raised_as_it_is(anywhere, error):
-    url, options = anywhere(f"made-{type(error).__name__}")
-    target = Target.of(url, options)
+class TestEveryStore:
+    """What holds for a target, an input file and an image, wherever they are."""
 
-    def bodies():
-        yield "a", b"1"
-        raise error
+    def test_what_is_written_is_read_back_one_by_one_and_together(self, any_store):
+        target = any_store.target()
+        target.write_all(BODIES.items())
+        assert {key: target.read(key) for key in BODIES} == BODIES
+        assert target.read_each([*BODIES, "a/missing"]) == {**BODIES, "a/missing": None}
+        assert target.read_all("a") == {"a/b/c": b"1", "a/d": b"22"}
+        target.write("a/d", b"4444")
+        assert target.read("a/d") == b"4444"
 
-    with pytest.raises(type(error)) as caught:
-        target.write_all(bodies())
-    assert caught.value is error
-    target.write_all([("b", b"2")])
-    assert target.read("b") == b"2"
+    def test_keys_and_sizes_are_those_at_or_under_a_prefix(self, any_store):
+        target = any_store.target()
+        target.write_all(BODIES.items())
+        assert target.sizes() == {key: len(body) for key, body in BODIES.items()}
+        assert target.list_keys() == sorted(BODIES)
+        assert target.sizes("a") == target.sizes("a/") == {"a/b/c": 1, "a/d": 2}
+        assert target.sizes("a/d") == {"a/d": 2}
+        assert target.list_keys("b") == []
+
+    def test_what_is_missing_is_none_and_an_empty_listing(self, any_store):
+        target = any_store.target("missing")
+        assert target.read("a") is None
+        assert target.read_tagged("a") is None
+        assert target.read_each(["a", "b/c"]) == {"a": None, "b/c": None}
+        assert target.list_keys() == target.links() == []
+        target.remove()
+        target.remove("a")
+
+    def test_of_two_creations_the_first_succeeds(self, any_store):
+        target = any_store.target()
+        assert target.create("deep/in/it", b"first")
+        assert not target.create("deep/in/it", b"second")
+        assert target.read("deep/in/it") == b"first"
+        target.remove("deep/in/it")
+        assert target.create("deep/in/it", b"third")
+
+    def test_an_object_is_replaced_unless_its_tag_changed(self, any_store):
+        target = any_store.target()
+        target.write("a", b"first")
+        body, tag = target.read_tagged("a")
+        assert body == b"first"
+        assert target.replace("a", b"second", tag)
+        assert target.read("a") == b"second"
+        assert target.replace("a", b"third", tag) == (tag is None)
+        assert target.read("a") == (b"second" if tag else b"third")
+
+    def test_a_prefix_is_removed_and_its_neighbours_are_kept(self, any_store):
+        target, other = any_store.target(), any_store.target("other")
+        target.write_all(BODIES.items())
+        other.write("a/d", b"of another")
+        target.remove("a")
+        assert target.list_keys() == ["ab", "empty"]
+        target.remove_each(["ab"])
+        assert target.list_keys() == ["empty"]
+        target.remove()
+        assert (target.list_keys(), other.list_keys()) == ([], ["a/d"])
+
+    def test_the_age_of_an_object_is_told_by_the_store_s_clock(self, any_store):
+        target = any_store.target()
+        target.write("a", b"1")
+        assert 0 <= target.age("a") < 60
+        assert target.list_keys() == ["a"]
+
+    def test_more_than_is_put_at_once_arrives_whole(self, any_store):
+        target = any_store.target()
+        bodies = {f"0/c/{number}": bytes([number]) * 2**20 for number in range(20)}
+        target.write_all(bodies.items())
+        assert target.read_each(bodies) == bodies
+
+    def test_a_target_is_pickled_and_shows_no_credential(self, any_store):
+        target = any_store.target()
+        again = pickle.loads(pickle.dumps(target))
+        again.write("a", b"1")
+        assert target == again
+        assert target.read("a") == b"1"
+        assert SECRET not in repr(target)
+
+    @pytest.mark.parametrize("operation", ["put", "get", "list"])
+    def test_an_error_names_the_target_and_no_credential(self, any_store, operation):
+        target = Target.of(any_store.refusing, any_store.options)
+        if operation != "put" and any_store.refusing.endswith("/file/x"):
+            assert not OPERATIONS[operation](target)  # these stores have folders, and there is none of this name
+            return
+        if operation == "get" and any_store.refusing.startswith("s3://"):
+            assert OPERATIONS[operation](target) is None
+            return
+        with pytest.raises(TargetError, match=rf"^cannot [\w ]+ {re.escape(target.url)}: ") as caught:
+            OPERATIONS[operation](target)
+        assert SECRET not in str(caught.value)
+
+    @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+    def test_what_making_an_object_raises_is_raised_unchanged(self, any_store, error):
+        target = any_store.target()
+
+        def bodies():
+            yield "a", b"1"
+            raise error
+
+        with pytest.raises(type(error)) as caught:
+            target.write_all(bodies())
+        assert caught.value is error
+        target.write_all([("b", b"2")])
+        assert target.read("b") == b"2"
+
+    def test_what_a_function_of_the_image_raises_is_raised_with_its_block_named(self, any_store):
+        url = any_store.url("function.ome.zarr")
+        options = {"chunk": 8, "workers": 2, "identity": "f", "storage_options": any_store.options}
+        with pytest.raises(ValueError, match="gene") as caught:
+            write_multiscales(failing("four is no gene"), url, **options)
+        assert_blamed(caught, any_store.target("function.ome.zarr").url)
+
+    def test_an_input_file_is_read_with_its_size_and_digest(self, any_store):
+        body = np.random.default_rng(0).bytes(3 * 2**20 + 7)
+        any_store.target("files").write("a.bin", body)
+        with InputFile.open(any_store.url("files/a.bin"), any_store.options) as file:
+            assert file.stream.read(100) == body[:100]
+            assert file.finish() == (len(body), hashlib.sha256(body).hexdigest())
+        with InputFile.open(any_store.url("files/a.bin"), any_store.options) as file:
+            assert file.read() == body
+        with (
+            InputFile.open(any_store.url("files/a.bin"), any_store.options) as file,
+            pytest.raises(InputError, match=r"a\.bin is larger than the 1000 bytes"),
+        ):
+            file.read(1000)
+
+    def test_a_missing_input_file_is_named_without_a_credential(self, any_store):
+        url = any_store.url("files/missing.bin")
+        with pytest.raises(NotFoundError, match=r"there is no file .*missing\.bin") as caught:
+            InputFile.open(url, any_store.options)
+        assert SECRET not in str(caught.value)
+
+    def test_terminologies_fields_and_cached_images_are_reached_as_targets_are(self, any_store, tmp_path):
+        terminology = Terminology.from_structure_graph(structure_graph()["msg"])
+        np.save(tmp_path / "kept.npy", np.ones((4, 5, 2), "float32"))
+        target = any_store.target("sources")
+        target.write("terminology.csv", terminology.to_csv().encode())
+        target.write("field.npy", (tmp_path / "kept.npy").read_bytes())
+        assert Terminology.read(any_store.url("sources/terminology.csv"), any_store.options) == terminology
+        field = Displacement.load(any_store.url("sources/field.npy"), any_store.options)
+        assert field == Displacement.from_deltas(np.ones((4, 5)), np.ones((4, 5)))
+        cache = ImageCache(any_store.url("cache"), any_store.options)
+        cache.put("key", b"body")
+        assert "key" in cache
+        assert (cache.get("key"), cache.get("other")) == (b"body", None)
+
+    def test_a_recorded_chunk_that_was_altered_at_its_size_is_made_again_when_a_build_resumes(self, any_store):
+        class StopError(Exception):
+            pass
+
+        def stop(done, *_):
+            if done == 2:
+                raise StopError
+
+        url, options = any_store.url("altered.ome.zarr"), any_store.options
+        image = np.random.default_rng(0).integers(0, 255, (32, 16, 16)).astype("uint8")
+        arguments = {
+            "chunk": 8,
+            "levels": 2,
+            "workers": 1,
+            "identity": "i",
+            "ome_zarr": "0.4",
+            "storage_options": options,
+        }
+        with pytest.raises(StopError):
+            write_multiscales(image, url, progress=stop, **arguments)
+        target = Target.of(url, options)
+        chunks = [key for key in target.list_keys("0") if key.rsplit("/", 1)[1][0] != "."]
+        body = target.read(chunks[0])
+        target.write(chunks[0], bytes([*body[:-1], body[-1] ^ 1]))
+        assert write_multiscales(image, url, **arguments).state == "resumed"
+        assert target.read(chunks[0]) == body
+        assert verify(url, deep=True, storage_options=options).ok
 
 
 def failing(message):
@@ -426,11 +662,61 @@ def assert_blamed(caught, url):
     assert caught.value.__notes__ == [f"while making block 1, 0, 0 (z, y, x) of level 0 of {url}"]
 
 
-def test_what_a_function_of_the_image_raises_is_raised_with_its_block_named(anywhere):
-    url, options = anywhere("function.ome.zarr")
-    with pytest.raises(ValueError, match="gene") as caught:
-        write_multiscales(failing("four is no gene"), url, chunk=8, workers=2, identity="f", storage_options=options)
-    assert_blamed(caught, url)
+# A store that never answers
+
+
+@pytest.fixture
+def frozen():
+    """A server that accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+ENTRIES = {
+    "target": lambda url, options: Target.of(url, options).read("a"),
+    "listing": lambda url, options: Target.of(url, options).list_keys(),
+    "file": InputFile.open,
+    "terminology": Terminology.read,
+    "field": lambda url, options: Displacement.load(f"{url}.npy", options),
+    "volume": lambda url, options: open_annotation(f"{url}.nrrd", None, storage_options=options).__enter__(),
+}
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_a_frozen_s3_server_ends_in_an_error_within_the_timeout(frozen, entry):
+    options = {"key": KEY, "secret": SECRET, "endpoint_url": frozen, "timeout": 1}
+    began = time.monotonic()
+    with pytest.raises((TargetError, SourceError), match=r"s3://atlas/x.*: the store does not answer") as caught:
+        ENTRIES[entry]("s3://atlas/x", options)
+    assert time.monotonic() - began < 20
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("entry", ["target", "file"])
+def test_a_frozen_web_server_ends_in_an_error_within_the_timeout(frozen, entry):
+    began = time.monotonic()
+    with pytest.raises((TargetError, SourceError), match=f"{frozen}/x: the store does not answer"):
+        ENTRIES[entry](f"{frozen}/x", {"timeout": 1})
+    assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize("url", ["s3://atlas/x", "http://127.0.0.1:1/x"])
+@pytest.mark.parametrize("timeout", ["soon", 0, -1, 1e300])
+def test_a_timeout_that_is_not_a_number_of_seconds_is_refused(url, timeout):
+    for opening in (Target.of, InputFile.open):
+        with pytest.raises(InputError, match=r"storage option timeout .* is not a number of seconds"):
+            opening(url, {"key": KEY, "secret": SECRET, "timeout": timeout})
+
+
+def test_s3_is_reached_by_either_protocol_and_not_behind_another(s3):
+    Target.of("s3a://atlas/either", s3).write("a", b"1")
+    assert Target.of("S3A://atlas/either", s3) == Target.of("s3://atlas/either", s3)
+    assert Target.of("s3://atlas/either", s3).read("a") == b"1"
+    with pytest.raises(InputError, match="s3:// is not supported behind another protocol"):
+        InputFile.open("simplecache::s3://atlas/either/a", {"s3": s3})
+
+
+# Who is to blame
 
 
 @pytest.mark.parametrize("scheduler", ["processes", "a cluster"])
@@ -447,14 +733,6 @@ def test_what_a_function_of_the_image_raises_comes_back_from_other_processes(s3,
                 failing("four is no gene"), url, chunk=8, workers=1, identity="f", scheduler=address, storage_options=s3
             )
     assert_blamed(caught, url)
-
-
-OPERATIONS = {
-    "put": lambda target: target.write("a", b"1"),
-    "get": lambda target: target.read("a"),
-    "list": lambda target: target.list_keys(),
-    "remove": lambda target: target.remove_each(["a"]),
-}
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
@@ -538,25 +816,3 @@ def test_what_s3_answers_is_said_with_what_to_do_and_without_a_key(status, word,
                 call(target)
             assert str(caught.value).startswith(f"cannot {verb} s3://atlas/x: the store answers {said}")
             assert KEY not in str(caught.value)
-
-
-def test_a_recorded_chunk_that_was_altered_at_its_size_is_made_again_when_a_build_resumes(anywhere):
-    class StopError(Exception):
-        pass
-
-    def stop(done, *_):
-        if done == 2:
-            raise StopError
-
-    url, options = anywhere("altered.ome.zarr")
-    image = np.random.default_rng(0).integers(0, 255, (32, 16, 16)).astype("uint8")
-    arguments = {"chunk": 8, "levels": 2, "workers": 1, "identity": "i", "ome_zarr": "0.4", "storage_options": options}
-    with pytest.raises(StopError):
-        write_multiscales(image, url, progress=stop, **arguments)
-    target = Target.of(url, options)
-    chunks = [key for key in target.list_keys("0") if key.rsplit("/", 1)[1][0] != "."]
-    body = target.read(chunks[0])
-    target.write(chunks[0], bytes([*body[:-1], body[-1] ^ 1]))
-    assert write_multiscales(image, url, **arguments).state == "resumed"
-    assert target.read(chunks[0]) == body
-    assert verify(url, deep=True, storage_options=options).ok

@@ -10,14 +10,14 @@ import hashlib
 import os
 import threading
 import warnings
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from ..errors import AtlaszarrError, AtlaszarrWarning, InputError
 from ..stores.target import Target
 
+_T = TypeVar("_T")
 _DIGEST_BYTES = hashlib.sha256().digest_size
 #: Identifiers of the caches that failed in this process; pickled copies of a cache share one.
 _FAILED: set[str] = set()
@@ -49,14 +49,9 @@ class ImageCache:
     """
 
     def __init__(self, location: str | os.PathLike[str], options: Mapping[str, Any] | None = None) -> None:
-        text = os.fspath(location).removeprefix("file://")
-        if "://" not in text:
-            if options:
-                raise InputError(f"cache option {next(iter(options))!r} does not apply to the folder {text!r}")
-            text = str(Path(text).expanduser().resolve())
         self._id = uuid4().hex
         try:
-            self._target: Target | None = Target.of(text, options)
+            self._target: Target | None = Target.of(location, options)
         except InputError as error:
             raise InputError(f"cache: {error}") from None
         except AtlaszarrError as error:
@@ -64,37 +59,29 @@ class ImageCache:
             self._fail(error)
 
     def get(self, key: str) -> bytes | None:
-        """The body stored under a key, or None."""
-        if self._target is None or self._id in _FAILED:
-            return None
-        try:
-            entry = self._target.read(_path(key))
-        except AtlaszarrError as error:
-            self._fail(error)
-            return None
+        """The body under a key; None if it is missing or damaged."""
+        entry = self._try(lambda target: target.read(_path(key)))
         if entry is None:
             return None
         body, digest = entry[:-_DIGEST_BYTES], entry[-_DIGEST_BYTES:]
         return body if digest == _digest(key, body) else None
 
     def put(self, key: str, body: bytes) -> None:
-        """Store a body that has passed its checks."""
-        if self._target is None or self._id in _FAILED:
-            return
-        try:
-            self._target.write(_path(key), body + _digest(key, body))
-        except AtlaszarrError as error:
-            self._fail(error)
+        """Store a body that passed its checks."""
+        self._try(lambda target: target.write(_path(key), body + _digest(key, body)))
 
     def __contains__(self, key: str) -> bool:
-        """Whether there is an entry under a key; its digest is not checked, which would mean reading it."""
+        """Whether a key has an entry, which is not read: its digest is not checked."""
+        return bool(self._try(lambda target: target.sizes(_path(key))))
+
+    def _try(self, use: Callable[[Target], _T]) -> _T | None:
         if self._target is None or self._id in _FAILED:
-            return False
+            return None
         try:
-            return _path(key) in self._target.sizes(_path(key))
+            return use(self._target)
         except AtlaszarrError as error:
             self._fail(error)
-            return False
+            return None
 
     def _fail(self, error: AtlaszarrError) -> None:
         with _LOCK:

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from ..errors import AtlaszarrError, InputError, NotFoundError, RecordError, ServiceError, TargetError
-from ..stores.atomic import write_whole
+from ..stores.local import write_whole
 from ..stores.locations import output_path
 from .atlas import atlas
 from .demo import demo

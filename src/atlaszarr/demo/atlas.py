@@ -12,7 +12,7 @@ from ..engine.writer import Progress
 from ..errors import TargetError
 from ..regions.tables import tree
 from ..regions.volumes import region_volumes
-from ..stores.atomic import write_whole
+from ..stores.local import write_whole
 from ..terminology.terminology import Terminology
 
 _NAME, _VERSION = "phantom-brain", "1"

@@ -5,14 +5,13 @@ What is written appears whole or not at all: an OME-Zarr's own metadata comes la
 
 from __future__ import annotations
 
-import io
 import math
 import os
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from itertools import groupby
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 
@@ -21,8 +20,10 @@ from ..engine.codecs import ArrayLayout, Encoding
 from ..engine.inputs import locations_read
 from ..engine.ome_reader import StoredImage
 from ..engine.pyramid import Pyramid
-from ..errors import AtlaszarrWarning, InputError
-from ..stores.input_file import SourceFile, reading
+from ..errors import AtlaszarrError, AtlaszarrWarning, InputError
+from ..stores.failures import reading
+from ..stores.input_file import InputFile
+from ..stores.local import whole_file
 from ..stores.locations import local_path, overlap, shown
 from ..stores.target import Target
 from .fields import ArrayField, Field, blocks, regular
@@ -110,17 +111,17 @@ def _save_npy(field: Field, name: str) -> None:
     if path.exists():
         raise InputError(f"{name} is there already; remove it first, or give another name")
     header = {"descr": "<f4", "fortran_order": False, "shape": (*field.shape, 2)}
-    temporary = path.with_name(f".{uuid4().hex}.partial")
-    with Target.of(path.parent).reporting("write to"):
-        try:
-            with temporary.open("wb") as file:
-                np.lib.format.write_array_header_1_0(file, header)
-                for _, across in groupby(blocks(field.chunks), key=lambda found: found[0][0]):
-                    parts = [field.displacements(*block) for _, block in across]
-                    file.write(np.moveaxis(np.concatenate(parts, axis=2), 0, 2).astype("<f4").tobytes())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    folder = Target.of(path.parent)
+    with ExitStack() as opened:
+        with folder.reporting("write to"):
+            file = opened.enter_context(whole_file(path))
+            np.lib.format.write_array_header_1_0(file, header)
+        for _, across in groupby(blocks(field.chunks), key=lambda found: found[0][0]):
+            parts = [field.displacements(*block) for _, block in across]
+            with folder.reporting("write to"):
+                file.write(np.moveaxis(np.concatenate(parts, axis=2), 0, 2).astype("<f4").tobytes())
+        with folder.reporting("write to"):
+            opened.close()
 
 
 def _refuse_overlap(field: Field, location: str) -> None:
@@ -139,15 +140,17 @@ def _locations_read(field: Any) -> Iterator[str]:
 
 
 def _load_npy(name: str, storage_options: Mapping[str, Any] | None) -> ArrayField:
-    with SourceFile.open(name, storage_options) as file, reading(file.name):
+    with InputFile.open(name, storage_options) as file, reading(file.name):
         try:
             if file.path is not None:
-                values = np.load(file.path, mmap_mode="r", allow_pickle=False)
+                values: np.ndarray[Any, Any] = np.lib.format.open_memmap(file.path, "r")
             else:
-                values = np.load(io.BytesIO(file.read()), allow_pickle=False)
+                values = np.lib.format.read_array(file.stream, allow_pickle=False)
                 values.setflags(write=False)
-        except (ValueError, EOFError) as error:
-            raise InputError(f"{file.name} is no array in a file ({error}); give one that holds a field") from None
+        except (ValueError, EOFError, MemoryError) as error:
+            if isinstance(error, AtlaszarrError):
+                raise
+            raise InputError(f"{file.name} is not an array in a .npy file: {error}") from None
     if values.ndim != 3 or values.shape[2] != 2 or 0 in values.shape or values.dtype.kind not in "iuf":
         raise InputError(
             f"{name} holds {values.dtype} of shape {values.shape}; a field is (rows, columns, 2): delta_x and delta_y"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import TargetError
-from ..stores.atomic import is_partial
+from ..stores.local import is_partial
 from ..stores.target import Target
 from .ledger import COMPACT, OPEN, Entry, Ledger, Task
 from .lock import KEYS

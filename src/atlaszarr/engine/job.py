@@ -11,7 +11,7 @@ from typing import Any
 
 from ..boxes import Index
 from ..errors import TargetError
-from ..stores.atomic import is_partial
+from ..stores.local import is_partial
 from ..stores.target import Target
 from . import ledger, ome, target_state
 from .blocks import BlockSource, Done, write_blocks

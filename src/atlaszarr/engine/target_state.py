@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import InputError
-from ..stores.atomic import is_partial
+from ..stores.local import is_partial
 from ..stores.target import Target
 from ..versions import version as package_version
 from . import ledger, ome

@@ -17,7 +17,7 @@ from ..geometry.spaces import reference_space
 from ..sections.alignment import align_sections, plane_of
 from ..sections.options import GONE
 from ..sections.planes import section_planes
-from ..stores.atomic import write_whole
+from ..stores.local import write_whole
 from ..stores.locations import normalize, output_path, overlap, shown
 from .annotation_borders import LabelPlane
 from .annotation_planes import label_planes

@@ -1,4 +1,4 @@
-"""What a volume's file is, told by how it begins, and its voxels as a lazy array: mapped, or kept in a spool."""
+"""The format of a volume's file, recognised by its first bytes, and its voxels as a lazy array: mapped or spooled."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError, NotFoundError
-from ..stores.input_file import SourceFile
+from ..stores.input_file import InputFile
 from ..stores.locations import normalize
 from .header import Header
 from .nifti import is_nifti, read_nifti_header
@@ -21,34 +21,34 @@ from .orientation import Orientation
 from .tiff import BEGINNINGS, read_tiff_header, tiff_planes
 from .voxels import CHUNK, MappedVolume, decompressing, spool, stream_planes, unpacked
 
-#: Bytes that tell what a file is.
+#: Bytes by which a format is recognised.
 _BEGINNING = 352
 _GZIP = b"\x1f\x8b"
 
 
 @dataclass(frozen=True)
 class Content:
-    """A volume's file whose header was read.
+    """A volume's file after its header was read.
 
     Attributes
     ----------
     header : Header
-    file : SourceFile
-        That holds the voxels.
+    file : InputFile
+        The file with the voxels.
     stream : binary file or None
         The voxels, uncompressed, from the first one on.
     path : Path or None
-        A local file that holds them as the header says.
+        A local file with the voxels, in the layout of the header.
     """
 
     header: Header
-    file: SourceFile
+    file: InputFile
     stream: BinaryIO | None
     path: Path | None
 
     @property
     def is_mapped(self) -> bool:
-        """Whether the voxels can be read at random where they are."""
+        """Whether the voxels can be read at random from their file."""
         return self.header.compression == "none" and self.path is not None
 
     def mapped(self, orientation: Orientation) -> Any:
@@ -57,7 +57,7 @@ class Content:
         Raises
         ------
         InputError
-            If the file has another size than its header says.
+            If the size of the file differs from that in its header.
         """
         import dask.array as da
         from dask.base import tokenize
@@ -71,7 +71,7 @@ class Content:
                 f"{header.name} is cut short: its header declares {header.size} bytes of voxels, and it holds "
                 f"{max(held, 0)}; get it again"
             )
-        # What follows the voxels of a TIFF are its other parts.
+        # The other parts of a TIFF follow its voxels.
         if held > header.size and self.stream is not None:
             raise InputError(f"{header.name} holds more than the {header.size} bytes of voxels of its header")
         volume = MappedVolume(str(path), header, orientation)
@@ -86,7 +86,7 @@ class Content:
         convert: Callable[[NDArray[Any]], NDArray[Any]],
         dtype: np.dtype[Any],
     ) -> Any:
-        """The dask array (z, y, x) over a zarr array in a folder, into which all voxels are written now."""
+        """The dask array (z, y, x) over a zarr array in a folder, to which this method writes all voxels."""
         path = folder / "voxels.zarr"
         if self.stream is not None:
             return spool(path, self.header, orientation, stream_planes(self.stream, self.header), convert, dtype)
@@ -94,7 +94,7 @@ class Content:
         return spool(path, self.header, orientation, tiff_planes(self.path, self.header), convert, dtype)
 
     def size_and_digest(self) -> tuple[int, str | None]:
-        """Bytes of the file, and its SHA-256 unless it was not read as a whole."""
+        """Size of the file in bytes, and its SHA-256 if all of it was read."""
         if self.is_mapped and self.path == self.file.path:
             return self.path.stat().st_size, None  # type: ignore[union-attr]
         return self.file.finish()
@@ -109,15 +109,15 @@ def reading_content(uri: str, storage_options: Mapping[str, Any], make_folder: C
     uri : str
     storage_options : mapping
     make_folder : callable
-        Makes the folder to which a file is copied that can only be read at random and is not local.
+        Makes the folder for a copy of a remote file whose format needs random access.
 
     Raises
     ------
     InputError
-        If it is empty, of no known format, or its header cannot be read.
+        If it is empty, its format is not known, or its header cannot be read.
     """
     with ExitStack() as opened:
-        file = opened.enter_context(SourceFile.open(uri, storage_options))
+        file = opened.enter_context(InputFile.open(uri, storage_options))
         beginning = file.stream.peek(_BEGINNING)[:_BEGINNING]
         if not beginning:
             raise InputError(f"{file.name} is empty (0 bytes); get it again")
@@ -143,10 +143,12 @@ def reading_content(uri: str, storage_options: Mapping[str, Any], make_folder: C
             raise InputError(f"{file.name} is neither NRRD, NIfTI, TIFF nor OME-Zarr; it begins {beginning[:8]!r}")
 
 
-def _data_file(uri: str, header: Header, storage_options: Mapping[str, Any]) -> SourceFile:
-    """The file that a detached header names, beside it."""
+def _data_file(uri: str, header: Header, storage_options: Mapping[str, Any]) -> InputFile:
+    """The file that a detached header names, in the folder of the header."""
     folder = normalize(uri).partition("?")[0].rpartition("/")[0]
     try:
-        return SourceFile.open(f"{folder}/{header.data_file}", storage_options)
+        return InputFile.open(f"{folder}/{header.data_file}", storage_options)
     except NotFoundError:
-        raise NotFoundError(f"{header.name} has its voxels in {header.data_file}, which is not beside it") from None
+        raise NotFoundError(
+            f"{header.name} has its voxels in {header.data_file}, which is missing; put both into one folder"
+        ) from None

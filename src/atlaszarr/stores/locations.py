@@ -1,4 +1,4 @@
-"""How a location is written: a path or a URL. What of it may be shown, and whether two of them overlap."""
+"""Paths and URLs as text: their normal form, what messages may show of them, and whether two of them overlap."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from pathlib import Path, PurePath, PurePosixPath
 from ..errors import InputError
 
 _PROTOCOL = r"[A-Za-z][A-Za-z0-9+.-]*"
-#: A URL; in front of it there may be what fsspec chains, as in ``simplecache::https://...``.
+#: A URL, which may be chained behind others as in ``simplecache::https://...``.
 _URL = re.compile(rf"(?:{_PROTOCOL}::)*{_PROTOCOL}://")
 #: Protocols of the local disk.
 _LOCAL = ("file", "local")
-#: Protocols whose ``@`` is no user: ``abfs://container@account...``, ``github://owner:repository@commit/...``.
+#: Protocols whose ``@`` does not follow a user: ``abfs://container@account...``, ``github://owner:repository@commit/...``.
 _WITH_AT = ("abfs", "abfss", "github")
 
 
 def normalize(location: str | os.PathLike[str]) -> str:
-    """A location as the rest of the package takes it: an absolute local path, or a URL.
+    """A location in its normal form: an absolute local path, or a URL.
 
     Parameters
     ----------
     location : str or path-like
         A path, relative or not, with ``..`` and ``~`` if need be; ``file://`` or ``local://`` before a path; any other
-        URL. ``dir::`` before a URL changes nothing.
+        URL. ``dir::`` before a URL changes nothing, and ``s3a://`` is ``s3://``.
 
     Returns
     -------
@@ -34,8 +34,8 @@ def normalize(location: str | os.PathLike[str]) -> str:
     Raises
     ------
     InputError
-        If it is empty, is neither, has ``..`` in a URL, holds a user name or a password, or has a protocol that is not
-        known or not installed.
+        If it is empty or neither of them; if a URL has ``..`` in it, holds a user name or a password, chains ``s3://``
+        behind another protocol, or has a protocol that is not known or not installed.
     """
     text = os.fspath(location)
     if not text.strip() or "\0" in text:
@@ -46,6 +46,7 @@ def normalize(location: str | os.PathLike[str]) -> str:
     text = re.sub(rf"(?:^|(?<=::)){_PROTOCOL}(?=::|://)", lambda found: found[0].lower(), text)
     while text.startswith("dir::"):
         text = text.removeprefix("dir::")
+    text = re.sub(r"(^|::)s3a://", r"\1s3://", text)
     protocol, _, rest = text.partition("://")
     if not rest.strip("/") and (protocol not in _LOCAL or not rest):
         raise InputError(f"URL {text!r} has no bucket or path; write it behind ://")
@@ -62,7 +63,7 @@ def normalize(location: str | os.PathLike[str]) -> str:
 
 
 def normalize_folder(location: str | os.PathLike[str]) -> str:
-    """The same as `normalize`, for a location that holds many objects: each has a key behind it.
+    """Same as `normalize`, for a location that holds many objects, whose keys follow it.
 
     Raises
     ------
@@ -95,7 +96,7 @@ def local_path(location: str | os.PathLike[str]) -> Path | None:
 
 
 def output_path(location: str | os.PathLike[str]) -> Path:
-    """The local file that a picture or an image goes to, as it is given but for ``~``.
+    """The local file that a picture or an image is written to: the given path, with ``~`` expanded.
 
     Raises
     ------
@@ -109,12 +110,12 @@ def output_path(location: str | os.PathLike[str]) -> Path:
 
 
 def is_url(text: str) -> bool:
-    """Whether a text is a URL, and not a path."""
+    """Whether a text is a URL and not a path."""
     return _URL.match(text) is not None
 
 
 def protocol_of(location: str | os.PathLike[str]) -> str:
-    """The protocol of a URL, with those that are chained before it; empty for a local path."""
+    """The protocol of a URL with those chained before it; empty for a local path."""
     text = normalize(location)
     return text.partition("://")[0] if is_url(text) else ""
 
@@ -148,7 +149,7 @@ def overlap(one: str, other: str) -> bool:
         return False
     if first == second or first in second.parents or second in first.parents:
         return True
-    # By another spelling: capitals where the disk takes them for small letters, a folder that is mounted twice.
+    # Two spellings of one folder: capitals on a disk that ignores case, a folder that is mounted twice.
     return isinstance(first, Path) and isinstance(second, Path) and (_holds(first, second) or _holds(second, first))
 
 
@@ -163,7 +164,7 @@ def _resolved(text: str) -> PurePath:
 def _holds(folder: Path, inner: Path) -> bool:
     try:
         return any(folder.samefile(path) for path in (inner, *inner.parents) if path.exists())
-    except OSError:  # there is no such folder
+    except OSError:  # the folder does not exist
         return False
 
 
@@ -186,12 +187,12 @@ def _absolute(text: str) -> Path:
         path = Path(text).expanduser().absolute()
     except RuntimeError:
         raise InputError(f"path {text!r} begins with a user who has no home folder; write ./~ for a name") from None
-    # By what links lead to: '..' of a link is the folder above what it leads to.
+    # '..' of a link is the folder above what the link leads to.
     return Path(os.path.realpath(path)) if ".." in path.parts else path
 
 
 def _refuse_half_a_url(text: str) -> None:
-    """Refuse what was meant as a URL: ``s3:/bucket``, as a Path makes it of ``s3://bucket``."""
+    """Refuse a mistyped URL: ``s3:/bucket``, which a Path makes of ``s3://bucket``."""
     found = re.match(rf"({_PROTOCOL}):([/:]?)", text)
     if found is None or len(found[1]) == 1:
         return
@@ -207,8 +208,10 @@ def _refuse_half_a_url(text: str) -> None:
 
 
 def _require(protocol: str, url: str) -> None:
-    """Refuse a protocol that is not known, or whose package is not installed."""
-    if protocol == "s3":  # by obstore
+    """Refuse a protocol that is not known, that cannot be chained, or whose package is not installed."""
+    if protocol == "s3":
+        if len(_chained(url)) > 1:
+            raise InputError(f"cannot open {shown(url)!r}: s3:// is not supported behind another protocol")
         return
     from fsspec.registry import get_filesystem_class, known_implementations
 

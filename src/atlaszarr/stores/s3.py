@@ -1,15 +1,13 @@
 """Objects on S3 through obstore, which bounds every wait, under the names that s3fs gives its options.
 
-s3fs itself waits for good in a put to a server that took the connection and then froze.
+s3fs waits forever in a put to a server that accepts the connection and then freezes.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections import deque
-from collections.abc import Iterable
-from concurrent.futures import Future, wait
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,11 +17,9 @@ from obstore.exceptions import AlreadyExistsError, PreconditionError
 from obstore.store import S3Store
 
 from ..errors import InputError
-from .backends import BATCH, Puts, requests
+from .backend import Backend, Uploads, timeout_of
 
-#: Seconds that a request may take, and for which one that failed is tried again.
-_TIMEOUT = 30.0
-#: For how long credentials that a provider gave are used before it is asked again.
+#: For how long credentials of a provider are used before it is asked again.
 _CREDENTIALS = timedelta(minutes=10)
 #: Seconds until two that create an object at once, without conditional puts, see the same one.
 _SETTLING = 1.0
@@ -40,18 +36,18 @@ _CONFIG = {
 _OPTIONS = (*_CONFIG, "profile", "timeout", "client_kwargs")
 
 
-class S3Objects:
-    """Objects under a prefix of a bucket.
+class S3Backend(Backend):
+    """Objects under a prefix of a bucket; the root is the object of that name.
 
     Parameters
     ----------
     url : str
         ``s3://bucket/prefix``.
-    options : dict
-        As of s3fs: ``key``, ``secret``, ``token``, ``anon``, ``profile``, ``requester_pays``, ``endpoint_url``, and
-        ``client_kwargs`` with ``endpoint_url`` and ``region_name``. Without a key, credentials are looked for where
-        the AWS tools do. ``timeout`` is how many seconds a request may take, and for how many one that failed is
-        tried again; 30 by default.
+    options : mapping
+        Same as in s3fs: ``key``, ``secret``, ``token``, ``anon``, ``profile``, ``requester_pays``, ``endpoint_url``,
+        and ``client_kwargs`` with ``endpoint_url`` and ``region_name``. Without a key, credentials are taken from
+        where the AWS tools find them. ``timeout`` is how many seconds a request may take, and for how many a failed
+        one is tried again; 30 by default.
 
     Raises
     ------
@@ -59,9 +55,8 @@ class S3Objects:
         If an option is not known, or there are no credentials.
     """
 
-    def __init__(self, url: str, options: dict[str, Any]) -> None:
-        bucket, _, prefix = url.partition("://")[2].partition("/")
-        self._prefix = f"{prefix}/"
+    def __init__(self, url: str, options: Mapping[str, Any]) -> None:
+        bucket, _, self._root = url.partition("://")[2].partition("/")
         given = {**options, **dict(options.get("client_kwargs") or {})}
         if unknown := sorted(set(given) - set(_OPTIONS)):
             raise InputError(f"storage option {unknown[0]!r} is not known for S3; choose from {', '.join(_OPTIONS)}")
@@ -76,15 +71,10 @@ class S3Objects:
             raise InputError(f"storage option endpoint_url {config['endpoint']!r} must begin with https:// or http://")
         if ("access_key_id" in config) != ("secret_access_key" in config):
             raise InputError("storage options key and secret must be given together")
-        try:
-            timeout = timedelta(seconds=float(given.get("timeout", _TIMEOUT)))
-            if timeout <= timedelta():
-                raise ValueError
-        except (TypeError, ValueError, OverflowError):
-            raise InputError(f"storage option timeout {given['timeout']!r} is not a number of seconds") from None
+        timeout = timedelta(seconds=timeout_of(given))
         kind: dict[str, Any] = {}
         if "access_key_id" not in config and not config.get("skip_signature"):
-            kind["credential_provider"] = _Credentials(session)
+            kind["credential_provider"] = _credentials(session)
 
         def opened(retries: int) -> S3Store:
             return S3Store(
@@ -102,48 +92,54 @@ class S3Objects:
         self._store, self._once = opened(10), opened(0)
         self._conditional = True
 
-    def get(self, keys: Iterable[str]) -> dict[str, bytes | None]:
-        """As of `Objects`."""
-        wanted = list(keys)
-        return dict(zip(wanted, requests().map(self._read, wanted), strict=True))
+    def read(self, key: str) -> bytes | None:
+        """Same as in `Backend`."""
+        try:
+            return bytes(obstore.get(self._store, self._path(key)).bytes())
+        except FileNotFoundError:
+            return None
 
-    def puts(self) -> Puts:
-        """Same as in `Objects`."""
-        return _Puts(self._store, self._prefix)
+    def open(self, key: str) -> Any:
+        """Same as in `Backend`; it is read in ranges of a megabyte."""
+        return obstore.open_reader(self._store, self._path(key))
+
+    def uploads(self) -> Uploads:
+        """Same as in `Backend`."""
+        return Uploads(self._put, 0)
 
     def create(self, key: str, body: bytes) -> bool:
-        """Same as in `Objects`; without conditional puts, two at once may both succeed if their puts are slow."""
+        """Same as in `Backend`; without conditional puts, two at once may both succeed if their puts are slow."""
         if (created := self._put_if(key, body, "create")) is not None:
             return created
-        if self._read(key) is not None:
+        if self.read(key) is not None:
             return False
-        obstore.put(self._store, self._prefix + key, body, use_multipart=False)
+        obstore.put(self._store, self._path(key), body, use_multipart=False)
         time.sleep(_SETTLING)
-        return self._read(key) == body
+        return self.read(key) == body
 
     def read_tagged(self, key: str) -> tuple[bytes, str | None] | None:
-        """Same as in `Objects`."""
+        """Same as in `Backend`."""
         try:
-            found = obstore.get(self._store, self._prefix + key)
+            found = obstore.get(self._store, self._path(key))
         except FileNotFoundError:
             return None
         return bytes(found.bytes()), found.meta["e_tag"]
 
     def replace(self, key: str, body: bytes, tag: str | None) -> bool:
-        """Same as in `Objects`; without conditional puts, any object is replaced."""
+        """Same as in `Backend`; without conditional puts, any object is replaced."""
         replaced = None if tag is None else self._put_if(key, body, {"e_tag": tag})
         if replaced is not None:
             return replaced
-        obstore.put(self._store, self._prefix + key, body, use_multipart=False)
+        obstore.put(self._store, self._path(key), body, use_multipart=False)
         return True
 
     def _put_if(self, key: str, body: bytes, mode: Any) -> bool | None:
-        """Put an object on a condition: whether it was met; None if the server answers that it supports none (501)."""
-        for store in (self._once, self._store):  # the second tries again what may pass
+        """Put an object on a condition: whether it was met; None if the server does not support conditions (501)."""
+        for store in (self._once, self._store):  # the second retries
             if not self._conditional:
                 return None
             try:
-                obstore.put(store, self._prefix + key, body, mode=mode, use_multipart=False)
+                obstore.put(store, self._path(key), body, mode=mode, use_multipart=False)
             except (AlreadyExistsError, PreconditionError, FileNotFoundError):
                 return False
             except Exception as error:
@@ -156,84 +152,42 @@ class S3Objects:
         return None
 
     def sizes(self, prefix: str) -> dict[str, int]:
-        """As of `Objects`."""
+        """Same as in `Backend`."""
         found = {}
-        folder = (self._prefix + prefix).rstrip("/")
+        folder = f"{self._root}/{prefix}".rstrip("/")
         for page in obstore.list(self._store, folder, chunk_size=1000):
             for item in page:
-                found[item["path"].removeprefix(self._prefix)] = int(item["size"])
-        if prefix and not found:  # a listing shows what lies under a prefix, not the object of that name
+                found[item["path"].removeprefix(f"{self._root}/")] = int(item["size"])
+        if prefix and not found:  # a listing shows objects under a prefix, not the one of that name
             with suppress(FileNotFoundError):
                 found[prefix] = int(obstore.head(self._store, folder)["size"])
         return found
 
     def delete(self, keys: Iterable[str]) -> None:
-        """As of `Objects`."""
-        if paths := [self._prefix + key for key in keys]:
+        """Same as in `Backend`."""
+        if paths := [self._path(key) for key in keys]:
             obstore.delete(self._store, paths)
 
     def modified(self, key: str) -> datetime | None:
-        """As of `Objects`."""
-        return obstore.head(self._store, self._prefix + key)["last_modified"]
+        """Same as in `Backend`."""
+        return obstore.head(self._store, self._path(key))["last_modified"]
 
-    def reader(self, key: str) -> Any:
-        """An object as a file that is read from its beginning, or from where it is sought.
+    def _path(self, key: str) -> str:
+        return f"{self._root}/{key}" if key else self._root
 
-        Raises
-        ------
-        FileNotFoundError
-            If there is none.
-        """
-        return obstore.open_reader(self._store, self._prefix + key)
-
-    def _read(self, key: str) -> bytes | None:
-        try:
-            return bytes(obstore.get(self._store, self._prefix + key).bytes())
-        except FileNotFoundError:
-            return None
+    def _put(self, bodies: Mapping[str, bytes]) -> None:
+        for key, body in bodies.items():
+            obstore.put(self._store, self._path(key), body)
 
 
-class _Puts:
-    """Objects that are put at the same time, of so many bytes at most."""
+def _credentials(session: Any) -> Callable[[], dict[str, Any]]:
+    """A provider of what botocore finds in the environment, configuration files and roles, also once it expires."""
+    found = session.get_credentials()
+    if found is None:
+        raise InputError("no credentials for S3; give storage options key and secret, or anon=true")
 
-    def __init__(self, store: S3Store, prefix: str) -> None:
-        self._store, self._prefix = store, prefix
-        self._under_way: deque[tuple[int, Future[Any]]] = deque()
-        self._size = 0
-
-    def add(self, key: str, body: bytes) -> None:
-        """Same as in `Puts`."""
-        put = requests().submit(obstore.put, self._store, self._prefix + key, body)
-        self._under_way.append((len(body), put))
-        self._size += len(body)
-        while self._size > BATCH:
-            self._wait()
-
-    def finish(self) -> None:
-        """Same as in `Puts`."""
-        while self._under_way:
-            self._wait()
-
-    def discard(self) -> None:
-        """Same as in `Puts`: those that have not begun never do, and the others are not left behind."""
-        wait([put for _, put in self._under_way if not put.cancel()])
-
-    def _wait(self) -> None:
-        size, put = self._under_way.popleft()
-        self._size -= size
-        put.result()
-
-
-class _Credentials:
-    """What botocore finds: environment, configuration files, roles; asked again as they expire."""
-
-    def __init__(self, session: Any) -> None:
-        self._found = session.get_credentials()
-        if self._found is None:
-            raise InputError("no credentials for S3; give storage options key and secret, or anon=true")
-
-    def __call__(self) -> dict[str, Any]:
-        frozen = self._found.get_frozen_credentials()
+    def provide() -> dict[str, Any]:
+        frozen = found.get_frozen_credentials()
         return {
             "access_key_id": frozen.access_key,
             "secret_access_key": frozen.secret_key,
@@ -241,9 +195,11 @@ class _Credentials:
             "expires_at": datetime.now(UTC) + _CREDENTIALS,
         }
 
+    return provide
+
 
 def _session(profile: str | None) -> Any:
-    """What the environment and the configuration files of the AWS tools say."""
+    """The environment and the configuration files of the AWS tools."""
     import botocore.exceptions
     import botocore.session
 

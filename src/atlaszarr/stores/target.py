@@ -1,10 +1,9 @@
-"""A target anywhere fsspec reaches, as objects by their keys. Knows nothing of what they hold."""
+"""A target on a disk, on S3 or anywhere else that fsspec reaches, as objects by their keys, whatever they hold."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -14,29 +13,36 @@ from typing import Any
 from uuid import uuid4
 
 from ..errors import AtlaszarrError, InputError, TargetError
-from .backends import FsspecObjects, LocalObjects, Objects
+from .backend import Backend
+from .failures import as_error
+from .local import LocalBackend
 from .locations import is_url, normalize_folder
 
-#: The HTTP status in an error of obstore, and the store's word for it.
-_STATUS = re.compile(r"status code: (\d{3})")
-_WORD = re.compile(r"<Code>(\w+)</Code>")
-#: What to do about a status or a word; about others, whether the fault is the store's.
-_ADVICE: dict[int | str, str] = {
-    "NoSuchBucket": "create the bucket, or correct the URL",
-    "SlowDown": "it is overloaded: run the same command later, or with fewer workers",
-    301: "the bucket is in another region: give storage option region_name",
-    307: "the bucket is in another region: give storage option region_name",
-    401: "check the credentials and their rights",
-    403: "check the credentials and their rights",
-    429: "it is overloaded: run the same command later, or with fewer workers",
-    501: "it does not support this request: choose another store",
-}
-_OTHERWISE = {False: "check the URL, the region and the credentials", True: "run the same command later"}
+
+def open_backend(url: str, options: Mapping[str, Any], forbidden_is_absent: bool = False) -> Backend:
+    """The backend for a local path or a URL, as `normalize` returns them.
+
+    Raises
+    ------
+    InputError
+        If an option is not known, or options are given for a path.
+    """
+    if not is_url(url):
+        if options:
+            raise InputError(f"storage option {next(iter(options))!r} is not supported for the path {url}")
+        return LocalBackend(url)
+    if url.startswith("s3://"):
+        from .s3 import S3Backend
+
+        return S3Backend(url, options)
+    from .fsspec_backend import FsspecBackend
+
+    return FsspecBackend(url, options, forbidden_is_absent)
 
 
 @dataclass(frozen=True)
 class Target:
-    """A folder or key prefix that one image lives in; small, picklable, silent about its credentials.
+    """A folder or key prefix that holds one image; small, picklable, and its repr shows no credentials.
 
     Attributes
     ----------
@@ -45,7 +51,7 @@ class Target:
     storage_options : str
         JSON of the options to fsspec; never shown.
     forbidden_is_absent : bool
-        Whether an object that plain HTTP forbids to read (403) counts as absent, as of a public bucket that may not
+        Whether an object that plain HTTP forbids to read (403) counts as absent, as in a public bucket that must not
         be listed.
     """
 
@@ -63,38 +69,30 @@ class Target:
             For the reasons of `normalize_folder`, or if it cannot be opened with the options.
         """
         text = normalize_folder(location)
-        if not is_url(text):
-            if storage_options:
-                raise InputError(f"storage option {next(iter(storage_options))!r} is not supported for the path {text}")
-            return cls(text)
         try:
             target = cls(text, json.dumps(dict(storage_options or {}), sort_keys=True))
         except TypeError as error:
             raise InputError(f"storage options of {text!r} must be plain values: {error}") from None
         try:
-            target._objects  # noqa: B018 - opens it
-        except InputError:
+            target._backend  # noqa: B018 - opens it
+        except AtlaszarrError:
             raise
-        except OSError as error:
-            raise TargetError(f"cannot open {text}: {error.strerror or type(error).__name__}") from None
         except Exception as error:
-            raise InputError(
-                f"target {text!r} cannot be opened: {type(error).__name__}; check the URL and the storage options"
-            ) from None
+            raise as_error(error, f"cannot open {text}", TargetError, connecting=True) from None
         return target
 
     @property
     def is_local(self) -> bool:
-        """Whether it lies on a local disk."""
+        """Whether it is on a local disk."""
         return "://" not in self.url
 
     @property
     def is_plain_http(self) -> bool:
-        """Whether it is on a web server, which lists nothing."""
+        """Whether it is on a web server, which does not list objects."""
         return self.url.startswith(("http://", "https://"))
 
     def above(self) -> Iterator[Target]:
-        """The places that it lies in, nearest first: folders, or prefixes of its bucket; by what links lead to, too."""
+        """The folders, or prefixes of a bucket, that hold it, nearest first; also those that links lead to."""
         for url in dict.fromkeys((self.url, os.path.realpath(self.url) if self.is_local else self.url)):
             protocol, separator, path = url.rpartition("://")
             parts = path.split("/")
@@ -102,7 +100,7 @@ class Target:
                 yield replace(self, url=protocol + separator + "/".join(parts[:count]))
 
     def public(self) -> Target:
-        """The same, once its metadata was read: what plain HTTP forbids to read counts as absent."""
+        """The same target once its metadata was read: what plain HTTP forbids to read then counts as absent."""
         return replace(self, forbidden_is_absent=True) if self.is_plain_http else self
 
     def beside(self, word: str) -> Target:
@@ -114,49 +112,49 @@ class Target:
         raise AssertionError
 
     def read(self, key: str) -> bytes | None:
-        """An object's content, or None where there is none."""
+        """Content of an object; None if it is missing."""
         return self.read_each([key])[key]
 
     def read_each(self, keys: Iterable[str]) -> dict[str, bytes | None]:
-        """The content of objects by key, None where there is none; remote ones several at a time."""
+        """Content of objects by key, None where one is missing; remote ones are read several at a time."""
         wanted = list(keys)
         with self.reporting("read"):
-            return self._objects.get(wanted)
+            return self._backend.read_each(wanted)
 
     def read_all(self, prefix: str) -> dict[str, bytes]:
-        """The content of every object under a prefix, by its key."""
+        """Content of every object under a prefix, by its key."""
         found = self.read_each(self.list_keys(prefix))
         return {key: body for key, body in found.items() if body is not None}
 
     def write(self, key: str, body: bytes) -> None:
-        """Put an object: it appears whole or not at all."""
+        """Put an object, which appears whole or not at all."""
         self.write_all([(key, body)])
 
     def write_all(self, bodies: Iterable[tuple[str, bytes]]) -> None:
         """Put objects, each whole or not at all; remote ones several at a time.
 
-        An error that is raised while a body is made is no error of the target, and is raised as it is.
+        What making a body raises is raised unchanged, and never as an error of the target.
         """
         with self.reporting("write to"):
-            puts = self._objects.puts()
+            uploads = self._backend.uploads()
         try:
             for key, body in bodies:
                 with self.reporting("write to"):
-                    puts.add(key, body)
+                    uploads.add(key, body)
             with self.reporting("write to"):
-                puts.finish()
+                uploads.finish()
         finally:
-            puts.discard()
+            uploads.discard()
 
     def create(self, key: str, body: bytes) -> bool:
-        """Put an object unless there is one: whether it was put. Of two at once one succeeds."""
+        """Put an object unless it exists: whether it was put. Of two calls at the same time one succeeds."""
         with self.reporting("write to"):
-            return self._objects.create(key, body)
+            return self._backend.create(key, body)
 
     def read_tagged(self, key: str) -> tuple[bytes, str | None] | None:
-        """An object's content and its tag for `replace`, or None where there is none."""
+        """Content of an object and its tag for `replace`; None if the object is missing."""
         with self.reporting("read"):
-            return self._objects.read_tagged(key)
+            return self._backend.read_tagged(key)
 
     def replace(self, key: str, body: bytes, tag: str | None) -> bool:
         """Put an object if it still has the tag that was read, and return whether it was put.
@@ -164,15 +162,15 @@ class Target:
         A store without conditional puts replaces it in any case.
         """
         with self.reporting("write to"):
-            return self._objects.replace(key, body, tag)
+            return self._backend.replace(key, body, tag)
 
     def age(self, key: str) -> float | None:
-        """Seconds since an object was put, by the store's own clock; None where it does not say."""
+        """Seconds since an object was put, by the store's own clock; None where the store does not know."""
         probe = f"{key}.{uuid4().hex}"
         self.write(probe, b"")
         try:
             with self.reporting("read"):
-                now, then = (self._objects.modified(name) for name in (probe, key))
+                now, then = (self._backend.modified(name) for name in (probe, key))
             return None if now is None or then is None else (now - then).total_seconds()
         finally:
             self.remove(probe)
@@ -184,59 +182,52 @@ class Target:
     def sizes(self, prefix: str = "") -> dict[str, int]:
         """Size of every object at or under a prefix, by its key."""
         with self.reporting("list"):
-            return self._objects.sizes(prefix)
+            return self._backend.sizes(prefix)
 
     def remove(self, prefix: str = "") -> None:
-        """Remove everything at or under a prefix; of a link the link itself, and nothing of what it leads to."""
+        """Remove everything at or under a prefix; a link is removed, and what it leads to is kept."""
         self.remove_each([*self.links(prefix), *self.list_keys(prefix)])
 
     def remove_each(self, keys: Iterable[str]) -> None:
         """Remove objects."""
         unwanted = list(keys)
         with self.reporting("remove"):
-            self._objects.delete(unwanted)
+            self._backend.delete(unwanted)
 
     def links(self, prefix: str = "") -> list[str]:
-        """Keys at or under a prefix that are links to folders, or lead nowhere; none but on a local disk."""
-        if not isinstance(self._objects, LocalObjects):
+        """Keys at or under a prefix of links to folders and of broken links; only a local disk has links."""
+        if not isinstance(self._backend, LocalBackend):
             return []
         with self.reporting("list"):
-            return self._objects.links(prefix)
+            return self._backend.links(prefix)
 
     def make_way(self, keys: Iterable[str], overwrite: bool = False) -> None:
         """Refuse to write objects whose keys lead through links; with `overwrite`, remove these links first.
 
-        What a link leads to is left as it is. A folder, ``key/``, is one that objects are to be written in.
+        What a link leads to is kept. A key ``folder/`` stands for the objects in a folder.
 
         Raises
         ------
         InputError
-            If a key leads through a link, which is left.
+            If a key leads through a link that is not removed.
         """
-        if not isinstance(self._objects, LocalObjects):
+        if not isinstance(self._backend, LocalBackend):
             return
         for key in keys:
-            while overwrite and (link := self._objects.link_above(key)) is not None:
+            while overwrite and (link := self._backend.link_above(key)) is not None:
                 self.remove_each([link])
-            self._objects.refuse_link(key)
+            self._backend.refuse_link(key)
 
     @cached_property
-    def _objects(self) -> Objects:
-        options = json.loads(self.storage_options)
-        if self.is_local:
-            return LocalObjects(self.url)
-        if self.url.startswith("s3://"):
-            from .s3 import S3Objects
-
-            return S3Objects(self.url, options)
-        return FsspecObjects(self.url, options, self.forbidden_is_absent)
+    def _backend(self) -> Backend:
+        return open_backend(self.url, json.loads(self.storage_options), self.forbidden_is_absent)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("url", "storage_options", "forbidden_is_absent")}
 
     @cached_property
     def _answered(self) -> Event:
-        """Set once the store has done anything."""
+        """Set once the store has answered."""
         return Event()
 
     @contextmanager
@@ -249,41 +240,6 @@ class Target:
         except Exception as error:
             if self.is_local and not isinstance(error, OSError):
                 raise
-            if isinstance(error, TypeError | ValueError) and not self._answered.is_set():
-                # What a store's own library makes of options it does not know, when it first connects.
-                raise InputError(
-                    f"cannot {verb} {self.url}: {type(error).__name__}; check the URL and the storage options"
-                ) from None
-            raise TargetError(f"cannot {verb} {self.url}: {reason(error)}") from None
+            connecting = not self._answered.is_set()
+            raise as_error(error, f"cannot {verb} {self.url}", TargetError, connecting) from None
         self._answered.set()
-
-
-def from_client_library(error: Exception) -> bool:
-    """Whether an error is of the libraries that speak to stores, which have hierarchies of their own."""
-    return type(error).__module__.split(".")[0] in ("botocore", "aiobotocore", "aiohttp", "obstore")
-
-
-def reason(error: Exception) -> str:
-    """Why a store refused and what to do, in our words: its own may hold a key."""
-    said, name = str(error).partition("Debug source:")[0], type(error).__name__
-    word = _WORD.search(said)
-    if (status := _status(error, said)) is not None:
-        advice = (word and _ADVICE.get(word[1])) or _ADVICE.get(status) or _OTHERWISE[status >= 500]
-        return f"the store answers HTTP {status}{f' {word[1]}' if word else ''}; {advice}"
-    if name in ("PermissionDeniedError", "UnauthenticatedError", "PermissionError"):
-        return "the store does not allow it; check the credentials and their rights"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    if "error sending request" in said or "imeout" in said or "timed out" in said:
-        return "the store does not answer"
-    return name
-
-
-def _status(error: Exception, said: str) -> int | None:
-    """The HTTP status that a store answered with, where its error has one."""
-    if "redirect without LOCATION" in said:
-        return 301
-    if found := _STATUS.search(said):
-        return int(found[1])
-    stated = (getattr(error, name, None) for name in ("status", "status_code", "code"))
-    return next((code for code in stated if isinstance(code, int) and 300 <= code < 600), None)

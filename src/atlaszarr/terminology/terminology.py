@@ -16,6 +16,9 @@ from .formats import Row
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+#: Bytes of a file that are read; the largest known terminologies have about one megabyte.
+_LARGEST = 64 * 2**20
+
 
 @dataclass(frozen=True)
 class Structure:
@@ -99,21 +102,23 @@ class Terminology:
         uri : str or path-like
             A local path, or any URL that fsspec opens.
         storage_options : mapping, optional
-            To fsspec.
+            Same as in `build`.
 
         Raises
         ------
+        InputError
+            If the URL or an option cannot be used, or the file is larger than 64 MiB.
         NotFoundError
-            If there is no such file.
+            If the file does not exist.
         SourceError
             If it cannot be read.
         RecordError
             If it is neither, or for the reasons of `from_frame` and `from_structure_graph`.
         """
-        from ..stores.input_file import SourceFile
+        from ..stores.input_file import InputFile
 
-        with SourceFile.open(uri, storage_options) as file:
-            body = file.read()
+        with InputFile.open(uri, storage_options) as file:
+            body = file.read(_LARGEST)
         return cls._of(formats.rows_of_file(body, file.name))
 
     @classmethod

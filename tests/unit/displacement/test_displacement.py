@@ -583,7 +583,7 @@ def test_an_ome_zarr_that_holds_no_such_field_is_refused_in_a_sentence(tmp_path,
 def test_a_file_that_holds_no_field_is_refused_in_a_sentence(tmp_path):
     np.save(tmp_path / "flat.npy", np.zeros((3, 4)))
     (tmp_path / "text.npy").write_text("no array")
-    for name, words in (("flat", r"holds float64 of shape \(3, 4\)"), ("text", "is no array in a file")):
+    for name, words in (("flat", r"holds float64 of shape \(3, 4\)"), ("text", "is not an array in a .npy file")):
         with pytest.raises(InputError, match=words):
             Displacement.load(tmp_path / f"{name}.npy")
     with pytest.raises(NotFoundError, match="there is no file"):

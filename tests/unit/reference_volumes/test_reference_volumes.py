@@ -37,7 +37,7 @@ from atlaszarr.reference_volumes import (
     unknown_labels_remark,
 )
 from atlaszarr.reference_volumes.orientation import Orientation
-from atlaszarr.stores.input_file import SourceFile
+from atlaszarr.stores.input_file import InputFile
 from atlaszarr.testing.ontology import structure_graph
 from atlaszarr.writing import write_multiscales
 
@@ -247,7 +247,7 @@ def test_a_connection_that_breaks_is_taken_up_where_it_broke(spool):
     with fsspec.open("memory://breaking/a", "wb") as file:
         file.write(body * 8)
     Breaking.left = 2
-    with SourceFile.open("breaking://breaking/a") as file:
+    with InputFile.open("breaking://breaking/a") as file:
         assert file.read() == body * 8
         assert file.finish() == (len(body) * 8, hashlib.sha256(body * 8).hexdigest())
     assert Breaking.left == 0
@@ -605,7 +605,7 @@ def test_a_detached_header_finds_its_voxels_beside_it_or_says_that_they_are_miss
     body = nrrd_bytes(volume, encoding=encoding, more="data file: voxels.bin")
     start = body.index(b"\n\n") + 2
     (tmp_path / "a.nhdr").write_bytes(body[: start - 1])
-    with pytest.raises(NotFoundError, match=r"its voxels in voxels\.bin, which is not beside it"):
+    with pytest.raises(NotFoundError, match=r"its voxels in voxels\.bin, which is missing; put both into one folder"):
         open_annotation(tmp_path / "a.nhdr", spool).__enter__()
     (tmp_path / "voxels.bin").write_bytes(body[start:])
     with open_annotation(tmp_path / "a.nhdr", spool) as found:

@@ -1,0 +1,108 @@
+"""Objects of any fsspec filesystem."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from .backend import BATCH, Backend, Uploads, timeout_of
+
+
+class FsspecBackend(Backend):
+    """Objects of an fsspec filesystem.
+
+    Parameters
+    ----------
+    url : str
+    options : mapping
+        To fsspec. Of plain HTTP, ``timeout`` is how many seconds a server may be silent; 30 by default.
+    forbidden_is_absent : bool
+        Whether an object that plain HTTP forbids to read counts as absent.
+    """
+
+    def __init__(self, url: str, options: Mapping[str, Any], forbidden_is_absent: bool = False) -> None:
+        import fsspec
+
+        given = dict(options)
+        if url.startswith(("http://", "https://")):
+            given["client_kwargs"] = _bounded(timeout_of(given), given.get("client_kwargs"))
+            given.pop("timeout", None)
+        self._fs, root = fsspec.core.url_to_fs(url, **given)
+        self._root = str(root)
+        self._forbidden_is_absent = forbidden_is_absent
+
+    def read(self, key: str) -> bytes | None:
+        """Same as in `Backend`."""
+        try:
+            return bytes(self._fs.cat_file(self._path(key)))
+        except FileNotFoundError:
+            return None
+        except Exception as error:
+            if self._forbidden_is_absent and getattr(error, "status", None) == 403:
+                return None
+            raise
+
+    def open(self, key: str) -> Any:
+        """Same as in `Backend`."""
+        return self._fs.open(self._path(key), "rb")
+
+    def uploads(self) -> Uploads:
+        """Same as in `Backend`; groups of objects are put at the same time where the filesystem can."""
+        return Uploads(self._put, BATCH)
+
+    def create(self, key: str, body: bytes) -> bool:
+        """Same as in `Backend`."""
+        path = self._path(key)
+        try:
+            self._in_folders([path], self._fs.pipe_file, path, body, mode="create")
+        except FileExistsError:
+            return False
+        return True
+
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """Same as in `Backend`."""
+        self._fs.invalidate_cache()
+        try:
+            found = self._fs.find(f"{self._root}/{prefix}".rstrip("/"), detail=True)
+        except FileNotFoundError:
+            return {}
+        return {path.removeprefix(self._root).lstrip("/"): int(info["size"]) for path, info in found.items()}
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Same as in `Backend`."""
+        for key in keys:
+            self._fs.rm_file(self._path(key))
+
+    def modified(self, key: str) -> datetime | None:
+        """Same as in `Backend`."""
+        self._fs.invalidate_cache()
+        try:
+            found: datetime = self._fs.modified(self._path(key))
+        except NotImplementedError:
+            return None
+        return found
+
+    def _path(self, key: str) -> str:
+        return f"{self._root}/{key}" if key else self._root
+
+    def _put(self, bodies: Mapping[str, bytes]) -> None:
+        batch = {self._path(key): body for key, body in bodies.items()}
+        self._in_folders(batch, self._fs.pipe, batch)
+
+    def _in_folders(self, paths: Iterable[str], put: Callable[..., Any], *arguments: Any, **options: Any) -> None:
+        """Put objects; where the store has folders, make those that are missing."""
+        try:
+            put(*arguments, **options)
+        except FileNotFoundError:
+            for folder in {path.rpartition("/")[0] for path in paths}:
+                self._fs.makedirs(folder, exist_ok=True)
+            put(*arguments, **options)
+
+
+def _bounded(silence: float, client_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Options of aiohttp's client with a bound on every wait; a whole answer has aiohttp's own bound, 300 s."""
+    import aiohttp
+
+    timeout = aiohttp.ClientTimeout(total=300, sock_connect=silence, sock_read=silence)
+    return {"timeout": timeout, **(client_kwargs or {})}

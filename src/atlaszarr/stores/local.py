@@ -1,0 +1,268 @@
+"""Objects on a local disk: files that appear under their names whole, or not at all, and survive a power cut."""
+
+from __future__ import annotations
+
+import errno
+import io
+import itertools
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
+from uuid import uuid4
+
+from ..errors import InputError
+from .backend import Backend
+
+_SUFFIX = ".partial"
+_RUN = uuid4().hex
+_numbers = itertools.count()
+#: Files that are synced in one go, and at the same time.
+_BATCH = 64
+_SYNCING = 8
+#: What a file system answers that cannot sync a folder.
+_NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
+
+
+class LocalBackend(Backend):
+    """Files under a folder.
+
+    A link below the folder is read like the file or folder that it leads to. Nothing is written or removed through it:
+    an object whose key leads through a link is not put, and to remove such an object removes the link itself.
+
+    Parameters
+    ----------
+    root : str
+    """
+
+    def __init__(self, root: str) -> None:
+        self._root = Path(root)
+
+    def read(self, key: str) -> bytes | None:
+        """Same as in `Backend`."""
+        try:
+            return (self._root / key).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def read_each(self, keys: Iterable[str]) -> dict[str, bytes | None]:
+        """Same as in `Backend`, one after another."""
+        return {key: self.read(key) for key in keys}
+
+    def open(self, key: str) -> io.FileIO:
+        """Same as in `Backend`."""
+        return (self._root / key).open("rb", buffering=0)
+
+    def uploads(self) -> WholeFiles:
+        """Same as in `Backend`."""
+        return WholeFiles(self._writable)
+
+    def create(self, key: str, body: bytes) -> bool:
+        """Same as in `Backend`."""
+        path = self._writable(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with path.open("xb") as file:
+                file.write(body)
+        except FileExistsError:
+            return False
+        return True
+
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """Same as in `Backend`; links are followed, except those to a folder that holds them."""
+        base = self._root / prefix
+        if base.is_file():
+            return {prefix: base.stat().st_size}
+        found = {}
+        for key, entry in self._entries(prefix.rstrip("/"), through_links=True):
+            with suppress(FileNotFoundError):
+                if not _is_circle(entry):
+                    found[key] = entry.stat().st_size
+        return found
+
+    def links(self, prefix: str) -> list[str]:
+        """Keys at or under a prefix of links that do not lead to a file; a broken link is one of them."""
+        prefix = prefix.rstrip("/")
+        if prefix and (self._root / prefix).is_symlink():
+            return [] if (self._root / prefix).is_file() else [prefix]
+        entries = self._entries(prefix, through_links=False)
+        return [key for key, entry in entries if entry.is_symlink() and not (self._root / key).is_file()]
+
+    def link_above(self, key: str) -> str | None:
+        """The first folder above a key that is a link; None if there is no link."""
+        parts = key.split("/")[:-1]
+        ways = ("/".join(parts[:count]) for count in range(1, len(parts) + 1))
+        return next((way for way in ways if (self._root / way).is_symlink()), None)
+
+    def refuse_link(self, key: str) -> None:
+        """Raise an InputError if a key leads through a link."""
+        if (link := self.link_above(key)) is not None:
+            raise InputError(
+                f"{self._root}/{link} is a link, and nothing is written through links; remove it, or replace it by a "
+                "folder"
+            )
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Same as in `Backend`; removes folders that are then empty."""
+        folders: set[Path] = set()
+        for key in keys:
+            path = self._root / (self.link_above(key) or key)
+            path.unlink(missing_ok=True)
+            folders.update(folder for folder in path.parents if self._root in (folder, *folder.parents))
+        for folder in sorted(folders, key=lambda folder: -len(folder.parts)):
+            with suppress(OSError):
+                folder.rmdir()
+
+    def modified(self, key: str) -> datetime | None:
+        """Same as in `Backend`."""
+        return datetime.fromtimestamp((self._root / key).stat().st_mtime, UTC)
+
+    def _writable(self, key: str) -> Path:
+        self.refuse_link(key)
+        return self._root / key
+
+    def _entries(self, prefix: str, through_links: bool) -> Iterator[tuple[str, os.DirEntry[str]]]:
+        """Everything under a prefix but folders, by its key; links to folders only if they are not followed."""
+        base = self._root / prefix
+        try:
+            real = Path(os.path.realpath(base, strict=True))
+            above = {_identity(folder.stat()) for folder in (real, *real.parents)}
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        pending = [(prefix, frozenset(above))]
+        while pending:
+            folder, above_it = pending.pop()
+            try:
+                with os.scandir(self._root / folder) as scanned:
+                    entries = list(scanned)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            for entry in entries:
+                key = f"{folder}/{entry.name}".lstrip("/")
+                if _is_circle(entry) or not entry.is_dir(follow_symlinks=through_links):
+                    yield key, entry
+                elif (own := _identity(entry.stat())) not in above_it:  # else a link to a folder that holds it
+                    pending.append((key, above_it | {own}))
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def _is_circle(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a link that leads to itself."""
+    if not entry.is_symlink():
+        return False
+    try:
+        entry.stat()
+    except OSError as error:
+        return error.errno == errno.ELOOP
+    return False
+
+
+class WholeFiles:
+    """Files that are written under temporary names, and renamed once their content is on the disk.
+
+    Parameters
+    ----------
+    locate : callable
+        From a key to the path of its file.
+    """
+
+    def __init__(self, locate: Callable[[str], Path]) -> None:
+        self._locate = locate
+        self._temporary: dict[Path, Path] = {}
+        self._folders: set[Path] = set()
+
+    def add(self, key: str, body: bytes) -> None:
+        """Write a file and the folders that it needs; it appears at the latest with `finish`."""
+        path = self._locate(key)
+        temporary = _temporary(path)
+        self._temporary[temporary] = path
+        try:
+            temporary.write_bytes(body)
+        except FileNotFoundError:
+            self._folders.update(folder.parent for folder in path.parents if not folder.exists())
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(body)
+        if len(self._temporary) >= _BATCH:
+            self.finish()
+
+    def finish(self) -> None:
+        """Sync the files, rename them, then sync their folders."""
+        _each(_sync_file, self._temporary)
+        for temporary, path in list(self._temporary.items()):
+            temporary.replace(path)
+            del self._temporary[temporary]
+            self._folders.add(path.parent)
+        _each(_sync_folder, self._folders)
+        self._folders.clear()
+
+    def discard(self) -> None:
+        """Remove the files that have not appeared yet."""
+        for temporary in self._temporary:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def write_whole(path: str | os.PathLike[str], body: bytes) -> None:
+    """Write one file, which appears whole or not at all, and the folders that it needs."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(Path(path)) as file:
+        file.write(body)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write piece by piece, which appears at the end of the context, or not at all if that is left early."""
+    temporary = _temporary(path)
+    try:
+        with temporary.open("wb") as file:
+            yield file
+        _sync_file(temporary)
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{_RUN}-{os.getpid()}-{next(_numbers)}{_SUFFIX}")
+
+
+def _each(sync: Callable[[Path], None], paths: Collection[Path]) -> None:
+    """Sync several paths at the same time, which costs a disk little more than one does."""
+    if len(paths) < 2:
+        for path in paths:
+            sync(path)
+        return
+    with ThreadPoolExecutor(min(len(paths), _SYNCING), "atlaszarr-sync") as pool:
+        list(pool.map(sync, paths))
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("r+b") as file:
+        os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:  # Windows opens no folders
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def is_partial(key: str) -> bool:
+    """Whether a file is a temporary one, which a killed process left behind."""
+    name = key.rsplit("/", 1)[-1]
+    return name.startswith(".") and name.endswith(_SUFFIX)
