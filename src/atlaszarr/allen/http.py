@@ -32,6 +32,7 @@ from urllib3.exceptions import (
 )
 from urllib3.util import make_headers
 
+from ..engine.schedulers import active_client
 from ..errors import ImageError, InputError, ServiceError
 
 #: Statuses that say "later", not "no".
@@ -314,16 +315,12 @@ class Politeness:
     def _cluster(self) -> _Semaphore | None:
         if "distributed" not in sys.modules:
             return None
-        from distributed import Semaphore, default_client, get_worker
+        from distributed import Semaphore, get_worker
 
         try:
             member = get_worker().id
         except ValueError:
-            try:
-                client = default_client()
-            except ValueError:
-                return None
-            if client.status != "running":  # it never reached its scheduler, or lost it
+            if (client := active_client()) is None:
                 return None
             member = client.id
         if self._shared is None or self._shared[0] != member:

@@ -38,7 +38,7 @@ def write_masks(annotation: Finished, target: Target, order: PostOrder, **option
     target : Target
     order : PostOrder
     **options
-        ``scheduler``, ``workers``, ``overwrite``, ``take_over`` and ``progress``, as of `complete`.
+        ``scheduler``, ``workers``, ``overwrite``, ``take_over`` and ``progress``, same as in `atlaszarr.build`.
 
     Raises
     ------

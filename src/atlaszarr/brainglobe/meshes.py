@@ -19,7 +19,7 @@ from ..engine.ledger import Entry, Task
 from ..engine.lock import KEYS, Owner, owning, tidy
 from ..engine.multiscale import digest
 from ..engine.resume import WriteReport
-from ..engine.schedulers import Scheduler, in_window, scheduler_for
+from ..engine.schedulers import Scheduler, SchedulerLike, in_window, resolve_scheduler, scheduler_for
 from ..engine.writer import Done, Progress
 from ..errors import InputError
 from ..stores.target import Target
@@ -41,7 +41,7 @@ def write_meshes(
     terminology: Terminology,
     *,
     resolution: float = RESOLUTION,
-    scheduler: str | None = None,
+    scheduler: SchedulerLike = None,
     workers: int | None = None,
     overwrite: bool = False,
     take_over: bool = False,
@@ -62,7 +62,7 @@ def write_meshes(
         structure takes the coarsest finer level that has 1000 voxels of it, or the finest. A task holds the voxels
         of the structure's box at that level.
     scheduler, workers, overwrite, take_over, progress
-        As of `atlaszarr.build`.
+        Same as in `atlaszarr.build`.
 
     Raises
     ------
@@ -71,6 +71,7 @@ def write_meshes(
         the target holds something else.
     """
     surfaces.check_libraries()
+    scheduler = resolve_scheduler(scheduler, target.url)
     order = PostOrder.of(terminology)
     names = digest(precomputed.segment_properties(terminology))
     request = {"meshes_of": annotation.digest, "terminology": names, "resolution": float(resolution)}

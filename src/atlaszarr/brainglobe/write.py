@@ -7,6 +7,7 @@ from typing import Any
 
 from ..engine.finished_image import Finished
 from ..engine.resume import WriteReport
+from ..engine.schedulers import SchedulerLike, resolve_scheduler
 from ..engine.writer import Progress
 from ..errors import InputError
 from ..geometry.spaces import BRAINGLOBE_SIDES
@@ -30,7 +31,7 @@ def write(
     *,
     about: About | None = None,
     mesh_resolution: float = RESOLUTION,
-    scheduler: str | None = None,
+    scheduler: SchedulerLike = None,
     workers: int | None = None,
     overwrite: bool = False,
     take_over: bool = False,
@@ -55,7 +56,7 @@ def write(
     mesh_resolution : float
         In um; see `write_meshes`.
     scheduler, workers, overwrite, take_over, progress
-        As of `atlaszarr.build`.
+        Same as in `atlaszarr.build`.
 
     Returns
     -------
@@ -79,7 +80,7 @@ def write(
     documents = check(annotation, template, layout, terminology, about)
     order = PostOrder.of(terminology)
     options: Mapping[str, Any] = {
-        "scheduler": scheduler,
+        "scheduler": resolve_scheduler(scheduler, target.url),
         "workers": workers,
         "overwrite": overwrite,
         "take_over": take_over,

@@ -9,7 +9,7 @@ from typing import Any
 from . import ledger
 from .ledger import Ledger
 from .lock import owning, tidy
-from .schedulers import scheduler_for
+from .schedulers import SchedulerLike, resolve_scheduler, scheduler_for
 from .target_state import FINISHED, REMOVING, clear, examine
 from .verify import tasks_to_redo, unsound
 from .writer import Assembly, Beside, Computing, Progress
@@ -36,7 +36,7 @@ def complete(
     assembly: Assembly,
     computing: Callable[..., Computing],
     *,
-    scheduler: str | None = None,
+    scheduler: SchedulerLike = None,
     workers: int | None = None,
     overwrite: bool = False,
     take_over: bool = False,
@@ -52,7 +52,7 @@ def complete(
     computing : callable
         Given the scheduler, what starts the passes that compute their blocks.
     scheduler, workers, overwrite, take_over, progress
-        As of `atlaszarr.build`.
+        Same as in `atlaszarr.build`.
     noted : callable
         Given, task by task, what was noted of the objects that it wrote.
     beside : callable
@@ -66,6 +66,7 @@ def complete(
         If the target cannot be written.
     """
     place, request = assembly.multiscale.target, assembly.root.request
+    scheduler = resolve_scheduler(scheduler, place.url)
     state = examine(place, request, overwrite)
     if state == FINISHED and not unsound(place, state, ledger.read(place, finished=True)):
         tidy(place)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from ..engine.label_counts import LabelCounts, count_labels, merged
 from ..engine.label_index import LabelIndex, index_of
 from ..engine.ome import Geometry
 from ..engine.ome_reader import StoredImage
+from ..engine.schedulers import active_client
 from ..engine.stored_array import StoredArray
 from ..errors import AtlaszarrWarning, InputError
 from ..stores.locations import shown
@@ -257,25 +257,12 @@ def _count(block: NDArray[Any], start: NDArray[np.int64], midline: int) -> NDArr
 
 def _computed(lazy: Any) -> Any:
     """A dask array's values, by the scheduler that is current unless its source cannot be sent there."""
-    if _has_client():
+    if active_client():
         import cloudpickle
 
         try:
             cloudpickle.dumps(lazy.__dask_graph__())
         except (TypeError, AttributeError, ValueError, RuntimeError):
-            # As of what from_ngff_zarr returns: under a client of distributed it could not be computed.
+            # Such as what from_ngff_zarr returns: a cluster could not compute it.
             return lazy.compute(scheduler="threads")
     return lazy.compute()
-
-
-def _has_client() -> bool:
-    """Whether a client of distributed is what computes."""
-    if "distributed" not in sys.modules:
-        return False
-    from distributed import default_client
-
-    try:
-        default_client()
-    except ValueError:
-        return False
-    return True
