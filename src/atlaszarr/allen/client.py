@@ -40,7 +40,7 @@ class AllenClient:
     concurrency : int
         The most requests under way; over a whole cluster if a `distributed` client is active.
     rate : float
-        The most requests per second, likewise.
+        The most requests per second, over a whole cluster too.
     timeout : tuple of float
         Seconds to connect, and seconds without a byte.
     retries : int

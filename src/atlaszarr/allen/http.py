@@ -147,8 +147,8 @@ class Http:
                     retry.sleep(response)
         except MaxRetryError as error:
             reason = error.reason
-            told = isinstance(reason, ResponseError | ImageError)
-            detail = str(reason) if told else f"{type(reason).__name__}: {reason}"
+            explained = isinstance(reason, ResponseError | ImageError)
+            detail = str(reason) if explained else f"{type(reason).__name__}: {reason}"
             tries = (self._retry.total or 0) + 1
             kind = ImageError if isinstance(reason, ImageError) else ServiceError
             raise kind(f"{url} failed {tries} times, last with {detail}") from error

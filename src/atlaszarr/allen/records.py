@@ -22,7 +22,7 @@ Record = Mapping[str, Any]
 Matrix = tuple[tuple[float, ...], ...]
 Number = TypeVar("Number", int, float)
 
-#: plane_of_section_id of the Allen API. 4 and 5 can be registered like the others: the alignment says how.
+#: plane_of_section_id of the Allen API. 4 and 5 are registered like the others, by their alignment.
 PLANES = {1: "coronal", 2: "sagittal", 4: "variable", 5: "n/a", 6: "transverse"}
 #: Other names of planes of section.
 _SYNONYMS = {"horizontal": "transverse", "axial": "transverse"}

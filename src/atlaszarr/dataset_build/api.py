@@ -107,7 +107,7 @@ def build(
         object of `distributed`, or ``"threads"``. Default: the active `distributed` client if there is one, else
         threads.
     workers : int, optional
-        Local threads; default one a core.
+        Threads of this process; default one a core.
     allow_missing : bool
         Finish although images cannot be had; otherwise the target stays unfinished.
     overwrite : bool

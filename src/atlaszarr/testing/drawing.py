@@ -299,7 +299,7 @@ def _to_space_9(space_id: Any) -> NDArray[np.float64]:
 
 
 def _pattern(image_id: int, request: Drawing, offset: tuple[int, int], shape: tuple[int, int]) -> Pixels:
-    """Something smooth and always the same to show where no alignment says what to draw."""
+    """A smooth pattern, always the same, for an image without alignment."""
     pixel = 2.0**request.downsample
     x = (np.arange(shape[1]) + offset[0] + 0.5) * pixel
     y = (np.arange(shape[0]) + offset[1] + 0.5)[:, np.newaxis] * pixel

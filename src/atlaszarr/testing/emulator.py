@@ -163,7 +163,7 @@ def serve(
     port : int
         0 for any free one.
     faults : sequence of Rule or dict, or path, optional
-        As of `Emulator`.
+        Same as in `Emulator`.
     announce : callable
         Given the base URL once the server answers.
     **options

@@ -2,7 +2,7 @@
 
 An ellipsoid stands for the brain, some fifty disjoint ellipsoids inside it for regions with the names
 and ids of real structures; most lie in both hemispheres and five in one only, so that a left-right
-flip shows. Coordinates are PIR microns of reference space 9. It knows nothing of sections or images.
+flip shows. Coordinates are PIR microns of reference space 9.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Section datasets 74272479 (Nrp1, coronal, reference space 9) and 69289763 (Prox1, sagittal, space 10)
 with all their section images, and image 101321610 at its published size. Figures from the Allen Brain
-API (Allen Institute for Brain Science, Allen Mouse Brain Atlas). Where no figure is known a stand-in is
-used and said: genes carry their Entrez id as id, paths name no real directory. `invented` makes other datasets.
+API (Allen Institute for Brain Science, Allen Mouse Brain Atlas). Unknown figures have stand-ins: the id of a gene is
+its Entrez id, and paths name no real directory. `invented` makes other datasets.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def dataset_records() -> list[Record]:
     Returns
     -------
     list of dict
-        New ones with every call, so that a caller may edit them.
+        New with every call, so that a caller may edit them.
     """
     return [_dataset(row) for row in figures("section_datasets")]
 
@@ -113,7 +113,7 @@ def image_records() -> list[Record]:
     Returns
     -------
     list of dict
-        New ones with every call, so that a caller may edit them.
+        New with every call, so that a caller may edit them.
     """
     records = []
     for row in figures("section_images"):

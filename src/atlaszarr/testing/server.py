@@ -100,7 +100,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self) -> None:
-        """Answer, or do what a scripted fault says."""
+        """Answer, or carry out a scripted fault."""
         started, server = time.monotonic(), self.server
         server.traffic.begin()
         parts = urlsplit(self.path)
@@ -206,7 +206,7 @@ class Traffic:
             self._peak = max(self._peak, self._under_way)
 
     def end(self, request: ServedRequest) -> None:
-        """An answer is about to leave: who has it must find it counted, and no longer under way."""
+        """An answer is about to leave: its receiver must find it counted, and no longer under way."""
         with self._lock:
             self._under_way -= 1
             self._requests.append(request)

@@ -1,7 +1,7 @@
 """The synchronisation services of the emulated API.
 
 From a pixel of a section image to its dataset's reference space and back, by the rounded matrices of
-the records, each in its own direction. It knows nothing of HTTP.
+the records, each in its own direction.
 """
 
 from __future__ import annotations
