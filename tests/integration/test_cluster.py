@@ -111,6 +111,18 @@ def test_after_an_error_a_client_has_no_task_of_ours_left(cluster, tmp_path):
         assert client.status == "running"
 
 
+@pytest.mark.usefixtures("impatient")
+def test_a_scheduler_that_is_gone_ends_a_write_with_its_own_error(tmp_path):
+    image = da.zeros((32, 32, 32), chunks=4, dtype="u1")
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=":0") as lost,
+        pytest.raises(distributed.client.FuturesCancelledError, match="cancelled"),
+    ):
+        write_multiscales(
+            image, tmp_path / "x.ome.zarr", chunk=4, scheduler=lost.scheduler_address, progress=lambda *_: lost.close()
+        )
+
+
 def test_memory_is_no_target_for_other_processes_but_for_workers_of_this_one(cluster):
     with Client(cluster):
         with pytest.raises(InputError, match=r"in the memory of this process.* scheduler 'threads'"):

@@ -177,7 +177,7 @@ class Cluster:
         except TimeoutError:
             self._close()
             raise InputError(f"scheduler {_name(scheduler)!r} has no workers; start some first") from None
-        self._wait = distributed.wait
+        self._wait, self._closed = distributed.wait, distributed.client.ClosedClientError
         self._started: weakref.WeakSet[Future] = weakref.WeakSet()
         self.workers = max(sum(client.nthreads().values()), 1)
 
@@ -185,9 +185,11 @@ class Cluster:
         return self
 
     def __exit__(self, error: object, *_: object) -> None:
-        if error is not None:
-            self.stop()
-        self._close()
+        try:
+            if error is not None:
+                self.stop()
+        finally:
+            self._close()
 
     def _close(self) -> None:
         if self._owned:
@@ -195,14 +197,15 @@ class Cluster:
 
     def stop(self) -> None:
         """Cancel the tasks that have not started, and wait for the others: as long as a store may take to answer."""
-        keys = {future.key for future in self._started}
-        self._client.cancel(list(self._started))
+        futures, until = list(self._started), time.monotonic() + _STOPPING
         self._started.clear()
-        until = time.monotonic() + _STOPPING
-        while time.monotonic() < until:
-            if keys.isdisjoint(key for running in self._client.processing().values() for key in running):
-                return
-            time.sleep(0.2)
+        keys = {future.key for future in futures}
+        with suppress(OSError, RuntimeError, self._closed):  # the scheduler is gone, as the first error says
+            self._client.cancel(futures)
+            while time.monotonic() < until:
+                if keys.isdisjoint(key for running in self._client.processing().values() for key in running):
+                    return
+                time.sleep(0.2)
 
     def fetch(self, function: Callable[..., Any], *args: Any) -> Future:
         """Start a task on a worker."""
