@@ -24,7 +24,7 @@ from .engine.job import ImageJob
 from .engine.multiscale import ArraySpec, Multiscale
 from .engine.ome import DEFAULT_VERSION, Geometry, multiscales, zarr_format
 from .engine.pyramid import Occupancy, Pyramid
-from .engine.schedulers import scheduler_for, worker_count
+from .engine.schedulers import SchedulerLike, resolve_scheduler, scheduler_for, worker_count
 from .engine.target_state import Root
 from .engine.writer import Progress, WriteReport, write
 from .engine.zarr_reader import StoredArray
@@ -56,7 +56,7 @@ def write_multiscales(
     name: str = "image",
     identity: str | None = None,
     storage_options: Mapping[str, Any] | None = None,
-    scheduler: str | None = None,
+    scheduler: SchedulerLike = None,
     workers: int | None = None,
     overwrite: bool = False,
     take_over: bool = False,
@@ -99,7 +99,7 @@ def write_multiscales(
         some sources make anew in every process, and the files of the local zarr arrays that it reads. dask's token of
         an array on an object store is its URL and metadata: give an identity where such an array may change.
     storage_options, scheduler, workers, overwrite, take_over, progress
-        As of `atlaszarr.build`.
+        Same as in `atlaszarr.build`.
 
     Raises
     ------
@@ -129,8 +129,7 @@ def write_multiscales(
     encoding = Encoding(compressor, zarr_format(ome_zarr))
     if encoding.zarr_format == 2 and shard is not None:
         raise InputError(f"shard {shard!r} cannot be had with OME-Zarr {ome_zarr}; ask for 0.5 or no shards")
-    if scheduler is not None and place.url.startswith("memory://"):
-        raise InputError(f"target {place.url} lives in the memory of one process; others cannot write it")
+    scheduler = resolve_scheduler(scheduler, place.url)
     multiscale = Multiscale(place, specs, Occupancy(pyramid), encoding)
     geometry = geometry or found
     request = {

@@ -31,7 +31,6 @@ PACKAGES = ("numpy", "numba", "zarr", "dask", "numcodecs", "ngff-zarr", "tensors
 
 SIZES = {"labels": 1320 * 800 * 1140 * 4 / 1e6, "intensity": 3 * 528 * 320 * 456 / 1e6}  # MB
 OURS, PUBLISHED = "atlaszarr", "atlaszarr, factors 2.5, 2, 2, chunks of 80 and 64"
-PROCESSES = "atlaszarr, processes"
 COMPUTED = "atlaszarr, a dask array"
 NGFF_LABELS = ("DASK_IMAGE_MODE",)
 NGFF_INTENSITY = ("DASK_BIN_SHRINK", "ITKWASM_BIN_SHRINK")
@@ -186,7 +185,6 @@ def labels(bench: Bench) -> None:
         "Labels",
         [
             bench.ours("labels"),
-            bench.ours("labels", PROCESSES, scheduler="processes"),
             bench.ours("labels", COMPUTED, computed=True),
             bench.ours("labels-for-2.5", PUBLISHED, factors=[2.5, 2, 2], chunk=[80, 64]),
             *(bench.ngff("labels", method) for method in NGFF_LABELS),
@@ -201,7 +199,6 @@ def intensity(bench: Bench) -> None:
         "Intensity",
         [
             bench.ours("intensity"),
-            bench.ours("intensity", PROCESSES, scheduler="processes"),
             bench.ours("intensity", COMPUTED, computed=True),
             *(bench.ngff("intensity", method) for method in NGFF_INTENSITY),
             *(bench.tensorstore("intensity", way) for way in ("whole", "blocks")),
@@ -215,11 +212,10 @@ def judge(bench: Bench, kind: str, best: Mapping[str, Outcome], aim: float) -> N
         return min(one.run.wall for name, one in best.items() if name.startswith(library))
 
     ngff, other = fastest("ngff-zarr"), fastest("tensorstore")
-    for name in (OURS, PROCESSES):
-        run = best[name].run
-        bench.aim(f"{kind}, {name}: {aim} times as fast as ngff-zarr's best", ngff / run.wall, aim)
-        bench.aim(f"{kind}, {name}: as fast as tensorstore's best", other / run.wall, 1)
-        bench.aim(f"{kind}, {name}: peak at most 600 MB", run.peak * 1e3, 600, " MB", at_most=True)
+    run = best[OURS].run
+    bench.aim(f"{kind}: {aim} times as fast as ngff-zarr's best", ngff / run.wall, aim)
+    bench.aim(f"{kind}: as fast as tensorstore's best", other / run.wall, 1)
+    bench.aim(f"{kind}: peak at most 600 MB", run.peak * 1e3, 600, " MB", at_most=True)
 
 
 def memory(bench: Bench) -> None:
@@ -228,33 +224,25 @@ def memory(bench: Bench) -> None:
         [
             bench.ours("labels"),
             bench.ours("labels-twice", "atlaszarr, twice the volume"),
-            bench.ours("labels", PROCESSES, scheduler="processes"),
-            bench.ours("labels-twice", f"{PROCESSES}, twice the volume", scheduler="processes"),
             bench.ours("labels", "atlaszarr, shards of 256", shard=256),
             bench.ours("labels-twice", "atlaszarr, shards of 256, twice the volume", shard=256),
         ],
         repeat=min(2, bench.repeat),
     )
     peaks = [one.run.peak for one in best.values()]
-    for what, one, two in zip(("threads", "processes", "shards"), peaks[::2], peaks[1::2], strict=True):
+    for what, one, two in zip(("chunks", "shards"), peaks[::2], peaks[1::2], strict=True):
         bench.aim(f"peak of twice the volume by that of one, {what}", two / one, 1.05, at_most=True)
 
 
 def workers(bench: Bench) -> None:
     """One and two, which share the machine's cores."""
-    ways: dict[str, dict[str, str]] = {OURS: {}, PROCESSES: {"scheduler": "processes"}}
     start = bench.undisturbed(Subject("start", "start", {"library": "atlaszarr"})).run.wall
     for kind in SIZES:
-        subjects = [
-            bench.ours(kind, f"{name}, {count} at work", workers=count, **way)
-            for name, way in ways.items()
-            for count in (1, 2)
-        ]
+        subjects = [bench.ours(kind, f"{OURS}, {count} at work", workers=count) for count in (1, 2)]
         best = bench.table(f"Workers: {kind}", subjects)
-        for name in ways:
-            one, two = (best[f"{name}, {count} at work"].run.wall for count in (1, 2))
-            without = (one - start) / (two - start)
-            print(f"\n{name}, two for one: {one / two:.2f} times as fast, {without:.2f} without start-up.")
+        one, two = (best[f"{OURS}, {count} at work"].run.wall for count in (1, 2))
+        without = (one - start) / (two - start)
+        print(f"\nTwo for one: {one / two:.2f} times as fast, {without:.2f} without start-up.")
 
 
 def drifts(bench: Bench) -> None:

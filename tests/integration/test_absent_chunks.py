@@ -14,6 +14,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import zarr
+from distributed import LocalCluster
 from moto.server import ThreadedMotoServer
 from ngff_zarr import from_ngff_zarr
 
@@ -188,10 +189,10 @@ def test_chunks_that_no_ledger_records_are_counted_wherever_they_are_missed(serv
 def test_chunks_that_other_processes_find_absent_are_counted_too(tmp_path):
     foreign(tmp_path / "x.ome.zarr")
     (tmp_path / "x.ome.zarr" / GONE).unlink()
-    with web(tmp_path) as (url, _):
+    with web(tmp_path) as (url, _), LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster:
         array = zarr.open_array(f"{url}/x.ome.zarr/0", mode="r", zarr_format=3)
         with pytest.warns(AtlaszarrWarning, match=ABSENT.format(f"{url}/x.ome.zarr")) as warned:
-            write_multiscales(array, tmp_path / "y.ome.zarr", chunk=8, levels=1, scheduler="processes", workers=2)
+            write_multiscales(array, tmp_path / "y.ome.zarr", chunk=8, levels=1, scheduler=cluster)
         assert len(warned) == 1
 
 

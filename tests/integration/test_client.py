@@ -44,8 +44,7 @@ from atlaszarr.errors import (
     RecordError,
     ServiceError,
 )
-from atlaszarr.testing.drawing import ImageRequest as Drawing
-from atlaszarr.testing.drawing import Painter
+from atlaszarr.testing.drawing import Drawing, Painter
 from atlaszarr.testing.records import image_record
 
 IMAGES = "section_image_download"

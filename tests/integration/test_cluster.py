@@ -1,17 +1,22 @@
 """The same build on the workers of a distributed scheduler."""
 
 import hashlib
+import os
 from pathlib import Path
 
 import dask
+import dask.array as da
+import distributed
 import numpy as np
 import pytest
+import zarr
 from distributed import Client, LocalCluster
 
 from atlaszarr import AllenClient, build, open_sections, open_volume, plan
 from atlaszarr.engine.schedulers import scheduler_for
 from atlaszarr.errors import InputError
 from atlaszarr.testing.emulator import Emulator
+from atlaszarr.writing import write_multiscales
 
 DATASET = 69289763
 
@@ -49,14 +54,102 @@ def test_a_cluster_builds_the_same_bytes_and_fetches_each_image_once_without_any
     assert digests(tmp_path / "cluster.ome.zarr") == digests(tmp_path / "threads.ome.zarr")
 
 
-def test_processes_build_the_same_bytes_and_fetch_each_image_once(emulator, tmp_path):
-    with AllenClient(emulator.url, cache="none", rate=1e9) as client:
-        options = {"client": client, "resolution": 200, "chunk": 16}
-        emulator.reset()
-        build(DATASET, tmp_path / "processes.ome.zarr", scheduler="processes", workers=2, **options)
-        assert emulator.count("section_image_download") == 18
-        build(DATASET, tmp_path / "threads.ome.zarr", **options)
-    assert digests(tmp_path / "processes.ome.zarr") == digests(tmp_path / "threads.ome.zarr")
+def process_ids(target, **options):
+    """The ids of the processes that compute the blocks of an image."""
+    blocks = da.zeros((4, 4, 64), chunks=4, dtype="u4").map_blocks(lambda block: block + np.uint32(os.getpid()))
+    write_multiscales(blocks, target, chunk=4, levels=1, identity="ids", **options)
+    return voxels(target)
+
+
+def voxels(target):
+    return set(np.unique(zarr.open_array(f"{target}/0", mode="r")).tolist())
+
+
+def test_a_client_computes_stays_open_and_does_not_become_the_default(cluster, tmp_path):
+    with Client(cluster, set_as_default=False) as client:
+        assert process_ids(tmp_path / "x.ome.zarr", scheduler=client) <= set(client.run(os.getpid).values())
+        assert client.status == "running"
+        assert dask.base.get_scheduler() is None
+
+
+def test_a_cluster_object_computes_and_stays_open(cluster, tmp_path):
+    assert os.getpid() not in process_ids(tmp_path / "x.ome.zarr", scheduler=cluster)
+    assert cluster.status.name == "running"
+
+
+def test_the_active_client_computes_unless_threads_are_asked_for(cluster, tmp_path):
+    with Client(cluster) as client:
+        assert process_ids(tmp_path / "x.ome.zarr") <= set(client.run(os.getpid).values())
+        assert process_ids(tmp_path / "y.ome.zarr", scheduler="threads") == {os.getpid()}
+        assert client.status == "running"
+    assert process_ids(tmp_path / "z.ome.zarr") == {os.getpid()}
+
+
+def test_a_task_of_a_cluster_computes_on_threads_of_its_worker(cluster, tmp_path):
+    def task(target):
+        distributed.get_client()  # which becomes the default client of the worker
+        blocks = da.zeros((4, 4, 64), chunks=4, dtype="u4").map_blocks(lambda block: block + np.uint32(os.getpid()))
+        write_multiscales(blocks, target, chunk=4, levels=1, identity="ids")
+        return os.getpid()
+
+    with Client(cluster) as client:
+        worker = client.submit(task, tmp_path / "x.ome.zarr").result(timeout=60)
+    assert voxels(tmp_path / "x.ome.zarr") == {worker}
+
+
+def test_after_an_error_a_client_has_no_task_of_ours_left(cluster, tmp_path):
+    def block(values, block_info=None):
+        if block_info[0]["chunk-location"] == (0, 0, 0):
+            raise ValueError("zero is no gene")
+        return values
+
+    image = da.map_blocks(block, da.zeros((32, 32, 32), chunks=4, dtype="u1"), dtype="u1")
+    with Client(cluster) as client:
+        with pytest.raises(ValueError, match="gene"):
+            write_multiscales(image, tmp_path / "x.ome.zarr", chunk=4, identity="zero")
+        assert not any(client.processing().values())
+        assert client.status == "running"
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_scheduler_that_is_gone_ends_a_write_with_its_own_error(tmp_path):
+    image = da.zeros((32, 32, 32), chunks=4, dtype="u1")
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=":0") as lost,
+        pytest.raises(distributed.client.FuturesCancelledError, match="cancelled"),
+    ):
+        write_multiscales(
+            image, tmp_path / "x.ome.zarr", chunk=4, scheduler=lost.scheduler_address, progress=lambda *_: lost.close()
+        )
+
+
+def test_memory_is_no_target_for_other_processes_but_for_workers_of_this_one(cluster):
+    with Client(cluster):
+        with pytest.raises(InputError, match=r"in the memory of this process.* scheduler 'threads'"):
+            write_multiscales(np.zeros((4, 4, 4), "u1"), "memory://cluster.ome.zarr")
+        assert write_multiscales(np.zeros((4, 4, 4), "u1"), "memory://threads.ome.zarr", scheduler="threads")
+    with Client(processes=False, n_workers=1, dashboard_address=":0"):
+        assert write_multiscales(np.ones((4, 4, 4), "u1"), "memory://worker.ome.zarr").state == "built"
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "said"),
+    [
+        ("processes", r"'processes' is not supported; leave it out for threads, .*LocalCluster\(\)"),
+        (5, "scheduler 5 is not supported; give an address, a distributed.Client"),
+    ],
+)
+def test_another_scheduler_is_refused_with_what_to_give(scheduler, said, tmp_path):
+    with pytest.raises(InputError, match=said):
+        write_multiscales(np.zeros((4, 4, 4), "u1"), tmp_path / "x.ome.zarr", scheduler=scheduler)
+    assert not (tmp_path / "x.ome.zarr").exists()
+
+
+def test_a_closed_client_is_refused(cluster, tmp_path):
+    with Client(cluster, set_as_default=False) as client:
+        pass
+    with pytest.raises(InputError, match="does not answer: its client is closed"):
+        write_multiscales(np.zeros((4, 4, 4), "u1"), tmp_path / "x.ome.zarr", scheduler=client)
 
 
 def test_a_cluster_builds_sections_to_the_same_bytes_and_fetches_each_window_once(

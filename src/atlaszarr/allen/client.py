@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from ..errors import ImageError, InputError, NotFoundError, ServiceError
 from . import rma
 from .cache import ImageCache, default_location
 from .http import Http
-from .images import DECODED, ImageRequest, MissingImage, Pixels, SectionImage, check_options
+from .images import ImageRequest, MissingImage, Pixels, SectionImage, check_options
 from .records import SectionDataset, image_box
 from .search import search, similar_gene
 
@@ -36,17 +36,17 @@ class AllenClient:
         Ending in ``/api/v2``; default ``$ATLASZARR_API_URL``, else the Allen Institute's.
     cache : str or path-like, optional
         A folder or fsspec URL for section images, or "none"; default ``$ATLASZARR_CACHE``, else the user's
-        cache folder. Metadata is never cached. A cache that cannot be used is a warning, and stays unused.
+        cache folder. Metadata is never cached. A cache that cannot be used is a warning, and is not tried again.
     concurrency : int
-        The most requests under way, over a whole cluster where a distributed client is active.
+        The most requests under way; over a whole cluster if a `distributed` client is active.
     rate : float
-        The most requests per second, likewise.
+        The most requests per second, over a whole cluster too.
     timeout : tuple of float
         Seconds to connect, and seconds without a byte.
     retries : int
         How often a failed request is tried again; see `atlaszarr.allen.http.Http` for the waits.
     backoff : float
-        Scale of the waits between, in seconds.
+        Scale of the waits between tries, in seconds.
     cache_options : mapping, optional
         Storage options of a `cache` that is a URL, for instance ``endpoint_url``.
 
@@ -70,7 +70,7 @@ class AllenClient:
     ) -> None:
         url = api_url or os.environ.get("ATLASZARR_API_URL") or API_URL
         if "@" in url or "?" in url:
-            # They would be in every message and every report.
+            # Every message and every report would show them.
             raise InputError("api_url must hold no user name, password or parameters; give the plain address")
         if not url.startswith(("http://", "https://")):
             raise InputError(f"api_url {url!r} is not an http or https URL; the default is {API_URL}")
@@ -105,12 +105,12 @@ class AllenClient:
         RecordError
             If the record contradicts itself.
         ServiceError
-            If the API cannot be reached, refuses, or answers other records than those asked for.
+            If the API cannot be reached, refuses, or answers with other records.
         """
-        found = self._query("SectionDataSet", {"id": id}, _DATASET_INCLUDE)
+        found, _ = self._query("SectionDataSet", include=_DATASET_INCLUDE, where={"id": id})
         if not found:
             raise NotFoundError(f"there is no section dataset {id}; `atlaszarr search` lists what there is")
-        images = self._query("SectionImage", {"data_set_id": id}, ["alignment2d"])
+        images, _ = self._query("SectionImage", include=["alignment2d"], where={"data_set_id": id})
         return SectionDataset.from_json(found[0], images)
 
     def search(
@@ -124,7 +124,7 @@ class AllenClient:
         images: bool = False,
         limit: int | None = 50,
     ) -> DataFrame:
-        """Section datasets that meet all the criteria, or the section images of those.
+        """Section datasets that meet all criteria, or their section images.
 
         Parameters
         ----------
@@ -137,9 +137,9 @@ class AllenClient:
         specimen, id : int, optional
             Ids of a specimen, of a section dataset.
         images : bool
-            Answer section images instead.
+            Return section images instead of datasets.
         limit : int, optional
-            At most so many datasets; None for all.
+            Most datasets; None for all.
 
         Returns
         -------
@@ -157,22 +157,19 @@ class AllenClient:
         RecordError
             If a record holds a value of the wrong type.
         ServiceError
-            If the API cannot be reached, refuses, or answers other records than those asked for.
+            If the API cannot be reached, refuses, or answers with other records.
         """
-        query = partial(rma.query, self._get, self.api_url)
-        return search(
-            query, gene=gene, plane=plane, product=product, specimen=specimen, id=id, images=images, limit=limit
-        )
+        return search(self._query, gene, plane, product, specimen, id, images, limit)
 
     def similar_gene(self, gene: str) -> str | None:
-        """The acronym most like one that `search` does not find; None if it exists in any case, or none is like it.
+        """The acronym most similar to one that `search` does not find; None if it exists, or nothing is similar.
 
         Raises
         ------
         InputError
             If the acronym cannot be expressed.
         """
-        return similar_gene(partial(rma.query, self._get, self.api_url), gene)
+        return similar_gene(self._query, gene)
 
     def structure_graph(self, id: int = 1) -> Terminology:
         """The structures of an ontology; 1 is the adult mouse brain."""
@@ -218,7 +215,7 @@ class AllenClient:
         NotFoundError
             If there is no such image.
         ImageError, ServiceError
-            If it could not be had.
+            If it could not be fetched.
         """
         request = self.image_request(id, downsample, view, roi, quality, range)
         return request.decode(self.fetch(request).body)
@@ -232,10 +229,10 @@ class AllenClient:
         quality: int | None = None,
         range: tuple[int, ...] | None = None,
     ) -> ImageRequest:
-        """What `image` asks for, checked against the image's record; `fetch` gets it as JPEG."""
+        """The request of `image`, checked against the image's record; `fetch` takes it."""
         id, view = rma.identifier(id), view or "primary"
         check_options(view, quality, range)
-        found = self._query("SectionImage", {"id": id})
+        found, _ = self._query("SectionImage", where={"id": id})
         if not found:
             raise NotFoundError(f"there is no section image {id}; `atlaszarr search --images` lists those of a dataset")
         x, y, width, height = image_box(found[0], f"section image {id}")
@@ -257,12 +254,12 @@ class AllenClient:
     def fetch(self, request: ImageRequest) -> SectionImage:
         """A section image as JPEG, from the cache or from the service, checked either way.
 
-        An answer that fails its checks is fetched again, like any passing failure of the service.
+        An answer that fails its checks is fetched again, as after any transient failure.
 
         Raises
         ------
         ImageError, ServiceError
-            If it could not be had.
+            If it could not be fetched.
         """
         url, key = request.url(self.api_url), request.key(self.api_url)
         if self.cache and (kept := self.cache.get(key)) is not None:
@@ -274,7 +271,7 @@ class AllenClient:
         return image
 
     def try_fetch(self, request: ImageRequest) -> SectionImage | MissingImage:
-        """As `fetch`, with a failure of the world as a value."""
+        """The same as `fetch`, with a failure returned, not raised."""
         try:
             return self.fetch(request)
         except (ImageError, ServiceError) as error:
@@ -287,12 +284,12 @@ class AllenClient:
     def _get(self, url: str) -> bytes:
         return self._http.get(url, _LARGEST_JSON, bytes)
 
-    def _query(self, model: str, where: Mapping[str, object], include: Sequence[str] = ()) -> list[dict[str, Any]]:
-        return rma.query(self._get, self.api_url, model, include=include, where=where)[0]
+    def _query(self, model: str, *args: Any, **options: Any) -> tuple[list[dict[str, Any]], int]:
+        return rma.query(self._get, self.api_url, model, *args, **options)
 
 
 def _checked(request: ImageRequest, body: bytes) -> SectionImage:
-    """An answer that decodes; its pixels are kept for who wants them next, while there is room."""
+    """An answer that decodes, whose pixels are then kept for their next use."""
     image = SectionImage(request, body)
-    DECODED.get(image)
+    image.pixels()
     return image

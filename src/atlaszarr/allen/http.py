@@ -1,4 +1,4 @@
-"""GET with timeouts, bounded and jittered retries, and politeness. Knows HTTP and nothing of the Allen API."""
+"""GET with timeouts, bounded and jittered retries, limits on requests, and proxies. Knows nothing of the Allen API."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Self, TypeVar
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -32,6 +32,7 @@ from urllib3.exceptions import (
 )
 from urllib3.util import make_headers
 
+from ..engine.schedulers import active_client
 from ..errors import ImageError, InputError, ServiceError
 
 #: Statuses that say "later", not "no".
@@ -40,52 +41,27 @@ _TRANSIENT = (408, 429, 500, 502, 503, 504)
 _REFUSED_TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})")
 _PIECE = 2**20
 _MOST_REDIRECTS = 5
+#: Seconds that the first connection of a client may take, name resolution included.
+_FIRST_CONNECTION = 5.0
+_PORTS = {"http": 80, "https": 443}
+_LOG = logging.getLogger(__name__)
 
 Checked = TypeVar("Checked")
 
 
-class _Retry(Retry):
-    """Retries that ignore a Retry-After that cannot be read, and stop where a proxy refuses a tunnel for good."""
-
-    def increment(
-        self,
-        method: str | None = None,
-        url: str | None = None,
-        response: BaseHTTPResponse | None = None,
-        error: Exception | None = None,
-        _pool: ConnectionPool | None = None,
-        _stacktrace: TracebackType | None = None,
-    ) -> Self:
-        """The retries left after a failure.
-
-        Raises
-        ------
-        ServiceError
-            If a proxy refuses a tunnel with a status that is final.
-        """
-        refused = isinstance(error, ProxyError) and _REFUSED_TUNNEL.search(str(error.original_error))
-        if refused and (status := int(refused[1])) not in _TRANSIENT:
-            proxy = getattr(_pool, "proxy", None)
-            raise refusal(proxy.netloc if proxy else "of the environment", "https", status) from None
-        return super().increment(method, url, response, error, _pool, _stacktrace)
-
-    def get_retry_after(self, response: BaseHTTPResponse) -> float | None:
-        """What the server asked us to wait, in seconds."""
-        try:
-            return super().get_retry_after(response)
-        except InvalidHeader:
-            return None
-
-
 class Http:
     """A pool of connections that many threads share; a pickled copy is one pool in every other process.
+
+    When a `distributed` client is active, or in a task on one of its workers, `concurrency` and `rate` hold for the
+    whole cluster.
 
     Parameters
     ----------
     concurrency : int
         The most requests under way.
     rate : float
-        The most requests per second.
+        The most requests started per second, over any time much longer than ``concurrency / rate``; infinite for no
+        limit.
     timeout : tuple of float
         Seconds to connect, and seconds without a byte.
     retries : int
@@ -96,7 +72,7 @@ class Http:
     longest_wait : float
         The longest Retry-After obeyed, in seconds.
     longest_answer : float
-        Seconds that the body of one answer may take, however steadily it comes.
+        The most seconds for the body of one answer, however steadily it comes.
     """
 
     def __init__(
@@ -110,7 +86,11 @@ class Http:
         longest_answer: float = 900.0,
     ) -> None:
         self._settings = (concurrency, rate, timeout, retries, backoff, longest_wait, longest_answer)
-        self._politeness = Politeness(concurrency, rate)
+        self._concurrency = concurrency
+        self._seconds_per_slot = concurrency / rate
+        self._local_slots = threading.BoundedSemaphore(concurrency)
+        #: The slots of a cluster, and the id of the worker or client that they are reached through.
+        self._cluster_slots: tuple[str, Any] | None = None
         self._timeout = timeout
         self._longest_answer = longest_answer
         self._retry = _Retry(
@@ -154,7 +134,7 @@ class Http:
         retry: Retry = self._retry
         try:
             while True:
-                with self._politeness:
+                with self._slot():
                     response, body = self._answer(url, limit, retry)
                 if response.status == 407 and (proxy := proxy_for(url)):
                     raise refusal(urlsplit(proxy.url).netloc, urlsplit(url).scheme, 407)
@@ -167,13 +147,47 @@ class Http:
                     retry.sleep(response)
         except MaxRetryError as error:
             reason = error.reason
-            told = isinstance(reason, ResponseError | ImageError)
-            detail = str(reason) if told else f"{type(reason).__name__}: {reason}"
+            explained = isinstance(reason, ResponseError | ImageError)
+            detail = str(reason) if explained else f"{type(reason).__name__}: {reason}"
             tries = (self._retry.total or 0) + 1
             kind = ImageError if isinstance(reason, ImageError) else ServiceError
             raise kind(f"{url} failed {tries} times, last with {detail}") from error
         except HTTPError as error:
             raise ServiceError(f"{url} failed: {type(error).__name__}: {error}") from error
+
+    @contextmanager
+    def _slot(self) -> Iterator[None]:
+        """One of the requests that may be under way, its retries included."""
+        slots = self._slots()
+        slots.acquire()
+        since = time.monotonic()
+        try:
+            yield
+        finally:
+            left = self._seconds_per_slot - (time.monotonic() - since)
+            if left <= 0:
+                slots.release()
+            else:
+                timer = threading.Timer(left, _release, [slots])
+                timer.daemon = True
+                timer.start()
+
+    def _slots(self) -> Any:
+        """The semaphore of this process, or that of the cluster that it belongs to."""
+        if "distributed" not in sys.modules:
+            return self._local_slots
+        from distributed import Semaphore, get_worker
+
+        try:
+            member = get_worker().id
+        except ValueError:
+            if (client := active_client()) is None:
+                return self._local_slots
+            member = client.id
+        if self._cluster_slots is None or self._cluster_slots[0] != member:
+            name = f"atlaszarr-requests-{self._concurrency}"
+            self._cluster_slots = (member, Semaphore(max_leases=self._concurrency, name=name))
+        return self._cluster_slots[1]
 
     def _answer(self, url: str, limit: int, retry: Retry) -> tuple[BaseHTTPResponse, bytes]:
         """An answer and its body; a body that breaks off counts against the same retries as all else."""
@@ -205,7 +219,7 @@ class Http:
             if proxy not in self._pools:
                 options: dict[str, Any] = {
                     "timeout": Timeout(connect=self._timeout[0], read=self._timeout[1]),
-                    "maxsize": self._politeness.concurrency,
+                    "maxsize": self._concurrency,
                     "headers": {"User-Agent": "atlaszarr"},
                 }
                 self._pools[proxy] = (
@@ -248,6 +262,51 @@ class Http:
                 pool.clear()
 
 
+@cache
+def _shared(*settings: Any) -> Http:
+    """One pool in a process, however many copies are sent to it."""
+    return Http(*settings)
+
+
+def _release(slots: Any) -> None:
+    """Give a slot back; if the cluster has gone, its slots have too."""
+    with suppress(RuntimeError, OSError):
+        slots.release()
+
+
+class _Retry(Retry):
+    """Retries that ignore a Retry-After that cannot be read, and stop where a proxy refuses a tunnel for good."""
+
+    def increment(
+        self,
+        method: str | None = None,
+        url: str | None = None,
+        response: BaseHTTPResponse | None = None,
+        error: Exception | None = None,
+        _pool: ConnectionPool | None = None,
+        _stacktrace: TracebackType | None = None,
+    ) -> Self:
+        """The retries left after a failure.
+
+        Raises
+        ------
+        ServiceError
+            If a proxy refuses a tunnel with a status that is final.
+        """
+        refused = isinstance(error, ProxyError) and _REFUSED_TUNNEL.search(str(error.original_error))
+        if refused and (status := int(refused[1])) not in _TRANSIENT:
+            proxy = getattr(_pool, "proxy", None)
+            raise refusal(proxy.netloc if proxy else "of the environment", "https", status) from None
+        return super().increment(method, url, response, error, _pool, _stacktrace)
+
+    def get_retry_after(self, response: BaseHTTPResponse) -> float | None:
+        """What the server asked us to wait, in seconds."""
+        try:
+            return super().get_retry_after(response)
+        except InvalidHeader:
+            return None
+
+
 def _followed(url: str, location: str, redirects: int) -> str:
     """Where a redirect leads: on the same host, and not from https to http."""
     here, there = urlsplit(url), urlsplit(urljoin(url, location))
@@ -258,90 +317,9 @@ def _followed(url: str, location: str, redirects: int) -> str:
     return there.geturl()
 
 
-@cache
-def _shared(*settings: Any) -> Http:
-    """One pool in a process, however many copies are sent to it."""
-    return Http(*settings)
-
-
 def _excerpt(body: bytes, length: int = 200) -> str:
     """The beginning of a body on one line, for a message."""
     return " ".join(body[: 4 * length].decode("utf-8", errors="replace").split())[:length]
-
-
-class _Semaphore(Protocol):
-    def acquire(self) -> Any: ...
-    def release(self) -> Any: ...
-
-
-class Politeness:
-    """A context manager to hold while a request is under way, its retries included.
-
-    When a `distributed` client is active, or in a task on one of its workers, the slots are those of a
-    `distributed.Semaphore` and so are shared by the whole cluster.
-
-    Parameters
-    ----------
-    concurrency : int
-        The most requests under way.
-    rate : float
-        The most requests started per second, over any time much longer than ``concurrency / rate``;
-        infinite for no limit.
-    """
-
-    def __init__(self, concurrency: int = 6, rate: float = 20.0) -> None:
-        self.concurrency = concurrency
-        self.rate = rate
-        self._local = threading.BoundedSemaphore(concurrency)
-        self._shared: tuple[str, _Semaphore] | None = None
-        self._held = threading.local()
-
-    def __enter__(self) -> None:
-        semaphore = self._cluster() or self._local
-        semaphore.acquire()
-        self._held.slot = (semaphore, time.monotonic())
-
-    def __exit__(self, *_: object) -> None:
-        semaphore, since = self._held.slot
-        left = self.concurrency / self.rate - (time.monotonic() - since)
-        if left <= 0:
-            semaphore.release()
-        else:
-            timer = threading.Timer(left, _release, [semaphore])
-            timer.daemon = True
-            timer.start()
-
-    def _cluster(self) -> _Semaphore | None:
-        if "distributed" not in sys.modules:
-            return None
-        from distributed import Semaphore, default_client, get_worker
-
-        try:
-            member = get_worker().id
-        except ValueError:
-            try:
-                client = default_client()
-            except ValueError:
-                return None
-            if client.status != "running":  # it never reached its scheduler, or lost it
-                return None
-            member = client.id
-        if self._shared is None or self._shared[0] != member:
-            name = f"atlaszarr-requests-{self.concurrency}"
-            self._shared = (member, Semaphore(max_leases=self.concurrency, name=name))
-        return self._shared[1]
-
-
-def _release(semaphore: _Semaphore) -> None:
-    """Give a slot back; where the cluster is gone meanwhile, its slots are too."""
-    with suppress(RuntimeError, OSError):
-        semaphore.release()
-
-
-_LOG = logging.getLogger(__name__)
-#: Seconds that the first connection of a client may take, name resolution included.
-_FIRST_CONNECTION = 5.0
-_PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True)
@@ -353,7 +331,7 @@ class Proxy:
     url : str
         Without user name and password.
     headers : dict
-        Those that the proxy is sent; never shown.
+        With user name and password; never shown.
     """
 
     url: str

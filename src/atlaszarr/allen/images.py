@@ -1,4 +1,7 @@
-"""One section image as the image service serves it: which tier, which pixels, and the checks an answer must pass."""
+"""Section images as the image service serves them: requests, checked answers, and their decoded pixels.
+
+Then which images of a dataset a resolution takes, and which windows of a large one.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,15 @@ from .records import Section, SectionDataset, SkippedSection
 Pixels = NDArray[np.uint8]
 #: `primary` is what the service answers without being asked for a view.
 VIEWS = ("primary", "expression", "projection")
+#: Longest side of a window, in pixels of the tier: 12 MB decoded.
+WINDOW = 2048
+#: Most pixels of an image that is fetched whole: 50 MB decoded.
+LARGEST_WHOLE = 4096**2
+#: Cost of a request in pixels: 0.05 s at 20 requests a second, in which a line of 12 Mbit/s brings 75 kB, or half a
+#: million pixels of 0.157 bytes (see `atlaszarr.dataset_build.plan`).
+_REQUEST = 500_000
+#: Bytes of decoded pixels that one process keeps.
+LIMIT = 512 * 2**20
 
 
 @dataclass(frozen=True)
@@ -59,11 +71,11 @@ class ImageRequest:
 
     @property
     def name(self) -> str:
-        """What tells it from the other images of a build: the id, and of a region its corner."""
+        """Its name within a build: the id, and of a region the corner."""
         return f"{self.image_id}" if self.left is None else f"{self.image_id}/{self.left},{self.top}"
 
     def url(self, api_url: str) -> str:
-        """Where the service answers it."""
+        """The address at the image service."""
         parameters: dict[str, Any] = {"downsample": self.downsample}
         if self.quality is not None:
             parameters["quality"] = self.quality
@@ -76,20 +88,19 @@ class ImageRequest:
         return f"{api_url}/section_image_download/{self.image_id}?{urlencode(parameters, safe=',')}"
 
     def key(self, api_url: str) -> str:
-        """Name in a cache: SHA-256 of all that defines the image, the service included."""
+        """The key in a cache: SHA-256 of all that defines the image, the service included."""
         identity = {"api_url": api_url, **{name: getattr(self, name) for name in self.__dataclass_fields__}}
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
     @property
     def largest_body(self) -> int:
-        """Bytes that no JPEG of the size asked for exceeds: more than its pixels would take uncompressed."""
+        """Most bytes of a JPEG of this size: more than its pixels take uncompressed."""
         return 4 * self.width * self.height + 2**16
 
     def decode(self, body: bytes) -> Pixels:
         """Check an answer and decode it.
 
-        The size in the header is compared with the size asked for before a pixel is decoded, so that memory
-        stays within what was asked.
+        The size in the header is compared with the requested one before a pixel is decoded: that bounds the memory.
 
         Returns
         -------
@@ -98,7 +109,7 @@ class ImageRequest:
         Raises
         ------
         ImageError
-            If it is no JPEG, has another size, has not three channels, or is damaged.
+            If it is not a JPEG, has another size, does not have three channels, or is damaged.
         """
         import simplejpeg
 
@@ -118,7 +129,7 @@ class ImageRequest:
 
 @dataclass(frozen=True)
 class SectionImage:
-    """A section image that passed its checks, still as JPEG: small enough to send about and to keep."""
+    """A section image that passed its checks, still as JPEG: small enough to send to workers and to keep."""
 
     request: ImageRequest
     body: bytes = field(repr=False)
@@ -128,36 +139,68 @@ class SectionImage:
         """Digest of the JPEG body."""
         return hashlib.sha256(self.body).hexdigest()
 
+    def pixels(self) -> Pixels:
+        """Its pixels, decoded once while they are among the most recently used ones; not to be written to.
+
+        Returns
+        -------
+        ndarray, uint8, shape (height, width, 3)
+
+        Raises
+        ------
+        ImageError
+            See `ImageRequest.decode`.
+        """
+        key = (self.sha256, self.request.width, self.request.height)  # what decoding checks
+        with _LOCK:
+            known = _DECODED.get(key)
+            if known is None:
+                future = _DECODED[key] = Future()
+            else:
+                _DECODED.move_to_end(key)
+        if known is not None:
+            return known.result()
+        try:
+            future.set_result(self.request.decode(self.body))
+        except BaseException as error:
+            with _LOCK:
+                del _DECODED[key]
+            future.set_exception(error)
+            raise
+        with _LOCK:
+            _forget(future)
+        return future.result()
+
+
+#: Decoded images by digest and size, the least recently used first; a future, so that each is decoded once.
+_DECODED: OrderedDict[tuple[str, int, int], Future[Pixels]] = OrderedDict()
+_LOCK = threading.Lock()
+
+
+def _forget(newest: Future[Pixels]) -> None:
+    """Drop the least recently used images until the rest keeps within `LIMIT`; the newest stays, however large."""
+    done = {key: future for key, future in _DECODED.items() if future.done()}
+    kept = sum(future.result().nbytes for future in done.values())
+    for key, future in done.items():
+        if kept <= LIMIT:
+            break
+        if future is not newest:
+            kept -= future.result().nbytes
+            del _DECODED[key]
+
 
 @dataclass(frozen=True)
 class MissingImage:
-    """A section image that could not be had, and why."""
+    """A section image that could not be fetched, and why."""
 
     request: ImageRequest
     url: str
     reason: str
 
 
-def whole_image(section: Section, downsample: int, **options: Any) -> ImageRequest:
-    """The request for a whole tier: floor(width / 2^d) x floor(height / 2^d) pixels.
-
-    Raises
-    ------
-    InputError
-        If nothing would be left of the image at this tier.
-    """
-    width, height = section.width >> downsample, section.height >> downsample
-    if not (width and height):
-        raise InputError(
-            f"downsample {downsample} leaves nothing of section image {section.image_id} "
-            f"({section.width} x {section.height}); the coarsest tier is {section.tier_count - 1}"
-        )
-    return ImageRequest(section.image_id, width, height, downsample, **options)
-
-
 @dataclass(frozen=True)
 class ImagedSections:
-    """The sections of a dataset that have a view, and the images of it that are to be had.
+    """The sections of a dataset that have a view, and the requests for its images.
 
     Attributes
     ----------
@@ -166,7 +209,7 @@ class ImagedSections:
     requests : tuple of ImageRequest
         The whole image of each, at its tier.
     skipped : tuple of SkippedSection
-        Those without that view.
+        The sections without that view.
     """
 
     sections: tuple[Section, ...]
@@ -183,15 +226,15 @@ def imaged_sections(
     quality: int | None = None,
     range: tuple[int, ...] | None = None,
 ) -> ImagedSections:
-    """The images of a dataset that one wants at a resolution.
+    """The images of a dataset for a resolution.
 
     Parameters
     ----------
     dataset : SectionDataset
     resolution : float
-        Of the grid that they are registered to, in um.
+        Of the grid that the images are registered to, in um.
     downsample : int, optional
-        Tier of them all; by default, for each, the coarsest whose pixel is not larger than `resolution`.
+        Tier of all images; default for each the coarsest whose pixel is not larger than `resolution`.
     view, quality, range
         To the image service; see `AllenClient.image`.
 
@@ -226,6 +269,23 @@ def imaged_sections(
     return ImagedSections(shown, requests, skipped)
 
 
+def whole_image(section: Section, downsample: int, **options: Any) -> ImageRequest:
+    """The request for a whole tier: floor(width / 2^d) x floor(height / 2^d) pixels.
+
+    Raises
+    ------
+    InputError
+        If nothing is left of the image at this tier.
+    """
+    width, height = section.width >> downsample, section.height >> downsample
+    if not (width and height):
+        raise InputError(
+            f"downsample {downsample} leaves nothing of section image {section.image_id} "
+            f"({section.width} x {section.height}); the coarsest tier is {section.tier_count - 1}"
+        )
+    return ImageRequest(section.image_id, width, height, downsample, **options)
+
+
 def tier_for(section: Section, resolution: float) -> int:
     """The coarsest tier of a section image whose pixel is not larger than a voxel of `resolution` um."""
     fitting = [d for d in range(section.tier_count) if section.resolution * 2**d <= resolution]
@@ -233,12 +293,7 @@ def tier_for(section: Section, resolution: float) -> int:
 
 
 def check_options(view: str, quality: int | None, range: tuple[int, ...] | None) -> None:
-    """Refuse what the image service would misunderstand.
-
-    Raises
-    ------
-    InputError
-    """
+    """Refuse options that the image service does not know (InputError)."""
     if view not in VIEWS:
         raise InputError(f"view {view!r} is not known; choose from {', '.join(VIEWS)}")
     if quality is not None and not 0 <= quality <= 100:
@@ -249,27 +304,18 @@ def check_options(view: str, quality: int | None, range: tuple[int, ...] | None)
             raise InputError(f"range {range} is not six numbers R0,R1,G0,G1,B0,B1 with 0 <= low < high <= 4095")
 
 
-#: Side of a window at most, in pixels of the tier: 12 MB decoded.
-WINDOW = 2048
-#: Pixels of a whole image at most, so that it may be decoded in one piece: 50 MB.
-LARGEST_WHOLE = 4096**2
-#: What a request costs, in pixels that could be fetched meanwhile: 0.05 s at 20 requests a second, in which a line of
-#: 12 Mbit/s brings 75 kB, or 0.5 million pixels of 0.157 bytes (see `atlaszarr.dataset_build.plan`).
-_REQUEST = 500_000
-
-
 @dataclass(frozen=True)
 class TierImage:
-    """The image of a section at a tier, and how it is fetched.
+    """The image of a section at a tier, fetched whole or in windows.
 
     Attributes
     ----------
     whole : ImageRequest
-        For all of it.
+        The request for all of it.
     origin : tuple of int
         (x, y) of its first pixel on the slide, in full-resolution pixels.
     windows : tuple of int
-        Into how many windows it is cut, across and down; (1, 1) if it is fetched whole.
+        Number of windows across and down; (1, 1) if it is fetched whole.
     """
 
     whole: ImageRequest
@@ -282,7 +328,7 @@ class TierImage:
         return self.whole.width, self.whole.height
 
     def requests(self, box: Box) -> Iterator[ImageRequest]:
-        """The requests that a box of pixels takes, row by row; none for an empty one."""
+        """The requests for a box of pixels, row by row; none if it is empty."""
         return (self._request(window) for window in self._windows(box))
 
     def crop(self, box: Box, fetched: Callable[[ImageRequest], Pixels | None]) -> Pixels | None:
@@ -293,12 +339,12 @@ class TierImage:
         box : tuple of int
             Within the image.
         fetched : callable
-            The pixels of a request; None if they could not be had.
+            The pixels of a request; None if they are missing.
 
         Returns
         -------
         ndarray, uint8, shape (height, width, 3), or None
-            None if any of its windows could not be had.
+            None if any of its windows is missing.
         """
         left, top, right, bottom = box
         found = np.empty((bottom - top, right - left, 3), np.uint8)
@@ -335,18 +381,18 @@ class TierImage:
 
 
 def tier_image(section: Section, whole: ImageRequest, boxes: Iterable[Box] | None = None) -> TierImage:
-    """The cheaper way to fetch what some boxes of a section image show: all of it, or just the windows they touch.
+    """The cheaper way to fetch some boxes of a section image: all of it, or the windows they touch.
 
-    An image of more than 4096 x 4096 pixels is never fetched whole, so that memory stays bounded. Of a smaller one the
-    cost is that of its pixels and, for every request, that of half a million more.
+    An image of more than 4096 x 4096 pixels is never fetched whole: that bounds the memory. Otherwise the cost counts
+    pixels, and half a million more for every request.
 
     Parameters
     ----------
     section : Section
     whole : ImageRequest
-        For all of the image at the tier wanted.
+        The request for all of the image at the tier.
     boxes : iterable of tuple of int, optional
-        In pixels of the tier, within the image; by default what is shown is not known, and taken to be all.
+        In pixels of the tier, within the image; default all of it.
     """
     windows = (-(-whole.width // WINDOW), -(-whole.height // WINDOW))
     cut = TierImage(whole, (section.x, section.y), windows)
@@ -358,64 +404,7 @@ def tier_image(section: Section, whole: ImageRequest, boxes: Iterable[Box] | Non
     return cut if touched and cost < pixels + _REQUEST else TierImage(whole, cut.origin)
 
 
-#: Digest of a JPEG body, and the size that it must have.
-_Key = tuple[str, int, int]
-#: Decoded pixels that one process keeps, in bytes.
-LIMIT = 512 * 2**20
-
-
-class DecodedImages:
-    """The most recently used decoded images, up to a number of bytes; one decoding at a time for each.
-
-    Parameters
-    ----------
-    limit : int
-        Bytes of pixels kept. A single image may be larger: it is then dropped as soon as the next one comes.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._lock = threading.Lock()
-        self._images: OrderedDict[_Key, Future[Pixels]] = OrderedDict()
-
-    def get(self, image: SectionImage) -> Pixels:
-        """The pixels of an image: uint8, shape (height, width, 3). Not to be written to."""
-        key = (image.sha256, image.request.width, image.request.height)  # what is checked on decoding
-        with self._lock:
-            known = self._images.get(key)
-            if known is None:
-                future = self._images[key] = Future()
-            else:
-                self._images.move_to_end(key)
-        if known is not None:
-            return known.result()
-        try:
-            future.set_result(image.request.decode(image.body))
-        except BaseException as error:
-            with self._lock:
-                del self._images[key]
-            future.set_exception(error)
-            raise
-        with self._lock:
-            self._forget(future)
-        return future.result()
-
-    def _forget(self, newest: Future[Pixels]) -> None:
-        """Drop the images used longest ago until the rest keeps within the limit."""
-        whole = {key: f for key, f in self._images.items() if f.done()}
-        kept = sum(f.result().nbytes for f in whole.values())
-        for key, future in whole.items():
-            if kept <= self._limit:
-                break
-            if future is not newest:
-                kept -= future.result().nbytes
-                del self._images[key]
-
-
-DECODED = DecodedImages(LIMIT)
-
-
 def pixels_of(images: Iterable[SectionImage | MissingImage]) -> Callable[[ImageRequest], Pixels | None]:
-    """What gives the pixels of a request among images, decoded when they are asked for; None if they lack it."""
-    had = {image.request: image for image in images if isinstance(image, SectionImage)}
-    return lambda request: DECODED.get(had[request]) if request in had else None
+    """A function from a request to its pixels among some images; None if it is missing."""
+    found = {image.request: image for image in images if isinstance(image, SectionImage)}
+    return lambda request: found[request].pixels() if request in found else None

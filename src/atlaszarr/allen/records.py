@@ -1,7 +1,6 @@
-"""Section datasets and their section images: frozen, typed, checked when they enter.
+"""Section datasets and their sections, checked and converted from the JSON of the Allen API.
 
-Built from the JSON of the Allen API and from nothing else. A section that cannot be registered is not an
-error: it is set aside with the reason. A dataset that contradicts itself is one.
+A section that cannot be registered is set aside with the reason. A dataset that contradicts itself is an error.
 """
 
 from __future__ import annotations
@@ -23,97 +22,22 @@ Record = Mapping[str, Any]
 Matrix = tuple[tuple[float, ...], ...]
 Number = TypeVar("Number", int, float)
 
-#: The API rounds an alignment and its inverse to six digits each, which costs up to 0.12 um on real records
-#: (0.5 um on the largest sections); beyond this the two contradict each other.
-_ROUND_TRIP_UM = 5.0
-#: The longest side a JPEG can have.
-_LONGEST_SIDE = 65500
-#: Beyond any figure of the API, whose ids are the largest, and far within what float64 computes exactly.
-_LARGEST = 2**40
-
-
-def record_of(record: Record, name: str, label: str) -> Record:
-    """The one record that another is associated with; empty if there is none."""
-    value = record.get(name) or {}
-    if not isinstance(value, Mapping):
-        raise RecordError(f"{label} has {name} {value!r:.40}, not a record")
-    return value
-
-
-def names_of(record: Record, association: str, key: str, label: str) -> tuple[str, ...]:
-    """One value of each of the records that another is associated with."""
-    rows = record.get(association) or []
-    if not isinstance(rows, list) or not all(isinstance(row, Mapping) and key in row for row in rows):
-        raise RecordError(f"{label} has {association} {rows!r:.40}, not records with {key}")
-    return tuple(str(row[key]) for row in rows)
-
-
-def number_of(record: Record, key: str, kind: type[Number], label: str) -> Number:
-    """A number of a record."""
-    value = record.get(key)
-    # NaN and the infinities fail the comparison too.
-    if isinstance(value, bool) or not isinstance(value, int | float) or not -_LARGEST < value < _LARGEST:
-        raise RecordError(f"{label} has {key} {value!r:.40}, not a number that can be meant")
-    if kind is int and value != int(value):
-        raise RecordError(f"{label} has {key} {value!r}, not a whole number")
-    return kind(value)
-
-
-def alignment2d(record: Record, name: str, label: str) -> Matrix:
-    """``tsv`` or ``tvs`` of an Alignment2d record: shape (2, 3)."""
-    a, b, c, d, x, y = (number_of(record, f"{name}_0{k}", float, label) for k in range(6))
-    return _regular(((a, b, x), (c, d, y)), name, label)
-
-
-def alignment3d(record: Record, name: str, label: str) -> Matrix:
-    """``tvr`` or ``trv`` of an Alignment3d record: shape (3, 4)."""
-    t = [number_of(record, f"{name}_{k:02d}", float, label) for k in range(12)]
-    return _regular(tuple((*t[3 * row : 3 * row + 3], t[9 + row]) for row in range(3)), name, label)
-
-
-def _regular(matrix: Matrix, name: str, label: str) -> Matrix:
-    linear = np.array(matrix)[:, :-1]
-    if not np.linalg.cond(linear) < 1e6:
-        raise RecordError(f"{label} has a singular alignment {name}: {linear.tolist()}")
-    return matrix
-
-
-def check_inverse(there: Matrix, back: Matrix, points: NDArray[np.float64], label: str) -> None:
-    """Refuse an alignment that does not lead back to some points (um) from where its inverse puts them."""
-    error = float(np.abs(apply(back, apply(there, points)) - points).max())
-    if not error < _ROUND_TRIP_UM:
-        raise RecordError(f"{label} has an alignment and an inverse that differ by {error:.1f} um")
-
-
-def image_box(image: Record, label: str) -> tuple[int, int, int, int]:
-    """Left, top, width and height of a section image on its slide, in full-resolution pixels.
-
-    Raises
-    ------
-    RecordError
-        Beginning with `label`, if there is no such picture.
-    """
-    left, top = (number_of(image, side, int, label) if image.get(side) else 0 for side in ("x", "y"))
-    width, height = (number_of(image, side, int, label) for side in ("width", "height"))
-    if not (0 < width <= _LONGEST_SIDE and 0 < height <= _LONGEST_SIDE):
-        raise RecordError(f"{label} has a size of {width} x {height} pixels")
-    return left, top, width, height
-
-
-#: plane_of_section_id of the Allen API. 4 and 5 can be registered like the others: the alignment says how.
+#: plane_of_section_id of the Allen API. 4 and 5 are registered like the others, by their alignment.
 PLANES = {1: "coronal", 2: "sagittal", 4: "variable", 5: "n/a", 6: "transverse"}
 #: Other names of planes of section.
 _SYNONYMS = {"horizontal": "transverse", "axial": "transverse"}
 
+#: Largest difference between an alignment and its inverse. The API rounds each to six digits, which costs up to 0.12 um
+#: on real records, and 0.5 um on the largest sections.
+_ROUND_TRIP_UM = 5.0
+#: The longest side a JPEG can have.
+_LONGEST_SIDE = 65500
+#: Larger than any number of the API, whose ids are the largest, and small enough for exact float64.
+_LARGEST = 2**40
 #: Halving the longest side so often leaves less than a pixel.
 _MOST_TIERS = 17
 #: Image ids are voxels of a uint32 label, where 0 is no image.
 _IMAGE_IDS = range(1, 2**32)
-
-
-def plane_name(name: str) -> str:
-    """The name that the Allen API has for a plane of section: ``transverse`` for ``horizontal`` and ``axial``."""
-    return _SYNONYMS.get(name, name)
 
 
 @dataclass(frozen=True)
@@ -129,13 +53,13 @@ class Section:
     depth : float
         Section number times section thickness, in um: the third coordinate of the 3-D alignment.
     x, y : int
-        Where on its slide the image begins, in full-resolution pixels: alignments count from there.
+        Corner of the image on its slide, in full-resolution pixels: alignments count from there.
     width, height : int
         Size of the full-resolution image, in pixels.
     resolution : float
         Size of a full-resolution pixel, in um.
     tier_count : int
-        How many tiers the image service has, each half as large as the one before.
+        Number of tiers of the image service, each half as large as the one before.
     expression : bool
         Whether there is an expression mask (``view=expression``).
     tsv, tvs : tuple of tuple of float, shape (2, 3)
@@ -176,11 +100,11 @@ class SectionDataset:
     plane : str
         Plane of section: one of `PLANES`.
     reference_space_id : int
-        The space its 3-D alignment leads to.
+        The reference space of its 3-D alignment.
     section_thickness : float
         In um.
     genes, products : tuple of str
-        Acronyms of the genes probed, abbreviations of the products it belongs to.
+        Acronyms of its genes, abbreviations of its products.
     specimen_id : int or None
     age : str
         Age of the donor as the API names it, or "".
@@ -191,7 +115,7 @@ class SectionDataset:
     sections : tuple of Section
         In order of depth, each depth once.
     skipped : tuple of SkippedSection
-        What cannot be registered, with the reason.
+        Section images that cannot be registered, with the reason.
     """
 
     id: int
@@ -279,7 +203,7 @@ class SectionDataset:
 
     @property
     def missing_numbers(self) -> tuple[int, ...]:
-        """Section numbers the regular sampling would have had, but the dataset lacks."""
+        """Section numbers of the regular sampling that the dataset lacks."""
         step = round(self.nominal_interval / self.section_thickness)
         missing: list[int] = []
         for a, b in pairwise(self.sections):
@@ -353,3 +277,76 @@ def _section(image: Record, thickness: float, label: str) -> Section:
         tsv=tsv,
         tvs=tvs,
     )
+
+
+def image_box(image: Record, label: str) -> tuple[int, int, int, int]:
+    """Left, top, width and height of a section image on its slide, in full-resolution pixels.
+
+    Raises
+    ------
+    RecordError
+        Beginning with `label`, if no image has that size.
+    """
+    left, top = (number_of(image, side, int, label) if image.get(side) else 0 for side in ("x", "y"))
+    width, height = (number_of(image, side, int, label) for side in ("width", "height"))
+    if not (0 < width <= _LONGEST_SIDE and 0 < height <= _LONGEST_SIDE):
+        raise RecordError(f"{label} has a size of {width} x {height} pixels")
+    return left, top, width, height
+
+
+def plane_name(name: str) -> str:
+    """The Allen API's name of a plane of section: ``transverse`` for ``horizontal`` and ``axial``."""
+    return _SYNONYMS.get(name, name)
+
+
+def record_of(record: Record, name: str, label: str) -> Record:
+    """The associated record; empty if there is none."""
+    value = record.get(name) or {}
+    if not isinstance(value, Mapping):
+        raise RecordError(f"{label} has {name} {value!r:.40}, not a record")
+    return value
+
+
+def names_of(record: Record, association: str, key: str, label: str) -> tuple[str, ...]:
+    """One value of each associated record."""
+    rows = record.get(association) or []
+    if not isinstance(rows, list) or not all(isinstance(row, Mapping) and key in row for row in rows):
+        raise RecordError(f"{label} has {association} {rows!r:.40}, not records with {key}")
+    return tuple(str(row[key]) for row in rows)
+
+
+def number_of(record: Record, key: str, kind: type[Number], label: str) -> Number:
+    """A number of a record."""
+    value = record.get(key)
+    # NaN and the infinities fail the comparison too.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -_LARGEST < value < _LARGEST:
+        raise RecordError(f"{label} has {key} {value!r:.40}, not a number that can be meant")
+    if kind is int and value != int(value):
+        raise RecordError(f"{label} has {key} {value!r}, not a whole number")
+    return kind(value)
+
+
+def alignment2d(record: Record, name: str, label: str) -> Matrix:
+    """``tsv`` or ``tvs`` of an Alignment2d record: shape (2, 3)."""
+    a, b, c, d, x, y = (number_of(record, f"{name}_0{k}", float, label) for k in range(6))
+    return _regular(((a, b, x), (c, d, y)), name, label)
+
+
+def alignment3d(record: Record, name: str, label: str) -> Matrix:
+    """``tvr`` or ``trv`` of an Alignment3d record: shape (3, 4)."""
+    t = [number_of(record, f"{name}_{k:02d}", float, label) for k in range(12)]
+    return _regular(tuple((*t[3 * row : 3 * row + 3], t[9 + row]) for row in range(3)), name, label)
+
+
+def _regular(matrix: Matrix, name: str, label: str) -> Matrix:
+    linear = np.array(matrix)[:, :-1]
+    if not np.linalg.cond(linear) < 1e6:
+        raise RecordError(f"{label} has a singular alignment {name}: {linear.tolist()}")
+    return matrix
+
+
+def check_inverse(there: Matrix, back: Matrix, points: NDArray[np.float64], label: str) -> None:
+    """Refuse an alignment whose inverse does not lead back to some points (um)."""
+    error = float(np.abs(apply(back, apply(there, points)) - points).max())
+    if not error < _ROUND_TRIP_UM:
+        raise RecordError(f"{label} has an alignment and an inverse that differ by {error:.1f} um")

@@ -1,4 +1,4 @@
-"""Queries in the Allen API's own language, RMA, and its answers: written safely, paged, checked."""
+"""Queries in RMA, the language of the Allen API, and their answers: written safely, paged, checked."""
 
 from __future__ import annotations
 
@@ -72,13 +72,13 @@ def query(
     model : str
         For instance ``SectionDataSet``.
     criteria, include : sequence of str
-        In RMA's syntax, values already made by `literal`.
+        In RMA's syntax, with values from `literal`.
     limit : int, optional
-        At most so many records.
+        Most records.
     where : mapping, optional
-        Whole numbers that attributes of the model must have, asked for and checked in the answer.
+        Whole numbers that attributes of the model must have, checked in the answer too.
     only : sequence of str
-        Attributes to answer; default all.
+        Attributes in the answer; default all.
 
     Returns
     -------
@@ -90,7 +90,7 @@ def query(
     InputError
         If a value of `where` is not a whole number.
     ServiceError
-        If the answer is not what the API documents, says that it failed, or holds other records than those asked for.
+        If the answer is not as documented, is a failure, or holds other records.
     RecordError
         If the number of matches changes between two pages.
     """
@@ -137,7 +137,7 @@ def pages(rows: int) -> int:
 
 
 def envelope(body: bytes, url: str) -> Mapping[str, Any]:
-    """The JSON around every answer, once it says `success`.
+    """The JSON around every answer, if it is a success.
 
     Raises
     ------

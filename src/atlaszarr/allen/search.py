@@ -33,7 +33,6 @@ _MOST_GENES = 2000
 
 def search(
     query: Query,
-    *,
     gene: str | None,
     plane: str | None,
     product: str | None,

@@ -17,7 +17,7 @@ from ..brainglobe.paths import Layout, below
 from ..engine.finished_image import Finished
 from ..engine.inputs import locations_read
 from ..engine.job import ImageJob
-from ..engine.schedulers import scheduler_for, worker_count
+from ..engine.schedulers import SchedulerLike, resolve_scheduler, scheduler_for, worker_count
 from ..engine.writer import Progress, WriteReport, write
 from ..errors import AtlaszarrWarning, InputError
 from ..geometry.spaces import BRAINGLOBE_SIDES, ORIENTATION
@@ -79,7 +79,7 @@ def build_atlas(
     spool: Uri | None = None,
     client: AllenClient | None = None,
     storage_options: Mapping[str, Any] | None = None,
-    scheduler: str | None = None,
+    scheduler: SchedulerLike = None,
     workers: int | None = None,
     overwrite: bool = False,
     take_over: bool = False,
@@ -123,7 +123,7 @@ def build_atlas(
     storage_options : mapping, optional
         To fsspec, for the target and for sources of the same protocol.
     scheduler, workers, overwrite, take_over, progress
-        As of `atlaszarr.build`.
+        Same as in `atlaszarr.build`.
 
     Raises
     ------
@@ -142,8 +142,7 @@ def build_atlas(
     layout = Layout(str(name), str(version))
     place = Target.of(target, storage_options if protocol_of(target) else None)
     worker_count(workers)
-    if scheduler is not None and place.url.startswith("memory://"):
-        raise InputError(f"target {place.url} lives in the memory of one process; others cannot write it")
+    scheduler = resolve_scheduler(scheduler, place.url)
     written_to = places_written(place, layout, brainglobe)
     refuse_overlaps((*uris, *template_uris), written_to)
     options: dict[str, Any] = {

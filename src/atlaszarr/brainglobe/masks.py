@@ -26,7 +26,7 @@ from ..engine.ledger import Ledger, Task
 from ..engine.multiscale import ArraySpec, Blocks, Multiscale, Observer, digest
 from ..engine.ome import DEFAULT_VERSION, multiscales
 from ..engine.pyramid import Level, Occupancy, Pass, Pyramid
-from ..engine.schedulers import scheduler_for
+from ..engine.schedulers import SchedulerLike, resolve_scheduler, scheduler_for
 from ..engine.target_state import Root
 from ..engine.writer import Progress, WriteReport, write
 from ..errors import InputError, TargetError
@@ -185,7 +185,7 @@ def write_masks(
     target: Target,
     order: PostOrder,
     *,
-    scheduler: str | None = None,
+    scheduler: SchedulerLike = None,
     workers: int | None = None,
     overwrite: bool = False,
     take_over: bool = False,
@@ -204,7 +204,7 @@ def write_masks(
     target : Target
     order : PostOrder
     scheduler, workers, overwrite, take_over, progress
-        The same as in `atlaszarr.build`.
+        Same as in `atlaszarr.build`.
 
     Raises
     ------
@@ -231,7 +231,7 @@ def write_masks(
         partial(_read, annotation),
         files=values,
     )
-    with scheduler_for(scheduler, workers) as where:
+    with scheduler_for(resolve_scheduler(scheduler, target.url), workers) as where:
         return write(job, where, overwrite=overwrite, take_over=take_over, progress=progress)
 
 

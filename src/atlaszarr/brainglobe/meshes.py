@@ -20,7 +20,7 @@ from ..engine.job import Job
 from ..engine.ledger import Entry, Ledger, Task
 from ..engine.lock import KEYS, Owner
 from ..engine.multiscale import digest
-from ..engine.schedulers import Future, Scheduler, scheduler_for
+from ..engine.schedulers import Future, Scheduler, SchedulerLike, resolve_scheduler, scheduler_for
 from ..engine.target_state import FINISHED, REMOVING, UNFINISHED
 from ..engine.writer import Progress, WriteReport, write
 from ..errors import InputError
@@ -43,7 +43,7 @@ def write_meshes(
     terminology: Terminology,
     *,
     resolution: float = RESOLUTION,
-    scheduler: str | None = None,
+    scheduler: SchedulerLike = None,
     workers: int | None = None,
     overwrite: bool = False,
     take_over: bool = False,
@@ -64,7 +64,7 @@ def write_meshes(
         structure takes the coarsest finer level that has 1000 voxels of it, or the finest. A task holds the voxels
         of the structure's box at that level.
     scheduler, workers, overwrite, take_over, progress
-        The same as in `atlaszarr.build`.
+        Same as in `atlaszarr.build`.
 
     Raises
     ------
@@ -74,7 +74,7 @@ def write_meshes(
     """
     surfaces.check_libraries()
     job = _MeshJob(annotation, target, terminology, float(resolution))
-    with scheduler_for(scheduler, workers) as where:
+    with scheduler_for(resolve_scheduler(scheduler, target.url), workers) as where:
         return write(job, where, overwrite=overwrite, take_over=take_over, progress=progress)
 
 

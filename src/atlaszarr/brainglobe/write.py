@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..engine.finished_image import Finished
+from ..engine.schedulers import SchedulerLike, resolve_scheduler
 from ..engine.writer import Progress, WriteReport
 from ..errors import InputError
 from ..geometry.spaces import BRAINGLOBE_SIDES
@@ -29,7 +30,7 @@ def write(
     *,
     about: About | None = None,
     mesh_resolution: float = RESOLUTION,
-    scheduler: str | None = None,
+    scheduler: SchedulerLike = None,
     workers: int | None = None,
     overwrite: bool = False,
     take_over: bool = False,
@@ -54,7 +55,7 @@ def write(
     mesh_resolution : float
         In um; see `write_meshes`.
     scheduler, workers, overwrite, take_over, progress
-        As of `atlaszarr.build`.
+        Same as in `atlaszarr.build`.
 
     Returns
     -------
@@ -78,7 +79,7 @@ def write(
     documents = check(annotation, template, layout, terminology, about)
     order = PostOrder.of(terminology)
     options: Mapping[str, Any] = {
-        "scheduler": scheduler,
+        "scheduler": resolve_scheduler(scheduler, target.url),
         "workers": workers,
         "overwrite": overwrite,
         "take_over": take_over,

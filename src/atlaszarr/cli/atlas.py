@@ -30,7 +30,7 @@ _VOLUMES = "NRRD, NIfTI, TIFF or OME-Zarr, path or URL; repeatable, one a resolu
 @click.option("--ome-zarr", default="0.5", metavar="0.4|0.5|0.6", help="Version of OME-Zarr [0.5].")
 @click.option("--spool", metavar="DIR", help="For unpacked voxels, while it lasts; workers must reach it [temporary].")
 @options(*STORE)
-@click.option("--scheduler", metavar="ADDRESS", help="Of a dask.distributed scheduler, or: processes [threads].")
+@click.option("--scheduler", metavar="ADDRESS", help="Of a dask.distributed scheduler, or threads [threads].")
 @click.option("--workers", type=int, metavar="N", help="Local threads [one a core].")
 @click.option("--overwrite", is_flag=True, help="Replace what another build left at TARGET.")
 @click.option("--take-over", is_flag=True, help="Build although another build seems to be under way in TARGET.")

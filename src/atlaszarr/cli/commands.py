@@ -204,7 +204,7 @@ def plan(
 @click.argument("dataset_id", callback=as_id)
 @click.argument("target")
 @options(*BUILD, *STORE)
-@click.option("--scheduler", metavar="ADDRESS", help="Of a dask.distributed scheduler, or: processes [threads].")
+@click.option("--scheduler", metavar="ADDRESS", help="Of a dask.distributed scheduler, or threads [threads].")
 @click.option("--allow-missing", is_flag=True, help="Finish although section images cannot be had.")
 @click.option("--overwrite", is_flag=True, help="Replace what another build left at TARGET.")
 @click.option("--take-over", is_flag=True, help="Build although another build seems to be under way in TARGET.")

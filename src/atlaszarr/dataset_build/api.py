@@ -8,7 +8,7 @@ from typing import Any
 
 from ..allen.client import AllenClient
 from ..allen.records import SectionDataset
-from ..engine.schedulers import scheduler_for, worker_count
+from ..engine.schedulers import SchedulerLike, resolve_scheduler, scheduler_for, worker_count
 from ..engine.writer import Progress, write
 from ..errors import InputError
 from ..sections.options import Request, SectionsRequest, VolumeRequest
@@ -73,7 +73,7 @@ def build(
     view: str | Sequence[str] = "primary",
     client: AllenClient | None = None,
     storage_options: Mapping[str, Any] | None = None,
-    scheduler: str | None = None,
+    scheduler: SchedulerLike = None,
     workers: int | None = None,
     allow_missing: bool = False,
     overwrite: bool = False,
@@ -102,10 +102,12 @@ def build(
         Default: a client with its own defaults.
     storage_options : mapping, optional
         To fsspec. Never shown or written anywhere.
-    scheduler : str, optional
-        Address of a `distributed` scheduler, or ``processes``; else local threads.
+    scheduler : str, distributed.Client or distributed.LocalCluster, optional
+        Runs the tasks: the address of a `distributed` scheduler, a client (used as it is, and left open), a cluster
+        object of `distributed`, or ``"threads"``. Default: the active `distributed` client if there is one, else
+        threads.
     workers : int, optional
-        Local threads; default one a core.
+        Threads of this process; default one a core.
     allow_missing : bool
         Finish although images cannot be had; otherwise the target stays unfinished.
     overwrite : bool
@@ -135,8 +137,7 @@ def build(
     """
     requests = _requests(mode, view, options)
     targets = _targets(target, storage_options, requests)
-    if scheduler is not None and targets[0].url.startswith("memory://"):
-        raise InputError(f"target {targets[0].url} lives in the memory of one process; a cluster cannot write it")
+    scheduler = resolve_scheduler(scheduler, targets[0].url)
     client = client or AllenClient()
     dataset, asked = _dataset(dataset, client)
     layouts = [_layout(dataset, request) for request in requests]

@@ -1,32 +1,39 @@
-"""Running tasks on local threads or on a Dask cluster, a bounded number of them at a time. Knows no more of them."""
+"""Run tasks on threads of this process or on a Dask cluster, a bounded number of them at a time."""
 
 from __future__ import annotations
 
 import concurrent.futures as cf
 import os
+import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from ..errors import InputError
 
+if TYPE_CHECKING:
+    import distributed
+
 Future = Any
-#: Seconds that tasks on a cluster are waited for when a build ends in an error.
+#: What a public function takes as `scheduler`: the address of a `distributed` scheduler, a client, a cluster object
+#: such as `distributed.LocalCluster`, ``"threads"``, or None for the active client, else threads.
+SchedulerLike: TypeAlias = "str | distributed.Client | distributed.deploy.Cluster | None"
+#: Seconds to wait for tasks on a cluster to end when a build ends in an error.
 _STOPPING = 60.0
 
 
 class Scheduler(AbstractContextManager["Scheduler"], Protocol):
-    """Where tasks run. A task's arguments may be futures, or lists of them: it starts once those are done.
+    """Runs tasks. An argument of a task may be a future or a list of futures: the task starts once they are done.
 
     Attributes
     ----------
     workers : int
         Tasks that run at a time.
     batch : int
-        Blocks that a task had better do one after another: as many as make what a task costs small beside its work.
+        Blocks for one task, so that its overhead is small next to its work.
     """
 
     workers: int
@@ -41,7 +48,7 @@ class Scheduler(AbstractContextManager["Scheduler"], Protocol):
         ...
 
     def share(self, value: Any) -> Any:
-        """A value that many tasks take, to be passed in its place."""
+        """What to pass to tasks instead of a value that many of them take."""
         ...
 
     def wait(self, futures: set[Future]) -> set[Future]:
@@ -49,26 +56,17 @@ class Scheduler(AbstractContextManager["Scheduler"], Protocol):
         ...
 
     def stop(self) -> None:
-        """Begin no further task, and return once none writes any more."""
+        """Start no further task, and return once none writes any more."""
         ...
 
 
 def usable_cores() -> int:
-    """How many cores this process may use."""
-    # macOS and Windows do not say which cores a process may use.
+    """How many cores this process may use; macOS and Windows do not tell, and there it is all."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Threads:
-    """Threads of this process: some that compute, others that fetch.
-
-    Parameters
-    ----------
-    workers : int
-        How many compute.
-    fetchers : int
-        How many fetch.
-    """
+    """Threads of this process: `workers` that compute, and `fetchers` that fetch."""
 
     batch = 1
 
@@ -89,10 +87,7 @@ class Threads:
         self._compute.shutdown()
 
     def stop(self) -> None:
-        """Begin no further task, and return once none computes any more.
-
-        A fetch is not waited for, since it may hang until its timeout.
-        """
+        """Start no further task, and return once none computes; a fetch may hang until its timeout and is left."""
         self._stopped.set()
         self._fetch.shutdown(wait=False, cancel_futures=True)
         self._compute.shutdown(cancel_futures=True)
@@ -118,16 +113,14 @@ class Threads:
 
     def _run(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         try:
-            return self._call(function, tuple(self._result(arg) for arg in args))
+            found = [self._result(arg) for arg in args]
+            if self._stopped.is_set():
+                raise self._error or cf.CancelledError()
+            return function(*found)
         except BaseException as error:
-            self._error = self._error or error  # one error ends it all: nothing that still waits need begin
+            self._error = self._error or error  # after one error no waiting task needs to start
             self._stopped.set()
             raise
-
-    def _call(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-        if self._stopped.is_set():
-            raise self._error or cf.CancelledError()
-        return function(*args)
 
     def _result(self, value: Any) -> Any:
         if isinstance(value, list):
@@ -146,57 +139,73 @@ class Cluster:
 
     Parameters
     ----------
-    address : str
-        Of the scheduler. It, and its first worker, is waited for as long as dask's own setting
-        ``distributed.comm.timeouts.connect`` says; 30 s unless changed.
+    scheduler : str, distributed.Client or distributed.deploy.Cluster
+        A client is used as it is and stays open. It, and its first worker, must answer within dask's own setting
+        ``distributed.comm.timeouts.connect``; 30 s unless changed.
 
     Raises
     ------
     InputError
-        If `distributed` is not installed or nothing answers there.
+        If `distributed` is not installed, nothing answers, or no worker runs.
     """
 
     #: A task costs the scheduler 2 to 3 ms, and some blocks take no more than 5.
     batch = 16
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, scheduler: str | distributed.Client | distributed.deploy.Cluster) -> None:
         import dask
 
         try:
             import distributed
         except ImportError:
-            raise InputError(f"scheduler {address!r} needs distributed; install atlaszarr[cluster]") from None
-        patience = dask.config.get("distributed.comm.timeouts.connect")
+            raise InputError(f"scheduler {scheduler!r} needs distributed; install atlaszarr[cluster]") from None
+        timeout = dask.config.get("distributed.comm.timeouts.connect")
+        self._owned = not isinstance(scheduler, distributed.Client)
         try:
-            distributed.comm.resolve_address(address)
-            # Not the default, through which all that dask computes in this process would go, even where none answers.
-            self._client = distributed.Client(address, set_as_default=False, timeout=patience)
+            if isinstance(scheduler, str):
+                distributed.comm.resolve_address(scheduler)
+            # Never the default client: dask would then send all other computations of this process to it.
+            options = {"set_as_default": False, "timeout": timeout}
+            client: Any = distributed.Client(scheduler, **options) if self._owned else scheduler
         except (OSError, ValueError) as error:
-            raise InputError(f"scheduler {address!r} does not answer: {error}") from None
+            raise InputError(f"scheduler {_name(scheduler)!r} does not answer: {error}") from None
+        if client.status != "running":
+            raise InputError(f"scheduler {_name(scheduler)!r} does not answer: its client is {client.status}")
+        self._client = client
         try:
-            self._client.wait_for_workers(1, timeout=patience)
+            client.wait_for_workers(1, timeout=timeout)
         except TimeoutError:
-            self._client.close()
-            raise InputError(f"scheduler {address!r} has no workers; start some first") from None
-        self._distributed = distributed
+            self._close()
+            raise InputError(f"scheduler {_name(scheduler)!r} has no workers; start some first") from None
+        self._wait, self._closed = distributed.wait, distributed.client.ClosedClientError
         self._started: weakref.WeakSet[Future] = weakref.WeakSet()
-        self.workers = max(sum(self._client.nthreads().values()), 1)
+        self.workers = max(sum(client.nthreads().values()), 1)
 
     def __enter__(self) -> Cluster:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._client.close()
+    def __exit__(self, error: object, *_: object) -> None:
+        try:
+            if error is not None:
+                self.stop()
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        if self._owned:
+            self._client.close()
 
     def stop(self) -> None:
-        """Cancel what has not begun, and wait for what runs: as long as a store may take to answer."""
-        keys = {future.key for future in self._started}
-        self._client.cancel(list(self._started))
-        until = time.monotonic() + _STOPPING
-        while time.monotonic() < until:
-            if keys.isdisjoint(key for running in self._client.processing().values() for key in running):
-                return
-            time.sleep(0.2)
+        """Cancel the tasks that have not started, and wait for the others: as long as a store may take to answer."""
+        futures, until = list(self._started), time.monotonic() + _STOPPING
+        self._started.clear()
+        keys = {future.key for future in futures}
+        with suppress(OSError, RuntimeError, self._closed):  # the scheduler is gone, as the first error says
+            self._client.cancel(futures)
+            while time.monotonic() < until:
+                if keys.isdisjoint(key for running in self._client.processing().values() for key in running):
+                    return
+                time.sleep(0.2)
 
     def fetch(self, function: Callable[..., Any], *args: Any) -> Future:
         """Start a task on a worker."""
@@ -209,50 +218,106 @@ class Cluster:
         return future
 
     def share(self, value: Any) -> Any:
-        """The value as the workers hold it."""
-        # In a list, since of a dict it would share every value by its key.
+        """A future of the value, which every worker holds."""
+        # In a list: scatter shares a dict value by value.
         (shared,) = self._client.scatter([value], broadcast=True, hash=False)
         return shared
 
     def wait(self, futures: set[Future]) -> set[Future]:
         """The futures that are done, once at least one is."""
-        with self._client.as_current():  # not whatever client the caller has
-            return set(self._distributed.wait(list(futures), return_when="FIRST_COMPLETED").done)
+        with self._client.as_current():  # instead of the caller's client
+            return set(self._wait(list(futures), return_when="FIRST_COMPLETED").done)
 
 
-def scheduler_for(address: str | None, workers: int | None, fetchers: int = 6) -> Scheduler:
-    """The scheduler at an address, processes of this machine, or threads of this process.
+def active_client() -> distributed.Client | None:
+    """The `distributed` client that dask computes with here, if one is connected; None in a task of a worker."""
+    if "distributed" not in sys.modules:
+        return None
+    from distributed import default_client, get_worker
+
+    with suppress(ValueError):
+        get_worker()
+        return None  # a task that waits for tasks of its own cluster could wait for itself
+    with suppress(ValueError):
+        client = default_client()
+        if client.status == "running" and not client.asynchronous:
+            return client
+    return None
+
+
+def resolve_scheduler(
+    scheduler: SchedulerLike, target: str = ""
+) -> str | distributed.Client | distributed.deploy.Cluster:
+    """What runs the tasks: ``"threads"``, or an address, client or cluster whose workers reach a target.
 
     Parameters
     ----------
-    address : str, optional
-        Of a `distributed` scheduler; or ``processes``.
-    workers : int, optional
-        Local threads or processes; default one a core.
-    fetchers : int
+    scheduler : SchedulerLike
+    target : str
+        URL of the target.
 
     Raises
     ------
     InputError
-        If nothing answers at the address, or there are to be no workers.
+        If `scheduler` is of another kind, or its workers cannot reach the target.
     """
-    count = worker_count(workers)
-    if address == "processes":
-        if not hasattr(os, "memfd_create"):
-            raise InputError("scheduler 'processes' needs Linux; leave it out for threads, or start a dask cluster")
-        from .processes import Processes
+    if scheduler is None:
+        scheduler = active_client() or "threads"
+    if scheduler == "processes":
+        raise InputError(
+            "scheduler 'processes' is not supported; leave it out for threads, or give the address of a dask "
+            "scheduler (distributed.LocalCluster() starts processes on this machine)"
+        )
+    if not isinstance(scheduler, str):
+        if not (hasattr(scheduler, "scheduler_address") or hasattr(scheduler, "scheduler_info")):
+            raise InputError(
+                f"scheduler {scheduler!r:.80} is not supported; give an address, a distributed.Client, a "
+                "distributed.LocalCluster, or 'threads'"
+            )
+        if getattr(scheduler, "asynchronous", False):
+            raise InputError(f"scheduler {_name(scheduler)!r} is asynchronous; give its address")
+    if target.startswith("memory://") and scheduler != "threads" and not _name(scheduler).startswith("inproc://"):
+        raise InputError(
+            f"target {target} is in the memory of this process, where the workers of scheduler {_name(scheduler)!r} "
+            "cannot write; choose another target, or scheduler 'threads'"
+        )
+    return scheduler
 
-        return Processes(count, fetchers)
-    return Cluster(address) if address is not None else Threads(count, fetchers)
+
+def _name(scheduler: Any) -> str:
+    """The address of a scheduler."""
+    if isinstance(scheduler, str):
+        return scheduler
+    return str(getattr(scheduler, "scheduler_address", None) or getattr(scheduler.scheduler, "address", scheduler))
+
+
+def scheduler_for(scheduler: SchedulerLike, workers: int | None, fetchers: int = 6) -> Scheduler:
+    """The workers of a `distributed` scheduler, or threads.
+
+    Parameters
+    ----------
+    scheduler : SchedulerLike
+    workers : int, optional
+        Threads that compute; default one a core.
+    fetchers : int
+        Threads that fetch.
+
+    Raises
+    ------
+    InputError
+        If `scheduler` is not supported or does not answer, or `workers` is less than 1.
+    """
+    count, resolved = worker_count(workers), resolve_scheduler(scheduler)
+    return Threads(count, fetchers) if resolved == "threads" else Cluster(resolved)
 
 
 def worker_count(workers: int | None) -> int:
-    """As many as are asked for, or one a core.
+    """The given number, or one a core.
 
     Raises
     ------
     InputError
-        If there are to be none.
+        If it is less than 1.
     """
     if workers is not None and workers < 1:
         raise InputError(f"workers {workers} must be at least 1")
@@ -272,12 +337,12 @@ def in_window(
     ----------
     scheduler : Scheduler
     starts : iterator of callable
-        Each starts one task and gives its future.
+        Each starts one task and returns its future.
     window : int
     fetches : set of Future, optional
-        Fetches that the tasks wait for, which `starts` adds to. Each is removed when it is done.
+        Fetches that the tasks wait for; `starts` adds them, and each is removed when it is done.
     fetched : callable
-        Called after fetches were removed.
+        Called after fetches are removed.
     """
     under_way: set[Future] = set()
     fetches = set() if fetches is None else fetches

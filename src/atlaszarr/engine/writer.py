@@ -52,7 +52,7 @@ def write(
     scheduler : Scheduler
         Stopped if an error ends the job.
     overwrite, take_over, progress
-        The same as in `atlaszarr.build`.
+        Same as in `atlaszarr.build`.
 
     Raises
     ------

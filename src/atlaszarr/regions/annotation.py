@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from ..engine.label_counts import LabelCounts, count_labels, merged
 from ..engine.label_index import LabelIndex, index_of
 from ..engine.ome import Geometry
 from ..engine.ome_reader import StoredImage
+from ..engine.schedulers import active_client
 from ..engine.zarr_reader import StoredArray
 from ..errors import AtlaszarrWarning, InputError
 from ..stores.locations import shown
@@ -234,26 +234,13 @@ def _count_block(block: NDArray[Any], start: NDArray[np.int64], midline: int) ->
 
 
 def _computed(lazy: Any) -> Any:
-    """The values of a dask array, by the current scheduler unless its source does not pickle."""
-    if _has_client():
+    """A dask array's values, by the scheduler that is current unless its source cannot be sent there."""
+    if active_client():
         import cloudpickle
 
         try:
             cloudpickle.dumps(lazy.__dask_graph__())
         except (TypeError, AttributeError, ValueError, RuntimeError):
-            # For instance arrays of from_ngff_zarr, which a client of distributed cannot compute.
+            # Such as what from_ngff_zarr returns: a cluster could not compute it.
             return lazy.compute(scheduler="threads")
     return lazy.compute()
-
-
-def _has_client() -> bool:
-    """Whether a client of distributed is the current scheduler."""
-    if "distributed" not in sys.modules:
-        return False
-    from distributed import default_client
-
-    try:
-        default_client()
-    except ValueError:
-        return False
-    return True

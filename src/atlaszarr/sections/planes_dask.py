@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..allen.client import AllenClient
-from ..allen.images import DECODED, Pixels, SectionImage, TierImage, pixels_of, tier_image
+from ..allen.images import Pixels, SectionImage, TierImage, pixels_of, tier_image
 from ..boxes import Box
 from ..displacement.fields import blocks, regular
 from .planes import SectionPlanes
@@ -41,7 +41,7 @@ class SectionArrays:
         """A section image at its tier: uint8, (height, width, 3); fetched here and now, or of a large one lazy."""
         tier = self._tier(self.positions[id])
         if tier.windows == (1, 1):
-            return DECODED.get(self.client.fetch(tier.whole)).copy()
+            return self.client.fetch(tier.whole).pixels().copy()
         return self._lazy(tier)
 
     def registered(self, ids: Sequence[int], background: int) -> Any:

@@ -1,8 +1,7 @@
-"""What the emulated service holds: its models, their records, and which are associated with which.
+"""The records of the emulated service, by model, and their associations.
 
-Any SectionDataSet and SectionImage records can be held, real or made to be wrong; what a record does not
-say about its associations is completed from the built-in ones where the id is known. It knows no query
-language and no HTTP.
+Any SectionDataSet and SectionImage records are accepted, real or deliberately wrong; associations that a record lacks
+are completed from the built-in record of the same id.
 """
 
 from __future__ import annotations

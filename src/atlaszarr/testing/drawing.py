@@ -3,13 +3,18 @@
 A pixel of a tier is the phantom at the pixel's centre, carried to the reference space by the record's
 `tsv` and `tvr` (and stretched from the extent of a developing age's space). Images without alignment
 show a plain pattern. A caller's own pixels can stand for an image; its other tiers are then derived
-from them.
+from them. What is drawn is kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,8 +26,7 @@ from ..geometry.spaces import reference_space
 from ..transforms import compose, tier_affine
 from .catalogue import Catalogue
 from .phantom import Phantom
-from .records import Record
-from .synchronisation import alignment_matrix, depth
+from .records import Record, alignment_matrix, depth
 
 Pixels = NDArray[np.uint8]
 
@@ -39,7 +43,7 @@ class NotServedError(Exception):
 
 
 @dataclass(frozen=True)
-class ImageRequest:
+class Drawing:
     """What part of an image is asked for, and how.
 
     Attributes
@@ -69,7 +73,7 @@ class ImageRequest:
     range: tuple[int, ...] | None = None
 
     @classmethod
-    def from_parameters(cls, parameters: Mapping[str, str]) -> ImageRequest:
+    def from_parameters(cls, parameters: Mapping[str, str]) -> Drawing:
         """From the parameters of a URL; NotServedError (400) if one is not a whole number in its bounds."""
         bounds = {"downsample": 31, "left": None, "top": None, "width": None, "height": None, "quality": 100}
         numbers = {}
@@ -105,29 +109,44 @@ class Painter:
         repeat pixels.
     quality : int
         JPEG quality where none is asked for.
+    directory : path, optional
+        Where drawn images are kept between runs.
     """
 
     def __init__(
-        self, catalogue: Catalogue, phantom: Phantom, pixels: OwnPixels | None = None, quality: int = 95
+        self,
+        catalogue: Catalogue,
+        phantom: Phantom,
+        pixels: OwnPixels | None = None,
+        quality: int = 95,
+        directory: str | Path | None = None,
     ) -> None:
         self.catalogue = catalogue
         self.phantom = phantom
         self.quality = quality
+        self._drawn_images = DrawnImages(directory)
+        self._phantom_text = repr(phantom)
         self._pixels = {id: dict(tiers) for id, tiers in (pixels or {}).items()}
         for id, tiers in self._pixels.items():
             if catalogue.image(id) is None or not tiers:
                 raise InputError(f"pixels are given for image {id}, which is not served or has no tier")
-
-    def is_own(self, image_id: int) -> bool:
-        """Whether an image shows a caller's own pixels."""
-        return image_id in self._pixels
 
     def has_view(self, image_id: int, view: str | None) -> bool:
         """Whether an image can be seen so: as a mask only if its record has an `expression_path`."""
         record = self.catalogue.image(image_id) or {}
         return view is None or (view in ("expression", "projection") and bool(record.get("expression_path")))
 
-    def jpeg(self, image_id: int, request: ImageRequest) -> bytes:
+    def image(self, image_id: int, request: Drawing) -> bytes:
+        """What `jpeg` draws, kept for the next time unless it shows a caller's own pixels."""
+        if image_id in self._pixels:
+            return self.jpeg(image_id, request)
+        record = self.catalogue.image(image_id)
+        dataset = self.catalogue.dataset_of(record)
+        content = repr((request, self.quality, record, dataset, self._phantom_text))
+        key = f"{image_id}-{request.downsample}-{hashlib.sha256(content.encode()).hexdigest()[:24]}.jpg"
+        return self._drawn_images.get(key, lambda: self.jpeg(image_id, request))
+
+    def jpeg(self, image_id: int, request: Drawing) -> bytes:
         """An image, or part of it, as a baseline RGB JPEG without chroma subsampling.
 
         Raises
@@ -140,14 +159,14 @@ class Painter:
             raise NotServedError(404, f"SectionImage {image_id} was not found")
         if not self.has_view(image_id, request.view):
             raise NotServedError(404, f"SectionImage {image_id} has no view '{request.view}'")
-        whole = ImageRequest(request.downsample, quality=request.quality)
+        whole = Drawing(request.downsample, quality=request.quality)
         given = self._pixels.get(image_id, {}).get(request.downsample)
         if isinstance(given, bytes) and request == whole and request.quality is None:
             return given
         left, top, width, height = _window(record, request)
         if width < 1 or height < 1:
             raise NotServedError(404, f"nothing of SectionImage {image_id} is left at that tier and region")
-        if self.is_own(image_id) and request.view is None:
+        if image_id in self._pixels and request.view is None:
             picture = self._own(image_id, record, request.downsample)[top : top + height, left : left + width]
         else:
             picture = self._drawn(record, request, (left, top), (height, width))
@@ -177,7 +196,7 @@ class Painter:
         section = np.vstack([plane, [0.0, 0.0, depth(image, dataset)]])
         return compose(to_phantom, compose(tvr, section))
 
-    def _drawn(self, record: Record, request: ImageRequest, offset: tuple[int, int], shape: tuple[int, int]) -> Pixels:
+    def _drawn(self, record: Record, request: Drawing, offset: tuple[int, int], shape: tuple[int, int]) -> Pixels:
         affine = self.pixel_to_pir(record["id"], request.downsample)
         if affine is None:
             return _pattern(record["id"], request, offset, shape)
@@ -207,14 +226,63 @@ class Painter:
         return np.asarray(picture[y[:, np.newaxis], x])
 
 
-def box_of(record: Record, downsample: int) -> tuple[int, int]:
-    """Rows and columns of the whole image at a tier: floor(height / 2^d), floor(width / 2^d)."""
-    return record["height"] >> downsample, record["width"] >> downsample
+class DrawnImages:
+    """Encoded images by key; safe to use from many threads.
+
+    Parameters
+    ----------
+    directory : path, optional
+        Where images are kept between runs.
+    limit : int
+        Bytes kept in memory; the least recently used go first.
+    """
+
+    def __init__(self, directory: str | Path | None = None, limit: int = 256 * 1024**2) -> None:
+        self._directory = None if directory is None else Path(directory)
+        self._limit = limit
+        self._size = 0
+        self._images: OrderedDict[str, bytes] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: str, draw: Callable[[], bytes]) -> bytes:
+        """The image of a key (a file name), drawn now if it never was."""
+        with self._lock:
+            if key in self._images:
+                self._images.move_to_end(key)
+                return self._images[key]
+        image = self._read(key)
+        if image is None:
+            image = draw()
+            self._write(key, image)
+        with self._lock:
+            if key not in self._images:
+                self._images[key] = image
+                self._size += len(image)
+            while self._size > self._limit:
+                self._size -= len(self._images.popitem(last=False)[1])
+        return image
+
+    def _read(self, key: str) -> bytes | None:
+        if self._directory is None:
+            return None
+        try:
+            return (self._directory / key).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def _write(self, key: str, image: bytes) -> None:
+        """Whole or not at all: another process may read the same directory."""
+        if self._directory is None:
+            return
+        self._directory.mkdir(parents=True, exist_ok=True)
+        partial = self._directory / f"{key}.{os.getpid()}-{threading.get_ident()}"
+        partial.write_bytes(image)
+        partial.replace(self._directory / key)
 
 
-def _window(record: Record, request: ImageRequest) -> tuple[int, int, int, int]:
+def _window(record: Record, request: Drawing) -> tuple[int, int, int, int]:
     """Left, top, width and height in tier pixels of the image's crop."""
-    rows, columns = box_of(record, request.downsample)
+    rows, columns = record["height"] >> request.downsample, record["width"] >> request.downsample
     left = max((request.left - record.get("x", 0)) >> request.downsample, 0) if request.left is not None else 0
     top = max((request.top - record.get("y", 0)) >> request.downsample, 0) if request.top is not None else 0
     width = columns - left if request.width is None else min(request.width, columns - left)
@@ -230,8 +298,8 @@ def _to_space_9(space_id: Any) -> NDArray[np.float64]:
     return stretched
 
 
-def _pattern(image_id: int, request: ImageRequest, offset: tuple[int, int], shape: tuple[int, int]) -> Pixels:
-    """Something smooth and always the same to show where no alignment says what to draw."""
+def _pattern(image_id: int, request: Drawing, offset: tuple[int, int], shape: tuple[int, int]) -> Pixels:
+    """A smooth pattern, always the same, for an image without alignment."""
     pixel = 2.0**request.downsample
     x = (np.arange(shape[1]) + offset[0] + 0.5) * pixel
     y = (np.arange(shape[0]) + offset[1] + 0.5)[:, np.newaxis] * pixel

@@ -16,11 +16,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from .catalogue import Catalogue
-from .drawing import ImageRequest, OwnPixels, Painter
+from .drawing import Drawing, OwnPixels, Painter
 from .faults import FaultScript, Rule, load_faults
 from .phantom import Phantom, default_phantom
-from .server import Request, Server, Traffic
-from .service import PREFIX, Service
+from .server import ServedRequest, Server, Traffic
+from .service import PREFIX
 
 
 class Emulator:
@@ -79,8 +79,7 @@ class Emulator:
     ) -> None:
         self.catalogue = Catalogue(datasets, images)
         self.phantom = default_phantom() if phantom is None else phantom
-        self._painter = Painter(self.catalogue, self.phantom, pixels, quality)
-        self._service = Service(self.catalogue, self._painter, draw_cache)
+        self._painter = Painter(self.catalogue, self.phantom, pixels, quality, draw_cache)
         self._faults = FaultScript(load_faults(faults) if isinstance(faults, str | Path) else faults or ())
         self._traffic = Traffic()
         self._address = (host, port)
@@ -90,7 +89,7 @@ class Emulator:
 
     def __enter__(self) -> Self:
         self._server = Server(
-            self._address, self._service, self._faults, self._traffic, self._latency, self._access_log
+            self._address, self._painter, self._faults, self._traffic, self._latency, self._access_log
         )
         threading.Thread(target=self._server.serve_forever, args=(0.05,), name="allen-emulator", daemon=True).start()
         return self
@@ -111,7 +110,7 @@ class Emulator:
         return f"http://{host!s}:{port}{PREFIX}"
 
     @property
-    def requests(self) -> list[Request]:
+    def requests(self) -> list[ServedRequest]:
         """What was asked since the start or the last `reset`, in the order of answering."""
         return self._traffic.requests
 
@@ -144,11 +143,11 @@ class Emulator:
         downsample, view, quality
             As they will be asked for.
         """
-        request = ImageRequest(downsample=downsample, view=view, quality=quality)
+        request = Drawing(downsample=downsample, view=view, quality=quality)
         if image_ids is None:
             image_ids = [id for id in self.catalogue.image_ids() if self._painter.has_view(id, view)]
         for image_id in image_ids:
-            self._service.image(image_id, request)
+            self._painter.image(image_id, request)
 
 
 def serve(
@@ -164,7 +163,7 @@ def serve(
     port : int
         0 for any free one.
     faults : sequence of Rule or dict, or path, optional
-        As of `Emulator`.
+        Same as in `Emulator`.
     announce : callable
         Given the base URL once the server answers.
     **options

@@ -1,7 +1,4 @@
-"""The wrapping of the emulated service's answers: JSON, XML and CSV.
-
-It turns records into bytes and knows nothing of what they mean.
-"""
+"""Answers of the emulated service: records to JSON, XML and CSV."""
 
 from __future__ import annotations
 
@@ -75,7 +72,7 @@ def found(
 
 
 def refused(message: str, *, format: str = "json") -> Answer:
-    """An answer that says no: HTTP status 200, `success` false and the message as `msg`."""
+    """A refusal: HTTP status 200, `success` false and the message as `msg`."""
     figures: dict[str, Any] = {"success": False, "id": 0, "start_row": 0, "num_rows": 0, "total_rows": 0}
     if format == "xml":
         return _answer("xml", _xml(figures, message, "message"))

@@ -2,8 +2,7 @@
 
 A fault is a rule, from Python or a JSON file: ``{"match": {"path": "section_image_download/74081149"},
 "times": 2, "do": "status", "status": 503, "retry_after": 1}``. Rules are asked in their order; the first
-that matches and has not run out acts, and later ones do not see that request. What it does is done to
-the answer the service would have given; the server carries it out.
+that matches and has not run out acts, and later ones do not see that request.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ import simplejpeg
 from ..errors import InputError
 from .envelope import Answer
 
-#: What each kind does, and the keys it takes beside `match`, `times`, `after` and `do`.
+#: What each kind does, and the keys it takes next to `match`, `times`, `after` and `do`.
 KINDS: dict[str, tuple[str, ...]] = {
     "status": ("status", "retry_after"),  # an HTTP status instead of the answer
     "hang": ("seconds",),  # the answer, so many seconds late
     "reset": (),  # the connection is reset
     "cut": ("fraction",),  # the connection ends before the announced length is sent
     "truncated": ("fraction",),  # a body cut short, announced as such
-    "html": (),  # HTTP 200 with a page that says the service is down
+    "html": (),  # HTTP 200 with a page about maintenance
     "wrong_size": ("width", "height"),  # an image of another size
     "empty": (),  # no bytes
     "garbage": (),  # bytes that are no image
@@ -231,6 +230,6 @@ def _grey(jpeg: bytes) -> bytes:
 
 
 def _declaring(jpeg: bytes, height: int, width: int) -> bytes:
-    """A JPEG whose header claims another size: its frame header (SOF0) says so."""
+    """A JPEG whose frame header (SOF0) claims another size."""
     at = jpeg.index(b"\xff\xc0") + 5
     return jpeg[:at] + height.to_bytes(2, "big") + width.to_bytes(2, "big") + jpeg[at + 4 :]

@@ -2,7 +2,7 @@
 
 An ellipsoid stands for the brain, some fifty disjoint ellipsoids inside it for regions with the names
 and ids of real structures; most lie in both hemispheres and five in one only, so that a left-right
-flip shows. Coordinates are PIR microns of reference space 9. It knows nothing of sections or images.
+flip shows. Coordinates are PIR microns of reference space 9.
 """
 
 from __future__ import annotations
@@ -20,6 +20,15 @@ from .phantom_kernels import expression_rows, tissue_rows
 
 Array = NDArray[np.float64]
 Triple = tuple[float, float, float]
+
+_EXTENT = reference_space(9).extent
+# Amplitude (grey levels), cycles per mm along p, i and r, and phase (radians) of the waves inside the
+# brain: three per channel, gradients of some ten grey levels per mm, no symmetry in r.
+_WAVES = (
+    ((14.0, 1 / 7.0, 0.0, 1 / 11.0, 0.4), (12.0, 0.0, 1 / 6.0, -1 / 9.0, 1.9), (10.0, -1 / 9.0, 1 / 8.0, 1 / 6.0, 3.1)),
+    ((13.0, 1 / 9.0, 1 / 7.0, 0.0, 2.2), (12.0, 1 / 8.0, 0.0, -1 / 7.0, 0.7), (11.0, 0.0, 1 / 9.0, 1 / 10.0, 4.4)),
+    ((15.0, 0.0, 1 / 8.0, 1 / 8.0, 5.0), (11.0, 1 / 6.0, -1 / 10.0, 0.0, 1.1), (10.0, 1 / 10.0, 0.0, 1 / 7.0, 2.6)),
+)
 
 
 @dataclass(frozen=True)
@@ -81,7 +90,7 @@ class Region(Ellipsoid):
 def standard_regions() -> tuple[Region, ...]:
     """The regions of the table ``figures/phantom_regions.csv``, mirrored where they lie in both hemispheres."""
     across = reference_space(9).extent[2]
-    ids = {structure.acronym: structure.id for structure in structures().values()}
+    ids = {structure["acronym"]: id for id, structure in structures().items()}
     regions = []
     for number, row in enumerate(figures("phantom_regions")):
         p, i, r, semi_p, semi_i, semi_r = (float(row[key]) for key in ("p", "i", "r", "semi_p", "semi_i", "semi_r"))
@@ -101,19 +110,6 @@ def standard_regions() -> tuple[Region, ...]:
     return tuple(regions)
 
 
-_EXTENT = reference_space(9).extent
-
-_BRAIN = Ellipsoid((7000.0, 4100.0, 5700.0), (5400.0, 3200.0, 4500.0))
-
-# Amplitude (grey levels), cycles per mm along p, i and r, and phase (radians) of the waves inside the
-# brain: three per channel, gradients of some ten grey levels per mm, no symmetry in r.
-_WAVES = (
-    ((14.0, 1 / 7.0, 0.0, 1 / 11.0, 0.4), (12.0, 0.0, 1 / 6.0, -1 / 9.0, 1.9), (10.0, -1 / 9.0, 1 / 8.0, 1 / 6.0, 3.1)),
-    ((13.0, 1 / 9.0, 1 / 7.0, 0.0, 2.2), (12.0, 1 / 8.0, 0.0, -1 / 7.0, 0.7), (11.0, 0.0, 1 / 9.0, 1 / 10.0, 4.4)),
-    ((15.0, 0.0, 1 / 8.0, 1 / 8.0, 5.0), (11.0, 1 / 6.0, -1 / 10.0, 0.0, 1.1), (10.0, 1 / 10.0, 0.0, 1 / 7.0, 2.6)),
-)
-
-
 @dataclass(frozen=True)
 class Phantom:
     """A brain in closed form.
@@ -130,7 +126,7 @@ class Phantom:
         For each channel, amplitudes (grey levels), cycles per mm along (p, i, r) and phases (radians).
     """
 
-    brain: Ellipsoid = _BRAIN
+    brain: Ellipsoid = Ellipsoid((7000.0, 4100.0, 5700.0), (5400.0, 3200.0, 4500.0))
     regions: tuple[Region, ...] = field(default_factory=standard_regions)
     background: Triple = (238.0, 236.0, 232.0)
     base: Triple = (150.0, 135.0, 172.0)

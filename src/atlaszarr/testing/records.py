@@ -2,14 +2,14 @@
 
 Section datasets 74272479 (Nrp1, coronal, reference space 9) and 69289763 (Prox1, sagittal, space 10)
 with all their section images, and image 101321610 at its published size. Figures from the Allen Brain
-API (Allen Institute for Brain Science, Allen Mouse Brain Atlas). Where no figure is known a stand-in is
-used and said: genes carry their Entrez id as id, paths name no real directory.
+API (Allen Institute for Brain Science, Allen Mouse Brain Atlas). Unknown figures have stand-ins: the id of a gene is
+its Entrez id, and paths name no real directory. `invented` makes other datasets.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,10 @@ _PRODUCTS = (
     (12, "MouseRef", "Mouse Brain Reference Data", "Allen Mouse Brain Atlas"),
 )
 
+#: Thickness of the sections of `invented`, in um.
+_THICKNESS = 25.0
+#: For each row of a 2-D and of a 3-D alignment, the numbers that the API has for its entries.
+_ENTRIES = {2: ((0, 1, 4), (2, 3, 5)), 3: ((0, 1, 2, 9), (3, 4, 5, 10), (6, 7, 8, 11))}
 _ISH = {"id": 1, "name": "ISH", "organism_id": 2}
 _P56 = {"id": 15, "name": "P56", "embryonic": False, "organism_id": 2}
 
@@ -96,7 +100,7 @@ def dataset_records() -> list[Record]:
     Returns
     -------
     list of dict
-        New ones with every call, so that a caller may edit them.
+        New with every call, so that a caller may edit them.
     """
     return [_dataset(row) for row in figures("section_datasets")]
 
@@ -109,7 +113,7 @@ def image_records() -> list[Record]:
     Returns
     -------
     list of dict
-        New ones with every call, so that a caller may edit them.
+        New with every call, so that a caller may edit them.
     """
     records = []
     for row in figures("section_images"):
@@ -225,11 +229,6 @@ def _dataset(row: dict[str, str]) -> Record:
     }
 
 
-_PLANE_IDS = {"coronal": 1, "sagittal": 2, "transverse": 6}
-_THICKNESS = 25.0
-_LINEAR_2D = ((0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (1, 2))
-
-
 def invented(
     id: int = 909,
     plane: str = "coronal",
@@ -277,14 +276,14 @@ def invented(
         "green_channel": None,
         "id": id,
         "name": "invented: not the alignment of any real dataset",
-        "plane_of_section_id": _PLANE_IDS[plane],
+        "plane_of_section_id": next(id for id, name in PLANES.items() if name == plane),
         "qc_date": None,
         "red_channel": None,
         "reference_space_id": space,
         "section_thickness": _THICKNESS,
         "specimen_id": None,
         "sphinx_id": id,
-        "alignment3d": _flat("tvr", tvr) | _flat("trv", _inverse(tvr)),
+        "alignment3d": alignment_values("tvr", tvr) | alignment_values("trv", _inverse(tvr)),
         "genes": [],
         "products": product_records()[:1],
         "specimen": None,
@@ -293,7 +292,7 @@ def invented(
     images = []
     for number in numbers:
         image = image_record(1000 * id + number, id, number, size, resolution=resolution, expression=True)
-        images.append(image | {"alignment2d": _flat("tsv", tsv) | _flat("tvs", _inverse(tsv))})
+        images.append(image | {"alignment2d": alignment_values("tsv", tsv) | alignment_values("tvs", _inverse(tsv))})
     return record, images
 
 
@@ -302,9 +301,39 @@ def _inverse(affine: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.column_stack([linear, -linear @ affine[:, -1]])
 
 
-def _flat(name: str, affine: NDArray[np.float64]) -> dict[str, Any]:
-    """An alignment under the names that the API has for its numbers."""
-    if len(affine) == 2:
-        return {f"{name}_{k:02d}": float(affine[place]) for k, place in enumerate(_LINEAR_2D)}
-    numbers = [*affine[:, :3].ravel().tolist(), *affine[:, 3].tolist()]
-    return {f"{name}_{k:02d}": number for k, number in enumerate(numbers)}
+def alignment_values(name: str, matrix: NDArray[np.float64]) -> dict[str, float]:
+    """The inverse of `alignment_matrix`: the numbers of an alignment by the names of the API."""
+    entries = _ENTRIES[len(matrix)]
+    return {
+        f"{name}_{entry:02d}": float(matrix[row, column])
+        for row, of_row in enumerate(entries)
+        for column, entry in enumerate(of_row)
+    }
+
+
+def alignment_matrix(record: Mapping[str, Any] | None, name: str) -> NDArray[np.float64] | None:
+    """One of a record's alignment matrices.
+
+    Parameters
+    ----------
+    record : mapping or None
+        A SectionDataSet or SectionImage record with its alignment under `alignment3d` or `alignment2d`.
+    name : str
+        ``tsv`` or ``tvs`` (2-D), ``tvr`` or ``trv`` (3-D).
+
+    Returns
+    -------
+    ndarray, float64, shape (2, 3) or (3, 4), or None
+        None if the record has no alignment, or not all of its numbers.
+    """
+    size = 3 if "r" in name else 2
+    alignment = (record or {}).get(f"alignment{size}d") or {}
+    values = [[alignment.get(f"{name}_{entry:02d}") for entry in row] for row in _ENTRIES[size]]
+    if any(value is None for row in values for value in row):
+        return None
+    return np.array(values, dtype=np.float64)
+
+
+def depth(image: Record, dataset: Record) -> float:
+    """Section number times section thickness, in um."""
+    return float(image["section_number"]) * float(dataset["section_thickness"])

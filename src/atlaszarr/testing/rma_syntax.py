@@ -1,7 +1,7 @@
 """The syntax of the Allen Brain API's query language (RMA): text to a query.
 
 A query is a model with criteria, includes and options. What cannot be understood is refused as the
-service does, with line and column. It knows no models and no records.
+service does, with line and column.
 """
 
 from __future__ import annotations

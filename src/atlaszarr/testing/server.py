@@ -1,6 +1,6 @@
-"""HTTP for the emulated service: connections kept alive, answers sent whole, late, cut or not at all.
+"""HTTP for the emulated service: connections kept alive, answers sent whole, late, cut or not at all, and counted.
 
-It carries out the scripted faults of the connection; what an answer says is `service.py`'s business.
+It carries out the scripted faults of the connection; `service.py` makes the answers.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, unquote_plus, urlsplit
 
+from .drawing import Painter
 from .envelope import Answer
 from .faults import INSTEAD, FaultScript, spoiled
-from .service import Service
+from .service import answer, kind_of
 
 _NOTHING = Answer(200, "text/plain", b"")
 
@@ -30,12 +31,11 @@ class Server(ThreadingHTTPServer):
     ----------
     address : tuple
         Host and port, 0 for any free one.
-    service : Service
-        Gives the answers.
+    painter : Painter
+        Has the records and images that are served.
     faults : FaultScript
-        Spoils them.
     traffic : Traffic
-        Is told of every request.
+        Records every request.
     latency : float
         Seconds that every answer takes at least.
     access_log : bool
@@ -48,13 +48,13 @@ class Server(ThreadingHTTPServer):
     def __init__(
         self,
         address: tuple[str, int],
-        service: Service,
+        painter: Painter,
         faults: FaultScript,
         traffic: Traffic,
         latency: float = 0.0,
         access_log: bool = False,
     ) -> None:
-        self.service = service
+        self.painter = painter
         self.faults = faults
         self.traffic = traffic
         self.latency = latency
@@ -100,30 +100,29 @@ class _Handler(BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self) -> None:
-        """Answer, or do what a scripted fault says."""
+        """Answer, or carry out a scripted fault."""
         started, server = time.monotonic(), self.server
         server.traffic.begin()
         parts = urlsplit(self.path)
         path, parameters = unquote_plus(parts.path), dict(parse_qsl(parts.query, keep_blank_values=True))
         rule = server.faults.next(unquote_plus(self.path))
-        kind = server.service.kind(path)
         try:
-            answer = _NOTHING if rule is not None and rule.do in INSTEAD else server.service.answer(path, parameters)
+            reply = _NOTHING if rule is not None and rule.do in INSTEAD else answer(server.painter, path, parameters)
             if rule is not None:
-                answer = spoiled(rule, answer)
+                reply = spoiled(rule, reply)
         except Exception as error:
-            answer = Answer(500, "text/plain", repr(error).encode())
+            reply = Answer(500, "text/plain", repr(error).encode())
         wait = rule.seconds if rule is not None and rule.do == "hang" else server.latency
         server.stopping.wait(max(0.0, started + wait - time.monotonic()))
         reset = rule is not None and rule.do == "reset"
-        sent = int(len(answer.body) * rule.fraction) if rule is not None and rule.do == "cut" else len(answer.body)
+        sent = int(len(reply.body) * rule.fraction) if rule is not None and rule.do == "cut" else len(reply.body)
         did = None if rule is None else rule.do
-        status, sent = (0, 0) if reset else (answer.status, sent)
-        server.traffic.end(Request(path, parameters, kind, status, sent, started, did))
+        status, sent = (0, 0) if reset else (reply.status, sent)
+        server.traffic.end(ServedRequest(path, parameters, kind_of(path), status, sent, started, did))
         if reset:
             self._reset()
         else:
-            self._send(answer, sent)
+            self._send(reply, sent)
 
     def _send(self, answer: Answer, length: int) -> None:
         self.send_response(answer.status)
@@ -149,7 +148,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @dataclass(frozen=True)
-class Request:
+class ServedRequest:
     """One request that was made.
 
     Attributes
@@ -184,12 +183,12 @@ class Traffic:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._requests: list[Request] = []
+        self._requests: list[ServedRequest] = []
         self._under_way = 0
         self._peak = 0
 
     @property
-    def requests(self) -> list[Request]:
+    def requests(self) -> list[ServedRequest]:
         """Those answered since the start or the last `reset`, in that order."""
         with self._lock:
             return list(self._requests)
@@ -206,8 +205,8 @@ class Traffic:
             self._under_way += 1
             self._peak = max(self._peak, self._under_way)
 
-    def end(self, request: Request) -> None:
-        """An answer is about to leave: who has it must find it counted, and no longer under way."""
+    def end(self, request: ServedRequest) -> None:
+        """An answer is about to leave: its receiver must find it counted, and no longer under way."""
         with self._lock:
             self._under_way -= 1
             self._requests.append(request)

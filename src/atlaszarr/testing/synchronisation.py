@@ -1,7 +1,7 @@
-"""The synchronisation services of the emulated API, and the alignments as matrices.
+"""The synchronisation services of the emulated API.
 
 From a pixel of a section image to its dataset's reference space and back, by the rounded matrices of
-the records, each in its own direction. It knows nothing of HTTP.
+the records, each in its own direction.
 """
 
 from __future__ import annotations
@@ -16,37 +16,7 @@ from ..geometry.spaces import reference_space
 from ..transforms import apply, image_to_reference, reference_to_image
 from .catalogue import Catalogue
 from .envelope import Answer, found, refused
-from .records import Record
-
-_ENTRIES = {"2d": ((0, 1, 4), (2, 3, 5)), "3d": ((0, 1, 2, 9), (3, 4, 5, 10), (6, 7, 8, 11))}
-
-
-def alignment_matrix(record: Mapping[str, Any] | None, name: str) -> NDArray[np.float64] | None:
-    """One of a record's alignment matrices.
-
-    Parameters
-    ----------
-    record : mapping or None
-        A SectionDataSet or SectionImage record with its alignment under `alignment3d` or `alignment2d`.
-    name : str
-        ``tsv`` or ``tvs`` (2-D), ``tvr`` or ``trv`` (3-D).
-
-    Returns
-    -------
-    ndarray, float64, shape (2, 3) or (3, 4), or None
-        None if the record has no alignment, or not all of its numbers.
-    """
-    kind = "3d" if "r" in name else "2d"
-    alignment = (record or {}).get(f"alignment{kind}") or {}
-    values = [[alignment.get(f"{name}_{entry:02d}") for entry in row] for row in _ENTRIES[kind]]
-    if any(value is None for row in values for value in row):
-        return None
-    return np.array(values, dtype=np.float64)
-
-
-def depth(image: Record, dataset: Record) -> float:
-    """Section number times section thickness, in um."""
-    return float(image["section_number"]) * float(dataset["section_thickness"])
+from .records import Record, alignment_matrix, depth
 
 
 def answer_image_to_reference(catalogue: Catalogue, image_id: int, parameters: Mapping[str, str]) -> Answer:

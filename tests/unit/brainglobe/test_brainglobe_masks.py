@@ -206,14 +206,12 @@ def test_masks_on_an_object_store_are_the_same_bytes(annotation, tmp_path, conte
     target.remove()
 
 
-def test_masks_by_a_cluster_or_by_processes_are_the_same_bytes(annotation, tmp_path, contents):
+def test_masks_by_a_cluster_are_the_same_bytes(annotation, tmp_path, contents):
     order = PostOrder.of(terminology())
     write_masks(annotation, Target.of(tmp_path / MASKS), order)
-    write_masks(annotation, Target.of(tmp_path / "processes.ome.zarr"), order, scheduler="processes", workers=2)
     with LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0") as cluster:
-        write_masks(annotation, Target.of(tmp_path / "cluster.ome.zarr"), order, scheduler=cluster.scheduler_address)
-    for name in ("processes", "cluster"):
-        assert contents(tmp_path / f"{name}.ome.zarr") == contents(tmp_path / MASKS)
+        write_masks(annotation, Target.of(tmp_path / "cluster.ome.zarr"), order, scheduler=cluster)
+    assert contents(tmp_path / "cluster.ome.zarr") == contents(tmp_path / MASKS)
 
 
 def test_an_annotation_that_is_not_finished_or_of_other_axes_is_refused(tmp_path):
