@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..boxes import Box
 from ..errors import InputError
 from .kernels import copy, extent, interpolate
-from .weights import BORDERS, CONSTANT, FARTHEST, TAPS, Array, send_all
+from .weights import BORDERS, CONSTANT, FARTHEST, TAPS, Array, nearest_pixel, send_all
 
 _WEIGHABLE = ("uint8", "int8", "uint16", "int16", "float32", "float64")
 _REFUSED = {
@@ -43,7 +43,7 @@ def resample(
     xy : ndarray, float64, shape (2, rows, columns)
         X and Y in pixels of the whole image; where either is not finite, the result is the constant.
     interpolation : str
-        ``nearest`` (half-way between two, the even pixel), ``linear``, ``cubic`` (a = -3/4) or ``lanczos`` (8 x 8).
+        ``nearest`` (of two equally near pixels the even one), ``linear``, ``cubic`` (a = -3/4) or ``lanczos`` (8 x 8).
     border : str
         What lies beyond the whole image: ``constant``, ``replicate``, ``reflect`` (cba|abc), ``reflect_101`` (cb|abc)
         or ``wrap``. The constant takes part in the interpolation.
@@ -154,7 +154,7 @@ def corner_footprint(
     for across in corners:
         low, high = (min(max(float(end), -FARTHEST), FARTHEST) for end in (across.min(), across.max()))
         if taps == 1:
-            asked += [round(low), round(high)]
+            asked += [nearest_pixel(low), nearest_pixel(high)]
         else:
             asked += [math.floor(low) - taps // 2 + 1, math.ceil(high) + taps // 2 - 1]
     left, right, top, bottom = asked

@@ -30,6 +30,22 @@ _COS = np.array([math.cos(k * math.pi / 4) for k in range(8)])
 
 
 @njit(cache=True, nogil=True, inline="always")
+def nearest_pixel(x: float) -> int:
+    """The pixel nearest to a coordinate along an axis, of two equally near ones the even one, as in OpenCV's `remap`.
+
+    The one rule for planes and volumes. A coordinate inside the image, -1/2 <= x < n - 1/2, has its nearest pixel
+    there: 0 <= pixel < n.
+    """
+    return int(np.rint(x))
+
+
+@njit(cache=True, nogil=True, inline="always")
+def inside(x: float, n: int) -> bool:
+    """Whether a coordinate along an axis of `n` pixels lies on the area of one; False for NaN."""
+    return -0.5 <= x < n - 0.5
+
+
+@njit(cache=True, nogil=True, inline="always")
 def span(x: float, taps: int) -> tuple[int, int, float]:
     """The pixels that a coordinate takes along an axis.
 
@@ -47,13 +63,10 @@ def span(x: float, taps: int) -> tuple[int, int, float]:
     fraction : float
         How far `x` lies beyond the pixel before it, in [0, 1).
 
-    Notes
-    -----
-    The nearest pixel of a coordinate half-way between two is the even one, as of OpenCV's `remap`.
     """
     x = min(max(x, -FARTHEST), FARTHEST)
     if taps == 1:
-        return int(np.rint(x)), 1, 0.0
+        return nearest_pixel(x), 1, 0.0
     column = np.floor(x)
     fraction = x - column
     if fraction >= 1.0:  # a little below a whole number

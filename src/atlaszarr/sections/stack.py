@@ -209,9 +209,8 @@ def stack_sections(
         between neighbouring sections): at least 1, finite. ``nearest`` gives each its half of the gap, ``linear``
         blends across all of it, ``none`` ignores it. With 2.5, one missing section is bridged.
     interpolation : str
-        Within the plane of the section: ``nearest`` (half-way between two pixels the later one, where
-        `atlaszarr.resampling.sampler` takes the even one), ``linear``, ``cubic`` (a = -3/4) or ``lanczos`` (8 x 8
-        pixels).
+        Within the plane of the section: ``nearest`` (of two equally near pixels the even one), ``linear``, ``cubic``
+        (a = -3/4) or ``lanczos`` (8 x 8 pixels).
     displacement : mapping of int to Displacement, optional
         By SectionImage id, fields that take the place of the alignment within the plane of section: from pixel
         (column, row) of the plane, over the whole of the grid's, to pixel (X, Y) of the section's tier image. Which

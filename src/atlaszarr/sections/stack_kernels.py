@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from ..resampling.weights import Array, span, weigh
+from ..resampling.weights import Array, inside, nearest_pixel, span, weigh
 
 
 @njit(cache=True, nogil=True)
@@ -218,7 +218,7 @@ def _by_affines(
                 s_before = s
             fx[k] = x_start + affines[s, 0, 2] * x
             fy[k] = y_start + affines[s, 1, 2] * x
-            if -0.5 <= fx[k] < sizes[s, 0] - 0.5 and -0.5 <= fy[k] < sizes[s, 1] - 0.5:
+            if inside(fx[k], sizes[s, 0]) and inside(fy[k], sizes[s, 1]):
                 section[k] = s
                 continue
         section[k] = -1
@@ -247,7 +247,7 @@ def _by_fields(
                 own = place.field_of[s] if s >= 0 else -1
         if own >= 0:
             x, y = fields[own, 0, i, j, min(k, last)], fields[own, 1, i, j, min(k, last)]
-            if -0.5 <= x < sizes[s, 0] - 0.5 and -0.5 <= y < sizes[s, 1] - 0.5:
+            if inside(x, sizes[s, 0]) and inside(y, sizes[s, 1]):
                 section[k] = s
                 fx[k] = x
                 fy[k] = y
@@ -283,9 +283,7 @@ def sample_row(
             continue
         offset, left, top, width = crops[s, 0], crops[s, 1], crops[s, 2], crops[s, 3]
         if taps == 1:
-            column = min(int(np.floor(fx[k] + 0.5)), sizes[s, 0] - 1)
-            row = min(int(np.floor(fy[k] + 0.5)), sizes[s, 1] - 1)
-            at = offset + (row - top) * width + column - left
+            at = offset + (nearest_pixel(fy[k]) - top) * width + nearest_pixel(fx[k]) - left
             for c in range(3):
                 values[k, c] = np.float32(flat[at, c])
             continue
