@@ -1,4 +1,4 @@
-"""The field that leads back: exact for an affine, by Newton's method for any other."""
+"""The inverse of a displacement field: exact for an affine, by Newton's method for any other."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FITTED = 64
 
 
 def inverse(field: Field, shape: Shape) -> Field:
-    """The field over an image that leads to where in a field's grid its pixels come from.
+    """The field over an image that maps its pixels to the points of a field's grid that map to them.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ def inverse(field: Field, shape: Shape) -> Field:
     Raises
     ------
     InputError
-        If the field leads nowhere, or all to one line.
+        If the field has no finite point, or all lie on one line.
     """
     if isinstance(field, AffineField):
         return AffineField.of(shape, _affine_inverse(np.array(field.matrix)))

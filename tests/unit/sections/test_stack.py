@@ -436,5 +436,5 @@ def test_a_field_for_a_section_that_is_none_of_the_dataset_is_refused():
 def test_what_is_no_displacement_is_refused():
     dataset = made_up(14, NUMBERS)
     field = np.zeros((2, *plane_shape(stacked(dataset), 1)))
-    with pytest.raises(InputError, match="104 is no Displacement but ndarray"):
+    with pytest.raises(InputError, match="104 is of type ndarray"):
         stacked(dataset, displacement={104: field})
