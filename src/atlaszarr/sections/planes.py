@@ -22,7 +22,7 @@ from ..displacement.displacement import Displacement
 from ..displacement.fields import AffineField
 from ..geometry.grid import Grid
 from ..geometry.plane import Plane
-from ..resampling.coverage import covered, covered_extent
+from ..resampling.coverage import extent_inside, inside_image
 from ..resampling.sampler import corner_footprint, footprint, known, resample
 from ..transforms import Affine, apply, compose, image_to_reference
 from .alignment import AlignedSections, check_fields, plane_of
@@ -81,10 +81,10 @@ class SectionPlanes:
         """
         field, size = self.displacements[section].field, self.size(section)
         if isinstance(field, AffineField):
-            extent = covered_extent(field.matrix, size, rows, columns)
+            extent = extent_inside(field.matrix, size, rows, columns)
             return None if extent is None else corner_footprint(extent, size, self.interpolation, _BORDER)
         xy = field.coordinates(rows, columns)
-        xy[:, ~covered(xy, size)] = np.nan
+        xy[:, ~inside_image(xy, size)] = np.nan
         return footprint(xy, size, self.interpolation, _BORDER)
 
     def register(
@@ -114,7 +114,7 @@ class SectionPlanes:
         if box is None or pixels is None:
             return np.full((*shape, 3), background, np.uint8), np.zeros(shape, bool)
         xy = self.displacements[section].coordinates(rows, columns)
-        shown = covered(xy, self.size(section))
+        shown = inside_image(xy, self.size(section))
         xy[:, ~shown] = np.nan
         image = resample(pixels, xy, self.interpolation, _BORDER, background, origin=box[:2], size=self.size(section))
         image[~shown] = background

@@ -32,7 +32,7 @@ from ..displacement.displacement import Displacement
 from ..errors import InputError
 from ..geometry.grid import Grid
 from ..geometry.plane import Plane
-from ..resampling.coverage import covered
+from ..resampling.coverage import inside_image
 from ..resampling.weights import TAPS
 from ..transforms import compose
 from . import stack_kernels
@@ -132,19 +132,19 @@ class Stack:
             )
         cubes = list(blocks(self.grid.shape, side))
         with ThreadPoolExecutor() as threads:
-            found = threads.map(lambda cube: self.shown(cube[1]), cubes)
+            found = threads.map(lambda cube: self.sampled(cube[1]), cubes)
         return {index: shown for (index, _), shown in zip(cubes, found, strict=True) if shown}
 
-    def shown(self, region: Region) -> tuple[int, ...]:
+    def sampled(self, region: Region) -> tuple[int, ...]:
         """The sections that a block samples: exactly those, by the arithmetic of the sampling itself."""
         place, boxes = self._placed(region)
         candidate = np.zeros(len(self.sections), bool)
         candidate[list(boxes)] = True
-        shown = np.zeros_like(candidate)
+        sampled = np.zeros_like(candidate)
         if boxes:
             start, shape = _start(region), np.array(shape_of(region), dtype=np.int64)
-            stack_kernels.find_shown(start, shape, place, self.nearest, self.neighbour, candidate, shown)
-        return tuple(int(s) for s in np.flatnonzero(shown))
+            stack_kernels.find_sampled(start, shape, place, self.nearest, self.neighbour, candidate, sampled)
+        return tuple(int(s) for s in np.flatnonzero(sampled))
 
     def displacement(self, region: Region) -> NDArray[np.float64]:
         """Where each voxel of a block lies in the image of the section that fills it.
@@ -237,7 +237,7 @@ class Stack:
         margin = max(self.taps // 2, 1)
         for s in sections:
             width, height = self.sizes[s].tolist()
-            xy = fields[s][:, covered(fields[s], (width, height))] if s in fields else self.affines[s] @ corners.T
+            xy = fields[s][:, inside_image(fields[s], (width, height))] if s in fields else self.affines[s] @ corners.T
             if not xy.size:
                 continue
             low = np.maximum(np.floor(xy.min(axis=1)).astype(int) - margin, 0)

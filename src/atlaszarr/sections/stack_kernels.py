@@ -1,4 +1,8 @@
-"""The 3-D pull-back of a block, row by row: what it shows, where that lies, and which sections it needs for it."""
+"""The inner loops of the 3-D pull-back of a block, one row of voxels at a time.
+
+`row_field` finds the section of each voxel and the point in its image, `sample_row` interpolates the image there.
+`pull_back` runs both, `field` the first alone, and `find_sampled` asks it which sections a block needs.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,35 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from ..resampling.weights import Array, inside, nearest_pixel, span, weigh
+from ..resampling.coverage import inside
+from ..resampling.weights import Array, nearest_pixel, span, weigh
+
+
+class Placement(NamedTuple):
+    """Where a stack of sections lies relative to the voxels of a block.
+
+    Attributes
+    ----------
+    depth_row : ndarray, float64, shape (4,)
+        Depth in um = depth_row . (z, y, x, 1), for absolute voxel indices.
+    edges : ndarray, float64, shape (m + 1,)
+        Interval j of depth is [edges[j], edges[j + 1]).
+    sizes : ndarray, int64, shape (n, 2)
+        Width and height of the tier image of each section, 0 x 0 for one that is missing.
+    affines : ndarray, float64, shape (n, 2, 4)
+        (X, Y) in pixels of the section's tier = affines[s] . (z, y, x, 1); NaN for one that has a field instead.
+    field_of : ndarray, int32, shape (n,)
+        Index of its field; -1 where the affine holds.
+    fields : ndarray, float64, shape (fields, 2, z, y, x)
+        (X, Y) of the voxels of the block; of length 1 along the axis across the plane of section.
+    """
+
+    depth_row: Array
+    edges: Array
+    sizes: Array
+    affines: Array
+    field_of: Array
+    fields: Array
 
 
 @njit(cache=True, nogil=True)
@@ -24,7 +56,7 @@ def pull_back(
     image: Array,
     label: Array,
 ) -> None:
-    """Fill a block of voxels from the sections that show it.
+    """Fill a block of voxels from the images of its sections.
 
     Parameters
     ----------
@@ -32,7 +64,7 @@ def pull_back(
         Absolute index (z, y, x) of the block's first voxel.
     place : Placement
     nearest, neighbour : ndarray, int32, shape (m,)
-        For each interval of depth the section that fills it, and the one to blend with it, or -1.
+        For each interval of depth the section that fills it, and the one to blend in, or -1.
     depths : ndarray, float64, shape (n,)
         Depth of each section, in um.
     ids : ndarray, uint32, shape (n,)
@@ -40,27 +72,27 @@ def pull_back(
     flat, crops, taps
         See `sample_row`.
     image : ndarray, uint8, shape (3, z, y, x), output
-        Comes filled with the background; grey levels round half up.
+        Filled with the background on entry; grey levels round half up.
     label : ndarray, uint32, shape (z, y, x), output
-        Comes filled with 0; the id of the section that made each voxel.
+        Filled with 0 on entry; the id of the section of each voxel.
 
     Notes
     -----
-    A neighbour is blended in by its share of depth, and only where it shows the voxel too.
+    A neighbour is blended in by its share of depth, and only where the voxel lies inside its image too.
     """
     n = label.shape[2]
     depth_row, sizes = place.depth_row, place.sizes
     blend = neighbour.max() >= 0
     section, other = np.empty(n, np.int32), np.empty(n, np.int32)
     fx, fy = np.empty(n), np.empty(n)
-    values, beside = np.empty((n, 3), np.float32), np.empty((n, 3), np.float32)
+    values, blended = np.empty((n, 3), np.float32), np.empty((n, 3), np.float32)
     for i in range(label.shape[0]):
         for j in range(label.shape[1]):
             row_field(place, nearest, start, i, j, section, fx, fy)
             sample_row(section, fx, fy, flat, crops, sizes, taps, values)
             if blend:
                 row_field(place, neighbour, start, i, j, other, fx, fy)
-                sample_row(other, fx, fy, flat, crops, sizes, taps, beside)
+                sample_row(other, fx, fy, flat, crops, sizes, taps, blended)
                 depth_start = depth_row[0] * (start[0] + i) + depth_row[1] * (start[1] + j) + depth_row[3]
                 for k in range(n):
                     s, t = section[k], other[k]
@@ -68,7 +100,7 @@ def pull_back(
                         depth = depth_start + depth_row[2] * (start[2] + k)
                         share = np.float32((depth - depths[s]) / (depths[t] - depths[s]))
                         for c in range(3):
-                            values[k, c] += share * (beside[k, c] - values[k, c])
+                            values[k, c] += share * (blended[k, c] - values[k, c])
             for k in range(n):
                 if section[k] >= 0:
                     label[i, j, k] = ids[section[k]]
@@ -94,10 +126,10 @@ def field(start: Array, place: Placement, nearest: Array, section: Array, out: A
 
 
 @njit(cache=True, nogil=True)
-def find_shown(
-    start: Array, shape: Array, place: Placement, nearest: Array, neighbour: Array, candidate: Array, shown: Array
+def find_sampled(
+    start: Array, shape: Array, place: Placement, nearest: Array, neighbour: Array, candidate: Array, sampled: Array
 ) -> None:
-    """Mark the sections that a block shows, each where a voxel samples it; stops once all candidates are found.
+    """Mark the sections that the voxels of a block sample; stop once all candidates are found.
 
     Parameters
     ----------
@@ -106,8 +138,8 @@ def find_shown(
     place, nearest, neighbour
         See `pull_back`.
     candidate : ndarray, bool, shape (n,)
-        A superset of what is shown; its entries turn False as they are found.
-    shown : ndarray, bool, shape (n,), output
+        A superset of those; its entries turn False as they are found.
+    sampled : ndarray, bool, shape (n,), output
     """
     left = candidate.sum()
     section, other = np.empty(shape[2], np.int32), np.empty(shape[2], np.int32)
@@ -126,39 +158,12 @@ def find_shown(
                     continue
                 if candidate[s]:
                     candidate[s] = False
-                    shown[s] = True
+                    sampled[s] = True
                     left -= 1
                 if blend and other[k] >= 0 and candidate[other[k]]:
                     candidate[other[k]] = False
-                    shown[other[k]] = True
+                    sampled[other[k]] = True
                     left -= 1
-
-
-class Placement(NamedTuple):
-    """How a stack of sections lies to the voxels of a block.
-
-    Attributes
-    ----------
-    depth_row : ndarray, float64, shape (4,)
-        Depth in um = depth_row . (z, y, x, 1), for absolute voxel indices.
-    edges : ndarray, float64, shape (m + 1,)
-        Interval j of depth is [edges[j], edges[j + 1]).
-    sizes : ndarray, int64, shape (n, 2)
-        Width and height of the tier image of each section, 0 x 0 for one that is missing.
-    affines : ndarray, float64, shape (n, 2, 4)
-        (X, Y) in pixels of the section's tier = affines[s] . (z, y, x, 1); NaN for one that has a field instead.
-    field_of : ndarray, int32, shape (n,)
-        Which of the fields that is; -1 none.
-    fields : ndarray, float64, shape (fields, 2, z, y, x)
-        (X, Y) of the voxels of the block; of length 1 along the axis across the plane of section.
-    """
-
-    depth_row: Array
-    edges: Array
-    sizes: Array
-    affines: Array
-    field_of: Array
-    fields: Array
 
 
 @njit(cache=True, nogil=True)
@@ -171,19 +176,15 @@ def row_field(
     ----------
     place : Placement
     section_of : ndarray, int32, shape (m,)
-        The section that shows depths in each interval, or -1.
+        The section that fills each interval of depth, or -1.
     start : ndarray, int64, shape (3,)
         Absolute index (z, y, x) of the block's first voxel.
     i, j : int
         The row, counted from there along z and y.
     section : ndarray, int32, shape (n,), output
-        The section that shows each voxel; -1 where none does.
+        The section of each voxel; -1 where none fills it or the voxel lies outside its image.
     fx, fy : ndarray, float64, shape (n,), output
-        Where in that section's tier image the voxel lies, in pixels; NaN where nowhere.
-
-    Notes
-    -----
-    A voxel is shown where it falls on a pixel's area: -1/2 <= X < width - 1/2, and likewise in Y.
+        The voxel's point (X, Y) in pixels of that section's tier image; NaN where there is none.
     """
     _by_affines(place, section_of, start, i, j, section, fx, fy)
     if len(place.fields):
@@ -194,7 +195,7 @@ def row_field(
 def _by_affines(
     place: Placement, section_of: Array, start: Array, i: int, j: int, section: Array, fx: Array, fy: Array
 ) -> None:
-    """Nowhere for the sections that have a field: their affines are NaN."""
+    """By affines alone; -1 and NaN for the sections that have a field, since their affines are NaN."""
     depth_row, edges, sizes, affines = place.depth_row, place.edges, place.sizes, place.affines
     z, y = start[0] + i, start[1] + j
     depth_start = depth_row[0] * z + depth_row[1] * y + depth_row[3]
@@ -205,12 +206,7 @@ def _by_affines(
         x = start[2] + k
         depth = depth_start + depth_row[2] * x
         if not (low <= depth < high):
-            j = np.searchsorted(edges, depth, side="right") - 1
-            if j < 0 or j >= section_of.size:
-                low = high = np.nan
-                s = -1
-            else:
-                low, high, s = edges[j], edges[j + 1], section_of[j]
+            low, high, s = _interval(edges, section_of, depth)
         if s >= 0:
             if s != s_before:
                 x_start = affines[s, 0, 0] * z + affines[s, 0, 1] * y + affines[s, 0, 3]
@@ -230,7 +226,7 @@ def _by_affines(
 def _by_fields(
     place: Placement, section_of: Array, start: Array, i: int, j: int, section: Array, fx: Array, fy: Array
 ) -> None:
-    """Over what `_by_affines` found, the sections that have a field."""
+    """Add the sections that have a field to what `_by_affines` found."""
     depth_row, edges, sizes, fields = place.depth_row, place.edges, place.sizes, place.fields
     depth_start = depth_row[0] * (start[0] + i) + depth_row[1] * (start[1] + j) + depth_row[3]
     i, j, last = min(i, fields.shape[2] - 1), min(j, fields.shape[3] - 1), fields.shape[4] - 1
@@ -239,18 +235,23 @@ def _by_fields(
     for k in range(section.size):
         depth = depth_start + depth_row[2] * (start[2] + k)
         if not (low <= depth < high):
-            at = np.searchsorted(edges, depth, side="right") - 1
-            low = high = np.nan
-            own = -1
-            if 0 <= at < section_of.size:
-                low, high, s = edges[at], edges[at + 1], section_of[at]
-                own = place.field_of[s] if s >= 0 else -1
+            low, high, s = _interval(edges, section_of, depth)
+            own = place.field_of[s] if s >= 0 else -1
         if own >= 0:
             x, y = fields[own, 0, i, j, min(k, last)], fields[own, 1, i, j, min(k, last)]
             if inside(x, sizes[s, 0]) and inside(y, sizes[s, 1]):
                 section[k] = s
                 fx[k] = x
                 fy[k] = y
+
+
+@njit(cache=True, nogil=True)
+def _interval(edges: Array, section_of: Array, depth: float) -> tuple[float, float, int]:
+    """The ends of the interval around a depth, and the section that fills it; NaN and -1 beyond all of them."""
+    j = np.searchsorted(edges, depth, side="right") - 1
+    if 0 <= j < section_of.size:
+        return edges[j], edges[j + 1], section_of[j]
+    return np.nan, np.nan, -1
 
 
 @njit(cache=True, nogil=True)
@@ -262,17 +263,17 @@ def sample_row(
     Parameters
     ----------
     section, fx, fy : ndarray, shape (n,)
-        As `row_field` gives them.
+        From `row_field`.
     flat : ndarray, uint8, shape (pixels, 3)
         The pixels of the crops of all the images, one after another, each in C order.
     crops : ndarray, int64, shape (sections, 4)
         Offset of the crop's first pixel in `flat`; its left and top in the tier image; its width.
     sizes : ndarray, int64, shape (sections, 2)
-        Width and height of the tier images: beyond their outermost pixel centres, these pixels go on.
+        Width and height of the tier images, whose outermost pixels extend beyond their centres.
     taps : int
         Pixels taken along an axis; see `atlaszarr.resampling.weights`.
     values : ndarray, float32, shape (n, 3), output
-        Grey levels, 0 to 255; left alone where no section is.
+        Grey levels, 0 to 255; unchanged where there is no section.
     """
     if taps > 2:
         _sample_wide(section, fx, fy, flat, crops, sizes, taps, values)
@@ -305,7 +306,7 @@ def sample_row(
 def _sample_wide(
     section: Array, fx: Array, fy: Array, flat: Array, crops: Array, sizes: Array, taps: int, values: Array
 ) -> None:
-    """Cubic and Lanczos: their weights may lead beyond black and white, where the value is clipped."""
+    """Cubic and Lanczos, whose values beyond black and white are clipped."""
     across, down, columns = np.empty(8), np.empty(8), np.empty(8, np.int64)
     for k in range(section.size):
         s = section[k]

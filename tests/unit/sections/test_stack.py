@@ -234,7 +234,7 @@ def test_blocks_of_any_size_agree_to_the_byte_and_need_just_what_they_show(
     whole = stack.pull_back(everywhere(stack), of(images))
     field = stack.displacement(everywhere(stack))
     for _, region in blocks(stack.grid.shape, size):
-        shown = stack.shown(region)
+        shown = stack.sampled(region)
         image, section = stack.pull_back(region, of({s: images[s] for s in shown}))
         np.testing.assert_array_equal(image, whole[0][(slice(None), *region)])
         np.testing.assert_array_equal(section, whole[1][region])
@@ -389,7 +389,7 @@ def test_a_block_evaluates_no_field_beyond_itself():
     stack = stacked(dataset, displacement=fields)
     assert asked == []
     region = (slice(4, 9), slice(2, 5), slice(10, 12))
-    shown = stack.shown(region)
+    shown = stack.sampled(region)
     assert 0 < len(shown) <= len(asked) < len(dataset.sections)
     assert set(map(str, asked)) == {str((slice(2, 5), slice(4, 9)))}
 
@@ -398,10 +398,10 @@ def test_a_section_whose_field_leads_nowhere_is_not_needed():
     dataset = made_up(10, NUMBERS)
     stack = stacked(dataset)
     nowhere = np.full(plane_shape(stack, 1), np.nan)
-    first = stack.shown(everywhere(stack))[0]
+    first = stack.sampled(everywhere(stack))[0]
     field = Displacement.from_coordinates(nowhere, nowhere)
     own = stacked(dataset, displacement={int(stack.ids[first]): field})
-    assert set(own.shown(everywhere(own))) == set(stack.shown(everywhere(stack))) - {first}
+    assert set(own.sampled(everywhere(own))) == set(stack.sampled(everywhere(stack))) - {first}
 
 
 def test_a_stack_with_fields_can_be_sent_to_another_process():
