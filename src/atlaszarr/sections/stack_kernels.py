@@ -206,7 +206,13 @@ def _by_affines(
         x = start[2] + k
         depth = depth_start + depth_row[2] * x
         if not (low <= depth < high):
-            low, high, s = _interval(edges, section_of, depth)
+            # As in `_by_fields`: as a function of its own, the lookup slows the whole pull-back down by 6 %.
+            at = np.searchsorted(edges, depth, side="right") - 1
+            if at < 0 or at >= section_of.size:
+                low = high = np.nan
+                s = -1
+            else:
+                low, high, s = edges[at], edges[at + 1], section_of[at]
         if s >= 0:
             if s != s_before:
                 x_start = affines[s, 0, 0] * z + affines[s, 0, 1] * y + affines[s, 0, 3]
@@ -235,7 +241,11 @@ def _by_fields(
     for k in range(section.size):
         depth = depth_start + depth_row[2] * (start[2] + k)
         if not (low <= depth < high):
-            low, high, s = _interval(edges, section_of, depth)
+            at = np.searchsorted(edges, depth, side="right") - 1
+            low = high = np.nan
+            s = -1
+            if 0 <= at < section_of.size:
+                low, high, s = edges[at], edges[at + 1], section_of[at]
             own = place.field_of[s] if s >= 0 else -1
         if own >= 0:
             x, y = fields[own, 0, i, j, min(k, last)], fields[own, 1, i, j, min(k, last)]
@@ -243,15 +253,6 @@ def _by_fields(
                 section[k] = s
                 fx[k] = x
                 fy[k] = y
-
-
-@njit(cache=True, nogil=True)
-def _interval(edges: Array, section_of: Array, depth: float) -> tuple[float, float, int]:
-    """The ends of the interval around a depth, and the section that fills it; NaN and -1 beyond all of them."""
-    j = np.searchsorted(edges, depth, side="right") - 1
-    if 0 <= j < section_of.size:
-        return edges[j], edges[j + 1], section_of[j]
-    return np.nan, np.nan, -1
 
 
 @njit(cache=True, nogil=True)
