@@ -97,7 +97,7 @@ class Displacement:
         translation_x, translation_y : float
             In pixels of the image.
         centred : bool
-            Whether the grid's centre, ((columns - 1) / 2, (rows - 1) / 2), takes the place of (0, 0).
+            Whether the grid's centre, ((columns - 1) / 2, (rows - 1) / 2), replaces (0, 0) as the fixed point.
 
         Raises
         ------

@@ -1,7 +1,7 @@
-"""A 2-D image sampled at coordinates: the kernel under every warp, and which pixels it takes.
+"""Sample a 2-D image at coordinates, and find the pixels that this takes.
 
-Coordinates and weights are float64 and of the whole image, whatever part of it is there, so that blocks of any size
-give the same bytes as one whole warp. Pixel (0, 0) has its centre at (0, 0). Knows nothing of fields or files.
+Coordinates and weights are float64 and relative to the whole image, whatever part of it is given, so that blocks of
+any size give the same bytes as one whole warp. Pixel (0, 0) has its centre at (0, 0).
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def resample(
     origin : tuple of int
         Left and top, in the whole image, of the first of `pixels`.
     size : tuple of int, optional
-        Width and height of the whole image; default: `pixels` are the whole.
+        Width and height of the whole image; default: those of `pixels`.
 
     Returns
     -------
@@ -91,17 +91,19 @@ def resample(
     dtype = pixels.dtype.newbyteorder("=")
     solid = np.ascontiguousarray(pixels, dtype).reshape(height, width, channels)
     out = np.empty((*xy.shape[1:], channels), dtype)
-    place = np.array([left, top, whole_width, whole_height])
+    window = np.array([left, top, whole_width, whole_height])
     if taps == 1:
         bits = f"u{dtype.itemsize}"
-        complete = copy(solid.view(bits), xy, border_mode, filling.view(bits), place, out.view(bits))
+        complete = copy(solid.view(bits), xy, border_mode, filling.view(bits), window, out.view(bits))
     else:
         integers = dtype.kind != "f"
         low, high = (np.iinfo(dtype).min, np.iinfo(dtype).max) if integers else (0, 0)
         filling = filling.astype(np.float64)
-        complete = interpolate(solid, xy, taps, border_mode, filling, place, integers, float(low), float(high), out)
+        complete = interpolate(solid, xy, taps, border_mode, filling, window, integers, float(low), float(high), out)
     if not complete:
-        raise InputError(f"pixels of shape {pixels.shape} at {origin} lack some that are sampled; give the footprint")
+        raise InputError(
+            f"pixels of shape {pixels.shape} at {origin} lack some that are sampled; give all of the footprint"
+        )
     return out if pixels.ndim == 3 else out[..., 0]
 
 
@@ -120,7 +122,7 @@ def footprint(xy: NDArray[np.float64], size: tuple[int, int], interpolation: str
     Returns
     -------
     tuple of int or None
-        Left, top, right, bottom (half-open) of the least rectangle with all of them; None where there is none.
+        Left, top, right, bottom (half-open) of the least rectangle with all of them; None if none is taken.
 
     Raises
     ------

@@ -94,19 +94,19 @@ def align_sections(
 
 
 def plane_of(dataset: SectionDataset, plane: str = "auto") -> Plane:
-    """The plane that the sections of a dataset stand for.
+    """The plane of section of a dataset.
 
     Parameters
     ----------
     dataset : SectionDataset
     plane : str
         ``coronal``, ``sagittal``, ``transverse`` (or ``horizontal``, ``axial``); ``auto`` for that of its record or,
-        where this names none, the one that its alignment comes nearest to.
+        if this names none, the one nearest to its alignment.
 
     Raises
     ------
     InputError
-        If a plane is asked for that the sections are more than 45 degrees away from.
+        If the sections are more than 45 degrees off the plane.
     RecordError
         If the dataset has no 3-D alignment.
     """

@@ -63,7 +63,7 @@ def open_sections(
     """The sections of a dataset, each registered to a plane of the reference space, as one lazy Dataset.
 
     Nothing is fetched before it is computed; then a block fetches only the images, or the windows of large ones, that
-    it shows. Blocks that are computed together share what they fetch.
+    it samples. Blocks that are computed together share what they fetch.
 
     `iter_sections` loops over the sections of the result, or of any selection of it.
 

@@ -35,7 +35,7 @@ def open_volume(
     """A whole section dataset as one lazy, registered volume.
 
     Nothing is fetched before it is computed; then each image is fetched once, however many blocks show it, and a
-    block asks only for the images that it shows, or the windows of those of more than 4096 x 4096 pixels.
+    block fetches only the images that it samples, or the windows of those of more than 4096 x 4096 pixels.
 
     Parameters
     ----------
@@ -50,10 +50,10 @@ def open_volume(
     displacement : bool or mapping of int to Displacement
         Whether to add the displacement field. A mapping adds it too, and replaces the alignment within the sections
         that it names by SectionImage id: a field from pixel (column, row) of the plane of section to pixel
-        (X, Y) of the section's tier image, as a deformable registration of `open_sections` gives it. It is over the
+        (X, Y) of the section's tier image, such as a deformable registration of `open_sections`. It is over the
         whole plane of the grid: coronal (y, x), sagittal (y, z), transverse (z, x); a voxel takes the field by its
-        two indices in the plane, wherever across it the voxel lies, and which section fills it is decided by depth
-        as ever. To know which block shows which images, the fields are evaluated on opening, block by block.
+        two indices in the plane, wherever across it the voxel lies; depth alone decides which section fills it.
+        To find the images that each block samples, the fields are evaluated on opening, block by block.
     client : AllenClient, optional
         Default: a client with its own defaults.
     **options

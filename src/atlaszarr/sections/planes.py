@@ -1,8 +1,8 @@
 """The sections of a dataset as planes of a reference space: one plane a section, at its slice coordinate. No I/O.
 
 The classic way to register: the whole of a section is taken to lie where one point of it does, parallel to two axes of
-the space. A pixel of the plane is pulled back through the 3-D and the 2-D alignment; the depth that this gives is
-left out, since the section is known already.
+the space. A pixel of the plane is pulled back through the 3-D and the 2-D alignment; the resulting depth is
+unused, since the section is known.
 """
 
 from __future__ import annotations
@@ -147,8 +147,7 @@ def section_planes(
         The pixel (X, Y) of the full-resolution images at which their slice coordinates are taken; ``centre``: that of
         each image.
     displacement : mapping of int to Displacement, optional
-        By SectionImage id, fields that take the place of the affine ones: pixels of the plane to those of the tier
-        image.
+        By SectionImage id, fields that replace the affine ones: pixels of the plane to those of the tier image.
 
     Raises
     ------

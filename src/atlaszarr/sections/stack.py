@@ -1,4 +1,4 @@
-"""A stack of sections over a grid: which section shows which voxel, and where in its image. No I/O.
+"""A stack of sections over a grid: which section fills which voxel, and where in its image. No I/O.
 
 The volume way to register: every voxel of the grid is pulled back through the full 3-D and 2-D affines to
 (x, y, depth) and takes the section nearest in depth.
@@ -46,7 +46,7 @@ _MOST_CHUNKS = 1_000_000
 
 @dataclass(frozen=True, eq=False)
 class Stack:
-    """The sections of one dataset, as the voxels of a grid see them.
+    """The sections of one dataset over the voxels of a grid.
 
     Attributes
     ----------
@@ -133,17 +133,17 @@ class Stack:
         cubes = list(blocks(self.grid.shape, side))
         with ThreadPoolExecutor() as threads:
             found = threads.map(lambda cube: self.sampled(cube[1]), cubes)
-        return {index: shown for (index, _), shown in zip(cubes, found, strict=True) if shown}
+        return {index: sections for (index, _), sections in zip(cubes, found, strict=True) if sections}
 
     def sampled(self, region: Region) -> tuple[int, ...]:
         """The sections that a block samples: exactly those, by the arithmetic of the sampling itself."""
-        place, boxes = self._placed(region)
+        placement, boxes = self._placed(region)
         candidate = np.zeros(len(self.sections), bool)
         candidate[list(boxes)] = True
         sampled = np.zeros_like(candidate)
         if boxes:
             start, shape = _start(region), np.array(shape_of(region), dtype=np.int64)
-            stack_kernels.find_sampled(start, shape, place, self.nearest, self.neighbour, candidate, sampled)
+            stack_kernels.find_sampled(start, shape, placement, self.nearest, self.neighbour, candidate, sampled)
         return tuple(int(s) for s in np.flatnonzero(sampled))
 
     def displacement(self, region: Region) -> NDArray[np.float64]:
@@ -200,7 +200,7 @@ class Stack:
         shape = shape_of(region)
         image = np.full((3, *shape), background, np.uint8)
         label = np.zeros(shape, np.uint32)
-        place, boxes = self._placed(region)
+        placement, boxes = self._placed(region)
         crops = np.zeros((len(self.sections), 4), np.int64)
         sizes = np.zeros_like(self.sizes)
         flat = np.empty((sum(map(area, boxes.values())), 3), np.uint8)
@@ -215,7 +215,7 @@ class Stack:
         if end == 0:
             return image, label
         stack_kernels.pull_back(
-            _start(region), place._replace(sizes=sizes), self.nearest, self.neighbour,
+            _start(region), placement._replace(sizes=sizes), self.nearest, self.neighbour,
             self.depths, self.ids, flat, crops, self.taps, image, label,
         )  # fmt: skip
         return image, label
@@ -269,15 +269,15 @@ def stack_sections(
         `max_gap`, and at both ends, a section fills half a nominal interval and no more.
     max_gap : float
         The widest gap between two sections that is bridged, in nominal intervals (the most common step of depth
-        between neighbouring sections): at least 1, finite. ``nearest`` gives each its half of the gap, ``linear``
-        blends across all of it, ``none`` ignores it. With 2.5, one missing section is bridged.
+        between neighbouring sections): at least 1, finite. ``nearest`` gives each section its half of the gap,
+        ``linear`` blends across all of it, ``none`` ignores it. With 2.5, one missing section is bridged.
     interpolation : str
         Within the plane of the section: ``nearest`` (of two equally near pixels the even one), ``linear``, ``cubic``
         (a = -3/4) or ``lanczos`` (8 x 8 pixels).
     displacement : mapping of int to Displacement, optional
-        By SectionImage id, fields that take the place of the alignment within the plane of section: from pixel
-        (column, row) of the plane, over the whole of the grid's, to pixel (X, Y) of the section's tier image. Which
-        section fills a voxel is decided by depth as ever.
+        By SectionImage id, fields that replace the alignment within the plane of section: from pixel
+        (column, row) of the plane, over the whole of the grid's, to pixel (X, Y) of the section's tier image. Depth
+        alone decides which section fills a voxel.
 
     Raises
     ------

@@ -45,7 +45,7 @@ class Placement(NamedTuple):
 @njit(cache=True, nogil=True)
 def pull_back(
     start: Array,
-    place: Placement,
+    placement: Placement,
     nearest: Array,
     neighbour: Array,
     depths: Array,
@@ -62,7 +62,7 @@ def pull_back(
     ----------
     start : ndarray, int64, shape (3,)
         Absolute index (z, y, x) of the block's first voxel.
-    place : Placement
+    placement : Placement
     nearest, neighbour : ndarray, int32, shape (m,)
         For each interval of depth the section that fills it, and the one to blend in, or -1.
     depths : ndarray, float64, shape (n,)
@@ -81,17 +81,17 @@ def pull_back(
     A neighbour is blended in by its share of depth, and only where the voxel lies inside its image too.
     """
     n = label.shape[2]
-    depth_row, sizes = place.depth_row, place.sizes
+    depth_row, sizes = placement.depth_row, placement.sizes
     blend = neighbour.max() >= 0
     section, other = np.empty(n, np.int32), np.empty(n, np.int32)
     fx, fy = np.empty(n), np.empty(n)
     values, blended = np.empty((n, 3), np.float32), np.empty((n, 3), np.float32)
     for i in range(label.shape[0]):
         for j in range(label.shape[1]):
-            row_field(place, nearest, start, i, j, section, fx, fy)
+            row_field(placement, nearest, start, i, j, section, fx, fy)
             sample_row(section, fx, fy, flat, crops, sizes, taps, values)
             if blend:
-                row_field(place, neighbour, start, i, j, other, fx, fy)
+                row_field(placement, neighbour, start, i, j, other, fx, fy)
                 sample_row(other, fx, fy, flat, crops, sizes, taps, blended)
                 depth_start = depth_row[0] * (start[0] + i) + depth_row[1] * (start[1] + j) + depth_row[3]
                 for k in range(n):
@@ -109,12 +109,12 @@ def pull_back(
 
 
 @njit(cache=True, nogil=True)
-def field(start: Array, place: Placement, nearest: Array, section: Array, out: Array) -> None:
+def field(start: Array, placement: Placement, nearest: Array, section: Array, out: Array) -> None:
     """The displacement field of a block.
 
     Parameters
     ----------
-    start, place, nearest
+    start, placement, nearest
         See `pull_back`.
     section : ndarray, int32, shape (z, y, x), output
     out : ndarray, float64, shape (2, z, y, x), output
@@ -122,12 +122,12 @@ def field(start: Array, place: Placement, nearest: Array, section: Array, out: A
     """
     for i in range(section.shape[0]):
         for j in range(section.shape[1]):
-            row_field(place, nearest, start, i, j, section[i, j], out[0, i, j], out[1, i, j])
+            row_field(placement, nearest, start, i, j, section[i, j], out[0, i, j], out[1, i, j])
 
 
 @njit(cache=True, nogil=True)
 def find_sampled(
-    start: Array, shape: Array, place: Placement, nearest: Array, neighbour: Array, candidate: Array, sampled: Array
+    start: Array, shape: Array, placement: Placement, nearest: Array, neighbour: Array, candidate: Array, sampled: Array
 ) -> None:
     """Mark the sections that the voxels of a block sample; stop once all candidates are found.
 
@@ -135,7 +135,7 @@ def find_sampled(
     ----------
     start, shape : ndarray, int64, shape (3,)
         The block.
-    place, nearest, neighbour
+    placement, nearest, neighbour
         See `pull_back`.
     candidate : ndarray, bool, shape (n,)
         A superset of those; its entries turn False as they are found.
@@ -149,9 +149,9 @@ def find_sampled(
         for j in range(shape[1]):
             if left == 0:
                 return
-            row_field(place, nearest, start, i, j, section, fx, fy)
+            row_field(placement, nearest, start, i, j, section, fx, fy)
             if blend:
-                row_field(place, neighbour, start, i, j, other, fx, fy)
+                row_field(placement, neighbour, start, i, j, other, fx, fy)
             for k in range(shape[2]):
                 s = section[k]
                 if s < 0:
@@ -168,13 +168,13 @@ def find_sampled(
 
 @njit(cache=True, nogil=True)
 def row_field(
-    place: Placement, section_of: Array, start: Array, i: int, j: int, section: Array, fx: Array, fy: Array
+    placement: Placement, section_of: Array, start: Array, i: int, j: int, section: Array, fx: Array, fy: Array
 ) -> None:
     """The displacement field of one row of voxels.
 
     Parameters
     ----------
-    place : Placement
+    placement : Placement
     section_of : ndarray, int32, shape (m,)
         The section that fills each interval of depth, or -1.
     start : ndarray, int64, shape (3,)
@@ -186,17 +186,17 @@ def row_field(
     fx, fy : ndarray, float64, shape (n,), output
         The voxel's point (X, Y) in pixels of that section's tier image; NaN where there is none.
     """
-    _by_affines(place, section_of, start, i, j, section, fx, fy)
-    if len(place.fields):
-        _by_fields(place, section_of, start, i, j, section, fx, fy)
+    _by_affines(placement, section_of, start, i, j, section, fx, fy)
+    if len(placement.fields):
+        _by_fields(placement, section_of, start, i, j, section, fx, fy)
 
 
 @njit(cache=True, nogil=True)
 def _by_affines(
-    place: Placement, section_of: Array, start: Array, i: int, j: int, section: Array, fx: Array, fy: Array
+    placement: Placement, section_of: Array, start: Array, i: int, j: int, section: Array, fx: Array, fy: Array
 ) -> None:
     """By affines alone; -1 and NaN for the sections that have a field, since their affines are NaN."""
-    depth_row, edges, sizes, affines = place.depth_row, place.edges, place.sizes, place.affines
+    depth_row, edges, sizes, affines = placement.depth_row, placement.edges, placement.sizes, placement.affines
     z, y = start[0] + i, start[1] + j
     depth_start = depth_row[0] * z + depth_row[1] * y + depth_row[3]
     low = high = np.nan
@@ -230,10 +230,10 @@ def _by_affines(
 
 @njit(cache=True, nogil=True)
 def _by_fields(
-    place: Placement, section_of: Array, start: Array, i: int, j: int, section: Array, fx: Array, fy: Array
+    placement: Placement, section_of: Array, start: Array, i: int, j: int, section: Array, fx: Array, fy: Array
 ) -> None:
     """Add the sections that have a field to what `_by_affines` found."""
-    depth_row, edges, sizes, fields = place.depth_row, place.edges, place.sizes, place.fields
+    depth_row, edges, sizes, fields = placement.depth_row, placement.edges, placement.sizes, placement.fields
     depth_start = depth_row[0] * (start[0] + i) + depth_row[1] * (start[1] + j) + depth_row[3]
     i, j, last = min(i, fields.shape[2] - 1), min(j, fields.shape[3] - 1), fields.shape[4] - 1
     low = high = np.nan
@@ -246,7 +246,7 @@ def _by_fields(
             s = -1
             if 0 <= at < section_of.size:
                 low, high, s = edges[at], edges[at + 1], section_of[at]
-            own = place.field_of[s] if s >= 0 else -1
+            own = placement.field_of[s] if s >= 0 else -1
         if own >= 0:
             x, y = fields[own, 0, i, j, min(k, last)], fields[own, 1, i, j, min(k, last)]
             if inside(x, sizes[s, 0]) and inside(y, sizes[s, 1]):
