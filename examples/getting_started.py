@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import simplejpeg
 
-from atlaszarr import AllenClient, open_sections
+from atlaszarr import AllenClient, iter_sections, open_sections
 
 
 def main(folder: Path) -> None:
@@ -23,7 +23,7 @@ def main(folder: Path) -> None:
         folder.mkdir(exist_ok=True)
         dataset = open_sections(909, resolution=25, view=("primary", "expression"), client=client)
         print(f"{len(dataset.sections)} {dataset.plane_of_section} sections")
-        for image_id, coordinate, image, expression, displacement in dataset.sections:
+        for image_id, coordinate, image, expression, displacement in iter_sections(dataset):
             registered = displacement.warp(image)
             masked = displacement.warp(expression)
             print(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .geometry.spaces import ReferenceSpace
     from .previews import preview
     from .regions.volumes import region_mask, region_volumes
-    from .sections.lazy_sections import open_sections
+    from .sections.lazy_sections import iter_sections, open_sections
     from .sections.lazy_volume import open_volume
     from .terminology.terminology import Terminology
     from .verification import verify
@@ -33,6 +33,7 @@ _HOMES = {
     "Terminology": ".terminology.terminology",
     "build": ".dataset_build.api",
     "build_atlas": ".atlas",
+    "iter_sections": ".sections.lazy_sections",
     "open_sections": ".sections.lazy_sections",
     "open_volume": ".sections.lazy_volume",
     "plan": ".dataset_build.api",
@@ -53,6 +54,7 @@ __all__ = [
     "Terminology",
     "build",
     "build_atlas",
+    "iter_sections",
     "open_sections",
     "open_volume",
     "plan",

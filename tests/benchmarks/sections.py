@@ -78,7 +78,7 @@ class Bench:
         return {
             "open_sections(...).image.values": [*ours, "dataset", str(voxel)],
             "the same, no limit of rate": [*ours, "dataset", str(voxel), "--no-limit"],
-            "the loop over .sections, and warp": [*ours, "loop", str(voxel)],
+            "iter_sections, and warp": [*ours, "loop", str(voxel)],
             'build(mode="sections")': [*ours, "build", str(voxel)],
             DEFAULTS: [*theirs, "0", "--voxel", str(voxel)],
             SAME_TIER: [*theirs, str(TIERS[voxel]), "--voxel", str(voxel)],

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from atlaszarr import AllenClient, build, open_sections
+from atlaszarr import AllenClient, build, iter_sections, open_sections
 
 DATASET = 74272479
 
@@ -43,7 +43,9 @@ def main() -> int:
         if arguments.way == "dataset":
             planes = opened.image.values
         elif arguments.way == "loop":
-            planes = [field.warp(image, constant=image[0, 0].tolist()) for _, _, image, _, field in opened.sections]
+            planes = [
+                field.warp(image, constant=image[0, 0].tolist()) for _, _, image, _, field in iter_sections(opened)
+            ]
         else:
             target = Path(scratch, "sections.ome.zarr")
             if not build(record, target, mode="sections", client=client, **options).ok:

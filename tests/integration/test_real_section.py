@@ -11,7 +11,7 @@ import pytest
 import zarr
 from scipy import ndimage
 
-from atlaszarr import AllenClient, build, open_sections
+from atlaszarr import AllenClient, build, iter_sections, open_sections
 from atlaszarr.testing.emulator import Emulator
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -50,7 +50,7 @@ def test_the_tissue_of_a_real_section_lies_on_the_brain_in_its_plane():
     with Emulator(pixels={IMAGE: {2: body}}) as api, AllenClient(api.url, cache="none", rate=1e9) as client:
         opened = open_sections(DATASET, 25, client=client, detection_xy="centre")
         plane = opened.isel(section=int(np.flatnonzero(opened.image_id == IMAGE)[0])).load()
-        (section,) = plane.sections
+        (section,) = iter_sections(plane)
         own = next(s for s in client.section_dataset(DATASET).sections if s.image_id == IMAGE)
     height, width = section.image.shape[:2]
     x, y = section.displacement.coordinates()

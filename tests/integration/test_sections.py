@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from atlaszarr import AllenClient, Displacement, build, open_sections
+from atlaszarr import AllenClient, Displacement, build, iter_sections, open_sections
 from atlaszarr.errors import ImageError, InputError, RecordError, ServiceError
 from atlaszarr.testing.phantom import default_phantom
 from atlaszarr.testing.records import invented
@@ -25,6 +25,17 @@ def client(emulator):
     emulator.reset()
     with AllenClient(emulator.url, cache="none", rate=1e9) as client:
         yield client
+
+
+def nth(opened, position):
+    """The section at a position of a Dataset, as the loop yields it."""
+    (section,) = iter_sections(opened.isel(section=position))
+    return section
+
+
+def looped(opened):
+    """The SectionImage ids that the loop over a Dataset yields."""
+    return [section.image_id for section in iter_sections(opened)]
 
 
 def shown_at(record, section, pir):
@@ -121,7 +132,7 @@ def test_at_a_fine_grid_a_block_fetches_the_windows_it_shows_and_each_once(emula
 
 def test_blocks_of_a_finely_registered_plane_are_those_of_the_whole_warp(client):
     opened = open_sections(SAGITTAL, 15, client=client).isel(section=8)
-    (section,) = opened.sections
+    (section,) = iter_sections(opened)
     whole = section.displacement.warp(section.image, border="replicate")
     x, y = section.displacement.coordinates()
     height, width = section.image.shape[:2]
@@ -132,9 +143,9 @@ def test_blocks_of_a_finely_registered_plane_are_those_of_the_whole_warp(client)
 
 def test_the_classic_loop_yields_one_section_at_a_time(emulator, client):
     opened = open_sections(SAGITTAL, 50, view=("primary", "expression"), client=client)
-    assert len(opened.sections) == 18
+    assert opened.sizes["section"] == 18
     emulator.reset()
-    for k, (image_id, coordinate, image, expression, displacement) in enumerate(opened.sections):
+    for k, (image_id, coordinate, image, expression, displacement) in enumerate(iter_sections(opened)):
         assert emulator.count(IMAGES) == 2 * (k + 1)
         assert (image_id, coordinate) == (int(opened.image_id[k]), float(opened.coordinate[k]))
         assert image.dtype == expression.dtype == np.uint8
@@ -143,20 +154,19 @@ def test_the_classic_loop_yields_one_section_at_a_time(emulator, client):
         assert registered.shape == (160, 264, 3)
         if k == 4:
             break
-    assert opened.isel(section=slice(3, 5)).sections[1].image_id == int(opened.image_id[4])
-    assert [one.image_id for one in opened.isel(section=[9, 2]).sections] == opened.image_id[[9, 2]].values.tolist()
-    (alone,) = opened.isel(section=7).sections
+    assert looped(opened.isel(section=[9, 2])) == opened.image_id[[9, 2]].values.tolist()
+    (alone,) = iter_sections(opened.isel(section=7))
     assert alone.image_id == int(opened.image_id[7])
 
 
 def test_without_the_view_there_is_no_expression_image(client):
-    section = open_sections(SAGITTAL, 100, client=client).sections[0]
+    section = nth(open_sections(SAGITTAL, 100, client=client), 0)
     assert section.expression is None
 
 
 def test_a_large_image_is_yielded_lazily_in_windows(emulator, client):
     opened = open_sections(CORONAL, 100, client=client, downsample=0)
-    section = opened.sections[30]
+    section = nth(opened, 30)
     assert emulator.count(IMAGES) == 0
     assert isinstance(section.image, da.Array)
     record = client.section_dataset(CORONAL).sections[30]
@@ -177,7 +187,7 @@ def test_sections_without_a_view_are_background_there(serve, connect, records):
     shown = opened.expression.values
     assert (shown[2] == 7).all()
     assert all((shown[k] != 7).any() for k in (0, 1, 3, 4, 5))
-    assert opened.sections[2].expression is None
+    assert nth(opened, 2).expression is None
 
 
 @pytest.mark.parametrize("views", [("primary", "expression"), ("expression", "primary")])
@@ -192,20 +202,20 @@ def test_in_whatever_order_the_views_are_named_the_loop_yields_each_section_and_
     assert list(opened.data_vars) == ["image" if view == "primary" else view for view in views]
     assert list(opened.image_id) == list(plain.image_id)
     for k in (2, 3):
-        np.testing.assert_array_equal(opened.sections[k].image, plain.sections[k].image)
-        assert (opened.sections[k].expression is None) == (k == 2)
+        np.testing.assert_array_equal(nth(opened, k).image, nth(plain, k).image)
+        assert (nth(opened, k).expression is None) == (k == 2)
 
 
 def test_a_field_of_ones_own_takes_the_place_of_the_affine_one(client):
     opened = open_sections(CORONAL, 50, client=client)
-    first, other = (opened.sections[k] for k in (30, 31))
+    first, other = (nth(opened, k) for k in (30, 31))
     rows, columns = first.displacement.shape
     moved = first.displacement.compose(Displacement.from_affine((rows, columns), [[1, 0, 5], [0, 1, -3]]))
     again = open_sections(CORONAL, 50, client=client, displacement={first.image_id: moved})
     shown, before = again.image.isel(section=30).values, opened.image.isel(section=30).values
     np.testing.assert_array_equal(shown[3:, :-5], before[:-3, 5:])
-    assert again.sections[30].displacement == moved
-    assert again.sections[31].displacement == other.displacement
+    assert nth(again, 30).displacement == moved
+    assert nth(again, 31).displacement == other.displacement
     bent = Displacement.from_coordinates(first.displacement.x + 2.0, first.displacement.y)
     field = open_sections(CORONAL, 50, client=client, displacement={first.image_id: bent}).isel(section=30)
     expected = bent.warp(first.image, border="replicate")
@@ -221,7 +231,7 @@ def test_the_fields_of_a_collection_are_those_of_the_loop(client, tmp_path):
         with (target / "atlaszarr/sections.csv").open() as file:
             paths = {int(row["image_id"]): row["path"] for row in csv.DictReader(file)}
         for k in (9, 12):
-            section = opened.sections[k]
+            section = nth(opened, k)
             loaded = Displacement.load(target / paths[section.image_id] / "displacement")
             assert loaded.shape == section.displacement.shape
             np.testing.assert_allclose(loaded.coordinates(), section.displacement.coordinates(), atol=1e-6)
@@ -241,17 +251,23 @@ def test_the_planes_are_those_that_a_collection_holds(client, tmp_path):
 
 def test_a_selection_survives_what_xarray_does_with_it(client, tmp_path):
     opened = open_sections(SAGITTAL, 200, client=client)
-    assert (
-        opened.set_xindex("image_id").sel(image_id=int(opened.image_id[3])).sections[0].image_id == opened.image_id[3]
-    )
-    assert len(opened.sortby("coordinate").isel(section=slice(4)).sections) == 4
-    copied = pickle.loads(pickle.dumps(opened.isel(section=[2])))
-    assert copied.sections[0].image_id == opened.image_id[2]
-    computed = opened.isel(section=slice(2)).compute()
-    assert len(computed.sections) == 2
+    ids = opened.image_id.values.tolist()
+    assert looped(opened.set_xindex("image_id").sel(image_id=ids[3])) == ids[3:4]
+    assert looped(opened.sortby("coordinate", ascending=False).isel(section=slice(4))) == ids[:-5:-1]
+    few = opened.isel(section=slice(3))
+    assert looped(few.astype("float32")) == looped(few + 1) == looped(few.copy(deep=True)) == ids[:3]
+    kept = few.where(few.coordinate != few.coordinate[1], drop=True)
+    assert looped(kept) == looped(kept.astype("int16")) == [ids[0], ids[2]]
+    assert looped(pickle.loads(pickle.dumps(kept))) == [ids[0], ids[2]]
+    (one,), (again,) = (iter_sections(some.isel(section=[2])) for some in (opened, pickle.loads(pickle.dumps(opened))))
+    np.testing.assert_array_equal(one.image, again.image)
+    assert one.displacement == again.displacement
+    computed = few.compute()
+    assert looped(computed) == ids[:3]
     computed.to_zarr(tmp_path / "x.zarr", zarr_format=2, consolidated=False)
-    with pytest.raises(InputError, match="open_sections"):
-        _ = xr.Dataset({"image": ("section", [1])}).sections
+    for foreign in (xr.Dataset({"image": ("section", [1])}), xr.open_zarr(tmp_path / "x.zarr", consolidated=False)):
+        with pytest.raises(InputError, match="open_sections"):
+            iter_sections(foreign)
 
 
 def test_an_image_that_cannot_be_had_raises_by_name(serve, connect, records):
@@ -262,7 +278,7 @@ def test_an_image_that_cannot_be_had_raises_by_name(serve, connect, records):
     with pytest.raises((ImageError, ServiceError), match=str(images[1]["id"])):
         opened.image.isel(section=1).compute()
     with pytest.raises((ImageError, ServiceError), match=str(images[1]["id"])):
-        _ = opened.sections[1]
+        _ = nth(opened, 1)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from checks import check, run
 
-from atlaszarr import AllenClient, open_sections
+from atlaszarr import AllenClient, iter_sections, open_sections
 from atlaszarr.displacement.displacement import Displacement
 from atlaszarr.testing.phantom import default_phantom
 
@@ -71,7 +71,7 @@ class Ours(NamedTuple):
         return self.opened.image_id.values.tolist().index(id)
 
     def displacement(self, position: int) -> Displacement:
-        return self.opened.sections[position].displacement
+        return next(iter_sections(self.opened.isel(section=position))).displacement
 
     def plane(self, id: int) -> np.ndarray:
         return self.opened.image[self.position(id)].values

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
-from ..allen.images import ImageRequest, MissingImage, SectionImage, TierImage
+from ..allen.images import ImageRequest, MissingImage, SectionImage
 from ..allen.records import SectionDataset
-from ..boxes import Region, area, cells, shape_of
+from ..boxes import Index, Region, area, cells, shape_of
 from ..engine.multiscale import Blocks
 from ..engine.pyramid import Occupancy
 from ..errors import RecordError
 from ..sections.options import VolumeRequest
 from ..sections.stack import Stack
-from ..sections.volume import Volume, compute_block
 from . import records
 from .layout import IMAGE, SECTION, Layout, image_spec, section_spec
 
@@ -31,19 +30,21 @@ def volume_layout(dataset: SectionDataset, request: VolumeRequest) -> Layout:
     """
     stack = request.stack(dataset)
     pyramid, grid = request.pyramid(stack), stack.grid
-    volume = Volume.cut(stack, request.chunk)
-    if not volume.shown:
+    chunks = stack.sections_by_chunk(request.chunk)
+    if not chunks:
         raise RecordError(
             f"no section of dataset {dataset.id} shows a voxel of reference space {grid.space.id} "
             f"at {grid.resolution:g} um; try a finer resolution or another space"
         )
     a, b, c = pyramid.levels[0].unit
-    base = {(z * volume.chunk // a, y * volume.chunk // b, x * volume.chunk // c) for z, y, x in volume.shown}
+    base = {(z * request.chunk // a, y * request.chunk // b, x * request.chunk // c) for z, y, x in chunks}
     occupancy = Occupancy(pyramid, frozenset(base))
     step, geometry = pyramid.passes[0], records.geometry(grid)
-    sections = {block: _sections(volume, pyramid.region(step, block)) for block in occupancy.blocks(step)}
+    sections = {
+        block: _sections(chunks, request.chunk, pyramid.region(step, block)) for block in occupancy.blocks(step)
+    }
     shows = {
-        block: volume.requests(pyramid.region(step, block), sections[block])
+        block: stack.needs(pyramid.region(step, block), sections[block])
         for block in sorted(sections, key=lambda block: (sections[block], block))
     }
     return Layout(
@@ -51,7 +52,7 @@ def volume_layout(dataset: SectionDataset, request: VolumeRequest) -> Layout:
         request=request,
         grid=grid,
         imaged=stack.imaged,
-        source=partial(_block, stack, volume.tiers, request.background),
+        source=partial(_block, stack, request.background),
         occupancy=occupancy,
         shows=shows,
         block_bytes=max(_bytes(stack, pyramid.region(step, block), images) for block, images in shows.items()),
@@ -65,22 +66,15 @@ def volume_layout(dataset: SectionDataset, request: VolumeRequest) -> Layout:
     )
 
 
-def _block(
-    stack: Stack,
-    tiers: Sequence[TierImage],
-    background: int,
-    region: Region,
-    images: Sequence[SectionImage | MissingImage],
-) -> Blocks:
-    """A block of level 0 from the images that it shows, each fetched as its tier says."""
-    image, section = compute_block(stack, tiers, region, images, background)
+def _block(stack: Stack, background: int, region: Region, images: Sequence[SectionImage | MissingImage]) -> Blocks:
+    """A block of level 0 from the images that it shows."""
+    image, section = stack.compute(region, images, background)
     return {IMAGE: image, SECTION: section}
 
 
-def _sections(volume: Volume, region: Region) -> tuple[int, ...]:
-    """The sections that a region shows."""
-    chunks = cells(region, (volume.chunk,) * 3)
-    return tuple(sorted({s for chunk in chunks for s in volume.shown.get(chunk, ())}))
+def _sections(chunks: Mapping[Index, tuple[int, ...]], side: int, region: Region) -> tuple[int, ...]:
+    """The sections that a region samples."""
+    return tuple(sorted({s for chunk in cells(region, (side,) * 3) for s in chunks.get(chunk, ())}))
 
 
 def _bytes(stack: Stack, region: Region, images: Sequence[ImageRequest]) -> int:

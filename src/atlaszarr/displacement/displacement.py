@@ -1,7 +1,4 @@
-"""Displacement: for every pixel of a 2-D grid, where in an image it lies. Computed block by block, when asked for.
-
-How a field is held, inverted, written or sampled through is known to the modules that this one calls.
-"""
+"""Displacement: for every pixel of a 2-D grid, where in an image it lies. Lazy, and computed block by block."""
 
 from __future__ import annotations
 
@@ -14,22 +11,22 @@ from numbers import Real
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from ..errors import InputError
 from .fields import (
+    AffineField,
+    ArrayField,
     Coordinates,
     Field,
     Shape,
-    affine,
-    arrays,
     block_of,
+    blocks,
     checked_shape,
     composed,
     is_dask,
     same,
     scaled,
-    simple_affine,
 )
 
 _EVERYTHING = slice(None)
@@ -40,21 +37,22 @@ class Displacement:
     """A displacement field over a 2-D grid: where in an image each pixel of the grid lies.
 
     The grid's pixel in column x and row y has its centre at (x, y), and lies at (X, Y) in pixels of the image, whose
-    first pixel has its centre at (0, 0). (X - x, Y - y) is its displacement. NaN means nowhere.
+    first pixel has its centre at (0, 0). (X - x, Y - y) is its displacement. Both are NaN where a pixel has no point
+    in the image.
 
-    Immutable and picklable. Nothing is computed before it is asked for, then block by block. Two fields are equal if
-    they have the same shape and lead every pixel to the same place, but for what float64 loses between a place and a
-    displacement (1e-9 pixel, and 1e-12 of a far one), or both nowhere.
+    Immutable, picklable and lazy. Two fields are equal if they have the same shape and map every pixel to the same
+    point, within what float64 loses between a point and a displacement (1e-9 pixel, and 1e-12 of a far one), or both
+    to NaN.
 
     Attributes
     ----------
     field : Field
-        How it is held; see `atlaszarr.displacement.fields`.
+        An affine, arrays, or computed from other fields; see `atlaszarr.displacement.fields`.
     """
 
     field: Field
 
-    __array_ufunc__ = None  # a NumPy number times a field is for the field to answer
+    __array_ufunc__ = None  # a NumPy number times a field calls the field's __rmul__
 
     @classmethod
     def from_affine(cls, shape: tuple[int, int], matrix: ArrayLike) -> Displacement:
@@ -70,9 +68,9 @@ class Displacement:
         Raises
         ------
         InputError
-            If either is not such.
+            If the shape or the matrix is not valid.
         """
-        return cls(affine(shape, matrix))
+        return cls(AffineField.of(shape, matrix))
 
     @classmethod
     def simple_affine(
@@ -99,7 +97,7 @@ class Displacement:
         translation_x, translation_y : float
             In pixels of the image.
         centred : bool
-            Whether the grid's centre, ((columns - 1) / 2, (rows - 1) / 2), takes the place of (0, 0).
+            Whether the grid's centre, ((columns - 1) / 2, (rows - 1) / 2), replaces (0, 0) as the fixed point.
 
         Raises
         ------
@@ -109,10 +107,24 @@ class Displacement:
         Notes
         -----
         X = scale_x cos(rotation) x - scale_y sin(rotation + shear) y + translation_x and
-        Y = scale_x sin(rotation) x + scale_y cos(rotation + shear) y + translation_y, as of atldld's `affine_simple`.
+        Y = scale_x sin(rotation) x + scale_y cos(rotation + shear) y + translation_y, as in atldld's `affine_simple`.
         """
-        parts = (scale_x, scale_y), rotation, shear, (translation_x, translation_y)
-        return cls(simple_affine(shape, *parts, centred))
+        rows, columns = checked_shape(shape)
+        translation = (translation_x, translation_y)
+        if not all(map(math.isfinite, (scale_x, scale_y, rotation, shear, *translation))):
+            parts = f"scale {(scale_x, scale_y)}, rotation {rotation}, shear {shear}, translation {translation}"
+            raise InputError(f"{parts} make no affine; give finite numbers")
+        sheared = rotation + shear
+        matrix = np.array(
+            [
+                [scale_x * math.cos(rotation), -scale_y * math.sin(sheared), translation_x],
+                [scale_x * math.sin(rotation), scale_y * math.cos(sheared), translation_y],
+            ]
+        )
+        if centred:
+            centre = np.array([(columns - 1) / 2, (rows - 1) / 2])
+            matrix[:, 2] += centre - matrix[:, :2] @ centre
+        return cls.from_affine((rows, columns), matrix)
 
     @classmethod
     def identity(cls, shape: tuple[int, int]) -> Displacement:
@@ -126,20 +138,20 @@ class Displacement:
         Parameters
         ----------
         x, y : array_like or dask array, shape (rows, columns), real
-            In pixels of the image; masked is nowhere. NumPy arrays that can be written to are copied. Dask arrays are
+            In pixels of the image; masked values are NaN. Writeable NumPy arrays are copied. Dask arrays are
             computed block by block in their own chunks, anew each time: `compute` first what takes long.
 
         Raises
         ------
         InputError
-            If they are not two such arrays.
+            If they are not two arrays of one shape, or are kept on a cluster.
         """
-        return cls(arrays(x, y, relative=False))
+        return cls(ArrayField.of(x, y, relative=False))
 
     @classmethod
     def from_deltas(cls, delta_x: Any, delta_y: Any) -> Displacement:
         """The field of displacements (X - x, Y - y); see `from_coordinates`."""
-        return cls(arrays(delta_x, delta_y, relative=True))
+        return cls(ArrayField.of(delta_x, delta_y, relative=True))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> Displacement:
@@ -160,7 +172,7 @@ class Displacement:
         return self.field.shape
 
     def coordinates(self, rows: slice = _EVERYTHING, columns: slice = _EVERYTHING) -> Coordinates:
-        """The points of a block, computed here and now.
+        """The points of a block, computed at once.
 
         Parameters
         ----------
@@ -181,7 +193,7 @@ class Displacement:
 
     @property
     def x(self) -> Any:
-        """X of every pixel: a lazy dask array, float64, (rows, columns); ``.compute()`` gives it."""
+        """X of every pixel: a lazy dask array, float64, (rows, columns)."""
         return self._lazy("x")
 
     @property
@@ -205,7 +217,7 @@ class Displacement:
         return self._lazy("norm")
 
     def __mul__(self, factor: float) -> Displacement:
-        """The field of displacements that are so many times as long."""
+        """The field whose displacements are `factor` times as long."""
         if not isinstance(factor, Real) or isinstance(factor, bool):
             return NotImplemented
         if not math.isfinite(factor):
@@ -220,20 +232,20 @@ class Displacement:
         Parameters
         ----------
         inner : Displacement
-            Leads to pixels of this field's grid.
+            Its points lie in pixels of this field's grid.
 
         Returns
         -------
         Displacement
-            Over the grid of `inner`. Between its pixels this field is bilinear; beyond its grid the outermost two
-            pixels go on in a straight line. An affine is exact everywhere.
+            Over the grid of `inner`. Between its pixels this field is bilinear; beyond its grid it follows a straight
+            line through the outermost two pixels. An affine is exact everywhere.
         """
         if not isinstance(inner, Displacement):
             raise InputError(f"a field is composed with another, not with {type(inner).__name__}")
         return Displacement(composed(self.field, inner.field))
 
     def invert(self, shape: tuple[int, int] | None = None) -> tuple[Displacement, Any]:
-        """The field that leads back: for each pixel of the image, where in this grid it comes from.
+        """The inverse field: for each pixel of the image, the point of this grid that maps to it.
 
         Parameters
         ----------
@@ -243,16 +255,16 @@ class Displacement:
         Returns
         -------
         inverse : Displacement
-            Exact for an affine. Any other field is inverted here and now by Newton's method on the bilinear field, in
+            Exact for an affine. Any other field is inverted at once by Newton's method on the bilinear field, in
             memory: 16 bytes for each pixel of this grid, and 16 for each of the image.
         residual : dask array, float64, shape (rows, columns), lazy
-            How far from its own pixel of the image a point arrives that goes back and forth, in pixels: about 1e-10
-            where the field can be inverted, more where it folds, NaN where it leads nowhere.
+            Distance in pixels of the image between each pixel and what inverse and field map it to: about 1e-10
+            where the field can be inverted, more where it folds, NaN where it has no point.
 
         Raises
         ------
         InputError
-            If the field leads nowhere, or all to one line.
+            If the field has no finite point, or all lie on one line.
         """
         from .inverse import inverse
 
@@ -271,20 +283,19 @@ class Displacement:
         Returns
         -------
         ndarray or dask array, shape (rows, columns) or (rows, columns, channels)
-            Of the image's dtype. Of a dask image lazy; each block computes its own field, and takes the chunks of the
-            image that it shows and no others. A field that is no affine is computed once more to find these.
+            Of the image's dtype. Lazy for a dask image: each block computes its own field, and takes only the chunks
+            of the image that it samples. A field that is not an affine is computed once more to find these.
 
         Raises
         ------
         InputError
-            If the image cannot be sampled so.
+            If the options do not fit the image.
         """
-        from .warp import Sampling, warp, warp_lazily
+        from .warp import warp, warp_lazily
 
-        sampling = Sampling(interpolation, border, constant)
         if is_dask(image):
-            return warp_lazily(self.field, image, sampling)
-        return warp(self.field, np.asarray(image), sampling)
+            return warp_lazily(self.field, image, interpolation, border, constant)
+        return warp(self.field, np.asarray(image), interpolation, border, constant)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Displacement):
@@ -307,6 +318,18 @@ class Displacement:
         return str(tokenize(self.field))
 
     def _lazy(self, what: str) -> Any:
-        from .lazy import lazily
+        """One quantity of every pixel, in the field's own blocks."""
+        import dask.array as da
+        from dask.highlevelgraph import HighLevelGraph
 
-        return lazily(self.field, self._token, what)
+        name, shared, chunks = f"{what}-{self._token}", f"field-{self._token}", self.field.chunks
+        layer: dict[Any, Any] = {shared: self.field}
+        for index, block in blocks(chunks):
+            layer[(name, *index)] = (_part, shared, block, what)
+        return da.Array(HighLevelGraph.from_collections(name, layer), name, chunks=chunks, dtype="float64")
+
+
+def _part(field: Field, block: tuple[slice, slice], what: str) -> NDArray[np.float64]:
+    found = field.coordinates(*block) if what in ("x", "y") else field.displacements(*block)
+    part: NDArray[np.float64] = np.hypot(*found) if what == "norm" else found[0 if what.endswith("x") else 1]
+    return part

@@ -1,18 +1,17 @@
-"""The ways in which a displacement field is held: an affine, two arrays, or made of other fields. Arithmetic only.
+"""Displacement fields: an affine, two arrays, or one computed from other fields. Arithmetic only.
 
-A field leads each pixel (x = column, y = row) of a grid to a point (X, Y) in pixels of an image. Each way gives any
-block of it, as a function of the absolute place in the grid alone, so that blocks of any size agree to the byte.
+A field maps each pixel (x = column, y = row) of a grid to a point (X, Y) in pixels of an image. Any block of it is a
+function of the absolute position in the grid alone, so that blocks of any size agree to the byte.
 """
 
 from __future__ import annotations
 
-import math
 import operator
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise, product
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -31,7 +30,7 @@ BLOCK = 512
 
 
 class Field(Protocol):
-    """What every way gives: blocks are float64, (2, rows, columns), x first."""
+    """A displacement field; blocks are float64, (2, rows, columns), x first."""
 
     @property
     def shape(self) -> Shape:
@@ -48,11 +47,11 @@ class Field(Protocol):
         ...
 
     def displacements(self, rows: slice, columns: slice) -> Coordinates:
-        """The same, less the pixel's own place in the grid."""
+        """The same, less the pixel's own position in the grid."""
         ...
 
     def at(self, points: Coordinates) -> Coordinates:
-        """Where points (x, y) between the grid's pixels, or beyond them, lie in the image."""
+        """Where points (x, y) between or beyond the pixels of the grid lie in the image."""
         ...
 
 
@@ -71,7 +70,7 @@ def regular(shape: Shape, side: int) -> Chunks:
 
 
 def grid_points(rows: slice, columns: slice) -> Coordinates:
-    """The places (x, y) of a block's pixels in the grid."""
+    """The positions (x, y) of the pixels of a block in the grid."""
     points = np.empty((2, rows.stop - rows.start, columns.stop - columns.start))
     points[0] = np.arange(columns.start, columns.stop)
     points[1] = np.arange(rows.start, rows.stop)[:, np.newaxis]
@@ -80,7 +79,7 @@ def grid_points(rows: slice, columns: slice) -> Coordinates:
 
 @dataclass(frozen=True)
 class AffineField:
-    """An affine of grid places.
+    """An affine of positions in the grid.
 
     Attributes
     ----------
@@ -93,27 +92,32 @@ class AffineField:
     matrix: tuple[tuple[float, float, float], tuple[float, float, float]]
 
     @classmethod
-    def of(cls, shape: Shape, matrix: NDArray[Any]) -> AffineField:
-        """From an array, (2, 3)."""
-        (a, b, c), (d, e, f) = np.asarray(matrix, np.float64).tolist()
-        return cls(shape, ((a, b, c), (d, e, f)))
+    def of(cls, shape: tuple[int, int], matrix: ArrayLike) -> Self:
+        """The field of a matrix, 2 x 3 or 3 x 3; see `atlaszarr.Displacement.from_affine`."""
+        given = np.asarray(matrix)
+        if given.shape not in ((2, 3), (3, 3)) or given.dtype.kind not in "iuf" or not np.isfinite(given).all():
+            raise InputError(f"matrix {matrix!r} is not an affine of the plane; give 2 x 3 or 3 x 3 finite numbers")
+        if len(given) == 3 and given[2].tolist() != [0, 0, 1]:
+            raise InputError(f"matrix {matrix!r} is not affine: its third row must be 0 0 1")
+        (a, b, c), (d, e, f) = given[:2].astype(np.float64).tolist()
+        return cls(checked_shape(shape), ((a, b, c), (d, e, f)))
 
     @property
     def chunks(self) -> Chunks:
-        """As of `Field`."""
+        """See `Field`."""
         return regular(self.shape, BLOCK)
 
     def coordinates(self, rows: slice, columns: slice) -> Coordinates:
-        """As of `Field`."""
+        """See `Field`."""
         return _affine_block(self.matrix, rows, columns)
 
     def displacements(self, rows: slice, columns: slice) -> Coordinates:
-        """As of `Field`."""
+        """See `Field`."""
         (a, b, c), (d, e, f) = self.matrix
         return _affine_block(((a - 1, b, c), (d, e - 1, f)), rows, columns)
 
     def at(self, points: Coordinates) -> Coordinates:
-        """As of `Field`, exactly."""
+        """See `Field`; exact."""
         (a, b, c), (d, e, f) = self.matrix
         return np.stack([a * points[0] + (b * points[1] + c), d * points[0] + (e * points[1] + f)])
 
@@ -129,7 +133,7 @@ def _affine_block(matrix: tuple[tuple[float, float, float], ...], rows: slice, c
 
 @dataclass(frozen=True, eq=False)
 class ArrayField:
-    """Two arrays over the grid, of which only what is asked for is computed.
+    """Two arrays over the grid; of dask arrays, only the blocks asked for are computed.
 
     Attributes
     ----------
@@ -143,29 +147,68 @@ class ArrayField:
     second: Any
     relative: bool
 
+    @classmethod
+    def of(cls, first: Any, second: Any, relative: bool) -> ArrayField:
+        """The field of arrays along x and y; see `atlaszarr.Displacement.from_coordinates`."""
+        lazy = [is_dask(array) for array in (first, second)]
+        pair = [array if is_lazy else unmasked(array) for array, is_lazy in zip((first, second), lazy, strict=True)]
+        for array in pair:
+            if array.ndim != 2 or 0 in array.shape or array.dtype.kind not in "iuf":
+                raise InputError(
+                    f"an array of {array.dtype} of shape {array.shape} cannot be a part of a field; give real (h, w)"
+                )
+            if not all(isinstance(n, int | np.integer) for n in array.shape):
+                raise InputError(
+                    f"an array of shape {array.shape} cannot be a part of a field; call compute_chunk_sizes() first"
+                )
+        if pair[0].shape != pair[1].shape:
+            raise InputError(
+                f"arrays of shapes {pair[0].shape} and {pair[1].shape} are not along x and y of one field; "
+                "give two of one shape"
+            )
+        if any(lazy):
+            import dask.array as da
+
+            if "distributed" in sys.modules:  # else nothing can be kept there
+                from distributed import futures_of
+
+                if futures_of([array for array, is_lazy in zip(pair, lazy, strict=True) if is_lazy]):
+                    raise InputError(
+                        "an array that is kept on a cluster cannot be a part of a field, which every worker computes "
+                        "itself; compute() it, or write it to a store and open it lazily from there"
+                    )
+
+            one = da.asarray(pair[0])
+            return cls(one, da.asarray(pair[1]).rechunk(one.chunks), relative)
+        for k, array in enumerate(pair):
+            if array.flags.writeable:
+                pair[k] = array.copy()
+                pair[k].setflags(write=False)
+        return cls(pair[0], pair[1], relative)
+
     @property
     def shape(self) -> Shape:
-        """As of `Field`."""
+        """See `Field`."""
         rows, columns = self.first.shape
         return rows, columns
 
     @property
     def chunks(self) -> Chunks:
-        """As of `Field`: those of a dask array, so that none of its own is computed for several blocks."""
+        """See `Field`; those of a dask array, so that none of its chunks is computed for several blocks."""
         return regular(self.shape, BLOCK) if isinstance(self.first, np.ndarray) else self.first.chunks
 
     def coordinates(self, rows: slice, columns: slice) -> Coordinates:
-        """As of `Field`."""
+        """See `Field`."""
         values = self._read(rows, columns)
         return values + grid_points(rows, columns) if self.relative else values
 
     def displacements(self, rows: slice, columns: slice) -> Coordinates:
-        """As of `Field`."""
+        """See `Field`."""
         values = self._read(rows, columns)
         return values if self.relative else values - grid_points(rows, columns)
 
     def at(self, points: Coordinates) -> Coordinates:
-        """As of `Field`: bilinear between pixels; beyond them, the outermost two go on in a straight line."""
+        """See `Field`; bilinear between pixels, and beyond them a straight line through the outermost two."""
         height, width = self.shape
         columns, rows = _cells(points[0], width), _cells(points[1], height)
         if columns is None or rows is None:
@@ -179,21 +222,21 @@ class ArrayField:
         if not isinstance(self.first, np.ndarray):
             import dask
 
-            # Here and now, whatever scheduler this is a task of.
+            # In this task, whatever scheduler runs it.
             parts = dask.compute(*parts, scheduler="synchronous")
         return np.stack([np.asarray(unmasked(part), np.float64) for part in parts])
 
 
 def unmasked(values: Any) -> NDArray[Any]:
-    """Numbers of a field: NaN, which leads nowhere, for those that are masked."""
+    """Numbers of a field, with NaN for those that are masked."""
     if isinstance(values, np.ma.MaskedArray) and values.dtype.kind in "iuf":
         return np.ma.filled(values.astype(np.float64), np.nan)
     return np.asarray(values)
 
 
-def _cells(places: NDArray[np.float64], n: int) -> slice | None:
-    """The pixels of an axis that points lie between, or are nearest to; None if no point lies anywhere."""
-    finite = places[np.isfinite(places)]
+def _cells(positions: NDArray[np.float64], n: int) -> slice | None:
+    """The pixels of an axis that points lie between, or are nearest to; None if no point is finite."""
+    finite = positions[np.isfinite(positions)]
     if not finite.size:
         return None
     first, last = (int(min(max(np.floor(end), 0), max(n - 2, 0))) for end in (finite.min(), finite.max()))
@@ -201,24 +244,7 @@ def _cells(places: NDArray[np.float64], n: int) -> slice | None:
 
 
 @dataclass(frozen=True)
-class _Derived:
-    """A field over the grid of another, best computed in the same blocks."""
-
-    inner: Field
-
-    @property
-    def shape(self) -> Shape:
-        """As of `Field`."""
-        return self.inner.shape
-
-    @property
-    def chunks(self) -> Chunks:
-        """As of `Field`."""
-        return self.inner.chunks
-
-
-@dataclass(frozen=True)
-class ScaledField(_Derived):
+class ScaledField:
     """A field whose displacements are those of another times a number.
 
     Attributes
@@ -227,47 +253,69 @@ class ScaledField(_Derived):
     factor : float
     """
 
+    inner: Field
     factor: float
 
+    @property
+    def shape(self) -> Shape:
+        """See `Field`."""
+        return self.inner.shape
+
+    @property
+    def chunks(self) -> Chunks:
+        """See `Field`; those of `inner`."""
+        return self.inner.chunks
+
     def coordinates(self, rows: slice, columns: slice) -> Coordinates:
-        """As of `Field`."""
+        """See `Field`."""
         return self.displacements(rows, columns) + grid_points(rows, columns)
 
     def displacements(self, rows: slice, columns: slice) -> Coordinates:
-        """As of `Field`."""
+        """See `Field`."""
         return self.inner.displacements(rows, columns) * self.factor
 
     def at(self, points: Coordinates) -> Coordinates:
-        """As of `Field`."""
+        """See `Field`."""
         return points + (self.inner.at(points) - points) * self.factor
 
 
 @dataclass(frozen=True)
-class ComposedField(_Derived):
-    """A field that leads to pixels of another's grid, and that other after it.
+class ComposedField:
+    """The field that applies `inner`, whose points lie on the grid of `outer`, and then `outer`.
 
     Attributes
     ----------
     inner, outer : Field
     """
 
+    inner: Field
     outer: Field
 
+    @property
+    def shape(self) -> Shape:
+        """See `Field`."""
+        return self.inner.shape
+
+    @property
+    def chunks(self) -> Chunks:
+        """See `Field`; those of `inner`."""
+        return self.inner.chunks
+
     def coordinates(self, rows: slice, columns: slice) -> Coordinates:
-        """As of `Field`."""
+        """See `Field`."""
         return self.outer.at(self.inner.coordinates(rows, columns))
 
     def displacements(self, rows: slice, columns: slice) -> Coordinates:
-        """As of `Field`."""
+        """See `Field`."""
         return self.coordinates(rows, columns) - grid_points(rows, columns)
 
     def at(self, points: Coordinates) -> Coordinates:
-        """As of `Field`."""
+        """See `Field`."""
         return self.outer.at(self.inner.at(points))
 
 
 def scaled(field: Field, factor: float) -> Field:
-    """A field with displacements so many times as long; of an affine, again one."""
+    """The field whose displacements are `factor` times as long; for an affine, again an affine."""
     if not isinstance(field, AffineField):
         return ScaledField(field, factor)
     straight = np.eye(2, 3)
@@ -275,58 +323,22 @@ def scaled(field: Field, factor: float) -> Field:
 
 
 def composed(outer: Field, inner: Field) -> Field:
-    """The field that applies `inner`, then `outer`; of two affines, again one."""
+    """The field that applies `inner`, then `outer`; for two affines, again an affine."""
     if isinstance(outer, AffineField) and isinstance(inner, AffineField):
         return AffineField.of(inner.shape, transforms.compose(outer.matrix, inner.matrix))
     return ComposedField(inner, outer)
 
 
 def same(one: Field, other: Field) -> bool:
-    """Whether two fields lead all pixels of one shape to the same places, but for rounding, or both nowhere."""
+    """Whether two fields map all pixels of one shape to the same points, but for rounding, or both to NaN."""
     if one.shape != other.shape:
         return False
     pairs = ((one.coordinates(*block), other.coordinates(*block)) for _, block in blocks(one.chunks))
     return all(np.allclose(a, b, rtol=1e-12, atol=1e-9, equal_nan=True) for a, b in pairs)
 
 
-def affine(shape: tuple[int, int], matrix: ArrayLike) -> AffineField:
-    """The field of an affine, 2 x 3 or 3 x 3; see `atlaszarr.Displacement.from_affine`."""
-    given = np.asarray(matrix)
-    if given.shape not in ((2, 3), (3, 3)) or given.dtype.kind not in "iuf" or not np.isfinite(given).all():
-        raise InputError(f"matrix {matrix!r} is no affine of the plane; give 2 x 3 or 3 x 3 finite numbers")
-    if len(given) == 3 and given[2].tolist() != [0, 0, 1]:
-        raise InputError(f"matrix {matrix!r} is not affine: its third row must be 0 0 1")
-    return AffineField.of(checked_shape(shape), given[:2])
-
-
-def simple_affine(
-    shape: tuple[int, int],
-    scale: tuple[float, float],
-    rotation: float,
-    shear: float,
-    translation: tuple[float, float],
-    centred: bool,
-) -> AffineField:
-    """The field of the parts of an affine; see `atlaszarr.Displacement.simple_affine`."""
-    rows, columns = checked_shape(shape)
-    if not all(map(math.isfinite, (*scale, rotation, shear, *translation))):
-        parts = f"scale {scale}, rotation {rotation}, shear {shear}, translation {translation}"
-        raise InputError(f"{parts} make no affine; give finite numbers")
-    sheared = rotation + shear
-    matrix = np.array(
-        [
-            [scale[0] * math.cos(rotation), -scale[1] * math.sin(sheared), translation[0]],
-            [scale[0] * math.sin(rotation), scale[1] * math.cos(sheared), translation[1]],
-        ]
-    )
-    if centred:
-        centre = np.array([(columns - 1) / 2, (rows - 1) / 2])
-        matrix[:, 2] += centre - matrix[:, :2] @ centre
-    return AffineField.of((rows, columns), matrix)
-
-
 def checked_shape(shape: tuple[int, int]) -> Shape:
-    """Rows and columns of a grid."""
+    """Rows and columns of a grid, as whole numbers."""
     try:
         rows, columns = map(operator.index, shape)
     except (TypeError, ValueError):
@@ -337,7 +349,7 @@ def checked_shape(shape: tuple[int, int]) -> Shape:
 
 
 def block_of(shape: Shape, rows: slice, columns: slice) -> tuple[slice, slice]:
-    """The part of a grid that slices name, by its ends."""
+    """The block of a grid that slices select, by its ends."""
     ends = []
     for name, along, n in (("rows", rows, shape[0]), ("columns", columns, shape[1])):
         if not isinstance(along, slice) or along.step not in (None, 1):
@@ -348,41 +360,7 @@ def block_of(shape: Shape, rows: slice, columns: slice) -> tuple[slice, slice]:
 
 
 def is_dask(array: Any) -> bool:
-    """Whether it is lazy."""
+    """Whether an array is a dask array."""
     from dask.base import is_dask_collection
 
     return bool(is_dask_collection(array))
-
-
-def arrays(first: Any, second: Any, relative: bool) -> ArrayField:
-    """The field of arrays along x and y; see `atlaszarr.Displacement.from_coordinates`."""
-    lazy = [is_dask(array) for array in (first, second)]
-    pair = [array if is_lazy else unmasked(array) for array, is_lazy in zip((first, second), lazy, strict=True)]
-    for array in pair:
-        if array.ndim != 2 or 0 in array.shape or array.dtype.kind not in "iuf":
-            raise InputError(
-                f"an array of {array.dtype} of shape {array.shape} is no part of a field; give real (h, w)"
-            )
-        if not all(isinstance(n, int | np.integer) for n in array.shape):
-            raise InputError(f"an array of shape {array.shape} is no part of a field; call compute_chunk_sizes() first")
-    if pair[0].shape != pair[1].shape:
-        raise InputError(f"arrays of shapes {pair[0].shape} and {pair[1].shape} are not along x and y of one field")
-    if any(lazy):
-        import dask.array as da
-
-        if "distributed" in sys.modules:  # else nothing can be kept there
-            from distributed import futures_of
-
-            if futures_of([array for array, is_lazy in zip(pair, lazy, strict=True) if is_lazy]):
-                raise InputError(
-                    "an array that is kept on a cluster is no part of a field, which every worker computes for itself; "
-                    "compute() it, or write it to a store and open it lazily from there"
-                )
-
-        one = da.asarray(pair[0])
-        return ArrayField(one, da.asarray(pair[1]).rechunk(one.chunks), relative)
-    for k, array in enumerate(pair):
-        if array.flags.writeable:
-            pair[k] = array.copy()
-            pair[k].setflags(write=False)
-    return ArrayField(pair[0], pair[1], relative)

@@ -1,4 +1,4 @@
-"""The field that leads back: exact for an affine, by Newton's method for any other."""
+"""The inverse of a displacement field: exact for an affine, by Newton's method for any other."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FITTED = 64
 
 
 def inverse(field: Field, shape: Shape) -> Field:
-    """The field over an image that leads to where in a field's grid its pixels come from.
+    """The field over an image that maps its pixels to the points of a field's grid that map to them.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ def inverse(field: Field, shape: Shape) -> Field:
     Raises
     ------
     InputError
-        If the field leads nowhere, or all to one line.
+        If the field has no finite point, or all lie on one line.
     """
     if isinstance(field, AffineField):
         return AffineField.of(shape, _affine_inverse(np.array(field.matrix)))
@@ -41,7 +41,7 @@ def inverse(field: Field, shape: Shape) -> Field:
 def _affine_inverse(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
     linear = matrix[:, :2]
     if abs(np.linalg.det(linear)) < 1e-12 * np.abs(linear).max() ** 2 or not linear.any():
-        raise InputError(f"a field of the affine {matrix.tolist()} has no inverse: it leads all points to one line")
+        raise InputError(f"a field of the affine {matrix.tolist()} has no inverse: it maps all points to one line")
     back = np.linalg.inv(linear)
     return np.hstack([back, -back @ matrix[:, 2:]])
 
@@ -54,7 +54,7 @@ def _fit(values: Coordinates) -> NDArray[np.float64]:
     places = np.stack([np.tile(columns, rows.size), np.repeat(rows, columns.size)])
     somewhere = np.isfinite(sample).all(axis=0)
     if not somewhere.any():
-        raise InputError(f"a field of shape {(height, width)} that leads nowhere has no inverse")
+        raise InputError(f"a field of shape {(height, width)} without a finite point has no inverse")
     # Of displacements, so that along an axis of one pixel they stay the same.
     terms = np.vstack([places[:, somewhere], np.ones(somewhere.sum())]).T
     fitted = np.linalg.lstsq(terms, sample[:, somewhere].T, rcond=None)[0].T

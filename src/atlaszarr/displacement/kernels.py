@@ -1,4 +1,4 @@
-"""The inner loops over displacement fields: between their pixels, and backwards. Knows no way of holding one."""
+"""The inner loops over displacement fields: interpolation between their pixels, and inversion."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def interpolate(values: Array, top: int, left: int, height: int, width: int, poi
     values : ndarray, float64, shape (2, h, w)
         Displacements at a part of the grid: all pixels that the points lie between.
     top, left, height, width : int
-        The part's place in the grid, and the grid's size.
+        The part's first pixel in the grid, and the grid's size.
     points : ndarray, float64, shape (2, rows, columns)
         (x, y) in pixels of the grid.
     found : ndarray, float64, shape (2, rows, columns), output
@@ -34,8 +34,8 @@ def interpolate(values: Array, top: int, left: int, height: int, width: int, poi
 
     Notes
     -----
-    Displacements are bilinear between pixels. Beyond the grid the outermost two pixels go on in a straight line, so
-    that what is affine stays so; along an axis of one pixel the displacement stays the same.
+    Displacements are bilinear between pixels. Beyond the grid they follow a straight line through the outermost two
+    pixels, so that what is affine stays so; along an axis of one pixel the displacement stays the same.
     """
     for i in range(points.shape[1]):
         for j in range(points.shape[2]):
@@ -51,7 +51,7 @@ def interpolate(values: Array, top: int, left: int, height: int, width: int, poi
 
 @njit(cache=True, nogil=True)
 def invert(values: Array, guess: Array, found: Array) -> None:
-    """The points of a grid that lead to the pixels of an image, by Newton's method on the bilinear field.
+    """The points of a grid that map to the pixels of an image, by Newton's method on the bilinear field.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def invert(values: Array, guess: Array, found: Array) -> None:
     guess : ndarray, float64, shape (2, 3)
         (X, Y) in pixels of the image to about where in the grid they come from.
     found : ndarray, float64, shape (2, rows, columns), output
-        (x, y) of the grid for every pixel of the image, as near as it was come to; NaN where the field leads nowhere.
+        (x, y) of the grid for every pixel of the image, or the nearest point found; NaN where the field has no point.
     """
     height, width = values.shape[1:]
     for i in range(found.shape[1]):
@@ -68,8 +68,8 @@ def invert(values: Array, guess: Array, found: Array) -> None:
         for j in range(found.shape[2]):
             start_x = guess[0, 0] * j + (guess[0, 1] * i + guess[0, 2])
             start_y = guess[1, 0] * j + (guess[1, 1] * i + guess[1, 2])
-            beside = np.hypot(*_miss(values, height, width, x + guess[0, 0], y + guess[1, 0], j, i))
-            if beside < np.hypot(*_miss(values, height, width, start_x, start_y, j, i)):
+            continued = np.hypot(*_miss(values, height, width, x + guess[0, 0], y + guess[1, 0], j, i))
+            if continued < np.hypot(*_miss(values, height, width, start_x, start_y, j, i)):
                 start_x, start_y = x + guess[0, 0], y + guess[1, 0]
             x, y = _solve(values, height, width, start_x, start_y, j, i)
             found[0, i, j], found[1, i, j] = x, y
@@ -105,7 +105,7 @@ def _solve(values: Array, height: int, width: int, x: float, y: float, to_x: int
 
 @njit(cache=True, nogil=True)
 def _miss(values: Array, height: int, width: int, x: float, y: float, to_x: int, to_y: int) -> tuple[float, float]:
-    """How far from a pixel of the image a point of the grid leads."""
+    """How far from a pixel of the image a point of the grid maps to."""
     if not (np.isfinite(x) and np.isfinite(y)):
         return np.nan, np.nan
     column, u = _cell(x, width)
@@ -136,7 +136,7 @@ def _slope(values: Array, height: int, width: int, x: float, y: float) -> tuple[
 
 @njit(cache=True, nogil=True)
 def _cell(x: float, n: int) -> tuple[int, float]:
-    """The pixel before a place on an axis, and how far beyond it that lies: outside 0 to 1 only beyond the grid."""
+    """The pixel before a coordinate, and the distance from it: outside 0 to 1 only beyond the grid."""
     if n == 1:
         return 0, 0.0
     pixel = min(max(np.floor(x), 0.0), n - 2.0)

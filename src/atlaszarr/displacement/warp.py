@@ -1,10 +1,10 @@
-"""Images sampled through a displacement field, block by block: at once, or as a dask graph of what each block shows."""
+"""Images warped by a displacement field, block by block: at once, or as a dask graph."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -13,80 +13,56 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..boxes import Box
 from ..errors import InputError
-from ..resampling.sampler import check_image, constants, corner_footprint, footprint, known, resample
+from ..resampling.sampler import corner_footprint, footprint, resample, validate
 from .fields import AffineField, Field, blocks
 
 
-@dataclass(frozen=True, eq=False)
-class Sampling:
-    """How an image is sampled.
-
-    Attributes
-    ----------
-    interpolation, border : str
-    constant : float or sequence of float
-        See `atlaszarr.resampling.sampler.resample`.
-    """
-
-    interpolation: str
-    border: str
-    constant: ArrayLike
-
-    def check(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        """Raise InputError if an image cannot be sampled so."""
-        known(self.interpolation, self.border)
-        constants(self.constant, dtype, check_image(shape, dtype, self.interpolation))
-
-    def sample(self, pixels: NDArray[Any], xy: NDArray[np.float64], **place: Any) -> NDArray[Any]:
-        """Sample an image, or a part of it."""
-        return resample(pixels, xy, self.interpolation, self.border, self.constant, **place)
-
-
-def warp(field: Field, image: NDArray[Any], sampling: Sampling) -> NDArray[Any]:
-    """An image through a field; never more of the field in memory than a block."""
-    sampling.check(image.shape, image.dtype)
+def warp(field: Field, image: NDArray[Any], interpolation: str, border: str, constant: ArrayLike) -> NDArray[Any]:
+    """An image warped by a field, of which a single block is in memory at a time."""
+    validate(image.shape, image.dtype, interpolation, border, constant)
     image = np.ascontiguousarray(image)
     out = np.empty((*field.shape, *image.shape[2:]), image.dtype.newbyteorder("="))
     for _, block in blocks(field.chunks):
-        out[block] = sampling.sample(image, field.coordinates(*block))
+        out[block] = resample(image, field.coordinates(*block), interpolation, border, constant)
     return out
 
 
-def warp_lazily(field: Field, image: Any, sampling: Sampling) -> Any:
-    """The same of a dask array: lazy, each block from the chunks of the image in its footprint.
+def warp_lazily(field: Field, image: Any, interpolation: str, border: str, constant: ArrayLike) -> Any:
+    """A dask array warped by a field: lazy, each block from the chunks of the image in its footprint.
 
-    Footprints are found when the graph is made: an affine's from the corners of blocks, for any other field by
+    Footprints are found when the graph is made: for an affine from the corners of blocks, for any other field by
     computing it, block by block.
     """
     import dask.array as da
     from dask.base import tokenize
     from dask.highlevelgraph import HighLevelGraph
 
-    sampling.check(image.shape, image.dtype)
+    validate(image.shape, image.dtype, interpolation, border, constant)
     if any(not isinstance(n, int | np.integer) for n in image.shape):
         raise InputError(f"an image of shape {image.shape} cannot be warped; call its compute_chunk_sizes() first")
     if image.ndim == 3:
         image = image.rechunk({2: -1})
     size = (image.shape[1], image.shape[0])
-    token = tokenize(field, image, sampling)
-    name, shared, given = f"warp-{token}", f"field-{token}", f"sampling-{token}"
+    token = tokenize(field, image, interpolation, border, constant)
+    name, shared, sampling = f"warp-{token}", f"field-{token}", f"sampling-{token}"
 
     def box(block: tuple[slice, slice]) -> Box | None:
-        return _box(field, block, size, sampling)
+        return _box(field, block, size, interpolation, border)
 
-    places = list(blocks(field.chunks))
+    regions = list(blocks(field.chunks))
     with ThreadPoolExecutor() as threads:
-        boxes = list(threads.map(box, [block for _, block in places]))
+        boxes = list(threads.map(box, [block for _, block in regions]))
     lead = (0,) * (image.ndim - 2)
     edges = [np.cumsum((0, *lengths)).tolist() for lengths in image.chunks[:2]]
     empty = np.empty((0, 0, *image.shape[2:]), image.dtype)
-    layer: dict[Any, Any] = {shared: field, given: sampling}
-    for (index, block), needed in zip(places, boxes, strict=True):
+    sample = partial(resample, interpolation=interpolation, border=border, constant=constant)
+    layer: dict[Any, Any] = {shared: field, sampling: sample}
+    for (index, block), needed in zip(regions, boxes, strict=True):
         left, top, right, bottom = needed or (0, 0, 0, 0)
         rows, columns = _touched(edges[0], top, bottom), _touched(edges[1], left, right)
         parts = [[(image.name, i, j, *lead) for j in columns] for i in rows]
         crops = [[_crop(edges, i, j, (left, top, right, bottom)) for j in columns] for i in rows]
-        layer[(name, *index, *lead)] = (_warp_block, shared, given, block, parts or empty, crops, (left, top), size)
+        layer[(name, *index, *lead)] = (_warp_block, shared, sampling, block, parts or empty, crops, (left, top), size)
     graph = HighLevelGraph.from_collections(name, layer, dependencies=[image])
     chunks = (*field.chunks, *((n,) for n in image.shape[2:]))
     return da.Array(graph, name, chunks=chunks, dtype=image.dtype.newbyteorder("="))
@@ -94,27 +70,29 @@ def warp_lazily(field: Field, image: Any, sampling: Sampling) -> Any:
 
 def _warp_block(
     field: Field,
-    sampling: Sampling,
+    sample: Callable[..., NDArray[Any]],
     block: tuple[slice, slice],
     parts: list[list[NDArray[Any]]] | NDArray[Any],
     crops: list[list[tuple[slice, slice]]],
     origin: tuple[int, int],
     size: tuple[int, int],
 ) -> NDArray[Any]:
-    """A block from the chunks of the image that it shows, each cut to its footprint."""
+    """A block from the chunks of the image that it samples, each cut to its footprint."""
     if isinstance(parts, list):
         lines = zip(parts, crops, strict=True)
         cut = [[part[crop] for part, crop in zip(*line, strict=True)] for line in lines]
         parts = np.concatenate([np.concatenate(line, axis=1) for line in cut])
-    return sampling.sample(parts, field.coordinates(*block), origin=origin, size=size)
+    return sample(parts, field.coordinates(*block), origin=origin, size=size)
 
 
-def _box(field: Field, block: tuple[slice, slice], size: tuple[int, int], sampling: Sampling) -> Box | None:
+def _box(
+    field: Field, block: tuple[slice, slice], size: tuple[int, int], interpolation: str, border: str
+) -> Box | None:
     rows, columns = block
     if isinstance(field, AffineField):
         ends = [field.coordinates(slice(y, y + 1), slice(x, x + 1)) for y in _ends(rows) for x in _ends(columns)]
-        return corner_footprint(np.concatenate(ends, axis=1), size, sampling.interpolation, sampling.border)
-    return footprint(field.coordinates(rows, columns), size, sampling.interpolation, sampling.border)
+        return corner_footprint(np.concatenate(ends, axis=1), size, interpolation, border)
+    return footprint(field.coordinates(rows, columns), size, interpolation, border)
 
 
 def _ends(along: slice) -> tuple[int, int]:
@@ -122,7 +100,7 @@ def _ends(along: slice) -> tuple[int, int]:
 
 
 def _touched(edges: Sequence[int], start: int, stop: int) -> list[int]:
-    """The chunks of an axis that a half-open range shows."""
+    """The chunks of an axis that a half-open range touches."""
     return [k for k, (first, end) in enumerate(pairwise(edges)) if first < stop and start < end and first < end]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .spaces import ReferenceSpace
+from .spaces import AXES, ReferenceSpace
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,20 @@ class Grid:
     def physical(self, axis: int) -> NDArray[np.float64]:
         """OME-Zarr coordinates of the voxel centres along an axis, in mm: (um - anchor/2) / 1000."""
         return (self.centres(axis) - self.space.anchor / 2) / 1000
+
+    def coordinates(self, axis: int, dimension: str) -> dict[str, tuple[str, NDArray[np.float64], dict[str, str]]]:
+        """The voxel centres along an axis (0 p, 1 i, 2 r) as xarray coordinates of a dimension.
+
+        Returns
+        -------
+        dict of str to tuple
+            Dimension, float64 values and attributes: by the dimension's name `physical`, in mm, and by p_um, i_um or
+            r_um `centres`.
+        """
+        return {
+            dimension: (dimension, self.physical(axis), {"units": "mm"}),
+            f"{AXES[axis]}_um": (dimension, self.centres(axis), {"units": "um"}),
+        }
 
     @property
     def to_reference(self) -> NDArray[np.float64]:

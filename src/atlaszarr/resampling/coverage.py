@@ -1,8 +1,8 @@
-"""Which pixels of a plane a field leads into an image: exactly those, by the arithmetic of the field itself.
+"""Which points lie inside an image, and which pixels of a plane an affine maps there.
 
-A pixel is covered where it falls on the area of one of the image: -1/2 <= X < width - 1/2, and likewise in Y. Along a
-row the coordinates of an affine grow or fall, rounded too, so that those within are found by bisection: a block takes
-time by its rows, not by its pixels.
+A point is inside where it falls on the area of a pixel: -1/2 <= X < width - 1/2, and likewise in Y. Along a row the
+coordinates of an affine rise or fall, also after rounding, so that bisection finds those inside: the time for a block
+is proportional to its rows, not to its pixels.
 """
 
 from __future__ import annotations
@@ -16,8 +16,14 @@ from numpy.typing import NDArray
 Matrix = tuple[tuple[float, float, float], tuple[float, float, float]]
 
 
-def covered(xy: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Where points lie within the image.
+@njit(cache=True, nogil=True, inline="always")
+def inside(x: float, n: int) -> bool:
+    """Whether a coordinate lies inside an axis of `n` pixels; False for NaN."""
+    return -0.5 <= x < n - 0.5
+
+
+def inside_image(xy: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Whether points lie inside an image.
 
     Parameters
     ----------
@@ -35,8 +41,8 @@ def covered(xy: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.bool_]
         return np.asarray((x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5))
 
 
-def covered_extent(matrix: Matrix, size: tuple[int, int], rows: slice, columns: slice) -> NDArray[np.float64] | None:
-    """Where the covered pixels of a block lie in the image.
+def extent_inside(matrix: Matrix, size: tuple[int, int], rows: slice, columns: slice) -> NDArray[np.float64] | None:
+    """The extent of those points of a block that lie inside the image, for an affine.
 
     Parameters
     ----------
@@ -50,7 +56,7 @@ def covered_extent(matrix: Matrix, size: tuple[int, int], rows: slice, columns: 
     Returns
     -------
     ndarray, float64, shape (2, 2), or None
-        Least and greatest X, and Y; None if no pixel is covered.
+        Least and greatest X, and Y; None if no point lies inside.
     """
     found = np.array([[np.inf, -np.inf], [np.inf, -np.inf]])
     _extent(matrix, size, rows.start, rows.stop, columns.start, columns.stop, found)

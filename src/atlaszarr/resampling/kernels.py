@@ -10,7 +10,7 @@ from .weights import CONSTANT, Array, send, span, weigh
 
 @njit(cache=True, nogil=True)
 def extent(xy: Array, taps: int, width: int, height: int, bounded: bool) -> tuple[int, int, int, int]:
-    """First and last column and row that are asked for, beyond the image too; if `bounded`, by those that reach it."""
+    """First and last column and row that are needed, beyond the image too; if `bounded`, only by taps that reach it."""
     left, right, top, bottom = 2**62, -(2**62), 2**62, -(2**62)
     for i in range(xy.shape[1]):
         for j in range(xy.shape[2]):
@@ -27,9 +27,9 @@ def extent(xy: Array, taps: int, width: int, height: int, bounded: bool) -> tupl
 
 
 @njit(cache=True, nogil=True)
-def copy(pixels: Array, xy: Array, border: int, constant: Array, place: Array, out: Array) -> bool:
-    """The nearest pixels, as bits; False where one was not given."""
-    left, top, width, height = place[0], place[1], place[2], place[3]
+def copy(pixels: Array, xy: Array, border: int, constant: Array, window: Array, out: Array) -> bool:
+    """Copy the nearest pixels, as bits; False where one is not in the window."""
+    left, top, width, height = window[0], window[1], window[2], window[3]
     for i in range(out.shape[0]):
         for j in range(out.shape[1]):
             x, y = xy[0, i, j], xy[1, i, j]
@@ -57,7 +57,7 @@ def interpolate(
     taps: int,
     border: int,
     constant: Array,
-    place: Array,
+    window: Array,
     rounded: bool,
     low: float,
     high: float,
@@ -73,7 +73,7 @@ def interpolate(
     taps, border : int
         See `atlaszarr.resampling.weights`.
     constant : ndarray, float64, shape (channels,)
-    place : ndarray, int64, shape (4,)
+    window : ndarray, int64, shape (4,)
         Left and top of `pixels` in the image, and the image's width and height.
     rounded : bool
         To whole numbers, half upwards, and clipped to `low` and `high`.
@@ -82,22 +82,22 @@ def interpolate(
     Returns
     -------
     bool
-        False where a pixel was needed that is not among `pixels`: `out` is then not to be used.
+        False where a pixel is needed that is not among `pixels`; `out` is then incomplete.
     """
-    left, top, width, height = place[0], place[1], place[2], place[3]
+    left, top, width, height = window[0], window[1], window[2], window[3]
     right, bottom = left + pixels.shape[1], top + pixels.shape[0]
     columns, rows = np.empty(8, np.int64), np.empty(8, np.int64)
     across, down = np.empty(8), np.empty(8)
     for i in range(out.shape[0]):
         for j in range(out.shape[1]):
             x, y = xy[0, i, j], xy[1, i, j]
-            nowhere = not (np.isfinite(x) and np.isfinite(y))
-            if not nowhere:
+            missing = not (np.isfinite(x) and np.isfinite(y))
+            if not missing:
                 column, wide, u = span(x, taps)
                 row, tall, v = span(y, taps)
                 if border == CONSTANT:
-                    nowhere = column >= width or row >= height or column + wide <= 0 or row + tall <= 0
-            if nowhere:
+                    missing = column >= width or row >= height or column + wide <= 0 or row + tall <= 0
+            if missing:
                 for c in range(out.shape[2]):
                     out[i, j, c] = constant[c]
                 continue
@@ -109,9 +109,9 @@ def interpolate(
                 continue
             weigh(wide, u, across)
             weigh(tall, v, down)
-            if not _place(column, wide, width, border, left, right, columns):
+            if not _find_taps(column, wide, width, border, left, right, columns):
                 return False
-            if not _place(row, tall, height, border, top, bottom, rows):
+            if not _find_taps(row, tall, height, border, top, bottom, rows):
                 return False
             for c in range(out.shape[2]):
                 value = _weighted(pixels, rows, tall, down, columns, wide, across, c, constant[c])
@@ -151,8 +151,8 @@ def _weighted(
 
 
 @njit(cache=True, nogil=True)
-def _place(first: int, count: int, n: int, border: int, start: int, stop: int, found: Array) -> bool:
-    """Where taps lie among the pixels `start` to `stop` of `n`, -1 for the constant; False if one does not."""
+def _find_taps(first: int, count: int, n: int, border: int, start: int, stop: int, found: Array) -> bool:
+    """Find taps among the pixels `start` to `stop` of `n`, -1 for the constant; False if one is not there."""
     for k in range(count):
         i = send(first + k, n, border)
         if i >= 0 and not start <= i < stop:

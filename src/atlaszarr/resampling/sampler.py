@@ -1,7 +1,7 @@
-"""A 2-D image sampled at coordinates: the kernel under every warp, and which pixels it takes.
+"""Sample a 2-D image at coordinates, and find the pixels that this takes.
 
-Coordinates and weights are float64 and of the whole image, whatever part of it is there, so that blocks of any size
-give the same bytes as one whole warp. Pixel (0, 0) has its centre at (0, 0). Knows nothing of fields or files.
+Coordinates and weights are float64 and relative to the whole image, whatever part of it is given, so that blocks of
+any size give the same bytes as one whole warp. Pixel (0, 0) has its centre at (0, 0).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..boxes import Box
 from ..errors import InputError
 from .kernels import copy, extent, interpolate
-from .weights import BORDERS, CONSTANT, FARTHEST, TAPS, Array, send_all
+from .weights import BORDERS, CONSTANT, FARTHEST, TAPS, Array, nearest_pixel, send_all
 
 _WEIGHABLE = ("uint8", "int8", "uint16", "int16", "float32", "float64")
 _REFUSED = {
@@ -43,7 +43,7 @@ def resample(
     xy : ndarray, float64, shape (2, rows, columns)
         X and Y in pixels of the whole image; where either is not finite, the result is the constant.
     interpolation : str
-        ``nearest`` (half-way between two, the even pixel), ``linear``, ``cubic`` (a = -3/4) or ``lanczos`` (8 x 8).
+        ``nearest`` (of two equally near pixels the even one), ``linear``, ``cubic`` (a = -3/4) or ``lanczos`` (8 x 8).
     border : str
         What lies beyond the whole image: ``constant``, ``replicate``, ``reflect`` (cba|abc), ``reflect_101`` (cb|abc)
         or ``wrap``. The constant takes part in the interpolation.
@@ -52,7 +52,7 @@ def resample(
     origin : tuple of int
         Left and top, in the whole image, of the first of `pixels`.
     size : tuple of int, optional
-        Width and height of the whole image; default: `pixels` are the whole.
+        Width and height of the whole image; default: those of `pixels`.
 
     Returns
     -------
@@ -62,16 +62,16 @@ def resample(
     Raises
     ------
     InputError
-        If an option is not known or does not fit the image, `xy` is not such, or `pixels` lack some of `footprint`.
+        If an option is not known or does not fit the image, `xy` has another shape, or `pixels` lack some of
+        `footprint`.
 
     Notes
     -----
     The definitions of OpenCV's ``remap``, without its rounding of coordinates to 1/32 pixel.
     """
-    taps, border_mode = known(interpolation, border)
     pixels = np.asarray(pixels)
-    channels = check_image(pixels.shape, pixels.dtype, interpolation)
-    filling = constants(constant, pixels.dtype, channels)
+    taps, border_mode, filling = validate(pixels.shape, pixels.dtype, interpolation, border, constant)
+    channels = len(filling)
     left, top = origin
     height, width = pixels.shape[:2]
     whole_width, whole_height = size or (width, height)
@@ -82,8 +82,8 @@ def resample(
         or not whole_width * whole_height
     ):
         raise InputError(
-            f"pixels of shape {pixels.shape} at {origin} are no part of an image of {whole_width} x {whole_height}; "
-            "give the place of the first one and the size of the whole image"
+            f"pixels of shape {pixels.shape} at {origin} are not part of an image of {whole_width} x {whole_height}; "
+            "give the position of the first one and the size of the whole image"
         )
     if np.ndim(xy) != 3 or len(xy) != 2:
         raise InputError(f"coordinates of shape {np.shape(xy)} are not (2, rows, columns): X and Y of every pixel")
@@ -91,17 +91,19 @@ def resample(
     dtype = pixels.dtype.newbyteorder("=")
     solid = np.ascontiguousarray(pixels, dtype).reshape(height, width, channels)
     out = np.empty((*xy.shape[1:], channels), dtype)
-    place = np.array([left, top, whole_width, whole_height])
+    window = np.array([left, top, whole_width, whole_height])
     if taps == 1:
         bits = f"u{dtype.itemsize}"
-        complete = copy(solid.view(bits), xy, border_mode, filling.view(bits), place, out.view(bits))
+        complete = copy(solid.view(bits), xy, border_mode, filling.view(bits), window, out.view(bits))
     else:
         integers = dtype.kind != "f"
         low, high = (np.iinfo(dtype).min, np.iinfo(dtype).max) if integers else (0, 0)
         filling = filling.astype(np.float64)
-        complete = interpolate(solid, xy, taps, border_mode, filling, place, integers, float(low), float(high), out)
+        complete = interpolate(solid, xy, taps, border_mode, filling, window, integers, float(low), float(high), out)
     if not complete:
-        raise InputError(f"pixels of shape {pixels.shape} at {origin} lack some that are sampled; give the footprint")
+        raise InputError(
+            f"pixels of shape {pixels.shape} at {origin} lack some that are sampled; give all of the footprint"
+        )
     return out if pixels.ndim == 3 else out[..., 0]
 
 
@@ -120,7 +122,7 @@ def footprint(xy: NDArray[np.float64], size: tuple[int, int], interpolation: str
     Returns
     -------
     tuple of int or None
-        Left, top, right, bottom (half-open) of the least rectangle with all of them; None where there is none.
+        Left, top, right, bottom (half-open) of the least rectangle with all of them; None if none is taken.
 
     Raises
     ------
@@ -154,15 +156,65 @@ def corner_footprint(
     for across in corners:
         low, high = (min(max(float(end), -FARTHEST), FARTHEST) for end in (across.min(), across.max()))
         if taps == 1:
-            asked += [round(low), round(high)]
+            asked += [nearest_pixel(low), nearest_pixel(high)]
         else:
             asked += [math.floor(low) - taps // 2 + 1, math.ceil(high) + taps // 2 - 1]
     left, right, top, bottom = asked
     return _box((left, right, top, bottom), size, border_mode)
 
 
+def validate(
+    shape: tuple[int, ...], dtype: np.dtype[Any], interpolation: str, border: str, constant: ArrayLike
+) -> tuple[int, int, Array]:
+    """Validate the options of `resample` for an image, before there is one.
+
+    Parameters
+    ----------
+    shape : tuple of int
+    dtype : dtype
+        Of the image.
+    interpolation, border, constant
+        See `resample`.
+
+    Returns
+    -------
+    taps, border : int
+        See `atlaszarr.resampling.weights`.
+    constants : ndarray, shape (channels,)
+        In the image's dtype.
+
+    Raises
+    ------
+    InputError
+        If an option is not known or does not fit the image.
+    """
+    taps, border_mode = known(interpolation, border)
+    if len(shape) not in (2, 3) or 0 in shape[2:]:
+        raise InputError(f"an image of shape {shape} cannot be sampled; it must be (h, w) or (h, w, channels)")
+    if interpolation != "nearest" and dtype.name not in _WEIGHABLE:
+        raise InputError(
+            f"{dtype} cannot be interpolated by {interpolation!r}; use 'nearest', or one of {', '.join(_WEIGHABLE)}"
+        )
+    if dtype.kind not in "biuf" or dtype.itemsize > 8:
+        raise InputError(f"an image of {dtype} cannot be sampled; give real numbers of at most 8 bytes")
+    channels = shape[2] if len(shape) == 3 else 1
+    given = np.asarray(constant)
+    if given.dtype.kind not in "biuf" or given.shape not in ((), (channels,)):
+        raise InputError(f"constant {constant!r} must be one number, or one for each of {channels} channel(s)")
+    values = given.reshape(-1).tolist()
+    if dtype.kind != "f":
+        low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+        if not all(low <= value <= high and value == int(value) for value in values):
+            raise InputError(
+                f"constant {constant!r} does not fit the image's {dtype}; give whole numbers {low} to {high}"
+            )
+        values = [int(value) for value in values]
+    filling = np.broadcast_to(np.array(values, dtype.newbyteorder("=")), channels)
+    return taps, border_mode, np.ascontiguousarray(filling)
+
+
 def known(interpolation: str, border: str) -> tuple[int, int]:
-    """Taps along an axis of an interpolation, and the number of a border.
+    """The number of taps along an axis of an interpolation, and the number of a border.
 
     Raises
     ------
@@ -175,46 +227,6 @@ def known(interpolation: str, border: str) -> tuple[int, int]:
         if given not in choices:
             raise InputError(f"{name} {given!r} is not known; choose from {', '.join(choices)}")
     return TAPS[interpolation], BORDERS[border]
-
-
-def check_image(shape: tuple[int, ...], dtype: np.dtype[Any], interpolation: str) -> int:
-    """How many channels an image has.
-
-    Raises
-    ------
-    InputError
-        If it is none, or of a dtype that cannot be interpolated so.
-    """
-    if len(shape) not in (2, 3) or 0 in shape[2:]:
-        raise InputError(f"an image of shape {shape} cannot be sampled; it must be (h, w) or (h, w, channels)")
-    if interpolation != "nearest" and dtype.name not in _WEIGHABLE:
-        raise InputError(
-            f"{dtype} cannot be interpolated by {interpolation!r}; use 'nearest', or one of {', '.join(_WEIGHABLE)}"
-        )
-    if dtype.kind not in "biuf" or dtype.itemsize > 8:
-        raise InputError(f"an image of {dtype} cannot be sampled; give real numbers of at most 8 bytes")
-    return shape[2] if len(shape) == 3 else 1
-
-
-def constants(constant: ArrayLike, dtype: np.dtype[Any], channels: int) -> Array:
-    """One constant a channel, in an image's dtype.
-
-    Raises
-    ------
-    InputError
-        If there are not as many, or the dtype does not hold one.
-    """
-    given = np.asarray(constant)
-    if given.dtype.kind not in "biuf" or given.shape not in ((), (channels,)):
-        raise InputError(f"constant {constant!r} must be one number, or one for each of {channels} channel(s)")
-    values = given.reshape(-1).tolist()
-    if dtype.kind != "f":
-        low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
-        if not all(low <= value <= high and value == int(value) for value in values):
-            raise InputError(f"constant {constant!r} is nothing that {dtype} holds; give whole numbers {low} to {high}")
-        values = [int(value) for value in values]
-    dtype = dtype.newbyteorder("=")
-    return np.ascontiguousarray(np.broadcast_to(np.array(values, dtype), channels))
 
 
 def _box(asked: tuple[int, int, int, int], size: tuple[int, int], border: int) -> Box | None:

@@ -1,8 +1,7 @@
-"""Which pixels along an axis an interpolation takes, by what weights, and where a border sends those beyond the end.
+"""Along an axis: the pixels that an interpolation takes, their weights, and the pixels that a border substitutes.
 
-The definitions are OpenCV's (`remap`), but for its weights, which it rounds to 1/32 pixel: here they are float64. One
-axis at a time; knows nothing of images. An interpolation goes by the number of its taps along an axis: 1 nearest,
-2 linear, 4 cubic, 8 Lanczos.
+The definitions are those of OpenCV's `remap`, but weights are float64, where OpenCV rounds to 1/32 pixel. An
+interpolation is named by the number of its taps along an axis: 1 nearest, 2 linear, 4 cubic, 8 Lanczos.
 """
 
 from __future__ import annotations
@@ -20,13 +19,23 @@ TAPS = {"nearest": 1, "linear": 2, "cubic": 4, "lanczos": 8}
 CONSTANT, REPLICATE, REFLECT, REFLECT_101, WRAP = range(5)
 BORDERS = {"constant": CONSTANT, "replicate": REPLICATE, "reflect": REFLECT, "reflect_101": REFLECT_101, "wrap": WRAP}
 
-#: Coordinates beyond it count as there: whole pixels that int64 still counts on from.
+#: Coordinates are clipped to it: whole pixels, far within the range of int64.
 FARTHEST = 2.0**60
 #: Below it OpenCV takes Lanczos' middle pixel alone: float32's epsilon.
 _ON_PIXEL = 2.0**-23
 _A = -0.75  # of the cubic convolution; OpenCV's choice
 _SIN = np.array([math.sin(k * math.pi / 4) for k in range(8)])
 _COS = np.array([math.cos(k * math.pi / 4) for k in range(8)])
+
+
+@njit(cache=True, nogil=True, inline="always")
+def nearest_pixel(x: float) -> int:
+    """The pixel nearest to a coordinate along an axis, of two equally near ones the even one, as in OpenCV's `remap`.
+
+    The one rule for planes and volumes. A coordinate inside the image, -1/2 <= x < n - 1/2, has its nearest pixel
+    there: 0 <= pixel < n.
+    """
+    return int(np.rint(x))
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -47,13 +56,10 @@ def span(x: float, taps: int) -> tuple[int, int, float]:
     fraction : float
         How far `x` lies beyond the pixel before it, in [0, 1).
 
-    Notes
-    -----
-    The nearest pixel of a coordinate half-way between two is the even one, as of OpenCV's `remap`.
     """
     x = min(max(x, -FARTHEST), FARTHEST)
     if taps == 1:
-        return int(np.rint(x)), 1, 0.0
+        return nearest_pixel(x), 1, 0.0
     column = np.floor(x)
     fraction = x - column
     if fraction >= 1.0:  # a little below a whole number
@@ -112,7 +118,7 @@ def send(i: int, n: int, border: int) -> int:
 
     Notes
     -----
-    As OpenCV has them, of a row abcdef: replicate aaa|abcdef|fff, reflect cba|abcdef|fed, reflect_101
+    As in OpenCV, for a row abcdef: replicate aaa|abcdef|fff, reflect cba|abcdef|fed, reflect_101
     dcb|abcdef|edc, wrap def|abcdef|abc.
     """
     if 0 <= i < n:

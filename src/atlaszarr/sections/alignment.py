@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from .. import credit
 from ..allen.images import ImagedSections, imaged_sections
 from ..allen.records import SectionDataset, plane_name
+from ..displacement.displacement import Displacement
 from ..errors import InputError
 from ..geometry.grid import Grid
 from ..geometry.plane import PLANES, Plane
@@ -90,19 +94,19 @@ def align_sections(
 
 
 def plane_of(dataset: SectionDataset, plane: str = "auto") -> Plane:
-    """The plane that the sections of a dataset stand for.
+    """The plane of section of a dataset.
 
     Parameters
     ----------
     dataset : SectionDataset
     plane : str
         ``coronal``, ``sagittal``, ``transverse`` (or ``horizontal``, ``axial``); ``auto`` for that of its record or,
-        where this names none, the one that its alignment comes nearest to.
+        if this names none, the one nearest to its alignment.
 
     Raises
     ------
     InputError
-        If a plane is asked for that the sections are more than 45 degrees away from.
+        If the sections are more than 45 degrees off the plane.
     RecordError
         If the dataset has no 3-D alignment.
     """
@@ -121,3 +125,52 @@ def plane_of(dataset: SectionDataset, plane: str = "auto") -> Plane:
             f"ask for the plane {nearest.name}"
         )
     return found
+
+
+def check_fields(fields: Mapping[int, Displacement], dataset: SectionDataset, plane: Plane, grid: Grid) -> None:
+    """Refuse displacement fields that do not fit the sections of a dataset as planes of a grid.
+
+    Parameters
+    ----------
+    fields : mapping of int to Displacement
+        By SectionImage id.
+    dataset : SectionDataset
+    plane : Plane
+    grid : Grid
+
+    Raises
+    ------
+    InputError
+        If they are not a mapping, a section is not in the dataset, or a field is not over the grid of the plane.
+    """
+    if not isinstance(fields, Mapping):
+        raise InputError(f"displacement is of type {type(fields).__name__}; give fields by SectionImage id")
+    known = {section.image_id for section in dataset.sections}
+    if unknown := sorted(set(fields) - known, key=str):
+        raise InputError(
+            f"displacement is given for section image {unknown[0]}, which is not among those that dataset "
+            f"{dataset.id} can register"
+        )
+    shape = plane.shape(grid)
+    for image_id, field in fields.items():
+        if not isinstance(field, Displacement):
+            raise InputError(
+                f"displacement of section image {image_id} is of type {type(field).__name__}; give a Displacement"
+            )
+        if field.shape != shape:
+            raise InputError(
+                f"displacement of section image {image_id} is over {' x '.join(map(str, field.shape))} pixels, but the "
+                f"{plane.name} plane at {grid.resolution:g} um has {shape[0]} x {shape[1]}"
+            )
+
+
+def attributes(dataset: SectionDataset, grid: Grid, mirror: bool) -> dict[str, Any]:
+    """The attributes of a lazy Dataset: what the sections are registered to, and whom to credit."""
+    return {
+        "section_dataset": dataset.id,
+        "reference_space": grid.space.id,
+        "mirrored": int(mirror),
+        "resolution_um": grid.resolution,
+        "anchor_um": grid.space.anchor,
+        **credit.SECTIONS,
+    }

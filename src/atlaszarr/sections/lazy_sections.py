@@ -1,4 +1,4 @@
-"""`open_sections`: the registered sections of a dataset as one lazy xarray.Dataset, and the loop over them."""
+"""`open_sections`: the registered sections of a dataset as one lazy xarray.Dataset; `iter_sections` loops over it."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ import numpy as np
 import xarray as xr
 
 from ..allen.client import AllenClient
+from ..allen.images import Pixels, SectionImage, TierImage, pixels_of, tier_image
 from ..allen.records import SectionDataset
+from ..boxes import Box
 from ..displacement.displacement import Displacement
+from ..displacement.fields import blocks, regular
 from ..errors import InputError
 from ..geometry.spaces import AXES
-from .coordinates import attributes, coordinates_along
+from .alignment import attributes
 from .options import SectionsRequest
 from .planes import DetectionPoint, SectionPlanes
-from .planes_dask import SectionArrays
 
-#: Where a Dataset keeps what its sections are made of.
+#: In the encoding of the coordinate ``image_id``, which selections and arithmetic keep: what the sections are made of.
 _KEY = "atlaszarr"
 
 
 class RegisteredSection(NamedTuple):
-    """What the loop over sections yields.
+    """What `iter_sections` yields.
 
     Attributes
     ----------
@@ -31,10 +33,10 @@ class RegisteredSection(NamedTuple):
     coordinate : float
         Slice coordinate in um of the reference space, across the plane of section.
     image : ndarray or dask array, uint8, shape (height, width, 3)
-        The section image at its tier, as it was taken, or without that view the first that was asked for; lazy if it
-        has more than 4096 x 4096 pixels.
+        The section image at its tier, unregistered: of the view ``primary``, or if that was not opened, of the first
+        view. Lazy if it has more than 4096 x 4096 pixels.
     expression : ndarray or dask array, or None
-        Its expression mask, if that view was asked for and there is one.
+        Its expression mask, if that view was opened and the section has one.
     displacement : Displacement
         From the pixels of the plane to those of the image: ``displacement.warp(image)`` is the registered image.
     """
@@ -60,11 +62,10 @@ def open_sections(
 ) -> xr.Dataset:
     """The sections of a dataset, each registered to a plane of the reference space, as one lazy Dataset.
 
-    Nothing is fetched before it is computed; then a block asks only for the images, or the windows of large ones, that
-    it shows. Blocks that are computed together share what they fetch.
+    Nothing is fetched before it is computed; then a block fetches only the images, or the windows of large ones, that
+    it samples. Blocks that are computed together share what they fetch.
 
-    ``for image_id, coordinate, image, expression, displacement in open_sections(...).sections`` is the loop of atldld's
-    `DatasetDownloader`: one section at a time, of any selection of the Dataset along ``section``.
+    `iter_sections` loops over the sections of the result, or of any selection of it.
 
     Parameters
     ----------
@@ -83,8 +84,8 @@ def open_sections(
         The pixel (X, Y) of the full-resolution images at which their slice coordinates are taken. ``centre``, that of
         each image, puts sections that are not quite parallel to the plane where most of them lies.
     displacement : mapping of int to Displacement, optional
-        By SectionImage id, fields that take the place of the affine ones: pixels of the plane to pixels of the image
-        at its tier, as the loop yields both.
+        By SectionImage id, fields that replace the affine ones: pixels of the plane to pixels of the image at its
+        tier, as `iter_sections` yields both.
     client : AllenClient, optional
         Default: a client with its own defaults.
     **options
@@ -107,92 +108,164 @@ def open_sections(
     RecordError
         If the dataset cannot be registered.
     ImageError, ServiceError
-        When computed, if an image cannot be had.
+        When computed, if an image is missing.
     """
     named = {"resolution": resolution, "plane": plane, "interpolation": interpolation, "detection_xy": detection_xy}
     requests = SectionsRequest.of_views(view, {**options, **named}, written=False)
     client = client or AllenClient()
     if not isinstance(dataset, SectionDataset):
         dataset = client.section_dataset(dataset)
-    arrays = {
-        request.view: SectionArrays(
-            request.planes(dataset, stored=False, displacement=displacement), client, request.chunk
-        )
-        for request in requests
-    }
-    first = _leading(arrays).planes
-    ids = [section.image_id for section in first.imaged.sections]
+    views = {request.view: request.planes(dataset, stored=False, displacement=displacement) for request in requests}
+    listed, chunk, background = _listed(views), requests[0].chunk, requests[0].background
     variables = {
         "image" if view == "primary" else view: (
             ("section", "y", "x", "rgb"),
-            source.registered(ids, requests[0].background),
+            _registered(planes, client, list(listed.positions), chunk, background),
         )
-        for view, source in arrays.items()
+        for view, planes in views.items()
     }
-    known = {"plane_of_section": first.plane.name, **attributes(dataset, first.grid, requests[0].mirror)}
-    opened = xr.Dataset(variables, _coordinates(first), known)
-    opened.encoding[_KEY] = arrays
-    return opened
+    known = {"plane_of_section": listed.plane.name, **attributes(dataset, listed.grid, requests[0].mirror)}
+    return xr.Dataset(variables, _coordinates(listed, {_KEY: (views, client)}), known)
 
 
-@xr.register_dataset_accessor("sections")
-class Sections:
-    """The sections that a Dataset of `open_sections`, or a selection of it, holds: to be iterated over.
+def iter_sections(dataset: xr.Dataset) -> Iterator[RegisteredSection]:
+    """Loop over the registered sections of a Dataset, and fetch the images of one section at a time.
+
+    ``for image_id, coordinate, image, expression, displacement in iter_sections(opened)`` is the loop of atldld's
+    `DatasetDownloader`, in the order of the Dataset.
 
     Parameters
     ----------
-    opened : xarray.Dataset
+    dataset : xarray.Dataset
+        From `open_sections`, or what selection (``isel``, ``sel``, ``where``), conversion (``astype``), computation or
+        pickling made of it. Images and fields are those of the sections, whatever the Dataset's values are by now.
+
+    Yields
+    ------
+    RegisteredSection
+        image_id, coordinate, image, expression, displacement.
 
     Raises
     ------
     InputError
-        If the Dataset is of another origin.
+        If the Dataset is not from `open_sections`.
+    ImageError, ServiceError
+        During the loop, if an image is missing.
     """
-
-    def __init__(self, opened: xr.Dataset) -> None:
-        if _KEY not in opened.encoding or "image_id" not in opened.coords:
-            raise InputError(
-                "this Dataset does not know where its sections come from; iterate over what open_sections gave"
-            )
-        self._arrays: Mapping[str, SectionArrays] = opened.encoding[_KEY]
-        self._ids = [int(id) for id in np.atleast_1d(opened.image_id.values)]
-
-    def __len__(self) -> int:
-        return len(self._ids)
-
-    def __iter__(self) -> Iterator[RegisteredSection]:
-        return map(self._section, self._ids)
-
-    def __getitem__(self, position: int) -> RegisteredSection:
-        return self._section(self._ids[position])
-
-    def _section(self, id: int) -> RegisteredSection:
-        source = _leading(self._arrays)
-        position = source.positions[id]
-        expression = self._arrays.get("expression")
-        return RegisteredSection(
-            id,
-            float(source.planes.coordinates[position]),
-            source.image(id),
-            None if expression is None or id not in expression.positions else expression.image(id),
-            source.planes.displacements[position],
-        )
+    image_id = dataset.coords.get("image_id")
+    if image_id is None or _KEY not in image_id.encoding:
+        raise InputError("this Dataset has no record of its sections; give one that open_sections returned")
+    views, client = image_id.encoding[_KEY]
+    return (_section(views, client, int(id)) for id in np.atleast_1d(image_id.values))
 
 
-def _leading(arrays: Mapping[str, SectionArrays]) -> SectionArrays:
-    """The view whose sections are listed: the one that all sections have, wherever it is named, or else the first."""
-    return arrays.get("primary") or next(iter(arrays.values()))
+def _section(views: Mapping[str, SectionPlanes], client: AllenClient, id: int) -> RegisteredSection:
+    planes, expression = _listed(views), views.get("expression")
+    position = planes.positions[id]
+    return RegisteredSection(
+        id,
+        float(planes.coordinates[position]),
+        _image(planes, client, id),
+        None if expression is None or id not in expression.positions else _image(expression, client, id),
+        planes.displacements[position],
+    )
 
 
-def _coordinates(planes: SectionPlanes) -> dict[str, Any]:
+def _listed(views: Mapping[str, SectionPlanes]) -> SectionPlanes:
+    """The view whose sections are listed: ``primary``, which all sections have, or else the first."""
+    return views.get("primary") or next(iter(views.values()))
+
+
+def _coordinates(planes: SectionPlanes, encoding: Mapping[str, Any]) -> dict[str, Any]:
     grid, plane, sections = planes.grid, planes.plane, planes.imaged.sections
     across = {"units": "um", "axis": AXES[plane.fixed]}
     found: dict[str, Any] = {
-        "image_id": ("section", [section.image_id for section in sections]),
+        "image_id": ("section", [section.image_id for section in sections], None, encoding),
         "section_number": ("section", [section.section_number for section in sections]),
         "coordinate": ("section", planes.coordinates, across),
         "rgb": ["red", "green", "blue"],
     }
     for name, axis in (("y", plane.rows), ("x", plane.columns)):
-        found |= coordinates_along(grid, axis, name)
+        found |= grid.coordinates(axis, name)
     return found
+
+
+def _registered(planes: SectionPlanes, client: AllenClient, ids: Sequence[int], chunk: int, background: int) -> Any:
+    """The planes of sections: a dask array, uint8, (section, rows, columns, 3), background where one lacks the view."""
+    import dask.array as da
+    from dask.base import tokenize
+    from dask.highlevelgraph import HighLevelGraph
+
+    identity = (planes.imaged.requests, planes.displacements, planes.interpolation)
+    token = tokenize(identity, client.api_url, background, chunk, list(ids))
+    name, shared, fetched = f"registered-{token}", f"planes-{token}", f"section-image-{token}"
+    cut = regular(planes.shape, chunk)
+    regions = list(blocks(cut))
+    layer: dict[Any, Any] = {}
+    images: dict[Any, Any] = {}
+    for k, id in enumerate(ids):
+        position = planes.positions.get(id)
+        found = {} if position is None else {index: planes.box(position, *region) for index, region in regions}
+        boxes = {index: box for index, box in found.items() if box is not None}
+        tier = _tier(planes, id, list(boxes.values())) if boxes else None
+        for index, (rows, columns) in regions:
+            key = (name, k, *index, 0)
+            if tier is None or (box := boxes.get(index)) is None:
+                shape = (1, rows.stop - rows.start, columns.stop - columns.start, 3)
+                layer[key] = (np.full, shape, background, np.uint8)
+                continue
+            windows = []
+            for request in tier.requests(box):
+                windows.append((fetched, request.name))
+                images[fetched, request.name] = (client.fetch, request)
+            layer[key] = (_register, shared, position, (rows, columns), tier, box, windows, background)
+    graph = HighLevelGraph(
+        {shared: {shared: planes}, fetched: images, name: layer},
+        {shared: set(), fetched: set(), name: {shared, fetched}},
+    )
+    return da.Array(graph, name, chunks=((1,) * len(ids), *cut, (3,)), dtype="uint8")
+
+
+def _register(
+    planes: SectionPlanes,
+    position: int,
+    block: tuple[slice, slice],
+    tier: TierImage,
+    box: Box,
+    images: Sequence[SectionImage],
+    background: int,
+) -> Pixels:
+    pixels = tier.crop(box, pixels_of(images))
+    registered, _ = planes.register(position, *block, box, pixels, background)
+    return registered[np.newaxis]
+
+
+def _image(planes: SectionPlanes, client: AllenClient, id: int) -> Any:
+    """A section image at its tier: uint8, (height, width, 3); fetched now, or if it is large lazy, a chunk a window."""
+    tier = _tier(planes, id)
+    if tier.windows == (1, 1):
+        return client.fetch(tier.whole).pixels().copy()
+    import dask.array as da
+    from dask.base import tokenize
+    from dask.highlevelgraph import HighLevelGraph
+
+    name = f"tier-{tokenize(tier, client.api_url)}"
+    (width, height), (across, down) = tier.size, tier.windows
+    w, h = -(-width // across), -(-height // down)
+    lefts, tops = range(0, width, w), range(0, height, h)
+    layer = {}
+    for j, top in enumerate(tops):
+        for i, left in enumerate(lefts):
+            (request,) = tier.requests((left, top, left + 1, top + 1))
+            layer[name, j, i, 0] = (_decoded, (client.fetch, request))
+    chunks = (tuple(min(h, height - y) for y in tops), tuple(min(w, width - x) for x in lefts), (3,))
+    return da.Array(HighLevelGraph({name: layer}, {name: set()}), name, chunks=chunks, dtype="uint8")
+
+
+def _decoded(image: SectionImage) -> Pixels:
+    return image.request.decode(image.body)
+
+
+def _tier(planes: SectionPlanes, id: int, boxes: Sequence[Box] | None = None) -> TierImage:
+    position = planes.positions[id]
+    return tier_image(planes.imaged.sections[position], planes.imaged.requests[position], boxes)

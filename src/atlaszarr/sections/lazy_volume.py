@@ -1,19 +1,22 @@
-"""`open_volume`: a whole dataset as one lazy xarray.Dataset."""
+"""`open_volume`: a whole dataset as one lazy xarray.Dataset, computed block by block."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ..allen.client import AllenClient
 from ..allen.records import SectionDataset
+from ..boxes import blocks, shape_of
 from ..displacement.displacement import Displacement
 from ..errors import InputError
-from .coordinates import attributes, coordinates_along
+from .alignment import attributes
 from .depth_intervals import MAX_GAP
 from .options import VolumeRequest
-from .volume import Volume
-from .volume_dask import volume_arrays
+from .stack import Stack
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -32,7 +35,7 @@ def open_volume(
     """A whole section dataset as one lazy, registered volume.
 
     Nothing is fetched before it is computed; then each image is fetched once, however many blocks show it, and a
-    block asks only for the images that it shows, or the windows of those of more than 4096 x 4096 pixels.
+    block fetches only the images that it samples, or the windows of those of more than 4096 x 4096 pixels.
 
     Parameters
     ----------
@@ -45,12 +48,12 @@ def open_volume(
     max_gap : float
         The widest gap between two sections that `fill` bridges, in nominal intervals: finite, at least 1.
     displacement : bool or mapping of int to Displacement
-        Whether to add the displacement field. A mapping adds it too, and says by SectionImage id what it is within
-        those sections, in place of the alignment: a field from pixel (column, row) of the plane of section to pixel
-        (X, Y) of the section's tier image, as a deformable registration of `open_sections` gives it. It is over the
+        Whether to add the displacement field. A mapping adds it too, and replaces the alignment within the sections
+        that it names by SectionImage id: a field from pixel (column, row) of the plane of section to pixel
+        (X, Y) of the section's tier image, such as a deformable registration of `open_sections`. It is over the
         whole plane of the grid: coronal (y, x), sagittal (y, z), transverse (z, x); a voxel takes the field by its
-        two indices in the plane, wherever across it the voxel lies, and which section fills it is decided by depth
-        as ever. To know which block shows which images, the fields are evaluated on opening, block by block.
+        two indices in the plane, wherever across it the voxel lies; depth alone decides which section fills it.
+        To find the images that each block samples, the fields are evaluated on opening, block by block.
     client : AllenClient, optional
         Default: a client with its own defaults.
     **options
@@ -68,12 +71,12 @@ def open_volume(
     Raises
     ------
     InputError
-        If an option is not known or does not fit the dataset, or a field is not over the plane of the grid or of no
-        section of the dataset.
+        If an option is not known or does not fit the dataset, a field is not over the plane of the grid, or its
+        section is not in the dataset.
     RecordError
         If the dataset cannot be registered.
     ImageError, ServiceError
-        When computed, if an image cannot be had.
+        When computed, if an image is missing.
     """
     import xarray as xr
     from dask.base import tokenize
@@ -87,10 +90,9 @@ def open_volume(
             f"displacement is of type {type(displacement).__name__}; give True, or fields by SectionImage id"
         )
     fields = {} if isinstance(displacement, bool) else dict(displacement)
-    volume = Volume.cut(request.stack(dataset, fields), request.chunk)
-    grid = volume.stack.grid
+    stack = request.stack(dataset, fields)
     token = tokenize(request.identity(dataset), client.api_url, fields)
-    arrays = volume_arrays(volume, client, request.background, token)
+    arrays = _arrays(stack, request.chunk, client, request.background, token)
     zyx = ("z", "y", "x")
     variables = {
         "image": (("c", *zyx), arrays["image"]),
@@ -98,8 +100,78 @@ def open_volume(
     }
     coordinates: dict[str, Any] = {"c": ["red", "green", "blue"]}
     for axis, name in enumerate(zyx):
-        coordinates |= coordinates_along(grid, axis, name)
+        coordinates |= stack.grid.coordinates(axis, name)
     if displacement is not False:
         variables["displacement"] = (("component", *zyx), arrays["displacement"])
         coordinates["component"] = ["x", "y"]
-    return xr.Dataset(variables, coordinates, attributes(dataset, grid, request.mirror))
+    return xr.Dataset(variables, coordinates, attributes(dataset, stack.grid, request.mirror))
+
+
+def _arrays(stack: Stack, chunk: int, client: AllenClient, background: int, token: str) -> dict[str, Any]:
+    """Lazy arrays over one graph, so that blocks that are computed together share what they fetch.
+
+    Parameters
+    ----------
+    stack : Stack
+    chunk : int
+        Side of a block.
+    client : AllenClient
+    background : int
+    token : str
+        Identifies the contents.
+
+    Returns
+    -------
+    dict of str to dask array
+        ``image``, uint8, (3, z, y, x); ``section``, uint32, (z, y, x); ``displacement``, float64, (2, z, y, x).
+    """
+    import dask.array as da
+    from dask.highlevelgraph import HighLevelGraph
+
+    shared, fetched, computed = (f"{name}-{token}" for name in ("stack", "section-image", "block"))
+    fetches: dict[Any, Any] = {}
+    computes: dict[Any, Any] = {}
+    layers: dict[str, dict[Any, Any]] = {"image": {}, "section": {}, "displacement": {}}
+    chunks = stack.sections_by_chunk(chunk)
+    for index, region in blocks(stack.grid.shape, chunk):
+        if sections := chunks.get(index, ()):
+            images = []
+            for request in stack.needs(region, sections):
+                images.append((fetched, request.name))
+                fetches[fetched, request.name] = (client.fetch, request)
+            computes[computed, *index] = (Stack.compute, shared, region, images, background)
+            tasks: tuple[Any, ...] = (
+                (itemgetter(0), (computed, *index)),
+                (itemgetter(1), (computed, *index)),
+                (Stack.displacement, shared, region),
+            )
+        else:
+            shape = shape_of(region)
+            tasks = (
+                (np.full, (3, *shape), background, np.uint8),
+                (np.zeros, shape, np.uint32),
+                (np.full, (2, *shape), np.nan),
+            )
+        for (name, layer), task in zip(layers.items(), tasks, strict=True):
+            lead = () if name == "section" else (0,)
+            layer[f"{name}-{token}", *lead, *index] = task
+
+    def array(name: str, lead: tuple[int, ...], dtype: str) -> Any:
+        own = f"{name}-{token}"
+        graph = HighLevelGraph(
+            {shared: {shared: stack}, fetched: fetches, computed: computes, own: layers[name]},
+            {
+                shared: set(),
+                fetched: set(),
+                computed: {shared, fetched},
+                own: {shared} if name == "displacement" else {computed},
+            },
+        )
+        sizes = da.core.normalize_chunks((*lead, *(chunk,) * 3), (*lead, *stack.grid.shape))
+        return da.Array(graph, own, chunks=sizes, dtype=dtype)
+
+    return {
+        "image": array("image", (3,), "uint8"),
+        "section": array("section", (), "uint32"),
+        "displacement": array("displacement", (2,), "float64"),
+    }

@@ -1,4 +1,4 @@
-"""What an output is a pure function of, besides the records: the request. Two equal ones make equal bytes."""
+"""The options of a volume and of registered sections. Equal options and records make equal bytes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .depth_intervals import MAX_GAP
 from .planes import DetectionPoint, SectionPlanes, section_planes
 from .stack import Stack, stack_sections
 
-#: Options that say nothing of what a voxel holds.
+#: Options that do not change what a voxel holds.
 _OF_WRITING = frozenset(("levels", "shard", "ome_zarr", "displacement"))
 _ONE_FRAME = "reference spaces 9 and 10 are one frame, in which low r is left"
 #: Options that earlier versions had: what to do without each.
@@ -81,7 +81,7 @@ class Request:
             raise InputError(f"chunk {self.chunk} must be between {least} and {most} voxels")
         if zarr_format(self.ome_zarr) == 2 and self.shard is not None:
             raise InputError(
-                f"shard {self.shard} cannot be had with OME-Zarr {self.ome_zarr}; ask for 0.5 or no shards"
+                f"shard {self.shard} is not supported with OME-Zarr {self.ome_zarr}; ask for 0.5 or no shards"
             )
         if not 0 <= self.background <= 255:
             raise InputError(f"background {self.background} must be between 0 and 255")
@@ -94,7 +94,7 @@ class Request:
         ----------
         options : mapping
         written : bool
-            Whether anything will be; else the options of that alone are not known.
+            Whether the output is written; else the options of writing are not known.
 
         Raises
         ------
@@ -112,12 +112,12 @@ class Request:
 
     @classmethod
     def of_views(cls, view: str | Sequence[str], options: Mapping[str, Any], written: bool = True) -> list[Self]:
-        """A request a view, the same otherwise; see `of`.
+        """One request for each view, otherwise equal; see `of`.
 
         Raises
         ------
         InputError
-            If a view is named twice, or none at all; or an option is not known.
+            If a view is named twice, none is named, or an option is not known.
         """
         views = [view] if isinstance(view, str) else list(view)
         if not views or len(set(views)) < len(views):
@@ -125,14 +125,14 @@ class Request:
         return [cls.of({**options, "view": view}, written) for view in views]
 
     def identity(self, dataset: SectionDataset) -> dict[str, Any]:
-        """All that decides the bytes of the output, in JSON's types: the options, and a digest of the records."""
+        """The options and a digest of the records, in JSON's types: all that decides the bytes of the output."""
         records = json.dumps(dataset.to_dict(), sort_keys=True).encode()
         options = json.loads(json.dumps(asdict(self)))
         digest = hashlib.sha256(records).hexdigest()
         return {"dataset": dataset.id, "mode": self.mode, **options, "records_sha256": digest}
 
     def aligned(self, dataset: SectionDataset) -> AlignedSections:
-        """The dataset's sections in the space asked for; see `atlaszarr.sections.alignment.align_sections`."""
+        """The dataset's sections in the reference space; see `atlaszarr.sections.alignment.align_sections`."""
         names = ("resolution", "mirror", "downsample", "view", "quality", "range")
         return align_sections(dataset, **{name: getattr(self, name) for name in names})
 
@@ -159,7 +159,7 @@ class VolumeRequest(Request):
     max_gap: float = MAX_GAP
 
     def stack(self, dataset: SectionDataset, displacement: Mapping[int, Displacement] | None = None) -> Stack:
-        """The dataset's sections over the grid asked for, some of them by a field; see `stack_sections`."""
+        """The dataset's sections over the grid, with a field in place of some alignments; see `stack_sections`."""
         aligned = self.aligned(dataset)
         return stack_sections(
             aligned,

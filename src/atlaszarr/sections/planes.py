@@ -1,14 +1,15 @@
 """The sections of a dataset as planes of a reference space: one plane a section, at its slice coordinate. No I/O.
 
 The classic way to register: the whole of a section is taken to lie where one point of it does, parallel to two axes of
-the space. A pixel of the plane is pulled back through the 3-D and the 2-D alignment; the depth that this gives is
-left out, since the section is known already.
+the space. A pixel of the plane is pulled back through the 3-D and the 2-D alignment; the resulting depth is
+unused, since the section is known.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -21,16 +22,15 @@ from ..displacement.displacement import Displacement
 from ..displacement.fields import AffineField
 from ..geometry.grid import Grid
 from ..geometry.plane import Plane
-from ..resampling.coverage import covered, covered_extent
+from ..resampling.coverage import extent_inside, inside_image
 from ..resampling.sampler import corner_footprint, footprint, known, resample
 from ..transforms import Affine, apply, compose, image_to_reference
-from .alignment import AlignedSections, plane_of
-from .user_fields import check_fields
+from .alignment import AlignedSections, check_fields, plane_of
 
 #: Where on a section its slice coordinate is taken: a pixel of the full-resolution image, or the centre of each.
 DetectionPoint = tuple[float, float] | Literal["centre", "center"]
 
-#: Beyond the outermost pixel centres of an image, these pixels go on.
+#: The outermost pixels of an image extend beyond their centres.
 _BORDER = "replicate"
 
 
@@ -59,6 +59,11 @@ class SectionPlanes:
     displacements: tuple[Displacement, ...]
     interpolation: str
 
+    @cached_property
+    def positions(self) -> dict[int, int]:
+        """The index of each section by its SectionImage id."""
+        return {section.image_id: k for k, section in enumerate(self.imaged.sections)}
+
     @property
     def shape(self) -> tuple[int, int]:
         """Pixels of a plane: rows and columns."""
@@ -70,16 +75,16 @@ class SectionPlanes:
         return request.width, request.height
 
     def box(self, section: int, rows: slice, columns: slice) -> Box | None:
-        """The pixels of the tier image that a block of a plane takes; None if it shows nothing of it.
+        """The pixels of the tier image that a block of a plane samples; None if the block lies outside the image.
 
-        A pixel of the plane is shown where it falls on the area of a pixel: -1/2 <= X < width - 1/2, likewise in Y.
+        A pixel of the plane lies inside the image where -1/2 <= X < width - 1/2, and likewise in Y.
         """
         field, size = self.displacements[section].field, self.size(section)
         if isinstance(field, AffineField):
-            extent = covered_extent(field.matrix, size, rows, columns)
+            extent = extent_inside(field.matrix, size, rows, columns)
             return None if extent is None else corner_footprint(extent, size, self.interpolation, _BORDER)
         xy = field.coordinates(rows, columns)
-        xy[:, ~covered(xy, size)] = np.nan
+        xy[:, ~inside_image(xy, size)] = np.nan
         return footprint(xy, size, self.interpolation, _BORDER)
 
     def register(
@@ -90,26 +95,26 @@ class SectionPlanes:
         Parameters
         ----------
         section : int
-            Its position in `imaged`.
+            Its index in `imaged`.
         rows, columns : slice
         box : tuple of int, or None
-            What `box` says of the block.
+            The `box` of the block.
         pixels : ndarray, uint8, shape (height, width, 3), or None
-            The pixels of the tier image in that box; None if they could not be had.
+            The pixels of the tier image in that box; None if they are missing.
         background : int
-            Grey level where the image is not.
+            Grey level outside the image.
 
         Returns
         -------
         image : ndarray, uint8, shape (rows, columns, 3)
         shown : ndarray, bool, shape (rows, columns)
-            Where the image is. Beyond its outermost pixel centres, these pixels go on.
+            Which pixels lie inside the image. Its outermost pixels extend beyond their centres.
         """
         shape = (rows.stop - rows.start, columns.stop - columns.start)
         if box is None or pixels is None:
             return np.full((*shape, 3), background, np.uint8), np.zeros(shape, bool)
         xy = self.displacements[section].coordinates(rows, columns)
-        shown = covered(xy, self.size(section))
+        shown = inside_image(xy, self.size(section))
         xy[:, ~shown] = np.nan
         image = resample(pixels, xy, self.interpolation, _BORDER, background, origin=box[:2], size=self.size(section))
         image[~shown] = background
@@ -142,8 +147,7 @@ def section_planes(
         The pixel (X, Y) of the full-resolution images at which their slice coordinates are taken; ``centre``: that of
         each image.
     displacement : mapping of int to Displacement, optional
-        By SectionImage id, fields that take the place of the affine ones: pixels of the plane to those of the tier
-        image.
+        By SectionImage id, fields that replace the affine ones: pixels of the plane to those of the tier image.
 
     Raises
     ------

@@ -125,8 +125,8 @@ def test_arrays_kept_on_a_cluster_are_refused_and_those_kept_here_are_not():
     [
         (lambda: Displacement.from_affine((0, 3), MATRIX), r"shape \(0, 3\) must be two positive"),
         (lambda: Displacement.from_affine(3, MATRIX), "shape 3 must be two positive"),
-        (lambda: Displacement.from_affine(SHAPE, np.eye(4)), "is no affine of the plane"),
-        (lambda: Displacement.from_affine(SHAPE, MATRIX * np.nan), "is no affine of the plane"),
+        (lambda: Displacement.from_affine(SHAPE, np.eye(4)), "is not an affine of the plane"),
+        (lambda: Displacement.from_affine(SHAPE, MATRIX * np.nan), "is not an affine of the plane"),
         (lambda: Displacement.from_affine(SHAPE, [[1, 0, 0], [0, 1, 0], [0, 1, 1]]), "third row must be 0 0 1"),
         (lambda: Displacement.simple_affine(SHAPE, rotation=np.inf), "rotation inf"),
         (lambda: Displacement.from_deltas(np.zeros((3, 4)), np.zeros((4, 3))), r"shapes \(3, 4\) and \(4, 3\)"),

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atlaszarr.displacement.fields import AffineField
-from atlaszarr.resampling.coverage import covered_extent
+from atlaszarr.resampling.coverage import extent_inside
 
 STEP = st.one_of(st.sampled_from([0.0, 1.0, -1.0, 0.5, -2.0]), st.floats(-3, 3))
 OFFSET = st.one_of(st.integers(-40, 40).map(lambda n: n / 2), st.floats(-40, 40))
@@ -22,7 +22,7 @@ def test_the_extent_is_that_of_all_pixels_that_fall_on_the_image(a, b, c, d, e, 
     field = AffineField((100, 100), ((a, b, c), (d, e, f)))
     x, y = field.coordinates(rows, columns)
     shown = (x >= -0.5) & (x < size[0] - 0.5) & (y >= -0.5) & (y < size[1] - 0.5)
-    found = covered_extent(field.matrix, size, rows, columns)
+    found = extent_inside(field.matrix, size, rows, columns)
     if not shown.any():
         assert found is None
     else:
@@ -33,6 +33,6 @@ def test_the_extent_is_that_of_all_pixels_that_fall_on_the_image(a, b, c, d, e, 
 def test_a_whole_block_is_bounded_by_its_corners():
     turned = math.radians(3)
     matrix = ((math.cos(turned), -math.sin(turned), 900.0), (math.sin(turned), math.cos(turned), 300.0))
-    extent = covered_extent(matrix, (34_000, 27_000), slice(1000, 1512), slice(2048, 2560))
+    extent = extent_inside(matrix, (34_000, 27_000), slice(1000, 1512), slice(2048, 2560))
     corners = AffineField((9000, 9000), matrix).coordinates(slice(1000, 1512), slice(2048, 2560))[:, ::511, ::511]
     np.testing.assert_array_equal(extent, np.stack([corners.min(axis=(1, 2)), corners.max(axis=(1, 2))], axis=1))

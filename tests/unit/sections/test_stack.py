@@ -14,7 +14,7 @@ from atlaszarr import Displacement
 from atlaszarr.allen.records import SectionDataset
 from atlaszarr.boxes import blocks
 from atlaszarr.errors import InputError, RecordError
-from atlaszarr.sections.options import VolumeRequest
+from atlaszarr.sections.options import SectionsRequest, VolumeRequest
 
 RESOLUTION = 400.0
 NUMBERS = range(4, 500, 40)
@@ -131,7 +131,7 @@ def sampled(picture, x, y, interpolation):
     if not (-0.5 <= x < width - 0.5 and -0.5 <= y < height - 0.5):
         return None
     if interpolation == "nearest":
-        return picture[min(int(np.floor(y + 0.5)), height - 1), min(int(np.floor(x + 0.5)), width - 1)].astype(float)
+        return picture[round(y), round(x)].astype(float)
     columns, rows = (np.arange(int(np.floor(at)) - 3, int(np.floor(at)) + 5) for at in (x, y))
     across, down = weight(x - columns, interpolation), weight(y - rows, interpolation)
     pixels = picture[np.clip(rows, 0, height - 1)[:, None], np.clip(columns, 0, width - 1)]
@@ -234,7 +234,7 @@ def test_blocks_of_any_size_agree_to_the_byte_and_need_just_what_they_show(
     whole = stack.pull_back(everywhere(stack), of(images))
     field = stack.displacement(everywhere(stack))
     for _, region in blocks(stack.grid.shape, size):
-        shown = stack.shown(region)
+        shown = stack.sampled(region)
         image, section = stack.pull_back(region, of({s: images[s] for s in shown}))
         np.testing.assert_array_equal(image, whole[0][(slice(None), *region)])
         np.testing.assert_array_equal(section, whole[1][region])
@@ -329,6 +329,30 @@ def test_a_field_that_shifts_by_whole_pixels_shows_the_pixels_there(plane, inter
         np.testing.assert_array_equal(image[(slice(None), *index)], pixel)
 
 
+def test_of_two_equally_near_pixels_volumes_and_planes_take_the_even_one():
+    dataset = made_up(5, NUMBERS, tilt=0)
+    options = {"downsample": 0, "interpolation": "nearest", "resolution": RESOLUTION}
+    shape = plane_shape(stacked(dataset, **options), 1)
+    fields = {
+        section.image_id: Displacement.from_affine(shape, [[0.5, 0, -0.5], [0, 0.5, -0.5]])
+        for section in dataset.sections
+    }
+    stack = stacked(dataset, fields, **options)
+    planes = SectionsRequest(**options).planes(dataset, displacement=fields)
+    images = pictures(stack, 5)
+    volume, section = stack.pull_back(everywhere(stack), of(images))
+    rows, columns = (np.array([round(k / 2 - 0.5) for k in range(n)]) for n in shape)
+    block = tuple(slice(0, n) for n in shape)
+    for s, id in enumerate(stack.ids):
+        left, top, right, bottom = box = planes.box(s, *block)
+        plane, shown = planes.register(s, *block, box, images[s][top:bottom, left:right])
+        assert shown.all()
+        np.testing.assert_array_equal(plane, images[s][rows[:, np.newaxis], columns])
+        for z in np.unique(np.nonzero(section == id)[0]):
+            np.testing.assert_array_equal(volume[:, z], np.moveaxis(plane, -1, 0))
+    assert set(stack.ids) <= set(section.ravel())
+
+
 def test_which_section_fills_a_voxel_is_decided_by_depth_whatever_the_fields():
     dataset = made_up(7, NUMBERS)
     aligned = stacked(dataset)
@@ -365,7 +389,7 @@ def test_a_block_evaluates_no_field_beyond_itself():
     stack = stacked(dataset, displacement=fields)
     assert asked == []
     region = (slice(4, 9), slice(2, 5), slice(10, 12))
-    shown = stack.shown(region)
+    shown = stack.sampled(region)
     assert 0 < len(shown) <= len(asked) < len(dataset.sections)
     assert set(map(str, asked)) == {str((slice(2, 5), slice(4, 9)))}
 
@@ -374,10 +398,10 @@ def test_a_section_whose_field_leads_nowhere_is_not_needed():
     dataset = made_up(10, NUMBERS)
     stack = stacked(dataset)
     nowhere = np.full(plane_shape(stack, 1), np.nan)
-    first = stack.shown(everywhere(stack))[0]
+    first = stack.sampled(everywhere(stack))[0]
     field = Displacement.from_coordinates(nowhere, nowhere)
     own = stacked(dataset, displacement={int(stack.ids[first]): field})
-    assert set(own.shown(everywhere(own))) == set(stack.shown(everywhere(stack))) - {first}
+    assert set(own.sampled(everywhere(own))) == set(stack.sampled(everywhere(stack))) - {first}
 
 
 def test_a_stack_with_fields_can_be_sent_to_another_process():
@@ -412,5 +436,5 @@ def test_a_field_for_a_section_that_is_none_of_the_dataset_is_refused():
 def test_what_is_no_displacement_is_refused():
     dataset = made_up(14, NUMBERS)
     field = np.zeros((2, *plane_shape(stacked(dataset), 1)))
-    with pytest.raises(InputError, match="104 is no Displacement but ndarray"):
+    with pytest.raises(InputError, match="104 is of type ndarray"):
         stacked(dataset, displacement={104: field})
