@@ -292,7 +292,7 @@ def test_an_interrupted_build_exits_130_at_once_and_is_gone_on_with(tmp_path, ki
 def test_a_command_ends_although_something_swallows_the_interruption():
     script = """
 import time
-from atlaszarr.cli.terminal import stopping_on_signals
+from atlaszarr.cli.signals import stopping_on_signals
 with stopping_on_signals():
     while True:
         try:

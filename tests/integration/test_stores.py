@@ -27,7 +27,7 @@ from atlaszarr.errors import InputError, TargetError
 from atlaszarr.reference_volumes import open_annotation
 from atlaszarr.stores.locations import shown
 from atlaszarr.stores.target import Target
-from atlaszarr.terminology.lookup import terminology_of
+from atlaszarr.terminology.terminology import terminology_of
 from atlaszarr.testing.emulator import Emulator
 from atlaszarr.writing import write_multiscales
 from scripted import Fault, Scripted, StoreFaultError

@@ -14,8 +14,7 @@ import numpy as np
 from ..engine.ome import Geometry
 from ..errors import AtlaszarrWarning, InputError
 from ..geometry.spaces import BRAINGLOBE_SIDES, ORIENTATION, reference_space
-from ..terminology.lookup import terminology_of
-from ..terminology.terminology import Terminology
+from ..terminology.terminology import Terminology, terminology_of
 from .annotation import Annotation, annotation_of
 
 if TYPE_CHECKING:

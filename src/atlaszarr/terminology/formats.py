@@ -1,6 +1,6 @@
-"""A terminology as others write it: the Allen API's structure graph and BrainGlobe's terminology.csv, and their checks.
+"""The formats of a terminology: the Allen API's structure graph and BrainGlobe's terminology.csv, read and validated.
 
-Only texts and rows; files, services and the tree's questions are not its business.
+This module handles text and rows; it opens no file and calls no service.
 """
 
 from __future__ import annotations
@@ -11,14 +11,11 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import RecordError
 
-if TYPE_CHECKING:
-    from .terminology import Structure
-
-#: Of terminology.csv, in its order.
+#: Columns of terminology.csv, in order.
 COLUMNS = (
     "identifier",
     "parent_identifier",
@@ -28,7 +25,7 @@ COLUMNS = (
     "color_hex_triplet",
     "root_identifier_path",
 )
-#: What ``pandas.read_csv`` takes for a missing value, quoted or not, unless it is told otherwise (its `na_values`).
+#: What ``pandas.read_csv`` reads as a missing value by default (its `na_values`), quoted or not.
 MISSING_TO_PANDAS = frozenset((
     "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN",
     "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null",
@@ -39,7 +36,7 @@ _LARGEST_ID = 2**32 - 1
 
 @dataclass(frozen=True)
 class Row:
-    """One structure as it is given, before it has its place in the tree; `path` where one is stated."""
+    """One structure as its source gives it; `path` is None where the source has none."""
 
     id: int
     parent_id: int | None
@@ -50,7 +47,7 @@ class Row:
 
 
 def rows_of_file(body: bytes, name: str) -> Iterator[Row]:
-    """The rows of a terminology.csv, or of a structure graph in JSON: with the API's envelope, or without.
+    """The rows of a terminology.csv, or of a structure graph in JSON, with or without the API's envelope.
 
     Raises
     ------
@@ -66,16 +63,16 @@ def rows_of_file(body: bytes, name: str) -> Iterator[Row]:
     try:
         answer = json.loads(text)
     except ValueError as error:
-        raise RecordError(f"{name} begins like JSON but is none: {error}") from None
+        raise RecordError(f"{name} begins like JSON but is not valid JSON: {error}") from None
     if isinstance(answer, dict) and "success" in answer:
         if not answer["success"]:
-            raise RecordError(f"{name} holds a refusal of the Allen API, no structure graph: {answer.get('msg')}")
+            raise RecordError(f"{name} holds an error of the Allen API, not a structure graph: {answer.get('msg')}")
         answer = answer.get("msg")
     return rows_of_graph([answer] if isinstance(answer, dict) else answer)
 
 
 def rows_of_graph(roots: Any) -> Iterator[Row]:
-    """The rows of nested nodes, depth first, as the Allen API has them in ``msg``."""
+    """The rows of nested nodes, depth first, as the Allen API returns them in ``msg``."""
     pending: list[tuple[Any, int | None]] = [(node, None) for node in reversed(_nodes(roots))]
     while pending:
         node, parent = pending.pop()
@@ -121,8 +118,8 @@ def tree(rows: Iterable[Row]) -> Iterator[tuple[Row, tuple[int, ...]]]:
     Raises
     ------
     RecordError
-        If there are none, an id or acronym occurs twice, a parent is not there, parents form a circle, or a path that
-        is stated differs.
+        If there are no rows, an id or acronym occurs twice, a parent is missing, parents form a circle, or a path
+        differs from the one that the parents form.
     """
     by_id: dict[int, Row] = {}
     acronyms: set[str] = set()
@@ -138,7 +135,7 @@ def tree(rows: Iterable[Row]) -> Iterator[tuple[Row, tuple[int, ...]]]:
         raise RecordError("the terminology has no structures")
     for row in by_id.values():
         if row.parent_id is not None and row.parent_id not in by_id:
-            raise RecordError(f"structure {row.id} ({row.acronym}) has the parent {row.parent_id}, which is not there")
+            raise RecordError(f"structure {row.id} ({row.acronym}) has the parent {row.parent_id}, which is missing")
     pending: list[tuple[Row, tuple[int, ...]]] = [(row, (row.id,)) for row in reversed(below.get(None, []))]
     placed = []
     while pending:
@@ -155,12 +152,6 @@ def tree(rows: Iterable[Row]) -> Iterator[tuple[Row, tuple[int, ...]]]:
     yield from placed
 
 
-def cells(structure: Structure) -> tuple[int, int | None, int, str, str, str, str]:
-    """A structure's values in the order of `COLUMNS`."""
-    id, path = structure.id, str(list(structure.path))
-    return id, structure.parent_id, id, structure.name, structure.acronym, structure.colour, path
-
-
 def csv_text(rows: Iterable[Sequence[Any]]) -> str:
     """Rows below `COLUMNS`; None is an empty cell."""
     text = io.StringIO()
@@ -171,10 +162,10 @@ def csv_text(rows: Iterable[Sequence[Any]]) -> str:
 
 
 def _records(text: str, name: str) -> Iterator[Mapping[str, Any]]:
-    """The records of a CSV; every cell is the text that is written there, so that ``NA`` stays ``NA``."""
+    """The records of a CSV; every cell is its text, so that ``NA`` stays ``NA``."""
     reader = csv.DictReader(io.StringIO(text, newline=""))
     if missing := [column for column in COLUMNS if column not in (reader.fieldnames or ())]:
-        raise RecordError(f"{name} is no terminology.csv: it has no column {missing[0]!r}")
+        raise RecordError(f"{name} is not a terminology.csv: it has no column {missing[0]!r}")
     for record in reader:
         if None in record or None in record.values():
             raise RecordError(f"{name} has too many or too few cells in line {reader.line_num}")
