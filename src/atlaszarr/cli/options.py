@@ -83,16 +83,16 @@ def _name(parameter: click.Parameter) -> str:
 
 
 def _keep(parse: _Callback = lambda _context, _parameter, value: value) -> dict[str, Any]:
-    """Arguments of an option whose value stays in the context under the option's name."""
+    """Arguments of an option whose value stays in the context under its name."""
 
     def keep(context: click.Context, parameter: click.Parameter, value: Any) -> None:
-        context.meta[f"atlaszarr {_name(parameter)}"] = parse(context, parameter, value)
+        context.meta[f"atlaszarr.{parameter.name}"] = parse(context, parameter, value)
 
     return {"callback": keep, "expose_value": False}
 
 
 def _kept(name: str) -> Any:
-    return click.get_current_context().meta[f"atlaszarr {name}"]
+    return click.get_current_context().meta[f"atlaszarr.{name}"]
 
 
 def is_quiet() -> bool:
@@ -104,7 +104,7 @@ def client() -> Any:
     """The client that the options of `API` describe."""
     from ..allen.client import AllenClient
 
-    return AllenClient(_kept("api url"), _kept("cache"), cache_options=_kept("cache option"))
+    return AllenClient(_kept("api_url"), _kept("cache"), cache_options=_kept("cache_option"))
 
 
 def _configure_logging(_context: click.Context, _parameter: click.Parameter, verbose: bool) -> None:
