@@ -6,9 +6,8 @@ import json
 
 import click
 
-from ..errors import InputError, TargetError
-from ..stores.atomic import write_whole
-from ..stores.locations import output_path
+from ..stores.atomic import write_output
+from ..stores.locations import output_file
 from .options import API, OUTPUT, as_id, as_numbers, client, options
 
 
@@ -42,18 +41,11 @@ def image(
     as_json: bool,
 ) -> None:
     """Save one section image, as the JPEG that the service serves."""
-    path = output_path(out or f"{image_id}.jpg")
-    if path.suffix.lower() not in (".jpg", ".jpeg") or path.is_dir():
-        raise InputError(f"output {str(path)!r} must be a file ending in .jpg: the image is kept as it is served")
-    if not path.parent.is_dir():
-        raise InputError(f"output {str(path)!r} lies in a folder that is not there; make it first")
+    path = output_file(out or f"{image_id}.jpg", (".jpg", ".jpeg"))
     with client() as service:
         request = service.image_request(image_id, downsample, view, roi, quality, range)
         body = service.fetch(request).body
-    try:
-        write_whole(path, body)
-    except OSError as error:
-        raise TargetError(f"cannot write {str(path)!r}: {error.strerror}") from None
+    write_output(path, body)
     if as_json:
         click.echo(json.dumps({"path": str(path), "width": request.width, "height": request.height}))
     else:

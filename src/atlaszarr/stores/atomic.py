@@ -11,6 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
+from ..errors import TargetError
+
 _SUFFIX = ".partial"
 _RUN = uuid4().hex
 _numbers = itertools.count()
@@ -66,6 +68,20 @@ def write_whole(path: str | os.PathLike[str], body: bytes) -> None:
         files.finish()
     finally:
         files.discard()
+
+
+def write_output(path: Path, body: bytes) -> None:
+    """Write a file that the user asks for, whole or not at all.
+
+    Raises
+    ------
+    TargetError
+        If it cannot be written.
+    """
+    try:
+        write_whole(path, body)
+    except OSError as error:
+        raise TargetError(f"cannot write {str(path)!r}: {error.strerror}") from None
 
 
 def _each(sync: Callable[[Path], None], paths: Collection[Path]) -> None:
