@@ -19,11 +19,10 @@ def demo(folder: str, as_json: bool) -> None:
     from ..demo import run_demo
 
     with progress_bars("demo") as progress:
-        report = run_demo(folder, progress)
+        volume, atlas = run_demo(folder, progress)
     if as_json:
-        click.echo(json.dumps(report.to_dict()))
+        click.echo(json.dumps({**volume.to_dict(), "atlas": atlas.to_dict()}))
         return
-    volume, atlas = report.volume, report.atlas
     click.echo(f"{volume.state}: {volume.target}, from {volume.requests} section images of a phantom brain")
     click.echo("read back and validated by ngff-zarr:")
     rows = [
