@@ -1,4 +1,4 @@
-"""`preview`: from a dataset to a picture of its sections, in a file."""
+"""`preview`: draws a dataset's sections in the reference space into a file."""
 
 from __future__ import annotations
 
@@ -98,19 +98,18 @@ def preview(
     progress: Progress | None = None,
     space: None = None,
 ) -> PreviewReport:
-    """Draw where the sections of a dataset lie in the reference space.
+    """Draw the positions of a dataset's sections in the reference space.
 
-    Above, the edges of the section images from four sides, by their corners; below, a thumbnail of each, registered.
-    Lengths are (p, i, r) of the reference space in mm, p = p_um / 1000. A thumbnail is the plane at the slice
-    coordinate of the middle of its image. Metadata is fetched, and each image once, at the coarsest tier that is fine
-    enough.
+    Above, the edges of the section images from four sides; below, a registered thumbnail of each section. Lengths are
+    (p, i, r) of the reference space in mm, p = p_um / 1000. A thumbnail is the plane at the slice coordinate of the
+    centre of its image. Metadata is fetched, and each image once, at the coarsest tier that is fine enough.
 
     Parameters
     ----------
     dataset : SectionDataset or int
         A dataset, or its id.
     out : str or path-like
-        A local file ending in ``.png`` or ``.svg``; replaced if it is there. Equal pictures are equal bytes, by the
+        A local file ending in ``.png`` or ``.svg``; replaced if it exists. Equal pictures are equal bytes with the
         same version of matplotlib.
     client : AllenClient, optional
         Default: a client with its own defaults.
@@ -121,13 +120,13 @@ def preview(
         ``coronal``, ``sagittal``, ``transverse`` (or ``horizontal``, ``axial``); ``auto`` for the plane of section
         of the dataset.
     mirror : bool
-        Whether to lay the sections left on right; the annotation stays as it lies.
+        Whether to mirror the sections left to right; the annotation is not mirrored.
     space : None
-        No longer exists; see `mirror`.
+        No longer supported; see `mirror`.
     view : str
         View of the thumbnails: ``primary``, ``expression`` or ``projection``.
     storage_options : mapping, optional
-        To fsspec, for an annotation at a URL. Never shown or written anywhere.
+        To fsspec, for an annotation at a URL. Never printed or stored.
     progress : callable, optional
         Called with the number of images done, the number of all, and a word for the step.
 

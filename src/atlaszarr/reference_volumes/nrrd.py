@@ -128,8 +128,8 @@ def _geometry(
     if origin is None:
         return None, spacing, "the axes of its header are oblique", ()
     if letters == "lps" and spacing is None and np.array_equal(directions, np.diag(np.diag(directions))):
-        why = "its header claims left-posterior-superior, as those of the Allen Institute do wrongly, but is not one of them"
-        return None, None, why, ()
+        why = "its header claims left-posterior-superior, as those of the Allen Institute do wrongly"
+        return None, None, f"{why}, but is not one of them", ()
     return origin, spacing, doubt, (f"the axes of {name} begin at {origin}, as its header says",)
 
 
