@@ -18,7 +18,7 @@ from .engine.writer import Progress
 from .errors import TargetError
 from .regions.tables import tree
 from .regions.volumes import region_volumes
-from .stores.atomic import write_output
+from .stores.atomic import write_whole
 from .stores.locations import output_path
 from .terminology.terminology import Terminology
 
@@ -230,7 +230,7 @@ def demonstrate_atlas(folder: Path, client: AllenClient, phantom: Phantom, progr
     progress(0, 2, "reference volumes")
     for name, draw in (("annotation", annotation_nrrd), ("template", template_nrrd)):
         sources.append(folder / f"{name}_{_ATLAS_RESOLUTION}.nrrd")
-        write_output(sources[-1], draw(phantom, _ATLAS_RESOLUTION))
+        write_whole(sources[-1], draw(phantom, _ATLAS_RESOLUTION))
         progress(len(sources), 2, "reference volumes")
     report = build_atlas(
         folder / "atlas",

@@ -6,7 +6,7 @@ import json
 
 import click
 
-from ..stores.atomic import write_output
+from ..stores.atomic import write_whole
 from ..stores.locations import output_file
 from .options import API, OUTPUT, as_id, as_numbers, client, options
 
@@ -45,7 +45,7 @@ def image(
     with client() as service:
         request = service.image_request(image_id, downsample, view, roi, quality, range)
         body = service.fetch(request).body
-    write_output(path, body)
+    write_whole(path, body)
     if as_json:
         click.echo(json.dumps({"path": str(path), "width": request.width, "height": request.height}))
     else:

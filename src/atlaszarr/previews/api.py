@@ -16,7 +16,7 @@ from ..geometry.spaces import reference_space
 from ..sections.alignment import align_sections, plane_of
 from ..sections.options import GONE
 from ..sections.planes import section_planes
-from ..stores.atomic import write_output
+from ..stores.atomic import write_whole
 from ..stores.locations import normalize, output_file, overlap, shown
 from .annotation_borders import LabelPlane
 from .annotation_planes import label_planes
@@ -182,7 +182,7 @@ def preview(
         annotation=named,
         suffix=path.suffix.lower(),
     )
-    write_output(path, body)
+    write_whole(path, body)
     return PreviewReport(
         dataset=dataset.id,
         path=str(path),

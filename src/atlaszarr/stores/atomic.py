@@ -60,28 +60,22 @@ class WholeFiles:
                 temporary.unlink(missing_ok=True)
 
 
-def write_whole(path: str | os.PathLike[str], body: bytes) -> None:
-    """Write one file that appears whole, or not at all; folders are made as needed."""
-    files = WholeFiles()
-    try:
-        files.add(Path(path), body)
-        files.finish()
-    finally:
-        files.discard()
-
-
-def write_output(path: Path, body: bytes) -> None:
-    """Write a file that the user asks for, whole or not at all.
+def write_whole(path: Path, body: bytes) -> None:
+    """Write one file that appears whole, or not at all; folders are made as needed.
 
     Raises
     ------
     TargetError
         If it cannot be written.
     """
+    files = WholeFiles()
     try:
-        write_whole(path, body)
+        files.add(path, body)
+        files.finish()
     except OSError as error:
         raise TargetError(f"cannot write {str(path)!r}: {error.strerror}") from None
+    finally:
+        files.discard()
 
 
 def _each(sync: Callable[[Path], None], paths: Collection[Path]) -> None:
