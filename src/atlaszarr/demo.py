@@ -162,20 +162,19 @@ def demonstrate_volume(folder: Path, client: AllenClient, emulator: Emulator, pr
     view = report.views[0]
     if view.failures:
         raise TargetError(f"{view.target} is unfinished: {view.failures[0].reason}")
-    word = "volume read"
-    progress(0, 3, word)
+    progress(0, 3, "volume read")
     read = from_ngff_zarr(str(target), validate=True)
     image = np.asarray(read.images[0].data)
-    progress(1, 3, word)
+    progress(1, 3, "volume read")
     label = np.asarray(from_ngff_zarr(str(target / "labels" / "section"), validate=True).images[0].data)
-    progress(2, 3, word)
+    progress(2, 3, "volume read")
     picture = target.with_name("nrp1.jpg")
-    picture.write_bytes(simplejpeg.encode_jpeg(_slices(image), quality=92))
+    write_whole(picture, simplejpeg.encode_jpeg(_slices(image), quality=92))
     levels = tuple(
         (tuple(level.data.shape), float(level.scale["z"]), float(level.translation["z"])) for level in read.images
     )
     error = _error(image, label, dataset, emulator.phantom)
-    progress(3, 3, word)
+    progress(3, 3, "volume read")
     return VolumeDemo(str(target), str(picture), view.state, requests, levels, error)
 
 

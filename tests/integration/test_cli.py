@@ -270,7 +270,7 @@ def test_names_of_the_service_and_arguments_reach_the_terminal_escaped(serve, re
 
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_build_exits_130_at_once_and_is_gone_on_with(tmp_path, kind):
+def test_an_interrupted_build_exits_130_at_once_and_is_resumed(tmp_path, kind):
     target = tmp_path / "x.ome.zarr"
     hang = {"match": {"path": "section_image_download"}, "do": "hang", "seconds": 300, "times": None, "after": 5}
     with Emulator(faults=[hang]) as emulator:
@@ -281,7 +281,7 @@ def test_an_interrupted_build_exits_130_at_once_and_is_gone_on_with(tmp_path, ki
             child.send_signal(kind)
             _, err = child.communicate()
     assert child.returncode == 130
-    assert err.splitlines()[-1] == "atlaszarr: interrupted; a build goes on when the same command is given again"
+    assert err.splitlines()[-1] == "atlaszarr: interrupted; the same command resumes a build"
     assert "ome" not in json.loads((target / "zarr.json").read_text())["attributes"]
     with Emulator() as emulator:
         options[1] = emulator.url

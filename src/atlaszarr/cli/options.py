@@ -189,7 +189,7 @@ def _gone(_context: click.Context, parameter: click.Parameter, value: str | None
 
 
 MIRROR = (
-    click.option("--mirror", is_flag=True, help="Lay left on right: r becomes 11400 - r, of P56 data."),
+    click.option("--mirror", is_flag=True, help="Mirror left to right: r becomes 11400 - r, for P56 data."),
     click.option("--space", callback=_gone, expose_value=False, hidden=True),
     click.option("--r-extent", callback=_gone, expose_value=False, hidden=True),
 )

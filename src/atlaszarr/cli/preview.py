@@ -16,7 +16,7 @@ from .terminal import missing_lines, progress_bars
 @click.argument("out", required=False)
 @click.option("--annotation", metavar="URI", help="Draw its borders: OME-Zarr, NRRD, NIfTI or TIFF, path or URL.")
 @click.option(
-    "--plane", default="auto", metavar="PLANE", help="coronal, sagittal, transverse (or horizontal) [as it was cut]."
+    "--plane", default="auto", metavar="PLANE", help="coronal, sagittal, transverse (or horizontal) [plane of section]."
 )
 @click.option("--view", default="primary", metavar="VIEW", help="primary, expression or projection [primary].")
 @options(*MIRROR, STORE, *API, *OUTPUT)
@@ -30,7 +30,7 @@ def preview(
     storage_options: dict[str, Any],
     as_json: bool,
 ) -> int:
-    """Draw where the sections lie in the reference space into OUT, a .png or .svg [DATASET_ID-preview.png].
+    """Draw the sections in the reference space into OUT, a .png or .svg [DATASET_ID-preview.png].
 
     Their edges from four sides, and a registered thumbnail of each, under the borders of an annotation if one is given.
     For instance: atlaszarr preview 74272479 --annotation annotation_25.nrrd

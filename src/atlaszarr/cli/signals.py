@@ -45,7 +45,7 @@ def stopping_on_signals() -> Iterator[None]:
 
 def leave() -> NoReturn:
     """End the process at once: a pending request would keep it alive until its answer came."""
-    os.write(2, b"atlaszarr: interrupted; a build goes on when the same command is given again\n")
+    os.write(2, b"atlaszarr: interrupted; the same command resumes a build\n")
     os._exit(_EXIT_CODE)
 
 

@@ -79,9 +79,9 @@ def rows_of_graph(roots: Any) -> Iterator[Row]:
         if not isinstance(node, Mapping) or "id" not in node:
             raise RecordError(f"the structure graph holds {_short(node)} where a node with an id must be")
         id = _id(node["id"], "a node's id")
-        stated = node.get("parent_structure_id", parent)
-        if stated != parent:
-            raise RecordError(f"structure {id} has the parent_structure_id {stated} but lies below {parent}")
+        given = node.get("parent_structure_id", parent)
+        if given != parent:
+            raise RecordError(f"structure {id} has the parent_structure_id {given} but lies below {parent}")
         colour = _text(node.get("color_hex_triplet"), f"color_hex_triplet of structure {id}")
         yield Row(
             id,
@@ -112,7 +112,7 @@ def rows_of_table(records: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
         )
 
 
-def tree(rows: Iterable[Row]) -> Iterator[tuple[Row, tuple[int, ...]]]:
+def tree(rows: Iterable[Row]) -> list[tuple[Row, tuple[int, ...]]]:
     """Rows with their paths from the root, depth first; siblings stay in the order of the rows.
 
     Raises
@@ -149,7 +149,7 @@ def tree(rows: Iterable[Row]) -> Iterator[tuple[Row, tuple[int, ...]]]:
     if len(placed) < len(by_id):
         ids = sorted(by_id.keys() - {row.id for row, _ in placed})
         raise RecordError(f"structure {ids[0]} ({by_id[ids[0]].acronym}) is below no root: its parents form a circle")
-    yield from placed
+    return placed
 
 
 def csv_text(rows: Iterable[Sequence[Any]]) -> str:
