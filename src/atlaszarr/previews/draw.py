@@ -107,17 +107,17 @@ def draw_page(
     """
     width = _WIDTH - 2 * _EDGE
     edges = edges_of(corners_in_space(dataset, mirror), plane)
-    views = [next(one for one in PLANES.values() if one.fixed == each.axis) for each in edges]
+    seen_in = [next(across for across in PLANES.values() if across.fixed == side.axis) for side in edges]
     limits = _limits(edges, space)
     spans = limits[1] - limits[0]
-    spans *= (width - len(edges) * _LABELS) / sum(spans[one.columns] for one in views)
-    views_height = _VIEW_TITLE + max(spans[one.rows] for one in views) + _LABELS
+    spans *= (width - len(edges) * _LABELS) / sum(spans[across.columns] for across in seen_in)
+    views_height = _VIEW_TITLE + max(spans[across.rows] for across in seen_in) + _LABELS
 
     # Nearly as many rows as fill a page that is not much higher than wide.
     columns = min(max(_FEWEST, math.ceil(math.sqrt(1.6 * len(images)))), _MOST)
-    wide = (width - (columns - 1) * _GAP) / columns
-    size = wide, wide * space.extent[plane.rows] / space.extent[plane.columns]
-    sheet_height = math.ceil(len(images) / columns) * (size[1] + _CAPTION + _GAP)
+    thumbnail_width = (width - (columns - 1) * _GAP) / columns
+    thumbnail_height = thumbnail_width * space.extent[plane.rows] / space.extent[plane.columns]
+    row_height = _CAPTION + thumbnail_height + _GAP
 
     title = _title(dataset, plane, space, mirror)
 
@@ -130,30 +130,33 @@ def draw_page(
         paper.text(_WIDTH - _EDGE, top + 0.1, "boundary of the reference space", size=10, ha="right", va="center")
         top += _PAGE_TITLE
         left, colours = _EDGE, _section_colours([section.section_number for section in dataset.sections])
-        for each, one in zip(edges, views, strict=True):
+        for side, across in zip(edges, seen_in, strict=True):
             left += _LABELS
-            place = (left, top + _VIEW_TITLE, float(spans[one.columns]), float(spans[one.rows]))
-            _draw_view(paper, place, limits, one, each, colours, space)
-            left += place[2]
+            wide, high = float(spans[across.columns]), float(spans[across.rows])
+            _draw_edges(paper, (left, top + _VIEW_TITLE, wide, high), side, across, limits, colours, space)
+            left += wide
         top += views_height
         _draw_strip(paper, _EDGE, top, width, dataset)
         top += _STRIP
         paper.text(_EDGE, top, _heading(plane, view, annotation), size=10)
         length = 5 if max(space.extent) > 8000 else 1
-        _draw_scale(paper, _WIDTH - _EDGE, top, 1000 * length * size[0] / space.extent[plane.columns], f"{length} mm")
+        _draw_scale(
+            paper, _WIDTH - _EDGE, top, 1000 * length * thumbnail_width / space.extent[plane.columns], f"{length} mm"
+        )
         top += _HEADING
         for position, section in enumerate(sections):
             row, column = divmod(position, columns)
-            at = (_EDGE + column * (size[0] + _GAP), top + row * (size[1] + _CAPTION + _GAP))
-            paper.text(at[0], at[1] + _CAPTION - 0.03, str(section.section_number), weight="bold", va="bottom")
+            left, below = _EDGE + column * (thumbnail_width + _GAP), top + row * row_height + _CAPTION
             where = f"{AXES[plane.fixed]} {coordinates[position] / 1000:.2f} mm"
-            right = {"ha": "right", "color": "#666666", "size": 7}
-            paper.text(at[0] + size[0], at[1] + _CAPTION - 0.03, where, va="bottom", **right)
-            place = (at[0], at[1] + _CAPTION, *size)
+            right: dict[str, Any] = {"ha": "right", "color": "#666666", "size": 7}
+            paper.text(left, below - 0.03, str(section.section_number), weight="bold", va="bottom")
+            paper.text(left + thumbnail_width, below - 0.03, where, va="bottom", **right)
+            place = (left, below, thumbnail_width, thumbnail_height)
             extent = space.extent[plane.columns], space.extent[plane.rows]
             _draw_thumbnail(paper, place, extent, resolution, images[position], labels[position])
         paper.text(_EDGE, paper.height - 0.15, credit.SECTIONS["citation"], size=6, color="#666666", va="bottom")
 
+    sheet_height = math.ceil(len(images) / columns) * row_height
     height = _EDGE + _PAGE_TITLE + views_height + _STRIP + _HEADING + sheet_height + _FOOT
     metadata = {"Title": title, "Source": credit.SECTIONS["citation"], "Rights": credit.SECTIONS["terms"]}
     return print_page(_WIDTH, height, draw, suffix, metadata)
@@ -180,22 +183,22 @@ def _limits(edges: Sequence[Edges], space: ReferenceSpace) -> NDArray[np.float64
     return np.stack([low - margin, high + margin])
 
 
-def _draw_view(
+def _draw_edges(
     paper: Paper,
     place: tuple[float, float, float, float],
-    limits: NDArray[np.float64],
-    view: Plane,
     edges: Edges,
+    plane: Plane,
+    limits: NDArray[np.float64],
     colours: list[Colour],
     space: ReferenceSpace,
 ) -> None:
-    """One edge of every section, oriented as a section seen from there."""
+    """One edge of every section in a view onto a plane, oriented as sections of that plane are."""
     from matplotlib.collections import LineCollection
     from matplotlib.patches import Rectangle
     from matplotlib.ticker import MultipleLocator
 
     axes = paper.axes(*place)
-    (left, right), (top, bottom) = limits[:, view.columns], limits[:, view.rows]
+    (left, right), (top, bottom) = limits[:, plane.columns], limits[:, plane.rows]
     axes.set_xlim(left, right)
     axes.set_ylim(bottom, top)
     tick = MultipleLocator(2 if max(space.extent) > 8000 else 1)
@@ -204,14 +207,14 @@ def _draw_view(
     axes.grid(color="#e8e8e8", linewidth=0.5)
     axes.set_axisbelow(True)
     extent = [length / 1000 for length in space.extent]
-    axes.add_patch(Rectangle((0, 0), extent[view.columns], extent[view.rows], fill=False, **_BOUNDARY))
-    lines = edges.ends[:, :, [view.columns, view.rows]] / 1000
+    axes.add_patch(Rectangle((0, 0), extent[plane.columns], extent[plane.rows], fill=False, **_BOUNDARY))
+    lines = edges.ends[:, :, [plane.columns, plane.rows]] / 1000
     axes.add_collection(LineCollection(list(lines), colors=colours, linewidths=1.2, capstyle="round"))
     x, y = lines.reshape(-1, 2).T
     axes.scatter(x, y, s=4.0, c=np.repeat(colours, 2, axis=0), linewidths=0, zorder=2.5)
     axes.set_title(f"{edges.name} edges", fontsize=10, pad=6)
-    axes.set_xlabel(_axis_label(view.columns), labelpad=2)
-    axes.set_ylabel(_axis_label(view.rows, down=True), labelpad=2)
+    axes.set_xlabel(_axis_label(plane.columns), labelpad=2)
+    axes.set_ylabel(_axis_label(plane.rows, down=True), labelpad=2)
     axes.tick_params(length=2, pad=2, labelsize=7)
 
 
