@@ -202,7 +202,7 @@ def _slices(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def demonstrate_atlas(folder: Path, client: AllenClient, phantom: Phantom, progress: Progress) -> AtlasDemo:
-    """Draw a phantom brain as reference volumes, build an atlas of them, and measure what ngff-zarr reads of it.
+    """Draw a phantom brain as reference volumes, build an atlas of them, and measure it as ngff-zarr reads it.
 
     Parameters
     ----------

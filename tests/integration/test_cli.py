@@ -231,7 +231,7 @@ def test_an_output_that_is_full_is_one_sentence_and_exit_code_1(emulator, argume
     with open("/dev/full", "w") as full:  # noqa: PTH123
         code, err = run_with_stdout(emulator, full, *arguments)
     assert code == 1
-    assert err == "atlaszarr: cannot write to standard output: No space left on device; send it to another place\n"
+    assert err == "atlaszarr: cannot write to standard output: No space left on device; redirect it elsewhere\n"
 
 
 def test_a_pipe_that_is_closed_ends_a_command_quietly(emulator):

@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, OSError) and _raised_by_echo(error):
             # Nothing may be flushed to it at exit. A closed pipe does not arrive here: click exits with 1.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return _failed(f"cannot write to standard output: {error.strerror}; send it to another place", 1)
+            return _failed(f"cannot write to standard output: {error.strerror}; redirect it elsewhere", 1)
         blocks = [note for note in getattr(error, "__notes__", ()) if note.startswith("while making block")]
         if not blocks:
             raise

@@ -17,7 +17,7 @@ _GRACE = 3.0
 
 @contextmanager
 def stopping_on_signals() -> Iterator[None]:
-    """Raise KeyboardInterrupt on SIGINT and SIGTERM; if the command goes on for 3 s, end the process.
+    """Raise KeyboardInterrupt on SIGINT and SIGTERM; if the command continues for 3 s, end the process.
 
     Python runs a handler only when the main thread returns to bytecode, and a library may swallow what the handler
     raises; the wake-up descriptor receives the signal in any case. An ignored signal stays ignored. Only the main

@@ -151,9 +151,9 @@ def draw_page(
             right: dict[str, Any] = {"ha": "right", "color": "#666666", "size": 7}
             paper.text(left, below - 0.03, str(section.section_number), weight="bold", va="bottom")
             paper.text(left + thumbnail_width, below - 0.03, where, va="bottom", **right)
-            place = (left, below, thumbnail_width, thumbnail_height)
+            box = (left, below, thumbnail_width, thumbnail_height)
             extent = space.extent[plane.columns], space.extent[plane.rows]
-            _draw_thumbnail(paper, place, extent, resolution, images[position], labels[position])
+            _draw_thumbnail(paper, box, extent, resolution, images[position], labels[position])
         paper.text(_EDGE, paper.height - 0.15, credit.SECTIONS["citation"], size=6, color="#666666", va="bottom")
 
     sheet_height = math.ceil(len(images) / columns) * row_height
@@ -185,7 +185,7 @@ def _limits(edges: Sequence[Edges], space: ReferenceSpace) -> NDArray[np.float64
 
 def _draw_edges(
     paper: Paper,
-    place: tuple[float, float, float, float],
+    box: tuple[float, float, float, float],
     edges: Edges,
     plane: Plane,
     limits: NDArray[np.float64],
@@ -197,7 +197,7 @@ def _draw_edges(
     from matplotlib.patches import Rectangle
     from matplotlib.ticker import MultipleLocator
 
-    axes = paper.axes(*place)
+    axes = paper.axes(*box)
     (left, right), (top, bottom) = limits[:, plane.columns], limits[:, plane.rows]
     axes.set_xlim(left, right)
     axes.set_ylim(bottom, top)
@@ -276,7 +276,7 @@ def _draw_scale(paper: Paper, right: float, top: float, width: float, length: st
 
 def _draw_thumbnail(
     paper: Paper,
-    place: tuple[float, float, float, float],
+    box: tuple[float, float, float, float],
     extent: tuple[float, float],
     resolution: float,
     image: Pixels | None,
@@ -287,7 +287,7 @@ def _draw_thumbnail(
     from matplotlib.path import Path
 
     wide, high = extent
-    axes = paper.axes(*place, xticks=[], yticks=[])
+    axes = paper.axes(*box, xticks=[], yticks=[])
     axes.spines[:].set(color="#bbbbbb", linewidth=0.5)
     if image is None:
         axes.plot([0, wide, np.nan, 0, wide], [0, high, np.nan, high, 0], color="#c0392b", linewidth=0.8)

@@ -40,13 +40,13 @@ class Paper:
 
     def axes(self, left: float, top: float, width: float, height: float, **options: Any) -> Axes:
         """Axes over a rectangle."""
-        place = (left / self.width, 1 - (top + height) / self.height, width / self.width, height / self.height)
-        return self.figure.add_axes(place, **options)
+        box = (left / self.width, 1 - (top + height) / self.height, width / self.width, height / self.height)
+        return self.figure.add_axes(box, **options)
 
     def text(self, left: float, top: float, words: str, **options: Any) -> None:
         """Text with its upper left corner at a position, unless options change the alignment."""
-        place = (left / self.width, 1 - top / self.height)
-        self.figure.text(*place, words, **({"va": "top", "color": _INK} | options))
+        box = (left / self.width, 1 - top / self.height)
+        self.figure.text(*box, words, **({"va": "top", "color": _INK} | options))
 
 
 def print_page(

@@ -93,17 +93,17 @@ def region_volumes(
     structures = terminology_of(terminology, annotation, storage_options)
     size = _voxel_um(found.geometry, voxel_size)
     voxel = float(math.prod(size) / 10**9)
-    names, stated = _sides(found, size) if by_hemisphere else (("low", "high"), "")
+    names, explained = _sides(found, size) if by_hemisphere else (("low", "high"), "")
     counts = found.counts()
     held = counts.ids != 0
     ids, voxels, low = (column[held] for column in counts)
     known = {structure.id: position for position, structure in enumerate(structures)}
     unknown = [int(id) for id in ids if int(id) not in known]
     rows = len(structures) + len(unknown)
-    place = known | {id: len(structures) + position for position, id in enumerate(unknown)}
+    row_of = known | {id: len(structures) + position for position, id in enumerate(unknown)}
     direct = np.zeros((rows, 2), np.int64)
     if ids.size:
-        direct[[place[int(id)] for id in ids]] = np.stack([voxels, low], axis=-1)
+        direct[[row_of[int(id)] for id in ids]] = np.stack([voxels, low], axis=-1)
     total = _with_descendants(structures, known, direct)
 
     table = pd.DataFrame(
@@ -124,7 +124,7 @@ def region_volumes(
         table[f"volume{side}_mm3"], table[f"volume_direct{side}_mm3"] = all_of_it * voxel, own * voxel
     table.attrs = {"level": level, "voxel_mm3": voxel}
     if by_hemisphere:
-        table.attrs |= {"sides": order, "hemispheres": stated}
+        table.attrs |= {"sides": order, "hemispheres": explained}
     if unknown:
         more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
         warnings.warn(
@@ -224,14 +224,14 @@ def _voxel_um(geometry: Geometry, given: float | Sequence[float] | None) -> tupl
 
 def _sides(annotation: Annotation, size: Sequence[Fraction]) -> tuple[tuple[str, str], str]:
     """The names of the low and the high side of x, and in words which is which and why."""
-    stated, n = annotation.geometry.orientation.get("x"), annotation.before_midline
-    if stated not in (None, ORIENTATION["x"], BRAINGLOBE_SIDES):
-        raise InputError(f"the annotation's x axis runs {stated}, not across the midline; hemispheres lie along x")
+    orientation, n = annotation.geometry.orientation.get("x"), annotation.before_midline
+    if orientation not in (None, ORIENTATION["x"], BRAINGLOBE_SIDES):
+        raise InputError(f"the annotation's x axis runs {orientation}, not across the midline; hemispheres lie along x")
     is_ccf = reference_space(9).is_covered(annotation.shape, [float(length) for length in size])
-    if stated is None and not is_ccf:
+    if orientation is None and not is_ccf:
         return ("low", "high"), f"low is x voxels before {n}, high from {n} on; x has no orientation"
-    low, high = ("right", "left") if stated == BRAINGLOBE_SIDES else ("left", "right")
-    why = f"x runs {stated}" if stated else "x has no orientation: named as in the CCF"
-    if stated == BRAINGLOBE_SIDES and is_ccf:
+    low, high = ("right", "left") if orientation == BRAINGLOBE_SIDES else ("left", "right")
+    why = f"x runs {orientation}" if orientation else "x has no orientation: named as in the CCF"
+    if orientation == BRAINGLOBE_SIDES and is_ccf:
         why += ", as BrainGlobe names it; the Allen Institute calls low r left"
     return (low, high), f"{low} is low r (x voxels before {n}), {high} is high r (from {n} on); {why}"
