@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 
 class AtlaszarrError(Exception):
     """Base of every error that atlaszarr raises on purpose."""
@@ -37,3 +39,11 @@ class TargetError(AtlaszarrError, OSError):
 
 class AtlaszarrWarning(UserWarning):
     """What was done all the same, and should be looked at."""
+
+
+def printable(text: str) -> str:
+    """Text on one line, safe for a terminal: newlines and control characters are escaped as Python escapes them."""
+    return "".join(
+        char if char.isprintable() or unicodedata.category(char) == "Zs" else char.encode("unicode_escape").decode()
+        for char in text
+    )

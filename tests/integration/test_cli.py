@@ -231,7 +231,7 @@ def test_an_output_that_is_full_is_one_sentence_and_exit_code_1(emulator, argume
     with open("/dev/full", "w") as full:  # noqa: PTH123
         code, err = run_with_stdout(emulator, full, *arguments)
     assert code == 1
-    assert err == "atlaszarr: cannot write to standard output: No space left on device; send it to another place\n"
+    assert err == "atlaszarr: cannot write to standard output: No space left on device; redirect it elsewhere\n"
 
 
 def test_a_pipe_that_is_closed_ends_a_command_quietly(emulator):
@@ -270,7 +270,7 @@ def test_names_of_the_service_and_arguments_reach_the_terminal_escaped(serve, re
 
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_build_exits_130_at_once_and_is_gone_on_with(tmp_path, kind):
+def test_an_interrupted_build_exits_130_at_once_and_is_resumed(tmp_path, kind):
     target = tmp_path / "x.ome.zarr"
     hang = {"match": {"path": "section_image_download"}, "do": "hang", "seconds": 300, "times": None, "after": 5}
     with Emulator(faults=[hang]) as emulator:
@@ -281,7 +281,7 @@ def test_an_interrupted_build_exits_130_at_once_and_is_gone_on_with(tmp_path, ki
             child.send_signal(kind)
             _, err = child.communicate()
     assert child.returncode == 130
-    assert err.splitlines()[-1] == "atlaszarr: interrupted; a build goes on when the same command is given again"
+    assert err.splitlines()[-1] == "atlaszarr: interrupted; the same command resumes a build"
     assert "ome" not in json.loads((target / "zarr.json").read_text())["attributes"]
     with Emulator() as emulator:
         options[1] = emulator.url
@@ -292,7 +292,7 @@ def test_an_interrupted_build_exits_130_at_once_and_is_gone_on_with(tmp_path, ki
 def test_a_command_ends_although_something_swallows_the_interruption():
     script = """
 import time
-from atlaszarr.cli.terminal import stopping_on_signals
+from atlaszarr.cli.signals import stopping_on_signals
 with stopping_on_signals():
     while True:
         try:

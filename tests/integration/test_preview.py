@@ -185,16 +185,15 @@ def test_a_thumbnail_shows_the_brain_under_its_borders(client, id, sections):
     )
     thumbnails, failures = make_thumbnails(planes, client)
     assert not failures
-    at = [thumbnail.coordinate for thumbnail in thumbnails]
-    for thumbnail, coordinate in zip(thumbnails, at, strict=True):
+    for section, image, coordinate in zip(planes.imaged.sections, thumbnails, planes.coordinates, strict=True):
         rows, columns = ((np.arange(length) + 0.5) * 50 for length in planes.shape)
         pir = np.empty((*planes.shape, 3))
         pir[..., planes.plane.fixed] = coordinate
         pir[..., planes.plane.rows], pir[..., planes.plane.columns] = rows[:, np.newaxis], columns
         brain = default_phantom().labels(pir) > 0
-        tissue = thumbnail.image.min(axis=-1) < 215
+        tissue = image.min(axis=-1) < 215
         dice = 2 * (brain & tissue).sum() / (brain.sum() + tissue.sum())
-        assert dice > 0.96, (thumbnail.section.section_number, dice)
+        assert dice > 0.96, (section.section_number, dice)
 
 
 # The picture
@@ -266,14 +265,14 @@ def test_an_image_that_cannot_be_had_is_a_crossed_frame_and_exit_code_1(command,
     shown = json.loads(ran.out)
     assert (shown["path"], shown["ok"], len(shown["sections"])) == (str(out), False, 6)
     assert [failure["image_id"] for failure in shown["failures"]] == [gone]
-    assert words_of(out.read_bytes()).count("image not to be had") == 1
+    assert words_of(out.read_bytes()).count("image missing") == 1
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["x.jpg"], "'x.jpg' must be a file ending in .png or .svg"),
-        (["nowhere/x.png"], "lies in a folder that is not there"),
+        (["nowhere/x.png"], "lies in a folder that does not exist"),
     ],
 )
 def test_a_place_that_cannot_be_written_is_refused_before_anything_is_asked(

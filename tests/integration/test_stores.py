@@ -34,7 +34,7 @@ from atlaszarr.reference_volumes import open_annotation
 from atlaszarr.stores.input_file import InputFile
 from atlaszarr.stores.locations import shown
 from atlaszarr.stores.target import Target
-from atlaszarr.terminology.lookup import terminology_of
+from atlaszarr.terminology.terminology import terminology_of
 from atlaszarr.testing.emulator import Emulator
 from atlaszarr.testing.ontology import structure_graph
 from atlaszarr.writing import write_multiscales

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import shlex
+from collections.abc import Mapping
 from typing import Any
 
 import click
 
+from ..errors import printable
 from ..stores.locations import is_url
-from .options import API, OUTPUT, STORE, client_for, options, storage_options
-from .terminal import Terminal, command_for_volumes, printable
+from .options import API, OME_ZARR, OUTPUT, SHARD, STORE, WORKERS, WRITING, client, is_quiet, options
+from .terminal import progress_bars
 
-_VOLUMES = "NRRD, NIfTI, TIFF or OME-Zarr, path or URL; repeatable, one a resolution."
+_VOLUMES = "NRRD, NIfTI, TIFF or OME-Zarr, path or URL; repeatable, one for each resolution."
 
 
 @click.command()
@@ -22,39 +25,27 @@ _VOLUMES = "NRRD, NIfTI, TIFF or OME-Zarr, path or URL; repeatable, one a resolu
 @click.option("--name", default="allen-adult-mouse", metavar="NAME", help="[allen-adult-mouse]")
 @click.option("--version", default="2017", metavar="VERSION", help="[2017]")
 @click.option("--brainglobe", is_flag=True, help="All that BrainGlobe opens: masks, meshes, manifests.")
-@click.option("--orientation", metavar="LETTERS", help="Where the axes of the files begin, as asl [as they say].")
-@click.option("--voxel-size", type=float, metavar="UM", help="Of the files, where they do not say.")
+@click.option(
+    "--orientation", metavar="LETTERS", help="Side at which each axis of the files begins, as asl [from their headers]."
+)
+@click.option("--voxel-size", type=float, metavar="UM", help="Of files without one.")
 @click.option("--allow-unknown", is_flag=True, help="Keep labels that the ontology lacks.")
 @click.option("--chunk", type=int, metavar="N", help="Side of a chunk in voxels [64; 80 at 10 um].")
-@click.option("--shard", type=int, metavar="N", help="Side of a shard, whole chunks; coarser levels' shrink [none].")
-@click.option("--ome-zarr", default="0.5", metavar="0.4|0.5|0.6", help="Version of OME-Zarr [0.5].")
-@click.option("--spool", metavar="DIR", help="For unpacked voxels, while it lasts; workers must reach it [temporary].")
-@options(*STORE)
-@click.option("--scheduler", metavar="ADDRESS", help="Of a dask.distributed scheduler, or threads [threads].")
-@click.option("--workers", type=int, metavar="N", help="Local threads [one a core].")
-@click.option("--overwrite", is_flag=True, help="Replace what another build left at TARGET.")
-@click.option("--take-over", is_flag=True, help="Build although another build seems to be under way in TARGET.")
-@options(*API, *OUTPUT)
-def atlas(
-    target: str,
-    storage_option: tuple[str, ...],
-    api_url: str | None,
-    cache: str | None,
-    as_json: bool,
-    quiet: bool,
-    verbose: bool,
-    **values: Any,
-) -> None:
+@options(SHARD, OME_ZARR)
+@click.option(
+    "--spool", metavar="DIR", help="Folder for unpacked voxels during the build; workers must reach it [temporary]."
+)
+@options(STORE, WORKERS, *WRITING, *API, *OUTPUT)
+def atlas(target: str, storage_options: dict[str, Any], as_json: bool, **values: Any) -> None:
     """Build an atlas under TARGET, a path or URL: annotation, template, hemispheres, terminology, region volumes.
 
     For instance: atlaszarr atlas ccf --annotation annotation_25.nrrd --template average_template_25.nrrd
     """
     from ..atlas import build_atlas
 
-    terminal, place = Terminal(quiet, verbose), storage_options(storage_option)
-    with client_for(api_url, cache) as client, terminal.progress(f"atlas {values['name']}") as progress:
-        report = build_atlas(target, client=client, storage_options=place, progress=progress, **values)
-    for remark in () if quiet else report.remarks:
+    with client() as service, progress_bars(f"atlas {values['name']}") as progress:
+        report = build_atlas(target, client=service, storage_options=storage_options, progress=progress, **values)
+    for remark in () if is_quiet() else report.remarks:
         click.echo(f"atlaszarr: {printable(remark)}", err=True)
     if as_json:
         click.echo(json.dumps(report.to_dict()))
@@ -63,4 +54,10 @@ def atlas(
         click.echo(f"{image.state}: {image.target}")
     click.echo(f"region volumes: {report.volumes}")
     annotation = report.images[0].target
-    click.echo(f"open it with: {command_for_volumes(annotation, place if is_url(annotation) else {})}")
+    click.echo(f"open it with: {_volumes_command(annotation, storage_options if is_url(annotation) else {})}")
+
+
+def _volumes_command(url: str, storage_options: Mapping[str, Any]) -> str:
+    """The command that measures the regions of an annotation; of its storage options only the names are shown."""
+    options = [f"--storage-option {shlex.quote(name)}=..." for name in storage_options]
+    return " ".join(["atlaszarr volumes", shlex.quote(url), *options])

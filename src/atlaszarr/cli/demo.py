@@ -1,4 +1,4 @@
-"""The command `demo`."""
+"""The commands `demo` and `emulator`: the built-in Allen API."""
 
 from __future__ import annotations
 
@@ -6,24 +6,23 @@ import json
 
 import click
 
+from ..errors import InputError
 from .options import OUTPUT, options
-from .terminal import Terminal, table
+from .terminal import progress_bars, table
 
 
 @click.command()
 @click.argument("folder", metavar="[DIR]", default="atlaszarr-demo")
 @options(*OUTPUT)
-def demo(folder: str, as_json: bool, quiet: bool, verbose: bool) -> None:
+def demo(folder: str, as_json: bool) -> None:
     """Do the whole main job on the built-in Allen API, into DIR [./atlaszarr-demo]."""
     from ..demo import run_demo
 
-    terminal = Terminal(quiet, verbose)
-    with terminal.progress("demo") as progress:
-        report = run_demo(folder, progress)
+    with progress_bars("demo") as progress:
+        volume, atlas = run_demo(folder, progress)
     if as_json:
-        click.echo(json.dumps(report.to_dict()))
+        click.echo(json.dumps({**volume.to_dict(), "atlas": atlas.to_dict()}))
         return
-    volume, atlas = report.volume, report.atlas
     click.echo(f"{volume.state}: {volume.target}, from {volume.requests} section images of a phantom brain")
     click.echo("read back and validated by ngff-zarr:")
     rows = [
@@ -40,3 +39,17 @@ def demo(folder: str, as_json: bool, quiet: bool, verbose: bool) -> None:
         f"{atlas.largest_error:.1%} at most ({atlas.largest_error_of})"
     )
     click.echo(f"all {atlas.regions} regions: {atlas.volumes}")
+
+
+@click.command()
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, metavar="N", help="On 127.0.0.1 [8000].")
+@click.option("--faults", metavar="FILE", help="JSON of scripted faults.")
+@click.option("-v", "--verbose", is_flag=True, help="A line per request, on stderr.")
+def emulator(port: int, faults: str | None, verbose: bool) -> None:
+    """Serve the built-in Allen API until interrupted."""
+    from ..testing.emulator import serve
+
+    try:
+        serve(port, faults or (), lambda url: click.echo(f"the Allen API answers at {url}"), access_log=verbose)
+    except OSError as error:
+        raise InputError(f"port {port} cannot be served: {error.strerror}; choose another") from None

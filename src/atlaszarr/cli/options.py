@@ -1,8 +1,14 @@
-"""The options that several commands share, and what their texts mean."""
+"""The options that several commands share, and how their texts become values.
+
+What concerns the run and not the result (the API, the cache, quiet) stays in the click context, where `client`
+and `is_quiet` read it; the commands receive the rest.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,14 +16,7 @@ import click
 
 from ..errors import InputError
 
-_CACHE_OPTIONS = "atlaszarr.cache_options"
-
-
-def as_id(_context: click.Context, _parameter: click.Parameter, text: str | None) -> int | None:
-    """Parse an id of the Allen API: a click callback."""
-    from ..allen.rma import identifier
-
-    return None if text is None else identifier(text)
+_Callback = Callable[[click.Context, click.Parameter, Any], Any]
 
 
 def options(*decorators: Callable[..., Any]) -> Callable[..., Any]:
@@ -31,15 +30,92 @@ def options(*decorators: Callable[..., Any]) -> Callable[..., Any]:
     return decorate
 
 
-def _keep_cache_options(context: click.Context, _parameter: click.Parameter, pairs: tuple[str, ...]) -> None:
-    """Keep the cache options where `client_for` reads them: a click callback."""
-    context.meta[_CACHE_OPTIONS] = storage_options(pairs, "cache option")
+def as_id(_context: click.Context, _parameter: click.Parameter, text: str | None) -> int | None:
+    """Parse an id of the Allen API: a click callback."""
+    from ..allen.rma import identifier
+
+    return None if text is None else identifier(text)
+
+
+def as_numbers(count: int) -> _Callback:
+    """Parse exactly `count` whole numbers separated by commas: a click callback."""
+
+    def parse(_context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[int, ...] | None:
+        if text is None:
+            return None
+        try:
+            found = tuple(int(part) for part in text.split(","))
+        except ValueError:
+            found = ()
+        if len(found) != count:
+            raise InputError(f"{_name(parameter)} {text!r} is not {count} whole numbers separated by commas")
+        return found
+
+    return parse
+
+
+def as_number_or_auto(_context: click.Context, parameter: click.Parameter, text: str) -> int | None:
+    """Parse a whole number, or ``auto`` as None: a click callback."""
+    try:
+        return None if text == "auto" else int(text)
+    except ValueError:
+        raise InputError(f"{_name(parameter)} {text!r} is neither auto nor a whole number") from None
+
+
+def as_mapping(_context: click.Context, parameter: click.Parameter, pairs: Sequence[str]) -> dict[str, Any]:
+    """Parse KEY=VALUE pairs, each value a JSON object, list or constant, or else text: a click callback."""
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise InputError(f"{_name(parameter)} {key!r} has no value; write KEY=VALUE")
+        try:
+            # A number stays text: it may be a password.
+            structured = value.startswith(("{", "[")) or value in ("true", "false", "null")
+            found[key] = json.loads(value) if structured else value
+        except ValueError:
+            raise InputError(f"{_name(parameter)} {key!r} begins like JSON but is not valid JSON") from None
+    return found
+
+
+def _name(parameter: click.Parameter) -> str:
+    return parameter.opts[0].strip("-").replace("-", " ")
+
+
+def _keep(parse: _Callback = lambda _context, _parameter, value: value) -> dict[str, Any]:
+    """Arguments of an option whose value stays in the context under its name."""
+
+    def keep(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+        context.meta[f"atlaszarr.{parameter.name}"] = parse(context, parameter, value)
+
+    return {"callback": keep, "expose_value": False}
+
+
+def _kept(name: str) -> Any:
+    return click.get_current_context().meta[f"atlaszarr.{name}"]
+
+
+def is_quiet() -> bool:
+    """Whether ``--quiet`` is given."""
+    return bool(_kept("quiet"))
+
+
+def client() -> Any:
+    """The client that the options of `API` describe."""
+    from ..allen.client import AllenClient
+
+    return AllenClient(_kept("api_url"), _kept("cache"), cache_options=_kept("cache_option"))
+
+
+def _configure_logging(_context: click.Context, _parameter: click.Parameter, verbose: bool) -> None:
+    level = logging.INFO if verbose else logging.ERROR
+    logging.basicConfig(level=level, stream=sys.stderr, format="%(name)s: %(message)s")
 
 
 def format_options(*forms: str) -> Callable[..., Any]:
     """``--format`` with these forms, the first by default, and ``--json``, which is ``--format json``.
 
-    The command takes `as_json`; and `form` if there are more forms than two.
+    The command takes `as_json`; and `form` if there are more than two.
     """
 
     def note(context: click.Context, _: click.Parameter, form: str | None) -> str:
@@ -69,25 +145,39 @@ def format_options(*forms: str) -> Callable[..., Any]:
     )
 
 
+FORMAT = format_options("text", "json")
 OUTPUT = (
-    format_options("text", "json"),
-    click.option("-q", "--quiet", is_flag=True, help="No progress."),
-    click.option("-v", "--verbose", is_flag=True, help="Tell what is retried, on stderr."),
+    FORMAT,
+    click.option("-q", "--quiet", is_flag=True, **_keep(), help="No progress."),
+    click.option(
+        "-v",
+        "--verbose",
+        is_flag=True,
+        callback=_configure_logging,
+        expose_value=False,
+        help="Report retries on stderr.",
+    ),
 )
 API = (
-    click.option("--api-url", metavar="URL", help="The Allen API, ending in /api/v2 [env: ATLASZARR_API_URL]."),
-    click.option("--cache", metavar="DIR|none", help="Folder or URL for section images [env: ATLASZARR_CACHE]."),
+    click.option("--api-url", metavar="URL", **_keep(), help="Allen API, ending in /api/v2 [env: ATLASZARR_API_URL]."),
+    click.option(
+        "--cache", metavar="DIR|none", **_keep(), help="Folder or URL for section images [env: ATLASZARR_CACHE]."
+    ),
     click.option(
         "--cache-option",
         multiple=True,
         metavar="KEY=VALUE",
-        expose_value=False,
-        callback=_keep_cache_options,
+        **_keep(as_mapping),
         help="Storage option of a --cache URL; repeatable.",
     ),
 )
-STORE = (
-    click.option("--storage-option", multiple=True, metavar="KEY=VALUE", help="To fsspec; JSON or text; repeatable."),
+STORE = click.option(
+    "--storage-option",
+    "storage_options",
+    multiple=True,
+    metavar="KEY=VALUE",
+    callback=as_mapping,
+    help="To fsspec; JSON or text; repeatable.",
 )
 
 
@@ -99,117 +189,18 @@ def _gone(_context: click.Context, parameter: click.Parameter, value: str | None
 
 
 MIRROR = (
-    click.option("--mirror", is_flag=True, help="Lay left on right: r becomes 11400 - r, of P56 data."),
+    click.option("--mirror", is_flag=True, help="Mirror left to right: r becomes 11400 - r, for P56 data."),
     click.option("--space", callback=_gone, expose_value=False, hidden=True),
     click.option("--r-extent", callback=_gone, expose_value=False, hidden=True),
 )
-#: Of `build` and `plan`; those without a default are of one mode, or have another default in each.
-BUILD = (
-    click.option("--mode", default="volume", metavar="volume|sections", help="One image, or one a section [volume]."),
-    click.option("--resolution", type=float, default=25.0, metavar="UM", help="Voxel size [25]."),
-    click.option("--fill", metavar="none|nearest|linear", help="Between sections, in a volume [nearest]."),
-    click.option(
-        "--max-gap",
-        type=float,
-        metavar="N",
-        help="Widest gap between two sections to fill, in nominal intervals, their most common step [2.5].",
-    ),
-    click.option(
-        "--interpolation",
-        default="linear",
-        metavar="NAME",
-        help="Within an image: nearest, linear, cubic or lanczos [linear].",
-    ),
-    click.option(
-        "--view",
-        multiple=True,
-        default=("primary",),
-        metavar="VIEW",
-        help="primary, expression or projection; repeatable [primary].",
-    ),
-    click.option(
-        "--plane",
-        metavar="PLANE",
-        help="Of sections: coronal, sagittal, transverse (or horizontal) [as they were cut].",
-    ),
-    click.option(
-        "--detection-xy",
-        metavar="X,Y|centre",
-        help="Pixel of the images, of full resolution, at which sections take their slice coordinate [0,0].",
-    ),
-    click.option("--displacement", is_flag=True, help="Write the displacement fields of sections too."),
-    click.option("--downsample", default="auto", metavar="auto|N", help="Tier of the section images [auto]."),
-    *MIRROR,
-    click.option("--range", "limits", metavar="R0,R1,G0,G1,B0,B1", help="Limits of fluorescence images, 0 to 4095."),
-    click.option("--quality", type=int, metavar="N", help="JPEG quality asked of the service, 0 to 100."),
-    click.option("--levels", default="auto", metavar="auto|N", help="Levels of the pyramid [auto]."),
-    click.option("--chunk", type=int, metavar="N", help="Side of a chunk in voxels [volume 64, sections 512]."),
-    click.option(
-        "--shard", type=int, metavar="N", help="Side of a shard, whole chunks; coarser levels' shrink [none]."
-    ),
-    click.option("--ome-zarr", default="0.5", metavar="0.4|0.5|0.6", help="Version of OME-Zarr [0.5]."),
-    click.option("--background", type=int, default=0, metavar="V", help="Grey level where no section is [0]."),
-    click.option("--workers", type=int, metavar="N", help="Local threads [one a core]."),
+#: How `build` and `atlas` write.
+WRITING = (
+    click.option("--scheduler", metavar="ADDRESS", help="Of a dask.distributed scheduler, or threads [threads]."),
+    click.option("--overwrite", is_flag=True, help="Replace the target of another build."),
+    click.option("--take-over", is_flag=True, help="Build although another build seems to run in TARGET."),
 )
-
-
-def client_for(api_url: str | None, cache: str | None) -> Any:
-    """The client that the options of `API` ask for."""
-    from ..allen.client import AllenClient
-
-    return AllenClient(api_url, cache, cache_options=click.get_current_context().meta[_CACHE_OPTIONS])
-
-
-def numbers(text: str | None, name: str, count: int) -> tuple[int, ...] | None:
-    """Whole numbers separated by commas, exactly `count` of them."""
-    if text is None:
-        return None
-    try:
-        found = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        found = ()
-    if len(found) != count:
-        raise InputError(f"{name} {text!r} is not {count} whole numbers separated by commas")
-    return found
-
-
-def _whole(text: str, name: str) -> int | None:
-    if text == "auto":
-        return None
-    try:
-        return int(text)
-    except ValueError:
-        raise InputError(f"{name} {text!r} is neither auto nor a whole number") from None
-
-
-def build_options(values: dict[str, Any]) -> dict[str, Any]:
-    """The keyword arguments of `build` and `plan` among parsed options; what was not given is left to its mode."""
-    parsed = {"limits", "downsample", "levels", "displacement"}
-    given = {name: value for name, value in values.items() if name not in parsed}
-    for name in ("fill", "max_gap", "chunk", "plane", "detection_xy"):
-        if given[name] is None:
-            del given[name]
-    if values["displacement"]:
-        given["displacement"] = True
-    return {
-        **given,
-        "range": numbers(values["limits"], "range", 6),
-        "downsample": _whole(values["downsample"], "downsample"),
-        "levels": _whole(values["levels"], "levels"),
-    }
-
-
-def storage_options(pairs: Sequence[str], name: str = "storage option") -> dict[str, Any]:
-    """KEY=VALUE pairs as options to fsspec: a value is a JSON object, list or constant, or else text."""
-    found: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or not key:
-            raise InputError(f"{name} {key!r} has no value; write KEY=VALUE")
-        try:
-            # A number stays text: it may well be a password.
-            structured = value.startswith(("{", "[")) or value in ("true", "false", "null")
-            found[key] = json.loads(value) if structured else value
-        except ValueError:
-            raise InputError(f"{name} {key!r} begins like JSON but is not valid JSON") from None
-    return found
+WORKERS = click.option("--workers", type=int, metavar="N", help="Local threads [one a core].")
+SHARD = click.option(
+    "--shard", type=int, metavar="N", help="Side of a shard, whole chunks; coarser levels' shrink [none]."
+)
+OME_ZARR = click.option("--ome-zarr", default="0.5", metavar="0.4|0.5|0.6", help="Version of OME-Zarr [0.5].")

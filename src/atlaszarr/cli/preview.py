@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import click
 
-from .options import API, MIRROR, OUTPUT, STORE, as_id, client_for, options, storage_options
-from .terminal import Terminal, missing_lines
+from .options import API, MIRROR, OUTPUT, STORE, as_id, client, options
+from .terminal import missing_lines, progress_bars
 
 
 @click.command()
@@ -15,10 +16,10 @@ from .terminal import Terminal, missing_lines
 @click.argument("out", required=False)
 @click.option("--annotation", metavar="URI", help="Draw its borders: OME-Zarr, NRRD, NIfTI or TIFF, path or URL.")
 @click.option(
-    "--plane", default="auto", metavar="PLANE", help="coronal, sagittal, transverse (or horizontal) [as it was cut]."
+    "--plane", default="auto", metavar="PLANE", help="coronal, sagittal, transverse (or horizontal) [plane of section]."
 )
 @click.option("--view", default="primary", metavar="VIEW", help="primary, expression or projection [primary].")
-@options(*MIRROR, *STORE, *API, *OUTPUT)
+@options(*MIRROR, STORE, *API, *OUTPUT)
 def preview(
     dataset_id: int,
     out: str | None,
@@ -26,31 +27,26 @@ def preview(
     plane: str,
     mirror: bool,
     view: str,
-    storage_option: tuple[str, ...],
-    api_url: str | None,
-    cache: str | None,
+    storage_options: dict[str, Any],
     as_json: bool,
-    quiet: bool,
-    verbose: bool,
 ) -> int:
-    """Draw where the sections lie in the reference space into OUT, a .png or .svg [DATASET_ID-preview.png].
+    """Draw the sections in the reference space into OUT, a .png or .svg [DATASET_ID-preview.png].
 
     Their edges from four sides, and a registered thumbnail of each, under the borders of an annotation if one is given.
     For instance: atlaszarr preview 74272479 --annotation annotation_25.nrrd
     """
     from ..previews import preview as draw
 
-    terminal = Terminal(quiet, verbose)
-    with client_for(api_url, cache) as client, terminal.progress(f"dataset {dataset_id}") as progress:
+    with client() as service, progress_bars(f"dataset {dataset_id}") as progress:
         report = draw(
             dataset_id,
             out or f"{dataset_id}-preview.png",
-            client=client,
+            client=service,
             annotation=annotation,
             plane=plane,
             mirror=mirror,
             view=view,
-            storage_options=storage_options(storage_option),
+            storage_options=storage_options,
             progress=progress,
         )
     for line in missing_lines(report.failures):

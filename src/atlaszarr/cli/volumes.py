@@ -9,17 +9,17 @@ from typing import Any
 import click
 
 from ..errors import InputError
-from .options import STORE, format_options, options, storage_options
+from .options import STORE, format_options, options
 
 
 @click.command()
 @click.argument("annotation")
-@click.option("--terminology", metavar="CSV", help="Path or URL [terminology.csv beside ANNOTATION].")
-@click.option("--region", "regions", multiple=True, metavar="ACRONYM", help="This one alone; repeatable [all].")
+@click.option("--terminology", metavar="CSV", help="Path or URL [terminology.csv next to ANNOTATION].")
+@click.option("--region", "regions", multiple=True, metavar="ACRONYM", help="Only this one; repeatable [all].")
 @click.option("--level", type=int, default=0, metavar="N", help="Of the annotation [0].")
-@click.option("--by-hemisphere", is_flag=True, help="Tell left from right, and which is which.")
-@click.option("--voxel-size", type=float, metavar="UM", help="Instead of what the annotation says.")
-@options(*STORE, format_options("table", "csv", "json", "parquet"))
+@click.option("--by-hemisphere", is_flag=True, help="Also left and right, and which is which.")
+@click.option("--voxel-size", type=float, metavar="UM", help="Instead of the annotation's own.")
+@options(STORE, format_options("table", "csv", "json", "parquet"))
 def volumes(
     annotation: str,
     terminology: str | None,
@@ -28,7 +28,7 @@ def volumes(
     by_hemisphere: bool,
     voxel_size: float | None,
     form: str,
-    storage_option: tuple[str, ...],
+    storage_options: dict[str, Any],
     as_json: bool,
 ) -> None:
     """Region volumes in mm3 of ANNOTATION, an OME-Zarr of labels: each structure with its descendants, and alone.
@@ -38,16 +38,17 @@ def volumes(
     from ..regions import tables as region_tables
     from ..regions.annotation import annotation_of
     from ..regions.volumes import region_volumes
-    from ..terminology.lookup import terminology_of
+    from ..terminology.terminology import terminology_of
 
     form = "json" if as_json else form
     if form == "parquet" and sys.stdout.isatty():
         raise InputError("parquet is not for a terminal; send it to a file: --format parquet > volumes.parquet")
-    place: dict[str, Any] = {"storage_options": storage_options(storage_option)}
-    annotation_of(annotation, level, **place)  # a wrong place is said first
-    structures = terminology_of(terminology, annotation, **place)
+    annotation_of(annotation, level, storage_options)  # an error of the annotation comes before one of the terminology
+    structures = terminology_of(terminology, annotation, storage_options)
     wanted = [structures[region] for region in dict.fromkeys(regions)]
-    table = region_volumes(annotation, structures, level, by_hemisphere, voxel_size=voxel_size, **place)
+    table = region_volumes(
+        annotation, structures, level, by_hemisphere, voxel_size=voxel_size, storage_options=storage_options
+    )
     if wanted:
         table = table.loc[[structure.id for structure in wanted]]
     if form == "table":

@@ -1,4 +1,4 @@
-"""Where the sections of a dataset lie in the reference space, as a picture."""
+"""Pictures of a dataset's sections in the reference space."""
 
 from .api import PreviewReport, preview
 

@@ -1,4 +1,4 @@
-"""Lines between unlike labels of a plane. Knows of no files and of no picture."""
+"""Lines between different labels of a plane: NumPy only."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, eq=False)
 class LabelPlane:
-    """Labels of a plane of a reference space.
+    """Labels on a plane of a reference space.
 
     Attributes
     ----------
     labels : ndarray, integer, shape (rows, columns)
     corner : tuple of float
-        Where the first pixel begins, along the rows' axis and the columns', in um.
+        Low corner of the first pixel, along the rows' axis and the columns', in um.
     size : tuple of float
-        Of a pixel, likewise.
+        Size of a pixel, likewise.
     """
 
     labels: NDArray[Any]
@@ -28,20 +28,20 @@ class LabelPlane:
 
 
 def border_lines(plane: LabelPlane) -> NDArray[np.float64]:
-    """Lines along the sides of pixels that lie between unlike labels, with the steps of slanting borders cut.
+    """Lines along the sides between pixels of different labels, with the steps of slanting borders cut.
 
-    They run through the middles of those sides. At a corner of pixels where two of them meet, a line joins their
-    middles; where another number does, lines lead from the corner to each.
+    At a corner where two such sides meet, a line joins their middles; at any other, lines lead from the corner to the
+    middle of each.
 
     Returns
     -------
     ndarray, float64, shape (lines, 2, 2)
-        (column, row) coordinates of both ends of each, in um.
+        (column, row) coordinates of both ends of each line, in um.
     """
     rows, columns = plane.labels.shape
     level = plane.labels[1:] != plane.labels[:-1]
     upright = plane.labels[:, 1:] != plane.labels[:, :-1]
-    # For each corner of pixels, whether its sides to the left, right, above and below are such.
+    # For each corner of pixels, whether labels differ across the side to the left, right, above and below it.
     sides = np.zeros((4, rows + 1, columns + 1), bool)
     sides[0, 1:-1, 1:] = sides[1, 1:-1, :-1] = level
     sides[2, 1:, 1:-1] = sides[3, :-1, 1:-1] = upright

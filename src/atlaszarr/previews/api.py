@@ -1,27 +1,26 @@
-"""`preview`: from a dataset to a picture of its sections, in a file."""
+"""`preview`: draws a dataset's sections in the reference space into a file."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ..allen.client import AllenClient
 from ..allen.images import MissingImage
 from ..allen.records import SectionDataset
 from ..engine.writer import Progress
-from ..errors import InputError, TargetError
+from ..errors import InputError
 from ..geometry.spaces import reference_space
 from ..sections.alignment import align_sections, plane_of
 from ..sections.options import GONE
 from ..sections.planes import section_planes
 from ..stores.local import write_whole
-from ..stores.locations import normalize, output_path, overlap, shown
+from ..stores.locations import normalize, output_file, overlap, shown
 from .annotation_borders import LabelPlane
 from .annotation_planes import label_planes
-from .draw import Page
+from .draw import draw_page
 from .paper import FORMATS
 from .thumbnails import make_thumbnails
 
@@ -31,26 +30,26 @@ _PIXELS = 264
 
 @dataclass(frozen=True)
 class PreviewReport:
-    """What a picture holds.
+    """A picture of `preview`.
 
     Attributes
     ----------
     dataset : int
     path : str
     plane : str
-        That the sections are shown in.
+        Plane of the thumbnails.
     reference_space : int
     view : str
     resolution : float
         Size of a thumbnail's pixel, in um.
     annotation : str or None
-        Whose borders are drawn.
+        Annotation whose borders are drawn.
     coordinates : mapping of int to float
-        By section number, where the thumbnail's plane lies, in um along the axis across it.
+        Slice coordinate of each thumbnail, in um along the axis across its plane, by section number.
     missing_numbers : tuple of int
-        Section numbers that the regular sampling would have had, but the dataset lacks.
+        Section numbers of the regular sampling that the dataset lacks.
     failures : tuple of MissingImage
-        Images that could not be had: their frames are crossed.
+        Missing images: their frames are crossed.
     """
 
     dataset: int
@@ -66,7 +65,7 @@ class PreviewReport:
 
     @property
     def ok(self) -> bool:
-        """Whether every image could be had."""
+        """Whether no image is missing."""
         return not self.failures
 
     def to_dict(self) -> dict[str, Any]:
@@ -99,38 +98,37 @@ def preview(
     progress: Progress | None = None,
     space: None = None,
 ) -> PreviewReport:
-    """Draw where the sections of a dataset lie in the reference space.
+    """Draw the positions of a dataset's sections in the reference space.
 
-    Above, the edges of the section images from four sides, by their corners; below, a thumbnail of each, registered.
-    Lengths are (p, i, r) of the reference space in mm, p = p_um / 1000. A thumbnail is the plane at the slice
-    coordinate of the middle of its image. Metadata is fetched, and each image once, at the coarsest tier that is fine
-    enough.
+    Above, the edges of the section images from four sides; below, a registered thumbnail of each section. Lengths are
+    (p, i, r) of the reference space in mm, p = p_um / 1000. A thumbnail is the plane at the slice coordinate of the
+    centre of its image. Metadata is fetched, and each image once, at the coarsest tier that is fine enough.
 
     Parameters
     ----------
     dataset : SectionDataset or int
         A dataset, or its id.
     out : str or path-like
-        A local file ending in ``.png`` or ``.svg``; replaced if it is there. Equal pictures are equal bytes, by the
+        A local file ending in ``.png`` or ``.svg``; replaced if it exists. Equal pictures are equal bytes with the
         same version of matplotlib.
     client : AllenClient, optional
         Default: a client with its own defaults.
     annotation : str or path-like, optional
-        Whose borders are drawn over the thumbnails: an OME-Zarr of labels, or any other file that `build_atlas` takes,
-        a path or URL.
+        Annotation whose borders are drawn over the thumbnails: path or URL of an OME-Zarr of labels, or of any other
+        file that `build_atlas` takes.
     plane : str
-        ``coronal``, ``sagittal``, ``transverse`` (or ``horizontal``, ``axial``); ``auto`` for the one that the dataset
-        was cut in.
+        ``coronal``, ``sagittal``, ``transverse`` (or ``horizontal``, ``axial``); ``auto`` for the plane of section
+        of the dataset.
     mirror : bool
-        Whether to lay the sections left on right; the annotation stays as it lies.
+        Whether to mirror the sections left to right; the annotation is not mirrored.
     space : None
-        No longer exists; see `mirror`.
+        No longer supported; see `mirror`.
     view : str
-        Of the thumbnails: ``primary``, ``expression`` or ``projection``.
+        View of the thumbnails: ``primary``, ``expression`` or ``projection``.
     storage_options : mapping, optional
-        To fsspec, for an annotation at a URL. Never shown or written anywhere.
+        To fsspec, for an annotation at a URL. Never printed or stored.
     progress : callable, optional
-        Called with the images done, their number, and a word on what is going on.
+        Called with the number of images done, the number of all, and a word for the step.
 
     Returns
     -------
@@ -139,17 +137,17 @@ def preview(
     Raises
     ------
     InputError
-        If an option is not known or does not fit; nothing is written.
+        If an option is not known or is not valid; nothing is written.
     RecordError
         If the dataset cannot be registered.
     NotFoundError, ServiceError, SourceError
-        If metadata or the annotation cannot be had.
+        If metadata or the annotation cannot be read.
     TargetError
         If the file cannot be written.
     """
     if space is not None:
         raise InputError(f"option 'space' no longer exists: {GONE['space']}")
-    path = picture_path(out)
+    path = output_file(out, FORMATS)
     if annotation is not None and overlap(normalize(annotation), str(path)):
         raise InputError(f"output {str(path)!r} lies in the annotation, {shown(annotation)}; choose another file")
     client = client or AllenClient()
@@ -169,12 +167,22 @@ def preview(
     if progress is not None:
         progress(len(thumbnails), len(thumbnails), "drawing")
     named = None if annotation is None else shown(annotation)
-    page = Page(dataset, across, shown_space, mirror, resolution, view, thumbnails, labels, named)
-    body = page.printed(path.suffix.lower())
-    try:
-        write_whole(path, body)
-    except OSError as error:
-        raise TargetError(f"cannot write {str(path)!r}: {error.strerror}") from None
+    sections = planes.imaged.sections
+    body = draw_page(
+        dataset,
+        across,
+        shown_space,
+        mirror=mirror,
+        resolution=resolution,
+        view=view,
+        sections=sections,
+        coordinates=coordinates,
+        images=thumbnails,
+        labels=labels,
+        annotation=named,
+        suffix=path.suffix.lower(),
+    )
+    write_whole(path, body)
     return PreviewReport(
         dataset=dataset.id,
         path=str(path),
@@ -183,23 +191,7 @@ def preview(
         view=view,
         resolution=resolution,
         annotation=named,
-        coordinates={t.section.section_number: t.coordinate for t in thumbnails},
+        coordinates={s.section_number: at for s, at in zip(sections, coordinates, strict=True)},
         missing_numbers=dataset.missing_numbers,
         failures=failures,
     )
-
-
-def picture_path(out: str | os.PathLike[str]) -> Path:
-    """Where a picture is to go.
-
-    Raises
-    ------
-    InputError
-        If it is no file that a picture can be written to.
-    """
-    path = output_path(out)
-    if path.suffix.lower() not in FORMATS or path.is_dir():
-        raise InputError(f"output {str(path)!r} must be a file ending in {' or '.join(FORMATS)}")
-    if not path.parent.is_dir():
-        raise InputError(f"output {str(path)!r} lies in a folder that is not there; make it first")
-    return path

@@ -1,6 +1,6 @@
-"""A figure measured in inches from its upper left corner, and how it becomes a file, the same bytes every time.
+"""A figure measured in inches from its upper left corner, and its file, the same bytes every time.
 
-matplotlib without pyplot: nothing of the caller's is touched, but that its settings are the defaults meanwhile.
+matplotlib is used without pyplot; its settings are the defaults while a page is drawn, and restored after.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: By the end of the name of a file.
+#: Suffixes of file names.
 FORMATS = (".png", ".svg")
 _DPI = 200
 _INK = "#222222"
-#: matplotlib has its settings in one place for all threads.
+#: All threads share the settings of matplotlib.
 _SETTINGS = threading.Lock()
 
 
@@ -40,19 +40,19 @@ class Paper:
 
     def axes(self, left: float, top: float, width: float, height: float, **options: Any) -> Axes:
         """Axes over a rectangle."""
-        place = (left / self.width, 1 - (top + height) / self.height, width / self.width, height / self.height)
-        return self.figure.add_axes(place, **options)
+        box = (left / self.width, 1 - (top + height) / self.height, width / self.width, height / self.height)
+        return self.figure.add_axes(box, **options)
 
     def text(self, left: float, top: float, words: str, **options: Any) -> None:
-        """Words whose upper left corner is given, unless options say otherwise."""
-        place = (left / self.width, 1 - top / self.height)
-        self.figure.text(*place, words, **({"va": "top", "color": _INK} | options))
+        """Text with its upper left corner at a position, unless options change the alignment."""
+        box = (left / self.width, 1 - top / self.height)
+        self.figure.text(*box, words, **({"va": "top", "color": _INK} | options))
 
 
 def print_page(
     width: float, height: float, draw: Callable[[Paper], None], suffix: str, metadata: Mapping[str, str]
 ) -> bytes:
-    """Draw a page and make a file of it.
+    """Draw a page, and return it as a file.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
-"""The edges of section images in a reference space, and what side of the section each is on.
+"""The edges of section images in a reference space, and the side of the section that each is on.
 
-Arithmetic on records alone: it asks nobody, and knows of no picture.
+Arithmetic on records: nothing is fetched or drawn here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..geometry.plane import Plane
 from ..geometry.spaces import reference_space
 from ..transforms import apply, image_to_reference
 
-#: What lies at the low and the high end of p, i and r.
+#: The low and the high end of p, i and r.
 ENDS = (("anterior", "posterior"), ("superior", "inferior"), ("left", "right"))
 
 
@@ -26,11 +26,11 @@ class Edges:
     Attributes
     ----------
     name : str
-        The end of `axis` that it is nearer to than the opposite edge: one of `ENDS`.
+        The end of `axis` that it is on: one of `ENDS`.
     axis : int
-        0 p, 1 i, 2 r: seen along it, the sections are lines beside each other.
+        0 p, 1 i, 2 r: seen along it, the sections are lines side by side.
     ends : ndarray, float64, shape (sections, 2, 3)
-        (p, i, r) of both ends of each, in um.
+        (p, i, r) of both ends of each edge, in um.
     """
 
     name: str
@@ -39,13 +39,13 @@ class Edges:
 
 
 def corners_in_space(dataset: SectionDataset, mirror: bool = False) -> NDArray[np.float64]:
-    """Where the corners of the section images lie.
+    """The corners of the section images in the reference space.
 
     Parameters
     ----------
     dataset : SectionDataset
     mirror : bool
-        Whether to lay left on right; see `atlaszarr.sections.alignment.align_sections`.
+        Whether to mirror left to right; see `atlaszarr.sections.alignment.align_sections`.
 
     Returns
     -------
@@ -66,14 +66,14 @@ def corners_in_space(dataset: SectionDataset, mirror: bool = False) -> NDArray[n
 
 
 def edges_of(corners: NDArray[np.float64], plane: Plane) -> tuple[Edges, ...]:
-    """The edges of sections by the sides that they are on, however their images are turned or mirrored.
+    """The edges of sections by their sides, however the images are turned or mirrored.
 
     Parameters
     ----------
     corners : ndarray, float64, shape (sections, 4, 3)
         In their order around each image.
     plane : Plane
-        That the sections lie in.
+        Plane of the sections.
 
     Returns
     -------
@@ -84,7 +84,7 @@ def edges_of(corners: NDArray[np.float64], plane: Plane) -> tuple[Edges, ...]:
     middles = edges.mean(axis=2)
     across = middles[:, [2, 3]] - middles[:, [0, 1]]  # from an edge to the opposite one
     down, aside = np.abs(across[..., plane.rows]), np.abs(across[..., plane.columns])
-    # One pair of opposite edges is above and below, the other at the sides: as the image lies rather than not.
+    # One pair of opposite edges is above and below, the other at the sides: the assignment that fits the image better.
     turned = down[:, 0] * aside[:, 1] < down[:, 1] * aside[:, 0]
     sections = np.arange(len(corners))
     found = []

@@ -1,41 +1,21 @@
-"""The sections of a dataset as small registered images, each fetched once. Knows of no picture."""
+"""The sections of a dataset as small registered images, each fetched once."""
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 from ..allen.client import AllenClient
 from ..allen.images import MissingImage, Pixels
-from ..allen.records import Section
 from ..engine.writer import Progress
 from ..sections.planes import SectionPlanes
 
-#: Grey level where the image of a section is not.
+#: Grey level outside the section image.
 _PAPER = 255
-
-
-@dataclass(frozen=True, eq=False)
-class Thumbnail:
-    """One section, registered.
-
-    Attributes
-    ----------
-    section : Section
-    coordinate : float
-        Where its plane lies, in um along the axis across it.
-    image : ndarray, uint8, shape (rows, columns, 3), or None
-        White where the section image is not; None if that could not be had.
-    """
-
-    section: Section
-    coordinate: float
-    image: Pixels | None
 
 
 def make_thumbnails(
     planes: SectionPlanes, client: AllenClient, progress: Progress | None = None
-) -> tuple[tuple[Thumbnail, ...], tuple[MissingImage, ...]]:
+) -> tuple[list[Pixels | None], tuple[MissingImage, ...]]:
     """Fetch and register every section.
 
     Parameters
@@ -43,14 +23,14 @@ def make_thumbnails(
     planes : SectionPlanes
     client : AllenClient
     progress : callable, optional
-        Called with the sections done, their number, and a word on what is going on.
+        Called with the number of sections done, the number of all, and a word for the step.
 
     Returns
     -------
-    thumbnails : tuple of Thumbnail
-        In order of depth.
+    thumbnails : list of (ndarray, uint8, shape (rows, columns, 3), or None)
+        In the order of the planes; white outside the section image, None if that is missing.
     failures : tuple of MissingImage
-        Images that could not be had.
+        Missing images.
     """
     rows, columns = (slice(0, length) for length in planes.shape)
     boxes = [planes.box(section, rows, columns) for section in range(len(planes.imaged.sections))]
@@ -66,17 +46,16 @@ def make_thumbnails(
         image, _ = planes.register(position, rows, columns, box, pixels, _PAPER)
         return image
 
-    thumbnails: list[Thumbnail] = []
+    thumbnails: list[Pixels | None] = []
     failures: list[MissingImage] = []
     pool = ThreadPoolExecutor(client.concurrency, "atlaszarr-preview")
     try:
         for position, found in enumerate(pool.map(registered, range(len(boxes)))):
             if isinstance(found, MissingImage):
                 failures.append(found)
-            image = None if isinstance(found, MissingImage) else found
-            thumbnails.append(Thumbnail(planes.imaged.sections[position], float(planes.coordinates[position]), image))
+            thumbnails.append(None if isinstance(found, MissingImage) else found)
             if progress is not None:
                 progress(position + 1, len(boxes), "images")
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)  # who interrupts need not wait for what is under way
-    return tuple(thumbnails), tuple(failures)
+        pool.shutdown(wait=False, cancel_futures=True)  # an interruption does not wait for pending requests
+    return thumbnails, tuple(failures)

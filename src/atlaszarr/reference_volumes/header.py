@@ -1,4 +1,4 @@
-"""What the header of a volume's file says of its voxels, whatever the format."""
+"""The header of a volume's file, in any format."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ MICRONS = {unit: float(micron) for unit, micron in ome.MICRONS.items()}
 
 @dataclass(frozen=True)
 class Header:
-    """What is said of a volume, along the axes of its file.
+    """Metadata of a volume, along the axes of its file.
 
     Attributes
     ----------
     name : str
-        Of the file, for messages.
+        Name of the file, for messages.
     shape : tuple of int
     dtype : dtype
         As it is stored, with its byte order.
@@ -31,9 +31,9 @@ class Header:
     compression : str
         ``none``, ``gzip``, ``bzip2``, or ``pages`` where planes are decoded one by one.
     offset : int
-        Bytes of the file before the voxels, where they lie there as they are.
+        Bytes of the file before uncompressed voxels.
     spacing : tuple of float, optional
-        Of the voxels, in um.
+        Voxel size, in um.
     origin : str, optional
         See `atlaszarr.reference_volumes.orientation`.
     doubt : str, optional
@@ -42,7 +42,7 @@ class Header:
     scaling : tuple of float
         (slope, intercept): a value is slope x stored + intercept.
     data_file : str, optional
-        Name of the file beside this one that holds the voxels.
+        Name of the file next to this one that holds the voxels.
     """
 
     name: str
@@ -77,7 +77,7 @@ class Header:
         return 2 if self.fastest_first else 0
 
     def values(self, stored: Any) -> Any:
-        """Stored voxels as the numbers they stand for, in the byte order of this machine; float64 if scaled."""
+        """The values of stored voxels, in native byte order; float64 if scaled."""
         if self.scaling != (1.0, 0.0):
             slope, intercept = self.scaling
             return stored.astype(np.float64) * slope + intercept

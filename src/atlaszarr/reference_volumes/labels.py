@@ -1,4 +1,4 @@
-"""Labels of an annotation: as uint32 or refused, which there are, and which no terminology knows."""
+"""Labels of an annotation: converted to uint32, distinct, and compared with a terminology."""
 
 from __future__ import annotations
 
@@ -61,13 +61,13 @@ def distinct(labels: NDArray[np.uint32]) -> NDArray[np.uint32]:
 
 
 def unknown_labels(labels: NDArray[np.uint32], terminology: Terminology) -> tuple[int, ...]:
-    """Those of some labels that are the id of no structure; 0 is none."""
+    """The labels, other than 0, that are not the id of a structure."""
     ids = np.array([structure.id for structure in terminology] + [0], np.uint32)
     return tuple(int(label) for label in np.setdiff1d(labels, ids))
 
 
 def unknown_labels_remark(unknown: tuple[int, ...], name: str) -> str:
-    """One sentence that names labels without a structure."""
+    """A sentence that names labels without a structure."""
     named = ", ".join(map(str, unknown[:_NAMED])) + (", ..." if len(unknown) > _NAMED else "")
     what = "a label" if len(unknown) == 1 else f"{len(unknown)} labels"
     return f"{name} has {what} of no structure in the terminology: {named}"

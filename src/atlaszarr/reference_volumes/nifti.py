@@ -8,19 +8,17 @@ import numpy as np
 
 from ..errors import InputError
 from .header import MICRONS, Header
+from .orientation import origin_of
 
 #: Bytes of a NIfTI-1 and of a NIfTI-2 header.
 _LENGTHS = (348, 540)
 #: Bytes of a header with all its extensions.
 _LARGEST_OFFSET = 2**26
 _UNITS = {"mm": MICRONS["mm"], "micron": MICRONS["um"], "meter": MICRONS["m"]}
-#: Off the axis, as a part of the length, at which a direction is no longer along it.
-_OBLIQUE = 1e-3
-_BEGINS = {"R": "l", "L": "r", "A": "p", "P": "a", "S": "i", "I": "s"}
 
 
 def is_nifti(beginning: bytes) -> bool:
-    """Whether a file that begins so is a NIfTI-1 or NIfTI-2 with its voxels in it."""
+    """Whether these first bytes are those of a NIfTI-1 or NIfTI-2 file that includes its voxels."""
     return beginning[344:348] == b"n+1\0" or beginning[4:8] == b"n+2\0"
 
 
@@ -37,11 +35,10 @@ def read_nifti_header(stream: BinaryIO, name: str) -> Header:
     Raises
     ------
     InputError
-        If it is none, or is not of a 3-D volume.
+        If it is not a NIfTI header, or not of a 3-D volume.
     """
     import nibabel
 
-    codes: Any = nibabel.aff2axcodes
     beginning = stream.read(_LENGTHS[0])
     kind: Any = nibabel.Nifti1Header
     if beginning[344:348] != b"n+1\0":
@@ -51,24 +48,20 @@ def read_nifti_header(stream: BinaryIO, name: str) -> Header:
         header = kind(beginning)
         shape = tuple(int(n) for n in header.get_data_shape())
         dtype = np.dtype(header.get_data_dtype())
-        offset, affine = int(header["vox_offset"]), np.asarray(header.get_best_affine())
+        offset, directions = int(header["vox_offset"]), np.asarray(header.get_best_affine())[:3, :3].T
         slope, intercept = header.get_slope_inter()
         unit = header.get_xyzt_units()[0]
     except Exception as error:  # nibabel has several families of them
         raise InputError(f"{name} has a NIfTI header that cannot be read: {type(error).__name__}: {error}") from None
-    if not len(beginning) <= offset < _LARGEST_OFFSET or len(stream.read(offset - len(beginning))) < offset - len(
-        beginning
-    ):
+    rest = offset - len(beginning)
+    if not (rest >= 0 and offset < _LARGEST_OFFSET and len(stream.read(rest)) == rest):
         raise InputError(f"{name} has the vox_offset {offset}, where no voxels can be; it is damaged")
     while shape[3:] and shape[-1] == 1:
         shape = shape[:-1]
     origin, doubt = None, "its header states no orientation (sform_code and qform_code are 0)"
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    spacing = np.linalg.norm(directions, axis=1)
     if int(header["sform_code"]) or int(header["qform_code"]):
-        main = np.abs(affine[:3, :3]).argmax(axis=0)
-        off = np.sort(np.abs(affine[:3, :3]), axis=0)[:2].max(axis=0)
-        if sorted(main) == [0, 1, 2] and not (off > _OBLIQUE * spacing).any():
-            origin = "".join(_BEGINS[letter] for letter in codes(affine))
+        origin = origin_of(directions, "ras")
         doubt = "" if origin else "the axes of its header are oblique"
     elif len(shape) == 3:
         spacing = np.asarray(header.get_zooms()[:3], np.float64)

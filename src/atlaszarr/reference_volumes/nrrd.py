@@ -1,6 +1,6 @@
-"""The header of an NRRD file. Those of the Allen Institute claim an orientation that is wrong: they are known by name.
+"""The header of an NRRD file. Headers of the Allen Institute claim a wrong orientation: `_is_allen` recognises them.
 
-Fields as of the format's definition, https://teem.sourceforge.net/nrrd/format.html; pynrrd parses them.
+The fields are defined in https://teem.sourceforge.net/nrrd/format.html; pynrrd parses them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 from ..errors import InputError
 from ..geometry.spaces import reference_space
 from .header import MICRONS, Header
+from .orientation import origin_of
 
 #: Bytes that a header may have.
 _LONGEST = 2**20
@@ -42,9 +43,6 @@ _SPACES = {
     "las": "las",
     "lps": "lps",
 }
-_BEGINS = {"r": "l", "l": "r", "a": "p", "p": "a", "s": "i", "i": "s"}
-#: Off the axis, as a part of the length, at which a direction is no longer along it.
-_OBLIQUE = 1e-3
 
 
 def read_nrrd_header(stream: BinaryIO, name: str) -> Header:
@@ -60,7 +58,8 @@ def read_nrrd_header(stream: BinaryIO, name: str) -> Header:
     Raises
     ------
     InputError
-        If it is none, or describes what cannot be read: text, skipped bytes, several data files, other than 3 axes.
+        If it is not an NRRD header, or one that is not supported: text, skipped bytes, several data files, other than
+        3 axes.
     """
     import nrrd
 
@@ -86,7 +85,7 @@ def read_nrrd_header(stream: BinaryIO, name: str) -> Header:
     data_file = fields.get("data file", fields.get("datafile"))
     if data_file is None and not line:
         raise InputError(f"{name} has an NRRD header and nothing after it; it is cut short, or lacks its 'data file'")
-    origin, spacing, doubt, remarks = _placed(fields, shape, name)
+    origin, spacing, doubt, remarks = _geometry(fields, shape, name)
     return Header(
         name,
         shape,
@@ -98,14 +97,13 @@ def read_nrrd_header(stream: BinaryIO, name: str) -> Header:
         origin=origin,
         doubt=doubt,
         remarks=remarks,
-        data_file=None if data_file is None else _beside(str(data_file), name),
+        data_file=None if data_file is None else _data_file(str(data_file), name),
     )
 
 
-Placed = tuple[str | None, tuple[float, float, float] | None, str, tuple[str, ...]]
-
-
-def _placed(fields: Mapping[str, Any], shape: tuple[int, ...], name: str) -> Placed:
+def _geometry(
+    fields: Mapping[str, Any], shape: tuple[int, ...], name: str
+) -> tuple[str | None, tuple[float, float, float] | None, str, tuple[str, ...]]:
     """Origin, spacing in um, why one of them is not known, and remarks."""
     directions = np.asarray(fields.get("space directions", np.empty((0, 0))), np.float64)
     if directions.shape != (3, 3) or not np.isfinite(directions).all():
@@ -121,22 +119,18 @@ def _placed(fields: Mapping[str, Any], shape: tuple[int, ...], name: str) -> Pla
         return "asl", (size, size, size), "", (remark,)
     units = {MICRONS.get(str(unit).strip('"').lower()) for unit in fields.get("space units", ())}
     micron = units.pop() if len(units) == 1 else None
-    spacing = None if micron is None else tuple(float(length * micron) for length in lengths)
+    a, b, c = (float(length * (micron or 0)) for length in lengths)
+    spacing = None if micron is None else (a, b, c)
     doubt = "" if spacing else "its header states no unit of length"
     if letters is None:
-        return None, _three(spacing), f"its header names the space {fields.get('space', 'of nothing')!r}", ()
-    main = np.abs(directions).argmax(axis=1)
-    off = np.sort(np.abs(directions), axis=1)[:, :2].max(axis=1)
-    if sorted(main) != [0, 1, 2] or (off > _OBLIQUE * lengths).any():
-        return None, _three(spacing), "the axes of its header are oblique", ()
+        return None, spacing, f"its header names the space {fields.get('space', 'of nothing')!r}", ()
+    origin = origin_of(directions, letters)
+    if origin is None:
+        return None, spacing, "the axes of its header are oblique", ()
     if letters == "lps" and spacing is None and np.array_equal(directions, np.diag(np.diag(directions))):
-        why = (
-            "its header claims left-posterior-superior, as those of the Allen Institute do wrongly, but is none of them"
-        )
-        return None, None, why, ()
-    begins = [_BEGINS[letters[k]] if directions[axis, k] > 0 else letters[k] for axis, k in enumerate(map(int, main))]
-    origin = "".join(begins)
-    return origin, _three(spacing), doubt, (f"the axes of {name} begin at {origin}, as its header says",)
+        why = "its header claims left-posterior-superior, as those of the Allen Institute do wrongly"
+        return None, None, f"{why}, but is not one of them", ()
+    return origin, spacing, doubt, (f"the axes of {name} begin at {origin}, as its header says",)
 
 
 def _is_allen(fields: Mapping[str, Any], directions: Any, shape: tuple[int, ...]) -> bool:
@@ -154,10 +148,6 @@ def _is_allen(fields: Mapping[str, Any], directions: Any, shape: tuple[int, ...]
     )
 
 
-def _three(spacing: Any) -> tuple[float, float, float] | None:
-    return None if spacing is None else (spacing[0], spacing[1], spacing[2])
-
-
 def _dtype(fields: Mapping[str, Any]) -> np.dtype[Any]:
     dtype = np.dtype(_TYPES[str(fields["type"]).removesuffix("_t")])
     if dtype.itemsize == 1:
@@ -165,9 +155,9 @@ def _dtype(fields: Mapping[str, Any]) -> np.dtype[Any]:
     return dtype.newbyteorder(_ENDIANS[str(fields["endian"]).lower()])
 
 
-def _beside(data_file: str, name: str) -> str:
-    """The name of a detached data file, which must lie beside its header."""
+def _data_file(data_file: str, name: str) -> str:
+    """The name of a detached data file, which must be in the folder of its header."""
     plain = data_file.removeprefix("./")
     if not plain or any(mark in plain for mark in "/\\%\n") or plain.split()[0] == "LIST" or plain == "..":
-        raise InputError(f"{name} names the data file {data_file!r}; it must be one file beside the header")
+        raise InputError(f"{name} names the data file {data_file!r}; it must be one file in the folder of the header")
     return plain

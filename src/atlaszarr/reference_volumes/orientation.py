@@ -1,4 +1,4 @@
-"""How the axes of a file lie in the brain: from BrainGlobe's origin notation to arrays (z, y, x) = (p, i, r)."""
+"""The orientation of a file's axes: from directions or BrainGlobe's notation to arrays (z, y, x) = (p, i, r)."""
 
 from __future__ import annotations
 
@@ -6,11 +6,34 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..errors import InputError
 
 #: The origin of arrays (p, i, r): anterior, superior, left.
 ORIGIN = "asl"
+#: Off-axis part of a direction, as a fraction of its length, above which it is oblique.
+_OBLIQUE = 1e-3
 _OPPOSITE = {"a": "p", "p": "a", "s": "i", "i": "s", "r": "l", "l": "r"}
+
+
+def origin_of(directions: NDArray[np.float64], ends: str) -> str | None:
+    """The side at which each axis of a file begins, in BrainGlobe's notation; None if the axes are oblique.
+
+    Parameters
+    ----------
+    directions : ndarray, float64, shape (3, 3)
+        A row for each axis of the file: the step from one voxel to the next.
+    ends : str
+        The side that each coordinate of a step increases to: ``ras`` in NIfTI.
+    """
+    lengths = np.linalg.norm(directions, axis=1)
+    main = np.abs(directions).argmax(axis=1)
+    off = np.sort(np.abs(directions), axis=1)[:, :2].max(axis=1)
+    if sorted(main) != [0, 1, 2] or not (off <= _OBLIQUE * lengths).all():
+        return None
+    return "".join(_OPPOSITE[ends[k]] if directions[axis, k] > 0 else ends[k] for axis, k in enumerate(main))
 
 
 @dataclass(frozen=True)
@@ -30,16 +53,16 @@ class Orientation:
 
     @classmethod
     def of(cls, origin: str, wanted: str = ORIGIN) -> Orientation:
-        """From the side that each axis of the file begins at.
+        """From the side at which each axis of the file begins.
 
         Parameters
         ----------
         origin : str
             BrainGlobe's notation: one letter for each axis of the file, in the order in which its own library gives
             them (NRRD and NIfTI: fastest first; TIFF: pages, rows, columns; OME-Zarr: z, y, x), from a(nterior),
-            p(osterior), s(uperior), i(nferior), r(ight), l(eft). `wanted` needs no change.
+            p(osterior), s(uperior), i(nferior), r(ight), l(eft).
         wanted : str
-            Where z, y and x are to begin, likewise; one of a/p, then of s/i, then of r/l.
+            The side at which z, y and x begin: one of a/p, then of s/i, then of r/l.
 
         Raises
         ------
@@ -60,13 +83,13 @@ class Orientation:
         return array.transpose(self.axes)[tuple(slice(None, None, -1 if flip else 1) for flip in self.flipped)]
 
     def order(self, lengths: Sequence[Any]) -> tuple[Any, Any, Any]:
-        """What is said of each axis of the file, along (z, y, x)."""
+        """Values for the axes of the file, in the order (z, y, x)."""
         z, y, x = (lengths[axis] for axis in self.axes)
         return z, y, x
 
 
 def sides_remark(name: str) -> str:
-    """On a volume of the CCF that names the sides of x in the other way."""
+    """A remark on a volume of the CCF that names the sides of x the other way round."""
     return (
         f"{name} names the sides of its x axis otherwise than the volumes here; all of the CCF lie in one frame, so it "
         "is read as it lies"

@@ -1,4 +1,4 @@
-"""Whether a published coarser volume is a finer one with voxels left out, rather than a reduction of it."""
+"""Whether a coarser volume is a strided copy of a finer one, rather than a reduction of it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _BLOCK = 128
 
 
 def strided_factor(coarse: ReferenceVolume, fine: ReferenceVolume) -> int | None:
-    """The n for which a volume is every n-th voxel of a finer one, from its first on.
+    """The n for which a volume is every n-th voxel of a finer one, starting with its first.
 
-    Such a level's first voxel has the centre of the finer one's first voxel, and so the translation of the finer level;
-    a level that is a reduction by n lies (n - 1)/2 finer voxels further. The Allen Institute's annotation of 50 um is
+    The first voxel of such a level has the centre of the finer one's first voxel, and so the same translation; that of
+    a reduction by n is (n - 1)/2 finer voxels larger. The Allen Institute's annotation of 50 um is
     every second voxel of that of 25 um.
 
     Parameters

@@ -1,4 +1,4 @@
-"""A TIFF stack, as tifffile reads it. It tells neither how its axes lie nor, reliably, how large its voxels are."""
+"""A TIFF stack, as tifffile reads it. It has neither an orientation nor a reliable voxel size."""
 
 from __future__ import annotations
 
@@ -20,41 +20,35 @@ BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 @contextmanager
 def reading_tiff(name: str) -> Iterator[None]:
-    """Turn what tifffile and the decoders raise into an InputError that names the file.
+    """Raise an InputError that names the file for any error of tifffile and the decoders.
 
-    tifffile only logs that a file lacks pages, and goes on with those that are left: that is an error here.
+    tifffile only logs that a file lacks pages, and reads the others: that is an error here.
     """
-    complaints = _Complaints()
+    logged: list[str] = []
+
+    def keep_errors(record: logging.LogRecord) -> bool:
+        if record.levelno >= logging.ERROR:
+            logged.append(record.getMessage())
+        return record.levelno < logging.ERROR
+
     logger = logging.getLogger("tifffile")
-    logger.addFilter(complaints)
+    logger.addFilter(keep_errors)
     try:
         yield
-        if complaints.texts:
-            raise ValueError(complaints.texts[0])
+        if logged:
+            raise ValueError(logged[0])
     except Exception as error:  # the decoders have several families of them
-        if isinstance(error, AtlaszarrError) and not complaints.texts:
+        if isinstance(error, AtlaszarrError) and not logged:
             raise
-        said = " ".join((complaints.texts or [str(error)])[0].split())
-        hint = "; pip install imagecodecs, or save it uncompressed" if "imagecodecs" in said else "; get it again"
-        raise InputError(f"{name} is a TIFF that cannot be read: {said or type(error).__name__}{hint}") from None
+        reason = " ".join((logged or [str(error)])[0].split())
+        hint = "; pip install imagecodecs, or save it uncompressed" if "imagecodecs" in reason else "; get it again"
+        raise InputError(f"{name} is a TIFF that cannot be read: {reason or type(error).__name__}{hint}") from None
     finally:
-        logger.removeFilter(complaints)
-
-
-class _Complaints:
-    """A filter of a logger that keeps errors to itself."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if record.levelno >= logging.ERROR:
-            self.texts.append(record.getMessage())
-        return record.levelno < logging.ERROR
+        logger.removeFilter(keep_errors)
 
 
 def read_tiff_header(path: Path, name: str) -> Header:
-    """What a local TIFF says of its first series.
+    """The header of a local TIFF, from its first series.
 
     Raises
     ------
@@ -80,7 +74,7 @@ def read_tiff_header(path: Path, name: str) -> Header:
             fastest_first=False,
             compression="none" if whole else "pages",
             offset=int(series.dataoffset or 0),
-            doubt="a TIFF states neither reliably",
+            doubt="a TIFF does not record it reliably",
         )
 
 

@@ -1,4 +1,4 @@
-"""A table of region volumes as a person reads it, and as programs do: text, CSV, JSON and parquet."""
+"""A table of region volumes as text, CSV, JSON and parquet."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..cli.terminal import printable
+from ..errors import printable
 from ..terminology.terminology import Structure, Terminology
 
 if TYPE_CHECKING:
@@ -21,9 +21,9 @@ def lines(table: pd.DataFrame, regions: Sequence[Structure]) -> str:
     Parameters
     ----------
     table : DataFrame
-        Of `atlaszarr.region_volumes`.
+        From `atlaszarr.region_volumes`.
     regions : sequence of Structure
-        In the order to show them.
+        In the order of the lines.
     """
     shown = []
     for region in regions:
@@ -37,15 +37,15 @@ def lines(table: pd.DataFrame, regions: Sequence[Structure]) -> str:
 
 
 def tree(table: pd.DataFrame, terminology: Terminology, width: int | None = None) -> str:
-    """All structures that hold a voxel, indented by the tree, and labels that are of none.
+    """All structures that hold a voxel, indented by their depth, and labels without a structure.
 
     Parameters
     ----------
     table : DataFrame
-        Of `atlaszarr.region_volumes`, with that terminology.
+        From `atlaszarr.region_volumes` with the same terminology.
     terminology : Terminology
     width : int, optional
-        Characters of a line; longer names are cut. Default: as long as they are.
+        Characters of a line; longer names are cut. Default: no limit.
     """
     from rich.console import Console
     from rich.table import Table
@@ -82,7 +82,7 @@ def digits(volume: float) -> str:
 
 
 def to_json(table: pd.DataFrame) -> str:
-    """An object with what holds for the whole table, and a list ``regions`` of its rows."""
+    """An object of the table's ``attrs`` and a list ``regions`` of its rows."""
     rows = json.loads(table.reset_index().to_json(orient="records", double_precision=15))
     return json.dumps({**table.attrs, "regions": rows})
 
@@ -93,7 +93,7 @@ def to_csv(table: pd.DataFrame) -> str:
 
 
 def to_parquet(table: pd.DataFrame) -> bytes:
-    """A parquet file; what holds for the whole table is in its metadata, where pandas finds it."""
+    """A parquet file; the table's ``attrs`` are in its metadata, where pandas reads them."""
     out = io.BytesIO()
     table.to_parquet(out, engine="pyarrow")
     return out.getvalue()

@@ -1,4 +1,4 @@
-"""Region volumes and masks: what an annotation holds of each structure, alone and with all below it."""
+"""Region volumes and masks: the voxels of each structure in an annotation, alone and with its descendants."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ import numpy as np
 from ..engine.ome import Geometry
 from ..errors import AtlaszarrWarning, InputError
 from ..geometry.spaces import BRAINGLOBE_SIDES, ORIENTATION, reference_space
-from ..terminology.lookup import terminology_of
-from ..terminology.terminology import Terminology
+from ..terminology.terminology import Terminology, terminology_of
 from .annotation import Annotation, annotation_of
 
 if TYPE_CHECKING:
@@ -36,42 +35,41 @@ def region_volumes(
 ) -> pd.DataFrame:
     """The volume of every structure of an annotation, alone and with its descendants.
 
-    The data are read once for all structures, or not at all where a label index lies in the annotation that agrees
-    with them.
+    The data are read once for all structures, or not at all if the annotation has a label index that agrees with them.
 
     Parameters
     ----------
     annotation : str, path-like, Multiscales, NgffImage, xarray.DataArray, dask or numpy array
-        Integer labels, shape (z, y, x); a path or URL is of an OME-Zarr, whoever wrote it. 0 is background.
+        Integer labels, shape (z, y, x), or the path or URL of any OME-Zarr of such labels. 0 is background.
     terminology : Terminology, str or path-like, optional
-        Default ``terminology.csv`` beside the annotation.
+        Default ``terminology.csv`` next to the annotation.
     level : int
-        Of the annotation; volumes of coarser levels are estimates.
+        Level of the annotation; volumes from coarser levels are estimates.
     by_hemisphere : bool
-        Whether to count both sides of the midline, the middle of level 0 along x. A voxel is where its centre is; one
-        exactly on the midline is on the high side. The orientation of the x axis tells which side is left. An
-        annotation without one is named by the sides of the CCF, low r left, where it covers the CCF's space;
-        else its sides are ``low`` and ``high``. BrainGlobe writes ``right-to-left`` on the CCF, and so names its sides
-        the other way round (brainglobe-atlasapi issue 104): ``attrs["hemispheres"]`` says so.
+        Whether to count both sides of the midline, the middle of level 0 along x. The centre of a voxel decides its
+        side; one on the midline is on the high side. The orientation of the x axis decides which side is left. Without
+        one, the sides are those of the CCF, low r left, if the annotation covers the CCF's space; else they are
+        ``low`` and ``high``. BrainGlobe writes ``right-to-left`` on the CCF, and so names its sides the other way
+        round (brainglobe-atlasapi issue 104); ``attrs["hemispheres"]`` records this.
     voxel_size : float or three, optional
-        Along (z, y, x) at that level, in um, instead of what the annotation says.
+        Along (z, y, x) at that level, in um, instead of the annotation's own.
     storage_options : mapping, optional
         To fsspec, for URLs.
 
     Returns
     -------
     pandas.DataFrame
-        By ``identifier``, in the order of the terminology: ``acronym``, ``name``, ``voxels``, ``voxels_direct``,
-        ``volume_mm3``, ``volume_direct_mm3``: with all descendants, and of the structure's own label. By hemisphere
-        also each of the four as ``voxels_left``, ``voxels_direct_left``, ``volume_left_mm3``,
-        ``volume_direct_left_mm3``, and likewise ``right``; or ``low`` and ``high``. A label that the terminology lacks
-        follows as a row of its own without an acronym, with a warning. ``attrs`` say ``level``, ``voxel_mm3``, and by
-        hemisphere ``sides``, the names of both, and ``hemispheres``: which is which and why.
+        Indexed by ``identifier``, in the order of the terminology: ``acronym``, ``name``, ``voxels`` and
+        ``volume_mm3`` (with all descendants), ``voxels_direct`` and ``volume_direct_mm3`` (the structure's own label).
+        By hemisphere also each of these four as ``voxels_left``, ``voxels_direct_left``, ``volume_left_mm3``,
+        ``volume_direct_left_mm3``, and likewise ``right``; or ``low`` and ``high``. Labels that the terminology lacks
+        are the last rows, without an acronym. ``attrs`` are ``level``, ``voxel_mm3``, and by hemisphere ``sides``, the
+        names of both, and ``hemispheres``: which is which and why.
 
     Raises
     ------
     InputError
-        If the annotation or the terminology cannot be read, or the size of a voxel is not known.
+        If the annotation or the terminology cannot be read, or the voxel size is not known.
     TargetError
         If a chunk cannot be read, or is absent although the ledger of the annotation records it.
 
@@ -79,7 +77,7 @@ def region_volumes(
     -----
     AtlaszarrWarning
         If chunks are absent that no ledger records (they are read as background), the label index is not used, or the
-        annotation holds labels that the terminology lacks.
+        annotation has labels that the terminology lacks.
     """
     import pandas as pd
 
@@ -87,17 +85,17 @@ def region_volumes(
     structures = terminology_of(terminology, annotation, storage_options)
     size = _voxel_um(found.geometry, voxel_size)
     voxel = float(math.prod(size) / 10**9)
-    names, stated = _sides(found, size) if by_hemisphere else (("low", "high"), "")
+    names, explained = _sides(found, size) if by_hemisphere else (("low", "high"), "")
     counts = found.counts()
     held = counts.ids != 0
     ids, voxels, low = (column[held] for column in counts)
     known = {structure.id: position for position, structure in enumerate(structures)}
     unknown = [int(id) for id in ids if int(id) not in known]
     rows = len(structures) + len(unknown)
-    place = known | {id: len(structures) + position for position, id in enumerate(unknown)}
+    row_of = known | {id: len(structures) + position for position, id in enumerate(unknown)}
     direct = np.zeros((rows, 2), np.int64)
     if ids.size:
-        direct[[place[int(id)] for id in ids]] = np.stack([voxels, low], axis=-1)
+        direct[[row_of[int(id)] for id in ids]] = np.stack([voxels, low], axis=-1)
     total = _with_descendants(structures, known, direct)
 
     table = pd.DataFrame(
@@ -118,7 +116,7 @@ def region_volumes(
         table[f"volume{side}_mm3"], table[f"volume_direct{side}_mm3"] = all_of_it * voxel, own * voxel
     table.attrs = {"level": level, "voxel_mm3": voxel}
     if by_hemisphere:
-        table.attrs |= {"sides": order, "hemispheres": stated}
+        table.attrs |= {"sides": order, "hemispheres": explained}
     if unknown:
         more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
         warnings.warn(
@@ -138,35 +136,34 @@ def region_mask(
     *,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Any:
-    """Where a structure or any of its descendants is.
+    """The voxels of a structure and its descendants.
 
     Parameters
     ----------
     annotation, terminology, level, storage_options
-        As of `region_volumes`.
+        Same as in `region_volumes`.
     region : str or int
         An acronym, a name or an id.
 
     Returns
     -------
     dask array, bool, shape (z, y, x)
-        Lazy. Of an annotation with a label index that agrees with the data, only chunks that hold the structure are
-        read.
+        Lazy. If the annotation has a label index that agrees with the data, only chunks with the structure are read.
 
     Raises
     ------
     NotFoundError
-        If it is that of no structure.
+        If no structure has that acronym, name or id.
     InputError
         If the annotation or the terminology cannot be read.
     TargetError
-        If a chunk is absent although the ledger of the annotation records it: at once where the store lists its
-        objects, else when it is computed.
+        If a chunk is absent although the ledger of the annotation records it: at once if the store lists its objects,
+        else when the mask is computed.
 
     Warns
     -----
     AtlaszarrWarning
-        If chunks are absent that no ledger records, at once or when they are computed likewise.
+        If chunks are absent that no ledger records, likewise at once or when the mask is computed.
     """
     structures = terminology_of(terminology, annotation, storage_options)
     ids = {structure.id for structure in structures.descendants(region)}
@@ -174,12 +171,12 @@ def region_mask(
 
 
 def region_bounds(mask: Any) -> tuple[slice, slice, slice] | None:
-    """The smallest box of voxels that holds all of a mask, to crop any array of the same level to; None if it is empty.
+    """The smallest box of voxels around a mask, to crop any array of the same level; None if the mask is empty.
 
     Parameters
     ----------
     mask : dask array, bool, shape (z, y, x)
-        Of `region_mask`; computed chunk by chunk.
+        From `region_mask`; computed chunk by chunk.
     """
     import dask
 
@@ -192,7 +189,7 @@ def region_bounds(mask: Any) -> tuple[slice, slice, slice] | None:
 
 
 def _with_descendants(structures: Terminology, known: Mapping[int, int], direct: Any) -> Any:
-    """Counts of structures with all below them: children come after parents, so they are added on the way back."""
+    """Counts with all descendants: children follow their parents, so the last are added first."""
     total = direct.copy()
     for position, structure in reversed(list(enumerate(structures))):
         if len(structure.path) > 1:
@@ -201,7 +198,7 @@ def _with_descendants(structures: Terminology, known: Mapping[int, int], direct:
 
 
 def _voxel_um(geometry: Geometry, given: float | Sequence[float] | None) -> tuple[Fraction, Fraction, Fraction]:
-    """The lengths of a voxel along (z, y, x) in um, exactly as they are written."""
+    """The voxel size along (z, y, x) in um, exactly as it is written."""
     if given is not None:
         lengths = tuple(map(float, given if isinstance(given, Sequence) else (given,) * 3))
         if len(lengths) != 3 or not all(math.isfinite(length) and length > 0 for length in lengths):
@@ -210,22 +207,22 @@ def _voxel_um(geometry: Geometry, given: float | Sequence[float] | None) -> tupl
     if (micron := geometry.micron) is None:
         unit = "no unit" if geometry.unit is None else f"the unit {geometry.unit!r}"
         raise InputError(
-            f"the annotation's axes have {unit}, so that volumes are not known; give voxel_size (--voxel-size) in um"
+            f"the annotation's axes have {unit}, so its volumes are not known; give voxel_size (--voxel-size) in um"
         )
     z, y, x = (Fraction(repr(length)) * micron for length in geometry.scale)
     return z, y, x
 
 
 def _sides(annotation: Annotation, size: Sequence[Fraction]) -> tuple[tuple[str, str], str]:
-    """The names of the sides of low and of high x, and in words which is which and why."""
-    stated, n = annotation.geometry.orientation.get("x"), annotation.before_midline
-    if stated not in (None, ORIENTATION["x"], BRAINGLOBE_SIDES):
-        raise InputError(f"the annotation's x axis runs {stated}, not across the midline; hemispheres lie along x")
+    """The names of the low and the high side of x, and in words which is which and why."""
+    orientation, n = annotation.geometry.orientation.get("x"), annotation.before_midline
+    if orientation not in (None, ORIENTATION["x"], BRAINGLOBE_SIDES):
+        raise InputError(f"the annotation's x axis runs {orientation}, not across the midline; hemispheres lie along x")
     is_ccf = reference_space(9).is_covered(annotation.shape, [float(length) for length in size])
-    if stated is None and not is_ccf:
+    if orientation is None and not is_ccf:
         return ("low", "high"), f"low is x voxels before {n}, high from {n} on; x has no orientation"
-    low, high = ("right", "left") if stated == BRAINGLOBE_SIDES else ("left", "right")
-    why = f"x runs {stated}" if stated else "x has no orientation: named as in the CCF"
-    if stated == BRAINGLOBE_SIDES and is_ccf:
+    low, high = ("right", "left") if orientation == BRAINGLOBE_SIDES else ("left", "right")
+    why = f"x runs {orientation}" if orientation else "x has no orientation: named as in the CCF"
+    if orientation == BRAINGLOBE_SIDES and is_ccf:
         why += ", as BrainGlobe names it; the Allen Institute calls low r left"
     return (low, high), f"{low} is low r (x voxels before {n}), {high} is high r (from {n} on); {why}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path, PurePath, PurePosixPath
 
 from ..errors import InputError
@@ -95,8 +96,24 @@ def local_path(location: str | os.PathLike[str]) -> Path | None:
     return None if is_url(text) else Path(text)
 
 
+def output_file(location: str | os.PathLike[str], suffixes: Sequence[str]) -> Path:
+    """The local file that a picture or an image goes to: a name with one of some suffixes, in a folder that exists.
+
+    Raises
+    ------
+    InputError
+        If it is anything else.
+    """
+    path = output_path(location)
+    if path.suffix.lower() not in suffixes or path.is_dir():
+        raise InputError(f"output {str(path)!r} must be a file ending in {' or '.join(suffixes)}")
+    if not path.parent.is_dir():
+        raise InputError(f"output {str(path)!r} lies in a folder that does not exist; make it first")
+    return path
+
+
 def output_path(location: str | os.PathLike[str]) -> Path:
-    """The local file that a picture or an image is written to: the given path, with ``~`` expanded.
+    """A local path to write to, as it is given except for ``~``.
 
     Raises
     ------

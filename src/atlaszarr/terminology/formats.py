@@ -11,14 +11,11 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import RecordError
 
-if TYPE_CHECKING:
-    from .terminology import Structure
-
-#: Of terminology.csv, in its order.
+#: Columns of terminology.csv, in order.
 COLUMNS = (
     "identifier",
     "parent_identifier",
@@ -50,7 +47,7 @@ class Row:
 
 
 def rows_of_file(body: bytes, name: str) -> Iterator[Row]:
-    """The rows of a terminology.csv, or of a structure graph in JSON: with the API's envelope, or without.
+    """The rows of a terminology.csv, or of a structure graph in JSON, with or without the API's envelope.
 
     Raises
     ------
@@ -75,7 +72,7 @@ def rows_of_file(body: bytes, name: str) -> Iterator[Row]:
 
 
 def rows_of_graph(roots: Any) -> Iterator[Row]:
-    """The rows of nested nodes, depth first, as the Allen API has them in ``msg``."""
+    """The rows of nested nodes, depth first, as the Allen API returns them in ``msg``."""
     pending: list[tuple[Any, int | None]] = [(node, None) for node in reversed(_nodes(roots))]
     while pending:
         node, parent = pending.pop()
@@ -115,7 +112,7 @@ def rows_of_table(records: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
         )
 
 
-def tree(rows: Iterable[Row]) -> Iterator[tuple[Row, tuple[int, ...]]]:
+def tree(rows: Iterable[Row]) -> list[tuple[Row, tuple[int, ...]]]:
     """Rows with their paths from the root, depth first; siblings stay in the order of the rows.
 
     Raises
@@ -152,13 +149,7 @@ def tree(rows: Iterable[Row]) -> Iterator[tuple[Row, tuple[int, ...]]]:
     if len(placed) < len(by_id):
         ids = sorted(by_id.keys() - {row.id for row, _ in placed})
         raise RecordError(f"structure {ids[0]} ({by_id[ids[0]].acronym}) is below no root: its parents form a circle")
-    yield from placed
-
-
-def cells(structure: Structure) -> tuple[int, int | None, int, str, str, str, str]:
-    """A structure's values in the order of `COLUMNS`."""
-    id, path = structure.id, str(list(structure.path))
-    return id, structure.parent_id, id, structure.name, structure.acronym, structure.colour, path
+    return placed
 
 
 def csv_text(rows: Iterable[Sequence[Any]]) -> str:

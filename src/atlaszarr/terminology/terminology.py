@@ -1,4 +1,4 @@
-"""The structures of an atlas: ids, acronyms, names, colours and the tree they form. Knows no file and no service."""
+"""The structures of an atlas: ids, acronyms, names, colours and the tree they form."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, NotFoundError
+from ..stores.locations import local_path, shown
+from ..stores.target import Target
 from . import formats
 from .formats import Row
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 #: Bytes of a file that are read; the largest known terminologies have about one megabyte.
 _LARGEST = 64 * 2**20
+#: File name of a terminology next to an annotation.
+_FILE_NAME = "terminology.csv"
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Structure:
 
     @property
     def parent_id(self) -> int | None:
-        """Id of the structure that it is a part of; None for a root."""
+        """Id of its parent; None for a root."""
         return self.path[-2] if len(self.path) > 1 else None
 
     @property
@@ -52,14 +56,18 @@ class Structure:
         red, green, blue = bytes.fromhex(self.colour[1:])
         return red, green, blue
 
+    @property
+    def row(self) -> tuple[int, int | None, int, str, str, str, str]:
+        """The values of its row in terminology.csv."""
+        return self.id, self.parent_id, self.id, self.name, self.acronym, self.colour, str(list(self.path))
+
 
 @dataclass(frozen=True)
 class Terminology:
-    """The structures of an ontology in the order of its graph: each is followed by all that are below it.
+    """The structures of an ontology in the order of its graph: each is followed by its descendants.
 
-    A structure is asked for by its id (an int), or by its acronym, name or id as text; the first that fits is taken, in
-    this order. Acronyms match by case: of the adult mouse, ``CM`` and ``cm`` are two structures, as are ``IPF`` and
-    ``ipf``.
+    A key is an id (an int), or an acronym, a name or an id as text; the first match counts, in this order. Acronyms
+    are case-sensitive: in the adult mouse, ``CM`` and ``cm`` are two structures, as are ``IPF`` and ``ipf``.
     """
 
     structures: tuple[Structure, ...]
@@ -76,26 +84,26 @@ class Terminology:
         Raises
         ------
         RecordError
-            If an id or an acronym occurs twice, or a node lacks what it must have.
+            If an id or an acronym occurs twice, or a node lacks a value.
         """
         return cls._of(formats.rows_of_graph(roots))
 
     @classmethod
     def from_frame(cls, frame: DataFrame) -> Terminology:
-        """From a table with the columns of terminology.csv; others are ignored, and the order of its rows is free.
+        """From a table with the columns of terminology.csv; other columns are ignored, and rows may be in any order.
 
         Raises
         ------
         RecordError
             If a column or a value is missing, an id or an acronym occurs twice, a parent is not in the table, the
-            parents form a circle, or a path is not that of the parents.
+            parents form a circle, or a path differs from the one that the parents form.
         """
         records: Any = frame.to_dict("records")
         return cls._of(formats.rows_of_table(records))
 
     @classmethod
     def read(cls, uri: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> Terminology:
-        """From a terminology.csv, or from a structure graph as the Allen API answers it, saved or not.
+        """From a terminology.csv, or from a structure graph of the Allen API, live or saved.
 
         Parameters
         ----------
@@ -113,7 +121,7 @@ class Terminology:
         SourceError
             If it cannot be read.
         RecordError
-            If it is neither, or for the reasons of `from_frame` and `from_structure_graph`.
+            If it has neither format, or for the reasons of `from_frame` and `from_structure_graph`.
         """
         from ..stores.input_file import InputFile
 
@@ -138,20 +146,20 @@ class Terminology:
         """
         import pandas as pd
 
-        frame = pd.DataFrame([formats.cells(s) for s in self.structures], columns=list(formats.COLUMNS))
+        frame = pd.DataFrame([structure.row for structure in self.structures], columns=list(formats.COLUMNS))
         whole = {"identifier": "int64", "parent_identifier": "Int64", "annotation_value": "int64"}
         return frame.astype(whole)
 
     def to_csv(self) -> str:
-        """The text of a terminology.csv as BrainGlobe publishes it; `read` gives this terminology again.
+        """The text of a terminology.csv in BrainGlobe's format; `read` returns this terminology again.
 
-        A plain ``pandas.read_csv`` reads it too, but for what `remarks` names.
+        A plain ``pandas.read_csv`` reads it too, except for the values that `remarks` names.
         """
-        return formats.csv_text(formats.cells(structure) for structure in self.structures)
+        return formats.csv_text(structure.row for structure in self.structures)
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What its reader should know: acronyms and names that a plain ``pandas.read_csv`` takes for missing."""
+        """Warnings to readers: acronyms and names that a plain ``pandas.read_csv`` reads as missing."""
         return tuple(
             f"the {what} {text!r} of structure {structure.id} is read as missing by a plain pandas.read_csv; "
             "read terminology.csv with keep_default_na=False"
@@ -180,11 +188,11 @@ class Terminology:
 
     @property
     def roots(self) -> tuple[Structure, ...]:
-        """The structures that are a part of no other."""
+        """The structures without a parent."""
         return tuple(structure for structure in self.structures if len(structure.path) == 1)
 
     def descendants(self, key: str | int) -> tuple[Structure, ...]:
-        """A structure and all below it, in the order of the graph."""
+        """A structure and all its descendants, in the order of the graph."""
         first = self._position(key)
         depth = len(self.structures[first].path)
         last = first + 1
@@ -193,17 +201,17 @@ class Terminology:
         return self.structures[first:last]
 
     def children(self, key: str | int) -> tuple[Structure, ...]:
-        """The structures directly below one."""
+        """The children of a structure."""
         depth = len(self[key].path)
         return tuple(structure for structure in self.descendants(key) if len(structure.path) == depth + 1)
 
     def parent(self, key: str | int) -> Structure | None:
-        """The structure that one is a part of; None for a root."""
+        """The parent of a structure; None for a root."""
         id = self[key].parent_id
         return None if id is None else self[id]
 
     def ancestors(self, key: str | int) -> tuple[Structure, ...]:
-        """All structures that one is a part of, the root first."""
+        """All ancestors of a structure, the root first."""
         return tuple(self[id] for id in self[key].path[:-1])
 
     def _position(self, key: str | int) -> int:
@@ -218,7 +226,7 @@ class Terminology:
         named = [position for position, structure in enumerate(self.structures) if structure.name == key]
         if len(named) > 1:
             ids = ", ".join(str(self.structures[position].id) for position in named)
-            raise NotFoundError(f"the name {key!r} is that of structures {ids}; ask by id or acronym")
+            raise NotFoundError(f"the name {key!r} belongs to structures {ids}; give an id or an acronym")
         if named:
             return named[0]
         if key.isascii() and key.isdigit() and int(key) in self._by_id:
@@ -228,7 +236,7 @@ class Terminology:
         raise NotFoundError(f"no structure has the acronym {key!r} (acronyms match by case){hint}")
 
     def _near(self, key: str) -> list[str]:
-        """Acronyms that may be meant: those that differ by case, or whose name does; else those that look alike."""
+        """Acronyms similar to a key: those that differ in case, or whose name does; else those of similar spelling."""
         from difflib import get_close_matches
 
         words = key.casefold()
@@ -243,3 +251,39 @@ class Terminology:
     @cached_property
     def _by_id(self) -> dict[int, int]:
         return {structure.id: position for position, structure in enumerate(self.structures)}
+
+
+def terminology_of(given: Any, annotation: Any = None, storage_options: Mapping[str, Any] | None = None) -> Terminology:
+    """A terminology as it is given, or the one next to an annotation.
+
+    Parameters
+    ----------
+    given : Terminology, str, path-like or None
+        A path or URL of a ``terminology.csv`` or of a structure graph.
+    annotation : optional
+        If `given` is None: the path or URL of an annotation with a ``terminology.csv`` next to it.
+    storage_options : mapping, optional
+        To fsspec, for a URL.
+
+    Raises
+    ------
+    InputError
+        If the terminology does not exist.
+    RecordError
+        If it is not a valid terminology.
+    """
+    if isinstance(given, Terminology):
+        return given
+    if given is not None:
+        source, options = given, None if local_path(given) else storage_options
+    elif isinstance(annotation, str | os.PathLike):
+        source, options = (
+            f"{Target.of(annotation, storage_options).url.rpartition('/')[0]}/{_FILE_NAME}",
+            storage_options,
+        )
+    else:
+        raise InputError("the annotation is not a path or URL with a terminology.csv next to it; give the terminology")
+    try:
+        return Terminology.read(source, options)
+    except NotFoundError:
+        raise InputError(f"there is no terminology at {shown(source)}; give one (--terminology)") from None

@@ -357,13 +357,13 @@ def test_the_allen_header_is_known_by_name_and_remarked(volume, tmp_path, spool)
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (("sizes: 66 40 57", "sizes: 66 40 56"), "claims left-posterior-superior.*but is none of them; give"),
-        (("(200,0,0)", "(-200,0,0)"), "but is none of them; give the orientation"),
-        (("(0,0,0)\n", "(1,0,0)\n"), "but is none of them"),
-        (("space: left-posterior-superior", "space: scanner-xyz"), "names the space 'scanner-xyz'; give"),
-        (("space directions: (200,0,0) (0,200,0) (0,0,200)", "spacings: 200 200 200"), "no space directions; give"),
-        (("(200,0,0)", "(200,20,0)"), "axes of its header are oblique; give"),
-        (("left-posterior-superior", "right-anterior-superior"), "voxel size .* states no unit of length; give it"),
+        (("sizes: 66 40 57", "sizes: 66 40 56"), "claims left-posterior-superior.*but is not one of them; state"),
+        (("(200,0,0)", "(-200,0,0)"), "but is not one of them; state the orientation"),
+        (("(0,0,0)\n", "(1,0,0)\n"), "but is not one of them"),
+        (("space: left-posterior-superior", "space: scanner-xyz"), "names the space 'scanner-xyz'; state"),
+        (("space directions: (200,0,0) (0,200,0) (0,0,200)", "spacings: 200 200 200"), "no space directions; state"),
+        (("(200,0,0)", "(200,20,0)"), "axes of its header are oblique; state"),
+        (("left-posterior-superior", "right-anterior-superior"), "voxel size .* states no unit of length; state it"),
     ],
 )
 def test_any_other_doubtful_header_is_refused_unless_the_orientation_is_stated(change, said, tmp_path, spool):
@@ -460,7 +460,7 @@ def test_a_nifti_without_orientation_or_oblique_is_refused(volume, tmp_path, spo
 
 def test_a_tiff_states_nothing(volume, tmp_path, spool):
     path = as_tiff({}, volume, tmp_path)
-    with pytest.raises(InputError, match="a TIFF states neither"), open_annotation(path, spool):
+    with pytest.raises(InputError, match="a TIFF does not record it reliably"), open_annotation(path, spool):
         pass
     with pytest.raises(InputError, match="voxel size"), open_annotation(path, spool, orientation="asl"):
         pass
@@ -622,10 +622,10 @@ def test_a_detached_header_finds_its_voxels_beside_it_or_says_that_they_are_miss
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ("data file: ../voxels.bin", "must be one file beside the header"),
-        ("data file: /etc/passwd", "must be one file beside the header"),
-        ("data file: LIST", "must be one file beside the header"),
-        ("data file: v%03d.raw 1 40 1", "must be one file beside the header"),
+        ("data file: ../voxels.bin", "must be one file in the folder of the header"),
+        ("data file: /etc/passwd", "must be one file in the folder of the header"),
+        ("data file: LIST", "must be one file in the folder of the header"),
+        ("data file: v%03d.raw 1 40 1", "must be one file in the folder of the header"),
         ("byte skip: 4", "has byte skip 4; save it without"),
         ("type: float", "cannot be read"),
         ("nonsense", "cannot be read"),

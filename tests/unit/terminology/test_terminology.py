@@ -185,7 +185,7 @@ def test_structures_are_found_by_acronym_by_case_then_name_then_id(brain):
         ("Cm", r"acronym 'Cm' \(acronyms match by case\); did you mean CM, cm\?$"),
         ("THE GREY", r"did you mean grey\?"),
         ("nowhere", r"'nowhere' \(acronyms match by case\)$"),
-        ("twin", "the name 'twin' is that of structures 31, 32; ask by id or acronym"),
+        ("twin", "the name 'twin' belongs to structures 31, 32; give an id or an acronym"),
         (5, "no structure has the id 5"),
     ],
 )

@@ -1,0 +1,202 @@
+"""The commands `plan`, `build` and `verify`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from ..errors import InputError, TargetError, printable
+from .options import (
+    API,
+    FORMAT,
+    MIRROR,
+    OME_ZARR,
+    OUTPUT,
+    SHARD,
+    STORE,
+    WORKERS,
+    WRITING,
+    as_id,
+    as_number_or_auto,
+    as_numbers,
+    client,
+    options,
+)
+from .terminal import missing_lines, progress_bars, table
+
+#: Options of the output. One without a default belongs to one mode, or has another default in each.
+_BUILD = (
+    click.option("--mode", default="volume", metavar="volume|sections", help="One image, or one a section [volume]."),
+    click.option("--resolution", type=float, default=25.0, metavar="UM", help="Voxel size [25]."),
+    click.option("--fill", metavar="none|nearest|linear", help="Between sections, in a volume [nearest]."),
+    click.option(
+        "--max-gap",
+        type=float,
+        metavar="N",
+        help="Widest gap between two sections to fill, in nominal intervals, their most common step [2.5].",
+    ),
+    click.option(
+        "--interpolation",
+        default="linear",
+        metavar="NAME",
+        help="Within an image: nearest, linear, cubic or lanczos [linear].",
+    ),
+    click.option(
+        "--view",
+        multiple=True,
+        default=("primary",),
+        metavar="VIEW",
+        help="primary, expression or projection; repeatable [primary].",
+    ),
+    click.option(
+        "--plane",
+        metavar="PLANE",
+        help="Of sections: coronal, sagittal, transverse (or horizontal) [as they were cut].",
+    ),
+    click.option(
+        "--detection-xy",
+        metavar="X,Y|centre",
+        help="Pixel of the images, of full resolution, at which sections take their slice coordinate [0,0].",
+    ),
+    click.option("--displacement", is_flag=True, help="Write the displacement fields of sections too."),
+    click.option(
+        "--downsample",
+        default="auto",
+        callback=as_number_or_auto,
+        metavar="auto|N",
+        help="Tier of the section images [auto].",
+    ),
+    *MIRROR,
+    click.option(
+        "--range",
+        callback=as_numbers(6),
+        metavar="R0,R1,G0,G1,B0,B1",
+        help="Limits of fluorescence images, 0 to 4095.",
+    ),
+    click.option("--quality", type=int, metavar="N", help="JPEG quality asked of the service, 0 to 100."),
+    click.option(
+        "--levels", default="auto", callback=as_number_or_auto, metavar="auto|N", help="Levels of the pyramid [auto]."
+    ),
+    click.option("--chunk", type=int, metavar="N", help="Side of a chunk in voxels [volume 64, sections 512]."),
+    SHARD,
+    OME_ZARR,
+    click.option("--background", type=int, default=0, metavar="V", help="Grey level where no section is [0]."),
+    WORKERS,
+)
+
+
+@click.command()
+@click.argument("dataset_id", callback=as_id)
+@options(*_BUILD, *API, *OUTPUT)
+def plan(dataset_id: int, as_json: bool, **values: Any) -> None:
+    """Estimate the cost of a build, fetching only metadata."""
+    _print_plans(dataset_id, None, values, as_json)
+
+
+@click.command()
+@click.argument("dataset_id", callback=as_id)
+@click.argument("target")
+@options(*_BUILD, STORE, *WRITING)
+@click.option("--allow-missing", is_flag=True, help="Finish although section images are missing.")
+@click.option("--dry-run", is_flag=True, help="The same as `plan`.")
+@options(*API, *OUTPUT)
+def build(
+    dataset_id: int,
+    target: str,
+    storage_options: dict[str, Any],
+    scheduler: str | None,
+    allow_missing: bool,
+    overwrite: bool,
+    take_over: bool,
+    dry_run: bool,
+    as_json: bool,
+    **values: Any,
+) -> int:
+    """Build the registered multiscale OME-Zarr of a section dataset at TARGET, a path or URL.
+
+    The same command resumes a build that was stopped.
+    For instance: atlaszarr build 74272479 nrp1.ome.zarr
+    """
+    from ..dataset_build.api import build as run_build
+
+    if dry_run:
+        _print_plans(dataset_id, target, values, as_json)
+        return 0
+    with client() as service, progress_bars(f"dataset {dataset_id}") as progress:
+        report = run_build(
+            dataset_id,
+            target,
+            client=service,
+            storage_options=storage_options,
+            scheduler=scheduler,
+            allow_missing=allow_missing,
+            overwrite=overwrite,
+            take_over=take_over,
+            progress=progress,
+            **_given(values),
+        )
+    if as_json:
+        click.echo(json.dumps(report.to_dict()))
+    for view in report.views:
+        missing = missing_lines(view.failures)
+        if missing:
+            hint = "; --allow-missing finishes without" if view.state == "unfinished" else ""
+            missing.append(f"{len(missing)} of {view.plan.sections_used} section images are missing{hint}")
+            click.echo("\n".join(missing), err=True)
+        if not as_json:
+            click.echo(f"{view.state}: {view.target}")
+            if view.state != "unfinished":
+                image = view.target if values["mode"] == "volume" else f"{view.target}/0"
+                click.echo(f"open it with: {_python_to_open(image, storage_options)}")
+    return 0 if report.ok else 1
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that are given or have a default here; each mode has its own defaults for the others."""
+    return {name: value for name, value in values.items() if value is not None and value is not False}
+
+
+def _print_plans(dataset_id: int, target: str | None, values: Mapping[str, Any], as_json: bool) -> None:
+    from ..dataset_build.api import plan as make_plan
+
+    with client() as service:
+        plans = make_plan(dataset_id, target, client=service, **_given(values))
+    if as_json:
+        click.echo(json.dumps([plan.to_dict() for plan in plans]))
+    else:
+        click.echo("\n".join(table(None, plan.describe()) for plan in plans))
+
+
+def _python_to_open(url: str, storage_options: Mapping[str, Any]) -> str:
+    """The line of Python that opens an OME-Zarr image; of its storage options only the names are shown."""
+    given = ", ".join(f"{json.dumps(name)}: ..." for name in storage_options)
+    options = f", storage_options={{{given}}}" if given else ""
+    return f"from ngff_zarr import from_ngff_zarr; from_ngff_zarr({json.dumps(url, ensure_ascii=False)}{options})"
+
+
+@click.command()
+@click.argument("target")
+@click.option("--deep", is_flag=True, help="Compare the levels and labels of all blocks, not of a sample.")
+@options(STORE, FORMAT)
+def verify(target: str, deep: bool, storage_options: dict[str, Any], as_json: bool) -> int:
+    """Validate the data and metadata at TARGET, a path or URL; each defect is a line.
+
+    The command that built it repairs them.
+    """
+    from ..verification import verify as check
+
+    try:
+        report = check(target, deep=deep, storage_options=storage_options)
+    except TargetError as error:
+        raise InputError(str(error)) from None  # exit code 2: not validated
+    if as_json:
+        click.echo(json.dumps(report.to_dict()))
+        return 0 if report.ok else 1
+    for defect in report.defects:
+        click.echo(f"{defect.kind}: {printable(str(defect))}")
+    found = f"{len(report.defects)} defects" if report.defects else "sound"
+    click.echo(f"{found}: {report.target} ({report.objects:,} objects, the levels of {report.blocks:,} blocks)")
+    return 0 if report.ok else 1

@@ -1,0 +1,52 @@
+"""The command `image`."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from ..stores.local import write_whole
+from ..stores.locations import output_file
+from .options import API, OUTPUT, as_id, as_numbers, client, options
+
+
+@click.command()
+@click.argument("image_id", callback=as_id)
+@click.argument("out", required=False)
+@click.option("--downsample", type=int, default=0, metavar="N", help="Tier: every step halves [0].")
+@click.option("--view", metavar="expression|projection", help="A mask instead.")
+@click.option(
+    "--roi",
+    callback=as_numbers(4),
+    metavar="LEFT,TOP,WIDTH,HEIGHT",
+    help="Corner in full-resolution pixels, size in tier pixels.",
+)
+@click.option(
+    "--range",
+    callback=as_numbers(6),
+    metavar="R0,R1,G0,G1,B0,B1",
+    help="Limits of a fluorescence image, 0 to 4095.",
+)
+@click.option("--quality", type=int, metavar="N", help="JPEG quality, 0 to 100.")
+@options(*API, *OUTPUT)
+def image(
+    image_id: int,
+    out: str | None,
+    downsample: int,
+    view: str | None,
+    roi: tuple[int, ...] | None,
+    range: tuple[int, ...] | None,
+    quality: int | None,
+    as_json: bool,
+) -> None:
+    """Save one section image, as the JPEG that the service serves."""
+    path = output_file(out or f"{image_id}.jpg", (".jpg", ".jpeg"))
+    with client() as service:
+        request = service.image_request(image_id, downsample, view, roi, quality, range)
+        body = service.fetch(request).body
+    write_whole(path, body)
+    if as_json:
+        click.echo(json.dumps({"path": str(path), "width": request.width, "height": request.height}))
+    else:
+        click.echo(f"{path}: {request.width} x {request.height} pixels")

@@ -1,0 +1,91 @@
+"""The commands `search` and `info`: section datasets as the Allen API describes them."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import ServiceError, printable
+from .options import API, OUTPUT, as_id, client, options
+from .terminal import table
+
+if TYPE_CHECKING:
+    from ..allen.records import SectionDataset
+
+
+@click.command()
+@click.option("--gene", metavar="G", help="Acronym in any case; * stands for any characters.")
+@click.option("--plane", metavar="coronal|sagittal", help="Plane of section.")
+@click.option("--product", metavar="P", help="Abbreviation, for instance Mouse.")
+@click.option("--specimen", callback=as_id, metavar="ID", help="Id of a specimen.")
+@click.option("--id", "id", callback=as_id, metavar="ID", help="Id of a section dataset.")
+@click.option("--images", is_flag=True, help="List their section images instead.")
+@click.option("--limit", type=int, default=50, metavar="N", help="At most so many datasets [50].")
+@options(*API, *OUTPUT)
+def search(as_json: bool, **criteria: Any) -> None:
+    """List section datasets, or with --images their section images."""
+    with client() as service:
+        found = service.search(**criteria)
+        if as_json:
+            click.echo(found.reset_index().to_json(orient="records"))
+        elif found.empty:
+            click.echo("nothing matches")
+        else:
+            shown = found.astype(object).where(found.notna(), "")
+            click.echo(table((found.index.name, *found.columns), shown.itertuples()))
+        limit, total = criteria["limit"], found.attrs["datasets"]
+        if total > limit:
+            click.echo(f"{limit} of {total} datasets shown; --limit {total} lists all", err=True)
+        if not total and criteria["gene"]:
+            # The search has succeeded, whether or not the suggestion does.
+            with suppress(ServiceError):
+                if similar := service.similar_gene(criteria["gene"]):
+                    click.echo(f"did you mean {similar}?", err=True)
+
+
+@click.command()
+@click.argument("dataset_id", callback=as_id)
+@options(*API, *OUTPUT)
+def info(dataset_id: int, as_json: bool) -> None:
+    """Describe one section dataset, and what it lacks."""
+    with client() as service:
+        facts = _summary(service.section_dataset(dataset_id))
+    if as_json:
+        click.echo(json.dumps(facts))
+        return
+    skipped = facts.pop("skipped")
+    shown = [(name, ", ".join(map(str, value)) if isinstance(value, list) else value) for name, value in facts.items()]
+    click.echo(table(None, shown))
+    for section in skipped:
+        click.echo(f"skipped: {printable(section['reason'])}")
+
+
+def _summary(dataset: SectionDataset) -> dict[str, Any]:
+    """A dataset at a glance, in JSON types."""
+    sections = dataset.sections
+    numbers = [section.section_number for section in sections]
+    resolutions = sorted({section.resolution for section in sections})
+    return {
+        "section dataset": dataset.id,
+        "genes": list(dataset.genes),
+        "products": list(dataset.products),
+        "plane of section": dataset.plane,
+        "reference space": dataset.reference_space_id,
+        "3-D alignment": dataset.tvr is not None,
+        "age": dataset.age,
+        "specimen": dataset.specimen_id,
+        "failed": dataset.failed,
+        "section thickness um": dataset.section_thickness,
+        "nominal interval um": dataset.nominal_interval,
+        "sections": len(sections),
+        "section numbers": f"{numbers[0]} to {numbers[-1]}" if numbers else "",
+        "missing section numbers": list(dataset.missing_numbers),
+        "with expression view": sum(section.expression for section in sections),
+        "widths": f"{min(s.width for s in sections)} to {max(s.width for s in sections)}" if sections else "",
+        "heights": f"{min(s.height for s in sections)} to {max(s.height for s in sections)}" if sections else "",
+        "resolution um": resolutions,
+        "skipped": [{"image_id": s.image_id, "reason": s.reason} for s in dataset.skipped],
+    }

@@ -1,0 +1,60 @@
+"""How SIGINT and SIGTERM end a command."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NoReturn
+
+_EXIT_CODE = 130
+#: Seconds after which an interrupted command ends in any case.
+_GRACE = 3.0
+
+
+@contextmanager
+def stopping_on_signals() -> Iterator[None]:
+    """Raise KeyboardInterrupt on SIGINT and SIGTERM; if the command continues for 3 s, end the process.
+
+    Python runs a handler only when the main thread returns to bytecode, and a library may swallow what the handler
+    raises; the wake-up descriptor receives the signal in any case. An ignored signal stays ignored. Only the main
+    thread may handle signals: in any other, this does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    kinds = [kind for kind in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(kind) is not signal.SIG_IGN]
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    left = threading.Event()
+    threading.Thread(target=_insist, args=(reader, kinds, left), name="atlaszarr-stop", daemon=True).start()
+    before = [signal.signal(kind, _interrupt) for kind in kinds]
+    descriptor = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(descriptor)
+        for kind, handler in zip(kinds, before, strict=True):
+            signal.signal(kind, handler)
+        left.set()
+        writer.close()
+
+
+def leave() -> NoReturn:
+    """End the process at once: a pending request would keep it alive until its answer came."""
+    os.write(2, b"atlaszarr: interrupted; the same command resumes a build\n")
+    os._exit(_EXIT_CODE)
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _insist(reader: socket.socket, kinds: Sequence[int], left: threading.Event) -> None:
+    with reader:
+        while received := reader.recv(1):
+            if received[0] in kinds and not left.wait(_GRACE):
+                leave()

@@ -1,0 +1,266 @@
+"""The whole main job with nothing but this package: the built-in Allen API, two builds, and the results read back."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .allen.client import AllenClient
+from .allen.records import SectionDataset
+from .atlas import build_atlas
+from .dataset_build.api import build
+from .engine.writer import Progress
+from .errors import TargetError
+from .regions.tables import tree
+from .regions.volumes import region_volumes
+from .stores.local import write_whole
+from .stores.locations import output_path
+from .terminology.terminology import Terminology
+
+if TYPE_CHECKING:
+    from .testing import Emulator
+    from .testing.phantom import Phantom
+
+#: Nrp1, coronal, 60 sections: the numbers of the real record, drawn from a phantom brain.
+DATASET = 74272479
+#: Voxel sizes of the volume and of the reference volumes, in um.
+_VOLUME_RESOLUTION = 25.0
+_ATLAS_RESOLUTION = 50
+#: Depth in the tree of the deepest structures in the printed table; the file has all.
+_DEEPEST = 4
+
+
+def run_demo(folder: str | os.PathLike[str], progress: Progress | None = None) -> tuple[VolumeDemo, AtlasDemo]:
+    """Build a registered volume and an atlas from the built-in Allen API into a folder, and read both with ngff-zarr.
+
+    Parameters
+    ----------
+    folder : path-like
+        Created if it does not exist.
+    progress : callable, optional
+        See `atlaszarr.build`; further words are ``volume read``, ``reference volumes`` and ``atlas read``.
+
+    Raises
+    ------
+    InputError
+        If the folder holds other data where the demo writes.
+    TargetError
+        If a result cannot be written or read back.
+    """
+    from .testing.emulator import Emulator
+
+    path = output_path(folder)
+    progress = progress or (lambda *_: None)
+    with Emulator() as emulator, AllenClient(emulator.url, cache="none") as client:
+        volume = demonstrate_volume(path, client, emulator, progress)
+        return volume, demonstrate_atlas(path, client, emulator.phantom, progress)
+
+
+@dataclass(frozen=True)
+class VolumeDemo:
+    """The registered volume of the demo, as it is read back.
+
+    Attributes
+    ----------
+    target : str
+    picture : str
+        Three slices through the volume, a JPEG.
+    state : str
+        ``built``, ``resumed`` or ``already finished``.
+    requests : int
+        Section images requested from the emulator.
+    levels : tuple of tuple
+        For every pyramid level as ngff-zarr reads it: shape, voxel size (mm), origin (mm).
+    error : float
+        Mean absolute difference from the phantom's closed form, in grey levels, over voxels well inside the
+        brain, each on the plane of its section.
+    """
+
+    target: str
+    picture: str
+    state: str
+    requests: int
+    levels: tuple[tuple[tuple[int, ...], float, float], ...]
+    error: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """All attributes, in JSON types."""
+        levels = [{"shape": list(s), "scale_mm": scale, "translation_mm": t} for s, scale, t in self.levels]
+        return {**self.__dict__, "levels": levels}
+
+
+@dataclass(frozen=True)
+class AtlasDemo:
+    """The atlas of the demo, and its region volumes as they are read back.
+
+    Attributes
+    ----------
+    target : str
+        The folder of the atlas.
+    state : str
+        ``built``, ``resumed`` or ``already finished``.
+    annotation : str
+        The OME-Zarr of labels in it.
+    volumes : str
+        The table of all region volumes, as CSV.
+    regions : int
+        Structures with at least one voxel.
+    mean_error, largest_error : float
+        Difference of a structure's own volume from the phantom's closed form, as a fraction of it.
+    largest_error_of : str
+        Acronym.
+    table : str
+        Volumes of the larger regions, indented by the tree, as text.
+    """
+
+    target: str
+    state: str
+    annotation: str
+    volumes: str
+    regions: int
+    mean_error: float
+    largest_error: float
+    largest_error_of: str
+    table: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """All attributes except the text, in JSON types."""
+        return {name: value for name, value in self.__dict__.items() if name != "table"}
+
+
+def demonstrate_volume(folder: Path, client: AllenClient, emulator: Emulator, progress: Progress) -> VolumeDemo:
+    """Build a registered volume from an emulated Allen API into a folder, and read it back with ngff-zarr.
+
+    Parameters
+    ----------
+    folder : Path
+    client : AllenClient
+    emulator : atlaszarr.testing.Emulator
+        The emulator that the client uses.
+    progress : callable
+        See `atlaszarr.build`.
+
+    Raises
+    ------
+    InputError
+        If the folder holds other data where the volume is written.
+    TargetError
+        If the result cannot be read back.
+    """
+    import simplejpeg
+    from ngff_zarr import from_ngff_zarr
+
+    target = folder / "nrp1.ome.zarr"
+    report = build(DATASET, target, client=client, resolution=_VOLUME_RESOLUTION, progress=progress)
+    requests = emulator.count("section_image_download")
+    dataset = client.section_dataset(DATASET)
+    view = report.views[0]
+    if view.failures:
+        raise TargetError(f"{view.target} is unfinished: {view.failures[0].reason}")
+    progress(0, 3, "volume read")
+    read = from_ngff_zarr(str(target), validate=True)
+    image = np.asarray(read.images[0].data)
+    progress(1, 3, "volume read")
+    label = np.asarray(from_ngff_zarr(str(target / "labels" / "section"), validate=True).images[0].data)
+    progress(2, 3, "volume read")
+    picture = target.with_name("nrp1.jpg")
+    write_whole(picture, simplejpeg.encode_jpeg(_slices(image), quality=92))
+    levels = tuple(
+        (tuple(level.data.shape), float(level.scale["z"]), float(level.translation["z"])) for level in read.images
+    )
+    error = _error(image, label, dataset, emulator.phantom)
+    progress(3, 3, "volume read")
+    return VolumeDemo(str(target), str(picture), view.state, requests, levels, error)
+
+
+def _error(image: NDArray[np.uint8], label: NDArray[np.uint32], dataset: SectionDataset, phantom: Phantom) -> float:
+    """Mean absolute difference from the phantom, at every 16th voxel along each axis."""
+    depths = {section.image_id: section.depth for section in dataset.sections}
+    index = np.argwhere(label[::16, ::16, ::16]) * 16
+    pir = (index + 0.5) * _VOLUME_RESOLUTION
+    depth = np.array([depths[id] for id in label[tuple(index.T)]])
+    plane = pir @ np.array(dataset.trv)[:, :3].T + np.array(dataset.trv)[:, 3]
+    plane[:, 2] = depth
+    shown = plane @ np.array(dataset.tvr)[:, :3].T + np.array(dataset.tvr)[:, 3]
+    inside = (phantom.distance_to_edge(shown) > 100) & (phantom.labels(shown) > 0)
+    found = image[(slice(None), *index[inside].T)].T
+    return float(np.abs(found - phantom.rgb(shown[inside])).mean())
+
+
+def _slices(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Coronal, horizontal and sagittal slices through the middle, side by side: (height, width, 3)."""
+    _, z, y, x = image.shape
+    slices = [image[:, z // 2], image[:, :, y // 2], image[:, :, :, x // 2].transpose(0, 2, 1)]
+    height = max(part.shape[1] for part in slices)
+    padded = [np.pad(part, ((0, 0), (0, height - part.shape[1]), (0, 8))) for part in slices]
+    return np.ascontiguousarray(np.concatenate(padded, axis=2).transpose(1, 2, 0))
+
+
+def demonstrate_atlas(folder: Path, client: AllenClient, phantom: Phantom, progress: Progress) -> AtlasDemo:
+    """Draw a phantom brain as reference volumes, build an atlas of them, and measure it as ngff-zarr reads it.
+
+    Parameters
+    ----------
+    folder : Path
+    client : AllenClient
+        Client of the API that serves the structure graph.
+    phantom : atlaszarr.testing.Phantom
+    progress : callable
+        See `atlaszarr.build`.
+
+    Raises
+    ------
+    InputError
+        If the folder holds other data where the atlas is written.
+    TargetError
+        If the result cannot be written, or differs from its table.
+    """
+    import pandas as pd
+    from ngff_zarr import from_ngff_zarr
+
+    from .testing.phantom_volumes import annotation_nrrd, template_nrrd
+
+    sources = []
+    progress(0, 2, "reference volumes")
+    for name, draw in (("annotation", annotation_nrrd), ("template", template_nrrd)):
+        sources.append(folder / f"{name}_{_ATLAS_RESOLUTION}.nrrd")
+        write_whole(sources[-1], draw(phantom, _ATLAS_RESOLUTION))
+        progress(len(sources), 2, "reference volumes")
+    report = build_atlas(
+        folder / "atlas",
+        annotation=sources[0],
+        template=sources[1],
+        name="phantom-brain",
+        version="1",
+        client=client,
+        progress=progress,
+    )
+    progress(0, 1, "atlas read")
+    annotation = report.images[0].target
+    terminology = Terminology.read(Path(annotation).with_name("terminology.csv"))
+    table = region_volumes(from_ngff_zarr(annotation, validate=True), terminology, by_hemisphere=True)
+    written = pd.read_csv(report.volumes, index_col="identifier")
+    if not written["voxels"].equals(table["voxels"]):
+        raise TargetError(f"{report.volumes} differs from {annotation}; remove {report.target} and start again")
+    truth = pd.Series(phantom.volumes_mm3())
+    errors = (table["volume_direct_mm3"].reindex(truth.index) / truth - 1).abs()
+    progress(1, 1, "atlas read")
+    largest = int(truth.index[int(errors.argmax())])
+    shown = [structure.id for structure in terminology if len(structure.path) <= _DEEPEST + 1]
+    states = {image.state for image in report.images}
+    return AtlasDemo(
+        target=report.target,
+        state=states.pop() if len(states) == 1 else "resumed",
+        annotation=annotation,
+        volumes=report.volumes,
+        regions=int((table["voxels"] > 0).sum()),
+        mean_error=float(errors.mean()),
+        largest_error=float(errors.max()),
+        largest_error_of=str(table.at[largest, "acronym"]),
+        table=tree(table.loc[shown], terminology),
+    )
