@@ -1,22 +1,13 @@
-"""Shared by all tests: the emulated Allen API, clients of it, a dataset of six sections, and the command line."""
+"""Shared by all tests: settings, a dataset of six sections, and the command line. Imports nothing heavy."""
 
 from __future__ import annotations
 
 import copy
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import dask
 import pytest
 from hypothesis import settings
-
-from atlaszarr.allen.client import AllenClient
-from atlaszarr.allen.records import SectionDataset
-from atlaszarr.cli.commands import main
-from atlaszarr.testing import Emulator
-from atlaszarr.testing.records import dataset_records, image_records
-from chains import Folder, bucket
 
 #: Nrp1, coronal, reference space 9; its 28th to 33rd section lie next to each other in the middle of the brain.
 DATASET = 74272479
@@ -37,14 +28,9 @@ def _nobody_settings():
 
 
 @pytest.fixture(scope="session")
-def emulator():
-    """A running Emulator with its built-in records and no faults; `reset` it before counting."""
-    with Emulator() as running:
-        yield running
-
-
-@pytest.fixture(scope="session")
 def _middle():
+    from atlaszarr.testing.records import dataset_records, image_records
+
     datasets = [record for record in dataset_records() if record["id"] == DATASET]
     images = [record for record in image_records() if record["data_set_id"] == DATASET][_MIDDLE]
     return datasets, images
@@ -59,39 +45,10 @@ def records(_middle):
 @pytest.fixture
 def dataset(records):
     """The SectionDataset of `records`."""
+    from atlaszarr.allen.records import SectionDataset
+
     (record,), images = records
     return SectionDataset.from_json(record, images)
-
-
-@pytest.fixture
-def serve(records):
-    """Starts Emulators, by default of `records`: ``serve(datasets, images, faults=[...], latency=...)``."""
-    with ExitStack() as running:
-
-        def start(datasets=None, images=None, **options):
-            datasets = records[0] if datasets is None else datasets
-            return running.enter_context(Emulator(datasets, records[1] if images is None else images, **options))
-
-        yield start
-
-
-@pytest.fixture
-def connect():
-    """Makes impatient AllenClients without a cache: ``connect(emulator, cache=..., retries=...)``."""
-    with ExitStack() as opened:
-
-        def start(emulator, cache="none", **options):
-            hasty = {"rate": 1e9, "timeout": (5.0, 60.0), "retries": 2, "backoff": 0.01}
-            return opened.enter_context(AllenClient(emulator.url, cache, **(hasty | options)))
-
-        yield start
-
-
-@pytest.fixture
-def impatient():
-    """A Dask scheduler is given up after half a second."""
-    with dask.config.set({"distributed.comm.timeouts.connect": "500ms"}):
-        yield
 
 
 @dataclass(frozen=True)
@@ -106,6 +63,7 @@ class Outcome:
 @pytest.fixture
 def command(capsys):
     """Runs a command in this process: ``command("build", 1, target, "--api-url", url)`` -> Outcome."""
+    from atlaszarr.cli.commands import main
 
     def run(*arguments):
         capsys.readouterr()
@@ -124,16 +82,3 @@ def contents():
         return {key: path.read_bytes() for key, path in found.items() if not key.startswith("atlaszarr/")}
 
     return read
-
-
-@pytest.fixture(scope="module")
-def remote():
-    """A bucket on an S3 server of its own, that watches what is put."""
-    with bucket() as found:
-        yield found
-
-
-@pytest.fixture(params=["local disk", "S3"])
-def store(request, tmp_path, remote):
-    """A folder and a bucket, that a build may be killed in."""
-    return Folder(tmp_path) if request.param == "local disk" else remote

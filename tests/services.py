@@ -1,0 +1,68 @@
+"""Fixtures of the tests that need a server: emulated Allen APIs and clients of them, stores on disk and on S3.
+
+The `conftest.py` of `integration`, `faults` and `end_to_end` import them; `unit` does without.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+import dask
+import pytest
+
+from atlaszarr.allen.client import AllenClient
+from atlaszarr.testing import Emulator
+from chains import Folder, bucket
+
+__all__ = ["connect", "emulator", "impatient", "remote", "serve", "store"]
+
+
+@pytest.fixture(scope="session")
+def emulator():
+    """A running Emulator with its built-in records and no faults; `reset` it before counting."""
+    with Emulator() as running:
+        yield running
+
+
+@pytest.fixture
+def serve(records):
+    """Starts Emulators, by default of `records`: ``serve(datasets, images, faults=[...], latency=...)``."""
+    with ExitStack() as running:
+
+        def start(datasets=None, images=None, **options):
+            datasets = records[0] if datasets is None else datasets
+            return running.enter_context(Emulator(datasets, records[1] if images is None else images, **options))
+
+        yield start
+
+
+@pytest.fixture
+def connect():
+    """Makes impatient AllenClients without a cache: ``connect(emulator, cache=..., retries=...)``."""
+    with ExitStack() as opened:
+
+        def start(emulator, cache="none", **options):
+            hasty = {"rate": 1e9, "timeout": (5.0, 60.0), "retries": 2, "backoff": 0.01}
+            return opened.enter_context(AllenClient(emulator.url, cache, **(hasty | options)))
+
+        yield start
+
+
+@pytest.fixture
+def impatient():
+    """A Dask scheduler is given up after half a second."""
+    with dask.config.set({"distributed.comm.timeouts.connect": "500ms"}):
+        yield
+
+
+@pytest.fixture(scope="module")
+def remote():
+    """A bucket on an S3 server of its own, that watches what is put."""
+    with bucket() as found:
+        yield found
+
+
+@pytest.fixture(params=["local disk", "S3"])
+def store(request, tmp_path, remote):
+    """A folder and a bucket, that a build may be killed in."""
+    return Folder(tmp_path) if request.param == "local disk" else remote
