@@ -5,7 +5,10 @@ The `conftest.py` of `integration`, `faults` and `end_to_end` import them; `unit
 
 from __future__ import annotations
 
+import http.server
+import threading
 from contextlib import ExitStack
+from functools import partial
 
 import dask
 import pytest
@@ -14,7 +17,7 @@ from atlaszarr.allen.client import AllenClient
 from atlaszarr.testing import Emulator
 from chains import Folder, bucket
 
-__all__ = ["connect", "emulator", "impatient", "remote", "serve", "store"]
+__all__ = ["connect", "emulator", "impatient", "remote", "serve", "store", "web"]
 
 
 @pytest.fixture(scope="session")
@@ -66,3 +69,19 @@ def remote():
 def store(request, tmp_path, remote):
     """A folder and a bucket, that a build may be killed in."""
     return Folder(tmp_path) if request.param == "local disk" else remote
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def web(tmp_path):
+    """Serves `tmp_path` as a plain web server does: its URL."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=tmp_path)) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
