@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,6 +72,31 @@ def command(capsys):
         return Outcome(code, *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory):
+    """Makes something once a session for all its workers: ``made_once(name, make)`` -> Path, to be read only.
+
+    ``make`` is called with the path to write to by the worker that asks first; the others wait for it.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "made-once"
+    folder.mkdir(exist_ok=True)
+
+    def path(name, make):
+        from filelock import FileLock
+
+        place = folder / name
+        done = folder / f"{name}.done"
+        with FileLock(folder / f"{name}.lock"):
+            if not done.exists():
+                place.parent.mkdir(parents=True, exist_ok=True)
+                make(place)
+                done.touch()
+        return place
+
+    return path
 
 
 @pytest.fixture(scope="session")
