@@ -52,6 +52,15 @@ def dataset(records):
     return SectionDataset.from_json(record, images)
 
 
+@pytest.fixture
+def impatient():
+    """A Dask scheduler is given up after half a second."""
+    import dask
+
+    with dask.config.set({"distributed.comm.timeouts.connect": "500ms"}):
+        yield
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a command left: exit code, standard output, standard error."""

@@ -10,14 +10,13 @@ import threading
 from contextlib import ExitStack
 from functools import partial
 
-import dask
 import pytest
 
 from atlaszarr.allen.client import AllenClient
 from atlaszarr.testing import Emulator
 from chains import Folder, bucket
 
-__all__ = ["connect", "emulator", "impatient", "remote", "serve", "store", "web"]
+__all__ = ["connect", "emulator", "remote", "serve", "store", "web"]
 
 
 @pytest.fixture(scope="session")
@@ -49,13 +48,6 @@ def connect():
             return opened.enter_context(AllenClient(emulator.url, cache, **(hasty | options)))
 
         yield start
-
-
-@pytest.fixture
-def impatient():
-    """A Dask scheduler is given up after half a second."""
-    with dask.config.set({"distributed.comm.timeouts.connect": "500ms"}):
-        yield
 
 
 @pytest.fixture(scope="module")
