@@ -1,22 +1,14 @@
-"""Shared by all tests: the emulated Allen API, clients of it, a dataset of six sections, and the command line."""
+"""Shared by all tests: settings, a dataset of six sections, and the command line. Imports nothing heavy."""
 
 from __future__ import annotations
 
 import copy
-from contextlib import ExitStack
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import dask
 import pytest
 from hypothesis import settings
-
-from atlaszarr.allen.client import AllenClient
-from atlaszarr.allen.records import SectionDataset
-from atlaszarr.cli.commands import main
-from atlaszarr.testing import Emulator
-from atlaszarr.testing.records import dataset_records, image_records
-from chains import Folder, bucket
 
 #: Nrp1, coronal, reference space 9; its 28th to 33rd section lie next to each other in the middle of the brain.
 DATASET = 74272479
@@ -37,14 +29,9 @@ def _nobody_settings():
 
 
 @pytest.fixture(scope="session")
-def emulator():
-    """A running Emulator with its built-in records and no faults; `reset` it before counting."""
-    with Emulator() as running:
-        yield running
-
-
-@pytest.fixture(scope="session")
 def _middle():
+    from atlaszarr.testing.records import dataset_records, image_records
+
     datasets = [record for record in dataset_records() if record["id"] == DATASET]
     images = [record for record in image_records() if record["data_set_id"] == DATASET][_MIDDLE]
     return datasets, images
@@ -59,37 +46,17 @@ def records(_middle):
 @pytest.fixture
 def dataset(records):
     """The SectionDataset of `records`."""
+    from atlaszarr.allen.records import SectionDataset
+
     (record,), images = records
     return SectionDataset.from_json(record, images)
 
 
 @pytest.fixture
-def serve(records):
-    """Starts Emulators, by default of `records`: ``serve(datasets, images, faults=[...], latency=...)``."""
-    with ExitStack() as running:
-
-        def start(datasets=None, images=None, **options):
-            datasets = records[0] if datasets is None else datasets
-            return running.enter_context(Emulator(datasets, records[1] if images is None else images, **options))
-
-        yield start
-
-
-@pytest.fixture
-def connect():
-    """Makes impatient AllenClients without a cache: ``connect(emulator, cache=..., retries=...)``."""
-    with ExitStack() as opened:
-
-        def start(emulator, cache="none", **options):
-            hasty = {"rate": 1e9, "timeout": (5.0, 60.0), "retries": 2, "backoff": 0.01}
-            return opened.enter_context(AllenClient(emulator.url, cache, **(hasty | options)))
-
-        yield start
-
-
-@pytest.fixture
 def impatient():
     """A Dask scheduler is given up after half a second."""
+    import dask
+
     with dask.config.set({"distributed.comm.timeouts.connect": "500ms"}):
         yield
 
@@ -106,6 +73,7 @@ class Outcome:
 @pytest.fixture
 def command(capsys):
     """Runs a command in this process: ``command("build", 1, target, "--api-url", url)`` -> Outcome."""
+    from atlaszarr.cli.commands import main
 
     def run(*arguments):
         capsys.readouterr()
@@ -113,6 +81,31 @@ def command(capsys):
         return Outcome(code, *capsys.readouterr())
 
     return run
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory):
+    """Makes something once a session for all its workers: ``made_once(name, make)`` -> Path, to be read only.
+
+    ``make`` is called with the path to write to by the worker that asks first; the others wait for it.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "made-once"
+    folder.mkdir(exist_ok=True)
+
+    def path(name, make):
+        from filelock import FileLock
+
+        place = folder / name
+        done = folder / f"{name}.done"
+        with FileLock(folder / f"{name}.lock"):
+            if not done.exists():
+                place.parent.mkdir(parents=True, exist_ok=True)
+                make(place)
+                done.touch()
+        return place
+
+    return path
 
 
 @pytest.fixture(scope="session")
@@ -124,16 +117,3 @@ def contents():
         return {key: path.read_bytes() for key, path in found.items() if not key.startswith("atlaszarr/")}
 
     return read
-
-
-@pytest.fixture(scope="module")
-def remote():
-    """A bucket on an S3 server of its own, that watches what is put."""
-    with bucket() as found:
-        yield found
-
-
-@pytest.fixture(params=["local disk", "S3"])
-def store(request, tmp_path, remote):
-    """A folder and a bucket, that a build may be killed in."""
-    return Folder(tmp_path) if request.param == "local disk" else remote

@@ -101,9 +101,15 @@ def s3():
     moto.stop()
 
 
+@pytest.fixture
+def atlas(brain, made_once):
+    """The atlas of a brain, on a local disk."""
+    name = f"atlas of {brain.annotation.stem}"
+    return made_once(name, lambda path: build_atlas(path, annotation=brain.annotation, ontology=brain.ontology))
+
+
 def check_examples(brain, target, options=None):
-    """Build an atlas, and hold what all examples say of it to what is known."""
-    build_atlas(target, annotation=brain.annotation, ontology=brain.ontology, storage_options=options)
+    """Hold what all examples say of an atlas to what is known."""
     place = f"{target}/{ANNOTATION}"
     # The endpoint of the tests is plain http, which ngff-zarr's store must be allowed.
     environment = {"AWS_ALLOW_HTTP": "true"} if options else {}
@@ -129,17 +135,18 @@ def check_examples(brain, target, options=None):
     assert share == pytest.approx(0.5, abs=0.01)
 
 
-def test_region_volumes_of_an_atlas_on_a_local_disk(brain, tmp_path):
-    check_examples(brain, tmp_path / "ccf")
+def test_region_volumes_of_an_atlas_on_a_local_disk(brain, atlas):
+    check_examples(brain, atlas)
 
 
 def test_region_volumes_of_an_atlas_in_a_bucket(brain, s3):
-    check_examples(brain, f"s3://atlas/{brain.annotation.stem}", s3)
+    target = f"s3://atlas/{brain.annotation.stem}"
+    build_atlas(target, annotation=brain.annotation, ontology=brain.ontology, storage_options=s3)
+    check_examples(brain, target, s3)
 
 
-def test_the_picture_shows_the_region_in_both_sections(brain, tmp_path):
-    build_atlas(tmp_path / "ccf", annotation=brain.annotation, ontology=brain.ontology)
-    told = run("retrosplenial_plain.py", tmp_path / "ccf" / ANNOTATION, "--picture", tmp_path / "sections.png")
+def test_the_picture_shows_the_region_in_both_sections(atlas, tmp_path):
+    told = run("retrosplenial_plain.py", atlas / ANNOTATION, "--picture", tmp_path / "sections.png")
     assert told.endswith(f"picture: {tmp_path / 'sections.png'}\n")
     pixels = np.asarray(Image.open(tmp_path / "sections.png"))
     red = (pixels == (205, 45, 60)).all(axis=-1)

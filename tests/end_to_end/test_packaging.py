@@ -18,8 +18,7 @@ import atlaszarr
 from atlaszarr.testing import Emulator
 
 ROOT = Path(__file__).parents[2]
-PYPROJECT = (ROOT / "pyproject.toml").read_text()
-PROJECT = tomllib.loads(PYPROJECT)
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 README = (ROOT / "README.md").read_text()
 ENVIRONMENT = (ROOT / "environment.yml").read_text()
 
@@ -27,6 +26,8 @@ REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9_.-]+)(?P<extra>\[[a-z,]+\])?(?:>=
 HEAVY = {
     "numpy", "numba", "dask", "zarr", "pandas", "xarray", "ngff_zarr", "distributed", "rich", "pyarrow", "matplotlib",
 }  # fmt: skip
+#: What serves, and clusters: no unit test needs one.
+SERVERS = {"moto", "boto3", "botocore", "flask", "distributed"}
 
 #: Of the contract, what comes with later work; a name leaves this set when it is there.
 NOT_YET: set[str] = set()
@@ -88,15 +89,6 @@ def test_the_conda_environment_has_the_dependencies_and_the_test_extra_with_thei
     assert [name for name, floor in there if not floor and "[" not in name] == ["pip"]  # installs atlaszarr itself
 
 
-def test_every_floor_has_its_reason_beside_it():
-    without = [
-        line.strip()
-        for line in PYPROJECT.splitlines()
-        if re.search(r'"[A-Za-z0-9_\[\]-]+>=[0-9.]+"', line) and not re.search(r"#\s*\S+", line)
-    ]
-    assert without == []
-
-
 # A light start
 
 
@@ -112,6 +104,24 @@ def test_starting_imports_nothing_heavy(arguments):
     loaded = {name.partition(".")[0] for name in ran.stderr.split()}
     assert "atlaszarr" in loaded
     assert loaded & HEAVY == set()
+
+
+@pytest.mark.parametrize(
+    ("collected", "forbidden"),
+    [("tests/unit/geometry/test_grid.py", HEAVY - {"numpy"} | SERVERS), ("tests/unit", SERVERS)],
+)
+def test_collecting_unit_tests_imports_no_server_and_nothing_heavy_that_they_do_not_use(collected, forbidden):
+    script = f"""
+import sys, pytest
+code = pytest.main(["--collect-only", "--quiet", "-n", "0", "-p", "no:cacheprovider", "{collected}"])
+print(*sorted(sys.modules), file=sys.stderr)
+sys.exit(code)
+"""
+    ran = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout
+    loaded = {name.partition(".")[0] for name in ran.stderr.split()}
+    assert "hypothesis" in loaded
+    assert loaded & forbidden == set()
 
 
 # The public names

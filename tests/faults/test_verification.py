@@ -36,10 +36,9 @@ def version(request):
 
 
 @pytest.fixture(scope="module")
-def sound(client, version, tmp_path_factory):
-    target = tmp_path_factory.mktemp("sound") / "x.ome.zarr"
-    build(DATASET, target, client=client, ome_zarr=version, **OPTIONS)
-    return target
+def sound(client, version, made_once):
+    name = f"volume to damage, OME-Zarr {version}.ome.zarr"
+    return made_once(name, lambda target: build(DATASET, target, client=client, ome_zarr=version, **OPTIONS))
 
 
 @pytest.fixture

@@ -111,12 +111,13 @@ def test_a_second_build_with_the_cache_asks_for_no_image(emulator, tmp_path):
     assert digests(tmp_path / "first.ome.zarr") == digests(tmp_path / "second.ome.zarr")
 
 
-@pytest.fixture(scope="module")
-def target(server, tmp_path_factory):
-    target = tmp_path_factory.mktemp("build") / "nrp1.ome.zarr"
-    with AllenClient(server.url, cache="none", rate=1e9) as client:
-        build(CORONAL, target, client=client, resolution=50)
-    return target
+@pytest.fixture(scope="session")
+def target(made_once):
+    def make(target):
+        with Emulator() as running, AllenClient(running.url, cache="none", rate=1e9) as client:
+            build(CORONAL, target, client=client, resolution=50)
+
+    return made_once("nrp1.ome.zarr", make)
 
 
 def test_ngff_zarr_opens_and_validates_image_and_label(target):

@@ -16,7 +16,6 @@ import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import fields, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
@@ -35,7 +34,7 @@ from atlaszarr.allen import rma
 from atlaszarr.allen.cache import ImageCache
 from atlaszarr.allen.client import AllenClient
 from atlaszarr.allen.http import Http
-from atlaszarr.allen.images import ImageRequest, SectionImage
+from atlaszarr.allen.images import SectionImage
 from atlaszarr.errors import (
     AtlaszarrWarning,
     ImageError,
@@ -522,36 +521,6 @@ def test_the_environment_names_the_cache_and_may_name_none(emulator, monkeypatch
     with AllenClient(rate=1e9) as client:
         client.image(IMAGE, 6)
     assert len(files(tmp_path)) == 1
-
-
-OTHER = {
-    "image_id": 2,
-    "width": 300,
-    "height": 300,
-    "downsample": 1,
-    "view": "expression",
-    "left": 8,
-    "top": 8,
-    "quality": 50,
-    "range": (0, 1, 0, 1, 0, 1),
-}
-
-
-def test_every_field_of_a_request_has_an_other_value_to_compare():
-    assert set(OTHER) == {field.name for field in fields(ImageRequest)}
-
-
-@pytest.mark.parametrize("name", OTHER)
-def test_images_that_differ_in_anything_have_keys_that_differ(name):
-    request = ImageRequest(1, 200, 100, left=0, top=0)
-    other = replace(request, **{name: OTHER[name]})
-    assert request.key("http://a/api/v2") != other.key("http://a/api/v2")
-
-
-def test_images_of_two_services_have_keys_that_differ():
-    request = ImageRequest(1, 200, 100)
-    assert request.key("http://a/api/v2") != request.key("http://b/api/v2")
-    assert request.key("http://a/api/v2") == replace(request).key("http://a/api/v2")
 
 
 def damage(body):

@@ -24,7 +24,6 @@ from PIL import Image
 
 from atlaszarr.errors import InputError
 from atlaszarr.testing import Emulator
-from atlaszarr.testing.faults import KINDS, Rule
 from atlaszarr.testing.phantom import default_phantom
 from atlaszarr.testing.records import dataset_records, image_record
 
@@ -477,12 +476,6 @@ def test_an_invalid_rule_is_refused_in_one_sentence(rule, message):
     with pytest.raises(InputError, match=message) as caught:
         Emulator(faults=[rule])
     assert "\n" not in str(caught.value)
-
-
-def test_rules_can_be_written_in_python():
-    assert {Rule(kind).do for kind in KINDS} == set(KINDS)
-    with pytest.raises(InputError, match="cannot do 'explode'"):
-        Rule("explode")
 
 
 def test_requests_are_recorded_with_what_they_asked_and_got(pool):

@@ -27,16 +27,15 @@ def client(emulator):
 
 
 @pytest.fixture(scope="module")
-def built(client, tmp_path_factory):
+def built(client, made_once):
     """Builds a collection once for all that look at it; its path."""
-    known = {}
 
     def collection(dataset, **options):
-        key = (dataset, *sorted(options.items()))
-        if key not in known:
-            known[key] = tmp_path_factory.mktemp("sections") / "x.ome.zarr"
-            assert build(dataset, known[key], mode="sections", client=client, **options).ok
-        return known[key]
+        def make(target):
+            assert build(dataset, target, mode="sections", client=client, **options).ok
+
+        name = " ".join(f"{key}={value}" for key, value in sorted(options.items()))
+        return made_once(f"sections of {dataset} {name}.ome.zarr", make)
 
     return collection
 

@@ -14,7 +14,6 @@ import pytest
 import zarr
 
 from atlaszarr import AllenClient, build
-from atlaszarr.testing.emulator import Emulator
 
 CORONAL, SAGITTAL = 74272479, 69289763
 #: The 200 um expression energy of 69289763 as the Allen Institute serves it.
@@ -43,25 +42,20 @@ def figures(dataset):
     return matrix("trv"), matrix("tvr"), float(record["section_thickness"]), numbers
 
 
-@pytest.fixture(scope="module")
-def emulator():
-    with Emulator() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def built(emulator, tmp_path_factory):
+@pytest.fixture
+def built(emulator, made_once):
     """Build a volume once for all that look at it: (image, section) of level 0."""
-    known = {}
 
     def volume(dataset, resolution, fill="nearest", **options):
-        key = (dataset, resolution, fill, *sorted(options.items()))
-        if key not in known:
-            target = tmp_path_factory.mktemp("truth") / "volume.ome.zarr"
+        options |= {"resolution": resolution, "fill": fill}
+
+        def make(target):
             with AllenClient(emulator.url, cache="none", rate=1e9) as client:
-                assert build(dataset, target, client=client, resolution=resolution, fill=fill, **options).ok
-            known[key] = tuple(zarr.open_array(target / path, mode="r")[:] for path in ("0", "labels/section/0"))
-        return known[key]
+                assert build(dataset, target, client=client, **options).ok
+
+        name = " ".join(f"{key}={value}" for key, value in sorted(options.items()))
+        target = made_once(f"volume of {dataset} {name}.ome.zarr", make)
+        return tuple(zarr.open_array(target / path, mode="r")[:] for path in ("0", "labels/section/0"))
 
     return volume
 

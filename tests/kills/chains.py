@@ -187,6 +187,10 @@ class Bucket:
         except self._client.exceptions.NoSuchKey:
             return None
 
+    def write(self, name: str, key: str, body: bytes) -> None:
+        """Put an object of a target."""
+        self._client.put_object(Bucket="atlas", Key=f"{name}/{key}", Body=body)
+
     def delete(self, name: str, key: str) -> None:
         """Remove an object of a target."""
         self._client.delete_object(Bucket="atlas", Key=f"{name}/{key}")

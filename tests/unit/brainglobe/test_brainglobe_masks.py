@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import tensorstore
 import zarr
-from distributed import LocalCluster
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ngff_zarr import from_ngff_zarr
@@ -204,14 +203,6 @@ def test_masks_on_an_object_store_are_the_same_bytes(annotation, tmp_path, conte
     there = {key: target.read(key) for key in target.list_keys() if not key.startswith("atlaszarr/")}
     assert there == contents(tmp_path / MASKS)
     target.remove()
-
-
-def test_masks_by_a_cluster_are_the_same_bytes(annotation, tmp_path, contents):
-    order = PostOrder.of(terminology())
-    write_masks(annotation, Target.of(tmp_path / MASKS), order)
-    with LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0") as cluster:
-        write_masks(annotation, Target.of(tmp_path / "cluster.ome.zarr"), order, scheduler=cluster)
-    assert contents(tmp_path / "cluster.ome.zarr") == contents(tmp_path / MASKS)
 
 
 def test_an_annotation_that_is_not_finished_or_of_other_axes_is_refused(tmp_path):

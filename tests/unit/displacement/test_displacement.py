@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import zarr
 from dask.base import tokenize
-from distributed import Client
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ngff_zarr import from_ngff_zarr
@@ -108,16 +107,6 @@ def test_a_field_leads_nowhere_where_its_arrays_are_masked(lazy):
     found = Displacement.from_deltas(given, delta_y)
     np.testing.assert_array_equal(found.delta_x.compute(), expected)
     np.testing.assert_array_equal(found.delta_y.compute(), delta_y)
-
-
-def test_arrays_kept_on_a_cluster_are_refused_and_those_kept_here_are_not():
-    lazy = da.ones(SHAPE, chunks=20)
-    assert Displacement.from_deltas(lazy.persist(), lazy).delta_x.sum().compute() == SHAPE[0] * SHAPE[1]
-    with Client(processes=False, n_workers=1, dashboard_address=":0"):
-        kept = lazy.persist()
-        for pair in ((kept, lazy), (lazy, kept + 1), (np.ones(SHAPE), kept)):
-            with pytest.raises(InputError, match="kept on a cluster"):
-                Displacement.from_deltas(*pair)
 
 
 @pytest.mark.parametrize(
@@ -451,19 +440,6 @@ def test_a_field_comes_back_from_zarr_as_it_was(tmp_path, name, kind):
     assert loaded == field
     np.testing.assert_array_equal(loaded.delta_x.compute(), field.delta_x.compute())
     assert pickle.loads(pickle.dumps(loaded)) == field
-
-
-def test_a_disk_and_a_bucket_keep_a_field_alike(store):
-    url, field = store.url("kept.ome.zarr"), Displacement.from_deltas(*smooth(3, (520, 530)))
-    field.save(url, store.options)
-    loaded = Displacement.load(url, store.options)
-    assert loaded == field
-    assert pickle.loads(pickle.dumps(loaded)) == field
-    assert sorted(store.keys("kept.ome.zarr")) == [
-        *(f"0/c/0/{i}/{j}" for i in (0, 1) for j in (0, 1)),
-        "0/zarr.json",
-        "zarr.json",
-    ]
 
 
 def test_ngff_zarr_validates_a_saved_field_and_knows_the_transform(tmp_path):

@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import subprocess
 import sys
 
 import dask.array as da
@@ -200,32 +199,6 @@ def test_a_source_that_changed_under_its_path_is_another_one(tmp_path, way, kind
     np.testing.assert_array_equal(zarr.open_array(tmp_path / "x.ome.zarr/0", mode="r")[:], source[:])
     named = write_multiscales(LAZY[way](tmp_path / "source.zarr"), tmp_path / "y.ome.zarr", chunk=16, identity="mine")
     assert named.state == "already finished"
-
-
-def test_an_unfinished_target_is_resumed_by_another_process(tmp_path, source):
-    class StopError(Exception):
-        pass
-
-    def stop(done, *_):
-        if done == 3:
-            raise StopError
-
-    target = tmp_path / "x.ome.zarr"
-    with pytest.raises(StopError):
-        write_multiscales(source, target, chunk=16, levels=1, workers=1, progress=stop)
-    script = """
-import sys, zarr
-from atlaszarr.writing import write_multiscales
-report = write_multiscales(zarr.open_array(sys.argv[1], mode="r"), sys.argv[2], chunk=16, levels=1)
-print(report.state, report.tasks_done)
-"""
-    ran = subprocess.run(
-        [sys.executable, "-c", script, tmp_path / "source.zarr", target], check=True, capture_output=True, text=True
-    )
-    state, count = ran.stdout.split()
-    assert state == "resumed"
-    assert 0 < int(count) < 12
-    np.testing.assert_array_equal(zarr.open_array(target / "0", mode="r")[:], source[:])
 
 
 KINDS = {

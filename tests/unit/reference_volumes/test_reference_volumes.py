@@ -4,15 +4,11 @@ import bz2
 import functools
 import gzip
 import hashlib
-import http.server
 import pickle
-import threading
 import tracemalloc
 from pathlib import Path
 
-import boto3
 import cloudpickle
-import dask
 import fsspec
 import nibabel
 import nrrd
@@ -22,7 +18,6 @@ import tifffile
 from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from moto.server import ThreadedMotoServer
 
 from atlaszarr import Terminology
 from atlaszarr.engine.ome import Geometry
@@ -198,13 +193,6 @@ def test_every_format_gives_the_same_volume(name, volume, tmp_path, spool):
     assert list(spool.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["nrrd", "nrrd gzip"])
-def test_other_processes_compute_it(name, volume, tmp_path, spool):
-    with open_annotation(FORMATS[name](volume, tmp_path), spool) as found:
-        (total,) = dask.compute(found.array.astype("u8").sum(), scheduler="processes", num_workers=1)
-    assert total == volume.sum(dtype="u8")
-
-
 @pytest.mark.parametrize("name", [name for name in FORMATS if "zarr" not in name])
 def test_what_is_not_on_a_local_disk_is_read_once_and_kept(name, volume, tmp_path, spool):
     body = FORMATS[name](volume, tmp_path).read_bytes()
@@ -276,56 +264,6 @@ class BreakingFile(MemoryFile):
             Breaking.left -= 1
             raise ConnectionResetError(104, "Connection reset by peer")
         return super().read(size)
-
-
-def test_it_is_read_over_http(volume, tmp_path, spool):
-    write(tmp_path / "a.nrrd", volume)
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(tmp_path)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    url = f"http://127.0.0.1:{server.server_port}"
-    try:
-        with open_annotation(f"{url}/a.nrrd?signature=secret", spool) as found:
-            np.testing.assert_array_equal(found.array, volume)
-            assert found.uri == f"{url}/a.nrrd"
-        with pytest.raises(NotFoundError, match="there is no file"), open_annotation(f"{url}/b.nrrd", spool):
-            pass
-    finally:
-        server.shutdown()
-        server.server_close()
-    with pytest.raises(SourceError, match="cannot read http"), open_annotation(f"{url}/a.nrrd", spool):
-        pass
-
-
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
-
-
-def test_it_is_read_from_s3_with_storage_options(volume, spool):
-    moto = ThreadedMotoServer(port=0)
-    moto.start()
-    try:
-        host, port = moto.get_host_and_port()
-        options = {"key": "k", "secret": "the-secret", "endpoint_url": f"http://{host}:{port}"}
-        client = boto3.client(
-            "s3", endpoint_url=options["endpoint_url"], aws_access_key_id="k", aws_secret_access_key="s",
-            region_name="us-east-1",
-        )  # fmt: skip
-        client.create_bucket(Bucket="atlas")
-        body = nrrd_bytes(volume)
-        for key in ("a.nrrd", "in/a.folder/a.nrrd"):
-            client.put_object(Bucket="atlas", Key=key, Body=body)
-            with open_annotation(f"s3://atlas/{key}", spool, storage_options=options) as found:
-                np.testing.assert_array_equal(found.array, volume)
-                assert found.sha256 == hashlib.sha256(body).hexdigest()
-        with (
-            pytest.raises(NotFoundError) as caught,
-            open_annotation("s3://atlas/b.nrrd", spool, storage_options=options),
-        ):
-            pass
-        assert "the-secret" not in str(caught.value)
-    finally:
-        moto.stop()
 
 
 def test_memory_is_bounded_by_a_slab(tmp_path, spool):

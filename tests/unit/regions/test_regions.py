@@ -1,10 +1,7 @@
 """Region volumes and masks against NumPy, from everything an annotation can be given as."""
 
 import csv
-import http.server
-import threading
 import warnings
-from functools import partial
 from pathlib import Path
 
 import dask.array as da
@@ -16,7 +13,6 @@ import pandas as pd
 import pytest
 import xarray as xr
 import zarr
-from distributed import Client
 from fsspec.implementations.memory import MemoryFileSystem
 
 from atlaszarr import Terminology, region_mask, region_volumes
@@ -190,16 +186,6 @@ def test_arrays_in_memory_or_lazy_give_the_same():
         assert_equal(region_volumes(array, TERMINOLOGY, by_hemisphere=True, voxel_size=MICRONS), wanted)
         named = xr.DataArray(array, dims=("z", "y", "x"), coords=coordinates)
         assert_equal(region_volumes(named, TERMINOLOGY, by_hemisphere=True), wanted)
-
-
-def test_with_a_client_of_distributed_active_all_of_them_still_work(stored):
-    with Client(processes=False, dashboard_address=":0", n_workers=1, threads_per_worker=1):
-        multiscales = ngff_zarr.from_ngff_zarr(stored)
-        lazy = da.from_zarr(f"{stored}/0")
-        for given, size in ((stored, None), (multiscales, None), (lazy, MICRONS), (lazy.persist(), MICRONS)):
-            assert_equal(region_volumes(given, TERMINOLOGY, voxel_size=size), expected(labels()))
-        mask = region_mask(stored, TERMINOLOGY, "A")
-        np.testing.assert_array_equal(mask.compute(), np.isin(labels(), [10, 11, 12]))
 
 
 @pytest.mark.parametrize(
@@ -416,40 +402,6 @@ def test_a_level_that_is_a_link_is_measured_and_its_index_is_trusted(tmp_path, l
     next(path for path in sorted(disk.rglob("[01]")) if path.is_file()).unlink()
     with pytest.warns(AtlaszarrWarning, match="is gone"), pytest.raises(TargetError, match="is missing"):
         region_volumes(place, TERMINOLOGY)
-
-
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def web(tmp_path):
-    """Serves `tmp_path` as a plain web server does."""
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=tmp_path)) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
-
-
-def test_a_web_server_that_lists_nothing_is_read_chunk_by_chunk(web, tmp_path):
-    add_index(Target(write(tmp_path / "annotation.ome.zarr")))
-    write_terminology(tmp_path / "terminology.csv", TERMINOLOGY)
-    with pytest.warns(AtlaszarrWarning, match="does not list its objects"):
-        assert_equal(region_volumes(f"{web}/annotation.ome.zarr"), expected(labels()))
-
-
-def test_an_annotation_is_read_through_a_cache_in_front_of_its_url(web, tmp_path):
-    write(tmp_path / "annotation.ome.zarr")
-    write_terminology(tmp_path / "terminology.csv", TERMINOLOGY)
-    options = {"simplecache": {"cache_storage": str(tmp_path / "cache")}}
-    url = f"simplecache::{web}/annotation.ome.zarr"
-    assert_equal(region_volumes(url, storage_options=options), expected(labels()))
-    assert any((tmp_path / "cache").iterdir())
-    given = Terminology.read(f"simplecache::{web.upper()}/terminology.csv?signature=secret", options)
-    assert given == TERMINOLOGY
 
 
 def test_without_an_index_nothing_is_warned_of(stored):

@@ -6,7 +6,6 @@ import pickle
 from ast import literal_eval
 from pathlib import Path
 
-import fsspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atlaszarr import Terminology
-from atlaszarr.errors import InputError, NotFoundError, RecordError, SourceError
+from atlaszarr.errors import InputError, NotFoundError, RecordError
 from atlaszarr.terminology.formats import COLUMNS, MISSING_TO_PANDAS
 from atlaszarr.testing.ontology import structure_graph
 
@@ -97,14 +96,6 @@ def test_a_structure_graph_is_read_with_and_without_the_api_s_envelope(tmp_path)
         path = tmp_path / f"{number}.json"
         path.write_text(json.dumps(form))
         assert Terminology.read(str(path)) == expected
-
-
-def test_it_is_read_from_any_url(brain, emulator):
-    with fsspec.open("memory://terminology/one.csv", "wt", newline="") as file:
-        file.write("\ufeff" + brain.to_csv())
-    assert Terminology.read("memory://terminology/one.csv") == brain
-    graph = Terminology.read(f"{emulator.url}/structure_graph_download/1.json")
-    assert graph == Terminology.from_structure_graph(structure_graph()["msg"])
 
 
 def test_the_real_graph_keeps_its_order_and_its_figures(tmp_path):
@@ -275,29 +266,6 @@ def test_a_file_that_is_no_terminology_is_refused(tmp_path, body, said):
     (tmp_path / "t").write_bytes(body)
     with pytest.raises(RecordError, match=said):
         Terminology.read(tmp_path / "t")
-
-
-def test_a_file_that_cannot_be_read_is_said_in_one_sentence(tmp_path, emulator):
-    with pytest.raises(NotFoundError, match="there is no file"):
-        Terminology.read(tmp_path / "none.csv")
-    with pytest.raises(NotFoundError, match="there is no file memory://nowhere"):
-        Terminology.read("memory://nowhere")
-    with pytest.raises(NotFoundError, match="there is no file http"):
-        Terminology.read(f"{emulator.url}/nothing")
-    with pytest.raises(InputError, match="is a folder"):
-        Terminology.read(tmp_path)
-    with pytest.raises(InputError, match="is neither a path nor a URL"):
-        Terminology.read("")
-    with pytest.raises(InputError, match="nosuch://x"):
-        Terminology.read("nosuch://x")
-    with pytest.raises(InputError, match="storage option 'key' is not supported for the path"):
-        Terminology.read(tmp_path / "x.csv", {"key": "secret"})
-    with pytest.raises(InputError, match="user name or password") as caught:
-        Terminology.read("http://me:secret@host/x.csv")
-    assert "secret" not in str(caught.value)
-    with pytest.raises(SourceError, match=r"cannot read http://127\.0\.0\.1:1/x\.csv:") as refused:
-        Terminology.read("http://127.0.0.1:1/x.csv?signature=secret")
-    assert "secret" not in str(refused.value)
 
 
 def test_a_file_that_is_larger_than_any_terminology_is_refused_before_all_of_it_is_read(tmp_path):

@@ -2,12 +2,9 @@
 
 import itertools
 import shutil
-import subprocess
-import sys
 import threading
 import uuid
 from collections import Counter
-from contextlib import ExitStack
 from fractions import Fraction
 
 import dask.array as da
@@ -20,7 +17,6 @@ import tensorstore
 import xarray as xr
 import yaozarrs
 import zarr
-from distributed import LocalCluster
 from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -32,6 +28,7 @@ from atlaszarr.engine.pyramid import Pyramid
 from atlaszarr.errors import AtlaszarrWarning, InputError
 from atlaszarr.verification import verify
 from atlaszarr.writing import write_multiscales
+from counted_images import computations, counted
 
 DTYPES = ["bool", "uint8", "int16", "uint32", "int64", "uint64", "float32", "float64"]
 NAMES = {"mean": "image", "mode": "labels"}
@@ -151,58 +148,6 @@ def test_what_several_arrays_share_is_computed_once_and_every_object_written_onc
     assert set(chunks.values()) == {1}
     pyramid = Pyramid.over((80, 60, 100), 20)
     assert len(chunks) == 2 * sum(int(np.prod(level.grid)) for level in pyramid.levels)
-
-
-def counted(shape, chunks, dtype, folder):
-    """An image that notes every computation of a chunk as a file, in whatever process; and what it holds."""
-
-    def block(block_id):
-        if not isinstance(block_id, tuple):  # dask asks for the kind of a block first
-            return np.zeros((1,) * len(shape), dtype)
-        (folder / f"{block_id} {uuid.uuid4()}").touch()
-        lengths = [axis[k] for axis, k in zip(normal, block_id, strict=True)]
-        return np.random.default_rng(block_id).integers(0, 200, lengths).astype(dtype)
-
-    folder.mkdir(exist_ok=True)
-    normal = da.core.normalize_chunks(chunks, shape)
-    return da.map_blocks(block, chunks=normal, dtype=dtype)
-
-
-def computations(folder):
-    """How often each chunk was computed."""
-    return Counter(path.name.rpartition(" ")[0] for path in folder.iterdir())
-
-
-@pytest.mark.parametrize("scheduler", [None, pytest.param("cluster", marks=pytest.mark.slow)])
-@pytest.mark.parametrize(
-    ("shape", "chunks"),
-    [
-        ((60, 50, 70), (20, 20, 20)),
-        ((60, 50, 70), (32, 64, 64)),
-        ((60, 50, 70), ((7, 25, 28), (50,), (30, 40))),
-        ((3, 60, 50, 70), (1, 20, 50, 24)),
-        ((3, 90, 70), (3, 20, 30)),
-    ],
-    ids=str,
-)
-def test_a_chunk_is_computed_once_whether_or_not_it_ends_with_a_block(tmp_path, shape, chunks, scheduler):
-    image = counted(shape, chunks, "uint8", tmp_path / "computed")
-    label = (image if len(shape) == 3 else image[0]) // 50
-    if len(shape) == 3 and shape[0] == 3:
-        image, label = xr.DataArray(image, dims=("c", "y", "x")), image[0] // 50
-    options = {"labels": {"quarter": label}, "chunk": 16, "levels": 2, "identity": "it"}
-    with ExitStack() as running:
-        if scheduler is not None:
-            cluster = running.enter_context(LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0"))
-            options["scheduler"] = cluster.scheduler_address
-        write_multiscales(image, tmp_path / "x.ome.zarr", **options)
-    found = computations(tmp_path / "computed")
-    assert len(found) == np.prod(getattr(image, "data", image).numblocks)
-    assert set(found.values()) == {1}
-    for path, values in (("", image), ("labels/quarter/", label)):
-        written = zarr.open_array(tmp_path / f"x.ome.zarr/{path}0", mode="r")[:]
-        np.testing.assert_array_equal(written, np.asarray(values))
-    assert verify(tmp_path / "x.ome.zarr", deep=True).ok
 
 
 def test_a_block_of_a_group_is_mended_alone(tmp_path):
@@ -397,14 +342,6 @@ def test_a_plane_is_written_without_an_axis_of_depth(tmp_path):
     np.testing.assert_array_equal(np.asarray(read.images[1].data), halved)
 
 
-def test_a_cluster_writes_the_same_bytes(image, tmp_path, contents):
-    source = da.from_array(image, chunks=(3, 16, 16, 16)).map_blocks(lambda block: block // 2)
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster:
-        write_multiscales(source, tmp_path / "a.ome.zarr", chunk=8, scheduler=cluster.scheduler_address)
-    write_multiscales(source, tmp_path / "b.ome.zarr", chunk=8)
-    assert contents(tmp_path / "a.ome.zarr") == contents(tmp_path / "b.ome.zarr")
-
-
 def test_a_finished_target_is_left_alone_and_another_image_refused(image, tmp_path, contents):
     target = tmp_path / "x.ome.zarr"
     write_multiscales(image, target, chunk=16)
@@ -463,33 +400,6 @@ def test_what_cannot_be_written_is_refused_by_name(tmp_path, arguments, word):
     with pytest.raises(InputError, match=word):
         write_multiscales(**({"image": np.zeros((3, 3, 3), "uint8"), "target": tmp_path / "x"} | arguments))
     assert not (tmp_path / "x").exists()
-
-
-@pytest.mark.slow
-def test_a_million_chunks_are_never_all_known_to_the_scheduler(tmp_path):
-    """Blocks are started as others end: the most that are under way, of many more."""
-    script = """
-import sys
-import dask.array as da
-import numpy as np
-from atlaszarr.engine import schedulers
-from atlaszarr.writing import write_multiscales
-
-most = 0
-class Watched(schedulers.Threads):
-    def wait(self, futures):
-        global most
-        most = max(most, len(futures))
-        return super().wait(futures)
-
-schedulers.Threads = Watched
-write_multiscales(da.zeros((64, 128, 128), chunks=8, dtype="uint8"), sys.argv[1], chunk=4, workers=2, levels=2)
-print(most)
-"""
-    ran = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path / "x.ome.zarr")], check=True, capture_output=True, text=True
-    )
-    assert int(ran.stdout) <= 32 < 8 * 16 * 16
 
 
 def test_a_target_that_the_image_is_read_from_is_refused(image, tmp_path, contents):

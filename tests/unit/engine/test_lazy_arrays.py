@@ -13,77 +13,17 @@ import zarr
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from atlaszarr import Displacement, Terminology, open_sections, open_volume, region_mask
-from atlaszarr.boxes import split_index
+from atlaszarr import Displacement, Terminology, region_mask
 from atlaszarr.engine.label_index import add_index
 from atlaszarr.engine.zarr_reader import StoredArray
 from atlaszarr.reference_volumes import open_annotation, open_template
 from atlaszarr.stores.target import Target
 from atlaszarr.terminology.terminology import Structure
 from atlaszarr.writing import write_multiscales
+from indexing import indices, is_same
 
 SHAPE = (70, 66, 9)
 TERMINOLOGY = Terminology((Structure(1, "root", "root", "#AABBCC", (1,)),))
-
-
-@st.composite
-def indices(draw, shape, lists=1):
-    """An index that NumPy and dask take alike: integers, slices, a list, an ellipsis, a new axis."""
-    parts = []
-    for n in shape[: draw(st.integers(0, len(shape)))]:
-        kinds = [st.slices(n), st.integers(-n, n - 1), st.just(slice(None))]
-        # Beside a list, dask and NumPy order the axes of integers differently.
-        if lists and not any(isinstance(part, int) for part in parts):
-            kinds.append(st.lists(st.integers(-n, n - 1), max_size=4))
-        elif not lists:
-            kinds.pop(1)
-        part = draw(st.one_of(kinds))
-        lists -= isinstance(part, list)
-        parts.append(part)
-    if draw(st.booleans()) and len(parts) == len(shape):
-        at = draw(st.integers(0, len(parts) - 1))
-        parts[at : at + draw(st.integers(0, 1))] = [...]
-    elif draw(st.booleans()):
-        parts.append(...)
-    if draw(st.booleans()) and not any(isinstance(part, list) for part in parts):
-        parts.insert(draw(st.integers(0, len(parts))), None)
-    return tuple(parts)
-
-
-def is_same(lazy, whole, index):
-    found = lazy[index].compute()
-    assert found.dtype == whole.dtype
-    np.testing.assert_array_equal(found, whole[index])
-
-
-@given(st.data())
-def test_an_index_is_a_box_and_an_index_of_the_box(data):
-    shape = tuple(data.draw(st.lists(st.integers(1, 6), min_size=1, max_size=4)))
-    index = data.draw(st.one_of(indices(shape), indices(shape, lists=9)))
-    whole = np.arange(np.prod(shape)).reshape(shape)
-    try:
-        wanted = whole[index]
-    except IndexError:  # lists of different lengths
-        return
-    box, rest = split_index(index, shape)
-    assert all(0 <= axis.start <= axis.stop <= n and axis.step is None for axis, n in zip(box, shape, strict=True))
-    np.testing.assert_array_equal(whole[box][rest], wanted)
-    assert type(whole[box][rest]) is type(wanted)
-
-
-@pytest.mark.parametrize("index", [4, -5, (0, 0, 0), ([4],), np.ones((4, 2), bool)], ids=str)
-def test_an_index_that_does_not_fit_is_refused_as_numpy_refuses_it(index):
-    with pytest.raises(IndexError):
-        np.empty((4, 3))[index]
-    with pytest.raises(IndexError):
-        np.empty((4, 3))[split_index(index, (4, 3))[0]][split_index(index, (4, 3))[1]]
-
-
-@pytest.mark.parametrize("index", [[True, False, True, True], np.eye(4, 3, dtype=bool), (..., True), ()], ids=str)
-def test_masks_are_indices_too(index):
-    whole = np.arange(12).reshape(4, 3)
-    box, rest = split_index(index, (4, 3))
-    np.testing.assert_array_equal(whole[box][rest], whole[index])
 
 
 @dataclass
@@ -173,15 +113,3 @@ def test_any_index_gives_what_numpy_gives(lazy, name, data):
     one, other = dask.compute(array[30], array[:, 5])
     np.testing.assert_array_equal(one, whole[30])
     np.testing.assert_array_equal(other, whole[:, 5])
-
-
-@pytest.mark.parametrize("name", ["image", "section", "displacement", "registered"])
-@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
-def test_any_index_of_section_images_gives_what_numpy_gives(dataset, emulator, connect, name, data):
-    client = connect(emulator)
-    if name == "registered":
-        array = open_sections(dataset, resolution=400, client=client).image.data
-    else:
-        array = open_volume(dataset, resolution=400, chunk=16, displacement=True, client=client)[name].data
-    is_same(array, array.compute(), data.draw(indices(array.shape)))

@@ -21,7 +21,7 @@ from atlaszarr.terminology.terminology import Terminology
 from atlaszarr.verification import verify
 from atlaszarr.writing import write_multiscales
 
-DATA = Path(__file__).parents[3] / "shared" / "data"
+DATA = Path(__file__).parents[4] / "shared" / "data"
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="the real data is not beside the project")
 
 #: mm3, of the Allen Institute's own volume at 50 um.

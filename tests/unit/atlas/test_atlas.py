@@ -5,14 +5,10 @@ import shlex
 import shutil
 from pathlib import Path
 
-import nrrd
 import numpy as np
 import pandas as pd
 import pytest
-import s3fs
 import zarr
-from distributed import LocalCluster
-from moto.server import ThreadedMotoServer
 from ngff_zarr import from_ngff_zarr
 
 from atlaszarr import Terminology, build_atlas, region_mask, region_volumes, verify
@@ -23,58 +19,9 @@ from atlaszarr.errors import InputError, NotFoundError
 from atlaszarr.geometry.spaces import ORIENTATION
 from atlaszarr.stores.target import Target
 from atlaszarr.writing import write_multiscales
+from tiny_atlas import GRAPH, ONTOLOGY, SET, files, labels, save
 
-GRAPH = [
-    {
-        "id": 997,
-        "acronym": "root",
-        "name": "root",
-        "color_hex_triplet": "FFFFFF",
-        "children": [
-            {
-                "id": 8,
-                "acronym": "A",
-                "name": "Area A",
-                "color_hex_triplet": "FF7080",
-                "children": [
-                    {"id": 3, "acronym": "A1", "name": "Area A, one", "color_hex_triplet": "00FF00", "children": []},
-                    {
-                        "id": 3_000_000_003,
-                        "acronym": "a1",
-                        "name": "Area a, one",
-                        "color_hex_triplet": "0000FF",
-                        "children": [],
-                    },
-                ],
-            },
-            {"id": 7, "acronym": "B", "name": "Area B", "color_hex_triplet": "123456", "children": []},
-        ],
-    }
-]
-ONTOLOGY = Terminology.from_structure_graph(GRAPH)
-SET = "annotation-sets/tiny-annotation/1"
 TEMPLATE = "templates/tiny-template/1/template.ome.zarr"
-
-
-def labels(shape=(40, 32, 36)):
-    """Nested boxes, off the midline."""
-    found = np.zeros(shape, np.uint32)
-    for inset, label in ((2, 997), (5, 3), (9, 3_000_000_003), (12, 7)):
-        found[inset:-inset, inset:-inset, inset : -inset - 1] = label
-    return found
-
-
-def save(path, values, um, encoding="gzip", sides="asl"):
-    """An NRRD whose axes run to posterior, inferior and right, or left."""
-    across = um if sides == "asr" else -um
-    given = {
-        "space": "left-posterior-superior",
-        "space directions": np.array([[0, um, 0], [0, 0, -um], [across, 0, 0]], float),
-        "space units": ["um"] * 3,
-        "encoding": encoding,
-    }
-    nrrd.write(str(path), values, given)
-    return path
 
 
 @pytest.fixture
@@ -94,10 +41,6 @@ def sources(tmp_path):
 @pytest.fixture
 def target(tmp_path):
     return tmp_path / "atlas"
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def test_an_atlas_is_laid_out_as_published(sources, target):
@@ -646,52 +589,3 @@ def test_the_command_says_where_everything_is(sources, target, tmp_path, capsys)
     (target / SET / "volumes.csv").unlink()
     assert main(["verify", str(target)]) == 1
     assert main(["atlas", str(target), "--annotation", str(tmp_path / "none.nrrd"), "--ontology", str(graph)]) == 2
-
-
-@pytest.fixture(scope="module")
-def s3():
-    moto = ThreadedMotoServer(port=0, verbose=False)
-    moto.start()
-    host, port = moto.get_host_and_port()
-    options = {"key": "test", "secret": "test-secret", "endpoint_url": f"http://{host}:{port}"}
-    s3fs.S3FileSystem(**options).mkdir("atlases")
-    yield options
-    moto.stop()
-
-
-def test_on_s3_it_is_the_same_and_no_key_is_in_it(sources, target, s3):
-    build_atlas(target, **sources, brainglobe=True)
-    url = "s3://atlases/in/a/folder"
-    for _ in range(2):
-        report = build_atlas(url, **sources, brainglobe=True, storage_options=s3)
-    assert {image.state for image in report.images} == {"already finished"}
-    assert verify(url, deep=True, storage_options=s3).ok
-    store = s3fs.S3FileSystem(**s3)
-    there = {path.removeprefix("atlases/in/a/folder/"): store.cat(path) for path in store.find("atlases/in/a/folder")}
-    assert not any(b"test-secret" in body for body in there.values())
-    # What is linked on a disk is copied here, and nothing is locked by a file.
-    copied = {key for key in there if "annotations_compressed" in key}
-    assert len(copied) == sum("/annotation.ome.zarr/" in key for key in there)
-    here = {key: body for key, body in files(target).items() if "annotations_compressed" not in key}
-    dated = {key for key in here if "/atlaszarr/" in key or key.startswith("atlaszarr/")}
-    assert {k: v for k, v in there.items() if k not in copied | dated} == {
-        k: v for k, v in here.items() if k not in dated
-    }
-    place = f"{url}/{SET}/annotation.ome.zarr"
-    found = region_volumes(place, by_hemisphere=True, storage_options=s3)
-    pd.testing.assert_frame_equal(found, region_volumes(target / SET / "annotation.ome.zarr", by_hemisphere=True))
-
-
-def test_a_source_may_lie_on_s3_while_the_target_is_a_path(sources, target, s3):
-    store = s3fs.S3FileSystem(**s3)
-    store.put(str(sources["annotation"]), "atlases/sources/annotation.nrrd")
-    build_atlas(target, **{**sources, "annotation": "s3://atlases/sources/annotation.nrrd"}, storage_options=s3)
-    assert verify(target).ok
-
-
-def test_a_cluster_builds_the_same_bytes(sources, target, tmp_path):
-    build_atlas(target, **sources, chunk=16)
-    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster:
-        build_atlas(tmp_path / "other", **sources, chunk=16, scheduler=cluster.scheduler_address)
-    one, other = files(target), files(tmp_path / "other")
-    assert {key for key in {*one, *other} if one.get(key) != other.get(key)} <= {"atlaszarr/tiny-1.json"}

@@ -1,22 +1,12 @@
 """`atlaszarr volumes`: what it prints, in every form, and what it says of wrong input."""
 
-import io
 import json
-import logging
-import os
-import subprocess
-import sys
 
-import boto3
 import numpy as np
-import pandas as pd
 import pytest
-from moto.server import ThreadedMotoServer
 
-from atlaszarr.engine.label_index import add_index
 from atlaszarr.engine.ome import Geometry
 from atlaszarr.regions.tables import digits
-from atlaszarr.stores.target import Target
 from atlaszarr.writing import write_multiscales
 
 CSV = """identifier,parent_identifier,annotation_value,name,abbreviation,color_hex_triplet,root_identifier_path
@@ -80,24 +70,6 @@ def test_names_of_a_terminology_are_escaped(command, annotation, tmp_path):
     assert (refused.code, len(refused.err.splitlines()), "\x1b" in refused.err) == (2, 1, False)
 
 
-def test_csv_and_parquet_hold_the_same_table(annotation):
-    def run(form):
-        ran = subprocess.run(
-            [sys.executable, "-m", "atlaszarr", "volumes", annotation, "--format", form, "--by-hemisphere"],
-            capture_output=True,
-            check=True,
-            env=os.environ,
-        )
-        assert ran.stderr.startswith(b"left is low r")
-        return io.BytesIO(ran.stdout)
-
-    table, same = pd.read_csv(run("csv"), index_col="identifier"), pd.read_parquet(run("parquet"))
-    pd.testing.assert_frame_equal(table, same, check_dtype=False)
-    assert list(table.columns[:6]) == ["acronym", "name", "voxels", "voxels_direct", "volume_mm3", "volume_direct_mm3"]
-    assert table.loc[2, "volume_mm3"] == pytest.approx(4.0)
-    assert len(table) == 4
-
-
 def test_json_is_all_that_is_on_stdout(command, annotation):
     for arguments in (["--json"], ["--format", "json"]):
         ran = command("volumes", annotation, *arguments, "--region", "RSP", "--level", 0)
@@ -140,36 +112,6 @@ def test_a_place_without_an_annotation_is_exit_2(command, tmp_path):
     ran = command("volumes", tmp_path / "x.ome.zarr")
     assert ran.code == 2
     assert ran.err.endswith("x.ome.zarr is not an OME-Zarr image; give the path or URL of one\n")
-
-
-def test_an_annotation_in_a_bucket_is_measured_with_its_index_and_without(command):
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    moto = ThreadedMotoServer(port=0)
-    moto.start()
-    try:
-        endpoint = "http://{}:{}".format(*moto.get_host_and_port())
-        options = {"key": "the-key", "secret": "the-secret", "endpoint_url": endpoint}
-        boto3.client(
-            "s3",
-            endpoint_url=endpoint,
-            aws_access_key_id="the-key",
-            aws_secret_access_key="the-secret",
-            region_name="us-east-1",
-        ).create_bucket(Bucket="atlas")
-        place = "s3://atlas/annotation.ome.zarr"
-        write_multiscales(labels(), place, rule="mode", geometry=GEOMETRY, storage_options=options, chunk=8)
-        Target.of("s3://atlas", options).write("terminology.csv", CSV.encode())
-        given = [part for key, value in options.items() for part in ("--storage-option", f"{key}={value}")]
-        for _ in range(2):
-            ran = command("volumes", place, "--region", "RSP", *given)
-            assert (ran.code, ran.out, ran.err) == (0, "Retrosplenial area: 1.50 mm3\n", "")
-            add_index(Target.of(place, options))
-        Target.of(place, options).remove("0/c/0/0/0")
-        ran = command("volumes", place, "--region", "RSP", *given)
-        assert (ran.code, ran.out) == (1, "")
-        assert "0/c/0/0/0 is missing; build or fetch it again" in ran.err
-    finally:
-        moto.stop()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,51 @@
+"""Displacement fields with a cluster running, and on disk and S3 alike."""
+
+import pickle
+from math import pi
+
+import dask.array as da
+import numpy as np
+import pytest
+from distributed import Client
+
+from atlaszarr import Displacement
+from atlaszarr.errors import InputError
+
+SHAPE = (37, 53)
+
+
+def smooth(seed, shape=SHAPE, size=2.0):
+    """Random displacements (2, h, w) of a few waves, whose slopes stay below one half."""
+    rng = np.random.default_rng(seed)
+    y, x = np.indices(shape, dtype=float)
+    waves = [
+        sum(
+            rng.uniform(-1, 1) * np.sin(2 * pi * (a * x / shape[1] + b * y / shape[0]) + rng.uniform(0, 6))
+            for a, b in rng.uniform(-1, 1, (3, 2))
+        )
+        for _ in range(2)
+    ]
+    return size * np.stack(waves) / 3
+
+
+def test_arrays_kept_on_a_cluster_are_refused_and_those_kept_here_are_not():
+    lazy = da.ones(SHAPE, chunks=20)
+    assert Displacement.from_deltas(lazy.persist(), lazy).delta_x.sum().compute() == SHAPE[0] * SHAPE[1]
+    with Client(processes=False, n_workers=1, dashboard_address=":0"):
+        kept = lazy.persist()
+        for pair in ((kept, lazy), (lazy, kept + 1), (np.ones(SHAPE), kept)):
+            with pytest.raises(InputError, match="kept on a cluster"):
+                Displacement.from_deltas(*pair)
+
+
+def test_a_disk_and_a_bucket_keep_a_field_alike(store):
+    url, field = store.url("kept.ome.zarr"), Displacement.from_deltas(*smooth(3, (520, 530)))
+    field.save(url, store.options)
+    loaded = Displacement.load(url, store.options)
+    assert loaded == field
+    assert pickle.loads(pickle.dumps(loaded)) == field
+    assert sorted(store.keys("kept.ome.zarr")) == [
+        *(f"0/c/0/{i}/{j}" for i in (0, 1) for j in (0, 1)),
+        "0/zarr.json",
+        "zarr.json",
+    ]

@@ -1,0 +1,90 @@
+"""`atlaszarr volumes` as a process, and of an annotation in a bucket."""
+
+import io
+import logging
+import os
+import subprocess
+import sys
+
+import boto3
+import numpy as np
+import pandas as pd
+import pytest
+from moto.server import ThreadedMotoServer
+
+from atlaszarr.engine.label_index import add_index
+from atlaszarr.engine.ome import Geometry
+from atlaszarr.stores.target import Target
+from atlaszarr.writing import write_multiscales
+
+CSV = """identifier,parent_identifier,annotation_value,name,abbreviation,color_hex_triplet,root_identifier_path
+1,,1,root,root,#FFFFFF,[1]
+2,1,2,"Cortex, all of it [bold]",CTX,#00FF00,"[1, 2]"
+3,2,3,Retrosplenial area,RSP,#0000FF,"[1, 2, 3]"
+4,1,4,Nothing,NIL,#0000FF,"[1, 4]"
+"""
+
+GEOMETRY = Geometry((0.1, 0.1, 0.1), orientation={"x": "left-to-right"})
+
+
+def labels():
+    values = np.zeros((20, 20, 20), np.uint32)
+    values[:10] = 2
+    values[:5, :, :15] = 3
+    return values
+
+
+@pytest.fixture(scope="module")
+def annotation(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("annotation")
+    (folder / "terminology.csv").write_text(CSV)
+    write_multiscales(labels(), folder / "annotation.ome.zarr", rule="mode", geometry=GEOMETRY)
+    return folder / "annotation.ome.zarr"
+
+
+def test_csv_and_parquet_hold_the_same_table(annotation):
+    def run(form):
+        ran = subprocess.run(
+            [sys.executable, "-m", "atlaszarr", "volumes", annotation, "--format", form, "--by-hemisphere"],
+            capture_output=True,
+            check=True,
+            env=os.environ,
+        )
+        assert ran.stderr.startswith(b"left is low r")
+        return io.BytesIO(ran.stdout)
+
+    table, same = pd.read_csv(run("csv"), index_col="identifier"), pd.read_parquet(run("parquet"))
+    pd.testing.assert_frame_equal(table, same, check_dtype=False)
+    assert list(table.columns[:6]) == ["acronym", "name", "voxels", "voxels_direct", "volume_mm3", "volume_direct_mm3"]
+    assert table.loc[2, "volume_mm3"] == pytest.approx(4.0)
+    assert len(table) == 4
+
+
+def test_an_annotation_in_a_bucket_is_measured_with_its_index_and_without(command):
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    moto = ThreadedMotoServer(port=0)
+    moto.start()
+    try:
+        endpoint = "http://{}:{}".format(*moto.get_host_and_port())
+        options = {"key": "the-key", "secret": "the-secret", "endpoint_url": endpoint}
+        boto3.client(
+            "s3",
+            endpoint_url=endpoint,
+            aws_access_key_id="the-key",
+            aws_secret_access_key="the-secret",
+            region_name="us-east-1",
+        ).create_bucket(Bucket="atlas")
+        place = "s3://atlas/annotation.ome.zarr"
+        write_multiscales(labels(), place, rule="mode", geometry=GEOMETRY, storage_options=options, chunk=8)
+        Target.of("s3://atlas", options).write("terminology.csv", CSV.encode())
+        given = [part for key, value in options.items() for part in ("--storage-option", f"{key}={value}")]
+        for _ in range(2):
+            ran = command("volumes", place, "--region", "RSP", *given)
+            assert (ran.code, ran.out, ran.err) == (0, "Retrosplenial area: 1.50 mm3\n", "")
+            add_index(Target.of(place, options))
+        Target.of(place, options).remove("0/c/0/0/0")
+        ran = command("volumes", place, "--region", "RSP", *given)
+        assert (ran.code, ran.out) == (1, "")
+        assert "0/c/0/0/0 is missing; build or fetch it again" in ran.err
+    finally:
+        moto.stop()

@@ -1,0 +1,65 @@
+"""A tiny atlas: its terminology, its labels, its files, and the sources that it is built from."""
+
+from pathlib import Path
+
+import nrrd
+import numpy as np
+
+from atlaszarr import Terminology
+
+GRAPH = [
+    {
+        "id": 997,
+        "acronym": "root",
+        "name": "root",
+        "color_hex_triplet": "FFFFFF",
+        "children": [
+            {
+                "id": 8,
+                "acronym": "A",
+                "name": "Area A",
+                "color_hex_triplet": "FF7080",
+                "children": [
+                    {"id": 3, "acronym": "A1", "name": "Area A, one", "color_hex_triplet": "00FF00", "children": []},
+                    {
+                        "id": 3_000_000_003,
+                        "acronym": "a1",
+                        "name": "Area a, one",
+                        "color_hex_triplet": "0000FF",
+                        "children": [],
+                    },
+                ],
+            },
+            {"id": 7, "acronym": "B", "name": "Area B", "color_hex_triplet": "123456", "children": []},
+        ],
+    }
+]
+
+ONTOLOGY = Terminology.from_structure_graph(GRAPH)
+
+SET = "annotation-sets/tiny-annotation/1"
+
+
+def labels(shape=(40, 32, 36)):
+    """Nested boxes, off the midline."""
+    found = np.zeros(shape, np.uint32)
+    for inset, label in ((2, 997), (5, 3), (9, 3_000_000_003), (12, 7)):
+        found[inset:-inset, inset:-inset, inset : -inset - 1] = label
+    return found
+
+
+def save(path, values, um, encoding="gzip", sides="asl"):
+    """An NRRD whose axes run to posterior, inferior and right, or left."""
+    across = um if sides == "asr" else -um
+    given = {
+        "space": "left-posterior-superior",
+        "space directions": np.array([[0, um, 0], [0, 0, -um], [across, 0, 0]], float),
+        "space units": ["um"] * 3,
+        "encoding": encoding,
+    }
+    nrrd.write(str(path), values, given)
+    return path
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}

@@ -1,0 +1,126 @@
+"""Which module of the package imports which: the rooms, what each may know of, and that none leads back to itself."""
+
+import ast
+import re
+from pathlib import Path
+
+import atlaszarr
+
+SOURCE = Path(atlaszarr.__file__).parent
+PACKAGE = "atlaszarr"
+
+
+def module_of(path):
+    """The dotted name of a file: `engine.ledger`, `engine` for its `__init__`, an empty name for the package's."""
+    parts = path.relative_to(SOURCE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {module_of(path): path for path in SOURCE.rglob("*.py")}
+PACKAGES = {name for name, path in FILES.items() if path.name == "__init__.py"}
+
+
+def absolute(module, relative, level):
+    """The name below the package that `from` names in a module, None for another package's."""
+    if level:
+        here = module.split(".") if module else []
+        base = here[: len(here) - level + (module in PACKAGES)]
+        return ".".join([*base, relative] if relative else base)
+    first, _, rest = relative.partition(".")
+    return rest if first == PACKAGE else None
+
+
+def loads(tree):
+    """Whether a module calls `import_module`."""
+    names = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    return bool(names & {"import_module", "importlib.import_module"})
+
+
+def named(module, node, loader):
+    """Dotted names that a node of the syntax tree imports from the package: modules, or what they hold.
+
+    Of a module that calls `import_module`, each text that names a module counts.
+    """
+    match node:
+        case ast.Import():
+            return [absolute(module, alias.name, 0) for alias in node.names]
+        case ast.ImportFrom():
+            base = absolute(module, node.module or "", node.level)
+            return [] if base is None else [f"{base}.{alias.name}".strip(".") for alias in node.names]
+        case ast.Constant(str(text)) if loader and re.fullmatch(r"\.+\w+(\.\w+)*|atlaszarr(\.\w+)+", text):
+            dots = len(text) - len(text.lstrip("."))
+            return [name] if (name := absolute(module, text[dots:], dots)) in FILES else []
+    return []
+
+
+def imports():
+    """What each module imports of the package, wherever in its text, for types alone too: {module: {module}}."""
+    found = {}
+    for module, path in FILES.items():
+        tree = ast.parse(path.read_text())
+        loader = loads(tree)
+        names = [name for node in ast.walk(tree) for name in named(module, node, loader) if name is not None]
+        found[module] = {name if name in FILES else name.rpartition(".")[0] for name in names} - {module}
+    return found
+
+
+GRAPH = imports()
+
+
+def room(module):
+    """The package or the module at the top that a module belongs to; of the package itself, its own name."""
+    return module.partition(".")[0] or PACKAGE
+
+
+#: The package's own `__init__` names every room, to load it when it is asked for.
+ROOMS = {room(module): set() for module in FILES if module}
+for importer, imported in GRAPH.items():
+    if importer:
+        ROOMS[room(importer)] |= {room(module) for module in imported} - {room(importer), PACKAGE}
+
+
+def circles(graph):
+    """Groups of names each of which leads to all others of its group."""
+    reached = {}
+    for start in graph:
+        found, ahead = set(), [start]
+        while ahead:
+            new = graph[ahead.pop()] - found
+            found |= new
+            ahead += new
+        reached[start] = found
+    return {frozenset({name, *(other for other in found if name in reached[other])})
+            for name, found in reached.items() if name in found}  # fmt: skip
+
+
+def test_every_import_of_the_package_is_understood():
+    assert len(FILES) > 50
+    assert {module for found in GRAPH.values() for module in found} <= set(FILES)
+    assert "boxes" in GRAPH["engine.pyramid"]
+    assert {f".{module}" for module in GRAPH[""]} >= set(atlaszarr._HOMES.values())
+
+
+def test_at_most_fourteen_modules_lie_at_the_top():
+    assert len([module for module in FILES if "." not in module and module not in PACKAGES]) <= 14
+
+
+def test_the_foundations_import_nothing_of_the_package():
+    assert {name: ROOMS[name] for name in ("boxes", "errors", "versions") if ROOMS[name]} == {}
+
+
+def test_stores_know_errors_alone():
+    assert ROOMS["stores"] <= {"errors"}
+
+
+def test_the_engine_could_be_a_package_of_its_own():
+    allowed = {"boxes", "errors", "stores", "versions"}
+    further = {module: {m for m in found if room(m) not in allowed | {"engine"}} for module, found in GRAPH.items()}
+    assert {module: found for module, found in further.items() if room(module) == "engine" and found} == {}
+
+
+def test_no_room_leads_back_to_itself():
+    assert circles(ROOMS) == set()
+
+
+def test_no_module_at_the_top_has_the_name_of_a_public_function():
+    assert set(ROOMS) & set(atlaszarr.__all__) == set()
