@@ -1,9 +1,9 @@
 """Masks of structures on a cluster."""
 
 import numpy as np
-from atlaszarr.brainglobe.masks import write_masks
 from distributed import LocalCluster
 
+from atlaszarr.brainglobe.masks import write_masks
 from atlaszarr.brainglobe.paths import ANNOTATION, MASKS
 from atlaszarr.brainglobe.structure_order import PostOrder
 from atlaszarr.engine.finished_image import Finished
