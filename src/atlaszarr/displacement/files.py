@@ -170,9 +170,7 @@ def _save_zarr(field: Field, target: Target) -> None:
 
 def _bodies(field: Field, layout: ArrayLayout) -> Iterator[tuple[str, bytes]]:
     for (i, j), (rows, columns) in blocks(regular(field.shape, _SIDE)):
-        chunk = np.full(_CHUNK, np.nan)
-        chunk[:, : rows.stop - rows.start, : columns.stop - columns.start] = field.displacements(rows, columns)[::-1]
-        yield f"0/{layout.key((0, i, j))}", layout.encode(chunk)
+        yield f"0/{layout.key((0, i, j))}", layout.encode(np.asarray(field.displacements(rows, columns)[::-1]))
 
 
 def _load_zarr(target: Target) -> ArrayField:
