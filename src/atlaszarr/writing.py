@@ -18,7 +18,7 @@ from .boxes import Index, shape_of, within
 from .engine.chunk_groups import ChunkGroups
 from .engine.codecs import Encoding
 from .engine.downsampling import Rule
-from .engine.inputs import absent_of, identity_of, opened, places_read
+from .engine.inputs import absent_of, identity_of, locations_read, opened
 from .engine.multiscale import ArraySpec, Multiscale
 from .engine.ome import DEFAULT_VERSION, Geometry, multiscales, zarr_format
 from .engine.pyramid import Occupancy, Pass, Pyramid
@@ -142,7 +142,7 @@ def write_multiscales(
     request = json.loads(json.dumps(request))
     assembly = Assembly(multiscale, Root(ome_zarr, request), _groups(specs, name, geometry, pyramid, ome_zarr))
     for array_read in arrays.values():
-        if read := next((one for one in places_read(array_read) if overlap(one, place.url)), None):
+        if read := next((one for one in locations_read(array_read) if overlap(one, place.url)), None):
             raise InputError(
                 f"target {place.url} lies in what the image is read from, {shown(read)}; choose another place"
             )

@@ -15,7 +15,7 @@ from ..brainglobe import paths as names
 from ..brainglobe import write as brainglobe_writing
 from ..brainglobe.paths import Layout, below
 from ..engine.finished_image import Finished
-from ..engine.inputs import places_read
+from ..engine.inputs import locations_read
 from ..engine.resume import WriteReport
 from ..engine.schedulers import scheduler_for, worker_count
 from ..engine.writer import Progress
@@ -168,7 +168,7 @@ def build_atlas(
             if some
         }
         for volume in (one for levels in opened.values() for one in levels.volumes.values()):
-            refuse_overlaps(places_read(volume.array), written_to)  # a level may be a link
+            refuse_overlaps(locations_read(volume.array), written_to)  # a level may be a link
         annotations = opened["annotation"]
         labels, unknown = labels_of(annotations, terminology, allow_unknown)
         images = atlas_images(opened, place, layout, terminology, labels, ome_zarr)

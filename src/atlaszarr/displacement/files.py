@@ -18,7 +18,7 @@ import numpy as np
 
 from ..engine import ome
 from ..engine.codecs import ArrayLayout, Encoding
-from ..engine.inputs import places_read
+from ..engine.inputs import locations_read
 from ..engine.ome_reader import StoredImage
 from ..engine.pyramid import Pyramid
 from ..errors import AtlaszarrWarning, InputError
@@ -126,17 +126,17 @@ def _save_npy(field: Field, name: str) -> None:
 
 def _refuse_overlap(field: Field, location: str) -> None:
     """Refuse to write into what a field is read from."""
-    for source in _places_read(field):
+    for source in _locations_read(field):
         if overlap(source, location):
             raise InputError(f"{location} lies in what the field is read from, {shown(source)}; choose another place")
 
 
-def _places_read(field: Any) -> Iterator[str]:
+def _locations_read(field: Any) -> Iterator[str]:
     if isinstance(field, ArrayField):
-        yield from places_read(field.first) | places_read(field.second)
+        yield from locations_read(field.first) | locations_read(field.second)
     for inner in (getattr(field, name, None) for name in ("inner", "outer")):
         if inner is not None:
-            yield from _places_read(inner)
+            yield from _locations_read(inner)
 
 
 def _load_npy(name: str, storage_options: Mapping[str, Any] | None) -> ArrayField:
@@ -170,9 +170,7 @@ def _save_zarr(field: Field, target: Target) -> None:
 
 def _bodies(field: Field, layout: ArrayLayout) -> Iterator[tuple[str, bytes]]:
     for (i, j), (rows, columns) in blocks(regular(field.shape, _SIDE)):
-        chunk = np.full(_CHUNK, np.nan)
-        chunk[:, : rows.stop - rows.start, : columns.stop - columns.start] = field.displacements(rows, columns)[::-1]
-        yield f"0/{layout.key((0, i, j))}", layout.encode(chunk)
+        yield f"0/{layout.key((0, i, j))}", layout.encode(np.asarray(field.displacements(rows, columns)[::-1]))
 
 
 def _load_zarr(target: Target) -> ArrayField:

@@ -1,6 +1,6 @@
-"""Chunks that a stored array lacks: refused where a ledger records them, counted where none does. Serves any array.
+"""Chunks that a stored array lacks: refused where a ledger records them, else counted.
 
-zarr reads a chunk that is absent as the fill value, whether it was left out on purpose or was lost.
+zarr reads an absent chunk as the fill value, whether it was left out on purpose or was lost.
 """
 
 from __future__ import annotations
@@ -22,15 +22,14 @@ from . import ledger
 from .codecs import ArrayLayout
 from .target_state import FINISHED, read_root
 
-#: Folders above an array that an image of atlaszarr may be: of ``labels/<name>/<level>`` the third.
+#: Folders above an array that can be its image: for ``labels/<name>/<level>``, the third.
 _DEEPEST = 3
 
 
 class AbsentChunks:
-    """The absent chunks of an array, as they are found by listing its store, or by reading.
+    """The absent chunks of an array that were found, by listing its store or by reading.
 
-    Threads of one process share it. A copy in another process starts from nothing: `take` what that finds, and `add`
-    it here.
+    Threads of one process share it. A copy in another process starts empty: `take` what it finds, and `add` that here.
 
     Parameters
     ----------
@@ -42,11 +41,11 @@ class AbsentChunks:
     def __init__(self, array: Target, layout: ArrayLayout) -> None:
         self._array, self._layout = array, layout
         self._found: dict[str, int] = {}
-        self._told = False
+        self._warned = False
         self._lock = threading.Lock()
 
     def list(self) -> None:
-        """Find all absent objects, where the store lists what it holds, and on a local disk all chunks within shards.
+        """Find all absent objects, if the store can be listed, and on a local disk all absent chunks within shards.
 
         Raises
         ------
@@ -58,9 +57,9 @@ class AbsentChunks:
             return
         try:
             there = self._array.sizes()
-        except (TargetError, InputError):  # reading alone may be allowed
+        except (TargetError, InputError):  # only reading may be allowed
             return
-        if not {"zarr.json", ".zarray"} & there.keys():  # the metadata was read, so this is no listing
+        if not {"zarr.json", ".zarray"} & there.keys():  # the metadata was read, so this listing is not one
             return
         for index in np.ndindex(*layout.grid):
             if (key := layout.key(index)) not in there:
@@ -71,7 +70,13 @@ class AbsentChunks:
                     self.note_within(index, file.read())
 
     def note(self, index: tuple[int, ...], count: int | None = None) -> None:
-        """Count an object as absent, or so many of its chunks.
+        """Count an object as absent, or some of its chunks.
+
+        Parameters
+        ----------
+        index : tuple of int
+        count : int, optional
+            How many of its chunks are absent. Default: the object is.
 
         Raises
         ------
@@ -87,7 +92,7 @@ class AbsentChunks:
                 raise TargetError(f"{shown(self._array.url)}/{key} {lacks}; build or fetch it again")
 
     def note_within(self, index: tuple[int, ...], body: bytes) -> None:
-        """Count the chunks that a shard lacks, given its last bytes at least.
+        """Count the chunks that a shard lacks, by its last bytes at least.
 
         Raises
         ------
@@ -96,13 +101,13 @@ class AbsentChunks:
         """
         try:
             count = self._layout.absent_within(index, body)
-        except ValueError:  # reading it raises an error that says so
+        except ValueError:  # reading it raises an error
             return
         if count:
             self.note(index, count)
 
     def take(self) -> dict[str, int]:
-        """What was found since it was last taken, by key: how many chunks."""
+        """How many chunks were found since the last call, by the key of their object."""
         with self._lock:
             found, self._found = self._found, {}
         return found
@@ -113,14 +118,14 @@ class AbsentChunks:
             self._found.update(found)
 
     def first_remark(self, name: str | None = None) -> str | None:
-        """The same as `remark` when it is first asked for and any was found; None ever after."""
+        """Same as `remark`, once: None after it has returned a sentence."""
         with self._lock:
-            text = None if self._told else self.remark(name)
-            self._told |= text is not None
+            text = None if self._warned else self.remark(name)
+            self._warned |= text is not None
         return text
 
     def remark(self, name: str | None = None) -> str | None:
-        """How many chunks were found absent, in a sentence; None if none was.
+        """How many chunks were found absent, in a sentence; None for 0.
 
         Parameters
         ----------
@@ -136,7 +141,7 @@ class AbsentChunks:
 
     @cached_property
     def _recorded(self) -> frozenset[str] | None:
-        """Keys of the array's objects by the ledger of the finished image that holds it; None without one."""
+        """Keys of the array's objects in the ledger of the finished image that holds it; None without a ledger."""
         for root in islice(self._array.above(), _DEEPEST):
             try:
                 if (own := read_root(root)) is None:

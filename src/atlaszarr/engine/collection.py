@@ -48,8 +48,8 @@ class Collection(Multiscale):
 
     def paths(self) -> Iterator[tuple[ArraySpec, int, str]]:
         """Every array of every image."""
-        for spec, level, path in super().paths():
-            for member in range(self.members):
+        for member in range(self.members):
+            for spec, level, path in super().paths():
                 yield spec, level, f"{member}/{path}"
 
     def group(self, spec: ArraySpec, block: Index, /) -> str:

@@ -1,4 +1,4 @@
-"""An image as it is given: its lazy array, its axes, where it lies, and what it is read from."""
+"""An image as the user gives it: its lazy array, its axes, its geometry, and the stores that it is read from."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ..errors import InputError
 from ..stores.target import Target
 from .absent_chunks import AbsentChunks
 from .ome import Geometry
-from .zarr_reader import StoredArray, local_folder, target_of
+from .zarr_reader import StoredArray, target_of
 
-#: Tasks that are looked at, and how deep: what an array reads stands in its first ones.
+#: Tasks of a layer that are searched for stores, and how deep: the first ones name all that an array reads.
 _TASKS = 1000
 _DEPTH = 6
 
@@ -36,18 +36,18 @@ _UNITS = {
 
 
 def opened(image: Any) -> tuple[Any, tuple[str, ...], Geometry]:
-    """The array in an image, its axes, and where it lies.
+    """The array of an image, its axes, and its geometry.
 
-    An array that is only read, through dask or not, is given as what reads it; any other as a dask array.
+    An array that is only read, through dask or not, is returned as what reads it; any other as a dask array.
 
     Parameters
     ----------
-    image : zarr, dask or numpy array, or anything that dask takes for one; xarray.DataArray or NgffImage
+    image : zarr, dask or numpy array, or anything that dask accepts as one; xarray.DataArray or NgffImage
 
     Raises
     ------
     InputError
-        If it has other axes than z, y, x, y, x or these behind a c, is masked, or is on no regular grid.
+        If its axes are not z, y, x or y, x, with or without a c before them, it is masked, or its grid is not regular.
     """
     dims = getattr(image, "dims", None)
     array = readable(image if dims is None else image.data)
@@ -69,7 +69,7 @@ def opened(image: Any) -> tuple[Any, tuple[str, ...], Geometry]:
 
 
 def readable(data: Any) -> Any:
-    """What reads the regions of an array, as directly as can be."""
+    """What reads the regions of an array with the fewest layers in between."""
     if _is_zarr(data):
         return StoredArray.of(data) or data
     if isinstance(data, np.ndarray):
@@ -79,25 +79,25 @@ def readable(data: Any) -> Any:
     try:
         array = da.asarray(data)
     except (NotImplementedError, TypeError, ValueError) as error:
-        raise InputError(f"the image is no array that dask can take: {error}") from None
+        raise InputError(f"the image is not an array that dask accepts: {error}") from None
     read = _sliced(array)
     return (StoredArray.of(read) if _is_zarr(read) else None) or array
 
 
 def _is_zarr(data: Any) -> bool:
-    # Not by its class: to import zarr takes a while, and what is given to us has imported it.
+    # Not by its class: importing zarr takes a while, and whoever holds a zarr array has imported it.
     return type(data).__module__.startswith("zarr.") and type(data).__name__ == "Array"
 
 
 def _sliced(array: Any) -> Any:
-    """What a dask array of ``from_array`` or ``from_zarr`` slices, nothing else being done with it; else None."""
+    """What a dask array of ``from_array`` or ``from_zarr`` slices; None if it does anything else too."""
     from dask.array.core import getter, getter_nofancy
 
     layers = array.dask.layers
     original, task = layers.get(f"original-{array.name}"), getattr(layers.get(array.name), "task", None)
     if len(layers) != 1 + (original is not None) or task is None:
         return None
-    # A getitem of the user, a lock, or a meta that is not NumPy's: dask computes it as it was asked to.
+    # With a getitem of the user, a lock, or a meta that is not NumPy's, dask computes it.
     if task.func not in (getter, getter_nofancy) or task.kwargs or type(array._meta) is not np.ndarray:
         return None
     held = layers[array.name].indices[0][0] if original is None else next(iter(original.values()))
@@ -118,17 +118,17 @@ def is_computed(array: Any) -> bool:
 
 
 def _of_coordinates(image: Any) -> Geometry:
-    """Where an xarray.DataArray lies, by those of its coordinates that are along one axis."""
+    """The geometry of an xarray.DataArray, by those of its coordinates that are along one axis."""
     scale, translation, units = {}, {}, {}
     along = {axis: image.coords[axis] for axis in "zyx" if axis in image.coords and image.coords[axis].dims == (axis,)}
     for axis, coordinate in along.items():
         if coordinate.dtype.kind not in "iuf":
             raise InputError(f"coordinates along {axis} must be numbers, not {coordinate.dtype}")
-        stated = coordinate.to_numpy()
-        if stated.size == 1 and coordinate.attrs.get("units"):
+        values = coordinate.to_numpy()
+        if values.size == 1 and coordinate.attrs.get("units"):
             raise InputError(f"one coordinate along {axis} does not tell its step; drop it, or give more of the image")
-        at, single = stated.astype(np.float64), stated.dtype == np.float32
-        steps, doubt = np.diff(at), np.spacing(np.abs(stated).max()) if single else 0
+        at, single = values.astype(np.float64), values.dtype == np.float32
+        steps, doubt = np.diff(at), np.spacing(np.abs(values).max()) if single else 0
         if steps.size and not (steps[0] > 0 and np.allclose(steps, steps[0], rtol=1e-6, atol=2 * doubt)):
             raise InputError(f"coordinates along {axis} must grow by one step; this image is not on a regular grid")
         scale[axis] = float(f"{steps.mean():.{6 if single else 12}g}") if steps.size else 1.0
@@ -150,34 +150,34 @@ def _spatial(lengths: Mapping[str, float], default: float) -> tuple[float, float
     return z, y, x
 
 
-def places_read(array: Any) -> set[str]:
-    """Paths or URLs of the zarr stores that an array reads; of a dask array, that its first tasks do."""
+def locations_read(array: Any) -> set[str]:
+    """Paths or URLs of the zarr stores that an array reads; of a dask array, those of its first tasks."""
     if not hasattr(array, "__dask_graph__"):
-        return {array.target.url} if isinstance(array, StoredArray) else set(_places(array, _DEPTH))
+        return {array.target.url} if isinstance(array, StoredArray) else set(_locations(array, _DEPTH))
     graph = array.__dask_graph__()
     layers = getattr(graph, "layers", {"": graph}).values()
-    return {place for layer in layers for task in islice(layer.values(), _TASKS) for place in _places(task, _DEPTH)}
+    return {found for layer in layers for task in islice(layer.values(), _TASKS) for found in _locations(task, _DEPTH)}
 
 
 def identity_of(array: Any) -> str:
-    """What tells an array of `opened` from others, in this process and in any other.
+    """A text that is equal for equal arrays of `opened` only, in this process and in any other.
 
-    Of a zarr array on a local disk: its path, and a digest of the sizes and modification times of its files. A change
-    is not noticed where a file keeps its size and changes within one tick of the file system's clock. Of any other
+    For a zarr array on a local disk: its path, and a digest of the sizes and modification times of its files. A change
+    is not noticed where a file keeps its size and changes within one tick of the file system's clock. For any other
     array: dask's token, and the same of the local zarr arrays that it reads.
     """
     if isinstance(array, StoredArray):
         return _files(array.target.url)
-    if _is_zarr(array) and (folder := local_folder(array)) is not None:
-        return _files(str(folder))
+    if _is_zarr(array) and (target := target_of(array)) is not None and target.is_local:
+        return _files(target.url)
     import dask
 
-    found = (_files(place) for place in sorted(places_read(array)) if _is_zarr_folder(place))
+    found = (_files(location) for location in sorted(locations_read(array)) if _is_zarr_folder(location))
     return "; ".join((str(dask.base.tokenize(array)), *found))
 
 
 def absent_of(array: Any) -> AbsentChunks | None:
-    """The absent chunks of an array of `opened`, if it is a stored one whose store is known here."""
+    """The absent chunks of an array of `opened`; None if it is not a stored array, or its store is not known here."""
     if isinstance(array, StoredArray):
         return array.absent
     read = _sliced(array) if hasattr(array, "__dask_graph__") else array
@@ -190,8 +190,8 @@ def absent_of(array: Any) -> AbsentChunks | None:
     return None
 
 
-def _is_zarr_folder(place: str) -> bool:
-    return any(Path(place, name).is_file() for name in ("zarr.json", ".zarray", ".zgroup"))
+def _is_zarr_folder(location: str) -> bool:
+    return any(Path(location, name).is_file() for name in ("zarr.json", ".zarray", ".zgroup"))
 
 
 def _files(folder: str) -> str:
@@ -204,15 +204,15 @@ def _files(folder: str) -> str:
     return f"files {known.hexdigest()} of {folder}"
 
 
-def _places(thing: Any, depth: int) -> Iterator[str]:
-    """A path, the location of a zarr store, and those of whatever holds one."""
+def _locations(thing: Any, depth: int) -> Iterator[str]:
+    """The paths and the locations of zarr stores in an object and in those that it holds."""
     name, path = type(thing).__name__, getattr(thing, "root", None) or getattr(thing, "path", None)
     if isinstance(thing, PurePath):
         yield thing.as_posix()
     elif isinstance(thing, Target):
         yield thing.url
     elif name == "StorePath":
-        yield from (f"{location}/{path or ''}".rstrip("/") for location in _places(thing.store, depth))
+        yield from (f"{location}/{path or ''}".rstrip("/") for location in _locations(thing.store, depth))
     elif path is not None and "store" in name.lower():
         yield _unstripped(thing.fs, str(path)) if hasattr(thing, "fs") else str(path)
     elif type(thing).__module__.startswith("obstore.") and (prefix := getattr(thing, "prefix", None)) is not None:
@@ -220,7 +220,7 @@ def _places(thing: Any, depth: int) -> Iterator[str]:
         yield str(prefix) if bucket is None else f"{name.removesuffix('Store').lower()}://{bucket}/{prefix}"
     elif depth:
         for inner in _held(thing):
-            yield from _places(inner, depth - 1)
+            yield from _locations(inner, depth - 1)
 
 
 def _unstripped(filesystem: Any, path: str) -> str:

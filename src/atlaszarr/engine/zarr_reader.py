@@ -232,36 +232,26 @@ class StoredArray:
 
 
 def target_of(array: Any) -> Target | None:
-    """The folder of a ``zarr.Array`` on a local disk or in a filesystem of fsspec; else None."""
-    if (folder := local_folder(array)) is not None:
-        return Target(str(folder))
-    from zarr.storage import FsspecStore
-
-    if not isinstance(array.store, FsspecStore):
-        return None
-    filesystem = getattr(array.store.fs, "sync_fs", array.store.fs)
-    options = {name: value for name, value in filesystem.storage_options.items() if name not in _OF_ZARR}
-    try:
-        url = f"{filesystem.unstrip_protocol(array.store.path)}/{array.path}".rstrip("/")
-        if "?" in url:  # parameters, which can be signatures and are not for messages
-            return None
-        found = Target.of(url, options)
-    except AtlaszarrError:  # options that atlaszarr does not know
-        return None
-    return found.public()
-
-
-def local_folder(array: Any) -> Path | None:
-    """The folder of a ``zarr.Array`` on a local disk, however its store was opened; else None."""
+    """The folder of a ``zarr.Array`` on a local disk or in a filesystem of fsspec; None for other stores."""
     from fsspec.implementations.local import LocalFileSystem
     from zarr.storage import FsspecStore, LocalStore
 
     store, path = array.store, str(array.path)
     if isinstance(store, LocalStore):
-        return Path(store.root, path)
-    if isinstance(store, FsspecStore) and isinstance(getattr(store.fs, "sync_fs", None), LocalFileSystem):
-        return Path(store.path, path)
-    return None
+        return Target(str(Path(store.root, path)))
+    if not isinstance(store, FsspecStore):
+        return None
+    filesystem = getattr(store.fs, "sync_fs", store.fs)
+    if isinstance(filesystem, LocalFileSystem):
+        return Target(str(Path(store.path, path)))
+    options = {name: value for name, value in filesystem.storage_options.items() if name not in _OF_ZARR}
+    try:
+        url = f"{filesystem.unstrip_protocol(store.path)}/{path}".rstrip("/")
+        if "?" in url:  # parameters, which can be signatures and are not for messages
+            return None
+        return Target.of(url, options).public()
+    except AtlaszarrError:  # options that atlaszarr does not know
+        return None
 
 
 def _batches(units: Iterable[Sequence[int]], size: int) -> Iterator[list[Sequence[int]]]:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from zarr.codecs import BloscCodec, BytesCodec, GzipCodec, TransposeCodec, ZstdCodec
 
-from atlaszarr.engine.inputs import opened, places_read
+from atlaszarr.engine.inputs import locations_read, opened
 from atlaszarr.engine.zarr_reader import StoredArray
 from atlaszarr.errors import InputError, TargetError
 from atlaszarr.stores.target import Target
@@ -128,7 +128,7 @@ def test_an_array_gives_the_same_image_however_it_is_given(tmp_path, source, way
     image = WAYS[way](tmp_path / "source.zarr")
     read = opened(image)[0]
     assert isinstance(read, StoredArray) == (way in ("zarr", "from_zarr", "from_array"))
-    assert (places_read(read) == {str(tmp_path / "source.zarr")}) == (way != "numpy")
+    assert (locations_read(read) == {str(tmp_path / "source.zarr")}) == (way != "numpy")
     write_multiscales(image, tmp_path / "x.ome.zarr", chunk=16, levels=2)
     np.testing.assert_array_equal(zarr.open_array(tmp_path / "x.ome.zarr/0", mode="r")[:], source[:])
 
