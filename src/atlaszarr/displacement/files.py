@@ -1,6 +1,6 @@
-"""Displacement fields in files: ``.npy`` as atldld has them, and displacement fields of OME-Zarr 0.6 (RFC-5).
+"""Displacement fields in files: ``.npy`` as in atldld, and displacement fields of OME-Zarr 0.6 (RFC-5).
 
-What is written appears whole or not at all: an OME-Zarr's own metadata comes last.
+A file appears whole or not at all: the metadata of an OME-Zarr is written last.
 """
 
 from __future__ import annotations
@@ -49,15 +49,16 @@ def save(field: Field, path: str | os.PathLike[str], storage_options: Mapping[st
     Raises
     ------
     InputError
-        If something is there already, the field is read from there, the name has another ending, or an option is of no
-        use.
+        If the file exists, the field is read from it, the name has another ending, or an option is not supported.
     TargetError
         If it cannot be written.
     """
     name = os.fspath(path)
     if name.endswith(".npy"):
         if storage_options:
-            raise InputError(f"storage option {next(iter(storage_options))!r} is of no use for {name!r}; .npy is local")
+            raise InputError(
+                f"storage option {next(iter(storage_options))!r} is not supported for {name!r}; .npy is local"
+            )
         _save_npy(field, name)
     elif name.rstrip("/").endswith(".zarr"):
         target = Target.of(path, storage_options)
@@ -68,31 +69,31 @@ def save(field: Field, path: str | os.PathLike[str], storage_options: Mapping[st
 
 
 def load(path: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> ArrayField:
-    """Open a field; nothing is read of it before it is asked for.
+    """Open a field lazily.
 
     Parameters
     ----------
     path : str or path-like
-        ``.npy``, as `save` writes it, or the place of an OME-Zarr, on a local disk or at any URL that fsspec opens.
+        ``.npy``, as `save` writes it, or an OME-Zarr, on a local disk or at any URL that fsspec opens.
     storage_options : mapping, optional
         To fsspec, for a URL.
 
     Returns
     -------
     ArrayField
-        Of displacements in pixels of the image.
+        With displacements in pixels of the image.
 
     Raises
     ------
     InputError
-        If it holds no displacement field of two dimensions.
+        If it does not hold a displacement field of two dimensions, or has a transformation that is not supported.
     NotFoundError, SourceError, TargetError
-        If it is not there, or cannot be read.
+        If it is missing, or cannot be read.
 
     Notes
     -----
     An OME-Zarr holds displacements along all spatial axes, in their order and unit. Where the axes are three, one is of
-    length 1, and what lies along it is left out. Point k of the grid lies at q = t + s k by the field's own scale s and
+    length 1, and its component is left out. Point k of the grid lies at q = t + s k by the field's own scale s and
     translation t, and is led to q + d; that is pixel (q + d - t') / s' of the image, whose s' and t' along the spatial
     axes are attributes of the group, ``{"atlaszarr": {"image": {"scale": [...], "translation": [...]}}}``. Without
     them they are s and t. ``"axes"`` among them names the axes that the image's rows and columns run along: where these
@@ -172,9 +173,7 @@ def _save_zarr(field: Field, target: Target) -> None:
 
 def _bodies(field: Field, layout: ArrayLayout) -> Iterator[tuple[str, bytes]]:
     for (i, j), (rows, columns) in blocks(regular(field.shape, _SIDE)):
-        chunk = np.full(_CHUNK, np.nan)
-        chunk[:, : rows.stop - rows.start, : columns.stop - columns.start] = field.displacements(rows, columns)[::-1]
-        yield f"0/{layout.key((0, i, j))}", layout.encode(chunk)
+        yield f"0/{layout.key((0, i, j))}", layout.encode(np.asarray(field.displacements(rows, columns)[::-1]))
 
 
 def _load_zarr(target: Target) -> ArrayField:
@@ -227,7 +226,7 @@ def _in_pixels(
     other: list[tuple[float, float]],
     stated: list[int],
 ) -> ArrayField:
-    """Displacements along the axes of the image if they are stated, or else the two long ones, in its pixels."""
+    """Displacements in pixels along the axes of the image if they are given, else along the two long axes."""
     import dask.array as da
 
     lengths = whole.shape[1:]

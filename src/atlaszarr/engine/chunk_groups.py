@@ -1,4 +1,4 @@
-"""Which blocks are computed together, so that a chunk of a dask array that several of them show is computed once."""
+"""Which blocks are computed together, so that a chunk of a dask array that several of them need is computed once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LARGEST = 2**25
 
 @dataclass(frozen=True)
 class ChunkGroups:
-    """Groups of the blocks of the first pass: boxes that end where blocks and chunks end together.
+    """Groups of the blocks of the first pass: boxes that end where both a block and a chunk end.
 
     Attributes
     ----------
@@ -30,11 +30,11 @@ class ChunkGroups:
     edges : tuple of tuple of int
         Along each axis, where groups begin, and where the last one ends.
     chunk : tuple of int
-        Of the dask array whose chunks are computed most often.
+        Chunk of the dask array whose chunks are computed most often.
     times : float
-        How often each of them is computed, on average.
+        How often each of these is computed, on average.
     dimensions : int
-        How many of its last axes are of space.
+        How many of the last axes of the array are spatial.
     """
 
     block: Shape
@@ -51,9 +51,9 @@ class ChunkGroups:
         ----------
         pyramid : Pyramid
         arrays : sequence of array
-            What level 0 is made of; only those that are computed count.
+            Sources of level 0. Arrays that are only read, or are in memory, need no groups.
         dimensions : int
-            How many of their last axes are of space.
+            How many of their last axes are spatial.
         """
         block = pyramid.passes[0].block
         own = [(*range(0, n, b), n) for n, b in zip(pyramid.shape, block, strict=True)]
@@ -111,5 +111,5 @@ def _longest(edges: Sequence[int]) -> int:
 
 
 def _touched(groups: Sequence[int], chunks: Sequence[int]) -> int:
-    """How often chunks are touched by groups along an axis, all in all."""
+    """How often groups touch chunks along an axis, in total."""
     return sum(bisect_right(chunks, stop - 1) - bisect_right(chunks, start) + 1 for start, stop in pairwise(groups))

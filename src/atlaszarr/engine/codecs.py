@@ -268,9 +268,13 @@ class ArrayLayout:
 
         Parameters
         ----------
-        values : ndarray, shape `unit`
-            With its padding.
+        values : ndarray
+            Shape `unit`, or shorter: the fill value pads what is beyond the end of the array.
         """
+        if values.shape != self.unit:
+            whole = np.full(self.unit, self.fill, self.stored)
+            whole[tuple(map(slice, values.shape))] = values
+            values = whole
         if self.unit == self.chunk:
             return self._encode(values)
         parts, at = [], 0

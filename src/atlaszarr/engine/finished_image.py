@@ -28,7 +28,7 @@ class Finished:
         Its first array is the image.
     geometry : Geometry
     digest : str
-        Of its ledger: two images with the same one hold the same.
+        Of its ledger; images with the same digest have the same voxels.
     """
 
     multiscale: Multiscale
@@ -70,12 +70,12 @@ class Finished:
         return tuple(found)
 
     def read(self, level: int, region: Region) -> NDArray[Any]:
-        """Any region of a level of the image, (z, y, x).
+        """Read a region of a level, (z, y, x).
 
         Raises
         ------
         TargetError
-            If an object is not there, or is not what was written.
+            If an object is missing, or is not what was written.
         """
         at = self.multiscale.pyramid.levels[level]
         z, y, x = (

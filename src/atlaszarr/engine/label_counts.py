@@ -1,6 +1,6 @@
-"""How many voxels of each label a block holds. Serves any array of integers.
+"""How many voxels of each label a block holds, for any array of integers.
 
-Labels come in long runs along x, so a label is looked up once a run.
+Labels come in long runs along x, so a label is looked up once for each run.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class LabelCounts(NamedTuple):
         Ascending.
     voxels : ndarray, int64, shape (n,)
     low : ndarray, int64, shape (n,)
-        Of `voxels`, those before the midline along x.
+        How many of `voxels` are before the midline along x.
     """
 
     ids: _Array
@@ -47,7 +47,7 @@ def count_labels(block: _Array, midline: int = 0) -> LabelCounts:
     block : ndarray, integers or bool, shape (..., x)
         Copied unless C-contiguous.
     midline : int
-        How many columns along x lie before the midline: any number, negative or beyond the block too.
+        How many columns along x are before the midline: any number, also negative or beyond the block.
 
     Returns
     -------
@@ -59,7 +59,7 @@ def count_labels(block: _Array, midline: int = 0) -> LabelCounts:
         If the block does not hold labels.
     """
     if block.dtype.kind not in "iub" or not block.ndim:
-        raise InputError(f"dtype {block.dtype} of shape {block.shape} holds no labels; labels are integers")
+        raise InputError(f"a block of {block.dtype} and shape {block.shape} holds no labels; labels are integers")
     native = np.dtype("u1") if block.dtype == bool else block.dtype.newbyteorder("=")
     rows = np.ascontiguousarray(block, native).reshape(math.prod(block.shape[:-1]), block.shape[-1]).view()
     rows.flags.writeable = False  # one compiled kernel per dtype, whether or not the values may be written
@@ -70,7 +70,7 @@ def count_labels(block: _Array, midline: int = 0) -> LabelCounts:
 
 
 def merged(parts: Sequence[LabelCounts]) -> LabelCounts:
-    """The counts of several blocks as those of one; of no block, no labels."""
+    """The counts of several blocks together."""
     if not parts:
         return LabelCounts(*(np.empty(0, np.int64) for _ in range(3)))
     ids = np.concatenate([part.ids for part in parts])
@@ -93,7 +93,7 @@ def _counted(rows: _Array, midline: int) -> tuple[_Array, _Array]:
         columns = rows.shape[1] - midline if side else midline
         for y in range(rows.shape[0] if columns else 0):
             row, before = rows[y, midline:] if side else rows[y, :midline], 0
-            # Runs are found first and looked up then: together they take thrice as long.
+            # Runs are found first and looked up afterwards: in one loop they take three times as long.
             for run in range(_runs(row, ends)):
                 label = row[before]
                 slot = _slot(labels, counts, label)
@@ -122,7 +122,7 @@ def _runs(row: _Array, ends: _Array) -> int:
 
 @njit(cache=True, nogil=True)
 def _slot(labels: _Array, counts: _Array, label: Any) -> Any:
-    """Where a label is in a table, or is to be put."""
+    """The slot of a label in a table, or the free slot for it."""
     last = len(labels) - 1
     slot = np.int64((np.uint64(label) * _SPREAD) >> np.uint64(32)) & last
     while labels[slot] != label and counts[slot, 0] + counts[slot, 1] > 0:
@@ -132,7 +132,7 @@ def _slot(labels: _Array, counts: _Array, label: Any) -> Any:
 
 @njit(cache=True, nogil=True)
 def _doubled(labels: _Array, counts: _Array) -> tuple[_Array, _Array]:
-    """A table of twice the slots."""
+    """The same table with twice the slots."""
     more, sums = np.zeros(2 * len(labels), labels.dtype), np.zeros((2 * len(labels), 2), np.int64)
     for old in range(len(labels)):
         if counts[old, 0] + counts[old, 1] > 0:

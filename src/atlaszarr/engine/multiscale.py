@@ -294,13 +294,9 @@ class Multiscale:
                 part = values[spec.path][(..., *inside)]
                 if observe is not None:
                     observe(spec, level, unit, part)
-                if part.shape[-3:] != at.unit:
-                    whole = np.full(spec.lead + at.unit, spec.fill, part.dtype)
-                    z, y, x = part.shape[-3:]
-                    whole[..., :z, :y, :x] = part
-                    part = whole
-                layout = layouts[spec.path]
-                yield self.key(spec, level, unit), layout.encode(part.reshape(layout.unit))
+                z, y, x = part.shape[-3:]
+                body = layouts[spec.path].encode(part.reshape(self.stored(spec, (z, y, x))))
+                yield self.key(spec, level, unit), body
 
     @staticmethod
     def _noted(bodies: Iterator[tuple[str, bytes]], written: Written) -> Iterator[tuple[str, bytes]]:

@@ -1,7 +1,7 @@
 """The metadata documents of an OME-Zarr 0.4, 0.5 or 0.6. Pure dicts; tests hold them against the readers' own schemas.
 
-0.4 lies in zarr v2 groups, the others in v3 ones under the key ``ome``. 0.6 names its coordinate system and puts the
-transformations of a level into one sequence.
+0.4 is stored in zarr v2 groups, the others in v3 groups under the key ``ome``. 0.6 names its coordinate system and puts
+the transformations of a level into one sequence.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Geometry:
 
 
 def zarr_format(version: str) -> int:
-    """The zarr format that a version of OME-Zarr lies in.
+    """The zarr format of a version of OME-Zarr.
 
     Raises
     ------
@@ -89,10 +89,10 @@ def multiscales(
         Of the arrays: ``z``, ``y``, ``x`` or the last two, behind a ``c`` where there are channels.
     geometry : Geometry
     pyramid : Pyramid
-        A level whose voxels are f times as long is shifted by (f - 1)/2 voxels of level 0, since their centres are;
-        one that says where its first voxel lies, to there.
+        A level whose voxels are f times as long is translated by (f - 1)/2 voxels of level 0, as its centres are,
+        unless the level has a first voxel of its own.
     method : str
-        How a level comes from its parent.
+        How a level is made from the finer one.
     """
     described = [_axis(axis, geometry) for axis in axes]
     spatial = {axis: "zyx".index(axis) for axis in axes if axis != "c"}
@@ -124,10 +124,9 @@ def multiscales(
 def displacement_field(
     version: str, name: str, axes: Sequence[str], geometry: Geometry, pyramid: Pyramid
 ) -> dict[str, Any]:
-    """Of a group whose array holds displacements along its spatial axes, in `geometry`'s unit; of level 0 alone.
+    """The metadata of a group with an array of displacements along its spatial axes, in `geometry`'s unit; one level.
 
-    In 0.6 it is declared as what leads from the coordinate system ``reference`` to ``image``: RFC-5's
-    ``displacements``.
+    In 0.6 it declares RFC-5's ``displacements`` from the coordinate system ``reference`` to ``image``.
     """
     entry = multiscales(version, name, axes, geometry, Pyramid(pyramid.levels[:1]), "one level")
     if version != "0.6":
@@ -148,7 +147,7 @@ def displacement_field(
 
 
 def attributes(version: str, ome: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """The attributes of a group: what OME-Zarr defines, if anything, and what is our own beside it."""
+    """The attributes of a group: those that OME-Zarr defines, if any, and our own."""
     if not ome or version == "0.4":
         return {**ome, **own}
     return {"ome": {"version": version, **ome}, **own}
@@ -173,7 +172,7 @@ def _axis(name: str, geometry: Geometry) -> dict[str, Any]:
 
 
 def _decimal(length: float) -> Fraction:
-    """A length as it is written, so that what comes of it is rounded once."""
+    """A length as its decimal digits, so that a result is rounded once."""
     return Fraction(repr(float(length)))
 
 

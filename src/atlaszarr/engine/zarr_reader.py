@@ -196,17 +196,10 @@ class StoredArray:
                 region = there if box is None else intersection(there, box)
                 if body is None:
                     self.absent.note(unit)
-                    yield region, np.full([axis.stop - axis.start for axis in region], self.layout.fill, self.dtype)
-                    continue
-                self.absent.note_within(unit, body)
+                else:
+                    self.absent.note_within(unit, body)
                 for part in self._parts(region):
-                    try:
-                        values = self.layout.decode(body, within(part, there))
-                    except ValueError as error:
-                        raise TargetError(
-                            f"{self.target.url}/{key} is damaged ({error}); build or fetch it again"
-                        ) from None
-                    yield part, values
+                    yield part, self._values(key, body, within(part, there))
 
     def each(
         self, units: Iterable[Sequence[int]], function: Callable[[tuple[slice, ...], NDArray[Any]], _Result]
@@ -221,6 +214,15 @@ class StoredArray:
         with ThreadPoolExecutor(threads, "atlaszarr-read") as pool:
             for found in pool.map(work, _batches(units, _AT_ONCE[local])):
                 yield from found
+
+    def _values(self, key: str, body: bytes | None, box: tuple[slice, ...]) -> NDArray[Any]:
+        """A box of an object, in its own voxels; without a body, all of the fill value."""
+        if body is None:
+            return np.full([axis.stop - axis.start for axis in box], self.layout.fill, self.dtype)
+        try:
+            return self.layout.decode(body, box)
+        except ValueError as error:
+            raise TargetError(f"{self.target.url}/{key} is damaged ({error}); build or fetch it again") from None
 
     def _parts(self, region: tuple[slice, ...]) -> Iterator[tuple[slice, ...]]:
         """A region of an object, or the chunks of it where it is too large to be decoded at once."""

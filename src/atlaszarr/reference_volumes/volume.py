@@ -256,33 +256,24 @@ def _frame(
     name, remarks = header.name, header.remarks
     origin = orientation if orientation is not None else header.origin
     if origin is None:
-        raise InputError(
-            f"the orientation of {name} is not known: {header.doubt}; give the orientation, for instance asl"
-        )
+        raise InputError(f"the orientation of {name} is not known: {header.doubt}; give the orientation, as asl")
     frame = Orientation.of(origin, wanted)
     if orientation is not None and header.origin not in (None, orientation.lower()):
         remarks = (
             f"the axes of {name} begin at {header.origin} by its header; they are read as {orientation}, as given",
         )
-    found = None if header.spacing is None else frame.order(header.spacing)
-    if voxel_size is None:
-        if found is None or not all(math.isfinite(length) and length > 0 for length in found):
-            raise InputError(f"the voxel size of {name} is not known: {header.doubt}; give it, in um")
-        return _as_it_lies(frame, header, found, remarks)
-    stated = _lengths(voxel_size)
-    if found is not None and not np.allclose(found, stated, rtol=1e-4, atol=0):
-        remarks += (f"the voxels of {name} are {found} um by its header; they are read as {stated} um, as given",)
-    return _as_it_lies(frame, header, stated, remarks)
-
-
-def _as_it_lies(
-    frame: Orientation, header: Header, size: tuple[float, float, float], remarks: tuple[str, ...]
-) -> tuple[Orientation, tuple[float, float, float], tuple[str, ...]]:
-    """Unturned where a volume of the CCF differs in the name of its sides alone."""
+    size = found = None if header.spacing is None else frame.order(header.spacing)
+    if voxel_size is not None:
+        size = _lengths(voxel_size)
+        if found is not None and not np.allclose(found, size, rtol=1e-4, atol=0):
+            remarks += (f"the voxels of {name} are {found} um by its header; they are read as {size} um, as given",)
+    elif size is None or not all(math.isfinite(length) and length > 0 for length in size):
+        raise InputError(f"the voxel size of {name} is not known: {header.doubt}; give it, in um")
+    # A volume of the CCF that differs in the name of its sides alone is not flipped.
     kept = Orientation((0, 1, 2), (False, False, False))
-    if frame != replace(kept, flipped=(False, False, True)) or not reference_space(9).is_covered(header.shape, size):
-        return frame, size, remarks
-    return kept, size, (*remarks, sides_remark(header.name))
+    if frame == replace(kept, flipped=(False, False, True)) and reference_space(9).is_covered(header.shape, size):
+        return kept, size, (*remarks, sides_remark(name))
+    return frame, size, remarks
 
 
 def _lengths(voxel_size: float | Sequence[float]) -> tuple[float, float, float]:

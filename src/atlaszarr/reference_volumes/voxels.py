@@ -209,13 +209,10 @@ def _write(
     def put(corner: tuple[int, ...]) -> None:
         chunk = layout.chunk
         part = slab[tuple(slice(i * n, (i + 1) * n) for i, n in zip(corner, chunk, strict=True))]
-        whole = (
-            part if part.shape == chunk else np.pad(part, [(0, n - m) for n, m in zip(chunk, part.shape, strict=True)])
-        )
         key = [index if k == axis else i for k, i in enumerate(corner)]
         file = path / layout.key(key)
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(layout.encode(whole))
+        file.write_bytes(layout.encode(part))
 
     counts = [-(-n // c) for n, c in zip(slab.shape, layout.chunk, strict=True)]
     for _ in threads.map(put, np.ndindex(*counts)):

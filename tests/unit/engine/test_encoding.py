@@ -86,6 +86,14 @@ def test_big_endian_values_are_stored_little():
     assert layout.encode(values) == layout.encode(values.astype("<u4"))
 
 
+def test_values_that_end_with_the_array_are_padded_with_the_fill_value():
+    layout = Encoding().layout((3, 6, 2), CHUNK, "u2", fill=7)
+    values = np.arange(36, dtype="u2").reshape(3, 6, 2)
+    whole = np.full(CHUNK, 7, "u2")
+    whole[:3, :, :2] = values
+    assert layout.encode(values) == layout.encode(whole)
+
+
 def test_an_unknown_compressor_is_refused():
     with pytest.raises(InputError, match="gzip"):
         Encoding("gzip")
