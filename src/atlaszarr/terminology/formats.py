@@ -1,6 +1,6 @@
-"""The formats of a terminology: the Allen API's structure graph and BrainGlobe's terminology.csv, with their checks.
+"""A terminology as others write it: the Allen API's structure graph and BrainGlobe's terminology.csv, and their checks.
 
-This module works on texts and rows; it reads no files.
+Only texts and rows; files, services and the tree's questions are not its business.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ COLUMNS = (
     "color_hex_triplet",
     "root_identifier_path",
 )
-#: What ``pandas.read_csv`` takes for a missing value by default, quoted or not (its `na_values`).
+#: What ``pandas.read_csv`` takes for a missing value, quoted or not, unless it is told otherwise (its `na_values`).
 MISSING_TO_PANDAS = frozenset((
     "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN",
     "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null",
@@ -39,7 +39,7 @@ _LARGEST_ID = 2**32 - 1
 
 @dataclass(frozen=True)
 class Row:
-    """One structure of a file, before it is put into the tree; `path` is None if the file has none."""
+    """One structure as it is given, before it has its place in the tree; `path` where one is stated."""
 
     id: int
     parent_id: int | None
@@ -55,7 +55,7 @@ def rows_of_file(body: bytes, name: str) -> Iterator[Row]:
     Raises
     ------
     RecordError
-        If it is neither of them.
+        If it is neither.
     """
     try:
         text = body.decode("utf-8-sig")
@@ -66,10 +66,10 @@ def rows_of_file(body: bytes, name: str) -> Iterator[Row]:
     try:
         answer = json.loads(text)
     except ValueError as error:
-        raise RecordError(f"{name} begins like JSON and is not valid JSON: {error}") from None
+        raise RecordError(f"{name} begins like JSON but is none: {error}") from None
     if isinstance(answer, dict) and "success" in answer:
         if not answer["success"]:
-            raise RecordError(f"{name} holds an error of the Allen API, not a structure graph: {answer.get('msg')}")
+            raise RecordError(f"{name} holds a refusal of the Allen API, no structure graph: {answer.get('msg')}")
         answer = answer.get("msg")
     return rows_of_graph([answer] if isinstance(answer, dict) else answer)
 
@@ -80,11 +80,11 @@ def rows_of_graph(roots: Any) -> Iterator[Row]:
     while pending:
         node, parent = pending.pop()
         if not isinstance(node, Mapping) or "id" not in node:
-            raise RecordError(f"the structure graph holds {_short(node)} instead of a node with an id")
+            raise RecordError(f"the structure graph holds {_short(node)} where a node with an id must be")
         id = _id(node["id"], "a node's id")
         stated = node.get("parent_structure_id", parent)
         if stated != parent:
-            raise RecordError(f"structure {id} has the parent_structure_id {stated} and is below {parent}")
+            raise RecordError(f"structure {id} has the parent_structure_id {stated} but lies below {parent}")
         colour = _text(node.get("color_hex_triplet"), f"color_hex_triplet of structure {id}")
         yield Row(
             id,
@@ -100,7 +100,7 @@ def rows_of_table(records: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
     """The rows of a table with `COLUMNS`; annotation_value and root_identifier_path may be empty."""
     for record in records:
         if missing := [column for column in COLUMNS if column not in record]:
-            raise RecordError(f"the terminology lacks the column {missing[0]!r}; it needs {', '.join(COLUMNS)}")
+            raise RecordError(f"the terminology has no column {missing[0]!r}; it needs {', '.join(COLUMNS)}")
         id = _id(record["identifier"], "identifier")
         value, parent = record["annotation_value"], record["parent_identifier"]
         if not _absent(value) and _id(value, f"annotation_value of structure {id}") != id:
@@ -121,8 +121,8 @@ def tree(rows: Iterable[Row]) -> Iterator[tuple[Row, tuple[int, ...]]]:
     Raises
     ------
     RecordError
-        If there are no rows, an id or acronym occurs twice, a parent is missing, parents form a circle, or a given path
-        differs.
+        If there are none, an id or acronym occurs twice, a parent is not there, parents form a circle, or a path that
+        is stated differs.
     """
     by_id: dict[int, Row] = {}
     acronyms: set[str] = set()
@@ -138,14 +138,14 @@ def tree(rows: Iterable[Row]) -> Iterator[tuple[Row, tuple[int, ...]]]:
         raise RecordError("the terminology has no structures")
     for row in by_id.values():
         if row.parent_id is not None and row.parent_id not in by_id:
-            raise RecordError(f"structure {row.id} ({row.acronym}) has the parent {row.parent_id}, which is missing")
+            raise RecordError(f"structure {row.id} ({row.acronym}) has the parent {row.parent_id}, which is not there")
     pending: list[tuple[Row, tuple[int, ...]]] = [(row, (row.id,)) for row in reversed(below.get(None, []))]
     placed = []
     while pending:
         row, path = pending.pop()
         if row.path is not None and row.path != path:
             raise RecordError(
-                f"structure {row.id} ({row.acronym}) has the path {list(row.path)} and by its parents {list(path)}"
+                f"structure {row.id} ({row.acronym}) has the path {list(row.path)} where its parents make {list(path)}"
             )
         placed.append((row, path))
         pending.extend((child, (*path, child.id)) for child in reversed(below.get(row.id, [])))
@@ -171,10 +171,10 @@ def csv_text(rows: Iterable[Sequence[Any]]) -> str:
 
 
 def _records(text: str, name: str) -> Iterator[Mapping[str, Any]]:
-    """The records of a CSV; every cell is its text, so that ``NA`` stays ``NA``."""
+    """The records of a CSV; every cell is the text that is written there, so that ``NA`` stays ``NA``."""
     reader = csv.DictReader(io.StringIO(text, newline=""))
     if missing := [column for column in COLUMNS if column not in (reader.fieldnames or ())]:
-        raise RecordError(f"{name} is not a terminology.csv: it lacks the column {missing[0]!r}")
+        raise RecordError(f"{name} is no terminology.csv: it has no column {missing[0]!r}")
     for record in reader:
         if None in record or None in record.values():
             raise RecordError(f"{name} has too many or too few cells in line {reader.line_num}")
@@ -185,7 +185,7 @@ def _nodes(nodes: Any) -> Sequence[Any]:
     if nodes is None:
         return ()
     if not isinstance(nodes, list | tuple):
-        raise RecordError(f"the structure graph holds {_short(nodes)} instead of a list of nodes")
+        raise RecordError(f"the structure graph holds {_short(nodes)} where a list of nodes must be")
     return nodes
 
 

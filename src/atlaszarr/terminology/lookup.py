@@ -1,4 +1,4 @@
-"""The terminology of an annotation: a given one, or the table next to the annotation."""
+"""The terminology of an annotation: as it is given, or the table that lies beside it."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ from ..stores.locations import local_path, shown
 from ..stores.target import Target
 from .terminology import Terminology
 
-#: Of the table next to an annotation.
+#: Beside an annotation.
 NAME = "terminology.csv"
 
 
 def terminology_of(given: Any, annotation: Any = None, storage_options: Mapping[str, Any] | None = None) -> Terminology:
-    """A terminology that is given, or found next to an annotation.
+    """A terminology as it is given, or found beside an annotation.
 
     Parameters
     ----------
     given : Terminology, str, path-like or None
-        A path or URL leads to a ``terminology.csv`` or a structure graph.
+        A path or URL is of a ``terminology.csv``, or of a structure graph.
     annotation : optional
-        If None is given: a path or URL with a ``terminology.csv`` next to it.
+        Where None is given: a path or URL that a ``terminology.csv`` lies next to.
     storage_options : mapping, optional
-        Same as in `build`, for a URL.
+        To fsspec, for a URL.
 
     Raises
     ------
     InputError
-        If it is missing.
+        If there is none.
     RecordError
         If it is not one tree or several.
     """
     if isinstance(given, Terminology):
         return given
     if given is not None:
-        location, options = given, None if local_path(given) else storage_options
+        place, options = given, None if local_path(given) else storage_options
     elif isinstance(annotation, str | os.PathLike):
-        location, options = f"{Target.of(annotation, storage_options).url.rpartition('/')[0]}/{NAME}", storage_options
+        place, options = f"{Target.of(annotation, storage_options).url.rpartition('/')[0]}/{NAME}", storage_options
     else:
-        raise InputError("the annotation is not a path or URL with a terminology next to it; give the terminology")
+        raise InputError("the annotation has no place to look for a terminology in; give the terminology")
     try:
-        return Terminology.read(location, options)
+        return Terminology.read(place, options)
     except NotFoundError:
-        raise InputError(f"there is no terminology at {shown(location)}; give one (--terminology)") from None
+        raise InputError(f"there is no terminology at {shown(place)}; give one (--terminology)") from None

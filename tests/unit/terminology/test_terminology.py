@@ -221,8 +221,8 @@ def test_the_tree_answers_upwards_and_downwards(brain):
         (3, "abbreviation", "root", "the acronym root more than once"),
         (1, "parent_identifier", "31", "structure 2 .grey. is below no root: its parents form a circle"),
         (1, "parent_identifier", "2", "form a circle"),
-        (1, "parent_identifier", "77", "has the parent 77, which is missing"),
-        (3, "root_identifier_path", "[997, 30]", r"path \[997, 30\] and by its parents \[997, 2, 3000000001, 30\]"),
+        (1, "parent_identifier", "77", "has the parent 77, which is not there"),
+        (3, "root_identifier_path", "[997, 30]", r"path \[997, 30\] where its parents make \[997, 2, 3000000001, 30\]"),
         (3, "root_identifier_path", "/997/30/", "it must be a list"),
         (3, "annotation_value", "9", "annotation_value 9; voxels must hold the identifier"),
         (3, "identifier", "0", "from 1 to 4294967295"),
@@ -256,25 +256,32 @@ def test_parents_may_be_written_as_pandas_writes_a_column_with_gaps(brain, tmp_p
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        (b"", "lacks the column 'identifier'"),
-        (b"identifier,name\n1,a\n", "lacks the column 'parent_identifier'"),
+        (b"", "no column 'identifier'"),
+        (b"identifier,name\n1,a\n", "no column 'parent_identifier'"),
         (",".join(COLUMNS).encode() + b"\n", "no structures"),
         (",".join(COLUMNS).encode() + b"\n1,2\n", "too many or too few cells in line 2"),
         (b"\xff\xfe\x00", "is not text"),
-        (b'{"success": true, "msg": [', "begins like JSON and is not valid"),
-        (b'{"success": false, "msg": "no such graph"}', "an error of the Allen API.*no such graph"),
-        (b'{"success": true, "msg": "no"}', "holds 'no' instead of a list of nodes"),
+        (b'{"success": true, "msg": [', "begins like JSON but is none"),
+        (b'{"success": false, "msg": "no such graph"}', "a refusal of the Allen API.*no such graph"),
+        (b'{"success": true, "msg": "no"}', "holds 'no' where a list of nodes must be"),
         (b"[]", "no structures"),
-        (b"[1]", "holds 1 instead of a node with an id"),
+        (b"[1]", "holds 1 where a node with an id must be"),
         (json.dumps([node(1, "a", colour=None)]).encode(), "color_hex_triplet of structure 1"),
         (json.dumps([node(1, "a", node(1, "b"))]).encode(), "the id 1 more than once"),
-        (json.dumps([node(1, "a", {**node(2, "b"), "parent_structure_id": 9})]).encode(), "is below 1"),
+        (json.dumps([node(1, "a", {**node(2, "b"), "parent_structure_id": 9})]).encode(), "lies below 1"),
     ],
 )
 def test_a_file_that_is_no_terminology_is_refused(tmp_path, body, said):
     (tmp_path / "t").write_bytes(body)
     with pytest.raises(RecordError, match=said):
         Terminology.read(tmp_path / "t")
+
+
+def test_a_file_that_is_larger_than_any_terminology_is_refused_before_all_of_it_is_read(tmp_path):
+    with (tmp_path / "large.csv").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(InputError, match=r"large\.csv is larger than the 67108864 bytes"):
+        Terminology.read(tmp_path / "large.csv")
 
 
 def test_a_file_that_cannot_be_read_is_said_in_one_sentence(tmp_path, emulator):
@@ -298,10 +305,3 @@ def test_a_file_that_cannot_be_read_is_said_in_one_sentence(tmp_path, emulator):
     with pytest.raises(SourceError, match=r"cannot read http://127\.0\.0\.1:1/x\.csv:") as refused:
         Terminology.read("http://127.0.0.1:1/x.csv?signature=secret")
     assert "secret" not in str(refused.value)
-
-
-def test_a_file_that_is_larger_than_any_terminology_is_refused_before_all_of_it_is_read(tmp_path):
-    with (tmp_path / "large.csv").open("wb") as file:
-        file.truncate(2**40)
-    with pytest.raises(InputError, match=r"large\.csv is larger than the 67108864 bytes"):
-        Terminology.read(tmp_path / "large.csv")
