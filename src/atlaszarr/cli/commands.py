@@ -175,10 +175,7 @@ def image(
     with client_for(api_url, cache) as client:
         request = client.image_request(image_id, downsample, view, region, quality, range)
         body = client.fetch(request).body
-    try:
-        write_whole(path, body)
-    except OSError as error:
-        raise TargetError(f"cannot write {str(path)!r}: {error.strerror}") from None
+    write_whole(path, body)
     if as_json:
         click.echo(json.dumps({"path": str(path), "width": request.width, "height": request.height}))
     else:

@@ -126,8 +126,5 @@ def demonstrate_atlas(folder: Path, client: AllenClient, phantom: Any, progress:
 
 
 def _write(path: Path, body: bytes) -> Path:
-    try:
-        write_whole(path, body)
-    except OSError as error:
-        raise TargetError(f"cannot write {str(path)!r}: {error.strerror}") from None
+    write_whole(path, body)
     return path

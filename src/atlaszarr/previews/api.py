@@ -12,7 +12,7 @@ from ..allen.client import AllenClient
 from ..allen.images import MissingImage
 from ..allen.records import SectionDataset
 from ..engine.writer import Progress
-from ..errors import InputError, TargetError
+from ..errors import InputError
 from ..geometry.spaces import reference_space
 from ..sections.alignment import align_sections, plane_of
 from ..sections.options import GONE
@@ -171,10 +171,7 @@ def preview(
     named = None if annotation is None else shown(annotation)
     page = Page(dataset, across, shown_space, mirror, resolution, view, thumbnails, labels, named)
     body = page.printed(path.suffix.lower())
-    try:
-        write_whole(path, body)
-    except OSError as error:
-        raise TargetError(f"cannot write {str(path)!r}: {error.strerror}") from None
+    write_whole(path, body)
     return PreviewReport(
         dataset=dataset.id,
         path=str(path),

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
 
-from ..errors import InputError
+from ..errors import InputError, TargetError
 from .backend import Backend
 
 _SUFFIX = ".partial"
@@ -209,10 +209,19 @@ class WholeFiles:
 
 
 def write_whole(path: str | os.PathLike[str], body: bytes) -> None:
-    """Write one file, which appears whole or not at all, and the folders that it needs."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(Path(path)) as file:
-        file.write(body)
+    """Write one file, which appears whole or not at all, and the folders that it needs.
+
+    Raises
+    ------
+    TargetError
+        If it cannot be written.
+    """
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(Path(path)) as file:
+            file.write(body)
+    except OSError as error:
+        raise TargetError(f"cannot write {str(path)!r}: {error.strerror}") from None
 
 
 @contextmanager
