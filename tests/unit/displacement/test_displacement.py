@@ -442,7 +442,7 @@ def test_npy_files_are_the_classic_ones_in_both_directions(tmp_path):
 def test_what_computing_a_field_raises_is_raised_unchanged_and_leaves_no_file(tmp_path):
     error = OSError(5, "the field's own source")
 
-    def fail(block):
+    def fail(_block):
         raise error
 
     broken = da.zeros((4, 5), chunks=(2, 5)).map_blocks(fail, dtype="f8", meta=np.empty((0, 0)))
