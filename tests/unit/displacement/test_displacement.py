@@ -431,6 +431,19 @@ def test_npy_files_are_the_classic_ones_in_both_directions(tmp_path):
     assert Displacement.load("memory://fields/classic.npy") == pickle.loads(pickle.dumps(field)) == field
 
 
+def test_what_computing_a_field_raises_is_raised_unchanged_and_leaves_no_file(tmp_path):
+    error = OSError(5, "the field's own source")
+
+    def fail(_block):
+        raise error
+
+    broken = da.zeros((4, 5), chunks=(2, 5)).map_blocks(fail, dtype="f8", meta=np.empty((0, 0)))
+    with pytest.raises(OSError, match="own source") as caught:
+        Displacement.from_deltas(broken, broken).save(tmp_path / "field.npy")
+    assert not isinstance(caught.value, TargetError)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("name", ["field.zarr", "field.ome.zarr", "memory://kept/field.ome.zarr"])
 @pytest.mark.parametrize("kind", range(6))
 def test_a_field_comes_back_from_zarr_as_it_was(tmp_path, name, kind):
