@@ -300,7 +300,7 @@ def test_a_terminology_beside_the_annotation_is_found_in_any_order_of_its_rows(t
 
 def test_a_table_that_is_no_terminology_is_refused(tmp_path):
     (tmp_path / "t.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(RecordError, match="no column 'identifier'"):
+    with pytest.raises(RecordError, match="lacks the column 'identifier'"):
         region_volumes(labels(), tmp_path / "t.csv", voxel_size=1)
 
 
