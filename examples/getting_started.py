@@ -22,7 +22,7 @@ def main(folder: Path) -> None:
 
         folder.mkdir(exist_ok=True)
         dataset = open_sections(909, resolution=25, view=("primary", "expression"), client=client)
-        print(f"{len(dataset.sections)} {dataset.plane_of_section} sections")
+        print(f"{dataset.sizes['section']} {dataset.plane_of_section} sections")
         for image_id, coordinate, image, expression, displacement in iter_sections(dataset):
             registered = displacement.warp(image)
             masked = displacement.warp(expression)
