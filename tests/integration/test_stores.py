@@ -35,7 +35,6 @@ from atlaszarr.stores.target import Target
 from atlaszarr.testing.emulator import Emulator
 from atlaszarr.testing.ontology import structure_graph
 from atlaszarr.writing import write_multiscales
-from scripted import Fault, Scripted, StoreFaultError
 
 DATASET = 69289763
 KEY, SECRET = "the-access-key", "the-secret-access-key"
@@ -594,33 +593,6 @@ def test_what_a_function_of_the_image_raises_comes_back_from_other_processes(s3)
     ):
         write_multiscales(failing("four is no gene"), url, chunk=8, identity="f", scheduler=cluster, storage_options=s3)
     assert_blamed(caught, url)
-
-
-@pytest.mark.parametrize("operation", OPERATIONS)
-@pytest.mark.parametrize("error", [StoreFaultError("the-secret"), ValueError("the-secret"), KeyError("the-secret")])
-def test_any_error_of_a_store_is_the_store_s(operation, error):
-    target = Target.of("scripted://faults")
-    target.write("a", b"1")
-    Scripted.faults[:] = [Fault(operation, "faults", error)]
-    with pytest.raises(TargetError, match=rf"cannot \w+( to)? scripted://faults: {type(error).__name__}") as caught:
-        OPERATIONS[operation](target)
-    assert "the-secret" not in str(caught.value)
-    assert not Scripted.faults
-
-
-def test_an_error_with_a_status_says_it_whatever_its_class():
-    class HttpError(Exception):
-        code = 429
-
-    Scripted.faults[:] = [Fault("put", "status", HttpError("the-secret"))]
-    with pytest.raises(TargetError, match=r"status: the store answers HTTP 429; it is overloaded: run the same"):
-        Target.of("scripted://status").write("a", b"1")
-
-
-def test_an_option_that_a_store_refuses_when_it_first_connects_is_the_user_s():
-    Scripted.faults[:] = [Fault("list", "first", TypeError("unexpected keyword"))]
-    with pytest.raises(InputError, match="cannot list scripted://first: TypeError; check the URL and the storage"):
-        Target.of("scripted://first").list_keys()
 
 
 @contextmanager
