@@ -1,12 +1,31 @@
-"""The errors a user can cause or meet: each is also the builtin it resembles, and says what to do."""
+"""The errors that a user can cause or meet: each is also the builtin it resembles, and says what to do."""
 
 from __future__ import annotations
 
 import unicodedata
+from functools import partial
+from typing import Any
 
 
 class AtlaszarrError(Exception):
-    """Base of every error that atlaszarr raises on purpose."""
+    """Base of every error that atlaszarr raises on purpose.
+
+    Parameters
+    ----------
+    message : str
+        What is wrong (the value), where, and what to do.
+    code : str
+        A stable name of the fault, such as ``target-not-empty``: messages may change, codes do not.
+    """
+
+    code: str
+
+    def __init__(self, message: str, *, code: str = "unknown") -> None:
+        super().__init__(message)
+        self.code = code
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(type(self), code=self.code), self.args, self.__dict__
 
 
 class InputError(AtlaszarrError, ValueError):
@@ -14,7 +33,7 @@ class InputError(AtlaszarrError, ValueError):
 
 
 class NotFoundError(AtlaszarrError, LookupError):
-    """What was asked for does not exist at the source."""
+    """The source does not have what was asked for."""
 
 
 class RecordError(AtlaszarrError, ValueError):
@@ -22,23 +41,23 @@ class RecordError(AtlaszarrError, ValueError):
 
 
 class ServiceError(AtlaszarrError, OSError):
-    """The Allen API could not be reached, or answered with an error."""
+    """The Allen API does not answer, or answers with an error."""
 
 
 class SourceError(AtlaszarrError, OSError):
-    """A file of an atlas, as a reference volume or a terminology, could not be read."""
+    """A file, such as a reference volume or a terminology, cannot be read."""
 
 
 class ImageError(AtlaszarrError, OSError):
-    """A section image could not be had, or failed its checks."""
+    """A section image is missing, or failed its checks."""
 
 
 class TargetError(AtlaszarrError, OSError):
-    """A target cannot be written, or holds something else."""
+    """A target cannot be read or written."""
 
 
 class AtlaszarrWarning(UserWarning):
-    """What was done all the same, and should be looked at."""
+    """A remark on a result that should be looked at."""
 
 
 def printable(text: str) -> str:
