@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +15,19 @@ from hypothesis import settings
 DATASET = 74272479
 _MIDDLE = slice(27, 33)
 
+#: Bytes that must be free in memory for temporary files; the largest session needs a quarter of it.
+_ENOUGH = 8 * 2**30
+
 # A slow machine is no failure.
 settings.register_profile("atlaszarr", deadline=None)
 settings.load_profile("atlaszarr")
+
+
+def pytest_configure():
+    """Keep temporary files in memory where there is enough: the engine syncs its files, which takes long on a disk."""
+    memory = Path("/dev/shm")
+    if memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > _ENOUGH:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
 
 
 @pytest.fixture(scope="session", autouse=True)
