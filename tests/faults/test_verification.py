@@ -11,8 +11,7 @@ import pytest
 from atlaszarr import AllenClient, build, verify
 from atlaszarr.cli.commands import main
 from atlaszarr.engine.codecs import Encoding
-from atlaszarr.engine.ledger import COMPACT, OPEN, opened, sealed
-from atlaszarr.engine.multiscale import digest
+from atlaszarr.engine.ledger import COMPACT, OPEN, digest, opened, sealed
 from atlaszarr.errors import InputError, TargetError
 from atlaszarr.stores.local import write_whole
 from atlaszarr.testing.emulator import Emulator
@@ -297,11 +296,11 @@ def test_the_command_names_each_defect_on_a_line_and_exits_1(target, version, ca
     planter.path(CHUNK).unlink()
     assert main(["verify", str(target)]) == 1
     first, last = capsys.readouterr().out.splitlines()
-    assert first == f"missing: {planter.key(CHUNK)}: is not there"
+    assert first == f"missing: {planter.key(CHUNK)}: is missing"
     assert last.startswith("1 defects: ")
     assert main(["verify", str(target), "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["defects"] == [
-        {"kind": "missing", "key": planter.key(CHUNK), "text": "is not there"}
+        {"kind": "missing", "key": planter.key(CHUNK), "text": "is missing"}
     ]
 
 

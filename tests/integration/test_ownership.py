@@ -224,7 +224,7 @@ def test_a_lock_that_was_created_although_the_store_raised_an_error_is_held(name
     target = Target.of(f"scripted://{name}")
     Scripted.faults[:] = [Fault("put", OWNER, StoreFaultError("lost"), done=True)]
     with owning(target) as owner:
-        owner.confirm()
+        owner.validate(read=True)
     assert not Scripted.faults
     assert not target.list_keys()
 
@@ -238,7 +238,7 @@ def test_a_lock_that_cannot_be_renewed_for_as_long_as_it_lasts_stops_the_build(n
             Scripted.faults[:] = [Fault("put", OWNER, StoreFaultError("down"), times=10**6)]
             waiting = threading.Event()
             while True:
-                owner.check()
+                owner.validate()
                 waiting.wait(0.01)
 
     with pytest.raises(TargetError, match="could not be locked again for"):
@@ -250,7 +250,7 @@ def test_an_owner_that_leaves_in_the_very_moment_is_succeeded(name):
     target = Target.of(f"scripted://{name}")
     Scripted.faults[:] = [Fault("put", OWNER, FileExistsError())]
     with owning(target) as owner:
-        owner.confirm()
+        owner.validate(read=True)
     assert not Scripted.faults
 
 
@@ -273,7 +273,7 @@ def test_a_lock_that_another_build_takes_between_read_and_renewal_is_lost_and_no
         remote.gate.watch = take_before_the_renewal
         assert renewed.wait(200)
         with pytest.raises(TargetError, match="was taken over by another build"):
-            owner.confirm()
+            owner.validate(read=True)
     assert remote.read(name, OWNER) == b"other"
 
 
@@ -306,7 +306,7 @@ def test_a_server_without_conditional_puts_is_asked_once_and_locked_all_the_same
         before, waiting = remote.gate.puts[f"/atlas/{name}/{OWNER}"], threading.Event()
         while remote.gate.puts[f"/atlas/{name}/{OWNER}"] < before + 2:
             waiting.wait(0.01)
-        owner.confirm()
+        owner.validate(read=True)
     assert unconditional == ["HTTP_IF_NONE_MATCH"] * 2
     assert not remote.keys(name)
 
@@ -314,6 +314,6 @@ def test_a_server_without_conditional_puts_is_asked_once_and_locked_all_the_same
 def test_a_server_without_conditional_puts_lets_a_dead_owner_s_target_be_taken(remote, name, stranger, unconditional):
     stranger(61)
     with owning(Target.of(remote.url(name), remote.options)) as owner:
-        owner.confirm()
+        owner.validate(read=True)
     assert unconditional == ["HTTP_IF_NONE_MATCH"]
     assert not remote.keys(name)

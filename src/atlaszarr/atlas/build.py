@@ -177,7 +177,7 @@ def build_atlas(
             one, other = (Finished(images[n].multiscale, opened[n].geometry, "") for n in opened)
             documents = brainglobe_writing.check(one, other, layout, terminology)
         for image in images.values():
-            image.examine(overwrite)
+            image.read_state(overwrite)
         where = stack.enter_context(scheduler_for(scheduler, workers))
         table = terminology.to_csv().encode()
         files = {f"{one}/{names.TERMINOLOGY}": table for one in (layout.terminology, layout.annotation_set)}

@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import credit
 from ..brainglobe.paths import Layout
-from ..engine.multiscale import digest
+from ..engine.ledger import digest
 from ..errors import InputError
 from ..geometry.spaces import BRAINGLOBE_SIDES, ORIENTATION
 from ..reference_volumes import ReferenceVolume

@@ -8,8 +8,7 @@ from typing import Any
 from ..brainglobe import meshes
 from ..brainglobe import paths as names
 from ..brainglobe.paths import below
-from ..engine.checks import Defect
-from ..engine.multiscale import digest
+from ..engine.ledger import Defect, digest
 from ..engine.target_state import read_root
 from ..engine.verify import VerifyReport, verify_image
 from ..errors import InputError

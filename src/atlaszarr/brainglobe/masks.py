@@ -18,12 +18,11 @@ from numpy.typing import NDArray
 from .. import credit
 from ..boxes import Index, Region
 from ..engine.blocks import Block
-from ..engine.checks import Defect
 from ..engine.codecs import ArrayLayout, Encoding
 from ..engine.finished_image import Finished
 from ..engine.job import ImageJob
-from ..engine.ledger import Ledger, Task
-from ..engine.multiscale import ArraySpec, Blocks, Multiscale, Observer, digest
+from ..engine.ledger import Defect, Ledger, Task, digest
+from ..engine.multiscale import ArraySpec, Blocks, Multiscale, Observer
 from ..engine.ome import DEFAULT_VERSION, multiscales
 from ..engine.pyramid import Level, Occupancy, Pass, Pyramid
 from ..engine.schedulers import SchedulerLike, resolve_scheduler, scheduler_for

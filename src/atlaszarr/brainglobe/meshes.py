@@ -12,16 +12,15 @@ from typing import Any
 import numpy as np
 
 from ..boxes import cells, everywhere
-from ..engine import checks, ledger
+from ..engine import ledger
 from ..engine.blocks import Done
-from ..engine.checks import Defect
 from ..engine.finished_image import Finished
 from ..engine.job import Job
-from ..engine.ledger import Entry, Ledger, Task
+from ..engine.ledger import Defect, Entry, Ledger, Task, damaged_objects, digest
 from ..engine.lock import KEYS, Owner
-from ..engine.multiscale import digest
 from ..engine.schedulers import Future, Scheduler, SchedulerLike, resolve_scheduler, scheduler_for
 from ..engine.target_state import FINISHED, REMOVING, UNFINISHED
+from ..engine.verify import document_defects
 from ..engine.writer import Progress, WriteReport, write
 from ..errors import InputError
 from ..stores.target import Target
@@ -93,7 +92,7 @@ class _MeshJob(Job):
         """The target."""
         return self._target
 
-    def examine(self, overwrite: bool) -> str | None:
+    def read_state(self, overwrite: bool) -> str | None:
         """The state of the folder, by the header of its ledger."""
         found = ledger.read(self.target)
         there = (found.header or {}).get("request")
@@ -120,7 +119,7 @@ class _MeshJob(Job):
             if key not in KEYS:
                 self.target.remove(key)
 
-    def recorded(self, state: str) -> Ledger:
+    def read_ledger(self, state: str) -> Ledger:
         """The ledger."""
         return ledger.read(self.target)
 
@@ -163,7 +162,7 @@ class _MeshJob(Job):
         """Write the names and the coarsest level, the ledger, and the document that makes them a set of meshes."""
         files = dict(_files(self._annotation, self._terminology))
         self.target.write_all(files.items())
-        owner.confirm()
+        owner.validate(read=True)
         written = {key: (len(body), digest(body)) for key, body in files.items()}
         header = {"request": self._request, "finished": True}
         ledger.compact(self.target, ledger.compacted(header, done), written)
@@ -188,8 +187,8 @@ def defects(target: Target) -> list[Defect]:
     if not found.header and not found.damaged:
         raise InputError(f"target {target.url} holds no meshes of atlaszarr; give the place that they were built at")
     wrong = [Defect("ledger", name, "cannot be read") for name in found.damaged]
-    wrong += checks.objects(target, found.done)
-    wrong += checks.documents(target, found)
+    wrong += damaged_objects(target, found.done)
+    wrong += document_defects(target, found)
     if not (found.header or {}).get("finished") or target.read(INFO) != precomputed.mesh_info():
         wrong.append(Defect("unfinished", INFO, "the meshes were not finished; build again to go on"))
     return wrong

@@ -147,7 +147,7 @@ def build(
             cost = price(layout, client, where.workers, 0 if position else asked, place.url)
             jobs.append(DatasetJob(layout, place, client, cost, where, allow_missing, progress))
         for job in jobs:
-            job.examine(overwrite)  # before anything is written anywhere
+            job.read_state(overwrite)  # before anything is written anywhere
         views = []
         for job in jobs:
             done = write(job, where, overwrite=overwrite, take_over=take_over, progress=progress)

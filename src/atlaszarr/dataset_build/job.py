@@ -11,9 +11,8 @@ from ..allen.client import AllenClient
 from ..allen.images import ImageRequest, MissingImage, SectionImage
 from ..boxes import Region
 from ..engine.blocks import Block, Done, write_blocks
-from ..engine.checks import Defect
 from ..engine.job import ImageJob
-from ..engine.ledger import Entry, Ledger, Task
+from ..engine.ledger import Defect, Entry, Ledger, Task
 from ..engine.lock import Owner
 from ..engine.multiscale import Blocks
 from ..engine.schedulers import Future, Scheduler

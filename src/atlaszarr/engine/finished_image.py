@@ -12,10 +12,10 @@ from ..boxes import Region, within
 from ..errors import InputError
 from ..stores.target import Target
 from . import ledger
-from .multiscale import Multiscale
+from .multiscale import Multiscale, multiscale_of
 from .ome import Geometry
 from .ome_reader import StoredImage
-from .target_state import FINISHED, check_layout, read_root
+from .target_state import FINISHED, read_root, validate_layout
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,10 @@ class Finished:
         root = read_root(place)
         if root is None or root["state"] != FINISHED:
             raise InputError(f"{place.url} is not a finished image of atlaszarr; build it first")
-        check_layout(place, root["request"])
+        validate_layout(place, root["request"])
         found = ledger.read(place, finished=True)
         try:
-            multiscale = ledger.multiscale_of(place, found)
+            multiscale = multiscale_of(place, found)
             image = StoredImage.of(place, json.loads((found.header or {})["root"]["zarr.json"])["attributes"])
         except (ValueError, KeyError, TypeError):
             raise InputError(f"{place.url} is not an intact OME-Zarr 0.5 of atlaszarr; verify it") from None

@@ -24,10 +24,9 @@ from ..boxes import Index
 from ..errors import InputError, TargetError
 from ..stores.target import Target
 from . import ledger
-from .checks import Defect
 from .label_counts import LabelCounts, count_labels, merged
-from .ledger import Ledger
-from .multiscale import Multiscale, Written, digest
+from .ledger import Defect, Ledger, Written, digest
+from .multiscale import Multiscale, multiscale_of
 from .pyramid import Pyramid
 from .schedulers import usable_cores
 from .target_state import FINISHED
@@ -226,7 +225,7 @@ def add_index(target: Target) -> LabelIndex:
     """
     found = ledger.read(target, finished=True)
     try:
-        multiscale = ledger.multiscale_of(target, found)
+        multiscale = multiscale_of(target, found)
     except (ValueError, KeyError, TypeError):
         raise InputError(f"target {target.url} is not a finished image of atlaszarr; give one") from None
     spec = multiscale.arrays[0]
@@ -264,7 +263,7 @@ def defects(target: Target, found: Ledger, deep: bool) -> Iterator[Defect]:
     if index.ledger != found.digest:
         yield Defect("index", KEY, "is of another state of the data than the ledger")
         return
-    multiscale = ledger.multiscale_of(target, found)
+    multiscale = multiscale_of(target, found)
     for level, at in enumerate(multiscale.pyramid.levels):
         units = sorted(multiscale.occupancy.units(level))
         chosen = units if deep else random.Random(0).sample(units, min(_SAMPLE, len(units)))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,16 +14,11 @@ from ..errors import TargetError
 from ..stores.target import Target
 from .codecs import ArrayLayout, Encoding
 from .downsampling import Rule, reduce
+from .ledger import Defect, Ledger, Task, Written, digest
 from .pyramid import Occupancy, Pass, Pyramid
-
-if TYPE_CHECKING:
-    from .checks import Defect
-    from .ledger import Ledger, Task
 
 #: By the path of its array, values of a block: (c, z, y, x) or (z, y, x).
 Blocks = Mapping[str, NDArray[Any]]
-#: By its key, size and digest of an object that was written.
-Written = dict[str, tuple[int, str]]
 #: Is shown what an object holds, without padding: the array, the level, and which object.
 Observer = Callable[["ArraySpec", int, Index, NDArray[Any]], None]
 
@@ -305,6 +299,15 @@ class Multiscale:
             yield key, body
 
 
-def digest(body: bytes) -> str:
-    """BLAKE2b of 128 bits, as ``b2sum -l 128`` prints it."""
-    return hashlib.blake2b(body, digest_size=16).hexdigest()
+def multiscale_of(target: Target, recorded: Ledger) -> Multiscale:
+    """The multiscale that a ledger describes.
+
+    Raises
+    ------
+    ValueError, KeyError, TypeError
+        If its header describes no multiscale, or a subclass whose module is not imported.
+    """
+    described = (recorded.header or {})["multiscale"]
+    written = {key for entry in recorded.done.values() for key in entry.written}
+    kinds = [Multiscale.kinds[word] for word in described if word not in ("arrays", "levels", "encoding")]
+    return (kinds[0] if kinds else Multiscale).recorded(target, described, written)

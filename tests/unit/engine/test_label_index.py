@@ -20,7 +20,7 @@ from atlaszarr.engine.label_index import (
     defects,
     index_of,
 )
-from atlaszarr.engine.multiscale import digest
+from atlaszarr.engine.multiscale import multiscale_of
 from atlaszarr.engine.ome import DEFAULT_VERSION
 from atlaszarr.engine.ome_reader import StoredImage
 from atlaszarr.engine.pyramid import Pyramid
@@ -68,7 +68,7 @@ def level_of(target, level):
 
 def recorded(target):
     found = ledger.read(target, finished=True)
-    return found, ledger.multiscale_of(target, found)
+    return found, multiscale_of(target, found)
 
 
 def some_chunk(target, level=0):
@@ -237,10 +237,10 @@ def test_no_index_is_added_to_what_is_no_annotation(tmp_path):
 def test_an_index_can_name_the_ledger_before_it_is_compacted_and_the_ledger_the_index(target):
     found, multiscale = recorded(target)
     records = ledger.compacted(found.header, found.done)
-    assert digest(records) == found.digest
-    body = LabelIndex.of(multiscale, {}, digest(records)).to_bytes()
+    assert ledger.digest(records) == found.digest
+    body = LabelIndex.of(multiscale, {}, ledger.digest(records)).to_bytes()
     target.write(KEY, body)
-    ledger.compact(target, records, {KEY: (len(body), digest(body))})
+    ledger.compact(target, records, {KEY: (len(body), ledger.digest(body))})
     assert verify(target.url).ok
     assert index_of(target, own(target), 0)[1] == ""
     target.write(KEY, body[:-1])
