@@ -218,7 +218,7 @@ def test_rows_that_the_data_contradict_are_named(target):
     texts = [defect.text for defect in defects(target, found, deep=True)]
     chunk = "/".join(str(columns[axis][row]) for axis in "zyx")
     assert texts[0].startswith(f"level 1, chunk {chunk}: label {label} has {voxels} voxels")
-    assert any("1 rows are of no chunk" in text for text in texts)
+    assert any("1 rows are outside the image" in text for text in texts)
 
 
 def test_no_index_is_added_to_what_is_no_annotation(tmp_path):
