@@ -70,7 +70,7 @@ def member_pyramid(stack: Pyramid, fixed: int) -> Pyramid:
 
 
 def _along_zyx(fixed: int, across: _T, stacked: tuple[_T, _T, _T]) -> tuple[_T, _T, _T]:
-    """Replace the value along (k, rows, columns) of a stack by the value along (z, y, x): `across` for `fixed`."""
+    """Values along (z, y, x) of an image, from those along (k, rows, columns) of its stack: `across` along `fixed`."""
     _, *plane = stacked
     plane.insert(fixed, across)
     z, y, x = plane

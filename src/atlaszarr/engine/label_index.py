@@ -243,14 +243,14 @@ def add_index(target: Target) -> LabelIndex:
     return index
 
 
-def defects(target: Target, found: Ledger, deep: bool) -> Iterator[Defect]:
+def defects(target: Target, recorded: Ledger, deep: bool) -> Iterator[Defect]:
     """Compare the index of a target, if any, with its voxels; one defect for each object that differs.
 
     Parameters
     ----------
     target : Target
         A finished target without other defects.
-    found : Ledger
+    recorded : Ledger
         The ledger of the target.
     deep : bool
         Whether to count all objects again, not only a sample of each level.
@@ -267,10 +267,10 @@ def defects(target: Target, found: Ledger, deep: bool) -> Iterator[Defect]:
     except ValueError as error:
         yield Defect("index", KEY, f"is {error}")
         return
-    if index.ledger != found.digest:
+    if index.ledger != recorded.digest:
         yield Defect("index", KEY, "was made from other voxels than the ledger records")
         return
-    multiscale = ledger.multiscale_of(target, found)
+    multiscale = ledger.multiscale_of(target, recorded)
     for level, at in enumerate(multiscale.pyramid.levels):
         units = sorted(multiscale.non_empty.units(level))
         chosen = units if deep else random.Random(0).sample(units, min(_SAMPLE, len(units)))
@@ -305,9 +305,9 @@ def _contradiction(index: Mapping[int, tuple[int, int]], data: Mapping[int, tupl
     )
 
 
-def _changed_metadata(target: Target, level: int, found: Ledger) -> str | None:
+def _changed_metadata(target: Target, level: int, recorded: Ledger) -> str | None:
     """How the metadata of the array of a level differ from the ledger; None if they do not."""
-    for key, text in (found.header or {}).get("documents", {}).items():
+    for key, text in (recorded.header or {}).get("documents", {}).items():
         if key.startswith(f"{level}/") and (body := target.read(key)) != text.encode():
             try:
                 if json.loads(body or b"") == json.loads(text):
@@ -318,9 +318,9 @@ def _changed_metadata(target: Target, level: int, found: Ledger) -> str | None:
     return None
 
 
-def _changed_objects(target: Target, level: int, found: Ledger) -> str | None:
+def _changed_objects(target: Target, level: int, recorded: Ledger) -> str | None:
     """How the objects of a level differ from the ledger, by key and size, and on a local disk by digest."""
-    entries = (item for entry in found.done.values() for item in entry.written.items())
+    entries = (item for entry in recorded.done.values() for item in entry.written.items())
     written = {key: record for key, record in entries if key.startswith(f"{level}/")}
     listed = target.sizes(str(level))
     if not listed:  # the metadata of the array exist, so the listing is incomplete

@@ -181,7 +181,7 @@ class Pyramid:
 
     @cached_property
     def passes(self) -> tuple[Pass, ...]:
-        """The passes that make all levels. A pass writes at least one, and all whose whole units fit into its blocks."""
+        """The passes that make all levels; each writes as many levels as its blocks have whole units of, or one."""
         passes = [self._pass(0, computes=True)]
         while (reached := passes[-1].writes[-1]) < len(self.levels) - 1:
             computes = self.levels[reached + 1].given
