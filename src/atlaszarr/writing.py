@@ -23,7 +23,7 @@ from .engine.inputs import absent_of, identity_of, locations_read, opened
 from .engine.job import ImageJob
 from .engine.multiscale import ArraySpec, Multiscale
 from .engine.ome import DEFAULT_VERSION, Geometry, multiscales, zarr_format
-from .engine.pyramid import Occupancy, Pyramid
+from .engine.pyramid import NonEmptyChunks, Pyramid
 from .engine.schedulers import SchedulerLike, resolve_scheduler, scheduler_for, worker_count
 from .engine.target_state import Root
 from .engine.writer import Progress, WriteReport, write
@@ -138,7 +138,7 @@ def write_multiscales(
             code="not-supported",
         )
     scheduler = resolve_scheduler(scheduler, output.url)
-    multiscale = Multiscale(output, specs, Occupancy(pyramid), encoding)
+    multiscale = Multiscale(output, specs, NonEmptyChunks(pyramid), encoding)
     geometry = geometry or own_geometry
     request = {
         "image": identity or "; ".join(map(identity_of, arrays.values())),

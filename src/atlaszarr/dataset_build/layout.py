@@ -13,7 +13,7 @@ from ..engine.codecs import Encoding
 from ..engine.collection import Collection
 from ..engine.multiscale import ArraySpec, Blocks, Multiscale
 from ..engine.ome import zarr_format
-from ..engine.pyramid import Occupancy
+from ..engine.pyramid import NonEmptyChunks
 from ..geometry.grid import Grid
 from ..sections.options import Request
 from ..stores.target import Target
@@ -40,7 +40,7 @@ class Layout:
         The sections and their images.
     source : callable
         See `Source`; picklable.
-    occupancy : Occupancy
+    non_empty : NonEmptyChunks
         The objects that hold anything.
     shows : mapping of tuple of int to tuple of ImageRequest
         The images, or windows of them, that each block of level 0 shows; neighbours show the same.
@@ -62,7 +62,7 @@ class Layout:
     grid: Grid
     imaged: ImagedSections
     source: Source
-    occupancy: Occupancy
+    non_empty: NonEmptyChunks
     shows: Mapping[Index, tuple[ImageRequest, ...]]
     block_bytes: int
     arrays: tuple[ArraySpec, ...]
@@ -75,8 +75,8 @@ class Layout:
         """Its arrays in a target."""
         encoding = Encoding(zarr_format=zarr_format(self.request.ome_zarr))
         if self.fixed is None:
-            return Multiscale(target, self.arrays, self.occupancy, encoding)
-        return Collection(target, self.arrays, self.occupancy, encoding, fixed=self.fixed)
+            return Multiscale(target, self.arrays, self.non_empty, encoding)
+        return Collection(target, self.arrays, self.non_empty, encoding, fixed=self.fixed)
 
 
 def image_spec(background: int) -> ArraySpec:

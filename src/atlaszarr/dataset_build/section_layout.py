@@ -16,7 +16,7 @@ from ..boxes import Box, Region, everywhere, shape_of
 from ..engine.collection import member_pyramid
 from ..engine.multiscale import ArraySpec, Blocks
 from ..engine.ome import displacement_field
-from ..engine.pyramid import Occupancy, Pyramid
+from ..engine.pyramid import NonEmptyChunks, Pyramid
 from ..errors import RecordError
 from ..geometry.plane import PLANES
 from ..sections.options import SectionsRequest
@@ -56,9 +56,9 @@ def section_layout(dataset: SectionDataset, request: SectionsRequest) -> Layout:
             f"at {planes.grid.resolution:g} um; try a finer resolution or another space"
         )
     tiers = tuple(map(tier_image, imaged.sections, imaged.requests, boxes))
-    occupancy = Occupancy(pyramid, frozenset(base))
+    non_empty = NonEmptyChunks(pyramid, frozenset(base))
     shows = {}
-    for block in sorted(occupancy.blocks(step)):
+    for block in sorted(non_empty.blocks(step)):
         section, rows, columns = pyramid.region(step, block)
         found = planes.box(section.start, rows, columns)
         shows[block] = () if found is None else tuple(tiers[section.start].requests(found))
@@ -69,7 +69,7 @@ def section_layout(dataset: SectionDataset, request: SectionsRequest) -> Layout:
         grid=planes.grid,
         imaged=imaged,
         source=partial(_block, planes, tiers, request.background, request.displacement),
-        occupancy=occupancy,
+        non_empty=non_empty,
         shows=shows,
         block_bytes=max(_bytes(pyramid.region(step, block), images, request) for block, images in shows.items()),
         arrays=(image_spec(request.background), section_spec(), *((_FIELD,) * request.displacement)),

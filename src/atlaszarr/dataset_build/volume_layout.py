@@ -10,7 +10,7 @@ from ..allen.images import ImageRequest, MissingImage, SectionImage
 from ..allen.records import SectionDataset
 from ..boxes import Index, Region, area, cells, shape_of
 from ..engine.multiscale import Blocks
-from ..engine.pyramid import Occupancy
+from ..engine.pyramid import NonEmptyChunks
 from ..errors import RecordError
 from ..sections.options import VolumeRequest
 from ..sections.stack import Stack
@@ -38,10 +38,10 @@ def volume_layout(dataset: SectionDataset, request: VolumeRequest) -> Layout:
         )
     a, b, c = pyramid.levels[0].unit
     base = {(z * request.chunk // a, y * request.chunk // b, x * request.chunk // c) for z, y, x in chunks}
-    occupancy = Occupancy(pyramid, frozenset(base))
+    non_empty = NonEmptyChunks(pyramid, frozenset(base))
     step, geometry = pyramid.passes[0], records.geometry(grid)
     sections = {
-        block: _sections(chunks, request.chunk, pyramid.region(step, block)) for block in occupancy.blocks(step)
+        block: _sections(chunks, request.chunk, pyramid.region(step, block)) for block in non_empty.blocks(step)
     }
     shows = {
         block: stack.needs(pyramid.region(step, block), sections[block])
@@ -53,7 +53,7 @@ def volume_layout(dataset: SectionDataset, request: VolumeRequest) -> Layout:
         grid=grid,
         imaged=stack.imaged,
         source=partial(_block, stack, request.background),
-        occupancy=occupancy,
+        non_empty=non_empty,
         shows=shows,
         block_bytes=max(_bytes(stack, pyramid.region(step, block), images) for block, images in shows.items()),
         arrays=(image_spec(request.background), section_spec()),

@@ -166,8 +166,8 @@ class ImageJob(Job):
 
     def tasks(self, scheduler: Scheduler) -> list[list[Task]]:
         """A task for every block of every pass that has non-empty chunks."""
-        passes, occupancy = self.multiscale.pyramid.passes, self.multiscale.occupancy
-        return [[(step.source, block) for block in sorted(occupancy.blocks(step))] for step in passes]
+        passes, non_empty = self.multiscale.pyramid.passes, self.multiscale.non_empty
+        return [[(step.source, block) for block in sorted(non_empty.blocks(step))] for step in passes]
 
     def begin(self, done: Mapping[Task, Entry], defects: Sequence[Defect]) -> None:
         """Write the root as unfinished, the ledger, and the metadata of the arrays.
