@@ -23,7 +23,7 @@ from .engine.inputs import absent_of, identity_of, locations_read, opened
 from .engine.job import ImageJob
 from .engine.multiscale import ArraySpec, Multiscale
 from .engine.ome import DEFAULT_VERSION, Geometry, multiscales, zarr_format
-from .engine.pyramid import Occupancy, Pyramid
+from .engine.pyramid import NonEmptyChunks, Pyramid
 from .engine.schedulers import SchedulerLike, resolve_scheduler, scheduler_for, worker_count
 from .engine.target_state import Root
 from .engine.writer import Progress, WriteReport, write
@@ -130,7 +130,7 @@ def write_multiscales(
     if encoding.zarr_format == 2 and shard is not None:
         raise InputError(f"shard {shard!r} cannot be had with OME-Zarr {ome_zarr}; ask for 0.5 or no shards")
     scheduler = resolve_scheduler(scheduler, place.url)
-    multiscale = Multiscale(place, specs, Occupancy(pyramid), encoding)
+    multiscale = Multiscale(place, specs, NonEmptyChunks(pyramid), encoding)
     geometry = geometry or found
     request = {
         "image": identity or "; ".join(map(identity_of, arrays.values())),

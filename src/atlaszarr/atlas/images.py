@@ -22,7 +22,7 @@ from ..engine.label_index import KEY as INDEX
 from ..engine.label_index import LabelIndex, columns_before_midline, count_unit
 from ..engine.multiscale import ArraySpec, Multiscale
 from ..engine.ome import Geometry, multiscales, zarr_format
-from ..engine.pyramid import Occupancy, Pyramid
+from ..engine.pyramid import NonEmptyChunks, Pyramid
 from ..engine.target_state import Root
 from ..errors import InputError
 from ..geometry.spaces import BRAINGLOBE_SIDES
@@ -73,7 +73,7 @@ def image_job(
     encoding = Encoding("zstd", zarr_format(ome_zarr))
     if encoding.zarr_format == 2 and pyramid.levels[0].unit != pyramid.levels[0].chunk:
         raise InputError(f"shards cannot be had with OME-Zarr {ome_zarr}; ask for 0.5 or no shards")
-    multiscale = Multiscale(target, (ArraySpec("", dtype, rule=rule),), Occupancy(pyramid), encoding)
+    multiscale = Multiscale(target, (ArraySpec("", dtype, rule=rule),), NonEmptyChunks(pyramid), encoding)
     request = {
         "name": name,
         "sources": identities,

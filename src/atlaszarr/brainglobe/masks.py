@@ -25,7 +25,7 @@ from ..engine.job import ImageJob
 from ..engine.ledger import Ledger, Task
 from ..engine.multiscale import ArraySpec, Blocks, Multiscale, Observer, digest
 from ..engine.ome import DEFAULT_VERSION, multiscales
-from ..engine.pyramid import Level, Occupancy, Pass, Pyramid
+from ..engine.pyramid import Level, NonEmptyChunks, Pass, Pyramid
 from ..engine.schedulers import SchedulerLike, resolve_scheduler, scheduler_for
 from ..engine.target_state import Root
 from ..engine.writer import Progress, WriteReport, write
@@ -57,14 +57,14 @@ class Masks(Multiscale, kind="masks"):
     def over(cls, target: Target, pyramid: Pyramid, order: PostOrder) -> Masks:
         """The masks of an annotation with such levels."""
         array = ArraySpec("", "uint8", ("c", "z", "y", "x"), len(order), rule="nearest")
-        return cls(target, (array,), Occupancy(layers(pyramid)), Encoding(), order=order)
+        return cls(target, (array,), NonEmptyChunks(layers(pyramid)), Encoding(), order=order)
 
     @classmethod
     def recorded(cls, target: Target, described: Mapping[str, Any], written: Container[str], **own: Any) -> Self:
         """The inverse of `to_json`; which chunks are there is for the annotation to say."""
         order = PostOrder(*(tuple(described["masks"][name]) for name in ("identifiers", "firsts")))
         known = super().recorded(target, described, written, order=order, **own)
-        return replace(known, occupancy=Occupancy(known.pyramid))
+        return replace(known, non_empty=NonEmptyChunks(known.pyramid))
 
     def to_json(self) -> dict[str, Any]:
         """As of `Multiscale`, with the structures."""

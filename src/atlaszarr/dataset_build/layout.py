@@ -14,7 +14,7 @@ from ..engine.codecs import Encoding
 from ..engine.collection import Collection
 from ..engine.multiscale import ArraySpec, Blocks, Multiscale
 from ..engine.ome import zarr_format
-from ..engine.pyramid import Occupancy
+from ..engine.pyramid import NonEmptyChunks
 from ..geometry.grid import Grid
 from ..sections.options import Request
 from ..stores.target import Target
@@ -37,7 +37,7 @@ class BuildLayout:
         The sections and their images.
     source : callable
         Computes blocks of level 0 from section images, see `atlaszarr.engine.blocks.BlockSource`; can be pickled.
-    occupancy : Occupancy
+    non_empty : NonEmptyChunks
         The chunks and blocks that hold data.
     inputs : mapping of tuple of int to tuple of ImageRequest
         The images, or windows of images, that each block of level 0 is computed from. Blocks with the same images
@@ -60,7 +60,7 @@ class BuildLayout:
     grid: Grid
     imaged: ImagedSections
     source: BlockSource
-    occupancy: Occupancy
+    non_empty: NonEmptyChunks
     inputs: Mapping[Index, tuple[ImageRequest, ...]]
     block_bytes: int
     arrays: tuple[ArraySpec, ...]
@@ -73,8 +73,8 @@ class BuildLayout:
         """The arrays in a target."""
         encoding = Encoding(zarr_format=zarr_format(self.request.ome_zarr))
         if self.fixed is None:
-            return Multiscale(target, self.arrays, self.occupancy, encoding)
-        return Collection(target, self.arrays, self.occupancy, encoding, fixed=self.fixed)
+            return Multiscale(target, self.arrays, self.non_empty, encoding)
+        return Collection(target, self.arrays, self.non_empty, encoding, fixed=self.fixed)
 
 
 def image_spec(background: int) -> ArraySpec:

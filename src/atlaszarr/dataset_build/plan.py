@@ -130,10 +130,10 @@ def price(
     layout: BuildLayout, client: AllenClient, workers: int, metadata_requests: int, target: str | None = None
 ) -> Plan:
     """The plan of a layout; images in the cache of the client cost no request."""
-    occupancy = layout.occupancy
-    pyramid = occupancy.pyramid
+    non_empty = layout.non_empty
+    pyramid = non_empty.pyramid
     multiscale = layout.multiscale(Target("memory://plan"))
-    blocks = [list(occupancy.blocks(step)) for step in pyramid.passes]
+    blocks = [list(non_empty.blocks(step)) for step in pyramid.passes]
     group_documents = 2 if zarr_format(layout.request.ome_zarr) == 2 else 1
     used = {request for images in layout.inputs.values() for request in images}
     wanted = [request for request in used if not client.has_cached(request)]
@@ -141,7 +141,7 @@ def price(
     decoded = sum(request.width * request.height * 3 for request in used)
     uncompressed = sum(
         sum(spec.channels * np.dtype(spec.dtype).itemsize for spec in multiscale.at(level))
-        * sum(math.prod(shape_of(pyramid.levels[level].region(unit))) for unit in occupancy.units(level))
+        * sum(math.prod(shape_of(pyramid.levels[level].region(unit))) for unit in non_empty.units(level))
         for level in range(len(pyramid.levels))
     )
     return Plan(

@@ -17,7 +17,7 @@ from ..engine.blocks import Block
 from ..engine.collection import member_pyramid
 from ..engine.multiscale import ArraySpec
 from ..engine.ome import displacement_field
-from ..engine.pyramid import Occupancy, Pyramid
+from ..engine.pyramid import NonEmptyChunks, Pyramid
 from ..errors import RecordError
 from ..geometry.plane import PLANES
 from ..sections.options import SectionsRequest
@@ -58,9 +58,9 @@ def section_layout(dataset: SectionDataset, request: SectionsRequest) -> BuildLa
             code="no-section-in-grid",
         )
     tiers = tuple(map(tier_image, imaged.sections, imaged.requests, boxes))
-    occupancy = Occupancy(pyramid, frozenset(base))
+    non_empty = NonEmptyChunks(pyramid, frozenset(base))
     inputs = {}
-    for block in sorted(occupancy.blocks(step)):
+    for block in sorted(non_empty.blocks(step)):
         section, rows, columns = pyramid.region(step, block)
         box = planes.box(section.start, rows, columns)
         inputs[block] = () if box is None else tuple(tiers[section.start].requests(box))
@@ -71,7 +71,7 @@ def section_layout(dataset: SectionDataset, request: SectionsRequest) -> BuildLa
         grid=planes.grid,
         imaged=imaged,
         source=partial(_block, planes, tiers, request.background, request.displacement),
-        occupancy=occupancy,
+        non_empty=non_empty,
         inputs=inputs,
         block_bytes=max(_bytes(pyramid.region(step, block), images, request) for block, images in inputs.items()),
         arrays=(image_spec(request.background), section_spec(), *((_FIELD,) * request.displacement)),

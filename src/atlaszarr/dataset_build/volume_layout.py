@@ -10,7 +10,7 @@ from ..allen.images import ImageRequest, MissingImage, SectionImage
 from ..allen.records import SectionDataset
 from ..boxes import Region, area, cells, shape_of
 from ..engine.blocks import Block
-from ..engine.pyramid import Occupancy
+from ..engine.pyramid import NonEmptyChunks
 from ..errors import RecordError
 from ..sections.options import VolumeRequest
 from ..sections.stack import Stack
@@ -39,9 +39,9 @@ def volume_layout(dataset: SectionDataset, request: VolumeRequest) -> BuildLayou
         )
     a, b, c = pyramid.levels[0].unit
     base = {(z * request.chunk // a, y * request.chunk // b, x * request.chunk // c) for z, y, x in chunks}
-    occupancy = Occupancy(pyramid, frozenset(base))
+    non_empty = NonEmptyChunks(pyramid, frozenset(base))
     step, geometry = pyramid.passes[0], records.geometry(grid)
-    regions = {block: pyramid.region(step, block) for block in occupancy.blocks(step)}
+    regions = {block: pyramid.region(step, block) for block in non_empty.blocks(step)}
     sections = {
         block: sorted({s for chunk in cells(region, (request.chunk,) * 3) for s in chunks.get(chunk, ())})
         for block, region in regions.items()
@@ -56,7 +56,7 @@ def volume_layout(dataset: SectionDataset, request: VolumeRequest) -> BuildLayou
         grid=grid,
         imaged=stack.imaged,
         source=partial(_block, stack, request.background),
-        occupancy=occupancy,
+        non_empty=non_empty,
         inputs=inputs,
         block_bytes=max(_bytes(stack, regions[block], images) for block, images in inputs.items()),
         arrays=(image_spec(request.background), section_spec()),

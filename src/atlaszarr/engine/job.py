@@ -162,7 +162,7 @@ class ImageJob(Job):
 
     def tasks(self, scheduler: Scheduler) -> list[list[Task]]:
         """A task for every block of every pass that holds voxels."""
-        passes, holding = self.multiscale.pyramid.passes, self.multiscale.occupancy
+        passes, holding = self.multiscale.pyramid.passes, self.multiscale.non_empty
         return [[(step.source, index) for index in sorted(holding.blocks(step))] for step in passes]
 
     def begin(self, done: Mapping[Task, Entry], defects: Sequence[Defect]) -> None:

@@ -79,7 +79,7 @@ class LabelIndex:
         spec = multiscale.arrays[0]
         units, parts = [], []
         for level in range(len(multiscale.pyramid.levels)):
-            for unit in sorted(multiscale.occupancy.units(level)):
+            for unit in sorted(multiscale.non_empty.units(level)):
                 found = counts.get(multiscale.key(spec, level, unit))
                 found = _count_stored(multiscale, level, unit) if found is None else found
                 units.append((level, *unit))
@@ -266,7 +266,7 @@ def defects(target: Target, found: Ledger, deep: bool) -> Iterator[Defect]:
         return
     multiscale = ledger.multiscale_of(target, found)
     for level, at in enumerate(multiscale.pyramid.levels):
-        units = sorted(multiscale.occupancy.units(level))
+        units = sorted(multiscale.non_empty.units(level))
         chosen = units if deep else random.Random(0).sample(units, min(_SAMPLE, len(units)))
         for unit in sorted(chosen):
             try:

@@ -15,7 +15,7 @@ from ..errors import TargetError
 from ..stores.target import Target
 from .codecs import ArrayLayout, Encoding
 from .downsampling import Rule, reduce
-from .pyramid import Occupancy, Pass, Pyramid
+from .pyramid import NonEmptyChunks, Pass, Pyramid
 
 if TYPE_CHECKING:
     from .checks import Defect
@@ -91,14 +91,14 @@ class Multiscale:
     target : Target
     arrays : tuple of ArraySpec
         All over the same voxels, and empty in the same places.
-    occupancy : Occupancy
+    non_empty : NonEmptyChunks
         The objects that hold anything.
     encoding : Encoding
     """
 
     target: Target
     arrays: tuple[ArraySpec, ...]
-    occupancy: Occupancy
+    non_empty: NonEmptyChunks
     encoding: Encoding = field(default_factory=Encoding)
     #: Subclasses by their kind, as far as their modules are imported.
     kinds: ClassVar[dict[str, type[Multiscale]]] = {}
@@ -122,9 +122,9 @@ class Multiscale:
         """
         arrays = tuple(ArraySpec(**{**spec, "axes": tuple(spec["axes"])}) for spec in described["arrays"])
         pyramid = Pyramid.from_json(described["levels"])
-        whole = cls(target, arrays, Occupancy(pyramid), Encoding(**described["encoding"]), **own)
-        base = frozenset(unit for unit in whole.occupancy.units(0) if whole.key(arrays[0], 0, unit) in written)
-        return replace(whole, occupancy=Occupancy(pyramid, base))
+        whole = cls(target, arrays, NonEmptyChunks(pyramid), Encoding(**described["encoding"]), **own)
+        base = frozenset(unit for unit in whole.non_empty.units(0) if whole.key(arrays[0], 0, unit) in written)
+        return replace(whole, non_empty=NonEmptyChunks(pyramid, base))
 
     def contents(self, request: Mapping[str, Any], found: Ledger, tasks: Sequence[Task]) -> Iterator[Defect] | None:
         """Compare what some tasks wrote with what it was made from; None to compare each level with the one before."""
@@ -133,20 +133,20 @@ class Multiscale:
     @property
     def pyramid(self) -> Pyramid:
         """The levels."""
-        return self.occupancy.pyramid
+        return self.non_empty.pyramid
 
     @property
     def objects(self) -> int:
         """Objects that hold voxels, over all arrays and levels."""
         levels = range(len(self.pyramid.levels))
-        return sum(len(self.at(level)) * self.occupancy.count(level) for level in levels)
+        return sum(len(self.at(level)) * self.non_empty.count(level) for level in levels)
 
     def at(self, level: int) -> tuple[ArraySpec, ...]:
         """The arrays that have a level."""
         return tuple(spec for spec in self.arrays if spec.levels is None or level < spec.levels)
 
     def to_json(self) -> dict[str, Any]:
-        """All but the target and the occupancy, in JSON's types: what `verify` has to know."""
+        """All but the target and the non-empty chunks, in JSON's types: what `verify` has to know."""
         return {
             "arrays": [asdict(spec) for spec in self.arrays],
             "levels": self.pyramid.to_json(),
@@ -232,7 +232,7 @@ class Multiscale:
         """
         at = self.pyramid.levels[level]
         values = np.full(spec.lead + shape_of(region), spec.fill, spec.dtype)
-        units = {self.key(spec, level, u): u for u in at.units(region) if self.occupancy.holds(level, u)}
+        units = {self.key(spec, level, u): u for u in at.units(region) if self.non_empty.holds(level, u)}
         for key, body in self.target.read_each(units).items():
             if body is None:
                 raise TargetError(f"{self.target.url}/{key} is missing; build again to repair it")
@@ -287,7 +287,7 @@ class Multiscale:
         at = self.pyramid.levels[level]
         layouts = {spec.path: self.layout(spec, level) for spec in self.at(level)}
         for unit in at.units(region):
-            if not self.occupancy.holds(level, unit):
+            if not self.non_empty.holds(level, unit):
                 continue
             inside = within(at.region(unit), region)
             for spec in self.at(level):

@@ -319,7 +319,7 @@ def factor_of(given: float | Fraction | Sequence[float | Fraction]) -> Factor:
 
 
 @dataclass(frozen=True)
-class Occupancy:
+class NonEmptyChunks:
     """The units of every level that hold something.
 
     Attributes

@@ -73,7 +73,7 @@ def recorded(target):
 
 def some_chunk(target, level=0):
     _, multiscale = recorded(target)
-    unit = sorted(multiscale.occupancy.units(level))[1]
+    unit = sorted(multiscale.non_empty.units(level))[1]
     return multiscale.key(multiscale.arrays[0], level, unit), unit
 
 
@@ -99,7 +99,7 @@ def test_the_objects_that_hold_a_label_are_those_that_numpy_finds(target):
     _, multiscale = recorded(target)
     values, at = level_of(target, 0), multiscale.pyramid.levels[0]
     for labels in ([7], [LARGE, 8], [999], []):
-        holding = [u for u in multiscale.occupancy.units(0) if np.isin(values[at.region(u)], labels).any()]
+        holding = [u for u in multiscale.non_empty.units(0) if np.isin(values[at.region(u)], labels).any()]
         assert index.units(0, labels) == sorted(holding)
 
 
@@ -119,7 +119,7 @@ def test_counts_handed_over_and_counts_of_the_data_make_the_same_bytes(target):
     spec, handed = multiscale.arrays[0], {"labels/other/0/c/0/0/0": count_labels(np.ones((1, 1, 1), np.uint8))}
     for level in range(len(multiscale.pyramid.levels)):
         values = level_of(target, level)
-        for unit in multiscale.occupancy.units(level):
+        for unit in multiscale.non_empty.units(level):
             part = values[multiscale.pyramid.levels[level].region(unit)]
             handed[multiscale.key(spec, level, unit)] = count_unit(multiscale, level, unit, part)
     some = dict(list(handed.items())[::2])

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atlaszarr.boxes import everywhere
-from atlaszarr.engine.pyramid import Occupancy, Pyramid
+from atlaszarr.engine.pyramid import NonEmptyChunks, Pyramid
 from atlaszarr.errors import InputError
 
 shapes = st.tuples(*(st.integers(1, 40),) * 3)
@@ -67,7 +67,7 @@ def test_a_block_holds_all_that_its_coarser_voxels_cover_and_no_more(pyramid):
 def test_an_object_is_occupied_exactly_where_something_below_it_is(pyramid, seed):
     rng = np.random.default_rng(seed)
     base = frozenset(index for index in np.ndindex(*pyramid.levels[0].grid) if rng.random() < 0.2)
-    occupancy = Occupancy(pyramid, base)
+    non_empty = NonEmptyChunks(pyramid, base)
     held = np.zeros(pyramid.shape, bool)
     for unit in base:
         held[pyramid.levels[0].region(unit)] = True
@@ -80,26 +80,26 @@ def test_an_object_is_occupied_exactly_where_something_below_it_is(pyramid, seed
         touched = np.zeros(level.shape, bool)
         for unit in np.ndindex(*level.grid):
             here = level.region(unit)
-            assert not held[here].any() or occupancy.holds(position, unit)
-            if occupancy.holds(position, unit):
+            assert not held[here].any() or non_empty.holds(position, unit)
+            if non_empty.holds(position, unit):
                 touched[here] = True
-        assert occupancy.count(position) == len(list(occupancy.units(position)))
+        assert non_empty.count(position) == len(list(non_empty.units(position)))
         held = touched
     for step in pyramid.passes:
-        blocks = set(occupancy.blocks(step))
+        blocks = set(non_empty.blocks(step))
         for index in np.ndindex(*pyramid.blocks(step)):
             units = pyramid.levels[step.source].units(pyramid.region(step, index))
-            assert (index in blocks) == any(occupancy.holds(step.source, unit) for unit in units)
+            assert (index in blocks) == any(non_empty.holds(step.source, unit) for unit in units)
 
 
 @settings(max_examples=40)
 @given(pyramids())
 def test_without_a_base_everything_is_occupied(pyramid):
-    occupancy = Occupancy(pyramid)
+    non_empty = NonEmptyChunks(pyramid)
     for position, level in enumerate(pyramid.levels):
-        assert set(occupancy.units(position)) == set(np.ndindex(*level.grid))
+        assert set(non_empty.units(position)) == set(np.ndindex(*level.grid))
     for step in pyramid.passes:
-        assert set(occupancy.blocks(step)) == set(np.ndindex(*pyramid.blocks(step)))
+        assert set(non_empty.blocks(step)) == set(np.ndindex(*pyramid.blocks(step)))
 
 
 @settings(max_examples=40)
