@@ -15,7 +15,7 @@ from ..engine.multiscale import ArraySpec, Blocks, Multiscale
 from ..engine.ome import zarr_format
 from ..engine.pyramid import Occupancy
 from ..geometry.grid import Grid
-from ..sections.options import Request
+from ..sections.options import Options
 from ..stores.target import Target
 
 #: Paths of the arrays: the image, the label that says which section image made each voxel, and the field.
@@ -33,7 +33,7 @@ class Layout:
     Attributes
     ----------
     dataset : SectionDataset
-    request : Request
+    request : Options
     grid : Grid
         What it is registered to.
     imaged : ImagedSections
@@ -58,7 +58,7 @@ class Layout:
     """
 
     dataset: SectionDataset
-    request: Request
+    request: Options
     grid: Grid
     imaged: ImagedSections
     source: Source

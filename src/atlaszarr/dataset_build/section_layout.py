@@ -19,7 +19,7 @@ from ..engine.ome import displacement_field
 from ..engine.pyramid import Occupancy, Pyramid
 from ..errors import RecordError
 from ..geometry.plane import PLANES
-from ..sections.options import SectionsRequest
+from ..sections.options import SectionsOptions
 from ..sections.planes import SectionPlanes
 from . import records
 from .layout import DISPLACEMENT, IMAGE, SECTION, Layout, image_spec, section_spec
@@ -32,7 +32,7 @@ _FIELD_WORKING = 2 * 3 * 8
 _FIELD = ArraySpec(DISPLACEMENT, "float64", ("c", "z", "y", "x"), 3, math.nan, levels=1)
 
 
-def section_layout(dataset: SectionDataset, request: SectionsRequest) -> Layout:
+def section_layout(dataset: SectionDataset, request: SectionsOptions) -> Layout:
     """Lay a dataset out as a plane a section.
 
     Raises
@@ -104,7 +104,7 @@ def _block(
     return blocks
 
 
-def _bytes(region: Region, windows: Sequence[ImageRequest], request: SectionsRequest) -> int:
+def _bytes(region: Region, windows: Sequence[ImageRequest], request: SectionsOptions) -> int:
     """What computing a block holds in memory at most."""
     largest: int = max(window.width * window.height for window in windows)
     pixel = _WORKING + _FIELD_WORKING * request.displacement
@@ -112,7 +112,7 @@ def _bytes(region: Region, windows: Sequence[ImageRequest], request: SectionsReq
 
 
 def _groups(
-    dataset: SectionDataset, request: SectionsRequest, planes: SectionPlanes, pyramid: Pyramid
+    dataset: SectionDataset, request: SectionsOptions, planes: SectionPlanes, pyramid: Pyramid
 ) -> dict[str, dict[str, Any]]:
     """What OME-Zarr has to say of the images, each of such levels, and of the collection."""
     version, title, thickness = request.ome_zarr, records.title(dataset), dataset.section_thickness

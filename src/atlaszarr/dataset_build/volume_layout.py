@@ -12,7 +12,7 @@ from ..boxes import Index, Region, area, cells, shape_of
 from ..engine.multiscale import Blocks
 from ..engine.pyramid import Occupancy
 from ..errors import RecordError
-from ..sections.options import VolumeRequest
+from ..sections.options import VolumeOptions
 from ..sections.stack import Stack
 from . import records
 from .layout import IMAGE, SECTION, Layout, image_spec, section_spec
@@ -20,7 +20,7 @@ from .layout import IMAGE, SECTION, Layout, image_spec, section_spec
 _VOXEL_BYTES = 3 + 4
 
 
-def volume_layout(dataset: SectionDataset, request: VolumeRequest) -> Layout:
+def volume_layout(dataset: SectionDataset, request: VolumeOptions) -> Layout:
     """Lay a dataset out as one volume.
 
     Raises
