@@ -24,7 +24,7 @@ from ..allen.records import SectionDataset
 from ..engine.schedulers import SchedulerLike, resolve_scheduler, scheduler_for, worker_count
 from ..engine.writer import Progress, write
 from ..errors import InputError
-from ..sections.options import Request, SectionsRequest, VolumeRequest
+from ..sections.options import Options, SectionsOptions, VolumeOptions
 from ..stores.target import Target
 from .job import DatasetJob
 from .layout import BuildLayout
@@ -135,7 +135,7 @@ def build(
         Called with the number of items done, their total, and their name: ``images`` while section images are fetched,
         ``blocks``, ``level 1``.
     **options
-        Further fields of `atlaszarr.sections.options.VolumeRequest` or `SectionsRequest`: resolution (um), ...
+        Further fields of `atlaszarr.sections.options.VolumeOptions` or `SectionsOptions`: resolution (um), ...
 
     Returns
     -------
@@ -184,15 +184,15 @@ def _dataset(dataset: SectionDataset | int, client: AllenClient) -> tuple[Sectio
     return record, metadata_requests(record)
 
 
-def _requests(mode: str, view: str | Sequence[str], options: Mapping[str, Any]) -> list[Request]:
-    modes: dict[str, type[Request]] = {kind.mode: kind for kind in (VolumeRequest, SectionsRequest)}
+def _requests(mode: str, view: str | Sequence[str], options: Mapping[str, Any]) -> list[Options]:
+    modes: dict[str, type[Options]] = {kind.mode: kind for kind in (VolumeOptions, SectionsOptions)}
     if mode not in modes:
         raise InputError(f"mode {mode!r} is not known; choose from {', '.join(modes)}", code="unknown-value")
     return modes[mode].of_views(view, options)
 
 
-def _layout(dataset: SectionDataset, request: Request) -> BuildLayout:
-    if isinstance(request, SectionsRequest):
+def _layout(dataset: SectionDataset, request: Options) -> BuildLayout:
+    if isinstance(request, SectionsOptions):
         return section_layout(dataset, request)
-    assert isinstance(request, VolumeRequest)
+    assert isinstance(request, VolumeOptions)
     return volume_layout(dataset, request)

@@ -16,7 +16,7 @@ from ..engine.multiscale import ArraySpec, Blocks, Multiscale
 from ..engine.ome import zarr_format
 from ..engine.pyramid import NonEmptyChunks
 from ..geometry.grid import Grid
-from ..sections.options import Request
+from ..sections.options import Options
 from ..stores.target import Target
 
 #: Paths of the arrays: the image, the label with the id of the section image of each voxel, the displacement field.
@@ -30,7 +30,7 @@ class BuildLayout:
     Attributes
     ----------
     dataset : SectionDataset
-    request : Request
+    request : Options
     grid : Grid
         The grid that the sections are registered to.
     imaged : ImagedSections
@@ -56,7 +56,7 @@ class BuildLayout:
     """
 
     dataset: SectionDataset
-    request: Request
+    request: Options
     grid: Grid
     imaged: ImagedSections
     source: BlockSource

@@ -20,7 +20,7 @@ from ..engine.ome import displacement_field
 from ..engine.pyramid import NonEmptyChunks, Pyramid
 from ..errors import RecordError
 from ..geometry.plane import PLANES
-from ..sections.options import SectionsRequest
+from ..sections.options import SectionsOptions
 from ..sections.planes import SectionPlanes
 from . import records
 from .layout import DISPLACEMENT, IMAGE, SECTION, BuildLayout, block_of, image_spec, section_spec
@@ -33,7 +33,7 @@ _FIELD_WORKING = 2 * 3 * 8
 _FIELD = ArraySpec(DISPLACEMENT, "float64", ("c", "z", "y", "x"), 3, math.nan, levels=1)
 
 
-def section_layout(dataset: SectionDataset, request: SectionsRequest) -> BuildLayout:
+def section_layout(dataset: SectionDataset, request: SectionsOptions) -> BuildLayout:
     """The layout of a dataset as a collection of planes, one for each section.
 
     Raises
@@ -107,7 +107,7 @@ def _block(
     return block_of(blocks, images)
 
 
-def _bytes(region: Region, windows: Sequence[ImageRequest], request: SectionsRequest) -> int:
+def _bytes(region: Region, windows: Sequence[ImageRequest], request: SectionsOptions) -> int:
     """Upper limit of the memory of a block while it is computed."""
     largest: int = max(window.width * window.height for window in windows)
     pixel = _WORKING + _FIELD_WORKING * request.displacement
@@ -115,7 +115,7 @@ def _bytes(region: Region, windows: Sequence[ImageRequest], request: SectionsReq
 
 
 def _groups(
-    dataset: SectionDataset, request: SectionsRequest, planes: SectionPlanes, pyramid: Pyramid
+    dataset: SectionDataset, request: SectionsOptions, planes: SectionPlanes, pyramid: Pyramid
 ) -> dict[str, dict[str, Any]]:
     """OME-Zarr metadata of the images, each of the levels of `pyramid`, and of the collection."""
     version, title, thickness = request.ome_zarr, records.title(dataset), dataset.section_thickness

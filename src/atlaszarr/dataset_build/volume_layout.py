@@ -12,7 +12,7 @@ from ..boxes import Region, area, cells, shape_of
 from ..engine.blocks import Block
 from ..engine.pyramid import NonEmptyChunks
 from ..errors import RecordError
-from ..sections.options import VolumeRequest
+from ..sections.options import VolumeOptions
 from ..sections.stack import Stack
 from . import records
 from .layout import IMAGE, SECTION, BuildLayout, block_of, image_spec, section_spec
@@ -20,7 +20,7 @@ from .layout import IMAGE, SECTION, BuildLayout, block_of, image_spec, section_s
 _VOXEL_BYTES = 3 + 4
 
 
-def volume_layout(dataset: SectionDataset, request: VolumeRequest) -> BuildLayout:
+def volume_layout(dataset: SectionDataset, request: VolumeOptions) -> BuildLayout:
     """The layout of a dataset as one volume.
 
     Raises

@@ -139,7 +139,7 @@ def annotation_of(given: Any, level: int, storage_options: Mapping[str, Any] | N
     images = [given] if hasattr(given, "dims") else list(getattr(given, "images", [given]))
     if not 0 <= level < len(images):
         raise InputError(
-            f"level {level} does not exist; the annotation has levels 0 to {len(images) - 1}", code="missing-level"
+            f"level {level} does not exist; the annotation has levels 0 to {len(images) - 1}", code="level-not-found"
         )
     from ..engine.inputs import absent_of, opened
 
@@ -147,7 +147,7 @@ def annotation_of(given: Any, level: int, storage_options: Mapping[str, Any] | N
     if axes[-3:] != ("z", "y", "x") or math.prod(array.shape[:-3]) != 1:
         raise InputError(
             f"the annotation has axes {', '.join(axes)} and shape {array.shape}; it must have axes z, y, x",
-            code="not-labels",
+            code="wrong-axes",
         )
     if array.dtype.kind not in "iub":
         raise InputError(f"the annotation holds {array.dtype}, not labels; labels must be integers", code="not-labels")
