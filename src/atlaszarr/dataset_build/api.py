@@ -70,16 +70,16 @@ def plan(
     InputError, RecordError, NotFoundError, ServiceError
         Same as in `build`.
     """
-    requests = _requests(mode, view, options)
+    view_options = _view_options(mode, view, options)
     # The target is named in the plan and not opened: it may not exist yet.
     first = Target(os.fspath(target)) if target is not None else None
-    targets = [first.beside(request.view) if first and n else first for n, request in enumerate(requests)]
+    targets = [first.beside(one.view) if first and n else first for n, one in enumerate(view_options)]
     client = client or AllenClient()
     count = worker_count(workers)
     dataset, fetched = _dataset(dataset, client)
     return tuple(
-        price(_layout(dataset, request), client, count, 0 if position else fetched, at.url if at else None)
-        for position, (request, at) in enumerate(zip(requests, targets, strict=True))
+        price(_layout(dataset, one), client, count, 0 if position else fetched, at.url if at else None)
+        for position, (one, at) in enumerate(zip(view_options, targets, strict=True))
     )
 
 
@@ -154,13 +154,13 @@ def build(
     TargetError
         If the target cannot be written.
     """
-    requests = _requests(mode, view, options)
+    view_options = _view_options(mode, view, options)
     first = Target.of(target, storage_options)
-    targets = [first, *(first.beside(request.view) for request in requests[1:])]
+    targets = [first, *(first.beside(one.view) for one in view_options[1:])]
     resolved = resolve_scheduler(scheduler, first.url)
     client = client or AllenClient()
     dataset, fetched = _dataset(dataset, client)
-    layouts = [_layout(dataset, request) for request in requests]
+    layouts = [_layout(dataset, one) for one in view_options]
     with scheduler_for(resolved, workers, client.concurrency) as running:
         jobs = []
         for position, (layout, at) in enumerate(zip(layouts, targets, strict=True)):
@@ -184,15 +184,16 @@ def _dataset(dataset: SectionDataset | int, client: AllenClient) -> tuple[Sectio
     return record, metadata_requests(record)
 
 
-def _requests(mode: str, view: str | Sequence[str], options: Mapping[str, Any]) -> list[Options]:
+def _view_options(mode: str, view: str | Sequence[str], options: Mapping[str, Any]) -> list[Options]:
+    """The options of each view."""
     modes: dict[str, type[Options]] = {kind.mode: kind for kind in (VolumeOptions, SectionsOptions)}
     if mode not in modes:
-        raise InputError(f"mode {mode!r} is not known; choose from {', '.join(modes)}", code="unknown-value")
+        raise InputError(f"mode {mode!r} is unknown; choose from {', '.join(modes)}", code="unknown-value")
     return modes[mode].of_views(view, options)
 
 
-def _layout(dataset: SectionDataset, request: Options) -> BuildLayout:
-    if isinstance(request, SectionsOptions):
-        return section_layout(dataset, request)
-    assert isinstance(request, VolumeOptions)
-    return volume_layout(dataset, request)
+def _layout(dataset: SectionDataset, options: Options) -> BuildLayout:
+    if isinstance(options, SectionsOptions):
+        return section_layout(dataset, options)
+    assert isinstance(options, VolumeOptions)
+    return volume_layout(dataset, options)

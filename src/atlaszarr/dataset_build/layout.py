@@ -30,7 +30,7 @@ class BuildLayout:
     Attributes
     ----------
     dataset : SectionDataset
-    request : Options
+    options : Options
     grid : Grid
         The grid that the sections are registered to.
     imaged : ImagedSections
@@ -56,7 +56,7 @@ class BuildLayout:
     """
 
     dataset: SectionDataset
-    request: Options
+    options: Options
     grid: Grid
     imaged: ImagedSections
     source: BlockSource
@@ -71,7 +71,7 @@ class BuildLayout:
 
     def multiscale(self, target: Target) -> Multiscale:
         """The arrays in a target."""
-        encoding = Encoding(zarr_format=zarr_format(self.request.ome_zarr))
+        encoding = Encoding(zarr_format=zarr_format(self.options.ome_zarr))
         if self.fixed is None:
             return Multiscale(target, self.arrays, self.non_empty, encoding)
         return Collection(target, self.arrays, self.non_empty, encoding, fixed=self.fixed)

@@ -134,7 +134,7 @@ def price(
     pyramid = non_empty.pyramid
     multiscale = layout.multiscale(Target("memory://plan"))
     blocks = [list(non_empty.blocks(step)) for step in pyramid.passes]
-    group_documents = 2 if zarr_format(layout.request.ome_zarr) == 2 else 1
+    group_documents = 2 if zarr_format(layout.options.ome_zarr) == 2 else 1
     used = {request for images in layout.inputs.values() for request in images}
     wanted = [request for request in used if not client.has_cached(request)]
     pixels = sum(request.width * request.height for request in wanted)
@@ -146,7 +146,7 @@ def price(
     )
     return Plan(
         dataset=layout.dataset.id,
-        view=layout.request.view,
+        view=layout.options.view,
         target=target,
         shape=pyramid.shape,
         levels=len(pyramid.levels),

@@ -33,7 +33,7 @@ _FIELD_WORKING = 2 * 3 * 8
 _FIELD = ArraySpec(DISPLACEMENT, "float64", ("c", "z", "y", "x"), 3, math.nan, levels=1)
 
 
-def section_layout(dataset: SectionDataset, request: SectionsOptions) -> BuildLayout:
+def section_layout(dataset: SectionDataset, options: SectionsOptions) -> BuildLayout:
     """The layout of a dataset as a collection of planes, one for each section.
 
     Raises
@@ -41,8 +41,8 @@ def section_layout(dataset: SectionDataset, request: SectionsOptions) -> BuildLa
     RecordError
         If no section is inside the grid.
     """
-    planes = request.planes(dataset)
-    pyramid, imaged = request.pyramid(planes), planes.imaged
+    planes = options.planes(dataset)
+    pyramid, imaged = options.pyramid(planes), planes.imaged
     level, step = pyramid.levels[0], pyramid.passes[0]
     boxes: list[list[Box]] = [[] for _ in planes.displacements]
     base = set()
@@ -67,15 +67,15 @@ def section_layout(dataset: SectionDataset, request: SectionsOptions) -> BuildLa
     sections, *sides = pyramid.shape
     return BuildLayout(
         dataset=dataset,
-        request=request,
+        options=options,
         grid=planes.grid,
         imaged=imaged,
-        source=partial(_block, planes, tiers, request.background, request.displacement),
+        source=partial(_block, planes, tiers, options.background, options.displacement),
         non_empty=non_empty,
         inputs=inputs,
-        block_bytes=max(_bytes(pyramid.region(step, block), images, request) for block, images in inputs.items()),
-        arrays=(image_spec(request.background), section_spec(), *((_FIELD,) * request.displacement)),
-        groups=_groups(dataset, request, planes, member_pyramid(pyramid, planes.plane.fixed)),
+        block_bytes=max(_bytes(pyramid.region(step, block), images, options) for block, images in inputs.items()),
+        arrays=(image_spec(options.background), section_spec(), *((_FIELD,) * options.displacement)),
+        groups=_groups(dataset, options, planes, member_pyramid(pyramid, planes.plane.fixed)),
         extent=f"{sections} {planes.plane.name} planes of {sides[0]} x {sides[1]} pixels, {len(pyramid.levels)} levels",
         columns={
             "path": list(map(str, range(sections))),
@@ -107,25 +107,25 @@ def _block(
     return block_of(blocks, images)
 
 
-def _bytes(region: Region, windows: Sequence[ImageRequest], request: SectionsOptions) -> int:
+def _bytes(region: Region, windows: Sequence[ImageRequest], options: SectionsOptions) -> int:
     """Upper limit of the memory of a block while it is computed."""
     largest: int = max(window.width * window.height for window in windows)
-    pixel = _WORKING + _FIELD_WORKING * request.displacement
+    pixel = _WORKING + _FIELD_WORKING * options.displacement
     return math.prod(shape_of(region)) * pixel + 3 * largest * (len(windows) + 1)
 
 
 def _groups(
-    dataset: SectionDataset, request: SectionsOptions, planes: SectionPlanes, pyramid: Pyramid
+    dataset: SectionDataset, options: SectionsOptions, planes: SectionPlanes, pyramid: Pyramid
 ) -> dict[str, dict[str, Any]]:
     """OME-Zarr metadata of the images, each of the levels of `pyramid`, and of the collection."""
-    version, title, thickness = request.ome_zarr, records.title(dataset), dataset.section_thickness
+    version, title, thickness = options.ome_zarr, records.title(dataset), dataset.section_thickness
     groups: dict[str, dict[str, Any]] = {}
     for member, (section, coordinate) in enumerate(zip(planes.imaged.sections, planes.coordinates, strict=True)):
         geometry = records.plane_geometry(planes.grid, planes.plane.fixed, coordinate, thickness)
         name = f"{title}, section {section.section_number}"
         groups[f"{member}/{SECTION}"] = records.provenance(version, geometry, pyramid, [section])
         groups[f"{member}/labels"] = {"labels": ["section"]}
-        if request.displacement:
+        if options.displacement:
             field = displacement_field(version, f"{name}, displacement", "czyx", geometry, pyramid)
             frame = image_frame(planes, member, thickness)
             groups[f"{member}/{DISPLACEMENT}"] = {**field, "atlaszarr": {"image": frame}}

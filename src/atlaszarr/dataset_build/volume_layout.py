@@ -20,7 +20,7 @@ from .layout import IMAGE, SECTION, BuildLayout, block_of, image_spec, section_s
 _VOXEL_BYTES = 3 + 4
 
 
-def volume_layout(dataset: SectionDataset, request: VolumeOptions) -> BuildLayout:
+def volume_layout(dataset: SectionDataset, options: VolumeOptions) -> BuildLayout:
     """The layout of a dataset as one volume.
 
     Raises
@@ -28,9 +28,9 @@ def volume_layout(dataset: SectionDataset, request: VolumeOptions) -> BuildLayou
     RecordError
         If no section is inside the grid.
     """
-    stack = request.stack(dataset)
-    pyramid, grid = request.pyramid(stack), stack.grid
-    chunks = stack.sections_by_chunk(request.chunk)
+    stack = options.stack(dataset)
+    pyramid, grid = options.pyramid(stack), stack.grid
+    chunks = stack.sections_by_chunk(options.chunk)
     if not chunks:
         raise RecordError(
             f"no section of dataset {dataset.id} samples a voxel of reference space {grid.space.id} "
@@ -38,12 +38,12 @@ def volume_layout(dataset: SectionDataset, request: VolumeOptions) -> BuildLayou
             code="no-section-in-grid",
         )
     a, b, c = pyramid.levels[0].unit
-    base = {(z * request.chunk // a, y * request.chunk // b, x * request.chunk // c) for z, y, x in chunks}
+    base = {(z * options.chunk // a, y * options.chunk // b, x * options.chunk // c) for z, y, x in chunks}
     non_empty = NonEmptyChunks(pyramid, frozenset(base))
     step, geometry = pyramid.passes[0], records.geometry(grid)
     regions = {block: pyramid.region(step, block) for block in non_empty.blocks(step)}
     sections = {
-        block: sorted({s for chunk in cells(region, (request.chunk,) * 3) for s in chunks.get(chunk, ())})
+        block: sorted({s for chunk in cells(region, (options.chunk,) * 3) for s in chunks.get(chunk, ())})
         for block, region in regions.items()
     }
     inputs = {
@@ -52,18 +52,18 @@ def volume_layout(dataset: SectionDataset, request: VolumeOptions) -> BuildLayou
     }
     return BuildLayout(
         dataset=dataset,
-        request=request,
+        options=options,
         grid=grid,
         imaged=stack.imaged,
-        source=partial(_block, stack, request.background),
+        source=partial(_block, stack, options.background),
         non_empty=non_empty,
         inputs=inputs,
         block_bytes=max(_bytes(stack, regions[block], images) for block, images in inputs.items()),
-        arrays=(image_spec(request.background), section_spec()),
+        arrays=(image_spec(options.background), section_spec()),
         groups={
-            SECTION: records.provenance(request.ome_zarr, geometry, pyramid, stack.imaged.sections),
+            SECTION: records.provenance(options.ome_zarr, geometry, pyramid, stack.imaged.sections),
             "labels": {"labels": ["section"]},
-            IMAGE: records.image(request.ome_zarr, geometry, pyramid, records.title(dataset)),
+            IMAGE: records.image(options.ome_zarr, geometry, pyramid, records.title(dataset)),
         },
         extent=f"{' x '.join(map(str, pyramid.shape))} voxels, {len(pyramid.levels)} levels",
     )
