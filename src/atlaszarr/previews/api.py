@@ -14,7 +14,7 @@ from ..engine.writer import Progress
 from ..errors import InputError
 from ..geometry.spaces import reference_space
 from ..sections.alignment import align_sections, plane_of
-from ..sections.options import GONE
+from ..sections.options import REMOVED_OPTIONS
 from ..sections.planes import section_planes
 from ..stores.local import write_whole
 from ..stores.locations import normalize, output_file, overlap, shown
@@ -146,7 +146,7 @@ def preview(
         If the file cannot be written.
     """
     if space is not None:
-        raise InputError(f"option 'space' no longer exists: {GONE['space']}")
+        raise InputError(f"option 'space' no longer exists: {REMOVED_OPTIONS['space']}")
     path = output_file(out, FORMATS)
     if annotation is not None and overlap(normalize(annotation), str(path)):
         raise InputError(f"output {str(path)!r} lies in the annotation, {shown(annotation)}; choose another file")

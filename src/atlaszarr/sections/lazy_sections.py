@@ -17,7 +17,7 @@ from ..displacement.fields import blocks, regular
 from ..errors import InputError
 from ..geometry.spaces import AXES
 from .alignment import attributes
-from .options import SectionsRequest
+from .options import SectionsOptions
 from .planes import DetectionPoint, SectionPlanes
 
 #: In the encoding of the coordinate ``image_id``, which selections and arithmetic keep: what the sections are made of.
@@ -89,7 +89,7 @@ def open_sections(
     client : AllenClient, optional
         Default: a client with its own defaults.
     **options
-        Further fields of `atlaszarr.sections.options.SectionsRequest`: downsample, background, chunk (side of a
+        Further fields of `atlaszarr.sections.options.SectionsOptions`: downsample, background, chunk (side of a
         block), ...
 
     Returns
@@ -111,7 +111,7 @@ def open_sections(
         When computed, if an image is missing.
     """
     named = {"resolution": resolution, "plane": plane, "interpolation": interpolation, "detection_xy": detection_xy}
-    requests = SectionsRequest.of_views(view, {**options, **named}, written=False)
+    requests = SectionsOptions.of_views(view, {**options, **named}, written=False)
     client = client or AllenClient()
     if not isinstance(dataset, SectionDataset):
         dataset = client.section_dataset(dataset)

@@ -15,7 +15,7 @@ from ..displacement.displacement import Displacement
 from ..errors import InputError
 from .alignment import attributes
 from .depth_intervals import MAX_GAP
-from .options import VolumeRequest
+from .options import VolumeOptions
 from .stack import Stack
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def open_volume(
     client : AllenClient, optional
         Default: a client with its own defaults.
     **options
-        Further fields of `atlaszarr.sections.options.VolumeRequest` that are not of writing.
+        Further fields of `atlaszarr.sections.options.VolumeOptions` that are not of writing.
 
     Returns
     -------
@@ -84,7 +84,7 @@ def open_volume(
     client = client or AllenClient()
     if not isinstance(dataset, SectionDataset):
         dataset = client.section_dataset(dataset)
-    request = VolumeRequest.of({"resolution": resolution, "fill": fill, "max_gap": max_gap, **options}, written=False)
+    request = VolumeOptions.of({"resolution": resolution, "fill": fill, "max_gap": max_gap, **options}, written=False)
     if not isinstance(displacement, bool | Mapping):
         raise InputError(
             f"displacement is of type {type(displacement).__name__}; give True, or fields by SectionImage id"

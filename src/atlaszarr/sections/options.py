@@ -24,14 +24,14 @@ from .stack import Stack, stack_sections
 _OF_WRITING = frozenset(("levels", "shard", "ome_zarr", "displacement"))
 _ONE_FRAME = "reference spaces 9 and 10 are one frame, in which low r is left"
 #: Options that earlier versions had: what to do without each.
-GONE = {
+REMOVED_OPTIONS = {
     "space": f"{_ONE_FRAME}; mirror (--mirror) lays left on right",
     "r_extent": f"{_ONE_FRAME}; mirror (--mirror) lays left on right, r -> 11400 - r",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class Options:
     """The options that all modes of a build share, as the build records them.
 
     Attributes
@@ -88,7 +88,7 @@ class Request:
 
     @classmethod
     def of(cls, options: Mapping[str, Any], written: bool = True) -> Self:
-        """A request from options by name.
+        """Options from values by name.
 
         Parameters
         ----------
@@ -102,8 +102,8 @@ class Request:
             If an option is not known.
         """
         known = {option.name: option.default for option in fields(cls) if written or option.name not in _OF_WRITING}
-        for name in {*options} & {*GONE}:
-            raise InputError(f"option {name!r} no longer exists: {GONE[name]}")
+        for name in {*options} & {*REMOVED_OPTIONS}:
+            raise InputError(f"option {name!r} no longer exists: {REMOVED_OPTIONS[name]}")
         if unknown := sorted(set(options) - set(known)):
             raise InputError(
                 f"option {unknown[0]!r} is not known; mode {cls.mode} lets you choose from {', '.join(known)}"
@@ -138,8 +138,8 @@ class Request:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VolumeRequest(Request):
-    """The options of a volume: those of `Request`, and further ones.
+class VolumeOptions(Options):
+    """The options of a volume: those of `Options`, and further ones.
 
     Attributes
     ----------
@@ -175,8 +175,8 @@ class VolumeRequest(Request):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SectionsRequest(Request):
-    """The options of registered sections, an image each: those of `Request`, and further ones.
+class SectionsOptions(Options):
+    """The options of registered sections, an image each: those of `Options`, and further ones.
 
     Attributes
     ----------

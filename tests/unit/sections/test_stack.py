@@ -14,7 +14,7 @@ from atlaszarr import Displacement
 from atlaszarr.allen.records import SectionDataset
 from atlaszarr.boxes import blocks
 from atlaszarr.errors import InputError, RecordError
-from atlaszarr.sections.options import SectionsRequest, VolumeRequest
+from atlaszarr.sections.options import SectionsOptions, VolumeOptions
 
 RESOLUTION = 400.0
 NUMBERS = range(4, 500, 40)
@@ -31,7 +31,7 @@ PLANES = {1: (1, 2, 0), 2: (1, 0, 2), 6: (0, 2, 1)}
 
 def stacked(dataset, displacement=None, **options):
     """The stack that a volume with these options is made of."""
-    return VolumeRequest(**{"resolution": RESOLUTION, **options}).stack(dataset, displacement)
+    return VolumeOptions(**{"resolution": RESOLUTION, **options}).stack(dataset, displacement)
 
 
 def inverse(affine):
@@ -338,7 +338,7 @@ def test_of_two_equally_near_pixels_volumes_and_planes_take_the_even_one():
         for section in dataset.sections
     }
     stack = stacked(dataset, fields, **options)
-    planes = SectionsRequest(**options).planes(dataset, displacement=fields)
+    planes = SectionsOptions(**options).planes(dataset, displacement=fields)
     images = pictures(stack, 5)
     volume, section = stack.pull_back(everywhere(stack), of(images))
     rows, columns = (np.array([round(k / 2 - 0.5) for k in range(n)]) for n in shape)
