@@ -238,7 +238,7 @@ def validate_names(interpolation: str, border: str) -> tuple[int, int]:
         if given in _REFUSED:
             raise InputError(_REFUSED[given], code="not-supported")
         if given not in choices:
-            raise InputError(f"{name} {given!r} is unknown; choose from {', '.join(choices)}", code="unknown-value")
+            raise InputError(f"{name} {given!r} is not known; choose from {', '.join(choices)}", code="unknown-value")
     return SUPPORT[interpolation], BORDERS[border]
 
 

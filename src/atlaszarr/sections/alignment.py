@@ -112,7 +112,7 @@ def plane_of(dataset: SectionDataset, plane: str = "auto") -> Plane:
     _, trv = dataset.alignment
     plane = plane_name(plane)
     if plane != "auto" and plane not in PLANES:
-        raise InputError(f"plane {plane!r} is unknown; choose from auto, {', '.join(PLANES)}", code="unknown-value")
+        raise InputError(f"plane {plane!r} is not known; choose from auto, {', '.join(PLANES)}", code="unknown-value")
     normal = np.abs(np.asarray(trv)[2, :3])
     normal /= np.linalg.norm(normal)
     nearest = next(known for known in PLANES.values() if known.fixed == int(normal.argmax()))

@@ -106,7 +106,7 @@ class Options:
             raise InputError(f"option {name!r} no longer exists: {REMOVED_OPTIONS[name]}", code="removed-option")
         if unknown := sorted(set(options) - set(known)):
             raise InputError(
-                f"option {unknown[0]!r} is unknown; choose from those of mode {cls.mode}: {', '.join(known)}",
+                f"option {unknown[0]!r} is not known; mode {cls.mode} has the options {', '.join(known)}",
                 code="unknown-option",
             )
         return cls(**{name: _value(name, value, known[name]) for name, value in options.items()})

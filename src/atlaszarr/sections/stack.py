@@ -288,7 +288,7 @@ def stack_sections(
         If an option is unknown or does not fit the dataset.
     """
     if fill not in FILLS:
-        raise InputError(f"fill {fill!r} is unknown; choose from {', '.join(FILLS)}", code="unknown-value")
+        raise InputError(f"fill {fill!r} is not known; choose from {', '.join(FILLS)}", code="unknown-value")
     if not 1 <= max_gap < math.inf:
         raise InputError(
             f"max_gap {max_gap:g} must be finite and at least 1; give a large number to fill every gap",
