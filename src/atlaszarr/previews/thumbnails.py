@@ -1,4 +1,4 @@
-"""The sections of a dataset as small registered images, each fetched once."""
+"""Thumbnails: the sections of a dataset as small registered images."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ _PAPER = 255
 def make_thumbnails(
     planes: SectionPlanes, client: AllenClient, progress: Progress | None = None
 ) -> tuple[list[Pixels | None], tuple[MissingImage, ...]]:
-    """Fetch and register every section.
+    """Fetch and register each section once.
 
     Parameters
     ----------
     planes : SectionPlanes
     client : AllenClient
     progress : callable, optional
-        Called with the number of sections done, the number of all, and a word for the step.
+        Called with the number of sections done, the number of all sections, and the name of the step.
 
     Returns
     -------
     thumbnails : list of (ndarray, uint8, shape (rows, columns, 3), or None)
-        In the order of the planes; white outside the section image, None if that is missing.
+        In the order of the planes. White outside the section image; None if the image is missing.
     failures : tuple of MissingImage
         Missing images.
     """
@@ -57,5 +57,5 @@ def make_thumbnails(
             if progress is not None:
                 progress(position + 1, len(boxes), "images")
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)  # an interruption does not wait for pending requests
+        pool.shutdown(wait=False, cancel_futures=True)  # so that an interruption does not wait for pending requests
     return thumbnails, tuple(failures)
