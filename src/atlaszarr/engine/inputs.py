@@ -37,11 +37,16 @@ _UNITS = {
 def opened(image: Any) -> tuple[Any, tuple[str, ...], Geometry]:
     """The array of an image, its axes, and its geometry.
 
-    A zarr array, also one that dask only reads, is returned as the object that reads it; any other as a dask array.
-
     Parameters
     ----------
     image : zarr, dask or numpy array, or anything that dask accepts as one; xarray.DataArray or NgffImage
+
+    Returns
+    -------
+    array : StoredArray, zarr, numpy or dask array
+        For a dask array that only reads a zarr array, the `StoredArray` that reads it, if possible.
+    axes : tuple of str
+    geometry : Geometry
 
     Raises
     ------

@@ -78,11 +78,11 @@ def some_chunk(target, level=0):
     return multiscale.key(multiscale.arrays[0], level, unit), unit
 
 
-# What it holds
+# Content
 
 
 @pytest.mark.parametrize("level", [0, 1, 2])
-def test_counts_of_a_level_are_those_of_numpy(target, level):
+def test_counts_of_a_level_equal_those_of_numpy(target, level):
     index, reason = index_of(target, own(target), level)
     assert reason == ""
     values = level_of(target, level)
@@ -95,7 +95,7 @@ def test_counts_of_a_level_are_those_of_numpy(target, level):
     np.testing.assert_array_equal(found.low, [np.count_nonzero(low == one) for one in ids])
 
 
-def test_the_objects_that_hold_a_label_are_those_that_numpy_finds(target):
+def test_the_objects_with_a_label_equal_those_of_numpy(target):
     index, _ = index_of(target, own(target), 0)
     _, multiscale = recorded(target)
     values, at = level_of(target, 0), multiscale.pyramid.levels[0]
@@ -112,10 +112,10 @@ def test_pandas_alone_reads_it(target):
     assert table.equals(table.sort_values(["level", "z", "y", "x", "label"], ignore_index=True))
 
 
-# Its bytes
+# Bytes
 
 
-def test_counts_handed_over_and_counts_of_the_data_make_the_same_bytes(target):
+def test_given_counts_and_counts_of_the_stored_objects_make_the_same_bytes(target):
     found, multiscale = recorded(target)
     spec, handed = multiscale.arrays[0], {"labels/other/0/c/0/0/0": count_labels(np.ones((1, 1, 1), np.uint8))}
     for level in range(len(multiscale.pyramid.levels)):

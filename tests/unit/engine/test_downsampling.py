@@ -1,4 +1,4 @@
-"""Reduction against the rules as they are documented, one voxel at a time and in fractions, exactly."""
+"""Downsampling equals the documented rules, computed for one voxel at a time with exact fractions."""
 
 import functools
 import math
@@ -48,7 +48,7 @@ def draw(kind, seed, shape, dtype):
 
 
 def cell(shape, factor, index):
-    """The parent's voxels that a voxel overlaps, in z, y, x order, with what is overlapped of each along each axis."""
+    """Indices of the parent voxels that a voxel overlaps, in C order, and the overlaps along each axis."""
     axes = []
     for n, f, k in zip(shape, factor, index, strict=True):
         overlaps = ((j, min(Fraction(j + 1), (k + 1) * f) - max(Fraction(j), k * f)) for j in range(n))
@@ -182,7 +182,7 @@ def test_a_masked_mean_counts_covered_voxels_only_in_every_channel(
     st.none() | st.tuples(*(st.integers(12, 16),) * 3),
     st.sampled_from(["mode", "mode_of_nonzero"]),
 )
-def test_a_label_is_the_heaviest_after_a_vote_and_the_smallest_of_several(
+def test_the_mode_has_the_largest_weight_after_a_vote_and_is_the_smallest_of_equals(
     shape, factor, kind, seed, dtype, origin, level_shape, rule
 ):
     labels = draw(kind, seed, shape, dtype)
@@ -192,7 +192,7 @@ def test_a_label_is_the_heaviest_after_a_vote_and_the_smallest_of_several(
 
 @settings(max_examples=150)
 @given(shapes, factors, seeds, st.sampled_from([np.bool_, *LABELS]))
-def test_a_tie_is_settled_by_where_the_foreground_lies(shape, factor, seed, dtype):
+def test_a_tie_is_broken_by_the_position_of_the_foreground(shape, factor, seed, dtype):
     labels = tied(shape, factor, seed).astype(dtype)
     check(reduce(labels, factor, "mode"), reduced(labels, factor, "mode"))
 
@@ -212,7 +212,7 @@ def tied(shape, factor, seed):
 
 @settings(max_examples=60)
 @given(shapes, factors, seeds, st.sampled_from([*LABELS, np.float16, np.float64]))
-def test_the_nearest_voxel_holds_the_centre_and_of_two_is_the_lower(shape, factor, seed, dtype):
+def test_the_nearest_voxel_contains_the_centre_and_is_the_lower_of_two(shape, factor, seed, dtype):
     values = draw("any", seed, shape, dtype)
     check(reduce(values, factor, "nearest"), reduced(values, factor, "nearest"))
 
@@ -234,7 +234,7 @@ def test_the_nearest_of_two_voxels_is_the_first_of_three_the_second():
     st.booleans(),
     st.data(),
 )
-def test_blocks_give_exactly_what_the_whole_gives(shape, factor, seed, how, masked, data):
+def test_blocks_give_exactly_the_same_as_the_whole(shape, factor, seed, how, masked, data):
     rule, dtype = how
     values = draw("few" if dtype == np.uint32 else "any", seed, (2, *shape), dtype)
     mask = draw("few", seed + 1, shape, np.uint32) if masked and rule == "mean" else None
@@ -304,7 +304,7 @@ def test_the_first_of_equal_differences_decides_a_tie():
     np.testing.assert_array_equal(level[1, :, :] != 0, False)
 
 
-def test_where_no_axis_tells_the_halves_apart_the_sum_of_the_indices_decides_a_tie():
+def test_without_a_difference_between_halves_the_sum_of_the_indices_decides_a_tie():
     checkerboard = (np.indices((8, 8, 8)).sum(axis=0) % 2).astype(np.uint32)
     near = np.array([0, 1, 1, 0])
     expected = (near[:, None, None] + near[:, None] + near) % 2 == 0
@@ -346,7 +346,7 @@ def test_labels_beyond_2_to_the_31_are_kept_apart():
     assert reduce(huge, (Fraction(1), *TWO[1:]), "mode").item() == 2**64 - 2
 
 
-def test_truth_is_a_label():
+def test_bool_values_are_labels():
     truth = np.zeros((2, 2, 4), bool)
     truth[:, 0], truth[0, 1, 2] = True, True
     check(reduce(truth, TWO, "mode"), np.array([[[True, True]]]))
@@ -367,7 +367,7 @@ def test_a_tissue_edge_gets_no_dark_halo():
         assert not covered[..., 1:].any()
 
 
-def test_what_is_not_covered_may_be_nan():
+def test_voxels_outside_the_mask_may_be_nan():
     values = np.full((2, 2, 2), np.nan, np.float32)
     values[0] = 3
     mask = np.isfinite(values)
