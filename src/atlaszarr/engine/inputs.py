@@ -193,7 +193,9 @@ def identity_of(array: Any) -> str:
         return _files(target.url)
     import dask
 
-    read = (_files(location) for location in sorted(locations_read(array)) if _is_zarr_folder(location))
+    names = ("zarr.json", ".zarray", ".zgroup")
+    folders = (path for path in locations_read(array) if any(Path(path, name).is_file() for name in names))
+    read = map(_files, sorted(folders))
     return "; ".join((str(dask.base.tokenize(array)), *read))
 
 
@@ -209,10 +211,6 @@ def absent_of(array: Any) -> AbsentChunks | None:
     with suppress(InputError):  # its chunks are not regular, or its dtype is not numeric
         return None if target is None else StoredArray.at(target).absent
     return None
-
-
-def _is_zarr_folder(location: str) -> bool:
-    return any(Path(location, name).is_file() for name in ("zarr.json", ".zarray", ".zgroup"))
 
 
 def _files(folder: str) -> str:
