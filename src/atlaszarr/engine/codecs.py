@@ -14,7 +14,7 @@ from typing import Any
 
 import google_crc32c
 import numpy as np
-from numcodecs import Blosc, GZip
+from numcodecs import Blosc, GZip, Zstd
 from numcodecs import zstd as _zstd
 from numpy.typing import NDArray
 
@@ -374,12 +374,10 @@ def _cell(corner: Sequence[int], size: Sequence[int]) -> tuple[slice, ...]:
 
 def _for_zarr(codec: str, zarr_format: int) -> Any:
     """The codec of zarr-python that writes the same bytes."""
+    if zarr_format == 2:
+        return {"zstd": Zstd(level=_ZSTD_LEVEL), "blosc": _blosc(), "gzip": GZip()}[codec]
     from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec, ZstdCodec
 
-    if zarr_format == 2:
-        import numcodecs
-
-        return {"zstd": numcodecs.Zstd(level=_ZSTD_LEVEL), "blosc": _blosc(), "gzip": numcodecs.GZip()}[codec]
     return {
         "zstd": ZstdCodec(level=_ZSTD_LEVEL),
         "blosc": BloscCodec(cname="zstd", clevel=_BLOSC_LEVEL, shuffle="shuffle"),

@@ -37,11 +37,16 @@ _UNITS = {
 def opened(image: Any) -> tuple[Any, tuple[str, ...], Geometry]:
     """The array of an image, its axes, and its geometry.
 
-    A zarr array, also one that dask only reads, is returned as the object that reads it; any other as a dask array.
-
     Parameters
     ----------
     image : zarr, dask or numpy array, or anything that dask accepts as one; xarray.DataArray or NgffImage
+
+    Returns
+    -------
+    array : StoredArray, zarr, numpy or dask array
+        For a dask array that only reads a zarr array, the `StoredArray` that reads it, if possible.
+    axes : tuple of str
+    geometry : Geometry
 
     Raises
     ------
@@ -188,7 +193,9 @@ def identity_of(array: Any) -> str:
         return _files(target.url)
     import dask
 
-    read = (_files(location) for location in sorted(locations_read(array)) if _is_zarr_folder(location))
+    names = ("zarr.json", ".zarray", ".zgroup")
+    folders = (path for path in locations_read(array) if any(Path(path, name).is_file() for name in names))
+    read = map(_files, sorted(folders))
     return "; ".join((str(dask.base.tokenize(array)), *read))
 
 
@@ -204,10 +211,6 @@ def absent_of(array: Any) -> AbsentChunks | None:
     with suppress(InputError):  # its chunks are not regular, or its dtype is not numeric
         return None if target is None else StoredArray.at(target).absent
     return None
-
-
-def _is_zarr_folder(location: str) -> bool:
-    return any(Path(location, name).is_file() for name in ("zarr.json", ".zarray", ".zgroup"))
 
 
 def _files(folder: str) -> str:

@@ -320,7 +320,7 @@ def _changed_metadata(target: Target, level: int, recorded: Ledger) -> str | Non
 def _changed_objects(target: Target, level: int, recorded: Ledger) -> str | None:
     """How the objects of a level differ from the ledger, by key and size, and on a local disk by digest."""
     entries = (item for entry in recorded.done.values() for item in entry.written.items())
-    written = {key: record for key, record in entries if key.startswith(f"{level}/")}
+    written: Written = {key: record for key, record in entries if key.startswith(f"{level}/")}
     listed = target.sizes(str(level))
     if not listed:  # the metadata of the array exist, so the listing is incomplete
         return "the store does not list its objects"
@@ -332,18 +332,14 @@ def _changed_objects(target: Target, level: int, recorded: Ledger) -> str | None
             return f"{key} has {sizes[key]} bytes, and was written with {written[key][0]}"
     if not target.is_local:
         return None
+
+    def changed(batch: list[str]) -> list[str]:
+        bodies = target.read_each(batch).items()
+        return [key for key, body in bodies if body is None or digest(body) != written[key][1]]
+
     keys = sorted(written)
-    threads = usable_cores()
-    with ThreadPoolExecutor(threads, "atlaszarr-digest") as pool:
-        for altered in pool.map(lambda k: _first_altered(target, keys[k::threads], written), range(threads)):
-            if altered is not None:
-                return f"{altered} was changed after it was written"
-    return None
-
-
-def _first_altered(target: Target, keys: list[str], written: Written) -> str | None:
-    for start in range(0, len(keys), _BATCH):
-        for key, body in target.read_each(keys[start : start + _BATCH]).items():
-            if body is None or digest(body) != written[key][1]:
-                return key
+    with ThreadPoolExecutor(usable_cores(), "atlaszarr-digest") as pool:
+        for found in pool.map(changed, (keys[k : k + _BATCH] for k in range(0, len(keys), _BATCH))):
+            if found:
+                return f"{found[0]} was changed after it was written"
     return None

@@ -151,9 +151,12 @@ class Pyramid:
                 code="out-of-range",
             )
         first = lengths("chunk", chunks[0])
-        made = [Level(top, first, shard_of(shard, first) if shard is not None else first)]
+        unit = first if shard is None else lengths("shard", shard)
+        if any(map(operator.mod, unit, first)):
+            raise InputError(f"shard {shard!r} must be a multiple of the chunk {first}", code="invalid-shard")
+        made = [Level(top, first, unit)]
         wanted = levels if levels is not None else len(steps) + 1
-        while len(made) < wanted or (levels is None and _exceeds(made[-1])):
+        while len(made) < wanted or (levels is None and any(map(operator.gt, made[-1].shape, made[-1].chunk))):
             factor = steps[len(made) - 1] if len(made) <= len(steps) else factor_of(2)
             made.append(_coarser(made[-1], factor, lengths("chunk", chunks[min(len(made), len(chunks) - 1)])))
         pyramid = cls(tuple(replace(level, given=position in {0, *given}) for position, level in enumerate(made)))
@@ -221,19 +224,14 @@ class Pyramid:
     @classmethod
     def from_json(cls, levels: Iterable[Mapping[str, Any]]) -> Pyramid:
         """The pyramid with the levels of `to_json`."""
-        return cls(
-            tuple(
-                Level(
-                    _three(level["shape"]),
-                    _three(level["chunk"]),
-                    _three(level["unit"]),
-                    factor_of([Fraction(f) for f in level["factor"]]),
-                    bool(level["given"]),
-                    None if level["first"] is None else _three(map(Fraction, level["first"])),
-                )
-                for level in levels
-            )
-        )
+
+        def level(entry: Mapping[str, Any]) -> Level:
+            shape, chunk, unit = (_three(entry[name]) for name in ("shape", "chunk", "unit"))
+            factor, first = factor_of([Fraction(f) for f in entry["factor"]]), entry["first"]
+            first = None if first is None else _three(map(Fraction, first))
+            return Level(shape, chunk, unit, factor, bool(entry["given"]), first)
+
+        return cls(tuple(map(level, levels)))
 
     def dependents(self, step: Pass, index: Index, after: Pass) -> Iterator[Index]:
         """Indices of the blocks of pass `after` that read what a block of pass `step` writes."""
@@ -270,10 +268,6 @@ def _coarser(parent: Level, factor: Factor, chunk: Shape) -> Level:
     return Level(_three(math.ceil(n / f) for n, f in zip(parent.shape, factor, strict=True)), chunk, unit, factor)
 
 
-def _exceeds(level: Level) -> bool:
-    return any(n > c for n, c in zip(level.shape, level.chunk, strict=True))
-
-
 def _common(whole: int, other: Fraction) -> int:
     """The least common multiple of an integer and a fraction."""
     return math.lcm(whole * other.denominator, other.numerator) // other.denominator
@@ -304,14 +298,6 @@ def lengths(name: str, given: int | Sequence[int]) -> Shape:
     if min(z, y, x) < 1:
         raise InputError(f"{name} {given!r} must be one positive whole number or three", code="invalid-length")
     return z, y, x
-
-
-def shard_of(given: int | Sequence[int], chunk: Shape) -> Shape:
-    """Lengths of a shard along (z, y, x), multiples of those of a chunk."""
-    shard = lengths("shard", given)
-    if any(s % c for s, c in zip(shard, chunk, strict=True)):
-        raise InputError(f"shard {given!r} must be a multiple of the chunk {chunk}", code="invalid-shard")
-    return shard
 
 
 def factor_of(given: float | Fraction | Sequence[float | Fraction]) -> Factor:

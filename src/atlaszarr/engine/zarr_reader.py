@@ -23,7 +23,7 @@ from .schedulers import usable_cores
 
 _Result = TypeVar("_Result")
 #: Options of a filesystem that zarr adds.
-_OF_ZARR = ("asynchronous", "loop")
+_ZARR_OPTIONS = ("asynchronous", "loop")
 #: Minimum number of threads that read from a store other than a local disk.
 _REMOTE_THREADS = 8
 #: Number of objects in one request, by whether the store is a local disk.
@@ -34,9 +34,7 @@ LARGEST_WHOLE = 2**25
 
 @dataclass(frozen=True)
 class StoredArray:
-    """A zarr array that reads when it is indexed: ``array[..., 0:64, 5]``. Small and picklable.
-
-    It takes any index that NumPy takes.
+    """A zarr array that is read by indexing, as a NumPy array: ``array[..., 0:64, 5]``. Small and picklable.
 
     Attributes
     ----------
@@ -254,7 +252,7 @@ def target_of(array: Any) -> Target | None:
     filesystem = getattr(store.fs, "sync_fs", store.fs)
     if isinstance(filesystem, LocalFileSystem):
         return Target(str(Path(store.path, path)))
-    options = {name: value for name, value in filesystem.storage_options.items() if name not in _OF_ZARR}
+    options = {name: value for name, value in filesystem.storage_options.items() if name not in _ZARR_OPTIONS}
     try:
         url = f"{filesystem.unstrip_protocol(store.path)}/{path}".rstrip("/")
         if "?" in url:  # its parameters may be a signature, which a message must not show

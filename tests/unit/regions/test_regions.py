@@ -400,7 +400,7 @@ def test_a_level_that_is_a_link_is_measured_and_its_index_is_trusted(tmp_path, l
         warnings.simplefilter("error")
         assert_equal(region_volumes(place, TERMINOLOGY), expected(labels()))
     next(path for path in sorted(disk.rglob("[01]")) if path.is_file()).unlink()
-    with pytest.warns(AtlaszarrWarning, match="is missing"), pytest.raises(TargetError, match="is missing"):
+    with pytest.warns(AtlaszarrWarning, match="is gone"), pytest.raises(TargetError, match="is missing"):
         region_volumes(place, TERMINOLOGY)
 
 
