@@ -75,7 +75,7 @@ def label_planes(
         planes = _planes(volume, space, plane, coordinates, resolution)
         if (text := absent.remark()) is not None:
             warnings.warn(
-                f"{text} (of the chunks that the preview reads)", AtlaszarrWarning, stacklevel=3
+                f"{text} (counted among the chunks that the preview reads)", AtlaszarrWarning, stacklevel=3
             )  # of preview
         return planes
     with (
