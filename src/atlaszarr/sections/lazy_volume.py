@@ -156,18 +156,18 @@ def _arrays(stack: Stack, chunk: int, client: AllenClient, background: int, toke
             layer[f"{name}-{token}", *lead, *index] = task
 
     def array(name: str, lead: tuple[int, ...], dtype: str) -> Any:
-        own = f"{name}-{token}"
+        layer_name = f"{name}-{token}"
         graph = HighLevelGraph(
-            {shared: {shared: stack}, fetched: fetches, computed: computes, own: layers[name]},
+            {shared: {shared: stack}, fetched: fetches, computed: computes, layer_name: layers[name]},
             {
                 shared: set(),
                 fetched: set(),
                 computed: {shared, fetched},
-                own: {shared} if name == "displacement" else {computed},
+                layer_name: {shared} if name == "displacement" else {computed},
             },
         )
         sizes = da.core.normalize_chunks((*lead, *(chunk,) * 3), (*lead, *stack.grid.shape))
-        return da.Array(graph, own, chunks=sizes, dtype=dtype)
+        return da.Array(graph, layer_name, chunks=sizes, dtype=dtype)
 
     return {
         "image": array("image", (3,), "uint8"),

@@ -249,7 +249,7 @@ def _limits(value: Any) -> tuple[int, ...]:
     return tuple(operator.index(limit) for limit in value)
 
 
-#: In pixels: thirty times the side of the largest images.
+#: Largest detection point, in pixels: thirty times the longest side of the largest images.
 _MAX_DISTANCE = 1_000_000
 
 
@@ -268,6 +268,6 @@ _CONVERTERS: dict[str, tuple[Callable[[Any], Any], str]] = {
     **dict.fromkeys(("resolution", "max_gap"), (float, "a number")),
     "range": (_limits, "six whole numbers"),
     "plane": (lambda value: plane_name(str(value)), "text"),
-    "detection_xy": (_point, f"a pixel (x, y) within {_MAX_DISTANCE:,} or 'centre'"),
+    "detection_xy": (_point, f"two numbers of at most {_MAX_DISTANCE:,} pixels or 'centre'"),
     **dict.fromkeys(("displacement", "mirror"), (bool, "True or False")),
 }
