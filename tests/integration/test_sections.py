@@ -284,7 +284,7 @@ def test_a_missing_image_is_an_error_that_names_it(serve, connect, records):
 @pytest.mark.parametrize(
     ("options", "code", "named"),
     [
-        ({"resolution": 0}, "value-out-of-range", "resolution 0"),
+        ({"resolution": 0}, "out-of-range", "resolution 0"),
         ({"plane": "coronal"}, "wrong-plane", "coronal"),
         ({"plane": "oblique"}, "unknown-value", "plane 'oblique'"),
         ({"view": ("primary", "primary")}, "invalid-views", "primary, primary"),
@@ -295,7 +295,7 @@ def test_a_missing_image_is_an_error_that_names_it(serve, connect, records):
         ({"detection_xy": "12"}, "invalid-value", "detection_xy '12'"),
         ({"detection_xy": (1, float("nan"))}, "invalid-value", "detection_xy (1, nan)"),
         ({"background": None}, "missing-value", "background"),
-        ({"background": 256}, "value-out-of-range", "background 256"),
+        ({"background": 256}, "out-of-range", "background 256"),
         ({"downsample": 30}, None, "downsample 30"),
         ({"space": "native"}, "removed-option", "--mirror"),
         ({"resoluton": 25}, "unknown-option", "resoluton"),

@@ -163,7 +163,7 @@ class ArrayField:
                 raise InputError(
                     f"component of a field has unknown chunk sizes, shape {array.shape}; call its "
                     "compute_chunk_sizes() first",
-                    code="unknown-chunk-sizes",
+                    code="unknown-shape",
                 )
         if pair[0].shape != pair[1].shape:
             raise InputError(

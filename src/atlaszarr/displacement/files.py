@@ -170,7 +170,7 @@ def _load_npy(name: str, storage_options: Mapping[str, Any] | None) -> ArrayFiel
 
 def _save_zarr(field: Field, target: Target) -> None:
     if target.list_keys():
-        raise InputError(f"{target.url} exists; remove it or choose another name", code="target-exists")
+        raise InputError(f"{target.url} is not empty; remove it or choose another name", code="target-not-empty")
     layout = Encoding().layout((2, *field.shape), _CHUNK, "float64", fill=np.nan)
     documents = layout.documents(("c", "y", "x"))
     target.write_all((f"0/{name}", body) for name, body in documents.items())

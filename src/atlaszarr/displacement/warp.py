@@ -41,7 +41,7 @@ def warp_lazily(field: Field, image: Any, interpolation: str, border: str, const
     if any(not isinstance(n, int | np.integer) for n in image.shape):
         raise InputError(
             f"image has unknown chunk sizes, shape {image.shape}; call its compute_chunk_sizes() first",
-            code="unknown-chunk-sizes",
+            code="unknown-shape",
         )
     if image.ndim == 3:
         image = image.rechunk({2: -1})

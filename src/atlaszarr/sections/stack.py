@@ -292,7 +292,7 @@ def stack_sections(
     if not 1 <= max_gap < math.inf:
         raise InputError(
             f"max_gap {max_gap:g} must be finite and at least 1; give a large number to fill every gap",
-            code="value-out-of-range",
+            code="out-of-range",
         )
     support, _ = validate_names(interpolation, "constant")
     dataset, grid, sections = aligned.dataset, aligned.grid, aligned.imaged.sections

@@ -124,7 +124,7 @@ def test_masked_values_are_nan(lazy):
         (lambda: Displacement.from_deltas(np.zeros((3, 4), complex), np.zeros((3, 4))), "invalid-array", "complex128"),
         (
             lambda: Displacement.from_deltas(*(da.ones((9, 9))[da.arange(9) > 3],) * 2),
-            "unknown-chunk-sizes",
+            "unknown-shape",
             "(nan, 9)",
         ),
         (lambda: Displacement.identity(SHAPE).coordinates(slice(0, 9, 2)), "invalid-slice", "slice(0, 9, 2)"),
@@ -136,7 +136,7 @@ def test_masked_values_are_nan(lazy):
         (lambda: Displacement.identity(SHAPE).warp(da.zeros((3, 4), dtype="u4")), "unsupported-dtype", "uint32"),
         (
             lambda: Displacement.identity(SHAPE).warp(da.ones((9, 9))[da.arange(9) > 3]),
-            "unknown-chunk-sizes",
+            "unknown-shape",
             "(nan, 9)",
         ),
         (lambda: Displacement.identity(SHAPE).warp(da.zeros((3, 4)), "area"), "not-supported", "area"),
@@ -594,7 +594,7 @@ def test_a_npy_file_that_is_not_a_field_is_refused(tmp_path):
 def test_an_existing_target_is_not_overwritten(tmp_path, name):
     first = Displacement.from_affine(SHAPE, MATRIX)
     first.save(tmp_path / name)
-    with raises(InputError, "target-exists"):
+    with raises(InputError, "target-exists" if name.endswith("npy") else "target-not-empty"):
         Displacement.identity(SHAPE).save(tmp_path / name)
     assert np.allclose(Displacement.load(tmp_path / name).x.compute(), first.x.compute(), atol=1e-5)
 

@@ -75,7 +75,7 @@ def test_a_space_without_a_published_grid_is_refused_by_name(id):
 
 @pytest.mark.parametrize("resolution", [0, -25, float("nan"), float("inf"), 9000])
 def test_an_impossible_resolution_is_refused(resolution):
-    with raises(InputError, "value-out-of-range"):
+    with raises(InputError, "out-of-range"):
         Grid(reference_space(9), resolution)
 
 
