@@ -33,9 +33,9 @@ SPACE = reference_space(9)
 def annotations(tmp_path_factory):
     """The phantom's annotation of 100 um: alone, with a level of 200 um, and as NRRD."""
     folder = tmp_path_factory.mktemp("annotation")
-    labels, place = default_phantom().annotation(100), geometry(Grid(SPACE, 100))
-    write_multiscales(labels, folder / "one.ome.zarr", rule="mode", geometry=place, levels=1, chunk=32)
-    write_multiscales(labels, folder / "two.ome.zarr", rule="mode", geometry=place, levels=2)
+    labels, position = default_phantom().annotation(100), geometry(Grid(SPACE, 100))
+    write_multiscales(labels, folder / "one.ome.zarr", rule="mode", geometry=position, levels=1, chunk=32)
+    write_multiscales(labels, folder / "two.ome.zarr", rule="mode", geometry=position, levels=2)
     (folder / "x.nrrd").write_bytes(annotation_nrrd(default_phantom(), 100))
     return folder
 
@@ -138,15 +138,15 @@ def test_borders_are_drawn_if_an_annotation_is_given(client, dataset, annotation
 
 
 def test_a_missing_image_is_a_crossed_frame_and_exit_code_1(command, serve, records, tmp_path):
-    gone = records[1][2]["id"]
-    emulator = serve(faults=[{"match": {"path": f"section_image_download/{gone}"}, "do": "status", "status": 404}])
+    missing = records[1][2]["id"]
+    emulator = serve(faults=[{"match": {"path": f"section_image_download/{missing}"}, "do": "status", "status": 404}])
     out = tmp_path / "x.svg"
     ran = command("preview", CORONAL, out, "--api-url", emulator.url, "--json")
     assert ran.code == 1
-    assert f"missing: section image {gone}: " in ran.err
-    shown = json.loads(ran.out)
-    assert (shown["path"], shown["ok"], len(shown["sections"])) == (str(out), False, 6)
-    assert [failure["image_id"] for failure in shown["failures"]] == [gone]
+    assert f"missing: section image {missing}: " in ran.err
+    reported = json.loads(ran.out)
+    assert (reported["path"], reported["ok"], len(reported["sections"])) == (str(out), False, 6)
+    assert [failure["image_id"] for failure in reported["failures"]] == [missing]
     assert words_of(out.read_bytes()).count("image missing") == 1
 
 

@@ -51,18 +51,18 @@ def sampled_at(record, section, pir):
 
 def mean_error(dataset, record, k):
     """Mean error of a section against the phantom in the section's plane, in grey levels, well inside the brain."""
-    shown = dataset.isel(section=k)
+    plane = dataset.isel(section=k)
     across, down, along = AXES[dataset.plane_of_section]
-    rows, columns = (shown[f"{axis}_um"].values for axis in (down, along))
+    rows, columns = (plane[f"{axis}_um"].values for axis in (down, along))
     pir = np.empty((len(rows), len(columns), 3))
-    pir[..., "pir".index(across)] = float(shown.coordinate)
+    pir[..., "pir".index(across)] = float(plane.coordinate)
     pir[..., "pir".index(down)] = rows[:, np.newaxis]
     pir[..., "pir".index(along)] = columns
-    section = next(one for one in record.sections if one.image_id == int(shown.image_id))
+    section = next(each for each in record.sections if each.image_id == int(plane.image_id))
     xy, own, inside = sampled_at(record, section, pir)
     inside &= ((xy > 20) & (xy < np.array([section.width, section.height]) - 20)).all(axis=-1)
     assert inside.sum() > 300
-    return np.abs(shown.image.values[inside] - default_phantom().rgb(own[inside])).mean()
+    return np.abs(plane.image.values[inside] - default_phantom().rgb(own[inside])).mean()
 
 
 @pytest.mark.parametrize(
@@ -175,9 +175,9 @@ def test_a_large_image_is_yielded_lazily_in_windows(emulator, client):
     assert section.image.shape == (record.height, record.width, 3)
     registered = section.displacement.warp(section.image)
     emulator.reset()
-    shown = opened.image.isel(section=30).values
-    inside = shown.any(axis=-1)
-    difference = registered.compute()[inside].astype(int) - shown[inside]
+    pixels = opened.image.isel(section=30).values
+    inside = pixels.any(axis=-1)
+    difference = registered.compute()[inside].astype(int) - pixels[inside]
     assert np.abs(difference).mean() < 0.1  # the constant takes part in the interpolation at the border
 
 
@@ -186,9 +186,9 @@ def test_a_section_without_a_view_is_background(serve, connect, records):
     images[2]["expression_path"] = None
     client = connect(serve(datasets, images))
     opened = open_sections(CORONAL, 100, view=("primary", "expression"), client=client, background=7)
-    shown = opened.expression.values
-    assert (shown[2] == 7).all()
-    assert all((shown[k] != 7).any() for k in (0, 1, 3, 4, 5))
+    pixels = opened.expression.values
+    assert (pixels[2] == 7).all()
+    assert all((pixels[k] != 7).any() for k in (0, 1, 3, 4, 5))
     assert section_at(opened, 2).expression is None
 
 
@@ -212,8 +212,8 @@ def test_a_given_field_replaces_the_affine_one(client):
     rows, columns = first.displacement.shape
     moved = first.displacement.compose(Displacement.from_affine((rows, columns), [[1, 0, 5], [0, 1, -3]]))
     again = open_sections(CORONAL, 50, client=client, displacement={first.image_id: moved})
-    shown, before = again.image.isel(section=30).values, opened.image.isel(section=30).values
-    np.testing.assert_array_equal(shown[3:, :-5], before[:-3, 5:])
+    pixels, before = again.image.isel(section=30).values, opened.image.isel(section=30).values
+    np.testing.assert_array_equal(pixels[3:, :-5], before[:-3, 5:])
     assert section_at(again, 30).displacement == moved
     assert section_at(again, 31).displacement == other.displacement
     bent = Displacement.from_coordinates(first.displacement.x + 2.0, first.displacement.y)
@@ -243,10 +243,10 @@ def test_the_planes_agree_with_a_built_collection(client, tmp_path):
     for dataset in (CORONAL, SAGITTAL):
         target = tmp_path / f"{dataset}.ome.zarr"
         assert build(dataset, target, mode="sections", resolution=100, chunk=64, client=client).ok
-        shown = open_sections(dataset, 100, client=client).image.isel(section=10).values
+        pixels = open_sections(dataset, 100, client=client).image.isel(section=10).values
         stored = zarr.open_array(target / "10/0", mode="r")[:].squeeze()
         stored = stored.transpose(2, 1, 0) if dataset == SAGITTAL else stored.transpose(1, 2, 0)
-        np.testing.assert_array_equal(stored, shown)
+        np.testing.assert_array_equal(stored, pixels)
 
 
 def test_iter_sections_works_after_selection_conversion_and_pickling(client, tmp_path):
@@ -256,9 +256,9 @@ def test_iter_sections_works_after_selection_conversion_and_pickling(client, tmp
     assert iterated(opened.sortby("coordinate", ascending=False).isel(section=slice(4))) == ids[:-5:-1]
     few = opened.isel(section=slice(3))
     assert iterated(few.astype("float32")) == iterated(few + 1) == iterated(few.copy(deep=True)) == ids[:3]
-    kept = few.where(few.coordinate != few.coordinate[1], drop=True)
-    assert iterated(kept) == iterated(kept.astype("int16")) == [ids[0], ids[2]]
-    assert iterated(pickle.loads(pickle.dumps(kept))) == [ids[0], ids[2]]
+    filtered = few.where(few.coordinate != few.coordinate[1], drop=True)
+    assert iterated(filtered) == iterated(filtered.astype("int16")) == [ids[0], ids[2]]
+    assert iterated(pickle.loads(pickle.dumps(filtered))) == [ids[0], ids[2]]
     (one,), (again,) = (iter_sections(some.isel(section=[2])) for some in (opened, pickle.loads(pickle.dumps(opened))))
     np.testing.assert_array_equal(one.image, again.image)
     assert one.displacement == again.displacement

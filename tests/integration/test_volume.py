@@ -164,10 +164,10 @@ def test_a_volume_with_the_fields_of_planes_has_the_same_pixels(client, id):
         pixels = client.image(ids[position], request.downsample)[top:bottom, left:right]
         image, _ = planes.register(position, rows, columns, box, pixels)
         filled = np.argwhere((volume.section == ids[position]).values)
-        shown = volume.image.values[(slice(None), *filled.T)].T
+        values = volume.image.values[(slice(None), *filled.T)].T
         expected = image[filled[:, planes.plane.rows], filled[:, planes.plane.columns]]
         # The volume rounds float32, the plane float64.
-        assert np.abs(shown.astype(int) - expected).max(initial=0) <= 1
+        assert np.abs(values.astype(int) - expected).max(initial=0) <= 1
         compared += len(filled)
     assert compared > 1000
 
@@ -186,11 +186,11 @@ def test_a_field_that_shifts_moves_the_image_by_the_same_distance(client):
         )
         for a in (affine, moved)
     )
-    here, there = dask.compute(one.image.data, other.image.data)
+    before, after = dask.compute(one.image.data, other.image.data)
     inside = one.section.values[:, 5:, 2:] > 0
     inside &= one.section.values[:, 5:, 2:] == other.section.values[:, :-5, :-2]
     assert inside.sum() > 10_000
-    difference = np.abs(here[:, :, 5:, 2:].astype(int) - there[:, :, :-5, :-2])[:, inside]
+    difference = np.abs(before[:, :, 5:, 2:].astype(int) - after[:, :, :-5, :-2])[:, inside]
     assert difference.max() <= 1
     assert difference.mean() < 1e-3
 

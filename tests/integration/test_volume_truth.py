@@ -81,9 +81,9 @@ def compare(phantom, volume, dataset, resolution, at_section_plane):
     inside &= labelled > 0
     assert inside.sum() > 1500
     np.testing.assert_array_equal(labelled[inside], ids[nearest[inside]])
-    found = image[(slice(None), *index[inside].T)].T.astype(float)
+    values = image[(slice(None), *index[inside].T)].T.astype(float)
     gradient = np.stack([phantom.rgb(at[inside] + d) - phantom.rgb(at[inside] - d) for d in np.eye(3)], -1) / 2
-    return found - phantom.rgb(at[inside]), gradient
+    return values - phantom.rgb(at[inside]), gradient
 
 
 def misplacement(difference, gradient):
@@ -144,12 +144,12 @@ def test_the_sides_of_an_asymmetric_phantom_are_those_of_its_closed_form(emulato
     index = np.argwhere(section)[::50]
     pir = (index + 0.5) * 100
     inside = phantom.labels(pir) > 0
-    found, pir = image[(slice(None), *index[inside].T)].T.astype(float), pir[inside]
+    values, pir = image[(slice(None), *index[inside].T)].T.astype(float), pir[inside]
     if dataset == SAGITTAL:
         assert pir[:, 2].max() < 5700, "sagittal sections are of the left hemisphere"
-    mirrored = np.abs(found - phantom.rgb(pir * [1, 1, -1] + [0, 0, 11400])).mean()
+    mirrored = np.abs(values - phantom.rgb(pir * [1, 1, -1] + [0, 0, 11400])).mean()
     # A voxel may be half an interval from its section, so colours differ slightly; those of the other side differ more.
-    assert np.abs(found - phantom.rgb(pir)).mean() < mirrored / 2
+    assert np.abs(values - phantom.rgb(pir)).mean() < mirrored / 2
     assert mirrored > 10, "the phantom is too symmetric to detect a flip"
 
 

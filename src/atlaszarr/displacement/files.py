@@ -218,7 +218,7 @@ def _load_zarr(target: Target) -> ArrayField:
 def _image_frame(image: StoredImage) -> tuple[list[tuple[float, float]], list[int]]:
     """Scale and translation of the image along the spatial axes, and the axes of its rows and columns.
 
-    By default the scale and translation of the field, and no axes.
+    The default is the scale and translation of the field, without axes.
     """
     names = image.names[1:]
     given = image.own.get("image") or {"scale": image.scales[0][1:], "translation": image.translations[0][1:]}

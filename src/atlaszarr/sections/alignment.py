@@ -128,15 +128,7 @@ def plane_of(dataset: SectionDataset, plane: str = "auto") -> Plane:
 
 
 def validate_fields(fields: Mapping[int, Displacement], dataset: SectionDataset, plane: Plane, grid: Grid) -> None:
-    """Validate that displacement fields fit the sections of a dataset as planes of a grid.
-
-    Parameters
-    ----------
-    fields : mapping of int to Displacement
-        Fields by SectionImage id.
-    dataset : SectionDataset
-    plane : Plane
-    grid : Grid
+    """Validate displacement fields, by SectionImage id, for a plane of section of a dataset over a grid.
 
     Raises
     ------

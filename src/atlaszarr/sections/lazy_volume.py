@@ -107,22 +107,9 @@ def open_volume(
 
 
 def _arrays(stack: Stack, chunk: int, client: AllenClient, background: int, token: str) -> dict[str, Any]:
-    """Lazy arrays that share one graph, so that blocks that are computed together fetch an image once.
+    """The dask arrays ``image``, ``section`` and ``displacement`` of `open_volume`, in cubic blocks.
 
-    Parameters
-    ----------
-    stack : Stack
-    chunk : int
-        Side of a block in voxels.
-    client : AllenClient
-    background : int
-    token : str
-        Dask token of the contents.
-
-    Returns
-    -------
-    dict of str to dask array
-        ``image``, uint8, (3, z, y, x); ``section``, uint32, (z, y, x); ``displacement``, float64, (2, z, y, x).
+    They share one graph, so that blocks that are computed together fetch an image once.
     """
     import dask.array as da
     from dask.highlevelgraph import HighLevelGraph

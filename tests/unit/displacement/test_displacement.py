@@ -71,9 +71,9 @@ def test_an_affine_maps_a_pixel_to_its_matrix_times_x_y_1():
 @pytest.mark.parametrize("centred", [True, False])
 def test_a_simple_affine_agrees_with_atldld(centred):
     sx, sy, r, s, tx, ty = 1.25, 0.75, 0.3, -0.2, 4.0, -6.0
-    there = np.array([[1, 0, 26.0], [0, 1, 18.0], [0, 0, 1]])  # (w / 2 - 0.5, h / 2 - 0.5)
+    centre = np.array([[1, 0, 26.0], [0, 1, 18.0], [0, 0, 1]])  # (w / 2 - 0.5, h / 2 - 0.5)
     parts = np.array([[sx * cos(r), -sy * sin(r + s), tx], [sx * sin(r), sy * cos(r + s), ty], [0, 0, 1]])
-    matrix = there @ parts @ np.linalg.inv(there) if centred else parts
+    matrix = centre @ parts @ np.linalg.inv(centre) if centred else parts
     field = Displacement.simple_affine(SHAPE, sx, sy, r, s, tx, ty, centred)
     assert field == Displacement.from_affine(SHAPE, matrix)
 
@@ -105,9 +105,9 @@ def test_masked_values_are_nan(lazy):
     masked = np.ma.masked_array(delta_x, mask=delta_x > 0.3)
     given = da.from_array(masked, chunks=(20, 30), asarray=False) if lazy else masked
     expected = np.where(delta_x > 0.3, np.nan, delta_x)
-    found = Displacement.from_deltas(given, delta_y)
-    np.testing.assert_array_equal(found.delta_x.compute(), expected)
-    np.testing.assert_array_equal(found.delta_y.compute(), delta_y)
+    result = Displacement.from_deltas(given, delta_y)
+    np.testing.assert_array_equal(result.delta_x.compute(), expected)
+    np.testing.assert_array_equal(result.delta_y.compute(), delta_y)
 
 
 @pytest.mark.parametrize(
@@ -226,13 +226,13 @@ def test_composing_interpolates_and_extrapolates_the_outer_field(seed):
     delta = smooth(seed)
     outer = Displacement.from_deltas(*delta)
     inner = Displacement.from_affine((20, 24), MATRIX * 1.5)
-    found = outer.compose(inner).coordinates()
+    result = outer.compose(inner).coordinates()
     points = inner.coordinates()
     assert (points[0] < 0).any() or (points[0] > 53).any() or (points[1] > 37).any()
     for at in np.random.default_rng(seed).integers(0, (20, 24), (40, 2)):
         x, y = points[(slice(None), *at)]
         value = [x + bilinear(delta[0], x, y), y + bilinear(delta[1], x, y)]
-        np.testing.assert_allclose(found[(slice(None), *at)], value, atol=1e-9)
+        np.testing.assert_allclose(result[(slice(None), *at)], value, atol=1e-9)
 
 
 @settings(max_examples=15)
@@ -332,10 +332,10 @@ def test_warping_samples_the_image_at_the_points_of_the_field(lazy, channels):
     image = np.random.default_rng(1).integers(0, 256, (60, 70, *channels), np.uint8)
     for field in every_kind(6):
         given = da.from_array(image, chunks=25) if lazy else image
-        found = field.warp(given, "cubic", "reflect")
-        assert isinstance(found, da.Array if lazy else np.ndarray)
-        assert (found.shape, found.dtype) == ((*SHAPE, *channels), image.dtype)
-        np.testing.assert_array_equal(np.asarray(found), resample(image, field.coordinates(), "cubic", "reflect"))
+        result = field.warp(given, "cubic", "reflect")
+        assert isinstance(result, da.Array if lazy else np.ndarray)
+        assert (result.shape, result.dtype) == ((*SHAPE, *channels), image.dtype)
+        np.testing.assert_array_equal(np.asarray(result), resample(image, field.coordinates(), "cubic", "reflect"))
 
 
 @settings(max_examples=40)

@@ -32,9 +32,9 @@ SPACE = reference_space(9)
 def annotations(tmp_path_factory):
     """The phantom's annotation of 100 um: alone, with a level of 200 um, and as NRRD."""
     folder = tmp_path_factory.mktemp("annotation")
-    labels, place = default_phantom().annotation(100), geometry(Grid(SPACE, 100))
-    write_multiscales(labels, folder / "one.ome.zarr", rule="mode", geometry=place, levels=1, chunk=32)
-    write_multiscales(labels, folder / "two.ome.zarr", rule="mode", geometry=place, levels=2)
+    labels, position = default_phantom().annotation(100), geometry(Grid(SPACE, 100))
+    write_multiscales(labels, folder / "one.ome.zarr", rule="mode", geometry=position, levels=1, chunk=32)
+    write_multiscales(labels, folder / "two.ome.zarr", rule="mode", geometry=position, levels=2)
     (folder / "x.nrrd").write_bytes(annotation_nrrd(default_phantom(), 100))
     return folder
 
@@ -96,8 +96,8 @@ def test_border_lines_join_the_midpoints_of_pixel_sides_between_different_labels
     for corner, middles in meeting.items():
         expected += [tuple(middles)] if len(middles) == 2 else [(corner, middle) for middle in middles]
     lines = border_lines(LabelPlane(labels, (10.0, 20.0), (2.0, 4.0)))
-    found = [sorted(map(tuple, line)) for line in ((lines - (20, 10)) / (4, 2)).tolist()]
-    assert sorted(found) == sorted(sorted(line) for line in expected)
+    result = [sorted(map(tuple, line)) for line in ((lines - (20, 10)) / (4, 2)).tolist()]
+    assert sorted(result) == sorted(sorted(line) for line in expected)
 
 
 @pytest.mark.parametrize("name", PLANES)
@@ -113,20 +113,20 @@ def test_label_planes_are_those_of_the_annotation(annotations, kind, stride, nam
     planes = label_planes(annotations / kind, plane, coordinates, 100 * stride, SPACE)
     assert planes[0] is None
     assert planes[-1] is None
-    for at, found in zip(coordinates[1:-1], planes[1:-1], strict=True):
+    for at, result in zip(coordinates[1:-1], planes[1:-1], strict=True):
         expected = np.take(whole, int(at // 100), axis=plane.fixed)
-        np.testing.assert_array_equal(found.labels, expected if plane.rows < plane.columns else expected.T)
-        assert found.corner == (0.0, 0.0)
-        assert found.size == (100 * stride, 100 * stride)
+        np.testing.assert_array_equal(result.labels, expected if plane.rows < plane.columns else expected.T)
+        assert result.corner == (0.0, 0.0)
+        assert result.size == (100 * stride, 100 * stride)
 
 
 def test_an_annotation_with_brainglobe_s_orientation_is_read_as_any_other_with_a_warning(annotations, tmp_path):
-    place = replace(geometry(Grid(SPACE, 100)), orientation={"x": "right-to-left"})
-    write_multiscales(default_phantom().annotation(100), tmp_path / "bg.ome.zarr", rule="mode", geometry=place)
+    position = replace(geometry(Grid(SPACE, 100)), orientation={"x": "right-to-left"})
+    write_multiscales(default_phantom().annotation(100), tmp_path / "bg.ome.zarr", rule="mode", geometry=position)
     (expected,) = label_planes(annotations / "one.ome.zarr", PLANES["coronal"], [5700.0], 100, SPACE)
     with pytest.warns(AtlaszarrWarning, match="x axis"):
-        (found,) = label_planes(tmp_path / "bg.ome.zarr", PLANES["coronal"], [5700.0], 100, SPACE)
-    np.testing.assert_array_equal(found.labels, expected.labels)
+        (result,) = label_planes(tmp_path / "bg.ome.zarr", PLANES["coronal"], [5700.0], 100, SPACE)
+    np.testing.assert_array_equal(result.labels, expected.labels)
 
 
 @pytest.mark.parametrize("kind", ["one.ome.zarr", "x.nrrd"])

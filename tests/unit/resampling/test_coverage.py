@@ -22,12 +22,12 @@ def test_the_extent_is_that_of_all_points_inside_the_image(a, b, c, d, e, f, siz
     field = AffineField((100, 100), ((a, b, c), (d, e, f)))
     x, y = field.coordinates(rows, columns)
     inside = (x >= -0.5) & (x < size[0] - 0.5) & (y >= -0.5) & (y < size[1] - 0.5)
-    found = extent_inside(field.matrix, size, rows, columns)
+    extent = extent_inside(field.matrix, size, rows, columns)
     if not inside.any():
-        assert found is None
+        assert extent is None
     else:
         expected = [[axis[inside].min(), axis[inside].max()] for axis in (x, y)]
-        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(extent, expected)
 
 
 def test_a_whole_block_is_bounded_by_its_corners():

@@ -75,15 +75,15 @@ def test_a_sample_follows_the_definition(seed, interpolation, border, dtype, sha
     xy = np.random.default_rng(seed).uniform(-12, 20, (2, 3, 4))
     xy[:, 1] = np.round(xy[:, 1])
     xy[:, 2] = np.round(xy[:, 2]) + 0.5
-    found = resample(image, xy, interpolation, border, 7)
-    assert found.dtype == image.dtype
+    result = resample(image, xy, interpolation, border, 7)
+    assert result.dtype == image.dtype
     for at in np.ndindex(3, 4):
         value = sampled(image, *xy[(slice(None), *at)], interpolation, border, 7)
-        if found.dtype.kind == "f":
-            np.testing.assert_allclose(found[at], value, rtol=1e-6, atol=1e-4)
+        if result.dtype.kind == "f":
+            np.testing.assert_allclose(result[at], value, rtol=1e-6, atol=1e-4)
         else:
             info = np.iinfo(dtype)
-            assert abs(float(found[at]) - np.clip(value, info.min, info.max)) <= 0.5 + 1e-6
+            assert abs(float(result[at]) - np.clip(value, info.min, info.max)) <= 0.5 + 1e-6
 
 
 @pytest.mark.parametrize("border", BORDERS)
@@ -105,8 +105,8 @@ def test_opencv_agrees_within_one_grey_level(interpolation, border, dtype, chann
     # OpenCV rounds coordinates to 1/32 pixel.
     image = noise(2, (37, 53, *channels), dtype) // 2
     xy = rng.integers(-30 * 32, 80 * 32, (2, 70, 80)) / 32
-    found = resample(image, xy, interpolation, border, constant)
-    np.testing.assert_allclose(found.astype(float), remap(image, xy), rtol=0, atol=1)
+    result = resample(image, xy, interpolation, border, constant)
+    np.testing.assert_allclose(result.astype(float), remap(image, xy), rtol=0, atol=1)
 
     if interpolation == "nearest":
         return
@@ -115,8 +115,8 @@ def test_opencv_agrees_within_one_grey_level(interpolation, border, dtype, chann
     smooth = np.repeat(smooth[..., np.newaxis], 3, 2) if channels else smooth
     margin = 4 if border in ("constant", "wrap") else 0  # where the image is not smooth
     xy = np.stack([rng.uniform(margin, 149 - margin, (90, 90)), rng.uniform(margin, 119 - margin, (90, 90))])
-    found = resample(smooth.astype(dtype), xy, interpolation, border, constant)
-    np.testing.assert_allclose(found.astype(float), remap(smooth.astype(dtype), xy), rtol=0, atol=1)
+    result = resample(smooth.astype(dtype), xy, interpolation, border, constant)
+    np.testing.assert_allclose(result.astype(float), remap(smooth.astype(dtype), xy), rtol=0, atol=1)
 
 
 @settings(max_examples=60)
@@ -130,8 +130,8 @@ def test_the_footprint_contains_all_needed_pixels(seed, interpolation, border, s
     left, top, right, bottom = window or (0, 0, 0, 0)
     assert window is None or (0 <= left < right <= 47 and 0 <= top < bottom <= 31)
     part = image[top:bottom, left:right]
-    found = resample(part, xy, interpolation, border, (1, 2, 3), origin=(left, top), size=(47, 31))
-    np.testing.assert_array_equal(found, whole)
+    result = resample(part, xy, interpolation, border, (1, 2, 3), origin=(left, top), size=(47, 31))
+    np.testing.assert_array_equal(result, whole)
     if window is None:
         assert (whole == (1, 2, 3)).all()
 
@@ -166,9 +166,9 @@ def test_the_corners_of_an_affine_bound_its_footprint(seed, interpolation, borde
 def test_a_coordinate_that_is_not_finite_gives_the_constant_and_a_very_large_one_is_valid(interpolation, border):
     image = np.full((4, 5), 200, np.uint8)
     xy = np.array([[np.nan, np.inf, -np.inf, 1, 1e300, -1e300], [1, 1, 1, np.nan, 2, 1e19]])[:, np.newaxis]
-    found = resample(image, xy, interpolation, border, 9)[0]
-    assert found[:4].tolist() == [9] * 4
-    assert found[4:].tolist() == [9 if border == "constant" else 200] * 2
+    result = resample(image, xy, interpolation, border, 9)[0]
+    assert result[:4].tolist() == [9] * 4
+    assert result[4:].tolist() == [9 if border == "constant" else 200] * 2
 
 
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
@@ -184,10 +184,10 @@ def test_a_point_at_the_centre_of_a_pixel_samples_only_that_pixel(interpolation)
 def test_nearest_copies_pixels_of_any_real_dtype(dtype):
     image = (noise(4, (6, 7, 2), "uint64") % 200).astype(dtype)
     xy = np.stack(np.meshgrid(np.arange(-1.0, 7), np.arange(6.0)))
-    found = resample(image, xy, "nearest", constant=1)
-    assert found.dtype == image.dtype.newbyteorder("=")
-    np.testing.assert_array_equal(found[:, 1:], image)
-    assert (found[:, 0] == 1).all()
+    result = resample(image, xy, "nearest", constant=1)
+    assert result.dtype == image.dtype.newbyteorder("=")
+    np.testing.assert_array_equal(result[:, 1:], image)
+    assert (result[:, 0] == 1).all()
 
 
 def test_half_levels_are_rounded_up_and_half_pixels_to_even():

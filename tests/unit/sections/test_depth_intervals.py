@@ -44,11 +44,11 @@ def test_every_depth_is_filled_by_the_rule(numbers, fill, max_gap, probes):
     for depth in [*probes, *depths]:
         j = np.searchsorted(edges, depth, side="right") - 1
         inside = 0 <= j < len(nearest)
-        found = (int(nearest[j]), int(neighbour[j])) if inside else (-1, -1)
+        result = (int(nearest[j]), int(neighbour[j])) if inside else (-1, -1)
         expected = tuple(
             -1 if section is None else section for section in filled(depth, depths, fill, nominal, max_gap)
         )
-        assert found == expected, depth
+        assert result == expected, depth
 
 
 def test_a_wide_gap_is_filled_by_half_a_nominal_interval_at_either_side():
@@ -65,16 +65,16 @@ def test_the_ends_are_filled_by_half_a_nominal_interval():
 
 @pytest.mark.parametrize("fill", ["nearest", "linear"])
 def test_one_missing_section_is_bridged_and_two_are_not_by_default(fill):
-    def found(depths, depth, **options):
+    def sections_at(depths, depth, **options):
         edges, nearest, neighbour = depth_intervals(depths, THICKNESS, 100.0, fill, **options)
         j = np.searchsorted(edges, depth, side="right") - 1
         return int(nearest[j]), int(neighbour[j])
 
     one_missing, two_missing = [0.0, 100.0, 300.0, 400.0], [0.0, 100.0, 400.0, 500.0]
     other = (2, 1) if fill == "linear" else (-1, -1)
-    assert [found(one_missing, d) for d in (199, 201)] == [(1, other[0]), (2, other[1])]
-    assert [found(two_missing, d) for d in (151, 249, 251, 349)] == [(-1, -1)] * 4
-    assert [found(two_missing, d, max_gap=3) for d in (249, 251)] == [(1, other[0]), (2, other[1])]
+    assert [sections_at(one_missing, d) for d in (199, 201)] == [(1, other[0]), (2, other[1])]
+    assert [sections_at(two_missing, d) for d in (151, 249, 251, 349)] == [(-1, -1)] * 4
+    assert [sections_at(two_missing, d, max_gap=3) for d in (249, 251)] == [(1, other[0]), (2, other[1])]
 
 
 @given(st.integers(1, 3000), st.integers(1, 16), st.sampled_from([2.5, 3.0]), st.floats(0.05, 200))

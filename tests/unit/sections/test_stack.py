@@ -204,12 +204,12 @@ def test_a_volume_equals_the_rule_voxel_by_voxel(
         here = {id: (x[index[rows], index[columns]], y[index[rows], index[columns]]) for id, (x, y) in fields.items()}
         own, id = pulled_back(dataset, stack, images, index, fill, interpolation, mirror, here)
         assert section[tuple(index)] == id
-        found = image[(slice(None), *index)].astype(float)
+        pixel_values = image[(slice(None), *index)].astype(float)
         if own is None:
-            assert set(found) == {9.0}
+            assert set(pixel_values) == {9.0}
         else:
             # Half a grey level for rounding, and the precision of float32 weights times 255.
-            np.testing.assert_allclose(found, own, rtol=0, atol=0.5 + 1e-3)
+            np.testing.assert_allclose(pixel_values, own, rtol=0, atol=0.5 + 1e-3)
 
 
 @settings(max_examples=15, deadline=None)
