@@ -25,7 +25,7 @@ Shape = tuple[int, int]
 #: Lengths of the blocks along rows and along columns.
 Chunks = tuple[tuple[int, ...], tuple[int, ...]]
 
-#: Side of a block of a field without chunks of its own.
+#: Side of a block of fields that are not made from dask arrays.
 BLOCK = 512
 
 
@@ -163,7 +163,7 @@ class ArrayField:
                 raise InputError(
                     f"component of a field has unknown chunk sizes, shape {array.shape}; call its "
                     "compute_chunk_sizes() first",
-                    code="unknown-chunk-sizes",
+                    code="unknown-shape",
                 )
         if pair[0].shape != pair[1].shape:
             raise InputError(
@@ -183,8 +183,8 @@ class ArrayField:
                         code="persisted-array",
                     )
 
-            one = da.asarray(pair[0])
-            return cls(one, da.asarray(pair[1]).rechunk(one.chunks), relative)
+            x, y = map(da.asarray, pair)
+            return cls(x, y.rechunk(x.chunks), relative)
         for k, array in enumerate(pair):
             if array.flags.writeable:
                 pair[k] = array.copy()
@@ -334,12 +334,12 @@ def composed(outer: Field, inner: Field) -> Field:
     return ComposedField(inner, outer)
 
 
-def same(one: Field, other: Field) -> bool:
+def same(a: Field, b: Field) -> bool:
     """Whether two fields have one shape and map each pixel to the same point up to rounding, or both to NaN."""
-    if one.shape != other.shape:
-        return False
-    pairs = ((one.coordinates(*block), other.coordinates(*block)) for _, block in blocks(one.chunks))
-    return all(np.allclose(a, b, rtol=1e-12, atol=1e-9, equal_nan=True) for a, b in pairs)
+    return a.shape == b.shape and all(
+        np.allclose(a.coordinates(*block), b.coordinates(*block), rtol=1e-12, atol=1e-9, equal_nan=True)
+        for _, block in blocks(a.chunks)
+    )
 
 
 def validate_shape(shape: tuple[int, int]) -> Shape:

@@ -170,7 +170,7 @@ def _load_npy(name: str, storage_options: Mapping[str, Any] | None) -> ArrayFiel
 
 def _save_zarr(field: Field, target: Target) -> None:
     if target.list_keys():
-        raise InputError(f"{target.url} exists; remove it or choose another name", code="target-exists")
+        raise InputError(f"{target.url} is not empty; remove it or choose another name", code="target-not-empty")
     layout = Encoding().layout((2, *field.shape), _CHUNK, "float64", fill=np.nan)
     documents = layout.documents(("c", "y", "x"))
     target.write_all((f"0/{name}", body) for name, body in documents.items())
@@ -198,15 +198,15 @@ def _load_zarr(target: Target) -> ArrayField:
             "then spatial axes",
             code="wrong-axes",
         )
-    own = list(zip(image.scales[0][1:], image.translations[0][1:], strict=True))
+    grid = list(zip(image.scales[0][1:], image.translations[0][1:], strict=True))
     frame, axes = _image_frame(image)
     array, absent = image.lazy(0)
-    if array.shape[0] != len(own) or len(own) != len(frame):
+    if array.shape[0] != len(grid) or len(grid) != len(frame):
         raise InputError(
             f"{target.url} has shape {array.shape}; a displacement field needs a component for each spatial axis",
             code="shape-mismatch",
         )
-    field = _in_pixels(target, array, own, frame, sorted(axes))
+    field = _in_pixels(target, array, grid, frame, sorted(axes))
     absent.list()
     if (text := absent.remark()) is not None:
         warnings.warn(text, AtlaszarrWarning, stacklevel=4)  # at the call of Displacement.load
@@ -218,7 +218,7 @@ def _load_zarr(target: Target) -> ArrayField:
 def _image_frame(image: StoredImage) -> tuple[list[tuple[float, float]], list[int]]:
     """Scale and translation of the image along the spatial axes, and the axes of its rows and columns.
 
-    By default the scale and translation of the field, and no axes.
+    The default is the scale and translation of the field, without axes.
     """
     names = image.names[1:]
     given = image.own.get("image") or {"scale": image.scales[0][1:], "translation": image.translations[0][1:]}
@@ -242,7 +242,7 @@ def _image_frame(image: StoredImage) -> tuple[list[tuple[float, float]], list[in
 def _in_pixels(
     target: Target,
     whole: Any,
-    own: list[tuple[float, float]],
+    grid: list[tuple[float, float]],
     frame: list[tuple[float, float]],
     axes: list[int],
 ) -> ArrayField:
@@ -261,9 +261,9 @@ def _in_pixels(
     parts = []
     for position, axis in enumerate(long):
         part = whole[(axis, *(slice(None) if k in long else 0 for k in range(len(lengths))))].astype("float64")
-        (s, t), (image_s, image_t) = own[axis], frame[axis]
+        (s, t), (image_s, image_t) = grid[axis], frame[axis]
         part = part / image_s
-        if own[axis] != frame[axis]:
+        if grid[axis] != frame[axis]:
             k = da.arange(lengths[axis], chunks=part.chunks[position], dtype="float64")
             shift = (s / image_s - 1) * k + (t - image_t) / image_s
             part = part + (shift[:, np.newaxis] if position == 0 else shift)

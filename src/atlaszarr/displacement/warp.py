@@ -41,7 +41,7 @@ def warp_lazily(field: Field, image: Any, interpolation: str, border: str, const
     if any(not isinstance(n, int | np.integer) for n in image.shape):
         raise InputError(
             f"image has unknown chunk sizes, shape {image.shape}; call its compute_chunk_sizes() first",
-            code="unknown-chunk-sizes",
+            code="unknown-shape",
         )
     if image.ndim == 3:
         image = image.rechunk({2: -1})
@@ -50,7 +50,11 @@ def warp_lazily(field: Field, image: Any, interpolation: str, border: str, const
     name, shared, sampling = f"warp-{token}", f"field-{token}", f"sampling-{token}"
 
     def box(block: tuple[slice, slice]) -> Box | None:
-        return _box(field, block, size, interpolation, border)
+        if not isinstance(field, AffineField):
+            return footprint(field.coordinates(*block), size, interpolation, border)
+        ends = [(slice(s.start, s.start + 1), slice(s.stop - 1, s.stop)) for s in block]
+        corners = [field.coordinates(rows, columns) for rows in ends[0] for columns in ends[1]]
+        return corner_footprint(np.concatenate(corners, axis=1), size, interpolation, border)
 
     regions = list(blocks(field.chunks))
     with ThreadPoolExecutor() as threads:
@@ -86,20 +90,6 @@ def _warp_block(
         cut = [[part[crop] for part, crop in zip(*line, strict=True)] for line in lines]
         parts = np.concatenate([np.concatenate(line, axis=1) for line in cut])
     return sample(parts, field.coordinates(*block), origin=origin, size=size)
-
-
-def _box(
-    field: Field, block: tuple[slice, slice], size: tuple[int, int], interpolation: str, border: str
-) -> Box | None:
-    rows, columns = block
-    if isinstance(field, AffineField):
-        ends = [field.coordinates(slice(y, y + 1), slice(x, x + 1)) for y in _ends(rows) for x in _ends(columns)]
-        return corner_footprint(np.concatenate(ends, axis=1), size, interpolation, border)
-    return footprint(field.coordinates(rows, columns), size, interpolation, border)
-
-
-def _ends(along: slice) -> tuple[int, int]:
-    return along.start, along.stop - 1
 
 
 def _overlapping(edges: Sequence[int], start: int, stop: int) -> list[int]:

@@ -33,7 +33,7 @@ class Grid:
             raise InputError(
                 f"resolution {self.resolution:g} um must be positive and at most {min(self.space.extent):g}, "
                 f"the shortest side of reference space {self.space.id}",
-                code="value-out-of-range",
+                code="out-of-range",
             )
 
     @property

@@ -75,7 +75,7 @@ def label_planes(
         planes = _planes(volume, space, plane, coordinates, resolution)
         if (text := absent.remark()) is not None:
             warnings.warn(
-                f"{text} (of the chunks that the preview reads)", AtlaszarrWarning, stacklevel=3
+                f"{text} (counted among the chunks that the preview reads)", AtlaszarrWarning, stacklevel=3
             )  # of preview
         return planes
     with (
@@ -158,7 +158,7 @@ def _level_of(
         if not (orientation[axis] == BRAINGLOBE_SIDES and whole):
             raise InputError(
                 f"axis {axis} of annotation {name} runs {orientation[axis]}; give an annotation that runs {wanted}",
-                code="wrong-orientation",
+                code="unsupported-orientation",
             )
         warnings.warn(sides_remark(name), AtlaszarrWarning, stacklevel=4)  # of preview
 
@@ -176,6 +176,6 @@ def _level_of(
     if array.dtype.kind not in "iub" or math.prod(array.shape[:-3]) != 1:
         raise InputError(
             f"annotation {name} has dtype {array.dtype} and shape {array.shape}; give integer labels along z, y, x",
-            code="not-an-annotation",
+            code="not-labels",
         )
     return _Volume(name, array[(0,) * (array.ndim - 3)], size, (p, i, r)), absent

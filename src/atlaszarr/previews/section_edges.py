@@ -56,9 +56,9 @@ def corners_in_space(dataset: SectionDataset, mirror: bool = False) -> NDArray[n
     """
     tvr, _ = dataset.alignment
     corners = np.empty((len(dataset.sections), 4, 3))
-    for found, section in zip(corners, dataset.sections, strict=True):
+    for corner, section in zip(corners, dataset.sections, strict=True):
         w, h = section.width, section.height
-        found[:] = image_to_reference([(0, 0), (w, 0), (w, h), (0, h)], section.depth, section.tsv, tvr)
+        corner[:] = image_to_reference([(0, 0), (w, 0), (w, h), (0, h)], section.depth, section.tsv, tvr)
     return apply(reference_space(dataset.reference_space_id).mirror, corners) if mirror else corners
 
 
@@ -75,18 +75,18 @@ def edges_of(corners: NDArray[np.float64], plane: Plane) -> tuple[Edges, ...]:
     Returns
     -------
     tuple of Edges
-        The two ends of the plane's row axis, then the two ends of its column axis.
+        The edges at both ends of the axis `plane.rows`, then of the axis `plane.columns`.
     """
     edges = np.stack([corners, np.roll(corners, -1, axis=1)], axis=2)  # (sections, edge, end, pir)
-    middles = edges.mean(axis=2)
-    across = middles[:, [2, 3]] - middles[:, [0, 1]]  # from an edge to the opposite one
+    midpoints = edges.mean(axis=2)
+    across = midpoints[:, [2, 3]] - midpoints[:, [0, 1]]  # from an edge to the opposite one
     down, aside = np.abs(across[..., plane.rows]), np.abs(across[..., plane.columns])
     # One pair of opposite edges is above and below, the other left and right; choose the assignment that fits better.
     turned = down[:, 0] * aside[:, 1] < down[:, 1] * aside[:, 0]
     sections = np.arange(len(corners))
-    found = []
+    sides = []
     for axis, pair in ((plane.rows, turned.astype(int)), (plane.columns, 1 - turned.astype(int))):
         reversed_ = across[sections, pair, axis] < 0
         for end, name in enumerate(ENDS[axis]):
-            found.append(Edges(name, axis, edges[sections, pair + 2 * (reversed_ ^ bool(end))]))
-    return tuple(found)
+            sides.append(Edges(name, axis, edges[sections, pair + 2 * (reversed_ ^ bool(end))]))
+    return tuple(sides)

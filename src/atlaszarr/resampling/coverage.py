@@ -58,13 +58,13 @@ def extent_inside(matrix: Matrix, size: tuple[int, int], rows: slice, columns: s
     ndarray, float64, shape (2, 2), or None
         Smallest and largest X, then Y; None if no point lies inside the image.
     """
-    found = np.array([[np.inf, -np.inf], [np.inf, -np.inf]])
-    _extent(matrix, size, rows.start, rows.stop, columns.start, columns.stop, found)
-    return found if found[0, 0] <= found[0, 1] else None
+    bounds = np.array([[np.inf, -np.inf], [np.inf, -np.inf]])
+    _extent(matrix, size, rows.start, rows.stop, columns.start, columns.stop, bounds)
+    return bounds if bounds[0, 0] <= bounds[0, 1] else None
 
 
 @njit(cache=True, nogil=True)
-def _extent(matrix: Any, size: Any, top: int, bottom: int, left: int, right: int, found: Any) -> None:
+def _extent(matrix: Any, size: Any, top: int, bottom: int, left: int, right: int, bounds: Any) -> None:
     for y in range(top, bottom):
         first, end = left, right
         for axis in range(2):
@@ -75,8 +75,8 @@ def _extent(matrix: Any, size: Any, top: int, bottom: int, left: int, right: int
                 line = matrix[axis][1] * y + matrix[axis][2]
                 for x in (first, end - 1):
                     at = line + matrix[axis][0] * x
-                    found[axis, 0] = min(found[axis, 0], at)
-                    found[axis, 1] = max(found[axis, 1], at)
+                    bounds[axis, 0] = min(bounds[axis, 0], at)
+                    bounds[axis, 1] = max(bounds[axis, 1], at)
 
 
 @njit(cache=True, nogil=True)

@@ -154,7 +154,7 @@ def _weighted(
 
 
 @njit(cache=True, nogil=True)
-def _border_pixels(first: int, count: int, n: int, border: int, start: int, stop: int, found: Array) -> bool:
+def _border_pixels(first: int, count: int, n: int, border: int, start: int, stop: int, indices: Array) -> bool:
     """Index the pixels first, ..., first + count - 1 of `n` relative to `start`, -1 for the constant.
 
     Return False if one of them is not among the pixels `start` to `stop`.
@@ -163,5 +163,5 @@ def _border_pixels(first: int, count: int, n: int, border: int, start: int, stop
         i = border_pixel(first + k, n, border)
         if i >= 0 and not start <= i < stop:
             return False
-        found[k] = i - start if i >= 0 else -1
+        indices[k] = i - start if i >= 0 else -1
     return True

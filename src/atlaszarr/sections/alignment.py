@@ -115,7 +115,7 @@ def plane_of(dataset: SectionDataset, plane: str = "auto") -> Plane:
         raise InputError(f"plane {plane!r} is not known; choose from auto, {', '.join(PLANES)}", code="unknown-value")
     normal = np.abs(np.asarray(trv)[2, :3])
     normal /= np.linalg.norm(normal)
-    nearest = next(known for known in PLANES.values() if known.fixed == int(normal.argmax()))
+    nearest = next(each for each in PLANES.values() if each.fixed == int(normal.argmax()))
     chosen = PLANES.get(dataset.plane if plane == "auto" else plane, nearest)
     if normal[chosen.fixed] < _MIN_COSINE:
         angle = np.degrees(np.arccos(normal[chosen.fixed]))
@@ -128,15 +128,7 @@ def plane_of(dataset: SectionDataset, plane: str = "auto") -> Plane:
 
 
 def validate_fields(fields: Mapping[int, Displacement], dataset: SectionDataset, plane: Plane, grid: Grid) -> None:
-    """Validate that displacement fields fit the sections of a dataset as planes of a grid.
-
-    Parameters
-    ----------
-    fields : mapping of int to Displacement
-        Fields by SectionImage id.
-    dataset : SectionDataset
-    plane : Plane
-    grid : Grid
+    """Validate displacement fields, by SectionImage id, for a plane of section of a dataset over a grid.
 
     Raises
     ------
@@ -149,8 +141,7 @@ def validate_fields(fields: Mapping[int, Displacement], dataset: SectionDataset,
             f"displacement has type {type(fields).__name__}; give a mapping of SectionImage ids to fields",
             code="wrong-type",
         )
-    known = {section.image_id for section in dataset.sections}
-    if unknown := sorted(set(fields) - known, key=str):
+    if unknown := sorted(set(fields) - {section.image_id for section in dataset.sections}, key=str):
         raise InputError(
             f"displacement has a field for section image {unknown[0]}, which dataset {dataset.id} cannot register",
             code="unknown-section",

@@ -126,8 +126,8 @@ def open_sections(
         )
         for view, planes in views.items()
     }
-    known = {"plane_of_section": main.plane.name, **attributes(dataset, main.grid, requests[0].mirror)}
-    return xr.Dataset(variables, _coordinates(main, {_KEY: (views, client)}), known)
+    attrs = {"plane_of_section": main.plane.name, **attributes(dataset, main.grid, requests[0].mirror)}
+    return xr.Dataset(variables, _coordinates(main, {_KEY: (views, client)}), attrs)
 
 
 def iter_sections(dataset: xr.Dataset) -> Iterator[RegisteredSection]:
@@ -181,15 +181,15 @@ def _main_view(views: Mapping[str, SectionPlanes]) -> SectionPlanes:
 def _coordinates(planes: SectionPlanes, encoding: Mapping[str, Any]) -> dict[str, Any]:
     grid, plane, sections = planes.grid, planes.plane, planes.imaged.sections
     across = {"units": "um", "axis": AXES[plane.fixed]}
-    found: dict[str, Any] = {
+    coordinates: dict[str, Any] = {
         "image_id": ("section", [section.image_id for section in sections], None, encoding),
         "section_number": ("section", [section.section_number for section in sections]),
         "coordinate": ("section", planes.coordinates, across),
         "rgb": ["red", "green", "blue"],
     }
     for name, axis in (("y", plane.rows), ("x", plane.columns)):
-        found |= grid.coordinates(axis, name)
-    return found
+        coordinates |= grid.coordinates(axis, name)
+    return coordinates
 
 
 def _registered(planes: SectionPlanes, client: AllenClient, ids: Sequence[int], chunk: int, background: int) -> Any:
@@ -207,8 +207,9 @@ def _registered(planes: SectionPlanes, client: AllenClient, ids: Sequence[int], 
     images: dict[Any, Any] = {}
     for k, id in enumerate(ids):
         position = planes.positions.get(id)
-        found = {} if position is None else {index: planes.box(position, *region) for index, region in regions}
-        boxes = {index: box for index, box in found.items() if box is not None}
+        boxes: dict[Any, Box] = {}
+        if position is not None:
+            boxes = {index: box for index, block in regions if (box := planes.box(position, *block)) is not None}
         tier = _tier(planes, id, list(boxes.values())) if boxes else None
         for index, (rows, columns) in regions:
             key = (name, k, *index, 0)
@@ -259,12 +260,12 @@ def _image(planes: SectionPlanes, client: AllenClient, id: int) -> Any:
     for j, top in enumerate(tops):
         for i, left in enumerate(lefts):
             (request,) = tier.requests((left, top, left + 1, top + 1))
-            layer[name, j, i, 0] = (_decoded, (client.fetch, request))
+            layer[name, j, i, 0] = (_decode, (client.fetch, request))
     chunks = (tuple(min(h, height - y) for y in tops), tuple(min(w, width - x) for x in lefts), (3,))
     return da.Array(HighLevelGraph({name: layer}, {name: set()}), name, chunks=chunks, dtype="uint8")
 
 
-def _decoded(image: SectionImage) -> Pixels:
+def _decode(image: SectionImage) -> Pixels:
     return image.request.decode(image.body)
 
 

@@ -107,22 +107,9 @@ def open_volume(
 
 
 def _arrays(stack: Stack, chunk: int, client: AllenClient, background: int, token: str) -> dict[str, Any]:
-    """Lazy arrays that share one graph, so that blocks that are computed together fetch an image once.
+    """The dask arrays ``image``, ``section`` and ``displacement`` of `open_volume`, in cubic blocks.
 
-    Parameters
-    ----------
-    stack : Stack
-    chunk : int
-        Side of a block in voxels.
-    client : AllenClient
-    background : int
-    token : str
-        Dask token of the contents.
-
-    Returns
-    -------
-    dict of str to dask array
-        ``image``, uint8, (3, z, y, x); ``section``, uint32, (z, y, x); ``displacement``, float64, (2, z, y, x).
+    They share one graph, so that blocks that are computed together fetch an image once.
     """
     import dask.array as da
     from dask.highlevelgraph import HighLevelGraph
@@ -156,18 +143,18 @@ def _arrays(stack: Stack, chunk: int, client: AllenClient, background: int, toke
             layer[f"{name}-{token}", *lead, *index] = task
 
     def array(name: str, lead: tuple[int, ...], dtype: str) -> Any:
-        own = f"{name}-{token}"
+        layer_name = f"{name}-{token}"
         graph = HighLevelGraph(
-            {shared: {shared: stack}, fetched: fetches, computed: computes, own: layers[name]},
+            {shared: {shared: stack}, fetched: fetches, computed: computes, layer_name: layers[name]},
             {
                 shared: set(),
                 fetched: set(),
                 computed: {shared, fetched},
-                own: {shared} if name == "displacement" else {computed},
+                layer_name: {shared} if name == "displacement" else {computed},
             },
         )
         sizes = da.core.normalize_chunks((*lead, *(chunk,) * 3), (*lead, *stack.grid.shape))
-        return da.Array(graph, own, chunks=sizes, dtype=dtype)
+        return da.Array(graph, layer_name, chunks=sizes, dtype=dtype)
 
     return {
         "image": array("image", (3,), "uint8"),

@@ -74,17 +74,17 @@ class Options:
 
     def __post_init__(self) -> None:
         if not 0 < self.resolution < math.inf:
-            raise InputError(f"resolution {self.resolution:g} um must be positive", code="value-out-of-range")
+            raise InputError(f"resolution {self.resolution:g} um must be positive", code="out-of-range")
         low, high = self.chunks
         if not low <= self.chunk <= high:
-            raise InputError(f"chunk {self.chunk} must be between {low} and {high} voxels", code="value-out-of-range")
+            raise InputError(f"chunk {self.chunk} must be between {low} and {high} voxels", code="out-of-range")
         if zarr_format(self.ome_zarr) == 2 and self.shard is not None:
             raise InputError(
                 f"shard {self.shard} is not supported with OME-Zarr {self.ome_zarr}; use version 0.5 or no shards",
                 code="not-supported",
             )
         if not 0 <= self.background <= 255:
-            raise InputError(f"background {self.background} must be between 0 and 255", code="value-out-of-range")
+            raise InputError(f"background {self.background} must be between 0 and 255", code="out-of-range")
 
     @classmethod
     def of(cls, options: Mapping[str, Any], written: bool = True) -> Self:
@@ -216,7 +216,7 @@ class SectionsOptions(Options):
         if self.levels is not None and not 1 <= self.levels <= most:
             raise InputError(
                 f"levels {self.levels} must be between 1 and {most} for {sides[0]} x {sides[1]} pixels",
-                code="value-out-of-range",
+                code="out-of-range",
             )
         wanted = self.levels or 1 + max(math.ceil(math.log2(max(sides) / self.chunk)), 0)
         shard = None if self.shard is None else (1, self.shard, self.shard)
@@ -249,7 +249,7 @@ def _limits(value: Any) -> tuple[int, ...]:
     return tuple(operator.index(limit) for limit in value)
 
 
-#: In pixels: thirty times the side of the largest images.
+#: Largest detection point, in pixels: thirty times the longest side of the largest images.
 _MAX_DISTANCE = 1_000_000
 
 
@@ -268,6 +268,6 @@ _CONVERTERS: dict[str, tuple[Callable[[Any], Any], str]] = {
     **dict.fromkeys(("resolution", "max_gap"), (float, "a number")),
     "range": (_limits, "six whole numbers"),
     "plane": (lambda value: plane_name(str(value)), "text"),
-    "detection_xy": (_point, f"a pixel (x, y) within {_MAX_DISTANCE:,} or 'centre'"),
+    "detection_xy": (_point, f"two numbers of at most {_MAX_DISTANCE:,} pixels or 'centre'"),
     **dict.fromkeys(("displacement", "mirror"), (bool, "True or False")),
 }

@@ -136,7 +136,8 @@ def section_planes(
     ----------
     aligned : AlignedSections
     plane : str
-        ``coronal``, ``sagittal``, ``transverse`` (or ``horizontal``, ``axial``), or ``auto`` for the dataset's own.
+        ``coronal``, ``sagittal``, ``transverse`` (or ``horizontal``, ``axial``), or ``auto`` for the plane that the
+        dataset was cut in.
     stored : bool
         Whether rows and columns are in the order of an array (z, y, x), so that the rows of a sagittal plane run
         along p. Otherwise superior is up and anterior left, as usual in the field.
@@ -175,10 +176,7 @@ def _coordinates(aligned: AlignedSections, plane: Plane, detection_xy: Detection
     tvr, _ = aligned.dataset.alignment
     points = []
     for section in aligned.imaged.sections:
-        xy = (
-            ((section.width - 1) / 2, (section.height - 1) / 2)
-            if detection_xy in ("centre", "center")
-            else detection_xy
-        )
+        centre = ((section.width - 1) / 2, (section.height - 1) / 2)
+        xy = centre if isinstance(detection_xy, str) else detection_xy
         points.append(image_to_reference(xy, section.depth, section.tsv, tvr))
     return np.asarray(apply(aligned.from_native, points)[:, plane.fixed])

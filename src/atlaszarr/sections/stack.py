@@ -48,7 +48,7 @@ _MAX_CHUNKS = 1_000_000
 
 @dataclass(frozen=True, eq=False)
 class Stack:
-    """The sections of one dataset over the voxels of a grid.
+    """The sections of one dataset, stacked over the voxels of a grid.
 
     Attributes
     ----------
@@ -139,7 +139,7 @@ class Stack:
         return {index: sections for (index, _), sections in zip(cubes, sampled, strict=True) if sections}
 
     def sampled(self, region: Region) -> tuple[int, ...]:
-        """The indices of exactly the sections that a block samples, by the same arithmetic as the sampling."""
+        """The indices of the sections that a block samples: exact, by the arithmetic of the sampling."""
         geometry, boxes = self._geometry(region)
         candidate = np.zeros(len(self.sections), bool)
         candidate[list(boxes)] = True
@@ -224,7 +224,7 @@ class Stack:
         return image, label
 
     def boxes(self, region: Region) -> dict[int, Box]:
-        """The box of the tier image that `pull_back` needs for a block, for each section that it could sample."""
+        """The box of the tier image that `pull_back` needs, for each section that a block could sample."""
         return self._geometry(region)[1]
 
     def _geometry(self, region: Region) -> tuple[StackGeometry, dict[int, Box]]:
@@ -292,7 +292,7 @@ def stack_sections(
     if not 1 <= max_gap < math.inf:
         raise InputError(
             f"max_gap {max_gap:g} must be finite and at least 1; give a large number to fill every gap",
-            code="value-out-of-range",
+            code="out-of-range",
         )
     support, _ = validate_names(interpolation, "constant")
     dataset, grid, sections = aligned.dataset, aligned.grid, aligned.imaged.sections
@@ -303,26 +303,16 @@ def stack_sections(
         validate_fields(displacement, dataset, plane, grid)
         for s, section in enumerate(sections):
             if section.image_id in displacement:
-                fields[s] = partial(_over, plane, displacement[section.image_id])
+                fields[s] = partial(_field_over, plane, displacement[section.image_id])
     affines = np.array([compose(to_tier, to_plane[:2]) for to_tier in aligned.to_tiers])
     affines[list(fields)] = np.nan
     edges, nearest, neighbour = depth_intervals(
         [section.depth for section in sections], dataset.section_thickness, dataset.nominal_interval, fill, max_gap
     )
-    return Stack(
-        grid=grid,
-        imaged=aligned.imaged,
-        depth_row=to_plane[2],
-        affines=affines,
-        edges=edges,
-        nearest=nearest,
-        neighbour=neighbour,
-        support=support,
-        fields=fields,
-    )
+    return Stack(grid, aligned.imaged, to_plane[2], affines, edges, nearest, neighbour, support, fields)
 
 
-def _over(plane: Plane, field: Displacement, region: Region) -> NDArray[np.float64]:
+def _field_over(plane: Plane, field: Displacement, region: Region) -> NDArray[np.float64]:
     """A field of a plane at the voxels of a region: (X, Y), float64, of length 1 across the plane."""
     rows, columns = plane.rows, plane.columns
     xy = field.coordinates(region[rows], region[columns])
@@ -352,15 +342,7 @@ def depth_intervals(
         The section that fills each interval, and the section to blend with; -1 for none.
     """
     reach = (thickness if fill == "none" else nominal) / 2
-    edges: list[float] = []
-    nearest: list[int] = []
-    neighbour: list[int] = []
-
-    def add(low: float, section: int, other: int) -> None:
-        edges.append(low)
-        nearest.append(section)
-        neighbour.append(other)
-
+    intervals: list[tuple[float, int, int]] = []
     widest = thickness if fill == "none" else (max_gap + 1e-6) * nominal
     joined = [b - a <= widest for a, b in pairwise(depths)]
     for s, depth in enumerate(depths):
@@ -368,12 +350,12 @@ def depth_intervals(
         low = (depths[s - 1] + depth) / 2 if before else depth - reach
         high = (depth + depths[s + 1]) / 2 if after else depth + reach
         if fill == "linear":
-            add(low, s, s - 1 if before else -1)
-            add(depth, s, s + 1 if after else -1)
+            intervals += [(low, s, s - 1 if before else -1), (depth, s, s + 1 if after else -1)]
         else:
-            add(low, s, -1)
+            intervals.append((low, s, -1))
         if not after:
-            add(high, -1, -1)
+            intervals.append((high, -1, -1))
+    edges, nearest, neighbour = zip(*intervals, strict=True)
     return np.array(edges), np.array(nearest[:-1], np.int32), np.array(neighbour[:-1], np.int32)
 
 

@@ -244,7 +244,7 @@ def _by_fields(
     depth_start = depth_row[0] * (start[0] + i) + depth_row[1] * (start[1] + j) + depth_row[3]
     i, j, last = min(i, fields.shape[2] - 1), min(j, fields.shape[3] - 1), fields.shape[4] - 1
     low = high = np.nan
-    s = own = -1
+    s = f = -1
     for k in range(section.size):
         depth = depth_start + depth_row[2] * (start[2] + k)
         if not (low <= depth < high):
@@ -253,9 +253,9 @@ def _by_fields(
             s = -1
             if 0 <= at < section_of.size:
                 low, high, s = edges[at], edges[at + 1], section_of[at]
-            own = geometry.field_of[s] if s >= 0 else -1
-        if own >= 0:
-            x, y = fields[own, 0, i, j, min(k, last)], fields[own, 1, i, j, min(k, last)]
+            f = geometry.field_of[s] if s >= 0 else -1
+        if f >= 0:
+            x, y = fields[f, 0, i, j, min(k, last)], fields[f, 1, i, j, min(k, last)]
             if inside(x, sizes[s, 0]) and inside(y, sizes[s, 1]):
                 section[k] = s
                 fx[k] = x
