@@ -40,7 +40,7 @@ def verify_atlas(place: Target, *, deep: bool) -> VerifyReport | None:
             defects.append(Defect("metadata", key, "cannot be read"))
             continue
         if document["state"] != "finished":
-            defects.append(Defect("unfinished", key, "is of an atlas that is unfinished; build again to go on with it"))
+            defects.append(Defect("unfinished", key, "is of an atlas that is unfinished; build again to resume"))
             continue
         defects += _files(place, document)
         for path in document["images"]:

@@ -155,14 +155,14 @@ class ImageJob(Job):
 
     def dependent(self, changed: Iterable[Task]) -> set[Task]:
         """The given tasks and all tasks that read, directly or not, what these write."""
-        found = set(changed)
+        tasks = set(changed)
         for step, after in pairwise(self.multiscale.pyramid.passes):
             if after.computes:
                 continue
-            for block in [block for source, block in found if source == step.source]:
+            for block in [block for source, block in tasks if source == step.source]:
                 dependents = self.multiscale.pyramid.dependents(step, block, after)
-                found.update((after.source, dependent) for dependent in dependents)
-        return found
+                tasks.update((after.source, dependent) for dependent in dependents)
+        return tasks
 
     def tasks(self, scheduler: Scheduler) -> list[list[Task]]:
         """A task for every block of every pass that has non-empty chunks."""
@@ -234,11 +234,11 @@ class ImageJob(Job):
         body = ledger.compacted(header, done)
         sidecars = {}
         for key in self.files(digest(body)):
-            if (found := target.read(key)) is None:
+            if (sidecar := target.read(key)) is None:
                 raise TargetError(
                     f"{target.url}/{key} is missing; run the same command to resume", code="missing-object"
                 )
-            sidecars[key] = (len(found), digest(found))
+            sidecars[key] = (len(sidecar), digest(sidecar))
         owner.validate(read=True)
         self._sweep(arrays, done)
         ledger.compact(target, body, sidecars)

@@ -145,7 +145,7 @@ class _Lease(Owner):
             self._renewed = time.monotonic()
             if created:
                 return
-            if (found := self._target.read_tagged(_OWNER)) is not None:  # else its owner has removed it meanwhile
+            if (stored := self._target.read_tagged(_OWNER)) is not None:  # else its owner has removed it meanwhile
                 break
         else:
             raise TargetError(
@@ -153,7 +153,7 @@ class _Lease(Owner):
                 "builds; run the command again",
                 code="lock-contended",
             )
-        body, tag = found
+        body, tag = stored
         if body == self._body:  # the answer to an earlier try was lost
             return
         try:
@@ -201,12 +201,12 @@ class _Lease(Owner):
             began = time.monotonic()
             with suppress(TargetError, InputError):
                 try:
-                    found = self._target.read_tagged(_OWNER)
-                    if found is None or found[0] != self._body:
+                    stored = self._target.read_tagged(_OWNER)
+                    if stored is None or stored[0] != self._body:
                         self._lost = True
                         return
                     # A put that fails may follow one of ours whose answer was lost: the next round reads the object.
-                    if not ended.is_set() and self._target.replace(_OWNER, self._body, found[1]):
+                    if not ended.is_set() and self._target.replace(_OWNER, self._body, stored[1]):
                         self._renewed = began
                 except RuntimeError:
                     if not ended.is_set():

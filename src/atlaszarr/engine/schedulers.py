@@ -113,10 +113,10 @@ class Threads:
 
     def _run(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         try:
-            found = [self._result(arg) for arg in args]
+            values = [self._result(arg) for arg in args]
             if self._stopped.is_set():
                 raise self._error or cf.CancelledError()
-            return function(*found)
+            return function(*values)
         except BaseException as error:
             self._error = self._error or error  # after an error no other task starts
             self._stopped.set()

@@ -100,11 +100,11 @@ def read_state(target: Target, request: dict[str, Any], overwrite: bool) -> str 
             )
     own = read_root(target)
     if own is None:
-        if found := [key for key in (*target.list_keys(), *target.links()) if not _is_leftover(key)]:
-            if not found[0]:
+        if others := [key for key in (*target.list_keys(), *target.links()) if not _is_leftover(key)]:
+            if not others[0]:
                 raise InputError(f"target {target.url} is a file; choose another target", code="target-is-file")
             raise InputError(
-                f"target {target.url} is not empty (it holds {found[0]!r}); choose another target",
+                f"target {target.url} is not empty (it holds {others[0]!r}); choose another target",
                 code="target-not-empty",
             )
         return None

@@ -273,7 +273,7 @@ def _label_defects(
     multiscale: Multiscale, spec: ArraySpec, known: Iterable[int], step: Pass, task: Task
 ) -> Iterator[Defect]:
     """Objects of a task that contain labels which the metadata does not list."""
-    values = np.asarray(sorted({0, *known}))
+    listed = np.asarray(sorted({0, *known}))
     for level in step.writes:
         for unit in multiscale.pyramid.levels[level].units(multiscale.pyramid.region(step, task[1], level)):
             key = multiscale.key(spec, level, unit)
@@ -281,10 +281,10 @@ def _label_defects(
             if body is None:
                 continue
             try:
-                found = np.unique(multiscale.decode(spec, level, body))
+                labels = np.unique(multiscale.decode(spec, level, body))
             except ValueError:
                 continue  # `_level_defects` lists it
-            if (unknown := found[~np.isin(found, values)]).size:
+            if (unknown := labels[~np.isin(labels, listed)]).size:
                 yield Defect("label", key, f"contains label {unknown[0]}, which the metadata does not list", task)
 
 
