@@ -233,6 +233,19 @@ def test_a_lock_that_was_created_although_the_store_raised_an_error_is_owned(nam
     assert not target.list_keys()
 
 
+def test_a_lock_that_was_created_before_the_store_failed_is_taken_by_the_next_build_of_the_process(name):
+    target = Target.of(f"scripted://{name}")
+    Scripted.faults[:] = [Fault("put", OWNER, StoreFaultError("lost"), done=True)]
+    Scripted.faults.append(Fault("get", OWNER, StoreFaultError("down"), times=2))
+    with pytest.raises(TargetError), owning(target):
+        pass
+    Scripted.faults.clear()
+    assert target.list_keys() == [OWNER]
+    with owning(target) as owner:
+        owner.validate(read=True)
+    assert not target.list_keys()
+
+
 def test_a_lease_that_is_not_renewed_in_time_stops_the_build(name, monkeypatch):
     monkeypatch.setattr(lock, "HEARTBEAT", 0.01)
     monkeypatch.setattr(lock, "LEASE", 0.5)

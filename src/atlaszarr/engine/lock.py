@@ -102,7 +102,11 @@ def _locked(target: Target) -> Iterator[Owner]:
 @contextmanager
 def _leased(target: Target, take_over: bool) -> Iterator[Owner]:
     lease = _Lease(target)
-    lease.take(take_over)
+    try:
+        lease.take(take_over)
+    except BaseException:
+        _held.discard(lease.name)  # the owner object may have been created although the store raised an error
+        raise
     ended, answers = threading.Event(), True
     heart = threading.Thread(target=lease.renew_until, args=(ended,), name="atlaszarr-owner", daemon=True)
     heart.start()
