@@ -8,7 +8,7 @@ from typing import Any
 
 from ..engine.finished_image import Finished
 from ..errors import InputError
-from .paths import Layout
+from .paths import AtlasLayout
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,13 @@ class About:
     symmetric: bool = True
 
 
-def coordinate_space(layout: Layout) -> bytes:
+def coordinate_space(layout: AtlasLayout) -> bytes:
     """The manifest of the coordinate space."""
     template = layout.component(layout.template)
     return _document(layout.component(layout.coordinate_space, template=template))
 
 
-def atlases(layout: Layout, about: About, annotation: Finished) -> dict[str, bytes]:
+def atlases(layout: AtlasLayout, about: About, annotation: Finished) -> dict[str, bytes]:
     """The manifest of the atlas at every resolution of an annotation, by its folder.
 
     Raises

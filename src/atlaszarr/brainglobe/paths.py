@@ -24,7 +24,7 @@ MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
-class Layout:
+class AtlasLayout:
     """Names and places of an atlas.
 
     Attributes

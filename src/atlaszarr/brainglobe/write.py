@@ -18,14 +18,14 @@ from .alias import give_second_name
 from .manifests import About
 from .masks import write_masks
 from .meshes import RESOLUTION, write_meshes
-from .paths import Layout, below
+from .paths import AtlasLayout, below
 from .structure_order import PostOrder
 from .surfaces import check_libraries
 
 
 def write(
     target: Target,
-    layout: Layout,
+    layout: AtlasLayout,
     terminology: Terminology,
     *,
     about: About | None = None,
@@ -47,7 +47,7 @@ def write(
     ----------
     target : Target
         The folder ``brainglobe-atlasapi``.
-    layout : Layout
+    layout : AtlasLayout
     terminology : Terminology
         One tree whose root's acronym is ``root``, with every label of the annotation.
     about : About, optional
@@ -99,20 +99,20 @@ def write(
     return reports
 
 
-def keys_written(layout: Layout, documents: Iterable[str]) -> list[str]:
+def keys_written(layout: AtlasLayout, documents: Iterable[str]) -> list[str]:
     """Where masks, meshes and manifests are written: keys of folders, which end in ``/``, and of documents."""
     return [f"{layout.annotation_set}/{name}/" for name in (names.MASKS, names.PRECOMPUTED)] + list(documents)
 
 
 def check(
-    annotation: Finished, template: Finished, layout: Layout, terminology: Terminology, about: About | None = None
+    annotation: Finished, template: Finished, layout: AtlasLayout, terminology: Terminology, about: About | None = None
 ) -> dict[str, bytes]:
     """Whether BrainGlobe's reader can open an annotation and a template together, written already or not.
 
     Parameters
     ----------
     annotation, template : Finished
-    layout : Layout
+    layout : AtlasLayout
     terminology : Terminology
     about : About, optional
 
