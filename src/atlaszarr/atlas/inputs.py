@@ -43,7 +43,7 @@ def refuse_overlaps(sources: Iterable[Uri], targets: Sequence[Target]) -> None:
         if overlap(source, target.url):
             raise InputError(
                 f"{shown(source)} overlaps with {target.url}, which will be written; choose another target",
-                code="source-in-target",
+                code="target-overlaps-source",
             )
 
 
@@ -60,7 +60,7 @@ def refuse_other_table(ontology: Any, root: Target, files: Mapping[str, bytes]) 
         if overlap(normalize(ontology), f"{root.url}/{key}") and root.read(key) != body:
             raise InputError(
                 f"ontology {shown(ontology)} would be replaced by its table; give a copy of it",
-                code="source-in-target",
+                code="target-overlaps-source",
             )
 
 

@@ -68,7 +68,7 @@ def levels_of(
     published = len(set(finest.voxel_size)) == 1 and finest.voxel_size[0] in PUBLISHED
     factors = [Fraction(b) / Fraction(a) for a, b in pairwise([finest.voxel_size[0], *sizes])] if published else []
     if isinstance(chunk, int) and not 8 <= chunk <= 1024:
-        raise InputError(f"chunk {chunk} must be between 8 and 1024 voxels", code="value-out-of-range")
+        raise InputError(f"chunk {chunk} must be between 8 and 1024 voxels", code="out-of-range")
     if chunk is None:
         chunk = [_CHUNK_BEFORE_2_5, _CHUNK] if factors[:1] == [Fraction(5, 2)] else _CHUNK
 

@@ -47,7 +47,7 @@ def begin(root: Target, layout: AtlasLayout, files: Mapping[str, bytes], overwri
             raise InputError(
                 f"{root.url}/{path} is another one; build from the same sources, choose another target, name or "
                 "version, or give --overwrite",
-                code="target-mismatch",
+                code="different-options",
             )
     _write(root, layout, {**recorded, "state": "unfinished"})
     root.write_all(files.items())
