@@ -163,7 +163,7 @@ class Masks(Multiscale, kind="masks"):
         return self.bodies(step.source, index, values[""])
 
     def _channels(self, index: Index, present: NDArray[np.bool_]) -> Iterable[int]:
-        """The channels with a chunk in a block: all of them in the first block, so that every structure has its folder."""
+        """The channels with a chunk in a block: all in the first block, so that every structure has its folder."""
         if index == (0, 0, 0):
             return range(len(self.order))
         counts = np.concatenate([[0], np.cumsum(present)])
@@ -193,9 +193,9 @@ def write_masks(
 ) -> WriteReport:
     """Write the masks of all structures with their descendants, at every level of an annotation.
 
-    The array of each level is uint8 (c, z, y, x), 1 where this level of the annotation has the structure or one of its descendants;
-    ``annotation_values`` (uint32) has the structure of each c. A block of a level is read once; structures that do not
-    occur in it have no chunk, except in the first block, so that every structure has a folder.
+    The array of each level is uint8 (c, z, y, x), 1 where this level of the annotation has the structure or one of its
+    descendants; ``annotation_values`` (uint32) has the structure of each c. A block of a level is read once; structures
+    that do not occur in it have no chunk, except in the first block, so that every structure has a folder.
 
     Parameters
     ----------
