@@ -1,4 +1,4 @@
-"""Whom the data is of, and on what terms: in the metadata of every output."""
+"""Citation and terms of use of the data, for the metadata of every output."""
 
 _TERMS = "https://alleninstitute.org/terms-of-use/"
 

@@ -1,11 +1,11 @@
-"""Affine chains between section-image pixels and reference space, in float64: nothing but arithmetic.
+"""Affine transformations between section-image pixels and reference space, in float64. Arithmetic only.
 
-A section image has a 2-D alignment (pixels of the full-resolution image, microns of the section
-plane) and its dataset a 3-D one (section plane and depth, PIR microns). The Allen API stores each
-with its inverse, both rounded to six digits: tsv (2-D) and tvr (3-D) lead from the image to the
-reference, tvs and trv back. To reproduce the API's own answers each must be used in its own direction.
+A section image has a 2-D alignment (pixels of the full-resolution image, um of the section plane), and its dataset a
+3-D alignment (um of the section plane and depth, um of the reference space). The Allen API stores each with its
+inverse, both rounded to six digits: tsv (2-D) and tvr (3-D) map from the image to the reference space, tvs and trv map
+back. To reproduce the answers of the API, use each in its own direction; do not invert it.
 
-The pixel (X, Y) has its centre at the integer coordinates (X, Y).
+Pixel (X, Y) has its centre at the integer coordinates (X, Y).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Affine = NDArray[np.float64]
 
 
 def image_to_reference(xy: ArrayLike, depth: ArrayLike, tsv: ArrayLike, tvr: ArrayLike) -> Affine:
-    """Where pixels of a section image lie in the reference space.
+    """Map pixels of a section image to the reference space.
 
     Parameters
     ----------
@@ -26,9 +26,9 @@ def image_to_reference(xy: ArrayLike, depth: ArrayLike, tsv: ArrayLike, tvr: Arr
     depth : array_like, shape (...)
         Section number times section thickness, in um.
     tsv : array_like, shape (2, 3)
-        2-D alignment, pixels to um in the section plane.
+        2-D alignment: pixels to um in the section plane.
     tvr : array_like, shape (3, 4)
-        3-D alignment, (x um, y um, depth um) to (p, i, r) um.
+        3-D alignment: (x, y, depth) to (p, i, r), in um.
 
     Returns
     -------
@@ -45,23 +45,23 @@ def image_to_reference(xy: ArrayLike, depth: ArrayLike, tsv: ArrayLike, tvr: Arr
 
 
 def reference_to_image(pir: ArrayLike, tvs: ArrayLike, trv: ArrayLike) -> tuple[Affine, Affine]:
-    """Where points of the reference space lie in a section image, and how deep in the stack.
+    """Map points of the reference space to pixels of a section image, and to depths in the stack of sections.
 
     Parameters
     ----------
     pir : array_like, shape (..., 3)
         (p, i, r) in um, in the dataset's own reference space.
     tvs : array_like, shape (2, 3)
-        2-D alignment, um in the section plane to pixels.
+        2-D alignment: um in the section plane to pixels.
     trv : array_like, shape (3, 4)
-        3-D alignment, (p, i, r) um to (x um, y um, depth um).
+        3-D alignment: (p, i, r) to (x, y, depth), in um.
 
     Returns
     -------
     xy : ndarray, float64, shape (..., 2)
         Full-resolution pixel coordinates (X, Y).
     depth : ndarray, float64, shape (...)
-        Depth in um: compare with section number times section thickness.
+        Depth in um. That of a section is its section number times the section thickness.
 
     Notes
     -----
@@ -72,13 +72,13 @@ def reference_to_image(pir: ArrayLike, tvs: ArrayLike, trv: ArrayLike) -> tuple[
 
 
 def apply(affine: ArrayLike, points: ArrayLike) -> Affine:
-    """Apply an (m, n + 1) affine to points of shape (..., n); float64 in, float64 (..., m) out."""
+    """Apply an affine of shape (m, n + 1) to points of shape (..., n): float64, shape (..., m)."""
     affine = np.asarray(affine, dtype=np.float64)
     return np.asarray(np.asarray(points, dtype=np.float64) @ affine[:, :-1].T + affine[:, -1])
 
 
 def compose(outer: ArrayLike, inner: ArrayLike) -> Affine:
-    """The affine that applies `inner` (m, n + 1) and then `outer` (k, m + 1): float64, (k, n + 1)."""
+    """The affine that applies `inner` (m, n + 1), then `outer` (k, m + 1): float64, shape (k, n + 1)."""
     outer = np.asarray(outer, dtype=np.float64)
     inner = np.asarray(inner, dtype=np.float64)
     composed: Affine = outer[:, :-1] @ inner
@@ -87,7 +87,7 @@ def compose(outer: ArrayLike, inner: ArrayLike) -> Affine:
 
 
 def tier_affine(downsample: int) -> Affine:
-    """Full-resolution pixel coordinates to those of a tier whose pixels are 2**downsample wide.
+    """The affine from full-resolution pixel coordinates to those of a tier with pixels of 2**downsample.
 
     The centre of tier pixel (X, Y) is the full-resolution point ((X + 1/2) 2^d - 1/2, (Y + 1/2) 2^d - 1/2).
 

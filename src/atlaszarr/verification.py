@@ -1,4 +1,4 @@
-"""`verify`: whatever atlaszarr wrote, an image, a collection or an atlas, is checked by what knows it."""
+"""`verify`: validate an image, a collection of images or an atlas."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from .atlas.verify import verify_atlas
-from .brainglobe import masks  # noqa: F401 - a kind of multiscale
-from .engine import collection  # noqa: F401 - another
+from .brainglobe import masks  # noqa: F401 - registers a subclass of Multiscale, as collection does
+from .engine import collection  # noqa: F401
 from .engine.verify import VerifyReport, verify_image
 from .errors import InputError
 from .stores.target import Target
@@ -17,18 +17,19 @@ from .stores.target import Target
 def verify(
     target: str | os.PathLike[str], *, deep: bool = False, storage_options: Mapping[str, Any] | None = None
 ) -> VerifyReport:
-    """Check a target: every object, all metadata, and that each level is what its parent makes.
+    """Validate a target: every object, all metadata, and each level against the level before it.
 
-    Of a folder that atlases were built in, all that is theirs.
+    In a folder of atlases, everything that belongs to them is validated.
 
     Parameters
     ----------
     target : str or path-like
         A local path, or any URL that fsspec opens.
     deep : bool
-        Whether to compare the levels of all blocks, and the labels in them with their metadata; else of a sample.
+        Whether to compare the levels of all blocks, and the labels in them with their metadata; if not, those of a
+        sample of blocks.
     storage_options : mapping, optional
-        To fsspec.
+        Options of the store, as for fsspec.
 
     Returns
     -------
@@ -37,12 +38,14 @@ def verify(
     Raises
     ------
     InputError
-        If there is nothing that atlaszarr built.
+        If the target holds nothing that atlaszarr wrote.
     TargetError
         If the target cannot be read.
     """
-    place = Target.of(target, storage_options)
-    report = verify_image(place, deep=deep) or verify_atlas(place, deep=deep)
+    opened = Target.of(target, storage_options)
+    report = verify_image(opened, deep=deep) or verify_atlas(opened, deep=deep)
     if report is None:
-        raise InputError(f"target {place.url} holds no image of atlaszarr; give the place that one was built at")
+        raise InputError(
+            f"target {opened.url} holds nothing that atlaszarr wrote; give the target of a build", code="not-atlaszarr"
+        )
     return report

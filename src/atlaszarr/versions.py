@@ -1,4 +1,4 @@
-"""Versions of installed packages, for what an output says of its making."""
+"""Versions of installed packages, for the metadata of an output."""
 
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as _installed

@@ -11,7 +11,7 @@ from atlaszarr import SectionDataset, errors, open_sections, transforms
 from atlaszarr.allen.records import Section
 from atlaszarr.cli.commands import cli
 from atlaszarr.geometry import spaces
-from atlaszarr.sections.options import SectionsRequest
+from atlaszarr.sections.options import SectionsOptions
 
 TABLE = (Path(__file__).parents[2] / "examples" / "from_atldld.md").read_text()
 ROWS = dict(re.findall(r"^\| (`.*?) \| (.*) \|$", TABLE, flags=re.MULTILINE))
@@ -49,7 +49,7 @@ def test_what_the_table_names_in_python_is_there(theirs):
         found.append(find(call[1]))
         options = set(re.findall(r"(\w+)=", call[2] or ""))
         if found[-1] is open_sections:
-            options -= set(SectionsRequest.__dataclass_fields__)
+            options -= set(SectionsOptions.__dataclass_fields__)
         assert not options or options <= set(inspect.signature(found[-1]).parameters)
     assert found or PYTHON[theirs].startswith(("nothing", "the `displacement`"))
 

@@ -1,4 +1,4 @@
-"""What goes wrong at the service or in the input, made to happen: what a user sees, and what is left behind."""
+"""Faults of the service and of the input: what a user sees, and what is written."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import io
 import json
 import math
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -27,27 +26,28 @@ from atlaszarr.allen.images import ImageRequest
 from atlaszarr.dataset_build.api import build
 from atlaszarr.errors import ImageError, InputError, ServiceError
 from atlaszarr.testing.records import image_record
+from codes import raises
 
 IMAGES = "section_image_download"
 DATASET = 74272479
-#: The third of the six sections of the `records` fixture, and some small build of them.
+#: The third of the six sections of the `records` fixture, and the options of a small build of them.
 IMAGE = 74081221
 SMALL = {"resolution": 200.0, "chunk": 16, "quality": 90}
 SMALL_OPTIONS = [text for name, value in SMALL.items() for text in (f"--{name}", value)]
 
 
 def faults(*kinds, path=f"{IMAGES}/{IMAGE}", times=None, **details):
-    """Rules for the emulator: what it does to requests whose address holds a text, and how often."""
+    """Rules for the emulator: faults of the requests whose URL contains `path`."""
     return [{"match": {"path": path}, "times": times, "do": kind, **details} for kind in kinds]
 
 
 def count(emulator, text):
-    """How many requests were made whose path or query holds a text."""
+    """The number of requests whose path or query contains a text."""
     return sum(text in f"{request.path}?{request.query}" for request in emulator.requests)
 
 
 def table(target, name):
-    """One of the tables beside a build's ledger, as a list of dicts."""
+    """A table next to the ledger of a build, as a list of dicts."""
     return list(csv.DictReader(io.StringIO(Path(target, "atlaszarr", name).read_text())))
 
 
@@ -57,12 +57,12 @@ def root(target):
 
 
 def state(target):
-    """What a target's root says: its state, and whether a reader would take it for an image."""
+    """The state in the root of a target, and whether the root has OME-Zarr metadata."""
     return root(target)["atlaszarr"]["state"], "ome" in root(target)
 
 
 def section_ids(target):
-    """The section images that voxels of level 0 came from."""
+    """The section images that the voxels of level 0 are sampled from."""
     return set(np.unique(zarr.open_array(Path(target, "labels", "section", "0"), mode="r")[:]).tolist()) - {0}
 
 
@@ -70,7 +70,7 @@ def is_empty(folder):
     return not any(Path(folder).rglob("*"))
 
 
-# The service fails, and recovers
+# The service fails for a time
 
 TRANSIENT = [
     pytest.param("status", {"status": 429}, id="429"),
@@ -78,7 +78,7 @@ TRANSIENT = [
     pytest.param("status", {"status": 502}, id="502"),
     pytest.param("status", {"status": 503}, id="503"),
     pytest.param("status", {"status": 503, "retry_after": 0}, id="503 with Retry-After"),
-    pytest.param("status", {"status": 503, "retry_after": 0.5}, id="503 with a Retry-After that is none"),
+    pytest.param("status", {"status": 503, "retry_after": 0.5}, id="503 with a Retry-After that is not valid"),
     pytest.param("status", {"status": 504}, id="504"),
     pytest.param("reset", {}, id="reset"),
     pytest.param("cut", {"fraction": 0.5}, id="cut in the middle"),
@@ -87,78 +87,83 @@ TRANSIENT = [
 
 
 @pytest.mark.parametrize(("kind", "details"), TRANSIENT)
-def test_what_the_service_recovers_from_is_only_asked_again(serve, connect, dataset, kind, details):
-    spoiled = "model::SectionDataSet", f"{IMAGES}/{IMAGE}"
-    emulator = serve(faults=[rule for path in spoiled for rule in faults(kind, path=path, times=2, **details)])
+def test_requests_are_repeated_until_the_service_recovers(serve, connect, dataset, kind, details):
+    failing = "model::SectionDataSet", f"{IMAGES}/{IMAGE}"
+    emulator = serve(faults=[rule for path in failing for rule in faults(kind, path=path, times=2, **details)])
     client = connect(emulator)
     assert client.section_dataset(DATASET) == dataset
     image = client.image(IMAGE, 6)
     assert image.shape[2] == 3
-    assert [count(emulator, path) for path in spoiled] == [3, 3]
+    assert [count(emulator, path) for path in failing] == [3, 3]
 
 
 @pytest.mark.parametrize(("kind", "details"), TRANSIENT)
-def test_what_lasts_is_given_up_after_the_retries_with_the_address_in_the_message(serve, connect, kind, details):
+def test_a_request_that_keeps_failing_ends_after_the_retries_with_its_url_in_the_message(serve, connect, kind, details):
     emulator = serve(faults=faults(kind, **details))
     client = connect(emulator, retries=3)
-    with pytest.raises(ServiceError, match=rf"http://.*/{IMAGES}/{IMAGE}\?downsample=6 failed 4 times, last with ."):
+    with raises(ServiceError, "retries-exhausted") as caught:
         client.image(IMAGE, 6)
+    assert f"/{IMAGES}/{IMAGE}?downsample=6" in str(caught.value)
     assert count(emulator, IMAGES) == 4
 
 
-def test_a_request_that_hangs_past_the_read_timeout_is_asked_again(serve, connect):
+def test_a_request_that_hangs_past_the_read_timeout_is_repeated(serve, connect):
     emulator = serve(faults=faults("hang", times=1, seconds=600.0))
     assert connect(emulator, timeout=(2.0, 1.0)).image(IMAGE, 6).shape == (112, 157, 3)
-    assert emulator.peak >= 2  # the one that hangs is still under way
+    assert emulator.peak >= 2  # the request that hangs is not finished yet
 
 
-def test_requests_that_all_hang_are_given_up_after_the_retries(serve, connect):
+def test_requests_that_all_hang_end_after_the_retries(serve, connect):
     emulator = serve(faults=faults("hang", seconds=600.0))
-    with pytest.raises(ServiceError, match=rf"{IMAGE}\?downsample=6 failed 3 times, last with ReadTimeoutError"):
+    with raises(ServiceError, "retries-exhausted") as caught:
         connect(emulator, timeout=(2.0, 0.5), retries=2).fetch(ImageRequest(IMAGE, 157, 112, 6))
+    assert f"{IMAGE}?downsample=6" in str(caught.value)
+    assert "ReadTimeoutError" in str(caught.value)
     assert emulator.peak == 3
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 410, 501])
-def test_a_final_answer_is_not_asked_for_again(serve, connect, status):
+def test_a_final_status_is_not_requested_again(serve, connect, status):
     emulator = serve(faults=faults("status", status=status))
-    with pytest.raises(ServiceError, match=f"HTTP status {status}: status {status}"):
+    with raises(ServiceError, "http-status") as caught:
         connect(emulator).image(IMAGE, 6)
+    assert f"status {status}" in str(caught.value)
     assert count(emulator, IMAGES) == 1
 
 
-def test_nothing_that_answers_at_the_address_is_a_service_error():
+def test_an_address_without_a_server_is_a_service_error():
     with (
         AllenClient("http://127.0.0.1:1/api/v2", "none") as client,
-        pytest.raises(ServiceError, match=r"^cannot reach 127.0.0.1:1: the connection is refused; check the network"),
+        raises(ServiceError, "service-unreachable") as caught,
     ):
         client.search()
+    assert "127.0.0.1:1" in str(caught.value)
 
 
-def test_a_retry_after_is_obeyed_but_not_beyond_the_longest_wait(serve):
+def test_a_retry_after_is_followed_up_to_the_longest_wait(serve):
     # A second, then days: with two retries and waits of at most a second, this ends.
     second, days = {"status": 429, "retry_after": 1}, {"status": 503, "retry_after": 864000}
     emulator = serve(faults=[*faults("status", path="", times=1, **second), *faults("status", path="", **days)])
     http = Http(timeout=(2.0, 5.0), retries=2, backoff=0.0, longest_wait=1.0)
-    with pytest.raises(ServiceError, match="failed 3 times, last with too many 503 error responses"):
+    with raises(ServiceError, "retries-exhausted"):
         http.get(emulator.url, 2**20, bytes)
     http.close()
     started = [request.started for request in emulator.requests]
     assert len(started) == 3
-    assert min(np.diff(started)) >= 1.0  # a lower bound that the clock keeps, however slow the machine
+    assert min(np.diff(started)) >= 1.0  # a lower bound that also holds on a slow machine
 
 
-# Metadata that is not what it should be
+# Metadata that is not valid
 
 
 @pytest.mark.parametrize(
-    ("kind", "details", "said"),
+    ("kind", "details", "code", "excerpt"),
     [
-        ("html", {}, "not JSON .*The service is down"),
-        ("truncated", {"fraction": 0.5}, "not JSON"),
-        ("truncated", {"fraction": 0.0}, "not JSON"),
-        ("garbage", {}, "not JSON"),
-        ("fail", {"message": "line 1, column 92: mismatched character"}, "refused .*line 1, column 92: mismatched"),
+        ("html", {}, "not-json", "The service is down"),
+        ("truncated", {"fraction": 0.5}, "not-json", ""),
+        ("truncated", {"fraction": 0.0}, "not-json", ""),
+        ("garbage", {}, "not-json", ""),
+        ("fail", {"message": "line 1, column 92"}, "query-refused", "line 1, column 92"),
     ],
 )
 @pytest.mark.parametrize(
@@ -170,12 +175,14 @@ def test_a_retry_after_is_obeyed_but_not_beyond_the_longest_wait(serve):
         pytest.param(lambda client: client.structure_graph(), id="structure graph"),
     ],
 )
-def test_a_wrong_answer_to_a_query_names_the_address_and_what_the_service_said(
-    serve, connect, tmp_path, ask, kind, details, said
+def test_the_error_of_a_wrong_answer_to_a_query_has_the_url_and_an_excerpt(
+    serve, connect, tmp_path, ask, kind, details, code, excerpt
 ):
     emulator = serve(faults=faults(kind, path="", **details))
-    with pytest.raises(ServiceError, match=rf"(?s)^{emulator.url}/.*{said}"):
+    with raises(ServiceError, code) as caught:
         ask(connect(emulator, tmp_path))
+    assert f"{emulator.url}/" in str(caught.value)
+    assert excerpt in str(caught.value)
     assert emulator.count() == 1
     assert is_empty(tmp_path)
 
@@ -188,7 +195,7 @@ def test_a_build_without_metadata_ends_with_one_line_and_writes_nothing(serve, c
     outcome = command("build", DATASET, target, "--api-url", emulator.url, "--cache", tmp_path, *SMALL_OPTIONS)
     assert (outcome.code, outcome.out) == (1, "")
     assert outcome.err.count("\n") == 1
-    assert outcome.err.startswith(f"atlaszarr: {emulator.url}/data/query.json")
+    assert f"{emulator.url}/data/query.json" in outcome.err
     assert is_empty(tmp_path)
 
 
@@ -201,15 +208,13 @@ OTHER_RECORDS = [
 
 @pytest.mark.parametrize(("model", "attribute", "value"), OTHER_RECORDS)
 @pytest.mark.parametrize("name", ["build", "plan", "info"])
-def test_an_answer_about_another_dataset_is_refused_with_one_line(
-    serve, command, tmp_path, name, model, attribute, value
-):
+def test_an_answer_about_another_dataset_ends_with_one_line(serve, command, tmp_path, name, model, attribute, value):
     emulator = serve(faults=faults("other_record", path=f"model::{model},", attribute=attribute, value=value))
     target = [tmp_path / "x.ome.zarr"] if name == "build" else []
     outcome = command(name, DATASET, *target, "--api-url", emulator.url)
     assert (outcome.code, outcome.out, outcome.err.count("\n")) == (1, "", 1)
-    said = f"asked for {model} records with {attribute} {DATASET}, but the answer has one with {attribute} {value}"
-    assert said in outcome.err
+    for text in (model, f"{attribute} {DATASET}", f"{attribute} {value}"):
+        assert text in outcome.err
     assert is_empty(tmp_path)
 
 
@@ -222,27 +227,29 @@ def test_an_answer_about_another_dataset_is_refused_with_one_line(
         ("SectionImage", "data_set_id", lambda client: client.search(id=DATASET, images=True)),
     ],
 )
-def test_an_image_or_a_search_is_compared_with_what_was_asked(serve, connect, model, attribute, ask):
+def test_the_records_of_an_image_or_a_search_are_compared_with_the_query(serve, connect, model, attribute, ask):
     emulator = serve(faults=faults("other_record", path=f"model::{model},", attribute=attribute, value=5))
-    with pytest.raises(ServiceError, match=rf"asked for {model} records with {attribute} \d+, .* {attribute} 5; "):
+    with raises(ServiceError, "wrong-record") as caught:
         ask(connect(emulator))
+    assert f"{attribute} 5" in str(caught.value)
     assert emulator.count(IMAGES) == 0
 
 
 def test_sections_of_another_dataset_are_not_counted(serve, connect):
     emulator = serve(faults=faults("other_record", path="model::SectionImage,", attribute="data_set_id", value=5))
-    with pytest.raises(ServiceError, match="section images of 1 datasets, but answered some of dataset 5; try again"):
+    with raises(ServiceError, "wrong-record") as caught:
         connect(emulator).search()
+    assert "dataset 5" in str(caught.value)
 
 
-def test_rows_without_end_are_not_read(serve, connect):
+def test_an_endless_number_of_rows_is_not_read(serve, connect):
     emulator = serve(faults=faults("total_rows", path="model::SectionImage", delta=10**9))
-    with pytest.raises(ServiceError, match="has 1000000006 rows, more than the 1000000 that are read"):
+    with raises(ServiceError, "too-many-rows"):
         connect(emulator).section_dataset(DATASET)
     assert emulator.count() == 2
 
 
-def test_metadata_is_never_kept(serve, connect, dataset, tmp_path):
+def test_metadata_is_never_cached(serve, connect, dataset, tmp_path):
     emulator = serve()
     client = connect(emulator, tmp_path)
     assert client.section_dataset(DATASET) == client.section_dataset(DATASET) == dataset
@@ -250,31 +257,33 @@ def test_metadata_is_never_kept(serve, connect, dataset, tmp_path):
     assert is_empty(tmp_path)
 
 
-# Section images that are not what they should be
+# Section images that are not valid
 
 WRONG = [
-    pytest.param("truncated", {"fraction": 0.5}, "cannot be decoded", id="truncated"),
-    pytest.param("truncated", {"fraction": 0.999}, "cannot be decoded", id="a few bytes short"),
-    pytest.param("wrong_size", {}, "is 64 x 48 pixels, not 157 x 112", id="wrong size"),
-    pytest.param("empty", {}, "answer of 0 bytes is not a JPEG", id="0 bytes"),
-    pytest.param("garbage", {}, "is not a JPEG", id="not an image"),
-    pytest.param("html", {}, "is not a JPEG .*DOCTYPE", id="a page"),
-    pytest.param("fail", {}, "is not a JPEG", id="JSON"),
-    pytest.param("grey", {}, "colour space Gray", id="grey"),
-    pytest.param("bomb", {}, "is 60000 x 60000 pixels, not 157 x 112", id="declared 60000 x 60000"),
+    pytest.param("truncated", {"fraction": 0.5}, "damaged-image", "", id="truncated"),
+    pytest.param("truncated", {"fraction": 0.999}, "damaged-image", "", id="a few bytes short"),
+    pytest.param("wrong_size", {}, "wrong-image-size", "64 x 48", id="wrong size"),
+    pytest.param("empty", {}, "not-a-jpeg", "0 bytes", id="0 bytes"),
+    pytest.param("garbage", {}, "not-a-jpeg", "", id="not an image"),
+    pytest.param("html", {}, "not-a-jpeg", "DOCTYPE", id="a page"),
+    pytest.param("fail", {}, "not-a-jpeg", "", id="JSON"),
+    pytest.param("grey", {}, "wrong-channels", "Gray", id="grey"),
+    pytest.param("bomb", {}, "wrong-image-size", "60000 x 60000", id="declared 60000 x 60000"),
 ]
 
 
-@pytest.mark.parametrize(("kind", "details", "said"), WRONG)
-def test_a_wrong_image_is_asked_for_again_within_the_retries_and_never_kept(
-    serve, connect, tmp_path, kind, details, said
+@pytest.mark.parametrize(("kind", "details", "code", "value"), WRONG)
+def test_a_wrong_image_is_fetched_again_within_the_retries_and_never_cached(
+    serve, connect, tmp_path, kind, details, code, value
 ):
     emulator = serve(faults=faults(kind, times=4, **details))
     client = connect(emulator, tmp_path, retries=2)
     request = client.image_request(IMAGE, 6)
     emulator.reset()
-    with pytest.raises(ImageError, match=rf"(?s)=6 failed 3 times, last with section image {IMAGE} .*{said}"):
+    with raises(ImageError, code) as caught:
         client.fetch(request)
+    assert str(IMAGE) in str(caught.value)
+    assert value in str(caught.value)
     assert emulator.count() == 3
     assert is_empty(tmp_path)
     right = client.fetch(request)
@@ -283,13 +292,15 @@ def test_a_wrong_image_is_asked_for_again_within_the_retries_and_never_kept(
     assert [path.read_bytes()[:-32] for path in tmp_path.rglob("*.jpg")] == [right.body]
 
 
-@pytest.mark.parametrize(("kind", "details", "said"), WRONG)
-def test_a_build_records_an_image_that_stays_wrong(serve, connect, tmp_path, dataset, kind, details, said):
+@pytest.mark.parametrize(
+    ("kind", "details", "value"), [pytest.param(*case.values[:2], case.values[3], id=case.id) for case in WRONG]
+)
+def test_a_build_records_an_image_that_stays_wrong(serve, connect, tmp_path, dataset, kind, details, value):
     emulator = serve(faults=faults(kind, **details))
     target = tmp_path / "x.ome.zarr"
     report = build(dataset, target, client=connect(emulator, retries=1), **SMALL)
     (failure,) = report.views[0].failures
-    assert re.search(said, failure.reason)
+    assert value in failure.reason
     assert (report.ok, report.views[0].state, failure.request.image_id) == (False, "unfinished", IMAGE)
     assert count(emulator, IMAGES) == 5 + 2
     (row,) = table(target, "failures.csv")
@@ -298,12 +309,12 @@ def test_a_build_records_an_image_that_stays_wrong(serve, connect, tmp_path, dat
     assert state(target) == ("unfinished", False)
 
 
-def test_wrong_images_and_failures_of_the_service_count_against_the_same_retries(serve, connect):
+def test_wrong_images_and_faults_of_the_service_share_the_retries(serve, connect):
     kinds = (*faults("status", times=1), *faults("html", times=1), *faults("reset", times=1), *faults("empty", times=1))
     emulator = serve(faults=kinds)
     client = connect(emulator, retries=3)
     request = ImageRequest(IMAGE, 157, 112, 6)
-    with pytest.raises(ImageError, match=r"failed 4 times, last with section image .* answer of 0 bytes"):
+    with raises(ImageError, "not-a-jpeg"):
         client.fetch(request)
     assert [row.fault for row in emulator.requests] == ["status", "html", "reset", "empty"]
     emulator = serve(faults=kinds)
@@ -311,27 +322,28 @@ def test_wrong_images_and_failures_of_the_service_count_against_the_same_retries
     assert emulator.count() == 5
 
 
-def test_a_bomb_takes_no_memory(serve, connect):
+def test_an_image_that_declares_a_huge_size_takes_no_memory(serve, connect):
     client = connect(serve(faults=faults("bomb")))
     request = client.image_request(IMAGE, 6)
     client.try_fetch(client.image_request(IMAGE, 5))
     tracemalloc.start()
-    with pytest.raises(ImageError):
+    with raises(ImageError, "wrong-image-size"):
         client.fetch(request)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 2**20
 
 
-def test_an_answer_larger_than_any_image_of_that_size_is_not_read_to_its_end(serve, connect, tmp_path):
+def test_an_answer_larger_than_any_image_of_that_size_is_not_read_completely(serve, connect, tmp_path):
     endless = b"\xff\xd8" + bytes(64 * 2**20)
     emulator = serve(images=[image_record(7, DATASET, 1, (300, 200))], pixels={7: {0: endless}})
     client = connect(emulator, tmp_path)
     request = client.image_request(7)
     client.search()
     tracemalloc.start()
-    with pytest.raises(ServiceError, match=rf"{IMAGES}/7\?downsample=0 answered more than \d+ bytes"):
+    with raises(ServiceError, "answer-too-large") as caught:
         client.fetch(request)
+    assert f"{IMAGES}/7?downsample=0" in str(caught.value)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 16 * 2**20
@@ -354,12 +366,12 @@ def test_an_image_beyond_the_limit_of_pillow_decodes(serve, connect):
     assert image[[10, 13990], [13990, 10]].tolist() == [[200, 0, 0], [0, 0, 0]]
 
 
-# One image of a dataset cannot be had
+# One image of a dataset is missing
 
 
 @pytest.fixture
 def undisturbed(serve, connect, tmp_path, contents):
-    """What a build leaves where nothing goes wrong: array chunks and zarr metadata."""
+    """The array chunks and zarr metadata of a build without faults."""
     target = tmp_path / "undisturbed.ome.zarr"
     with connect(serve()) as client:
         assert build(DATASET, target, client=client, **SMALL).ok
@@ -368,17 +380,17 @@ def undisturbed(serve, connect, tmp_path, contents):
 
 @pytest.fixture
 def build_small(command, tmp_path):
-    """Runs the small build of the records into x.ome.zarr with a cache, by the command line."""
+    """Runs the command of the small build of the records, with target x.ome.zarr and a cache."""
 
     def run(emulator, *options):
         emulator.reset()
-        places = ("--api-url", emulator.url, "--cache", tmp_path / "cache")
-        return command("build", DATASET, tmp_path / "x.ome.zarr", *places, *SMALL_OPTIONS, *options)
+        paths = ("--api-url", emulator.url, "--cache", tmp_path / "cache")
+        return command("build", DATASET, tmp_path / "x.ome.zarr", *paths, *SMALL_OPTIONS, *options)
 
     return run
 
 
-def test_a_build_without_one_image_finishes_the_rest_and_the_same_command_goes_on(
+def test_a_build_without_one_image_writes_the_rest_and_the_same_command_resumes(
     serve, build_small, tmp_path, contents, undisturbed
 ):
     from ngff_zarr import from_ngff_zarr
@@ -415,7 +427,7 @@ def test_a_build_without_one_image_finishes_the_rest_and_the_same_command_goes_o
     assert contents(target) == undisturbed
 
 
-def test_with_allow_missing_a_build_finishes_with_a_hole_that_a_later_run_mends(
+def test_with_allow_missing_a_build_finishes_with_a_hole_that_a_later_run_fills(
     serve, build_small, tmp_path, contents, undisturbed
 ):
     emulator, target = serve(faults=faults("status", status=404, times=3)), tmp_path / "x.ome.zarr"
@@ -456,7 +468,7 @@ def test_an_unfinished_build_may_be_finished_without_the_image(serve, build_smal
     assert state(target) == ("finished", True)
 
 
-def test_an_image_that_stays_missing_is_asked_for_anew_by_every_run_and_nothing_else_is(serve, build_small, tmp_path):
+def test_every_run_requests_only_the_missing_image_again(serve, build_small, tmp_path):
     emulator = serve(faults=faults("status", status=404))
     for requests in (6, 1, 1):
         outcome = build_small(emulator)
@@ -464,7 +476,7 @@ def test_an_image_that_stays_missing_is_asked_for_anew_by_every_run_and_nothing_
     assert state(tmp_path / "x.ome.zarr") == ("unfinished", False)
 
 
-def test_a_build_without_any_image_is_unfinished_and_names_them_all(serve, build_small, tmp_path, records):
+def test_a_build_without_any_image_is_unfinished_and_lists_them_all(serve, build_small, tmp_path, records):
     emulator, target = serve(faults=faults("status", path=IMAGES, status=404)), tmp_path / "x.ome.zarr"
     outcome = build_small(emulator)
     assert outcome.code == 1
@@ -474,17 +486,17 @@ def test_a_build_without_any_image_is_unfinished_and_names_them_all(serve, build
     assert state(target) == ("unfinished", False)
 
 
-def test_a_service_that_stays_overloaded_costs_a_row_in_the_failures_and_exit_code_one(serve, build_small, tmp_path):
+def test_a_service_that_stays_overloaded_adds_a_row_to_the_failures_and_exits_with_1(serve, build_small, tmp_path):
     emulator = serve(faults=faults("status", status=429, retry_after=1))
     outcome = build_small(emulator)
     assert outcome.code == 1
     assert emulator.count(IMAGES) == 5 + 6
     (row,) = table(tmp_path / "x.ome.zarr", "failures.csv")
-    assert "failed 6 times, last with too many 429 error responses" in row["reason"]
+    assert "429" in row["reason"]
     assert state(tmp_path / "x.ome.zarr") == ("unfinished", False)
 
 
-def test_a_build_over_a_damaged_cache_fetches_what_is_damaged_and_is_byte_identical(
+def test_a_build_with_a_damaged_cache_fetches_the_damaged_images_and_is_byte_identical(
     serve, build_small, tmp_path, contents, undisturbed
 ):
     emulator, target = serve(), tmp_path / "x.ome.zarr"
@@ -501,7 +513,7 @@ def test_a_build_over_a_damaged_cache_fetches_what_is_damaged_and_is_byte_identi
     assert contents(target) == undisturbed
 
 
-def test_a_build_whose_cache_cannot_be_used_finishes_with_one_warning(
+def test_a_build_whose_cache_cannot_be_written_finishes_with_one_warning(
     serve, build_small, tmp_path, contents, undisturbed
 ):
     emulator = serve()
@@ -510,12 +522,12 @@ def test_a_build_whose_cache_cannot_be_used_finishes_with_one_warning(
         warnings.simplefilter("default")
         outcome = build_small(emulator)
     assert (outcome.code, emulator.count(IMAGES)) == (0, 6)
-    cause = f"cannot write to {tmp_path / 'cache'}: Not a directory"
-    assert outcome.err == f"atlaszarr: section images are not cached: {cause}\n"
+    assert outcome.err.count("\n") == 1
+    assert str(tmp_path / "cache") in outcome.err
     assert contents(tmp_path / "x.ome.zarr") == undisturbed
 
 
-def test_as_json_a_failed_build_prints_its_report_and_nothing_else(serve, build_small):
+def test_with_json_a_failed_build_prints_only_its_report(serve, build_small):
     emulator = serve(faults=faults("status", status=404))
     outcome = build_small(emulator, "--json")
     report = json.loads(outcome.out)
@@ -524,7 +536,7 @@ def test_as_json_a_failed_build_prints_its_report_and_nothing_else(serve, build_
     assert failure["image_id"] == IMAGE
 
 
-def test_the_sections_that_the_records_rule_out_are_in_the_table_with_the_reason(serve, build_small, tmp_path, records):
+def test_sections_that_are_skipped_are_in_the_table_with_the_reason(serve, build_small, tmp_path, records):
     first, second = records[1][:2]
     first["alignment2d"] = None
     second["section_number"] = records[1][2]["section_number"]
@@ -537,57 +549,55 @@ def test_the_sections_that_the_records_rule_out_are_in_the_table_with_the_reason
 
 
 @pytest.mark.parametrize(
-    ("edit", "said"),
+    ("edit", "value"),
     [
-        ({"alignment3d": None}, "no 3-D alignment"),
+        ({"alignment3d": None}, "3-D alignment"),
         ({"plane_of_section_id": 3}, "plane_of_section_id 3"),
         ({"section_thickness": None}, "section_thickness None"),
-        ({"reference_space_id": 4}, "reference space 4 has no published grid"),
+        ({"reference_space_id": 4}, "reference space 4"),
     ],
 )
-def test_a_dataset_that_cannot_be_registered_is_refused_with_one_line(
-    serve, build_small, records, tmp_path, edit, said
-):
+def test_a_dataset_that_cannot_be_registered_ends_with_one_line(serve, build_small, records, tmp_path, edit, value):
     records[0][0] |= edit
     outcome = build_small(serve())
     assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1)
-    assert said in outcome.err
+    assert value in outcome.err
     assert is_empty(tmp_path)
 
 
-# Input that cannot be used
+# Input that is not valid
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def folder(tmp_path_factory):
     """A folder for targets that must stay unwritten."""
     return tmp_path_factory.mktemp("refused")
 
 
-def assert_refused(outcome, *said):
-    """Exit code 2 and one line on stderr that names what was wrong."""
+def assert_refused(outcome, *values):
+    """Exit code 2, and one line on stderr that contains the given values."""
     assert (outcome.code, outcome.out) == (2, "")
     assert outcome.err.startswith("atlaszarr: ")
     assert outcome.err.count("\n") == 1
-    for text in said:
+    for text in values:
         assert text in outcome.err
 
 
 @pytest.mark.parametrize("id", ["1'", '1"', "[1]", "(1)", "1,2", "1e3", "1.0", "", " ", "id$eq1", "../1", "0x10", "-1"])
 @pytest.mark.parametrize("name", ["build", "plan", "info", "image"])
-def test_an_id_that_is_none_is_refused(command, emulator, place, name, id):
+def test_an_id_that_is_not_a_number_is_refused(command, emulator, folder, name, id):
     emulator.reset()
-    arguments = [id, place / "x.ome.zarr"] if name == "build" else [id]
+    arguments = [id, folder / "x.ome.zarr"] if name == "build" else [id]
     assert_refused(command(name, *arguments, "--api-url", emulator.url), id)
     assert emulator.count() == 0
-    assert is_empty(place)
+    assert is_empty(folder)
 
 
-@pytest.mark.parametrize(("name", "what"), [("build", "dataset"), ("plan", "dataset"), ("info", "dataset")])
-def test_an_unknown_dataset_is_refused(command, emulator, place, name, what):
-    arguments = ["12345", place / "x.ome.zarr"] if name == "build" else ["12345"]
-    assert_refused(command(name, *arguments, "--api-url", emulator.url), f"no section {what} 12345")
-    assert is_empty(place)
+@pytest.mark.parametrize("name", ["build", "plan", "info"])
+def test_an_unknown_dataset_is_refused(command, emulator, folder, name):
+    arguments = ["12345", folder / "x.ome.zarr"] if name == "build" else ["12345"]
+    assert_refused(command(name, *arguments, "--api-url", emulator.url), "section dataset 12345")
+    assert is_empty(folder)
 
 
 BAD_OPTIONS = [
@@ -612,13 +622,13 @@ BAD_OPTIONS = [
 
 @pytest.mark.parametrize("name", ["build", "plan"])
 @pytest.mark.parametrize(("option", "value"), BAD_OPTIONS, ids=lambda text: text or "nothing")
-def test_a_bad_option_is_refused(command, emulator, place, name, option, value):
+def test_a_bad_option_is_refused(command, emulator, folder, name, option, value):
     emulator.reset()
-    arguments = [DATASET, place / "x.ome.zarr"] if name == "build" else [DATASET]
+    arguments = [DATASET, folder / "x.ome.zarr"] if name == "build" else [DATASET]
     outcome = command(name, *arguments, "--api-url", emulator.url, "--resolution", "200", option, value)
     assert_refused(outcome, option.removeprefix("--").replace("api-url", "api_url").replace("max-gap", "gap"))
     assert emulator.count(IMAGES) == 0
-    assert is_empty(place)
+    assert is_empty(folder)
 
 
 @pytest.mark.parametrize(
@@ -632,10 +642,10 @@ def test_a_bad_option_is_refused(command, emulator, place, name, option, value):
         ("one", "too many"),
     ],
 )
-def test_wrong_use_is_refused(command, emulator, place, options):
-    outcome = command("build", DATASET, place / "x.ome.zarr", "--api-url", emulator.url, *options)
+def test_wrong_use_is_refused(command, emulator, folder, options):
+    outcome = command("build", DATASET, folder / "x.ome.zarr", "--api-url", emulator.url, *options)
     assert_refused(outcome)
-    assert is_empty(place)
+    assert is_empty(folder)
 
 
 @pytest.mark.parametrize("arguments", [("build",), ("build", DATASET), ("image",), ("no-such-command",)])
@@ -644,29 +654,31 @@ def test_a_command_that_is_not_complete_is_refused(command, arguments):
 
 
 @pytest.mark.parametrize("target", ["", "memory://a/../b", "nowhere://a/b", "s3:/bucket/b"])
-def test_a_target_that_is_no_place_is_refused(command, emulator, place, monkeypatch, target):
-    monkeypatch.chdir(place)
+def test_a_target_that_is_not_a_path_or_url_is_refused(command, emulator, folder, monkeypatch, target):
+    monkeypatch.chdir(folder)
     emulator.reset()
     assert_refused(command("build", DATASET, target, "--api-url", emulator.url, *SMALL_OPTIONS), repr(target))
     assert emulator.count() == 0
-    assert is_empty(place)
+    assert is_empty(folder)
 
 
-def test_a_target_in_one_process_s_memory_is_refused_where_others_write(command, emulator):
+def test_a_target_in_memory_is_refused_with_a_scheduler_of_other_processes(command, emulator):
     outcome = command("build", DATASET, "memory://x", "--scheduler", "tcp://127.0.0.1:1", "--api-url", emulator.url)
     assert_refused(outcome, "memory://x")
 
 
-def test_a_scheduler_that_is_no_address_is_refused_and_does_no_harm_to_what_follows(serve, build_small, tmp_path):
+def test_a_scheduler_that_is_not_an_address_is_refused_and_later_builds_run(serve, build_small, tmp_path):
     emulator = serve()
-    assert_refused(build_small(emulator, "--scheduler", "nonsense"), "scheduler 'nonsense' does not answer")
+    assert_refused(build_small(emulator, "--scheduler", "nonsense"), "'nonsense'")
     assert is_empty(tmp_path)
     assert build_small(emulator).code == 0
 
 
 @pytest.mark.parametrize("overwrite", [(), ("--overwrite",)])
 @pytest.mark.parametrize("what", ["a file in a folder", "a zarr array", "a zarr group", "an unreadable root"])
-def test_what_atlaszarr_did_not_build_is_never_touched(serve, build_small, tmp_path, contents, what, overwrite):
+def test_a_target_that_atlaszarr_did_not_write_is_never_changed(
+    serve, build_small, tmp_path, contents, what, overwrite
+):
     target = tmp_path / "x.ome.zarr"
     match what:
         case "a file in a folder":
@@ -681,7 +693,7 @@ def test_what_atlaszarr_did_not_build_is_never_touched(serve, build_small, tmp_p
             (target / "zarr.json").write_text("{")
     before = contents(target)
     emulator = serve()
-    assert_refused(build_small(emulator, *overwrite), str(target), "choose another place")
+    assert_refused(build_small(emulator, *overwrite), str(target))
     assert contents(target) == before
     assert emulator.count(IMAGES) == 0
 
@@ -694,13 +706,13 @@ def test_a_target_that_is_a_file_is_refused(serve, build_small, tmp_path):
 
 
 @pytest.mark.parametrize("target", ["s3://", "memory://", "memory:///"])
-def test_a_url_that_names_no_place_is_refused(serve, command, place, monkeypatch, target):
-    monkeypatch.chdir(place)
+def test_a_url_without_a_path_is_refused(serve, command, folder, monkeypatch, target):
+    monkeypatch.chdir(folder)
     try:
         assert_refused(command("build", DATASET, target, "--api-url", serve().url, *SMALL_OPTIONS), repr(target))
-        assert is_empty(place)
+        assert is_empty(folder)
     finally:
-        shutil.rmtree(place / target.rstrip("/"), ignore_errors=True)
+        shutil.rmtree(folder / target.rstrip("/"), ignore_errors=True)
 
 
 def test_an_output_that_is_a_folder_is_refused(command, serve, tmp_path):
@@ -708,7 +720,7 @@ def test_an_output_that_is_a_folder_is_refused(command, serve, tmp_path):
     assert command("image", IMAGE, tmp_path / "x.jpg", "--downsample", 6, "--api-url", serve().url).code in (1, 2)
 
 
-def test_another_request_for_the_same_target_is_refused_with_both_shown(serve, build_small, tmp_path, contents):
+def test_other_options_for_the_same_target_are_refused_with_both_values(serve, build_small, tmp_path, contents):
     emulator, target = serve(), tmp_path / "x.ome.zarr"
     assert build_small(emulator).code == 0
     before = contents(target)
@@ -721,13 +733,13 @@ def test_another_request_for_the_same_target_is_refused_with_both_shown(serve, b
     assert zarr.open_array(target / "0", mode="r").shape == (3, 53, 32, 46)
 
 
-def test_another_request_for_an_unfinished_target_is_refused_too(serve, build_small):
+def test_other_options_for_an_unfinished_target_are_refused(serve, build_small):
     emulator = serve(faults=faults("status", status=404))
     assert build_small(emulator).code == 1
     assert_refused(build_small(emulator, "--levels", "1"), "levels None", "levels 1")
 
 
-def test_records_that_have_changed_since_are_another_request(serve, build_small, records):
+def test_records_that_have_changed_are_refused_for_the_same_target(serve, build_small, records):
     assert build_small(serve()).code == 0
     records[1][0]["alignment2d"]["tsv_04"] += 1.0
     assert_refused(build_small(serve()), "records_sha256")
@@ -760,26 +772,28 @@ def test_a_dry_run_fetches_no_image_and_writes_nothing(serve, build_small, tmp_p
         ("search", "--limit", "0"),
     ],
 )
-def test_images_and_searches_that_make_no_sense_are_refused(command, emulator, place, monkeypatch, arguments):
-    monkeypatch.chdir(place)
+def test_arguments_of_images_and_searches_that_are_not_valid_are_refused(
+    command, emulator, folder, monkeypatch, arguments
+):
+    monkeypatch.chdir(folder)
     emulator.reset()
     assert_refused(command(*arguments, "--api-url", emulator.url))
     assert emulator.count(IMAGES) == 0
-    assert is_empty(place)
+    assert is_empty(folder)
 
 
 @pytest.mark.parametrize("options", [{"resolution": math.nan}, {"colour": "red"}, {"resolution": 200, "fill": None}])
-def test_the_library_refuses_as_the_command_does(dataset, tmp_path, options):
+def test_an_argument_of_the_library_that_is_not_valid_is_named(dataset, tmp_path, options):
     with pytest.raises(InputError, match=next(reversed(options))):
         build(dataset, tmp_path / "x.ome.zarr", client=AllenClient("http://127.0.0.1:1/api/v2", "none"), **options)
     assert is_empty(tmp_path)
 
 
-# The command as a process of its own
+# The command in a child process
 
 
 def process(*arguments):
-    """A finished `python -m atlaszarr`, warnings as errors."""
+    """The finished process of `python -m atlaszarr`, with warnings as errors."""
     command = [sys.executable, "-W", "error", "-m", "atlaszarr", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=dict(os.environ))
 
@@ -787,12 +801,13 @@ def process(*arguments):
 def test_a_process_with_a_wrong_id_exits_with_two_and_one_line(tmp_path):
     done = process("build", "1'", tmp_path / "x.ome.zarr")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith('atlaszarr: id "1\'" is not a whole number')
+    assert done.stderr.startswith("atlaszarr: ")
+    assert "1'" in done.stderr
     assert done.stderr.count("\n") == 1
     assert is_empty(tmp_path)
 
 
-def test_a_process_without_one_image_exits_with_one_and_its_successor_with_zero(serve, tmp_path, contents, undisturbed):
+def test_a_process_without_one_image_exits_with_1_and_the_next_with_0(serve, tmp_path, contents, undisturbed):
     emulator, target = serve(faults=faults("status", status=404, times=1)), tmp_path / "x.ome.zarr"
     arguments = ("build", DATASET, target, "--api-url", emulator.url, "--cache", tmp_path / "cache", *SMALL_OPTIONS)
     first = process(*arguments)

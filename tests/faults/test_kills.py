@@ -1,4 +1,4 @@
-"""Builds that are killed as `kill -9` does: never an openable unfinished image, and what they end in is as ever."""
+"""Builds killed with ``kill -9``: an unfinished target does not open as an image, and is resumed to the same bytes."""
 
 import itertools
 import json
@@ -32,19 +32,21 @@ from chains import (
     volume_write,
 )
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells whether the owner of a lease is dead")
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="only on Linux is it known that the owner of a lease has ended"
+)
 
 
 @pytest.fixture(scope="module")
 def sections(emulator, tmp_path_factory):
-    """The command that builds a section dataset, and what it makes in peace."""
+    """The command that builds a section dataset, and its undisturbed target."""
     command = section_build(emulator.url)
     return command, Undisturbed.of(command, tmp_path_factory.mktemp("sections"))
 
 
 @pytest.fixture(scope="module")
 def volume(tmp_path_factory):
-    """The command that writes an image with labels, and what it makes in peace."""
+    """The command that writes an image with labels, and its undisturbed target."""
     return volume_write, Undisturbed.of(volume_write, tmp_path_factory.mktemp("volume"))
 
 
@@ -58,11 +60,11 @@ def volume(tmp_path_factory):
     ],
     indirect=["store"],
 )
-def test_a_build_killed_at_random_moments_ends_as_an_undisturbed_one(request, emulator, kind, store, kills):
+def test_a_build_killed_at_random_moments_completes_as_an_undisturbed_one(request, emulator, kind, store, kills):
     command, expected = request.getfixturevalue(kind)
     rng = random.Random(f"{kind} {store}")
     left = kills
-    # A build that was quicker than the blow is a target of its own.
+    # A build that finished before it was killed is not counted: the next chain writes another target.
     for number in itertools.count():
         chain = Chain(command, store, f"{kind}{number}.ome.zarr", expected, rng)
         while len(chain.kills) < left and chain.kill("blocks" if not number and not chain.kills else None):
@@ -76,13 +78,13 @@ def test_a_build_killed_at_random_moments_ends_as_an_undisturbed_one(request, em
 
 
 class Writers:
-    """Forks of a process that write a small image, to be killed at a step."""
+    """Forks of a process that write a small image and are killed at a step."""
 
     def __init__(self, process):
         self._process = process
 
     def write(self, store, name, kill_at=None, done=False, **options):
-        """Write; on S3 the step that it is killed at may be done before. Whether it lived."""
+        """Write, and return whether the fork survived; on S3 `done` carries out the step before the kill."""
         local = isinstance(store, Folder)
         job = {"target": store.url(name), "storage_options": store.options, "options": options}
         self._process.stdin.write(json.dumps({**job, "kill_at": kill_at if local else None}) + "\n")
@@ -106,8 +108,8 @@ def writers():
 
 
 def every_step(writers, store, prefix, version="0.5", before=lambda _: None, old=None, done=False, **options):
-    """Kill the write to what `before` left at each of its steps in turn, write again, and look."""
-    expected = peace(writers, store, f"{prefix}-peace", version)
+    """Kill the write at each of its steps in turn, after `before`; then write again and compare."""
+    expected = undisturbed(writers, store, f"{prefix}-undisturbed", version)
     for step in itertools.count():
         name = f"{prefix}-{step}.ome.zarr"
         before(name)
@@ -121,13 +123,13 @@ def every_step(writers, store, prefix, version="0.5", before=lambda _: None, old
     return step
 
 
-def peace(writers, store, name, version, **options):
+def undisturbed(writers, store, name, version, **options):
     assert writers.write(store, name, ome_zarr=version, **options)
     return Undisturbed.found(store, name)
 
 
 @pytest.mark.slow
-def test_a_write_killed_before_any_change_of_the_disk_goes_on_and_ends_the_same(writers, tmp_path):
+def test_a_write_killed_before_any_change_of_the_disk_is_resumed_to_the_same_bytes(writers, tmp_path):
     assert every_step(writers, Folder(tmp_path), "x") > 25
 
 
@@ -138,7 +140,7 @@ def cluster():
         yield running
 
 
-def test_a_worker_killed_in_a_build_costs_no_more_than_its_images(emulator, sections, cluster, tmp_path):
+def test_after_a_worker_is_killed_only_its_images_are_fetched_again(emulator, sections, cluster, tmp_path):
     _, expected = sections
     with Client(cluster) as observer:
         victim, other = observer.run(os.getpid).values()
@@ -169,7 +171,7 @@ def test_a_worker_killed_in_a_build_costs_no_more_than_its_images(emulator, sect
     Watched(Folder(tmp_path), "x.ome.zarr", expected).hold_equal()
 
 
-def test_a_build_whose_process_is_killed_leaves_a_cluster_to_go_on_with(emulator, sections, cluster, tmp_path):
+def test_a_build_whose_process_is_killed_is_resumed_on_the_same_cluster(emulator, sections, cluster, tmp_path):
     _, expected = sections
     command = section_build(emulator.url, "--scheduler", cluster.scheduler_address)
     chain = Chain(command, Folder(tmp_path), "x.ome.zarr", expected, random.Random(0))
@@ -177,7 +179,7 @@ def test_a_build_whose_process_is_killed_leaves_a_cluster_to_go_on_with(emulator
     chain.finish()
 
 
-def test_a_worker_killed_in_a_write_takes_no_finished_block_with_it(tmp_path):
+def test_after_a_worker_is_killed_no_recorded_block_is_computed_again(tmp_path):
     counted = tmp_path / "computed"
 
     def block(block_id):
@@ -195,41 +197,41 @@ def test_a_worker_killed_in_a_write_takes_no_finished_block_with_it(tmp_path):
         with started(worker) as victim, started(worker), Client(cluster) as observer:
             observer.wait_for_workers(2)
 
-            untold = []
+            unreported = []
 
             def kill(done, _total, word):
                 if (done, word) == (16, "blocks"):
                     victim.kill()
-                    untold.append(len(counted.read_text().splitlines()) - done)
+                    unreported.append(len(counted.read_text().splitlines()) - done)
 
             target = tmp_path / "x.ome.zarr"
             write_multiscales(image, target, scheduler=cluster.scheduler_address, progress=kill, **options)
     computed = Counter(counted.read_text().splitlines())
     assert len(computed) == 64
-    # What it was at, and what it had done but not yet told, and nothing else.
-    assert computed.total() - 64 <= untold[0]
-    write_multiscales(image, tmp_path / "peace.ome.zarr", **options)
-    Watched(Folder(tmp_path), "x.ome.zarr", Undisturbed.found(Folder(tmp_path), "peace.ome.zarr")).hold_equal()
+    # Only blocks that the worker was computing, or had computed and not yet reported.
+    assert computed.total() - 64 <= unreported[0]
+    write_multiscales(image, tmp_path / "undisturbed.ome.zarr", **options)
+    Watched(Folder(tmp_path), "x.ome.zarr", Undisturbed.found(Folder(tmp_path), "undisturbed.ome.zarr")).hold_equal()
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
-def test_chunks_and_their_folders_are_synced_before_the_ledger_names_them(tmp_path):
+def test_chunks_and_their_folders_are_synced_before_the_ledger_records_them(tmp_path):
     target, trace = tmp_path / "synced.ome.zarr", tmp_path / "trace"
     calls = ["strace", "-f", "-y", "-s", "4096", "-e", "trace=fsync,rename,renameat,renameat2", "-o", str(trace)]
     command = [*calls, sys.executable, str(HERE / "volume.py"), str(target)]
     ran = subprocess.run(command, check=False, capture_output=True, text=True)
     if "ptrace" in ran.stderr:
-        pytest.skip("strace may not trace here")
+        pytest.skip("strace is not permitted")
     assert ran.returncode == 0, ran.stderr
-    synced, renamed, under_way = {}, {}, {}
+    synced, renamed, started_syncs = {}, {}, {}
     for number, line in enumerate(trace.read_text().splitlines()):
         thread, call = line.split(maxsplit=1)
         if found := re.match(r"fsync\(\d+<(.+?)>", call):
-            under_way[thread] = found[1]
+            started_syncs[thread] = found[1]
         elif found := re.match(r'rename\w*\(.*?"(.+?)".*?"(.+?)"', call):
             renamed[found[2]] = (number, found[1])
         if "fsync" in call and call.endswith("= 0"):
-            synced.setdefault(under_way.pop(thread), []).append(number)
+            synced.setdefault(started_syncs.pop(thread), []).append(number)
     done = ledger.read(Target.of(target), finished=True).done
     assert sum(len(entry.written) for entry in done.values()) > 100
     for entry in done.values():

@@ -11,8 +11,7 @@ import pytest
 from atlaszarr import AllenClient, build, verify
 from atlaszarr.cli.commands import main
 from atlaszarr.engine.codecs import Encoding
-from atlaszarr.engine.ledger import COMPACT, OPEN, opened, sealed
-from atlaszarr.engine.multiscale import digest
+from atlaszarr.engine.ledger import COMPACT, OPEN, digest, opened, sealed
 from atlaszarr.errors import InputError, TargetError
 from atlaszarr.stores.local import write_whole
 from atlaszarr.testing.emulator import Emulator
@@ -36,18 +35,18 @@ def version(request):
 
 
 @pytest.fixture(scope="module")
-def sound(client, version, made_once):
+def intact(client, version, made_once):
     name = f"volume to damage, OME-Zarr {version}.ome.zarr"
     return made_once(name, lambda target: build(DATASET, target, client=client, ome_zarr=version, **OPTIONS))
 
 
 @pytest.fixture
-def target(sound, tmp_path):
-    return Path(shutil.copytree(sound, tmp_path / "x.ome.zarr"))
+def target(intact, tmp_path):
+    return Path(shutil.copytree(intact, tmp_path / "x.ome.zarr"))
 
 
 class Planter:
-    """Damages a target, by the keys of OME-Zarr 0.5."""
+    """Damages a target; keys are those of OME-Zarr 0.5."""
 
     def __init__(self, target, version):
         self.target, self.version = target, version
@@ -75,7 +74,7 @@ class Planter:
         self.path(key).write_text(json.dumps(document))
 
     def amend(self, key, body):
-        """Put an object and make the ledger and the root agree with it, as a build that went wrong would."""
+        """Write an object and record it in the ledger and the root, as a build with a fault does."""
         key = self.key(key)
         old = (self.target / key).read_bytes()
         (self.target / key).write_bytes(body)
@@ -89,7 +88,7 @@ class Planter:
         self.sign()
 
     def sign(self):
-        """Make the root name the ledger as it is."""
+        """Write the digest of the current ledger to the root."""
         lines = (self.target / COMPACT).read_bytes().removesuffix(b"\n").split(b"\n")[:-1]
         self.edit("zarr.json", lambda attributes: attributes["atlaszarr"].update(ledger=digest(b"\n".join(lines))))
 
@@ -100,11 +99,11 @@ def flip_a_bit(path):
     path.write_bytes(bytes(body))
 
 
-def swap(one, other):
-    one_body, other_body = one.read_bytes(), other.read_bytes()
-    assert one_body != other_body
-    one.write_bytes(other_body)
-    other.write_bytes(one_body)
+def swap(first, second):
+    first_body, second_body = first.read_bytes(), second.read_bytes()
+    assert first_body != second_body
+    first.write_bytes(second_body)
+    second.write_bytes(first_body)
 
 
 def ome(attributes):
@@ -128,7 +127,7 @@ def removed_level(planter):
 
 
 def older_ledger(planter):
-    """Of an earlier build at the same place, whose chunks were others."""
+    """Replace the ledger by that of an earlier build of the same target with other chunks."""
     lines = (planter.target / COMPACT).read_bytes().splitlines()
     records = [opened(line) for line in lines]
     for record in records[1:-1]:
@@ -136,7 +135,7 @@ def older_ledger(planter):
     (planter.target / COMPACT).write_bytes(b"\n".join((*map(sealed, records), b"")))
 
 
-# What is done to a target, and what verify must name: kinds and keys, by the keys of 0.5.
+# The damage to a target, and the kinds and keys that verify must name; keys are those of 0.5.
 DEFECTS = {
     "a chunk of level 0 is deleted": (lambda p: p.path(CHUNK).unlink(), [("missing", CHUNK)]),
     "a chunk of a coarser label is deleted": (lambda p: p.path(COARSE).unlink(), [("missing", COARSE)]),
@@ -151,11 +150,11 @@ DEFECTS = {
         lambda p: swap(p.path(CHUNK), p.path(OTHER)),
         [("truncated", CHUNK), ("truncated", OTHER)],
     ),
-    "a chunk is there that is of no array": (
+    "an extra chunk belongs to no array": (
         lambda p: shutil.copy(p.path(CHUNK), p.path("0/c/0/1/1/77")),
         [("extra", "0/c/0/1/1/77")],
     ),
-    "a temporary file was left": (
+    "a temporary file is left": (
         lambda p: p.path("0/c/0/1/1/.0a.partial").write_bytes(b"x"),
         [("extra", "0/c/0/1/1/.0a.partial")],
     ),
@@ -174,12 +173,12 @@ DEFECTS = {
         lambda p: p.edit_array("1/zarr.json", lambda d: d.update(shape=[3, 34, 20, 29])),
         [("metadata", "1/zarr.json")],
     ),
-    "the metadata of a level is no JSON": (
+    "the metadata of a level is not JSON": (
         lambda p: p.path("1/zarr.json").write_text("{"),
         [("metadata", "1/zarr.json")],
     ),
     "a level lacks its metadata": (lambda p: p.path("2/zarr.json").unlink(), [("missing", "2/zarr.json")]),
-    "a level is gone": (removed_level, None),
+    "a level is missing": (removed_level, None),
     "the label group lacks its metadata": (
         lambda p: p.path("labels/section/zarr.json").unlink(),
         [("missing", "labels/section/zarr.json")],
@@ -192,7 +191,7 @@ DEFECTS = {
         lambda p: p.edit("labels/section/zarr.json", scale),
         [("metadata", "labels/section/zarr.json")],
     ),
-    "a table is gone": (
+    "a table is missing": (
         lambda p: (p.target / "atlaszarr/sections.csv").unlink(),
         [("missing", "atlaszarr/sections.csv")],
     ),
@@ -200,7 +199,7 @@ DEFECTS = {
         lambda p: (p.target / "atlaszarr/build.json").write_text("{}"),
         [("altered", "atlaszarr/build.json")],
     ),
-    "the ledger is gone": (lambda p: (p.target / COMPACT).unlink(), [("ledger", COMPACT)]),
+    "the ledger is missing": (lambda p: (p.target / COMPACT).unlink(), [("ledger", COMPACT)]),
     "a line of the ledger is damaged": (lambda p: line(p, 3, '{"task": "0-'), [("ledger", f"{COMPACT} line 4")]),
     "the header of the ledger is damaged": (lambda p: line(p, 0, "{"), [("ledger", COMPACT)]),
     "the ledger is cut": (
@@ -208,18 +207,18 @@ DEFECTS = {
         [("ledger", COMPACT)],
     ),
     "the ledger is empty": (lambda p: (p.target / COMPACT).write_bytes(b""), [("ledger", COMPACT)]),
-    "a record of another run is there": (
+    "a record of another run is left": (
         lambda p: write_whole(p.target / OPEN / "0-0.0.0.json", sealed({"task": "0-0.0.0", "objects": {}, "from": {}})),
         [("extra", f"{OPEN}/0-0.0.0.json")],
     ),
-    "the root is gone": (lambda p: p.path("zarr.json").unlink(), [("missing", "zarr.json")]),
+    "the root is missing": (lambda p: p.path("zarr.json").unlink(), [("missing", "zarr.json")]),
     "the root is cut": (lambda p: p.path("zarr.json").write_text('{"attri'), [("metadata", "zarr.json")]),
     "the ledger is of another build": (older_ledger, [("ledger", COMPACT)]),
 }
 
 
 @pytest.mark.parametrize("name", DEFECTS)
-def test_a_defect_is_named_and_mended_and_nothing_else(name, sound, target, version, client, contents):
+def test_a_defect_is_named_and_repaired_and_nothing_else(name, intact, target, version, client, contents):
     plant, expected = DEFECTS[name]
     planter = Planter(target, version)
     planted = plant(planter)
@@ -231,8 +230,8 @@ def test_a_defect_is_named_and_mended_and_nothing_else(name, sound, target, vers
     assert not report.ok
     assert {path: path.stat().st_mtime_ns for path in target.rglob("*")} == before, "verify wrote"
 
-    mended = build(DATASET, target, client=client, ome_zarr=version, **OPTIONS)
-    assert contents(target) == contents(sound)
+    repaired = build(DATASET, target, client=client, ome_zarr=version, **OPTIONS)
+    assert contents(target) == contents(intact)
     assert verify(target, deep=True).ok
     damaged = {key for kind, key in named if kind in ("missing", "truncated", "altered") and "zarr" not in key}
     written = {
@@ -241,19 +240,19 @@ def test_a_defect_is_named_and_mended_and_nothing_else(name, sound, target, vers
     chunks = {key for key in written if (target / key).is_file() and key.rsplit("/", 1)[-1].isdigit()}
     if "ledger" not in {kind for kind, _ in named}:
         assert chunks >= {key for key in damaged if key.rsplit("/", 1)[-1].isdigit()}
-        # A block of level 0 has eight chunks and makes one more, in two arrays.
-        assert len(chunks) <= 18 * mended.views[0].tasks_done
-        assert mended.views[0].tasks_done <= len(damaged)
+        # A block of level 0 writes eight chunks of level 0 and one of level 1, in two arrays.
+        assert len(chunks) <= 18 * repaired.views[0].tasks_done
+        assert repaired.views[0].tasks_done <= len(damaged)
 
 
-def test_what_is_sound_is_sound(sound):
-    report = verify(sound, deep=True)
+def test_an_intact_target_has_no_defects(intact):
+    report = verify(intact, deep=True)
     assert report.ok
     assert report.objects > 70
     assert report.blocks > 8
 
 
-def test_a_coarser_level_that_does_not_fit_its_parent_is_named(target, version):
+def test_a_coarser_level_that_differs_from_the_downsampled_level_before_is_named(target, version):
     planter = Planter(target, version)
     key = "1/c/0/0/0/0"
     values = np.full((3, 16, 16, 16), 200, "uint8")
@@ -284,7 +283,7 @@ def test_several_defects_are_all_named(target, version):
     assert {defect.key for defect in verify(target).defects} == keys
 
 
-def test_an_unfinished_target_is_named_so(target, version):
+def test_an_unfinished_target_is_a_defect(target, version):
     Planter(target, version).edit("zarr.json", lambda a: a["atlaszarr"].update(state="unfinished"))
     (defect,) = verify(target).defects
     assert defect.kind == "unfinished"
@@ -297,22 +296,22 @@ def test_the_command_names_each_defect_on_a_line_and_exits_1(target, version, ca
     planter.path(CHUNK).unlink()
     assert main(["verify", str(target)]) == 1
     first, last = capsys.readouterr().out.splitlines()
-    assert first == f"missing: {planter.key(CHUNK)}: is not there"
+    assert first == f"missing: {planter.key(CHUNK)}: is missing"
     assert last.startswith("1 defects: ")
     assert main(["verify", str(target), "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["defects"] == [
-        {"kind": "missing", "key": planter.key(CHUNK), "text": "is not there"}
+        {"kind": "missing", "key": planter.key(CHUNK), "text": "is missing"}
     ]
 
 
-def test_where_nothing_can_be_looked_at_the_command_exits_2(tmp_path, capsys):
+def test_a_target_without_output_of_atlaszarr_makes_the_command_exit_2(tmp_path, capsys):
     assert main(["verify", str(tmp_path / "nothing")]) == 2
     assert "nothing" in capsys.readouterr().err
     with pytest.raises((InputError, TargetError)):
         verify("s3://nowhere/x.ome.zarr", storage_options={"endpoint_url": "http://127.0.0.1:9", "anon": True})
 
 
-def test_a_mend_that_is_stopped_at_once_is_not_forgotten(tmp_path, contents):
+def test_a_repair_that_was_killed_at_its_start_is_resumed(tmp_path, contents):
     image = da.random.default_rng(0).integers(0, 200, (40, 40, 40), chunks=20).astype("uint8")
     target = tmp_path / "x.ome.zarr"
     write_multiscales(image, target, chunk=8, identity="random")
@@ -326,13 +325,13 @@ def test_a_mend_that_is_stopped_at_once_is_not_forgotten(tmp_path, contents):
 
 
 @pytest.mark.parametrize("left", [".zgroup", ".0a.partial", "atlaszarr/owner.json", "atlaszarr/owner.json.0a"])
-def test_what_a_build_leaves_that_is_killed_at_its_first_write_is_no_obstacle(tmp_path, left):
+def test_the_leftovers_of_a_build_that_was_killed_at_its_first_write_do_not_stop_the_next(tmp_path, left):
     write_whole(tmp_path / "x.ome.zarr" / left, b"{}")
     assert write_multiscales(np.zeros((9, 9, 9), "uint8"), tmp_path / "x.ome.zarr").state == "built"
     assert verify(tmp_path / "x.ome.zarr").ok
 
 
-def test_overwriting_leaves_what_lies_beside_the_image(tmp_path):
+def test_overwriting_keeps_other_files_next_to_the_image(tmp_path):
     target = tmp_path / "x.ome.zarr"
     write_multiscales(np.zeros((9, 9, 9), "uint8"), target)
     (target / "notes.txt").write_text("mine")
@@ -341,7 +340,7 @@ def test_overwriting_leaves_what_lies_beside_the_image(tmp_path):
     assert verify(target).ok
 
 
-def test_a_written_image_is_mended_by_writing_it_again(tmp_path, contents):
+def test_writing_an_image_again_repairs_it(tmp_path, contents):
     image = da.random.default_rng(0).integers(0, 200, (40, 40, 40), chunks=20).astype("uint8")
     target = tmp_path / "x.ome.zarr"
     write_multiscales(image, target, chunk=8, shard=16, identity="random")

@@ -1,4 +1,4 @@
-"""The Allen client against a real server: queries, section images, the cache, and politeness."""
+"""The Allen client against a real server: queries, section images, the cache, request limits, proxies."""
 
 from __future__ import annotations
 
@@ -45,6 +45,7 @@ from atlaszarr.errors import (
 )
 from atlaszarr.testing.drawing import Drawing, Painter
 from atlaszarr.testing.records import image_record
+from codes import raises
 
 IMAGES = "section_image_download"
 NRP1, PROX1, INVENTED = 74272479, 69289763, 909
@@ -68,20 +69,20 @@ def drawn(emulator, image_id=IMAGE, **request):
 
 
 def differ(a, b):
-    """The most that two pictures differ by, in grey levels: two decoders round differently."""
+    """The largest difference of two pictures, in grey levels: two decoders round differently."""
     assert a.shape == b.shape
     assert a.dtype == b.dtype == np.uint8
     return int(np.abs(a.astype(int) - b).max())
 
 
 def stored(path):
-    """The JPEG body of a cache entry: what comes before its digest."""
+    """The JPEG body of a cache entry, without its digest."""
     return path.read_bytes()[:-32]
 
 
 @contextmanager
 def serving(handler):
-    """An HTTP server on loopback; gives its port."""
+    """An HTTP server on loopback; yields its port."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
@@ -139,13 +140,14 @@ def test_a_limit_is_asked_of_the_service(emulator, client):
 def test_a_number_of_matches_that_changes_between_pages_is_an_error_naming_the_dataset(serve, connect):
     rows = [image_record(1 + number, NRP1, number, (300, 200)) for number in range(2100)]
     emulator = serve(images=rows, faults=[{"match": {"path": "model::SectionImage"}, "after": 1, "do": "total_rows"}])
-    with pytest.raises(RecordError, match=rf"{NRP1}.* changed from 2100 to 2101 between pages"):
+    with raises(RecordError, "matches-changed") as caught:
         connect(emulator).section_dataset(NRP1)
+    assert all(value in str(caught.value) for value in (str(NRP1), "2100", "2101"))
 
 
 def test_rows_that_were_announced_but_do_not_come_are_an_error(serve, connect):
     emulator = serve(faults=[{"match": {"path": "model::SectionImage"}, "times": None, "do": "total_rows"}])
-    with pytest.raises(ServiceError, match="no rows, with 6 of 7 read"):
+    with raises(ServiceError, "missing-rows"):
         connect(emulator).section_dataset(NRP1)
 
 
@@ -252,17 +254,14 @@ def test_the_gene_most_like_one_that_is_not_found_takes_one_request(emulator, cl
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
-    [
-        ({"specimen_id": 7.5}, "has specimen_id 7.5, not a whole number"),
-        ({"section_thickness": "thin"}, "has section_thickness 'thin', not a number"),
-        ({"genes": [{"id": 1, "name": "no acronym"}]}, "has genes .*, not records with acronym"),
-    ],
+    ("key", "value"),
+    [("specimen_id", 7.5), ("section_thickness", "thin"), ("genes", [{"id": 1, "name": "no acronym"}])],
 )
-def test_a_search_names_the_dataset_whose_record_is_wrong(serve, connect, records, changed, said):
-    emulator = serve([records[0][0] | changed])
-    with pytest.raises(RecordError, match=f"section dataset {NRP1} {said}"):
+def test_a_search_names_the_dataset_whose_record_is_wrong(serve, connect, records, key, value):
+    emulator = serve([records[0][0] | {key: value}])
+    with raises(RecordError, "invalid-record") as caught:
         connect(emulator).search()
+    assert f"section dataset {NRP1} has {key} " in str(caught.value)
 
 
 def test_search_lists_the_images_of_the_datasets_it_finds(client):
@@ -284,8 +283,10 @@ def test_a_search_without_result_has_the_columns_of_one_with(client):
 @pytest.mark.parametrize("criterion", ["gene", "product", "plane"])
 def test_no_text_that_a_query_cannot_express_is_ever_sent(emulator, criterion, before, unsafe, after):
     emulator.reset()
-    with AllenClient(emulator.url, "none") as client, pytest.raises(InputError, match=criterion):
+    code = "unknown-value" if criterion == "plane" else "unsupported-character"
+    with AllenClient(emulator.url, "none") as client, raises(InputError, code) as caught:
         client.search(**{criterion: before + unsafe + after})
+    assert criterion in str(caught.value)
     assert emulator.count() == 0
 
 
@@ -302,23 +303,27 @@ def test_an_id_that_is_no_whole_number_is_refused_before_anything_is_asked(emula
     emulator.reset()
     with AllenClient(emulator.url, "none") as client:
         for ask in (client.section_dataset, client.image, client.structure_graph, lambda id: client.search(id=id)):
-            with pytest.raises(InputError, match="not a whole number"):
+            with raises(InputError, "invalid-id"):
                 ask(text)
     assert emulator.count() == 0
 
 
-@pytest.mark.parametrize("criteria", [{"plane": "oblique"}, {"limit": 0}, {"limit": -1}])
-def test_a_criterion_that_makes_no_sense_is_refused(emulator, client, criteria):
-    with pytest.raises(InputError, match=str(*criteria.values())):
+@pytest.mark.parametrize(
+    ("criteria", "code"),
+    [({"plane": "oblique"}, "unknown-value"), ({"limit": 0}, "out-of-range"), ({"limit": -1}, "out-of-range")],
+)
+def test_an_invalid_criterion_is_refused(emulator, client, criteria, code):
+    with raises(InputError, code) as caught:
         client.search(**criteria)
+    assert str(*criteria.values()) in str(caught.value)
     assert emulator.count() == 0
 
 
 def test_an_unknown_dataset_or_image_is_not_found(client):
-    with pytest.raises(NotFoundError, match="no section dataset 12345"):
-        client.section_dataset(12345)
-    with pytest.raises(NotFoundError, match="no section image 12345"):
-        client.image(12345)
+    for ask, code in ((client.section_dataset, "dataset-not-found"), (client.image, "image-not-found")):
+        with raises(NotFoundError, code) as caught:
+            ask(12345)
+        assert "12345" in str(caught.value)
 
 
 def test_the_structure_graph_is_a_terminology(client):
@@ -332,8 +337,9 @@ def test_the_structure_graph_is_a_terminology(client):
 
 
 def test_an_unknown_structure_graph_is_refused_by_the_service(client):
-    with pytest.raises(ServiceError, match=r"structure_graph_download/2.json .*was not found"):
+    with raises(ServiceError, "query-refused") as caught:
         client.structure_graph(2)
+    assert "structure_graph_download/2.json" in str(caught.value)
 
 
 # Section images
@@ -394,25 +400,26 @@ def test_a_region_is_counted_from_the_corner_of_the_section_not_of_its_slide(ser
 )
 def test_a_region_or_tier_outside_the_image_is_refused_before_it_is_asked_for(serve, connect, downsample, roi):
     emulator = serve(images=[image_record(7, NRP1, 1, (300, 200))])
-    with pytest.raises(InputError, match="section image 7"):
+    with raises(InputError, "region-outside-image" if roi else "tier-out-of-range") as caught:
         connect(emulator).image(7, downsample, roi=roi)
+    assert "section image 7" in str(caught.value)
     assert emulator.count(IMAGES) == 0
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("options", "code"),
     [
-        {"view": "annotation"},
-        {"view": "Expression"},
-        {"quality": -1},
-        {"quality": 101},
-        {"range": (0, 1, 0, 1)},
-        {"range": (5, 1, 0, 1, 0, 1)},
-        {"range": (0, 4096, 0, 1, 0, 1)},
+        ({"view": "annotation"}, "unknown-value"),
+        ({"view": "Expression"}, "unknown-value"),
+        ({"quality": -1}, "out-of-range"),
+        ({"quality": 101}, "out-of-range"),
+        ({"range": (0, 1, 0, 1)}, "out-of-range"),
+        ({"range": (5, 1, 0, 1, 0, 1)}, "out-of-range"),
+        ({"range": (0, 4096, 0, 1, 0, 1)}, "out-of-range"),
     ],
 )
-def test_an_option_the_service_would_misunderstand_is_refused_before_anything_is_asked(emulator, client, options):
-    with pytest.raises(InputError):
+def test_an_option_the_service_does_not_support_is_refused_before_any_request(emulator, client, options, code):
+    with raises(InputError, code):
         client.image(IMAGE, 5, **options)
     assert emulator.count() == 0
 
@@ -430,8 +437,9 @@ def test_the_primary_view_is_what_is_served_without_asking_for_one(emulator, cli
 
 def test_a_view_that_an_image_does_not_have_is_a_clear_error(serve, connect):
     emulator = serve(images=[image_record(7, NRP1, 1, (300, 200))])
-    with pytest.raises(ServiceError, match="status 404: SectionImage 7 has no view 'expression'"):
+    with raises(ServiceError, "http-status") as caught:
         connect(emulator).image(7, view="expression")
+    assert "404: SectionImage 7 has no view 'expression'" in str(caught.value)
     assert emulator.count(IMAGES) == 1
 
 
@@ -612,8 +620,9 @@ def test_on_a_full_disk_images_are_fetched_and_half_an_entry_is_never_left(emula
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
     assert out.splitlines()[0] == "True True"
-    (said,) = out.splitlines()[1:]
-    assert said == f"section images are not cached: cannot write to {tmp_path}: File too large"
+    (warned,) = out.splitlines()[1:]
+    assert warned.startswith("section images are not cached: ")
+    assert f"{tmp_path}: File too large" in warned
     assert files(tmp_path) == []
 
 
@@ -647,9 +656,9 @@ def test_a_cache_that_cannot_be_used_is_one_warning_and_no_obstacle(emulator, co
     with pytest.warns(AtlaszarrWarning) as warned:
         fetched = [client.fetch(request) for request in requests]
     assert [image.request for image in fetched] == requests
-    assert [str(warning.message) for warning in warned] == [
-        f"section images are not cached: cannot write to {tmp_path / 'file'}: Not a directory"
-    ]
+    (message,) = (str(warning.message) for warning in warned)
+    assert message.startswith("section images are not cached: ")
+    assert f"{tmp_path / 'file'}: Not a directory" in message
     # A copy in the same process knows that it failed: a second warning would be an error here.
     assert pickle.loads(pickle.dumps(client)).fetch(requests[0]) == fetched[0]
     assert not client.has_cached(requests[0])
@@ -677,20 +686,21 @@ def test_a_dead_store_is_asked_once_and_never_shows_its_keys(emulator, connect):
     assert [image.request for image in fetched] == requests
     assert len(asked) == 1
     (message,) = (str(warning.message) for warning in warned)
-    assert message.startswith("section images are not cached: cannot read s3://bucket/images: ")
+    assert message.startswith("section images are not cached: ")
+    assert "s3://bucket/images" in message
     assert "HTTP 403" in message
     assert "key" not in message.replace("keys", "")
 
 
 @pytest.mark.parametrize("location", ["nowhere://place", "s3://user:secret@bucket/images", "memory://"])
 def test_a_location_that_is_no_cache_is_refused_without_its_password(emulator, connect, location):
-    with pytest.raises(InputError, match=r"^cache: ") as error:
+    with pytest.raises(InputError, match=r"^cache: ") as caught:
         connect(emulator, location)
-    assert "secret" not in str(error.value)
+    assert "secret" not in str(caught.value)
 
 
 def test_cache_options_without_a_url_are_refused(emulator, connect, tmp_path, command):
-    with pytest.raises(InputError, match="cache: storage option 'key' is not supported for the path"):
+    with pytest.raises(InputError, match=r"^cache: .*'key'"):
         connect(emulator, tmp_path, cache_options={"key": "the-access-key"})
     address = ("--api-url", emulator.url)
     outcome = command("info", NRP1, *address, "--cache", tmp_path, "--cache-option", "key=the-access-key")
@@ -777,7 +787,7 @@ def test_an_entry_without_a_digest_is_absent(emulator, connect, tmp_path):
     assert not client.has_cached(request)
 
 
-# One client in many places
+# One client in several threads and processes
 
 
 def test_a_pickled_client_works_and_keeps_its_settings(emulator, connect, tmp_path):
@@ -845,16 +855,16 @@ def test_the_limit_holds_for_a_whole_cluster(serve, connect):
     assert emulator.peak <= 2
 
 
-# What a client shows of itself
+# What a client shows
 
 
 @pytest.mark.parametrize(
     "url", ["http://user:secret@127.0.0.1:1/api/v2", "http://secret@host/api/v2", "http://host/api/v2?key=secret"]
 )
 def test_an_address_with_credentials_is_refused_without_repeating_them(url, command, tmp_path):
-    with pytest.raises(InputError) as error:
+    with raises(InputError, "credentials-in-url") as caught:
         AllenClient(url)
-    assert "secret" not in str(error.value)
+    assert "secret" not in str(caught.value)
     outcome = command("build", NRP1, tmp_path / "x.ome.zarr", "--api-url", url)
     assert outcome.code == 2
     assert "secret" not in outcome.out + outcome.err
@@ -876,13 +886,14 @@ def test_an_image_shows_what_it_is_of_and_none_of_its_bytes(client):
 
 @pytest.mark.parametrize("url", ["ftp://host/api/v2", "127.0.0.1:8000/api/v2", "//host/api/v2"])
 def test_an_address_that_is_not_of_http_is_refused(url):
-    with pytest.raises(InputError, match="not an http or https URL"):
+    with raises(InputError, "not-an-http-url") as caught:
         AllenClient(url)
+    assert repr(url) in str(caught.value)
 
 
 @pytest.mark.parametrize("options", [{"concurrency": 0}, {"rate": 0.0}, {"rate": -1.0}, {"rate": float("nan")}])
 def test_a_limit_that_lets_nothing_through_is_refused(emulator, connect, options):
-    with pytest.raises(InputError, match="must be positive"):
+    with raises(InputError, "out-of-range"):
         connect(emulator, **options)
 
 
@@ -892,17 +903,19 @@ def test_the_bytes_of_one_image_do_not_pass_for_another_of_another_size(serve, c
     images = [image_record(7, NRP1, 1, (300, 200)), image_record(8, NRP1, 2, (400, 200))]
     client = connect(serve(images=images, pixels={7: {0: body}, 8: {0: body}}))
     assert client.image(7).shape == (200, 300, 3)
-    with pytest.raises(ImageError, match="is 300 x 200 pixels, not 400 x 200"):
+    with raises(ImageError, "wrong-image-size") as caught:
         client.image(8)
+    assert "300 x 200 pixels, not 400 x 200" in str(caught.value)
 
 
 # The way to the service
 
 
+#: A URL, and what the message names: the host, the cause, the variable for a proxy.
 UNREACHABLE = [
-    ("http://127.0.0.1:1/api/v2", r"^cannot reach 127\.0\.0\.1:1: the connection is refused; check the network"),
-    ("http://allen.invalid/api/v2", r"^cannot reach allen\.invalid: its name is not resolved; .* set HTTP_PROXY"),
-    ("https://allen.invalid/api/v2", r"^cannot reach allen\.invalid: its name is not resolved; .* set HTTPS_PROXY"),
+    ("http://127.0.0.1:1/api/v2", ("127.0.0.1:1", "refused", " HTTP_PROXY")),
+    ("http://allen.invalid/api/v2", ("allen.invalid", "not resolved", " HTTP_PROXY")),
+    ("https://allen.invalid/api/v2", ("allen.invalid", "not resolved", " HTTPS_PROXY")),
 ]
 
 
@@ -916,11 +929,15 @@ def no_proxies(monkeypatch):
 
 
 @pytest.mark.usefixtures("no_proxies")
-@pytest.mark.parametrize(("url", "said"), UNREACHABLE)
-def test_a_service_that_cannot_be_reached_is_named_with_the_cause_and_not_tried_again(url, said):
+@pytest.mark.parametrize(("url", "named"), UNREACHABLE)
+def test_a_service_that_cannot_be_reached_is_named_with_the_cause_and_not_tried_again(url, named):
     # A second try would come after a wait of more than an hour.
-    with AllenClient(url, "none", retries=5, backoff=3600.0) as client, pytest.raises(ServiceError, match=said):
+    with (
+        AllenClient(url, "none", retries=5, backoff=3600.0) as client,
+        raises(ServiceError, "service-unreachable") as caught,
+    ):
         client.section_dataset(NRP1)
+    assert all(name in str(caught.value) for name in named)
 
 
 @pytest.mark.usefixtures("no_proxies")
@@ -933,9 +950,10 @@ def test_the_first_connection_is_waited_for_no_longer_than_its_timeout():
             queued.connect_ex(address)
         with (
             AllenClient(f"http://127.0.0.1:{address[1]}/api/v2", "none", timeout=(0.3, 60.0), backoff=3600.0) as client,
-            pytest.raises(ServiceError, match=r"does not answer within 0\.3 s"),
+            raises(ServiceError, "service-unreachable") as caught,
         ):
             client.section_dataset(NRP1)
+        assert "0.3 s" in str(caught.value)
 
 
 @pytest.mark.usefixtures("no_proxies")
@@ -947,7 +965,7 @@ def test_the_address_of_a_request_that_cannot_be_sent_is_shown_when_asked_for(ve
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (1, "")
     assert ("query.json" in done.stderr) == bool(verbose)
-    assert done.stderr.splitlines()[-1].startswith("atlaszarr: cannot reach 127.0.0.1:1: the connection is refused")
+    assert "127.0.0.1:1" in done.stderr.splitlines()[-1]
 
 
 def test_a_service_that_goes_away_later_is_tried_again(serve, connect):
@@ -959,8 +977,10 @@ def test_a_service_that_goes_away_later_is_tried_again(serve, connect):
     for used in (client, copy):
         used.close()
         used.api_url = client.api_url
-        with pytest.raises(ServiceError, match="failed 3 times, last with NewConnectionError"):
+        with raises(ServiceError, "retries-exhausted") as caught:
             used.search()
+        assert "3 times" in str(caught.value)
+        assert "NewConnectionError" in str(caught.value)
 
 
 @pytest.mark.parametrize("form", ["body", "chunk", "chunk extension"])
@@ -987,7 +1007,7 @@ def test_an_answer_that_drips_is_given_up_after_the_longest_answer(form):
     http = Http(timeout=(5.0, 60.0), backoff=3600.0, longest_answer=0.3)
     with serving(Dripping) as port:
         try:
-            with pytest.raises(ServiceError, match=r"answered for more than 0\.3 s; the rest was not read"):
+            with raises(ServiceError, "answer-too-slow"):
                 http.get(f"http://127.0.0.1:{port}/", 2**20, bytes)
             assert hung_up.wait(60)
         finally:
@@ -1049,9 +1069,9 @@ def test_a_proxy_is_sent_its_password_and_nobody_is_shown_it(proxy, no_proxies):
     with AllenClient("http://allen.invalid/api/v2", "none", rate=1e9) as client:
         client.section_dataset(NRP1)
         assert "the-secret" not in repr(client) + repr(vars(client._http))
-        with pytest.raises(ServiceError) as error:
+        with raises(ServiceError, "query-refused") as caught:
             client.structure_graph(2)
-    assert "the-secret" not in str(error.value)
+    assert "the-secret" not in str(caught.value)
     assert {sent for _, sent in handler.seen} == {"Basic " + base64.b64encode(b"jo@lab:the-secret").decode()}
 
 
@@ -1061,35 +1081,32 @@ def test_a_proxy_that_asks_for_a_password_is_named_and_not_tried_again(proxy, no
     handler, port = proxy
     handler.do_GET = handler.do_CONNECT
     no_proxies.setenv(f"{scheme}_proxy", f"http://{user}127.0.0.1:{port}")
-    said = (
-        rf"^the proxy 127\.0\.0\.1:{port} answered with HTTP status 407: it asks for a valid user name and password; "
-        rf"write {scheme.upper()}_PROXY as http://USER:PASSWORD@HOST:PORT$"
-    )
     # A second try would come after a wait of more than an hour.
     with (
         AllenClient(f"{scheme}://allen.invalid/api/v2", "none", backoff=3600.0) as client,
-        pytest.raises(ServiceError, match=said),
+        raises(ServiceError, "proxy-authentication") as caught,
     ):
         client.section_dataset(NRP1)
+    assert all(name in str(caught.value) for name in (f"127.0.0.1:{port}", "407", f" {scheme.upper()}_PROXY"))
+    assert "the-secret" not in str(caught.value)
     assert len(handler.seen) == 1
 
 
 @pytest.mark.parametrize(
-    ("status", "tries", "said"),
-    [
-        (403, 1, r"^the proxy 127\.0\.0\.1:\d+ refused the connection with HTTP status 403; check HTTPS_PROXY"),
-        (503, 3, "failed 3 times, last with ProxyError"),
-    ],
+    ("status", "tries", "code", "named"),
+    [(403, 1, "proxy-refused", "HTTPS_PROXY"), (503, 3, "retries-exhausted", "ProxyError")],
 )
-def test_a_tunnel_that_a_proxy_refuses_for_now_is_tried_again_and_no_other(proxy, no_proxies, status, tries, said):
+def test_a_tunnel_is_tried_again_if_the_proxy_refuses_it_temporarily(proxy, no_proxies, status, tries, code, named):
     handler, port = proxy
     handler.refusal = status
     no_proxies.setenv("https_proxy", f"http://127.0.0.1:{port}")
     with (
         AllenClient("https://allen.invalid/api/v2", "none", retries=2, backoff=0.01) as client,
-        pytest.raises(ServiceError, match=said),
+        raises(ServiceError, code) as caught,
     ):
         client.section_dataset(NRP1)
+    assert str(status) in str(caught.value)
+    assert named in str(caught.value)
     assert len(handler.seen) == tries
 
 
@@ -1104,9 +1121,10 @@ def test_a_host_that_needs_no_proxy_is_asked_directly(emulator, proxy, no_proxie
         no_proxies.setenv("no_proxy", "elsewhere.invalid,.allen.invalid")
         with (
             AllenClient("http://api.allen.invalid/api/v2", "none") as client,
-            pytest.raises(ServiceError, match=r"cannot reach api\.allen\.invalid: its name is not resolved"),
+            raises(ServiceError, "service-unreachable") as caught,
         ):
             client.section_dataset(NRP1)
+        assert "api.allen.invalid" in str(caught.value)
     assert handler.seen == []
 
 
@@ -1114,12 +1132,11 @@ def test_a_proxy_that_cannot_be_reached_is_named_without_its_password(no_proxies
     no_proxies.setenv("https_proxy", "http://jo:the-secret@127.0.0.1:1")
     with (
         AllenClient("https://allen.invalid/api/v2", "none", backoff=3600.0) as client,
-        pytest.raises(
-            ServiceError, match=r"^cannot reach the proxy 127\.0\.0\.1:1: the connection is refused; check HTTPS_PROXY"
-        ) as error,
+        raises(ServiceError, "proxy-unreachable") as caught,
     ):
         client.section_dataset(NRP1)
-    assert "the-secret" not in str(error.value)
+    assert all(name in str(caught.value) for name in ("127.0.0.1:1", "HTTPS_PROXY"))
+    assert "the-secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("value", ["socks5://jo:the-secret@127.0.0.1:1", "http://jo:the-secret@host:port", "http://"])
@@ -1127,22 +1144,23 @@ def test_a_proxy_that_is_not_of_http_is_refused_without_its_password(no_proxies,
     no_proxies.setenv("http_proxy", value)
     with (
         AllenClient("http://allen.invalid/api/v2", "none") as client,
-        pytest.raises(InputError, match="HTTP_PROXY does not name an http or https proxy") as error,
+        raises(InputError, "invalid-proxy") as caught,
     ):
         client.section_dataset(NRP1)
-    assert "the-secret" not in str(error.value)
+    assert "HTTP_PROXY" in str(caught.value)
+    assert "the-secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("location", "said"),
+    ("location", "code", "requests"),
     [
-        ("/api/v2/elsewhere", None),
-        ("http://evil.invalid/api/v2", "redirects to http://evil.invalid, another service; check the API URL"),
-        ("ftp://127.0.0.1/api/v2", "redirects to ftp://127.0.0.1, another service"),
-        ("/api/v2/structure_graph_download/1.json", "redirects more than 5 times"),
+        ("/api/v2/elsewhere", None, 2),
+        ("http://evil.invalid/api/v2", "redirect-to-other-host", 1),
+        ("ftp://127.0.0.1/api/v2", "redirect-to-other-host", 1),
+        ("/api/v2/structure_graph_download/1.json", "too-many-redirects", 6),
     ],
 )
-def test_a_redirect_is_followed_on_the_same_host_only(emulator, location, said):
+def test_a_redirect_is_followed_on_the_same_host_only(emulator, location, code, requests):
     asked = []
 
     class Redirecting(_Proxy):
@@ -1161,9 +1179,9 @@ def test_a_redirect_is_followed_on_the_same_host_only(emulator, location, said):
 
     Redirecting.emulator = emulator.url
     with serving(Redirecting) as port, AllenClient(f"http://127.0.0.1:{port}/api/v2", "none", rate=1e9) as client:
-        if said is None:
+        if code is None:
             assert client.structure_graph()["root"].id == 997
         else:
-            with pytest.raises(ServiceError, match=said):
+            with raises(ServiceError, code):
                 client.structure_graph()
-    assert len(asked) == {None: 2, "redirects more than 5 times": 6}.get(said, 1)
+    assert len(asked) == requests

@@ -17,6 +17,7 @@ from atlaszarr.engine.schedulers import scheduler_for
 from atlaszarr.errors import InputError
 from atlaszarr.testing.emulator import Emulator
 from atlaszarr.writing import write_multiscales
+from codes import raises
 
 DATASET = 69289763
 
@@ -97,7 +98,7 @@ def test_a_task_of_a_cluster_computes_on_threads_of_its_worker(cluster, tmp_path
     assert voxels(tmp_path / "x.ome.zarr") == {worker}
 
 
-def test_after_an_error_a_client_has_no_task_of_ours_left(cluster, tmp_path):
+def test_after_an_error_a_client_runs_no_task_of_the_build(cluster, tmp_path):
     def block(values, block_info=None):
         if block_info[0]["chunk-location"] == (0, 0, 0):
             raise ValueError("zero is no gene")
@@ -112,7 +113,7 @@ def test_after_an_error_a_client_has_no_task_of_ours_left(cluster, tmp_path):
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_scheduler_that_is_gone_ends_a_write_with_its_own_error(tmp_path):
+def test_a_scheduler_that_ends_ends_a_write_with_its_own_error(tmp_path):
     image = da.zeros((32, 32, 32), chunks=4, dtype="u1")
     with (
         LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=":0") as lost,
@@ -123,32 +124,27 @@ def test_a_scheduler_that_is_gone_ends_a_write_with_its_own_error(tmp_path):
         )
 
 
-def test_memory_is_no_target_for_other_processes_but_for_workers_of_this_one(cluster):
+def test_a_target_in_memory_is_supported_only_for_workers_of_this_process(cluster):
     with Client(cluster):
-        with pytest.raises(InputError, match=r"in the memory of this process.* scheduler 'threads'"):
+        with raises(InputError, "target-in-memory"):
             write_multiscales(np.zeros((4, 4, 4), "u1"), "memory://cluster.ome.zarr")
         assert write_multiscales(np.zeros((4, 4, 4), "u1"), "memory://threads.ome.zarr", scheduler="threads")
     with Client(processes=False, n_workers=1, dashboard_address=":0"):
         assert write_multiscales(np.ones((4, 4, 4), "u1"), "memory://worker.ome.zarr").state == "built"
 
 
-@pytest.mark.parametrize(
-    ("scheduler", "said"),
-    [
-        ("processes", r"'processes' is not supported; leave it out for threads, .*LocalCluster\(\)"),
-        (5, "scheduler 5 is not supported; give an address, a distributed.Client"),
-    ],
-)
-def test_another_scheduler_is_refused_with_what_to_give(scheduler, said, tmp_path):
-    with pytest.raises(InputError, match=said):
+@pytest.mark.parametrize("scheduler", ["processes", 5])
+def test_a_scheduler_that_is_not_supported_is_named(scheduler, tmp_path):
+    with raises(InputError, "not-supported") as caught:
         write_multiscales(np.zeros((4, 4, 4), "u1"), tmp_path / "x.ome.zarr", scheduler=scheduler)
+    assert repr(scheduler) in str(caught.value)
     assert not (tmp_path / "x.ome.zarr").exists()
 
 
-def test_a_closed_client_is_refused(cluster, tmp_path):
+def test_a_closed_client_raises_an_error(cluster, tmp_path):
     with Client(cluster, set_as_default=False) as client:
         pass
-    with pytest.raises(InputError, match="does not answer: its client is closed"):
+    with raises(InputError, "scheduler-unreachable"):
         write_multiscales(np.zeros((4, 4, 4), "u1"), tmp_path / "x.ome.zarr", scheduler=client)
 
 
@@ -173,9 +169,9 @@ def test_registered_sections_compute_on_a_cluster_with_each_image_fetched_once(e
         opened = open_sections(DATASET, resolution=100, client=allen, chunk=64)
         emulator.reset()
         with Client(cluster):
-            there = opened.image.isel(section=slice(6, 9)).compute()
+            computed = opened.image.isel(section=slice(6, 9)).compute()
         assert emulator.count("section_image_download") == 3
-        np.testing.assert_array_equal(there, opened.image.isel(section=slice(6, 9)).compute())
+        np.testing.assert_array_equal(computed, opened.image.isel(section=slice(6, 9)).compute())
 
 
 def test_a_lazy_volume_computes_on_a_cluster_with_each_image_fetched_once(emulator, cluster):
@@ -187,7 +183,7 @@ def test_a_lazy_volume_computes_on_a_cluster_with_each_image_fetched_once(emulat
         assert emulator.count("section_image_download") == len(np.unique(section)) - 1
 
 
-def test_no_more_requests_are_under_way_over_the_cluster_than_the_client_allows(cluster, tmp_path):
+def test_a_cluster_makes_no_more_requests_at_once_than_the_client_allows(cluster, tmp_path):
     with (
         Emulator(latency=0.05) as slow,
         AllenClient(slow.url, cache="none", concurrency=1, rate=1e9) as client,
@@ -240,21 +236,22 @@ def test_a_missing_image_is_reported_from_the_cluster(cluster, tmp_path):
 def test_a_scheduler_that_does_not_answer_is_named_and_nothing_is_written(emulator, tmp_path):
     with (
         AllenClient(emulator.url, cache="none", rate=1e9) as client,
-        pytest.raises(InputError, match=r"127\.0\.0\.1:9"),
+        raises(InputError, "scheduler-unreachable") as caught,
     ):
         build(DATASET, tmp_path / "x.ome.zarr", client=client, resolution=200, scheduler="tcp://127.0.0.1:9")
+    assert "127.0.0.1:9" in str(caught.value)
     assert not (tmp_path / "x.ome.zarr").exists()
 
 
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("address", ["nonsense", "tcp://127.0.0.1:9"])
-def test_a_scheduler_that_is_refused_leaves_dask_as_it_was(address):
-    with pytest.raises(InputError, match="does not answer") as refused:
+def test_a_scheduler_that_does_not_answer_leaves_dask_unchanged(address):
+    with raises(InputError, "scheduler-unreachable") as caught:
         scheduler_for(address, None)
-    assert refused.traceback  # and all that it holds is alive
+    assert caught.traceback  # which keeps all its local variables
     assert dask.base.get_scheduler() is None
 
 
-def test_while_a_build_uses_a_cluster_dask_computes_where_it_did(cluster):
+def test_a_build_on_a_cluster_does_not_change_the_scheduler_of_dask(cluster):
     with scheduler_for(cluster.scheduler_address, None):
         assert dask.base.get_scheduler() is None

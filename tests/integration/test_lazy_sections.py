@@ -1,4 +1,4 @@
-"""Any index of lazy section images gives what NumPy gives."""
+"""Lazy section images give the same result as NumPy for any index."""
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,7 +11,7 @@ from indexing import indices, is_same
 @pytest.mark.parametrize("name", ["image", "section", "displacement", "registered"])
 @settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_any_index_of_section_images_gives_what_numpy_gives(dataset, emulator, connect, name, data):
+def test_any_index_of_section_images_agrees_with_numpy(dataset, emulator, connect, name, data):
     client = connect(emulator)
     if name == "registered":
         array = open_sections(dataset, resolution=400, client=client).image.data

@@ -1,4 +1,4 @@
-"""Region volumes on a web server and with a cluster running: what they are of the same annotation on disk."""
+"""Region volumes of an annotation on a web server, and with a cluster: the same as of that annotation on disk."""
 
 import dask.array as da
 import ngff_zarr
@@ -33,10 +33,10 @@ def labels():
 @pytest.fixture
 def stored(labels, tmp_path):
     """An annotation with its terminology next to it."""
-    place = tmp_path / "annotation.ome.zarr"
-    write_multiscales(labels, place, rule="mode", chunk=16, geometry=Geometry((0.025, 0.05, 0.1)))
+    path = tmp_path / "annotation.ome.zarr"
+    write_multiscales(labels, path, rule="mode", chunk=16, geometry=Geometry((0.025, 0.05, 0.1)))
     (tmp_path / "terminology.csv").write_text(TERMINOLOGY.to_csv())
-    return str(place)
+    return str(path)
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def assert_equal(found, wanted):
     pd.testing.assert_frame_equal(found, wanted, check_dtype=False, check_index_type=False, rtol=1e-12)
 
 
-def test_with_a_client_of_distributed_active_all_of_them_still_work(stored, labels, expected):
+def test_every_kind_of_annotation_is_read_with_an_active_distributed_client(stored, labels, expected):
     with Client(processes=False, dashboard_address=":0", n_workers=1, threads_per_worker=1):
         multiscales = ngff_zarr.from_ngff_zarr(stored)
         lazy = da.from_zarr(f"{stored}/0")
@@ -58,9 +58,9 @@ def test_with_a_client_of_distributed_active_all_of_them_still_work(stored, labe
         np.testing.assert_array_equal(mask.compute(), np.isin(labels, [10, 11, 12]))
 
 
-def test_a_web_server_that_lists_nothing_is_read_chunk_by_chunk(stored, web, expected):
+def test_a_web_server_that_does_not_list_objects_is_read_chunk_by_chunk(stored, web, expected):
     add_index(Target(stored))
-    with pytest.warns(AtlaszarrWarning, match="does not list its objects"):
+    with pytest.warns(AtlaszarrWarning, match="does not list"):
         assert_equal(region_volumes(f"{web}/annotation.ome.zarr"), expected)
 
 
@@ -69,5 +69,5 @@ def test_an_annotation_is_read_through_a_cache_in_front_of_its_url(web, expected
     options = {"simplecache": {"cache_storage": str(tmp_path / "cache")}}
     assert_equal(region_volumes(f"simplecache::{web}/annotation.ome.zarr", storage_options=options), expected)
     assert any((tmp_path / "cache").iterdir())
-    given = Terminology.read(f"simplecache::{web.upper()}/terminology.csv?signature=secret", options)
-    assert given == TERMINOLOGY
+    terminology = Terminology.read(f"simplecache::{web.upper()}/terminology.csv?signature=secret", options)
+    assert terminology == TERMINOLOGY

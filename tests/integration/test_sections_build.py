@@ -1,4 +1,4 @@
-"""build --mode sections: each section at its place, the planes of the closed form, and the engine's promises kept."""
+"""build --mode sections: positions and values of the planes, defects, resume, missing images and windows."""
 
 import csv
 import json
@@ -15,6 +15,7 @@ from atlaszarr import AllenClient, Displacement, build, plan, verify
 from atlaszarr.errors import InputError
 from atlaszarr.testing.records import dataset_records, image_records, invented
 from atlaszarr.transforms import image_to_reference
+from codes import raises
 
 CORONAL, SAGITTAL = 74272479, 69289763
 FIXED = {CORONAL: "z", SAGITTAL: "x"}
@@ -28,7 +29,7 @@ def client(emulator):
 
 @pytest.fixture(scope="module")
 def built(client, made_once):
-    """Builds a collection once for all that look at it; its path."""
+    """Builds each collection once for all tests; returns its path."""
 
     def collection(dataset, **options):
         def make(target):
@@ -49,7 +50,7 @@ def rows(target, name="sections"):
 @pytest.mark.parametrize("version", ["0.4", "0.5", "0.6"])
 def test_the_collection_validates_and_opens_section_by_section(built, dataset, version):
     target = built(dataset, resolution=100, chunk=64, ome_zarr=version, displacement=True)
-    if version != "0.6":  # which yaozarrs does not know
+    if version != "0.6":  # yaozarrs does not support it
         yaozarrs.validate_zarr_store(str(target))
     sections = [row for row in rows(target) if row["state"] in ("used", "outside")]
     assert [row["path"] for row in sections] == [str(k) for k in range(len(sections))]
@@ -59,7 +60,7 @@ def test_the_collection_validates_and_opens_section_by_section(built, dataset, v
         assert list(image.dims) == ["c", "z", "y", "x"]
         assert image.axes_units["z"] == "millimeter"
     field = ngff_zarr.from_ngff_zarr(f"{target}/0/displacement", validate=True)
-    assert [image.data.shape[0] for image in field.images] == [3]  # of level 0 alone
+    assert [image.data.shape[0] for image in field.images] == [3]  # only level 0
     if version == "0.6":
         (transform,) = field.metadata.coordinateTransformations
         assert (transform.type, transform.input.name, transform.output.name) == ("displacements", "reference", "image")
@@ -67,7 +68,7 @@ def test_the_collection_validates_and_opens_section_by_section(built, dataset, v
 
 @pytest.mark.parametrize("dataset", [CORONAL, SAGITTAL])
 @pytest.mark.parametrize("point", [(0.0, 0.0), (3000.0, 2000.0)])
-def test_a_section_lies_at_its_place_to_a_millionth_of_a_micron(client, built, dataset, point):
+def test_a_section_has_its_coordinate_to_a_millionth_of_a_micron(client, built, dataset, point):
     target = built(dataset, resolution=100, chunk=64, detection_xy=point)
     record = client.section_dataset(dataset)
     for k, section in enumerate(record.sections):
@@ -82,7 +83,7 @@ def test_a_section_lies_at_its_place_to_a_millionth_of_a_micron(client, built, d
 
 
 def parallel(record, section, pir, downsample):
-    """Where in its tier image a plane shows points of space 9, multiplied out here."""
+    """The pixels of a tier image at points of space 9, computed from the matrices."""
     trv, tvs = np.array(record.trv), np.array(section.tvs)
     plane = pir @ trv[:2, :3].T + trv[:2, 3]
     xy = plane @ tvs[:, :2].T + tvs[:, 2]
@@ -90,7 +91,7 @@ def parallel(record, section, pir, downsample):
 
 
 @pytest.mark.parametrize("dataset", [CORONAL, SAGITTAL])
-def test_a_plane_shows_the_phantom_where_its_section_does(emulator, client, built, dataset):
+def test_a_plane_shows_the_phantom_at_the_position_of_its_section(emulator, client, built, dataset):
     target = built(dataset, resolution=50, chunk=128, detection_xy="centre", displacement=True)
     record = client.section_dataset(dataset)
     described = rows(target)
@@ -104,7 +105,7 @@ def test_a_plane_shows_the_phantom_where_its_section_does(emulator, client, buil
         pir[:, "zyx".index(FIXED[dataset])] = float(row["coordinate_um"])
         xy = parallel(record, section, pir, int(row["downsample"]))
         assert (xy >= -0.5 - 1e-9).all()
-        # the field: from where a pixel lies to where its section image shows it, in mm
+        # the field: from the position of a pixel to its position in the section image, in mm
         d = field[(slice(None), *index.T)].T
         full = (xy + 0.5) * 2 ** int(row["downsample"]) - 0.5
         reference = (pir - 5) / 1000
@@ -112,7 +113,7 @@ def test_a_plane_shows_the_phantom_where_its_section_does(emulator, client, buil
         for axis, pixels in zip(along, full.T, strict=True):
             np.testing.assert_allclose(d[:, axis], section.resolution / 1000 * pixels - reference[:, axis], atol=1e-9)
         assert not d[:, "zyx".index(FIXED[dataset])].any()
-        # what is shown there: the phantom on the section's own plane
+        # the image: the phantom on the plane of the section
         own = image_to_reference(full, section.depth, section.tsv, record.tvr)
         inside = (emulator.phantom.distance_to_edge(own) > 100) & (emulator.phantom.labels(own) > 0)
         assert inside.sum() > 300
@@ -130,7 +131,7 @@ def test_a_plane_shows_the_phantom_where_its_section_does(emulator, client, buil
         (SAGITTAL, {"resolution": 50, "ome_zarr": "0.6", "displacement": True, "downsample": 1}),
     ],
 )
-def test_a_plan_is_exact_and_nothing_is_fetched_twice(emulator, client, tmp_path, dataset, options):
+def test_a_plan_is_exact_and_no_image_is_fetched_twice(emulator, client, tmp_path, dataset, options):
     plans = plan(dataset, mode="sections", client=client, **options)
     emulator.reset()
     report = build(dataset, tmp_path / "x.ome.zarr", mode="sections", client=client, **options)
@@ -144,7 +145,7 @@ def test_a_plan_is_exact_and_nothing_is_fetched_twice(emulator, client, tmp_path
         assert verify(one.target, deep=True).ok
 
 
-def test_a_stopped_build_is_gone_on_with_and_ends_byte_identical(client, contents, tmp_path):
+def test_a_stopped_build_is_resumed_and_ends_byte_identical(client, contents, tmp_path):
     options = {"mode": "sections", "resolution": 50, "chunk": 64, "client": client, "displacement": True}
     whole, target = tmp_path / "whole.ome.zarr", tmp_path / "x.ome.zarr"
     assert build(SAGITTAL, whole, **options).ok
@@ -157,7 +158,7 @@ def test_a_stopped_build_is_gone_on_with_and_ends_byte_identical(client, content
         build(SAGITTAL, target, progress=stop, **options)
     assert [defect.kind for defect in verify(target).defects] == ["unfinished"]
     for path in ("", "/0", "/17", "/3/labels/section", "/3/displacement"):
-        with pytest.raises(Exception):  # noqa: B017, PT011 - whatever it raises, it is no image yet
+        with pytest.raises(Exception):  # noqa: B017, PT011 - any error will do: it is not an image yet
             ngff_zarr.from_ngff_zarr(f"{target}{path}", validate=True)
     report = build(SAGITTAL, target, **options)
     assert report.views[0].state == "resumed"
@@ -167,13 +168,13 @@ def test_a_stopped_build_is_gone_on_with_and_ends_byte_identical(client, content
 
 
 @pytest.mark.slow
-def test_an_object_store_gets_the_same_bytes_and_opens_from_there(client, built, contents, remote):
+def test_an_object_store_receives_the_same_bytes_and_opens(client, built, contents, remote):
     options = {"resolution": 100, "chunk": 64, "displacement": True}
     local, url = built(SAGITTAL, **options), remote.url("sections.ome.zarr")
     report = build(SAGITTAL, url, mode="sections", client=client, storage_options=remote.options, **options)
     assert report.ok
-    there = {key: remote.read("sections.ome.zarr", key) for key in remote.keys("sections.ome.zarr")}
-    assert {key: body for key, body in there.items() if not key.startswith("atlaszarr/")} == contents(local)
+    stored = {key: remote.read("sections.ome.zarr", key) for key in remote.keys("sections.ome.zarr")}
+    assert {key: body for key, body in stored.items() if not key.startswith("atlaszarr/")} == contents(local)
     assert verify(url, deep=True, storage_options=remote.options).ok
     field = Displacement.load(f"{url}/9/displacement", storage_options=remote.options)
     assert field.shape == (80, 132)
@@ -192,10 +193,10 @@ def test_an_object_store_gets_the_same_bytes_and_opens_from_there(client, built,
         ("5/0/c/0/9/9/0", b"12", "extra"),
     ],
 )
-def test_a_defect_is_named_and_mended_alone(client, built, contents, tmp_path, key, damage, kind):
+def test_a_defect_is_named_and_only_it_is_repaired(client, built, contents, tmp_path, key, damage, kind):
     options = {"resolution": 50, "chunk": 128, "displacement": True}
-    sound, target = built(SAGITTAL, **options), tmp_path / "x.ome.zarr"
-    shutil.copytree(sound, target)
+    intact, target = built(SAGITTAL, **options), tmp_path / "x.ome.zarr"
+    shutil.copytree(intact, target)
     path = target / key
     if damage is None:
         path.unlink()
@@ -214,15 +215,15 @@ def test_a_defect_is_named_and_mended_alone(client, built, contents, tmp_path, k
     report = build(SAGITTAL, target, mode="sections", client=client, **options)
     assert report.ok
     assert report.views[0].tasks_done <= 2
-    assert contents(target) == contents(sound)
+    assert contents(target) == contents(intact)
     assert verify(target, deep=True).ok
 
 
-def test_a_section_that_cannot_be_had_is_a_hole_with_a_record_and_is_filled_later(serve, connect, contents, tmp_path):
+def test_a_missing_image_is_recorded_as_background_and_filled_later(serve, connect, contents, tmp_path):
     datasets = [record for record in dataset_records() if record["id"] == SAGITTAL]
     images = [record for record in image_records() if record["data_set_id"] == SAGITTAL]
     gone = images[9]["id"]
-    # Asked for by the first build and by the second, three times each.
+    # The first build and the second request it three times each.
     fault = {"do": "status", "match": {"path": f"section_image_download/{gone}"}, "times": 6, "status": 500}
     emulator = serve(datasets, images, faults=[fault])
     whole, target = tmp_path / "whole.ome.zarr", tmp_path / "x.ome.zarr"
@@ -242,7 +243,7 @@ def test_a_section_that_cannot_be_had_is_a_hole_with_a_record_and_is_filled_late
     assert contents(target) == contents(whole)
 
 
-def test_windows_that_are_missing_are_told_by_image_and_leave_the_rest(serve, records, command, tmp_path):
+def test_missing_windows_are_reported_by_image_and_the_others_are_built(serve, records, command, tmp_path):
     (dataset,), images = records
     fault = {"do": "status", "match": {"path": "left=0&top=0"}, "times": 99, "status": 404}
     emulator = serve([dataset], images[:2], faults=[fault])
@@ -257,12 +258,12 @@ def test_windows_that_are_missing_are_told_by_image_and_leave_the_rest(serve, re
     ]
     assert [row["image_id"] for row in rows(target, "failures")] == [str(image["id"]) for image in images[:2]]
     label = zarr.open_array(target / "0/labels/section/0", mode="r")[:]
-    assert 0.5 < (label > 0).mean() < 1  # all but the blocks of that corner
+    assert 0.5 < (label > 0).mean() < 1  # all but the blocks of the missing corner
     assert verify(target, deep=True).ok
 
 
 @pytest.mark.slow
-def test_windows_show_what_the_whole_image_does(serve, connect, tmp_path):
+def test_windows_have_the_values_of_the_whole_image(serve, connect, tmp_path):
     emulator = serve()
     client = connect(emulator)
     options = {"mode": "sections", "resolution": 50, "chunk": 128, "client": client, "downsample": 0}
@@ -300,31 +301,31 @@ def test_the_command_builds_a_collection(emulator, command, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "named"),
     [
-        (("--mode", "slices"), "mode 'slices' is not known"),
-        (("--mode", "sections", "--fill", "linear"), "option 'fill' is not known; mode sections"),
-        (("--detection-xy", "1,2"), "option 'detection_xy' is not known; mode volume"),
-        (("--displacement",), "option 'displacement' is not known; mode volume"),
-        (("--mode", "sections", "--detection-xy", "1"), "detection_xy '1' is not two numbers"),
+        (("--mode", "slices"), "mode 'slices'"),
+        (("--mode", "sections", "--fill", "linear"), "option 'fill'"),
+        (("--detection-xy", "1,2"), "option 'detection_xy'"),
+        (("--displacement",), "option 'displacement'"),
+        (("--mode", "sections", "--detection-xy", "1"), "detection_xy '1'"),
         (("--mode", "sections", "--detection-xy", "nan,2"), "detection_xy 'nan,2'"),
-        (("--mode", "sections", "--plane", "coronal"), "90 degrees off the coronal plane"),
-        (("--mode", "sections", "--plane", "oblique"), "plane 'oblique' is not known"),
+        (("--mode", "sections", "--plane", "coronal"), "coronal"),
+        (("--mode", "sections", "--plane", "oblique"), "plane 'oblique'"),
         (("--mode", "sections", "--chunk", "8"), "chunk 8"),
         (("--mode", "sections", "--levels", "20"), "levels 20"),
         (("--mode", "sections", "--interpolation", "area"), "interpolation 'area'"),
         (("--mode", "sections", "--shard", "700"), "shard"),
     ],
 )
-def test_wrong_options_are_one_sentence_and_nothing_is_written(emulator, command, tmp_path, options, words):
+def test_an_invalid_option_is_refused_in_one_line_and_nothing_is_written(emulator, command, tmp_path, options, named):
     outcome = command("build", SAGITTAL, tmp_path / "x.ome.zarr", *options, "--api-url", emulator.url)
     assert outcome.code == 2
-    assert words in outcome.err
+    assert named in outcome.err
     assert outcome.err.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
 
-def test_another_spelling_is_the_same_request(serve, connect, command, tmp_path):
+def test_another_spelling_of_an_option_is_the_same_option(serve, connect, command, tmp_path):
     record, images = invented(7, plane="transverse", numbers=range(40, 280, 120), size=(6000, 7000))
     api = serve([record], images)
     options = {"mode": "sections", "resolution": 200, "client": connect(api)}
@@ -342,8 +343,9 @@ def test_another_spelling_is_the_same_request(serve, connect, command, tmp_path)
         assert list(options["client"].search(plane=plane).index) == [7]
 
 
-def test_another_mode_is_another_request(client, built, tmp_path):
+def test_a_target_of_another_mode_is_refused(client, built, tmp_path):
     target = tmp_path / "x.ome.zarr"
     shutil.copytree(built(SAGITTAL, resolution=100, chunk=64), target)
-    with pytest.raises(InputError, match="mode"):
+    with raises(InputError, "different-options") as caught:
         build(SAGITTAL, target, client=client, resolution=100, chunk=64)
+    assert "mode sections" in str(caught.value)

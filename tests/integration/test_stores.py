@@ -243,7 +243,7 @@ def test_an_image_in_a_bucket_is_not_written_over_while_it_is_read(s3):
         zarr.open_array(zarr.storage.ObjectStore(by_obstore), mode="r"),
     ):
         for target in (url, f"{url}/0/inner.ome.zarr", f"dir::{url}"):
-            with pytest.raises(InputError, match=r"lies in what the image is read from, s3://atlas/source\.ome\.zarr"):
+            with pytest.raises(InputError, match=r"s3://atlas/source\.ome\.zarr"):
                 write_multiscales(source, target, chunk=8, overwrite=True, storage_options=s3)
     assert listed(s3, "source.ome.zarr/") == before
 

@@ -1,8 +1,8 @@
-"""What a build holds, against the phantom's closed form.
+"""Built volumes against the phantom's closed form.
 
-The emulator draws its images through the same alignments that the client registers them by, so the two could
-share a mistake. Here the closed form is evaluated with neither: matrices are read from the table of figures,
-multiplied out in the test, and compared with what zarr reads from the target.
+The emulator draws its images by the same alignments that the client registers them with, so both could share an error.
+These tests use neither: they read the matrices from the recorded figures, multiply them, and compare the closed form
+with the arrays that zarr reads from the target.
 """
 
 import csv
@@ -44,7 +44,7 @@ def figures(dataset):
 
 @pytest.fixture
 def built(emulator, made_once):
-    """Build a volume once for all that look at it: (image, section) of level 0."""
+    """Build a volume once for all tests: (image, section) of level 0."""
 
     def volume(dataset, resolution, fill="nearest", **options):
         options |= {"resolution": resolution, "fill": fill}
@@ -81,17 +81,17 @@ def compare(phantom, volume, dataset, resolution, at_section_plane):
     inside &= labelled > 0
     assert inside.sum() > 1500
     np.testing.assert_array_equal(labelled[inside], ids[nearest[inside]])
-    found = image[(slice(None), *index[inside].T)].T.astype(float)
+    values = image[(slice(None), *index[inside].T)].T.astype(float)
     gradient = np.stack([phantom.rgb(at[inside] + d) - phantom.rgb(at[inside] - d) for d in np.eye(3)], -1) / 2
-    return found - phantom.rgb(at[inside]), gradient
+    return values - phantom.rgb(at[inside]), gradient
 
 
 def misplacement(difference, gradient):
-    """The shift (p, i, r) in um that would explain the differences best, by least squares."""
+    """The least-squares fit of a shift (p, i, r) in um to the differences."""
     return np.linalg.lstsq(gradient.reshape(-1, 3), difference.reshape(-1), rcond=None)[0]
 
 
-# Mean absolute errors seen, in grey levels (red, green, blue); the bound leaves what other JPEG libraries differ.
+# Measured mean absolute errors, in grey levels (red, green, blue). The bound allows for other JPEG libraries.
 @pytest.mark.parametrize(
     ("resolution", "fill", "at_section_plane", "bound"),
     [
@@ -101,35 +101,35 @@ def misplacement(difference, gradient):
         pytest.param(100, "linear", False, 1.0, marks=pytest.mark.slow),  # 0.51, 0.41, 0.59
     ],
 )
-def test_a_volume_shows_the_phantom_within_one_grey_level(emulator, built, resolution, fill, at_section_plane, bound):
+def test_a_volume_agrees_with_the_phantom_to_one_grey_level(emulator, built, resolution, fill, at_section_plane, bound):
     volume = built(CORONAL, resolution, fill)
     difference, gradient = compare(emulator.phantom, volume, CORONAL, resolution, at_section_plane)
     assert np.abs(difference).mean(axis=0).max() <= bound
-    # A pixel of the tier is 17 um (34 at 100 um), a voxel at least 25: half of either would show.
+    # A pixel of the tier has 17 um (34 at 100 um), a voxel at least 25 um: a shift by half of either is larger.
     assert np.abs(misplacement(difference, gradient)).max() < (2 if resolution == 25 else 4)
 
 
-# Seen: 0.71, 0.55, 0.83 and 0.73, 0.57, 0.85.
+# Measured: 0.71, 0.55, 0.83 and 0.73, 0.57, 0.85.
 @pytest.mark.parametrize("interpolation", ["cubic", "lanczos"])
-def test_cubic_and_lanczos_show_the_phantom_within_one_grey_level(emulator, built, interpolation):
+def test_cubic_and_lanczos_agree_with_the_phantom_to_one_grey_level(emulator, built, interpolation):
     volume = built(CORONAL, 100, interpolation=interpolation)
     difference, gradient = compare(emulator.phantom, volume, CORONAL, 100, at_section_plane=True)
     assert np.abs(difference).mean(axis=0).max() <= 1.0
     assert np.abs(misplacement(difference, gradient)).max() < 4
 
 
-# Half a pixel of the tier, to the bound above.
+# Half a pixel of the tier, with the tolerance of the test above.
 @pytest.mark.parametrize(
     ("resolution", "shift", "tolerance"), [pytest.param(25, 8.4, 2, marks=pytest.mark.slow), (100, 16.8, 4)]
 )
-def test_the_measure_of_misplacement_sees_half_a_pixel(emulator, built, resolution, shift, tolerance):
+def test_a_misplacement_of_half_a_pixel_is_measured(emulator, built, resolution, shift, tolerance):
     volume = built(CORONAL, resolution)
     difference, gradient = compare(emulator.phantom, volume, CORONAL, resolution, at_section_plane=True)
     shifted = difference + gradient @ np.array([0.0, shift, 0.0])
     np.testing.assert_allclose(misplacement(shifted, gradient), [0.0, shift, 0.0], atol=tolerance)
 
 
-def test_a_dataset_of_space_10_lies_where_its_alignment_puts_it(emulator, built):
+def test_a_dataset_of_space_10_is_positioned_by_its_alignment(emulator, built):
     volume = built(SAGITTAL, 100)
     phantom = emulator.phantom
     difference, gradient = compare(phantom, volume, SAGITTAL, 100, at_section_plane=True)
@@ -138,38 +138,38 @@ def test_a_dataset_of_space_10_lies_where_its_alignment_puts_it(emulator, built)
 
 
 @pytest.mark.parametrize("dataset", [CORONAL, SAGITTAL])
-def test_a_phantom_with_unlike_sides_comes_out_on_the_side_of_its_closed_form(emulator, built, dataset):
+def test_the_sides_of_an_asymmetric_phantom_are_those_of_its_closed_form(emulator, built, dataset):
     phantom = emulator.phantom
     image, section = built(dataset, 100)
     index = np.argwhere(section)[::50]
     pir = (index + 0.5) * 100
     inside = phantom.labels(pir) > 0
-    found, pir = image[(slice(None), *index[inside].T)].T.astype(float), pir[inside]
+    values, pir = image[(slice(None), *index[inside].T)].T.astype(float), pir[inside]
     if dataset == SAGITTAL:
         assert pir[:, 2].max() < 5700, "sagittal sections are of the left hemisphere"
-    mirrored = np.abs(found - phantom.rgb(pir * [1, 1, -1] + [0, 0, 11400])).mean()
-    # A voxel may be half an interval from its section: colours differ a little, those of the other side by far more.
-    assert np.abs(found - phantom.rgb(pir)).mean() < mirrored / 2
-    assert mirrored > 10, "the phantom would not show a flip"
+    mirrored = np.abs(values - phantom.rgb(pir * [1, 1, -1] + [0, 0, 11400])).mean()
+    # A voxel may be half an interval from its section, so colours differ slightly; those of the other side differ more.
+    assert np.abs(values - phantom.rgb(pir)).mean() < mirrored / 2
+    assert mirrored > 10, "the phantom is too symmetric to detect a flip"
 
 
-def test_a_mirrored_volume_is_the_volume_from_right_to_left(built):
+def test_a_mirrored_volume_is_the_volume_in_reverse_along_x(built):
     plain, mirrored = built(SAGITTAL, 100), built(SAGITTAL, 100, mirror=True)
     np.testing.assert_array_equal(plain[1], mirrored[1][:, :, ::-1])
     np.testing.assert_array_equal(plain[0], mirrored[0][..., ::-1])
 
 
 @pytest.mark.skipif(not ENERGY.exists(), reason="needs the real expression grid in ../shared/data")
-def test_a_volume_covers_the_voxels_where_the_institutes_own_grid_holds_data(built):
+def test_a_volume_fills_the_voxels_where_the_expression_grid_has_data(built):
     energy = np.fromfile(ENERGY, "<f4").reshape(58, 41, 67).T  # stored with r slowest; -1 = no data
-    held = energy[:66, :40, :57] >= 0
+    has_data = energy[:66, :40, :57] >= 0
     _, section = built(SAGITTAL, 200)
-    covered = section[held] > 0
-    assert covered.mean() > 0.85
-    assert (section[:, :, ::-1][held] > 0).mean() < 0.05
+    filled = section[has_data] > 0
+    assert filled.mean() > 0.85
+    assert (section[:, :, ::-1][has_data] > 0).mean() < 0.05
 
 
-def test_every_voxel_of_fill_none_lies_within_half_a_section_thickness(built):
+def test_with_fill_none_each_voxel_lies_within_half_a_section_thickness(built):
     (trv, shift), _, thickness, numbers = figures(CORONAL)
     _, section = built(CORONAL, 100, "none")
     index = np.argwhere(section)

@@ -1,4 +1,4 @@
-"""The engine in other processes: on a cluster, in a process of its own, resumed by another one."""
+"""`write_multiscales` on a cluster, and resumed by another process."""
 
 import subprocess
 import sys
@@ -62,8 +62,8 @@ def test_a_cluster_writes_the_same_bytes(image, tmp_path, contents):
 
 
 @pytest.mark.slow
-def test_a_million_chunks_are_never_all_known_to_the_scheduler(tmp_path):
-    """Blocks are started as others end: the most that are under way, of many more."""
+def test_the_scheduler_never_holds_all_tasks_of_a_large_image(tmp_path):
+    """Blocks are started as others finish, so only few of them are unfinished at a time."""
     script = """
 import sys
 import dask.array as da

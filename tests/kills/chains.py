@@ -1,7 +1,7 @@
-"""Builds as processes of their own that are killed, gone on with and killed again, and what must hold of their targets.
+"""Builds in child processes that are killed and resumed several times, and assertions on their targets.
 
-Serves `test_kills.py` and `fifty.py`. Knows nothing of how a target is written: it looks at the objects, and at what
-ngff-zarr and `verify` make of them.
+Used by `test_kills.py` and `fifty.py`. Independent of how a target is written: the assertions read the objects, and use
+ngff-zarr and `verify`.
 """
 
 import hashlib
@@ -30,9 +30,9 @@ from atlaszarr import verify
 
 HERE = Path(__file__).parent
 DATASET = 69289763
-#: Seconds within which any process must have come to where it is to be killed, or to its end.
+#: Seconds within which a process must reach the moment of its kill, or finish.
 PATIENCE = 240
-#: Where a build is killed, and how often of ten times: as it starts, among its blocks, at the last of them or later.
+#: Moments of a kill and their weights: at the start, while blocks are written, at the last block or later.
 MOMENTS = {"start": 1, "blocks": 7, "commit": 2}
 
 
@@ -44,7 +44,7 @@ class Folder:
     root : Path
     """
 
-    #: Seconds that a few writes take.
+    #: Seconds that a few writes need.
     pace = 0.03
 
     def __init__(self, root: Path) -> None:
@@ -79,26 +79,26 @@ class Folder:
         (self._root / name / key).unlink()
 
     def begun(self, name: str) -> int:
-        """A number that is another once a build has put the target's root."""
+        """A number that changes when a build writes the root of the target."""
         with suppress(FileNotFoundError):
             return (self._root / name / "zarr.json").stat().st_mtime_ns
         return 0
 
 
 class Gate:
-    """Stands before an S3 server, counts what is put there, and kills who writes to it.
+    """A WSGI application in front of an S3 server that counts puts, and kills a process that writes.
 
     Parameters
     ----------
     application : callable
-        The server's, of WSGI.
+        The WSGI application of the server.
 
     Attributes
     ----------
     puts : Counter
-        How often an object was put, by its path.
+        Number of puts of each object, by its path.
     watch : callable
-        Called with the environment of each request; a status that it returns is the answer.
+        Called with the environment of each request; if it returns a status, that is the response.
     """
 
     def __init__(self, application: Callable[..., Any]) -> None:
@@ -108,11 +108,11 @@ class Gate:
         self._victim: tuple[int, int, bool] | None = None
 
     def kill_at(self, number: int, pid: int, done: bool) -> None:
-        """Kill a process at a coming request that writes, counted from 0: after it is carried out, or instead."""
+        """Kill a process at the writing request `number`, counted from 0: after it is carried out, or instead."""
         self._victim = (number, pid, done)
 
     def relent(self) -> None:
-        """Kill nobody any more."""
+        """Kill no process any more."""
         self._victim = None
 
     def __call__(self, environment: dict[str, Any], start: Callable[..., Any]) -> Any:
@@ -144,7 +144,7 @@ class Bucket:
     endpoint : str
         Of the server.
     gate : Gate
-        Before it.
+        In front of the server.
     """
 
     pace = 0.1
@@ -172,7 +172,7 @@ class Bucket:
 
     def digests(self, name: str) -> dict[str, str]:
         """MD5 of every object of a target, by key."""
-        # Not the ETag: moto works it out when it is first asked for, and two who ask at once may read half each.
+        # Not the ETag: moto computes it at its first use, and two requests at once may each read half of the body.
         return {key: hashlib.md5(self.read(name, key) or b"").hexdigest() for key in self.keys(name)}
 
     def keys(self, name: str) -> list[str]:
@@ -196,7 +196,7 @@ class Bucket:
         self._client.delete_object(Bucket="atlas", Key=f"{name}/{key}")
 
     def begun(self, name: str) -> int:
-        """A number that is another once a build has put the target's root."""
+        """A number that changes when a build writes the root of the target."""
         return self.gate.puts[f"/atlas/{name}/zarr.json"]
 
 
@@ -209,7 +209,7 @@ def bucket() -> Iterator[Bucket]:
     gate = server._server.app = Gate(server._server.app)
     host, port = server.get_host_and_port()
     before = os.environ.get("AWS_ALLOW_HTTP")
-    os.environ["AWS_ALLOW_HTTP"] = "true"  # ngff-zarr takes it from there
+    os.environ["AWS_ALLOW_HTTP"] = "true"  # read by ngff-zarr
     try:
         yield Bucket(f"http://{host}:{port}", gate)
     finally:
@@ -224,7 +224,7 @@ Command = Callable[[str, dict[str, Any]], list[str]]
 
 
 def section_build(api_url: str, *further: str) -> Command:
-    """`atlaszarr build`, from an Allen API, with further options."""
+    """The command ``atlaszarr build`` with an Allen API and further options."""
 
     def command(url: str, options: dict[str, Any]) -> list[str]:
         texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in options.items()}
@@ -236,13 +236,13 @@ def section_build(api_url: str, *further: str) -> Command:
 
 
 def volume_write(url: str, options: dict[str, Any]) -> list[str]:
-    """`write_multiscales` of an image with labels."""
+    """The command that calls `write_multiscales` with an image and labels."""
     return [sys.executable, str(HERE / "volume.py"), url, json.dumps(options)]
 
 
 @dataclass(frozen=True)
 class Undisturbed:
-    """What a build in peace makes of a target.
+    """The target of an undisturbed build.
 
     Attributes
     ----------
@@ -257,7 +257,7 @@ class Undisturbed:
 
     @classmethod
     def of(cls, command: Command, folder: Path) -> "Undisturbed":
-        """Build a target in a folder and look at it."""
+        """Build a target in a folder and read it."""
         store, name = Folder(folder), "undisturbed.ome.zarr"
         with started(command(store.url(name), {})) as child:
             child.end()
@@ -265,7 +265,7 @@ class Undisturbed:
 
     @classmethod
     def found(cls, store: Store, name: str) -> "Undisturbed":
-        """Look at a target that was built."""
+        """Read a finished target."""
         digests, images = store.digests(name), []
         for key in digests:
             if key.rpartition("/")[2] in ("zarr.json", ".zattrs"):
@@ -281,42 +281,42 @@ class Undisturbed:
         return {key for key in self.digests if key.rpartition("/")[2].isdigit()}
 
     def differences(self, found: Mapping[str, str]) -> list[str]:
-        """Keys of what is not as it is here, of all that is not of atlaszarr alone."""
+        """Keys outside ``atlaszarr/`` whose objects differ, are missing or are extra."""
         keys = {key for key in {*found, *self.digests} if not key.startswith("atlaszarr/")}
         return sorted(key for key in keys if found.get(key) != self.digests.get(key))
 
     def lacking(self, found: Mapping[str, str]) -> list[str]:
-        """Keys of what is here, and there is not or is not as here."""
+        """Keys of this target whose objects differ or are missing."""
         return [key for key in self.differences(found) if key in self.digests]
 
 
 @dataclass
 class Child:
-    """A process in a group of its own, and what it says on stderr."""
+    """A process in its own process group, with its stderr."""
 
     process: "subprocess.Popen[bytes]"
     errors: Any
 
     def kill(self) -> None:
-        """End it and all its children at once, as `kill -9` does."""
+        """End the process and all its children with SIGKILL."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
     def end(self) -> None:
-        """Wait until it has done what it was to do."""
+        """Wait until the process has finished, with exit code 0."""
         self.process.wait(PATIENCE)
         hold(self.process.returncode == 0, f"exit {self.process.returncode}: {self.said()}")
 
     def said(self) -> str:
-        """What it has said so far."""
+        """The text on stderr so far."""
         self.errors.seek(0)
         return str(self.errors.read().decode())
 
 
 @contextmanager
 def started(command: Sequence[str]) -> Iterator[Child]:
-    """A process, which does not outlive the context."""
+    """A process that is killed at the end of the context."""
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors, start_new_session=True)
         child = Child(process, errors)
@@ -327,7 +327,7 @@ def started(command: Sequence[str]) -> Iterator[Child]:
 
 
 class Watched:
-    """A target, held to what an undisturbed build makes.
+    """A target that is compared with that of an undisturbed build.
 
     Parameters
     ----------
@@ -343,7 +343,7 @@ class Watched:
 
     @property
     def state(self) -> str | None:
-        """What the root says of the build; None where there is no root."""
+        """The state in the root; None without a root."""
         for key in ("zarr.json", ".zattrs"):
             if (body := self._store.read(self._name, key)) is not None:
                 document = json.loads(body)
@@ -352,12 +352,12 @@ class Watched:
 
     @property
     def chunks(self) -> int:
-        """How many objects of its arrays are there."""
+        """The number of existing objects of its arrays."""
         return len(self._expected.chunks.intersection(self._store.keys(self._name)))
 
     def hold_shut(self, old: Undisturbed | None = None) -> None:
-        """Hold it to what a target must be that is unfinished; in an old one's place, what is in it may be whole."""
-        hold(self.state != "finished", f"{self.url} says that it is finished")
+        """Assert that the target is unfinished and does not open, and that a group opens only if complete, or `old`."""
+        hold(self.state != "finished", f"the state of {self.url} is finished")
         hold(not self._opens(), f"{self.url} opens as an image although it is {self.state}")
         for group in self._expected.images:
             if group and self._opens(group):
@@ -367,29 +367,29 @@ class Watched:
                 hold(not all(lacks), f"{self.url}/{group} opens as an image although it lacks {lacks}")
 
     def hold_equal(self) -> None:
-        """Hold it to what the undisturbed build made."""
+        """Assert that the target equals that of the undisturbed build."""
         found = self._store.digests(self._name)
         different = self._expected.differences(found)
         hold(not different, f"{self.url} differs from an undisturbed build in {different}")
         extra = sorted(set(found) - set(self._expected.digests))
-        hold(not extra, f"{self.url} holds {extra}, which an undisturbed build does not")
+        hold(not extra, f"{self.url} contains {extra}, which an undisturbed build does not")
         for group in self._expected.images:
             hold(self._opens(group), f"{self.url}/{group} does not open as an image although it is finished")
         report = verify(self.url, deep=True, storage_options=self._store.options)
-        hold(report.ok, f"{self.url} is not sound: {report.defects}")
+        hold(report.ok, f"{self.url} has defects: {report.defects}")
 
     def _opens(self, group: str = "") -> bool:
-        """Whether ngff-zarr opens it, or a group in it, as an image."""
-        place = f"{self.url}/{group}".rstrip("/")
+        """Whether ngff-zarr opens the target, or a group in it, as an image."""
+        url = f"{self.url}/{group}".rstrip("/")
         try:
-            ngff_zarr.from_ngff_zarr(place, storage_options=self._store.options or None)
+            ngff_zarr.from_ngff_zarr(url, storage_options=self._store.options or None)
         except Exception:
             return False
         return True
 
 
 class Chain:
-    """One target whose build is killed, over and over, and at last let be.
+    """One target whose build is killed several times and then completed.
 
     Parameters
     ----------
@@ -405,7 +405,7 @@ class Chain:
     ----------
     target : Watched
     kills : list of tuple
-        Every kill: at which of the `MOMENTS`, and how many chunks there were.
+        Each kill: one of the `MOMENTS`, and the number of existing chunks.
     """
 
     def __init__(self, command: Command, store: Store, name: str, expected: Undisturbed, rng: random.Random) -> None:
@@ -415,17 +415,17 @@ class Chain:
         self._every, self._rng = len(expected.chunks), rng
 
     def kill(self, moment: str | None = None) -> bool:
-        """Start the build, kill it at a random moment, and look at the target.
+        """Start the build, kill it at a random moment, and assert that the target is unfinished.
 
         Returns
         -------
         bool
-            Whether it was killed before it had finished; if it was not, there is nothing more to kill.
+            Whether the build was killed before it finished; if not, nothing is left to kill.
         """
         moment = moment or self._rng.choices(list(MOMENTS), list(MOMENTS.values()))[0]
-        there, before = self.target.chunks, self._store.begun(self._name)
-        # Among the blocks, so early that some are left for the next time.
-        among = there + math.ceil((self._every - there) / 2 * self._rng.random())
+        written, before = self.target.chunks, self._store.begun(self._name)
+        # While blocks are written, and early enough that some are left for the next kill.
+        among = written + math.ceil((self._every - written) / 2 * self._rng.random())
         goal = among if moment == "blocks" else self._every
 
         def reached() -> bool:
@@ -447,20 +447,20 @@ class Chain:
         return True
 
     def finish(self) -> None:
-        """Let the build end, and hold the target to that of an undisturbed one."""
+        """Complete the build, and assert that the target equals that of an undisturbed build."""
         with started(self._command) as child:
             child.end()
         self.target.hold_equal()
 
 
-def hold(true: bool, otherwise: str) -> None:
-    """Raise an AssertionError that says what is otherwise."""
-    if not true:
-        raise AssertionError(otherwise)
+def hold(condition: bool, message: str) -> None:
+    """Raise an AssertionError with a message unless a condition is true."""
+    if not condition:
+        raise AssertionError(message)
 
 
 def _wait_until(reached: Callable[[], bool]) -> None:
     end = time.monotonic() + PATIENCE
     while not reached():
-        hold(time.monotonic() < end, "a build does not get on")
+        hold(time.monotonic() < end, "a build makes no progress")
         time.sleep(0.005)

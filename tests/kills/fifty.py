@@ -1,8 +1,8 @@
-"""Kills builds at random moments, over and over, and holds what comes of them to undisturbed ones.
+"""Kill builds at random moments, resume them, and compare their targets with those of undisturbed builds.
 
-Both kinds of build (of a section dataset, and of any array) to both kinds of store (local disk and S3), chain by chain:
-a target's build is killed a few times and then let end. Prints a line a chain, with the moment of each kill and the
-chunks that were there, and a summary; the exit status is 0 if all holds.
+Builds of a section dataset and of an array, on a local disk and on S3. Each chain is one target whose build is killed a
+few times and then completed. Prints a line for each chain, with the moment and the number of existing chunks of each
+kill, and a summary; the exit status is 0 if all targets are as expected.
 """
 
 import argparse
@@ -20,8 +20,8 @@ from chains import MOMENTS, Chain, Folder, Undisturbed, bucket, section_build, v
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("kills", nargs="?", type=int, default=50, metavar="N", help="how often to kill [50]")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the random moments [0]")
+    parser.add_argument("kills", nargs="?", type=int, default=50, metavar="N", help="number of kills [50]")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the random moments [0]")
     arguments = parser.parse_args()
     rng = random.Random(arguments.seed)
     start = time.perf_counter()
@@ -48,7 +48,7 @@ def main() -> int:
             chunks = len(expected.chunks)
             done, chains = done + len(chain.kills), chains + 1
             moments.update(moment for moment, _ in chain.kills)
-            kills = ", ".join(f"{moment} {there}" for moment, there in chain.kills) or "never"
+            kills = ", ".join(f"{moment} {written}" for moment, written in chain.kills) or "never"
             seconds = time.perf_counter() - begun
             print(
                 f"{chains:3}  {word:<17}  {store!s:<10}  {kills}; of {chunks} chunks: {outcome}  ({seconds:.0f} s)",
@@ -56,7 +56,7 @@ def main() -> int:
             )
     print(
         f"{done} kills ({', '.join(f'{moments[moment]} {moment}' for moment in MOMENTS)}); {chains} targets, "
-        f"{failed} not as they must be  ({time.perf_counter() - start:.0f} s)"
+        f"{failed} not as expected  ({time.perf_counter() - start:.0f} s)"
     )
     return 1 if failed else 0
 

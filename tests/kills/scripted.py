@@ -1,4 +1,4 @@
-"""A store in memory whose errors are no OSErrors, as those of gcsfs, and that fails as it is told to."""
+"""A store in memory that fails by a list of faults, with errors that are not OSErrors, as those of gcsfs are not."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,25 +10,25 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 
 class StoreFaultError(Exception):
-    """What this store raises."""
+    """An error of this store."""
 
 
 @dataclass
 class Fault:
-    """What happens to calls.
+    """A fault of some calls.
 
     Attributes
     ----------
     operation : str
         ``put``, ``get``, ``list``, ``remove`` or ``modified``.
     part : str
-        Of the path.
+        A part of the path of the call.
     error : Exception or callable
-        Raised; or called.
+        Raised, or called before the call is carried out.
     times : int
-        How many calls it happens to.
+        Number of calls that fail.
     done : bool
-        Whether the call is carried out first: the answer is lost.
+        Whether the call is carried out before the error, so that its answer is lost.
     """
 
     operation: str
@@ -39,7 +39,7 @@ class Fault:
 
 
 class Scripted(MemoryFileSystem):
-    """Fails by a list of faults."""
+    """A filesystem in memory that fails by the list `faults`."""
 
     protocol = "scripted"
     store: ClassVar[dict[str, Any]] = {}
@@ -64,7 +64,7 @@ class Scripted(MemoryFileSystem):
 
     def _do(self, operation: str, path: str, call: Callable[[], Any]) -> Any:
         with self._lock:
-            fault = next((one for one in self.faults if one.operation == operation and one.part in path), None)
+            fault = next((f for f in self.faults if f.operation == operation and f.part in path), None)
             if fault is not None:
                 fault.times -= 1
                 if not fault.times:

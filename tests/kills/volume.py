@@ -1,6 +1,6 @@
-"""Writes an image with labels over it by `write_multiscales`: ``volume.py TARGET [STORAGE_OPTIONS]``.
+"""Write an image with labels by `write_multiscales`: ``volume.py TARGET [STORAGE_OPTIONS]``.
 
-Every process computes the same voxels. Run by the kill tests as a process of its own.
+Every process computes the same voxels. The kill tests run it as a child process.
 """
 
 import json
@@ -15,20 +15,20 @@ CHUNKS = ((16,) * 2, (16,) * 2, (16,) * 3)
 
 
 def voxels(block_id):
-    """A block of the image: noise that its place decides."""
+    """A block of the image: noise with its position as the seed."""
     if not isinstance(block_id, tuple):  # dask asks for the kind of a block first
         return np.zeros((1, 1, 1), "uint8")
     return np.random.default_rng(block_id).integers(0, 200, (16, 16, 16)).astype("uint8")
 
 
 def volume(block=voxels):
-    """The image, its blocks made by `block`, and the labels."""
+    """The image, with blocks computed by `block`, and the labels."""
     image = da.map_blocks(block, chunks=CHUNKS, dtype="uint8")
     return image, {"fifth": (image // 40).astype("uint32")}
 
 
 def write(target, storage_options=None, **options):
-    """Write them in small chunks."""
+    """Write the image and the labels in small chunks."""
     image, labels = volume()
     return write_multiscales(
         image, target, labels=labels, chunk=8, identity="noise", storage_options=storage_options, **options

@@ -1,6 +1,6 @@
-"""Writes of a small image that are killed before any of their steps; every one is a fork, so that hundreds are cheap.
+"""Write a small image in forks that are killed at a given step; a fork is cheap enough for hundreds of kills.
 
-Takes jobs from stdin, a line of JSON each, and answers each with two lines: the process id, then the exit status.
+Reads jobs from stdin, one line of JSON each, and prints two lines for each: the process id, then the exit status.
 """
 
 import json
@@ -17,12 +17,12 @@ import numpy as np
 import atlaszarr.stores.s3  # noqa: F401 - forks need not import it
 from atlaszarr.writing import write_multiscales
 
-#: What Python announces of a change to a local disk before it is done.
+#: Audit events that Python raises before a change to a local disk.
 _CHANGES = ("os.rename", "os.remove", "os.rmdir")
 
 
 def write(target, storage_options=None, value=0, **options):
-    """Write an image and labels in two passes; `value` makes another one of it."""
+    """Write an image and labels in two passes; the image depends on `value`."""
     image = np.arange(12 * 4 * 4, dtype="uint16").reshape(12, 4, 4) + value
     labels = {"ten": (image // 10).astype("uint32")}
     write_multiscales(
@@ -38,7 +38,7 @@ def write(target, storage_options=None, value=0, **options):
 
 
 def main():
-    with tempfile.TemporaryDirectory() as folder:  # compiles what is to be compiled
+    with tempfile.TemporaryDirectory() as folder:  # compiles the numba functions
         write(Path(folder, "x.ome.zarr"))
     for line in sys.stdin:
         job = json.loads(line)
@@ -50,7 +50,7 @@ def main():
 
 
 def _run(target, storage_options, options, kill_at):
-    """Write, and on a local disk be killed before a change, counted from 0."""
+    """Write; on a local disk, kill this process before the change number `kill_at`, counted from 0."""
     left = kill_at
 
     def watch(event, arguments):

@@ -12,7 +12,7 @@ import nrrd
 import numpy as np
 
 from atlaszarr import Terminology, build_atlas, verify
-from atlaszarr.brainglobe.paths import ANNOTATION, Layout
+from atlaszarr.brainglobe.paths import ANNOTATION, AtlasLayout
 from atlaszarr.engine.finished_image import Finished
 from atlaszarr.stores.target import Target
 from atlaszarr.terminology.terminology import Structure
@@ -62,7 +62,7 @@ def invented() -> tuple[np.ndarray, Terminology]:
 
 
 def _make(folder: Path, annotation: Path, template: Path, terminology: Terminology, asked: list[int]) -> Path:
-    layout, root = Layout("allen-adult-mouse", "2017"), folder / "brainglobe-atlasapi"
+    layout, root = AtlasLayout("allen-adult-mouse", "2017"), folder / "brainglobe-atlasapi"
     build_atlas(root, annotation=annotation, template=template, ontology=terminology, brainglobe=True)
     assert verify(root).ok
     finished = Finished.at(Target.of(root / layout.annotation_set / ANNOTATION))

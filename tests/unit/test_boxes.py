@@ -1,4 +1,4 @@
-"""An index of an array is a box of it and an index of the box."""
+"""Splitting an index into a box and an index of the box."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from indexing import indices
 
 
 @given(st.data())
-def test_an_index_is_a_box_and_an_index_of_the_box(data):
+def test_an_index_equals_the_index_of_its_box(data):
     shape = tuple(data.draw(st.lists(st.integers(1, 6), min_size=1, max_size=4)))
     index = data.draw(st.one_of(indices(shape), indices(shape, lists=9)))
     whole = np.arange(np.prod(shape)).reshape(shape)
@@ -25,7 +25,7 @@ def test_an_index_is_a_box_and_an_index_of_the_box(data):
 
 
 @pytest.mark.parametrize("index", [4, -5, (0, 0, 0), ([4],), np.ones((4, 2), bool)], ids=str)
-def test_an_index_that_does_not_fit_is_refused_as_numpy_refuses_it(index):
+def test_an_index_out_of_bounds_raises_the_same_error_as_numpy(index):
     with pytest.raises(IndexError):
         np.empty((4, 3))[index]
     with pytest.raises(IndexError):
@@ -33,7 +33,7 @@ def test_an_index_that_does_not_fit_is_refused_as_numpy_refuses_it(index):
 
 
 @pytest.mark.parametrize("index", [[True, False, True, True], np.eye(4, 3, dtype=bool), (..., True), ()], ids=str)
-def test_masks_are_indices_too(index):
+def test_an_index_may_be_a_mask(index):
     whole = np.arange(12).reshape(4, 3)
     box, rest = split_index(index, (4, 3))
     np.testing.assert_array_equal(whole[box][rest], whole[index])

@@ -118,6 +118,13 @@ def test_the_engine_could_be_a_package_of_its_own():
     assert {module: found for module, found in further.items() if room(module) == "engine" and found} == {}
 
 
+def test_no_module_of_the_engine_imports_itself_through_others():
+    assert (
+        circles({m: {i for i in found if room(i) == "engine"} for m, found in GRAPH.items() if room(m) == "engine"})
+        == set()
+    )
+
+
 def test_no_room_leads_back_to_itself():
     assert circles(ROOMS) == set()
 

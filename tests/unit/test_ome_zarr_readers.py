@@ -1,4 +1,4 @@
-"""All readers of an OME-Zarr follow the same transformations, and refuse the others in the same sentence."""
+"""All readers of an OME-Zarr apply the same transformations, and raise the same error for the others."""
 
 import json
 import math
@@ -23,9 +23,9 @@ TERMINOLOGY = Terminology((Structure(1, "root", "root", "#AABBCC", (1,)),))
 
 def written(folder, version, steps, shared=(), field=False, order=("intrinsic", "world")):
     """An image of one level, an annotation or a displacement field, with the given transformations."""
-    place = folder / ("field.ome.zarr" if field else "labels.ome.zarr")
+    image = folder / ("field.ome.zarr" if field else "labels.ome.zarr")
     values = np.ones((2, 8, 8), "f8") if field else np.ones((4, 8, 8), "u4")
-    group = zarr.create_group(place, zarr_format=2 if version == "0.4" else 3)
+    group = zarr.create_group(image, zarr_format=2 if version == "0.4" else 3)
     group.create_array("0", data=values, chunks=values.shape)
     first = {"name": "d", "type": "displacement"} if field else {"name": "z", "type": "space", "unit": "millimeter"}
     axes = [first, *({"name": name, "type": "space", "unit": "millimeter"} for name in "yx")]
@@ -43,36 +43,36 @@ def written(folder, version, steps, shared=(), field=False, order=("intrinsic", 
             entry["coordinateTransformations"] = [{**further, **step} for step in shared]
     ome = {"multiscales": [entry]}
     if version == "0.4":
-        (place / ".zattrs").write_text(json.dumps(ome))
+        (image / ".zattrs").write_text(json.dumps(ome))
     else:
-        document = json.loads((place / "zarr.json").read_text())
+        document = json.loads((image / "zarr.json").read_text())
         document["attributes"] = {"ome": {"version": version, **ome}}
-        (place / "zarr.json").write_text(json.dumps(document))
-    return place
+        (image / "zarr.json").write_text(json.dumps(document))
+    return image
 
 
-def by_regions(place, _):
-    voxel = annotation_of(place, 0).geometry.scale
-    assert region_volumes(place, TERMINOLOGY).attrs["voxel_mm3"] == pytest.approx(math.prod(voxel))
+def by_regions(image, _):
+    voxel = annotation_of(image, 0).geometry.scale
+    assert region_volumes(image, TERMINOLOGY).attrs["voxel_mm3"] == pytest.approx(math.prod(voxel))
     return voxel[1:]
 
 
-def by_reference_volume(place, folder):
-    with open_annotation(place, folder, orientation="asl") as volume:
+def by_reference_volume(image, folder):
+    with open_annotation(image, folder, orientation="asl") as volume:
         return tuple(length / 1000 for length in volume.voxel_size[1:])
 
 
-def by_preview(place, _):
-    (plane,) = label_planes(place, PLANES["coronal"], [25.0], 1.0, reference_space(9))
+def by_preview(image, _):
+    (plane,) = label_planes(image, PLANES["coronal"], [25.0], 1.0, reference_space(9))
     return tuple(length / 1000 for length in plane.size)
 
 
-def by_field(place, _):
-    found = Displacement.load(place).coordinates() - np.indices((8, 8))[::-1]
+def by_field(image, _):
+    found = Displacement.load(image).coordinates() - np.indices((8, 8))[::-1]
     return 1 / float(found[1].mean()), 1 / float(found[0].mean())
 
 
-USERS = {
+READERS = {
     "region volumes": by_regions,
     "reference volume": by_reference_volume,
     "preview": by_preview,
@@ -80,20 +80,28 @@ USERS = {
 }
 
 
-def answers(folder, *given, **options):
-    """What each user makes of an image: the scale along y and x, or the sentence that refuses it."""
-    places = {field: written(folder, *given, field=field, **options) for field in (False, True)}
+def scales(folder, *given, **options):
+    """The scale along y and x by each reader, or the code and message of its error."""
+    images = {field: written(folder, *given, field=field, **options) for field in (False, True)}
     found = {}
-    for name, user in USERS.items():
-        place = places[user is by_field]
+    for name, reader in READERS.items():
+        image = images[reader is by_field]
         try:
-            found[name] = pytest.approx(user(place, folder))
+            found[name] = pytest.approx(reader(image, folder))
         except InputError as error:
-            found[name] = str(error).replace(str(place), "IMAGE")
+            found[name] = error.code, str(error).replace(str(image), "IMAGE")
     return found
 
 
-FOLLOWED = {
+def refusal(folder, *given, **options):
+    """The code and message of the error that all readers raise."""
+    found = scales(folder, *given, **options)
+    first = next(iter(found.values()))
+    assert found == dict.fromkeys(READERS, first)
+    return first
+
+
+SUPPORTED = {
     "a scale": ([SCALE], (), (0.2, 0.4)),
     "a scale and a translation": ([SCALE, {"type": "translation", "translation": [0, 0.1, 0]}], (), (0.2, 0.4)),
     "the identity": ([{"type": "identity"}], (), (1, 1)),
@@ -104,10 +112,10 @@ FOLLOWED = {
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("kind", FOLLOWED)
-def test_all_readers_follow_a_transformation_alike(tmp_path, kind, version):
-    steps, shared, expected = FOLLOWED[kind]
-    assert answers(tmp_path, version, steps, shared) == dict.fromkeys(USERS, expected)
+@pytest.mark.parametrize("kind", SUPPORTED)
+def test_all_readers_apply_the_same_transformations(tmp_path, kind, version):
+    steps, shared, expected = SUPPORTED[kind]
+    assert scales(tmp_path, version, steps, shared) == dict.fromkeys(READERS, expected)
 
 
 UNSUPPORTED = {
@@ -126,14 +134,13 @@ UNSUPPORTED = {
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("where", ["alone", "in a sequence", "of all levels"])
 @pytest.mark.parametrize("kind", UNSUPPORTED)
-def test_all_readers_refuse_a_type_that_is_not_supported_in_one_sentence(tmp_path, kind, where, version):
+def test_all_readers_raise_the_same_error_for_an_unsupported_type(tmp_path, kind, where, version):
     step = {"type": kind, **UNSUPPORTED[kind]}
     steps = {"alone": [step], "in a sequence": [SCALE, step], "of all levels": [SCALE]}[where]
-    found = answers(tmp_path, version, steps, [step] if where == "of all levels" else ())
-    assert found == dict.fromkeys(
-        USERS,
-        f"IMAGE has a transformation of type {kind!r}, which is not supported; write it with a scale and a translation",
-    )
+    code, message = refusal(tmp_path, version, steps, [step] if where == "of all levels" else ())
+    assert code == "unsupported-transformation"
+    assert "IMAGE" in message
+    assert repr(kind) in message
 
 
 NUMBERS = {
@@ -152,37 +159,31 @@ NUMBERS = {
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("kind", NUMBERS)
-def test_all_readers_refuse_numbers_that_do_not_invert_in_one_sentence(tmp_path, kind, version):
+def test_all_readers_raise_the_same_error_for_invalid_numbers(tmp_path, kind, version):
     word, numbers = NUMBERS[kind]
     step = {"type": word, "path": "scale"} if numbers is None else {"type": word, word: numbers}
-    found = answers(tmp_path, version, [step] if word == "scale" else [SCALE, step])
-    what = "positive numbers" if word == "scale" else "numbers"
-    assert found == dict.fromkeys(USERS, f"IMAGE has the {word} {numbers!r}; it must be 3 {what}, one for each axis")
+    code, message = refusal(tmp_path, version, [step] if word == "scale" else [SCALE, step])
+    assert code == "invalid-transformation"
+    assert f"{word} {numbers!r}" in message
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_all_readers_refuse_a_level_without_a_scale_and_a_sequence_within_a_sequence(tmp_path, version):
     move = {"type": "translation", "translation": [0, 0, 0]}
-    for name, steps, words in (
-        ("without", [move], "IMAGE has a level without a scale; write it with one"),
-        (
-            "nested",
-            [{"type": "sequence", "transformations": [{"type": "sequence", "transformations": [SCALE, move]}]}],
-            "IMAGE has a transformation of type 'sequence' within a sequence, which is not supported; write it with a "
-            "scale and a translation",
-        ),
-    ):
-        (tmp_path / name).mkdir()
-        assert answers(tmp_path / name, version, steps) == dict.fromkeys(USERS, words)
+    nested = [{"type": "sequence", "transformations": [{"type": "sequence", "transformations": [SCALE, move]}]}]
+    for steps, expected in (([move], "missing-scale"), (nested, "unsupported-transformation")):
+        (tmp_path / expected).mkdir()
+        code, _ = refusal(tmp_path / expected, version, steps)
+        assert code == expected
 
 
 @pytest.mark.parametrize("order", [("intrinsic", "world"), ("world", "intrinsic")])
-def test_a_transformation_from_another_coordinate_system_says_nothing_about_the_levels(tmp_path, order):
+def test_a_transformation_from_another_coordinate_system_is_ignored(tmp_path, order):
     step = {"type": "affine", "affine": [], "input": {"name": "world"}, "output": {"name": "elsewhere"}}
-    assert answers(tmp_path, "0.6", [SCALE], [step], order=order) == dict.fromkeys(USERS, (0.2, 0.4))
+    assert scales(tmp_path, "0.6", [SCALE], [step], order=order) == dict.fromkeys(READERS, (0.2, 0.4))
 
 
 def test_transformations_to_two_coordinate_systems_are_refused(tmp_path):
-    found = answers(tmp_path, "0.6", [SCALE], [SCALE, {**SCALE, "output": {"name": "atlas"}}])
-    words = "IMAGE has 2 transformations from the coordinate system 'intrinsic'; write it with one"
-    assert found == dict.fromkeys(USERS, words)
+    code, message = refusal(tmp_path, "0.6", [SCALE], [SCALE, {**SCALE, "output": {"name": "atlas"}}])
+    assert code == "ambiguous-transformation"
+    assert "'intrinsic'" in message

@@ -1,4 +1,4 @@
-"""The affine chains against the recorded answers of the real service, and against each other's misuse."""
+"""The affine transformations against recorded answers of the real service."""
 
 import csv
 from pathlib import Path
@@ -30,7 +30,7 @@ def recorded(service):
         ]
 
 
-def test_all_thirty_recorded_answers_are_there():
+def test_thirty_recorded_answers_are_read():
     assert (len(recorded("image_to_reference")), len(recorded("reference_to_image"))) == (20, 10)
 
 
@@ -51,11 +51,11 @@ coordinate = st.floats(-2e4, 2e4)
 well_conditioned = st.integers(0, 2**32 - 1)
 
 
-def some_affines(seed):
+def random_affines(seed):
     rng = np.random.default_rng(seed)
-    there2 = np.hstack([np.eye(2) + 0.2 * rng.uniform(-1, 1, (2, 2)), rng.uniform(-3e3, 3e3, (2, 1))])
-    there3 = np.hstack([np.eye(3) + 0.2 * rng.uniform(-1, 1, (3, 3)), rng.uniform(-3e3, 3e3, (3, 1))])
-    return there2, there3
+    affine2 = np.hstack([np.eye(2) + 0.2 * rng.uniform(-1, 1, (2, 2)), rng.uniform(-3e3, 3e3, (2, 1))])
+    affine3 = np.hstack([np.eye(3) + 0.2 * rng.uniform(-1, 1, (3, 3)), rng.uniform(-3e3, 3e3, (3, 1))])
+    return affine2, affine3
 
 
 def inverse(affine):
@@ -65,14 +65,14 @@ def inverse(affine):
 
 @given(well_conditioned, coordinate, coordinate, st.floats(0, 2e4))
 def test_with_exact_inverses_a_round_trip_returns_to_the_pixel_and_the_depth(seed, x, y, depth):
-    tsv, tvr = some_affines(seed)
+    tsv, tvr = random_affines(seed)
     pir = image_to_reference([x, y], depth, tsv, tvr)
     back, depth_back = reference_to_image(pir, inverse(tsv), inverse(tvr))
     np.testing.assert_allclose([*back, depth_back], [x, y, depth], rtol=0, atol=1e-6)
 
 
 @given(st.integers(0, 19), coordinate, coordinate)
-def test_the_way_out_uses_tsv_and_tvr_as_they_are_not_the_inverses_of_the_way_back(which, x, y):
+def test_image_to_reference_does_not_use_the_inverses_of_tvs_and_trv(which, x, y):
     answer = recorded("image_to_reference")[which]
     tsv, tvr = answer["affine2"], answer["affine3"]
     rounded = [np.round(inverse(matrix), 6) for matrix in (tsv, tvr)]
@@ -85,7 +85,7 @@ def test_the_way_out_uses_tsv_and_tvr_as_they_are_not_the_inverses_of_the_way_ba
 
 
 @given(st.integers(0, 9), st.tuples(coordinate, coordinate, coordinate))
-def test_the_way_back_uses_trv_first_and_tvs_last(which, pir):
+def test_reference_to_image_applies_trv_then_tvs(which, pir):
     answer = recorded("reference_to_image")[which]
     tvs, trv = answer["affine2"], answer["affine3"]
     plane = trv[:, :3] @ np.array(pir) + trv[:, 3]
@@ -95,7 +95,7 @@ def test_the_way_back_uses_trv_first_and_tvs_last(which, pir):
 
 
 def test_arrays_of_points_keep_their_shape():
-    tsv, tvr = some_affines(1)
+    tsv, tvr = random_affines(1)
     xy = np.random.default_rng(0).uniform(0, 1e4, (4, 5, 2))
     pir = image_to_reference(xy, 1000.0, tsv, tvr)
     assert pir.shape == (4, 5, 3)
@@ -106,14 +106,14 @@ def test_arrays_of_points_keep_their_shape():
 
 
 @given(st.integers(0, 8), st.integers(0, 5000), st.integers(0, 5000))
-def test_a_tier_pixel_has_its_centre_in_the_middle_of_the_full_resolution_pixels_it_covers(downsample, x, y):
-    covered = np.arange(2**downsample)
-    centre = [(x * 2**downsample + covered).mean(), (y * 2**downsample + covered).mean()]
+def test_the_centre_of_a_tier_pixel_is_the_mean_of_its_full_resolution_pixels(downsample, x, y):
+    pixels = np.arange(2**downsample)
+    centre = [(x * 2**downsample + pixels).mean(), (y * 2**downsample + pixels).mean()]
     np.testing.assert_allclose(apply(tier_affine(downsample), centre), [x, y], rtol=0, atol=1e-9)
 
 
 @given(well_conditioned, st.tuples(coordinate, coordinate, coordinate))
-def test_composing_is_applying_one_after_the_other(seed, point):
-    _, inner = some_affines(seed)
-    _, outer = some_affines(seed + 1)
+def test_a_composed_affine_applies_both_in_order(seed, point):
+    _, inner = random_affines(seed)
+    _, outer = random_affines(seed + 1)
     np.testing.assert_allclose(apply(compose(outer, inner), point), apply(outer, apply(inner, point)), atol=1e-6)

@@ -1,7 +1,7 @@
-"""Section images kept between builds, under a key made of all that defines them.
+"""A cache of section images that lasts between builds.
 
-An entry is a JPEG body followed by a SHA-256 digest of the key and the body. An entry whose digest does not match is
-absent: damaged, cut short, or copied from another key.
+An entry is a JPEG body followed by the SHA-256 digest of its key and body. An entry whose digest does not match
+(damaged, truncated, or copied from another key) counts as missing.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from ..stores.target import Target
 
 _T = TypeVar("_T")
 _DIGEST_BYTES = hashlib.sha256().digest_size
-#: Identifiers of the caches that failed in this process; pickled copies of a cache share one.
+#: Ids of the caches that failed in this process; pickled copies of a cache have its id.
 _FAILED: set[str] = set()
 _LOCK = threading.Lock()
 
 
 class ImageCache:
-    """JPEG bodies in a folder, or under any URL that fsspec opens and every worker reaches.
+    """A cache of JPEG bodies in a folder, or at any URL that fsspec opens and all workers can reach.
 
-    A cache never stops a build: on the first failure to read or write it warns, and from then on every copy of it in
-    the process is empty and stores nothing.
+    A cache never stops a build: the first failure to read or write emits a warning and disables every copy of the
+    cache in the process.
 
     Parameters
     ----------
     location : str or path-like
-        A folder, created on first use, or a URL.
+        A folder (created on first use) or a URL.
     options : mapping, optional
-        Storage options of a URL.
+        Storage options for a URL.
 
     Raises
     ------
     InputError
-        If the location or the options are not valid.
+        If the location or an option is invalid.
 
     Warns
     -----
@@ -53,13 +53,13 @@ class ImageCache:
         try:
             self._target: Target | None = Target.of(location, options)
         except InputError as error:
-            raise InputError(f"cache: {error}") from None
+            raise InputError(f"cache: {error}", code=error.code) from None
         except AtlaszarrError as error:
             self._target = None
             self._fail(error)
 
     def get(self, key: str) -> bytes | None:
-        """The body under a key; None if it is missing or damaged."""
+        """The body stored under a key; None if it is missing or damaged."""
         entry = self._try(lambda target: target.read(_path(key)))
         if entry is None:
             return None
@@ -67,11 +67,11 @@ class ImageCache:
         return body if digest == _digest(key, body) else None
 
     def put(self, key: str, body: bytes) -> None:
-        """Store a body that passed its checks."""
+        """Store a validated body."""
         self._try(lambda target: target.write(_path(key), body + _digest(key, body)))
 
     def __contains__(self, key: str) -> bool:
-        """Whether a key has an entry, which is not read: its digest is not checked."""
+        """Whether a key has an entry; the entry is not read or validated."""
         return bool(self._try(lambda target: target.sizes(_path(key))))
 
     def _try(self, use: Callable[[Target], _T]) -> _T | None:
@@ -92,7 +92,7 @@ class ImageCache:
 
 
 def _path(key: str) -> str:
-    # Not `images/`: entries there have no digest.
+    # Entries under `images/`, from earlier versions, have no digest.
     return f"section-images/{key[:2]}/{key}.jpg"
 
 
@@ -101,10 +101,10 @@ def _digest(key: str, body: bytes) -> bytes:
 
 
 def default_location() -> str | None:
-    """Where images are cached by default: ``$ATLASZARR_CACHE``, else the user's cache folder; None for no cache."""
-    named = os.environ.get("ATLASZARR_CACHE")
-    if named is not None:
-        return None if named in ("", "none") else named
+    """The default location: ``$ATLASZARR_CACHE``, or the user's cache folder; None for no cache."""
+    location = os.environ.get("ATLASZARR_CACHE")
+    if location is not None:
+        return None if location in ("", "none") else location
     from platformdirs import user_cache_path
 
     return str(user_cache_path("atlaszarr"))

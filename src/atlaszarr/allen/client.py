@@ -1,4 +1,4 @@
-"""One session with the Allen Brain Atlas API: records, section images, the structure graph."""
+"""A client of the Allen Brain Atlas API: records, section images, structure graphs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..errors import ImageError, InputError, NotFoundError, ServiceError
 from . import rma
 from .cache import ImageCache, default_location
 from .http import Http
-from .images import ImageRequest, MissingImage, Pixels, SectionImage, check_options
+from .images import ImageRequest, MissingImage, Pixels, SectionImage, tier_size, validate_options
 from .records import SectionDataset, image_box
 from .search import search, similar_gene
 
@@ -33,27 +33,28 @@ class AllenClient:
     Parameters
     ----------
     api_url : str, optional
-        Ending in ``/api/v2``; default ``$ATLASZARR_API_URL``, else the Allen Institute's.
+        The base URL, ending in ``/api/v2``; default ``$ATLASZARR_API_URL``, else the Allen Institute's API.
     cache : str or path-like, optional
         A folder or fsspec URL for section images, or "none"; default ``$ATLASZARR_CACHE``, else the user's
-        cache folder. Metadata is never cached. A cache that cannot be used is a warning, and is not tried again.
+        cache folder. Metadata is never cached. A cache that fails emits a warning and is disabled.
     concurrency : int
-        The most requests under way; over a whole cluster if a `distributed` client is active.
+        Maximum number of concurrent requests; for the whole cluster if a `distributed` client is active.
     rate : float
-        The most requests per second, over a whole cluster too.
+        Maximum number of requests per second; for the whole cluster too.
     timeout : tuple of float
-        Seconds to connect, and seconds without a byte.
+        Seconds to connect, and seconds to wait for the next byte.
     retries : int
-        How often a failed request is tried again; see `atlaszarr.allen.http.Http` for the waits.
+        Maximum number of retries of a failed request; see `atlaszarr.allen.http.Http` for the waits.
     backoff : float
         Scale of the waits between tries, in seconds.
     cache_options : mapping, optional
-        Storage options of a `cache` that is a URL, for instance ``endpoint_url``.
+        Storage options for a `cache` that is a URL, for instance ``endpoint_url``.
 
     Raises
     ------
     InputError
-        If `api_url` is not an HTTP URL, or `cache` is neither a folder nor a URL that can be opened.
+        If `api_url` is not an HTTP URL or holds credentials, if `cache` is neither a folder nor a valid URL, or if
+        `concurrency` or `rate` is not positive.
     """
 
     def __init__(
@@ -70,12 +71,17 @@ class AllenClient:
     ) -> None:
         url = api_url or os.environ.get("ATLASZARR_API_URL") or API_URL
         if "@" in url or "?" in url:
-            # Every message and every report would show them.
-            raise InputError("api_url must hold no user name, password or parameters; give the plain address")
+            # Messages and reports show the URL.
+            raise InputError(
+                "api_url must not hold a user name, password or parameters; give the plain URL",
+                code="credentials-in-url",
+            )
         if not url.startswith(("http://", "https://")):
-            raise InputError(f"api_url {url!r} is not an http or https URL; the default is {API_URL}")
+            raise InputError(
+                f"api_url {url!r} is not an http or https URL; the default is {API_URL}", code="not-an-http-url"
+            )
         if concurrency < 1 or not rate > 0:
-            raise InputError(f"concurrency {concurrency} and rate {rate} must be positive")
+            raise InputError(f"concurrency {concurrency} and rate {rate} must be positive", code="out-of-range")
         self.api_url = url.rstrip("/")
         self.concurrency = concurrency
         location = default_location() if cache is None else os.fspath(cache)
@@ -96,22 +102,26 @@ class AllenClient:
         return f"AllenClient({self.api_url!r})"
 
     def section_dataset(self, id: int) -> SectionDataset:
-        """The record of a section dataset with all its sections.
+        """Fetch a section dataset with all its sections.
 
         Raises
         ------
+        InputError
+            If `id` is not a whole number.
         NotFoundError
-            If there is no such dataset.
+            If the dataset does not exist.
         RecordError
-            If the record contradicts itself.
+            If its record is invalid.
         ServiceError
-            If the API cannot be reached, refuses, or answers with other records.
+            If the API cannot be reached, refuses the query, or answers with other records.
         """
-        found, _ = self._query("SectionDataSet", include=_DATASET_INCLUDE, where={"id": id})
-        if not found:
-            raise NotFoundError(f"there is no section dataset {id}; `atlaszarr search` lists what there is")
+        records, _ = self._query("SectionDataSet", include=_DATASET_INCLUDE, where={"id": id})
+        if not records:
+            raise NotFoundError(
+                f"section dataset {id} does not exist; `atlaszarr search` lists the datasets", code="dataset-not-found"
+            )
         images, _ = self._query("SectionImage", include=["alignment2d"], where={"data_set_id": id})
-        return SectionDataset.from_json(found[0], images)
+        return SectionDataset.from_json(records[0], images)
 
     def search(
         self,
@@ -124,55 +134,55 @@ class AllenClient:
         images: bool = False,
         limit: int | None = 50,
     ) -> DataFrame:
-        """Section datasets that meet all criteria, or their section images.
+        """Search for section datasets that meet all criteria, or for their section images.
 
         Parameters
         ----------
         gene : str, optional
-            Acronym in any case, for instance ``Prox1`` or ``prox1``; ``*`` stands for any characters.
+            Acronym, case-insensitive, for instance ``Prox1``; ``*`` matches any characters.
         plane : str, optional
-            ``coronal``, ``sagittal`` or ``transverse``, which ``horizontal`` and ``axial`` mean too.
+            ``coronal``, ``sagittal`` or ``transverse`` (aliases ``horizontal`` and ``axial``).
         product : str, optional
             Abbreviation, for instance ``Mouse``.
         specimen, id : int, optional
-            Ids of a specimen, of a section dataset.
+            Id of a specimen, id of a section dataset.
         images : bool
             Return section images instead of datasets.
         limit : int, optional
-            Most datasets; None for all.
+            Maximum number of datasets; None for all.
 
         Returns
         -------
         DataFrame
-            Indexed by id. Of datasets: gene, plane, product, reference_space, thickness_um, specimen, failed,
-            age and sex (of the donor), sections (the number of section images), gene_name; of images: dataset,
+            Indexed by id. Columns for datasets: gene, plane, product, reference_space, thickness_um, specimen, failed,
+            age and sex (of the donor), sections (the number of section images), gene_name; for images: dataset,
             section_number, width, height, resolution_um, tiers, expression, failed. Whole numbers are Int64,
-            missing ones `pandas.NA`; `sections` is missing where there are more than 200 datasets or 4000 images.
-            ``attrs["datasets"]`` is the number of datasets that meet the criteria, whatever the limit.
+            missing ones `pandas.NA`; `sections` is missing for more than 200 datasets or 4000 images.
+            ``attrs["datasets"]`` is the number of datasets that meet the criteria, regardless of the limit.
 
         Raises
         ------
         InputError
-            If a criterion cannot be expressed.
+            If a criterion is invalid.
         RecordError
             If a record holds a value of the wrong type.
         ServiceError
-            If the API cannot be reached, refuses, or answers with other records.
+            If the API cannot be reached, refuses the query, or answers with other records.
         """
         return search(self._query, gene, plane, product, specimen, id, images, limit)
 
     def similar_gene(self, gene: str) -> str | None:
-        """The acronym most similar to one that `search` does not find; None if it exists, or nothing is similar.
+        """The acronym most similar to a gene that `search` does not find; None if the gene exists or none is similar.
 
         Raises
         ------
         InputError
-            If the acronym cannot be expressed.
+            If the acronym holds a character that a query cannot express.
         """
         return similar_gene(self._query, gene)
 
     def structure_graph(self, id: int = 1) -> Terminology:
-        """The structures of an ontology; 1 is the adult mouse brain."""
+        """Fetch the structures of an ontology; 1 is the adult mouse brain."""
         from ..terminology.terminology import Terminology
 
         url = f"{self.api_url}/structure_graph_download/{rma.identifier(id)}.json"
@@ -187,14 +197,14 @@ class AllenClient:
         quality: int | None = None,
         range: tuple[int, ...] | None = None,
     ) -> Pixels:
-        """One section image, whole or a region of it.
+        """Fetch a section image or a region of it.
 
         Parameters
         ----------
         id : int
             SectionImage id.
         downsample : int
-            Tier: every step halves.
+            Tier: each step halves the size.
         view : str, optional
             ``expression`` for the expression mask.
         roi : tuple of int, optional
@@ -211,11 +221,11 @@ class AllenClient:
         Raises
         ------
         InputError
-            If the region or the tier does not lie within the image.
+            If the region or the tier lies outside the image, or an option is invalid.
         NotFoundError
-            If there is no such image.
+            If the image does not exist.
         ImageError, ServiceError
-            If it could not be fetched.
+            If fetching fails.
         """
         request = self.image_request(id, downsample, view, roi, quality, range)
         return request.decode(self.fetch(request).body)
@@ -229,56 +239,56 @@ class AllenClient:
         quality: int | None = None,
         range: tuple[int, ...] | None = None,
     ) -> ImageRequest:
-        """The request of `image`, checked against the image's record; `fetch` takes it."""
+        """The request that `image` passes to `fetch`, validated against the image's record."""
         id, view = rma.identifier(id), view or "primary"
-        check_options(view, quality, range)
-        found, _ = self._query("SectionImage", where={"id": id})
-        if not found:
-            raise NotFoundError(f"there is no section image {id}; `atlaszarr search --images` lists those of a dataset")
-        x, y, width, height = image_box(found[0], f"section image {id}")
-        if downsample < 0 or not (width >> downsample and height >> downsample):
-            raise InputError(
-                f"downsample {downsample} leaves nothing of section image {id} ({width} x {height} pixels)"
+        validate_options(view, quality, range)
+        records, _ = self._query("SectionImage", where={"id": id})
+        if not records:
+            raise NotFoundError(
+                f"section image {id} does not exist; `atlaszarr search --images` lists the images of a dataset",
+                code="image-not-found",
             )
-        width, height = width >> downsample, height >> downsample
+        x, y, width, height = image_box(records[0], f"section image {id}")
+        width, height = tier_size(id, width, height, downsample)
         if roi is None:
             return ImageRequest(id, width, height, downsample, view, quality=quality, range=range)
         left, top, w, h = roi
         if min(left, top) < 0 or min(w, h) < 1 or (left >> downsample) + w > width or (top >> downsample) + h > height:
             raise InputError(
-                f"region {','.join(map(str, roi))} does not lie within section image {id}, which is "
-                f"{width} x {height} pixels at downsample {downsample} (left and top count full-resolution pixels)"
+                f"region {','.join(map(str, roi))} is outside section image {id} of {width} x {height} pixels at "
+                f"downsample {downsample} (left and top are full-resolution pixels)",
+                code="region-outside-image",
             )
         return ImageRequest(id, w, h, downsample, view, x + left, y + top, quality, range)
 
     def fetch(self, request: ImageRequest) -> SectionImage:
-        """A section image as JPEG, from the cache or from the service, checked either way.
+        """Fetch a section image as JPEG, from the cache or from the service, and validate it.
 
-        An answer that fails its checks is fetched again, as after any transient failure.
+        An invalid answer is fetched again, as after any transient failure.
 
         Raises
         ------
         ImageError, ServiceError
-            If it could not be fetched.
+            If no valid image is received after all retries.
         """
         url, key = request.url(self.api_url), request.key(self.api_url)
-        if self.cache and (kept := self.cache.get(key)) is not None:
+        if self.cache and (body := self.cache.get(key)) is not None:
             with suppress(ImageError):
-                return _checked(request, kept)
-        image = self._http.get(url, request.largest_body, partial(_checked, request))
+                return _decoded(request, body)
+        image = self._http.get(url, request.largest_body, partial(_decoded, request))
         if self.cache:
             self.cache.put(key, image.body)
         return image
 
     def try_fetch(self, request: ImageRequest) -> SectionImage | MissingImage:
-        """The same as `fetch`, with a failure returned, not raised."""
+        """Same as `fetch`, but return failures instead of raising them."""
         try:
             return self.fetch(request)
         except (ImageError, ServiceError) as error:
             return MissingImage(request, request.url(self.api_url), str(error))
 
     def has_cached(self, request: ImageRequest) -> bool:
-        """Whether the cache has an entry for a section image; its content is not checked."""
+        """Whether the cache has an entry for a section image; the entry is not validated."""
         return self.cache is not None and request.key(self.api_url) in self.cache
 
     def _get(self, url: str) -> bytes:
@@ -288,8 +298,8 @@ class AllenClient:
         return rma.query(self._get, self.api_url, model, *args, **options)
 
 
-def _checked(request: ImageRequest, body: bytes) -> SectionImage:
-    """An answer that decodes, whose pixels are then kept for their next use."""
+def _decoded(request: ImageRequest, body: bytes) -> SectionImage:
+    """The image in a body, validated by decoding it; the pixels stay in memory for their next use."""
     image = SectionImage(request, body)
     image.pixels()
     return image

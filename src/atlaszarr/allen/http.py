@@ -1,4 +1,4 @@
-"""GET with timeouts, bounded and jittered retries, limits on requests, and proxies. Knows nothing of the Allen API."""
+"""HTTP GET with timeouts, retries, request limits and proxies. Independent of the Allen API."""
 
 from __future__ import annotations
 
@@ -35,44 +35,44 @@ from urllib3.util import make_headers
 from ..engine.schedulers import active_client
 from ..errors import ImageError, InputError, ServiceError
 
-#: Statuses that say "later", not "no".
+#: HTTP statuses that are retried.
 _TRANSIENT = (408, 429, 500, 502, 503, 504)
-#: What `http.client` raises where a proxy refuses CONNECT.
+#: The message of `http.client` for a proxy that refuses CONNECT.
 _REFUSED_TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})")
 _PIECE = 2**20
-_MOST_REDIRECTS = 5
-#: Seconds that the first connection of a client may take, name resolution included.
+_MAX_REDIRECTS = 5
+#: Time limit of a client's first connection, including name resolution, in seconds.
 _FIRST_CONNECTION = 5.0
 _PORTS = {"http": 80, "https": 443}
 _LOG = logging.getLogger(__name__)
 
-Checked = TypeVar("Checked")
+Result = TypeVar("Result")
 
 
 class Http:
-    """A pool of connections that many threads share; a pickled copy is one pool in every other process.
+    """A thread-safe pool of connections. Pickled copies share one pool per process.
 
-    When a `distributed` client is active, or in a task on one of its workers, `concurrency` and `rate` hold for the
-    whole cluster.
+    If a `distributed` client is active, and in tasks on its workers, `concurrency` and `rate` apply to the whole
+    cluster.
 
     Parameters
     ----------
     concurrency : int
-        The most requests under way.
+        Maximum number of concurrent requests.
     rate : float
-        The most requests started per second, over any time much longer than ``concurrency / rate``; infinite for no
-        limit.
+        Maximum number of requests started per second, averaged over much more than ``concurrency / rate`` seconds;
+        infinite for no limit.
     timeout : tuple of float
-        Seconds to connect, and seconds without a byte.
+        Seconds to connect, and seconds to wait for the next byte.
     retries : int
-        How often a request is tried again. The waits between are 0, 2, 4, 8, ... times `backoff` seconds, at
-        most 30 times, each with up to `backoff` of jitter; a Retry-After is obeyed up to `longest_wait`.
+        Maximum number of retries. The waits are 0, 2, 4, 8, ..., at most 30 times `backoff`, each with up to `backoff`
+        of jitter; a Retry-After is obeyed up to `longest_wait`.
     backoff : float
         In seconds.
     longest_wait : float
-        The longest Retry-After obeyed, in seconds.
+        Longest Retry-After obeyed, in seconds.
     longest_answer : float
-        The most seconds for the body of one answer, however steadily it comes.
+        Time limit for the body of an answer, in seconds.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Http:
         self._concurrency = concurrency
         self._seconds_per_slot = concurrency / rate
         self._local_slots = threading.BoundedSemaphore(concurrency)
-        #: The slots of a cluster, and the id of the worker or client that they are reached through.
+        #: The id of a worker or client, and the semaphore of its cluster.
         self._cluster_slots: tuple[str, Any] | None = None
         self._timeout = timeout
         self._longest_answer = longest_answer
@@ -103,7 +103,7 @@ class Http:
         )
         self._pools: dict[Proxy | None, PoolManager] = {}
         self._pools_lock = threading.Lock()
-        #: Whether a connection has opened; until then a host that cannot be reached is not tried again.
+        #: Whether a connection has opened; until then an unreachable host is not retried.
         self._reached = False
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -112,24 +112,24 @@ class Http:
     def __setstate__(self, state: dict[str, bool]) -> None:
         self._reached |= state["_reached"]
 
-    def get(self, url: str, limit: int, check: Callable[[bytes], Checked]) -> Checked:
-        """What a check makes of the body of an answer with status 200.
+    def get(self, url: str, limit: int, parse: Callable[[bytes], Result]) -> Result:
+        """Fetch a URL and parse the body of the answer.
 
         Parameters
         ----------
         url : str
         limit : int
-            Bytes; no more is read.
-        check : callable
-            Raises ImageError for a body that must be fetched again: it counts against the same retries as all else.
+            Maximum size of the body, in bytes.
+        parse : callable
+            Converts the body. If it raises ImageError, the URL is fetched again, within the same number of retries.
 
         Raises
         ------
         ServiceError
-            With the URL and the reason, once the retries are spent or the status is final; with the host alone if it
-            cannot be reached at all.
+            If all retries fail, or the status is neither 200 nor retried (the message names the URL); if the host
+            cannot be reached (the message names the host).
         ImageError
-            If the last body failed its check.
+            If `parse` raises it for the last body.
         """
         retry: Retry = self._retry
         try:
@@ -137,27 +137,30 @@ class Http:
                 with self._slot():
                     response, body = self._answer(url, limit, retry)
                 if response.status == 407 and (proxy := proxy_for(url)):
-                    raise refusal(urlsplit(proxy.url).netloc, urlsplit(url).scheme, 407)
+                    raise _proxy_error(urlsplit(proxy.url).netloc, urlsplit(url).scheme, 407)
                 if response.status != 200:
-                    raise ServiceError(f"{url} answered with HTTP status {response.status}: {_excerpt(body)}")
+                    # The first 200 characters, on one line.
+                    excerpt = " ".join(body[:800].decode("utf-8", errors="replace").split())[:200]
+                    raise ServiceError(
+                        f"{url} answered with HTTP status {response.status}: {excerpt}", code="http-status"
+                    )
                 try:
-                    return check(body)
+                    return parse(body)
                 except ImageError as error:
                     retry = (response.retries or retry).increment("GET", url, error=error)
                     retry.sleep(response)
         except MaxRetryError as error:
-            reason = error.reason
-            explained = isinstance(reason, ResponseError | ImageError)
-            detail = str(reason) if explained else f"{type(reason).__name__}: {reason}"
-            tries = (self._retry.total or 0) + 1
-            kind = ImageError if isinstance(reason, ImageError) else ServiceError
-            raise kind(f"{url} failed {tries} times, last with {detail}") from error
+            reason, failed = error.reason, f"{url} failed {(self._retry.total or 0) + 1} times, last with"
+            if isinstance(reason, ImageError):
+                raise ImageError(f"{failed} {reason}", code=reason.code) from error
+            detail = str(reason) if isinstance(reason, ResponseError) else f"{type(reason).__name__}: {reason}"
+            raise ServiceError(f"{failed} {detail}", code="retries-exhausted") from error
         except HTTPError as error:
-            raise ServiceError(f"{url} failed: {type(error).__name__}: {error}") from error
+            raise ServiceError(f"{url} failed: {type(error).__name__}: {error}", code="request-failed") from error
 
     @contextmanager
     def _slot(self) -> Iterator[None]:
-        """One of the requests that may be under way, its retries included."""
+        """Hold one of the slots for concurrent requests during a request and its retries."""
         slots = self._slots()
         slots.acquire()
         since = time.monotonic()
@@ -173,7 +176,7 @@ class Http:
                 timer.start()
 
     def _slots(self) -> Any:
-        """The semaphore of this process, or that of the cluster that it belongs to."""
+        """The semaphore of the cluster that this process belongs to, or of the process."""
         if "distributed" not in sys.modules:
             return self._local_slots
         from distributed import Semaphore, get_worker
@@ -190,7 +193,7 @@ class Http:
         return self._cluster_slots[1]
 
     def _answer(self, url: str, limit: int, retry: Retry) -> tuple[BaseHTTPResponse, bytes]:
-        """An answer and its body; a body that breaks off counts against the same retries as all else."""
+        """An answer and its body, after redirects; an interrupted body is retried like any other failure."""
         redirects = 0
         while True:
             pool = self._pool(url)
@@ -207,13 +210,13 @@ class Http:
             if not location:
                 return response, body
             redirects += 1
-            url = _followed(url, location, redirects)
+            url = _redirected(url, location, redirects)
 
     def _pool(self, url: str) -> PoolManager:
-        """The connections to a URL's host, directly or through the environment's proxy."""
+        """The pool for a URL: of direct connections, or of connections through the environment's proxy."""
         proxy = proxy_for(url)
         if not self._reached:
-            check_reachable(url, proxy, self._timeout[0])
+            _test_connection(url, proxy, self._timeout[0])
             self._reached = True
         with self._pools_lock:
             if proxy not in self._pools:
@@ -232,7 +235,7 @@ class Http:
 
         def hang_up() -> None:
             late.set()
-            with suppress(RuntimeError, ValueError, OSError):  # the body has ended meanwhile
+            with suppress(RuntimeError, ValueError, OSError):  # the body ended in the meantime
                 response.shutdown()
 
         timer = threading.Timer(self._longest_answer, hang_up)
@@ -243,7 +246,9 @@ class Http:
                 pieces.append(piece)
                 size += len(piece)
                 if size > limit:
-                    raise ServiceError(f"{url} answered more than {limit} bytes; the rest was not read")
+                    raise ServiceError(
+                        f"{url} answered more than {limit} bytes; the rest was not read", code="answer-too-large"
+                    )
         except HTTPError:
             if not late.is_set():
                 raise
@@ -252,7 +257,10 @@ class Http:
             if size > limit or late.is_set():
                 response.close()
         if late.is_set():
-            raise ServiceError(f"{url} answered for more than {self._longest_answer:g} s; the rest was not read")
+            raise ServiceError(
+                f"{url} answered for more than {self._longest_answer:g} s; the rest was not read",
+                code="answer-too-slow",
+            )
         return b"".join(pieces)
 
     def close(self) -> None:
@@ -264,18 +272,18 @@ class Http:
 
 @cache
 def _shared(*settings: Any) -> Http:
-    """One pool in a process, however many copies are sent to it."""
+    """The pool of a process that all unpickled copies with the same settings share."""
     return Http(*settings)
 
 
 def _release(slots: Any) -> None:
-    """Give a slot back; if the cluster has gone, its slots have too."""
+    """Release a slot; a cluster that was closed has no slots left."""
     with suppress(RuntimeError, OSError):
         slots.release()
 
 
 class _Retry(Retry):
-    """Retries that ignore a Retry-After that cannot be read, and stop where a proxy refuses a tunnel for good."""
+    """Retries that ignore an invalid Retry-After, and stop if a proxy refuses a tunnel with a final status."""
 
     def increment(
         self,
@@ -286,52 +294,46 @@ class _Retry(Retry):
         _pool: ConnectionPool | None = None,
         _stacktrace: TracebackType | None = None,
     ) -> Self:
-        """The retries left after a failure.
-
-        Raises
-        ------
-        ServiceError
-            If a proxy refuses a tunnel with a status that is final.
-        """
+        """The remaining retries after a failure; ServiceError if a proxy refuses a tunnel with a final status."""
         refused = isinstance(error, ProxyError) and _REFUSED_TUNNEL.search(str(error.original_error))
         if refused and (status := int(refused[1])) not in _TRANSIENT:
             proxy = getattr(_pool, "proxy", None)
-            raise refusal(proxy.netloc if proxy else "of the environment", "https", status) from None
+            raise _proxy_error(proxy.netloc if proxy else "of the environment", "https", status) from None
         return super().increment(method, url, response, error, _pool, _stacktrace)
 
     def get_retry_after(self, response: BaseHTTPResponse) -> float | None:
-        """What the server asked us to wait, in seconds."""
+        """The Retry-After of a response, in seconds; None if it is missing or invalid."""
         try:
             return super().get_retry_after(response)
         except InvalidHeader:
             return None
 
 
-def _followed(url: str, location: str, redirects: int) -> str:
-    """Where a redirect leads: on the same host, and not from https to http."""
-    here, there = urlsplit(url), urlsplit(urljoin(url, location))
-    if there.hostname != here.hostname or there.scheme not in (here.scheme, "https"):
-        raise ServiceError(f"{url} redirects to {there.scheme}://{there.hostname}, another service; check the API URL")
-    if redirects > _MOST_REDIRECTS:
-        raise ServiceError(f"{url} redirects more than {_MOST_REDIRECTS} times; check the API URL")
-    return there.geturl()
-
-
-def _excerpt(body: bytes, length: int = 200) -> str:
-    """The beginning of a body on one line, for a message."""
-    return " ".join(body[: 4 * length].decode("utf-8", errors="replace").split())[:length]
+def _redirected(url: str, location: str, redirects: int) -> str:
+    """The URL that a redirect leads to; ServiceError if it is on another host, or changes from https to http."""
+    old, new = urlsplit(url), urlsplit(urljoin(url, location))
+    if new.hostname != old.hostname or new.scheme not in (old.scheme, "https"):
+        raise ServiceError(
+            f"{url} redirects to {new.scheme}://{new.hostname}, another service; check the API URL",
+            code="redirect-to-other-host",
+        )
+    if redirects > _MAX_REDIRECTS:
+        raise ServiceError(
+            f"{url} redirects more than {_MAX_REDIRECTS} times; check the API URL", code="too-many-redirects"
+        )
+    return new.geturl()
 
 
 @dataclass(frozen=True)
 class Proxy:
-    """A proxy that the environment names.
+    """A proxy of the environment.
 
     Attributes
     ----------
     url : str
         Without user name and password.
     headers : dict
-        With user name and password; never shown.
+        Headers with the user name and password; excluded from the repr.
     """
 
     url: str
@@ -339,82 +341,81 @@ class Proxy:
 
 
 def proxy_for(url: str) -> Proxy | None:
-    """The proxy for a URL by HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY; None for a direct connection.
+    """The proxy for a URL from HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY; None for a direct connection.
 
-    A loopback address is always connected to directly.
+    Connections to loopback addresses are always direct.
 
     Raises
     ------
     InputError
-        If the environment names a proxy that is not of HTTP.
+        If the environment names a proxy that is not an HTTP proxy.
     """
     parts = urlsplit(url)
     proxies = getproxies()
     text = proxies.get(parts.scheme) or proxies.get("all")
     if not text or _is_loopback(parts.hostname or "") or proxy_bypass(parts.netloc):
         return None
-    found = urlsplit(text if "://" in text else f"http://{text}")
-    variable = f"{parts.scheme.upper()}_PROXY"
+    proxy = urlsplit(text if "://" in text else f"http://{text}")
     try:
-        netloc = found.netloc.rpartition("@")[2]
-        port = found.port
-    except ValueError:
-        port = -1
-    if found.scheme not in _PORTS or not found.hostname or port == -1:
-        raise InputError(f"{variable} does not name an http or https proxy; write it as http://HOST:PORT")
+        _ = proxy.port
+        valid = proxy.scheme in _PORTS and bool(proxy.hostname)
+    except ValueError:  # the port is not a number
+        valid = False
+    if not valid:
+        raise InputError(
+            f"{parts.scheme.upper()}_PROXY does not name an http or https proxy; write it as http://HOST:PORT",
+            code="invalid-proxy",
+        )
     headers = {}
-    if found.username:
-        headers = make_headers(proxy_basic_auth=f"{unquote(found.username)}:{unquote(found.password or '')}")
-    return Proxy(f"{found.scheme}://{netloc}", headers)
+    if proxy.username:
+        headers = make_headers(proxy_basic_auth=f"{unquote(proxy.username)}:{unquote(proxy.password or '')}")
+    return Proxy(f"{proxy.scheme}://{proxy.netloc.rpartition('@')[2]}", headers)
 
 
-def refusal(proxy: str, scheme: str, status: int) -> ServiceError:
-    """The error for a proxy that refuses with an HTTP status that is final.
-
-    Parameters
-    ----------
-    proxy : str
-        Host and port of the proxy.
-    scheme : str
-        Of the URL that was requested through it.
-    status : int
-    """
+def _proxy_error(proxy: str, scheme: str, status: int) -> ServiceError:
+    """The error for a proxy (host and port) that answers a request for a URL of `scheme` with a final HTTP status."""
     variable = f"{scheme.upper()}_PROXY"
     if status == 407:
         return ServiceError(
-            f"the proxy {proxy} answered with HTTP status 407: it asks for a valid user name and password; write "
-            f"{variable} as http://USER:PASSWORD@HOST:PORT"
+            f"the proxy {proxy} answered with HTTP status 407: it needs a valid user name and password; set "
+            f"{variable} to http://USER:PASSWORD@HOST:PORT",
+            code="proxy-authentication",
         )
     return ServiceError(
-        f"the proxy {proxy} refused the connection with HTTP status {status}; check {variable}, or set NO_PROXY"
+        f"the proxy {proxy} refused the connection with HTTP status {status}; check {variable}, or set NO_PROXY",
+        code="proxy-refused",
     )
 
 
-def check_reachable(url: str, proxy: Proxy | None, timeout: float) -> None:
-    """Open a connection to the host of a URL, or to its proxy, and close it.
+def _test_connection(url: str, proxy: Proxy | None, timeout: float) -> None:
+    """Open and close a connection to the host of a URL, or to its proxy.
 
     Raises
     ------
     ServiceError
-        With the host and the cause, if none opens within `timeout` or 5 seconds.
+        If no connection opens within `timeout`, at most 5 seconds; the message names the host and the cause.
     """
     parts = urlsplit(proxy.url if proxy else url)
     timeout = min(timeout, _FIRST_CONNECTION)
-    cause = _cause(parts, timeout)
+    cause = _connection_failure(parts, timeout)
     if cause is None:
         return
     _LOG.info("%s was not requested: no connection to %s", url, parts.netloc)
     variable = f"{urlsplit(url).scheme.upper()}_PROXY"
     if proxy:
-        raise ServiceError(f"cannot reach the proxy {parts.netloc}: {cause}; check {variable}, or set NO_PROXY")
+        raise ServiceError(
+            f"cannot reach the proxy {parts.netloc}: {cause}; check {variable}, or set NO_PROXY",
+            code="proxy-unreachable",
+        )
     raise ServiceError(
         f"cannot reach {parts.netloc}: {cause}; check the network and the API URL, or set {variable} if the network "
-        "needs a proxy"
+        "needs a proxy",
+        code="service-unreachable",
     )
 
 
-def _cause(parts: SplitResult, timeout: float) -> str | None:
-    """Why no connection opens, or None. In a thread, since a name may take any time to resolve."""
+def _connection_failure(parts: SplitResult, timeout: float) -> str | None:
+    """The reason why a connection does not open, or None. Uses a thread, since name resolution has no time limit."""
     causes: SimpleQueue[str | None] = SimpleQueue()
 
     def connect() -> None:

@@ -1,7 +1,4 @@
-"""Section images as the image service serves them: requests, checked answers, and their decoded pixels.
-
-Then which images of a dataset a resolution takes, and which windows of a large one.
-"""
+"""Section images of the Allen API: requests, validated answers, decoded pixels; tiers, and windows of large images."""
 
 from __future__ import annotations
 
@@ -24,22 +21,22 @@ from ..errors import ImageError, InputError, RecordError
 from .records import Section, SectionDataset, SkippedSection
 
 Pixels = NDArray[np.uint8]
-#: `primary` is what the service answers without being asked for a view.
+#: `primary` is the service's default.
 VIEWS = ("primary", "expression", "projection")
 #: Longest side of a window, in pixels of the tier: 12 MB decoded.
 WINDOW = 2048
-#: Most pixels of an image that is fetched whole: 50 MB decoded.
+#: Largest image that is fetched whole, in pixels: 50 MB decoded.
 LARGEST_WHOLE = 4096**2
-#: Cost of a request in pixels: 0.05 s at 20 requests a second, in which a line of 12 Mbit/s brings 75 kB, or half a
-#: million pixels of 0.157 bytes (see `atlaszarr.dataset_build.plan`).
-_REQUEST = 500_000
-#: Bytes of decoded pixels that one process keeps.
+#: Cost of a request in pixels: 0.05 s at 20 requests per second. At 12 Mbit/s that is 75 kB, or half a million pixels
+#: of 0.157 bytes (see `atlaszarr.dataset_build.plan`).
+_REQUEST_COST = 500_000
+#: Decoded pixels kept in memory per process, in bytes.
 LIMIT = 512 * 2**20
 
 
 @dataclass(frozen=True)
 class ImageRequest:
-    """All that defines a section image: two equal requests get equal bytes.
+    """All parameters of a section image: equal requests get equal bytes.
 
     Attributes
     ----------
@@ -47,16 +44,16 @@ class ImageRequest:
     width, height : int
         Size of the answer, in pixels of the tier.
     downsample : int
-        The tier: every step halves.
+        Tier: each step halves the size.
     view : str
         One of `VIEWS`.
     left, top : int or None
-        Corner of a region, in full-resolution pixels of the slide, on which the image begins at its record's
-        x and y; None for the whole image.
+        Corner of a region, in full-resolution pixels of the slide (the image starts at its record's x and y); None
+        for the whole image.
     quality : int or None
-        JPEG quality, 0 to 100; None for the service's own.
+        JPEG quality, 0 to 100; None for the service's default.
     range : tuple of int or None
-        Six limits r0, r1, g0, g1, b0, b1 of a fluorescence image, 0 to 4095.
+        (r0, r1, g0, g1, b0, b1) of a fluorescence image, 0 to 4095.
     """
 
     image_id: int
@@ -71,11 +68,11 @@ class ImageRequest:
 
     @property
     def name(self) -> str:
-        """Its name within a build: the id, and of a region the corner."""
+        """The image's name within a build: its id, followed by the corner of a region."""
         return f"{self.image_id}" if self.left is None else f"{self.image_id}/{self.left},{self.top}"
 
     def url(self, api_url: str) -> str:
-        """The address at the image service."""
+        """The URL at the image service."""
         parameters: dict[str, Any] = {"downsample": self.downsample}
         if self.quality is not None:
             parameters["quality"] = self.quality
@@ -88,19 +85,19 @@ class ImageRequest:
         return f"{api_url}/section_image_download/{self.image_id}?{urlencode(parameters, safe=',')}"
 
     def key(self, api_url: str) -> str:
-        """The key in a cache: SHA-256 of all that defines the image, the service included."""
+        """The cache key: SHA-256 of the API's URL and all parameters."""
         identity = {"api_url": api_url, **{name: getattr(self, name) for name in self.__dataclass_fields__}}
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
     @property
     def largest_body(self) -> int:
-        """Most bytes of a JPEG of this size: more than its pixels take uncompressed."""
+        """Largest size of a valid JPEG, in bytes: more than the uncompressed pixels."""
         return 4 * self.width * self.height + 2**16
 
     def decode(self, body: bytes) -> Pixels:
-        """Check an answer and decode it.
+        """Validate and decode an answer.
 
-        The size in the header is compared with the requested one before a pixel is decoded: that bounds the memory.
+        To bound the memory, the size in the header is compared with the requested size before pixels are decoded.
 
         Returns
         -------
@@ -109,27 +106,31 @@ class ImageRequest:
         Raises
         ------
         ImageError
-            If it is not a JPEG, has another size, does not have three channels, or is damaged.
+            If the body is not a JPEG, does not have the requested size or three channels, or is damaged.
         """
         import simplejpeg
 
         label = f"section image {self.image_id} at downsample {self.downsample}"
         if not body.startswith(b"\xff\xd8"):
-            raise ImageError(f"{label}: the answer of {len(body)} bytes is not a JPEG image: {body[:40]!r}")
+            raise ImageError(
+                f"{label}: the answer of {len(body)} bytes is not a JPEG image: {body[:40]!r}", code="not-a-jpeg"
+            )
         try:
             height, width, colours, _ = simplejpeg.decode_jpeg_header(body)
             if (width, height) != (self.width, self.height):
-                raise ImageError(f"{label}: is {width} x {height} pixels, not {self.width} x {self.height}")
+                raise ImageError(
+                    f"{label}: is {width} x {height} pixels, not {self.width} x {self.height}", code="wrong-image-size"
+                )
             if colours not in ("YCbCr", "RGB"):
-                raise ImageError(f"{label}: has colour space {colours}, not three channels")
+                raise ImageError(f"{label}: has colour space {colours}, not three channels", code="wrong-channels")
             return np.asarray(simplejpeg.decode_jpeg(body, colorspace="RGB"))
         except ValueError as error:
-            raise ImageError(f"{label}: cannot be decoded: {error}") from error
+            raise ImageError(f"{label}: cannot be decoded: {error}", code="damaged-image") from error
 
 
 @dataclass(frozen=True)
 class SectionImage:
-    """A section image that passed its checks, still as JPEG: small enough to send to workers and to keep."""
+    """A validated section image, still as JPEG: small enough to keep and to send to workers."""
 
     request: ImageRequest
     body: bytes = field(repr=False)
@@ -140,7 +141,7 @@ class SectionImage:
         return hashlib.sha256(self.body).hexdigest()
 
     def pixels(self) -> Pixels:
-        """Its pixels, decoded once while they are among the most recently used ones; not to be written to.
+        """The decoded pixels; the most recently used ones stay in memory, so they must not be written to.
 
         Returns
         -------
@@ -151,7 +152,7 @@ class SectionImage:
         ImageError
             See `ImageRequest.decode`.
         """
-        key = (self.sha256, self.request.width, self.request.height)  # what decoding checks
+        key = (self.sha256, self.request.width, self.request.height)  # all that `decode` depends on
         with _LOCK:
             known = _DECODED.get(key)
             if known is None:
@@ -168,30 +169,30 @@ class SectionImage:
             future.set_exception(error)
             raise
         with _LOCK:
-            _forget(future)
+            _evict(future)
         return future.result()
 
 
-#: Decoded images by digest and size, the least recently used first; a future, so that each is decoded once.
+#: Decoded images by digest and size, the least recently used first; futures, so that each image is decoded once.
 _DECODED: OrderedDict[tuple[str, int, int], Future[Pixels]] = OrderedDict()
 _LOCK = threading.Lock()
 
 
-def _forget(newest: Future[Pixels]) -> None:
-    """Drop the least recently used images until the rest keeps within `LIMIT`; the newest stays, however large."""
+def _evict(newest: Future[Pixels]) -> None:
+    """Drop the least recently used images until the rest fits into `LIMIT`; the newest stays, whatever its size."""
     done = {key: future for key, future in _DECODED.items() if future.done()}
-    kept = sum(future.result().nbytes for future in done.values())
+    size = sum(future.result().nbytes for future in done.values())
     for key, future in done.items():
-        if kept <= LIMIT:
+        if size <= LIMIT:
             break
         if future is not newest:
-            kept -= future.result().nbytes
+            size -= future.result().nbytes
             del _DECODED[key]
 
 
 @dataclass(frozen=True)
 class MissingImage:
-    """A section image that could not be fetched, and why."""
+    """A section image that could not be fetched, with the reason."""
 
     request: ImageRequest
     url: str
@@ -200,14 +201,14 @@ class MissingImage:
 
 @dataclass(frozen=True)
 class ImagedSections:
-    """The sections of a dataset that have a view, and the requests for its images.
+    """The sections of a dataset that have a view, and the requests for their images.
 
     Attributes
     ----------
     sections : tuple of Section
         In order of depth.
     requests : tuple of ImageRequest
-        The whole image of each, at its tier.
+        One whole image per section.
     skipped : tuple of SkippedSection
         The sections without that view.
     """
@@ -226,35 +227,35 @@ def imaged_sections(
     quality: int | None = None,
     range: tuple[int, ...] | None = None,
 ) -> ImagedSections:
-    """The images of a dataset for a resolution.
+    """Select the images of a dataset for a grid of a resolution.
 
     Parameters
     ----------
     dataset : SectionDataset
     resolution : float
-        Of the grid that the images are registered to, in um.
+        Voxel size of the grid, in um.
     downsample : int, optional
-        Tier of all images; default for each the coarsest whose pixel is not larger than `resolution`.
+        Tier of all images; default for each section the coarsest whose pixel is not larger than `resolution`.
     view, quality, range
-        To the image service; see `AllenClient.image`.
+        Same as in `AllenClient.image`.
 
     Raises
     ------
     InputError
-        If an option is not known or does not fit.
+        If an option is invalid.
     RecordError
         If no section has the view.
     """
-    check_options(view, quality, range)
-    if downsample is not None and downsample < 0:
-        raise InputError(f"downsample {downsample} must not be negative")
-    shown = tuple(section for section in dataset.sections if view == "primary" or section.expression)
-    if not shown:
-        raise RecordError(f"section dataset {dataset.id} has no section with alignment and a {view} view")
+    validate_options(view, quality, range)
+    sections = tuple(section for section in dataset.sections if view == "primary" or section.expression)
+    if not sections:
+        raise RecordError(
+            f"section dataset {dataset.id} has no section with alignment and a {view} view", code="no-sections"
+        )
     skipped = tuple(
         SkippedSection(section.image_id, section.section_number, f"has no {view} view")
         for section in dataset.sections
-        if section not in shown
+        if section not in sections
     )
     requests = tuple(
         whole_image(
@@ -264,44 +265,51 @@ def imaged_sections(
             quality=quality,
             range=range,
         )
-        for section in shown
+        for section in sections
     )
-    return ImagedSections(shown, requests, skipped)
+    return ImagedSections(sections, requests, skipped)
 
 
 def whole_image(section: Section, downsample: int, **options: Any) -> ImageRequest:
-    """The request for a whole tier: floor(width / 2^d) x floor(height / 2^d) pixels.
+    """The request for a whole section image at a tier; InputError if the image has no such tier."""
+    size = tier_size(section.image_id, section.width, section.height, downsample)
+    return ImageRequest(section.image_id, *size, downsample, **options)
+
+
+def tier_size(image_id: int, width: int, height: int, downsample: int) -> tuple[int, int]:
+    """Width and height of a section image at a tier: floor(width / 2^d), floor(height / 2^d).
 
     Raises
     ------
     InputError
-        If nothing is left of the image at this tier.
+        If `downsample` is negative or leaves less than a pixel.
     """
-    width, height = section.width >> downsample, section.height >> downsample
-    if not (width and height):
+    if downsample < 0 or not min(width, height) >> downsample:
         raise InputError(
-            f"downsample {downsample} leaves nothing of section image {section.image_id} "
-            f"({section.width} x {section.height}); the coarsest tier is {section.tier_count - 1}"
+            f"downsample {downsample} is not a tier of section image {image_id} of {width} x {height} pixels; choose "
+            f"0 to {min(width, height).bit_length() - 1}",
+            code="tier-out-of-range",
         )
-    return ImageRequest(section.image_id, width, height, downsample, **options)
+    return width >> downsample, height >> downsample
 
 
 def tier_for(section: Section, resolution: float) -> int:
-    """The coarsest tier of a section image whose pixel is not larger than a voxel of `resolution` um."""
-    fitting = [d for d in range(section.tier_count) if section.resolution * 2**d <= resolution]
-    return fitting[-1] if fitting else 0
+    """The coarsest tier of a section image whose pixel is not larger than `resolution` (um)."""
+    return max((d for d in range(section.tier_count) if section.resolution * 2**d <= resolution), default=0)
 
 
-def check_options(view: str, quality: int | None, range: tuple[int, ...] | None) -> None:
-    """Refuse options that the image service does not know (InputError)."""
+def validate_options(view: str, quality: int | None, range: tuple[int, ...] | None) -> None:
+    """Raise InputError for an option that the image service does not support."""
     if view not in VIEWS:
-        raise InputError(f"view {view!r} is not known; choose from {', '.join(VIEWS)}")
+        raise InputError(f"view {view!r} is not known; choose from {', '.join(VIEWS)}", code="unknown-value")
     if quality is not None and not 0 <= quality <= 100:
-        raise InputError(f"quality {quality} is outside 0 to 100")
+        raise InputError(f"quality {quality} is outside 0 to 100", code="out-of-range")
     if range is not None:
         pairs = list(zip(range[::2], range[1::2], strict=False))
         if len(range) != 6 or not all(0 <= low < high <= 4095 for low, high in pairs):
-            raise InputError(f"range {range} is not six numbers R0,R1,G0,G1,B0,B1 with 0 <= low < high <= 4095")
+            raise InputError(
+                f"range {range} is not six numbers R0,R1,G0,G1,B0,B1 with 0 <= low < high <= 4095", code="out-of-range"
+            )
 
 
 @dataclass(frozen=True)
@@ -311,11 +319,11 @@ class TierImage:
     Attributes
     ----------
     whole : ImageRequest
-        The request for all of it.
+        The request for the whole image.
     origin : tuple of int
-        (x, y) of its first pixel on the slide, in full-resolution pixels.
+        (x, y) of the first pixel on the slide, in full-resolution pixels.
     windows : tuple of int
-        Number of windows across and down; (1, 1) if it is fetched whole.
+        Number of windows across and down; (1, 1) if the image is fetched whole.
     """
 
     whole: ImageRequest
@@ -328,7 +336,7 @@ class TierImage:
         return self.whole.width, self.whole.height
 
     def requests(self, box: Box) -> Iterator[ImageRequest]:
-        """The requests for a box of pixels, row by row; none if it is empty."""
+        """The requests for a box of pixels, row by row; none for an empty box."""
         return (self._request(window) for window in self._windows(box))
 
     def crop(self, box: Box, fetched: Callable[[ImageRequest], Pixels | None]) -> Pixels | None:
@@ -337,17 +345,17 @@ class TierImage:
         Parameters
         ----------
         box : tuple of int
-            Within the image.
+            (left, top, right, bottom) within the image.
         fetched : callable
-            The pixels of a request; None if they are missing.
+            Returns the pixels of a request, or None if they are missing.
 
         Returns
         -------
         ndarray, uint8, shape (height, width, 3), or None
-            None if any of its windows is missing.
+            None if a window of the box is missing.
         """
         left, top, right, bottom = box
-        found = np.empty((bottom - top, right - left, 3), np.uint8)
+        crop = np.empty((bottom - top, right - left, 3), np.uint8)
         for window in self._windows(box):
             pixels = fetched(self._request(window))
             if pixels is None:
@@ -356,8 +364,8 @@ class TierImage:
             if (x, y, x_end, y_end) == box:
                 return pixels[top - window[1] : bottom - window[1], left - window[0] : right - window[0]]
             part = pixels[y - window[1] : y_end - window[1], x - window[0] : x_end - window[0]]
-            found[y - top : y_end - top, x - left : x_end - left] = part
-        return found
+            crop[y - top : y_end - top, x - left : x_end - left] = part
+        return crop
 
     def _windows(self, box: Box) -> Iterator[Box]:
         left, top, right, bottom = box
@@ -381,18 +389,18 @@ class TierImage:
 
 
 def tier_image(section: Section, whole: ImageRequest, boxes: Iterable[Box] | None = None) -> TierImage:
-    """The cheaper way to fetch some boxes of a section image: all of it, or the windows they touch.
+    """Choose the cheaper way to fetch boxes of a section image: the whole image, or the windows that the boxes touch.
 
-    An image of more than 4096 x 4096 pixels is never fetched whole: that bounds the memory. Otherwise the cost counts
-    pixels, and half a million more for every request.
+    To bound the memory, an image of more than 4096 x 4096 pixels is always fetched in windows. Otherwise the cost is
+    the number of pixels plus half a million per request.
 
     Parameters
     ----------
     section : Section
     whole : ImageRequest
-        The request for all of the image at the tier.
+        The request for the whole image at the tier.
     boxes : iterable of tuple of int, optional
-        In pixels of the tier, within the image; default all of it.
+        (left, top, right, bottom) in pixels of the tier; default the whole image.
     """
     windows = (-(-whole.width // WINDOW), -(-whole.height // WINDOW))
     cut = TierImage(whole, (section.x, section.y), windows)
@@ -400,11 +408,11 @@ def tier_image(section: Section, whole: ImageRequest, boxes: Iterable[Box] | Non
     if pixels > LARGEST_WHOLE:
         return cut
     touched = {request for box in boxes or () for request in cut.requests(box)}
-    cost = sum(request.width * request.height + _REQUEST for request in touched)
-    return cut if touched and cost < pixels + _REQUEST else TierImage(whole, cut.origin)
+    cost = sum(request.width * request.height + _REQUEST_COST for request in touched)
+    return cut if touched and cost < pixels + _REQUEST_COST else TierImage(whole, cut.origin)
 
 
 def pixels_of(images: Iterable[SectionImage | MissingImage]) -> Callable[[ImageRequest], Pixels | None]:
-    """A function from a request to its pixels among some images; None if it is missing."""
-    found = {image.request: image for image in images if isinstance(image, SectionImage)}
-    return lambda request: found[request].pixels() if request in found else None
+    """A function that returns the pixels of a request, or None if `images` lacks its image."""
+    fetched = {image.request: image for image in images if isinstance(image, SectionImage)}
+    return lambda request: fetched[request].pixels() if request in fetched else None

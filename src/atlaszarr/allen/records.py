@@ -1,6 +1,6 @@
-"""Section datasets and their sections, checked and converted from the JSON of the Allen API.
+"""Section datasets and their sections, validated and converted from the JSON of the Allen API.
 
-A section that cannot be registered is set aside with the reason. A dataset that contradicts itself is an error.
+A section that cannot be registered is skipped, with a reason. An invalid dataset record is an error.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ Record = Mapping[str, Any]
 Matrix = tuple[tuple[float, ...], ...]
 Number = TypeVar("Number", int, float)
 
-#: plane_of_section_id of the Allen API. 4 and 5 are registered like the others, by their alignment.
+#: Planes of section by `plane_of_section_id`. Datasets of 4 and 5 are registered by their alignment like all others.
 PLANES = {1: "coronal", 2: "sagittal", 4: "variable", 5: "n/a", 6: "transverse"}
 #: Other names of planes of section.
 _SYNONYMS = {"horizontal": "transverse", "axial": "transverse"}
 
-#: Largest difference between an alignment and its inverse. The API rounds each to six digits, which costs up to 0.12 um
-#: on real records, and 0.5 um on the largest sections.
+#: Tolerance for an alignment followed by its inverse. The API rounds both to six digits: an error of up to 0.12 um on
+#: real records, and of 0.5 um on the largest sections.
 _ROUND_TRIP_UM = 5.0
-#: The longest side a JPEG can have.
+#: Longest side of a JPEG, in pixels.
 _LONGEST_SIDE = 65500
-#: Larger than any number of the API, whose ids are the largest, and small enough for exact float64.
+#: Larger than any number of the API (ids are the largest), and exact in float64.
 _LARGEST = 2**40
-#: Halving the longest side so often leaves less than a pixel.
-_MOST_TIERS = 17
-#: Image ids are voxels of a uint32 label, where 0 is no image.
+#: Tiers of the longest side: one more would be less than a pixel.
+_MAX_TIERS = 17
+#: Image ids are written as uint32 labels, where 0 means no image.
 _IMAGE_IDS = range(1, 2**32)
 
 
@@ -53,15 +53,15 @@ class Section:
     depth : float
         Section number times section thickness, in um: the third coordinate of the 3-D alignment.
     x, y : int
-        Corner of the image on its slide, in full-resolution pixels: alignments count from there.
+        Corner of the image on its slide, in full-resolution pixels: the origin of the 2-D alignment.
     width, height : int
         Size of the full-resolution image, in pixels.
     resolution : float
         Size of a full-resolution pixel, in um.
     tier_count : int
-        Number of tiers of the image service, each half as large as the one before.
+        Number of tiers of the image service; each tier halves the size.
     expression : bool
-        Whether there is an expression mask (``view=expression``).
+        Whether the image has an expression mask (``view=expression``).
     tsv, tvs : tuple of tuple of float, shape (2, 3)
         2-D alignment: pixels to um in the section plane, and back.
     """
@@ -82,7 +82,7 @@ class Section:
 
 @dataclass(frozen=True)
 class SkippedSection:
-    """A section image of the dataset that cannot be used, and why."""
+    """A section image that cannot be registered, with the reason."""
 
     image_id: int
     section_number: int | None
@@ -100,22 +100,22 @@ class SectionDataset:
     plane : str
         Plane of section: one of `PLANES`.
     reference_space_id : int
-        The reference space of its 3-D alignment.
+        Reference space of the 3-D alignment.
     section_thickness : float
         In um.
     genes, products : tuple of str
-        Acronyms of its genes, abbreviations of its products.
+        Acronyms of the genes, abbreviations of the products.
     specimen_id : int or None
     age : str
-        Age of the donor as the API names it, or "".
+        Name of the donor's age in the API, or "".
     failed : bool
         Whether the Allen Institute marked the experiment as failed.
     tvr, trv : tuple of tuple of float, shape (3, 4), or None
-        3-D alignment: (x um, y um, depth um) to (p, i, r) um, and back; None where the dataset has none.
+        3-D alignment: (x um, y um, depth um) to (p, i, r) um, and back; None if the dataset is not aligned.
     sections : tuple of Section
-        In order of depth, each depth once.
+        In order of depth, one per section number.
     skipped : tuple of SkippedSection
-        Section images that cannot be registered, with the reason.
+        Section images that cannot be registered.
     """
 
     id: int
@@ -134,34 +134,37 @@ class SectionDataset:
 
     @classmethod
     def from_json(cls, dataset: Record, images: Iterable[Record]) -> SectionDataset:
-        """Check and convert what the API answers.
+        """Validate and convert records of the API.
 
         Parameters
         ----------
         dataset : mapping
-            A SectionDataSet record with ``alignment3d`` (and genes, products, specimen where included).
+            A SectionDataSet record with ``alignment3d`` (and, optionally, genes, products, specimen).
         images : iterable of mapping
             Its SectionImage records with ``alignment2d``.
 
         Raises
         ------
         RecordError
-            If the dataset has an unknown plane, no thickness, or a singular or contradictory 3-D alignment.
+            If the dataset has an unknown plane of section or an invalid value, or if its 3-D alignment is singular or
+            does not match its inverse.
         """
         id = number_of(dataset, "id", int, "section dataset")
         label = f"section dataset {id}"
         plane_id = number_of(dataset, "plane_of_section_id", int, label)
         if plane_id not in PLANES:
-            raise RecordError(f"{label} has plane_of_section_id {plane_id}; the known ones are {PLANES}")
+            raise RecordError(
+                f"{label} has plane_of_section_id {plane_id}; the known ones are {PLANES}", code="unknown-plane"
+            )
         thickness = number_of(dataset, "section_thickness", float, label)
         if not thickness > 0:
-            raise RecordError(f"{label} has a section thickness of {thickness} um")
+            raise RecordError(f"{label} has a section thickness of {thickness} um", code="invalid-record")
         donor = record_of(record_of(dataset, "specimen", label), "donor", label)
         age = record_of(donor, "age", label).get("name") or dataset.get("age") or ""
         tvr = trv = None
         if alignment := record_of(dataset, "alignment3d", label):
-            tvr, trv = (alignment3d(alignment, name, label) for name in ("tvr", "trv"))
-            check_inverse(tvr, trv, np.array([[0.0, 0.0, 0.0], [1e4, 0, 0], [0, 1e4, 0], [0, 0, 1e4]]), label)
+            tvr, trv = (_affine(alignment, name, 3, label) for name in ("tvr", "trv"))
+            _validate_inverse(tvr, trv, np.array([[0.0, 0.0, 0.0], [1e4, 0, 0], [0, 1e4, 0], [0, 0, 1e4]]), label)
         sections, skipped = _sections(images, thickness, label)
         return cls(
             id=id,
@@ -170,7 +173,7 @@ class SectionDataset:
             section_thickness=thickness,
             genes=names_of(dataset, "genes", "acronym", label),
             products=names_of(dataset, "products", "abbreviation", label),
-            specimen_id=None if dataset.get("specimen_id") is None else number_of(dataset, "specimen_id", int, label),
+            specimen_id=optional_number(dataset, "specimen_id", int, label),
             age=str(age),
             failed=bool(dataset.get("failed")),
             tvr=tvr,
@@ -181,29 +184,22 @@ class SectionDataset:
 
     @property
     def alignment(self) -> tuple[Matrix, Matrix]:
-        """`tvr` and `trv`.
-
-        Raises
-        ------
-        RecordError
-            If it has none.
-        """
+        """`tvr` and `trv`; RecordError if the dataset has no 3-D alignment."""
         if self.tvr is None or self.trv is None:
-            raise RecordError(f"section dataset {self.id} has no 3-D alignment, so it cannot be registered")
+            raise RecordError(
+                f"section dataset {self.id} has no 3-D alignment, so it cannot be registered", code="missing-alignment"
+            )
         return self.tvr, self.trv
 
     @property
     def nominal_interval(self) -> float:
-        """The most common step of depth between neighbouring sections, in um (of several, the smallest)."""
+        """The most common distance between neighbouring sections, in um (the smallest one on a tie)."""
         steps = Counter(b.section_number - a.section_number for a, b in pairwise(self.sections))
-        if not steps:
-            return self.section_thickness
-        most = max(steps.values())
-        return self.section_thickness * min(step for step, count in steps.items() if count == most)
+        return self.section_thickness * max(steps, key=lambda step: (steps[step], -step), default=1)
 
     @property
     def missing_numbers(self) -> tuple[int, ...]:
-        """Section numbers of the regular sampling that the dataset lacks."""
+        """Section numbers that a regular sampling would have and the dataset does not."""
         step = round(self.nominal_interval / self.section_thickness)
         missing: list[int] = []
         for a, b in pairwise(self.sections):
@@ -211,7 +207,7 @@ class SectionDataset:
         return tuple(missing)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything in it, in JSON's types."""
+        """All attributes as a dict that JSON can hold."""
         return asdict(self)
 
     @classmethod
@@ -237,8 +233,11 @@ def _sections(
         number = image.get("section_number")
         try:
             section = _section(image, thickness, name := f"section image {image_id} of {label}")
-            if (twin := sections.get(section.section_number)) is not None:
-                raise RecordError(f"{name} has the section number {twin.section_number} of image {twin.image_id} too")
+            if (other := sections.get(section.section_number)) is not None:
+                raise RecordError(
+                    f"{name} has the section number {other.section_number} of image {other.image_id} too",
+                    code="duplicate-section",
+                )
             sections[section.section_number] = section
         except RecordError as error:
             skipped.append(SkippedSection(image_id, number if isinstance(number, int) else None, str(error)))
@@ -247,21 +246,21 @@ def _sections(
 
 def _section(image: Record, thickness: float, label: str) -> Section:
     if image.get("failed"):
-        raise RecordError(f"{label} is marked as failed at the source")
+        raise RecordError(f"{label} is marked as failed at the source", code="failed-section")
     if not (alignment := record_of(image, "alignment2d", label)):
-        raise RecordError(f"{label} has no 2-D alignment")
+        raise RecordError(f"{label} has no 2-D alignment", code="missing-alignment")
     if (image_id := int(image["id"])) not in _IMAGE_IDS:
-        raise RecordError(f"{label} has an id that is not within 1 to {_IMAGE_IDS[-1]}")
+        raise RecordError(f"{label} has an id that is not within 1 to {_IMAGE_IDS[-1]}", code="invalid-record")
     number = number_of(image, "section_number", int, label)
     x, y, width, height = image_box(image, label)
     resolution = number_of(image, "resolution", float, label)
     if not resolution > 0:
-        raise RecordError(f"{label} has a resolution of {resolution} um")
-    tsv, tvs = (alignment2d(alignment, name, label) for name in ("tsv", "tvs"))
-    check_inverse(tvs, tsv, apply(tsv, [[0, 0], [width, 0], [0, height]]), label)
+        raise RecordError(f"{label} has a resolution of {resolution} um", code="invalid-record")
+    tsv, tvs = (_affine(alignment, name, 2, label) for name in ("tsv", "tvs"))
+    _validate_inverse(tvs, tsv, apply(tsv, [[0, 0], [width, 0], [0, height]]), label)
     tiers = number_of(image, "tier_count", int, label) if image.get("tier_count") else 0
-    if not 0 <= tiers <= _MOST_TIERS:
-        raise RecordError(f"{label} has a tier_count of {tiers}")
+    if not 0 <= tiers <= _MAX_TIERS:
+        raise RecordError(f"{label} has a tier_count of {tiers}", code="invalid-record")
     return Section(
         image_id=image_id,
         section_number=number,
@@ -271,7 +270,7 @@ def _section(image: Record, thickness: float, label: str) -> Section:
         width=width,
         height=height,
         resolution=resolution,
-        # The API's own formula, for records without the figure.
+        # Records without a tier count: the API's formula.
         tier_count=tiers or 1 + max(0, math.ceil(math.log2(max(width, height) / 256))),
         expression=bool(image.get("expression_path")),
         tsv=tsv,
@@ -285,68 +284,70 @@ def image_box(image: Record, label: str) -> tuple[int, int, int, int]:
     Raises
     ------
     RecordError
-        Beginning with `label`, if no image has that size.
+        If the size is impossible; `label` names the image in the message.
     """
     left, top = (number_of(image, side, int, label) if image.get(side) else 0 for side in ("x", "y"))
     width, height = (number_of(image, side, int, label) for side in ("width", "height"))
     if not (0 < width <= _LONGEST_SIDE and 0 < height <= _LONGEST_SIDE):
-        raise RecordError(f"{label} has a size of {width} x {height} pixels")
+        raise RecordError(f"{label} has a size of {width} x {height} pixels", code="invalid-record")
     return left, top, width, height
 
 
 def plane_name(name: str) -> str:
-    """The Allen API's name of a plane of section: ``transverse`` for ``horizontal`` and ``axial``."""
+    """The Allen API's name for a plane of section: ``transverse`` for ``horizontal`` and ``axial``."""
     return _SYNONYMS.get(name, name)
 
 
 def record_of(record: Record, name: str, label: str) -> Record:
-    """The associated record; empty if there is none."""
+    """The record associated under a name, or an empty one; RecordError for any other value."""
     value = record.get(name) or {}
     if not isinstance(value, Mapping):
-        raise RecordError(f"{label} has {name} {value!r:.40}, not a record")
+        raise RecordError(f"{label} has {name} {value!r:.40}, not a record", code="invalid-record")
     return value
 
 
 def names_of(record: Record, association: str, key: str, label: str) -> tuple[str, ...]:
-    """One value of each associated record."""
+    """The value of a key in each record of an association; RecordError if the association is not a list of records."""
     rows = record.get(association) or []
     if not isinstance(rows, list) or not all(isinstance(row, Mapping) and key in row for row in rows):
-        raise RecordError(f"{label} has {association} {rows!r:.40}, not records with {key}")
+        raise RecordError(f"{label} has {association} {rows!r:.40}, not records with {key}", code="invalid-record")
     return tuple(str(row[key]) for row in rows)
 
 
 def number_of(record: Record, key: str, kind: type[Number], label: str) -> Number:
-    """A number of a record."""
+    """The number under a key of a record; RecordError if it is not of the type, not finite, or too large."""
     value = record.get(key)
-    # NaN and the infinities fail the comparison too.
+    # The comparison is False for NaN and the infinities.
     if isinstance(value, bool) or not isinstance(value, int | float) or not -_LARGEST < value < _LARGEST:
-        raise RecordError(f"{label} has {key} {value!r:.40}, not a number that can be meant")
+        raise RecordError(
+            f"{label} has {key} {value!r:.40}, not a number of magnitude below 2^40", code="invalid-record"
+        )
     if kind is int and value != int(value):
-        raise RecordError(f"{label} has {key} {value!r}, not a whole number")
+        raise RecordError(f"{label} has {key} {value!r}, not a whole number", code="invalid-record")
     return kind(value)
 
 
-def alignment2d(record: Record, name: str, label: str) -> Matrix:
-    """``tsv`` or ``tvs`` of an Alignment2d record: shape (2, 3)."""
-    a, b, c, d, x, y = (number_of(record, f"{name}_0{k}", float, label) for k in range(6))
-    return _regular(((a, b, x), (c, d, y)), name, label)
+def optional_number(record: Record, key: str, kind: type[Number], label: str) -> Number | None:
+    """Same as `number_of`, or None if the number is missing or null."""
+    return None if record.get(key) is None else number_of(record, key, kind, label)
 
 
-def alignment3d(record: Record, name: str, label: str) -> Matrix:
-    """``tvr`` or ``trv`` of an Alignment3d record: shape (3, 4)."""
-    t = [number_of(record, f"{name}_{k:02d}", float, label) for k in range(12)]
-    return _regular(tuple((*t[3 * row : 3 * row + 3], t[9 + row]) for row in range(3)), name, label)
+def _affine(record: Record, name: str, size: int, label: str) -> Matrix:
+    """An affine of an alignment record, shape (size, size + 1); RecordError if its linear part is singular.
 
-
-def _regular(matrix: Matrix, name: str, label: str) -> Matrix:
-    linear = np.array(matrix)[:, :-1]
+    ``tsv`` and ``tvs`` of an Alignment2d record have size 2, ``tvr`` and ``trv`` of an Alignment3d record size 3.
+    """
+    values = [number_of(record, f"{name}_{k:02d}", float, label) for k in range(size * (size + 1))]
+    linear, shift = np.reshape(values[: size**2], (size, size)), values[size**2 :]
     if not np.linalg.cond(linear) < 1e6:
-        raise RecordError(f"{label} has a singular alignment {name}: {linear.tolist()}")
-    return matrix
+        raise RecordError(f"{label} has a singular alignment {name}: {linear.tolist()}", code="singular-alignment")
+    return tuple((*row, end) for row, end in zip(linear.tolist(), shift, strict=True))
 
 
-def check_inverse(there: Matrix, back: Matrix, points: NDArray[np.float64], label: str) -> None:
-    """Refuse an alignment whose inverse does not lead back to some points (um)."""
-    error = float(np.abs(apply(back, apply(there, points)) - points).max())
+def _validate_inverse(forward: Matrix, inverse: Matrix, points: NDArray[np.float64], label: str) -> None:
+    """Raise RecordError if an alignment followed by its inverse moves a point (um) by `_ROUND_TRIP_UM` or more."""
+    error = float(np.abs(apply(inverse, apply(forward, points)) - points).max())
     if not error < _ROUND_TRIP_UM:
-        raise RecordError(f"{label} has an alignment and an inverse that differ by {error:.1f} um")
+        raise RecordError(
+            f"{label} has an alignment and an inverse that differ by {error:.1f} um", code="inconsistent-alignment"
+        )

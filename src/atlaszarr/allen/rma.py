@@ -1,4 +1,4 @@
-"""Queries in RMA, the language of the Allen API, and their answers: written safely, paged, checked."""
+"""Queries in RMA, the query language of the Allen API: escaped values, paging, validated answers."""
 
 from __future__ import annotations
 
@@ -9,44 +9,47 @@ from urllib.parse import quote
 
 from ..errors import InputError, RecordError, ServiceError
 
-#: RMA has no escape for these.
+#: Characters that RMA cannot escape.
 _UNSAFE = frozenset("'\"[](),$:;\\")
 _PAGE = 2000
-#: Rows of one query: the whole catalogue of section datasets has fewer.
-_MOST_ROWS = 1_000_000
+#: Maximum number of rows of a query: the whole catalogue of section datasets has fewer.
+_MAX_ROWS = 1_000_000
 
 Get = Callable[[str], bytes]
 
 
 def literal(name: str, value: object) -> str:
-    """A value as RMA writes it: a number bare, a text in single quotes.
+    """A value in RMA's syntax: whole numbers as they are, text in single quotes.
 
     Raises
     ------
     InputError
-        If the text holds a character that RMA cannot escape.
+        If the text holds a character that RMA cannot escape, or that is not printable.
     """
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     text = str(value)
     if not text.isprintable():
-        raise InputError(f"{name} {text!r} holds what cannot be printed")
+        raise InputError(f"{name} {text!r} has characters that are not printable", code="unsupported-character")
     if bad := sorted(_UNSAFE.intersection(text)):
-        raise InputError(f"{name} {text!r} holds {' '.join(bad)}, which a query to the Allen API cannot express")
+        raise InputError(
+            f"{name} {text!r} has {' '.join(bad)}, which a query to the Allen API cannot express",
+            code="unsupported-character",
+        )
     return f"'{text}'"
 
 
 def identifier(value: object) -> int:
-    """An id given as a number or as text.
+    """An id from a number or from text.
 
     Raises
     ------
     InputError
-        If it is not a whole number.
+        If the value is not a whole number of at most 18 digits.
     """
     text = str(value)
     if not (text.isascii() and text.isdecimal() and len(text) < 19):
-        raise InputError(f"id {text[:40]!r} is not a whole number of at most 18 digits")
+        raise InputError(f"id {text[:40]!r} is not a whole number of at most 18 digits", code="invalid-id")
     return int(text)
 
 
@@ -61,12 +64,12 @@ def query(
     where: Mapping[str, object] | None = None,
     only: Sequence[str] = (),
 ) -> tuple[list[dict[str, Any]], int]:
-    """The records that meet the criteria, in order of id, and how many meet them.
+    """Fetch the records that meet all criteria, in order of id.
 
     Parameters
     ----------
     get : callable
-        URL to body.
+        Fetches a URL and returns the body.
     api_url : str
         Ending in ``/api/v2``.
     model : str
@@ -74,28 +77,29 @@ def query(
     criteria, include : sequence of str
         In RMA's syntax, with values from `literal`.
     limit : int, optional
-        Most records.
+        Maximum number of records.
     where : mapping, optional
-        Whole numbers that attributes of the model must have, checked in the answer too.
+        Required whole-number values of attributes; the answer is validated against them.
     only : sequence of str
         Attributes in the answer; default all.
 
     Returns
     -------
-    tuple of list of dict and int
-        The second is larger than the length of the first where `limit` cuts.
+    records : list of dict
+    matches : int
+        The number of records that meet the criteria, regardless of `limit`.
 
     Raises
     ------
     InputError
         If a value of `where` is not a whole number.
     ServiceError
-        If the answer is not as documented, is a failure, or holds other records.
+        If the answer is a failure, is not as documented, holds other records, or has more than a million rows.
     RecordError
         If the number of matches changes between two pages.
     """
-    asked = {key: identifier(value) for key, value in (where or {}).items()}
-    criteria = [*(f"[{key}$eq{value}]" for key, value in asked.items()), *criteria]
+    required = {key: identifier(value) for key, value in (where or {}).items()}
+    criteria = [*(f"[{key}$eq{value}]" for key, value in required.items()), *criteria]
     rows: list[dict[str, Any]] = []
     total: int | None = None
     while total is None or len(rows) < (total if limit is None else min(limit, total)):
@@ -110,21 +114,25 @@ def query(
         answer = envelope(get(url), url)
         page, matches = answer["msg"], answer.get("total_rows")
         if not (isinstance(page, list) and all(isinstance(row, dict) for row in page) and isinstance(matches, int)):
-            raise ServiceError(f"{url} answered without rows or without their number")
+            raise ServiceError(f"{url} answered without rows or without a row count", code="unexpected-answer")
         if total is not None and matches != total:
             raise RecordError(
-                f"{url}: the number of matches changed from {total} to {matches} between pages; try again"
+                f"{url}: the number of matches changed from {total} to {matches} between pages; try again",
+                code="matches-changed",
             )
         if not page and len(rows) < matches:
-            raise ServiceError(f"{url} answered no rows, with {len(rows)} of {matches} read")
-        if min(matches, limit or matches) > _MOST_ROWS:
-            raise ServiceError(f"{url} has {matches} rows, more than the {_MOST_ROWS} that are read; set a limit")
+            raise ServiceError(f"{url} answered no rows after {len(rows)} of {matches} rows", code="missing-rows")
+        if min(matches, limit or matches) > _MAX_ROWS:
+            raise ServiceError(
+                f"{url} has {matches} rows, more than the maximum of {_MAX_ROWS}; set a limit", code="too-many-rows"
+            )
         for row in page:
-            for key, value in asked.items():
+            for key, value in required.items():
                 if row.get(key) != value:
                     raise ServiceError(
                         f"{url} asked for {model} records with {key} {value}, but the answer has one with {key} "
-                        f"{row.get(key)!r:.40}; try again"
+                        f"{row.get(key)!r:.40}; try again",
+                        code="wrong-record",
                     )
         total = matches
         rows += page
@@ -132,25 +140,27 @@ def query(
 
 
 def pages(rows: int) -> int:
-    """How many requests `query` makes for so many rows."""
+    """The number of requests that `query` makes for a number of rows."""
     return max(1, -(-rows // _PAGE))
 
 
 def envelope(body: bytes, url: str) -> Mapping[str, Any]:
-    """The JSON around every answer, if it is a success.
+    """The JSON object around an answer.
 
     Raises
     ------
     ServiceError
-        Naming the URL and the service's own message.
+        If the answer is not such an object, or reports a failure; with the URL and the service's message.
     """
     try:
         answer = json.loads(body)
     except ValueError as error:
         beginning = " ".join(body[:200].decode("utf-8", errors="replace").split())
-        raise ServiceError(f"{url} answered something that is not JSON ({error}): {beginning!r}") from None
+        raise ServiceError(
+            f"{url} answered something that is not JSON ({error}): {beginning!r}", code="not-json"
+        ) from None
     if not isinstance(answer, dict) or "msg" not in answer:
-        raise ServiceError(f"{url} answered JSON without a msg")
+        raise ServiceError(f"{url} answered JSON without a msg", code="unexpected-answer")
     if not answer.get("success"):
-        raise ServiceError(f"{url} was refused by the Allen API: {answer['msg']}")
+        raise ServiceError(f"{url} was refused by the Allen API: {answer['msg']}", code="query-refused")
     return answer

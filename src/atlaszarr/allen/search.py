@@ -1,4 +1,4 @@
-"""Search section datasets by what they are, as a table."""
+"""Search for section datasets and their images; the results are tables."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, ServiceError
-from .records import PLANES, Number, Record, names_of, number_of, plane_name, record_of
+from .records import PLANES, Record, names_of, number_of, optional_number, plane_name, record_of
 from .rma import literal
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-#: `rma.query` on one API: the records, and how many there are.
+#: `rma.query` of a client's API.
 Query = Callable[..., tuple[list[dict[str, Any]], int]]
 
 _INCLUDE = ("genes", "products", "specimen(donor(age))")
-#: Columns of whole numbers, with `pandas.NA` where a record has none.
+#: Columns of whole numbers; missing numbers are `pandas.NA`.
 _WHOLE = (
     *("id", "reference_space", "specimen", "sections"),
     *("dataset", "section_number", "width", "height", "tiers"),
 )
-#: Datasets whose sections are counted: all their ids fit in one URL.
-_MOST_COUNTED_DATASETS = 200
-#: Section images read to count the sections of datasets: two pages.
-_MOST_COUNTED_IMAGES = 4000
-#: Genes compared with one that is not found: one page.
-_MOST_GENES = 2000
+#: Maximum number of datasets whose sections are counted: their ids fit in one URL.
+_MAX_COUNTED_DATASETS = 200
+#: Maximum number of section images read for the count: two pages.
+_MAX_COUNTED_IMAGES = 4000
+#: Maximum number of genes compared with a gene that is not found: one page.
+_MAX_GENES = 2000
 
 
 def search(
@@ -41,13 +41,15 @@ def search(
     images: bool,
     limit: int | None,
 ) -> DataFrame:
-    """See `AllenClient.search`."""
+    """Same as `AllenClient.search`."""
     import pandas as pd
 
     if plane is not None and (plane := plane_name(plane)) not in PLANES.values():
-        raise InputError(f"plane {plane!r} is not known; choose from coronal, sagittal, transverse")
+        raise InputError(
+            f"plane {plane!r} is not known; choose from coronal, sagittal, transverse", code="unknown-value"
+        )
     if limit is not None and limit < 1:
-        raise InputError(f"limit {limit} must be at least 1")
+        raise InputError(f"limit {limit} must be at least 1", code="out-of-range")
     where = {key: value for key, value in (("id", id), ("specimen_id", specimen)) if value is not None}
     criteria = []
     if plane is not None:
@@ -56,19 +58,19 @@ def search(
         criteria.append(f"products[abbreviation$eq{literal('product', product)}]")
     if gene is not None:
         criteria.append(f"genes[acronym$il{literal('gene', gene)}]")
-    found, total = query("SectionDataSet", criteria, _INCLUDE, limit, where=where)
-    for record in found:
+    records, total = query("SectionDataSet", criteria, _INCLUDE, limit, where=where)
+    for record in records:
         number_of(record, "id", int, "a section dataset")
     if images:
         rows = [
             _image_row(record, image)
-            for record in found
+            for record in records
             for image in query("SectionImage", where={"data_set_id": record["id"]})[0]
         ]
         columns = list(_image_row({"id": None}, {}))
     else:
-        counts = _section_counts(query, [record["id"] for record in found])
-        rows = [_dataset_row(record, counts) for record in found]
+        counts = _section_counts(query, [record["id"] for record in records])
+        rows = [_dataset_row(record, counts) for record in records]
         columns = list(_dataset_row({}, {}))
     table = pd.DataFrame(rows, columns=columns)
     table = table.astype({name: "Int64" for name in _WHOLE if name in columns}).set_index("id")
@@ -77,24 +79,25 @@ def search(
 
 
 def similar_gene(query: Query, gene: str) -> str | None:
-    """See `AllenClient.similar_gene`: compared are the genes that begin with the same two letters in any case."""
+    """Same as `AllenClient.similar_gene`; compares the genes with the same first two letters, case-insensitively."""
     if not gene or "*" in gene:
         return None
-    found, _ = query("Gene", [f"[acronym$il{literal('gene', gene[:2] + '*')}]"], limit=_MOST_GENES, only=["acronym"])
-    acronyms = {acronym.lower(): acronym for row in found if isinstance(acronym := row.get("acronym"), str)}
+    criterion = f"[acronym$il{literal('gene', gene[:2] + '*')}]"
+    records, _ = query("Gene", [criterion], limit=_MAX_GENES, only=["acronym"])
+    acronyms = {acronym.lower(): acronym for row in records if isinstance(acronym := row.get("acronym"), str)}
     if gene.lower() in acronyms:
         return None
     return next((acronyms[name] for name in get_close_matches(gene.lower(), acronyms, n=1)), None)
 
 
 def _section_counts(query: Query, ids: Sequence[int]) -> dict[int, int]:
-    """How many section images each dataset has; empty if there are too many to count in a few requests."""
-    if not 0 < len(ids) <= _MOST_COUNTED_DATASETS:
+    """The number of section images of each dataset; empty if counting takes more than a few requests."""
+    if not 0 < len(ids) <= _MAX_COUNTED_DATASETS:
         return {}
     images, total = query(
         "SectionImage",
         [f"[data_set_id$in{','.join(map(str, ids))}]"],
-        limit=_MOST_COUNTED_IMAGES,
+        limit=_MAX_COUNTED_IMAGES,
         only=["id", "data_set_id"],
     )
     if total > len(images):
@@ -102,8 +105,9 @@ def _section_counts(query: Query, ids: Sequence[int]) -> dict[int, int]:
     counts = Counter(image.get("data_set_id") for image in images)
     if others := counts.keys() - set(ids):
         raise ServiceError(
-            f"the Allen API was asked for section images of {len(ids)} datasets, but answered some of dataset "
-            f"{others.pop()!r:.40}; try again"
+            f"the Allen API was asked for section images of {len(ids)} datasets, but answered with an image of dataset "
+            f"{others.pop()!r:.40}; try again",
+            code="wrong-record",
         )
     return {id: counts[id] for id in ids}
 
@@ -117,9 +121,9 @@ def _dataset_row(record: Record, counts: dict[int, int]) -> dict[str, Any]:
         "gene": " ".join(names_of(record, "genes", "acronym", label)),
         "plane": PLANES.get(plane, str(plane)) if isinstance(plane, int) else "",
         "product": " ".join(names_of(record, "products", "abbreviation", label)),
-        "reference_space": _number(record, "reference_space_id", int, label),
-        "thickness_um": _number(record, "section_thickness", float, label),
-        "specimen": _number(record, "specimen_id", int, label),
+        "reference_space": optional_number(record, "reference_space_id", int, label),
+        "thickness_um": optional_number(record, "section_thickness", float, label),
+        "specimen": optional_number(record, "specimen_id", int, label),
         "failed": bool(record.get("failed")),
         "age": str(record_of(donor, "age", label).get("name") or record.get("age") or ""),
         "sex": str(donor.get("sex_full_name") or ""),
@@ -133,16 +137,11 @@ def _image_row(record: Record, image: Record) -> dict[str, Any]:
     return {
         "id": image.get("id"),
         "dataset": record["id"],
-        "section_number": _number(image, "section_number", int, label),
-        "width": _number(image, "width", int, label),
-        "height": _number(image, "height", int, label),
-        "resolution_um": _number(image, "resolution", float, label),
-        "tiers": _number(image, "tier_count", int, label),
+        "section_number": optional_number(image, "section_number", int, label),
+        "width": optional_number(image, "width", int, label),
+        "height": optional_number(image, "height", int, label),
+        "resolution_um": optional_number(image, "resolution", float, label),
+        "tiers": optional_number(image, "tier_count", int, label),
         "expression": image.get("expression_path") is not None,
         "failed": bool(image.get("failed")),
     }
-
-
-def _number(record: Record, key: str, kind: type[Number], label: str) -> Number | None:
-    """A number of a record, or None if the record has none."""
-    return None if record.get(key) is None else number_of(record, key, kind, label)

@@ -1,4 +1,4 @@
-"""The images of an atlas as jobs of the engine: annotation, template, hemispheres."""
+"""The images of an atlas as jobs for the engine: annotation, template, hemispheres."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..engine.label_index import KEY as INDEX
 from ..engine.label_index import LabelIndex, columns_before_midline, count_unit
 from ..engine.multiscale import ArraySpec, Multiscale
 from ..engine.ome import Geometry, multiscales, zarr_format
-from ..engine.pyramid import Occupancy, Pyramid
+from ..engine.pyramid import NonEmptyChunks, Pyramid
 from ..engine.target_state import Root
 from ..errors import InputError
 from ..geometry.spaces import BRAINGLOBE_SIDES
@@ -60,10 +60,10 @@ def image_job(
     target : Target
     dtype : str
     rule : str
-        How a level without a source comes from its parent.
+        The downsampling rule for levels without a source.
     ome_zarr : str
     identities : mapping
-        By level, what tells its source from others.
+        What identifies the source of each level.
     more : mapping
         Further OME-Zarr metadata, next to its ``multiscales``.
     source : callable
@@ -72,8 +72,11 @@ def image_job(
     """
     encoding = Encoding("zstd", zarr_format(ome_zarr))
     if encoding.zarr_format == 2 and pyramid.levels[0].unit != pyramid.levels[0].chunk:
-        raise InputError(f"shards cannot be had with OME-Zarr {ome_zarr}; ask for 0.5 or no shards")
-    multiscale = Multiscale(target, (ArraySpec("", dtype, rule=rule),), Occupancy(pyramid), encoding)
+        raise InputError(
+            f"shards are not supported with OME-Zarr {ome_zarr}; choose 0.5 or leave the shard out",
+            code="not-supported",
+        )
+    multiscale = Multiscale(target, (ArraySpec("", dtype, rule=rule),), NonEmptyChunks(pyramid), encoding)
     request = {
         "name": name,
         "sources": identities,
@@ -94,7 +97,7 @@ def _read(
     region: Region,
     _inputs: Sequence[Any],
 ) -> Block:
-    """A region of the volume that is given for a level."""
+    """Read a region of the volume of a level."""
     part = sources[level][region]
     if hasattr(part, "__dask_graph__"):
         part = part.compute(scheduler="synchronous")
@@ -105,23 +108,23 @@ LEFT, RIGHT = 1, 2
 
 
 def _sides(before: Sequence[int], low: int, high: int, level: int, region: Region, _inputs: Sequence[Any]) -> Block:
-    """The sides in a region; `before` holds, by level, how many columns along x are on the low side."""
+    """The sides in a region; `before` holds the number of columns along x on the low side, by level."""
     z, y, x = region
     sides = np.where(np.arange(x.start, x.stop) < before[level], low, high).astype(np.uint8)
     return Block({"": np.broadcast_to(sides, (z.stop - z.start, y.stop - y.start, len(sides)))})
 
 
 def hemispheres_image(pyramid: Pyramid, geometry: Geometry, target: Target, ome_zarr: str) -> ImageJob:
-    """The sides of an annotation, at its levels and over all of its voxels.
+    """The hemispheres of an annotation: 1 (left) or 2 (right) in every voxel of all levels.
 
-    A voxel is where its centre is, at every level; with its centre on the midline it is on the high side of x.
+    The centre of a voxel decides; one on the midline belongs to the high side of x.
 
     Parameters
     ----------
     pyramid : Pyramid
         Of the annotation.
     geometry : Geometry
-        Whose orientation of x tells which side is left.
+        Its orientation of x tells which side is left.
     target : Target
     ome_zarr : str
     """
@@ -135,7 +138,7 @@ def hemispheres_image(pyramid: Pyramid, geometry: Geometry, target: Target, ome_
 def annotation_image(
     levels: Levels, target: Target, terminology: Terminology, labels: Sequence[int], ome_zarr: str
 ) -> ImageJob:
-    """An annotation as uint32 labels, named and coloured as its structures are, with its label index.
+    """An annotation as uint32 labels, with the names and colours of its structures and its label index.
 
     Parameters
     ----------
@@ -143,7 +146,7 @@ def annotation_image(
     target : Target
     terminology : Terminology
     labels : sequence of int
-        Those that occur, without 0.
+        The labels that occur, without 0.
     ome_zarr : str
     """
     described = {"image-label": _described(terminology, labels)}
@@ -159,7 +162,7 @@ def annotation_image(
 
 
 def template_image(levels: Levels, target: Target, ome_zarr: str) -> ImageJob:
-    """A template, in the integers or floating point numbers that it is given in."""
+    """A template, in the dtype of its source."""
     return _from_levels(levels, target, "template", "mean", ome_zarr, {})
 
 
@@ -173,12 +176,17 @@ def _from_levels(
     observe: Observe | None = None,
     **hooks: Any,
 ) -> ImageJob:
-    """The job of an image whose levels, or some of them, are given as volumes."""
+    """The job of an image; a level without a volume is made from the finer one."""
     dtype = np.dtype(levels.volumes[0].array.dtype)
     if dtype.kind not in "iuf":
-        raise InputError(f"{levels.volumes[0].uri} holds {dtype}, which is no intensity")
-    if other := [one for one in levels.volumes.values() if one.array.dtype != dtype]:
-        raise InputError(f"{other[0].uri} holds {other[0].array.dtype} where {levels.volumes[0].uri} holds {dtype}")
+        raise InputError(
+            f"{levels.volumes[0].uri} holds {dtype}; give integers or floating point numbers", code="unsupported-dtype"
+        )
+    if other := [volume for volume in levels.volumes.values() if volume.array.dtype != dtype]:
+        raise InputError(
+            f"{other[0].uri} holds {other[0].array.dtype}, but {levels.volumes[0].uri} holds {dtype}; convert one",
+            code="dtype-mismatch",
+        )
     identities = {str(level): volume.identity() for level, volume in sorted(levels.volumes.items())}
     arrays = {level: opened(volume.array)[0] for level, volume in levels.volumes.items()}
     source = partial(_read, arrays, dtype.name, observe)

@@ -1,4 +1,4 @@
-"""What an atlas is built from: volumes, kept open for as long as they are read, and a terminology."""
+"""The sources of an atlas: reference volumes, which stay open while the atlas is built, and a terminology."""
 
 from __future__ import annotations
 
@@ -22,30 +22,46 @@ Opening = Callable[..., AbstractContextManager[ReferenceVolume]]
 
 
 def uris_of(given: Uri | Sequence[Uri]) -> tuple[Uri, ...]:
-    """One or several, as several."""
+    """One URI or several, as a tuple."""
     return (given,) if isinstance(given, str | os.PathLike) else tuple(given)
 
 
 def options_for(uri: Uri, target: Uri, storage_options: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """The storage options of a source: those given, unless they are of another protocol than its own."""
+    """The storage options of a source: those given, if it has the protocol of the target or the target is a path."""
     own, others = protocol_of(uri), protocol_of(target)
     return storage_options if own and others in ("", own) else None
 
 
 def refuse_overlaps(sources: Iterable[Uri], targets: Sequence[Target]) -> None:
-    """Refuse sources that lie in what is to be written, or the other way round."""
+    """Refuse a source that lies in a target, or a target that lies in a source.
+
+    Raises
+    ------
+    InputError
+    """
     for source, target in product(map(normalize, sources), targets):
         if overlap(source, target.url):
-            raise InputError(f"{shown(source)} lies in what is to be written, {target.url}; choose another place")
+            raise InputError(
+                f"{shown(source)} overlaps with {target.url}, which will be written; choose another target",
+                code="target-overlaps-source",
+            )
 
 
-def refuse_other_table(ontology: Any, place: Target, files: Mapping[str, bytes]) -> None:
-    """Refuse an ontology that lies where its table is to be written, and is another file than that."""
+def refuse_other_table(ontology: Any, root: Target, files: Mapping[str, bytes]) -> None:
+    """Refuse an ontology that its own table would replace.
+
+    Raises
+    ------
+    InputError
+    """
     if not isinstance(ontology, str | os.PathLike):
         return
     for key, body in files.items():
-        if overlap(normalize(ontology), f"{place.url}/{key}") and place.read(key) != body:
-            raise InputError(f"ontology {shown(ontology)} would be replaced by its table; give a copy of it")
+        if overlap(normalize(ontology), f"{root.url}/{key}") and root.read(key) != body:
+            raise InputError(
+                f"ontology {shown(ontology)} would be replaced by its table; give a copy of it",
+                code="target-overlaps-source",
+            )
 
 
 def open_levels(
@@ -58,20 +74,21 @@ def open_levels(
     frame: Mapping[str, Any],
     layout: tuple[int | Sequence[int] | None, int | None, str],
 ) -> Levels:
-    """Open volumes until a stack of contexts ends, and lay out the pyramid over them.
+    """Open volumes until the exit stack closes, and lay out the pyramid over them.
 
     Parameters
     ----------
     stack : ExitStack
     opening : callable
+        `open_annotation` or `open_template`.
     uris : sequence of str or path-like
     folder : str or path-like
-        For voxels of files that can only be read from their beginning.
+        The spool folder.
     target : str or path-like
-        Where they are to go.
+        The target of the atlas.
     storage_options : mapping, optional
     frame : mapping
-        ``orientation`` and ``voxel_size`` where stated, and ``origin``.
+        ``orientation``, ``voxel_size`` and ``origin`` for `opening`.
     layout : tuple
         Chunk, shard and orientation of x.
     """
@@ -85,11 +102,18 @@ def open_levels(
 def terminology_from(
     given: Terminology | Uri | None, client: AllenClient | None, target: Uri, storage_options: Mapping[str, Any] | None
 ) -> Terminology:
-    """A terminology as it is given, read from where it lies, or that of the adult mouse from the Allen API."""
+    """The given terminology, that of a file, or by default that of the adult mouse from the Allen API.
+
+    Raises
+    ------
+    InputError
+    """
     if isinstance(given, Terminology):
         return given
     if given is not None and not isinstance(given, str | os.PathLike):
-        raise InputError(f"the ontology is a {type(given).__name__}; give a Terminology, a path or a URL")
+        raise InputError(
+            f"the ontology is a {type(given).__name__}; give a Terminology, a path or a URL", code="wrong-type"
+        )
     if given is not None:
         return Terminology.read(given, options_for(given, target, storage_options))
     if client is not None:
@@ -99,21 +123,24 @@ def terminology_from(
 
 
 def labels_of(annotation: Levels, terminology: Terminology, allow_unknown: bool) -> tuple[list[int], list[str]]:
-    """The labels that occur at any level that is given, and a remark on those that the terminology lacks.
+    """The labels that occur in any of the volumes, and a remark on those that the terminology lacks.
 
     Raises
     ------
     InputError
-        If it lacks some and that was not allowed, or a volume holds what is no label.
+        If it lacks a label and `allow_unknown` is not set, or a value of a volume is not a label.
     """
-    found: set[int] = set()
+    occurring: set[int] = set()
     remarks = []
     for volume in annotation.volumes.values():
         labels = volume.find_labels()
-        found.update(map(int, labels))
+        occurring.update(map(int, labels))
         if unknown := unknown_labels(labels, terminology):
             text = unknown_labels_remark(unknown, volume.uri)
             if not allow_unknown:
-                raise InputError(f"{text}; give the ontology they are of, or --allow-unknown to keep them unnamed")
+                raise InputError(
+                    f"{text}; give an ontology with all labels, or --allow-unknown to keep them unnamed",
+                    code="unknown-label",
+                )
             remarks.append(text)
-    return sorted(found), remarks
+    return sorted(occurring), remarks

@@ -1,16 +1,15 @@
-"""What an atlas is made of, and from what: one document an atlas, in the folder that it lies in."""
+"""The manifest of an atlas: one document in the folder of the atlas, with its state, sources, images and files."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from .. import credit
-from ..brainglobe.paths import Layout
-from ..engine.multiscale import digest
+from ..brainglobe.paths import AtlasLayout
+from ..engine.ledger import digest
 from ..errors import InputError
 from ..geometry.spaces import BRAINGLOBE_SIDES, ORIENTATION
 from ..reference_volumes import ReferenceVolume
@@ -18,123 +17,114 @@ from ..stores.target import Target
 from ..versions import version
 
 _FOLDER = "atlaszarr"
-#: By the orientation of x: whose convention it is.
+#: The convention of each orientation of x.
 _NAMED_BY = {
     ORIENTATION["x"]: "Allen Institute (low r is left)",
     BRAINGLOBE_SIDES: "BrainGlobe, issue 104 of brainglobe-atlasapi (the Allen Institute calls low r left)",
 }
+#: What a manifest records of sources, images and files, if nothing was built yet.
+_EMPTY: dict[str, Any] = {"sources": {}, "images": [], "files": {}}
 
 
-@dataclass(frozen=True)
-class Record:
-    """The document of an atlas at a place.
+def key(layout: AtlasLayout) -> str:
+    """The key of the manifest of an atlas."""
+    return f"{_FOLDER}/{layout.name}-{layout.version}.json"
 
-    Attributes
-    ----------
-    place : Target
-    layout : Layout
+
+def begin(root: Target, layout: AtlasLayout, files: Mapping[str, bytes], overwrite: bool) -> None:
+    """Mark the atlas as unfinished, and write the files.
+
+    Raises
+    ------
+    InputError
+        If one of the files exists with other content, and `overwrite` is not set; nothing is written.
     """
-
-    place: Target
-    layout: Layout
-
-    @property
-    def key(self) -> str:
-        """Of the document."""
-        return f"{_FOLDER}/{self.layout.name}-{self.layout.version}.json"
-
-    def begin(self, files: Mapping[str, bytes], overwrite: bool) -> None:
-        """Say that the atlas is unfinished, and put files of it.
-
-        Raises
-        ------
-        InputError
-            If there are others in their place that are not to be overwritten; nothing is written.
-        """
-        recorded = self._before(overwrite)["files"]
-        for key, body in files.items():
-            if overwrite or recorded.get(key) == [len(body), digest(body)]:
-                continue
-            if (there := self.place.read(key)) is not None and there != body:
-                raise InputError(
-                    f"{self.place.url}/{key} is another one; build from the same, choose another place, name or "
-                    "version, or give --overwrite"
-                )
-        self._write({**self._before(overwrite), "state": "unfinished"})
-        self.place.write_all(files.items())
-
-    def finish(
-        self,
-        files: Mapping[str, bytes],
-        sources: Mapping[str, Mapping[int, ReferenceVolume]],
-        images: Sequence[str],
-        remarks: Sequence[str],
-        sides: str,
-    ) -> None:
-        """Put the files that are not there yet, and say what the atlas is: what was built now, and what before.
-
-        Parameters
-        ----------
-        files : mapping of str to bytes
-        sources : mapping
-            Of each volume, what was given for its levels.
-        images : sequence of str
-            URLs of what was built.
-        remarks : sequence of str
-        sides : str
-            Orientation of x.
-        """
-        there = self.place.read_each(files)
-        self.place.write_all((key, body) for key, body in files.items() if there[key] != body)
-        before = self._before(overwrite=False)
-        given = {
-            name: {str(level): _source(volume) for level, volume in sorted(volumes.items())}
-            for name, volumes in sources.items()
-        }
-        paths = [url.removeprefix(f"{self.place.url}/") for url in images]
-        self._write(
-            {
-                "state": "finished",
-                "versions": {package: version(package) for package in ("atlaszarr", "numpy", "zarr")},
-                "built": datetime.now(UTC).isoformat(timespec="seconds"),
-                "sources": {**before["sources"], **given},
-                "sides": {"x": sides, "named_by": _NAMED_BY[sides]},
-                "remarks": list(remarks),
-                "images": list(dict.fromkeys([*before["images"], *paths])),
-                "files": {**before["files"], **{key: [len(body), digest(body)] for key, body in files.items()}},
-                "credit": credit.REFERENCE_VOLUMES,
-            }
-        )
-
-    def _before(self, overwrite: bool) -> dict[str, Any]:
-        """What the document says already of sources, images and files."""
-        found: dict[str, Any] = {}
-        if not overwrite:
-            found = next((one for key, one in records(self.place) if key == self.key and one), {})
-        empty: dict[str, Any] = {"sources": {}, "images": [], "files": {}}
-        return {name: found.get(name, nothing) for name, nothing in empty.items()}
-
-    def _write(self, content: Mapping[str, Any]) -> None:
-        named = {"name": self.layout.name, "version": self.layout.version}
-        self.place.write(self.key, json.dumps({**named, **content}, indent=1).encode())
+    recorded = _recorded(root, layout, overwrite)
+    for path, body in files.items():
+        if overwrite or recorded["files"].get(path) == [len(body), digest(body)]:
+            continue
+        if (existing := root.read(path)) is not None and existing != body:
+            raise InputError(
+                f"{root.url}/{path} is another one; build from the same sources, choose another target, name or "
+                "version, or give --overwrite",
+                code="different-options",
+            )
+    _write(root, layout, {**recorded, "state": "unfinished"})
+    root.write_all(files.items())
 
 
-def records(place: Target) -> Iterator[tuple[str, dict[str, Any] | None]]:
-    """The documents of all atlases at a place, by their keys; None for one that cannot be read."""
-    for key in place.list_keys(f"{_FOLDER}/"):
-        if key.count("/") != 1 or not key.endswith(".json"):
+def finish(
+    root: Target,
+    layout: AtlasLayout,
+    files: Mapping[str, bytes],
+    sources: Mapping[str, Mapping[int, ReferenceVolume]],
+    images: Sequence[str],
+    remarks: Sequence[str],
+    sides: str,
+) -> None:
+    """Write the files that are missing or differ, and the manifest of everything built now and before.
+
+    Parameters
+    ----------
+    root : Target
+    layout : AtlasLayout
+    files : mapping of str to bytes
+    sources : mapping
+        The source of each level that has one, for ``annotation`` and ``template``.
+    images : sequence of str
+        URLs of the images that were built.
+    remarks : sequence of str
+    sides : str
+        Orientation of x.
+    """
+    existing = root.read_each(files)
+    root.write_all((path, body) for path, body in files.items() if existing[path] != body)
+    recorded = _recorded(root, layout, overwrite=False)
+    given = {
+        name: {str(level): _source(volume) for level, volume in sorted(volumes.items())}
+        for name, volumes in sources.items()
+    }
+    paths = [url.removeprefix(f"{root.url}/") for url in images]
+    content = {
+        "state": "finished",
+        "versions": {package: version(package) for package in ("atlaszarr", "numpy", "zarr")},
+        "built": datetime.now(UTC).isoformat(timespec="seconds"),
+        "sources": {**recorded["sources"], **given},
+        "sides": {"x": sides, "named_by": _NAMED_BY[sides]},
+        "remarks": list(remarks),
+        "images": list(dict.fromkeys([*recorded["images"], *paths])),
+        "files": {**recorded["files"], **{path: [len(body), digest(body)] for path, body in files.items()}},
+        "credit": credit.REFERENCE_VOLUMES,
+    }
+    _write(root, layout, content)
+
+
+def manifests(root: Target) -> Iterator[tuple[str, dict[str, Any] | None]]:
+    """The manifests of all atlases in a target, by their keys; None for one that cannot be read."""
+    for path in root.list_keys(f"{_FOLDER}/"):
+        if path.count("/") != 1 or not path.endswith(".json"):
             continue
         try:
-            found = json.loads(place.read(key) or b"")
-            if not {"name", "version", "state"} <= found.keys():
+            content = json.loads(root.read(path) or b"")
+            if not {"name", "version", "state"} <= content.keys():
                 continue
-            kinds = {"sources": dict, "images": list, "files": dict}
-            if any(not isinstance(found[name], kind) for name, kind in kinds.items()):
+            if any(not isinstance(content[name], type(empty)) for name, empty in _EMPTY.items()):
                 raise ValueError
         except (ValueError, AttributeError, KeyError):
-            yield key, None
+            yield path, None
         else:
-            yield key, found
+            yield path, content
+
+
+def _recorded(root: Target, layout: AtlasLayout, overwrite: bool) -> dict[str, Any]:
+    """The sources, images and files of the manifest; empty with `overwrite` or without a readable manifest."""
+    content = None if overwrite else dict(manifests(root)).get(key(layout))
+    return {name: (content or {}).get(name, empty) for name, empty in _EMPTY.items()}
+
+
+def _write(root: Target, layout: AtlasLayout, content: Mapping[str, Any]) -> None:
+    document = {"name": layout.name, "version": layout.version, **content}
+    root.write(key(layout), json.dumps(document, indent=1).encode())
 
 
 def _source(volume: ReferenceVolume) -> dict[str, Any]:

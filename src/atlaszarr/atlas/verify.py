@@ -1,4 +1,4 @@
-"""What the atlases at a place claim against what they hold. Only reads."""
+"""Compare the manifests of the atlases in a target with what the target holds. Only reads."""
 
 from __future__ import annotations
 
@@ -6,67 +6,64 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..brainglobe import meshes
-from ..brainglobe import paths as names
-from ..brainglobe.paths import below
-from ..engine.checks import Defect
-from ..engine.multiscale import digest
+from ..brainglobe.paths import PRECOMPUTED, below
+from ..engine.ledger import Defect, digest
 from ..engine.target_state import read_root
 from ..engine.verify import VerifyReport, verify_image
 from ..errors import InputError
 from ..stores.target import Target
-from .manifest import records
+from .manifest import manifests
 
 
-def verify_atlas(place: Target, *, deep: bool) -> VerifyReport | None:
-    """Check all atlases at a place: every image, every mesh, every table.
+def verify_atlas(root: Target, *, deep: bool) -> VerifyReport | None:
+    """Verify all atlases in a target: every image, every mesh, every table.
 
     Parameters
     ----------
-    place : Target
+    root : Target
     deep : bool
         See `atlaszarr.verify`.
 
     Returns
     -------
     VerifyReport or None
-        None if there is no atlas.
+        None if the target holds no atlas.
     """
-    found = list(records(place))
-    if not found:
+    documents = list(manifests(root))
+    if not documents:
         return None
     objects = blocks = 0
     defects: list[Defect] = []
-    for key, document in found:
+    for key, document in documents:
         if document is None:
             defects.append(Defect("metadata", key, "cannot be read"))
             continue
         if document["state"] != "finished":
-            defects.append(Defect("unfinished", key, "is of an atlas that is unfinished; build again to go on with it"))
+            defects.append(Defect("unfinished", key, "the atlas is unfinished; build it again to resume"))
             continue
-        defects += _files(place, document)
+        defects += _files(root, document)
         for path in document["images"]:
-            report = _image(place, path, deep)
+            report = _image(below(root, path), deep)
             objects, blocks = objects + report.objects, blocks + report.blocks
-            defects += [Defect(one.kind, f"{path}/{one.key}", one.text) for one in report.defects]
-    return VerifyReport(place.url, objects, blocks, tuple(defects))
+            defects += [Defect(defect.kind, f"{path}/{defect.key}", defect.text) for defect in report.defects]
+    return VerifyReport(root.url, objects, blocks, tuple(defects))
 
 
-def _image(place: Target, path: str, deep: bool) -> VerifyReport:
-    target = below(place, path)
-    if path.endswith(names.PRECOMPUTED):
+def _image(target: Target, deep: bool) -> VerifyReport:
+    if target.url.endswith(PRECOMPUTED):
         return VerifyReport(target.url, 0, 0, tuple(meshes.defects(target)))
     try:
-        found = read_root(target) is not None
+        exists = read_root(target) is not None
     except InputError:
-        found = False
-    report = verify_image(target, deep=deep) if found else None
-    return report or VerifyReport(target.url, 0, 0, (Defect("missing", "", "is not there"),))
+        exists = False
+    report = verify_image(target, deep=deep) if exists else None
+    return report or VerifyReport(target.url, 0, 0, (Defect("missing", "", "is missing"),))
 
 
-def _files(place: Target, document: dict[str, Any]) -> Iterator[Defect]:
+def _files(root: Target, document: dict[str, Any]) -> Iterator[Defect]:
     for key, (size, checksum) in document["files"].items():
-        body = place.read(key)
+        body = root.read(key)
         if body is None:
-            yield Defect("missing", key, "is not there")
+            yield Defect("missing", key, "is missing")
         elif (len(body), digest(body)) != (size, checksum):
-            yield Defect("altered", key, "does not hold what was written")
+            yield Defect("altered", key, "differs from what was written")

@@ -1,1 +1,1 @@
-"""An atlas laid out as BrainGlobe's reader opens it, made from a finished annotation and template."""
+"""An atlas in the layout of BrainGlobe's reader, made from a finished annotation and template."""

@@ -1,4 +1,4 @@
-"""An image under a second name: linked where the store has links, else copied within it."""
+"""An image under a second name: linked if the store has links, else copied within it."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ _ROOT = "zarr.json"
 
 
 def give_second_name(image: Target, second: Target) -> None:
-    """Have a finished image at a sibling place too; nothing is done where it is so already.
+    """Link or copy a finished image to a sibling target, unless the target is the same already.
 
     Raises
     ------
     TargetError
-        If that cannot be written.
+        If the target cannot be written, or an object of the image is missing.
     """
     if image.is_local:
         link = Path(second.url)
         if link.is_symlink() and os.path.realpath(link) == os.path.realpath(image.url):
             return
-        if link.is_symlink():  # to another image, which must not be written through it
+        if link.is_symlink():  # to another image, which must not be overwritten
             with second.reporting("write to"):
                 link.unlink()
         if not link.exists():
@@ -36,14 +36,14 @@ def give_second_name(image: Target, second: Target) -> None:
 
 
 def _copy(image: Target, second: Target) -> None:
-    """Its objects, the root last: until then the copy does not open as an image."""
-    sizes, there = image.sizes(), second.sizes()
-    if sizes == there and image.read(_ROOT) == second.read(_ROOT):
+    """Copy all objects, the root last: until then the copy does not open as an image."""
+    sizes, existing = image.sizes(), second.sizes()
+    if sizes == existing and image.read(_ROOT) == second.read(_ROOT):
         return
     second.remove_each(second.links())
-    if _ROOT in there:
+    if _ROOT in existing:
         second.remove(_ROOT)
-    for key in there.keys() - sizes.keys():
+    for key in existing.keys() - sizes.keys():
         second.remove(key)
     second.write_all(_read(image, sorted(sizes.keys() - {_ROOT})))
     second.write_all(_read(image, [_ROOT]))
@@ -53,5 +53,5 @@ def _read(image: Target, keys: Iterable[str]) -> Iterator[tuple[str, bytes]]:
     for key in keys:
         body = image.read(key)
         if body is None:
-            raise TargetError(f"{image.url}/{key} is gone; build again to mend it")
+            raise TargetError(f"{image.url}/{key} is missing; build again to repair it", code="missing-chunk")
         yield key, body

@@ -1,4 +1,4 @@
-"""The documents that BrainGlobe's reader finds an atlas by: manifests. Pure functions."""
+"""The manifests by which BrainGlobe's reader finds an atlas. Pure functions."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 
 from ..engine.finished_image import Finished
 from ..errors import InputError
-from .paths import Layout
+from .paths import AtlasLayout
 
 
 @dataclass(frozen=True)
 class About:
-    """What a manifest says of an atlas; the defaults are those of the CCFv3.
+    """Metadata of an atlas for its manifests; the defaults are those of the CCFv3.
 
     Attributes
     ----------
     citation, atlas_link, species, packager : str
     symmetric : bool
-        Whether the left half mirrors the right one. The reader then makes the hemispheres itself.
+        Whether the left half mirrors the right one. If so, the reader makes the hemispheres itself.
     """
 
     citation: str = "Wang et al 2020, https://doi.org/10.1016/j.cell.2020.04.007"
@@ -29,27 +29,30 @@ class About:
     symmetric: bool = True
 
 
-def coordinate_space(layout: Layout) -> bytes:
+def coordinate_space(layout: AtlasLayout) -> bytes:
     """The manifest of the coordinate space."""
     template = layout.component(layout.template)
     return _document(layout.component(layout.coordinate_space, template=template))
 
 
-def atlases(layout: Layout, about: About, annotation: Finished) -> dict[str, bytes]:
-    """The manifest of the atlas at every resolution of an annotation, by its folder.
+def atlases(layout: AtlasLayout, about: About, annotation: Finished) -> dict[str, bytes]:
+    """The manifest of the atlas at every resolution of an annotation, by folder.
 
     Raises
     ------
     InputError
-        If a resolution is no whole number of um, which the name of an atlas has to hold.
+        If a resolution is not a whole number of um, which the name of the atlas needs.
     """
     template, terminology = layout.component(layout.template), layout.component(layout.terminology)
-    found = {}
+    manifests = {}
     for level, sizes in zip(annotation.multiscale.pyramid.levels, annotation.resolutions, strict=True):
         if sizes[0] % 1:
-            raise InputError(f"a level of {sizes[0]:g} um cannot be an atlas of BrainGlobe: it names them by whole um")
+            raise InputError(
+                f"the annotation has a level of {sizes[0]:g} um; BrainGlobe needs whole um",
+                code="fractional-resolution",
+            )
         folder = layout.atlas(int(sizes[0]))
-        found[folder] = _document(
+        manifests[folder] = _document(
             {
                 "name": layout.name,
                 "location": f"/{folder}",
@@ -69,7 +72,7 @@ def atlases(layout: Layout, about: About, annotation: Finished) -> dict[str, byt
                 "template": template,
             }
         )
-    return found
+    return manifests
 
 
 def _document(content: dict[str, Any]) -> bytes:

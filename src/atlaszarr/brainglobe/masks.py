@@ -1,7 +1,7 @@
-"""Masks of all structures with their descendants, as one sparse 4-D image: what it holds and how it is made.
+"""Masks of all structures with their descendants, as one sparse 4-D image: its layout, and how it is written.
 
 A block of an annotation is read once; each structure that occurs in it gets a chunk, and all others none. An object
-holds one structure, since BrainGlobe's reader takes the folder of a structure for the sign that its mask is there.
+holds one structure, since BrainGlobe's reader takes the folder of a structure as the sign that its mask exists.
 """
 
 from __future__ import annotations
@@ -18,14 +18,13 @@ from numpy.typing import NDArray
 from .. import credit
 from ..boxes import Index, Region
 from ..engine.blocks import Block
-from ..engine.checks import Defect
 from ..engine.codecs import ArrayLayout, Encoding
 from ..engine.finished_image import Finished
 from ..engine.job import ImageJob
-from ..engine.ledger import Ledger, Task
-from ..engine.multiscale import ArraySpec, Blocks, Multiscale, Observer, digest
+from ..engine.ledger import Defect, Ledger, Task, digest
+from ..engine.multiscale import ArraySpec, Blocks, Multiscale, Observer
 from ..engine.ome import DEFAULT_VERSION, multiscales
-from ..engine.pyramid import Level, Occupancy, Pass, Pyramid
+from ..engine.pyramid import Level, NonEmptyChunks, Pass, Pyramid
 from ..engine.schedulers import SchedulerLike, resolve_scheduler, scheduler_for
 from ..engine.target_state import Root
 from ..engine.writer import Progress, WriteReport, write
@@ -34,40 +33,40 @@ from ..stores.target import Target
 from .paths import COMPRESSED
 from .structure_order import PostOrder
 
-#: Voxels along an axis of a chunk, about: half of a published one, so that a small region costs little to read.
+#: Approximate voxels along an axis of a chunk: half of a published one, so that a small region is cheap to read.
 _CHUNK = 128
-#: The array that tells which structure each channel is of, and its only object.
+#: The array with the structure of each channel, and its only object.
 VALUES = "annotation_values"
 VALUES_KEY = f"{VALUES}/c/0"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Masks(Multiscale, kind="masks"):
-    """One array (c, z, y, x) a level; chunks of one channel, most of which hold nothing and are not written.
+    """One array (c, z, y, x) per level, in chunks of one channel, most of which are empty and not written.
 
     Attributes
     ----------
     order : PostOrder
-        What the channels are of.
+        The structures of the channels.
     """
 
     order: PostOrder
 
     @classmethod
     def over(cls, target: Target, pyramid: Pyramid, order: PostOrder) -> Masks:
-        """The masks of an annotation with such levels."""
+        """The masks of an annotation with this pyramid."""
         array = ArraySpec("", "uint8", ("c", "z", "y", "x"), len(order), rule="nearest")
-        return cls(target, (array,), Occupancy(layers(pyramid)), Encoding(), order=order)
+        return cls(target, (array,), NonEmptyChunks(layers(pyramid)), Encoding(), order=order)
 
     @classmethod
     def recorded(cls, target: Target, described: Mapping[str, Any], written: Container[str], **own: Any) -> Self:
-        """The inverse of `to_json`; which chunks are there is for the annotation to say."""
+        """The inverse of `to_json`; the annotation determines which chunks exist."""
         order = PostOrder(*(tuple(described["masks"][name]) for name in ("identifiers", "firsts")))
         known = super().recorded(target, described, written, order=order, **own)
-        return replace(known, occupancy=Occupancy(known.pyramid))
+        return replace(known, non_empty=NonEmptyChunks(known.pyramid))
 
     def to_json(self) -> dict[str, Any]:
-        """As of `Multiscale`, with the structures."""
+        """Same as in `Multiscale`, with the structures."""
         return {**super().to_json(), "masks": {"identifiers": self.order.identifiers, "firsts": self.order.firsts}}
 
     def documents(self) -> dict[str, bytes]:
@@ -81,7 +80,7 @@ class Masks(Multiscale, kind="masks"):
         return replace(super().layout(spec, level), chunk=chunk, unit=chunk)
 
     def values(self) -> bytes:
-        """The object of the array that tells which structure each channel is of."""
+        """The object of the array with the structure of each channel."""
         return self._values.encode(np.array(self.order.identifiers))
 
     @property
@@ -100,14 +99,14 @@ class Masks(Multiscale, kind="masks"):
         ----------
         level : int
         index : tuple of int
-            Of the block.
+            Index of the block.
         labels : ndarray, integers, shape (z, y, x)
-            The annotation in it; 0 where no structure is.
+            The annotation in the block; 0 for no structure.
 
         Raises
         ------
         InputError
-            If it has a label that no structure has.
+            If a label has no structure.
         """
         from .structure_index import indices_of, within
 
@@ -120,7 +119,7 @@ class Masks(Multiscale, kind="masks"):
             yield self.channel_key(level, index, channel), layout.encode(mask)
 
     def contents(self, request: Mapping[str, Any], found: Ledger, tasks: Sequence[Task]) -> Iterator[Defect]:
-        """Chunks of tasks that are not what the annotation makes of them; none where no annotation is next to them."""
+        """The chunks that differ from the masks of the annotation; none if no annotation is next to the masks."""
         above = next(self.target.above(), None)
         try:
             annotation = Finished.at(Target(f"{above.url}/{COMPRESSED}", above.storage_options)) if above else None
@@ -129,7 +128,7 @@ class Masks(Multiscale, kind="masks"):
         if annotation is None:
             return
         if annotation.digest != request["masks_of"]:
-            yield Defect("inconsistent", "zarr.json", f"was made from another annotation than {COMPRESSED}")
+            yield Defect("inconsistent", "zarr.json", f"was made from an annotation other than {COMPRESSED}")
             return
         for task in tasks:
             level, index = task
@@ -143,12 +142,12 @@ class Masks(Multiscale, kind="masks"):
                 if key not in written:
                     yield Defect("missing", key, "is missing, although the annotation has the structure", task)
                 elif key not in expected:
-                    yield Defect("inconsistent", key, "is of a structure that the annotation does not have here", task)
+                    yield Defect("inconsistent", key, "has a structure that the annotation does not have here", task)
                 elif digest(expected[key]) != written[key][1] and not self._same(level, key, expected[key]):
-                    yield Defect("inconsistent", key, "is not what the annotation makes of it", task)
+                    yield Defect("inconsistent", key, "differs from the annotation", task)
 
     def _same(self, level: int, key: str, expected: bytes) -> bool:
-        """Whether an object holds the same, although another version of the compressor wrote it."""
+        """Whether an object holds the same voxels, even if another version of the compressor wrote it."""
         (spec,) = self.arrays
         try:
             found = self.decode(spec, level, self.target.read(key) or b"")
@@ -163,7 +162,7 @@ class Masks(Multiscale, kind="masks"):
         return self.bodies(step.source, index, values[""])
 
     def _channels(self, index: Index, present: NDArray[np.bool_]) -> Iterable[int]:
-        """The channels that a block has a chunk of: all in the first one, so that every structure has its folder."""
+        """The channels with a chunk in a block: all in the first block, so that every structure has its folder."""
         if index == (0, 0, 0):
             return range(len(self.order))
         counts = np.concatenate([[0], np.cumsum(present)])
@@ -172,7 +171,7 @@ class Masks(Multiscale, kind="masks"):
 
 
 def layers(annotation: Pyramid) -> Pyramid:
-    """The levels of an annotation, none made from another, in chunks of whole objects of it: each is read once."""
+    """The levels of an annotation, all read from it, in chunks of whole objects of it, so that each is read once."""
     levels = []
     for level in annotation.levels:
         z, y, x = (n * max(1, round(_CHUNK / n)) for n in level.unit)
@@ -193,14 +192,14 @@ def write_masks(
 ) -> WriteReport:
     """Write the masks of all structures with their descendants, at every level of an annotation.
 
-    The array of each level is uint8 (c, z, y, x), 1 where the annotation's level has the structure or one below it;
-    ``annotation_values`` (uint32) names the structure of each c. A block of a level is read once, and nothing is
-    written for structures that do not occur in it (but in the first block, so that every structure has a folder).
+    The array of each level is uint8 (c, z, y, x), 1 where this level of the annotation has the structure or one of its
+    descendants; ``annotation_values`` (uint32) has the structure of each c. A block of a level is read once; structures
+    that do not occur in it have no chunk, except in the first block, so that every structure has a folder.
 
     Parameters
     ----------
     annotation : Finished
-        Integers, 0 where no structure is.
+        Integers, 0 for no structure.
     target : Target
     order : PostOrder
     scheduler, workers, overwrite, take_over, progress
@@ -231,10 +230,10 @@ def write_masks(
         partial(_read, annotation),
         files=values,
     )
-    with scheduler_for(resolve_scheduler(scheduler, target.url), workers) as where:
-        return write(job, where, overwrite=overwrite, take_over=take_over, progress=progress)
+    with scheduler_for(resolve_scheduler(scheduler, target.url), workers) as running:
+        return write(job, running, overwrite=overwrite, take_over=take_over, progress=progress)
 
 
 def _read(annotation: Finished, level: int, region: Region, _: Sequence[Any]) -> Block:
-    """The annotation in a region."""
+    """Read a region of the annotation."""
     return Block({"": annotation.read(level, region)})

@@ -1,6 +1,6 @@
-"""The folder `annotations.precomputed`: a mesh of every structure with its descendants, each read by its own box.
+"""The folder `annotations.precomputed`: a mesh of every structure with its descendants, made from its box.
 
-A mesh is a task: its record in the ledger says from which level.
+A mesh is a task; its entry in the ledger records the level that it is made from.
 """
 
 from __future__ import annotations
@@ -12,16 +12,15 @@ from typing import Any
 import numpy as np
 
 from ..boxes import cells, everywhere
-from ..engine import checks, ledger
+from ..engine import ledger
 from ..engine.blocks import Done
-from ..engine.checks import Defect
 from ..engine.finished_image import Finished
 from ..engine.job import Job
-from ..engine.ledger import Entry, Ledger, Task
+from ..engine.ledger import Defect, Entry, Ledger, Task, damaged_objects, digest
 from ..engine.lock import KEYS, Owner
-from ..engine.multiscale import digest
 from ..engine.schedulers import Future, Scheduler, SchedulerLike, resolve_scheduler, scheduler_for
 from ..engine.target_state import FINISHED, REMOVING, UNFINISHED
+from ..engine.verify import document_defects
 from ..engine.writer import Progress, WriteReport, write
 from ..errors import InputError
 from ..stores.target import Target
@@ -30,9 +29,9 @@ from . import precomputed, surfaces
 from .structure_boxes import Extent, extents
 from .structure_order import PostOrder
 
-#: um: voxels that meshes are made from have at least this size, where the annotation has such a level.
+#: The least size of the voxels that meshes are made from, in um, if the annotation has such a level.
 RESOLUTION = 50.0
-#: Voxels of a structure for which a finer level is taken: of fewer, the surface is steps and no shape.
+#: Structures with fewer voxels are made from a finer level: their surface would be steps.
 _FEW = 1000
 INFO = "mesh/info"
 
@@ -49,10 +48,10 @@ def write_meshes(
     take_over: bool = False,
     progress: Progress | None = None,
 ) -> WriteReport:
-    """Write the meshes of all structures that occur in an annotation, and what neuroglancer needs to name them.
+    """Write the meshes of all structures that occur in an annotation, with their names for neuroglancer.
 
     ``mesh/<identifier>`` is Draco with XYZ in nm from the corner of the first voxel, ``mesh/<identifier>.index`` its
-    manifest of one level of detail. The coarsest level is written too, as a volume.
+    manifest with one level of detail. The coarsest level is also written, as a volume.
 
     Parameters
     ----------
@@ -61,8 +60,8 @@ def write_meshes(
     terminology : Terminology
     resolution : float
         Of the level that meshes are made from, in um: the finest one of at least this size, or the last. A small
-        structure takes the coarsest finer level that has 1000 voxels of it, or the finest. A task holds the voxels
-        of the structure's box at that level.
+        structure is made from the coarsest finer level with 1000 voxels of it, or the finest level. A task holds the
+        box of the structure at that level in memory.
     scheduler, workers, overwrite, take_over, progress
         Same as in `atlaszarr.build`.
 
@@ -74,12 +73,12 @@ def write_meshes(
     """
     surfaces.check_libraries()
     job = _MeshJob(annotation, target, terminology, float(resolution))
-    with scheduler_for(resolve_scheduler(scheduler, target.url), workers) as where:
-        return write(job, where, overwrite=overwrite, take_over=take_over, progress=progress)
+    with scheduler_for(resolve_scheduler(scheduler, target.url), workers) as running:
+        return write(job, running, overwrite=overwrite, take_over=take_over, progress=progress)
 
 
 class _MeshJob(Job):
-    """The folder of meshes: a task is a mesh, named by the level that it is made from and its structure."""
+    """The folder of meshes; a task is a mesh, identified by its level and the index of its structure."""
 
     def __init__(self, annotation: Finished, target: Target, terminology: Terminology, resolution: float) -> None:
         self._annotation, self._target, self._terminology = annotation, target, terminology
@@ -93,47 +92,49 @@ class _MeshJob(Job):
         """The target."""
         return self._target
 
-    def examine(self, overwrite: bool) -> str | None:
+    def read_state(self, overwrite: bool) -> str | None:
         """The state of the folder, by the header of its ledger."""
         found = ledger.read(self.target)
-        there = (found.header or {}).get("request")
-        if there is None and not found.damaged:
+        recorded = (found.header or {}).get("request")
+        if recorded is None and not found.damaged:
             if other := [key for key in self.target.list_keys() if not key.startswith("atlaszarr/")]:
                 raise InputError(
-                    f"target {self.target.url} is not empty (it holds {other[0]!r}); choose another target"
+                    f"target {self.target.url} is not empty (it holds {other[0]!r}); choose another target",
+                    code="target-not-empty",
                 )
             return None
-        if there is not None and there != self._request and not overwrite:
-            names = [name for name in self._request if there.get(name) != self._request[name]]
+        if recorded is not None and recorded != self._request and not overwrite:
+            names = [name for name in self._request if recorded.get(name) != self._request[name]]
             raise InputError(
-                f"target {self.target.url} was made with another {' and '.join(names).replace('_', ' ')}; ask for the "
-                "same, choose another target, or give --overwrite"
+                f"target {self.target.url} was made with another {' and '.join(names).replace('_', ' ')}; give the "
+                "same, choose another target, or give --overwrite",
+                code="different-options",
             )
-        if there != self._request or overwrite:
+        if recorded != self._request or overwrite:
             return REMOVING
         return FINISHED if (found.header or {}).get("finished") else UNFINISHED
 
     def clear(self) -> None:
-        """Remove all but the lock."""
+        """Remove everything except the lock."""
         self.target.remove_each(self.target.links())
         for key in self.target.list_keys():
             if key not in KEYS:
                 self.target.remove(key)
 
-    def recorded(self, state: str) -> Ledger:
+    def read_ledger(self, state: str) -> Ledger:
         """The ledger."""
         return ledger.read(self.target)
 
     def defects(self, state: str, recorded: Ledger) -> list[Defect]:
-        """All defects, every object read."""
+        """All defects; every object is read."""
         return defects(self.target)
 
     def tasks(self, scheduler: Scheduler) -> list[list[Task]]:
-        """A task for every structure that occurs, the largest first, so that the last ones to run are short."""
+        """A task for every structure that occurs, the largest first, so that the last tasks are short."""
         return [list(self._extents(scheduler))]
 
     def begin(self, done: Mapping[Task, Entry], defects: Sequence[Defect]) -> None:
-        """Remove the document that makes the folder a set of meshes, and keep the entries that are given."""
+        """Remove the metadata of the folder of meshes, and keep only the given entries of the ledger."""
         self.target.make_way(f"{link}/" for link in self.target.links())
         self.target.remove(INFO)
         header = {"request": self._request, "finished": False}
@@ -146,24 +147,24 @@ class _MeshJob(Job):
     def start(
         self, scheduler: Scheduler, shared: Any, number: int, tasks: Sequence[Task]
     ) -> Iterator[Callable[[], Future]]:
-        """Start meshes, one in a future."""
+        """Start one future for each mesh."""
         extents = self._extents(scheduler)
         for task in tasks:
             yield partial(scheduler.compute, write_mesh, shared, self.target, self._order, task, extents[task])
 
     def word(self, number: int) -> str:
-        """The word for tasks in progress."""
+        """What the tasks are called in progress."""
         return "meshes"
 
     def window(self, scheduler: Scheduler) -> int:
-        """Two for each worker: a mesh may take much memory."""
+        """Two for each worker, since a mesh may need much memory."""
         return 2 * scheduler.workers
 
     def commit(self, done: Mapping[Task, Entry], owner: Owner) -> bool:
-        """Write the names and the coarsest level, the ledger, and the document that makes them a set of meshes."""
+        """Write the names and the coarsest level, the ledger, and last the metadata of the folder of meshes."""
         files = dict(_files(self._annotation, self._terminology))
         self.target.write_all(files.items())
-        owner.confirm()
+        owner.validate(read=True)
         written = {key: (len(body), digest(body)) for key, body in files.items()}
         header = {"request": self._request, "finished": True}
         ledger.compact(self.target, ledger.compacted(header, done), written)
@@ -177,22 +178,24 @@ class _MeshJob(Job):
 
 
 def defects(target: Target) -> list[Defect]:
-    """What is wrong with a folder of meshes, every object read.
+    """The defects of a folder of meshes; every object is read.
 
     Raises
     ------
     InputError
-        If there is none.
+        If the target holds no meshes of atlaszarr.
     """
     found = ledger.read(target)
     if not found.header and not found.damaged:
-        raise InputError(f"target {target.url} holds no meshes of atlaszarr; give the place that they were built at")
-    wrong = [Defect("ledger", name, "cannot be read") for name in found.damaged]
-    wrong += checks.objects(target, found.done)
-    wrong += checks.documents(target, found)
+        raise InputError(
+            f"target {target.url} holds no meshes of atlaszarr; give the target of a build", code="not-atlaszarr"
+        )
+    result = [Defect("ledger", name, "cannot be read") for name in found.damaged]
+    result += damaged_objects(target, found.done)
+    result += document_defects(target, found)
     if not (found.header or {}).get("finished") or target.read(INFO) != precomputed.mesh_info():
-        wrong.append(Defect("unfinished", INFO, "the meshes were not finished; build again to go on"))
-    return wrong
+        result.append(Defect("unfinished", INFO, "the meshes are unfinished; build again to resume"))
+    return result
 
 
 def write_mesh(annotation: Finished, target: Target, order: PostOrder, task: Task, extent: Extent) -> list[Done]:
@@ -214,13 +217,13 @@ def write_mesh(annotation: Finished, target: Target, order: PostOrder, task: Tas
     return [Done(task, entry)]
 
 
-def _chosen(annotation: Finished, order: PostOrder, resolution: float, where: Scheduler) -> dict[Task, Extent]:
-    """The level that each structure's mesh is made from, and its box there."""
+def _chosen(annotation: Finished, order: PostOrder, resolution: float, scheduler: Scheduler) -> dict[Task, Extent]:
+    """The tasks, the largest first, and the extent of each structure at the level of its mesh."""
     sizes = annotation.resolutions
     start = next((level for level, size in enumerate(sizes) if size[0] >= resolution), len(sizes) - 1)
     chosen: dict[int, tuple[int, Extent]] = {}
     for level in range(start, -1, -1):
-        for index, extent in extents(annotation, level, order, where).items():
+        for index, extent in extents(annotation, level, order, scheduler).items():
             if index not in chosen or chosen[index][1].voxels < _FEW:
                 chosen[index] = level, extent
     ordered = sorted(chosen.items(), key=lambda item: -item[1][1].voxels)
@@ -228,7 +231,7 @@ def _chosen(annotation: Finished, order: PostOrder, resolution: float, where: Sc
 
 
 def _files(annotation: Finished, terminology: Terminology) -> Iterator[tuple[str, bytes]]:
-    """All but the meshes: names, and the coarsest level as a volume."""
+    """All files other than meshes: names, and the coarsest level as a volume."""
     last = len(annotation.resolutions) - 1
     shape, resolution = annotation.multiscale.pyramid.levels[last].shape, annotation.resolutions[last]
     labels = annotation.read(last, everywhere(shape))

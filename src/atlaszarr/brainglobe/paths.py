@@ -1,6 +1,6 @@
-"""Where everything lies under the folder `brainglobe-atlasapi`, and what the parts are called.
+"""Paths in the folder `brainglobe-atlasapi`, and names of the parts of an atlas.
 
-As brainglobe-atlasapi 3.0.2 has it (`brainglobe_atlasapi.descriptors`): a version `3.0` lies in the folder `3_0`.
+They are those of brainglobe-atlasapi 3.0.2 (`brainglobe_atlasapi.descriptors`); version `3.0` is in the folder `3_0`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import InputError
 from ..stores.target import Target
 
-#: The annotation, under the name that BrainGlobe's reader opens and under that of its tutorial.
+#: The two names of the annotation: the one that BrainGlobe's reader opens, and that of its tutorial.
 COMPRESSED = "annotations_compressed.ome.zarr"
 ANNOTATION = "annotation.ome.zarr"
 MASKS = "annotations.ome.zarr"
@@ -24,15 +24,20 @@ MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
-class Layout:
-    """Names and places of an atlas.
+class AtlasLayout:
+    """Names and folders of the parts of an atlas.
 
     Attributes
     ----------
     name : str
-        Lower case letters, digits, ``-`` and ``_``, as ``allen-adult-mouse``.
+        Lower case letters, digits, ``-`` and ``_``, such as ``allen-adult-mouse``.
     version : str
-        Numbers between dots, as ``2017`` or ``3.0``.
+        A number, or two with a dot between them, such as ``2017`` or ``3.0``.
+
+    Raises
+    ------
+    InputError
+        If the name or the version has another form.
     """
 
     name: str
@@ -40,14 +45,19 @@ class Layout:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", self.name):
-            raise InputError(f"atlas name {self.name!r} must be of lower case letters, digits, '-' and '_'")
-        # More than one dot is no version to the reader unless it is asked for.
+            raise InputError(
+                f"atlas name {self.name!r} must consist of lower case letters, digits, '-' and '_'", code="invalid-name"
+            )
+        # BrainGlobe's reader finds versions with two dots only if the caller names them.
         if not re.fullmatch(r"\d+(\.\d+)?", self.version):
-            raise InputError(f"atlas version {self.version!r} must be a number, or two with a dot between them")
+            raise InputError(
+                f"atlas version {self.version!r} must be a number, or two with a dot between them",
+                code="invalid-version",
+            )
 
     @property
     def annotation_set(self) -> str:
-        """The folder of the annotation and all that is made from it."""
+        """The folder of the annotation and of everything made from it."""
         return self._folder("annotation-sets", "annotation")
 
     @property
@@ -70,7 +80,7 @@ class Layout:
         return f"atlases/{self.name}_{resolution}um/{self._version}"
 
     def component(self, folder: str, **parts: Any) -> dict[str, Any]:
-        """What a manifest says of a component in a folder."""
+        """The entry of a component in a manifest."""
         return {"name": folder.split("/")[1], "version": self.version, "location": f"/{folder}", **parts}
 
     @property
@@ -81,6 +91,6 @@ class Layout:
         return f"{kind}/{self.name}-{what}/{self._version}"
 
 
-def below(place: Target, path: str) -> Target:
-    """The place at a path under another."""
-    return Target(f"{place.url}/{path}", place.storage_options)
+def below(root: Target, path: str) -> Target:
+    """The target at a path in another target."""
+    return Target(f"{root.url}/{path}", root.storage_options)

@@ -1,7 +1,7 @@
 """Neuroglancer's precomputed format, as far as an atlas needs it: meshes, names, a coarse volume.
 
-Bytes and documents only; written after the format's own description (google/neuroglancer, datasource/precomputed) and
-as brainglobe-atlasapi 3.0.2 has it: coordinates are XYZ in nanometres from the corner of the first voxel.
+Bytes and documents only; after the specification of the format (google/neuroglancer, datasource/precomputed) and
+brainglobe-atlasapi 3.0.2: coordinates are XYZ in nanometres from the corner of the first voxel.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _NM = 1000
 
 
 def draco(vertices: NDArray[np.float64], faces: NDArray[np.int64]) -> tuple[bytes, bytes]:
-    """A mesh in Draco, and the index that neuroglancer finds it by.
+    """Encode a mesh in Draco, with the index by which neuroglancer finds it.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def draco(vertices: NDArray[np.float64], faces: NDArray[np.int64]) -> tuple[byte
     Returns
     -------
     mesh, index : bytes
-        Columns of both vertices and faces are reversed, which keeps outside what was.
+        The columns of both vertices and faces are reversed, so that faces keep their orientation.
     """
     import DracoPy
 
@@ -56,7 +56,7 @@ def draco(vertices: NDArray[np.float64], faces: NDArray[np.int64]) -> tuple[byte
 
 
 def mesh_info() -> bytes:
-    """What the folder of the meshes says of itself; alone, it is a source of named meshes too."""
+    """The metadata of the folder of meshes, which is also a source of named meshes on its own."""
     return _document(
         {
             "@type": "neuroglancer_multilod_draco",
@@ -85,7 +85,7 @@ def segment_properties(terminology: Terminology) -> bytes:
 
 
 def volume_info(shape: tuple[int, int, int], resolution: tuple[float, float, float]) -> bytes:
-    """Of a volume of labels with one scale.
+    """The metadata of a volume of labels with one scale.
 
     Parameters
     ----------
@@ -116,12 +116,12 @@ def volume_info(shape: tuple[int, int, int], resolution: tuple[float, float, flo
 
 
 def scale_key(resolution: tuple[float, float, float]) -> str:
-    """The folder of a scale."""
+    """The folder of the volume at a resolution, (z, y, x) in um."""
     return "_".join(f"{size * _NM:g}" for size in resolution[::-1])
 
 
 def volume_chunk(labels: NDArray[Any], corner: tuple[int, int, int]) -> tuple[str, bytes]:
-    """A chunk of labels (z, y, x) by its name: x runs fastest, as it does in memory."""
+    """The name and the bytes of a chunk of labels (z, y, x); x runs fastest, as in memory."""
     ends = [f"{at}-{at + n}" for at, n in zip(corner, labels.shape, strict=True)]
     return "_".join(reversed(ends)), np.ascontiguousarray(labels, "<u4").tobytes()
 

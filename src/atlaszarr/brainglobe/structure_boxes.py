@@ -1,4 +1,4 @@
-"""Where the structures of an annotation lie: how many voxels, and in which box, found block by block."""
+"""The number of voxels and the box of each structure of an annotation, from one pass over its blocks."""
 
 from __future__ import annotations
 
@@ -17,45 +17,45 @@ from .structure_order import PostOrder
 
 @dataclass(frozen=True)
 class Extent:
-    """Of a structure with its descendants, at a level.
+    """The size of a structure with its descendants, at a level.
 
     Attributes
     ----------
     voxels : int
     region : tuple of slice
-        The smallest along (z, y, x) that holds them.
+        The smallest box along (z, y, x) that holds all voxels.
     """
 
     voxels: int
     region: Region
 
 
-def extents(annotation: Finished, level: int, order: PostOrder, where: Scheduler) -> dict[int, Extent]:
-    """Where each structure lies at a level, by its index; what does not occur is left out."""
+def extents(annotation: Finished, level: int, order: PostOrder, scheduler: Scheduler) -> dict[int, Extent]:
+    """The extent of each structure that occurs at a level, by its index."""
     at = layers(annotation.multiscale.pyramid).levels[level]
-    shared = where.share(annotation)
+    shared = scheduler.share(annotation)
     blocks = at.units(everywhere(at.shape))
-    starts = (partial(where.compute, _of_block, shared, level, order, index) for index in blocks)
+    starts = (partial(scheduler.compute, _of_block, shared, level, order, index) for index in blocks)
     counts = np.zeros(len(order), np.int64)
     lowest, highest = np.full((len(order), 3), 2**62), np.full((len(order), 3), -1)
-    for indices, rows in in_window(where, starts, 4 * where.workers):
+    for indices, rows in in_window(scheduler, starts, 4 * scheduler.workers):
         counts[indices] += rows[:, 0]
         lowest[indices] = np.minimum(lowest[indices], rows[:, 1:4])
         highest[indices] = np.maximum(highest[indices], rows[:, 4:])
-    found = {}
+    by_index = {}
     for index, first in enumerate(order.firsts):
         below = slice(first, index + 1)
         if voxels := int(counts[below].sum()):
             ends = zip(lowest[below].min(axis=0), highest[below].max(axis=0) + 1, strict=True)
             z, y, x = (slice(int(start), int(stop)) for start, stop in ends)
-            found[index] = Extent(voxels, (z, y, x))
-    return found
+            by_index[index] = Extent(voxels, (z, y, x))
+    return by_index
 
 
 def _of_block(
     annotation: Finished, level: int, order: PostOrder, block: Index
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The indices that occur in a block, and their rows of `lookup.extents` in the coordinates of the level."""
+    """The indices that occur in a block, and their rows of `structure_index.extents`, relative to the level."""
     from .structure_index import extents, indices_of
 
     region = layers(annotation.multiscale.pyramid).levels[level].region(block)

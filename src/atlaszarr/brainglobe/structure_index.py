@@ -1,4 +1,4 @@
-"""Labels to the indices of their structures in post-order, and where each structure lies."""
+"""The indices of structures in post-order for the labels of an annotation, and the box of each structure."""
 
 from __future__ import annotations
 
@@ -11,67 +11,72 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from .structure_order import PostOrder
 
-#: The index of no structure; larger than that of any.
+#: The index for no structure; larger than all others.
 NOTHING = 2**16 - 1
 
 
 def indices_of(
     labels: NDArray[Any], order: PostOrder, shape: tuple[int, int, int]
 ) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
-    """The index of every voxel's structure, and which of the indices occur.
+    """Look up the index of the structure of every voxel, and which indices occur.
 
     Parameters
     ----------
     labels : ndarray, integers, shape (z, y, x)
-        0 where no structure is.
+        0 for no structure.
     order : PostOrder
     shape : tuple of int
-        Of the result, at least that of `labels`; nothing is beyond them.
+        Shape of the result, at least that of `labels`; the rest has no structure.
 
     Returns
     -------
     indices : ndarray, uint16, of that shape
-        `NOTHING` where no structure is. A structure with its descendants is where the index is from
-        ``order.firsts[i]`` to ``i``.
-    present : ndarray, bool, by index
+        `NOTHING` for no structure. Structure ``i`` and its descendants have the indices from ``order.firsts[i]`` to
+        ``i``.
+    present : ndarray, bool, shape (len(order),)
+        Whether each index occurs.
 
     Raises
     ------
     InputError
-        If a label is of no structure, or there are more structures than indices.
+        If a label has no structure, or there are more structures than indices.
     """
     if len(order) >= NOTHING:
-        raise InputError(f"{len(order)} structures are too many; the most is {NOTHING - 1}")
+        raise InputError(
+            f"the terminology has {len(order)} structures; the most is {NOTHING - 1}", code="too-many-structures"
+        )
     indices, present = np.full(shape, NOTHING, np.uint16), np.zeros(len(order), np.bool_)
     identifiers = np.array(order.identifiers, np.uint64)
     position = np.argsort(identifiers)
     unknown = _look_up(np.ascontiguousarray(labels), identifiers[position], position, indices, present)
     if unknown:
-        raise InputError(f"the annotation has the label {unknown}, which no structure of the terminology has")
+        raise InputError(
+            f"the annotation has the label {unknown}, which no structure of the terminology has", code="unknown-label"
+        )
     return indices, present
 
 
 def within(indices: NDArray[np.uint16], order: PostOrder, index: int, out: NDArray[np.bool_] | None = None) -> Any:
-    """Where a structure or one below it is: bool, of the shape of `indices`."""
+    """The mask of a structure with its descendants: bool, of the shape of `indices`."""
     first = order.firsts[index]
-    # Unsigned, so that what lies before the first wraps around and is far too large.
+    # In unsigned integers, an index before the first wraps around to a large one.
     return np.less_equal(indices - np.uint16(first), np.uint16(index - first), out=out)
 
 
 @njit(cache=True, nogil=True)
 def extents(indices: NDArray[Any], count: int) -> NDArray[Any]:
-    """Where each index lies.
+    """The number of voxels of each index, and the box that holds them.
 
     Parameters
     ----------
     indices : ndarray, uint16, shape (z, y, x)
     count : int
-        Of structures.
+        Number of structures.
 
     Returns
     -------
     ndarray, int64, shape (count, 7)
-        Voxels, the first along z, y and x, and the last along them.
+        Number of voxels, the first position along z, y and x, and the last along z, y and x.
     """
     found = np.zeros((count, 7), np.int64)
     found[:, 1:4] = 2**62
@@ -94,7 +99,7 @@ def extents(indices: NDArray[Any], count: int) -> NDArray[Any]:
 def _look_up(
     labels: NDArray[Any], known: NDArray[Any], position: NDArray[Any], indices: NDArray[Any], present: NDArray[Any]
 ) -> int:
-    """Puts indices where labels are not 0, and marks them as present; gives a label that is not known, or 0."""
+    """Write the indices of labels other than 0, and mark them as present; return an unknown label, or 0."""
     nz, ny, nx = labels.shape
     for z in range(nz):
         for y in range(ny):

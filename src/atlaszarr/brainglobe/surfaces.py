@@ -1,4 +1,4 @@
-"""The surface of a mask, as BrainGlobe's own generator makes it: holes filled, closed, marching cubes, simplified."""
+"""The surface of a mask, made as in brainglobe-atlasapi: holes filled, closed, marching cubes, simplified."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 
-#: Voxels that closing bridges from either side; `construct_meshes_from_annotation` of brainglobe-atlasapi 3.0.2.
+#: Iterations of binary closing; `construct_meshes_from_annotation` of brainglobe-atlasapi 3.0.2.
 CLOSING = 2
-#: Share of the triangles that simplification takes away; more begins to show on small structures.
+#: Share of the triangles that simplification removes; a larger share visibly deforms small structures.
 _REDUCTION = 0.6
-#: fast-simplification keeps the mesh in variables of the module: of two at once both come out wrong, or end in a crash.
+#: fast-simplification keeps the mesh in module variables: two calls at once return wrong meshes, or crash.
 _simplifying = Lock()
 
 
 def surface(mask: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """The surface of a mask.
+    """Make the surface of a mask.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ def surface(mask: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.in
     vertices : ndarray, float64, shape (n, 3)
         (z, y, x) in voxels; voxel k covers k to k + 1.
     faces : ndarray, int64, shape (m, 3)
-        Vertices of triangles, counter-clockwise as seen from outside in (z, y, x).
+        Indices of the vertices of triangles, counter-clockwise seen from outside in (z, y, x).
 
     Raises
     ------
@@ -48,19 +48,22 @@ def surface(mask: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.in
     background, _ = ndimage.label(~padded)
     filled = background != background[0, 0, 0]
     closed = ndimage.binary_closing(filled, iterations=CLOSING)
-    surface_of: Any = marching_cubes  # scikit-image types none of it
+    surface_of: Any = marching_cubes  # scikit-image has no types for it
     vertices, faces, _, _ = surface_of(
         closed.astype(np.float32), 0.5, gradient_direction="ascent", allow_degenerate=False
     )
     with _simplifying:
         simpler, kept = simplify(vertices.astype(np.float32), faces.astype(np.int32), target_reduction=_REDUCTION)
-    if len(kept) >= 4:  # else it is gone: a few voxels have no triangles to spare
+    if len(kept) >= 4:  # else nothing is left of a mesh of a few voxels
         vertices, faces = simpler, kept
-    # Padding lies before the first voxel, and marching cubes has the centre of a voxel at its index.
+    # Undo the padding; marching cubes has the centre of a voxel at its index.
     return vertices.astype(np.float64) - (CLOSING + 1) + 0.5, faces.astype(np.int64)
 
 
 def check_libraries() -> None:
-    """Raise an InputError where the libraries for meshes are not installed."""
+    """Raise an InputError if the libraries for meshes are not installed."""
     if any(find_spec(name) is None for name in ("DracoPy", "fast_simplification", "scipy", "skimage")):
-        raise InputError("meshes need scikit-image, fast-simplification and DracoPy; install atlaszarr[brainglobe]")
+        raise InputError(
+            "meshes need scikit-image, fast-simplification and DracoPy; install atlaszarr[brainglobe]",
+            code="missing-package",
+        )

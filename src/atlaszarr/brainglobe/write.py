@@ -1,4 +1,4 @@
-"""All of an atlas that BrainGlobe's reader needs beside annotation and template, in the order that makes it safe."""
+"""Everything that BrainGlobe's reader needs next to annotation and template, written so that manifests come last."""
 
 from __future__ import annotations
 
@@ -12,20 +12,19 @@ from ..errors import InputError
 from ..geometry.spaces import BRAINGLOBE_SIDES
 from ..stores.target import Target
 from ..terminology.terminology import Terminology
-from . import manifests
-from . import paths as names
+from . import manifests, paths
 from .alias import give_second_name
 from .manifests import About
 from .masks import write_masks
 from .meshes import RESOLUTION, write_meshes
-from .paths import Layout, below
+from .paths import AtlasLayout, below
 from .structure_order import PostOrder
 from .surfaces import check_libraries
 
 
 def write(
     target: Target,
-    layout: Layout,
+    layout: AtlasLayout,
     terminology: Terminology,
     *,
     about: About | None = None,
@@ -38,20 +37,20 @@ def write(
 ) -> tuple[WriteReport, ...]:
     """Complete an atlas for BrainGlobe: masks, meshes, manifests.
 
-    The annotation, the hemispheres and the template are there already, finished, at ``layout.annotation_set`` /
-    ``annotation.ome.zarr`` and ``hemispheres.ome.zarr``, and ``layout.template`` / ``template.ome.zarr``. What was
-    written before is gone on with, or left if it is sound.
-    The manifests by which the reader finds the atlas are written last.
+    The annotation, the hemispheres and the template must be finished, at ``layout.annotation_set`` /
+    ``annotation.ome.zarr`` and ``hemispheres.ome.zarr``, and ``layout.template`` / ``template.ome.zarr``. What an
+    earlier call wrote is resumed, repaired, or kept if it is intact. The manifests, by which the reader finds the
+    atlas, are written last.
 
     Parameters
     ----------
     target : Target
         The folder ``brainglobe-atlasapi``.
-    layout : Layout
+    layout : AtlasLayout
     terminology : Terminology
         One tree whose root's acronym is ``root``, with every label of the annotation.
     about : About, optional
-        Default: that of the CCFv3.
+        Default: the metadata of the CCFv3.
     mesh_resolution : float
         In um; see `write_meshes`.
     scheduler, workers, overwrite, take_over, progress
@@ -65,16 +64,16 @@ def write(
     Raises
     ------
     InputError
-        If annotation and template are not there, or not of the kind, shape and resolutions that the reader needs; or
+        If annotation or template is missing, or has not the dtype, shape and resolutions that the reader needs; or if
         the libraries for meshes are not installed. Nothing is written.
     RecordError
-        If the terminology is not such a tree.
+        If the terminology is not one tree with the root ``root``.
     TargetError
         If the target cannot be written.
     """
     annotation, template = (
         Finished.at(below(target, path))
-        for path in (f"{layout.annotation_set}/{names.ANNOTATION}", f"{layout.template}/{names.TEMPLATE}")
+        for path in (f"{layout.annotation_set}/{paths.ANNOTATION}", f"{layout.template}/{paths.TEMPLATE}")
     )
     documents = check(annotation, template, layout, terminology, about)
     order = PostOrder.of(terminology)
@@ -90,42 +89,42 @@ def write(
     if overwrite:
         for key in documents:
             target.remove(key)
-    give_second_name(below(folder, names.ANNOTATION), below(folder, names.COMPRESSED))
+    give_second_name(below(folder, paths.ANNOTATION), below(folder, paths.COMPRESSED))
     reports = (
-        write_masks(annotation, below(folder, names.MASKS), order, **options),
-        write_meshes(annotation, below(folder, names.PRECOMPUTED), terminology, resolution=mesh_resolution, **options),
+        write_masks(annotation, below(folder, paths.MASKS), order, **options),
+        write_meshes(annotation, below(folder, paths.PRECOMPUTED), terminology, resolution=mesh_resolution, **options),
     )
     target.write_all(documents.items())
     return reports
 
 
-def keys_written(layout: Layout, documents: Iterable[str]) -> list[str]:
-    """Where masks, meshes and manifests are written: keys of folders, which end in ``/``, and of documents."""
-    return [f"{layout.annotation_set}/{name}/" for name in (names.MASKS, names.PRECOMPUTED)] + list(documents)
+def keys_written(layout: AtlasLayout, documents: Iterable[str]) -> list[str]:
+    """Keys of the folders of masks and meshes, which end in ``/``, and of documents."""
+    return [f"{layout.annotation_set}/{name}/" for name in (paths.MASKS, paths.PRECOMPUTED)] + list(documents)
 
 
 def check(
-    annotation: Finished, template: Finished, layout: Layout, terminology: Terminology, about: About | None = None
+    annotation: Finished, template: Finished, layout: AtlasLayout, terminology: Terminology, about: About | None = None
 ) -> dict[str, bytes]:
-    """Whether BrainGlobe's reader can open an annotation and a template together, written already or not.
+    """Refuse an annotation and a template that BrainGlobe's reader cannot open together, before they are written.
 
     Parameters
     ----------
     annotation, template : Finished
-    layout : Layout
+    layout : AtlasLayout
     terminology : Terminology
     about : About, optional
 
     Returns
     -------
     dict of str to bytes
-        The manifests, by key; those that make an atlas of the rest are last.
+        The manifests, by key; those of the atlases are last.
 
     Raises
     ------
     InputError
-        If one is of another kind, the template lacks a level of the annotation, or the libraries for meshes are not
-        installed.
+        If a dtype or the orientation is wrong, the template lacks a level of the annotation, or the libraries for
+        meshes are not installed.
     RecordError
         If the terminology is not one tree with the root ``root``.
     """
@@ -133,20 +132,24 @@ def check(
     PostOrder.of(terminology)
     for word, image, dtype in (("annotation", annotation, "uint32"), ("template", template, "uint16")):
         if image.multiscale.arrays[0].dtype != dtype:
-            raise InputError(f"the {word} is {image.multiscale.arrays[0].dtype}; BrainGlobe needs {dtype}")
-    if (stated := annotation.geometry.orientation.get("x", BRAINGLOBE_SIDES)) != BRAINGLOBE_SIDES:
+            raise InputError(
+                f"the {word} is {image.multiscale.arrays[0].dtype}; BrainGlobe needs {dtype}", code="unsupported-dtype"
+            )
+    if (sides := annotation.geometry.orientation.get("x", BRAINGLOBE_SIDES)) != BRAINGLOBE_SIDES:
         raise InputError(
-            f"the annotation's x axis runs {stated}, where BrainGlobe's reader takes it for {BRAINGLOBE_SIDES}; build "
-            "the atlas for BrainGlobe (--brainglobe)"
+            f"the x axis of the annotation runs {sides}, but BrainGlobe needs {BRAINGLOBE_SIDES}; build the atlas for "
+            "BrainGlobe (--brainglobe)",
+            code="unsupported-orientation",
         )
     shapes = dict(zip(template.resolutions, (level.shape for level in template.multiscale.pyramid.levels), strict=True))
     for level, resolution in zip(annotation.multiscale.pyramid.levels, annotation.resolutions, strict=True):
         if shapes.get(resolution) != level.shape:
             size = resolution[0]
             raise InputError(
-                f"the annotation has {level.shape} voxels at {size:g} um where the template has "
-                f"{shapes.get(resolution, 'none')}; give a template with the levels of the annotation"
+                f"the annotation has {level.shape} voxels at {size:g} um, but the template has "
+                f"{shapes.get(resolution, 'no such level')}; give a template with the levels of the annotation",
+                code="shape-mismatch",
             )
     atlases = manifests.atlases(layout, about or About(), annotation)
-    space = {f"{layout.coordinate_space}/{names.MANIFEST}": manifests.coordinate_space(layout)}
-    return space | {f"{place}/{names.MANIFEST}": body for place, body in atlases.items()}
+    space = {f"{layout.coordinate_space}/{paths.MANIFEST}": manifests.coordinate_space(layout)}
+    return space | {f"{folder}/{paths.MANIFEST}": body for folder, body in atlases.items()}

@@ -183,9 +183,9 @@ STORE = click.option(
 
 def _gone(_context: click.Context, parameter: click.Parameter, value: str | None) -> None:
     if value is not None:
-        from ..sections.options import GONE
+        from ..sections.options import REMOVED_OPTIONS
 
-        raise InputError(f"option {parameter.opts[0]} no longer exists: {GONE[str(parameter.name)]}")
+        raise InputError(f"option {parameter.opts[0]} no longer exists: {REMOVED_OPTIONS[str(parameter.name)]}")
 
 
 MIRROR = (

@@ -1,4 +1,17 @@
-"""`plan` and `build`: from a dataset and options to layouts, a scheduler and targets."""
+"""`plan` and `build`: from a dataset and options to layouts, jobs and a scheduler.
+
+How a build works, in the order in which to read it:
+
+1. `build`, here: makes a `layout.BuildLayout` for each view (`volume_layout`, `section_layout`), opens the targets and
+   the scheduler, estimates the costs (`plan.price`), and validates every target before it writes to any.
+2. `job.DatasetJob`: the job of one view. It fetches each section image once for all the blocks computed from it, writes
+   ``build.json`` and the tables (`records`), and fetches the missing images of an earlier run again.
+3. `engine.writer.write`: the loop of every job. It locks the target, lists the tasks that the ledger does not record,
+   runs them pass by pass, and commits.
+4. `engine.job.ImageJob`: the tasks of each pass, the metadata and the commit of an image of several levels.
+5. `engine.blocks.write_blocks`, on the workers: computes a block, downsamples it, encodes and writes its chunks, and
+   records them in the ledger.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +24,11 @@ from ..allen.records import SectionDataset
 from ..engine.schedulers import SchedulerLike, resolve_scheduler, scheduler_for, worker_count
 from ..engine.writer import Progress, write
 from ..errors import InputError
-from ..sections.options import Request, SectionsRequest, VolumeRequest
+from ..sections.options import Options, SectionsOptions, VolumeOptions
 from ..stores.target import Target
 from .job import DatasetJob
-from .layout import Layout
-from .plan import Plan, metadata_requests, price
-from .report import BuildReport, ViewReport
+from .layout import BuildLayout
+from .plan import BuildReport, Plan, ViewReport, metadata_requests, price
 from .section_layout import section_layout
 from .volume_layout import volume_layout
 
@@ -31,37 +43,43 @@ def plan(
     workers: int | None = None,
     **options: Any,
 ) -> tuple[Plan, ...]:
-    """What a build would cost, one plan a view; fetches metadata at most.
+    """Estimate what a build costs, one plan for each view; fetches nothing but metadata.
 
     Parameters
     ----------
     dataset : SectionDataset or int
         A dataset, or its id.
     target : str or path-like, optional
-        Shown in the plan; not opened.
+        Recorded in the plan; not opened.
     mode, view
-        As of `build`.
+        Same as in `build`.
     client : AllenClient, optional
+        Default: a client with default options.
     workers : int, optional
-        Default one a core.
+        Threads of this process; default one for each core.
     **options
-        As of `build`.
+        Same as in `build`.
+
+    Returns
+    -------
+    tuple of Plan
+        One for each view, in the order of `view`.
 
     Raises
     ------
     InputError, RecordError, NotFoundError, ServiceError
-        As `build`.
+        Same as in `build`.
     """
-    requests = _requests(mode, view, options)
-    # Only named: it need not be there yet, nor may we open it.
+    view_options = _view_options(mode, view, options)
+    # The target is named in the plan and not opened: it may not exist yet.
     first = Target(os.fspath(target)) if target is not None else None
-    targets = [first.beside(request.view) if first and n else first for n, request in enumerate(requests)]
+    targets = [first.beside(one.view) if first and n else first for n, one in enumerate(view_options)]
     client = client or AllenClient()
     count = worker_count(workers)
-    dataset, asked = _dataset(dataset, client)
+    dataset, fetched = _dataset(dataset, client)
     return tuple(
-        price(_layout(dataset, request), client, count, 0 if position else asked, where.url if where else None)
-        for position, (request, where) in enumerate(zip(requests, targets, strict=True))
+        price(_layout(dataset, one), client, count, 0 if position else fetched, at.url if at else None)
+        for position, (one, at) in enumerate(zip(view_options, targets, strict=True))
     )
 
 
@@ -81,10 +99,10 @@ def build(
     progress: Progress | None = None,
     **options: Any,
 ) -> BuildReport:
-    """Build the registered multiscale OME-Zarr of a section dataset: one volume, or an image a section.
+    """Build the registered multiscale OME-Zarr of a section dataset: one volume, or one image for each section.
 
-    A target that this very request left unfinished is gone on with; a finished one is left as it is, but for
-    images that were missing and can be had now.
+    A target that the same dataset and options left unfinished is resumed. A finished one is validated and, if it is
+    damaged or an image that was missing is available now, repaired; otherwise it is not changed.
 
     Parameters
     ----------
@@ -93,32 +111,31 @@ def build(
     target : str or path-like
         A local path, or any URL that fsspec opens.
     mode : str
-        ``volume``: every voxel of a 3-D grid takes what the section nearest to it shows. ``sections``: one plane a
-        section, at its slice coordinate, in a collection of images.
+        ``volume``: a 3-D grid, each voxel sampled from the section nearest to it. ``sections``: a collection of
+        images, one plane for each section, at its slice coordinate.
     view : str or sequence of str
-        ``primary``, ``expression``, ``projection``; every view after the first becomes ``x.<view>.ome.zarr`` beside
-        the target.
+        ``primary``, ``expression``, ``projection``; every view after the first is written to ``x.<view>.ome.zarr``
+        next to the target.
     client : AllenClient, optional
-        Default: a client with its own defaults.
+        Default: a client with default options.
     storage_options : mapping, optional
-        To fsspec. Never shown or written anywhere.
+        Options for fsspec. They are never printed or written.
     scheduler : str, distributed.Client or distributed.LocalCluster, optional
         Runs the tasks: the address of a `distributed` scheduler, a client (used as it is, and left open), a cluster
-        object of `distributed`, or ``"threads"``. Default: the active `distributed` client if there is one, else
-        threads.
+        object of `distributed`, or ``"threads"``. Default: the active `distributed` client, without one threads.
     workers : int, optional
-        Threads of this process; default one a core.
+        Threads of this process; default one for each core.
     allow_missing : bool
-        Finish although images cannot be had; otherwise the target stays unfinished.
+        Finish the target even if section images are missing; otherwise it stays unfinished.
     overwrite : bool
-        Remove what another build of atlaszarr left at the target.
+        Remove what another build of atlaszarr wrote to the target.
     take_over : bool
-        Build although another build seems to be under way in the target.
+        Build even if another build seems to be running in the target.
     progress : callable, optional
-        Called with how many are done, how many there are, and a word that says what they are: ``images`` while section
-        images are waited for, ``blocks``, ``level 1``.
+        Called with the number of items done, their total, and their name: ``images`` while section images are fetched,
+        ``blocks``, ``level 1``.
     **options
-        Further fields of `atlaszarr.sections.options.VolumeRequest` or `SectionsRequest`: resolution (um), ...
+        Further fields of `atlaszarr.sections.options.VolumeOptions` or `SectionsOptions`: resolution (um), ...
 
     Returns
     -------
@@ -127,59 +144,56 @@ def build(
     Raises
     ------
     InputError
-        If an option is not known or the target holds something else; nothing is written.
-    RecordError, NotFoundError
-        If the dataset cannot be registered, or is not there.
+        If an option is unknown or invalid, or the target holds other data; nothing is written.
+    NotFoundError
+        If the dataset does not exist.
+    RecordError
+        If the dataset cannot be registered.
     ServiceError
-        If the metadata cannot be had.
+        If the metadata cannot be fetched.
     TargetError
         If the target cannot be written.
     """
-    requests = _requests(mode, view, options)
-    targets = _targets(target, storage_options, requests)
-    scheduler = resolve_scheduler(scheduler, targets[0].url)
+    view_options = _view_options(mode, view, options)
+    first = Target.of(target, storage_options)
+    targets = [first, *(first.beside(one.view) for one in view_options[1:])]
+    resolved = resolve_scheduler(scheduler, first.url)
     client = client or AllenClient()
-    dataset, asked = _dataset(dataset, client)
-    layouts = [_layout(dataset, request) for request in requests]
-    with scheduler_for(scheduler, workers, client.concurrency) as where:
+    dataset, fetched = _dataset(dataset, client)
+    layouts = [_layout(dataset, one) for one in view_options]
+    with scheduler_for(resolved, workers, client.concurrency) as running:
         jobs = []
-        for position, (layout, place) in enumerate(zip(layouts, targets, strict=True)):
-            cost = price(layout, client, where.workers, 0 if position else asked, place.url)
-            jobs.append(DatasetJob(layout, place, client, cost, where, allow_missing, progress))
+        for position, (layout, at) in enumerate(zip(layouts, targets, strict=True)):
+            cost = price(layout, client, running.workers, 0 if position else fetched, at.url)
+            jobs.append(DatasetJob(layout, at, client, cost, running, allow_missing, progress))
         for job in jobs:
-            job.examine(overwrite)  # before anything is written anywhere
+            job.read_state(overwrite)  # all of them before anything is written
         views = []
         for job in jobs:
-            done = write(job, where, overwrite=overwrite, take_over=take_over, progress=progress)
+            done = write(job, running, overwrite=overwrite, take_over=take_over, progress=progress)
             failures = tuple(job.failures.values())
             views.append(ViewReport(job.plan, done.target, done.state, done.tasks_done, failures))
         return BuildReport(dataset.id, tuple(views))
 
 
 def _dataset(dataset: SectionDataset | int, client: AllenClient) -> tuple[SectionDataset, int]:
-    """The record, and how many requests it took."""
+    """The dataset, and how many requests fetched it."""
     if isinstance(dataset, SectionDataset):
         return dataset, 0
     record = client.section_dataset(dataset)
     return record, metadata_requests(record)
 
 
-def _requests(mode: str, view: str | Sequence[str], options: Mapping[str, Any]) -> list[Request]:
-    modes: dict[str, type[Request]] = {kind.mode: kind for kind in (VolumeRequest, SectionsRequest)}
+def _view_options(mode: str, view: str | Sequence[str], options: Mapping[str, Any]) -> list[Options]:
+    """The options of each view."""
+    modes: dict[str, type[Options]] = {kind.mode: kind for kind in (VolumeOptions, SectionsOptions)}
     if mode not in modes:
-        raise InputError(f"mode {mode!r} is not known; choose from {', '.join(modes)}")
+        raise InputError(f"mode {mode!r} is unknown; choose from {', '.join(modes)}", code="unknown-value")
     return modes[mode].of_views(view, options)
 
 
-def _layout(dataset: SectionDataset, request: Request) -> Layout:
-    if isinstance(request, SectionsRequest):
-        return section_layout(dataset, request)
-    assert isinstance(request, VolumeRequest)
-    return volume_layout(dataset, request)
-
-
-def _targets(
-    target: str | os.PathLike[str], storage_options: Mapping[str, Any] | None, requests: Sequence[Request]
-) -> list[Target]:
-    first = Target.of(target, storage_options)
-    return [first, *(first.beside(request.view) for request in requests[1:])]
+def _layout(dataset: SectionDataset, options: Options) -> BuildLayout:
+    if isinstance(options, SectionsOptions):
+        return section_layout(dataset, options)
+    assert isinstance(options, VolumeOptions)
+    return volume_layout(dataset, options)

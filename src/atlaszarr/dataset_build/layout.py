@@ -1,69 +1,67 @@
-"""What a build has to know of a dataset, whatever it makes of it, and the arrays that are always there."""
+"""The layout of a build, whatever its mode: its arrays, its blocks and the images that they are computed from."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..allen.images import ImagedSections, ImageRequest, MissingImage, SectionImage
 from ..allen.records import SectionDataset
-from ..boxes import Index, Region
+from ..boxes import Index
+from ..engine.blocks import Block, BlockSource
 from ..engine.codecs import Encoding
 from ..engine.collection import Collection
 from ..engine.multiscale import ArraySpec, Blocks, Multiscale
 from ..engine.ome import zarr_format
-from ..engine.pyramid import Occupancy
+from ..engine.pyramid import NonEmptyChunks
 from ..geometry.grid import Grid
-from ..sections.options import Request
+from ..sections.options import Options
 from ..stores.target import Target
 
-#: Paths of the arrays: the image, the label that says which section image made each voxel, and the field.
+#: Paths of the arrays: the image, the label with the id of the section image of each voxel, the displacement field.
 IMAGE, SECTION, DISPLACEMENT = "", "labels/section", "displacement"
 
 
-#: Makes a block of level 0 on any worker: given its region, and the images that it shows.
-Source = Callable[[Region, Sequence[SectionImage | MissingImage]], Blocks]
-
-
 @dataclass(frozen=True)
-class Layout:
-    """Everything about a build that follows from the records and the request alone.
+class BuildLayout:
+    """All of one view's build that follows from its records and options.
 
     Attributes
     ----------
     dataset : SectionDataset
-    request : Request
+    options : Options
     grid : Grid
-        What it is registered to.
+        The grid that the sections are registered to.
     imaged : ImagedSections
         The sections and their images.
     source : callable
-        See `Source`; picklable.
-    occupancy : Occupancy
-        The objects that hold anything.
-    shows : mapping of tuple of int to tuple of ImageRequest
-        The images, or windows of them, that each block of level 0 shows; neighbours show the same.
+        Computes blocks of level 0 from section images, see `atlaszarr.engine.blocks.BlockSource`; can be pickled.
+    non_empty : NonEmptyChunks
+        The chunks and blocks that hold data.
+    inputs : mapping of tuple of int to tuple of ImageRequest
+        The images, or windows of images, that each block of level 0 is computed from. Blocks with the same images
+        follow one another.
     block_bytes : int
-        What computing a block holds in memory at most.
+        Upper limit of the memory that a block takes while it is computed.
     arrays : tuple of ArraySpec
     groups : mapping
-        What OME-Zarr has to say of each group, by its path; see `atlaszarr.engine.job.ImageJob`.
+        OME-Zarr metadata of each group, by its path; see `atlaszarr.engine.job.ImageJob`.
     extent : str
-        What it will be, in words.
+        The shape and the number of levels in words.
     columns : mapping of str to list
-        What there is to say of each section beyond its image.
+        Further columns of sections.csv, one value for each of `imaged.sections`.
     fixed : int or None
-        Of a collection of planes, the axis (z, y, x) across them.
+        For a collection of planes, the axis (z, y, x) across them.
     """
 
     dataset: SectionDataset
-    request: Request
+    options: Options
     grid: Grid
     imaged: ImagedSections
-    source: Source
-    occupancy: Occupancy
-    shows: Mapping[Index, tuple[ImageRequest, ...]]
+    source: BlockSource
+    non_empty: NonEmptyChunks
+    inputs: Mapping[Index, tuple[ImageRequest, ...]]
     block_bytes: int
     arrays: tuple[ArraySpec, ...]
     groups: Mapping[str, Mapping[str, Any]]
@@ -72,18 +70,25 @@ class Layout:
     fixed: int | None = None
 
     def multiscale(self, target: Target) -> Multiscale:
-        """Its arrays in a target."""
-        encoding = Encoding(zarr_format=zarr_format(self.request.ome_zarr))
+        """The arrays in a target."""
+        encoding = Encoding(zarr_format=zarr_format(self.options.ome_zarr))
         if self.fixed is None:
-            return Multiscale(target, self.arrays, self.occupancy, encoding)
-        return Collection(target, self.arrays, self.occupancy, encoding, fixed=self.fixed)
+            return Multiscale(target, self.arrays, self.non_empty, encoding)
+        return Collection(target, self.arrays, self.non_empty, encoding, fixed=self.fixed)
 
 
 def image_spec(background: int) -> ArraySpec:
-    """Red, green and blue; coarser levels are the mean of what a section image covers."""
+    """Red, green and blue; a voxel of a coarser level is the mean of those inside a section image."""
     return ArraySpec(IMAGE, "uint8", ("c", "z", "y", "x"), 3, background, rule="mean", mask=SECTION)
 
 
 def section_spec() -> ArraySpec:
-    """SectionImage id that made each voxel; 0 where none."""
+    """The id of the section image that each voxel is sampled from; 0 for background."""
     return ArraySpec(SECTION, "uint32", rule="mode_of_nonzero")
+
+
+def block_of(values: Blocks, images: Sequence[SectionImage | MissingImage]) -> Block:
+    """A block of level 0 with the digests of its images for the ledger, and notes of those that are missing."""
+    digests = {image.request.name: image.sha256 if isinstance(image, SectionImage) else None for image in images}
+    missing = {image.request.name: image for image in images if isinstance(image, MissingImage)}
+    return Block(values, {"images": digests}, missing)

@@ -1,4 +1,7 @@
-"""What a build will do, before it is done: exact in requests, pixels, tasks and objects; bytes are estimates."""
+"""What a build costs, before it runs, and its report afterwards.
+
+A plan is exact in requests, pixels, tasks and objects; bytes are estimates.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +14,19 @@ import numpy as np
 from ..allen import rma
 from ..allen.client import AllenClient
 from ..allen.images import LIMIT as DECODED_LIMIT
+from ..allen.images import MissingImage
 from ..allen.records import SectionDataset
 from ..boxes import shape_of
 from ..engine.ome import zarr_format
 from ..stores.target import Target
-from .layout import Layout
+from .layout import BuildLayout
 
-#: JPEG bytes a pixel: SectionImage 69177654 at downsample 2 as the Allen API serves it, 2980 x 1888 pixels.
-_JPEG_BYTES_A_PIXEL = 0.157
-#: Stored by uncompressed bytes: 0.100 and 0.116 in volumes of 69289763 and 74272479 whose every section image had
-#: the pixels of SectionImage 69177654; most of it is the image, since zstd leaves little of the label.
+#: JPEG bytes per pixel: SectionImage 69177654 at downsample 2 as the Allen API serves it, 2980 x 1888 pixels.
+_JPEG_BYTES_PER_PIXEL = 0.157
+#: Stored bytes per uncompressed byte: 0.100 and 0.116 in volumes of 69289763 and 74272479 with the pixels of
+#: SectionImage 69177654 in every section image; most of it is the image, since zstd compresses the label well.
 _STORED_SHARE = 0.12
-#: Resident before the first block: the interpreter with numba, zarr and what they import, in bytes.
+#: Resident bytes before the first block: the interpreter with numba, zarr and their imports.
 _BASE_MEMORY = 350 * 2**20
 #: build.json, ledger.jsonl, sections.csv, failures.csv.
 _OTHER_OBJECTS = 4
@@ -30,7 +34,7 @@ _OTHER_OBJECTS = 4
 
 @dataclass(frozen=True)
 class Plan:
-    """What building one view will cost.
+    """The costs of building one view.
 
     Attributes
     ----------
@@ -41,26 +45,26 @@ class Plan:
         Voxels of level 0 along (z, y, x).
     levels : int
     extent : str
-        The shape and the levels in words.
+        The shape and the number of levels in words.
     sections, sections_used : int
-        Of the dataset that can be registered; of those, how many lie within the grid.
+        Sections of the dataset that can be registered, and those of them that are inside the grid.
     sections_in_windows : int
-        Of those used, how many images are fetched in windows, which is then cheaper or all that memory allows.
+        Sections used whose image is fetched in windows, to save bytes or to limit memory.
     metadata_requests, image_requests, images_cached : int
-        Requests to the API, and images or windows that the cache has already.
+        Requests to the API for records and for images, and images or windows that are in the cache.
     pixels : int
-        Pixels of the images requested.
+        Pixels of the requested images.
     tasks : int
-        Blocks computed and coarsened, and images fetched or read from the cache.
+        Blocks computed and downsampled, and images fetched or read from the cache.
     objects : int
         Objects in the finished target.
     download_bytes : int
-        Estimate: pixels times 0.157, the JPEG bytes a pixel of a real section image.
+        Estimate: 0.157 JPEG bytes per pixel, measured on a real section image.
     uncompressed_bytes, stored_bytes : int
-        Of all levels: exact, and estimated at 12 % of it.
+        Bytes of all levels: uncompressed, exact; stored, estimated at 12 % of them.
     memory_bytes : int
-        Estimate of the peak of one process: 350 MB for the packages, the decoded images that are kept (512 MB),
-        and for every worker what its largest block holds while it is computed; see `Layout.block_bytes`.
+        Estimate of the peak of one process: 350 MB for the packages, the decoded images that are kept (at most 512 MB),
+        and the memory of the largest block for every worker; see `BuildLayout.block_bytes`.
     """
 
     dataset: int
@@ -89,17 +93,17 @@ class Plan:
         return self.metadata_requests + self.image_requests
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything in it, in JSON's types."""
+        """All attributes and `requests`, as JSON types."""
         return {**asdict(self), "shape": list(self.shape), "requests": self.requests}
 
     def describe(self) -> list[tuple[str, str]]:
-        """What a person is shown: name and value, line by line."""
+        """Names and values to print, one pair for each line."""
         cached = f" ({self.images_cached} more are in the cache)" if self.images_cached else ""
         windows = f", {self.sections_in_windows} of them in windows" if self.sections_in_windows else ""
         return [
             ("section dataset", f"{self.dataset}, {self.view} view"),
             ("output", self.extent),
-            ("sections", f"{self.sections_used} of {self.sections} lie within the grid{windows}"),
+            ("sections", f"{self.sections_used} of {self.sections} are inside the grid{windows}"),
             (
                 "requests",
                 f"{self.requests}: {self.metadata_requests} for metadata, {self.image_requests} images{cached}",
@@ -107,7 +111,7 @@ class Plan:
             ("pixels", f"{self.pixels:,}"),
             ("tasks", f"{self.tasks:,}"),
             ("objects", f"{self.objects:,}"),
-            ("download", f"about {_megabytes(self.download_bytes)}, at {_JPEG_BYTES_A_PIXEL} bytes a pixel"),
+            ("download", f"about {_megabytes(self.download_bytes)}, at {_JPEG_BYTES_PER_PIXEL} bytes per pixel"),
             ("stored", f"about {_megabytes(self.stored_bytes)}, of {_megabytes(self.uncompressed_bytes)} uncompressed"),
             ("memory", f"about {_megabytes(self.memory_bytes)} at most"),
         ]
@@ -122,25 +126,27 @@ def metadata_requests(dataset: SectionDataset) -> int:
     return 1 + rma.pages(len(dataset.sections) + len(dataset.skipped))
 
 
-def price(layout: Layout, client: AllenClient, workers: int, metadata_requests: int, target: str | None = None) -> Plan:
-    """The plan of a layout, on a client whose cache may hold some of its images."""
-    occupancy = layout.occupancy
-    pyramid = occupancy.pyramid
+def price(
+    layout: BuildLayout, client: AllenClient, workers: int, metadata_requests: int, target: str | None = None
+) -> Plan:
+    """The plan of a layout; images in the cache of the client cost no request."""
+    non_empty = layout.non_empty
+    pyramid = non_empty.pyramid
     multiscale = layout.multiscale(Target("memory://plan"))
-    blocks = [list(occupancy.blocks(step)) for step in pyramid.passes]
-    documents = 2 if zarr_format(layout.request.ome_zarr) == 2 else 1  # of a group
-    used = {request for images in layout.shows.values() for request in images}
+    blocks = [list(non_empty.blocks(step)) for step in pyramid.passes]
+    group_documents = 2 if zarr_format(layout.options.ome_zarr) == 2 else 1
+    used = {request for images in layout.inputs.values() for request in images}
     wanted = [request for request in used if not client.has_cached(request)]
     pixels = sum(request.width * request.height for request in wanted)
     decoded = sum(request.width * request.height * 3 for request in used)
     uncompressed = sum(
         sum(spec.channels * np.dtype(spec.dtype).itemsize for spec in multiscale.at(level))
-        * sum(math.prod(shape_of(pyramid.levels[level].region(unit))) for unit in occupancy.units(level))
+        * sum(math.prod(shape_of(pyramid.levels[level].region(unit))) for unit in non_empty.units(level))
         for level in range(len(pyramid.levels))
     )
     return Plan(
         dataset=layout.dataset.id,
-        view=layout.request.view,
+        view=layout.options.view,
         target=target,
         shape=pyramid.shape,
         levels=len(pyramid.levels),
@@ -153,9 +159,70 @@ def price(layout: Layout, client: AllenClient, workers: int, metadata_requests: 
         images_cached=len(used) - len(wanted),
         pixels=pixels,
         tasks=len(used) + sum(map(len, blocks)),
-        objects=multiscale.objects + len(multiscale.documents()) + documents * len(layout.groups) + _OTHER_OBJECTS,
-        download_bytes=round(pixels * _JPEG_BYTES_A_PIXEL),
+        objects=multiscale.objects
+        + len(multiscale.documents())
+        + group_documents * len(layout.groups)
+        + _OTHER_OBJECTS,
+        download_bytes=round(pixels * _JPEG_BYTES_PER_PIXEL),
         uncompressed_bytes=uncompressed,
         stored_bytes=round(uncompressed * _STORED_SHARE),
         memory_bytes=_BASE_MEMORY + min(decoded, DECODED_LIMIT) + workers * layout.block_bytes,
     )
+
+
+@dataclass(frozen=True)
+class ViewReport:
+    """The outcome of building one view of a dataset.
+
+    Attributes
+    ----------
+    plan : Plan
+    target : str
+    state : str
+        ``built``, ``resumed``, ``already finished``, or ``unfinished`` if images are missing.
+    tasks_done : int
+        Blocks computed and downsampled by this run.
+    failures : tuple of MissingImage
+        Images, or windows of images, that are missing: the voxels sampled from them are background.
+    """
+
+    plan: Plan
+    target: str
+    state: str
+    tasks_done: int
+    failures: tuple[MissingImage, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All attributes as JSON types."""
+        failures = [{"image_id": f.request.image_id, "url": f.url, "reason": f.reason} for f in self.failures]
+        return {
+            "target": self.target,
+            "state": self.state,
+            "tasks_done": self.tasks_done,
+            "failures": failures,
+            "plan": self.plan.to_dict(),
+        }
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """The outcome of a build.
+
+    Attributes
+    ----------
+    dataset : int
+    views : tuple of ViewReport
+        In the order of the option `view`; the first is written to the target itself.
+    """
+
+    dataset: int
+    views: tuple[ViewReport, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every view is finished, with all images or with missing images that were allowed."""
+        return all(view.state != "unfinished" for view in self.views)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All attributes and `ok`, as JSON types."""
+        return {"dataset": self.dataset, "ok": self.ok, "views": [view.to_dict() for view in self.views]}

@@ -1,4 +1,4 @@
-"""What a target says of its making: build.json, sections.csv and failures.csv."""
+"""The metadata of a build: build.json, sections.csv, failures.csv, and OME-Zarr's of images and labels."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from ..geometry.grid import Grid
 from ..geometry.spaces import ORIENTATION
 from ..stores.target import Target
 from ..versions import version
-from .layout import Layout
+from .layout import BuildLayout
 from .plan import Plan
 
-#: Keys of what is written here.
+#: Keys of the files that this module writes.
 FILES = ("atlaszarr/build.json", "atlaszarr/sections.csv", "atlaszarr/failures.csv")
 _PACKAGES = ("dask", "fsspec", "google-crc32c", "numba", "numcodecs", "numpy", "obstore", "simplejpeg", "zarr")
 
 
-def write_build(target: Target, layout: Layout, request: Mapping[str, Any], plan: Plan, api_url: str) -> None:
-    """Put ``atlaszarr/build.json``: all that is needed to build the target again."""
+def write_build(target: Target, layout: BuildLayout, request: Mapping[str, Any], plan: Plan, api_url: str) -> None:
+    """Write ``atlaszarr/build.json``: the dataset, the options and the versions, enough to build the target again."""
     document = {
         "atlaszarr": version(),
         "versions": {package: version(package) for package in _PACKAGES},
@@ -47,23 +47,27 @@ def write_build(target: Target, layout: Layout, request: Mapping[str, Any], plan
 
 
 def is_of(target: Target, request: Mapping[str, Any]) -> bool:
-    """Whether ``atlaszarr/build.json`` is there, and of a request."""
+    """Whether ``atlaszarr/build.json`` exists and records these options."""
     try:
         return bool(json.loads(target.read("atlaszarr/build.json") or b"")["request"] == request)
     except (ValueError, KeyError, TypeError):
         return False
 
 
-def write_tables(target: Target, layout: Layout, done: Mapping[Task, Entry], failures: Sequence[MissingImage]) -> None:
-    """Put ``atlaszarr/sections.csv`` and ``atlaszarr/failures.csv``.
+def write_tables(
+    target: Target, layout: BuildLayout, done: Mapping[Task, Entry], failures: Sequence[MissingImage]
+) -> None:
+    """Write ``atlaszarr/sections.csv`` and ``atlaszarr/failures.csv``.
 
-    Every section image of the dataset is in the first, with what became of it: ``used``, ``missing`` (if only in
-    part), ``outside`` the grid, or ``skipped`` with the reason. The SHA-256 of an image that was fetched in windows is
-    that of the digests of those used, in the order of their names.
+    The first has a row for every section image of the dataset, with its state: ``used``, ``missing`` (the whole image
+    or a window of it), ``outside`` the grid, or ``skipped`` with the reason. The SHA-256 of an image that is fetched in
+    windows is that of the concatenated digests of its windows, in the order of their names.
     """
     used: dict[int, dict[str, str]] = {}
-    for name, digest in digests(done).items():
-        used.setdefault(int(name.partition("/")[0]), {})[name] = digest
+    for entry in done.values():
+        for name, digest in images(entry).items():
+            if digest:
+                used.setdefault(int(name.partition("/")[0]), {})[name] = digest
     missing = {failure.request.image_id: failure.reason for failure in failures}
     rows: list[tuple[Any, ...]] = []
     columns = layout.columns
@@ -71,9 +75,9 @@ def write_tables(target: Target, layout: Layout, done: Mapping[Task, Entry], fai
         id = section.image_id
         state = "missing" if id in missing else "used" if id in used else "outside"
         size = (request.downsample, request.width, request.height)
-        digest = _digest(used[id]) if state == "used" else ""
+        sha256 = _digest(used[id]) if state == "used" else ""
         more = [values[position] for values in columns.values()]
-        rows.append((id, section.section_number, section.depth, state, missing.get(id, ""), *size, digest, *more))
+        rows.append((id, section.section_number, section.depth, state, missing.get(id, ""), *size, sha256, *more))
     for skipped in (*layout.imaged.skipped, *layout.dataset.skipped):
         number = "" if skipped.section_number is None else skipped.section_number
         rows.append((skipped.image_id, number, "", "skipped", skipped.reason, *[""] * (4 + len(columns))))
@@ -84,18 +88,13 @@ def write_tables(target: Target, layout: Layout, done: Mapping[Task, Entry], fai
     target.write("atlaszarr/failures.csv", _table(("image_id", "section_number", "url", "reason"), failed))
 
 
-def digests(done: Mapping[Task, Entry]) -> dict[str, str]:
-    """SHA-256 of the JPEG body of every image or window that blocks were made from, by its name."""
-    return {name: digest for entry in done.values() for name, digest in images(entry).items() if digest}
-
-
 def images(entry: Entry) -> dict[str, str | None]:
-    """Names of the images that a block used, with the SHA-256 of their JPEG body; None for one that was missing."""
+    """Names of the images of a block, with the SHA-256 of their JPEG bodies; None for a missing image."""
     return dict(entry.origin.get("images", {}))
 
 
 def missing(entry: Entry) -> list[str]:
-    """Names of the images that a block did without."""
+    """Names of the images that a block lacks."""
     return [name for name, digest in images(entry).items() if digest is None]
 
 
@@ -115,20 +114,20 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
 
 
 def geometry(grid: Grid) -> Geometry:
-    """Where the voxels of a grid lie, in mm."""
+    """The scale and the translation of a grid, in mm."""
     size = grid.resolution / 1000
     offset = (grid.resolution - grid.space.anchor) / 2000
     return Geometry((size,) * 3, (offset,) * 3, "millimeter", ORIENTATION)
 
 
 def plane_geometry(grid: Grid, fixed: int, coordinate: float, thickness: float) -> Geometry:
-    """Where the voxels of a plane lie, in mm.
+    """The scale and the translation of one plane of a grid, in mm.
 
     Parameters
     ----------
     grid : Grid
     fixed : int
-        The axis across it, of (z, y, x): a single voxel, as long as the section is thick.
+        The axis (z, y, x) across the plane: one voxel, of the size of the section's thickness.
     coordinate, thickness : float
         Slice coordinate and section thickness in um.
     """
@@ -140,12 +139,12 @@ def plane_geometry(grid: Grid, fixed: int, coordinate: float, thickness: float) 
 
 
 def title(dataset: SectionDataset) -> str:
-    """What a dataset is called."""
+    """The name of a dataset in the metadata: its id and its genes."""
     return " ".join([f"Section dataset {dataset.id}", *dataset.genes])
 
 
 def image(version: str, geometry: Geometry, pyramid: Pyramid, name: str) -> dict[str, Any]:
-    """Of the group of a registered image."""
+    """OME-Zarr metadata of the group of a registered image."""
     method = f"mean of the covered voxels among {_neighbours(pyramid)}"
     channels = [
         {
@@ -163,7 +162,7 @@ def image(version: str, geometry: Geometry, pyramid: Pyramid, name: str) -> dict
 
 
 def provenance(version: str, geometry: Geometry, pyramid: Pyramid, sections: Sequence[Section]) -> dict[str, Any]:
-    """Of ``labels/section``, whose values are SectionImage ids: neighbours get unlike colours."""
+    """OME-Zarr metadata of ``labels/section``, whose values are SectionImage ids, adjacent ones in unlike colours."""
     colours, properties = [], []
     for position, section in enumerate(sections):
         red, green, blue = colorsys.hsv_to_rgb(position * 0.381966 % 1, 0.7, 1.0)
@@ -184,5 +183,5 @@ def provenance(version: str, geometry: Geometry, pyramid: Pyramid, sections: Seq
 
 
 def _neighbours(pyramid: Pyramid) -> str:
-    """How many voxels of a level make one of the next."""
+    """The number of voxels of a level in one voxel of the next, along each axis."""
     return " x ".join("1" if n == 1 else "2" for n in pyramid.shape)

@@ -1,4 +1,4 @@
-"""What a build of registered sections is made of: planes over one grid, each an image, fetched whole or in windows."""
+"""The layout of registered sections: a collection of planes over one grid, one image each."""
 
 from __future__ import annotations
 
@@ -13,35 +13,36 @@ from numpy.typing import NDArray
 from ..allen.images import ImageRequest, MissingImage, SectionImage, TierImage, pixels_of, tier_image
 from ..allen.records import SectionDataset
 from ..boxes import Box, Region, everywhere, shape_of
+from ..engine.blocks import Block
 from ..engine.collection import member_pyramid
-from ..engine.multiscale import ArraySpec, Blocks
+from ..engine.multiscale import ArraySpec
 from ..engine.ome import displacement_field
-from ..engine.pyramid import Occupancy, Pyramid
+from ..engine.pyramid import NonEmptyChunks, Pyramid
 from ..errors import RecordError
 from ..geometry.plane import PLANES
-from ..sections.options import SectionsRequest
+from ..sections.options import SectionsOptions
 from ..sections.planes import SectionPlanes
 from . import records
-from .layout import DISPLACEMENT, IMAGE, SECTION, Layout, image_spec, section_spec
+from .layout import DISPLACEMENT, IMAGE, SECTION, BuildLayout, block_of, image_spec, section_spec
 
-#: Bytes a pixel while it is computed: two coordinates, each with temporaries, the image, the label.
+#: Bytes per pixel while a block is computed: two coordinates, each with temporaries, the image, the label.
 _WORKING = 80
-#: And for its field: three components of float64, and what they are made from.
+#: Bytes per pixel for the field: three components of float64, and temporaries of the same size.
 _FIELD_WORKING = 2 * 3 * 8
-#: Of one level: the mean of coordinates is not at the centre of a voxel that lies over the edge.
+#: It has one level: the mean of coordinates is not at the centre of a coarser voxel that extends over the edge.
 _FIELD = ArraySpec(DISPLACEMENT, "float64", ("c", "z", "y", "x"), 3, math.nan, levels=1)
 
 
-def section_layout(dataset: SectionDataset, request: SectionsRequest) -> Layout:
-    """Lay a dataset out as a plane a section.
+def section_layout(dataset: SectionDataset, options: SectionsOptions) -> BuildLayout:
+    """The layout of a dataset as a collection of planes, one for each section.
 
     Raises
     ------
     RecordError
-        If no section shows anything.
+        If no section is inside the grid.
     """
-    planes = request.planes(dataset)
-    pyramid, imaged = request.pyramid(planes), planes.imaged
+    planes = options.planes(dataset)
+    pyramid, imaged = options.pyramid(planes), planes.imaged
     level, step = pyramid.levels[0], pyramid.passes[0]
     boxes: list[list[Box]] = [[] for _ in planes.displacements]
     base = set()
@@ -52,28 +53,29 @@ def section_layout(dataset: SectionDataset, request: SectionsRequest) -> Layout:
             base.add(unit)
     if not base:
         raise RecordError(
-            f"no section of dataset {dataset.id} shows a pixel of reference space {planes.grid.space.id} "
-            f"at {planes.grid.resolution:g} um; try a finer resolution or another space"
+            f"no section of dataset {dataset.id} samples a pixel of reference space {planes.grid.space.id} "
+            f"at {planes.grid.resolution:g} um; try a finer resolution",
+            code="no-section-in-grid",
         )
     tiers = tuple(map(tier_image, imaged.sections, imaged.requests, boxes))
-    occupancy = Occupancy(pyramid, frozenset(base))
-    shows = {}
-    for block in sorted(occupancy.blocks(step)):
+    non_empty = NonEmptyChunks(pyramid, frozenset(base))
+    inputs = {}
+    for block in sorted(non_empty.blocks(step)):
         section, rows, columns = pyramid.region(step, block)
-        found = planes.box(section.start, rows, columns)
-        shows[block] = () if found is None else tuple(tiers[section.start].requests(found))
+        box = planes.box(section.start, rows, columns)
+        inputs[block] = () if box is None else tuple(tiers[section.start].requests(box))
     sections, *sides = pyramid.shape
-    return Layout(
+    return BuildLayout(
         dataset=dataset,
-        request=request,
+        options=options,
         grid=planes.grid,
         imaged=imaged,
-        source=partial(_block, planes, tiers, request.background, request.displacement),
-        occupancy=occupancy,
-        shows=shows,
-        block_bytes=max(_bytes(pyramid.region(step, block), images, request) for block, images in shows.items()),
-        arrays=(image_spec(request.background), section_spec(), *((_FIELD,) * request.displacement)),
-        groups=_groups(dataset, request, planes, member_pyramid(pyramid, planes.plane.fixed)),
+        source=partial(_block, planes, tiers, options.background, options.displacement),
+        non_empty=non_empty,
+        inputs=inputs,
+        block_bytes=max(_bytes(pyramid.region(step, block), images, options) for block, images in inputs.items()),
+        arrays=(image_spec(options.background), section_spec(), *((_FIELD,) * options.displacement)),
+        groups=_groups(dataset, options, planes, member_pyramid(pyramid, planes.plane.fixed)),
         extent=f"{sections} {planes.plane.name} planes of {sides[0]} x {sides[1]} pixels, {len(pyramid.levels)} levels",
         columns={
             "path": list(map(str, range(sections))),
@@ -89,40 +91,41 @@ def _block(
     tiers: Sequence[TierImage],
     background: int,
     displacement: bool,
+    _level: int,
     region: Region,
     images: Sequence[SectionImage | MissingImage],
-) -> Blocks:
-    """A block of one plane from the windows that it shows, with its field if asked for; empty where one is missing."""
+) -> Block:
+    """A block of one plane, optionally with its field; background where an image is missing."""
     section, rows, columns = region[0].start, *region[1:]
     box = planes.box(section, rows, columns)
     pixels = None if box is None else tiers[section].crop(box, pixels_of(images))
-    image, shown = planes.register(section, rows, columns, box, pixels, background)
-    label = np.where(shown, np.uint32(planes.imaged.sections[section].image_id), np.uint32(0))
+    image, inside = planes.register(section, rows, columns, box, pixels, background)
+    label = np.where(inside, np.uint32(planes.imaged.sections[section].image_id), np.uint32(0))
     blocks = {IMAGE: np.ascontiguousarray(np.moveaxis(image, 2, 0)[:, np.newaxis]), SECTION: label[np.newaxis]}
     if displacement:
         blocks[DISPLACEMENT] = field_in_mm(planes, section, rows, columns)[:, np.newaxis]
-    return blocks
+    return block_of(blocks, images)
 
 
-def _bytes(region: Region, windows: Sequence[ImageRequest], request: SectionsRequest) -> int:
-    """What computing a block holds in memory at most."""
+def _bytes(region: Region, windows: Sequence[ImageRequest], options: SectionsOptions) -> int:
+    """Upper limit of the memory of a block while it is computed."""
     largest: int = max(window.width * window.height for window in windows)
-    pixel = _WORKING + _FIELD_WORKING * request.displacement
+    pixel = _WORKING + _FIELD_WORKING * options.displacement
     return math.prod(shape_of(region)) * pixel + 3 * largest * (len(windows) + 1)
 
 
 def _groups(
-    dataset: SectionDataset, request: SectionsRequest, planes: SectionPlanes, pyramid: Pyramid
+    dataset: SectionDataset, options: SectionsOptions, planes: SectionPlanes, pyramid: Pyramid
 ) -> dict[str, dict[str, Any]]:
-    """What OME-Zarr has to say of the images, each of such levels, and of the collection."""
-    version, title, thickness = request.ome_zarr, records.title(dataset), dataset.section_thickness
+    """OME-Zarr metadata of the images, each of the levels of `pyramid`, and of the collection."""
+    version, title, thickness = options.ome_zarr, records.title(dataset), dataset.section_thickness
     groups: dict[str, dict[str, Any]] = {}
     for member, (section, coordinate) in enumerate(zip(planes.imaged.sections, planes.coordinates, strict=True)):
         geometry = records.plane_geometry(planes.grid, planes.plane.fixed, coordinate, thickness)
         name = f"{title}, section {section.section_number}"
         groups[f"{member}/{SECTION}"] = records.provenance(version, geometry, pyramid, [section])
         groups[f"{member}/labels"] = {"labels": ["section"]}
-        if request.displacement:
+        if options.displacement:
             field = displacement_field(version, f"{name}, displacement", "czyx", geometry, pyramid)
             frame = image_frame(planes, member, thickness)
             groups[f"{member}/{DISPLACEMENT}"] = {**field, "atlaszarr": {"image": frame}}
@@ -136,12 +139,12 @@ _AXES = "zyx"
 
 
 def field_in_mm(planes: SectionPlanes, section: int, rows: slice, columns: slice) -> NDArray[np.float64]:
-    """The displacement of the pixels of a block: from where they lie in the space to where they lie in the image.
+    """The displacement of the pixels of a block, from their position in the space to their position in the image.
 
     Returns
     -------
     ndarray, float64, shape (3, rows, columns)
-        Along (z, y, x) in mm; 0 across the plane.
+        Components along (z, y, x) in mm; 0 across the plane.
     """
     plane, oriented = planes.plane, PLANES[planes.plane.name]
     frame = image_frame(planes, section, 0.0)
@@ -155,20 +158,21 @@ def field_in_mm(planes: SectionPlanes, section: int, rows: slice, columns: slice
 
 
 def image_frame(planes: SectionPlanes, section: int, thickness: float) -> dict[str, Any]:
-    """Where the pixels of a tier image lie, in mm.
+    """The physical frame of a tier image.
 
     Parameters
     ----------
     planes : SectionPlanes
     section : int
+        Position of the section among the planes.
     thickness : float
-        Of the section, in um.
+        Thickness of the section in um.
 
     Returns
     -------
     dict
-        ``axes``: those that its rows and its columns run along; ``scale`` and ``translation`` along (z, y, x): the
-        size of a pixel, and the centre of the first.
+        ``axes``: the axis along its rows and the axis along its columns; ``scale`` and ``translation`` along (z, y, x)
+        in mm: the size of a pixel, and the centre of the first.
     """
     record, request = planes.imaged.sections[section], planes.imaged.requests[section]
     oriented = PLANES[planes.plane.name]

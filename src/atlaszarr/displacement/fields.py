@@ -1,7 +1,7 @@
-"""Displacement fields: an affine, two arrays, or one computed from other fields. Arithmetic only.
+"""The kinds of displacement fields: an affine, two arrays, or a field computed from other fields. Arithmetic only.
 
-A field maps each pixel (x = column, y = row) of a grid to a point (X, Y) in pixels of an image. Any block of it is a
-function of the absolute position in the grid alone, so that blocks of any size agree to the byte.
+A field maps each pixel (x = column, y = row) of a grid to a point (X, Y) in pixels of an image. A block depends only on
+its absolute position in the grid, so that blocks of any size have the same bytes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Shape = tuple[int, int]
 #: Lengths of the blocks along rows and along columns.
 Chunks = tuple[tuple[int, ...], tuple[int, ...]]
 
-#: Side of a block, where nothing else decides.
+#: Side of a block of fields that are not made from dask arrays.
 BLOCK = 512
 
 
@@ -39,24 +39,24 @@ class Field(Protocol):
 
     @property
     def chunks(self) -> Chunks:
-        """The blocks in which it is best computed."""
+        """The blocks in which the field is computed."""
         ...
 
     def coordinates(self, rows: slice, columns: slice) -> Coordinates:
-        """Where the pixels of a block lie in the image."""
+        """The points (X, Y) of the pixels of a block."""
         ...
 
     def displacements(self, rows: slice, columns: slice) -> Coordinates:
-        """The same, less the pixel's own position in the grid."""
+        """The displacements (X - x, Y - y) of the pixels of a block."""
         ...
 
     def at(self, points: Coordinates) -> Coordinates:
-        """Where points (x, y) between or beyond the pixels of the grid lie in the image."""
+        """The points (X, Y) of any points (x, y) between or beyond the pixels of the grid."""
         ...
 
 
 def blocks(chunks: Chunks) -> Iterator[tuple[tuple[int, int], tuple[slice, slice]]]:
-    """The blocks of a grid, in C order: index, rows and columns."""
+    """Iterate over the blocks of a grid in C order: index, and slices of rows and columns."""
     ends = [np.cumsum((0, *lengths)).tolist() for lengths in chunks]
     rows, columns = ([slice(a, b) for a, b in pairwise(axis)] for axis in ends)
     for (i, down), (j, across) in product(enumerate(rows), enumerate(columns)):
@@ -64,7 +64,7 @@ def blocks(chunks: Chunks) -> Iterator[tuple[tuple[int, int], tuple[slice, slice
 
 
 def regular(shape: Shape, side: int) -> Chunks:
-    """Square blocks; the last ones may be smaller."""
+    """Divide a grid into square blocks; the last ones may be smaller."""
     rows, columns = ((*(n // side * (side,)), *((n % side,) if n % side else ())) for n in shape)
     return rows, columns
 
@@ -85,7 +85,7 @@ class AffineField:
     ----------
     shape : tuple of int
     matrix : tuple of tuple of float
-        2 x 3: (column, row) of the grid to (X, Y) in pixels of the image.
+        2 x 3, (column, row) of the grid to (X, Y) in pixels of the image.
     """
 
     shape: Shape
@@ -93,14 +93,14 @@ class AffineField:
 
     @classmethod
     def of(cls, shape: tuple[int, int], matrix: ArrayLike) -> Self:
-        """The field of a matrix, 2 x 3 or 3 x 3; see `atlaszarr.Displacement.from_affine`."""
+        """Make the field of a matrix; see `atlaszarr.Displacement.from_affine`."""
         given = np.asarray(matrix)
         if given.shape not in ((2, 3), (3, 3)) or given.dtype.kind not in "iuf" or not np.isfinite(given).all():
-            raise InputError(f"matrix {matrix!r} is not an affine of the plane; give 2 x 3 or 3 x 3 finite numbers")
+            raise InputError(f"matrix {matrix!r} must be 2 x 3 or 3 x 3 finite numbers", code="invalid-affine")
         if len(given) == 3 and given[2].tolist() != [0, 0, 1]:
-            raise InputError(f"matrix {matrix!r} is not affine: its third row must be 0 0 1")
+            raise InputError(f"matrix {matrix!r} is not affine; its third row must be 0 0 1", code="invalid-affine")
         (a, b, c), (d, e, f) = given[:2].astype(np.float64).tolist()
-        return cls(checked_shape(shape), ((a, b, c), (d, e, f)))
+        return cls(validate_shape(shape), ((a, b, c), (d, e, f)))
 
     @property
     def chunks(self) -> Chunks:
@@ -123,24 +123,24 @@ class AffineField:
 
 
 def _affine_block(matrix: tuple[tuple[float, float, float], ...], rows: slice, columns: slice) -> Coordinates:
-    found = np.empty((2, rows.stop - rows.start, columns.stop - columns.start))
-    for part, (across, down, offset) in zip(found, matrix, strict=True):
-        # Each of the steps grows with x and with y, or falls, rounded too: so corners bound a rectangle.
+    points = np.empty((2, rows.stop - rows.start, columns.stop - columns.start))
+    for part, (across, down, offset) in zip(points, matrix, strict=True):
+        # Each step is monotonic in x and in y, also after rounding, so that the corners bound a rectangle.
         lines = down * np.arange(rows.start, rows.stop) + offset
         np.add(lines[:, np.newaxis], across * np.arange(columns.start, columns.stop), out=part)
-    return found
+    return points
 
 
 @dataclass(frozen=True, eq=False)
 class ArrayField:
-    """Two arrays over the grid; of dask arrays, only the blocks asked for are computed.
+    """Two arrays over the grid. Dask arrays stay lazy.
 
     Attributes
     ----------
     first, second : ndarray or dask array, shape (rows, columns), real
-        Along x and along y.
+        Components along x and along y.
     relative : bool
-        Whether they are displacements, or the points themselves.
+        Whether they are displacements instead of points.
     """
 
     first: Any
@@ -149,37 +149,42 @@ class ArrayField:
 
     @classmethod
     def of(cls, first: Any, second: Any, relative: bool) -> ArrayField:
-        """The field of arrays along x and y; see `atlaszarr.Displacement.from_coordinates`."""
+        """Make the field of arrays along x and y; see `atlaszarr.Displacement.from_coordinates`."""
         lazy = [is_dask(array) for array in (first, second)]
         pair = [array if is_lazy else unmasked(array) for array, is_lazy in zip((first, second), lazy, strict=True)]
         for array in pair:
             if array.ndim != 2 or 0 in array.shape or array.dtype.kind not in "iuf":
                 raise InputError(
-                    f"an array of {array.dtype} of shape {array.shape} cannot be a part of a field; give real (h, w)"
+                    f"component of a field has dtype {array.dtype} and shape {array.shape}; give real numbers of shape "
+                    "(rows, columns)",
+                    code="invalid-array",
                 )
             if not all(isinstance(n, int | np.integer) for n in array.shape):
                 raise InputError(
-                    f"an array of shape {array.shape} cannot be a part of a field; call compute_chunk_sizes() first"
+                    f"component of a field has unknown chunk sizes, shape {array.shape}; call its "
+                    "compute_chunk_sizes() first",
+                    code="unknown-shape",
                 )
         if pair[0].shape != pair[1].shape:
             raise InputError(
-                f"arrays of shapes {pair[0].shape} and {pair[1].shape} are not along x and y of one field; "
-                "give two of one shape"
+                f"components of a field have shapes {pair[0].shape} and {pair[1].shape}; give two arrays of one shape",
+                code="shape-mismatch",
             )
         if any(lazy):
             import dask.array as da
 
-            if "distributed" in sys.modules:  # else nothing can be kept there
+            if "distributed" in sys.modules:  # otherwise there is no cluster
                 from distributed import futures_of
 
                 if futures_of([array for array, is_lazy in zip(pair, lazy, strict=True) if is_lazy]):
                     raise InputError(
-                        "an array that is kept on a cluster cannot be a part of a field, which every worker computes "
-                        "itself; compute() it, or write it to a store and open it lazily from there"
+                        "component of a field is persisted on a cluster, and workers that compute the field cannot use "
+                        "it; compute() it, or write it to a store and open it lazily",
+                        code="persisted-array",
                     )
 
-            one = da.asarray(pair[0])
-            return cls(one, da.asarray(pair[1]).rechunk(one.chunks), relative)
+            x, y = map(da.asarray, pair)
+            return cls(x, y.rechunk(x.chunks), relative)
         for k, array in enumerate(pair):
             if array.flags.writeable:
                 pair[k] = array.copy()
@@ -194,7 +199,7 @@ class ArrayField:
 
     @property
     def chunks(self) -> Chunks:
-        """See `Field`; those of a dask array, so that none of its chunks is computed for several blocks."""
+        """See `Field`; the chunks of a dask array, so that each is computed for one block only."""
         return regular(self.shape, BLOCK) if isinstance(self.first, np.ndarray) else self.first.chunks
 
     def coordinates(self, rows: slice, columns: slice) -> Coordinates:
@@ -208,34 +213,34 @@ class ArrayField:
         return values if self.relative else values - grid_points(rows, columns)
 
     def at(self, points: Coordinates) -> Coordinates:
-        """See `Field`; bilinear between pixels, and beyond them a straight line through the outermost two."""
+        """See `Field`; bilinear between pixels, extrapolated linearly from the outermost two pixels beyond the grid."""
         height, width = self.shape
         columns, rows = _cells(points[0], width), _cells(points[1], height)
         if columns is None or rows is None:
             return np.full_like(points, np.nan)
-        found = np.empty_like(points)
-        interpolate(self.displacements(rows, columns), rows.start, columns.start, height, width, points, found)
-        return found
+        mapped = np.empty_like(points)
+        interpolate(self.displacements(rows, columns), rows.start, columns.start, height, width, points, mapped)
+        return mapped
 
     def _read(self, rows: slice, columns: slice) -> Coordinates:
         parts = [self.first[rows, columns], self.second[rows, columns]]
         if not isinstance(self.first, np.ndarray):
             import dask
 
-            # In this task, whatever scheduler runs it.
+            # Within the current task, not on the scheduler that runs it.
             parts = dask.compute(*parts, scheduler="synchronous")
         return np.stack([np.asarray(unmasked(part), np.float64) for part in parts])
 
 
 def unmasked(values: Any) -> NDArray[Any]:
-    """Numbers of a field, with NaN for those that are masked."""
+    """An array with NaN for masked numbers."""
     if isinstance(values, np.ma.MaskedArray) and values.dtype.kind in "iuf":
         return np.ma.filled(values.astype(np.float64), np.nan)
     return np.asarray(values)
 
 
 def _cells(positions: NDArray[np.float64], n: int) -> slice | None:
-    """The pixels of an axis that points lie between, or are nearest to; None if no point is finite."""
+    """The pixels of an axis that positions are interpolated or extrapolated from; None if no position is finite."""
     finite = positions[np.isfinite(positions)]
     if not finite.size:
         return None
@@ -245,7 +250,7 @@ def _cells(positions: NDArray[np.float64], n: int) -> slice | None:
 
 @dataclass(frozen=True)
 class ScaledField:
-    """A field whose displacements are those of another times a number.
+    """A field with the displacements of another field times a number.
 
     Attributes
     ----------
@@ -281,7 +286,7 @@ class ScaledField:
 
 @dataclass(frozen=True)
 class ComposedField:
-    """The field that applies `inner`, whose points lie on the grid of `outer`, and then `outer`.
+    """The field that applies `inner`, which maps to the grid of `outer`, then `outer`.
 
     Attributes
     ----------
@@ -315,45 +320,45 @@ class ComposedField:
 
 
 def scaled(field: Field, factor: float) -> Field:
-    """The field whose displacements are `factor` times as long; for an affine, again an affine."""
+    """The field with displacements times `factor`; an affine for an affine."""
     if not isinstance(field, AffineField):
         return ScaledField(field, factor)
-    straight = np.eye(2, 3)
-    return AffineField.of(field.shape, straight + factor * (np.array(field.matrix) - straight))
+    identity = np.eye(2, 3)
+    return AffineField.of(field.shape, identity + factor * (np.array(field.matrix) - identity))
 
 
 def composed(outer: Field, inner: Field) -> Field:
-    """The field that applies `inner`, then `outer`; for two affines, again an affine."""
+    """The field that applies `inner`, then `outer`; an affine for two affines."""
     if isinstance(outer, AffineField) and isinstance(inner, AffineField):
         return AffineField.of(inner.shape, transforms.compose(outer.matrix, inner.matrix))
     return ComposedField(inner, outer)
 
 
-def same(one: Field, other: Field) -> bool:
-    """Whether two fields map all pixels of one shape to the same points, but for rounding, or both to NaN."""
-    if one.shape != other.shape:
-        return False
-    pairs = ((one.coordinates(*block), other.coordinates(*block)) for _, block in blocks(one.chunks))
-    return all(np.allclose(a, b, rtol=1e-12, atol=1e-9, equal_nan=True) for a, b in pairs)
+def same(a: Field, b: Field) -> bool:
+    """Whether two fields have one shape and map each pixel to the same point up to rounding, or both to NaN."""
+    return a.shape == b.shape and all(
+        np.allclose(a.coordinates(*block), b.coordinates(*block), rtol=1e-12, atol=1e-9, equal_nan=True)
+        for _, block in blocks(a.chunks)
+    )
 
 
-def checked_shape(shape: tuple[int, int]) -> Shape:
-    """Rows and columns of a grid, as whole numbers."""
+def validate_shape(shape: tuple[int, int]) -> Shape:
+    """Validate the rows and columns of a grid."""
     try:
         rows, columns = map(operator.index, shape)
     except (TypeError, ValueError):
         rows = columns = 0
     if min(rows, columns) < 1:
-        raise InputError(f"shape {shape!r} must be two positive whole numbers, rows and columns")
+        raise InputError(f"shape {shape!r} must be two positive whole numbers, rows and columns", code="invalid-shape")
     return rows, columns
 
 
 def block_of(shape: Shape, rows: slice, columns: slice) -> tuple[slice, slice]:
-    """The block of a grid that slices select, by its ends."""
+    """Normalize the slices of a block of a grid."""
     ends = []
     for name, along, n in (("rows", rows, shape[0]), ("columns", columns, shape[1])):
         if not isinstance(along, slice) or along.step not in (None, 1):
-            raise InputError(f"{name} {along!r} must be a slice in steps of 1")
+            raise InputError(f"{name} {along!r} must be a slice with step 1", code="invalid-slice")
         start, stop, _ = along.indices(n)
         ends.append(slice(start, max(start, stop)))
     return ends[0], ends[1]

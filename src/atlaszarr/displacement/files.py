@@ -1,6 +1,6 @@
-"""Displacement fields in files: ``.npy`` as in atldld, and displacement fields of OME-Zarr 0.6 (RFC-5).
+"""Displacement fields in files: ``.npy`` as in atldld, and OME-Zarr 0.6 (RFC-5).
 
-A file appears whole or not at all: the metadata of an OME-Zarr is written last.
+An interrupted save leaves nothing that opens as a field: the metadata of an OME-Zarr is written last.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..engine import ome
-from ..engine.codecs import ArrayLayout, Encoding
+from ..engine.codecs import Encoding
 from ..engine.inputs import locations_read
 from ..engine.ome_reader import StoredImage
 from ..engine.pyramid import Pyramid
@@ -34,30 +34,31 @@ _CHUNK = (2, _SIDE, _SIDE)
 
 
 def save(field: Field, path: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> None:
-    """Write a field, block by block.
+    """Write a field block by block.
 
     Parameters
     ----------
     field : Field
     path : str or path-like
-        ``.npy`` on a local disk: float32, (rows, columns, 2), delta_x and delta_y, as atldld reads and writes it.
-        ``.zarr``, a path or any URL that fsspec opens: an OME-Zarr 0.6 displacement field in pixels. Array ``0``:
-        float64, (2, rows, columns), along y first.
+        ``.npy`` on a local disk: float32, (rows, columns, 2), delta_x and delta_y, as in atldld. ``.zarr``, a path or
+        any URL that fsspec opens: an OME-Zarr 0.6 displacement field in pixels, with array ``0``, float64,
+        (2, rows, columns), components along y, then x.
     storage_options : mapping, optional
-        To fsspec, for a URL.
+        Options for fsspec, for a URL.
 
     Raises
     ------
     InputError
-        If the file exists, the field is read from it, the name has another ending, or an option is not supported.
+        If the target exists or the field is read from it, the name has another suffix, or an option is not supported.
     TargetError
-        If it cannot be written.
+        If the target cannot be written.
     """
     name = os.fspath(path)
     if name.endswith(".npy"):
         if storage_options:
             raise InputError(
-                f"storage option {next(iter(storage_options))!r} is not supported for {name!r}; .npy is local"
+                f"storage option {next(iter(storage_options))!r} is not supported for {name!r}; .npy files are local",
+                code="not-supported",
             )
         _save_npy(field, name)
     elif name.rstrip("/").endswith(".zarr"):
@@ -65,7 +66,7 @@ def save(field: Field, path: str | os.PathLike[str], storage_options: Mapping[st
         _refuse_overlap(field, target.url)
         _save_zarr(field, target)
     else:
-        raise InputError(f"{name!r} must end in .npy or .zarr, which says how to write a displacement field")
+        raise InputError(f"displacement field {name!r} must end in .npy or .zarr", code="unknown-suffix")
 
 
 def load(path: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> ArrayField:
@@ -74,30 +75,30 @@ def load(path: str | os.PathLike[str], storage_options: Mapping[str, Any] | None
     Parameters
     ----------
     path : str or path-like
-        ``.npy``, as `save` writes it, or an OME-Zarr, on a local disk or at any URL that fsspec opens.
+        ``.npy`` as `save` writes it, or an OME-Zarr, on a local disk or at any URL that fsspec opens.
     storage_options : mapping, optional
-        To fsspec, for a URL.
+        Options for fsspec, for a URL.
 
     Returns
     -------
     ArrayField
-        With displacements in pixels of the image.
+        Displacements in pixels of the image.
 
     Raises
     ------
     InputError
-        If it does not hold a displacement field of two dimensions, or has a transformation that is not supported.
+        If the file is not a two-dimensional displacement field, or has a transformation that is not supported.
     NotFoundError, SourceError, TargetError
-        If it is missing, or cannot be read.
+        If the file is missing or cannot be read.
 
     Notes
     -----
-    An OME-Zarr holds displacements along all spatial axes, in their order and unit. Where the axes are three, one is of
-    length 1, and its component is left out. Point k of the grid lies at q = t + s k by the field's own scale s and
-    translation t, and is led to q + d; that is pixel (q + d - t') / s' of the image, whose s' and t' along the spatial
-    axes are attributes of the group, ``{"atlaszarr": {"image": {"scale": [...], "translation": [...]}}}``. Without
-    them they are s and t. ``"axes"`` among them names the axes that the image's rows and columns run along: where these
-    are not in the order of the array, the field comes transposed.
+    An OME-Zarr has displacements d along all spatial axes, in their order and unit. Of three axes, one has length 1,
+    and its component is left out. Point k of the grid is at q = t + s k, by the scale s and translation t of the field,
+    and is mapped to q + d, which is pixel (q + d - t') / s' of the image. The attributes of the group,
+    ``{"atlaszarr": {"image": {"scale": [...], "translation": [...]}}}``, give s' and t' along the spatial axes;
+    without them, s' = s and t' = t. ``"axes"`` next to them names the axes of the image's rows and columns; if these
+    are not in the order of the array, the field is transposed.
     """
     if os.fspath(path).endswith(".npy"):
         return _load_npy(os.fspath(path), storage_options)
@@ -107,17 +108,20 @@ def load(path: str | os.PathLike[str], storage_options: Mapping[str, Any] | None
 def _save_npy(field: Field, name: str) -> None:
     path = local_path(name)
     if path is None:
-        raise InputError(f"{shown(name)!r} is not a local path; a field is written to a URL as .zarr")
+        raise InputError(
+            f"{shown(name)!r} is a URL, where .npy is not supported; give a local path, or a name that ends in .zarr",
+            code="not-supported",
+        )
     _refuse_overlap(field, str(path))
     if path.exists():
-        raise InputError(f"{name} is there already; remove it first, or give another name")
+        raise InputError(f"{name} exists; remove it or choose another name", code="target-exists")
     header = {"descr": "<f4", "fortran_order": False, "shape": (*field.shape, 2)}
     folder = Target.of(path.parent)
     with ExitStack() as opened:
         with folder.reporting("write to"):
             file = opened.enter_context(whole_file(path))
             np.lib.format.write_array_header_1_0(file, header)
-        for _, across in groupby(blocks(field.chunks), key=lambda found: found[0][0]):
+        for _, across in groupby(blocks(field.chunks), key=lambda block: block[0][0]):
             parts = [field.displacements(*block) for _, block in across]
             with folder.reporting("write to"):
                 file.write(np.moveaxis(np.concatenate(parts, axis=2), 0, 2).astype("<f4").tobytes())
@@ -126,10 +130,13 @@ def _save_npy(field: Field, name: str) -> None:
 
 
 def _refuse_overlap(field: Field, location: str) -> None:
-    """Refuse to write into what a field is read from."""
+    """Refuse to write a field into its own source."""
     for source in _locations_read(field):
         if overlap(source, location):
-            raise InputError(f"{location} lies in what the field is read from, {shown(source)}; choose another place")
+            raise InputError(
+                f"target {location} overlaps {shown(source)}, which the field is read from; choose another target",
+                code="target-overlaps-source",
+            )
 
 
 def _locations_read(field: Any) -> Iterator[str]:
@@ -151,57 +158,67 @@ def _load_npy(name: str, storage_options: Mapping[str, Any] | None) -> ArrayFiel
         except (ValueError, EOFError, MemoryError) as error:
             if isinstance(error, AtlaszarrError):
                 raise
-            raise InputError(f"{file.name} is not an array in a .npy file: {error}") from None
+            raise InputError(f"{file.name} is not a valid .npy file: {error}", code="damaged-file") from None
     if values.ndim != 3 or values.shape[2] != 2 or 0 in values.shape or values.dtype.kind not in "iuf":
         raise InputError(
-            f"{name} holds {values.dtype} of shape {values.shape}; a field is (rows, columns, 2): delta_x and delta_y"
+            f"{name} has dtype {values.dtype} and shape {values.shape}; a field has real numbers of shape "
+            "(rows, columns, 2), delta_x and delta_y",
+            code="invalid-array",
         )
     return ArrayField(np.asarray(values[..., 0]), np.asarray(values[..., 1]), relative=True)
 
 
 def _save_zarr(field: Field, target: Target) -> None:
     if target.list_keys():
-        raise InputError(f"{target.url} is there already; remove it first, or give another name")
+        raise InputError(f"{target.url} is not empty; remove it or choose another name", code="target-not-empty")
     layout = Encoding().layout((2, *field.shape), _CHUNK, "float64", fill=np.nan)
     documents = layout.documents(("c", "y", "x"))
     target.write_all((f"0/{name}", body) for name, body in documents.items())
-    target.write_all(_bodies(field, layout))
+    target.write_all(
+        (f"0/{layout.key((0, *index))}", layout.encode(np.asarray(field.displacements(*block)[::-1])))
+        for index, block in blocks(regular(field.shape, _SIDE))
+    )
     pixels, grid = ome.Geometry((1.0, 1.0, 1.0), unit=None), Pyramid.over((1, *field.shape), _SIDE, levels=1)
     content = ome.displacement_field(_VERSION, "displacement", "cyx", pixels, grid)
     target.write_all(ome.group(_VERSION, ome.attributes(_VERSION, content, {})).items())
 
 
-def _bodies(field: Field, layout: ArrayLayout) -> Iterator[tuple[str, bytes]]:
-    for (i, j), (rows, columns) in blocks(regular(field.shape, _SIDE)):
-        yield f"0/{layout.key((0, i, j))}", layout.encode(np.asarray(field.displacements(rows, columns)[::-1]))
-
-
 def _load_zarr(target: Target) -> ArrayField:
     image = StoredImage.at(target)
-    kinds = [axis.type for axis in image.axes]
-    if "displacement" not in kinds:
-        raise InputError(f"{target.url} does not hold displacements: none of its axes is of that type")
-    if kinds != ["displacement", *["space"] * (len(kinds) - 1)]:
-        raise InputError(f"{target.url} has axes {kinds}; a field's components come first, then its spatial axes")
-    own = list(zip(image.scales[0][1:], image.translations[0][1:], strict=True))
-    other, stated = _frame(image)
-    transposed = len(stated) == 2 and stated[0] > stated[1]
-    array, absent = image.lazy(0)
-    if array.shape[0] != len(own) or len(own) != len(other):
+    types = [axis.type for axis in image.axes]
+    if "displacement" not in types:
         raise InputError(
-            f"{target.url} has shape {array.shape} along {len(kinds)} axes; it needs a component for each spatial axis"
+            f"{target.url} has axes of type {', '.join(map(str, types))}; a displacement field has an axis of type "
+            "displacement",
+            code="not-a-displacement-field",
         )
-    found = _in_pixels(target, array, own, other, sorted(stated))
+    if types != ["displacement", *["space"] * (len(types) - 1)]:
+        raise InputError(
+            f"{target.url} has axes of type {', '.join(map(str, types))}; a displacement field has components first, "
+            "then spatial axes",
+            code="wrong-axes",
+        )
+    grid = list(zip(image.scales[0][1:], image.translations[0][1:], strict=True))
+    frame, axes = _image_frame(image)
+    array, absent = image.lazy(0)
+    if array.shape[0] != len(grid) or len(grid) != len(frame):
+        raise InputError(
+            f"{target.url} has shape {array.shape}; a displacement field needs a component for each spatial axis",
+            code="shape-mismatch",
+        )
+    field = _in_pixels(target, array, grid, frame, sorted(axes))
     absent.list()
     if (text := absent.remark()) is not None:
         warnings.warn(text, AtlaszarrWarning, stacklevel=4)  # at the call of Displacement.load
-    return ArrayField(found.second.T, found.first.T, relative=True) if transposed else found
+    if len(axes) == 2 and axes[0] > axes[1]:
+        return ArrayField(field.second.T, field.first.T, relative=True)
+    return field
 
 
-def _frame(image: StoredImage) -> tuple[list[tuple[float, float]], list[int]]:
-    """Scale and translation of the image along the spatial axes, and the axes that its rows and columns run along.
+def _image_frame(image: StoredImage) -> tuple[list[tuple[float, float]], list[int]]:
+    """Scale and translation of the image along the spatial axes, and the axes of its rows and columns.
 
-    By default those of the field itself, and no axes.
+    The default is the scale and translation of the field, without axes.
     """
     names = image.names[1:]
     given = image.own.get("image") or {"scale": image.scales[0][1:], "translation": image.translations[0][1:]}
@@ -210,11 +227,14 @@ def _frame(image: StoredImage) -> tuple[list[tuple[float, float]], list[int]]:
         down, across = given.get("axes") or ("", "")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
-            f"{image.target.url} has damaged attributes of its image ({error!r}); write it again"
+            f"{image.target.url} has damaged attributes of its image ({error!r}); write it again",
+            code="damaged-metadata",
         ) from None
     if not all(0 < step < math.inf and math.isfinite(start) for step, start in steps):
         raise InputError(
-            f"{image.target.url} has an image with the scale {given['scale']}; it must be positive numbers"
+            f"{image.target.url} has an image with scale {given['scale']} and translation {given['translation']}; "
+            "they must be finite, and the scale positive",
+            code="damaged-metadata",
         )
     return steps, [names.index(name) for name in (down, across) if name in names]
 
@@ -222,27 +242,30 @@ def _frame(image: StoredImage) -> tuple[list[tuple[float, float]], list[int]]:
 def _in_pixels(
     target: Target,
     whole: Any,
-    own: list[tuple[float, float]],
-    other: list[tuple[float, float]],
-    stated: list[int],
+    grid: list[tuple[float, float]],
+    frame: list[tuple[float, float]],
+    axes: list[int],
 ) -> ArrayField:
-    """Displacements in pixels along the axes of the image if they are given, else along the two long axes."""
+    """Displacements in pixels along the axes of the image if they are recorded, otherwise along the two long axes."""
     import dask.array as da
 
     lengths = whole.shape[1:]
     long = [axis for axis, n in enumerate(lengths) if n > 1 or len(lengths) == 2]
-    if len(set(stated)) == 2 and set(long) <= set(stated):
-        long = stated  # though there may be a single pixel along either
+    if len(set(axes)) == 2 and set(long) <= set(axes):
+        long = axes  # either may have a single pixel
     if len(long) != 2:
-        raise InputError(f"{target.url} has a grid of shape {lengths}; a field of a section has two long axes")
-    found = []
+        raise InputError(
+            f"{target.url} has a grid of shape {lengths}; a displacement field of a section has two axes longer than 1",
+            code="shape-mismatch",
+        )
+    parts = []
     for position, axis in enumerate(long):
         part = whole[(axis, *(slice(None) if k in long else 0 for k in range(len(lengths))))].astype("float64")
-        (s, t), (image_s, image_t) = own[axis], other[axis]
+        (s, t), (image_s, image_t) = grid[axis], frame[axis]
         part = part / image_s
-        if own[axis] != other[axis]:
+        if grid[axis] != frame[axis]:
             k = da.arange(lengths[axis], chunks=part.chunks[position], dtype="float64")
             shift = (s / image_s - 1) * k + (t - image_t) / image_s
             part = part + (shift[:, np.newaxis] if position == 0 else shift)
-        found.append(part)
-    return ArrayField(found[1], found[0], relative=True)
+        parts.append(part)
+    return ArrayField(parts[1], parts[0], relative=True)

@@ -1,4 +1,4 @@
-"""Images warped by a displacement field, block by block: at once, or as a dask graph."""
+"""Images warped by a displacement field block by block, as a NumPy array or as a dask array."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .fields import AffineField, Field, blocks
 
 
 def warp(field: Field, image: NDArray[Any], interpolation: str, border: str, constant: ArrayLike) -> NDArray[Any]:
-    """An image warped by a field, of which a single block is in memory at a time."""
+    """Warp an image, with one block of the field in memory at a time."""
     validate(image.shape, image.dtype, interpolation, border, constant)
     image = np.ascontiguousarray(image)
     out = np.empty((*field.shape, *image.shape[2:]), image.dtype.newbyteorder("="))
@@ -28,10 +28,10 @@ def warp(field: Field, image: NDArray[Any], interpolation: str, border: str, con
 
 
 def warp_lazily(field: Field, image: Any, interpolation: str, border: str, constant: ArrayLike) -> Any:
-    """A dask array warped by a field: lazy, each block from the chunks of the image in its footprint.
+    """Warp a dask array lazily; each block depends on the chunks of the image in its footprint.
 
-    Footprints are found when the graph is made: for an affine from the corners of blocks, for any other field by
-    computing it, block by block.
+    Footprints are computed when the graph is made: for an affine from the corners of each block, for any other field
+    from all its points.
     """
     import dask.array as da
     from dask.base import tokenize
@@ -39,7 +39,10 @@ def warp_lazily(field: Field, image: Any, interpolation: str, border: str, const
 
     validate(image.shape, image.dtype, interpolation, border, constant)
     if any(not isinstance(n, int | np.integer) for n in image.shape):
-        raise InputError(f"an image of shape {image.shape} cannot be warped; call its compute_chunk_sizes() first")
+        raise InputError(
+            f"image has unknown chunk sizes, shape {image.shape}; call its compute_chunk_sizes() first",
+            code="unknown-shape",
+        )
     if image.ndim == 3:
         image = image.rechunk({2: -1})
     size = (image.shape[1], image.shape[0])
@@ -47,7 +50,11 @@ def warp_lazily(field: Field, image: Any, interpolation: str, border: str, const
     name, shared, sampling = f"warp-{token}", f"field-{token}", f"sampling-{token}"
 
     def box(block: tuple[slice, slice]) -> Box | None:
-        return _box(field, block, size, interpolation, border)
+        if not isinstance(field, AffineField):
+            return footprint(field.coordinates(*block), size, interpolation, border)
+        ends = [(slice(s.start, s.start + 1), slice(s.stop - 1, s.stop)) for s in block]
+        corners = [field.coordinates(rows, columns) for rows in ends[0] for columns in ends[1]]
+        return corner_footprint(np.concatenate(corners, axis=1), size, interpolation, border)
 
     regions = list(blocks(field.chunks))
     with ThreadPoolExecutor() as threads:
@@ -59,7 +66,7 @@ def warp_lazily(field: Field, image: Any, interpolation: str, border: str, const
     layer: dict[Any, Any] = {shared: field, sampling: sample}
     for (index, block), needed in zip(regions, boxes, strict=True):
         left, top, right, bottom = needed or (0, 0, 0, 0)
-        rows, columns = _touched(edges[0], top, bottom), _touched(edges[1], left, right)
+        rows, columns = _overlapping(edges[0], top, bottom), _overlapping(edges[1], left, right)
         parts = [[(image.name, i, j, *lead) for j in columns] for i in rows]
         crops = [[_crop(edges, i, j, (left, top, right, bottom)) for j in columns] for i in rows]
         layer[(name, *index, *lead)] = (_warp_block, shared, sampling, block, parts or empty, crops, (left, top), size)
@@ -77,7 +84,7 @@ def _warp_block(
     origin: tuple[int, int],
     size: tuple[int, int],
 ) -> NDArray[Any]:
-    """A block from the chunks of the image that it samples, each cut to its footprint."""
+    """Warp a block from the chunks of the image that it samples, each cropped to its footprint."""
     if isinstance(parts, list):
         lines = zip(parts, crops, strict=True)
         cut = [[part[crop] for part, crop in zip(*line, strict=True)] for line in lines]
@@ -85,22 +92,8 @@ def _warp_block(
     return sample(parts, field.coordinates(*block), origin=origin, size=size)
 
 
-def _box(
-    field: Field, block: tuple[slice, slice], size: tuple[int, int], interpolation: str, border: str
-) -> Box | None:
-    rows, columns = block
-    if isinstance(field, AffineField):
-        ends = [field.coordinates(slice(y, y + 1), slice(x, x + 1)) for y in _ends(rows) for x in _ends(columns)]
-        return corner_footprint(np.concatenate(ends, axis=1), size, interpolation, border)
-    return footprint(field.coordinates(rows, columns), size, interpolation, border)
-
-
-def _ends(along: slice) -> tuple[int, int]:
-    return along.start, along.stop - 1
-
-
-def _touched(edges: Sequence[int], start: int, stop: int) -> list[int]:
-    """The chunks of an axis that a half-open range touches."""
+def _overlapping(edges: Sequence[int], start: int, stop: int) -> list[int]:
+    """The chunks of an axis that overlap a half-open range."""
     return [k for k, (first, end) in enumerate(pairwise(edges)) if first < stop and start < end and first < end]
 
 

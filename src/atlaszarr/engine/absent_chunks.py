@@ -1,6 +1,6 @@
-"""Chunks that a stored array lacks: refused where a ledger records them, else counted.
+"""Count the absent chunks of a zarr array, or raise an error if a ledger records them.
 
-zarr reads an absent chunk as the fill value, whether it was left out on purpose or was lost.
+zarr reads an absent chunk as the fill value, whether it is empty or lost. An object is a chunk or a shard.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from . import ledger
 from .codecs import ArrayLayout
 from .target_state import FINISHED, read_root
 
-#: Folders above an array that can be its image: for ``labels/<name>/<level>``, the third.
+#: Number of folders above an array that may be its image: ``labels/<name>/<level>`` needs 3.
 _DEEPEST = 3
 
 
 class AbsentChunks:
-    """The absent chunks of an array that were found, by listing its store or by reading.
+    """The absent chunks of an array that listing its store or reading has found.
 
-    Threads of one process share it. A copy in another process starts empty: `take` what it finds, and `add` that here.
+    Thread-safe. A copy in another process starts empty: pass the result of its `take` to `add` here.
 
     Parameters
     ----------
     array : Target
-        The folder of the array.
+        Folder of the array.
     layout : ArrayLayout
     """
 
@@ -45,43 +45,44 @@ class AbsentChunks:
         self._lock = threading.Lock()
 
     def list(self) -> None:
-        """Find all absent objects, if the store can be listed, and on a local disk all absent chunks within shards.
+        """Find all absent objects, and on a local disk all absent chunks of shards. Does nothing if listing fails.
 
         Raises
         ------
         TargetError
-            If one of them is recorded in the ledger of the array's image.
+            If the ledger of the image records an absent object.
         """
         layout = self._layout
         if self._array.is_plain_http:
             return
         try:
-            there = self._array.sizes()
-        except (TargetError, InputError):  # only reading may be allowed
+            sizes = self._array.sizes()
+        except (TargetError, InputError):  # the store may allow reading only
             return
-        if not {"zarr.json", ".zarray"} & there.keys():  # the metadata was read, so this listing is not one
+        if not {"zarr.json", ".zarray"} & sizes.keys():  # the metadata exists, so the listing is incomplete
             return
         for index in np.ndindex(*layout.grid):
-            if (key := layout.key(index)) not in there:
+            if (key := layout.key(index)) not in sizes:
                 self.note(index)
             elif self._array.is_local and layout.index_size:
                 with Path(self._array.url, key).open("rb") as file:
-                    file.seek(max(there[key] - layout.index_size, 0))
+                    file.seek(max(sizes[key] - layout.index_size, 0))
                     self.note_within(index, file.read())
 
     def note(self, index: tuple[int, ...], count: int | None = None) -> None:
-        """Count an object as absent, or some of its chunks.
+        """Count an absent object, or absent chunks of a shard.
 
         Parameters
         ----------
         index : tuple of int
+            Index of the object.
         count : int, optional
-            How many of its chunks are absent. Default: the object is.
+            Number of absent chunks. Default: the object is absent.
 
         Raises
         ------
         TargetError
-            If it is recorded in the ledger of the array's image.
+            If the ledger of the image records the object.
         """
         key = self._layout.key(index)
         with self._lock:
@@ -89,48 +90,57 @@ class AbsentChunks:
                 self._found[key] = math.prod(self._layout.chunks_of(index)) if count is None else count
             elif key in self._recorded:
                 lacks = "is missing" if count is None else "lacks chunks"
-                raise TargetError(f"{shown(self._array.url)}/{key} {lacks}; build or fetch it again")
+                raise TargetError(
+                    f"{shown(self._array.url)}/{key} {lacks}; build or fetch it again", code="missing-chunk"
+                )
 
     def note_within(self, index: tuple[int, ...], body: bytes) -> None:
-        """Count the chunks that a shard lacks, by its last bytes at least.
+        """Count the absent chunks of a shard.
+
+        Parameters
+        ----------
+        index : tuple of int
+            Index of the shard.
+        body : bytes
+            The shard, or at least its index at the end.
 
         Raises
         ------
         TargetError
-            If the shard is recorded in the ledger of the array's image.
+            If a chunk is absent and the ledger of the image records the shard.
         """
         try:
             count = self._layout.absent_within(index, body)
-        except ValueError:  # reading it raises an error
+        except ValueError:  # damaged: reading it raises an error
             return
         if count:
             self.note(index, count)
 
     def take(self) -> dict[str, int]:
-        """How many chunks were found since the last call, by the key of their object."""
+        """The number of absent chunks found since the last call, by the key of their object."""
         with self._lock:
-            found, self._found = self._found, {}
-        return found
+            taken, self._found = self._found, {}
+        return taken
 
-    def add(self, found: Mapping[str, int]) -> None:
-        """Add what was taken."""
+    def add(self, taken: Mapping[str, int]) -> None:
+        """Add the result of `take` of a copy."""
         with self._lock:
-            self._found.update(found)
+            self._found.update(taken)
 
     def first_remark(self, name: str | None = None) -> str | None:
-        """Same as `remark`, once: None after it has returned a sentence."""
+        """Same as `remark`, but None after the first sentence."""
         with self._lock:
             text = None if self._warned else self.remark(name)
             self._warned |= text is not None
         return text
 
     def remark(self, name: str | None = None) -> str | None:
-        """How many chunks were found absent, in a sentence; None for 0.
+        """A sentence with the number of absent chunks; None if there are none.
 
         Parameters
         ----------
         name : str, optional
-            Of the array; default its URL.
+            Name of the array. Default: its URL.
         """
         if not (absent := sum(self._found.values())):
             return None
@@ -141,20 +151,20 @@ class AbsentChunks:
 
     @cached_property
     def _recorded(self) -> frozenset[str] | None:
-        """Keys of the array's objects in the ledger of the finished image that holds it; None without a ledger."""
+        """Keys of the objects of the array in the ledger of its finished image; None if there is no such ledger."""
         for root in islice(self._array.above(), _DEEPEST):
             try:
                 if (own := read_root(root)) is None:
                     continue
-                found = ledger.read(root, finished=True)
-            except (InputError, TargetError):  # a folder of something else
+                recorded = ledger.read(root, finished=True)
+            except (InputError, TargetError):  # not a target of atlaszarr
                 continue
-            if own["state"] != FINISHED or found.damaged:
+            if own["state"] != FINISHED or recorded.damaged:
                 return None
             prefix = f"{self._array.url.removeprefix(root.url)}/".lstrip("/")
-            if not any(key.startswith(prefix) for key in (found.header or {}).get("documents", {})):
+            if not any(key.startswith(prefix) for key in (recorded.header or {}).get("documents", {})):
                 return None
-            keys = (key for entry in found.done.values() for key in entry.written)
+            keys = (key for entry in recorded.done.values() for key in entry.written)
             return frozenset(key.removeprefix(prefix) for key in keys if key.startswith(prefix))
         return None
 

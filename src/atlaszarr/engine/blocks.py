@@ -1,4 +1,4 @@
-"""The blocks of a job, as the workers write them: compute or read, downsample, encode, put, record."""
+"""The work of the workers, block by block: compute or read, downsample, encode, write, record."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from .ledger import Entry, Task
 from .multiscale import ArraySpec, Blocks, Multiscale
 from .pyramid import Pass
 
-#: Makes a note of an object: of its multiscale, its level, its index and its voxels without padding.
+#: Returns a note on an object, given its multiscale, level, index and voxels without padding.
 Observe = Callable[[Multiscale, int, Index, NDArray[Any]], Any]
 
 
 @dataclass(frozen=True)
 class Block:
-    """What a source makes of a region.
+    """The voxels of a region at one level.
 
     Attributes
     ----------
     values : mapping of str to ndarray
         By the path of its array: (c, z, y, x) or (z, y, x).
     origin : mapping
-        What it was made from, for the ledger, in JSON's types.
+        What the voxels were made from, for the ledger, in JSON's types.
     notes : mapping
-        What the job is told of it, see `Job.take`.
+        Passed to the job, see `Job.take`.
     observe : callable, optional
-        Called with every object that is written; what it returns is a note under the key of the object.
+        Called with every object that is written; its result is a note under the key of the object.
     """
 
     values: Blocks
@@ -42,8 +42,8 @@ class Block:
     observe: Observe | None = None
 
 
-#: Makes the blocks of level 0, and of further levels that are given. Called on a worker with the level, the region and
-#: the inputs of the task.
+#: Computes the blocks of the passes that compute. Called on a worker with the level, the region and the inputs of the
+#: task.
 BlockSource = Callable[[int, Region, Sequence[Any]], Block]
 
 
@@ -57,7 +57,7 @@ class Done:
     entry : Entry
         Its entry in the ledger.
     notes : mapping
-        What the job is told of it.
+        Passed to the job, see `Job.take`.
     """
 
     task: Task
@@ -72,7 +72,7 @@ def write_blocks(
     groups: Sequence[Sequence[Index]],
     inputs: Sequence[Any] = (),
 ) -> list[Done]:
-    """Compute blocks or read them from the level before, downsample, encode, put and record each.
+    """Compute blocks or read them from the level before; downsample, encode, write and record each.
 
     Parameters
     ----------
@@ -81,9 +81,9 @@ def write_blocks(
         See `BlockSource`; called in passes that compute.
     step : Pass
     groups : sequence of sequence of tuple of int
-        Blocks; those of a group are made at once, over the smallest box that holds them.
+        Blocks; those of a group are computed in one call, over the smallest box that contains them.
     inputs : sequence
-        Passed to the source: what the blocks are made from, if the tasks fetch any.
+        Passed to the source: what the blocks are computed from, if the job fetches it.
     """
     done: list[Done] = []
     for blocks in groups:
@@ -119,7 +119,7 @@ def _note(
 
 @contextmanager
 def naming(multiscale: Multiscale, level: int, index: Index) -> Iterator[None]:
-    """Add to an error that a block raises, its type and message unchanged, a note that says which block it is."""
+    """Add a note with the block to an error; its type and message stay."""
     try:
         yield
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Which blocks are computed together, so that a chunk of a dask array that several of them need is computed once."""
+"""Group blocks that need the same chunk of a dask array, so that the chunk is computed once."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from ..boxes import Index, Shape
 from .inputs import is_computed
 from .pyramid import Pyramid
 
-#: Bytes of a group of blocks at most, unless a single chunk of the source has more: a group is computed by one task.
+#: Largest group of blocks in bytes, which one task computes; larger only if a single chunk of the source is.
 _LARGEST = 2**25
 
 
 @dataclass(frozen=True)
 class ChunkGroups:
-    """Groups of the blocks of the first pass: boxes that end where both a block and a chunk end.
+    """Groups of the blocks of the first pass: boxes with edges that are edges of both blocks and chunks.
 
     Attributes
     ----------
     block : tuple of int
-        Voxels of a block, along (z, y, x).
+        Shape of a block along (z, y, x), in voxels.
     edges : tuple of tuple of int
-        Along each axis, where groups begin, and where the last one ends.
+        Starts of the groups along each axis, and the end of the last one.
     chunk : tuple of int
-        Chunk of the dask array whose chunks are computed most often.
+        Chunk shape of the dask array with the most repeated computation.
     times : float
-        How often each of these is computed, on average.
+        How often its chunks are computed, on average.
     dimensions : int
-        How many of the last axes of the array are spatial.
+        Number of spatial axes of the array, which are the last ones.
     """
 
     block: Shape
@@ -45,15 +45,15 @@ class ChunkGroups:
 
     @classmethod
     def of(cls, pyramid: Pyramid, arrays: Sequence[Any], dimensions: int) -> ChunkGroups:
-        """The groups of the blocks of a pyramid's first pass.
+        """Group the blocks of the first pass of a pyramid.
 
         Parameters
         ----------
         pyramid : Pyramid
         arrays : sequence of array
-            Sources of level 0. Arrays that are only read, or are in memory, need no groups.
+            Sources of level 0. Arrays that are only read, or are in memory, do not affect the groups.
         dimensions : int
-            How many of their last axes are spatial.
+            Number of spatial axes of the arrays, which are the last ones.
         """
         block = pyramid.passes[0].block
         own = [(*range(0, n, b), n) for n, b in zip(pyramid.shape, block, strict=True)]
@@ -63,7 +63,7 @@ class ChunkGroups:
         voxel = sum(np.dtype(array.dtype).itemsize * math.prod(array.shape[:-dimensions]) for array in arrays)
         most = max([_LARGEST, *(voxel * math.prod(map(_longest, c)) for c in chunks)])
         edges = list(own)
-        # As many axes as fit into memory, the shortest groups first.
+        # Group along as many axes as fit into memory, starting with the axis whose groups are shortest.
         for axis in sorted(range(3), key=lambda k: _longest(shared[k]) / _longest(own[k])):
             longer = [*edges[:axis], shared[axis], *edges[axis + 1 :]]
             if voxel * math.prod(map(_longest, longer)) <= most:
@@ -79,11 +79,11 @@ class ChunkGroups:
 
     @property
     def are_blocks(self) -> bool:
-        """Whether every block is a group of its own."""
+        """Whether every group is a single block."""
         return all(_longest(axis) <= b for axis, b in zip(self.edges, self.block, strict=True))
 
     def sort(self, blocks: Sequence[Index]) -> list[list[Index]]:
-        """Blocks in their groups."""
+        """Sort blocks into their groups."""
         groups: dict[tuple[int, ...], list[Index]] = {}
         for block in blocks:
             starts = zip(self.edges, block, self.block, strict=True)
@@ -91,7 +91,7 @@ class ChunkGroups:
         return list(groups.values())
 
     def warning(self) -> str:
-        """That chunks are computed several times, and what to do."""
+        """The warning that chunks are computed several times."""
         wanted = (*self.chunk[: -self.dimensions], *self.block[3 - self.dimensions :])
         return (
             f"each chunk of the image is computed {self.times:.1f} times: its chunks {self.chunk} do not match the "
@@ -101,7 +101,7 @@ class ChunkGroups:
 
 
 def _edges(array: Any, dimensions: int) -> list[tuple[int, ...]]:
-    """Where the chunks of a dask array begin and end, along (z, y, x)."""
+    """Edges of the chunks of a dask array, along (z, y, x)."""
     spatial = [np.cumsum((0, *lengths)).tolist() for lengths in array.chunks[-dimensions:]]
     return [(0, 1)] * (3 - dimensions) + [tuple(dict.fromkeys(axis)) for axis in spatial]
 
@@ -111,5 +111,5 @@ def _longest(edges: Sequence[int]) -> int:
 
 
 def _touched(groups: Sequence[int], chunks: Sequence[int]) -> int:
-    """How often groups touch chunks along an axis, in total."""
+    """Number of pairs of a group and a chunk that overlap along an axis."""
     return sum(bisect_right(chunks, stop - 1) - bisect_right(chunks, start) + 1 for start, stop in pairwise(groups))

@@ -1,7 +1,7 @@
-"""An array in objects as zarr stores it: what a chunk or a shard is, encoded and decoded, and the array's metadata.
+"""Encode and decode the chunks and shards of a zarr array, and write and read its metadata.
 
-zarr-python's own path encodes the same bytes at a third of the speed; the tests compare the two. Codecs that are not
-known here are decoded by zarr, one object at a time.
+The bytes are the same as those of zarr-python, which takes three times as long; the tests compare the two. zarr-python
+decodes the codecs that this module does not know, one object at a time. An object is a chunk or a shard.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import Any
 
 import google_crc32c
 import numpy as np
-from numcodecs import Blosc, GZip
+from numcodecs import Blosc, GZip, Zstd
 from numcodecs import zstd as _zstd
 from numpy.typing import NDArray
 
 from ..boxes import cells, intersection, within
 from ..errors import InputError
 
-#: zstd at the level where labels and smooth images are near their smallest, and encoding is no bottleneck yet.
+#: A higher level of zstd hardly makes labels and smooth images smaller, and makes encoding the bottleneck.
 _ZSTD_LEVEL = 1
 _BLOSC_LEVEL = 5
-#: Marks a chunk in the index of a shard as absent.
+#: Offset and size of an absent chunk in the index of a shard.
 _ABSENT = np.uint64(2**64 - 1)
 
 
@@ -47,7 +47,8 @@ def _blosc() -> Blosc:
     return Blosc(cname="zstd", clevel=_BLOSC_LEVEL, shuffle=Blosc.SHUFFLE)
 
 
-#: By its name in the metadata, how a codec encodes and decodes. The first one encodes an array, the others bytes.
+#: Encoder and decoder of each codec, by its name in the metadata. The first codec of a chunk encodes an array, the
+#: others encode bytes.
 _CODECS: Mapping[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "zstd": (_zstd_frame, _zstd.decompress),
     "blosc": (_blosc().encode, Blosc().decode),
@@ -58,14 +59,14 @@ _CODECS: Mapping[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
 
 @dataclass(frozen=True)
 class Encoding:
-    """The codecs that arrays are written in.
+    """The codecs that arrays are written with.
 
     Attributes
     ----------
     compressor : str
         ``zstd``, or ``blosc`` (shuffled bytes under zstd).
     zarr_format : int
-        2 or 3. With 3 every chunk ends in a CRC-32C, so that a flipped bit is found on reading.
+        2 or 3. With 3 every chunk ends in a CRC-32C, so that reading detects a flipped bit.
 
     Raises
     ------
@@ -78,7 +79,7 @@ class Encoding:
 
     def __post_init__(self) -> None:
         if self.compressor not in ("zstd", "blosc"):
-            raise InputError(f"compressor {self.compressor!r} is not known; choose zstd or blosc")
+            raise InputError(f"compressor {self.compressor!r} is not known; choose zstd or blosc", code="unknown-value")
 
     def layout(
         self,
@@ -98,7 +99,7 @@ class Encoding:
         fill : int or float
             Value of absent chunks.
         unit : sequence of int, optional
-            Shape of a shard, a multiple of the chunk. Default: every chunk is an object.
+            Shape of a shard, a multiple of `chunk`. Default: no shards.
         """
         stored = np.dtype(dtype).newbyteorder("<")
         is_v2 = self.zarr_format == 2
@@ -117,21 +118,21 @@ class Encoding:
 
 @dataclass(frozen=True)
 class ArrayLayout:
-    """Shape, objects and codecs of an array. Small and picklable.
+    """Shape, chunks, shards and codecs of an array. Small and picklable.
 
     Attributes
     ----------
     shape, chunk : tuple of int
     unit : tuple of int
-        Shape of what one object holds: a chunk, or a shard of several.
+        Shape of an object: that of a shard, or of a chunk if there are no shards.
     stored : str
-        The dtype with its byte order, as NumPy writes it.
+        The dtype as it is stored, with its byte order: ``<u2``.
     fill : int or float
         Value of absent chunks.
     codecs : tuple of str or None
-        Codecs of a chunk in the order of encoding; None if zarr has to decode the objects.
+        Codecs of a chunk in the order of encoding; None if zarr-python has to decode the objects.
     prefix, separator : str
-        Of the key of an object.
+        The key of an object is `prefix`, and its indices joined by `separator`.
     zarr_format : int
         2 or 3.
     document : mapping
@@ -151,7 +152,7 @@ class ArrayLayout:
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> ArrayLayout:
-        """The layout of an array, by its metadata.
+        """The layout of an array with the given metadata.
 
         Parameters
         ----------
@@ -161,21 +162,21 @@ class ArrayLayout:
         Raises
         ------
         ValueError, KeyError, TypeError, AttributeError, IndexError
-            If it is not the metadata of an array of numbers in regular chunks.
+            If `document` is not the metadata of a numeric array with regular chunks.
         """
         layout = _of_v2(document) if document["zarr_format"] == 2 else _of_v3(document)
         lengths = zip(layout.shape, layout.chunk, layout.unit, strict=True)
         if not all(n >= 0 and c > 0 and u > 0 and u % c == 0 for n, c, u in lengths):
-            raise ValueError(f"chunks {layout.chunk} in objects {layout.unit} of an array {layout.shape}")
+            raise ValueError(f"invalid shape {layout.shape}, chunks {layout.chunk} or shards {layout.unit}")
         return layout
 
     def documents(self, dimension_names: Sequence[str] | None = None) -> dict[str, bytes]:
-        """The metadata of the array, by name: ``zarr.json``, or ``.zarray`` and ``.zattrs``.
+        """The metadata documents of the array, by name: ``zarr.json``, or ``.zarray`` and ``.zattrs``.
 
         Parameters
         ----------
         dimension_names : sequence of str, optional
-            Names of the axes; not part of the metadata of zarr format 2.
+            Names of the axes; zarr format 2 does not store them.
         """
         import zarr
 
@@ -184,9 +185,9 @@ class ArrayLayout:
             options["chunk_key_encoding"] = {"name": "v2", "separator": self.separator}
         else:
             options |= {"dimension_names": dimension_names, "shards": self.unit if self.unit != self.chunk else None}
-        found: dict[str, Any] = {}
+        store: dict[str, Any] = {}
         zarr.create_array(
-            found,
+            store,
             shape=self.shape,
             chunks=self.chunk,
             dtype=self.stored,
@@ -194,21 +195,21 @@ class ArrayLayout:
             compressors=[_for_zarr(codec, self.zarr_format) for codec in self.codecs or ()],
             **options,
         )
-        return {name: body.to_bytes() for name, body in found.items()}
+        return {name: body.to_bytes() for name, body in store.items()}
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the decoded values, in native byte order."""
+        """The dtype of decoded values, in native byte order."""
         return np.dtype(self.stored).newbyteorder("=")
 
     @property
     def grid(self) -> tuple[int, ...]:
-        """Objects along each axis."""
+        """Number of objects along each axis."""
         return tuple(-(-n // u) for n, u in zip(self.shape, self.unit, strict=True))
 
     @property
     def index_size(self) -> int:
-        """Bytes of the index that a shard ends in; 0 where objects are no shards, or zarr decodes them."""
+        """Bytes of the index at the end of a shard; 0 if there are no shards, or zarr-python decodes them."""
         if self.unit == self.chunk or self.codecs is None:
             return 0
         return 16 * math.prod(self._counts) + 4
@@ -222,32 +223,32 @@ class ArrayLayout:
         return self.prefix + self.separator.join(map(str, index))
 
     def region(self, index: Sequence[int]) -> tuple[slice, ...]:
-        """The voxels of an object that are within the array."""
+        """The voxels of an object, without those beyond the end of the array."""
         ends = zip(index, self.unit, self.shape, strict=True)
         return tuple(slice(i * u, min((i + 1) * u, n)) for i, u, n in ends)
 
     def units(self, region: Sequence[slice]) -> Iterator[tuple[int, ...]]:
-        """The objects that a region touches."""
+        """The indices of the objects that a region touches."""
         return cells(region, self.unit)
 
     def chunks_of(self, index: Sequence[int]) -> tuple[int, ...]:
-        """Chunks of an object along each axis, as far as they are within the array."""
+        """Number of chunks of an object along each axis, without those beyond the end of the array."""
         return tuple(-(-(axis.stop - axis.start) // c) for axis, c in zip(self.region(index), self.chunk, strict=True))
 
     def absent_within(self, index: Sequence[int], body: bytes) -> int:
-        """How many chunks within the array a shard lacks.
+        """Number of absent chunks of a shard, without those beyond the end of the array.
 
         Parameters
         ----------
         index : sequence of int
-            Of the shard.
+            Index of the shard.
         body : bytes
-            Its last bytes at least: the shard's index.
+            At least the last `index_size` bytes of the shard.
 
         Raises
         ------
         ValueError
-            If the bytes do not end in such an index.
+            If the index at the end of `body` is damaged.
         """
         if not self.index_size:
             return 0
@@ -255,21 +256,27 @@ class ArrayLayout:
         return int(np.count_nonzero(inside[..., 0] == _ABSENT))
 
     def last_axes(self, count: int) -> ArrayLayout:
-        """The same objects as those of an array of the last axes; the axes before them have length 1."""
+        """The layout of the same objects without the leading axes, which have length 1.
+
+        Parameters
+        ----------
+        count : int
+            Number of axes to keep.
+        """
         lead = len(self.shape) - count
-        # zarr decodes chunks that are longer than their axis: what is decoded here has the shape of the chunk.
+        # `decode` cannot drop an axis along which chunks are longer than 1; zarr-python can.
         codecs = self.codecs if set(self.unit[:lead]) <= {1} else None
         prefix = self.prefix + f"0{self.separator}" * lead
         shape, chunk, unit = self.shape[lead:], self.chunk[lead:], self.unit[lead:]
         return replace(self, shape=shape, chunk=chunk, unit=unit, codecs=codecs, prefix=prefix)
 
     def encode(self, values: NDArray[Any]) -> bytes:
-        """The bytes of an object.
+        """Encode an object.
 
         Parameters
         ----------
         values : ndarray
-            Shape `unit`, or shorter: the fill value pads what is beyond the end of the array.
+            Shape `unit`, or shorter at the end of the array: padded with the fill value.
         """
         if values.shape != self.unit:
             whole = np.full(self.unit, self.fill, self.stored)
@@ -287,20 +294,20 @@ class ArrayLayout:
         return b"".join((*parts, _with_checksum(index.tobytes())))
 
     def decode(self, body: bytes, box: Sequence[slice] | None = None, complete: bool = False) -> NDArray[Any]:
-        """The values of an object; of a shard, only the chunks that the box touches are decoded.
+        """Decode an object, or of a shard only the chunks that a box touches.
 
         Parameters
         ----------
         body : bytes
         box : sequence of slice, optional
-            In voxels of the object. Default: all of them, with the padding.
+            Voxels to return, relative to the object. Default: all, with the padding.
         complete : bool
-            Whether a shard must hold all its chunks. Otherwise those that it lacks have the fill value.
+            Whether absent chunks of a shard raise an error. Otherwise they have the fill value.
 
         Raises
         ------
         ValueError
-            If the bytes are not those of such an object.
+            If `body` cannot be decoded.
         """
         part = tuple(slice(0, u) for u in self.unit) if box is None else tuple(box)
         if self.codecs is None:
@@ -310,7 +317,7 @@ class ArrayLayout:
         index = self._shard_index(body)
         lacks = bool((index[..., 0] == _ABSENT).any())
         if lacks and complete:
-            raise ValueError("a shard that lacks a chunk")
+            raise ValueError("chunks of the shard are absent")
         lengths = [axis.stop - axis.start for axis in part]
         values = np.full(lengths, self.fill, self.dtype) if lacks else np.empty(lengths, self.dtype)
         for corner in cells(part, self.chunk):
@@ -322,10 +329,10 @@ class ArrayLayout:
         return values
 
     def _shard_index(self, body: bytes) -> NDArray[np.uint64]:
-        """Offset and size of the chunks of a shard, shape (*chunks along each axis, 2)."""
+        """Offset and size of each chunk of a shard, shape (*chunks along each axis, 2)."""
         index = np.frombuffer(_without_checksum(body[-self.index_size :]), "<u8")
         if index.size != 2 * math.prod(self._counts):
-            raise ValueError("a shard without its index")
+            raise ValueError("the index of the shard is incomplete")
         return index.reshape(*self._counts, 2)
 
     def _encode(self, values: NDArray[Any]) -> bytes:
@@ -343,7 +350,7 @@ class ArrayLayout:
         return np.frombuffer(body, self.stored).astype(self.dtype, copy=False).reshape(self.chunk)
 
     def _decode_by_zarr(self, body: bytes, box: tuple[slice, ...]) -> NDArray[Any]:
-        """Part of an object, read by zarr from an array in memory that has this one object."""
+        """Decode a box of an object by zarr-python: read an array in memory with this single object."""
         import zarr
         from zarr.buffer.cpu import Buffer
 
@@ -357,8 +364,8 @@ class ArrayLayout:
         try:
             array = zarr.open_array({key: Buffer.from_bytes(value) for key, value in objects.items()}, mode="r")
             return np.asarray(array[index]).astype(self.dtype, copy=False)
-        except Exception as error:  # of zarr, or of the library of any codec
-            raise ValueError(f"zarr does not decode it: {error}") from None
+        except Exception as error:  # raised by zarr-python or by the library of a codec
+            raise ValueError(f"zarr cannot decode it: {error}") from None
 
 
 def _cell(corner: Sequence[int], size: Sequence[int]) -> tuple[slice, ...]:
@@ -366,13 +373,11 @@ def _cell(corner: Sequence[int], size: Sequence[int]) -> tuple[slice, ...]:
 
 
 def _for_zarr(codec: str, zarr_format: int) -> Any:
-    """A codec with its level, in zarr-python's terms."""
+    """The codec of zarr-python that writes the same bytes."""
+    if zarr_format == 2:
+        return {"zstd": Zstd(level=_ZSTD_LEVEL), "blosc": _blosc(), "gzip": GZip()}[codec]
     from zarr.codecs import BloscCodec, Crc32cCodec, GzipCodec, ZstdCodec
 
-    if zarr_format == 2:
-        import numcodecs
-
-        return {"zstd": numcodecs.Zstd(level=_ZSTD_LEVEL), "blosc": _blosc(), "gzip": numcodecs.GZip()}[codec]
     return {
         "zstd": ZstdCodec(level=_ZSTD_LEVEL),
         "blosc": BloscCodec(cname="zstd", clevel=_BLOSC_LEVEL, shuffle="shuffle"),
@@ -384,7 +389,7 @@ def _for_zarr(codec: str, zarr_format: int) -> Any:
 def _of_v3(document: Mapping[str, Any]) -> ArrayLayout:
     shape, grid = tuple(document["shape"]), document["chunk_grid"]
     if grid["name"] != "regular":
-        raise ValueError("chunks of different shapes")
+        raise ValueError(f"the chunk grid {grid['name']!r} is not supported")
     unit = chunk = tuple(grid["configuration"]["chunk_shape"])
     known, codecs = True, list(document["codecs"])
     if codecs and codecs[0]["name"] == "sharding_indexed":
@@ -414,12 +419,12 @@ def _of_v2(document: Mapping[str, Any]) -> ArrayLayout:
     return ArrayLayout(shape, chunk, chunk, stored.str, fill, codecs if known else None, "", separator, 2, document)
 
 
-def _number(stated: Any, dtype: np.dtype[Any]) -> float:
-    """A fill value as a number: v3 may give the bits of a float in hexadecimal, v2 null."""
+def _number(value: Any, dtype: np.dtype[Any]) -> float:
+    """The fill value in metadata as a number: it may be hexadecimal bits of a float (zarr v3), or null (v2)."""
     if dtype.kind not in "biuf":
         raise ValueError(f"{dtype} is not a numeric dtype")
-    if isinstance(stated, str) and stated.startswith("0x"):
-        bits = int(stated, 16).to_bytes(dtype.itemsize, "little")
+    if isinstance(value, str) and value.startswith("0x"):
+        bits = int(value, 16).to_bytes(dtype.itemsize, "little")
         return float(np.frombuffer(bits, dtype.newbyteorder("<"))[0])
-    fill: float = dtype.type(0 if stated is None else stated).item()
+    fill: float = dtype.type(0 if value is None else value).item()
     return fill

@@ -1,7 +1,7 @@
-"""Planes of one shape as a collection of images, each a group of its own. Serves any stack of planes.
+"""Write a stack of planes of equal shape as a collection of images, each in its own group.
 
-Plane k of a stack (c, k, rows, columns) is stored as image ``k`` with three axes of space, of which one has a single
-voxel. Blocks, passes and the ledger see the stack; only keys and shapes in the store tell the images apart.
+Plane k of a stack (c, k, rows, columns) is stored as the image ``k`` with the axes z, y, x, one of which has length 1.
+Blocks, passes and the ledger refer to the stack; only keys and stored shapes refer to the images.
 """
 
 from __future__ import annotations
@@ -21,61 +21,56 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, kw_only=True)
 class Collection(Multiscale, kind="collection"):
-    """A stack of planes whose first axis runs through the images. No block may reach over several planes.
+    """A stack of planes whose first axis is the index of the image. A block must not span several planes.
 
     Attributes
     ----------
     fixed : int
-        The axis among (z, y, x) along which an image has a single voxel.
+        Index among (z, y, x) of the axis along which an image has length 1.
     """
 
     fixed: int
 
     @classmethod
     def recorded(cls, target: Target, described: Mapping[str, Any], written: Container[str], **own: Any) -> Self:
-        """The inverse of `to_json`."""
+        """Same as `Multiscale.recorded`."""
         return super().recorded(target, described, written, fixed=int(described["collection"]["fixed"]), **own)
 
-    @property
-    def members(self) -> int:
-        """How many images there are."""
-        return self.pyramid.shape[0]
-
     def to_json(self) -> dict[str, Any]:
-        """As of `Multiscale`, with the axis across the planes."""
+        """Same as `Multiscale.to_json`, with the fixed axis."""
         return {**super().to_json(), "collection": {"fixed": self.fixed}}
 
     def paths(self) -> Iterator[tuple[ArraySpec, int, str]]:
-        """Every array of every image."""
-        for member in range(self.members):
+        """The spec, level and path of every array of every image."""
+        for member in range(self.pyramid.shape[0]):
             for spec, level, path in super().paths():
                 yield spec, level, f"{member}/{path}"
 
     def group(self, spec: ArraySpec, block: Index, /) -> str:
-        """The path of the group that a block of an array lies in."""
+        """The path of the group of the image that holds a block."""
         return f"{block[0]}/{spec.path}".rstrip("/")
 
     def key(self, spec: ArraySpec, level: int, unit: Index) -> str:
         """The key of an object."""
-        return f"{unit[0]}/{super().key(spec, level, _placed(self.fixed, 0, unit))}"
+        return f"{unit[0]}/{super().key(spec, level, _along_zyx(self.fixed, 0, unit))}"
 
     def stored(self, spec: ArraySpec, lengths: Shape) -> tuple[int, ...]:
-        """The shape of a part of an image with such lengths along its rows and columns."""
-        return spec.shape(_placed(self.fixed, 1, lengths))
+        """The stored shape of a part of an image, given its lengths in the stack."""
+        return spec.shape(_along_zyx(self.fixed, 1, lengths))
 
 
 def member_pyramid(stack: Pyramid, fixed: int) -> Pyramid:
-    """The levels of one image, along (z, y, x), of those of a stack of planes that lie across the axis `fixed`."""
+    """The pyramid of an image along (z, y, x), from that of its stack."""
 
-    def one(level: Level) -> Level:
-        shape, chunk, unit = (_placed(fixed, 1, lengths) for lengths in (level.shape, level.chunk, level.unit))
-        return Level(shape, chunk, unit, _placed(fixed, Fraction(1), level.factor), level.given)
+    def member(level: Level) -> Level:
+        shape, chunk, unit = (_along_zyx(fixed, 1, lengths) for lengths in (level.shape, level.chunk, level.unit))
+        return Level(shape, chunk, unit, _along_zyx(fixed, Fraction(1), level.factor), level.given)
 
-    return Pyramid(tuple(map(one, stack.levels)))
+    return Pyramid(tuple(map(member, stack.levels)))
 
 
-def _placed(fixed: int, across: _T, stacked: tuple[_T, _T, _T]) -> tuple[_T, _T, _T]:
-    """What holds along the rows and columns of a stack, in the order (z, y, x), and what holds across them."""
+def _along_zyx(fixed: int, across: _T, stacked: tuple[_T, _T, _T]) -> tuple[_T, _T, _T]:
+    """Values along (z, y, x) of an image, from those along (k, rows, columns) of its stack: `across` along `fixed`."""
     _, *plane = stacked
     plane.insert(fixed, across)
     z, y, x = plane

@@ -1,8 +1,8 @@
-"""How a voxel of a pyramid level comes from those of its parent. Serves any image.
+"""Downsample: compute a level of a pyramid from its parent. For any image.
 
-Along an axis a level is coarser than its parent by a factor p/q: its voxel k covers [k p/q, (k + 1) p/q) of the
-parent, cut at the parent's end. In units of 1/q all edges are whole numbers, and so is every overlap. Overlaps are the
-weights of all rules; those of the three axes multiply.
+Along an axis a level is coarser than its parent by a factor p/q: its voxel k, the footprint, covers
+[k p/q, (k + 1) p/q) of the parent, cut at the end of the parent. In units of 1/q all edges and overlaps are integers.
+The product of the overlaps along the three axes is the weight of a voxel of the parent in all rules.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from .pyramid import Factor
 
-#: What becomes of the voxels that one of the new level overlaps: see `reduce`.
+#: Methods of downsampling: see `reduce`.
 Rule = Literal["mean", "mode", "mode_of_nonzero", "nearest"]
 
 _Array = NDArray[Any]
-_Steps = tuple[tuple[int, int], ...]  # numerators and denominators of the factor
+_Steps = tuple[tuple[int, int], ...]  # numerator and denominator of the factor along each axis
 
 
 def reduced_shape(shape: tuple[int, ...], factor: Factor) -> tuple[int, int, int]:
-    """Voxels along (z, y, x) of the level made from a parent of a shape: as many as cover it."""
+    """Shape (z, y, x) of the level made from a parent of the given shape: as many voxels as cover it."""
     z, y, x = (-(-n * f.denominator // f.numerator) for n, f in zip(shape, factor, strict=True))
     return z, y, x
 
@@ -41,32 +41,32 @@ def reduce(
     mask: NDArray[Any] | None = None,
     fill: float = 0,
 ) -> NDArray[Any]:
-    """Make a level of a pyramid from its parent, or a block of the one from a block of the other.
+    """Make a level of a pyramid from its parent, or a block of the level from a block of the parent.
 
     Parameters
     ----------
     values : ndarray, integers, bool or floating point of up to 64 bits, shape (z, y, x) or (c, z, y, x)
-        The parent. A block of it starts, along each axis, at a multiple of the factor's numerator, and ends at
-        another or at the parent's end: blocks then give exactly what the whole gives. Copied unless C-contiguous.
+        The parent. Along each axis, a block must start at a multiple of the numerator of the factor, and end at
+        another or at the end of the parent: the result is then the same as for the whole. Copied unless C-contiguous.
     factor : tuple of Fraction
-        Along (z, y, x), each at least 1; the numerators multiply to at most 2**30.
+        Factor along (z, y, x), each at least 1; the product of the numerators is at most 2**30.
     rule : {"mean", "mode", "mode_of_nonzero", "nearest"}
-        - ``mean``: weighted. Of integers it is exact, rounded half to even. Floating point is added up in float64,
-          first over z and y, then over x, and at last rounded to its dtype; NaN makes NaN.
-        - ``mode``: for anatomical labels. First a vote by weight, foreground (not 0) against background; see Notes
-          for a tie. Then as ``mode_of_nonzero``.
-        - ``mode_of_nonzero``: for provenance. The label other than 0 of the most weight, of several the smallest;
-          0 only where all are 0.
-        - ``nearest``: the parent's voxel that holds the centre (k + 1/2) p/q; of two that meet there the lower; the
-          last where the centre lies beyond the parent's end.
+        - ``mean``: the weighted mean. For integers it is exact, rounded half to even. Floating point is summed in
+          float64, first over z and y, then over x, and the result is rounded to the dtype; NaN gives NaN.
+        - ``mode``: for anatomical labels. The foreground (not 0) wins if its weight is larger than that of the
+          background; see Notes for a tie. Then same as ``mode_of_nonzero``.
+        - ``mode_of_nonzero``: for provenance. The label other than 0 with the largest weight, the smallest of equals;
+          0 only if all are 0.
+        - ``nearest``: the voxel of the parent at the centre (k + 1/2) p/q; the lower one if the centre is on a
+          border, the last one if the centre is beyond the end of the parent.
     origin : tuple of int
-        Index (z, y, x) in the level of the first voxel made, by which ``mode`` settles ties.
+        Index (z, y, x) in the level of the first voxel of the result; ``mode`` breaks ties by it.
     level_shape : tuple of int, optional
-        Shape (z, y, x) of the whole level, by which ``mode`` settles ties. Default: the level ends with `values`.
+        Shape (z, y, x) of the whole level; ``mode`` breaks ties by it. Default: the level ends with `values`.
     mask : ndarray, integers or bool, shape (z, y, x), optional
         For ``mean``: only voxels where it is not 0 count, in all channels.
     fill : number
-        The mean where no voxel counts.
+        The mean if no voxel counts.
 
     Returns
     -------
@@ -76,20 +76,20 @@ def reduce(
     Raises
     ------
     InputError
-        If the rule cannot be applied to such values, by such a factor, with such a mask or fill value.
+        If the rule does not support the values, the factor, the mask or the fill value.
 
     Notes
     -----
-    Where foreground and background weigh the same, ``mode`` compares, along each of z, y and x, the foreground in the
-    low half of the voxel's footprint with that in the high half. The axis with the largest difference decides, the
-    first of equals: the voxel is foreground where its index along that axis, counted from the nearer end of the level,
-    is even. Where no axis has a difference, the sum of the three indices must be even. A flat face is thus kept or
-    removed as a whole, both sides of a symmetric brain become the same, and the foreground neither grows nor shrinks.
+    If foreground and background have the same weight, ``mode`` compares, along each of z, y and x, the foreground in
+    the low half of the footprint with that in the high half. The axis with the largest difference decides, the first
+    of equals: the voxel is foreground if its index along that axis, counted from the nearer end of the level, is even.
+    Without any difference, it is foreground if the sum of the three indices is even. Flat faces are thus kept or
+    removed as a whole, symmetric brains stay symmetric, and the foreground neither grows nor shrinks.
 
-    A footprint that the parent's end cuts has the halves of what is left of it. A parent voxel that straddles the
-    middle counts to each half by its share, so that an axis along which the footprint has one voxel never decides.
+    If the end of the parent cuts the footprint, its rest is halved. A voxel of the parent across the middle counts for
+    each half in proportion, so that an axis along which the footprint has one voxel never decides.
     """
-    _check(values, factor, rule, mask, fill)
+    _validate(values, factor, rule, mask, fill)
     dtype: np.dtype[Any] = values.dtype.newbyteorder("=")
     shape = reduced_shape(values.shape[-3:], factor)
     steps = tuple((int(f.numerator), int(f.denominator)) for f in factor)
@@ -101,7 +101,7 @@ def reduce(
 
     computed = np.dtype({"?": "u1", "e": "f8"}.get(dtype.char, dtype))
     parent = np.ascontiguousarray(values, computed).reshape(math.prod(values.shape[:-3]), *values.shape[-3:])
-    parent.flags.writeable = False  # one compiled kernel per dtype, whether or not the values may be written
+    parent.flags.writeable = False  # so that one kernel is compiled per dtype, not two
     level: _Array = np.empty((len(parent), *shape), computed)
     odd = tuple(axis.astype(computed) for axis in _odd(origin, shape, level_shape))
     if rule != "mean" and steps[2] == (2, 1) and {*steps} <= {(1, 1), (2, 1)}:
@@ -116,27 +116,36 @@ def reduce(
     return level.astype(dtype, copy=False).reshape(*values.shape[:-3], *shape)
 
 
-def _check(values: _Array, factor: Factor, rule: Rule, mask: _Array | None, fill: float) -> None:
+def _validate(values: _Array, factor: Factor, rule: Rule, mask: _Array | None, fill: float) -> None:
     if rule not in get_args(Rule):
-        raise InputError(f"rule {rule!r} must be one of {', '.join(get_args(Rule))}")
+        raise InputError(f"rule {rule!r} must be one of {', '.join(get_args(Rule))}", code="unknown-value")
     if values.dtype.kind not in ("biu" if "mode" in rule else "biuf") or values.dtype.itemsize > 8:
-        raise InputError(f"dtype {values.dtype} has no {rule}: labels are integers, images numbers of up to 64 bits")
+        raise InputError(
+            f"dtype {values.dtype} does not support {rule}: labels are integers, images numbers of up to 64 bits",
+            code="unsupported-dtype",
+        )
     if values.ndim not in (3, 4):
-        raise InputError(f"shape {values.shape} must be (z, y, x) or (c, z, y, x)")
+        raise InputError(f"shape {values.shape} must be (z, y, x) or (c, z, y, x)", code="wrong-dimensions")
     fractions = len(factor) == 3 and all(isinstance(f, Rational) and f >= 1 for f in factor)
     if not fractions or math.prod(f.numerator for f in factor) > 2**30:  # or `_mean_of_wide` could overflow
-        raise InputError(f"factor ({', '.join(map(str, factor))}) must be 3 fractions >= 1 of small numerators")
+        raise InputError(
+            f"factor ({', '.join(map(str, factor))}) must be 3 fractions >= 1 with small numerators",
+            code="invalid-factor",
+        )
     if mask is not None and (rule != "mean" or mask.shape != values.shape[-3:]):
-        raise InputError(f"mask {mask.shape} with rule {rule}: only mean takes one, of shape {values.shape[-3:]}")
+        raise InputError(
+            f"mask {mask.shape} with rule {rule}: only mean takes one, of shape {values.shape[-3:]}",
+            code="invalid-mask",
+        )
     if values.dtype.kind != "f":
         low, high = (0, 1) if values.dtype == bool else (np.iinfo(values.dtype).min, np.iinfo(values.dtype).max)
         if not (low <= fill <= high and fill % 1 == 0):
-            raise InputError(f"fill value {fill} must be a value of {values.dtype}")
+            raise InputError(f"fill value {fill} must be a value of {values.dtype}", code="invalid-fill-value")
 
 
 def _reduce_by_mean(parent: _Array, steps: _Steps, overlaps: Any, covered: Any, fill: Any, level: _Array) -> None:
     integers = level.dtype.kind != "f"
-    # The quotient of a sum that leaves a bit of the significand free is never rounded onto or across a half.
+    # Division rounds exactly if the sum leaves one bit of the significand free: never onto or across a half.
     bits = 8 * level.itemsize + math.prod(p for p, _ in steps).bit_length()
     if integers and bits > 52:
         _mean_of_wide(parent, overlaps, covered, fill, level)
@@ -146,7 +155,7 @@ def _reduce_by_mean(parent: _Array, steps: _Steps, overlaps: Any, covered: Any, 
 
 
 def _odd(origin: tuple[int, ...], shape: tuple[int, ...], level_shape: tuple[int, ...] | None) -> tuple[_Array, ...]:
-    """Along each axis, whether the index of each voxel is odd, counted from the nearer end of the level: 0 or 1."""
+    """Along each axis, 1 for each voxel whose index from the nearer end of the level is odd, else 0."""
     ends = [start + n for start, n in zip(origin, shape, strict=True)] if level_shape is None else level_shape
     indices = (np.arange(start, start + n) for start, n in zip(origin, shape, strict=True))
     return tuple(np.minimum(index, end - 1 - index) & 1 for index, end in zip(indices, ends, strict=True))
@@ -154,7 +163,7 @@ def _odd(origin: tuple[int, ...], shape: tuple[int, ...], level_shape: tuple[int
 
 @njit(cache=True, nogil=True)
 def _overlaps(n: int, m: int, p: int, q: int) -> _Array:
-    """What each of m voxels along an axis overlaps of n: the first, the end, how much in all, how much of each."""
+    """Overlaps of m voxels with n of the parent along an axis, a row each: start, stop, total, and each overlap."""
     overlaps = np.zeros((m, 3 + min((p - 2) // q + 2, n)), np.int64)
     for k in range(m):
         first, end = k * p // q, min(-(-(k + 1) * p // q), n)
@@ -168,9 +177,9 @@ def _overlaps(n: int, m: int, p: int, q: int) -> _Array:
 def _mean(
     parent: _Array, overlaps: tuple[_Array, ...], halved: bool, covered: Any, fill: Any, columns: _Array, level: _Array
 ) -> None:
-    """Adds up over z and y in columns, which is most of the work and runs along rows, and these over x."""
+    """Sum over z and y into columns, which is most of the work and runs along rows, and then over x."""
     channels, mz, my, mx = level.shape
-    integers = level.dtype.type(0.5) == 0  # which the compiler knows
+    integers = level.dtype.type(0.5) == 0  # a constant for the compiler
     zs, ys, xs = overlaps
     sums, weights = np.empty((2, mx), columns.dtype)
     for z, y in np.ndindex(mz, my):
@@ -195,7 +204,7 @@ def _mean(
                 level[c, z, y, x] = fill if weights[x] == 0 else np.rint(mean) if integers else mean
 
 
-@njit(inline="always")  # as it takes no array apart for a call, it runs twice as fast
+@njit(inline="always")  # a call, which unpacks the arrays, takes twice as long
 def _add(row: _Array, counted: Any, weight: Any, columns: _Array) -> None:
     number = columns.dtype.type
     for x in range(row.size):
@@ -219,7 +228,7 @@ def _fold(columns: _Array, xs: _Array, halved: bool, sums: _Array) -> None:
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _mean_of_wide(parent: _Array, overlaps: tuple[_Array, ...], covered: Any, fill: Any, level: _Array) -> None:
-    """Of integers whose sum floating point may not hold: it is high * 2**32 + low."""
+    """The mean of integers whose sum may exceed floating point: the sum is high * 2**32 + low."""
     zs, ys, xs = overlaps
     for c, z, y, x in np.ndindex(level.shape):
         high = low = total = 0
@@ -242,13 +251,13 @@ def _mean_of_wide(parent: _Array, overlaps: tuple[_Array, ...], covered: Any, fi
 
 @njit(cache=True, nogil=True)
 def _mode_of_eight(parent: _Array, pz: int, py: int, vote: bool, odd: tuple[_Array, ...], level: _Array) -> None:
-    """2 x 2 x 2 without branches. A voxel alone along an axis counts twice, which changes no majority.
+    """Take the mode of 2 x 2 x 2 voxels without branches. A voxel alone along an axis counts twice: same majority.
 
-    Ties are few, and settled after the row.
+    Ties are few, and broken after each row.
     """
     channels, nz, ny, nx = parent.shape
     _, mz, my, mx = level.shape
-    number = parent.dtype.type  # counts are of the labels' type, so that a vector holds as many
+    number = parent.dtype.type  # counts have the dtype of the labels, so that vectors have equal lengths
     none, one, two, half = number(0), number(1), number(2), number(4)
     cells = np.empty((8, mx), parent.dtype)
     for c, z, y in np.ndindex(channels, mz, my):
@@ -281,7 +290,7 @@ def _mode_of_eight(parent: _Array, pz: int, py: int, vote: bool, odd: tuple[_Arr
                     low_z = number(low_z + voxel) if i & 2 == 0 else low_z
                     low_y = number(low_y + voxel) if i & 1 == 0 else low_y
                     low_x = number(low_x + voxel) if i & 4 == 0 else low_x
-                # Of 4 in all, `low` lie in the low half: the differences are twice these.
+                # `low` of 4 are in the low half: each difference is twice the size below.
                 size_z = number(low_z - two if low_z > two else two - low_z)
                 size_y = number(low_y - two if low_y > two else two - low_y)
                 size_x = number(low_x - two if low_x > two else two - low_x)
@@ -292,7 +301,7 @@ def _mode_of_eight(parent: _Array, pz: int, py: int, vote: bool, odd: tuple[_Arr
 
 @njit(inline="always")
 def _decider(size_z: Any, size_y: Any, size_x: Any, odd_z: Any, odd_y: Any, odd_x: Any, odd_sum: Any) -> Any:
-    """What decides a tie, not 0 for background: from the sizes of the differences between the halves of each axis."""
+    """Break a tie by the size of the difference between the halves along each axis; not 0 for background."""
     across = odd_y if size_y >= size_x else odd_x
     across = odd_z if (size_z >= size_y) & (size_z >= size_x) else across
     return across if (size_z != 0) | (size_y != 0) | (size_x != 0) else odd_sum
@@ -300,7 +309,7 @@ def _decider(size_z: Any, size_y: Any, size_x: Any, odd_z: Any, odd_y: Any, odd_
 
 @njit(cache=True, nogil=True)
 def _mode(parent: _Array, overlaps: tuple[_Array, ...], vote: bool, odd: tuple[_Array, ...], level: _Array) -> None:
-    """Finds out row by row where all labels are one, and elects among the others."""
+    """Take the mode row by row; only footprints with several labels are counted."""
     channels, mz, my, mx = level.shape
     zs, ys, xs = overlaps
     most = (zs.shape[1] - 3) * (ys.shape[1] - 3) * (xs.shape[1] - 3)
@@ -330,7 +339,7 @@ def _elect(
     parent: _Array, z: _Array, y: _Array, x: _Array, vote: bool, odd: tuple[Any, Any, Any], tally: tuple[_Array, _Array]
 ) -> Any:
     labels, weights = tally
-    n = found = foreground = background = 0
+    n = count = foreground = background = 0
     for i in range(z[0], z[1]):
         for j in range(y[0], y[1]):
             for k in range(x[0], x[1]):
@@ -339,19 +348,19 @@ def _elect(
                     background += weight
                     continue
                 foreground += weight
-                if n >= found or labels[n] != label:  # not the one before
+                if n >= count or labels[n] != label:  # not the same as the previous label
                     n = 0
-                    while n < found and labels[n] != label:
+                    while n < count and labels[n] != label:
                         n += 1
-                    if n == found:
-                        labels[n], weights[n], found = label, 0, found + 1
+                    if n == count:
+                        labels[n], weights[n], count = label, 0, count + 1
                 weights[n] += weight
     if vote and foreground < background:
         return parent.dtype.type(0)
     if vote and foreground == background and _loses_tie_of_any(parent, z, y, x, odd):
         return parent.dtype.type(0)
     best = 0
-    for n in range(1, found):
+    for n in range(1, count):
         if weights[n] > weights[best] or (weights[n] == weights[best] and labels[n] < labels[best]):
             best = n
     return labels[best]
@@ -380,6 +389,6 @@ def _loses_tie_of_any(parent: _Array, z: _Array, y: _Array, x: _Array, odd: tupl
 
 @njit(inline="always")
 def _low_less_high(before: int, weight: int, total: int) -> int:
-    """How much more of a parent voxel lies in the low half of a footprint than in the high half."""
+    """The part of a parent voxel in the low half of a footprint, less the part in the high half."""
     after = total - before - weight
     return max(-weight, min(after - before, weight))

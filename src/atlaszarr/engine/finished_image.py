@@ -1,4 +1,4 @@
-"""A finished image of atlaszarr: its voxels, where they lie, and the digest of its ledger."""
+"""Open a finished image of atlaszarr: its voxels, geometry and the digest of its ledger."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from ..boxes import Region, within
 from ..errors import InputError
 from ..stores.target import Target
 from . import ledger
-from .multiscale import Multiscale
+from .multiscale import Multiscale, multiscale_of
 from .ome import Geometry
 from .ome_reader import StoredImage
-from .target_state import FINISHED, check_layout, read_root
+from .target_state import FINISHED, read_root, validate_layout
 
 
 @dataclass(frozen=True)
 class Finished:
-    """An image of three spatial axes, in millimetres.
+    """A finished image along (z, y, x), in millimetres.
 
     Attributes
     ----------
     multiscale : Multiscale
         Its first array is the image.
     geometry : Geometry
+        Geometry of level 0.
     digest : str
-        Of its ledger; images with the same digest have the same voxels.
+        Digest of the ledger; images with the same digest have the same voxels.
     """
 
     multiscale: Multiscale
@@ -36,46 +37,51 @@ class Finished:
     digest: str
 
     @classmethod
-    def at(cls, place: Target) -> Finished:
-        """The image in a target, by its ledger.
+    def at(cls, target: Target) -> Finished:
+        """Open the image in a target, as its ledger describes it.
 
         Raises
         ------
         InputError
-            If there is no image that atlaszarr finished by its present rules, or it is not OME-Zarr 0.5 over z, y, x in
-            millimetres.
+            If the target is not a finished image, another layout version of atlaszarr wrote it, or it is not an
+            OME-Zarr 0.5 with the axes z, y, x in millimetres.
         """
-        root = read_root(place)
+        root = read_root(target)
         if root is None or root["state"] != FINISHED:
-            raise InputError(f"{place.url} is not a finished image of atlaszarr; build it first")
-        check_layout(place, root["request"])
-        found = ledger.read(place, finished=True)
+            raise InputError(
+                f"{target.url} is not a finished image of atlaszarr; build it first", code="not-a-finished-image"
+            )
+        validate_layout(target, root["request"])
+        recorded = ledger.read(target, finished=True)
         try:
-            multiscale = ledger.multiscale_of(place, found)
-            image = StoredImage.of(place, json.loads((found.header or {})["root"]["zarr.json"])["attributes"])
+            multiscale = multiscale_of(target, recorded)
+            image = StoredImage.of(target, json.loads((recorded.header or {})["root"]["zarr.json"])["attributes"])
         except (ValueError, KeyError, TypeError):
-            raise InputError(f"{place.url} is not an intact OME-Zarr 0.5 of atlaszarr; verify it") from None
+            raise InputError(
+                f"{target.url} is not an intact OME-Zarr 0.5 of atlaszarr; verify it", code="damaged-metadata"
+            ) from None
         if [(axis.name, axis.unit) for axis in image.axes] != [(name, "millimeter") for name in "zyx"]:
-            raise InputError(f"{place.url} must have the axes z, y, x in millimetres")
-        return cls(multiscale, image.geometries[0], str(found.digest))
+            raise InputError(f"{target.url} must have the axes z, y, x in millimetres", code="wrong-axes")
+        return cls(multiscale, image.geometries[0], str(recorded.digest))
 
     @property
     def resolutions(self) -> tuple[tuple[float, float, float], ...]:
         """Size of a voxel of every level along (z, y, x), in um."""
-        found = []
-        for level in range(len(self.multiscale.pyramid.levels)):
-            factors = self.multiscale.pyramid.scale(level)
-            z, y, x = (round(1000 * s * float(f), 6) for s, f in zip(self.geometry.scale, factors, strict=True))
-            found.append((z, y, x))
-        return tuple(found)
+        pyramid = self.multiscale.pyramid
+
+        def resolution(level: int) -> tuple[float, float, float]:
+            z, y, x = (1000 * s * float(f) for s, f in zip(self.geometry.scale, pyramid.scale(level), strict=True))
+            return round(z, 6), round(y, 6), round(x, 6)
+
+        return tuple(map(resolution, range(len(pyramid.levels))))
 
     def read(self, level: int, region: Region) -> NDArray[Any]:
-        """Read a region of a level, (z, y, x).
+        """Read a region of a level, shape (z, y, x).
 
         Raises
         ------
         TargetError
-            If an object is missing, or is not what was written.
+            If a chunk is missing or damaged.
         """
         at = self.multiscale.pyramid.levels[level]
         z, y, x = (

@@ -1,4 +1,4 @@
-"""An image as the user gives it: its lazy array, its axes, its geometry, and the stores that it is read from."""
+"""Open the image that a user passes: its lazy array, axes, geometry, and the stores that it reads."""
 
 from __future__ import annotations
 
@@ -18,13 +18,12 @@ from .absent_chunks import AbsentChunks
 from .ome import Geometry
 from .zarr_reader import StoredArray, target_of
 
-#: Tasks of a layer that are searched for stores, and how deep: the first ones name all that an array reads.
+#: Limits of the search for stores: tasks of a dask layer, and levels of nested objects.
 _TASKS = 1000
 _DEPTH = 6
 
-
 _AXES = (("z", "y", "x"), ("c", "z", "y", "x"), ("y", "x"), ("c", "y", "x"))
-#: Short names of units, and those of OME-Zarr.
+#: Short names of units, and the names in OME-Zarr.
 _UNITS = {
     "m": "meter",
     "cm": "centimeter",
@@ -38,38 +37,50 @@ _UNITS = {
 def opened(image: Any) -> tuple[Any, tuple[str, ...], Geometry]:
     """The array of an image, its axes, and its geometry.
 
-    An array that is only read, through dask or not, is returned as what reads it; any other as a dask array.
-
     Parameters
     ----------
     image : zarr, dask or numpy array, or anything that dask accepts as one; xarray.DataArray or NgffImage
 
+    Returns
+    -------
+    array : StoredArray, zarr, numpy or dask array
+        For a dask array that only reads a zarr array, the `StoredArray` that reads it, if possible.
+    axes : tuple of str
+    geometry : Geometry
+
     Raises
     ------
     InputError
-        If its axes are not z, y, x or y, x, with or without a c before them, it is masked, or its grid is not regular.
+        If the axes are not z, y, x or y, x, optionally after c, the image is masked, or its grid is not regular.
     """
     dims = getattr(image, "dims", None)
     array = readable(image if dims is None else image.data)
     axes = tuple(map(str, dims)) if dims is not None else ("c", "z", "y", "x")[-array.ndim :]
     if len(axes) != array.ndim or axes not in _AXES:
-        raise InputError(f"axes {dims or array.shape} must be z, y, x or y, x, behind a c where there are channels")
+        raise InputError(
+            f"axes {dims or array.shape} must be z, y, x or y, x, after c if there are channels", code="wrong-axes"
+        )
     if any(np.isnan(n) for n in array.shape):
-        raise InputError(f"shape {array.shape} is not known before it is computed; call compute_chunk_sizes() first")
+        raise InputError(
+            f"shape {array.shape} is not known before it is computed; call compute_chunk_sizes() first",
+            code="unknown-shape",
+        )
     if isinstance(getattr(array, "_meta", array), np.ma.MaskedArray):
-        raise InputError("the image is masked; fill it first, and give the mask as a label if it matters")
+        raise InputError(
+            "the image is masked; fill it first, and pass the mask as a label if you need it", code="masked-image"
+        )
     if hasattr(image, "coords"):
         return array, axes, _of_coordinates(image)
     if hasattr(image, "scale") and dims is not None:
         orientation = getattr(image, "axes_orientations", None) or {}
-        named = {axis: str(getattr(one.value, "value", one.value)) for axis, one in orientation.items()}
+        named = {axis: str(getattr(item.value, "value", item.value)) for axis, item in orientation.items()}
         unit = _unit(getattr(image, "axes_units", None) or {})
         return array, axes, Geometry(_spatial(image.scale, 1.0), _spatial(image.translation, 0.0), unit, named)
     return array, axes, Geometry((1.0, 1.0, 1.0), unit=None)
 
 
 def readable(data: Any) -> Any:
-    """What reads the regions of an array with the fewest layers in between."""
+    """The object that reads regions of an array with the fewest layers between: `StoredArray` if possible."""
     if _is_zarr(data):
         return StoredArray.of(data) or data
     if isinstance(data, np.ndarray):
@@ -79,25 +90,25 @@ def readable(data: Any) -> Any:
     try:
         array = da.asarray(data)
     except (NotImplementedError, TypeError, ValueError) as error:
-        raise InputError(f"the image is not an array that dask accepts: {error}") from None
+        raise InputError(f"the image is not an array that dask accepts: {error}", code="wrong-type") from None
     read = _sliced(array)
     return (StoredArray.of(read) if _is_zarr(read) else None) or array
 
 
 def _is_zarr(data: Any) -> bool:
-    # Not by its class: importing zarr takes a while, and whoever holds a zarr array has imported it.
+    # By name, since importing zarr takes a while.
     return type(data).__module__.startswith("zarr.") and type(data).__name__ == "Array"
 
 
 def _sliced(array: Any) -> Any:
-    """What a dask array of ``from_array`` or ``from_zarr`` slices; None if it does anything else too."""
+    """The array that a dask array of ``from_array`` or ``from_zarr`` slices; None for any other dask array."""
     from dask.array.core import getter, getter_nofancy
 
     layers = array.dask.layers
     original, task = layers.get(f"original-{array.name}"), getattr(layers.get(array.name), "task", None)
     if len(layers) != 1 + (original is not None) or task is None:
         return None
-    # With a getitem of the user, a lock, or a meta that is not NumPy's, dask computes it.
+    # With a custom getitem, a lock, or a meta that is not a NumPy array, dask must compute it.
     if task.func not in (getter, getter_nofancy) or task.kwargs or type(array._meta) is not np.ndarray:
         return None
     held = layers[array.name].indices[0][0] if original is None else next(iter(original.values()))
@@ -105,7 +116,7 @@ def _sliced(array: Any) -> Any:
 
 
 def is_computed(array: Any) -> bool:
-    """Whether the chunks of an array are computed: not only read, and not held in memory, here or on a cluster."""
+    """Whether chunks of an array are computed: not only read, and not in memory, of this process or of a cluster."""
     from dask.highlevelgraph import MaterializedLayer
 
     if not hasattr(array, "__dask_graph__") or _sliced(array) is not None:
@@ -118,19 +129,26 @@ def is_computed(array: Any) -> bool:
 
 
 def _of_coordinates(image: Any) -> Geometry:
-    """The geometry of an xarray.DataArray, by those of its coordinates that are along one axis."""
+    """The geometry of an xarray.DataArray, from its one-dimensional coordinates."""
     scale, translation, units = {}, {}, {}
     along = {axis: image.coords[axis] for axis in "zyx" if axis in image.coords and image.coords[axis].dims == (axis,)}
     for axis, coordinate in along.items():
         if coordinate.dtype.kind not in "iuf":
-            raise InputError(f"coordinates along {axis} must be numbers, not {coordinate.dtype}")
+            raise InputError(
+                f"coordinates along {axis} must be numbers, not {coordinate.dtype}", code="invalid-coordinates"
+            )
         values = coordinate.to_numpy()
         if values.size == 1 and coordinate.attrs.get("units"):
-            raise InputError(f"one coordinate along {axis} does not tell its step; drop it, or give more of the image")
+            raise InputError(
+                f"a single coordinate along {axis} has no step; drop it, or pass more of the image", code="missing-step"
+            )
         at, single = values.astype(np.float64), values.dtype == np.float32
-        steps, doubt = np.diff(at), np.spacing(np.abs(values).max()) if single else 0
-        if steps.size and not (steps[0] > 0 and np.allclose(steps, steps[0], rtol=1e-6, atol=2 * doubt)):
-            raise InputError(f"coordinates along {axis} must grow by one step; this image is not on a regular grid")
+        steps, rounding = np.diff(at), np.spacing(np.abs(values).max()) if single else 0
+        if steps.size and not (steps[0] > 0 and np.allclose(steps, steps[0], rtol=1e-6, atol=2 * rounding)):
+            raise InputError(
+                f"coordinates along {axis} must increase by a constant step; resample the image to a regular grid",
+                code="irregular-grid",
+            )
         scale[axis] = float(f"{steps.mean():.{6 if single else 12}g}") if steps.size else 1.0
         translation[axis] = float(at[0])
         units[axis] = coordinate.attrs.get("units")
@@ -138,11 +156,13 @@ def _of_coordinates(image: Any) -> Geometry:
 
 
 def _unit(units: Mapping[str, str | None]) -> str | None:
-    """The one unit of all axes, as OME-Zarr spells it."""
-    found = {_UNITS.get(str(unit), str(unit)) for axis, unit in units.items() if axis in "zyx" and unit}
-    if len(found) > 1:
-        raise InputError(f"units {', '.join(sorted(found))} must be one; bring the axes to the same unit")
-    return next(iter(found), None)
+    """The common unit of the axes, as OME-Zarr spells it."""
+    names = {_UNITS.get(str(unit), str(unit)) for axis, unit in units.items() if axis in "zyx" and unit}
+    if len(names) > 1:
+        raise InputError(
+            f"axes have different units, {', '.join(sorted(names))}; convert them to one", code="different-units"
+        )
+    return next(iter(names), None)
 
 
 def _spatial(lengths: Mapping[str, float], default: float) -> tuple[float, float, float]:
@@ -151,20 +171,21 @@ def _spatial(lengths: Mapping[str, float], default: float) -> tuple[float, float
 
 
 def locations_read(array: Any) -> set[str]:
-    """Paths or URLs of the zarr stores that an array reads; of a dask array, those of its first tasks."""
+    """Paths or URLs of the zarr stores that an array reads; for a dask array, those of its first tasks."""
     if not hasattr(array, "__dask_graph__"):
         return {array.target.url} if isinstance(array, StoredArray) else set(_locations(array, _DEPTH))
     graph = array.__dask_graph__()
     layers = getattr(graph, "layers", {"": graph}).values()
-    return {found for layer in layers for task in islice(layer.values(), _TASKS) for found in _locations(task, _DEPTH)}
+    tasks = (task for layer in layers for task in islice(layer.values(), _TASKS))
+    return {location for task in tasks for location in _locations(task, _DEPTH)}
 
 
 def identity_of(array: Any) -> str:
-    """A text that is equal for equal arrays of `opened` only, in this process and in any other.
+    """Identify an array of `opened`: equal arrays have the same text in every process, and different ones do not.
 
     For a zarr array on a local disk: its path, and a digest of the sizes and modification times of its files. A change
-    is not noticed where a file keeps its size and changes within one tick of the file system's clock. For any other
-    array: dask's token, and the same of the local zarr arrays that it reads.
+    that keeps the size of a file, within one tick of the file system's clock, goes unnoticed. For any other array: the
+    token of dask, and the same digest of each local zarr array that it reads.
     """
     if isinstance(array, StoredArray):
         return _files(array.target.url)
@@ -172,26 +193,24 @@ def identity_of(array: Any) -> str:
         return _files(target.url)
     import dask
 
-    found = (_files(location) for location in sorted(locations_read(array)) if _is_zarr_folder(location))
-    return "; ".join((str(dask.base.tokenize(array)), *found))
+    names = ("zarr.json", ".zarray", ".zgroup")
+    folders = (path for path in locations_read(array) if any(Path(path, name).is_file() for name in names))
+    read = map(_files, sorted(folders))
+    return "; ".join((str(dask.base.tokenize(array)), *read))
 
 
 def absent_of(array: Any) -> AbsentChunks | None:
-    """The absent chunks of an array of `opened`; None if it is not a stored array, or its store is not known here."""
+    """The absent chunks of an array of `opened`; None if it is not a zarr array in a store that `Target` reads."""
     if isinstance(array, StoredArray):
         return array.absent
     read = _sliced(array) if hasattr(array, "__dask_graph__") else array
     folder, node = (getattr(read, name, None) for name in ("store_path", "node_path"))
     target = target_of(read) if _is_zarr(read) else None
-    if isinstance(folder, PurePath):  # as ngff-zarr opens it
+    if isinstance(folder, PurePath):  # of ngff-zarr
         target = Target(str(folder / (node or "")))
-    with suppress(InputError):  # its chunks are not regular, or not of numbers
+    with suppress(InputError):  # its chunks are not regular, or its dtype is not numeric
         return None if target is None else StoredArray.at(target).absent
     return None
-
-
-def _is_zarr_folder(location: str) -> bool:
-    return any(Path(location, name).is_file() for name in ("zarr.json", ".zarray", ".zgroup"))
 
 
 def _files(folder: str) -> str:
@@ -205,7 +224,7 @@ def _files(folder: str) -> str:
 
 
 def _locations(thing: Any, depth: int) -> Iterator[str]:
-    """The paths and the locations of zarr stores in an object and in those that it holds."""
+    """The locations of paths and zarr stores in an object and in the objects that it holds."""
     name, path = type(thing).__name__, getattr(thing, "root", None) or getattr(thing, "path", None)
     if isinstance(thing, PurePath):
         yield thing.as_posix()
@@ -224,7 +243,7 @@ def _locations(thing: Any, depth: int) -> Iterator[str]:
 
 
 def _unstripped(filesystem: Any, path: str) -> str:
-    """The URL of a path in an fsspec filesystem, or in those that it wraps."""
+    """The URL of a path in an fsspec filesystem, which may wrap another."""
     while (inner := getattr(filesystem, "sync_fs", None) or getattr(filesystem, "fs", None)) is not None:
         if type(filesystem).__name__ == "DirFileSystem":
             path = f"{filesystem.path}/{path}"
@@ -237,16 +256,5 @@ def _held(thing: Any) -> list[Any]:
         return list(thing.values())
     if isinstance(thing, list | tuple):
         return list(thing[:_TASKS])
-    attributes = (
-        "args",
-        "kwargs",
-        "value",
-        "array",
-        "_array",
-        "store",
-        "storage",
-        "_async_array",
-        "store_path",
-        "target",
-    )
-    return [inner for name in attributes if (inner := getattr(thing, name, None)) is not None]
+    attributes = "args kwargs value array _array store storage _async_array store_path target"
+    return [inner for name in attributes.split() if (inner := getattr(thing, name, None)) is not None]

@@ -1,4 +1,8 @@
-"""A job: what is to become of a target, and how its tasks are started. `writer.write` carries it out."""
+"""A job: the contents of a target, as tasks in passes. `writer.write` runs it.
+
+`ImageJob` writes the root twice: `begin` marks the target as unfinished, `commit` writes the metadata that make it an
+image, last of all. A target whose build was killed in between does not open as an image.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +19,9 @@ from ..stores.local import is_partial
 from ..stores.target import Target
 from . import ledger, ome, target_state
 from .blocks import BlockSource, Done, write_blocks
-from .checks import Defect
-from .ledger import Entry, Ledger, Task
+from .ledger import Defect, Entry, Ledger, Task, digest
 from .lock import Owner
-from .multiscale import Multiscale, digest
+from .multiscale import Multiscale
 from .schedulers import Future, Scheduler
 from .target_state import FINISHED, UNFINISHED, Root
 from .verify import defects_before_build
@@ -28,9 +31,9 @@ WINDOW = 16
 
 
 class Job(ABC):
-    """A target that is written task by task, pass by pass, with a ledger. `writer.write` calls these in this order."""
+    """A target that is written by tasks, in passes, with a ledger. The methods are in the order of their calls."""
 
-    #: Fetches under way that tasks wait for; `fetched` is called when some of them are done.
+    #: Unfinished fetches that tasks wait for; `fetched` is called after any of them finishes.
     fetches: set[Future]
 
     @property
@@ -39,60 +42,60 @@ class Job(ABC):
         """The target."""
 
     @abstractmethod
-    def examine(self, overwrite: bool) -> str | None:
-        """The state of the target, see `target_state.examine`; raises an InputError where it holds something else."""
+    def read_state(self, overwrite: bool) -> str | None:
+        """Read the state of the target; same as in `target_state.read_state`."""
 
     @abstractmethod
     def clear(self) -> None:
-        """Remove what another job left."""
+        """Remove the output of another job."""
 
     @abstractmethod
-    def recorded(self, state: str) -> Ledger:
-        """The ledger of an unfinished or a finished target."""
+    def read_ledger(self, state: str) -> Ledger:
+        """Read the ledger of an unfinished or a finished target."""
 
     @abstractmethod
     def defects(self, state: str, recorded: Ledger) -> list[Defect]:
         """The defects of an unfinished or a finished target."""
 
     def redo(self, state: str | None, recorded: Ledger, defects: Sequence[Defect]) -> set[Task]:
-        """The recorded tasks to do again; `state` is None where nothing is recorded."""
+        """The recorded tasks to run again; `state` is None for an empty target."""
         return {defect.task for defect in defects if defect.task}
 
     @abstractmethod
     def tasks(self, scheduler: Scheduler) -> list[list[Task]]:
-        """All tasks, pass by pass, each in the order in which they are started."""
+        """All tasks: a list for each pass, in the order in which they are started."""
 
     @abstractmethod
     def begin(self, done: Mapping[Task, Entry], defects: Sequence[Defect]) -> None:
-        """Mark the target as unfinished, and keep of its ledger only the entries that are given."""
+        """Mark the target as unfinished, and replace its ledger by the entries in `done`."""
 
     @abstractmethod
     def share(self, scheduler: Scheduler) -> Any:
-        """What every task takes, shared with the workers once."""
+        """Share the values that every task takes with the workers, once."""
 
     @abstractmethod
     def start(
         self, scheduler: Scheduler, shared: Any, number: int, tasks: Sequence[Task]
     ) -> Iterator[Callable[[], Future]]:
-        """Callables that each start one future, whose result is a list of `Done`, for the tasks of a pass."""
+        """Callables that each start a future for tasks of a pass; its result is a list of `Done`."""
 
     def word(self, number: int) -> str:
-        """What the tasks of a pass are called in progress."""
+        """The word for the tasks of a pass in progress reports."""
         return "blocks"
 
     def window(self, scheduler: Scheduler) -> int:
-        """How many futures may be under way."""
+        """The most futures that may be unfinished."""
         return max(WINDOW * scheduler.workers, 2 * WINDOW)
 
     def fetched(self) -> None:  # noqa: B027
-        """Take notice that some of `fetches` are done."""
+        """Called after finished fetches are removed from `fetches`."""
 
     def take(self, outcome: Done) -> None:  # noqa: B027
-        """Take notice of a finished task."""
+        """Called with the outcome of every task, in the process of the build."""
 
     @abstractmethod
     def commit(self, done: Mapping[Task, Entry], owner: Owner) -> bool:
-        """Finish the target, and return whether it is finished; what says so is written last."""
+        """Finish the target, and return whether it is finished; the mark for that is written last."""
 
 
 @dataclass
@@ -104,15 +107,15 @@ class ImageJob(Job):
     multiscale : Multiscale
     root : Root
     groups : mapping
-        OME-Zarr metadata of each group, by its path, "" for the root; under ``atlaszarr``, our own.
+        OME-Zarr metadata of each group by its path, "" for the root; the key ``atlaszarr`` holds atlaszarr's own.
     source : callable
-        Makes blocks, see `blocks.BlockSource`.
-    together : callable
-        Sorts the blocks of a pass into groups, each made at once.
+        Computes blocks, see `blocks.BlockSource`.
+    together : callable, optional
+        Sorts the blocks of a pass into groups; the blocks of a group are computed in one call.
     notes : callable
         Called with the notes of every task that has any.
     files : callable
-        Writes the sidecars, given the digest of the ledger that the root will name; returns their keys.
+        Writes the sidecars, given the digest of the compacted ledger; returns their keys.
     """
 
     multiscale: Multiscale
@@ -129,41 +132,42 @@ class ImageJob(Job):
         """The target."""
         return self.multiscale.target
 
-    def examine(self, overwrite: bool) -> str | None:
-        """See `target_state.examine`."""
-        return target_state.examine(self.target, self.root.request, overwrite)
+    def read_state(self, overwrite: bool) -> str | None:
+        """Same as in `target_state.read_state`."""
+        return target_state.read_state(self.target, self.root.request, overwrite)
 
     def clear(self) -> None:
-        """See `target_state.clear`."""
+        """Same as in `target_state.clear`."""
         target_state.clear(self.target, self.root.request)
 
-    def recorded(self, state: str) -> Ledger:
-        """The ledger: of a finished target what it was finished with."""
+    def read_ledger(self, state: str) -> Ledger:
+        """Read the ledger; that of a finished target without records of later tasks."""
         return ledger.read(self.target, finished=state == FINISHED)
 
     def defects(self, state: str, recorded: Ledger) -> list[Defect]:
-        """See `verify.defects_before_build`."""
+        """Same as in `verify.defects_before_build`."""
         return defects_before_build(self.target, state, recorded)
 
     def redo(self, state: str | None, recorded: Ledger, defects: Sequence[Defect]) -> set[Task]:
-        """The tasks that wrote what is defective, and those that read a level that was wrong."""
+        """The tasks that wrote defective objects, and those that read from a level with wrong voxels."""
         wrong = {defect.task for defect in defects if defect.task and defect.kind in ("inconsistent", "label")}
         return self.dependent(wrong) | super().redo(state, recorded, defects)
 
     def dependent(self, changed: Iterable[Task]) -> set[Task]:
-        """Tasks whose result may change if that of others does: these, and all that reads what they write."""
-        found = set(changed)
+        """The given tasks and all tasks that read, directly or not, what these write."""
+        tasks = set(changed)
         for step, after in pairwise(self.multiscale.pyramid.passes):
             if after.computes:
                 continue
-            for index in [index for source, index in found if source == step.source]:
-                found.update((after.source, one) for one in self.multiscale.pyramid.dependents(step, index, after))
-        return found
+            for block in [block for source, block in tasks if source == step.source]:
+                dependents = self.multiscale.pyramid.dependents(step, block, after)
+                tasks.update((after.source, dependent) for dependent in dependents)
+        return tasks
 
     def tasks(self, scheduler: Scheduler) -> list[list[Task]]:
-        """A task for every block of every pass that holds voxels."""
-        passes, holding = self.multiscale.pyramid.passes, self.multiscale.occupancy
-        return [[(step.source, index) for index in sorted(holding.blocks(step))] for step in passes]
+        """A task for every block of every pass that has non-empty chunks."""
+        passes, non_empty = self.multiscale.pyramid.passes, self.multiscale.non_empty
+        return [[(step.source, block) for block in sorted(non_empty.blocks(step))] for step in passes]
 
     def begin(self, done: Mapping[Task, Entry], defects: Sequence[Defect]) -> None:
         """Write the root as unfinished, the ledger, and the metadata of the arrays.
@@ -171,7 +175,7 @@ class ImageJob(Job):
         Raises
         ------
         InputError
-            If a level or a label is a link: it may belong to another image, and is not written through.
+            If a level or a label is a link: it may belong to another image.
         """
         target = self.target
         target.make_way(f"{link}/" for link in target_state.own_links(target))
@@ -192,7 +196,7 @@ class ImageJob(Job):
     def start(
         self, scheduler: Scheduler, shared: Any, number: int, tasks: Sequence[Task]
     ) -> Iterator[Callable[[], Future]]:
-        """Start blocks: several in one future where a future costs much, but so that every worker gets some."""
+        """Start blocks: several in one future if futures are expensive, but enough futures for every worker."""
         step = self.multiscale.pyramid.passes[number]
         multiscale, source = shared
         groups: Sequence[Sequence[Index]] = [[index] for _, index in tasks]
@@ -203,12 +207,12 @@ class ImageJob(Job):
             yield partial(scheduler.compute, write_blocks, multiscale, source, step, groups[first : first + size])
 
     def word(self, number: int) -> str:
-        """The levels that a pass writes."""
+        """``blocks`` for the first pass, else the first level that the pass writes."""
         step = self.multiscale.pyramid.passes[number]
         return "blocks" if step.source == 0 else f"level {step.writes[0]}"
 
     def take(self, outcome: Done) -> None:
-        """Pass its notes on."""
+        """Pass the notes of a task to `notes`."""
         if outcome.notes:
             self.notes(outcome.notes)
 
@@ -218,7 +222,7 @@ class ImageJob(Job):
         Raises
         ------
         TargetError
-            If another build took the target over, or one of the sidecars is missing.
+            If another build took over the target, or a sidecar is missing.
         """
         target, multiscale, groups = self.target, self.multiscale, self.groups
         arrays, nested = multiscale.documents(), self._nested()
@@ -230,19 +234,21 @@ class ImageJob(Job):
         body = ledger.compacted(header, done)
         sidecars = {}
         for key in self.files(digest(body)):
-            if (found := target.read(key)) is None:
-                raise TargetError(f"{target.url}/{key} is missing; run the same command to resume")
-            sidecars[key] = (len(found), digest(found))
-        owner.confirm()
+            if (sidecar := target.read(key)) is None:
+                raise TargetError(
+                    f"{target.url}/{key} is missing; run the same command to resume", code="missing-object"
+                )
+            sidecars[key] = (len(sidecar), digest(sidecar))
+        owner.validate(read=True)
         self._sweep(arrays, done)
         ledger.compact(target, body, sidecars)
         target.write_all(nested.items())
-        owner.confirm()
+        owner.validate(read=True)
         self.root.write(target, FINISHED, groups[""], digest(body))
         return True
 
     def _nested(self) -> dict[str, bytes]:
-        """The documents of the groups below the root."""
+        """The documents of the groups below the root, by key."""
         version = self.root.version
         return {
             f"{path}/{name}": body
@@ -252,7 +258,7 @@ class ImageJob(Job):
         }
 
     def _sweep(self, documents: Iterable[str], done: Mapping[Task, Entry]) -> None:
-        """Remove temporary files of a run that was killed, and objects among the arrays that no task wrote."""
+        """Remove temporary files of a build that was killed, and objects of the arrays that no task wrote."""
         known = {*documents, *(key for entry in done.values() for key in entry.written)}
         arrays = self.multiscale.prefixes
         left = [

@@ -1,6 +1,6 @@
-"""How many voxels of each label a block holds, for any array of integers.
+"""Count the voxels of each label in a block of integers.
 
-Labels come in long runs along x, so a label is looked up once for each run.
+Labels come in long runs along x, so each run needs one look-up in a hash table.
 """
 
 from __future__ import annotations
@@ -16,22 +16,23 @@ from numpy.typing import NDArray
 from ..errors import InputError
 
 _Array = NDArray[Any]
-#: Odd, near 2**64 by the golden ratio: spreads neighbouring labels over a table (Knuth, TAOCP 3, 6.4).
+#: 2**64 divided by the golden ratio, odd: spreads neighbouring labels over the table (Knuth, TAOCP 3, 6.4).
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
-#: Slots of a table to begin with, as a power of two: a chunk of the Allen annotation holds 79 labels at most.
+#: Binary logarithm of the initial size of the table: a chunk of the Allen annotation holds at most 79 labels.
 _BITS = 8
 
 
 class LabelCounts(NamedTuple):
-    """The labels of a block, 0 among them, and how many voxels each has.
+    """The labels of a block, including 0, and the number of their voxels.
 
     Attributes
     ----------
-    ids : ndarray, of the block's dtype, shape (n,)
-        Ascending.
+    ids : ndarray, dtype of the block, shape (n,)
+        The labels, ascending.
     voxels : ndarray, int64, shape (n,)
+        Voxels of each label.
     low : ndarray, int64, shape (n,)
-        How many of `voxels` are before the midline along x.
+        Voxels of each label before the midline along x.
     """
 
     ids: _Array
@@ -47,7 +48,7 @@ def count_labels(block: _Array, midline: int = 0) -> LabelCounts:
     block : ndarray, integers or bool, shape (..., x)
         Copied unless C-contiguous.
     midline : int
-        How many columns along x are before the midline: any number, also negative or beyond the block.
+        Number of columns along x before the midline; may be negative or larger than the block.
 
     Returns
     -------
@@ -56,13 +57,15 @@ def count_labels(block: _Array, midline: int = 0) -> LabelCounts:
     Raises
     ------
     InputError
-        If the block does not hold labels.
+        If the block is not an array of integers with at least one axis.
     """
     if block.dtype.kind not in "iub" or not block.ndim:
-        raise InputError(f"a block of {block.dtype} and shape {block.shape} holds no labels; labels are integers")
+        raise InputError(
+            f"a block of {block.dtype} and shape {block.shape} holds no labels; labels are integers", code="not-labels"
+        )
     native = np.dtype("u1") if block.dtype == bool else block.dtype.newbyteorder("=")
     rows = np.ascontiguousarray(block, native).reshape(math.prod(block.shape[:-1]), block.shape[-1]).view()
-    rows.flags.writeable = False  # one compiled kernel per dtype, whether or not the values may be written
+    rows.flags.writeable = False  # so that one kernel is compiled per dtype, not two
     ids, counts = _counted(rows, min(max(int(midline), 0), rows.shape[1]))
     order = np.argsort(ids)
     low = counts[order, 0]
@@ -70,7 +73,7 @@ def count_labels(block: _Array, midline: int = 0) -> LabelCounts:
 
 
 def merged(parts: Sequence[LabelCounts]) -> LabelCounts:
-    """The counts of several blocks together."""
+    """The sum of the counts of several blocks."""
     if not parts:
         return LabelCounts(*(np.empty(0, np.int64) for _ in range(3)))
     ids = np.concatenate([part.ids for part in parts])
@@ -86,14 +89,14 @@ def merged(parts: Sequence[LabelCounts]) -> LabelCounts:
 
 @njit(cache=True, nogil=True)
 def _counted(rows: _Array, midline: int) -> tuple[_Array, _Array]:
-    """Labels in no order, and their counts before and after the midline."""
+    """Labels in any order, and their counts before and after the midline, shape (n, 2)."""
     labels, counts = np.zeros(1 << _BITS, rows.dtype), np.zeros((1 << _BITS, 2), np.int64)
     ends, held = np.empty(rows.shape[1], np.int64), 0
     for side in range(2):
         columns = rows.shape[1] - midline if side else midline
         for y in range(rows.shape[0] if columns else 0):
             row, before = rows[y, midline:] if side else rows[y, :midline], 0
-            # Runs are found first and looked up afterwards: in one loop they take three times as long.
+            # First find the runs, then look them up: a single loop takes three times as long.
             for run in range(_runs(row, ends)):
                 label = row[before]
                 slot = _slot(labels, counts, label)
@@ -111,10 +114,10 @@ def _counted(rows: _Array, midline: int) -> tuple[_Array, _Array]:
 
 @njit(cache=True, nogil=True)
 def _runs(row: _Array, ends: _Array) -> int:
-    """Where each run of one label in a row ends, and how many there are; the row is not empty."""
+    """Write the end of each run of one label in a row that is not empty; return the number of runs."""
     runs = 0
     for x in range(1, len(row)):
-        ends[runs] = x  # a branch here would be mispredicted at most borders
+        ends[runs] = x  # without a branch, which would be mispredicted at most ends
         runs += row[x] != row[x - 1]
     ends[runs] = len(row)
     return runs + 1
@@ -122,7 +125,7 @@ def _runs(row: _Array, ends: _Array) -> int:
 
 @njit(cache=True, nogil=True)
 def _slot(labels: _Array, counts: _Array, label: Any) -> Any:
-    """The slot of a label in a table, or the free slot for it."""
+    """The slot of a label in the table, or the free slot for it."""
     last = len(labels) - 1
     slot = np.int64((np.uint64(label) * _SPREAD) >> np.uint64(32)) & last
     while labels[slot] != label and counts[slot, 0] + counts[slot, 1] > 0:
@@ -132,7 +135,7 @@ def _slot(labels: _Array, counts: _Array, label: Any) -> Any:
 
 @njit(cache=True, nogil=True)
 def _doubled(labels: _Array, counts: _Array) -> tuple[_Array, _Array]:
-    """The same table with twice the slots."""
+    """Copy the table into one with twice the slots."""
     more, sums = np.zeros(2 * len(labels), labels.dtype), np.zeros((2 * len(labels), 2), np.int64)
     for old in range(len(labels)):
         if counts[old, 0] + counts[old, 1] > 0:

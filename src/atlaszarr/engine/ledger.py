@@ -1,108 +1,146 @@
-"""What is done in a target, and from what: one record a task, written after its data; compacted at commit.
+"""The ledger of a target: one record for each finished task, written after the task's data, and compacted at commit.
 
-Workers write their own records and read none; only the build that owns the target reads them. The compacted ledger
-is one object of JSON lines: a header with all metadata that a finished target must hold, a line a task, and last a
-line with what was written beside the image. The root names the digest of all but the last line, which alone depends on
-when a build was.
+Workers write records and read none; only the build that owns the target reads them. After a ``kill -9`` the records
+under `OPEN` list the tasks that are finished: `read` returns them, and `damaged_objects` compares them with the target.
+
+The compacted ledger `COMPACT` is one object of JSON lines: a header with all metadata that a finished target must hold,
+one line for each task, and a last line with the sidecars. The root records the digest of all lines but the last, which
+alone depends on the time of the build.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..boxes import Index
 from ..stores.target import Target
-from .multiscale import Multiscale, Written, digest
 
 OPEN = "atlaszarr/ledger"
 COMPACT = "atlaszarr/ledger.jsonl"
+#: Threads that read objects.
+_READERS = 8
 
-#: Source level of its pass, and block.
+#: A task: the level that its pass starts from, and its block.
 Task = tuple[int, Index]
+#: Size in bytes and digest of written objects, by key.
+Written = dict[str, tuple[int, str]]
+
+
+def digest(body: bytes) -> str:
+    """BLAKE2b of 128 bits, as ``b2sum -l 128`` prints it."""
+    return hashlib.blake2b(body, digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True)
 class Entry:
-    """The record of one task that is done, as it is stored.
+    """The record of one finished task.
 
     Attributes
     ----------
     body : bytes
-        A line of JSON; kept so, since a build of a million objects holds them all.
+        A line of JSON; not parsed, since a build of a million objects keeps all records in memory.
     """
 
     body: bytes
 
     @classmethod
     def of(cls, task: Task, written: Written, origin: Mapping[str, Any]) -> Entry:
-        """The record of what a task wrote, and from what.
+        """Make the record of a task.
 
         Parameters
         ----------
         task : tuple
         written : dict
-            Size and digest of every object, by key.
+            Size and digest of every object that the task wrote, by key.
         origin : mapping
-            In JSON's types.
+            What the objects were made from, in JSON's types.
         """
         return cls(sealed({"task": _name(task), "objects": written, "from": origin}))
 
     @classmethod
     def read(cls, body: bytes) -> tuple[Task, Entry]:
-        """A record from its line.
+        """Parse a line.
 
         Raises
         ------
         ValueError, KeyError, TypeError, AttributeError
-            If it is none.
+            If it is not a record.
         """
         return _task(opened(body)["task"]), cls(body)
 
     @property
     def written(self) -> Written:
-        """Size and digest of every object it wrote, by key."""
+        """Size and digest of every object that the task wrote, by key."""
         return {key: (size, checksum) for key, (size, checksum) in opened(self.body)["objects"].items()}
 
     @property
     def origin(self) -> dict[str, Any]:
-        """What it was made from."""
+        """What the objects were made from."""
         return dict(opened(self.body)["from"])
 
 
 @dataclass(frozen=True)
 class Ledger:
-    """All that is recorded.
+    """The records of a target.
 
     Attributes
     ----------
     header : dict or None
         Of a finished target.
     files : dict
-        Size and digest of what was written beside the image, by key.
+        Size and digest of the sidecars, by key.
     digest : str or None
-        Of the compacted ledger; None where there is none.
+        Of the compacted ledger; None if there is none.
     done : dict of Task to Entry
     damaged : tuple of str
-        What could not be read: keys, and lines by their number.
+        Records that cannot be read: keys, and lines by their number.
     """
 
     header: dict[str, Any] | None = None
-    files: dict[str, tuple[int, str]] = field(default_factory=dict)
+    files: Written = field(default_factory=dict)
     digest: str | None = None
     done: dict[Task, Entry] = field(default_factory=dict)
     damaged: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Defect:
+    """A difference between a target and its ledger, or between two of its levels.
+
+    Attributes
+    ----------
+    kind : str
+        ``unfinished``, ``ledger``, ``missing``, ``truncated``, ``altered``, ``undecodable``, ``extra``, ``metadata``,
+        ``inconsistent``, ``label`` or ``index``.
+    key : str
+        Of the object.
+    text : str
+        What is wrong with the object.
+    task : tuple or None
+        The task that wrote the object; to run it again repairs the object.
+    """
+
+    kind: str
+    key: str
+    text: str
+    task: Task | None = field(default=None, repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.text}"
+
+
 def record(target: Target, task: Task, entry: Entry) -> None:
-    """Record a task, after its data is written."""
+    """Write the record of a task; its data must be written already."""
     target.write(f"{OPEN}/{_name(task)}.json", entry.body)
 
 
 def read(target: Target, finished: bool = False) -> Ledger:
-    """All that is recorded: the compacted ledger and, unless the target is finished, what was done after it."""
+    """Read the compacted ledger and, unless the target is finished, the records that were written since."""
     done: dict[Task, Entry] = {}
     damaged: list[str] = []
     header, files = None, {}
@@ -127,48 +165,58 @@ def read(target: Target, finished: bool = False) -> Ledger:
     return Ledger(header, files, checksum, done, tuple(damaged))
 
 
-def multiscale_of(target: Target, ledger: Ledger) -> Multiscale:
-    """The multiscale that a ledger describes.
+def damaged_objects(target: Target, done: Mapping[Task, Entry]) -> Iterator[Defect]:
+    """Recorded objects that are missing, truncated or altered; every object is read."""
+    sizes = target.sizes()
 
-    Raises
-    ------
-    ValueError, KeyError, TypeError
-        If its header describes none, or one of a kind whose module is not imported.
-    """
-    described = (ledger.header or {})["multiscale"]
-    written = {key for entry in ledger.done.values() for key in entry.written}
-    kinds = [Multiscale.kinds[word] for word in described if word not in ("arrays", "levels", "encoding")]
-    return (kinds[0] if kinds else Multiscale).recorded(target, described, written)
+    def defects(item: tuple[Task, Entry]) -> list[Defect]:
+        task, entry = item
+        found, same_size = [], {}
+        for key, (size, checksum) in entry.written.items():
+            if key not in sizes:
+                found.append(Defect("missing", key, "is missing", task))
+            elif sizes[key] != size:
+                found.append(Defect("truncated", key, f"has {sizes[key]} bytes, was written with {size}", task))
+            else:
+                same_size[key] = checksum
+        for key, body in target.read_each(same_size).items():
+            if body is None or digest(body) != same_size[key]:
+                found.append(Defect("altered", key, "differs from what was written", task))
+        return found
+
+    with ThreadPoolExecutor(_READERS) as readers:
+        for found in readers.map(defects, done.items()):
+            yield from found
 
 
 def compacted(header: Mapping[str, Any], done: Mapping[Task, Entry]) -> bytes:
-    """All records as one, but for the line of files; its digest is what a root names."""
+    """The compacted ledger without its last line; the root records the digest of these bytes."""
     return b"\n".join((sealed(header), *(done[task].body for task in sorted(done))))
 
 
 def compact(target: Target, body: bytes, files: Written) -> None:
-    """Replace the records by what they are as one."""
+    """Write the compacted ledger, given the bytes of `compacted` and the sidecars; then remove the single records."""
     target.write(COMPACT, b"\n".join((body, sealed(files), b"")))
     target.remove(OPEN)
 
 
 def sealed(content: Mapping[str, Any]) -> bytes:
-    """A line of JSON that tells whether it is as it was written."""
+    """A line of JSON with a checksum of its content."""
     text = json.dumps(content)
     return f'{{"check": "{digest(text.encode())}", "content": {text}}}'.encode()
 
 
 def opened(line: bytes) -> dict[str, Any]:
-    """The inverse of `sealed`.
+    """The content of a line of `sealed`.
 
     Raises
     ------
     ValueError
-        If the line is not as it was written.
+        If the checksum does not match.
     """
     check, _, rest = line.partition(b', "content": ')
     if not rest.endswith(b"}") or check != f'{{"check": "{digest(rest[:-1])}"'.encode():
-        raise ValueError("not a record as it was written")
+        raise ValueError("the checksum of the record does not match")
     return dict(json.loads(rest[:-1]))
 
 

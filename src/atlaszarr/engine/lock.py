@@ -1,12 +1,13 @@
-"""One build at a time in a target: whoever writes owns it, and a second one is refused.
+"""The lock of a target: one build writes at a time, and a second build raises an error.
 
-On a local disk the operating system's lock decides, and ends with its process. Elsewhere an object created exclusively
-does, which its owner renews; one that was not renewed for `LEASE` seconds, by the store's own clock, is left over
-from a build that was killed.
+On a local disk it is a lock of the operating system, which ends with its process: after a ``kill -9`` the next build
+takes it at once. Elsewhere it is a lease: an owner object that is created exclusively and renewed every `HEARTBEAT`
+seconds. Another build takes the lease if the owner's process has ended on this machine, or if it was not renewed for
+`LEASE` seconds by the clock of the store.
 
-The owner object is renewed and taken over by a conditional put (If-Match), so that no build overwrites the lock of
-another. Stores without conditional puts, such as fsspec's filesystems and S3 servers that answer them with 501, are
-weaker: the object is read, put and read again, and two builds that do so at once may both run until the next renewal.
+The owner object is renewed and taken over by a conditional put (If-Match), so that no build overwrites the lease of
+another. On stores without conditional puts, such as fsspec's filesystems and S3 servers that answer with 501, the
+object is read, written and read again; two builds that do so at the same time may both run until the next renewal.
 """
 
 from __future__ import annotations
@@ -26,29 +27,27 @@ import filelock
 from ..errors import InputError, TargetError
 from ..stores.target import Target
 
-#: Seconds between two signs of life, and without one until a target may be taken over.
+#: Seconds between two renewals of a lease.
 HEARTBEAT = 15.0
+#: Seconds after its last renewal until a lease may be taken over.
 LEASE = 60.0
-#: Seconds after which a take-over by two at once has settled.
+#: Seconds between a take-over and the read that decides which of two builds has taken the lease.
 _SETTLING = 1.0
-#: How often a lock is created whose owner leaves in the very moment.
+#: Tries to create an owner object that another build removes between creation and read.
 _TRIES = 5
 _LOCK = "atlaszarr/owner.lock"
 _OWNER = "atlaszarr/owner.json"
-#: What lies in a target while it is owned.
+#: Keys that a target may have while a build owns it.
 KEYS = (_LOCK, _OWNER)
-#: The leases that this process holds.
+#: Names of the leases that this process holds.
 _held: set[str] = set()
 
 
 class Owner:
-    """Whoever holds a target; a lock of the operating system is held until it is let go."""
+    """The owner of a target; with a lock of the operating system it is the owner until the lock is released."""
 
-    def check(self) -> None:
-        """Raise a TargetError if it is known that another build took over."""
-
-    def confirm(self) -> None:
-        """Ask the store, and raise a TargetError if another build took over."""
+    def validate(self, read: bool = False) -> None:
+        """Raise a TargetError if the lease is lost or was not renewed in time; `read` the owner object first."""
 
 
 @contextmanager
@@ -59,20 +58,22 @@ def owning(target: Target, take_over: bool = False) -> Iterator[Owner]:
     ----------
     target : Target
     take_over : bool
-        Whether to take it from an owner that may be alive. A lock on a local disk is never taken from a process
-        that is.
+        Whether to take a lease whose owner may be running. A lock on a local disk is never taken from a running
+        process.
 
     Raises
     ------
     InputError
-        If another build owns it.
+        If another build owns the target.
+    TargetError
+        If the owner object cannot be read or written.
     """
     with _locked(target) if target.is_local else _leased(target, take_over) as owner:
         yield owner
 
 
 def tidy(target: Target) -> None:
-    """Remove the mark that an owner left who was killed once the target was finished."""
+    """Remove the lock of a build that was killed after it had finished the target."""
     if any(body is not None for body in target.read_each(KEYS).values()):
         with suppress(InputError), owning(target):
             pass
@@ -88,7 +89,9 @@ def _locked(target: Target) -> Iterator[Owner]:
         try:
             lock.acquire()
         except filelock.Timeout:
-            raise InputError(f"target {target.url} is being built by another process; wait until it ends") from None
+            raise InputError(
+                f"target {target.url} is being built by another process; wait until it ends", code="target-locked"
+            ) from None
     try:
         yield Owner()
     finally:
@@ -99,14 +102,19 @@ def _locked(target: Target) -> Iterator[Owner]:
 @contextmanager
 def _leased(target: Target, take_over: bool) -> Iterator[Owner]:
     lease = _Lease(target)
-    lease.take(take_over)
+    try:
+        lease.take(take_over)
+    except BaseException:
+        _held.discard(lease.name)  # the owner object may have been created although the store raised an error
+        raise
     ended, answers = threading.Event(), True
     heart = threading.Thread(target=lease.renew_until, args=(ended,), name="atlaszarr-owner", daemon=True)
     heart.start()
     try:
         yield lease
     except TargetError:
-        answers = False  # maybe never again; that nobody here holds the lease is enough for whoever comes next
+        # The store may not answer again; the next build takes the lease, since this process does not hold it any more.
+        answers = False
         raise
     finally:
         ended.set()
@@ -117,7 +125,7 @@ def _leased(target: Target, take_over: bool) -> Iterator[Owner]:
 
 
 class _Lease(Owner):
-    """The owner object of a target, and who may hold it."""
+    """The owner object of a target."""
 
     def __init__(self, target: Target) -> None:
         self._target = target
@@ -130,95 +138,102 @@ class _Lease(Owner):
         self._body = json.dumps(mine).encode()
 
     def take(self, take_over: bool) -> None:
-        """Create the owner object, or take it over from an owner that is gone."""
+        """Create the owner object, or take over that of a build that has ended."""
         for _ in range(_TRIES):
             try:
                 created = self._target.create(_OWNER, self._body)
             except TargetError:
-                created = self.is_ours()  # carried out, and the answer was lost
+                created = self._is_ours()  # the object was created, and the answer lost
                 if not created:
                     raise
             self._renewed = time.monotonic()
             if created:
                 return
-            if (found := self._target.read_tagged(_OWNER)) is not None:  # else its owner left in between
+            if (stored := self._target.read_tagged(_OWNER)) is not None:  # else its owner has removed it meanwhile
                 break
         else:
-            raise TargetError(f"{self._target.url} cannot be locked: {_OWNER} comes and goes; run the command again")
-        body, tag = found
+            raise TargetError(
+                f"{self._target.url} cannot be locked: {_OWNER} was created and removed {_TRIES} times by other "
+                "builds; run the command again",
+                code="lock-contended",
+            )
+        body, tag = stored
         if body == self._body:  # the answer to an earlier try was lost
             return
         try:
             other = dict(json.loads(body))
         except (ValueError, TypeError):
             other = {}
-        if not take_over and not self._is_over(other):
+        if not take_over and not self._has_ended(other):
             age = self._target.age(_OWNER)
             if age is None or age < LEASE:
-                seen = "" if age is None else f", which gave a sign of life {age:.0f} s ago"
+                renewed = "" if age is None else f", which renewed its lock {age:.0f} s ago"
                 raise InputError(
                     f"target {self._target.url} is being built by process {other.get('pid')} on "
-                    f"{other.get('host')}{seen}; wait until it ends, or give --take-over if it is gone"
+                    f"{other.get('host')}{renewed}; wait until it ends, or give --take-over if it has ended",
+                    code="target-locked",
                 )
         self._target.replace(_OWNER, self._body, tag)
         time.sleep(_SETTLING)
-        if not self.is_ours():
-            raise InputError(f"target {self._target.url} was taken over by another build; wait until it ends")
+        if not self._is_ours():
+            raise InputError(
+                f"target {self._target.url} was taken over by another build; wait until it ends",
+                code="target-taken-over",
+            )
 
     def leave(self) -> None:
-        """Remove the owner object, if it is ours."""
+        """Remove the owner object, unless it is that of another build."""
         with suppress(TargetError):
-            if self.is_ours():
+            if self._is_ours():
                 self._target.remove(_OWNER)
 
-    def _is_over(self, other: dict[str, object]) -> bool:
-        """Whether an owner is surely gone: its process is, or it is this one and has left."""
+    def _has_ended(self, other: dict[str, object]) -> bool:
+        """Whether another owner has certainly ended: its process has, or it is this process without that lease."""
         process = other.get("process")
         if process is not None and process == self._process:
             return other.get("owner") not in _held
         return _is_dead(process)
 
-    def is_ours(self) -> bool:
-        """Whether the owner object is still the one we put."""
+    def _is_ours(self) -> bool:
+        """Whether the owner object is the one that this lease wrote."""
         return self._target.read(_OWNER) == self._body
 
     def renew_until(self, ended: threading.Event) -> None:
-        """Give signs of life."""
+        """Renew the lease until an event is set."""
         while not ended.wait(HEARTBEAT):
-            # A store that does not answer for a while is no reason to give up; `check` says when it was too long.
+            # If the store does not answer, the next round tries again; `validate` raises once the lease is too old.
             began = time.monotonic()
             with suppress(TargetError, InputError):
                 try:
-                    found = self._target.read_tagged(_OWNER)
-                    if found is None or found[0] != self._body:
+                    stored = self._target.read_tagged(_OWNER)
+                    if stored is None or stored[0] != self._body:
                         self._lost = True
                         return
-                    # A put that was refused may be ours, carried out before: the next round reads whose it is.
-                    if not ended.is_set() and self._target.replace(_OWNER, self._body, found[1]):
+                    # A put that fails may follow one of ours whose answer was lost: the next round reads the object.
+                    if not ended.is_set() and self._target.replace(_OWNER, self._body, stored[1]):
                         self._renewed = began
                 except RuntimeError:
                     if not ended.is_set():
                         raise
-                    return  # the process ends, and takes no more requests
+                    return  # the interpreter is shutting down
 
-    def confirm(self) -> None:
-        """As of `Owner`."""
-        self._lost = self._lost or not self.is_ours()
-        self.check()
-
-    def check(self) -> None:
-        """As of `Owner`."""
+    def validate(self, read: bool = False) -> None:
+        """Same as in `Owner`."""
+        self._lost = self._lost or (read and not self._is_ours())
         if self._lost:
-            raise TargetError(f"{self._target.url} was taken over by another build; this one stops")
+            raise TargetError(
+                f"{self._target.url} was taken over by another build; this one stops", code="target-taken-over"
+            )
         if (silent := time.monotonic() - self._renewed) > LEASE:
             raise TargetError(
-                f"{self._target.url} could not be locked again for {silent:.0f} s, and another build may begin; "
-                "run the same command to resume"
+                f"the lock of {self._target.url} could not be renewed for {silent:.0f} s, and another build may start; "
+                "run the same command to resume",
+                code="lock-not-renewed",
             )
 
 
 def _process() -> str | None:
-    """The name of this process that no other of any machine has; None where the system cannot say."""
+    """A name of this process that is unique among all machines; None without Linux's ``/proc``."""
     with suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         space = Path("/proc/self/ns/pid").readlink()
@@ -227,7 +242,7 @@ def _process() -> str | None:
 
 
 def _is_dead(process: object) -> bool:
-    """Whether a process ran on this very machine and does no more."""
+    """Whether a process ran on this machine and has ended."""
     own = _process()
     if own is None or not isinstance(process, str) or len(parts := process.split()) != 4:
         return False
@@ -241,5 +256,5 @@ def _is_dead(process: object) -> bool:
 
 
 def _started(pid: int) -> str:
-    """When a process began, in clock ticks since the machine did: field 22 of proc(5)'s stat, after the name."""
+    """The start of a process in clock ticks since boot: field 22 of ``/proc/PID/stat``, see proc(5)."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]

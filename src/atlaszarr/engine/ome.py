@@ -1,7 +1,7 @@
-"""The metadata documents of an OME-Zarr 0.4, 0.5 or 0.6. Pure dicts; tests hold them against the readers' own schemas.
+"""Make the metadata documents of OME-Zarr 0.4, 0.5 and 0.6. The tests validate them with the schemas of other readers.
 
-0.4 is stored in zarr v2 groups, the others in v3 groups under the key ``ome``. 0.6 names its coordinate system and puts
-the transformations of a level into one sequence.
+0.4 uses zarr v2 groups; 0.5 and 0.6 use v3 groups, with the metadata under the key ``ome``. 0.6 names its coordinate
+system and puts the transformations of a level into a sequence.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .pyramid import Pyramid
 VERSIONS = ("0.4", "0.5", "0.6")
 DEFAULT_VERSION = "0.5"
 _SYSTEM = "intrinsic"
-#: Micrometres in the units of length that files name.
+#: Micrometres in each unit of length, by the names that occur in files.
 MICRONS = {
     **dict.fromkeys(("um", "µm", "μm", "micron", "microns", "micrometer", "micrometre"), Fraction(1)),
     **dict.fromkeys(("mm", "millimeter", "millimetre"), Fraction(10**3)),
@@ -31,7 +31,7 @@ MICRONS = {
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where the voxels of a level lie.
+    """Scale and translation of a level.
 
     Attributes
     ----------
@@ -40,9 +40,14 @@ class Geometry:
     translation : tuple of float
         Centre of the first voxel along (z, y, x), in `unit`.
     unit : str
-        As OME-Zarr spells it, ``millimeter``.
+        A unit of OME-Zarr: ``millimeter``.
     orientation : mapping of str to str
-        By axis, in the words of RFC-4: ``{"z": "anterior-to-posterior"}``; empty if it is not known.
+        The RFC-4 orientation of each axis: ``{"z": "anterior-to-posterior"}``; empty if it is not known.
+
+    Raises
+    ------
+    InputError
+        If `scale` or `translation` is not three finite lengths, or `scale` is not positive.
     """
 
     scale: tuple[float, float, float]
@@ -54,12 +59,14 @@ class Geometry:
         for name in ("scale", "translation"):
             lengths = tuple(map(float, getattr(self, name)))
             if len(lengths) != 3 or not all(map(math.isfinite, lengths)) or (name == "scale" and min(lengths) <= 0):
-                raise InputError(f"{name} {getattr(self, name)!r} must be three lengths along z, y, x")
+                raise InputError(
+                    f"{name} {getattr(self, name)!r} must be three lengths along z, y, x", code="invalid-geometry"
+                )
             object.__setattr__(self, name, lengths)
 
     @property
     def micron(self) -> Fraction | None:
-        """Micrometres in `unit`; None if it is not a known unit of length."""
+        """Length of `unit` in micrometres; None if it is not a known unit of length."""
         return MICRONS.get(str(self.unit).lower())
 
 
@@ -72,7 +79,7 @@ def zarr_format(version: str) -> int:
         If the version is not known.
     """
     if version not in VERSIONS:
-        raise InputError(f"ome_zarr {version!r} is not known; choose from {', '.join(VERSIONS)}")
+        raise InputError(f"ome_zarr {version!r} is not known; choose from {', '.join(VERSIONS)}", code="unknown-value")
     return 2 if version == "0.4" else 3
 
 
@@ -86,13 +93,13 @@ def multiscales(
     version : str
     name : str
     axes : sequence of str
-        Of the arrays: ``z``, ``y``, ``x`` or the last two, behind a ``c`` where there are channels.
+        ``z``, ``y``, ``x`` or ``y``, ``x``, after ``c`` if there are channels.
     geometry : Geometry
+        Geometry of level 0.
     pyramid : Pyramid
-        A level whose voxels are f times as long is translated by (f - 1)/2 voxels of level 0, as its centres are,
-        unless the level has a first voxel of its own.
+        A level with f times longer voxels is translated by (f - 1)/2 voxels of level 0, unless it sets `Level.first`.
     method : str
-        How a level is made from the finer one.
+        The method of downsampling.
     """
     described = [_axis(axis, geometry) for axis in axes]
     spatial = {axis: "zyx".index(axis) for axis in axes if axis != "c"}
@@ -117,16 +124,16 @@ def multiscales(
         else:
             datasets.append({"path": path, "coordinateTransformations": steps})
     system = {"coordinateSystems": [{"name": _SYSTEM, "axes": described}]} if version == "0.6" else {"axes": described}
-    stated = {"version": version} if version == "0.4" else {}
-    return {**stated, "name": name, **system, "datasets": datasets, "metadata": {"method": method}}
+    versioned = {"version": version} if version == "0.4" else {}
+    return {**versioned, "name": name, **system, "datasets": datasets, "metadata": {"method": method}}
 
 
 def displacement_field(
     version: str, name: str, axes: Sequence[str], geometry: Geometry, pyramid: Pyramid
 ) -> dict[str, Any]:
-    """The metadata of a group with an array of displacements along its spatial axes, in `geometry`'s unit; one level.
+    """The metadata of a displacement field with one level. Displacements along the spatial axes are in `geometry.unit`.
 
-    In 0.6 it declares RFC-5's ``displacements`` from the coordinate system ``reference`` to ``image``.
+    In 0.6 it has the transformation ``displacements`` of RFC-5 from the coordinate system ``reference`` to ``image``.
     """
     entry = multiscales(version, name, axes, geometry, Pyramid(pyramid.levels[:1]), "one level")
     if version != "0.6":
@@ -147,14 +154,14 @@ def displacement_field(
 
 
 def attributes(version: str, ome: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """The attributes of a group: those that OME-Zarr defines, if any, and our own."""
+    """The attributes of a group: those of OME-Zarr, if any, and those of atlaszarr."""
     if not ome or version == "0.4":
         return {**ome, **own}
     return {"ome": {"version": version, **ome}, **own}
 
 
 def group(version: str, attributes: Mapping[str, Any]) -> dict[str, bytes]:
-    """The documents of a zarr group by their names; the one that holds the attributes is the last."""
+    """The documents of a zarr group, by name; the last one holds the attributes."""
     if zarr_format(version) == 2:
         return {".zgroup": _document({"zarr_format": 2}), ".zattrs": _document(attributes)}
     return {"zarr.json": _document({"zarr_format": 3, "node_type": "group", "attributes": attributes})}
@@ -172,7 +179,7 @@ def _axis(name: str, geometry: Geometry) -> dict[str, Any]:
 
 
 def _decimal(length: float) -> Fraction:
-    """A length as its decimal digits, so that a result is rounded once."""
+    """A length as an exact fraction of its decimal digits, so that a result is rounded once."""
     return Fraction(repr(float(length)))
 
 

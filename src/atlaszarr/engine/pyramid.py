@@ -1,7 +1,7 @@
-"""The geometry of a pyramid: its levels, the objects they are stored in, and the blocks that are made in one go.
+"""The geometry of a pyramid: its levels, their chunks and shards, and the blocks that are computed one at a time.
 
-Serves any image of two or three spatial dimensions; one of two is a stack of a single plane. Nothing is computed
-or stored here. All lengths are in voxels, along (z, y, x).
+For any image with two or three spatial dimensions; a 2-D image has a z axis of length 1. Nothing is computed or stored
+here. All lengths are in voxels, along (z, y, x). A unit is a shard, or a chunk if there are no shards: one object.
 """
 
 from __future__ import annotations
@@ -20,29 +20,30 @@ from ..errors import InputError
 
 _T = TypeVar("_T")
 
-#: Voxels of a block at most, so that a few fit into memory.
+#: Largest block in voxels, so that a few fit into memory.
 _LARGEST = 2**30
 _ONE: Factor = (Fraction(1), Fraction(1), Fraction(1))
 
 
 @dataclass(frozen=True)
 class Level:
-    """One level of a pyramid.
+    """A level of a pyramid.
 
     Attributes
     ----------
     shape : tuple of int
     chunk : tuple of int
-        What a reader gets at least.
+        Shape of a chunk.
     unit : tuple of int
-        What one object holds: a chunk, or a shard of several.
+        Shape of a shard, or of a chunk if there are no shards.
     factor : tuple of Fraction
-        Size of a voxel by that of the parent level: the one before, which is finer. 1 for the first.
+        Size of a voxel, in voxels of the parent level, which is the next finer one. 1 for the first level.
     given : bool
-        Whether it has a source of its own, as the first always has, and is not made from its parent.
+        Whether the level has its own source, as the first always has. Otherwise it is made from its parent.
     first : tuple of Fraction, optional
-        Centre of its first voxel, in voxels of level 0 from the centre of theirs. Default: where it covers as many of
-        them as it is long; a level that is given may be every second voxel of the one before, say.
+        Centre of the first voxel, in voxels of level 0, from the centre of the first voxel of level 0. Default:
+        (f - 1)/2 for a level with f times longer voxels. A given level may differ, for example if it takes every
+        second voxel of its parent.
     """
 
     shape: Shape
@@ -54,30 +55,30 @@ class Level:
 
     @property
     def grid(self) -> Shape:
-        """Units along each axis."""
+        """Number of units along each axis."""
         return _three(-(-n // u) for n, u in zip(self.shape, self.unit, strict=True))
 
     def region(self, index: Index) -> Region:
-        """The voxels of a unit."""
+        """The region of a unit."""
         return _region(index, self.unit, self.shape)
 
     def units(self, region: Region) -> Iterator[Index]:
-        """The units that a region touches."""
+        """Indices of the units that a region touches."""
         return cells(region, self.unit)
 
 
 @dataclass(frozen=True)
 class Pass:
-    """One way through the pyramid: blocks of one level that make whole objects of it and of coarser ones.
+    """A pass over the blocks of a level, each of which makes whole units of that level and of coarser ones.
 
     Attributes
     ----------
     source : int
-        The level that its blocks are cut from. A pass that writes it computes it; others read what was written.
+        The level that is divided into blocks. The pass computes it if it writes it, else it reads it.
     writes : tuple of int
-        The levels it writes.
+        The levels that the pass writes.
     block : tuple of int
-        Voxels of the source level.
+        Shape of a block, in voxels of the source level.
     """
 
     source: int
@@ -86,13 +87,13 @@ class Pass:
 
     @property
     def computes(self) -> bool:
-        """Whether its blocks come from a source, and not from what another pass wrote."""
+        """Whether its blocks are computed, not read from what another pass wrote."""
         return self.source in self.writes
 
 
 @dataclass(frozen=True)
 class Pyramid:
-    """The levels of an image, each made from the one before unless it is given.
+    """The levels of an image, each made from its parent unless it is given.
 
     Attributes
     ----------
@@ -111,67 +112,79 @@ class Pyramid:
         shard: int | Sequence[int] | None = None,
         given: Iterable[int] = (),
     ) -> Pyramid:
-        """Lay a pyramid out.
+        """Make the pyramid of an image.
 
         Parameters
         ----------
         shape : sequence of int
-            Of level 0.
-        chunk : int, or sequence with one entry a level
-            Length of a chunk, one for all axes or one an axis; the last entry holds for all further levels.
+            Shape of level 0.
+        chunk : int, or sequence with one entry per level
+            Chunk length, for all axes or for each; the last entry is used for all coarser levels.
         levels : int, optional
-            How many, level 0 included; default until the last fits into one chunk, and at least as many as there
-            are factors for.
+            Number of levels, including level 0. Default: until a level fits into one chunk, and at least one more
+            than `factors`.
         factors : sequence
-            From level to level, one for all axes or one an axis; 2 for the levels beyond. Axes of length 1 keep it.
+            Factor from each level to the next, for all axes or for each; 2 for the levels beyond. It is 1 for an axis
+            of length 1.
         shard : int or sequence of int, optional
-            Length of a shard of level 0, whole chunks. Those of further levels shrink with the factors, so that a
-            block makes whole ones of several levels.
+            Shard length of level 0, a multiple of the chunk length. Shards of coarser levels shrink with the factors,
+            so that a block makes whole shards of several levels.
         given : iterable of int
-            Levels that have a source of their own; the first always has.
+            Levels that have their own source; the first always has.
 
         Raises
         ------
         InputError
-            If a number does not fit the others.
+            If a parameter is invalid, or does not fit the others.
         """
         top = lengths("shape", shape)
         chunks = list(chunk) if isinstance(chunk, Sequence) else [chunk]
         if not chunks or not isinstance(factors, Sequence) or not isinstance(levels, int | None):
-            raise InputError(f"chunk {chunk!r}, factors {factors!r} or levels {levels!r} is of the wrong kind")
+            raise InputError(
+                f"chunk {chunk!r}, factors {factors!r} or levels {levels!r} has the wrong type", code="wrong-type"
+            )
         steps = [factor_of(factor) for factor in factors]
         most = max(top).bit_length() + len(steps)
         if levels is not None and not 1 <= levels <= most:
-            raise InputError(f"levels {levels} must be between 1 and {most} for {' x '.join(map(str, top))} voxels")
+            raise InputError(
+                f"levels {levels} must be between 1 and {most} for {' x '.join(map(str, top))} voxels",
+                code="out-of-range",
+            )
         first = lengths("chunk", chunks[0])
-        made = [Level(top, first, shard_of(shard, first) if shard is not None else first)]
+        unit = first if shard is None else lengths("shard", shard)
+        if any(map(operator.mod, unit, first)):
+            raise InputError(f"shard {shard!r} must be a multiple of the chunk {first}", code="invalid-shard")
+        made = [Level(top, first, unit)]
         wanted = levels if levels is not None else len(steps) + 1
-        while len(made) < wanted or (levels is None and _exceeds(made[-1])):
+        while len(made) < wanted or (levels is None and any(map(operator.gt, made[-1].shape, made[-1].chunk))):
             factor = steps[len(made) - 1] if len(made) <= len(steps) else factor_of(2)
             made.append(_coarser(made[-1], factor, lengths("chunk", chunks[min(len(made), len(chunks) - 1)])))
         pyramid = cls(tuple(replace(level, given=position in {0, *given}) for position, level in enumerate(made)))
         for step in pyramid.passes:
             if math.prod(map(min, step.block, pyramid.levels[step.source].shape)) > _LARGEST:
-                raise InputError(f"factors {factors!r} and chunk {chunk!r} need blocks of {step.block}; choose others")
+                raise InputError(
+                    f"factors {factors!r} and chunk {chunk!r} need blocks of {step.block} voxels; choose smaller ones",
+                    code="blocks-too-large",
+                )
         return pyramid
 
     @property
     def shape(self) -> Shape:
-        """Voxels of level 0."""
+        """Shape of level 0."""
         return self.levels[0].shape
 
     def scale(self, level: int) -> Factor:
         """Size of a voxel of a level, in voxels of level 0."""
-        return _three(math.prod(axis) for axis in zip(*(one.factor for one in self.levels[: level + 1]), strict=True))
+        return _three(math.prod(axis) for axis in zip(*(at.factor for at in self.levels[: level + 1]), strict=True))
 
     def first(self, level: int) -> Factor:
-        """Centre of the first voxel of a level, in voxels of level 0 from the centre of their first."""
+        """Centre of the first voxel of a level, in voxels of level 0, from the centre of the first voxel of level 0."""
         z, y, x = ((f - 1) / 2 for f in self.scale(level))
         return self.levels[level].first or (z, y, x)
 
     @cached_property
     def passes(self) -> tuple[Pass, ...]:
-        """How all levels are made: each pass goes as far as its blocks hold whole objects, and at least one level."""
+        """The passes that make all levels; each writes as many levels as its blocks have whole units of, or one."""
         passes = [self._pass(0, computes=True)]
         while (reached := passes[-1].writes[-1]) < len(self.levels) - 1:
             computes = self.levels[reached + 1].given
@@ -179,14 +192,14 @@ class Pyramid:
         return tuple(passes)
 
     def _pass(self, source: int, computes: bool) -> Pass:
-        """The pass that begins at a level: to the next one whatever it takes, then on for as long as blocks fit."""
+        """The pass from a level: its block is enlarged for the next level only, further levels must fit into it."""
         level, block, scale = self.levels[source], self.levels[source].unit, _ONE
         writes = [source] if computes else []
         for position, coarser in enumerate(self.levels[source + 1 :], source + 1):
             if coarser.given:
                 break
             scale = _multiplied(scale, coarser.factor)
-            # A block that is as long as the level holds whole units of every further one.
+            # A block as long as the level fits whole units of every coarser level.
             fitting = _three(
                 b if b >= n else _common(b, f * u)
                 for b, n, f, u in zip(block, level.shape, scale, coarser.unit, strict=True)
@@ -198,43 +211,39 @@ class Pyramid:
         return Pass(source, tuple(writes), block)
 
     def to_json(self) -> list[dict[str, Any]]:
-        """The levels in JSON's types."""
-
-        def stated(first: Factor | None) -> list[str] | None:
-            return None if first is None else list(map(str, first))
-
+        """The levels as JSON types."""
         return [
-            {**asdict(level), "factor": stated(level.factor), "first": stated(level.first)} for level in self.levels
+            {
+                **asdict(level),
+                "factor": list(map(str, level.factor)),
+                "first": None if level.first is None else list(map(str, level.first)),
+            }
+            for level in self.levels
         ]
 
     @classmethod
     def from_json(cls, levels: Iterable[Mapping[str, Any]]) -> Pyramid:
-        """The inverse of `to_json`."""
-        return cls(
-            tuple(
-                Level(
-                    _three(level["shape"]),
-                    _three(level["chunk"]),
-                    _three(level["unit"]),
-                    factor_of([Fraction(f) for f in level["factor"]]),
-                    bool(level["given"]),
-                    None if level["first"] is None else _three(map(Fraction, level["first"])),
-                )
-                for level in levels
-            )
-        )
+        """The pyramid with the levels of `to_json`."""
+
+        def level(entry: Mapping[str, Any]) -> Level:
+            shape, chunk, unit = (_three(entry[name]) for name in ("shape", "chunk", "unit"))
+            factor, first = factor_of([Fraction(f) for f in entry["factor"]]), entry["first"]
+            first = None if first is None else _three(map(Fraction, first))
+            return Level(shape, chunk, unit, factor, bool(entry["given"]), first)
+
+        return cls(tuple(map(level, levels)))
 
     def dependents(self, step: Pass, index: Index, after: Pass) -> Iterator[Index]:
-        """The blocks of the pass after one that read what a block of it writes."""
+        """Indices of the blocks of pass `after` that read what a block of pass `step` writes."""
         region = self.region(step, index, after.source)
         return cells(region, after.block)
 
     def blocks(self, step: Pass) -> Shape:
-        """Blocks of a pass along each axis."""
+        """Number of blocks of a pass along each axis."""
         return _three(-(-n // b) for n, b in zip(self.levels[step.source].shape, step.block, strict=True))
 
     def region(self, step: Pass, index: Index, level: int | None = None) -> Region:
-        """The voxels of a block: of the level it is cut from, or of one that it writes."""
+        """The region of a block in the source level of its pass, or in a level that it writes."""
         region = _region(index, step.block, self.levels[step.source].shape)
         if level is None or level == step.source:
             return region
@@ -254,17 +263,13 @@ def _coarser(parent: Level, factor: Factor, chunk: Shape) -> Level:
     factor = (z, y, x)
     unit = chunk
     if parent.unit != parent.chunk:
-        # As many chunks as lie within a shard of the parent, so that shards shrink as fast as the image does.
+        # Shards shrink as fast as the image, so that they have as many chunks as those of the parent.
         unit = _three(c * max(1, int(u / f / c)) for c, u, f in zip(chunk, parent.unit, factor, strict=True))
     return Level(_three(math.ceil(n / f) for n, f in zip(parent.shape, factor, strict=True)), chunk, unit, factor)
 
 
-def _exceeds(level: Level) -> bool:
-    return any(n > c for n, c in zip(level.shape, level.chunk, strict=True))
-
-
 def _common(whole: int, other: Fraction) -> int:
-    """The least common multiple of a whole and a rational number."""
+    """The least common multiple of an integer and a fraction."""
     return math.lcm(whole * other.denominator, other.numerator) // other.denominator
 
 
@@ -285,48 +290,43 @@ Factor = tuple[Fraction, Fraction, Fraction]
 
 
 def lengths(name: str, given: int | Sequence[int]) -> Shape:
-    """Three positive lengths; of one number, that for every axis."""
+    """Three positive lengths along (z, y, x), from three numbers or one for all axes."""
     try:
         z, y, x = map(operator.index, given if isinstance(given, Sequence) else (given,) * 3)
     except (TypeError, ValueError):
         z = y = x = 0
     if min(z, y, x) < 1:
-        raise InputError(f"{name} {given!r} must be one positive whole number or three")
+        raise InputError(f"{name} {given!r} must be one positive whole number or three", code="invalid-length")
     return z, y, x
 
 
-def shard_of(given: int | Sequence[int], chunk: Shape) -> Shape:
-    """Lengths of a shard: whole chunks."""
-    shard = lengths("shard", given)
-    if any(s % c for s, c in zip(shard, chunk, strict=True)):
-        raise InputError(f"shard {given!r} must be whole chunks of {chunk}")
-    return shard
-
-
 def factor_of(given: float | Fraction | Sequence[float | Fraction]) -> Factor:
-    """Three factors from level to level, exact; of one number, that for every axis."""
+    """Three exact factors along (z, y, x), from three numbers or one for all axes."""
     factors = tuple(given) if isinstance(given, Sequence) else (given,) * 3
     try:
         exact = tuple(Fraction(factor).limit_denominator(1000) for factor in factors)
     except (TypeError, ValueError, OverflowError):
         exact = ()
     if len(exact) != 3 or any(f < 1 or abs(f - Fraction(g)) > 1e-9 for f, g in zip(exact, factors, strict=True)):
-        raise InputError(f"factor {given!r} must be one number from 1 up or three, with denominators up to 1000")
+        raise InputError(
+            f"factor {given!r} must be one number from 1 up or three, with denominators up to 1000",
+            code="invalid-factor",
+        )
     if math.prod(f.numerator for f in exact) > 2**30:
-        raise InputError(f"factor {given!r} is too large; make more levels")
+        raise InputError(f"factor {given!r} is too large; make more levels", code="invalid-factor")
     z, y, x = exact
     return z, y, x
 
 
 @dataclass(frozen=True)
-class Occupancy:
-    """The units of every level that hold something.
+class NonEmptyChunks:
+    """The units of every level that are not empty.
 
     Attributes
     ----------
     pyramid : Pyramid
     base : frozenset of tuple of int, or None
-        Units of level 0 that hold something; None for all.
+        Indices of the units of level 0 that are not empty; None for all.
     """
 
     pyramid: Pyramid
@@ -334,33 +334,32 @@ class Occupancy:
 
     @cached_property
     def levels(self) -> tuple[frozenset[Index] | None, ...]:
-        """Units that hold something, for every level: those that overlap one of the level before that does."""
-        found: list[frozenset[Index] | None] = [self.base]
+        """The units of each level that overlap a unit of the parent level that is not empty; None for all."""
+        if self.base is None:
+            return (None,) * len(self.pyramid.levels)
+        levels = [self.base]
         for parent, level in itertools.pairwise(self.pyramid.levels):
-            below = found[-1]
-            found.append(
-                None if below is None else frozenset(u for unit in below for u in _overlapped(parent, level, unit))
-            )
-        return tuple(found)
+            levels.append(frozenset(u for unit in levels[-1] for u in _overlapped(parent, level, unit)))
+        return tuple(levels)
 
     def holds(self, level: int, unit: Index) -> bool:
-        """Whether a unit of a level holds anything."""
+        """Whether a unit of a level is not empty."""
         units = self.levels[level]
         return units is None or unit in units
 
     def units(self, level: int) -> Iterable[Index]:
-        """The units of a level that hold something."""
+        """Indices of the units of a level that are not empty."""
         units = self.levels[level]
         at = self.pyramid.levels[level]
         return at.units(everywhere(at.shape)) if units is None else units
 
     def count(self, level: int) -> int:
-        """How many units of a level hold something."""
+        """Number of units of a level that are not empty."""
         units = self.levels[level]
         return math.prod(self.pyramid.levels[level].grid) if units is None else len(units)
 
     def blocks(self, step: Pass) -> Iterable[Index]:
-        """The blocks of a pass that hold something."""
+        """Indices of the blocks of a pass that are not empty."""
         level = self.pyramid.levels[step.source]
         if self.base is None:
             return cells(everywhere(level.shape), step.block)
@@ -368,7 +367,7 @@ class Occupancy:
 
 
 def _overlapped(parent: Level, level: Level, unit: Index) -> Iterator[Index]:
-    """The units of a level that a unit of its parent has a part in."""
+    """Indices of the units of a level that overlap a unit of its parent."""
     region = parent.region(unit)
     z, y, x = (
         slice(int(axis.start / f), min(math.ceil(axis.stop / f), n))

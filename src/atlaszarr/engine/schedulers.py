@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     import distributed
 
 Future = Any
-#: What a public function takes as `scheduler`: the address of a `distributed` scheduler, a client, a cluster object
-#: such as `distributed.LocalCluster`, ``"threads"``, or None for the active client, else threads.
+#: The `scheduler` of a public function: the address of a `distributed` scheduler, a client, a cluster object such as
+#: `distributed.LocalCluster`, ``"threads"``, or None for the active client, else threads.
 SchedulerLike: TypeAlias = "str | distributed.Client | distributed.deploy.Cluster | None"
-#: Seconds to wait for tasks on a cluster to end when a build ends in an error.
+#: Seconds to wait for the running tasks of a cluster after an error.
 _STOPPING = 60.0
 
 
@@ -48,20 +48,20 @@ class Scheduler(AbstractContextManager["Scheduler"], Protocol):
         ...
 
     def share(self, value: Any) -> Any:
-        """What to pass to tasks instead of a value that many of them take."""
+        """Return what to pass to tasks instead of a value that many of them take."""
         ...
 
     def wait(self, futures: set[Future]) -> set[Future]:
-        """The futures that are done, once at least one is."""
+        """Wait until at least one future is done, and return those that are."""
         ...
 
     def stop(self) -> None:
-        """Start no further task, and return once none writes any more."""
+        """Start no further task, and return once none writes."""
         ...
 
 
 def usable_cores() -> int:
-    """How many cores this process may use; macOS and Windows do not tell, and there it is all."""
+    """The number of cores that this process may use; on macOS and Windows all of the machine."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -87,7 +87,7 @@ class Threads:
         self._compute.shutdown()
 
     def stop(self) -> None:
-        """Start no further task, and return once none computes; a fetch may hang until its timeout and is left."""
+        """Start no further task, and return once none computes; fetches are not waited for."""
         self._stopped.set()
         self._fetch.shutdown(wait=False, cancel_futures=True)
         self._compute.shutdown(cancel_futures=True)
@@ -105,20 +105,20 @@ class Threads:
         return value
 
     def wait(self, futures: set[Future]) -> set[Future]:
-        """The futures that are done, once at least one is."""
-        # An untimed wait can miss a Ctrl-C: Python's handler runs between waits only.
+        """Wait until at least one future is done, and return those that are."""
+        # A wait without a timeout can miss a Ctrl-C: Python's handler runs only between waits.
         while not (done := cf.wait(futures, timeout=0.5, return_when=cf.FIRST_COMPLETED).done):
             pass
         return set(done)
 
     def _run(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         try:
-            found = [self._result(arg) for arg in args]
+            values = [self._result(arg) for arg in args]
             if self._stopped.is_set():
                 raise self._error or cf.CancelledError()
-            return function(*found)
+            return function(*values)
         except BaseException as error:
-            self._error = self._error or error  # after one error no waiting task needs to start
+            self._error = self._error or error  # after an error no other task starts
             self._stopped.set()
             raise
 
@@ -140,16 +140,16 @@ class Cluster:
     Parameters
     ----------
     scheduler : str, distributed.Client or distributed.deploy.Cluster
-        A client is used as it is and stays open. It, and its first worker, must answer within dask's own setting
-        ``distributed.comm.timeouts.connect``; 30 s unless changed.
+        A client stays open. The scheduler and its first worker must answer within dask's setting
+        ``distributed.comm.timeouts.connect``, 30 s by default.
 
     Raises
     ------
     InputError
-        If `distributed` is not installed, nothing answers, or no worker runs.
+        If `distributed` is not installed, the scheduler does not answer, or it has no workers.
     """
 
-    #: A task costs the scheduler 2 to 3 ms, and some blocks take no more than 5.
+    #: A task costs the scheduler 2 to 3 ms, and a small block takes only 5.
     batch = 16
 
     def __init__(self, scheduler: str | distributed.Client | distributed.deploy.Cluster) -> None:
@@ -158,25 +158,34 @@ class Cluster:
         try:
             import distributed
         except ImportError:
-            raise InputError(f"scheduler {scheduler!r} needs distributed; install atlaszarr[cluster]") from None
+            raise InputError(
+                f"scheduler {scheduler!r} needs distributed; install atlaszarr[cluster]", code="missing-dependency"
+            ) from None
         timeout = dask.config.get("distributed.comm.timeouts.connect")
         self._owned = not isinstance(scheduler, distributed.Client)
         try:
             if isinstance(scheduler, str):
                 distributed.comm.resolve_address(scheduler)
-            # Never the default client: dask would then send all other computations of this process to it.
+            # Not as the default client: dask would send all other computations of this process to it.
             options = {"set_as_default": False, "timeout": timeout}
             client: Any = distributed.Client(scheduler, **options) if self._owned else scheduler
         except (OSError, ValueError) as error:
-            raise InputError(f"scheduler {_name(scheduler)!r} does not answer: {error}") from None
+            raise InputError(
+                f"scheduler {_name(scheduler)!r} does not answer: {error}", code="scheduler-unreachable"
+            ) from None
         if client.status != "running":
-            raise InputError(f"scheduler {_name(scheduler)!r} does not answer: its client is {client.status}")
+            raise InputError(
+                f"scheduler {_name(scheduler)!r} does not answer: its client is {client.status}",
+                code="scheduler-unreachable",
+            )
         self._client = client
         try:
             client.wait_for_workers(1, timeout=timeout)
         except TimeoutError:
             self._close()
-            raise InputError(f"scheduler {_name(scheduler)!r} has no workers; start some first") from None
+            raise InputError(
+                f"scheduler {_name(scheduler)!r} has no workers; start workers first", code="scheduler-without-workers"
+            ) from None
         self._wait, self._closed = distributed.wait, distributed.client.ClosedClientError
         self._started: weakref.WeakSet[Future] = weakref.WeakSet()
         self.workers = max(sum(client.nthreads().values()), 1)
@@ -196,11 +205,11 @@ class Cluster:
             self._client.close()
 
     def stop(self) -> None:
-        """Cancel the tasks that have not started, and wait for the others: as long as a store may take to answer."""
+        """Cancel the tasks that have not started, and wait for the others, at most `_STOPPING` seconds."""
         futures, until = list(self._started), time.monotonic() + _STOPPING
         self._started.clear()
         keys = {future.key for future in futures}
-        with suppress(OSError, RuntimeError, self._closed):  # the scheduler is gone, as the first error says
+        with suppress(OSError, RuntimeError, self._closed):  # the scheduler has ended, which the first error reports
             self._client.cancel(futures)
             while time.monotonic() < until:
                 if keys.isdisjoint(key for running in self._client.processing().values() for key in running):
@@ -218,19 +227,19 @@ class Cluster:
         return future
 
     def share(self, value: Any) -> Any:
-        """A future of the value, which every worker holds."""
+        """Send the value to every worker, and return a future of it."""
         # In a list: scatter shares a dict value by value.
         (shared,) = self._client.scatter([value], broadcast=True, hash=False)
         return shared
 
     def wait(self, futures: set[Future]) -> set[Future]:
-        """The futures that are done, once at least one is."""
+        """Wait until at least one future is done, and return those that are."""
         with self._client.as_current():  # instead of the caller's client
             return set(self._wait(list(futures), return_when="FIRST_COMPLETED").done)
 
 
 def active_client() -> distributed.Client | None:
-    """The `distributed` client that dask computes with here, if one is connected; None in a task of a worker."""
+    """The connected `distributed` client that dask computes with; None without one, and in a task on a worker."""
     if "distributed" not in sys.modules:
         return None
     from distributed import default_client, get_worker
@@ -248,7 +257,7 @@ def active_client() -> distributed.Client | None:
 def resolve_scheduler(
     scheduler: SchedulerLike, target: str = ""
 ) -> str | distributed.Client | distributed.deploy.Cluster:
-    """What runs the tasks: ``"threads"``, or an address, client or cluster whose workers reach a target.
+    """Validate a scheduler: ``"threads"``, or an address, client or cluster whose workers reach a target.
 
     Parameters
     ----------
@@ -259,27 +268,32 @@ def resolve_scheduler(
     Raises
     ------
     InputError
-        If `scheduler` is of another kind, or its workers cannot reach the target.
+        If `scheduler` is not supported, or its workers cannot reach the target.
     """
     if scheduler is None:
         scheduler = active_client() or "threads"
     if scheduler == "processes":
         raise InputError(
             "scheduler 'processes' is not supported; leave it out for threads, or give the address of a dask "
-            "scheduler (distributed.LocalCluster() starts processes on this machine)"
+            "scheduler (distributed.LocalCluster() starts processes on this machine)",
+            code="not-supported",
         )
     if not isinstance(scheduler, str):
         if not (hasattr(scheduler, "scheduler_address") or hasattr(scheduler, "scheduler_info")):
             raise InputError(
                 f"scheduler {scheduler!r:.80} is not supported; give an address, a distributed.Client, a "
-                "distributed.LocalCluster, or 'threads'"
+                "distributed.LocalCluster, or 'threads'",
+                code="not-supported",
             )
         if getattr(scheduler, "asynchronous", False):
-            raise InputError(f"scheduler {_name(scheduler)!r} is asynchronous; give its address")
+            raise InputError(
+                f"scheduler {_name(scheduler)!r} is asynchronous; give its address", code="scheduler-asynchronous"
+            )
     if target.startswith("memory://") and scheduler != "threads" and not _name(scheduler).startswith("inproc://"):
         raise InputError(
-            f"target {target} is in the memory of this process, where the workers of scheduler {_name(scheduler)!r} "
-            "cannot write; choose another target, or scheduler 'threads'"
+            f"target {target} is in the memory of this process, and the workers of scheduler {_name(scheduler)!r} "
+            "cannot write to it; choose another target, or scheduler 'threads'",
+            code="target-in-memory",
         )
     return scheduler
 
@@ -292,13 +306,13 @@ def _name(scheduler: Any) -> str:
 
 
 def scheduler_for(scheduler: SchedulerLike, workers: int | None, fetchers: int = 6) -> Scheduler:
-    """The workers of a `distributed` scheduler, or threads.
+    """Start threads, or connect to a `distributed` scheduler.
 
     Parameters
     ----------
     scheduler : SchedulerLike
     workers : int, optional
-        Threads that compute; default one a core.
+        Threads that compute; default: one for each core.
     fetchers : int
         Threads that fetch.
 
@@ -312,15 +326,9 @@ def scheduler_for(scheduler: SchedulerLike, workers: int | None, fetchers: int =
 
 
 def worker_count(workers: int | None) -> int:
-    """The given number, or one a core.
-
-    Raises
-    ------
-    InputError
-        If it is less than 1.
-    """
+    """The given number, or one for each core; raises an InputError if it is less than 1."""
     if workers is not None and workers < 1:
-        raise InputError(f"workers {workers} must be at least 1")
+        raise InputError(f"workers {workers} must be at least 1", code="out-of-range")
     return workers or usable_cores()
 
 
@@ -331,7 +339,7 @@ def in_window(
     fetches: set[Future] | None = None,
     fetched: Callable[[], None] = lambda: None,
 ) -> Iterator[Any]:
-    """Start tasks one after another, no more than `window` unfinished, and yield results as they come.
+    """Start tasks one after another, at most `window` unfinished, and yield each result once it is available.
 
     Parameters
     ----------
@@ -340,25 +348,25 @@ def in_window(
         Each starts one task and returns its future.
     window : int
     fetches : set of Future, optional
-        Fetches that the tasks wait for; `starts` adds them, and each is removed when it is done.
+        Unfinished fetches that tasks wait for: `starts` adds them, and `in_window` removes them once they are done.
     fetched : callable
-        Called after fetches are removed.
+        Called after finished fetches are removed.
     """
-    under_way: set[Future] = set()
+    unfinished: set[Future] = set()
     fetches = set() if fetches is None else fetches
 
     def results() -> Iterator[Any]:
-        done = scheduler.wait(under_way | fetches)
+        done = scheduler.wait(unfinished | fetches)
         if not fetches.isdisjoint(done):
             fetches.difference_update(done)
             fetched()
-        for future in done & under_way:
+        for future in done & unfinished:
             yield future.result()
-        under_way.difference_update(done)
+        unfinished.difference_update(done)
 
     for start in starts:
-        under_way.add(start())
-        while len(under_way) >= window:
+        unfinished.add(start())
+        while len(unfinished) >= window:
             yield from results()
-    while under_way:
+    while unfinished:
         yield from results()

@@ -1,4 +1,4 @@
-"""What a target is before a build touches it, and what its root says: unfinished, or finished and open to readers."""
+"""The root of a target: its state before a build, and the marks unfinished and finished that a build writes."""
 
 from __future__ import annotations
 
@@ -12,34 +12,37 @@ from ..stores.local import is_partial
 from ..stores.target import Target
 from ..versions import version as package_version
 from . import ledger, ome
+from .ledger import Ledger
 from .lock import KEYS
 
 UNFINISHED = "unfinished"
 FINISHED = "finished"
-#: An --overwrite is under way: everything but the root may be gone already.
+#: An --overwrite was started: everything but the root may be removed already.
 REMOVING = "removing"
-#: Of the rules that decide what is written; in every request, so that nothing is resumed by others than began it.
-#: 2: low r is left, nothing is mirrored between spaces 9 and 10, tied votes go by where their foreground lies, and gaps
-#: of 2.5 nominal intervals are filled.
+#: Version of the rules that decide which bytes are written. It is part of every request, so that a target is resumed
+#: only by the rules that it was started with.
+#: 2: low r is kept, nothing is mirrored between spaces 9 and 10, tied votes are decided by the position of their
+#: foreground, and gaps of 2.5 nominal intervals are filled.
 LAYOUT = 2
 #: Characters of a value in a message.
 _LONGEST = 150
-#: The document that holds a root's attributes, and the key in it that they lie under.
+#: The document that holds the attributes of a root, and the key of the attributes in it.
 ROOT_KEYS = {"zarr.json": "attributes", ".zattrs": ""}
 
 
 @dataclass(frozen=True)
 class Root:
-    """What the root of a target says in any state.
+    """The root group of a target.
 
     Attributes
     ----------
     version : str
         Of OME-Zarr.
     request : dict
-        What was asked for, in JSON's types: who asks for the same may go on with it. `LAYOUT` is added.
+        The options that decide the voxels, in JSON's types: only the same request resumes the target. `LAYOUT` is
+        added.
     credit : mapping
-        Whom the data is of.
+        Citation and terms of the data.
     """
 
     version: str
@@ -52,13 +55,13 @@ class Root:
     def documents(
         self, state: str, content: Mapping[str, Any] | None = None, ledger: str | None = None
     ) -> dict[str, bytes]:
-        """The documents of the root.
+        """The documents of the root, by key.
 
         Parameters
         ----------
         state : str
         content : mapping, optional
-            What OME-Zarr has to say of it. Without it the target does not open as an image.
+            OME-Zarr metadata. Without them the target does not open as an image.
         ledger : str, optional
             Digest of the compacted ledger.
         """
@@ -70,120 +73,127 @@ class Root:
     def write(
         self, target: Target, state: str, content: Mapping[str, Any] | None = None, ledger: str | None = None
     ) -> None:
-        """Put them."""
+        """Write the documents."""
         for key, body in self.documents(state, content, ledger).items():
             target.write(key, body)
 
 
-def examine(target: Target, request: dict[str, Any], overwrite: bool) -> str | None:
-    """Find out whether a build may go ahead, and from where; changes nothing.
+def read_state(target: Target, request: dict[str, Any], overwrite: bool) -> str | None:
+    """Read the state of a target that a build is about to write; nothing is changed.
 
     Returns
     -------
     str or None
-        `UNFINISHED` or `FINISHED` if this very request is there; `REMOVING` if what is there is to be removed;
-        None if nothing is.
+        `UNFINISHED` or `FINISHED` for a target of the same request; `REMOVING` if the contents are to be removed;
+        None for an empty target.
 
     Raises
     ------
     InputError
-        If the target holds anything but this very request's output; with `overwrite`, anything but atlaszarr's.
+        If the target holds anything but output of the same request; with `overwrite`, anything but atlaszarr's.
     """
     for above in target.above():
         if _is_ours(above):
-            raise InputError(f"target {target.url} lies in {above.url}, which is an image; choose another place")
+            raise InputError(
+                f"target {target.url} is inside the image {above.url}; choose another target",
+                code="target-inside-image",
+            )
     own = read_root(target)
     if own is None:
-        if found := [key for key in (*target.list_keys(), *target.links()) if not _is_left_over(key)]:
-            what = f"is not empty (it holds {found[0]!r})" if found[0] else "is a file"
-            raise InputError(f"target {target.url} {what}; choose another place")
+        if others := [key for key in (*target.list_keys(), *target.links()) if not _is_leftover(key)]:
+            if not others[0]:
+                raise InputError(f"target {target.url} is a file; choose another target", code="target-is-file")
+            raise InputError(
+                f"target {target.url} is not empty (it holds {others[0]!r}); choose another target",
+                code="target-not-empty",
+            )
         return None
-    state, there = str(own["state"]), dict(own["request"])
+    state, stored = str(own["state"]), dict(own["request"])
     if overwrite or state == REMOVING:
         return REMOVING
-    check_layout(target, there)
-    if there != request:
-        names = [name for name in {**there, **request} if there.get(name) != request.get(name)]
-        old, new = ({name: values.get(name) for name in names} for values in (there, request))
+    validate_layout(target, stored)
+    if stored != request:
+        names = [name for name in {**stored, **request} if stored.get(name) != request.get(name)]
         raise InputError(
-            f"target {target.url} was begun with {_words(old)}, not with {_words(new)}; "
-            "ask for the same, choose another place, or give --overwrite"
+            f"target {target.url} was begun with {_listed(names, stored)}, not with {_listed(names, request)}; "
+            "give the same options, choose another target, or give --overwrite",
+            code="different-options",
         )
     return state
 
 
-def check_layout(target: Target, request: Mapping[str, Any]) -> None:
-    """Refuse a target of other rules than these.
-
-    Raises
-    ------
-    InputError
-    """
+def validate_layout(target: Target, request: Mapping[str, Any]) -> None:
+    """Raise an InputError unless a target follows the rules of this version of atlaszarr, `LAYOUT`."""
     if (layout := request.get("layout", 1)) != LAYOUT:
         raise InputError(
             f"target {target.url} was written by the rules of {'an earlier' if layout == 1 else 'another'} version of "
             f"atlaszarr (layout {layout}; this version writes layout {LAYOUT}); build it anew with --overwrite, or "
-            "choose another target"
+            "choose another target",
+            code="different-layout",
         )
 
 
 def read_root(target: Target) -> dict[str, Any] | None:
-    """What the root says of the build: at least its ``state`` and its ``request``; None where there is no root.
+    """The attributes of atlaszarr in the root, at least ``state`` and ``request``; None without a root.
 
-    Where a finished target's root is gone or cannot be read, what its ledger says of it.
+    If the root of a finished target is missing or cannot be read, the attributes are those that its ledger records.
 
     Raises
     ------
     InputError
-        If it is the root of something that atlaszarr did not build.
+        If atlaszarr did not write the root.
     """
-    for key, inner in ROOT_KEYS.items():
+    for key in ROOT_KEYS:
         if (body := target.read(key)) is None:
             continue
         try:
-            document = json.loads(body)
-            own = dict((document[inner] if inner else document)["atlaszarr"])
+            own = _own(key, body)
             return {**own, "state": str(own["state"]), "request": dict(own["request"])}
         except (ValueError, KeyError, TypeError):
-            if (recorded := _of_ledger(target)) is not None:
+            if (recorded := recorded_root(ledger.read(target, finished=True))) is not None:
                 return recorded
             raise InputError(
-                f"target {target.url} holds a zarr group that atlaszarr did not build; choose another place"
+                f"target {target.url} is a zarr group that atlaszarr did not write; choose another target",
+                code="not-atlaszarr",
             ) from None
-    return _of_ledger(target)
+    return recorded_root(ledger.read(target, finished=True))
 
 
-def _of_ledger(target: Target) -> dict[str, Any] | None:
-    found = ledger.read(target, finished=True)
-    for key, text in (found.header or {}).get("root", {}).items():
+def recorded_root(recorded: Ledger) -> dict[str, Any] | None:
+    """The attributes of atlaszarr in the root that a ledger records; None without a header."""
+    for key, text in (recorded.header or {}).get("root", {}).items():
         if key in ROOT_KEYS:
-            document = json.loads(text)
-            inner = document[ROOT_KEYS[key]] if ROOT_KEYS[key] else document
-            return {**inner["atlaszarr"], "ledger": found.digest}
+            return {**_own(key, text), "ledger": recorded.digest}
     return None
 
 
-def _is_ours(place: Target) -> bool:
+def _own(key: str, body: bytes | str) -> dict[str, Any]:
+    """The attributes of atlaszarr in a document of `ROOT_KEYS`."""
+    document, inner = json.loads(body), ROOT_KEYS[key]
+    return dict((document[inner] if inner else document)["atlaszarr"])
+
+
+def _is_ours(target: Target) -> bool:
     try:
-        return "request" in (read_root(place) or {})
+        return "request" in (read_root(target) or {})
     except InputError:
         return False
 
 
-def _is_left_over(key: str) -> bool:
-    """Whether an object may be there of a build that was killed before it could say so."""
+def _is_leftover(key: str) -> bool:
+    """Whether a build that was killed before it wrote the root can have left an object."""
     return key in (*KEYS, ".zgroup") or is_partial(key) or key.startswith(KEYS)
 
 
 def clear(target: Target, request: dict[str, Any]) -> None:
-    """Remove the levels, labels and records of another build; if this is stopped, the root still says whose they are.
+    """Remove the levels, labels and records of another build; nothing else is removed.
 
-    Of links they are removed, and not what they lead to. Anything else in the target stays.
+    A root with the state `REMOVING` is written first and removed last, so that a removal that was killed is resumed.
+    Links are removed, their targets are not.
     """
     version = "0.4" if target.read(".zattrs") is not None else ome.DEFAULT_VERSION
     root = Root(version, request)
     root.write(target, REMOVING)
-    kept = set(root.documents(REMOVING))
     for key in target.list_keys("atlaszarr"):
         if key not in KEYS:
             target.remove(key)
@@ -191,7 +201,7 @@ def clear(target: Target, request: dict[str, Any]) -> None:
     for top in {key.split("/", 1)[0] for key in target.list_keys()}:
         if _is_own(top):
             target.remove(top)
-    for key in sorted(kept, key=lambda key: key in ROOT_KEYS):
+    for key in sorted(root.documents(REMOVING), key=lambda key: key in ROOT_KEYS):
         target.remove(key)
 
 
@@ -204,9 +214,6 @@ def _is_own(top: str) -> bool:
     return top.isdigit() or top in ("labels", "OME")
 
 
-def _words(values: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {_short(str(value))}" for name, value in values.items())
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+def _listed(names: list[str], values: Mapping[str, Any]) -> str:
+    texts = ((name, str(values.get(name))) for name in names)
+    return ", ".join(f"{name} {text if len(text) <= _LONGEST else text[:_LONGEST] + '...'}" for name, text in texts)

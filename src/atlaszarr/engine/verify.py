@@ -1,35 +1,44 @@
-"""What a target claims against what it holds: every defect of it, and what mends them. Never writes."""
+"""Validate a target: compare its objects with its ledger, and its levels with each other. Nothing is written.
+
+A build calls `defects_before_build` before it resumes or repairs a target; `atlaszarr.verify` calls `verify_image` for
+every image.
+"""
 
 from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..stores.target import Target
-from . import checks, label_index, ledger
-from .checks import Defect
-from .ledger import Ledger, Task, multiscale_of
-from .multiscale import Multiscale
-from .target_state import FINISHED, UNFINISHED, check_layout, read_root
+import numpy as np
 
-#: Tasks of a pass whose levels and labels are compared unless all are.
+from ..errors import TargetError
+from ..stores.local import is_partial
+from ..stores.target import Target
+from . import label_index, ledger
+from .ledger import COMPACT, OPEN, Defect, Ledger, Task, damaged_objects, digest
+from .lock import KEYS
+from .multiscale import ArraySpec, Multiscale, multiscale_of
+from .pyramid import Pass
+from .target_state import FINISHED, ROOT_KEYS, UNFINISHED, read_root, recorded_root, validate_layout
+
+#: Tasks of a pass whose levels and labels are compared unless `deep` is set.
 _SAMPLE = 8
 
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """What `verify` found.
+    """The result of `verify`.
 
     Attributes
     ----------
     target : str
     objects : int
-        Chunks and shards that were looked at.
+        Chunks and shards that the ledger records.
     blocks : int
-        Blocks whose coarser levels were compared with what makes them.
+        Blocks whose coarser levels were compared with the finer ones.
     defects : tuple of Defect
     """
 
@@ -40,129 +49,253 @@ class VerifyReport:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether there are no defects."""
         return not self.defects
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything in it, in JSON's types."""
-        found = [{"kind": defect.kind, "key": defect.key, "text": defect.text} for defect in self.defects]
+        """The report in JSON's types."""
         return {
             "target": self.target,
             "ok": self.ok,
             "objects": self.objects,
             "blocks": self.blocks,
-            "defects": found,
+            "defects": [{"kind": defect.kind, "key": defect.key, "text": defect.text} for defect in self.defects],
         }
 
 
-def verify_image(place: Target, *, deep: bool) -> VerifyReport | None:
-    """Check an image or a collection: every object, all metadata, and that each level is what its parent makes.
+def verify_image(target: Target, *, deep: bool) -> VerifyReport | None:
+    """Validate an image or a collection: every object, all metadata, and each level against the level before it.
 
     Parameters
     ----------
-    place : Target
+    target : Target
     deep : bool
-        See `atlaszarr.verify`.
+        Same as in `atlaszarr.verify`.
 
     Returns
     -------
     VerifyReport or None
-        None if there is nothing that atlaszarr wrote.
+        None if the target has neither a root nor a ledger of atlaszarr.
+
+    Raises
+    ------
+    InputError
+        If another program wrote the root, or the target follows the rules of another version.
+    TargetError
+        If the target cannot be read.
     """
-    root = read_root(place)
+    root = read_root(target)
     if root is None:
         return None
     if root["state"] != FINISHED:
-        unfinished = Defect("unfinished", "", "is unfinished; build again to go on with it")
-        return VerifyReport(place.url, 0, 0, (unfinished,))
-    check_layout(place, root["request"])
-    found = ledger.read(place, finished=True)
-    defects, blocks = inspect(place, root, found, deep)
-    return VerifyReport(place.url, sum(len(entry.written) for entry in found.done.values()), blocks, tuple(defects))
+        unfinished = Defect("unfinished", "", "is unfinished; build again to resume")
+        return VerifyReport(target.url, 0, 0, (unfinished,))
+    validate_layout(target, root["request"])
+    recorded = ledger.read(target, finished=True)
+    defects, blocks = _defects(target, root, recorded, deep)
+    objects = sum(len(entry.written) for entry in recorded.done.values())
+    return VerifyReport(target.url, objects, blocks, tuple(defects))
 
 
-def defects_before_build(target: Target, state: str | None, found: Ledger) -> list[Defect]:
+def defects_before_build(target: Target, state: str | None, recorded: Ledger) -> list[Defect]:
     """The defects that a build repairs before it resumes.
 
-    Of a finished target all that its validation names; of an unfinished one the recorded objects that do not hold what
-    was written, every one of them read.
+    Those of a finished target are all that `verify_image` lists; those of an unfinished one are recorded objects that
+    differ from what was written. Every recorded object is read.
     """
     if state == UNFINISHED:
-        return list(checks.objects(target, found.done))
+        return list(damaged_objects(target, recorded.done))
     if state != FINISHED:
         return []
-    defects, _ = inspect(target, read_root(target) or {}, found, deep=False)
+    defects, _ = _defects(target, read_root(target) or {}, recorded, deep=False)
     if any(defect.kind == "ledger" for defect in defects):
-        defects += checks.objects(target, found.done)
+        defects += damaged_objects(target, recorded.done)
     return defects
 
 
-def inspect(target: Target, root: Mapping[str, Any], found: Ledger, deep: bool) -> tuple[list[Defect], int]:
+def _defects(target: Target, root: Mapping[str, Any], recorded: Ledger, deep: bool) -> tuple[list[Defect], int]:
     """The defects of a finished target, and how many blocks were compared."""
-    defects = [Defect("ledger", name, "cannot be read") for name in found.damaged]
-    if found.digest is None:
-        defects.append(Defect("ledger", ledger.COMPACT, "is not there"))
-    elif not defects and found.digest != root.get("ledger"):
-        defects.append(Defect("ledger", ledger.COMPACT, "is not the one that the target was finished with"))
+    defects = [Defect("ledger", name, "cannot be read") for name in recorded.damaged]
+    if recorded.digest is None:
+        defects.append(Defect("ledger", COMPACT, "is missing"))
+    elif not defects and recorded.digest != root.get("ledger"):
+        defects.append(Defect("ledger", COMPACT, "differs from the one that the target was finished with"))
     try:
-        multiscale = multiscale_of(target, found)
+        multiscale = multiscale_of(target, recorded)
     except (ValueError, KeyError, TypeError):
-        return defects, 0  # without its header nothing more can be told
-    if not defects or checks.is_of(found, root["request"]):
-        defects += checks.documents(target, found)
+        return defects, 0  # nothing else can be compared without the header of the ledger
+    if not defects or (recorded_root(recorded) or {}).get("request") == root["request"]:
+        defects += document_defects(target, recorded)
     if defects and defects[0].kind == "ledger":
-        # What was written is not known for sure: only what an object says of itself counts.
-        keys = [
-            (spec, level, key)
-            for spec, level, path in multiscale.paths()
-            for key in target.list_keys(path)
-            if not key.rsplit("/", 1)[1].startswith((".z", "zarr.json"))
-        ]
-        return defects + list(checks.undecodable(multiscale, keys)), 0
-    defects += checks.objects(target, found.done)
-    defects += checks.extra(target, multiscale, found)
-    unsound = {defect.task for defect in defects if defect.task}
-    tasks = [task for task in _sampled(multiscale, found, deep) if task not in unsound]
-    for defect in _contents(multiscale, root["request"], found, tasks):
-        # What is missing or altered cannot be compared either; that says nothing new.
-        if defect.kind != "undecodable" or not unsound:
+        return defects + list(_undecodable(multiscale)), 0  # objects cannot be compared with this ledger
+    defects += damaged_objects(target, recorded.done)
+    defects += _extra(target, multiscale, recorded)
+    defective = {defect.task for defect in defects if defect.task}
+    tasks = [task for task in _tasks_to_compare(multiscale, recorded, deep) if task not in defective]
+    for defect in _content_defects(multiscale, root["request"], recorded, tasks):
+        # An object that is missing or altered, and so is listed already, cannot be decoded for a comparison either.
+        if defect.kind != "undecodable" or not defective:
             defects.append(defect)
     if not defects:
-        defects += label_index.defects(target, found, deep)
+        defects += label_index.defects(target, recorded, deep)
     return defects, len(tasks)
 
 
-def _sampled(multiscale: Multiscale, found: Ledger, deep: bool) -> list[Task]:
-    """The tasks to compare: all, or some of every pass, always the same ones."""
+def document_defects(target: Target, recorded: Ledger) -> Iterator[Defect]:
+    """Metadata documents and sidecars that differ from what the target was finished with."""
+    header = recorded.header or {}
+    for key, text in header.get("documents", {}).items():
+        yield from _document_defects(key, target.read(key), json.loads(text))
+    for key, text in header.get("root", {}).items():
+        body = target.read(key)
+        yield from _document_defects(key, body if body is None else _without_ledger(body), json.loads(text))
+    for key, (size, checksum) in recorded.files.items():
+        body = target.read(key)
+        if body is None:
+            yield Defect("missing", key, "is missing")
+        elif (len(body), digest(body)) != (size, checksum):
+            yield Defect("altered", key, "differs from what was written")
+
+
+def _document_defects(key: str, body: bytes | None, written: Any) -> Iterator[Defect]:
+    if body is None:
+        yield Defect("missing", key, "is missing")
+        return
+    try:
+        found = json.loads(body)
+    except ValueError:
+        yield Defect("metadata", key, "is not JSON")
+        return
+    if (difference := next(_differences(found, written), None)) is not None:
+        yield Defect("metadata", key, difference)
+
+
+def _differences(found: Any, written: Any, path: str = "") -> Iterator[str]:
+    """The differences between two documents, in words."""
+    if isinstance(found, dict) and isinstance(written, dict):
+        for name in {**written, **found}:
+            inside = f"{path}.{name}".lstrip(".")
+            if name not in found:
+                yield f"{inside} is missing"
+            elif name not in written:
+                yield f"{inside} was added"
+            else:
+                yield from _differences(found[name], written[name], inside)
+    elif isinstance(found, list) and isinstance(written, list) and len(found) == len(written):
+        for i, pair in enumerate(zip(found, written, strict=True)):
+            yield from _differences(*pair, f"{path}[{i}]")
+    elif found != written:
+        yield f"{path} is {found!r}, was written as {written!r}"
+
+
+def _without_ledger(body: bytes) -> bytes:
+    """A document of the root without the digest of the ledger, as the ledger itself records it."""
+    try:
+        document = json.loads(body)
+        inner = document.get("attributes", document)
+        inner["atlaszarr"].pop("ledger", None)
+    except (ValueError, KeyError, AttributeError):
+        return body
+    return json.dumps(document).encode()
+
+
+def _undecodable(multiscale: Multiscale) -> Iterator[Defect]:
+    """Objects of the arrays that cannot be decoded."""
+    for spec, level, path in multiscale.paths():
+        for key in multiscale.target.list_keys(path):
+            if key.rsplit("/", 1)[1].startswith((".z", "zarr.json")):
+                continue
+            try:
+                multiscale.decode(spec, level, multiscale.target.read(key) or b"")
+            except ValueError as error:
+                yield Defect("undecodable", key, f"cannot be decoded: {error}")
+
+
+def _extra(target: Target, multiscale: Multiscale, recorded: Ledger) -> Iterator[Defect]:
+    """Objects among the arrays, records and temporary files that the ledger does not list."""
+    header = recorded.header or {}
+    known = {*header.get("documents", ()), *header.get("root", ()), COMPACT, *KEYS}
+    known.update(key for entry in recorded.done.values() for key in entry.written)
+    arrays = multiscale.prefixes
+    for key in target.list_keys():
+        if key not in known and (key.startswith((*arrays, f"{OPEN}/")) or is_partial(key)):
+            text = "belongs to no array" if key.startswith(arrays) else "belongs to no finished build"
+            yield Defect("extra", key, text)
+
+
+def _tasks_to_compare(multiscale: Multiscale, recorded: Ledger, deep: bool) -> list[Task]:
+    """All tasks, or a sample of every pass, the same in every call."""
     if deep:
-        return list(found.done)
+        return list(recorded.done)
     chosen: list[Task] = []
     for step in multiscale.pyramid.passes:
-        tasks = sorted(task for task in found.done if task[0] == step.source)
+        tasks = sorted(task for task in recorded.done if task[0] == step.source)
         chosen += random.Random(0).sample(tasks, min(_SAMPLE, len(tasks)))
     return chosen
 
 
-def _contents(multiscale: Multiscale, request: Mapping[str, Any], found: Ledger, tasks: list[Task]) -> Iterator[Defect]:
-    if (own := multiscale.contents(request, found, tasks)) is not None:
+def _content_defects(
+    multiscale: Multiscale, request: Mapping[str, Any], recorded: Ledger, tasks: list[Task]
+) -> Iterator[Defect]:
+    """Defects of the voxels that tasks wrote."""
+    if (own := multiscale.contents(request, recorded, tasks)) is not None:
         yield from own
         return
     steps = {step.source: step for step in multiscale.pyramid.passes}
     for task in tasks:
-        yield from checks.levels(multiscale, steps[task[0]], task)
+        yield from _level_defects(multiscale, steps[task[0]], task)
         for spec in multiscale.arrays:
-            if (known := _known_labels(found, multiscale.group(spec, task[1]))) is not None:
-                yield from checks.labels(multiscale, spec, known, steps[task[0]], task)
+            if (known := _known_labels(recorded, multiscale.group(spec, task[1]))) is not None:
+                yield from _label_defects(multiscale, spec, known, steps[task[0]], task)
 
 
-def _known_labels(found: Ledger, path: str) -> list[int] | None:
-    """The label values that the metadata of an array's group lists, if it does."""
-    header = found.header or {}
+def _level_defects(multiscale: Multiscale, step: Pass, task: Task) -> Iterator[Defect]:
+    """Objects of a task that differ from the downsampled level before them."""
+    region = multiscale.pyramid.region(step, task[1])
+    try:
+        values = multiscale.read(step.source, region)
+        for level in range(step.source + 1, step.writes[-1] + 1):
+            inside = multiscale.pyramid.region(step, task[1], level)
+            expected, stored = multiscale.coarsened(values, level, inside), multiscale.read(level, inside)
+            for spec in multiscale.at(level):
+                is_float = np.dtype(spec.dtype).kind == "f"
+                if not np.array_equal(expected[spec.path], stored[spec.path], equal_nan=is_float):
+                    unit = next(iter(multiscale.pyramid.levels[level].units(inside)))
+                    key = multiscale.key(spec, level, unit)
+                    yield Defect("inconsistent", key, f"differs from the downsampled level {level - 1}", task)
+            values = stored
+    except TargetError as error:  # although the bytes are those that were recorded
+        unit = next(multiscale.pyramid.levels[step.source].units(region))
+        yield Defect("undecodable", multiscale.key(multiscale.arrays[0], step.source, unit), str(error), task)
+
+
+def _label_defects(
+    multiscale: Multiscale, spec: ArraySpec, known: Iterable[int], step: Pass, task: Task
+) -> Iterator[Defect]:
+    """Objects of a task that contain labels which the metadata does not list."""
+    listed = np.asarray(sorted({0, *known}))
+    for level in step.writes:
+        for unit in multiscale.pyramid.levels[level].units(multiscale.pyramid.region(step, task[1], level)):
+            key = multiscale.key(spec, level, unit)
+            body = multiscale.target.read(key)
+            if body is None:
+                continue
+            try:
+                labels = np.unique(multiscale.decode(spec, level, body))
+            except ValueError:
+                continue  # `_level_defects` lists it
+            if (unknown := labels[~np.isin(labels, listed)]).size:
+                yield Defect("label", key, f"contains label {unknown[0]}, which the metadata does not list", task)
+
+
+def _known_labels(recorded: Ledger, path: str) -> list[int] | None:
+    """The label values that the metadata of a group lists; None if it lists none."""
+    header = recorded.header or {}
     texts = {**header["documents"], **header["root"]}
-    for name in ("zarr.json", ".zattrs"):
+    for name in ROOT_KEYS:
         if (key := f"{path}/{name}".lstrip("/")) in texts:
             document = json.loads(texts[key])
             attributes = document.get("attributes", document)
             listed = attributes.get("ome", attributes).get("image-label", {}).get("properties")
-            return None if listed is None else [int(one["label-value"]) for one in listed]
+            return None if listed is None else [int(label["label-value"]) for label in listed]
     return None

@@ -1,6 +1,16 @@
-"""Writing a target: what is left to do, block by block, then the commit. The one loop of all that atlaszarr builds.
+"""Create, resume or repair a target: own it, list the tasks that are left, run them, commit.
 
-`write` runs where the build was started; `blocks.write_blocks` on the workers.
+`write` runs in the process of the build, `blocks.write_blocks` on the workers. After a ``kill -9`` the same call
+resumes:
+
+1. `lock.owning` takes the lock of the dead build.
+2. `Job.read_state` returns ``unfinished``; for ``removing``, `Job.clear` completes the removal.
+3. `Job.read_ledger` returns the entries of the finished tasks, `Job.defects` the recorded objects that differ from what
+   was written.
+4. All other tasks, and those that wrote the defective objects, are run.
+5. `Job.commit` removes temporary files and unrecorded objects, compacts the ledger and writes the finished root, last.
+
+A finished target is repaired in the same way.
 """
 
 from __future__ import annotations
@@ -8,26 +18,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .checks import Defect
 from .job import Job
-from .ledger import Entry, Ledger, Task
+from .ledger import Defect, Entry, Ledger, Task
 from .lock import owning, tidy
 from .schedulers import Scheduler, in_window
 from .target_state import FINISHED, REMOVING
 
-#: Called with a number of finished things, their total, and a word for them: ``images``, ``blocks``, ``level 1``.
+#: Called with the number finished, the total, and the word for them: ``images``, ``blocks``, ``level 1``.
 Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
 class WriteReport:
-    """The outcome of writing a target.
+    """The result of writing a target.
 
     Attributes
     ----------
     target : str
     state : str
-        ``built``, ``resumed``, ``already finished``, or ``unfinished`` if the job lacks something to finish it.
+        ``built``, ``resumed``, ``already finished``, or ``unfinished`` if images are missing.
     tasks_done : int
     """
 
@@ -44,7 +53,7 @@ def write(
     take_over: bool = False,
     progress: Progress | None = None,
 ) -> WriteReport:
-    """Write what a target lacks and finish it; validate a finished one, and repair it where it is damaged.
+    """Write the missing blocks of a target and finish it; validate a finished target, and repair it if it is damaged.
 
     Parameters
     ----------
@@ -57,42 +66,42 @@ def write(
     Raises
     ------
     InputError
-        If the target holds something else or another build owns it; nothing is written.
+        If the target holds something else, or another build owns it; nothing is written.
     TargetError
         If the target cannot be written.
     """
     report = progress or (lambda *_: None)
-    state = job.examine(overwrite)
+    state = job.read_state(overwrite)
     if state == FINISHED and _left_to_do(job, scheduler, state) is None:
         tidy(job.target)
         return WriteReport(job.target.url, "already finished", 0)
     with owning(job.target, take_over) as owner:
         try:
-            state = job.examine(overwrite)
+            state = job.read_state(overwrite)
             if state == REMOVING:
                 job.clear()
                 state = None
             left = _left_to_do(job, scheduler, state)
-            if left is None:  # another build finished the target in between
+            if left is None:  # another build has finished the target meanwhile
                 return WriteReport(job.target.url, "already finished", 0)
             done, tasks, defects = left
             job.begin(done, defects)
             shared = job.share(scheduler)
-            for number, some in enumerate(tasks):
+            for number, step_tasks in enumerate(tasks):
                 word, count = job.word(number), 0
-                starts = job.start(scheduler, shared, number, some)
-                if some:
-                    report(0, len(some), word)
+                starts = job.start(scheduler, shared, number, step_tasks)
+                if step_tasks:
+                    report(0, len(step_tasks), word)
                 for outcomes in in_window(scheduler, starts, job.window(scheduler), job.fetches, job.fetched):
                     for outcome in outcomes:
                         done[outcome.task] = outcome.entry
                         job.take(outcome)
                     count += len(outcomes)
-                    report(count, len(some), word)
-                    owner.check()
+                    report(count, len(step_tasks), word)
+                    owner.validate()
             finished = job.commit(done, owner)
         except BaseException:
-            # No task may write once the target has no owner.
+            # No task may write after the lock is released.
             scheduler.stop()
             raise
     outcome_word = "unfinished" if not finished else "resumed" if state else "built"
@@ -102,12 +111,13 @@ def write(
 def _left_to_do(
     job: Job, scheduler: Scheduler, state: str | None
 ) -> tuple[dict[Task, Entry], list[list[Task]], list[Defect]] | None:
-    """The entries that stand, the tasks to do, and the defects; None if a finished target needs nothing."""
-    recorded = job.recorded(state) if state else Ledger()
+    """The valid entries of the ledger, the tasks to run, and the defects; None if a finished target has none."""
+    recorded = job.read_ledger(state) if state else Ledger()
     defects = job.defects(state, recorded) if state else []
     redo = job.redo(state, recorded, defects)
     if state == FINISHED and not defects and not redo:
         return None
     tasks = job.tasks(scheduler)
-    stand = {task: recorded.done[task] for some in tasks for task in some if task in recorded.done and task not in redo}
-    return stand, [[task for task in some if task not in stand] for some in tasks], defects
+    valid = (task for step_tasks in tasks for task in step_tasks if task in recorded.done and task not in redo)
+    done = {task: recorded.done[task] for task in valid}
+    return done, [[task for task in step_tasks if task not in done] for step_tasks in tasks], defects

@@ -1,4 +1,4 @@
-"""Grid: a reference space at a resolution. Voxel centres, blocks, physical coordinates; no I/O."""
+"""Grid: a reference space at a resolution, with its voxel centres and physical coordinates. No I/O."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from .spaces import AXES, ReferenceSpace
 
 @dataclass(frozen=True)
 class Grid:
-    """Cubic voxels over a reference space, in arrays ordered (z, y, x) = (p, i, r).
+    """Cubic voxels over a reference space, with array axes (z, y, x) = (p, i, r).
 
-    Voxel k covers [k s, (k + 1) s) um and is sampled at its centre, (k + 1/2) s.
+    Voxel k spans [k s, (k + 1) s) um and is sampled at its centre, (k + 1/2) s.
 
     Attributes
     ----------
@@ -32,21 +32,22 @@ class Grid:
         if not (math.isfinite(self.resolution) and 0 < self.resolution <= min(self.space.extent)):
             raise InputError(
                 f"resolution {self.resolution:g} um must be positive and at most {min(self.space.extent):g}, "
-                f"the shortest side of reference space {self.space.id}"
+                f"the shortest side of reference space {self.space.id}",
+                code="out-of-range",
             )
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Voxels along (z, y, x): as many as cover the space."""
+        """Number of voxels along (z, y, x), rounded up to include the whole space."""
         z, y, x = (math.ceil(round(extent / self.resolution, 9)) for extent in self.space.extent)
         return z, y, x
 
     def centres(self, axis: int) -> NDArray[np.float64]:
-        """Reference-space coordinates of the voxel centres along an axis (0 p, 1 i, 2 r), in um."""
+        """Reference-space coordinates of the voxel centres along an axis (0 p, 1 i, 2 r): float64, in um."""
         return (np.arange(self.shape[axis], dtype=np.float64) + 0.5) * self.resolution
 
     def physical(self, axis: int) -> NDArray[np.float64]:
-        """OME-Zarr coordinates of the voxel centres along an axis, in mm: (um - anchor/2) / 1000."""
+        """OME-Zarr coordinates of the voxel centres along an axis: float64, in mm, (um - anchor/2) / 1000."""
         return (self.centres(axis) - self.space.anchor / 2) / 1000
 
     def coordinates(self, axis: int, dimension: str) -> dict[str, tuple[str, NDArray[np.float64], dict[str, str]]]:
@@ -55,8 +56,8 @@ class Grid:
         Returns
         -------
         dict of str to tuple
-            Dimension, float64 values and attributes: by the dimension's name `physical`, in mm, and by p_um, i_um or
-            r_um `centres`.
+            Dimension, float64 values and attributes of two coordinates: `physical`, in mm, under the dimension's name,
+            and `centres`, in um, as p_um, i_um or r_um.
         """
         return {
             dimension: (dimension, self.physical(axis), {"units": "mm"}),
@@ -65,7 +66,7 @@ class Grid:
 
     @property
     def to_reference(self) -> NDArray[np.float64]:
-        """Affine from voxel indices (z, y, x) to (p, i, r) um of the voxel centres: float64, shape (3, 4)."""
+        """Affine from voxel indices (z, y, x) to (p, i, r) of the voxel centres, in um: float64, shape (3, 4)."""
         affine = np.zeros((3, 4))
         np.fill_diagonal(affine, self.resolution)
         affine[:, 3] = self.resolution / 2

@@ -1,4 +1,4 @@
-"""Planes of section: how they lie in a reference space."""
+"""Planes of section and their axes in a reference space."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from .grid import Grid
 
 @dataclass(frozen=True)
 class Plane:
-    """How a plane of section lies in the reference space; axes are 0 p, 1 i, 2 r.
+    """A plane of section and its axes in the reference space: 0 p, 1 i, 2 r.
 
     Attributes
     ----------
     name : str
     fixed : int
-        The axis across the plane, along which the slice coordinates lie.
+        The axis across the plane, along which slice coordinates are measured.
     rows, columns : int
-        The axes that run down and across. In the field's orientation superior is up and anterior left.
+        The axes along which row and column indices increase. In the members of `PLANES`, superior is up, and anterior
+        left or, in the transverse plane, up.
     """
 
     name: str
@@ -30,11 +31,11 @@ class Plane:
 
     @property
     def as_stored(self) -> Plane:
-        """The same with its rows and columns in the order of an array (z, y, x)."""
+        """The same plane with rows and columns in the order of an array (z, y, x)."""
         return replace(self, rows=min(self.rows, self.columns), columns=max(self.rows, self.columns))
 
     def shape(self, grid: Grid) -> tuple[int, int]:
-        """Pixels of the plane over a grid: rows and columns."""
+        """Rows and columns of the plane over a grid."""
         return grid.shape[self.rows], grid.shape[self.columns]
 
     def to_reference(self, grid: Grid, coordinate: float) -> NDArray[np.float64]:

@@ -1,10 +1,9 @@
-"""The Allen reference spaces: extent, finest published grid, and the sides.
+"""The Allen reference spaces: extents, finest published grids and orientation.
 
-Coordinates are PIR microns: p from anterior to posterior, i from superior to inferior, r from left to right. The Allen
-Institute says so: the API documentation of spaces 9 and 10 ("PIR": +x posterior, +y inferior, +z right), the AllenSDK
-("Left -> Right") and the ASL cosines of the corrected CCF volumes. Spaces 9 and 10 are one frame: sagittal datasets are
-cut from left hemispheres, and their own alignments lay them at low r, as the Institute's expression grids do.
-Pure data and arithmetic; nothing here reads or writes anything.
+Coordinates are in um: p from anterior to posterior, i from superior to inferior, r from left to right. Sources: the
+API documentation of spaces 9 and 10 ("PIR": +x posterior, +y inferior, +z right), the AllenSDK ("Left -> Right") and
+the ASL cosines of the corrected CCF volumes. Spaces 9 and 10 are one frame: sagittal datasets are cut from left
+hemispheres, and their alignments map them to low r, as in the expression grids of the Allen Institute. No I/O.
 """
 
 from __future__ import annotations
@@ -19,15 +18,16 @@ from ..errors import InputError
 
 #: Names of the axes of a reference space.
 AXES = "pir"
-#: RFC-4 orientations of the axes z, y, x = p, i, r.
+#: RFC-4 orientation of the axes z, y, x = p, i, r.
 ORIENTATION = {"z": "anterior-to-posterior", "y": "superior-to-inferior", "x": "left-to-right"}
-#: How BrainGlobe names x of the same arrays: brainglobe-atlasapi issue 104. Their origin is ``asr`` in its words.
+#: The orientation that BrainGlobe records for x of the same arrays, whose origin it calls ``asr``:
+#: brainglobe-atlasapi issue 104.
 BRAINGLOBE_SIDES = "right-to-left"
 
 
 @dataclass(frozen=True)
 class ReferenceSpace:
-    """A three-dimensional coordinate frame of the Allen Institute, in PIR microns.
+    """A three-dimensional coordinate frame of the Allen Institute: (p, i, r) in um.
 
     Attributes
     ----------
@@ -38,8 +38,8 @@ class ReferenceSpace:
     extent : tuple of float
         Size along (p, i, r) in um.
     anchor : float
-        Voxel size of the finest published grid, in um. The centre of that grid's first voxel,
-        at (anchor/2, anchor/2, anchor/2) um, is the physical origin of every OME-Zarr of the space.
+        Voxel size of the finest published grid, in um. The centre of its first voxel, at
+        (anchor/2, anchor/2, anchor/2) um, is the physical origin of every OME-Zarr of the space.
     """
 
     id: int
@@ -49,25 +49,25 @@ class ReferenceSpace:
 
     @property
     def frame(self) -> ReferenceSpace:
-        """The space that data of this one are written in: 9 for P56, whose two spaces are one frame, else itself."""
+        """The space that data are written in: 9 for both P56 spaces, which are one frame; otherwise the same space."""
         return _SPACES[9] if self.id == 10 else self
 
     @property
     def mirror(self) -> NDArray[np.float64]:
-        """The affine that takes left for right, r to extent - r, in um: float64, shape (3, 4)."""
+        """The affine that mirrors left to right, r to extent - r, in um: float64, shape (3, 4)."""
         affine = np.eye(3, 4)
         affine[2] = (0.0, 0.0, -1.0, self.extent[2])
         return affine
 
     def is_covered(self, shape: Sequence[int], size: Sequence[float]) -> bool:
-        """Whether voxels cover the space: along each axis its extent, to a voxel.
+        """Whether voxels fill the space: whether the lengths along all axes agree within a voxel.
 
         Parameters
         ----------
         shape : sequence of int
-            Voxels along (p, i, r).
+            Number of voxels along (p, i, r).
         size : sequence of float
-            Of a voxel along (p, i, r), in um.
+            Voxel size along (p, i, r), in um.
         """
         return all(abs(n * s - extent) <= s for n, s, extent in zip(shape, size, self.extent, strict=True))
 
@@ -77,8 +77,8 @@ def _published(id: int, name: str, shape: tuple[int, int, int], spacing: float) 
     return ReferenceSpace(id, name, (p * spacing, i * spacing, r * spacing), spacing)
 
 
-# Grids (p, i, r at um) as the Allen Developing Mouse Brain Atlas and CCFv3 publish them. Space 4
-# (E16.5 head) has no published grid, so nothing can be registered onto it.
+# Grids (p, i, r at um) as published with the Allen Developing Mouse Brain Atlas and CCFv3. Space 4 (E16.5 head) has no
+# published grid, so nothing can be registered to it.
 _SPACES = {
     space.id: space
     for space in (
@@ -96,7 +96,7 @@ _SPACES = {
 
 
 def reference_space(id: int) -> ReferenceSpace:
-    """The reference space of an id.
+    """The reference space with an id.
 
     Parameters
     ----------
@@ -112,4 +112,6 @@ def reference_space(id: int) -> ReferenceSpace:
         return _SPACES[id]
     except KeyError:
         known = ", ".join(map(str, _SPACES))
-        raise InputError(f"reference space {id} has no published grid; the known ones are {known}") from None
+        raise InputError(
+            f"reference space {id} has no published grid; choose from {known}", code="unknown-reference-space"
+        ) from None

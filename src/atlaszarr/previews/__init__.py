@@ -1,4 +1,4 @@
-"""Pictures of a dataset's sections in the reference space."""
+"""Previews: pictures of the sections of a dataset in the reference space."""
 
 from .api import PreviewReport, preview
 

@@ -1,7 +1,4 @@
-"""Planes of an annotation at slice coordinates, read in one pass from a file or an OME-Zarr.
-
-Sections and pictures are the business of other modules.
-"""
+"""Planes of an annotation at slice coordinates, read in one pass from a file or an OME-Zarr."""
 
 from __future__ import annotations
 
@@ -31,8 +28,8 @@ from .annotation_borders import LabelPlane
 if TYPE_CHECKING:
     import dask.array as da
 
-#: Threads that read: more than cores, since they wait where a store is not a local disk.
-_WAITING = 8
+#: Minimum number of reading threads: more than cores, since remote stores keep them waiting.
+_MIN_THREADS = 8
 
 
 def label_planes(
@@ -43,21 +40,22 @@ def label_planes(
     space: ReferenceSpace,
     storage_options: Mapping[str, Any] | None = None,
 ) -> list[LabelPlane | None]:
-    """The labels of planes through an annotation.
+    """Read the labels of planes through an annotation.
 
     Parameters
     ----------
     annotation : str or path-like
-        An OME-Zarr, whose name ends in ``.zarr``: its level nearest to the resolution is read. Or NRRD, NIfTI or TIFF.
+        An OME-Zarr, whose name ends in ``.zarr`` and of which the level nearest to the resolution is read, or a NRRD,
+        NIfTI or TIFF file.
     plane : Plane
     coordinates : sequence of float
-        Of each plane along the axis across it, in um.
+        Position of each plane along the axis across it, in um.
     resolution : float
-        Of the result, in um: of finer voxels every n-th one is taken.
+        Pixel size of the result, in um. Finer voxels are subsampled.
     space : ReferenceSpace
-        Of coordinates and results.
+        Reference space of the coordinates and the result.
     storage_options : mapping, optional
-        To fsspec, for a URL.
+        Options for fsspec, for a URL.
 
     Returns
     -------
@@ -67,95 +65,102 @@ def label_planes(
     Raises
     ------
     InputError
-        If it is not an annotation, or its unit, orientation or transformation is missing or not supported.
+        If the file is not an annotation, or its unit, orientation or transformation is missing or not supported.
     NotFoundError, SourceError, TargetError
-        If it is missing or cannot be read.
+        If the annotation is missing or cannot be read.
     """
     uri = os.fspath(annotation)
     if is_ome_zarr(uri):
-        volume, absent = _stored(StoredImage.at(Target.of(uri, storage_options)), plane, resolution, space)
-        planes = _planes(_within(volume, space), plane, coordinates, resolution)
+        volume, absent = _level_of(StoredImage.at(Target.of(uri, storage_options)), plane, resolution, space)
+        planes = _planes(volume, space, plane, coordinates, resolution)
         if (text := absent.remark()) is not None:
             warnings.warn(
-                f"{text} (counted among the chunks that the picture shows)", AtlaszarrWarning, stacklevel=3
-            )  # at the call of preview
+                f"{text} (counted among the chunks that the preview reads)", AtlaszarrWarning, stacklevel=3
+            )  # of preview
         return planes
     with (
         tempfile.TemporaryDirectory(prefix="atlaszarr-preview-") as spool,
         open_annotation(uri, spool, storage_options=storage_options) as opened,
     ):
         volume = _Volume(opened.uri, opened.array, opened.voxel_size, (0.0, 0.0, 0.0))
-        return _planes(_within(volume, space), plane, coordinates, resolution)
+        return _planes(volume, space, plane, coordinates, resolution)
 
 
 @dataclass(frozen=True)
 class _Volume:
-    """Voxels of labels, along (p, i, r)."""
+    """Labels along (p, i, r)."""
 
     name: str
     array: da.Array
     size: tuple[float, float, float]
-    """Of a voxel, in um."""
+    """Voxel size, in um."""
     corner: tuple[float, float, float]
-    """Where the first voxel begins, in um."""
+    """Lower corner of the first voxel, in um."""
 
 
-def _within(volume: _Volume, space: ReferenceSpace) -> _Volume:
-    """The volume, if it lies within the space to a voxel; else it is of another space, and refused."""
+def _planes(
+    volume: _Volume, space: ReferenceSpace, plane: Plane, coordinates: Sequence[float], resolution: float
+) -> list[LabelPlane | None]:
     for axis, begin, n, size, extent in zip(
         "pir", volume.corner, volume.array.shape, volume.size, space.extent, strict=True
     ):
         if begin < -size or begin + n * size > extent + size:
             raise InputError(
-                f"annotation {volume.name} lies from {begin:g} to {begin + n * size:g} um along {axis}, of which "
-                f"reference space {space.id} has {extent:g} um; give one of that space"
+                f"annotation {volume.name} extends from {begin:g} to {begin + n * size:g} um along {axis}, but "
+                f"reference space {space.id} has {extent:g} um; give an annotation in that space",
+                code="wrong-reference-space",
             )
-    return volume
-
-
-def _planes(volume: _Volume, plane: Plane, coordinates: Sequence[float], resolution: float) -> list[LabelPlane | None]:
     fixed = plane.fixed
     indices = [math.floor((at - volume.corner[fixed]) / volume.size[fixed]) for at in coordinates]
-    there = sorted({index for index in indices if 0 <= index < volume.array.shape[fixed]})
-    if not there:
+    inside = sorted({index for index in indices if 0 <= index < volume.array.shape[fixed]})
+    if not inside:
         first = volume.corner[fixed]
         last = first + volume.array.shape[fixed] * volume.size[fixed]
         raise InputError(
-            f"annotation {volume.name} lies from {first:g} to {last:g} um along {AXES[fixed]}, where no section is; "
-            "give one of the dataset's reference space"
+            f"annotation {volume.name} extends from {first:g} to {last:g} um along {AXES[fixed]}, beyond all "
+            "sections; give an annotation in the dataset's reference space",
+            code="wrong-reference-space",
         )
     steps = {axis: max(1, round(resolution / volume.size[axis])) for axis in (plane.rows, plane.columns)}
-    # One pass over the chunks that the planes lie in; the middle of each step stands for it.
-    index = tuple(there if axis == fixed else slice((steps[axis] - 1) // 2, None, steps[axis]) for axis in range(3))
-    values = volume.array[index].compute(scheduler="threads", num_workers=max(_WAITING, usable_cores()))
-    cuts = dict(zip(there, np.moveaxis(values, fixed, 0), strict=True))
+    # Read the chunks of all planes in one pass, and the middle voxel of each step.
+    index = tuple(inside if axis == fixed else slice((steps[axis] - 1) // 2, None, steps[axis]) for axis in range(3))
+    values = volume.array[index].compute(scheduler="threads", num_workers=max(_MIN_THREADS, usable_cores()))
+    slices = dict(zip(inside, np.moveaxis(values, fixed, 0), strict=True))
     axes = (plane.rows, plane.columns)
     top, left = (float(volume.corner[axis]) for axis in axes)
     height, width = (float(volume.size[axis] * steps[axis]) for axis in axes)
 
     def at(index: int) -> LabelPlane | None:
-        if index not in cuts:
+        if index not in slices:
             return None
-        labels = cuts[index] if plane.rows < plane.columns else cuts[index].T
+        labels = slices[index] if plane.rows < plane.columns else slices[index].T
         return LabelPlane(labels, (top, left), (height, width))
 
     return [at(index) for index in indices]
 
 
-def _stored(image: StoredImage, plane: Plane, resolution: float, space: ReferenceSpace) -> tuple[_Volume, AbsentChunks]:
-    """The level with the pixel size in the plane that is nearest to the resolution, and the chunks that it lacks."""
+def _level_of(
+    image: StoredImage, plane: Plane, resolution: float, space: ReferenceSpace
+) -> tuple[_Volume, AbsentChunks]:
+    """The level with the pixel size in the plane nearest to the resolution, and its absent chunks."""
     name = shown(image.target.url)
     unit, orientation = image.geometries[0].unit, image.geometries[0].orientation
     if (micron := image.geometries[0].micron) is None:
-        stated = "no unit" if unit is None else f"the unit {unit!r}"
-        raise InputError(f"{name} has axes of {stated}, so its position is not known; give one in millimetres")
+        given = "no unit" if unit is None else f"the unit {unit!r}"
+        raise InputError(
+            f"annotation {name} has axes with {given}; give an annotation in millimetres",
+            code="unknown-unit",
+        )
     for axis, wanted in ORIENTATION.items():
         if orientation.get(axis, wanted) == wanted:
             continue
-        covered = space.is_covered(image.lazy(0)[0].shape[-3:], [micron * one for one in image.geometries[0].scale])
-        if not (orientation[axis] == BRAINGLOBE_SIDES and covered):
-            raise InputError(f"the {axis} axis of {name} runs {orientation[axis]}; give an annotation of {wanted}")
-        warnings.warn(sides_remark(name), AtlaszarrWarning, stacklevel=4)  # at the call of preview
+        whole = space.is_covered(image.lazy(0)[0].shape[-3:], [micron * size for size in image.geometries[0].scale])
+        if not (orientation[axis] == BRAINGLOBE_SIDES and whole):
+            raise InputError(
+                f"axis {axis} of annotation {name} runs {orientation[axis]}; give an annotation that runs {wanted}",
+                code="unsupported-orientation",
+            )
+        warnings.warn(sides_remark(name), AtlaszarrWarning, stacklevel=4)  # of preview
 
     def distance(level: int) -> float:
         scale = image.geometries[level].scale
@@ -165,9 +170,12 @@ def _stored(image: StoredImage, plane: Plane, resolution: float, space: Referenc
     geometry = image.geometries[level]
     (a, b, c), (p, i, r) = geometry.scale, geometry.translation
     size = (a * micron, b * micron, c * micron)
-    # The origin is the centre of the first voxel of the space's finest grid.
+    # The physical origin is the centre of the first voxel of the space's finest grid.
     p, i, r = (at * micron + space.anchor / 2 - length / 2 for at, length in zip((p, i, r), size, strict=True))
     array, absent = image.lazy(level)
     if array.dtype.kind not in "iub" or math.prod(array.shape[:-3]) != 1:
-        raise InputError(f"{name} holds {array.dtype} of shape {array.shape}; give integer labels along z, y, x")
+        raise InputError(
+            f"annotation {name} has dtype {array.dtype} and shape {array.shape}; give integer labels along z, y, x",
+            code="not-labels",
+        )
     return _Volume(name, array[(0,) * (array.ndim - 3)], size, (p, i, r)), absent

@@ -1,4 +1,4 @@
-"""`preview`: draws a dataset's sections in the reference space into a file."""
+"""`preview` draws the sections of a dataset in the reference space into a file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..engine.writer import Progress
 from ..errors import InputError
 from ..geometry.spaces import reference_space
 from ..sections.alignment import align_sections, plane_of
-from ..sections.options import GONE
+from ..sections.options import REMOVED_OPTIONS
 from ..sections.planes import section_planes
 from ..stores.local import write_whole
 from ..stores.locations import normalize, output_file, overlap, shown
@@ -30,7 +30,7 @@ _PIXELS = 264
 
 @dataclass(frozen=True)
 class PreviewReport:
-    """A picture of `preview`.
+    """The result of `preview`.
 
     Attributes
     ----------
@@ -41,15 +41,15 @@ class PreviewReport:
     reference_space : int
     view : str
     resolution : float
-        Size of a thumbnail's pixel, in um.
+        Pixel size of the thumbnails, in um.
     annotation : str or None
-        Annotation whose borders are drawn.
+        Annotation of the borders.
     coordinates : mapping of int to float
-        Slice coordinate of each thumbnail, in um along the axis across its plane, by section number.
+        Slice coordinate of each thumbnail by section number, in um along the axis across the plane.
     missing_numbers : tuple of int
         Section numbers of the regular sampling that the dataset lacks.
     failures : tuple of MissingImage
-        Missing images: their frames are crossed.
+        Missing images, drawn as crossed frames.
     """
 
     dataset: int
@@ -65,11 +65,11 @@ class PreviewReport:
 
     @property
     def ok(self) -> bool:
-        """Whether no image is missing."""
+        """Whether all images are present."""
         return not self.failures
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything in it, in JSON's types."""
+        """The report as JSON values."""
         return {
             "dataset": self.dataset,
             "path": self.path,
@@ -100,24 +100,25 @@ def preview(
 ) -> PreviewReport:
     """Draw the positions of a dataset's sections in the reference space.
 
-    Above, the edges of the section images from four sides; below, a registered thumbnail of each section. Lengths are
-    (p, i, r) of the reference space in mm, p = p_um / 1000. A thumbnail is the plane at the slice coordinate of the
-    centre of its image. Metadata is fetched, and each image once, at the coarsest tier that is fine enough.
+    The upper part shows the edges of the section images from four sides, the lower part a registered thumbnail of each
+    section. Positions are (p, i, r) of the reference space in mm, p = p_um / 1000. A thumbnail is the plane at the
+    slice coordinate of the centre of its image. Each image is fetched once, at the coarsest tier whose pixel is not
+    larger than that of the thumbnail.
 
     Parameters
     ----------
     dataset : SectionDataset or int
         A dataset, or its id.
     out : str or path-like
-        A local file ending in ``.png`` or ``.svg``; replaced if it exists. Equal pictures are equal bytes with the
-        same version of matplotlib.
+        A local file ending in ``.png`` or ``.svg``; replaced if it exists. The same picture has the same bytes with
+        one version of matplotlib.
     client : AllenClient, optional
-        Default: a client with its own defaults.
+        Default: ``AllenClient()``.
     annotation : str or path-like, optional
-        Annotation whose borders are drawn over the thumbnails: path or URL of an OME-Zarr of labels, or of any other
-        file that `build_atlas` takes.
+        Path or URL of an annotation whose borders are drawn over the thumbnails: an OME-Zarr of labels, or any other
+        file that `build_atlas` accepts.
     plane : str
-        ``coronal``, ``sagittal``, ``transverse`` (or ``horizontal``, ``axial``); ``auto`` for the plane of section
+        ``coronal``, ``sagittal``, ``transverse`` (or ``horizontal``, ``axial``), or ``auto`` for the plane of section
         of the dataset.
     mirror : bool
         Whether to mirror the sections left to right; the annotation is not mirrored.
@@ -126,9 +127,9 @@ def preview(
     view : str
         View of the thumbnails: ``primary``, ``expression`` or ``projection``.
     storage_options : mapping, optional
-        To fsspec, for an annotation at a URL. Never printed or stored.
+        Options for fsspec, for an annotation at a URL. Never printed or stored.
     progress : callable, optional
-        Called with the number of images done, the number of all, and a word for the step.
+        Called with the number of images done, the number of all images, and the name of the step.
 
     Returns
     -------
@@ -137,7 +138,7 @@ def preview(
     Raises
     ------
     InputError
-        If an option is not known or is not valid; nothing is written.
+        If an option is unknown or not valid; nothing is written.
     RecordError
         If the dataset cannot be registered.
     NotFoundError, ServiceError, SourceError
@@ -146,22 +147,25 @@ def preview(
         If the file cannot be written.
     """
     if space is not None:
-        raise InputError(f"option 'space' no longer exists: {GONE['space']}")
+        raise InputError(f"option 'space' no longer exists: {REMOVED_OPTIONS['space']}", code="removed-option")
     path = output_file(out, FORMATS)
     if annotation is not None and overlap(normalize(annotation), str(path)):
-        raise InputError(f"output {str(path)!r} lies in the annotation, {shown(annotation)}; choose another file")
+        raise InputError(
+            f"output {str(path)!r} overlaps the annotation {shown(annotation)}; choose another file",
+            code="target-overlaps-source",
+        )
     client = client or AllenClient()
     if not isinstance(dataset, SectionDataset):
         dataset = client.section_dataset(dataset)
     across = plane_of(dataset, plane)
-    shown_space = reference_space(dataset.reference_space_id).frame
-    resolution = max(shown_space.extent[axis] for axis in (across.rows, across.columns)) / _PIXELS
+    frame = reference_space(dataset.reference_space_id).frame
+    resolution = max(frame.extent[axis] for axis in (across.rows, across.columns)) / _PIXELS
     aligned = align_sections(dataset, resolution, mirror=mirror, view=view)
     planes = section_planes(aligned, plane=plane, detection_xy="centre")
     coordinates = [float(at) for at in planes.coordinates]
     labels: list[LabelPlane | None] = [None] * len(coordinates)
     if annotation is not None:
-        labels = label_planes(annotation, across, coordinates, resolution, shown_space, storage_options)
+        labels = label_planes(annotation, across, coordinates, resolution, frame, storage_options)
     thumbnails, failures = make_thumbnails(planes, client, progress)
 
     if progress is not None:
@@ -171,7 +175,7 @@ def preview(
     body = draw_page(
         dataset,
         across,
-        shown_space,
+        frame,
         mirror=mirror,
         resolution=resolution,
         view=view,
@@ -187,7 +191,7 @@ def preview(
         dataset=dataset.id,
         path=str(path),
         plane=across.name,
-        reference_space=shown_space.id,
+        reference_space=frame.id,
         view=view,
         resolution=resolution,
         annotation=named,

@@ -1,6 +1,6 @@
-"""The page of a preview: the edges of the sections from four sides, a strip of their numbers, and thumbnails.
+"""The page of a preview: the edges of the sections from four sides, a bar of section numbers, and thumbnails.
 
-Lengths on the page are in inches, from its upper left corner.
+Positions on the page are in inches from its upper left corner.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ Colour = tuple[float, float, float, float]
 _WIDTH = 14.0
 _EDGE = 0.35
 _PAGE_TITLE = 0.5
-#: The tick labels and name of an axis of a view, and its title above it.
+#: Space for the tick labels and the name of an axis of a view, and for the title above the view.
 _LABELS = 0.62
 _VIEW_TITLE = 0.3
-#: Margin around what a view shows, as a fraction of the longest side.
+#: Margin around the content of a view, as a fraction of the longest side.
 _MARGIN = 0.03
 _STRIP = 0.75
 _BAR = 0.16
-_MOST_TICKS = 20
+_MAX_TICKS = 20
 _HEADING = 0.22
-#: Between thumbnails, and above each for its caption.
+#: Space between thumbnails, and above each for the caption.
 _GAP = 0.1
 _CAPTION = 0.2
-#: Thumbnails in a row.
-_FEWEST, _MOST = 4, 12
+#: Smallest and largest number of thumbnails in a row.
+_MIN_COLUMNS, _MAX_COLUMNS = 4, 12
 _FOOT = 0.3
 
-#: How the boundary of the reference space is drawn.
+#: Style of the boundary of the reference space.
 _BOUNDARY: dict[str, Any] = {"linestyle": ":", "color": "#c0392b", "linewidth": 1.2}
-#: Dark lines for light tissue, on light ones for dark tissue.
+#: Styles of the borders: dark lines for light tissue, drawn over light lines for dark tissue.
 _BORDER: tuple[dict[str, Any], ...] = (
     {"edgecolor": "white", "linewidth": 0.8, "alpha": 0.7},
     {"edgecolor": "black", "linewidth": 0.3},
 )
-#: The colour map ends here: beyond, it is too pale for lines on white.
+#: End of the used part of the colour map; the rest is too pale for lines on white.
 _PALE = 0.9
 _ORIENTATIONS = {
     "coronal": "superior up, left hemisphere left",
@@ -82,13 +82,13 @@ def draw_page(
         Plane of the thumbnails.
     space : ReferenceSpace
     mirror : bool
-        Whether left lies on right.
+        Whether the sections are mirrored left to right.
     resolution : float
-        Size of a thumbnail's pixel, in um.
+        Pixel size of the thumbnails, in um.
     view : str
         View of the thumbnails.
     sections : sequence of Section
-        Sections of the thumbnails, in their order.
+        Section of each thumbnail, in order.
     coordinates : sequence of float
         Slice coordinate of each section, in um.
     images : sequence of (ndarray, uint8, shape (rows, columns, 3), or None)
@@ -113,8 +113,8 @@ def draw_page(
     spans *= (width - len(edges) * _LABELS) / sum(spans[across.columns] for across in seen_in)
     views_height = _VIEW_TITLE + max(spans[across.rows] for across in seen_in) + _LABELS
 
-    # Nearly as many rows as fill a page that is not much higher than wide.
-    columns = min(max(_FEWEST, math.ceil(math.sqrt(1.6 * len(images)))), _MOST)
+    # So many columns that the page is not much higher than wide.
+    columns = min(max(_MIN_COLUMNS, math.ceil(math.sqrt(1.6 * len(images)))), _MAX_COLUMNS)
     thumbnail_width = (width - (columns - 1) * _GAP) / columns
     thumbnail_height = thumbnail_width * space.extent[plane.rows] / space.extent[plane.columns]
     row_height = _CAPTION + thumbnail_height + _GAP
@@ -147,10 +147,10 @@ def draw_page(
         for position, section in enumerate(sections):
             row, column = divmod(position, columns)
             left, below = _EDGE + column * (thumbnail_width + _GAP), top + row * row_height + _CAPTION
-            where = f"{AXES[plane.fixed]} {coordinates[position] / 1000:.2f} mm"
+            at = f"{AXES[plane.fixed]} {coordinates[position] / 1000:.2f} mm"
             right: dict[str, Any] = {"ha": "right", "color": "#666666", "size": 7}
             paper.text(left, below - 0.03, str(section.section_number), weight="bold", va="bottom")
-            paper.text(left + thumbnail_width, below - 0.03, where, va="bottom", **right)
+            paper.text(left + thumbnail_width, below - 0.03, at, va="bottom", **right)
             box = (left, below, thumbnail_width, thumbnail_height)
             extent = space.extent[plane.columns], space.extent[plane.rows]
             _draw_thumbnail(paper, box, extent, resolution, images[position], labels[position])
@@ -175,7 +175,7 @@ def _heading(plane: Plane, view: str, annotation: str | None) -> str:
 
 
 def _limits(edges: Sequence[Edges], space: ReferenceSpace) -> NDArray[np.float64]:
-    """Lowest and highest (p, i, r) in the views, in mm: shape (2, 3)."""
+    """Smallest and largest (p, i, r) in the views, in mm: float64, shape (2, 3)."""
     box = np.array([(0.0, 0.0, 0.0), space.extent])
     points = np.concatenate([each.ends.reshape(-1, 3) for each in edges] + [box]) / 1000
     low, high = points.min(axis=0), points.max(axis=0)
@@ -192,7 +192,7 @@ def _draw_edges(
     colours: list[Colour],
     space: ReferenceSpace,
 ) -> None:
-    """One edge of every section in a view onto a plane, oriented as sections of that plane are."""
+    """Draw one edge of each section in a view onto a plane, in the orientation of the plane."""
     from matplotlib.collections import LineCollection
     from matplotlib.patches import Rectangle
     from matplotlib.ticker import MultipleLocator
@@ -219,7 +219,7 @@ def _draw_edges(
 
 
 def _axis_label(axis: int, *, down: bool = False) -> str:
-    """The name of an axis, in mm, with its ends; r has none, since they are disputed."""
+    """The name of an axis, in mm, with its ends. The ends of r are left out, since they are disputed."""
     name = f"{AXES[axis]} (mm)"
     if axis == 2:
         return name
@@ -228,7 +228,7 @@ def _axis_label(axis: int, *, down: bool = False) -> str:
 
 
 def _section_colours(numbers: Sequence[int]) -> list[Colour]:
-    """One colour a section, dark at the lowest number and light at the highest: RGBA, 0 to 1."""
+    """One colour per section, from dark for the lowest number to light for the highest: RGBA, 0 to 1."""
     from matplotlib import colormaps
 
     first, span = min(numbers), max(max(numbers) - min(numbers), 1)
@@ -236,7 +236,7 @@ def _section_colours(numbers: Sequence[int]) -> list[Colour]:
 
 
 def _draw_strip(paper: Paper, left: float, top: float, width: float, dataset: SectionDataset) -> None:
-    """A bar of section numbers in their colours, with gaps where the dataset lacks a section."""
+    """Draw a bar of section numbers in the colours of the sections, with missing sections hatched."""
     numbers = [section.section_number for section in dataset.sections]
     step = round(dataset.nominal_interval / dataset.section_thickness)
     axes = paper.axes(left, top, width, _BAR)
@@ -247,7 +247,7 @@ def _draw_strip(paper: Paper, left: float, top: float, width: float, dataset: Se
     axes.set_xlim(min(numbers) - half, max(numbers) + half)
     axes.set_ylim(0, 1)
     axes.set_yticks([])
-    axes.set_xticks(numbers[:: -(-len(numbers) // _MOST_TICKS)])
+    axes.set_xticks(numbers[:: -(-len(numbers) // _MAX_TICKS)])
     axes.tick_params(length=2, pad=2)
     lacking = f"; missing of the regular sampling (hatched): {_listed(missing)}" if missing else ""
     sampled = "sections" if step == 1 else f"every {_ordinal(step)} section"
@@ -267,7 +267,7 @@ def _ordinal(step: int) -> str:
 
 
 def _draw_scale(paper: Paper, right: float, top: float, width: float, length: str) -> None:
-    """A scale bar, and its length to the left of it."""
+    """Draw a scale bar with its length to the left."""
     bar = paper.axes(right - width, top, width, 0.16, xlim=(0, 1), ylim=(0, 1))
     bar.set_axis_off()
     bar.plot([0, 1], [0.5, 0.5], color="black", linewidth=2, solid_capstyle="butt")
@@ -282,7 +282,7 @@ def _draw_thumbnail(
     image: Pixels | None,
     labels: LabelPlane | None,
 ) -> None:
-    """A registered section under the borders of its labels; a cross if its image is missing."""
+    """Draw a registered section and the borders of its labels, or a cross if its image is missing."""
     from matplotlib.patches import PathPatch
     from matplotlib.path import Path
 

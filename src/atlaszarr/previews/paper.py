@@ -1,6 +1,6 @@
-"""A figure measured in inches from its upper left corner, and its file, the same bytes every time.
+"""A figure with positions in inches from its upper left corner, saved reproducibly.
 
-matplotlib is used without pyplot; its settings are the defaults while a page is drawn, and restored after.
+matplotlib is used without pyplot, with default settings while a page is drawn; the user's settings are then restored.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: Suffixes of file names.
+#: Supported suffixes of file names.
 FORMATS = (".png", ".svg")
 _DPI = 200
 _INK = "#222222"
-#: All threads share the settings of matplotlib.
+#: All threads share matplotlib's settings.
 _SETTINGS = threading.Lock()
 
 
@@ -39,12 +39,12 @@ class Paper:
     height: float
 
     def axes(self, left: float, top: float, width: float, height: float, **options: Any) -> Axes:
-        """Axes over a rectangle."""
+        """Add axes in a rectangle."""
         box = (left / self.width, 1 - (top + height) / self.height, width / self.width, height / self.height)
         return self.figure.add_axes(box, **options)
 
     def text(self, left: float, top: float, words: str, **options: Any) -> None:
-        """Text with its upper left corner at a position, unless options change the alignment."""
+        """Add text with its upper left corner at a position, unless options change the alignment."""
         box = (left / self.width, 1 - top / self.height)
         self.figure.text(*box, words, **({"va": "top", "color": _INK} | options))
 
@@ -52,13 +52,14 @@ class Paper:
 def print_page(
     width: float, height: float, draw: Callable[[Paper], None], suffix: str, metadata: Mapping[str, str]
 ) -> bytes:
-    """Draw a page, and return it as a file.
+    """Draw a page and save it.
 
     Parameters
     ----------
     width, height : float
         In inches.
     draw : callable
+        Draws on the `Paper`.
     suffix : str
         One of `FORMATS`.
     metadata : mapping of str to str
@@ -67,7 +68,7 @@ def print_page(
     Returns
     -------
     bytes
-        A PNG of 200 pixels an inch, or an SVG; equal for equal pages and the same version of matplotlib.
+        A PNG with 200 pixels per inch, or an SVG; the same bytes for the same page and version of matplotlib.
     """
     from matplotlib import style
     from matplotlib.figure import Figure

@@ -1,7 +1,4 @@
-"""The edges of section images in a reference space, and the side of the section that each is on.
-
-Arithmetic on records: nothing is fetched or drawn here.
-"""
+"""The edges of section images in a reference space, named by their sides. No I/O, no drawing."""
 
 from __future__ import annotations
 
@@ -21,14 +18,14 @@ ENDS = (("anterior", "posterior"), ("superior", "inferior"), ("left", "right"))
 
 @dataclass(frozen=True, eq=False)
 class Edges:
-    """One of the four edges of every section image.
+    """One of the four edges, such as the superior one, of each section image.
 
     Attributes
     ----------
     name : str
-        The end of `axis` that it is on: one of `ENDS`.
+        The end of `axis` at which the edges lie: one of `ENDS`.
     axis : int
-        0 p, 1 i, 2 r: seen along it, the sections are lines side by side.
+        0 p, 1 i, 2 r. In a view along this axis, the sections are lines side by side.
     ends : ndarray, float64, shape (sections, 2, 3)
         (p, i, r) of both ends of each edge, in um.
     """
@@ -50,7 +47,7 @@ def corners_in_space(dataset: SectionDataset, mirror: bool = False) -> NDArray[n
     Returns
     -------
     ndarray, float64, shape (sections, 4, 3)
-        (p, i, r) in um of the full-resolution pixel coordinates (0, 0), (width, 0), (width, height), (0, height).
+        (p, i, r) in um of the full-resolution pixels (0, 0), (width, 0), (width, height), (0, height).
 
     Raises
     ------
@@ -59,37 +56,37 @@ def corners_in_space(dataset: SectionDataset, mirror: bool = False) -> NDArray[n
     """
     tvr, _ = dataset.alignment
     corners = np.empty((len(dataset.sections), 4, 3))
-    for found, section in zip(corners, dataset.sections, strict=True):
+    for corner, section in zip(corners, dataset.sections, strict=True):
         w, h = section.width, section.height
-        found[:] = image_to_reference([(0, 0), (w, 0), (w, h), (0, h)], section.depth, section.tsv, tvr)
+        corner[:] = image_to_reference([(0, 0), (w, 0), (w, h), (0, h)], section.depth, section.tsv, tvr)
     return apply(reference_space(dataset.reference_space_id).mirror, corners) if mirror else corners
 
 
 def edges_of(corners: NDArray[np.float64], plane: Plane) -> tuple[Edges, ...]:
-    """The edges of sections by their sides, however the images are turned or mirrored.
+    """Group the edges of section images by side, also for images that are rotated or mirrored.
 
     Parameters
     ----------
     corners : ndarray, float64, shape (sections, 4, 3)
-        In their order around each image.
+        The corners in order around each image.
     plane : Plane
         Plane of the sections.
 
     Returns
     -------
     tuple of Edges
-        Both ends of the axis down the plane, then both of the one across it.
+        The edges at both ends of the axis `plane.rows`, then of the axis `plane.columns`.
     """
     edges = np.stack([corners, np.roll(corners, -1, axis=1)], axis=2)  # (sections, edge, end, pir)
-    middles = edges.mean(axis=2)
-    across = middles[:, [2, 3]] - middles[:, [0, 1]]  # from an edge to the opposite one
+    midpoints = edges.mean(axis=2)
+    across = midpoints[:, [2, 3]] - midpoints[:, [0, 1]]  # from an edge to the opposite one
     down, aside = np.abs(across[..., plane.rows]), np.abs(across[..., plane.columns])
-    # One pair of opposite edges is above and below, the other at the sides: the assignment that fits the image better.
+    # One pair of opposite edges is above and below, the other left and right; choose the assignment that fits better.
     turned = down[:, 0] * aside[:, 1] < down[:, 1] * aside[:, 0]
     sections = np.arange(len(corners))
-    found = []
+    sides = []
     for axis, pair in ((plane.rows, turned.astype(int)), (plane.columns, 1 - turned.astype(int))):
         reversed_ = across[sections, pair, axis] < 0
         for end, name in enumerate(ENDS[axis]):
-            found.append(Edges(name, axis, edges[sections, pair + 2 * (reversed_ ^ bool(end))]))
-    return tuple(found)
+            sides.append(Edges(name, axis, edges[sections, pair + 2 * (reversed_ ^ bool(end))]))
+    return tuple(sides)

@@ -1,4 +1,4 @@
-"""The sections of a dataset as small registered images, each fetched once."""
+"""Thumbnails: the sections of a dataset as small registered images."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from ..engine.writer import Progress
 from ..sections.planes import SectionPlanes
 
 #: Grey level outside the section image.
-_PAPER = 255
+_WHITE = 255
 
 
 def make_thumbnails(
     planes: SectionPlanes, client: AllenClient, progress: Progress | None = None
 ) -> tuple[list[Pixels | None], tuple[MissingImage, ...]]:
-    """Fetch and register every section.
+    """Fetch and register each section once.
 
     Parameters
     ----------
     planes : SectionPlanes
     client : AllenClient
     progress : callable, optional
-        Called with the number of sections done, the number of all, and a word for the step.
+        Called with the number of sections done, the number of all sections, and the name of the step.
 
     Returns
     -------
     thumbnails : list of (ndarray, uint8, shape (rows, columns, 3), or None)
-        In the order of the planes; white outside the section image, None if that is missing.
+        In the order of the planes. White outside the section image; None if the image is missing.
     failures : tuple of MissingImage
         Missing images.
     """
@@ -38,24 +38,23 @@ def make_thumbnails(
     def registered(position: int) -> Pixels | MissingImage:
         pixels, box = None, boxes[position]
         if box is not None:
-            found = client.try_fetch(planes.imaged.requests[position])
-            if isinstance(found, MissingImage):
-                return found
+            image = client.try_fetch(planes.imaged.requests[position])
+            if isinstance(image, MissingImage):
+                return image
             left, top, right, bottom = box
-            pixels = found.request.decode(found.body)[top:bottom, left:right]
-        image, _ = planes.register(position, rows, columns, box, pixels, _PAPER)
-        return image
+            pixels = image.request.decode(image.body)[top:bottom, left:right]
+        return planes.register(position, rows, columns, box, pixels, _WHITE)[0]
 
     thumbnails: list[Pixels | None] = []
     failures: list[MissingImage] = []
     pool = ThreadPoolExecutor(client.concurrency, "atlaszarr-preview")
     try:
-        for position, found in enumerate(pool.map(registered, range(len(boxes)))):
-            if isinstance(found, MissingImage):
-                failures.append(found)
-            thumbnails.append(None if isinstance(found, MissingImage) else found)
+        for done, result in enumerate(pool.map(registered, range(len(boxes))), 1):
+            if isinstance(result, MissingImage):
+                failures.append(result)
+            thumbnails.append(None if isinstance(result, MissingImage) else result)
             if progress is not None:
-                progress(position + 1, len(boxes), "images")
+                progress(done, len(boxes), "images")
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)  # an interruption does not wait for pending requests
+        pool.shutdown(wait=False, cancel_futures=True)  # so that an interruption does not wait for pending requests
     return thumbnails, tuple(failures)

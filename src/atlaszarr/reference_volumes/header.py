@@ -11,7 +11,7 @@ import numpy as np
 from ..engine import ome
 from ..errors import InputError
 
-#: Micrometres in the units of length that files name.
+#: Micrometres in each unit of length.
 MICRONS = {unit: float(micron) for unit, micron in ome.MICRONS.items()}
 
 
@@ -25,19 +25,19 @@ class Header:
         Name of the file, for messages.
     shape : tuple of int
     dtype : dtype
-        As it is stored, with its byte order.
+        Of the stored voxels, with their byte order.
     fastest_first : bool
-        Whether the first axis, not the last, is the one along which voxels lie next to each other.
+        Whether voxels lie next to each other along the first axis, and not along the last.
     compression : str
-        ``none``, ``gzip``, ``bzip2``, or ``pages`` where planes are decoded one by one.
+        ``none``, ``gzip``, ``bzip2``, or ``pages`` if planes are decoded one by one.
     offset : int
         Bytes of the file before uncompressed voxels.
     spacing : tuple of float, optional
         Voxel size, in um.
     origin : str, optional
-        See `atlaszarr.reference_volumes.orientation`.
-    doubt : str, optional
-        Why there is no `spacing` or `origin`.
+        The side at which each axis begins, see `atlaszarr.reference_volumes.orientation`.
+    reason : str
+        Why `spacing` or `origin` is None.
     remarks : tuple of str
     scaling : tuple of float
         (slope, intercept): a value is slope x stored + intercept.
@@ -53,23 +53,29 @@ class Header:
     offset: int = 0
     spacing: tuple[float, float, float] | None = None
     origin: str | None = None
-    doubt: str = ""
+    reason: str = ""
     remarks: tuple[str, ...] = ()
     scaling: tuple[float, float] = (1.0, 0.0)
     data_file: str | None = None
 
     def __post_init__(self) -> None:
         if len(self.shape) != 3 or min(self.shape) < 1:
-            raise InputError(
-                f"{self.name} has {' x '.join(map(str, self.shape)) or 'no'} voxels; it must be a 3-D volume"
-            )
+            voxels = " x ".join(map(str, self.shape)) or "no"
+            raise InputError(f"{self.name} has {voxels} voxels; give a 3-D volume", code="wrong-dimensions")
         if self.dtype.kind not in "iufb":
-            raise InputError(f"{self.name} holds {self.dtype}; it must hold integers or floating point numbers")
+            raise InputError(
+                f"{self.name} holds {self.dtype}; give integers or floating point numbers", code="unsupported-dtype"
+            )
 
     @property
     def size(self) -> int:
-        """Bytes of all voxels as they are stored, uncompressed."""
+        """Bytes of all stored voxels, uncompressed."""
         return math.prod(self.shape) * self.dtype.itemsize
+
+    def too_long(self) -> InputError:
+        """The error for a file with more voxels than its header declares."""
+        text = f"{self.name} holds more than the {self.size} bytes of voxels of its header; get the file again"
+        return InputError(text, code="oversized-file")
 
     @property
     def slowest(self) -> int:
@@ -81,7 +87,7 @@ class Header:
         if self.scaling != (1.0, 0.0):
             slope, intercept = self.scaling
             return stored.astype(np.float64) * slope + intercept
-        return stored.astype(self.dtype.newbyteorder("="), copy=False)
+        return stored.astype(self.value_dtype, copy=False)
 
     @property
     def value_dtype(self) -> np.dtype[Any]:

@@ -10,21 +10,21 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..terminology.terminology import Terminology
 
-#: Of labels, as uint32 holds them.
+#: The largest label, that of uint32.
 _LARGEST = 2**32 - 1
-#: Unknown labels that a sentence names.
+#: How many unknown labels a remark names.
 _NAMED = 20
 
 
 def as_labels(values: NDArray[Any], name: str) -> NDArray[np.uint32]:
-    """Voxels as labels.
+    """Convert voxels to labels.
 
     Parameters
     ----------
     values : ndarray
         Any integer or floating point dtype, or bool.
     name : str
-        Of the file, for messages.
+        Name of the file, for messages.
 
     Returns
     -------
@@ -34,7 +34,7 @@ def as_labels(values: NDArray[Any], name: str) -> NDArray[np.uint32]:
     ------
     InputError
         If a value is negative, above 4294967295, fractional or NaN; or so large that its floating point dtype does not
-        hold every whole number there, so that it may be another label that was rounded.
+        represent every integer of that size, so that it may be another label that was rounded.
     """
     kind = values.dtype.kind
     if kind == "b" or (kind == "u" and values.dtype.itemsize <= 4):
@@ -53,11 +53,11 @@ def as_labels(values: NDArray[Any], name: str) -> NDArray[np.uint32]:
 def distinct(labels: NDArray[np.uint32]) -> NDArray[np.uint32]:
     """The labels that occur, sorted, without 0."""
     flat = labels.ravel(order="K")
-    # Labels come in runs: only where one begins needs to be sorted.
+    # Labels come in runs: sorting the first voxel of each is enough.
     begins = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    found = np.unique(np.concatenate([flat[:1], flat[begins]]))
-    labels_found: NDArray[np.uint32] = found[found != 0]
-    return labels_found
+    unique = np.unique(np.concatenate([flat[:1], flat[begins]]))
+    without_zero: NDArray[np.uint32] = unique[unique != 0]
+    return without_zero
 
 
 def unknown_labels(labels: NDArray[np.uint32], terminology: Terminology) -> tuple[int, ...]:
@@ -67,12 +67,13 @@ def unknown_labels(labels: NDArray[np.uint32], terminology: Terminology) -> tupl
 
 
 def unknown_labels_remark(unknown: tuple[int, ...], name: str) -> str:
-    """A sentence that names labels without a structure."""
+    """A remark that names the labels without a structure."""
     named = ", ".join(map(str, unknown[:_NAMED])) + (", ..." if len(unknown) > _NAMED else "")
     what = "a label" if len(unknown) == 1 else f"{len(unknown)} labels"
     return f"{name} has {what} of no structure in the terminology: {named}"
 
 
-def _refuse(values: NDArray[Any], where: NDArray[np.bool_], name: str, why: str) -> None:
-    if where.any():
-        raise InputError(f"{name} holds the label {values[where].ravel()[0]}; {why}")
+def _refuse(values: NDArray[Any], invalid: NDArray[np.bool_], name: str, reason: str) -> None:
+    if invalid.any():
+        label = values[invalid].ravel()[0]
+        raise InputError(f"{name} holds the label {label}; {reason}", code="invalid-label")

@@ -18,24 +18,24 @@ _UNITS = {"mm": MICRONS["mm"], "micron": MICRONS["um"], "meter": MICRONS["m"]}
 
 
 def is_nifti(beginning: bytes) -> bool:
-    """Whether these first bytes are those of a NIfTI-1 or NIfTI-2 file that includes its voxels."""
+    """Whether a file that begins like this is a NIfTI-1 or NIfTI-2 file that includes its voxels."""
     return beginning[344:348] == b"n+1\0" or beginning[4:8] == b"n+2\0"
 
 
 def read_nifti_header(stream: BinaryIO, name: str) -> Header:
-    """Read a header, up to where the voxels begin.
+    """Read the header, up to the first voxel.
 
     Parameters
     ----------
     stream : binary file
-        At its beginning, uncompressed.
+        Uncompressed, at its beginning.
     name : str
-        For messages.
+        Name of the file, for messages.
 
     Raises
     ------
     InputError
-        If it is not a NIfTI header, or not of a 3-D volume.
+        If it is not the NIfTI header of a 3-D volume.
     """
     import nibabel
 
@@ -51,18 +51,20 @@ def read_nifti_header(stream: BinaryIO, name: str) -> Header:
         offset, directions = int(header["vox_offset"]), np.asarray(header.get_best_affine())[:3, :3].T
         slope, intercept = header.get_slope_inter()
         unit = header.get_xyzt_units()[0]
-    except Exception as error:  # nibabel has several families of them
-        raise InputError(f"{name} has a NIfTI header that cannot be read: {type(error).__name__}: {error}") from None
+    except Exception as error:  # nibabel raises several families of errors
+        raise InputError(
+            f"{name} has a NIfTI header that cannot be read: {type(error).__name__}: {error}", code="unreadable-header"
+        ) from None
     rest = offset - len(beginning)
     if not (rest >= 0 and offset < _LARGEST_OFFSET and len(stream.read(rest)) == rest):
-        raise InputError(f"{name} has the vox_offset {offset}, where no voxels can be; it is damaged")
+        raise InputError(f"{name} has an impossible vox_offset of {offset}; get the file again", code="damaged-file")
     while shape[3:] and shape[-1] == 1:
         shape = shape[:-1]
-    origin, doubt = None, "its header states no orientation (sform_code and qform_code are 0)"
+    origin, reason = None, "its header has no orientation (sform_code and qform_code are 0)"
     spacing = np.linalg.norm(directions, axis=1)
     if int(header["sform_code"]) or int(header["qform_code"]):
         origin = origin_of(directions, "ras")
-        doubt = "" if origin else "the axes of its header are oblique"
+        reason = "" if origin else "the axes of its header are oblique"
     elif len(shape) == 3:
         spacing = np.asarray(header.get_zooms()[:3], np.float64)
     micron = _UNITS.get(unit)
@@ -74,13 +76,13 @@ def read_nifti_header(stream: BinaryIO, name: str) -> Header:
         offset=offset,
         spacing=None if micron is None else _three(spacing * micron),
         origin=origin,
-        doubt=doubt or ("" if micron else "its header states no unit of length"),
-        remarks=(f"the axes of {name} begin at {origin}, as its header says",) if origin else (),
+        reason=reason or ("" if micron else "its header has no unit of length"),
+        remarks=(f"the axes of {name} begin at {origin}, by its header",) if origin else (),
         scaling=(1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept)),
     )
 
 
 def _three(spacing: Any) -> tuple[float, float, float]:
-    # Stored as float32: 0.025 mm are 25 um, and not 25.000000372529.
+    # The header stores float32: 0.025 mm are 25 um, and not 25.000000372529.
     z, y, x = (float(f"{length:.6g}") for length in spacing)
     return z, y, x

@@ -1,4 +1,4 @@
-"""The header of an NRRD file. Headers of the Allen Institute claim a wrong orientation: `_is_allen` recognises them.
+"""The header of an NRRD file. Files of the Allen Institute have a wrong orientation: `_is_allen` recognises them.
 
 The fields are defined in https://teem.sourceforge.net/nrrd/format.html; pynrrd parses them.
 """
@@ -17,10 +17,10 @@ from ..geometry.spaces import reference_space
 from .header import MICRONS, Header
 from .orientation import origin_of
 
-#: Bytes that a header may have.
+#: The most bytes of a header.
 _LONGEST = 2**20
 _COMPRESSIONS = {"raw": "none", "gzip": "gzip", "gz": "gzip", "bzip2": "bzip2", "bz2": "bzip2"}
-#: The names of a type, but for those that end in ``_t``.
+#: Types by their names, without a final ``_t``.
 _TYPES = {
     **dict.fromkeys(("signed char", "int8"), "i1"),
     **dict.fromkeys(("uchar", "unsigned char", "uint8"), "u1"),
@@ -34,7 +34,7 @@ _TYPES = {
     "double": "f8",
 }
 _ENDIANS: dict[str, Literal["<", ">"]] = {"little": "<", "big": ">"}
-#: By a space's name or its short one: where each of its coordinates grows to.
+#: By the long or short name of a space: the side that each of its coordinates increases to.
 _SPACES = {
     "right-anterior-superior": "ras",
     "left-anterior-superior": "las",
@@ -46,20 +46,20 @@ _SPACES = {
 
 
 def read_nrrd_header(stream: BinaryIO, name: str) -> Header:
-    """Read a header, up to where the voxels begin.
+    """Read the header, up to the first voxel.
 
     Parameters
     ----------
     stream : binary file
         At its beginning.
     name : str
-        For messages.
+        Name of the file, for messages.
 
     Raises
     ------
     InputError
-        If it is not an NRRD header, or one that is not supported: text, skipped bytes, several data files, other than
-        3 axes.
+        If it is not an NRRD header, or has what is not supported: text, skipped bytes, several data files, or another
+        number of axes than 3.
     """
     import nrrd
 
@@ -69,23 +69,31 @@ def read_nrrd_header(stream: BinaryIO, name: str) -> Header:
         if not line.strip():
             break
         if len(body) > _LONGEST:
-            raise InputError(f"{name} has an NRRD header that does not end within {_LONGEST} bytes; it is damaged")
+            raise InputError(
+                f"{name} has an NRRD header that does not end within {_LONGEST} bytes; get the file again",
+                code="damaged-file",
+            )
     try:
         fields: Mapping[str, Any] = nrrd.read_header(io.BytesIO(bytes(body)))
         shape = tuple(int(n) for n in fields["sizes"])
         dtype = _dtype(fields)
         compression = _COMPRESSIONS[str(fields["encoding"]).lower()]
     except (nrrd.NRRDError, KeyError, ValueError, TypeError, StopIteration) as error:
-        raise InputError(f"{name} has an NRRD header that cannot be read: {type(error).__name__}: {error}") from None
+        raise InputError(
+            f"{name} has an NRRD header that cannot be read: {type(error).__name__}: {error}", code="unreadable-header"
+        ) from None
     if line and line.strip():
-        raise InputError(f"{name} has an NRRD header that does not end; it is cut short")
+        raise InputError(f"{name} is cut short within its NRRD header; get the file again", code="truncated-file")
     for field in ("line skip", "lineskip", "byte skip", "byteskip"):
         if fields.get(field, 0) != 0:
-            raise InputError(f"{name} has {field} {fields[field]}; save it without")
+            raise InputError(f"{name} has {field} {fields[field]}; save it without", code="not-supported")
     data_file = fields.get("data file", fields.get("datafile"))
     if data_file is None and not line:
-        raise InputError(f"{name} has an NRRD header and nothing after it; it is cut short, or lacks its 'data file'")
-    origin, spacing, doubt, remarks = _geometry(fields, shape, name)
+        raise InputError(
+            f"{name} has neither voxels nor a 'data file' after its NRRD header; get the file again",
+            code="truncated-file",
+        )
+    origin, spacing, reason, remarks = _geometry(fields, shape, name)
     return Header(
         name,
         shape,
@@ -95,7 +103,7 @@ def read_nrrd_header(stream: BinaryIO, name: str) -> Header:
         offset=0 if data_file is not None else len(body),
         spacing=spacing,
         origin=origin,
-        doubt=doubt,
+        reason=reason,
         remarks=remarks,
         data_file=None if data_file is None else _data_file(str(data_file), name),
     )
@@ -104,7 +112,7 @@ def read_nrrd_header(stream: BinaryIO, name: str) -> Header:
 def _geometry(
     fields: Mapping[str, Any], shape: tuple[int, ...], name: str
 ) -> tuple[str | None, tuple[float, float, float] | None, str, tuple[str, ...]]:
-    """Origin, spacing in um, why one of them is not known, and remarks."""
+    """Origin, spacing in um, the reason why one of them is None, and remarks."""
     directions = np.asarray(fields.get("space directions", np.empty((0, 0))), np.float64)
     if directions.shape != (3, 3) or not np.isfinite(directions).all():
         return None, None, "its header has no space directions", ()
@@ -112,8 +120,8 @@ def _geometry(
     letters = _SPACES.get(str(fields.get("space", "")).lower())
     if _is_allen(fields, directions, shape):
         remark = (
-            f"the header of {name} claims the space left-posterior-superior, as those of the Allen Institute do; "
-            "its axes are read as p, i, r (asl), as they are"
+            f"the header of {name} names the space left-posterior-superior, like all files of the Allen Institute; "
+            "its axes are read as p, i, r (asl), which they are"
         )
         size = float(lengths[0])
         return "asl", (size, size, size), "", (remark,)
@@ -121,20 +129,20 @@ def _geometry(
     micron = units.pop() if len(units) == 1 else None
     a, b, c = (float(length * (micron or 0)) for length in lengths)
     spacing = None if micron is None else (a, b, c)
-    doubt = "" if spacing else "its header states no unit of length"
+    reason = "" if spacing else "its header has no unit of length"
     if letters is None:
-        return None, spacing, f"its header names the space {fields.get('space', 'of nothing')!r}", ()
+        return None, spacing, f"its header names the space {fields.get('space')!r}", ()
     origin = origin_of(directions, letters)
     if origin is None:
         return None, spacing, "the axes of its header are oblique", ()
     if letters == "lps" and spacing is None and np.array_equal(directions, np.diag(np.diag(directions))):
-        why = "its header claims left-posterior-superior, as those of the Allen Institute do wrongly"
-        return None, None, f"{why}, but is not one of them", ()
-    return origin, spacing, doubt, (f"the axes of {name} begin at {origin}, as its header says",)
+        reason = "its header names the space left-posterior-superior, which is wrong in files of the Allen Institute"
+        return None, None, reason, ()
+    return origin, spacing, reason, (f"the axes of {name} begin at {origin}, by its header",)
 
 
 def _is_allen(fields: Mapping[str, Any], directions: Any, shape: tuple[int, ...]) -> bool:
-    """Whether this is the header of a CCF volume: left-posterior-superior, diagonal, and of the CCF's very extent."""
+    """Whether this is the header of a CCF volume: left-posterior-superior, diagonal, with the exact CCF extent."""
     size = float(directions[0, 0])
     extent = reference_space(9).extent
     return (
@@ -159,5 +167,8 @@ def _data_file(data_file: str, name: str) -> str:
     """The name of a detached data file, which must be in the folder of its header."""
     plain = data_file.removeprefix("./")
     if not plain or any(mark in plain for mark in "/\\%\n") or plain.split()[0] == "LIST" or plain == "..":
-        raise InputError(f"{name} names the data file {data_file!r}; it must be one file in the folder of the header")
+        raise InputError(
+            f"{name} names the data file {data_file!r}; it must be one file in the folder of the header",
+            code="invalid-data-file",
+        )
     return plain

@@ -1,8 +1,8 @@
-"""The finest level of an OME-Zarr as a lazy volume, with a header like that of any other file."""
+"""The finest level of an OME-Zarr as a lazy volume, with a header."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..engine.absent_chunks import AbsentChunks
@@ -16,12 +16,20 @@ if TYPE_CHECKING:
 
 
 def is_ome_zarr(uri: str) -> bool:
-    """Whether a path or URL has the name of a zarr folder."""
+    """Whether a path or URL ends in ``.zarr``."""
     return uri.partition("?")[0].rstrip("/").endswith(".zarr")
 
 
 def open_ome_zarr(uri: str, storage_options: Mapping[str, Any], name: str) -> tuple[da.Array, Header, AbsentChunks]:
-    """The lazy array (z, y, x) of the finest level, its header, and the chunks that it lacks.
+    """Open the finest level.
+
+    Returns
+    -------
+    array : dask array
+        Axes (z, y, x).
+    header : Header
+    absent : AbsentChunks
+        The chunks that the array lacks.
 
     Raises
     ------
@@ -33,11 +41,11 @@ def open_ome_zarr(uri: str, storage_options: Mapping[str, Any], name: str) -> tu
     image = StoredImage.at(Target.of(uri, storage_options))
     names = image.names
     if sorted(axis for axis in names if axis in "zyx") != ["x", "y", "z"]:
-        raise InputError(f"{name} has the axes {', '.join(names)}; give a volume with z, y and x")
+        raise InputError(f"{name} has the axes {', '.join(names)}; give a volume with z, y and x", code="missing-axis")
     array, absent = image.lazy(0)
     for axis, n in zip(names, array.shape, strict=True):
         if axis not in "zyx" and n != 1:
-            raise InputError(f"{name} has {n} entries along {axis}; give a 3-D volume")
+            raise InputError(f"{name} has {n} entries along {axis}; give a 3-D volume", code="wrong-dimensions")
     array = array[tuple(slice(None) if axis in "zyx" else 0 for axis in names)]
     left = [axis for axis in names if axis in "zyx"]
     array = array.transpose([left.index(axis) for axis in "zyx"])
@@ -52,7 +60,10 @@ def open_ome_zarr(uri: str, storage_options: Mapping[str, Any], name: str) -> tu
         z, y, x = (float(f"{image.scales[0][k] * micron:.9g}") for k, micron in zip(spatial, microns, strict=True))
         spacing = z, y, x
         first = [image.translations[0][k] * micron for k, micron in zip(spatial, microns, strict=True)]
-        remarks = _remarks(first, spacing, name)
+        # The origin is the centre of the first voxel, or of that of the finest volume of the same space.
+        if not all(-size / 2 < at <= size / 2 for at, size in zip(first, spacing, strict=True)):
+            position = ", ".join(f"{length:g}" for length in first)
+            remarks = (f"the first voxel of {name} lies at {position} um by its metadata; 0, 0, 0 is assumed",)
     header = Header(
         name,
         tuple(map(int, array.shape)),
@@ -61,16 +72,7 @@ def open_ome_zarr(uri: str, storage_options: Mapping[str, Any], name: str) -> tu
         spacing=spacing,
         origin="".join(word[0] for word in words) if oriented else None,
         remarks=remarks,
-        doubt="its axes have no unit of length" if oriented else "its axes have no RFC-4 orientations",
+        reason="its axes have no unit of length" if oriented else "its axes have no RFC-4 orientations",
     )
     absent.list()
     return array, header, absent
-
-
-def _remarks(first: Sequence[float], spacing: Sequence[float], name: str) -> tuple[str, ...]:
-    """A remark if the first voxel of a volume is not the first of its space by the metadata."""
-    # The centre of its first voxel: by its own anchor, or by that of the finest volume of its space.
-    if all(-size / 2 < at <= size / 2 for at, size in zip(first, spacing, strict=True)):
-        return ()
-    at = ", ".join(f"{length:g}" for length in first)
-    return (f"the first voxel of {name} lies at {at} um by its metadata; it is taken for the first of the space",)

@@ -43,9 +43,9 @@ class Orientation:
     Attributes
     ----------
     axes : tuple of int
-        For z, y and x: which axis of the file it is.
+        The axes of the file that are z, y and x.
     flipped : tuple of bool
-        For z, y and x: whether it runs the other way in the file.
+        Whether z, y and x run the other way in the file.
     """
 
     axes: tuple[int, int, int]
@@ -53,16 +53,16 @@ class Orientation:
 
     @classmethod
     def of(cls, origin: str, wanted: str = ORIGIN) -> Orientation:
-        """From the side at which each axis of the file begins.
+        """The orientation of a file, from the side at which each of its axes begins.
 
         Parameters
         ----------
         origin : str
-            BrainGlobe's notation: one letter for each axis of the file, in the order in which its own library gives
-            them (NRRD and NIfTI: fastest first; TIFF: pages, rows, columns; OME-Zarr: z, y, x), from a(nterior),
-            p(osterior), s(uperior), i(nferior), r(ight), l(eft).
+            BrainGlobe's notation: one letter for each axis of the file, in the order of its usual library (NRRD and
+            NIfTI: fastest first; TIFF: pages, rows, columns; OME-Zarr: z, y, x), from a(nterior), p(osterior),
+            s(uperior), i(nferior), r(ight), l(eft).
         wanted : str
-            The side at which z, y and x begin: one of a/p, then of s/i, then of r/l.
+            The sides at which z, y and x begin: one of a/p, then of s/i, then of r/l.
 
         Raises
         ------
@@ -70,11 +70,14 @@ class Orientation:
             If the letters are not one of each pair.
         """
         letters = origin.lower() if isinstance(origin, str) else ""
-        if len(letters) != 3 or any(sum(letters.count(one) for one in (c, _OPPOSITE[c])) != 1 for c in ORIGIN):
+        pairs = [c for letter in letters for c in wanted if letter in (c, _OPPOSITE[c])]
+        if len(letters) != 3 or sorted(pairs) != sorted(wanted):
             raise InputError(
-                f"orientation {origin!r} must say where each axis begins, by one of a/p, s/i and r/l each: asl, lpi"
+                f"orientation {origin!r} must name the side at which each axis begins, one of each of a/p, s/i and "
+                "r/l: asl, lpi",
+                code="invalid-orientation",
             )
-        axes = [next(k for k, letter in enumerate(letters) if letter in (c, _OPPOSITE[c])) for c in wanted]
+        axes = [pairs.index(c) for c in wanted]
         flipped = [letters[axis] != c for axis, c in zip(axes, wanted, strict=True)]
         return cls((axes[0], axes[1], axes[2]), (flipped[0], flipped[1], flipped[2]))
 
@@ -89,8 +92,8 @@ class Orientation:
 
 
 def sides_remark(name: str) -> str:
-    """A remark on a volume of the CCF that names the sides of x the other way round."""
+    """A remark on a volume of the CCF whose metadata has the opposite names for the sides of x."""
     return (
-        f"{name} names the sides of its x axis otherwise than the volumes here; all of the CCF lie in one frame, so it "
-        "is read as it lies"
+        f"{name} has the opposite names for the sides of its x axis; all volumes of the CCF lie in one frame, so it is "
+        "not flipped"
     )

@@ -1,4 +1,4 @@
-"""Whether a coarser volume is a strided copy of a finer one, rather than a reduction of it."""
+"""Recognise a coarser volume that is a strided copy of a finer one, and not a reduction of it."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ _BLOCK = 128
 def strided_factor(coarse: ReferenceVolume, fine: ReferenceVolume) -> int | None:
     """The n for which a volume is every n-th voxel of a finer one, starting with its first.
 
-    The first voxel of such a level has the centre of the finer one's first voxel, and so the same translation; that of
-    a reduction by n is (n - 1)/2 finer voxels larger. The Allen Institute's annotation of 50 um is
-    every second voxel of that of 25 um.
+    The first voxels of both have the same centre, and so both levels have the same translation; after a reduction by n
+    it is (n - 1)/2 finer voxels larger. The Allen Institute's annotation of 50 um is every second voxel of that of
+    25 um.
 
     Parameters
     ----------
     coarse, fine : ReferenceVolume
-        Compared block by block, up to the first one that differs.
+        They are compared block by block, up to the first block that differs.
 
     Returns
     -------
     int or None
-        At least 2; None if the voxel sizes are not a whole multiple, the shapes do not fit, or any voxel differs.
+        At least 2; None if the ratio of the voxel sizes is not one whole number, the shapes do not fit, or a voxel
+        differs.
     """
     import dask
 
@@ -38,10 +39,9 @@ def strided_factor(coarse: ReferenceVolume, fine: ReferenceVolume) -> int | None
         return None
     if tuple(-(-length // n) for length in fine.array.shape) != coarse.array.shape:
         return None
-    shape = coarse.array.shape
-    for _, region in blocks((shape[0], shape[1], shape[2]), max(1, _BLOCK // n)):
-        wide = tuple(slice(axis.start * n, (axis.stop - 1) * n + 1, n) for axis in region)
-        one, other = dask.compute(coarse.array[region], fine.array[wide])
-        if not np.array_equal(one, other):
+    z, y, x = coarse.array.shape
+    for _, region in blocks((z, y, x), max(1, _BLOCK // n)):
+        strided = tuple(slice(axis.start * n, (axis.stop - 1) * n + 1, n) for axis in region)
+        if not np.array_equal(*dask.compute(coarse.array[region], fine.array[strided])):
             return None
     return n

@@ -1,4 +1,4 @@
-"""A TIFF stack, as tifffile reads it. It has neither an orientation nor a reliable voxel size."""
+"""A TIFF stack, as tifffile reads it: without an orientation or a reliable voxel size."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..errors import AtlaszarrError, InputError
 from .header import Header
 
-#: How a TIFF begins: little and big endian, classic and BigTIFF.
+#: The first bytes of a TIFF: little and big endian, classic and BigTIFF.
 BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -22,7 +22,7 @@ BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 def reading_tiff(name: str) -> Iterator[None]:
     """Raise an InputError that names the file for any error of tifffile and the decoders.
 
-    tifffile only logs that a file lacks pages, and reads the others: that is an error here.
+    This includes missing pages, which tifffile only logs.
     """
     logged: list[str] = []
 
@@ -37,36 +37,43 @@ def reading_tiff(name: str) -> Iterator[None]:
         yield
         if logged:
             raise ValueError(logged[0])
-    except Exception as error:  # the decoders have several families of them
+    except Exception as error:  # the decoders raise several families of errors
         if isinstance(error, AtlaszarrError) and not logged:
             raise
         reason = " ".join((logged or [str(error)])[0].split())
-        hint = "; pip install imagecodecs, or save it uncompressed" if "imagecodecs" in reason else "; get it again"
-        raise InputError(f"{name} is a TIFF that cannot be read: {reason or type(error).__name__}{hint}") from None
+        hint, code = "get the file again", "damaged-file"
+        if "imagecodecs" in reason:
+            hint, code = "pip install imagecodecs, or save it uncompressed", "missing-package"
+        raise InputError(
+            f"{name} is a TIFF that cannot be read: {reason or type(error).__name__}; {hint}", code=code
+        ) from None
     finally:
         logger.removeFilter(keep_errors)
 
 
 def read_tiff_header(path: Path, name: str) -> Header:
-    """The header of a local TIFF, from its first series.
+    """Read the header of the first series of a local TIFF.
 
     Raises
     ------
     InputError
-        If it is damaged, or not of a 3-D volume.
+        If the file is damaged, or not a 3-D volume.
     """
     from tifffile import TiffFile
 
     with reading_tiff(name), TiffFile(path) as tiff:
         if not tiff.series:
-            raise InputError(f"{name} is a TIFF without an image")
+            raise InputError(f"{name} is a TIFF without an image; get the file again", code="damaged-file")
         series = tiff.series[0]
         shape = tuple(n for n in series.shape if n != 1) if len(series.shape) > 3 else series.shape
         order: Literal["<", ">"] = ">" if tiff.byteorder == ">" else "<"
         dtype = np.dtype("V1") if series.dtype is None else series.dtype
         whole = series.dataoffset is not None
         if not whole and len(shape) == 3 and len(series.pages) != shape[0]:
-            raise InputError(f"{name} has {len(series.pages)} pages for {shape[0]} planes; save one plane to a page")
+            raise InputError(
+                f"{name} has {len(series.pages)} pages for {shape[0]} planes; save one plane per page",
+                code="not-supported",
+            )
         return Header(
             name,
             tuple(map(int, shape)),
@@ -74,17 +81,17 @@ def read_tiff_header(path: Path, name: str) -> Header:
             fastest_first=False,
             compression="none" if whole else "pages",
             offset=int(series.dataoffset or 0),
-            doubt="a TIFF does not record it reliably",
+            reason="a TIFF does not record it reliably",
         )
 
 
 def tiff_planes(path: Path, header: Header) -> Iterator[NDArray[Any]]:
-    """The planes of a TIFF, each of length 1 along the pages.
+    """Decode the planes of a TIFF one by one, each of length 1 along the pages.
 
     Raises
     ------
     InputError
-        If one cannot be decoded.
+        If a plane cannot be decoded.
     """
     from tifffile import TiffFile
 

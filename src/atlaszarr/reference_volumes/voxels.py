@@ -1,9 +1,10 @@
-"""The voxels behind a header: plane by plane from a stream that is read once, or at random from a local file."""
+"""The voxels of a volume: plane by plane from a stream that is read once, or at random from a local file."""
 
 from __future__ import annotations
 
 import bz2
 import gzip
+import os
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,26 +22,22 @@ from .header import Header
 from .orientation import Orientation
 
 
-def unpacked(stream: BinaryIO, compression: str) -> BinaryIO:
-    """A stream, decompressed as it is read."""
-    opened: Any = stream
+def decompressed(stream: BinaryIO, compression: str) -> Any:
+    """A binary stream that decompresses another one as it is read."""
     if compression == "gzip":
-        opened = gzip.GzipFile(fileobj=stream, mode="rb")
-    elif compression == "bzip2":
-        opened = bz2.BZ2File(stream)
-    found: BinaryIO = opened
-    return found
+        return gzip.GzipFile(fileobj=stream, mode="rb")
+    return bz2.BZ2File(stream) if compression == "bzip2" else stream
 
 
 def stream_planes(stream: BinaryIO, header: Header) -> Iterator[NDArray[Any]]:
-    """The planes of a stream of voxels along the slowest axis of the file: each of length 1 along it.
+    """Read the planes of a stream of voxels along the slowest axis of the file, each of length 1 along it.
 
-    The last one is given once the stream is known to end there.
+    The last plane is yielded after the end of the stream was read.
 
     Raises
     ------
     InputError
-        If the stream is damaged, or longer or shorter than the header says.
+        If the stream is damaged, or longer or shorter than its header declares.
     """
     count = header.shape[header.slowest]
     shape = [1 if axis == header.slowest else n for axis, n in enumerate(header.shape)]
@@ -49,41 +46,46 @@ def stream_planes(stream: BinaryIO, header: Header) -> Iterator[NDArray[Any]]:
         buffer = plane.reshape(-1, order="A").view(np.uint8).data
         filled = 0
         while filled < len(buffer):
-            with decompressing(header.name):
+            with reporting_damage(header.name):
                 part = stream.readinto(buffer[filled:])  # type: ignore[attr-defined]
             if not part:
                 raise InputError(
                     f"{header.name} is cut short: its header declares {count} planes of voxels, and it holds {done}; "
-                    "get it again"
+                    "get the file again",
+                    code="truncated-file",
                 )
             filled += part
         if done == count - 1:
-            with decompressing(header.name):
+            with reporting_damage(header.name):
                 more = stream.read(1)
             if more:
-                raise InputError(f"{header.name} holds more than the {header.size} bytes of voxels of its header")
+                raise header.too_long()
         yield plane
 
 
 @contextmanager
-def decompressing(name: str) -> Iterator[None]:
-    """Turn what a decompressor raises into an InputError that names the file."""
+def reporting_damage(name: str) -> Iterator[None]:
+    """Raise an InputError that names the file for any error of a decompressor."""
     try:
         yield
     except EOFError:
-        raise InputError(f"{name} is cut short within its compressed voxels; get it again") from None
-    except (gzip.BadGzipFile, zlib.error) as error:
-        raise InputError(f"{name} is damaged within its compressed voxels ({error}); get it again") from None
-    except OSError as error:
-        if isinstance(error, AtlaszarrError) or error.errno is not None:
+        raise InputError(
+            f"{name} is cut short within its compressed voxels; get the file again", code="truncated-file"
+        ) from None
+    except (OSError, zlib.error) as error:
+        # bz2 raises an OSError without errno, as gzip does with BadGzipFile.
+        if isinstance(error, AtlaszarrError) or getattr(error, "errno", None) is not None:
             raise
-        # What bz2 raises.
-        raise InputError(f"{name} is damaged within its compressed voxels ({error}); get it again") from None
+        raise InputError(
+            f"{name} is damaged within its compressed voxels ({error}); get the file again", code="damaged-file"
+        ) from None
 
 
 @dataclass(frozen=True)
 class MappedVolume:
-    """Uncompressed voxels in a local file, as an array (z, y, x) that is read where it is asked for; small to pickle.
+    """Uncompressed voxels in a local file, as an array (z, y, x) that reads the regions it is indexed with.
+
+    It is small to pickle.
 
     Attributes
     ----------
@@ -98,17 +100,17 @@ class MappedVolume:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Voxels along (z, y, x)."""
+        """Number of voxels along (z, y, x)."""
         return self.orientation.order(self.header.shape)
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the values."""
+        """The dtype of the values."""
         return self.header.value_dtype
 
     @property
     def ndim(self) -> int:
-        """Three."""
+        """The number of axes: 3."""
         return 3
 
     def __getitem__(self, region: Any) -> NDArray[Any]:
@@ -118,11 +120,11 @@ class MappedVolume:
         return np.array(header.values(self.orientation.apply(stored)[region]), order="C")
 
 
-#: Side of a chunk, in voxels.
+#: Side of a chunk of the lazy array, in voxels.
 CHUNK = 64
-#: Bytes of voxels in memory at once.
+#: The most bytes of voxels in memory at once.
 SLAB = 3 * 2**27
-#: Threads that compress chunks; the source is read in between.
+#: Threads that compress chunks while the source waits.
 _THREADS = 2
 
 
@@ -139,15 +141,15 @@ def spool(
     Parameters
     ----------
     path : Path
-        Where; nothing is there yet.
+        The folder of the array; it must not exist.
     header : Header
     orientation : Orientation
     planes : iterator of ndarray
-        The planes of the source along its slowest axis, along the axes of the source.
+        The planes of the source along its slowest axis, each with the axes of the source.
     convert : callable
-        From a plane as it is stored to what is kept.
+        Converts a stored plane to the values to write.
     dtype : dtype
-        Of what `convert` gives.
+        The dtype of the converted values.
 
     Returns
     -------
@@ -157,9 +159,9 @@ def spool(
     Raises
     ------
     InputError
-        If a plane is too large.
+        If a plane is too large to hold in memory.
     TargetError
-        If it cannot be written.
+        If the array cannot be written.
     """
     import dask.array as da
     import zarr
@@ -167,13 +169,16 @@ def spool(
     slow = header.slowest
     plane = header.size // header.shape[slow] // header.dtype.itemsize * dtype.itemsize
     if plane > SLAB:
-        raise InputError(f"{header.name} declares planes of {plane} bytes, more than the {SLAB} that are read at once")
+        raise InputError(
+            f"{header.name} declares planes of {plane} bytes; the most that is supported is {SLAB}",
+            code="plane-too-large",
+        )
     axis = orientation.axes.index(slow)
     shape = orientation.order(header.shape)
     chunk = [min(CHUNK, n) for n in shape]
     chunk[axis] = min(chunk[axis], SLAB // plane)
     layout = Encoding().layout(shape, chunk, dtype)
-    with _keeping(path):
+    with _reporting_disk_errors(path):
         path.mkdir(parents=True)
         for name, body in layout.documents().items():
             (path / name).write_bytes(body)
@@ -182,29 +187,29 @@ def spool(
         buffer = np.empty((chunk[axis], second, first), dtype).swapaxes(1, 2)
     else:
         buffer = np.empty((chunk[axis], first, second), dtype)
-    # Slabs end where chunks do; of an axis that runs the other way, the one that is read first is its far end.
+    # Slabs end where chunks do. Along a flipped axis the far end is read first.
     starts = range(0, shape[axis], chunk[axis])
     with ThreadPoolExecutor(_THREADS) as threads:
         for start in reversed(starts) if orientation.flipped[axis] else starts:
             count = min(chunk[axis], shape[axis] - start)
             slab = buffer[:count]
-            for place, stored in zip(slab, planes, strict=False):
-                place[...] = np.moveaxis(convert(stored), slow, 0)[0]
+            for row, stored in zip(slab, planes, strict=False):
+                row[...] = np.moveaxis(convert(stored), slow, 0)[0]
             slab = orientation.apply(np.moveaxis(slab, 0, slow))
-            with _keeping(path):
-                _write(path, slab, (axis, start // chunk[axis]), layout, threads)
+            with _reporting_disk_errors(path):
+                _write(path, slab, axis, start // chunk[axis], layout, threads)
     return da.from_zarr(zarr.open_array(path, mode="r"))
 
 
 def _write(
     path: Path,
     slab: NDArray[Any],
-    place: tuple[int, int],
+    axis: int,
+    index: int,
     layout: ArrayLayout,
     threads: ThreadPoolExecutor,
 ) -> None:
-    """Put the chunks of a slab, which is one chunk thick along one axis and lies at an index along it."""
-    axis, index = place
+    """Write the chunks of a slab, which is one chunk thick along an axis, with this index along it."""
 
     def put(corner: tuple[int, ...]) -> None:
         chunk = layout.chunk
@@ -220,10 +225,14 @@ def _write(
 
 
 @contextmanager
-def _keeping(path: Path) -> Iterator[None]:
+def _reporting_disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise TargetError(
-            f"cannot keep voxels in {path.parent}: {error.strerror}; choose another spool folder"
-        ) from None
+        raise spool_error(path.parent, error) from None
+
+
+def spool_error(folder: str | os.PathLike[str], error: OSError) -> TargetError:
+    """The error for a spool folder that cannot be written to."""
+    text = f"cannot write voxels to {os.fspath(folder)}: {error.strerror}; choose another spool folder"
+    return TargetError(text, code="store-error")

@@ -1,1 +1,1 @@
-"""Region volumes and masks."""
+"""Region volumes and masks: the voxels of each structure in an annotation."""

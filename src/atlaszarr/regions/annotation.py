@@ -1,4 +1,4 @@
-"""An annotation, stored or lazy: its geometry, the voxels of each label, and masks of labels."""
+"""An annotation, stored or lazy: its geometry, the voxel count of each label, and masks of labels."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ..errors import AtlaszarrWarning, InputError
 from ..stores.locations import shown
 from ..stores.target import Target
 
-#: Part of a voxel: a centre this near to the midline is on it.
+#: Fraction of a voxel: a centre closer than this to the midline is on the midline.
 _EXACT = Fraction(1, 10**6)
 
 
@@ -37,17 +37,16 @@ class Annotation:
     Attributes
     ----------
     labels : StoredArray or dask array
-        Integers, (z, y, x): an array in a target, or a lazy one.
+        Integers, shape (z, y, x).
     geometry : Geometry
-        Where its voxels lie.
     before_midline : int
-        Columns along x with their centre before the middle of level 0; a centre on the middle is not before it.
+        Columns along x whose centre is before the middle of level 0; a centre on the middle is not before it.
     absent : AbsentChunks or None
-        Of the array that is read; None if they are not known.
+        The absent chunks of `labels`; None if they are unknown.
     image : StoredImage or None
-        The image of a stored array.
+        The image that a StoredArray belongs to.
     level : int
-        Within it.
+        The level of `image`.
     """
 
     labels: Any
@@ -64,32 +63,32 @@ class Annotation:
         return z, y, x
 
     def counts(self) -> LabelCounts:
-        """Voxels of each label, `low` before the midline; 0 may be left out."""
+        """The voxel count of each label, and `low`, that before the midline; background (0) may be left out."""
         if (index := self._index()) is not None:
             return index.counts(self.level)
         if isinstance(self.labels, StoredArray):
-            found = _count_stored(self.labels, self.before_midline)
+            counts = _count_stored(self.labels, self.before_midline)
         else:
             if self.absent is not None:
                 self.absent.list()
-            found = _count_lazy(self.labels, self.before_midline)
+            counts = _count_lazy(self.labels, self.before_midline)
         self._warn_of_absent()
-        return found
+        return counts
 
     def mask(self, ids: Iterable[int]) -> Any:
-        """Where any of some labels is: a dask array of bool, shape (z, y, x)."""
+        """The voxels with one of the labels `ids`: a dask array of bool, shape (z, y, x)."""
         import dask.array as da
 
         wanted, index = tuple(sorted(ids)), self._index()
-        if index is None and self.absent is not None:  # an index is used only if no chunk is absent
+        if index is None and self.absent is not None:  # an index is valid only if no chunk is absent
             self.absent.list()
             self._warn_of_absent()
         meta = np.empty((0, 0, 0), bool)
         if not isinstance(self.labels, StoredArray):
             return self.labels.map_blocks(_is_in, wanted, dtype=bool, meta=meta)
-        holding = None if index is None else frozenset(index.units(self.level, wanted))
-        stored = _Mask(self.labels, wanted, holding)
-        # No name by content: the data may change under the same path.
+        units = None if index is None else frozenset(index.units(self.level, wanted))
+        stored = _Mask(self.labels, wanted, units)
+        # Not named by its content: the data may change under the same path.
         return da.from_array(stored, chunks=self.labels.layout.unit, name=False, asarray=False, meta=meta)
 
     def _index(self) -> LabelIndex | None:
@@ -97,7 +96,7 @@ class Annotation:
             return None
         index, reason = index_of(self.image.target, self.image.own, self.level)
         if reason:
-            _warn(f"the label index of {self.image.target.url} is not used, and the data are read: {reason}")
+            _warn(f"the label index of {self.image.target.url} is not used, the data are read: {reason}")
         return index
 
     def _warn_of_absent(self) -> None:
@@ -108,23 +107,23 @@ class Annotation:
 
 
 def annotation_of(given: Any, level: int, storage_options: Mapping[str, Any] | None = None) -> Annotation:
-    """A level of an annotation.
+    """Open one level of an annotation.
 
     Parameters
     ----------
     given : str, path-like, Multiscales, NgffImage, xarray.DataArray, dask or numpy array
     level : int
-        Of a path, a URL or a Multiscales; others have only level 0.
+        A level of a path, a URL or a Multiscales; other annotations have only level 0.
     storage_options : mapping, optional
-        To fsspec, for a URL.
+        Options for fsspec, if `given` is a URL.
 
     Raises
     ------
     InputError
-        If it is not an annotation, or has no such level.
+        If `given` is not an annotation, or does not have the level.
     """
     if isinstance(level, bool) or not isinstance(level, Integral):
-        raise InputError(f"level {level!r} must be a whole number")
+        raise InputError(f"level {level!r} must be a whole number", code="invalid-value")
     level = int(level)
     if isinstance(given, str | os.PathLike):
         image = StoredImage.at(Target.of(given, storage_options))
@@ -133,17 +132,25 @@ def annotation_of(given: Any, level: int, storage_options: Mapping[str, Any] | N
         before = _columns_before(geometries[0], image.labels(0).shape[2], geometries[level], columns)
         return Annotation(stored, geometries[level], before, stored.absent, image, level)
     if storage_options:
-        raise InputError(f"storage option {next(iter(storage_options))!r} is not supported for an open annotation")
+        raise InputError(
+            f"storage option {next(iter(storage_options))!r} is not supported for an open annotation",
+            code="not-supported",
+        )
     images = [given] if hasattr(given, "dims") else list(getattr(given, "images", [given]))
     if not 0 <= level < len(images):
-        raise InputError(f"level {level} is not there; the annotation has levels 0 to {len(images) - 1}")
+        raise InputError(
+            f"level {level} does not exist; the annotation has levels 0 to {len(images) - 1}", code="level-not-found"
+        )
     from ..engine.inputs import absent_of, opened
 
     (first, axes, top), (array, _, geometry) = opened(images[0]), opened(images[level])
     if axes[-3:] != ("z", "y", "x") or math.prod(array.shape[:-3]) != 1:
-        raise InputError(f"the annotation has axes {', '.join(axes)} and shape {array.shape}; labels have z, y, x")
+        raise InputError(
+            f"the annotation has axes {', '.join(axes)} and shape {array.shape}; it must have axes z, y, x",
+            code="wrong-axes",
+        )
     if array.dtype.kind not in "iub":
-        raise InputError(f"the annotation holds {array.dtype}, not labels; labels are integers")
+        raise InputError(f"the annotation holds {array.dtype}, not labels; labels must be integers", code="not-labels")
     absent = absent_of(array)
     if not hasattr(array, "__dask_graph__"):
         import dask.array as da
@@ -155,9 +162,9 @@ def annotation_of(given: Any, level: int, storage_options: Mapping[str, Any] | N
 
 
 def _columns_before(top: Geometry, n: int, geometry: Geometry, columns: int) -> int:
-    """Columns of a level with their centre before the middle of level 0, which has n columns."""
+    """Columns of a level whose centre is before the middle of level 0, which has n columns."""
     (first, size), (start, step) = (
-        (Fraction(repr(one.translation[2])), Fraction(repr(one.scale[2]))) for one in (top, geometry)
+        (Fraction(repr(level.translation[2])), Fraction(repr(level.scale[2]))) for level in (top, geometry)
     )
     middle = first + size * Fraction(n - 1, 2)
     return min(max(math.ceil((middle - start) / step - _EXACT), 0), columns)
@@ -170,11 +177,11 @@ def _warn(text: str | None) -> None:
 
 @dataclass(frozen=True)
 class _Mask:
-    """A mask of labels as an array that reads the units that an index needs."""
+    """A mask of labels as an array; reads the units of the requested region that may contain one of the labels."""
 
     array: StoredArray
     ids: tuple[int, ...]
-    holding: frozenset[Index] | None
+    containing: frozenset[Index] | None
     dtype: np.dtype[Any] = field(default_factory=lambda: np.dtype(bool))
     ndim: int = 3
 
@@ -185,14 +192,14 @@ class _Mask:
 
     def __getitem__(self, index: Any) -> Any:
         box, rest = split_index(index, self.shape)
-        units = [u for u in self.array.layout.units(box) if self.holding is None or u in self.holding]
+        units = [u for u in self.array.layout.units(box) if self.containing is None or u in self.containing]
         if units:
-            found = _is_in(self.array.box(box, units), self.ids)
+            mask = _is_in(self.array.box(box, units), self.ids)
         else:
-            found = np.zeros([axis.stop - axis.start for axis in box], np.bool_)
-        if (text := self.array.absent.first_remark()) is not None:  # on a web server, which lists nothing
-            warnings.warn(f"{text} (counted among the chunks that were read so far)", AtlaszarrWarning, stacklevel=2)
-        return found[rest]
+            mask = np.zeros([axis.stop - axis.start for axis in box], np.bool_)
+        if (text := self.array.absent.first_remark()) is not None:  # if the store does not list its objects
+            warnings.warn(f"{text} (counting the chunks read so far)", AtlaszarrWarning, stacklevel=2)
+        return mask[rest]
 
 
 def _is_in(values: NDArray[Any], ids: tuple[int, ...]) -> NDArray[np.bool_]:
@@ -219,7 +226,7 @@ def _count_lazy(array: Any, midline: int) -> LabelCounts:
         starts,
         "x",
         midline=midline,
-        adjust_chunks={axis: (1,) * len(own) for axis, own in zip("zyx", array.chunks, strict=True)},
+        adjust_chunks={axis: (1,) * len(chunks) for axis, chunks in zip("zyx", array.chunks, strict=True)},
         align_arrays=False,
         dtype=object,
         meta=np.empty((0, 0, 0), object),
@@ -228,19 +235,19 @@ def _count_lazy(array: Any, midline: int) -> LabelCounts:
 
 
 def _count_block(block: NDArray[Any], start: NDArray[np.int64], midline: int) -> NDArray[Any]:
-    found = np.empty((1, 1, 1), object)
-    found[0, 0, 0] = count_labels(block, midline - int(start[0]))
-    return found
+    counts = np.empty((1, 1, 1), object)
+    counts[0, 0, 0] = count_labels(block, midline - int(start[0]))
+    return counts
 
 
 def _computed(lazy: Any) -> Any:
-    """A dask array's values, by the scheduler that is current unless its source cannot be sent there."""
+    """Compute a dask array with the current scheduler, or with threads if its graph cannot be sent to a cluster."""
     if active_client():
         import cloudpickle
 
         try:
             cloudpickle.dumps(lazy.__dask_graph__())
         except (TypeError, AttributeError, ValueError, RuntimeError):
-            # Such as what from_ngff_zarr returns: a cluster could not compute it.
+            # For example the arrays that from_ngff_zarr returns.
             return lazy.compute(scheduler="threads")
     return lazy.compute()

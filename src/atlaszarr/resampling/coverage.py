@@ -1,8 +1,8 @@
-"""Which points lie inside an image, and which pixels of a plane an affine maps there.
+"""Points inside an image, and the extent of a block of a plane that an affine maps inside the image.
 
-A point is inside where it falls on the area of a pixel: -1/2 <= X < width - 1/2, and likewise in Y. Along a row the
-coordinates of an affine rise or fall, also after rounding, so that bisection finds those inside: the time for a block
-is proportional to its rows, not to its pixels.
+A point is inside the image if it lies on the area of a pixel: -1/2 <= X < width - 1/2, and likewise in Y. The
+coordinates of an affine are monotonic along a row, also after rounding, so bisection finds the points inside in a time
+proportional to the rows of a block.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Matrix = tuple[tuple[float, float, float], tuple[float, float, float]]
 
 @njit(cache=True, nogil=True, inline="always")
 def inside(x: float, n: int) -> bool:
-    """Whether a coordinate lies inside an axis of `n` pixels; False for NaN."""
+    """Whether a coordinate lies inside an image of `n` pixels along an axis; False for NaN."""
     return -0.5 <= x < n - 0.5
 
 
@@ -42,7 +42,7 @@ def inside_image(xy: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.b
 
 
 def extent_inside(matrix: Matrix, size: tuple[int, int], rows: slice, columns: slice) -> NDArray[np.float64] | None:
-    """The extent of those points of a block that lie inside the image, for an affine.
+    """The extent of the points of a block that an affine maps inside the image.
 
     Parameters
     ----------
@@ -56,15 +56,15 @@ def extent_inside(matrix: Matrix, size: tuple[int, int], rows: slice, columns: s
     Returns
     -------
     ndarray, float64, shape (2, 2), or None
-        Least and greatest X, and Y; None if no point lies inside.
+        Smallest and largest X, then Y; None if no point lies inside the image.
     """
-    found = np.array([[np.inf, -np.inf], [np.inf, -np.inf]])
-    _extent(matrix, size, rows.start, rows.stop, columns.start, columns.stop, found)
-    return found if found[0, 0] <= found[0, 1] else None
+    bounds = np.array([[np.inf, -np.inf], [np.inf, -np.inf]])
+    _extent(matrix, size, rows.start, rows.stop, columns.start, columns.stop, bounds)
+    return bounds if bounds[0, 0] <= bounds[0, 1] else None
 
 
 @njit(cache=True, nogil=True)
-def _extent(matrix: Any, size: Any, top: int, bottom: int, left: int, right: int, found: Any) -> None:
+def _extent(matrix: Any, size: Any, top: int, bottom: int, left: int, right: int, bounds: Any) -> None:
     for y in range(top, bottom):
         first, end = left, right
         for axis in range(2):
@@ -75,13 +75,13 @@ def _extent(matrix: Any, size: Any, top: int, bottom: int, left: int, right: int
                 line = matrix[axis][1] * y + matrix[axis][2]
                 for x in (first, end - 1):
                     at = line + matrix[axis][0] * x
-                    found[axis, 0] = min(found[axis, 0], at)
-                    found[axis, 1] = max(found[axis, 1], at)
+                    bounds[axis, 0] = min(bounds[axis, 0], at)
+                    bounds[axis, 1] = max(bounds[axis, 1], at)
 
 
 @njit(cache=True, nogil=True)
 def _between(line: float, step: float, low: float, high: float, first: int, end: int) -> Any:
-    """The x in [first, end) at which line + step x is at least `low` and below `high`."""
+    """The range of x in [first, end) for which low <= line + step x < high."""
     if step >= 0:
         return _bisect(line, step, low, False, first, end), _bisect(line, step, high, False, first, end)
     return _bisect(line, step, high, True, first, end), _bisect(line, step, low, True, first, end)
@@ -89,7 +89,7 @@ def _between(line: float, step: float, low: float, high: float, first: int, end:
 
 @njit(cache=True, nogil=True)
 def _bisect(line: float, step: float, bound: float, falling: bool, first: int, end: int) -> int:
-    """The first x in [first, end) at which line + step x has come to `bound`, or falls below it; `end` if none."""
+    """The first x in [first, end) with line + step x >= bound or, if `falling`, < bound; `end` if there is none."""
     while first < end:
         middle = (first + end) // 2
         if (line + step * middle < bound) == falling:

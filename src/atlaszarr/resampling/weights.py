@@ -1,7 +1,8 @@
-"""Along an axis: the pixels that an interpolation takes, their weights, and the pixels that a border substitutes.
+"""Interpolation along one axis: the pixels that are used, their weights, and the pixels beyond a border.
 
-The definitions are those of OpenCV's `remap`, but weights are float64, where OpenCV rounds to 1/32 pixel. An
-interpolation is named by the number of its taps along an axis: 1 nearest, 2 linear, 4 cubic, 8 Lanczos.
+The definitions are those of OpenCV's `remap`, with weights in float64 instead of coordinates rounded to 1/32 pixel. The
+kernels identify an interpolation by its support, the number of pixels along an axis: 1 nearest, 2 linear, 4 cubic, 8
+Lanczos.
 """
 
 from __future__ import annotations
@@ -15,77 +16,75 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-TAPS = {"nearest": 1, "linear": 2, "cubic": 4, "lanczos": 8}
+SUPPORT = {"nearest": 1, "linear": 2, "cubic": 4, "lanczos": 8}
 CONSTANT, REPLICATE, REFLECT, REFLECT_101, WRAP = range(5)
 BORDERS = {"constant": CONSTANT, "replicate": REPLICATE, "reflect": REFLECT, "reflect_101": REFLECT_101, "wrap": WRAP}
 
-#: Coordinates are clipped to it: whole pixels, far within the range of int64.
-FARTHEST = 2.0**60
-#: Below it OpenCV takes Lanczos' middle pixel alone: float32's epsilon.
+#: Coordinates are clipped to this absolute value, a whole number that int64 holds.
+MAX_COORDINATE = 2.0**60
+#: For a smaller fraction, OpenCV uses only the middle pixel of Lanczos: the epsilon of float32.
 _ON_PIXEL = 2.0**-23
-_A = -0.75  # of the cubic convolution; OpenCV's choice
+_A = -0.75  # parameter of the cubic convolution, as in OpenCV
 _SIN = np.array([math.sin(k * math.pi / 4) for k in range(8)])
 _COS = np.array([math.cos(k * math.pi / 4) for k in range(8)])
 
 
 @njit(cache=True, nogil=True, inline="always")
 def nearest_pixel(x: float) -> int:
-    """The pixel nearest to a coordinate along an axis, of two equally near ones the even one, as in OpenCV's `remap`.
+    """The pixel nearest to a coordinate along an axis, the even one of two equally near, as in OpenCV's `remap`.
 
-    The one rule for planes and volumes. A coordinate inside the image, -1/2 <= x < n - 1/2, has its nearest pixel
-    there: 0 <= pixel < n.
+    The nearest pixel of a coordinate inside the image, -1/2 <= x < n - 1/2, is in the image: 0 <= pixel < n.
     """
     return int(np.rint(x))
 
 
 @njit(cache=True, nogil=True, inline="always")
-def span(x: float, taps: int) -> tuple[int, int, float]:
-    """The pixels that a coordinate takes along an axis.
+def span(x: float, support: int) -> tuple[int, int, float]:
+    """The pixels along an axis that a coordinate is interpolated from.
 
     Parameters
     ----------
     x : float
-        In pixels; finite.
-    taps : int
+        Coordinate in pixels; finite.
+    support : int
 
     Returns
     -------
     first, count : int
-        The pixels first, ..., first + count - 1; just one where `x` is on a pixel's centre, so that no pixel is
-        taken with a weight of 0.
+        The pixels first, ..., first + count - 1; only one if `x` is at the centre of a pixel, so that no pixel has
+        the weight 0.
     fraction : float
-        How far `x` lies beyond the pixel before it, in [0, 1).
-
+        Distance of `x` from the pixel before it, in [0, 1).
     """
-    x = min(max(x, -FARTHEST), FARTHEST)
-    if taps == 1:
+    x = min(max(x, -MAX_COORDINATE), MAX_COORDINATE)
+    if support == 1:
         return nearest_pixel(x), 1, 0.0
     column = np.floor(x)
     fraction = x - column
-    if fraction >= 1.0:  # a little below a whole number
+    if fraction >= 1.0:  # x is slightly below a whole number
         column += 1.0
         fraction = 0.0
-    if fraction == 0.0 or (taps == 8 and fraction < _ON_PIXEL):
+    if fraction == 0.0 or (support == 8 and fraction < _ON_PIXEL):
         return int(column), 1, 0.0
-    return int(column) - taps // 2 + 1, taps, fraction
+    return int(column) - support // 2 + 1, support, fraction
 
 
 @njit(cache=True, nogil=True)
-def weigh(count: int, fraction: float, weights: Array) -> None:
-    """The weights of the pixels that `span` gives.
+def weights_of(count: int, fraction: float, weights: Array) -> None:
+    """The weights of the pixels that `span` returns.
 
     Parameters
     ----------
     count : int
     fraction : float
     weights : ndarray, float64, shape (8,), output
-        Of the pixels, in their order; they sum to 1.
+        The weights of the pixels in order; they sum to 1.
 
     Notes
     -----
     Cubic: R. Keys, Cubic convolution interpolation for digital image processing, 1981, with a = -3/4.
-    Lanczos: sinc(t) sinc(t / 4) at t = fraction + 3 - k, divided by its sum. sin(pi t) is the same for all k but for
-    its sign, and sin(pi t / 4) comes from one sine and one cosine by the angle's difference.
+    Lanczos: sinc(t) sinc(t / 4) at t = fraction + 3 - k, divided by the sum. sin(pi t) differs only in sign between
+    the k, and sin(pi t / 4) follows from one sine and one cosine by the addition theorem.
     """
     u = fraction
     if count == 1:
@@ -113,8 +112,8 @@ def weigh(count: int, fraction: float, weights: Array) -> None:
 
 
 @njit(cache=True, nogil=True)
-def send(i: int, n: int, border: int) -> int:
-    """The pixel of 0, ..., n - 1 that stands for pixel `i`; -1 for the constant.
+def border_pixel(i: int, n: int, border: int) -> int:
+    """The pixel of 0, ..., n - 1 that replaces pixel `i` beyond a border; -1 for the constant.
 
     Notes
     -----
@@ -137,14 +136,14 @@ def send(i: int, n: int, border: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def send_all(first: int, last: int, n: int, border: int) -> tuple[int, int]:
-    """The first and the last of the pixels that stand for `first` to `last`; (0, -1) if the constant stands for all."""
+def border_range(first: int, last: int, n: int, border: int) -> tuple[int, int]:
+    """The first and the last pixel that replace `first` to `last`; (0, -1) if the constant replaces all."""
     if border in (CONSTANT, REPLICATE):
         if border == CONSTANT and (last < 0 or first >= n):
             return 0, -1
         return min(max(first, 0), n - 1), min(max(last, 0), n - 1)
     low, high = n, -1
     for i in range(first, min(last, first + 2 * n) + 1):
-        low = min(low, send(i, n, border))
-        high = max(high, send(i, n, border))
+        low = min(low, border_pixel(i, n, border))
+        high = max(high, border_pixel(i, n, border))
     return low, high

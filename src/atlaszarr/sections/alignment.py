@@ -1,4 +1,4 @@
-"""The sections of a dataset in a reference space: what volumes and planes of them have in common. No I/O."""
+"""The sections of a dataset aligned with a reference space, for volumes and for planes. No I/O."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from ..geometry.plane import PLANES, Plane
 from ..geometry.spaces import reference_space
 from ..transforms import Affine, compose, tier_affine
 
-#: Least cosine between the normal of the sections and the axis across their plane: 45 degrees.
-_LEAST_COSINE = 0.5**0.5
+#: Smallest cosine between the normal of the sections and the axis across their plane: 45 degrees.
+_MIN_COSINE = 0.5**0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,15 +29,14 @@ class AlignedSections:
     Attributes
     ----------
     dataset : SectionDataset
-        With a 3-D alignment.
+        A dataset with a 3-D alignment.
     imaged : ImagedSections
-        Its sections in order of depth, and the whole image of each at its tier.
+        The sections in order of depth, with the whole image of each at its tier.
     grid : Grid
     from_native : ndarray, float64, shape (3, 4)
-        (p, i, r) where the dataset's alignment puts it to (p, i, r) in the grid's space, both in um: the identity, or
-        the mirror.
+        (p, i, r) of the dataset's alignment to (p, i, r) of the grid, both in um: the identity, or the mirror image.
     to_section : ndarray, float64, shape (3, 4)
-        (p, i, r) in um in the grid's space to (x, y, depth) in um of the stack of sections.
+        (p, i, r) of the grid to (x, y, depth) of the stack of sections, both in um.
     """
 
     dataset: SectionDataset
@@ -48,7 +47,7 @@ class AlignedSections:
 
     @property
     def to_tiers(self) -> list[Affine]:
-        """For each section, float64 (2, 3): (x, y) in um to the pixel (X, Y) of its tier image."""
+        """For each section, (x, y) in um to pixel (X, Y) of its tier image: float64, shape (2, 3)."""
         return [
             compose(tier_affine(request.downsample), section.tvs)
             for section, request in zip(self.imaged.sections, self.imaged.requests, strict=True)
@@ -73,16 +72,16 @@ def align_sections(
     resolution : float
         Voxel size in um.
     mirror : bool
-        Whether to lay left on right: r becomes extent - r, 11400 - r for P56 data.
+        Whether to mirror left to right: r becomes extent - r, which is 11400 - r for P56 data.
     downsample : int, optional
-        Tier of the images; by default, for every section, the coarsest whose pixel is not larger than a voxel.
+        Tier of all images. Default: for each section, the coarsest whose pixel is not larger than a voxel.
     view, quality, range
-        To the image service; see `AllenClient.image`.
+        Options of the image service; see `AllenClient.image`.
 
     Raises
     ------
     InputError
-        If an option is not known or does not fit the dataset.
+        If an option is unknown or does not fit the dataset.
     RecordError
         If the dataset has no 3-D alignment, or no section has the view.
     """
@@ -100,8 +99,8 @@ def plane_of(dataset: SectionDataset, plane: str = "auto") -> Plane:
     ----------
     dataset : SectionDataset
     plane : str
-        ``coronal``, ``sagittal``, ``transverse`` (or ``horizontal``, ``axial``); ``auto`` for that of its record or,
-        if this names none, the one nearest to its alignment.
+        ``coronal``, ``sagittal``, ``transverse`` (or ``horizontal``, ``axial``), or ``auto``: the plane in the
+        dataset's record or, without one, the plane nearest to the alignment.
 
     Raises
     ------
@@ -113,59 +112,57 @@ def plane_of(dataset: SectionDataset, plane: str = "auto") -> Plane:
     _, trv = dataset.alignment
     plane = plane_name(plane)
     if plane != "auto" and plane not in PLANES:
-        raise InputError(f"plane {plane!r} is not known; choose from auto, {', '.join(PLANES)}")
+        raise InputError(f"plane {plane!r} is not known; choose from auto, {', '.join(PLANES)}", code="unknown-value")
     normal = np.abs(np.asarray(trv)[2, :3])
     normal /= np.linalg.norm(normal)
-    nearest = next(one for one in PLANES.values() if one.fixed == int(normal.argmax()))
-    found = PLANES.get(dataset.plane if plane == "auto" else plane, nearest)
-    if normal[found.fixed] < _LEAST_COSINE:
-        angle = np.degrees(np.arccos(normal[found.fixed]))
+    nearest = next(each for each in PLANES.values() if each.fixed == int(normal.argmax()))
+    chosen = PLANES.get(dataset.plane if plane == "auto" else plane, nearest)
+    if normal[chosen.fixed] < _MIN_COSINE:
+        angle = np.degrees(np.arccos(normal[chosen.fixed]))
         raise InputError(
-            f"the sections of dataset {dataset.id} lie {angle:.0f} degrees off the {found.name} plane; "
-            f"ask for the plane {nearest.name}"
+            f"the sections of dataset {dataset.id} are {angle:.0f} degrees off the {chosen.name} plane; "
+            f"use the {nearest.name} plane",
+            code="wrong-plane",
         )
-    return found
+    return chosen
 
 
-def check_fields(fields: Mapping[int, Displacement], dataset: SectionDataset, plane: Plane, grid: Grid) -> None:
-    """Refuse displacement fields that do not fit the sections of a dataset as planes of a grid.
-
-    Parameters
-    ----------
-    fields : mapping of int to Displacement
-        By SectionImage id.
-    dataset : SectionDataset
-    plane : Plane
-    grid : Grid
+def validate_fields(fields: Mapping[int, Displacement], dataset: SectionDataset, plane: Plane, grid: Grid) -> None:
+    """Validate displacement fields, by SectionImage id, for a plane of section of a dataset over a grid.
 
     Raises
     ------
     InputError
-        If they are not a mapping, a section is not in the dataset, or a field is not over the grid of the plane.
+        If `fields` is not a mapping of displacements, a section is not in the dataset, or a field has another shape
+        than the plane.
     """
     if not isinstance(fields, Mapping):
-        raise InputError(f"displacement is of type {type(fields).__name__}; give fields by SectionImage id")
-    known = {section.image_id for section in dataset.sections}
-    if unknown := sorted(set(fields) - known, key=str):
         raise InputError(
-            f"displacement is given for section image {unknown[0]}, which is not among those that dataset "
-            f"{dataset.id} can register"
+            f"displacement has type {type(fields).__name__}; give a mapping of SectionImage ids to fields",
+            code="wrong-type",
+        )
+    if unknown := sorted(set(fields) - {section.image_id for section in dataset.sections}, key=str):
+        raise InputError(
+            f"displacement has a field for section image {unknown[0]}, which dataset {dataset.id} cannot register",
+            code="unknown-section",
         )
     shape = plane.shape(grid)
     for image_id, field in fields.items():
         if not isinstance(field, Displacement):
             raise InputError(
-                f"displacement of section image {image_id} is of type {type(field).__name__}; give a Displacement"
+                f"displacement of section image {image_id} has type {type(field).__name__}; give a Displacement",
+                code="wrong-type",
             )
         if field.shape != shape:
             raise InputError(
-                f"displacement of section image {image_id} is over {' x '.join(map(str, field.shape))} pixels, but the "
-                f"{plane.name} plane at {grid.resolution:g} um has {shape[0]} x {shape[1]}"
+                f"displacement of section image {image_id} has {' x '.join(map(str, field.shape))} pixels, but the "
+                f"{plane.name} plane at {grid.resolution:g} um has {shape[0]} x {shape[1]}",
+                code="shape-mismatch",
             )
 
 
 def attributes(dataset: SectionDataset, grid: Grid, mirror: bool) -> dict[str, Any]:
-    """The attributes of a lazy Dataset: what the sections are registered to, and whom to credit."""
+    """The attributes of a lazy Dataset: the reference space and grid of the sections, and the citation."""
     return {
         "section_dataset": dataset.id,
         "reference_space": grid.space.id,

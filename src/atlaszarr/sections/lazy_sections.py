@@ -1,4 +1,4 @@
-"""`open_sections`: the registered sections of a dataset as one lazy xarray.Dataset; `iter_sections` loops over it."""
+"""`open_sections` opens registered sections as a lazy xarray.Dataset; `iter_sections` iterates over them."""
 
 from __future__ import annotations
 
@@ -17,28 +17,29 @@ from ..displacement.fields import blocks, regular
 from ..errors import InputError
 from ..geometry.spaces import AXES
 from .alignment import attributes
-from .options import SectionsRequest
+from .options import SectionsOptions
 from .planes import DetectionPoint, SectionPlanes
 
-#: In the encoding of the coordinate ``image_id``, which selections and arithmetic keep: what the sections are made of.
+#: The key in the encoding of the coordinate ``image_id``, which selections and arithmetic keep, under which the planes
+#: and the client are stored.
 _KEY = "atlaszarr"
 
 
 class RegisteredSection(NamedTuple):
-    """What `iter_sections` yields.
+    """A section yielded by `iter_sections`.
 
     Attributes
     ----------
     image_id : int
     coordinate : float
-        Slice coordinate in um of the reference space, across the plane of section.
+        Slice coordinate across the plane of section, in um of the reference space.
     image : ndarray or dask array, uint8, shape (height, width, 3)
-        The section image at its tier, unregistered: of the view ``primary``, or if that was not opened, of the first
-        view. Lazy if it has more than 4096 x 4096 pixels.
+        The unregistered section image at its tier: the ``primary`` view or, if that was not opened, the first view.
+        Lazy if it has more than 4096 x 4096 pixels.
     expression : ndarray or dask array, or None
-        Its expression mask, if that view was opened and the section has one.
+        The expression mask, if that view was opened and the section has one.
     displacement : Displacement
-        From the pixels of the plane to those of the image: ``displacement.warp(image)`` is the registered image.
+        Pixels of the plane to pixels of the image: ``displacement.warp(image)`` is the registered image.
     """
 
     image_id: int
@@ -60,12 +61,12 @@ def open_sections(
     client: AllenClient | None = None,
     **options: Any,
 ) -> xr.Dataset:
-    """The sections of a dataset, each registered to a plane of the reference space, as one lazy Dataset.
+    """Open the sections of a dataset, each registered to a plane of the reference space, as a lazy Dataset.
 
-    Nothing is fetched before it is computed; then a block fetches only the images, or the windows of large ones, that
-    it samples. Blocks that are computed together share what they fetch.
+    Images are fetched when values are computed. A block fetches only the images, or the windows of large images, that
+    it samples, and blocks that are computed together share them.
 
-    `iter_sections` loops over the sections of the result, or of any selection of it.
+    `iter_sections` iterates over the sections of the result, or of any selection of it.
 
     Parameters
     ----------
@@ -74,71 +75,72 @@ def open_sections(
     resolution : float
         Pixel size of the planes in um.
     view : str or sequence of str
-        ``primary``, ``expression``, ``projection``. Without ``primary``, the sections are those of the first.
+        One or more of ``primary``, ``expression`` and ``projection``. The result has the sections of ``primary`` or,
+        without it, of the first view.
     plane : str
-        ``coronal``, ``sagittal``, ``transverse`` (or ``horizontal``, ``axial``); ``auto`` for the one that the dataset
-        was cut in.
+        ``coronal``, ``sagittal``, ``transverse`` (or ``horizontal``, ``axial``), or ``auto`` for the plane that the
+        dataset was cut in.
     interpolation : str
-        Within the image: ``nearest``, ``linear``, ``cubic`` or ``lanczos``.
+        Interpolation within the image: ``nearest``, ``linear``, ``cubic`` or ``lanczos``.
     detection_xy : tuple of float or "centre" (or "center")
-        The pixel (X, Y) of the full-resolution images at which their slice coordinates are taken. ``centre``, that of
-        each image, puts sections that are not quite parallel to the plane where most of them lies.
+        The full-resolution pixel (X, Y) that defines the slice coordinate of each section. ``centre``, the centre of
+        each image, is the better choice for sections that are not quite parallel to the plane.
     displacement : mapping of int to Displacement, optional
         By SectionImage id, fields that replace the affine ones: pixels of the plane to pixels of the image at its
-        tier, as `iter_sections` yields both.
+        tier, as in the sections that `iter_sections` yields.
     client : AllenClient, optional
-        Default: a client with its own defaults.
+        Default: ``AllenClient()``.
     **options
-        Further fields of `atlaszarr.sections.options.SectionsRequest`: downsample, background, chunk (side of a
+        Further fields of `atlaszarr.sections.options.SectionsOptions`: downsample, background, chunk (side of a
         block), ...
 
     Returns
     -------
     xarray.Dataset
-        A variable a view, ``image``, ``expression``, ``projection``: uint8, (section, y, x, rgb), in the field's
-        orientation: superior is up, anterior left in sagittal planes and up in transverse ones. Coordinates of the
-        sections, in order of depth: image_id, section_number, and ``coordinate``, the slice coordinate in um across
-        the plane, which its attribute ``axis`` names: p, i or r. y and x are millimetres as in the OME-Zarr that
-        `build` writes; p_um, i_um, r_um are those of the reference space.
+        One variable per view, ``image`` (primary), ``expression``, ``projection``: uint8, (section, y, x, rgb).
+        Superior is up; anterior is left in sagittal planes and up in transverse planes. Sections are in order of
+        depth, with the coordinates image_id, section_number and ``coordinate``, the slice coordinate in um along the
+        axis that its attribute ``axis`` names: p, i or r. y and x are in mm as in the OME-Zarr that `build` writes;
+        p_um, i_um and r_um are in um of the reference space.
 
     Raises
     ------
     InputError
-        If an option is not known or does not fit the dataset.
+        If an option is unknown or does not fit the dataset.
     RecordError
         If the dataset cannot be registered.
     ImageError, ServiceError
-        When computed, if an image is missing.
+        If an image is missing, when values are computed.
     """
     named = {"resolution": resolution, "plane": plane, "interpolation": interpolation, "detection_xy": detection_xy}
-    requests = SectionsRequest.of_views(view, {**options, **named}, written=False)
+    requests = SectionsOptions.of_views(view, {**options, **named}, written=False)
     client = client or AllenClient()
     if not isinstance(dataset, SectionDataset):
         dataset = client.section_dataset(dataset)
     views = {request.view: request.planes(dataset, stored=False, displacement=displacement) for request in requests}
-    listed, chunk, background = _listed(views), requests[0].chunk, requests[0].background
+    main, chunk, background = _main_view(views), requests[0].chunk, requests[0].background
     variables = {
         "image" if view == "primary" else view: (
             ("section", "y", "x", "rgb"),
-            _registered(planes, client, list(listed.positions), chunk, background),
+            _registered(planes, client, list(main.positions), chunk, background),
         )
         for view, planes in views.items()
     }
-    known = {"plane_of_section": listed.plane.name, **attributes(dataset, listed.grid, requests[0].mirror)}
-    return xr.Dataset(variables, _coordinates(listed, {_KEY: (views, client)}), known)
+    attrs = {"plane_of_section": main.plane.name, **attributes(dataset, main.grid, requests[0].mirror)}
+    return xr.Dataset(variables, _coordinates(main, {_KEY: (views, client)}), attrs)
 
 
 def iter_sections(dataset: xr.Dataset) -> Iterator[RegisteredSection]:
-    """Loop over the registered sections of a Dataset, and fetch the images of one section at a time.
+    """Iterate over the registered sections of a Dataset, and fetch the images of one section at a time.
 
     ``for image_id, coordinate, image, expression, displacement in iter_sections(opened)`` is the loop of atldld's
-    `DatasetDownloader`, in the order of the Dataset.
+    `DatasetDownloader`. Sections are in the order of the Dataset.
 
     Parameters
     ----------
     dataset : xarray.Dataset
-        From `open_sections`, or what selection (``isel``, ``sel``, ``where``), conversion (``astype``), computation or
-        pickling made of it. Images and fields are those of the sections, whatever the Dataset's values are by now.
+        The result of `open_sections`, also after selection (``isel``, ``sel``, ``where``), conversion (``astype``),
+        computation or pickling. Images are fetched anew, whatever the values of the Dataset are.
 
     Yields
     ------
@@ -148,19 +150,19 @@ def iter_sections(dataset: xr.Dataset) -> Iterator[RegisteredSection]:
     Raises
     ------
     InputError
-        If the Dataset is not from `open_sections`.
+        If the Dataset does not come from `open_sections`.
     ImageError, ServiceError
-        During the loop, if an image is missing.
+        If an image is missing, during the iteration.
     """
     image_id = dataset.coords.get("image_id")
     if image_id is None or _KEY not in image_id.encoding:
-        raise InputError("this Dataset has no record of its sections; give one that open_sections returned")
+        raise InputError("the Dataset does not come from open_sections; pass a result of it", code="unknown-dataset")
     views, client = image_id.encoding[_KEY]
     return (_section(views, client, int(id)) for id in np.atleast_1d(image_id.values))
 
 
 def _section(views: Mapping[str, SectionPlanes], client: AllenClient, id: int) -> RegisteredSection:
-    planes, expression = _listed(views), views.get("expression")
+    planes, expression = _main_view(views), views.get("expression")
     position = planes.positions[id]
     return RegisteredSection(
         id,
@@ -171,27 +173,27 @@ def _section(views: Mapping[str, SectionPlanes], client: AllenClient, id: int) -
     )
 
 
-def _listed(views: Mapping[str, SectionPlanes]) -> SectionPlanes:
-    """The view whose sections are listed: ``primary``, which all sections have, or else the first."""
+def _main_view(views: Mapping[str, SectionPlanes]) -> SectionPlanes:
+    """The view that defines the sections: ``primary``, which all sections have, or the first one."""
     return views.get("primary") or next(iter(views.values()))
 
 
 def _coordinates(planes: SectionPlanes, encoding: Mapping[str, Any]) -> dict[str, Any]:
     grid, plane, sections = planes.grid, planes.plane, planes.imaged.sections
     across = {"units": "um", "axis": AXES[plane.fixed]}
-    found: dict[str, Any] = {
+    coordinates: dict[str, Any] = {
         "image_id": ("section", [section.image_id for section in sections], None, encoding),
         "section_number": ("section", [section.section_number for section in sections]),
         "coordinate": ("section", planes.coordinates, across),
         "rgb": ["red", "green", "blue"],
     }
     for name, axis in (("y", plane.rows), ("x", plane.columns)):
-        found |= grid.coordinates(axis, name)
-    return found
+        coordinates |= grid.coordinates(axis, name)
+    return coordinates
 
 
 def _registered(planes: SectionPlanes, client: AllenClient, ids: Sequence[int], chunk: int, background: int) -> Any:
-    """The planes of sections: a dask array, uint8, (section, rows, columns, 3), background where one lacks the view."""
+    """Sections as a dask array, uint8, (section, rows, columns, 3); background for a section without the view."""
     import dask.array as da
     from dask.base import tokenize
     from dask.highlevelgraph import HighLevelGraph
@@ -205,8 +207,9 @@ def _registered(planes: SectionPlanes, client: AllenClient, ids: Sequence[int], 
     images: dict[Any, Any] = {}
     for k, id in enumerate(ids):
         position = planes.positions.get(id)
-        found = {} if position is None else {index: planes.box(position, *region) for index, region in regions}
-        boxes = {index: box for index, box in found.items() if box is not None}
+        boxes: dict[Any, Box] = {}
+        if position is not None:
+            boxes = {index: box for index, block in regions if (box := planes.box(position, *block)) is not None}
         tier = _tier(planes, id, list(boxes.values())) if boxes else None
         for index, (rows, columns) in regions:
             key = (name, k, *index, 0)
@@ -241,7 +244,7 @@ def _register(
 
 
 def _image(planes: SectionPlanes, client: AllenClient, id: int) -> Any:
-    """A section image at its tier: uint8, (height, width, 3); fetched now, or if it is large lazy, a chunk a window."""
+    """A section image at its tier, uint8, (height, width, 3): fetched now or, if large, lazy in chunks of windows."""
     tier = _tier(planes, id)
     if tier.windows == (1, 1):
         return client.fetch(tier.whole).pixels().copy()
@@ -257,12 +260,12 @@ def _image(planes: SectionPlanes, client: AllenClient, id: int) -> Any:
     for j, top in enumerate(tops):
         for i, left in enumerate(lefts):
             (request,) = tier.requests((left, top, left + 1, top + 1))
-            layer[name, j, i, 0] = (_decoded, (client.fetch, request))
+            layer[name, j, i, 0] = (_decode, (client.fetch, request))
     chunks = (tuple(min(h, height - y) for y in tops), tuple(min(w, width - x) for x in lefts), (3,))
     return da.Array(HighLevelGraph({name: layer}, {name: set()}), name, chunks=chunks, dtype="uint8")
 
 
-def _decoded(image: SectionImage) -> Pixels:
+def _decode(image: SectionImage) -> Pixels:
     return image.request.decode(image.body)
 
 

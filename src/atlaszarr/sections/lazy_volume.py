@@ -1,4 +1,4 @@
-"""`open_volume`: a whole dataset as one lazy xarray.Dataset, computed block by block."""
+"""`open_volume` opens a whole section dataset as a lazy xarray.Dataset, computed block by block."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from ..boxes import blocks, shape_of
 from ..displacement.displacement import Displacement
 from ..errors import InputError
 from .alignment import attributes
-from .depth_intervals import MAX_GAP
-from .options import VolumeRequest
-from .stack import Stack
+from .options import VolumeOptions
+from .stack import MAX_GAP, Stack
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -32,10 +31,10 @@ def open_volume(
     client: AllenClient | None = None,
     **options: Any,
 ) -> xr.Dataset:
-    """A whole section dataset as one lazy, registered volume.
+    """Open a whole section dataset as a lazy, registered volume.
 
-    Nothing is fetched before it is computed; then each image is fetched once, however many blocks show it, and a
-    block fetches only the images that it samples, or the windows of those of more than 4096 x 4096 pixels.
+    Images are fetched when values are computed. A block fetches only the images that it samples, or windows of images
+    of more than 4096 x 4096 pixels, and blocks that are computed together share them.
 
     Parameters
     ----------
@@ -46,37 +45,36 @@ def open_volume(
     fill : str
         ``none``, ``nearest`` or ``linear``; see `atlaszarr.sections.stack.stack_sections`.
     max_gap : float
-        The widest gap between two sections that `fill` bridges, in nominal intervals: finite, at least 1.
+        The widest gap between two sections that is filled, in nominal intervals: finite, at least 1.
     displacement : bool or mapping of int to Displacement
-        Whether to add the displacement field. A mapping adds it too, and replaces the alignment within the sections
-        that it names by SectionImage id: a field from pixel (column, row) of the plane of section to pixel
-        (X, Y) of the section's tier image, such as a deformable registration of `open_sections`. It is over the
-        whole plane of the grid: coronal (y, x), sagittal (y, z), transverse (z, x); a voxel takes the field by its
-        two indices in the plane, wherever across it the voxel lies; depth alone decides which section fills it.
-        To find the images that each block samples, the fields are evaluated on opening, block by block.
+        Whether to add the displacement field. A mapping of SectionImage ids to fields adds it too, and the fields
+        replace the alignment within these sections, for example by a deformable registration of `open_sections`. A
+        field maps pixel (column, row) of the grid's whole plane, coronal (y, x), sagittal (y, z) or transverse
+        (z, x), to pixel (X, Y) of the section's tier image. A voxel uses the field at its two indices in the plane;
+        depth alone decides which section fills it. The fields are evaluated block by block on opening, to find the
+        images that each block samples.
     client : AllenClient, optional
-        Default: a client with its own defaults.
+        Default: ``AllenClient()``.
     **options
-        Further fields of `atlaszarr.sections.options.VolumeRequest` that are not of writing.
+        Further fields of `atlaszarr.sections.options.VolumeOptions`, except those that only concern writing.
 
     Returns
     -------
     xarray.Dataset
-        ``image``: uint8, (c, z, y, x), c = red, green, blue; ``section``: uint32, (z, y, x), the SectionImage id
-        that made each voxel, 0 where none; with `displacement` also ``displacement``: float64,
-        (component, z, y, x), the voxel's X and Y in full-resolution pixels of that section image, NaN where none.
-        Coordinates z, y, x are millimetres as in the OME-Zarr that `build` writes; p_um, i_um, r_um are those
-        of the reference space.
+        ``image``: uint8, (c, z, y, x), c = red, green, blue. ``section``: uint32, (z, y, x), the SectionImage id of
+        each voxel, 0 for none. With `displacement`, also ``displacement``: float64, (component, z, y, x), X and Y of
+        the voxel in full-resolution pixels of its section image, NaN for none. The coordinates z, y and x are in mm
+        as in the OME-Zarr that `build` writes; p_um, i_um and r_um are in um of the reference space.
 
     Raises
     ------
     InputError
-        If an option is not known or does not fit the dataset, a field is not over the plane of the grid, or its
-        section is not in the dataset.
+        If an option is unknown or does not fit the dataset, a field has another shape than the plane, or its section
+        is not in the dataset.
     RecordError
         If the dataset cannot be registered.
     ImageError, ServiceError
-        When computed, if an image is missing.
+        If an image is missing, when values are computed.
     """
     import xarray as xr
     from dask.base import tokenize
@@ -84,10 +82,11 @@ def open_volume(
     client = client or AllenClient()
     if not isinstance(dataset, SectionDataset):
         dataset = client.section_dataset(dataset)
-    request = VolumeRequest.of({"resolution": resolution, "fill": fill, "max_gap": max_gap, **options}, written=False)
+    request = VolumeOptions.of({"resolution": resolution, "fill": fill, "max_gap": max_gap, **options}, written=False)
     if not isinstance(displacement, bool | Mapping):
         raise InputError(
-            f"displacement is of type {type(displacement).__name__}; give True, or fields by SectionImage id"
+            f"displacement has type {type(displacement).__name__}; give True, or fields by SectionImage id",
+            code="wrong-type",
         )
     fields = {} if isinstance(displacement, bool) else dict(displacement)
     stack = request.stack(dataset, fields)
@@ -108,22 +107,9 @@ def open_volume(
 
 
 def _arrays(stack: Stack, chunk: int, client: AllenClient, background: int, token: str) -> dict[str, Any]:
-    """Lazy arrays over one graph, so that blocks that are computed together share what they fetch.
+    """The dask arrays ``image``, ``section`` and ``displacement`` of `open_volume`, in cubic blocks.
 
-    Parameters
-    ----------
-    stack : Stack
-    chunk : int
-        Side of a block.
-    client : AllenClient
-    background : int
-    token : str
-        Identifies the contents.
-
-    Returns
-    -------
-    dict of str to dask array
-        ``image``, uint8, (3, z, y, x); ``section``, uint32, (z, y, x); ``displacement``, float64, (2, z, y, x).
+    They share one graph, so that blocks that are computed together fetch an image once.
     """
     import dask.array as da
     from dask.highlevelgraph import HighLevelGraph
@@ -157,18 +143,18 @@ def _arrays(stack: Stack, chunk: int, client: AllenClient, background: int, toke
             layer[f"{name}-{token}", *lead, *index] = task
 
     def array(name: str, lead: tuple[int, ...], dtype: str) -> Any:
-        own = f"{name}-{token}"
+        layer_name = f"{name}-{token}"
         graph = HighLevelGraph(
-            {shared: {shared: stack}, fetched: fetches, computed: computes, own: layers[name]},
+            {shared: {shared: stack}, fetched: fetches, computed: computes, layer_name: layers[name]},
             {
                 shared: set(),
                 fetched: set(),
                 computed: {shared, fetched},
-                own: {shared} if name == "displacement" else {computed},
+                layer_name: {shared} if name == "displacement" else {computed},
             },
         )
         sizes = da.core.normalize_chunks((*lead, *(chunk,) * 3), (*lead, *stack.grid.shape))
-        return da.Array(graph, own, chunks=sizes, dtype=dtype)
+        return da.Array(graph, layer_name, chunks=sizes, dtype=dtype)
 
     return {
         "image": array("image", (3,), "uint8"),

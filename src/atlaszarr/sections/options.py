@@ -1,4 +1,4 @@
-"""The options of a volume and of registered sections. Equal options and records make equal bytes."""
+"""The options of volumes and of registered sections. Equal options and records give equal bytes."""
 
 from __future__ import annotations
 
@@ -16,48 +16,47 @@ from ..engine.ome import DEFAULT_VERSION, zarr_format
 from ..engine.pyramid import Pyramid
 from ..errors import InputError
 from .alignment import AlignedSections, align_sections
-from .depth_intervals import MAX_GAP
 from .planes import DetectionPoint, SectionPlanes, section_planes
-from .stack import Stack, stack_sections
+from .stack import MAX_GAP, Stack, stack_sections
 
-#: Options that do not change what a voxel holds.
-_OF_WRITING = frozenset(("levels", "shard", "ome_zarr", "displacement"))
-_ONE_FRAME = "reference spaces 9 and 10 are one frame, in which low r is left"
-#: Options that earlier versions had: what to do without each.
-GONE = {
-    "space": f"{_ONE_FRAME}; mirror (--mirror) lays left on right",
-    "r_extent": f"{_ONE_FRAME}; mirror (--mirror) lays left on right, r -> 11400 - r",
-}
+#: Options that do not change the value of a voxel.
+_WRITING_ONLY = frozenset(("levels", "shard", "ome_zarr", "displacement"))
+#: Options of earlier versions that were removed, and what to use instead.
+REMOVED_OPTIONS = dict.fromkeys(
+    ("space", "r_extent"),
+    "reference spaces 9 and 10 are one frame, in which low r is left; "
+    "to mirror left to right (r -> 11400 - r), use mirror (--mirror)",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
-    """The options that all modes of a build share, as the build records them.
+class Options:
+    """The options that all modes of a build share.
 
     Attributes
     ----------
     resolution : float
         Voxel size in um.
     interpolation : str
-        See `atlaszarr.sections.stack.stack_sections`.
+        Interpolation within the image; see `atlaszarr.sections.stack.stack_sections`.
     mirror, view, quality, range
         See `atlaszarr.sections.alignment.align_sections`.
     downsample : int or None
-        Tier of all images; None for the coarsest whose pixel is not larger than a voxel.
+        Tier of all images; None for the coarsest tier whose pixel is not larger than a voxel.
     levels : int or None
-        Of the pyramid; None until one chunk holds the last.
+        Levels of the pyramid; None for as many as it takes to fit the last into one chunk.
     chunk : int
         Side of a chunk in voxels.
     shard : int or None
-        Side of a shard of level 0 in voxels, whole chunks; those of coarser levels shrink with the level.
+        Side of a shard of level 0 in voxels, a multiple of the chunk; shards of coarser levels shrink with the level.
     ome_zarr : str
-        Version of OME-Zarr: 0.4 (zarr v2, without shards), 0.5 or 0.6.
+        OME-Zarr version: 0.4 (Zarr v2, without shards), 0.5 or 0.6.
     background : int
-        Grey level where no section is, 0 to 255.
+        Grey level of voxels without a section, 0 to 255.
     """
 
     mode: ClassVar[str]
-    #: The smallest and the largest chunk.
+    #: The smallest and the largest chunk side.
     chunks: ClassVar[tuple[int, int]]
 
     resolution: float = 25.0
@@ -75,80 +74,82 @@ class Request:
 
     def __post_init__(self) -> None:
         if not 0 < self.resolution < math.inf:
-            raise InputError(f"resolution {self.resolution:g} um must be positive")
-        least, most = self.chunks
-        if not least <= self.chunk <= most:
-            raise InputError(f"chunk {self.chunk} must be between {least} and {most} voxels")
+            raise InputError(f"resolution {self.resolution:g} um must be positive", code="out-of-range")
+        low, high = self.chunks
+        if not low <= self.chunk <= high:
+            raise InputError(f"chunk {self.chunk} must be between {low} and {high} voxels", code="out-of-range")
         if zarr_format(self.ome_zarr) == 2 and self.shard is not None:
             raise InputError(
-                f"shard {self.shard} is not supported with OME-Zarr {self.ome_zarr}; ask for 0.5 or no shards"
+                f"shard {self.shard} is not supported with OME-Zarr {self.ome_zarr}; use version 0.5 or no shards",
+                code="not-supported",
             )
         if not 0 <= self.background <= 255:
-            raise InputError(f"background {self.background} must be between 0 and 255")
+            raise InputError(f"background {self.background} must be between 0 and 255", code="out-of-range")
 
     @classmethod
     def of(cls, options: Mapping[str, Any], written: bool = True) -> Self:
-        """A request from options by name.
+        """Options from values by name.
 
         Parameters
         ----------
         options : mapping
         written : bool
-            Whether the output is written; else the options of writing are not known.
+            Whether the output is written; otherwise options that only concern writing are refused.
 
         Raises
         ------
         InputError
-            If an option is not known.
+            If an option is unknown or its value is not valid.
         """
-        known = {option.name: option.default for option in fields(cls) if written or option.name not in _OF_WRITING}
-        for name in {*options} & {*GONE}:
-            raise InputError(f"option {name!r} no longer exists: {GONE[name]}")
+        known = {option.name: option.default for option in fields(cls) if written or option.name not in _WRITING_ONLY}
+        for name in {*options} & {*REMOVED_OPTIONS}:
+            raise InputError(f"option {name!r} no longer exists: {REMOVED_OPTIONS[name]}", code="removed-option")
         if unknown := sorted(set(options) - set(known)):
             raise InputError(
-                f"option {unknown[0]!r} is not known; mode {cls.mode} lets you choose from {', '.join(known)}"
+                f"option {unknown[0]!r} is not known; mode {cls.mode} has the options {', '.join(known)}",
+                code="unknown-option",
             )
         return cls(**{name: _value(name, value, known[name]) for name, value in options.items()})
 
     @classmethod
     def of_views(cls, view: str | Sequence[str], options: Mapping[str, Any], written: bool = True) -> list[Self]:
-        """One request for each view, otherwise equal; see `of`.
+        """The options of each view, otherwise equal; see `of`.
 
         Raises
         ------
         InputError
-            If a view is named twice, none is named, or an option is not known.
+            If there is no view, a view is repeated, or an option is unknown.
         """
         views = [view] if isinstance(view, str) else list(view)
         if not views or len(set(views)) < len(views):
-            raise InputError(f"views {', '.join(views)!r} must each be named once")
+            raise InputError(
+                f"view {', '.join(views)!r} must name at least one view, and none twice", code="invalid-views"
+            )
         return [cls.of({**options, "view": view}, written) for view in views]
 
     def identity(self, dataset: SectionDataset) -> dict[str, Any]:
-        """The options and a digest of the records, in JSON's types: all that decides the bytes of the output."""
+        """Everything that the bytes of the output depend on: options and a digest of the records, as JSON values."""
         records = json.dumps(dataset.to_dict(), sort_keys=True).encode()
         options = json.loads(json.dumps(asdict(self)))
         digest = hashlib.sha256(records).hexdigest()
         return {"dataset": dataset.id, "mode": self.mode, **options, "records_sha256": digest}
 
     def aligned(self, dataset: SectionDataset) -> AlignedSections:
-        """The dataset's sections in the reference space; see `atlaszarr.sections.alignment.align_sections`."""
+        """Align the sections of a dataset; see `atlaszarr.sections.alignment.align_sections`."""
         names = ("resolution", "mirror", "downsample", "view", "quality", "range")
         return align_sections(dataset, **{name: getattr(self, name) for name in names})
 
 
 @dataclass(frozen=True, kw_only=True)
-class VolumeRequest(Request):
-    """The options of a volume: those of `Request`, and further ones.
+class VolumeOptions(Options):
+    """The options of a volume, in addition to those of `Options`.
 
     Attributes
     ----------
     chunk : int
-        8 to 1024.
-    fill : str
-        Between the sections; see `atlaszarr.sections.stack.stack_sections`.
-    max_gap : float
-        The widest gap between sections that `fill` bridges, in nominal intervals; see the same.
+        Side of a chunk in voxels, 8 to 1024.
+    fill, max_gap
+        See `atlaszarr.sections.stack.stack_sections`.
     """
 
     mode = "volume"
@@ -159,10 +160,9 @@ class VolumeRequest(Request):
     max_gap: float = MAX_GAP
 
     def stack(self, dataset: SectionDataset, displacement: Mapping[int, Displacement] | None = None) -> Stack:
-        """The dataset's sections over the grid, with a field in place of some alignments; see `stack_sections`."""
-        aligned = self.aligned(dataset)
+        """Stack the sections of a dataset over the grid; see `atlaszarr.sections.stack.stack_sections`."""
         return stack_sections(
-            aligned,
+            self.aligned(dataset),
             fill=self.fill,
             max_gap=self.max_gap,
             interpolation=self.interpolation,
@@ -170,22 +170,22 @@ class VolumeRequest(Request):
         )
 
     def pyramid(self, stack: Stack) -> Pyramid:
-        """The levels over that grid."""
+        """The levels over the grid of a stack."""
         return Pyramid.over(stack.grid.shape, self.chunk, self.levels, shard=self.shard)
 
 
 @dataclass(frozen=True, kw_only=True)
-class SectionsRequest(Request):
-    """The options of registered sections, an image each: those of `Request`, and further ones.
+class SectionsOptions(Options):
+    """The options of registered sections, in addition to those of `Options`.
 
     Attributes
     ----------
     chunk : int
-        Side of a square chunk, 32 to 4096.
+        Side of a square chunk in pixels, 32 to 4096.
     plane, detection_xy
         See `atlaszarr.sections.planes.section_planes`.
     displacement : bool
-        Whether to write the displacement fields too.
+        Whether to write the displacement fields.
     """
 
     mode = "sections"
@@ -199,7 +199,7 @@ class SectionsRequest(Request):
     def planes(
         self, dataset: SectionDataset, stored: bool = True, displacement: Mapping[int, Displacement] | None = None
     ) -> SectionPlanes:
-        """The dataset's sections as planes; see `atlaszarr.sections.planes.section_planes`."""
+        """Register the sections of a dataset to planes; see `atlaszarr.sections.planes.section_planes`."""
         return section_planes(
             self.aligned(dataset),
             plane=self.plane,
@@ -210,11 +210,14 @@ class SectionsRequest(Request):
         )
 
     def pyramid(self, planes: SectionPlanes) -> Pyramid:
-        """The levels of the stack of planes: those of each plane, and no coarser across them."""
+        """The levels of a stack of planes, downsampled within the planes only."""
         sides = planes.shape
         most = max(sides).bit_length()
         if self.levels is not None and not 1 <= self.levels <= most:
-            raise InputError(f"levels {self.levels} must be between 1 and {most} for {sides[0]} x {sides[1]} pixels")
+            raise InputError(
+                f"levels {self.levels} must be between 1 and {most} for {sides[0]} x {sides[1]} pixels",
+                code="out-of-range",
+            )
         wanted = self.levels or 1 + max(math.ceil(math.log2(max(sides) / self.chunk)), 0)
         shard = None if self.shard is None else (1, self.shard, self.shard)
         return Pyramid.over(
@@ -227,34 +230,34 @@ class SectionsRequest(Request):
 
 
 def _value(name: str, value: Any, default: Any) -> Any:
-    """An option as the type it must have; ``auto`` is None where None is the default."""
+    """An option converted to its type; ``auto`` is None for levels and downsample."""
     optional = name in ("levels", "downsample")
     if value is None or (optional and value == "auto"):
         if default is None:
             return None
-        raise InputError(f"{name} must be given a value")
+        raise InputError(f"{name} must have a value", code="missing-value")
     convert, kind = _CONVERTERS.get(name, (str, "text"))
     try:
         if isinstance(value, bool) is not (convert is bool):
             raise TypeError
         return convert(value)
     except (TypeError, ValueError):
-        raise InputError(f"{name} {value!r} is not {kind}{' or auto' * optional}") from None
+        raise InputError(f"{name} {value!r} is not {kind}{' or auto' * optional}", code="invalid-value") from None
 
 
 def _limits(value: Any) -> tuple[int, ...]:
     return tuple(operator.index(limit) for limit in value)
 
 
-#: Pixels; thirty times as many as the largest images have.
-_FARTHEST = 1_000_000
+#: Largest detection point, in pixels: thirty times the longest side of the largest images.
+_MAX_DISTANCE = 1_000_000
 
 
 def _point(value: Any) -> DetectionPoint:
     if isinstance(value, str) and value in ("centre", "center"):
         return "centre"
     x, y = map(float, value.split(",") if isinstance(value, str) else value)
-    if not (abs(x) <= _FARTHEST and abs(y) <= _FARTHEST):
+    if not (abs(x) <= _MAX_DISTANCE and abs(y) <= _MAX_DISTANCE):
         raise ValueError
     return x, y
 
@@ -265,6 +268,6 @@ _CONVERTERS: dict[str, tuple[Callable[[Any], Any], str]] = {
     **dict.fromkeys(("resolution", "max_gap"), (float, "a number")),
     "range": (_limits, "six whole numbers"),
     "plane": (lambda value: plane_name(str(value)), "text"),
-    "detection_xy": (_point, f"two numbers of pixels within {_FARTHEST:,} or 'centre'"),
+    "detection_xy": (_point, f"two numbers of at most {_MAX_DISTANCE:,} pixels or 'centre'"),
     **dict.fromkeys(("displacement", "mirror"), (bool, "True or False")),
 }

@@ -1,8 +1,8 @@
-"""The sections of a dataset as planes of a reference space: one plane a section, at its slice coordinate. No I/O.
+"""The sections of a dataset as planes of a reference space: one plane per section, at its slice coordinate. No I/O.
 
-The classic way to register: the whole of a section is taken to lie where one point of it does, parallel to two axes of
-the space. A pixel of the plane is pulled back through the 3-D and the 2-D alignment; the resulting depth is
-unused, since the section is known.
+As in atldld, a section is treated as a plane parallel to two axes of the space, at the slice coordinate of one of its
+points. A pixel of the plane is mapped through the 3-D and the 2-D alignment to a pixel of the image; the depth is not
+used.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from ..displacement.fields import AffineField
 from ..geometry.grid import Grid
 from ..geometry.plane import Plane
 from ..resampling.coverage import extent_inside, inside_image
-from ..resampling.sampler import corner_footprint, footprint, known, resample
+from ..resampling.sampler import corner_footprint, footprint, resample, validate_names
 from ..transforms import Affine, apply, compose, image_to_reference
-from .alignment import AlignedSections, check_fields, plane_of
+from .alignment import AlignedSections, plane_of, validate_fields
 
-#: Where on a section its slice coordinate is taken: a pixel of the full-resolution image, or the centre of each.
+#: The point of an image that defines its slice coordinate: a pixel (X, Y) at full resolution, or the centre.
 DetectionPoint = tuple[float, float] | Literal["centre", "center"]
 
-#: The outermost pixels of an image extend beyond their centres.
+#: The outermost pixels of an image extend half a pixel beyond their centres.
 _BORDER = "replicate"
 
 
@@ -43,13 +43,13 @@ class SectionPlanes:
     grid : Grid
     plane : Plane
     imaged : ImagedSections
-        The sections in order of depth, and the whole image of each at its tier.
+        The sections in order of depth, with the whole image of each at its tier.
     coordinates : ndarray, float64, shape (sections,)
-        Slice coordinate of each, in um along the fixed axis: there its detection point lies.
+        Slice coordinate of each section: of its detection point, in um along the fixed axis.
     displacements : tuple of Displacement
-        For each, pixel (x, y) = (column, row) of the plane to pixel (X, Y) of the tier image.
+        For each section, pixel (x, y) = (column, row) of the plane to pixel (X, Y) of the tier image.
     interpolation : str
-        Within the image; see `atlaszarr.resampling.sampler.resample`.
+        Interpolation within the image; see `atlaszarr.resampling.sampler.resample`.
     """
 
     grid: Grid
@@ -75,7 +75,7 @@ class SectionPlanes:
         return request.width, request.height
 
     def box(self, section: int, rows: slice, columns: slice) -> Box | None:
-        """The pixels of the tier image that a block of a plane samples; None if the block lies outside the image.
+        """The box of the tier image that a block of a plane samples; None if the block lies outside the image.
 
         A pixel of the plane lies inside the image where -1/2 <= X < width - 1/2, and likewise in Y.
         """
@@ -90,35 +90,35 @@ class SectionPlanes:
     def register(
         self, section: int, rows: slice, columns: slice, box: Box | None, pixels: Pixels | None, background: int = 0
     ) -> tuple[Pixels, NDArray[np.bool_]]:
-        """A block of a plane.
+        """Register a block of a plane.
 
         Parameters
         ----------
         section : int
-            Its index in `imaged`.
+            Index of the section in `imaged`.
         rows, columns : slice
         box : tuple of int, or None
-            The `box` of the block.
+            The result of `box` for the block.
         pixels : ndarray, uint8, shape (height, width, 3), or None
-            The pixels of the tier image in that box; None if they are missing.
+            The pixels of the tier image in `box`; None if the image is missing.
         background : int
             Grey level outside the image.
 
         Returns
         -------
         image : ndarray, uint8, shape (rows, columns, 3)
-        shown : ndarray, bool, shape (rows, columns)
-            Which pixels lie inside the image. Its outermost pixels extend beyond their centres.
+        inside : ndarray, bool, shape (rows, columns)
+            Whether each pixel lies inside the image.
         """
         shape = (rows.stop - rows.start, columns.stop - columns.start)
         if box is None or pixels is None:
             return np.full((*shape, 3), background, np.uint8), np.zeros(shape, bool)
         xy = self.displacements[section].coordinates(rows, columns)
-        shown = inside_image(xy, self.size(section))
-        xy[:, ~shown] = np.nan
+        inside = inside_image(xy, self.size(section))
+        xy[:, ~inside] = np.nan
         image = resample(pixels, xy, self.interpolation, _BORDER, background, origin=box[:2], size=self.size(section))
-        image[~shown] = background
-        return image, shown
+        image[~inside] = background
+        return image, inside
 
 
 def section_planes(
@@ -130,37 +130,37 @@ def section_planes(
     detection_xy: DetectionPoint = (0.0, 0.0),
     displacement: Mapping[int, Displacement] | None = None,
 ) -> SectionPlanes:
-    """Lay sections into planes of the space that they are aligned with.
+    """Register sections to planes of the space that they are aligned with.
 
     Parameters
     ----------
     aligned : AlignedSections
     plane : str
-        ``coronal``, ``sagittal``, ``transverse`` (or ``horizontal``, ``axial``); ``auto`` for the one that the dataset
-        was cut in.
+        ``coronal``, ``sagittal``, ``transverse`` (or ``horizontal``, ``axial``), or ``auto`` for the plane that the
+        dataset was cut in.
     stored : bool
-        Whether the axes of the plane come in the order of an array (z, y, x), so that a sagittal plane has p down its
-        rows; else in the field's orientation.
+        Whether rows and columns are in the order of an array (z, y, x), so that the rows of a sagittal plane run
+        along p. Otherwise superior is up and anterior left, as usual in the field.
     interpolation : str
         ``nearest``, ``linear``, ``cubic`` or ``lanczos``.
     detection_xy : tuple of float or "centre" (or "center")
-        The pixel (X, Y) of the full-resolution images at which their slice coordinates are taken; ``centre``: that of
-        each image.
+        The full-resolution pixel (X, Y) that defines the slice coordinate of each section; ``centre`` for the centre
+        of each image.
     displacement : mapping of int to Displacement, optional
-        By SectionImage id, fields that replace the affine ones: pixels of the plane to those of the tier image.
+        By SectionImage id, fields that replace the affine ones: pixels of the plane to pixels of the tier image.
 
     Raises
     ------
     InputError
-        If an option is not known or does not fit the dataset.
+        If an option is unknown or does not fit the dataset.
     """
-    known(interpolation, _BORDER)
+    validate_names(interpolation, _BORDER)
     grid, sections = aligned.grid, aligned.imaged.sections
     across = plane_of(aligned.dataset, plane)
     across = across.as_stored if stored else across
     coordinates = _coordinates(aligned, across, detection_xy)
     given = {} if displacement is None else displacement
-    check_fields(given, aligned.dataset, across, grid)
+    validate_fields(given, aligned.dataset, across, grid)
 
     def field(section: Section, coordinate: float, to_tier: Affine) -> Displacement:
         if section.image_id in given:
@@ -176,10 +176,7 @@ def _coordinates(aligned: AlignedSections, plane: Plane, detection_xy: Detection
     tvr, _ = aligned.dataset.alignment
     points = []
     for section in aligned.imaged.sections:
-        xy = (
-            ((section.width - 1) / 2, (section.height - 1) / 2)
-            if detection_xy in ("centre", "center")
-            else detection_xy
-        )
+        centre = ((section.width - 1) / 2, (section.height - 1) / 2)
+        xy = centre if isinstance(detection_xy, str) else detection_xy
         points.append(image_to_reference(xy, section.depth, section.tsv, tvr))
     return np.asarray(apply(aligned.from_native, points)[:, plane.fixed])

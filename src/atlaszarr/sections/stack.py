@@ -1,7 +1,7 @@
-"""A stack of sections over a grid: which section fills which voxel, and where in its image. No I/O.
+"""A stack of sections over a 3-D grid: the section and the image pixel of each voxel. No I/O.
 
-The volume way to register: every voxel of the grid is pulled back through the full 3-D and 2-D affines to
-(x, y, depth) and takes the section nearest in depth.
+Each voxel of the grid is mapped through the 3-D and 2-D alignments to (x, y, depth) and takes its value from the
+section nearest in depth.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,37 +33,39 @@ from ..errors import InputError
 from ..geometry.grid import Grid
 from ..geometry.plane import Plane
 from ..resampling.coverage import inside_image
-from ..resampling.weights import TAPS
+from ..resampling.sampler import validate_names
 from ..transforms import compose
 from . import stack_kernels
-from .alignment import AlignedSections, check_fields, plane_of
-from .depth_intervals import FILLS, MAX_GAP, depth_intervals
-from .stack_kernels import Placement
+from .alignment import AlignedSections, plane_of, validate_fields
+from .stack_kernels import StackGeometry
 
-#: Each costs about a millisecond before anything is fetched.
-_MOST_CHUNKS = 1_000_000
+FILLS = ("none", "nearest", "linear")
+#: The widest gap that is filled, in nominal intervals: one missing section is bridged, two are not.
+MAX_GAP = 2.5
+#: Each chunk takes about a millisecond before anything is fetched.
+_MAX_CHUNKS = 1_000_000
 
 
 @dataclass(frozen=True, eq=False)
 class Stack:
-    """The sections of one dataset over the voxels of a grid.
+    """The sections of one dataset, stacked over the voxels of a grid.
 
     Attributes
     ----------
     grid : Grid
     imaged : ImagedSections
-        In order of depth, and the whole image of each at its tier.
+        The sections in order of depth, with the whole image of each at its tier.
     depth_row : ndarray, float64, shape (4,)
         Depth (um) = depth_row . (z, y, x, 1), for voxel indices.
     affines : ndarray, float64, shape (sections, 2, 4)
-        Pixel (X, Y) of the tier = affines[s] . (z, y, x, 1), for voxel indices; NaN for a section with a field.
+        Pixel (X, Y) of the tier image = affines[s] . (z, y, x, 1), for voxel indices; NaN for a section with a field.
     edges, nearest, neighbour : ndarray
-        Intervals of depth [edges[j], edges[j + 1]): the section that fills each, and the one blended in; -1 none.
-    taps : int
-        Pixels that the interpolation within an image takes along an axis; see `atlaszarr.resampling.weights`.
+        Depth intervals [edges[j], edges[j + 1]), the section that fills each, and the section to blend with, or -1.
+    support : int
+        Pixels along an axis that the interpolation uses; see `atlaszarr.resampling.weights`.
     fields : mapping of int to callable
-        By section, what replaces its affine: region to (X, Y), float64, shape (2, z, y, x), of length 1 across the
-        plane of section.
+        Fields that replace the affines of sections: region to (X, Y), float64, shape (2, z, y, x), of length 1 across
+        the plane of section.
     """
 
     grid: Grid
@@ -73,12 +75,12 @@ class Stack:
     edges: NDArray[np.float64]
     nearest: NDArray[np.int32]
     neighbour: NDArray[np.int32]
-    taps: int
+    support: int
     fields: Mapping[int, Callable[[Region], NDArray[np.float64]]] = field(default_factory=dict)
 
     @property
     def sections(self) -> tuple[Section, ...]:
-        """In order of depth."""
+        """The sections in order of depth."""
         return self.imaged.sections
 
     @property
@@ -88,7 +90,7 @@ class Stack:
 
     @cached_property
     def tiers(self) -> tuple[TierImage, ...]:
-        """How the image of each section is fetched: whole, or in windows if it is too large."""
+        """The image of each section as it is fetched: whole, or in windows if it is large."""
         return tuple(map(tier_image, self.sections, self.requests))
 
     @cached_property
@@ -107,70 +109,71 @@ class Stack:
         return np.array([(request.width, request.height) for request in self.requests], dtype=np.int64)
 
     def sections_by_chunk(self, side: int) -> dict[Index, tuple[int, ...]]:
-        """Cut the grid into chunks, and find the sections that each samples.
+        """List the sections that each chunk of the grid samples.
 
         Parameters
         ----------
         side : int
-            Of a chunk, in voxels.
+            Side of a chunk, in voxels.
 
         Returns
         -------
         dict of tuple of int to tuple of int
-            Sections by chunk index, without the chunks that sample none.
+            Sections by chunk index; chunks that sample no section are left out.
 
         Raises
         ------
         InputError
-            If there are more chunks than one build can keep track of.
+            If there are more than a million chunks.
         """
         count = math.prod(-(-n // side) for n in self.grid.shape)
-        if count > _MOST_CHUNKS:
+        if count > _MAX_CHUNKS:
             raise InputError(
-                f"resolution {self.grid.resolution:g} um makes {count:,} chunks, more than {_MOST_CHUNKS:,}; "
-                "ask for a coarser resolution or larger chunks"
+                f"resolution {self.grid.resolution:g} um makes {count:,} chunks, more than {_MAX_CHUNKS:,}; "
+                "use a coarser resolution or larger chunks",
+                code="too-many-chunks",
             )
         cubes = list(blocks(self.grid.shape, side))
         with ThreadPoolExecutor() as threads:
-            found = threads.map(lambda cube: self.sampled(cube[1]), cubes)
-        return {index: sections for (index, _), sections in zip(cubes, found, strict=True) if sections}
+            sampled = threads.map(lambda cube: self.sampled(cube[1]), cubes)
+        return {index: sections for (index, _), sections in zip(cubes, sampled, strict=True) if sections}
 
     def sampled(self, region: Region) -> tuple[int, ...]:
-        """The sections that a block samples: exactly those, by the arithmetic of the sampling itself."""
-        placement, boxes = self._placed(region)
+        """The indices of the sections that a block samples: exact, by the arithmetic of the sampling."""
+        geometry, boxes = self._geometry(region)
         candidate = np.zeros(len(self.sections), bool)
         candidate[list(boxes)] = True
         sampled = np.zeros_like(candidate)
         if boxes:
             start, shape = _start(region), np.array(shape_of(region), dtype=np.int64)
-            stack_kernels.find_sampled(start, shape, placement, self.nearest, self.neighbour, candidate, sampled)
+            stack_kernels.find_sampled(start, shape, geometry, self.nearest, self.neighbour, candidate, sampled)
         return tuple(int(s) for s in np.flatnonzero(sampled))
 
     def displacement(self, region: Region) -> NDArray[np.float64]:
-        """Where each voxel of a block lies in the image of the section that fills it.
+        """The position of each voxel of a block in the image of the section that fills it.
 
         Returns
         -------
         ndarray, float64, shape (2, z, y, x)
-            (X, Y) in FULL-RESOLUTION pixels of the section image; NaN where no section is.
+            (X, Y) in FULL-RESOLUTION pixels of the section image; NaN for a voxel without a section.
         """
         out = np.empty((2, *shape_of(region)))
         section = np.empty(out.shape[1:], np.int32)
-        stack_kernels.field(_start(region), self._placed(region)[0], self.nearest, section, out)
+        stack_kernels.field(_start(region), self._geometry(region)[0], self.nearest, section, out)
         pixel = np.array([2.0**request.downsample for request in self.requests])[section]
         return np.asarray((out + 0.5) * pixel - 0.5)
 
     def needs(self, region: Region, sections: Sequence[int]) -> tuple[ImageRequest, ...]:
-        """The images, or windows of them, that a block takes from the sections that it samples."""
+        """The images, or windows of images, that a block needs from the sections that it samples."""
         boxes = self.boxes(region)
         return tuple(request for s in sections for request in self.tiers[s].requests(boxes[s]))
 
     def compute(
         self, region: Region, images: Sequence[SectionImage | MissingImage], background: int = 0
     ) -> tuple[Pixels, NDArray[np.uint32]]:
-        """Compute a block from the images that it `needs`; where one is missing, its section's voxels stay empty.
+        """Compute a block from the images that it `needs`; voxels of a missing image stay empty.
 
-        See `pull_back` for what is returned.
+        Returns the same as `pull_back`.
         """
         fetched = pixels_of(images)
         return self.pull_back(region, lambda section, box: self.tiers[section].crop(box, fetched), background)
@@ -185,22 +188,22 @@ class Stack:
         region : tuple of slice
             The block, in voxel indices of the grid.
         crop : callable
-            Given the index of a section and a box of its tier image, the pixels there: uint8, (height, width, 3). None
-            for an image that is missing, which leaves its voxels empty, or that the block does not sample. Called
-            once for each of `boxes`, one after another.
+            Takes the index of a section and a box of its tier image; returns the pixels in the box, uint8,
+            (height, width, 3), or None for an image that is missing, whose voxels stay empty, or that the block does
+            not sample. Called once for each of `boxes`, one after another.
         background : int
-            Grey level where no section is.
+            Grey level of voxels without a section.
 
         Returns
         -------
         image : ndarray, uint8, shape (3, z, y, x)
         section : ndarray, uint32, shape (z, y, x)
-            SectionImage id that made each voxel; 0 where none.
+            SectionImage id of each voxel; 0 for a voxel without a section.
         """
         shape = shape_of(region)
         image = np.full((3, *shape), background, np.uint8)
         label = np.zeros(shape, np.uint32)
-        placement, boxes = self._placed(region)
+        geometry, boxes = self._geometry(region)
         crops = np.zeros((len(self.sections), 4), np.int64)
         sizes = np.zeros_like(self.sizes)
         flat = np.empty((sum(map(area, boxes.values())), 3), np.uint8)
@@ -215,26 +218,26 @@ class Stack:
         if end == 0:
             return image, label
         stack_kernels.pull_back(
-            _start(region), placement._replace(sizes=sizes), self.nearest, self.neighbour,
-            self.depths, self.ids, flat, crops, self.taps, image, label,
+            _start(region), geometry._replace(sizes=sizes), self.nearest, self.neighbour,
+            self.depths, self.ids, flat, crops, self.support, image, label,
         )  # fmt: skip
         return image, label
 
     def boxes(self, region: Region) -> dict[int, Box]:
-        """The pixels that `pull_back` takes for a block, from the tier image of every section that it could sample."""
-        return self._placed(region)[1]
+        """The box of the tier image that `pull_back` needs, for each section that a block could sample."""
+        return self._geometry(region)[1]
 
-    def _placed(self, region: Region) -> tuple[Placement, dict[int, Box]]:
-        """The `Placement` of the sections over a block, and all the pixels that it could sample of each."""
+    def _geometry(self, region: Region) -> tuple[StackGeometry, dict[int, Box]]:
+        """The geometry of the sections over a block, and the box of each that the block could sample."""
         corners = np.array([(*corner, 1.0) for corner in product(*((s.start, s.stop - 1) for s in region))])
         depth = corners @ self.depth_row
-        # The corners bound the block but for rounding, which a micron and a pixel of margin cover.
+        # The corners bound the block up to rounding; margins of 1 um and 1 pixel allow for it.
         first, last = np.searchsorted(self.edges, [depth.min() - 1.0, depth.max() + 1.0], side="right")
         reached = slice(max(first - 1, 0), last)
         sections = sorted({*self.nearest[reached].tolist(), *self.neighbour[reached].tolist()} - {-1})
         fields = {s: self.fields[s](region) for s in sections if s in self.fields}
         boxes = {}
-        margin = max(self.taps // 2, 1)
+        margin = max(self.support // 2, 1)
         for s in sections:
             width, height = self.sizes[s].tolist()
             xy = fields[s][:, inside_image(fields[s], (width, height))] if s in fields else self.affines[s] @ corners.T
@@ -247,7 +250,7 @@ class Stack:
         field_of = np.full(len(self.sections), -1, np.int32)
         field_of[list(fields)] = np.arange(len(fields))
         stacked = np.stack(list(fields.values())) if fields else np.empty((0, 2, 1, 1, 1))
-        return Placement(self.depth_row, self.edges, self.sizes, self.affines, field_of, stacked), boxes
+        return StackGeometry(self.depth_row, self.edges, self.sizes, self.affines, field_of, stacked), boxes
 
 
 def stack_sections(
@@ -258,73 +261,102 @@ def stack_sections(
     interpolation: str = "linear",
     displacement: Mapping[int, Displacement] | None = None,
 ) -> Stack:
-    """Lay sections over the grid that they are aligned with.
+    """Make a stack of sections over the grid that they are aligned with.
 
     Parameters
     ----------
     aligned : AlignedSections
     fill : str
-        ``none``: a section fills only its own thickness; ``nearest``: every voxel takes the section nearest in
-        depth; ``linear``: that one blended with its neighbour on the voxel's other side. In a gap wider than
-        `max_gap`, and at both ends, a section fills half a nominal interval and no more.
+        ``none``: a section fills only its own thickness. ``nearest``: a voxel takes the section nearest in depth.
+        ``linear``: the nearest section is blended with the section on the other side of the voxel. In a gap wider
+        than `max_gap`, and at both ends of the stack, a section fills half a nominal interval.
     max_gap : float
-        The widest gap between two sections that is bridged, in nominal intervals (the most common step of depth
-        between neighbouring sections): at least 1, finite. ``nearest`` gives each section its half of the gap,
-        ``linear`` blends across all of it, ``none`` ignores it. With 2.5, one missing section is bridged.
+        The widest gap between two sections that is filled, in nominal intervals (the most common step of depth
+        between neighbouring sections): at least 1, finite. ``nearest`` gives each section half of the gap,
+        ``linear`` blends across all of it, ``none`` ignores `max_gap`. With 2.5, one missing section is bridged.
     interpolation : str
-        Within the plane of the section: ``nearest`` (of two equally near pixels the even one), ``linear``, ``cubic``
+        Interpolation within the image: ``nearest`` (the even one of two equally near pixels), ``linear``, ``cubic``
         (a = -3/4) or ``lanczos`` (8 x 8 pixels).
     displacement : mapping of int to Displacement, optional
-        By SectionImage id, fields that replace the alignment within the plane of section: from pixel
-        (column, row) of the plane, over the whole of the grid's, to pixel (X, Y) of the section's tier image. Depth
-        alone decides which section fills a voxel.
+        By SectionImage id, fields that replace the alignment within the plane of section: pixel (column, row) of
+        the grid's whole plane to pixel (X, Y) of the section's tier image. Depth alone decides which section fills
+        a voxel.
 
     Raises
     ------
     InputError
-        If an option is not known or does not fit the dataset.
+        If an option is unknown or does not fit the dataset.
     """
     if fill not in FILLS:
-        raise InputError(f"fill {fill!r} is not known; choose from {', '.join(FILLS)}")
+        raise InputError(f"fill {fill!r} is not known; choose from {', '.join(FILLS)}", code="unknown-value")
     if not 1 <= max_gap < math.inf:
         raise InputError(
-            f"max_gap {max_gap:g} must be finite and at least 1: sections one nominal interval apart are neighbours; "
-            "give a large number to bridge every gap"
+            f"max_gap {max_gap:g} must be finite and at least 1; give a large number to fill every gap",
+            code="out-of-range",
         )
-    if interpolation not in TAPS:
-        raise InputError(f"interpolation {interpolation!r} is not known; choose from {', '.join(TAPS)}")
+    support, _ = validate_names(interpolation, "constant")
     dataset, grid, sections = aligned.dataset, aligned.grid, aligned.imaged.sections
     to_plane = compose(aligned.to_section, grid.to_reference)
     fields: dict[int, Callable[[Region], NDArray[np.float64]]] = {}
     if displacement:
         plane = plane_of(dataset)
-        check_fields(displacement, dataset, plane, grid)
+        validate_fields(displacement, dataset, plane, grid)
         for s, section in enumerate(sections):
             if section.image_id in displacement:
-                fields[s] = partial(_over, plane, displacement[section.image_id])
+                fields[s] = partial(_field_over, plane, displacement[section.image_id])
     affines = np.array([compose(to_tier, to_plane[:2]) for to_tier in aligned.to_tiers])
     affines[list(fields)] = np.nan
     edges, nearest, neighbour = depth_intervals(
         [section.depth for section in sections], dataset.section_thickness, dataset.nominal_interval, fill, max_gap
     )
-    return Stack(
-        grid=grid,
-        imaged=aligned.imaged,
-        depth_row=to_plane[2],
-        affines=affines,
-        edges=edges,
-        nearest=nearest,
-        neighbour=neighbour,
-        taps=TAPS[interpolation],
-        fields=fields,
-    )
+    return Stack(grid, aligned.imaged, to_plane[2], affines, edges, nearest, neighbour, support, fields)
 
 
-def _over(plane: Plane, field: Displacement, region: Region) -> NDArray[np.float64]:
-    """A field over a plane at the voxels of a region, the same wherever across the plane they lie."""
+def _field_over(plane: Plane, field: Displacement, region: Region) -> NDArray[np.float64]:
+    """A field of a plane at the voxels of a region: (X, Y), float64, of length 1 across the plane."""
     rows, columns = plane.rows, plane.columns
     xy = field.coordinates(region[rows], region[columns])
     return np.expand_dims(xy if rows < columns else xy.swapaxes(1, 2), 1 + plane.fixed)
+
+
+def depth_intervals(
+    depths: list[float], thickness: float, nominal: float, fill: str, max_gap: float = MAX_GAP
+) -> tuple[NDArray[np.float64], NDArray[np.int32], NDArray[np.int32]]:
+    """Divide the depth axis into intervals, each filled by one section.
+
+    Parameters
+    ----------
+    depths : list of float
+        Depths of the sections in ascending order, in um.
+    thickness, nominal : float
+        Section thickness and nominal interval, in um.
+    fill, max_gap
+        See `stack_sections`. Gaps within a millionth of a nominal interval of `max_gap` are filled, since depths are
+        rounded products.
+
+    Returns
+    -------
+    edges : ndarray, float64, shape (m + 1,)
+        Interval j is [edges[j], edges[j + 1]).
+    nearest, neighbour : ndarray, int32, shape (m,)
+        The section that fills each interval, and the section to blend with; -1 for none.
+    """
+    reach = (thickness if fill == "none" else nominal) / 2
+    intervals: list[tuple[float, int, int]] = []
+    widest = thickness if fill == "none" else (max_gap + 1e-6) * nominal
+    joined = [b - a <= widest for a, b in pairwise(depths)]
+    for s, depth in enumerate(depths):
+        before, after = s > 0 and joined[s - 1], s + 1 < len(depths) and joined[s]
+        low = (depths[s - 1] + depth) / 2 if before else depth - reach
+        high = (depth + depths[s + 1]) / 2 if after else depth + reach
+        if fill == "linear":
+            intervals += [(low, s, s - 1 if before else -1), (depth, s, s + 1 if after else -1)]
+        else:
+            intervals.append((low, s, -1))
+        if not after:
+            intervals.append((high, -1, -1))
+    edges, nearest, neighbour = zip(*intervals, strict=True)
+    return np.array(edges), np.array(nearest[:-1], np.int32), np.array(neighbour[:-1], np.int32)
 
 
 def _start(region: Region) -> NDArray[np.int64]:

@@ -1,7 +1,7 @@
-"""The inner loops of the 3-D pull-back of a block, one row of voxels at a time.
+"""The inner loops of a stack of sections, one row of voxels at a time.
 
-`row_field` finds the section of each voxel and the point in its image, `sample_row` interpolates the image there.
-`pull_back` runs both, `field` the first alone, and `find_sampled` asks it which sections a block needs.
+`row_field` computes the section of each voxel and the point in its image; `sample_row` interpolates the image at that
+point. `pull_back` calls both; `field` and `find_sampled` call `row_field` alone.
 """
 
 from __future__ import annotations
@@ -12,26 +12,26 @@ import numpy as np
 from numba import njit
 
 from ..resampling.coverage import inside
-from ..resampling.weights import Array, nearest_pixel, span, weigh
+from ..resampling.weights import Array, nearest_pixel, span, weights_of
 
 
-class Placement(NamedTuple):
-    """Where a stack of sections lies relative to the voxels of a block.
+class StackGeometry(NamedTuple):
+    """The position of a stack of sections relative to the voxels of a block.
 
     Attributes
     ----------
     depth_row : ndarray, float64, shape (4,)
         Depth in um = depth_row . (z, y, x, 1), for absolute voxel indices.
     edges : ndarray, float64, shape (m + 1,)
-        Interval j of depth is [edges[j], edges[j + 1]).
+        Depth interval j is [edges[j], edges[j + 1]).
     sizes : ndarray, int64, shape (n, 2)
-        Width and height of the tier image of each section, 0 x 0 for one that is missing.
+        Width and height of the tier image of each section; 0 x 0 for a missing image.
     affines : ndarray, float64, shape (n, 2, 4)
-        (X, Y) in pixels of the section's tier = affines[s] . (z, y, x, 1); NaN for one that has a field instead.
+        (X, Y) in pixels of the section's tier image = affines[s] . (z, y, x, 1); NaN for a section with a field.
     field_of : ndarray, int32, shape (n,)
-        Index of its field; -1 where the affine holds.
+        Index of the field of each section; -1 for a section with an affine.
     fields : ndarray, float64, shape (fields, 2, z, y, x)
-        (X, Y) of the voxels of the block; of length 1 along the axis across the plane of section.
+        (X, Y) of the voxels of the block, in pixels of the tier image; of length 1 across the plane of section.
     """
 
     depth_row: Array
@@ -45,14 +45,14 @@ class Placement(NamedTuple):
 @njit(cache=True, nogil=True)
 def pull_back(
     start: Array,
-    placement: Placement,
+    geometry: StackGeometry,
     nearest: Array,
     neighbour: Array,
     depths: Array,
     ids: Array,
     flat: Array,
     crops: Array,
-    taps: int,
+    support: int,
     image: Array,
     label: Array,
 ) -> None:
@@ -62,37 +62,37 @@ def pull_back(
     ----------
     start : ndarray, int64, shape (3,)
         Absolute index (z, y, x) of the block's first voxel.
-    placement : Placement
+    geometry : StackGeometry
     nearest, neighbour : ndarray, int32, shape (m,)
-        For each interval of depth the section that fills it, and the one to blend in, or -1.
+        For each depth interval, the section that fills it and the section to blend with; -1 for none.
     depths : ndarray, float64, shape (n,)
         Depth of each section, in um.
     ids : ndarray, uint32, shape (n,)
         SectionImage id of each section.
-    flat, crops, taps
+    flat, crops, support
         See `sample_row`.
     image : ndarray, uint8, shape (3, z, y, x), output
-        Filled with the background on entry; grey levels round half up.
+        Holds the background on entry. Grey levels are rounded half up.
     label : ndarray, uint32, shape (z, y, x), output
-        Filled with 0 on entry; the id of the section of each voxel.
+        Holds 0 on entry. The SectionImage id of each voxel.
 
     Notes
     -----
-    A neighbour is blended in by its share of depth, and only where the voxel lies inside its image too.
+    A neighbour is blended in proportion to depth, and only where the voxel lies inside the neighbour's image too.
     """
     n = label.shape[2]
-    depth_row, sizes = placement.depth_row, placement.sizes
+    depth_row, sizes = geometry.depth_row, geometry.sizes
     blend = neighbour.max() >= 0
     section, other = np.empty(n, np.int32), np.empty(n, np.int32)
     fx, fy = np.empty(n), np.empty(n)
     values, blended = np.empty((n, 3), np.float32), np.empty((n, 3), np.float32)
     for i in range(label.shape[0]):
         for j in range(label.shape[1]):
-            row_field(placement, nearest, start, i, j, section, fx, fy)
-            sample_row(section, fx, fy, flat, crops, sizes, taps, values)
+            row_field(geometry, nearest, start, i, j, section, fx, fy)
+            sample_row(section, fx, fy, flat, crops, sizes, support, values)
             if blend:
-                row_field(placement, neighbour, start, i, j, other, fx, fy)
-                sample_row(other, fx, fy, flat, crops, sizes, taps, blended)
+                row_field(geometry, neighbour, start, i, j, other, fx, fy)
+                sample_row(other, fx, fy, flat, crops, sizes, support, blended)
                 depth_start = depth_row[0] * (start[0] + i) + depth_row[1] * (start[1] + j) + depth_row[3]
                 for k in range(n):
                     s, t = section[k], other[k]
@@ -109,36 +109,43 @@ def pull_back(
 
 
 @njit(cache=True, nogil=True)
-def field(start: Array, placement: Placement, nearest: Array, section: Array, out: Array) -> None:
+def field(start: Array, geometry: StackGeometry, nearest: Array, section: Array, out: Array) -> None:
     """The displacement field of a block.
 
     Parameters
     ----------
-    start, placement, nearest
+    start, geometry, nearest
         See `pull_back`.
     section : ndarray, int32, shape (z, y, x), output
     out : ndarray, float64, shape (2, z, y, x), output
-        See `row_field`: (X, Y) in pixels of the tier.
+        (X, Y) in pixels of the tier image; see `row_field`.
     """
     for i in range(section.shape[0]):
         for j in range(section.shape[1]):
-            row_field(placement, nearest, start, i, j, section[i, j], out[0, i, j], out[1, i, j])
+            row_field(geometry, nearest, start, i, j, section[i, j], out[0, i, j], out[1, i, j])
 
 
 @njit(cache=True, nogil=True)
 def find_sampled(
-    start: Array, shape: Array, placement: Placement, nearest: Array, neighbour: Array, candidate: Array, sampled: Array
+    start: Array,
+    shape: Array,
+    geometry: StackGeometry,
+    nearest: Array,
+    neighbour: Array,
+    candidate: Array,
+    sampled: Array,
 ) -> None:
-    """Mark the sections that the voxels of a block sample; stop once all candidates are found.
+    """Mark the sections that the voxels of a block sample.
 
     Parameters
     ----------
     start, shape : ndarray, int64, shape (3,)
-        The block.
-    placement, nearest, neighbour
+        Index (z, y, x) of the block's first voxel, and shape of the block.
+    geometry, nearest, neighbour
         See `pull_back`.
     candidate : ndarray, bool, shape (n,)
-        A superset of those; its entries turn False as they are found.
+        The sections that the block could sample. Entries become False when the section is found, and the search stops
+        when none is left.
     sampled : ndarray, bool, shape (n,), output
     """
     left = candidate.sum()
@@ -149,9 +156,9 @@ def find_sampled(
         for j in range(shape[1]):
             if left == 0:
                 return
-            row_field(placement, nearest, start, i, j, section, fx, fy)
+            row_field(geometry, nearest, start, i, j, section, fx, fy)
             if blend:
-                row_field(placement, neighbour, start, i, j, other, fx, fy)
+                row_field(geometry, neighbour, start, i, j, other, fx, fy)
             for k in range(shape[2]):
                 s = section[k]
                 if s < 0:
@@ -168,35 +175,35 @@ def find_sampled(
 
 @njit(cache=True, nogil=True)
 def row_field(
-    placement: Placement, section_of: Array, start: Array, i: int, j: int, section: Array, fx: Array, fy: Array
+    geometry: StackGeometry, section_of: Array, start: Array, i: int, j: int, section: Array, fx: Array, fy: Array
 ) -> None:
     """The displacement field of one row of voxels.
 
     Parameters
     ----------
-    placement : Placement
+    geometry : StackGeometry
     section_of : ndarray, int32, shape (m,)
-        The section that fills each interval of depth, or -1.
+        The section that fills each depth interval, or -1.
     start : ndarray, int64, shape (3,)
         Absolute index (z, y, x) of the block's first voxel.
     i, j : int
-        The row, counted from there along z and y.
+        Index of the row along z and y, relative to `start`.
     section : ndarray, int32, shape (n,), output
-        The section of each voxel; -1 where none fills it or the voxel lies outside its image.
+        The section of each voxel; -1 if no section fills the voxel or the voxel lies outside the section's image.
     fx, fy : ndarray, float64, shape (n,), output
-        The voxel's point (X, Y) in pixels of that section's tier image; NaN where there is none.
+        The voxel's point (X, Y) in pixels of that section's tier image; NaN if `section` is -1.
     """
-    _by_affines(placement, section_of, start, i, j, section, fx, fy)
-    if len(placement.fields):
-        _by_fields(placement, section_of, start, i, j, section, fx, fy)
+    _by_affines(geometry, section_of, start, i, j, section, fx, fy)
+    if len(geometry.fields):
+        _by_fields(geometry, section_of, start, i, j, section, fx, fy)
 
 
 @njit(cache=True, nogil=True)
 def _by_affines(
-    placement: Placement, section_of: Array, start: Array, i: int, j: int, section: Array, fx: Array, fy: Array
+    geometry: StackGeometry, section_of: Array, start: Array, i: int, j: int, section: Array, fx: Array, fy: Array
 ) -> None:
-    """By affines alone; -1 and NaN for the sections that have a field, since their affines are NaN."""
-    depth_row, edges, sizes, affines = placement.depth_row, placement.edges, placement.sizes, placement.affines
+    """`row_field` by affines alone; sections with a field get -1 and NaN, since their affines are NaN."""
+    depth_row, edges, sizes, affines = geometry.depth_row, geometry.edges, geometry.sizes, geometry.affines
     z, y = start[0] + i, start[1] + j
     depth_start = depth_row[0] * z + depth_row[1] * y + depth_row[3]
     low = high = np.nan
@@ -206,7 +213,7 @@ def _by_affines(
         x = start[2] + k
         depth = depth_start + depth_row[2] * x
         if not (low <= depth < high):
-            # As in `_by_fields`: as a function of its own, the lookup slows the whole pull-back down by 6 %.
+            # Repeated in `_by_fields`: a shared function makes `pull_back` 6 % slower.
             at = np.searchsorted(edges, depth, side="right") - 1
             if at < 0 or at >= section_of.size:
                 low = high = np.nan
@@ -230,14 +237,14 @@ def _by_affines(
 
 @njit(cache=True, nogil=True)
 def _by_fields(
-    placement: Placement, section_of: Array, start: Array, i: int, j: int, section: Array, fx: Array, fy: Array
+    geometry: StackGeometry, section_of: Array, start: Array, i: int, j: int, section: Array, fx: Array, fy: Array
 ) -> None:
-    """Add the sections that have a field to what `_by_affines` found."""
-    depth_row, edges, sizes, fields = placement.depth_row, placement.edges, placement.sizes, placement.fields
+    """Add the sections with a field to the result of `_by_affines`."""
+    depth_row, edges, sizes, fields = geometry.depth_row, geometry.edges, geometry.sizes, geometry.fields
     depth_start = depth_row[0] * (start[0] + i) + depth_row[1] * (start[1] + j) + depth_row[3]
     i, j, last = min(i, fields.shape[2] - 1), min(j, fields.shape[3] - 1), fields.shape[4] - 1
     low = high = np.nan
-    s = own = -1
+    s = f = -1
     for k in range(section.size):
         depth = depth_start + depth_row[2] * (start[2] + k)
         if not (low <= depth < high):
@@ -246,9 +253,9 @@ def _by_fields(
             s = -1
             if 0 <= at < section_of.size:
                 low, high, s = edges[at], edges[at + 1], section_of[at]
-            own = placement.field_of[s] if s >= 0 else -1
-        if own >= 0:
-            x, y = fields[own, 0, i, j, min(k, last)], fields[own, 1, i, j, min(k, last)]
+            f = geometry.field_of[s] if s >= 0 else -1
+        if f >= 0:
+            x, y = fields[f, 0, i, j, min(k, last)], fields[f, 1, i, j, min(k, last)]
             if inside(x, sizes[s, 0]) and inside(y, sizes[s, 1]):
                 section[k] = s
                 fx[k] = x
@@ -257,34 +264,34 @@ def _by_fields(
 
 @njit(cache=True, nogil=True)
 def sample_row(
-    section: Array, fx: Array, fy: Array, flat: Array, crops: Array, sizes: Array, taps: int, values: Array
+    section: Array, fx: Array, fy: Array, flat: Array, crops: Array, sizes: Array, support: int, values: Array
 ) -> None:
-    """Interpolate one row of voxels in the plane of their section images.
+    """Interpolate the section images at one row of voxels.
 
     Parameters
     ----------
     section, fx, fy : ndarray, shape (n,)
-        From `row_field`.
+        The output of `row_field`.
     flat : ndarray, uint8, shape (pixels, 3)
-        The pixels of the crops of all the images, one after another, each in C order.
+        The pixels of the crops of all images, concatenated, each crop in C order.
     crops : ndarray, int64, shape (sections, 4)
-        Offset of the crop's first pixel in `flat`; its left and top in the tier image; its width.
+        Offset of each crop's first pixel in `flat`, left and top of the crop in the tier image, and its width.
     sizes : ndarray, int64, shape (sections, 2)
-        Width and height of the tier images, whose outermost pixels extend beyond their centres.
-    taps : int
-        Pixels taken along an axis; see `atlaszarr.resampling.weights`.
+        Width and height of the tier images. Their outermost pixels extend half a pixel beyond the centres.
+    support : int
+        Pixels along an axis that the interpolation uses; see `atlaszarr.resampling.weights`.
     values : ndarray, float32, shape (n, 3), output
-        Grey levels, 0 to 255; unchanged where there is no section.
+        Grey levels, 0 to 255; unchanged for a voxel without a section.
     """
-    if taps > 2:
-        _sample_wide(section, fx, fy, flat, crops, sizes, taps, values)
+    if support > 2:
+        _sample_wide(section, fx, fy, flat, crops, sizes, support, values)
         return
     for k in range(section.size):
         s = section[k]
         if s < 0:
             continue
         offset, left, top, width = crops[s, 0], crops[s, 1], crops[s, 2], crops[s, 3]
-        if taps == 1:
+        if support == 1:
             at = offset + (nearest_pixel(fy[k]) - top) * width + nearest_pixel(fx[k]) - left
             for c in range(3):
                 values[k, c] = np.float32(flat[at, c])
@@ -305,19 +312,19 @@ def sample_row(
 
 @njit(cache=True, nogil=True)
 def _sample_wide(
-    section: Array, fx: Array, fy: Array, flat: Array, crops: Array, sizes: Array, taps: int, values: Array
+    section: Array, fx: Array, fy: Array, flat: Array, crops: Array, sizes: Array, support: int, values: Array
 ) -> None:
-    """Cubic and Lanczos, whose values beyond black and white are clipped."""
+    """`sample_row` for cubic and Lanczos, clipped to 0 to 255."""
     across, down, columns = np.empty(8), np.empty(8), np.empty(8, np.int64)
     for k in range(section.size):
         s = section[k]
         if s < 0:
             continue
         offset, left, top, width = crops[s, 0], crops[s, 1], crops[s, 2], crops[s, 3]
-        column, wide, u = span(fx[k], taps)
-        row, high, v = span(fy[k], taps)
-        weigh(wide, u, across)
-        weigh(high, v, down)
+        column, wide, u = span(fx[k], support)
+        row, high, v = span(fy[k], support)
+        weights_of(wide, u, across)
+        weights_of(high, v, down)
         for a in range(wide):
             columns[a] = min(max(column + a, 0), sizes[s, 0] - 1) - left
         red = green = blue = 0.0

@@ -1,4 +1,4 @@
-"""The structures of an atlas: ids, acronyms, names, colours and the tree they form."""
+"""The structures of an atlas: ids, acronyms, names, colours and their tree."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .formats import Row
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-#: Bytes of a file that are read; the largest known terminologies have about one megabyte.
+#: The most bytes that are read of a file; the largest known terminologies have about one megabyte.
 _LARGEST = 64 * 2**20
 #: File name of a terminology next to an annotation.
 _FILE_NAME = "terminology.csv"
@@ -31,7 +31,7 @@ class Structure:
     Attributes
     ----------
     id : int
-        What the voxels of an annotation hold: 1 to 4294967295.
+        The label of its voxels in an annotation: 1 to 4294967295.
     acronym, name : str
     colour : str
         ``#RRGGBB``.
@@ -47,7 +47,7 @@ class Structure:
 
     @property
     def parent_id(self) -> int | None:
-        """Id of its parent; None for a root."""
+        """The id of the parent; None for a root."""
         return self.path[-2] if len(self.path) > 1 else None
 
     @property
@@ -58,28 +58,28 @@ class Structure:
 
     @property
     def row(self) -> tuple[int, int | None, int, str, str, str, str]:
-        """The values of its row in terminology.csv."""
+        """The values of the structure's row in terminology.csv."""
         return self.id, self.parent_id, self.id, self.name, self.acronym, self.colour, str(list(self.path))
 
 
 @dataclass(frozen=True)
 class Terminology:
-    """The structures of an ontology in the order of its graph: each is followed by its descendants.
+    """The structures of an ontology in the order of its graph: each structure precedes its descendants.
 
-    A key is an id (an int), or an acronym, a name or an id as text; the first match counts, in this order. Acronyms
-    are case-sensitive: in the adult mouse, ``CM`` and ``cm`` are two structures, as are ``IPF`` and ``ipf``.
+    A key is an id (an int), or a text: an acronym, a name or an id, matched in this order. Acronyms are
+    case-sensitive: in the adult mouse, ``CM`` and ``cm`` are two structures, as are ``IPF`` and ``ipf``.
     """
 
     structures: tuple[Structure, ...]
 
     @classmethod
     def from_structure_graph(cls, roots: Sequence[Mapping[str, Any]]) -> Terminology:
-        """From the nodes of a structure graph as the Allen API answers them.
+        """From the nodes of a structure graph of the Allen API.
 
         Parameters
         ----------
         roots : sequence of mapping
-            The ``msg`` of the answer: nodes with id, acronym, name, color_hex_triplet and children.
+            The ``msg`` of the API's answer: nodes with id, acronym, name, color_hex_triplet and children.
 
         Raises
         ------
@@ -96,32 +96,32 @@ class Terminology:
         ------
         RecordError
             If a column or a value is missing, an id or an acronym occurs twice, a parent is not in the table, the
-            parents form a circle, or a path differs from the one that the parents form.
+            parents form a cycle, or a path differs from the one that the parents form.
         """
         records: Any = frame.to_dict("records")
         return cls._of(formats.rows_of_table(records))
 
     @classmethod
     def read(cls, uri: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> Terminology:
-        """From a terminology.csv, or from a structure graph of the Allen API, live or saved.
+        """From a terminology.csv, or from a structure graph of the Allen API in JSON.
 
         Parameters
         ----------
         uri : str or path-like
             A local path, or any URL that fsspec opens.
         storage_options : mapping, optional
-            Same as in `build`.
+            Options for fsspec, if `uri` is a URL.
 
         Raises
         ------
         InputError
-            If the URL or an option cannot be used, or the file is larger than 64 MiB.
+            If the URL or an option is invalid, or the file is larger than 64 MiB.
         NotFoundError
             If the file does not exist.
         SourceError
-            If it cannot be read.
+            If the file cannot be read.
         RecordError
-            If it has neither format, or for the reasons of `from_frame` and `from_structure_graph`.
+            If the file has neither format, or for the reasons of `from_frame` and `from_structure_graph`.
         """
         from ..stores.input_file import InputFile
 
@@ -131,8 +131,8 @@ class Terminology:
 
     @classmethod
     def _of(cls, rows: Iterable[Row]) -> Terminology:
-        placed = formats.tree(rows)
-        return cls(tuple(Structure(row.id, row.acronym, row.name, row.colour, path) for row, path in placed))
+        tree = formats.tree(rows)
+        return cls(tuple(Structure(row.id, row.acronym, row.name, row.colour, path) for row, path in tree))
 
     def to_frame(self) -> DataFrame:
         """A table with the columns of terminology.csv, in the order of the graph.
@@ -141,7 +141,7 @@ class Terminology:
         -------
         DataFrame
             identifier (int64), parent_identifier (Int64, missing for a root), annotation_value (int64, equal to
-            identifier), name, abbreviation, color_hex_triplet (``#RRGGBB``), root_identifier_path (text:
+            identifier), name, abbreviation, color_hex_triplet (``#RRGGBB``), root_identifier_path (text such as
             ``[997, 8]``).
         """
         import pandas as pd
@@ -151,15 +151,15 @@ class Terminology:
         return frame.astype(whole)
 
     def to_csv(self) -> str:
-        """The text of a terminology.csv in BrainGlobe's format; `read` returns this terminology again.
+        """The text of a terminology.csv in BrainGlobe's format; `read` restores the terminology from it.
 
-        A plain ``pandas.read_csv`` reads it too, except for the values that `remarks` names.
+        A plain ``pandas.read_csv`` reads it too, except for the values that `remarks` lists.
         """
         return formats.csv_text(structure.row for structure in self.structures)
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """Warnings to readers: acronyms and names that a plain ``pandas.read_csv`` reads as missing."""
+        """Warnings of acronyms and names that a plain ``pandas.read_csv`` reads as missing."""
         return tuple(
             f"the {what} {text!r} of structure {structure.id} is read as missing by a plain pandas.read_csv; "
             "read terminology.csv with keep_default_na=False"
@@ -216,33 +216,37 @@ class Terminology:
 
     def _position(self, key: str | int) -> int:
         if isinstance(key, Integral):
-            if (found := self._by_id.get(int(key))) is None:
-                raise NotFoundError(f"no structure has the id {key}")
-            return found
+            if (position := self._by_id.get(int(key))) is None:
+                raise NotFoundError(f"no structure has the id {key}", code="structure-not-found")
+            return position
         if not isinstance(key, str):
-            raise InputError(f"structure {key!r} must be an id, an acronym or a name")
-        if (found := self._by_acronym.get(key)) is not None:
-            return found
+            raise InputError(f"structure {key!r} must be an id, an acronym or a name", code="wrong-type")
+        if (position := self._by_acronym.get(key)) is not None:
+            return position
         named = [position for position, structure in enumerate(self.structures) if structure.name == key]
         if len(named) > 1:
             ids = ", ".join(str(self.structures[position].id) for position in named)
-            raise NotFoundError(f"the name {key!r} belongs to structures {ids}; give an id or an acronym")
+            raise NotFoundError(
+                f"the name {key!r} belongs to structures {ids}; give an id or an acronym", code="ambiguous-name"
+            )
         if named:
             return named[0]
         if key.isascii() and key.isdigit() and int(key) in self._by_id:
             return self._by_id[int(key)]
         near = self._near(key)
         hint = f"; did you mean {', '.join(near)}?" if near else ""
-        raise NotFoundError(f"no structure has the acronym {key!r} (acronyms match by case){hint}")
+        raise NotFoundError(
+            f"no structure has the acronym {key!r} (acronyms are case-sensitive){hint}", code="structure-not-found"
+        )
 
     def _near(self, key: str) -> list[str]:
-        """Acronyms similar to a key: those that differ in case, or whose name does; else those of similar spelling."""
+        """Acronyms that differ from a key in case, or whose names do; else acronyms of similar spelling."""
         from difflib import get_close_matches
 
         words = key.casefold()
-        folded = {structure.acronym.casefold(): structure.acronym for structure in self.structures}
+        folded = {s.acronym.casefold(): s.acronym for s in self.structures}
         same = [s.acronym for s in self.structures if words in (s.acronym.casefold(), s.name.casefold())]
-        return same or [folded[one] for one in get_close_matches(words, folded, 5, 0.5)]
+        return same or [folded[acronym] for acronym in get_close_matches(words, folded, 5, 0.5)]
 
     @cached_property
     def _by_acronym(self) -> dict[str, int]:
@@ -254,36 +258,39 @@ class Terminology:
 
 
 def terminology_of(given: Any, annotation: Any = None, storage_options: Mapping[str, Any] | None = None) -> Terminology:
-    """A terminology as it is given, or the one next to an annotation.
+    """The given terminology, or the one next to an annotation.
 
     Parameters
     ----------
     given : Terminology, str, path-like or None
-        A path or URL of a ``terminology.csv`` or of a structure graph.
+        A terminology, or the path or URL of a ``terminology.csv`` or a structure graph.
     annotation : optional
         If `given` is None: the path or URL of an annotation with a ``terminology.csv`` next to it.
     storage_options : mapping, optional
-        To fsspec, for a URL.
+        Options for fsspec, if the terminology is at a URL.
 
     Raises
     ------
     InputError
         If the terminology does not exist.
     RecordError
-        If it is not a valid terminology.
+        If the file is not a valid terminology.
     """
     if isinstance(given, Terminology):
         return given
     if given is not None:
         source, options = given, None if local_path(given) else storage_options
     elif isinstance(annotation, str | os.PathLike):
-        source, options = (
-            f"{Target.of(annotation, storage_options).url.rpartition('/')[0]}/{_FILE_NAME}",
-            storage_options,
-        )
+        folder = Target.of(annotation, storage_options).url.rpartition("/")[0]
+        source, options = f"{folder}/{_FILE_NAME}", storage_options
     else:
-        raise InputError("the annotation is not a path or URL with a terminology.csv next to it; give the terminology")
+        raise InputError(
+            "an annotation in memory has no terminology.csv next to it; give the terminology",
+            code="missing-terminology",
+        )
     try:
         return Terminology.read(source, options)
     except NotFoundError:
-        raise InputError(f"there is no terminology at {shown(source)}; give one (--terminology)") from None
+        raise InputError(
+            f"the terminology {shown(source)} does not exist; give one (--terminology)", code="file-not-found"
+        ) from None

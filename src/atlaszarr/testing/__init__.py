@@ -1,6 +1,6 @@
-"""A real HTTP server that answers as the Allen API does, and the phantom brain it shows.
+"""An emulator of the Allen API (a real HTTP server), and the phantom brain in its images.
 
-The demo and the tests run on it; nothing outside `atlaszarr.demo`, the `emulator` command and the tests may use it.
+For `atlaszarr.demo`, the `emulator` command and tests only.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["Emulator", "Phantom"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for, when it is."""
+    """Import public names on first use."""
     if name == "Emulator":
         from .emulator import Emulator
 

@@ -1,7 +1,7 @@
-"""The records of the emulated service, by model, and their associations.
+"""The records of the emulated service by model, with their associations.
 
-Any SectionDataSet and SectionImage records are accepted, real or deliberately wrong; associations that a record lacks
-are completed from the built-in record of the same id.
+Any SectionDataSet and SectionImage records are accepted, including invalid ones; missing associations are taken from
+the built-in record with the same id.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .records import (
     reference_space_records,
 )
 
-# For each model, its associations: the associated model and whether there are many.
+# The associations of each model: the associated model, and whether a record can have several.
 _ASSOCIATIONS: dict[str, dict[str, tuple[str, bool]]] = {
     "SectionDataSet": {
         "alignment3d": ("Alignment3d", False),
@@ -49,18 +49,19 @@ class Catalogue:
     Parameters
     ----------
     datasets, images : iterable of dict, optional
-        SectionDataSet and SectionImage records as the API answers them, associations (`alignment3d`,
-        `genes`, ...) under their names. Default the built-in ones. Neither is changed.
+        SectionDataSet and SectionImage records in the API's format, with associations (`alignment3d`, `genes`, ...)
+        under their names. Default the built-in records. The records are copied.
     """
 
     def __init__(
         self, datasets: Iterable[Mapping[str, Any]] | None = None, images: Iterable[Mapping[str, Any]] | None = None
     ) -> None:
-        known = {record["id"]: record for record in dataset_records()}
-        made_up, of_it = invented()
-        chosen = [*known.values(), made_up] if datasets is None else datasets
-        self._datasets = [_completed(dict(record), known.get(record.get("id"), {})) for record in chosen]
-        self._images = [dict(record) for record in ([*image_records(), *of_it] if images is None else images)]
+        built_in = {record["id"]: record for record in dataset_records()}
+        synthetic, synthetic_images = invented()
+        datasets = [*built_in.values(), synthetic] if datasets is None else datasets
+        images = [*image_records(), *synthetic_images] if images is None else images
+        self._datasets = [_completed(dict(record), built_in.get(record.get("id"), {})) for record in datasets]
+        self._images = [dict(record) for record in images]
         self._datasets_by_id = {record.get("id"): record for record in reversed(self._datasets)}
         self._images_by_id = {record.get("id"): record for record in reversed(self._images)}
         genes = {gene["id"]: gene for record in self._datasets for gene in record["genes"]}
@@ -83,11 +84,11 @@ class Catalogue:
         return self.dataset((image or {}).get("data_set_id"))
 
     def dataset(self, id: int | None) -> Record | None:
-        """The first SectionDataSet record of an id."""
+        """The first SectionDataSet record with an id."""
         return self._datasets_by_id.get(id)
 
     def image(self, id: int) -> Record | None:
-        """The first SectionImage record of an id."""
+        """The first SectionImage record with an id."""
         return self._images_by_id.get(id)
 
     def images_of(self, dataset_id: int | None) -> list[Record]:
@@ -95,26 +96,26 @@ class Catalogue:
         return [record for record in self._images if record.get("data_set_id") == dataset_id]
 
     def image_ids(self) -> list[int]:
-        """Ids of every section image, in the order given."""
+        """Ids of all section images, in the order given."""
         return [record["id"] for record in self._images]
 
     def attributes(self, model: str, record: Record) -> Record:
-        """The record's own values, without what is associated with it."""
+        """The attributes of a record, without its associations."""
         associations = _ASSOCIATIONS.get(model, {})
         return {key: value for key, value in record.items() if key not in associations}
 
     def has_attribute(self, model: str, name: str) -> bool:
-        """Whether any record of a model has an attribute of that name; true of models without records."""
+        """Whether a record of a model has an attribute; True for models without records."""
         records = self.models.get(model)
         return not records or any(name in self.attributes(model, record) for record in records)
 
     def associated(self, model: str, record: Record, name: str) -> tuple[str, bool, list[Record]] | None:
-        """What a record is associated with.
+        """The records of an association.
 
         Returns
         -------
         tuple or None
-            The associated model, whether there can be many, and the records; None if `model` has no
+            The associated model, whether a record can have several, and the records; None if `model` has no
             association of that name.
         """
         association = _ASSOCIATIONS.get(model, {}).get(name)
@@ -136,9 +137,9 @@ class Catalogue:
         return list(value or [])
 
 
-def _completed(record: Record, known: Record) -> Record:
-    """The record with the genes, products, treatments and specimen it lacks, if its id is a known one."""
+def _completed(record: Record, built_in: Record) -> Record:
+    """The record, with missing genes, products, treatments and specimen from a built-in record."""
     for name in ("genes", "products", "treatments"):
-        record.setdefault(name, known.get(name, []))
-    record.setdefault("specimen", known.get("specimen"))
+        record.setdefault(name, built_in.get(name, []))
+    record.setdefault("specimen", built_in.get("specimen"))
     return record

@@ -1,9 +1,8 @@
-"""Section images of the emulated service: the phantom brain seen through an image's own alignment.
+"""Section images of the emulated service, drawn from the phantom brain.
 
-A pixel of a tier is the phantom at the pixel's centre, carried to the reference space by the record's
-`tsv` and `tvr` (and stretched from the extent of a developing age's space). Images without alignment
-show a plain pattern. A caller's own pixels can stand for an image; its other tiers are then derived
-from them. What is drawn is kept.
+A pixel of a tier is the phantom at the pixel's centre, mapped to the reference space by the record's `tsv` and `tvr`
+(and scaled from the extent of a developmental age to reference space 9). Images without alignment have a plain
+pattern. The caller can supply pixels of an image; its other tiers are then derived from them. Drawn images are cached.
 """
 
 from __future__ import annotations
@@ -30,12 +29,12 @@ from .records import Record, alignment_matrix, depth
 
 Pixels = NDArray[np.uint8]
 
-#: For each image id, its pixels (uint8, (H, W, 3)) or a JPEG of them by tier.
-OwnPixels = Mapping[int, Mapping[int, Pixels | bytes]]
+#: By image id and tier: pixels (uint8, (H, W, 3)) or a JPEG.
+UserPixels = Mapping[int, Mapping[int, Pixels | bytes]]
 
 
 class NotServedError(Exception):
-    """What was asked for cannot be served: the HTTP status and a line of text."""
+    """A request for an image that cannot be served: an HTTP status and a line of text."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -44,23 +43,23 @@ class NotServedError(Exception):
 
 @dataclass(frozen=True)
 class Drawing:
-    """What part of an image is asked for, and how.
+    """A request for an image or a region of it.
 
     Attributes
     ----------
     downsample : int
-        Tier: pixels are 2**downsample wide.
+        Tier: a pixel is 2**downsample full-resolution pixels wide.
     view : str or None
-        None or ``primary`` the section itself; ``expression`` and ``projection`` the mask.
+        None or ``primary`` for the section, ``expression`` or ``projection`` for the mask.
     left, top : int or None
-        Full-resolution pixels; default the record's x, y. Cut down to whole tier pixels.
+        In full-resolution pixels, rounded down to pixels of the tier; default the record's x and y.
     width, height : int or None
-        Pixels of the tier; default, and at most, to the image's edge.
+        In pixels of the tier; default, and maximum, to the image's edge.
     quality : int or None
         JPEG quality, 0 to 100; default the emulator's.
     range : tuple of int or None
-        Lower and upper bound (0 to 4095) of red, green and blue, for fluorescence: images of datasets
-        with a red, green or blue channel are scaled linearly between them. Others are left alone.
+        Lower and upper bounds (0 to 4095) of red, green and blue, for fluorescence: images of datasets
+        with a red, green or blue channel are scaled linearly between them. Other images ignore it.
     """
 
     downsample: int = 0
@@ -74,7 +73,7 @@ class Drawing:
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, str]) -> Drawing:
-        """From the parameters of a URL; NotServedError (400) if one is not a whole number in its bounds."""
+        """From the parameters of a URL; NotServedError (400) if one is not a whole number within its bounds."""
         bounds = {"downsample": 31, "left": None, "top": None, "width": None, "height": None, "quality": 100}
         numbers = {}
         for name, limit in bounds.items():
@@ -101,23 +100,28 @@ class Painter:
     Parameters
     ----------
     catalogue : Catalogue
-        The records to draw from.
+        The records of the images.
     phantom : Phantom
-        The brain to show.
+        The brain in the images.
     pixels : mapping, optional
-        Own pixels by image id and tier. Coarser tiers are box averages with floor sizes, finer ones
+        User-supplied pixels by image id and tier. Coarser tiers are box averages with floor sizes, finer ones
         repeat pixels.
     quality : int
-        JPEG quality where none is asked for.
+        Default JPEG quality.
     directory : path, optional
-        Where drawn images are kept between runs.
+        Folder of a cache of drawn images that lasts between runs.
+
+    Raises
+    ------
+    InputError
+        If `pixels` names an image that is not in the catalogue, or gives it no tier.
     """
 
     def __init__(
         self,
         catalogue: Catalogue,
         phantom: Phantom,
-        pixels: OwnPixels | None = None,
+        pixels: UserPixels | None = None,
         quality: int = 95,
         directory: str | Path | None = None,
     ) -> None:
@@ -129,15 +133,17 @@ class Painter:
         self._pixels = {id: dict(tiers) for id, tiers in (pixels or {}).items()}
         for id, tiers in self._pixels.items():
             if catalogue.image(id) is None or not tiers:
-                raise InputError(f"pixels are given for image {id}, which is not served or has no tier")
+                raise InputError(
+                    f"pixels of image {id}: the image is not served, or no tier is given", code="image-not-served"
+                )
 
     def has_view(self, image_id: int, view: str | None) -> bool:
-        """Whether an image can be seen so: as a mask only if its record has an `expression_path`."""
+        """Whether an image has a view; masks need an `expression_path` in its record."""
         record = self.catalogue.image(image_id) or {}
         return view is None or (view in ("expression", "projection") and bool(record.get("expression_path")))
 
     def image(self, image_id: int, request: Drawing) -> bytes:
-        """What `jpeg` draws, kept for the next time unless it shows a caller's own pixels."""
+        """Same as `jpeg`, with a cache for images that are not user-supplied."""
         if image_id in self._pixels:
             return self.jpeg(image_id, request)
         record = self.catalogue.image(image_id)
@@ -147,12 +153,12 @@ class Painter:
         return self._drawn_images.get(key, lambda: self.jpeg(image_id, request))
 
     def jpeg(self, image_id: int, request: Drawing) -> bytes:
-        """An image, or part of it, as a baseline RGB JPEG without chroma subsampling.
+        """An image or a region of it, as a baseline RGB JPEG without chroma subsampling.
 
         Raises
         ------
         NotServedError
-            404 for an unknown image, a view it does not have, or an empty picture.
+            404 for an unknown image, a view that the image does not have, or an empty region.
         """
         record = self.catalogue.image(image_id)
         if record is None:
@@ -165,9 +171,9 @@ class Painter:
             return given
         left, top, width, height = _window(record, request)
         if width < 1 or height < 1:
-            raise NotServedError(404, f"nothing of SectionImage {image_id} is left at that tier and region")
+            raise NotServedError(404, f"SectionImage {image_id} has no pixels at that tier and region")
         if image_id in self._pixels and request.view is None:
-            picture = self._own(image_id, record, request.downsample)[top : top + height, left : left + width]
+            picture = self._user_pixels(image_id, record, request.downsample)[top : top + height, left : left + width]
         else:
             picture = self._drawn(record, request, (left, top), (height, width))
         quality = self.quality if request.quality is None else request.quality
@@ -175,7 +181,7 @@ class Painter:
         return bytes(simplejpeg.encode_jpeg(picture, max(quality, 1), colorsubsampling="444"))
 
     def pixel_to_pir(self, image_id: int, downsample: int) -> NDArray[np.float64] | None:
-        """Tier pixels to the phantom.
+        """The affine from pixels of a tier to the phantom.
 
         Returns
         -------
@@ -209,8 +215,8 @@ class Painter:
             picture = np.rint(np.clip(scaled, 0.0, 1.0) * 255.0).astype(np.uint8)
         return picture
 
-    def _own(self, image_id: int, record: Record, downsample: int) -> Pixels:
-        """A caller's pixels at a tier: from the nearest finer tier given, or else from the finest."""
+    def _user_pixels(self, image_id: int, record: Record, downsample: int) -> Pixels:
+        """User-supplied pixels at a tier: derived from the nearest finer tier supplied, or from the finest."""
         tiers = self._pixels[image_id]
         source = max((tier for tier in tiers if tier <= downsample), default=min(tiers))
         given = tiers[source]
@@ -227,14 +233,14 @@ class Painter:
 
 
 class DrawnImages:
-    """Encoded images by key; safe to use from many threads.
+    """A thread-safe cache of encoded images.
 
     Parameters
     ----------
     directory : path, optional
-        Where images are kept between runs.
+        Folder of the images that last between runs.
     limit : int
-        Bytes kept in memory; the least recently used go first.
+        Maximum size in memory, in bytes; the least recently used images are dropped.
     """
 
     def __init__(self, directory: str | Path | None = None, limit: int = 256 * 1024**2) -> None:
@@ -245,7 +251,7 @@ class DrawnImages:
         self._lock = threading.Lock()
 
     def get(self, key: str, draw: Callable[[], bytes]) -> bytes:
-        """The image of a key (a file name), drawn now if it never was."""
+        """The image of a key (a file name); `draw` is called if it is not cached."""
         with self._lock:
             if key in self._images:
                 self._images.move_to_end(key)
@@ -271,7 +277,7 @@ class DrawnImages:
             return None
 
     def _write(self, key: str, image: bytes) -> None:
-        """Whole or not at all: another process may read the same directory."""
+        """Write atomically: other processes may read the same folder."""
         if self._directory is None:
             return
         self._directory.mkdir(parents=True, exist_ok=True)
@@ -281,7 +287,7 @@ class DrawnImages:
 
 
 def _window(record: Record, request: Drawing) -> tuple[int, int, int, int]:
-    """Left, top, width and height in tier pixels of the image's crop."""
+    """Left, top, width and height of the requested region, in tier pixels of the image."""
     rows, columns = record["height"] >> request.downsample, record["width"] >> request.downsample
     left = max((request.left - record.get("x", 0)) >> request.downsample, 0) if request.left is not None else 0
     top = max((request.top - record.get("y", 0)) >> request.downsample, 0) if request.top is not None else 0
@@ -299,7 +305,7 @@ def _to_space_9(space_id: Any) -> NDArray[np.float64]:
 
 
 def _pattern(image_id: int, request: Drawing, offset: tuple[int, int], shape: tuple[int, int]) -> Pixels:
-    """A smooth pattern, always the same, for an image without alignment."""
+    """A smooth, reproducible pattern for an image without alignment."""
     pixel = 2.0**request.downsample
     x = (np.arange(shape[1]) + offset[0] + 0.5) * pixel
     y = (np.arange(shape[0]) + offset[1] + 0.5)[:, np.newaxis] * pixel

@@ -1,8 +1,7 @@
-"""A real HTTP server on loopback that answers as the Allen Brain API does, faults included.
+"""An emulator of the Allen Brain API: an HTTP server on loopback.
 
-It serves the figures of real datasets (or any other records) and section images drawn from a phantom
-brain, counts what it was asked, and plays scripted faults. The demo, the tests and the `emulator`
-command run on it.
+It serves the records of real datasets (or any other records) and section images drawn from a phantom brain, records
+all requests, and plays scripted faults. The demo, the tests and the `emulator` command use it.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from .catalogue import Catalogue
-from .drawing import Drawing, OwnPixels, Painter
+from .drawing import Drawing, Painter, UserPixels
 from .faults import FaultScript, Rule, load_faults
 from .phantom import Phantom, default_phantom
 from .server import ServedRequest, Server, Traffic
@@ -29,22 +28,22 @@ class Emulator:
     Parameters
     ----------
     datasets, images : iterable of dict, optional
-        SectionDataSet and SectionImage records as the API answers them; default 74272479 and 69289763
+        SectionDataSet and SectionImage records in the API's format; default datasets 74272479 and 69289763
         with all their images, image 101321610, and dataset 909 with an invented alignment.
     faults : sequence of Rule or dict, or path, optional
         Scripted faults, or a JSON file of them.
     port : int
         0 for any free one.
     pixels : mapping, optional
-        Own pixels of images: ``{image_id: {downsample: uint8 array (H, W, 3) or JPEG bytes}}``.
+        User-supplied pixels: ``{image_id: {downsample: uint8 array (H, W, 3) or JPEG bytes}}``.
     phantom : Phantom, optional
-        The brain that the images show.
+        The brain in the images.
     quality : int
-        JPEG quality where a request names none.
+        Default JPEG quality.
     draw_cache : path, optional
-        Directory in which drawn images are kept between runs.
+        Folder of a cache of drawn images that lasts between runs.
     latency : float
-        Seconds that every answer takes at least.
+        Minimum duration of every answer, in seconds.
     host : str
         Address to listen on.
     access_log : bool
@@ -53,14 +52,14 @@ class Emulator:
     Attributes
     ----------
     catalogue : Catalogue
-        The records served.
+        The records.
     phantom : Phantom
-        The brain shown.
+        The brain in the images.
 
     Raises
     ------
     InputError
-        If a fault or the pixels are not valid.
+        If a fault or the pixels are invalid.
     """
 
     def __init__(
@@ -69,7 +68,7 @@ class Emulator:
         images: Iterable[Mapping[str, Any]] | None = None,
         faults: Sequence[Rule | Mapping[str, Any]] | str | Path | None = None,
         port: int = 0,
-        pixels: OwnPixels | None = None,
+        pixels: UserPixels | None = None,
         phantom: Phantom | None = None,
         quality: int = 95,
         draw_cache: str | Path | None = None,
@@ -111,16 +110,16 @@ class Emulator:
 
     @property
     def requests(self) -> list[ServedRequest]:
-        """What was asked since the start or the last `reset`, in the order of answering."""
+        """The requests answered since the start or the last `reset`, in the order of the answers."""
         return self._traffic.requests
 
     @property
     def peak(self) -> int:
-        """The most requests that were under way at once since the start or the last `reset`."""
+        """The maximum number of concurrent requests since the start or the last `reset`."""
         return self._traffic.peak
 
     def count(self, kind: str | None = None) -> int:
-        """How many requests of a kind (default of any) were made."""
+        """The number of requests of a kind; default all."""
         return sum(kind in (None, request.kind) for request in self.requests)
 
     def reset(self) -> None:
@@ -134,14 +133,14 @@ class Emulator:
         view: str | None = None,
         quality: int | None = None,
     ) -> None:
-        """Draw whole images beforehand, so that asking for them takes no drawing.
+        """Draw whole images in advance, so that requests for them are answered from the cache.
 
         Parameters
         ----------
         image_ids : iterable of int, optional
-            Default every image that has the view.
+            Default all images that have the view.
         downsample, view, quality
-            As they will be asked for.
+            Same as in the requests.
         """
         request = Drawing(downsample=downsample, view=view, quality=quality)
         if image_ids is None:
@@ -165,7 +164,7 @@ def serve(
     faults : sequence of Rule or dict, or path, optional
         Same as in `Emulator`.
     announce : callable
-        Given the base URL once the server answers.
+        Called with the base URL when the server is ready.
     **options
         Further parameters of `Emulator`.
     """
@@ -173,4 +172,4 @@ def serve(
         announce(emulator.url)
         with contextlib.suppress(KeyboardInterrupt):
             while True:
-                time.sleep(0.5)  # not one long wait: Python's handler runs between waits only
+                time.sleep(0.5)  # short waits: Python's signal handler runs between them

@@ -1,4 +1,4 @@
-"""Keys of images in the cache: images that differ in anything have keys that differ."""
+"""Cache keys of section images: different images have different keys."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ OTHER = {
 }
 
 
-def test_every_field_of_a_request_has_an_other_value_to_compare():
+def test_every_field_of_a_request_has_another_value_to_compare():
     assert set(OTHER) == {field.name for field in fields(ImageRequest)}
 
 
 @pytest.mark.parametrize("name", OTHER)
-def test_images_that_differ_in_anything_have_keys_that_differ(name):
+def test_requests_that_differ_in_one_field_have_different_keys(name):
     request = ImageRequest(1, 200, 100, left=0, top=0)
     other = replace(request, **{name: OTHER[name]})
     assert request.key("http://a/api/v2") != other.key("http://a/api/v2")
 
 
-def test_images_of_two_services_have_keys_that_differ():
+def test_images_of_two_services_have_different_keys():
     request = ImageRequest(1, 200, 100)
     assert request.key("http://a/api/v2") != request.key("http://b/api/v2")
     assert request.key("http://a/api/v2") == replace(request).key("http://a/api/v2")

@@ -1,4 +1,4 @@
-"""What enters from the API is checked: a section that cannot be registered is set aside, a wrong dataset refused."""
+"""Records of the API are validated: a section that cannot be registered is skipped, an invalid dataset is refused."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from atlaszarr.allen.records import PLANES, SectionDataset
 from atlaszarr.dataset_build.api import plan
 from atlaszarr.errors import RecordError
 from atlaszarr.testing.records import dataset_records, image_records
+from codes import raises
 
 DATASETS = {record["id"]: record for record in dataset_records()}
-#: JSON's idea of a value: whole numbers of any length and, as Python writes and reads them, NaN and infinities.
+#: JSON values, with whole numbers of any length, and NaN and infinities, which Python reads and writes.
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
 JSON = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner))
 
@@ -28,7 +29,7 @@ def whole(dataset_id):
 
 
 def skipped(records):
-    """The one section that is set aside, with the five others used."""
+    """The one skipped section; the other five are used."""
     (record,), images = records
     dataset = SectionDataset.from_json(record, images)
     assert len(dataset.sections) == 5
@@ -38,13 +39,13 @@ def skipped(records):
     return section
 
 
-def refused(records):
-    """The message with which the dataset is refused."""
+def refused(records, code="invalid-record"):
+    """The message of the error that refuses the dataset."""
     (record,), images = records
-    with pytest.raises(RecordError) as error:
+    with raises(RecordError, code) as caught:
         SectionDataset.from_json(record, images)
-    assert str(record["id"]) in str(error.value)
-    return str(error.value)
+    assert str(record["id"]) in str(caught.value)
+    return str(caught.value)
 
 
 @pytest.mark.parametrize("dataset_id", sorted(DATASETS))
@@ -84,7 +85,7 @@ def test_the_interval_and_the_gaps_of_a_real_dataset_are_known(dataset_id, inter
     first=st.integers(-20, 200), step=st.integers(1, 12), count=st.integers(8, 40), data=st.data(),
     thickness=st.sampled_from([20.0, 25.0, 25.4, 100.0]),
 )  # fmt: skip
-def test_what_regular_sampling_lacks_is_what_was_taken_out(first, step, count, data, thickness):
+def test_the_missing_numbers_are_the_sections_taken_out_of_a_regular_sampling(first, step, count, data, thickness):
     numbers = [first + step * index for index in range(count)]
     dropped = data.draw(st.sets(st.sampled_from(numbers[1:-1]), max_size=(count - 1) // 4))
     (record,), (image, *_) = one_section()
@@ -94,12 +95,12 @@ def test_what_regular_sampling_lacks_is_what_was_taken_out(first, step, count, d
     assert dataset.missing_numbers == tuple(sorted(dropped))
 
 
-def test_a_section_that_strays_by_one_is_no_gap(records):
+def test_a_section_that_is_one_number_off_is_not_a_gap(records):
     records[1][3]["section_number"] += 1
     assert SectionDataset.from_json(records[0][0], records[1]).missing_numbers == ()
 
 
-def test_a_dataset_without_sections_has_its_thickness_for_interval(records):
+def test_the_interval_of_a_dataset_without_sections_is_its_thickness(records):
     dataset = SectionDataset.from_json(records[0][0], [])
     assert dataset.sections == ()
     assert dataset.missing_numbers == ()
@@ -177,17 +178,17 @@ def test_an_image_without_id_makes_the_dataset_refused(records):
 
 @pytest.mark.parametrize("value", [None, math.nan, -math.inf, "0.5", True, 10**400, 1e300])
 @pytest.mark.parametrize("key", ["tsv_00", "tsv_05", "tvs_02", "tvs_04"])
-def test_a_2d_alignment_that_is_not_six_numbers_sets_its_section_aside(records, key, value):
+def test_a_2d_alignment_that_is_not_six_numbers_skips_its_section(records, key, value):
     records[1][3]["alignment2d"][key] = value
     assert key in skipped(records).reason
 
 
-def test_a_singular_2d_alignment_sets_its_section_aside(records):
+def test_a_singular_2d_alignment_skips_its_section(records):
     records[1][3]["alignment2d"] |= {"tsv_00": 1.0, "tsv_01": 2.0, "tsv_02": 0.5, "tsv_03": 1.0}
     assert "singular alignment tsv" in skipped(records).reason
 
 
-def test_a_2d_alignment_that_contradicts_its_inverse_sets_its_section_aside(records):
+def test_a_2d_alignment_that_contradicts_its_inverse_skips_its_section(records):
     records[1][3]["alignment2d"]["tvs_04"] += 20.0
     assert "differ by" in skipped(records).reason
 
@@ -195,7 +196,8 @@ def test_a_2d_alignment_that_contradicts_its_inverse_sets_its_section_aside(reco
 @pytest.mark.parametrize("plane", [None, 0, 3, 7, 1.5, "coronal", True])
 def test_an_unknown_plane_is_refused(records, plane):
     records[0][0]["plane_of_section_id"] = plane
-    assert "plane_of_section_id" in refused(records)
+    code = "unknown-plane" if plane in (0, 3, 7) else "invalid-record"
+    assert "plane_of_section_id" in refused(records, code)
 
 
 @pytest.mark.parametrize("plane", sorted(PLANES))
@@ -219,12 +221,12 @@ def test_a_3d_alignment_that_is_not_twelve_numbers_is_refused(records, key, valu
 
 def test_a_singular_3d_alignment_is_refused(records):
     records[0][0]["alignment3d"] |= {"trv_06": 0.0, "trv_07": 0.0, "trv_08": 0.0}
-    assert "singular alignment trv" in refused(records)
+    assert "trv" in refused(records, "singular-alignment")
 
 
 def test_a_3d_alignment_that_contradicts_its_inverse_is_refused(records):
     records[0][0]["alignment3d"]["tvr_10"] += 20.0
-    assert "differ by" in refused(records)
+    refused(records, "inconsistent-alignment")
 
 
 def test_a_dataset_without_3d_alignment_is_read_but_cannot_be_planned(records):
@@ -232,11 +234,12 @@ def test_a_dataset_without_3d_alignment_is_read_but_cannot_be_planned(records):
     dataset = SectionDataset.from_json(records[0][0], records[1])
     assert dataset.tvr is None
     assert dataset.trv is None
-    with pytest.raises(RecordError, match=f"section dataset {dataset.id} has no 3-D alignment"):
+    with raises(RecordError, "missing-alignment") as caught:
         plan(dataset, resolution=200)
+    assert str(dataset.id) in str(caught.value)
 
 
-def test_what_is_merely_descriptive_may_be_absent(records):
+def test_descriptive_values_are_optional(records):
     for name in ("genes", "products", "specimen", "specimen_id", "failed"):
         del records[0][0][name]
     dataset = SectionDataset.from_json(records[0][0], records[1])
@@ -250,7 +253,7 @@ def one_section():
 
 
 def paths(value, path=()):
-    """The way to every value within a record."""
+    """The path of keys and indices to every value of a record."""
     if path:
         yield path
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
@@ -263,12 +266,12 @@ def paths(value, path=()):
 @example(path=(0, 0, "section_thickness"), value=5e-324)
 @example(path=(0, 0, "genes", 0), value={})
 @example(path=(0, 0, "specimen", "donor"), value=[1])
-def test_whatever_one_value_of_a_record_is_the_dataset_is_sound_or_refused(path, value):
+def test_any_value_in_a_record_leads_to_a_valid_dataset_or_an_error(path, value):
     records = one_section()
-    place = records
+    parent = records
     for key in path[:-1]:
-        place = place[key]
-    place[path[-1]] = value
+        parent = parent[key]
+    parent[path[-1]] = value
     try:
         dataset = SectionDataset.from_json(records[0][0], records[1])
     except RecordError:

@@ -1,4 +1,4 @@
-"""A section image fetched in windows shows what it does when it is fetched whole, and no window more is fetched."""
+"""A section image fetched in windows equals the whole image, and only the windows that are needed are fetched."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def images_and_boxes(draw):
 
 
 def served(tier, pixels):
-    """What the service answers, by its own rules: left and top in full-resolution pixels of the slide."""
+    """The service's answers: left and top of a request are full-resolution pixels of the slide."""
 
     def answer(request):
         if request.left is None:
@@ -35,7 +35,7 @@ def served(tier, pixels):
 
 
 @given(images_and_boxes())
-def test_a_crop_of_windows_is_that_of_the_whole_image(drawn):
+def test_a_crop_of_windows_equals_the_crop_of_the_whole_image(drawn):
     tier, box = drawn
     width, height = tier.size
     pixels = np.arange(width * height * 3, dtype=np.uint32).astype(np.uint8).reshape(height, width, 3)
@@ -44,7 +44,7 @@ def test_a_crop_of_windows_is_that_of_the_whole_image(drawn):
 
 
 @given(images_and_boxes())
-def test_every_window_asked_for_has_a_part_in_the_box_and_none_comes_twice(drawn):
+def test_every_requested_window_intersects_the_box_and_is_requested_once(drawn):
     tier, (left, top, right, bottom) = drawn
     found = list(tier.requests((left, top, right, bottom)))
     assert len(set(found)) == len(found)
@@ -63,7 +63,7 @@ def test_every_window_asked_for_has_a_part_in_the_box_and_none_comes_twice(drawn
     assert (covered[top:bottom, left:right] == 1).all()
 
 
-def test_a_crop_lacks_all_where_one_of_its_windows_is_missing():
+def test_a_crop_is_missing_if_one_of_its_windows_is_missing():
     tier = TierImage(ImageRequest(7, 20, 10), (0, 0), (2, 1))
     assert tier.crop((5, 0, 15, 10), lambda request: None if request.left else np.zeros((10, 10, 3), np.uint8)) is None
 
@@ -73,7 +73,7 @@ def section(dataset):
     return dataset.sections[0]
 
 
-def test_a_small_image_that_is_shown_whole_is_one_request(section):
+def test_a_small_image_that_is_needed_whole_is_one_request(section):
     whole = whole_image(section, 2)
     assert max(whole.width, whole.height) > WINDOW
     tier = tier_image(section, whole, [(0, 0, whole.width, whole.height)])

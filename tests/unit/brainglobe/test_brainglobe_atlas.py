@@ -15,7 +15,16 @@ from atlaszarr.atlas.images import hemispheres_image
 from atlaszarr.brainglobe.alias import give_second_name
 from atlaszarr.brainglobe.manifests import About
 from atlaszarr.brainglobe.meshes import defects
-from atlaszarr.brainglobe.paths import ANNOTATION, COMPRESSED, HEMISPHERES, MASKS, PRECOMPUTED, TEMPLATE, Layout, below
+from atlaszarr.brainglobe.paths import (
+    ANNOTATION,
+    COMPRESSED,
+    HEMISPHERES,
+    MASKS,
+    PRECOMPUTED,
+    TEMPLATE,
+    AtlasLayout,
+    below,
+)
 from atlaszarr.brainglobe.write import write
 from atlaszarr.engine.finished_image import Finished
 from atlaszarr.engine.ome import Geometry
@@ -27,7 +36,7 @@ from atlaszarr.terminology.terminology import Structure, Terminology
 from atlaszarr.verification import verify
 from atlaszarr.writing import write_multiscales
 
-LAYOUT = Layout("allen-adult-mouse", "3.0")
+LAYOUT = AtlasLayout("allen-adult-mouse", "3.0")
 TERMINOLOGY = Terminology(
     (
         Structure(997, "root", "root", "#FFFFFF", (997,)),
@@ -180,4 +189,4 @@ def test_what_the_reader_cannot_open_is_refused_before_anything_is_written(tmp_p
 )
 def test_names_and_versions_that_the_reader_cannot_find_are_refused(name, version):
     with pytest.raises(InputError, match="must be"):
-        Layout(name, version)
+        AtlasLayout(name, version)

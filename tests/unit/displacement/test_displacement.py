@@ -1,4 +1,4 @@
-"""Displacement fields: how they are made, reckoned with, led back, kept in files, and sampled through."""
+"""Displacement fields: constructors, algebra, inversion, files, and warped images."""
 
 import dataclasses
 import json
@@ -20,6 +20,7 @@ from atlaszarr.displacement.fields import AffineField, regular
 from atlaszarr.errors import InputError, NotFoundError, TargetError
 from atlaszarr.resampling.sampler import footprint, resample
 from atlaszarr.stores.target import Target
+from codes import raises
 
 SHAPE = (37, 53)
 MATRIX = np.array([[1.1, 0.2, -3.25], [-0.1, 0.9, 5.5]])
@@ -48,7 +49,7 @@ def grid(shape=SHAPE):
 
 
 def every_kind(seed):
-    """The same shape in each way that a field is held."""
+    """One field of each kind, of the same shape."""
     delta_x, delta_y = smooth(seed)
     arrays = Displacement.from_deltas(delta_x, delta_y)
     lazy = Displacement.from_coordinates(*(da.from_array(part, chunks=(20, 30)) for part in grid() + smooth(seed)))
@@ -59,7 +60,7 @@ def every_kind(seed):
 # Constructors
 
 
-def test_an_affine_leads_a_pixel_to_its_matrix_times_x_y_1():
+def test_an_affine_maps_a_pixel_to_its_matrix_times_x_y_1():
     x, y = grid()
     for matrix in (MATRIX, MATRIX.tolist(), np.vstack([MATRIX, [0, 0, 1]])):
         field = Displacement.from_affine(SHAPE, matrix)
@@ -68,16 +69,16 @@ def test_an_affine_leads_a_pixel_to_its_matrix_times_x_y_1():
 
 
 @pytest.mark.parametrize("centred", [True, False])
-def test_a_simple_affine_is_the_classic_one(centred):
+def test_a_simple_affine_agrees_with_atldld(centred):
     sx, sy, r, s, tx, ty = 1.25, 0.75, 0.3, -0.2, 4.0, -6.0
-    there = np.array([[1, 0, 26.0], [0, 1, 18.0], [0, 0, 1]])  # (w / 2 - 0.5, h / 2 - 0.5)
+    centre = np.array([[1, 0, 26.0], [0, 1, 18.0], [0, 0, 1]])  # (w / 2 - 0.5, h / 2 - 0.5)
     parts = np.array([[sx * cos(r), -sy * sin(r + s), tx], [sx * sin(r), sy * cos(r + s), ty], [0, 0, 1]])
-    matrix = there @ parts @ np.linalg.inv(there) if centred else parts
+    matrix = centre @ parts @ np.linalg.inv(centre) if centred else parts
     field = Displacement.simple_affine(SHAPE, sx, sy, r, s, tx, ty, centred)
     assert field == Displacement.from_affine(SHAPE, matrix)
 
 
-def test_arrays_give_the_points_or_the_displacements():
+def test_a_field_is_made_from_points_or_displacements():
     delta = smooth(1).astype("f4")
     by_delta = Displacement.from_deltas(*delta)
     by_point = Displacement.from_coordinates(*(grid() + delta))
@@ -89,7 +90,7 @@ def test_arrays_give_the_points_or_the_displacements():
     np.testing.assert_allclose(by_point.norm.compute(), np.hypot(*delta), rtol=1e-6)
 
 
-def test_a_field_does_not_change_with_the_array_it_was_made_of():
+def test_a_field_does_not_change_with_its_source_array():
     delta = smooth(1)
     field = Displacement.from_deltas(*delta)
     delta[:] = 0
@@ -99,58 +100,62 @@ def test_a_field_does_not_change_with_the_array_it_was_made_of():
 
 
 @pytest.mark.parametrize("lazy", [False, True])
-def test_a_field_leads_nowhere_where_its_arrays_are_masked(lazy):
+def test_masked_values_are_nan(lazy):
     delta_x, delta_y = smooth(3)
     masked = np.ma.masked_array(delta_x, mask=delta_x > 0.3)
     given = da.from_array(masked, chunks=(20, 30), asarray=False) if lazy else masked
     expected = np.where(delta_x > 0.3, np.nan, delta_x)
-    found = Displacement.from_deltas(given, delta_y)
-    np.testing.assert_array_equal(found.delta_x.compute(), expected)
-    np.testing.assert_array_equal(found.delta_y.compute(), delta_y)
+    result = Displacement.from_deltas(given, delta_y)
+    np.testing.assert_array_equal(result.delta_x.compute(), expected)
+    np.testing.assert_array_equal(result.delta_y.compute(), delta_y)
 
 
 @pytest.mark.parametrize(
-    ("make", "words"),
+    ("make", "code", "named"),
     [
-        (lambda: Displacement.from_affine((0, 3), MATRIX), r"shape \(0, 3\) must be two positive"),
-        (lambda: Displacement.from_affine(3, MATRIX), "shape 3 must be two positive"),
-        (lambda: Displacement.from_affine(SHAPE, np.eye(4)), "is not an affine of the plane"),
-        (lambda: Displacement.from_affine(SHAPE, MATRIX * np.nan), "is not an affine of the plane"),
-        (lambda: Displacement.from_affine(SHAPE, [[1, 0, 0], [0, 1, 0], [0, 1, 1]]), "third row must be 0 0 1"),
-        (lambda: Displacement.simple_affine(SHAPE, rotation=np.inf), "rotation inf"),
-        (lambda: Displacement.from_deltas(np.zeros((3, 4)), np.zeros((4, 3))), r"shapes \(3, 4\) and \(4, 3\)"),
-        (lambda: Displacement.from_deltas(np.zeros(3), np.zeros(3)), r"shape \(3,\)"),
-        (lambda: Displacement.from_deltas(np.zeros((3, 4), complex), np.zeros((3, 4))), "complex128"),
+        (lambda: Displacement.from_affine((0, 3), MATRIX), "invalid-shape", "(0, 3)"),
+        (lambda: Displacement.from_affine(3, MATRIX), "invalid-shape", "3"),
+        (lambda: Displacement.from_affine(SHAPE, np.eye(4)), "invalid-affine", "matrix"),
+        (lambda: Displacement.from_affine(SHAPE, MATRIX * np.nan), "invalid-affine", "nan"),
+        (lambda: Displacement.from_affine(SHAPE, [[1, 0, 0], [0, 1, 0], [0, 1, 1]]), "invalid-affine", "[0, 1, 1]"),
+        (lambda: Displacement.simple_affine(SHAPE, rotation=np.inf), "not-finite", "rotation inf"),
+        (lambda: Displacement.from_deltas(np.zeros((3, 4)), np.zeros((4, 3))), "shape-mismatch", "(3, 4) and (4, 3)"),
+        (lambda: Displacement.from_deltas(np.zeros(3), np.zeros(3)), "invalid-array", "(3,)"),
+        (lambda: Displacement.from_deltas(np.zeros((3, 4), complex), np.zeros((3, 4))), "invalid-array", "complex128"),
         (
             lambda: Displacement.from_deltas(*(da.ones((9, 9))[da.arange(9) > 3],) * 2),
-            r"call compute_chunk_sizes\(\) first",
+            "unknown-shape",
+            "(nan, 9)",
         ),
-        (lambda: Displacement.identity(SHAPE).coordinates(slice(0, 9, 2)), r"rows slice\(0, 9, 2\) must"),
-        (lambda: Displacement.identity(SHAPE) * np.nan, "multiplied by nan"),
-        (lambda: Displacement.identity(SHAPE).compose(3), "not with int"),
-        (lambda: Displacement.from_affine(SHAPE, [[1, 2, 0], [2, 4, 0]]).invert(), "no inverse"),
-        (lambda: Displacement.from_deltas(*np.full((2, 3, 4), np.nan)).invert(), "no inverse"),
-        (lambda: Displacement.identity(SHAPE).warp(np.zeros(3)), r"shape \(3,\)"),
-        (lambda: Displacement.identity(SHAPE).warp(da.zeros((3, 4), dtype="u4")), "uint32 cannot be interpolated"),
+        (lambda: Displacement.identity(SHAPE).coordinates(slice(0, 9, 2)), "invalid-slice", "slice(0, 9, 2)"),
+        (lambda: Displacement.identity(SHAPE) * np.nan, "not-finite", "nan"),
+        (lambda: Displacement.identity(SHAPE).compose(3), "wrong-type", "int"),
+        (lambda: Displacement.from_affine(SHAPE, [[1, 2, 0], [2, 4, 0]]).invert(), "not-invertible", "affine"),
+        (lambda: Displacement.from_deltas(*np.full((2, 3, 4), np.nan)).invert(), "not-invertible", "(3, 4)"),
+        (lambda: Displacement.identity(SHAPE).warp(np.zeros(3)), "invalid-shape", "(3,)"),
+        (lambda: Displacement.identity(SHAPE).warp(da.zeros((3, 4), dtype="u4")), "unsupported-dtype", "uint32"),
         (
             lambda: Displacement.identity(SHAPE).warp(da.ones((9, 9))[da.arange(9) > 3]),
-            r"call its compute_chunk_sizes\(\) first",
+            "unknown-shape",
+            "(nan, 9)",
         ),
-        (lambda: Displacement.identity(SHAPE).warp(da.zeros((3, 4)), "area"), "ask for 'linear'"),
-        (lambda: Displacement.identity(SHAPE).save("field.txt"), r"must end in .npy or .zarr"),
+        (lambda: Displacement.identity(SHAPE).warp(da.zeros((3, 4)), "area"), "not-supported", "area"),
+        (lambda: Displacement.identity(SHAPE).save("field.txt"), "unknown-suffix", "field.txt"),
         (
             lambda: Displacement.identity(SHAPE).save("field.npy", {"key": "k"}),
-            "storage option 'key' is not supported for",
+            "not-supported",
+            "'key'",
         ),
-        (lambda: Displacement.identity(SHAPE).save("s3://bucket/field.npy"), "is written to a URL as .zarr"),
+        (lambda: Displacement.identity(SHAPE).save("s3://bucket/field.npy"), "not-supported", "s3://bucket/field.npy"),
     ],
 )
-def test_what_makes_no_field_is_refused_in_a_sentence(make, words):
-    with pytest.raises(InputError, match=words):
+def test_wrong_values_are_refused_by_name(make, code, named):
+    with raises(InputError, code) as caught:
         make()
+    assert named in str(caught.value)
 
 
-# What a field is
+# Blocks
 
 
 @pytest.mark.parametrize("kind", range(6))
@@ -173,7 +178,7 @@ def test_blocks_are_parts_of_the_whole_and_survive_pickling(kind):
     assert repr(field).startswith("<Displacement of shape (37, 53): ")
 
 
-def test_nothing_is_computed_before_it_is_asked_for():
+def test_a_field_is_computed_only_where_it_is_needed():
     computed = []
 
     def part(block_info):
@@ -207,7 +212,7 @@ def test_a_number_scales_displacements_from_either_side(factor):
 
 
 def bilinear(values, x, y):
-    """Of displacements, by the nearest cell of the grid."""
+    """Displacements at a point, by the nearest cell of the grid."""
     h, w = values.shape
     i, j = int(np.clip(np.floor(y), 0, h - 2)), int(np.clip(np.floor(x), 0, w - 2))
     v, u = y - i, x - j
@@ -217,17 +222,17 @@ def bilinear(values, x, y):
 
 @settings(max_examples=15)
 @given(seeds)
-def test_composing_samples_the_outer_field_between_its_pixels_and_beyond_them(seed):
+def test_composing_interpolates_and_extrapolates_the_outer_field(seed):
     delta = smooth(seed)
     outer = Displacement.from_deltas(*delta)
     inner = Displacement.from_affine((20, 24), MATRIX * 1.5)
-    found = outer.compose(inner).coordinates()
+    result = outer.compose(inner).coordinates()
     points = inner.coordinates()
     assert (points[0] < 0).any() or (points[0] > 53).any() or (points[1] > 37).any()
     for at in np.random.default_rng(seed).integers(0, (20, 24), (40, 2)):
         x, y = points[(slice(None), *at)]
         value = [x + bilinear(delta[0], x, y), y + bilinear(delta[1], x, y)]
-        np.testing.assert_allclose(found[(slice(None), *at)], value, atol=1e-9)
+        np.testing.assert_allclose(result[(slice(None), *at)], value, atol=1e-9)
 
 
 @settings(max_examples=15)
@@ -243,7 +248,7 @@ def test_composing_with_affines_is_exact_and_associative(seed):
     assert bent.compose(Displacement.identity(SHAPE)) == bent
 
 
-def test_nowhere_stays_nowhere_and_spoils_no_neighbour():
+def test_nan_stays_nan_and_does_not_spread_to_neighbours():
     delta = smooth(1)
     delta[:, 10, 12] = np.nan
     field = Displacement.from_deltas(*delta)
@@ -265,7 +270,7 @@ def test_composing_with_the_inverse_is_the_identity(seed, scaled):
     assert inverse.shape == residual.shape == image
     assert residual.compute().max() < 1e-8
     assert field.compose(inverse).norm.max().compute() < 1e-8
-    # Here the inverse is read between its pixels, where it is curved; its ends were led on in a straight line.
+    # The inverse is curved between its pixels, where it is interpolated; beyond its ends it is extrapolated.
     points = field.coordinates()
     within = (points[0] >= 0) & (points[0] <= image[1] - 1) & (points[1] >= 0) & (points[1] <= image[0] - 1)
     assert inverse.compose(field).norm.compute()[within].max() < 0.05
@@ -278,7 +283,7 @@ def test_an_affine_is_inverted_exactly():
     assert residual.max().compute() < 1e-9
 
 
-def test_where_a_field_folds_the_residual_says_so():
+def test_the_residual_is_large_where_a_field_folds():
     x, y = grid()
     folded = Displacement.from_coordinates(np.abs(x - 20), y)
     _, residual = folded.invert()
@@ -296,7 +301,7 @@ def test_where_a_field_folds_the_residual_says_so():
 
 @dataclasses.dataclass(frozen=True)
 class BlockedAffine(AffineField):
-    """An affine in blocks of a side."""
+    """An affine with square blocks."""
 
     side: int = 0
     chunks = property(lambda self: regular(self.shape, self.side))
@@ -304,7 +309,7 @@ class BlockedAffine(AffineField):
 
 @dataclasses.dataclass(frozen=True)
 class Blocked:
-    """Any other field in blocks of a side."""
+    """Any other field with square blocks."""
 
     inner: Any
     side: int
@@ -323,14 +328,14 @@ def blocked(field, side):
 
 @pytest.mark.parametrize("lazy", [False, True])
 @pytest.mark.parametrize("channels", [(), (3,)], ids=["grey", "rgb"])
-def test_warping_samples_the_image_where_each_pixel_lies(lazy, channels):
+def test_warping_samples_the_image_at_the_points_of_the_field(lazy, channels):
     image = np.random.default_rng(1).integers(0, 256, (60, 70, *channels), np.uint8)
     for field in every_kind(6):
         given = da.from_array(image, chunks=25) if lazy else image
-        found = field.warp(given, "cubic", "reflect")
-        assert isinstance(found, da.Array if lazy else np.ndarray)
-        assert (found.shape, found.dtype) == ((*SHAPE, *channels), image.dtype)
-        np.testing.assert_array_equal(np.asarray(found), resample(image, field.coordinates(), "cubic", "reflect"))
+        result = field.warp(given, "cubic", "reflect")
+        assert isinstance(result, da.Array if lazy else np.ndarray)
+        assert (result.shape, result.dtype) == ((*SHAPE, *channels), image.dtype)
+        np.testing.assert_array_equal(np.asarray(result), resample(image, field.coordinates(), "cubic", "reflect"))
 
 
 @settings(max_examples=40)
@@ -355,7 +360,7 @@ def test_blocks_and_chunks_of_any_size_give_the_same_bytes(seed, kind, size, chu
 
 
 class Counted:
-    """An array that notes which of its parts are read."""
+    """An array that records which of its parts are read."""
 
     def __init__(self, values):
         self.values, self.read = values, []
@@ -383,11 +388,11 @@ def test_a_warp_reads_the_chunks_in_its_footprint_once_and_no_others(affine):
         within = {(y, x) for y, x in within if y < bottom and top < y + 50 and x < right and left < x + 50}
         assert set(image.read) <= within
         assert len(image.read) == len(set(image.read))
-    # Of one block no chunk less, either.
+    # A single block needs all the chunks in its footprint.
     assert set(image.read) == within
 
 
-def test_where_no_image_is_a_warp_reads_nothing():
+def test_a_warp_outside_the_image_reads_nothing():
     image = Counted(np.ones((30, 40), np.uint8))
     lazy = da.from_array(image, chunks=10, asarray=False, meta=image.values)
     away = Displacement.from_affine(SHAPE, [[1, 0, 1e30], [0, 1, 0]])
@@ -399,7 +404,7 @@ def test_where_no_image_is_a_warp_reads_nothing():
 
 @dataclasses.dataclass(frozen=True)
 class Watched(AffineField):
-    """An affine that notes the blocks that are computed of it."""
+    """An affine that records the sizes of its computed blocks."""
 
     sizes: list[int] = dataclasses.field(default_factory=list)
 
@@ -408,7 +413,7 @@ class Watched(AffineField):
         return super().coordinates(rows, columns)
 
 
-def test_a_numpy_image_is_warped_with_a_block_of_the_field_in_memory():
+def test_a_numpy_image_is_warped_with_one_block_of_the_field_in_memory():
     watched = Watched.of((3000, 2000), MATRIX / 30)
     Displacement(watched).warp(np.zeros((100, 100), np.uint8))
     assert max(watched.sizes) == 512**2
@@ -418,7 +423,7 @@ def test_a_numpy_image_is_warped_with_a_block_of_the_field_in_memory():
 # Files
 
 
-def test_npy_files_are_the_classic_ones_in_both_directions(tmp_path):
+def test_npy_files_agree_with_atldld_in_both_directions(tmp_path):
     delta = smooth(1, (1100, 40), 9.0).astype("f4")  # rows of several blocks
     np.save(tmp_path / "classic.npy", np.stack([delta[0], delta[1]], axis=2))
     field = Displacement.load(tmp_path / "classic.npy")
@@ -431,7 +436,7 @@ def test_npy_files_are_the_classic_ones_in_both_directions(tmp_path):
     assert Displacement.load("memory://fields/classic.npy") == pickle.loads(pickle.dumps(field)) == field
 
 
-def test_what_computing_a_field_raises_is_raised_unchanged_and_leaves_no_file(tmp_path):
+def test_an_error_while_a_field_is_computed_is_raised_unchanged_and_leaves_no_file(tmp_path):
     error = OSError(5, "the field's own source")
 
     def fail(_block):
@@ -446,19 +451,19 @@ def test_what_computing_a_field_raises_is_raised_unchanged_and_leaves_no_file(tm
 
 @pytest.mark.parametrize("name", ["field.zarr", "field.ome.zarr", "memory://kept/field.ome.zarr"])
 @pytest.mark.parametrize("kind", range(6))
-def test_a_field_comes_back_from_zarr_as_it_was(tmp_path, name, kind):
-    place = name if "://" in name else tmp_path / name
+def test_a_field_is_the_same_after_saving_and_loading_zarr(tmp_path, name, kind):
+    target = name if "://" in name else tmp_path / name
     field = every_kind(2)[kind]
     if "://" in name:
         Target.of(name).remove()
-    field.save(place)
-    loaded = Displacement.load(place)
+    field.save(target)
+    loaded = Displacement.load(target)
     assert loaded == field
     np.testing.assert_array_equal(loaded.delta_x.compute(), field.delta_x.compute())
     assert pickle.loads(pickle.dumps(loaded)) == field
 
 
-def test_ngff_zarr_validates_a_saved_field_and_knows_the_transform(tmp_path):
+def test_ngff_zarr_validates_a_saved_field_and_reads_the_transform(tmp_path):
     field = Displacement.from_deltas(*smooth(1, (700, 600), 9.0))
     field.save(tmp_path / "field.ome.zarr")
     read = from_ngff_zarr(str(tmp_path / "field.ome.zarr"), validate=True)
@@ -474,9 +479,9 @@ def test_ngff_zarr_validates_a_saved_field_and_knows_the_transform(tmp_path):
     assert zarr.open_array(tmp_path / "field.ome.zarr" / "0").chunks == (2, 512, 512)
 
 
-def physical(place, values, axes, scale, translation, frame=None, version="0.6"):
-    """A field as another program may write it: float32, in physical units."""
-    root = zarr.create_group(place)
+def physical(target, values, axes, scale, translation, frame=None, version="0.6"):
+    """Write a field as another program may: float32, in physical units."""
+    root = zarr.create_group(target)
     root.create_array("fields/level", data=values.astype("f4"), chunks=tuple(min(n, 16) for n in values.shape))
     described = [{"name": "d", "type": "displacement"}, *({"name": a, "type": "space", "unit": "mm"} for a in axes)]
     steps = [{"type": "scale", "scale": [1, *scale]}, {"type": "translation", "translation": [0, *translation]}]
@@ -512,22 +517,22 @@ def test_physical_displacements_become_pixels_of_the_image(tmp_path, axis, frame
     np.testing.assert_allclose(field.coordinates(), expected, atol=1e-5)
 
 
-def test_a_field_of_a_single_row_is_read_where_the_axes_of_the_image_are_stated(tmp_path):
+def test_a_field_of_a_single_row_is_read_if_the_axes_of_the_image_are_recorded(tmp_path):
     frame = {"axes": ["y", "z"], "scale": [1.0, 1.0, 7.0], "translation": [0.0, 0.0, 5.0]}
     for shape in ((1, 1), (1, 6), (6, 1)):
         delta_y, delta_x = smooth(1, shape)
         values = np.stack([delta_x.T, delta_y.T, 99.0 * np.ones(shape[::-1])])[..., np.newaxis]
-        place = tmp_path / f"{shape}.ome.zarr"
-        physical(place, values, "zyx", [1.0, 1.0, 7.0], [0.0, 0.0, 5.0], frame)
+        target = tmp_path / f"{shape}.ome.zarr"
+        physical(target, values, "zyx", [1.0, 1.0, 7.0], [0.0, 0.0, 5.0], frame)
         np.testing.assert_allclose(
-            Displacement.load(place).coordinates(), grid(shape) + np.stack([delta_x, delta_y]), atol=1e-6
+            Displacement.load(target).coordinates(), grid(shape) + np.stack([delta_x, delta_y]), atol=1e-6
         )
 
 
 def edited(change):
-    def make(place):
-        Displacement.from_deltas(*smooth(1)).save(place)
-        path = place / "zarr.json"
+    def make(target):
+        Displacement.from_deltas(*smooth(1)).save(target)
+        path = target / "zarr.json"
         document = json.loads(path.read_text())
         change(document["attributes"])
         path.write_text(json.dumps(document))
@@ -548,50 +553,53 @@ def steps(attributes):
 
 
 @pytest.mark.parametrize(
-    ("make", "words"),
+    ("make", "code"),
     [
-        (lambda place: place.mkdir(), "is not an OME-Zarr image"),
-        (edited(lambda a: systems(a)[0].update(type="channel")), "does not hold displacements"),
-        (edited(lambda a: systems(a).reverse()), "components come first"),
-        (edited(lambda a: entry(a).pop("datasets")), "has damaged OME-Zarr metadata"),
-        (edited(lambda a: entry(a)["datasets"][0].update(path="1")), "named in the metadata and is not an array"),
-        (edited(lambda a: steps(a)[0].update(type="rotation")), "type 'rotation'"),
-        (edited(lambda a: steps(a)[0].update(scale=[1, 1])), r"has the scale \[1, 1\]; it must be 3 positive"),
-        (edited(lambda a: steps(a)[0].update(scale=[1, 0, 1])), r"has the scale \[1, 0, 1\]; it must be 3 positive"),
-        (edited(lambda a: a.update(atlaszarr={"image": {"scale": [1, 1]}})), "damaged attributes of its image"),
-        (edited(lambda a: a.update(atlaszarr={"image": {"scale": [1], "translation": [0]}})), "a component for each"),
-        (lambda p: physical(p, np.zeros((3, 4, 5, 6)), "zyx", [1] * 3, [0] * 3), "two long axes"),
-        (lambda p: physical(p, np.zeros((3, 1, 1, 6)), "zyx", [1] * 3, [0] * 3), "two long axes"),
-        (lambda p: physical(p, np.zeros((3, 5, 6)), "yx", [1] * 2, [0] * 2), "a component for each"),
+        (lambda target: target.mkdir(), None),
+        (edited(lambda a: systems(a)[0].update(type="channel")), "not-a-displacement-field"),
+        (edited(lambda a: systems(a).reverse()), "wrong-axes"),
+        (edited(lambda a: entry(a).pop("datasets")), None),
+        (edited(lambda a: entry(a)["datasets"][0].update(path="1")), None),
+        (edited(lambda a: steps(a)[0].update(type="rotation")), None),
+        (edited(lambda a: steps(a)[0].update(scale=[1, 1])), None),
+        (edited(lambda a: steps(a)[0].update(scale=[1, 0, 1])), None),
+        (edited(lambda a: a.update(atlaszarr={"image": {"scale": [1, 1]}})), "damaged-metadata"),
+        (edited(lambda a: a.update(atlaszarr={"image": {"scale": [1], "translation": [0]}})), "shape-mismatch"),
+        (lambda p: physical(p, np.zeros((3, 4, 5, 6)), "zyx", [1] * 3, [0] * 3), "shape-mismatch"),
+        (lambda p: physical(p, np.zeros((3, 1, 1, 6)), "zyx", [1] * 3, [0] * 3), "shape-mismatch"),
+        (lambda p: physical(p, np.zeros((3, 5, 6)), "yx", [1] * 2, [0] * 2), "shape-mismatch"),
     ],
     ids=range(13),
 )
-def test_an_ome_zarr_that_holds_no_such_field_is_refused_in_a_sentence(tmp_path, make, words):
+def test_an_ome_zarr_that_is_not_a_two_dimensional_field_is_refused(tmp_path, make, code):
     make(tmp_path / "x.ome.zarr")
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(InputError, match=r"x\.ome\.zarr") as caught:
         Displacement.load(tmp_path / "x.ome.zarr")
+    # The other codes are those of the reader of OME-Zarr.
+    assert code in (None, caught.value.code)
 
 
-def test_a_file_that_holds_no_field_is_refused_in_a_sentence(tmp_path):
+def test_a_npy_file_that_is_not_a_field_is_refused(tmp_path):
     np.save(tmp_path / "flat.npy", np.zeros((3, 4)))
     (tmp_path / "text.npy").write_text("no array")
-    for name, words in (("flat", r"holds float64 of shape \(3, 4\)"), ("text", "is not an array in a .npy file")):
-        with pytest.raises(InputError, match=words):
+    for name, code in (("flat", "invalid-array"), ("text", "damaged-file")):
+        with raises(InputError, code) as caught:
             Displacement.load(tmp_path / f"{name}.npy")
-    with pytest.raises(NotFoundError, match="there is no file"):
+        assert f"{name}.npy" in str(caught.value)
+    with pytest.raises(NotFoundError, match=r"none\.npy"):
         Displacement.load(tmp_path / "none.npy")
 
 
 @pytest.mark.parametrize("name", ["field.npy", "field.ome.zarr"])
-def test_what_is_there_already_is_not_written_over(tmp_path, name):
+def test_an_existing_target_is_not_overwritten(tmp_path, name):
     first = Displacement.from_affine(SHAPE, MATRIX)
     first.save(tmp_path / name)
-    with pytest.raises(InputError, match="is there already"):
+    with raises(InputError, "target-exists" if name.endswith("npy") else "target-not-empty"):
         Displacement.identity(SHAPE).save(tmp_path / name)
     assert np.allclose(Displacement.load(tmp_path / name).x.compute(), first.x.compute(), atol=1e-5)
 
 
-def test_a_field_is_not_saved_into_what_it_is_read_from(tmp_path, monkeypatch):
+def test_a_field_is_not_saved_into_its_own_source(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Displacement.from_affine(SHAPE, MATRIX).save("field.ome.zarr")
     (tmp_path / "link").symlink_to(tmp_path / "field.ome.zarr")
@@ -599,14 +607,14 @@ def test_a_field_is_not_saved_into_what_it_is_read_from(tmp_path, monkeypatch):
     before = sorted(tmp_path.rglob("*"))
     for field in (loaded, loaded * 0.5, loaded.compose(Displacement.identity(SHAPE))):
         for name in ("field.ome.zarr/0/inner.zarr", "link/0/inner.zarr", "link/0/inner.npy"):
-            with pytest.raises(InputError, match="lies in what the field is read from"):
+            with raises(InputError, "target-overlaps-source"):
                 field.save(name)
     assert sorted(tmp_path.rglob("*")) == before
     loaded.save("other.zarr")
 
 
 @pytest.mark.parametrize("name", ["field.npy", "field.zarr"])
-def test_a_field_is_saved_and_loaded_by_any_path(tmp_path, monkeypatch, name):
+def test_a_field_is_saved_and_loaded_by_any_kind_of_path(tmp_path, monkeypatch, name):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -617,7 +625,7 @@ def test_a_field_is_saved_and_loaded_by_any_path(tmp_path, monkeypatch, name):
 
 
 @pytest.mark.parametrize("name", ["field.npy", "field.ome.zarr"])
-def test_a_save_that_was_interrupted_does_not_open_as_a_field(tmp_path, name):
+def test_an_interrupted_save_does_not_open_as_a_field(tmp_path, name):
     def last(block_info):
         if block_info[None]["chunk-location"] == (1, 1):
             raise KeyboardInterrupt

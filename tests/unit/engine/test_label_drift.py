@@ -1,4 +1,4 @@
-"""The real annotation, reduced: regions neither grow nor shrink with the level."""
+"""The downsampled real annotation: regions neither grow nor shrink with the level."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -15,7 +15,7 @@ ANNOTATION = Path(__file__).parents[4] / "shared" / "data" / "ccf" / "annotation
 @pytest.fixture(scope="module")
 def annotation():
     if not ANNOTATION.exists():
-        pytest.skip("the real data is not beside the project")
+        pytest.skip("the real annotation is not available")
     return np.ascontiguousarray(nrrd.read(ANNOTATION)[0])
 
 
@@ -31,7 +31,7 @@ def test_the_foreground_keeps_its_volume_at_every_level(annotation, first, toler
         assert set(np.unique(level)) <= set(np.unique(annotation))
 
 
-def test_ties_are_settled_alike_on_both_sides_and_leave_no_checkerboard(annotation):
+def test_ties_are_broken_symmetrically_and_leave_no_checkerboard(annotation):
     level, volume = annotation, np.count_nonzero(annotation)
     for k, expected in enumerate((0.00045, 0.00146, 0.00178), 1):
         parent, level = level, reduce(level, (Fraction(2),) * 3, "mode")

@@ -20,7 +20,7 @@ from atlaszarr.engine.label_index import (
     defects,
     index_of,
 )
-from atlaszarr.engine.multiscale import digest
+from atlaszarr.engine.multiscale import multiscale_of
 from atlaszarr.engine.ome import DEFAULT_VERSION
 from atlaszarr.engine.ome_reader import StoredImage
 from atlaszarr.engine.pyramid import Pyramid
@@ -28,6 +28,7 @@ from atlaszarr.errors import InputError
 from atlaszarr.stores.target import Target
 from atlaszarr.verification import verify
 from atlaszarr.writing import write_multiscales
+from codes import raises
 
 LARGE = 2**31 + 5
 
@@ -68,20 +69,20 @@ def level_of(target, level):
 
 def recorded(target):
     found = ledger.read(target, finished=True)
-    return found, ledger.multiscale_of(target, found)
+    return found, multiscale_of(target, found)
 
 
 def some_chunk(target, level=0):
     _, multiscale = recorded(target)
-    unit = sorted(multiscale.occupancy.units(level))[1]
+    unit = sorted(multiscale.non_empty.units(level))[1]
     return multiscale.key(multiscale.arrays[0], level, unit), unit
 
 
-# What it holds
+# Content
 
 
 @pytest.mark.parametrize("level", [0, 1, 2])
-def test_counts_of_a_level_are_those_of_numpy(target, level):
+def test_counts_of_a_level_equal_those_of_numpy(target, level):
     index, reason = index_of(target, own(target), level)
     assert reason == ""
     values = level_of(target, level)
@@ -94,12 +95,12 @@ def test_counts_of_a_level_are_those_of_numpy(target, level):
     np.testing.assert_array_equal(found.low, [np.count_nonzero(low == one) for one in ids])
 
 
-def test_the_objects_that_hold_a_label_are_those_that_numpy_finds(target):
+def test_the_objects_with_a_label_equal_those_of_numpy(target):
     index, _ = index_of(target, own(target), 0)
     _, multiscale = recorded(target)
     values, at = level_of(target, 0), multiscale.pyramid.levels[0]
     for labels in ([7], [LARGE, 8], [999], []):
-        holding = [u for u in multiscale.occupancy.units(0) if np.isin(values[at.region(u)], labels).any()]
+        holding = [u for u in multiscale.non_empty.units(0) if np.isin(values[at.region(u)], labels).any()]
         assert index.units(0, labels) == sorted(holding)
 
 
@@ -111,15 +112,15 @@ def test_pandas_alone_reads_it(target):
     assert table.equals(table.sort_values(["level", "z", "y", "x", "label"], ignore_index=True))
 
 
-# Its bytes
+# Bytes
 
 
-def test_counts_handed_over_and_counts_of_the_data_make_the_same_bytes(target):
+def test_given_counts_and_counts_of_the_stored_objects_make_the_same_bytes(target):
     found, multiscale = recorded(target)
     spec, handed = multiscale.arrays[0], {"labels/other/0/c/0/0/0": count_labels(np.ones((1, 1, 1), np.uint8))}
     for level in range(len(multiscale.pyramid.levels)):
         values = level_of(target, level)
-        for unit in multiscale.occupancy.units(level):
+        for unit in multiscale.non_empty.units(level):
             part = values[multiscale.pyramid.levels[level].region(unit)]
             handed[multiscale.key(spec, level, unit)] = count_unit(multiscale, level, unit, part)
     some = dict(list(handed.items())[::2])
@@ -128,7 +129,7 @@ def test_counts_handed_over_and_counts_of_the_data_make_the_same_bytes(target):
     assert LabelIndex.from_bytes(target.read(KEY)).to_bytes() == target.read(KEY)
 
 
-def test_a_changed_byte_is_noticed_or_changes_no_row(target):
+def test_a_changed_byte_is_detected_or_changes_no_row(target):
     body = target.read(KEY)
     index, noticed = LabelIndex.from_bytes(body), 0
     for at in range(0, len(body), 7):
@@ -144,16 +145,16 @@ def test_a_changed_byte_is_noticed_or_changes_no_row(target):
 
 
 @pytest.mark.parametrize("body", [b"", b"PAR1", b"no parquet at all"], ids=repr)
-def test_what_is_no_index_is_not_read_as_one(body):
+def test_bytes_that_are_not_an_index_are_refused(body):
     with pytest.raises(ValueError, match="not a label index"):
         LabelIndex.from_bytes(body)
 
 
 def test_an_empty_annotation_has_an_index_without_rows(tmp_path):
-    place = Target(str(tmp_path / "x.ome.zarr"))
-    write_multiscales(np.zeros((4, 4, 4), np.uint64), place.url, rule="mode")
-    add_index(place)
-    index, reason = index_of(place, own(place), 0)
+    target = Target(str(tmp_path / "x.ome.zarr"))
+    write_multiscales(np.zeros((4, 4, 4), np.uint64), target.url, rule="mode")
+    add_index(target)
+    index, reason = index_of(target, own(target), 0)
     assert (len(index.counts(0).ids), index.units(0, [1]), reason) == (0, [], "")
 
 
@@ -169,17 +170,17 @@ def test_a_column_is_on_the_side_of_its_centre(n, levels, factor):
         assert columns_before_midline(pyramid, level) == before
 
 
-# When it may answer
+# When an index is returned
 
 
-def test_without_an_index_there_is_nothing_to_say(target):
+def test_a_target_without_an_index_has_no_reason_and_no_defects(target):
     target.remove(KEY)
     assert index_of(target, own(target), 0) == (None, "")
     assert list(defects(target, recorded(target)[0], deep=True)) == []
 
 
 @pytest.mark.parametrize("change", ["deleted", "longer", "one bit", "extra"])
-def test_data_that_changed_under_it_are_noticed(target, change):
+def test_an_index_is_not_returned_if_an_object_changed(target, change):
     key, _ = some_chunk(target)
     body = target.read(key)
     if change == "deleted":
@@ -195,17 +196,17 @@ def test_data_that_changed_under_it_are_noticed(target, change):
     assert index_of(target, own(target), 1)[1] == ""  # the other levels are as they were
 
 
-def test_an_index_of_another_ledger_does_not_answer(target):
-    stated = {**own(target), "ledger": hashlib.blake2b(b"", digest_size=16).hexdigest()}
-    assert index_of(target, stated, 0)[1].startswith(f"{KEY} is of another state")
+def test_an_index_of_another_ledger_is_not_returned(target):
+    other = {**own(target), "ledger": hashlib.blake2b(b"", digest_size=16).hexdigest()}
+    assert index_of(target, other, 0)[1].startswith(f"{KEY} was made from other voxels")
     index = LabelIndex.from_bytes(target.read(KEY))
     target.write(KEY, LabelIndex(index.columns, "0" * 32).to_bytes())
-    assert index_of(target, own(target), 0)[1].startswith(f"{KEY} is of another state")
+    assert index_of(target, own(target), 0)[1].startswith(f"{KEY} was made from other voxels")
     (defect,) = defects(target, recorded(target)[0], deep=False)
     assert (defect.kind, defect.key) == ("index", KEY)
 
 
-def test_rows_that_the_data_contradict_are_named(target):
+def test_rows_that_differ_from_the_voxels_are_named(target):
     found, _ = recorded(target)
     assert list(defects(target, found, deep=True)) == []
     index = LabelIndex.from_bytes(target.read(KEY))
@@ -218,29 +219,29 @@ def test_rows_that_the_data_contradict_are_named(target):
     texts = [defect.text for defect in defects(target, found, deep=True)]
     chunk = "/".join(str(columns[axis][row]) for axis in "zyx")
     assert texts[0].startswith(f"level 1, chunk {chunk}: label {label} has {voxels} voxels")
-    assert any("1 rows are of no chunk" in text for text in texts)
+    assert any("1 rows are outside the image" in text for text in texts)
 
 
-def test_no_index_is_added_to_what_is_no_annotation(tmp_path):
-    with pytest.raises(InputError, match="not a finished image"):
+def test_no_index_is_added_to_a_target_that_is_not_an_annotation(tmp_path):
+    with raises(InputError, "not-a-finished-image"):
         add_index(Target(str(tmp_path)))
-    place = Target(str(tmp_path / "x.ome.zarr"))
-    write_multiscales(np.zeros((4, 4, 4), np.float32), place.url)
-    with pytest.raises(InputError, match="not labels"):
-        add_index(place)
-    assert "ledger" in json.dumps(dict(own(place)))
+    target = Target(str(tmp_path / "x.ome.zarr"))
+    write_multiscales(np.zeros((4, 4, 4), np.float32), target.url)
+    with raises(InputError, "not-labels"):
+        add_index(target)
+    assert "ledger" in json.dumps(dict(own(target)))
 
 
 # With the ledger
 
 
-def test_an_index_can_name_the_ledger_before_it_is_compacted_and_the_ledger_the_index(target):
+def test_an_index_can_record_the_ledger_before_it_is_compacted_and_the_ledger_the_index(target):
     found, multiscale = recorded(target)
     records = ledger.compacted(found.header, found.done)
-    assert digest(records) == found.digest
-    body = LabelIndex.of(multiscale, {}, digest(records)).to_bytes()
+    assert ledger.digest(records) == found.digest
+    body = LabelIndex.of(multiscale, {}, ledger.digest(records)).to_bytes()
     target.write(KEY, body)
-    ledger.compact(target, records, {KEY: (len(body), digest(body))})
+    ledger.compact(target, records, {KEY: (len(body), ledger.digest(body))})
     assert verify(target.url).ok
     assert index_of(target, own(target), 0)[1] == ""
     target.write(KEY, body[:-1])
@@ -248,5 +249,5 @@ def test_an_index_can_name_the_ledger_before_it_is_compacted_and_the_ledger_the_
     assert (defect.kind, defect.key) == ("altered", KEY)
 
 
-def test_an_added_index_leaves_a_target_sound(target):
+def test_a_target_with_an_added_index_has_no_defects(target):
     assert verify(target.url, deep=True).ok

@@ -1,4 +1,4 @@
-"""Any index of a lazy array gives what NumPy gives, whatever dask makes of it."""
+"""Any index of a lazy array equals that of NumPy, after any optimization of dask."""
 
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -34,14 +34,14 @@ class Lazy:
 
 
 def written(folder, values, **options):
-    place = folder / f"{len(list(folder.iterdir()))}.ome.zarr"
-    write_multiscales(values, place, rule="mode", chunk=32, **options)
-    return place
+    path = folder / f"{len(list(folder.iterdir()))}.ome.zarr"
+    write_multiscales(values, path, rule="mode", chunk=32, **options)
+    return path
 
 
 @pytest.fixture(scope="module")
 def lazy(tmp_path_factory):
-    """Every kind of lazy array that is handed out, but for those of section images."""
+    """Every kind of lazy array that atlaszarr returns, except section images."""
     folder = tmp_path_factory.mktemp("lazy")
     values = np.random.default_rng(0).integers(0, 3, SHAPE).astype("uint32")
     stored, sharded, indexed = written(folder, values), written(folder, values, shard=64), written(folder, values)
@@ -98,7 +98,7 @@ NAMES = [
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example(data=None)
 @given(data=st.data())
-def test_any_index_gives_what_numpy_gives(lazy, name, data):
+def test_any_index_equals_that_of_numpy(lazy, name, data):
     array, whole = lazy.arrays[name]
     if data is not None:
         is_same(array, whole, data.draw(indices(array.shape)))

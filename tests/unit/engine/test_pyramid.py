@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atlaszarr.boxes import everywhere
-from atlaszarr.engine.pyramid import Occupancy, Pyramid
+from atlaszarr.engine.pyramid import NonEmptyChunks, Pyramid
 from atlaszarr.errors import InputError
+from codes import raises
 
 shapes = st.tuples(*(st.integers(1, 40),) * 3)
 factors = st.lists(st.sampled_from([2, 2.5, 1.5, 3, 1, (1, 2, 2), (2, 2.5, 3)]), max_size=4)
@@ -64,10 +65,10 @@ def test_a_block_holds_all_that_its_coarser_voxels_cover_and_no_more(pyramid):
 
 @settings(max_examples=40)
 @given(pyramids(), st.integers(0, 2**32 - 1))
-def test_an_object_is_occupied_exactly_where_something_below_it_is(pyramid, seed):
+def test_an_object_is_not_empty_exactly_if_it_overlaps_one_of_its_parent_that_is_not(pyramid, seed):
     rng = np.random.default_rng(seed)
     base = frozenset(index for index in np.ndindex(*pyramid.levels[0].grid) if rng.random() < 0.2)
-    occupancy = Occupancy(pyramid, base)
+    non_empty = NonEmptyChunks(pyramid, base)
     held = np.zeros(pyramid.shape, bool)
     for unit in base:
         held[pyramid.levels[0].region(unit)] = True
@@ -80,31 +81,31 @@ def test_an_object_is_occupied_exactly_where_something_below_it_is(pyramid, seed
         touched = np.zeros(level.shape, bool)
         for unit in np.ndindex(*level.grid):
             here = level.region(unit)
-            assert not held[here].any() or occupancy.holds(position, unit)
-            if occupancy.holds(position, unit):
+            assert not held[here].any() or non_empty.holds(position, unit)
+            if non_empty.holds(position, unit):
                 touched[here] = True
-        assert occupancy.count(position) == len(list(occupancy.units(position)))
+        assert non_empty.count(position) == len(list(non_empty.units(position)))
         held = touched
     for step in pyramid.passes:
-        blocks = set(occupancy.blocks(step))
+        blocks = set(non_empty.blocks(step))
         for index in np.ndindex(*pyramid.blocks(step)):
             units = pyramid.levels[step.source].units(pyramid.region(step, index))
-            assert (index in blocks) == any(occupancy.holds(step.source, unit) for unit in units)
+            assert (index in blocks) == any(non_empty.holds(step.source, unit) for unit in units)
 
 
 @settings(max_examples=40)
 @given(pyramids())
-def test_without_a_base_everything_is_occupied(pyramid):
-    occupancy = Occupancy(pyramid)
+def test_without_a_base_no_object_is_empty(pyramid):
+    non_empty = NonEmptyChunks(pyramid)
     for position, level in enumerate(pyramid.levels):
-        assert set(occupancy.units(position)) == set(np.ndindex(*level.grid))
+        assert set(non_empty.units(position)) == set(np.ndindex(*level.grid))
     for step in pyramid.passes:
-        assert set(occupancy.blocks(step)) == set(np.ndindex(*pyramid.blocks(step)))
+        assert set(non_empty.blocks(step)) == set(np.ndindex(*pyramid.blocks(step)))
 
 
 @settings(max_examples=40)
 @given(pyramids())
-def test_what_depends_on_a_block_is_what_reads_what_it_writes(pyramid):
+def test_the_dependents_of_a_block_are_the_blocks_that_read_what_it_writes(pyramid):
     for step, after in itertools.pairwise(pyramid.passes):
         for index in np.ndindex(*pyramid.blocks(step)):
             written = pyramid.region(step, index, after.source)
@@ -189,21 +190,24 @@ def test_levels_that_are_all_given_are_all_computed():
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("wrong", "code"),
     [
-        {"chunk": 0},
-        {"chunk": [(64, 64)]},
-        {"levels": 0},
-        {"levels": 40},
-        {"factors": [0.5]},
-        {"factors": [(2, 2)]},
-        {"factors": [float("nan")]},
-        {"shard": 100},
-        {"shape": (0, 3, 3)},
+        ({"chunk": 0}, "invalid-length"),
+        ({"chunk": [(64, 64)]}, "invalid-length"),
+        ({"chunk": []}, "wrong-type"),
+        ({"levels": 0}, "out-of-range"),
+        ({"levels": 40}, "out-of-range"),
+        ({"factors": [0.5]}, "invalid-factor"),
+        ({"factors": [(2, 2)]}, "invalid-factor"),
+        ({"factors": [float("nan")]}, "invalid-factor"),
+        ({"factors": [2**31]}, "invalid-factor"),
+        ({"factors": [100.7], "levels": 2, "shape": (10**5,) * 3}, "blocks-too-large"),
+        ({"shard": 100}, "invalid-shard"),
+        ({"shape": (0, 3, 3)}, "invalid-length"),
     ],
     ids=str,
 )
-def test_what_makes_no_pyramid_is_refused_by_name(wrong):
-    (name,) = wrong
-    with pytest.raises(InputError, match=name.rstrip("s")):
+def test_an_invalid_parameter_is_named(wrong, code):
+    with raises(InputError, code) as caught:
         Pyramid.over(**({"shape": (528, 320, 456)} | wrong))
+    assert next(iter(wrong)).rstrip("s") in str(caught.value)

@@ -1,4 +1,4 @@
-"""The extent of what an affine covers, against every pixel of the field."""
+"""The extent of the points of an affine inside an image, against all points of the field."""
 
 import math
 
@@ -16,18 +16,18 @@ OFFSET = st.one_of(st.integers(-40, 40).map(lambda n: n / 2), st.floats(-40, 40)
 @given(
     STEP, STEP, OFFSET, STEP, STEP, OFFSET, st.tuples(*[st.integers(1, 40)] * 2), st.tuples(*[st.integers(0, 20)] * 4)
 )
-def test_the_extent_is_that_of_all_pixels_that_fall_on_the_image(a, b, c, d, e, f, size, block):
+def test_the_extent_is_that_of_all_points_inside_the_image(a, b, c, d, e, f, size, block):
     top, left, height, width = block
     rows, columns = slice(top, top + height + 1), slice(left, left + width + 1)
     field = AffineField((100, 100), ((a, b, c), (d, e, f)))
     x, y = field.coordinates(rows, columns)
-    shown = (x >= -0.5) & (x < size[0] - 0.5) & (y >= -0.5) & (y < size[1] - 0.5)
-    found = extent_inside(field.matrix, size, rows, columns)
-    if not shown.any():
-        assert found is None
+    inside = (x >= -0.5) & (x < size[0] - 0.5) & (y >= -0.5) & (y < size[1] - 0.5)
+    extent = extent_inside(field.matrix, size, rows, columns)
+    if not inside.any():
+        assert extent is None
     else:
-        expected = [[axis[shown].min(), axis[shown].max()] for axis in (x, y)]
-        np.testing.assert_array_equal(found, expected)
+        expected = [[axis[inside].min(), axis[inside].max()] for axis in (x, y)]
+        np.testing.assert_array_equal(extent, expected)
 
 
 def test_a_whole_block_is_bounded_by_its_corners():

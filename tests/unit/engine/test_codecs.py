@@ -10,6 +10,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec, TransposeCodec, ZstdCodec
 
 from atlaszarr.engine.codecs import ArrayLayout, Encoding
 from atlaszarr.errors import InputError
+from codes import raises
 
 CHUNK = (4, 6, 5)
 COMPRESSORS = {
@@ -61,7 +62,7 @@ def test_it_is_what_zarr_python_makes(tmp_path, dtype, compressor, zarr_format, 
 
 @pytest.mark.parametrize("compressor", ["zstd", "blosc"])
 @pytest.mark.parametrize("shape", [CHUNK, (8, 6, 15)])
-def test_no_bit_can_flip_unseen(compressor, shape):
+def test_every_flipped_bit_is_detected(compressor, shape):
     layout = Encoding(compressor).layout(shape, CHUNK, float, unit=shape)
     body = bytearray(layout.encode(np.random.default_rng(0).random(shape)))
     for position in range(0, len(body), 101):
@@ -76,17 +77,17 @@ def test_no_bit_can_flip_unseen(compressor, shape):
 def test_a_truncated_object_does_not_decode(zarr_format, kept):
     layout = Encoding(zarr_format=zarr_format).layout(CHUNK, CHUNK, float)
     body = layout.encode(np.arange(120.0).reshape(CHUNK))
-    with pytest.raises(ValueError):  # noqa: PT011 - any of several
+    with pytest.raises(ValueError):  # noqa: PT011 - several messages
         layout.decode(body[:kept])
 
 
-def test_big_endian_values_are_stored_little():
+def test_big_endian_values_are_stored_as_little_endian():
     values = np.arange(120, dtype=">u4").reshape(CHUNK)
     layout = Encoding().layout(CHUNK, CHUNK, values.dtype)
     assert layout.encode(values) == layout.encode(values.astype("<u4"))
 
 
-def test_values_that_end_with_the_array_are_padded_with_the_fill_value():
+def test_values_at_the_end_of_the_array_are_padded_with_the_fill_value():
     layout = Encoding().layout((3, 6, 2), CHUNK, "u2", fill=7)
     values = np.arange(36, dtype="u2").reshape(3, 6, 2)
     whole = np.full(CHUNK, 7, "u2")
@@ -95,14 +96,15 @@ def test_values_that_end_with_the_array_are_padded_with_the_fill_value():
 
 
 def test_an_unknown_compressor_is_refused():
-    with pytest.raises(InputError, match="gzip"):
+    with raises(InputError, "unknown-value") as caught:
         Encoding("gzip")
+    assert "gzip" in str(caught.value)
 
 
 @pytest.mark.parametrize(("dtype", "fill"), [("bool", 1), ("u1", 0), ("u8", 1), ("f2", 0), ("f4", np.nan), ("f8", 1)])
 @pytest.mark.parametrize("compressor", ["zstd", "blosc"])
 @pytest.mark.parametrize(("zarr_format", "shard"), [(2, None), (3, None), (3, (8, 6, 15))])
-def test_the_metadata_are_those_that_zarr_python_writes(tmp_path, dtype, fill, compressor, zarr_format, shard):
+def test_the_metadata_equals_that_of_zarr_python(tmp_path, dtype, fill, compressor, zarr_format, shard):
     names = ("z", "y", "x")
     v3 = {"shards": shard, "dimension_names": names}
     v2 = {"chunk_key_encoding": {"name": "v2", "separator": "/"}}
@@ -129,12 +131,12 @@ PARTS = {
     "a chunk by zarr": {"filters": [TransposeCodec(order=(2, 0, 1))]},
     "a shard by zarr": {"shards": (8, 12, 10), "filters": [TransposeCodec(order=(2, 0, 1))]},
     "a chunk of zarr v2 in Fortran order": {"zarr_format": 2, "order": "F"},
-    "a chunk that is filtered": {"zarr_format": 2, "filters": [numcodecs.Delta("u2")]},
+    "a chunk of zarr v2 with a filter": {"zarr_format": 2, "filters": [numcodecs.Delta("u2")]},
 }
 
 
 @pytest.mark.parametrize("kind", PARTS)
-def test_any_part_of_an_object_is_decoded_alone(tmp_path, kind):
+def test_any_box_of_an_object_can_be_decoded(tmp_path, kind):
     array = zarr.create_array(tmp_path / "a.zarr", shape=(8, 12, 10), chunks=CHUNK, dtype="u2", **PARTS[kind])
     array[:6] = np.random.default_rng(0).integers(1, 99, (6, 12, 10))
     if PARTS[kind].get("zarr_format") == 2:
@@ -158,7 +160,7 @@ def test_any_part_of_an_object_is_decoded_alone(tmp_path, kind):
         layout.decode(body[:-5])
 
 
-def test_a_shard_that_must_be_complete_is_refused_where_it_lacks_a_chunk(tmp_path):
+def test_a_shard_with_an_absent_chunk_is_refused_if_it_must_be_complete(tmp_path):
     array = zarr.create_array(
         tmp_path / "a.zarr", shape=(8, 6, 5), chunks=CHUNK, shards=(8, 6, 5), dtype="u2", fill_value=7
     )
@@ -167,12 +169,12 @@ def test_a_shard_that_must_be_complete_is_refused_where_it_lacks_a_chunk(tmp_pat
     body = (tmp_path / "a.zarr/c/0/0/0").read_bytes()
     np.testing.assert_array_equal(layout.decode(body), array[:])
     assert layout.absent_within((0, 0, 0), body) == 1
-    with pytest.raises(ValueError, match="a shard that lacks a chunk"):
+    with pytest.raises(ValueError, match="chunks of the shard are absent"):
         layout.decode(body, complete=True)
 
 
 @pytest.mark.parametrize("chunk", [(0, 6, 5), (-4, 6, 5), (3, 6, 5)], ids=str)
-def test_chunks_that_do_not_divide_their_objects_are_refused(tmp_path, chunk):
+def test_chunks_that_do_not_divide_their_shard_are_refused(tmp_path, chunk):
     zarr.create_array(tmp_path / "a.zarr", shape=(8, 6, 5), chunks=CHUNK, shards=(8, 6, 5), dtype="u2")
     document = json.loads((tmp_path / "a.zarr/zarr.json").read_text())
     document["codecs"][0]["configuration"]["chunk_shape"] = chunk

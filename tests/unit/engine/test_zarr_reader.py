@@ -1,4 +1,4 @@
-"""Arrays that are read chunk by chunk, against zarr-python's own reading of them."""
+"""Arrays that are read chunk by chunk, compared with what zarr-python reads."""
 
 import os
 import pickle
@@ -18,6 +18,7 @@ from atlaszarr.engine.zarr_reader import StoredArray
 from atlaszarr.errors import InputError, TargetError
 from atlaszarr.stores.target import Target
 from atlaszarr.writing import write_multiscales
+from codes import raises
 
 V3 = {
     "none": None,
@@ -42,7 +43,7 @@ def boxes(draw, shape):
 
 
 @given(st.data())
-def test_any_region_is_what_zarr_reads(tmp_path_factory, data):
+def test_any_region_equals_what_zarr_reads(tmp_path_factory, data):
     shape = data.draw(st.lists(st.integers(1, 9), min_size=1, max_size=4))
     chunks = [data.draw(st.integers(1, n)) for n in shape]
     dtype = data.draw(st.sampled_from(["u1", "<i2", ">u4", "<u8", ">f4", "<f8", "?"]))
@@ -67,9 +68,9 @@ def test_any_region_is_what_zarr_reads(tmp_path_factory, data):
     assert read.shape == tuple(shape)
     assert read.dtype == np.dtype(dtype).newbyteorder("=")
     for region in (data.draw(boxes(shape)), ..., (..., slice(0, 1)), (slice(1), ...), slice(1, None)):
-        found = read[region]
-        assert found.dtype == read.dtype
-        np.testing.assert_array_equal(found, array[region])
+        values = read[region]
+        assert values.dtype == read.dtype
+        np.testing.assert_array_equal(values, array[region])
 
 
 @pytest.mark.parametrize(
@@ -83,13 +84,13 @@ def test_any_region_is_what_zarr_reads(tmp_path_factory, data):
     ],
     ids=str,
 )
-def test_what_is_stored_in_another_way_is_left_to_zarr(tmp_path, kind):
+def test_zarr_reads_arrays_with_shards_filters_or_other_dtypes(tmp_path, kind):
     array = zarr.create_array(tmp_path / "a.zarr", **{"shape": (8, 8), "chunks": (4, 4), "dtype": "u2", **kind})
     assert StoredArray.of(array) is None
     assert opened(array)[0] is array
 
 
-def test_what_lies_elsewhere_is_left_to_zarr():
+def test_zarr_reads_arrays_in_other_stores():
     array = zarr.create_array(zarr.storage.MemoryStore(), shape=(8, 8), chunks=(4, 4), dtype="u2")
     assert StoredArray.of(array) is None
 
@@ -101,8 +102,9 @@ def test_a_damaged_chunk_is_named(tmp_path, damage):
     chunk = tmp_path / "a.zarr" / "c" / "1" / "0"
     chunk.write_bytes(damage(chunk.read_bytes()))
     read = StoredArray.of(zarr.open_array(tmp_path / "a.zarr", mode="r"))
-    with pytest.raises(TargetError, match=r"a\.zarr/c/1/0 is damaged"):
+    with raises(TargetError, "damaged-chunk") as caught:
         read[:]
+    assert "a.zarr/c/1/0" in str(caught.value)
     assert (read[:4] == 7).all()
 
 
@@ -123,7 +125,7 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_an_array_gives_the_same_image_however_it_is_given(tmp_path, source, way):
+def test_an_array_of_any_library_is_written_as_the_same_image(tmp_path, source, way):
     image = WAYS[way](tmp_path / "source.zarr")
     read = opened(image)[0]
     assert isinstance(read, StoredArray) == (way in ("zarr", "from_zarr", "from_array"))
@@ -146,15 +148,15 @@ def test_a_getitem_of_the_user_is_called(tmp_path, source, more):
 @pytest.mark.parametrize(
     "more", [{"lock": True}, {"asarray": False}, {"inline_array": True}, {"fancy": False}, {"name": "own"}], ids=str
 )
-def test_what_dask_is_told_of_an_array_is_kept_to(tmp_path, source, more):
+def test_the_options_of_a_dask_array_are_respected(tmp_path, source, more):
     lazy = da.from_array(source, chunks=16, **more)
     assert isinstance(opened(lazy)[0], StoredArray) == ("lock" not in more and "asarray" not in more)
     write_multiscales(lazy, tmp_path / "x.ome.zarr", chunk=16, levels=1)
     np.testing.assert_array_equal(zarr.open_array(tmp_path / "x.ome.zarr/0", mode="r")[:], source[:])
 
 
-def test_a_zarr_array_that_dask_is_told_is_masked_is_refused(source):
-    with pytest.raises(InputError, match="masked"):
+def test_a_zarr_array_with_a_masked_meta_is_refused(source):
+    with raises(InputError, "masked-image"):
         opened(da.from_array(source, chunks=16, meta=np.ma.masked_all((0, 0, 0), "u2")))
 
 
@@ -162,7 +164,7 @@ def test_a_zarr_array_that_dask_is_told_is_masked_is_refused(source):
 def test_every_chunk_is_read_once(tmp_path):
     opened_files: list[str] = []
     chunks = str(tmp_path / "source.zarr" / "c")
-    # Python's own notice of every file that is opened; a hook stays for as long as the process does.
+    # Python reports every file that it opens; the hook stays until the process ends.
     sys.addaudithook(lambda event, args: opened_files.append(str(args[0])) if event == "open" else None)
     write_multiscales(zarr.open_array(tmp_path / "source.zarr", mode="r"), tmp_path / "x.ome.zarr", chunk=8)
     found = sorted(path for path in opened_files if path.startswith(chunks))
@@ -180,7 +182,7 @@ LAZY = {
 
 @pytest.mark.parametrize("way", LAZY)
 @pytest.mark.parametrize("kind", SHARDED)
-def test_a_source_that_changed_under_its_path_is_another_one(tmp_path, way, kind):
+def test_a_changed_source_at_the_same_path_is_a_different_source(tmp_path, way, kind):
     source = zarr.create_array(
         tmp_path / "source.zarr", shape=(16, 16, 16), dtype="u2", compressors=None, **SHARDED[kind]
     )
@@ -193,7 +195,7 @@ def test_a_source_that_changed_under_its_path_is_another_one(tmp_path, way, kind
     for path in (tmp_path / "source.zarr").rglob("*"):  # and later, by a clock of any resolution
         status = path.stat()
         os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 10**10))
-    with pytest.raises(InputError, match=r"begun with image .*files [0-9a-f]{32} of .*, not with image"):
+    with pytest.raises(InputError, match=r"files [0-9a-f]{32} of "):
         write_multiscales(LAZY[way](tmp_path / "source.zarr"), tmp_path / "x.ome.zarr", chunk=16)
     write_multiscales(LAZY[way](tmp_path / "source.zarr"), tmp_path / "x.ome.zarr", chunk=16, overwrite=True)
     np.testing.assert_array_equal(zarr.open_array(tmp_path / "x.ome.zarr/0", mode="r")[:], source[:])
@@ -213,7 +215,7 @@ KINDS = {
 
 @pytest.fixture(params=["disk", "memory"])
 def stored(request, tmp_path):
-    """An array of labels that zarr writes, some chunks of it absent: its target and its values along z, y, x."""
+    """Write an array of labels with absent chunks by zarr: ``stored(kind)`` returns its target and its values."""
 
     def make(kind):
         array = zarr.create_array(
@@ -245,7 +247,7 @@ def test_labels_are_read_in_any_codec_from_any_store(stored, kind):
     np.testing.assert_array_equal(again[2:11], whole[2:11])
 
 
-def test_objects_that_are_left_out_of_a_box_have_the_fill_value(stored):
+def test_objects_that_are_not_requested_have_the_fill_value(stored):
     target, whole = stored({})
     array = StoredArray.at(target, "a.zarr")
     found = array.box(np.s_[0:16, 0:8, 0:8], [(1, 0, 0)])
@@ -253,7 +255,7 @@ def test_objects_that_are_left_out_of_a_box_have_the_fill_value(stored):
     assert (found[:8] == 3).all()
 
 
-def test_a_shard_that_is_large_is_read_in_parts(tmp_path):
+def test_a_large_shard_is_read_in_parts(tmp_path):
     array = zarr.create_array(
         tmp_path / "a.zarr", shape=(272, 400, 400), chunks=(136, 200, 200), shards=(272, 400, 400), dtype="u1"
     )
@@ -266,22 +268,23 @@ def test_a_shard_that_is_large_is_read_in_parts(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "code"),
     [
-        ({"dtype": "f4"}, "holds float32, not labels"),
-        ({"shape": (2, 8, 8, 8), "chunks": (1, 8, 8, 8)}, "labels have z, y, x"),
-        ({"shape": (8, 8), "chunks": (8, 8)}, "labels have z, y, x"),
+        ({"dtype": "f4"}, "not-labels"),
+        ({"shape": (2, 8, 8, 8), "chunks": (1, 8, 8, 8)}, "wrong-dimensions"),
+        ({"shape": (8, 8), "chunks": (8, 8)}, "wrong-dimensions"),
     ],
     ids=["dtype", "channels", "plane"],
 )
-def test_arrays_that_hold_no_labels_are_refused(tmp_path, change, words):
+def test_arrays_that_do_not_hold_labels_are_refused(tmp_path, change, code):
     zarr.create_array(tmp_path / "a.zarr", **{"shape": (8, 8, 8), "chunks": (8, 8, 8), "dtype": "u1", **change})
-    with pytest.raises(InputError, match=words):
+    with raises(InputError, code):
         StoredArray.at(Target(str(tmp_path)), "a.zarr").labels()
 
 
 def test_a_damaged_object_that_zarr_decodes_is_named(stored):
     target, _ = stored(KINDS["shards by zarr"])
     target.write("a.zarr/c/0/1/0", b"no shard")
-    with pytest.raises(TargetError, match=r"a\.zarr/c/0/1/0 is damaged"):
+    with raises(TargetError, "damaged-chunk") as caught:
         StoredArray.at(target, "a.zarr")[:]
+    assert "a.zarr/c/0/1/0" in str(caught.value)
