@@ -14,8 +14,11 @@ from atlaszarr.engine.codecs import Encoding
 from atlaszarr.engine.ledger import COMPACT, OPEN, digest, opened, sealed
 from atlaszarr.errors import InputError, TargetError
 from atlaszarr.stores.local import write_whole
+from atlaszarr.stores.target import Target
 from atlaszarr.testing.emulator import Emulator
 from atlaszarr.writing import write_multiscales
+from codes import raises
+from scripted import Fault, Scripted, StoreFaultError
 
 DATASET = 69289763
 OPTIONS = {"resolution": 200, "chunk": 16}
@@ -260,6 +263,20 @@ def test_a_coarser_level_that_differs_from_the_downsampled_level_before_is_named
     planter.amend(key, encoding.layout(values.shape, values.shape, values.dtype).encode(values))
     assert {(d.kind, d.key) for d in verify(target, deep=True).defects} >= {("inconsistent", planter.key(key))}
     assert {d.kind for d in verify(target, deep=True).defects} == {"inconsistent"}
+
+
+def test_a_repair_that_is_killed_as_it_begins_is_completed_by_the_next_build(tmp_path):
+    image, place = np.random.default_rng(0).integers(0, 255, (32, 32, 32), "uint8"), "scripted://killed/x.ome.zarr"
+    write_multiscales(image, tmp_path / "x.ome.zarr", chunk=16, identity="x")
+    layout = Encoding().layout((16,) * 3, (16,) * 3, "uint8")
+    Planter(tmp_path / "x.ome.zarr", "0.5").amend("1/c/0/0/0", layout.encode(np.full((16,) * 3, 200, "uint8")))
+    Target.of(place).write_all(Target.of(tmp_path / "x.ome.zarr").read_all("").items())
+    assert {defect.kind for defect in verify(place, deep=True).defects} == {"inconsistent"}
+    Scripted.faults[:] = [Fault("put", "x.ome.zarr/zarr.json", StoreFaultError("killed"), done=True)]
+    with raises(TargetError, "store-error"):
+        write_multiscales(image, place, chunk=16, identity="x")
+    assert write_multiscales(image, place, chunk=16, identity="x").state == "resumed"
+    assert verify(place, deep=True).ok
 
 
 def test_a_label_that_the_metadata_does_not_list_is_named(target, version):

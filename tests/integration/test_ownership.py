@@ -157,6 +157,19 @@ def test_an_owner_renews_its_lease(remote, name, monkeypatch):
             beaten.wait(0.01)
 
 
+def test_a_put_with_the_tag_from_before_a_renewal_is_refused(remote, name, monkeypatch):
+    """On S3 the tag is a hash of the object: an owner that writes the same again would be overwritten."""
+    monkeypatch.setattr(lock, "HEARTBEAT", 0.05)
+    target = Target.of(remote.url(name), remote.options)
+    with owning(target):
+        _, before = target.read_tagged(OWNER)
+        waiting = threading.Event()
+        while (tagged := target.read_tagged(OWNER))[1] == before:
+            waiting.wait(0.01)
+        assert not target.replace(OWNER, b"another build", before)
+        assert json.loads(tagged[0])["owner"] == json.loads(target.read(OWNER))["owner"]
+
+
 def insisting(store, name):
     """Take over a target, again if its owner renews its lease at the same moment."""
     while True:

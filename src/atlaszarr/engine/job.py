@@ -20,7 +20,7 @@ from ..stores.target import Target
 from . import ledger, ome, target_state
 from .blocks import BlockSource, Done, write_blocks
 from .ledger import Defect, Entry, Ledger, Task, digest
-from .lock import Owner
+from .lock import PROBES, Owner
 from .multiscale import Multiscale
 from .schedulers import Future, Scheduler
 from .target_state import FINISHED, UNFINISHED, Root
@@ -170,7 +170,10 @@ class ImageJob(Job):
         return [[(step.source, block) for block in sorted(non_empty.blocks(step))] for step in passes]
 
     def begin(self, done: Mapping[Task, Entry], defects: Sequence[Defect]) -> None:
-        """Write the root as unfinished, the ledger, and the metadata of the arrays.
+        """Write the ledger, the root as unfinished, and the metadata of the arrays.
+
+        The ledger is first: were a repair killed after the root is written, its tasks would still be recorded, and the
+        next run, which compares digests alone, would keep levels that differ from what their parents make.
 
         Raises
         ------
@@ -179,14 +182,14 @@ class ImageJob(Job):
         """
         target = self.target
         target.make_way(f"{link}/" for link in target_state.own_links(target))
-        self.root.write(target, UNFINISHED)
-        for key in reversed(list(self._nested())):
-            target.remove(key)
         if done:
             ledger.compact(target, ledger.compacted({}, done), {})
         else:
             target.remove(ledger.OPEN)
             target.remove(ledger.COMPACT)
+        self.root.write(target, UNFINISHED)
+        for key in reversed(list(self._nested())):
+            target.remove(key)
         target.write_all(self.multiscale.documents().items())
 
     def share(self, scheduler: Scheduler) -> Any:
@@ -258,11 +261,13 @@ class ImageJob(Job):
         }
 
     def _sweep(self, documents: Iterable[str], done: Mapping[Task, Entry]) -> None:
-        """Remove temporary files of a build that was killed, and objects of the arrays that no task wrote."""
+        """Remove temporary objects of a build that was killed, and objects of the arrays that no task wrote."""
         known = {*documents, *(key for entry in done.values() for key in entry.written)}
         arrays = self.multiscale.prefixes
         left = [
-            key for key in self.target.list_keys() if key not in known and (key.startswith(arrays) or is_partial(key))
+            key
+            for key in self.target.list_keys()
+            if key not in known and (key.startswith((*arrays, *PROBES)) or is_partial(key))
         ]
         self.target.remove_each(left)
 

@@ -39,6 +39,8 @@ _LOCK = "atlaszarr/owner.lock"
 _OWNER = "atlaszarr/owner.json"
 #: Keys that a target may have while a build owns it.
 KEYS = (_LOCK, _OWNER)
+#: Beginnings of the keys by which the age of a lock is measured, see `Target.age`.
+PROBES = tuple(f"{key}." for key in KEYS)
 #: Names of the leases that this process holds.
 _held: set[str] = set()
 
@@ -134,14 +136,18 @@ class _Lease(Owner):
         self._process = _process()
         self.name = uuid.uuid4().hex
         _held.add(self.name)
+        self._renewals = 0
+
+    def _body(self) -> bytes:
+        """The owner object; each renewal has another content, since the tag of an object may be a hash of it."""
         mine = {"owner": self.name, "host": socket.gethostname(), "pid": os.getpid(), "process": self._process}
-        self._body = json.dumps(mine).encode()
+        return json.dumps({**mine, "renewals": self._renewals}).encode()
 
     def take(self, take_over: bool) -> None:
         """Create the owner object, or take over that of a build that has ended."""
         for _ in range(_TRIES):
             try:
-                created = self._target.create(_OWNER, self._body)
+                created = self._target.create(_OWNER, self._body())
             except TargetError:
                 created = self._is_ours()  # the object was created, and the answer lost
                 if not created:
@@ -158,12 +164,9 @@ class _Lease(Owner):
                 code="lock-contended",
             )
         body, tag = stored
-        if body == self._body:  # the answer to an earlier try was lost
+        other = _owner(body)
+        if other.get("owner") == self.name:  # the answer to an earlier try was lost
             return
-        try:
-            other = dict(json.loads(body))
-        except (ValueError, TypeError):
-            other = {}
         if not take_over and not self._has_ended(other):
             age = self._target.age(_OWNER)
             if age is None or age < LEASE:
@@ -173,7 +176,7 @@ class _Lease(Owner):
                     f"{other.get('host')}{renewed}; wait until it ends, or give --take-over if it has ended",
                     code="target-locked",
                 )
-        self._target.replace(_OWNER, self._body, tag)
+        self._target.replace(_OWNER, self._body(), tag)
         time.sleep(_SETTLING)
         if not self._is_ours():
             raise InputError(
@@ -196,7 +199,7 @@ class _Lease(Owner):
 
     def _is_ours(self) -> bool:
         """Whether the owner object is the one that this lease wrote."""
-        return self._target.read(_OWNER) == self._body
+        return _owner(self._target.read(_OWNER)).get("owner") == self.name
 
     def renew_until(self, ended: threading.Event) -> None:
         """Renew the lease until an event is set."""
@@ -206,11 +209,12 @@ class _Lease(Owner):
             with suppress(TargetError, InputError):
                 try:
                     stored = self._target.read_tagged(_OWNER)
-                    if stored is None or stored[0] != self._body:
+                    if stored is None or _owner(stored[0]).get("owner") != self.name:
                         self._lost = True
                         return
+                    self._renewals += 1
                     # A put that fails may follow one of ours whose answer was lost: the next round reads the object.
-                    if not ended.is_set() and self._target.replace(_OWNER, self._body, stored[1]):
+                    if not ended.is_set() and self._target.replace(_OWNER, self._body(), stored[1]):
                         self._renewed = began
                 except RuntimeError:
                     if not ended.is_set():
@@ -230,6 +234,14 @@ class _Lease(Owner):
                 "run the same command to resume",
                 code="lock-not-renewed",
             )
+
+
+def _owner(body: bytes | None) -> dict[str, object]:
+    """The content of an owner object; empty if it is missing or damaged."""
+    try:
+        return dict(json.loads(body or b""))
+    except (ValueError, TypeError):
+        return {}
 
 
 def _process() -> str | None:
