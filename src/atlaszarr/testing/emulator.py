@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from .catalogue import Catalogue
-from .drawing import Drawing, UserPixels, Painter
+from .drawing import Drawing, Painter, UserPixels
 from .faults import FaultScript, Rule, load_faults
 from .phantom import Phantom, default_phantom
 from .server import ServedRequest, Server, Traffic
