@@ -53,7 +53,7 @@ def test_on_s3_it_is_the_same_and_no_key_is_in_it(sources, target, s3):
     assert not any(b"test-secret" in body for body in remote.values())
     # Links on a disk are copies here, and there is no lock file.
     copied = {key for key in remote if "annotations_compressed" in key}
-    assert len(copied) == sum("/annotation.ome.zarr/" in key for key in there)
+    assert len(copied) == sum("/annotation.ome.zarr/" in key for key in remote)
     here = {key: body for key, body in files(target).items() if "annotations_compressed" not in key}
     dated = {key for key in here if "/atlaszarr/" in key or key.startswith("atlaszarr/")}
     assert {k: v for k, v in remote.items() if k not in copied | dated} == {
