@@ -52,7 +52,7 @@ def test_spaces_9_and_10_are_one_frame_and_a_mirror_is_its_own_inverse():
 
 
 @pytest.mark.parametrize(
-    ("shape", "size", "covered"),
+    ("shape", "size", "is_ccf"),
     [
         ((528, 320, 456), 25, True),
         ((67, 41, 58), 200, True),  # the expression grids of the API
@@ -62,8 +62,8 @@ def test_spaces_9_and_10_are_one_frame_and_a_mirror_is_its_own_inverse():
         ((528, 320, 456), 10, False),
     ],
 )
-def test_the_ccf_is_recognised_by_its_extent(shape, size, covered):
-    assert reference_space(9).is_covered(shape, (size,) * 3) == covered
+def test_the_ccf_is_recognised_by_its_extent(shape, size, is_ccf):
+    assert reference_space(9).is_covered(shape, (size,) * 3) == is_ccf
 
 
 @pytest.mark.parametrize("id", [0, 4, 11])
