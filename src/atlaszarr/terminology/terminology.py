@@ -270,7 +270,9 @@ def terminology_of(given: Any, annotation: Any = None, storage_options: Mapping[
     Raises
     ------
     InputError
-        If the terminology does not exist.
+        If the terminology does not exist, or `given` is None and `annotation` is not a path or URL.
+    SourceError
+        If the file cannot be read.
     RecordError
         If the file is not a valid terminology.
     """
