@@ -293,7 +293,7 @@ def test_chunks_that_geometry_leaves_empty_are_not_absent(dataset, emulator, con
         warnings.simplefilter("error")
         written(sections, {}, tmp_path)
         region_mask(sections, TERMINOLOGY, "root").compute()
-    with pytest.warns(AtlaszarrWarning, match="labels that the terminology lacks") as warned:
+    with pytest.warns(AtlaszarrWarning, match="not in the terminology") as warned:
         region_volumes(sections, TERMINOLOGY)
     assert len(warned) == 1
 

