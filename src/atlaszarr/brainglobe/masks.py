@@ -225,7 +225,7 @@ def write_masks(
 
     job = ImageJob(
         masks,
-        Root(DEFAULT_VERSION, request, credit.SECTIONS),
+        Root(DEFAULT_VERSION, request, credit.REFERENCE_VOLUMES),
         {"": {"multiscales": [entry]}},
         partial(_read, annotation),
         files=values,
