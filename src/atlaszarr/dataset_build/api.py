@@ -55,7 +55,7 @@ def plan(
     requests = _requests(mode, view, options)
     # Only named: it need not be there yet, nor may we open it.
     first = Target(os.fspath(target)) if target is not None else None
-    targets = [first.beside(request.view) if first and n else first for n, request in enumerate(requests)]
+    targets = [first.of_view(request.view) if first and n else first for n, request in enumerate(requests)]
     client = client or AllenClient()
     count = worker_count(workers)
     dataset, asked = _dataset(dataset, client)
@@ -182,4 +182,4 @@ def _targets(
     target: str | os.PathLike[str], storage_options: Mapping[str, Any] | None, requests: Sequence[Request]
 ) -> list[Target]:
     first = Target.of(target, storage_options)
-    return [first, *(first.beside(request.view) for request in requests[1:])]
+    return [first, *(first.of_view(request.view) for request in requests[1:])]
