@@ -109,7 +109,7 @@ def output_file(location: str | os.PathLike[str], suffixes: Sequence[str]) -> Pa
     path = output_path(location)
     if path.suffix.lower() not in suffixes or path.is_dir():
         message = f"output {str(path)!r} must be a file ending in {' or '.join(suffixes)}"
-        raise InputError(message, code="wrong-suffix")
+        raise InputError(message, code="unknown-suffix")
     if not path.parent.is_dir():
         message = f"output {str(path)!r} lies in a folder that does not exist; create it first"
         raise InputError(message, code="folder-not-found")
@@ -242,7 +242,7 @@ def _require(protocol: str, url: str) -> None:
         get_filesystem_class(protocol)
     except ImportError as error:
         cause = known_implementations.get(protocol, {}).get("err") or error
-        raise InputError(f"cannot open {shown(url)!r}: {cause}", code="missing-package") from None
+        raise InputError(f"cannot open {shown(url)!r}: {cause}", code="missing-dependency") from None
     except ValueError:
         message = f"cannot open {shown(url)!r}: protocol {protocol!r} is not known; check the URL"
         raise InputError(message, code="unknown-protocol") from None
