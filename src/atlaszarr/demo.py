@@ -77,8 +77,8 @@ class VolumeDemo:
     levels : tuple of tuple
         For every pyramid level as ngff-zarr reads it: shape, voxel size (mm), origin (mm).
     error : float
-        Mean absolute difference from the phantom's closed form, in grey levels, over voxels more than 100 um inside
-        the brain, each on the plane of its section.
+        Mean absolute difference from the phantom's closed form, in grey levels, over voxels more than 100 um from
+        the edges of all regions, each on the plane of its section.
     """
 
     target: str
