@@ -2,8 +2,8 @@
 
     python examples/getting_started.py FOLDER
 
-saves every registered section as a JPEG. Without a network, `atlaszarr emulator` serves both; the alignment that it has
-for dataset 909 is invented.
+saves every registered section as a JPEG. Without a network, `atlaszarr emulator` serves both; its alignment of
+dataset 909 is invented.
 """
 
 import sys

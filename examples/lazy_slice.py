@@ -1,4 +1,4 @@
-"""One coronal slice of a registered dataset: only the section images that it shows are fetched.
+"""One coronal slice of a registered dataset: only the section images in it are fetched.
 
     python examples/lazy_slice.py 69289763 slice.jpg
 
@@ -17,7 +17,7 @@ import atlaszarr
 def main(dataset: int, out: str) -> None:
     with atlaszarr.AllenClient() as client:
         volume = atlaszarr.open_volume(dataset, resolution=50, fill="linear", client=client)
-        # Coordinates are millimetres from the first 10 um voxel; p_um is the reference space's own.
+        # Coordinates are millimetres from the first 10 um voxel; p_um is in the reference space.
         plane = volume.sel(z=7.0, method="nearest").compute()
     sections = np.unique(plane.section)
     print(f"p = {float(plane.p_um):.0f} um, from {np.count_nonzero(sections)} section images")

@@ -3,7 +3,7 @@
     python examples/regions_by_hemisphere.py ccf/annotation-sets/allen-adult-mouse-annotation/2017/annotation.ome.zarr
     python examples/regions_by_hemisphere.py s3://BUCKET/.../annotation.ome.zarr '{"anon": true}'
 
-All regions are counted in one pass. Which side of the data counts as right is printed last: see the README.
+All regions are counted in one pass. The last line says which side of the data is right: see the README.
 """
 
 import json

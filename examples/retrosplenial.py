@@ -3,7 +3,7 @@
     python examples/retrosplenial.py ccf/annotation-sets/allen-adult-mouse-annotation/2017/annotation.ome.zarr
     python examples/retrosplenial.py s3://BUCKET/.../annotation.ome.zarr '{"anon": true}'
 
-A structure counts with all that is below it in the terminology, which lies beside the annotation.
+The volume of a structure includes its descendants in the terminology, which is next to the annotation.
 """
 
 import json

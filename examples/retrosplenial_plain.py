@@ -3,8 +3,8 @@
     python examples/retrosplenial_plain.py ccf/annotation-sets/allen-adult-mouse-annotation/2017/annotation.ome.zarr
     python examples/retrosplenial_plain.py s3://BUCKET/.../annotation.ome.zarr --storage-options '{"anon": true}'
 
-pandas reads the terminology that lies beside the annotation, ngff-zarr the annotation, and dask counts, a chunk at a
-time. With `--picture PATH` Pillow draws what was counted: see two_sections.py.
+pandas reads the terminology next to the annotation, ngff-zarr reads the annotation, and dask counts voxels chunk by
+chunk. With `--picture PATH` Pillow draws the counted voxels: see two_sections.py.
 """
 
 import argparse
@@ -16,14 +16,14 @@ import pandas as pd
 from ngff_zarr import from_ngff_zarr
 
 
-def main(place: str, storage_options: dict | None, picture: str | None) -> None:
-    terminology = pd.read_csv(place.rpartition("/")[0] + "/terminology.csv", storage_options=storage_options)
+def main(url: str, storage_options: dict | None, picture: str | None) -> None:
+    terminology = pd.read_csv(url.rpartition("/")[0] + "/terminology.csv", storage_options=storage_options)
     region = terminology[terminology["abbreviation"].str.startswith("RSP")]
     name = region.loc[region["abbreviation"] == "RSP", "name"].item()
-    ids = region["annotation_value"].to_numpy()  # what the voxels hold
+    ids = region["annotation_value"].to_numpy()  # the values of the voxels
     print(f"{name}: {len(ids)} structures, ids {', '.join(map(str, ids))}")
 
-    image = from_ngff_zarr(place, validate=True, storage_options=storage_options).images[0]
+    image = from_ngff_zarr(url, validate=True, storage_options=storage_options).images[0]
     orientations = {axis: orientation.value.value for axis, orientation in image.axes_orientations.items()}
     print("axes:", *image.dims, image.data.shape)
     print("orientations:", orientations)
@@ -48,7 +48,7 @@ def main(place: str, storage_options: dict | None, picture: str | None) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("annotation", help="path or URL")
-    parser.add_argument("--storage-options", type=json.loads, metavar="JSON", help="to the store of a URL")
-    parser.add_argument("--picture", metavar="PATH", help="a .png to draw")
+    parser.add_argument("--storage-options", type=json.loads, metavar="JSON", help="options of the store of a URL")
+    parser.add_argument("--picture", metavar="PATH", help="a .png file to draw")
     given = parser.parse_args()
     main(given.annotation, given.storage_options, given.picture)

@@ -1,4 +1,4 @@
-"""A picture of a region of an annotation: a coronal and a horizontal section, with sides named and a scale bar."""
+"""A picture of a region of an annotation: a coronal and a horizontal section, with sides and a scale bar."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ WIDTH, MARGIN = 900, 110  # of a section and around it, in pixels of the picture
 
 
 def draw(image: Any, inside: Any, orientations: dict[str, str], name: str) -> Image.Image:
-    """Each section where it shows most of the region.
+    """Draw each section at the position with most voxels of the region.
 
     `image` is an NgffImage of labels, `inside` a lazy mask of the same shape.
     """
@@ -22,7 +22,7 @@ def draw(image: Any, inside: Any, orientations: dict[str, str], name: str) -> Im
         labels, region = dask.compute(image.data[plane], inside[plane])
         mm = image.translation[axis] + at * image.scale[axis]
         title = f"{kind} section at {axis} = {mm:.2f} mm; {name} in red"
-        sides = [side for one in (down, "x") for side in orientations[one].split("-to-")]
+        sides = [side for direction in (down, "x") for side in orientations[direction].split("-to-")]
         parts.append(panel(coloured(labels, region), title, sides, image.scale["x"]))
     sheet = Image.new("RGB", (sum(part.width for part in parts), max(part.height for part in parts)), "white")
     for number, part in enumerate(parts):
@@ -31,7 +31,7 @@ def draw(image: Any, inside: Any, orientations: dict[str, str], name: str) -> Im
 
 
 def coloured(labels: np.ndarray, region: np.ndarray) -> np.ndarray:
-    """The region in red, all else grey with the borders between structures."""
+    """Colour the region red and other structures grey, with the borders between structures."""
     borders = np.zeros(labels.shape, bool)
     borders[1:] |= labels[1:] != labels[:-1]
     borders[:, 1:] |= labels[:, 1:] != labels[:, :-1]
@@ -52,7 +52,7 @@ def panel(colours: np.ndarray, title: str, sides: list[str], voxel_mm: float) ->
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(22)
     middle, centre, near, low = sheet.width / 2, sheet.height / 2, MARGIN - 20, sheet.height - 30
     top, bottom, first, last = sides
-    for place, text, anchor in (
+    for position, text, anchor in (
         ((middle, 30), title, "mm"),
         ((middle, near), top, "mm"),
         ((middle, sheet.height - near), bottom, "mm"),
@@ -60,6 +60,6 @@ def panel(colours: np.ndarray, title: str, sides: list[str], voxel_mm: float) ->
         ((sheet.width - near, centre), last, "lm"),
         ((MARGIN + 2 / voxel_mm * times + 12, low), "2 mm", "lm"),
     ):
-        pen.text(place, text, INK, font, anchor)
+        pen.text(position, text, INK, font, anchor)
     pen.line([(MARGIN, low), (MARGIN + 2 / voxel_mm * times, low)], INK, 5)
     return sheet

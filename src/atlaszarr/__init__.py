@@ -1,6 +1,7 @@
 """Allen Brain Atlas section datasets as registered, multiscale, cloud-native OME-Zarr.
 
-Importing this package imports nothing heavy; every name is loaded when it is first used.
+Importing this package imports nothing heavy; each name is loaded when it is first used. No submodule has the name of a
+public function (such as `verify` or `plan`), since importing the submodule would replace the function.
 """
 
 from importlib import import_module

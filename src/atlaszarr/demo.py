@@ -1,4 +1,4 @@
-"""The whole main job with nothing but this package: the built-in Allen API, two builds, and the results read back."""
+"""The demo: a volume and an atlas, built from the built-in Allen API and read back with ngff-zarr."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
     from .testing import Emulator
     from .testing.phantom import Phantom
 
-#: Nrp1, coronal, 60 sections: the numbers of the real record, drawn from a phantom brain.
+#: Nrp1, coronal, 60 sections: the record is real, the images are drawn from a phantom brain.
 DATASET = 74272479
 #: Voxel sizes of the volume and of the reference volumes, in um.
 _VOLUME_RESOLUTION = 25.0
 _ATLAS_RESOLUTION = 50
-#: Depth in the tree of the deepest structures in the printed table; the file has all.
+#: Depth in the tree of the deepest structures in the printed table; the file has all structures.
 _DEEPEST = 4
 
 
 def run_demo(folder: str | os.PathLike[str], progress: Progress | None = None) -> tuple[VolumeDemo, AtlasDemo]:
-    """Build a registered volume and an atlas from the built-in Allen API into a folder, and read both with ngff-zarr.
+    """Build a registered volume and an atlas from the built-in Allen API in a folder, and read both with ngff-zarr.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def run_demo(folder: str | os.PathLike[str], progress: Progress | None = None) -
 
 @dataclass(frozen=True)
 class VolumeDemo:
-    """The registered volume of the demo, as it is read back.
+    """The registered volume of the demo, as read back.
 
     Attributes
     ----------
@@ -77,8 +77,8 @@ class VolumeDemo:
     levels : tuple of tuple
         For every pyramid level as ngff-zarr reads it: shape, voxel size (mm), origin (mm).
     error : float
-        Mean absolute difference from the phantom's closed form, in grey levels, over voxels well inside the
-        brain, each on the plane of its section.
+        Mean absolute difference from the phantom's closed form, in grey levels, over voxels more than 100 um from
+        the edges of all regions, each on the plane of its section.
     """
 
     target: str
@@ -96,7 +96,7 @@ class VolumeDemo:
 
 @dataclass(frozen=True)
 class AtlasDemo:
-    """The atlas of the demo, and its region volumes as they are read back.
+    """The atlas of the demo, and its region volumes as read back.
 
     Attributes
     ----------
@@ -111,9 +111,9 @@ class AtlasDemo:
     regions : int
         Structures with at least one voxel.
     mean_error, largest_error : float
-        Difference of a structure's own volume from the phantom's closed form, as a fraction of it.
+        Difference of a structure's volume, without descendants, from the phantom's closed form, as a fraction of it.
     largest_error_of : str
-        Acronym.
+        Acronym of the structure with the largest error.
     table : str
         Volumes of the larger regions, indented by the tree, as text.
     """
@@ -134,7 +134,7 @@ class AtlasDemo:
 
 
 def demonstrate_volume(folder: Path, client: AllenClient, emulator: Emulator, progress: Progress) -> VolumeDemo:
-    """Build a registered volume from an emulated Allen API into a folder, and read it back with ngff-zarr.
+    """Build a registered volume from an emulated Allen API in a folder, and read it back with ngff-zarr.
 
     Parameters
     ----------
@@ -161,7 +161,7 @@ def demonstrate_volume(folder: Path, client: AllenClient, emulator: Emulator, pr
     dataset = client.section_dataset(DATASET)
     view = report.views[0]
     if view.failures:
-        raise TargetError(f"{view.target} is unfinished: {view.failures[0].reason}")
+        raise TargetError(f"{view.target} is unfinished: {view.failures[0].reason}", code="target-unfinished")
     progress(0, 3, "volume read")
     read = from_ngff_zarr(str(target), validate=True)
     image = np.asarray(read.images[0].data)
@@ -202,7 +202,7 @@ def _slices(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def demonstrate_atlas(folder: Path, client: AllenClient, phantom: Phantom, progress: Progress) -> AtlasDemo:
-    """Draw a phantom brain as reference volumes, build an atlas of them, and measure it as ngff-zarr reads it.
+    """Draw reference volumes of a phantom brain, build an atlas from them, and measure it with ngff-zarr.
 
     Parameters
     ----------
@@ -218,7 +218,7 @@ def demonstrate_atlas(folder: Path, client: AllenClient, phantom: Phantom, progr
     InputError
         If the folder holds other data where the atlas is written.
     TargetError
-        If the result cannot be written, or differs from its table.
+        If the result cannot be written, or its table of volumes is wrong.
     """
     import pandas as pd
     from ngff_zarr import from_ngff_zarr
@@ -246,7 +246,8 @@ def demonstrate_atlas(folder: Path, client: AllenClient, phantom: Phantom, progr
     table = region_volumes(from_ngff_zarr(annotation, validate=True), terminology, by_hemisphere=True)
     written = pd.read_csv(report.volumes, index_col="identifier")
     if not written["voxels"].equals(table["voxels"]):
-        raise TargetError(f"{report.volumes} differs from {annotation}; remove {report.target} and start again")
+        message = f"{report.volumes} differs from {annotation}; remove {report.target} and start again"
+        raise TargetError(message, code="damaged-target")
     truth = pd.Series(phantom.volumes_mm3())
     errors = (table["volume_direct_mm3"].reindex(truth.index) / truth - 1).abs()
     progress(1, 1, "atlas read")

@@ -1,4 +1,4 @@
-"""The errors that a user can cause or meet: each is also the builtin it resembles, and says what to do."""
+"""The errors of atlaszarr: each is also a builtin exception, and its message says what to do."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class AtlaszarrError(Exception):
-    """Base of every error that atlaszarr raises on purpose.
+    """Base of all errors of atlaszarr.
 
     Parameters
     ----------
@@ -29,15 +29,15 @@ class AtlaszarrError(Exception):
 
 
 class InputError(AtlaszarrError, ValueError):
-    """A value given by the user cannot be used; nothing was written."""
+    """An argument is not valid; nothing was written."""
 
 
 class NotFoundError(AtlaszarrError, LookupError):
-    """The source does not have what was asked for."""
+    """A file, a dataset or an image does not exist."""
 
 
 class RecordError(AtlaszarrError, ValueError):
-    """A metadata record contradicts itself or lacks what a registration needs."""
+    """A metadata record is inconsistent, or a value that a registration needs is missing."""
 
 
 class ServiceError(AtlaszarrError, OSError):
@@ -49,7 +49,7 @@ class SourceError(AtlaszarrError, OSError):
 
 
 class ImageError(AtlaszarrError, OSError):
-    """A section image is missing, or failed its checks."""
+    """A section image is missing or damaged."""
 
 
 class TargetError(AtlaszarrError, OSError):
@@ -57,11 +57,11 @@ class TargetError(AtlaszarrError, OSError):
 
 
 class AtlaszarrWarning(UserWarning):
-    """A remark on a result that should be looked at."""
+    """A result needs the attention of the user."""
 
 
 def printable(text: str) -> str:
-    """Text on one line, safe for a terminal: newlines and control characters are escaped as Python escapes them."""
+    """Escape newlines and control characters as Python does, so that text is one line and safe for a terminal."""
     return "".join(
         char if char.isprintable() or unicodedata.category(char) == "Zs" else char.encode("unicode_escape").decode()
         for char in text

@@ -1,4 +1,4 @@
-"""The demo: what it leaves, what it prints, and a second run; and the files that its atlas is made of."""
+"""The demo: its files, its output and a second run; and the repair of its atlas."""
 
 import json
 import shutil
@@ -18,8 +18,8 @@ from atlaszarr.testing.phantom import default_phantom
 
 
 @pytest.mark.slow
-def test_the_demo_makes_a_volume_and_an_atlas_and_a_second_run_finds_them_finished(tmp_path, command):
-    demo = tmp_path / "made-by-it"
+def test_the_demo_builds_a_volume_and_an_atlas_and_a_second_run_finds_them_finished(tmp_path, command):
+    demo = tmp_path / "new-folder"
     ran = command("demo", demo)
     assert ran.code == 0
     assert "528 x 320 x 456" in ran.out
@@ -41,10 +41,10 @@ def test_the_demo_makes_a_volume_and_an_atlas_and_a_second_run_finds_them_finish
     assert ngff_zarr.from_ngff_zarr(str(annotation), validate=True).images[0].axes_orientations is not None
     assert verify(demo / "atlas").ok
 
-    told = []
-    volume, _ = run_demo(demo, progress=lambda *step: told.append(step))
+    steps = []
+    volume, _ = run_demo(demo, progress=lambda *step: steps.append(step))
     assert volume.state == "already finished"
-    assert told == [
+    assert steps == [
         *((done, 3, "volume read") for done in range(4)),
         *((done, 2, "reference volumes") for done in range(3)),
         *((done, 1, "atlas read") for done in range(2)),
@@ -60,7 +60,7 @@ def test_the_demo_makes_a_volume_and_an_atlas_and_a_second_run_finds_them_finish
     assert again["atlas"]["mean_error"] < again["atlas"]["largest_error"] < 0.04
 
 
-def test_the_atlas_of_the_demo_is_mended_and_nothing_of_others_is_replaced(tmp_path, emulator, connect):
+def test_the_atlas_of_the_demo_is_repaired_and_other_files_are_kept(tmp_path, emulator, connect):
     client, phantom = connect(emulator), default_phantom()
     built = demonstrate_atlas(tmp_path, client, phantom, lambda *_: None)
     assert built.state == "built"
@@ -73,7 +73,7 @@ def test_the_atlas_of_the_demo_is_mended_and_nothing_of_others_is_replaced(tmp_p
     assert table.read_bytes() == whole
     other = tmp_path / "other" / table.relative_to(tmp_path)
     other.parent.mkdir(parents=True)
-    other.write_text("of someone else\n")
-    with pytest.raises(InputError, match=r"terminology\.csv is another one"):
+    other.write_text("another file\n")
+    with pytest.raises(InputError, match=r"terminology\.csv"):
         demonstrate_atlas(tmp_path / "other", client, phantom, lambda *_: None)
-    assert other.read_text() == "of someone else\n"
+    assert other.read_text() == "another file\n"

@@ -1,4 +1,4 @@
-"""The examples run as they stand."""
+"""The examples run unchanged."""
 
 import json
 import logging
@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data"
 REAL = DATA / "ccf" / "annotation_25_ccf2017.nrrd", DATA / "ontology" / "structure_graph_1.json"
 ANNOTATION = "annotation-sets/allen-adult-mouse-annotation/2017/annotation.ome.zarr"
-RSP = {254, 894, 879, 886}  # of the phantom's structures, those that are in the retrosplenial area
+RSP = {254, 894, 879, 886}  # the structures of the phantom in the retrosplenial area
 
 
 def run(example, *arguments, **environment):
@@ -36,24 +36,24 @@ def run(example, *arguments, **environment):
     return ran.stdout
 
 
-def test_a_lazy_slice_fetches_only_what_it_shows(tmp_path):
+def test_a_lazy_slice_fetches_only_the_images_that_it_needs(tmp_path):
     with Emulator() as emulator:
         environment = {"ATLASZARR_API_URL": emulator.url, "ATLASZARR_CACHE": "none"}
-        told = run("lazy_slice.py", "74272479", tmp_path / "slice.jpg", **environment)
-        asked = emulator.count("section_image_download")
-    assert told.startswith("p = 7")
-    assert 0 < asked < 25
+        printed = run("lazy_slice.py", "74272479", tmp_path / "slice.jpg", **environment)
+        fetched = emulator.count("section_image_download")
+    assert printed.startswith("p = 7")
+    assert 0 < fetched < 25
     assert simplejpeg.decode_jpeg((tmp_path / "slice.jpg").read_bytes()).shape == (160, 228, 3)
 
 
 def test_the_classic_getting_started_page_runs_in_bounded_steps(tmp_path):
     with Emulator() as emulator:
         environment = {"ATLASZARR_API_URL": emulator.url, "ATLASZARR_CACHE": "none"}
-        told = run("getting_started.py", tmp_path / "sections", **environment).splitlines()
-        asked = [request for request in emulator.requests if request.kind == "section_image_download"]
-    assert told[:2] == ["(2656, 2856, 3)", "8 coronal sections"]
-    assert len(asked) == len({(request.path, str(request.query)) for request in asked}) == 1 + 2 * 8
-    assert told[2] == "909100 at 10622 um: (550, 750, 3) to (320, 456, 3), mask mean 0.1"
+        printed = run("getting_started.py", tmp_path / "sections", **environment).splitlines()
+        fetched = [request for request in emulator.requests if request.kind == "section_image_download"]
+    assert printed[:2] == ["(2656, 2856, 3)", "8 coronal sections"]
+    assert len(fetched) == len({(request.path, str(request.query)) for request in fetched}) == 1 + 2 * 8
+    assert printed[2] == "909100 at 10622 um: (550, 750, 3) to (320, 456, 3), mask mean 0.1"
     pictures = [simplejpeg.decode_jpeg(path.read_bytes()) for path in sorted((tmp_path / "sections").iterdir())]
     assert [picture.shape for picture in pictures] == [(320, 456, 3)] * 8
     # 909220 lies at p = 7622 um where its corner does, and at 7500 in the middle of the brain: purple, not background.
@@ -62,7 +62,7 @@ def test_the_classic_getting_started_page_runs_in_bounded_steps(tmp_path):
 
 @dataclass(frozen=True)
 class Brain:
-    """What an atlas is built from, and what is known of the retrosplenial area in it."""
+    """The sources of an atlas, and the known size of its retrosplenial area."""
 
     annotation: Path
     ontology: Terminology
@@ -76,7 +76,7 @@ class Brain:
 def brain(request, tmp_path):
     if request.param == "real":
         if not all(path.exists() for path in REAL):
-            pytest.skip("the shared data (../shared/data) is not here")
+            pytest.skip("the shared data (../shared/data) is missing")
         # Figures: README of the data.
         return Brain(REAL[0], Terminology.read(REAL[1]), (528, 320, 456), 672063, "10.50", 839)
     labels = default_phantom().annotation(100)
@@ -84,8 +84,8 @@ def brain(request, tmp_path):
     ontology = Terminology.from_structure_graph(structure_graph()["msg"])
     voxels = int(np.isin(labels, list(RSP)).sum())
     present = set(np.unique(labels).tolist())
-    held = {id for one in ontology for id in one.path if one.id in present}
-    return Brain(tmp_path / "annotation.nrrd", ontology, labels.shape, voxels, f"{voxels / 1000:.2f}", len(held))
+    nonempty = {id for structure in ontology for id in structure.path if structure.id in present}
+    return Brain(tmp_path / "annotation.nrrd", ontology, labels.shape, voxels, f"{voxels / 1000:.2f}", len(nonempty))
 
 
 @pytest.fixture(scope="module")
@@ -108,15 +108,15 @@ def atlas(brain, made_once):
     return made_once(name, lambda path: build_atlas(path, annotation=brain.annotation, ontology=brain.ontology))
 
 
-def check_examples(brain, target, options=None):
-    """Hold what all examples say of an atlas to what is known."""
-    place = f"{target}/{ANNOTATION}"
-    # The endpoint of the tests is plain http, which ngff-zarr's store must be allowed.
+def compare_examples(brain, target, options=None):
+    """Compare the output of all examples for an atlas with the known values."""
+    url = f"{target}/{ANNOTATION}"
+    # ngff-zarr opens a store over plain http only with this setting.
     environment = {"AWS_ALLOW_HTTP": "true"} if options else {}
-    own = [json.dumps(options)] if options else []
+    given = [json.dumps(options)] if options else []
 
-    named = ["--storage-options", *own] if own else []
-    plain = run("retrosplenial_plain.py", place, *named, **environment).splitlines()
+    named = ["--storage-options", *given] if given else []
+    plain = run("retrosplenial_plain.py", url, *named, **environment).splitlines()
     z, y, x = brain.shape
     assert f"axes: z y x ({z}, {y}, {x})" in plain
     assert "orientations: {'z': 'anterior-to-posterior', 'y': 'superior-to-inferior', 'x': 'left-to-right'}" in plain
@@ -124,9 +124,9 @@ def check_examples(brain, target, options=None):
     assert next(line for line in plain if "voxels of" in line).startswith(f"{brain.voxels} voxels of ")
     assert plain[-1] == f"Retrosplenial area: {brain.mm3} mm3"
 
-    assert run("retrosplenial.py", place, *own, **environment) == f"Retrosplenial area: {brain.mm3} mm3\n"
+    assert run("retrosplenial.py", url, *given, **environment) == f"Retrosplenial area: {brain.mm3} mm3\n"
 
-    table = run("regions_by_hemisphere.py", place, *own, **environment).splitlines()
+    table = run("regions_by_hemisphere.py", url, *given, **environment).splitlines()
     assert table[-1].startswith(f"{brain.regions} regions; left is low r (x voxels before {x // 2}), right is high r")
     (row,) = (line.split() for line in table if line.startswith("RSP "))
     both, left, right, share = map(float, row[1:])
@@ -136,18 +136,18 @@ def check_examples(brain, target, options=None):
 
 
 def test_region_volumes_of_an_atlas_on_a_local_disk(brain, atlas):
-    check_examples(brain, atlas)
+    compare_examples(brain, atlas)
 
 
 def test_region_volumes_of_an_atlas_in_a_bucket(brain, s3):
     target = f"s3://atlas/{brain.annotation.stem}"
     build_atlas(target, annotation=brain.annotation, ontology=brain.ontology, storage_options=s3)
-    check_examples(brain, target, s3)
+    compare_examples(brain, target, s3)
 
 
 def test_the_picture_shows_the_region_in_both_sections(atlas, tmp_path):
-    told = run("retrosplenial_plain.py", atlas / ANNOTATION, "--picture", tmp_path / "sections.png")
-    assert told.endswith(f"picture: {tmp_path / 'sections.png'}\n")
+    printed = run("retrosplenial_plain.py", atlas / ANNOTATION, "--picture", tmp_path / "sections.png")
+    assert printed.endswith(f"picture: {tmp_path / 'sections.png'}\n")
     pixels = np.asarray(Image.open(tmp_path / "sections.png"))
     red = (pixels == (205, 45, 60)).all(axis=-1)
     halves = np.split(red, 2, axis=1)

@@ -1,4 +1,4 @@
-"""The table for those who come from atldld: all that it names here is there. That it is whole, tests/peers shows."""
+"""The migration table from atldld names only what exists here; tests/peers validates that it is complete."""
 
 import inspect
 import re
@@ -17,9 +17,9 @@ TABLE = (Path(__file__).parents[2] / "examples" / "from_atldld.md").read_text()
 ROWS = dict(re.findall(r"^\| (`.*?) \| (.*) \|$", TABLE, flags=re.MULTILINE))
 COMMANDS = {theirs: here for theirs, here in ROWS.items() if theirs.startswith("`atldld ")}
 PYTHON = {theirs: here for theirs, here in ROWS.items() if theirs not in COMMANDS}
-PLACES = {"errors": errors, "transforms": transforms, "spaces": spaces, "dataset": SectionDataset, "section": Section}
-#: A dotted name of ours.
-NAME = r"\b((?:{})(?:\.[a-z]\w*)*)".format("|".join([*PLACES, *atlaszarr.__all__]))
+OWNERS = {"errors": errors, "transforms": transforms, "spaces": spaces, "dataset": SectionDataset, "section": Section}
+#: A dotted name of atlaszarr.
+NAME = r"\b((?:{})(?:\.[a-z]\w*)*)".format("|".join([*OWNERS, *atlaszarr.__all__]))
 
 
 def spans(cell):
@@ -27,9 +27,9 @@ def spans(cell):
 
 
 def find(name):
-    """What a dotted name means here: fields of a dataclass count, although its class does not have them."""
+    """The object of a dotted name; the fields of a dataclass count too, although its class does not have them."""
     first, *rest = name.split(".")
-    found = PLACES.get(first) or getattr(atlaszarr, first)
+    found = OWNERS.get(first) or getattr(atlaszarr, first)
     for part in rest:
         found = (
             found.__dataclass_fields__[part]
@@ -40,11 +40,11 @@ def find(name):
 
 
 @pytest.mark.parametrize("theirs", PYTHON)
-def test_what_the_table_names_in_python_is_there(theirs):
+def test_the_python_names_in_the_table_exist(theirs):
     found = []
     for span in spans(PYTHON[theirs]):
         call = re.search(NAME + r"(\((?:[^()]|\([^()]*\))*\))?", span.replace("AllenClient()", "AllenClient"))
-        if call is None:  # of the caller's, or a value
+        if call is None:  # a name of the caller, or a value
             continue
         found.append(find(call[1]))
         options = set(re.findall(r"(\w+)=", call[2] or ""))
@@ -55,7 +55,7 @@ def test_what_the_table_names_in_python_is_there(theirs):
 
 
 @pytest.mark.parametrize("theirs", COMMANDS)
-def test_the_commands_in_the_table_and_their_options_are_there(theirs):
+def test_the_commands_in_the_table_and_their_options_exist(theirs):
     for span in spans(COMMANDS[theirs]):
         program, name, *rest = span.split()
         assert program == "atlaszarr"

@@ -1,4 +1,4 @@
-"""What is promised beside the code: dependencies, a light start, the public names, the README, the files themselves."""
+"""Dependencies, a light start, the public names, the tracked files, and the README."""
 
 import ast
 import json
@@ -26,10 +26,10 @@ REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9_.-]+)(?P<extra>\[[a-z,]+\])?(?:>=
 HEAVY = {
     "numpy", "numba", "dask", "zarr", "pandas", "xarray", "ngff_zarr", "distributed", "rich", "pyarrow", "matplotlib",
 }  # fmt: skip
-#: What serves, and clusters: no unit test needs one.
+#: Servers and clusters: no unit test needs them.
 SERVERS = {"moto", "boto3", "botocore", "flask", "distributed"}
 
-#: Of the contract, what comes with later work; a name leaves this set when it is there.
+#: Names of the contract that do not exist yet.
 NOT_YET: set[str] = set()
 CONTRACT = {
     "AllenClient", "SectionDataset", "Section",
@@ -61,7 +61,7 @@ def blocks(language):
 
 
 def command_ending(words):
-    """The README's only one-line block that ends so."""
+    """The one block of the README that ends with these words; it has one line."""
     (command,) = (block.strip() for block in blocks("sh") if block.rstrip().endswith(words))
     assert "\n" not in command
     return command
@@ -132,7 +132,7 @@ def test_every_name_of_the_contract_that_exists_is_importable_from_the_top():
     for name in atlaszarr.__all__:
         assert getattr(atlaszarr, name).__name__ == name
     for name in NOT_YET:
-        assert not hasattr(atlaszarr, name), f"{name} is there: take it out of NOT_YET"
+        assert not hasattr(atlaszarr, name), f"{name} exists: remove it from NOT_YET"
     transforms = import_module("atlaszarr.transforms")
     assert callable(transforms.image_to_reference)
     assert callable(transforms.reference_to_image)
@@ -183,7 +183,7 @@ def test_ci_runs_the_readme_s_two_commands():
 
 
 @pytest.mark.slow
-def test_the_readme_s_first_build_and_its_python_do_what_they_say(tmp_path):
+def test_the_first_build_and_the_python_of_the_readme_run(tmp_path):
     (session,) = (block for block in blocks("sh") if "atlaszarr plan" in block)
     commands = session.splitlines()
     assert commands[-1] == "atlaszarr build 74272479 nrp1.ome.zarr"

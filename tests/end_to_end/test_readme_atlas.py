@@ -1,4 +1,4 @@
-"""What the README says of atlases and region volumes, done as it stands, with small files for the Allen Institute's."""
+"""The commands of the README for atlases and region volumes run unchanged, with small files for the real ones."""
 
 import os
 import re
@@ -20,12 +20,12 @@ README = (ROOT / "README.md").read_text()
 SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", README, flags=re.DOTALL | re.MULTILINE))
 ATLAS, VOLUMES, BRAINGLOBE = (SECTIONS[name] for name in ("An atlas", "Region volumes", "BrainGlobe and neuroglancer"))
 ALLEN = "http://download.alleninstitute.org/informatics-archive/current-release/mouse_ccf/"
-#: Where the Allen Institute has them, and of what they are drawn here.
+#: The paths of the files on the server of the Allen Institute, and the functions that draw them here.
 FILES = {
     "annotation/ccf_2017/annotation_25.nrrd": annotation_nrrd,
     "average_template/average_template_25.nrrd": template_nrrd,
 }
-RSP = [254, 894, 879, 886]  # of the phantom's structures, those in the retrosplenial area
+RSP = [254, 894, 879, 886]  # the structures of the phantom in the retrosplenial area
 SET = "annotation-sets/allen-adult-mouse-annotation/2017"
 
 
@@ -37,11 +37,11 @@ def service():
 
 @pytest.fixture
 def run(tmp_path, service):
-    """Does all that a section of the README shows, in its order: what its commands and its Python print."""
+    """Runs the commands and the Python of a section of the README in order, and returns their output."""
     local = {}
-    for place, drawn in FILES.items():
-        local[ALLEN + place] = tmp_path / Path(place).name
-        local[ALLEN + place].write_bytes(drawn(default_phantom(), 100))
+    for path, draw in FILES.items():
+        local[ALLEN + path] = tmp_path / Path(path).name
+        local[ALLEN + path].write_bytes(draw(default_phantom(), 100))
     environment = {**os.environ, "ATLASZARR_API_URL": service.url, "ATLASZARR_CACHE": "none"}
 
     def section(text):
@@ -56,7 +56,7 @@ def run(tmp_path, service):
                     command[:1] = ["-m", "atlaszarr"]
                 elif command[0] == "python":
                     command[:2] = [str(ROOT / command[1])]
-                assert not [word for word in command if word.startswith("http")], "a source that FILES lacks"
+                assert not [word for word in command if word.startswith("http")], "a source that is not in FILES"
                 ran = subprocess.run(
                     [sys.executable, *command],
                     cwd=tmp_path,
@@ -80,13 +80,13 @@ def named(text):
 
 
 def written(folder):
-    """The parts of an atlas: images and meshes as one, all else as files."""
+    """The parts of an atlas: each image and each set of meshes, and all other files."""
     files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     return {re.sub(r"(\.(ome\.zarr|precomputed))/.*", r"\1", path) for path in files}
 
 
 @pytest.mark.slow
-def test_the_readme_s_atlas_holds_what_it_says_and_its_regions_are_measured(run, tmp_path):
+def test_the_atlas_of_the_readme_has_the_listed_parts_and_its_regions_are_measured(run, tmp_path):
     run(ATLAS)
     assert named(ATLAS) == written(tmp_path / "ccf")
     assert verify(tmp_path / "ccf").ok
@@ -100,7 +100,7 @@ def test_the_readme_s_atlas_holds_what_it_says_and_its_regions_are_measured(run,
 
 
 @pytest.mark.slow
-def test_the_readme_s_atlas_for_brainglobe_has_the_parts_that_it_lists(run, tmp_path):
+def test_the_brainglobe_atlas_of_the_readme_has_the_listed_parts(run, tmp_path):
     run(BRAINGLOBE)
     folder = tmp_path / "brainglobe-atlasapi"
     parts = named(ATLAS) | named(BRAINGLOBE)
@@ -109,6 +109,6 @@ def test_the_readme_s_atlas_for_brainglobe_has_the_parts_that_it_lists(run, tmp_
     assert all(part.startswith(("atlases/", "coordinate-spaces/")) for part in beyond), beyond
 
 
-def test_the_readme_asks_the_allen_institute_for_files_that_it_has():
-    places = set(re.findall(r"http\S+\.nrrd", README))
-    assert places == {ALLEN + place for place in FILES}
+def test_the_readme_names_files_that_the_allen_institute_has():
+    urls = set(re.findall(r"http\S+\.nrrd", README))
+    assert urls == {ALLEN + path for path in FILES}

@@ -1,4 +1,4 @@
-"""The commands as a person or a program uses them."""
+"""The command line: output, exit codes and interruption."""
 
 import json
 import os
@@ -32,15 +32,15 @@ def run(emulator, capsys, monkeypatch):
 
     def command(*arguments):
         code = main([str(argument) for argument in arguments])
-        told = capsys.readouterr()
-        return code, told.out, told.err
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
 
     return command
 
 
 def process(*arguments):
     command = [sys.executable, "-m", "atlaszarr", *map(str, arguments)]
-    # Tests that run in the background may have been told to ignore SIGINT, which a child would inherit.
+    # A child inherits SIGINT as ignored if the tests run in the background.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -65,7 +65,7 @@ def test_search_lists_datasets_and_their_images(run):
     assert run("search", "--gene", "Nothing1") == (0, "nothing matches\n", "")
 
 
-def test_search_leaves_what_is_missing_blank_and_prints_whole_numbers(run):
+def test_search_prints_missing_values_as_blanks_and_ids_as_whole_numbers(run):
     _, out, _ = run("search")
     invented, prox1, _ = out.splitlines()[1:]
     assert invented.split() == ["909", "coronal", "Mouse", "9", "25.0", "False", "8"]
@@ -101,7 +101,7 @@ def test_a_search_without_match_succeeds_where_its_suggestion_fails(capsys):
     assert (code, *capsys.readouterr()) == (0, "nothing matches\n", "")
 
 
-def test_info_says_what_a_dataset_is_and_lacks(run):
+def test_info_describes_a_dataset_and_lists_its_missing_sections(run):
     code, out, _ = run("info", 69289763)
     assert code == 0
     assert "missing section numbers  94, 110" in out
@@ -113,7 +113,7 @@ def test_info_says_what_a_dataset_is_and_lacks(run):
 @pytest.mark.parametrize(
     "arguments", [["search", "--gene", "Prox1"], ["info", 69289763], ["plan", 69289763, "--resolution", 100]], ids=str
 )
-def test_json_and_format_json_are_one_thing(run, arguments):
+def test_json_and_format_json_are_the_same(run, arguments):
     plain, text = run(*arguments), run(*arguments, "--format", "text")
     spellings = [["--json"], ["--format", "json"], ["--json", "--format", "json"], ["--format", "json", "--json"]]
     printed = [run(*arguments, *spelling) for spelling in spellings]
@@ -123,11 +123,12 @@ def test_json_and_format_json_are_one_thing(run, arguments):
 
 
 @pytest.mark.parametrize("command", [["search"], ["info", 69289763], ["verify", "x"], ["volumes", "x"]], ids=str)
-def test_json_with_another_format_is_refused_in_a_sentence(run, command):
+def test_json_with_another_format_is_refused(run, command):
     form = "csv" if command[0] == "volumes" else "text"
     for arguments in (["--json", "--format", form], ["--format", form, "--json"]):
         code, out, err = run(*command, *arguments)
-        assert (code, out, err) == (2, "", f"atlaszarr: --json contradicts --format {form}; give one of them\n")
+        assert (code, out, len(err.splitlines())) == (2, "", 1)
+        assert f"--format {form}" in err
 
 
 def test_plan_shows_the_cost_and_fetches_no_image(run, emulator):
@@ -141,16 +142,16 @@ def test_plan_shows_the_cost_and_fetches_no_image(run, emulator):
     assert not os.path.exists("unused.ome.zarr")  # noqa: PTH110
 
 
-def test_image_keeps_the_jpeg_as_it_was_served(run, tmp_path):
+def test_image_saves_the_jpeg_unchanged(run, tmp_path):
     out = tmp_path / "x.jpg"
-    code, told, _ = run("image", 101321610, out, "--downsample", 2)
-    assert (code, told) == (0, f"{out}: 714 x 664 pixels\n")
+    code, printed, _ = run("image", 101321610, out, "--downsample", 2)
+    assert (code, printed) == (0, f"{out}: 714 x 664 pixels\n")
     assert simplejpeg.decode_jpeg(out.read_bytes()).shape == (664, 714, 3)
     run("image", 69177654, out, "--downsample", 3, "--roi", "800,1600,50,40", "--view", "expression")
     assert simplejpeg.decode_jpeg(out.read_bytes()).shape == (40, 50, 3)
 
 
-def test_an_image_goes_where_a_path_leads_and_replaces_a_link(command, emulator, tmp_path, monkeypatch):
+def test_an_image_is_saved_at_any_local_path_and_replaces_a_link(command, emulator, tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -163,21 +164,21 @@ def test_an_image_goes_where_a_path_leads_and_replaces_a_link(command, emulator,
     bodies = {(tmp_path / name).read_bytes() for name in ("a.jpg", "b.jpg", "link.jpg", "c.jpg")}
     assert len(bodies) == 1
     assert (tmp_path / "kept.jpg").read_bytes() == b"kept"
-    for out, said in (("s3://bucket/x.jpg", "is a URL; give a local file"), ("s3:/bucket/x.jpg", "s3://bucket/x.jpg")):
+    for out in ("s3://bucket/x.jpg", "s3:/bucket/x.jpg"):
         refused = command("image", 101321610, out, *options)
         assert refused.code == 2
-        assert said in refused.err
+        assert "s3://bucket/x.jpg" in refused.err
 
 
 def run_line_of_python(out):
-    """Run what the line after `open it with: ` says, in another process, and return what it gives."""
+    """Run the Python after `open it with: ` in another process, and return the repr of its result."""
     (line,) = (line for line in out.splitlines() if line.startswith("open it with: "))
     script = line.removeprefix("open it with: ").replace("; ", "; print(repr(", 1) + "))"
     return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
 
 
 @pytest.mark.parametrize("mode", ["volume", "sections"])
-def test_build_in_a_pipe_says_what_it_made_and_how_to_open_it(run, tmp_path, mode):
+def test_build_in_a_pipe_prints_its_target_and_how_to_open_it(run, tmp_path, mode):
     target = tmp_path / 'with "quotes" and a space.ome.zarr'
     code, out, err = run("build", 69289763, target, "--resolution", 200, "--mode", mode)
     assert (code, out.splitlines()[0], err) == (0, f"built: {target}", "")
@@ -194,7 +195,7 @@ def test_a_build_at_a_terminal_counts_images_and_then_blocks(emulator, tmp_path)
     with subprocess.Popen(command, stderr=its, stdout=subprocess.PIPE) as child:
         os.close(its)
         shown = b""
-        with suppress(OSError):  # Linux ends a terminal that nobody writes to with an error
+        with suppress(OSError):  # on Linux, reading a terminal without a writer is an error
             while part := os.read(ours, 65536):
                 shown += part
         assert child.wait() == 0
@@ -205,7 +206,7 @@ def test_a_build_at_a_terminal_counts_images_and_then_blocks(emulator, tmp_path)
     assert "?" not in re.sub(r"\x1b\[[?0-9;]*[a-zA-Z]", "", text)
 
 
-def test_build_in_a_pipe_says_only_what_it_made_as_json(run, tmp_path):
+def test_build_in_a_pipe_prints_its_report_as_json_only(run, tmp_path):
     target = tmp_path / "x.ome.zarr"
     run("build", 69289763, target, "--resolution", 200)
     code, out, err = run("build", 69289763, target, "--resolution", 200, "--json")
@@ -227,29 +228,28 @@ def run_with_stdout(emulator, stdout, *arguments):
 @pytest.mark.parametrize(
     "arguments", [["--help"], ["search"], ["info", 69289763, "--json"], ["plan", 69289763]], ids=str
 )
-def test_an_output_that_is_full_is_one_sentence_and_exit_code_1(emulator, arguments):
+def test_a_full_standard_output_is_one_line_and_exit_code_1(emulator, arguments):
     with open("/dev/full", "w") as full:  # noqa: PTH123
         code, err = run_with_stdout(emulator, full, *arguments)
     assert code == 1
-    assert err == "atlaszarr: cannot write to standard output: No space left on device; redirect it elsewhere\n"
+    assert len(err.splitlines()) == 1
+    assert "No space left on device" in err
 
 
-def test_a_pipe_that_is_closed_ends_a_command_quietly(emulator):
+def test_a_closed_pipe_ends_a_command_without_a_message(emulator):
     reader, writer = os.pipe()
     os.close(reader)
     assert run_with_stdout(emulator, writer, "search", "--gene", "Prox1") == (1, "")
     os.close(writer)
 
 
-def test_without_a_standard_output_nothing_is_begun(emulator, tmp_path):
+def test_a_command_without_a_standard_output_does_not_begin(emulator, tmp_path):
     emulator.reset()
     script = 'exec "$@" >&-'
     command = ["sh", "-c", script, "sh", sys.executable, "-m", "atlaszarr", "build", "69289763", str(tmp_path / "x")]
     ran = subprocess.run([*command, "--api-url", emulator.url], stderr=subprocess.PIPE, text=True, check=False)
-    assert (ran.returncode, ran.stderr) == (
-        1,
-        "atlaszarr: standard output is closed; send it to a file or to /dev/null\n",
-    )
+    assert (ran.returncode, len(ran.stderr.splitlines())) == (1, 1)
+    assert "standard output" in ran.stderr
     assert not list(tmp_path.iterdir())
 
 
@@ -289,7 +289,7 @@ def test_an_interrupted_build_exits_130_at_once_and_is_resumed(tmp_path, kind):
     ngff_zarr.from_ngff_zarr(str(target), validate=True)
 
 
-def test_a_command_ends_although_something_swallows_the_interruption():
+def test_a_command_ends_even_if_the_interruption_is_suppressed():
     script = """
 import time
 from atlaszarr.cli.signals import stopping_on_signals
@@ -309,7 +309,7 @@ with stopping_on_signals():
     assert err.startswith(b"atlaszarr: interrupted")
 
 
-def test_the_emulator_command_serves_until_interrupted():
+def test_the_emulator_serves_until_interrupted():
     with process("emulator", "--port", 0) as child:
         line = child.stdout.readline()
         assert "http://127.0.0.1:" in line

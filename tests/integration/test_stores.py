@@ -1,10 +1,9 @@
-"""Every kind of store: what holds for all of them, a real S3 server, and what users see when a store refuses."""
+"""Every kind of store: the behaviour of all stores, a real S3 server, and the errors of stores."""
 
 import hashlib
 import json
 import logging
 import pickle
-import re
 import socket
 import threading
 import time
@@ -35,6 +34,7 @@ from atlaszarr.stores.target import Target
 from atlaszarr.testing.emulator import Emulator
 from atlaszarr.testing.ontology import structure_graph
 from atlaszarr.writing import write_multiscales
+from codes import raises
 
 DATASET = 69289763
 KEY, SECRET = "the-access-key", "the-secret-access-key"
@@ -152,7 +152,7 @@ def test_every_variant_is_read_from_s3(s3, monkeypatch, version, shard):
     np.testing.assert_array_equal(zarr.open_array(store, path="1", mode="r")[:], coarser)
 
 
-def test_a_build_on_s3_that_was_stopped_goes_on(s3, client):
+def test_an_interrupted_build_on_s3_is_resumed(s3, client):
     class StopError(Exception):
         pass
 
@@ -179,8 +179,9 @@ def test_a_build_on_s3_that_was_stopped_goes_on(s3, client):
 
 
 def test_a_missing_bucket_is_a_clear_error_without_a_key(s3, client):
-    with pytest.raises(TargetError, match="nowhere") as caught:
+    with raises(TargetError, "bucket-not-found") as caught:
         build(DATASET, "s3://nowhere/x.ome.zarr", client=client, storage_options=s3, resolution=200)
+    assert "s3://nowhere/x.ome.zarr" in str(caught.value)
     assert SECRET not in str(caught.value)
     assert KEY not in str(caught.value)
 
@@ -214,7 +215,7 @@ def test_memory_works_within_one_process_and_is_refused_across_several(client):
     build(DATASET, "memory://x.ome.zarr", client=client, resolution=200)
     store = zarr.storage.FsspecStore.from_url("memory://x.ome.zarr")
     assert zarr.open_group(store, mode="r")["0"].shape == (3, 66, 40, 57)
-    with pytest.raises(InputError, match="in the memory of this process"):
+    with pytest.raises(InputError, match=r"memory://y\.ome\.zarr"):
         build(DATASET, "memory://y.ome.zarr", client=client, resolution=200, scheduler="tcp://127.0.0.1:1")
 
 
@@ -222,7 +223,7 @@ def test_an_option_that_the_store_does_not_know_is_refused_in_one_line(client, c
     arguments = ["build", str(DATASET), "s3://atlas/x.ome.zarr", "--api-url", client.api_url, "--cache", "none"]
     assert main([*arguments, "--storage-option", "junk=1"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "storage option 'junk'" in line
+    assert "'junk'" in line
 
 
 def test_an_image_in_a_bucket_is_not_written_over_while_it_is_read(s3):
@@ -248,18 +249,18 @@ def test_an_image_in_a_bucket_is_not_written_over_while_it_is_read(s3):
     assert listed(s3, "source.ome.zarr/") == before
 
 
-# Who is to blame
+# What holds for every store
 
 
 class ForeignError(Exception):
-    """The only error of `Foreign`, but that an object is missing or exists."""
+    """The error of `Foreign` for all faults except an object that is missing or exists."""
 
 
 class Foreign(MemoryFileSystem):
-    """A store whose errors are no OSErrors, as those of gcsfs, and which refuses every request below ``closed``."""
+    """A store whose errors are not OSErrors, as in gcsfs, and which refuses every request under ``closed``."""
 
     protocol = "foreign"
-    store = {}  # noqa: RUF012 - one for all instances, as in its parent
+    store = {}  # noqa: RUF012 - shared by all instances, as in its parent
     pseudo_dirs = [""]  # noqa: RUF012
 
     @classmethod
@@ -296,7 +297,7 @@ fsspec.register_implementation("foreign", Foreign, clobber=True)
 
 @dataclass(frozen=True)
 class Store:
-    """A store to write to: a URL of an empty root, one where everything is refused, and the storage options."""
+    """A store: the URL of an empty root, a URL at which every request is refused, and the storage options."""
 
     root: str
     refusing: str
@@ -336,9 +337,9 @@ OPERATIONS = {
 
 
 class TestEveryStore:
-    """What holds for a target, an input file and an image, wherever they are."""
+    """The behaviour of targets, input files and images in every store."""
 
-    def test_what_is_written_is_read_back_one_by_one_and_together(self, any_store):
+    def test_objects_are_read_as_written_one_by_one_and_together(self, any_store):
         target = any_store.target()
         target.write_all(BODIES.items())
         assert {key: target.read(key) for key in BODIES} == BODIES
@@ -356,7 +357,7 @@ class TestEveryStore:
         assert target.sizes("a/d") == {"a/d": 2}
         assert target.list_keys("b") == []
 
-    def test_what_is_missing_is_none_and_an_empty_listing(self, any_store):
+    def test_a_missing_object_is_none_and_a_missing_prefix_is_empty(self, any_store):
         target = any_store.target("missing")
         assert target.read("a") is None
         assert target.read_tagged("a") is None
@@ -365,7 +366,7 @@ class TestEveryStore:
         target.remove()
         target.remove("a")
 
-    def test_of_two_creations_the_first_succeeds(self, any_store):
+    def test_only_the_first_of_two_creations_succeeds(self, any_store):
         target = any_store.target()
         assert target.create("deep/in/it", b"first")
         assert not target.create("deep/in/it", b"second")
@@ -394,13 +395,13 @@ class TestEveryStore:
         target.remove()
         assert (target.list_keys(), other.list_keys()) == ([], ["a/d"])
 
-    def test_the_age_of_an_object_is_told_by_the_store_s_clock(self, any_store):
+    def test_the_age_of_an_object_is_measured_by_the_clock_of_the_store(self, any_store):
         target = any_store.target()
         target.write("a", b"1")
         assert 0 <= target.age("a") < 60
         assert target.list_keys() == ["a"]
 
-    def test_more_than_is_put_at_once_arrives_whole(self, any_store):
+    def test_more_objects_than_one_batch_are_written_whole(self, any_store):
         target = any_store.target()
         bodies = {f"0/c/{number}": bytes([number]) * 2**20 for number in range(20)}
         target.write_all(bodies.items())
@@ -418,17 +419,19 @@ class TestEveryStore:
     def test_an_error_names_the_target_and_no_credential(self, any_store, operation):
         target = Target.of(any_store.refusing, any_store.options)
         if operation != "put" and any_store.refusing.endswith("/file/x"):
-            assert not OPERATIONS[operation](target)  # these stores have folders, and there is none of this name
+            assert not OPERATIONS[operation](target)  # these stores have folders, and none of this name
             return
         if operation == "get" and any_store.refusing.startswith("s3://"):
             assert OPERATIONS[operation](target) is None
             return
-        with pytest.raises(TargetError, match=rf"^cannot [\w ]+ {re.escape(target.url)}: ") as caught:
+        with pytest.raises(TargetError) as caught:
             OPERATIONS[operation](target)
+        assert caught.value.code in ("store-error", "bucket-not-found")
+        assert f" {target.url}: " in str(caught.value)
         assert SECRET not in str(caught.value)
 
     @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-    def test_what_making_an_object_raises_is_raised_unchanged(self, any_store, error):
+    def test_an_exception_of_the_iterator_of_objects_is_raised_unchanged(self, any_store, error):
         target = any_store.target()
 
         def bodies():
@@ -441,7 +444,7 @@ class TestEveryStore:
         target.write_all([("b", b"2")])
         assert target.read("b") == b"2"
 
-    def test_what_a_function_of_the_image_raises_is_raised_with_its_block_named(self, any_store):
+    def test_an_exception_of_a_function_of_the_image_is_raised_with_its_block_named(self, any_store):
         url = any_store.url("function.ome.zarr")
         options = {"chunk": 8, "workers": 2, "identity": "f", "storage_options": any_store.options}
         with pytest.raises(ValueError, match="gene") as caught:
@@ -458,14 +461,16 @@ class TestEveryStore:
             assert file.read() == body
         with (
             InputFile.open(any_store.url("files/a.bin"), any_store.options) as file,
-            pytest.raises(InputError, match=r"a\.bin is larger than the 1000 bytes"),
+            raises(InputError, "file-too-large") as caught,
         ):
             file.read(1000)
+        assert "a.bin" in str(caught.value)
 
     def test_a_missing_input_file_is_named_without_a_credential(self, any_store):
         url = any_store.url("files/missing.bin")
-        with pytest.raises(NotFoundError, match=r"there is no file .*missing\.bin") as caught:
+        with raises(NotFoundError, "file-not-found") as caught:
             InputFile.open(url, any_store.options)
+        assert "missing.bin" in str(caught.value)
         assert SECRET not in str(caught.value)
 
     def test_terminologies_fields_and_cached_images_are_reached_as_targets_are(self, any_store, tmp_path):
@@ -482,7 +487,7 @@ class TestEveryStore:
         assert "key" in cache
         assert (cache.get("key"), cache.get("other")) == (b"body", None)
 
-    def test_a_recorded_chunk_that_was_altered_at_its_size_is_made_again_when_a_build_resumes(self, any_store):
+    def test_a_recorded_chunk_of_the_same_size_that_was_altered_is_repaired_when_a_build_resumes(self, any_store):
         class StopError(Exception):
             pass
 
@@ -512,7 +517,7 @@ class TestEveryStore:
 
 
 def failing(message):
-    """An image whose last block cannot be made."""
+    """An image whose last block raises a ValueError."""
 
     def block(values, block_info=None):
         if block_info and block_info[0]["chunk-location"] == (3, 1, 1):
@@ -552,40 +557,43 @@ ENTRIES = {
 def test_a_frozen_s3_server_ends_in_an_error_within_the_timeout(frozen, entry):
     options = {"key": KEY, "secret": SECRET, "endpoint_url": frozen, "timeout": 1}
     began = time.monotonic()
-    with pytest.raises((TargetError, SourceError), match=r"s3://atlas/x.*: the store does not answer") as caught:
+    with raises((TargetError, SourceError), "store-unreachable") as caught:
         ENTRIES[entry]("s3://atlas/x", options)
     assert time.monotonic() - began < 20
+    assert "s3://atlas/x" in str(caught.value)
     assert SECRET not in str(caught.value)
 
 
 @pytest.mark.parametrize("entry", ["target", "file"])
 def test_a_frozen_web_server_ends_in_an_error_within_the_timeout(frozen, entry):
     began = time.monotonic()
-    with pytest.raises((TargetError, SourceError), match=f"{frozen}/x: the store does not answer"):
+    with raises((TargetError, SourceError), "store-unreachable") as caught:
         ENTRIES[entry](f"{frozen}/x", {"timeout": 1})
     assert time.monotonic() - began < 20
+    assert f"{frozen}/x" in str(caught.value)
 
 
 @pytest.mark.parametrize("url", ["s3://atlas/x", "http://127.0.0.1:1/x"])
 @pytest.mark.parametrize("timeout", ["soon", 0, -1, 1e300])
 def test_a_timeout_that_is_not_a_number_of_seconds_is_refused(url, timeout):
     for opening in (Target.of, InputFile.open):
-        with pytest.raises(InputError, match=r"storage option timeout .* is not a number of seconds"):
+        with raises(InputError, "invalid-storage-options") as caught:
             opening(url, {"key": KEY, "secret": SECRET, "timeout": timeout})
+        assert repr(timeout) in str(caught.value)
 
 
 def test_s3_is_reached_by_either_protocol_and_not_behind_another(s3):
     Target.of("s3a://atlas/either", s3).write("a", b"1")
     assert Target.of("S3A://atlas/either", s3) == Target.of("s3://atlas/either", s3)
     assert Target.of("s3://atlas/either", s3).read("a") == b"1"
-    with pytest.raises(InputError, match="s3:// is not supported behind another protocol"):
+    with raises(InputError, "not-supported"):
         InputFile.open("simplecache::s3://atlas/either/a", {"s3": s3})
 
 
-# Who is to blame
+# Whose fault an error is
 
 
-def test_what_a_function_of_the_image_raises_comes_back_from_other_processes(s3):
+def test_an_exception_of_a_function_of_the_image_is_raised_from_other_processes(s3):
     url = "s3://atlas/a-cluster.ome.zarr"
     with (
         LocalCluster(n_workers=1, processes=True, dashboard_address=":0") as cluster,
@@ -597,7 +605,7 @@ def test_what_a_function_of_the_image_raises_comes_back_from_other_processes(s3)
 
 @contextmanager
 def answering(status, word):
-    """A server that answers requests as S3 does when it refuses them."""
+    """A server that refuses all requests with the answer of S3."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -629,23 +637,24 @@ def answering(status, word):
 
 
 @pytest.mark.parametrize(
-    ("status", "word", "said"),
+    ("status", "word", "code"),
     [
-        (301, "PermanentRedirect", "HTTP 301; the bucket is in another region: give storage option region_name"),
-        (400, "AuthorizationHeaderMalformed", "HTTP 400 AuthorizationHeaderMalformed; check the URL, the region and"),
-        (403, "SignatureDoesNotMatch", "HTTP 403 SignatureDoesNotMatch; check the credentials and their rights"),
-        (404, "NoSuchBucket", "HTTP 404 NoSuchBucket; create the bucket, or correct the URL"),
-        (500, "InternalError", "HTTP 500 InternalError; run the same command later"),
-        (501, "NotImplemented", "HTTP 501 NotImplemented; it does not support this request: choose another store"),
-        (503, "SlowDown", "HTTP 503 SlowDown; it is overloaded: run the same command later, or with fewer workers"),
+        (301, "PermanentRedirect", "wrong-region"),
+        (400, "AuthorizationHeaderMalformed", "request-refused"),
+        (403, "SignatureDoesNotMatch", "access-denied"),
+        (404, "NoSuchBucket", "bucket-not-found"),
+        (500, "InternalError", "store-error"),
+        (501, "NotImplemented", "not-supported"),
+        (503, "SlowDown", "store-overloaded"),
     ],
 )
-def test_what_s3_answers_is_said_with_what_to_do_and_without_a_key(status, word, said):
+def test_an_answer_of_s3_is_reported_with_its_status_and_without_a_key(status, word, code):
     with answering(status, word) as endpoint:
         options = {"key": KEY, "secret": SECRET, "endpoint_url": endpoint, "timeout": 1}
         target = Target.of("s3://atlas/x", options)
-        for verb, call in (("write to", OPERATIONS["put"]), ("list", OPERATIONS["list"])):
-            with pytest.raises(TargetError) as caught:
-                call(target)
-            assert str(caught.value).startswith(f"cannot {verb} s3://atlas/x: the store answers {said}")
+        for operation in ("put", "list"):
+            with raises(TargetError, code) as caught:
+                OPERATIONS[operation](target)
+            named = f"HTTP {status}" if status == 301 else f"HTTP {status} {word}"
+            assert f"s3://atlas/x: the store answers {named}; " in str(caught.value)
             assert KEY not in str(caught.value)

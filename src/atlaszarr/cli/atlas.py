@@ -14,7 +14,7 @@ from ..stores.locations import is_url
 from .options import API, OME_ZARR, OUTPUT, SHARD, STORE, WORKERS, WRITING, client, is_quiet, options
 from .terminal import progress_bars
 
-_VOLUMES = "NRRD, NIfTI, TIFF or OME-Zarr, path or URL; repeatable, one for each resolution."
+_VOLUMES = "NRRD, NIfTI, TIFF or OME-Zarr, path or URL; repeatable, once per resolution."
 
 
 @click.command()
@@ -22,18 +22,20 @@ _VOLUMES = "NRRD, NIfTI, TIFF or OME-Zarr, path or URL; repeatable, one for each
 @click.option("--annotation", multiple=True, required=True, metavar="URI", help=_VOLUMES)
 @click.option("--template", multiple=True, metavar="URI", help=_VOLUMES)
 @click.option("--ontology", metavar="URI", help="Structure graph or terminology.csv [graph 1 of the Allen API].")
-@click.option("--name", default="allen-adult-mouse", metavar="NAME", help="[allen-adult-mouse]")
-@click.option("--version", default="2017", metavar="VERSION", help="[2017]")
-@click.option("--brainglobe", is_flag=True, help="All that BrainGlobe opens: masks, meshes, manifests.")
+@click.option("--name", default="allen-adult-mouse", metavar="NAME", help="Name of the atlas [allen-adult-mouse].")
+@click.option("--version", default="2017", metavar="VERSION", help="Version of the atlas [2017].")
+@click.option("--brainglobe", is_flag=True, help="Add the files of BrainGlobe: masks, meshes, manifests.")
 @click.option(
-    "--orientation", metavar="LETTERS", help="Side at which each axis of the files begins, as asl [from their headers]."
+    "--orientation",
+    metavar="LETTERS",
+    help="Side at which each axis of the files begins, such as asl [from their headers].",
 )
-@click.option("--voxel-size", type=float, metavar="UM", help="Of files without one.")
-@click.option("--allow-unknown", is_flag=True, help="Keep labels that the ontology lacks.")
+@click.option("--voxel-size", type=float, metavar="UM", help="Voxel size of files whose header has none.")
+@click.option("--allow-unknown", is_flag=True, help="Keep labels that are not in the ontology.")
 @click.option("--chunk", type=int, metavar="N", help="Side of a chunk in voxels [64; 80 at 10 um].")
 @options(SHARD, OME_ZARR)
 @click.option(
-    "--spool", metavar="DIR", help="Folder for unpacked voxels during the build; workers must reach it [temporary]."
+    "--spool", metavar="DIR", help="Folder for unpacked voxels during the build; all workers need access [temporary]."
 )
 @options(STORE, WORKERS, *WRITING, *API, *OUTPUT)
 def atlas(target: str, storage_options: dict[str, Any], as_json: bool, **values: Any) -> None:
@@ -58,6 +60,6 @@ def atlas(target: str, storage_options: dict[str, Any], as_json: bool, **values:
 
 
 def _volumes_command(url: str, storage_options: Mapping[str, Any]) -> str:
-    """The command that measures the regions of an annotation; of its storage options only the names are shown."""
+    """The command that measures the regions of an annotation, with the names of the storage options alone."""
     options = [f"--storage-option {shlex.quote(name)}=..." for name in storage_options]
     return " ".join(["atlaszarr volumes", shlex.quote(url), *options])

@@ -27,22 +27,22 @@ from .options import (
 )
 from .terminal import missing_lines, progress_bars, table
 
-#: Options of the output. One without a default belongs to one mode, or has another default in each.
+#: Options of the output. Those without a default belong to one mode, or their defaults depend on the mode.
 _BUILD = (
-    click.option("--mode", default="volume", metavar="volume|sections", help="One image, or one a section [volume]."),
+    click.option("--mode", default="volume", metavar="volume|sections", help="One image, or one per section [volume]."),
     click.option("--resolution", type=float, default=25.0, metavar="UM", help="Voxel size [25]."),
-    click.option("--fill", metavar="none|nearest|linear", help="Between sections, in a volume [nearest]."),
+    click.option("--fill", metavar="none|nearest|linear", help="Fill between sections, in a volume [nearest]."),
     click.option(
         "--max-gap",
         type=float,
         metavar="N",
-        help="Widest gap between two sections to fill, in nominal intervals, their most common step [2.5].",
+        help="Widest gap between two sections that is filled, in nominal intervals (the most common step) [2.5].",
     ),
     click.option(
         "--interpolation",
         default="linear",
         metavar="NAME",
-        help="Within an image: nearest, linear, cubic or lanczos [linear].",
+        help="Interpolation in an image: nearest, linear, cubic or lanczos [linear].",
     ),
     click.option(
         "--view",
@@ -54,12 +54,12 @@ _BUILD = (
     click.option(
         "--plane",
         metavar="PLANE",
-        help="Of sections: coronal, sagittal, transverse (or horizontal) [as they were cut].",
+        help="Plane of the sections: coronal, sagittal, transverse (or horizontal) [plane of section].",
     ),
     click.option(
         "--detection-xy",
         metavar="X,Y|centre",
-        help="Pixel of the images, of full resolution, at which sections take their slice coordinate [0,0].",
+        help="Full-resolution pixel that defines the slice coordinate of a section [0,0].",
     ),
     click.option("--displacement", is_flag=True, help="Write the displacement fields of sections too."),
     click.option(
@@ -76,14 +76,14 @@ _BUILD = (
         metavar="R0,R1,G0,G1,B0,B1",
         help="Limits of fluorescence images, 0 to 4095.",
     ),
-    click.option("--quality", type=int, metavar="N", help="JPEG quality asked of the service, 0 to 100."),
+    click.option("--quality", type=int, metavar="N", help="JPEG quality requested from the service, 0 to 100."),
     click.option(
         "--levels", default="auto", callback=as_number_or_auto, metavar="auto|N", help="Levels of the pyramid [auto]."
     ),
     click.option("--chunk", type=int, metavar="N", help="Side of a chunk in voxels [volume 64, sections 512]."),
     SHARD,
     OME_ZARR,
-    click.option("--background", type=int, default=0, metavar="V", help="Grey level where no section is [0]."),
+    click.option("--background", type=int, default=0, metavar="V", help="Grey level outside the sections [0]."),
     WORKERS,
 )
 
@@ -92,7 +92,7 @@ _BUILD = (
 @click.argument("dataset_id", callback=as_id)
 @options(*_BUILD, *API, *OUTPUT)
 def plan(dataset_id: int, as_json: bool, **values: Any) -> None:
-    """Estimate the cost of a build, fetching only metadata."""
+    """Estimate the cost of a build; fetches metadata only."""
     _print_plans(dataset_id, None, values, as_json)
 
 
@@ -100,7 +100,7 @@ def plan(dataset_id: int, as_json: bool, **values: Any) -> None:
 @click.argument("dataset_id", callback=as_id)
 @click.argument("target")
 @options(*_BUILD, STORE, *WRITING)
-@click.option("--allow-missing", is_flag=True, help="Finish although section images are missing.")
+@click.option("--allow-missing", is_flag=True, help="Finish the target although section images are missing.")
 @click.option("--dry-run", is_flag=True, help="The same as `plan`.")
 @options(*API, *OUTPUT)
 def build(
@@ -117,7 +117,7 @@ def build(
 ) -> int:
     """Build the registered multiscale OME-Zarr of a section dataset at TARGET, a path or URL.
 
-    The same command resumes a build that was stopped.
+    The same command resumes an interrupted build.
     For instance: atlaszarr build 74272479 nrp1.ome.zarr
     """
     from ..dataset_build.api import build as run_build
@@ -155,7 +155,7 @@ def build(
 
 
 def _given(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that are given or have a default here; each mode has its own defaults for the others."""
+    """The options that have a value; the defaults of the others depend on the mode."""
     return {name: value for name, value in values.items() if value is not None and value is not False}
 
 
@@ -171,7 +171,7 @@ def _print_plans(dataset_id: int, target: str | None, values: Mapping[str, Any],
 
 
 def _python_to_open(url: str, storage_options: Mapping[str, Any]) -> str:
-    """The line of Python that opens an OME-Zarr image; of its storage options only the names are shown."""
+    """A line of Python that opens an OME-Zarr image, with the names of the storage options alone."""
     given = ", ".join(f"{json.dumps(name)}: ..." for name in storage_options)
     options = f", storage_options={{{given}}}" if given else ""
     return f"from ngff_zarr import from_ngff_zarr; from_ngff_zarr({json.dumps(url, ensure_ascii=False)}{options})"
@@ -179,19 +179,19 @@ def _python_to_open(url: str, storage_options: Mapping[str, Any]) -> str:
 
 @click.command()
 @click.argument("target")
-@click.option("--deep", is_flag=True, help="Compare the levels and labels of all blocks, not of a sample.")
+@click.option("--deep", is_flag=True, help="Validate the levels and labels of all blocks, not of a sample.")
 @options(STORE, FORMAT)
 def verify(target: str, deep: bool, storage_options: dict[str, Any], as_json: bool) -> int:
-    """Validate the data and metadata at TARGET, a path or URL; each defect is a line.
+    """Validate the data and metadata at TARGET, a path or URL, and print a line for each defect.
 
-    The command that built it repairs them.
+    The command that built TARGET repairs the defects.
     """
-    from ..verification import verify as check
+    from ..verification import verify as validate
 
     try:
-        report = check(target, deep=deep, storage_options=storage_options)
+        report = validate(target, deep=deep, storage_options=storage_options)
     except TargetError as error:
-        raise InputError(str(error)) from None  # exit code 2: not validated
+        raise InputError(str(error), code=error.code) from None  # exit code 2: not validated
     if as_json:
         click.echo(json.dumps(report.to_dict()))
         return 0 if report.ok else 1

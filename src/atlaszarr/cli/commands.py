@@ -1,4 +1,4 @@
-"""The command line: each command parses, makes one call into the library, and prints the result."""
+"""The command line: each command parses its options, calls one function of the library, and prints the result."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0 done, 1 done with failures or failed, 2 wrong use or wrong input, 130 interrupted.
+        Exit code: 0 done, 1 done with failures or failed, 2 wrong use or wrong input, 130 interrupted.
     """
     if sys.stdout is None:
         return _failed("standard output is closed; send it to a file or to /dev/null", 1)
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         leave()
     except Exception as error:
         if isinstance(error, OSError) and _raised_by_echo(error):
-            # Nothing may be flushed to it at exit. A closed pipe does not arrive here: click exits with 1.
+            # Python must not flush to it at exit. For a closed pipe click exits with 1 before this.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return _failed(f"cannot write to standard output: {error.strerror}; redirect it elsewhere", 1)
         blocks = [note for note in getattr(error, "__notes__", ()) if note.startswith("while making block")]

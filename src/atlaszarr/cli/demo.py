@@ -15,7 +15,7 @@ from .terminal import progress_bars, table
 @click.argument("folder", metavar="[DIR]", default="atlaszarr-demo")
 @options(*OUTPUT)
 def demo(folder: str, as_json: bool) -> None:
-    """Do the whole main job on the built-in Allen API, into DIR [./atlaszarr-demo]."""
+    """Build a volume and an atlas from the built-in Allen API, in DIR [./atlaszarr-demo]."""
     from ..demo import run_demo
 
     with progress_bars("demo") as progress:
@@ -42,9 +42,9 @@ def demo(folder: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, metavar="N", help="On 127.0.0.1 [8000].")
-@click.option("--faults", metavar="FILE", help="JSON of scripted faults.")
-@click.option("-v", "--verbose", is_flag=True, help="A line per request, on stderr.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, metavar="N", help="Port on 127.0.0.1 [8000].")
+@click.option("--faults", metavar="FILE", help="JSON file of scripted faults.")
+@click.option("-v", "--verbose", is_flag=True, help="Print a line for each request on stderr.")
 def emulator(port: int, faults: str | None, verbose: bool) -> None:
     """Serve the built-in Allen API until interrupted."""
     from ..testing.emulator import serve
@@ -52,4 +52,5 @@ def emulator(port: int, faults: str | None, verbose: bool) -> None:
     try:
         serve(port, faults or (), lambda url: click.echo(f"the Allen API answers at {url}"), access_log=verbose)
     except OSError as error:
-        raise InputError(f"port {port} cannot be served: {error.strerror}; choose another") from None
+        message = f"port {port} is not available: {error.strerror}; choose another"
+        raise InputError(message, code="port-unavailable") from None

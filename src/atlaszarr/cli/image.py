@@ -14,13 +14,15 @@ from .options import API, OUTPUT, as_id, as_numbers, client, options
 @click.command()
 @click.argument("image_id", callback=as_id)
 @click.argument("out", required=False)
-@click.option("--downsample", type=int, default=0, metavar="N", help="Tier: every step halves [0].")
-@click.option("--view", metavar="expression|projection", help="A mask instead.")
+@click.option(
+    "--downsample", type=int, default=0, metavar="N", help="Tier of the image; each step halves its size [0]."
+)
+@click.option("--view", metavar="expression|projection", help="Save this mask instead.")
 @click.option(
     "--roi",
     callback=as_numbers(4),
     metavar="LEFT,TOP,WIDTH,HEIGHT",
-    help="Corner in full-resolution pixels, size in tier pixels.",
+    help="Corner in full-resolution pixels, size in pixels of the tier.",
 )
 @click.option(
     "--range",
@@ -40,7 +42,7 @@ def image(
     quality: int | None,
     as_json: bool,
 ) -> None:
-    """Save one section image, as the JPEG that the service serves."""
+    """Save one section image, as the JPEG file that the service sends."""
     path = output_file(out or f"{image_id}.jpg", (".jpg", ".jpeg"))
     with client() as service:
         request = service.image_request(image_id, downsample, view, roi, quality, range)

@@ -1,7 +1,7 @@
-"""The options that several commands share, and how their texts become values.
+"""The options that several commands share, and how their texts are parsed.
 
-What concerns the run and not the result (the API, the cache, quiet) stays in the click context, where `client`
-and `is_quiet` read it; the commands receive the rest.
+Options of the run (the API, the cache, quiet) stay in the click context, from which `client` and `is_quiet` read them;
+the commands receive all others.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ def options(*decorators: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def as_id(_context: click.Context, _parameter: click.Parameter, text: str | None) -> int | None:
-    """Parse an id of the Allen API: a click callback."""
+    """Click callback: parse an id of the Allen API."""
     from ..allen.rma import identifier
 
     return None if text is None else identifier(text)
 
 
 def as_numbers(count: int) -> _Callback:
-    """Parse exactly `count` whole numbers separated by commas: a click callback."""
+    """Return a click callback that parses exactly `count` whole numbers separated by commas."""
 
     def parse(_context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[int, ...] | None:
         if text is None:
@@ -48,33 +48,36 @@ def as_numbers(count: int) -> _Callback:
         except ValueError:
             found = ()
         if len(found) != count:
-            raise InputError(f"{_name(parameter)} {text!r} is not {count} whole numbers separated by commas")
+            message = f"{_name(parameter)} {text!r} is not {count} whole numbers separated by commas"
+            raise InputError(message, code="invalid-value")
         return found
 
     return parse
 
 
 def as_number_or_auto(_context: click.Context, parameter: click.Parameter, text: str) -> int | None:
-    """Parse a whole number, or ``auto`` as None: a click callback."""
+    """Click callback: parse a whole number, or ``auto`` as None."""
     try:
         return None if text == "auto" else int(text)
     except ValueError:
-        raise InputError(f"{_name(parameter)} {text!r} is neither auto nor a whole number") from None
+        message = f"{_name(parameter)} {text!r} is neither auto nor a whole number"
+        raise InputError(message, code="invalid-value") from None
 
 
 def as_mapping(_context: click.Context, parameter: click.Parameter, pairs: Sequence[str]) -> dict[str, Any]:
-    """Parse KEY=VALUE pairs, each value a JSON object, list or constant, or else text: a click callback."""
+    """Click callback: parse KEY=VALUE pairs, each value a JSON object, list or constant, or else text."""
     found: dict[str, Any] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:
-            raise InputError(f"{_name(parameter)} {key!r} has no value; write KEY=VALUE")
+            raise InputError(f"{_name(parameter)} {key!r} has no value; write KEY=VALUE", code="missing-value")
         try:
             # A number stays text: it may be a password.
             structured = value.startswith(("{", "[")) or value in ("true", "false", "null")
             found[key] = json.loads(value) if structured else value
         except ValueError:
-            raise InputError(f"{_name(parameter)} {key!r} begins like JSON but is not valid JSON") from None
+            message = f"{_name(parameter)} {key!r} begins like JSON but is not valid JSON"
+            raise InputError(message, code="not-json") from None
     return found
 
 
@@ -83,7 +86,7 @@ def _name(parameter: click.Parameter) -> str:
 
 
 def _keep(parse: _Callback = lambda _context, _parameter, value: value) -> dict[str, Any]:
-    """Arguments of an option whose value stays in the context under its name."""
+    """Arguments of a click option whose value is stored in the context."""
 
     def keep(context: click.Context, parameter: click.Parameter, value: Any) -> None:
         context.meta[f"atlaszarr.{parameter.name}"] = parse(context, parameter, value)
@@ -113,9 +116,9 @@ def _configure_logging(_context: click.Context, _parameter: click.Parameter, ver
 
 
 def format_options(*forms: str) -> Callable[..., Any]:
-    """``--format`` with these forms, the first by default, and ``--json``, which is ``--format json``.
+    """Return the options ``--format`` with these forms, the first by default, and ``--json``.
 
-    The command takes `as_json`; and `form` if there are more than two.
+    The command receives `as_json`, and `form` if there are more than two forms.
     """
 
     def note(context: click.Context, _: click.Parameter, form: str | None) -> str:
@@ -125,7 +128,7 @@ def format_options(*forms: str) -> Callable[..., Any]:
     def as_json(context: click.Context, _: click.Parameter, given: bool) -> bool:
         form = context.meta[__name__]
         if given and form not in (None, "json"):
-            raise InputError(f"--json contradicts --format {form}; give one of them")
+            raise InputError(f"--json contradicts --format {form}; give one of them", code="contradictory-options")
         return given or form == "json"
 
     return options(
@@ -177,30 +180,36 @@ STORE = click.option(
     multiple=True,
     metavar="KEY=VALUE",
     callback=as_mapping,
-    help="To fsspec; JSON or text; repeatable.",
+    help="Option of the store; JSON or text; repeatable.",
 )
 
 
-def _gone(_context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+def _refuse_removed(_context: click.Context, parameter: click.Parameter, value: str | None) -> None:
     if value is not None:
         from ..sections.options import REMOVED_OPTIONS
 
-        raise InputError(f"option {parameter.opts[0]} no longer exists: {REMOVED_OPTIONS[str(parameter.name)]}")
+        message = f"option {parameter.opts[0]} no longer exists: {REMOVED_OPTIONS[str(parameter.name)]}"
+        raise InputError(message, code="removed-option")
 
 
 MIRROR = (
     click.option("--mirror", is_flag=True, help="Mirror left to right: r becomes 11400 - r, for P56 data."),
-    click.option("--space", callback=_gone, expose_value=False, hidden=True),
-    click.option("--r-extent", callback=_gone, expose_value=False, hidden=True),
+    click.option("--space", callback=_refuse_removed, expose_value=False, hidden=True),
+    click.option("--r-extent", callback=_refuse_removed, expose_value=False, hidden=True),
 )
-#: How `build` and `atlas` write.
+#: Options of writing, of `build` and `atlas`.
 WRITING = (
-    click.option("--scheduler", metavar="ADDRESS", help="Of a dask.distributed scheduler, or threads [threads]."),
-    click.option("--overwrite", is_flag=True, help="Replace the target of another build."),
-    click.option("--take-over", is_flag=True, help="Build although another build seems to run in TARGET."),
+    click.option(
+        "--scheduler", metavar="ADDRESS", help="Address of a dask.distributed scheduler, or threads [threads]."
+    ),
+    click.option("--overwrite", is_flag=True, help="Replace a target that was built with other options."),
+    click.option("--take-over", is_flag=True, help="Build although another build may be running in TARGET."),
 )
-WORKERS = click.option("--workers", type=int, metavar="N", help="Local threads [one a core].")
+WORKERS = click.option("--workers", type=int, metavar="N", help="Local threads [one per core].")
 SHARD = click.option(
-    "--shard", type=int, metavar="N", help="Side of a shard, whole chunks; coarser levels' shrink [none]."
+    "--shard",
+    type=int,
+    metavar="N",
+    help="Side of a shard in voxels, a multiple of the chunk; smaller at coarser levels [none].",
 )
 OME_ZARR = click.option("--ome-zarr", default="0.5", metavar="0.4|0.5|0.6", help="Version of OME-Zarr [0.5].")

@@ -14,7 +14,11 @@ from .terminal import missing_lines, progress_bars
 @click.command()
 @click.argument("dataset_id", callback=as_id)
 @click.argument("out", required=False)
-@click.option("--annotation", metavar="URI", help="Draw its borders: OME-Zarr, NRRD, NIfTI or TIFF, path or URL.")
+@click.option(
+    "--annotation",
+    metavar="URI",
+    help="Annotation whose borders are drawn: OME-Zarr, NRRD, NIfTI or TIFF, path or URL.",
+)
 @click.option(
     "--plane", default="auto", metavar="PLANE", help="coronal, sagittal, transverse (or horizontal) [plane of section]."
 )
@@ -30,9 +34,10 @@ def preview(
     storage_options: dict[str, Any],
     as_json: bool,
 ) -> int:
-    """Draw the sections in the reference space into OUT, a .png or .svg [DATASET_ID-preview.png].
+    """Draw the sections in the reference space, as OUT, a .png or .svg file [DATASET_ID-preview.png].
 
-    Their edges from four sides, and a registered thumbnail of each, under the borders of an annotation if one is given.
+    The picture has the edges of the sections from four sides, and a registered thumbnail of each section, with the
+    borders of the annotation if one is given.
     For instance: atlaszarr preview 74272479 --annotation annotation_25.nrrd
     """
     from ..previews import preview as draw
@@ -55,8 +60,8 @@ def preview(
         click.echo(json.dumps(report.to_dict()))
     else:
         count = len(report.coordinates)
-        lacking = f", {len(report.failures)} of them without an image" if report.failures else ""
+        missing = f", {len(report.failures)} of them without an image" if report.failures else ""
         click.echo(
-            f"{report.path}: {count} {report.plane} sections in reference space {report.reference_space}{lacking}"
+            f"{report.path}: {count} {report.plane} sections in reference space {report.reference_space}{missing}"
         )
     return 0 if report.ok else 1

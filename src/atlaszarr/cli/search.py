@@ -1,4 +1,4 @@
-"""The commands `search` and `info`: section datasets as the Allen API describes them."""
+"""The commands `search` and `info`: the records of section datasets in the Allen API."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--gene", metavar="G", help="Acronym in any case; * stands for any characters.")
 @click.option("--plane", metavar="coronal|sagittal", help="Plane of section.")
-@click.option("--product", metavar="P", help="Abbreviation, for instance Mouse.")
+@click.option("--product", metavar="P", help="Abbreviation of a product, for instance Mouse.")
 @click.option("--specimen", callback=as_id, metavar="ID", help="Id of a specimen.")
 @click.option("--id", "id", callback=as_id, metavar="ID", help="Id of a section dataset.")
-@click.option("--images", is_flag=True, help="List their section images instead.")
-@click.option("--limit", type=int, default=50, metavar="N", help="At most so many datasets [50].")
+@click.option("--images", is_flag=True, help="List the section images of the datasets instead.")
+@click.option("--limit", type=int, default=50, metavar="N", help="Largest number of datasets to list [50].")
 @options(*API, *OUTPUT)
 def search(as_json: bool, **criteria: Any) -> None:
     """List section datasets, or with --images their section images."""
@@ -40,7 +40,7 @@ def search(as_json: bool, **criteria: Any) -> None:
         if total > limit:
             click.echo(f"{limit} of {total} datasets shown; --limit {total} lists all", err=True)
         if not total and criteria["gene"]:
-            # The search has succeeded, whether or not the suggestion does.
+            # A suggestion that fails is not an error of the search.
             with suppress(ServiceError):
                 if similar := service.similar_gene(criteria["gene"]):
                     click.echo(f"did you mean {similar}?", err=True)
@@ -50,7 +50,7 @@ def search(as_json: bool, **criteria: Any) -> None:
 @click.argument("dataset_id", callback=as_id)
 @options(*API, *OUTPUT)
 def info(dataset_id: int, as_json: bool) -> None:
-    """Describe one section dataset, and what it lacks."""
+    """Describe one section dataset, and list its missing sections."""
     with client() as service:
         facts = _summary(service.section_dataset(dataset_id))
     if as_json:
@@ -64,7 +64,7 @@ def info(dataset_id: int, as_json: bool) -> None:
 
 
 def _summary(dataset: SectionDataset) -> dict[str, Any]:
-    """A dataset at a glance, in JSON types."""
+    """The main facts of a dataset, in JSON types."""
     sections = dataset.sections
     numbers = [section.section_number for section in sections]
     resolutions = sorted({section.resolution for section in sections})

@@ -1,4 +1,4 @@
-"""How SIGINT and SIGTERM end a command."""
+"""Interruption of a command by SIGINT and SIGTERM."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 _EXIT_CODE = 130
-#: Seconds after which an interrupted command ends in any case.
+#: Seconds after which an interrupted command is ended.
 _GRACE = 3.0
 
 
@@ -19,9 +19,9 @@ _GRACE = 3.0
 def stopping_on_signals() -> Iterator[None]:
     """Raise KeyboardInterrupt on SIGINT and SIGTERM; if the command continues for 3 s, end the process.
 
-    Python runs a handler only when the main thread returns to bytecode, and a library may swallow what the handler
-    raises; the wake-up descriptor receives the signal in any case. An ignored signal stays ignored. Only the main
-    thread may handle signals: in any other, this does nothing.
+    Python runs a handler only when the main thread returns to bytecode, and a library may suppress the exception of
+    the handler; the wake-up descriptor always receives the signal. An ignored signal stays ignored. Python handles
+    signals in the main thread only: in other threads this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -44,7 +44,7 @@ def stopping_on_signals() -> Iterator[None]:
 
 
 def leave() -> NoReturn:
-    """End the process at once: a pending request would keep it alive until its answer came."""
+    """End the process at once; an ordinary exit would wait for pending requests."""
     os.write(2, b"atlaszarr: interrupted; the same command resumes a build\n")
     os._exit(_EXIT_CODE)
 

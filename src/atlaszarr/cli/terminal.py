@@ -1,4 +1,4 @@
-"""Text for a person at a terminal: tables on stdout, progress and warnings on stderr."""
+"""Text for a terminal: tables on stdout, progress and warnings on stderr."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
 @contextmanager
 def progress_bars(title: str) -> Iterator[Callable[[int, int, str], None] | None]:
-    """Progress bars on stderr while the context lasts, fed with (done, total, word): one for each word.
+    """Show progress bars on stderr while the context lasts.
 
-    None where stderr is not a terminal, or with ``--quiet``.
+    Yields a function of (done, total, word), with a bar for each word; None if stderr is not a terminal, or with
+    ``--quiet``.
     """
     if is_quiet() or sys.stderr is None or not sys.stderr.isatty():
         yield None
@@ -48,7 +49,7 @@ def progress_bars(title: str) -> Iterator[Callable[[int, int, str], None] | None
 
 @contextmanager
 def warning_lines() -> Iterator[None]:
-    """Print each warning of atlaszarr as one line on stderr, once, without the line of code that raised it."""
+    """Print each warning of atlaszarr once, as one line on stderr without its line of code."""
     with warnings.catch_warnings():
         warnings.simplefilter("always", AtlaszarrWarning)
         others, printed = warnings.showwarning, set()
@@ -65,7 +66,7 @@ def warning_lines() -> Iterator[None]:
 
 
 def table(header: Sequence[str] | None, rows: Iterable[Sequence[Any]]) -> str:
-    """Columns of printable text under an optional header; columns of numbers and blanks are right-aligned."""
+    """Align rows as columns of printable text under an optional header; columns of numbers and blanks to the right."""
     body = [tuple(row) for row in rows]
     cells = [[printable(str(cell)) for cell in row] for row in ([tuple(header)] if header else []) + body]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -82,7 +83,7 @@ def table(header: Sequence[str] | None, rows: Iterable[Sequence[Any]]) -> str:
 
 
 def missing_lines(failures: Iterable[MissingImage]) -> list[str]:
-    """A line for every section image that is missing or lacks windows, with its first reason."""
+    """Return a line for each section image that is missing, or has missing windows, with its first reason."""
     by_image: dict[int, list[MissingImage]] = {}
     for failure in failures:
         by_image.setdefault(failure.request.image_id, []).append(failure)

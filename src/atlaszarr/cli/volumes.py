@@ -15,10 +15,10 @@ from .options import STORE, format_options, options
 @click.command()
 @click.argument("annotation")
 @click.option("--terminology", metavar="CSV", help="Path or URL [terminology.csv next to ANNOTATION].")
-@click.option("--region", "regions", multiple=True, metavar="ACRONYM", help="Only this one; repeatable [all].")
-@click.option("--level", type=int, default=0, metavar="N", help="Of the annotation [0].")
-@click.option("--by-hemisphere", is_flag=True, help="Also left and right, and which is which.")
-@click.option("--voxel-size", type=float, metavar="UM", help="Instead of the annotation's own.")
+@click.option("--region", "regions", multiple=True, metavar="ACRONYM", help="Print this region only; repeatable [all].")
+@click.option("--level", type=int, default=0, metavar="N", help="Level of the annotation [0].")
+@click.option("--by-hemisphere", is_flag=True, help="Print the left and right volumes too, and which side is which.")
+@click.option("--voxel-size", type=float, metavar="UM", help="Replaces the voxel size of the annotation.")
 @options(STORE, format_options("table", "csv", "json", "parquet"))
 def volumes(
     annotation: str,
@@ -31,7 +31,7 @@ def volumes(
     storage_options: dict[str, Any],
     as_json: bool,
 ) -> None:
-    """Region volumes in mm3 of ANNOTATION, an OME-Zarr of labels: each structure with its descendants, and alone.
+    """Print the region volumes (mm3) of ANNOTATION, an OME-Zarr of labels: with and without descendants.
 
     For instance: atlaszarr volumes annotation.ome.zarr --region RSP --by-hemisphere
     """
@@ -42,8 +42,9 @@ def volumes(
 
     form = "json" if as_json else form
     if form == "parquet" and sys.stdout.isatty():
-        raise InputError("parquet is not for a terminal; send it to a file: --format parquet > volumes.parquet")
-    annotation_of(annotation, level, storage_options)  # an error of the annotation comes before one of the terminology
+        message = "parquet cannot be printed on a terminal; write it to a file: --format parquet > volumes.parquet"
+        raise InputError(message, code="output-is-terminal")
+    annotation_of(annotation, level, storage_options)  # first: an annotation that is missing has no terminology
     structures = terminology_of(terminology, annotation, storage_options)
     wanted = [structures[region] for region in dict.fromkeys(regions)]
     table = region_volumes(

@@ -73,7 +73,7 @@ def plan(
     view_options = _view_options(mode, view, options)
     # The target is named in the plan and not opened: it may not exist yet.
     first = Target(os.fspath(target)) if target is not None else None
-    targets = [first.beside(one.view) if first and n else first for n, one in enumerate(view_options)]
+    targets = [first.of_view(one.view) if first and n else first for n, one in enumerate(view_options)]
     client = client or AllenClient()
     count = worker_count(workers)
     dataset, fetched = _dataset(dataset, client)
@@ -156,7 +156,7 @@ def build(
     """
     view_options = _view_options(mode, view, options)
     first = Target.of(target, storage_options)
-    targets = [first, *(first.beside(one.view) for one in view_options[1:])]
+    targets = [first, *(first.of_view(one.view) for one in view_options[1:])]
     resolved = resolve_scheduler(scheduler, first.url)
     client = client or AllenClient()
     dataset, fetched = _dataset(dataset, client)

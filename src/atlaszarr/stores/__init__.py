@@ -1,1 +1,1 @@
-"""Bytes under keys: on a local disk, on S3, or anywhere fsspec reaches. The one way to a URL."""
+"""Objects by their keys: on a local disk, on S3, or in any store that fsspec opens. All access to a URL is here."""

@@ -1,4 +1,4 @@
-"""What a target and an input file need of a store, and the threads that requests to it run in."""
+"""The operations of a store, and the threads that its requests run in."""
 
 from __future__ import annotations
 
@@ -9,48 +9,58 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from ..errors import InputError
 
-if TYPE_CHECKING:
-    from .local import WholeFiles
-
-#: Requests at once to stores other than the local disk, in one process.
+#: Concurrent requests of one process to stores other than the local disk.
 _CONCURRENCY = 16
-#: Bytes of the objects that are put at the same time.
+#: Bytes of the objects that are put concurrently.
 BATCH = 16 * 2**20
-#: Seconds that a request may take, unless the storage option ``timeout`` is given.
+#: Default of the storage option ``timeout``, in seconds.
 _TIMEOUT = 30.0
 
 
-class Backend(ABC):
-    """Objects by their keys below one root. An object appears whole or not at all.
+class Uploads(Protocol):
+    """Objects that are put one after another."""
 
-    The empty key is the root itself, where that is an object.
+    def add(self, key: str, body: bytes) -> None:
+        """Put an object, at the latest with `finish`."""
+
+    def finish(self) -> None:
+        """Return once the store holds all objects."""
+
+    def discard(self) -> None:
+        """Drop the objects that are not put yet."""
+
+
+class Backend(ABC):
+    """Objects by their keys under a root. A reader sees an object whole or not at all.
+
+    The empty key is the root itself, if the root is an object.
     """
 
     @abstractmethod
     def read(self, key: str) -> bytes | None:
-        """Content of an object; None where it is missing."""
+        """Content of an object; None if it is missing."""
 
     @abstractmethod
     def open(self, key: str) -> Any:
-        """An object as a binary file that can be read and sought.
+        """Open an object as a seekable binary file.
 
         Raises
         ------
         FileNotFoundError
-            If it is missing.
+            If the object is missing.
         """
 
     @abstractmethod
-    def uploads(self) -> Uploads | WholeFiles:
+    def uploads(self) -> Uploads:
         """Start to put objects."""
 
     @abstractmethod
     def create(self, key: str, body: bytes) -> bool:
-        """Put an object unless it exists: whether it was put. Of two calls at the same time one succeeds."""
+        """Put an object unless it exists, and return whether it was put. Of two concurrent calls one succeeds."""
 
     @abstractmethod
     def sizes(self, prefix: str) -> dict[str, int]:
@@ -62,20 +72,20 @@ class Backend(ABC):
 
     @abstractmethod
     def modified(self, key: str) -> datetime | None:
-        """When an object was put, by the store's own clock; None where the store does not know."""
+        """Time at which an object was put, by the clock of the store; None if the store does not record it."""
 
     def read_each(self, keys: Iterable[str]) -> dict[str, bytes | None]:
-        """Content of objects by key, read several at a time; None where one is missing."""
+        """Content of each object by its key, read concurrently; None for a missing object."""
         wanted = list(keys)
         return dict(zip(wanted, requests().map(self.read, wanted), strict=True))
 
     def read_tagged(self, key: str) -> tuple[bytes, str | None] | None:
-        """Content of an object and its tag, None where the store has no tags; None if the object is missing."""
+        """Content of an object and its tag (None if the store has no tags); None if the object is missing."""
         body = self.read(key)
         return None if body is None else (body, None)
 
     def replace(self, key: str, body: bytes, tag: str | None) -> bool:
-        """Put an object if the present one has this tag, or without a condition if the tag is None: whether it was."""
+        """Put an object if the stored one has this tag, always if the tag is None; return whether it was put."""
         assert tag is None
         uploads = self.uploads()
         try:
@@ -88,19 +98,19 @@ class Backend(ABC):
 
 @lru_cache(maxsize=1)
 def requests() -> ThreadPoolExecutor:
-    """The threads that requests wait in."""
+    """The thread pool of the requests to stores."""
     return ThreadPoolExecutor(_CONCURRENCY, "atlaszarr-store")
 
 
-class Uploads:
-    """Objects that are put while further ones are made, `BATCH` bytes at a time.
+class ConcurrentUploads:
+    """Uploads in the threads of `requests`, of at most `BATCH` bytes at a time.
 
     Parameters
     ----------
     put : callable
         Puts a group of objects.
     group : int
-        Bytes up to which objects wait to be put in one call; with 0 each has a call of its own.
+        Largest group in bytes; with 0 every object is a group.
     """
 
     def __init__(self, put: Callable[[Mapping[str, bytes]], object], group: int) -> None:
@@ -111,15 +121,15 @@ class Uploads:
         self._size = 0
 
     def add(self, key: str, body: bytes) -> None:
-        """Put an object, at the latest with `finish`."""
+        """Same as in `Uploads`; waits while more than `BATCH` bytes are being put."""
         self._group[key] = body
         self._waiting += len(body)
         if self._waiting > self._limit or not self._limit:
             self._start()
 
     def finish(self) -> None:
-        """Return once the store holds all objects."""
-        if self._group and not self._running:  # in this thread, which other requests do not hold up
+        """Same as in `Uploads`."""
+        if self._group and not self._running:  # in this thread: the pool may be busy
             self._put(self._group)
             self._group, self._waiting = {}, 0
         self._start()
@@ -127,7 +137,7 @@ class Uploads:
             self._wait()
 
     def discard(self) -> None:
-        """Drop objects that are not put yet, and wait for the calls that run."""
+        """Same as in `Uploads`; waits for the running calls."""
         self._group = {}
         wait([put for _, put in self._running if not put.cancel()])
 
@@ -158,5 +168,6 @@ def timeout_of(options: Mapping[str, Any]) -> float:
         if not 0 < seconds < threading.TIMEOUT_MAX:
             raise ValueError
     except (TypeError, ValueError):
-        raise InputError(f"storage option timeout {options['timeout']!r} is not a number of seconds") from None
+        message = f"storage option timeout {options['timeout']!r} is not a number of seconds"
+        raise InputError(message, code="invalid-storage-options") from None
     return seconds

@@ -1,4 +1,4 @@
-"""What a store raises, as errors of this package: they name the target or file and no credential."""
+"""What a store raises, as errors of this package: they name the target or file and show no credential."""
 
 from __future__ import annotations
 
@@ -8,21 +8,27 @@ from contextlib import contextmanager
 
 from ..errors import AtlaszarrError, InputError, NotFoundError, SourceError, TargetError
 
-#: The HTTP status in an error of obstore, and the store's word for it.
+#: The HTTP status in an error of obstore, and the error code of S3.
 _STATUS = re.compile(r"status code: (\d{3})")
 _WORD = re.compile(r"<Code>(\w+)</Code>")
-#: What to do about a status or a word; about others, whether the fault is the store's.
-_ADVICE: dict[int | str, str] = {
-    "NoSuchBucket": "create the bucket, or correct the URL",
-    "SlowDown": "it is overloaded: run the same command later, or with fewer workers",
-    301: "the bucket is in another region: give storage option region_name",
-    307: "the bucket is in another region: give storage option region_name",
-    401: "check the credentials and their rights",
-    403: "check the credentials and their rights",
-    429: "it is overloaded: run the same command later, or with fewer workers",
-    501: "it does not support this request: choose another store",
+_DENIED = "access-denied", "check the credentials and their rights"
+_REGION = "wrong-region", "the bucket is in another region: give storage option region_name"
+_OVERLOADED = "store-overloaded", "it is overloaded: run the same command later, or with fewer workers"
+#: Code and advice for an HTTP status or an error code of S3; all others depend on whether the store has failed.
+_ADVICE: dict[int | str, tuple[str, str]] = {
+    "NoSuchBucket": ("bucket-not-found", "create the bucket, or correct the URL"),
+    "SlowDown": _OVERLOADED,
+    301: _REGION,
+    307: _REGION,
+    401: _DENIED,
+    403: _DENIED,
+    429: _OVERLOADED,
+    501: ("not-supported", "it does not support this request: choose another store"),
 }
-_OTHERWISE = {False: "check the URL, the region and the credentials", True: "run the same command later"}
+_OTHERWISE = {
+    False: ("request-refused", "check the URL, the region and the credentials"),
+    True: ("store-error", "run the same command later"),
+}
 
 
 @contextmanager
@@ -33,14 +39,11 @@ def reading(name: str, connecting: bool = True) -> Iterator[None]:
     except AtlaszarrError:
         raise
     except (FileNotFoundError, NotADirectoryError) as error:
-        # fsspec raises this for whatever happens when it opens a file over HTTP, with what happened as the cause.
+        # fsspec raises this for any failure to open a file over HTTP, with the failure as its cause.
         cause = error.__cause__
-        if isinstance(cause, Exception) and from_client_library(cause):
-            status = getattr(cause, "status", None)
-            if status not in (404, 410):
-                said = reason(cause) if status is None else f"HTTP {status}"
-                raise SourceError(f"cannot read {name}: {said}") from None
-        raise NotFoundError(f"there is no file {name}; check the path or the URL") from None
+        if isinstance(cause, Exception) and from_client_library(cause) and _status(cause, "") not in (404, 410):
+            raise as_error(cause, f"cannot read {name}", SourceError, connecting=False) from None
+        raise NotFoundError(f"there is no file {name}; check the path or the URL", code="file-not-found") from None
     except Exception as error:
         raise as_error(error, f"cannot read {name}", SourceError, connecting) from None
 
@@ -48,41 +51,44 @@ def reading(name: str, connecting: bool = True) -> Iterator[None]:
 def as_error(
     error: Exception, what: str, kind: type[SourceError] | type[TargetError], connecting: bool
 ) -> AtlaszarrError:
-    """An error of this package for what a store raised, whatever its class; `what` says what failed, and where."""
-    # A store's own library raises these for options that it does not know, at the latest when it first connects.
+    """Return the error of this package for an exception of a store; `what` is the operation that failed.
+
+    The message of the exception may hold a key and is not shown.
+    """
+    # The library of a store raises these for options that it does not know, at the latest when it first connects.
     if connecting and isinstance(error, TypeError | ValueError | ImportError):
-        return InputError(f"{what}: {type(error).__name__}; check the URL and the storage options")
-    return kind(f"{what}: {reason(error)}")
+        message = f"{what}: {type(error).__name__}; check the URL and the storage options"
+        return InputError(message, code="invalid-storage-options")
+    code, reason = _diagnose(error)
+    return kind(f"{what}: {reason}", code=code)
 
 
 def from_client_library(error: Exception) -> bool:
-    """Whether an error comes from a library that speaks to stores and has error classes of its own."""
+    """Whether an exception comes from a library that connects to stores and has exceptions of its own."""
     return type(error).__module__.split(".")[0] in ("botocore", "aiobotocore", "aiohttp", "obstore")
 
 
-def reason(error: Exception) -> str:
-    """Why a store refused and what to do; the message of the store itself may hold a key and is not shown."""
-    said, name = str(error).partition("Debug source:")[0], type(error).__name__
-    word = _WORD.search(said)
-    if (status := _status(error, said)) is not None:
-        advice = (word and _ADVICE.get(word[1])) or _ADVICE.get(status) or _OTHERWISE[status >= 500]
-        return f"the store answers HTTP {status}{f' {word[1]}' if word else ''}; {advice}"
+def _diagnose(error: Exception) -> tuple[str, str]:
+    """The code of a fault, and its cause with what to do."""
+    text, name = str(error).partition("Debug source:")[0], type(error).__name__
+    word = _WORD.search(text)
+    if (status := _status(error, text)) is not None:
+        code, advice = (word and _ADVICE.get(word[1])) or _ADVICE.get(status) or _OTHERWISE[status >= 500]
+        return code, f"the store answers HTTP {status}{f' {word[1]}' if word else ''}; {advice}"
     if name in ("PermissionDeniedError", "UnauthenticatedError", "PermissionError"):
-        return "the store does not allow it; check the credentials and their rights"
+        return "access-denied", "the store does not allow it; check the credentials and their rights"
     if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    if isinstance(error, TimeoutError) or any(
-        word in said for word in ("error sending request", "imeout", "timed out")
-    ):
-        return "the store does not answer"
-    return name
+        return "store-error", error.strerror
+    if isinstance(error, TimeoutError) or re.search("error sending request|imeout|timed out", text):
+        return "store-unreachable", "the store does not answer"
+    return "store-error", name
 
 
-def _status(error: Exception, said: str) -> int | None:
-    """The HTTP status of the store's answer, if its error has one."""
-    if "redirect without LOCATION" in said:
+def _status(error: Exception, text: str) -> int | None:
+    """The HTTP status in an exception, if it has one."""
+    if "redirect without LOCATION" in text:
         return 301
-    if found := _STATUS.search(said):
+    if found := _STATUS.search(text):
         return int(found[1])
-    stated = (getattr(error, name, None) for name in ("status", "status_code", "code"))
-    return next((code for code in stated if isinstance(code, int) and 300 <= code < 600), None)
+    values = (getattr(error, name, None) for name in ("status", "status_code", "code"))
+    return next((value for value in values if isinstance(value, int) and 300 <= value < 600), None)

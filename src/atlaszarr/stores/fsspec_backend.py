@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from .backend import BATCH, Backend, Uploads, timeout_of
+from .backend import BATCH, Backend, ConcurrentUploads, Uploads, timeout_of
 
 
 class FsspecBackend(Backend):
@@ -16,9 +16,9 @@ class FsspecBackend(Backend):
     ----------
     url : str
     options : mapping
-        To fsspec. Of plain HTTP, ``timeout`` is how many seconds a server may be silent; 30 by default.
+        Options of the filesystem. Over HTTP, ``timeout`` is the longest silence of the server in seconds (30).
     forbidden_is_absent : bool
-        Whether an object that plain HTTP forbids to read counts as absent.
+        Whether an object for which an HTTP server answers 403 counts as absent.
     """
 
     def __init__(self, url: str, options: Mapping[str, Any], forbidden_is_absent: bool = False) -> None:
@@ -26,8 +26,12 @@ class FsspecBackend(Backend):
 
         given = dict(options)
         if url.startswith(("http://", "https://")):
-            given["client_kwargs"] = _bounded(timeout_of(given), given.get("client_kwargs"))
+            import aiohttp
+
+            silence = timeout_of(given)
             given.pop("timeout", None)
+            timeout = aiohttp.ClientTimeout(total=300, sock_connect=silence, sock_read=silence)  # 300 s: aiohttp's own
+            given["client_kwargs"] = {"timeout": timeout, **(given.get("client_kwargs") or {})}
         self._fs, root = fsspec.core.url_to_fs(url, **given)
         self._root = str(root)
         self._forbidden_is_absent = forbidden_is_absent
@@ -48,8 +52,8 @@ class FsspecBackend(Backend):
         return self._fs.open(self._path(key), "rb")
 
     def uploads(self) -> Uploads:
-        """Same as in `Backend`; groups of objects are put at the same time where the filesystem can."""
-        return Uploads(self._put, BATCH)
+        """Same as in `Backend`; the objects of a group are put concurrently if the filesystem supports it."""
+        return ConcurrentUploads(self._put, BATCH)
 
     def create(self, key: str, body: bytes) -> bool:
         """Same as in `Backend`."""
@@ -91,18 +95,10 @@ class FsspecBackend(Backend):
         self._in_folders(batch, self._fs.pipe, batch)
 
     def _in_folders(self, paths: Iterable[str], put: Callable[..., Any], *arguments: Any, **options: Any) -> None:
-        """Put objects; where the store has folders, make those that are missing."""
+        """Put objects; if the store has folders, create those that are missing."""
         try:
             put(*arguments, **options)
         except FileNotFoundError:
             for folder in {path.rpartition("/")[0] for path in paths}:
                 self._fs.makedirs(folder, exist_ok=True)
             put(*arguments, **options)
-
-
-def _bounded(silence: float, client_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Options of aiohttp's client with a bound on every wait; a whole answer has aiohttp's own bound, 300 s."""
-    import aiohttp
-
-    timeout = aiohttp.ClientTimeout(total=300, sock_connect=silence, sock_read=silence)
-    return {"timeout": timeout, **(client_kwargs or {})}

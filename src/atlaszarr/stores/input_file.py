@@ -1,4 +1,4 @@
-"""A file on a disk, on S3 or anywhere else that fsspec reaches, read once from its start: bytes, size and digest."""
+"""An input file on a disk, on S3 or in any store that fsspec opens, read once from its start and hashed."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from .failures import from_client_library, reading
 from .locations import is_url, normalize, shown
 from .target import open_backend
 
-#: Seconds to wait before a read that failed is tried again.
+#: Seconds to wait before each retry of a read.
 _WAITS = (0.5, 1.0, 4.0)
 _BUFFER = 2**20
 
 
 class InputFile:
-    """A file that is open for reading, as a context manager; `open` makes one.
+    """A file that is open for reading, as a context manager; `open` returns one.
 
     Attributes
     ----------
@@ -32,7 +32,7 @@ class InputFile:
     path : Path or None
         Of a local file.
     stream : io.BufferedReader
-        Its bytes, which cannot be sought.
+        Its bytes; not seekable.
     """
 
     def __init__(self, name: str, path: Path | None, backend: Backend) -> None:
@@ -48,14 +48,14 @@ class InputFile:
         Parameters
         ----------
         uri : str or path-like
-            A local path, or any URL that fsspec opens.
+            A local path, or a URL that fsspec opens.
         storage_options : mapping, optional
             Same as in `atlaszarr.build`.
 
         Raises
         ------
         InputError
-            If the URL or an option cannot be used.
+            If the URL or an option is not valid, or if the file is a folder.
         NotFoundError
             If the file does not exist.
         SourceError
@@ -64,33 +64,35 @@ class InputFile:
         name, location, options = shown(uri), normalize(uri), dict(storage_options or {})
         path = None if is_url(location) else Path(location)
         if path is not None and path.is_dir():
-            raise InputError(f"{name} is a folder; give a file, or a folder whose name ends in .zarr")
+            message = f"{name} is a folder; give a file, or a folder whose name ends in .zarr"
+            raise InputError(message, code="not-a-file")
         with reading(name):
             return cls(name, path, open_backend(location, options))
 
     def read(self, most: int | None = None) -> bytes:
-        """All bytes that are left.
+        """Read the remaining bytes.
 
         Raises
         ------
         InputError
-            If they are more than `most`.
+            If there are more than `most` bytes.
         """
         found = bytearray()
         while part := self.stream.read(_BUFFER):
             found += part
             if most is not None and len(found) > most:
-                raise InputError(f"{self.name} is larger than the {most} bytes that are read of such a file")
+                message = f"{self.name} is larger than the {most} bytes allowed for such a file"
+                raise InputError(message, code="file-too-large")
         return bytes(found)
 
     def finish(self) -> tuple[int, str]:
-        """Read to the end: the size in bytes and the SHA-256 (hexadecimal) of the whole file."""
+        """Read to the end, and return the size in bytes and the SHA-256 (hexadecimal) of the whole file."""
         while self.stream.read(_BUFFER):
             pass
         return self._raw.count, self._raw.digest.hexdigest()
 
     def copy_to(self, path: Path) -> None:
-        """Write all bytes that are left to a local file."""
+        """Write the remaining bytes to a local file."""
         with path.open("wb") as file:
             while body := self.stream.read(_BUFFER):
                 file.write(body)
@@ -105,7 +107,7 @@ class InputFile:
 
 
 class _Counted(io.RawIOBase):
-    """The bytes of a file, counted and digested as they are read; a remote read that fails is tried again."""
+    """The bytes of a file, counted and hashed as they are read; a failed remote read is retried."""
 
     def __init__(self, name: str, backend: Backend) -> None:
         self.count = 0

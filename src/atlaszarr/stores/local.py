@@ -1,4 +1,4 @@
-"""Objects on a local disk: files that appear under their names whole, or not at all, and survive a power cut."""
+"""Objects on a local disk: files that are written atomically and survive a power cut."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from typing import BinaryIO
 from uuid import uuid4
 
 from ..errors import InputError, TargetError
-from .backend import Backend
+from .backend import Backend, Uploads
 
 _SUFFIX = ".partial"
 _RUN = uuid4().hex
 _numbers = itertools.count()
-#: Files that are synced in one go, and at the same time.
+#: Files that are synced in one batch, and concurrent syncs.
 _BATCH = 64
 _SYNCING = 8
-#: What a file system answers that cannot sync a folder.
+#: Errors of file systems that cannot sync a folder.
 _NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
 
 
 class LocalBackend(Backend):
     """Files under a folder.
 
-    A link below the folder is read like the file or folder that it leads to. Nothing is written or removed through it:
-    an object whose key leads through a link is not put, and to remove such an object removes the link itself.
+    A symbolic link under the folder is read as the file or folder that it points to. Nothing is written or removed
+    through a link: to put an object under a link fails, and to delete it removes the link itself.
 
     Parameters
     ----------
@@ -49,20 +49,20 @@ class LocalBackend(Backend):
             return None
 
     def read_each(self, keys: Iterable[str]) -> dict[str, bytes | None]:
-        """Same as in `Backend`, one after another."""
+        """Same as in `Backend`, but one after another."""
         return {key: self.read(key) for key in keys}
 
     def open(self, key: str) -> io.FileIO:
         """Same as in `Backend`."""
         return (self._root / key).open("rb", buffering=0)
 
-    def uploads(self) -> WholeFiles:
+    def uploads(self) -> Uploads:
         """Same as in `Backend`."""
-        return WholeFiles(self._writable)
+        return AtomicFiles(self.writable)
 
     def create(self, key: str, body: bytes) -> bool:
         """Same as in `Backend`."""
-        path = self._writable(key)
+        path = self.writable(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with path.open("xb") as file:
@@ -72,7 +72,7 @@ class LocalBackend(Backend):
         return True
 
     def sizes(self, prefix: str) -> dict[str, int]:
-        """Same as in `Backend`; links are followed, except those to a folder that holds them."""
+        """Same as in `Backend`; links are followed, except those to a folder above them."""
         base = self._root / prefix
         if base.is_file():
             return {prefix: base.stat().st_size}
@@ -84,7 +84,7 @@ class LocalBackend(Backend):
         return found
 
     def links(self, prefix: str) -> list[str]:
-        """Keys at or under a prefix of links that do not lead to a file; a broken link is one of them."""
+        """Keys at or under a prefix of links that do not point to a file: links to folders and broken links."""
         prefix = prefix.rstrip("/")
         if prefix and (self._root / prefix).is_symlink():
             return [] if (self._root / prefix).is_file() else [prefix]
@@ -94,16 +94,18 @@ class LocalBackend(Backend):
     def link_above(self, key: str) -> str | None:
         """The first folder above a key that is a link; None if there is no link."""
         parts = key.split("/")[:-1]
-        ways = ("/".join(parts[:count]) for count in range(1, len(parts) + 1))
-        return next((way for way in ways if (self._root / way).is_symlink()), None)
+        folders = ("/".join(parts[:count]) for count in range(1, len(parts) + 1))
+        return next((folder for folder in folders if (self._root / folder).is_symlink()), None)
 
-    def refuse_link(self, key: str) -> None:
-        """Raise an InputError if a key leads through a link."""
+    def writable(self, key: str) -> Path:
+        """Path of a key to write; raises an InputError if a folder above it is a link."""
         if (link := self.link_above(key)) is not None:
             raise InputError(
                 f"{self._root}/{link} is a link, and nothing is written through links; remove it, or replace it by a "
-                "folder"
+                "folder",
+                code="link-in-target",
             )
+        return self._root / key
 
     def delete(self, keys: Iterable[str]) -> None:
         """Same as in `Backend`; removes folders that are then empty."""
@@ -120,12 +122,8 @@ class LocalBackend(Backend):
         """Same as in `Backend`."""
         return datetime.fromtimestamp((self._root / key).stat().st_mtime, UTC)
 
-    def _writable(self, key: str) -> Path:
-        self.refuse_link(key)
-        return self._root / key
-
     def _entries(self, prefix: str, through_links: bool) -> Iterator[tuple[str, os.DirEntry[str]]]:
-        """Everything under a prefix but folders, by its key; links to folders only if they are not followed."""
+        """Files and links under a prefix by their keys; links to folders only if links are not followed."""
         base = self._root / prefix
         try:
             real = Path(os.path.realpath(base, strict=True))
@@ -144,7 +142,7 @@ class LocalBackend(Backend):
                 key = f"{folder}/{entry.name}".lstrip("/")
                 if _is_circle(entry) or not entry.is_dir(follow_symlinks=through_links):
                     yield key, entry
-                elif (own := _identity(entry.stat())) not in above_it:  # else a link to a folder that holds it
+                elif (own := _identity(entry.stat())) not in above_it:  # else a link to a folder above it
                     pending.append((key, above_it | {own}))
 
 
@@ -153,7 +151,7 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
 
 
 def _is_circle(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a link that leads to itself."""
+    """Whether an entry is a link that points to itself."""
     if not entry.is_symlink():
         return False
     try:
@@ -163,13 +161,13 @@ def _is_circle(entry: os.DirEntry[str]) -> bool:
     return False
 
 
-class WholeFiles:
-    """Files that are written under temporary names, and renamed once their content is on the disk.
+class AtomicFiles:
+    """Uploads as files that have temporary names until their content is on the disk.
 
     Parameters
     ----------
     locate : callable
-        From a key to the path of its file.
+        Returns the path of the file for a key.
     """
 
     def __init__(self, locate: Callable[[str], Path]) -> None:
@@ -178,7 +176,7 @@ class WholeFiles:
         self._folders: set[Path] = set()
 
     def add(self, key: str, body: bytes) -> None:
-        """Write a file and the folders that it needs; it appears at the latest with `finish`."""
+        """Write a file and create its folders; it has its name at the latest after `finish`."""
         path = self._locate(key)
         temporary = _temporary(path)
         self._temporary[temporary] = path
@@ -202,31 +200,31 @@ class WholeFiles:
         self._folders.clear()
 
     def discard(self) -> None:
-        """Remove the files that have not appeared yet."""
+        """Remove the files that still have temporary names."""
         for temporary in self._temporary:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
 
 
 def write_whole(path: str | os.PathLike[str], body: bytes) -> None:
-    """Write one file, which appears whole or not at all, and the folders that it needs.
+    """Write a file atomically, and create the folder that holds it.
 
     Raises
     ------
     TargetError
-        If it cannot be written.
+        If the file cannot be written.
     """
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         with whole_file(Path(path)) as file:
             file.write(body)
     except OSError as error:
-        raise TargetError(f"cannot write {os.fspath(path)!r}: {error.strerror}") from None
+        raise TargetError(f"cannot write {os.fspath(path)!r}: {error.strerror}", code="store-error") from None
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write piece by piece, which appears at the end of the context, or not at all if that is left early."""
+    """Open a file to write; its path is unchanged until the context ends, and if the context raises."""
     temporary = _temporary(path)
     try:
         with temporary.open("wb") as file:
@@ -243,7 +241,7 @@ def _temporary(path: Path) -> Path:
 
 
 def _each(sync: Callable[[Path], None], paths: Collection[Path]) -> None:
-    """Sync several paths at the same time, which costs a disk little more than one does."""
+    """Sync paths concurrently, which takes a disk little longer than one sync."""
     if len(paths) < 2:
         for path in paths:
             sync(path)
@@ -260,7 +258,7 @@ def _sync_file(path: Path) -> None:
 def _sync_folder(path: Path) -> None:
     try:
         descriptor = os.open(path, os.O_RDONLY)
-    except OSError:  # Windows opens no folders
+    except OSError:  # Windows does not open folders
         return
     try:
         os.fsync(descriptor)
@@ -272,6 +270,6 @@ def _sync_folder(path: Path) -> None:
 
 
 def is_partial(key: str) -> bool:
-    """Whether a file is a temporary one, which a killed process left behind."""
+    """Whether a key is that of a temporary file, which a killed process may leave."""
     name = key.rsplit("/", 1)[-1]
     return name.startswith(".") and name.endswith(_SUFFIX)

@@ -1,4 +1,4 @@
-"""Paths and URLs as text: their normal form, what messages may show of them, and whether two of them overlap."""
+"""Paths and URLs as text: their normal form, their form without secrets, and whether two of them overlap."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ from pathlib import Path, PurePath, PurePosixPath
 from ..errors import InputError
 
 _PROTOCOL = r"[A-Za-z][A-Za-z0-9+.-]*"
-#: A URL, which may be chained behind others as in ``simplecache::https://...``.
+#: A URL, which may be chained as in ``simplecache::https://...``.
 _URL = re.compile(rf"(?:{_PROTOCOL}::)*{_PROTOCOL}://")
 #: Protocols of the local disk.
 _LOCAL = ("file", "local")
-#: Protocols whose ``@`` does not follow a user: ``abfs://container@account...``, ``github://owner:repository@commit/...``.
+#: Protocols that have ``@`` without a user: ``abfs://container@account...``, ``github://owner:repository@commit/...``.
 _WITH_AT = ("abfs", "abfss", "github")
 
 
 def normalize(location: str | os.PathLike[str]) -> str:
-    """A location in its normal form: an absolute local path, or a URL.
+    """Return the normal form of a location: an absolute local path, or a URL.
 
     Parameters
     ----------
     location : str or path-like
-        A path, relative or not, with ``..`` and ``~`` if need be; ``file://`` or ``local://`` before a path; any other
-        URL. ``dir::`` before a URL changes nothing, and ``s3a://`` is ``s3://``.
+        A path, which may be relative and contain ``..`` and ``~``; a path after ``file://`` or ``local://``; any other
+        URL. ``dir::`` before a URL is ignored, and ``s3a://`` is the same as ``s3://``.
 
     Returns
     -------
     str
-        It has ``://`` in it if it is a URL.
+        Contains ``://`` if it is a URL.
 
     Raises
     ------
     InputError
-        If it is empty or neither of them; if a URL has ``..`` in it, holds a user name or a password, chains ``s3://``
-        behind another protocol, or has a protocol that is not known or not installed.
+        If it is empty, or neither a path nor a URL; if a URL contains ``..``, a user name or a password, chains
+        ``s3://`` behind another protocol, or has a protocol that is not known or whose package is not installed.
     """
     text = os.fspath(location)
     if not text.strip() or "\0" in text:
-        raise InputError(f"{text!r} is neither a path nor a URL; give one")
+        raise InputError(f"{text!r} is neither a path nor a URL; give one", code="not-a-location")
     if not _URL.match(text):
         _refuse_half_a_url(text)
         return str(_absolute(text))
@@ -50,21 +50,22 @@ def normalize(location: str | os.PathLike[str]) -> str:
     text = re.sub(r"(^|::)s3a://", r"\1s3://", text)
     protocol, _, rest = text.partition("://")
     if not rest.strip("/") and (protocol not in _LOCAL or not rest):
-        raise InputError(f"URL {text!r} has no bucket or path; write it behind ://")
+        raise InputError(f"URL {text!r} has no bucket or path; write it after ://", code="incomplete-url")
     if protocol in _LOCAL:
         return str(_absolute(rest))
     for part in _chained(text):
         name, _, rest = part.partition("://")
         if _has_user(name, rest):
-            raise InputError(f"{name}://... holds a user name or password; give them as storage options")
+            message = f"{name}://... holds a user name or password; give them as storage options"
+            raise InputError(message, code="credentials-in-url")
         if ".." in re.split(r"[?#]", rest)[0].replace("\\", "/").split("/"):
-            raise InputError(f"URL {shown(text)!r} has '..' in it; write it without")
+            raise InputError(f"URL {shown(text)!r} contains '..'; write it without", code="malformed-url")
         _require(name, text)
     return text
 
 
 def normalize_folder(location: str | os.PathLike[str]) -> str:
-    """Same as `normalize`, for a location that holds many objects, whose keys follow it.
+    """Same as `normalize`, for the location of many objects.
 
     Raises
     ------
@@ -76,16 +77,17 @@ def normalize_folder(location: str | os.PathLike[str]) -> str:
         return text
     if shown(text) != text:
         raise InputError(
-            f"URL {shown(text)!r} has parameters or a fragment, which the URL of an image cannot have, since it is "
-            "many objects; write it without, and give credentials as storage options"
+            f"URL {shown(text)!r} has parameters or a fragment, which are not supported for an image, since it is many "
+            "objects; write it without, and give credentials as storage options",
+            code="url-with-parameters",
         )
     if "//" in text.rpartition("://")[2].rstrip("/") or "/./" in text:
-        raise InputError(f"URL {text!r} has an empty or '.' part; write it without")
+        raise InputError(f"URL {text!r} has an empty or '.' part; write it without", code="malformed-url")
     return text.rstrip("/")
 
 
 def local_path(location: str | os.PathLike[str]) -> Path | None:
-    """The absolute local path of a location; None for a URL of anything but the local disk.
+    """The absolute path of a location on the local disk; None for any other URL.
 
     Raises
     ------
@@ -97,23 +99,25 @@ def local_path(location: str | os.PathLike[str]) -> Path | None:
 
 
 def output_file(location: str | os.PathLike[str], suffixes: Sequence[str]) -> Path:
-    """The local file that a picture or an image goes to: a name with one of some suffixes, in a folder that exists.
+    """The path of an output file with one of the given suffixes, in a folder that exists.
 
     Raises
     ------
     InputError
-        If it is anything else.
+        If the suffix is another, the path is a folder, or its folder does not exist; for the reasons of `output_path`.
     """
     path = output_path(location)
     if path.suffix.lower() not in suffixes or path.is_dir():
-        raise InputError(f"output {str(path)!r} must be a file ending in {' or '.join(suffixes)}")
+        message = f"output {str(path)!r} must be a file ending in {' or '.join(suffixes)}"
+        raise InputError(message, code="unknown-suffix")
     if not path.parent.is_dir():
-        raise InputError(f"output {str(path)!r} lies in a folder that does not exist; make it first")
+        message = f"output {str(path)!r} lies in a folder that does not exist; create it first"
+        raise InputError(message, code="folder-not-found")
     return path
 
 
 def output_path(location: str | os.PathLike[str]) -> Path:
-    """A local path to write to, as it is given except for ``~``.
+    """The local path of an output, as it is given except for ``~``.
 
     Raises
     ------
@@ -122,25 +126,25 @@ def output_path(location: str | os.PathLike[str]) -> Path:
     """
     path, text = local_path(location), os.fspath(location)
     if path is None:
-        raise InputError(f"output {shown(text)!r} is a URL; give a local file")
+        raise InputError(f"output {shown(text)!r} is a URL; give a local file", code="not-a-local-path")
     return path if is_url(text) else Path(text).expanduser()
 
 
 def is_url(text: str) -> bool:
-    """Whether a text is a URL and not a path."""
+    """Whether a location is a URL, not a path."""
     return _URL.match(text) is not None
 
 
 def protocol_of(location: str | os.PathLike[str]) -> str:
-    """The protocol of a URL with those chained before it; empty for a local path."""
+    """The protocol of a URL, with those chained before it; empty for a local path."""
     text = normalize(location)
     return text.partition("://")[0] if is_url(text) else ""
 
 
 def shown(location: str | os.PathLike[str]) -> str:
-    """A location as messages and records may show it.
+    """Return a location without secrets, for messages and records.
 
-    A URL comes without user name and password, and without parameters and fragments, which can be signatures.
+    A URL loses its user name and password, and its parameters and fragment, which may be signatures.
     """
     text = os.fspath(location)
     if not is_url(text):
@@ -157,16 +161,16 @@ def shown(location: str | os.PathLike[str]) -> str:
 
 
 def overlap(one: str, other: str) -> bool:
-    """Whether two locations are the same, or one lies in the other.
+    """Whether two locations are the same, or one is inside the other.
 
-    Links of local paths are resolved first. URLs are compared without their protocols, since a store has several.
+    Links in local paths are resolved. URLs are compared without their protocols, since a store may have several.
     """
     first, second = _resolved(one), _resolved(other)
     if isinstance(first, Path) != isinstance(second, Path):
         return False
     if first == second or first in second.parents or second in first.parents:
         return True
-    # Two spellings of one folder: capitals on a disk that ignores case, a folder that is mounted twice.
+    # One folder may have two paths: upper and lower case on some disks, or a folder that is mounted twice.
     return isinstance(first, Path) and isinstance(second, Path) and (_holds(first, second) or _holds(second, first))
 
 
@@ -186,7 +190,7 @@ def _holds(folder: Path, inner: Path) -> bool:
 
 
 def _chained(url: str) -> list[str]:
-    """The parts that fsspec chains, up to the last one that is a URL."""
+    """The parts of a chained URL, up to the last part that is a URL."""
     parts = url.split("::")
     last = max(position for position, part in enumerate(parts) if "://" in part)
     return parts[: last + 1]
@@ -203,13 +207,14 @@ def _absolute(text: str) -> Path:
     try:
         path = Path(text).expanduser().absolute()
     except RuntimeError:
-        raise InputError(f"path {text!r} begins with a user who has no home folder; write ./~ for a name") from None
-    # '..' of a link is the folder above what the link leads to.
+        message = f"path {text!r} begins with a user without a home folder; write ./~ for a name that begins with ~"
+        raise InputError(message, code="unknown-user") from None
+    # '..' after a link is the folder above the destination of the link.
     return Path(os.path.realpath(path)) if ".." in path.parts else path
 
 
 def _refuse_half_a_url(text: str) -> None:
-    """Refuse a mistyped URL: ``s3:/bucket``, which a Path makes of ``s3://bucket``."""
+    """Refuse a mistyped URL, such as ``s3:/bucket``, which is ``s3://bucket`` after `pathlib`."""
     found = re.match(rf"({_PROTOCOL}):([/:]?)", text)
     if found is None or len(found[1]) == 1:
         return
@@ -221,21 +226,23 @@ def _refuse_half_a_url(text: str) -> None:
     url = f"{protocol}://{rest if protocol in _LOCAL else rest.lstrip('/')}"
     if found[2] == ":":
         url = f"{protocol}::protocol://bucket/path"
-    raise InputError(f"{text!r} is neither a path nor a URL; write {url!r}")
+    raise InputError(f"{text!r} is neither a path nor a URL; write {url!r}", code="not-a-location")
 
 
 def _require(protocol: str, url: str) -> None:
-    """Refuse a protocol that is not known, that cannot be chained, or whose package is not installed."""
+    """Refuse a protocol that is not known or not supported in a chain, or whose package is not installed."""
     if protocol == "s3":
         if len(_chained(url)) > 1:
-            raise InputError(f"cannot open {shown(url)!r}: s3:// is not supported behind another protocol")
+            message = f"cannot open {shown(url)!r}: s3:// is not supported behind another protocol"
+            raise InputError(message, code="not-supported")
         return
     from fsspec.registry import get_filesystem_class, known_implementations
 
     try:
         get_filesystem_class(protocol)
     except ImportError as error:
-        why = known_implementations.get(protocol, {}).get("err") or error
-        raise InputError(f"cannot open {shown(url)!r}: {why}") from None
+        cause = known_implementations.get(protocol, {}).get("err") or error
+        raise InputError(f"cannot open {shown(url)!r}: {cause}", code="missing-dependency") from None
     except ValueError:
-        raise InputError(f"cannot open {shown(url)!r}: protocol {protocol!r} is not known; check the URL") from None
+        message = f"cannot open {shown(url)!r}: protocol {protocol!r} is not known; check the URL"
+        raise InputError(message, code="unknown-protocol") from None

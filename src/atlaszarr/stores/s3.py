@@ -1,6 +1,6 @@
-"""Objects on S3 through obstore, which bounds every wait, under the names that s3fs gives its options.
+"""Objects on S3 through obstore, which has a timeout for every request; the options have the names of s3fs.
 
-s3fs waits forever in a put to a server that accepts the connection and then freezes.
+s3fs has none for a put: it waits forever if the server freezes after it has accepted the connection.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from obstore.exceptions import AlreadyExistsError, PreconditionError
 from obstore.store import S3Store
 
 from ..errors import InputError
-from .backend import Backend, Uploads, timeout_of
+from .backend import Backend, ConcurrentUploads, Uploads, timeout_of
 
-#: For how long credentials of a provider are used before it is asked again.
+#: Time after which credentials are requested again from their provider.
 _CREDENTIALS = timedelta(minutes=10)
-#: Seconds until two that create an object at once, without conditional puts, see the same one.
+#: Seconds after which two processes that put the same object, without conditional puts, read the same body.
 _SETTLING = 1.0
 
 _CONFIG = {
@@ -37,7 +37,7 @@ _OPTIONS = (*_CONFIG, "profile", "timeout", "client_kwargs")
 
 
 class S3Backend(Backend):
-    """Objects under a prefix of a bucket; the root is the object of that name.
+    """Objects under a prefix of a bucket; the root is the object at the prefix itself.
 
     Parameters
     ----------
@@ -45,32 +45,34 @@ class S3Backend(Backend):
         ``s3://bucket/prefix``.
     options : mapping
         Same as in s3fs: ``key``, ``secret``, ``token``, ``anon``, ``profile``, ``requester_pays``, ``endpoint_url``,
-        and ``client_kwargs`` with ``endpoint_url`` and ``region_name``. Without a key, credentials are taken from
-        where the AWS tools find them. ``timeout`` is how many seconds a request may take, and for how many a failed
-        one is tried again; 30 by default.
+        and ``client_kwargs`` with ``endpoint_url`` and ``region_name``. Without a key, credentials come from the
+        environment and the configuration files of the AWS tools. ``timeout`` is the longest duration of a request in
+        seconds, and how long a failed request is retried; 30 by default.
 
     Raises
     ------
     InputError
-        If an option is not known, or there are no credentials.
+        If an option or its value is not valid, or if credentials are missing.
     """
 
     def __init__(self, url: str, options: Mapping[str, Any]) -> None:
         bucket, _, self._root = url.partition("://")[2].partition("/")
         given = {**options, **dict(options.get("client_kwargs") or {})}
         if unknown := sorted(set(given) - set(_OPTIONS)):
-            raise InputError(f"storage option {unknown[0]!r} is not known for S3; choose from {', '.join(_OPTIONS)}")
+            message = f"storage option {unknown[0]!r} is not known for S3; choose from {', '.join(_OPTIONS)}"
+            raise InputError(message, code="unknown-option")
         config: Any = {_CONFIG[name]: value for name, value in given.items() if name in _CONFIG and value is not None}
         session = _session(given.get("profile"))
         config.setdefault("region", session.get_config_variable("region") or "us-east-1")
-        stated = {**session.get_scoped_config(), **os.environ}
+        settings = {**session.get_scoped_config(), **os.environ}
         for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "endpoint_url"):
-            if stated.get(name):
-                config.setdefault("endpoint", stated[name])
+            if settings.get(name):
+                config.setdefault("endpoint", settings[name])
         if not str(config.get("endpoint", "https://")).startswith(("http://", "https://")):
-            raise InputError(f"storage option endpoint_url {config['endpoint']!r} must begin with https:// or http://")
+            message = f"storage option endpoint_url {config['endpoint']!r} must begin with https:// or http://"
+            raise InputError(message, code="invalid-storage-options")
         if ("access_key_id" in config) != ("secret_access_key" in config):
-            raise InputError("storage options key and secret must be given together")
+            raise InputError("storage options key and secret must be given together", code="missing-credentials")
         timeout = timedelta(seconds=timeout_of(given))
         kind: dict[str, Any] = {}
         if "access_key_id" not in config and not config.get("skip_signature"):
@@ -100,15 +102,15 @@ class S3Backend(Backend):
             return None
 
     def open(self, key: str) -> Any:
-        """Same as in `Backend`; it is read in ranges of a megabyte."""
+        """Same as in `Backend`; the file is read in ranges of a megabyte."""
         return obstore.open_reader(self._store, self._path(key))
 
     def uploads(self) -> Uploads:
         """Same as in `Backend`."""
-        return Uploads(self._put, 0)
+        return ConcurrentUploads(self._put, 0)
 
     def create(self, key: str, body: bytes) -> bool:
-        """Same as in `Backend`; without conditional puts, two at once may both succeed if their puts are slow."""
+        """Same as in `Backend`; without conditional puts, two concurrent calls may both succeed if puts are slow."""
         if (created := self._put_if(key, body, "create")) is not None:
             return created
         if self.read(key) is not None:
@@ -126,7 +128,7 @@ class S3Backend(Backend):
         return bytes(found.bytes()), found.meta["e_tag"]
 
     def replace(self, key: str, body: bytes, tag: str | None) -> bool:
-        """Same as in `Backend`; without conditional puts, any object is replaced."""
+        """Same as in `Backend`; without conditional puts, the object is always replaced."""
         replaced = None if tag is None else self._put_if(key, body, {"e_tag": tag})
         if replaced is not None:
             return replaced
@@ -134,7 +136,7 @@ class S3Backend(Backend):
         return True
 
     def _put_if(self, key: str, body: bytes, mode: Any) -> bool | None:
-        """Put an object on a condition: whether it was met; None if the server does not support conditions (501)."""
+        """Put an object on a condition and return whether it was put; None if the server answers 501 to conditions."""
         for store in (self._once, self._store):  # the second retries
             if not self._conditional:
                 return None
@@ -158,7 +160,7 @@ class S3Backend(Backend):
         for page in obstore.list(self._store, folder, chunk_size=1000):
             for item in page:
                 found[item["path"].removeprefix(f"{self._root}/")] = int(item["size"])
-        if prefix and not found:  # a listing shows objects under a prefix, not the one of that name
+        if prefix and not found:  # a listing has the objects under a prefix, and not the one at it
             with suppress(FileNotFoundError):
                 found[prefix] = int(obstore.head(self._store, folder)["size"])
         return found
@@ -181,10 +183,11 @@ class S3Backend(Backend):
 
 
 def _credentials(session: Any) -> Callable[[], dict[str, Any]]:
-    """A provider of what botocore finds in the environment, configuration files and roles, also once it expires."""
+    """A provider of the credentials of botocore (environment, configuration files, roles), which renews them."""
     found = session.get_credentials()
     if found is None:
-        raise InputError("no credentials for S3; give storage options key and secret, or anon=true")
+        message = "no credentials for S3; give storage options key and secret, or anon=true"
+        raise InputError(message, code="missing-credentials")
 
     def provide() -> dict[str, Any]:
         frozen = found.get_frozen_credentials()
@@ -207,5 +210,6 @@ def _session(profile: str | None) -> Any:
     try:
         session.get_scoped_config()
     except botocore.exceptions.ProfileNotFound:
-        raise InputError(f"storage option profile {profile!r} is in no configuration file") from None
+        message = f"storage option profile {profile!r} is not in the configuration files of the AWS tools"
+        raise InputError(message, code="unknown-value") from None
     return session

@@ -1,4 +1,4 @@
-"""A target on a disk, on S3 or anywhere else that fsspec reaches, as objects by their keys, whatever they hold."""
+"""A target on a disk, on S3 or in any store that fsspec opens: objects by their keys, of any content."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ from .locations import is_url, normalize_folder
 
 
 def open_backend(url: str, options: Mapping[str, Any], forbidden_is_absent: bool = False) -> Backend:
-    """The backend for a local path or a URL, as `normalize` returns them.
+    """Open the backend of a local path or a URL, as `normalize` returns them.
 
     Raises
     ------
     InputError
-        If an option is not known, or options are given for a path.
+        If an option is not valid, or if options are given for a path.
     """
     if not is_url(url):
         if options:
-            raise InputError(f"storage option {next(iter(options))!r} is not supported for the path {url}")
+            message = f"storage option {next(iter(options))!r} is not supported for the path {url}"
+            raise InputError(message, code="not-supported")
         return LocalBackend(url)
     if url.startswith("s3://"):
         from .s3 import S3Backend
@@ -42,17 +43,17 @@ def open_backend(url: str, options: Mapping[str, Any], forbidden_is_absent: bool
 
 @dataclass(frozen=True)
 class Target:
-    """A folder or key prefix that holds one image; small, picklable, and its repr shows no credentials.
+    """A folder or key prefix that holds one image; picklable, and without credentials in its repr.
 
     Attributes
     ----------
     url : str
         An absolute local path, or a URL that fsspec opens.
     storage_options : str
-        JSON of the options to fsspec; never shown.
+        The options of the store as JSON; never shown.
     forbidden_is_absent : bool
-        Whether an object that plain HTTP forbids to read (403) counts as absent, as in a public bucket that must not
-        be listed.
+        Whether an object for which an HTTP server answers 403 counts as absent, as in a public bucket that cannot be
+        listed.
     """
 
     url: str
@@ -66,13 +67,14 @@ class Target:
         Raises
         ------
         InputError
-            For the reasons of `normalize_folder`, or if it cannot be opened with the options.
+            For the reasons of `normalize_folder`, or if an option is not valid.
         """
         text = normalize_folder(location)
         try:
             target = cls(text, json.dumps(dict(storage_options or {}), sort_keys=True))
         except TypeError as error:
-            raise InputError(f"storage options of {text!r} must be plain values: {error}") from None
+            message = f"storage options of {text!r} must be plain values: {error}"
+            raise InputError(message, code="invalid-storage-options") from None
         try:
             target._backend  # noqa: B018 - opens it
         except AtlaszarrError:
@@ -88,11 +90,11 @@ class Target:
 
     @property
     def is_plain_http(self) -> bool:
-        """Whether it is on a web server, which does not list objects."""
+        """Whether it is on an HTTP server, which does not list objects."""
         return self.url.startswith(("http://", "https://"))
 
     def above(self) -> Iterator[Target]:
-        """The folders, or prefixes of a bucket, that hold it, nearest first; also those that links lead to."""
+        """The folders or prefixes above it, nearest first; then those above the destination of a link."""
         for url in dict.fromkeys((self.url, os.path.realpath(self.url) if self.is_local else self.url)):
             protocol, separator, path = url.rpartition("://")
             parts = path.split("/")
@@ -100,15 +102,15 @@ class Target:
                 yield replace(self, url=protocol + separator + "/".join(parts[:count]))
 
     def public(self) -> Target:
-        """The same target once its metadata was read: what plain HTTP forbids to read then counts as absent."""
+        """The target with `forbidden_is_absent`, if it is on an HTTP server; to call once its metadata is read."""
         return replace(self, forbidden_is_absent=True) if self.is_plain_http else self
 
-    def beside(self, word: str) -> Target:
-        """The sibling target of a further view: ``x.ome.zarr`` and ``x.<word>.ome.zarr``."""
+    def of_view(self, view: str) -> Target:
+        """The target of a further view in the same folder: ``x.<view>.ome.zarr`` for ``x.ome.zarr``."""
         for suffix in (".ome.zarr", ".zarr", ""):
             if self.url.endswith(suffix):
                 stem = self.url[: len(self.url) - len(suffix)]
-                return Target(f"{stem}.{word}{suffix}", self.storage_options)
+                return Target(f"{stem}.{view}{suffix}", self.storage_options)
         raise AssertionError
 
     def read(self, key: str) -> bytes | None:
@@ -116,7 +118,7 @@ class Target:
         return self.read_each([key])[key]
 
     def read_each(self, keys: Iterable[str]) -> dict[str, bytes | None]:
-        """Content of objects by key, None where one is missing; remote ones are read several at a time."""
+        """Content of each object by its key, None for a missing object; remote objects are read concurrently."""
         wanted = list(keys)
         with self.reporting("read"):
             return self._backend.read_each(wanted)
@@ -127,13 +129,13 @@ class Target:
         return {key: body for key, body in found.items() if body is not None}
 
     def write(self, key: str, body: bytes) -> None:
-        """Put an object, which appears whole or not at all."""
+        """Put an object; a reader sees it whole or not at all."""
         self.write_all([(key, body)])
 
     def write_all(self, bodies: Iterable[tuple[str, bytes]]) -> None:
-        """Put objects, each whole or not at all; remote ones several at a time.
+        """Put objects, each whole or not at all; remote objects are put concurrently.
 
-        What making a body raises is raised unchanged, and never as an error of the target.
+        An exception of the iterator `bodies` is raised unchanged, not as an error of the target.
         """
         with self.reporting("write to"):
             uploads = self._backend.uploads()
@@ -147,7 +149,7 @@ class Target:
             uploads.discard()
 
     def create(self, key: str, body: bytes) -> bool:
-        """Put an object unless it exists: whether it was put. Of two calls at the same time one succeeds."""
+        """Put an object unless it exists, and return whether it was put. Of two concurrent calls one succeeds."""
         with self.reporting("write to"):
             return self._backend.create(key, body)
 
@@ -159,13 +161,13 @@ class Target:
     def replace(self, key: str, body: bytes, tag: str | None) -> bool:
         """Put an object if it still has the tag that was read, and return whether it was put.
 
-        A store without conditional puts replaces it in any case.
+        A store without conditional puts always replaces the object.
         """
         with self.reporting("write to"):
             return self._backend.replace(key, body, tag)
 
     def age(self, key: str) -> float | None:
-        """Seconds since an object was put, by the store's own clock; None where the store does not know."""
+        """Seconds since an object was put, by the clock of the store; None if the store does not record it."""
         probe = f"{key}.{uuid4().hex}"
         self.write(probe, b"")
         try:
@@ -185,7 +187,7 @@ class Target:
             return self._backend.sizes(prefix)
 
     def remove(self, prefix: str = "") -> None:
-        """Remove everything at or under a prefix; a link is removed, and what it leads to is kept."""
+        """Remove everything at or under a prefix; a link is removed, and its destination is kept."""
         self.remove_each([*self.links(prefix), *self.list_keys(prefix)])
 
     def remove_each(self, keys: Iterable[str]) -> None:
@@ -202,21 +204,21 @@ class Target:
             return self._backend.links(prefix)
 
     def make_way(self, keys: Iterable[str], overwrite: bool = False) -> None:
-        """Refuse to write objects whose keys lead through links; with `overwrite`, remove these links first.
+        """Validate that no folder above a key is a link; with `overwrite`, remove such links, not their destinations.
 
-        What a link leads to is kept. A key ``folder/`` stands for the objects in a folder.
+        A key ``folder/`` stands for the objects in a folder.
 
         Raises
         ------
         InputError
-            If a key leads through a link that is not removed.
+            If a folder above a key is a link.
         """
         if not isinstance(self._backend, LocalBackend):
             return
         for key in keys:
             while overwrite and (link := self._backend.link_above(key)) is not None:
                 self.remove_each([link])
-            self._backend.refuse_link(key)
+            self._backend.writable(key)
 
     @cached_property
     def _backend(self) -> Backend:
@@ -232,7 +234,7 @@ class Target:
 
     @contextmanager
     def reporting(self, verb: str) -> Iterator[None]:
-        """Turn what the store raises, of any class, into a TargetError that names the target and no credential."""
+        """Turn an exception of the store, of any class, into a TargetError that names the target and no credential."""
         try:
             yield
         except AtlaszarrError:

@@ -1,4 +1,4 @@
-"""`atlaszarr volumes`: what it prints, in every form, and what it says of wrong input."""
+"""`atlaszarr volumes`: its output in every format, and its errors."""
 
 import json
 
@@ -33,7 +33,7 @@ def annotation(tmp_path_factory):
     return folder / "annotation.ome.zarr"
 
 
-def test_one_line_a_region(command, annotation):
+def test_each_region_is_a_line(command, annotation):
     ran = command("volumes", annotation, "--region", "RSP", "--region", "CTX")
     assert ran.code == 0
     assert ran.out == "Retrosplenial area: 1.50 mm3\nCortex, all of it [bold]: 4.00 mm3\n"
@@ -41,9 +41,9 @@ def test_one_line_a_region(command, annotation):
 
 def test_by_hemisphere_it_prints_which_side_is_which(command, annotation):
     ran = command("volumes", annotation, "--region", "RSP", "--by-hemisphere")
-    line, stated = ran.out.splitlines()
+    line, sides = ran.out.splitlines()
     assert line == "Retrosplenial area: 1.50 mm3 (left 1.00, right 0.500)"
-    assert stated == "left is low r (x voxels before 10), right is high r (from 10 on); x runs left-to-right"
+    assert sides == "left is low r (x voxels before 10), right is high r (from 10 on); x runs left-to-right"
 
 
 def test_all_regions_are_a_tree(command, annotation):
@@ -70,7 +70,7 @@ def test_names_of_a_terminology_are_escaped(command, annotation, tmp_path):
     assert (refused.code, len(refused.err.splitlines()), "\x1b" in refused.err) == (2, 1, False)
 
 
-def test_json_is_all_that_is_on_stdout(command, annotation):
+def test_stdout_holds_only_json(command, annotation):
     for arguments in (["--json"], ["--format", "json"]):
         ran = command("volumes", annotation, *arguments, "--region", "RSP", "--level", 0)
         found = json.loads(ran.out)
@@ -78,7 +78,7 @@ def test_json_is_all_that_is_on_stdout(command, annotation):
         assert [(row["identifier"], row["voxels"]) for row in found["regions"]] == [(3, 1500)]
 
 
-def test_labels_of_no_structure_are_told_on_stderr(command, annotation, tmp_path):
+def test_labels_without_a_structure_are_a_warning_on_stderr(command, annotation, tmp_path):
     values = labels()
     values[-1] = 99
     write_multiscales(values, tmp_path / "x.ome.zarr", rule="mode", geometry=GEOMETRY)
@@ -92,31 +92,31 @@ def test_a_voxel_size_may_be_given(command, annotation):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "named"),
     [
-        (["--region", "rsp"], "no structure has the acronym 'rsp' (acronyms match by case); did you mean RSP?"),
-        (["--level", "4"], "level 4 is not there"),
-        (["--terminology", "/nowhere/t.csv"], "there is no terminology at /nowhere/t.csv"),
-        (["--format", "excel"], "'excel' is not one of"),
-        (["--storage-option", "key"], "has no value; write KEY=VALUE"),
+        (["--region", "rsp"], "'rsp'"),
+        (["--level", "4"], "level 4"),
+        (["--terminology", "/nowhere/t.csv"], "/nowhere/t.csv"),
+        (["--format", "excel"], "'excel'"),
+        (["--storage-option", "key"], "'key'"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
-def test_wrong_input_is_exit_2_and_a_sentence(command, annotation, arguments, words):
+def test_wrong_input_is_exit_code_2_and_named(command, annotation, arguments, named):
     ran = command("volumes", annotation, *arguments)
     assert (ran.code, ran.out) == (2, "")
-    assert words in ran.err
+    assert named in ran.err
 
 
-def test_a_place_without_an_annotation_is_exit_2(command, tmp_path):
+def test_a_missing_annotation_is_exit_code_2_and_named(command, tmp_path):
     ran = command("volumes", tmp_path / "x.ome.zarr")
     assert ran.code == 2
-    assert ran.err.endswith("x.ome.zarr is not an OME-Zarr image; give the path or URL of one\n")
+    assert str(tmp_path / "x.ome.zarr") in ran.err
 
 
 @pytest.mark.parametrize(
     ("volume", "text"),
     [(0.0, "0"), (506.0529, "506.05"), (10.501, "10.50"), (0.97249, "0.972"), (0.000484375, "0.000484")],
 )
-def test_a_volume_has_sensible_digits(volume, text):
+def test_a_volume_is_printed_with_at_least_three_significant_digits(volume, text):
     assert digits(volume) == text

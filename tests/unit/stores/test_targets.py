@@ -1,4 +1,4 @@
-"""Targets: which locations are one, how they are shown, and what is said of a store's errors."""
+"""Targets: their locations, locations without secrets, and errors of stores."""
 
 import re
 import shutil
@@ -17,33 +17,35 @@ from atlaszarr.stores.locations import shown
 from atlaszarr.stores.target import Target
 from atlaszarr.terminology.terminology import terminology_of
 from atlaszarr.writing import write_multiscales
+from codes import raises
 from scripted import Fault, Scripted, StoreFaultError
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "code", "named"),
     [
-        ("nope://bucket/x", "protocol 'nope' is not known"),
-        ("s3://atlas/../x", "has '..' in it; write it without"),
-        ("s3://atlas//x", "has an empty or '.' part"),
-        ("s3://atlas/x.zarr?token=abc", r"URL 's3://atlas/x\.zarr' has parameters"),
-        ("simplecache::http://host/x.zarr#abc", r"URL 'simplecache::http://host/x\.zarr' has parameters"),
-        ("", "'' is neither a path nor a URL; give one"),
-        ("s3://", "URL 's3://' has no bucket or path"),
-        ("file://", "has no bucket or path"),
-        ("s3://key:secret@atlas/x", "^s3://... holds a user name or password; give them as storage options$"),
-        ("simplecache::ftp://me:secret@host/x", "^ftp://... holds a user name"),
-        ("s3:/atlas/x", "'s3:/atlas/x' is neither a path nor a URL; write 's3://atlas/x'"),
-        ("S3:atlas/x", "write 's3://atlas/x'"),
-        ("file:/data/x", "write 'file:///data/x'"),
-        ("nope:/atlas/x", "write 'nope://atlas/x'"),
-        ("simplecache::/data/x", "is neither a path nor a URL"),
-        ("~nobody-of-that-name/x", "begins with a user who has no home folder"),
+        ("nope://bucket/x", "unknown-protocol", "'nope'"),
+        ("s3://atlas/../x", "malformed-url", "'s3://atlas/../x'"),
+        ("s3://atlas//x", "malformed-url", "'s3://atlas//x'"),
+        ("s3://atlas/x.zarr?token=abc", "url-with-parameters", "'s3://atlas/x.zarr'"),
+        ("simplecache::http://host/x.zarr#abc", "url-with-parameters", "'simplecache::http://host/x.zarr'"),
+        ("", "not-a-location", "''"),
+        ("s3://", "incomplete-url", "'s3://'"),
+        ("file://", "incomplete-url", "'file://'"),
+        ("s3://key:secret@atlas/x", "credentials-in-url", "s3://..."),
+        ("simplecache::ftp://me:secret@host/x", "credentials-in-url", "ftp://..."),
+        ("s3:/atlas/x", "not-a-location", "write 's3://atlas/x'"),
+        ("S3:atlas/x", "not-a-location", "write 's3://atlas/x'"),
+        ("file:/data/x", "not-a-location", "write 'file:///data/x'"),
+        ("nope:/atlas/x", "not-a-location", "write 'nope://atlas/x'"),
+        ("simplecache::/data/x", "not-a-location", "'simplecache::/data/x'"),
+        ("~nobody-of-that-name/x", "unknown-user", "'~nobody-of-that-name/x'"),
     ],
 )
-def test_a_location_that_cannot_be_a_target_is_refused_in_a_sentence(url, said):
-    with pytest.raises(InputError, match=said) as caught:
+def test_a_location_that_is_not_a_target_is_refused_and_named_without_secrets(url, code, named):
+    with raises(InputError, code) as caught:
         Target.of(url)
+    assert named in str(caught.value)
     assert not re.search("secret|token|abc", str(caught.value))
 
 
@@ -61,8 +63,10 @@ def test_the_package_that_a_protocol_needs_is_named_wherever_a_url_is_opened(url
         "sources of an atlas": lambda: build_atlas(tmp_path / "atlas", annotation=url),
     }
     for opening in openings.values():
-        with pytest.raises(InputError, match=f"cannot open '{re.escape(url)}.*{package}"):
+        with raises(InputError, "missing-dependency") as caught:
             opening()
+        assert url in str(caught.value)
+        assert package in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -81,11 +85,11 @@ def test_the_package_that_a_protocol_needs_is_named_wherever_a_url_is_opened(url
         ("file:///data/a#1.nrrd", "file:///data/a#1.nrrd"),
     ],
 )
-def test_a_location_is_shown_without_what_may_be_secret(given, shown_as):
+def test_a_location_is_shown_without_secrets(given, shown_as):
     assert shown(given) == shown_as
 
 
-def test_paths_are_taken_as_a_shell_takes_them(tmp_path, monkeypatch):
+def test_paths_mean_the_same_as_in_a_shell(tmp_path, monkeypatch):
     home, here = tmp_path / "home", tmp_path / "here"
     (here / "inner").mkdir(parents=True)
     (home / "elsewhere").mkdir(parents=True)
@@ -113,10 +117,10 @@ def test_paths_are_taken_as_a_shell_takes_them(tmp_path, monkeypatch):
 
 
 class WithFolders(MemoryFileSystem):
-    """A store of folders, of which a file needs one, and whose reads wait until several are under way."""
+    """A store in which a file needs a folder, and in which a read waits until four reads are running."""
 
     protocol = "folders"
-    store = {}  # noqa: RUF012 - one for all instances, as of its parent
+    store = {}  # noqa: RUF012 - shared by all instances, as in its parent
     pseudo_dirs = [""]  # noqa: RUF012
     together = threading.Barrier(4)
 
@@ -138,12 +142,12 @@ class WithFolders(MemoryFileSystem):
 fsspec.register_implementation("folders", WithFolders, clobber=True)
 
 
-def test_folders_are_made_where_a_store_needs_them():
+def test_folders_are_created_in_a_store_that_needs_them():
     write_multiscales(np.ones((8, 8, 8), "uint8"), "folders://bucket/deep/x.ome.zarr", chunk=4)
     assert verify("folders://bucket/deep/x.ome.zarr", deep=True).ok
 
 
-def test_objects_of_any_store_are_read_several_at_a_time():
+def test_objects_of_any_store_are_read_concurrently():
     target = Target.of("folders://bucket/waiting")
     keys = [f"a/{number}" for number in range(8)]
     target.write_all((key, key.encode()) for key in keys)
@@ -160,26 +164,29 @@ OPERATIONS = {
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("error", [StoreFaultError("the-secret"), ValueError("the-secret"), KeyError("the-secret")])
-def test_any_error_of_a_store_is_the_store_s(operation, error):
+def test_any_exception_of_a_store_is_a_target_error_without_its_message(operation, error):
     target = Target.of("scripted://faults")
     target.write("a", b"1")
     Scripted.faults[:] = [Fault(operation, "faults", error)]
-    with pytest.raises(TargetError, match=rf"cannot \w+( to)? scripted://faults: {type(error).__name__}") as caught:
+    with raises(TargetError, "store-error") as caught:
         OPERATIONS[operation](target)
+    assert f"scripted://faults: {type(error).__name__}" in str(caught.value)
     assert "the-secret" not in str(caught.value)
     assert not Scripted.faults
 
 
-def test_an_error_with_a_status_says_it_whatever_its_class():
+def test_the_status_of_an_exception_of_any_class_is_reported():
     class HttpError(Exception):
         code = 429
 
     Scripted.faults[:] = [Fault("put", "status", HttpError("the-secret"))]
-    with pytest.raises(TargetError, match=r"status: the store answers HTTP 429; it is overloaded: run the same"):
+    with raises(TargetError, "store-overloaded") as caught:
         Target.of("scripted://status").write("a", b"1")
+    assert "scripted://status: the store answers HTTP 429" in str(caught.value)
 
 
-def test_an_option_that_a_store_refuses_when_it_first_connects_is_the_user_s():
+def test_an_option_that_a_store_refuses_when_it_first_connects_is_an_input_error():
     Scripted.faults[:] = [Fault("list", "first", TypeError("unexpected keyword"))]
-    with pytest.raises(InputError, match="cannot list scripted://first: TypeError; check the URL and the storage"):
+    with raises(InputError, "invalid-storage-options") as caught:
         Target.of("scripted://first").list_keys()
+    assert "scripted://first: TypeError" in str(caught.value)
