@@ -52,7 +52,7 @@ def connect():
 
 @pytest.fixture(scope="module")
 def remote():
-    """A bucket on its own S3 server, which can stop a build at a put."""
+    """An empty bucket on its own S3 server."""
     with bucket() as opened:
         yield opened
 

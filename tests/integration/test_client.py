@@ -95,7 +95,7 @@ def serving(handler):
 
 
 def files(folder):
-    """Every file in a folder, at any depth."""
+    """All files in a folder, at any depth."""
     return sorted(path for path in Path(folder).rglob("*") if path.is_file())
 
 
@@ -126,13 +126,13 @@ def test_a_dataset_of_thousands_of_sections_is_read_page_by_page(serve, connect,
 
 
 @pytest.mark.parametrize("count", [1999, 2000, 2001])
-def test_no_page_is_asked_for_that_must_be_empty(serve, connect, count):
+def test_no_empty_page_is_requested(serve, connect, count):
     emulator = serve(images=[image_record(1 + number, NRP1, number, (300, 200)) for number in range(count)])
     assert len(connect(emulator).search(id=NRP1, images=True)) == count
     assert emulator.count() == 1 + rma.pages(count)
 
 
-def test_a_limit_is_asked_of_the_service(emulator, client):
+def test_a_limit_is_part_of_the_query(emulator, client):
     assert len(client.search(limit=1)) == 1
     assert "[num_rows$eq1]" in emulator.requests[0].query["criteria"]
 
@@ -145,7 +145,7 @@ def test_a_number_of_matches_that_changes_between_pages_is_an_error_naming_the_d
     assert all(value in str(caught.value) for value in (str(NRP1), "2100", "2101"))
 
 
-def test_rows_that_were_announced_but_do_not_come_are_an_error(serve, connect):
+def test_missing_rows_are_an_error(serve, connect):
     emulator = serve(faults=[{"match": {"path": "model::SectionImage"}, "times": None, "do": "total_rows"}])
     with raises(ServiceError, "missing-rows"):
         connect(emulator).section_dataset(NRP1)
@@ -181,7 +181,7 @@ def test_search_finds_the_dataset_of_a_specimen(client):
     assert list(client.search(specimen=specimen).index) == [PROX1]
 
 
-def test_search_shows_what_a_dataset_is(client):
+def test_search_returns_the_attributes_of_a_dataset(client):
     assert client.search(gene="Prox1").loc[PROX1].to_dict() == {
         "gene": "Prox1",
         "plane": "sagittal",
@@ -238,7 +238,7 @@ def test_sections_are_not_counted_where_that_takes_more_than_two_requests(serve,
     assert emulator.count() == 1
 
 
-def test_a_search_tells_how_many_datasets_meet_the_criteria(client):
+def test_a_search_counts_the_datasets_that_meet_the_criteria(client):
     assert client.search(limit=1).attrs["datasets"] == 3
     assert client.search(limit=1, images=True).attrs["datasets"] == 3
     assert client.search(gene="Prox1").attrs["datasets"] == 1
@@ -299,7 +299,7 @@ def test_any_other_text_reaches_the_service_as_it_is(emulator, text):
 
 
 @given(text=st.text(max_size=6).filter(lambda text: not text.isdecimal()) | st.integers(max_value=-1) | st.floats())
-def test_an_id_that_is_no_whole_number_is_refused_before_anything_is_asked(emulator, text):
+def test_an_id_that_is_not_a_whole_number_is_refused_before_any_request(emulator, text):
     emulator.reset()
     with AllenClient(emulator.url, "none") as client:
         for ask in (client.section_dataset, client.image, client.structure_graph, lambda id: client.search(id=id)):
@@ -479,7 +479,7 @@ def test_the_published_size_of_a_known_image_is_served(client):
 # The cache
 
 
-def test_a_second_fetch_asks_nothing(emulator, connect, tmp_path):
+def test_a_second_fetch_makes_no_request(emulator, connect, tmp_path):
     client = connect(emulator, tmp_path)
     request = client.image_request(IMAGE, 6)
     emulator.reset()
@@ -491,7 +491,7 @@ def test_a_second_fetch_asks_nothing(emulator, connect, tmp_path):
     assert emulator.count() == 1
 
 
-def test_without_a_cache_every_fetch_asks(emulator, client):
+def test_without_a_cache_every_fetch_makes_a_request(emulator, client):
     request = client.image_request(IMAGE, 6)
     emulator.reset()
     assert client.fetch(request) == client.fetch(request)
@@ -532,13 +532,13 @@ def test_the_environment_names_the_cache_and_may_name_none(emulator, monkeypatch
 
 
 def damage(body):
-    """Ways in which a kept file can be wrong."""
+    """Damaged cache entries, by kind of damage."""
     other = simplejpeg.encode_jpeg(np.zeros((8, 8, 3), np.uint8))
     return {"empty": b"", "cut": body[: len(body) // 2], "one byte short": body[:-1], "another picture": other}
 
 
 @pytest.mark.parametrize("how", sorted(damage(b"")))
-def test_a_damaged_file_is_noticed_and_fetched_again(emulator, connect, tmp_path, how):
+def test_a_damaged_entry_is_fetched_again(emulator, connect, tmp_path, how):
     client = connect(emulator, tmp_path)
     request = client.image_request(IMAGE, 6)
     first = client.fetch(request)
@@ -550,7 +550,7 @@ def test_a_damaged_file_is_noticed_and_fetched_again(emulator, connect, tmp_path
     assert stored(path) == first.body
 
 
-def test_what_fails_its_checks_is_never_kept(serve, connect, records, tmp_path):
+def test_an_invalid_image_is_never_cached(serve, connect, records, tmp_path):
     kinds = ("truncated", "wrong_size", "empty", "garbage", "bomb", "grey", "html", "fail")
     wanted = [(image["id"], downsample) for image in records[1] for downsample in (5, 6)]
     rules = [
@@ -589,7 +589,7 @@ def test_a_reader_never_finds_half_a_file(tmp_path):
 
 
 def run(code, *arguments, **environment):
-    """A Python process of its own, started; its code may use `url`, `cache` and the ids `ids`."""
+    """Start a Python process; its code can use `url`, `cache`, `client` and `requests`."""
     prelude = """
         import sys, json
         from atlaszarr.allen.client import AllenClient
@@ -649,7 +649,7 @@ def test_an_image_named_by_text_is_the_one_named_by_number(client):
     assert client.image_request(str(IMAGE), 6) == client.image_request(IMAGE, 6)
 
 
-def test_a_cache_that_cannot_be_used_is_one_warning_and_no_obstacle(emulator, connect, tmp_path):
+def test_a_cache_that_fails_emits_one_warning_and_is_disabled(emulator, connect, tmp_path):
     (tmp_path / "file").write_text("not a folder")
     client = connect(emulator, tmp_path / "file")
     requests = [client.image_request(id, 6) for id in (IMAGE, OTHER_IMAGE)]
@@ -665,7 +665,7 @@ def test_a_cache_that_cannot_be_used_is_one_warning_and_no_obstacle(emulator, co
     assert (tmp_path / "file").read_text() == "not a folder"
 
 
-def test_a_dead_store_is_asked_once_and_never_shows_its_keys(emulator, connect):
+def test_a_failing_store_gets_one_request_and_its_keys_are_never_shown(emulator, connect):
     asked = []
 
     class Refusing(BaseHTTPRequestHandler):
@@ -693,7 +693,7 @@ def test_a_dead_store_is_asked_once_and_never_shows_its_keys(emulator, connect):
 
 
 @pytest.mark.parametrize("location", ["nowhere://place", "s3://user:secret@bucket/images", "memory://"])
-def test_a_location_that_is_no_cache_is_refused_without_its_password(emulator, connect, location):
+def test_an_invalid_location_is_refused_without_its_password(emulator, connect, location):
     with pytest.raises(InputError, match=r"^cache: ") as caught:
         connect(emulator, location)
     assert "secret" not in str(caught.value)
@@ -871,14 +871,14 @@ def test_an_address_with_credentials_is_refused_without_repeating_them(url, comm
     assert files(tmp_path) == []
 
 
-def test_a_client_shows_the_service_and_no_more(emulator, connect):
+def test_the_repr_of_a_client_has_only_the_url(emulator, connect):
     client = connect(emulator, "memory://place", cache_options={"password": "secret"})
     assert repr(client) == f"AllenClient({emulator.url!r})"
     assert "secret" not in repr(client.cache)
     assert "secret" not in repr(client.search)
 
 
-def test_an_image_shows_what_it_is_of_and_none_of_its_bytes(client):
+def test_the_repr_of_an_image_has_its_id_and_no_bytes(client):
     image = client.fetch(client.image_request(IMAGE, 6))
     assert f"image_id={IMAGE}" in repr(image)
     assert "\\xff" not in repr(image)
@@ -892,7 +892,7 @@ def test_an_address_that_is_not_of_http_is_refused(url):
 
 
 @pytest.mark.parametrize("options", [{"concurrency": 0}, {"rate": 0.0}, {"rate": -1.0}, {"rate": float("nan")}])
-def test_a_limit_that_lets_nothing_through_is_refused(emulator, connect, options):
+def test_a_limit_that_is_not_positive_is_refused(emulator, connect, options):
     with raises(InputError, "out-of-range"):
         connect(emulator, **options)
 
@@ -908,7 +908,7 @@ def test_the_bytes_of_one_image_do_not_pass_for_another_of_another_size(serve, c
     assert "300 x 200 pixels, not 400 x 200" in str(caught.value)
 
 
-# The way to the service
+# Connections, proxies, redirects
 
 
 #: A URL, and what the message names: the host, the cause, the variable for a proxy.
@@ -921,7 +921,7 @@ UNREACHABLE = [
 
 @pytest.fixture
 def no_proxies(monkeypatch):
-    """No proxy of the environment; a test sets its own."""
+    """Remove the environment's proxies; returns the monkeypatch to set others."""
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
@@ -984,7 +984,7 @@ def test_a_service_that_goes_away_later_is_tried_again(serve, connect):
 
 
 @pytest.mark.parametrize("form", ["body", "chunk", "chunk extension"])
-def test_an_answer_that_drips_is_given_up_after_the_longest_answer(form):
+def test_an_answer_that_drips_ends_after_the_longest_answer(form):
     hung_up, stopped = threading.Event(), threading.Event()
 
     class Dripping(BaseHTTPRequestHandler):
@@ -1053,7 +1053,7 @@ def proxy(emulator):
 
 
 @pytest.mark.parametrize("variable", ["http_proxy", "HTTP_PROXY", "all_proxy"])
-def test_the_proxy_of_the_environment_is_asked(proxy, no_proxies, variable):
+def test_the_proxy_of_the_environment_is_used(proxy, no_proxies, variable):
     handler, port = proxy
     no_proxies.setenv(variable, f"127.0.0.1:{port}" if variable == "all_proxy" else f"http://127.0.0.1:{port}")
     with AllenClient("http://allen.invalid/api/v2", "none", rate=1e9) as client:
@@ -1063,7 +1063,7 @@ def test_the_proxy_of_the_environment_is_asked(proxy, no_proxies, variable):
     assert all(path.startswith("http://allen.invalid/api/v2/") for path, _ in handler.seen)
 
 
-def test_a_proxy_is_sent_its_password_and_nobody_is_shown_it(proxy, no_proxies):
+def test_a_proxy_gets_its_password_which_is_never_shown(proxy, no_proxies):
     handler, port = proxy
     no_proxies.setenv("http_proxy", f"http://jo%40lab:the-secret@127.0.0.1:{port}")
     with AllenClient("http://allen.invalid/api/v2", "none", rate=1e9) as client:
@@ -1111,7 +1111,7 @@ def test_a_tunnel_is_tried_again_if_the_proxy_refuses_it_temporarily(proxy, no_p
 
 
 @pytest.mark.parametrize("reason", ["loopback", "NO_PROXY"])
-def test_a_host_that_needs_no_proxy_is_asked_directly(emulator, proxy, no_proxies, reason):
+def test_a_host_without_proxy_is_connected_to_directly(emulator, proxy, no_proxies, reason):
     handler, port = proxy
     no_proxies.setenv("http_proxy", f"http://127.0.0.1:{port}")
     if reason == "loopback":

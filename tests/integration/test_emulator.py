@@ -240,7 +240,7 @@ def test_an_image_whose_alignment_is_singular_or_missing_is_still_drawn(pool):
 def recorded(name):
     path = RECORDED / name
     if not path.exists():
-        pytest.skip("the recorded answers (../shared/data) are not here")
+        pytest.skip("the recorded answers (../shared/data) are missing")
     return json.loads(path.read_text())
 
 

@@ -1,8 +1,8 @@
-"""A phantom brain known in closed form: what an image, a label or a volume must be at any point.
+"""A phantom brain in closed form: the exact image, label and volumes at any point.
 
-An ellipsoid stands for the brain, some fifty disjoint ellipsoids inside it for regions with the names
-and ids of real structures; most lie in both hemispheres and five in one only, so that a left-right
-flip shows. Coordinates are PIR microns of reference space 9.
+The brain is an ellipsoid, the regions are about fifty disjoint ellipsoids inside it, with the names and ids of real
+structures. Most regions lie in both hemispheres, five in one only, so that a left-right flip is visible. Coordinates
+are PIR microns of reference space 9.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Triple = tuple[float, float, float]
 
 _EXTENT = reference_space(9).extent
 # Amplitude (grey levels), cycles per mm along p, i and r, and phase (radians) of the waves inside the
-# brain: three per channel, gradients of some ten grey levels per mm, no symmetry in r.
+# brain: three per channel, with gradients of about ten grey levels per mm and no symmetry in r.
 _WAVES = (
     ((14.0, 1 / 7.0, 0.0, 1 / 11.0, 0.4), (12.0, 0.0, 1 / 6.0, -1 / 9.0, 1.9), (10.0, -1 / 9.0, 1 / 8.0, 1 / 6.0, 3.1)),
     ((13.0, 1 / 9.0, 1 / 7.0, 0.0, 2.2), (12.0, 1 / 8.0, 0.0, -1 / 7.0, 0.7), (11.0, 0.0, 1 / 9.0, 1 / 10.0, 4.4)),
@@ -50,24 +50,24 @@ class Ellipsoid:
         return 4.0 / 3.0 * math.pi * math.prod(self.semi_axes) * 1e-9
 
     def squared_radius(self, pir: ArrayLike) -> Array:
-        """Squared distance from the centre in units of the semi-axes, (..., 3) um to (...): 1 on the surface."""
+        """Squared distance from the centre in units of the semi-axes: (..., 3) um to (...), 1 on the surface."""
         scaled = (np.asarray(pir, dtype=np.float64) - self.centre) / self.semi_axes
         return np.asarray(np.square(scaled).sum(axis=-1))
 
     def distance_to_surface(self, pir: ArrayLike) -> Array:
         """A lower bound (um) of the distance of points (..., 3) to the surface, from inside or outside.
 
-        Shrinking space by the semi-axes shrinks a distance by their smallest at least, and a point as far
-        beyond the bounding box along one axis is as far from the ellipsoid: the larger of the two bounds.
+        The larger of two bounds: the distance to the unit sphere in units of the semi-axes, times the smallest
+        semi-axis; and the distance to the bounding box along one axis.
         """
         scaled = np.abs(np.sqrt(self.squared_radius(pir)) - 1.0) * min(self.semi_axes)
-        beyond = np.abs(np.asarray(pir, dtype=np.float64) - self.centre) - self.semi_axes
-        return np.asarray(np.maximum(scaled, beyond.max(axis=-1)))
+        outside = np.abs(np.asarray(pir, dtype=np.float64) - self.centre) - self.semi_axes
+        return np.asarray(np.maximum(scaled, outside.max(axis=-1)))
 
 
 @dataclass(frozen=True)
 class Region(Ellipsoid):
-    """One ellipsoid of a structure; a structure of both hemispheres has two.
+    """An ellipsoid of a structure; a structure in both hemispheres has two.
 
     Attributes
     ----------
@@ -76,9 +76,9 @@ class Region(Ellipsoid):
     acronym : str
         The structure's acronym.
     shift : tuple of float
-        Grey levels it adds to the tissue view's red, green and blue.
+        Grey levels added to the red, green and blue of the tissue view.
     expression : float
-        0 (none) to 1: the height of its expression at the centre.
+        Expression at the centre, 0 to 1.
     """
 
     structure_id: int
@@ -88,13 +88,13 @@ class Region(Ellipsoid):
 
 
 def standard_regions() -> tuple[Region, ...]:
-    """The regions of the table ``figures/phantom_regions.csv``, mirrored where they lie in both hemispheres."""
+    """The regions of the table ``figures/phantom_regions.csv``; those in both hemispheres are mirrored."""
     across = reference_space(9).extent[2]
     ids = {structure["acronym"]: id for id, structure in structures().items()}
     regions = []
     for number, row in enumerate(figures("phantom_regions")):
         p, i, r, semi_p, semi_i, semi_r = (float(row[key]) for key in ("p", "i", "r", "semi_p", "semi_i", "semi_r"))
-        # Whole numbers between -18 and 18, different from neighbour to neighbour in the table.
+        # Whole numbers from -18 to 18 that differ between consecutive regions.
         shift = (float(7 * number % 37 - 18), float(11 * number % 37 - 18), float(13 * number % 37 - 18))
         for centre in (r, across - r) if row["sides"] == "both" else (r,):
             regions.append(
@@ -117,11 +117,11 @@ class Phantom:
     Attributes
     ----------
     brain : Ellipsoid
-        The brain's outline. Inside every aligned section image of datasets 74272479 and 69289763.
+        The outline of the brain; inside every aligned section image of datasets 74272479 and 69289763.
     regions : tuple of Region
         Disjoint ellipsoids inside the brain.
     background, base : tuple of float
-        Grey levels (red, green, blue) outside the brain, and about which the waves swing inside.
+        Grey levels (red, green, blue) outside the brain, and the mean of the waves inside.
     waves : tuple
         For each channel, amplitudes (grey levels), cycles per mm along (p, i, r) and phases (radians).
     """
@@ -154,10 +154,10 @@ class Phantom:
         return np.where(self.brain.squared_radius(pir)[..., np.newaxis] <= 1.0, tissue, self.background)
 
     def expression(self, pir: ArrayLike) -> Array:
-        """The expression view: black where nothing is expressed, else heat colours.
+        """The expression view: heat colours, black for no expression.
 
-        Continuous: a region's expression falls from its centre as 1 - (distance / semi-axes)^2, to 0 at
-        its surface.
+        The view is continuous: within a region, expression is its value at the centre times
+        1 - (distance / semi-axes)^2, so 0 on the surface.
 
         Parameters
         ----------
@@ -206,7 +206,7 @@ class Phantom:
         Returns
         -------
         ndarray, uint32, shape (p, i, r)
-            What `labels` gives at ((k + 1/2) resolution) of each voxel; 25 um gives (528, 320, 456).
+            The `labels` at the centre (k + 1/2) resolution of each voxel; the shape at 25 um is (528, 320, 456).
         """
         shape = tuple(int(extent // resolution) for extent in _EXTENT)
         volume = np.zeros(shape, dtype=np.uint32)
@@ -223,7 +223,7 @@ class Phantom:
         return volume
 
     def distance_to_edge(self, pir: ArrayLike) -> Array:
-        """How far a point surely is from every discontinuity: the brain's surface and the regions'.
+        """A lower bound of the distance to all discontinuities: the surfaces of the brain and of the regions.
 
         Parameters
         ----------
@@ -233,7 +233,7 @@ class Phantom:
         Returns
         -------
         ndarray, float64, shape (...)
-            A lower bound of the distance in um: within it `rgb` is smooth. Never more than the true distance.
+            In um; `rgb` is smooth within this distance.
         """
         distance = self.brain.distance_to_surface(pir)
         for region in self.regions:
@@ -241,7 +241,7 @@ class Phantom:
         return distance
 
     def volumes_mm3(self) -> dict[int, float]:
-        """Volume of each structure in mm3 by its id, both hemispheres, without its parts; of root what is left."""
+        """Volume of each structure by id, in mm3, both hemispheres; the root's is the brain without the regions."""
         volumes = {ROOT_ID: self.brain.volume_mm3}
         for region in self.regions:
             volumes[region.structure_id] = volumes.get(region.structure_id, 0.0) + region.volume_mm3
@@ -249,12 +249,12 @@ class Phantom:
         return volumes
 
     def draw(self, pixel_to_pir: ArrayLike, shape: tuple[int, int], expression: bool = False) -> NDArray[np.uint8]:
-        """A picture of the plane that an affine spans, quickly: `rgb` or `expression` at each pixel, rounded.
+        """Draw a plane with compiled kernels: `rgb` or `expression` at each pixel, rounded.
 
         Parameters
         ----------
         pixel_to_pir : array_like, shape (3, 3)
-            (x, y, 1) of the picture's pixel centres to (p, i, r) in um of reference space 9.
+            (x, y, 1) of pixel centres to (p, i, r) in um of reference space 9.
         shape : tuple of int
             Rows and columns.
         expression : bool
@@ -275,7 +275,7 @@ class Phantom:
     def draw_rows(
         self, pixel_to_pir: ArrayLike, first_row: int, shape: tuple[int, int], expression: bool = False
     ) -> Array:
-        """Some rows of `draw`, from `first_row` on, before rounding: float64, shape (rows, columns, 3)."""
+        """Rows of `draw` from `first_row`, before rounding: float64, shape (rows, columns, 3)."""
         out = np.empty((*shape, 3))
         affine = np.ascontiguousarray(pixel_to_pir, dtype=np.float64)
         brain, regions, shifts, levels = self._arrays
@@ -302,5 +302,5 @@ class Phantom:
 
 @cache
 def default_phantom() -> Phantom:
-    """The phantom that the emulator shows unless given another."""
+    """The emulator's default phantom."""
     return Phantom()

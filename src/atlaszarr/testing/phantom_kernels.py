@@ -1,7 +1,7 @@
-"""The inner loops that draw the phantom brain: rows of an image whose pixels map affinely to PIR microns.
+"""Compiled kernels that draw rows of the phantom brain, for an affine from pixels to PIR microns.
 
-Along a row an ellipsoid is one interval and a sine is a rotation, so a pixel costs a few multiplications.
-The definition they draw is `Phantom.rgb` and `Phantom.expression`; a test holds both to 1e-9.
+Along a row an ellipsoid is an interval and a sine is a rotation, so a pixel costs a few multiplications. The result
+equals `Phantom.rgb` and `Phantom.expression` to 1e-9.
 """
 
 from __future__ import annotations
@@ -67,21 +67,21 @@ def tissue_rows(
     Parameters
     ----------
     out : ndarray, float64, shape (rows, width, 3)
-        Filled with grey levels.
+        Output: grey levels.
     pixel_to_pir : ndarray, float64, shape (3, 3)
-        (x, y, 1) of the image to (p, i, r) in um of reference space 9.
+        (x, y, 1) of pixel centres to (p, i, r) in um of reference space 9.
     first_row : int
         y of the first row of `out`.
     brain : ndarray, float64, shape (2, 3)
         Centre and semi-axes in um.
     regions : ndarray, float64, shape (n, 2, 3)
-        Likewise.
+        Centre and semi-axes in um.
     shifts : ndarray, float64, shape (n, 3)
-        Grey levels that each region adds.
+        Grey levels added by each region.
     background, base : ndarray, float64, shape (3,)
         Grey levels outside the brain, and the mean inside.
     waves : ndarray, float64, shape (3, m, 5)
-        For each channel: amplitude, radians per um along (p, i, r), phase.
+        By channel: amplitude, radians per um along (p, i, r), phase.
     """
     rows, width, _ = out.shape
     step = pixel_to_pir[:, 0].copy()
@@ -114,14 +114,14 @@ def tissue_rows(
 
 @numba.njit(nogil=True, cache=True)
 def expression_rows(out: Array, pixel_to_pir: Array, first_row: int, regions: Array, levels: Array) -> None:
-    """Draw rows of the expression view: black, and heat colours inside the regions whose level is not 0.
+    """Draw rows of the expression view: heat colours inside the regions whose level is not 0, black elsewhere.
 
     Parameters
     ----------
     out : ndarray, float64, shape (rows, width, 3)
-        Filled with grey levels.
+        Output: grey levels.
     pixel_to_pir : ndarray, float64, shape (3, 3)
-        (x, y, 1) of the image to (p, i, r) in um of reference space 9.
+        (x, y, 1) of pixel centres to (p, i, r) in um of reference space 9.
     first_row : int
         y of the first row of `out`.
     regions : ndarray, float64, shape (n, 2, 3)

@@ -1,6 +1,6 @@
-"""The phantom brain as the reference volumes of an atlas: NRRD files of labels and of intensities.
+"""The phantom brain as reference volumes of an atlas: NRRD files of labels and of intensities.
 
-Their headers state the orientation as the format can: p, i and r from anterior, superior and left on.
+The headers record the orientation: p from anterior, i from superior, r from left.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from .phantom import Phantom
 
-#: Where p, i and r lead to in a space whose coordinates grow to the left, posterior and superior.
+#: Directions of p, i and r in NRRD's space left-posterior-superior.
 _DIRECTIONS = ((0, 1, 0), (0, 0, -1), (-1, 0, 0))
 
 
 def annotation_nrrd(phantom: Phantom, resolution: float) -> bytes:
-    """An NRRD file of `Phantom.annotation`: uint32 labels (p, i, r). The same bytes every time.
+    """An NRRD file of `Phantom.annotation`: uint32 labels (p, i, r). Every call returns the same bytes.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def annotation_nrrd(phantom: Phantom, resolution: float) -> bytes:
 
 
 def template_nrrd(phantom: Phantom, resolution: float) -> bytes:
-    """An NRRD file of intensities, uint16 (p, i, r): the mean of the tissue's three channels at each voxel's centre.
+    """An NRRD file of intensities: uint16 (p, i, r), the mean of the tissue view's channels at each voxel's centre.
 
     Parameters
     ----------
@@ -60,6 +60,6 @@ def _nrrd(volume: NDArray[Any], resolution: float) -> bytes:
     out = io.BytesIO()
     nrrd.write(out, volume, header, compression_level=1)
     head, _, voxels = out.getvalue().partition(b"\n\n")
-    # A comment says when it was written.
+    # The comment holds the time of writing.
     lines = [line for line in head.split(b"\n") if not line.startswith(b"#")]
     return b"\n".join([*lines, b"", voxels])

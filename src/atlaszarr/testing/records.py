@@ -1,9 +1,9 @@
-"""The records the emulator serves by default, built from tables of figures in the API's JSON shape.
+"""The default records of the emulator, in the API's JSON format, built from tables.
 
-Section datasets 74272479 (Nrp1, coronal, reference space 9) and 69289763 (Prox1, sagittal, space 10)
-with all their section images, and image 101321610 at its published size. Figures from the Allen Brain
-API (Allen Institute for Brain Science, Allen Mouse Brain Atlas). Unknown figures have stand-ins: the id of a gene is
-its Entrez id, and paths name no real directory. `invented` makes other datasets.
+Section datasets 74272479 (Nrp1, coronal, reference space 9) and 69289763 (Prox1, sagittal, space 10) with all their
+section images, and image 101321610 at its published size. Values from the Allen Brain API (Allen Institute for Brain
+Science, Allen Mouse Brain Atlas). Unknown values have placeholders: the id of a gene is its Entrez id, paths do not
+exist. `invented` returns synthetic datasets.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..geometry import plane as planes_of_section
 from ..geometry.spaces import reference_space
 from .ontology import figures
 
-#: A record as the API answers it; what is associated with it lies under the association's name.
+#: A record in the API's format, with associated records under the association's name.
 Record = dict[str, Any]
 
 #: Planes of section by id.
@@ -60,9 +60,9 @@ _PRODUCTS = (
     (12, "MouseRef", "Mouse Brain Reference Data", "Allen Mouse Brain Atlas"),
 )
 
-#: Thickness of the sections of `invented`, in um.
+#: Section thickness of `invented`, in um.
 _THICKNESS = 25.0
-#: For each row of a 2-D and of a 3-D alignment, the numbers that the API has for its entries.
+#: The API's numbers of the matrix entries, by row, of a 2-D and of a 3-D alignment.
 _ENTRIES = {2: ((0, 1, 4), (2, 3, 5)), 3: ((0, 1, 2, 9), (3, 4, 5, 10), (6, 7, 8, 11))}
 _ISH = {"id": 1, "name": "ISH", "organism_id": 2}
 _P56 = {"id": 15, "name": "P56", "embryonic": False, "organism_id": 2}
@@ -90,17 +90,17 @@ def plane_records() -> list[Record]:
 
 
 def tier_count(width: int, height: int) -> int:
-    """Tiers of an image of so many pixels: the last one fits in 256 x 256."""
+    """The number of tiers of an image: the last one fits in 256 x 256 pixels."""
     return 1 + max(0, math.ceil(math.log2(max(width, height) / 256)))
 
 
 def dataset_records() -> list[Record]:
-    """SectionDataSet records of 74272479 and 69289763, with everything that is associated with them.
+    """SectionDataSet records of 74272479 and 69289763 with all associations.
 
     Returns
     -------
     list of dict
-        New with every call, so that a caller may edit them.
+        New objects in every call, which the caller may edit.
     """
     return [_dataset(row) for row in figures("section_datasets")]
 
@@ -108,12 +108,12 @@ def dataset_records() -> list[Record]:
 def image_records() -> list[Record]:
     """SectionImage records of 74272479 and 69289763 with their `alignment2d`, and image 101321610.
 
-    The dataset of image 101321610 is not known: 0 stands for it, and its alignment is null.
+    The dataset of image 101321610 is unknown: its id is 0, and the alignment is null.
 
     Returns
     -------
     list of dict
-        New with every call, so that a caller may edit them.
+        New objects in every call, which the caller may edit.
     """
     records = []
     for row in figures("section_images"):
@@ -146,7 +146,7 @@ def image_record(
     Parameters
     ----------
     id, data_set_id, section_number : int
-        As in the record.
+        Same as in the record.
     size : tuple of int
         Width and height in pixels.
     resolution : float
@@ -239,15 +239,16 @@ def invented(
     turned: float = 3.0,
     tilted: float = 1.0,
 ) -> tuple[Record, list[Record]]:
-    """A section dataset whose images are centred on the reference space, and its section images.
+    """A synthetic section dataset with images centred on the reference space, and its section images.
 
     Parameters
     ----------
     id : int
-        Image ids are 1000 times it, plus the section number.
+        Image ids are 1000 times this id plus the section number.
     plane : str
+        ``coronal``, ``sagittal`` or ``transverse``.
     numbers : iterable of int
-        Section numbers; a section is 25 um thick. Coronal ones rise from posterior to anterior.
+        Section numbers; a section is 25 um thick. Coronal ones increase from posterior to anterior.
     size : tuple of int
         Width and height of every image in pixels.
     resolution : float
@@ -255,18 +256,18 @@ def invented(
     space : int
         Reference space.
     turned, tilted : float
-        Degrees by which the images lie turned in their plane, and their plane tilted about their rows.
+        Rotation of the images in their plane, and tilt of the plane about the image rows, in degrees.
     """
-    lying, extent = planes_of_section.PLANES[plane], np.array(reference_space(space).extent)
+    axes, extent = planes_of_section.PLANES[plane], np.array(reference_space(space).extent)
     tvr = np.zeros((3, 4))
     slope = math.sin(math.radians(tilted))
-    tvr[lying.columns, 0] = tvr[lying.rows, 1] = 1.0
-    tvr[lying.fixed] = [0.0, slope, -1.0 if plane == "coronal" else 1.0, -slope * extent[lying.rows] / 2]
-    tvr[lying.fixed, 3] += extent[lying.fixed] if plane == "coronal" else 0.0
+    tvr[axes.columns, 0] = tvr[axes.rows, 1] = 1.0
+    tvr[axes.fixed] = [0.0, slope, -1.0 if plane == "coronal" else 1.0, -slope * extent[axes.rows] / 2]
+    tvr[axes.fixed, 3] += extent[axes.fixed] if plane == "coronal" else 0.0
     angle = math.radians(turned)
     linear = resolution * np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
     middle = np.array([(side - 1) / 2 for side in size])
-    shift = extent[[lying.columns, lying.rows]] / 2 - linear @ middle
+    shift = extent[[axes.columns, axes.rows]] / 2 - linear @ middle
     tsv = np.column_stack([linear, shift])
     record = {
         "blue_channel": None,
@@ -302,17 +303,17 @@ def _inverse(affine: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def alignment_values(name: str, matrix: NDArray[np.float64]) -> dict[str, float]:
-    """The inverse of `alignment_matrix`: the numbers of an alignment by the names of the API."""
+    """The inverse of `alignment_matrix`: the matrix entries by their names in the API."""
     entries = _ENTRIES[len(matrix)]
     return {
         f"{name}_{entry:02d}": float(matrix[row, column])
-        for row, of_row in enumerate(entries)
-        for column, entry in enumerate(of_row)
+        for row, columns in enumerate(entries)
+        for column, entry in enumerate(columns)
     }
 
 
 def alignment_matrix(record: Mapping[str, Any] | None, name: str) -> NDArray[np.float64] | None:
-    """One of a record's alignment matrices.
+    """An alignment matrix of a record.
 
     Parameters
     ----------
@@ -324,7 +325,7 @@ def alignment_matrix(record: Mapping[str, Any] | None, name: str) -> NDArray[np.
     Returns
     -------
     ndarray, float64, shape (2, 3) or (3, 4), or None
-        None if the record has no alignment, or not all of its numbers.
+        None if the record has no alignment, or an incomplete one.
     """
     size = 3 if "r" in name else 2
     alignment = (record or {}).get(f"alignment{size}d") or {}

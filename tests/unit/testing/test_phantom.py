@@ -84,7 +84,7 @@ def test_grey_levels_stay_within_eight_bits_and_below_the_background():
     assert rgb.max() < 231
 
 
-def test_a_tenth_of_a_millimetre_shows_inside_the_brain():
+def test_a_shift_of_a_tenth_of_a_millimetre_is_visible_inside_the_brain():
     points = brain_points(5000)
     points = points[PHANTOM.distance_to_edge(points) > 110]
     for axis in np.eye(3):
@@ -93,7 +93,7 @@ def test_a_tenth_of_a_millimetre_shows_inside_the_brain():
         assert step.max() < 4.0
 
 
-def test_a_left_right_flip_shows_in_colour_and_in_labels():
+def test_a_left_right_flip_is_visible_in_colour_and_in_labels():
     points = brain_points(5000)
     mirrored = points * [1, 1, -1] + [0, 0, 11400]
     assert np.abs(PHANTOM.rgb(points) - PHANTOM.rgb(mirrored)).mean() > 10
@@ -187,7 +187,7 @@ def test_expression_is_black_between_regions_and_fades_to_nothing_at_their_surfa
     np.testing.assert_allclose(PHANTOM.expression(surface), 0.0, atol=1e-9)
 
 
-def test_structures_carry_their_real_ids_and_lead_to_root():
+def test_structures_have_their_real_ids_and_descend_from_root():
     known = {"RSPagl": 894, "RSPd": 879, "RSPv": 886, "VISp": 385, "CP": 672, "CA1": 382, "DG": 726, "MOB": 507}
     ids = {region.acronym: region.structure_id for region in PHANTOM.regions}
     assert ids.items() >= known.items()
@@ -199,7 +199,7 @@ def test_structures_carry_their_real_ids_and_lead_to_root():
         assert (id, steps > 2) == (997, True)
 
 
-def test_the_structure_graph_nests_as_the_api_answers_it():
+def test_the_structure_graph_is_nested_as_in_the_api():
     answer = structure_graph()
     (root,) = answer["msg"]
     assert answer["success"] is True
@@ -219,7 +219,7 @@ def test_the_structure_graph_nests_as_the_api_answers_it():
 
 def test_every_structure_has_the_figures_of_the_real_graph():
     if not REAL_GRAPH.exists():
-        pytest.skip("the shared data (../shared/data) is not here")
+        pytest.skip("the shared data (../shared/data) is missing")
     real = {}
 
     def collect(node):
