@@ -1,4 +1,4 @@
-"""A tiny atlas: its terminology, its labels, its files, and the sources that it is built from."""
+"""A tiny atlas: its terminology, its labels, and the files of its sources and of its target."""
 
 from pathlib import Path
 
@@ -41,7 +41,7 @@ SET = "annotation-sets/tiny-annotation/1"
 
 
 def labels(shape=(40, 32, 36)):
-    """Nested boxes, off the midline."""
+    """Labels of nested boxes, off the midline, as uint32."""
     found = np.zeros(shape, np.uint32)
     for inset, label in ((2, 997), (5, 3), (9, 3_000_000_003), (12, 7)):
         found[inset:-inset, inset:-inset, inset : -inset - 1] = label
@@ -49,17 +49,18 @@ def labels(shape=(40, 32, 36)):
 
 
 def save(path, values, um, encoding="gzip", sides="asl"):
-    """An NRRD whose axes run to posterior, inferior and right, or left."""
+    """Write an NRRD whose axes run to posterior, inferior and right (``asl``) or left (``asr``)."""
     across = um if sides == "asr" else -um
-    given = {
+    header = {
         "space": "left-posterior-superior",
         "space directions": np.array([[0, um, 0], [0, 0, -um], [across, 0, 0]], float),
         "space units": ["um"] * 3,
         "encoding": encoding,
     }
-    nrrd.write(str(path), values, given)
+    nrrd.write(str(path), values, header)
     return path
 
 
 def files(folder: Path) -> dict[str, bytes]:
+    """The content of all files in a folder, by path."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}

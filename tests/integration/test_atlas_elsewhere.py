@@ -1,4 +1,4 @@
-"""An atlas on S3, from S3, and built by a cluster."""
+"""An atlas on S3, from sources on S3, and built by a cluster."""
 
 import numpy as np
 import pandas as pd
@@ -49,18 +49,18 @@ def test_on_s3_it_is_the_same_and_no_key_is_in_it(sources, target, s3):
     assert {image.state for image in report.images} == {"already finished"}
     assert verify(url, deep=True, storage_options=s3).ok
     store = s3fs.S3FileSystem(**s3)
-    there = {path.removeprefix("atlases/in/a/folder/"): store.cat(path) for path in store.find("atlases/in/a/folder")}
-    assert not any(b"test-secret" in body for body in there.values())
-    # What is linked on a disk is copied here, and nothing is locked by a file.
-    copied = {key for key in there if "annotations_compressed" in key}
-    assert len(copied) == sum("/annotation.ome.zarr/" in key for key in there)
+    remote = {path.removeprefix("atlases/in/a/folder/"): store.cat(path) for path in store.find("atlases/in/a/folder")}
+    assert not any(b"test-secret" in body for body in remote.values())
+    # Links on a disk are copies here, and there is no lock file.
+    copied = {key for key in remote if "annotations_compressed" in key}
+    assert len(copied) == sum("/annotation.ome.zarr/" in key for key in remote)
     here = {key: body for key, body in files(target).items() if "annotations_compressed" not in key}
     dated = {key for key in here if "/atlaszarr/" in key or key.startswith("atlaszarr/")}
-    assert {k: v for k, v in there.items() if k not in copied | dated} == {
+    assert {k: v for k, v in remote.items() if k not in copied | dated} == {
         k: v for k, v in here.items() if k not in dated
     }
-    place = f"{url}/{SET}/annotation.ome.zarr"
-    found = region_volumes(place, by_hemisphere=True, storage_options=s3)
+    image = f"{url}/{SET}/annotation.ome.zarr"
+    found = region_volumes(image, by_hemisphere=True, storage_options=s3)
     pd.testing.assert_frame_equal(found, region_volumes(target / SET / "annotation.ome.zarr", by_hemisphere=True))
 
 

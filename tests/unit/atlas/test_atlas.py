@@ -1,4 +1,4 @@
-"""An atlas from its sources: levels, labels, tables, and what becomes of it when something is wrong."""
+"""An atlas from its sources: levels, labels, tables, repairs, and errors."""
 
 import json
 import shlex
@@ -19,6 +19,7 @@ from atlaszarr.errors import InputError, NotFoundError
 from atlaszarr.geometry.spaces import ORIENTATION
 from atlaszarr.stores.target import Target
 from atlaszarr.writing import write_multiscales
+from codes import raises
 from tiny_atlas import GRAPH, ONTOLOGY, SET, files, labels, save
 
 TEMPLATE = "templates/tiny-template/1/template.ome.zarr"
@@ -71,7 +72,7 @@ CCF = (66, 40, 57)
 
 @pytest.mark.parametrize("brainglobe", [False, True])
 @pytest.mark.parametrize("named", ["asl", "asr"])
-def test_volumes_of_the_ccf_that_name_their_sides_otherwise_lie_in_one_frame(target, tmp_path, named, brainglobe):
+def test_volumes_of_the_ccf_with_opposite_names_of_their_sides_lie_in_one_frame(target, tmp_path, named, brainglobe):
     values, template = labels(CCF), np.random.default_rng(0).integers(0, 4000, CCF).astype("uint16")
     given = {
         "annotation": save(tmp_path / "annotation.nrrd", values, 200),
@@ -91,8 +92,8 @@ def test_volumes_of_the_ccf_that_name_their_sides_otherwise_lie_in_one_frame(tar
     np.testing.assert_array_equal(images["template"].images[0].data, template)
     wanted = "right-to-left" if brainglobe else "left-to-right"
     assert {image.images[0].axes_orientations["x"].value for image in images.values()} == {wanted}
-    remarked = [remark for remark in report.remarks if "read as it lies" in remark]
-    # The Allen Institute's own names are the others where BrainGlobe's are asked for.
+    remarked = [remark for remark in report.remarks if "opposite names" in remark]
+    # For BrainGlobe the names of the Allen Institute are the opposite ones.
     assert len(remarked) == {"asl": 2 if brainglobe else 0, "asr": 1}[named]
     record = json.loads((target / "atlaszarr/tiny-1.json").read_text())["sides"]
     assert record["x"] == wanted
@@ -101,11 +102,11 @@ def test_volumes_of_the_ccf_that_name_their_sides_otherwise_lie_in_one_frame(tar
     assert (sides[0], sides[-1]) == ((2, 1) if brainglobe else (1, 2))
     low, table = "right" if brainglobe else "left", pd.read_csv(report.volumes, index_col="identifier")
     assert table.loc[7, f"voxels_{low}"] == (values[..., :28] == 7).sum()
-    stated = region_volumes(target / SET / "annotation.ome.zarr", by_hemisphere=True).attrs["hemispheres"]
-    assert ("as BrainGlobe names it" in stated) == brainglobe
+    convention = region_volumes(target / SET / "annotation.ome.zarr", by_hemisphere=True).attrs["hemispheres"]
+    assert ("BrainGlobe" in convention) == brainglobe
 
 
-def test_sides_of_a_volume_that_is_not_the_ccf_are_believed(target, tmp_path):
+def test_a_volume_other_than_the_ccf_is_flipped_by_the_names_of_its_sides(target, tmp_path):
     values = labels()
     given = {"annotation": save(tmp_path / "annotation.nrrd", values, 25, sides="asr"), "ontology": ONTOLOGY}
     build_atlas(target, **given, name="tiny", version="1")
@@ -126,17 +127,17 @@ def test_ten_microns_make_the_published_levels(sources, target, tmp_path):
 
 def test_an_annotation_names_and_colours_its_labels(sources, target):
     build_atlas(target, **sources)
-    stated = zarr.open_group(target / SET / "annotation.ome.zarr", mode="r").attrs["ome"]["image-label"]
-    assert {one["label-value"]: one["acronym"] for one in stated["properties"]} == {
+    described = zarr.open_group(target / SET / "annotation.ome.zarr", mode="r").attrs["ome"]["image-label"]
+    assert {one["label-value"]: one["acronym"] for one in described["properties"]} == {
         3: "A1",
         7: "B",
         997: "root",
         3_000_000_003: "a1",
     }
-    assert {"label-value": 3, "rgba": [0, 255, 0, 255]} in stated["colors"]
+    assert {"label-value": 3, "rgba": [0, 255, 0, 255]} in described["colors"]
 
 
-def test_the_volumes_beside_the_annotation_are_those_of_its_voxels(sources, target):
+def test_the_table_of_volumes_counts_the_voxels_of_the_annotation(sources, target):
     report = build_atlas(target, **sources)
     table = pd.read_csv(report.volumes, index_col="identifier")
     values = labels()
@@ -161,7 +162,7 @@ def test_the_label_index_is_written_with_the_annotation_and_answers(sources, tar
     pd.testing.assert_frame_equal(region_volumes(image), by_index)
 
 
-def test_what_is_finished_is_left_as_it_is(sources, target):
+def test_a_finished_atlas_is_not_changed(sources, target):
     build_atlas(target, **sources)
     before = files(target)
     report = build_atlas(target, **sources)
@@ -170,7 +171,7 @@ def test_what_is_finished_is_left_as_it_is(sources, target):
     assert {key for key in after if after[key] != before.get(key)} <= {"atlaszarr/tiny-1.json"}
 
 
-def test_an_atlas_that_was_stopped_is_unfinished_and_ends_byte_identical(sources, target, tmp_path):
+def test_an_interrupted_atlas_is_unfinished_and_resumes_to_the_same_bytes(sources, target, tmp_path):
     class StopError(Exception):
         pass
 
@@ -191,11 +192,11 @@ def test_an_atlas_that_was_stopped_is_unfinished_and_ends_byte_identical(sources
 
 PLANTED = {
     "a table is altered": (lambda t: (t / SET / "volumes.csv").write_text("x"), ("altered", f"{SET}/volumes.csv")),
-    "a terminology is gone": (
+    "a terminology is missing": (
         lambda t: (t / "terminologies/tiny-terminology/1/terminology.csv").unlink(),
         ("missing", "terminologies/tiny-terminology/1/terminology.csv"),
     ),
-    "a chunk is gone": (
+    "a chunk is missing": (
         lambda t: (t / SET / "annotation.ome.zarr/0/c/0/0/0").unlink(),
         ("missing", f"{SET}/annotation.ome.zarr/0/c/0/0/0"),
     ),
@@ -203,8 +204,8 @@ PLANTED = {
         lambda t: (t / SET / "annotation.ome.zarr" / INDEX).write_bytes(b"x"),
         ("altered", f"{SET}/annotation.ome.zarr/{INDEX}"),
     ),
-    "an image is gone": (lambda t: shutil.rmtree(t / TEMPLATE), ("missing", f"{TEMPLATE}/")),
-    "the record is cut": (
+    "an image is missing": (lambda t: shutil.rmtree(t / TEMPLATE), ("missing", f"{TEMPLATE}/")),
+    "the manifest is cut": (
         lambda t: (t / "atlaszarr/tiny-1.json").write_text("{"),
         ("metadata", "atlaszarr/tiny-1.json"),
     ),
@@ -212,7 +213,7 @@ PLANTED = {
 
 
 @pytest.mark.parametrize("plant", PLANTED)
-def test_a_defect_anywhere_is_named_and_mended(sources, target, plant):
+def test_a_defect_anywhere_is_named_and_repaired(sources, target, plant):
     build_atlas(target, **sources)
     before = files(target)
     damage, expected = PLANTED[plant]
@@ -224,7 +225,7 @@ def test_a_defect_anywhere_is_named_and_mended(sources, target, plant):
     assert {key for key in {*before, *after} if before.get(key) != after.get(key)} <= {"atlaszarr/tiny-1.json"}
 
 
-def test_a_finer_volume_and_a_strided_coarser_one_lie_by_their_own_voxels(sources, target, tmp_path):
+def test_a_strided_coarser_volume_has_the_origin_of_the_finer_one(sources, target, tmp_path):
     strided = save(tmp_path / "strided.nrrd", labels()[::2, ::2, ::2].copy(), 50)
     build_atlas(target, **{**sources, "annotation": [strided, sources["annotation"]]})
     image = from_ngff_zarr(str(target / SET / "annotation.ome.zarr"), validate=True)
@@ -237,7 +238,7 @@ def test_a_finer_volume_and_a_strided_coarser_one_lie_by_their_own_voxels(source
     )
 
 
-def test_a_mask_reads_what_the_index_names(sources, target):
+def test_a_mask_is_read_by_the_label_index(sources, target):
     build_atlas(target, **sources, chunk=8)
     image = target / SET / "annotation.ome.zarr"
     mask = region_mask(image, ONTOLOGY, "B")
@@ -252,44 +253,57 @@ def cut(whole, path):
 WRONG = {
     "unknown label": (
         lambda s, p: {**s, "annotation": save(p / "w.nrrd", labels() + (labels() == 7) * np.uint32(5), 25)},
-        r"12",
+        "unknown-label",
+        "12",
     ),
-    "negative": (lambda s, p: {**s, "annotation": save(p / "w.nrrd", -labels().astype("int64"), 25)}, "-"),
-    "fractional": (lambda s, p: {**s, "annotation": save(p / "w.nrrd", labels() / 2.0, 25)}, "label"),
-    "cut short": (lambda s, p: {**s, "annotation": cut(s["annotation"], p / "w.nrrd")}, "w.nrrd"),
-    "no such file": (lambda s, p: {**s, "annotation": p / "nowhere.nrrd"}, "nowhere"),
-    "two of one resolution": (lambda s, _: {**s, "annotation": [s["annotation"]] * 2}, "25 um; give one"),
+    "negative": (
+        lambda s, p: {**s, "annotation": save(p / "w.nrrd", -labels().astype("int64"), 25)},
+        "invalid-label",
+        "-",
+    ),
+    "fractional": (lambda s, p: {**s, "annotation": save(p / "w.nrrd", labels() / 2.0, 25)}, "invalid-label", "w.nrrd"),
+    "cut short": (lambda s, p: {**s, "annotation": cut(s["annotation"], p / "w.nrrd")}, "truncated-file", "w.nrrd"),
+    "no such file": (lambda s, p: {**s, "annotation": p / "nowhere.nrrd"}, "file-not-found", "nowhere"),
+    "two of one resolution": (lambda s, _: {**s, "annotation": [s["annotation"]] * 2}, "duplicate-resolution", "25 um"),
     "no level": (
         lambda s, p: {**s, "annotation": [s["annotation"], save(p / "w.nrrd", labels((20, 16, 18)), 40)]},
-        "40 um, which is no level",
+        "resolution-mismatch",
+        "40 um",
     ),
     "another extent": (
         lambda s, p: {**s, "annotation": [s["annotation"], save(p / "w.nrrd", labels((30, 30, 30)), 50)]},
+        "shape-mismatch",
         "30 x 30 x 30",
     ),
-    "no annotation": (lambda s, _: {**s, "annotation": []}, "needs an annotation"),
-    "no scheduler": (lambda s, _: {**s, "scheduler": "tcp://127.0.0.1:9"}, "does not answer"),
-    "name": (lambda s, _: {**s, "name": "Tiny Atlas"}, "Tiny Atlas"),
-    "version": (lambda s, _: {**s, "version": "one"}, "one"),
-    "workers": (lambda s, _: {**s, "workers": 0}, "workers 0"),
-    "chunk": (lambda s, _: {**s, "chunk": 0}, "chunk 0"),
-    "ome_zarr": (lambda s, _: {**s, "ome_zarr": "0.3"}, "0.3"),
-    "brainglobe without template": (lambda s, _: {**s, "template": (), "brainglobe": True}, "template"),
-    "orientation": (lambda s, _: {**s, "orientation": "xyz"}, "xyz"),
-    "shards of 0.4": (lambda s, _: {**s, "ome_zarr": "0.4", "chunk": 8, "shard": 16}, "shards"),
+    "no annotation": (lambda s, _: {**s, "annotation": []}, "missing-annotation", "annotation"),
+    "no scheduler": (lambda s, _: {**s, "scheduler": "tcp://127.0.0.1:9"}, "scheduler-unreachable", "127.0.0.1:9"),
+    "name": (lambda s, _: {**s, "name": "Tiny Atlas"}, "invalid-name", "Tiny Atlas"),
+    "version": (lambda s, _: {**s, "version": "one"}, "invalid-version", "one"),
+    "workers": (lambda s, _: {**s, "workers": 0}, "out-of-range", "workers 0"),
+    "chunk": (lambda s, _: {**s, "chunk": 0}, "out-of-range", "chunk 0"),
+    "ome_zarr": (lambda s, _: {**s, "ome_zarr": "0.3"}, "unknown-value", "0.3"),
+    "brainglobe without template": (
+        lambda s, _: {**s, "template": (), "brainglobe": True},
+        "missing-template",
+        "template",
+    ),
+    "brainglobe with 0.4": (lambda s, _: {**s, "ome_zarr": "0.4", "brainglobe": True}, "not-supported", "0.4"),
+    "orientation": (lambda s, _: {**s, "orientation": "xyz"}, "invalid-orientation", "xyz"),
+    "shards of 0.4": (lambda s, _: {**s, "ome_zarr": "0.4", "chunk": 8, "shard": 16}, "not-supported", "0.4"),
 }
 
 
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("wrong", WRONG)
 def test_wrong_input_is_named_and_nothing_is_written(sources, target, tmp_path, wrong):
-    change, match = WRONG[wrong]
-    with pytest.raises((InputError, NotFoundError), match=match):
+    change, code, named = WRONG[wrong]
+    with raises(NotFoundError if code == "file-not-found" else InputError, code) as caught:
         build_atlas(target, **change(sources, tmp_path))
+    assert named in str(caught.value)
     assert not target.exists() or not any(path.is_file() for path in target.rglob("*"))
 
 
-def test_unknown_labels_may_be_kept(sources, target, tmp_path):
+def test_unknown_labels_are_kept_if_they_are_allowed(sources, target, tmp_path):
     values = labels()
     values[values == 7] = 12
     report = build_atlas(target, **{**sources, "annotation": save(tmp_path / "w.nrrd", values, 25)}, allow_unknown=True)
@@ -299,11 +313,11 @@ def test_unknown_labels_may_be_kept(sources, target, tmp_path):
     assert table.loc[12, "voxels"] == (values == 12).sum()
 
 
-def test_another_annotation_is_refused_and_overwrite_takes_it(sources, target, tmp_path):
+def test_another_annotation_is_refused_unless_it_may_overwrite(sources, target, tmp_path):
     build_atlas(target, **sources)
     before = files(target)
     other = {**sources, "annotation": save(tmp_path / "other.nrrd", np.flip(labels(), 2).copy(), 25)}
-    with pytest.raises(InputError, match="was begun with"):
+    with raises(InputError, "different-options"):
         build_atlas(target, **other)
     changed = {key for key, body in files(target).items() if body != before.get(key)}
     assert changed <= {"atlaszarr/tiny-1.json"}
@@ -316,12 +330,13 @@ def test_another_terminology_is_refused(sources, target):
     graph = json.loads(json.dumps(GRAPH))
     graph[0]["children"][1]["name"] = "Region B"
     before = files(target)
-    with pytest.raises(InputError, match=r"terminology.csv is another one"):
+    with raises(InputError, "different-options") as caught:
         build_atlas(target, **{**sources, "ontology": Terminology.from_structure_graph(graph)})
+    assert "terminology.csv" in str(caught.value)
     assert files(target) == before
 
 
-def test_what_is_not_asked_for_again_stays_a_part_of_the_atlas(sources, target):
+def test_a_template_stays_in_the_atlas_when_a_second_call_leaves_it_out(sources, target):
     build_atlas(target, **sources)
     build_atlas(target, **{**sources, "template": ()})
     assert "template" in json.loads((target / "atlaszarr/tiny-1.json").read_text())["sources"]
@@ -333,20 +348,20 @@ def test_a_source_that_would_be_overwritten_is_refused(sources, target):
     build_atlas(target, **sources)
     before = files(target)
     for again in ({"annotation": target / SET / "annotation.ome.zarr"}, {"template": target / TEMPLATE}):
-        with pytest.raises(InputError, match="lies in what is to be written"):
+        with raises(InputError, "target-overlaps-source"):
             build_atlas(target, **{**sources, **again}, overwrite=True)
     assert files(target) == before
 
 
 def snapshot(folder: Path) -> dict[str, bytes | Path]:
-    """Files by their content, and links by where they lead."""
+    """The content of files and the targets of links."""
     found = [path for path in sorted(folder.rglob("*")) if path.is_symlink() or path.is_file()]
     return {
         str(path.relative_to(folder)): path.readlink() if path.is_symlink() else path.read_bytes() for path in found
     }
 
 
-def test_a_source_that_would_be_overwritten_is_refused_however_it_is_reached(sources, target, tmp_path, monkeypatch):
+def test_a_source_that_would_be_overwritten_is_refused_under_every_path(sources, target, tmp_path, monkeypatch):
     build_atlas(target, **sources, brainglobe=True)
     before = snapshot(target)
     monkeypatch.chdir(target)
@@ -364,11 +379,11 @@ def test_a_source_that_would_be_overwritten_is_refused_however_it_is_reached(sou
         f"local://{target}/{SET}/annotation.ome.zarr",
         tmp_path / "view.ome.zarr",
     ):
-        for place in (target, tmp_path / "folder"):
-            with pytest.raises(InputError, match="lies in what is to be written"):
-                build_atlas(place, **{**sources, "annotation": annotation}, brainglobe=True, overwrite=True)
-            with pytest.raises(InputError, match="lies in what is to be written"):
-                build_atlas(place, **{**sources, "annotation": annotation})
+        for folder in (target, tmp_path / "folder"):
+            with raises(InputError, "target-overlaps-source"):
+                build_atlas(folder, **{**sources, "annotation": annotation}, brainglobe=True, overwrite=True)
+            with raises(InputError, "target-overlaps-source"):
+                build_atlas(folder, **{**sources, "annotation": annotation})
     assert snapshot(target) == before
 
 
@@ -377,23 +392,23 @@ def test_an_ontology_is_not_replaced_by_its_table(sources, target):
     graph = target / "terminologies/tiny-terminology/1/terminology.csv"
     build_atlas(target, **{**sources, "ontology": graph}, overwrite=True)  # it is its table
     graph.write_text(json.dumps(GRAPH))
-    with pytest.raises(InputError, match="would be replaced by its table; give a copy of it"):
+    with raises(InputError, "target-overlaps-source"):
         build_atlas(target, **{**sources, "ontology": graph}, overwrite=True)
     assert json.loads(graph.read_text()) == GRAPH
 
 
-def test_the_second_name_in_a_bucket_is_no_source_either(sources):
+def test_the_second_name_in_a_bucket_is_refused_as_a_source(sources):
     url = "memory://second-name/atlas"
     build_atlas(url, **sources, brainglobe=True)
     source = f"{url}/{SET}/annotations_compressed.ome.zarr"
-    with pytest.raises(InputError, match="lies in what is to be written"):
+    with raises(InputError, "target-overlaps-source"):
         build_atlas(url, **{**sources, "annotation": source}, brainglobe=True, overwrite=True)
     Target.of(url).remove()
 
 
 @pytest.fixture(scope="module")
 def other(tmp_path_factory):
-    """An atlas that links lead into; at the end it is as it was."""
+    """An atlas that links lead into; the tests must not change it."""
     folder = tmp_path_factory.mktemp("other")
     template = np.random.default_rng(0).integers(0, 4000, (40, 32, 36)).astype("uint16")
     volumes = {"annotation": save(folder / "a.nrrd", labels(), 25), "template": save(folder / "t.nrrd", template, 25)}
@@ -427,7 +442,7 @@ def test_another_atlas_is_never_written_through_a_link(sources, target, tmp_path
     assert verify(target, deep=True).ok
     second = target / SET / "annotations_compressed.ome.zarr"
     assert [one for one in target.rglob("*") if one.is_symlink()] == [second]
-    # BrainGlobe has x run from the right.
+    # For BrainGlobe x runs from the right.
     np.testing.assert_array_equal(zarr.open_array(second / "0", mode="r")[:], np.roll(labels(), 1, axis=0)[..., ::-1])
 
 
@@ -436,12 +451,13 @@ def test_an_atlas_with_a_link_in_the_way_is_refused_before_anything_is_written(s
     target.mkdir()
     (target / "terminologies").symlink_to(tmp_path / "elsewhere")
     before = snapshot(tmp_path)
-    with pytest.raises(InputError, match="terminologies is a link, and nothing is written through links"):
+    with raises(InputError, "link-in-target") as caught:
         build_atlas(target, **sources)
+    assert "terminologies" in str(caught.value)
     assert snapshot(tmp_path) == before
 
 
-def test_sources_and_target_may_be_written_as_a_shell_takes_them(sources, target, tmp_path, monkeypatch):
+def test_sources_and_target_may_be_relative_or_begin_with_a_tilde(sources, target, tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -457,60 +473,60 @@ def test_sources_and_target_may_be_written_as_a_shell_takes_them(sources, target
 
 
 @pytest.mark.parametrize("kind", ["raw", "ome.zarr"])
-def test_a_source_that_has_changed_is_another_one(sources, target, tmp_path, kind):
-    place = tmp_path / f"source.{kind}"
+def test_a_changed_source_is_refused(sources, target, tmp_path, kind):
+    source = tmp_path / f"source.{kind}"
 
     def put(values):
         if kind == "raw":
             path = save(tmp_path / "source.nrrd", values, 25, encoding="raw")
-            path.rename(place)
+            path.rename(source)
         else:
-            shutil.rmtree(place, ignore_errors=True)
+            shutil.rmtree(source, ignore_errors=True)
             geometry = Geometry((0.025,) * 3, (0.0075,) * 3, "millimeter", ORIENTATION)
-            write_multiscales(values, place, rule="mode", geometry=geometry, levels=1)
+            write_multiscales(values, source, rule="mode", geometry=geometry, levels=1)
 
     put(labels())
-    build_atlas(target, **{**sources, "annotation": place})
-    assert {image.state for image in build_atlas(target, **{**sources, "annotation": place}).images} == {
+    build_atlas(target, **{**sources, "annotation": source})
+    assert {image.state for image in build_atlas(target, **{**sources, "annotation": source}).images} == {
         "already finished"
     }
     put(np.where(labels() == 7, np.uint32(3), labels()))
-    with pytest.raises(InputError, match="was begun with"):
-        build_atlas(target, **{**sources, "annotation": place})
+    with raises(InputError, "different-options"):
+        build_atlas(target, **{**sources, "annotation": source})
 
 
-def test_a_source_that_lies_elsewhere_is_remarked_on(sources, target, tmp_path):
+def test_a_source_with_another_origin_gets_a_remark(sources, target, tmp_path):
     for at, remarked in ((0.0075, False), (0.5, True)):
-        place = tmp_path / f"at-{at}.ome.zarr"
+        source = tmp_path / f"at-{at}.ome.zarr"
         geometry = Geometry((0.025,) * 3, (at,) * 3, "millimeter", ORIENTATION)
-        write_multiscales(labels(), place, rule="mode", geometry=geometry, levels=1)
-        report = build_atlas(target, **{**sources, "annotation": place, "template": ()})
-        assert any("lies at 500, 500, 500 um" in remark for remark in report.remarks) == remarked
+        write_multiscales(labels(), source, rule="mode", geometry=geometry, levels=1)
+        report = build_atlas(target, **{**sources, "annotation": source, "template": ()})
+        assert any("500, 500, 500 um" in remark for remark in report.remarks) == remarked
 
 
-def test_another_orientation_or_voxel_size_is_another_atlas(sources, target, tmp_path):
+def test_another_orientation_or_voxel_size_is_refused(sources, target, tmp_path):
     cube = save(tmp_path / "cube.nrrd", np.ascontiguousarray(labels()[:32, :, :32]), 25)
     given = {**sources, "annotation": cube, "template": ()}
     build_atlas(target, **given, orientation="asl")
     for other in ({"orientation": "psl"}, {"orientation": "asl", "voxel_size": 50}):
-        with pytest.raises(InputError, match="was begun with"):
+        with raises(InputError, "different-options"):
             build_atlas(target, **given, **other)
     assert verify(target).ok
 
 
 @pytest.mark.parametrize("columns", [36, 34, 35, 33])
-def test_hemispheres_and_volumes_agree_at_every_level_strided_ones_too(sources, target, tmp_path, columns):
+def test_hemispheres_and_volumes_agree_at_every_level_also_at_strided_ones(sources, target, tmp_path, columns):
     values = np.full((24, 20, columns), 7, np.uint32)
     fine = save(tmp_path / "fine.nrrd", values, 25)
     strided = save(tmp_path / "strided.nrrd", np.ascontiguousarray(values[::2, ::2, ::2]), 50)
     for given in ([fine], [fine, strided]):
         build_atlas(target, **{**sources, "annotation": given, "template": ()}, overwrite=True)
         image = target / SET / "annotation.ome.zarr"
-        stated = from_ngff_zarr(str(image)).images
-        middle = stated[0].translation["x"] + stated[0].scale["x"] * (columns - 1) / 2
-        for level, of in enumerate(stated):
+        levels = from_ngff_zarr(str(image)).images
+        middle = levels[0].translation["x"] + levels[0].scale["x"] * (columns - 1) / 2
+        for level, grid in enumerate(levels):
             sides = zarr.open_array(target / SET / f"hemispheres.ome.zarr/{level}", mode="r")[0, 0]
-            centres = of.translation["x"] + of.scale["x"] * np.arange(len(sides))
+            centres = grid.translation["x"] + grid.scale["x"] * np.arange(len(sides))
             np.testing.assert_array_equal(sides, np.where(centres < middle - 1e-9, 1, 2))
             found = region_volumes(image, level=level, by_hemisphere=True).loc[7]
             per_column = found["voxels"] // len(sides)
@@ -522,7 +538,7 @@ def test_hemispheres_and_volumes_agree_at_every_level_strided_ones_too(sources, 
 
 def test_a_template_of_another_space_is_refused(sources, target, tmp_path):
     other = save(tmp_path / "other.nrrd", np.zeros((40, 30, 36), "uint16"), 25)
-    with pytest.raises(InputError, match="give volumes of one space"):
+    with raises(InputError, "extent-mismatch"):
         build_atlas(target, **{**sources, "template": other})
     assert not target.exists()
 
@@ -530,20 +546,20 @@ def test_a_template_of_another_space_is_refused(sources, target, tmp_path):
 def test_what_brainglobe_cannot_open_is_refused_before_anything_is_written(sources, target, tmp_path):
     float_template = save(tmp_path / "t.nrrd", np.zeros((40, 32, 36), "float32"), 25)
     values = np.where(labels() == 7, np.uint32(12), labels())
-    for other, match in (
-        ({"template": float_template}, "float32; BrainGlobe needs uint16"),
-        ({"annotation": save(tmp_path / "u.nrrd", values, 25), "allow_unknown": True}, "BrainGlobe cannot show"),
+    for other, code in (
+        ({"template": float_template}, "unsupported-dtype"),
+        ({"annotation": save(tmp_path / "u.nrrd", values, 25), "allow_unknown": True}, "unknown-label"),
     ):
-        with pytest.raises(InputError, match=match):
+        with raises(InputError, code):
             build_atlas(target, **{**sources, **other}, brainglobe=True)
         assert not target.exists()
     build_atlas(target, **sources)
-    with pytest.raises(InputError, match="float32"):
+    with raises(InputError, "unsupported-dtype"):
         build_atlas(target, **{**sources, "template": float_template}, brainglobe=True)
     assert verify(target).ok
 
 
-def test_a_damaged_terminology_is_mended(sources, target):
+def test_a_damaged_terminology_is_repaired(sources, target):
     build_atlas(target, **sources)
     table = target / SET / "terminology.csv"
     whole = table.read_bytes()
@@ -553,7 +569,7 @@ def test_a_damaged_terminology_is_mended(sources, target):
     assert verify(target).ok
 
 
-def test_two_atlases_lie_beside_one_another(sources, target):
+def test_a_target_may_hold_two_atlases(sources, target):
     build_atlas(target, **sources)
     build_atlas(target, **{**sources, "name": "other", "version": "2.1"})
     assert verify(target).ok
@@ -573,7 +589,7 @@ def test_the_command_ends_with_a_command_that_measures_the_regions(sources, tmp_
     assert (measured.code, measured.out[:8]) == (0, "Area B: ")
 
 
-def test_the_command_says_where_everything_is(sources, target, tmp_path, capsys):
+def test_the_command_prints_a_report_in_json(sources, target, tmp_path, capsys):
     graph = tmp_path / "graph.json"
     graph.write_text(json.dumps({"success": True, "msg": GRAPH}))
     arguments = ["atlas", str(target), "--annotation", str(sources["annotation"]), "--ontology", str(graph)]
@@ -582,9 +598,9 @@ def test_the_command_says_where_everything_is(sources, target, tmp_path, capsys)
     out = json.loads(capsys.readouterr().out)
     assert [image["state"] for image in out["images"]] == ["built", "built"]
     assert main(["volumes", str(target / SET / "annotation.ome.zarr"), "--region", "B"]) == 0
-    shown = capsys.readouterr().out
-    assert shown.startswith("Area B: ")
-    assert float(shown.split()[2]) == pytest.approx((labels() == 7).sum() * 0.025**3, rel=0.01)
+    printed = capsys.readouterr().out
+    assert printed.startswith("Area B: ")
+    assert float(printed.split()[2]) == pytest.approx((labels() == 7).sum() * 0.025**3, rel=0.01)
     assert main(["verify", str(target)]) == 0
     (target / SET / "volumes.csv").unlink()
     assert main(["verify", str(target)]) == 1

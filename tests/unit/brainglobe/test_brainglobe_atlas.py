@@ -1,4 +1,4 @@
-"""A whole atlas for BrainGlobe: everything where its reader looks, finished last, refused before anything is written.
+"""A whole atlas for BrainGlobe: every file at the path that its reader opens, manifests last, errors before writing.
 
 The reader itself opens one in tests/peers.
 """
@@ -35,6 +35,7 @@ from atlaszarr.stores.target import Target
 from atlaszarr.terminology.terminology import Structure, Terminology
 from atlaszarr.verification import verify
 from atlaszarr.writing import write_multiscales
+from codes import raises
 
 LAYOUT = AtlasLayout("allen-adult-mouse", "3.0")
 TERMINOLOGY = Terminology(
@@ -65,8 +66,8 @@ def begun(folder, template=None, dtype=np.uint16, **options):
     write_multiscales(
         da.from_array(template.astype(dtype)), below(root, f"{LAYOUT.template}/{TEMPLATE}").url, **options
     )
-    place = below(root, f"{LAYOUT.annotation_set}/{HEMISPHERES}")
-    hemispheres_image(Pyramid.over(labels().shape, 32, 3), options["geometry"], place, "0.5").write()
+    target = below(root, f"{LAYOUT.annotation_set}/{HEMISPHERES}")
+    hemispheres_image(Pyramid.over(labels().shape, 32, 3), options["geometry"], target, "0.5").write()
     root.write(f"{LAYOUT.terminology}/terminology.csv", TERMINOLOGY.to_csv().encode())
     return root
 
@@ -76,7 +77,7 @@ def root(tmp_path):
     return begun(tmp_path / "brainglobe-atlasapi")
 
 
-def test_all_is_where_the_reader_looks(root):
+def test_every_file_is_at_the_path_that_the_reader_opens(root):
     assert [report.state for report in write(root, LAYOUT, TERMINOLOGY)] == ["built"] * 2
     for resolution, shape in ((25, [60, 40, 44]), (50, [30, 20, 22]), (100, [15, 10, 11])):
         manifest = json.loads(root.read(f"atlases/allen-adult-mouse_{resolution}um/3_0/manifest.json"))
@@ -93,9 +94,9 @@ def test_all_is_where_the_reader_looks(root):
             ("template", f"{TEMPLATE}/zarr.json"),
             ("coordinate_space", "manifest.json"),
         ):
-            place = manifest[part]["location"]
-            assert place.startswith("/")
-            assert root.read(f"{place[1:]}/{file}") is not None
+            location = manifest[part]["location"]
+            assert location.startswith("/")
+            assert root.read(f"{location[1:]}/{file}") is not None
     space = json.loads(root.read(f"{LAYOUT.coordinate_space}/manifest.json"))
     assert space["template"]["name"] == "allen-adult-mouse-template"
     for name in (COMPRESSED, MASKS, HEMISPHERES):
@@ -103,37 +104,38 @@ def test_all_is_where_the_reader_looks(root):
     assert defects(below(root, f"{LAYOUT.annotation_set}/{PRECOMPUTED}")) == []
 
 
-def test_a_second_call_finds_all_done_and_changes_nothing(root):
+def test_a_second_call_changes_nothing(root):
     write(root, LAYOUT, TERMINOLOGY)
     before = {key: root.read(key) for key in root.list_keys()}
     assert [report.state for report in write(root, LAYOUT, TERMINOLOGY)] == ["already finished"] * 2
     assert {key: root.read(key) for key in root.list_keys()} == before
 
 
-def test_what_is_said_of_the_atlas_stands_in_its_manifests(root):
+def test_metadata_of_the_atlas_is_in_its_manifests(root):
     write(root, LAYOUT, TERMINOLOGY, about=About(symmetric=False))
     manifest = json.loads(root.read("atlases/allen-adult-mouse_25um/3_0/manifest.json"))
     assert manifest["symmetric"] is False
 
 
-def test_an_annotation_in_the_words_of_the_allen_institute_is_refused(tmp_path):
+def test_an_annotation_with_the_orientation_of_the_allen_institute_is_refused(tmp_path):
     root = begun(tmp_path / "brainglobe-atlasapi", geometry=replace(GEOMETRY, orientation=ORIENTATION))
-    with pytest.raises(InputError, match=r"runs left-to-right, where BrainGlobe.*takes it for right-to-left"):
+    with raises(InputError, "unsupported-orientation") as caught:
         write(root, LAYOUT, TERMINOLOGY)
+    assert "left-to-right" in str(caught.value)
 
 
-def test_hemispheres_have_the_levels_of_the_annotation_and_in_brainglobes_words_the_low_half_of_x_is_right(root):
-    place = below(root, f"{LAYOUT.annotation_set}/{HEMISPHERES}")
-    assert Finished.at(place).resolutions == ((25.0,) * 3, (50.0,) * 3, (100.0,) * 3)
+def test_hemispheres_have_the_levels_of_the_annotation_and_for_brainglobe_the_low_half_of_x_is_right(root):
+    target = below(root, f"{LAYOUT.annotation_set}/{HEMISPHERES}")
+    assert Finished.at(target).resolutions == ((25.0,) * 3, (50.0,) * 3, (100.0,) * 3)
     for level, (shape, middle) in enumerate((((60, 40, 44), 22), ((30, 20, 22), 11), ((15, 10, 11), 5))):
-        sides = zarr.open_array(f"{place.url}/{level}", mode="r")[:]
+        sides = zarr.open_array(f"{target.url}/{level}", mode="r")[:]
         assert sides.dtype == np.uint8
         assert sides.shape == shape
         assert (sides[..., :middle] == 2).all()
         assert (sides[..., middle:] == 1).all()
 
 
-def test_the_annotation_has_a_second_name_that_holds_the_same(root, tmp_path):
+def test_the_second_name_of_the_annotation_opens_the_same_image(root, tmp_path):
     image = below(root, f"{LAYOUT.annotation_set}/{ANNOTATION}")
     give_second_name(image, below(root, f"{LAYOUT.annotation_set}/{COMPRESSED}"))
     assert (tmp_path / "brainglobe-atlasapi" / LAYOUT.annotation_set / COMPRESSED).is_symlink()
@@ -148,8 +150,8 @@ def test_the_annotation_has_a_second_name_that_holds_the_same(root, tmp_path):
             key: image.read(key) for key in image.list_keys()
         }
     assert verify(second.url).ok
-    for place in (remote, second):
-        place.remove()
+    for target in (remote, second):
+        target.remove()
 
 
 def test_an_atlas_is_written_to_an_object_store_too(tmp_path):
@@ -159,34 +161,41 @@ def test_an_atlas_is_written_to_an_object_store_too(tmp_path):
         root.write(key, local.read(key))
     write(root, LAYOUT, TERMINOLOGY)
     write(local, LAYOUT, TERMINOLOGY)
-    there = {key for key in root.list_keys() if f"/{COMPRESSED}/" not in key}
-    assert there == {key for key in local.list_keys() if f"/{COMPRESSED}/" not in key}
-    for key in there - {key for key in there if "/atlaszarr/" in key}:
+    remote = {key for key in root.list_keys() if f"/{COMPRESSED}/" not in key}
+    assert remote == {key for key in local.list_keys() if f"/{COMPRESSED}/" not in key}
+    for key in remote - {key for key in remote if "/atlaszarr/" in key}:
         assert root.read(key) == local.read(key)
     root.remove()
 
 
 @pytest.mark.parametrize(
-    ("options", "match"),
+    ("options", "code", "named"),
     [
-        ({"dtype": np.uint8}, "is uint8; BrainGlobe needs uint16"),
-        ({"template": np.zeros((60, 40, 46))}, r"template has \(60, 40, 46\)"),
-        ({"geometry": Geometry((0.0125,) * 3)}, "12.5 um"),
-        ({"geometry": Geometry((25.0,) * 3, unit="micrometer")}, "millimetres"),
-        ({"ome_zarr": "0.4"}, "0.5"),
+        ({"dtype": np.uint8}, "unsupported-dtype", "uint8"),
+        ({"template": np.zeros((60, 40, 46))}, "shape-mismatch", "(60, 40, 46)"),
+        ({"geometry": Geometry((0.0125,) * 3)}, "fractional-resolution", "12.5 um"),
+        ({"geometry": Geometry((25.0,) * 3, unit="micrometer")}, "wrong-axes", "millimetres"),
+        ({"ome_zarr": "0.4"}, "damaged-metadata", "0.5"),
     ],
 )
-def test_what_the_reader_cannot_open_is_refused_before_anything_is_written(tmp_path, options, match):
+def test_what_the_reader_cannot_open_is_refused_before_anything_is_written(tmp_path, options, code, named):
     root = begun(tmp_path / "brainglobe-atlasapi", **options)
     before = root.list_keys()
-    with pytest.raises(InputError, match=match):
+    with raises(InputError, code) as caught:
         write(root, LAYOUT, TERMINOLOGY)
+    assert named in str(caught.value)
     assert root.list_keys() == before
 
 
 @pytest.mark.parametrize(
-    ("name", "version"), [("Allen mouse", "3.0"), ("a/b", "3.0"), ("allen", "3.0.1"), ("allen", "v3")]
+    ("name", "version", "code"),
+    [
+        ("Allen mouse", "3.0", "invalid-name"),
+        ("a/b", "3.0", "invalid-name"),
+        ("allen", "3.0.1", "invalid-version"),
+        ("allen", "v3", "invalid-version"),
+    ],
 )
-def test_names_and_versions_that_the_reader_cannot_find_are_refused(name, version):
-    with pytest.raises(InputError, match="must be"):
+def test_names_and_versions_that_the_reader_cannot_find_are_refused(name, version, code):
+    with raises(InputError, code):
         AtlasLayout(name, version)

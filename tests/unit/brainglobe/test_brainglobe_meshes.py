@@ -1,4 +1,4 @@
-"""Meshes: where their structures are, as large, the same whoever makes them, and what neuroglancer finds them by."""
+"""Meshes: position and volume of their structures, the same bytes every time, readable by neuroglancer."""
 
 import json
 import struct
@@ -17,13 +17,14 @@ from atlaszarr.errors import InputError
 from atlaszarr.stores.target import Target
 from atlaszarr.terminology.terminology import Structure, Terminology
 from atlaszarr.writing import write_multiscales
+from codes import raises
 
 TREE = {1: (1,), 2: (1, 2), 30: (1, 2, 30), 4: (1, 2, 4), 5: (1, 5), 6: (1, 6)}
 NAMES = {1: "root", 2: "two", 30: "box", 4: "ball", 5: "speck", 6: "nowhere"}
 TERMINOLOGY = Terminology(
     tuple(Structure(id, NAMES[id], f"The {NAMES[id]}", "#123456", path) for id, path in TREE.items())
 )
-#: um
+#: Size of a voxel, in um.
 SIZE = 25.0
 
 
@@ -56,7 +57,7 @@ def target(tmp_path):
 
 
 def opened(target, identifier):
-    """Vertices (z, y, x) in um and faces, as BrainGlobe's reader makes them."""
+    """Vertices (z, y, x) in um and faces, as BrainGlobe's reader decodes them."""
     mesh = DracoPy.decode(target.read(f"mesh/{identifier}"))
     return mesh.points[:, ::-1] / 1000, mesh.faces[:, ::-1]
 
@@ -66,7 +67,7 @@ def volume(vertices, faces):
     return np.einsum("ij,ij->i", a, np.cross(b, c)).sum() / 6
 
 
-def test_a_mesh_lies_around_its_structure_and_encloses_as_much(annotation, target):
+def test_a_mesh_has_the_position_and_the_volume_of_its_structure(annotation, target):
     assert write_meshes(annotation, target, TERMINOLOGY).tasks_done == 5
     labels = drawn()
     for identifier in (1, 2, 30, 4):
@@ -75,13 +76,15 @@ def test_a_mesh_lies_around_its_structure_and_encloses_as_much(annotation, targe
         vertices, faces = opened(target, identifier)
         level = json.loads(target.read("atlaszarr/ledger.jsonl").split(b"\n")[1])
         assert level["content"]["from"]["level"] in (0, 1)
-        if identifier != 1:  # whose single voxel is not there at 50 um
+        if identifier != 1:  # whose single voxel vanishes at 50 um
             np.testing.assert_allclose(vertices.min(axis=0), places.min(axis=0) * SIZE, atol=SIZE + 0.1)
             np.testing.assert_allclose(vertices.max(axis=0), (places.max(axis=0) + 1) * SIZE, atol=SIZE + 0.1)
         assert volume(vertices, faces) == pytest.approx(mask.sum() * SIZE**3, rel=0.04)
 
 
-def test_a_structure_of_few_voxels_is_made_from_a_finer_level_and_one_that_is_nowhere_has_none(annotation, target):
+def test_a_structure_of_few_voxels_is_made_from_a_finer_level_and_one_that_does_not_occur_has_no_mesh(
+    annotation, target
+):
     write_meshes(annotation, target, TERMINOLOGY)
     vertices, _ = opened(target, 5)
     np.testing.assert_allclose(vertices.min(axis=0), np.array([80, 70, 90]) * SIZE, atol=1)
@@ -89,7 +92,7 @@ def test_a_structure_of_few_voxels_is_made_from_a_finer_level_and_one_that_is_no
     assert target.read("mesh/6") is None
 
 
-def test_meshes_are_the_same_bytes_however_many_threads_make_them(annotation, tmp_path):
+def test_meshes_are_the_same_bytes_with_any_number_of_workers(annotation, tmp_path):
     kept = []
     for workers in (1, 4):
         target = Target.of(tmp_path / f"by-{workers}")
@@ -120,7 +123,7 @@ def test_neuroglancer_finds_the_whole_mesh_in_one_cell_and_the_names(annotation,
     assert dict(zip(properties["ids"], properties["properties"][1]["values"], strict=True))["4"] == "The ball"
 
 
-def test_meshes_that_were_left_are_gone_on_with_and_mended(annotation, target):
+def test_meshes_are_resumed_and_repaired(annotation, target):
     class Stop(Exception):  # noqa: N818
         pass
 
@@ -155,12 +158,12 @@ def test_meshes_of_something_else_are_refused_and_replaced_if_asked(annotation, 
     assert defects(target) == []
 
 
-def test_a_folder_of_others_is_refused(annotation, tmp_path):
+def test_a_folder_that_holds_other_files_is_refused(annotation, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
-    with pytest.raises(InputError, match="not empty"):
+    with raises(InputError, "target-not-empty"):
         write_meshes(annotation, Target.of(tmp_path / "mine"), TERMINOLOGY)
-    with pytest.raises(InputError, match="no meshes"):
+    with raises(InputError, "not-atlaszarr"):
         defects(Target.of(tmp_path / "mine"))
 
 

@@ -1,4 +1,4 @@
-"""The CCFv3 of 50 um: masks and meshes hold the volumes that are known of it."""
+"""The CCFv3 of 50 um: masks and meshes have its known volumes."""
 
 import json
 from pathlib import Path
@@ -22,9 +22,9 @@ from atlaszarr.verification import verify
 from atlaszarr.writing import write_multiscales
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
-pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="the real data is not beside the project")
+pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="the real data (../shared/data) is missing")
 
-#: mm3, of the Allen Institute's own volume at 50 um.
+#: Volume of RSP in the annotation of 50 um of the Allen Institute, in mm3.
 RSP = 10.4808
 
 
@@ -58,7 +58,7 @@ def test_masks_hold_the_known_volume_and_are_the_annotation_at_every_level(tmp_p
     assert verify(tmp_path / MASKS).ok
 
 
-def test_every_label_is_of_a_structure_and_a_mesh_encloses_what_was_drawn(terminology, labels):
+def test_every_label_has_a_structure_and_a_mesh_has_the_volume_of_its_mask(terminology, labels):
     order = PostOrder.of(terminology)
     indices, present = indices_of(labels, order, labels.shape)
     assert np.count_nonzero(indices != NOTHING) == np.count_nonzero(labels)

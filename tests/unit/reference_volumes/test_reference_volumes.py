@@ -1,4 +1,4 @@
-"""Reference volumes from every format and place, against plain NumPy; what is remarked, and what is refused."""
+"""Reference volumes in every format and from every store, against plain NumPy; remarks, and errors."""
 
 import bz2
 import functools
@@ -35,11 +35,12 @@ from atlaszarr.reference_volumes.orientation import Orientation
 from atlaszarr.stores.input_file import InputFile
 from atlaszarr.testing.ontology import structure_graph
 from atlaszarr.writing import write_multiscales
+from codes import raises
 
 CCF = Path(__file__).parents[4] / "shared" / "data" / "ccf"
-real = pytest.mark.skipif(not CCF.is_dir(), reason="the shared data (../shared/data) is not here")
+real = pytest.mark.skipif(not CCF.is_dir(), reason="the shared data (../shared/data) is missing")
 
-#: The CCF at 200 um: what makes a header one of the Allen Institute's is the extent of its volume.
+#: The CCF at 200 um: headers of the Allen Institute are recognised by the extent of the volume.
 SHAPE = (66, 40, 57)
 HEADER = """NRRD0004
 # an invented volume
@@ -102,7 +103,7 @@ def spool(tmp_path):
 
 
 def affine(size=0.2):
-    """Of a NIfTI whose axes are p, i, r with the origin at the anterior superior left."""
+    """The affine of a NIfTI whose axes are p, i, r with the origin at the anterior superior left."""
     found = np.zeros((4, 4))
     found[1, 0] = found[2, 1] = -size
     found[0, 2] = size
@@ -153,12 +154,12 @@ FORMATS = {
 MAPPED = {"nrrd", "nifti", "nifti 2", "tiff", "tiff big endian"}
 
 
-def stated(name):
-    """What must be stated of a format."""
+def missing_metadata(name):
+    """The options for what the files of a format lack."""
     return {"orientation": "asl", "voxel_size": 200} if name.startswith("tiff") else {}
 
 
-# Every format, every place
+# Every format, every store
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -168,7 +169,7 @@ def test_every_format_gives_the_same_volume(name, volume, tmp_path, spool):
         path = tmp_path / "a.ome.zarr"
         options = {"orientation": "asl", "voxel_size": 200}  # 0.4 has no orientations
     else:
-        path, options = FORMATS[name](volume, tmp_path), stated(name)
+        path, options = FORMATS[name](volume, tmp_path), missing_metadata(name)
     with open_annotation(path, spool, **options) as found:
         assert found.array.dtype == np.uint32
         np.testing.assert_array_equal(found.array, volume)
@@ -186,7 +187,7 @@ def test_every_format_gives_the_same_volume(name, volume, tmp_path, spool):
             np.testing.assert_array_equal(found.labels, np.unique(volume)[1:])
         kept = list(spool.iterdir())
         assert bool(kept) == (found.sha256 is not None)
-        # Workers get where the voxels are, not the voxels.
+        # Workers get the path of the voxels, not the voxels.
         assert len(cloudpickle.dumps(found.array)) < 20_000
         again = pickle.loads(cloudpickle.dumps(found.array))
         np.testing.assert_array_equal(again[10:20, :, 5], volume[10:20, :, 5])
@@ -194,13 +195,13 @@ def test_every_format_gives_the_same_volume(name, volume, tmp_path, spool):
 
 
 @pytest.mark.parametrize("name", [name for name in FORMATS if "zarr" not in name])
-def test_what_is_not_on_a_local_disk_is_read_once_and_kept(name, volume, tmp_path, spool):
+def test_a_remote_file_is_read_once_and_spooled(name, volume, tmp_path, spool):
     body = FORMATS[name](volume, tmp_path).read_bytes()
     fsspec.register_implementation("countedbytes", Counted, clobber=True)
     Counted.read = 0
     with fsspec.open("memory://counted/a", "wb") as file:
         file.write(body)
-    with open_annotation("countedbytes://counted/a", spool, **stated(name)) as found:
+    with open_annotation("countedbytes://counted/a", spool, **missing_metadata(name)) as found:
         np.testing.assert_array_equal(found.array, volume)
         assert found.sha256 == hashlib.sha256(body).hexdigest()
         assert found.size == Counted.read == len(body)
@@ -228,7 +229,7 @@ class CountedFile(MemoryFile):
         return body
 
 
-def test_a_connection_that_breaks_is_taken_up_where_it_broke(spool):
+def test_reading_continues_where_a_connection_broke(spool):
     fsspec.register_implementation("breaking", Breaking, clobber=True)
     body = nrrd_bytes(np.random.default_rng(0).integers(0, 2**32, SHAPE, "u4"), encoding="raw")
     assert len(body) > 2**19
@@ -240,12 +241,12 @@ def test_a_connection_that_breaks_is_taken_up_where_it_broke(spool):
         assert file.finish() == (len(body) * 8, hashlib.sha256(body * 8).hexdigest())
     assert Breaking.left == 0
     Breaking.left = 100
-    with pytest.raises(SourceError, match="cannot read breaking://breaking/a"):
+    with pytest.raises(SourceError, match="breaking://breaking/a"):
         open_annotation("breaking://breaking/a", spool).__enter__()
 
 
 class Breaking(MemoryFileSystem):
-    """The memory filesystem over a connection that breaks as often as is left, past its first megabyte or at once."""
+    """The memory filesystem over a connection that breaks `left` times, past its first megabyte or at once."""
 
     protocol = "breaking"
     left = 0
@@ -285,40 +286,45 @@ def test_memory_is_bounded_by_a_slab(tmp_path, spool):
 # Orientation
 
 
-def test_the_allen_header_is_known_by_name_and_remarked(volume, tmp_path, spool):
+def test_a_header_of_the_allen_institute_is_recognised_with_a_remark(volume, tmp_path, spool):
     with open_annotation(write(tmp_path / "a.nrrd", volume), spool) as found:
         (remark,) = found.remarks
-    assert "claims the space left-posterior-superior" in remark
+    assert "names the space left-posterior-superior" in remark
     assert "read as p, i, r (asl)" in remark
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "code", "named"),
     [
-        (("sizes: 66 40 57", "sizes: 66 40 56"), "claims left-posterior-superior.*but is not one of them; state"),
-        (("(200,0,0)", "(-200,0,0)"), "but is not one of them; state the orientation"),
-        (("(0,0,0)\n", "(1,0,0)\n"), "but is not one of them"),
-        (("space: left-posterior-superior", "space: scanner-xyz"), "names the space 'scanner-xyz'; state"),
-        (("space directions: (200,0,0) (0,200,0) (0,0,200)", "spacings: 200 200 200"), "no space directions; state"),
-        (("(200,0,0)", "(200,20,0)"), "axes of its header are oblique; state"),
-        (("left-posterior-superior", "right-anterior-superior"), "voxel size .* states no unit of length; state it"),
+        (("sizes: 66 40 57", "sizes: 66 40 56"), "missing-orientation", "left-posterior-superior"),
+        (("(200,0,0)", "(-200,0,0)"), "missing-orientation", "left-posterior-superior"),
+        (("(0,0,0)\n", "(1,0,0)\n"), "missing-orientation", "left-posterior-superior"),
+        (("space: left-posterior-superior", "space: scanner-xyz"), "missing-orientation", "scanner-xyz"),
+        (
+            ("space directions: (200,0,0) (0,200,0) (0,0,200)", "spacings: 200 200 200"),
+            "missing-orientation",
+            "space directions",
+        ),
+        (("(200,0,0)", "(200,20,0)"), "missing-orientation", "oblique"),
+        (("left-posterior-superior", "right-anterior-superior"), "missing-voxel-size", "unit"),
     ],
 )
-def test_any_other_doubtful_header_is_refused_unless_the_orientation_is_stated(change, said, tmp_path, spool):
+def test_a_header_without_a_certain_orientation_is_refused_unless_it_is_given(change, code, named, tmp_path, spool):
     shape = (66, 40, 56) if "sizes" in change[0] else SHAPE
     volume = labels_of(shape)
     body = nrrd_bytes(volume).replace(change[0].encode(), change[1].encode(), 1)
     assert body != nrrd_bytes(volume) or "sizes" in change[0]
     (tmp_path / "a.nrrd").write_bytes(body)
-    with pytest.raises(InputError, match=said), open_annotation(tmp_path / "a.nrrd", spool):
+    with raises(InputError, code) as caught, open_annotation(tmp_path / "a.nrrd", spool):
         pass
+    assert named in str(caught.value)
     assert list(spool.iterdir()) == []
     with open_annotation(tmp_path / "a.nrrd", spool, orientation="asl", voxel_size=(200, 200, 200)) as found:
         np.testing.assert_array_equal(found.array, volume)
         assert found.voxel_size == (200.0, 200.0, 200.0)
 
 
-def test_a_sound_header_says_its_orientation_and_voxel_size(volume, tmp_path, spool):
+def test_a_valid_header_gives_the_orientation_and_the_voxel_size(volume, tmp_path, spool):
     header = {
         "space": "right-anterior-superior",
         "space directions": [[0.3, 0, 0], [0, 0.2, 0], [0, 0, 0.1]],
@@ -328,12 +334,13 @@ def test_a_sound_header_says_its_orientation_and_voxel_size(volume, tmp_path, sp
     with open_annotation(tmp_path / "a.nrrd", spool) as found:
         np.testing.assert_array_equal(found.array, volume.transpose(1, 2, 0)[::-1, ::-1])
         np.testing.assert_allclose(found.voxel_size, (200, 100, 300))
-        assert found.remarks == (f"the axes of {tmp_path / 'a.nrrd'} begin at lpi, as its header says",)
+        (remark,) = found.remarks
+    assert "begin at lpi" in remark
     with open_annotation(tmp_path / "a.nrrd", spool, orientation="asl", voxel_size=25) as found:
         np.testing.assert_array_equal(found.array, volume)
         first, second = found.remarks
-    assert "begin at lpi by its header; they are read as asl, as given" in first
-    assert "by its header; they are read as (25.0, 25.0, 25.0) um, as given" in second
+    assert "read as asl" in first
+    assert "read as (25.0, 25.0, 25.0) um" in second
 
 
 @settings(max_examples=30)
@@ -365,17 +372,19 @@ def test_every_orientation_is_that_of_nibabel(pairs, sides, data, tmp_path_facto
 
 
 @pytest.mark.parametrize("orientation", ["", "as", "aaa", "asx", "apr", "asrl", 7])
-def test_an_orientation_that_is_none_is_refused(orientation, volume, tmp_path, spool):
+def test_an_invalid_orientation_is_refused(orientation, volume, tmp_path, spool):
     path = write(tmp_path / "a.nrrd", volume)
-    with pytest.raises(InputError, match="orientation"), open_annotation(path, spool, orientation=orientation):
-        pass
+    with raises(InputError, "invalid-orientation") as caught:
+        open_annotation(path, spool, orientation=orientation).__enter__()
+    assert repr(orientation) in str(caught.value)
 
 
 @pytest.mark.parametrize("voxel_size", [0, -1, float("nan"), (1, 2), "x", (1, 1, float("inf"))])
-def test_a_voxel_size_that_is_none_is_refused(voxel_size, volume, tmp_path, spool):
+def test_an_invalid_voxel_size_is_refused(voxel_size, volume, tmp_path, spool):
     path = write(tmp_path / "a.nrrd", volume)
-    with pytest.raises(InputError, match="voxel size"), open_annotation(path, spool, voxel_size=voxel_size):
-        pass
+    with raises(InputError, "invalid-voxel-size") as caught:
+        open_annotation(path, spool, voxel_size=voxel_size).__enter__()
+    assert repr(voxel_size) in str(caught.value)
 
 
 def test_a_nifti_without_orientation_or_oblique_is_refused(volume, tmp_path, spool):
@@ -384,7 +393,7 @@ def test_a_nifti_without_orientation_or_oblique_is_refused(volume, tmp_path, spo
     image.set_sform(None, 0)
     image.set_qform(None, 0)
     image.to_filename(tmp_path / "a.nii.gz")
-    with pytest.raises(InputError, match="states no orientation"), open_annotation(tmp_path / "a.nii.gz", spool):
+    with raises(InputError, "missing-orientation"), open_annotation(tmp_path / "a.nii.gz", spool):
         pass
     with open_annotation(tmp_path / "a.nii.gz", spool, orientation="asl") as found:
         np.testing.assert_array_equal(found.array, volume)
@@ -392,15 +401,15 @@ def test_a_nifti_without_orientation_or_oblique_is_refused(volume, tmp_path, spo
     at = affine()
     at[0, 0] = 0.05
     nifti(volume, tmp_path / "b.nii", at=at)
-    with pytest.raises(InputError, match="oblique"), open_annotation(tmp_path / "b.nii", spool):
+    with raises(InputError, "missing-orientation"), open_annotation(tmp_path / "b.nii", spool):
         pass
 
 
-def test_a_tiff_states_nothing(volume, tmp_path, spool):
+def test_a_tiff_has_neither_orientation_nor_voxel_size(volume, tmp_path, spool):
     path = as_tiff({}, volume, tmp_path)
-    with pytest.raises(InputError, match="a TIFF does not record it reliably"), open_annotation(path, spool):
+    with raises(InputError, "missing-orientation"), open_annotation(path, spool):
         pass
-    with pytest.raises(InputError, match="voxel size"), open_annotation(path, spool, orientation="asl"):
+    with raises(InputError, "missing-voxel-size"), open_annotation(path, spool, orientation="asl"):
         pass
 
 
@@ -418,7 +427,7 @@ def test_a_template_keeps_its_dtype(dtype, tmp_path, spool):
 
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
-def test_a_scaled_nifti_is_what_nibabel_makes_of_it(name, tmp_path, spool):
+def test_a_scaled_nifti_has_the_values_that_nibabel_reads(name, tmp_path, spool):
     image = nibabel.Nifti1Image(np.random.default_rng(0).normal(0, 1, SHAPE), affine())
     image.header.set_data_dtype("i2")
     image.header.set_xyzt_units("mm")
@@ -445,37 +454,39 @@ def test_whole_labels_of_any_dtype_are_converted_with_a_remark(encoding, dtype, 
 
 
 BAD = [
-    ("f4", 3.5, "holds the label 3.5; labels must be whole numbers"),
-    ("f8", -1, "holds the label -1.0;"),
-    ("f4", np.nan, "holds the label nan;"),
-    ("f8", np.inf, "holds the label inf;"),
-    ("f8", 4294967296, "4294967296.0; labels must be at most 4294967295"),
-    ("f4", 614454277, "614454272.0; float32 is exact below 16777216 only; save integers"),
-    ("i4", -7, "holds the label -7;"),
-    ("u8", 2**32, "4294967296; labels must be at most"),
+    ("f4", 3.5, "3.5"),
+    ("f8", -1, "-1.0"),
+    ("f4", np.nan, "nan"),
+    ("f8", np.inf, "inf"),
+    ("f8", 4294967296, "4294967296.0"),
+    ("f4", 614454277, "614454272.0"),
+    ("i4", -7, "-7"),
+    ("u8", 2**32, "4294967296"),
 ]
 
 
-@pytest.mark.parametrize(("dtype", "value", "said"), BAD, ids=str)
-def test_what_is_no_label_is_refused_when_read_as_a_whole(dtype, value, said, tmp_path, spool):
+@pytest.mark.parametrize(("dtype", "value", "named"), BAD, ids=str)
+def test_an_invalid_label_is_refused_when_the_file_is_read_as_a_whole(dtype, value, named, tmp_path, spool):
     volume = np.zeros(SHAPE, dtype)
     volume[65, 30, 40] = value
-    with pytest.raises(InputError, match=said), open_annotation(write(tmp_path / "a.nrrd", volume), spool):
+    with raises(InputError, "invalid-label") as caught, open_annotation(write(tmp_path / "a.nrrd", volume), spool):
         pass
+    assert f" {named};" in str(caught.value)
     assert list(spool.iterdir()) == []
 
 
-@pytest.mark.parametrize(("dtype", "value", "said"), BAD, ids=str)
-def test_what_is_no_label_is_refused_when_computed_and_never_written_as_sound(dtype, value, said, tmp_path, spool):
+@pytest.mark.parametrize(("dtype", "value", "named"), BAD, ids=str)
+def test_an_invalid_label_is_refused_when_computed_and_leaves_an_image_unfinished(dtype, value, named, tmp_path, spool):
     volume = np.zeros(SHAPE, dtype)
     volume[65, 30, 40] = value
     with open_annotation(write(tmp_path / "a.nrrd", volume, encoding="raw"), spool) as found:
-        with pytest.raises(InputError, match=said):
+        with raises(InputError, "invalid-label") as caught:
             found.find_labels()
-        with pytest.raises(InputError, match=said):
+        assert f" {named};" in str(caught.value)
+        with raises(InputError, "invalid-label"):
             write_multiscales(found.array, tmp_path / "out.ome.zarr", rule="mode", identity="x")
         assert not found.array[:50].any().compute()
-    with pytest.raises(InputError, match="is unfinished"), open_annotation(tmp_path / "out.ome.zarr", spool):
+    with raises(InputError, "target-unfinished"), open_annotation(tmp_path / "out.ome.zarr", spool):
         pass
 
 
@@ -493,7 +504,7 @@ def test_labels_without_a_structure_are_named(ids, extra):
     assert all(isinstance(label, int) for label in unknown)
 
 
-def test_the_remark_on_labels_without_a_structure_is_one_sentence(volume, tmp_path, spool):
+def test_the_remark_on_labels_without_a_structure_names_the_first_20(volume, tmp_path, spool):
     terminology = Terminology.from_structure_graph(structure_graph()["msg"])
     with open_annotation(write(tmp_path / "a.nrrd", volume), spool) as found:
         unknown = unknown_labels(found.labels, terminology)
@@ -515,7 +526,7 @@ def test_a_body_that_is_cut_short_is_refused(encoding, part, volume, tmp_path, s
     start = body.index(b"\n\n") + 2
     cut = body[: start + max(1, int((len(body) - start) * part))]
     (tmp_path / "a.nrrd").write_bytes(cut)
-    with pytest.raises(InputError, match=r"cut short.*get it again"), open_annotation(tmp_path / "a.nrrd", spool):
+    with raises(InputError, "truncated-file"), open_annotation(tmp_path / "a.nrrd", spool):
         pass
     assert list(spool.iterdir()) == []
 
@@ -525,30 +536,32 @@ def test_a_flipped_bit_in_compressed_voxels_is_found(encoding, volume, tmp_path,
     body = bytearray(nrrd_bytes(volume, encoding=encoding))
     body[-6] ^= 4
     (tmp_path / "a.nrrd").write_bytes(body)
-    with pytest.raises(InputError, match=r"damaged within|cut short"), open_annotation(tmp_path / "a.nrrd", spool):
+    with pytest.raises(InputError) as caught, open_annotation(tmp_path / "a.nrrd", spool):
         pass
+    assert caught.value.code in ("damaged-file", "truncated-file")
 
 
 @pytest.mark.parametrize("encoding", ["raw", "gzip", "bzip2"])
-@pytest.mark.parametrize(("planes", "said"), [(56, "holds more than"), (58, "is cut short")])
-def test_a_declared_size_that_is_wrong_is_refused(encoding, planes, said, volume, tmp_path, spool):
+@pytest.mark.parametrize(("planes", "code"), [(56, "oversized-file"), (58, "truncated-file")])
+def test_a_wrong_size_in_a_header_is_refused(encoding, planes, code, volume, tmp_path, spool):
     path = write(tmp_path / "a.nrrd", volume, encoding=encoding, shape=(66, 40, planes))
     options = {"orientation": "asl", "voxel_size": 200}
-    with pytest.raises(InputError, match=said), open_annotation(path, spool, **options):
+    with raises(InputError, code), open_annotation(path, spool, **options):
         pass
 
 
 @pytest.mark.parametrize("encoding", ["raw", "gzip"])
-def test_a_detached_header_finds_its_voxels_beside_it_or_says_that_they_are_missing(encoding, volume, tmp_path, spool):
+def test_a_detached_header_needs_its_data_file_in_its_folder(encoding, volume, tmp_path, spool):
     body = nrrd_bytes(volume, encoding=encoding, more="data file: voxels.bin")
     start = body.index(b"\n\n") + 2
     (tmp_path / "a.nhdr").write_bytes(body[: start - 1])
-    with pytest.raises(NotFoundError, match=r"its voxels in voxels\.bin, which is missing; put both into one folder"):
+    with raises(NotFoundError, "file-not-found") as caught:
         open_annotation(tmp_path / "a.nhdr", spool).__enter__()
+    assert "voxels.bin" in str(caught.value)
     (tmp_path / "voxels.bin").write_bytes(body[start:])
     with open_annotation(tmp_path / "a.nhdr", spool) as found:
         np.testing.assert_array_equal(found.array, volume)
-        assert "size and digest are those of the latter" in found.remarks[-1]
+        assert "voxels.bin" in found.remarks[-1]
         assert found.size == len(body) - start
     for url in ("memory://detached/a.nhdr", "memory://detached/voxels.bin"):
         with fsspec.open(url, "wb") as file:
@@ -558,63 +571,63 @@ def test_a_detached_header_finds_its_voxels_beside_it_or_says_that_they_are_miss
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("more", "code"),
     [
-        ("data file: ../voxels.bin", "must be one file in the folder of the header"),
-        ("data file: /etc/passwd", "must be one file in the folder of the header"),
-        ("data file: LIST", "must be one file in the folder of the header"),
-        ("data file: v%03d.raw 1 40 1", "must be one file in the folder of the header"),
-        ("byte skip: 4", "has byte skip 4; save it without"),
-        ("type: float", "cannot be read"),
-        ("nonsense", "cannot be read"),
+        ("data file: ../voxels.bin", "invalid-data-file"),
+        ("data file: /etc/passwd", "invalid-data-file"),
+        ("data file: LIST", "invalid-data-file"),
+        ("data file: v%03d.raw 1 40 1", "invalid-data-file"),
+        ("byte skip: 4", "not-supported"),
+        ("type: float", "unreadable-header"),
+        ("nonsense", "unreadable-header"),
     ],
 )
-def test_a_header_that_cannot_be_followed_is_refused(more, said, volume, tmp_path, spool):
+def test_an_unsupported_header_is_refused(more, code, volume, tmp_path, spool):
     path = write(tmp_path / "a.nrrd", volume, more=more)
-    with pytest.raises(InputError, match=said), open_annotation(path, spool):
+    with raises(InputError, code), open_annotation(path, spool):
         pass
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "code"),
     [
-        ("type: unsigned int", "type: block", "cannot be read"),
-        ("encoding: gzip", "encoding: text", "cannot be read: KeyError: 'text'"),
-        ("endian: little\n", "", "cannot be read: KeyError: 'endian'"),
-        ("dimension: 3", "dimension: x", "cannot be read"),
-        ("sizes: 66 40 57", "sizes: 66 40", "it must be a 3-D volume"),
-        ("sizes: 66 40 57", "sizes: 66 40 0", "it must be a 3-D volume"),
-        ("sizes: 66 40 57", "sizes: 66 40 -57", "it must be a 3-D volume"),
-        ("sizes: 66 40 57", "sizes: 1000000 1000000 57", "planes of 4000000000000 bytes"),
-        ("(0,0,200)", "(0,0,nan)", "give the orientation"),
+        ("type: unsigned int", "type: block", "unreadable-header"),
+        ("encoding: gzip", "encoding: text", "unreadable-header"),
+        ("endian: little\n", "", "unreadable-header"),
+        ("dimension: 3", "dimension: x", "unreadable-header"),
+        ("sizes: 66 40 57", "sizes: 66 40", "wrong-dimensions"),
+        ("sizes: 66 40 57", "sizes: 66 40 0", "wrong-dimensions"),
+        ("sizes: 66 40 57", "sizes: 66 40 -57", "wrong-dimensions"),
+        ("sizes: 66 40 57", "sizes: 1000000 1000000 57", "plane-too-large"),
+        ("(0,0,200)", "(0,0,nan)", "missing-orientation"),
     ],
 )
-def test_a_header_that_makes_no_sense_is_refused(old, new, said, volume, tmp_path, spool):
+def test_an_invalid_header_is_refused(old, new, code, volume, tmp_path, spool):
     body = nrrd_bytes(volume)
     assert old.encode() in body
     (tmp_path / "a.nrrd").write_bytes(body.replace(old.encode(), new.encode(), 1))
     options = {} if "nan" in new else {"orientation": "asl", "voxel_size": 1}
-    with pytest.raises(InputError, match=said), open_annotation(tmp_path / "a.nrrd", spool, **options):
+    with raises(InputError, code), open_annotation(tmp_path / "a.nrrd", spool, **options):
         pass
     assert list(spool.iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "code"),
     [
-        (b"", r"is empty \(0 bytes\)"),
-        (b"<html>Service unavailable</html>", "is neither NRRD, NIfTI, TIFF nor OME-Zarr"),
-        (b"NRRD0004\ntype: uchar", "cannot be read|does not end"),
-        (b"NRRD", "cannot be read"),
-        (gzip.compress(b"no volume", mtime=0), "NIfTI header that cannot be read"),
-        (gzip.compress(bytes(1000), mtime=0)[:20], "cut short|cannot be read"),
-        (b"II*\0\x08\0\0\0", "is a TIFF that cannot be read|without an image"),
-        (bytes(344) + b"n+1\0", "NIfTI header that cannot be read"),
+        (b"", "empty-file"),
+        (b"<html>Service unavailable</html>", "unknown-format"),
+        (b"NRRD0004\ntype: uchar", "unreadable-header"),
+        (b"NRRD", "unreadable-header"),
+        (gzip.compress(b"no volume", mtime=0), "unreadable-header"),
+        (gzip.compress(bytes(1000), mtime=0)[:20], "truncated-file"),
+        (b"II*\0\x08\0\0\0", "damaged-file"),
+        (bytes(344) + b"n+1\0", "unreadable-header"),
     ],
 )
-def test_a_file_that_is_no_volume_is_refused(body, said, tmp_path, spool):
+def test_a_file_that_is_not_a_volume_is_refused(body, code, tmp_path, spool):
     (tmp_path / "a").write_bytes(body)
-    with pytest.raises(InputError, match=said), open_annotation(tmp_path / "a", spool):
+    with raises(InputError, code), open_annotation(tmp_path / "a", spool):
         pass
 
 
@@ -625,34 +638,35 @@ def test_any_format_that_is_cut_short_is_refused(name, part, tmp_path, spool):
     body = path.read_bytes()
     path.write_bytes(body[: int(len(body) * part)])
     with (
-        pytest.raises(InputError, match=r"cut short|TIFF that cannot be read"),
+        pytest.raises(InputError) as caught,
         open_annotation(path, spool, orientation="asl", voxel_size=1),
     ):
         pass
+    assert caught.value.code in ("truncated-file", "damaged-file")
 
 
 def test_a_volume_of_other_axes_is_refused(tmp_path, spool):
     write_multiscales(np.zeros((2, 8, 8, 8), "u1"), tmp_path / "two.ome.zarr", rule="mode")
-    with pytest.raises(InputError, match="2 entries along c"), open_annotation(tmp_path / "two.ome.zarr", spool):
+    with raises(InputError, "wrong-dimensions"), open_annotation(tmp_path / "two.ome.zarr", spool):
         pass
     write_multiscales(np.zeros((8, 8), "u1"), tmp_path / "flat.ome.zarr", rule="mode")
-    with pytest.raises(InputError, match="axes y, x"), open_annotation(tmp_path / "flat.ome.zarr", spool):
+    with raises(InputError, "missing-axis"), open_annotation(tmp_path / "flat.ome.zarr", spool):
         pass
     nifti(np.zeros((3, 4, 5, 2), "u1"), tmp_path / "a.nii")
-    with pytest.raises(InputError, match="3 x 4 x 5 x 2 voxels"), open_annotation(tmp_path / "a.nii", spool):
+    with raises(InputError, "wrong-dimensions"), open_annotation(tmp_path / "a.nii", spool):
         pass
     nifti(np.ones((3, 4, 5, 1), "u1"), tmp_path / "b.nii.gz")
     with open_annotation(tmp_path / "b.nii.gz", spool) as found:
         assert found.array.shape == (3, 4, 5)
-    with pytest.raises(InputError, match="is not an OME-Zarr image"):
+    with raises(InputError, "not-an-image"):
         open_annotation(tmp_path / "none.ome.zarr", spool).__enter__()
 
 
 def test_an_ome_zarr_without_orientation_or_unit_is_refused(tmp_path, spool):
     write_multiscales(np.zeros((8, 8, 8), "u1"), tmp_path / "a.ome.zarr", rule="mode")
-    with pytest.raises(InputError, match="no RFC-4 orientations"), open_annotation(tmp_path / "a.ome.zarr", spool):
+    with raises(InputError, "missing-orientation"), open_annotation(tmp_path / "a.ome.zarr", spool):
         pass
-    with pytest.raises(InputError, match="voxel size"):
+    with raises(InputError, "missing-voxel-size"):
         open_annotation(tmp_path / "a.ome.zarr", spool, orientation="asl").__enter__()
 
 
@@ -669,10 +683,11 @@ def test_an_ome_zarr_is_read_at_any_url(version, volume, spool):
         np.testing.assert_array_equal(found.array, volume[::-1, ::-1])
 
 
-def test_voxels_that_cannot_be_kept_are_said(volume, tmp_path):
+def test_a_spool_folder_that_does_not_exist_is_named(volume, tmp_path):
     path = write(tmp_path / "a.nrrd", volume)
-    with pytest.raises(TargetError, match=r"cannot keep voxels in .*nowhere"):
+    with raises(TargetError, "store-error") as caught:
         open_annotation(path, tmp_path / "nowhere").__enter__()
+    assert "nowhere" in str(caught.value)
     with open_annotation(write(tmp_path / "b.nrrd", volume, encoding="raw"), tmp_path / "nowhere") as found:
         assert found.array[3, 4, 5].compute() == volume[3, 4, 5]
 
@@ -687,7 +702,7 @@ def in_memory(array, size):
 
 
 @given(st.integers(2, 5), st.tuples(*[st.integers(1, 40)] * 3), st.data())
-def test_every_nth_voxel_is_told_and_one_that_differs_too(n, shape, data):
+def test_every_nth_voxel_is_recognised_unless_one_differs(n, shape, data):
     fine = np.random.default_rng(1).integers(0, 9, shape, "u4")
     coarse = fine[::n, ::n, ::n].copy()
     assert strided_factor(in_memory(coarse, 25.0 * n), in_memory(fine, 25.0)) == n
