@@ -63,20 +63,20 @@ class AbsentChunks:
             return
         for index in np.ndindex(*layout.grid):
             if (key := layout.key(index)) not in sizes:
-                self.note(index)
+                self.count(index)
             elif self._array.is_local and layout.index_size:
                 with Path(self._array.url, key).open("rb") as file:
                     file.seek(max(sizes[key] - layout.index_size, 0))
-                    self.note_within(index, file.read())
+                    self.count_within(index, file.read())
 
-    def note(self, index: tuple[int, ...], count: int | None = None) -> None:
+    def count(self, index: tuple[int, ...], chunks: int | None = None) -> None:
         """Count an absent object, or absent chunks of a shard.
 
         Parameters
         ----------
         index : tuple of int
             Index of the object.
-        count : int, optional
+        chunks : int, optional
             Number of absent chunks. Default: the object is absent.
 
         Raises
@@ -87,14 +87,14 @@ class AbsentChunks:
         key = self._layout.key(index)
         with self._lock:
             if self._recorded is None:
-                self._found[key] = math.prod(self._layout.chunks_of(index)) if count is None else count
+                self._found[key] = math.prod(self._layout.chunks_of(index)) if chunks is None else chunks
             elif key in self._recorded:
-                lacks = "is missing" if count is None else "lacks chunks"
+                lacks = "is missing" if chunks is None else "lacks chunks"
                 raise TargetError(
                     f"{shown(self._array.url)}/{key} {lacks}; build or fetch it again", code="missing-chunk"
                 )
 
-    def note_within(self, index: tuple[int, ...], body: bytes) -> None:
+    def count_within(self, index: tuple[int, ...], body: bytes) -> None:
         """Count the absent chunks of a shard.
 
         Parameters
@@ -110,11 +110,11 @@ class AbsentChunks:
             If a chunk is absent and the ledger of the image records the shard.
         """
         try:
-            count = self._layout.absent_within(index, body)
+            chunks = self._layout.absent_within(index, body)
         except ValueError:  # damaged: reading it raises an error
             return
-        if count:
-            self.note(index, count)
+        if chunks:
+            self.count(index, chunks)
 
     def take(self) -> dict[str, int]:
         """The number of absent chunks found since the last call, by the key of their object."""

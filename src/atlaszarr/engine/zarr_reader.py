@@ -198,9 +198,9 @@ class StoredArray:
                 whole = self.layout.region(unit)
                 region = whole if box is None else intersection(whole, box)
                 if body is None:
-                    self.absent.note(unit)
+                    self.absent.count(unit)
                 else:
-                    self.absent.note_within(unit, body)
+                    self.absent.count_within(unit, body)
                 for part in self._parts(region):
                     yield part, self._values(key, body, within(part, whole))
 
