@@ -1,4 +1,4 @@
-"""Images that note how often each of their chunks is computed, in whatever process."""
+"""Images that count the computations of their chunks in all processes."""
 
 import uuid
 from collections import Counter
@@ -8,10 +8,10 @@ import numpy as np
 
 
 def counted(shape, chunks, dtype, folder):
-    """An image that notes every computation of a chunk as a file, in whatever process; and what it holds."""
+    """An array of random pixels that creates a file in a folder for every computation of a chunk."""
 
     def block(block_id):
-        if not isinstance(block_id, tuple):  # dask asks for the kind of a block first
+        if not isinstance(block_id, tuple):  # dask calls it first to infer the type of a block
             return np.zeros((1,) * len(shape), dtype)
         (folder / f"{block_id} {uuid.uuid4()}").touch()
         lengths = [axis[k] for axis, k in zip(normal, block_id, strict=True)]
@@ -23,5 +23,5 @@ def counted(shape, chunks, dtype, folder):
 
 
 def computations(folder):
-    """How often each chunk was computed."""
+    """The number of computations of each chunk."""
     return Counter(path.name.rpartition(" ")[0] for path in folder.iterdir())

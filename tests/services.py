@@ -1,6 +1,6 @@
-"""Fixtures of the tests that need a server: emulated Allen APIs and clients of them, stores on disk and on S3.
+"""Fixtures for tests that need a server: emulated Allen APIs and their clients, stores on disk and on S3.
 
-The `conftest.py` of `integration`, `faults` and `end_to_end` import them; `unit` does without.
+The `conftest.py` of `integration`, `faults` and `end_to_end` import them; unit tests do not need them.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ __all__ = ["connect", "emulator", "remote", "serve", "store", "web"]
 
 @pytest.fixture(scope="session")
 def emulator():
-    """A running Emulator with its built-in records and no faults; `reset` it before counting."""
+    """A running Emulator with the built-in records and no faults; call `reset` before counting requests."""
     with Emulator() as running:
         yield running
 
 
 @pytest.fixture
 def serve(records):
-    """Starts Emulators, by default of `records`: ``serve(datasets, images, faults=[...], latency=...)``."""
+    """Starts Emulators, by default with `records`: ``serve(datasets, images, faults=[...], latency=...)``."""
     with ExitStack() as running:
 
         def start(datasets=None, images=None, **options):
@@ -40,7 +40,7 @@ def serve(records):
 
 @pytest.fixture
 def connect():
-    """Makes impatient AllenClients without a cache: ``connect(emulator, cache=..., retries=...)``."""
+    """Opens AllenClients with short waits and no cache: ``connect(emulator, cache=..., retries=...)``."""
     with ExitStack() as opened:
 
         def start(emulator, cache="none", **options):
@@ -52,14 +52,14 @@ def connect():
 
 @pytest.fixture(scope="module")
 def remote():
-    """A bucket on an S3 server of its own, that watches what is put."""
-    with bucket() as found:
-        yield found
+    """A bucket on its own S3 server, which can stop a build at a put."""
+    with bucket() as opened:
+        yield opened
 
 
 @pytest.fixture(params=["local disk", "S3"])
 def store(request, tmp_path, remote):
-    """A folder and a bucket, that a build may be killed in."""
+    """A folder or a bucket in which a build can be killed."""
     return Folder(tmp_path) if request.param == "local disk" else remote
 
 
@@ -70,7 +70,7 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def web(tmp_path):
-    """Serves `tmp_path` as a plain web server does: its URL."""
+    """The URL of a plain web server that serves `tmp_path`."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=tmp_path)) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()

@@ -1,4 +1,4 @@
-"""The emulated Allen Brain API over real HTTP: images, synchronisation, faults and what it counts."""
+"""The emulated Allen Brain API over real HTTP: images, synchronisation, faults, recorded requests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import subprocess
 import sys
 import threading
 import time
-from itertools import groupby
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -26,6 +25,7 @@ from atlaszarr.errors import InputError
 from atlaszarr.testing import Emulator
 from atlaszarr.testing.phantom import default_phantom
 from atlaszarr.testing.records import dataset_records, image_record
+from codes import raises
 
 RECORDED = Path(__file__).parents[3] / "shared" / "data" / "api"
 CORONAL, SAGITTAL = 74081221, 69177654
@@ -112,7 +112,7 @@ def test_the_image_of_the_getting_started_page_has_its_size(picture):
     assert np.ptp(whole) > 100
 
 
-def test_tiers_show_the_same_place(picture):
+def test_tiers_show_the_same_part_of_the_phantom(picture):
     fine, coarse = picture(CORONAL, "downsample=4").astype(float), picture(CORONAL, "downsample=5")
     rows, columns = coarse.shape[:2]
     reduced = fine[: 2 * rows, : 2 * columns].reshape(rows, 2, columns, 2, 3).mean(axis=(1, 3))
@@ -184,7 +184,7 @@ def test_the_expression_view_is_heat_on_black(picture):
         ("nothing/1.json", 404),
     ],
 )
-def test_what_is_not_there_is_an_http_error(get, path, status):
+def test_an_unknown_path_image_or_option_is_an_http_error(get, path, status):
     assert get(path).status == status
 
 
@@ -206,7 +206,7 @@ def test_the_range_stretches_fluorescence_and_leaves_bright_field_alone(picture,
     assert np.abs(stretched - expected).mean() < 1.5
 
 
-def test_own_pixels_stand_for_an_image_and_its_other_tiers(pool):
+def test_user_supplied_pixels_replace_an_image_and_its_other_tiers(pool):
     own = np.random.default_rng(3).integers(0, 256, (1888, 2980, 3), dtype=np.uint8)
     own = own // 4 + np.arange(2980, dtype=np.uint8)[np.newaxis, :, np.newaxis] // 2
     jpeg = simplejpeg.encode_jpeg(own, 90)
@@ -221,8 +221,9 @@ def test_own_pixels_stand_for_an_image_and_its_other_tiers(pool):
     assert np.abs(coarser - blocks).max() <= 6
     assert finer.shape == (449, 631, 3)
     assert np.abs(finer[:448:2, :630:2].astype(int) - own[:224, :315]).max() <= 6
-    with pytest.raises(InputError, match="image 1, which is not served"):
+    with raises(InputError, "image-not-served") as caught:
         Emulator(pixels={1: {0: own}})
+    assert "image 1:" in str(caught.value)
 
 
 def test_an_image_whose_alignment_is_singular_or_missing_is_still_drawn(pool):
@@ -344,7 +345,7 @@ def faulty(kind, **values):
     return {"match": {"path": IMAGE}, "do": kind, **values}
 
 
-def spoiled(pool, rule, path=f"{IMAGE}?downsample=6"):
+def faulted(pool, rule, path=f"{IMAGE}?downsample=6"):
     with Emulator(faults=[rule]) as emulator:
         return pool.request("GET", f"{emulator.url}/{path}"), emulator.requests
 
@@ -358,7 +359,7 @@ def test_a_status_fault_says_when_to_come_back_and_runs_out(pool):
     assert other.status == 200
 
 
-def test_a_fault_without_end_goes_on(pool):
+def test_a_fault_without_limit_applies_to_all_requests(pool):
     with Emulator(faults=[faulty("status", times=None)]) as emulator:
         assert {pool.request("GET", f"{emulator.url}/{IMAGE}").status for _ in range(5)} == {503}
 
@@ -380,7 +381,7 @@ def test_a_hang_outlasts_the_read_timeout_and_ends_with_the_emulator(pool):
 
 def test_a_short_hang_answers_late(pool):
     start = time.monotonic()
-    answer, _ = spoiled(pool, faulty("hang", seconds=0.3))
+    answer, _ = faulted(pool, faulty("hang", seconds=0.3))
     assert answer.status == 200
     assert time.monotonic() - start >= 0.3
 
@@ -402,34 +403,34 @@ def test_a_cut_body_is_shorter_than_announced(pool):
 
 
 def test_a_truncated_body_is_as_long_as_announced_but_not_whole(pool):
-    answer, (request,) = spoiled(pool, faulty("truncated", fraction=0.25))
+    answer, (request,) = faulted(pool, faulty("truncated", fraction=0.25))
     assert len(answer.data) == int(answer.headers["Content-Length"]) == request.bytes_sent
     with pytest.raises(OSError, match="truncated"):
         Image.open(io.BytesIO(answer.data)).load()
-    answer, _ = spoiled(pool, {"do": "truncated"}, "data/Product/query.json")
+    answer, _ = faulted(pool, {"do": "truncated"}, "data/Product/query.json")
     with pytest.raises(json.JSONDecodeError):
         answer.json()
 
 
 def test_a_page_of_html_comes_with_status_200(pool):
-    answer, _ = spoiled(pool, {"do": "html", "match": {"path": "model::Product"}}, "data/query.json?q=model::Product")
+    answer, _ = faulted(pool, {"do": "html", "match": {"path": "model::Product"}}, "data/query.json?q=model::Product")
     assert (answer.status, answer.headers["Content-Type"]) == (200, "text/html")
     assert answer.data.startswith(b"<!DOCTYPE html>")
 
 
-def test_spoiled_images_are_wrong_in_the_way_they_say(pool):
-    assert simplejpeg.decode_jpeg(spoiled(pool, faulty("wrong_size", width=20, height=10))[0].data).shape == (10, 20, 3)
-    assert spoiled(pool, faulty("empty"))[0].data == b""
-    assert not simplejpeg.is_jpeg(spoiled(pool, faulty("garbage"))[0].data)
-    bomb = spoiled(pool, faulty("bomb"))[0].data
+def test_image_faults_change_the_image_as_documented(pool):
+    assert simplejpeg.decode_jpeg(faulted(pool, faulty("wrong_size", width=20, height=10))[0].data).shape == (10, 20, 3)
+    assert faulted(pool, faulty("empty"))[0].data == b""
+    assert not simplejpeg.is_jpeg(faulted(pool, faulty("garbage"))[0].data)
+    bomb = faulted(pool, faulty("bomb"))[0].data
     assert (simplejpeg.decode_jpeg_header(bomb)[:2], len(bomb) < 2000) == ((60000, 60000), True)
-    grey = Image.open(io.BytesIO(spoiled(pool, faulty("grey"))[0].data))
+    grey = Image.open(io.BytesIO(faulted(pool, faulty("grey"))[0].data))
     assert (grey.mode, grey.size) == ("L", (10097 >> 6, 7185 >> 6))
 
 
 def test_a_query_can_fail_with_a_message_and_total_rows_can_change(pool):
     query = "data/query.json?criteria=model::SectionImage"
-    answer, _ = spoiled(pool, {"do": "fail", "message": "too many cooks"}, query)
+    answer, _ = faulted(pool, {"do": "fail", "message": "too many cooks"}, query)
     assert (answer.status, answer.json()["success"], answer.json()["msg"]) == (200, False, "too many cooks")
     rule = {"do": "total_rows", "delta": -3, "after": 1, "match": {"path": "model::SectionImage"}}
     with Emulator(faults=[rule]) as emulator:
@@ -451,30 +452,32 @@ def test_faults_are_read_from_a_file(pool, tmp_path):
     path.write_text(json.dumps([faulty("status", status=500)]))
     with Emulator(faults=path) as emulator:
         assert pool.request("GET", f"{emulator.url}/{IMAGE}").status == 500
-    for text, message in (("{", "are not JSON"), ("{}", "must be a list"), ('[{"do": "x"}]', "cannot do 'x'")):
+    for text, code in (("{", "not-json"), ("{}", "invalid-fault"), ('[{"do": "x"}]', "unknown-value")):
         path.write_text(text)
-        with pytest.raises(InputError, match=message):
+        with raises(InputError, code):
             Emulator(faults=path)
-    with pytest.raises(InputError, match="cannot read the faults"):
+    with raises(InputError, "unreadable-file") as caught:
         Emulator(faults=tmp_path / "absent.json")
+    assert "absent.json" in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("rule", "message"),
+    ("rule", "code", "named"),
     [
-        ("hang", "must be an object"),
-        ({}, "cannot do 'None'; the kinds are status, hang"),
-        ({"do": "hang", "status": 1}, "kind 'hang' has no 'status'"),
-        ({"do": "status", "status": 1000}, "cannot have 1000 as its status"),
-        ({"do": "empty", "times": 0}, "cannot have 0 as its times"),
-        ({"do": "empty", "after": -1}, "cannot have -1 as its after"),
-        ({"do": "hang", "seconds": "long"}, "cannot have 'long' as its seconds"),
-        ({"do": "empty", "match": {"url": "x"}}, "match must be an object with the text 'path'"),
+        ("hang", "invalid-fault", ("'hang'",)),
+        ({}, "unknown-value", ("'None'", "status, hang")),
+        ({"do": "hang", "status": 1}, "unknown-option", ("'hang'", "'status'")),
+        ({"do": "status", "status": 1000}, "invalid-fault", ("1000", "status")),
+        ({"do": "empty", "times": 0}, "invalid-fault", ("0", "times")),
+        ({"do": "empty", "after": -1}, "invalid-fault", ("-1", "after")),
+        ({"do": "hang", "seconds": "long"}, "invalid-fault", ("'long'", "seconds")),
+        ({"do": "empty", "match": {"url": "x"}}, "invalid-fault", ("'path'", "'url'")),
     ],
 )
-def test_an_invalid_rule_is_refused_in_one_sentence(rule, message):
-    with pytest.raises(InputError, match=message) as caught:
+def test_an_invalid_rule_is_refused_in_one_line(rule, code, named):
+    with raises(InputError, code) as caught:
         Emulator(faults=[rule])
+    assert all(name in str(caught.value) for name in named)
     assert "\n" not in str(caught.value)
 
 
@@ -494,17 +497,16 @@ def test_requests_are_recorded_with_what_they_asked_and_got(pool):
         assert (emulator.requests, emulator.count(), emulator.peak) == ([], 0, 0)
 
 
-def test_the_peak_is_how_many_were_under_way_at_once(pool):
+def test_the_peak_is_the_largest_number_of_concurrent_requests(pool):
     with Emulator(latency=0.25) as emulator:
         threads = [
             threading.Thread(target=pool.request, args=("GET", f"{emulator.url}/data/Product/query.json"))
             for _ in range(5)
         ]
-        for _, some in groupby(enumerate(threads), lambda item: item[0] // 3):
-            some = [thread for _, thread in some]  # noqa: PLW2901
-            for thread in some:
+        for batch in (threads[:3], threads[3:]):
+            for thread in batch:
                 thread.start()
-            for thread in some:
+            for thread in batch:
                 thread.join()
         assert (emulator.peak, emulator.count()) == (3, 5)
 
@@ -523,7 +525,7 @@ def test_one_connection_carries_many_requests(emulator):
         connection.close()
 
 
-def test_leaving_hangs_up_and_frees_the_port(capfd):
+def test_leaving_closes_the_connections_and_frees_the_port(capfd):
     with Emulator() as emulator:
         port = urlsplit(emulator.url).port
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)

@@ -1,4 +1,4 @@
-"""Metadata queries asked over HTTP, in every form in which clients send them."""
+"""Metadata queries over HTTP, in all forms that clients send."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_a_page_has_50_rows_unless_more_are_asked_for(ask):
     assert len({*ids(first), *ids(rest)}) == 60
 
 
-def test_associations_are_answered_only_if_included(ask):
+def test_associations_are_in_the_answer_only_if_included(ask):
     (bare,) = ask("SectionDataSet/69289763.json")["msg"]
     assert not {"alignment3d", "genes", "products", "plane_of_section", "treatments", "specimen"} & set(bare)
     include = "alignment3d,genes,products,plane_of_section,treatments,specimen(donor(age))"
@@ -143,7 +143,7 @@ def test_associations_nest_in_criteria(ask):
         ("[axes$eq'x']", []),
     ],
 )
-def test_every_operator_selects_what_it_says(ask, criterion, expected):
+def test_every_operator_selects_as_documented(ask, criterion, expected):
     answer = ask(f"SectionImage/query.json?criteria=[data_set_id$eq69289763],{criterion}")
     assert [record["section_number"] for record in answer["msg"]] == expected
 
@@ -199,7 +199,7 @@ def test_an_unknown_id_is_a_success_without_rows(ask):
         ("criteria=model::SectionImage,rma::options[num_rows$eqmany]", "'many' is not a number of rows"),
     ],
 )
-def test_what_cannot_be_understood_is_refused_with_a_message(ask, query, message):
+def test_an_invalid_query_fails_with_a_message(ask, query, message):
     answer = ask(f"query.json?{query}")
     assert answer["success"] is False
     assert message in answer["msg"]

@@ -1,4 +1,4 @@
-"""Answers of the emulated service: records to JSON, XML and CSV."""
+"""Answers of the emulated service, in JSON, XML or CSV."""
 
 from __future__ import annotations
 
@@ -14,18 +14,17 @@ _CONTENT_TYPES = {"json": "application/json", "xml": "application/xml", "csv": "
 
 @dataclass(frozen=True)
 class Answer:
-    """An HTTP answer before it is sent.
+    """An HTTP answer.
 
     Attributes
     ----------
     status : int
         HTTP status.
     content_type : str
-        The header's value.
+        Value of the Content-Type header.
     body : bytes
-        As sent.
     headers : dict
-        Further headers.
+        Additional headers.
     """
 
     status: int
@@ -34,7 +33,7 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
 
 
-def found(
+def success(
     msg: Any,
     *,
     name: str = "object",
@@ -48,11 +47,11 @@ def found(
     Parameters
     ----------
     msg : list or dict
-        What was asked for.
+        The records.
     name : str
-        What XML calls one record, for instance ``section-image``.
+        XML element of a record, for instance ``section-image``.
     start_row, num_rows, total_rows : int
-        The envelope's figures; the last two default to the length of `msg`.
+        Row counts of the envelope; the last two default to the length of `msg`.
     format : str
         ``json``, ``xml`` or ``csv``.
     """
@@ -71,8 +70,8 @@ def found(
     return _answer("json", json.dumps(figures | {"msg": msg}).encode())
 
 
-def refused(message: str, *, format: str = "json") -> Answer:
-    """A refusal: HTTP status 200, `success` false and the message as `msg`."""
+def failure(message: str, *, format: str = "json") -> Answer:
+    """A failure of a query: HTTP status 200, `success` false and the message as `msg`."""
     figures: dict[str, Any] = {"success": False, "id": 0, "start_row": 0, "num_rows": 0, "total_rows": 0}
     if format == "xml":
         return _answer("xml", _xml(figures, message, "message"))
@@ -81,7 +80,7 @@ def refused(message: str, *, format: str = "json") -> Answer:
     return _answer("json", json.dumps(figures | {"msg": message}).encode())
 
 
-def missing(message: str, status: int = 404) -> Answer:
+def http_error(message: str, status: int = 404) -> Answer:
     """An HTTP error with a line of text."""
     return Answer(status, "text/plain", message.encode())
 
@@ -107,7 +106,7 @@ def _xml(figures: dict[str, Any], msg: Any, name: str) -> bytes:
 
 
 def _append(parent: ElementTree.Element, name: str, value: Any) -> None:
-    """A value as an element: lists hold elements named in the singular, null is marked as such."""
+    """Append a value as an element: items of a list are named in the singular, null has the attribute ``nil``."""
     element = ElementTree.SubElement(parent, name.replace("_", "-"))
     if isinstance(value, dict):
         for key, item in value.items():

@@ -1,8 +1,8 @@
-"""Scripted faults: what the emulated service does wrong, to which request, and how often.
+"""Scripted faults of the emulated service.
 
 A fault is a rule, from Python or a JSON file: ``{"match": {"path": "section_image_download/74081149"},
-"times": 2, "do": "status", "status": 503, "retry_after": 1}``. Rules are asked in their order; the first
-that matches and has not run out acts, and later ones do not see that request.
+"times": 2, "do": "status", "status": 503, "retry_after": 1}``. The first rule that matches a request and has not run
+out applies; later rules do not count the request.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ import simplejpeg
 from ..errors import InputError
 from .envelope import Answer
 
-#: What each kind does, and the keys it takes next to `match`, `times`, `after` and `do`.
+#: The kinds of faults, each with its keys in addition to `match`, `times`, `after` and `do`.
 KINDS: dict[str, tuple[str, ...]] = {
     "status": ("status", "retry_after"),  # an HTTP status instead of the answer
-    "hang": ("seconds",),  # the answer, so many seconds late
+    "hang": ("seconds",),  # the answer, delayed by so many seconds
     "reset": (),  # the connection is reset
     "cut": ("fraction",),  # the connection ends before the announced length is sent
     "truncated": ("fraction",),  # a body cut short, announced as such
     "html": (),  # HTTP 200 with a page about maintenance
     "wrong_size": ("width", "height"),  # an image of another size
     "empty": (),  # no bytes
-    "garbage": (),  # bytes that are no image
+    "garbage": (),  # bytes that are not an image
     "bomb": (),  # a JPEG that declares 60000 x 60000 pixels
     "grey": (),  # a JPEG of one channel
     "fail": ("message",),  # `success` false with a message
-    "total_rows": ("delta",),  # `total_rows` differs by so many
-    "other_record": ("attribute", "value"),  # the last record of the answer has another value of an attribute
+    "total_rows": ("delta",),  # `total_rows` is changed by so many
+    "other_record": ("attribute", "value"),  # an attribute of the last record has another value
 }
 
-#: Kinds that need no answer to spoil, so that none is made.
+#: Kinds that replace the answer, which is then not computed.
 INSTEAD = frozenset({"status", "reset", "html", "fail"})
 
 _PAGE = b"<!DOCTYPE html><html><head><title>Maintenance</title></head><body>The service is down.</body></html>"
@@ -53,16 +53,21 @@ class Rule:
     do : str
         One of `KINDS`.
     path : str
-        Found anywhere in the decoded path and query, for instance ``section_image_download/74081149`` or
-        ``model::SectionImage``; empty matches everything.
+        Substring of the decoded path and query, for instance ``section_image_download/74081149`` or
+        ``model::SectionImage``; the empty string matches all requests.
     times : int or None
-        How often it acts; None for ever.
+        Number of requests that fail; None for no limit.
     after : int
-        How many matching requests it lets pass first.
+        Number of matching requests that succeed first.
     status, retry_after, seconds, fraction, width, height, message, delta, attribute, value
-        Of the kinds that take them: HTTP status and seconds of its Retry-After, seconds to hang, the part
-        of the body to send, the image's size, the message, what to add to `total_rows`, and an attribute of a record
-        with its value.
+        Values of the kinds that have these keys: HTTP status and its Retry-After in seconds, delay in seconds, part
+        of the body that is sent, size of the image, message, number added to `total_rows`, attribute of a record
+        and its value.
+
+    Raises
+    ------
+    InputError
+        If the kind is unknown or a value is invalid.
     """
 
     do: str
@@ -81,10 +86,13 @@ class Rule:
     value: Any = None
 
     def __post_init__(self) -> None:
-        """Refuse what a fault cannot be (InputError)."""
-        _check_kind(self.do)
+        """Validate the kind and the values."""
+        _validate_kind(self.do)
         for name, value in asdict(self).items():
-            _check_value(self.do, name, value)
+            if not _is_valid(name, value):
+                raise InputError(
+                    f"a fault of kind '{self.do}' cannot have {value!r} as its {name}", code="invalid-fault"
+                )
 
     @classmethod
     def from_dict(cls, rule: Any) -> Rule:
@@ -93,28 +101,32 @@ class Rule:
         Raises
         ------
         InputError
-            One sentence, if the rule is not valid.
+            If the rule is invalid.
         """
         if not isinstance(rule, Mapping):
-            raise InputError(f"a fault must be an object, not {rule!r}")
+            raise InputError(f"a fault must be an object, not {rule!r}", code="invalid-fault")
         kind = str(rule.get("do"))
-        _check_kind(kind)
+        _validate_kind(kind)
         unknown = set(rule) - {"do", "match", "times", "after", *KINDS[kind]}
         if unknown:
-            raise InputError(f"a fault of kind '{kind}' has no {', '.join(sorted(map(repr, unknown)))}")
+            raise InputError(
+                f"a fault of kind '{kind}' has no {', '.join(sorted(map(repr, unknown)))}", code="unknown-option"
+            )
         match = rule.get("match", {})
         if not isinstance(match, Mapping) or set(match) - {"path"} or not isinstance(match.get("path", ""), str):
-            raise InputError(f"a fault's match must be an object with the text 'path', not {match!r}")
+            raise InputError(
+                f"a fault's match must be an object with the text 'path', not {match!r}", code="invalid-fault"
+            )
         return cls(path=match.get("path", ""), **{key: value for key, value in rule.items() if key != "match"})
 
 
 class FaultScript:
-    """Rules with a memory of how often each was asked: safe to use from many threads.
+    """Rules, and the number of requests that each one matched; thread-safe.
 
     Parameters
     ----------
     rules : iterable of Rule or dict
-        In the order in which they are asked.
+        In order of priority.
     """
 
     def __init__(self, rules: Iterable[Rule | Mapping[str, Any]] = ()) -> None:
@@ -123,7 +135,7 @@ class FaultScript:
         self._lock = threading.Lock()
 
     def next(self, target: str) -> Rule | None:
-        """The rule that acts on a request, counted; None if the request is answered as it should be."""
+        """Count a request, and return the rule that applies to it; None for a normal answer."""
         with self._lock:
             for index, rule in enumerate(self.rules):
                 if rule.path not in target:
@@ -138,7 +150,7 @@ class FaultScript:
 
 
 def load_faults(path: str | Path) -> list[Rule]:
-    """Rules from a JSON file that holds a list of them.
+    """Rules from a JSON file with a list of objects.
 
     Raises
     ------
@@ -148,16 +160,16 @@ def load_faults(path: str | Path) -> list[Rule]:
     try:
         rules = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"cannot read the faults {path}: {error.strerror}") from error
+        raise InputError(f"cannot read the faults {path}: {error.strerror}", code="unreadable-file") from error
     except ValueError as error:
-        raise InputError(f"the faults {path} are not JSON: {error}") from error
+        raise InputError(f"the faults {path} are not JSON: {error}", code="not-json") from error
     if not isinstance(rules, list):
-        raise InputError(f"the faults {path} must be a list of objects")
+        raise InputError(f"the faults {path} must be a list of objects", code="invalid-fault")
     return [Rule.from_dict(rule) for rule in rules]
 
 
-def spoiled(rule: Rule, answer: Answer) -> Answer:
-    """The answer as a fault leaves it; the kinds of the connection (hang, reset, cut) leave it alone."""
+def apply_fault(rule: Rule, answer: Answer) -> Answer:
+    """The answer with a fault applied; faults of the connection (hang, reset, cut) do not change it."""
     body, envelope = answer.body, {"success": False, "id": 0, "start_row": 0, "num_rows": 0, "total_rows": 0}
     match rule.do:
         case "status":
@@ -176,9 +188,10 @@ def spoiled(rule: Rule, answer: Answer) -> Answer:
         case "garbage":
             answer = replace(answer, body=bytes(range(256)) * 16)
         case "bomb":
-            answer = replace(answer, body=_declaring(_jpeg(8, 8, "RGB"), 60000, 60000))
+            answer = replace(answer, body=_with_size(_jpeg(8, 8, "RGB"), 60000, 60000))
         case "grey":
-            answer = replace(answer, body=_grey(body))
+            height, width, _, _ = simplejpeg.decode_jpeg_header(body)
+            answer = replace(answer, body=_jpeg(height, width, "GRAY"))
         case "total_rows":
             envelope = json.loads(body)
             envelope["total_rows"] += rule.delta
@@ -190,16 +203,16 @@ def spoiled(rule: Rule, answer: Answer) -> Answer:
     return answer
 
 
-def _check_kind(kind: str) -> None:
+def _validate_kind(kind: str) -> None:
     if kind not in KINDS:
-        raise InputError(f"a fault cannot do {kind!r}; the kinds are {', '.join(KINDS)}")
+        raise InputError(f"a fault cannot do {kind!r}; the kinds are {', '.join(KINDS)}", code="unknown-value")
 
 
-def _check_value(kind: str, name: str, value: Any) -> None:
-    """Refuse a value that its key cannot have."""
+def _is_valid(name: str, value: Any) -> bool:
+    """Whether a key of a rule can have a value."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     whole = number and isinstance(value, int)
-    sound = {
+    valid = {
         "times": value is None or (whole and value >= 1),
         "after": whole and value >= 0,
         "status": whole and 200 <= value <= 599,
@@ -212,8 +225,7 @@ def _check_value(kind: str, name: str, value: Any) -> None:
         "message": isinstance(value, str),
         "attribute": isinstance(value, str),
     }
-    if not sound.get(name, True):
-        raise InputError(f"a fault of kind '{kind}' cannot have {value!r} as its {name}")
+    return bool(valid.get(name, True))
 
 
 def _jpeg(height: int, width: int, colorspace: Literal["RGB", "GRAY"]) -> bytes:
@@ -223,13 +235,7 @@ def _jpeg(height: int, width: int, colorspace: Literal["RGB", "GRAY"]) -> bytes:
     return bytes(simplejpeg.encode_jpeg(picture, 90, colorspace="RGB", colorsubsampling="444"))
 
 
-def _grey(jpeg: bytes) -> bytes:
-    """A picture of the same size with one channel."""
-    height, width, _, _ = simplejpeg.decode_jpeg_header(jpeg)
-    return _jpeg(height, width, "GRAY")
-
-
-def _declaring(jpeg: bytes, height: int, width: int) -> bytes:
-    """A JPEG whose frame header (SOF0) claims another size."""
+def _with_size(jpeg: bytes, height: int, width: int) -> bytes:
+    """The JPEG with another size in its frame header (SOF0)."""
     at = jpeg.index(b"\xff\xc0") + 5
     return jpeg[:at] + height.to_bytes(2, "big") + width.to_bytes(2, "big") + jpeg[at + 4 :]

@@ -1,7 +1,7 @@
-"""The structure graph of the phantom brain: real structures of the adult mouse, with all their ancestors.
+"""The structure graph of the phantom brain: structures of the adult mouse with all their ancestors.
 
-A small part of structure graph 1 in the shape in which the API answers it. It knows names, ids and
-parents; `phantom.py` knows where a structure lies.
+A small part of structure graph 1, in the API's format. It has names, ids and parents; the positions of structures are
+in `phantom.py`.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-#: Id of root, the label of the brain outside all regions.
+#: Id of the root structure: the label of the brain outside all regions.
 ROOT_ID = 997
 
 
 def figures(name: str) -> Iterator[dict[str, str]]:
-    """Rows of one of the package's tables, without the lines that begin with ``#``."""
+    """The rows of a table of this package, without comment lines (``#``)."""
     text = (files(__package__) / "figures" / f"{name}.csv").read_text(encoding="utf-8")
     yield from csv.DictReader(line for line in text.splitlines() if not line.startswith("#"))
 
 
 @cache
 def structures() -> dict[int, dict[str, Any]]:
-    """Nodes of the graph by id, in graph order: every parent comes before its parts. They have no ``children``.
+    """The nodes of the graph by id, without ``children``, in graph order: parents before their children.
 
     ``graph_order`` is the depth-first position in the full graph of 1327 structures, ``st_level`` the level in the
-    hierarchy, and the parent of root None.
+    hierarchy; the parent of the root is None.
     """
     whole = ("id", "parent_structure_id", "atlas_id", "graph_order", "st_level")
     nodes: dict[int, dict[str, Any]] = {}
@@ -38,7 +38,7 @@ def structures() -> dict[int, dict[str, Any]]:
 
 
 def structure_graph() -> dict[str, Any]:
-    """The answer to ``/structure_graph_download/1.json``: the envelope with the nested graph in `msg`."""
+    """The answer to ``/structure_graph_download/1.json``: an envelope with the nested graph in `msg`."""
     nodes = {id: {**node, "children": []} for id, node in structures().items()}
     roots: list[dict[str, Any]] = []
     for node in nodes.values():

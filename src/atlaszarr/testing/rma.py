@@ -1,9 +1,8 @@
 """Metadata queries (RMA) of the emulated service, evaluated against its catalogue.
 
-Operators: eq, ne, lt, gt, le, ge, in, li (like) and il (like, whatever the case), where ``*`` stands for
-any text. Records come in the order in which they are held unless an order is asked for, 50 to a page
-unless `num_rows` says otherwise, and what is associated with them only if included. Pipes and connected
-services are not served.
+Operators: eq, ne, lt, gt, le, ge, in, li (like) and il (like, case-insensitive), where ``*`` matches any text. Records
+are in the catalogue's order unless the query has an order, 50 per page unless it has `num_rows`, and have no
+associations unless it includes them. Pipes and connected services are not supported.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .catalogue import Catalogue
-from .envelope import Answer, found, refused
+from .envelope import Answer, failure, success
 from .records import Record
 from .rma_syntax import Filter, Query, RmaError, Term, parse, parse_parameters
 
@@ -25,11 +24,11 @@ def answer(catalogue: Catalogue, path: str, parameters: Mapping[str, str]) -> An
     Parameters
     ----------
     catalogue : Catalogue
-        What the service holds.
+        The records of the service.
     path : str
-        What follows ``/data/``: ``query.json``, ``SectionImage/query.json`` or ``SectionImage/69177654.json``.
+        The path after ``/data/``: ``query.json``, ``SectionImage/query.json`` or ``SectionImage/69177654.json``.
     parameters : mapping
-        The URL's parameters, decoded.
+        The decoded parameters of the URL.
     """
     stem, _, format = path.rpartition(".")
     if format not in ("json", "xml", "csv"):
@@ -46,14 +45,14 @@ def answer(catalogue: Catalogue, path: str, parameters: Mapping[str, str]) -> An
                 raise RmaError(f"no route matches /data/{path}")
         return _evaluate(catalogue, query, format)
     except RmaError as error:
-        return refused(str(error), format=format)
+        return failure(str(error), format=format)
 
 
 def _evaluate(catalogue: Catalogue, query: Query, format: str) -> Answer:
     if query.model not in catalogue.models:
         raise RmaError(f"uninitialized constant ApiModel::{query.model}")
     for term in query.criteria:
-        _check(catalogue, query.model, term)
+        _validate(catalogue, query.model, term)
     records = [
         record
         for record in catalogue.models[query.model]
@@ -66,8 +65,8 @@ def _evaluate(catalogue: Catalogue, query: Query, format: str) -> Answer:
     start = _whole_number(query.options.get("start_row", ("0",))[0])
     limit = query.options.get("num_rows", ("50",))[0]
     page = records[start:] if limit == "all" else records[start : start + _whole_number(limit)]
-    rows = [_shown(catalogue, query.model, record, query.include) for record in page]
-    return found(
+    rows = [_with_included(catalogue, query.model, record, query.include) for record in page]
+    return success(
         [_selected(row, query) for row in rows],
         name=_dashed(query.model),
         start_row=start,
@@ -76,8 +75,8 @@ def _evaluate(catalogue: Catalogue, query: Query, format: str) -> Answer:
     )
 
 
-def _check(catalogue: Catalogue, model: str, term: Term) -> None:
-    """Refuse attributes and associations that the model does not have."""
+def _validate(catalogue: Catalogue, model: str, term: Term) -> None:
+    """Raise RmaError for attributes and associations that the model does not have."""
     if term.name is not None:
         association = catalogue.associated(model, {"id": None, "data_set_id": None}, term.name)
         if association is None:
@@ -87,11 +86,11 @@ def _check(catalogue: Catalogue, model: str, term: Term) -> None:
         if not catalogue.has_attribute(model, item.attribute):
             raise RmaError(f"{model} has no attribute named '{item.attribute}'")
     for child in term.children:
-        _check(catalogue, model, child)
+        _validate(catalogue, model, child)
 
 
 def _matches(catalogue: Catalogue, model: str, record: Record, term: Term) -> bool:
-    """Whether a record, or any that it is associated with under the term's name, passes."""
+    """Whether a record, or a record of the term's association, passes all filters and nested terms."""
     records = [record]
     if term.name is not None:
         association = catalogue.associated(model, record, term.name)
@@ -114,7 +113,7 @@ def _passes(value: Any, item: Filter) -> bool:
         if item.operator == "il":
             pattern, text = pattern.lower(), text.lower()
         return fnmatch.fnmatchcase(text, pattern)
-    wanted = [_like(value, text) for text in item.values]
+    wanted = [_converted(value, text) for text in item.values]
     if item.operator in ("eq", "in"):
         return value in wanted
     if item.operator == "ne":
@@ -125,8 +124,8 @@ def _passes(value: Any, item: Filter) -> bool:
     return bool({"lt": ordered < 0, "gt": ordered > 0, "le": ordered <= 0, "ge": ordered >= 0}[item.operator])
 
 
-def _like(value: Any, text: str) -> Any:
-    """The text of a filter as a value of the same type as the attribute's; None if it is not one."""
+def _converted(value: Any, text: str) -> Any:
+    """The text of a filter, converted to the type of an attribute's value; None if it cannot be converted."""
     if isinstance(value, bool):
         return {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}.get(text.lower())
     if isinstance(value, int | float):
@@ -137,25 +136,25 @@ def _like(value: Any, text: str) -> Any:
     return text
 
 
-def _shown(catalogue: Catalogue, model: str, record: Record, include: Sequence[Term]) -> Record:
-    """A record's attributes and what was asked to be included."""
-    shown = catalogue.attributes(model, record)
+def _with_included(catalogue: Catalogue, model: str, record: Record, include: Sequence[Term]) -> Record:
+    """The attributes of a record, and its included associations."""
+    row = catalogue.attributes(model, record)
     for term in include:
         association = catalogue.associated(model, record, str(term.name))
         if term.name is None or association is None:
             raise RmaError(f"{model} has no association named '{term.name}'")
         target, many, records = association
         rows = [
-            _shown(catalogue, target, related, term.children)
+            _with_included(catalogue, target, related, term.children)
             for related in records
             if all(_passes(related.get(item.attribute), item) for item in term.filters)
         ]
-        shown[term.name] = rows if many else next(iter(rows), None)
-    return shown
+        row[term.name] = rows if many else next(iter(rows), None)
+    return row
 
 
 def _selected(row: Record, query: Query) -> Record:
-    """The row with the attributes that `only`, `tabular` and `except` leave; included records stay."""
+    """The row without the attributes that `only`, `tabular` and `except` remove; included records stay."""
     included = {term.name for term in query.include}
     for option in ("only", "tabular"):
         if option in query.options:
@@ -176,7 +175,7 @@ def _whole_number(text: str) -> int:
 
 
 def _ordered(records: list[Record], attribute: str, *, descending: bool) -> list[Record]:
-    """The records by an attribute, null before everything else."""
+    """The records sorted by an attribute; null is smaller than all values."""
 
     def key(record: Record) -> tuple[bool, Any]:
         value = record.get(attribute)

@@ -1,7 +1,6 @@
-"""The syntax of the Allen Brain API's query language (RMA): text to a query.
+"""A parser of the Allen Brain API's query language (RMA).
 
-A query is a model with criteria, includes and options. What cannot be understood is refused as the
-service does, with line and column.
+A query is a model with criteria, includes and options. Syntax errors name the line and column, as the service's do.
 """
 
 from __future__ import annotations
@@ -16,12 +15,12 @@ _BARE = re.compile(r"[^\[\](),'\"]*")
 
 
 class RmaError(Exception):
-    """A query that cannot be parsed or evaluated; its text is the answer's `msg`."""
+    """A query that cannot be parsed or evaluated; the message becomes the answer's `msg`."""
 
 
 @dataclass(frozen=True)
 class Filter:
-    """One ``[attribute$operator values]``."""
+    """A filter ``[attribute$operator values]``."""
 
     attribute: str
     operator: str
@@ -30,7 +29,7 @@ class Filter:
 
 @dataclass(frozen=True)
 class Term:
-    """An association (or, without a name, the model itself), its filters, and what is nested in it."""
+    """An association (without a name: the model itself) with its filters and nested terms."""
 
     name: str | None
     filters: tuple[Filter, ...] = ()
@@ -39,7 +38,7 @@ class Term:
 
 @dataclass
 class Query:
-    """A model stage."""
+    """A parsed query on a model."""
 
     model: str
     criteria: list[Term] = field(default_factory=list)
@@ -47,8 +46,8 @@ class Query:
     options: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-class _Reader:
-    """A cursor over the text of a query; refuses with the position, as the service does."""
+class _Parser:
+    """A recursive-descent parser of the text of a query."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -70,11 +69,11 @@ class _Reader:
                 raise self.mismatch(f"expecting '{character}'")
 
     def match(self, pattern: re.Pattern[str]) -> str:
-        found = pattern.match(self.text, self.position)
-        if not found:
+        match = pattern.match(self.text, self.position)
+        if not match:
             raise self.mismatch("expecting a name")
-        self.position = found.end()
-        return found.group()
+        self.position = match.end()
+        return match.group()
 
     def mismatch(self, expected: str) -> RmaError:
         got = "<EOF>" if self.at_end else f"'{self.text[self.position]}'"
@@ -124,46 +123,45 @@ class _Reader:
 
 
 def parse(text: str) -> Query:
-    """A query in one string: ``model::M,rma::criteria,...,rma::include,...,rma::options[...]``.
+    """Parse a query in a single string: ``model::M,rma::criteria,...,rma::include,...,rma::options[...]``.
 
     Raises
     ------
     RmaError
-        With line and column, if it cannot be understood.
+        For a syntax error, with line and column.
     """
-    reader = _Reader(text.strip())
-    reader.expect("model::")
-    query = Query(reader.match(_NAME))
-    own = reader.filters()
-    if own:
-        query.criteria.append(Term(None, own))
+    parser = _Parser(text.strip())
+    parser.expect("model::")
+    query = Query(parser.match(_NAME))
+    if filters := parser.filters():
+        query.criteria.append(Term(None, filters))
     section = ""
-    while not reader.at_end:
-        reader.expect(",")
-        if reader.accept("rma::"):
-            section = reader.match(_NAME)
+    while not parser.at_end:
+        parser.expect(",")
+        if parser.accept("rma::"):
+            section = parser.match(_NAME)
             if section == "options":
-                query.options |= {option.attribute: option.values for option in reader.filters()}
+                query.options |= {option.attribute: option.values for option in parser.filters()}
             elif section not in ("criteria", "include"):
-                raise RmaError(f"line 1, column {reader.position}: no viable alternative at input '{section}'")
+                raise RmaError(f"line 1, column {parser.position}: no viable alternative at input '{section}'")
         elif section == "criteria":
-            query.criteria.append(reader.term())
+            query.criteria.append(parser.term())
         elif section == "include":
-            query.include.append(reader.term())
+            query.include.append(parser.term())
         else:
-            raise reader.mismatch("expecting 'rma::'")
+            raise parser.mismatch("expecting 'rma::'")
     return query
 
 
 def parse_parameters(model: str, parameters: Mapping[str, str]) -> Query:
-    """A query on one model whose parts come as parameters of the URL."""
+    """Parse a query on a model whose parts are parameters of the URL; RmaError as in `parse`."""
     query = Query(model)
     for name, terms in (("criteria", query.criteria), ("include", query.include)):
         if parameters.get(name):
-            reader = _Reader(parameters[name].strip())
-            terms.extend(reader.terms())
-            if not reader.at_end:
-                raise reader.mismatch("expecting ','")
+            parser = _Parser(parameters[name].strip())
+            terms.extend(parser.terms())
+            if not parser.at_end:
+                raise parser.mismatch("expecting ','")
     query.options = {
         name: (parameters[name].strip("'"),)
         for name in ("num_rows", "start_row", "order", "only", "except", "tabular")

@@ -1,6 +1,6 @@
-"""HTTP for the emulated service: connections kept alive, answers sent whole, late, cut or not at all, and counted.
+"""The HTTP server of the emulated service: keeps connections alive, plays scripted faults, records requests.
 
-It carries out the scripted faults of the connection; `service.py` makes the answers.
+The answers come from `service.py`.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from urllib.parse import parse_qsl, unquote_plus, urlsplit
 
 from .drawing import Painter
 from .envelope import Answer
-from .faults import INSTEAD, FaultScript, spoiled
+from .faults import INSTEAD, FaultScript, apply_fault
 from .service import answer, kind_of
 
 _NOTHING = Answer(200, "text/plain", b"")
 
 
 class Server(ThreadingHTTPServer):
-    """The listening socket; a thread for each connection.
+    """An HTTP server with a thread for each connection.
 
     Parameters
     ----------
     address : tuple
-        Host and port, 0 for any free one.
+        Host and port; port 0 for any free one.
     painter : Painter
-        Has the records and images that are served.
+        The records and images.
     faults : FaultScript
     traffic : Traffic
-        Records every request.
+        Records all requests.
     latency : float
-        Seconds that every answer takes at least.
+        Minimum duration of every answer, in seconds.
     access_log : bool
         Write a line per request to stderr.
     """
@@ -65,7 +65,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(address, _Handler)
 
     def stop(self) -> None:
-        """Cut short what hangs, hang up on every client, and wait for the threads to end."""
+        """End scripted hangs, close all connections, and wait for the threads."""
         self.stopping.set()
         self.shutdown()
         with self._open_lock:
@@ -75,32 +75,32 @@ class Server(ThreadingHTTPServer):
         self.server_close()
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Remember the connection, and handle it in a thread."""
+        """Register the connection, and handle it in a thread."""
         with self._open_lock:
             self._open.add(request)
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
-        """Forget the connection, and close it."""
+        """Unregister the connection, and close it."""
         with self._open_lock:
             self._open.discard(request)
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Be silent about clients that went away."""
+        """Ignore clients that disconnected."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """One connection: answers GET, as a scripted fault has it."""
+    """A connection: answers GET, with scripted faults."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     server: Server
 
     def do_GET(self) -> None:
-        """Answer, or carry out a scripted fault."""
+        """Answer, or play a scripted fault."""
         started, server = time.monotonic(), self.server
         server.traffic.begin()
         parts = urlsplit(self.path)
@@ -109,7 +109,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             reply = _NOTHING if rule is not None and rule.do in INSTEAD else answer(server.painter, path, parameters)
             if rule is not None:
-                reply = spoiled(rule, reply)
+                reply = apply_fault(rule, reply)
         except Exception as error:
             reply = Answer(500, "text/plain", repr(error).encode())
         wait = rule.seconds if rule is not None and rule.do == "hang" else server.latency
@@ -136,37 +136,37 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(memoryview(answer.body)[:length])
 
     def _reset(self) -> None:
-        """Close without the usual farewell: the client sees a connection reset."""
+        """Close the connection with a TCP reset."""
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close_connection = True
         self.connection.close()
 
     def log_message(self, format: str, *args: Any) -> None:
-        """A line to stderr, if an access log is wanted."""
+        """Write a line to stderr if the access log is on."""
         if self.server.access_log:
             super().log_message(format, *args)
 
 
 @dataclass(frozen=True)
 class ServedRequest:
-    """One request that was made.
+    """A request that was answered.
 
     Attributes
     ----------
     path : str
-        Without the query.
+        Decoded path, without the query.
     query : dict
-        Parameters, decoded.
+        Decoded parameters.
     kind : str
         ``query`` (metadata), ``section_image_download``, ``structure_graph_download``, ... or ``unknown``.
     status : int
         HTTP status of the answer; 0 for a connection that was reset.
     bytes_sent : int
-        Length of the body as sent.
+        Number of bytes of the body that were sent.
     started : float
-        `time.monotonic` when it arrived.
+        `time.monotonic` at arrival.
     fault : str or None
-        What a scripted fault did to it.
+        Kind of the scripted fault that was applied.
     """
 
     path: str
@@ -179,40 +179,40 @@ class ServedRequest:
 
 
 class Traffic:
-    """Requests under way and answered."""
+    """A thread-safe record of requests."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._requests: list[ServedRequest] = []
-        self._under_way = 0
+        self._active = 0
         self._peak = 0
 
     @property
     def requests(self) -> list[ServedRequest]:
-        """Those answered since the start or the last `reset`, in that order."""
+        """The requests answered since the start or the last `reset`, in the order of the answers."""
         with self._lock:
             return list(self._requests)
 
     @property
     def peak(self) -> int:
-        """The most that were under way at once since the start or the last `reset`."""
+        """The maximum number of concurrent requests since the start or the last `reset`."""
         with self._lock:
             return self._peak
 
     def begin(self) -> None:
-        """A request has arrived."""
+        """Count a request that arrived."""
         with self._lock:
-            self._under_way += 1
-            self._peak = max(self._peak, self._under_way)
+            self._active += 1
+            self._peak = max(self._peak, self._active)
 
     def end(self, request: ServedRequest) -> None:
-        """An answer is about to leave: its receiver must find it counted, and no longer under way."""
+        """Record a request; called before its answer is sent, so that the client finds the request recorded."""
         with self._lock:
-            self._under_way -= 1
+            self._active -= 1
             self._requests.append(request)
 
     def reset(self) -> None:
         """Forget the requests and the peak."""
         with self._lock:
             self._requests.clear()
-            self._peak = self._under_way
+            self._peak = self._active

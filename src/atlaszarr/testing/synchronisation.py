@@ -1,7 +1,7 @@
 """The synchronisation services of the emulated API.
 
-From a pixel of a section image to its dataset's reference space and back, by the rounded matrices of
-the records, each in its own direction.
+They map pixels of section images to the dataset's reference space and back. Each direction uses its own rounded matrix
+from the records.
 """
 
 from __future__ import annotations
@@ -15,49 +15,48 @@ from numpy.typing import NDArray
 from ..geometry.spaces import reference_space
 from ..transforms import apply, image_to_reference, reference_to_image
 from .catalogue import Catalogue
-from .envelope import Answer, found, refused
+from .envelope import Answer, failure, success
 from .records import Record, alignment_matrix, depth
 
 
 def answer_image_to_reference(catalogue: Catalogue, image_id: int, parameters: Mapping[str, str]) -> Answer:
-    """``/image_to_reference/{image}.json?x=&y=``: (p, i, r) in the dataset's own space as x, y, z."""
+    """``/image_to_reference/{image}.json?x=&y=``: (p, i, r) in the dataset's space, as x, y, z."""
     try:
         _, pir = _located(catalogue, image_id, parameters)
     except LookupError as error:
-        return refused(str(error.args[0]))
+        return failure(str(error.args[0]))
     p, i, r = pir.tolist()
-    return found({"image_to_reference": {"x": p, "y": i, "z": r}})
+    return success({"image_to_reference": {"x": p, "y": i, "z": r}})
 
 
 def answer_reference_to_image(catalogue: Catalogue, space_id: int, parameters: Mapping[str, str]) -> Answer:
     """``/reference_to_image/{space}.json?x=&y=&z=&section_data_set_ids=``: the nearest section of each dataset.
 
-    A point of space 9 is mirrored (r to 11400 - r) for a dataset of space 10 and the other way round: the service
-    matches left-hemisphere sections with a reference atlas that was drawn on the right alone.
-    The nearest section in depth is taken, the last one beyond the ends; datasets that are not known or
-    not aligned are left out.
+    A point of space 9 is mirrored (r to 11400 - r) for a dataset of space 10 and vice versa: the service matches
+    left-hemisphere sections with a reference atlas that was drawn for the right hemisphere only.
+    Beyond the ends of a dataset, the last section is the nearest. Datasets that are unknown or not aligned are omitted.
     """
     try:
         pir = np.array([float(parameters[name]) for name in "xyz"])
         ids = [int(text) for text in parameters["section_data_set_ids"].split(",")]
     except (KeyError, ValueError):
-        return refused("x, y and z must be numbers, section_data_set_ids a list of ids")
+        return failure("x, y and z must be numbers, section_data_set_ids a list of ids")
     synced = (_nearest(catalogue, catalogue.dataset(id), space_id, pir) for id in ids)
-    return found([{"image_sync": sync} for sync in synced if sync is not None])
+    return success([{"image_sync": sync} for sync in synced if sync is not None])
 
 
 def answer_image_to_image(catalogue: Catalogue, image_id: int, parameters: Mapping[str, str]) -> Answer:
-    """``/image_to_image/{image}.json?x=&y=&section_data_set_ids=``: through the seed's reference space."""
+    """``/image_to_image/{image}.json?x=&y=&section_data_set_ids=``: through the reference space of the first image."""
     try:
         space_id, pir = _located(catalogue, image_id, parameters)
     except LookupError as error:
-        return refused(str(error.args[0]))
+        return failure(str(error.args[0]))
     seed = dict(zip("xyz", map(str, pir.tolist()), strict=True))
     return answer_reference_to_image(catalogue, space_id, {**parameters, **seed})
 
 
 def _located(catalogue: Catalogue, image_id: int, parameters: Mapping[str, str]) -> tuple[int, NDArray[np.float64]]:
-    """Reference space and (p, i, r) of the pixel x, y of an image; LookupError with the reason if it has none."""
+    """Reference space and (p, i, r) of the pixel x, y of an image; LookupError if the image is not aligned."""
     image = catalogue.image(image_id)
     dataset = catalogue.dataset_of(image)
     tsv, tvr = alignment_matrix(image, "tsv"), alignment_matrix(dataset, "tvr")

@@ -1,4 +1,4 @@
-"""The phantom's reference volumes: what they hold, and that they are the same bytes whenever they are written."""
+"""The phantom's reference volumes: their content, and that every write gives the same bytes."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from atlaszarr.testing.phantom import default_phantom
 
 
 @pytest.mark.parametrize("resolution", [100, 150])
-def test_the_phantom_s_reference_volumes_say_where_their_axes_lead_and_hold_its_closed_form(tmp_path, resolution):
+def test_the_reference_volumes_record_their_orientation_and_equal_the_closed_form(tmp_path, resolution):
     phantom, body = default_phantom(), phantom_volumes.annotation_nrrd(default_phantom(), resolution)
     (tmp_path / "annotation.nrrd").write_bytes(body)
     (tmp_path / "template.nrrd").write_bytes(phantom_volumes.template_nrrd(phantom, resolution))
@@ -24,6 +24,6 @@ def test_the_phantom_s_reference_volumes_say_where_their_axes_lead_and_hold_its_
     np.testing.assert_allclose(found[tuple(at.T)], expected, rtol=0, atol=0.5 + 1e-9)
 
 
-def test_the_phantom_s_reference_volumes_are_the_same_bytes_whenever_they_are_written():
+def test_the_reference_volumes_are_the_same_bytes_in_every_write():
     header = phantom_volumes.annotation_nrrd(default_phantom(), 200).partition(b"\n\n")[0]
     assert b"#" not in header  # pynrrd's comment holds the time
