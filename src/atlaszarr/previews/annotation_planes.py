@@ -76,7 +76,7 @@ def label_planes(
         if (text := absent.remark()) is not None:
             warnings.warn(
                 f"{text} (counted among the chunks that the preview reads)", AtlaszarrWarning, stacklevel=3
-            )  # of preview
+            )  # the caller of preview
         return planes
     with (
         tempfile.TemporaryDirectory(prefix="atlaszarr-preview-") as spool,
@@ -160,7 +160,7 @@ def _level_of(
                 f"axis {axis} of annotation {name} runs {orientation[axis]}; give an annotation that runs {wanted}",
                 code="unsupported-orientation",
             )
-        warnings.warn(sides_remark(name), AtlaszarrWarning, stacklevel=4)  # of preview
+        warnings.warn(sides_remark(name), AtlaszarrWarning, stacklevel=4)  # the caller of preview
 
     def distance(level: int) -> float:
         scale = image.geometries[level].scale
