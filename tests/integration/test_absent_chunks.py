@@ -297,7 +297,7 @@ def test_empty_chunks_of_a_build_are_not_absent(dataset, emulator, connect, tmp_
         warnings.simplefilter("error")
         written(sections, {}, tmp_path)
         region_mask(sections, TERMINOLOGY, "root").compute()
-    with pytest.warns(AtlaszarrWarning, match="labels that the terminology lacks") as warned:
+    with pytest.warns(AtlaszarrWarning, match="not in the terminology") as warned:
         region_volumes(sections, TERMINOLOGY)
     assert len(warned) == 1
 

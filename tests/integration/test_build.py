@@ -76,10 +76,10 @@ def test_a_plan_is_exact_in_requests_pixels_tasks_and_objects(emulator, client, 
     emulator.reset()
     target = tmp_path / "x.ome.zarr"
     report = build(dataset, target, client=client, **options)
-    asked = [r for r in emulator.requests if r.kind == "section_image_download"]
+    requests = [r for r in emulator.requests if r.kind == "section_image_download"]
     assert emulator.count() == sum(p.requests for p in plans)
-    assert len({(r.path, str(r.query)) for r in asked}) == len(asked)
-    assert sum(p.tasks for p in plans) == len(asked) + sum(view.tasks_done for view in report.views)
+    assert len({(r.path, str(r.query)) for r in requests}) == len(requests)
+    assert sum(p.tasks for p in plans) == len(requests) + sum(view.tasks_done for view in report.views)
     for one, view in zip(plans, report.views, strict=True):
         assert len(objects(view.target)) == one.objects
         with (Path(view.target) / "atlaszarr/sections.csv").open() as file:
@@ -495,9 +495,9 @@ def test_progress_counts_images_and_then_blocks_up_to_their_totals(emulator, cli
 
 
 def test_progress_counts_the_missing_images_that_are_fetched_again(serve, connect, tmp_path):
-    gone = {"match": {"path": "section_image_download"}, "do": "status", "status": 404, "times": 2}
+    missing = {"match": {"path": "section_image_download"}, "do": "status", "status": 404, "times": 2}
     calls = []
-    options = {"client": connect(serve(faults=[gone])), "resolution": 200}
+    options = {"client": connect(serve(faults=[missing])), "resolution": 200}
     report = build(CORONAL, tmp_path / "x.ome.zarr", **options)
     assert len(report.views[0].failures) == 2
     build(CORONAL, tmp_path / "x.ome.zarr", progress=lambda *call: calls.append(call), **options)

@@ -136,8 +136,8 @@ def test_a_plan_is_exact_and_no_image_is_fetched_twice(emulator, client, tmp_pat
     emulator.reset()
     report = build(dataset, tmp_path / "x.ome.zarr", mode="sections", client=client, **options)
     assert report.ok
-    asked = [r for r in emulator.requests if r.kind == "section_image_download"]
-    assert len({(r.path, str(r.query)) for r in asked}) == len(asked) == sum(p.image_requests for p in plans)
+    requests = [r for r in emulator.requests if r.kind == "section_image_download"]
+    assert len({(r.path, str(r.query)) for r in requests}) == len(requests) == sum(p.image_requests for p in plans)
     for one in report.views:
         files = [path for path in Path(one.target).rglob("*") if path.is_file()]
         assert len(files) == one.plan.objects
@@ -222,19 +222,19 @@ def test_a_defect_is_named_and_only_it_is_repaired(client, built, contents, tmp_
 def test_a_missing_image_is_recorded_as_background_and_filled_later(serve, connect, contents, tmp_path):
     datasets = [record for record in dataset_records() if record["id"] == SAGITTAL]
     images = [record for record in image_records() if record["data_set_id"] == SAGITTAL]
-    gone = images[9]["id"]
+    missing = images[9]["id"]
     # The first build and the second request it three times each.
-    fault = {"do": "status", "match": {"path": f"section_image_download/{gone}"}, "times": 6, "status": 500}
+    fault = {"do": "status", "match": {"path": f"section_image_download/{missing}"}, "times": 6, "status": 500}
     emulator = serve(datasets, images, faults=[fault])
     whole, target = tmp_path / "whole.ome.zarr", tmp_path / "x.ome.zarr"
     options = {"mode": "sections", "resolution": 100, "chunk": 64, "client": connect(emulator)}
     report = build(SAGITTAL, target, **options)
     assert not report.ok
-    assert [failure.request.image_id for failure in report.views[0].failures] == [gone]
-    assert [row["image_id"] for row in rows(target, "failures")] == [str(gone)]
+    assert [failure.request.image_id for failure in report.views[0].failures] == [missing]
+    assert [row["image_id"] for row in rows(target, "failures")] == [str(missing)]
     assert build(SAGITTAL, target, allow_missing=True, **options).ok
     (row,) = (row for row in rows(target) if row["state"] == "missing")
-    assert int(row["image_id"]) == gone
+    assert int(row["image_id"]) == missing
     assert not zarr.open_array(target / row["path"] / "0", mode="r")[:].any()
     emulator.reset()
     assert build(SAGITTAL, target, **options).views[0].state == "resumed"
@@ -248,8 +248,8 @@ def test_missing_windows_are_reported_by_image_and_the_others_are_built(serve, r
     fault = {"do": "status", "match": {"path": "left=0&top=0"}, "times": 99, "status": 404}
     emulator = serve([dataset], images[:2], faults=[fault])
     target = tmp_path / "x.ome.zarr"
-    asked = ("--mode", "sections", "--resolution", 50, "--chunk", 64, "--downsample", 0, "--cache", "none")
-    outcome = command("build", CORONAL, target, *asked, "--api-url", emulator.url, "--allow-missing")
+    options = ("--mode", "sections", "--resolution", 50, "--chunk", 64, "--downsample", 0, "--cache", "none")
+    outcome = command("build", CORONAL, target, *options, "--api-url", emulator.url, "--allow-missing")
     assert outcome.code == 0
     lines = outcome.err.splitlines()
     assert lines[-1] == "2 of 2 section images are missing"
@@ -267,13 +267,13 @@ def test_windows_have_the_values_of_the_whole_image(serve, connect, tmp_path):
     emulator = serve()
     client = connect(emulator)
     options = {"mode": "sections", "resolution": 50, "chunk": 128, "client": client, "downsample": 0}
-    (priced,) = plan(CORONAL, **options)
-    assert priced.sections_in_windows == priced.sections_used == 6
+    (planned,) = plan(CORONAL, **options)
+    assert planned.sections_in_windows == planned.sections_used == 6
     emulator.reset()
     assert build(CORONAL, tmp_path / "x.ome.zarr", **options).ok
-    asked = [r for r in emulator.requests if r.kind == "section_image_download"]
-    assert len({(r.path, str(r.query)) for r in asked}) == len(asked) == priced.image_requests
-    assert max(int(r.query[side]) for r in asked for side in ("width", "height")) <= 2048
+    requests = [r for r in emulator.requests if r.kind == "section_image_download"]
+    assert len({(r.path, str(r.query)) for r in requests}) == len(requests) == planned.image_requests
+    assert max(int(r.query[side]) for r in requests for side in ("width", "height")) <= 2048
     row = rows(tmp_path / "x.ome.zarr")[3]
     assert int(row["windows"]) == 20
     image = zarr.open_array(tmp_path / "x.ome.zarr/3/0", mode="r")[:]

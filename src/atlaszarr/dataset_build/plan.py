@@ -1,4 +1,4 @@
-"""What a build costs, before it runs, and its report afterwards.
+"""The plan of a build, made before it runs, and its report.
 
 A plan is exact in requests, pixels, tasks and objects; bytes are estimates.
 """

@@ -1,4 +1,4 @@
-"""The metadata of a build: build.json, sections.csv, failures.csv, and OME-Zarr's of images and labels."""
+"""The metadata of a build: build.json, sections.csv, failures.csv, and the OME-Zarr metadata of image and label."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def write_build(target: Target, layout: BuildLayout, request: Mapping[str, Any],
     target.write("atlaszarr/build.json", json.dumps(document, indent=1).encode())
 
 
-def is_of(target: Target, request: Mapping[str, Any]) -> bool:
+def has_build(target: Target, request: Mapping[str, Any]) -> bool:
     """Whether ``atlaszarr/build.json`` exists and records these options."""
     try:
         return bool(json.loads(target.read("atlaszarr/build.json") or b"")["request"] == request)

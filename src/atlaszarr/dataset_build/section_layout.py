@@ -135,9 +135,6 @@ def _groups(
     return groups
 
 
-_AXES = "zyx"
-
-
 def field_in_mm(planes: SectionPlanes, section: int, rows: slice, columns: slice) -> NDArray[np.float64]:
     """The displacement of the pixels of a block, from their position in the space to their position in the image.
 
@@ -183,4 +180,4 @@ def image_frame(planes: SectionPlanes, section: int, thickness: float) -> dict[s
         translation[axis] = (2**request.downsample - 1) / 2 * pixel
     scale[oriented.fixed] = thickness / 1000
     translation[oriented.fixed] = (planes.coordinates[section] - planes.grid.space.anchor / 2) / 1000
-    return {"axes": [_AXES[oriented.rows], _AXES[oriented.columns]], "scale": scale, "translation": translation}
+    return {"axes": ["zyx"[oriented.rows], "zyx"[oriented.columns]], "scale": scale, "translation": translation}

@@ -67,7 +67,10 @@ class Annotation:
         if (index := self._index()) is not None:
             return index.counts(self.level)
         if isinstance(self.labels, StoredArray):
-            counts = _count_stored(self.labels, self.before_midline)
+            parts = self.labels.each(
+                self.labels.units, lambda box, values: count_labels(values, self.before_midline - box[2].start)
+            )
+            counts = merged(list(parts))
         else:
             if self.absent is not None:
                 self.absent.list()
@@ -177,7 +180,7 @@ def _warn(text: str | None) -> None:
 
 @dataclass(frozen=True)
 class _Mask:
-    """A mask of labels as an array; reads the units of the requested region that may contain one of the labels."""
+    """A mask of labels as an array; reads only the units of `containing`, or all if it is None."""
 
     array: StoredArray
     ids: tuple[int, ...]
@@ -205,13 +208,6 @@ class _Mask:
 def _is_in(values: NDArray[Any], ids: tuple[int, ...]) -> NDArray[np.bool_]:
     limits = np.iinfo(np.uint8 if values.dtype == bool else values.dtype)
     return np.isin(values, np.array([id for id in ids if limits.min <= id <= limits.max], values.dtype))
-
-
-def _count_stored(array: StoredArray, midline: int) -> LabelCounts:
-    def count(region: tuple[slice, ...], values: NDArray[Any]) -> LabelCounts:
-        return count_labels(values, midline - region[2].start)
-
-    return merged(list(array.each(array.units, count)))
 
 
 def _count_lazy(array: Any, midline: int) -> LabelCounts:

@@ -69,7 +69,10 @@ def region_volumes(
     Raises
     ------
     InputError
-        If the annotation or the terminology cannot be read, or the voxel size is unknown.
+        If `annotation` does not hold labels, does not have the level or its voxel size is unknown, or the terminology
+        does not exist.
+    SourceError, RecordError
+        If the terminology cannot be read or is invalid.
     TargetError
         If a chunk cannot be read, or is absent although the ledger of the annotation records it.
 
@@ -155,7 +158,9 @@ def region_mask(
     NotFoundError
         If no structure has the acronym, name or id `region`.
     InputError
-        If the annotation or the terminology cannot be read.
+        If `annotation` does not hold labels or does not have the level, or the terminology does not exist.
+    SourceError, RecordError
+        If the terminology cannot be read or is invalid.
     TargetError
         If a chunk is absent although the ledger of the annotation records it; if the store does not list its objects,
         only when the mask is computed.

@@ -61,7 +61,8 @@ def rows_of_file(body: bytes, name: str) -> Iterator[Row]:
             f"{name} is not text; give a terminology.csv or a structure graph in JSON", code="not-a-terminology"
         ) from None
     if text.lstrip()[:1] not in ("{", "["):
-        return rows_of_table(_records(text, name))
+        reader = csv.DictReader(io.StringIO(text, newline=""))  # cells stay text, so that ``NA`` stays ``NA``
+        return rows_of_table(reader.fieldnames or (), _whole_lines(reader, name), name)
     try:
         answer = json.loads(text)
     except ValueError as error:
@@ -102,14 +103,16 @@ def rows_of_graph(roots: Any) -> Iterator[Row]:
         pending.extend((child, id) for child in reversed(_nodes(node.get("children"))))
 
 
-def rows_of_table(records: Iterable[Mapping[str, Any]]) -> Iterator[Row]:
+def rows_of_table(
+    columns: Iterable[str], records: Iterable[Mapping[str, Any]], name: str = "the terminology"
+) -> Iterator[Row]:
     """The rows of a table with `COLUMNS`; annotation_value and root_identifier_path may be empty."""
+    present = set(columns)
+    if missing := [column for column in COLUMNS if column not in present]:
+        raise RecordError(
+            f"{name} lacks the column {missing[0]!r}; it must have {', '.join(COLUMNS)}", code="missing-column"
+        )
     for record in records:
-        if missing := [column for column in COLUMNS if column not in record]:
-            raise RecordError(
-                f"the terminology lacks the column {missing[0]!r}; it must have {', '.join(COLUMNS)}",
-                code="missing-column",
-            )
         id = _id(record["identifier"], "identifier")
         value, parent = record["annotation_value"], record["parent_identifier"]
         if not _absent(value) and _id(value, f"annotation_value of structure {id}") != id:
@@ -183,11 +186,7 @@ def csv_text(rows: Iterable[Sequence[Any]]) -> str:
     return text.getvalue()
 
 
-def _records(text: str, name: str) -> Iterator[Mapping[str, Any]]:
-    """The records of a CSV; cells stay text, so that ``NA`` stays ``NA``."""
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    if missing := [column for column in COLUMNS if column not in (reader.fieldnames or ())]:
-        raise RecordError(f"{name} is not a terminology.csv: it lacks the column {missing[0]!r}", code="missing-column")
+def _whole_lines(reader: csv.DictReader[str], name: str) -> Iterator[Mapping[str, Any]]:
     for record in reader:
         if None in record or None in record.values():
             raise RecordError(

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 #: The most bytes that are read of a file; the largest known terminologies have about one megabyte.
 _LARGEST = 64 * 2**20
-#: File name of a terminology next to an annotation.
-_FILE_NAME = "terminology.csv"
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,7 @@ class Terminology:
             parents form a cycle, or a path differs from the one that the parents form.
         """
         records: Any = frame.to_dict("records")
-        return cls._of(formats.rows_of_table(records))
+        return cls._of(formats.rows_of_table(map(str, frame), records))
 
     @classmethod
     def read(cls, uri: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> Terminology:
@@ -272,7 +270,9 @@ def terminology_of(given: Any, annotation: Any = None, storage_options: Mapping[
     Raises
     ------
     InputError
-        If the terminology does not exist.
+        If the terminology does not exist, or `given` is None and `annotation` is not a path or URL.
+    SourceError
+        If the file cannot be read.
     RecordError
         If the file is not a valid terminology.
     """
@@ -282,7 +282,7 @@ def terminology_of(given: Any, annotation: Any = None, storage_options: Mapping[
         source, options = given, None if local_path(given) else storage_options
     elif isinstance(annotation, str | os.PathLike):
         folder = Target.of(annotation, storage_options).url.rpartition("/")[0]
-        source, options = f"{folder}/{_FILE_NAME}", storage_options
+        source, options = f"{folder}/terminology.csv", storage_options
     else:
         raise InputError(
             "an annotation in memory has no terminology.csv next to it; give the terminology",

@@ -54,7 +54,7 @@ def test_all_regions_are_a_tree(command, annotation):
     assert "Cortex, all of it [bold]" in rows[2]
     assert rows[3].split() == ["RSP", "Retrosplenial", "area", "1.50", "1.50"]
     assert rows[3].startswith("    RSP")
-    assert rows[4:] == ["not shown, since they hold no voxel: 1"]
+    assert rows[4:] == ["structures without voxels, not listed: 1"]
     assert "left" in command("volumes", annotation, "--by-hemisphere").out.splitlines()[0]
 
 

@@ -1,4 +1,4 @@
-"""Region volumes of the real 25 um annotation against its published figures and a NumPy count."""
+"""Region volumes of the real 25 um annotation against the published volumes and a NumPy count."""
 
 import json
 from pathlib import Path
@@ -37,22 +37,22 @@ def terminology():
 
 @pytest.fixture(scope="module", params=["counted", "indexed"])
 def annotation(request, values, tmp_path_factory):
-    place = tmp_path_factory.mktemp("real") / "annotation.ome.zarr"
+    path = tmp_path_factory.mktemp("real") / "annotation.ome.zarr"
     geometry = Geometry((0.025,) * 3, (0.0075,) * 3, "millimeter", ORIENTATION)
-    write_multiscales(values, place, rule="mode", geometry=geometry, levels=2)
+    write_multiscales(values, path, rule="mode", geometry=geometry, levels=2)
     if request.param == "indexed":
-        add_index(Target(str(place)))
-    return str(place)
+        add_index(Target(str(path)))
+    return str(path)
 
 
-def test_the_published_volumes_come_out(annotation, terminology):
+def test_region_volumes_are_the_published_ones(annotation, terminology):
     table = region_volumes(annotation, terminology).set_index("acronym")
     assert table.loc["RSP", "voxels"] == 672063
     published = {"RSP": 10.5010, "root": 506.0529, "Isocortex": 123.2977, "CP": 26.0193, "VISp": 7.0729}
     assert {name: round(table.loc[name, "volume_mm3"], 4) for name in published} == published
 
 
-def test_all_labels_equal_a_numpy_count_and_every_parent_is_the_sum_of_its_parts(annotation, terminology, values):
+def test_all_labels_equal_a_numpy_count_and_every_parent_is_the_sum_of_its_children(annotation, terminology, values):
     table = region_volumes(annotation, terminology, by_hemisphere=True)
     ids, voxels = np.unique(values[values > 0], return_counts=True)
     assert len(ids) == 671
@@ -62,15 +62,15 @@ def test_all_labels_equal_a_numpy_count_and_every_parent_is_the_sum_of_its_parts
     _, left = np.unique(values[..., :228][values[..., :228] > 0], return_counts=True)
     np.testing.assert_array_equal(table.voxels_direct_left[table.voxels_direct_left > 0].sort_index(), left)
     assert len(table) == len(terminology) == 1327
-    parents = {one.id: one.path[-2] for one in terminology if len(one.path) > 1}
+    parents = {s.id: s.parent_id for s in terminology if s.parent_id}
     for side in ("", "_left", "_right"):
         below = table[f"voxels{side}"].drop(997).groupby(parents).sum().reindex(table.index, fill_value=0)
         assert (below + table[f"voxels_direct{side}"] == table[f"voxels{side}"]).all()
     assert (table.voxels_left + table.voxels_right == table.voxels).all()
 
 
-def test_the_mask_of_a_region_is_all_of_it(annotation, terminology, values):
-    ids = [one.id for one in terminology.descendants("RSP")]
+def test_the_mask_of_a_region_includes_its_descendants(annotation, terminology, values):
+    ids = [s.id for s in terminology.descendants("RSP")]
     mask = region_mask(annotation, terminology, "RSP").compute()
     assert np.count_nonzero(mask) == 672063
     assert np.array_equal(mask, np.isin(values, ids))
