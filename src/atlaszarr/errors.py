@@ -20,7 +20,7 @@ class AtlaszarrError(Exception):
 
     code: str
 
-    def __init__(self, message: str, *, code: str = "unknown") -> None:
+    def __init__(self, message: str, *, code: str) -> None:
         super().__init__(message)
         self.code = code
 

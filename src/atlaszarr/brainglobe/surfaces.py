@@ -65,5 +65,5 @@ def check_libraries() -> None:
     if any(find_spec(name) is None for name in ("DracoPy", "fast_simplification", "scipy", "skimage")):
         raise InputError(
             "meshes need scikit-image, fast-simplification and DracoPy; install atlaszarr[brainglobe]",
-            code="missing-package",
+            code="missing-dependency",
         )

@@ -75,7 +75,7 @@ class Header:
     def too_long(self) -> InputError:
         """The error for a file with more voxels than its header declares."""
         text = f"{self.name} holds more than the {self.size} bytes of voxels of its header; get the file again"
-        return InputError(text, code="oversized-file")
+        return InputError(text, code="file-too-large")
 
     @property
     def slowest(self) -> int:

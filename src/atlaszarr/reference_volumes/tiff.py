@@ -43,7 +43,7 @@ def reading_tiff(name: str) -> Iterator[None]:
         reason = " ".join((logged or [str(error)])[0].split())
         hint, code = "get the file again", "damaged-file"
         if "imagecodecs" in reason:
-            hint, code = "pip install imagecodecs, or save it uncompressed", "missing-package"
+            hint, code = "pip install imagecodecs, or save it uncompressed", "missing-dependency"
         raise InputError(
             f"{name} is a TIFF that cannot be read: {reason or type(error).__name__}; {hint}", code=code
         ) from None

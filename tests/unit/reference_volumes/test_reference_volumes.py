@@ -542,7 +542,7 @@ def test_a_flipped_bit_in_compressed_voxels_is_found(encoding, volume, tmp_path,
 
 
 @pytest.mark.parametrize("encoding", ["raw", "gzip", "bzip2"])
-@pytest.mark.parametrize(("planes", "code"), [(56, "oversized-file"), (58, "truncated-file")])
+@pytest.mark.parametrize(("planes", "code"), [(56, "file-too-large"), (58, "truncated-file")])
 def test_a_wrong_size_in_a_header_is_refused(encoding, planes, code, volume, tmp_path, spool):
     path = write(tmp_path / "a.nrrd", volume, encoding=encoding, shape=(66, 40, planes))
     options = {"orientation": "asl", "voxel_size": 200}
