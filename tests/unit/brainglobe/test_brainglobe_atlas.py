@@ -29,6 +29,8 @@ from atlaszarr.brainglobe.write import write
 from atlaszarr.engine.finished_image import Finished
 from atlaszarr.engine.ome import Geometry
 from atlaszarr.engine.pyramid import Pyramid
+from atlaszarr.engine.schedulers import scheduler_for
+from atlaszarr.engine.writer import write as write_image
 from atlaszarr.errors import InputError
 from atlaszarr.geometry.spaces import BRAINGLOBE_SIDES, ORIENTATION
 from atlaszarr.stores.target import Target
@@ -67,7 +69,9 @@ def begun(folder, template=None, dtype=np.uint16, **options):
         da.from_array(template.astype(dtype)), below(root, f"{LAYOUT.template}/{TEMPLATE}").url, **options
     )
     target = below(root, f"{LAYOUT.annotation_set}/{HEMISPHERES}")
-    hemispheres_image(Pyramid.over(labels().shape, 32, 3), options["geometry"], target, "0.5").write()
+    with scheduler_for("threads", 2) as running:
+        job = hemispheres_image(Pyramid.over(labels().shape, 32, 3), options["geometry"], target, "0.5")
+        write_image(job, running)
     root.write(f"{LAYOUT.terminology}/terminology.csv", TERMINOLOGY.to_csv().encode())
     return root
 
