@@ -23,7 +23,7 @@ Matrix = tuple[tuple[float, ...], ...]
 Number = TypeVar("Number", int, float)
 
 #: Planes of section by `plane_of_section_id`. Datasets of 4 and 5 are registered by their alignment like all others.
-PLANES = {1: "coronal", 2: "sagittal", 4: "variable", 5: "n/a", 6: "transverse"}
+PLANE_NAMES = {1: "coronal", 2: "sagittal", 4: "variable", 5: "n/a", 6: "transverse"}
 #: Other names of planes of section.
 _SYNONYMS = {"horizontal": "transverse", "axial": "transverse"}
 
@@ -98,7 +98,7 @@ class SectionDataset:
     id : int
         The SectionDataSet record's id.
     plane : str
-        Plane of section: one of `PLANES`.
+        Plane of section: one of `PLANE_NAMES`.
     reference_space_id : int
         Reference space of the 3-D alignment.
     section_thickness : float
@@ -152,9 +152,9 @@ class SectionDataset:
         id = number_of(dataset, "id", int, "section dataset")
         label = f"section dataset {id}"
         plane_id = number_of(dataset, "plane_of_section_id", int, label)
-        if plane_id not in PLANES:
+        if plane_id not in PLANE_NAMES:
             raise RecordError(
-                f"{label} has plane_of_section_id {plane_id}; the known ones are {PLANES}", code="unknown-plane"
+                f"{label} has plane_of_section_id {plane_id}; the known ones are {PLANE_NAMES}", code="unknown-plane"
             )
         thickness = number_of(dataset, "section_thickness", float, label)
         if not thickness > 0:
@@ -168,7 +168,7 @@ class SectionDataset:
         sections, skipped = _sections(images, thickness, label)
         return cls(
             id=id,
-            plane=PLANES[plane_id],
+            plane=PLANE_NAMES[plane_id],
             reference_space_id=number_of(dataset, "reference_space_id", int, label),
             section_thickness=thickness,
             genes=names_of(dataset, "genes", "acronym", label),

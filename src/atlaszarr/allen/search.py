@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, ServiceError
-from .records import PLANES, Record, names_of, number_of, optional_number, plane_name, record_of
+from .records import PLANE_NAMES, Record, names_of, number_of, optional_number, plane_name, record_of
 from .rma import literal
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def search(
     """Same as `AllenClient.search`."""
     import pandas as pd
 
-    if plane is not None and (plane := plane_name(plane)) not in PLANES.values():
+    if plane is not None and (plane := plane_name(plane)) not in PLANE_NAMES.values():
         raise InputError(
             f"plane {plane!r} is not known; choose from coronal, sagittal, transverse", code="unknown-value"
         )
@@ -119,7 +119,7 @@ def _dataset_row(record: Record, counts: dict[int, int]) -> dict[str, Any]:
     return {
         "id": id,
         "gene": " ".join(names_of(record, "genes", "acronym", label)),
-        "plane": PLANES.get(plane, str(plane)) if isinstance(plane, int) else "",
+        "plane": PLANE_NAMES.get(plane, str(plane)) if isinstance(plane, int) else "",
         "product": " ".join(names_of(record, "products", "abbreviation", label)),
         "reference_space": optional_number(record, "reference_space_id", int, label),
         "thickness_um": optional_number(record, "section_thickness", float, label),

@@ -1,1 +1,1 @@
-"""Plan and build of a section dataset."""
+"""Plan and build of a section dataset. `api` says how a build works; the options are in `sections.options`."""

@@ -1,1 +1,1 @@
-"""Section datasets over a grid, lazily: `open_sections` and `open_volume`."""
+"""Section datasets over a grid: options, alignment, and the lazy arrays of `open_sections` and `open_volume`."""

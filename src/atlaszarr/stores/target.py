@@ -1,4 +1,4 @@
-"""A target on a disk, on S3 or in any store that fsspec opens: objects by their keys, of any content."""
+"""A target: objects by their keys on a disk, on S3 or in any store that fsspec opens; and which backend opens a URL."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from .ontology import figures
 Record = dict[str, Any]
 
 #: Planes of section by id.
-PLANES = {
+PLANE_NAMES = {
     1: "coronal",
     2: "sagittal",
     4: "variable",
@@ -86,7 +86,7 @@ def product_records() -> list[Record]:
 
 def plane_records() -> list[Record]:
     """All PlaneOfSection records."""
-    return [{"id": id, "name": name} for id, name in PLANES.items()]
+    return [{"id": id, "name": name} for id, name in PLANE_NAMES.items()]
 
 
 def tier_count(width: int, height: int) -> int:
@@ -277,7 +277,7 @@ def invented(
         "green_channel": None,
         "id": id,
         "name": "invented: not the alignment of any real dataset",
-        "plane_of_section_id": next(id for id, name in PLANES.items() if name == plane),
+        "plane_of_section_id": next(id for id, name in PLANE_NAMES.items() if name == plane),
         "qc_date": None,
         "red_channel": None,
         "reference_space_id": space,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from atlaszarr.allen.records import PLANES, SectionDataset
+from atlaszarr.allen.records import PLANE_NAMES, SectionDataset
 from atlaszarr.dataset_build.api import plan
 from atlaszarr.errors import RecordError
 from atlaszarr.testing.records import dataset_records, image_records
@@ -200,10 +200,10 @@ def test_an_unknown_plane_is_refused(records, plane):
     assert "plane_of_section_id" in refused(records, code)
 
 
-@pytest.mark.parametrize("plane", sorted(PLANES))
+@pytest.mark.parametrize("plane", sorted(PLANE_NAMES))
 def test_every_known_plane_is_accepted(records, plane):
     records[0][0]["plane_of_section_id"] = plane
-    assert SectionDataset.from_json(records[0][0], records[1]).plane == PLANES[plane]
+    assert SectionDataset.from_json(records[0][0], records[1]).plane == PLANE_NAMES[plane]
 
 
 @pytest.mark.parametrize("thickness", [0, -25.0, None, math.nan, math.inf, "25"])
