@@ -64,11 +64,11 @@ def write_multiscales(
 ) -> WriteReport:
     """Write an image, and labels over the same voxels, as one multiscale OME-Zarr.
 
-    Every block is computed once and written at all levels that it contributes to. If the chunks of a dask array do not
-    end with the blocks, several blocks are computed in one task, up to where both end, so that each chunk is computed
-    once; if that needs too much memory, a warning gives the number of times that a chunk is computed. A ``rechunk`` as
-    the last step does not help: it computes the chunks that it merges again for every block. The same call resumes an
-    unfinished target; it validates a finished one, and repairs it if it is damaged.
+    Every block is computed once and written at all levels that it contributes to. If the chunks of a dask array and the
+    blocks have different edges, one task computes several blocks, up to the next common edge, so that each chunk is
+    computed once; if that needs too much memory, a warning gives the number of times that a chunk is computed. A
+    ``rechunk`` as the last step does not help: for every block it computes again the chunks that it merges. The same
+    call resumes an unfinished target; it validates a finished one, and repairs it if it is damaged.
 
     Parameters
     ----------

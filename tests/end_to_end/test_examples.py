@@ -139,6 +139,7 @@ def test_region_volumes_of_an_atlas_on_a_local_disk(brain, atlas):
     compare_examples(brain, atlas)
 
 
+@pytest.mark.slow
 def test_region_volumes_of_an_atlas_in_a_bucket(brain, s3):
     target = f"s3://atlas/{brain.annotation.stem}"
     build_atlas(target, annotation=brain.annotation, ontology=brain.ontology, storage_options=s3)

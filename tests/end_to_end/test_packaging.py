@@ -108,7 +108,10 @@ def test_starting_imports_nothing_heavy(arguments):
 
 @pytest.mark.parametrize(
     ("collected", "forbidden"),
-    [("tests/unit/geometry/test_grid.py", HEAVY - {"numpy"} | SERVERS), ("tests/unit", SERVERS)],
+    [
+        ("tests/unit/geometry/test_grid.py", HEAVY - {"numpy"} | SERVERS),
+        pytest.param("tests/unit", SERVERS, marks=pytest.mark.slow),
+    ],
 )
 def test_collecting_unit_tests_imports_no_server_and_nothing_heavy_that_they_do_not_use(collected, forbidden):
     script = f"""

@@ -379,6 +379,7 @@ def test_the_volumes_command_writes_how_many_chunks_are_absent_to_stderr(tmp_pat
     assert ran.out.startswith("identifier,")
 
 
+@pytest.mark.slow
 def test_a_preview_names_or_counts_the_chunks_that_its_annotation_lacks(tmp_path, dataset, emulator, connect, command):
     values = np.ones((132, 80, 114), "uint32")
     geometry = Geometry((0.1,) * 3, (0.045,) * 3, "millimeter", ORIENTATION)

@@ -41,6 +41,7 @@ def s3():
     moto.stop()
 
 
+@pytest.mark.slow
 def test_on_s3_it_is_the_same_and_no_key_is_in_it(sources, target, s3):
     build_atlas(target, **sources, brainglobe=True)
     url = "s3://atlases/in/a/folder"

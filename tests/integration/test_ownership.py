@@ -54,6 +54,7 @@ def halfway(run):
             resume.set()
 
 
+@pytest.mark.slow
 def test_a_second_build_into_a_target_raises_an_error_and_the_first_completes(emulator, store, name, tmp_path):
     url = store.url(name)
     options = {"resolution": 100, "chunk": 16, "storage_options": store.options}
@@ -189,6 +190,7 @@ def test_a_build_that_lost_its_target_stops_with_an_error(remote, name, monkeypa
     assert verify(remote.url(name), deep=True, storage_options=remote.options).ok
 
 
+@pytest.mark.slow
 def test_blocks_that_a_build_wrote_after_it_lost_its_target_are_repaired(remote, name, monkeypatch):
     """It reads the owner object only at each renewal, so blocks in progress may be written late."""
     monkeypatch.setattr(lock, "HEARTBEAT", 4.0)

@@ -20,6 +20,7 @@ IMAGE, DATASET = 69177654, 69289763
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="needs the real data in ../shared/data")
 
 
+@pytest.mark.slow
 def test_the_tissue_of_a_real_section_overlaps_the_brain_of_the_annotation(tmp_path):
     body = (DATA / "sections" / f"{IMAGE}_downsample2.jpg").read_bytes()
     with Emulator(pixels={IMAGE: {2: body}}) as api, AllenClient(api.url, cache="none", rate=1e9) as client:

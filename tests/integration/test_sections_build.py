@@ -121,6 +121,7 @@ def test_a_plane_shows_the_phantom_at_the_position_of_its_section(emulator, clie
         assert np.abs(difference).mean() < 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dataset", "options"),
     [

@@ -110,6 +110,7 @@ def test_a_volume_agrees_with_the_phantom_to_one_grey_level(emulator, built, res
 
 
 # Measured: 0.71, 0.55, 0.83 and 0.73, 0.57, 0.85.
+@pytest.mark.slow
 @pytest.mark.parametrize("interpolation", ["cubic", "lanczos"])
 def test_cubic_and_lanczos_agree_with_the_phantom_to_one_grey_level(emulator, built, interpolation):
     volume = built(CORONAL, 100, interpolation=interpolation)

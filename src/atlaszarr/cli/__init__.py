@@ -1,4 +1,4 @@
-"""The command line."""
+"""The command line: a module for each command; `commands` lists them and sets the exit codes."""
 
 from .commands import main
 

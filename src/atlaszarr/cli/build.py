@@ -184,7 +184,7 @@ def _python_to_open(url: str, storage_options: Mapping[str, Any]) -> str:
 def verify(target: str, deep: bool, storage_options: dict[str, Any], as_json: bool) -> int:
     """Validate the data and metadata at TARGET, a path or URL, and print a line for each defect.
 
-    The command that built TARGET repairs the defects; those that only --deep names need its --overwrite.
+    The command that built TARGET repairs the defects; those that only --deep finds need --overwrite.
     """
     from ..verification import verify as validate
 

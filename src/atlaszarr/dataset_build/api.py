@@ -3,14 +3,15 @@
 How a build works, in the order in which to read it:
 
 1. `build`, here: makes a `layout.BuildLayout` for each view (`volume_layout`, `section_layout`), opens the targets and
-   the scheduler, estimates the costs (`plan.price`), and validates every target before it writes to any.
+   the scheduler, estimates the costs (`plan.price`), and reads the state of every target before it writes to any.
 2. `job.DatasetJob`: the job of one view. It fetches each section image once for all the blocks computed from it, writes
    ``build.json`` and the tables (`records`), and fetches the missing images of an earlier run again.
-3. `engine.writer.write`: the loop of every job. It locks the target, lists the tasks that the ledger does not record,
-   runs them pass by pass, and commits.
-4. `engine.job.ImageJob`: the tasks of each pass, the metadata and the commit of an image of several levels.
-5. `engine.blocks.write_blocks`, on the workers: computes a block, downsamples it, encodes and writes its chunks, and
-   records them in the ledger.
+3. `engine.writer.write`: the loop of every job. It locks the target unless that is finished and intact, lists the tasks
+   that the ledger does not record, runs them pass by pass, and commits.
+4. `engine.job.ImageJob`: the tasks of each pass, the metadata and the commit of an image of several levels, of which
+   `DatasetJob` overrides what concerns its images.
+5. `engine.blocks.write_blocks`, on the workers: computes a block or reads it from the level before, downsamples it,
+   encodes and writes its chunks, and records them in the ledger.
 """
 
 from __future__ import annotations
@@ -122,7 +123,7 @@ def build(
         Options for fsspec. They are never printed or written.
     scheduler : str, distributed.Client or distributed.LocalCluster, optional
         Runs the tasks: the address of a `distributed` scheduler, a client (used as it is, and left open), a cluster
-        object of `distributed`, or ``"threads"``. Default: the active `distributed` client, without one threads.
+        object of `distributed`, or ``"threads"``. Default: the active `distributed` client; threads if there is none.
     workers : int, optional
         Threads of this process; default one for each core.
     allow_missing : bool

@@ -145,9 +145,9 @@ class DatasetJob(ImageJob):
             request: self._scheduler.fetch(self._client.try_fetch, request)
             for request in needed.difference(self._again)
         }
-        for request, future in fetches.items():
+        for count, (request, future) in enumerate(fetches.items(), 1):
             self._again[request] = future.result()
-            self._progress(len(self._again), len(fetches), "missing images")
+            self._progress(count, len(fetches), "missing images")
 
     def _check_same_images(self, entry: Entry) -> None:
         """Refuse a block made from another version of an image than the blocks before it."""

@@ -25,7 +25,7 @@ IMAGE, SECTION, DISPLACEMENT = "", "labels/section", "displacement"
 
 @dataclass(frozen=True)
 class BuildLayout:
-    """All of one view's build that follows from its records and options.
+    """Everything about the build of one view that its records and options determine.
 
     Attributes
     ----------

@@ -27,7 +27,7 @@ _DEEPEST = 3
 
 
 class AbsentChunks:
-    """The absent chunks of an array that listing its store or reading has found.
+    """The absent chunks of an array, found by listing its store or by reading it.
 
     Thread-safe. A copy in another process starts empty: pass the result of its `take` to `add` here.
 

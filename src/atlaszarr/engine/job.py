@@ -172,8 +172,8 @@ class ImageJob(Job):
     def begin(self, done: Mapping[Task, Entry], defects: Sequence[Defect]) -> None:
         """Write the ledger, the root as unfinished, and the metadata of the arrays.
 
-        The ledger is first: were a repair killed after the root is written, its tasks would still be recorded, and the
-        next run, which compares digests alone, would keep levels that differ from what their parents make.
+        The ledger is written before the root. If a repair wrote the root first and was killed, the ledger would still
+        list the tasks to repair; the next run compares only digests and would keep their wrong levels.
 
         Raises
         ------

@@ -1,11 +1,12 @@
-"""The ledger of a target: one record for each finished task, written after the task's data, and compacted at commit.
+"""The ledger of a target: one record for each finished task, written after the task's data.
 
-Workers write records and read none; only the build that owns the target reads them. After a ``kill -9`` the records
-under `OPEN` list the tasks that are finished: `read` returns them, and `damaged_objects` compares them with the target.
+Workers write records under `OPEN` and read none. A build compacts them into `COMPACT` when it resumes and at commit, so
+that after a ``kill -9`` both together list the finished tasks: `read` returns them, and `damaged_objects` compares them
+with the target.
 
-The compacted ledger `COMPACT` is one object of JSON lines: a header with all metadata that a finished target must hold,
-one line for each task, and a last line with the sidecars. The root records the digest of all lines but the last, which
-alone depends on the time of the build.
+The compacted ledger is one object of JSON lines: a header with all metadata that a finished target must hold (empty in
+an unfinished one), one line for each task, and a last line with the sidecars. The root records the digest of all lines
+but the last, which alone depends on the time of the build.
 """
 
 from __future__ import annotations

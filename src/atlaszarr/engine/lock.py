@@ -191,7 +191,7 @@ class _Lease(Owner):
                 self._target.remove(_OWNER)
 
     def _has_ended(self, other: dict[str, object]) -> bool:
-        """Whether another owner has certainly ended: its process has, or it is this process without that lease."""
+        """Whether another owner has certainly ended: its process has, or is this one and no longer holds the lease."""
         process = other.get("process")
         if process is not None and process == self._process:
             return other.get("owner") not in _held

@@ -121,7 +121,7 @@ class Multiscale:
         return replace(whole, non_empty=NonEmptyChunks(pyramid, base))
 
     def contents(self, request: Mapping[str, Any], found: Ledger, tasks: Sequence[Task]) -> Iterator[Defect] | None:
-        """Compare the objects of some tasks with their source; None to compare each level with its parent."""
+        """Compare the objects of tasks with their source; return None to compare each level with its parent instead."""
         return None
 
     @property

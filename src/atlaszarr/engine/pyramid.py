@@ -192,7 +192,7 @@ class Pyramid:
         return tuple(passes)
 
     def _pass(self, source: int, computes: bool) -> Pass:
-        """The pass from a level: its block is enlarged for the next level only, further levels must fit into it."""
+        """The pass from a level: its block grows to hold whole units of the next level; coarser ones must fit it."""
         level, block, scale = self.levels[source], self.levels[source].unit, _ONE
         writes = [source] if computes else []
         for position, coarser in enumerate(self.levels[source + 1 :], source + 1):

@@ -1,14 +1,17 @@
-"""Create, resume or repair a target: own it, list the tasks that are left, run them, commit.
+"""Create, resume or repair a target: lock it, list the tasks that are left, run them, commit.
 
 `write` runs in the process of the build, `blocks.write_blocks` on the workers. After a ``kill -9`` the same call
 resumes:
 
-1. `lock.owning` takes the lock of the dead build.
-2. `Job.read_state` returns ``unfinished``; for ``removing``, `Job.clear` completes the removal.
+1. `lock.owning` takes the lock of the dead build: at once on the same machine, else a minute after its last renewal.
+2. `Job.read_state` returns the state of the root: ``unfinished``, None if the build died before the first root, or
+   ``removing``, whose removal `Job.clear` completes.
 3. `Job.read_ledger` returns the entries of the finished tasks, `Job.defects` the recorded objects that differ from what
-   was written.
-4. All other tasks, and those that wrote the defective objects, are run.
-5. `Job.commit` removes temporary files and unrecorded objects, compacts the ledger and writes the finished root, last.
+   was written, and `Job.redo` the recorded tasks to run again because of them.
+4. `Job.begin` writes the ledger without these tasks, then the root as unfinished; then they and all tasks without an
+   entry are run.
+5. `Job.commit` writes the sidecars and, unless images are missing, removes temporary files and unrecorded objects,
+   compacts the ledger and writes the finished root, last.
 
 A finished target is repaired in the same way.
 """

@@ -1,1 +1,4 @@
-"""Reference spaces, grids and planes of section. NumPy only."""
+"""Reference spaces, grids and planes of section. NumPy only.
+
+`plane.PLANES` defines the planes; the Allen API's ids and names of them are in `allen.records`.
+"""
