@@ -63,7 +63,7 @@ def volumes(target: str) -> Callable[[], object]:
 
 
 def counted(target: str) -> Callable[[], object]:
-    """The same data under a root beside them, which has no index."""
+    """The same data under a root next to them, which has no index."""
     bare = Path(f"{target}.bare")
     bare.mkdir(exist_ok=True)
     for part in Path(target).iterdir():

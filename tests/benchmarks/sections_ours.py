@@ -2,7 +2,7 @@
 
     sections_ours.py WAY UM [--section ID] [--centre] [--no-limit] [--work FILE] [--output FILE.npz]
 
-WAY is `dataset`, `loop` or `build`; `--no-limit` lifts the limit of rate. The rest is as of `atldld_planes.py`.
+WAY is `dataset`, `loop` or `build`; `--no-limit` lifts the limit of rate. See `atldld_planes.py` for the rest.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """The emulator in a process of its own, with section images drawn beforehand, so that its work counts for nobody.
 
 `served` starts this file as that process. What it imports at its head is the standard library alone: a process
-takes its starter's peak of memory for its own, so whoever measures children has to stay small.
+inherits its parent's peak of memory, so a process that measures children must stay small.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Measures what a task costs beside its work, on threads and on a cluster: what bounds a build on many workers.
+"""Measures what a task costs in addition to its work, on threads and on a cluster: what bounds a build on many workers.
 
 The image is of chunks so small that their work is next to nothing, and lies in memory as its target does. Linux only;
 half a minute.

@@ -1,4 +1,4 @@
-"""verify names what is wrong with a target, and nothing else; a build mends that, and nothing else."""
+"""verify names the defects of a target and nothing else; a build repairs these and nothing else."""
 
 import json
 import shutil

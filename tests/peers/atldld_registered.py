@@ -2,7 +2,7 @@
 
     atldld_registered.py FOLDER
 
-FOLDER holds the fields `ours-*.npy`; `theirs.npz` comes beside them, and the fields that atldld saves.
+FOLDER holds the fields `ours-*.npy`; `theirs.npz` is written next to them, and the fields that atldld saves.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Makes the atlases that `brainglobe_client.py` opens: an invented one, and the CCF's where its data lies beside.
+"""Makes the atlases that `brainglobe_client.py` opens: an invented one, and the CCF if its data is there.
 
 Each lies in a folder of its own, with what the reader is to find in it: labels in `expected.npz`, the rest in
 `expected.json`.

@@ -1,4 +1,4 @@
-"""atldld's registered sections beside ours, from the same emulator: run by `run.py` where atlaszarr is.
+"""atldld's registered sections next to ours, from the same emulator: run by `run.py` where atlaszarr is.
 
 `atldld_registered.py` makes atldld's, in its own environment. What is known to differ is accounted for, one by one:
 
