@@ -64,3 +64,16 @@ def save(path, values, um, encoding="gzip", sides="asl"):
 def files(folder: Path) -> dict[str, bytes]:
     """The content of all files in a folder, by path."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def write_sources(folder):
+    """Write an annotation and a template of 25 um, and return the options of `build_atlas` for them."""
+    folder.mkdir()
+    template = np.random.default_rng(0).integers(0, 4000, (40, 32, 36)).astype("uint16")
+    return {
+        "annotation": save(folder / "annotation.nrrd", labels(), 25),
+        "template": save(folder / "template.nrrd", template, 25),
+        "ontology": ONTOLOGY,
+        "name": "tiny",
+        "version": "1",
+    }

@@ -1,6 +1,5 @@
 """An atlas on S3, from sources on S3, and built by a cluster."""
 
-import numpy as np
 import pandas as pd
 import pytest
 import s3fs
@@ -8,21 +7,12 @@ from distributed import LocalCluster
 from moto.server import ThreadedMotoServer
 
 from atlaszarr import build_atlas, region_volumes, verify
-from tiny_atlas import ONTOLOGY, SET, files, labels, save
+from tiny_atlas import SET, files, write_sources
 
 
 @pytest.fixture
 def sources(tmp_path):
-    folder = tmp_path / "sources"
-    folder.mkdir()
-    template = np.random.default_rng(0).integers(0, 4000, (40, 32, 36)).astype("uint16")
-    return {
-        "annotation": save(folder / "annotation.nrrd", labels(), 25),
-        "template": save(folder / "template.nrrd", template, 25),
-        "ontology": ONTOLOGY,
-        "name": "tiny",
-        "version": "1",
-    }
+    return write_sources(tmp_path / "sources")
 
 
 @pytest.fixture

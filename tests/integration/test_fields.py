@@ -1,7 +1,6 @@
 """Displacement fields with a cluster, and in every kind of store."""
 
 import pickle
-from math import pi
 
 import dask.array as da
 import numpy as np
@@ -10,22 +9,7 @@ from distributed import Client
 from atlaszarr import Displacement
 from atlaszarr.errors import InputError
 from codes import raises
-
-SHAPE = (37, 53)
-
-
-def smooth(seed, shape=SHAPE, size=2.0):
-    """Random displacements (2, h, w) of a few waves, whose slopes stay below one half."""
-    rng = np.random.default_rng(seed)
-    y, x = np.indices(shape, dtype=float)
-    waves = [
-        sum(
-            rng.uniform(-1, 1) * np.sin(2 * pi * (a * x / shape[1] + b * y / shape[0]) + rng.uniform(0, 6))
-            for a, b in rng.uniform(-1, 1, (3, 2))
-        )
-        for _ in range(2)
-    ]
-    return size * np.stack(waves) / 3
+from smooth_fields import SHAPE, smooth
 
 
 def test_arrays_persisted_on_a_cluster_are_refused_and_those_in_memory_are_not():

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from atlaszarr import AllenClient, Grid, preview
+from atlaszarr import AllenClient, preview
 from atlaszarr.allen.records import SectionDataset
-from atlaszarr.dataset_build.records import geometry
 from atlaszarr.engine.ome import Geometry
 from atlaszarr.errors import InputError
 from atlaszarr.geometry.spaces import reference_space
@@ -20,10 +19,10 @@ from atlaszarr.previews.thumbnails import make_thumbnails
 from atlaszarr.sections.alignment import align_sections
 from atlaszarr.sections.planes import section_planes
 from atlaszarr.testing.phantom import default_phantom
-from atlaszarr.testing.phantom_volumes import annotation_nrrd
 from atlaszarr.testing.records import dataset_records, image_records
 from atlaszarr.writing import write_multiscales
 from codes import raises
+from phantom_annotations import write_annotations
 
 CORONAL, SAGITTAL = 74272479, 69289763
 SPACE = reference_space(9)
@@ -31,13 +30,7 @@ SPACE = reference_space(9)
 
 @pytest.fixture(scope="module")
 def annotations(tmp_path_factory):
-    """The phantom's annotation of 100 um: alone, with a level of 200 um, and as NRRD."""
-    folder = tmp_path_factory.mktemp("annotation")
-    labels, position = default_phantom().annotation(100), geometry(Grid(SPACE, 100))
-    write_multiscales(labels, folder / "one.ome.zarr", rule="mode", geometry=position, levels=1, chunk=32)
-    write_multiscales(labels, folder / "two.ome.zarr", rule="mode", geometry=position, levels=2)
-    (folder / "x.nrrd").write_bytes(annotation_nrrd(default_phantom(), 100))
-    return folder
+    return write_annotations(tmp_path_factory.mktemp("annotation"))
 
 
 @pytest.fixture(scope="module")

@@ -20,23 +20,14 @@ from atlaszarr.geometry.spaces import ORIENTATION
 from atlaszarr.stores.target import Target
 from atlaszarr.writing import write_multiscales
 from codes import raises
-from tiny_atlas import GRAPH, ONTOLOGY, SET, files, labels, save
+from tiny_atlas import GRAPH, ONTOLOGY, SET, files, labels, save, write_sources
 
 TEMPLATE = "templates/tiny-template/1/template.ome.zarr"
 
 
 @pytest.fixture
 def sources(tmp_path):
-    folder = tmp_path / "sources"
-    folder.mkdir()
-    template = np.random.default_rng(0).integers(0, 4000, (40, 32, 36)).astype("uint16")
-    return {
-        "annotation": save(folder / "annotation.nrrd", labels(), 25),
-        "template": save(folder / "template.nrrd", template, 25),
-        "ontology": ONTOLOGY,
-        "name": "tiny",
-        "version": "1",
-    }
+    return write_sources(tmp_path / "sources")
 
 
 @pytest.fixture

@@ -2,35 +2,16 @@
 
 import json
 
-import numpy as np
 import pytest
 
-from atlaszarr.engine.ome import Geometry
 from atlaszarr.regions.tables import digits
 from atlaszarr.writing import write_multiscales
-
-CSV = """identifier,parent_identifier,annotation_value,name,abbreviation,color_hex_triplet,root_identifier_path
-1,,1,root,root,#FFFFFF,[1]
-2,1,2,"Cortex, all of it [bold]",CTX,#00FF00,"[1, 2]"
-3,2,3,Retrosplenial area,RSP,#0000FF,"[1, 2, 3]"
-4,1,4,Nothing,NIL,#0000FF,"[1, 4]"
-"""
-GEOMETRY = Geometry((0.1, 0.1, 0.1), orientation={"x": "left-to-right"})
-
-
-def labels():
-    values = np.zeros((20, 20, 20), np.uint32)
-    values[:10] = 2
-    values[:5, :, :15] = 3
-    return values
+from small_annotation import CSV, GEOMETRY, labels, write_annotation
 
 
 @pytest.fixture(scope="module")
 def annotation(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("annotation")
-    (folder / "terminology.csv").write_text(CSV)
-    write_multiscales(labels(), folder / "annotation.ome.zarr", rule="mode", geometry=GEOMETRY)
-    return folder / "annotation.ome.zarr"
+    return write_annotation(tmp_path_factory.mktemp("annotation"))
 
 
 def test_each_region_is_a_line(command, annotation):

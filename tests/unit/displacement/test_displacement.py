@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import pickle
-from math import cos, pi, sin
+from math import cos, sin
 from typing import Any
 
 import dask.array as da
@@ -21,27 +21,13 @@ from atlaszarr.errors import InputError, NotFoundError, TargetError
 from atlaszarr.resampling.sampler import footprint, resample
 from atlaszarr.stores.target import Target
 from codes import raises
+from smooth_fields import SHAPE, smooth
 
-SHAPE = (37, 53)
 MATRIX = np.array([[1.1, 0.2, -3.25], [-0.1, 0.9, 5.5]])
 INTERPOLATIONS = ["nearest", "linear", "cubic", "lanczos"]
 BORDERS = ["constant", "replicate", "reflect", "reflect_101", "wrap"]
 
 seeds = st.integers(0, 2**32 - 1)
-
-
-def smooth(seed, shape=SHAPE, size=2.0):
-    """Random displacements (2, h, w) of a few waves, whose slopes stay below one half."""
-    rng = np.random.default_rng(seed)
-    y, x = np.indices(shape, dtype=float)
-    waves = [
-        sum(
-            rng.uniform(-1, 1) * np.sin(2 * pi * (a * x / shape[1] + b * y / shape[0]) + rng.uniform(0, 6))
-            for a, b in rng.uniform(-1, 1, (3, 2))
-        )
-        for _ in range(2)
-    ]
-    return size * np.stack(waves) / 3
 
 
 def grid(shape=SHAPE):

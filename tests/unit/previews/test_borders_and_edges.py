@@ -19,9 +19,9 @@ from atlaszarr.previews.annotation_borders import LabelPlane, border_lines
 from atlaszarr.previews.annotation_planes import label_planes
 from atlaszarr.previews.section_edges import corners_in_space, edges_of
 from atlaszarr.testing.phantom import default_phantom
-from atlaszarr.testing.phantom_volumes import annotation_nrrd
 from atlaszarr.writing import write_multiscales
 from codes import raises
+from phantom_annotations import write_annotations
 
 RECORDED = Path(__file__).parents[2] / "figures" / "recorded_synchronisation.csv"
 
@@ -30,13 +30,7 @@ SPACE = reference_space(9)
 
 @pytest.fixture(scope="module")
 def annotations(tmp_path_factory):
-    """The phantom's annotation of 100 um: alone, with a level of 200 um, and as NRRD."""
-    folder = tmp_path_factory.mktemp("annotation")
-    labels, position = default_phantom().annotation(100), geometry(Grid(SPACE, 100))
-    write_multiscales(labels, folder / "one.ome.zarr", rule="mode", geometry=position, levels=1, chunk=32)
-    write_multiscales(labels, folder / "two.ome.zarr", rule="mode", geometry=position, levels=2)
-    (folder / "x.nrrd").write_bytes(annotation_nrrd(default_phantom(), 100))
-    return folder
+    return write_annotations(tmp_path_factory.mktemp("annotation"))
 
 
 def recorded():
