@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .atlas.verify import verify_atlas
-from .brainglobe import masks  # noqa: F401 - registers a subclass of Multiscale, as collection does
-from .engine import collection  # noqa: F401
+from .brainglobe import masks  # noqa: F401 - a kind of multiscale that the engine does not import
 from .engine.verify import VerifyReport, verify_image
 from .errors import InputError
 from .stores.target import Target

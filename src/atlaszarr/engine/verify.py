@@ -17,7 +17,7 @@ import numpy as np
 from ..errors import TargetError
 from ..stores.local import is_partial
 from ..stores.target import Target
-from . import label_index, ledger
+from . import collection, label_index, ledger  # noqa: F401 - collection: a kind of multiscale
 from .ledger import COMPACT, OPEN, Defect, Ledger, Task, damaged_objects, digest
 from .lock import KEYS
 from .multiscale import ArraySpec, Multiscale, multiscale_of

@@ -97,8 +97,8 @@ class VolumeFile:
 
     def size_and_digest(self) -> tuple[int, str | None]:
         """Size of the file in bytes, and its SHA-256 if the whole file was read."""
-        if self.is_mapped and self.path == self.file.path:
-            return self.path.stat().st_size, None  # type: ignore[union-attr]
+        if self.is_mapped and self.path is not None and self.path == self.file.path:
+            return self.path.stat().st_size, None
         return self.file.finish()
 
 
