@@ -43,6 +43,10 @@ class Header:
         (slope, intercept): a value is slope x stored + intercept.
     data_file : str, optional
         Name of the file next to this one that holds the voxels.
+    position : tuple of float, optional
+        Centre of the first voxel along the axes of the file, in um; it grows with the index of the voxel.
+    numbers : str
+        Sizes, unit and origin as the header writes them, for messages.
     """
 
     name: str
@@ -57,6 +61,8 @@ class Header:
     remarks: tuple[str, ...] = ()
     scaling: tuple[float, float] = (1.0, 0.0)
     data_file: str | None = None
+    position: tuple[float, float, float] | None = None
+    numbers: str = ""
 
     def __post_init__(self) -> None:
         if len(self.shape) != 3 or min(self.shape) < 1:
