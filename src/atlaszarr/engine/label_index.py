@@ -8,7 +8,6 @@ ledger records; `defects` compares it with the voxels.
 from __future__ import annotations
 
 import io
-import json
 import math
 import random
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from ..boxes import Index
 from ..errors import InputError, TargetError
+from ..stores.documents import LARGEST, parse
 from ..stores.target import Target
 from . import ledger
 from .label_counts import LabelCounts, count_labels, merged
@@ -307,9 +307,9 @@ def _contradiction(index: Mapping[int, tuple[int, int]], data: Mapping[int, tupl
 def _changed_metadata(target: Target, level: int, recorded: Ledger) -> str | None:
     """How the metadata of the array of a level differ from the ledger; None if they do not."""
     for key, text in (recorded.header or {}).get("documents", {}).items():
-        if key.startswith(f"{level}/") and (body := target.read(key)) != text.encode():
+        if key.startswith(f"{level}/") and (body := target.read(key, LARGEST)) != text.encode():
             try:
-                if json.loads(body or b"") == json.loads(text):
+                if parse(body or b"") == parse(text):
                     continue
             except ValueError:
                 pass

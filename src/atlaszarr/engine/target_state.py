@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import InputError
+from ..stores.documents import LARGEST, parse_object
 from ..stores.local import is_partial
 from ..stores.target import Target
 from ..versions import version as package_version
@@ -144,7 +144,7 @@ def read_root(target: Target) -> dict[str, Any] | None:
         If atlaszarr did not write the root.
     """
     for key in ROOT_KEYS:
-        if (body := target.read(key)) is None:
+        if (body := target.read(key, LARGEST)) is None:
             continue
         try:
             own = _own(key, body)
@@ -169,7 +169,7 @@ def recorded_root(recorded: Ledger) -> dict[str, Any] | None:
 
 def _own(key: str, body: bytes | str) -> dict[str, Any]:
     """The attributes of atlaszarr in a document of `ROOT_KEYS`."""
-    document, inner = json.loads(body), ROOT_KEYS[key]
+    document, inner = parse_object(body), ROOT_KEYS[key]
     return dict((document[inner] if inner else document)["atlaszarr"])
 
 

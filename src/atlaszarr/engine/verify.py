@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import TargetError
+from ..stores.documents import LARGEST, parse
 from ..stores.local import is_partial
 from ..stores.target import Target
 from . import collection, label_index, ledger  # noqa: F401 - collection: a kind of multiscale
@@ -145,10 +146,10 @@ def document_defects(target: Target, recorded: Ledger) -> Iterator[Defect]:
     """Metadata documents and sidecars that differ from what the target was finished with."""
     header = recorded.header or {}
     for key, text in header.get("documents", {}).items():
-        yield from _document_defects(key, target.read(key), json.loads(text))
+        yield from _document_defects(key, target.read(key, LARGEST), parse(text))
     for key, text in header.get("root", {}).items():
-        body = target.read(key)
-        yield from _document_defects(key, body if body is None else _without_ledger(body), json.loads(text))
+        body = target.read(key, LARGEST)
+        yield from _document_defects(key, body if body is None else _without_ledger(body), parse(text))
     for key, (size, checksum) in recorded.files.items():
         body = target.read(key)
         if body is None:
@@ -162,7 +163,7 @@ def _document_defects(key: str, body: bytes | None, written: Any) -> Iterator[De
         yield Defect("missing", key, "is missing")
         return
     try:
-        found = json.loads(body)
+        found = parse(body)
     except ValueError:
         yield Defect("metadata", key, "is not JSON")
         return
@@ -191,7 +192,7 @@ def _differences(found: Any, written: Any, path: str = "") -> Iterator[str]:
 def _without_ledger(body: bytes) -> bytes:
     """A document of the root without the digest of the ledger, as the ledger itself records it."""
     try:
-        document = json.loads(body)
+        document = parse(body)
         inner = document.get("attributes", document)
         inner["atlaszarr"].pop("ledger", None)
     except (ValueError, KeyError, AttributeError):
@@ -294,7 +295,7 @@ def _known_labels(recorded: Ledger, path: str) -> list[int] | None:
     texts = {**header["documents"], **header["root"]}
     for name in ROOT_KEYS:
         if (key := f"{path}/{name}".lstrip("/")) in texts:
-            document = json.loads(texts[key])
+            document = parse(texts[key])
             attributes = document.get("attributes", document)
             listed = attributes.get("ome", attributes).get("image-label", {}).get("properties")
             return None if listed is None else [int(label["label-value"]) for label in listed]
