@@ -310,10 +310,18 @@ class ArrayLayout:
         return math.prod(self.chunk) * np.dtype(self.stored).itemsize
 
     @property
+    def _plain_size(self) -> int:
+        """Bytes of a decoded object that zarr-python decodes, with the axes that `last_axes` left out."""
+        document = self.document
+        unit: Sequence[int]
+        unit = document["chunks"] if self.zarr_format == 2 else document["chunk_grid"]["configuration"]["chunk_shape"]
+        return math.prod(unit) * np.dtype(self.stored).itemsize
+
+    @property
     def largest_object(self) -> int:
         """The most bytes that an object can have."""
         if self.codecs is None:  # a filter may widen a dtype, at most from one byte to eight
-            return _encoded_size(8 * math.prod(self.unit) * np.dtype(self.stored).itemsize)
+            return _encoded_size(8 * self._plain_size)
         size = self.chunk_size
         for _ in self.codecs:
             size = _encoded_size(size)
@@ -463,12 +471,12 @@ class ArrayLayout:
         else:
             codecs = list(document["codecs"])
             names = [codec["name"] for codec in codecs]
-            kept = max(
-                1, len(names) - next((k for k, name in enumerate(reversed(names)) if name not in _V3), len(names))
-            )
+            kept = len(names)
+            while kept > 1 and names[kept - 1] in _V3:
+                kept -= 1
             outer, document["codecs"] = tuple(names[kept:]), codecs[:kept]
             widens = not set(names[:kept]) <= {"bytes", "transpose"}
-        return bytes(_decompressed(body, outer, self.largest_object if widens else self.chunk_size))
+        return bytes(_decompressed(body, outer, self.largest_object if widens else self._plain_size))
 
     def _decode_by_zarr(self, body: bytes, box: tuple[slice, ...]) -> NDArray[Any]:
         """Decode a box of an object by zarr-python: read an array in memory with this single object."""

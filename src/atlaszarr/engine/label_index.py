@@ -33,6 +33,8 @@ from .target_state import FINISHED
 
 #: Key of the index in its target.
 KEY = "atlaszarr/label_index.parquet"
+#: The most rows that are read, half a gigabyte; an annotation at 10 um has a fortieth of them.
+_MOST_ROWS = 2**23
 _COLUMNS = ("level", "z", "y", "x", "label", "voxels", "voxels_low")
 #: Number of objects of a level that a shallow verification counts again.
 _SAMPLE = 8
@@ -115,7 +117,9 @@ class LabelIndex:
         import pyarrow.parquet as pq
 
         try:
-            table = pq.read_table(pa.BufferReader(body), use_threads=False)
+            if (rows := pq.read_metadata(pa.BufferReader(body)).num_rows) > _MOST_ROWS:
+                raise ValueError(f"not a label index: it has {rows} rows, and at most {_MOST_ROWS} are read")
+            table = pq.read_table(pa.BufferReader(body), columns=list(_COLUMNS), use_threads=False)
             columns = {name: table.column(name).to_numpy() for name in _COLUMNS}
             metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
             index, check = cls(columns, metadata["ledger"]), metadata["check"]
