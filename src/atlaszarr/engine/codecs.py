@@ -251,7 +251,7 @@ class ArrayLayout:
         ValueError, KeyError, TypeError, AttributeError, IndexError
             If `document` is not the metadata of a numeric array with regular chunks.
         """
-        layout = _of_v2(document) if document["zarr_format"] == 2 else _of_v3(document)
+        layout = {2: _of_v2, 3: _of_v3}[document["zarr_format"]](document)
         axes = list(zip(layout.shape, layout.chunk, layout.unit, strict=True))
         whole = all(type(length) is int for lengths in axes for length in lengths) and len(axes) <= _MOST_AXES
         if not whole or not all(n >= 0 and c > 0 and u > 0 and u % c == 0 for n, c, u in axes):
@@ -575,5 +575,8 @@ def _number(value: Any, dtype: np.dtype[Any]) -> float:
     if isinstance(value, str) and value.startswith("0x"):
         bits = int(value, 16).to_bytes(dtype.itemsize, "little")
         return float(np.frombuffer(bits, dtype.newbyteorder("<"))[0])
-    fill: float = dtype.type(0 if value is None else value).item()
+    try:
+        fill: float = dtype.type(0 if value is None else value).item()
+    except OverflowError as error:
+        raise ValueError(f"fill value: {error}") from None
     return fill

@@ -124,8 +124,9 @@ def _defects(target: Target, root: Mapping[str, Any], recorded: Ledger, deep: bo
         defects.append(Defect("ledger", COMPACT, "differs from the one that the target was finished with"))
     try:
         multiscale = multiscale_of(target, recorded)
-    except (ValueError, KeyError, TypeError):
-        return defects, 0  # nothing else can be compared without the header of the ledger
+    except (ValueError, KeyError, TypeError, AttributeError):
+        # Nothing else can be compared without the header of the ledger.
+        return defects or [Defect("ledger", COMPACT, "does not describe an image of atlaszarr")], 0
     defects += _foreign(multiscale, recorded)
     if not defects or (recorded_root(recorded) or {}).get("request") == root["request"]:
         defects += document_defects(target, recorded)
