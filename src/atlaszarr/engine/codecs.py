@@ -13,6 +13,7 @@ import math
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from typing import Any
 
 import google_crc32c
@@ -33,6 +34,8 @@ _ABSENT = np.uint64(2**64 - 1)
 _LZMA_MEMORY = 2**28
 #: Bytes of the largest chunk that is decoded: 512 x 512 x 512 voxels of eight bytes. Shards may be larger.
 LARGEST_CHUNK = 2**30
+#: The most chunks of a shard: one of 2048 voxels along each axis in chunks of 16 has 2 million.
+_MOST_CHUNKS = 2**22
 #: The most axes of an array: NumPy's own limit is 64, and no image has more than 6.
 _MOST_AXES = 32
 
@@ -253,11 +256,16 @@ class ArrayLayout:
         """
         layout = {2: _of_v2, 3: _of_v3}[document["zarr_format"]](document)
         axes = list(zip(layout.shape, layout.chunk, layout.unit, strict=True))
-        whole = all(type(length) is int for lengths in axes for length in lengths) and len(axes) <= _MOST_AXES
+        whole = (
+            all(isinstance(length, Integral) and length is not True for lengths in axes for length in lengths)
+            and len(axes) <= _MOST_AXES
+        )
         if not whole or not all(n >= 0 and c > 0 and u > 0 and u % c == 0 for n, c, u in axes):
             raise ValueError(f"invalid shape {layout.shape}, chunks {layout.chunk} or shards {layout.unit}")
         if layout.chunk_size > LARGEST_CHUNK:
             raise ValueError(f"chunks of {layout.chunk_size} bytes are not supported, the most is {LARGEST_CHUNK}")
+        if (chunks := math.prod(layout._counts)) > _MOST_CHUNKS:
+            raise ValueError(f"shards of {chunks} chunks are not supported, the most is {_MOST_CHUNKS}")
         return layout
 
     def documents(self, dimension_names: Sequence[str] | None = None) -> dict[str, bytes]:
@@ -318,7 +326,7 @@ class ArrayLayout:
         return math.prod(unit) * np.dtype(self.stored).itemsize
 
     @property
-    def largest_object(self) -> int:
+    def largest(self) -> int:
         """The most bytes that an object can have."""
         if self.codecs is None:  # a filter may widen a dtype, at most from one byte to eight
             return _encoded_size(8 * self._plain_size)
@@ -476,7 +484,7 @@ class ArrayLayout:
                 kept -= 1
             outer, document["codecs"] = tuple(names[kept:]), codecs[:kept]
             widens = not set(names[:kept]) <= {"bytes", "transpose"}
-        return bytes(_decompressed(body, outer, self.largest_object if widens else self._plain_size))
+        return bytes(_decompressed(body, outer, self.largest if widens else self._plain_size))
 
     def _decode_by_zarr(self, body: bytes, box: tuple[slice, ...]) -> NDArray[Any]:
         """Decode a box of an object by zarr-python: read an array in memory with this single object."""

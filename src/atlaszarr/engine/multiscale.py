@@ -285,7 +285,7 @@ class Multiscale:
         at = self.pyramid.levels[level]
         values = np.full(spec.lead + shape_of(region), spec.fill, spec.dtype)
         units = {self.key(spec, level, u): u for u in at.units(region) if self.non_empty.holds(level, u)}
-        for key, body in self.target.read_each(units, self.layout(spec, level).largest_object).items():
+        for key, body in self.target.read_each(units, self.layout(spec, level).largest).items():
             if body is None:
                 raise TargetError(f"{self.target.url}/{key} is missing; build again to repair it", code="missing-chunk")
             try:

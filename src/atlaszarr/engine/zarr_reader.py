@@ -193,7 +193,7 @@ class StoredArray:
         """
         rest = iter(units)
         while batch := {self.layout.key(unit): unit for unit in islice(rest, _BATCH[self.target.is_local])}:
-            for key, body in self.target.read_each(batch, self.layout.largest_object).items():
+            for key, body in self.target.read_each(batch, self.layout.largest).items():
                 unit = tuple(batch[key])
                 whole = self.layout.region(unit)
                 region = whole if box is None else intersection(whole, box)
