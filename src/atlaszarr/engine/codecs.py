@@ -10,11 +10,12 @@ import bz2
 import json
 import lzma
 import math
+import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Integral
-from typing import Any
+from typing import Any, Literal
 
 import google_crc32c
 import numpy as np
@@ -32,6 +33,7 @@ _BLOSC_LEVEL = 5
 _ABSENT = np.uint64(2**64 - 1)
 #: Memory of the decoder of lzma: four times what its highest level takes (xz(1): 65 MiB).
 _LZMA_MEMORY = 2**28
+_DTYPE = re.compile(r"[<>|=]?[biuf]\d{1,2}|[|]?\?|bool|(?:u?int|float)\d{1,3}", re.ASCII)
 #: Bytes of the largest chunk that is decoded: 512 x 512 x 512 voxels of eight bytes. Shards may be larger.
 LARGEST_CHUNK = 2**30
 #: The most chunks of a shard: one of 2048 voxels along each axis in chunks of 16 has 2 million.
@@ -255,12 +257,16 @@ class ArrayLayout:
             If `document` is not the metadata of a numeric array with regular chunks.
         """
         layout = {2: _of_v2, 3: _of_v3}[document["zarr_format"]](document)
+        if layout.separator not in ("/", "."):
+            raise ValueError(f"separator {layout.separator!r} is neither '/' nor '.'")
         axes = list(zip(layout.shape, layout.chunk, layout.unit, strict=True))
-        whole = (
-            all(isinstance(length, Integral) and length is not True for lengths in axes for length in lengths)
-            and len(axes) <= _MOST_AXES
-        )
-        if not whole or not all(n >= 0 and c > 0 and u > 0 and u % c == 0 for n, c, u in axes):
+        lengths = [length for axis in axes for length in axis]
+        whole = all(isinstance(length, Integral) and not isinstance(length, bool) for length in lengths)
+        if (
+            len(axes) > _MOST_AXES
+            or not whole
+            or not all(n >= 0 and c > 0 and u > 0 and u % c == 0 for n, c, u in axes)
+        ):
             raise ValueError(f"invalid shape {layout.shape}, chunks {layout.chunk} or shards {layout.unit}")
         if layout.chunk_size > LARGEST_CHUNK:
             raise ValueError(f"chunks of {layout.chunk_size} bytes are not supported, the most is {LARGEST_CHUNK}")
@@ -556,8 +562,8 @@ def _of_v3(document: Mapping[str, Any]) -> ArrayLayout:
         chunk, codecs = tuple(shard["chunk_shape"]), list(shard["codecs"])
     first, others = codecs[0], tuple(codec["name"] for codec in codecs[1:])
     known = known and first["name"] == "bytes" and all(name in _V3 for name in others)
-    order = {"big": ">"}.get(str((first.get("configuration") or {}).get("endian")), "<")
-    stored = np.dtype(document["data_type"]).newbyteorder(order)
+    order: Literal["<", ">"] = ">" if (first.get("configuration") or {}).get("endian") == "big" else "<"
+    stored = numeric_dtype(document["data_type"]).newbyteorder(order)
     keys = document["chunk_key_encoding"]
     separator = keys.get("configuration", {}).get("separator", "/" if keys["name"] == "default" else ".")
     prefix = f"c{separator}" if keys["name"] == "default" else ""
@@ -568,7 +574,7 @@ def _of_v3(document: Mapping[str, Any]) -> ArrayLayout:
 
 def _of_v2(document: Mapping[str, Any]) -> ArrayLayout:
     shape, chunk = tuple(document["shape"]), tuple(document["chunks"])
-    compressor, stored = (document["compressor"] or {}).get("id"), np.dtype(document["dtype"])
+    compressor, stored = (document["compressor"] or {}).get("id"), numeric_dtype(document["dtype"])
     known = document["order"] == "C" and not document.get("filters") and compressor in (None, *_V2)
     codecs = () if compressor is None else (compressor,)
     fill = _number(document["fill_value"], stored)
@@ -576,10 +582,24 @@ def _of_v2(document: Mapping[str, Any]) -> ArrayLayout:
     return ArrayLayout(shape, chunk, chunk, stored.str, fill, codecs if known else None, "", separator, 2, document)
 
 
+def numeric_dtype(name: Any) -> np.dtype[Any]:
+    """The dtype with a name in metadata, such as ``uint16`` or ``<u2``.
+
+    Raises
+    ------
+    ValueError
+        If it is not the name of a numeric dtype. NumPy itself evaluates some names as Python.
+    """
+    if not isinstance(name, str) or not _DTYPE.fullmatch(name):
+        raise ValueError(f"{name!r} is not a numeric dtype")
+    try:
+        return np.dtype(name)
+    except TypeError:
+        raise ValueError(f"{name!r} is not a numeric dtype") from None
+
+
 def _number(value: Any, dtype: np.dtype[Any]) -> float:
     """The fill value in metadata as a number: it may be hexadecimal bits of a float (zarr v3), or null (v2)."""
-    if dtype.kind not in "biuf":
-        raise ValueError(f"{dtype} is not a numeric dtype")
     if isinstance(value, str) and value.startswith("0x"):
         bits = int(value, 16).to_bytes(dtype.itemsize, "little")
         return float(np.frombuffer(bits, dtype.newbyteorder("<"))[0])

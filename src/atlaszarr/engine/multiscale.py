@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..boxes import Index, Region, Shape, shape_of, within
 from ..errors import TargetError
 from ..stores.target import Target
-from .codecs import ArrayLayout, Encoding
+from .codecs import ArrayLayout, Encoding, numeric_dtype
 from .downsampling import Rule, reduce
 from .ledger import Defect, Ledger, Task, Written, digest
 from .pyramid import NonEmptyChunks, Pass, Pyramid
@@ -85,8 +85,7 @@ class ArraySpec:
             isinstance(spec.path, str)
             and ".." not in spec.path.split("/")
             and not spec.path.startswith("/")
-            and isinstance(spec.dtype, str)
-            and np.dtype(spec.dtype).kind in "iufb"
+            and numeric_dtype(spec.dtype).name == spec.dtype
             and spec.axes in (("z", "y", "x"), ("c", "z", "y", "x"), ("y", "x"), ("c", "y", "x"))
             and type(spec.channels) is int
             and 0 < spec.channels < 2**31

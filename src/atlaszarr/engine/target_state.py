@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, printable
 from ..stores.documents import LARGEST, parse_object
 from ..stores.local import is_partial
 from ..stores.target import Target
@@ -223,5 +223,5 @@ def _is_own(top: str) -> bool:
 
 
 def _listed(names: list[str], values: Mapping[str, Any]) -> str:
-    texts = ((name, str(values.get(name))) for name in names)
+    texts = ((printable(name), printable(str(values.get(name)))) for name in names)
     return ", ".join(f"{name} {text if len(text) <= _LONGEST else text[:_LONGEST] + '...'}" for name, text in texts)
