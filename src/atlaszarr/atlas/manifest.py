@@ -13,6 +13,7 @@ from ..engine.ledger import digest
 from ..errors import InputError
 from ..geometry.spaces import BRAINGLOBE_SIDES, ORIENTATION
 from ..reference_volumes import ReferenceVolume
+from ..stores.documents import LARGEST, parse_object
 from ..stores.target import Target
 from ..versions import version
 
@@ -105,7 +106,7 @@ def manifests(root: Target) -> Iterator[tuple[str, dict[str, Any] | None]]:
         if path.count("/") != 1 or not path.endswith(".json"):
             continue
         try:
-            content = json.loads(root.read(path) or b"")
+            content = parse_object(root.read(path, LARGEST) or b"")
             if not {"name", "version", "state"} <= content.keys():
                 continue
             if any(not isinstance(content[name], type(empty)) for name, empty in _EMPTY.items()):

@@ -25,6 +25,7 @@ from pathlib import Path
 import filelock
 
 from ..errors import InputError, TargetError
+from ..stores.documents import parse_object
 from ..stores.target import Target
 
 #: Seconds between two renewals of a lease.
@@ -239,7 +240,7 @@ class _Lease(Owner):
 def _owner(body: bytes | None) -> dict[str, object]:
     """The content of an owner object; empty if it is missing or damaged."""
     try:
-        return dict(json.loads(body or b""))
+        return parse_object(body or b"")
     except (ValueError, TypeError):
         return {}
 

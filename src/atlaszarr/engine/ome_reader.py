@@ -6,7 +6,6 @@ ngff-zarr reads this metadata too, but takes a second to import.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, TargetError
+from ..stores.documents import LARGEST, parse_object
 from ..stores.target import Target
 from .absent_chunks import AbsentChunks
 from .ome import Geometry
@@ -210,8 +210,8 @@ def _attributes(target: Target) -> dict[str, Any]:
         public = target.public()  # a public bucket may forbid (403) to read the one that does not exist
         for key, inner in ROOT_KEYS.items():
             try:
-                if (body := public.read(key)) is not None:
-                    document = json.loads(body)
+                if (body := public.read(key, LARGEST)) is not None:
+                    document = parse_object(body)
                     return dict(document[inner] if inner else document)
             except (ValueError, KeyError, TypeError):
                 raise InputError(

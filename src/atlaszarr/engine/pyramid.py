@@ -22,6 +22,10 @@ _T = TypeVar("_T")
 
 #: Largest block in voxels, so that a few fit into memory.
 _LARGEST = 2**30
+#: The most levels of a recorded pyramid: halving the largest length that an array can have, 2**63, gives 64.
+_MOST_LEVELS = 64
+#: The most units of a recorded level: 16 times those of level 0 of the largest build, a million.
+_MOST_UNITS = 2**24
 _ONE: Factor = (Fraction(1), Fraction(1), Fraction(1))
 
 
@@ -223,15 +227,30 @@ class Pyramid:
 
     @classmethod
     def from_json(cls, levels: Iterable[Mapping[str, Any]]) -> Pyramid:
-        """The pyramid with the levels of `to_json`."""
+        """The pyramid with the levels of `to_json`.
+
+        Raises
+        ------
+        ValueError, KeyError, TypeError
+            If they are not levels of `to_json`.
+        """
 
         def level(entry: Mapping[str, Any]) -> Level:
-            shape, chunk, unit = (_three(entry[name]) for name in ("shape", "chunk", "unit"))
-            factor, first = factor_of([Fraction(f) for f in entry["factor"]]), entry["first"]
-            first = None if first is None else _three(map(Fraction, first))
+            shape, chunk, unit = (lengths(name, entry[name]) for name in ("shape", "chunk", "unit"))
+            if any(map(operator.mod, unit, chunk)):
+                raise ValueError(f"shard {unit} is not a multiple of the chunk {chunk}")
+            factor, first = factor_of([_fraction(f) for f in entry["factor"]]), entry["first"]
+            first = None if first is None else _three(map(_fraction, first))
             return Level(shape, chunk, unit, factor, bool(entry["given"]), first)
 
-        return cls(tuple(map(level, levels)))
+        entries = list(levels)
+        if not 0 < len(entries) <= _MOST_LEVELS:
+            raise ValueError(f"{len(entries)} levels")
+        pyramid = cls(tuple(map(level, entries)))
+        for step in pyramid.passes:
+            if math.prod(map(min, step.block, pyramid.levels[step.source].shape)) > _LARGEST:
+                raise ValueError(f"blocks of {step.block} voxels")
+        return pyramid
 
     def dependents(self, step: Pass, index: Index, after: Pass) -> Iterator[Index]:
         """Indices of the blocks of pass `after` that read what a block of pass `step` writes."""
@@ -279,6 +298,16 @@ def _multiplied(one: Factor, other: Factor) -> Factor:
 
 def _region(index: Index, size: Shape, shape: Shape) -> Region:
     return _three(slice(i * s, min((i + 1) * s, n)) for i, s, n in zip(index, size, shape, strict=True))
+
+
+def _fraction(text: Any) -> Fraction:
+    """A fraction as `Pyramid.to_json` writes it; a longer text, such as ``1e999999999``, may take minutes to parse."""
+    if not isinstance(text, str) or len(text) > 40 or "e" in text.lower():
+        raise ValueError(f"{text!r} is not a fraction")
+    try:
+        return Fraction(text)
+    except ZeroDivisionError:
+        raise ValueError(f"{text!r} is not a fraction") from None
 
 
 def _three(values: Iterable[_T]) -> tuple[_T, _T, _T]:
@@ -331,6 +360,15 @@ class NonEmptyChunks:
 
     pyramid: Pyramid
     base: frozenset[Index] | None = None
+
+    def validate(self) -> None:
+        """Raise a ValueError if a level has more units than any image; see `_MOST_UNITS`."""
+        count = len(self.base or ())
+        for parent, level in itertools.pairwise(self.pyramid.levels):
+            sizes = zip(parent.unit, level.factor, level.unit, strict=True)
+            count = min(count * math.prod(math.ceil(u / f / v) + 1 for u, f, v in sizes), math.prod(level.grid))
+            if count > _MOST_UNITS:
+                raise ValueError(f"a level of {level.shape} voxels in objects of {level.unit} has too many objects")
 
     @cached_property
     def levels(self) -> tuple[frozenset[Index] | None, ...]:

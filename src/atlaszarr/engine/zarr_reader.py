@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..boxes import cells, intersection, split_index, within
 from ..errors import AtlaszarrError, InputError, TargetError
+from ..stores.documents import LARGEST, parse_object
 from ..stores.target import Target
 from .absent_chunks import AbsentChunks
 from .codecs import ArrayLayout
@@ -65,9 +65,9 @@ class StoredArray:
         """
         folder = replace(target, url=f"{target.url}/{path}".rstrip("/"))
         for name in ("zarr.json", ".zarray"):
-            if (body := folder.read(name)) is not None:
+            if (body := folder.read(name, LARGEST)) is not None:
                 try:
-                    return cls(folder, ArrayLayout.of(json.loads(body)))
+                    return cls(folder, ArrayLayout.of(parse_object(body)))
                 except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
                     raise InputError(
                         f"{folder.url}/{name} is damaged or not supported ({error!r})", code="damaged-metadata"
@@ -193,7 +193,7 @@ class StoredArray:
         """
         rest = iter(units)
         while batch := {self.layout.key(unit): unit for unit in islice(rest, _BATCH[self.target.is_local])}:
-            for key, body in self.target.read_each(batch).items():
+            for key, body in self.target.read_each(batch, self.layout.largest).items():
                 unit = tuple(batch[key])
                 whole = self.layout.region(unit)
                 region = whole if box is None else intersection(whole, box)
