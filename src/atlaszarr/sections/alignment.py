@@ -83,11 +83,12 @@ def align_sections(
     InputError
         If an option is unknown or does not fit the dataset.
     RecordError
-        If the dataset has no 3-D alignment, or no section has the view.
+        If the dataset cannot be registered, or no section has the view.
     """
+    dataset.validate_registration()
     _, trv = dataset.alignment
     imaged = imaged_sections(dataset, resolution, downsample=downsample, view=view, quality=quality, range=range)
-    grid = Grid(reference_space(dataset.reference_space_id).frame, resolution)
+    grid = Grid(reference_space(dataset.space).frame, resolution)
     from_native = grid.space.mirror if mirror else np.eye(3, 4)
     return AlignedSections(dataset, imaged, grid, from_native, compose(trv, from_native))
 
@@ -107,8 +108,9 @@ def plane_of(dataset: SectionDataset, plane: str = "auto") -> Plane:
     InputError
         If the sections are more than 45 degrees off the plane.
     RecordError
-        If the dataset has no 3-D alignment.
+        If the dataset cannot be registered.
     """
+    dataset.validate_registration()
     _, trv = dataset.alignment
     plane = plane_name(plane)
     if plane != "auto" and plane not in PLANES:

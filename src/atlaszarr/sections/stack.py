@@ -307,7 +307,7 @@ def stack_sections(
     affines = np.array([compose(to_tier, to_plane[:2]) for to_tier in aligned.to_tiers])
     affines[list(fields)] = np.nan
     edges, nearest, neighbour = depth_intervals(
-        [section.depth for section in sections], dataset.section_thickness, dataset.nominal_interval, fill, max_gap
+        [section.depth for section in sections], dataset.thickness, dataset.nominal_interval, fill, max_gap
     )
     return Stack(grid, aligned.imaged, to_plane[2], affines, edges, nearest, neighbour, support, fields)
 
