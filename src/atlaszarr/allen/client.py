@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from ..terminology.terminology import Terminology
 
 API_URL = "https://api.brain-map.org/api/v2"
-#: Bytes; a page of 2000 section images is about 2 MB.
-_LARGEST_JSON = 2**25
+#: Bytes; a page of 2000 section datasets is about 6 MB. Decoded, the worst JSON of this size takes half a GB.
+_LARGEST_JSON = 2**24
 _DATASET_INCLUDE = ("alignment3d", "genes", "products", "plane_of_section", "specimen(donor(age))")
 
 
