@@ -10,7 +10,7 @@ import simplejpeg
 
 from atlaszarr.allen.records import SectionDataset
 from atlaszarr.dataset_build.api import plan
-from atlaszarr.errors import RecordError
+from atlaszarr.errors import InputError, RecordError
 from atlaszarr.sections.lazy_sections import open_sections
 from atlaszarr.sections.lazy_volume import open_volume
 from atlaszarr.testing.records import invented, invented_elsewhere
@@ -138,3 +138,13 @@ def test_an_absurd_thickness_is_refused(thickness):
     with raises(RecordError, "invalid-record") as caught:
         SectionDataset.from_json(record | {"section_thickness": thickness}, images)
     assert "thickness" in str(caught.value)
+
+
+@pytest.mark.parametrize("roi", [None, (0, 0, 40000, 30000)])
+def test_an_image_too_large_for_memory_is_refused_before_it_is_fetched(serve, connect, roi):
+    record, images = invented(size=(65000, 65000))
+    emulator = serve([record], images)
+    with raises(InputError, "image-too-large") as caught:
+        connect(emulator).image(images[0]["id"], roi=roi)
+    assert str(images[0]["id"]) in str(caught.value)
+    assert emulator.count("section_image_download") == 0
