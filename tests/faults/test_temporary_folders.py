@@ -1,0 +1,113 @@
+"""What a killed process leaves in temporary folders is removed by the next one, and what a living one has is kept."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+
+import nrrd
+import numpy as np
+import pytest
+
+from atlaszarr.reference_volumes import open_annotation
+from atlaszarr.stores.temporary import temporary_folder
+
+HOLD = """
+import sys, time
+from atlaszarr.reference_volumes import open_annotation
+
+with open_annotation(sys.argv[1], sys.argv[2], orientation="asl", voxel_size=50):
+    print("spooled", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def volume(tmp_path):
+    """A compressed annotation, which is spooled to be read."""
+    labels = np.arange(8**3, dtype=np.uint32).reshape(8, 8, 8)
+    nrrd.write(str(path := tmp_path / "labels.nrrd"), labels, {"encoding": "gzip"})
+    return path
+
+
+@contextmanager
+def holding(volume, spool):
+    """A process that has opened a volume."""
+    command = [sys.executable, "-c", HOLD, str(volume), str(spool)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == "spooled\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def test_a_spool_of_a_killed_process_is_removed_by_the_next(volume, tmp_path):
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    with holding(volume, spool) as process:
+        process.kill()
+        process.wait()
+    left = {path.name for path in spool.iterdir()}
+    assert any(path.is_dir() for path in spool.iterdir())
+    with open_annotation(volume, spool, orientation="asl", voxel_size=50) as opened:
+        assert left.isdisjoint(path.name for path in spool.iterdir())
+        assert opened.array.max().compute() == 511
+    assert not list(spool.iterdir())
+
+
+def test_the_spool_of_a_living_process_is_kept(volume, tmp_path):
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    with holding(volume, spool):
+        held = {path.name for path in spool.iterdir()}
+        with temporary_folder(spool) as folder:
+            assert folder.is_dir()
+        assert {path.name for path in spool.iterdir()} == held
+
+
+def test_a_folder_without_a_lock_is_never_removed(tmp_path):
+    (tmp_path / "atlaszarr-mine").mkdir()
+    (tmp_path / "atlaszarr-notes.txt").touch()
+    with temporary_folder(tmp_path):
+        pass
+    assert {path.name for path in tmp_path.iterdir()} == {"atlaszarr-mine", "atlaszarr-notes.txt"}
+
+
+def test_a_link_is_neither_followed_nor_removed(tmp_path):
+    (tmp_path / "other").mkdir()
+    (kept := tmp_path / "other" / "kept").write_text("kept")
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    (spool / "atlaszarr-a").symlink_to(tmp_path / "other")
+    (spool / "atlaszarr-a.lock").symlink_to(kept)
+    (spool / "atlaszarr-b").symlink_to(tmp_path / "other")
+    (spool / "atlaszarr-b.lock").touch()
+    with temporary_folder(spool):
+        pass
+    assert kept.read_text() == "kept"
+
+
+def test_many_threads_have_folders_of_their_own(tmp_path):
+    seen, failures = set(), []
+
+    def use():
+        try:
+            for _ in range(20):
+                with temporary_folder(tmp_path) as folder:
+                    (folder / "file").write_text("x")
+                    assert (folder / "file").read_text() == "x"
+                    seen.add(folder)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=use) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert len(seen) == 160
+    assert not list(tmp_path.iterdir())
