@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from xml.etree import ElementTree
 
 import pytest
 import simplejpeg
@@ -148,3 +149,23 @@ def test_an_image_too_large_for_memory_is_refused_before_it_is_fetched(serve, co
         connect(emulator).image(images[0]["id"], roi=roi)
     assert str(images[0]["id"]) in str(caught.value)
     assert emulator.count("section_image_download") == 0
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg"])
+def test_names_that_are_no_plain_text_are_drawn_as_they_are_read(serve, command, records, tmp_path, suffix):
+    (record,), images = records
+    record["genes"][0]["acronym"] = "a$b\x1b[31m_$^{\n\x00"
+    emulator = serve([record], images)
+    out = tmp_path / f"preview{suffix}"
+    outcome = command("preview", record["id"], out, "--api-url", emulator.url, "--cache", "none")
+    assert (outcome.code, outcome.err) == (0, "")
+    if suffix == ".svg":
+        text = "".join(ElementTree.parse(out).getroot().itertext())
+        assert r"a$b\x1b[31m_$^{\n\x00" in text
+
+
+def test_a_similar_gene_reaches_the_terminal_escaped(serve, command, records):
+    (record,), images = records
+    record["genes"][0]["acronym"] = "Nrp1\x1b[31m"
+    outcome = command("search", "--gene", "Nrp1", "--api-url", serve([record], images).url)
+    assert outcome.err == "did you mean Nrp1\\x1b[31m?\n"
