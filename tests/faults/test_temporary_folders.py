@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -111,3 +112,33 @@ def test_many_threads_have_folders_of_their_own(tmp_path):
     assert not failures
     assert len(seen) == 160
     assert not list(tmp_path.iterdir())
+
+
+WRITE = """
+import sys, time
+from atlaszarr.stores.local import whole_file
+from pathlib import Path
+
+with whole_file(Path(sys.argv[1])) as file:
+    file.write(b"half of an image")
+    file.flush()
+    print("written", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_half_an_image_that_a_killed_process_left_in_a_cache_is_removed(emulator, connect, tmp_path):
+    client, id = connect(emulator, tmp_path), emulator.catalogue.image_ids()[0]
+    folder = tmp_path / "section-images" / "ab"
+    folder.mkdir(parents=True)
+    command = [sys.executable, "-c", WRITE, str(folder / "abc.jpg")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "written\n"
+        process.kill()
+    (half,) = folder.iterdir()
+    client.image(id, 6)
+    assert half.exists()  # a living process may write it
+    os.utime(half, (0, 0))
+    connect(emulator, tmp_path).image(id, 5)
+    assert not half.exists()
+    assert len(list(tmp_path.rglob("*.jpg"))) == 2

@@ -434,7 +434,7 @@ def _redirected(url: str, location: str, redirects: int) -> str:
         raise ServiceError(
             f"{url} redirects more than {_MAX_REDIRECTS} times; check the API URL", code="too-many-redirects"
         )
-    return new.geturl()
+    return new._replace(netloc=new.netloc.rpartition("@")[2]).geturl()  # messages show the URL
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,9 @@ _LARGEST_QUERY = 2**28
 #: Time limit of all pages of a query, in seconds: the whole catalogue takes 22 pages of a few seconds each.
 _LONGEST_QUERY = 3600.0
 
+#: Characters of a message of the service that an error repeats: a message names the first mistake of a query.
+_EXCERPT = 500
+
 Get = Callable[[str], bytes]
 
 
@@ -178,5 +181,5 @@ def envelope(body: bytes, url: str) -> Mapping[str, Any]:
     if not isinstance(answer, dict) or "msg" not in answer:
         raise ServiceError(f"{url} answered JSON without a msg", code="unexpected-answer")
     if not answer.get("success"):
-        raise ServiceError(f"{url} was refused by the Allen API: {answer['msg']}", code="query-refused")
+        raise ServiceError(f"{url} was refused by the Allen API: {str(answer['msg'])[:_EXCERPT]}", code="query-refused")
     return answer
