@@ -377,7 +377,9 @@ class NonEmptyChunks:
             return (None,) * len(self.pyramid.levels)
         levels = [self.base]
         for parent, level in itertools.pairwise(self.pyramid.levels):
-            levels.append(frozenset(u for unit in levels[-1] for u in _overlapped(parent, level, unit)))
+            z, y, x = (_overlapped(parent, level, axis) for axis in range(3))
+            units = (itertools.product(z[i], y[j], x[k]) for i, j, k in levels[-1])
+            levels.append(frozenset(itertools.chain.from_iterable(units)))
         return tuple(levels)
 
     def holds(self, level: int, unit: Index) -> bool:
@@ -404,11 +406,12 @@ class NonEmptyChunks:
         return {block for unit in self.units(step.source) for block in cells(level.region(unit), step.block)}
 
 
-def _overlapped(parent: Level, level: Level, unit: Index) -> Iterator[Index]:
-    """Indices of the units of a level that overlap a unit of its parent."""
-    region = parent.region(unit)
-    z, y, x = (
-        slice(int(axis.start / f), min(math.ceil(axis.stop / f), n))
-        for axis, f, n in zip(region, level.factor, level.shape, strict=True)
-    )
-    return level.units((z, y, x))
+def _overlapped(parent: Level, level: Level, axis: int) -> list[range]:
+    """For each unit of the parent along an axis, the units of a level that overlap it."""
+    length, unit = parent.shape[axis], parent.unit[axis]
+    factor, shape, size = level.factor[axis], level.shape[axis], level.unit[axis]
+    overlapped = []
+    for start in range(0, length, unit):
+        end = min(math.ceil(min(start + unit, length) / factor), shape)
+        overlapped.append(range(int(start / factor) // size, -(-end // size)))
+    return overlapped

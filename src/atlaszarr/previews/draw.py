@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from .. import credit
 from ..allen.images import Pixels
 from ..allen.records import Section, SectionDataset
+from ..errors import printable
 from ..geometry.plane import PLANES, Plane
 from ..geometry.spaces import AXES, ReferenceSpace
 from .annotation_borders import LabelPlane, border_lines
@@ -165,13 +166,15 @@ def draw_page(
 def _title(dataset: SectionDataset, plane: Plane, space: ReferenceSpace, mirror: bool) -> str:
     frame = f"reference space {space.id}, {space.name}{', mirrored left to right' * mirror}"
     words = (f"Section dataset {dataset.id}", ", ".join(dataset.genes), plane.name, frame)
-    return "  |  ".join(word for word in words if word)
+    return printable("  |  ".join(word for word in words if word))
 
 
 def _heading(plane: Plane, view: str, annotation: str | None) -> str:
     borders = "" if annotation is None else f"; lines: borders of {annotation.rstrip('/').rpartition('/')[2]} there"
     shown = "" if view == "primary" else f" ({view} view)"
-    return f"Registered sections{shown}, {_ORIENTATIONS[plane.name]}, with number and slice coordinate{borders}"
+    return printable(
+        f"Registered sections{shown}, {_ORIENTATIONS[plane.name]}, with number and slice coordinate{borders}"
+    )
 
 
 def _limits(edges: Sequence[Edges], space: ReferenceSpace) -> NDArray[np.float64]:
@@ -238,7 +241,7 @@ def _section_colours(numbers: Sequence[int]) -> list[Colour]:
 def _draw_strip(paper: Paper, left: float, top: float, width: float, dataset: SectionDataset) -> None:
     """Draw a bar of section numbers in the colours of the sections, with missing sections hatched."""
     numbers = [section.section_number for section in dataset.sections]
-    step = round(dataset.nominal_interval / dataset.section_thickness)
+    step = dataset.step
     axes = paper.axes(left, top, width, _BAR)
     half = step / 2
     axes.bar(numbers, 1.0, width=step, color=_section_colours(numbers), edgecolor="white", linewidth=0.5)
@@ -251,7 +254,7 @@ def _draw_strip(paper: Paper, left: float, top: float, width: float, dataset: Se
     axes.tick_params(length=2, pad=2)
     lacking = f"; missing of the regular sampling (hatched): {_listed(missing)}" if missing else ""
     sampled = "sections" if step == 1 else f"every {_ordinal(step)} section"
-    axes.set_xlabel(f"section number, {sampled} of {dataset.section_thickness:g} µm{lacking}")
+    axes.set_xlabel(f"section number, {sampled} of {dataset.thickness:g} µm{lacking}")
     for spine in axes.spines.values():
         spine.set_visible(False)
 

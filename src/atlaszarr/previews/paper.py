@@ -74,6 +74,7 @@ def print_page(
     from matplotlib.figure import Figure
 
     settings = {"svg.hashsalt": "atlaszarr", "font.size": 8.0, "text.color": _INK, "axes.edgecolor": "#888888"}
+    settings["text.parse_math"] = False  # a name may have dollar signs
     body = io.BytesIO()
     with _SETTINGS, style.context(settings, after_reset=True):
         figure = Figure(figsize=(width, height), facecolor="white")
