@@ -30,10 +30,8 @@ import readers  # noqa: E402
 
 from atlaszarr import verify  # noqa: E402
 from atlaszarr.allen.cache import ImageCache  # noqa: E402
-from atlaszarr.engine.ome_reader import StoredImage  # noqa: E402
 from atlaszarr.errors import AtlaszarrError, AtlaszarrWarning  # noqa: E402
 from atlaszarr.reference_volumes import open_annotation  # noqa: E402
-from atlaszarr.stores.target import Target  # noqa: E402
 from atlaszarr.writing import write_multiscales  # noqa: E402
 
 NOTHING, REPAIRED, NAMED, SILENT = "changes nothing", "repaired", "named", "silent"
@@ -161,6 +159,7 @@ class Source:
 
     def __init__(self, files: readers.Files, first: Callable[[str, bytes], int | None]) -> None:
         self.files = dict(files)
+        self._size = None if "x.ome.zarr/zarr.json" in self.files else 800
         self.covered = {name: start for name, body in files.items() if (start := first(name, body)) is not None}
         with tempfile.TemporaryDirectory() as folder:
             self.intact = self.read(self._made(Path(folder)))
@@ -173,12 +172,9 @@ class Source:
 
     def read(self, path: Path) -> tuple[Any, Any]:
         """The values and the geometry."""
-        if path.is_dir():
-            image = StoredImage.at(Target.of(path))
-            return np.asarray(image.labels(0)[...]), image.geometries[0]
         with (
             tempfile.TemporaryDirectory() as spool,
-            open_annotation(path, spool, voxel_size=800, orientation="asl") as volume,
+            open_annotation(path, spool, voxel_size=self._size, orientation="asl") as volume,
         ):
             return volume.array.compute(), volume.voxel_size
 
