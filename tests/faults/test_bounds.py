@@ -267,6 +267,8 @@ HEADERS = {
     "a dtype that is none": arrays(dtype="nothing"),
     "objects": arrays(dtype="O"),
     "an axis that is none": arrays(axes=["t", "y", "x"]),
+    "10^9 channels": arrays(axes=["c", "z", "y", "x"], channels=10**9),
+    "no channels": arrays(channels=0),
     "a rule that is none": arrays(rule="nothing"),
     "a path outside": arrays(path="../x"),
     "another argument": arrays(other=1),
