@@ -21,7 +21,9 @@ import pytest
 import zarr
 from numcodecs import BZ2, LZ4, LZMA, Blosc, GZip, Zlib, Zstd
 
+import lumps
 from atlaszarr import Displacement, verify
+from atlaszarr.atlas import build_atlas
 from atlaszarr.cli.commands import main
 from atlaszarr.engine import ledger
 from atlaszarr.engine.ledger import COMPACT, digest, opened, sealed
@@ -265,6 +267,8 @@ HEADERS = {
     "a dtype that is none": arrays(dtype="nothing"),
     "objects": arrays(dtype="O"),
     "an axis that is none": arrays(axes=["t", "y", "x"]),
+    "10^9 channels": arrays(axes=["c", "z", "y", "x"], channels=10**9),
+    "no channels": arrays(channels=0),
     "a rule that is none": arrays(rule="nothing"),
     "a path outside": arrays(path="../x"),
     "another argument": arrays(other=1),
@@ -556,3 +560,69 @@ def test_an_error_of_making_a_block_is_not_blamed_on_the_target(url, tmp_path):
     with pytest.raises(PermissionError, match="the scanner is locked") as caught:
         write_multiscales(image, tmp_path / "x.ome.zarr" if url == "local" else url, chunk=4, workers=1)
     assert "while making block 0, 0, 0" in caught.value.__notes__[0]
+
+
+@pytest.fixture(scope="module")
+def atlas(tmp_path_factory):
+    import nrrd
+
+    folder = tmp_path_factory.mktemp("atlas")
+    header = {"space": "left-posterior-superior", "space directions": np.eye(3) * 200, "space units": ["um"] * 3}
+    for name, values in (("annotation", lumps.labels()), ("template", lumps.template())):
+        nrrd.write(str(folder / f"{name}.nrrd"), values, header)
+    (folder / "graph.json").write_text(json.dumps(lumps.graph()))
+    build_atlas(
+        folder / "atlas",
+        annotation=folder / "annotation.nrrd",
+        template=folder / "template.nrrd",
+        ontology=folder / "graph.json",
+        orientation="asl",
+        brainglobe=True,
+        workers=1,
+    )
+    return folder / "atlas"
+
+
+SET = "annotation-sets/allen-adult-mouse-annotation/2017"
+
+
+@pytest.mark.filterwarnings("ignore::atlaszarr.errors.AtlaszarrWarning")
+@pytest.mark.parametrize(
+    ("record", "key"),
+    [
+        ("atlaszarr/allen-adult-mouse-2017.json", "atlaszarr"),
+        (f"{SET}/annotations.precomputed/{COMPACT}", f"{SET}/annotations.precomputed/{COMPACT}"),
+        (f"{SET}/annotation.ome.zarr/{COMPACT}", f"{SET}/annotation.ome.zarr/{COMPACT}"),
+        (f"{SET}/annotations.ome.zarr/{COMPACT}", f"{SET}/annotations.ome.zarr/{COMPACT}"),
+    ],
+)
+def test_a_deleted_record_of_an_atlas_is_a_defect(atlas, record, key):
+    body = (atlas / record).read_bytes()
+    (atlas / record).unlink()
+    try:
+        assert key in {defect.key for defect in verify(atlas).defects}
+    finally:
+        (atlas / record).write_bytes(body)
+    assert verify(atlas).ok
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"images": [1]},
+        {"images": ["../../x"]},
+        {"images": "annotation"},
+        {"files": {"x": 1}},
+        {"files": {"/etc/hostname": [1, "x"]}},
+        {"files": []},
+    ],
+    ids=str,
+)
+def test_a_manifest_that_atlaszarr_does_not_write_is_a_defect(atlas, change):
+    path = atlas / "atlaszarr/allen-adult-mouse-2017.json"
+    body = path.read_bytes()
+    path.write_text(json.dumps({**json.loads(body), **change}))
+    try:
+        assert [defect.kind for defect in verify(atlas).defects] == ["metadata"]
+    finally:
+        path.write_bytes(body)

@@ -22,7 +22,14 @@ sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[1] / "src")]
 
 import atheris  # noqa: E402
 
-with atheris.instrument_imports(include=["atlaszarr"]):
+#: numba does not compile instrumented functions.
+_COMPILED = [
+    f"atlaszarr.{path.relative_to(HERE.parents[1] / 'src/atlaszarr').with_suffix('')}".replace("/", ".")
+    for path in (HERE.parents[1] / "src/atlaszarr").rglob("*.py")
+    if "numba" in path.read_text()
+]
+
+with atheris.instrument_imports(include=["atlaszarr"], exclude=_COMPILED):
     import atlaszarr
     from atlaszarr.displacement import files as _files  # noqa: F401
     from atlaszarr.engine import ledger

@@ -9,7 +9,7 @@ from typing import Any
 
 from .. import credit
 from ..brainglobe.paths import AtlasLayout
-from ..engine.ledger import digest
+from ..engine.ledger import digest, objects_of, validate_key
 from ..errors import InputError
 from ..geometry.spaces import BRAINGLOBE_SIDES, ORIENTATION
 from ..reference_volumes import ReferenceVolume
@@ -111,7 +111,10 @@ def manifests(root: Target) -> Iterator[tuple[str, dict[str, Any] | None]]:
                 continue
             if any(not isinstance(content[name], type(empty)) for name, empty in _EMPTY.items()):
                 raise ValueError
-        except (ValueError, AttributeError, KeyError):
+            objects_of(content["files"])
+            for image in content["images"]:
+                validate_key(image)
+        except (ValueError, AttributeError, KeyError, TypeError):
             yield path, None
         else:
             yield path, content

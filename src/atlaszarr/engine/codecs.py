@@ -500,12 +500,12 @@ class ArrayLayout:
         lead = len(self.document["shape"]) - len(self.unit)
         index: tuple[Any, ...] = (*(0,) * lead, *box)
         document = {**self.document, "shape": [*(1,) * lead, *self.unit], "attributes": {}}
-        body = self._without_outer_codecs(document, body)
         name = "zarr.json" if self.zarr_format == 3 else ".zarray"
         if self.zarr_format == 2:
             del document["attributes"]
-        objects = {name: json.dumps(document).encode(), self.key((0,) * len(self.unit)): body}
         try:
+            body = self._without_outer_codecs(document, body)
+            objects = {name: json.dumps(document).encode(), self.key((0,) * len(self.unit)): body}
             array = zarr.open_array({key: Buffer.from_bytes(value) for key, value in objects.items()}, mode="r")
             return np.asarray(array[index]).astype(self.dtype, copy=False)
         except Exception as error:  # raised by zarr-python or by the library of a codec

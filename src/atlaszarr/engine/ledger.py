@@ -79,7 +79,7 @@ class Entry:
             If it is not a record.
         """
         content = opened(body)
-        _written(content["objects"])
+        objects_of(content["objects"])
         if not isinstance(content["from"], dict):
             raise TypeError(f"origin {content['from']!r} is not an object")
         return _task(content["task"]), cls(body)
@@ -87,7 +87,7 @@ class Entry:
     @property
     def written(self) -> Written:
         """Size and digest of every object that the task wrote, by key."""
-        return _written(opened(self.body)["objects"])
+        return objects_of(opened(self.body)["objects"])
 
     @property
     def origin(self) -> dict[str, Any]:
@@ -171,7 +171,7 @@ def read(target: Target, finished: bool = False) -> Ledger:
     last = lines.pop() if lines else b""
     try:
         header = None if compacted is None else _header(opened(first))
-        files = _written(opened(last)) if compacted else {}
+        files = objects_of(opened(last)) if compacted else {}
     except (ValueError, TypeError, AttributeError):
         damaged.append(COMPACT)
     named = [(f"{COMPACT} line {number}", line) for number, line in enumerate(lines, 2)]
@@ -242,7 +242,7 @@ def opened(line: bytes) -> dict[str, Any]:
     return parse_object(rest[:-1])
 
 
-def _written(objects: Mapping[str, Any]) -> Written:
+def objects_of(objects: Mapping[str, Any]) -> Written:
     """Sizes and digests of objects, of the types that `Entry.of` writes; keys stay inside the target.
 
     Raises
@@ -250,12 +250,12 @@ def _written(objects: Mapping[str, Any]) -> Written:
     ValueError, TypeError, AttributeError
         If they are not.
     """
-    written = {key: (size, checksum) for key, (size, checksum) in objects.items()}
-    for key, (size, checksum) in written.items():
+    found = {key: (size, checksum) for key, (size, checksum) in objects.items()}
+    for key, (size, checksum) in found.items():
         if type(size) is not int or type(checksum) is not str or size < 0:
             raise ValueError(f"size {size!r} or digest {checksum!r} of {key!r} has the wrong type")
-        _validate_key(key)
-    return written
+        validate_key(key)
+    return found
 
 
 def _header(content: dict[str, Any]) -> dict[str, Any]:
@@ -268,13 +268,13 @@ def _header(content: dict[str, Any]) -> dict[str, Any]:
     """
     for documents in (content.get("documents", {}), content.get("root", {})):
         for key, text in documents.items():
-            _validate_key(key)
+            validate_key(key)
             if not isinstance(text, str):
                 raise TypeError(f"document {key!r} is not text")
     return content
 
 
-def _validate_key(key: str) -> None:
+def validate_key(key: str) -> None:
     """Raise a ValueError if a key leads out of the target."""
     if key.startswith("/") or "\\" in key or ".." in key.split("/"):
         raise ValueError(f"key {key!r} is not inside the target")

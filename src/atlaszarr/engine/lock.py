@@ -25,7 +25,7 @@ from pathlib import Path
 import filelock
 
 from ..errors import InputError, TargetError
-from ..stores.documents import parse_object
+from ..stores.documents import LARGEST, parse_object
 from ..stores.target import Target
 
 #: Seconds between two renewals of a lease.
@@ -200,7 +200,7 @@ class _Lease(Owner):
 
     def _is_ours(self) -> bool:
         """Whether the owner object is the one that this lease wrote."""
-        return _owner(self._target.read(_OWNER)).get("owner") == self.name
+        return _owner(self._target.read(_OWNER, LARGEST)).get("owner") == self.name
 
     def renew_until(self, ended: threading.Event) -> None:
         """Renew the lease until an event is set."""

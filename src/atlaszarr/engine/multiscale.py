@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Self, get_args
@@ -17,6 +18,8 @@ from .downsampling import Rule, reduce
 from .ledger import Defect, Ledger, Task, Written, digest
 from .pyramid import NonEmptyChunks, Pass, Pyramid
 
+#: Bytes of the largest block of a recorded array: 2**30 voxels, the most of a pyramid, of eight bytes.
+_LARGEST_BLOCK = 2**33
 #: Digits of the index of an object: 2**63 has 19.
 DIGITS = 20
 #: Values of a block for each array, by the path of the array, shape (c, z, y, x) or (z, y, x).
@@ -152,6 +155,9 @@ class Multiscale:
         pyramid, encoding = Pyramid.from_json(described["levels"]), Encoding(**described["encoding"])
         if not arrays or encoding.zarr_format not in (2, 3):
             raise ValueError(f"{len(arrays)} arrays, zarr format {encoding.zarr_format!r}")
+        voxels = max(math.prod(map(min, step.block, pyramid.levels[step.source].shape)) for step in pyramid.passes)
+        if (size := max(voxels * spec.channels * np.dtype(spec.dtype).itemsize for spec in arrays)) > _LARGEST_BLOCK:
+            raise ValueError(f"blocks of {size} bytes")
         whole = cls(target, arrays, NonEmptyChunks(pyramid), encoding, **own)
         units = (whole.unit_of(arrays[0], key) for key in written)
         non_empty = NonEmptyChunks(pyramid, frozenset(unit for unit in units if unit is not None))
