@@ -9,6 +9,7 @@ import socketserver
 import threading
 import tracemalloc
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 
@@ -162,9 +163,9 @@ def test_a_body_beyond_every_size_is_one_error_and_takes_little_memory(pieces, c
     assert len(str(caught.value)) < 1000
 
 
-def page(request, total, rows):
-    """A page of section datasets whose ids go on from page to page."""
-    start = int(request.partition(b"start_row$eq")[2].partition(b"%")[0])
+def page(request, total, rows, ignored=0):
+    """A page of section datasets whose ids go on from page to page, unless the start row is ignored."""
+    start = int(request.partition(b"start_row$eq")[2].partition(b"%")[0]) * (not ignored)
     body = {"success": True, "total_rows": total, "msg": [{"id": start + row + 1} for row in range(rows)]}
     return jsonlike(json.dumps(body).encode(), b"Connection: close\r\n")
 
@@ -185,3 +186,22 @@ def test_rows_without_end_are_not_read():
         with raises(ServiceError, "too-many-rows"):
             client.search(limit=None)
         assert asked == [1]
+
+
+@pytest.mark.parametrize(
+    ("total", "rows", "ignored", "requests"),
+    [
+        pytest.param(-1, 2, False, 1, id="a negative number of rows"),
+        pytest.param(True, 1, False, 1, id="a number of rows that is no number"),
+        pytest.param(1.0, 1, False, 1, id="a fractional number of rows"),
+        pytest.param(3, 4, False, 1, id="more rows than there are"),
+        pytest.param(5000, 2001, False, 1, id="more rows than asked for"),
+        pytest.param(5000, 2000, True, 2, id="the first page again and again"),
+    ],
+)
+def test_rows_that_cannot_be_those_of_the_query_are_refused(total, rows, ignored, requests):
+    pieces = partial(page, total=total, rows=rows, ignored=ignored)
+    with sending(pieces) as (url, asked), AllenClient(url, "none", rate=1e9) as client:
+        with raises(ServiceError, "unexpected-answer"):
+            client.search(limit=None)
+        assert asked == [requests]

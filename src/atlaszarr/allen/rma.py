@@ -132,8 +132,14 @@ def query(
         requests, size_read = requests + 1, size_read + len(body)
         answer = envelope(body, url)
         page, matches = answer["msg"], answer.get("total_rows")
-        if not (isinstance(page, list) and all(isinstance(row, dict) for row in page) and isinstance(matches, int)):
+        valid = isinstance(page, list) and all(isinstance(row, dict) for row in page)
+        if not valid or isinstance(matches, bool) or not isinstance(matches, int) or matches < 0:
             raise ServiceError(f"{url} answered without rows or without a row count", code="unexpected-answer")
+        if len(page) > min(size, matches - len(rows)):
+            raise ServiceError(
+                f"{url} answered {len(page)} rows, but asked for {size} and found {matches - len(rows)}; try again",
+                code="unexpected-answer",
+            )
         if total is not None and matches != total:
             raise RecordError(
                 f"{url}: the number of matches changed from {total} to {matches} between pages; try again",
@@ -154,6 +160,8 @@ def query(
                         code="wrong-record",
                     )
         total = matches
+        if rows and page[0] == rows[0]:
+            raise ServiceError(f"{url} answered the rows of the first page again; try again", code="unexpected-answer")
         rows += page
     return rows, total
 
