@@ -181,6 +181,33 @@ def test_pages_of_one_row_are_not_followed_to_the_end():
         assert "250 pages" in str(caught.value)
 
 
+@pytest.mark.parametrize("images", [False, True])
+def test_more_section_images_than_a_brain_has_are_not_read(images):
+    def pieces(request):
+        return page(request, 1, 1) if b"SectionDataSet" in request else page(request, 10_001, 2000)
+
+    with sending(pieces) as (url, asked), AllenClient(url, "none", rate=1e9) as client:
+        with raises(ServiceError, "too-many-rows") as caught:
+            client.search(id=1, images=True) if images else client.section_dataset(1)
+        assert "10001 rows" in str(caught.value)
+        assert asked == [2]
+
+
+def test_a_redirect_to_https_on_the_same_host_is_followed_and_shows_no_password():
+    def pieces(request):
+        port = request.partition(b"Host: 127.0.0.1:")[2].partition(b"\r")[0]
+        location = b"Location: https://jo:the-secret@127.0.0.1:%s/x\r\n" % port
+        return [b"HTTP/1.1 301 Moved\r\nContent-Length: 0\r\n" + location + b"Connection: close\r\n\r\n"]
+
+    http = Http(timeout=(5.0, 0.5), retries=0)
+    with sending(pieces) as (url, _):
+        with raises(ServiceError, "retries-exhausted") as caught:
+            http.get(url, 2**20, bytes)
+        assert "HttpsPool(host='127.0.0.1'" in str(caught.value)  # the server, without TLS, does not answer
+        assert "the-secret" not in str(caught.value)
+    http.close()
+
+
 def test_rows_without_end_are_not_read():
     with sending(lambda request: page(request, 10**9, 2)) as (url, asked), AllenClient(url, "none", rate=1e9) as client:
         with raises(ServiceError, "too-many-rows"):

@@ -73,6 +73,7 @@ def query(
     *,
     where: Mapping[str, object] | None = None,
     only: Sequence[str] = (),
+    most: int = _MAX_ROWS,
 ) -> tuple[list[dict[str, Any]], int]:
     """Fetch the records that meet all criteria, in order of id.
 
@@ -92,6 +93,8 @@ def query(
         Required whole-number values of attributes; the answer is validated against them.
     only : sequence of str
         Attributes in the answer; default all.
+    most : int
+        Number of records beyond which the answer is refused.
 
     Returns
     -------
@@ -147,9 +150,9 @@ def query(
             )
         if not page and len(rows) < matches:
             raise ServiceError(f"{url} answered no rows after {len(rows)} of {matches} rows", code="missing-rows")
-        if min(matches, limit or matches) > _MAX_ROWS:
+        if min(matches, limit or matches) > most:
             raise ServiceError(
-                f"{url} has {matches} rows, more than the maximum of {_MAX_ROWS}; set a limit", code="too-many-rows"
+                f"{url} has {matches} rows, more than the maximum of {most}; set a limit", code="too-many-rows"
             )
         for row in page:
             for key, value in required.items():
