@@ -367,10 +367,14 @@ class _HTTPSConnection(_HTTPConnection, HTTPSConnection):
 
 
 class HttpPool(HTTPConnectionPool):
+    """Connections with the time limit of the awaited answer."""
+
     ConnectionCls = _HTTPConnection
 
 
 class HttpsPool(HTTPSConnectionPool):
+    """Same as `HttpPool`, over TLS."""
+
     ConnectionCls = _HTTPSConnection
 
 
