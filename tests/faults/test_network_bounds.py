@@ -9,6 +9,7 @@ import socketserver
 import threading
 import tracemalloc
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 
@@ -162,9 +163,9 @@ def test_a_body_beyond_every_size_is_one_error_and_takes_little_memory(pieces, c
     assert len(str(caught.value)) < 1000
 
 
-def page(request, total, rows):
-    """A page of section datasets whose ids go on from page to page."""
-    start = int(request.partition(b"start_row$eq")[2].partition(b"%")[0])
+def page(request, total, rows, ignored=0):
+    """A page of section datasets whose ids go on from page to page, unless the start row is ignored."""
+    start = int(request.partition(b"start_row$eq")[2].partition(b"%")[0]) * (not ignored)
     body = {"success": True, "total_rows": total, "msg": [{"id": start + row + 1} for row in range(rows)]}
     return jsonlike(json.dumps(body).encode(), b"Connection: close\r\n")
 
@@ -180,8 +181,54 @@ def test_pages_of_one_row_are_not_followed_to_the_end():
         assert "250 pages" in str(caught.value)
 
 
+@pytest.mark.parametrize("images", [False, True])
+def test_more_section_images_than_a_brain_has_are_not_read(images):
+    def pieces(request):
+        return page(request, 1, 1) if b"SectionDataSet" in request else page(request, 10_001, 2000)
+
+    with sending(pieces) as (url, asked), AllenClient(url, "none", rate=1e9) as client:
+        with raises(ServiceError, "too-many-rows") as caught:
+            client.search(id=1, images=True) if images else client.section_dataset(1)
+        assert "10001 rows" in str(caught.value)
+        assert asked == [2]
+
+
+def test_a_redirect_to_https_on_the_same_host_is_followed_and_shows_no_password():
+    def pieces(request):
+        port = request.partition(b"Host: 127.0.0.1:")[2].partition(b"\r")[0]
+        location = b"Location: https://jo:the-secret@127.0.0.1:%s/x\r\n" % port
+        return [b"HTTP/1.1 301 Moved\r\nContent-Length: 0\r\n" + location + b"Connection: close\r\n\r\n"]
+
+    http = Http(timeout=(5.0, 0.5), retries=0)
+    with sending(pieces) as (url, _):
+        with raises(ServiceError, "retries-exhausted") as caught:
+            http.get(url, 2**20, bytes)
+        assert "HttpsPool(host='127.0.0.1'" in str(caught.value)  # the server, without TLS, does not answer
+        assert "the-secret" not in str(caught.value)
+    http.close()
+
+
 def test_rows_without_end_are_not_read():
     with sending(lambda request: page(request, 10**9, 2)) as (url, asked), AllenClient(url, "none", rate=1e9) as client:
         with raises(ServiceError, "too-many-rows"):
             client.search(limit=None)
         assert asked == [1]
+
+
+@pytest.mark.parametrize(
+    ("total", "rows", "ignored", "requests"),
+    [
+        pytest.param(-1, 2, False, 1, id="a negative number of rows"),
+        pytest.param(True, 1, False, 1, id="a number of rows that is no number"),
+        pytest.param(1.0, 1, False, 1, id="a fractional number of rows"),
+        pytest.param(3, 4, False, 1, id="more rows than there are"),
+        pytest.param(5000, 2001, False, 1, id="more rows than asked for"),
+        pytest.param(5000, 2000, True, 2, id="the first page again and again"),
+    ],
+)
+def test_rows_that_cannot_be_those_of_the_query_are_refused(total, rows, ignored, requests):
+    pieces = partial(page, total=total, rows=rows, ignored=ignored)
+    with sending(pieces) as (url, asked), AllenClient(url, "none", rate=1e9) as client:
+        with raises(ServiceError, "unexpected-answer"):
+            client.search(limit=None)
+        assert asked == [requests]

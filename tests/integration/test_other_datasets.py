@@ -169,3 +169,11 @@ def test_a_similar_gene_reaches_the_terminal_escaped(serve, command, records):
     record["genes"][0]["acronym"] = "Nrp1\x1b[31m"
     outcome = command("search", "--gene", "Nrp1", "--api-url", serve([record], images).url)
     assert outcome.err == "did you mean Nrp1\\x1b[31m?\n"
+
+
+def test_a_second_record_of_an_image_is_skipped(records):
+    (record,), images = records
+    images.append(images[0] | {"section_number": images[-1]["section_number"] + 4})
+    dataset = SectionDataset.from_json(record, images)
+    assert len({section.image_id for section in dataset.sections}) == len(dataset.sections) == 6
+    assert "two records" in dataset.skipped[0].reason

@@ -13,7 +13,7 @@ from . import rma
 from .cache import ImageCache, default_location
 from .http import Http
 from .images import LARGEST_IMAGE, ImageRequest, MissingImage, Pixels, SectionImage, tier_size, validate_options
-from .records import SectionDataset, image_box
+from .records import MOST_SECTIONS, SectionDataset, image_box
 from .search import search, similar_gene
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class AllenClient:
             raise NotFoundError(
                 f"section dataset {id} does not exist; `atlaszarr search` lists the datasets", code="dataset-not-found"
             )
-        images, _ = self._query("SectionImage", include=["alignment2d"], where={"data_set_id": id})
+        images, _ = self._query("SectionImage", include=["alignment2d"], where={"data_set_id": id}, most=MOST_SECTIONS)
         return SectionDataset.from_json(records[0], images)
 
     def search(

@@ -242,7 +242,7 @@ class Http:
                 pools = (
                     ProxyManager(proxy.url, proxy_headers=proxy.headers, **options) if proxy else PoolManager(**options)
                 )
-                pools.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
+                pools.pool_classes_by_scheme = {"http": HttpPool, "https": HttpsPool}
                 self._pools[proxy] = pools
             return self._pools[proxy]
 
@@ -366,11 +366,15 @@ class _HTTPSConnection(_HTTPConnection, HTTPSConnection):
     pass
 
 
-class _HTTPPool(HTTPConnectionPool):
+class HttpPool(HTTPConnectionPool):
+    """Connections with the time limit of the awaited answer."""
+
     ConnectionCls = _HTTPConnection
 
 
-class _HTTPSPool(HTTPSConnectionPool):
+class HttpsPool(HTTPSConnectionPool):
+    """Same as `HttpPool`, over TLS."""
+
     ConnectionCls = _HTTPSConnection
 
 

@@ -52,6 +52,8 @@ _LARGEST = 2**40
 _MAX_TIERS = 17
 #: Image ids are written as uint32 labels, where 0 means no image.
 _IMAGE_IDS = range(1, 2**32)
+#: Most section images of a dataset: every section of a whole human brain, 18 cm long and 20 um each.
+MOST_SECTIONS = 10_000
 #: Largest section number: 25 um apart, so many sections are a stack of 2.5 m.
 _LARGEST_SECTION_NUMBER = 100_000
 #: Thickest section in um: the slabs into which whole human brains are cut are 1 cm thick.
@@ -286,11 +288,16 @@ def _sections(
 ) -> tuple[tuple[Section, ...], tuple[SkippedSection, ...]]:
     sections: dict[int, Section] = {}
     skipped: list[SkippedSection] = []
+    ids: set[int] = set()
     for image in sorted(images, key=lambda image: number_of(image, "id", int, f"section image of {label}")):
         image_id = int(image["id"])
         number = image.get("section_number")
         try:
-            section = _section(image, thickness, name := f"section image {image_id} of {label}")
+            name = f"section image {image_id} of {label}"
+            if image_id in ids:
+                raise RecordError(f"{name} has two records; the first is used", code="duplicate-section")
+            ids.add(image_id)
+            section = _section(image, thickness, name)
             if (other := sections.get(section.section_number)) is not None:
                 raise RecordError(
                     f"{name} has the section number {other.section_number} of image {other.image_id} too",

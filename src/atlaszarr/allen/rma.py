@@ -73,6 +73,7 @@ def query(
     *,
     where: Mapping[str, object] | None = None,
     only: Sequence[str] = (),
+    most: int = _MAX_ROWS,
 ) -> tuple[list[dict[str, Any]], int]:
     """Fetch the records that meet all criteria, in order of id.
 
@@ -92,6 +93,8 @@ def query(
         Required whole-number values of attributes; the answer is validated against them.
     only : sequence of str
         Attributes in the answer; default all.
+    most : int
+        Number of records beyond which the answer is refused.
 
     Returns
     -------
@@ -132,8 +135,14 @@ def query(
         requests, size_read = requests + 1, size_read + len(body)
         answer = envelope(body, url)
         page, matches = answer["msg"], answer.get("total_rows")
-        if not (isinstance(page, list) and all(isinstance(row, dict) for row in page) and isinstance(matches, int)):
+        valid = isinstance(page, list) and all(isinstance(row, dict) for row in page)
+        if not valid or isinstance(matches, bool) or not isinstance(matches, int) or matches < 0:
             raise ServiceError(f"{url} answered without rows or without a row count", code="unexpected-answer")
+        if len(page) > min(size, matches - len(rows)):
+            raise ServiceError(
+                f"{url} answered {len(page)} rows, but asked for {size} and found {matches - len(rows)}; try again",
+                code="unexpected-answer",
+            )
         if total is not None and matches != total:
             raise RecordError(
                 f"{url}: the number of matches changed from {total} to {matches} between pages; try again",
@@ -141,9 +150,9 @@ def query(
             )
         if not page and len(rows) < matches:
             raise ServiceError(f"{url} answered no rows after {len(rows)} of {matches} rows", code="missing-rows")
-        if min(matches, limit or matches) > _MAX_ROWS:
+        if min(matches, limit or matches) > most:
             raise ServiceError(
-                f"{url} has {matches} rows, more than the maximum of {_MAX_ROWS}; set a limit", code="too-many-rows"
+                f"{url} has {matches} rows, more than the maximum of {most}; set a limit", code="too-many-rows"
             )
         for row in page:
             for key, value in required.items():
@@ -154,6 +163,8 @@ def query(
                         code="wrong-record",
                     )
         total = matches
+        if rows and page[0] == rows[0]:
+            raise ServiceError(f"{url} answered the rows of the first page again; try again", code="unexpected-answer")
         rows += page
     return rows, total
 

@@ -8,7 +8,17 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, ServiceError
-from .records import PLANE_NAMES, Record, names_of, number_of, optional_number, plane_name, plane_of_section, record_of
+from .records import (
+    MOST_SECTIONS,
+    PLANE_NAMES,
+    Record,
+    names_of,
+    number_of,
+    optional_number,
+    plane_name,
+    plane_of_section,
+    record_of,
+)
 from .rma import literal
 
 if TYPE_CHECKING:
@@ -65,7 +75,7 @@ def search(
         rows = [
             _image_row(record, image)
             for record in records
-            for image in query("SectionImage", where={"data_set_id": record["id"]})[0]
+            for image in query("SectionImage", where={"data_set_id": record["id"]}, most=MOST_SECTIONS)[0]
         ]
         columns = list(_image_row({"id": None}, {}))
     else:

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from .. import credit
 from ..allen.images import Pixels
 from ..allen.records import Section, SectionDataset
-from ..errors import printable
 from ..geometry.plane import PLANES, Plane
 from ..geometry.spaces import AXES, ReferenceSpace
 from .annotation_borders import LabelPlane, border_lines
@@ -166,15 +165,13 @@ def draw_page(
 def _title(dataset: SectionDataset, plane: Plane, space: ReferenceSpace, mirror: bool) -> str:
     frame = f"reference space {space.id}, {space.name}{', mirrored left to right' * mirror}"
     words = (f"Section dataset {dataset.id}", ", ".join(dataset.genes), plane.name, frame)
-    return printable("  |  ".join(word for word in words if word))
+    return "  |  ".join(word for word in words if word)
 
 
 def _heading(plane: Plane, view: str, annotation: str | None) -> str:
     borders = "" if annotation is None else f"; lines: borders of {annotation.rstrip('/').rpartition('/')[2]} there"
     shown = "" if view == "primary" else f" ({view} view)"
-    return printable(
-        f"Registered sections{shown}, {_ORIENTATIONS[plane.name]}, with number and slice coordinate{borders}"
-    )
+    return f"Registered sections{shown}, {_ORIENTATIONS[plane.name]}, with number and slice coordinate{borders}"
 
 
 def _limits(edges: Sequence[Edges], space: ReferenceSpace) -> NDArray[np.float64]:
