@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ..errors import InputError, TargetError, printable
+from ..errors import InputError, TargetError
 from .options import (
     API,
     FORMAT,
@@ -25,7 +25,7 @@ from .options import (
     client,
     options,
 )
-from .terminal import missing_lines, progress_bars, table
+from .terminal import echo, echo_data, missing_lines, progress_bars, say, table
 
 #: Options of the output. Those without a default belong to one mode, or their defaults depend on the mode.
 _BUILD = (
@@ -125,7 +125,7 @@ def build(
     if dry_run:
         _print_plans(dataset_id, target, values, as_json)
         return 0
-    with client() as service, progress_bars(f"dataset {dataset_id}") as progress:
+    with client() as service, progress_bars(f"dataset {dataset_id}", resumable=True) as progress:
         report = run_build(
             dataset_id,
             target,
@@ -139,18 +139,18 @@ def build(
             **_given(values),
         )
     if as_json:
-        click.echo(json.dumps(report.to_dict()))
+        echo_data(json.dumps(report.to_dict()))
     for view in report.views:
         missing = missing_lines(view.failures)
         if missing:
             hint = "; --allow-missing finishes without" if view.state == "unfinished" else ""
             missing.append(f"{len(missing)} of {view.plan.sections_used} section images are missing{hint}")
-            click.echo("\n".join(missing), err=True)
+            say(*missing)
         if not as_json:
-            click.echo(f"{view.state}: {view.target}")
+            echo(f"{view.state}: {view.target}")
             if view.state != "unfinished":
                 image = view.target if values["mode"] == "volume" else f"{view.target}/0"
-                click.echo(f"open it with: {_python_to_open(image, storage_options)}")
+                echo(f"open it with: {_python_to_open(image, storage_options)}")
     return 0 if report.ok else 1
 
 
@@ -165,9 +165,9 @@ def _print_plans(dataset_id: int, target: str | None, values: Mapping[str, Any],
     with client() as service:
         plans = make_plan(dataset_id, target, client=service, **_given(values))
     if as_json:
-        click.echo(json.dumps([plan.to_dict() for plan in plans]))
+        echo_data(json.dumps([plan.to_dict() for plan in plans]))
     else:
-        click.echo("\n".join(table(None, plan.describe()) for plan in plans))
+        echo(*(line for plan in plans for line in table(None, plan.describe())))
 
 
 def _python_to_open(url: str, storage_options: Mapping[str, Any]) -> str:
@@ -193,10 +193,10 @@ def verify(target: str, deep: bool, storage_options: dict[str, Any], as_json: bo
     except TargetError as error:
         raise InputError(str(error), code=error.code) from None  # exit code 2: not validated
     if as_json:
-        click.echo(json.dumps(report.to_dict()))
+        echo_data(json.dumps(report.to_dict()))
         return 0 if report.ok else 1
     for defect in report.defects:
-        click.echo(f"{defect.kind}: {printable(str(defect))}")
+        echo(f"{defect.kind}: {defect}")
     found = f"{len(report.defects)} defects" if report.defects else "sound"
-    click.echo(f"{found}: {report.target} ({report.objects:,} objects, the levels of {report.blocks:,} blocks)")
+    echo(f"{found}: {report.target} ({report.objects:,} objects, the levels of {report.blocks:,} blocks)")
     return 0 if report.ok else 1

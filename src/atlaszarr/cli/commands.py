@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import click
 
-from ..errors import AtlaszarrError, InputError, NotFoundError, RecordError, printable
+from ..errors import AtlaszarrError, InputError, NotFoundError, RecordError
 from .atlas import atlas
 from .build import build, plan, verify
 from .demo import demo, emulator
@@ -17,7 +17,7 @@ from .image import image
 from .preview import preview
 from .search import info, search
 from .signals import leave, stopping_on_signals
-from .terminal import warning_lines
+from .terminal import prepare_streams, say, warning_lines
 from .volumes import volumes
 
 
@@ -29,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     int
         Exit code: 0 done, 1 done with failures or failed, 2 wrong use or wrong input, 130 interrupted.
     """
+    prepare_streams()
     if sys.stdout is None:
         return _failed("standard output is closed; send it to a file or to /dev/null", 1)
     try:
@@ -41,18 +42,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         leave()
     except Exception as error:
-        if isinstance(error, OSError) and _raised_by_echo(error):
-            # Python must not flush to it at exit. For a closed pipe click exits with 1 before this.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return _failed(f"cannot write to standard output: {error.strerror}; redirect it elsewhere", 1)
-        blocks = [note for note in getattr(error, "__notes__", ()) if note.startswith("while making block")]
-        if not blocks:
-            raise
+        return _unexpected(error)
+
+
+def _unexpected(error: Exception) -> int:
+    """Report an exception that is not of atlaszarr, and return exit code 1."""
+    if isinstance(error, OSError) and _raised_by_echo(error):
+        # Python must not flush to it at exit. For a closed pipe click exits with 1 before this.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _failed(f"cannot write to standard output: {error.strerror}; redirect it elsewhere", 1)
+    blocks = [note for note in getattr(error, "__notes__", ()) if note.startswith("while making block")]
+    if blocks:
         return _failed(f"{type(error).__name__}: {error}; {blocks[0]}", 1)
+    say(*"".join(traceback.format_exception(error)).splitlines())
+    return 1
 
 
 def _failed(message: object, code: int) -> int:
-    click.echo(f"atlaszarr: {printable(str(message))}", err=True)
+    say(f"atlaszarr: {message}")
     return code
 
 

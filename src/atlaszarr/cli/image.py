@@ -9,6 +9,7 @@ import click
 from ..stores.local import write_whole
 from ..stores.locations import output_file
 from .options import API, OUTPUT, as_id, as_numbers, client, options
+from .terminal import echo, echo_data
 
 
 @click.command()
@@ -49,6 +50,6 @@ def image(
         body = service.fetch(request).body
     write_whole(path, body)
     if as_json:
-        click.echo(json.dumps({"path": str(path), "width": request.width, "height": request.height}))
+        echo_data(json.dumps({"path": str(path), "width": request.width, "height": request.height}))
     else:
-        click.echo(f"{path}: {request.width} x {request.height} pixels")
+        echo(f"{path}: {request.width} x {request.height} pixels")

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from ..errors import InputError
+from ..errors import InputError, printable
 
 _Callback = Callable[[click.Context, click.Parameter, Any], Any]
 
@@ -110,9 +110,19 @@ def client() -> Any:
     return AllenClient(_kept("api_url"), _kept("cache"), cache_options=_kept("cache_option"))
 
 
+class _PrintableFormatter(logging.Formatter):
+    """Log records as printable lines."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Same as in `logging.Formatter`."""
+        return "\n".join(map(printable, super().format(record).split("\n")))
+
+
 def _configure_logging(_context: click.Context, _parameter: click.Parameter, verbose: bool) -> None:
     level = logging.INFO if verbose else logging.ERROR
-    logging.basicConfig(level=level, stream=sys.stderr, format="%(name)s: %(message)s")
+    lines = logging.StreamHandler(sys.stderr)
+    lines.setFormatter(_PrintableFormatter("%(name)s: %(message)s"))
+    logging.basicConfig(level=level, handlers=[lines])
 
 
 def format_options(*forms: str) -> Callable[..., Any]:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import ServiceError, printable
+from ..errors import ServiceError
 from .options import API, OUTPUT, as_id, client, options
-from .terminal import table
+from .terminal import echo, echo_data, say, table
 
 if TYPE_CHECKING:
     from ..allen.records import SectionDataset
@@ -30,20 +30,20 @@ def search(as_json: bool, **criteria: Any) -> None:
     with client() as service:
         found = service.search(**criteria)
         if as_json:
-            click.echo(found.reset_index().to_json(orient="records"))
+            echo_data(found.reset_index().to_json(orient="records"))
         elif found.empty:
-            click.echo("nothing matches")
+            echo("nothing matches")
         else:
             shown = found.astype(object).where(found.notna(), "")
-            click.echo(table((found.index.name, *found.columns), shown.itertuples()))
+            echo(*table((found.index.name, *found.columns), shown.itertuples()))
         limit, total = criteria["limit"], found.attrs["datasets"]
         if total > limit:
-            click.echo(f"{limit} of {total} datasets shown; --limit {total} lists all", err=True)
+            say(f"{limit} of {total} datasets shown; --limit {total} lists all")
         if not total and criteria["gene"]:
             # A suggestion that fails is not an error of the search.
             with suppress(ServiceError):
                 if similar := service.similar_gene(criteria["gene"]):
-                    click.echo(f"did you mean {similar}?", err=True)
+                    say(f"did you mean {similar}?")
 
 
 @click.command()
@@ -54,13 +54,13 @@ def info(dataset_id: int, as_json: bool) -> None:
     with client() as service:
         facts = _summary(service.section_dataset(dataset_id))
     if as_json:
-        click.echo(json.dumps(facts))
+        echo_data(json.dumps(facts))
         return
     skipped = facts.pop("skipped")
     shown = [(name, ", ".join(map(str, value)) if isinstance(value, list) else value) for name, value in facts.items()]
-    click.echo(table(None, shown))
+    echo(*table(None, shown))
     for section in skipped:
-        click.echo(f"skipped: {printable(section['reason'])}")
+        echo(f"skipped: {section['reason']}")
 
 
 def _summary(dataset: SectionDataset) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import click
 
 from ..errors import InputError
 from .options import STORE, format_options, options
+from .terminal import echo, echo_data, say
 
 
 @click.command()
@@ -54,11 +55,12 @@ def volumes(
         table = table.loc[[structure.id for structure in wanted]]
     if form == "table":
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-        click.echo(region_tables.lines(table, wanted) if wanted else region_tables.tree(table, structures, width))
+        text = region_tables.lines(table, wanted) if wanted else region_tables.tree(table, structures, width)
+        echo(*text.splitlines())
         return
     if by_hemisphere and form != "json":
-        click.echo(table.attrs["hemispheres"], err=True)
+        say(table.attrs["hemispheres"])
     if form == "parquet":
         click.echo(region_tables.to_parquet(table), nl=False)
     else:
-        click.echo(region_tables.to_json(table) if form == "json" else region_tables.to_csv(table), nl=form == "json")
+        echo_data(region_tables.to_json(table) if form == "json" else region_tables.to_csv(table))
