@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from ..stores.locations import is_url
-from .options import API, OME_ZARR, OUTPUT, SHARD, STORE, WORKERS, WRITING, client, is_quiet, options
+from .options import API, NUMBER, OME_ZARR, OUTPUT, SHARD, STORE, WHOLE, WORKERS, WRITING, client, is_quiet, options
 from .terminal import echo, echo_data, progress_bars, say
 
 _VOLUMES = "NRRD, NIfTI, TIFF or OME-Zarr, path or URL; repeatable, once per resolution."
@@ -29,9 +29,9 @@ _VOLUMES = "NRRD, NIfTI, TIFF or OME-Zarr, path or URL; repeatable, once per res
     metavar="LETTERS",
     help="Side at which each axis of the files begins, such as asl [from their headers].",
 )
-@click.option("--voxel-size", type=float, metavar="UM", help="Voxel size of files whose header has none.")
+@click.option("--voxel-size", type=NUMBER, metavar="UM", help="Voxel size of files whose header has none.")
 @click.option("--allow-unknown", is_flag=True, help="Keep labels that are not in the ontology.")
-@click.option("--chunk", type=int, metavar="N", help="Side of a chunk in voxels [64; 80 at 10 um].")
+@click.option("--chunk", type=WHOLE, metavar="N", help="Side of a chunk in voxels [64; 80 at 10 um].")
 @options(SHARD, OME_ZARR)
 @click.option(
     "--spool", metavar="DIR", help="Folder for unpacked voxels during the build; all workers need access [temporary]."

@@ -13,10 +13,12 @@ from .options import (
     API,
     FORMAT,
     MIRROR,
+    NUMBER,
     OME_ZARR,
     OUTPUT,
     SHARD,
     STORE,
+    WHOLE,
     WORKERS,
     WRITING,
     as_id,
@@ -30,11 +32,11 @@ from .terminal import echo, echo_data, missing_lines, progress_bars, say, table
 #: Options of the output. Those without a default belong to one mode, or their defaults depend on the mode.
 _BUILD = (
     click.option("--mode", default="volume", metavar="volume|sections", help="One image, or one per section [volume]."),
-    click.option("--resolution", type=float, default=25.0, metavar="UM", help="Voxel size [25]."),
+    click.option("--resolution", type=NUMBER, default=25.0, metavar="UM", help="Voxel size [25]."),
     click.option("--fill", metavar="none|nearest|linear", help="Fill between sections, in a volume [nearest]."),
     click.option(
         "--max-gap",
-        type=float,
+        type=NUMBER,
         metavar="N",
         help="Widest gap between two sections that is filled, in nominal intervals (the most common step) [2.5].",
     ),
@@ -76,14 +78,14 @@ _BUILD = (
         metavar="R0,R1,G0,G1,B0,B1",
         help="Limits of fluorescence images, 0 to 4095.",
     ),
-    click.option("--quality", type=int, metavar="N", help="JPEG quality requested from the service, 0 to 100."),
+    click.option("--quality", type=WHOLE, metavar="N", help="JPEG quality requested from the service, 0 to 100."),
     click.option(
         "--levels", default="auto", callback=as_number_or_auto, metavar="auto|N", help="Levels of the pyramid [auto]."
     ),
-    click.option("--chunk", type=int, metavar="N", help="Side of a chunk in voxels [volume 64, sections 512]."),
+    click.option("--chunk", type=WHOLE, metavar="N", help="Side of a chunk in voxels [volume 64, sections 512]."),
     SHARD,
     OME_ZARR,
-    click.option("--background", type=int, default=0, metavar="V", help="Grey level outside the sections [0]."),
+    click.option("--background", type=WHOLE, default=0, metavar="V", help="Grey level outside the sections [0]."),
     WORKERS,
 )
 

@@ -14,11 +14,15 @@ from .atlas import atlas
 from .build import build, plan, verify
 from .demo import demo, emulator
 from .image import image
+from .options import Text
 from .preview import preview
 from .search import info, search
 from .signals import leave, stopping_on_signals
 from .terminal import prepare_streams, say, warning_lines
 from .volumes import volumes
+
+#: Characters of an argument: the longest request line that common web servers accept (8 KiB in Apache and nginx).
+_LONGEST = 8192
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,9 +36,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     prepare_streams()
     if sys.stdout is None:
         return _failed("standard output is closed; send it to a file or to /dev/null", 1)
+    given = sys.argv[1:] if arguments is None else arguments
+    if long := [argument for argument in given if len(argument) > _LONGEST]:
+        return _failed(f"argument {long[0][:40]!r}... has {len(long[0])} characters, more than {_LONGEST}", 2)
     try:
         with stopping_on_signals(), warning_lines():
-            return int(cli.main(arguments, "atlaszarr", standalone_mode=False) or 0)
+            return int(cli.main(list(given), "atlaszarr", standalone_mode=False) or 0)
     except click.ClickException as error:
         return _failed(error.format_message(), 2)
     except AtlaszarrError as error:
@@ -75,3 +82,9 @@ def _raised_by_echo(error: OSError) -> bool:
 @click.version_option(package_name="atlaszarr")
 def cli() -> None:
     """Allen Brain Atlas section datasets as registered, multiscale OME-Zarr."""
+
+
+for _command in cli.commands.values():
+    for _parameter in _command.params:
+        if _parameter.type is click.STRING:
+            _parameter.type = Text()

@@ -7,7 +7,7 @@ import json
 import click
 
 from ..errors import InputError
-from .options import OUTPUT, options
+from .options import OUTPUT, Whole, options
 from .terminal import echo, echo_data, progress_bars, table
 
 
@@ -42,7 +42,7 @@ def demo(folder: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, metavar="N", help="Port on 127.0.0.1 [8000].")
+@click.option("--port", type=Whole(0, 65535), default=8000, metavar="N", help="Port on 127.0.0.1 [8000].")
 @click.option("--faults", metavar="FILE", help="JSON file of scripted faults.")
 @click.option("-v", "--verbose", is_flag=True, help="Print a line for each request on stderr.")
 def emulator(port: int, faults: str | None, verbose: bool) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import ServiceError
-from .options import API, OUTPUT, as_id, client, options
+from .options import API, OUTPUT, WHOLE, as_id, client, options
 from .terminal import echo, echo_data, say, table
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @click.option("--specimen", callback=as_id, metavar="ID", help="Id of a specimen.")
 @click.option("--id", "id", callback=as_id, metavar="ID", help="Id of a section dataset.")
 @click.option("--images", is_flag=True, help="List the section images of the datasets instead.")
-@click.option("--limit", type=int, default=50, metavar="N", help="Largest number of datasets to list [50].")
+@click.option("--limit", type=WHOLE, default=50, metavar="N", help="Largest number of datasets to list [50].")
 @options(*API, *OUTPUT)
 def search(as_json: bool, **criteria: Any) -> None:
     """List section datasets, or with --images their section images."""

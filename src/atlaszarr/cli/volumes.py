@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ..errors import InputError
-from .options import STORE, format_options, options
+from .options import NUMBER, STORE, WHOLE, format_options, options
 from .terminal import echo, echo_data, say
 
 
@@ -17,9 +17,9 @@ from .terminal import echo, echo_data, say
 @click.argument("annotation")
 @click.option("--terminology", metavar="CSV", help="Path or URL [terminology.csv next to ANNOTATION].")
 @click.option("--region", "regions", multiple=True, metavar="ACRONYM", help="Print this region only; repeatable [all].")
-@click.option("--level", type=int, default=0, metavar="N", help="Level of the annotation [0].")
+@click.option("--level", type=WHOLE, default=0, metavar="N", help="Level of the annotation [0].")
 @click.option("--by-hemisphere", is_flag=True, help="Print the left and right volumes too, and which side is which.")
-@click.option("--voxel-size", type=float, metavar="UM", help="Replaces the voxel size of the annotation.")
+@click.option("--voxel-size", type=NUMBER, metavar="UM", help="Replaces the voxel size of the annotation.")
 @options(STORE, format_options("table", "csv", "json", "parquet"))
 def volumes(
     annotation: str,
