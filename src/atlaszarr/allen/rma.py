@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
@@ -14,6 +15,8 @@ _UNSAFE = frozenset("'\"[](),$:;\\")
 _PAGE = 2000
 #: Maximum number of rows of a query: the whole catalogue of section datasets has fewer.
 _MAX_ROWS = 1_000_000
+#: An escaped surrogate. Without its other half it is no character: no table, file or terminal takes it.
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 Get = Callable[[str], bytes]
 
@@ -154,6 +157,8 @@ def envelope(body: bytes, url: str) -> Mapping[str, Any]:
     """
     try:
         answer = json.loads(body)
+        if _SURROGATE.search(body):
+            answer = json.loads(json.dumps(answer, ensure_ascii=False).encode(errors="replace"))
     except ValueError as error:
         beginning = " ".join(body[:200].decode("utf-8", errors="replace").split())
         raise ServiceError(

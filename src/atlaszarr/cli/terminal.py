@@ -100,7 +100,7 @@ def warning_lines() -> Iterator[None]:
 
         def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
             if not issubclass(category, AtlaszarrWarning):
-                others(message, category, *where, **more)
+                others(printable(str(message)), category, *where, **more)
             elif str(message) not in printed:
                 printed.add(str(message))
                 say(f"atlaszarr: {message}")
