@@ -67,8 +67,9 @@ class AtlaszarrWarning(UserWarning):
         super().__init__(printable(str(message)))
 
 
-#: The beginning of a URL; no protocol that fsspec knows is longer.
-_PROTOCOL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}://")
+#: The beginning of a URL; no protocol that fsspec knows is longer. That of a common one may lack slashes.
+_PROTOCOL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}://|(?i:https?|ftp|s3|gs|abfs):/?(?=[^/])")
+_PARTS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(:/*)(.*)", re.DOTALL)
 #: Protocols that have ``@`` without a user: ``abfs://container@account...``, ``github://owner:repository@commit/...``.
 _WITH_AT = ("abfs", "abfss", "github")
 #: Protocols of the local disk: a path may hold any character.
@@ -87,7 +88,7 @@ def printable(text: str) -> str:
     URLs lose what `without_secrets` removes, except for parameters that all are of the Allen API.
     """
     line = escaped(text)
-    return "".join(map(_printable_word, re.split(r"(\s+)", line))) if "://" in line else line
+    return "".join(map(_printable_word, re.split(r"(\s+)", line))) if ":" in line else line
 
 
 def escaped(text: str) -> str:
@@ -102,9 +103,10 @@ def escaped(text: str) -> str:
 
 def without_secrets(url: str) -> str:
     """Return a URL of one protocol without its user name and password, its parameters and its fragment."""
-    protocol, separator, rest = url.partition("://")
-    if protocol.lower() in _LOCAL:
+    found = _PARTS.fullmatch(url)
+    if found is None or found[1].lower() in _LOCAL:
         return url
+    protocol, separator, rest = found.groups()
     rest = re.split(r"[?#]", rest[len(user_of(url)) :])[0]
     if protocol.lower() in _WITH_PORT:
         rest = re.sub(r";[^/]*", "", rest)
@@ -117,8 +119,10 @@ def user_of(url: str) -> str:
     A password may hold ``/``, ``?`` and ``#``, as keys of S3 do: what is before ``@`` counts if it begins like
     ``name:password`` and not like ``host:port/``.
     """
-    protocol, _, rest = url.partition("://")
-    protocol = protocol.lower()
+    found = _PARTS.fullmatch(url)
+    if found is None:
+        return ""
+    protocol, rest = found[1].lower(), found[3]
     authority = re.split(r"[/?#]", rest)[0]
     user, at, _ = authority.rpartition("@")
     if protocol in _WITH_AT:

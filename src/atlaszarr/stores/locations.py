@@ -127,7 +127,7 @@ def output_path(location: str | os.PathLike[str]) -> Path:
     path, text = local_path(location), os.fspath(location)
     if path is None:
         raise InputError(f"output {shown(text)!r} is a URL; give a local file", code="not-a-local-path")
-    return path if is_url(text) else Path(text).expanduser()
+    return path if is_url(text) else _expanded(text)
 
 
 def is_url(text: str) -> bool:
@@ -188,9 +188,14 @@ def _chained(url: str) -> list[str]:
     return parts[: last + 1]
 
 
+def _expanded(text: str) -> Path:
+    """A path with the home folder for ``~``; ``./~`` begins a name, which pathlib does not keep apart."""
+    return Path(text).expanduser() if text.startswith("~") else Path(text)
+
+
 def _absolute(text: str) -> Path:
     try:
-        path = Path(text).expanduser().absolute()
+        path = _expanded(text).absolute()
     except RuntimeError:
         message = f"path {text!r} begins with a user without a home folder; write ./~ for a name that begins with ~"
         raise InputError(message, code="unknown-user") from None
