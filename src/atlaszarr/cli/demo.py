@@ -49,8 +49,17 @@ def emulator(port: int, faults: str | None, verbose: bool) -> None:
     """Serve the built-in Allen API until interrupted."""
     from ..testing.emulator import serve
 
+    serving = False
+
+    def announce(url: str) -> None:
+        nonlocal serving
+        serving = True
+        echo(f"the Allen API answers at {url}")
+
     try:
-        serve(port, faults or (), lambda url: echo(f"the Allen API answers at {url}"), access_log=verbose)
+        serve(port, faults or (), announce, access_log=verbose)
     except OSError as error:
+        if serving:
+            raise
         message = f"port {port} is not available: {error.strerror}; choose another"
         raise InputError(message, code="port-unavailable") from None
