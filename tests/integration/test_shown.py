@@ -3,6 +3,7 @@
 import http.server
 import json
 import os
+import pickle
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 import click
 import pytest
 
+from atlaszarr import AllenClient, open_volume, region_mask
 from atlaszarr.cli.commands import cli
 from atlaszarr.errors import printable
 from atlaszarr.testing.emulator import Emulator
@@ -41,7 +43,7 @@ def sources(tmp_path):
     (tmp_path / "sources" / "terminology.csv").write_text(made["ontology"].to_csv())
     return [
         *("--annotation", made["annotation"], "--ontology", tmp_path / "sources" / "terminology.csv"),
-        *("--name", "tiny", "--version", "1", "--orientation", "asl", "--voxel-size", "25"),
+        *("--name", "tiny", "--version", "1", "-q"),
     ]
 
 
@@ -414,3 +416,30 @@ def test_a_command_that_began_nothing_says_nothing_of_resuming(silent, tmp_path,
         out, err = child.communicate(timeout=60)
     assert (child.returncode, out, err.strip()) == (130, b"", b"atlaszarr: interrupted")
     assert not list(tmp_path.iterdir())
+
+
+# Lazy arrays.
+
+
+def texts_of(array):
+    """Everything that the graph of a dask array shows."""
+    graph = dict(array.__dask_graph__())
+    return [repr(array), repr(array.dask), *map(repr, graph), *map(repr, graph.values()), *map(str, graph.values())]
+
+
+def test_a_lazy_array_shows_no_storage_option(web, tmp_path):
+    write_annotation(tmp_path)
+    options = {"client_kwargs": {"headers": {"Authorization": SECRET}}}
+    mask = region_mask(f"{web}/annotation.ome.zarr", None, "RSP", storage_options=options)
+    found = texts_of(mask)
+    assert any("annotation.ome.zarr" in text for text in found)
+    assert not [text for text in found if SECRET in text]
+    assert not [text for text in texts_of(pickle.loads(pickle.dumps(mask))) if SECRET in text]
+
+
+def test_a_lazy_volume_shows_no_option_of_the_cache(emulator, dataset):
+    options = {"key": SECRET, "secret": SECRET, "endpoint_url": "http://127.0.0.1:1"}
+    with AllenClient(emulator.url, "s3://cache/x", cache_options=options) as client:
+        volume = open_volume(dataset, resolution=400, client=client)
+        assert not [text for text in texts_of(volume["image"].data) if SECRET in text]
+        assert SECRET not in repr(client) + repr(vars(client)) + repr(volume)
