@@ -13,8 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from ..errors import RecordError
-from .rows import Notes, Row, identifier, row_of, short
-from .tree import MOST_STRUCTURES
+from .rows import MOST_STRUCTURES, Notes, Row, identifier, row_of, short
 
 #: Columns of terminology.csv, in order.
 COLUMNS = (
@@ -46,6 +45,10 @@ _CHANNELS = (("r", "g", "b"), ("red", "green", "blue"))
 #: Further columns that a list of labels may have; any other means that a tree is expected.
 _FURTHER = frozenset(("a", "alpha"))
 _SEPARATORS = "\t;,"
+#: The most lines of a table, or objects and lists in JSON: a node of a structure graph has four at most.
+_MOST_PARTS = 10 * MOST_STRUCTURES
+#: Characters of a header; the csv module of Python has the same limit for a cell.
+_LONGEST_HEADER = 131_072
 #: A line of an ITK-SNAP label file: index, red, green, blue, alpha, two flags, label.
 _ITKSNAP = re.compile(r'\s*(?P<id>\S+)\s+(?P<rgb>[0-9]+\s+[0-9]+\s+[0-9]+)(?:\s+[0-9.]+){3}\s+"(?P<name>.*)"\s*')
 #: A line of a FreeSurfer colour table: number, label name, red, green, blue, alpha.
@@ -72,7 +75,14 @@ def rows_of_file(body: bytes, name: str, notes: Notes) -> Iterator[Row]:
         If the file has none of the formats, or a value is not valid.
     """
     text = _decoded(body, name, notes)
-    if text.lstrip()[:1] in ("{", "["):
+    is_json = text.lstrip()[:1] in ("{", "[")
+    if sum(map(text.count, "{[" if is_json else "\n\r")) > _MOST_PARTS:
+        raise RecordError(
+            f"{name} has more than {_MOST_PARTS} {'objects and lists' if is_json else 'lines'}; the most structures of "
+            f"a terminology is {MOST_STRUCTURES}",
+            code="too-many-structures",
+        )
+    if is_json:
         return rows_of_graph(_nodes_of_document(_parsed(text, name), name), notes, f"{name}: ")
     lines = [(number, line) for number, line in enumerate(re.split(r"\r\n|\r|\n", text), 1) if _is_content(line)]
     for pattern in (_ITKSNAP, _FREESURFER):
@@ -282,6 +292,11 @@ def _rows_of_text(
 ) -> Iterator[Row]:
     """The rows of a text with separated cells, with a header or, if it has two columns, without."""
     number, line = first
+    if len(line) > _LONGEST_HEADER:
+        raise RecordError(
+            f"{name}, line {number}: a header of {len(line)} characters is too long; give {_READABLE}",
+            code="text-too-long",
+        )
     heads = {separator: _cells(line, separator) for separator in _SEPARATORS}
     for separator, head in heads.items():
         if _column(head, _FIELDS["id"]) and len(head) > 1:

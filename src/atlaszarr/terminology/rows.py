@@ -18,6 +18,10 @@ from ..errors import RecordError
 
 #: Labels are uint32, and 0 is background.
 LARGEST_LABEL = 2**32 - 1
+#: The most structures; the largest known terminologies have about 4000.
+MOST_STRUCTURES = 100_000
+#: The most levels of the tree; the deepest known, that of the developing human brain, has 14.
+MOST_LEVELS = 100
 #: Identifiers are int64 in tables.
 _LARGEST_ID = 2**63 - 1
 #: Digits of the largest identifier.
@@ -192,12 +196,10 @@ def _text(value: Any, what: str) -> str:
         raise RecordError(
             f"{what} has {len(value)} characters; the most is {_LONGEST_TEXT}: {short(value)}", code="text-too-long"
         )
-    try:
-        value.encode()
-    except UnicodeEncodeError:
+    if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
         raise RecordError(
-            f"{what} is {short(value)}; half of a surrogate pair is not text", code="invalid-text"
-        ) from None
+            f"{what} is {short(value)}; null characters and halves of surrogate pairs are not text", code="invalid-text"
+        )
     return value
 
 
@@ -233,6 +235,11 @@ def _path(value: Any, id: Identifier, where: str) -> tuple[Identifier, ...]:
         parts: list[Any] = [part.strip().strip("'\"") for part in texts]
     else:
         parts = list(value) if isinstance(value, Sequence | np.ndarray) else [value]
+    if len(parts) > MOST_LEVELS:
+        raise RecordError(
+            f"{where}structure {id} has a path of {len(parts)} levels; the most is {MOST_LEVELS}",
+            code="terminology-too-deep",
+        )
     try:
         return tuple(identifier(part, "") for part in parts)
     except RecordError:

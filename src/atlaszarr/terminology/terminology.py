@@ -188,12 +188,13 @@ class Terminology:
         DataFrame
             identifier (int64), parent_identifier (Int64, missing for a root), annotation_value (int64), name,
             abbreviation, color_hex_triplet (``#RRGGBB``), root_identifier_path (text such as ``[997, 8]``).
-            identifier and parent_identifier are text if an identifier is, annotation_value is Int64 if one is missing.
+            identifier and parent_identifier are text if an identifier is. The annotation_value of a structure without a
+            label is missing, and the column Int64; it is 0 where a missing one would stand for the identifier.
         """
         import pandas as pd
 
-        frame = pd.DataFrame([structure.row for structure in self.structures], columns=list(formats.COLUMNS))
-        kinds = {"annotation_value": "int64" if all(structure.value for structure in self.structures) else "Int64"}
+        frame = pd.DataFrame(list(self._rows()), columns=list(formats.COLUMNS))
+        kinds = {"annotation_value": "Int64" if frame["annotation_value"].isna().any() else "int64"}
         if all(isinstance(structure.id, int) for structure in self.structures):
             return frame.astype(kinds | {"identifier": "int64", "parent_identifier": "Int64"})
         for column in ("identifier", "parent_identifier"):
@@ -205,7 +206,15 @@ class Terminology:
 
         A plain ``pandas.read_csv`` reads it too, except for the values that `remarks` lists.
         """
-        return formats.csv_text(structure.row for structure in self.structures)
+        return formats.csv_text(self._rows())
+
+    def _rows(self) -> Iterator[tuple[Any, ...]]:
+        """The rows of terminology.csv."""
+        implied = self.has_labels_as_ids  # then an empty annotation_value stands for the identifier
+        for structure in self.structures:
+            row = structure.row
+            is_implied = implied and structure.value is None and isinstance(structure.id, int) and structure.id > 0
+            yield (*row[:2], 0, *row[3:]) if is_implied else row
 
     @property
     def remarks(self) -> tuple[str, ...]:

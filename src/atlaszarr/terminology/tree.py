@@ -6,12 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ..errors import RecordError
-from .rows import LARGEST_LABEL, Identifier, Notes, Row
+from .rows import LARGEST_LABEL, MOST_LEVELS, MOST_STRUCTURES, Identifier, Notes, Row
 
-#: The most structures; the largest known terminologies have about 4000.
-MOST_STRUCTURES = 100_000
-#: The most levels of the tree; the deepest known, that of the developing human brain, has 14.
-MOST_LEVELS = 100
 #: Odd, so that its multiples modulo 2**24 are all different; near the golden ratio of 2**24, so that they are spread.
 _STEP = 0x9E3779
 
@@ -138,7 +134,7 @@ def _check_path(row: Row, path: tuple[Identifier, ...], root: Row) -> None:
 
 def _labels(by_id: dict[Identifier, Row]) -> dict[Identifier, int | None]:
     """The label of every structure."""
-    differ = any(row.value is not None and row.value != row.id for row in by_id.values())
+    differ = any(row.value not in (None, 0, row.id) for row in by_id.values())
     labels: dict[Identifier, int | None] = {}
     owners: dict[int, Row] = {}
     for row in by_id.values():

@@ -14,8 +14,8 @@ from atlaszarr import Terminology, build_atlas, region_mask, region_volumes
 from atlaszarr.brainglobe.structure_order import PostOrder
 from atlaszarr.errors import AtlaszarrWarning, InputError, NotFoundError, RecordError
 from atlaszarr.regions.tables import to_csv, to_json, to_parquet
+from atlaszarr.terminology.rows import MOST_LEVELS, MOST_STRUCTURES
 from atlaszarr.terminology.terminology import Structure
-from atlaszarr.terminology.tree import MOST_LEVELS, MOST_STRUCTURES
 from codes import raises
 from tiny_atlas import SET, write_sources
 
@@ -305,7 +305,7 @@ def test_identifiers_name_structures_and_labels_count_voxels(read):
 def test_an_empty_annotation_value_is_no_label_where_others_differ_from_their_identifiers(read):
     groups = read(table(HEADER, changed(2, {997: "", 8: "", 10: 8, 20: 7, 614454277: 6})))
     assert [structure.value for structure in groups] == [None, None, 8, 7, 6]
-    assert str(groups.to_frame()["annotation_value"].dtype) == "Int64"
+    assert groups.to_frame()["annotation_value"].isna().tolist() == [True, True, False, False, False]
     assert Terminology.from_frame(groups.to_frame()) == groups
     volumes = region_volumes(np.full((1, 1, 4), 8, np.uint8), groups, voxel_size=1000)
     assert volumes.loc[[997, 8, 10], "voxels"].tolist() == [4, 4, 4]
@@ -333,6 +333,12 @@ def test_an_unknown_label_is_never_taken_for_a_structure(read, content, unknown)
     assert pd.read_parquet(io.BytesIO(to_parquet(volumes)))["voxels"].tolist() == volumes["voxels"].tolist()
     assert json.loads(to_json(volumes))["regions"][-1]["identifier"] == unknown
     assert to_csv(volumes).splitlines()[-1].startswith(f"{unknown},")
+
+
+def test_an_annotation_value_of_0_is_no_label(read):
+    found = read(table(HEADER, changed(2, {997: 0, 8: "", 10: "", 20: 0, 614454277: ""})))
+    assert [structure.value for structure in found] == [None, 8, 10, None, 614454277]
+    assert read(found.to_csv()) == Terminology.from_frame(found.to_frame()) == found
 
 
 def test_a_root_may_be_0_and_there_may_be_several_roots(read):
@@ -476,6 +482,7 @@ REFUSED = {
     "channel": (json.dumps([{"id": 1, "name": "a", "rgb_triplet": [0, 256, 0]}]), "invalid-colour", "256"),
     "parent missing": (table(HEADER, changed(1, {20: 7})).replace('"[997, 8, 20]"', ""), "missing-parent", "line 5"),
     "long name": (table(HEADER, changed(3, {20: "x" * 1001})), "text-too-long", "1001 characters"),
+    "null character": ('[{"id": 1, "name": "\\u0000"}]', "invalid-text", "structure 1"),
     "half a surrogate pair": ('[{"id": 1, "name": "\\ud800"}]', "invalid-text", "structure 1"),
     "neither name nor acronym": ('[{"id": 1, "type": "Feature"}]', "missing-value", "structure 1"),
     "some of the rows": (json.dumps(envelope(rma_rows()) | {"total_rows": 1327}), "incomplete-answer", "5 of 1327"),
@@ -489,6 +496,10 @@ REFUSED = {
     "too many structures": (
         "\n".join(f"{id},r" for id in range(1, MOST_STRUCTURES + 10)), "too-many-structures", str(MOST_STRUCTURES)
     ),
+    "too many lines": ("\n" * (10 * MOST_STRUCTURES + 1), "too-many-structures", "lines"),
+    "too many objects": ("[" + "{}," * 10 * MOST_STRUCTURES + "{}]", "too-many-structures", "objects"),
+    "long header": ("id,name," * 20_000, "text-too-long", "160000 characters"),
+    "long path": (table(HEADER, changed(6, {20: "1/" * 50_000})), "terminology-too-deep", "50000 levels"),
     "cell of 200 kB": (table(HEADER, changed(3, {20: "x" * 200_000})), "invalid-csv", "line 5"),
     "quote that is not closed": (TERMS.replace("Left lump", '"Left lump'), "invalid-csv", ""),
     "too few cells": (TERMS + "5,8\n", "wrong-cell-count", "line 7 has 2 cells for 7 columns"),
