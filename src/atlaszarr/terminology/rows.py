@@ -30,6 +30,8 @@ _MOST_DIGITS = 19
 _LONGEST_ID = 128
 #: Characters of a name or an acronym; the longest known name has about 140.
 _LONGEST_TEXT = 1000
+#: Characters that UTF-8 or CSV cannot hold.
+_NOT_TEXT = re.compile("[\0\ud800-\udfff]")
 #: How many structures a remark names.
 _NAMED = 5
 
@@ -137,6 +139,10 @@ def identifier(value: Any, what: str, where: str = "") -> Identifier:
 
     In a column with empty cells pandas writes ``997.0``.
     """
+    if type(value) is int and 0 <= value <= _LARGEST_ID:
+        return value
+    if type(value) is str and value.isascii() and value.isdigit() and len(value) < _MOST_DIGITS:
+        return int(value)
     text = "" if isinstance(value, bool) or not isinstance(value, str | Integral | float) else str(value).strip()
     if match := re.fullmatch(r"(-?)0*([0-9]+)(\.0+)?", text):
         if match[1] and match[2] != "0":
@@ -196,7 +202,7 @@ def _text(value: Any, what: str) -> str:
         raise RecordError(
             f"{what} has {len(value)} characters; the most is {_LONGEST_TEXT}: {short(value)}", code="text-too-long"
         )
-    if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+    if _NOT_TEXT.search(value):
         raise RecordError(
             f"{what} is {short(value)}; null characters and halves of surrogate pairs are not text", code="invalid-text"
         )

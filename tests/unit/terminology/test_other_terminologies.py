@@ -117,6 +117,17 @@ def structure_tree(separator=","):
     return table(STRUCTURE_TREE, rows, separator)
 
 
+def long_structure_tree():
+    """All columns of the API, as ibllib and cortex-lab have them; pandas made the parents floats."""
+    more = "neuro_name_structure_id,neuro_name_structure_id_path,failed,sphinx_id,structure_name_facet,failed_facet"
+    rows = [
+        [id, "", name, acronym, "", 1, 3, 8690, float(parent) if parent else "", len(path_of(id)), 1, 0, slashed(id)]
+        + [colour[1:], "", "", "f", 1, 385153371, 734881840, name.replace(",", "")]
+        for id, parent, name, acronym, colour in lumps.ROWS
+    ]
+    return table(f"{STRUCTURE_TREE},{more},safe_name", rows)
+
+
 def curies():
     """Identifiers are texts, and voxels hold the annotation_value; no path, columns in another order."""
     header = "name,identifier,annotation_value,parent_identifier,abbreviation,descendant_identifiers,color_hex_triplet"
@@ -184,6 +195,7 @@ READ = {
     "ABBA": json.dumps(abba()),
     "ABBA, rat": json.dumps(abba("abbreviation")),
     "structure tree": structure_tree(),
+    "structure tree with all columns": long_structure_tree(),
 }  # fmt: skip
 #: What is read with a remark, and a word of it.
 REMARKED = {
