@@ -120,9 +120,10 @@ def structure_tree(separator=","):
 def long_structure_tree():
     """All columns of the API, as ibllib and cortex-lab have them; pandas made the parents floats."""
     more = "neuro_name_structure_id,neuro_name_structure_id_path,failed,sphinx_id,structure_name_facet,failed_facet"
+    place = lambda id, parent: ["", 1, 3, 8690, float(parent) if parent else "", len(path_of(id)), 1, 0]  # noqa: E731
+    end = ["", "", "f", 1, 385153371, 734881840]
     rows = [
-        [id, "", name, acronym, "", 1, 3, 8690, float(parent) if parent else "", len(path_of(id)), 1, 0, slashed(id)]
-        + [colour[1:], "", "", "f", 1, 385153371, 734881840, name.replace(",", "")]
+        [id, "", name, acronym, *place(id, parent), slashed(id), colour[1:], *end, name.replace(",", "")]
         for id, parent, name, acronym, colour in lumps.ROWS
     ]
     return table(f"{STRUCTURE_TREE},{more},safe_name", rows)
