@@ -44,7 +44,7 @@ class PostOrder:
             if not isinstance(id, int) or structure.path[-1] != id or not 0 < id <= LARGEST_LABEL:
                 raise RecordError(
                     f"structure {name} must have an identifier from 1 to {LARGEST_LABEL} for BrainGlobe, which takes "
-                    "identifiers for labels",
+                    "identifiers for labels; give such a terminology",
                     code="invalid-id",
                 )
             if structure.value not in (None, id):

@@ -41,9 +41,11 @@ _FIELDS = {
     "colour": ("color_hex_triplet", "rgb_triplet", "color", "colour"),
     "path": ("root_identifier_path", "structure_id_path"),
 }
+#: What places a node in a tree.
+_PLACES = ("children", *_FIELDS["parent"], *_FIELDS["path"])
 _CHANNELS = (("r", "g", "b"), ("red", "green", "blue"))
 #: Further columns that a list of labels may have; any other means that a tree is expected.
-_FURTHER = frozenset(("a", "alpha"))
+_FURTHER = frozenset(("a", "alpha", "mapping"))
 _SEPARATORS = "\t;,"
 #: The most lines of a table, or objects and lists in JSON: a node of a structure graph has four at most.
 _MOST_PARTS = 10 * MOST_STRUCTURES
@@ -98,6 +100,8 @@ def rows_of_graph(roots: Any, notes: Notes, where: str = "") -> Iterator[Row]:
     `where` precedes the messages of errors.
     """
     top = _nodes(roots)
+    if len(top) > 1 and not any(key in node for node in top if isinstance(node, Mapping) for key in _PLACES):
+        notes.add("has structures with neither children nor parents nor paths, all of which are roots", len(top))
     pending: list[tuple[Any, Any, bool]] = [(node, None, True) for node in reversed(top)]
     while pending:
         node, parent, is_top = pending.pop()

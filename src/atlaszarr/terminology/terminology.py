@@ -136,8 +136,8 @@ class Terminology:
           allensdk, ibllib, cortex-lab) and BrainGlobe's ``structures.csv``. It needs an identifier, a name or an
           acronym, and a parent or a path.
         - A list of labels: ITK-SNAP's label descriptions, FreeSurfer's colour table (also that of 3D Slicer), or a
-          table of identifiers and names, perhaps with acronyms and colours; if it has these two columns only, also
-          without a header. Its structures get a root with the identifier 0, which is background in an annotation.
+          table of identifiers and names such as ``dseg.tsv`` of BIDS, perhaps with acronyms and colours; with two columns
+          also without a header. Its structures get a root with the identifier 0, which is background in an annotation.
 
         Text is in UTF-8, in UTF-16 with a byte order mark, or in Latin-1. `remarks` says what was replaced: missing or
         shortened colours, missing acronyms, the encoding, parents of a subtree that was saved alone.

@@ -229,6 +229,14 @@ REMARKED = {
         "identifier and name: 'Nr' and 'Region (Deutsch)'",
     ),
     "labels": (pairs(",", "label,name"), "a list of labels"),
+    "BIDS": (
+        table("index,name,abbreviation,color,mapping", [[*r[:1], *r[2:], 1] for r in lumps.ROWS], "\t"),
+        "a list of labels",
+    ),
+    "nodes without places": (
+        json.dumps([{"id": id, "name": name, "acronym": acronym} for id, _, name, acronym, _ in lumps.ROWS]),
+        "nor paths, all of which are roots: 5",
+    ),
     "labels with colours": (
         "index,name,r,g,b\n" + "\n".join(f"{r[0]},{r[3]},{','.join(map(str, rgb(r[4])))}" for r in lumps.ROWS),
         "a list of labels",
