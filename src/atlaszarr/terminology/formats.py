@@ -163,8 +163,8 @@ def rows_of_table(
     for column in columns:
         if column not in known and column.strip().lower() not in _FURTHER and not column.lower().startswith("unnamed"):
             raise RecordError(
-                f"{name} lacks the column 'parent_identifier' or 'root_identifier_path' (its column {column!r} shows "
-                f"that it is more than a list of labels); it must have {', '.join(COLUMNS)}",
+                f"{name} lacks the column 'parent_identifier' or 'root_identifier_path' (its column {short(column)} "
+                f"shows that it is more than a list of labels); it must have {', '.join(COLUMNS)}",
                 code="missing-column",
             )
     return _under_one_root(fields, notes)
@@ -318,7 +318,7 @@ def _rows_of_text(
     for separator, head in heads.items():
         after = _cells(second[0][1], separator) if second else []
         if len(head) == len(after) == 2 and _is_number(after[0]) and not _is_number(after[1]):
-            notes.add("has unknown columns, which are read as identifier and name", " and ".join(map(repr, head)))
+            notes.add("has unknown columns, which are read as identifier and name", " and ".join(map(short, head)))
             pair = ("identifier", "name")
             return rows_of_table(pair, _records(text, separator, number, pair, name), notes, name)
     raise RecordError(
@@ -377,7 +377,7 @@ def _columns(columns: Sequence[str], name: str) -> dict[str, str]:
         column = _column([each for each in columns if each not in found.values()], names)
         if column is not None:
             if [each.strip().lower() for each in columns].count(column.strip().lower()) > 1:
-                raise RecordError(f"{name} has the column {column!r} twice", code="duplicate-column")
+                raise RecordError(f"{name} has the column {short(column)} twice", code="duplicate-column")
             found[field] = column
     for field in ("id", "name"):
         if field not in found and not (field == "name" and "acronym" in found):

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import RecordError
+from ..errors import RecordError, printable
 
 #: Labels are uint32, and 0 is background.
 LARGEST_LABEL = 2**32 - 1
@@ -65,6 +65,11 @@ class Row:
     colour: str
     path: tuple[Identifier, ...] | None = None
     where: str = ""
+
+    @property
+    def shown(self) -> str:
+        """The identifier and the acronym, for messages."""
+        return f"{self.id} ({printable(self.acronym[:60])})"
 
 
 class Notes:
@@ -183,7 +188,7 @@ def short(value: Any) -> str:
 def _listed(names: Sequence[str]) -> str:
     """The first names of a list, and how many more there are."""
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
+    return ", ".join(name[:100] for name in names[:_NAMED]) + more
 
 
 def _text(value: Any, what: str) -> str:

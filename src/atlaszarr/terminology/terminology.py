@@ -136,8 +136,8 @@ class Terminology:
           allensdk, ibllib, cortex-lab) and BrainGlobe's ``structures.csv``. It needs an identifier, a name or an
           acronym, and a parent or a path.
         - A list of labels: ITK-SNAP's label descriptions, FreeSurfer's colour table (also that of 3D Slicer), or a
-          table of identifiers and names such as ``dseg.tsv`` of BIDS, perhaps with acronyms and colours; with two columns
-          also without a header. Its structures get a root with the identifier 0, which is background in an annotation.
+          table of identifiers and names such as ``dseg.tsv`` of BIDS, perhaps with acronyms and colours; of two columns
+          also without header. Its structures get a root with the identifier 0, which is background in an annotation.
 
         Text is in UTF-8, in UTF-16 with a byte order mark, or in Latin-1. `remarks` says what was replaced: missing or
         shortened colours, missing acronyms, the encoding, parents of a subtree that was saved alone.
@@ -299,7 +299,7 @@ class Terminology:
         if len(positions) == 1:
             return positions[0]
         other = {"acronym": "name", "name": "acronym"}[what]
-        named = [f"{self.structures[at].id} ({getattr(self.structures[at], other)})" for at in positions[:_LISTED]]
+        named = [f"{self.structures[at].id} ({getattr(self.structures[at], other)[:60]})" for at in positions[:_LISTED]]
         more = f" and {len(positions) - _LISTED} more" if len(positions) > _LISTED else ""
         raise NotFoundError(
             f"the {what} {key!r} belongs to structures {', '.join(named)}{more}; give an id", code=f"ambiguous-{what}"

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ..errors import RecordError
-from .rows import LARGEST_LABEL, MOST_LEVELS, MOST_STRUCTURES, Identifier, Notes, Row
+from .rows import LARGEST_LABEL, MOST_LEVELS, MOST_STRUCTURES, Identifier, Notes, Row, short
 
 #: Odd, so that its multiples modulo 2**24 are all different; near the golden ratio of 2**24, so that they are spread.
 _STEP = 0x9E3779
@@ -40,7 +40,8 @@ def tree(rows: Iterable[Row], notes: Notes) -> list[Placed]:
     for row in rows:
         if (other := by_id.get(row.id)) is not None:
             raise RecordError(
-                f"{row.where}the terminology has the id {row.id} more than once: {other.name!r} and {row.name!r}",
+                f"{row.where}the terminology has the id {row.id} more than once: {short(other.name)} and "
+                f"{short(row.name)}",
                 code="duplicate-structure",
             )
         if len(by_id) == MOST_STRUCTURES:
@@ -61,7 +62,7 @@ def tree(rows: Iterable[Row], notes: Notes) -> list[Placed]:
         placed = {row.id for row, _ in ordered}
         row = next(row for row in by_id.values() if row.id not in placed)
         raise RecordError(
-            f"the parents of structure {row.id} ({row.acronym}) form a cycle; it must descend from a root",
+            f"the parents of structure {row.shown} form a cycle; it must descend from a root",
             code="parents-in-a-cycle",
         )
     colours = _colours([row for row, _ in ordered], notes)
@@ -75,7 +76,7 @@ def _parent(row: Row) -> Identifier | None:
         return row.parent_id
     if row.path[-1] != row.id or len(set(row.path)) < len(row.path):
         raise RecordError(
-            f"{row.where}structure {row.id} ({row.acronym}) has the path {_listed(row.path)}, which must lead from a "
+            f"{row.where}structure {row.shown} has the path {_listed(row.path)}, which must lead from a "
             f"root to {row.id}",
             code="inconsistent-path",
         )
@@ -88,7 +89,7 @@ def _cut(by_id: dict[Identifier, Row], parents: dict[Identifier, Identifier | No
         row = by_id[orphans[0]]
         if None in parents.values():
             raise RecordError(
-                f"{row.where}structure {row.id} ({row.acronym}) has the parent {parents[row.id]}, which is missing",
+                f"{row.where}structure {row.shown} has the parent {parents[row.id]}, which is missing",
                 code="missing-parent",
             )
         for id in orphans:
@@ -108,7 +109,7 @@ def _walk(
         row, path = pending.pop()
         if len(path) > MOST_LEVELS:
             raise RecordError(
-                f"{row.where}structure {row.id} ({row.acronym}) is more than {MOST_LEVELS} levels deep in the tree; "
+                f"{row.where}structure {row.shown} is more than {MOST_LEVELS} levels deep in the tree; "
                 "give a terminology of at most so many",
                 code="terminology-too-deep",
             )
@@ -126,8 +127,7 @@ def _check_path(row: Row, path: tuple[Identifier, ...], root: Row) -> None:
         above = root.path[:-1] if root.path is not None else ()
     if row.path != above + path:
         raise RecordError(
-            f"{row.where}structure {row.id} ({row.acronym}) has the path {_listed(row.path)}, but its parents form "
-            f"{_listed(path)}",
+            f"{row.where}structure {row.shown} has the path {_listed(row.path)}, but its parents form {_listed(path)}",
             code="inconsistent-path",
         )
 
@@ -142,7 +142,7 @@ def _labels(by_id: dict[Identifier, Row]) -> dict[Identifier, int | None]:
         if value is None and not differ and isinstance(row.id, int):
             if row.id > LARGEST_LABEL:
                 raise RecordError(
-                    f"{row.where}structure {row.id} ({row.acronym}) has no annotation_value, and its identifier is no "
+                    f"{row.where}structure {row.shown} has no annotation_value, and its identifier is no "
                     f"label: labels are whole numbers from 1 to {LARGEST_LABEL}",
                     code="invalid-id",
                 )
@@ -150,7 +150,7 @@ def _labels(by_id: dict[Identifier, Row]) -> dict[Identifier, int | None]:
         labels[row.id] = value or None
         if value and (other := owners.setdefault(value, row)) is not row:
             raise RecordError(
-                f"{row.where}structures {other.id} ({other.acronym}) and {row.id} ({row.acronym}) have the same "
+                f"{row.where}structures {other.shown} and {row.shown} have the same "
                 f"annotation_value {value}; give each its own",
                 code="duplicate-annotation-value",
             )
