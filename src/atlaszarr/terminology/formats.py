@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from ..errors import RecordError
 from .rows import MOST_STRUCTURES, Notes, Row, identifier, row_of, short
+from .tree import BACKGROUND
 
 #: Columns of terminology.csv, in order.
 COLUMNS = (
@@ -434,7 +435,7 @@ def _under_one_root(records: Iterable[tuple[str, dict[str, Any]]], notes: Notes)
                 code="invalid-id",
             )
         if row.id == 0:
-            notes.add("has a name for 0, which is background and is left out", row.name)
+            notes.add(BACKGROUND, row.name)
         else:
             rows.append(row)
     if rows:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from ..errors import RecordError
 from .rows import LARGEST_LABEL, MOST_LEVELS, MOST_STRUCTURES, Identifier, Notes, Row, short
 
+#: The remark on a name for label 0.
+BACKGROUND = "has a name for 0, which is background and is left out"
 #: Odd, so that its multiples modulo 2**24 are all different; near the golden ratio of 2**24, so that they are spread.
 _STEP = 0x9E3779
 
@@ -27,7 +29,8 @@ def tree(rows: Iterable[Row], notes: Notes) -> list[Placed]:
 
     A row without a parent has the last but one of its path. Where no row is a root, the parents that are missing were
     left out, as from a subtree that was saved alone: their children are roots. A row without a label has its
-    identifier, unless other rows have labels that differ from their identifiers: then it has none.
+    identifier, unless other rows have labels that differ from their identifiers: then it has none. A row 0 of no tree
+    is left out.
 
     Raises
     ------
@@ -53,6 +56,9 @@ def tree(rows: Iterable[Row], notes: Notes) -> list[Placed]:
         parents[row.id] = _parent(row)
     if not by_id:
         raise RecordError("the terminology has no structures", code="empty-terminology")
+    if len(by_id) > 1 and 0 in by_id and not by_id[0].value and parents[0] is None and 0 not in parents.values():
+        notes.add(BACKGROUND, by_id.pop(0).name)  # as ibllib's table has it
+        del parents[0]
     _cut(by_id, parents, notes)
     labels = _labels(by_id)
     ordered = list(_walk(by_id, parents))

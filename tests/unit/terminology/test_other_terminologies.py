@@ -216,6 +216,10 @@ REMARKED = {
         ),
         "without a colour, for which one is made up: 997, 8, 10, 20, 614454277",
     ),
+    "IBL": (
+        structure_tree().replace("\n997", "\n0,,void,void,,,,,,,,,,\n997", 1),
+        "a name for 0, which is background and is left out: void",
+    ),
     "ITK-SNAP": (itksnap(), "0, which is background and is left out: Clear Label"),
     "FreeSurfer": (freesurfer(), "0, which is background and is left out: Unknown"),
     "FreeSurfer, head without #": (freesurfer("No. Label Name:    R   G   B   A"), "a root: identifier 0"),
