@@ -212,9 +212,10 @@ def _with_descendants(structures: Terminology, direct: Any) -> Any:
 
 def _as_identifiers(unknown: Sequence[int], structures: Terminology) -> Sequence[int | str]:
     """The index of rows of labels without a structure, which must not be the identifier of a structure."""
-    if any(isinstance(structure.id, str) for structure in structures):
+    ids = {structure.id for structure in structures}
+    if any(isinstance(id, str) for id in ids):
         return [f"label {label}" for label in unknown]
-    return unknown if structures.has_labels_as_ids else [-label for label in unknown]
+    return unknown if structures.has_labels_as_ids and ids.isdisjoint(unknown) else [-label for label in unknown]
 
 
 def _voxel_um(geometry: Geometry, given: float | Sequence[float] | None) -> tuple[Fraction, Fraction, Fraction]:

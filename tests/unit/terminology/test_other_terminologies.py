@@ -343,9 +343,10 @@ def test_an_empty_annotation_value_is_no_label_where_others_differ_from_their_id
     [
         (READ["terminology.csv"], 1001),
         (READ["other identifiers than labels"], -1001),
+        (table(HEADER, [*terminology_rows(), [1001, 8, 0, "group", "G", "#000000", ""]]), -1001),
         (READ["CURIEs"], "label 1001"),
     ],
-    ids=["labels are identifiers", "labels differ", "texts"],
+    ids=["labels are identifiers", "labels differ", "one has no label", "texts"],
 )
 def test_an_unknown_label_is_never_taken_for_a_structure(read, content, unknown):
     values = np.array([[[10, 10, 1001]]], np.uint32)
