@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import reprlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
@@ -251,10 +252,10 @@ def _path(value: Any, id: Identifier, where: str) -> tuple[Identifier, ...]:
             f"{where}structure {id} has a path of {len(parts)} levels; the most is {MOST_LEVELS}",
             code="terminology-too-deep",
         )
-    try:
-        return tuple(identifier(part, "") for part in parts)
-    except RecordError:
-        raise RecordError(
-            f"{where}structure {id} has the path {short(value)}; it must be a list such as [997, 8] or /997/8/",
-            code="invalid-path",
-        ) from None
+    with suppress(RecordError):
+        if path := tuple(identifier(part, "") for part in parts):
+            return path
+    raise RecordError(
+        f"{where}structure {id} has the path {short(value)}; it must be a list such as [997, 8] or /997/8/",
+        code="invalid-path",
+    )

@@ -503,6 +503,7 @@ REFUSED = {
     "path to another": (table(HEADER, changed(6, {20: "[997, 8, 10]"})), "inconsistent-path", "lead from a root to 20"),
     "path from elsewhere": (table(HEADER, changed(6, {20: "[5, 997, 8, 20]"})), "inconsistent-path", "20 (MID)"),
     "path that is text": (table(HEADER, changed(6, {20: "root > grey"})), "invalid-path", "line 5"),
+    "empty path": ('[{"id": 1, "name": "a", "structure_id_path": []}]', "invalid-path", "[]"),
     "colour": (table(HEADER, changed(5, {20: "red"})), "invalid-colour", "line 5: structure 20 has the colour 'red'"),
     "colour of four digits": (table(HEADER, changed(5, {20: "#1AA1"})), "invalid-colour", "#1AA1"),
     "channel": (json.dumps([{"id": 1, "name": "a", "rgb_triplet": [0, 256, 0]}]), "invalid-colour", "256"),
