@@ -20,7 +20,9 @@ _VOLUMES = "NRRD, NIfTI, TIFF or OME-Zarr, path or URL; repeatable, once per res
 @click.argument("target")
 @click.option("--annotation", multiple=True, required=True, metavar="URI", help=_VOLUMES)
 @click.option("--template", multiple=True, metavar="URI", help=_VOLUMES)
-@click.option("--ontology", metavar="URI", help="Structure graph or terminology.csv [graph 1 of the Allen API].")
+@click.option(
+    "--ontology", metavar="URI", help="Structure graph, terminology.csv or a list of labels [graph 1 of the Allen API]."
+)
 @click.option("--name", default="allen-adult-mouse", metavar="NAME", help="Name of the atlas [allen-adult-mouse].")
 @click.option("--version", default="2017", metavar="VERSION", help="Version of the atlas [2017].")
 @click.option("--brainglobe", is_flag=True, help="Add the files of BrainGlobe: masks, meshes, manifests.")

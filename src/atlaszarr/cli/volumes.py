@@ -15,8 +15,14 @@ from .terminal import echo, echo_data, say
 
 @click.command()
 @click.argument("annotation")
-@click.option("--terminology", metavar="CSV", help="Path or URL [terminology.csv next to ANNOTATION].")
-@click.option("--region", "regions", multiple=True, metavar="ACRONYM", help="Print this region only; repeatable [all].")
+@click.option("--terminology", metavar="CSV", help="Any terminology, path or URL [terminology.csv next to ANNOTATION].")
+@click.option(
+    "--region",
+    "regions",
+    multiple=True,
+    metavar="ACRONYM",
+    help="Print this region only, by acronym, name or id; repeatable [all].",
+)
 @click.option("--level", type=WHOLE, default=0, metavar="N", help="Level of the annotation [0].")
 @click.option("--by-hemisphere", is_flag=True, help="Print the left and right volumes too, and which side is which.")
 @click.option("--voxel-size", type=NUMBER, metavar="UM", help="Replaces the voxel size of the annotation.")
@@ -47,7 +53,7 @@ def volumes(
         raise InputError(message, code="output-is-terminal")
     annotation_of(annotation, level, storage_options)  # first: an annotation that is missing has no terminology
     structures = terminology_of(terminology, annotation, storage_options)
-    wanted = [structures[region] for region in dict.fromkeys(regions)]
+    wanted = list(dict.fromkeys(structures[region] for region in regions))
     table = region_volumes(
         annotation, structures, level, by_hemisphere, voxel_size=voxel_size, storage_options=storage_options
     )
