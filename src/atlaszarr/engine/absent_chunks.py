@@ -23,7 +23,7 @@ from .codecs import ArrayLayout
 from .target_state import FINISHED, read_root
 
 #: Number of folders above an array that may be its image: ``labels/<name>/<level>`` needs 3.
-_DEEPEST = 3
+DEEPEST = 3
 
 
 class AbsentChunks:
@@ -152,7 +152,7 @@ class AbsentChunks:
     @cached_property
     def _recorded(self) -> frozenset[str] | None:
         """Keys of the objects of the array in the ledger of its finished image; None if there is no such ledger."""
-        for root in islice(self._array.above(), _DEEPEST):
+        for root in islice(self._array.above(), DEEPEST):
             try:
                 if (own := read_root(root)) is None:
                     continue

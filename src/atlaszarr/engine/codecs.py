@@ -6,15 +6,21 @@ decodes the codecs that this module does not know, one object at a time. An obje
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import io
 import json
 import math
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from typing import Any
 
 import google_crc32c
 import numpy as np
 from numcodecs import Blosc, GZip, Zstd
+from numcodecs import lz4 as _lz4
 from numcodecs import zstd as _zstd
 from numpy.typing import NDArray
 
@@ -47,14 +53,74 @@ def _blosc() -> Blosc:
     return Blosc(cname="zstd", clevel=_BLOSC_LEVEL, shuffle=Blosc.SHUFFLE)
 
 
-#: Encoder and decoder of each codec, by its name in the metadata. The first codec of a chunk encodes an array, the
+def _zstd_size(body: bytes) -> int | None:
+    """Size of the content of a zstd frame, by its header (RFC 8878); None if it is not recorded."""
+    if len(body) < 6 or body[:4] != b"\x28\xb5\x2f\xfd":
+        raise ValueError("not a zstd frame")
+    flag, is_single = body[4] >> 6, body[4] >> 5 & 1
+    if not flag and not is_single:
+        return None
+    start = 5 + (not is_single) + (0, 1, 2, 4)[body[4] & 3]
+    size = int.from_bytes(body[start : start + (1, 2, 4, 8)[flag]], "little")
+    return size + 256 if flag == 1 else size
+
+
+def _blosc_size(body: bytes) -> int:
+    """Size of the content of a blosc buffer, by its header."""
+    return int.from_bytes(body[4:8], "little")
+
+
+def _lz4_size(body: bytes) -> int:
+    """Size of the content of an lz4 buffer, by the header of numcodecs."""
+    return int.from_bytes(body[:4], "little")
+
+
+def _from_zstd(body: bytes, size: int) -> Any:
+    if (recorded := _zstd_size(body)) is None:  # numcodecs would decode any amount: give it the room
+        return _zstd.decompress(body, np.empty(size, np.uint8))
+    return _zstd.decompress(_of_size(body, recorded, size))
+
+
+def _from_gzip(body: bytes, size: int) -> bytes:
+    with gzip.GzipFile(fileobj=io.BytesIO(body)) as file:
+        return file.read(size + 1)
+
+
+def _of_size(body: bytes, recorded: int, size: int) -> bytes:
+    if recorded != size:
+        raise ValueError(f"it holds {recorded} bytes, and the metadata state {size}")
+    return body
+
+
+#: Encoder of each codec that is written, by its name in the metadata. The first codec of a chunk encodes an array, the
 #: others encode bytes.
-_CODECS: Mapping[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
-    "zstd": (_zstd_frame, _zstd.decompress),
-    "blosc": (_blosc().encode, Blosc().decode),
-    "gzip": (GZip().encode, GZip().decode),
-    "crc32c": (_with_checksum, _without_checksum),
+_ENCODERS: Mapping[str, Callable[[Any], Any]] = {
+    "zstd": _zstd_frame,
+    "blosc": _blosc().encode,
+    "gzip": GZip().encode,
+    "crc32c": _with_checksum,
 }
+#: Decoder of each codec that is read, by its name, given the size of the content: no more is decoded.
+_DECODERS: Mapping[str, Callable[[bytes, int], Any]] = {
+    "zstd": _from_zstd,
+    "blosc": lambda body, size: Blosc().decode(_of_size(body, _blosc_size(body), size)),
+    "gzip": _from_gzip,
+    "zlib": lambda body, size: zlib.decompressobj().decompress(body, size + 1),
+    "bz2": lambda body, size: bz2.BZ2Decompressor().decompress(body, size + 1),
+    "lz4": lambda body, size: _lz4.decompress(_of_size(body, _lz4_size(body), size)),
+    "crc32c": lambda body, _: _without_checksum(body),
+}
+#: Size of the content by the header of a compressed chunk, for codecs that record it.
+_SIZES: Mapping[str, Callable[[bytes], int | None]] = {"zstd": _zstd_size, "blosc": _blosc_size, "lz4": _lz4_size}
+_CHECKSUM = 4
+#: Largest decoded chunk, in bytes: the limit of blosc.
+_LARGEST_CHUNK = 2**31
+#: Most chunks of a shard: one of 2048 voxels along each axis in chunks of 16 has 2 million.
+_MOST_CHUNKS = 2**22
+#: Most axes: those of NumPy 1.
+_MOST_AXES = 32
+#: An encoded object may be this many times as large as its values, plus a few bytes: noise hardly grows.
+_GROWTH, _EXTRA = 2, 2**16
 
 
 @dataclass(frozen=True)
@@ -165,9 +231,21 @@ class ArrayLayout:
             If `document` is not the metadata of a numeric array with regular chunks.
         """
         layout = _of_v2(document) if document["zarr_format"] == 2 else _of_v3(document)
-        lengths = zip(layout.shape, layout.chunk, layout.unit, strict=True)
-        if not all(n >= 0 and c > 0 and u > 0 and u % c == 0 for n, c, u in lengths):
+        lengths = [(n, c, u) for n, c, u in zip(layout.shape, layout.chunk, layout.unit, strict=True)]
+        if len(lengths) > _MOST_AXES:
+            raise ValueError(f"it has {len(lengths)} axes; at most {_MOST_AXES} are supported")
+        if not all(isinstance(n, Integral) and not isinstance(n, bool) for along in lengths for n in along) or not all(
+            n >= 0 and c > 0 and u > 0 and u % c == 0 for n, c, u in lengths
+        ):
             raise ValueError(f"invalid shape {layout.shape}, chunks {layout.chunk} or shards {layout.unit}")
+        if layout._bytes > _LARGEST_CHUNK:
+            raise ValueError(
+                f"chunks {layout.chunk} have {layout._bytes} bytes; at most {_LARGEST_CHUNK} are supported"
+            )
+        if math.prod(layout._counts) > _MOST_CHUNKS:
+            raise ValueError(
+                f"shards {layout.unit} have {math.prod(layout._counts)} chunks; at most {_MOST_CHUNKS} are supported"
+            )
         return layout
 
     def documents(self, dimension_names: Sequence[str] | None = None) -> dict[str, bytes]:
@@ -213,6 +291,25 @@ class ArrayLayout:
         if self.unit == self.chunk or self.codecs is None:
             return 0
         return 16 * math.prod(self._counts) + 4
+
+    @property
+    def largest(self) -> int:
+        """The most bytes that an encoded object may have."""
+        return _GROWTH * self._object_bytes + 32 * math.prod(self._counts) + _EXTRA
+
+    @property
+    def _object_bytes(self) -> int:
+        """Bytes of a decoded object, along all stored axes: `last_axes` may have dropped some."""
+        shape = self.unit
+        if self.document:
+            grid = self.document.get("chunk_grid", {}).get("configuration", {})
+            shape = grid.get("chunk_shape") or self.document["chunks"]
+        return math.prod(map(int, shape)) * np.dtype(self.stored).itemsize
+
+    @property
+    def _bytes(self) -> int:
+        """Bytes of a decoded chunk."""
+        return math.prod(map(int, self.chunk)) * np.dtype(self.stored).itemsize
 
     @property
     def _counts(self) -> tuple[int, ...]:
@@ -338,20 +435,26 @@ class ArrayLayout:
     def _encode(self, values: NDArray[Any]) -> bytes:
         body: Any = np.ascontiguousarray(values, self.stored).reshape(-1)
         for codec in self.codecs or ():
-            body = _CODECS[codec][0](body)
+            body = _ENCODERS[codec](body)
         return bytes(body)
 
     def _decode(self, body: Any) -> NDArray[Any]:
-        for codec in reversed(self.codecs or ()):
+        codecs = self.codecs or ()
+        for position in reversed(range(len(codecs))):
+            codec = codecs[position]
+            size = self._bytes + _CHECKSUM * position  # the codecs before a compressor are checksums
             try:
-                body = _CODECS[codec][1](body)
-            except (RuntimeError, OSError, EOFError) as error:  # raised by the library of the codec
+                body = _DECODERS[codec](body, size)
+            except (RuntimeError, OSError, EOFError, zlib.error) as error:  # raised by the library of the codec
                 raise ValueError(f"not a {codec} frame: {error}") from None
         return np.frombuffer(body, self.stored).astype(self.dtype, copy=False).reshape(self.chunk)
 
     def _decode_by_zarr(self, body: bytes, box: tuple[slice, ...]) -> NDArray[Any]:
         """Decode a box of an object by zarr-python: read an array in memory with this single object."""
         import zarr
+
+        if (recorded := self._recorded_size(body)) > self.largest:
+            raise ValueError(f"it holds {recorded} bytes, and the metadata state {self._object_bytes}")
         from zarr.buffer.cpu import Buffer
 
         lead = len(self.document["shape"]) - len(self.unit)
@@ -366,6 +469,15 @@ class ArrayLayout:
             return np.asarray(array[index]).astype(self.dtype, copy=False)
         except Exception as error:  # raised by zarr-python or by the library of a codec
             raise ValueError(f"zarr cannot decode it: {error}") from None
+
+    def _recorded_size(self, body: bytes) -> int:
+        """Size of the content that the header of the last compressor records; 0 if it is not known."""
+        if self.zarr_format == 2:
+            names = [(self.document["compressor"] or {}).get("id")]
+        else:
+            names = [codec["name"] for codec in self.document["codecs"]]
+        size = _SIZES.get(str(names[-1]))
+        return 0 if size is None else size(body) or 0
 
 
 def _cell(corner: Sequence[int], size: Sequence[int]) -> tuple[slice, ...]:
@@ -398,7 +510,7 @@ def _of_v3(document: Mapping[str, Any]) -> ArrayLayout:
         known = len(codecs) == 1 and index == ["bytes", "crc32c"] and shard.get("index_location", "end") == "end"
         chunk, codecs = tuple(shard["chunk_shape"]), list(shard["codecs"])
     first, others = codecs[0], tuple(codec["name"] for codec in codecs[1:])
-    known = known and first["name"] == "bytes" and all(name in _CODECS for name in others)
+    known = known and first["name"] == "bytes" and _is_known(others)
     order = {"big": ">"}.get(str((first.get("configuration") or {}).get("endian")), "<")
     stored = np.dtype(document["data_type"]).newbyteorder(order)
     keys = document["chunk_key_encoding"]
@@ -412,11 +524,16 @@ def _of_v3(document: Mapping[str, Any]) -> ArrayLayout:
 def _of_v2(document: Mapping[str, Any]) -> ArrayLayout:
     shape, chunk = tuple(document["shape"]), tuple(document["chunks"])
     compressor, stored = (document["compressor"] or {}).get("id"), np.dtype(document["dtype"])
-    known = document["order"] == "C" and not document.get("filters") and compressor in (None, *_CODECS)
+    known = document["order"] == "C" and not document.get("filters") and compressor in (None, *_DECODERS)
     codecs = () if compressor is None else (compressor,)
     fill = _number(document["fill_value"], stored)
     separator = document.get("dimension_separator", ".")
     return ArrayLayout(shape, chunk, chunk, stored.str, fill, codecs if known else None, "", separator, 2, document)
+
+
+def _is_known(codecs: Sequence[str]) -> bool:
+    """Whether `ArrayLayout.decode` knows the codecs: one compressor at most, and checksums."""
+    return all(name in _DECODERS for name in codecs) and sum(name != "crc32c" for name in codecs) <= 1
 
 
 def _number(value: Any, dtype: np.dtype[Any]) -> float:

@@ -28,6 +28,10 @@ _ZARR_OPTIONS = ("asynchronous", "loop")
 _REMOTE_THREADS = 8
 #: Number of objects in one request, by whether the store is a local disk.
 _BATCH = {True: 4, False: 16}
+#: Largest metadata document that is parsed, in bytes: the consolidated metadata of a plate have some ten MB.
+_LARGEST_DOCUMENT = 2**26
+#: Most objects of an array: the CCF at 5 um in chunks of 32 has 0.3 million.
+_MOST_OBJECTS = 2**20
 #: Largest shard that is decoded as a whole, in voxels; a larger one is decoded chunk by chunk.
 LARGEST_WHOLE = 2**25
 
@@ -65,13 +69,21 @@ class StoredArray:
         """
         folder = replace(target, url=f"{target.url}/{path}".rstrip("/"))
         for name in ("zarr.json", ".zarray"):
-            if (body := folder.read(name)) is not None:
-                try:
-                    return cls(folder, ArrayLayout.of(json.loads(body)))
-                except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-                    raise InputError(
-                        f"{folder.url}/{name} is damaged or not supported ({error!r})", code="damaged-metadata"
-                    ) from None
+            if (document := read_document(folder, name)) is None:
+                continue
+            try:
+                layout = ArrayLayout.of(document)
+            except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+                raise InputError(
+                    f"{folder.url}/{name} is damaged or not supported ({error!r})", code="damaged-metadata"
+                ) from None
+            if (objects := math.prod(layout.grid)) > _MOST_OBJECTS:
+                raise InputError(
+                    f"{folder.url}/{name} claims {objects} objects for the shape {layout.shape}; at most "
+                    f"{_MOST_OBJECTS} are read; write it with larger chunks, or give a coarser level",
+                    code="array-too-large",
+                )
+            return cls(folder, layout)
         raise InputError(f"{folder.url} is not a zarr array; build or fetch the image again", code="array-not-found")
 
     @classmethod
@@ -126,9 +138,9 @@ class StoredArray:
         return self.layout.dtype
 
     @property
-    def units(self) -> list[tuple[int, ...]]:
+    def units(self) -> Iterator[tuple[int, ...]]:
         """Indices of all objects, in C order."""
-        return list(np.ndindex(*self.layout.grid))
+        return iter(np.ndindex(*self.layout.grid))
 
     def __getitem__(self, index: Any) -> NDArray[Any]:
         """Read the values at an index.
@@ -193,6 +205,7 @@ class StoredArray:
         """
         rest = iter(units)
         while batch := {self.layout.key(unit): unit for unit in islice(rest, _BATCH[self.target.is_local])}:
+            self._refuse_large(batch)
             for key, body in self.target.read_each(batch).items():
                 unit = tuple(batch[key])
                 whole = self.layout.region(unit)
@@ -230,6 +243,22 @@ class StoredArray:
                 f"{self.target.url}/{key} is damaged ({error}); build or fetch it again", code="damaged-chunk"
             ) from None
 
+    def _refuse_large(self, keys: Iterable[str]) -> None:
+        """Raise a TargetError for a file that is larger than any encoding of an object, before it is read."""
+        if not self.target.is_local:
+            return
+        for key in keys:
+            try:
+                size = Path(self.target.url, key).stat().st_size
+            except OSError:  # reading it raises an error, if it is not absent
+                continue
+            if size > self.layout.largest:
+                raise TargetError(
+                    f"{self.target.url}/{key} has {size} bytes, more than the {self.layout.largest} that its metadata "
+                    "allow; build or fetch it again",
+                    code="damaged-chunk",
+                )
+
     def _parts(self, region: tuple[slice, ...]) -> Iterator[tuple[slice, ...]]:
         """A region of an object, split into chunks if it is too large to be decoded at once."""
         if math.prod(axis.stop - axis.start for axis in region) <= LARGEST_WHOLE or self.layout.unit == self.chunk:
@@ -237,6 +266,34 @@ class StoredArray:
             return
         for cell in cells(region, self.chunk):
             yield intersection([slice(i * n, (i + 1) * n) for i, n in zip(cell, self.chunk, strict=True)], region)
+
+
+def read_document(target: Target, key: str) -> dict[str, Any] | None:
+    """A metadata document; None if it is missing.
+
+    Raises
+    ------
+    InputError
+        If it is not a JSON object, or too large to be metadata.
+    TargetError
+        If it cannot be read.
+    """
+    too_large = InputError(
+        f"{target.url}/{key} has more than {_LARGEST_DOCUMENT} bytes, which is no metadata of an image; write it again",
+        code="damaged-metadata",
+    )
+    if target.is_local and target.sizes(key).get(key, 0) > _LARGEST_DOCUMENT:
+        raise too_large
+    if (body := target.read(key)) is None:
+        return None
+    if len(body) > _LARGEST_DOCUMENT:
+        raise too_large
+    try:
+        return dict(json.loads(body))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InputError(
+            f"{target.url}/{key} is not the metadata of an image ({error}); write it again", code="damaged-metadata"
+        ) from None
 
 
 def target_of(array: Any) -> Target | None:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..engine.ome import Geometry
 from ..errors import AtlaszarrWarning, InputError
 from ..geometry.spaces import BRAINGLOBE_SIDES, ORIENTATION, reference_space
+from ..stores.locations import shown
 from ..terminology.terminology import Terminology, terminology_of
 from .annotation import Annotation, annotation_of
 
@@ -86,7 +86,7 @@ def region_volumes(
 
     opened = annotation_of(annotation, level, storage_options)
     structures = terminology_of(terminology, annotation, storage_options)
-    size = _voxel_um(opened.geometry, voxel_size)
+    size = _voxel_um(opened, voxel_size)
     voxel = float(math.prod(size) / 10**9)
     names, explanation = _sides(opened, size) if by_hemisphere else (("low", "high"), "")
     counts = opened.counts()
@@ -208,22 +208,32 @@ def _with_descendants(structures: Terminology, known: Mapping[int, int], direct:
     return total
 
 
-def _voxel_um(geometry: Geometry, given: float | Sequence[float] | None) -> tuple[Fraction, Fraction, Fraction]:
+def _voxel_um(annotation: Annotation, given: float | Sequence[float] | None) -> tuple[Fraction, Fraction, Fraction]:
     """The voxel size along (z, y, x) in um, as the exact value of its decimal notation."""
+    geometry, image = annotation.geometry, annotation.image
+    name = "the annotation" if image is None else shown(image.target.url)
+    numbers = image.numbers if image else f"scale {geometry.scale}, unit {geometry.unit!r}"
+    micron, recorded = geometry.micron, geometry.scale
     if given is not None:
-        lengths = tuple(map(float, given if isinstance(given, Sequence) else (given,) * 3))
+        lengths = tuple(map(float, np.atleast_1d(given) if np.ndim(given) else (given,) * 3))
         if len(lengths) != 3 or not all(math.isfinite(length) and length > 0 for length in lengths):
             raise InputError(
                 f"voxel size {given!r} must be one positive length in um, or three along z, y, x", code="invalid-value"
             )
-        geometry = Geometry(lengths, unit="micrometer")
-    if (micron := geometry.micron) is None:
-        unit = "no unit" if geometry.unit is None else f"the unit {geometry.unit!r}"
+        if micron is not None and not np.allclose([n * float(micron) for n in recorded], lengths, rtol=1e-4, atol=0):
+            warnings.warn(
+                f"{name} has other voxels by its metadata ({numbers}); they are read as "
+                f"{', '.join(f'{length:g}' for length in lengths)} um, as given",
+                AtlaszarrWarning,
+                stacklevel=3,
+            )
+        recorded, micron = lengths, Fraction(1)
+    if micron is None:
         raise InputError(
-            f"the annotation's axes have {unit}, so its voxel size is unknown; give voxel_size (--voxel-size) in um",
+            f"the voxel size of {name} is not known ({numbers}); give voxel_size (--voxel-size) in um",
             code="missing-voxel-size",
         )
-    z, y, x = (Fraction(repr(length)) * micron for length in geometry.scale)
+    z, y, x = (Fraction(repr(length)) * micron for length in recorded)
     return z, y, x
 
 
