@@ -75,20 +75,20 @@ def _lz4_size(body: bytes) -> int:
     return int.from_bytes(body[:4], "little")
 
 
-def _from_zstd(body: bytes, size: int) -> Any:
+def _from_zstd(body: bytes, most: int) -> Any:
     if (recorded := _zstd_size(body)) is None:  # numcodecs would decode any amount: give it the room
-        return _zstd.decompress(body, np.empty(size, np.uint8))
-    return _zstd.decompress(_of_size(body, recorded, size))
+        return _zstd.decompress(body, np.empty(most, np.uint8))
+    return _zstd.decompress(_up_to(body, recorded, most))
 
 
-def _from_gzip(body: bytes, size: int) -> bytes:
+def _from_gzip(body: bytes, most: int) -> bytes:
     with gzip.GzipFile(fileobj=io.BytesIO(body)) as file:
-        return file.read(size + 1)
+        return file.read(most + 1)
 
 
-def _of_size(body: bytes, recorded: int, size: int) -> bytes:
-    if recorded != size:
-        raise ValueError(f"it holds {recorded} bytes, and the metadata state {size}")
+def _up_to(body: bytes, recorded: int, most: int) -> bytes:
+    if recorded > most:
+        raise ValueError(f"it holds {recorded} bytes, and its metadata allow {most}")
     return body
 
 
@@ -100,14 +100,14 @@ _ENCODERS: Mapping[str, Callable[[Any], Any]] = {
     "gzip": GZip().encode,
     "crc32c": _with_checksum,
 }
-#: Decoder of each codec that is read, by its name, given the size of the content: no more is decoded.
+#: Decoder of each codec that is read, by its name, given the most bytes that are decoded.
 _DECODERS: Mapping[str, Callable[[bytes, int], Any]] = {
     "zstd": _from_zstd,
-    "blosc": lambda body, size: Blosc().decode(_of_size(body, _blosc_size(body), size)),
+    "blosc": lambda body, most: Blosc().decode(_up_to(body, _blosc_size(body), most)),
     "gzip": _from_gzip,
-    "zlib": lambda body, size: zlib.decompressobj().decompress(body, size + 1),
-    "bz2": lambda body, size: bz2.BZ2Decompressor().decompress(body, size + 1),
-    "lz4": lambda body, size: _lz4.decompress(_of_size(body, _lz4_size(body), size)),
+    "zlib": lambda body, most: zlib.decompressobj().decompress(body, most + 1),
+    "bz2": lambda body, most: bz2.BZ2Decompressor().decompress(body, most + 1),
+    "lz4": lambda body, most: _lz4.decompress(_up_to(body, _lz4_size(body), most)),
     "crc32c": lambda body, _: _without_checksum(body),
 }
 #: Size of the content by the header of a compressed chunk, for codecs that record it.
@@ -441,10 +441,11 @@ class ArrayLayout:
     def _decode(self, body: Any) -> NDArray[Any]:
         codecs = self.codecs or ()
         for position in reversed(range(len(codecs))):
-            codec = codecs[position]
-            size = self._bytes + _CHECKSUM * position  # the codecs before a compressor are checksums
+            codec, before = codecs[position], codecs[:position]
+            is_last = set(before) <= {"crc32c"}  # otherwise it holds what another compressor made
+            most = self._bytes + _CHECKSUM * position if is_last else _GROWTH * self._bytes + _EXTRA
             try:
-                body = _DECODERS[codec](body, size)
+                body = _DECODERS[codec](body, most)
             except (RuntimeError, OSError, EOFError, zlib.error) as error:  # raised by the library of the codec
                 raise ValueError(f"not a {codec} frame: {error}") from None
         return np.frombuffer(body, self.stored).astype(self.dtype, copy=False).reshape(self.chunk)
@@ -453,8 +454,7 @@ class ArrayLayout:
         """Decode a box of an object by zarr-python: read an array in memory with this single object."""
         import zarr
 
-        if (recorded := self._recorded_size(body)) > self.largest:
-            raise ValueError(f"it holds {recorded} bytes, and the metadata state {self._object_bytes}")
+        _up_to(body, self._recorded_size(body), self.largest)
         from zarr.buffer.cpu import Buffer
 
         lead = len(self.document["shape"]) - len(self.unit)
@@ -510,7 +510,7 @@ def _of_v3(document: Mapping[str, Any]) -> ArrayLayout:
         known = len(codecs) == 1 and index == ["bytes", "crc32c"] and shard.get("index_location", "end") == "end"
         chunk, codecs = tuple(shard["chunk_shape"]), list(shard["codecs"])
     first, others = codecs[0], tuple(codec["name"] for codec in codecs[1:])
-    known = known and first["name"] == "bytes" and _is_known(others)
+    known = known and first["name"] == "bytes" and all(name in _DECODERS for name in others)
     order = {"big": ">"}.get(str((first.get("configuration") or {}).get("endian")), "<")
     stored = np.dtype(document["data_type"]).newbyteorder(order)
     keys = document["chunk_key_encoding"]
@@ -529,11 +529,6 @@ def _of_v2(document: Mapping[str, Any]) -> ArrayLayout:
     fill = _number(document["fill_value"], stored)
     separator = document.get("dimension_separator", ".")
     return ArrayLayout(shape, chunk, chunk, stored.str, fill, codecs if known else None, "", separator, 2, document)
-
-
-def _is_known(codecs: Sequence[str]) -> bool:
-    """Whether `ArrayLayout.decode` knows the codecs: one compressor at most, and checksums."""
-    return all(name in _DECODERS for name in codecs) and sum(name != "crc32c" for name in codecs) <= 1
 
 
 def _number(value: Any, dtype: np.dtype[Any]) -> float:

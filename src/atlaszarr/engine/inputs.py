@@ -15,7 +15,7 @@ import numpy as np
 from ..errors import InputError
 from ..stores.target import Target
 from .absent_chunks import AbsentChunks
-from .ome import Geometry
+from .ome import MICRONS, Geometry
 from .zarr_reader import StoredArray, target_of
 
 #: Limits of the search for stores: tasks of a dask layer, and levels of nested objects.
@@ -23,15 +23,8 @@ _TASKS = 1000
 _DEPTH = 6
 
 _AXES = (("z", "y", "x"), ("c", "z", "y", "x"), ("y", "x"), ("c", "y", "x"))
-#: Short names of units, and the names in OME-Zarr.
-_UNITS = {
-    "m": "meter",
-    "cm": "centimeter",
-    "mm": "millimeter",
-    "um": "micrometer",
-    "µm": "micrometer",
-    "nm": "nanometer",
-}
+#: The name in OME-Zarr of each unit of `MICRONS`, by its length.
+_NAMES = {MICRONS[name]: name for name in ("meter", "centimeter", "millimeter", "micrometer", "nanometer")}
 
 
 def opened(image: Any) -> tuple[Any, tuple[str, ...], Geometry]:
@@ -46,16 +39,20 @@ def opened(image: Any) -> tuple[Any, tuple[str, ...], Geometry]:
     array : StoredArray, zarr, numpy or dask array
         For a dask array that only reads a zarr array, the `StoredArray` that reads it, if possible.
     axes : tuple of str
+        Of the array: those of the image in the order c, z, y, x, without others.
     geometry : Geometry
 
     Raises
     ------
     InputError
-        If the axes are not z, y, x or y, x, optionally after c, the image is masked, or its grid is not regular.
+        If the axes are not y, x, optionally with z and c, in any order, another axis is longer than 1, the image is
+        masked, or its grid is not regular.
     """
     dims = getattr(image, "dims", None)
     array = readable(image if dims is None else image.data)
     axes = tuple(map(str, dims)) if dims is not None else ("c", "z", "y", "x")[-array.ndim :]
+    if dims is not None and len(axes) == array.ndim and axes not in _AXES:
+        array, axes = _ordered(array, axes)
     if len(axes) != array.ndim or axes not in _AXES:
         raise InputError(
             f"axes {dims or array.shape} must be z, y, x or y, x, after c if there are channels", code="wrong-axes"
@@ -77,6 +74,22 @@ def opened(image: Any) -> tuple[Any, tuple[str, ...], Geometry]:
         unit = _unit(getattr(image, "axes_units", None) or {})
         return array, axes, Geometry(_spatial(image.scale, 1.0), _spatial(image.translation, 0.0), unit, named)
     return array, axes, Geometry((1.0, 1.0, 1.0), unit=None)
+
+
+def _ordered(array: Any, axes: tuple[str, ...]) -> tuple[Any, tuple[str, ...]]:
+    """An array and its axes in the order c, z, y, x, lazily, without other axes of length 1."""
+    order = tuple(axis for axis in "czyx" if axis in axes)
+    others = [axis for axis, n in zip(axes, array.shape, strict=True) if axis not in order and n != 1]
+    if others or order not in _AXES or len(set(axes)) != len(axes):
+        return array, axes
+    if isinstance(array, StoredArray) or _is_zarr(array):
+        import dask.array as da
+
+        name = f"ordered-{hashlib.blake2b(identity_of(array).encode(), digest_size=16).hexdigest()}"
+        array = da.from_array(array, chunks=getattr(array, "chunk", None) or array.chunks, name=name)
+    array = array[tuple(slice(None) if axis in order else 0 for axis in axes)]
+    left = [axis for axis in axes if axis in order]
+    return array.transpose([left.index(axis) for axis in order]), order
 
 
 def readable(data: Any) -> Any:
@@ -157,7 +170,8 @@ def _of_coordinates(image: Any) -> Geometry:
 
 def _unit(units: Mapping[str, str | None]) -> str | None:
     """The common unit of the axes, as OME-Zarr spells it."""
-    names = {_UNITS.get(str(unit), str(unit)) for axis, unit in units.items() if axis in "zyx" and unit}
+    given = (str(unit) for axis, unit in units.items() if axis in "zyx" and unit)
+    names = {_NAMES.get(MICRONS.get(unit, 0), unit) for unit in given}
     if len(names) > 1:
         raise InputError(
             f"axes have different units, {', '.join(sorted(names))}; convert them to one", code="different-units"

@@ -306,7 +306,20 @@ class StoredImage:
 
     @cached_property
     def _labels(self) -> tuple[StoredArray, ...]:
-        return tuple(self._stored(level).labels() for level in range(len(self.paths)))
+        arrays = [self._stored(level) for level in range(len(self.paths))]
+        for array in arrays:
+            self._validate_others(array.shape)
+        return tuple(array.labels() for array in arrays)
+
+    def _validate_others(self, shape: Sequence[int]) -> None:
+        """Raise an InputError if an axis other than z, y, x is longer than 1."""
+        for axis, n in zip(self.names, shape, strict=True):
+            if axis not in ("z", "y", "x") and n != 1:
+                raise InputError(
+                    f"{self.target.url} has {n} entries along {axis}; write one of them as an image of its own, and "
+                    "give that",
+                    code="wrong-dimensions",
+                )
 
     def validate_level(self, level: int) -> None:
         """Raise an InputError if a level does not exist."""
@@ -364,13 +377,7 @@ class StoredImage:
         """
         z, y, x = self._spatial
         array, absent = self.lazy(level)
-        for axis, n in zip(self.names, array.shape, strict=True):
-            if axis not in ("z", "y", "x") and n != 1:
-                raise InputError(
-                    f"{self.target.url} has {n} entries along {axis}; write one of them as an image of its own, and "
-                    "give that",
-                    code="wrong-dimensions",
-                )
+        self._validate_others(array.shape)
         kept = sorted((z, y, x))
         array = array[tuple(slice(None) if k in kept else 0 for k in range(array.ndim))]
         return array.transpose([kept.index(k) for k in (z, y, x)]), absent

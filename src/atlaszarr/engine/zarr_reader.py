@@ -289,11 +289,14 @@ def read_document(target: Target, key: str) -> dict[str, Any] | None:
     if len(body) > _LARGEST_DOCUMENT:
         raise too_large
     try:
-        return dict(json.loads(body))
+        document = json.loads(body)
+        if not isinstance(document, dict):
+            raise TypeError("it is not a JSON object")
     except (ValueError, TypeError, RecursionError) as error:
         raise InputError(
             f"{target.url}/{key} is not the metadata of an image ({error}); write it again", code="damaged-metadata"
         ) from None
+    return document
 
 
 def target_of(array: Any) -> Target | None:

@@ -66,10 +66,10 @@ def open_ome_zarr(uri: str, storage_options: Mapping[str, Any], name: str) -> tu
             first = ", ".join(f"{length:g}" for length in position)
             remarks = (f"the first voxel of {name} lies at {first} um by its metadata; 0, 0, 0 is assumed",)
     reasons = []
-    if not oriented:
-        reasons.append("its axes have no RFC-4 orientations")
     if spacing is None:
         reasons.append(f"it has no size with a unit of length ({image.numbers})")
+    if not oriented:
+        reasons.append("its axes have no RFC-4 orientations")
     header = Header(
         name,
         tuple(map(int, array.shape)),

@@ -94,6 +94,12 @@ def region_volumes(
     ids, voxels, low = (column[labelled] for column in counts)
     known = {structure.id: position for position, structure in enumerate(structures)}
     unknown = [int(id) for id in ids if int(id) not in known]
+    if (negative := next((id for id in unknown if id < 0 and -id in known), None)) is not None:
+        raise InputError(
+            f"the annotation has the label {negative}, and {-negative} is a structure; if negative labels mark one "
+            "side, save absolute values: by_hemisphere (--by-hemisphere) counts the sides",
+            code="invalid-label",
+        )
     rows = len(structures) + len(unknown)
     row_of = known | {id: len(structures) + position for position, id in enumerate(unknown)}
     direct = np.zeros((rows, 2), np.int64)
