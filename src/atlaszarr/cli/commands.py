@@ -20,6 +20,9 @@ from .signals import leave, stopping_on_signals
 from .terminal import warning_lines
 from .volumes import volumes
 
+#: Codes of the errors of an array that is read and is not intact: wrong input, as for any other file.
+_WRONG_INPUT = ("damaged-chunk", "missing-chunk")
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
@@ -37,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         return _failed(error.format_message(), 2)
     except AtlaszarrError as error:
-        return _failed(error, 2 if isinstance(error, InputError | NotFoundError | RecordError) else 1)
+        is_wrong_input = isinstance(error, InputError | NotFoundError | RecordError) or error.code in _WRONG_INPUT
+        return _failed(error, 2 if is_wrong_input else 1)
     except (KeyboardInterrupt, click.Abort):
         leave()
     except Exception as error:

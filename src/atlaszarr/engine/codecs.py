@@ -230,7 +230,9 @@ class ArrayLayout:
         ValueError, KeyError, TypeError, AttributeError, IndexError
             If `document` is not the metadata of a numeric array with regular chunks.
         """
-        layout = _of_v2(document) if document["zarr_format"] == 2 else _of_v3(document)
+        if (zarr_format := document["zarr_format"]) not in (2, 3):
+            raise ValueError(f"zarr format {zarr_format!r} is not supported")
+        layout = _of_v2(document) if zarr_format == 2 else _of_v3(document)
         lengths = [(n, c, u) for n, c, u in zip(layout.shape, layout.chunk, layout.unit, strict=True)]
         if len(lengths) > _MOST_AXES:
             raise ValueError(f"it has {len(lengths)} axes; at most {_MOST_AXES} are supported")

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from fractions import Fraction
 from itertools import islice
 from pathlib import Path, PurePath
 from typing import Any
@@ -171,7 +172,7 @@ def _of_coordinates(image: Any) -> Geometry:
 def _unit(units: Mapping[str, str | None]) -> str | None:
     """The common unit of the axes, as OME-Zarr spells it."""
     given = (str(unit) for axis, unit in units.items() if axis in "zyx" and unit)
-    names = {_NAMES.get(MICRONS.get(unit, 0), unit) for unit in given}
+    names = {_NAMES.get(MICRONS.get(unit, Fraction(0)), unit) for unit in given}
     if len(names) > 1:
         raise InputError(
             f"axes have different units, {', '.join(sorted(names))}; convert them to one", code="different-units"

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 _MOST_AXES = 32
 #: Most levels of an image: a pyramid that halves 2**64 voxels has 64.
 _MOST_LEVELS = 64
-#: Axes of OME-Zarr 0.1 and 0.2, which does not name them.
-_UNNAMED = "tczyx"
+#: Axes of the versions of OME-Zarr that do not name them.
+_UNNAMED = {"0.1": "tczyx", "0.2": "tczyx"}
 #: Folders that are listed, entries of each, and images that are named, to find the images below a folder.
 _LISTED = 1000
 _NAMED = 3
@@ -158,7 +158,7 @@ class StoredImage:
             ome = attributes.get("ome") or attributes
             version = str(ome.get("version") or entry.get("version") or "0.4")
             levels = entry["datasets"]
-            axes, chain, names = _axes(target.url, ome, entry)
+            axes, chain, names = _axes(target.url, version, ome, entry)
             if not 0 < len(levels) <= _MOST_LEVELS or not 0 < len(axes) <= _MOST_AXES:
                 raise InputError(
                     f"{target.url} has {len(levels)} levels and {len(axes)} axes; an image has up to {_MOST_LEVELS} "
@@ -485,7 +485,7 @@ def _images_below(target: Target) -> Iterator[str]:
 
 
 def _axes(
-    url: str, ome: Mapping[str, Any], entry: Mapping[str, Any]
+    url: str, version: str, ome: Mapping[str, Any], entry: Mapping[str, Any]
 ) -> tuple[Sequence[Mapping[str, Any] | str], list[Step], list[str]]:
     """The axes of an image, the transformations that follow those of each level, and the names of the axes of a level.
 
@@ -493,12 +493,12 @@ def _axes(
     coordinate system. Transformations from other coordinate systems are ignored.
     """
     shared = list(entry.get("coordinateTransformations") or ())
-    if "axes" in entry or not (systems_of := entry.get("coordinateSystems") or ome.get("coordinateSystems")):
-        axes = entry.get("axes") or _UNNAMED
+    if axes := entry.get("axes") or _UNNAMED.get(version):
         names = _names(axes)
         return axes, [Step(step, names, names) for step in shared], names
     first = entry["datasets"][0].get("coordinateTransformations") or ()
-    systems = {system["name"]: system["axes"] for system in systems_of}
+    described = entry.get("coordinateSystems") or ome["coordinateSystems"]
+    systems = {system["name"]: system["axes"] for system in described}
     system, chain = _system(first[-1].get("output")) if first else None, []
     levels = system
     while following := [step for step in shared if _system(step.get("input")) in (system, None)]:
