@@ -236,6 +236,8 @@ class ArrayLayout:
         lengths = [(n, c, u) for n, c, u in zip(layout.shape, layout.chunk, layout.unit, strict=True)]
         if len(lengths) > _MOST_AXES:
             raise ValueError(f"it has {len(lengths)} axes; at most {_MOST_AXES} are supported")
+        if layout.separator not in (".", "/"):
+            raise ValueError(f"the separator of chunk keys {layout.separator!r} is not supported")
         if not all(isinstance(n, Integral) and not isinstance(n, bool) for along in lengths for n in along) or not all(
             n >= 0 and c > 0 and u > 0 and u % c == 0 for n, c, u in lengths
         ):
@@ -515,9 +517,11 @@ def _of_v3(document: Mapping[str, Any]) -> ArrayLayout:
     known = known and first["name"] == "bytes" and all(name in _DECODERS for name in others)
     order = {"big": ">"}.get(str((first.get("configuration") or {}).get("endian")), "<")
     stored = np.dtype(document["data_type"]).newbyteorder(order)
-    keys = document["chunk_key_encoding"]
-    separator = keys.get("configuration", {}).get("separator", "/" if keys["name"] == "default" else ".")
+    keys, defaults = document["chunk_key_encoding"], {"default": "/", "v2": "."}
+    separator = (keys.get("configuration") or {}).get("separator", defaults[keys["name"]])
     prefix = f"c{separator}" if keys["name"] == "default" else ""
+    if document.get("storage_transformers"):
+        raise ValueError(f"the storage transformers {document['storage_transformers']!r} are not supported")
     fill = _number(document["fill_value"], stored)
     codecs_known = others if known else None
     return ArrayLayout(shape, chunk, unit, stored.str, fill, codecs_known, prefix, separator, 3, document)
@@ -529,7 +533,7 @@ def _of_v2(document: Mapping[str, Any]) -> ArrayLayout:
     known = document["order"] == "C" and not document.get("filters") and compressor in (None, *_DECODERS)
     codecs = () if compressor is None else (compressor,)
     fill = _number(document["fill_value"], stored)
-    separator = document.get("dimension_separator", ".")
+    separator = document.get("dimension_separator") or "."
     return ArrayLayout(shape, chunk, chunk, stored.str, fill, codecs if known else None, "", separator, 2, document)
 
 

@@ -20,7 +20,7 @@ from ..errors import InputError, TargetError
 from ..stores.target import Target
 from .absent_chunks import DEEPEST, AbsentChunks
 from .ome import MICRONS, Geometry
-from .ome_transformations import AxisMap, Step, composed
+from .ome_transformations import AxisMap, Step, brief, composed
 from .target_state import ROOT_KEYS, UNFINISHED
 from .zarr_reader import LARGEST_WHOLE, StoredArray, read_document
 
@@ -68,13 +68,10 @@ class Axis:
         orientation = document.get("orientation")
         if isinstance(orientation, Mapping):
             orientation = orientation.get("value", orientation.get("direction"))
-        unit = document.get("unit")
-        return cls(
-            str(document["name"]),
-            document.get("type"),
-            None if unit is None else str(unit),
-            str(orientation) if orientation else None,
-        )
+        found = document["name"], document.get("type"), document.get("unit"), orientation or None
+        if found[0] is None or not all(text is None or (isinstance(text, str) and len(text) < 100) for text in found):
+            raise TypeError(f"the axis {brief(document)} does not have a name, type, unit and orientation of text")
+        return cls(*found)
 
 
 @dataclass(frozen=True)
@@ -166,7 +163,7 @@ class StoredImage:
                     code="damaged-metadata",
                 )
             paths = tuple(str(level["path"]) for level in levels)
-            if outside := next((path for path in paths if ".." in path.split("/")), None):
+            if outside := next((path for path in paths if ".." in path.split("/") or "\0" in path), None):
                 raise InputError(
                     f"{target.url} has a level at {outside!r}, outside the image; write it inside",
                     code="damaged-metadata",
@@ -188,7 +185,7 @@ class StoredImage:
             raise
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
             raise InputError(
-                f"{target.url} has damaged OME-Zarr metadata ({error!r}); write it again", code="damaged-metadata"
+                f"{target.url} has damaged OME-Zarr metadata ({brief(error)}); write it again", code="damaged-metadata"
             ) from None
 
     @classmethod
@@ -218,15 +215,16 @@ class StoredImage:
         """An array that no image has."""
         layout = StoredArray.at(target).layout
         names = layout.document.get("dimension_names") or attributes.get("_ARRAY_DIMENSIONS")
-        if not isinstance(names, Sequence) or len(names) != len(layout.shape) or not {"z", "y", "x"} <= {*names}:
-            names = "zyx"
+        names = [str(name) for name in names] if isinstance(names, list | tuple) else []
+        if len(names) != len(layout.shape) or not {"z", "y", "x"} <= {*names}:
+            names = ["z", "y", "x"]
         if len(names) != len(layout.shape):
             raise InputError(
                 f"{target.url} is a zarr array of shape {layout.shape} that belongs to no OME-Zarr image; give an "
                 "image, or an array along z, y, x",
                 code="not-an-image",
             )
-        axes, count = tuple(Axis(str(name)) for name in names), len(names)
+        axes, count = tuple(map(Axis, names)), len(names)
         return cls(target, "", axes, ("",), ((1.0,) * count,), ((0.0,) * count,), {}, is_scaled=False)
 
     @property
@@ -428,6 +426,11 @@ def _is_unfinished(attributes: Mapping[str, Any]) -> bool:
 
 def _not_an_image(target: Target, attributes: Mapping[str, Any]) -> InputError:
     """The error for a group without an image: what it is, and which images are below it."""
+    if target.is_local and Path(target.url).is_file():
+        return InputError(
+            f"{target.url} is a file, not an OME-Zarr image, which is a folder; convert it, or unpack a zip",
+            code="not-an-image",
+        )
     kind, below = _contents(target, attributes)
     images = list(islice(below if below else _images_below(target), _LISTED))
     if not images and not kind:

@@ -90,7 +90,7 @@ def composed(url: str, steps: Iterable[Step], count: int) -> AxisMap:
 
 
 def _map_of(url: str, step: Step, count: int, within: str) -> AxisMap:
-    document, kind = step.document, step.document["type"]
+    document, kind = step.document, str(step.document["type"])
     plain = AxisMap.identity(count)
     if kind == "identity":
         return plain
@@ -110,8 +110,8 @@ def _map_of(url: str, step: Step, count: int, within: str) -> AxisMap:
         return _by_dimension(url, step, count)
     nested = within if kind == "sequence" else ""
     raise InputError(
-        f"{url} has a transformation of type {kind!r}{nested}, which is not supported; write it with a scale and a "
-        "translation",
+        f"{url} has a transformation of type {brief(kind)}{nested}, which is not supported; write it with a scale and "
+        "a translation",
         code="unsupported-transformation",
     )
 
@@ -159,7 +159,7 @@ def _of_matrix(url: str, document: Mapping[str, Any], count: int) -> AxisMap:
     order = [along[0] for along in axes if len(along) == 1]
     if len(order) != count or not _is_permutation(order, count):
         raise InputError(
-            f"{url} has a transformation of type 'affine', {_brief(given)}, that rotates, shears or projects axes, "
+            f"{url} has a transformation of type 'affine', {brief(given)}, that rotates, shears or projects axes, "
             "which is not supported; resample it to its axes, or write it with a scale and a translation",
             code="unsupported-transformation",
         )
@@ -198,11 +198,12 @@ def _positions(item: Mapping[str, Any], keys: Sequence[str], names: Sequence[str
 def _invalid(url: str, document: Mapping[str, Any], what: str) -> InputError:
     kind = document["type"]
     return InputError(
-        f"{url} has the {kind} {_brief(document.get(kind, document.get('transformations')))}; {what}",
+        f"{url} has the {kind} {brief(document.get(kind, document.get('transformations')))}; {what}",
         code="invalid-transformation",
     )
 
 
-def _brief(value: Any) -> str:
+def brief(value: Any) -> str:
+    """The repr of a value of metadata for a message, cut if it is long."""
     text = repr(value)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
