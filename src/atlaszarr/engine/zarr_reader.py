@@ -94,7 +94,10 @@ class StoredArray:
             return None
         if not target.is_local and not target.is_plain_http:  # opened with settings of the user
             return None
-        layout = ArrayLayout.of(array.metadata.to_dict())
+        try:
+            layout = ArrayLayout.of(array.metadata.to_dict())
+        except (ValueError, LookupError, TypeError):  # zarr-python may read it
+            return None
         if layout.codecs is None or layout.unit != layout.chunk:
             return None
         return cls(target, layout)

@@ -45,8 +45,8 @@ def label_planes(
     Parameters
     ----------
     annotation : str or path-like
-        An OME-Zarr, whose name ends in ``.zarr`` and of which the level nearest to the resolution is read, or a NRRD,
-        NIfTI or TIFF file.
+        An OME-Zarr, or a label group or level in one (a folder, or a URL with a part that ends in ``.zarr``), of which
+        the level nearest to the resolution is read; or a NRRD, NIfTI or TIFF file.
     plane : Plane
     coordinates : sequence of float
         Position of each plane along the axis across it, in um.

@@ -40,7 +40,8 @@ def region_volumes(
     Parameters
     ----------
     annotation : str, path-like, Multiscales, NgffImage, xarray.DataArray, dask or numpy array
-        Integer labels, shape (z, y, x), or the path or URL of any OME-Zarr of such labels. 0 is background.
+        Integer labels, shape (z, y, x), or the path or URL of any OME-Zarr of such labels, of a label group or a level
+        in one, or of a zarr array; its axes may have any order. 0 is background.
     terminology : Terminology, str or path-like, optional
         Default: ``terminology.csv`` next to the annotation.
     level : int
@@ -70,7 +71,7 @@ def region_volumes(
     ------
     InputError
         If `annotation` does not hold labels, does not have the level or its voxel size is unknown, or the terminology
-        does not exist.
+        does not exist; if it has negative labels of structures of the terminology.
     SourceError, RecordError
         If the terminology cannot be read or is invalid.
     TargetError
@@ -79,8 +80,8 @@ def region_volumes(
     Warns
     -----
     AtlaszarrWarning
-        If chunks are absent that no ledger records (they are read as background), the label index is not used, or the
-        annotation has labels that are not in the terminology.
+        If chunks are absent that no ledger records (they are read as background), the label index is not used, the
+        annotation has labels that are not in the terminology, or `voxel_size` is not that of its metadata.
     """
     import pandas as pd
 
@@ -221,7 +222,7 @@ def _voxel_um(annotation: Annotation, given: float | Sequence[float] | None) -> 
     numbers = image.numbers if image else f"scale {geometry.scale}, unit {geometry.unit!r}"
     micron, recorded = geometry.micron, geometry.scale
     if given is not None:
-        lengths = tuple(map(float, np.atleast_1d(given) if np.ndim(given) else (given,) * 3))
+        lengths = _floats(given)
         if len(lengths) != 3 or not all(math.isfinite(length) and length > 0 for length in lengths):
             raise InputError(
                 f"voxel size {given!r} must be one positive length in um, or three along z, y, x", code="invalid-value"
@@ -241,6 +242,14 @@ def _voxel_um(annotation: Annotation, given: float | Sequence[float] | None) -> 
         )
     z, y, x = (Fraction(repr(length)) * micron for length in recorded)
     return z, y, x
+
+
+def _floats(given: Any) -> tuple[float, ...]:
+    """One length three times, or several; none if they are no numbers."""
+    try:
+        return tuple(map(float, np.atleast_1d(given) if np.ndim(given) else (given,) * 3))
+    except (TypeError, ValueError):
+        return ()
 
 
 def _sides(annotation: Annotation, size: Sequence[Fraction]) -> tuple[tuple[str, str], str]:

@@ -513,6 +513,14 @@ def test_a_given_size_that_contradicts_the_metadata_is_remarked_on(tmp_path):
     region_volumes(image, TERMINOLOGY, voxel_size=200.0)
 
 
+@pytest.mark.parametrize("given", [0, -1.0, math.nan, "x", [1, 2], [1, 2, -3], [[1, 2, 3]], (1, "x", 3)], ids=repr)
+def test_a_size_that_is_no_length_is_refused(tmp_path, given):
+    image = foreign(tmp_path / "x.ome.zarr", chunks=lumps.SHAPE)
+    with raises(InputError, "invalid-value") as caught:
+        region_volumes(image, TERMINOLOGY, voxel_size=given)
+    assert repr(given) in str(caught.value)
+
+
 @pytest.mark.parametrize("version", ["0.1", "0.3"])
 def test_older_metadata_is_read_without_a_size(tmp_path, version):
     image = foreign(tmp_path / "x.ome.zarr", order="tczyx", version="0.4")
