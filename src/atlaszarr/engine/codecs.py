@@ -14,6 +14,7 @@ import math
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from numbers import Integral
 from typing import Any
 
@@ -100,10 +101,11 @@ _ENCODERS: Mapping[str, Callable[[Any], Any]] = {
     "gzip": GZip().encode,
     "crc32c": _with_checksum,
 }
+_blosc_decode = Blosc().decode
 #: Decoder of each codec that is read, by its name, given the most bytes that are decoded.
 _DECODERS: Mapping[str, Callable[[bytes, int], Any]] = {
     "zstd": _from_zstd,
-    "blosc": lambda body, most: Blosc().decode(_up_to(body, _blosc_size(body), most)),
+    "blosc": lambda body, most: _blosc_decode(_up_to(body, _blosc_size(body), most)),
     "gzip": _from_gzip,
     "zlib": lambda body, most: zlib.decompressobj().decompress(body, most + 1),
     "bz2": lambda body, most: bz2.BZ2Decompressor().decompress(body, most + 1),
@@ -296,7 +298,7 @@ class ArrayLayout:
             return 0
         return 16 * math.prod(self._counts) + 4
 
-    @property
+    @cached_property
     def largest(self) -> int:
         """The most bytes that an encoded object may have."""
         return _GROWTH * self._object_bytes + 32 * math.prod(self._counts) + _EXTRA
@@ -310,7 +312,7 @@ class ArrayLayout:
             shape = grid.get("chunk_shape") or self.document["chunks"]
         return math.prod(map(int, shape)) * np.dtype(self.stored).itemsize
 
-    @property
+    @cached_property
     def _bytes(self) -> int:
         """Bytes of a decoded chunk."""
         return math.prod(map(int, self.chunk)) * np.dtype(self.stored).itemsize
@@ -443,16 +445,22 @@ class ArrayLayout:
         return bytes(body)
 
     def _decode(self, body: Any) -> NDArray[Any]:
-        codecs = self.codecs or ()
-        for position in reversed(range(len(codecs))):
-            codec, before = codecs[position], codecs[:position]
-            is_last = set(before) <= {"crc32c"}  # otherwise it holds what another compressor made
-            most = self._bytes + _CHECKSUM * position if is_last else _GROWTH * self._bytes + _EXTRA
+        for codec, most in self._decoding:
             try:
                 body = _DECODERS[codec](body, most)
             except (RuntimeError, OSError, EOFError, zlib.error) as error:  # raised by the library of the codec
                 raise ValueError(f"not a {codec} frame: {error}") from None
         return np.frombuffer(body, self.stored).astype(self.dtype, copy=False).reshape(self.chunk)
+
+    @cached_property
+    def _decoding(self) -> list[tuple[str, int]]:
+        """The codecs of a chunk in the order of decoding, with the most bytes that each may decode."""
+        codecs, steps = self.codecs or (), []
+        for position, codec in enumerate(codecs):
+            is_last = set(codecs[:position]) <= {"crc32c"}  # otherwise it holds what another compressor made
+            most = self._bytes + _CHECKSUM * position if is_last else _GROWTH * self._bytes + _EXTRA
+            steps.append((codec, most))
+        return steps[::-1]
 
     def _decode_by_zarr(self, body: bytes, box: tuple[slice, ...]) -> NDArray[Any]:
         """Decode a box of an object by zarr-python: read an array in memory with this single object."""

@@ -24,6 +24,8 @@ _TASKS = 1000
 _DEPTH = 6
 
 _AXES = (("z", "y", "x"), ("c", "z", "y", "x"), ("y", "x"), ("c", "y", "x"))
+#: Prefix of the names of dask arrays that `opened` makes of a zarr array of another axis order.
+_ORDERED = "ordered"
 #: The name in OME-Zarr of each unit of `MICRONS`, by its length.
 _NAMES = {MICRONS[name]: name for name in ("meter", "centimeter", "millimeter", "micrometer", "nanometer")}
 
@@ -86,7 +88,7 @@ def _ordered(array: Any, axes: tuple[str, ...]) -> tuple[Any, tuple[str, ...]]:
     if isinstance(array, StoredArray) or _is_zarr(array):
         import dask.array as da
 
-        name = f"ordered-{hashlib.blake2b(identity_of(array).encode(), digest_size=16).hexdigest()}"
+        name = f"{_ORDERED}-{hashlib.blake2b(identity_of(array).encode(), digest_size=16).hexdigest()}"
         array = da.from_array(array, chunks=getattr(array, "chunk", None) or array.chunks, name=name)
     array = array[tuple(slice(None) if axis in order else 0 for axis in axes)]
     left = [axis for axis in axes if axis in order]
@@ -127,6 +129,12 @@ def _sliced(array: Any) -> Any:
         return None
     held = layers[array.name].indices[0][0] if original is None else next(iter(original.values()))
     return getattr(held, "value", held)
+
+
+def _reordered(array: Any) -> Any:
+    """The zarr array that `opened` put into another axis order; None for any other dask array."""
+    layers = (layer for name, layer in array.dask.layers.items() if name.startswith(f"original-{_ORDERED}-"))
+    return next((getattr(held, "value", held) for layer in layers for held in layer.values()), None)
 
 
 def is_computed(array: Any) -> bool:
@@ -218,7 +226,9 @@ def absent_of(array: Any) -> AbsentChunks | None:
     """The absent chunks of an array of `opened`; None if it is not a zarr array in a store that `Target` reads."""
     if isinstance(array, StoredArray):
         return array.absent
-    read = _sliced(array) if hasattr(array, "__dask_graph__") else array
+    read = _sliced(array) or _reordered(array) if hasattr(array, "__dask_graph__") else array
+    if isinstance(read, StoredArray):
+        return read.absent
     folder, node = (getattr(read, name, None) for name in ("store_path", "node_path"))
     target = target_of(read) if _is_zarr(read) else None
     if isinstance(folder, PurePath):  # of ngff-zarr

@@ -802,6 +802,23 @@ def test_arrays_of_any_axis_order_are_written_along_z_y_x(tmp_path, dims):
         assert again.state == "already finished"
 
 
+def test_the_absent_chunks_of_a_source_of_another_axis_order_are_counted(tmp_path):
+    values = ordered(lumps.labels(), "xyz")
+    stored = zarr.create_array(tmp_path / "source.zarr", data=values, chunks=(16, 16, 16))
+    image = xr.DataArray(da.from_zarr(stored), dims=list("xyz"))
+    with pytest.warns(AtlaszarrWarning, match="36 of 60 chunks"):
+        write_multiscales(image, tmp_path / "x.ome.zarr", rule="mode", levels=1)
+
+
+def test_a_chunk_that_a_source_of_another_axis_order_lost_is_named(tmp_path):
+    source = ours(tmp_path / "source.ome.zarr")
+    (source / "0/c/1/1/1").unlink()
+    image = xr.DataArray(da.from_zarr(zarr.open_array(source / "0", mode="r")), dims=list("xyz"))
+    with raises(TargetError, "missing-chunk") as caught:
+        write_multiscales(image, tmp_path / "x.ome.zarr", rule="mode", levels=1)
+    assert "0/c/1/1/1" in str(caught.value)
+
+
 def test_axes_that_are_not_supported_are_refused(tmp_path):
     for dims, shape in (("tzyx", (2, 4, 4, 4)), ("zyw", (4, 4, 4)), ("zx", (4, 4))):
         with raises(InputError, "wrong-axes"):
