@@ -74,7 +74,8 @@ def write_multiscales(
     ----------
     image : zarr, dask or numpy array, xarray.DataArray or NgffImage
         Shape (z, y, x), (y, x), (c, z, y, x) or (c, y, x); an array without named axes has (y, x), (z, y, x) or
-        (c, z, y, x) by its number of axes. Any integer or floating point dtype, or bool.
+        (c, z, y, x) by its number of axes. Named axes may have any order, and others of length 1, which are dropped.
+        Any integer or floating point dtype, or bool.
     target : str or path-like
         A local path, or any URL that fsspec opens.
     labels : mapping of str to array, optional

@@ -101,6 +101,23 @@ def refusal(folder, *given, **options):
     return first
 
 
+def affine(z, y, x, *more):
+    return {"type": "affine", "affine": [[z, 0, 0, 0], [0, y, 0, 0], [0, 0, x, 0], *more]}
+
+
+def by_dimension(inputs, outputs, parts):
+    """A scale along each part of the axes, given by index."""
+    members = [
+        {
+            "transformation": {"type": "scale", "scale": [SCALE["scale"][k] for k in part]},
+            inputs: part,
+            outputs: part,
+        }
+        for part in parts
+    ]
+    return {"type": "byDimension", "transformations": members}
+
+
 SUPPORTED = {
     "a scale": ([SCALE], (), (0.2, 0.4)),
     "a scale and a translation": ([SCALE, {"type": "translation", "translation": [0, 0.1, 0]}], (), (0.2, 0.4)),
@@ -108,6 +125,21 @@ SUPPORTED = {
     "scales one after the other": ([SCALE, SCALE], (), (0.04, 0.16)),
     "a scale of all levels": ([SCALE], [{"type": "scale", "scale": [1, 2, 0.5]}], (0.4, 0.2)),
     "a translation of all levels": ([SCALE], [{"type": "translation", "translation": [0, 0.1, 0]}], (0.2, 0.4)),
+    "an affine": ([affine(0.1, 0.2, 0.4)], (), (0.2, 0.4)),
+    "an affine of homogeneous coordinates": ([affine(0.1, 0.2, 0.4, [0, 0, 0, 1])], (), (0.2, 0.4)),
+    "an affine of all levels": ([SCALE], [affine(1, 2, 0.5)], (0.4, 0.2)),
+    "an affine with rounding": (
+        [{"type": "affine", "affine": [[0.1, 0, 1e-17, 0], [1e-17, 0.2, 0, 0], [0, -1e-17, 0.4, 0]]}],
+        (),
+        (0.2, 0.4),
+    ),
+    "mapAxis in the order of the axes": ([SCALE, {"type": "mapAxis", "mapAxis": [0, 1, 2]}], (), (0.2, 0.4)),
+    "byDimension by index": ([by_dimension("inputAxes", "outputAxes", ([0, 2], [1]))], (), (0.2, 0.4)),
+    "byDimension by index, as its text names them": (
+        [by_dimension("input_axes", "output_axes", ([0, 2], [1]))],
+        (),
+        (0.2, 0.4),
+    ),
 }
 
 
@@ -119,11 +151,9 @@ def test_all_readers_apply_the_same_transformations(tmp_path, kind, version):
 
 
 UNSUPPORTED = {
-    "affine": {"affine": [[0.1, 0, 0, 0], [0, 0.2, 0, 0], [0, 0, 0.4, 0]]},
+    "affine": {"affine": [[0.1, 0.1, 0, 0], [0, 0.2, 0, 0], [0, 0, 0.4, 0]]},
     "rotation": {"rotation": [[1, 0, 0], [0, 0, -1], [0, 1, 0]]},
-    "mapAxis": {"mapAxis": [0, 2, 1]},
     "projectAxis": {"projectAxis": [0]},
-    "byDimension": {"transformations": [{"type": "scale", "scale": [2.0], "input": ["z"], "output": ["z"]}]},
     "bijection": {"forward": SCALE, "inverse": SCALE},
     "displacements": {"path": "0"},
     "coordinates": {"path": "0"},
@@ -154,6 +184,15 @@ NUMBERS = {
     "text": ("scale", "123"),
     "an infinite translation": ("translation", [0, 0, math.inf]),
     "a short translation": ("translation", [0]),
+    "a number of many digits": ("scale", [10**400, 1, 1]),
+    "numbers in a list": ("scale", [[1], [1], [1]]),
+    "an affine that mirrors": ("affine", affine(0.1, 0.2, -0.4)["affine"]),
+    "an affine of two rows": ("affine", affine(0.1, 0.2, 0.4)["affine"][:2]),
+    "an affine in an array": ("affine", None),
+    "an axis twice": ("mapAxis", [0, 1, 1]),
+    "an axis that does not exist": ("mapAxis", [0, 1, 3]),
+    "mapAxis of true": ("mapAxis", [0, True, 2]),
+    "unknown names of axes": ("mapAxis", {"a": "b", "y": "x"}),
 }
 
 
@@ -161,20 +200,42 @@ NUMBERS = {
 @pytest.mark.parametrize("kind", NUMBERS)
 def test_all_readers_raise_the_same_error_for_invalid_numbers(tmp_path, kind, version):
     word, numbers = NUMBERS[kind]
-    step = {"type": word, "path": "scale"} if numbers is None else {"type": word, word: numbers}
-    code, message = refusal(tmp_path, version, [step] if word == "scale" else [SCALE, step])
+    step = {"type": word, "path": "0"} if numbers is None else {"type": word, word: numbers}
+    code, message = refusal(tmp_path, version, [SCALE, step] if word == "translation" else [step])
     assert code == "invalid-transformation"
-    assert f"{word} {numbers!r}" in message
+    assert f"{word} {numbers!r}"[:100] in message
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_all_readers_refuse_a_level_without_a_scale_and_a_sequence_within_a_sequence(tmp_path, version):
-    move = {"type": "translation", "translation": [0, 0, 0]}
-    nested = [{"type": "sequence", "transformations": [{"type": "sequence", "transformations": [SCALE, move]}]}]
-    for steps, expected in (([move], "missing-scale"), (nested, "unsupported-transformation")):
-        (tmp_path / expected).mkdir()
-        code, _ = refusal(tmp_path / expected, version, steps)
-        assert code == expected
+def test_all_readers_refuse_a_sequence_within_a_sequence(tmp_path, version):
+    nested = {"type": "sequence", "transformations": [{"type": "sequence", "transformations": [SCALE]}]}
+    code, _ = refusal(tmp_path, version, [nested])
+    assert code == "unsupported-transformation"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(
+    "steps", [[], [{"type": "translation", "translation": [0, 0, 0]}]], ids=["none", "translation"]
+)
+def test_all_readers_refuse_a_level_without_a_scale(tmp_path, version, steps):
+    found = scales(tmp_path, version, steps)
+    assert [code for code, _ in found.values()] == ["missing-voxel-size"] * 3 + ["missing-scale"]
+    assert all("scale" in message and "IMAGE" in message for _, message in found.values())
+
+
+BY_DIMENSION = {
+    "one axis of three": [{"type": "scale", "scale": [2.0], "input": ["y"], "output": ["y"]}],
+    "an axis twice": [{"type": "scale", "scale": [2.0, 2.0, 2.0], "inputAxes": [0, 0, 2], "outputAxes": [0, 1, 2]}],
+    "two inputs, one output": [{"type": "scale", "scale": [2.0], "inputAxes": [0, 1], "outputAxes": [0]}],
+    "no axes": [{"type": "scale", "scale": [2.0]}],
+}
+
+
+@pytest.mark.parametrize("kind", BY_DIMENSION)
+def test_all_readers_refuse_a_transformation_by_dimension_that_is_incomplete(tmp_path, kind):
+    code, message = refusal(tmp_path, "0.5", [{"type": "byDimension", "transformations": BY_DIMENSION[kind]}])
+    assert code == "invalid-transformation"
+    assert "byDimension" in message
 
 
 @pytest.mark.parametrize("order", [("intrinsic", "world"), ("world", "intrinsic")])

@@ -23,6 +23,8 @@ from .volumes import volumes
 
 #: Characters of an argument: the longest request line that common web servers accept (8 KiB in Apache and nginx).
 _LONGEST = 8192
+#: Codes of the errors of an array that is read and is not intact: wrong input, as for any other file.
+_WRONG_INPUT = ("damaged-chunk", "missing-chunk")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,7 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         return _failed(error.format_message(), 2)
     except AtlaszarrError as error:
-        return _failed(error, 2 if isinstance(error, InputError | NotFoundError | RecordError) else 1)
+        is_wrong_input = isinstance(error, InputError | NotFoundError | RecordError) or error.code in _WRONG_INPUT
+        return _failed(error, 2 if is_wrong_input else 1)
     except (KeyboardInterrupt, click.Abort):
         leave()
     except Exception as error:

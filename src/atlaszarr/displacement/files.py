@@ -241,6 +241,14 @@ def _load_zarr(target: Target) -> ArrayField:
             "then spatial axes",
             code="wrong-axes",
         )
+    if not image.is_scaled:
+        raise InputError(f"{target.url} has a level without a scale; write it with one", code="missing-scale")
+    if image.is_reordered:
+        raise InputError(
+            f"{target.url} has a transformation that changes the order of its axes; write the field in the order of "
+            "its coordinate system",
+            code="wrong-axes",
+        )
     grid = list(zip(image.scales[0][1:], image.translations[0][1:], strict=True))
     frame, axes = _image_frame(image)
     array, absent = image.lazy(0)

@@ -25,7 +25,7 @@ from .ledger import Ledger
 from .target_state import FINISHED, read_root
 
 #: Number of folders above an array that may be its image: ``labels/<name>/<level>`` needs 3.
-_DEEPEST = 3
+DEEPEST = 3
 
 
 class AbsentChunks:
@@ -181,7 +181,7 @@ class AbsentChunks:
     @cached_property
     def _image(self) -> tuple[Target, str, Ledger] | None:
         """The finished image of the array, the prefix of its keys, and the ledger; None if there is no ledger."""
-        for root in islice(self._array.above(), _DEEPEST):
+        for root in islice(self._array.above(), DEEPEST):
             try:
                 if (own := read_root(root)) is None:
                     continue

@@ -564,9 +564,11 @@ def _of_v3(document: Mapping[str, Any]) -> ArrayLayout:
     known = known and first["name"] == "bytes" and all(name in _V3 for name in others)
     order: Literal["<", ">"] = ">" if (first.get("configuration") or {}).get("endian") == "big" else "<"
     stored = numeric_dtype(document["data_type"]).newbyteorder(order)
-    keys = document["chunk_key_encoding"]
-    separator = keys.get("configuration", {}).get("separator", "/" if keys["name"] == "default" else ".")
+    keys, defaults = document["chunk_key_encoding"], {"default": "/", "v2": "."}
+    separator = (keys.get("configuration") or {}).get("separator", defaults[keys["name"]])
     prefix = f"c{separator}" if keys["name"] == "default" else ""
+    if document.get("storage_transformers"):
+        raise ValueError(f"the storage transformers {document['storage_transformers']!r} are not supported")
     fill = _number(document["fill_value"], stored)
     codecs_known = others if known else None
     return ArrayLayout(shape, chunk, unit, stored.str, fill, codecs_known, prefix, separator, 3, document)
@@ -578,7 +580,7 @@ def _of_v2(document: Mapping[str, Any]) -> ArrayLayout:
     known = document["order"] == "C" and not document.get("filters") and compressor in (None, *_V2)
     codecs = () if compressor is None else (compressor,)
     fill = _number(document["fill_value"], stored)
-    separator = document.get("dimension_separator", ".")
+    separator = document.get("dimension_separator") or "."
     return ArrayLayout(shape, chunk, chunk, stored.str, fill, codecs if known else None, "", separator, 2, document)
 
 

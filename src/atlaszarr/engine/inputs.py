@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from fractions import Fraction
 from itertools import islice
 from pathlib import Path, PurePath
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 from ..errors import InputError
 from ..stores.target import Target
 from .absent_chunks import AbsentChunks
-from .ome import Geometry
+from .ome import MICRONS, Geometry
 from .zarr_reader import StoredArray, target_of
 
 #: Limits of the search for stores: tasks of a dask layer, and levels of nested objects.
@@ -23,15 +24,10 @@ _TASKS = 1000
 _DEPTH = 6
 
 _AXES = (("z", "y", "x"), ("c", "z", "y", "x"), ("y", "x"), ("c", "y", "x"))
-#: Short names of units, and the names in OME-Zarr.
-_UNITS = {
-    "m": "meter",
-    "cm": "centimeter",
-    "mm": "millimeter",
-    "um": "micrometer",
-    "µm": "micrometer",
-    "nm": "nanometer",
-}
+#: Prefix of the names of dask arrays that `opened` makes of a zarr array of another axis order.
+_ORDERED = "ordered"
+#: The name in OME-Zarr of each unit of `MICRONS`, by its length.
+_NAMES = {MICRONS[name]: name for name in ("meter", "centimeter", "millimeter", "micrometer", "nanometer")}
 
 
 def opened(image: Any) -> tuple[Any, tuple[str, ...], Geometry]:
@@ -46,16 +42,20 @@ def opened(image: Any) -> tuple[Any, tuple[str, ...], Geometry]:
     array : StoredArray, zarr, numpy or dask array
         For a dask array that only reads a zarr array, the `StoredArray` that reads it, if possible.
     axes : tuple of str
+        Of the array: those of the image in the order c, z, y, x, without others.
     geometry : Geometry
 
     Raises
     ------
     InputError
-        If the axes are not z, y, x or y, x, optionally after c, the image is masked, or its grid is not regular.
+        If the axes are not y, x, optionally with z and c, in any order, another axis is longer than 1, the image is
+        masked, or its grid is not regular.
     """
     dims = getattr(image, "dims", None)
     array = readable(image if dims is None else image.data)
     axes = tuple(map(str, dims)) if dims is not None else ("c", "z", "y", "x")[-array.ndim :]
+    if dims is not None and len(axes) == array.ndim and axes not in _AXES:
+        array, axes = _ordered(array, axes)
     if len(axes) != array.ndim or axes not in _AXES:
         raise InputError(
             f"axes {dims or array.shape} must be z, y, x or y, x, after c if there are channels", code="wrong-axes"
@@ -77,6 +77,22 @@ def opened(image: Any) -> tuple[Any, tuple[str, ...], Geometry]:
         unit = _unit(getattr(image, "axes_units", None) or {})
         return array, axes, Geometry(_spatial(image.scale, 1.0), _spatial(image.translation, 0.0), unit, named)
     return array, axes, Geometry((1.0, 1.0, 1.0), unit=None)
+
+
+def _ordered(array: Any, axes: tuple[str, ...]) -> tuple[Any, tuple[str, ...]]:
+    """An array and its axes in the order c, z, y, x, lazily, without other axes of length 1."""
+    order = tuple(axis for axis in "czyx" if axis in axes)
+    others = [axis for axis, n in zip(axes, array.shape, strict=True) if axis not in order and n != 1]
+    if others or order not in _AXES or len(set(axes)) != len(axes):
+        return array, axes
+    if isinstance(array, StoredArray) or _is_zarr(array):
+        import dask.array as da
+
+        name = f"{_ORDERED}-{hashlib.blake2b(identity_of(array).encode(), digest_size=16).hexdigest()}"
+        array = da.from_array(array, chunks=getattr(array, "chunk", None) or array.chunks, name=name)
+    array = array[tuple(slice(None) if axis in order else 0 for axis in axes)]
+    left = [axis for axis in axes if axis in order]
+    return array.transpose([left.index(axis) for axis in order]), order
 
 
 def readable(data: Any) -> Any:
@@ -113,6 +129,12 @@ def _sliced(array: Any) -> Any:
         return None
     held = layers[array.name].indices[0][0] if original is None else next(iter(original.values()))
     return getattr(held, "value", held)
+
+
+def _reordered(array: Any) -> Any:
+    """The zarr array that `opened` put into another axis order; None for any other dask array."""
+    layers = (layer for name, layer in array.dask.layers.items() if name.startswith(f"original-{_ORDERED}-"))
+    return next((getattr(held, "value", held) for layer in layers for held in layer.values()), None)
 
 
 def is_computed(array: Any) -> bool:
@@ -157,7 +179,8 @@ def _of_coordinates(image: Any) -> Geometry:
 
 def _unit(units: Mapping[str, str | None]) -> str | None:
     """The common unit of the axes, as OME-Zarr spells it."""
-    names = {_UNITS.get(str(unit), str(unit)) for axis, unit in units.items() if axis in "zyx" and unit}
+    given = (str(unit) for axis, unit in units.items() if axis in "zyx" and unit)
+    names = {_NAMES.get(MICRONS.get(unit, Fraction(0)), unit) for unit in given}
     if len(names) > 1:
         raise InputError(
             f"axes have different units, {', '.join(sorted(names))}; convert them to one", code="different-units"
@@ -203,7 +226,9 @@ def absent_of(array: Any) -> AbsentChunks | None:
     """The absent chunks of an array of `opened`; None if it is not a zarr array in a store that `Target` reads."""
     if isinstance(array, StoredArray):
         return array.absent
-    read = _sliced(array) if hasattr(array, "__dask_graph__") else array
+    read = _sliced(array) or _reordered(array) if hasattr(array, "__dask_graph__") else array
+    if isinstance(read, StoredArray):
+        return read.absent
     folder, node = (getattr(read, name, None) for name in ("store_path", "node_path"))
     target = target_of(read) if _is_zarr(read) else None
     if isinstance(folder, PurePath):  # of ngff-zarr

@@ -1,27 +1,41 @@
-"""Read the metadata of an OME-Zarr 0.4, 0.5 or 0.6 image that any program wrote: its axes, levels and transformations.
+"""Read the metadata of an OME-Zarr image that any program wrote: its axes, levels and transformations.
 
-All readers of the package use `StoredImage`, so only this module decides which transformations are supported.
-ngff-zarr reads this metadata too, but takes a second to import.
+All readers of the package use `StoredImage`, so only this module decides which images are supported. ngff-zarr reads
+this metadata too, but takes a second to import.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import os
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, TargetError
-from ..stores.documents import LARGEST, parse_object
 from ..stores.target import Target
-from .absent_chunks import AbsentChunks
-from .ome import Geometry
+from .absent_chunks import DEEPEST, AbsentChunks
+from .ome import MICRONS, Geometry
+from .ome_transformations import AxisMap, Step, brief, composed
 from .target_state import ROOT_KEYS, UNFINISHED
-from .zarr_reader import LARGEST_WHOLE, StoredArray
+from .zarr_reader import LARGEST_WHOLE, StoredArray, read_document
 
 if TYPE_CHECKING:
     import dask.array as da
+
+#: Most axes of an image: NumPy 1 has 32, OME-Zarr at most 5.
+_MOST_AXES = 32
+#: Most levels of an image: a pyramid that halves 2**64 voxels has 64.
+_MOST_LEVELS = 64
+#: Axes of the versions of OME-Zarr that do not name them.
+_UNNAMED = {"0.1": "tczyx", "0.2": "tczyx"}
+#: Folders that are listed, entries of each, and images that are named, to find the images below a folder.
+_LISTED = 1000
+_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -44,29 +58,31 @@ class Axis:
     orientation: str | None = None
 
     @classmethod
-    def of(cls, document: Mapping[str, Any]) -> Axis:
-        """Read an entry of the metadata; an older draft of RFC-4 has ``direction`` instead of ``value``."""
+    def of(cls, document: Mapping[str, Any] | str) -> Axis:
+        """Read an entry of the metadata: in OME-Zarr 0.3 a name.
+
+        An older draft of RFC-4 has ``direction`` instead of ``value``.
+        """
+        if isinstance(document, str):
+            return cls(document)
         orientation = document.get("orientation")
         if isinstance(orientation, Mapping):
             orientation = orientation.get("value", orientation.get("direction"))
-        unit = document.get("unit")
-        return cls(
-            str(document["name"]),
-            document.get("type"),
-            None if unit is None else str(unit),
-            str(orientation) if orientation else None,
-        )
+        found = document["name"], document.get("type"), document.get("unit"), orientation or None
+        if found[0] is None or not all(text is None or (isinstance(text, str) and len(text) < 100) for text in found):
+            raise TypeError(f"the axis {brief(document)} does not have a name, type, unit and orientation of text")
+        return cls(*found)
 
 
 @dataclass(frozen=True)
 class StoredImage:
-    """An OME-Zarr image in a target.
+    """An OME-Zarr image in a target, one of its levels, or a zarr array without an image.
 
     Attributes
     ----------
     target : Target
     version : str
-        Version of OME-Zarr.
+        Version of OME-Zarr; empty for an array without an image.
     axes : tuple of Axis
         Axes of the arrays, in order.
     paths : tuple of str
@@ -75,6 +91,12 @@ class StoredImage:
         For each level, along `axes`: size of a voxel and centre of the first voxel, in the units of the axes.
     own : mapping
         The attributes under the key ``atlaszarr``; empty if another program wrote the image.
+    is_scaled : bool
+        Whether the metadata give the size of a voxel; otherwise each scale is 1.
+    is_reordered : bool
+        Whether a transformation changes the order of the axes: that of the arrays is not that of the coordinate system.
+    finest : StoredImage or None
+        The whole image, if this is one of its levels.
     """
 
     target: Target
@@ -84,17 +106,33 @@ class StoredImage:
     scales: tuple[tuple[float, ...], ...]
     translations: tuple[tuple[float, ...], ...]
     own: Mapping[str, Any]
+    is_scaled: bool = True
+    is_reordered: bool = False
+    finest: StoredImage | None = None
 
     @classmethod
     def at(cls, target: Target) -> StoredImage:
         """Read the metadata of the image in a target.
+
+        The target may also be a level of an image (``x.ome.zarr/0``), which is then an image of this level, or any
+        other zarr array: its axes are its dimension names, or z, y, x; it has no size.
 
         Raises
         ------
         InputError
             If there is no image, its metadata is damaged, or one of its transformations is not supported.
         """
-        return cls.of(target.public(), _attributes(target))
+        public = target.public()  # a public bucket may forbid (403) to read the one that does not exist
+        attributes = _attributes(target)
+        if attributes is None or _multiscales(attributes) is not None or _is_unfinished(attributes):
+            return cls.of(public, attributes or {})
+        try:
+            is_array = any(_is_array(public, name) for name in ("zarr.json", ".zarray"))
+        except TargetError as error:
+            raise InputError(str(error), code=error.code) from None
+        if not is_array:
+            raise _not_an_image(public, attributes)
+        return cls._level(public) or cls._array(public, attributes)
 
     @classmethod
     def of(cls, target: Target, attributes: Mapping[str, Any]) -> StoredImage:
@@ -107,78 +145,208 @@ class StoredImage:
         """
         own = attributes.get("atlaszarr")
         own = own if isinstance(own, Mapping) else {}
-        try:
-            ome = attributes.get("ome") or attributes
-            entry = ome["multiscales"][0]
-        except (KeyError, IndexError, TypeError):
-            if own.get("state") == UNFINISHED:
+        if (entry := _multiscales(attributes)) is None:
+            if _is_unfinished(attributes):
                 raise InputError(
                     f"{target.url} is unfinished; build it again to resume", code="target-unfinished"
                 ) from None
-            raise _not_an_image(target) from None
+            raise _not_an_image(target, attributes)
         try:
+            ome = attributes.get("ome") or attributes
             version = str(ome.get("version") or entry.get("version") or "0.4")
-            paths = tuple(str(level["path"]) for level in entry["datasets"])
-            axes, shared = _axes(target.url, entry)
-            transformations = (
-                _follow(target.url, [*level["coordinateTransformations"], *shared], len(axes))
-                for level in entry["datasets"]
-            )
-            scales, translations = zip(*transformations, strict=True)
-            return cls(target, version, tuple(map(Axis.of, axes)), paths, scales, translations, own)
+            levels = entry["datasets"]
+            axes, chain, names = _axes(target.url, version, ome, entry)
+            if not 0 < len(levels) <= _MOST_LEVELS or not 0 < len(axes) <= _MOST_AXES:
+                raise InputError(
+                    f"{target.url} has {len(levels)} levels and {len(axes)} axes; an image has up to {_MOST_LEVELS} "
+                    f"levels and {_MOST_AXES} axes",
+                    code="damaged-metadata",
+                )
+            paths = tuple(str(level["path"]) for level in levels)
+            if outside := next((path for path in paths if ".." in path.split("/") or "\0" in path), None):
+                raise InputError(
+                    f"{target.url} has a level at {outside!r}, outside the image; write it inside",
+                    code="damaged-metadata",
+                )
+            maps = [
+                composed(
+                    target.url,
+                    [*(Step(step, names, names) for step in level.get("coordinateTransformations") or ()), *chain],
+                    len(axes),
+                )
+                for level in levels
+            ]
+            order, scales, translations = _along_arrays(target.url, maps)
+            along = tuple(Axis.of(axes[k]) for k in order)
+            is_scaled = all(found.is_scaled for found in maps)
+            is_reordered = list(order) != sorted(order)
+            return cls(target, version, along, paths, scales, translations, own, is_scaled, is_reordered)
         except InputError:
             raise
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
             raise InputError(
-                f"{target.url} has damaged OME-Zarr metadata ({error!r}); write it again", code="damaged-metadata"
+                f"{target.url} has damaged OME-Zarr metadata ({brief(error)}); write it again", code="damaged-metadata"
             ) from None
+
+    @classmethod
+    def _level(cls, target: Target) -> StoredImage | None:
+        """The image of a single level; None if no image above the array has it."""
+        own_urls = {target.url, os.path.realpath(target.url) if target.is_local else target.url}
+        for above in islice(target.above(), 2 * DEEPEST):
+            path = next((url[len(above.url) + 1 :] for url in own_urls if url.startswith(f"{above.url}/")), None)
+            if path is None or path.count("/") >= DEEPEST:
+                continue
+            try:
+                attributes = _attributes(above)
+            except InputError:  # for example forbidden
+                continue
+            if attributes is None or (_multiscales(attributes) is None and not _is_unfinished(attributes)):
+                continue
+            image = cls.of(above, attributes)
+            if path in image.paths:
+                k = image.paths.index(path)
+                scales, translations = (image.scales[k],), (image.translations[k],)
+                level = replace(image, target=target, paths=("",), scales=scales, translations=translations, own={})
+                return replace(level, finest=image)
+        return None
+
+    @classmethod
+    def _array(cls, target: Target, attributes: Mapping[str, Any]) -> StoredImage:
+        """An array that no image has."""
+        layout = StoredArray.at(target).layout
+        names = layout.document.get("dimension_names") or attributes.get("_ARRAY_DIMENSIONS")
+        names = [str(name) for name in names] if isinstance(names, list | tuple) else []
+        if len(names) != len(layout.shape) or not {"z", "y", "x"} <= {*names}:
+            names = ["z", "y", "x"]
+        if len(names) != len(layout.shape):
+            raise InputError(
+                f"{target.url} is a zarr array of shape {layout.shape} that belongs to no OME-Zarr image; give an "
+                "image, or an array along z, y, x",
+                code="not-an-image",
+            )
+        axes, count = tuple(map(Axis, names)), len(names)
+        return cls(target, "", axes, ("",), ((1.0,) * count,), ((0.0,) * count,), {}, is_scaled=False)
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the axes."""
         return tuple(axis.name for axis in self.axes)
 
+    @property
+    def is_ordered(self) -> bool:
+        """Whether the last axes are z, y, x."""
+        return self.names[-3:] == ("z", "y", "x")
+
+    @cached_property
+    def _spatial(self) -> tuple[int, int, int]:
+        """The positions of z, y and x among the axes."""
+        names = self.names
+        if sorted(axis for axis in names if axis in ("z", "y", "x")) != ["x", "y", "z"]:
+            raise InputError(
+                f"{self.target.url} has the axes {', '.join(names)}; give a volume with z, y and x", code="missing-axis"
+            )
+        return names.index("z"), names.index("y"), names.index("x")
+
     @cached_property
     def geometries(self) -> tuple[Geometry, ...]:
-        """Scale and translation of each level along (z, y, x), in one unit.
+        """Scale and translation of each level along (z, y, x), in one unit; without a scale they have no unit.
 
         Raises
         ------
         InputError
-            If the last axes are not z, y, x, or have different units.
+            If z, y or x is missing, or they have different units that are not all lengths.
         """
-        url, spatial = self.target.url, self.axes[-3:]
-        if self.names[-3:] != ("z", "y", "x"):
-            raise InputError(f"{url} has the axes {', '.join(self.names)}; they must end in z, y, x", code="wrong-axes")
-        if len(units := {axis.unit for axis in spatial}) > 1:
-            raise InputError(
-                f"{url} has axes of different units, {', '.join(sorted(map(str, units)))}; use one unit",
-                code="different-units",
-            )
+        spatial = [self.axes[k] for k in self._spatial]
+        units = {axis.unit for axis in spatial}
+        unit, microns = spatial[0].unit, (1.0, 1.0, 1.0)
+        if len(units) > 1:
+            known = [MICRONS.get(str(axis.unit).lower()) for axis in spatial]
+            if None in known:
+                named = ", ".join(sorted(map(str, units)))
+                raise InputError(
+                    f"{self.target.url} has axes of different units, {named}; use one unit",
+                    code="different-units",
+                )
+            z, y, x = (float(micron) for micron in known if micron is not None)
+            unit, microns = "micrometer", (z, y, x)
         orientation = {axis.name: axis.orientation for axis in spatial if axis.orientation}
         return tuple(
-            Geometry((s[-3], s[-2], s[-1]), (t[-3], t[-2], t[-1]), spatial[0].unit, orientation)
-            for s, t in zip(self.scales, self.translations, strict=True)
+            Geometry(
+                self._along(scale, microns), self._along(start, microns), unit if self.is_scaled else None, orientation
+            )
+            for scale, start in zip(self.scales, self.translations, strict=True)
         )
 
+    def _along(self, numbers: Sequence[float], factors: tuple[float, float, float]) -> tuple[float, float, float]:
+        z, y, x = (numbers[k] * factor for k, factor in zip(self._spatial, factors, strict=True))
+        return z, y, x
+
+    @property
+    def numbers(self) -> str:
+        """Sizes, units and position along z, y, x as the metadata give them, for messages."""
+        if not self.is_scaled:
+            return "no scale"
+        sizes, starts = ([numbers[0][k] for k in self._spatial] for numbers in (self.scales, self.translations))
+        units = [self.axes[k].unit for k in self._spatial]
+        words = dict.fromkeys("no unit" if unit is None else f"unit {unit!r}" for unit in units)
+        return f"scale {_listed(sizes)}, translation {_listed(starts)}, {', '.join(words)}"
+
     def labels(self, level: int) -> StoredArray:
-        """The array of a level of an annotation.
+        """The array of a level of an annotation whose last axes are z, y, x.
 
         Raises
         ------
         InputError
             If the level does not exist or does not hold labels.
         """
+        self.validate_level(level)
+        return self._labels[level]
+
+    @cached_property
+    def _labels(self) -> tuple[StoredArray, ...]:
+        arrays = [self._stored(level) for level in range(len(self.paths))]
+        for array in arrays:
+            self._validate_others(array.shape)
+        return tuple(array.labels() for array in arrays)
+
+    def _validate_others(self, shape: Sequence[int]) -> None:
+        """Raise an InputError if an axis other than z, y, x is longer than 1."""
+        for axis, n in zip(self.names, shape, strict=True):
+            if axis not in ("z", "y", "x") and n != 1:
+                raise InputError(
+                    f"{self.target.url} has {n} entries along {axis}; write one of them as an image of its own, and "
+                    "give that",
+                    code="wrong-dimensions",
+                )
+
+    def validate_level(self, level: int) -> None:
+        """Raise an InputError if a level does not exist."""
         if not 0 <= level < len(self.paths):
             raise InputError(
                 f"level {level} does not exist; {self.target.url} has levels 0 to {len(self.paths) - 1}",
                 code="level-not-found",
             )
-        return self._labels[level]
 
-    @cached_property
-    def _labels(self) -> tuple[StoredArray, ...]:
-        return tuple(StoredArray.at(self.target, path).labels() for path in self.paths)
+    def shape(self, level: int) -> tuple[int, int, int]:
+        """Voxels of a level along (z, y, x).
+
+        Raises
+        ------
+        InputError
+            For the reasons of `lazy`, or if z, y or x is missing.
+        """
+        z, y, x = (self._stored(level).shape[k] for k in self._spatial)
+        return z, y, x
+
+    def _stored(self, level: int) -> StoredArray:
+        array = StoredArray.at(self.target, self.paths[level])
+        if array.ndim != len(self.axes):
+            raise InputError(
+                f"{array.target.url} has {array.ndim} axes and the metadata of the image has "
+                f"{', '.join(self.names)}; write it again",
+                code="wrong-dimensions",
+            )
+        return array
 
     def lazy(self, level: int) -> tuple[da.Array, AbsentChunks]:
         """The array of a level as a dask array that pickles, and its absent chunks.
@@ -192,53 +360,150 @@ class StoredImage:
         """
         import dask.array as da
 
-        array = StoredArray.at(self.target, self.paths[level])
-        if array.ndim != len(self.axes):
-            raise InputError(
-                f"{array.target.url} has {array.ndim} axes and the metadata of the image has "
-                f"{', '.join(self.names)}; write it again",
-                code="wrong-dimensions",
-            )
+        array = self._stored(level)
         unit = array.layout.unit
         chunks = unit if math.prod(unit) <= LARGEST_WHOLE else array.chunk
         return da.from_array(array, chunks=chunks, name=False), array.absent
 
+    def volume(self, level: int) -> tuple[da.Array, AbsentChunks]:
+        """Same as `lazy`, along (z, y, x) whatever the order of the axes.
 
-def _attributes(target: Target) -> dict[str, Any]:
-    """The attributes of the group in a target."""
+        Raises
+        ------
+        InputError
+            For the reasons of `lazy`; if z, y or x is missing, or another axis is longer than 1.
+        """
+        z, y, x = self._spatial
+        array, absent = self.lazy(level)
+        self._validate_others(array.shape)
+        kept = sorted((z, y, x))
+        array = array[tuple(slice(None) if k in kept else 0 for k in range(array.ndim))]
+        return array.transpose([kept.index(k) for k in (z, y, x)]), absent
+
+
+def _listed(numbers: Sequence[float]) -> str:
+    return ", ".join(f"{n:g}" for n in numbers)
+
+
+def _attributes(target: Target) -> dict[str, Any] | None:
+    """The attributes of the group or array in a target; None if there is neither."""
     try:
-        public = target.public()  # a public bucket may forbid (403) to read the one that does not exist
+        public = target.public()
         for key, inner in ROOT_KEYS.items():
-            try:
-                if (body := public.read(key, LARGEST)) is not None:
-                    document = parse_object(body)
-                    return dict(document[inner] if inner else document)
-            except (ValueError, KeyError, TypeError):
-                raise InputError(
-                    f"{target.url}/{key} is not the metadata of an image; write it again", code="damaged-metadata"
-                ) from None
+            if (document := read_document(public, key)) is not None:
+                try:
+                    return dict(document.get(inner, {}) if inner else document)
+                except (ValueError, TypeError):
+                    raise InputError(
+                        f"{target.url}/{key} is not the metadata of an image; write it again", code="damaged-metadata"
+                    ) from None
+        if any(public.read(key) is not None for key in (".zgroup", ".zarray")):
+            return {}
         target.read(key)  # raises an error if it is forbidden
     except TargetError as error:
         raise InputError(str(error), code=error.code) from None
-    raise _not_an_image(target)
+    return None
 
 
-def _not_an_image(target: Target) -> InputError:
-    return InputError(f"{target.url} is not an OME-Zarr image; give the path or URL of one", code="not-an-image")
+def _is_array(target: Target, name: str) -> bool:
+    document = read_document(target, name)
+    return document is not None and (name == ".zarray" or document.get("node_type") == "array")
 
 
-def _axes(url: str, entry: Mapping[str, Any]) -> tuple[Sequence[Mapping[str, Any]], list[Mapping[str, Any]]]:
-    """The axes of an image, and the transformations that follow those of each level.
+def _multiscales(attributes: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The metadata of the image of a group; None if it is not an image."""
+    try:
+        entry = (attributes.get("ome") or attributes)["multiscales"][0]
+    except (KeyError, IndexError, TypeError):
+        return None
+    return entry if isinstance(entry, Mapping) else None
+
+
+def _is_unfinished(attributes: Mapping[str, Any]) -> bool:
+    own = attributes.get("atlaszarr")
+    return isinstance(own, Mapping) and own.get("state") == UNFINISHED
+
+
+def _not_an_image(target: Target, attributes: Mapping[str, Any]) -> InputError:
+    """The error for a group without an image: what it is, and which images are below it."""
+    if target.is_local and Path(target.url).is_file():
+        return InputError(
+            f"{target.url} is a file, not an OME-Zarr image, which is a folder; convert it, or unpack a zip",
+            code="not-an-image",
+        )
+    kind, below = _contents(target, attributes)
+    images = list(islice(below if below else _images_below(target), _LISTED))
+    if not images and not kind:
+        return InputError(f"{target.url} is not an OME-Zarr image; give the path or URL of one", code="not-an-image")
+    named = ", ".join(f"{target.url}/{path}" for path in images[:_NAMED]) or f"an image below {target.url}"
+    more = f" (and {len(images) - _NAMED} more)" if len(images) > _NAMED else ""
+    return InputError(
+        f"{target.url} is {kind or 'a folder of images'}, not an OME-Zarr image; give one that it holds: {named}{more}",
+        code="not-an-image",
+    )
+
+
+def _contents(target: Target, attributes: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """What a group holds, and the paths of its images as far as its metadata name them."""
+    ome = attributes.get("ome") or attributes
+    try:
+        if "plate" in ome:
+            return "a plate of wells", [f"{well['path']}/0" for well in ome["plate"]["wells"]]
+        if "well" in ome:
+            return "a well of a plate", [str(image["path"]) for image in ome["well"]["images"]]
+        if isinstance(ome.get("labels"), list):
+            return "a group of labels", [str(name) for name in ome["labels"]]
+        if "bioformats2raw.layout" in ome:
+            series = _attributes(replace(target, url=f"{target.url}/OME"))
+            named = ((series or {}).get("ome") or series or {}).get("series") or ["0"]
+            return "a collection of images (bioformats2raw)", [str(name) for name in named]
+    except (InputError, KeyError, TypeError, AttributeError):
+        pass
+    return ("a zarr group without an image" if attributes else ""), []
+
+
+def _images_below(target: Target) -> Iterator[str]:
+    """Paths of the images below a folder on a local disk, nearest first; few folders are listed."""
+    pending = deque([""] if target.is_local else [])
+    for _ in range(_LISTED):
+        if not pending:
+            return
+        path = pending.popleft()
+        try:
+            with os.scandir(Path(target.url, path)) as entries:
+                inner = sorted(e.name for e in islice(entries, _LISTED) if e.is_dir(follow_symlinks=False))
+        except OSError:
+            continue
+        for name in inner:
+            below = f"{path}/{name}".lstrip("/")
+            folder = replace(target, url=f"{target.url}/{below}")
+            try:
+                attributes = _attributes(folder)
+                if attributes is not None and _multiscales(attributes) is not None:
+                    yield below
+                elif attributes is None or not any(_is_array(folder, key) for key in ("zarr.json", ".zarray")):
+                    pending.append(below)
+            except (InputError, TargetError):
+                continue
+
+
+def _axes(
+    url: str, version: str, ome: Mapping[str, Any], entry: Mapping[str, Any]
+) -> tuple[Sequence[Mapping[str, Any] | str], list[Step], list[str]]:
+    """The axes of an image, the transformations that follow those of each level, and the names of the axes of a level.
 
     In 0.6 they are the chain that starts at the coordinate system of the levels, and the axes are those of the last
     coordinate system. Transformations from other coordinate systems are ignored.
     """
     shared = list(entry.get("coordinateTransformations") or ())
-    if "axes" in entry:
-        return entry["axes"], shared
-    first = entry["datasets"][0]["coordinateTransformations"]
-    systems = {system["name"]: system["axes"] for system in entry["coordinateSystems"]}
+    if axes := entry.get("axes") or _UNNAMED.get(version):
+        names = _names(axes)
+        return axes, [Step(step, names, names) for step in shared], names
+    first = entry["datasets"][0].get("coordinateTransformations") or ()
+    described = entry.get("coordinateSystems") or ome["coordinateSystems"]
+    systems = {system["name"]: system["axes"] for system in described}
     system, chain = _system(first[-1].get("output")) if first else None, []
+    levels = system
     while following := [step for step in shared if _system(step.get("input")) in (system, None)]:
         if len(following) > 1:
             raise InputError(
@@ -246,13 +511,21 @@ def _axes(url: str, entry: Mapping[str, Any]) -> tuple[Sequence[Mapping[str, Any
                 code="ambiguous-transformation",
             )
         shared.remove(following[0])
-        chain += following
-        system = _system(following[0].get("output"))
+        output = _system(following[0].get("output"))
+        chain.append((following[0], system, output))
+        system = output
     if system in systems:
-        return systems[system], chain
-    # No output is named: take the coordinate system with as many axes as the transformations have numbers.
-    counts = {len(step[kind]) for step in _flat(first) for kind in ("scale", "translation") if kind in step}
-    return next((axes for axes in systems.values() if len(axes) in counts), next(iter(systems.values()))), chain
+        axes = systems[system]
+    else:
+        # No output is named: take the coordinate system with as many axes as the transformations have numbers.
+        counts = {len(step[kind]) for step in _flat(first) for kind in ("scale", "translation") if kind in step}
+        axes = next((axes for axes in systems.values() if len(axes) in counts), next(iter(systems.values())))
+    steps = [Step(step, *(_names(systems.get(name, axes)) for name in ends)) for step, *ends in chain]
+    return axes, steps, _names(systems.get(levels, axes))
+
+
+def _names(axes: Sequence[Mapping[str, Any] | str]) -> list[str]:
+    return [Axis.of(axis).name for axis in axes]
 
 
 def _system(reference: Any) -> str | None:
@@ -260,45 +533,18 @@ def _system(reference: Any) -> str | None:
     return reference.get("name") if isinstance(reference, Mapping) else reference
 
 
-def _flat(steps: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def _flat(steps: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Transformations in order, with the members of each sequence."""
     return [inner for step in steps for inner in (step["transformations"] if step["type"] == "sequence" else [step])]
 
 
-def _follow(url: str, steps: Iterable[Mapping[str, Any]], count: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The composed scale and translation of the transformations of a level, along `count` axes.
-
-    Raises
-    ------
-    InputError
-        If a transformation is not supported, or none is a scale or the identity.
-    """
-    scale, translation, is_scaled = [1.0] * count, [0.0] * count, False
-    for step in _flat(steps):
-        kind = step["type"]
-        if kind not in ("identity", "scale", "translation"):
-            within = " within a sequence" if kind == "sequence" else ""
-            raise InputError(
-                f"{url} has a transformation of type {kind!r}{within}, which is not supported; write it with a scale "
-                "and a translation",
-                code="unsupported-transformation",
-            )
-        is_scaled |= kind != "translation"
-        if kind == "identity":
-            continue
-        given = step.get(kind)
-        numbers = [float(n) for n in given if not isinstance(n, str)] if isinstance(given, Sequence) else []
-        if len(numbers) == count and kind == "scale":
-            scale = [a * b for a, b in zip(scale, numbers, strict=True)]
-            translation = [a * b for a, b in zip(translation, numbers, strict=True)]
-        elif len(numbers) == count:
-            translation = [a + b for a, b in zip(translation, numbers, strict=True)]
-        if len(numbers) != count or not all(map(math.isfinite, (*scale, *translation))) or min(scale) <= 0:
-            what = "positive numbers" if kind == "scale" else "numbers"
-            raise InputError(
-                f"{url} has the {kind} {given!r}; it must be {count} {what}, one for each axis",
-                code="invalid-transformation",
-            )
-    if not is_scaled:
-        raise InputError(f"{url} has a level without a scale; write it with one", code="missing-scale")
-    return tuple(scale), tuple(translation)
+def _along_arrays(
+    url: str, maps: Sequence[AxisMap]
+) -> tuple[list[int], tuple[tuple[float, ...], ...], tuple[tuple[float, ...], ...]]:
+    """The output axis of each axis of the arrays, and the scale and translation of each level along them."""
+    if len({found.axes for found in maps}) > 1:
+        raise InputError(f"{url} has levels of different axis orders; write it with one", code="wrong-axes")
+    order = [maps[0].axes.index(k) for k in range(len(maps[0].axes))]
+    scales = tuple(tuple(found.scale[k] for k in order) for found in maps)
+    translations = tuple(tuple(found.translation[k] for k in order) for found in maps)
+    return order, scales, translations

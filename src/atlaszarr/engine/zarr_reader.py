@@ -28,6 +28,8 @@ _ZARR_OPTIONS = ("asynchronous", "loop")
 _REMOTE_THREADS = 8
 #: Number of objects in one request, by whether the store is a local disk.
 _BATCH = {True: 4, False: 16}
+#: Most objects of an array: the CCF at 5 um in chunks of 32 has 0.3 million.
+_MOST_OBJECTS = 2**20
 #: Largest shard that is decoded as a whole, in voxels; a larger one is decoded chunk by chunk.
 LARGEST_WHOLE = 2**25
 
@@ -65,13 +67,21 @@ class StoredArray:
         """
         folder = replace(target, url=f"{target.url}/{path}".rstrip("/"))
         for name in ("zarr.json", ".zarray"):
-            if (body := folder.read(name, LARGEST)) is not None:
-                try:
-                    return cls(folder, ArrayLayout.of(parse_object(body)))
-                except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-                    raise InputError(
-                        f"{folder.url}/{name} is damaged or not supported ({error!r})", code="damaged-metadata"
-                    ) from None
+            if (document := read_document(folder, name)) is None:
+                continue
+            try:
+                layout = ArrayLayout.of(document)
+            except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+                raise InputError(
+                    f"{folder.url}/{name} is damaged or not supported ({error!r})", code="damaged-metadata"
+                ) from None
+            if (objects := math.prod(layout.grid)) > _MOST_OBJECTS:
+                raise InputError(
+                    f"{folder.url}/{name} claims {objects} objects for the shape {layout.shape}; at most "
+                    f"{_MOST_OBJECTS} are read; write it with larger chunks, or give a coarser level",
+                    code="array-too-large",
+                )
+            return cls(folder, layout)
         raise InputError(f"{folder.url} is not a zarr array; build or fetch the image again", code="array-not-found")
 
     @classmethod
@@ -82,7 +92,10 @@ class StoredArray:
             return None
         if not target.is_local and not target.is_plain_http:  # opened with settings of the user
             return None
-        layout = ArrayLayout.of(array.metadata.to_dict())
+        try:
+            layout = ArrayLayout.of(array.metadata.to_dict())
+        except (ValueError, LookupError, TypeError):  # zarr-python may read it
+            return None
         if layout.codecs is None or layout.unit != layout.chunk:
             return None
         return cls(target, layout)
@@ -126,9 +139,9 @@ class StoredArray:
         return self.layout.dtype
 
     @property
-    def units(self) -> list[tuple[int, ...]]:
+    def units(self) -> Iterator[tuple[int, ...]]:
         """Indices of all objects, in C order."""
-        return list(np.ndindex(*self.layout.grid))
+        return iter(np.ndindex(*self.layout.grid))
 
     def __getitem__(self, index: Any) -> NDArray[Any]:
         """Read the values at an index.
@@ -237,6 +250,26 @@ class StoredArray:
             return
         for cell in cells(region, self.chunk):
             yield intersection([slice(i * n, (i + 1) * n) for i, n in zip(cell, self.chunk, strict=True)], region)
+
+
+def read_document(target: Target, key: str) -> dict[str, Any] | None:
+    """A metadata document; None if it is missing.
+
+    Raises
+    ------
+    InputError
+        If it is not a JSON object, or too large to be metadata.
+    TargetError
+        If it cannot be read.
+    """
+    if (body := target.read(key, LARGEST)) is None:
+        return None
+    try:
+        return parse_object(body)
+    except ValueError as error:
+        raise InputError(
+            f"{target.url}/{key} is not the metadata of an image ({error}); write it again", code="damaged-metadata"
+        ) from None
 
 
 def target_of(array: Any) -> Target | None:

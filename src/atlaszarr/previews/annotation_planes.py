@@ -45,8 +45,8 @@ def label_planes(
     Parameters
     ----------
     annotation : str or path-like
-        An OME-Zarr, whose name ends in ``.zarr`` and of which the level nearest to the resolution is read, or a NRRD,
-        NIfTI or TIFF file.
+        An OME-Zarr, or a label group or level in one (a folder, or a URL with a part that ends in ``.zarr``), of which
+        the level nearest to the resolution is read; or a NRRD, NIfTI or TIFF file.
     plane : Plane
     coordinates : sequence of float
         Position of each plane along the axis across it, in um.
@@ -144,17 +144,17 @@ def _level_of(
 ) -> tuple[_Volume, AbsentChunks]:
     """The level with the pixel size in the plane nearest to the resolution, and its absent chunks."""
     name = shown(image.target.url)
-    unit, orientation = image.geometries[0].unit, image.geometries[0].orientation
+    orientation = image.geometries[0].orientation
     if (micron := image.geometries[0].micron) is None:
-        given = "no unit" if unit is None else f"the unit {unit!r}"
         raise InputError(
-            f"annotation {name} has axes with {given}; give an annotation in millimetres",
-            code="unknown-unit",
+            f"the voxel size of annotation {name} is not known ({image.numbers}); give an annotation with a scale in "
+            "millimetres",
+            code="missing-voxel-size",
         )
     for axis, wanted in ORIENTATION.items():
         if orientation.get(axis, wanted) == wanted:
             continue
-        whole = space.is_covered(image.lazy(0)[0].shape[-3:], [micron * size for size in image.geometries[0].scale])
+        whole = space.is_covered(image.shape(0), [micron * size for size in image.geometries[0].scale])
         if not (orientation[axis] == BRAINGLOBE_SIDES and whole):
             raise InputError(
                 f"axis {axis} of annotation {name} runs {orientation[axis]}; give an annotation that runs {wanted}",
@@ -172,10 +172,7 @@ def _level_of(
     size = (a * micron, b * micron, c * micron)
     # The physical origin is the centre of the first voxel of the space's finest grid.
     p, i, r = (at * micron + space.anchor / 2 - length / 2 for at, length in zip((p, i, r), size, strict=True))
-    array, absent = image.lazy(level)
-    if array.dtype.kind not in "iub" or math.prod(array.shape[:-3]) != 1:
-        raise InputError(
-            f"annotation {name} has dtype {array.dtype} and shape {array.shape}; give integer labels along z, y, x",
-            code="not-labels",
-        )
-    return _Volume(name, array[(0,) * (array.ndim - 3)], size, (p, i, r)), absent
+    array, absent = image.volume(level)
+    if array.dtype.kind not in "iub":
+        raise InputError(f"annotation {name} has dtype {array.dtype}; give integer labels", code="not-labels")
+    return _Volume(name, array, size, (p, i, r)), absent

@@ -12,6 +12,9 @@ from ..terminology.terminology import Terminology
 
 #: The largest label, that of uint32.
 _LARGEST = 2**32 - 1
+#: What labels must be.
+_WHOLE = "labels must be whole numbers from 0"
+_SIDES = f"{_WHOLE}; if a negative one marks a side of a structure, save absolute values: the midline tells the sides"
 #: How many unknown labels a remark names.
 _NAMED = 20
 
@@ -42,10 +45,11 @@ def as_labels(values: NDArray[Any], name: str) -> NDArray[np.uint32]:
     if kind == "f":
         exact = 2 ** (np.finfo(values.dtype).nmant + 1)
         whole = np.trunc(values) == values
-        _refuse(values, ~(whole & (values >= 0)), name, "labels must be whole numbers from 0")
+        _refuse(values, values < 0, name, _SIDES)
+        _refuse(values, ~whole, name, _WHOLE)
         _refuse(values, values >= exact, name, f"{values.dtype} is exact below {exact} only; save integers")
     else:
-        _refuse(values, values < 0, name, "labels must be whole numbers from 0")
+        _refuse(values, values < 0, name, _SIDES)
     _refuse(values, values > _LARGEST, name, f"labels must be at most {_LARGEST}")
     return values.astype(np.uint32)
 

@@ -7,17 +7,27 @@ from typing import TYPE_CHECKING, Any
 
 from ..engine.absent_chunks import AbsentChunks
 from ..engine.ome_reader import StoredImage
-from ..errors import InputError
+from ..stores.locations import local_path
 from ..stores.target import Target
-from .header import MICRONS, Header
+from .header import Header
 
 if TYPE_CHECKING:
     import dask.array as da
 
+#: How the names of files end that are volumes of other formats, also within a folder that ends in ``.zarr``.
+_FILES = (".nrrd", ".nhdr", ".nii", ".gz", ".mha", ".mhd", ".tif", ".tiff")
+
 
 def is_ome_zarr(uri: str) -> bool:
-    """Whether a path or URL ends in ``.zarr``."""
-    return uri.partition("?")[0].rstrip("/").endswith(".zarr")
+    """Whether a path or URL is that of an OME-Zarr, or of a label group or level in one.
+
+    A folder is never a volume of another format. A URL has a part that ends in ``.zarr``, and is not that of a file.
+    """
+    path = local_path(uri)
+    if path is not None and path.exists():
+        return path.is_dir()
+    parts = uri.partition("?")[0].rstrip("/").lower().split("/")
+    return any(part.endswith(".zarr") for part in parts) and not parts[-1].endswith(_FILES)
 
 
 def open_ome_zarr(uri: str, storage_options: Mapping[str, Any], name: str) -> tuple[da.Array, Header, AbsentChunks]:
@@ -39,31 +49,27 @@ def open_ome_zarr(uri: str, storage_options: Mapping[str, Any], name: str) -> tu
         If it cannot be read, or lacks a chunk that its ledger records.
     """
     image = StoredImage.at(Target.of(uri, storage_options))
-    names = image.names
-    if sorted(axis for axis in names if axis in "zyx") != ["x", "y", "z"]:
-        raise InputError(f"{name} has the axes {', '.join(names)}; give a volume with z, y and x", code="missing-axis")
-    array, absent = image.lazy(0)
-    for axis, n in zip(names, array.shape, strict=True):
-        if axis not in "zyx" and n != 1:
-            raise InputError(f"{name} has {n} entries along {axis}; give a 3-D volume", code="wrong-dimensions")
-    array = array[tuple(slice(None) if axis in "zyx" else 0 for axis in names)]
-    left = [axis for axis in names if axis in "zyx"]
-    array = array.transpose([left.index(axis) for axis in "zyx"])
-    spatial = [names.index(axis) for axis in "zyx"]
-    axes = [image.axes[k] for k in spatial]
-    microns = [micron for axis in axes if (micron := MICRONS.get(str(axis.unit).lower())) is not None]
-    words = [axis.orientation or "" for axis in axes]
+    geometry = image.geometries[0]
+    array, absent = image.volume(0)
+    words = [geometry.orientation.get(axis, "") for axis in "zyx"]
     oriented = all("-to-" in word for word in words)
     spacing: tuple[float, float, float] | None = None
+    position: tuple[float, float, float] | None = None
     remarks: tuple[str, ...] = ()
-    if len(microns) == len(axes):
-        z, y, x = (float(f"{image.scales[0][k] * micron:.9g}") for k, micron in zip(spatial, microns, strict=True))
+    if (micron := geometry.micron) is not None:
+        z, y, x = (float(f"{length * micron:.9g}") for length in geometry.scale)
         spacing = z, y, x
-        first = [image.translations[0][k] * micron for k, micron in zip(spatial, microns, strict=True)]
+        a, b, c = (float(length * micron) for length in geometry.translation)
+        position = a, b, c
         # The origin is the centre of the first voxel, or of that of the finest volume of the same space.
-        if not all(-size / 2 < at <= size / 2 for at, size in zip(first, spacing, strict=True)):
-            position = ", ".join(f"{length:g}" for length in first)
-            remarks = (f"the first voxel of {name} lies at {position} um by its metadata; 0, 0, 0 is assumed",)
+        if not all(-size / 2 < at <= size / 2 for at, size in zip(position, spacing, strict=True)):
+            first = ", ".join(f"{length:g}" for length in position)
+            remarks = (f"the first voxel of {name} lies at {first} um by its metadata; 0, 0, 0 is assumed",)
+    reasons = []
+    if spacing is None:
+        reasons.append(f"it has no size with a unit of length ({image.numbers})")
+    if not oriented:
+        reasons.append("its axes have no RFC-4 orientations")
     header = Header(
         name,
         tuple(map(int, array.shape)),
@@ -72,7 +78,9 @@ def open_ome_zarr(uri: str, storage_options: Mapping[str, Any], name: str) -> tu
         spacing=spacing,
         origin="".join(word[0] for word in words) if oriented else None,
         remarks=remarks,
-        reason="its axes have no unit of length" if oriented else "its axes have no RFC-4 orientations",
+        reason=" and ".join(reasons),
+        position=position,
+        numbers=image.numbers,
     )
     absent.list()
     return array, header, absent

@@ -126,8 +126,8 @@ def open_annotation(
     ----------
     uri : str or path-like
         A local path, or any URL that fsspec opens, of an NRRD or NIfTI (either may be compressed), a TIFF, or an
-        OME-Zarr (its finest level). The name of an OME-Zarr ends in ``.zarr``; the other formats are recognised by
-        their first bytes.
+        OME-Zarr (its finest level), or a label group or level in one. A folder, or a URL with a part that ends in
+        ``.zarr``, is an OME-Zarr; the other formats are recognised by their first bytes.
     spool_folder : str or path-like
         An existing local folder with room for the compressed voxels.
     storage_options : mapping, optional

@@ -44,7 +44,7 @@ class Annotation:
     absent : AbsentChunks or None
         The absent chunks of `labels`; None if they are unknown.
     image : StoredImage or None
-        The image that a StoredArray belongs to.
+        The image that `labels` belong to, if they are read from a path or URL.
     level : int
         The level of `image`.
     """
@@ -130,10 +130,17 @@ def annotation_of(given: Any, level: int, storage_options: Mapping[str, Any] | N
     level = int(level)
     if isinstance(given, str | os.PathLike):
         image = StoredImage.at(Target.of(given, storage_options))
-        stored, geometries = image.labels(level), image.geometries
-        columns = stored.shape[2]
-        before = _columns_before(geometries[0], image.labels(0).shape[2], geometries[level], columns)
-        return Annotation(stored, geometries[level], before, stored.absent, image, level)
+        image.validate_level(level)
+        geometry, whole = image.geometries[level], image.finest or image
+        labels: Any
+        if image.is_ordered:
+            labels = image.labels(level)
+            absent = labels.absent
+        else:
+            labels, absent = image.volume(level)
+            _validate_labels(labels.dtype, image.target.url)
+        before = _columns_before(whole.geometries[0], whole.shape(0)[2], geometry, labels.shape[2])
+        return Annotation(labels, geometry, before, absent, image, level)
     if storage_options:
         raise InputError(
             f"storage option {next(iter(storage_options))!r} is not supported for an open annotation",
@@ -152,8 +159,7 @@ def annotation_of(given: Any, level: int, storage_options: Mapping[str, Any] | N
             f"the annotation has axes {', '.join(axes)} and shape {array.shape}; it must have axes z, y, x",
             code="wrong-axes",
         )
-    if array.dtype.kind not in "iub":
-        raise InputError(f"the annotation holds {array.dtype}, not labels; labels must be integers", code="not-labels")
+    _validate_labels(array.dtype, "the annotation")
     absent = absent_of(array)
     if not hasattr(array, "__dask_graph__"):
         import dask.array as da
@@ -162,6 +168,11 @@ def annotation_of(given: Any, level: int, storage_options: Mapping[str, Any] | N
     if array.ndim == 4:
         array = array[0]
     return Annotation(array, geometry, _columns_before(top, first.shape[-1], geometry, array.shape[-1]), absent)
+
+
+def _validate_labels(dtype: np.dtype[Any], name: str) -> None:
+    if dtype.kind not in "iub":
+        raise InputError(f"{name} holds {dtype}, not labels; labels must be integers", code="not-labels")
 
 
 def _columns_before(top: Geometry, n: int, geometry: Geometry, columns: int) -> int:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..engine.ome import Geometry
 from ..errors import AtlaszarrWarning, InputError
 from ..geometry.spaces import BRAINGLOBE_SIDES, ORIENTATION, reference_space
+from ..stores.locations import shown
 from ..terminology.terminology import Terminology, terminology_of
 from .annotation import Annotation, annotation_of
 
@@ -40,7 +40,8 @@ def region_volumes(
     Parameters
     ----------
     annotation : str, path-like, Multiscales, NgffImage, xarray.DataArray, dask or numpy array
-        Integer labels, shape (z, y, x), or the path or URL of any OME-Zarr of such labels. 0 is background.
+        Integer labels, shape (z, y, x), or the path or URL of any OME-Zarr of such labels, of a label group or a level
+        in one, or of a zarr array; its axes may have any order. 0 is background.
     terminology : Terminology, str or path-like, optional
         Default: ``terminology.csv`` next to the annotation.
     level : int
@@ -71,7 +72,7 @@ def region_volumes(
     ------
     InputError
         If `annotation` does not hold labels, does not have the level or its voxel size is unknown, or the terminology
-        does not exist.
+        does not exist; if it has negative labels of structures of the terminology.
     SourceError, RecordError
         If the terminology cannot be read or is invalid.
     TargetError
@@ -80,14 +81,14 @@ def region_volumes(
     Warns
     -----
     AtlaszarrWarning
-        If chunks are absent that no ledger records (they are read as background), the label index is not used, or the
-        annotation has labels that are not in the terminology.
+        If chunks are absent that no ledger records (they are read as background), the label index is not used, the
+        annotation has labels that are not in the terminology, or `voxel_size` is not that of its metadata.
     """
     import pandas as pd
 
     opened = annotation_of(annotation, level, storage_options)
     structures = terminology_of(terminology, annotation, storage_options)
-    size = _voxel_um(opened.geometry, voxel_size)
+    size = _voxel_um(opened, voxel_size)
     voxel = float(math.prod(size) / 10**9)
     names, explanation = _sides(opened, size) if by_hemisphere else (("low", "high"), "")
     counts = opened.counts()
@@ -95,6 +96,12 @@ def region_volumes(
     ids, voxels, low = (column[labelled] for column in counts)
     known = {structure.value: row for row, structure in enumerate(structures) if structure.value is not None}
     unknown = [int(id) for id in ids if int(id) not in known]
+    if (negative := next((id for id in unknown if id < 0 and -id in known), None)) is not None:
+        raise InputError(
+            f"the annotation has the label {negative}, and {-negative} is a structure; if negative labels mark one "
+            "side, save absolute values: by_hemisphere (--by-hemisphere) counts the sides",
+            code="invalid-label",
+        )
     rows = len(structures) + len(unknown)
     row_of = known | {id: len(structures) + position for position, id in enumerate(unknown)}
     direct = np.zeros((rows, 2), np.int64)
@@ -218,23 +225,41 @@ def _as_identifiers(unknown: Sequence[int], structures: Terminology) -> Sequence
     return unknown if structures.has_labels_as_ids and ids.isdisjoint(unknown) else [-label for label in unknown]
 
 
-def _voxel_um(geometry: Geometry, given: float | Sequence[float] | None) -> tuple[Fraction, Fraction, Fraction]:
+def _voxel_um(annotation: Annotation, given: float | Sequence[float] | None) -> tuple[Fraction, Fraction, Fraction]:
     """The voxel size along (z, y, x) in um, as the exact value of its decimal notation."""
+    geometry, image = annotation.geometry, annotation.image
+    name = "the annotation" if image is None else shown(image.target.url)
+    numbers = image.numbers if image else f"scale {geometry.scale}, unit {geometry.unit!r}"
+    micron, recorded = geometry.micron, geometry.scale
     if given is not None:
-        lengths = tuple(map(float, given if isinstance(given, Sequence) else (given,) * 3))
+        lengths = _floats(given)
         if len(lengths) != 3 or not all(math.isfinite(length) and length > 0 for length in lengths):
             raise InputError(
                 f"voxel size {given!r} must be one positive length in um, or three along z, y, x", code="invalid-value"
             )
-        geometry = Geometry(lengths, unit="micrometer")
-    if (micron := geometry.micron) is None:
-        unit = "no unit" if geometry.unit is None else f"the unit {geometry.unit!r}"
+        if micron is not None and not np.allclose([n * float(micron) for n in recorded], lengths, rtol=1e-4, atol=0):
+            warnings.warn(
+                f"{name} has other voxels by its metadata ({numbers}); they are read as "
+                f"{', '.join(f'{length:g}' for length in lengths)} um, as given",
+                AtlaszarrWarning,
+                stacklevel=3,
+            )
+        recorded, micron = lengths, Fraction(1)
+    if micron is None:
         raise InputError(
-            f"the annotation's axes have {unit}, so its voxel size is unknown; give voxel_size (--voxel-size) in um",
+            f"the voxel size of {name} is not known ({numbers}); give voxel_size (--voxel-size) in um",
             code="missing-voxel-size",
         )
-    z, y, x = (Fraction(repr(length)) * micron for length in geometry.scale)
+    z, y, x = (Fraction(repr(length)) * micron for length in recorded)
     return z, y, x
+
+
+def _floats(given: Any) -> tuple[float, ...]:
+    """One length three times, or several; none if they are no numbers."""
+    try:
+        return tuple(map(float, np.atleast_1d(given) if np.ndim(given) else (given,) * 3))
+    except (TypeError, ValueError):
+        return ()
 
 
 def _sides(annotation: Annotation, size: Sequence[Fraction]) -> tuple[tuple[str, str], str]:

@@ -61,13 +61,13 @@ def test_the_orientation_key_of_the_older_draft_is_read(edit):
 @pytest.mark.parametrize(
     ("change", "code", "named"),
     [
-        (lambda entry: entry["axes"].reverse(), "wrong-axes", "x, y, z"),
-        (lambda entry: entry["axes"][0].update(unit="micrometer"), "different-units", "micrometer, millimeter"),
+        (lambda entry: entry["axes"][0].update(name="w"), "missing-axis", "w, y, x"),
+        (lambda entry: entry["axes"][0].update(unit="pixel"), "different-units", "millimeter, pixel"),
         (lambda entry: entry["datasets"][0].pop("path"), "damaged-metadata", "path"),
         (
-            lambda entry: entry["datasets"][0]["coordinateTransformations"][0].update(type="affine"),
+            lambda entry: entry["datasets"][0]["coordinateTransformations"][0].update(type="rotation"),
             "unsupported-transformation",
-            "'affine'",
+            "'rotation'",
         ),
         (
             lambda entry: entry["datasets"][0]["coordinateTransformations"][0].update(scale=[1]),
@@ -75,7 +75,7 @@ def test_the_orientation_key_of_the_older_draft_is_read(edit):
             "[1]",
         ),
     ],
-    ids=["axes", "units", "path", "affine", "scale"],
+    ids=["axes", "units", "path", "rotation", "scale"],
 )
 def test_metadata_without_a_geometry_is_refused_and_the_value_named(edit, change, code, named):
     with raises(InputError, code) as caught:
