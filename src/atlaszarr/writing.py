@@ -106,7 +106,8 @@ def write_multiscales(
     Raises
     ------
     InputError
-        If an argument is not valid, or the target holds something else; nothing is written.
+        If an argument is not valid, the target holds something else, or a zarr array that is read has other metadata
+        than the ledger of its image records; nothing is written.
     TargetError
         If the target cannot be written, or a zarr array that is read lacks a chunk that the ledger of its image
         records.

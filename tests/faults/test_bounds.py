@@ -259,6 +259,10 @@ HEADERS = {
     "a chunk of 0": levels(chunk=[0, 4, 4]),
     "a negative shape": levels(shape=[-1, 4, 4]),
     "a shape that is text": levels(shape=["1", 4, 4]),
+    "a length of 10^30": levels(shape=[12, 10**30, 8]),
+    "a level that is larger than the one before": lambda header: header["multiscale"]["levels"][1].update(
+        shape=[10**10] * 3
+    ),
     "a factor of minutes": levels(factor=["1e999999999", "1", "1"]),
     "a factor of 1/0": levels(factor=["1/0", "1", "1"]),
     "no levels": lambda header: header["multiscale"].update(levels=[]),

@@ -24,6 +24,8 @@ _T = TypeVar("_T")
 _LARGEST = 2**30
 #: The most levels of a recorded pyramid: halving the largest length that an array can have, 2**63, gives 64.
 _MOST_LEVELS = 64
+#: The greatest length of a recorded level: a brain of 1 m in voxels of 1 pm.
+_LONGEST = 10**12
 #: The most units of a recorded level: 16 times those of level 0 of the largest build, a million.
 _MOST_UNITS = 2**24
 _ONE: Factor = (Fraction(1), Fraction(1), Fraction(1))
@@ -237,8 +239,8 @@ class Pyramid:
 
         def level(entry: Mapping[str, Any]) -> Level:
             shape, chunk, unit = (lengths(name, entry[name]) for name in ("shape", "chunk", "unit"))
-            if any(map(operator.mod, unit, chunk)):
-                raise ValueError(f"shard {unit} is not a multiple of the chunk {chunk}")
+            if any(map(operator.mod, unit, chunk)) or max(*shape, *unit) > _LONGEST:
+                raise ValueError(f"shape {shape}, shard {unit} and chunk {chunk} do not fit")
             factor, first = factor_of([_fraction(f) for f in entry["factor"]]), entry["first"]
             first = None if first is None else _three(map(_fraction, first))
             return Level(shape, chunk, unit, factor, bool(entry["given"]), first)
@@ -247,6 +249,9 @@ class Pyramid:
         if not 0 < len(entries) <= _MOST_LEVELS:
             raise ValueError(f"{len(entries)} levels")
         pyramid = cls(tuple(map(level, entries)))
+        for parent, coarser in itertools.pairwise(pyramid.levels):
+            if any(map(operator.gt, coarser.shape, parent.shape)):
+                raise ValueError(f"a level of {coarser.shape} voxels after one of {parent.shape}")
         for step in pyramid.passes:
             if math.prod(map(min, step.block, pyramid.levels[step.source].shape)) > _LARGEST:
                 raise ValueError(f"blocks of {step.block} voxels")
