@@ -4,6 +4,7 @@ import http.server
 import json
 import os
 import pickle
+import shutil
 import signal
 import socket
 import subprocess
@@ -443,3 +444,25 @@ def test_a_lazy_volume_shows_no_option_of_the_cache(emulator, dataset):
         volume = open_volume(dataset, resolution=400, client=client)
         assert not [text for text in texts_of(volume["image"].data) if SECRET in text]
         assert SECRET not in repr(client) + repr(vars(client)) + repr(volume)
+
+
+# Deleted records.
+
+
+@pytest.mark.parametrize("version", ["0.5", "0.4"])
+@pytest.mark.parametrize("mode", ["volume", "sections"])
+def test_a_deleted_root_ledger_or_record_is_a_defect(api, command, tmp_path, version, mode):
+    options = ("--resolution", "400", "--mode", mode, "--ome-zarr", version, "--api-url", api)
+    assert command("build", DATASET, tmp_path / "built", *options).code == 0
+    root, ledger = "zarr.json" if version == "0.5" else ".zattrs", "atlaszarr/ledger.jsonl"
+    for gone in ([ledger], [root], ["atlaszarr/build.json"], [root, ledger]):
+        target = tmp_path / gone[-1].rpartition("/")[2] / str(len(gone))
+        shutil.copytree(tmp_path / "built", target)
+        for key in gone:
+            (target / key).unlink()
+        ran = command("verify", target)
+        assert (ran.code, ran.err) == (1, "")
+        assert all(f"{key}: is missing" in ran.out for key in gone), ran.out
+        assert len(ran.out.splitlines()) == len(gone) + 1
+    (tmp_path / "other").mkdir()
+    assert command("verify", tmp_path / "other").code == 2
