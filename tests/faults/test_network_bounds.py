@@ -15,7 +15,7 @@ import pytest
 
 from atlaszarr.allen.client import AllenClient
 from atlaszarr.allen.http import Http
-from atlaszarr.errors import ServiceError
+from atlaszarr.errors import RecordError, ServiceError
 from codes import raises
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -232,3 +232,16 @@ def test_rows_that_cannot_be_those_of_the_query_are_refused(total, rows, ignored
         with raises(ServiceError, "unexpected-answer"):
             client.search(limit=None)
         assert asked == [requests]
+
+
+@pytest.mark.parametrize("value", [None, [], {}, "\0", "1", 1.5, 2**63, 10**400, True])
+@pytest.mark.parametrize(
+    ("model", "attribute", "images"),
+    [("SectionDataSet", "id", False), ("SectionImage", "id", True), ("SectionImage", "data_set_id", False)],
+)
+def test_a_search_names_an_id_that_is_none(serve, connect, model, attribute, images, value):
+    fault = {"do": "other_record", "match": {"path": f"model::{model},"}, "attribute": attribute, "value": value}
+    with pytest.raises((RecordError, ServiceError)) as caught:
+        connect(serve(faults=[fault])).search(images=images)
+    assert caught.value.code in ("invalid-record", "wrong-record")
+    assert attribute in str(caught.value) or "dataset None" in str(caught.value)

@@ -17,7 +17,7 @@ _UNSAFE = frozenset("'\"[](),$:;\\")
 _PAGE = 2000
 #: Maximum number of rows of a query: the whole catalogue of section datasets has 43,818.
 _MAX_ROWS = 250_000
-#: Maximum number of requests of a query: half of the rows of each page of the largest query.
+#: Maximum number of requests of a query: twice as many as the largest query takes with full pages.
 _MAX_PAGES = 250
 #: Largest size of all pages of a query, in bytes: a record of the whole catalogue has about 3 kB.
 _LARGEST_QUERY = 2**28

@@ -69,19 +69,18 @@ def search(
     if gene is not None:
         criteria.append(f"genes[acronym$il{literal('gene', gene)}]")
     records, total = query("SectionDataSet", criteria, _INCLUDE, limit, where=where)
-    for record in records:
-        number_of(record, "id", int, "a section dataset")
+    ids = [number_of(record, "id", int, "a section dataset") for record in records]
     if images:
         rows = [
-            _image_row(record, image)
-            for record in records
-            for image in query("SectionImage", where={"data_set_id": record["id"]}, most=MOST_SECTIONS)[0]
+            _image_row(id, image)
+            for id in ids
+            for image in query("SectionImage", where={"data_set_id": id}, most=MOST_SECTIONS)[0]
         ]
-        columns = list(_image_row({"id": None}, {}))
+        columns = list(_image_row(0, {"id": 0}))
     else:
-        counts = _section_counts(query, [record["id"] for record in records])
-        rows = [_dataset_row(record, counts) for record in records]
-        columns = list(_dataset_row({}, {}))
+        counts = _section_counts(query, ids)
+        rows = [_dataset_row(id, record, counts) for id, record in zip(ids, records, strict=True)]
+        columns = list(_dataset_row(0, {}, {}))
     table = pd.DataFrame(rows, columns=columns)
     table = table.astype({name: "Int64" for name in _WHOLE if name in columns}).set_index("id")
     table.attrs["datasets"] = total
@@ -112,18 +111,17 @@ def _section_counts(query: Query, ids: Sequence[int]) -> dict[int, int]:
     )
     if total > len(images):
         return {}
-    counts = Counter(image.get("data_set_id") for image in images)
+    counts = Counter(optional_number(image, "data_set_id", int, "a section image") for image in images)
     if others := counts.keys() - set(ids):
         raise ServiceError(
             f"the Allen API was asked for section images of {len(ids)} datasets, but answered with an image of dataset "
-            f"{others.pop()!r:.40}; try again",
+            f"{others.pop()}; try again",
             code="wrong-record",
         )
     return {id: counts[id] for id in ids}
 
 
-def _dataset_row(record: Record, counts: dict[int, int]) -> dict[str, Any]:
-    id = record.get("id")
+def _dataset_row(id: int, record: Record, counts: dict[int, int]) -> dict[str, Any]:
     label = f"section dataset {id}"
     donor = record_of(record_of(record, "specimen", label), "donor", label)
     return {
@@ -137,16 +135,17 @@ def _dataset_row(record: Record, counts: dict[int, int]) -> dict[str, Any]:
         "failed": bool(record.get("failed")),
         "age": str(record_of(donor, "age", label).get("name") or record.get("age") or ""),
         "sex": str(donor.get("sex_full_name") or ""),
-        "sections": counts.get(id) if isinstance(id, int) else None,
+        "sections": counts.get(id),
         "gene_name": ", ".join(str(gene.get("name") or "") for gene in record.get("genes") or ()),
     }
 
 
-def _image_row(record: Record, image: Record) -> dict[str, Any]:
-    label = f"section image {image.get('id')}"
+def _image_row(dataset: int, image: Record) -> dict[str, Any]:
+    id = number_of(image, "id", int, f"a section image of dataset {dataset}")
+    label = f"section image {id}"
     return {
-        "id": image.get("id"),
-        "dataset": record["id"],
+        "id": id,
+        "dataset": dataset,
         "section_number": optional_number(image, "section_number", int, label),
         "width": optional_number(image, "width", int, label),
         "height": optional_number(image, "height", int, label),
