@@ -212,6 +212,7 @@ class Cluster:
         patience = dask.config.get("distributed.scheduler.no-workers-timeout")
         self._patience = _NO_WORKERS if patience is None else dask.utils.parse_timedelta(patience)
         self._without_workers_since: float | None = None
+        self._silent = False
         try:
             self._validate_workers()
             self.workers = max(sum(self._ask(client.scheduler.ncores).values()), 1)
@@ -233,7 +234,7 @@ class Cluster:
 
     def _close(self) -> None:
         if self._owned:
-            self._client.close()
+            self._client.close(timeout=0 if self._silent else _SILENCE)
 
     def stop(self) -> None:
         """Cancel the tasks that have not started, and wait for the others, at most `_STOPPING` seconds."""
@@ -310,8 +311,11 @@ class Cluster:
     def _ask(self, question: Callable[[], Any]) -> Any:
         """The answer of the scheduler to a coroutine function."""
         try:
-            return self._client.sync(question, callback_timeout=_SILENCE)
+            if not self._silent:
+                return self._client.sync(question, callback_timeout=_SILENCE)
+            raise TimeoutError
         except TimeoutError:
+            self._silent = True
             message = f"scheduler {self._name} has not answered for {_SILENCE:.0f} s; run the same command to resume"
             raise SchedulerError(message, code="scheduler-unreachable") from None
         except Exception:
@@ -364,9 +368,9 @@ class Cluster:
             pass
         elif isinstance(error, KilledWorker):
             explained = SchedulerError(
-                f"{error.allowed_failures + 1} workers of scheduler {self._name} ended while they ran the same task, "
-                f"the last one at {error.last_worker.address}, most often for lack of memory (their logs say); give "
-                "them more memory or fewer threads, or make smaller chunks, then run the same command to resume",
+                f"a task ended {error.allowed_failures + 1} workers of scheduler {self._name}, the last at "
+                f"{error.last_worker.address}, most often for lack of memory (their logs say); give workers more "
+                "memory or fewer threads, or make smaller chunks, then run the same command to resume",
                 code="worker-killed",
             )
         elif type(error).__name__ in ("NoWorkerError", "NoValidWorkerError"):
