@@ -173,8 +173,8 @@ class Cluster:
     Raises
     ------
     InputError
-        If `distributed` is not installed, the scheduler does not answer, it has no workers, or a worker has no
-        atlaszarr or another version of it.
+        If `distributed` is not installed, the scheduler does not answer, it has no workers, or one of its
+        processes has no atlaszarr or another version of it.
     """
 
     #: A task costs the scheduler 2 to 3 ms, and a small block takes only 5.
@@ -322,15 +322,27 @@ class Cluster:
             raise self._lost() from None
 
     def _validate_workers(self) -> None:
-        """Compare the version of atlaszarr on every worker; an adaptive cluster starts its first worker for a task."""
-        first = self._submit(eval, _VERSION, pure=False)
-        self.wait({first})
+        """Compare the versions of atlaszarr; an adaptive cluster starts its first worker for a task."""
+        try:
+            self.result(self._submit(eval, _VERSION, pure=False))
+        except SchedulerError as error:
+            if error.code != "package-missing":  # else the answers tell where
+                raise
         found = self._ask(lambda: self._client.run(eval, _VERSION, on_error="return"))
-        for worker, its_version in found.items():
-            if isinstance(its_version, ModuleNotFoundError):
-                raise _lacks(f"worker {worker}", its_version)
-            if isinstance(its_version, str):
-                _require_version(its_version, f"worker {worker}", _own_version())
+        versions = {f"worker {worker}": answer for worker, answer in found.items()}
+        with suppress(SchedulerError):  # a scheduler may allow no questions
+            versions[f"the process of scheduler {self._name}"] = self._ask(self._scheduler_version)
+        for where, answer in versions.items():
+            if isinstance(answer, ModuleNotFoundError):
+                raise _lacks(where, answer)
+            if isinstance(answer, str):  # else the worker has ended meanwhile
+                _require_version(answer, where, _own_version())
+
+    async def _scheduler_version(self) -> Any:
+        try:
+            return await self._client.run_on_scheduler(eval, _VERSION)
+        except ModuleNotFoundError as error:
+            return error
 
     def _require_workers(self) -> None:
         """Raise an error if no worker has run for a time, so that no task can finish."""
@@ -341,16 +353,17 @@ class Cluster:
         since = self._without_workers_since = self._without_workers_since or now
         if now - since < self._patience - _POLL:
             return
+        raise self._no_workers()
+
+    def _no_workers(self) -> SchedulerError:
+        """The error for a scheduler without workers, or with workers that are all paused."""
         if paused := self._ask(self._client.scheduler.ncores):
-            raise SchedulerError(
+            return SchedulerError(
                 f"the {len(paused)} workers of scheduler {self._name} have been paused for {self._patience:.0f} s "
                 "because their memory is full; give them more memory or fewer threads, or make smaller chunks, then "
                 "run the same command to resume",
                 code="workers-paused",
             )
-        raise self._no_workers()
-
-    def _no_workers(self) -> SchedulerError:
         return SchedulerError(
             f"scheduler {self._name} has had no workers for {self._patience:.0f} s; start workers (the logs of those "
             "that ended say why), then run the same command",
@@ -369,7 +382,7 @@ class Cluster:
         elif isinstance(error, KilledWorker):
             explained = SchedulerError(
                 f"a task ended {error.allowed_failures + 1} workers of scheduler {self._name}, the last at "
-                f"{error.last_worker.address}, most often for lack of memory (their logs say); give workers more "
+                f"{error.last_worker.address}, most often for lack of memory (their logs say why); give workers more "
                 "memory or fewer threads, or make smaller chunks, then run the same command to resume",
                 code="worker-killed",
             )
@@ -380,11 +393,6 @@ class Cluster:
         # A module that is missing in the function of a block has the note of the block.
         elif "No module named" in str(error) and not getattr(error, "__notes__", ()):
             explained = _lacks(f"a worker of scheduler {self._name}", error)
-        elif isinstance(error, RuntimeError) and "deserialization of the task graph" in str(error):
-            explained = SchedulerError(
-                f"the process of scheduler {self._name} cannot read the tasks; install the same packages there as here",
-                code="scheduler-without-package",
-            )
         return explained
 
     def _lost(self) -> SchedulerError:
@@ -416,7 +424,7 @@ def _require_version(found: str, where: str, expected: str) -> None:
     if found != expected:
         raise SchedulerError(
             f"{where} has atlaszarr {found}, and this process has {expected}; install the same version everywhere",
-            code="worker-version",
+            code="version-mismatch",
         )
 
 
@@ -424,9 +432,7 @@ def _lacks(where: str, error: Exception) -> SchedulerError:
     """The error for a process that lacks a package, from its ModuleNotFoundError."""
     found = re.search(r"No module named '([\w.]+)", str(error))
     package = found[1].partition(".")[0] if found else "a package"
-    return SchedulerError(
-        f"{where} lacks {package}; install the same packages there as here", code="worker-without-package"
-    )
+    return SchedulerError(f"{where} lacks {package}; install the same packages there as here", code="package-missing")
 
 
 @cache
