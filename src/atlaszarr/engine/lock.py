@@ -1,9 +1,9 @@
 """The lock of a target: one build writes at a time, and a second build raises an error.
 
 On a local disk it is a lock of the operating system, which ends with its process: after a ``kill -9`` the next build
-takes it at once. Elsewhere, and on file systems without such locks (Lustre without ``flock``, some NFS), it is a lease: an owner object that is created exclusively and renewed every `HEARTBEAT`
-seconds. Another build takes the lease if the owner's process has ended on this machine, or if it was not renewed for
-`LEASE` seconds by the clock of the store.
+takes it at once. Elsewhere, and on file systems without such locks (Lustre without ``flock``, some NFS), it is a lease:
+an owner object that is created exclusively and renewed every `HEARTBEAT` seconds. Another build takes the lease if the
+owner's process has ended on this machine, or if it was not renewed for `LEASE` seconds by the clock of the store.
 
 The owner object is renewed and taken over by a conditional put (If-Match), so that no build overwrites the lease of
 another. On stores without conditional puts, such as fsspec's filesystems and S3 servers that answer with 501, the
@@ -92,9 +92,11 @@ def tidy(target: Target) -> None:
 
 def _has_locks(target: Target) -> bool:
     """Whether a target is on a file system with locks."""
-    if not target.is_local or fcntl is None:
-        return target.is_local
+    if not target.is_local:
+        return False
     target.make_way([_LOCK])
+    if fcntl is None:
+        return True
     folder = Path(target.url, _LOCK).parent
     with target.reporting("write to"):
         folder.mkdir(parents=True, exist_ok=True)
@@ -110,7 +112,6 @@ def _has_locks(target: Target) -> bool:
 
 @contextmanager
 def _locked(target: Target, take_over: bool) -> Iterator[Owner]:
-    target.make_way([_LOCK])
     path = Path(target.url, _LOCK)
     with target.reporting("write to"):
         path.parent.mkdir(parents=True, exist_ok=True)
