@@ -234,7 +234,8 @@ class Cluster:
 
     def _close(self) -> None:
         if self._owned:
-            self._client.close(timeout=0 if self._silent else _SILENCE)
+            with suppress(TimeoutError):
+                self._client.close(timeout=0 if self._silent else _SILENCE)
 
     def stop(self) -> None:
         """Cancel the tasks that have not started, and wait for the others, at most `_STOPPING` seconds."""
