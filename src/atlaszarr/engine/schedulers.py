@@ -13,7 +13,7 @@ import uuid
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import cloudpickle
@@ -267,12 +267,18 @@ class Cluster:
         """Send the value to the workers, and return a future of it.
 
         It is a task, so that the value is sent again if all workers that have it are lost. It is pickled here, so that
-        the scheduler does not need the modules that it refers to.
+        the scheduler does not need the modules that it refers to; not for workers of this process, which share it.
         """
         import dask
 
+        in_process = self._name.startswith("inproc://")
+        load = (
+            partial(_same, value)
+            if in_process
+            else partial(pickle.loads, pickle.PickleBuffer(cloudpickle.dumps(value)))
+        )
         with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 PiB"}):  # the value may be an array
-            return self._submit(_run_on_worker, _own_version(), pickle.loads, cloudpickle.dumps(value), pure=False)
+            return self._submit(_run_on_worker, _own_version(), load, pure=False)
 
     def wait(self, futures: set[Future]) -> set[Future]:
         """Wait until at least one future is done, and return those that are."""
@@ -419,6 +425,10 @@ def _run_on_worker(its_version: str, function: Callable[..., Any], *args: Any) -
             "that are given as storage options",
             code=error.code,
         ) from None
+
+
+def _same(value: Any) -> Any:
+    return value
 
 
 def _require_version(found: str, where: str, expected: str) -> None:
