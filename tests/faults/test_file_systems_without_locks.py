@@ -1,10 +1,8 @@
 """A local target on a file system without locks is locked by a lease, as on an object store."""
 
-import ctypes
 import errno
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -19,47 +17,19 @@ from atlaszarr.errors import InputError
 from atlaszarr.stores.target import Target
 from atlaszarr.writing import write_multiscales
 from codes import raises
+from refused_calls import SUPPORTED
 
 OWNER = "atlaszarr/owner.json"
 IMAGE = np.random.default_rng(0).integers(0, 255, (16, 16, 16)).astype("uint8")
-#: Number of the system call flock.
-_FLOCK = {"x86_64": 73, "aarch64": 32}
-
-
-class _Instruction(ctypes.Structure):
-    _fields_ = [
-        ("code", ctypes.c_ushort),
-        ("if_true", ctypes.c_ubyte),
-        ("if_false", ctypes.c_ubyte),
-        ("operand", ctypes.c_uint32),
-    ]
-
-
-class _Program(ctypes.Structure):
-    _fields_ = [("length", ctypes.c_ushort), ("instructions", ctypes.POINTER(_Instruction))]
-
-
-def refuse_flock(code):
-    """Let flock end with an error in this process and its children, by a filter of the kernel: see seccomp(2)."""
-    instructions = (_Instruction * 4)(
-        _Instruction(0x20, 0, 0, 0),  # load the number of the system call
-        _Instruction(0x15, 0, 1, _FLOCK[platform.machine()]),  # flock?
-        _Instruction(0x06, 0, 0, 0x00050000 | code),  # fail
-        _Instruction(0x06, 0, 0, 0x7FFF0000),  # allow
-    )
-    libc = ctypes.CDLL(None, use_errno=True)
-    program = _Program(len(instructions), instructions)
-    if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, ctypes.byref(program), 0, 0):
-        raise OSError(ctypes.get_errno(), "seccomp is not allowed")
-
 
 CHILD = """
 import sys
 import test_file_systems_without_locks as tests
+from refused_calls import refuse
 from atlaszarr.engine.lock import owning
 from atlaszarr.stores.target import Target
 try:
-    tests.refuse_flock(int(sys.argv[2]))
+    refuse("flock", int(sys.argv[2]))
 except OSError:
     sys.exit(77)
 if sys.argv[3] == "hold":
@@ -76,9 +46,7 @@ else:
         sys.exit(f"{error.code}: {error}")
 """
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or platform.machine() not in _FLOCK, reason="needs seccomp, of Linux"
-)
+pytestmark = pytest.mark.skipif(not SUPPORTED, reason="needs seccomp, of Linux")
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,6 +46,12 @@ _ADVICE: dict[int | str, tuple[str, str]] = {
     429: _OVERLOADED,
     501: ("not-supported", "it does not support this request: choose another store"),
     503: _OVERLOADED,
+}
+#: What to do about an error of a disk.
+_DISK = {
+    errno.ENOSPC: "; free some space, then run the same command",
+    errno.EDQUOT: "; free some space or ask for a larger quota, then run the same command",
+    errno.EROFS: "; choose a folder that can be written to",
 }
 _OTHERWISE = {
     False: ("request-refused", "check the URL, the region and the credentials"),
@@ -113,7 +120,7 @@ def _diagnose(error: Exception) -> tuple[str, str]:
     if name == "TooManyRedirects":
         return "too-many-redirects", "the server redirects too often; check the URL"
     if isinstance(error, OSError) and error.strerror:
-        return "store-error", error.strerror
+        return "store-error", error.strerror + _DISK.get(error.errno or 0, "")
     if isinstance(error, TimeoutError) or re.search("error sending request|imeout|timed out", text):
         return "store-unreachable", "the store does not answer"
     return "store-error", name
