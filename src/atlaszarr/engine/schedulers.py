@@ -35,6 +35,8 @@ _STOPPING = 60.0
 _NO_WORKERS = 300.0
 #: Seconds for the answer of a scheduler: twice what dask allows for a connection, and more than a busy one needs.
 _SILENCE = 60.0
+#: Seconds to copy a shared value to all workers: several GB at the 100 MB/s of a slow network.
+_COPYING = 120.0
 #: Seconds without a finished task after which the scheduler is asked for its workers.
 _POLL = 5.0
 #: The version of atlaszarr in another process, for `eval`, which a process without atlaszarr has too.
@@ -264,7 +266,7 @@ class Cluster:
         return future
 
     def share(self, value: Any) -> Any:
-        """Send the value to the workers, and return a future of it.
+        """Send the value to every worker, and return a future of it.
 
         It is a task, so that the value is sent again if all workers that have it are lost. It is pickled here, so that
         the scheduler does not need the modules that it refers to; not for workers of this process, which share it.
@@ -278,7 +280,12 @@ class Cluster:
             else partial(pickle.loads, pickle.PickleBuffer(cloudpickle.dumps(value)))
         )
         with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 PiB"}):  # the value may be an array
-            return self._submit(_run_on_worker, _own_version(), load, pure=False)
+            shared = self._submit(_run_on_worker, _own_version(), load, pure=False)
+        self.wait({shared})
+        # Not fatal: a worker without a copy fetches one.
+        with suppress(Exception):
+            self._client.sync(lambda: self._client.replicate([shared]), callback_timeout=_COPYING)
+        return shared
 
     def wait(self, futures: set[Future]) -> set[Future]:
         """Wait until at least one future is done, and return those that are."""
