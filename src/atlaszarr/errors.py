@@ -60,6 +60,10 @@ class TargetError(AtlaszarrError, OSError):
     """A target cannot be read or written."""
 
 
+class SchedulerError(AtlaszarrError, OSError):
+    """A Dask scheduler or its workers have failed; what was written is kept."""
+
+
 class AtlaszarrWarning(UserWarning):
     """A result needs the attention of the user."""
 

@@ -315,10 +315,12 @@ class Child:
 
 
 @contextmanager
-def started(command: Sequence[str]) -> Iterator[Child]:
+def started(command: Sequence[str], environment: Mapping[str, str] | None = None) -> Iterator[Child]:
     """A process that is killed at the end of the context."""
     with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=errors, start_new_session=True, env=environment
+        )
         child = Child(process, errors)
         try:
             yield child

@@ -146,7 +146,7 @@ class DatasetJob(ImageJob):
             for request in needed.difference(self._again)
         }
         for count, (request, future) in enumerate(fetches.items(), 1):
-            self._again[request] = future.result()
+            self._again[request] = self._scheduler.result(future)
             self._progress(count, len(fetches), "missing images")
 
     def _check_same_images(self, entry: Entry) -> None:

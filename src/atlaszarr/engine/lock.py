@@ -1,9 +1,9 @@
 """The lock of a target: one build writes at a time, and a second build raises an error.
 
 On a local disk it is a lock of the operating system, which ends with its process: after a ``kill -9`` the next build
-takes it at once. Elsewhere it is a lease: an owner object that is created exclusively and renewed every `HEARTBEAT`
-seconds. Another build takes the lease if the owner's process has ended on this machine, or if it was not renewed for
-`LEASE` seconds by the clock of the store.
+takes it at once. Elsewhere, and on file systems without such locks (Lustre without ``flock``, some NFS), it is a lease:
+an owner object that is created exclusively and renewed every `HEARTBEAT` seconds. Another build takes the lease if the
+owner's process has ended on this machine, or if it was not renewed for `LEASE` seconds by the clock of the store.
 
 The owner object is renewed and taken over by a conditional put (If-Match), so that no build overwrites the lease of
 another. On stores without conditional puts, such as fsspec's filesystems and S3 servers that answer with 501, the
@@ -12,9 +12,11 @@ object is read, written and read again; two builds that do so at the same time m
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
+import tempfile
 import threading
 import time
 import uuid
@@ -24,7 +26,12 @@ from pathlib import Path
 
 import filelock
 
-from ..errors import InputError, TargetError
+try:
+    import fcntl
+except ImportError:  # Windows has locks on every file system
+    fcntl = None  # type: ignore[assignment]
+
+from ..errors import AtlaszarrError, InputError, TargetError
 from ..stores.documents import LARGEST, parse_object
 from ..stores.target import Target
 
@@ -42,6 +49,8 @@ _OWNER = "atlaszarr/owner.json"
 KEYS = (_LOCK, _OWNER)
 #: Beginnings of the keys by which the age of a lock is measured, see `Target.age`.
 PROBES = tuple(f"{key}." for key in KEYS)
+#: Errors of `flock` on a file system without locks.
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
 #: Names of the leases that this process holds.
 _held: set[str] = set()
 
@@ -61,8 +70,8 @@ def owning(target: Target, take_over: bool = False) -> Iterator[Owner]:
     ----------
     target : Target
     take_over : bool
-        Whether to take a lease whose owner may be running. A lock on a local disk is never taken from a running
-        process.
+        Whether to take a lease whose owner may be running. A lock of the operating system is never taken from a
+        running process.
 
     Raises
     ------
@@ -71,7 +80,7 @@ def owning(target: Target, take_over: bool = False) -> Iterator[Owner]:
     TargetError
         If the owner object cannot be read or written.
     """
-    with _locked(target) if target.is_local else _leased(target, take_over) as owner:
+    with _locked(target, take_over) if _has_locks(target) else _leased(target, take_over) as owner:
         yield owner
 
 
@@ -82,9 +91,28 @@ def tidy(target: Target) -> None:
             pass
 
 
-@contextmanager
-def _locked(target: Target) -> Iterator[Owner]:
+def _has_locks(target: Target) -> bool:
+    """Whether a target is on a file system with locks."""
+    if not target.is_local:
+        return False
     target.make_way([_LOCK])
+    if fcntl is None:
+        return True
+    folder = Path(target.url, _LOCK).parent
+    with target.reporting("write to"):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            try:
+                fcntl.flock(probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
+                return False
+    return True
+
+
+@contextmanager
+def _locked(target: Target, take_over: bool) -> Iterator[Owner]:
     path = Path(target.url, _LOCK)
     with target.reporting("write to"):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,6 +124,9 @@ def _locked(target: Target) -> Iterator[Owner]:
                 f"target {target.url} is being built by another process; wait until it ends", code="target-locked"
             ) from None
     try:
+        if target.read(_OWNER) is not None:  # of a machine on which the file system has no locks
+            with _leased(target, take_over):
+                pass
         yield Owner()
     finally:
         path.unlink(missing_ok=True)
@@ -138,6 +169,8 @@ class _Lease(Owner):
         self.name = uuid.uuid4().hex
         _held.add(self.name)
         self._renewals = 0
+        #: Why the last renewal failed.
+        self._cause = ""
 
     def _body(self) -> bytes:
         """The owner object; each renewal has another content, since the tag of an object may be a hash of it."""
@@ -156,7 +189,9 @@ class _Lease(Owner):
             self._renewed = time.monotonic()
             if created:
                 return
-            if (stored := self._target.read_tagged(_OWNER)) is not None:  # else its owner has removed it meanwhile
+            if (
+                stored := self._target.read_tagged(_OWNER, LARGEST)
+            ) is not None:  # else its owner has removed it meanwhile
                 break
         else:
             raise TargetError(
@@ -205,22 +240,19 @@ class _Lease(Owner):
     def renew_until(self, ended: threading.Event) -> None:
         """Renew the lease until an event is set."""
         while not ended.wait(HEARTBEAT):
-            # If the store does not answer, the next round tries again; `validate` raises once the lease is too old.
+            # Whatever the store raises, the next round tries again; `validate` raises once the lease is too old.
             began = time.monotonic()
-            with suppress(TargetError, InputError):
-                try:
-                    stored = self._target.read_tagged(_OWNER)
-                    if stored is None or _owner(stored[0]).get("owner") != self.name:
-                        self._lost = True
-                        return
-                    self._renewals += 1
-                    # A put that fails may follow one of ours whose answer was lost: the next round reads the object.
-                    if not ended.is_set() and self._target.replace(_OWNER, self._body(), stored[1]):
-                        self._renewed = began
-                except RuntimeError:
-                    if not ended.is_set():
-                        raise
-                    return  # the interpreter is shutting down
+            try:
+                stored = self._target.read_tagged(_OWNER, LARGEST)
+                if stored is None or _owner(stored[0]).get("owner") != self.name:
+                    self._lost = True
+                    return
+                self._renewals += 1
+                # A put that fails may follow one of ours whose answer was lost: the next round reads the object.
+                if not ended.is_set() and self._target.replace(_OWNER, self._body(), stored[1]):
+                    self._renewed = began
+            except BaseException as error:  # also of the event loop of a store, or while the interpreter shuts down
+                self._cause = f": {error}" if isinstance(error, AtlaszarrError) else f": {type(error).__name__}"
 
     def validate(self, read: bool = False) -> None:
         """Same as in `Owner`."""
@@ -231,8 +263,8 @@ class _Lease(Owner):
             )
         if (silent := time.monotonic() - self._renewed) > LEASE:
             raise TargetError(
-                f"the lock of {self._target.url} could not be renewed for {silent:.0f} s, and another build may start; "
-                "run the same command to resume",
+                f"the lock of {self._target.url} could not be renewed for {silent:.0f} s, and another build may "
+                f"start{self._cause}; run the same command to resume",
                 code="lock-not-renewed",
             )
 

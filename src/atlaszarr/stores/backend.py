@@ -102,9 +102,9 @@ class Backend(ABC):
         wanted = list(keys)
         return dict(zip(wanted, requests().map(lambda key: self.read(key, most), wanted), strict=True))
 
-    def read_tagged(self, key: str) -> tuple[bytes, str | None] | None:
-        """Content of an object and its tag (None if the store has no tags); None if the object is missing."""
-        body = self.read(key)
+    def read_tagged(self, key: str, most: int = LARGEST_OBJECT) -> tuple[bytes, str | None] | None:
+        """Content of an object as in `read`, and its tag (None if the store has no tags); None if it is missing."""
+        body = self.read(key, most)
         return None if body is None else (body, None)
 
     def replace(self, key: str, body: bytes, tag: str | None) -> bool:

@@ -2,28 +2,56 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ..errors import AtlaszarrError, InputError, NotFoundError, SourceError, TargetError
 
-#: The HTTP status in an error of obstore, and the error code of S3.
+#: The HTTP status in an error of obstore, the error code of S3, and the region that S3 expects.
 _STATUS = re.compile(r"status code: (\d{3})")
 _WORD = re.compile(r"<Code>(\w+)</Code>")
+_BUCKET_REGION = re.compile(r"<Region>([a-z0-9-]+)</Region>")
+#: An error code of a store, as the exceptions of its library have it; any other text may hold a secret.
+_PLAIN_WORD = re.compile(r"[A-Za-z]{3,60}")
 _DENIED = "access-denied", "check the credentials and their rights"
-_REGION = "wrong-region", "the bucket is in another region: give storage option region_name"
+_EXPIRED = "access-denied", "the credentials have expired: renew them, then run the same command"
+_FORBIDDEN = (
+    "store-forbidden",
+    "check the credentials and their rights, or whether the object exists: a store whose objects may not be listed "
+    "answers the same for an absent one",
+)
+_REGION = (
+    "wrong-region",
+    "the bucket is in another region or at another endpoint: give storage option region_name or endpoint_url",
+)
 _OVERLOADED = "store-overloaded", "it is overloaded: run the same command later, or with fewer workers"
 #: Code and advice for an HTTP status or an error code of S3; all others depend on whether the store has failed.
 _ADVICE: dict[int | str, tuple[str, str]] = {
+    "AccessDenied": _FORBIDDEN,
+    "ExpiredToken": _EXPIRED,
+    "InvalidAccessKeyId": _DENIED,
+    "InvalidToken": _DENIED,
     "NoSuchBucket": ("bucket-not-found", "create the bucket, or correct the URL"),
+    "RequestTimeTooSkewed": ("access-denied", "the clock of this machine is wrong: set it"),
+    "SignatureDoesNotMatch": _DENIED,
     "SlowDown": _OVERLOADED,
+    "TokenRefreshRequired": _EXPIRED,
     301: _REGION,
     307: _REGION,
     401: _DENIED,
-    403: _DENIED,
+    403: _FORBIDDEN,
+    407: ("access-denied", "the proxy asks for credentials: write them into HTTP_PROXY or HTTPS_PROXY"),
     429: _OVERLOADED,
     501: ("not-supported", "it does not support this request: choose another store"),
+    503: _OVERLOADED,
+}
+#: What to do about an error of a disk.
+_DISK = {
+    errno.ENOSPC: "; free some space, then run the same command",
+    errno.EDQUOT: "; free some space or ask for a larger quota, then run the same command",
+    errno.EROFS: "; choose a folder that can be written to",
 }
 _OTHERWISE = {
     False: ("request-refused", "check the URL, the region and the credentials"),
@@ -68,20 +96,42 @@ def from_client_library(error: Exception) -> bool:
     return type(error).__module__.split(".")[0] in ("botocore", "aiobotocore", "aiohttp", "obstore")
 
 
+def is_forbidden(error: Exception) -> bool:
+    """Whether a store answers 403 without a fault of the credentials, as it does for an object that is absent."""
+    return _diagnose(error)[0] == "store-forbidden"
+
+
+def is_missing_bucket(error: Exception) -> bool:
+    """Whether the bucket of an object does not exist."""
+    return _diagnose(error)[0] == "bucket-not-found"
+
+
 def _diagnose(error: Exception) -> tuple[str, str]:
     """The code of a fault, and its cause with what to do."""
     text, name = str(error).partition("Debug source:")[0], type(error).__name__
-    word = _WORD.search(text)
+    word = _word(error, text)
     if (status := _status(error, text)) is not None:
-        code, advice = (word and _ADVICE.get(word[1])) or _ADVICE.get(status) or _OTHERWISE[status >= 500]
-        return code, f"the store answers HTTP {status}{f' {word[1]}' if word else ''}; {advice}"
+        code, advice = _ADVICE.get(word) or _ADVICE.get(status) or _OTHERWISE[status >= 500]
+        if region := _BUCKET_REGION.search(text):
+            code, advice = "wrong-region", f"the bucket is in region {region[1]}: give it as storage option region_name"
+        return code, f"the store answers HTTP {status}{f' {word}' if word else ''}; {advice}"
     if name in ("PermissionDeniedError", "UnauthenticatedError", "PermissionError"):
         return "access-denied", "the store does not allow it; check the credentials and their rights"
+    if name == "TooManyRedirects":
+        return "too-many-redirects", "the server redirects too often; check the URL"
     if isinstance(error, OSError) and error.strerror:
-        return "store-error", error.strerror
+        return "store-error", error.strerror + _DISK.get(error.errno or 0, "")
     if isinstance(error, TimeoutError) or re.search("error sending request|imeout|timed out", text):
         return "store-unreachable", "the store does not answer"
     return "store-error", name
+
+
+def _word(error: Exception, text: str) -> str:
+    """The store's own word for an error: the error code of S3, or that in an exception of another library."""
+    if found := _WORD.search(text):
+        return found[1]
+    values = (getattr(error, name, None) for name in ("error_code", "code") if not hasattr(error, "status"))
+    return next((str(value) for value in values if isinstance(value, str) and _PLAIN_WORD.fullmatch(value)), "")
 
 
 def _status(error: Exception, text: str) -> int | None:
@@ -90,5 +140,6 @@ def _status(error: Exception, text: str) -> int | None:
         return 301
     if found := _STATUS.search(text):
         return int(found[1])
-    values = (getattr(error, name, None) for name in ("status", "status_code", "code"))
+    names = ("status",) if hasattr(error, "status") else ("status_code", "code")  # `code` of aiohttp is deprecated
+    values = (getattr(error, name, None) for name in names)
     return next((value for value in values if isinstance(value, int) and 300 <= value < 600), None)

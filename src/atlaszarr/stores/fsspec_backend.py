@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from .backend import BATCH, LARGEST_OBJECT, Backend, ConcurrentUploads, TooLargeError, Uploads, timeout_of
+from .failures import is_forbidden
+
+#: Redirects that are followed; as in `allen.http`.
+_MAX_REDIRECTS = 5
+#: The headers of a request that a redirect to another origin keeps.
+_HARMLESS = ("Accept", "Accept-Encoding", "Range", "User-Agent")
 
 
 class FsspecBackend(Backend):
@@ -16,7 +23,9 @@ class FsspecBackend(Backend):
     ----------
     url : str
     options : mapping
-        Options of the filesystem. Over HTTP, ``timeout`` is the longest silence of the server in seconds (30).
+        Options of the filesystem. Over HTTP, ``timeout`` is the longest silence of the server in seconds (30). The
+        proxies of the environment (``HTTP_PROXY``, ``HTTPS_PROXY``, ``NO_PROXY``) are used, and at most 5 redirects are
+        followed; a redirect to another origin keeps no header that may hold a credential.
     forbidden_is_absent : bool
         Whether an object for which an HTTP server answers 403 counts as absent.
     """
@@ -31,7 +40,9 @@ class FsspecBackend(Backend):
             silence = timeout_of(given)
             given.pop("timeout", None)
             timeout = aiohttp.ClientTimeout(total=300, sock_connect=silence, sock_read=silence)  # 300 s: aiohttp's own
-            given["client_kwargs"] = {"timeout": timeout, **(given.get("client_kwargs") or {})}
+            client = {"timeout": timeout, "trust_env": True, "trace_configs": [_redirects()]}
+            given["client_kwargs"] = {**client, **(given.get("client_kwargs") or {})}
+            given.setdefault("max_redirects", _MAX_REDIRECTS + 1)  # the number that aiohttp refuses
         self._fs, root = fsspec.core.url_to_fs(url, **given)
         self._is_http = url.startswith(("http://", "https://"))
         self._root = str(root)
@@ -49,7 +60,7 @@ class FsspecBackend(Backend):
         except FileNotFoundError:
             return None
         except Exception as error:
-            if self._forbidden_is_absent and getattr(error, "status", None) == 403:
+            if self._forbidden_is_absent and is_forbidden(error):
                 return None
             raise
 
@@ -127,3 +138,23 @@ def _body(filesystem: Any, url: str, key: str, most: int) -> bytes:
 
     found: bytes = sync(filesystem.loop, read)
     return found
+
+
+@cache
+def _redirects() -> Any:
+    """A trace of aiohttp that removes headers from a request which is redirected to another origin.
+
+    aiohttp itself removes Authorization, and no other header that the user has given.
+    """
+    import aiohttp
+    from yarl import URL
+
+    async def strip(_session: Any, _context: Any, redirect: Any) -> None:
+        destination = redirect.url.join(URL(redirect.response.headers.get("Location", "")))
+        if destination.origin() != redirect.url.origin():
+            for name in {name for name in redirect.headers if name.title() not in _HARMLESS}:
+                redirect.headers.popall(name, None)
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_redirect.append(strip)
+    return trace

@@ -13,11 +13,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, PreconditionError
+from obstore.exceptions import AlreadyExistsError, PermissionDeniedError, PreconditionError
 from obstore.store import S3Store
 
 from ..errors import InputError
 from .backend import LARGEST_OBJECT, Backend, ConcurrentUploads, TooLargeError, Uploads, timeout_of
+from .failures import is_forbidden, is_missing_bucket
 
 #: Time after which credentials are requested again from their provider.
 _CREDENTIALS = timedelta(minutes=10)
@@ -48,6 +49,8 @@ class S3Backend(Backend):
         and ``client_kwargs`` with ``endpoint_url`` and ``region_name``. Without a key, credentials come from the
         environment and the configuration files of the AWS tools. ``timeout`` is the longest duration of a request in
         seconds, and how long a failed request is retried; 30 by default.
+    forbidden_is_absent : bool
+        Whether an object for which the store answers 403 AccessDenied counts as absent.
 
     Raises
     ------
@@ -55,7 +58,8 @@ class S3Backend(Backend):
         If an option or its value is not valid, or if credentials are missing.
     """
 
-    def __init__(self, url: str, options: Mapping[str, Any]) -> None:
+    def __init__(self, url: str, options: Mapping[str, Any], forbidden_is_absent: bool = False) -> None:
+        self._forbidden_is_absent = forbidden_is_absent
         bucket, _, self._root = url.partition("://")[2].partition("/")
         given = {**options, **dict(options.get("client_kwargs") or {})}
         if unknown := sorted(set(given) - set(_OPTIONS)):
@@ -97,13 +101,8 @@ class S3Backend(Backend):
 
     def read(self, key: str, most: int = LARGEST_OBJECT) -> bytes | None:
         """Same as in `Backend`."""
-        try:
-            found = obstore.get(self._store, self._path(key))
-            if found.meta["size"] > most:
-                raise TooLargeError(key, most)
-            return bytes(found.bytes())
-        except FileNotFoundError:
-            return None
+        found = self.read_tagged(key, most)
+        return None if found is None else found[0]
 
     def open(self, key: str) -> Any:
         """Same as in `Backend`; the file is read in ranges of a megabyte."""
@@ -123,12 +122,20 @@ class S3Backend(Backend):
         time.sleep(_SETTLING)
         return self.read(key) == body
 
-    def read_tagged(self, key: str) -> tuple[bytes, str | None] | None:
+    def read_tagged(self, key: str, most: int = LARGEST_OBJECT) -> tuple[bytes, str | None] | None:
         """Same as in `Backend`."""
         try:
             found = obstore.get(self._store, self._path(key))
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            if is_missing_bucket(error):
+                raise
             return None
+        except PermissionDeniedError as error:
+            if self._forbidden_is_absent and is_forbidden(error):
+                return None
+            raise
+        if found.meta["size"] > most:
+            raise TooLargeError(key, most)
         return bytes(found.bytes()), found.meta["e_tag"]
 
     def replace(self, key: str, body: bytes, tag: str | None) -> bool:
@@ -146,7 +153,9 @@ class S3Backend(Backend):
                 return None
             try:
                 obstore.put(store, self._path(key), body, mode=mode, use_multipart=False)
-            except (AlreadyExistsError, PreconditionError, FileNotFoundError):
+            except (AlreadyExistsError, PreconditionError, FileNotFoundError) as error:
+                if is_missing_bucket(error):
+                    raise
                 return False
             except Exception as error:
                 if "status code: 501" in str(error) or "<Code>NotImplemented</Code>" in str(error):

@@ -35,7 +35,7 @@ def open_backend(url: str, options: Mapping[str, Any], forbidden_is_absent: bool
     if url.startswith("s3://"):
         from .s3 import S3Backend
 
-        return S3Backend(url, options)
+        return S3Backend(url, options, forbidden_is_absent)
     from .fsspec_backend import FsspecBackend
 
     return FsspecBackend(url, options, forbidden_is_absent)
@@ -52,8 +52,8 @@ class Target:
     storage_options : str
         The options of the store as JSON; never shown.
     forbidden_is_absent : bool
-        Whether an object for which an HTTP server answers 403 counts as absent, as in a public bucket that cannot be
-        listed.
+        Whether an object for which an HTTP server or S3 answers 403 counts as absent, as in a public bucket that cannot
+        be listed.
     """
 
     url: str
@@ -102,8 +102,8 @@ class Target:
                 yield replace(self, url=protocol + separator + "/".join(parts[:count]))
 
     def public(self) -> Target:
-        """The target with `forbidden_is_absent`, if it is on an HTTP server; to call once its metadata is read."""
-        return replace(self, forbidden_is_absent=True) if self.is_plain_http else self
+        """The target with `forbidden_is_absent`, if on an HTTP server or S3; to call once its metadata is read."""
+        return replace(self, forbidden_is_absent=True) if self.is_plain_http or self.url.startswith("s3://") else self
 
     def of_view(self, view: str) -> Target:
         """The target of a further view in the same folder: ``x.<view>.ome.zarr`` for ``x.ome.zarr``."""
@@ -181,10 +181,19 @@ class Target:
         with self.reporting("write to"):
             return self._backend.create(key, body)
 
-    def read_tagged(self, key: str) -> tuple[bytes, str | None] | None:
-        """Content of an object and its tag for `replace`; None if the object is missing."""
+    def read_tagged(self, key: str, most: int = LARGEST_OBJECT) -> tuple[bytes, str | None] | None:
+        """Content of an object and its tag for `replace`; None if the object is missing.
+
+        Raises
+        ------
+        InputError
+            If it has more than `most` bytes.
+        """
         with self.reporting("read"):
-            return self._backend.read_tagged(key)
+            try:
+                return self._backend.read_tagged(key, most)
+            except TooLargeError as error:
+                raise self._too_large(error.key, error.most) from None
 
     def replace(self, key: str, body: bytes, tag: str | None) -> bool:
         """Put an object if it still has the tag that was read, and return whether it was put.
