@@ -552,8 +552,8 @@ def test_sections_that_are_skipped_are_in_the_table_with_the_reason(serve, build
     ("edit", "value"),
     [
         ({"alignment3d": None}, "3-D alignment"),
-        ({"plane_of_section_id": 3}, "plane_of_section_id 3"),
-        ({"section_thickness": None}, "section_thickness None"),
+        ({"plane_of_section_id": 3}, "plane of section unknown (3)"),
+        ({"section_thickness": None}, "no section thickness"),
         ({"reference_space_id": 4}, "reference space 4"),
     ],
 )

@@ -168,7 +168,7 @@ def test_only_and_except_choose_the_attributes(ask):
 
 
 @pytest.mark.parametrize(
-    ("model", "total"), [("ReferenceSpace", 10), ("Product", 4), ("Gene", 2), ("PlaneOfSection", 12)]
+    ("model", "total"), [("ReferenceSpace", 10), ("Product", 6), ("Gene", 2), ("PlaneOfSection", 12)]
 )
 def test_the_small_models_are_served(ask, model, total):
     assert ask(f"query.json?criteria=model::{model}")["total_rows"] == total

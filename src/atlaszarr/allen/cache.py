@@ -9,15 +9,22 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+import time
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
 from ..errors import AtlaszarrError, AtlaszarrWarning, InputError
+from ..stores.local import is_partial
 from ..stores.target import Target
 
 _T = TypeVar("_T")
+_FOLDER = "section-images"
+#: Seconds after which a temporary file belongs to no living process: an image is written in a moment.
+_LONGEST_WRITE = 3600.0
 _DIGEST_BYTES = hashlib.sha256().digest_size
 #: Ids of the caches that failed in this process; pickled copies of a cache have its id.
 _FAILED: set[str] = set()
@@ -50,6 +57,7 @@ class ImageCache:
 
     def __init__(self, location: str | os.PathLike[str], options: Mapping[str, Any] | None = None) -> None:
         self._id = uuid4().hex
+        self._used = False
         try:
             self._target: Target | None = Target.of(location, options)
         except InputError as error:
@@ -67,7 +75,11 @@ class ImageCache:
         return body if digest == _digest(key, body) else None
 
     def put(self, key: str, body: bytes) -> None:
-        """Store a validated body."""
+        """Store a validated body; the first time, remove the temporary files that killed processes left in a folder."""
+        with _LOCK:
+            first, self._used = not self._used, True
+        if first:
+            self._try(_remove_temporary)
         self._try(lambda target: target.write(_path(key), body + _digest(key, body)))
 
     def __contains__(self, key: str) -> bool:
@@ -91,9 +103,20 @@ class ImageCache:
         warnings.warn(f"section images are not cached: {error}", AtlaszarrWarning, stacklevel=2)
 
 
+def _remove_temporary(target: Target) -> None:
+    """Remove temporary files of a cache on a local disk that are older than any write takes."""
+    if not target.is_local:
+        return
+    before = time.time() - _LONGEST_WRITE
+    for path in Path(target.url, _FOLDER).glob("*/.*"):
+        with suppress(OSError):  # removed by another process
+            if is_partial(path.name) and path.stat(follow_symlinks=False).st_mtime < before:
+                path.unlink()
+
+
 def _path(key: str) -> str:
     # Entries under `images/`, from earlier versions, have no digest.
-    return f"section-images/{key[:2]}/{key}.jpg"
+    return f"{_FOLDER}/{key[:2]}/{key}.jpg"
 
 
 def _digest(key: str, body: bytes) -> bytes:

@@ -12,8 +12,8 @@ from ..errors import ImageError, InputError, NotFoundError, ServiceError
 from . import rma
 from .cache import ImageCache, default_location
 from .http import Http
-from .images import ImageRequest, MissingImage, Pixels, SectionImage, tier_size, validate_options
-from .records import SectionDataset, image_box
+from .images import LARGEST_IMAGE, ImageRequest, MissingImage, Pixels, SectionImage, tier_size, validate_options
+from .records import MOST_SECTIONS, SectionDataset, image_box
 from .search import search, similar_gene
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from ..terminology.terminology import Terminology
 
 API_URL = "https://api.brain-map.org/api/v2"
-#: Bytes; a page of 2000 section images is about 2 MB.
-_LARGEST_JSON = 2**25
+#: Bytes; a page of 2000 section datasets is about 6 MB. Decoded, the worst JSON of this size takes half a GB.
+_LARGEST_JSON = 2**24
 _DATASET_INCLUDE = ("alignment3d", "genes", "products", "plane_of_section", "specimen(donor(age))")
 
 
@@ -120,7 +120,7 @@ class AllenClient:
             raise NotFoundError(
                 f"section dataset {id} does not exist; `atlaszarr search` lists the datasets", code="dataset-not-found"
             )
-        images, _ = self._query("SectionImage", include=["alignment2d"], where={"data_set_id": id})
+        images, _ = self._query("SectionImage", include=["alignment2d"], where={"data_set_id": id}, most=MOST_SECTIONS)
         return SectionDataset.from_json(records[0], images)
 
     def search(
@@ -251,6 +251,7 @@ class AllenClient:
         x, y, width, height = image_box(records[0], f"section image {id}")
         width, height = tier_size(id, width, height, downsample)
         if roi is None:
+            _validate_size(id, width, height, downsample)
             return ImageRequest(id, width, height, downsample, view, quality=quality, range=range)
         left, top, w, h = roi
         if min(left, top) < 0 or min(w, h) < 1 or (left >> downsample) + w > width or (top >> downsample) + h > height:
@@ -259,6 +260,7 @@ class AllenClient:
                 f"downsample {downsample} (left and top are full-resolution pixels)",
                 code="region-outside-image",
             )
+        _validate_size(id, w, h, downsample)
         return ImageRequest(id, w, h, downsample, view, x + left, y + top, quality, range)
 
     def fetch(self, request: ImageRequest) -> SectionImage:
@@ -296,6 +298,15 @@ class AllenClient:
 
     def _query(self, model: str, *args: Any, **options: Any) -> tuple[list[dict[str, Any]], int]:
         return rma.query(self._get, self.api_url, model, *args, **options)
+
+
+def _validate_size(id: int, width: int, height: int, downsample: int) -> None:
+    if width * height > LARGEST_IMAGE:
+        raise InputError(
+            f"section image {id} has {width} x {height} pixels at downsample {downsample}, more than "
+            f"{LARGEST_IMAGE:,}; use a larger downsample or a smaller region",
+            code="image-too-large",
+        )
 
 
 def _decoded(request: ImageRequest, body: bytes) -> SectionImage:

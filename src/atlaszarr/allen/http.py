@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import io
 import ipaddress
 import logging
 import re
@@ -20,7 +22,8 @@ from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from urllib3 import BaseHTTPResponse, PoolManager, ProxyManager, Retry, Timeout
-from urllib3.connectionpool import ConnectionPool
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import ConnectionPool, HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import (
     HTTPError,
     InvalidHeader,
@@ -40,7 +43,10 @@ _TRANSIENT = (408, 429, 500, 502, 503, 504)
 #: The message of `http.client` for a proxy that refuses CONNECT.
 _REFUSED_TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})")
 _PIECE = 2**20
+#: Redirects that are followed: the API redirects once, from http to https.
 _MAX_REDIRECTS = 5
+#: Longest line of an answer, in bytes, such as the header of a chunk: the limit of `http.client` for a header.
+_LONGEST_LINE = 2**16
 #: Time limit of a client's first connection, including name resolution, in seconds.
 _FIRST_CONNECTION = 5.0
 _PORTS = {"http": 80, "https": 443}
@@ -72,7 +78,7 @@ class Http:
     longest_wait : float
         Longest Retry-After obeyed, in seconds.
     longest_answer : float
-        Time limit for the body of an answer, in seconds.
+        Time limit for one answer, headers and body, in seconds.
     """
 
     def __init__(
@@ -196,16 +202,24 @@ class Http:
         """An answer and its body, after redirects; an interrupted body is retried like any other failure."""
         redirects = 0
         while True:
-            pool = self._pool(url)
-            response = pool.request("GET", url, retries=retry, redirect=False, preload_content=False)
-            try:
-                body = self._body(response, url, limit)
-            except (ProtocolError, ReadTimeoutError) as error:
-                retry = (response.retries or retry).increment("GET", url, error=error)
-                retry.sleep()
-                continue
-            finally:
-                response.release_conn()
+            with _Awaited(url, self._longest_answer) as awaited:
+                response = self._pool(url).request("GET", url, retries=retry, redirect=False, preload_content=False)
+                try:
+                    awaited.validate()
+                    body = _body(response, url, limit)
+                    awaited.validate()
+                except HTTPError as error:
+                    awaited.validate()
+                    if not isinstance(error, ProtocolError | ReadTimeoutError):
+                        raise
+                    retry = (response.retries or retry).increment("GET", url, error=error)
+                    retry.sleep()
+                    continue
+                except ServiceError:
+                    response.close()
+                    raise
+                finally:
+                    response.release_conn()
             location = response.get_redirect_location()
             if not location:
                 return response, body
@@ -225,43 +239,12 @@ class Http:
                     "maxsize": self._concurrency,
                     "headers": {"User-Agent": "atlaszarr"},
                 }
-                self._pools[proxy] = (
+                pools = (
                     ProxyManager(proxy.url, proxy_headers=proxy.headers, **options) if proxy else PoolManager(**options)
                 )
+                pools.pool_classes_by_scheme = {"http": HttpPool, "https": HttpsPool}
+                self._pools[proxy] = pools
             return self._pools[proxy]
-
-    def _body(self, response: BaseHTTPResponse, url: str, limit: int) -> bytes:
-        pieces, size, late = [], 0, threading.Event()
-
-        def hang_up() -> None:
-            late.set()
-            with suppress(RuntimeError, ValueError, OSError):  # the body ended in the meantime
-                response.shutdown()
-
-        timer = threading.Timer(self._longest_answer, hang_up)
-        timer.daemon = True
-        timer.start()
-        try:
-            for piece in response.stream(_PIECE):
-                pieces.append(piece)
-                size += len(piece)
-                if size > limit:
-                    raise ServiceError(
-                        f"{url} answered more than {limit} bytes; the rest was not read", code="answer-too-large"
-                    )
-        except HTTPError:
-            if not late.is_set():
-                raise
-        finally:
-            timer.cancel()
-            if size > limit or late.is_set():
-                response.close()
-        if late.is_set():
-            raise ServiceError(
-                f"{url} answered for more than {self._longest_answer:g} s; the rest was not read",
-                code="answer-too-slow",
-            )
-        return b"".join(pieces)
 
     def close(self) -> None:
         """Close the connections."""
@@ -276,6 +259,131 @@ def _shared(*settings: Any) -> Http:
     return Http(*settings)
 
 
+def _body(response: BaseHTTPResponse, url: str, limit: int) -> bytes:
+    """The body of an answer, decompressed; ServiceError if it has more than `limit` bytes."""
+    pieces, size = [], 0
+    for piece in response.stream(_PIECE):
+        pieces.append(piece)
+        size += len(piece)
+        if size > limit:
+            raise ServiceError(
+                f"{url} answered more than {limit} bytes; the rest was not read", code="answer-too-large"
+            )
+    return b"".join(pieces)
+
+
+class _Awaited:
+    """The answer that a thread awaits: the connection is shut down if the answer takes too long.
+
+    Parameters
+    ----------
+    url : str
+    seconds : float
+        Time limit for the answer to one request, from the first byte sent.
+    """
+
+    def __init__(self, url: str, seconds: float) -> None:
+        self._url, self._seconds = url, seconds
+        self._timer: threading.Timer | None = None
+        self._late = threading.Event()
+
+    def __enter__(self) -> Self:
+        _THREAD.awaited = self
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _THREAD.awaited = None
+        self.end()
+
+    def begin(self, connection: Any) -> None:
+        """Start the time limit of a request on a socket."""
+        self.end()
+        self._timer = threading.Timer(self._seconds, self._hang_up, [connection])
+        self._timer.daemon = True
+        self._timer.start()
+
+    def end(self) -> None:
+        """Stop the time limit: the request has ended."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def validate(self) -> None:
+        """Raise ServiceError if the answer took too long."""
+        if self._late.is_set():
+            raise ServiceError(
+                f"{self._url} answered for more than {self._seconds:g} s; the rest was not read",
+                code="answer-too-slow",
+            )
+
+    def _hang_up(self, connection: Any) -> None:
+        self._late.set()
+        plain = connection if isinstance(connection, socket.socket) else connection.socket  # TLS within TLS
+        with suppress(OSError):  # the answer ended in the meantime
+            socket.socket.shutdown(plain, socket.SHUT_RDWR)
+
+
+class _Thread(threading.local):
+    awaited: _Awaited | None = None
+
+
+_THREAD = _Thread()
+
+
+class _Response(http.client.HTTPResponse):
+    """An answer whose lines are limited: urllib3 reads the header of a chunk, with its extension, without a limit."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.fp = _LimitedLines(self.fp.detach())
+
+
+class _LimitedLines(io.BufferedReader):
+    def readline(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size >= 0:
+            return super().readline(size)
+        line = super().readline(_LONGEST_LINE + 1)
+        if len(line) > _LONGEST_LINE:
+            raise http.client.LineTooLong("line of the answer")
+        return line
+
+
+class _HTTPConnection(HTTPConnection):
+    """A connection on which the time limit of the awaited answer holds from the first byte on."""
+
+    response_class = _Response
+
+    def _new_conn(self) -> socket.socket:
+        connection = super()._new_conn()
+        _watch(connection)
+        return connection
+
+    def getresponse(self) -> Any:
+        _watch(self.sock)
+        return super().getresponse()
+
+
+class _HTTPSConnection(_HTTPConnection, HTTPSConnection):
+    pass
+
+
+class HttpPool(HTTPConnectionPool):
+    """Connections with the time limit of the awaited answer."""
+
+    ConnectionCls = _HTTPConnection
+
+
+class HttpsPool(HTTPSConnectionPool):
+    """Same as `HttpPool`, over TLS."""
+
+    ConnectionCls = _HTTPSConnection
+
+
+def _watch(connection: Any) -> None:
+    """Start the time limit of the answer that this thread awaits on a socket."""
+    if _THREAD.awaited is not None:
+        _THREAD.awaited.begin(connection)
+
+
 def _release(slots: Any) -> None:
     """Release a slot; a cluster that was closed has no slots left."""
     with suppress(RuntimeError, OSError):
@@ -283,7 +391,7 @@ def _release(slots: Any) -> None:
 
 
 class _Retry(Retry):
-    """Retries that ignore an invalid Retry-After, and stop if a proxy refuses a tunnel with a final status."""
+    """Retries that ignore an invalid Retry-After, and end with an answer that takes too long or a final refusal."""
 
     def increment(
         self,
@@ -294,7 +402,16 @@ class _Retry(Retry):
         _pool: ConnectionPool | None = None,
         _stacktrace: TracebackType | None = None,
     ) -> Self:
-        """The remaining retries after a failure; ServiceError if a proxy refuses a tunnel with a final status."""
+        """The remaining retries after a failure.
+
+        Raises
+        ------
+        ServiceError
+            If the answer took too long, or a proxy refuses a tunnel with a final status.
+        """
+        if _THREAD.awaited is not None:
+            _THREAD.awaited.end()
+            _THREAD.awaited.validate()
         refused = isinstance(error, ProxyError) and _REFUSED_TUNNEL.search(str(error.original_error))
         if refused and (status := int(refused[1])) not in _TRANSIENT:
             proxy = getattr(_pool, "proxy", None)
@@ -321,7 +438,7 @@ def _redirected(url: str, location: str, redirects: int) -> str:
         raise ServiceError(
             f"{url} redirects more than {_MAX_REDIRECTS} times; check the API URL", code="too-many-redirects"
         )
-    return new.geturl()
+    return new._replace(netloc=new.netloc.rpartition("@")[2]).geturl()  # messages show the URL
 
 
 @dataclass(frozen=True)

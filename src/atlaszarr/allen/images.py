@@ -27,6 +27,11 @@ VIEWS = ("primary", "expression", "projection")
 WINDOW = 2048
 #: Largest image that is fetched whole, in pixels: 50 MB decoded.
 LARGEST_WHOLE = 4096**2
+#: Largest image of one request, in pixels: 3 GB decoded. The largest images of the Allen Institute are about 30,000 x
+#: 30,000 pixels.
+LARGEST_IMAGE = 2**30
+#: Largest JPEG, in bytes: seven times the size of the largest image at 0.157 bytes per pixel.
+_LARGEST_JPEG = 2**30
 #: Cost of a request in pixels: 0.05 s at 20 requests per second. At 12 Mbit/s that is 75 kB, or half a million pixels
 #: of 0.157 bytes (see `atlaszarr.dataset_build.plan`).
 _REQUEST_COST = 500_000
@@ -91,8 +96,8 @@ class ImageRequest:
 
     @property
     def largest_body(self) -> int:
-        """Largest size of a valid JPEG, in bytes: more than the uncompressed pixels."""
-        return 4 * self.width * self.height + 2**16
+        """Largest size of a JPEG that is read, in bytes: more than the uncompressed pixels, at most 1 GiB."""
+        return min(4 * self.width * self.height + 2**16, _LARGEST_JPEG)
 
     def decode(self, body: bytes) -> Pixels:
         """Validate and decode an answer.

@@ -22,8 +22,22 @@ Record = Mapping[str, Any]
 Matrix = tuple[tuple[float, ...], ...]
 Number = TypeVar("Number", int, float)
 
-#: Planes of section by `plane_of_section_id`. Datasets of 4 and 5 are registered by their alignment like all others.
-PLANE_NAMES = {1: "coronal", 2: "sagittal", 4: "variable", 5: "n/a", 6: "transverse"}
+#: Planes of section by `plane_of_section_id`: all PlaneOfSection records of the API. Datasets are registered by their
+#: alignment, whatever their plane.
+PLANE_NAMES = {
+    1: "coronal",
+    2: "sagittal",
+    4: "variable",
+    5: "n/a",
+    6: "transverse",
+    7: "Lateral to Medial",
+    8: "Medial to Lateral",
+    9: "Ventral to Dorsal",
+    10: "Dorsal to Ventral",
+    11: "Coronal (Caudal to Rostral)",
+    531107579: "Coronal (Rostral to Caudal)",
+    1082279372: "Tangential",
+}
 #: Other names of planes of section.
 _SYNONYMS = {"horizontal": "transverse", "axial": "transverse"}
 
@@ -38,6 +52,14 @@ _LARGEST = 2**40
 _MAX_TIERS = 17
 #: Image ids are written as uint32 labels, where 0 means no image.
 _IMAGE_IDS = range(1, 2**32)
+#: Most section images of a dataset: every section of a whole human brain, 18 cm long and 20 um each.
+MOST_SECTIONS = 10_000
+#: Largest section number: 25 um apart, so many sections are a stack of 2.5 m.
+_LARGEST_SECTION_NUMBER = 100_000
+#: Thickest section in um: the slabs into which whole human brains are cut are 1 cm thick.
+_THICKEST_UM = 10_000.0
+#: Largest pixel in um: as long as the thickest section.
+_LARGEST_PIXEL_UM = 10_000.0
 
 
 @dataclass(frozen=True)
@@ -98,11 +120,11 @@ class SectionDataset:
     id : int
         The SectionDataSet record's id.
     plane : str
-        Plane of section: one of `PLANE_NAMES`.
-    reference_space_id : int
-        Reference space of the 3-D alignment.
-    section_thickness : float
-        In um.
+        Plane of section: one of `PLANE_NAMES`, ``unknown (ID)`` for another id, "" for none.
+    reference_space_id : int or None
+        Reference space of the 3-D alignment; None if the record has none, as for human and primate brains.
+    section_thickness : float or None
+        In um; None if the record has none.
     genes, products : tuple of str
         Acronyms of the genes, abbreviations of the products.
     specimen_id : int or None
@@ -120,8 +142,8 @@ class SectionDataset:
 
     id: int
     plane: str
-    reference_space_id: int
-    section_thickness: float
+    reference_space_id: int | None
+    section_thickness: float | None
     genes: tuple[str, ...]
     products: tuple[str, ...]
     specimen_id: int | None
@@ -139,26 +161,26 @@ class SectionDataset:
         Parameters
         ----------
         dataset : mapping
-            A SectionDataSet record with ``alignment3d`` (and, optionally, genes, products, specimen).
+            A SectionDataSet record with ``alignment3d`` (and, optionally, genes, products, specimen). The plane of
+            section, reference space, thickness and alignment may be null: such a dataset is read, but cannot be
+            registered, see `validate_registration`.
         images : iterable of mapping
             Its SectionImage records with ``alignment2d``.
 
         Raises
         ------
         RecordError
-            If the dataset has an unknown plane of section or an invalid value, or if its 3-D alignment is singular or
-            does not match its inverse.
+            If a value is invalid, or if the 3-D alignment is singular or does not match its inverse.
         """
         id = number_of(dataset, "id", int, "section dataset")
         label = f"section dataset {id}"
-        plane_id = number_of(dataset, "plane_of_section_id", int, label)
-        if plane_id not in PLANE_NAMES:
+        plane_id = optional_number(dataset, "plane_of_section_id", int, label)
+        thickness = optional_number(dataset, "section_thickness", float, label)
+        if thickness is not None and not 0 < thickness <= _THICKEST_UM:
             raise RecordError(
-                f"{label} has plane_of_section_id {plane_id}; the known ones are {PLANE_NAMES}", code="unknown-plane"
+                f"{label} has a section thickness of {thickness} um, not within 0 to {_THICKEST_UM:g}",
+                code="invalid-record",
             )
-        thickness = number_of(dataset, "section_thickness", float, label)
-        if not thickness > 0:
-            raise RecordError(f"{label} has a section thickness of {thickness} um", code="invalid-record")
         donor = record_of(record_of(dataset, "specimen", label), "donor", label)
         age = record_of(donor, "age", label).get("name") or dataset.get("age") or ""
         tvr = trv = None
@@ -168,8 +190,8 @@ class SectionDataset:
         sections, skipped = _sections(images, thickness, label)
         return cls(
             id=id,
-            plane=PLANE_NAMES[plane_id],
-            reference_space_id=number_of(dataset, "reference_space_id", int, label),
+            plane=plane_of_section(plane_id),
+            reference_space_id=optional_number(dataset, "reference_space_id", int, label),
             section_thickness=thickness,
             genes=names_of(dataset, "genes", "acronym", label),
             products=names_of(dataset, "products", "abbreviation", label),
@@ -186,21 +208,59 @@ class SectionDataset:
     def alignment(self) -> tuple[Matrix, Matrix]:
         """`tvr` and `trv`; RecordError if the dataset has no 3-D alignment."""
         if self.tvr is None or self.trv is None:
-            raise RecordError(
-                f"section dataset {self.id} has no 3-D alignment, so it cannot be registered", code="missing-alignment"
-            )
+            raise self._unregistered("no 3-D alignment", "missing-alignment")
         return self.tvr, self.trv
 
     @property
-    def nominal_interval(self) -> float:
-        """The most common distance between neighbouring sections, in um (the smallest one on a tie)."""
+    def space(self) -> int:
+        """`reference_space_id`; RecordError if the dataset has no reference space."""
+        if self.reference_space_id is None:
+            raise self._unregistered("no reference space", "missing-reference-space")
+        return self.reference_space_id
+
+    @property
+    def thickness(self) -> float:
+        """`section_thickness`; RecordError if the dataset has no section thickness."""
+        if self.section_thickness is None:
+            raise self._unregistered("no section thickness", "missing-thickness")
+        return self.section_thickness
+
+    def validate_registration(self) -> None:
+        """Raise RecordError if the dataset cannot be registered to its reference space, with all that it lacks.
+
+        Human, primate and many developing datasets of the Allen Institute have no alignment. Their images and records
+        can be read all the same.
+        """
+        lacks = {
+            "missing-alignment": self.tvr is None and "3-D alignment",
+            "missing-reference-space": self.reference_space_id is None and "reference space",
+            "missing-thickness": self.section_thickness is None and "section thickness",
+            "no-sections": not self.sections and self.section_thickness is not None and "section with a 2-D alignment",
+        }
+        missing = [(code, name) for code, name in lacks.items() if name]
+        if missing:
+            raise self._unregistered(", ".join(f"no {name}" for _, name in missing), missing[0][0])
+        if self.plane not in PLANE_NAMES.values():
+            raise self._unregistered(f"plane of section {self.plane or 'null'}", "unknown-plane")
+
+    def _unregistered(self, lacks: str, code: str) -> RecordError:
+        return RecordError(f"section dataset {self.id} has {lacks}, so it cannot be registered", code=code)
+
+    @property
+    def step(self) -> int:
+        """The most common step between neighbouring section numbers (the smallest one on a tie)."""
         steps = Counter(b.section_number - a.section_number for a, b in pairwise(self.sections))
-        return self.section_thickness * max(steps, key=lambda step: (steps[step], -step), default=1)
+        return max(steps, key=lambda step: (steps[step], -step), default=1)
+
+    @property
+    def nominal_interval(self) -> float:
+        """The most common distance between neighbouring sections, in um; RecordError without a thickness."""
+        return self.thickness * self.step
 
     @property
     def missing_numbers(self) -> tuple[int, ...]:
         """Section numbers that a regular sampling would have and the dataset does not."""
-        step = round(self.nominal_interval / self.section_thickness)
+        step = self.step
         missing: list[int] = []
         for a, b in pairwise(self.sections):
             missing.extend(range(a.section_number + step, b.section_number - step // 2, step))
@@ -224,15 +284,20 @@ class SectionDataset:
 
 
 def _sections(
-    images: Iterable[Record], thickness: float, label: str
+    images: Iterable[Record], thickness: float | None, label: str
 ) -> tuple[tuple[Section, ...], tuple[SkippedSection, ...]]:
     sections: dict[int, Section] = {}
     skipped: list[SkippedSection] = []
+    ids: set[int] = set()
     for image in sorted(images, key=lambda image: number_of(image, "id", int, f"section image of {label}")):
         image_id = int(image["id"])
         number = image.get("section_number")
         try:
-            section = _section(image, thickness, name := f"section image {image_id} of {label}")
+            name = f"section image {image_id} of {label}"
+            if image_id in ids:
+                raise RecordError(f"{name} has two records; the first is used", code="duplicate-section")
+            ids.add(image_id)
+            section = _section(image, thickness, name)
             if (other := sections.get(section.section_number)) is not None:
                 raise RecordError(
                     f"{name} has the section number {other.section_number} of image {other.image_id} too",
@@ -244,7 +309,7 @@ def _sections(
     return tuple(sections[number] for number in sorted(sections)), tuple(skipped)
 
 
-def _section(image: Record, thickness: float, label: str) -> Section:
+def _section(image: Record, thickness: float | None, label: str) -> Section:
     if image.get("failed"):
         raise RecordError(f"{label} is marked as failed at the source", code="failed-section")
     if not (alignment := record_of(image, "alignment2d", label)):
@@ -252,9 +317,15 @@ def _section(image: Record, thickness: float, label: str) -> Section:
     if (image_id := int(image["id"])) not in _IMAGE_IDS:
         raise RecordError(f"{label} has an id that is not within 1 to {_IMAGE_IDS[-1]}", code="invalid-record")
     number = number_of(image, "section_number", int, label)
+    if abs(number) > _LARGEST_SECTION_NUMBER:
+        raise RecordError(
+            f"{label} has section_number {number}, beyond {_LARGEST_SECTION_NUMBER}", code="invalid-record"
+        )
+    if thickness is None:
+        raise RecordError(f"{label} has no depth, since the dataset has no section thickness", code="missing-thickness")
     x, y, width, height = image_box(image, label)
     resolution = number_of(image, "resolution", float, label)
-    if not resolution > 0:
+    if not 0 < resolution <= _LARGEST_PIXEL_UM:
         raise RecordError(f"{label} has a resolution of {resolution} um", code="invalid-record")
     tsv, tvs = (_affine(alignment, name, 2, label) for name in ("tsv", "tvs"))
     _validate_inverse(tvs, tsv, apply(tsv, [[0, 0], [width, 0], [0, height]]), label)
@@ -291,6 +362,11 @@ def image_box(image: Record, label: str) -> tuple[int, int, int, int]:
     if not (0 < width <= _LONGEST_SIDE and 0 < height <= _LONGEST_SIDE):
         raise RecordError(f"{label} has a size of {width} x {height} pixels", code="invalid-record")
     return left, top, width, height
+
+
+def plane_of_section(id: int | None) -> str:
+    """The name of a plane of section by its id: ``unknown (ID)`` for an unknown one, "" for none."""
+    return "" if id is None else PLANE_NAMES.get(id, f"unknown ({id})")
 
 
 def plane_name(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
@@ -12,8 +13,17 @@ from ..errors import InputError, RecordError, ServiceError
 #: Characters that RMA cannot escape.
 _UNSAFE = frozenset("'\"[](),$:;\\")
 _PAGE = 2000
-#: Maximum number of rows of a query: the whole catalogue of section datasets has fewer.
-_MAX_ROWS = 1_000_000
+#: Maximum number of rows of a query: the whole catalogue of section datasets has 43,818.
+_MAX_ROWS = 250_000
+#: Maximum number of requests of a query: half of the rows of each page of the largest query.
+_MAX_PAGES = 250
+#: Largest size of all pages of a query, in bytes: a record of the whole catalogue has about 3 kB.
+_LARGEST_QUERY = 2**28
+#: Time limit of all pages of a query, in seconds: the whole catalogue takes 22 pages of a few seconds each.
+_LONGEST_QUERY = 3600.0
+
+#: Characters of a message of the service that an error repeats: a message names the first mistake of a query.
+_EXCERPT = 500
 
 Get = Callable[[str], bytes]
 
@@ -63,6 +73,7 @@ def query(
     *,
     where: Mapping[str, object] | None = None,
     only: Sequence[str] = (),
+    most: int = _MAX_ROWS,
 ) -> tuple[list[dict[str, Any]], int]:
     """Fetch the records that meet all criteria, in order of id.
 
@@ -82,6 +93,8 @@ def query(
         Required whole-number values of attributes; the answer is validated against them.
     only : sequence of str
         Attributes in the answer; default all.
+    most : int
+        Number of records beyond which the answer is refused.
 
     Returns
     -------
@@ -94,7 +107,7 @@ def query(
     InputError
         If a value of `where` is not a whole number.
     ServiceError
-        If the answer is a failure, is not as documented, holds other records, or has more than a million rows.
+        If the answer is a failure, is not as documented, holds other records, or has too many rows, pages or bytes.
     RecordError
         If the number of matches changes between two pages.
     """
@@ -102,6 +115,7 @@ def query(
     criteria = [*(f"[{key}$eq{value}]" for key, value in required.items()), *criteria]
     rows: list[dict[str, Any]] = []
     total: int | None = None
+    requests, size_read, began = 0, 0, time.monotonic()
     while total is None or len(rows) < (total if limit is None else min(limit, total)):
         size = _PAGE if limit is None else min(_PAGE, limit - len(rows))
         clauses = [f"model::{model}"]
@@ -111,10 +125,24 @@ def query(
         options += f"[only$eq'{','.join(only)}']" if only else ""
         clauses.append(f"rma::options{options}")
         url = f"{api_url}/data/query.json?criteria={quote(','.join(clauses), safe=chr(39) + ':,$*()')}"
-        answer = envelope(get(url), url)
+        if requests >= _MAX_PAGES or size_read > _LARGEST_QUERY or time.monotonic() - began > _LONGEST_QUERY:
+            raise ServiceError(
+                f"{url} follows {requests} pages of {size_read:,} bytes with {len(rows)} of {total} rows, which took "
+                f"{time.monotonic() - began:.0f} s; set a limit, or narrow the search",
+                code="query-too-long",
+            )
+        body = get(url)
+        requests, size_read = requests + 1, size_read + len(body)
+        answer = envelope(body, url)
         page, matches = answer["msg"], answer.get("total_rows")
-        if not (isinstance(page, list) and all(isinstance(row, dict) for row in page) and isinstance(matches, int)):
+        valid = isinstance(page, list) and all(isinstance(row, dict) for row in page)
+        if not valid or isinstance(matches, bool) or not isinstance(matches, int) or matches < 0:
             raise ServiceError(f"{url} answered without rows or without a row count", code="unexpected-answer")
+        if len(page) > min(size, matches - len(rows)):
+            raise ServiceError(
+                f"{url} answered {len(page)} rows, but asked for {size} and found {matches - len(rows)}; try again",
+                code="unexpected-answer",
+            )
         if total is not None and matches != total:
             raise RecordError(
                 f"{url}: the number of matches changed from {total} to {matches} between pages; try again",
@@ -122,9 +150,9 @@ def query(
             )
         if not page and len(rows) < matches:
             raise ServiceError(f"{url} answered no rows after {len(rows)} of {matches} rows", code="missing-rows")
-        if min(matches, limit or matches) > _MAX_ROWS:
+        if min(matches, limit or matches) > most:
             raise ServiceError(
-                f"{url} has {matches} rows, more than the maximum of {_MAX_ROWS}; set a limit", code="too-many-rows"
+                f"{url} has {matches} rows, more than the maximum of {most}; set a limit", code="too-many-rows"
             )
         for row in page:
             for key, value in required.items():
@@ -135,6 +163,8 @@ def query(
                         code="wrong-record",
                     )
         total = matches
+        if rows and page[0] == rows[0]:
+            raise ServiceError(f"{url} answered the rows of the first page again; try again", code="unexpected-answer")
         rows += page
     return rows, total
 
@@ -154,7 +184,7 @@ def envelope(body: bytes, url: str) -> Mapping[str, Any]:
     """
     try:
         answer = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         beginning = " ".join(body[:200].decode("utf-8", errors="replace").split())
         raise ServiceError(
             f"{url} answered something that is not JSON ({error}): {beginning!r}", code="not-json"
@@ -162,5 +192,5 @@ def envelope(body: bytes, url: str) -> Mapping[str, Any]:
     if not isinstance(answer, dict) or "msg" not in answer:
         raise ServiceError(f"{url} answered JSON without a msg", code="unexpected-answer")
     if not answer.get("success"):
-        raise ServiceError(f"{url} was refused by the Allen API: {answer['msg']}", code="query-refused")
+        raise ServiceError(f"{url} was refused by the Allen API: {str(answer['msg'])[:_EXCERPT]}", code="query-refused")
     return answer

@@ -8,7 +8,17 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, ServiceError
-from .records import PLANE_NAMES, Record, names_of, number_of, optional_number, plane_name, record_of
+from .records import (
+    MOST_SECTIONS,
+    PLANE_NAMES,
+    Record,
+    names_of,
+    number_of,
+    optional_number,
+    plane_name,
+    plane_of_section,
+    record_of,
+)
 from .rma import literal
 
 if TYPE_CHECKING:
@@ -65,7 +75,7 @@ def search(
         rows = [
             _image_row(record, image)
             for record in records
-            for image in query("SectionImage", where={"data_set_id": record["id"]})[0]
+            for image in query("SectionImage", where={"data_set_id": record["id"]}, most=MOST_SECTIONS)[0]
         ]
         columns = list(_image_row({"id": None}, {}))
     else:
@@ -113,13 +123,13 @@ def _section_counts(query: Query, ids: Sequence[int]) -> dict[int, int]:
 
 
 def _dataset_row(record: Record, counts: dict[int, int]) -> dict[str, Any]:
-    id, plane = record.get("id"), record.get("plane_of_section_id")
+    id = record.get("id")
     label = f"section dataset {id}"
     donor = record_of(record_of(record, "specimen", label), "donor", label)
     return {
         "id": id,
         "gene": " ".join(names_of(record, "genes", "acronym", label)),
-        "plane": PLANE_NAMES.get(plane, str(plane)) if isinstance(plane, int) else "",
+        "plane": plane_of_section(optional_number(record, "plane_of_section_id", int, label)),
         "product": " ".join(names_of(record, "products", "abbreviation", label)),
         "reference_space": optional_number(record, "reference_space_id", int, label),
         "thickness_um": optional_number(record, "section_thickness", float, label),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -26,6 +25,7 @@ from ..regions.tables import to_csv
 from ..regions.volumes import region_volumes
 from ..stores.locations import protocol_of
 from ..stores.target import Target
+from ..stores.temporary import temporary_folder
 from ..terminology.terminology import Terminology
 from . import manifest
 from .images import annotation_image, hemispheres_image, template_image
@@ -155,7 +155,7 @@ def build_atlas(
     terminology = terminology_from(ontology, client, target, storage_options)
     documents: dict[str, bytes] = {}
     with ExitStack() as stack:
-        folder = spool or stack.enter_context(tempfile.TemporaryDirectory(prefix="atlaszarr-"))
+        folder = spool or stack.enter_context(temporary_folder())
         sides = BRAINGLOBE_SIDES if brainglobe else ORIENTATION["x"]
         frame = {"orientation": orientation, "voxel_size": voxel_size, "origin": f"as{sides[0]}"}
         opened = {

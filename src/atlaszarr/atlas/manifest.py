@@ -9,10 +9,11 @@ from typing import Any
 
 from .. import credit
 from ..brainglobe.paths import AtlasLayout
-from ..engine.ledger import digest
+from ..engine.ledger import digest, objects_of, validate_key
 from ..errors import InputError
 from ..geometry.spaces import BRAINGLOBE_SIDES, ORIENTATION
 from ..reference_volumes import ReferenceVolume
+from ..stores.documents import LARGEST, parse_object
 from ..stores.target import Target
 from ..versions import version
 
@@ -105,12 +106,15 @@ def manifests(root: Target) -> Iterator[tuple[str, dict[str, Any] | None]]:
         if path.count("/") != 1 or not path.endswith(".json"):
             continue
         try:
-            content = json.loads(root.read(path) or b"")
+            content = parse_object(root.read(path, LARGEST) or b"")
             if not {"name", "version", "state"} <= content.keys():
                 continue
             if any(not isinstance(content[name], type(empty)) for name, empty in _EMPTY.items()):
                 raise ValueError
-        except (ValueError, AttributeError, KeyError):
+            objects_of(content["files"])
+            for image in content["images"]:
+                validate_key(image)
+        except (ValueError, AttributeError, KeyError, TypeError):
             yield path, None
         else:
             yield path, content

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..brainglobe import meshes
 from ..brainglobe.paths import PRECOMPUTED, below
-from ..engine.ledger import Defect, digest
+from ..engine.ledger import COMPACT, Defect, digest
 from ..engine.target_state import read_root
 from ..engine.verify import VerifyReport, verify_image
 from ..errors import InputError
@@ -31,7 +31,7 @@ def verify_atlas(root: Target, *, deep: bool) -> VerifyReport | None:
     """
     documents = list(manifests(root))
     if not documents:
-        return None
+        return _without_manifest(root, deep)
     objects = blocks = 0
     defects: list[Defect] = []
     for key, document in documents:
@@ -49,9 +49,28 @@ def verify_atlas(root: Target, *, deep: bool) -> VerifyReport | None:
     return VerifyReport(root.url, objects, blocks, tuple(defects))
 
 
+def _without_manifest(root: Target, deep: bool) -> VerifyReport | None:
+    """The report on an atlas whose manifest is missing; None if there is no image of an atlas."""
+    images = [key.removesuffix(f"/{COMPACT}") for key in root.list_keys("annotation-sets") if key.endswith(COMPACT)]
+    if not images:
+        return None
+    defects = [Defect("missing", "atlaszarr", "the manifest of the atlas is missing; build the atlas again")]
+    for path in images:
+        defects += [
+            Defect(defect.kind, f"{path}/{defect.key}", defect.text)
+            for defect in _image(below(root, path), deep).defects
+        ]
+    return VerifyReport(root.url, 0, 0, tuple(defects))
+
+
 def _image(target: Target, deep: bool) -> VerifyReport:
     if target.url.endswith(PRECOMPUTED):
-        return VerifyReport(target.url, 0, 0, tuple(meshes.defects(target)))
+        try:
+            return VerifyReport(target.url, 0, 0, tuple(meshes.defects(target)))
+        except InputError as error:
+            if error.code != "not-atlaszarr":
+                raise
+            return VerifyReport(target.url, 0, 0, (Defect("ledger", COMPACT, "is missing"),))
     try:
         exists = read_root(target) is not None
     except InputError:

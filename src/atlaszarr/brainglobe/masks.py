@@ -7,7 +7,7 @@ holds one structure, since BrainGlobe's reader takes the folder of a structure a
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Self
@@ -59,7 +59,7 @@ class Masks(Multiscale, kind="masks"):
         return cls(target, (array,), NonEmptyChunks(layers(pyramid)), Encoding(), order=order)
 
     @classmethod
-    def recorded(cls, target: Target, described: Mapping[str, Any], written: Container[str], **own: Any) -> Self:
+    def recorded(cls, target: Target, described: Mapping[str, Any], written: Collection[str], **own: Any) -> Self:
         """The inverse of `to_json`; the annotation determines which chunks exist."""
         order = PostOrder(*(tuple(described["masks"][name]) for name in ("identifiers", "firsts")))
         known = super().recorded(target, described, written, order=order, **own)

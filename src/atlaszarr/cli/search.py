@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import ServiceError, printable
+from ..errors import AtlaszarrError, ServiceError, printable
 from .options import API, OUTPUT, as_id, client, options
 from .terminal import table
 
 if TYPE_CHECKING:
     from ..allen.records import SectionDataset
+
+#: Section images skipped for one reason that `info` lists one by one.
+_MAX_LISTED = 3
 
 
 @click.command()
@@ -43,24 +46,40 @@ def search(as_json: bool, **criteria: Any) -> None:
             # A suggestion that fails is not an error of the search.
             with suppress(ServiceError):
                 if similar := service.similar_gene(criteria["gene"]):
-                    click.echo(f"did you mean {similar}?", err=True)
+                    click.echo(f"did you mean {printable(similar)}?", err=True)
 
 
 @click.command()
 @click.argument("dataset_id", callback=as_id)
 @options(*API, *OUTPUT)
 def info(dataset_id: int, as_json: bool) -> None:
-    """Describe one section dataset, and list its missing sections."""
+    """Describe one section dataset: its sections, which are missing, and what cannot be registered and why."""
     with client() as service:
-        facts = _summary(service.section_dataset(dataset_id))
+        dataset = service.section_dataset(dataset_id)
+    facts = _summary(dataset)
     if as_json:
         click.echo(json.dumps(facts))
         return
-    skipped = facts.pop("skipped")
-    shown = [(name, ", ".join(map(str, value)) if isinstance(value, list) else value) for name, value in facts.items()]
-    click.echo(table(None, shown))
+    skipped, problem = facts.pop("skipped"), facts.pop("not registered")
+    click.echo(table(None, [(name, _cell(value)) for name, value in facts.items()]))
+    if problem is not None:
+        click.echo(f"not registered: {printable(problem)}")
+    reasons: dict[str, list[int]] = {}
     for section in skipped:
-        click.echo(f"skipped: {printable(section['reason'])}")
+        reason = section["reason"].removeprefix(f"section image {section['image_id']} of section dataset {dataset.id} ")
+        reasons.setdefault(reason, []).append(section["image_id"])
+    for reason, ids in reasons.items():
+        if len(ids) <= _MAX_LISTED:
+            lines = [f"skipped: section image {id} of section dataset {dataset.id} {reason}" for id in ids]
+        else:
+            lines = [f"skipped: {len(ids)} section images ({ids[0]}, {ids[1]}, ...), each of which {reason}"]
+        click.echo("\n".join(map(printable, lines)))
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return "" if value is None else value
 
 
 def _summary(dataset: SectionDataset) -> dict[str, Any]:
@@ -68,6 +87,7 @@ def _summary(dataset: SectionDataset) -> dict[str, Any]:
     sections = dataset.sections
     numbers = [section.section_number for section in sections]
     resolutions = sorted({section.resolution for section in sections})
+    thickness = dataset.section_thickness
     return {
         "section dataset": dataset.id,
         "genes": list(dataset.genes),
@@ -78,14 +98,28 @@ def _summary(dataset: SectionDataset) -> dict[str, Any]:
         "age": dataset.age,
         "specimen": dataset.specimen_id,
         "failed": dataset.failed,
-        "section thickness um": dataset.section_thickness,
-        "nominal interval um": dataset.nominal_interval,
+        "section thickness um": thickness,
+        "nominal interval um": None if thickness is None else dataset.nominal_interval,
         "sections": len(sections),
+        "section images": len(sections) + len(dataset.skipped),
         "section numbers": f"{numbers[0]} to {numbers[-1]}" if numbers else "",
         "missing section numbers": list(dataset.missing_numbers),
         "with expression view": sum(section.expression for section in sections),
         "widths": f"{min(s.width for s in sections)} to {max(s.width for s in sections)}" if sections else "",
         "heights": f"{min(s.height for s in sections)} to {max(s.height for s in sections)}" if sections else "",
         "resolution um": resolutions,
+        "not registered": _registration_problem(dataset),
         "skipped": [{"image_id": s.image_id, "reason": s.reason} for s in dataset.skipped],
     }
+
+
+def _registration_problem(dataset: SectionDataset) -> str | None:
+    """Why a dataset cannot be registered; None if it can."""
+    from ..geometry.spaces import reference_space
+
+    try:
+        dataset.validate_registration()
+        reference_space(dataset.space)
+    except AtlaszarrError as error:
+        return str(error)
+    return None

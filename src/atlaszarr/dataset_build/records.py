@@ -19,6 +19,7 @@ from ..engine.ome import Geometry, multiscales
 from ..engine.pyramid import Pyramid
 from ..geometry.grid import Grid
 from ..geometry.spaces import ORIENTATION
+from ..stores.documents import LARGEST, parse_object
 from ..stores.target import Target
 from ..versions import version
 from .layout import BuildLayout
@@ -49,7 +50,7 @@ def write_build(target: Target, layout: BuildLayout, request: Mapping[str, Any],
 def has_build(target: Target, request: Mapping[str, Any]) -> bool:
     """Whether ``atlaszarr/build.json`` exists and records these options."""
     try:
-        return bool(json.loads(target.read("atlaszarr/build.json") or b"")["request"] == request)
+        return bool(parse_object(target.read("atlaszarr/build.json", LARGEST) or b"")["request"] == request)
     except (ValueError, KeyError, TypeError):
         return False
 

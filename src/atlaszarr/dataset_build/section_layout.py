@@ -118,7 +118,7 @@ def _groups(
     dataset: SectionDataset, options: SectionsOptions, planes: SectionPlanes, pyramid: Pyramid
 ) -> dict[str, dict[str, Any]]:
     """OME-Zarr metadata of the images, each of the levels of `pyramid`, and of the collection."""
-    version, title, thickness = options.ome_zarr, records.title(dataset), dataset.section_thickness
+    version, title, thickness = options.ome_zarr, records.title(dataset), dataset.thickness
     groups: dict[str, dict[str, Any]] = {}
     for member, (section, coordinate) in enumerate(zip(planes.imaged.sections, planes.coordinates, strict=True)):
         geometry = records.plane_geometry(planes.grid, planes.plane.fixed, coordinate, thickness)

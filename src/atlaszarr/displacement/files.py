@@ -5,13 +5,15 @@ An interrupted save leaves nothing that opens as a field: the metadata of an OME
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from itertools import groupby
-from typing import Any
+from tokenize import TokenError
+from typing import Any, Literal
 
 import numpy as np
 
@@ -20,7 +22,7 @@ from ..engine.codecs import Encoding
 from ..engine.inputs import locations_read
 from ..engine.ome_reader import StoredImage
 from ..engine.pyramid import Pyramid
-from ..errors import AtlaszarrError, AtlaszarrWarning, InputError
+from ..errors import AtlaszarrWarning, InputError
 from ..stores.failures import reading
 from ..stores.input_file import InputFile
 from ..stores.local import whole_file
@@ -31,6 +33,11 @@ from .fields import ArrayField, Field, blocks, regular
 _VERSION = "0.6"
 _SIDE = 512
 _CHUNK = (2, _SIDE, _SIDE)
+#: Bytes from the beginning of a .npy file that hold its header; NumPy itself refuses one of more than 10,000.
+_NPY_HEADER = 2**14
+#: The most bytes of a remote .npy file, which is read into memory: a field over 8192 x 8192 pixels in float32.
+_LARGEST_NPY = 2**29
+_PART = 2**20
 
 
 def save(field: Field, path: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> None:
@@ -149,23 +156,59 @@ def _locations_read(field: Any) -> Iterator[str]:
 
 def _load_npy(name: str, storage_options: Mapping[str, Any] | None) -> ArrayField:
     with InputFile.open(name, storage_options) as file, reading(file.name):
+        beginning = file.stream.read(_NPY_HEADER)
+        header = io.BytesIO(beginning)
         try:
-            if file.path is not None:
-                values: np.ndarray[Any, Any] = np.lib.format.open_memmap(file.path, "r")
-            else:
-                values = np.lib.format.read_array(file.stream, allow_pickle=False)
-                values.setflags(write=False)
-        except (ValueError, EOFError, MemoryError) as error:
-            if isinstance(error, AtlaszarrError):
-                raise
+            version = np.lib.format.read_magic(header)
+            if version not in ((1, 0), (2, 0), (3, 0)):
+                raise ValueError(f"version {version} is not known")
+            # Of 3.0 the header is in UTF-8, which only names of fields need.
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, is_fortran, dtype = read(header)
+        except (ValueError, TypeError, SyntaxError, TokenError, RecursionError, MemoryError) as error:
+            # NumPy evaluates the header by Python's parser, which raises the last four.
             raise InputError(f"{file.name} is not a valid .npy file: {error}", code="damaged-file") from None
-    if values.ndim != 3 or values.shape[2] != 2 or 0 in values.shape or values.dtype.kind not in "iuf":
-        raise InputError(
-            f"{name} has dtype {values.dtype} and shape {values.shape}; a field has real numbers of shape "
-            "(rows, columns, 2), delta_x and delta_y",
-            code="invalid-array",
-        )
+        if len(shape) != 3 or shape[2] != 2 or min(shape) < 1 or dtype.kind not in "iuf":
+            raise InputError(
+                f"{file.name} has dtype {dtype} and shape {shape}; a field has real numbers of shape (rows, columns, "
+                "2), delta_x and delta_y",
+                code="invalid-array",
+            )
+        order: Literal["C", "F"] = "F" if is_fortran else "C"
+        size, offset = math.prod(shape) * dtype.itemsize, header.tell()
+        values: np.ndarray[Any, Any]
+        if file.path is not None:
+            _check_size(file.name, size, file.path.stat().st_size - offset)
+            values = np.memmap(file.path, dtype, "r", offset, shape, order)
+        else:
+            if size > _LARGEST_NPY:
+                raise InputError(
+                    f"{file.name} declares {size} bytes, and at most {_LARGEST_NPY} are read into memory; copy it to a "
+                    "local disk",
+                    code="file-too-large",
+                )
+            body = bytearray(beginning[offset:])
+            while len(body) <= size and (part := file.stream.read(_PART)):
+                body += part
+            _check_size(file.name, size, len(body))
+            values = np.frombuffer(body, dtype).reshape(shape, order=order)
+            values.setflags(write=False)
     return ArrayField(np.asarray(values[..., 0]), np.asarray(values[..., 1]), relative=True)
+
+
+def _check_size(name: str, declared: int, available: int) -> None:
+    """Refuse a file that is shorter or longer than its header declares."""
+    if available < declared:
+        raise InputError(
+            f"{name} is cut short: its header declares {declared} bytes of numbers, and it holds {max(available, 0)}; "
+            "get the file again",
+            code="truncated-file",
+        )
+    if available > declared:
+        raise InputError(
+            f"{name} is longer than the {declared} bytes of numbers that its header declares; get the file again",
+            code="file-too-large",
+        )
 
 
 def _save_zarr(field: Field, target: Target) -> None:

@@ -9,17 +9,19 @@ import math
 import threading
 from collections.abc import Mapping
 from functools import cached_property
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import InputError, TargetError
+from ..stores.documents import LARGEST, parse_object
 from ..stores.locations import shown
 from ..stores.target import Target
 from . import ledger
 from .codecs import ArrayLayout
+from .ledger import Ledger
 from .target_state import FINISHED, read_root
 
 #: Number of folders above an array that may be its image: ``labels/<name>/<level>`` needs 3.
@@ -49,10 +51,13 @@ class AbsentChunks:
 
         Raises
         ------
+        InputError
+            If the ledger of the image records other metadata of the array, or of the image.
         TargetError
             If the ledger of the image records an absent object.
         """
         layout = self._layout
+        self._compare_metadata()
         if self._array.is_plain_http:
             return
         try:
@@ -149,9 +154,33 @@ class AbsentChunks:
         name = name or shown(self._array.url)
         return f"{absent} of {total} chunks of {name} are absent and read as {value}"
 
+    def _compare_metadata(self) -> None:
+        """Raise an InputError if metadata that decide voxels or their positions differ from the ledger's."""
+        if self._image is None:
+            return
+        root, prefix, recorded = self._image
+        header, folders = recorded.header or {}, ["", *accumulate(prefix.split("/")[:-1], "{}/{}".format)]
+        for key, text in {**header["documents"], **header.get("root", {})}.items():
+            folder, _, _ = key.rpartition("/")
+            if folder in folders and _deciding(text) != _deciding(root.read(key, LARGEST) or b""):
+                raise InputError(
+                    f"{shown(root.url)}/{key} differs from what atlaszarr wrote; fetch or build it again, or remove "
+                    f"{shown(root.url)}/atlaszarr to read it as it is",
+                    code="damaged-metadata",
+                )
+
     @cached_property
     def _recorded(self) -> frozenset[str] | None:
         """Keys of the objects of the array in the ledger of its finished image; None if there is no such ledger."""
+        if self._image is None:
+            return None
+        _, prefix, recorded = self._image
+        keys = (key for entry in recorded.done.values() for key in entry.written)
+        return frozenset(key.removeprefix(prefix) for key in keys if key.startswith(prefix))
+
+    @cached_property
+    def _image(self) -> tuple[Target, str, Ledger] | None:
+        """The finished image of the array, the prefix of its keys, and the ledger; None if there is no ledger."""
         for root in islice(self._array.above(), DEEPEST):
             try:
                 if (own := read_root(root)) is None:
@@ -164,9 +193,21 @@ class AbsentChunks:
             prefix = f"{self._array.url.removeprefix(root.url)}/".lstrip("/")
             if not any(key.startswith(prefix) for key in (recorded.header or {}).get("documents", {})):
                 return None
-            keys = (key for entry in recorded.done.values() for key in entry.written)
-            return frozenset(key.removeprefix(prefix) for key in keys if key.startswith(prefix))
+            return root, prefix, recorded
         return None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return AbsentChunks, (self._array, self._layout)
+
+
+def _deciding(body: bytes | str) -> Any:
+    """What decides voxels or their positions in a document: the metadata of an array, or the multiscales of a group."""
+    try:
+        document = parse_object(body)
+        attributes = document.get("attributes", document)
+        attributes = attributes.get("ome", attributes)
+        if document.get("node_type") == "array":
+            return {name: value for name, value in document.items() if name != "attributes"}
+        return document if "shape" in document else (attributes.get("multiscales"), attributes.get("version"))
+    except (ValueError, AttributeError):
+        return None

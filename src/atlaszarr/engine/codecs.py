@@ -7,21 +7,19 @@ decodes the codecs that this module does not know, one object at a time. An obje
 from __future__ import annotations
 
 import bz2
-import gzip
-import io
 import json
+import lzma
 import math
+import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from numbers import Integral
-from typing import Any
+from typing import Any, Literal
 
 import google_crc32c
 import numpy as np
-from numcodecs import Blosc, GZip, Zstd
-from numcodecs import lz4 as _lz4
+from numcodecs import LZ4, Blosc, GZip, Zstd
 from numcodecs import zstd as _zstd
 from numpy.typing import NDArray
 
@@ -33,6 +31,20 @@ _ZSTD_LEVEL = 1
 _BLOSC_LEVEL = 5
 #: Offset and size of an absent chunk in the index of a shard.
 _ABSENT = np.uint64(2**64 - 1)
+#: Memory of the decoder of lzma: four times what its highest level takes (xz(1): 65 MiB).
+_LZMA_MEMORY = 2**28
+_DTYPE = re.compile(r"[<>|=]?[biuf]\d{1,2}|[|]?\?|bool|(?:u?int|float)\d{1,3}", re.ASCII)
+#: Bytes of the largest chunk that is decoded: 512 x 512 x 512 voxels of eight bytes. Shards may be larger.
+LARGEST_CHUNK = 2**30
+#: The most chunks of a shard: one of 2048 voxels along each axis in chunks of 16 has 2 million.
+_MOST_CHUNKS = 2**22
+#: The most axes of an array: NumPy's own limit is 64, and no image has more than 6.
+_MOST_AXES = 32
+
+
+def _encoded_size(size: int) -> int:
+    """The most bytes that a codec makes of `size` bytes; all add less than 1/64 to bytes that cannot be compressed."""
+    return size + size // 64 + 2**16
 
 
 def _with_checksum(body: Any) -> bytes:
@@ -40,89 +52,101 @@ def _with_checksum(body: Any) -> bytes:
     return plain + int(google_crc32c.value(plain)).to_bytes(4, "little")
 
 
-def _without_checksum(body: bytes) -> bytes:
-    if len(body) < 4 or int(google_crc32c.value(body[:-4])).to_bytes(4, "little") != body[-4:]:
+def _without_checksum(body: Any, _most: int) -> bytes:
+    plain = bytes(body)
+    if len(plain) < 4 or int(google_crc32c.value(plain[:-4])).to_bytes(4, "little") != plain[-4:]:
         raise ValueError("the checksum does not match")
-    return body[:-4]
+    return plain[:-4]
 
 
 def _zstd_frame(body: Any) -> bytes:
     return bytes(_zstd.compress(body.view(np.uint8) if isinstance(body, np.ndarray) else body, _ZSTD_LEVEL))
 
 
+def _zstd_plain(body: Any, most: int) -> Any:
+    size = _zstd_size(bytes(body[:18]))
+    if size is not None and size > most:
+        raise _too_large(size, most)
+    # A frame without its size must fill the array, and no other frame may follow.
+    return _zstd.decompress(body, np.empty(most if size is None else size, np.uint8))
+
+
+def _zstd_size(header: bytes) -> int | None:
+    """The size that the first bytes of a zstd frame give (RFC 8878, 3.1.1.1); None if they give none."""
+    if header[:4] != b"\x28\xb5\x2f\xfd" or len(header) < 6:
+        raise ValueError("not a zstd frame")
+    flag, is_single, dictionary = header[4] >> 6, header[4] >> 5 & 1, header[4] & 3
+    at, length = 6 - is_single + (0, 1, 2, 4)[dictionary], (is_single, 2, 4, 8)[flag]
+    size = int.from_bytes(header[at : at + length], "little")
+    return None if not length else size + 256 if length == 2 else size
+
+
 def _blosc() -> Blosc:
     return Blosc(cname="zstd", clevel=_BLOSC_LEVEL, shuffle=Blosc.SHUFFLE)
 
 
-def _zstd_size(body: bytes) -> int | None:
-    """Size of the content of a zstd frame, by its header (RFC 8878); None if it is not recorded."""
-    if len(body) < 6 or body[:4] != b"\x28\xb5\x2f\xfd":
-        raise ValueError("not a zstd frame")
-    flag, is_single = body[4] >> 6, body[4] >> 5 & 1
-    if not flag and not is_single:
-        return None
-    start = 5 + (not is_single) + (0, 1, 2, 4)[body[4] & 3]
-    size = int.from_bytes(body[start : start + (1, 2, 4, 8)[flag]], "little")
-    return size + 256 if flag == 1 else size
+def _blosc_plain(body: Any, most: int) -> Any:
+    # The header of c-blosc: size at byte 4, and at byte 12 that of the frame, which its decoder does not compare.
+    frame = bytes(body[:16])
+    size, length = (int.from_bytes(frame[at : at + 4], "little") for at in (4, 12))
+    if len(frame) < 16 or length != len(body):
+        raise ValueError("not a whole blosc frame")
+    if size > most:
+        raise _too_large(size, most)
+    return Blosc().decode(body)
 
 
-def _blosc_size(body: bytes) -> int:
-    """Size of the content of a blosc buffer, by its header."""
-    return int.from_bytes(body[4:8], "little")
+def _lz4_plain(body: Any, most: int) -> Any:
+    if (size := int.from_bytes(bytes(body[:4]), "little")) > most:
+        raise _too_large(size, most)
+    return LZ4().decode(body)
 
 
-def _lz4_size(body: bytes) -> int:
-    """Size of the content of an lz4 buffer, by the header of numcodecs."""
-    return int.from_bytes(body[:4], "little")
+def _stream_plain(decoder: Callable[[], Any]) -> Callable[[Any, int], bytes]:
+    """A decoder of frames, one after another, that do not give their size."""
+
+    def plain(body: Any, most: int) -> bytes:
+        rest, parts, left = bytes(body), [], most + 1
+        while rest and left:
+            stream = decoder()
+            try:
+                parts.append(stream.decompress(rest, left))
+            except (zlib.error, lzma.LZMAError) as error:
+                raise ValueError(str(error)) from None
+            left -= len(parts[-1])
+            if left and not stream.eof:
+                raise ValueError("the frame is incomplete")
+            rest = stream.unused_data
+        if not left:
+            raise _too_large(most + 1, most)
+        return b"".join(parts)
+
+    return plain
 
 
-def _from_zstd(body: bytes, most: int) -> Any:
-    if (recorded := _zstd_size(body)) is None:  # numcodecs would decode any amount: give it the room
-        return _zstd.decompress(body, np.empty(most, np.uint8))
-    return _zstd.decompress(_up_to(body, recorded, most))
+def _too_large(size: int, most: int) -> ValueError:
+    return ValueError(f"it holds {size} bytes or more, and its metadata gives {most}")
 
 
-def _from_gzip(body: bytes, most: int) -> bytes:
-    with gzip.GzipFile(fileobj=io.BytesIO(body)) as file:
-        return file.read(most + 1)
+def _no_encoder(_: Any) -> bytes:
+    raise NotImplementedError
 
 
-def _up_to(body: bytes, recorded: int, most: int) -> bytes:
-    if recorded > most:
-        raise ValueError(f"it holds {recorded} bytes, and its metadata allow {most}")
-    return body
-
-
-#: Encoder of each codec that is written, by its name in the metadata. The first codec of a chunk encodes an array, the
-#: others encode bytes.
-_ENCODERS: Mapping[str, Callable[[Any], Any]] = {
-    "zstd": _zstd_frame,
-    "blosc": _blosc().encode,
-    "gzip": GZip().encode,
-    "crc32c": _with_checksum,
+#: Encoder and decoder of each codec, by its name in the metadata. The first codec of a chunk encodes an array, the
+#: others encode bytes. A decoder returns at most the given number of bytes, and allocates no more.
+_CODECS: Mapping[str, tuple[Callable[[Any], Any], Callable[[Any, int], Any]]] = {
+    "zstd": (_zstd_frame, _zstd_plain),
+    "blosc": (_blosc().encode, _blosc_plain),
+    "gzip": (GZip().encode, _stream_plain(lambda: zlib.decompressobj(31))),
+    "crc32c": (_with_checksum, _without_checksum),
+    "zlib": (_no_encoder, _stream_plain(zlib.decompressobj)),
+    "bz2": (_no_encoder, _stream_plain(bz2.BZ2Decompressor)),
+    "lzma": (_no_encoder, _stream_plain(lambda: lzma.LZMADecompressor(memlimit=_LZMA_MEMORY))),
+    "lz4": (_no_encoder, _lz4_plain),
 }
-_blosc_decode = Blosc().decode
-#: Decoder of each codec that is read, by its name, given the most bytes that are decoded.
-_DECODERS: Mapping[str, Callable[[bytes, int], Any]] = {
-    "zstd": _from_zstd,
-    "blosc": lambda body, most: _blosc_decode(_up_to(body, _blosc_size(body), most)),
-    "gzip": _from_gzip,
-    "zlib": lambda body, most: zlib.decompressobj().decompress(body, most + 1),
-    "bz2": lambda body, most: bz2.BZ2Decompressor().decompress(body, most + 1),
-    "lz4": lambda body, most: _lz4.decompress(_up_to(body, _lz4_size(body), most)),
-    "crc32c": lambda body, _: _without_checksum(body),
-}
-#: Size of the content by the header of a compressed chunk, for codecs that record it.
-_SIZES: Mapping[str, Callable[[bytes], int | None]] = {"zstd": _zstd_size, "blosc": _blosc_size, "lz4": _lz4_size}
-_CHECKSUM = 4
-#: Largest decoded chunk, in bytes: the limit of blosc.
-_LARGEST_CHUNK = 2**31
-#: Most chunks of a shard: one of 2048 voxels along each axis in chunks of 16 has 2 million.
-_MOST_CHUNKS = 2**22
-#: Most axes: those of NumPy 1.
-_MOST_AXES = 32
-#: An encoded object may be this many times as large as its values, plus a few bytes: noise hardly grows.
-_GROWTH, _EXTRA = 2, 2**16
+#: The codecs that zarr v2 and v3 have.
+_V2 = ("zstd", "blosc", "gzip", "zlib", "bz2", "lzma", "lz4")
+_V3 = ("zstd", "blosc", "gzip", "crc32c")
 
 
 @dataclass(frozen=True)
@@ -232,26 +256,22 @@ class ArrayLayout:
         ValueError, KeyError, TypeError, AttributeError, IndexError
             If `document` is not the metadata of a numeric array with regular chunks.
         """
-        if (zarr_format := document["zarr_format"]) not in (2, 3):
-            raise ValueError(f"zarr format {zarr_format!r} is not supported")
-        layout = _of_v2(document) if zarr_format == 2 else _of_v3(document)
-        lengths = [(n, c, u) for n, c, u in zip(layout.shape, layout.chunk, layout.unit, strict=True)]
-        if len(lengths) > _MOST_AXES:
-            raise ValueError(f"it has {len(lengths)} axes; at most {_MOST_AXES} are supported")
-        if layout.separator not in (".", "/"):
-            raise ValueError(f"the separator of chunk keys {layout.separator!r} is not supported")
-        if not all(isinstance(n, Integral) and not isinstance(n, bool) for along in lengths for n in along) or not all(
-            n >= 0 and c > 0 and u > 0 and u % c == 0 for n, c, u in lengths
+        layout = {2: _of_v2, 3: _of_v3}[document["zarr_format"]](document)
+        if layout.separator not in ("/", "."):
+            raise ValueError(f"separator {layout.separator!r} is neither '/' nor '.'")
+        axes = list(zip(layout.shape, layout.chunk, layout.unit, strict=True))
+        lengths = [length for axis in axes for length in axis]
+        whole = all(isinstance(length, Integral) and not isinstance(length, bool) for length in lengths)
+        if (
+            len(axes) > _MOST_AXES
+            or not whole
+            or not all(n >= 0 and c > 0 and u > 0 and u % c == 0 for n, c, u in axes)
         ):
             raise ValueError(f"invalid shape {layout.shape}, chunks {layout.chunk} or shards {layout.unit}")
-        if layout._bytes > _LARGEST_CHUNK:
-            raise ValueError(
-                f"chunks {layout.chunk} have {layout._bytes} bytes; at most {_LARGEST_CHUNK} are supported"
-            )
-        if math.prod(layout._counts) > _MOST_CHUNKS:
-            raise ValueError(
-                f"shards {layout.unit} have {math.prod(layout._counts)} chunks; at most {_MOST_CHUNKS} are supported"
-            )
+        if layout.chunk_size > LARGEST_CHUNK:
+            raise ValueError(f"chunks of {layout.chunk_size} bytes are not supported, the most is {LARGEST_CHUNK}")
+        if (chunks := math.prod(layout._counts)) > _MOST_CHUNKS:
+            raise ValueError(f"shards of {chunks} chunks are not supported, the most is {_MOST_CHUNKS}")
         return layout
 
     def documents(self, dimension_names: Sequence[str] | None = None) -> dict[str, bytes]:
@@ -298,24 +318,28 @@ class ArrayLayout:
             return 0
         return 16 * math.prod(self._counts) + 4
 
-    @cached_property
-    def largest(self) -> int:
-        """The most bytes that an encoded object may have."""
-        return _GROWTH * self._object_bytes + 32 * math.prod(self._counts) + _EXTRA
+    @property
+    def chunk_size(self) -> int:
+        """Bytes of a decoded chunk."""
+        return math.prod(self.chunk) * np.dtype(self.stored).itemsize
 
     @property
-    def _object_bytes(self) -> int:
-        """Bytes of a decoded object, along all stored axes: `last_axes` may have dropped some."""
-        shape = self.unit
-        if self.document:
-            grid = self.document.get("chunk_grid", {}).get("configuration", {})
-            shape = grid.get("chunk_shape") or self.document["chunks"]
-        return math.prod(map(int, shape)) * np.dtype(self.stored).itemsize
+    def _plain_size(self) -> int:
+        """Bytes of a decoded object that zarr-python decodes, with the axes that `last_axes` left out."""
+        document = self.document
+        unit: Sequence[int]
+        unit = document["chunks"] if self.zarr_format == 2 else document["chunk_grid"]["configuration"]["chunk_shape"]
+        return math.prod(unit) * np.dtype(self.stored).itemsize
 
-    @cached_property
-    def _bytes(self) -> int:
-        """Bytes of a decoded chunk."""
-        return math.prod(map(int, self.chunk)) * np.dtype(self.stored).itemsize
+    @property
+    def largest(self) -> int:
+        """The most bytes that an object can have."""
+        if self.codecs is None:  # a filter may widen a dtype, at most from one byte to eight
+            return _encoded_size(8 * self._plain_size)
+        size = self.chunk_size
+        for _ in self.codecs:
+            size = _encoded_size(size)
+        return size * math.prod(self._counts) + self.index_size
 
     @property
     def _counts(self) -> tuple[int, ...]:
@@ -433,7 +457,7 @@ class ArrayLayout:
 
     def _shard_index(self, body: bytes) -> NDArray[np.uint64]:
         """Offset and size of each chunk of a shard, shape (*chunks along each axis, 2)."""
-        index = np.frombuffer(_without_checksum(body[-self.index_size :]), "<u8")
+        index = np.frombuffer(_without_checksum(body[-self.index_size :], self.index_size), "<u8")
         if index.size != 2 * math.prod(self._counts):
             raise ValueError("the index of the shard is incomplete")
         return index.reshape(*self._counts, 2)
@@ -441,32 +465,36 @@ class ArrayLayout:
     def _encode(self, values: NDArray[Any]) -> bytes:
         body: Any = np.ascontiguousarray(values, self.stored).reshape(-1)
         for codec in self.codecs or ():
-            body = _ENCODERS[codec](body)
+            body = _CODECS[codec][0](body)
         return bytes(body)
 
     def _decode(self, body: Any) -> NDArray[Any]:
-        for codec, most in self._decoding:
-            try:
-                body = _DECODERS[codec](body, most)
-            except (RuntimeError, OSError, EOFError, zlib.error) as error:  # raised by the library of the codec
-                raise ValueError(f"not a {codec} frame: {error}") from None
+        body = _decompressed(body, self.codecs or (), self.chunk_size)
         return np.frombuffer(body, self.stored).astype(self.dtype, copy=False).reshape(self.chunk)
 
-    @cached_property
-    def _decoding(self) -> list[tuple[str, int]]:
-        """The codecs of a chunk in the order of decoding, with the most bytes that each may decode."""
-        codecs, steps = self.codecs or (), []
-        for position, codec in enumerate(codecs):
-            is_last = set(codecs[:position]) <= {"crc32c"}  # otherwise it holds what another compressor made
-            most = self._bytes + _CHECKSUM * position if is_last else _GROWTH * self._bytes + _EXTRA
-            steps.append((codec, most))
-        return steps[::-1]
+    def _without_outer_codecs(self, document: dict[str, Any], body: bytes) -> bytes:
+        """Decode the compressors of an object that zarr-python decodes, and remove them from its metadata.
+
+        zarr-python decodes as many bytes as a compressor gives.
+        """
+        if self.zarr_format == 2:
+            name = (document.get("compressor") or {}).get("id")
+            if name not in _V2:
+                return body
+            outer, document["compressor"], widens = (name,), None, bool(document.get("filters"))
+        else:
+            codecs = list(document["codecs"])
+            names = [codec["name"] for codec in codecs]
+            kept = len(names)
+            while kept > 1 and names[kept - 1] in _V3:
+                kept -= 1
+            outer, document["codecs"] = tuple(names[kept:]), codecs[:kept]
+            widens = not set(names[:kept]) <= {"bytes", "transpose"}
+        return bytes(_decompressed(body, outer, self.largest if widens else self._plain_size))
 
     def _decode_by_zarr(self, body: bytes, box: tuple[slice, ...]) -> NDArray[Any]:
         """Decode a box of an object by zarr-python: read an array in memory with this single object."""
         import zarr
-
-        _up_to(body, self._recorded_size(body), self.largest)
         from zarr.buffer.cpu import Buffer
 
         lead = len(self.document["shape"]) - len(self.unit)
@@ -475,21 +503,32 @@ class ArrayLayout:
         name = "zarr.json" if self.zarr_format == 3 else ".zarray"
         if self.zarr_format == 2:
             del document["attributes"]
-        objects = {name: json.dumps(document).encode(), self.key((0,) * len(self.unit)): body}
         try:
+            body = self._without_outer_codecs(document, body)
+            objects = {name: json.dumps(document).encode(), self.key((0,) * len(self.unit)): body}
             array = zarr.open_array({key: Buffer.from_bytes(value) for key, value in objects.items()}, mode="r")
             return np.asarray(array[index]).astype(self.dtype, copy=False)
         except Exception as error:  # raised by zarr-python or by the library of a codec
             raise ValueError(f"zarr cannot decode it: {error}") from None
 
-    def _recorded_size(self, body: bytes) -> int:
-        """Size of the content that the header of the last compressor records; 0 if it is not known."""
-        if self.zarr_format == 2:
-            names = [(self.document["compressor"] or {}).get("id")]
-        else:
-            names = [codec["name"] for codec in self.document["codecs"]]
-        size = _SIZES.get(str(names[-1]))
-        return 0 if size is None else size(body) or 0
+
+def _decompressed(body: Any, codecs: Sequence[str], size: int) -> Any:
+    """Decode the codecs of a chunk of at most `size` bytes, given in the order of encoding.
+
+    Raises
+    ------
+    ValueError
+        If it cannot be decoded, or is larger.
+    """
+    sizes = [size]
+    for _ in codecs[1:]:
+        sizes.append(_encoded_size(sizes[-1]))
+    for codec, most in reversed(list(zip(codecs, sizes, strict=False))):
+        try:
+            body = _CODECS[codec][1](body, most)
+        except (RuntimeError, OSError, EOFError) as error:  # raised by the library of the codec
+            raise ValueError(f"not a {codec} frame: {error}") from None
+    return body
 
 
 def _cell(corner: Sequence[int], size: Sequence[int]) -> tuple[slice, ...]:
@@ -522,14 +561,14 @@ def _of_v3(document: Mapping[str, Any]) -> ArrayLayout:
         known = len(codecs) == 1 and index == ["bytes", "crc32c"] and shard.get("index_location", "end") == "end"
         chunk, codecs = tuple(shard["chunk_shape"]), list(shard["codecs"])
     first, others = codecs[0], tuple(codec["name"] for codec in codecs[1:])
-    known = known and first["name"] == "bytes" and all(name in _DECODERS for name in others)
-    order = {"big": ">"}.get(str((first.get("configuration") or {}).get("endian")), "<")
-    stored = np.dtype(document["data_type"]).newbyteorder(order)
+    known = known and first["name"] == "bytes" and all(name in _V3 for name in others)
+    order: Literal["<", ">"] = ">" if (first.get("configuration") or {}).get("endian") == "big" else "<"
+    stored = numeric_dtype(document["data_type"]).newbyteorder(order)
+    if document.get("storage_transformers"):
+        raise ValueError(f"the storage transformers {document['storage_transformers']!r} are not supported")
     keys, defaults = document["chunk_key_encoding"], {"default": "/", "v2": "."}
     separator = (keys.get("configuration") or {}).get("separator", defaults[keys["name"]])
     prefix = f"c{separator}" if keys["name"] == "default" else ""
-    if document.get("storage_transformers"):
-        raise ValueError(f"the storage transformers {document['storage_transformers']!r} are not supported")
     fill = _number(document["fill_value"], stored)
     codecs_known = others if known else None
     return ArrayLayout(shape, chunk, unit, stored.str, fill, codecs_known, prefix, separator, 3, document)
@@ -537,20 +576,37 @@ def _of_v3(document: Mapping[str, Any]) -> ArrayLayout:
 
 def _of_v2(document: Mapping[str, Any]) -> ArrayLayout:
     shape, chunk = tuple(document["shape"]), tuple(document["chunks"])
-    compressor, stored = (document["compressor"] or {}).get("id"), np.dtype(document["dtype"])
-    known = document["order"] == "C" and not document.get("filters") and compressor in (None, *_DECODERS)
+    compressor, stored = (document["compressor"] or {}).get("id"), numeric_dtype(document["dtype"])
+    known = document["order"] == "C" and not document.get("filters") and compressor in (None, *_V2)
     codecs = () if compressor is None else (compressor,)
     fill = _number(document["fill_value"], stored)
     separator = document.get("dimension_separator") or "."
     return ArrayLayout(shape, chunk, chunk, stored.str, fill, codecs if known else None, "", separator, 2, document)
 
 
+def numeric_dtype(name: Any) -> np.dtype[Any]:
+    """The dtype with a name in metadata, such as ``uint16`` or ``<u2``.
+
+    Raises
+    ------
+    ValueError
+        If it is not the name of a numeric dtype. NumPy itself evaluates some names as Python.
+    """
+    if not isinstance(name, str) or not _DTYPE.fullmatch(name):
+        raise ValueError(f"{name!r} is not a numeric dtype")
+    try:
+        return np.dtype(name)
+    except TypeError:
+        raise ValueError(f"{name!r} is not a numeric dtype") from None
+
+
 def _number(value: Any, dtype: np.dtype[Any]) -> float:
     """The fill value in metadata as a number: it may be hexadecimal bits of a float (zarr v3), or null (v2)."""
-    if dtype.kind not in "biuf":
-        raise ValueError(f"{dtype} is not a numeric dtype")
     if isinstance(value, str) and value.startswith("0x"):
         bits = int(value, 16).to_bytes(dtype.itemsize, "little")
         return float(np.frombuffer(bits, dtype.newbyteorder("<"))[0])
-    fill: float = dtype.type(0 if value is None else value).item()
+    try:
+        fill: float = dtype.type(0 if value is None else value).item()
+    except OverflowError as error:
+        raise ValueError(f"fill value: {error}") from None
     return fill

@@ -6,17 +6,20 @@ Blocks, passes and the ledger refer to the stack; only keys and stored shapes re
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Collection as Keys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Self, TypeVar
 
 from ..boxes import Index, Shape
 from ..stores.target import Target
-from .multiscale import ArraySpec, Multiscale
+from .multiscale import DIGITS, ArraySpec, Multiscale
 from .pyramid import Level, Pyramid
 
 _T = TypeVar("_T")
+#: The most images of a recorded collection: a hundred times the sections of the largest dataset of the Allen API.
+_MOST_IMAGES = 2**16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,9 +35,15 @@ class Collection(Multiscale, kind="collection"):
     fixed: int
 
     @classmethod
-    def recorded(cls, target: Target, described: Mapping[str, Any], written: Container[str], **own: Any) -> Self:
+    def recorded(cls, target: Target, described: Mapping[str, Any], written: Keys[str], **own: Any) -> Self:
         """Same as `Multiscale.recorded`."""
-        return super().recorded(target, described, written, fixed=int(described["collection"]["fixed"]), **own)
+        fixed = described["collection"]["fixed"]
+        if type(fixed) is not int or not 0 <= fixed < 3:
+            raise ValueError(f"fixed axis {fixed!r}")
+        known = super().recorded(target, described, written, fixed=fixed, **own)
+        if (images := known.pyramid.shape[0]) > _MOST_IMAGES:
+            raise ValueError(f"{images} images")
+        return known
 
     def to_json(self) -> dict[str, Any]:
         """Same as `Multiscale.to_json`, with the fixed axis."""
@@ -53,6 +62,16 @@ class Collection(Multiscale, kind="collection"):
     def key(self, spec: ArraySpec, level: int, unit: Index) -> str:
         """The key of an object."""
         return f"{unit[0]}/{super().key(spec, level, _along_zyx(self.fixed, 0, unit))}"
+
+    def unit_of(self, spec: ArraySpec, key: str) -> Index | None:
+        """Same as in `Multiscale`."""
+        image, _, inner = key.partition("/")
+        numbers = inner.rsplit("/", 3)[1:]
+        if not all(number.isdecimal() and len(number) < DIGITS for number in (image, *numbers)) or len(numbers) < 3:
+            return None
+        del numbers[self.fixed]
+        k, rows, columns = map(int, (image, *numbers))
+        return self._existing(spec, key, (k, rows, columns))
 
     def stored(self, spec: ArraySpec, lengths: Shape) -> tuple[int, ...]:
         """The stored shape of a part of an image, given its lengths in the stack."""

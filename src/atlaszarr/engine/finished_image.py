@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 
 from ..boxes import Region, within
 from ..errors import InputError
+from ..stores.documents import parse_object
 from ..stores.target import Target
 from . import ledger
 from .multiscale import Multiscale, multiscale_of
@@ -55,7 +55,7 @@ class Finished:
         recorded = ledger.read(target, finished=True)
         try:
             multiscale = multiscale_of(target, recorded)
-            image = StoredImage.of(target, json.loads((recorded.header or {})["root"]["zarr.json"])["attributes"])
+            image = StoredImage.of(target, parse_object((recorded.header or {})["root"]["zarr.json"])["attributes"])
         except (ValueError, KeyError, TypeError):
             raise InputError(
                 f"{target.url} is not an intact OME-Zarr 0.5 of atlaszarr; verify it", code="damaged-metadata"

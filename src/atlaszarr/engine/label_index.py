@@ -8,7 +8,6 @@ ledger records; `defects` compares it with the voxels.
 from __future__ import annotations
 
 import io
-import json
 import math
 import random
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from ..boxes import Index
 from ..errors import InputError, TargetError
+from ..stores.documents import LARGEST, parse
 from ..stores.target import Target
 from . import ledger
 from .label_counts import LabelCounts, count_labels, merged
@@ -33,6 +33,8 @@ from .target_state import FINISHED
 
 #: Key of the index in its target.
 KEY = "atlaszarr/label_index.parquet"
+#: The most rows that are read, half a gigabyte; an annotation at 10 um has a fortieth of them.
+_MOST_ROWS = 2**23
 _COLUMNS = ("level", "z", "y", "x", "label", "voxels", "voxels_low")
 #: Number of objects of a level that a shallow verification counts again.
 _SAMPLE = 8
@@ -115,7 +117,9 @@ class LabelIndex:
         import pyarrow.parquet as pq
 
         try:
-            table = pq.read_table(pa.BufferReader(body), use_threads=False)
+            if (rows := pq.read_metadata(pa.BufferReader(body)).num_rows) > _MOST_ROWS:
+                raise ValueError(f"not a label index: it has {rows} rows, and at most {_MOST_ROWS} are read")
+            table = pq.read_table(pa.BufferReader(body), columns=list(_COLUMNS), use_threads=False)
             columns = {name: table.column(name).to_numpy() for name in _COLUMNS}
             metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
             index, check = cls(columns, metadata["ledger"]), metadata["check"]
@@ -307,9 +311,9 @@ def _contradiction(index: Mapping[int, tuple[int, int]], data: Mapping[int, tupl
 def _changed_metadata(target: Target, level: int, recorded: Ledger) -> str | None:
     """How the metadata of the array of a level differ from the ledger; None if they do not."""
     for key, text in (recorded.header or {}).get("documents", {}).items():
-        if key.startswith(f"{level}/") and (body := target.read(key)) != text.encode():
+        if key.startswith(f"{level}/") and (body := target.read(key, LARGEST)) != text.encode():
             try:
-                if json.loads(body or b"") == json.loads(text):
+                if parse(body or b"") == parse(text):
                     continue
             except ValueError:
                 pass

@@ -19,12 +19,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..boxes import Index
+from ..errors import InputError
+from ..stores.documents import parse_object
 from ..stores.target import Target
 
 OPEN = "atlaszarr/ledger"
 COMPACT = "atlaszarr/ledger.jsonl"
 #: Threads that read objects.
 _READERS = 8
+#: The most bytes and lines of a ledger, twice those of the largest build: sections of 60 images of 50,000 x 30,000
+#: pixels have a million objects, with 150 bytes each.
+LARGEST = 3 * 2**27
+MOST_LINES = 2**21
 
 #: A task: the level that its pass starts from, and its block.
 Task = tuple[int, Index]
@@ -72,12 +78,16 @@ class Entry:
         ValueError, KeyError, TypeError, AttributeError
             If it is not a record.
         """
-        return _task(opened(body)["task"]), cls(body)
+        content = opened(body)
+        objects_of(content["objects"])
+        if not isinstance(content["from"], dict):
+            raise TypeError(f"origin {content['from']!r} is not an object")
+        return _task(content["task"]), cls(body)
 
     @property
     def written(self) -> Written:
         """Size and digest of every object that the task wrote, by key."""
-        return {key: (size, checksum) for key, (size, checksum) in opened(self.body)["objects"].items()}
+        return objects_of(opened(self.body)["objects"])
 
     @property
     def origin(self) -> dict[str, Any]:
@@ -141,20 +151,31 @@ def record(target: Target, task: Task, entry: Entry) -> None:
 
 
 def read(target: Target, finished: bool = False) -> Ledger:
-    """Read the compacted ledger and, unless the target is finished, the records that were written since."""
+    """Read the compacted ledger and, unless the target is finished, the records that were written since.
+
+    Raises
+    ------
+    InputError
+        If it is larger than any ledger of atlaszarr.
+    """
     done: dict[Task, Entry] = {}
     damaged: list[str] = []
     header, files = None, {}
-    compacted = target.read(COMPACT)
+    compacted = target.read(COMPACT, LARGEST)
+    if compacted is not None and (count := compacted.count(b"\n")) > MOST_LINES:
+        raise InputError(
+            f"{target.url}/{COMPACT} has {count} lines, and a ledger at most {MOST_LINES}; it is not one of atlaszarr",
+            code="file-too-large",
+        )
     first, *lines = (compacted or b"").removesuffix(b"\n").split(b"\n")
     last = lines.pop() if lines else b""
     try:
-        header = opened(first) if compacted is not None else None
-        files = {key: (size, checksum) for key, (size, checksum) in opened(last).items()} if compacted else {}
-    except (ValueError, TypeError):
+        header = None if compacted is None else _header(opened(first))
+        files = objects_of(opened(last)) if compacted else {}
+    except (ValueError, TypeError, AttributeError):
         damaged.append(COMPACT)
     named = [(f"{COMPACT} line {number}", line) for number, line in enumerate(lines, 2)]
-    opened_since = {} if finished else target.read_all(OPEN)
+    opened_since = {} if finished else target.read_all(OPEN, LARGEST)
     for name, body in (*named, *opened_since.items()):
         try:
             task, entry = Entry.read(body)
@@ -218,7 +239,45 @@ def opened(line: bytes) -> dict[str, Any]:
     check, _, rest = line.partition(b', "content": ')
     if not rest.endswith(b"}") or check != f'{{"check": "{digest(rest[:-1])}"'.encode():
         raise ValueError("the checksum of the record does not match")
-    return dict(json.loads(rest[:-1]))
+    return parse_object(rest[:-1])
+
+
+def objects_of(objects: Mapping[str, Any]) -> Written:
+    """Sizes and digests of objects, of the types that `Entry.of` writes; keys stay inside the target.
+
+    Raises
+    ------
+    ValueError, TypeError, AttributeError
+        If they are not.
+    """
+    found = {key: (size, checksum) for key, (size, checksum) in objects.items()}
+    for key, (size, checksum) in found.items():
+        if type(size) is not int or type(checksum) is not str or size < 0:
+            raise ValueError(f"size {size!r} or digest {checksum!r} of {key!r} has the wrong type")
+        validate_key(key)
+    return found
+
+
+def _header(content: dict[str, Any]) -> dict[str, Any]:
+    """The header of a compacted ledger.
+
+    Raises
+    ------
+    ValueError, TypeError, AttributeError
+        If it does not hold documents as text by their keys.
+    """
+    for documents in (content.get("documents", {}), content.get("root", {})):
+        for key, text in documents.items():
+            validate_key(key)
+            if not isinstance(text, str):
+                raise TypeError(f"document {key!r} is not text")
+    return content
+
+
+def validate_key(key: str) -> None:
+    """Raise a ValueError if a key leads out of the target."""
+    if key.startswith("/") or "\\" in key or ".." in key.split("/"):
+        raise ValueError(f"key {key!r} is not inside the target")
 
 
 def _name(task: Task) -> str:

@@ -25,6 +25,7 @@ from pathlib import Path
 import filelock
 
 from ..errors import InputError, TargetError
+from ..stores.documents import LARGEST, parse_object
 from ..stores.target import Target
 
 #: Seconds between two renewals of a lease.
@@ -199,7 +200,7 @@ class _Lease(Owner):
 
     def _is_ours(self) -> bool:
         """Whether the owner object is the one that this lease wrote."""
-        return _owner(self._target.read(_OWNER)).get("owner") == self.name
+        return _owner(self._target.read(_OWNER, LARGEST)).get("owner") == self.name
 
     def renew_until(self, ended: threading.Event) -> None:
         """Renew the lease until an event is set."""
@@ -239,7 +240,7 @@ class _Lease(Owner):
 def _owner(body: bytes | None) -> dict[str, object]:
     """The content of an owner object; empty if it is missing or damaged."""
     try:
-        return dict(json.loads(body or b""))
+        return parse_object(body or b"")
     except (ValueError, TypeError):
         return {}
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +13,15 @@ from numpy.typing import NDArray
 from ..boxes import Index, Region, Shape, shape_of, within
 from ..errors import TargetError
 from ..stores.target import Target
-from .codecs import ArrayLayout, Encoding
+from .codecs import ArrayLayout, Encoding, numeric_dtype
 from .downsampling import Rule, reduce
 from .ledger import Defect, Ledger, Task, Written, digest
 from .pyramid import NonEmptyChunks, Pass, Pyramid
 
+#: Bytes of the largest block of a recorded array: 2**30 voxels, the most of a pyramid, of eight bytes.
+_LARGEST_BLOCK = 2**33
+#: Digits of the index of an object: 2**63 has 19.
+DIGITS = 20
 #: Values of a block for each array, by the path of the array, shape (c, z, y, x) or (z, y, x).
 Blocks = Mapping[str, NDArray[Any]]
 #: Called with the array, the level, the index and the values without padding of each object, before it is encoded.
@@ -69,6 +74,33 @@ class ArraySpec:
         """The shape of the array, or of a part of it, given its lengths along (z, y, x)."""
         return self.lead + lengths[3 - self.dimensions :]
 
+    @classmethod
+    def from_json(cls, described: Mapping[str, Any]) -> ArraySpec:
+        """The array that a ledger describes.
+
+        Raises
+        ------
+        ValueError, KeyError, TypeError
+            If it describes no array that atlaszarr writes.
+        """
+        spec = cls(**{**described, "axes": tuple(described["axes"])})
+        whole = (
+            isinstance(spec.path, str)
+            and ".." not in spec.path.split("/")
+            and not spec.path.startswith("/")
+            and numeric_dtype(spec.dtype).name == spec.dtype
+            and spec.axes in (("z", "y", "x"), ("c", "z", "y", "x"), ("y", "x"), ("c", "y", "x"))
+            and type(spec.channels) is int
+            and 0 < spec.channels < 2**31
+            and isinstance(spec.fill, int | float)
+            and spec.rule in get_args(Rule)
+            and isinstance(spec.mask, str | None)
+            and (spec.levels is None or type(spec.levels) is int)
+        )
+        if not whole:
+            raise ValueError(f"{described!r} is not an array of atlaszarr")
+        return spec
+
     def name(self, level: int) -> str:
         """The path of the array of a level."""
         return f"{self.path}/{level}".lstrip("/")
@@ -101,7 +133,7 @@ class Multiscale:
         cls.kinds[kind] = cls
 
     @classmethod
-    def recorded(cls, target: Target, described: Mapping[str, Any], written: Container[str], **own: Any) -> Self:
+    def recorded(cls, target: Target, described: Mapping[str, Any], written: Collection[str], **own: Any) -> Self:
         """The multiscale that a ledger describes.
 
         Parameters
@@ -109,16 +141,28 @@ class Multiscale:
         target : Target
         described : mapping
             The result of `to_json`.
-        written : container of str
+        written : collection of str
             Keys of the objects that the ledger records; the other objects of level 0 are empty.
         **own
             Attributes that a subclass adds.
+
+        Raises
+        ------
+        ValueError, KeyError, TypeError
+            If `described` is not the result of `to_json`.
         """
-        arrays = tuple(ArraySpec(**{**spec, "axes": tuple(spec["axes"])}) for spec in described["arrays"])
-        pyramid = Pyramid.from_json(described["levels"])
-        whole = cls(target, arrays, NonEmptyChunks(pyramid), Encoding(**described["encoding"]), **own)
-        base = frozenset(unit for unit in whole.non_empty.units(0) if whole.key(arrays[0], 0, unit) in written)
-        return replace(whole, non_empty=NonEmptyChunks(pyramid, base))
+        arrays = tuple(map(ArraySpec.from_json, described["arrays"]))
+        pyramid, encoding = Pyramid.from_json(described["levels"]), Encoding(**described["encoding"])
+        if not arrays or encoding.zarr_format not in (2, 3):
+            raise ValueError(f"{len(arrays)} arrays, zarr format {encoding.zarr_format!r}")
+        voxels = max(math.prod(map(min, step.block, pyramid.levels[step.source].shape)) for step in pyramid.passes)
+        if (size := max(voxels * spec.channels * np.dtype(spec.dtype).itemsize for spec in arrays)) > _LARGEST_BLOCK:
+            raise ValueError(f"blocks of {size} bytes")
+        whole = cls(target, arrays, NonEmptyChunks(pyramid), encoding, **own)
+        units = (whole.unit_of(arrays[0], key) for key in written)
+        non_empty = NonEmptyChunks(pyramid, frozenset(unit for unit in units if unit is not None))
+        non_empty.validate()
+        return replace(whole, non_empty=non_empty)
 
     def contents(self, request: Mapping[str, Any], found: Ledger, tasks: Sequence[Task]) -> Iterator[Defect] | None:
         """Compare the objects of tasks with their source; return None to compare each level with its parent instead."""
@@ -184,6 +228,19 @@ class Multiscale:
         channel = "0/" if "c" in spec.axes else ""
         return f"{spec.name(level)}/{lead}{channel}" + "/".join(map(str, unit[3 - spec.dimensions :]))
 
+    def unit_of(self, spec: ArraySpec, key: str) -> Index | None:
+        """The index of the object of level 0 with a key; None if there is none."""
+        numbers = key.rsplit("/", spec.dimensions)[1:]
+        if not all(number.isdecimal() and len(number) < DIGITS for number in numbers):
+            return None
+        z, y, x = (*(0,) * (3 - len(numbers)), *map(int, numbers))
+        return self._existing(spec, key, (z, y, x))
+
+    def _existing(self, spec: ArraySpec, key: str, unit: Index) -> Index | None:
+        """A unit of level 0, if it exists and has this key."""
+        inside = all(i < n for i, n in zip(unit, self.pyramid.levels[0].grid, strict=True))
+        return unit if inside and self.key(spec, 0, unit) == key else None
+
     def write(self, step: Pass, index: Index, values: Blocks, observe: Observer | None = None) -> Written:
         """Write all objects of a block, of every level that the pass writes.
 
@@ -233,7 +290,7 @@ class Multiscale:
         at = self.pyramid.levels[level]
         values = np.full(spec.lead + shape_of(region), spec.fill, spec.dtype)
         units = {self.key(spec, level, u): u for u in at.units(region) if self.non_empty.holds(level, u)}
-        for key, body in self.target.read_each(units).items():
+        for key, body in self.target.read_each(units, self.layout(spec, level).largest).items():
             if body is None:
                 raise TargetError(f"{self.target.url}/{key} is missing; build again to repair it", code="missing-chunk")
             try:

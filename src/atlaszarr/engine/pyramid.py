@@ -22,6 +22,10 @@ _T = TypeVar("_T")
 
 #: Largest block in voxels, so that a few fit into memory.
 _LARGEST = 2**30
+#: The most levels of a recorded pyramid: halving the largest length that an array can have, 2**63, gives 64.
+_MOST_LEVELS = 64
+#: The most units of a recorded level: 16 times those of level 0 of the largest build, a million.
+_MOST_UNITS = 2**24
 _ONE: Factor = (Fraction(1), Fraction(1), Fraction(1))
 
 
@@ -223,15 +227,30 @@ class Pyramid:
 
     @classmethod
     def from_json(cls, levels: Iterable[Mapping[str, Any]]) -> Pyramid:
-        """The pyramid with the levels of `to_json`."""
+        """The pyramid with the levels of `to_json`.
+
+        Raises
+        ------
+        ValueError, KeyError, TypeError
+            If they are not levels of `to_json`.
+        """
 
         def level(entry: Mapping[str, Any]) -> Level:
-            shape, chunk, unit = (_three(entry[name]) for name in ("shape", "chunk", "unit"))
-            factor, first = factor_of([Fraction(f) for f in entry["factor"]]), entry["first"]
-            first = None if first is None else _three(map(Fraction, first))
+            shape, chunk, unit = (lengths(name, entry[name]) for name in ("shape", "chunk", "unit"))
+            if any(map(operator.mod, unit, chunk)):
+                raise ValueError(f"shard {unit} is not a multiple of the chunk {chunk}")
+            factor, first = factor_of([_fraction(f) for f in entry["factor"]]), entry["first"]
+            first = None if first is None else _three(map(_fraction, first))
             return Level(shape, chunk, unit, factor, bool(entry["given"]), first)
 
-        return cls(tuple(map(level, levels)))
+        entries = list(levels)
+        if not 0 < len(entries) <= _MOST_LEVELS:
+            raise ValueError(f"{len(entries)} levels")
+        pyramid = cls(tuple(map(level, entries)))
+        for step in pyramid.passes:
+            if math.prod(map(min, step.block, pyramid.levels[step.source].shape)) > _LARGEST:
+                raise ValueError(f"blocks of {step.block} voxels")
+        return pyramid
 
     def dependents(self, step: Pass, index: Index, after: Pass) -> Iterator[Index]:
         """Indices of the blocks of pass `after` that read what a block of pass `step` writes."""
@@ -279,6 +298,16 @@ def _multiplied(one: Factor, other: Factor) -> Factor:
 
 def _region(index: Index, size: Shape, shape: Shape) -> Region:
     return _three(slice(i * s, min((i + 1) * s, n)) for i, s, n in zip(index, size, shape, strict=True))
+
+
+def _fraction(text: Any) -> Fraction:
+    """A fraction as `Pyramid.to_json` writes it; a longer text, such as ``1e999999999``, may take minutes to parse."""
+    if not isinstance(text, str) or len(text) > 40 or "e" in text.lower():
+        raise ValueError(f"{text!r} is not a fraction")
+    try:
+        return Fraction(text)
+    except ZeroDivisionError:
+        raise ValueError(f"{text!r} is not a fraction") from None
 
 
 def _three(values: Iterable[_T]) -> tuple[_T, _T, _T]:
@@ -332,6 +361,15 @@ class NonEmptyChunks:
     pyramid: Pyramid
     base: frozenset[Index] | None = None
 
+    def validate(self) -> None:
+        """Raise a ValueError if a level has more units than any image; see `_MOST_UNITS`."""
+        count = len(self.base or ())
+        for parent, level in itertools.pairwise(self.pyramid.levels):
+            sizes = zip(parent.unit, level.factor, level.unit, strict=True)
+            count = min(count * math.prod(math.ceil(u / f / v) + 1 for u, f, v in sizes), math.prod(level.grid))
+            if count > _MOST_UNITS:
+                raise ValueError(f"a level of {level.shape} voxels in objects of {level.unit} has too many objects")
+
     @cached_property
     def levels(self) -> tuple[frozenset[Index] | None, ...]:
         """The units of each level that overlap a unit of the parent level that is not empty; None for all."""
@@ -339,7 +377,9 @@ class NonEmptyChunks:
             return (None,) * len(self.pyramid.levels)
         levels = [self.base]
         for parent, level in itertools.pairwise(self.pyramid.levels):
-            levels.append(frozenset(u for unit in levels[-1] for u in _overlapped(parent, level, unit)))
+            z, y, x = (_overlapped(parent, level, axis) for axis in range(3))
+            units = (itertools.product(z[i], y[j], x[k]) for i, j, k in levels[-1])
+            levels.append(frozenset(itertools.chain.from_iterable(units)))
         return tuple(levels)
 
     def holds(self, level: int, unit: Index) -> bool:
@@ -366,11 +406,12 @@ class NonEmptyChunks:
         return {block for unit in self.units(step.source) for block in cells(level.region(unit), step.block)}
 
 
-def _overlapped(parent: Level, level: Level, unit: Index) -> Iterator[Index]:
-    """Indices of the units of a level that overlap a unit of its parent."""
-    region = parent.region(unit)
-    z, y, x = (
-        slice(int(axis.start / f), min(math.ceil(axis.stop / f), n))
-        for axis, f, n in zip(region, level.factor, level.shape, strict=True)
-    )
-    return level.units((z, y, x))
+def _overlapped(parent: Level, level: Level, axis: int) -> list[range]:
+    """For each unit of the parent along an axis, the units of a level that overlap it."""
+    length, unit = parent.shape[axis], parent.unit[axis]
+    factor, shape, size = level.factor[axis], level.shape[axis], level.unit[axis]
+    overlapped = []
+    for start in range(0, length, unit):
+        end = min(math.ceil(min(start + unit, length) / factor), shape)
+        overlapped.append(range(int(start / factor) // size, -(-end // size)))
+    return overlapped

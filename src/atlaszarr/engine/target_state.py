@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, printable
+from ..stores.documents import LARGEST, parse_object
 from ..stores.local import is_partial
 from ..stores.target import Target
 from ..versions import version as package_version
@@ -144,11 +145,10 @@ def read_root(target: Target) -> dict[str, Any] | None:
         If atlaszarr did not write the root.
     """
     for key in ROOT_KEYS:
-        if (body := target.read(key)) is None:
+        if (body := target.read(key, LARGEST)) is None:
             continue
         try:
-            own = _own(key, body)
-            return {**own, "state": str(own["state"]), "request": dict(own["request"])}
+            return _own(key, body)
         except (ValueError, KeyError, TypeError):
             if (recorded := recorded_root(ledger.read(target, finished=True))) is not None:
                 return recorded
@@ -160,17 +160,25 @@ def read_root(target: Target) -> dict[str, Any] | None:
 
 
 def recorded_root(recorded: Ledger) -> dict[str, Any] | None:
-    """The attributes of atlaszarr in the root that a ledger records; None without a header."""
+    """The attributes of atlaszarr in the root that a ledger records; None if it records none."""
     for key, text in (recorded.header or {}).get("root", {}).items():
         if key in ROOT_KEYS:
-            return {**_own(key, text), "ledger": recorded.digest}
+            with suppress(ValueError, KeyError, TypeError):
+                return {**_own(key, text), "ledger": recorded.digest}
     return None
 
 
 def _own(key: str, body: bytes | str) -> dict[str, Any]:
-    """The attributes of atlaszarr in a document of `ROOT_KEYS`."""
-    document, inner = json.loads(body), ROOT_KEYS[key]
-    return dict((document[inner] if inner else document)["atlaszarr"])
+    """The attributes of atlaszarr in a document of `ROOT_KEYS`: at least ``state`` and ``request``.
+
+    Raises
+    ------
+    ValueError, KeyError, TypeError
+        If it has none.
+    """
+    document, inner = parse_object(body), ROOT_KEYS[key]
+    own = dict((document[inner] if inner else document)["atlaszarr"])
+    return {**own, "state": str(own["state"]), "request": dict(own["request"])}
 
 
 def _is_ours(target: Target) -> bool:
@@ -215,5 +223,5 @@ def _is_own(top: str) -> bool:
 
 
 def _listed(names: list[str], values: Mapping[str, Any]) -> str:
-    texts = ((name, str(values.get(name))) for name in names)
+    texts = ((printable(name), printable(str(values.get(name)))) for name in names)
     return ", ".join(f"{name} {text if len(text) <= _LONGEST else text[:_LONGEST] + '...'}" for name, text in texts)

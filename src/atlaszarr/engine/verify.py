@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..errors import TargetError
+from ..stores.documents import LARGEST, parse
 from ..stores.local import is_partial
 from ..stores.target import Target
 from . import collection, label_index, ledger  # noqa: F401 - collection: a kind of multiscale
@@ -122,8 +124,10 @@ def _defects(target: Target, root: Mapping[str, Any], recorded: Ledger, deep: bo
         defects.append(Defect("ledger", COMPACT, "differs from the one that the target was finished with"))
     try:
         multiscale = multiscale_of(target, recorded)
-    except (ValueError, KeyError, TypeError):
-        return defects, 0  # nothing else can be compared without the header of the ledger
+    except (ValueError, KeyError, TypeError, AttributeError):
+        # Nothing else can be compared without the header of the ledger.
+        return defects or [Defect("ledger", COMPACT, "does not describe an image of atlaszarr")], 0
+    defects += _foreign(multiscale, recorded)
     if not defects or (recorded_root(recorded) or {}).get("request") == root["request"]:
         defects += document_defects(target, recorded)
     if defects and defects[0].kind == "ledger":
@@ -141,14 +145,26 @@ def _defects(target: Target, root: Mapping[str, Any], recorded: Ledger, deep: bo
     return defects, len(tasks)
 
 
+def _foreign(multiscale: Multiscale, recorded: Ledger) -> Iterator[Defect]:
+    """Records of tasks that are no blocks of the image."""
+    blocks = {step.source: multiscale.pyramid.blocks(step) for step in multiscale.pyramid.passes}
+    for source, index in recorded.done:
+        if source not in blocks or not all(0 <= i < n for i, n in zip(index, blocks[source], strict=True)):
+            yield Defect("ledger", COMPACT, f"records block {index} of level {source}, which does not exist")
+
+
 def document_defects(target: Target, recorded: Ledger) -> Iterator[Defect]:
     """Metadata documents and sidecars that differ from what the target was finished with."""
     header = recorded.header or {}
-    for key, text in header.get("documents", {}).items():
-        yield from _document_defects(key, target.read(key), json.loads(text))
-    for key, text in header.get("root", {}).items():
-        body = target.read(key)
-        yield from _document_defects(key, body if body is None else _without_ledger(body), json.loads(text))
+    roots = header.get("root", {})
+    for key, text in {**header.get("documents", {}), **roots}.items():
+        try:
+            written = parse(text)
+        except ValueError:
+            yield Defect("ledger", COMPACT, f"records a document {key} that is not JSON")
+            continue
+        body = target.read(key, LARGEST)
+        yield from _document_defects(key, _without_ledger(body) if body and key in roots else body, written)
     for key, (size, checksum) in recorded.files.items():
         body = target.read(key)
         if body is None:
@@ -162,7 +178,7 @@ def _document_defects(key: str, body: bytes | None, written: Any) -> Iterator[De
         yield Defect("missing", key, "is missing")
         return
     try:
-        found = json.loads(body)
+        found = parse(body)
     except ValueError:
         yield Defect("metadata", key, "is not JSON")
         return
@@ -191,7 +207,7 @@ def _differences(found: Any, written: Any, path: str = "") -> Iterator[str]:
 def _without_ledger(body: bytes) -> bytes:
     """A document of the root without the digest of the ledger, as the ledger itself records it."""
     try:
-        document = json.loads(body)
+        document = parse(body)
         inner = document.get("attributes", document)
         inner["atlaszarr"].pop("ledger", None)
     except (ValueError, KeyError, AttributeError):
@@ -294,8 +310,9 @@ def _known_labels(recorded: Ledger, path: str) -> list[int] | None:
     texts = {**header["documents"], **header["root"]}
     for name in ROOT_KEYS:
         if (key := f"{path}/{name}".lstrip("/")) in texts:
-            document = json.loads(texts[key])
-            attributes = document.get("attributes", document)
-            listed = attributes.get("ome", attributes).get("image-label", {}).get("properties")
-            return None if listed is None else [int(label["label-value"]) for label in listed]
+            with suppress(ValueError, KeyError, TypeError, AttributeError):  # `document_defects` compares it
+                document = parse(texts[key])
+                attributes = document.get("attributes", document)
+                listed = attributes.get("ome", attributes).get("image-label", {}).get("properties")
+                return None if listed is None else [int(label["label-value"]) for label in listed]
     return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..boxes import cells, intersection, split_index, within
 from ..errors import AtlaszarrError, InputError, TargetError
+from ..stores.documents import LARGEST, parse_object
 from ..stores.target import Target
 from .absent_chunks import AbsentChunks
 from .codecs import ArrayLayout
@@ -28,8 +28,6 @@ _ZARR_OPTIONS = ("asynchronous", "loop")
 _REMOTE_THREADS = 8
 #: Number of objects in one request, by whether the store is a local disk.
 _BATCH = {True: 4, False: 16}
-#: Largest metadata document that is parsed, in bytes: the consolidated metadata of a plate have some ten MB.
-_LARGEST_DOCUMENT = 2**26
 #: Most objects of an array: the CCF at 5 um in chunks of 32 has 0.3 million.
 _MOST_OBJECTS = 2**20
 #: Largest shard that is decoded as a whole, in voxels; a larger one is decoded chunk by chunk.
@@ -208,8 +206,7 @@ class StoredArray:
         """
         rest = iter(units)
         while batch := {self.layout.key(unit): unit for unit in islice(rest, _BATCH[self.target.is_local])}:
-            self._refuse_large(batch)
-            for key, body in self.target.read_each(batch).items():
+            for key, body in self.target.read_each(batch, self.layout.largest).items():
                 unit = tuple(batch[key])
                 whole = self.layout.region(unit)
                 region = whole if box is None else intersection(whole, box)
@@ -246,22 +243,6 @@ class StoredArray:
                 f"{self.target.url}/{key} is damaged ({error}); build or fetch it again", code="damaged-chunk"
             ) from None
 
-    def _refuse_large(self, keys: Iterable[str]) -> None:
-        """Raise a TargetError for a file that is larger than any encoding of an object, before it is read."""
-        if not self.target.is_local:
-            return
-        for key in keys:
-            try:
-                size = Path(self.target.url, key).stat().st_size
-            except OSError:  # reading it raises an error, if it is not absent
-                continue
-            if size > self.layout.largest:
-                raise TargetError(
-                    f"{self.target.url}/{key} has {size} bytes, more than the {self.layout.largest} that its metadata "
-                    "allow; build or fetch it again",
-                    code="damaged-chunk",
-                )
-
     def _parts(self, region: tuple[slice, ...]) -> Iterator[tuple[slice, ...]]:
         """A region of an object, split into chunks if it is too large to be decoded at once."""
         if math.prod(axis.stop - axis.start for axis in region) <= LARGEST_WHOLE or self.layout.unit == self.chunk:
@@ -281,25 +262,15 @@ def read_document(target: Target, key: str) -> dict[str, Any] | None:
     TargetError
         If it cannot be read.
     """
-    too_large = InputError(
-        f"{target.url}/{key} has more than {_LARGEST_DOCUMENT} bytes, which is no metadata of an image; write it again",
-        code="damaged-metadata",
-    )
-    if target.is_local and target.sizes(key).get(key, 0) > _LARGEST_DOCUMENT:
-        raise too_large
-    if (body := target.read(key)) is None:
-        return None
-    if len(body) > _LARGEST_DOCUMENT:
-        raise too_large
     try:
-        document = json.loads(body)
-        if not isinstance(document, dict):
-            raise TypeError("it is not a JSON object")
-    except (ValueError, TypeError, RecursionError) as error:
+        body = target.read(key, LARGEST)
+        return None if body is None else parse_object(body)
+    except ValueError as error:
+        if isinstance(error, AtlaszarrError):
+            raise
         raise InputError(
             f"{target.url}/{key} is not the metadata of an image ({error}); write it again", code="damaged-metadata"
         ) from None
-    return document
 
 
 def target_of(array: Any) -> Target | None:

@@ -113,5 +113,7 @@ def reference_space(id: int) -> ReferenceSpace:
     except KeyError:
         known = ", ".join(map(str, _SPACES))
         raise InputError(
-            f"reference space {id} has no published grid; choose from {known}", code="unknown-reference-space"
+            f"reference space {id} has no published grid, so nothing can be registered to it; the spaces with a grid "
+            f"are {known}",
+            code="unknown-reference-space",
         ) from None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from ..reference_volumes.ome_zarr import is_ome_zarr
 from ..reference_volumes.orientation import sides_remark
 from ..stores.locations import shown
 from ..stores.target import Target
+from ..stores.temporary import temporary_folder
 from .annotation_borders import LabelPlane
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def label_planes(
             )  # the caller of preview
         return planes
     with (
-        tempfile.TemporaryDirectory(prefix="atlaszarr-preview-") as spool,
+        temporary_folder() as spool,
         open_annotation(uri, spool, storage_options=storage_options) as opened,
     ):
         volume = _Volume(opened.uri, opened.array, opened.voxel_size, (0.0, 0.0, 0.0))

@@ -158,7 +158,7 @@ def preview(
     if not isinstance(dataset, SectionDataset):
         dataset = client.section_dataset(dataset)
     across = plane_of(dataset, plane)
-    frame = reference_space(dataset.reference_space_id).frame
+    frame = reference_space(dataset.space).frame
     resolution = max(frame.extent[axis] for axis in (across.rows, across.columns)) / _PIXELS
     aligned = align_sections(dataset, resolution, mirror=mirror, view=view)
     planes = section_planes(aligned, plane=plane, detection_xy="centre")

@@ -238,7 +238,7 @@ def _section_colours(numbers: Sequence[int]) -> list[Colour]:
 def _draw_strip(paper: Paper, left: float, top: float, width: float, dataset: SectionDataset) -> None:
     """Draw a bar of section numbers in the colours of the sections, with missing sections hatched."""
     numbers = [section.section_number for section in dataset.sections]
-    step = round(dataset.nominal_interval / dataset.section_thickness)
+    step = dataset.step
     axes = paper.axes(left, top, width, _BAR)
     half = step / 2
     axes.bar(numbers, 1.0, width=step, color=_section_colours(numbers), edgecolor="white", linewidth=0.5)
@@ -251,7 +251,7 @@ def _draw_strip(paper: Paper, left: float, top: float, width: float, dataset: Se
     axes.tick_params(length=2, pad=2)
     lacking = f"; missing of the regular sampling (hatched): {_listed(missing)}" if missing else ""
     sampled = "sections" if step == 1 else f"every {_ordinal(step)} section"
-    axes.set_xlabel(f"section number, {sampled} of {dataset.section_thickness:g} µm{lacking}")
+    axes.set_xlabel(f"section number, {sampled} of {dataset.thickness:g} µm{lacking}")
     for spine in axes.spines.values():
         spine.set_visible(False)
 

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import io
 import threading
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from ..errors import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,9 +47,13 @@ class Paper:
         return self.figure.add_axes(box, **options)
 
     def text(self, left: float, top: float, words: str, **options: Any) -> None:
-        """Add text with its upper left corner at a position, unless options change the alignment."""
+        """Add text with its upper left corner at a position, unless options change the alignment.
+
+        Names are data: control characters are escaped, and ``$`` does not begin a formula.
+        """
         box = (left / self.width, 1 - top / self.height)
-        self.figure.text(*box, words, **({"va": "top", "color": _INK} | options))
+        style: dict[str, Any] = {"va": "top", "color": _INK, "parse_math": False}
+        self.figure.text(*box, printable(words), **(style | options))
 
 
 def print_page(
@@ -75,12 +82,15 @@ def print_page(
 
     settings = {"svg.hashsalt": "atlaszarr", "font.size": 8.0, "text.color": _INK, "axes.edgecolor": "#888888"}
     body = io.BytesIO()
-    with _SETTINGS, style.context(settings, after_reset=True):
+    safe = {key: printable(words) for key, words in metadata.items()}
+    with _SETTINGS, style.context(settings, after_reset=True), warnings.catch_warnings():
+        # A character that the font lacks is drawn as a box.
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
         figure = Figure(figsize=(width, height), facecolor="white")
         draw(Paper(figure, width, height))
         if suffix == ".svg":
-            figure.savefig(body, format="svg", metadata={**metadata, "Date": None})
+            figure.savefig(body, format="svg", metadata={**safe, "Date": None})
         else:
-            named = {"Copyright" if key == "Rights" else key: words for key, words in metadata.items()}
+            named = {"Copyright" if key == "Rights" else key: words for key, words in safe.items()}
             figure.savefig(body, format="png", dpi=_DPI, metadata=named)
     return body.getvalue()

@@ -59,7 +59,7 @@ def corners_in_space(dataset: SectionDataset, mirror: bool = False) -> NDArray[n
     for corner, section in zip(corners, dataset.sections, strict=True):
         w, h = section.width, section.height
         corner[:] = image_to_reference([(0, 0), (w, 0), (w, h), (0, h)], section.depth, section.tsv, tvr)
-    return apply(reference_space(dataset.reference_space_id).mirror, corners) if mirror else corners
+    return apply(reference_space(dataset.space).mirror, corners) if mirror else corners
 
 
 def edges_of(corners: NDArray[np.float64], plane: Plane) -> tuple[Edges, ...]:

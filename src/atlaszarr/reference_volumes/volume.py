@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -20,6 +19,7 @@ from ..engine.absent_chunks import AbsentChunks
 from ..errors import InputError
 from ..geometry.spaces import reference_space
 from ..stores.locations import shown
+from ..stores.temporary import temporary_folder
 from .header import Header
 from .labels import as_labels, distinct
 from .ome_zarr import is_ome_zarr, open_ome_zarr
@@ -302,9 +302,9 @@ def _lengths(voxel_size: float | Sequence[float]) -> tuple[float, float, float]:
 @contextmanager
 def _folder_in(spool_folder: str | os.PathLike[str]) -> Iterator[Path]:
     """A new folder in the spool folder, removed at the end of the context."""
-    try:
-        folder = tempfile.TemporaryDirectory(prefix="atlaszarr-", dir=Path(spool_folder).expanduser().absolute())
-    except OSError as error:
-        raise spool_error(spool_folder, error) from None
-    with folder as path:
-        yield Path(path)
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(temporary_folder(spool_folder))
+        except OSError as error:
+            raise spool_error(spool_folder, error) from None
+        yield folder

@@ -20,6 +20,8 @@ from ..transforms import Affine, compose, tier_affine
 
 #: Smallest cosine between the normal of the sections and the axis across their plane: 45 degrees.
 _MIN_COSINE = 0.5**0.5
+#: Most chunks of a volume or of all planes of a dataset: P56 data at 2 um have 574,080, which are counted in seconds.
+_MAX_CHUNKS = 1_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,11 +85,12 @@ def align_sections(
     InputError
         If an option is unknown or does not fit the dataset.
     RecordError
-        If the dataset has no 3-D alignment, or no section has the view.
+        If the dataset cannot be registered, or no section has the view.
     """
+    dataset.validate_registration()
     _, trv = dataset.alignment
     imaged = imaged_sections(dataset, resolution, downsample=downsample, view=view, quality=quality, range=range)
-    grid = Grid(reference_space(dataset.reference_space_id).frame, resolution)
+    grid = Grid(reference_space(dataset.space).frame, resolution)
     from_native = grid.space.mirror if mirror else np.eye(3, 4)
     return AlignedSections(dataset, imaged, grid, from_native, compose(trv, from_native))
 
@@ -107,8 +110,9 @@ def plane_of(dataset: SectionDataset, plane: str = "auto") -> Plane:
     InputError
         If the sections are more than 45 degrees off the plane.
     RecordError
-        If the dataset has no 3-D alignment.
+        If the dataset cannot be registered.
     """
+    dataset.validate_registration()
     _, trv = dataset.alignment
     plane = plane_name(plane)
     if plane != "auto" and plane not in PLANES:
@@ -159,6 +163,16 @@ def validate_fields(fields: Mapping[int, Displacement], dataset: SectionDataset,
                 f"{plane.name} plane at {grid.resolution:g} um has {shape[0]} x {shape[1]}",
                 code="shape-mismatch",
             )
+
+
+def validate_chunk_count(count: int, resolution: float) -> None:
+    """Raise InputError for more than a million chunks, before any of them is listed."""
+    if count > _MAX_CHUNKS:
+        raise InputError(
+            f"resolution {resolution:g} um makes {count:,} chunks, more than {_MAX_CHUNKS:,}; use a coarser resolution "
+            "or larger chunks",
+            code="too-many-chunks",
+        )
 
 
 def attributes(dataset: SectionDataset, grid: Grid, mirror: bool) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from ..allen.client import AllenClient
-from ..allen.images import Pixels, SectionImage, TierImage, pixels_of, tier_image
+from ..allen.images import MissingImage, Pixels, SectionImage, TierImage, pixels_of, tier_image
 from ..allen.records import SectionDataset
 from ..boxes import Box
 from ..displacement.displacement import Displacement
@@ -17,12 +17,32 @@ from ..displacement.fields import blocks, regular
 from ..errors import InputError
 from ..geometry.spaces import AXES
 from .alignment import attributes
+from .missing import Fetch, fetching
 from .options import SectionsOptions
 from .planes import DetectionPoint, SectionPlanes
 
-#: The key in the encoding of the coordinate ``image_id``, which selections and arithmetic keep, under which the planes
-#: and the client are stored.
+#: The key in the encoding of the coordinate ``image_id``, which selections and arithmetic keep, under which what was
+#: opened is stored.
 _KEY = "atlaszarr"
+
+
+class _Opened(NamedTuple):
+    """What `open_sections` opened: the planes of each view, and how images are fetched.
+
+    Attributes
+    ----------
+    views : mapping of str to SectionPlanes
+    fetch : callable
+    background : int
+        Grey level outside the images, and of missing images.
+    identity : tuple of str
+        What the result of `fetch` depends on, for the names of dask keys.
+    """
+
+    views: Mapping[str, SectionPlanes]
+    fetch: Fetch
+    background: int
+    identity: tuple[str, ...]
 
 
 class RegisteredSection(NamedTuple):
@@ -58,6 +78,7 @@ def open_sections(
     interpolation: str = "linear",
     detection_xy: DetectionPoint = (0.0, 0.0),
     displacement: Mapping[int, Displacement] | None = None,
+    on_missing: str = "raise",
     client: AllenClient | None = None,
     **options: Any,
 ) -> xr.Dataset:
@@ -88,6 +109,10 @@ def open_sections(
     displacement : mapping of int to Displacement, optional
         By SectionImage id, fields that replace the affine ones: pixels of the plane to pixels of the image at its
         tier, as in the sections that `iter_sections` yields.
+    on_missing : str
+        What happens if an image cannot be fetched when values are computed: ``raise`` an error, or ``fill`` its pixels
+        with the background and emit an AtlaszarrWarning. With ``fill``, ``attrs["missing"]`` lists the SectionImage
+        ids that were missing in any computation so far.
     client : AllenClient, optional
         Default: ``AllenClient()``.
     **options
@@ -110,24 +135,29 @@ def open_sections(
     RecordError
         If the dataset cannot be registered.
     ImageError, ServiceError
-        If an image is missing, when values are computed.
+        If an image is missing, when values are computed, unless `on_missing` is ``fill``.
     """
     named = {"resolution": resolution, "plane": plane, "interpolation": interpolation, "detection_xy": detection_xy}
     requests = SectionsOptions.of_views(view, {**options, **named}, written=False)
     client = client or AllenClient()
+    fetch, missing = fetching(client, on_missing)
     if not isinstance(dataset, SectionDataset):
         dataset = client.section_dataset(dataset)
     views = {request.view: request.planes(dataset, stored=False, displacement=displacement) for request in requests}
     main, chunk, background = _main_view(views), requests[0].chunk, requests[0].background
+    identity = (client.api_url,) if missing is None else (client.api_url, missing.name)
+    opened = _Opened(views, fetch, background, identity)
     variables = {
         "image" if view == "primary" else view: (
             ("section", "y", "x", "rgb"),
-            _registered(planes, client, list(main.positions), chunk, background),
+            _registered(planes, opened, list(main.positions), chunk),
         )
         for view, planes in views.items()
     }
     attrs = {"plane_of_section": main.plane.name, **attributes(dataset, main.grid, requests[0].mirror)}
-    return xr.Dataset(variables, _coordinates(main, {_KEY: (views, client)}), attrs)
+    if missing is not None:
+        attrs["missing"] = missing
+    return xr.Dataset(variables, _coordinates(main, {_KEY: opened}), attrs)
 
 
 def iter_sections(dataset: xr.Dataset) -> Iterator[RegisteredSection]:
@@ -152,23 +182,24 @@ def iter_sections(dataset: xr.Dataset) -> Iterator[RegisteredSection]:
     InputError
         If the Dataset does not come from `open_sections`.
     ImageError, ServiceError
-        If an image is missing, during the iteration.
+        If an image is missing, during the iteration. With ``on_missing="fill"`` of `open_sections`, its pixels are
+        those of the background, its id is in ``attrs["missing"]`` of the Dataset, and an AtlaszarrWarning is emitted.
     """
     image_id = dataset.coords.get("image_id")
     if image_id is None or _KEY not in image_id.encoding:
         raise InputError("the Dataset does not come from open_sections; pass a result of it", code="unknown-dataset")
-    views, client = image_id.encoding[_KEY]
-    return (_section(views, client, int(id)) for id in np.atleast_1d(image_id.values))
+    opened = image_id.encoding[_KEY]
+    return (_section(opened, int(id)) for id in np.atleast_1d(image_id.values))
 
 
-def _section(views: Mapping[str, SectionPlanes], client: AllenClient, id: int) -> RegisteredSection:
-    planes, expression = _main_view(views), views.get("expression")
+def _section(opened: _Opened, id: int) -> RegisteredSection:
+    planes, expression = _main_view(opened.views), opened.views.get("expression")
     position = planes.positions[id]
     return RegisteredSection(
         id,
         float(planes.coordinates[position]),
-        _image(planes, client, id),
-        None if expression is None or id not in expression.positions else _image(expression, client, id),
+        _image(planes, opened, id),
+        None if expression is None or id not in expression.positions else _image(expression, opened, id),
         planes.displacements[position],
     )
 
@@ -192,14 +223,15 @@ def _coordinates(planes: SectionPlanes, encoding: Mapping[str, Any]) -> dict[str
     return coordinates
 
 
-def _registered(planes: SectionPlanes, client: AllenClient, ids: Sequence[int], chunk: int, background: int) -> Any:
+def _registered(planes: SectionPlanes, opened: _Opened, ids: Sequence[int], chunk: int) -> Any:
     """Sections as a dask array, uint8, (section, rows, columns, 3); background for a section without the view."""
     import dask.array as da
     from dask.base import tokenize
     from dask.highlevelgraph import HighLevelGraph
 
+    background = opened.background
     identity = (planes.imaged.requests, planes.displacements, planes.interpolation)
-    token = tokenize(identity, client.api_url, background, chunk, list(ids))
+    token = tokenize(identity, *opened.identity, background, chunk, list(ids))
     name, shared, fetched = f"registered-{token}", f"planes-{token}", f"section-image-{token}"
     cut = regular(planes.shape, chunk)
     regions = list(blocks(cut))
@@ -220,7 +252,7 @@ def _registered(planes: SectionPlanes, client: AllenClient, ids: Sequence[int], 
             windows = []
             for request in tier.requests(box):
                 windows.append((fetched, request.name))
-                images[fetched, request.name] = (client.fetch, request)
+                images[fetched, request.name] = (opened.fetch, request)
             layer[key] = (_register, shared, position, (rows, columns), tier, box, windows, background)
     graph = HighLevelGraph(
         {shared: {shared: planes}, fetched: images, name: layer},
@@ -235,7 +267,7 @@ def _register(
     block: tuple[slice, slice],
     tier: TierImage,
     box: Box,
-    images: Sequence[SectionImage],
+    images: Sequence[SectionImage | MissingImage],
     background: int,
 ) -> Pixels:
     pixels = tier.crop(box, pixels_of(images))
@@ -243,16 +275,16 @@ def _register(
     return registered[np.newaxis]
 
 
-def _image(planes: SectionPlanes, client: AllenClient, id: int) -> Any:
+def _image(planes: SectionPlanes, opened: _Opened, id: int) -> Any:
     """A section image at its tier, uint8, (height, width, 3): fetched now or, if large, lazy in chunks of windows."""
     tier = _tier(planes, id)
     if tier.windows == (1, 1):
-        return client.fetch(tier.whole).pixels().copy()
+        return _decode(opened.fetch(tier.whole), opened.background)
     import dask.array as da
     from dask.base import tokenize
     from dask.highlevelgraph import HighLevelGraph
 
-    name = f"tier-{tokenize(tier, client.api_url)}"
+    name = f"tier-{tokenize(tier, *opened.identity)}"
     (width, height), (across, down) = tier.size, tier.windows
     w, h = -(-width // across), -(-height // down)
     lefts, tops = range(0, width, w), range(0, height, h)
@@ -260,13 +292,16 @@ def _image(planes: SectionPlanes, client: AllenClient, id: int) -> Any:
     for j, top in enumerate(tops):
         for i, left in enumerate(lefts):
             (request,) = tier.requests((left, top, left + 1, top + 1))
-            layer[name, j, i, 0] = (_decode, (client.fetch, request))
+            layer[name, j, i, 0] = (_decode, (opened.fetch, request), opened.background)
     chunks = (tuple(min(h, height - y) for y in tops), tuple(min(w, width - x) for x in lefts), (3,))
     return da.Array(HighLevelGraph({name: layer}, {name: set()}), name, chunks=chunks, dtype="uint8")
 
 
-def _decode(image: SectionImage) -> Pixels:
-    return image.request.decode(image.body)
+def _decode(image: SectionImage | MissingImage, background: int) -> Pixels:
+    """The pixels of an image, the caller's own; the background if it is missing."""
+    if isinstance(image, MissingImage):
+        return np.full((image.request.height, image.request.width, 3), background, np.uint8)
+    return image.pixels().copy()
 
 
 def _tier(planes: SectionPlanes, id: int, boxes: Sequence[Box] | None = None) -> TierImage:

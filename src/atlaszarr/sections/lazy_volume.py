@@ -14,6 +14,7 @@ from ..boxes import blocks, shape_of
 from ..displacement.displacement import Displacement
 from ..errors import InputError
 from .alignment import attributes
+from .missing import Fetch, fetching
 from .options import VolumeOptions
 from .stack import MAX_GAP, Stack
 
@@ -28,6 +29,7 @@ def open_volume(
     *,
     max_gap: float = MAX_GAP,
     displacement: bool | Mapping[int, Displacement] = False,
+    on_missing: str = "raise",
     client: AllenClient | None = None,
     **options: Any,
 ) -> xr.Dataset:
@@ -53,6 +55,10 @@ def open_volume(
         (z, x), to pixel (X, Y) of the section's tier image. A voxel uses the field at its two indices in the plane;
         depth alone decides which section fills it. The fields are evaluated block by block on opening, to find the
         images that each block samples.
+    on_missing : str
+        What happens if an image cannot be fetched when values are computed: ``raise`` an error, or ``fill`` its voxels
+        with the background and emit an AtlaszarrWarning. With ``fill``, ``attrs["missing"]`` lists the SectionImage
+        ids that were missing in any computation so far.
     client : AllenClient, optional
         Default: ``AllenClient()``.
     **options
@@ -74,12 +80,13 @@ def open_volume(
     RecordError
         If the dataset cannot be registered.
     ImageError, ServiceError
-        If an image is missing, when values are computed.
+        If an image is missing, when values are computed, unless `on_missing` is ``fill``.
     """
     import xarray as xr
     from dask.base import tokenize
 
     client = client or AllenClient()
+    fetch, missing = fetching(client, on_missing)
     if not isinstance(dataset, SectionDataset):
         dataset = client.section_dataset(dataset)
     request = VolumeOptions.of({"resolution": resolution, "fill": fill, "max_gap": max_gap, **options}, written=False)
@@ -90,8 +97,8 @@ def open_volume(
         )
     fields = {} if isinstance(displacement, bool) else dict(displacement)
     stack = request.stack(dataset, fields)
-    token = tokenize(request.identity(dataset), client.api_url, fields)
-    arrays = _arrays(stack, request.chunk, client, request.background, token)
+    token = tokenize(request.identity(dataset), client.api_url, fields, *([] if missing is None else [missing.name]))
+    arrays = _arrays(stack, request.chunk, fetch, request.background, token)
     zyx = ("z", "y", "x")
     variables = {
         "image": (("c", *zyx), arrays["image"]),
@@ -103,10 +110,11 @@ def open_volume(
     if displacement is not False:
         variables["displacement"] = (("component", *zyx), arrays["displacement"])
         coordinates["component"] = ["x", "y"]
-    return xr.Dataset(variables, coordinates, attributes(dataset, stack.grid, request.mirror))
+    attrs = attributes(dataset, stack.grid, request.mirror)
+    return xr.Dataset(variables, coordinates, attrs if missing is None else {**attrs, "missing": missing})
 
 
-def _arrays(stack: Stack, chunk: int, client: AllenClient, background: int, token: str) -> dict[str, Any]:
+def _arrays(stack: Stack, chunk: int, fetch: Fetch, background: int, token: str) -> dict[str, Any]:
     """The dask arrays ``image``, ``section`` and ``displacement`` of `open_volume`, in cubic blocks.
 
     They share one graph, so that blocks that are computed together fetch an image once.
@@ -124,7 +132,7 @@ def _arrays(stack: Stack, chunk: int, client: AllenClient, background: int, toke
             images = []
             for request in stack.needs(region, sections):
                 images.append((fetched, request.name))
-                fetches[fetched, request.name] = (client.fetch, request)
+                fetches[fetched, request.name] = (fetch, request)
             computes[computed, *index] = (Stack.compute, shared, region, images, background)
             tasks: tuple[Any, ...] = (
                 (itemgetter(0), (computed, *index)),

@@ -15,12 +15,14 @@ from ..displacement.displacement import Displacement
 from ..engine.ome import DEFAULT_VERSION, zarr_format
 from ..engine.pyramid import Pyramid
 from ..errors import InputError
-from .alignment import AlignedSections, align_sections
+from .alignment import AlignedSections, align_sections, validate_chunk_count
 from .planes import DetectionPoint, SectionPlanes, section_planes
 from .stack import MAX_GAP, Stack, stack_sections
 
 #: Options that do not change the value of a voxel.
 _WRITING_ONLY = frozenset(("levels", "shard", "ome_zarr", "displacement"))
+#: Finest resolution in um: far below the 0.1 um of a light microscope.
+_FINEST_UM = 1e-3
 #: Options of earlier versions that were removed, and what to use instead.
 REMOVED_OPTIONS = dict.fromkeys(
     ("space", "r_extent"),
@@ -73,8 +75,10 @@ class Options:
     background: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 < self.resolution < math.inf:
-            raise InputError(f"resolution {self.resolution:g} um must be positive", code="out-of-range")
+        if not _FINEST_UM <= self.resolution < math.inf:
+            raise InputError(
+                f"resolution {self.resolution:g} um must be finite and at least {_FINEST_UM:g}", code="out-of-range"
+            )
         low, high = self.chunks
         if not low <= self.chunk <= high:
             raise InputError(f"chunk {self.chunk} must be between {low} and {high} voxels", code="out-of-range")
@@ -199,8 +203,14 @@ class SectionsOptions(Options):
     def planes(
         self, dataset: SectionDataset, stored: bool = True, displacement: Mapping[int, Displacement] | None = None
     ) -> SectionPlanes:
-        """Register the sections of a dataset to planes; see `atlaszarr.sections.planes.section_planes`."""
-        return section_planes(
+        """Register the sections of a dataset to planes; see `atlaszarr.sections.planes.section_planes`.
+
+        Raises
+        ------
+        InputError
+            If the planes have more than a million chunks.
+        """
+        planes = section_planes(
             self.aligned(dataset),
             plane=self.plane,
             stored=stored,
@@ -208,6 +218,9 @@ class SectionsOptions(Options):
             detection_xy=self.detection_xy,
             displacement=displacement,
         )
+        chunks = len(planes.displacements) * math.prod(-(-n // self.chunk) for n in planes.shape)
+        validate_chunk_count(chunks, self.resolution)
+        return planes
 
     def pyramid(self, planes: SectionPlanes) -> Pyramid:
         """The levels of a stack of planes, downsampled within the planes only."""

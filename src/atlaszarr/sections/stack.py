@@ -36,14 +36,12 @@ from ..resampling.coverage import inside_image
 from ..resampling.sampler import validate_names
 from ..transforms import compose
 from . import stack_kernels
-from .alignment import AlignedSections, plane_of, validate_fields
+from .alignment import AlignedSections, plane_of, validate_chunk_count, validate_fields
 from .stack_kernels import StackGeometry
 
 FILLS = ("none", "nearest", "linear")
 #: The widest gap that is filled, in nominal intervals: one missing section is bridged, two are not.
 MAX_GAP = 2.5
-#: Each chunk takes about a millisecond before anything is fetched.
-_MAX_CHUNKS = 1_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,17 +124,34 @@ class Stack:
         InputError
             If there are more than a million chunks.
         """
-        count = math.prod(-(-n // side) for n in self.grid.shape)
-        if count > _MAX_CHUNKS:
-            raise InputError(
-                f"resolution {self.grid.resolution:g} um makes {count:,} chunks, more than {_MAX_CHUNKS:,}; "
-                "use a coarser resolution or larger chunks",
-                code="too-many-chunks",
-            )
-        cubes = list(blocks(self.grid.shape, side))
+        validate_chunk_count(math.prod(-(-n // side) for n in self.grid.shape), self.grid.resolution)
+        if self.fields:
+            return {
+                index: sections for index, cube in blocks(self.grid.shape, side) if (sections := self.sampled(cube))
+            }
+        slabs = range(-(-self.grid.shape[0] // side))
+        known: dict[bytes, tuple[int, ...]] = {}  # few sets of sections, each shared by many chunks
+        chunks: dict[Index, tuple[int, ...]] = {}
         with ThreadPoolExecutor() as threads:
-            sampled = threads.map(lambda cube: self.sampled(cube[1]), cubes)
-        return {index: sections for (index, _), sections in zip(cubes, sampled, strict=True) if sections}
+            for first, sampled in zip(slabs, threads.map(partial(self._sampled_slab, side), slabs), strict=True):
+                for j, k in np.argwhere(sampled.any(axis=2)).tolist():
+                    sections = sampled[j, k]
+                    key = sections.tobytes()
+                    if key not in known:
+                        known[key] = tuple(np.flatnonzero(sections).tolist())
+                    chunks[first, j, k] = known[key]
+        return chunks
+
+    def _sampled_slab(self, side: int, first: int) -> NDArray[np.bool_]:
+        """The sections that the chunks of a slab sample: bool, shape (chunks along y, chunks along x, sections)."""
+        _, rows, columns = self.grid.shape
+        sampled = np.zeros((-(-rows // side), -(-columns // side), len(self.sections)), np.bool_)
+        shape = np.array(self.grid.shape, dtype=np.int64)
+        geometry = self._geometry_of({})
+        stack_kernels.find_sampled_chunks(
+            first, side, shape, geometry, self.nearest, self.neighbour, self._margin, sampled
+        )
+        return sampled
 
     def sampled(self, region: Region) -> tuple[int, ...]:
         """The indices of the sections that a block samples: exact, by the arithmetic of the sampling."""
@@ -237,7 +252,7 @@ class Stack:
         sections = sorted({*self.nearest[reached].tolist(), *self.neighbour[reached].tolist()} - {-1})
         fields = {s: self.fields[s](region) for s in sections if s in self.fields}
         boxes = {}
-        margin = max(self.support // 2, 1)
+        margin = self._margin
         for s in sections:
             width, height = self.sizes[s].tolist()
             xy = fields[s][:, inside_image(fields[s], (width, height))] if s in fields else self.affines[s] @ corners.T
@@ -247,10 +262,19 @@ class Stack:
             high = np.minimum(np.floor(xy.max(axis=1)).astype(int) + margin + 2, self.sizes[s])
             if (low < high).all():
                 boxes[s] = (int(low[0]), int(low[1]), int(high[0]), int(high[1]))
+        return self._geometry_of(fields), boxes
+
+    def _geometry_of(self, fields: Mapping[int, NDArray[np.float64]]) -> StackGeometry:
+        """The geometry of the sections, with fields over a block."""
         field_of = np.full(len(self.sections), -1, np.int32)
         field_of[list(fields)] = np.arange(len(fields))
         stacked = np.stack(list(fields.values())) if fields else np.empty((0, 2, 1, 1, 1))
-        return StackGeometry(self.depth_row, self.edges, self.sizes, self.affines, field_of, stacked), boxes
+        return StackGeometry(self.depth_row, self.edges, self.sizes, self.affines, field_of, stacked)
+
+    @property
+    def _margin(self) -> int:
+        """Pixels around a voxel's point that the interpolation uses."""
+        return max(self.support // 2, 1)
 
 
 def stack_sections(
@@ -307,7 +331,7 @@ def stack_sections(
     affines = np.array([compose(to_tier, to_plane[:2]) for to_tier in aligned.to_tiers])
     affines[list(fields)] = np.nan
     edges, nearest, neighbour = depth_intervals(
-        [section.depth for section in sections], dataset.section_thickness, dataset.nominal_interval, fill, max_gap
+        [section.depth for section in sections], dataset.thickness, dataset.nominal_interval, fill, max_gap
     )
     return Stack(grid, aligned.imaged, to_plane[2], affines, edges, nearest, neighbour, support, fields)
 

@@ -174,6 +174,71 @@ def find_sampled(
 
 
 @njit(cache=True, nogil=True)
+def find_sampled_chunks(
+    first: int,
+    side: int,
+    shape: Array,
+    geometry: StackGeometry,
+    nearest: Array,
+    neighbour: Array,
+    margin: int,
+    sampled: Array,
+) -> None:
+    """Mark the sections that the chunks of a slab of the grid sample; all sections have affines.
+
+    Parameters
+    ----------
+    first : int
+        Index of the slab along z, in chunks.
+    side : int
+        Side of a chunk, in voxels.
+    shape : ndarray, int64, shape (3,)
+        Shape of the grid.
+    geometry, nearest, neighbour
+        See `pull_back`.
+    margin : int
+        Pixels around a voxel's point that the interpolation uses.
+    sampled : ndarray, bool, shape (chunks along y, chunks along x, n), output
+        False on input.
+    """
+    start, length = np.zeros(3, np.int64), np.zeros(3, np.int64)
+    candidate = np.zeros(sampled.shape[2], np.bool_)
+    for j in range(sampled.shape[0]):
+        for k in range(sampled.shape[1]):
+            for axis, index in enumerate((first, j, k)):
+                start[axis] = index * side
+                length[axis] = min(side, shape[axis] - start[axis])
+            low, high = _extent(geometry.depth_row, start, length)
+            # The corners bound the chunk up to rounding; margins of 1 um and 1 pixel allow for it.
+            reached = np.searchsorted(geometry.edges, low - 1.0, side="right") - 1
+            end = np.searchsorted(geometry.edges, high + 1.0, side="right")
+            candidate[:] = False
+            for interval in range(len(nearest)):
+                if not reached <= interval < end:
+                    continue
+                for s in (nearest[interval], neighbour[interval]):
+                    if s >= 0 and not candidate[s]:
+                        candidate[s] = True
+                        for axis in range(2):
+                            low, high = _extent(geometry.affines[s, axis], start, length)
+                            if high + margin + 2 < 0 or low - margin >= geometry.sizes[s, axis]:
+                                candidate[s] = False
+            if candidate.any():
+                find_sampled(start, length, geometry, nearest, neighbour, candidate, sampled[j, k])
+
+
+@njit(cache=True, nogil=True)
+def _extent(row: Array, start: Array, length: Array) -> tuple[float, float]:
+    """The smallest and the largest value of a row of an affine over the voxels of a block."""
+    low = high = row[3]
+    for axis in range(3):
+        one, other = row[axis] * start[axis], row[axis] * (start[axis] + length[axis] - 1)
+        low += min(one, other)
+        high += max(one, other)
+    return low, high
+
+
+@njit(cache=True, nogil=True)
 def row_field(
     geometry: StackGeometry, section_of: Array, start: Array, i: int, j: int, section: Array, fx: Array, fy: Array
 ) -> None:

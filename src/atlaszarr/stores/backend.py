@@ -19,6 +19,23 @@ _CONCURRENCY = 16
 BATCH = 16 * 2**20
 #: Default of the storage option ``timeout``, in seconds.
 _TIMEOUT = 30.0
+#: The most bytes of an object that is read at once: a shard of the largest block, 2**30 voxels of four bytes.
+LARGEST_OBJECT = 2**32
+
+
+class TooLargeError(Exception):
+    """An object has more bytes than may be read.
+
+    Parameters
+    ----------
+    key : str
+    most : int
+        The most bytes that may be read.
+    """
+
+    def __init__(self, key: str, most: int) -> None:
+        super().__init__(key, most)
+        self.key, self.most = key, most
 
 
 class Uploads(Protocol):
@@ -41,8 +58,14 @@ class Backend(ABC):
     """
 
     @abstractmethod
-    def read(self, key: str) -> bytes | None:
-        """Content of an object; None if it is missing."""
+    def read(self, key: str, most: int = LARGEST_OBJECT) -> bytes | None:
+        """Content of an object; None if it is missing.
+
+        Raises
+        ------
+        TooLargeError
+            If it has more than `most` bytes; no more than a little above are read.
+        """
 
     @abstractmethod
     def open(self, key: str) -> Any:
@@ -74,10 +97,10 @@ class Backend(ABC):
     def modified(self, key: str) -> datetime | None:
         """Time at which an object was put, by the clock of the store; None if the store does not record it."""
 
-    def read_each(self, keys: Iterable[str]) -> dict[str, bytes | None]:
-        """Content of each object by its key, read concurrently; None for a missing object."""
+    def read_each(self, keys: Iterable[str], most: int = LARGEST_OBJECT) -> dict[str, bytes | None]:
+        """Content of each object by its key, read concurrently, each as in `read`; None for a missing object."""
         wanted = list(keys)
-        return dict(zip(wanted, requests().map(self.read, wanted), strict=True))
+        return dict(zip(wanted, requests().map(lambda key: self.read(key, most), wanted), strict=True))
 
     def read_tagged(self, key: str) -> tuple[bytes, str | None] | None:
         """Content of an object and its tag (None if the store has no tags); None if the object is missing."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from .backend import BATCH, Backend, ConcurrentUploads, Uploads, timeout_of
+from .backend import BATCH, LARGEST_OBJECT, Backend, ConcurrentUploads, TooLargeError, Uploads, timeout_of
 
 
 class FsspecBackend(Backend):
@@ -33,13 +33,19 @@ class FsspecBackend(Backend):
             timeout = aiohttp.ClientTimeout(total=300, sock_connect=silence, sock_read=silence)  # 300 s: aiohttp's own
             given["client_kwargs"] = {"timeout": timeout, **(given.get("client_kwargs") or {})}
         self._fs, root = fsspec.core.url_to_fs(url, **given)
+        self._is_http = url.startswith(("http://", "https://"))
         self._root = str(root)
         self._forbidden_is_absent = forbidden_is_absent
 
-    def read(self, key: str) -> bytes | None:
-        """Same as in `Backend`."""
+    def read(self, key: str, most: int = LARGEST_OBJECT) -> bytes | None:
+        """Same as in `Backend`; only of an HTTP server, whose body may have no end, is reading stopped at `most`."""
         try:
-            return bytes(self._fs.cat_file(self._path(key)))
+            if self._is_http:
+                return _body(self._fs, self._path(key), key, most)
+            body = bytes(self._fs.cat_file(self._path(key)))
+            if len(body) > most:
+                raise TooLargeError(key, most)
+            return body
         except FileNotFoundError:
             return None
         except Exception as error:
@@ -102,3 +108,22 @@ class FsspecBackend(Backend):
             for folder in {path.rpartition("/")[0] for path in paths}:
                 self._fs.makedirs(folder, exist_ok=True)
             put(*arguments, **options)
+
+
+def _body(filesystem: Any, url: str, key: str, most: int) -> bytes:
+    """The body of an HTTP answer, as the filesystem's ``cat_file`` returns it, but of at most `most` bytes."""
+    from fsspec.asyn import sync
+
+    async def read() -> bytes:
+        session = await filesystem.set_session()
+        async with session.get(filesystem.encode_url(url), **filesystem.kwargs) as answer:
+            filesystem._raise_not_found_for_status(answer, url)
+            body = bytearray()
+            async for part in answer.content.iter_any():
+                body += part
+                if len(body) > most:
+                    raise TooLargeError(key, most)
+        return bytes(body)
+
+    found: bytes = sync(filesystem.loop, read)
+    return found

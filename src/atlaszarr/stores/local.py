@@ -15,7 +15,7 @@ from typing import BinaryIO
 from uuid import uuid4
 
 from ..errors import InputError, TargetError
-from .backend import Backend, Uploads
+from .backend import LARGEST_OBJECT, Backend, TooLargeError, Uploads
 
 _SUFFIX = ".partial"
 _RUN = uuid4().hex
@@ -41,16 +41,19 @@ class LocalBackend(Backend):
     def __init__(self, root: str) -> None:
         self._root = Path(root)
 
-    def read(self, key: str) -> bytes | None:
+    def read(self, key: str, most: int = LARGEST_OBJECT) -> bytes | None:
         """Same as in `Backend`."""
         try:
-            return (self._root / key).read_bytes()
+            with (self._root / key).open("rb", buffering=0) as file:
+                if os.fstat(file.fileno()).st_size > most:
+                    raise TooLargeError(key, most)
+                return file.readall()
         except (FileNotFoundError, NotADirectoryError):
             return None
 
-    def read_each(self, keys: Iterable[str]) -> dict[str, bytes | None]:
+    def read_each(self, keys: Iterable[str], most: int = LARGEST_OBJECT) -> dict[str, bytes | None]:
         """Same as in `Backend`, but one after another."""
-        return {key: self.read(key) for key in keys}
+        return {key: self.read(key, most) for key in keys}
 
     def open(self, key: str) -> io.FileIO:
         """Same as in `Backend`."""

@@ -17,7 +17,7 @@ from obstore.exceptions import AlreadyExistsError, PreconditionError
 from obstore.store import S3Store
 
 from ..errors import InputError
-from .backend import Backend, ConcurrentUploads, Uploads, timeout_of
+from .backend import LARGEST_OBJECT, Backend, ConcurrentUploads, TooLargeError, Uploads, timeout_of
 
 #: Time after which credentials are requested again from their provider.
 _CREDENTIALS = timedelta(minutes=10)
@@ -94,10 +94,13 @@ class S3Backend(Backend):
         self._store, self._once = opened(10), opened(0)
         self._conditional = True
 
-    def read(self, key: str) -> bytes | None:
+    def read(self, key: str, most: int = LARGEST_OBJECT) -> bytes | None:
         """Same as in `Backend`."""
         try:
-            return bytes(obstore.get(self._store, self._path(key)).bytes())
+            found = obstore.get(self._store, self._path(key))
+            if found.meta["size"] > most:
+                raise TooLargeError(key, most)
+            return bytes(found.bytes())
         except FileNotFoundError:
             return None
 

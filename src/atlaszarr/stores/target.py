@@ -13,10 +13,10 @@ from typing import Any
 from uuid import uuid4
 
 from ..errors import AtlaszarrError, InputError, TargetError
-from .backend import Backend
+from .backend import LARGEST_OBJECT, Backend, TooLargeError
 from .failures import as_error
 from .local import LocalBackend
-from .locations import is_url, normalize_folder
+from .locations import is_url, normalize_folder, shown
 
 
 def open_backend(url: str, options: Mapping[str, Any], forbidden_is_absent: bool = False) -> Backend:
@@ -113,20 +113,48 @@ class Target:
                 return Target(f"{stem}.{view}{suffix}", self.storage_options)
         raise AssertionError
 
-    def read(self, key: str) -> bytes | None:
-        """Content of an object; None if it is missing."""
-        return self.read_each([key])[key]
+    def read(self, key: str, most: int = LARGEST_OBJECT) -> bytes | None:
+        """Content of an object; None if it is missing.
 
-    def read_each(self, keys: Iterable[str]) -> dict[str, bytes | None]:
-        """Content of each object by its key, None for a missing object; remote objects are read concurrently."""
+        Raises
+        ------
+        InputError
+            If it has more than `most` bytes.
+        """
+        return self.read_each([key], most)[key]
+
+    def read_each(self, keys: Iterable[str], most: int = LARGEST_OBJECT) -> dict[str, bytes | None]:
+        """Content of each object by its key, None for a missing object; remote objects are read concurrently.
+
+        Raises
+        ------
+        InputError
+            If an object has more than `most` bytes.
+        """
         wanted = list(keys)
         with self.reporting("read"):
-            return self._backend.read_each(wanted)
+            try:
+                return self._backend.read_each(wanted, most)
+            except TooLargeError as error:
+                raise self._too_large(error.key, error.most) from None
 
-    def read_all(self, prefix: str) -> dict[str, bytes]:
-        """Content of every object under a prefix, by its key."""
-        found = self.read_each(self.list_keys(prefix))
+    def read_all(self, prefix: str, most: int = LARGEST_OBJECT) -> dict[str, bytes]:
+        """Content of every object under a prefix, by its key.
+
+        Raises
+        ------
+        InputError
+            If they have more than `most` bytes together.
+        """
+        sizes = self.sizes(prefix)
+        if sum(sizes.values()) > most:
+            raise self._too_large(prefix, most)
+        found = self.read_each(sorted(sizes), most)
         return {key: body for key, body in found.items() if body is not None}
+
+    def _too_large(self, key: str, most: int) -> InputError:
+        name = f"{shown(self.url)}/{key}".rstrip("/")
+        return InputError(f"{name} is larger than the {most} bytes allowed for it", code="file-too-large")
 
     def write(self, key: str, body: bytes) -> None:
         """Put an object; a reader sees it whole or not at all."""

@@ -64,7 +64,7 @@ class Catalogue:
         self._images = [dict(record) for record in images]
         self._datasets_by_id = {record.get("id"): record for record in reversed(self._datasets)}
         self._images_by_id = {record.get("id"): record for record in reversed(self._images)}
-        genes = {gene["id"]: gene for record in self._datasets for gene in record["genes"]}
+        genes = {gene["id"]: gene for record in self._datasets for gene in record["genes"] or ()}
         self.models: dict[str, list[Record]] = {
             "SectionDataSet": self._datasets,
             "SectionImage": self._images,

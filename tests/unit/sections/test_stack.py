@@ -234,8 +234,10 @@ def test_blocks_of_any_size_have_the_same_bytes_and_need_only_the_sections_they_
     images = pictures(stack, seed)
     whole = stack.pull_back(everywhere(stack), of(images))
     field = stack.displacement(everywhere(stack))
-    for _, region in blocks(stack.grid.shape, size):
+    by_chunk = stack.sections_by_chunk(size)
+    for index, region in blocks(stack.grid.shape, size):
         needed = stack.sampled(region)
+        assert by_chunk.get(index, ()) == needed
         image, section = stack.pull_back(region, of({s: images[s] for s in needed}))
         np.testing.assert_array_equal(image, whole[0][(slice(None), *region)])
         np.testing.assert_array_equal(section, whole[1][region])

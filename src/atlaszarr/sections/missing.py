@@ -1,0 +1,169 @@
+"""The section images that are missing when values of a lazy Dataset are computed: listed, and warned of.
+
+Images are fetched when values are computed, in this process or on the workers of a `distributed` cluster. A worker logs
+a missing image as an event of its scheduler, from which the list in the attributes of the Dataset reads it.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from functools import partial
+from typing import Any
+from uuid import uuid4
+from weakref import WeakValueDictionary
+
+from ..allen.client import AllenClient
+from ..allen.images import ImageRequest, MissingImage, SectionImage
+from ..engine.schedulers import active_client
+from ..errors import AtlaszarrWarning, InputError
+
+Fetch = Callable[[ImageRequest], SectionImage | MissingImage]
+
+_ON_MISSING = ("raise", "fill")
+
+
+class MissingImages(list[int]):
+    """The SectionImage ids that were missing in any computation of a Dataset, in the order in which they were noticed.
+
+    It is complete when a computation ends. Pickled copies within a process are one list.
+
+    Parameters
+    ----------
+    name : str
+        Unique name of the list.
+    ids : iterable of int
+    """
+
+    def __init__(self, name: str, ids: Iterable[int] = ()) -> None:
+        super().__init__(ids)
+        self.name = name
+        _OPENED[name] = self
+
+    def note(self, id: int) -> None:
+        """Append an id unless it is in the list."""
+        with _LOCK:
+            if not super().__contains__(id):
+                self.append(id)
+
+    def _read_events(self) -> None:
+        """Note the images that were missing on workers of the active `distributed` client."""
+        if (client := active_client()) is None:
+            return
+        with suppress(OSError):  # the cluster was closed
+            for _, id in client.get_events(_topic(self.name)):
+                self.note(id)
+
+    def __len__(self) -> int:
+        self._read_events()
+        return super().__len__()
+
+    def __iter__(self) -> Iterator[int]:
+        self._read_events()
+        return super().__iter__()
+
+    def __getitem__(self, index: Any) -> Any:
+        self._read_events()
+        return super().__getitem__(index)
+
+    def __contains__(self, id: object) -> bool:
+        self._read_events()
+        return super().__contains__(id)
+
+    def __eq__(self, other: object) -> bool:
+        self._read_events()
+        return super().__eq__(other)
+
+    __hash__ = None
+
+    def __repr__(self) -> str:
+        self._read_events()
+        return super().__repr__()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _opened, (self.name, list(self))
+
+
+#: The lists of this process by name.
+_OPENED: WeakValueDictionary[str, MissingImages] = WeakValueDictionary()
+_LOCK = threading.Lock()
+
+
+def fetching(client: AllenClient, on_missing: str) -> tuple[Fetch, MissingImages | None]:
+    """How a lazy Dataset fetches images.
+
+    Parameters
+    ----------
+    client : AllenClient
+    on_missing : str
+        ``raise``, or ``fill``: missing images are listed and warned of.
+
+    Returns
+    -------
+    fetch : callable
+        From an ImageRequest to a SectionImage or, with ``fill``, a MissingImage. Picklable.
+    missing : MissingImages or None
+        Empty; None for ``raise``.
+
+    Raises
+    ------
+    InputError
+        If `on_missing` is another value.
+    """
+    if on_missing not in _ON_MISSING:
+        raise InputError(
+            f"on_missing {on_missing!r} is not known; choose from {', '.join(_ON_MISSING)}", code="unknown-value"
+        )
+    if on_missing == "raise":
+        return client.fetch, None
+    missing = MissingImages(uuid4().hex)
+    return partial(_fetch, client, missing.name), missing
+
+
+def _fetch(client: AllenClient, name: str, request: ImageRequest) -> SectionImage | MissingImage:
+    image = client.try_fetch(request)
+    if isinstance(image, MissingImage):
+        _report(name, image)
+    return image
+
+
+def _report(name: str, image: MissingImage) -> None:
+    """Note a missing image in the list of a name, in this process and in that of the client, and warn there."""
+    id = image.request.image_id
+    if (missing := _OPENED.get(name)) is not None:
+        missing.note(id)
+    text = f"section image {id} is missing, and its pixels are filled: {image.reason}"
+    if (worker := _worker()) is None:
+        warnings.warn(text, AtlaszarrWarning, stacklevel=2)
+        return
+    from distributed import warn
+
+    worker.log_event(_topic(name), id)
+    warn(text, AtlaszarrWarning)
+
+
+def _worker() -> Any:
+    """The `distributed` worker that runs this task; None outside of workers."""
+    if "distributed" in sys.modules:
+        from distributed import get_worker
+
+        with suppress(ValueError):
+            return get_worker()
+    return None
+
+
+def _topic(name: str) -> str:
+    return f"atlaszarr-missing-{name}"
+
+
+def _opened(name: str, ids: list[int]) -> MissingImages:
+    """The list of a name in this process, made if there is none."""
+    missing = _OPENED.get(name)
+    if missing is None:
+        return MissingImages(name, ids)
+    for id in ids:
+        missing.note(id)
+    return missing
