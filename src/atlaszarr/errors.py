@@ -1,7 +1,11 @@
-"""The errors of atlaszarr: each is also a builtin exception, and its message says what to do."""
+"""The errors of atlaszarr: each is also a builtin exception, and its message says what to do.
+
+`printable` makes text safe to show. Messages of errors and warnings have passed it, wherever they are shown or written.
+"""
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from functools import partial
 from typing import Any
@@ -21,7 +25,7 @@ class AtlaszarrError(Exception):
     code: str
 
     def __init__(self, message: str, *, code: str) -> None:
-        super().__init__(message)
+        super().__init__(printable(message))
         self.code = code
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -59,10 +63,92 @@ class TargetError(AtlaszarrError, OSError):
 class AtlaszarrWarning(UserWarning):
     """A result needs the attention of the user."""
 
+    def __init__(self, message: object) -> None:
+        super().__init__(printable(str(message)))
+
+
+#: The beginning of a URL; no protocol that fsspec knows is longer. That of a common one may lack slashes.
+_PROTOCOL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,30}://|(?i:https?|ftp|s3|gs|abfs):/?(?=[^/])")
+_PARTS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(:/*)(.*)", re.DOTALL)
+#: Protocols that have ``@`` without a user: ``abfs://container@account...``, ``github://owner:repository@commit/...``.
+_WITH_AT = ("abfs", "abfss", "github")
+#: Protocols of the local disk: a path may hold any character.
+_LOCAL = ("file", "local")
+#: Protocols whose URLs have a port, and parameters after ``;``.
+_WITH_PORT = ("http", "https", "ftp", "sftp", "ssh")
+#: Parameters of the Allen API, which hold no secret.
+_PLAIN = frozenset(
+    ("criteria", "num_rows", "start_row", "downsample", "quality", "range", "left", "top", "width", "height", "view")
+)
+
 
 def printable(text: str) -> str:
-    """Escape newlines and control characters as Python does, so that text is one line and safe for a terminal."""
+    """Return text as one line that is safe to show: `escaped`, and without the secrets of the URLs in it.
+
+    URLs lose what `without_secrets` removes, except for parameters that all are of the Allen API.
+    """
+    line = escaped(text)
+    return "".join(map(_printable_word, re.split(r"(\s+)", line))) if ":" in line else line
+
+
+def escaped(text: str) -> str:
+    """Return text with newlines and control characters escaped as Python does."""
+    if text.isprintable():
+        return text
     return "".join(
         char if char.isprintable() or unicodedata.category(char) == "Zs" else char.encode("unicode_escape").decode()
         for char in text
     )
+
+
+def without_secrets(url: str) -> str:
+    """Return a URL of one protocol without its user name and password, its parameters and its fragment."""
+    found = _PARTS.fullmatch(url)
+    if found is None or found[1].lower() in _LOCAL:
+        return url
+    protocol, separator, rest = found.groups()
+    rest = re.split(r"[?#]", rest[len(user_of(url)) :])[0]
+    if protocol.lower() in _WITH_PORT:
+        rest = re.sub(r";[^/]*", "", rest)
+    return protocol + separator + rest
+
+
+def user_of(url: str) -> str:
+    """The user name and password of a URL of one protocol with the ``@`` after them; empty if it has none.
+
+    A password may hold ``/``, ``?`` and ``#``, as keys of S3 do: what is before ``@`` counts if it begins like
+    ``name:password`` and not like ``host:port/``.
+    """
+    found = _PARTS.fullmatch(url)
+    if found is None:
+        return ""
+    protocol, rest = found[1].lower(), found[3]
+    authority = re.split(r"[/?#]", rest)[0]
+    user, at, _ = authority.rpartition("@")
+    if protocol in _WITH_AT:
+        return user + at if at and protocol != "github" and ":" in user else ""
+    if at:
+        return user + at
+    name, colon, port = authority.partition(":")
+    is_host = not colon or name.startswith(("[", "arn")) or (protocol in _WITH_PORT and port.isdecimal())
+    return "" if is_host else "".join(rest.rpartition("@")[:2])
+
+
+def _printable_word(word: str) -> str:
+    """A word without the secrets of the URLs in it; quotes and punctuation around them are kept."""
+    starts = [found.start() for found in _PROTOCOL.finditer(word)]
+    if not starts:
+        return word
+    bare = word.rstrip("()[]{}<>,.;:'\"")
+    shown = word[: starts[0]]
+    for start, end in zip(starts, [*starts[1:], len(bare)], strict=True):
+        rest = bare[start:]
+        cut = re.search(r"[?#]", rest)
+        if cut and start + cut.start() < end:
+            # A parameter may be another URL: all that follows is removed.
+            names = {part.partition("=")[0] for part in rest[cut.end() :].split("&")}
+            plain = cut[0] == "?" and "#" not in rest and names <= _PLAIN and not user_of(rest)
+            shown += rest if plain else without_secrets(rest)
+            break
+        shown += without_secrets(bare[start:end])
+    return shown + word[len(bare) :]

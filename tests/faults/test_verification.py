@@ -314,7 +314,7 @@ def test_the_command_names_each_defect_on_a_line_and_exits_1(target, version, ca
     assert main(["verify", str(target)]) == 1
     first, last = capsys.readouterr().out.splitlines()
     assert first == f"missing: {planter.key(CHUNK)}: is missing"
-    assert last.startswith("1 defects: ")
+    assert last.startswith("1 defect: ")
     assert main(["verify", str(target), "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["defects"] == [
         {"kind": "missing", "key": planter.key(CHUNK), "text": "is missing"}

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ImageError, InputError, NotFoundError, ServiceError
+from ..stores.locations import shown
 from . import rma
 from .cache import ImageCache, default_location
 from .http import Http
@@ -70,7 +71,7 @@ class AllenClient:
         cache_options: Mapping[str, Any] | None = None,
     ) -> None:
         url = api_url or os.environ.get("ATLASZARR_API_URL") or API_URL
-        if "@" in url or "?" in url:
+        if "@" in url or shown(url) != url:
             # Messages and reports show the URL.
             raise InputError(
                 "api_url must not hold a user name, password or parameters; give the plain URL",

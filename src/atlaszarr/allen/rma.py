@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
 from ..errors import InputError, RecordError, ServiceError
+from ..stores.documents import parse
 
 #: Characters that RMA cannot escape.
 _UNSAFE = frozenset("'\"[](),$:;\\")
@@ -24,6 +26,9 @@ _LONGEST_QUERY = 3600.0
 
 #: Characters of a message of the service that an error repeats: a message names the first mistake of a query.
 _EXCERPT = 500
+
+#: An escaped surrogate. Without its other half it is no character: no table, file or terminal takes it.
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 Get = Callable[[str], bytes]
 
@@ -183,8 +188,10 @@ def envelope(body: bytes, url: str) -> Mapping[str, Any]:
         If the answer is not such an object, or reports a failure; with the URL and the service's message.
     """
     try:
-        answer = json.loads(body)
-    except (ValueError, RecursionError) as error:
+        answer = parse(body)
+        if _SURROGATE.search(body):
+            answer = json.loads(json.dumps(answer, ensure_ascii=False).encode(errors="replace"))
+    except ValueError as error:
         beginning = " ".join(body[:200].decode("utf-8", errors="replace").split())
         raise ServiceError(
             f"{url} answered something that is not JSON ({error}): {beginning!r}", code="not-json"

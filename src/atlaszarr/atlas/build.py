@@ -100,7 +100,8 @@ def build_atlas(
     template : str, path-like or several
         Same as `annotation`, with integers or floating point numbers.
     ontology : Terminology, str or path-like, optional
-        A structure graph or a terminology.csv; default structure graph 1 of the Allen API.
+        A file that `Terminology.read` reads; default structure graph 1 of the Allen API. BrainGlobe needs a tree whose
+        root is ``root``, identifiers that are the labels, and no acronym twice.
     name, version : str
         Name and version of the atlas; see `atlaszarr.brainglobe.paths.AtlasLayout`.
     brainglobe : bool

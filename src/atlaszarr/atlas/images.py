@@ -196,13 +196,13 @@ def _from_levels(
 
 def _described(terminology: Terminology, labels: Sequence[int]) -> dict[str, Any]:
     """The ``image-label`` of an annotation: colour, acronym and name of each label that occurs."""
-    known = {structure.id: structure for structure in terminology}
+    known = terminology.by_value
     colours: list[dict[str, Any]] = []
     properties: list[dict[str, Any]] = []
     for label in labels:
         if (structure := known.get(int(label))) is None:
             properties.append({"label-value": int(label)})
             continue
-        colours.append({"label-value": structure.id, "rgba": [*structure.rgb, 255]})
-        properties.append({"label-value": structure.id, "acronym": structure.acronym, "name": structure.name})
+        colours.append({"label-value": int(label), "rgba": [*structure.rgb, 255]})
+        properties.append({"label-value": int(label), "acronym": structure.acronym, "name": structure.name})
     return {"colors": colours, "properties": properties}

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import RecordError
+from ..terminology.rows import LARGEST_LABEL, Identifier
 from ..terminology.terminology import Structure, Terminology
 
 
@@ -33,15 +34,24 @@ class PostOrder:
         Raises
         ------
         RecordError
-            If it is not one tree with the root ``root``, which BrainGlobe's reader needs, or an identifier is not
-            from 1 to 2**32 - 1.
+            If it is not one tree with the root ``root``, an identifier is not the label of its voxels, or two
+            structures have the same acronym: BrainGlobe's reader takes identifiers for labels and looks structures up
+            by acronym.
         """
-        children: dict[int | None, list[Structure]] = {}
+        children: dict[Identifier | None, list[Structure]] = {}
         for structure in terminology:
-            if structure.path[-1] != structure.id or not 0 < structure.id < 2**32:
+            id, name = structure.id, f"{structure.id} ({structure.acronym})"
+            if not isinstance(id, int) or structure.path[-1] != id or not 0 < id <= LARGEST_LABEL:
                 raise RecordError(
-                    f"structure {structure.id} ({structure.acronym}) must have an identifier from 1 to {2**32 - 1}",
+                    f"structure {name} must have an identifier from 1 to {LARGEST_LABEL} for BrainGlobe, which takes "
+                    "identifiers for labels; give such a terminology",
                     code="invalid-id",
+                )
+            if structure.value not in (None, id):
+                raise RecordError(
+                    f"voxels of structure {name} hold {structure.value}, but BrainGlobe takes identifiers for labels; "
+                    "give a terminology whose identifiers are the labels",
+                    code="identifier-is-not-label",
                 )
             children.setdefault(structure.path[-2] if len(structure.path) > 1 else None, []).append(structure)
         roots = children.get(None, [])
@@ -51,6 +61,14 @@ class PostOrder:
                 f"BrainGlobe needs one tree with the root 'root'; the terminology has the roots {named}",
                 code="wrong-root",
             )
+        acronyms: dict[str, Identifier] = {}
+        for structure in terminology:
+            if (other := acronyms.setdefault(structure.acronym, structure.id)) != structure.id:
+                raise RecordError(
+                    f"structures {other} and {structure.id} have the acronym {structure.acronym!r}, by which "
+                    "BrainGlobe looks structures up; give each its own",
+                    code="duplicate-acronym",
+                )
         identifiers: list[int] = []
         firsts: list[int] = []
         pending: list[tuple[Structure, int | None]] = [(roots[0], None)]
@@ -60,7 +78,7 @@ class PostOrder:
                 pending.append((structure, len(identifiers)))
                 pending += [(child, None) for child in reversed(children.get(structure.id, []))]
             else:
-                identifiers.append(structure.id)
+                identifiers.append(int(structure.id))
                 firsts.append(first)
         if len(identifiers) != len(terminology):
             lost = {structure.id for structure in terminology} - set(identifiers)

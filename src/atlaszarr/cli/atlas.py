@@ -9,10 +9,9 @@ from typing import Any
 
 import click
 
-from ..errors import printable
 from ..stores.locations import is_url
-from .options import API, OME_ZARR, OUTPUT, SHARD, STORE, WORKERS, WRITING, client, is_quiet, options
-from .terminal import progress_bars
+from .options import API, NUMBER, OME_ZARR, OUTPUT, SHARD, STORE, WHOLE, WORKERS, WRITING, client, is_quiet, options
+from .terminal import echo, echo_data, progress_bars, say
 
 _VOLUMES = "NRRD, NIfTI, TIFF or OME-Zarr, path or URL; repeatable, once per resolution."
 
@@ -21,7 +20,9 @@ _VOLUMES = "NRRD, NIfTI, TIFF or OME-Zarr, path or URL; repeatable, once per res
 @click.argument("target")
 @click.option("--annotation", multiple=True, required=True, metavar="URI", help=_VOLUMES)
 @click.option("--template", multiple=True, metavar="URI", help=_VOLUMES)
-@click.option("--ontology", metavar="URI", help="Structure graph or terminology.csv [graph 1 of the Allen API].")
+@click.option(
+    "--ontology", metavar="URI", help="Structure graph, terminology.csv or a list of labels [graph 1 of the Allen API]."
+)
 @click.option("--name", default="allen-adult-mouse", metavar="NAME", help="Name of the atlas [allen-adult-mouse].")
 @click.option("--version", default="2017", metavar="VERSION", help="Version of the atlas [2017].")
 @click.option("--brainglobe", is_flag=True, help="Add the files of BrainGlobe: masks, meshes, manifests.")
@@ -30,9 +31,9 @@ _VOLUMES = "NRRD, NIfTI, TIFF or OME-Zarr, path or URL; repeatable, once per res
     metavar="LETTERS",
     help="Side at which each axis of the files begins, such as asl [from their headers].",
 )
-@click.option("--voxel-size", type=float, metavar="UM", help="Voxel size of files whose header has none.")
+@click.option("--voxel-size", type=NUMBER, metavar="UM", help="Voxel size of files whose header has none.")
 @click.option("--allow-unknown", is_flag=True, help="Keep labels that are not in the ontology.")
-@click.option("--chunk", type=int, metavar="N", help="Side of a chunk in voxels [64; 80 at 10 um].")
+@click.option("--chunk", type=WHOLE, metavar="N", help="Side of a chunk in voxels [64; 80 at 10 um].")
 @options(SHARD, OME_ZARR)
 @click.option(
     "--spool", metavar="DIR", help="Folder for unpacked voxels during the build; all workers need access [temporary]."
@@ -45,18 +46,18 @@ def atlas(target: str, storage_options: dict[str, Any], as_json: bool, **values:
     """
     from ..atlas import build_atlas
 
-    with client() as service, progress_bars(f"atlas {values['name']}") as progress:
+    with client() as service, progress_bars(f"atlas {values['name']}", resumable=True) as progress:
         report = build_atlas(target, client=service, storage_options=storage_options, progress=progress, **values)
     for remark in () if is_quiet() else report.remarks:
-        click.echo(f"atlaszarr: {printable(remark)}", err=True)
+        say(f"atlaszarr: {remark}")
     if as_json:
-        click.echo(json.dumps(report.to_dict()))
+        echo_data(json.dumps(report.to_dict()))
         return
     for image in report.images:
-        click.echo(f"{image.state}: {image.target}")
-    click.echo(f"region volumes: {report.volumes}")
+        echo(f"{image.state}: {image.target}")
+    echo(f"region volumes: {report.volumes}")
     annotation = report.images[0].target
-    click.echo(f"open it with: {_volumes_command(annotation, storage_options if is_url(annotation) else {})}")
+    echo(f"open it with: {_volumes_command(annotation, storage_options if is_url(annotation) else {})}")
 
 
 def _volumes_command(url: str, storage_options: Mapping[str, Any]) -> str:

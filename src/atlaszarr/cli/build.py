@@ -8,15 +8,17 @@ from typing import Any
 
 import click
 
-from ..errors import InputError, TargetError, printable
+from ..errors import InputError, TargetError
 from .options import (
     API,
     FORMAT,
     MIRROR,
+    NUMBER,
     OME_ZARR,
     OUTPUT,
     SHARD,
     STORE,
+    WHOLE,
     WORKERS,
     WRITING,
     as_id,
@@ -25,16 +27,16 @@ from .options import (
     client,
     options,
 )
-from .terminal import missing_lines, progress_bars, table
+from .terminal import echo, echo_data, missing_lines, progress_bars, say, table
 
 #: Options of the output. Those without a default belong to one mode, or their defaults depend on the mode.
 _BUILD = (
     click.option("--mode", default="volume", metavar="volume|sections", help="One image, or one per section [volume]."),
-    click.option("--resolution", type=float, default=25.0, metavar="UM", help="Voxel size [25]."),
+    click.option("--resolution", type=NUMBER, default=25.0, metavar="UM", help="Voxel size [25]."),
     click.option("--fill", metavar="none|nearest|linear", help="Fill between sections, in a volume [nearest]."),
     click.option(
         "--max-gap",
-        type=float,
+        type=NUMBER,
         metavar="N",
         help="Widest gap between two sections that is filled, in nominal intervals (the most common step) [2.5].",
     ),
@@ -76,14 +78,14 @@ _BUILD = (
         metavar="R0,R1,G0,G1,B0,B1",
         help="Limits of fluorescence images, 0 to 4095.",
     ),
-    click.option("--quality", type=int, metavar="N", help="JPEG quality requested from the service, 0 to 100."),
+    click.option("--quality", type=WHOLE, metavar="N", help="JPEG quality requested from the service, 0 to 100."),
     click.option(
         "--levels", default="auto", callback=as_number_or_auto, metavar="auto|N", help="Levels of the pyramid [auto]."
     ),
-    click.option("--chunk", type=int, metavar="N", help="Side of a chunk in voxels [volume 64, sections 512]."),
+    click.option("--chunk", type=WHOLE, metavar="N", help="Side of a chunk in voxels [volume 64, sections 512]."),
     SHARD,
     OME_ZARR,
-    click.option("--background", type=int, default=0, metavar="V", help="Grey level outside the sections [0]."),
+    click.option("--background", type=WHOLE, default=0, metavar="V", help="Grey level outside the sections [0]."),
     WORKERS,
 )
 
@@ -125,7 +127,7 @@ def build(
     if dry_run:
         _print_plans(dataset_id, target, values, as_json)
         return 0
-    with client() as service, progress_bars(f"dataset {dataset_id}") as progress:
+    with client() as service, progress_bars(f"dataset {dataset_id}", resumable=True) as progress:
         report = run_build(
             dataset_id,
             target,
@@ -139,18 +141,18 @@ def build(
             **_given(values),
         )
     if as_json:
-        click.echo(json.dumps(report.to_dict()))
+        echo_data(json.dumps(report.to_dict()))
     for view in report.views:
         missing = missing_lines(view.failures)
         if missing:
             hint = "; --allow-missing finishes without" if view.state == "unfinished" else ""
             missing.append(f"{len(missing)} of {view.plan.sections_used} section images are missing{hint}")
-            click.echo("\n".join(missing), err=True)
+            say(*missing)
         if not as_json:
-            click.echo(f"{view.state}: {view.target}")
+            echo(f"{view.state}: {view.target}")
             if view.state != "unfinished":
                 image = view.target if values["mode"] == "volume" else f"{view.target}/0"
-                click.echo(f"open it with: {_python_to_open(image, storage_options)}")
+                echo(f"open it with: {_python_to_open(image, storage_options)}")
     return 0 if report.ok else 1
 
 
@@ -165,9 +167,9 @@ def _print_plans(dataset_id: int, target: str | None, values: Mapping[str, Any],
     with client() as service:
         plans = make_plan(dataset_id, target, client=service, **_given(values))
     if as_json:
-        click.echo(json.dumps([plan.to_dict() for plan in plans]))
+        echo_data(json.dumps([plan.to_dict() for plan in plans]))
     else:
-        click.echo("\n".join(table(None, plan.describe()) for plan in plans))
+        echo(*(line for plan in plans for line in table(None, plan.describe())))
 
 
 def _python_to_open(url: str, storage_options: Mapping[str, Any]) -> str:
@@ -193,10 +195,10 @@ def verify(target: str, deep: bool, storage_options: dict[str, Any], as_json: bo
     except TargetError as error:
         raise InputError(str(error), code=error.code) from None  # exit code 2: not validated
     if as_json:
-        click.echo(json.dumps(report.to_dict()))
+        echo_data(json.dumps(report.to_dict()))
         return 0 if report.ok else 1
     for defect in report.defects:
-        click.echo(f"{defect.kind}: {printable(str(defect))}")
-    found = f"{len(report.defects)} defects" if report.defects else "sound"
-    click.echo(f"{found}: {report.target} ({report.objects:,} objects, the levels of {report.blocks:,} blocks)")
+        echo(f"{defect.kind}: {defect}")
+    found = "sound" if report.ok else "1 defect" if len(report.defects) == 1 else f"{len(report.defects)} defects"
+    echo(f"{found}: {report.target} ({report.objects:,} objects, the levels of {report.blocks:,} blocks)")
     return 0 if report.ok else 1

@@ -9,19 +9,22 @@ from collections.abc import Sequence
 
 import click
 
-from ..errors import AtlaszarrError, InputError, NotFoundError, RecordError, printable
+from ..errors import AtlaszarrError, InputError, NotFoundError, RecordError
 from .atlas import atlas
 from .build import build, plan, verify
 from .demo import demo, emulator
 from .image import image
+from .options import Text
 from .preview import preview
 from .search import info, search
 from .signals import leave, stopping_on_signals
-from .terminal import warning_lines
+from .terminal import prepare_streams, say, warning_lines
 from .volumes import volumes
 
 #: Codes of the errors of an array that is read and is not intact: wrong input, as for any other file.
 _WRONG_INPUT = ("damaged-chunk", "missing-chunk")
+#: Characters of an argument: the longest request line that common web servers accept (8 KiB in Apache and nginx).
+_LONGEST = 8192
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,11 +35,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     int
         Exit code: 0 done, 1 done with failures or failed, 2 wrong use or wrong input, 130 interrupted.
     """
+    prepare_streams()
     if sys.stdout is None:
         return _failed("standard output is closed; send it to a file or to /dev/null", 1)
+    given = sys.argv[1:] if arguments is None else arguments
+    if long := [argument for argument in given if len(argument) > _LONGEST]:
+        return _failed(f"argument {long[0][:40]!r}... has {len(long[0])} characters, more than {_LONGEST}", 2)
     try:
         with stopping_on_signals(), warning_lines():
-            return int(cli.main(arguments, "atlaszarr", standalone_mode=False) or 0)
+            return int(cli.main(list(given), "atlaszarr", standalone_mode=False) or 0)
     except click.ClickException as error:
         return _failed(error.format_message(), 2)
     except AtlaszarrError as error:
@@ -45,18 +52,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         leave()
     except Exception as error:
-        if isinstance(error, OSError) and _raised_by_echo(error):
-            # Python must not flush to it at exit. For a closed pipe click exits with 1 before this.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return _failed(f"cannot write to standard output: {error.strerror}; redirect it elsewhere", 1)
-        blocks = [note for note in getattr(error, "__notes__", ()) if note.startswith("while making block")]
-        if not blocks:
-            raise
+        return _unexpected(error)
+
+
+def _unexpected(error: Exception) -> int:
+    """Report an exception that is not of atlaszarr, and return exit code 1."""
+    if isinstance(error, OSError) and _raised_by_echo(error):
+        # Python must not flush to it at exit. For a closed pipe click exits with 1 before this.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _failed(f"cannot write to standard output: {error.strerror}; redirect it elsewhere", 1)
+    blocks = [note for note in getattr(error, "__notes__", ()) if note.startswith("while making block")]
+    if blocks:
         return _failed(f"{type(error).__name__}: {error}; {blocks[0]}", 1)
+    say(*"".join(traceback.format_exception(error)).splitlines())
+    return 1
 
 
 def _failed(message: object, code: int) -> int:
-    click.echo(f"atlaszarr: {printable(str(message))}", err=True)
+    say(f"atlaszarr: {message}")
     return code
 
 
@@ -72,3 +85,9 @@ def _raised_by_echo(error: OSError) -> bool:
 @click.version_option(package_name="atlaszarr")
 def cli() -> None:
     """Allen Brain Atlas section datasets as registered, multiscale OME-Zarr."""
+
+
+for _command in cli.commands.values():
+    for _parameter in _command.params:
+        if _parameter.type is click.STRING:
+            _parameter.type = Text()

@@ -7,8 +7,8 @@ import json
 import click
 
 from ..errors import InputError
-from .options import OUTPUT, options
-from .terminal import progress_bars, table
+from .options import OUTPUT, Whole, options
+from .terminal import echo, echo_data, progress_bars, table
 
 
 @click.command()
@@ -18,39 +18,48 @@ def demo(folder: str, as_json: bool) -> None:
     """Build a volume and an atlas from the built-in Allen API, in DIR [./atlaszarr-demo]."""
     from ..demo import run_demo
 
-    with progress_bars("demo") as progress:
+    with progress_bars("demo", resumable=True) as progress:
         volume, atlas = run_demo(folder, progress)
     if as_json:
-        click.echo(json.dumps({**volume.to_dict(), "atlas": atlas.to_dict()}))
+        echo_data(json.dumps({**volume.to_dict(), "atlas": atlas.to_dict()}))
         return
-    click.echo(f"{volume.state}: {volume.target}, from {volume.requests} section images of a phantom brain")
-    click.echo("read back and validated by ngff-zarr:")
+    echo(f"{volume.state}: {volume.target}, from {volume.requests} section images of a phantom brain")
+    echo("read back and validated by ngff-zarr:")
     rows = [
         (k, " x ".join(map(str, shape)), f"{size:g}", f"{at:g}") for k, (shape, size, at) in enumerate(volume.levels)
     ]
-    click.echo(table(("level", "shape (c, z, y, x)", "voxel mm", "origin mm"), rows))
-    click.echo(f"mean difference from the phantom's closed form: {volume.error:.2f} of 255 grey levels")
-    click.echo(f"three slices: {volume.picture}\n")
-    click.echo(f"{atlas.state}: {atlas.target}, an atlas of the same brain")
-    click.echo("volumes of its larger regions, counted in what ngff-zarr reads:")
-    click.echo(atlas.table)
-    click.echo(
+    echo(*table(("level", "shape (c, z, y, x)", "voxel mm", "origin mm"), rows))
+    echo(f"mean difference from the phantom's closed form: {volume.error:.2f} of 255 grey levels")
+    echo(f"three slices: {volume.picture}", "")
+    echo(f"{atlas.state}: {atlas.target}, an atlas of the same brain")
+    echo("volumes of its larger regions, counted in what ngff-zarr reads:")
+    echo(*atlas.table.splitlines())
+    echo(
         f"difference from the phantom's closed form: {atlas.mean_error:.1%} on average, "
         f"{atlas.largest_error:.1%} at most ({atlas.largest_error_of})"
     )
-    click.echo(f"all {atlas.regions} regions: {atlas.volumes}")
+    echo(f"all {atlas.regions} regions: {atlas.volumes}")
 
 
 @click.command()
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, metavar="N", help="Port on 127.0.0.1 [8000].")
+@click.option("--port", type=Whole(0, 65535), default=8000, metavar="N", help="Port on 127.0.0.1 [8000].")
 @click.option("--faults", metavar="FILE", help="JSON file of scripted faults.")
 @click.option("-v", "--verbose", is_flag=True, help="Print a line for each request on stderr.")
 def emulator(port: int, faults: str | None, verbose: bool) -> None:
     """Serve the built-in Allen API until interrupted."""
     from ..testing.emulator import serve
 
+    serving = False
+
+    def announce(url: str) -> None:
+        nonlocal serving
+        serving = True
+        echo(f"the Allen API answers at {url}")
+
     try:
-        serve(port, faults or (), lambda url: click.echo(f"the Allen API answers at {url}"), access_log=verbose)
+        serve(port, faults or (), announce, access_log=verbose)
     except OSError as error:
+        if serving:
+            raise
         message = f"port {port} is not available: {error.strerror}; choose another"
         raise InputError(message, code="port-unavailable") from None

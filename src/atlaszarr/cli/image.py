@@ -8,14 +8,15 @@ import click
 
 from ..stores.local import write_whole
 from ..stores.locations import output_file
-from .options import API, OUTPUT, as_id, as_numbers, client, options
+from .options import API, OUTPUT, WHOLE, as_id, as_numbers, client, options
+from .terminal import echo, echo_data
 
 
 @click.command()
 @click.argument("image_id", callback=as_id)
 @click.argument("out", required=False)
 @click.option(
-    "--downsample", type=int, default=0, metavar="N", help="Tier of the image; each step halves its size [0]."
+    "--downsample", type=WHOLE, default=0, metavar="N", help="Tier of the image; each step halves its size [0]."
 )
 @click.option("--view", metavar="expression|projection", help="Save this mask instead.")
 @click.option(
@@ -30,7 +31,7 @@ from .options import API, OUTPUT, as_id, as_numbers, client, options
     metavar="R0,R1,G0,G1,B0,B1",
     help="Limits of a fluorescence image, 0 to 4095.",
 )
-@click.option("--quality", type=int, metavar="N", help="JPEG quality, 0 to 100.")
+@click.option("--quality", type=WHOLE, metavar="N", help="JPEG quality, 0 to 100.")
 @options(*API, *OUTPUT)
 def image(
     image_id: int,
@@ -49,6 +50,6 @@ def image(
         body = service.fetch(request).body
     write_whole(path, body)
     if as_json:
-        click.echo(json.dumps({"path": str(path), "width": request.width, "height": request.height}))
+        echo_data(json.dumps({"path": str(path), "width": request.width, "height": request.height}))
     else:
-        click.echo(f"{path}: {request.width} x {request.height} pixels")
+        echo(f"{path}: {request.width} x {request.height} pixels")

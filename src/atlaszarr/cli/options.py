@@ -8,15 +8,65 @@ from __future__ import annotations
 
 import json
 import logging
+import math
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
 
-from ..errors import InputError
+from ..errors import InputError, printable
 
 _Callback = Callable[[click.Context, click.Parameter, Any], Any]
+#: ASCII digits alone: Python also reads 1_000 and the digits of other scripts. 18 digits fit in 64 bits.
+_WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
+
+
+class Whole(click.types.IntParamType):
+    """Click type of a whole number, in a range if one is given."""
+
+    def __init__(self, low: int | None = None, high: int | None = None) -> None:
+        self._low, self._high = low, high
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Same as in click, for ASCII digits."""
+        if isinstance(value, str) and not _WHOLE.fullmatch(value):
+            self.fail(f"{_short(value)} is not a whole number.", param, ctx)
+        number = super().convert(value, param, ctx)
+        if (self._low is not None and number < self._low) or (self._high is not None and number > self._high):
+            self.fail(f"{number} is not between {self._low} and {self._high}.", param, ctx)
+        return number
+
+
+class Number(click.types.FloatParamType):
+    """Click type of a finite number."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Same as in click, for finite numbers in ASCII digits."""
+        if isinstance(value, str) and not (_NUMBER.fullmatch(value) and math.isfinite(float(value))):
+            self.fail(f"{_short(value)} is not a number.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class Text(click.types.StringParamType):
+    """Click type of text that is not blank."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Same as in click, for text that is not blank."""
+        text = super().convert(value, param, ctx)
+        if not text.strip():
+            self.fail("it is empty; give a value.", param, ctx)
+        return text
+
+
+WHOLE = Whole()
+NUMBER = Number()
+
+
+def _short(value: str) -> str:
+    return repr(value if len(value) <= 40 else value[:40] + "...")
 
 
 def options(*decorators: Callable[..., Any]) -> Callable[..., Any]:
@@ -44,11 +94,11 @@ def as_numbers(count: int) -> _Callback:
         if text is None:
             return None
         try:
-            found = tuple(int(part) for part in text.split(","))
+            found = tuple(_whole(part.strip()) for part in text.split(","))
         except ValueError:
             found = ()
         if len(found) != count:
-            message = f"{_name(parameter)} {text!r} is not {count} whole numbers separated by commas"
+            message = f"{_name(parameter)} {_short(text)} is not {count} whole numbers separated by commas"
             raise InputError(message, code="invalid-value")
         return found
 
@@ -58,9 +108,9 @@ def as_numbers(count: int) -> _Callback:
 def as_number_or_auto(_context: click.Context, parameter: click.Parameter, text: str) -> int | None:
     """Click callback: parse a whole number, or ``auto`` as None."""
     try:
-        return None if text == "auto" else int(text)
+        return None if text == "auto" else _whole(text)
     except ValueError:
-        message = f"{_name(parameter)} {text!r} is neither auto nor a whole number"
+        message = f"{_name(parameter)} {_short(text)} is neither auto nor a whole number"
         raise InputError(message, code="invalid-value") from None
 
 
@@ -79,6 +129,12 @@ def as_mapping(_context: click.Context, parameter: click.Parameter, pairs: Seque
             message = f"{_name(parameter)} {key!r} begins like JSON but is not valid JSON"
             raise InputError(message, code="not-json") from None
     return found
+
+
+def _whole(text: str) -> int:
+    if not _WHOLE.fullmatch(text):
+        raise ValueError(text)
+    return int(text)
 
 
 def _name(parameter: click.Parameter) -> str:
@@ -110,9 +166,19 @@ def client() -> Any:
     return AllenClient(_kept("api_url"), _kept("cache"), cache_options=_kept("cache_option"))
 
 
+class _PrintableFormatter(logging.Formatter):
+    """Log records as printable lines."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Same as in `logging.Formatter`."""
+        return "\n".join(map(printable, super().format(record).split("\n")))
+
+
 def _configure_logging(_context: click.Context, _parameter: click.Parameter, verbose: bool) -> None:
     level = logging.INFO if verbose else logging.ERROR
-    logging.basicConfig(level=level, stream=sys.stderr, format="%(name)s: %(message)s")
+    lines = logging.StreamHandler(sys.stderr)
+    lines.setFormatter(_PrintableFormatter("%(name)s: %(message)s"))
+    logging.basicConfig(level=level, handlers=[lines])
 
 
 def format_options(*forms: str) -> Callable[..., Any]:
@@ -205,10 +271,10 @@ WRITING = (
     click.option("--overwrite", is_flag=True, help="Replace a target that was built with other options."),
     click.option("--take-over", is_flag=True, help="Build although another build may be running in TARGET."),
 )
-WORKERS = click.option("--workers", type=int, metavar="N", help="Local threads [one per core].")
+WORKERS = click.option("--workers", type=WHOLE, metavar="N", help="Local threads [one per core].")
 SHARD = click.option(
     "--shard",
-    type=int,
+    type=WHOLE,
     metavar="N",
     help="Side of a shard in voxels, a multiple of the chunk; smaller at coarser levels [none].",
 )

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from .options import API, MIRROR, OUTPUT, STORE, as_id, client, options
-from .terminal import missing_lines, progress_bars
+from .terminal import echo, echo_data, missing_lines, progress_bars, say
 
 
 @click.command()
@@ -54,14 +54,12 @@ def preview(
             storage_options=storage_options,
             progress=progress,
         )
-    for line in missing_lines(report.failures):
-        click.echo(line, err=True)
+    if report.failures:
+        say(*missing_lines(report.failures))
     if as_json:
-        click.echo(json.dumps(report.to_dict()))
+        echo_data(json.dumps(report.to_dict()))
     else:
         count = len(report.coordinates)
         missing = f", {len(report.failures)} of them without an image" if report.failures else ""
-        click.echo(
-            f"{report.path}: {count} {report.plane} sections in reference space {report.reference_space}{missing}"
-        )
+        echo(f"{report.path}: {count} {report.plane} sections in reference space {report.reference_space}{missing}")
     return 0 if report.ok else 1

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import AtlaszarrError, ServiceError, printable
-from .options import API, OUTPUT, as_id, client, options
-from .terminal import table
+from ..errors import AtlaszarrError, ServiceError
+from .options import API, OUTPUT, WHOLE, as_id, client, options
+from .terminal import echo, echo_data, say, table
 
 if TYPE_CHECKING:
     from ..allen.records import SectionDataset
@@ -26,27 +26,27 @@ _MAX_LISTED = 3
 @click.option("--specimen", callback=as_id, metavar="ID", help="Id of a specimen.")
 @click.option("--id", "id", callback=as_id, metavar="ID", help="Id of a section dataset.")
 @click.option("--images", is_flag=True, help="List the section images of the datasets instead.")
-@click.option("--limit", type=int, default=50, metavar="N", help="Largest number of datasets to list [50].")
+@click.option("--limit", type=WHOLE, default=50, metavar="N", help="Largest number of datasets to list [50].")
 @options(*API, *OUTPUT)
 def search(as_json: bool, **criteria: Any) -> None:
     """List section datasets, or with --images their section images."""
     with client() as service:
         found = service.search(**criteria)
         if as_json:
-            click.echo(found.reset_index().to_json(orient="records"))
+            echo_data(found.reset_index().to_json(orient="records"))
         elif found.empty:
-            click.echo("nothing matches")
+            echo("nothing matches")
         else:
             shown = found.astype(object).where(found.notna(), "")
-            click.echo(table((found.index.name, *found.columns), shown.itertuples()))
+            echo(*table((found.index.name, *found.columns), shown.itertuples()))
         limit, total = criteria["limit"], found.attrs["datasets"]
         if total > limit:
-            click.echo(f"{limit} of {total} datasets shown; --limit {total} lists all", err=True)
+            say(f"{limit} of {total} datasets shown; --limit {total} lists all")
         if not total and criteria["gene"]:
             # A suggestion that fails is not an error of the search.
             with suppress(ServiceError):
                 if similar := service.similar_gene(criteria["gene"]):
-                    click.echo(f"did you mean {printable(similar)}?", err=True)
+                    say(f"did you mean {similar}?")
 
 
 @click.command()
@@ -58,12 +58,12 @@ def info(dataset_id: int, as_json: bool) -> None:
         dataset = service.section_dataset(dataset_id)
     facts = _summary(dataset)
     if as_json:
-        click.echo(json.dumps(facts))
+        echo_data(json.dumps(facts))
         return
     skipped, problem = facts.pop("skipped"), facts.pop("not registered")
-    click.echo(table(None, [(name, _cell(value)) for name, value in facts.items()]))
+    echo(*table(None, [(name, _cell(value)) for name, value in facts.items()]))
     if problem is not None:
-        click.echo(f"not registered: {printable(problem)}")
+        echo(f"not registered: {problem}")
     reasons: dict[str, list[int]] = {}
     for section in skipped:
         reason = section["reason"].removeprefix(f"section image {section['image_id']} of section dataset {dataset.id} ")
@@ -73,7 +73,7 @@ def info(dataset_id: int, as_json: bool) -> None:
             lines = [f"skipped: section image {id} of section dataset {dataset.id} {reason}" for id in ids]
         else:
             lines = [f"skipped: {len(ids)} section images ({ids[0]}, {ids[1]}, ...), each of which {reason}"]
-        click.echo("\n".join(map(printable, lines)))
+        echo(*lines)
 
 
 def _cell(value: Any) -> Any:

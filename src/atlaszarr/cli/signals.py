@@ -7,12 +7,14 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NoReturn
 
 _EXIT_CODE = 130
 #: Seconds after which an interrupted command is ended.
 _GRACE = 3.0
+#: Set once the command can be resumed.
+_RESUMABLE = threading.Event()
 
 
 @contextmanager
@@ -23,6 +25,7 @@ def stopping_on_signals() -> Iterator[None]:
     the handler; the wake-up descriptor always receives the signal. An ignored signal stays ignored. Python handles
     signals in the main thread only: in other threads this does nothing.
     """
+    _RESUMABLE.clear()
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -43,9 +46,16 @@ def stopping_on_signals() -> Iterator[None]:
         writer.close()
 
 
+def note_resumable() -> None:
+    """Note that the same command resumes what this one has begun."""
+    _RESUMABLE.set()
+
+
 def leave() -> NoReturn:
     """End the process at once; an ordinary exit would wait for pending requests."""
-    os.write(2, b"atlaszarr: interrupted; the same command resumes a build\n")
+    message = b"atlaszarr: interrupted; the same command resumes a build\n"
+    with suppress(OSError):  # stderr is closed or full
+        os.write(2, message if _RESUMABLE.is_set() else b"atlaszarr: interrupted\n")
     os._exit(_EXIT_CODE)
 
 

@@ -1,17 +1,20 @@
-"""Text for a terminal: tables on stdout, progress and warnings on stderr."""
+"""Text for a terminal: results on stdout; progress, warnings and errors on stderr; all of it printable."""
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..errors import AtlaszarrWarning, printable
+from ..errors import AtlaszarrWarning, escaped, printable
 from .options import is_quiet
+from .signals import note_resumable
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -19,25 +22,66 @@ if TYPE_CHECKING:
     from ..allen.images import MissingImage
 
 
-@contextmanager
-def progress_bars(title: str) -> Iterator[Callable[[int, int, str], None] | None]:
-    """Show progress bars on stderr while the context lasts.
+def prepare_streams() -> None:
+    """Make the standard streams safe to write to.
 
-    Yields a function of (done, total, word), with a bar for each word; None if stderr is not a terminal, or with
-    ``--quiet``.
+    Characters that a stream cannot encode are escaped. A closed standard stream becomes the null device: the next file
+    that is opened would take its number, and what a library prints would be written into that file.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+
+
+def say(*lines: object) -> None:
+    """Print each text as a line on stderr; if stderr is closed or full, nothing can be said."""
+    with suppress(OSError):
+        click.echo("\n".join(printable(str(line)) for line in lines), err=True)
+
+
+def echo(*lines: str) -> None:
+    """Print each text as a line on stdout."""
+    click.echo("\n".join(map(printable, lines)))
+
+
+def echo_data(text: str) -> None:
+    """Print JSON or CSV on stdout, in UTF-8 and unchanged; on a terminal control characters are escaped."""
+    lines = text.removesuffix("\n")
+    if sys.stdout.isatty():
+        click.echo("\n".join(map(escaped, lines.split("\n"))))
+    else:
+        click.echo(lines.encode("utf-8", errors="backslashreplace"))
+
+
+@contextmanager
+def progress_bars(title: str, resumable: bool = False) -> Iterator[Callable[[int, int, str], None]]:
+    """Show progress bars on stderr while the context lasts, if stderr is a terminal and ``--quiet`` is not given.
+
+    Yields a function of (done, total, word), with a bar for each word. If the command is `resumable`, the first call
+    means that it can be resumed: a build calls it once its target is begun.
+    """
+
+    def note() -> None:
+        if resumable:
+            note_resumable()
+
     if is_quiet() or sys.stderr is None or not sys.stderr.isatty():
-        yield None
+        yield lambda *_: note()
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        title = printable(title)
         first = bars.add_task(f"{title}: metadata", total=None)
         tasks: dict[str, TaskID] = {}
 
         def show(done: int, total: int, word: str) -> None:
+            note()
             bars.update(first, visible=False)
             text = f"{title}: {word} {done}/{total}"
             if word not in tasks:
@@ -56,30 +100,30 @@ def warning_lines() -> Iterator[None]:
 
         def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
             if not issubclass(category, AtlaszarrWarning):
-                others(message, category, *where, **more)
+                others(printable(str(message)), category, *where, **more)
             elif str(message) not in printed:
                 printed.add(str(message))
-                click.echo(f"atlaszarr: {printable(str(message))}", err=True)
+                say(f"atlaszarr: {message}")
 
         warnings.showwarning = show
         yield
 
 
-def table(header: Sequence[str] | None, rows: Iterable[Sequence[Any]]) -> str:
-    """Align rows as columns of printable text under an optional header; columns of numbers and blanks to the right."""
+def table(header: Sequence[str] | None, rows: Iterable[Sequence[Any]]) -> list[str]:
+    """Align rows as lines of printable columns under an optional header; columns of numbers and blanks to the right."""
     body = [tuple(row) for row in rows]
     cells = [[printable(str(cell)) for cell in row] for row in ([tuple(header)] if header else []) + body]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     numeric = [
         all(isinstance(value, int | float) or value == "" for value in column) for column in zip(*body, strict=True)
     ]
-    return "\n".join(
+    return [
         "  ".join(
             cell.rjust(width) if number else cell.ljust(width)
             for cell, width, number in zip(row, widths, numeric, strict=True)
         ).rstrip()
         for row in cells
-    )
+    ]
 
 
 def missing_lines(failures: Iterable[MissingImage]) -> list[str]:
@@ -90,5 +134,5 @@ def missing_lines(failures: Iterable[MissingImage]) -> list[str]:
     lines = []
     for id, windows in by_image.items():
         part = "" if windows[0].request.left is None else f" ({len(windows)} windows)"
-        lines.append(f"missing: section image {id}{part}: {printable(windows[0].reason)}")
+        lines.append(f"missing: section image {id}{part}: {windows[0].reason}")
     return lines

@@ -9,16 +9,23 @@ from typing import Any
 import click
 
 from ..errors import InputError
-from .options import STORE, format_options, options
+from .options import NUMBER, STORE, WHOLE, format_options, options
+from .terminal import echo, echo_data, say
 
 
 @click.command()
 @click.argument("annotation")
-@click.option("--terminology", metavar="CSV", help="Path or URL [terminology.csv next to ANNOTATION].")
-@click.option("--region", "regions", multiple=True, metavar="ACRONYM", help="Print this region only; repeatable [all].")
-@click.option("--level", type=int, default=0, metavar="N", help="Level of the annotation [0].")
+@click.option("--terminology", metavar="CSV", help="Any terminology, path or URL [terminology.csv next to ANNOTATION].")
+@click.option(
+    "--region",
+    "regions",
+    multiple=True,
+    metavar="ACRONYM",
+    help="Print this region only, by acronym, name or id; repeatable [all].",
+)
+@click.option("--level", type=WHOLE, default=0, metavar="N", help="Level of the annotation [0].")
 @click.option("--by-hemisphere", is_flag=True, help="Print the left and right volumes too, and which side is which.")
-@click.option("--voxel-size", type=float, metavar="UM", help="Replaces the voxel size of the annotation.")
+@click.option("--voxel-size", type=NUMBER, metavar="UM", help="Replaces the voxel size of the annotation.")
 @options(STORE, format_options("table", "csv", "json", "parquet"))
 def volumes(
     annotation: str,
@@ -46,7 +53,7 @@ def volumes(
         raise InputError(message, code="output-is-terminal")
     annotation_of(annotation, level, storage_options)  # first: an annotation that is missing has no terminology
     structures = terminology_of(terminology, annotation, storage_options)
-    wanted = [structures[region] for region in dict.fromkeys(regions)]
+    wanted = list(dict.fromkeys(structures[region] for region in regions))
     table = region_volumes(
         annotation, structures, level, by_hemisphere, voxel_size=voxel_size, storage_options=storage_options
     )
@@ -54,11 +61,12 @@ def volumes(
         table = table.loc[[structure.id for structure in wanted]]
     if form == "table":
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-        click.echo(region_tables.lines(table, wanted) if wanted else region_tables.tree(table, structures, width))
+        text = region_tables.lines(table, wanted) if wanted else region_tables.tree(table, structures, width)
+        echo(*text.splitlines())
         return
     if by_hemisphere and form != "json":
-        click.echo(table.attrs["hemispheres"], err=True)
+        say(table.attrs["hemispheres"])
     if form == "parquet":
         click.echo(region_tables.to_parquet(table), nl=False)
     else:
-        click.echo(region_tables.to_json(table) if form == "json" else region_tables.to_csv(table), nl=form == "json")
+        echo_data(region_tables.to_json(table) if form == "json" else region_tables.to_csv(table))

@@ -28,6 +28,13 @@ from .target_state import FINISHED, ROOT_KEYS, UNFINISHED, read_root, recorded_r
 
 #: Tasks of a pass whose levels and labels are compared unless `deep` is set.
 _SAMPLE = 8
+#: Records next to a ledger: where one is found without root and ledger, both have been deleted.
+_RECORDS = (
+    "atlaszarr/build.json",
+    "atlaszarr/sections.csv",
+    "atlaszarr/failures.csv",
+    label_index.KEY,
+)
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,7 @@ def verify_image(target: Target, *, deep: bool) -> VerifyReport | None:
     Returns
     -------
     VerifyReport or None
-        None if the target has neither a root nor a ledger of atlaszarr.
+        None if the target has neither a root nor a ledger nor another record of atlaszarr.
 
     Raises
     ------
@@ -88,7 +95,12 @@ def verify_image(target: Target, *, deep: bool) -> VerifyReport | None:
     """
     root = read_root(target)
     if root is None:
-        return None
+        if all(body is None for body in target.read_each(_RECORDS).values()):
+            return None
+        name = "zarr.json" if target.read(".zgroup") is None else ".zattrs"
+        text = "is missing, and so is the ledger; remove the target and build it again"
+        lost = Defect("missing", name, text), Defect("ledger", COMPACT, "is missing")
+        return VerifyReport(target.url, 0, 0, lost)
     if root["state"] != FINISHED:
         unfinished = Defect("unfinished", "", "is unfinished; build again to resume")
         return VerifyReport(target.url, 0, 0, (unfinished,))

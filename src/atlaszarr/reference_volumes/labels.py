@@ -65,9 +65,9 @@ def distinct(labels: NDArray[np.uint32]) -> NDArray[np.uint32]:
 
 
 def unknown_labels(labels: NDArray[np.uint32], terminology: Terminology) -> tuple[int, ...]:
-    """The labels, other than 0, that are not the id of a structure."""
-    ids = np.array([structure.id for structure in terminology] + [0], np.uint32)
-    return tuple(int(label) for label in np.setdiff1d(labels, ids))
+    """The labels, other than 0, that no structure has."""
+    known = np.array([0, *terminology.by_value], np.uint32)
+    return tuple(int(label) for label in np.setdiff1d(labels, known))
 
 
 def unknown_labels_remark(unknown: tuple[int, ...], name: str) -> str:

@@ -65,7 +65,7 @@ def tree(table: pd.DataFrame, terminology: Terminology, width: int | None = None
     for id, acronym, name, *sizes in zip(
         rows.index, rows["acronym"], rows["name"], *(rows[volume] for volume in volumes), strict=True
     ):
-        printed.add_row("  " * depths.get(int(id), 0) + printable(acronym), printable(name), *map(digits, sizes))
+        printed.add_row("  " * depths.get(id, 0) + printable(acronym), printable(name), *map(digits, sizes))
     out = io.StringIO()
     # Names are data, not markup.
     Console(file=out, width=width or 1000, color_system=None, markup=False, emoji=False, highlight=False).print(printed)
@@ -95,6 +95,8 @@ def to_csv(table: pd.DataFrame) -> str:
 def to_parquet(table: pd.DataFrame) -> bytes:
     """The table as a Parquet file; pandas reads its ``attrs`` from the file's metadata."""
     out = io.BytesIO()
+    if not all(isinstance(id, int) for id in table.index.tolist()):
+        table = table.set_axis(table.index.map(str))  # a column of Parquet has one type
     table.to_parquet(out, engine="pyarrow")
     return out.getvalue()
 

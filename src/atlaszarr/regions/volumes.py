@@ -64,8 +64,9 @@ def region_volumes(
         ``volume_mm3`` (with all descendants), ``voxels_direct`` and ``volume_direct_mm3`` (without descendants). By
         hemisphere also each of these four as ``voxels_left``, ``voxels_direct_left``, ``volume_left_mm3``,
         ``volume_direct_left_mm3``, and the same for ``right``; or for ``low`` and ``high``. Labels that are not in the
-        terminology are the last rows, with an empty acronym. ``attrs`` has ``level``, ``voxel_mm3``, and by hemisphere
-        ``sides``, the names of both sides, and ``hemispheres``, which explains them.
+        terminology are the last rows, with an empty acronym and the label as identifier: with its sign reversed where
+        identifiers differ from labels, and as ``label 7`` where identifiers are texts. ``attrs`` has ``level``,
+        ``voxel_mm3``, and by hemisphere ``sides``, the names of both sides, and ``hemispheres``, which explains them.
 
     Raises
     ------
@@ -93,7 +94,7 @@ def region_volumes(
     counts = opened.counts()
     labelled = counts.ids != 0
     ids, voxels, low = (column[labelled] for column in counts)
-    known = {structure.id: position for position, structure in enumerate(structures)}
+    known = {structure.value: row for row, structure in enumerate(structures) if structure.value is not None}
     unknown = [int(id) for id in ids if int(id) not in known]
     if (negative := next((id for id in unknown if id < 0 and -id in known), None)) is not None:
         raise InputError(
@@ -106,14 +107,14 @@ def region_volumes(
     direct = np.zeros((rows, 2), np.int64)
     if ids.size:
         direct[[row_of[int(id)] for id in ids]] = np.stack([voxels, low], axis=-1)
-    total = _with_descendants(structures, known, direct)
+    total = _with_descendants(structures, direct)
 
     table = pd.DataFrame(
         {
             "acronym": [*(s.acronym for s in structures), *("" for _ in unknown)],
             "name": [*(s.name for s in structures), *(f"label {id}, not in the terminology" for id in unknown)],
         },
-        index=pd.Index([*known, *unknown], name="identifier"),
+        index=pd.Index([*(s.id for s in structures), *_as_identifiers(unknown, structures)], name="identifier"),
     )
     sides = {"": (total[:, 0], direct[:, 0])}
     if by_hemisphere:
@@ -153,7 +154,7 @@ def region_mask(
     annotation, terminology, level, storage_options
         Same as in `region_volumes`.
     region : str or int
-        An acronym, a name or an id.
+        An acronym, a name or an id; a structure without a label has an empty mask, but for its descendants.
 
     Returns
     -------
@@ -163,7 +164,7 @@ def region_mask(
     Raises
     ------
     NotFoundError
-        If no structure has the acronym, name or id `region`.
+        If no structure has the acronym, name or id `region`, or several have the acronym or name.
     InputError
         If `annotation` does not hold labels or does not have the level, or the terminology does not exist.
     SourceError, RecordError
@@ -179,8 +180,8 @@ def region_mask(
         computed.
     """
     structures = terminology_of(terminology, annotation, storage_options)
-    ids = {structure.id for structure in structures.descendants(region)}
-    return annotation_of(annotation, level, storage_options).mask(ids)
+    values = {structure.value for structure in structures.descendants(region) if structure.value is not None}
+    return annotation_of(annotation, level, storage_options).mask(values)
 
 
 def region_bounds(mask: Any) -> tuple[slice, slice, slice] | None:
@@ -206,13 +207,22 @@ def region_bounds(mask: Any) -> tuple[slice, slice, slice] | None:
     return z, y, x
 
 
-def _with_descendants(structures: Terminology, known: Mapping[int, int], direct: Any) -> Any:
+def _with_descendants(structures: Terminology, direct: Any) -> Any:
     """Add the counts of all descendants; children follow their parents, so the sum runs backwards."""
     total = direct.copy()
-    for position, structure in reversed(list(enumerate(structures))):
-        if len(structure.path) > 1:
-            total[known[structure.path[-2]]] += total[position]
+    rows = {structure.id: row for row, structure in enumerate(structures)}
+    for row, structure in reversed(list(enumerate(structures))):
+        if (parent := structure.parent_id) is not None:
+            total[rows[parent]] += total[row]
     return total
+
+
+def _as_identifiers(unknown: Sequence[int], structures: Terminology) -> Sequence[int | str]:
+    """The index of rows of labels without a structure, which must not be the identifier of a structure."""
+    ids = {structure.id for structure in structures}
+    if any(isinstance(id, str) for id in ids):
+        return [f"label {label}" for label in unknown]
+    return unknown if structures.has_labels_as_ids and ids.isdisjoint(unknown) else [-label for label in unknown]
 
 
 def _voxel_um(annotation: Annotation, given: float | Sequence[float] | None) -> tuple[Fraction, Fraction, Fraction]:

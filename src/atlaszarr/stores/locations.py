@@ -7,15 +7,13 @@ import re
 from collections.abc import Sequence
 from pathlib import Path, PurePath, PurePosixPath
 
-from ..errors import InputError
+from ..errors import InputError, user_of, without_secrets
 
 _PROTOCOL = r"[A-Za-z][A-Za-z0-9+.-]*"
 #: A URL, which may be chained as in ``simplecache::https://...``.
 _URL = re.compile(rf"(?:{_PROTOCOL}::)*{_PROTOCOL}://")
 #: Protocols of the local disk.
 _LOCAL = ("file", "local")
-#: Protocols that have ``@`` without a user: ``abfs://container@account...``, ``github://owner:repository@commit/...``.
-_WITH_AT = ("abfs", "abfss", "github")
 
 
 def normalize(location: str | os.PathLike[str]) -> str:
@@ -39,6 +37,8 @@ def normalize(location: str | os.PathLike[str]) -> str:
         ``s3://`` behind another protocol, or has a protocol that is not known or whose package is not installed.
     """
     text = os.fspath(location)
+    if _URL.match(text.strip()):
+        text = text.strip()
     if not text.strip() or "\0" in text:
         raise InputError(f"{text!r} is neither a path nor a URL; give one", code="not-a-location")
     if not _URL.match(text):
@@ -55,7 +55,7 @@ def normalize(location: str | os.PathLike[str]) -> str:
         return str(_absolute(rest))
     for part in _chained(text):
         name, _, rest = part.partition("://")
-        if _has_user(name, rest):
+        if user_of(part):
             message = f"{name}://... holds a user name or password; give them as storage options"
             raise InputError(message, code="credentials-in-url")
         if ".." in re.split(r"[?#]", rest)[0].replace("\\", "/").split("/"):
@@ -127,7 +127,7 @@ def output_path(location: str | os.PathLike[str]) -> Path:
     path, text = local_path(location), os.fspath(location)
     if path is None:
         raise InputError(f"output {shown(text)!r} is a URL; give a local file", code="not-a-local-path")
-    return path if is_url(text) else Path(text).expanduser()
+    return path if is_url(text) else _expanded(text)
 
 
 def is_url(text: str) -> bool:
@@ -147,17 +147,9 @@ def shown(location: str | os.PathLike[str]) -> str:
     A URL loses its user name and password, and its parameters and fragment, which may be signatures.
     """
     text = os.fspath(location)
-    if not is_url(text):
+    if not is_url(text.strip()):
         return text
-    found = []
-    for part in _chained(text):
-        protocol, separator, rest = part.partition("://")
-        if separator and protocol.lower() not in _LOCAL:
-            if _has_user(protocol, rest):
-                rest = rest.partition("/")[0].rpartition("@")[2] + "".join(rest.partition("/")[1:])
-            rest = re.split(r"[?#]", rest)[0]
-        found.append(protocol + separator + rest)
-    return "::".join(found)
+    return "::".join(map(without_secrets, _chained(text.strip())))
 
 
 def overlap(one: str, other: str) -> bool:
@@ -191,21 +183,19 @@ def _holds(folder: Path, inner: Path) -> bool:
 
 def _chained(url: str) -> list[str]:
     """The parts of a chained URL, up to the last part that is a URL."""
-    parts = url.split("::")
+    parts = re.split(r"::(?![^\[\]]*\])", url)  # an IPv6 address has :: too
     last = max(position for position, part in enumerate(parts) if "://" in part)
     return parts[: last + 1]
 
 
-def _has_user(protocol: str, rest: str) -> bool:
-    user, at, _ = re.split(r"[/?#]", rest)[0].rpartition("@")
-    if protocol.lower() in _WITH_AT:
-        return bool(at) and protocol.lower() != "github" and ":" in user
-    return bool(at)
+def _expanded(text: str) -> Path:
+    """A path with the home folder for ``~``; ``./~`` begins a name, which pathlib does not keep apart."""
+    return Path(text).expanduser() if text.startswith("~") else Path(text)
 
 
 def _absolute(text: str) -> Path:
     try:
-        path = Path(text).expanduser().absolute()
+        path = _expanded(text).absolute()
     except RuntimeError:
         message = f"path {text!r} begins with a user without a home folder; write ./~ for a name that begins with ~"
         raise InputError(message, code="unknown-user") from None
@@ -224,9 +214,10 @@ def _refuse_half_a_url(text: str) -> None:
         return
     protocol, rest = found[1].lower(), text[found.end(1) + 1 :]
     url = f"{protocol}://{rest if protocol in _LOCAL else rest.lstrip('/')}"
+    typed = text[: found.end()] + shown(url).partition("://")[2]
     if found[2] == ":":
-        url = f"{protocol}::protocol://bucket/path"
-    raise InputError(f"{text!r} is neither a path nor a URL; write {url!r}", code="not-a-location")
+        typed, url = re.split(r"[?#]", text)[0], f"{protocol}::protocol://bucket/path"
+    raise InputError(f"{typed!r} is neither a path nor a URL; write {shown(url)!r}", code="not-a-location")
 
 
 def _require(protocol: str, url: str) -> None:

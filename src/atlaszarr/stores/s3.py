@@ -69,7 +69,8 @@ class S3Backend(Backend):
             if settings.get(name):
                 config.setdefault("endpoint", settings[name])
         if not str(config.get("endpoint", "https://")).startswith(("http://", "https://")):
-            message = f"storage option endpoint_url {config['endpoint']!r} must begin with https:// or http://"
+            host = str(config["endpoint"]).rpartition("@")[2]  # without a password
+            message = f"storage option endpoint_url {host!r} must begin with https:// or http://"
             raise InputError(message, code="invalid-storage-options")
         if ("access_key_id" in config) != ("secret_access_key" in config):
             raise InputError("storage options key and secret must be given together", code="missing-credentials")

@@ -1,4 +1,4 @@
-"""The formats of a terminology: the Allen API's structure graph and BrainGlobe's terminology.csv, validated.
+"""The formats of a terminology: structure graphs in JSON, tables with a tree, and lists of labels.
 
 This module parses text and tables; it reads no files.
 """
@@ -10,10 +10,11 @@ import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from ..errors import RecordError
+from .rows import MOST_STRUCTURES, Notes, Row, identifier, row_of, short
+from .tree import BACKGROUND
 
 #: Columns of terminology.csv, in order.
 COLUMNS = (
@@ -30,169 +31,252 @@ MISSING_TO_PANDAS = frozenset((
     "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN",
     "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null",
 ))  # fmt: skip
-#: Labels are uint32, and 0 is background.
-_LARGEST_ID = 2**32 - 1
+#: The columns of tables, and the keys of JSON, that hold each field of a structure, in any case; the first that is
+#: present counts. terminology.csv (BrainGlobe, HOMBA, HMBA), the Allen API, allensdk, ibllib and cortex-lab use these.
+_FIELDS = {
+    "id": ("identifier", "id", "index", "idx", "label"),
+    "parent": ("parent_identifier", "parent_structure_id", "parent_id", "parent"),
+    "value": ("annotation_value",),
+    "acronym": ("abbreviation", "acronym"),
+    "name": ("name", "safe_name", "label", "region", "structure"),
+    "colour": ("color_hex_triplet", "rgb_triplet", "color", "colour"),
+    "path": ("root_identifier_path", "structure_id_path"),
+}
+#: What places a node in a tree.
+_PLACES = ("children", *_FIELDS["parent"], *_FIELDS["path"])
+_CHANNELS = (("r", "g", "b"), ("red", "green", "blue"))
+#: Further columns that a list of labels may have; any other means that a tree is expected.
+_FURTHER = frozenset(("a", "alpha", "mapping"))
+_SEPARATORS = "\t;,"
+#: The most lines of a table, or objects and lists in JSON: a node of a structure graph has four at most.
+_MOST_PARTS = 10 * MOST_STRUCTURES
+#: Characters of a header; the csv module of Python has the same limit for a cell.
+_LONGEST_HEADER = 131_072
+#: A line of an ITK-SNAP label file: index, red, green, blue, alpha, two flags, label.
+_ITKSNAP = re.compile(r'\s*(?P<id>\S+)\s+(?P<rgb>[0-9]+\s+[0-9]+\s+[0-9]+)(?:\s+[0-9.]+){3}\s+"(?P<name>.*)"\s*')
+#: A line of a FreeSurfer colour table: number, label name, red, green, blue, alpha.
+_FREESURFER = re.compile(r"\s*(?P<id>\S+)\s+(?P<name>\S+)\s+(?P<rgb>[0-9]+\s+[0-9]+\s+[0-9]+)(?:\s+[0-9]+)?\s*")
+_FREESURFER_HEAD = re.compile(r"\s*#?\s*No\.?\s+Label.*", re.IGNORECASE)
+#: What is read, for messages.
+_READABLE = "a structure graph in JSON, a table with columns such as terminology.csv, or a list of labels and names"
 
 
-@dataclass(frozen=True)
-class Row:
-    """One structure of a file; `path` is None if the file does not give it."""
+def rows_of_file(body: bytes, name: str, notes: Notes) -> Iterator[Row]:
+    """The rows of a file in any of the formats that `Terminology.read` lists.
 
-    id: int
-    parent_id: int | None
-    acronym: str
-    name: str
-    colour: str
-    path: tuple[int, ...] | None = None
-
-
-def rows_of_file(body: bytes, name: str) -> Iterator[Row]:
-    """The rows of a terminology.csv, or of a structure graph in JSON, with or without the API's envelope.
+    Parameters
+    ----------
+    body : bytes
+    name : str
+        Of the file, for messages.
+    notes : Notes
+        Gets remarks on what is replaced.
 
     Raises
     ------
     RecordError
-        If the file is neither of them.
+        If the file has none of the formats, or a value is not valid.
     """
-    try:
-        text = body.decode("utf-8-sig")
-    except UnicodeDecodeError:
+    text = _decoded(body, name, notes)
+    is_json = text.lstrip()[:1] in ("{", "[")
+    if sum(map(text.count, "{[" if is_json else "\n\r")) > _MOST_PARTS:
         raise RecordError(
-            f"{name} is not text; give a terminology.csv or a structure graph in JSON", code="not-a-terminology"
-        ) from None
-    if text.lstrip()[:1] not in ("{", "["):
-        reader = csv.DictReader(io.StringIO(text, newline=""))  # cells stay text, so that ``NA`` stays ``NA``
-        return rows_of_table(reader.fieldnames or (), _whole_lines(reader, name), name)
-    try:
-        answer = json.loads(text)
-    except ValueError as error:
-        raise RecordError(f"{name} starts like JSON, but is not valid JSON: {error}", code="not-json") from None
-    if isinstance(answer, dict) and "success" in answer:
-        if not answer["success"]:
-            raise RecordError(
-                f"{name} contains an error of the Allen API, not a structure graph: {answer.get('msg')}",
-                code="query-refused",
-            )
-        answer = answer.get("msg")
-    return rows_of_graph([answer] if isinstance(answer, dict) else answer)
+            f"{name} has more than {_MOST_PARTS} {'objects and lists' if is_json else 'lines'}; the most structures of "
+            f"a terminology is {MOST_STRUCTURES}",
+            code="too-many-structures",
+        )
+    if is_json:
+        return rows_of_graph(_nodes_of_document(_parsed(text, name), name), notes, f"{name}: ")
+    lines = [(number, line) for number, line in enumerate(re.split(r"\r\n|\r|\n", text), 1) if _is_content(line)]
+    for pattern in (_ITKSNAP, _FREESURFER):
+        rows = lines[1:] if lines and _FREESURFER_HEAD.fullmatch(lines[0][1]) else lines
+        if rows and pattern.fullmatch(rows[0][1]):
+            return _under_one_root(_labels_of(rows, pattern, name), notes)
+    return _rows_of_text(text, lines[0] if lines else (1, ""), lines[1:2], name, notes)
 
 
-def rows_of_graph(roots: Any) -> Iterator[Row]:
-    """The rows of the nested nodes that the Allen API returns in ``msg``, depth first."""
-    pending: list[tuple[Any, int | None]] = [(node, None) for node in reversed(_nodes(roots))]
+def rows_of_graph(roots: Any, notes: Notes, where: str = "") -> Iterator[Row]:
+    """The rows of nodes that may be nested, such as those that the Allen API returns in ``msg``, depth first.
+
+    `where` precedes the messages of errors.
+    """
+    top = _nodes(roots)
+    if len(top) > 1 and not any(key in node for node in top if isinstance(node, Mapping) for key in _PLACES):
+        notes.add("has structures with neither children nor parents nor paths, all of which are roots", len(top))
+    pending: list[tuple[Any, Any, bool]] = [(node, None, True) for node in reversed(top)]
     while pending:
-        node, parent = pending.pop()
+        node, parent, is_top = pending.pop()
+        data = node.get("data") if isinstance(node, Mapping) else None
+        is_abba = isinstance(data, Mapping)
+        if isinstance(data, Mapping):  # of a node of ABBA: its acronym and name
+            node = {**data, **node}
         if not isinstance(node, Mapping) or "id" not in node:
             raise RecordError(
-                f"the structure graph has {_short(node)} instead of a node with an id", code="invalid-structure-graph"
+                f"{where}the structure graph has {short(node)} instead of a node with an id",
+                code="invalid-structure-graph",
             )
-        id = _id(node["id"], "a node's id")
-        if (given := node.get("parent_structure_id", parent)) != parent:
+        fields = {field: next((node[key] for key in keys if key in node), None) for field, keys in _FIELDS.items()}
+        if fields["acronym"] is None and fields["name"] is None:
             raise RecordError(
-                f"structure {id} has the parent_structure_id {given}, but is a child of {parent}",
-                code="inconsistent-parent",
+                f"{where}structure {short(node['id'])} has neither an acronym nor a name; give a structure graph",
+                code="missing-value",
             )
-        colour = _text(node.get("color_hex_triplet"), f"color_hex_triplet of structure {id}")
-        yield Row(
-            id,
-            parent,
-            _text(node.get("acronym"), f"acronym of structure {id}"),
-            _text(node.get("name"), f"name of structure {id}"),
-            _colour(f"#{colour}", id),
-        )
-        pending.extend((child, id) for child in reversed(_nodes(node.get("children"))))
+        if is_abba:  # its data has the parent 0 for a root
+            fields["parent"] = parent
+        elif not is_top:
+            given = fields["parent"]
+            if given is not None and identifier(given, f"the parent of structure {short(node['id'])}", where) != parent:
+                raise RecordError(
+                    f"{where}structure {short(node['id'])} has the parent_structure_id {short(given)}, but is a "
+                    f"child of {parent}",
+                    code="inconsistent-parent",
+                )
+            fields["parent"] = parent
+        row = row_of(fields, where, notes)
+        yield row
+        pending.extend((child, row.id, False) for child in reversed(_nodes(node.get("children"))))
 
 
 def rows_of_table(
-    columns: Iterable[str], records: Iterable[Mapping[str, Any]], name: str = "the terminology"
+    columns: Sequence[str],
+    records: Iterable[tuple[str, Mapping[str, Any]]],
+    notes: Notes,
+    name: str = "the terminology",
 ) -> Iterator[Row]:
-    """The rows of a table with `COLUMNS`; annotation_value and root_identifier_path may be empty."""
-    present = set(columns)
-    if missing := [column for column in COLUMNS if column not in present]:
-        raise RecordError(
-            f"{name} lacks the column {missing[0]!r}; it must have {', '.join(COLUMNS)}", code="missing-column"
-        )
-    for record in records:
-        id = _id(record["identifier"], "identifier")
-        value, parent = record["annotation_value"], record["parent_identifier"]
-        if not _absent(value) and _id(value, f"annotation_value of structure {id}") != id:
-            raise RecordError(
-                f"structure {id} has the annotation_value {value}; it must be equal to the identifier",
-                code="inconsistent-annotation-value",
-            )
-        yield Row(
-            id,
-            None if _absent(parent) else _id(parent, f"parent_identifier of structure {id}"),
-            _text(record["abbreviation"], f"abbreviation of structure {id}"),
-            _text(record["name"], f"name of structure {id}"),
-            _colour(_text(record["color_hex_triplet"], f"color_hex_triplet of structure {id}"), id),
-            _path(record["root_identifier_path"], id),
-        )
+    """The rows of a table.
 
-
-def tree(rows: Iterable[Row]) -> list[tuple[Row, tuple[int, ...]]]:
-    """Rows with their paths from the root, depth first; siblings stay in the order of the rows.
-
-    Raises
-    ------
-    RecordError
-        If there are no rows, an id or an acronym occurs twice, a parent is missing, the parents form a cycle, or a path
-        differs from the one that the parents form.
+    Parameters
+    ----------
+    columns : sequence of str
+    records : iterable of (str, mapping)
+        For each row its place, for messages, and its values by column.
+    notes : Notes
+    name : str
+        Of the table, for messages.
     """
-    by_id: dict[int, Row] = {}
-    acronyms: set[str] = set()
-    children: dict[int | None, list[Row]] = {}
-    for row in rows:
-        if row.id in by_id or row.acronym in acronyms:
-            what = f"id {row.id}" if row.id in by_id else f"acronym {row.acronym}"
-            raise RecordError(f"the terminology has the {what} more than once", code="duplicate-structure")
-        by_id[row.id] = row
-        acronyms.add(row.acronym)
-        children.setdefault(row.parent_id, []).append(row)
-    if not by_id:
-        raise RecordError("the terminology has no structures", code="empty-terminology")
-    for row in by_id.values():
-        if row.parent_id is not None and row.parent_id not in by_id:
+    found = _columns(columns, name)
+    channels = next((names for names in _CHANNELS if all(_column(columns, (each,)) for each in names)), ())
+    rgb = [column for each in channels if (column := _column(columns, (each,)))]
+    fields = ((where, _fields(record, found, rgb)) for where, record in records)
+    if "parent" in found or "path" in found:
+        return (row_of(each, where, notes) for where, each in fields)
+    known = {*found.values(), *rgb}
+    for column in columns:
+        if column not in known and column.strip().lower() not in _FURTHER and not column.lower().startswith("unnamed"):
             raise RecordError(
-                f"structure {row.id} ({row.acronym}) has the parent {row.parent_id}, which is missing",
-                code="missing-parent",
+                f"{name} lacks the column 'parent_identifier' or 'root_identifier_path' (its column {short(column)} "
+                f"shows that it is more than a list of labels); it must have {', '.join(COLUMNS)}",
+                code="missing-column",
             )
-    pending: list[tuple[Row, tuple[int, ...]]] = [(row, (row.id,)) for row in reversed(children.get(None, []))]
-    ordered = []
-    while pending:
-        row, path = pending.pop()
-        if row.path is not None and row.path != path:
-            raise RecordError(
-                f"structure {row.id} ({row.acronym}) has the path {list(row.path)}, but its parents form {list(path)}",
-                code="inconsistent-path",
-            )
-        ordered.append((row, path))
-        pending.extend((child, (*path, child.id)) for child in reversed(children.get(row.id, [])))
-    if len(ordered) < len(by_id):
-        id = min(by_id.keys() - {row.id for row, _ in ordered})
-        raise RecordError(
-            f"the parents of structure {id} ({by_id[id].acronym}) form a cycle; it must descend from a root",
-            code="parents-in-a-cycle",
-        )
-    return ordered
+    return _under_one_root(fields, notes)
 
 
 def csv_text(rows: Iterable[Sequence[Any]]) -> str:
     """Rows as CSV with the header `COLUMNS`; None becomes an empty cell."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
+    quoting = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
     writer.writerow(COLUMNS)
-    writer.writerows(rows)
+    for row in rows:  # Python 3.11 leaves a carriage return unquoted
+        (quoting if any("\r" in str(cell) for cell in row) else writer).writerow(row)
     return text.getvalue()
 
 
-def _whole_lines(reader: csv.DictReader[str], name: str) -> Iterator[Mapping[str, Any]]:
-    for record in reader:
-        if None in record or None in record.values():
+# Text
+
+
+def _decoded(body: bytes, name: str, notes: Notes) -> str:
+    """The text of a file in UTF-8, in UTF-16 with its mark, or in Latin-1 where nothing else is likely."""
+    try:
+        if body[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            return body.decode("utf-16")
+        if b"\0" in body:
+            raise ValueError("a file with null bytes is not text")
+        return body.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        if error.encoding.startswith("utf-16"):
+            _refuse_format(name)
+    except ValueError:
+        _refuse_format(name)
+    foreign = [(number, line) for number, line in enumerate(body.splitlines(), 1) if not line.isascii()]
+    for number, line in foreign:
+        # 80 to 9f are letters in some encodings and quotes in others; a line that is UTF-8 is in no other encoding.
+        if re.search(rb"[\x80-\x9f]", line) or _is_utf8(line):
             raise RecordError(
-                f"{name} has too many or too few cells in line {reader.line_num}", code="wrong-cell-count"
+                f"{name}, line {number}: {short(line.decode('latin-1'))} is in an unknown encoding; save the file as "
+                "UTF-8",
+                code="unknown-encoding",
             )
-        yield record
+        notes.add("is not in UTF-8 and is read as Latin-1", f"line {number}")
+    return body.decode("latin-1")
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _is_content(line: str) -> bool:
+    """Whether a line is neither a comment nor blank nor one of empty cells."""
+    return not line.lstrip().startswith("#") and bool(line.strip(' \t;,"'))
+
+
+def _refuse_format(name: str) -> NoReturn:
+    raise RecordError(f"{name} is not text; give {_READABLE}", code="not-a-terminology")
+
+
+# JSON
+
+
+def _parsed(text: str, name: str) -> Any:
+    """The value of a JSON text."""
+
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len(found := dict(items)) < len(items):
+            keys = [key for key, _ in items]
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise RecordError(f"{name} has the key {short(twice)} twice in one object", code="duplicate-key")
+        return found
+
+    def whole(digits: str) -> int | str:
+        return int(digits) if len(digits) < 20 else digits  # which `identifier` refuses
+
+    def constant(word: str) -> NoReturn:
+        raise RecordError(f"{name} contains {word}, which is not valid JSON", code="not-json")
+
+    try:
+        return json.loads(text, object_pairs_hook=pairs, parse_int=whole, parse_constant=constant)
+    except RecursionError:
+        raise RecordError(
+            f"{name} is nested too deep for a structure graph; give one with fewer levels", code="terminology-too-deep"
+        ) from None
+    except ValueError as error:
+        if isinstance(error, RecordError):
+            raise
+        raise RecordError(f"{name} starts like JSON, but is not valid JSON: {error}", code="not-json") from None
+
+
+def _nodes_of_document(answer: Any, name: str) -> Any:
+    """The nodes of an answer of the Allen API, an ontology of ABBA, one node, or a list of nodes."""
+    if isinstance(answer, dict) and "success" in answer and not answer["success"]:
+        raise RecordError(
+            f"{name} contains an error of the Allen API, not a structure graph: {short(answer.get('msg'))}",
+            code="query-refused",
+        )
+    if isinstance(answer, dict) and "msg" in answer:
+        rows, total = answer.get("num_rows"), answer.get("total_rows")
+        if isinstance(rows, int) and isinstance(total, int) and rows < total:
+            raise RecordError(
+                f"{name} contains {rows} of {total} rows; query the Allen API with num_rows=all",
+                code="incomplete-answer",
+            )
+        answer = answer["msg"]
+    elif isinstance(answer, dict) and "id" not in answer:
+        answer = answer.get("root", answer)
+    return [answer] if isinstance(answer, dict) else answer
 
 
 def _nodes(nodes: Any) -> Sequence[Any]:
@@ -200,53 +284,161 @@ def _nodes(nodes: Any) -> Sequence[Any]:
         return ()
     if not isinstance(nodes, list | tuple):
         raise RecordError(
-            f"the structure graph has {_short(nodes)} instead of a list of nodes", code="invalid-structure-graph"
+            f"the structure graph has {short(nodes)} instead of a list of nodes", code="invalid-structure-graph"
         )
     return nodes
 
 
-def _absent(value: Any) -> bool:
-    """Whether a cell is empty: an empty text, None, NaN or pandas.NA."""
-    return value is None or value == "" or str(value) in ("nan", "<NA>")
+# Tables
 
 
-def _id(value: Any, what: str) -> int:
-    """An id; in a column with empty cells pandas writes ``997.0``."""
-    match = re.fullmatch(r"([0-9]+)(\.0)?", str(value).strip())
-    if match is None or not 0 < int(match[1]) <= _LARGEST_ID:
+def _rows_of_text(
+    text: str, first: tuple[int, str], second: Sequence[tuple[int, str]], name: str, notes: Notes
+) -> Iterator[Row]:
+    """The rows of a text with separated cells, with a header or, if it has two columns, without."""
+    number, line = first
+    if len(line) > _LONGEST_HEADER:
         raise RecordError(
-            f"{what} is {_short(value)}; it must be a whole number from 1 to {_LARGEST_ID}", code="invalid-id"
+            f"{name}, line {number}: a header of {len(line)} characters is too long; give {_READABLE}",
+            code="text-too-long",
         )
-    return int(match[1])
+    heads = {separator: _cells(line, separator) for separator in _SEPARATORS}
+    for separator, head in heads.items():
+        if _column(head, _FIELDS["id"]) and len(head) > 1:
+            return rows_of_table(head, _records(text, separator, number, head, name), notes, name)
+    for separator, head in heads.items():
+        if len(head) > 1 and _is_number(head[0]):
+            if len(head) > 2 or _is_number(head[1]):
+                raise RecordError(
+                    f"{name}, line {number}: the first line has neither names of columns nor just an identifier and a "
+                    "name; give it a header",
+                    code="missing-column",
+                )
+            pair = ("identifier", "name")
+            return rows_of_table(pair, _records(text, separator, number - 1, pair, name), notes, name)
+    for separator, head in heads.items():
+        after = _cells(second[0][1], separator) if second else []
+        if len(head) == len(after) == 2 and _is_number(after[0]) and not _is_number(after[1]):
+            notes.add("has unknown columns, which are read as identifier and name", " and ".join(map(short, head)))
+            pair = ("identifier", "name")
+            return rows_of_table(pair, _records(text, separator, number, pair, name), notes, name)
+    raise RecordError(
+        f"{name} lacks the column 'identifier' (its first line is {short(line)}); give {_READABLE}",
+        code="missing-column",
+    )
 
 
-def _text(value: Any, what: str) -> str:
-    if not isinstance(value, str) or not value:
-        raise RecordError(
-            f"the {what} is missing; pandas reads texts such as NA and null as missing: read the file with "
-            "Terminology.read or keep_default_na=False",
-            code="missing-value",
-        )
-    return value
+def _is_number(cell: str) -> bool:
+    return re.fullmatch(r"-?[0-9]+(\.[0-9]*)?", cell) is not None
 
 
-def _colour(colour: str, id: int) -> str:
-    if not re.fullmatch(r"#[0-9A-Fa-f]{6}", colour):
-        raise RecordError(f"structure {id} has the colour {colour!r}; it must be #RRGGBB", code="invalid-colour")
-    return colour
-
-
-def _path(value: Any, id: int) -> tuple[int, ...] | None:
-    if _absent(value):
-        return None
+def _cells(line: str, separator: str) -> list[str]:
+    """The cells of one line, without the empty ones at its end."""
     try:
-        return tuple(int(part) for part in (json.loads(value) if isinstance(value, str) else value))
-    except (TypeError, ValueError):
-        raise RecordError(
-            f"structure {id} has the path {_short(value)}; it must be a list such as [997, 8]", code="invalid-path"
-        ) from None
+        cells = [cell.strip() for cell in next(csv.reader([line], delimiter=separator), [])]
+    except csv.Error:
+        return []
+    while cells and not cells[-1]:
+        cells.pop()
+    return cells
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def _records(
+    text: str, separator: str, after: int, columns: Sequence[str], name: str
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """The cells of each line after line `after`, by column; blank lines and lines of empty cells are left out.
+
+    `strict`, since a quote that is not closed would otherwise swallow the rest of the file.
+    """
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    while True:
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            raise RecordError(f"{name}, line {reader.line_num}: {error}", code="invalid-csv") from None
+        if cells is None:
+            return
+        if reader.line_num <= after or not any(cell.strip() for cell in cells):
+            continue
+        while len(cells) > len(columns) and not cells[-1].strip():
+            cells.pop()
+        where = f"{name}, line {reader.line_num}"
+        if len(cells) != len(columns):
+            raise RecordError(
+                f"{where} has {len(cells)} cells for {len(columns)} columns; quote cells that contain {separator!r}",
+                code="wrong-cell-count",
+            )
+        yield f"{where}: ", dict(zip(columns, cells, strict=True))
+
+
+def _columns(columns: Sequence[str], name: str) -> dict[str, str]:
+    """The column of each field that a table has."""
+    found: dict[str, str] = {}
+    for field, names in _FIELDS.items():
+        column = _column([each for each in columns if each not in found.values()], names)
+        if column is not None:
+            if [each.strip().lower() for each in columns].count(column.strip().lower()) > 1:
+                raise RecordError(f"{name} has the column {short(column)} twice", code="duplicate-column")
+            found[field] = column
+    for field in ("id", "name"):
+        if field not in found and not (field == "name" and "acronym" in found):
+            raise RecordError(
+                f"{name} lacks the column {_FIELDS[field][0]!r}; it must have {', '.join(COLUMNS)}",
+                code="missing-column",
+            )
+    return found
+
+
+def _column(columns: Iterable[str], names: Sequence[str]) -> str | None:
+    """The first column with one of these names, in any case."""
+    by_name = {column.strip().lower(): column for column in reversed(list(columns))}
+    return next((by_name[name] for name in names if name in by_name), None)
+
+
+def _fields(record: Mapping[str, Any], columns: Mapping[str, str], rgb: Sequence[str]) -> dict[str, Any]:
+    """The values of a record by field."""
+    fields = {field: record[column] for field, column in columns.items()}
+    if "colour" not in fields and rgb:
+        fields["colour"] = [record[column] for column in rgb]
+    return fields
+
+
+# Lists of labels
+
+
+def _labels_of(
+    lines: Iterable[tuple[int, str]], pattern: re.Pattern[str], name: str
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The labels of an ITK-SNAP label file or a FreeSurfer colour table."""
+    for number, line in lines:
+        if (match := pattern.fullmatch(line)) is None:
+            raise RecordError(
+                f"{name}, line {number}: {short(line)} does not have the form of the lines before it",
+                code="invalid-label-line",
+            )
+        yield (
+            f"{name}, line {number}: ",
+            {"id": match["id"], "name": match["name"], "colour": match["rgb"].split()},
+        )
+
+
+def _under_one_root(records: Iterable[tuple[str, dict[str, Any]]], notes: Notes) -> Iterator[Row]:
+    """The rows of a list of labels under a root of identifier 0, which is background in an annotation."""
+    rows: list[Row] = []
+    for where, fields in records:
+        if len(rows) > MOST_STRUCTURES:
+            break  # which `tree` refuses
+        row = row_of({**fields, "parent": 0}, where, notes)
+        if not isinstance(row.id, int) and row.value is None:
+            raise RecordError(
+                f"{where}the identifier is {short(row.id)}; without an annotation_value it must be a whole number",
+                code="invalid-id",
+            )
+        if row.id == 0:
+            notes.add(BACKGROUND, row.name)
+        else:
+            rows.append(row)
+    if rows:
+        notes.add("is a list of labels without a tree, which get a root", "identifier 0, acronym 'root'")
+        yield Row(0, None, 0, "root", "root", "#FFFFFF")
+    yield from rows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
@@ -13,13 +13,17 @@ from ..errors import InputError, NotFoundError
 from ..stores.locations import local_path, shown
 from ..stores.target import Target
 from . import formats
-from .formats import Row
+from .rows import LARGEST_LABEL, Identifier, Notes, Row
+from .tree import tree
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-#: The most bytes that are read of a file; the largest known terminologies have about one megabyte.
-_LARGEST = 64 * 2**20
+#: The most bytes that are read of a file; the largest known terminologies have about three megabytes, and JSON takes up
+#: to 25 times its size in memory.
+_LARGEST = 16 * 2**20
+#: How many candidates the message on an ambiguous acronym or name lists.
+_LISTED = 10
 
 
 @dataclass(frozen=True)
@@ -28,23 +32,33 @@ class Structure:
 
     Attributes
     ----------
-    id : int
-        The label of its voxels in an annotation: 1 to 4294967295.
+    id : int or str
+        The identifier: a whole number from 0, or a text such as ``HOMBA:10154``. It names the structure.
     acronym, name : str
+        Several structures may share them.
     colour : str
         ``#RRGGBB``.
-    path : tuple of int
-        Ids from the root to this structure.
+    path : tuple of int or str
+        Identifiers from the root to this structure.
+    value : int or None
+        The label of its voxels in an annotation: 1 to 4294967295, or None if no voxel has it. Default, also for 0: the
+        identifier, if that is such a number. In ontologies of the Allen API both are equal.
     """
 
-    id: int
+    id: Identifier
     acronym: str
     name: str
     colour: str
-    path: tuple[int, ...]
+    path: tuple[Identifier, ...]
+    value: int | None = 0
+
+    def __post_init__(self) -> None:
+        if self.value == 0:
+            is_label = isinstance(self.id, Integral) and 0 < self.id <= LARGEST_LABEL
+            object.__setattr__(self, "value", self.id if is_label else None)
 
     @property
-    def parent_id(self) -> int | None:
+    def parent_id(self) -> Identifier | None:
         """The id of the parent; None for a root."""
         return self.path[-2] if len(self.path) > 1 else None
 
@@ -55,9 +69,9 @@ class Structure:
         return red, green, blue
 
     @property
-    def row(self) -> tuple[int, int | None, int, str, str, str, str]:
+    def row(self) -> tuple[Identifier, Identifier | None, int | None, str, str, str, str]:
         """The values of the structure's row in terminology.csv."""
-        return self.id, self.parent_id, self.id, self.name, self.acronym, self.colour, str(list(self.path))
+        return self.id, self.parent_id, self.value, self.name, self.acronym, self.colour, str(list(self.path))
 
 
 @dataclass(frozen=True)
@@ -65,10 +79,18 @@ class Terminology:
     """The structures of an ontology in the order of its graph: each structure precedes its descendants.
 
     A key is an id (an int), or a text: an acronym, a name or an id, matched in this order. Acronyms are
-    case-sensitive: in the adult mouse, ``CM`` and ``cm`` are two structures, as are ``IPF`` and ``ipf``.
+    case-sensitive: in the adult mouse, ``CM`` and ``cm`` are two structures, as are ``IPF`` and ``ipf``. An acronym or
+    a name of several structures is refused with the candidates: in the human brain left and right share acronyms.
+
+    Attributes
+    ----------
+    structures : tuple of Structure
+    notes : tuple of str
+        What was replaced or added when a file was read, such as colours that are made up.
     """
 
     structures: tuple[Structure, ...]
+    notes: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     @classmethod
     def from_structure_graph(cls, roots: Sequence[Mapping[str, Any]]) -> Terminology:
@@ -77,31 +99,51 @@ class Terminology:
         Parameters
         ----------
         roots : sequence of mapping
-            The ``msg`` of the API's answer: nodes with id, acronym, name, color_hex_triplet and children.
+            The ``msg`` of the API's answer: nodes with id, acronym, name, color_hex_triplet and children; or, without
+            children, with parent_structure_id.
 
         Raises
         ------
         RecordError
-            If an id or an acronym occurs twice, or a node lacks a value.
+            For the reasons of `read`.
         """
-        return cls._of(formats.rows_of_graph(roots))
+        notes = Notes()
+        return cls._of(formats.rows_of_graph(roots, notes), notes)
 
     @classmethod
     def from_frame(cls, frame: DataFrame) -> Terminology:
-        """From a table with the columns of terminology.csv; other columns are ignored, and rows may be in any order.
+        """From a table with the columns of one of the tables that `read` reads; rows may be in any order.
 
         Raises
         ------
         RecordError
-            If a column or a value is missing, an id or an acronym occurs twice, a parent is not in the table, the
-            parents form a cycle, or a path differs from the one that the parents form.
+            For the reasons of `read`; and if a name or an acronym is NaN, as which pandas reads ``NA`` and ``null``.
         """
-        records: Any = frame.to_dict("records")
-        return cls._of(formats.rows_of_table(map(str, frame), records))
+        notes = Notes()
+        records = (("", {str(column): value for column, value in each.items()}) for each in frame.to_dict("records"))
+        return cls._of(formats.rows_of_table(list(map(str, frame)), records, notes), notes)
 
     @classmethod
     def read(cls, uri: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> Terminology:
-        """From a terminology.csv, or from a structure graph of the Allen API in JSON.
+        """From a file in one of these formats, which is recognised by its content.
+
+        - JSON: the structure graph of any age or species (``structure_graph_download`` of the Allen API), with or
+          without the API's envelope; rows of its model Structure; ``structures.json`` of BrainGlobe and allensdk; and
+          the ontology that ABBA saves (``{"name": ..., "root": {"id": ..., "data": ..., "children": ...}}``, from
+          BIOP/ijp-atlas, AtlasHelper).
+        - A table with a tree, its cells separated by commas, semicolons or tabs: ``terminology.csv`` (BrainGlobe; the
+          Allen Institute's Atlas Asset Organization, such as HOMBA and HMBA), structure-tree CSV (the Allen API,
+          allensdk, ibllib, cortex-lab) and BrainGlobe's ``structures.csv``. It needs an identifier, a name or an
+          acronym, and a parent or a path.
+        - A list of labels: ITK-SNAP's label descriptions, FreeSurfer's colour table (also that of 3D Slicer), or a
+          table of identifiers and names such as ``dseg.tsv`` of BIDS, perhaps with acronyms and colours; of two columns
+          also without header. Its structures get a root with the identifier 0, which is background in an annotation.
+
+        Text is in UTF-8, in UTF-16 with a byte order mark, or in Latin-1. `remarks` says what was replaced: missing or
+        shortened colours, missing acronyms, the encoding, parents of a subtree that was saved alone.
+
+        Voxels hold the ``annotation_value``. Where it is empty, they hold the identifier if that is a number, unless
+        other rows have an annotation_value that differs from their identifier: then no voxel holds the structure.
 
         Parameters
         ----------
@@ -113,24 +155,30 @@ class Terminology:
         Raises
         ------
         InputError
-            If the URL or an option is invalid, or the file is larger than 64 MiB.
+            If the URL or an option is invalid, or the file is larger than 16 MiB.
         NotFoundError
             If the file does not exist.
         SourceError
             If the file cannot be read.
         RecordError
-            If the file has neither format, or for the reasons of `from_frame` and `from_structure_graph`.
+            If the file has none of the formats; a value is missing or invalid; an identifier or an annotation_value
+            occurs twice; a parent is missing, the parents form a cycle, or a path differs from the one that they form;
+            or there are more than 100,000 structures or 100 levels.
         """
         from ..stores.input_file import InputFile
 
         with InputFile.open(uri, storage_options) as file:
             body = file.read(_LARGEST)
-        return cls._of(formats.rows_of_file(body, file.name))
+        notes = Notes()
+        return cls._of(formats.rows_of_file(body, file.name, notes), notes)
 
     @classmethod
-    def _of(cls, rows: Iterable[Row]) -> Terminology:
-        tree = formats.tree(rows)
-        return cls(tuple(Structure(row.id, row.acronym, row.name, row.colour, path) for row, path in tree))
+    def _of(cls, rows: Iterable[Row], notes: Notes) -> Terminology:
+        structures = []
+        for placed in tree(rows, notes):
+            structure = Structure(placed.row.id, placed.row.acronym, placed.row.name, placed.colour, placed.path)
+            structures.append(structure if structure.value == placed.value else replace(structure, value=placed.value))
+        return cls(tuple(structures), notes.texts())
 
     def to_frame(self) -> DataFrame:
         """A table with the columns of terminology.csv, in the order of the graph.
@@ -138,27 +186,40 @@ class Terminology:
         Returns
         -------
         DataFrame
-            identifier (int64), parent_identifier (Int64, missing for a root), annotation_value (int64, equal to
-            identifier), name, abbreviation, color_hex_triplet (``#RRGGBB``), root_identifier_path (text such as
-            ``[997, 8]``).
+            identifier (int64), parent_identifier (Int64, missing for a root), annotation_value (int64), name,
+            abbreviation, color_hex_triplet (``#RRGGBB``), root_identifier_path (text such as ``[997, 8]``).
+            identifier and parent_identifier are text if an identifier is. The annotation_value of a structure without a
+            label is missing, and the column Int64; it is 0 where a missing one would stand for the identifier.
         """
         import pandas as pd
 
-        frame = pd.DataFrame([structure.row for structure in self.structures], columns=list(formats.COLUMNS))
-        whole = {"identifier": "int64", "parent_identifier": "Int64", "annotation_value": "int64"}
-        return frame.astype(whole)
+        frame = pd.DataFrame(list(self._rows()), columns=list(formats.COLUMNS))
+        kinds = {"annotation_value": "Int64" if frame["annotation_value"].isna().any() else "int64"}
+        if all(isinstance(structure.id, int) for structure in self.structures):
+            return frame.astype(kinds | {"identifier": "int64", "parent_identifier": "Int64"})
+        for column in ("identifier", "parent_identifier"):
+            frame[column] = [None if id is None else str(id) for id in frame[column].tolist()]
+        return frame.astype(kinds)
 
     def to_csv(self) -> str:
         """The text of a terminology.csv in BrainGlobe's format; `read` restores the terminology from it.
 
         A plain ``pandas.read_csv`` reads it too, except for the values that `remarks` lists.
         """
-        return formats.csv_text(structure.row for structure in self.structures)
+        return formats.csv_text(self._rows())
+
+    def _rows(self) -> Iterator[tuple[Any, ...]]:
+        """The rows of terminology.csv."""
+        implied = self.has_labels_as_ids  # then an empty annotation_value stands for the identifier
+        for structure in self.structures:
+            row = structure.row
+            is_implied = implied and structure.value is None and isinstance(structure.id, int) and structure.id > 0
+            yield (*row[:2], 0, *row[3:]) if is_implied else row
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """Warnings of acronyms and names that a plain ``pandas.read_csv`` reads as missing."""
-        return tuple(
+        """The `notes`, and warnings of acronyms and names that a plain ``pandas.read_csv`` reads as missing."""
+        return self.notes + tuple(
             f"the {what} {text!r} of structure {structure.id} is read as missing by a plain pandas.read_csv; "
             "read terminology.csv with keep_default_na=False"
             for structure in self.structures
@@ -206,11 +267,11 @@ class Terminology:
     def parent(self, key: str | int) -> Structure | None:
         """The parent of a structure; None for a root."""
         id = self[key].parent_id
-        return None if id is None else self[id]
+        return None if id is None else self.structures[self._by_id[id]]
 
     def ancestors(self, key: str | int) -> tuple[Structure, ...]:
         """All ancestors of a structure, the root first."""
-        return tuple(self[id] for id in self[key].path[:-1])
+        return tuple(self.structures[self._by_id[id]] for id in self[key].path[:-1])
 
     def _position(self, key: str | int) -> int:
         if isinstance(key, Integral):
@@ -219,22 +280,29 @@ class Terminology:
             return position
         if not isinstance(key, str):
             raise InputError(f"structure {key!r} must be an id, an acronym or a name", code="wrong-type")
-        if (position := self._by_acronym.get(key)) is not None:
+        if positions := self._by_acronym.get(key, ()):
+            return self._only(positions, "acronym", key)
+        if named := [position for position, structure in enumerate(self.structures) if structure.name == key]:
+            return self._only(named, "name", key)
+        if (position := self._by_id.get(key)) is not None:
             return position
-        named = [position for position, structure in enumerate(self.structures) if structure.name == key]
-        if len(named) > 1:
-            ids = ", ".join(str(self.structures[position].id) for position in named)
-            raise NotFoundError(
-                f"the name {key!r} belongs to structures {ids}; give an id or an acronym", code="ambiguous-name"
-            )
-        if named:
-            return named[0]
-        if key.isascii() and key.isdigit() and int(key) in self._by_id:
+        if key.isascii() and key.isdigit() and len(key) < 20 and int(key) in self._by_id:
             return self._by_id[int(key)]
         near = self._near(key)
         hint = f"; did you mean {', '.join(near)}?" if near else ""
         raise NotFoundError(
             f"no structure has the acronym {key!r} (acronyms are case-sensitive){hint}", code="structure-not-found"
+        )
+
+    def _only(self, positions: Sequence[int], what: str, key: str) -> int:
+        """The only position; several are refused with the candidates."""
+        if len(positions) == 1:
+            return positions[0]
+        other = {"acronym": "name", "name": "acronym"}[what]
+        named = [f"{self.structures[at].id} ({getattr(self.structures[at], other)[:60]})" for at in positions[:_LISTED]]
+        more = f" and {len(positions) - _LISTED} more" if len(positions) > _LISTED else ""
+        raise NotFoundError(
+            f"the {what} {key!r} belongs to structures {', '.join(named)}{more}; give an id", code=f"ambiguous-{what}"
         )
 
     def _near(self, key: str) -> list[str]:
@@ -247,12 +315,25 @@ class Terminology:
         return same or [folded[acronym] for acronym in get_close_matches(words, folded, 5, 0.5)]
 
     @cached_property
-    def _by_acronym(self) -> dict[str, int]:
-        return {structure.acronym: position for position, structure in enumerate(self.structures)}
+    def _by_acronym(self) -> dict[str, list[int]]:
+        positions: dict[str, list[int]] = {}
+        for position, structure in enumerate(self.structures):
+            positions.setdefault(structure.acronym, []).append(position)
+        return positions
 
     @cached_property
-    def _by_id(self) -> dict[int, int]:
+    def _by_id(self) -> dict[Identifier, int]:
         return {structure.id: position for position, structure in enumerate(self.structures)}
+
+    @cached_property
+    def by_value(self) -> dict[int, Structure]:
+        """The structure of each label that an annotation may hold."""
+        return {structure.value: structure for structure in self.structures if structure.value is not None}
+
+    @property
+    def has_labels_as_ids(self) -> bool:
+        """Whether every structure with a label has that label as its identifier."""
+        return all(structure.value in (None, structure.id) for structure in self.structures)
 
 
 def terminology_of(given: Any, annotation: Any = None, storage_options: Mapping[str, Any] | None = None) -> Terminology:
@@ -261,7 +342,7 @@ def terminology_of(given: Any, annotation: Any = None, storage_options: Mapping[
     Parameters
     ----------
     given : Terminology, str, path-like or None
-        A terminology, or the path or URL of a ``terminology.csv`` or a structure graph.
+        A terminology, or the path or URL of a file that `Terminology.read` reads.
     annotation : optional
         If `given` is None: the path or URL of an annotation with a ``terminology.csv`` next to it.
     storage_options : mapping, optional
