@@ -640,7 +640,7 @@ def test_metadata_that_are_too_large_are_refused_before_they_are_read(tmp_path, 
     image = foreign(tmp_path / "x.ome.zarr")
     with (image / where).open("r+b") as file:
         file.truncate(10**12)
-    assert where in refused("damaged-metadata", image, tmp_path)
+    assert where in refused("file-too-large", image, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -733,8 +733,10 @@ def test_a_chunk_decodes_into_what_its_metadata_state_and_no_more(tmp_path, kind
     chunk.write_bytes(make())
 
     def read():
-        with raises(TargetError, "damaged-chunk") as caught:
+        with pytest.raises((InputError, TargetError)) as caught:
             region_volumes(image, TERMINOLOGY)
+        # With some codecs the bomb is larger than any chunk of this size, and is not read.
+        assert caught.value.code in ("damaged-chunk", "file-too-large")
         assert str(chunk) in str(caught.value)
 
     assert peak(read) < LARGE / 8
@@ -746,10 +748,10 @@ def test_a_chunk_file_that_is_too_large_is_refused_before_it_is_read(tmp_path, v
     (chunk,) = (path for path in (image / "0").rglob("*") if path.is_file() and path.name.strip("0.") == "")
     with chunk.open("r+b") as file:
         file.truncate(10**12)
-    with raises(TargetError, "damaged-chunk") as caught:
+    with raises(InputError, "file-too-large") as caught:
         region_volumes(image, TERMINOLOGY)
     assert str(chunk) in str(caught.value)
-    with raises(TargetError, "damaged-chunk"):
+    with raises(InputError, "file-too-large"):
         voxels(image, tmp_path)
 
 
