@@ -13,6 +13,8 @@ from ..errors import InputError
 
 #: Micrometres in each unit of length.
 MICRONS = {unit: float(micron) for unit, micron in ome.MICRONS.items()}
+#: The most bytes or lines of a file to skip before its voxels: headers of other formats are far smaller.
+MOST_SKIPPED = 2**26
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,8 @@ class Header:
     fastest_first : bool
         Whether voxels lie next to each other along the first axis, and not along the last.
     compression : str
-        ``none``, ``gzip``, ``bzip2``, or ``pages`` if planes are decoded one by one.
+        ``none``, ``gzip``, ``bzip2``, ``zlib``, ``text`` for numbers in ASCII, or ``pages`` if planes are decoded one
+        by one.
     offset : int
         Bytes of the file before uncompressed voxels.
     spacing : tuple of float, optional
@@ -47,6 +50,14 @@ class Header:
         Centre of the first voxel along the axes of the file, in um; it grows with the index of the voxel.
     numbers : str
         Sizes, unit and origin as the header writes them, for messages.
+    unit_assumed : bool
+        Whether `spacing` and `position` are in mm by convention, since the file has no unit.
+    contradiction : str
+        What the header records twice and differently, so that `spacing` or `origin` is uncertain; else empty.
+    lines : int
+        Lines of the file of the voxels to skip before them, before they are decompressed.
+    skip : int
+        Bytes to skip after `lines`, decompressed; -1: the voxels are the last bytes of the file.
     """
 
     name: str
@@ -63,6 +74,10 @@ class Header:
     data_file: str | None = None
     position: tuple[float, float, float] | None = None
     numbers: str = ""
+    unit_assumed: bool = False
+    contradiction: str = ""
+    lines: int = 0
+    skip: int = 0
 
     def __post_init__(self) -> None:
         if len(self.shape) != 3 or min(self.shape) < 1:
@@ -71,6 +86,13 @@ class Header:
         if self.dtype.kind not in "iufb":
             raise InputError(
                 f"{self.name} holds {self.dtype}; give integers or floating point numbers", code="unsupported-dtype"
+            )
+        least = -1 if self.compression == "none" else 0
+        if not (least <= self.skip <= MOST_SKIPPED and 0 <= self.lines <= MOST_SKIPPED):
+            raise InputError(
+                f"{self.name} skips {self.lines} lines and {self.skip} bytes before its voxels; 0 to {MOST_SKIPPED} "
+                "are supported, and -1 byte if the voxels are not compressed; save it without",
+                code="not-supported",
             )
 
     @property

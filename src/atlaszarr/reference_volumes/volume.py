@@ -259,6 +259,16 @@ def _frame(
 ) -> tuple[Orientation, tuple[float, float, float], tuple[str, ...]]:
     """The orientation, the voxel size along (z, y, x), and remarks: as given, else by the header."""
     name, remarks = header.name, header.remarks
+    if header.contradiction:
+        if orientation is None or voxel_size is None:
+            raise InputError(
+                f"the header of {name} contradicts itself: {header.contradiction}; give both the voxel size and the "
+                "orientation",
+                code="contradictory-header",
+            )
+        remarks += (f"the header of {name} contradicts itself: {header.contradiction}; both are read as given",)
+    if header.unit_assumed and voxel_size is None:
+        remarks += (f"{name} has no unit ({header.numbers}); it is read as mm",)
     origin = orientation if orientation is not None else header.origin
     if origin is None:
         raise InputError(

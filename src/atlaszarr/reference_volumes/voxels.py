@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import os
 import zlib
 from collections.abc import Callable, Iterator
@@ -21,12 +22,93 @@ from ..errors import AtlaszarrError, InputError, TargetError
 from .header import Header
 from .orientation import Orientation
 
+#: The most bytes that the streams below read or return at once.
+_PART = 2**20
+#: The most characters of a number in a text: a float64 in full has 24.
+_LONGEST_NUMBER = 64
 
-def decompressed(stream: BinaryIO, compression: str) -> Any:
-    """A binary stream that decompresses another one as it is read."""
-    if compression == "gzip":
+
+def decompressed(stream: BinaryIO, header: Header) -> Any:
+    """A binary stream of the voxels in the dtype of the header, which decodes another stream as it is read."""
+    if header.compression == "gzip":
         return gzip.GzipFile(fileobj=stream, mode="rb")
-    return bz2.BZ2File(stream) if compression == "bzip2" else stream
+    if header.compression == "bzip2":
+        return bz2.BZ2File(stream)
+    if header.compression == "zlib":
+        return _Inflated(stream)
+    return _Numbers(stream, header) if header.compression == "text" else stream
+
+
+class _Inflated(io.RawIOBase):
+    """The bytes of a zlib or gzip stream, never decompressed beyond what is asked for."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._decoder = zlib.decompressobj(zlib.MAX_WBITS | 32)  # 32: the header tells zlib from gzip
+        self._input = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        wanted = min(len(buffer), _PART)
+        while wanted and not self._decoder.eof:
+            self._input = self._input or self._stream.read(_PART)
+            part = self._decoder.decompress(self._input, wanted)
+            if not (part or self._input or self._decoder.eof):
+                raise EOFError
+            self._input = self._decoder.unconsumed_tail
+            if part:
+                buffer[: len(part)] = part
+                return len(part)
+        return 0
+
+
+class _Numbers(io.RawIOBase):
+    """The bytes of numbers in ASCII, separated by white space."""
+
+    def __init__(self, stream: BinaryIO, header: Header) -> None:
+        self._stream = stream
+        self._header = header
+        self._rest = b""
+        self._bytes = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._bytes:
+            part = self._stream.read(_PART)
+            text = self._rest + part
+            words, self._rest = text.split(), b""
+            if not words and not part:
+                return 0
+            if words and part and not text[-1:].isspace():
+                self._rest = words.pop()
+            self._bytes = memoryview(self._convert([*words, *[self._rest][: len(self._rest) > _LONGEST_NUMBER]]))
+        part_ = self._bytes[: len(buffer)]
+        buffer[: len(part_)] = part_
+        self._bytes = self._bytes[len(part_) :]
+        return len(part_)
+
+    def _convert(self, words: list[bytes]) -> bytes:
+        dtype = self._header.dtype
+        number: Any = float if dtype.kind == "f" else int
+        word = b""
+        try:
+            values = []
+            for word in words:
+                if len(word) > _LONGEST_NUMBER or b"_" in word:
+                    raise ValueError
+                values.append(dtype.type(number(word)))
+        except (ValueError, OverflowError):
+            text = word[:_LONGEST_NUMBER].decode("ascii", "backslashreplace")
+            raise InputError(
+                f"{self._header.name} holds {text!r} among its voxels, which is no {dtype.newbyteorder('=')}; "
+                "get the file again",
+                code="damaged-file",
+            ) from None
+        return np.array(values, dtype).tobytes()
 
 
 def stream_planes(stream: BinaryIO, header: Header) -> Iterator[NDArray[Any]]:

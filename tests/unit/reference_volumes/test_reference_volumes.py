@@ -306,7 +306,7 @@ def test_a_header_of_the_allen_institute_is_recognised_with_a_remark(volume, tmp
             "space directions",
         ),
         (("(200,0,0)", "(200,20,0)"), "missing-orientation", "oblique"),
-        (("left-posterior-superior", "right-anterior-superior"), "missing-voxel-size", "unit"),
+        (("encoding: gzip\n", "encoding: gzip\nspace units: ell ell ell\n"), "missing-orientation", "unit 'ell'"),
     ],
 )
 def test_a_header_without_a_certain_orientation_is_refused_unless_it_is_given(change, code, named, tmp_path, spool):
@@ -577,7 +577,7 @@ def test_a_detached_header_needs_its_data_file_in_its_folder(encoding, volume, t
         ("data file: /etc/passwd", "invalid-data-file"),
         ("data file: LIST", "invalid-data-file"),
         ("data file: v%03d.raw 1 40 1", "invalid-data-file"),
-        ("byte skip: 4", "not-supported"),
+        ("byte skip: 4", "truncated-file"),
         ("type: float", "unreadable-header"),
         ("nonsense", "unreadable-header"),
     ],
@@ -592,7 +592,7 @@ def test_an_unsupported_header_is_refused(more, code, volume, tmp_path, spool):
     ("old", "new", "code"),
     [
         ("type: unsigned int", "type: block", "unreadable-header"),
-        ("encoding: gzip", "encoding: text", "unreadable-header"),
+        ("encoding: gzip", "encoding: hex", "not-supported"),
         ("endian: little\n", "", "unreadable-header"),
         ("dimension: 3", "dimension: x", "unreadable-header"),
         ("sizes: 66 40 57", "sizes: 66 40", "wrong-dimensions"),
@@ -619,8 +619,8 @@ def test_an_invalid_header_is_refused(old, new, code, volume, tmp_path, spool):
         (b"<html>Service unavailable</html>", "unknown-format"),
         (b"NRRD0004\ntype: uchar", "unreadable-header"),
         (b"NRRD", "unreadable-header"),
-        (gzip.compress(b"no volume", mtime=0), "unreadable-header"),
-        (gzip.compress(bytes(1000), mtime=0)[:20], "unreadable-header"),
+        (gzip.compress(b"no volume", mtime=0), "unknown-format"),
+        (gzip.compress(bytes(1000), mtime=0)[:12], "truncated-file"),
         (b"II*\0\x08\0\0\0", "damaged-file"),
         (bytes(344) + b"n+1\0", "unreadable-header"),
     ],
