@@ -25,6 +25,7 @@ class Placement(TypedDict):
     position: tuple[float, float, float] | None
     numbers: str
     unit_assumed: bool
+    is_oblique: bool
 
 
 def placement(
@@ -92,7 +93,8 @@ def placement(
         remarks=(f"the axes of {name} begin at {origin}, by its header",) if origin else (),
         position=position,
         numbers=", ".join(numbers),
-        unit_assumed=unit is None and spacing is not None,
+        unit_assumed=unit is None,
+        is_oblique=directions is not None and ends is not None and origin is None,
     )
 
 
@@ -109,5 +111,6 @@ def product(lengths: Any) -> str:
 
 
 def _three(lengths: Any) -> tuple[float, float, float]:
-    a, b, c = (float(length) for length in lengths)
+    # 0.07 mm are 70 um, and not 70.00000000000001; 0.0 is added to -0.0.
+    a, b, c = (float(f"{length:.12g}") + 0.0 for length in lengths)
     return a, b, c

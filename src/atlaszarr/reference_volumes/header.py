@@ -52,6 +52,8 @@ class Header:
         Sizes, unit and origin as the header writes them, for messages.
     unit_assumed : bool
         Whether `spacing` and `position` are in mm by convention, since the file has no unit.
+    is_oblique : bool
+        Whether `origin` is None since the axes are oblique.
     contradiction : str
         What the header records twice and differently, so that `spacing` or `origin` is uncertain; else empty.
     lines : int
@@ -75,6 +77,7 @@ class Header:
     position: tuple[float, float, float] | None = None
     numbers: str = ""
     unit_assumed: bool = False
+    is_oblique: bool = False
     contradiction: str = ""
     lines: int = 0
     skip: int = 0

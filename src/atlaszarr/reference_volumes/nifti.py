@@ -12,8 +12,10 @@ from .directions import Placement, lengths_of, placement, product
 from .header import Header
 from .orientation import origin_of
 
-#: Bytes of a NIfTI-1 and of a NIfTI-2 header.
-_LENGTHS = (348, 540)
+#: Bytes of a NIfTI-1 header, which tell the format.
+BEGINNING = 348
+#: Bytes of a NIfTI-2 header.
+_LENGTH_2 = 540
 #: Bytes of a header with all its extensions.
 _LARGEST_OFFSET = 2**26
 #: Relative difference of two sizes up to which they are the same.
@@ -25,7 +27,7 @@ def is_nifti(beginning: bytes) -> bool:
     return beginning[344:348] in (b"n+1\0", b"ni1\0") or beginning[4:8] in (b"n+2\0", b"ni2\0")
 
 
-def read_nifti_header(stream: BinaryIO, name: str) -> Header:
+def read_nifti_header(stream: BinaryIO, name: str, beginning: bytes = b"") -> Header:
     """Read the header, up to the first voxel of a file that includes its voxels.
 
     A header without a unit is in mm, as every reader of NIfTI takes it (`Header.unit_assumed`). The sform is followed
@@ -34,9 +36,11 @@ def read_nifti_header(stream: BinaryIO, name: str) -> Header:
     Parameters
     ----------
     stream : binary file
-        Uncompressed, at its beginning.
+        Uncompressed, after `beginning`.
     name : str
         Name of the file, for messages.
+    beginning : bytes
+        What was read of the stream already: at most `BEGINNING` bytes.
 
     Raises
     ------
@@ -45,11 +49,11 @@ def read_nifti_header(stream: BinaryIO, name: str) -> Header:
     """
     import nibabel
 
-    beginning = stream.read(_LENGTHS[0])
+    beginning += stream.read(BEGINNING - len(beginning))
     kind: Any = nibabel.Nifti1Header
     pair = beginning[344:348] == b"ni1\0"
     if not (pair or beginning[344:348] == b"n+1\0"):
-        beginning += stream.read(_LENGTHS[1] - _LENGTHS[0])
+        beginning += stream.read(_LENGTH_2 - BEGINNING)
         kind, pair = nibabel.Nifti2Header, beginning[4:8] == b"ni2\0"
     try:
         with np.errstate(all="ignore"):

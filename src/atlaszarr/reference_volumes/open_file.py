@@ -17,15 +17,13 @@ from ..stores.input_file import InputFile
 from ..stores.locations import normalize
 from .header import MOST_SKIPPED, Header
 from .metaimage import is_metaimage, read_metaimage_header
-from .nifti import is_nifti, read_nifti_header
+from .nifti import BEGINNING, is_nifti, read_nifti_header
 from .nrrd import read_nrrd_header
 from .orientation import Orientation
 from .other_formats import GZIP, not_a_volume
-from .tiff import BEGINNINGS, read_tiff_header, tiff_planes
+from .tiff import TIFF_BEGINNINGS, read_tiff_header, tiff_planes
 from .voxels import CHUNK, MappedVolume, decompressed, reporting_damage, spool, stream_planes
 
-#: Bytes that tell the format.
-_BEGINNING = 352
 #: Bytes read at once from what is skipped.
 _PART = 2**20
 
@@ -126,10 +124,10 @@ def open_volume_file(
     """
     with ExitStack() as stack:
         file = stack.enter_context(InputFile.open(uri, storage_options))
-        beginning = file.stream.peek(_BEGINNING)[:_BEGINNING]
+        beginning = file.stream.peek(BEGINNING)[:BEGINNING]
         if not beginning:
             raise InputError(f"{file.name} is empty (0 bytes); get the file again", code="empty-file")
-        if beginning.startswith(BEGINNINGS):
+        if beginning.startswith(TIFF_BEGINNINGS):
             path = file.path or _copy(file, make_folder)
             yield VolumeFile(read_tiff_header(path, file.name), file, None, path)
             return
@@ -154,10 +152,10 @@ def open_volume_file(
 def _compressed_nifti_header(stream: gzip.GzipFile, name: str) -> Header:
     """The header of a NIfTI that is compressed as a whole."""
     with reporting_damage(name):
-        beginning = stream.peek(_BEGINNING)[:_BEGINNING]
+        beginning = stream.read(BEGINNING)
         if not is_nifti(beginning):
             raise not_a_volume(beginning, name, compressed=True)
-        return replace(read_nifti_header(stream, name), compression="gzip")  # type: ignore[arg-type]
+        return replace(read_nifti_header(stream, name, beginning), compression="gzip")  # type: ignore[arg-type]
 
 
 def _at_voxels(header: Header, file: InputFile, stream: Any, make_folder: Callable[[], Path]) -> VolumeFile:

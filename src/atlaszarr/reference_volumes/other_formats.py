@@ -59,7 +59,7 @@ def not_a_volume(beginning: bytes, name: str, *, compressed: bool = False) -> In
     Parameters
     ----------
     beginning : bytes
-        Its first 352 bytes.
+        Its first 348 bytes.
     name : str
         Name of the file, for messages.
     compressed : bool

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tifffile import TiffFile
 
 #: The first bytes of a TIFF: little and big endian, classic and BigTIFF.
-BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+TIFF_BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 #: Axes along which lie the components of a voxel, by tifffile's letters.
 _COMPONENTS = {"C": "channels", "S": "samples"}
 #: Compressions whose decoders in tifffile have no bound on their output, by TIFF's numbers (two of deflate, one of

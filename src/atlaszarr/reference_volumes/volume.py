@@ -267,7 +267,7 @@ def _frame(
                 code="contradictory-header",
             )
         remarks += (f"the header of {name} contradicts itself: {header.contradiction}; both are read as given",)
-    if header.unit_assumed and voxel_size is None:
+    if header.unit_assumed and voxel_size is None and header.spacing is not None:
         remarks += (f"{name} has no unit ({header.numbers}); it is read as mm",)
     origin = orientation if orientation is not None else header.origin
     if origin is None:

@@ -306,7 +306,7 @@ def test_a_header_of_the_allen_institute_is_recognised_with_a_remark(volume, tmp
             "space directions",
         ),
         (("(200,0,0)", "(200,20,0)"), "missing-orientation", "oblique"),
-        (("encoding: gzip\n", "encoding: gzip\nspace units: ell ell ell\n"), "missing-orientation", "unit 'ell'"),
+        (("encoding: gzip\n", "encoding: gzip\nspace units: ell ell ell\n"), "missing-voxel-size", "unit 'ell'"),
     ],
 )
 def test_a_header_without_a_certain_orientation_is_refused_unless_it_is_given(change, code, named, tmp_path, spool):
