@@ -61,22 +61,16 @@ def placement(
         lengths = None  # a volume of other than 3 axes, which `Header` refuses
     if directions is not None and directions.shape != (3, 3):
         directions = None
-    micron = MICRONS.get((unit or ASSUMED_UNIT).strip().strip('"').lower())
-    reasons, origin, spacing, position = [], None, None, None
-    if directions is None or ends is None:
-        reasons.append(missing)
-    else:
-        origin = origin_of(directions, ends)
-        if origin is None:
-            reasons.append("the axes of its header are oblique")
-    if lengths is None:
-        reasons.append("its header has no voxel size")
-    elif not (np.isfinite(lengths).all() and (lengths > 0).all()):
-        reasons.append(f"its header has voxels of {product(lengths)}")
-    elif micron is None:
-        reasons.append(f"its header has the unit {unit!r}, which is not supported")
-    else:
-        spacing = _three(lengths * micron)
+    if directions is not None:
+        with np.errstate(all="ignore"):
+            directions = directions / np.abs(directions).max(axis=1, keepdims=True)  # so that no square overflows
+    micron = MICRONS.get((unit or ASSUMED_UNIT).strip().lower())
+    origin = None if directions is None or ends is None else origin_of(directions, ends)
+    spacing, reason = _spacing(lengths, unit, micron)
+    if origin is None:
+        why = missing if directions is None or ends is None else "the axes of its header are oblique"
+        reason = f"{why}, and {reason}" if reason else why
+    position = None
     if first is not None and directions is not None and micron is not None:
         with np.errstate(all="ignore"):
             along = directions @ np.asarray(first, np.float64) / np.linalg.norm(directions, axis=1) * micron
@@ -89,13 +83,26 @@ def placement(
     return Placement(
         spacing=spacing,
         origin=origin,
-        reason="; ".join(reasons),
+        reason=reason,
         remarks=(f"the axes of {name} begin at {origin}, by its header",) if origin else (),
         position=position,
         numbers=", ".join(numbers),
         unit_assumed=unit is None,
         is_oblique=directions is not None and ends is not None and origin is None,
     )
+
+
+def _spacing(
+    lengths: NDArray[np.float64] | None, unit: str | None, micron: float | None
+) -> tuple[tuple[float, float, float] | None, str]:
+    """The voxel size in um, and the reason if there is none."""
+    if lengths is None:
+        return None, "its header has no voxel size"
+    if not (np.isfinite(lengths).all() and (lengths > 0).all()):
+        return None, f"its header has voxels of {product(lengths)}"
+    if micron is None:
+        return None, f"its header has the unit {unit!r}, which is not supported"
+    return _three(lengths * micron), ""
 
 
 def lengths_of(directions: NDArray[np.float64]) -> NDArray[np.float64]:

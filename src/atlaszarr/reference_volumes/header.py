@@ -11,8 +11,12 @@ import numpy as np
 from ..engine import ome
 from ..errors import InputError
 
-#: Micrometres in each unit of length.
-MICRONS = {unit: float(micron) for unit, micron in ome.MICRONS.items()}
+#: Micrometres in each unit of length, by its names in lower case, in the plural too.
+MICRONS = {
+    name: float(micron)
+    for unit, micron in ome.MICRONS.items()
+    for name in ((unit, f"{unit}s") if len(unit) > 2 else (unit,))
+}
 #: The most bytes or lines of a file to skip before its voxels: headers of other formats are far smaller.
 MOST_SKIPPED = 2**26
 
@@ -124,3 +128,14 @@ class Header:
     def value_dtype(self) -> np.dtype[Any]:
         """The dtype of `values`."""
         return np.dtype(np.float64) if self.scaling != (1.0, 0.0) else self.dtype.newbyteorder("=")
+
+
+#: Characters of a library's own words that an error repeats.
+_QUOTED = 200
+
+
+def unreadable_header(name: str, format: str, reason: str | Exception) -> InputError:
+    """The error for a header of a format (``an NRRD``) that cannot be read, for a reason or for the error of a library."""
+    text = reason if isinstance(reason, str) else f"{type(reason).__name__}: {' '.join(str(reason).split())}"
+    text = text if len(text) <= _QUOTED else f"{text[:_QUOTED]}..."
+    return InputError(f"{name} has {format} header that cannot be read: {text}", code="unreadable-header")

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import InputError
 from .directions import Placement, placement
-from .header import Header
+from .header import Header, unreadable_header
 
 #: The most bytes of a header; ITK writes 400 to 2000.
 _LONGEST = 2**16
@@ -204,4 +204,4 @@ def _boolean(fields: Mapping[str, str], field: str, default: bool, name: str) ->
 
 
 def _unreadable(name: str, reason: str) -> InputError:
-    return InputError(f"{name} has a MetaImage header that cannot be read: {reason}", code="unreadable-header")
+    return unreadable_header(name, "a MetaImage", reason)

@@ -9,13 +9,15 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from .directions import Placement, lengths_of, placement, product
-from .header import Header
+from .header import Header, unreadable_header
 from .orientation import origin_of
 
 #: Bytes of a NIfTI-1 header, which tell the format.
 BEGINNING = 348
 #: Bytes of a NIfTI-2 header.
 _LENGTH_2 = 540
+#: The largest code of a space, NIFTI_XFORM_TEMPLATE_OTHER.
+_LARGEST_FORM_CODE = 5
 #: Bytes of a header with all its extensions.
 _LARGEST_OFFSET = 2**26
 #: Relative difference of two sizes up to which they are the same.
@@ -57,7 +59,8 @@ def read_nifti_header(stream: BinaryIO, name: str, beginning: bytes = b"") -> He
         kind, pair = nibabel.Nifti2Header, beginning[4:8] == b"ni2\0"
     try:
         with np.errstate(all="ignore"):
-            header = kind(beginning)
+            header = kind(beginning, check=False)  # the checks log, and repair what they should refuse
+            _check(header)
             shape = tuple(int(n) for n in header.get_data_shape())
             dtype = np.dtype(header.get_data_dtype())
             offset = int(header["vox_offset"])
@@ -68,9 +71,7 @@ def read_nifti_header(stream: BinaryIO, name: str, beginning: bytes = b"") -> He
             place = _placement(header, None if unit == "unknown" else unit, name)
             doubt = _contradiction(header)
     except Exception as error:  # nibabel raises several families of errors
-        raise InputError(
-            f"{name} has a NIfTI header that cannot be read: {type(error).__name__}: {error}", code="unreadable-header"
-        ) from None
+        raise unreadable_header(name, "a NIfTI", error) from None
     rest = 0 if pair else offset - len(beginning)
     if not (rest >= 0 and offset < _LARGEST_OFFSET and len(stream.read(rest)) == rest):
         raise InputError(f"{name} has an impossible vox_offset of {offset}; get the file again", code="damaged-file")
@@ -86,6 +87,15 @@ def read_nifti_header(stream: BinaryIO, name: str, beginning: bytes = b"") -> He
         skip=offset if pair else 0,
         **place,
     )
+
+
+def _check(header: Any) -> None:
+    """Refuse what the standard does not define, and what nibabel would repair with a guess."""
+    if int(header["sizeof_hdr"]) != header.sizeof_hdr:
+        raise ValueError(f"sizeof_hdr is {int(header['sizeof_hdr'])}, and must be {header.sizeof_hdr}")
+    for field in ("sform_code", "qform_code"):
+        if not 0 <= (code := int(header[field])) <= _LARGEST_FORM_CODE:
+            raise ValueError(f"{field} is {code}, and must be 0 to {_LARGEST_FORM_CODE}")
 
 
 def _placement(header: Any, unit: str | None, name: str) -> Placement:

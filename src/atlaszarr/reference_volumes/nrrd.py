@@ -5,7 +5,6 @@ The fields are defined in https://teem.sourceforge.net/nrrd/format.html; pynrrd 
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping
 from typing import Any, BinaryIO, Literal
@@ -15,7 +14,7 @@ import numpy as np
 from ..errors import InputError
 from ..geometry.spaces import reference_space
 from .directions import Placement, lengths_of, placement
-from .header import Header
+from .header import Header, unreadable_header
 
 #: The most bytes of a header.
 _LONGEST = 2**20
@@ -83,7 +82,7 @@ def read_nrrd_header(stream: BinaryIO, name: str) -> Header:
             )
     try:
         with np.errstate(all="ignore"):
-            fields: Mapping[str, Any] = nrrd.read_header(io.BytesIO(bytes(body)))
+            fields: Mapping[str, Any] = nrrd.read_header(_text(bytes(body)).split("\n"))
         shape = tuple(int(n) for n in fields["sizes"])
         compression = _compression(fields, name)
         dtype = _dtype(fields, compression)
@@ -93,9 +92,7 @@ def read_nrrd_header(stream: BinaryIO, name: str) -> Header:
     except InputError:
         raise
     except Exception as error:  # pynrrd raises several families of errors
-        raise InputError(
-            f"{name} has an NRRD header that cannot be read: {type(error).__name__}: {error}", code="unreadable-header"
-        ) from None
+        raise unreadable_header(name, "an NRRD", error) from None
     if line and line.strip():
         raise InputError(f"{name} is cut short within its NRRD header; get the file again", code="truncated-file")
     data_file = fields.get("data file", fields.get("datafile"))
@@ -116,6 +113,14 @@ def read_nrrd_header(stream: BinaryIO, name: str) -> Header:
         skip=skip,
         **place,
     )
+
+
+def _text(body: bytes) -> str:
+    """The text of a header: pynrrd drops what is not ASCII, which makes m of µm."""
+    try:
+        return body.decode("utf-8")
+    except UnicodeDecodeError:
+        return body.decode("latin-1")
 
 
 def _compression(fields: Mapping[str, Any], name: str) -> str:

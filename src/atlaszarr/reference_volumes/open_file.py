@@ -161,8 +161,10 @@ def _compressed_nifti_header(stream: gzip.GzipFile, name: str) -> Header:
 def _at_voxels(header: Header, file: InputFile, stream: Any, make_folder: Callable[[], Path]) -> VolumeFile:
     """The file whose stream, which is at the end of its header, is moved to the first voxel."""
     if header.skip == -1:
-        path = file.path or _copy(file, make_folder)
-        header = replace(header, offset=max(header.offset, path.stat().st_size - header.size))
+        path, first = file.path, header.offset
+        if path is None:
+            path, first = _copy(file, make_folder), 0  # from the end of the header
+        header = replace(header, offset=max(first, path.stat().st_size - header.size))
         return VolumeFile(header, file, stream, path)
     offset = header.offset
     for _ in range(header.lines):
@@ -187,7 +189,7 @@ def _nothing_after(header: Header) -> InputError:
 
 
 def _copy(file: InputFile, make_folder: Callable[[], Path]) -> Path:
-    """A local copy of a file that is not local, for a format that needs random access."""
+    """A local copy of what is left of a file that is not local, for a format that needs random access."""
     path = make_folder() / "source"
     file.copy_to(path)
     return path

@@ -7,7 +7,7 @@ import lzma
 import math
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from xml.etree import ElementTree
@@ -34,6 +34,8 @@ _DECODERS: dict[int, tuple[Callable[[], Any], int]] = {
 }
 #: Bytes read or decompressed at once.
 _PART = 2**20
+#: Characters of the words of tifffile that an error repeats.
+_QUOTED = 200
 #: Bytes that a segment may have beyond its size, for padding.
 _SLACK = 2**16
 
@@ -42,14 +44,14 @@ _SLACK = 2**16
 def reading_tiff(name: str) -> Iterator[None]:
     """Raise an InputError that names the file for any error of tifffile and the decoders.
 
-    This includes missing pages, which tifffile only logs.
+    This includes missing pages, which tifffile only logs. Nothing is logged.
     """
     logged: list[str] = []
 
     def keep_errors(record: logging.LogRecord) -> bool:
         if record.levelno >= logging.ERROR:
             logged.append(record.getMessage())
-        return record.levelno < logging.ERROR
+        return False
 
     logger = logging.getLogger("tifffile")
     logger.addFilter(keep_errors)
@@ -60,7 +62,7 @@ def reading_tiff(name: str) -> Iterator[None]:
     except Exception as error:  # the decoders raise several families of errors
         if isinstance(error, AtlaszarrError) and not logged:
             raise
-        reason = " ".join((logged or [str(error)])[0].split())
+        reason = " ".join((logged or [str(error)])[0].split())[:_QUOTED]
         hint, code = "get the file again", "damaged-file"
         if "imagecodecs" in reason:
             hint, code = "pip install imagecodecs, or save it uncompressed", "missing-dependency"
@@ -178,8 +180,9 @@ def tiff_planes(path: Path, header: Header) -> Iterator[NDArray[Any]]:
     """
     from tifffile import TiffFile
 
-    with TiffFile(path) as tiff:
-        pages: Any = tiff.series[0].pages
+    with ExitStack() as stack:
+        with reading_tiff(header.name):
+            pages: Any = stack.enter_context(TiffFile(path)).series[0].pages
         for number in range(header.shape[0]):
             with reading_tiff(header.name):
                 page = pages[number]
