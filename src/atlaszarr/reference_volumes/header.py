@@ -135,7 +135,7 @@ _QUOTED = 200
 
 
 def unreadable_header(name: str, format: str, reason: str | Exception) -> InputError:
-    """The error for a header of a format (``an NRRD``) that cannot be read, for a reason or for the error of a library."""
+    """The error for a header of a format (``an NRRD``) that cannot be read, with a reason or a library's error."""
     text = reason if isinstance(reason, str) else f"{type(reason).__name__}: {' '.join(str(reason).split())}"
     text = text if len(text) <= _QUOTED else f"{text[:_QUOTED]}..."
     return InputError(f"{name} has {format} header that cannot be read: {text}", code="unreadable-header")
