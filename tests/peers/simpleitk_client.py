@@ -149,9 +149,7 @@ def every_reader_reads_what_it_can():
                 refused.append(f"{reader} {name}: {type(error).__name__}")
                 continue
             labels, counts = np.unique(values, return_counts=True)
-            marks = {
-                str(mark): [float(n) for n in point(np.argwhere(values == mark)[0].astype(float))] for mark in MARKS
-            }
+            places = {mark: np.argwhere(values == mark)[0].astype(float) for mark in MARKS}
             found[name][reader] = {
                 "counts": {str(int(label)): int(count) for label, count in zip(labels, counts, strict=True) if label},
                 "sizes": [float(size) for size in sizes],

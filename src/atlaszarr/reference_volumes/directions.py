@@ -98,11 +98,13 @@ def _spacing(
     """The voxel size in um, and the reason if there is none."""
     if lengths is None:
         return None, "its header has no voxel size"
-    if not (np.isfinite(lengths).all() and (lengths > 0).all()):
-        return None, f"its header has voxels of {product(lengths)}"
     if micron is None:
         return None, f"its header has the unit {unit!r}, which is not supported"
-    return _three(lengths * micron), ""
+    with np.errstate(all="ignore"):
+        spacing = lengths * micron
+    if not (np.isfinite(spacing).all() and (spacing > 0).all()):
+        return None, f"its header has voxels of {product(lengths)}"
+    return _three(spacing), ""
 
 
 def lengths_of(directions: NDArray[np.float64]) -> NDArray[np.float64]:

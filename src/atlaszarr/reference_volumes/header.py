@@ -17,8 +17,12 @@ MICRONS = {
     for unit, micron in ome.MICRONS.items()
     for name in ((unit, f"{unit}s") if len(unit) > 2 else (unit,))
 }
-#: The most bytes or lines of a file to skip before its voxels: headers of other formats are far smaller.
+#: The most bytes of a file to skip before its voxels: headers of other formats are far smaller.
 MOST_SKIPPED = 2**26
+#: The most lines to skip.
+_MOST_LINES = 2**16
+#: The most voxels along an axis: 26 cm of 1 um.
+_LONGEST_AXIS = 2**18
 
 
 @dataclass(frozen=True)
@@ -94,11 +98,16 @@ class Header:
             raise InputError(
                 f"{self.name} holds {self.dtype}; give integers or floating point numbers", code="unsupported-dtype"
             )
-        least = -1 if self.compression == "none" else 0
-        if not (least <= self.skip <= MOST_SKIPPED and 0 <= self.lines <= MOST_SKIPPED):
+        if max(self.shape) > _LONGEST_AXIS:
             raise InputError(
-                f"{self.name} skips {self.lines} lines and {self.skip} bytes before its voxels; 0 to {MOST_SKIPPED} "
-                "are supported, and -1 byte if the voxels are not compressed; save it without",
+                f"{self.name} has {max(self.shape)} voxels along an axis; at most {_LONGEST_AXIS} are supported",
+                code="wrong-dimensions",
+            )
+        least = -1 if self.compression == "none" else 0
+        if not (least <= self.skip <= MOST_SKIPPED and 0 <= self.lines <= _MOST_LINES):
+            raise InputError(
+                f"{self.name} skips {self.lines} lines and {self.skip} bytes before its voxels; up to {_MOST_LINES} "
+                f"lines and {MOST_SKIPPED} bytes are supported, and -1 if they are not compressed; save it without",
                 code="not-supported",
             )
 

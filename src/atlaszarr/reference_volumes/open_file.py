@@ -24,6 +24,8 @@ from .other_formats import GZIP, not_a_volume
 from .tiff import TIFF_BEGINNINGS, read_tiff_header, tiff_planes
 from .voxels import CHUNK, MappedVolume, decompressed, reporting_damage, spool, stream_planes
 
+#: The most bytes of the name of a file, on all usual file systems.
+_LONGEST_NAME = 255
 #: Bytes read at once from what is skipped.
 _PART = 2**20
 
@@ -198,9 +200,11 @@ def _copy(file: InputFile, make_folder: Callable[[], Path]) -> Path:
 def _data_file(uri: str, header: Header, storage_options: Mapping[str, Any]) -> InputFile:
     """The data file of a detached header, in the folder of the header."""
     name = str(header.data_file).removeprefix("./")
-    if not name or any(mark in name for mark in "/\\%\n") or name.split()[0] == "LIST" or name == "..":
+    plain = name and len(name.encode()) <= _LONGEST_NAME and not any(mark in name for mark in "/\\%\n\0")
+    if not plain or name.split()[:1] in ([], ["LIST"]) or name == "..":
         raise InputError(
-            f"{header.name} names the data file {header.data_file!r}; it must be one file in the folder of the header",
+            f"{header.name} names the data file {name[:_LONGEST_NAME]!r}; it must be one file in the folder of the "
+            "header",
             code="invalid-data-file",
         )
     folder = normalize(uri).partition("?")[0].rpartition("/")[0]

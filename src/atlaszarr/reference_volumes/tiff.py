@@ -26,11 +26,11 @@ TIFF_BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 #: Axes along which lie the components of a voxel, by tifffile's letters.
 _COMPONENTS = {"C": "channels", "S": "samples"}
 #: Compressions whose decoders in tifffile have no bound on their output, by TIFF's numbers (two of deflate, one of
-#: LZMA): a decoder that has, and as many compressed bytes as become 270 MB at most, since deflate makes at most 1032
+#: LZMA): a decoder that has, and as many compressed bytes as become 135 MB at most, since deflate makes at most 1032
 #: bytes of one and LZMA 7000. imagecodecs bounds all others.
 _DECODERS: dict[int, tuple[Callable[[], Any], int]] = {
-    **dict.fromkeys((8, 32946), (zlib.decompressobj, 2**18)),
-    34925: (lzma.LZMADecompressor, 2**15),
+    **dict.fromkeys((8, 32946), (zlib.decompressobj, 2**17)),
+    34925: (lzma.LZMADecompressor, 2**13),
 }
 #: Bytes read or decompressed at once.
 _PART = 2**20
