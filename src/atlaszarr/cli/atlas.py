@@ -14,7 +14,7 @@ from ..stores.locations import is_url
 from .options import API, OME_ZARR, OUTPUT, SHARD, STORE, WORKERS, WRITING, client, is_quiet, options
 from .terminal import progress_bars
 
-_VOLUMES = "NRRD, NIfTI, TIFF or OME-Zarr, path or URL; repeatable, once per resolution."
+_VOLUMES = "NRRD, NIfTI, MetaImage, TIFF or OME-Zarr, path or URL; repeatable, once per resolution."
 
 
 @click.command()

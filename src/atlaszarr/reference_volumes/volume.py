@@ -125,9 +125,9 @@ def open_annotation(
     Parameters
     ----------
     uri : str or path-like
-        A local path, or any URL that fsspec opens, of an NRRD or NIfTI (either may be compressed), a TIFF, or an
-        OME-Zarr (its finest level). The name of an OME-Zarr ends in ``.zarr``; the other formats are recognised by
-        their first bytes.
+        A local path, or any URL that fsspec opens, of an NRRD, NIfTI or MetaImage (each may be compressed, and have
+        its voxels in another file of the same folder), a TIFF, or an OME-Zarr (its finest level). The name of an
+        OME-Zarr ends in ``.zarr``; the other formats are recognised by their first bytes.
     spool_folder : str or path-like
         An existing local folder with room for the compressed voxels.
     storage_options : mapping, optional
