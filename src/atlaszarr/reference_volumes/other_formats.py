@@ -49,6 +49,14 @@ _SIGNATURES = (
     (0, b"/annex/objects/", "a git-annex pointer", "run 'git annex get' to get the file"),
     (0, b"<?xml", "an XML", "give a volume"),
 )
+#: What to do with files of voxels alone, by the ends of their names.
+_VOXELS = {
+    ".raw": "give the .mhd or .nhdr file that describes it",
+    ".zraw": "give the .mhd file that describes it",
+    ".raw.gz": "give the .nhdr file that describes it",
+    ".img": "give the .hdr file that describes it",
+    ".img.gz": "give the .hdr.gz file that describes it",
+}
 #: Beginnings of a web page, in lower case.
 _PAGES = (b"<!doctype html", b"<html")
 
@@ -69,8 +77,9 @@ def not_a_volume(beginning: bytes, name: str, *, compressed: bool = False) -> In
     found = _format(beginning)
     if found is None:
         formats = "NIfTI" if compressed else "NRRD, NIfTI, MetaImage, TIFF or OME-Zarr"
+        way_out = next((way for ending, way in _VOXELS.items() if name.endswith(ending)), "give a volume")
         return InputError(
-            f"{name} is {what} is not {formats}: it begins with {beginning[:8]!r}; give a volume", code="unknown-format"
+            f"{name} is {what} is not {formats}: it begins with {beginning[:8]!r}; {way_out}", code="unknown-format"
         )
     format, way_out = found
     if compressed:

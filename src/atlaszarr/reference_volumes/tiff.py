@@ -109,8 +109,15 @@ def read_tiff_header(path: Path, name: str) -> Header:
             offset=int(series.dataoffset or 0),
             spacing=spacing,
             reason="a TIFF does not record it reliably",
+            remarks=_remarks(len(tiff.series), shape, name),
             numbers=numbers,
         )
+
+
+def _remarks(images: int, shape: tuple[int, ...], name: str) -> tuple[str, ...]:
+    """A remark if there is more than one image."""
+    size = " x ".join(map(str, shape))
+    return (f"{name} has {images} images; the first, of {size} voxels, is read",) if images > 1 else ()
 
 
 def _kept_axes(axes: str, shape: tuple[int, ...], name: str) -> tuple[str, tuple[int, ...]]:

@@ -653,6 +653,15 @@ def test_a_tiff_without_a_whole_voxel_size_has_none(options, tmp_path, spool):
         pass
 
 
+def test_a_tiff_of_several_images_is_read_by_its_first_with_a_remark(tmp_path, spool):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+        tiff.write(LABELS, metadata=None, photometric="minisblack")
+        tiff.write(np.zeros((4, 9, 9), "u1"), metadata=None, photometric="minisblack")
+    with open_annotation(tmp_path / "a.tif", spool, orientation="asl", voxel_size=200) as found:
+        assert_lumps(found)
+        assert "2 images; the first, of 66 x 40 x 57 voxels" in found.remarks[0]
+
+
 @pytest.mark.parametrize(
     ("values", "options", "named"),
     [
@@ -759,6 +768,9 @@ OTHERS = {
     "pointer.nrrd": (b"version https://git-lfs.github.com/spec/v1\noid sha256:1", "git lfs pull"),
     "annexed.nrrd": (b"/annex/objects/MD5E-s1--1.nrrd\n", "git annex get"),
     "graph.json": (b'{"success": true}', "a JSON document"),
+    "a.raw": (BODY, "give the .mhd or .nhdr"),
+    "a.zraw": (zlib.compress(BODY), "give the .mhd"),
+    "a.img": (BODY, "give the .hdr"),
     "a.vtk": (b"# vtk DataFile Version 3.0\n", "VTK"),
 }
 COMPRESSED = {
@@ -770,7 +782,8 @@ COMPRESSED = {
     "a.nii.gz.gz": (gzip.compress(NIFTI), "a gzip"),
     "a.npy.gz": (saved(np.save, LABELS), "a NumPy array"),
     "a.json.gz": (b'{"a": 1}', "a JSON document"),
-    "a.raw.gz": (b"plain bytes", "b'plain by'"),
+    "a.raw.gz": (b"plain bytes", "give the .nhdr"),
+    "a.img.gz": (BODY, "give the .hdr.gz"),
     "empty.gz": (b"", "b''"),
 }
 
@@ -784,7 +797,7 @@ def test_a_file_of_another_format_is_named_for_what_it_is(name, tmp_path, spool,
     sentence = str(caught.value).removeprefix(str(tmp_path / name))
     assert named in sentence
     assert ("gzip of" in sentence) == (name in COMPRESSED)
-    if name in COMPRESSED and "b'" not in named:
+    if name in COMPRESSED and "b'" not in named and "give" not in named:
         assert "gunzip it first" in sentence
     assert not caplog.records
 
