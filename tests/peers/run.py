@@ -1,4 +1,5 @@
-"""Shows that other people's clients of the Allen API work against the emulator, and that BrainGlobe reads our atlases.
+"""Shows that other people's clients of the Allen API work against the emulator, that BrainGlobe reads our atlases, and
+that we read volumes as SimpleITK, nibabel and pynrrd do.
 
 Gives each client a virtual environment of its own, starts the emulator and makes the atlases, and runs the client's
 checks in it. Prints one line a check; the exit status is 0 only if all hold.
@@ -24,11 +25,14 @@ HERE = Path(__file__).parent
 #: The reader of atlases; it asks no API, and is run once for each atlas.
 BRAINGLOBE = "brainglobe"
 
+#: The writer and reader of volumes; it asks no API.
+VOLUMES = "simpleitk"
+
 #: Checks that hold ours to what a peer makes; they run where atlaszarr is, and start what they need of the peer.
-BESIDE_OURS = {"atldld": "registered_sections.py"}
+BESIDE_OURS = {"atldld": "registered_sections.py", VOLUMES: "simpleitk_volumes.py"}
 
 # The package is installed without its dependencies, then what its tested part imports, at versions known to
-# work with it: README.md says why. Both want Python 3.11.
+# work with it: README.md says why. atldld and allensdk want Python 3.11.
 PEERS = {
     "atldld": (
         "atldld==0.3.4",
@@ -84,11 +88,22 @@ PEERS = {
             "zarr==3.1.6",
         ],
     ),
+    VOLUMES: (
+        "simpleitk==2.5.7",
+        [
+            "importlib_resources==7.1.0",
+            "nibabel==5.4.2",
+            "numpy==2.4.6",
+            "packaging==26.4",
+            "pynrrd==1.1.3",
+            "typing_extensions==4.16.0",
+        ],
+    ),
 }
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--keep", type=Path, metavar="DIR", help="make the environments here, or use those that are")
     parser.add_argument("--python", default=_python(), help="the Python 3.11 to make them with (default: %(default)s)")
     parser.add_argument("peers", nargs="*", metavar="PEER", help=f"of {', '.join(PEERS)} (default: all)")
@@ -143,6 +158,9 @@ def _apart() -> dict[str, str]:
 
 def _given(peer: str, url: str, scratch: Path) -> Iterator[dict[str, str]]:
     """What the peer's checks find in their environment, for each time they are run."""
+    if peer == VOLUMES:
+        yield {"VOLUMES_FOLDER": str(scratch / "volumes")}
+        return
     if peer != BRAINGLOBE:
         yield {"ALLEN_API_URL": url}
         return

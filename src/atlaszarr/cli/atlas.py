@@ -13,7 +13,7 @@ from ..stores.locations import is_url
 from .options import API, NUMBER, OME_ZARR, OUTPUT, SHARD, STORE, WHOLE, WORKERS, WRITING, client, is_quiet, options
 from .terminal import echo, echo_data, progress_bars, say
 
-_VOLUMES = "NRRD, NIfTI, TIFF or OME-Zarr, path or URL; repeatable, once per resolution."
+_VOLUMES = "NRRD, NIfTI, MetaImage, TIFF or OME-Zarr, path or URL; repeatable, once per resolution."
 
 
 @click.command()

@@ -1,4 +1,4 @@
-"""Annotations and templates of an atlas, from NRRD, NIfTI, TIFF or OME-Zarr, as lazy arrays in one frame."""
+"""Annotations and templates of an atlas, from NRRD, NIfTI, MetaImage, TIFF or OME-Zarr, as lazy arrays in one frame."""
 
 from .labels import unknown_labels, unknown_labels_remark
 from .subsampling import strided_factor

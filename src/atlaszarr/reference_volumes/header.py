@@ -11,8 +11,18 @@ import numpy as np
 from ..engine import ome
 from ..errors import InputError
 
-#: Micrometres in each unit of length.
-MICRONS = {unit: float(micron) for unit, micron in ome.MICRONS.items()}
+#: Micrometres in each unit of length, by its names in lower case, in the plural too.
+MICRONS = {
+    name: float(micron)
+    for unit, micron in ome.MICRONS.items()
+    for name in ((unit, f"{unit}s") if len(unit) > 2 else (unit,))
+}
+#: The most bytes of a file to skip before its voxels: headers of other formats are far smaller.
+MOST_SKIPPED = 2**26
+#: The most lines to skip.
+_MOST_LINES = 2**16
+#: The most voxels along an axis: 26 cm of 1 um.
+_LONGEST_AXIS = 2**18
 
 
 @dataclass(frozen=True)
@@ -29,7 +39,8 @@ class Header:
     fastest_first : bool
         Whether voxels lie next to each other along the first axis, and not along the last.
     compression : str
-        ``none``, ``gzip``, ``bzip2``, or ``pages`` if planes are decoded one by one.
+        ``none``, ``gzip``, ``bzip2``, ``zlib``, ``text`` for numbers in ASCII, or ``pages`` if planes are decoded one
+        by one.
     offset : int
         Bytes of the file before uncompressed voxels.
     spacing : tuple of float, optional
@@ -47,6 +58,16 @@ class Header:
         Centre of the first voxel along the axes of the file, in um; it grows with the index of the voxel.
     numbers : str
         Sizes, unit and origin as the header writes them, for messages.
+    unit_assumed : bool
+        Whether `spacing` and `position` are in mm by convention, since the file has no unit.
+    is_oblique : bool
+        Whether `origin` is None since the axes are oblique.
+    contradiction : str
+        What the header records twice and differently, so that `spacing` or `origin` is uncertain; else empty.
+    lines : int
+        Lines of the file of the voxels to skip before them, before they are decompressed.
+    skip : int
+        Bytes to skip after `lines`, decompressed; -1: the voxels are the last bytes of the file.
     """
 
     name: str
@@ -63,6 +84,11 @@ class Header:
     data_file: str | None = None
     position: tuple[float, float, float] | None = None
     numbers: str = ""
+    unit_assumed: bool = False
+    is_oblique: bool = False
+    contradiction: str = ""
+    lines: int = 0
+    skip: int = 0
 
     def __post_init__(self) -> None:
         if len(self.shape) != 3 or min(self.shape) < 1:
@@ -71,6 +97,18 @@ class Header:
         if self.dtype.kind not in "iufb":
             raise InputError(
                 f"{self.name} holds {self.dtype}; give integers or floating point numbers", code="unsupported-dtype"
+            )
+        if max(self.shape) > _LONGEST_AXIS:
+            raise InputError(
+                f"{self.name} has {max(self.shape)} voxels along an axis; at most {_LONGEST_AXIS} are supported",
+                code="wrong-dimensions",
+            )
+        least = -1 if self.compression == "none" else 0
+        if not (least <= self.skip <= MOST_SKIPPED and 0 <= self.lines <= _MOST_LINES):
+            raise InputError(
+                f"{self.name} skips {self.lines} lines and {self.skip} bytes before its voxels; up to {_MOST_LINES} "
+                f"lines and {MOST_SKIPPED} bytes are supported, and -1 if they are not compressed; save it without",
+                code="not-supported",
             )
 
     @property
@@ -99,3 +137,14 @@ class Header:
     def value_dtype(self) -> np.dtype[Any]:
         """The dtype of `values`."""
         return np.dtype(np.float64) if self.scaling != (1.0, 0.0) else self.dtype.newbyteorder("=")
+
+
+#: Characters of a library's own words that an error repeats.
+_QUOTED = 200
+
+
+def unreadable_header(name: str, format: str, reason: str | Exception) -> InputError:
+    """The error for a header of a format (``an NRRD``) that cannot be read, with a reason or a library's error."""
+    text = reason if isinstance(reason, str) else f"{type(reason).__name__}: {' '.join(str(reason).split())}"
+    text = text if len(text) <= _QUOTED else f"{text[:_QUOTED]}..."
+    return InputError(f"{name} has {format} header that cannot be read: {text}", code="unreadable-header")

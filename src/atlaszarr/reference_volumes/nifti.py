@@ -5,32 +5,44 @@ from __future__ import annotations
 from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import InputError
-from .header import MICRONS, Header
+from .directions import Placement, lengths_of, placement, product
+from .header import Header, unreadable_header
 from .orientation import origin_of
 
-#: Bytes of a NIfTI-1 and of a NIfTI-2 header.
-_LENGTHS = (348, 540)
+#: Bytes of a NIfTI-1 header, which tell the format.
+BEGINNING = 348
+#: Bytes of a NIfTI-2 header.
+_LENGTH_2 = 540
+#: The largest code of a space, NIFTI_XFORM_TEMPLATE_OTHER.
+_LARGEST_FORM_CODE = 5
 #: Bytes of a header with all its extensions.
 _LARGEST_OFFSET = 2**26
-_UNITS = {"mm": MICRONS["mm"], "micron": MICRONS["um"], "meter": MICRONS["m"]}
+#: Relative difference of two sizes up to which they are the same.
+_SAME = 1e-3
 
 
 def is_nifti(beginning: bytes) -> bool:
-    """Whether a file that begins like this is a NIfTI-1 or NIfTI-2 file that includes its voxels."""
-    return beginning[344:348] == b"n+1\0" or beginning[4:8] == b"n+2\0"
+    """Whether a file that begins like this is a NIfTI-1 or NIfTI-2 file, with its voxels or next to them."""
+    return beginning[344:348] in (b"n+1\0", b"ni1\0") or beginning[4:8] in (b"n+2\0", b"ni2\0")
 
 
-def read_nifti_header(stream: BinaryIO, name: str) -> Header:
-    """Read the header, up to the first voxel.
+def read_nifti_header(stream: BinaryIO, name: str, beginning: bytes = b"") -> Header:
+    """Read the header, up to the first voxel of a file that includes its voxels.
+
+    A header without a unit is in mm, as every reader of NIfTI takes it (`Header.unit_assumed`). The sform is followed
+    where there is one, else the qform.
 
     Parameters
     ----------
     stream : binary file
-        Uncompressed, at its beginning.
+        Uncompressed, after `beginning`.
     name : str
         Name of the file, for messages.
+    beginning : bytes
+        What was read of the stream already: at most `BEGINNING` bytes.
 
     Raises
     ------
@@ -39,50 +51,102 @@ def read_nifti_header(stream: BinaryIO, name: str) -> Header:
     """
     import nibabel
 
-    beginning = stream.read(_LENGTHS[0])
+    beginning += stream.read(BEGINNING - len(beginning))
     kind: Any = nibabel.Nifti1Header
-    if beginning[344:348] != b"n+1\0":
-        beginning += stream.read(_LENGTHS[1] - _LENGTHS[0])
-        kind = nibabel.Nifti2Header
+    pair = beginning[344:348] == b"ni1\0"
+    if not (pair or beginning[344:348] == b"n+1\0"):
+        beginning += stream.read(_LENGTH_2 - BEGINNING)
+        kind, pair = nibabel.Nifti2Header, beginning[4:8] == b"ni2\0"
     try:
-        header = kind(beginning)
-        shape = tuple(int(n) for n in header.get_data_shape())
-        dtype = np.dtype(header.get_data_dtype())
-        offset, directions = int(header["vox_offset"]), np.asarray(header.get_best_affine())[:3, :3].T
-        slope, intercept = header.get_slope_inter()
-        unit = header.get_xyzt_units()[0]
+        with np.errstate(all="ignore"):
+            header = kind(beginning, check=False)  # the checks log, and repair what they should refuse
+            _check(header)
+            shape = tuple(int(n) for n in header.get_data_shape())
+            dtype = np.dtype(header.get_data_dtype())
+            offset = int(header["vox_offset"])
+            slope, intercept = header.get_slope_inter()
+            unit = header.get_xyzt_units()[0]
+            while shape[3:] and shape[-1] == 1:
+                shape = shape[:-1]
+            place = _placement(header, None if unit == "unknown" else unit, name)
+            doubt = _contradiction(header)
     except Exception as error:  # nibabel raises several families of errors
-        raise InputError(
-            f"{name} has a NIfTI header that cannot be read: {type(error).__name__}: {error}", code="unreadable-header"
-        ) from None
-    rest = offset - len(beginning)
+        raise unreadable_header(name, "a NIfTI", error) from None
+    rest = 0 if pair else offset - len(beginning)
     if not (rest >= 0 and offset < _LARGEST_OFFSET and len(stream.read(rest)) == rest):
         raise InputError(f"{name} has an impossible vox_offset of {offset}; get the file again", code="damaged-file")
-    while shape[3:] and shape[-1] == 1:
-        shape = shape[:-1]
-    origin, reason = None, "its header has no orientation (sform_code and qform_code are 0)"
-    spacing = np.linalg.norm(directions, axis=1)
-    if int(header["sform_code"]) or int(header["qform_code"]):
-        origin = origin_of(directions, "ras")
-        reason = "" if origin else "the axes of its header are oblique"
-    elif len(shape) == 3:
-        spacing = np.asarray(header.get_zooms()[:3], np.float64)
-    micron = _UNITS.get(unit)
     return Header(
         name,
         shape,
         dtype,
         fastest_first=True,
-        offset=offset,
-        spacing=None if micron is None else _three(spacing * micron),
-        origin=origin,
-        reason=reason or ("" if micron else "its header has no unit of length"),
-        remarks=(f"the axes of {name} begin at {origin}, by its header",) if origin else (),
+        offset=0 if pair else offset,
         scaling=(1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept)),
+        contradiction=doubt,
+        data_file=_image_of(name) if pair else None,
+        skip=offset if pair else 0,
+        **place,
     )
 
 
-def _three(spacing: Any) -> tuple[float, float, float]:
+def _check(header: Any) -> None:
+    """Refuse what the standard does not define, and what nibabel would repair with a guess."""
+    if int(header["sizeof_hdr"]) != header.sizeof_hdr:
+        raise ValueError(f"sizeof_hdr is {int(header['sizeof_hdr'])}, and must be {header.sizeof_hdr}")
+    for field in ("sform_code", "qform_code"):
+        if not 0 <= (code := int(header[field])) <= _LARGEST_FORM_CODE:
+            raise ValueError(f"{field} is {code}, and must be 0 to {_LARGEST_FORM_CODE}")
+
+
+def _placement(header: Any, unit: str | None, name: str) -> Placement:
+    """Spacing, origin and all that follows from them."""
+    affine = np.asarray(header.get_best_affine(), np.float64)
+    if int(header["sform_code"]) or int(header["qform_code"]):
+        directions, missing = affine[:3, :3].T, ""
+        lengths, first = _rounded(lengths_of(directions)), _rounded(affine[:3, 3])
+        place = placement(name, lengths, directions, "ras", unit, list(first), missing=missing)
+    else:
+        lengths = _rounded(header.get_zooms()[:3])
+        missing = "its header has no orientation (sform_code and qform_code are 0)"
+        place = placement(name, lengths, None, None, unit, None, missing=missing)
+    zooms = _rounded(header.get_zooms()[:3])
+    if int(header["sform_code"]) and not int(header["qform_code"]) and _differ(lengths, zooms):
+        sizes = f"{product(lengths)} by its sform, which is followed, and {product(zooms)} by pixdim"
+        remark = f"{name} has voxels of {sizes}"
+        place = {**place, "remarks": (*place["remarks"], remark)}
+    return place
+
+
+def _contradiction(header: Any) -> str:
+    """How the sform and the qform differ in size or axes, if both are given; else an empty text."""
+    if not (int(header["sform_code"]) and int(header["qform_code"])):
+        return ""
+    texts, sizes, origins = [], [], []
+    for form in ("sform", "qform"):
+        directions = np.asarray(getattr(header, f"get_{form}")(), np.float64)[:3, :3].T
+        sizes.append(_rounded(lengths_of(directions)))
+        origins.append(origin_of(directions, "ras"))
+        texts.append(f"voxels of {product(sizes[-1])} from {origins[-1] or 'oblique axes'} by its {form}")
+    return " and ".join(texts) if _differ(*sizes) or origins[0] != origins[1] else ""
+
+
+def _differ(sizes: Any, others: Any) -> bool:
+    return len(sizes) == len(others) == 3 and not np.allclose(sizes, others, rtol=_SAME, atol=0)
+
+
+def _rounded(lengths: Any) -> NDArray[np.float64]:
     # The header stores float32: 0.025 mm are 25 um, and not 25.000000372529.
-    z, y, x = (float(f"{length:.6g}") for length in spacing)
-    return z, y, x
+    return np.asarray([float(f"{length:.6g}") for length in lengths])
+
+
+def _image_of(name: str) -> str:
+    """The name of the file with the voxels of a pair."""
+    file = name.rpartition("/")[2]
+    for ending, image in ((".hdr", ".img"), (".hdr.gz", ".img.gz"), (".HDR", ".IMG")):
+        if file.endswith(ending):
+            return file.removesuffix(ending) + image
+    raise InputError(
+        f"{name} is the header of a NIfTI pair, whose voxels are in another file; give them names that end in .hdr "
+        "and .img",
+        code="invalid-data-file",
+    )

@@ -5,7 +5,6 @@ The fields are defined in https://teem.sourceforge.net/nrrd/format.html; pynrrd 
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping
 from typing import Any, BinaryIO, Literal
@@ -14,12 +13,19 @@ import numpy as np
 
 from ..errors import InputError
 from ..geometry.spaces import reference_space
-from .header import MICRONS, Header
-from .orientation import origin_of
+from .directions import Placement, lengths_of, placement
+from .header import Header, unreadable_header
 
 #: The most bytes of a header.
 _LONGEST = 2**20
-_COMPRESSIONS = {"raw": "none", "gzip": "gzip", "gz": "gzip", "bzip2": "bzip2", "bz2": "bzip2"}
+_COMPRESSIONS = {
+    "raw": "none",
+    **dict.fromkeys(("gzip", "gz"), "gzip"),
+    **dict.fromkeys(("bzip2", "bz2"), "bzip2"),
+    **dict.fromkeys(("ascii", "text", "txt"), "text"),
+}
+#: Kinds of axes along which an image extends; along any other lie the components of a value.
+_EXTENDED = {"domain", "space", "time", "list", "point", "???", "none", ""}
 #: Types by their names, without a final ``_t``.
 _TYPES = {
     **dict.fromkeys(("signed char", "int8"), "i1"),
@@ -33,6 +39,7 @@ _TYPES = {
     "float": "f4",
     "double": "f8",
 }
+_SKIPS = ("line skip", "byte skip")
 _ENDIANS: dict[str, Literal["<", ">"]] = {"little": "<", "big": ">"}
 #: By the long or short name of a space: the side that each of its coordinates increases to.
 _SPACES = {
@@ -58,8 +65,8 @@ def read_nrrd_header(stream: BinaryIO, name: str) -> Header:
     Raises
     ------
     InputError
-        If it is not an NRRD header, or has what is not supported: text, skipped bytes, several data files, or another
-        number of axes than 3.
+        If it is not an NRRD header, or has what is not supported: several data files or components, other encodings,
+        or another number of axes than 3.
     """
     import nrrd
 
@@ -74,71 +81,105 @@ def read_nrrd_header(stream: BinaryIO, name: str) -> Header:
                 code="damaged-file",
             )
     try:
-        fields: Mapping[str, Any] = nrrd.read_header(io.BytesIO(bytes(body)))
+        with np.errstate(all="ignore"):
+            fields: Mapping[str, Any] = nrrd.read_header(_text(bytes(body)).split("\n"))
         shape = tuple(int(n) for n in fields["sizes"])
-        dtype = _dtype(fields)
-        compression = _COMPRESSIONS[str(fields["encoding"]).lower()]
-    except (nrrd.NRRDError, KeyError, ValueError, TypeError, StopIteration) as error:
-        raise InputError(
-            f"{name} has an NRRD header that cannot be read: {type(error).__name__}: {error}", code="unreadable-header"
-        ) from None
+        compression = _compression(fields, name)
+        dtype = _dtype(fields, compression)
+        kept = _kept_axes(fields, shape, name)
+        place = _placement(fields, tuple(shape[axis] for axis in kept), kept, name)
+        lines, skip = (int(fields.get(field, fields.get(field.replace(" ", ""), 0))) for field in _SKIPS)
+    except InputError:
+        raise
+    except Exception as error:  # pynrrd raises several families of errors
+        raise unreadable_header(name, "an NRRD", error) from None
     if line and line.strip():
         raise InputError(f"{name} is cut short within its NRRD header; get the file again", code="truncated-file")
-    for field in ("line skip", "lineskip", "byte skip", "byteskip"):
-        if fields.get(field, 0) != 0:
-            raise InputError(f"{name} has {field} {fields[field]}; save it without", code="not-supported")
     data_file = fields.get("data file", fields.get("datafile"))
     if data_file is None and not line:
         raise InputError(
             f"{name} has neither voxels nor a 'data file' after its NRRD header; get the file again",
             code="truncated-file",
         )
-    origin, spacing, reason, remarks = _geometry(fields, shape, name)
     return Header(
         name,
-        shape,
+        tuple(shape[axis] for axis in kept),
         dtype,
         fastest_first=True,
         compression=compression,
         offset=0 if data_file is not None else len(body),
-        spacing=spacing,
-        origin=origin,
-        reason=reason,
-        remarks=remarks,
-        data_file=None if data_file is None else _data_file(str(data_file), name),
+        data_file=None if data_file is None else str(data_file),
+        lines=lines,
+        skip=skip,
+        **place,
     )
 
 
-def _geometry(
-    fields: Mapping[str, Any], shape: tuple[int, ...], name: str
-) -> tuple[str | None, tuple[float, float, float] | None, str, tuple[str, ...]]:
-    """Origin, spacing in um, the reason why one of them is None, and remarks."""
-    directions = np.asarray(fields.get("space directions", np.empty((0, 0))), np.float64)
-    if directions.shape != (3, 3) or not np.isfinite(directions).all():
-        return None, None, "its header has no space directions", ()
-    lengths = np.linalg.norm(directions, axis=1)
+def _text(body: bytes) -> str:
+    """The text of a header: pynrrd drops what is not ASCII, which makes m of µm."""
+    try:
+        return body.decode("utf-8")
+    except UnicodeDecodeError:
+        return body.decode("latin-1")
+
+
+def _compression(fields: Mapping[str, Any], name: str) -> str:
+    encoding = str(fields["encoding"]).lower()
+    if encoding not in _COMPRESSIONS:
+        raise InputError(
+            f"{name} has the encoding {encoding!r}; save it with one of {', '.join(_COMPRESSIONS)}",
+            code="not-supported",
+        )
+    return _COMPRESSIONS[encoding]
+
+
+def _kept_axes(fields: Mapping[str, Any], shape: tuple[int, ...], name: str) -> tuple[int, ...]:
+    """The axes without those of length 1 beyond three: first the ones without a direction, then the last ones."""
+    kinds = [str(kind).lower() for kind in fields.get("kinds", ())]
+    for length, kind in zip(shape, kinds, strict=False):
+        if length > 1 and kind not in _EXTENDED:
+            raise InputError(
+                f"{name} has an axis of kind {kind!r} with {length} components; save one value per voxel",
+                code="wrong-dimensions",
+            )
+    kept = list(range(len(shape)))
+    directions = np.asarray(fields.get("space directions", np.zeros((len(shape), 1))), np.float64)
+    without = [axis for axis in kept if len(directions) != len(shape) or np.isnan(directions[axis]).any()]
+    for axis in (*without, *reversed(range(len(shape)))):
+        if len(kept) > 3 and shape[axis] == 1 and axis in kept:
+            kept.remove(axis)
+    return tuple(kept)
+
+
+def _placement(fields: Mapping[str, Any], shape: tuple[int, ...], kept: tuple[int, ...], name: str) -> Placement:
+    """Spacing, origin and all that follows from them, for the kept axes."""
+    all_directions = np.asarray(fields.get("space directions", np.empty((0, 0))), np.float64)
+    units = [str(unit) for unit in fields.get("space units", ())]
+    first = fields.get("space origin")
+    if len(all_directions) <= max(kept) or (directions := all_directions[list(kept)]).shape != (3, 3):
+        units = units or [str(unit) for unit in fields.get("units", ())]
+        spacings = fields.get("spacings", ())
+        lengths = np.asarray([spacings[axis] for axis in kept], np.float64) if len(spacings) > max(kept) else None
+        missing = "its header has no space directions"
+        return placement(name, lengths, None, None, _one_unit(units), None, missing=missing)
     letters = _SPACES.get(str(fields.get("space", "")).lower())
     if _is_allen(fields, directions, shape):
         remark = (
             f"the header of {name} names the space left-posterior-superior, like all files of the Allen Institute; "
             "its axes are read as p, i, r (asl), which they are"
         )
-        size = float(lengths[0])
-        return "asl", (size, size, size), "", (remark,)
-    units = {MICRONS.get(str(unit).strip('"').lower()) for unit in fields.get("space units", ())}
-    micron = units.pop() if len(units) == 1 else None
-    a, b, c = (float(length * (micron or 0)) for length in lengths)
-    spacing = None if micron is None else (a, b, c)
-    reason = "" if spacing else "its header has no unit of length"
-    if letters is None:
-        return None, spacing, f"its header names the space {fields.get('space')!r}", ()
-    origin = origin_of(directions, letters)
-    if origin is None:
-        return None, spacing, "the axes of its header are oblique", ()
-    if letters == "lps" and spacing is None and np.array_equal(directions, np.diag(np.diag(directions))):
-        reason = "its header names the space left-posterior-superior, which is wrong in files of the Allen Institute"
-        return None, None, reason, ()
-    return origin, spacing, reason, (f"the axes of {name} begin at {origin}, by its header",)
+        place = placement(name, lengths_of(directions), directions, letters, "um", first, missing="")
+        return {**place, "origin": "asl", "remarks": (remark,)}
+    missing = f"its header names the space {fields.get('space')!r}"
+    if letters == "lps" and not units and np.array_equal(directions, np.diag(np.diag(directions))):
+        letters, missing = None, f"{missing}, which is wrong in files of the Allen Institute"
+    return placement(name, lengths_of(directions), directions, letters, _one_unit(units), first, missing=missing)
+
+
+def _one_unit(units: list[str]) -> str | None:
+    """The unit of all axes; None if there is none; both of two different ones, which is no unit."""
+    named = {unit.strip('"') for unit in units if unit.strip('" ') not in ("", "???")}
+    return " and ".join(sorted(named)) if named else None
 
 
 def _is_allen(fields: Mapping[str, Any], directions: Any, shape: tuple[int, ...]) -> bool:
@@ -156,19 +197,8 @@ def _is_allen(fields: Mapping[str, Any], directions: Any, shape: tuple[int, ...]
     )
 
 
-def _dtype(fields: Mapping[str, Any]) -> np.dtype[Any]:
+def _dtype(fields: Mapping[str, Any], compression: str) -> np.dtype[Any]:
     dtype = np.dtype(_TYPES[str(fields["type"]).removesuffix("_t")])
-    if dtype.itemsize == 1:
+    if dtype.itemsize == 1 or compression == "text":
         return dtype
     return dtype.newbyteorder(_ENDIANS[str(fields["endian"]).lower()])
-
-
-def _data_file(data_file: str, name: str) -> str:
-    """The name of a detached data file, which must be in the folder of its header."""
-    plain = data_file.removeprefix("./")
-    if not plain or any(mark in plain for mark in "/\\%\n") or plain.split()[0] == "LIST" or plain == "..":
-        raise InputError(
-            f"{name} names the data file {data_file!r}; it must be one file in the folder of the header",
-            code="invalid-data-file",
-        )
-    return plain

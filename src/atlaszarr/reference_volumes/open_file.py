@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -14,16 +15,19 @@ from numpy.typing import NDArray
 from ..errors import InputError, NotFoundError
 from ..stores.input_file import InputFile
 from ..stores.locations import normalize
-from .header import Header
-from .nifti import is_nifti, read_nifti_header
+from .header import MOST_SKIPPED, Header
+from .metaimage import is_metaimage, read_metaimage_header
+from .nifti import BEGINNING, is_nifti, read_nifti_header
 from .nrrd import read_nrrd_header
 from .orientation import Orientation
-from .tiff import BEGINNINGS, read_tiff_header, tiff_planes
+from .other_formats import GZIP, not_a_volume
+from .tiff import TIFF_BEGINNINGS, read_tiff_header, tiff_planes
 from .voxels import CHUNK, MappedVolume, decompressed, reporting_damage, spool, stream_planes
 
-#: Bytes that tell the format.
-_BEGINNING = 352
-_GZIP = b"\x1f\x8b"
+#: The most bytes of the name of a file, on all usual file systems.
+_LONGEST_NAME = 255
+#: Bytes read at once from what is skipped.
+_PART = 2**20
 
 
 @dataclass(frozen=True)
@@ -122,41 +126,92 @@ def open_volume_file(
     """
     with ExitStack() as stack:
         file = stack.enter_context(InputFile.open(uri, storage_options))
-        beginning = file.stream.peek(_BEGINNING)[:_BEGINNING]
+        beginning = file.stream.peek(BEGINNING)[:BEGINNING]
         if not beginning:
             raise InputError(f"{file.name} is empty (0 bytes); get the file again", code="empty-file")
-        if beginning.startswith(b"NRRD"):
-            header = read_nrrd_header(file.stream, file.name)
-            if header.data_file is not None:
-                file = stack.enter_context(_data_file(uri, header, storage_options))
-            yield VolumeFile(header, file, decompressed(file.stream, header.compression), file.path)
-        elif beginning.startswith(_GZIP):
-            stream = decompressed(file.stream, "gzip")
-            with reporting_damage(file.name):
-                header = read_nifti_header(stream, file.name)
-            yield VolumeFile(replace(header, compression="gzip"), file, stream, None)
-        elif is_nifti(beginning):
-            yield VolumeFile(read_nifti_header(file.stream, file.name), file, file.stream, file.path)
-        elif beginning.startswith(BEGINNINGS):
-            path = file.path
-            if path is None:
-                path = make_folder() / "source.tif"
-                file.copy_to(path)
+        if beginning.startswith(TIFF_BEGINNINGS):
+            path = file.path or _copy(file, make_folder)
             yield VolumeFile(read_tiff_header(path, file.name), file, None, path)
+            return
+        stream: Any = file.stream
+        if beginning.startswith(GZIP):
+            stream = gzip.GzipFile(fileobj=file.stream)
+            header = _compressed_nifti_header(stream, file.name)
+        elif beginning.startswith(b"NRRD"):
+            header = read_nrrd_header(stream, file.name)
+        elif is_metaimage(beginning):
+            header = read_metaimage_header(stream, file.name)
+        elif is_nifti(beginning):
+            header = read_nifti_header(stream, file.name)
         else:
-            raise InputError(
-                f"{file.name} is neither NRRD, NIfTI, TIFF nor OME-Zarr; it begins with {beginning[:8]!r}",
-                code="unknown-format",
-            )
+            raise not_a_volume(beginning, file.name)
+        if header.data_file is not None:
+            file = stack.enter_context(_data_file(uri, header, storage_options))
+            stream = file.stream
+        yield _at_voxels(header, file, stream, make_folder)
+
+
+def _compressed_nifti_header(stream: gzip.GzipFile, name: str) -> Header:
+    """The header of a NIfTI that is compressed as a whole."""
+    with reporting_damage(name):
+        beginning = stream.read(BEGINNING)
+        if not is_nifti(beginning):
+            raise not_a_volume(beginning, name, compressed=True)
+        return replace(read_nifti_header(stream, name, beginning), compression="gzip")  # type: ignore[arg-type]
+
+
+def _at_voxels(header: Header, file: InputFile, stream: Any, make_folder: Callable[[], Path]) -> VolumeFile:
+    """The file whose stream, which is at the end of its header, is moved to the first voxel."""
+    if header.skip == -1:
+        path, first = file.path, header.offset
+        if path is None:
+            path, first = _copy(file, make_folder), 0  # from the end of the header
+        header = replace(header, offset=max(first, path.stat().st_size - header.size))
+        return VolumeFile(header, file, stream, path)
+    offset = header.offset
+    for _ in range(header.lines):
+        offset += len(line := stream.readline(MOST_SKIPPED))
+        if not line.endswith(b"\n"):
+            raise _nothing_after(header)
+    if not isinstance(stream, gzip.GzipFile):
+        stream = decompressed(stream, header)
+    left = header.skip
+    while left:
+        with reporting_damage(header.name):
+            part = stream.read(min(left, _PART))
+        if not part:
+            raise _nothing_after(header)
+        left -= len(part)
+    return VolumeFile(replace(header, offset=offset + header.skip), file, stream, file.path)
+
+
+def _nothing_after(header: Header) -> InputError:
+    text = f"{header.name} is cut short: it ends within the lines or bytes before its voxels; get the file again"
+    return InputError(text, code="truncated-file")
+
+
+def _copy(file: InputFile, make_folder: Callable[[], Path]) -> Path:
+    """A local copy of what is left of a file that is not local, for a format that needs random access."""
+    path = make_folder() / "source"
+    file.copy_to(path)
+    return path
 
 
 def _data_file(uri: str, header: Header, storage_options: Mapping[str, Any]) -> InputFile:
     """The data file of a detached header, in the folder of the header."""
+    name = str(header.data_file).removeprefix("./")
+    plain = name and len(name.encode()) <= _LONGEST_NAME and not any(mark in name for mark in "/\\%\n\0")
+    if not plain or name.split()[:1] in ([], ["LIST"]) or name == "..":
+        raise InputError(
+            f"{header.name} names the data file {name[:_LONGEST_NAME]!r}; it must be one file in the folder of the "
+            "header",
+            code="invalid-data-file",
+        )
     folder = normalize(uri).partition("?")[0].rpartition("/")[0]
     try:
-        return InputFile.open(f"{folder}/{header.data_file}", storage_options)
+        return InputFile.open(f"{folder}/{name}", storage_options)
     except NotFoundError:
         raise NotFoundError(
-            f"{header.name} has its voxels in {header.data_file}, which is missing; put both into one folder",
+            f"{header.name} has its voxels in {name}, which is missing; put both into one folder",
             code="file-not-found",
         ) from None

@@ -1,35 +1,57 @@
-"""A TIFF stack, as tifffile reads it: without an orientation or a reliable voxel size."""
+"""A TIFF stack, as tifffile reads it: without an orientation; with a voxel size if it is an OME-TIFF or ImageJ's."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+import lzma
+import math
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import AtlaszarrError, InputError
-from .header import Header
+from .header import MICRONS, Header
+
+if TYPE_CHECKING:
+    from tifffile import TiffFile
 
 #: The first bytes of a TIFF: little and big endian, classic and BigTIFF.
-BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+TIFF_BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+#: Axes along which lie the components of a voxel, by tifffile's letters.
+_COMPONENTS = {"C": "channels", "S": "samples"}
+#: Compressions whose decoders in tifffile have no bound on their output, by TIFF's numbers (two of deflate, one of
+#: LZMA): a decoder that has, and as many compressed bytes as become 135 MB at most, since deflate makes at most 1032
+#: bytes of one and LZMA 7000. imagecodecs bounds all others.
+_DECODERS: dict[int, tuple[Callable[[], Any], int]] = {
+    **dict.fromkeys((8, 32946), (zlib.decompressobj, 2**17)),
+    34925: (lzma.LZMADecompressor, 2**13),
+}
+#: Bytes read or decompressed at once.
+_PART = 2**20
+#: Characters of the words of tifffile that an error repeats.
+_QUOTED = 200
+#: Bytes that a segment may have beyond its size, for padding.
+_SLACK = 2**16
 
 
 @contextmanager
 def reading_tiff(name: str) -> Iterator[None]:
     """Raise an InputError that names the file for any error of tifffile and the decoders.
 
-    This includes missing pages, which tifffile only logs.
+    This includes missing pages, which tifffile only logs. Nothing is logged.
     """
     logged: list[str] = []
 
     def keep_errors(record: logging.LogRecord) -> bool:
         if record.levelno >= logging.ERROR:
             logged.append(record.getMessage())
-        return record.levelno < logging.ERROR
+        return False
 
     logger = logging.getLogger("tifffile")
     logger.addFilter(keep_errors)
@@ -40,7 +62,7 @@ def reading_tiff(name: str) -> Iterator[None]:
     except Exception as error:  # the decoders raise several families of errors
         if isinstance(error, AtlaszarrError) and not logged:
             raise
-        reason = " ".join((logged or [str(error)])[0].split())
+        reason = " ".join((logged or [str(error)])[0].split())[:_QUOTED]
         hint, code = "get the file again", "damaged-file"
         if "imagecodecs" in reason:
             hint, code = "pip install imagecodecs, or save it uncompressed", "missing-dependency"
@@ -52,12 +74,14 @@ def reading_tiff(name: str) -> Iterator[None]:
 
 
 def read_tiff_header(path: Path, name: str) -> Header:
-    """Read the header of the first series of a local TIFF.
+    """Read the header of the first series of a local TIFF: its voxel size is that of OME metadata or of ImageJ.
+
+    The resolution tags alone are none: many writers put the dots per inch of a screen there.
 
     Raises
     ------
     InputError
-        If the file is damaged, or not a 3-D volume.
+        If the file is damaged, or not a 3-D volume of one value per voxel.
     """
     from tifffile import TiffFile
 
@@ -65,7 +89,7 @@ def read_tiff_header(path: Path, name: str) -> Header:
         if not tiff.series:
             raise InputError(f"{name} is a TIFF without an image; get the file again", code="damaged-file")
         series = tiff.series[0]
-        shape = tuple(n for n in series.shape if n != 1) if len(series.shape) > 3 else series.shape
+        axes, shape = _kept_axes(series.axes, tuple(map(int, series.shape)), name)
         order: Literal["<", ">"] = ">" if tiff.byteorder == ">" else "<"
         dtype = np.dtype("V1") if series.dtype is None else series.dtype
         whole = series.dataoffset is not None
@@ -74,15 +98,83 @@ def read_tiff_header(path: Path, name: str) -> Header:
                 f"{name} has {len(series.pages)} pages for {shape[0]} planes; save one plane per page",
                 code="not-supported",
             )
+        sizes = _ome_sizes(tiff.ome_metadata) if tiff.is_ome else _imagej_sizes(tiff) if tiff.is_imagej else {}
+        spacing, numbers = _spacing(sizes, axes) if len(shape) == 3 else (None, "")
         return Header(
             name,
-            tuple(map(int, shape)),
+            shape,
             dtype.newbyteorder(order) if whole else dtype,
             fastest_first=False,
             compression="none" if whole else "pages",
             offset=int(series.dataoffset or 0),
+            spacing=spacing,
             reason="a TIFF does not record it reliably",
+            remarks=_remarks(len(tiff.series), shape, name),
+            numbers=numbers,
         )
+
+
+def _remarks(images: int, shape: tuple[int, ...], name: str) -> tuple[str, ...]:
+    """A remark if there is more than one image."""
+    size = " x ".join(map(str, shape))
+    return (f"{name} has {images} images; the first, of {size} voxels, is read",) if images > 1 else ()
+
+
+def _kept_axes(axes: str, shape: tuple[int, ...], name: str) -> tuple[str, tuple[int, ...]]:
+    """The axes (tifffile's letters) and the shape, without axes of length 1 beyond three."""
+    for letter, length in zip(axes, shape, strict=True):
+        if letter in _COMPONENTS and length > 1:
+            raise InputError(
+                f"{name} has {length} {_COMPONENTS[letter]} per voxel; save one of them alone", code="wrong-dimensions"
+            )
+    kept = list(range(len(shape)))
+    # Those that are not axes of space go first.
+    for axis in sorted(kept, key=lambda axis: axes[axis] in "ZYX"):
+        if len(kept) > 3 and shape[axis] == 1:
+            kept.remove(axis)
+    return "".join(axes[axis] for axis in kept), tuple(shape[axis] for axis in kept)
+
+
+def _ome_sizes(document: str | None) -> dict[str, tuple[float, str]]:
+    """Size and unit along each axis, by the OME-XML of the first image."""
+    sizes = {}
+    for pixels in ElementTree.fromstring(document or "<none/>").iter():
+        if pixels.tag.rpartition("}")[2] == "Pixels":
+            for axis in "XYZ":
+                if f"PhysicalSize{axis}" in pixels.attrib:
+                    unit = pixels.get(f"PhysicalSize{axis}Unit", "µm")  # the default of the OME schema
+                    sizes[axis] = (float(pixels.attrib[f"PhysicalSize{axis}"]), unit)
+            break
+    return sizes
+
+
+def _imagej_sizes(tiff: TiffFile) -> dict[str, tuple[float, str]]:
+    """Size and unit along each axis, as ImageJ writes them: pixels per unit in the tags of the first page."""
+    metadata = tiff.imagej_metadata or {}
+    tags, unit = tiff.pages.first.tags, str(metadata.get("unit", "")).replace("\\u00B5", "µ")
+    sizes = {}
+    for axis, tag in (("X", "XResolution"), ("Y", "YResolution")):
+        if tag in tags:
+            count, length = tags[tag].value
+            if count:
+                sizes[axis] = (length / count, unit)
+    if "spacing" in metadata:
+        sizes["Z"] = (float(metadata["spacing"]), unit)
+    return sizes if unit else {}
+
+
+def _spacing(sizes: dict[str, tuple[float, str]], axes: str) -> tuple[tuple[float, float, float] | None, str]:
+    """The voxel size along pages, rows and columns in um, and the sizes as the file writes them."""
+    numbers = " x ".join(f"{sizes[axis][0]:.6g} {sizes[axis][1]}" for axis in "ZYX" if axis in sizes)
+    lengths = []
+    # An axis of pages that is not named Z (I, Q, T) is the depth.
+    for letter in "Z" + axes[1:]:
+        size, unit = sizes.get(letter, (0.0, ""))
+        length = size * MICRONS.get(unit.strip().lower(), 0.0)
+        if not (math.isfinite(length) and length > 0):
+            return None, numbers and f"spacing {numbers}"
+        lengths.append(length)
+    return (lengths[0], lengths[1], lengths[2]), f"spacing {numbers}"
 
 
 def tiff_planes(path: Path, header: Header) -> Iterator[NDArray[Any]]:
@@ -91,13 +183,44 @@ def tiff_planes(path: Path, header: Header) -> Iterator[NDArray[Any]]:
     Raises
     ------
     InputError
-        If a plane cannot be decoded.
+        If a plane cannot be decoded, or its page has other sizes than the volume.
     """
     from tifffile import TiffFile
 
-    with TiffFile(path) as tiff:
-        pages: Any = tiff.series[0].pages
+    with ExitStack() as stack:
+        with reading_tiff(header.name):
+            pages: Any = stack.enter_context(TiffFile(path)).series[0].pages
         for number in range(header.shape[0]):
             with reading_tiff(header.name):
-                plane = pages[number].asarray(maxworkers=1).reshape(1, *header.shape[1:])
+                page = pages[number]
+                if page is None or math.prod(page.shape) != math.prod(header.shape[1:]):
+                    raise ValueError(f"plane {number} is not {header.shape[1]} x {header.shape[2]}")
+                _check_segments(page)
+                plane = page.asarray(maxworkers=1).reshape(1, *header.shape[1:])
             yield plane
+
+
+def _check_segments(page: Any) -> None:
+    """Decompress the segments of a page that may be bombs, to see that they are not longer than the page states."""
+    make_decoder, safe = _DECODERS.get(int(page.compression), (None, 0))
+    if make_decoder is None:
+        return
+    most = math.prod(page.chunks) * page.dtype.itemsize
+    handle = page.parent.filehandle
+    for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
+        if count <= safe:
+            continue
+        handle.seek(offset)
+        decoder, size, left = make_decoder(), 0, int(count)
+        while left > 0 and not decoder.eof and (body := handle.read(min(left, _PART))):
+            left -= len(body)
+            more = True
+            while more:
+                part = decoder.decompress(body, _PART)
+                size += len(part)
+                if size > most + _SLACK:
+                    raise ValueError(f"a segment has more than the {most} bytes that the page states")
+                body = getattr(decoder, "unconsumed_tail", b"")
+                more = not decoder.eof and (bool(body) or not getattr(decoder, "needs_input", True))
+        if decoder.eof and (left > _SLACK or len(decoder.unused_data) > _SLACK):
+            raise ValueError("a segment goes on after the end of its compressed bytes")

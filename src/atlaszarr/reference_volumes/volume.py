@@ -125,9 +125,10 @@ def open_annotation(
     Parameters
     ----------
     uri : str or path-like
-        A local path, or any URL that fsspec opens, of an NRRD or NIfTI (either may be compressed), a TIFF, or an
-        OME-Zarr (its finest level), or a label group or level in one. A folder, or a URL with a part that ends in
-        ``.zarr``, is an OME-Zarr; the other formats are recognised by their first bytes.
+        A local path, or any URL that fsspec opens, of an NRRD, NIfTI or MetaImage (each may be compressed, and have
+        its voxels in another file of the same folder), a TIFF, or an OME-Zarr (its finest level), or a label group or
+        level in one. A folder, or a URL with a part that ends in ``.zarr``, is an OME-Zarr; the other formats are
+        recognised by their first bytes.
     spool_folder : str or path-like
         An existing local folder with room for the compressed voxels.
     storage_options : mapping, optional
@@ -259,6 +260,16 @@ def _frame(
 ) -> tuple[Orientation, tuple[float, float, float], tuple[str, ...]]:
     """The orientation, the voxel size along (z, y, x), and remarks: as given, else by the header."""
     name, remarks = header.name, header.remarks
+    if header.contradiction:
+        if orientation is None or voxel_size is None:
+            raise InputError(
+                f"the header of {name} contradicts itself: {header.contradiction}; give both the voxel size and the "
+                "orientation",
+                code="contradictory-header",
+            )
+        remarks += (f"the header of {name} contradicts itself: {header.contradiction}; both are read as given",)
+    if header.unit_assumed and voxel_size is None and header.spacing is not None:
+        remarks += (f"{name} has no unit ({header.numbers}); it is read as mm",)
     origin = orientation if orientation is not None else header.origin
     if origin is None:
         raise InputError(

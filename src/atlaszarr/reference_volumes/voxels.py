@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import os
 import zlib
 from collections.abc import Callable, Iterator
@@ -21,12 +22,93 @@ from ..errors import AtlaszarrError, InputError, TargetError
 from .header import Header
 from .orientation import Orientation
 
+#: The most bytes that the streams below read or return at once.
+_PART = 2**20
+#: The most characters of a number in a text: a float64 in full has 24.
+_LONGEST_NUMBER = 64
 
-def decompressed(stream: BinaryIO, compression: str) -> Any:
-    """A binary stream that decompresses another one as it is read."""
-    if compression == "gzip":
+
+def decompressed(stream: BinaryIO, header: Header) -> Any:
+    """A binary stream of the voxels in the dtype of the header, which decodes another stream as it is read."""
+    if header.compression == "gzip":
         return gzip.GzipFile(fileobj=stream, mode="rb")
-    return bz2.BZ2File(stream) if compression == "bzip2" else stream
+    if header.compression == "bzip2":
+        return bz2.BZ2File(stream)
+    if header.compression == "zlib":
+        return _Inflated(stream)
+    return _Numbers(stream, header) if header.compression == "text" else stream
+
+
+class _Inflated(io.RawIOBase):
+    """The bytes of a zlib or gzip stream, never decompressed beyond what is asked for."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._decoder = zlib.decompressobj(zlib.MAX_WBITS | 32)  # 32: the header tells zlib from gzip
+        self._input = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        wanted = min(len(buffer), _PART)
+        while wanted and not self._decoder.eof:
+            self._input = self._input or self._stream.read(_PART)
+            part = self._decoder.decompress(self._input, wanted)
+            if not (part or self._input or self._decoder.eof):
+                raise EOFError
+            self._input = self._decoder.unconsumed_tail
+            if part:
+                buffer[: len(part)] = part
+                return len(part)
+        return 0
+
+
+class _Numbers(io.RawIOBase):
+    """The bytes of numbers in ASCII, separated by white space."""
+
+    def __init__(self, stream: BinaryIO, header: Header) -> None:
+        self._stream = stream
+        self._header = header
+        self._rest = b""
+        self._bytes = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._bytes:
+            part = self._stream.read(_PART)
+            text = self._rest + part
+            words, self._rest = text.split(), b""
+            if not words and not part:
+                return 0
+            if words and part and not text[-1:].isspace():
+                self._rest = words.pop()
+            self._bytes = memoryview(self._convert([*words, *[self._rest][: len(self._rest) > _LONGEST_NUMBER]]))
+        part_ = self._bytes[: len(buffer)]
+        buffer[: len(part_)] = part_
+        self._bytes = self._bytes[len(part_) :]
+        return len(part_)
+
+    def _convert(self, words: list[bytes]) -> bytes:
+        dtype = self._header.dtype
+        number: Any = float if dtype.kind == "f" else int
+        try:
+            # Python's numbers may have underscores.
+            if any(len(word) > _LONGEST_NUMBER or b"_" in word for word in words):
+                raise ValueError
+            with np.errstate(over="ignore"):
+                return np.array([number(word) for word in words], dtype).tobytes()
+        except (ValueError, OverflowError):
+            if len(words) > 1:
+                return b"".join(self._convert([word]) for word in words)
+            text = words[0][:_LONGEST_NUMBER].decode("ascii", "backslashreplace")
+            raise InputError(
+                f"{self._header.name} holds {text!r} among its voxels, which is no {dtype.newbyteorder('=')}; "
+                "get the file again",
+                code="damaged-file",
+            ) from None
 
 
 def stream_planes(stream: BinaryIO, header: Header) -> Iterator[NDArray[Any]]:
@@ -124,6 +206,8 @@ class MappedVolume:
 CHUNK = 64
 #: The most bytes of voxels in memory at once.
 SLAB = 3 * 2**27
+#: The most bytes of a plane, stored or converted: with its copies they stay under 1 GB. BigBrain at 20 um has 115 MB.
+PLANE = 2**28
 #: Threads that compress chunks while the source waits.
 _THREADS = 2
 
@@ -168,9 +252,9 @@ def spool(
 
     slow = header.slowest
     plane = header.size // header.shape[slow] // header.dtype.itemsize * dtype.itemsize
-    if plane > SLAB:
+    if (largest := max(plane, header.size // header.shape[slow])) > PLANE:
         raise InputError(
-            f"{header.name} declares planes of {plane} bytes; the most that is supported is {SLAB}",
+            f"{header.name} declares planes of {largest} bytes; the most that is supported is {PLANE}",
             code="plane-too-large",
         )
     axis = orientation.axes.index(slow)
