@@ -47,6 +47,12 @@ class Header:
         Centre of the first voxel along the axes of the file, in um; it grows with the index of the voxel.
     numbers : str
         Sizes, unit and origin as the header writes them, for messages.
+    unit_assumed : bool
+        Whether the header has no unit of length, and `spacing` and `position` assume mm.
+    is_oblique : bool
+        Whether `origin` is None since the axes are oblique.
+    contradiction : str
+        How the header contradicts itself; empty if it does not.
     """
 
     name: str
@@ -63,6 +69,9 @@ class Header:
     data_file: str | None = None
     position: tuple[float, float, float] | None = None
     numbers: str = ""
+    unit_assumed: bool = False
+    is_oblique: bool = False
+    contradiction: str = ""
 
     def __post_init__(self) -> None:
         if len(self.shape) != 3 or min(self.shape) < 1:

@@ -48,7 +48,7 @@ def read_nifti_header(stream: BinaryIO, name: str) -> Header:
         header = kind(beginning)
         shape = tuple(int(n) for n in header.get_data_shape())
         dtype = np.dtype(header.get_data_dtype())
-        offset, directions = int(header["vox_offset"]), np.asarray(header.get_best_affine())[:3, :3].T
+        offset, affine = int(header["vox_offset"]), np.asarray(header.get_best_affine())
         slope, intercept = header.get_slope_inter()
         unit = header.get_xyzt_units()[0]
     except Exception as error:  # nibabel raises several families of errors
@@ -61,24 +61,34 @@ def read_nifti_header(stream: BinaryIO, name: str) -> Header:
     while shape[3:] and shape[-1] == 1:
         shape = shape[:-1]
     origin, reason = None, "its header has no orientation (sform_code and qform_code are 0)"
+    directions, first = affine[:3, :3].T, affine[:3, 3]
     spacing = np.linalg.norm(directions, axis=1)
+    position: tuple[float, float, float] | None = None
     if int(header["sform_code"]) or int(header["qform_code"]):
         origin = origin_of(directions, "ras")
         reason = "" if origin else "the axes of its header are oblique"
     elif len(shape) == 3:
         spacing = np.asarray(header.get_zooms()[:3], np.float64)
-    micron = _UNITS.get(unit)
+    has_unit = unit in _UNITS
+    micron = _UNITS.get(unit, MICRONS["mm"])
+    if origin is not None:
+        main = np.abs(directions).argmax(axis=1)
+        position = _three(first[main] * np.sign(directions[range(3), main]) * micron)
     return Header(
         name,
         shape,
         dtype,
         fastest_first=True,
         offset=offset,
-        spacing=None if micron is None else _three(spacing * micron),
+        spacing=_three(spacing * micron),
         origin=origin,
-        reason=reason or ("" if micron else "its header has no unit of length"),
-        remarks=(f"the axes of {name} begin at {origin}, by its header",) if origin else (),
+        reason=reason,
         scaling=(1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept)),
+        position=position,
+        numbers=f"spacing {' x '.join(f'{n:g}' for n in spacing)} ({unit if has_unit else 'no unit'}), "
+        f"origin {', '.join(f'{n:g}' for n in first)}",
+        unit_assumed=not has_unit,
+        is_oblique=reason.endswith("oblique"),
     )
 
 

@@ -1,4 +1,4 @@
-"""The header of an NRRD file. Files of the Allen Institute have a wrong orientation: `_is_allen` recognises them.
+"""The header of an NRRD file. Files of the Allen Institute have a wrong orientation, which `frame` corrects.
 
 The fields are defined in https://teem.sourceforge.net/nrrd/format.html; pynrrd parses them.
 """
@@ -6,14 +6,12 @@ The fields are defined in https://teem.sourceforge.net/nrrd/format.html; pynrrd 
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Mapping
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
 from ..errors import InputError
-from ..geometry.spaces import reference_space
 from .header import MICRONS, Header
 from .orientation import origin_of
 
@@ -93,7 +91,6 @@ def read_nrrd_header(stream: BinaryIO, name: str) -> Header:
             f"{name} has neither voxels nor a 'data file' after its NRRD header; get the file again",
             code="truncated-file",
         )
-    origin, spacing, reason, remarks = _geometry(fields, shape, name)
     return Header(
         name,
         shape,
@@ -101,59 +98,37 @@ def read_nrrd_header(stream: BinaryIO, name: str) -> Header:
         fastest_first=True,
         compression=compression,
         offset=0 if data_file is not None else len(body),
-        spacing=spacing,
-        origin=origin,
-        reason=reason,
-        remarks=remarks,
         data_file=None if data_file is None else _data_file(str(data_file), name),
+        **_geometry(fields),
     )
 
 
-def _geometry(
-    fields: Mapping[str, Any], shape: tuple[int, ...], name: str
-) -> tuple[str | None, tuple[float, float, float] | None, str, tuple[str, ...]]:
-    """Origin, spacing in um, the reason why one of them is None, and remarks."""
+def _geometry(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a Header on orientation, voxel size and origin."""
     directions = np.asarray(fields.get("space directions", np.empty((0, 0))), np.float64)
     if directions.shape != (3, 3) or not np.isfinite(directions).all():
-        return None, None, "its header has no space directions", ()
+        return {"reason": "its header has no space directions"}
     lengths = np.linalg.norm(directions, axis=1)
     letters = _SPACES.get(str(fields.get("space", "")).lower())
-    if _is_allen(fields, directions, shape):
-        remark = (
-            f"the header of {name} names the space left-posterior-superior, like all files of the Allen Institute; "
-            "its axes are read as p, i, r (asl), which they are"
-        )
-        size = float(lengths[0])
-        return "asl", (size, size, size), "", (remark,)
     units = {MICRONS.get(str(unit).strip('"').lower()) for unit in fields.get("space units", ())}
     micron = units.pop() if len(units) == 1 else None
-    a, b, c = (float(length * (micron or 0)) for length in lengths)
-    spacing = None if micron is None else (a, b, c)
-    reason = "" if spacing else "its header has no unit of length"
+    unit = "no unit" if micron is None else " ".join(map(str, fields["space units"]))
+    first = np.asarray(fields.get("space origin", np.full(3, np.nan)), np.float64)
+    at = ", origin " + ", ".join(f"{n:g}" for n in first) if np.isfinite(first).all() else ""
+    found: dict[str, Any] = {"numbers": f"spacing {' x '.join(f'{n:g}' for n in lengths)} ({unit}){at}"}
+    if micron is None:
+        micron, found["unit_assumed"] = MICRONS["mm"], True
+    found["spacing"] = tuple(float(f"{length * micron:.12g}") for length in lengths)
     if letters is None:
-        return None, spacing, f"its header names the space {fields.get('space')!r}", ()
+        return {**found, "reason": f"its header names the space {fields.get('space')!r}"}
     origin = origin_of(directions, letters)
     if origin is None:
-        return None, spacing, "the axes of its header are oblique", ()
-    if letters == "lps" and spacing is None and np.array_equal(directions, np.diag(np.diag(directions))):
-        reason = "its header names the space left-posterior-superior, which is wrong in files of the Allen Institute"
-        return None, None, reason, ()
-    return origin, spacing, reason, (f"the axes of {name} begin at {origin}, by its header",)
-
-
-def _is_allen(fields: Mapping[str, Any], directions: Any, shape: tuple[int, ...]) -> bool:
-    """Whether this is the header of a CCF volume: left-posterior-superior, diagonal, with the exact CCF extent."""
-    size = float(directions[0, 0])
-    extent = reference_space(9).extent
-    return (
-        str(fields.get("space", "")).lower() == "left-posterior-superior"
-        and size > 0
-        and np.array_equal(directions, np.eye(3) * size)
-        and not np.any(fields.get("space origin", 0))
-        and "space units" not in fields
-        and len(shape) == 3
-        and all(math.isclose(n * size, length) for n, length in zip(shape, extent, strict=True))
-    )
+        return {**found, "is_oblique": True, "reason": "the axes of its header are oblique"}
+    if at:
+        main = np.abs(directions).argmax(axis=1)
+        signs = np.sign(directions[range(3), main])
+        found["position"] = tuple(float(n) for n in first[main] * signs * micron)
+    return {**found, "origin": origin}
 
 
 def _dtype(fields: Mapping[str, Any]) -> np.dtype[Any]:

@@ -55,15 +55,17 @@ def open_ome_zarr(uri: str, storage_options: Mapping[str, Any], name: str) -> tu
     words = [axis.orientation or "" for axis in axes]
     oriented = all("-to-" in word for word in words)
     spacing: tuple[float, float, float] | None = None
-    remarks: tuple[str, ...] = ()
+    position: tuple[float, float, float] | None = None
+    numbers = ""
     if len(microns) == len(axes):
         z, y, x = (float(f"{image.scales[0][k] * micron:.9g}") for k, micron in zip(spatial, microns, strict=True))
         spacing = z, y, x
-        first = [image.translations[0][k] * micron for k, micron in zip(spatial, microns, strict=True)]
-        # The origin is the centre of the first voxel, or of that of the finest volume of the same space.
-        if not all(-size / 2 < at <= size / 2 for at, size in zip(first, spacing, strict=True)):
-            position = ", ".join(f"{length:g}" for length in first)
-            remarks = (f"the first voxel of {name} lies at {position} um by its metadata; 0, 0, 0 is assumed",)
+        z, y, x = (
+            float(f"{image.translations[0][k] * micron:.9g}") for k, micron in zip(spatial, microns, strict=True)
+        )
+        position = z, y, x
+        sizes, first = ([f"{values[0][k]:g}" for k in spatial] for values in (image.scales, image.translations))
+        numbers = f"scale {' x '.join(sizes)} ({axes[0].unit}), translation {', '.join(first)}"
     header = Header(
         name,
         tuple(map(int, array.shape)),
@@ -71,7 +73,8 @@ def open_ome_zarr(uri: str, storage_options: Mapping[str, Any], name: str) -> tu
         fastest_first=False,
         spacing=spacing,
         origin="".join(word[0] for word in words) if oriented else None,
-        remarks=remarks,
+        position=position,
+        numbers=numbers,
         reason="its axes have no unit of length" if oriented else "its axes have no RFC-4 orientations",
     )
     absent.list()
