@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from .. import credit
 from ..brainglobe.paths import AtlasLayout
+from ..credit import Credit
 from ..engine.ledger import digest
 from ..errors import InputError
 from ..geometry.spaces import BRAINGLOBE_SIDES, ORIENTATION
@@ -31,8 +31,30 @@ def key(layout: AtlasLayout) -> str:
     return f"{_FOLDER}/{layout.name}-{layout.version}.json"
 
 
-def begin(root: Target, layout: AtlasLayout, files: Mapping[str, bytes], overwrite: bool) -> None:
-    """Mark the atlas as unfinished, and write the files.
+def leftovers(root: Target, layout: AtlasLayout, kept: Sequence[str]) -> list[str]:
+    """Paths of the images and files of an earlier atlas of the same name and version that the new one does not make.
+
+    Parameters
+    ----------
+    root : Target
+    layout : AtlasLayout
+    kept : sequence of str
+        Keys that the new atlas makes; one that ends in ``/`` stands for a folder.
+    """
+    recorded = _recorded(root, layout, overwrite=False)
+    folders = tuple(key for key in kept if key.endswith("/"))
+    stale = [path for path in recorded["images"] if f"{path}/" not in folders]
+    for key in recorded["files"]:
+        if key not in kept and not key.startswith(folders):
+            # Of an image under a second name, which may be a link, only the root is a file of the manifest.
+            stale.append(key.removesuffix("/zarr.json"))
+    return stale
+
+
+def begin(
+    root: Target, layout: AtlasLayout, files: Mapping[str, bytes], overwrite: bool, stale: Sequence[str] = ()
+) -> None:
+    """Mark the atlas as unfinished, remove what is stale of an earlier one, and write the files.
 
     Raises
     ------
@@ -49,6 +71,10 @@ def begin(root: Target, layout: AtlasLayout, files: Mapping[str, bytes], overwri
                 "version, or give --overwrite",
                 code="different-options",
             )
+    if stale:  # the earlier record is kept until all of it is removed
+        _write(root, layout, {**_recorded(root, layout, overwrite=False), "state": "unfinished"})
+        for path in stale:
+            root.remove(path)
     _write(root, layout, {**recorded, "state": "unfinished"})
     root.write_all(files.items())
 
@@ -61,6 +87,7 @@ def finish(
     images: Sequence[str],
     remarks: Sequence[str],
     sides: str,
+    credit: Credit,
 ) -> None:
     """Write the files that are missing or differ, and the manifest of everything built now and before.
 
@@ -76,6 +103,7 @@ def finish(
     remarks : sequence of str
     sides : str
         Orientation of x.
+    credit : Credit
     """
     existing = root.read_each(files)
     root.write_all((path, body) for path, body in files.items() if existing[path] != body)
@@ -94,7 +122,7 @@ def finish(
         "remarks": list(remarks),
         "images": list(dict.fromkeys([*recorded["images"], *paths])),
         "files": {**recorded["files"], **{path: [len(body), digest(body)] for path, body in files.items()}},
-        "credit": credit.REFERENCE_VOLUMES,
+        "credit": credit.to_dict(),
     }
     _write(root, layout, content)
 

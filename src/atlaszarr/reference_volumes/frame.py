@@ -34,6 +34,8 @@ class Frame:
     Attributes
     ----------
     orientation : Orientation
+    begins : str
+        The sides at which the axes of the file begin: ``asl`` for the CCF under any of its headers.
     voxel_size : tuple of float
         Along (z, y, x), in um.
     position : tuple of float or None
@@ -47,6 +49,7 @@ class Frame:
     """
 
     orientation: Orientation
+    begins: str
     voxel_size: tuple[float, float, float]
     position: tuple[float, float, float] | None
     is_ccf: bool
@@ -95,7 +98,8 @@ def frame_of(
             code="missing-orientation",
         )
     # The voxels of the CCF are never flipped by the name of a side.
-    axes = Orientation.of(ORIGIN if letters == _BRAINGLOBE else letters) if is_ccf else Orientation.of(letters, wanted)
+    begins = ORIGIN if is_ccf and letters == _BRAINGLOBE else letters
+    axes = Orientation.of(begins, ORIGIN if is_ccf else wanted)
     recorded = None if header.spacing is None else axes.order([length * factor for length in header.spacing])
     size = given or recorded
     if size is None or not all(math.isfinite(length) and length > 0 for length in size):
@@ -131,7 +135,7 @@ def frame_of(
             "first voxel of 10 um"
         )
     position = None if is_ccf else _position(header, axes, size)
-    return Frame(axes, size, position, is_ccf, (*remarks, *contradictions), tuple(contradictions))
+    return Frame(axes, begins, size, position, is_ccf, (*remarks, *contradictions), tuple(contradictions))
 
 
 def _ccf(

@@ -56,6 +56,8 @@ class ReferenceVolume:
         has no origin, or for the CCF.
     is_ccf : bool
         Whether the volume has the extent and the axes of the CCF.
+    begins : str
+        The sides at which the axes of the file begin, as they are read; empty if it is not known.
     labels : ndarray or None
         The labels that occur, sorted, without 0, uint32; None unless an annotation was read as a whole.
     absent : AbsentChunks or None
@@ -74,6 +76,13 @@ class ReferenceVolume:
     contradictions: tuple[str, ...] = ()
     position: tuple[float, float, float] | None = None
     is_ccf: bool = False
+    begins: str = ""
+
+    @property
+    def extent(self) -> tuple[float, float, float]:
+        """Size along (z, y, x), in um."""
+        z, y, x = (n * size for n, size in zip(self.array.shape, self.voxel_size, strict=True))
+        return z, y, x
 
     @property
     def all_remarks(self) -> tuple[str, ...]:
@@ -248,6 +257,7 @@ def _volume(array: Any, name: str, frame: Frame, remarks: tuple[str, ...], **mor
         contradictions=frame.contradictions,
         position=frame.position,
         is_ccf=frame.is_ccf,
+        begins=frame.begins,
         **more,
     )
 
