@@ -11,7 +11,7 @@ import click
 
 from ..errors import printable
 from ..stores.locations import is_url
-from .options import API, OME_ZARR, OUTPUT, SHARD, STORE, WORKERS, WRITING, client, is_quiet, options
+from .options import API, OME_ZARR, OUTPUT, SHARD, STORE, VOXEL_SIZE, WORKERS, WRITING, client, is_quiet, options
 from .terminal import progress_bars
 
 _VOLUMES = "NRRD, NIfTI, TIFF or OME-Zarr, path or URL; repeatable, once per resolution."
@@ -21,16 +21,24 @@ _VOLUMES = "NRRD, NIfTI, TIFF or OME-Zarr, path or URL; repeatable, once per res
 @click.argument("target")
 @click.option("--annotation", multiple=True, required=True, metavar="URI", help=_VOLUMES)
 @click.option("--template", multiple=True, metavar="URI", help=_VOLUMES)
-@click.option("--ontology", metavar="URI", help="Structure graph or terminology.csv [graph 1 of the Allen API].")
-@click.option("--name", default="allen-adult-mouse", metavar="NAME", help="Name of the atlas [allen-adult-mouse].")
-@click.option("--version", default="2017", metavar="VERSION", help="Version of the atlas [2017].")
+@click.option(
+    "--ontology", metavar="URI", help="Structure graph or terminology.csv [for the CCF graph 1 of the Allen API]."
+)
+@click.option("--name", metavar="NAME", help="Name of the atlas [for the CCF allen-adult-mouse].")
+@click.option("--version", metavar="VERSION", help="Version of the atlas [for the CCF 2017].")
+@click.option("--citation", metavar="TEXT", help="Citation of the sources [for the CCF the Allen Institute's].")
+@click.option("--terms", metavar="TEXT", help="Terms of use of the sources [for the CCF the Allen Institute's].")
+@click.option("--species", metavar="NAME", help="Species [for the CCF Mus musculus].")
+@click.option(
+    "--asymmetric/--symmetric", default=None, help="Whether the halves of the atlas differ [for the CCF --symmetric]."
+)
 @click.option("--brainglobe", is_flag=True, help="Add the files of BrainGlobe: masks, meshes, manifests.")
 @click.option(
     "--orientation",
     metavar="LETTERS",
     help="Side at which each axis of the files begins, such as asl [from their headers].",
 )
-@click.option("--voxel-size", type=float, metavar="UM", help="Voxel size of files whose header has none.")
+@options(VOXEL_SIZE)
 @click.option("--allow-unknown", is_flag=True, help="Keep labels that are not in the ontology.")
 @click.option("--chunk", type=int, metavar="N", help="Side of a chunk in voxels [64; 80 at 10 um].")
 @options(SHARD, OME_ZARR)
@@ -41,13 +49,18 @@ _VOLUMES = "NRRD, NIfTI, TIFF or OME-Zarr, path or URL; repeatable, once per res
 def atlas(target: str, storage_options: dict[str, Any], as_json: bool, **values: Any) -> None:
     """Build an atlas under TARGET, a path or URL: annotation, template, hemispheres, terminology, region volumes.
 
+    The CCF is recognised by its extent and its labels. Any other atlas needs --name, --version and --ontology, and for
+    --brainglobe also --species and --citation.
+
     For instance: atlaszarr atlas ccf --annotation annotation_25.nrrd --template average_template_25.nrrd
     """
     from ..atlas import build_atlas
+    from ..atlas.ccf import NAME
 
-    with client() as service, progress_bars(f"atlas {values['name']}") as progress:
+    with client() as service, progress_bars(f"atlas {values['name'] or NAME}") as progress:
         report = build_atlas(target, client=service, storage_options=storage_options, progress=progress, **values)
-    for remark in () if is_quiet() else report.remarks:
+    # An option that contradicts a header is remarked on in any case.
+    for remark in report.contradictions if is_quiet() else report.remarks:
         click.echo(f"atlaszarr: {printable(remark)}", err=True)
     if as_json:
         click.echo(json.dumps(report.to_dict()))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -53,6 +54,22 @@ def as_numbers(count: int) -> _Callback:
         return found
 
     return parse
+
+
+def as_lengths(
+    _context: click.Context, parameter: click.Parameter, text: str | None
+) -> float | tuple[float, float, float] | None:
+    """Click callback: parse one positive length in um, or three along z, y, x separated by commas."""
+    if text is None:
+        return None
+    try:
+        found = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        found = ()
+    if len(found) not in (1, 3) or not all(math.isfinite(length) and length > 0 for length in found):
+        message = f"{_name(parameter)} {text!r} must be one positive length in um, or three along z, y, x (200,200,100)"
+        raise InputError(message, code="invalid-voxel-size")
+    return found[0] if len(found) == 1 else (found[0], found[1], found[2])
 
 
 def as_number_or_auto(_context: click.Context, parameter: click.Parameter, text: str) -> int | None:
@@ -204,6 +221,14 @@ WRITING = (
     ),
     click.option("--overwrite", is_flag=True, help="Replace a target that was built with other options."),
     click.option("--take-over", is_flag=True, help="Build although another build may be running in TARGET."),
+)
+#: z, y, x are the axes of the result, whatever their order in the file.
+VOXEL_SIZE = click.option(
+    "--voxel-size",
+    metavar="UM[,UM,UM]",
+    callback=as_lengths,
+    help="Voxel size in um, or three along z, y, x (anterior-posterior, superior-inferior, left-right), for what the "
+    "metadata lack or have wrong [from the metadata].",
 )
 WORKERS = click.option("--workers", type=int, metavar="N", help="Local threads [one per core].")
 SHARD = click.option(

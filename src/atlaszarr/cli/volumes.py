@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ..errors import InputError
-from .options import STORE, format_options, options
+from .options import STORE, VOXEL_SIZE, format_options, options
 
 
 @click.command()
@@ -18,15 +18,14 @@ from .options import STORE, format_options, options
 @click.option("--region", "regions", multiple=True, metavar="ACRONYM", help="Print this region only; repeatable [all].")
 @click.option("--level", type=int, default=0, metavar="N", help="Level of the annotation [0].")
 @click.option("--by-hemisphere", is_flag=True, help="Print the left and right volumes too, and which side is which.")
-@click.option("--voxel-size", type=float, metavar="UM", help="Replaces the voxel size of the annotation.")
-@options(STORE, format_options("table", "csv", "json", "parquet"))
+@options(VOXEL_SIZE, STORE, format_options("table", "csv", "json", "parquet"))
 def volumes(
     annotation: str,
     terminology: str | None,
     regions: tuple[str, ...],
     level: int,
     by_hemisphere: bool,
-    voxel_size: float | None,
+    voxel_size: float | tuple[float, float, float] | None,
     form: str,
     storage_options: dict[str, Any],
     as_json: bool,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from fractions import Fraction
 
 import numpy as np
 
@@ -59,13 +60,13 @@ def refuse_implausible(shape: Sequence[int], size: Sequence[float], name: str, n
         return
     by_header = f" ({numbers})" if numbers else ""
     raise InputError(
-        f"the voxels of {name} are {um(size)} by its header{by_header}, and its longest side {longest / 1000:g} mm; "
+        f"the voxels of {name} are {um(size)} by its metadata{by_header}, and its longest side {longest / 1000:g} mm; "
         "give the voxel size in um (--voxel-size), also to confirm this one",
         code="implausible-size",
     )
 
 
-def um(lengths: Sequence[float]) -> str:
+def um(lengths: Sequence[float | Fraction]) -> str:
     """Lengths in um as text: ``25 um``, ``25 x 25 x 50 um``."""
     distinct = lengths[:1] if len(set(lengths)) == 1 else lengths
-    return " x ".join(f"{length:g}" for length in distinct) + " um"
+    return " x ".join(f"{float(length):g}" for length in distinct) + " um"

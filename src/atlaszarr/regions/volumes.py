@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..engine.ome import Geometry
 from ..errors import AtlaszarrWarning, InputError
 from ..geometry.spaces import BRAINGLOBE_SIDES, ORIENTATION, reference_space
+from ..geometry.voxel_size import lengths_of, refuse_implausible, um
 from ..terminology.terminology import Terminology, terminology_of
 from .annotation import Annotation, annotation_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
+#: Relative difference of two voxel sizes below which they are the same: sizes in files are rounded.
+_SAME = 1e-4
 #: The number of unknown labels that a warning lists.
 _NAMED = 5
 
@@ -52,7 +54,7 @@ def region_volumes(
         otherwise the sides are ``low`` and ``high``. BrainGlobe writes ``right-to-left`` on the CCF, which swaps the
         names (brainglobe-atlasapi issue 104); ``attrs["hemispheres"]`` records this.
     voxel_size : float or sequence of 3 float, optional
-        Along (z, y, x) at `level`, in um. Default: the voxel size of the annotation.
+        Along (z, y, x) at `level`, in um. Default: the voxel size of the annotation. A warning says if they differ.
     storage_options : mapping, optional
         Options for fsspec, if the annotation or the terminology is a URL.
 
@@ -70,7 +72,8 @@ def region_volumes(
     ------
     InputError
         If `annotation` does not hold labels, does not have the level or its voxel size is unknown, or the terminology
-        does not exist.
+        does not exist; if by its metadata a voxel is under 0.1 um or over 5 mm, or it is longer than 0.5 m, and no
+        voxel size is given.
     SourceError, RecordError
         If the terminology cannot be read or is invalid.
     TargetError
@@ -79,14 +82,14 @@ def region_volumes(
     Warns
     -----
     AtlaszarrWarning
-        If chunks are absent that no ledger records (they are read as background), the label index is not used, or the
-        annotation has labels that are not in the terminology.
+        If chunks are absent that no ledger records (they are read as background), the label index is not used, the
+        annotation has labels that are not in the terminology, or `voxel_size` contradicts its metadata.
     """
     import pandas as pd
 
     opened = annotation_of(annotation, level, storage_options)
     structures = terminology_of(terminology, annotation, storage_options)
-    size = _voxel_um(opened.geometry, voxel_size)
+    size = _voxel_um(opened, voxel_size)
     voxel = float(math.prod(size) / 10**9)
     names, explanation = _sides(opened, size) if by_hemisphere else (("low", "high"), "")
     counts = opened.counts()
@@ -208,23 +211,35 @@ def _with_descendants(structures: Terminology, known: Mapping[int, int], direct:
     return total
 
 
-def _voxel_um(geometry: Geometry, given: float | Sequence[float] | None) -> tuple[Fraction, Fraction, Fraction]:
+def _voxel_um(annotation: Annotation, given: float | Sequence[float] | None) -> tuple[Fraction, Fraction, Fraction]:
     """The voxel size along (z, y, x) in um, as the exact value of its decimal notation."""
+    geometry = annotation.geometry
+    recorded = None if (micron := geometry.micron) is None else [_exact(size) * micron for size in geometry.scale]
     if given is not None:
-        lengths = tuple(map(float, given if isinstance(given, Sequence) else (given,) * 3))
-        if len(lengths) != 3 or not all(math.isfinite(length) and length > 0 for length in lengths):
-            raise InputError(
-                f"voxel size {given!r} must be one positive length in um, or three along z, y, x", code="invalid-value"
+        z, y, x = map(_exact, lengths_of(given))
+        if recorded is not None and any(abs(a / b - 1) > _SAME for a, b in zip(recorded, (z, y, x), strict=True)):
+            warnings.warn(
+                f"the voxels of the annotation are {um(recorded)} by its metadata; they are counted as "
+                f"{um((z, y, x))}, as given",
+                AtlaszarrWarning,
+                stacklevel=3,
             )
-        geometry = Geometry(lengths, unit="micrometer")
-    if (micron := geometry.micron) is None:
+        return z, y, x
+    if recorded is None:
         unit = "no unit" if geometry.unit is None else f"the unit {geometry.unit!r}"
+        numbers = " x ".join(f"{size:g}" for size in geometry.scale)
         raise InputError(
-            f"the annotation's axes have {unit}, so its voxel size is unknown; give voxel_size (--voxel-size) in um",
+            f"the annotation's axes have {unit} (scale {numbers}), so its voxel size is unknown; give voxel_size "
+            "(--voxel-size) in um",
             code="missing-voxel-size",
         )
-    z, y, x = (Fraction(repr(length)) * micron for length in geometry.scale)
+    refuse_implausible(annotation.shape, [float(size) for size in recorded], "the annotation")
+    z, y, x = recorded
     return z, y, x
+
+
+def _exact(length: float) -> Fraction:
+    return Fraction(repr(length))
 
 
 def _sides(annotation: Annotation, size: Sequence[Fraction]) -> tuple[tuple[str, str], str]:
