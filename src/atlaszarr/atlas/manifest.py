@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from ..brainglobe.paths import AtlasLayout
+from ..brainglobe.paths import ANNOTATION, AtlasLayout, below
 from ..credit import Credit
 from ..engine.ledger import digest
+from ..engine.target_state import read_root
 from ..errors import InputError
 from ..geometry.spaces import BRAINGLOBE_SIDES, ORIENTATION
 from ..reference_volumes import ReferenceVolume
@@ -22,6 +24,11 @@ _NAMED_BY = {
     ORIENTATION["x"]: "Allen Institute (low r is left)",
     BRAINGLOBE_SIDES: "BrainGlobe, issue 104 of brainglobe-atlasapi (the Allen Institute calls low r left)",
 }
+#: The root of the annotation of an atlas, in zarr v3 or v2.
+_ANNOTATION_ROOT = re.compile(
+    rf"(?P<image>annotation-sets/(?P<name>[^/]+)-annotation/(?P<version>[^/]+)/{re.escape(ANNOTATION)})/"
+    r"(?:zarr\.json|\.zgroup)"
+)
 #: What a manifest records of sources, images and files, if nothing was built yet.
 _EMPTY: dict[str, Any] = {"sources": {}, "images": [], "files": {}}
 
@@ -142,6 +149,32 @@ def manifests(root: Target) -> Iterator[tuple[str, dict[str, Any] | None]]:
             yield path, None
         else:
             yield path, content
+
+
+def missing(root: Target, found: Collection[str]) -> list[str]:
+    """Keys of the manifests that are missing, of annotations of atlaszarr in a target.
+
+    Parameters
+    ----------
+    root : Target
+    found : collection of str
+        Keys of the manifests that exist.
+    """
+    keys = []
+    for path in root.list_keys("annotation-sets/"):
+        if (match := _ANNOTATION_ROOT.fullmatch(path)) is None:
+            continue
+        manifest = f"{_FOLDER}/{match['name']}-{match['version'].replace('_', '.')}.json"
+        if manifest not in found and manifest not in keys and _is_ours(below(root, match["image"])):
+            keys.append(manifest)
+    return keys
+
+
+def _is_ours(image: Target) -> bool:
+    try:
+        return read_root(image) is not None
+    except InputError:
+        return False
 
 
 def _recorded(root: Target, layout: AtlasLayout, overwrite: bool) -> dict[str, Any]:

@@ -7,12 +7,12 @@ from typing import Any
 
 from ..brainglobe import meshes
 from ..brainglobe.paths import PRECOMPUTED, below
-from ..engine.ledger import Defect, digest
+from ..engine.ledger import COMPACT, Defect, digest
 from ..engine.target_state import read_root
 from ..engine.verify import VerifyReport, verify_image
 from ..errors import InputError
 from ..stores.target import Target
-from .manifest import manifests
+from .manifest import manifests, missing
 
 
 def verify_atlas(root: Target, *, deep: bool) -> VerifyReport | None:
@@ -30,10 +30,11 @@ def verify_atlas(root: Target, *, deep: bool) -> VerifyReport | None:
         None if the target holds no atlas.
     """
     documents = list(manifests(root))
-    if not documents:
+    without = missing(root, [key for key, _ in documents])
+    if not documents and not without:
         return None
     objects = blocks = 0
-    defects: list[Defect] = []
+    defects = [Defect("missing", key, "is missing; build the atlas again to write it") for key in without]
     for key, document in documents:
         if document is None:
             defects.append(Defect("metadata", key, "cannot be read"))
@@ -51,13 +52,22 @@ def verify_atlas(root: Target, *, deep: bool) -> VerifyReport | None:
 
 def _image(target: Target, deep: bool) -> VerifyReport:
     if target.url.endswith(PRECOMPUTED):
-        return VerifyReport(target.url, 0, 0, tuple(meshes.defects(target)))
+        return VerifyReport(target.url, 0, 0, tuple(_meshes(target)))
     try:
         exists = read_root(target) is not None
     except InputError:
         exists = False
     report = verify_image(target, deep=deep) if exists else None
     return report or VerifyReport(target.url, 0, 0, (Defect("missing", "", "is missing"),))
+
+
+def _meshes(target: Target) -> list[Defect]:
+    try:
+        return meshes.defects(target)
+    except InputError:  # there is no ledger
+        if target.list_keys():
+            return [Defect("ledger", COMPACT, "is missing")]
+        return [Defect("missing", "", "is missing")]
 
 
 def _files(root: Target, document: dict[str, Any]) -> Iterator[Defect]:
