@@ -86,7 +86,7 @@ def read_nifti_header(stream: BinaryIO, name: str) -> Header:
         scaling=(1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept)),
         position=position,
         numbers=f"spacing {' x '.join(f'{n:g}' for n in spacing)} ({unit if has_unit else 'no unit'}), "
-        f"origin {', '.join(f'{n:g}' for n in first)}",
+        f"origin {', '.join(f'{n + 0:g}' for n in first)}",
         unit_assumed=not has_unit,
         is_oblique=reason.endswith("oblique"),
     )
