@@ -159,7 +159,12 @@ def _corner(volume: ReferenceVolume, position: Sequence[float]) -> Corner:
 
 
 def _check_extent(one: ReferenceVolume, other: ReferenceVolume) -> None:
-    """Refuse a volume whose extent differs along an axis by at least one of the larger voxels."""
+    """Refuse a volume whose extent differs along an axis by at least one of the larger voxels.
+
+    Grids of the CCF are rounded to whole voxels in several ways.
+    """
+    if one.is_ccf and other.is_ccf:
+        return
     coarser = map(max, one.voxel_size, other.voxel_size)
     if any(abs(a - b) >= size for a, b, size in zip(one.extent, other.extent, coarser, strict=True)):
         raise InputError(

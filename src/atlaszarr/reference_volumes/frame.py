@@ -115,7 +115,7 @@ def frame_of(
             f"the axes of {name} begin at {header.origin} by its header{_shown(header)}; they are read as "
             f"{orientation}, as given"
         )
-    if given is not None and recorded is not None and not np.allclose(recorded, given, rtol=1e-4, atol=0):
+    if given is not None and recorded is not None and not _is_same(recorded, given, header.unit_assumed):
         contradictions.append(
             f"the voxels of {name} are {um(recorded)} by its header{_shown(header)}; they are read as {um(given)}, "
             "as given"
@@ -123,6 +123,11 @@ def frame_of(
     remarks = [*header.remarks]
     if orientation is None and (header.origin != letters or factor != 1):
         remarks.append(_ccf_remark(header, size))
+    elif factor != 1:
+        remarks.append(
+            f"the sizes in the header of {name}{_shown(header)} are read as {um(size)}: by its extent it is a volume of "
+            "the CCF"
+        )
     elif orientation is None and header.fastest_first:  # such headers are often wrong
         remarks.append(f"the axes of {name} begin at {letters}, by its header")
     if header.unit_assumed and given is None and factor == 1:
@@ -136,6 +141,12 @@ def frame_of(
         )
     position = None if is_ccf else _position(header, axes, size)
     return Frame(axes, begins, size, position, is_ccf, (*remarks, *contradictions), tuple(contradictions))
+
+
+def _is_same(recorded: Sequence[float], given: Sequence[float], unit_assumed: bool) -> bool:
+    """Whether two voxel sizes agree; the numbers of a header without a unit may be mm, as assumed, or um."""
+    factors = (1.0, 1e-3) if unit_assumed else (1.0,)
+    return any(np.allclose(np.multiply(recorded, factor), given, rtol=1e-4, atol=0) for factor in factors)
 
 
 def _ccf(

@@ -148,6 +148,32 @@ def test_a_header_that_contradicts_the_extent_of_the_ccf_is_refused_until_the_ax
         assert any("by its header" in text for text in found.contradictions)
 
 
+def test_a_size_that_is_the_number_of_a_header_without_a_unit_does_not_contradict_it(tmp_path):
+    path, _ = CCF["old NRRD"](tmp_path, labels())
+    with open_annotation(path, tmp_path, voxel_size=200) as found:
+        assert found.contradictions == ()
+    with open_annotation(path, tmp_path, voxel_size=100, orientation="asl") as found:
+        assert len(found.contradictions) == 2
+
+
+def test_sizes_of_the_ccf_are_remarked_on_also_if_its_orientation_is_given(tmp_path):
+    path, _ = CCF["ITK's NIfTI, um as mm"](tmp_path, labels())
+    with open_annotation(path, tmp_path, orientation="asl") as found:
+        assert found.voxel_size == (200.0, 200.0, 200.0)
+        np.testing.assert_array_equal(found.array, labels())
+        (axes,) = found.contradictions
+        assert "begin at rai by its header" in axes
+        assert any("are read as 200 um" in text for text in found.remarks)
+
+
+def test_grids_of_the_ccf_that_are_rounded_differently_make_one_atlas(tmp_path):
+    annotation, _ = CCF["old NRRD"](tmp_path, labels())
+    grid = as_nifti(tmp_path / "t.nii", np.ones((67, 41, 58), np.uint16), 0.2 * TRUE)
+    report = build_atlas(tmp_path / "atlas", annotation=annotation, template=grid, ontology=ONTOLOGY)
+    for image in report.images[:2]:
+        assert from_ngff_zarr(image.target).images[0].translation == {"z": 0.095, "y": 0.095, "x": 0.095}
+
+
 def test_axes_that_are_oblique_are_not_recognised(tmp_path):
     directions = 0.2 * TRUE
     directions[0, 0] = 0.01
