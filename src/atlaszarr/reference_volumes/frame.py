@@ -109,24 +109,14 @@ def frame_of(
         )
     if given is None:
         refuse_implausible(axes.order(header.shape), size, name, header.numbers)
-    contradictions = []
-    if orientation is not None and header.origin not in (None, orientation):
-        contradictions.append(
-            f"the axes of {name} begin at {header.origin} by its header{_shown(header)}; they are read as "
-            f"{orientation}, as given"
-        )
-    if given is not None and recorded is not None and not _is_same(recorded, given, header.unit_assumed):
-        contradictions.append(
-            f"the voxels of {name} are {um(recorded)} by its header{_shown(header)}; they are read as {um(given)}, "
-            "as given"
-        )
+    contradictions = _contradictions(header, orientation, given, recorded)
     remarks = [*header.remarks]
     if orientation is None and (header.origin != letters or factor != 1):
         remarks.append(_ccf_remark(header, size))
     elif factor != 1:
         remarks.append(
-            f"the sizes in the header of {name}{_shown(header)} are read as {um(size)}: by its extent it is a volume of "
-            "the CCF"
+            f"the sizes in the header of {name}{_shown(header)} are read as {um(size)}, since the volume then has the "
+            "extent of the CCF"
         )
     elif orientation is None and header.fastest_first:  # such headers are often wrong
         remarks.append(f"the axes of {name} begin at {letters}, by its header")
@@ -141,6 +131,27 @@ def frame_of(
         )
     position = None if is_ccf else _position(header, axes, size)
     return Frame(axes, begins, size, position, is_ccf, (*remarks, *contradictions), tuple(contradictions))
+
+
+def _contradictions(
+    header: Header,
+    orientation: str | None,
+    given: tuple[float, float, float] | None,
+    recorded: tuple[float, float, float] | None,
+) -> list[str]:
+    """Remarks on an orientation and a voxel size that are given and contradict the header."""
+    contradictions = []
+    if orientation is not None and header.origin not in (None, orientation):
+        contradictions.append(
+            f"the axes of {header.name} begin at {header.origin} by its header{_shown(header)}; they are read as "
+            f"{orientation}, as given"
+        )
+    if given is not None and recorded is not None and not _is_same(recorded, given, header.unit_assumed):
+        contradictions.append(
+            f"the voxels of {header.name} are {um(recorded)} by its header{_shown(header)}; they are read as "
+            f"{um(given)}, as given"
+        )
+    return contradictions
 
 
 def _is_same(recorded: Sequence[float], given: Sequence[float], unit_assumed: bool) -> bool:
