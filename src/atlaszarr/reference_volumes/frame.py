@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..geometry.spaces import reference_space
-from ..geometry.voxel_size import lengths_of, refuse_implausible, um
+from ..geometry.voxel_size import LARGEST, lengths_of, refuse_implausible, um
 from .header import Header
 from .orientation import ORIGIN, Orientation, sides_remark
 
@@ -188,12 +188,11 @@ def _ccf(
                 "asl for the axes p, i, r, and --voxel-size)",
                 code="contradictory-header",
             )
-    if begins == WRONG and header.unit_assumed:
-        # The default of many programs: nothing tells whether it is true.
+    if begins == WRONG and header.spacing is not None and max(header.spacing) > LARGEST:
         raise InputError(
-            f"the orientation of {header.name} is not known: its header names the space left-posterior-superior "
-            f"without a unit{_shown(header)}, which is wrong in files of the Allen Institute; give the orientation, "
-            "such as asl (--orientation)",
+            f"the orientation of {header.name} is not known: its header names the space left-posterior-superior, with "
+            f"voxels of {um(header.spacing)}{_shown(header)}, as in files of the Allen Institute, where it is wrong; "
+            "give its orientation and voxel size (--orientation, such as asl, and --voxel-size)",
             code="missing-orientation",
         )
     return begins, 1.0, False

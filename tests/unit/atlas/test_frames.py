@@ -55,6 +55,8 @@ def as_ome_zarr(path, values, orientation=ORIENTATION, **geometry):
 
 
 IDENTITY = np.eye(3)
+#: A volume that is not the CCF.
+CUBE = labels()[:40, :, 10:50]
 #: Every header of the CCF that is in circulation, and the options that it needs.
 CCF = {
     "old NRRD": lambda p, v: (as_nrrd(p / "v.nrrd", v, 200 * IDENTITY), {}),
@@ -172,6 +174,33 @@ def test_grids_of_the_ccf_that_are_rounded_differently_make_one_atlas(tmp_path):
     report = build_atlas(tmp_path / "atlas", annotation=annotation, template=grid, ontology=ONTOLOGY)
     for image in report.images[:2]:
         assert from_ngff_zarr(image.target).images[0].translation == {"z": 0.095, "y": 0.095, "x": 0.095}
+
+
+CROPPED = {
+    "old NRRD": lambda p, v: as_nrrd(p / "v.nrrd", v, 200 * IDENTITY),
+    "ITK's NIfTI, um as mm": lambda p, v: as_nifti(p / "v.nii", v, 200 * IDENTITY),
+}
+
+
+@pytest.mark.parametrize("name", CROPPED)
+def test_a_part_of_the_ccf_under_its_wrong_header_needs_its_orientation_also_if_its_size_is_given(name, tmp_path):
+    path = CROPPED[name](tmp_path, labels()[..., :29])
+    for options in ({}, {"voxel_size": 200}):
+        with raises(InputError, "missing-orientation") as caught, open_annotation(path, tmp_path, **options):
+            pass
+        assert "spacing 200 x 200 x 200" in str(caught.value)
+    with open_annotation(path, tmp_path, orientation="asl", voxel_size=200) as found:
+        np.testing.assert_array_equal(found.array, labels()[..., :29])
+        assert not found.is_ccf
+
+
+@pytest.mark.parametrize("unit", ["mm", None])
+def test_a_volume_that_may_be_left_posterior_superior_is_read_by_its_header(unit, tmp_path):
+    path = as_nrrd(tmp_path / "v.nrrd", CUBE, 0.1 * IDENTITY, unit)
+    with open_annotation(path, tmp_path) as found:
+        np.testing.assert_array_equal(found.array, CUBE.transpose(1, 2, 0)[:, ::-1, ::-1])
+        assert any("begin at rai, by its header" in remark for remark in found.remarks)
+        assert any("millimetres are assumed" in remark for remark in found.remarks) == (unit is None)
 
 
 def test_axes_that_are_oblique_are_not_recognised(tmp_path):
@@ -294,7 +323,6 @@ def other_atlas(folder, annotation, template, **options):
     )
 
 
-CUBE = labels()[:40, :, 10:50]
 VOLUMES = np.where(CUBE == 10, np.uint16(900), np.uint16(100))
 
 
