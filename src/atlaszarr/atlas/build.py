@@ -182,9 +182,11 @@ def build_atlas(
         corner = corner_of(sources["annotation"], sources.get("template", ()))
         opened = {kind: levels_of(of_kind, corner, chunk, shard, sides) for kind, of_kind in sources.items()}
         recognised = Recognised.by(sources["annotation"])
+        unknown = [] if terminology is None else refuse_unknown(recognised.labels, terminology, allow_unknown)
         recognised.refuse_defaults(name, version, terminology, allow_unknown)
-        terminology = terminology or terminology_from(None, client, target, storage_options)
-        unknown = refuse_unknown(recognised.labels, terminology, allow_unknown)
+        if terminology is None:
+            terminology = terminology_from(None, client, target, storage_options)
+            unknown = refuse_unknown(recognised.labels, terminology, allow_unknown)
         credit = credit_of(
             recognised.is_ccf, recognised.in_frame, (*uris, *template_uris), citation, terms, species, asymmetric
         )
@@ -203,8 +205,9 @@ def build_atlas(
         reports = [write(image, running, **options) for image in images.values()]
         files[_made_later(layout, brainglobe)[0]] = _volumes_table(images["annotation"].target, terminology)
         if brainglobe:
-            options |= {"scheduler": scheduler, "workers": workers}
-            reports += brainglobe_atlas.write(root, layout, terminology, credit, **options)
+            reports += brainglobe_atlas.write(
+                root, layout, terminology, credit, scheduler=scheduler, workers=workers, **options
+            )
             alias = _made_later(layout, brainglobe)[-1]
             files |= {**documents, alias: root.read(alias) or b""}
     volumes = {kind: levels.volumes for kind, levels in opened.items()}

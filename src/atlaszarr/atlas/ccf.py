@@ -85,13 +85,13 @@ class Recognised:
         The labels of each volume, uint32, by its path or URL.
     in_frame : bool
         Whether all volumes have the extent and the axes of the CCF.
-    is_ccf : bool
-        Whether moreover all labels are structures of the CCF's ontology.
+    other_labels : ndarray
+        The labels, uint32, that are no structures of the CCF's ontology.
     """
 
     labels: Mapping[str, NDArray[np.uint32]]
     in_frame: bool
-    is_ccf: bool
+    other_labels: NDArray[np.uint32]
 
     @classmethod
     def by(cls, annotation: Collection[ReferenceVolume]) -> Recognised:
@@ -105,7 +105,12 @@ class Recognised:
         labels = {volume.uri: volume.find_labels() for volume in annotation}
         in_frame = all(volume.is_ccf for volume in annotation)
         known = np.array(_STRUCTURES.split(), np.uint32)
-        return cls(labels, in_frame, in_frame and all(np.isin(found, known).all() for found in labels.values()))
+        return cls(labels, in_frame, np.setdiff1d(np.concatenate(list(labels.values())), known))
+
+    @property
+    def is_ccf(self) -> bool:
+        """Whether the annotation is the CCF, by its extent and axes and by all of its labels."""
+        return self.in_frame and not self.other_labels.size
 
     @property
     def all_labels(self) -> list[int]:
@@ -128,9 +133,10 @@ class Recognised:
         if ontology is None and not (self.in_frame and allow_unknown):
             missing.append("--ontology")
         if missing:
+            why = "extent" if not self.in_frame else f"label {self.other_labels[0]}"
             raise InputError(
-                f"{next(iter(self.labels))} is not recognised as the CCF, whose {' and '.join(map(_word, missing))} "
-                f"would be the default; give {' and '.join(missing)} of this annotation",
+                f"{next(iter(self.labels))} is not recognised as the CCF, by its {why}, and only the CCF has a default "
+                f"{' and '.join(map(_word, missing))}; give {' and '.join(missing)}",
                 code=f"missing-{_word(missing[0])}",
             )
 

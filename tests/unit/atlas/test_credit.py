@@ -147,6 +147,7 @@ def test_an_annotation_that_is_not_the_ccf_needs_a_name_a_version_and_an_ontolog
     with AllenClient("http://127.0.0.1:9/api/v2", cache="none") as client, raises(InputError, code) as caught:
         build_atlas(target, **given, client=client)
     assert f"--{left_out[0]}" in str(caught.value)
+    assert {"other labels": "by its label 123456", "another extent": "by its extent"}[kind] in str(caught.value)
     assert not target.exists()
 
 
@@ -167,6 +168,13 @@ def test_a_terminology_that_names_under_half_of_the_labels_is_refused_unless_it_
     assert not target.exists()
     report = build_atlas(target, **ccf, ontology=few, allow_unknown=True)
     assert any("10, 20" in remark for remark in report.remarks)
+
+
+def test_a_label_that_the_given_ontology_lacks_is_named_first(target, tmp_path):
+    annotation = save(tmp_path / "u.nrrd", np.where(labels() == 10, np.uint32(182305696), labels()), 200)
+    with raises(InputError, "unknown-label") as caught:
+        build_atlas(target, annotation=annotation, ontology=ONTOLOGY)
+    assert "182305696" in str(caught.value)
 
 
 def test_the_command_takes_the_credit(other, target, tmp_path, command):
