@@ -300,6 +300,6 @@ def _volumes_table(annotation: Target, terminology: Terminology) -> bytes:
     """The volumes of all regions, also by hemisphere, as CSV."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AtlaszarrWarning)  # on labels without a structure: a remark names them
-        options = json.loads(annotation.storage_options)
-        volumes = region_volumes(annotation.url, terminology, by_hemisphere=True, storage_options=options)
+        options: dict[str, Any] = {"storage_options": json.loads(annotation.storage_options), "allow_unknown": True}
+        volumes = region_volumes(annotation.url, terminology, by_hemisphere=True, **options)
     return to_csv(volumes).encode()

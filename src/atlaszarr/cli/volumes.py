@@ -18,6 +18,7 @@ from .options import STORE, VOXEL_SIZE, format_options, options
 @click.option("--region", "regions", multiple=True, metavar="ACRONYM", help="Print this region only; repeatable [all].")
 @click.option("--level", type=int, default=0, metavar="N", help="Level of the annotation [0].")
 @click.option("--by-hemisphere", is_flag=True, help="Print the left and right volumes too, and which side is which.")
+@click.option("--allow-unknown", is_flag=True, help="Accept a terminology that names under half of the labels.")
 @options(VOXEL_SIZE, STORE, format_options("table", "csv", "json", "parquet"))
 def volumes(
     annotation: str,
@@ -26,6 +27,7 @@ def volumes(
     level: int,
     by_hemisphere: bool,
     voxel_size: float | tuple[float, float, float] | None,
+    allow_unknown: bool,
     form: str,
     storage_options: dict[str, Any],
     as_json: bool,
@@ -47,7 +49,13 @@ def volumes(
     structures = terminology_of(terminology, annotation, storage_options)
     wanted = [structures[region] for region in dict.fromkeys(regions)]
     table = region_volumes(
-        annotation, structures, level, by_hemisphere, voxel_size=voxel_size, storage_options=storage_options
+        annotation,
+        structures,
+        level,
+        by_hemisphere,
+        voxel_size=voxel_size,
+        allow_unknown=allow_unknown,
+        storage_options=storage_options,
     )
     if wanted:
         table = table.loc[[structure.id for structure in wanted]]

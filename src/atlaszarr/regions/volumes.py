@@ -33,6 +33,7 @@ def region_volumes(
     by_hemisphere: bool = False,
     *,
     voxel_size: float | Sequence[float] | None = None,
+    allow_unknown: bool = False,
     storage_options: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
     """The volume of every structure of an annotation, without and with its descendants.
@@ -55,6 +56,8 @@ def region_volumes(
         names (brainglobe-atlasapi issue 104); ``attrs["hemispheres"]`` records this.
     voxel_size : float or sequence of 3 float, optional
         Along (z, y, x) at `level`, in um. Default: the voxel size of the annotation. A warning says if they differ.
+    allow_unknown : bool
+        Whether to accept a terminology that names under half of the labels of the annotation.
     storage_options : mapping, optional
         Options for fsspec, if the annotation or the terminology is a URL.
 
@@ -72,8 +75,8 @@ def region_volumes(
     ------
     InputError
         If `annotation` does not hold labels, does not have the level or its voxel size is unknown, or the terminology
-        does not exist; if by its metadata a voxel is under 0.1 um or over 5 mm, or it is longer than 0.5 m, and no
-        voxel size is given.
+        does not exist or names under half of the labels; if by its metadata a voxel is under 0.1 um or over 5 mm, or
+        the annotation is longer than 0.5 m, and no voxel size is given.
     SourceError, RecordError
         If the terminology cannot be read or is invalid.
     TargetError
@@ -97,6 +100,12 @@ def region_volumes(
     ids, voxels, low = (column[labelled] for column in counts)
     known = {structure.id: position for position, structure in enumerate(structures)}
     unknown = [int(id) for id in ids if int(id) not in known]
+    if not allow_unknown and 2 * len(unknown) > len(ids):
+        raise InputError(
+            f"the terminology names {len(ids) - len(unknown)} of the {len(ids)} labels of the annotation; is this the "
+            "ontology of this annotation? Give the right one (--terminology), or allow_unknown (--allow-unknown)",
+            code="other-ontology",
+        )
     rows = len(structures) + len(unknown)
     row_of = known | {id: len(structures) + position for position, id in enumerate(unknown)}
     direct = np.zeros((rows, 2), np.int64)

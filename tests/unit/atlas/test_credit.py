@@ -8,7 +8,9 @@ import zarr
 
 from atlaszarr import AllenClient, Terminology, build_atlas, verify
 from atlaszarr.credit import BUCKETS, CCF, is_institutes
+from atlaszarr.engine.ome import Geometry
 from atlaszarr.errors import InputError, ServiceError
+from atlaszarr.writing import write_multiscales
 from codes import raises
 from lumps import graph, labels, template
 from tiny_atlas import SET, files, save, write_sources
@@ -168,6 +170,20 @@ def test_a_terminology_that_names_under_half_of_the_labels_is_refused_unless_it_
     assert not target.exists()
     report = build_atlas(target, **ccf, ontology=few, allow_unknown=True)
     assert any("10, 20" in remark for remark in report.remarks)
+
+
+def test_volumes_by_another_terminology_are_refused_unless_it_is_allowed(tmp_path, command):
+    nodes = graph()
+    del nodes[0]["children"][0]["children"][:2]
+    (tmp_path / "t.csv").write_text(Terminology.from_structure_graph(nodes).to_csv())
+    annotation = tmp_path / "a.ome.zarr"
+    write_multiscales(labels(), annotation, rule="mode", geometry=Geometry((0.2,) * 3), levels=1)
+    arguments = ["volumes", annotation, "--terminology", tmp_path / "t.csv", "--region", "BIG"]
+    refused = command(*arguments)
+    assert (refused.code, refused.out, len(refused.err.splitlines())) == (2, "", 1)
+    assert "names 1 of the 3 labels" in refused.err
+    allowed = command(*arguments, "--allow-unknown")
+    assert (allowed.code, allowed.out) == (0, "Big id: 5.12 mm3\n")
 
 
 def test_a_label_that_the_given_ontology_lacks_is_named_first(target, tmp_path):
