@@ -166,8 +166,7 @@ def format_options(*forms: str) -> Callable[..., Any]:
 
 
 FORMAT = format_options("text", "json")
-OUTPUT = (
-    FORMAT,
+MESSAGES = (
     click.option("-q", "--quiet", is_flag=True, **_keep(), help="No progress."),
     click.option(
         "-v",
@@ -178,6 +177,7 @@ OUTPUT = (
         help="Report retries on stderr.",
     ),
 )
+OUTPUT = (FORMAT, *MESSAGES)
 API = (
     click.option("--api-url", metavar="URL", **_keep(), help="Allen API, ending in /api/v2 [env: ATLASZARR_API_URL]."),
     click.option(

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ..errors import InputError
-from .options import STORE, VOXEL_SIZE, format_options, options
+from .options import MESSAGES, STORE, VOXEL_SIZE, format_options, options
 
 
 @click.command()
@@ -19,7 +19,7 @@ from .options import STORE, VOXEL_SIZE, format_options, options
 @click.option("--level", type=int, default=0, metavar="N", help="Level of the annotation [0].")
 @click.option("--by-hemisphere", is_flag=True, help="Print the left and right volumes too, and which side is which.")
 @click.option("--allow-unknown", is_flag=True, help="Accept a terminology that names under half of the labels.")
-@options(VOXEL_SIZE, STORE, format_options("table", "csv", "json", "parquet"))
+@options(VOXEL_SIZE, STORE, format_options("table", "csv", "json", "parquet"), *MESSAGES)
 def volumes(
     annotation: str,
     terminology: str | None,

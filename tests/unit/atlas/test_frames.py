@@ -16,6 +16,9 @@ from atlaszarr.engine.ome import Geometry
 from atlaszarr.errors import AtlaszarrWarning, InputError
 from atlaszarr.geometry.spaces import ORIENTATION
 from atlaszarr.reference_volumes import open_annotation
+from atlaszarr.reference_volumes.frame import frame_of
+from atlaszarr.reference_volumes.header import Header
+from atlaszarr.reference_volumes.orientation import Orientation
 from atlaszarr.writing import write_multiscales
 from codes import raises
 from lumps import LL_MM3, graph, labels, template
@@ -113,6 +116,27 @@ def test_the_ccf_is_the_same_voxels_in_the_same_places_under_every_header(name, 
     image = from_ngff_zarr(report.images[0].target).images[0]
     assert image.translation == {"z": 0.095, "y": 0.095, "x": 0.095}
     assert image.scale == {"z": 0.2, "y": 0.2, "x": 0.2}
+
+
+@pytest.mark.parametrize("origin", ["rai", None])
+def test_the_ccf_is_recognised_in_a_format_without_units(origin):
+    """As in the grids of the Allen API, whose MetaImage has um and at most the identity as its axes."""
+    header = Header(
+        "energy.mhd",
+        (67, 41, 58),
+        np.dtype("f4"),
+        fastest_first=True,
+        spacing=(200000.0,) * 3,
+        origin=origin,
+        position=(0.0,) * 3,
+        numbers="spacing 200 x 200 x 200 (no unit), origin 0, 0, 0",
+        unit_assumed=True,
+    )
+    frame = frame_of(header, None, None)
+    assert (frame.begins, frame.voxel_size, frame.is_ccf) == ("asl", (200.0, 200.0, 200.0), True)
+    assert frame.orientation == Orientation.of("asl")
+    (remark,) = frame.remarks
+    assert header.numbers in remark
 
 
 def test_volumes_of_the_ccf_with_different_headers_make_one_atlas(tmp_path):
@@ -261,7 +285,7 @@ def test_an_ome_zarr_has_the_same_bounds_in_every_command(tmp_path, command):
     refused = command("volumes", path, "--region", "LL")
     assert (refused.code, len(refused.err.splitlines())) == (2, 1)
     for size in ("200", "200,200,200"):
-        ran = command("volumes", path, "--region", "LL", "--voxel-size", size)
+        ran = command("volumes", path, "--region", "LL", "--voxel-size", size, "-q")
         assert (ran.code, ran.out) == (0, "Left lump: 3.84 mm3\n")
         assert "as given" in ran.err
 
