@@ -75,8 +75,8 @@ def frame_of(
     Raises
     ------
     InputError
-        If the orientation or the voxel size is not known, or cannot be; if the header contradicts itself or the
-        extent of the CCF.
+        If the orientation or the voxel size is not known; if the voxel size is implausible and not given; if the
+        header contradicts itself or the extent of the CCF.
     """
     name = header.name
     given = None if voxel_size is None else lengths_of(voxel_size)

@@ -245,7 +245,7 @@ BRAIN = np.ones((20, 16, 18), np.uint8)
     ("spacing", "unit"),
     [(200, "mm"), (5.1, "mm"), (25, "mm"), (0.09, "micron"), (0.025, "micron"), (25, "unknown"), (1, "meter")],
 )
-def test_a_voxel_or_a_volume_that_cannot_be_is_refused_until_its_size_is_given(spacing, unit, tmp_path):
+def test_an_implausible_voxel_or_volume_is_refused_until_its_size_is_given(spacing, unit, tmp_path):
     path = as_nifti(tmp_path / "v.nii", BRAIN, spacing * TRUE, unit)
     with raises(InputError, "implausible-size") as caught, open_annotation(path, tmp_path):
         pass
@@ -303,7 +303,7 @@ def test_a_unit_that_is_assumed_gets_a_remark_with_the_numbers_of_the_header(tmp
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "1,2", "1,2,3,4", "x", "", "1,,2"])
-def test_a_voxel_size_that_is_none_is_refused_by_both_commands(text, tmp_path, command):
+def test_an_invalid_voxel_size_is_refused_by_both_commands(text, tmp_path, command):
     for arguments in (["volumes", tmp_path / "a.ome.zarr"], ["atlas", tmp_path / "t", "--annotation", tmp_path / "a"]):
         ran = command(*arguments, f"--voxel-size={text}")
         assert (ran.code, len(ran.err.splitlines())) == (2, 1)
