@@ -76,4 +76,6 @@ def write_sources(folder):
         "ontology": ONTOLOGY,
         "name": "tiny",
         "version": "1",
+        "citation": "Tiny, T. (2026) An invented atlas",
+        "species": "Mus inventus",
     }

@@ -237,6 +237,8 @@ def demonstrate_atlas(folder: Path, client: AllenClient, phantom: Phantom, progr
         template=sources[1],
         name="phantom-brain",
         version="1",
+        citation="The phantom brain of atlaszarr, which is invented",
+        terms="BSD-3-Clause",
         client=client,
         progress=progress,
     )

@@ -63,7 +63,9 @@ def invented() -> tuple[np.ndarray, Terminology]:
 
 def _make(folder: Path, annotation: Path, template: Path, terminology: Terminology, asked: list[int]) -> Path:
     layout, root = AtlasLayout("allen-adult-mouse", "2017"), folder / "brainglobe-atlasapi"
-    build_atlas(root, annotation=annotation, template=template, ontology=terminology, brainglobe=True)
+    given = {"annotation": annotation, "template": template, "ontology": terminology, "brainglobe": True}
+    credit = {"citation": "An invented brain" if "invented" in str(folder) else None, "species": "Mus musculus"}
+    build_atlas(root, **given, name=layout.name, version=layout.version, **credit)
     assert verify(root).ok
     finished = Finished.at(Target.of(root / layout.annotation_set / ANNOTATION))
     levels = {}

@@ -13,6 +13,7 @@ from ..allen.client import AllenClient
 from ..brainglobe import paths
 from ..brainglobe import write as brainglobe_atlas
 from ..brainglobe.paths import AtlasLayout, below
+from ..credit import Credit, credit_of
 from ..engine.finished_image import Finished
 from ..engine.inputs import locations_read
 from ..engine.job import ImageJob
@@ -28,9 +29,10 @@ from ..stores.target import Target
 from ..stores.temporary import temporary_folder
 from ..terminology.terminology import Terminology
 from . import manifest
+from .ccf import NAME, VERSION, Recognised
 from .images import annotation_image, hemispheres_image, template_image
-from .inputs import Uri, labels_of, open_levels, refuse_other_table, refuse_overlaps, terminology_from, uris_of
-from .levels import Levels, check_extent
+from .inputs import Uri, open_volumes, refuse_other_table, refuse_overlaps, refuse_unknown, terminology_from, uris_of
+from .levels import Levels, corner_of, levels_of
 
 #: The table of region volumes, next to the annotation.
 VOLUMES = "volumes.csv"
@@ -49,12 +51,15 @@ class AtlasReport:
         Warnings about the sources.
     volumes : str
         Path or URL of the table of region volumes.
+    contradictions : tuple of str
+        Those of `remarks` on options that contradict the header of a source.
     """
 
     target: str
     images: tuple[WriteReport, ...]
     remarks: tuple[str, ...]
     volumes: str
+    contradictions: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The attributes, in JSON's types."""
@@ -67,8 +72,12 @@ def build_atlas(
     annotation: Uri | Sequence[Uri],
     template: Uri | Sequence[Uri] = (),
     ontology: Terminology | Uri | None = None,
-    name: str = "allen-adult-mouse",
-    version: str = "2017",
+    name: str | None = None,
+    version: str | None = None,
+    citation: str | None = None,
+    terms: str | None = None,
+    species: str | None = None,
+    asymmetric: bool | None = None,
     brainglobe: bool = False,
     orientation: str | None = None,
     voxel_size: float | Sequence[float] | None = None,
@@ -100,18 +109,26 @@ def build_atlas(
     template : str, path-like or several
         Same as `annotation`, with integers or floating point numbers.
     ontology : Terminology, str or path-like, optional
-        A file that `Terminology.read` reads; default structure graph 1 of the Allen API. BrainGlobe needs a tree whose
-        root is ``root``, identifiers that are the labels, and no acronym twice.
-    name, version : str
-        Name and version of the atlas; see `atlaszarr.brainglobe.paths.AtlasLayout`.
+        A file that `Terminology.read` reads; default for the CCF structure graph 1 of the Allen API. The CCF is
+        recognised by the extent and the axes of its volumes, and by its labels. BrainGlobe needs a tree whose root is
+        ``root``, identifiers that are the labels, and no acronym twice.
+    name, version : str, optional
+        Name and version of the atlas, see `atlaszarr.brainglobe.paths.AtlasLayout`; default for the CCF
+        ``allen-adult-mouse`` and ``2017``.
+    citation, terms, species : str, optional
+        Citation, terms of use and species, for the metadata; default for the CCF those of the Allen Institute, and
+        for its other data its name and terms. Nothing is recorded that is not known.
+    asymmetric : bool, optional
+        Whether the left half does not mirror the right one; default False for the CCF, else True.
     brainglobe : bool
         Whether to also write masks, meshes and manifests, which BrainGlobe's reader needs. Needs a template with the
         levels of the annotation. x then runs ``right-to-left``, as BrainGlobe names the CCF, in metadata, manifests
         and hemispheres; else ``left-to-right``.
     orientation, voxel_size
-        Of all volumes, if their files lack them or are wrong; see `atlaszarr.reference_volumes.open_annotation`.
+        Of all volumes, if their files lack them or are wrong; see `atlaszarr.reference_volumes.open_annotation`. A
+        remark names each header that they contradict.
     allow_unknown : bool
-        Whether to accept labels of the annotation that the ontology lacks.
+        Whether to accept labels of the annotation that the ontology lacks, also if it lacks most of them.
     chunk, shard
         Same as in `atlaszarr.build`; the default chunk is 64 voxels wide, 80 at 10 um.
     ome_zarr : str
@@ -140,67 +157,109 @@ def build_atlas(
         If the target cannot be written.
     """
     uris, template_uris = uris_of(annotation), uris_of(template)
-    if not uris:
-        raise InputError("an atlas needs an annotation; give one (--annotation)", code="missing-annotation")
-    if brainglobe and not template_uris:
-        raise InputError("BrainGlobe needs a template; give one (--template)", code="missing-template")
-    if brainglobe and ome_zarr != "0.5":
-        raise InputError(f"BrainGlobe needs OME-Zarr 0.5, not {ome_zarr}; leave --ome-zarr out", code="not-supported")
-    layout = AtlasLayout(str(name), str(version))
+    _refuse_wrong_use(uris, template_uris, brainglobe, ome_zarr)
+    layout = AtlasLayout(str(name or NAME), str(version or VERSION))
     root = Target.of(target, storage_options if protocol_of(target) else None)
     worker_count(workers)
     scheduler = resolve_scheduler(scheduler, root.url)
     written_to = _targets_written(root, layout, brainglobe)
     refuse_overlaps((*uris, *template_uris), written_to)
     options: dict[str, Any] = {"overwrite": overwrite, "take_over": take_over, "progress": progress}
-    terminology = terminology_from(ontology, client, target, storage_options)
+    terminology = None if ontology is None else terminology_from(ontology, client, target, storage_options)
+    openings = {"annotation": (open_annotation, uris), "template": (open_template, template_uris)}
     documents: dict[str, bytes] = {}
     with ExitStack() as stack:
         folder = spool or stack.enter_context(temporary_folder())
         sides = BRAINGLOBE_SIDES if brainglobe else ORIENTATION["x"]
         frame = {"orientation": orientation, "voxel_size": voxel_size, "origin": f"as{sides[0]}"}
-        opened = {
-            kind: open_levels(stack, opening, sources, folder, target, storage_options, frame, (chunk, shard, sides))
-            for kind, opening, sources in (
-                ("annotation", open_annotation, uris),
-                ("template", open_template, template_uris),
-            )
-            if sources
+        sources = {
+            kind: open_volumes(stack, opening, given, folder, target, storage_options, frame)
+            for kind, (opening, given) in openings.items()
+            if given
         }
-        volumes = {kind: levels.volumes for kind, levels in opened.items()}
-        for volume in (volume for by_level in volumes.values() for volume in by_level.values()):
-            refuse_overlaps(locations_read(volume.array), written_to)  # a level may be a link
-        labels, unknown = labels_of(opened["annotation"], terminology, allow_unknown)
-        images = _images(opened, root, layout, terminology, labels, ome_zarr)
+        every = [volume for of_kind in sources.values() for volume in of_kind]
+        read = [*uris, *template_uris, *(url for volume in every for url in locations_read(volume.array))]
+        refuse_overlaps(read, written_to)  # a level may be a link
+        corner = corner_of(sources["annotation"], sources.get("template", ()))
+        opened = {kind: levels_of(of_kind, corner, chunk, shard, sides) for kind, of_kind in sources.items()}
+        recognised = Recognised.by(sources["annotation"])
+        unknown = [] if terminology is None else refuse_unknown(recognised.labels, terminology, allow_unknown)
+        recognised.refuse_defaults(name, version, terminology, allow_unknown)
+        if terminology is None:
+            terminology = terminology_from(None, client, target, storage_options)
+            unknown = refuse_unknown(recognised.labels, terminology, allow_unknown)
+        credit = credit_of(
+            recognised.is_ccf, recognised.in_frame, (*uris, *template_uris), citation, terms, species, asymmetric
+        )
+        images = _images(opened, root, layout, terminology, recognised.all_labels, ome_zarr, credit)
         if brainglobe:
-            if unknown:
-                raise InputError(f"{unknown[0]}; BrainGlobe needs an ontology with all labels", code="unknown-label")
             one, other = (Finished(images[kind].multiscale, opened[kind].geometry, "") for kind in opened)
-            documents = brainglobe_atlas.check(one, other, layout, terminology)
+            documents = brainglobe_atlas.check(one, other, layout, terminology, credit, unknown)
         for image in images.values():
             image.read_state(overwrite)
         running = stack.enter_context(scheduler_for(scheduler, workers))
         table = terminology.to_csv().encode()
         files = {f"{path}/{paths.TERMINOLOGY}": table for path in (layout.terminology, layout.annotation_set)}
         refuse_other_table(ontology, root, files)
-        folders = [f"{image.url.removeprefix(root.url)[1:]}/" for image in _image_targets(root, layout).values()]
-        more = brainglobe_atlas.keys_written(layout, documents) if brainglobe else []
-        root.make_way([*folders, *files, *more, manifest.key(layout)], overwrite)
-        manifest.begin(root, layout, files, overwrite)
+        stale = _make_way(root, layout, images, (*files, *documents), brainglobe, overwrite, read)
+        manifest.begin(root, layout, files, overwrite, stale)
         reports = [write(image, running, **options) for image in images.values()]
-        files[f"{layout.annotation_set}/{VOLUMES}"] = _volumes_table(images["annotation"].target, terminology)
+        files[_made_later(layout, brainglobe)[0]] = _volumes_table(images["annotation"].target, terminology)
         if brainglobe:
-            options |= {"scheduler": scheduler, "workers": workers}
-            reports += brainglobe_atlas.write(root, layout, terminology, **options)
-            alias = f"{layout.annotation_set}/{paths.COMPRESSED}/zarr.json"
+            reports += brainglobe_atlas.write(
+                root, layout, terminology, credit, scheduler=scheduler, workers=workers, **options
+            )
+            alias = _made_later(layout, brainglobe)[-1]
             files |= {**documents, alias: root.read(alias) or b""}
-    remarks = [
-        *unknown,
-        *(text for by_level in volumes.values() for volume in by_level.values() for text in volume.all_remarks),
-        *terminology.remarks,
-    ]
-    manifest.finish(root, layout, files, volumes, [report.target for report in reports], remarks, sides)
-    return AtlasReport(root.url, tuple(reports), tuple(remarks), f"{root.url}/{layout.annotation_set}/{VOLUMES}")
+    volumes = {kind: levels.volumes for kind, levels in opened.items()}
+    remarks = [*unknown, *(text for volume in every for text in volume.all_remarks), *terminology.remarks]
+    manifest.finish(root, layout, files, volumes, [report.target for report in reports], remarks, sides, credit)
+    return AtlasReport(
+        root.url,
+        tuple(reports),
+        tuple(remarks),
+        f"{root.url}/{layout.annotation_set}/{VOLUMES}",
+        tuple(text for volume in every for text in volume.contradictions),
+    )
+
+
+def _refuse_wrong_use(uris: Sequence[Uri], template_uris: Sequence[Uri], brainglobe: bool, ome_zarr: str) -> None:
+    if not uris:
+        raise InputError("an atlas needs an annotation; give one (--annotation)", code="missing-annotation")
+    if brainglobe and not template_uris:
+        raise InputError("BrainGlobe needs a template; give one (--template)", code="missing-template")
+    if brainglobe and ome_zarr != "0.5":
+        raise InputError(f"BrainGlobe needs OME-Zarr 0.5, not {ome_zarr}; leave --ome-zarr out", code="not-supported")
+
+
+def _made_later(layout: AtlasLayout, brainglobe: bool) -> list[str]:
+    """Keys of the files that are made from the images: the table of volumes, and the annotation's second name."""
+    alias = [f"{layout.annotation_set}/{paths.COMPRESSED}/zarr.json"] if brainglobe else []
+    return [f"{layout.annotation_set}/{VOLUMES}", *alias]
+
+
+def _make_way(
+    root: Target,
+    layout: AtlasLayout,
+    images: Mapping[str, ImageJob],
+    files: Sequence[str],
+    brainglobe: bool,
+    overwrite: bool,
+    read: Sequence[Uri],
+) -> list[str]:
+    """Validate that nothing is in the way of the atlas; the paths of an earlier one that it does not make.
+
+    Raises
+    ------
+    InputError
+        If a folder is a link, or a source lies in a path of the earlier atlas that is to be removed.
+    """
+    keys = [*(f"{image.target.url.removeprefix(root.url)[1:]}/" for image in images.values()), *files]
+    keys += [*(brainglobe_atlas.folders_written(layout) if brainglobe else ()), manifest.key(layout)]
+    stale = manifest.leftovers(root, layout, [*keys, *_made_later(layout, brainglobe)]) if overwrite else []
+    refuse_overlaps(read, [below(root, path) for path in stale])
+    root.make_way(keys, overwrite)
+    return stale
 
 
 def _images(
@@ -210,14 +269,15 @@ def _images(
     terminology: Terminology,
     labels: Sequence[int],
     ome_zarr: str,
+    credit: Credit,
 ) -> dict[str, ImageJob]:
     """The jobs of the images of an atlas: annotation, template if there is one, and hemispheres."""
     annotation, targets = opened["annotation"], _image_targets(root, layout)
-    images = {"annotation": annotation_image(annotation, targets["annotation"], terminology, labels, ome_zarr)}
+    images = {"annotation": annotation_image(annotation, targets["annotation"], terminology, labels, ome_zarr, credit)}
     if "template" in opened:
-        check_extent(opened["template"], annotation)
-        images["template"] = template_image(opened["template"], targets["template"], ome_zarr)
-    images["hemispheres"] = hemispheres_image(annotation.pyramid, annotation.geometry, targets["hemispheres"], ome_zarr)
+        images["template"] = template_image(opened["template"], targets["template"], ome_zarr, credit)
+    layers = annotation.pyramid, annotation.geometry
+    images["hemispheres"] = hemispheres_image(*layers, targets["hemispheres"], ome_zarr, credit)
     return images
 
 
@@ -240,7 +300,7 @@ def _targets_written(root: Target, layout: AtlasLayout, brainglobe: bool) -> lis
 def _volumes_table(annotation: Target, terminology: Terminology) -> bytes:
     """The volumes of all regions, also by hemisphere, as CSV."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", AtlaszarrWarning)  # on labels without a structure: `labels_of` remarks on them
-        options = json.loads(annotation.storage_options)
-        volumes = region_volumes(annotation.url, terminology, by_hemisphere=True, storage_options=options)
+        warnings.simplefilter("ignore", AtlaszarrWarning)  # on labels without a structure: a remark names them
+        options: dict[str, Any] = {"storage_options": json.loads(annotation.storage_options), "allow_unknown": True}
+        volumes = region_volumes(annotation.url, terminology, by_hemisphere=True, **options)
     return to_csv(volumes).encode()

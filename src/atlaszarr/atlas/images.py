@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .. import credit
 from ..boxes import Region
+from ..credit import CCF, Credit
 from ..engine.blocks import Block, BlockSource, Observe
 from ..engine.codecs import Encoding
 from ..engine.downsampling import Rule
@@ -48,6 +48,7 @@ def image_job(
     identities: Mapping[str, Any],
     more: Mapping[str, Any],
     source: BlockSource,
+    credit: Credit,
     **hooks: Any,
 ) -> ImageJob:
     """The job that writes an image of an atlas.
@@ -67,6 +68,7 @@ def image_job(
     more : mapping
         Further OME-Zarr metadata, next to its ``multiscales``.
     source : callable
+    credit : Credit
     **hooks
         ``notes`` and ``files`` of the job.
     """
@@ -83,9 +85,10 @@ def image_job(
         "geometry": asdict(geometry),
         "ome_zarr": ome_zarr,
         **multiscale.to_json(),
+        **({} if credit.texts() == CCF.texts() else {"credit": credit.texts()}),
     }
     entry = multiscales(ome_zarr, name, "zyx", geometry, pyramid, _METHODS[rule])
-    root = Root(ome_zarr, json.loads(json.dumps(request)), credit.REFERENCE_VOLUMES)
+    root = Root(ome_zarr, json.loads(json.dumps(request)), credit.texts())
     return ImageJob(multiscale, root, {"": {"multiscales": [entry], **more}}, source, **hooks)
 
 
@@ -114,7 +117,7 @@ def _sides(before: Sequence[int], low: int, high: int, level: int, region: Regio
     return Block({"": np.broadcast_to(sides, (z.stop - z.start, y.stop - y.start, len(sides)))})
 
 
-def hemispheres_image(pyramid: Pyramid, geometry: Geometry, target: Target, ome_zarr: str) -> ImageJob:
+def hemispheres_image(pyramid: Pyramid, geometry: Geometry, target: Target, ome_zarr: str, credit: Credit) -> ImageJob:
     """The hemispheres of an annotation: 1 (left) or 2 (right) in every voxel of all levels.
 
     The centre of a voxel decides; one on the midline belongs to the high side of x.
@@ -127,16 +130,17 @@ def hemispheres_image(pyramid: Pyramid, geometry: Geometry, target: Target, ome_
         Its orientation of x tells which side is left.
     target : Target
     ome_zarr : str
+    credit : Credit
     """
     levels = Pyramid(tuple(replace(level, given=True) for level in pyramid.levels))
     low, high = (RIGHT, LEFT) if geometry.orientation.get("x") == BRAINGLOBE_SIDES else (LEFT, RIGHT)
     before = [columns_before_midline(levels, level) for level in range(len(levels.levels))]
     source = partial(_sides, before, low, high)
-    return image_job("hemispheres", levels, geometry, target, "uint8", "nearest", ome_zarr, {}, {}, source)
+    return image_job("hemispheres", levels, geometry, target, "uint8", "nearest", ome_zarr, {}, {}, source, credit)
 
 
 def annotation_image(
-    levels: Levels, target: Target, terminology: Terminology, labels: Sequence[int], ome_zarr: str
+    levels: Levels, target: Target, terminology: Terminology, labels: Sequence[int], ome_zarr: str, credit: Credit
 ) -> ImageJob:
     """An annotation as uint32 labels, with the names and colours of its structures and its label index.
 
@@ -148,6 +152,7 @@ def annotation_image(
     labels : sequence of int
         The labels that occur, without 0.
     ome_zarr : str
+    credit : Credit
     """
     described = {"image-label": _described(terminology, labels)}
     counts: dict[str, LabelCounts] = {}
@@ -157,13 +162,13 @@ def annotation_image(
         return [INDEX]
 
     hooks = {"notes": counts.update, "files": index}
-    job = _from_levels(levels, target, "annotation", "mode", ome_zarr, described, count_unit, **hooks)
+    job = _from_levels(levels, target, "annotation", "mode", ome_zarr, credit, described, count_unit, **hooks)
     return job
 
 
-def template_image(levels: Levels, target: Target, ome_zarr: str) -> ImageJob:
+def template_image(levels: Levels, target: Target, ome_zarr: str, credit: Credit) -> ImageJob:
     """A template, in the dtype of its source."""
-    return _from_levels(levels, target, "template", "mean", ome_zarr, {})
+    return _from_levels(levels, target, "template", "mean", ome_zarr, credit, {})
 
 
 def _from_levels(
@@ -172,6 +177,7 @@ def _from_levels(
     name: str,
     rule: Literal["mean", "mode"],
     ome_zarr: str,
+    credit: Credit,
     more: Mapping[str, Any],
     observe: Observe | None = None,
     **hooks: Any,
@@ -190,8 +196,8 @@ def _from_levels(
     identities = {str(level): volume.identity() for level, volume in sorted(levels.volumes.items())}
     arrays = {level: opened(volume.array)[0] for level, volume in levels.volumes.items()}
     source = partial(_read, arrays, dtype.name, observe)
-    pyramid, geometry = levels.pyramid, levels.geometry
-    return image_job(name, pyramid, geometry, target, dtype.name, rule, ome_zarr, identities, more, source, **hooks)
+    layout = levels.pyramid, levels.geometry
+    return image_job(name, *layout, target, dtype.name, rule, ome_zarr, identities, more, source, credit, **hooks)
 
 
 def _described(terminology: Terminology, labels: Sequence[int]) -> dict[str, Any]:

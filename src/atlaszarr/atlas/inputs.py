@@ -8,13 +8,15 @@ from contextlib import AbstractContextManager, ExitStack
 from itertools import product
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..allen.client import AllenClient
 from ..errors import InputError
 from ..reference_volumes import ReferenceVolume, unknown_labels, unknown_labels_remark
 from ..stores.locations import normalize, overlap, protocol_of, shown
 from ..stores.target import Target
 from ..terminology.terminology import Terminology
-from .levels import Levels, levels_of
 
 Uri = str | os.PathLike[str]
 #: `open_annotation` or `open_template`.
@@ -64,7 +66,7 @@ def refuse_other_table(ontology: Any, root: Target, files: Mapping[str, bytes]) 
             )
 
 
-def open_levels(
+def open_volumes(
     stack: ExitStack,
     opening: Opening,
     uris: Sequence[Uri],
@@ -72,9 +74,8 @@ def open_levels(
     target: Uri,
     storage_options: Mapping[str, Any] | None,
     frame: Mapping[str, Any],
-    layout: tuple[int | Sequence[int] | None, int | None, str],
-) -> Levels:
-    """Open volumes until the exit stack closes, and lay out the pyramid over them.
+) -> list[ReferenceVolume]:
+    """Open volumes until the exit stack closes.
 
     Parameters
     ----------
@@ -89,14 +90,11 @@ def open_levels(
     storage_options : mapping, optional
     frame : mapping
         ``orientation``, ``voxel_size`` and ``origin`` for `opening`.
-    layout : tuple
-        Chunk, shard and orientation of x.
     """
-    volumes = [
+    return [
         stack.enter_context(opening(uri, folder, storage_options=options_for(uri, target, storage_options), **frame))
         for uri in uris
     ]
-    return levels_of(volumes, *layout)
 
 
 def terminology_from(
@@ -122,25 +120,37 @@ def terminology_from(
         return own.structure_graph(1)
 
 
-def labels_of(annotation: Levels, terminology: Terminology, allow_unknown: bool) -> tuple[list[int], list[str]]:
-    """The labels that occur in any of the volumes, and a remark on those that the terminology lacks.
+def refuse_unknown(found: Mapping[str, NDArray[np.uint32]], terminology: Terminology, allow_unknown: bool) -> list[str]:
+    """Remarks on the labels that the terminology lacks.
+
+    Parameters
+    ----------
+    found : mapping of str to ndarray
+        The labels of each annotation, by its path or URL.
+    terminology : Terminology
+    allow_unknown : bool
 
     Raises
     ------
     InputError
-        If it lacks a label and `allow_unknown` is not set, or a value of a volume is not a label.
+        If the terminology lacks a label and `allow_unknown` is not set.
     """
-    occurring: set[int] = set()
     remarks = []
-    for volume in annotation.volumes.values():
-        labels = volume.find_labels()
-        occurring.update(map(int, labels))
-        if unknown := unknown_labels(labels, terminology):
-            text = unknown_labels_remark(unknown, volume.uri)
-            if not allow_unknown:
-                raise InputError(
-                    f"{text}; give an ontology with all labels, or --allow-unknown to keep them unnamed",
-                    code="unknown-label",
-                )
-            remarks.append(text)
-    return sorted(occurring), remarks
+    for uri, labels in found.items():
+        if not (unknown := unknown_labels(labels, terminology)):
+            continue
+        text = unknown_labels_remark(unknown, uri)
+        if not allow_unknown and 2 * len(unknown) > len(labels):
+            raise InputError(
+                f"the terminology names {len(labels) - len(unknown)} of the {len(labels)} labels of {uri}; is this the "
+                "ontology of this annotation? Give the right one (--ontology), or --allow-unknown to keep the labels "
+                "unnamed",
+                code="other-ontology",
+            )
+        if not allow_unknown:
+            raise InputError(
+                f"{text}; give an ontology with all labels, or --allow-unknown to keep them unnamed",
+                code="unknown-label",
+            )
+        remarks.append(text)
+    return remarks

@@ -12,14 +12,17 @@ from ..engine.ome import Geometry
 from ..engine.pyramid import Factor, Pyramid
 from ..errors import InputError
 from ..geometry.spaces import ORIENTATION, reference_space
+from ..geometry.voxel_size import um
 from ..reference_volumes import ReferenceVolume, strided_factor
 
 #: Voxel sizes of the published CCFv3, in um: download.alleninstitute.org, informatics-archive, mouse_ccf.
 PUBLISHED = (10.0, 25.0, 50.0, 100.0)
-#: Voxel size of the finest volume, in um; the physical origin is the centre of its first voxel.
+#: Voxel size of the finest volume of the CCF, in um; the physical origin is the centre of its first voxel.
 _ANCHOR = reference_space(9).anchor
 #: Sides of a chunk, in voxels: with 80 at 10 um and 64 at 25 um a block is 160 voxels wide, with 64 at both 320.
 _CHUNK, _CHUNK_BEFORE_2_5 = 64, 80
+#: The outer corner of the first voxel, along (z, y, x), in um.
+Corner = tuple[Fraction, Fraction, Fraction]
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,11 @@ class Levels:
 
 
 def levels_of(
-    volumes: Sequence[ReferenceVolume], chunk: int | Sequence[int] | None, shard: int | None, sides: str
+    volumes: Sequence[ReferenceVolume],
+    corner: Corner,
+    chunk: int | Sequence[int] | None,
+    shard: int | None,
+    sides: str,
 ) -> Levels:
     """Lay out the pyramid over one reference volume at several resolutions.
 
@@ -52,6 +59,8 @@ def levels_of(
     ----------
     volumes : sequence of ReferenceVolume
         In any order.
+    corner : tuple of Fraction
+        The corner of the atlas, see `corner_of`.
     chunk, shard
         See `Pyramid.over`; the default chunk is 64 voxels wide, 80 at 10 um.
     sides : str
@@ -82,7 +91,7 @@ def levels_of(
         level = _level(without_volumes, finest, volume)
         if level in by_level:
             raise InputError(
-                f"{volume.uri} and {by_level[level].uri} both have voxels of {_um(volume.voxel_size)}; give one",
+                f"{volume.uri} and {by_level[level].uri} both have voxels of {um(volume.voxel_size)}; give one",
                 code="duplicate-resolution",
             )
         by_level[level] = volume
@@ -90,28 +99,96 @@ def levels_of(
     levels = list(with_volumes.levels)
     for level, first in _firsts(with_volumes, by_level).items():
         levels[level] = replace(levels[level], first=first)
-    scale, translation = _mm(finest.voxel_size, 0.0), _mm(finest.voxel_size, _ANCHOR, 2)
+    sizes_um = [Fraction(repr(float(size))) for size in finest.voxel_size]
+    scale = _mm(sizes_um)
+    translation = _mm([at + size / 2 for at, size in zip(corner, sizes_um, strict=True)])
     return Levels(
         by_level, Pyramid(tuple(levels)), Geometry(scale, translation, "millimeter", {**ORIENTATION, "x": sides})
     )
 
 
-def check_extent(template: Levels, annotation: Levels) -> None:
-    """Refuse a template that does not have the extent of the annotation.
+def corner_of(annotation: Sequence[ReferenceVolume], template: Sequence[ReferenceVolume]) -> Corner:
+    """The corner of an atlas, once it is known that all of its volumes lie in one frame.
+
+    The centre of the first voxel of 10 um is the origin of the CCF. Any other atlas has the origin of its headers; if
+    they have none, it is the centre of the first voxel of the finest annotation.
+
+    Returns
+    -------
+    tuple of Fraction
+        The outer corner of the first voxel, along (z, y, x), in um.
 
     Raises
     ------
     InputError
-        If the extents differ along an axis by at least one of the larger voxels.
+        If annotation and template differ in their extent, or any two volumes in their origin, or in their orientation
+        although their files have one layout.
     """
-    volumes = template.volumes[0], annotation.volumes[0]
-    one, other = ([n * s for n, s in zip(v.array.shape, v.voxel_size, strict=True)] for v in volumes)
-    coarser = map(max, *(volume.voxel_size for volume in volumes))
-    if any(abs(a - b) >= size for a, b, size in zip(one, other, coarser, strict=True)):
+    first, *others = (*sorted(annotation, key=lambda volume: volume.voxel_size), *template)
+    if template:
+        _check_extent(min(template, key=lambda volume: volume.voxel_size), first)
+    for volume in others:
+        _check_orientation(volume, first)
+    if first.is_ccf:
+        half = Fraction(repr(_ANCHOR)) / 2
+        return -half, -half, -half
+    with_origin = [volume for volume in (first, *others) if volume.position is not None]
+    if not with_origin:
+        return _corner(first, (0.0, 0.0, 0.0))
+    known, *others = with_origin
+    corner = _corner(known, known.position or ())
+    for volume in others:
+        coarser = map(max, volume.voxel_size, known.voxel_size)
+        found = _corner(volume, volume.position or ())
+        if any(abs(a - b) > size for a, b, size in zip(found, corner, coarser, strict=True)):
+            raise InputError(
+                f"the first voxel of {volume.uri} lies at {um(volume.position or ())} by its header, but that of "
+                f"{known.uri} at {um(known.position or ())}; give volumes of one space",
+                code="origin-mismatch",
+            )
+    return corner
+
+
+def _corner(volume: ReferenceVolume, position: Sequence[float]) -> Corner:
+    """The outer corner of the first voxel of a volume, from the position of its centre."""
+    z, y, x = (
+        Fraction(repr(float(at))) - Fraction(repr(float(size))) / 2
+        for at, size in zip(position, volume.voxel_size, strict=True)
+    )
+    return z, y, x
+
+
+def _check_extent(one: ReferenceVolume, other: ReferenceVolume) -> None:
+    """Refuse a volume whose extent differs along an axis by at least one of the larger voxels.
+
+    Grids of the CCF are rounded to whole voxels in several ways.
+    """
+    if one.is_ccf and other.is_ccf:
+        return
+    coarser = map(max, one.voxel_size, other.voxel_size)
+    if any(abs(a - b) >= size for a, b, size in zip(one.extent, other.extent, coarser, strict=True)):
         raise InputError(
-            f"{volumes[0].uri} has an extent of {_um(one)}, but {volumes[1].uri} of {_um(other)}; give volumes of one "
+            f"{one.uri} has an extent of {um(one.extent)}, but {other.uri} of {um(other.extent)}; give volumes of one "
             "space",
             code="extent-mismatch",
+        )
+
+
+def _check_orientation(one: ReferenceVolume, other: ReferenceVolume) -> None:
+    """Refuse a volume whose file has the layout of the other one, but another orientation: one header is wrong."""
+    if one.begins == other.begins:
+        return
+    coarser = max(*one.voxel_size, *other.voxel_size)
+    files = [
+        [length for _, length in sorted(zip(volume.orientation.axes, volume.extent, strict=True))]
+        for volume in (one, other)
+    ]
+    if all(abs(a - b) < coarser for a, b in zip(*files, strict=True)):
+        raise InputError(
+            f"the axes of {one.uri} begin at {one.begins} and those of {other.uri} at "
+            f"{other.begins}, although both files have the same extent along each axis; give the "
+            "orientation of both (--orientation), or save them with one orientation",
+            code="orientation-mismatch",
         )
 
 
@@ -124,13 +201,13 @@ def _level(pyramid: Pyramid, finest: ReferenceVolume, volume: ReferenceVolume) -
         if all(abs(a / b - 1) < 1e-6 for a, b in zip(size, volume.voxel_size, strict=True)):
             if volume.array.shape != at.shape:
                 raise InputError(
-                    f"{volume.uri} has {_shape(volume.array.shape)} voxels of {_um(volume.voxel_size)}, but "
+                    f"{volume.uri} has {_shape(volume.array.shape)} voxels of {um(volume.voxel_size)}, but "
                     f"{finest.uri} needs {_shape(at.shape)}; give volumes of one space",
                     code="shape-mismatch",
                 )
             return level
     raise InputError(
-        f"{volume.uri} has voxels of {_um(volume.voxel_size)}, but the levels of {finest.uri} have "
+        f"{volume.uri} has voxels of {um(volume.voxel_size)}, but the levels of {finest.uri} have "
         f"{', '.join(sizes)} um; give a volume of one of these",
         code="resolution-mismatch",
     )
@@ -147,15 +224,10 @@ def _firsts(pyramid: Pyramid, by_level: dict[int, ReferenceVolume]) -> dict[int,
     return firsts
 
 
-def _mm(lengths: Sequence[float], subtracted: float, divisor: int = 1) -> tuple[float, float, float]:
-    """(length - subtracted) / divisor, from um to mm, each rounded once."""
-    z, y, x = (float((Fraction(repr(n)) - Fraction(repr(subtracted))) / (1000 * divisor)) for n in map(float, lengths))
+def _mm(lengths: Sequence[Fraction]) -> tuple[float, float, float]:
+    """Lengths from um to mm, each rounded once."""
+    z, y, x = (float(length / 1000) for length in lengths)
     return z, y, x
-
-
-def _um(lengths: Sequence[float]) -> str:
-    distinct = lengths[:1] if len(set(lengths)) == 1 else lengths
-    return " x ".join(f"{length:g}" for length in distinct) + " um"
 
 
 def _shape(shape: Any) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from .. import credit
-from ..brainglobe.paths import AtlasLayout
+from ..brainglobe.paths import ANNOTATION, AtlasLayout, below
+from ..credit import Credit
 from ..engine.ledger import digest, objects_of, validate_key
+from ..engine.target_state import read_root
 from ..errors import InputError
 from ..geometry.spaces import BRAINGLOBE_SIDES, ORIENTATION
 from ..reference_volumes import ReferenceVolume
@@ -23,6 +25,11 @@ _NAMED_BY = {
     ORIENTATION["x"]: "Allen Institute (low r is left)",
     BRAINGLOBE_SIDES: "BrainGlobe, issue 104 of brainglobe-atlasapi (the Allen Institute calls low r left)",
 }
+#: The root of the annotation of an atlas, in zarr v3 or v2.
+_ANNOTATION_ROOT = re.compile(
+    rf"(?P<image>annotation-sets/(?P<name>[^/]+)-annotation/(?P<version>[^/]+)/{re.escape(ANNOTATION)})/"
+    r"(?:zarr\.json|\.zgroup)"
+)
 #: What a manifest records of sources, images and files, if nothing was built yet.
 _EMPTY: dict[str, Any] = {"sources": {}, "images": [], "files": {}}
 
@@ -32,8 +39,30 @@ def key(layout: AtlasLayout) -> str:
     return f"{_FOLDER}/{layout.name}-{layout.version}.json"
 
 
-def begin(root: Target, layout: AtlasLayout, files: Mapping[str, bytes], overwrite: bool) -> None:
-    """Mark the atlas as unfinished, and write the files.
+def leftovers(root: Target, layout: AtlasLayout, kept: Sequence[str]) -> list[str]:
+    """Paths of the images and files of an earlier atlas of the same name and version that the new one does not make.
+
+    Parameters
+    ----------
+    root : Target
+    layout : AtlasLayout
+    kept : sequence of str
+        Keys that the new atlas makes; one that ends in ``/`` stands for a folder.
+    """
+    recorded = _recorded(root, layout, overwrite=False)
+    folders = tuple(key for key in kept if key.endswith("/"))
+    stale = [path for path in recorded["images"] if f"{path}/" not in folders]
+    for key in recorded["files"]:
+        if key not in kept and not key.startswith(folders):
+            # Of an image under a second name, which may be a link, only the root is a file of the manifest.
+            stale.append(key.removesuffix("/zarr.json"))
+    return stale
+
+
+def begin(
+    root: Target, layout: AtlasLayout, files: Mapping[str, bytes], overwrite: bool, stale: Sequence[str] = ()
+) -> None:
+    """Mark the atlas as unfinished, remove what is stale of an earlier one, and write the files.
 
     Raises
     ------
@@ -50,6 +79,10 @@ def begin(root: Target, layout: AtlasLayout, files: Mapping[str, bytes], overwri
                 "version, or give --overwrite",
                 code="different-options",
             )
+    if stale:  # the earlier record is kept until all of it is removed
+        _write(root, layout, {**_recorded(root, layout, overwrite=False), "state": "unfinished"})
+        for path in stale:
+            root.remove(path)
     _write(root, layout, {**recorded, "state": "unfinished"})
     root.write_all(files.items())
 
@@ -62,6 +95,7 @@ def finish(
     images: Sequence[str],
     remarks: Sequence[str],
     sides: str,
+    credit: Credit,
 ) -> None:
     """Write the files that are missing or differ, and the manifest of everything built now and before.
 
@@ -77,6 +111,7 @@ def finish(
     remarks : sequence of str
     sides : str
         Orientation of x.
+    credit : Credit
     """
     existing = root.read_each(files)
     root.write_all((path, body) for path, body in files.items() if existing[path] != body)
@@ -95,7 +130,7 @@ def finish(
         "remarks": list(remarks),
         "images": list(dict.fromkeys([*recorded["images"], *paths])),
         "files": {**recorded["files"], **{path: [len(body), digest(body)] for path, body in files.items()}},
-        "credit": credit.REFERENCE_VOLUMES,
+        "credit": credit.to_dict(),
     }
     _write(root, layout, content)
 
@@ -118,6 +153,32 @@ def manifests(root: Target) -> Iterator[tuple[str, dict[str, Any] | None]]:
             yield path, None
         else:
             yield path, content
+
+
+def missing(root: Target, found: Collection[str]) -> list[str]:
+    """Keys of the manifests that are missing, of annotations of atlaszarr in a target.
+
+    Parameters
+    ----------
+    root : Target
+    found : collection of str
+        Keys of the manifests that exist.
+    """
+    keys = []
+    for path in root.list_keys("annotation-sets/"):
+        if (match := _ANNOTATION_ROOT.fullmatch(path)) is None:
+            continue
+        manifest = f"{_FOLDER}/{match['name']}-{match['version'].replace('_', '.')}.json"
+        if manifest not in found and manifest not in keys and _is_ours(below(root, match["image"])):
+            keys.append(manifest)
+    return keys
+
+
+def _is_ours(image: Target) -> bool:
+    try:
+        return read_root(image) is not None
+    except InputError:
+        return False
 
 
 def _recorded(root: Target, layout: AtlasLayout, overwrite: bool) -> dict[str, Any]:

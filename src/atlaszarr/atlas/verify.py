@@ -12,7 +12,7 @@ from ..engine.target_state import read_root
 from ..engine.verify import VerifyReport, verify_image
 from ..errors import InputError
 from ..stores.target import Target
-from .manifest import manifests
+from .manifest import manifests, missing
 
 
 def verify_atlas(root: Target, *, deep: bool) -> VerifyReport | None:
@@ -30,10 +30,11 @@ def verify_atlas(root: Target, *, deep: bool) -> VerifyReport | None:
         None if the target holds no atlas.
     """
     documents = list(manifests(root))
-    if not documents:
-        return _without_manifest(root, deep)
+    without = missing(root, [key for key, _ in documents])
+    if not documents and not without:
+        return None
     objects = blocks = 0
-    defects: list[Defect] = []
+    defects = [Defect("missing", key, "is missing; build the atlas again to write it") for key in without]
     for key, document in documents:
         if document is None:
             defects.append(Defect("metadata", key, "cannot be read"))
@@ -49,34 +50,24 @@ def verify_atlas(root: Target, *, deep: bool) -> VerifyReport | None:
     return VerifyReport(root.url, objects, blocks, tuple(defects))
 
 
-def _without_manifest(root: Target, deep: bool) -> VerifyReport | None:
-    """The report on an atlas whose manifest is missing; None if there is no image of an atlas."""
-    images = [key.removesuffix(f"/{COMPACT}") for key in root.list_keys("annotation-sets") if key.endswith(COMPACT)]
-    if not images:
-        return None
-    defects = [Defect("missing", "atlaszarr", "the manifest of the atlas is missing; build the atlas again")]
-    for path in images:
-        defects += [
-            Defect(defect.kind, f"{path}/{defect.key}", defect.text)
-            for defect in _image(below(root, path), deep).defects
-        ]
-    return VerifyReport(root.url, 0, 0, tuple(defects))
-
-
 def _image(target: Target, deep: bool) -> VerifyReport:
     if target.url.endswith(PRECOMPUTED):
-        try:
-            return VerifyReport(target.url, 0, 0, tuple(meshes.defects(target)))
-        except InputError as error:
-            if error.code != "not-atlaszarr":
-                raise
-            return VerifyReport(target.url, 0, 0, (Defect("ledger", COMPACT, "is missing"),))
+        return VerifyReport(target.url, 0, 0, tuple(_meshes(target)))
     try:
         exists = read_root(target) is not None
     except InputError:
         exists = False
     report = verify_image(target, deep=deep) if exists else None
     return report or VerifyReport(target.url, 0, 0, (Defect("missing", "", "is missing"),))
+
+
+def _meshes(target: Target) -> list[Defect]:
+    try:
+        return meshes.defects(target)
+    except InputError:  # there is no ledger
+        if target.list_keys():
+            return [Defect("ledger", COMPACT, "is missing")]
+        return [Defect("missing", "", "is missing")]
 
 
 def _files(root: Target, document: dict[str, Any]) -> Iterator[Defect]:

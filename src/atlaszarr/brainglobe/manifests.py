@@ -3,30 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import Any
 
+from ..credit import Credit
 from ..engine.finished_image import Finished
 from ..errors import InputError
 from .paths import AtlasLayout
-
-
-@dataclass(frozen=True)
-class About:
-    """Metadata of an atlas for its manifests; the defaults are those of the CCFv3.
-
-    Attributes
-    ----------
-    citation, atlas_link, species, packager : str
-    symmetric : bool
-        Whether the left half mirrors the right one. If so, the reader makes the hemispheres itself.
-    """
-
-    citation: str = "Wang et al 2020, https://doi.org/10.1016/j.cell.2020.04.007"
-    atlas_link: str = "https://atlas.brain-map.org"
-    species: str = "Mus musculus"
-    packager: str = "atlaszarr"
-    symmetric: bool = True
 
 
 def coordinate_space(layout: AtlasLayout) -> bytes:
@@ -35,14 +17,21 @@ def coordinate_space(layout: AtlasLayout) -> bytes:
     return _document(layout.component(layout.coordinate_space, template=template))
 
 
-def atlases(layout: AtlasLayout, about: About, annotation: Finished) -> dict[str, bytes]:
+def atlases(layout: AtlasLayout, credit: Credit, annotation: Finished) -> dict[str, bytes]:
     """The manifest of the atlas at every resolution of an annotation, by folder.
 
     Raises
     ------
     InputError
-        If a resolution is not a whole number of um, which the name of the atlas needs.
+        If the citation or the species is not known; if a resolution is not a whole number of um, which the name of
+        the atlas needs.
     """
+    if missing := [name for name in ("species", "citation") if not getattr(credit, name)]:
+        raise InputError(
+            f"BrainGlobe needs the {' and the '.join(missing)} of the atlas, which are known only of the CCF; give "
+            f"{' and '.join(f'--{name}' for name in missing)}",
+            code="missing-credit",
+        )
     template, terminology = layout.component(layout.template), layout.component(layout.terminology)
     manifests = {}
     for level, sizes in zip(annotation.multiscale.pyramid.levels, annotation.resolutions, strict=True):
@@ -56,16 +45,16 @@ def atlases(layout: AtlasLayout, about: About, annotation: Finished) -> dict[str
             {
                 "name": layout.name,
                 "location": f"/{folder}",
-                "citation": about.citation,
-                "atlas_link": about.atlas_link,
-                "species": about.species,
-                "symmetric": about.symmetric,
+                "citation": credit.short or credit.citation,
+                "atlas_link": credit.link,
+                "species": credit.species,
+                "symmetric": credit.symmetric,
                 "resolution": sizes,
                 "orientation": "asr",
                 "version": layout.version,
                 "shape": level.shape,
                 "additional_references": [],
-                "atlas_packager": about.packager,
+                "atlas_packager": "atlaszarr",
                 "coordinate_space": layout.component(layout.coordinate_space, template=template),
                 "terminology": terminology,
                 "annotation_set": layout.component(layout.annotation_set, template=template, terminology=terminology),

@@ -15,7 +15,6 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import credit
 from ..boxes import Index, Region
 from ..engine.blocks import Block
 from ..engine.codecs import ArrayLayout, Encoding
@@ -225,7 +224,7 @@ def write_masks(
 
     job = ImageJob(
         masks,
-        Root(DEFAULT_VERSION, request, credit.REFERENCE_VOLUMES),
+        Root(DEFAULT_VERSION, request, annotation.credit),
         {"": {"multiscales": [entry]}},
         partial(_read, annotation),
         files=values,

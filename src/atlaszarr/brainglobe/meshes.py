@@ -33,7 +33,7 @@ from .structure_order import PostOrder
 RESOLUTION = 50.0
 #: Structures with fewer voxels are made from a finer level: their surface would be steps.
 _FEW = 1000
-INFO = "mesh/info"
+INFO, NAMES = "mesh/info", "segment_properties/info"
 
 
 def write_meshes(
@@ -97,6 +97,9 @@ class _MeshJob(Job):
         found = ledger.read(self.target)
         recorded = (found.header or {}).get("request")
         if recorded is None and not found.damaged:
+            own = {INFO: precomputed.mesh_info(), NAMES: precomputed.segment_properties(self._terminology)}
+            if self.target.read_each(own) == own:
+                return REMOVING  # only the ledger is missing: everything is made again
             if other := [key for key in self.target.list_keys() if not key.startswith("atlaszarr/")]:
                 raise InputError(
                     f"target {self.target.url} is not empty (it holds {other[0]!r}); choose another target",
@@ -240,5 +243,5 @@ def _files(annotation: Finished, terminology: Terminology) -> Iterator[tuple[str
         part = labels[z : z + precomputed.CHUNK, y : y + precomputed.CHUNK, x : x + precomputed.CHUNK]
         name, body = precomputed.volume_chunk(np.asarray(part), (z, y, x))
         yield f"{precomputed.scale_key(resolution)}/{name}", body
-    yield "segment_properties/info", precomputed.segment_properties(terminology)
+    yield NAMES, precomputed.segment_properties(terminology)
     yield "info", precomputed.volume_info(shape, resolution)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..credit import Credit
 from ..engine.finished_image import Finished
 from ..engine.schedulers import SchedulerLike, resolve_scheduler
 from ..engine.writer import Progress, WriteReport
@@ -14,7 +15,6 @@ from ..stores.target import Target
 from ..terminology.terminology import Terminology
 from . import manifests, paths
 from .alias import give_second_name
-from .manifests import About
 from .masks import write_masks
 from .meshes import RESOLUTION, write_meshes
 from .paths import AtlasLayout, below
@@ -26,8 +26,8 @@ def write(
     target: Target,
     layout: AtlasLayout,
     terminology: Terminology,
+    credit: Credit,
     *,
-    about: About | None = None,
     mesh_resolution: float = RESOLUTION,
     scheduler: SchedulerLike = None,
     workers: int | None = None,
@@ -49,8 +49,8 @@ def write(
     layout : AtlasLayout
     terminology : Terminology
         One tree whose root's acronym is ``root``, with every label of the annotation.
-    about : About, optional
-        Default: the metadata of the CCFv3.
+    credit : Credit
+        With citation and species, which the reader needs.
     mesh_resolution : float
         In um; see `write_meshes`.
     scheduler, workers, overwrite, take_over, progress
@@ -75,7 +75,7 @@ def write(
         Finished.at(below(target, path))
         for path in (f"{layout.annotation_set}/{paths.ANNOTATION}", f"{layout.template}/{paths.TEMPLATE}")
     )
-    documents = check(annotation, template, layout, terminology, about)
+    documents = check(annotation, template, layout, terminology, credit)
     order = PostOrder.of(terminology)
     options: Mapping[str, Any] = {
         "scheduler": resolve_scheduler(scheduler, target.url),
@@ -85,7 +85,7 @@ def write(
         "progress": progress,
     }
     folder = below(target, layout.annotation_set)
-    target.make_way(keys_written(layout, documents), overwrite)
+    target.make_way([*folders_written(layout), *documents], overwrite)
     if overwrite:
         for key in documents:
             target.remove(key)
@@ -98,13 +98,18 @@ def write(
     return reports
 
 
-def keys_written(layout: AtlasLayout, documents: Iterable[str]) -> list[str]:
-    """Keys of the folders of masks and meshes, which end in ``/``, and of documents."""
-    return [f"{layout.annotation_set}/{name}/" for name in (paths.MASKS, paths.PRECOMPUTED)] + list(documents)
+def folders_written(layout: AtlasLayout) -> list[str]:
+    """Keys of the folders of masks and meshes, which end in ``/``."""
+    return [f"{layout.annotation_set}/{name}/" for name in (paths.MASKS, paths.PRECOMPUTED)]
 
 
 def check(
-    annotation: Finished, template: Finished, layout: AtlasLayout, terminology: Terminology, about: About | None = None
+    annotation: Finished,
+    template: Finished,
+    layout: AtlasLayout,
+    terminology: Terminology,
+    credit: Credit,
+    unknown: Sequence[str] = (),
 ) -> dict[str, bytes]:
     """Refuse an annotation and a template that BrainGlobe's reader cannot open together, before they are written.
 
@@ -113,7 +118,9 @@ def check(
     annotation, template : Finished
     layout : AtlasLayout
     terminology : Terminology
-    about : About, optional
+    credit : Credit
+    unknown : sequence of str
+        Remarks on labels that the terminology lacks.
 
     Returns
     -------
@@ -123,12 +130,14 @@ def check(
     Raises
     ------
     InputError
-        If a dtype or the orientation is wrong, the template lacks a level of the annotation, or the libraries for
-        meshes are not installed.
+        If a label, the citation or the species is not known, a dtype or the orientation is wrong, the template lacks a
+        level of the annotation, or the libraries for meshes are not installed.
     RecordError
         If the terminology is not one tree with the root ``root``.
     """
     check_libraries()
+    if unknown:
+        raise InputError(f"{unknown[0]}; BrainGlobe needs an ontology with all labels", code="unknown-label")
     PostOrder.of(terminology)
     for word, image, dtype in (("annotation", annotation, "uint32"), ("template", template, "uint16")):
         if image.multiscale.arrays[0].dtype != dtype:
@@ -150,6 +159,6 @@ def check(
                 f"{shapes.get(resolution, 'no such level')}; give a template with the levels of the annotation",
                 code="shape-mismatch",
             )
-    atlases = manifests.atlases(layout, about or About(), annotation)
+    atlases = manifests.atlases(layout, credit, annotation)
     space = {f"{layout.coordinate_space}/{paths.MANIFEST}": manifests.coordinate_space(layout)}
     return space | {f"{folder}/{paths.MANIFEST}": body for folder, body in atlases.items()}

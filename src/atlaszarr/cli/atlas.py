@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from ..stores.locations import is_url
-from .options import API, NUMBER, OME_ZARR, OUTPUT, SHARD, STORE, WHOLE, WORKERS, WRITING, client, is_quiet, options
+from .options import API, OME_ZARR, OUTPUT, SHARD, STORE, VOXEL_SIZE, WHOLE, WORKERS, WRITING, client, is_quiet, options
 from .terminal import echo, echo_data, progress_bars, say
 
 _VOLUMES = "NRRD, NIfTI, MetaImage, TIFF or OME-Zarr, path or URL; repeatable, once per resolution."
@@ -21,17 +21,25 @@ _VOLUMES = "NRRD, NIfTI, MetaImage, TIFF or OME-Zarr, path or URL; repeatable, o
 @click.option("--annotation", multiple=True, required=True, metavar="URI", help=_VOLUMES)
 @click.option("--template", multiple=True, metavar="URI", help=_VOLUMES)
 @click.option(
-    "--ontology", metavar="URI", help="Structure graph, terminology.csv or a list of labels [graph 1 of the Allen API]."
+    "--ontology",
+    metavar="URI",
+    help="Structure graph, terminology.csv or a list of labels [for the CCF graph 1 of the Allen API].",
 )
-@click.option("--name", default="allen-adult-mouse", metavar="NAME", help="Name of the atlas [allen-adult-mouse].")
-@click.option("--version", default="2017", metavar="VERSION", help="Version of the atlas [2017].")
+@click.option("--name", metavar="NAME", help="Name of the atlas [for the CCF allen-adult-mouse].")
+@click.option("--version", metavar="VERSION", help="Version of the atlas [for the CCF 2017].")
+@click.option("--citation", metavar="TEXT", help="Citation of the sources [for the CCF the Allen Institute's].")
+@click.option("--terms", metavar="TEXT", help="Terms of use of the sources [for the CCF the Allen Institute's].")
+@click.option("--species", metavar="NAME", help="Species [for the CCF Mus musculus].")
+@click.option(
+    "--asymmetric/--symmetric", default=None, help="Whether the halves of the atlas differ [for the CCF --symmetric]."
+)
 @click.option("--brainglobe", is_flag=True, help="Add the files of BrainGlobe: masks, meshes, manifests.")
 @click.option(
     "--orientation",
     metavar="LETTERS",
     help="Side at which each axis of the files begins, such as asl [from their headers].",
 )
-@click.option("--voxel-size", type=NUMBER, metavar="UM", help="Voxel size of files whose header has none.")
+@options(VOXEL_SIZE)
 @click.option("--allow-unknown", is_flag=True, help="Keep labels that are not in the ontology.")
 @click.option("--chunk", type=WHOLE, metavar="N", help="Side of a chunk in voxels [64; 80 at 10 um].")
 @options(SHARD, OME_ZARR)
@@ -42,13 +50,18 @@ _VOLUMES = "NRRD, NIfTI, MetaImage, TIFF or OME-Zarr, path or URL; repeatable, o
 def atlas(target: str, storage_options: dict[str, Any], as_json: bool, **values: Any) -> None:
     """Build an atlas under TARGET, a path or URL: annotation, template, hemispheres, terminology, region volumes.
 
+    The CCF is recognised by its extent and its labels. Any other atlas needs --name, --version and --ontology, and for
+    --brainglobe also --species and --citation.
+
     For instance: atlaszarr atlas ccf --annotation annotation_25.nrrd --template average_template_25.nrrd
     """
     from ..atlas import build_atlas
+    from ..atlas.ccf import NAME
 
-    with client() as service, progress_bars(f"atlas {values['name']}", resumable=True) as progress:
+    with client() as service, progress_bars(f"atlas {values['name'] or NAME}", resumable=True) as progress:
         report = build_atlas(target, client=service, storage_options=storage_options, progress=progress, **values)
-    for remark in () if is_quiet() else report.remarks:
+    # An option that contradicts a header is remarked on in any case.
+    for remark in report.contradictions if is_quiet() else report.remarks:
         say(f"atlaszarr: {remark}")
     if as_json:
         echo_data(json.dumps(report.to_dict()))

@@ -105,6 +105,22 @@ def as_numbers(count: int) -> _Callback:
     return parse
 
 
+def as_lengths(
+    _context: click.Context, parameter: click.Parameter, text: str | None
+) -> float | tuple[float, float, float] | None:
+    """Click callback: parse one positive length in um, or three along z, y, x separated by commas."""
+    if text is None:
+        return None
+    try:
+        found = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        found = ()
+    if len(found) not in (1, 3) or not all(math.isfinite(length) and length > 0 for length in found):
+        message = f"{_name(parameter)} {text!r} must be one positive length in um, or three along z, y, x (200,200,100)"
+        raise InputError(message, code="invalid-voxel-size")
+    return found[0] if len(found) == 1 else (found[0], found[1], found[2])
+
+
 def as_number_or_auto(_context: click.Context, parameter: click.Parameter, text: str) -> int | None:
     """Click callback: parse a whole number, or ``auto`` as None."""
     try:
@@ -215,8 +231,7 @@ def format_options(*forms: str) -> Callable[..., Any]:
 
 
 FORMAT = format_options("text", "json")
-OUTPUT = (
-    FORMAT,
+MESSAGES = (
     click.option("-q", "--quiet", is_flag=True, **_keep(), help="No progress."),
     click.option(
         "-v",
@@ -227,6 +242,7 @@ OUTPUT = (
         help="Report retries on stderr.",
     ),
 )
+OUTPUT = (FORMAT, *MESSAGES)
 API = (
     click.option("--api-url", metavar="URL", **_keep(), help="Allen API, ending in /api/v2 [env: ATLASZARR_API_URL]."),
     click.option(
@@ -270,6 +286,14 @@ WRITING = (
     ),
     click.option("--overwrite", is_flag=True, help="Replace a target that was built with other options."),
     click.option("--take-over", is_flag=True, help="Build although another build may be running in TARGET."),
+)
+#: z, y, x are the axes of the result, whatever their order in the file.
+VOXEL_SIZE = click.option(
+    "--voxel-size",
+    metavar="UM[,UM,UM]",
+    callback=as_lengths,
+    help="Voxel size in um, or three along z, y, x (anterior-posterior, superior-inferior, left-right), for what the "
+    "metadata lack or have wrong [from the metadata].",
 )
 WORKERS = click.option("--workers", type=WHOLE, metavar="N", help="Local threads [one per core].")
 SHARD = click.option(

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ..errors import InputError
-from .options import NUMBER, STORE, WHOLE, format_options, options
+from .options import MESSAGES, STORE, VOXEL_SIZE, WHOLE, format_options, options
 from .terminal import echo, echo_data, say
 
 
@@ -25,15 +25,16 @@ from .terminal import echo, echo_data, say
 )
 @click.option("--level", type=WHOLE, default=0, metavar="N", help="Level of the annotation [0].")
 @click.option("--by-hemisphere", is_flag=True, help="Print the left and right volumes too, and which side is which.")
-@click.option("--voxel-size", type=NUMBER, metavar="UM", help="Replaces the voxel size of the annotation.")
-@options(STORE, format_options("table", "csv", "json", "parquet"))
+@click.option("--allow-unknown", is_flag=True, help="Accept a terminology that names under half of the labels.")
+@options(VOXEL_SIZE, STORE, format_options("table", "csv", "json", "parquet"), *MESSAGES)
 def volumes(
     annotation: str,
     terminology: str | None,
     regions: tuple[str, ...],
     level: int,
     by_hemisphere: bool,
-    voxel_size: float | None,
+    voxel_size: float | tuple[float, float, float] | None,
+    allow_unknown: bool,
     form: str,
     storage_options: dict[str, Any],
     as_json: bool,
@@ -55,7 +56,13 @@ def volumes(
     structures = terminology_of(terminology, annotation, storage_options)
     wanted = list(dict.fromkeys(structures[region] for region in regions))
     table = region_volumes(
-        annotation, structures, level, by_hemisphere, voxel_size=voxel_size, storage_options=storage_options
+        annotation,
+        structures,
+        level,
+        by_hemisphere,
+        voxel_size=voxel_size,
+        allow_unknown=allow_unknown,
+        storage_options=storage_options,
     )
     if wanted:
         table = table.loc[[structure.id for structure in wanted]]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
@@ -30,11 +31,14 @@ class Finished:
         Geometry of level 0.
     digest : str
         Digest of the ledger; images with the same digest have the same voxels.
+    credit : mapping of str to str
+        The citation and the terms in the metadata of the image.
     """
 
     multiscale: Multiscale
     geometry: Geometry
     digest: str
+    credit: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def at(cls, target: Target) -> Finished:
@@ -62,7 +66,8 @@ class Finished:
             ) from None
         if [(axis.name, axis.unit) for axis in image.axes] != [(name, "millimeter") for name in "zyx"]:
             raise InputError(f"{target.url} must have the axes z, y, x in millimetres", code="wrong-axes")
-        return cls(multiscale, image.geometries[0], str(recorded.digest))
+        credit = {name: str(image.own[name]) for name in ("citation", "terms") if name in image.own}
+        return cls(multiscale, image.geometries[0], str(recorded.digest), credit)
 
     @property
     def resolutions(self) -> tuple[tuple[float, float, float], ...]:

@@ -60,7 +60,7 @@ class ReferenceSpace:
         return affine
 
     def is_covered(self, shape: Sequence[int], size: Sequence[float]) -> bool:
-        """Whether voxels fill the space: whether the lengths along all axes agree within a voxel.
+        """Whether voxels fill the space: as many along each axis as the rounded extent needs, or one more.
 
         Parameters
         ----------
@@ -69,7 +69,11 @@ class ReferenceSpace:
         size : sequence of float
             Voxel size along (p, i, r), in um.
         """
-        return all(abs(n * s - extent) <= s for n, s, extent in zip(shape, size, self.extent, strict=True))
+        rounded = 1e-6  # of a voxel, since sizes in files are rounded
+        return all(
+            s > 0 and -0.5 - rounded <= n - extent / s <= 1 + rounded
+            for n, s, extent in zip(shape, size, self.extent, strict=True)
+        )
 
 
 def _published(id: int, name: str, shape: tuple[int, int, int], spacing: float) -> ReferenceSpace:

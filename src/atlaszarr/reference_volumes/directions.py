@@ -21,7 +21,6 @@ class Placement(TypedDict):
     spacing: tuple[float, float, float] | None
     origin: str | None
     reason: str
-    remarks: tuple[str, ...]
     position: tuple[float, float, float] | None
     numbers: str
     unit_assumed: bool
@@ -29,7 +28,6 @@ class Placement(TypedDict):
 
 
 def placement(
-    name: str,
     lengths: NDArray[np.float64] | None,
     directions: NDArray[np.float64] | None,
     ends: str | None,
@@ -42,8 +40,6 @@ def placement(
 
     Parameters
     ----------
-    name : str
-        Name of the file, for messages.
     lengths : ndarray, float64, shape (3,), or None
         Voxel size along each axis, in `unit`; None if the header has none.
     directions : ndarray, float64, shape (3, 3), or None
@@ -84,7 +80,6 @@ def placement(
         spacing=spacing,
         origin=origin,
         reason=reason,
-        remarks=(f"the axes of {name} begin at {origin}, by its header",) if origin else (),
         position=position,
         numbers=", ".join(numbers),
         unit_assumed=unit is None,

@@ -135,7 +135,7 @@ def _place(fields: Mapping[str, str], name: str) -> Placement:
     if lengths is not None:
         # As in ITK, an axis with a negative spacing runs the other way.
         matrix, lengths = matrix * np.where(lengths < 0, -1, 1)[:, None], np.abs(lengths)
-    return placement(name, lengths, matrix, ends, None, first, missing="its header has no TransformMatrix")
+    return placement(lengths, matrix, ends, None, first, missing="its header has no TransformMatrix")
 
 
 def _fields(stream: BinaryIO, name: str) -> tuple[dict[str, str], int]:

@@ -68,7 +68,8 @@ def read_nifti_header(stream: BinaryIO, name: str, beginning: bytes = b"") -> He
             unit = header.get_xyzt_units()[0]
             while shape[3:] and shape[-1] == 1:
                 shape = shape[:-1]
-            place = _placement(header, None if unit == "unknown" else unit, name)
+            place = _placement(header, None if unit == "unknown" else unit)
+            remarks = _remarks(header, name)
             doubt = _contradiction(header)
     except Exception as error:  # nibabel raises several families of errors
         raise unreadable_header(name, "a NIfTI", error) from None
@@ -82,6 +83,7 @@ def read_nifti_header(stream: BinaryIO, name: str, beginning: bytes = b"") -> He
         fastest_first=True,
         offset=0 if pair else offset,
         scaling=(1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept)),
+        remarks=remarks,
         contradiction=doubt,
         data_file=_image_of(name) if pair else None,
         skip=offset if pair else 0,
@@ -98,23 +100,26 @@ def _check(header: Any) -> None:
             raise ValueError(f"{field} is {code}, and must be 0 to {_LARGEST_FORM_CODE}")
 
 
-def _placement(header: Any, unit: str | None, name: str) -> Placement:
+def _placement(header: Any, unit: str | None) -> Placement:
     """Spacing, origin and all that follows from them."""
     affine = np.asarray(header.get_best_affine(), np.float64)
     if int(header["sform_code"]) or int(header["qform_code"]):
         directions, missing = affine[:3, :3].T, ""
         lengths, first = _rounded(lengths_of(directions)), _rounded(affine[:3, 3])
-        place = placement(name, lengths, directions, "ras", unit, list(first), missing=missing)
-    else:
-        lengths = _rounded(header.get_zooms()[:3])
-        missing = "its header has no orientation (sform_code and qform_code are 0)"
-        place = placement(name, lengths, None, None, unit, None, missing=missing)
+        return placement(lengths, directions, "ras", unit, list(first), missing=missing)
+    lengths = _rounded(header.get_zooms()[:3])
+    missing = "its header has no orientation (sform_code and qform_code are 0)"
+    return placement(lengths, None, None, unit, None, missing=missing)
+
+
+def _remarks(header: Any, name: str) -> tuple[str, ...]:
+    """A remark if pixdim has other sizes than the sform, without a qform."""
+    lengths = _rounded(lengths_of(np.asarray(header.get_best_affine(), np.float64)[:3, :3].T))
     zooms = _rounded(header.get_zooms()[:3])
-    if int(header["sform_code"]) and not int(header["qform_code"]) and _differ(lengths, zooms):
-        sizes = f"{product(lengths)} by its sform, which is followed, and {product(zooms)} by pixdim"
-        remark = f"{name} has voxels of {sizes}"
-        place = {**place, "remarks": (*place["remarks"], remark)}
-    return place
+    if not int(header["sform_code"]) or int(header["qform_code"]) or not _differ(lengths, zooms):
+        return ()
+    sizes = f"{product(lengths)} by its sform, which is followed, and {product(zooms)} by pixdim"
+    return (f"{name} has voxels of {sizes}",)
 
 
 def _contradiction(header: Any) -> str:

@@ -5,14 +5,12 @@ The fields are defined in https://teem.sourceforge.net/nrrd/format.html; pynrrd 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
 from ..errors import InputError
-from ..geometry.spaces import reference_space
 from .directions import Placement, lengths_of, placement
 from .header import Header, unreadable_header
 
@@ -87,7 +85,7 @@ def read_nrrd_header(stream: BinaryIO, name: str) -> Header:
         compression = _compression(fields, name)
         dtype = _dtype(fields, compression)
         kept = _kept_axes(fields, shape, name)
-        place = _placement(fields, tuple(shape[axis] for axis in kept), kept, name)
+        place = _placement(fields, kept)
         lines, skip = (int(fields.get(field, fields.get(field.replace(" ", ""), 0))) for field in _SKIPS)
     except InputError:
         raise
@@ -151,7 +149,7 @@ def _kept_axes(fields: Mapping[str, Any], shape: tuple[int, ...], name: str) -> 
     return tuple(kept)
 
 
-def _placement(fields: Mapping[str, Any], shape: tuple[int, ...], kept: tuple[int, ...], name: str) -> Placement:
+def _placement(fields: Mapping[str, Any], kept: tuple[int, ...]) -> Placement:
     """Spacing, origin and all that follows from them, for the kept axes."""
     all_directions = np.asarray(fields.get("space directions", np.empty((0, 0))), np.float64)
     units = [str(unit) for unit in fields.get("space units", ())]
@@ -161,40 +159,16 @@ def _placement(fields: Mapping[str, Any], shape: tuple[int, ...], kept: tuple[in
         spacings = fields.get("spacings", ())
         lengths = np.asarray([spacings[axis] for axis in kept], np.float64) if len(spacings) > max(kept) else None
         missing = "its header has no space directions"
-        return placement(name, lengths, None, None, _one_unit(units), None, missing=missing)
+        return placement(lengths, None, None, _one_unit(units), None, missing=missing)
     letters = _SPACES.get(str(fields.get("space", "")).lower())
-    if _is_allen(fields, directions, shape):
-        remark = (
-            f"the header of {name} names the space left-posterior-superior, like all files of the Allen Institute; "
-            "its axes are read as p, i, r (asl), which they are"
-        )
-        place = placement(name, lengths_of(directions), directions, letters, "um", first, missing="")
-        return {**place, "origin": "asl", "remarks": (remark,)}
     missing = f"its header names the space {fields.get('space')!r}"
-    if letters == "lps" and not units and np.array_equal(directions, np.diag(np.diag(directions))):
-        letters, missing = None, f"{missing}, which is wrong in files of the Allen Institute"
-    return placement(name, lengths_of(directions), directions, letters, _one_unit(units), first, missing=missing)
+    return placement(lengths_of(directions), directions, letters, _one_unit(units), first, missing=missing)
 
 
 def _one_unit(units: list[str]) -> str | None:
     """The unit of all axes; None if there is none; both of two different ones, which is no unit."""
     named = {unit.strip('"') for unit in units if unit.strip('" ') not in ("", "???")}
     return " and ".join(sorted(named)) if named else None
-
-
-def _is_allen(fields: Mapping[str, Any], directions: Any, shape: tuple[int, ...]) -> bool:
-    """Whether this is the header of a CCF volume: left-posterior-superior, diagonal, with the exact CCF extent."""
-    size = float(directions[0, 0])
-    extent = reference_space(9).extent
-    return (
-        str(fields.get("space", "")).lower() == "left-posterior-superior"
-        and size > 0
-        and np.array_equal(directions, np.eye(3) * size)
-        and not np.any(fields.get("space origin", 0))
-        and "space units" not in fields
-        and len(shape) == 3
-        and all(math.isclose(n * size, length) for n, length in zip(shape, extent, strict=True))
-    )
 
 
 def _dtype(fields: Mapping[str, Any], compression: str) -> np.dtype[Any]:

@@ -55,16 +55,11 @@ def open_ome_zarr(uri: str, storage_options: Mapping[str, Any], name: str) -> tu
     oriented = all("-to-" in word for word in words)
     spacing: tuple[float, float, float] | None = None
     position: tuple[float, float, float] | None = None
-    remarks: tuple[str, ...] = ()
     if (micron := geometry.micron) is not None:
         z, y, x = (float(f"{length * micron:.9g}") for length in geometry.scale)
         spacing = z, y, x
-        a, b, c = (float(length * micron) for length in geometry.translation)
+        a, b, c = (float(f"{length * micron:.9g}") for length in geometry.translation)
         position = a, b, c
-        # The origin is the centre of the first voxel, or of that of the finest volume of the same space.
-        if not all(-size / 2 < at <= size / 2 for at, size in zip(position, spacing, strict=True)):
-            first = ", ".join(f"{length:g}" for length in position)
-            remarks = (f"the first voxel of {name} lies at {first} um by its metadata; 0, 0, 0 is assumed",)
     reasons = []
     if spacing is None:
         reasons.append(f"it has no size with a unit of length ({image.numbers})")
@@ -77,7 +72,6 @@ def open_ome_zarr(uri: str, storage_options: Mapping[str, Any], name: str) -> tu
         fastest_first=False,
         spacing=spacing,
         origin="".join(word[0] for word in words) if oriented else None,
-        remarks=remarks,
         reason=" and ".join(reasons),
         position=position,
         numbers=image.numbers,

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,15 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engine.absent_chunks import AbsentChunks
-from ..errors import InputError
-from ..geometry.spaces import reference_space
 from ..stores.locations import shown
 from ..stores.temporary import temporary_folder
+from .frame import Frame, frame_of
 from .header import Header
 from .labels import as_labels, distinct
 from .ome_zarr import is_ome_zarr, open_ome_zarr
 from .open_file import VolumeFile, open_volume_file
-from .orientation import ORIGIN, Orientation, sides_remark
+from .orientation import ORIGIN, Orientation
 from .voxels import spool_error
 
 if TYPE_CHECKING:
@@ -51,6 +49,15 @@ class ReferenceVolume:
         Digest of the file (hexadecimal); None if the file was not read as a whole.
     remarks : tuple of str
         Warnings for the user.
+    contradictions : tuple of str
+        Those of `remarks` on options that contradict the header.
+    position : tuple of float or None
+        Centre of the first voxel along (z, y, x), in um, in the anatomical frame of the header; None if the header
+        has no origin, or for the CCF.
+    is_ccf : bool
+        Whether the volume has the extent and the axes of the CCF.
+    begins : str
+        The sides at which the axes of the file begin, as they are read; empty if it is not known.
     labels : ndarray or None
         The labels that occur, sorted, without 0, uint32; None unless an annotation was read as a whole.
     absent : AbsentChunks or None
@@ -66,6 +73,16 @@ class ReferenceVolume:
     remarks: tuple[str, ...] = ()
     labels: NDArray[np.uint32] | None = None
     absent: AbsentChunks | None = None
+    contradictions: tuple[str, ...] = ()
+    position: tuple[float, float, float] | None = None
+    is_ccf: bool = False
+    begins: str = ""
+
+    @property
+    def extent(self) -> tuple[float, float, float]:
+        """Size along (z, y, x), in um."""
+        z, y, x = (n * size for n, size in zip(self.array.shape, self.voxel_size, strict=True))
+        return z, y, x
 
     @property
     def all_remarks(self) -> tuple[str, ...]:
@@ -136,11 +153,12 @@ def open_annotation(
     orientation : str, optional
         The sides at which the axes of the file begin, such as ``asl``, see `Orientation.of`; default: by the header.
     voxel_size : float or sequence of 3 floats, optional
-        Along (z, y, x) of the result, in um; default: by the header.
+        Along (z, y, x) of the result, in um; default: by the header. The origin of the header is kept in voxels.
     origin : str
         The sides at which z, y and x of the result begin: ``asl``, or ``asr`` for x from right to left, as BrainGlobe
         names it. A volume of the CCF, which is recognised by its extent, is not flipped, since ``asl`` and ``asr``
-        are two names of one frame; a remark says so.
+        are two names of one frame; a remark says so. The old headers of the Allen Institute, which have wrong axes,
+        and their copies by ITK are corrected, with a remark.
 
     Yields
     ------
@@ -151,8 +169,10 @@ def open_annotation(
     ------
     InputError
         If the file is empty, cut short, damaged or not a volume; if neither its header nor the caller gives its
-        orientation or voxel size; if an OME-Zarr has a transformation that is not supported; if a label is negative,
-        fractional, NaN or above 4294967295.
+        orientation or voxel size; if its header contradicts itself or the extent of the CCF; if by its header a voxel
+        is under 0.1 um or over 5 mm, or the volume longer than 0.5 m, and the caller gives no voxel size; if an
+        OME-Zarr has a transformation that is not supported; if a label is negative, fractional, NaN or above
+        4294967295.
     NotFoundError
         If the file does not exist.
     SourceError
@@ -196,11 +216,12 @@ def _open(
     name = shown(text)
     if is_ome_zarr(text):
         array, header, absent = open_ome_zarr(text, options, name)
-        orientation, size, remarks = _frame(header, *given)
-        array = orientation.apply(array)
+        frame = frame_of(header, *given)
+        array = frame.orientation.apply(array)
+        remarks: tuple[str, ...] = ()
         if annotation:
-            array, remarks = _lazy_labels(array, header), remarks + _label_remarks(header)
-        yield ReferenceVolume(array, size, name, orientation, remarks=remarks, absent=absent)
+            array, remarks = _lazy_labels(array, header), _label_remarks(header)
+        yield _volume(array, name, frame, remarks, absent=absent)
         return
     with ExitStack() as stack:
 
@@ -209,8 +230,8 @@ def _open(
 
         with open_volume_file(text, options, make_folder) as opened:
             header = opened.header
-            orientation, size, remarks = _frame(header, *given)
-            labels = None
+            frame = frame_of(header, *given)
+            orientation, labels, remarks = frame.orientation, None, ()
             if opened.is_mapped:
                 array = opened.map(orientation)
                 array = _lazy_labels(array, header) if annotation else array
@@ -223,7 +244,23 @@ def _open(
             remarks += (f"the voxels of {name} are in {opened.file.name}; size and digest are those of that file",)
         if annotation:
             remarks += _label_remarks(header)
-        yield ReferenceVolume(array, size, name, orientation, length, digest, remarks, labels)
+        yield _volume(array, name, frame, remarks, size=length, sha256=digest, labels=labels)
+
+
+def _volume(array: Any, name: str, frame: Frame, remarks: tuple[str, ...], **more: Any) -> ReferenceVolume:
+    """The volume with an array (z, y, x) in a frame."""
+    return ReferenceVolume(
+        array,
+        frame.voxel_size,
+        name,
+        frame.orientation,
+        remarks=(*frame.remarks, *remarks),
+        contradictions=frame.contradictions,
+        position=frame.position,
+        is_ccf=frame.is_ccf,
+        begins=frame.begins,
+        **more,
+    )
 
 
 def _spool_labels(opened: VolumeFile, folder: Path, orientation: Orientation) -> tuple[da.Array, NDArray[np.uint32]]:
@@ -253,61 +290,6 @@ def _label_remarks(header: Header) -> tuple[str, ...]:
     if dtype.kind in "bu":
         return ()
     return (f"the labels of {header.name} are {dtype}; they are converted to uint32 if that is exact, else refused",)
-
-
-def _frame(
-    header: Header, orientation: str | None, voxel_size: float | Sequence[float] | None, wanted: str
-) -> tuple[Orientation, tuple[float, float, float], tuple[str, ...]]:
-    """The orientation, the voxel size along (z, y, x), and remarks: as given, else by the header."""
-    name, remarks = header.name, header.remarks
-    if header.contradiction:
-        if orientation is None or voxel_size is None:
-            raise InputError(
-                f"the header of {name} contradicts itself: {header.contradiction}; give both the voxel size and the "
-                "orientation",
-                code="contradictory-header",
-            )
-        remarks += (f"the header of {name} contradicts itself: {header.contradiction}; both are read as given",)
-    if header.unit_assumed and voxel_size is None and header.spacing is not None:
-        remarks += (f"{name} has no unit ({header.numbers}); it is read as mm",)
-    origin = orientation if orientation is not None else header.origin
-    if origin is None:
-        raise InputError(
-            f"the orientation of {name} is not known: {header.reason}; give the orientation, such as asl",
-            code="missing-orientation",
-        )
-    frame = Orientation.of(origin, wanted)
-    if orientation is not None and header.origin not in (None, orientation.lower()):
-        remarks = (
-            f"the axes of {name} begin at {header.origin} by its header; they are read as {orientation}, as given",
-        )
-    size = recorded = None if header.spacing is None else frame.order(header.spacing)
-    if voxel_size is not None:
-        size = _lengths(voxel_size)
-        if recorded is not None and not np.allclose(recorded, size, rtol=1e-4, atol=0):
-            remarks += (f"the voxels of {name} are {recorded} um by its header; they are read as {size} um, as given",)
-    elif size is None or not all(math.isfinite(length) and length > 0 for length in size):
-        raise InputError(
-            f"the voxel size of {name} is not known: {header.reason}; give it, in um", code="missing-voxel-size"
-        )
-    # A volume of the CCF that differs in the names of its sides alone is not flipped.
-    unflipped = Orientation((0, 1, 2), (False, False, False))
-    if frame == replace(unflipped, flipped=(False, False, True)) and reference_space(9).is_covered(header.shape, size):
-        return unflipped, size, (*remarks, sides_remark(name))
-    return frame, size, remarks
-
-
-def _lengths(voxel_size: float | Sequence[float]) -> tuple[float, float, float]:
-    try:
-        z, y, x = (float(length) for length in np.broadcast_to(np.asarray(voxel_size, np.float64), 3))
-        if not all(math.isfinite(length) and length > 0 for length in (z, y, x)):
-            raise ValueError
-    except (TypeError, ValueError):
-        raise InputError(
-            f"voxel size {voxel_size!r} must be one positive length in um, or three along z, y, x",
-            code="invalid-voxel-size",
-        ) from None
-    return z, y, x
 
 
 @contextmanager

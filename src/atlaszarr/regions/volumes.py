@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import AtlaszarrWarning, InputError
 from ..geometry.spaces import BRAINGLOBE_SIDES, ORIENTATION, reference_space
+from ..geometry.voxel_size import lengths_of, refuse_implausible, um
 from ..stores.locations import shown
 from ..terminology.terminology import Terminology, terminology_of
 from .annotation import Annotation, annotation_of
@@ -20,6 +21,8 @@ from .annotation import Annotation, annotation_of
 if TYPE_CHECKING:
     import pandas as pd
 
+#: Relative difference of two voxel sizes below which they are the same: sizes in files are rounded.
+_SAME = 1e-4
 #: The number of unknown labels that a warning lists.
 _NAMED = 5
 
@@ -31,6 +34,7 @@ def region_volumes(
     by_hemisphere: bool = False,
     *,
     voxel_size: float | Sequence[float] | None = None,
+    allow_unknown: bool = False,
     storage_options: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
     """The volume of every structure of an annotation, without and with its descendants.
@@ -53,7 +57,9 @@ def region_volumes(
         otherwise the sides are ``low`` and ``high``. BrainGlobe writes ``right-to-left`` on the CCF, which swaps the
         names (brainglobe-atlasapi issue 104); ``attrs["hemispheres"]`` records this.
     voxel_size : float or sequence of 3 float, optional
-        Along (z, y, x) at `level`, in um. Default: the voxel size of the annotation.
+        Along (z, y, x) at `level`, in um. Default: the voxel size of the annotation. A warning says if they differ.
+    allow_unknown : bool
+        Whether to accept a terminology that names under half of the labels of the annotation.
     storage_options : mapping, optional
         Options for fsspec, if the annotation or the terminology is a URL.
 
@@ -72,7 +78,9 @@ def region_volumes(
     ------
     InputError
         If `annotation` does not hold labels, does not have the level or its voxel size is unknown, or the terminology
-        does not exist; if it has negative labels of structures of the terminology.
+        does not exist or names under half of the labels; if it has negative labels of structures of the terminology;
+        if by its metadata a voxel is under 0.1 um or over 5 mm, or the annotation is longer than 0.5 m, and no voxel
+        size is given.
     SourceError, RecordError
         If the terminology cannot be read or is invalid.
     TargetError
@@ -101,6 +109,12 @@ def region_volumes(
             f"the annotation has the label {negative}, and {-negative} is a structure; if negative labels mark one "
             "side, save absolute values: by_hemisphere (--by-hemisphere) counts the sides",
             code="invalid-label",
+        )
+    if not allow_unknown and 2 * len(unknown) > len(ids):
+        raise InputError(
+            f"the terminology names {len(ids) - len(unknown)} of the {len(ids)} labels of the annotation; is this the "
+            "ontology of this annotation? Give the right one (--terminology), or allow_unknown (--allow-unknown)",
+            code="other-ontology",
         )
     rows = len(structures) + len(unknown)
     row_of = known | {id: len(structures) + position for position, id in enumerate(unknown)}
@@ -230,36 +244,29 @@ def _voxel_um(annotation: Annotation, given: float | Sequence[float] | None) -> 
     geometry, image = annotation.geometry, annotation.image
     name = "the annotation" if image is None else shown(image.target.url)
     numbers = image.numbers if image else f"scale {geometry.scale}, unit {geometry.unit!r}"
-    micron, recorded = geometry.micron, geometry.scale
+    recorded = None if (micron := geometry.micron) is None else [_exact(size) * micron for size in geometry.scale]
     if given is not None:
-        lengths = _floats(given)
-        if len(lengths) != 3 or not all(math.isfinite(length) and length > 0 for length in lengths):
-            raise InputError(
-                f"voxel size {given!r} must be one positive length in um, or three along z, y, x", code="invalid-value"
-            )
-        if micron is not None and not np.allclose([n * float(micron) for n in recorded], lengths, rtol=1e-4, atol=0):
+        z, y, x = map(_exact, lengths_of(given))
+        if recorded is not None and any(abs(a / b - 1) > _SAME for a, b in zip(recorded, (z, y, x), strict=True)):
             warnings.warn(
-                f"{name} has other voxels by its metadata ({numbers}); they are read as "
-                f"{', '.join(f'{length:g}' for length in lengths)} um, as given",
+                f"the voxels of {name} are {um(recorded)} by its metadata ({numbers}); they are counted as "
+                f"{um((z, y, x))}, as given",
                 AtlaszarrWarning,
                 stacklevel=3,
             )
-        recorded, micron = lengths, Fraction(1)
-    if micron is None:
+        return z, y, x
+    if recorded is None:
         raise InputError(
             f"the voxel size of {name} is not known ({numbers}); give voxel_size (--voxel-size) in um",
             code="missing-voxel-size",
         )
-    z, y, x = (Fraction(repr(length)) * micron for length in recorded)
+    refuse_implausible(annotation.shape, [float(size) for size in recorded], f"{name} ({numbers})")
+    z, y, x = recorded
     return z, y, x
 
 
-def _floats(given: Any) -> tuple[float, ...]:
-    """One length three times, or several; none if they are no numbers."""
-    try:
-        return tuple(map(float, np.atleast_1d(given) if np.ndim(given) else (given,) * 3))
-    except (TypeError, ValueError):
-        return ()
+def _exact(length: float) -> Fraction:
+    return Fraction(repr(length))
 
 
 def _sides(annotation: Annotation, size: Sequence[Fraction]) -> tuple[tuple[str, str], str]:

@@ -40,7 +40,7 @@ def test_an_atlas_is_laid_out_as_published(sources, target):
     assert [image.state for image in report.images] == ["built"] * 3
     image = from_ngff_zarr(str(target / SET / "annotation.ome.zarr"), validate=True)
     assert [level.scale["z"] for level in image.images] == [0.025, 0.05, 0.1]
-    assert [level.translation["x"] for level in image.images] == [0.0075, 0.02, 0.045]
+    assert [level.translation["x"] for level in image.images] == [0.0, 0.0125, 0.0375]
     assert {axis: one.value for axis, one in image.images[0].axes_orientations.items()} == ORIENTATION
     assert image.images[0].axes_units == dict.fromkeys("zyx", "millimeter")
     np.testing.assert_array_equal(image.images[0].data.compute(), labels())
@@ -71,6 +71,8 @@ def test_volumes_of_the_ccf_with_opposite_names_of_their_sides_lie_in_one_frame(
         "ontology": ONTOLOGY,
         "name": "tiny",
         "version": "1",
+        "citation": "Tiny, T. (2026)",
+        "species": "Mus inventus",
     }
     if brainglobe:
         target = target.parent / "brainglobe-atlasapi"
@@ -221,7 +223,7 @@ def test_a_strided_coarser_volume_has_the_origin_of_the_finer_one(sources, targe
     build_atlas(target, **{**sources, "annotation": [strided, sources["annotation"]]})
     image = from_ngff_zarr(str(target / SET / "annotation.ome.zarr"), validate=True)
     np.testing.assert_array_equal(image.images[1].data.compute(), labels()[::2, ::2, ::2])
-    assert [level.translation["z"] for level in image.images] == [0.0075, 0.0075, 0.045]
+    assert [level.translation["z"] for level in image.images] == [0.0, 0.0, 0.0375]
     assert verify(target, deep=True).ok
     assert (
         (region_volumes(target / SET / "annotation.ome.zarr", level=1).loc[7, "voxels"])
@@ -403,7 +405,8 @@ def other(tmp_path_factory):
     folder = tmp_path_factory.mktemp("other")
     template = np.random.default_rng(0).integers(0, 4000, (40, 32, 36)).astype("uint16")
     volumes = {"annotation": save(folder / "a.nrrd", labels(), 25), "template": save(folder / "t.nrrd", template, 25)}
-    build_atlas(folder / "atlas", **volumes, ontology=ONTOLOGY, name="tiny", version="1", brainglobe=True)
+    credit = {"citation": "Tiny, T. (2026) An invented atlas", "species": "Mus inventus"}
+    build_atlas(folder / "atlas", **volumes, ontology=ONTOLOGY, name="tiny", version="1", **credit, brainglobe=True)
     return folder / "atlas"
 
 
@@ -486,13 +489,16 @@ def test_a_changed_source_is_refused(sources, target, tmp_path, kind):
         build_atlas(target, **{**sources, "annotation": source})
 
 
-def test_a_source_with_another_origin_gets_a_remark(sources, target, tmp_path):
-    for at, remarked in ((0.0075, False), (0.5, True)):
-        source = tmp_path / f"at-{at}.ome.zarr"
-        geometry = Geometry((0.025,) * 3, (at,) * 3, "millimeter", ORIENTATION)
-        write_multiscales(labels(), source, rule="mode", geometry=geometry, levels=1)
-        report = build_atlas(target, **{**sources, "annotation": source, "template": ()})
-        assert any("500, 500, 500 um" in remark for remark in report.remarks) == remarked
+def test_an_atlas_keeps_the_origin_of_an_ome_zarr(sources, target, tmp_path):
+    source = tmp_path / "source.ome.zarr"
+    geometry = Geometry((0.025,) * 3, (0.5, -0.25, 0), "millimeter", ORIENTATION)
+    write_multiscales(labels(), source, rule="mode", geometry=geometry, levels=1)
+    build_atlas(target, **{**sources, "annotation": source, "template": ()})
+    levels = from_ngff_zarr(str(target / SET / "annotation.ome.zarr")).images
+    assert [level.translation for level in levels[:2]] == [
+        {"z": 0.5, "y": -0.25, "x": 0.0},
+        {"z": 0.5125, "y": -0.2375, "x": 0.0125},
+    ]
 
 
 def test_another_orientation_or_voxel_size_is_refused(sources, target, tmp_path):

@@ -13,7 +13,6 @@ import zarr
 
 from atlaszarr.atlas.images import hemispheres_image
 from atlaszarr.brainglobe.alias import give_second_name
-from atlaszarr.brainglobe.manifests import About
 from atlaszarr.brainglobe.meshes import defects
 from atlaszarr.brainglobe.paths import (
     ANNOTATION,
@@ -26,6 +25,7 @@ from atlaszarr.brainglobe.paths import (
     below,
 )
 from atlaszarr.brainglobe.write import write
+from atlaszarr.credit import CCF
 from atlaszarr.engine.finished_image import Finished
 from atlaszarr.engine.ome import Geometry
 from atlaszarr.engine.pyramid import Pyramid
@@ -70,7 +70,7 @@ def begun(folder, template=None, dtype=np.uint16, **options):
     )
     target = below(root, f"{LAYOUT.annotation_set}/{HEMISPHERES}")
     with scheduler_for("threads", 2) as running:
-        job = hemispheres_image(Pyramid.over(labels().shape, 32, 3), options["geometry"], target, "0.5")
+        job = hemispheres_image(Pyramid.over(labels().shape, 32, 3), options["geometry"], target, "0.5", CCF)
         write_image(job, running)
     root.write(f"{LAYOUT.terminology}/terminology.csv", TERMINOLOGY.to_csv().encode())
     return root
@@ -82,7 +82,7 @@ def root(tmp_path):
 
 
 def test_every_file_is_at_the_path_that_the_reader_opens(root):
-    assert [report.state for report in write(root, LAYOUT, TERMINOLOGY)] == ["built"] * 2
+    assert [report.state for report in write(root, LAYOUT, TERMINOLOGY, CCF)] == ["built"] * 2
     for resolution, shape in ((25, [60, 40, 44]), (50, [30, 20, 22]), (100, [15, 10, 11])):
         manifest = json.loads(root.read(f"atlases/allen-adult-mouse_{resolution}um/3_0/manifest.json"))
         assert manifest["resolution"] == [resolution] * 3
@@ -109,14 +109,14 @@ def test_every_file_is_at_the_path_that_the_reader_opens(root):
 
 
 def test_a_second_call_changes_nothing(root):
-    write(root, LAYOUT, TERMINOLOGY)
+    write(root, LAYOUT, TERMINOLOGY, CCF)
     before = {key: root.read(key) for key in root.list_keys()}
-    assert [report.state for report in write(root, LAYOUT, TERMINOLOGY)] == ["already finished"] * 2
+    assert [report.state for report in write(root, LAYOUT, TERMINOLOGY, CCF)] == ["already finished"] * 2
     assert {key: root.read(key) for key in root.list_keys()} == before
 
 
 def test_metadata_of_the_atlas_is_in_its_manifests(root):
-    write(root, LAYOUT, TERMINOLOGY, about=About(symmetric=False))
+    write(root, LAYOUT, TERMINOLOGY, replace(CCF, symmetric=False))
     manifest = json.loads(root.read("atlases/allen-adult-mouse_25um/3_0/manifest.json"))
     assert manifest["symmetric"] is False
 
@@ -124,7 +124,7 @@ def test_metadata_of_the_atlas_is_in_its_manifests(root):
 def test_an_annotation_with_the_orientation_of_the_allen_institute_is_refused(tmp_path):
     root = begun(tmp_path / "brainglobe-atlasapi", geometry=replace(GEOMETRY, orientation=ORIENTATION))
     with raises(InputError, "unsupported-orientation") as caught:
-        write(root, LAYOUT, TERMINOLOGY)
+        write(root, LAYOUT, TERMINOLOGY, CCF)
     assert "left-to-right" in str(caught.value)
 
 
@@ -163,8 +163,8 @@ def test_an_atlas_is_written_to_an_object_store_too(tmp_path):
     root = Target.of("memory://whole-atlas/brainglobe-atlasapi")
     for key in local.list_keys():
         root.write(key, local.read(key))
-    write(root, LAYOUT, TERMINOLOGY)
-    write(local, LAYOUT, TERMINOLOGY)
+    write(root, LAYOUT, TERMINOLOGY, CCF)
+    write(local, LAYOUT, TERMINOLOGY, CCF)
     remote = {key for key in root.list_keys() if f"/{COMPRESSED}/" not in key}
     assert remote == {key for key in local.list_keys() if f"/{COMPRESSED}/" not in key}
     for key in remote - {key for key in remote if "/atlaszarr/" in key}:
@@ -186,7 +186,7 @@ def test_what_the_reader_cannot_open_is_refused_before_anything_is_written(tmp_p
     root = begun(tmp_path / "brainglobe-atlasapi", **options)
     before = root.list_keys()
     with raises(InputError, code) as caught:
-        write(root, LAYOUT, TERMINOLOGY)
+        write(root, LAYOUT, TERMINOLOGY, CCF)
     assert named in str(caught.value)
     assert root.list_keys() == before
 

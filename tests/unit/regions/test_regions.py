@@ -439,7 +439,7 @@ def test_an_annotation_that_is_not_supported_is_refused(stored, tmp_path):
         (tmp_path / "real.ome.zarr", {}, "not-labels", "float32"),
         (labels().astype(float), {}, "not-labels", "float64"),
         (labels()[0], {}, "wrong-axes", "y, x"),
-        (labels(), {"voxel_size": 0}, "invalid-value", "voxel size 0"),
+        (labels(), {"voxel_size": 0}, "invalid-voxel-size", "voxel size 0"),
     ):
         with raises(InputError, code) as caught:
             region_volumes(given, TERMINOLOGY, **options)
