@@ -9,7 +9,7 @@ import math
 import threading
 from collections.abc import Mapping
 from functools import cached_property
-from itertools import accumulate, islice
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +181,7 @@ class AbsentChunks:
     @cached_property
     def _image(self) -> tuple[Target, str, Ledger] | None:
         """The finished image of the array, the prefix of its keys, and the ledger; None if there is no ledger."""
-        for root in islice(self._array.above(), DEEPEST):
+        for root in self._array.above(DEEPEST):
             try:
                 if (own := read_root(root)) is None:
                     continue

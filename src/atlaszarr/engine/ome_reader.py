@@ -192,7 +192,7 @@ class StoredImage:
     def _level(cls, target: Target) -> StoredImage | None:
         """The image of a single level; None if no image above the array has it."""
         own_urls = {target.url, os.path.realpath(target.url) if target.is_local else target.url}
-        for above in islice(target.above(), 2 * DEEPEST):
+        for above in target.above(DEEPEST):
             path = next((url[len(above.url) + 1 :] for url in own_urls if url.startswith(f"{above.url}/")), None)
             if path is None or path.count("/") >= DEEPEST:
                 continue

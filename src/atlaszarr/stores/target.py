@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import islice
 from threading import Event
 from typing import Any
 from uuid import uuid4
@@ -93,13 +94,19 @@ class Target:
         """Whether it is on an HTTP server, which does not list objects."""
         return self.url.startswith(("http://", "https://"))
 
-    def above(self) -> Iterator[Target]:
-        """The folders or prefixes above it, nearest first; then those above the destination of a link."""
+    def above(self, count: int | None = None) -> Iterator[Target]:
+        """The folders or prefixes above it, nearest first; then those above the destination of a link.
+
+        Parameters
+        ----------
+        count : int, optional
+            The most folders above each of the two; default all.
+        """
         for url in dict.fromkeys((self.url, os.path.realpath(self.url) if self.is_local else self.url)):
             protocol, separator, path = url.rpartition("://")
             parts = path.split("/")
-            for count in range(len(parts) - 1, 1, -1):
-                yield replace(self, url=protocol + separator + "/".join(parts[:count]))
+            for end in islice(range(len(parts) - 1, 1, -1), count):
+                yield replace(self, url=protocol + separator + "/".join(parts[:end]))
 
     def public(self) -> Target:
         """The target with `forbidden_is_absent`, if on an HTTP server or S3; to call once its metadata is read."""

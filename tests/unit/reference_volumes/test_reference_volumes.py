@@ -300,7 +300,7 @@ def test_a_header_of_the_allen_institute_is_recognised_with_a_remark(volume, tmp
         (("(200,0,0)", "(-200,0,0)"), "contradictory-header", "begin at lai"),
         (("(200,0,0)", "(100,0,0)"), "missing-orientation", "left-posterior-superior"),
         (
-            ("space directions: (200,0,0) (0,200,0) (0,0,200)", "spacings: 200 200 200"),
+            ("space directions: (200,0,0) (0,200,0) (0,0,200)", "spacings: 250 200 200"),
             "missing-orientation",
             "space directions",
         ),
