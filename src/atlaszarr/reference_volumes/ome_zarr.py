@@ -62,7 +62,7 @@ def open_ome_zarr(uri: str, storage_options: Mapping[str, Any], name: str) -> tu
         position = a, b, c
     reasons = []
     if spacing is None:
-        reasons.append(f"it has no size with a unit of length ({image.numbers})")
+        reasons.append("it has no size with a unit of length")
     if not oriented:
         reasons.append("its axes have no RFC-4 orientations")
     header = Header(
