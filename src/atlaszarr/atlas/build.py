@@ -212,7 +212,12 @@ def build_atlas(
             alias = _made_later(layout, brainglobe)[-1]
             files |= {**documents, alias: root.read(alias) or b""}
     volumes = {kind: levels.volumes for kind, levels in opened.items()}
-    remarks = [*unknown, *(text for volume in every for text in volume.all_remarks), *terminology.remarks]
+    remarks = [
+        *unknown,
+        *recognised.remarks,
+        *(text for volume in every for text in volume.all_remarks),
+        *terminology.remarks,
+    ]
     manifest.finish(root, layout, files, volumes, [report.target for report in reports], remarks, sides, credit)
     return AtlasReport(
         root.url,

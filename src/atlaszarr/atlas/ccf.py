@@ -9,7 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..geometry.spaces import reference_space
+from ..geometry.voxel_size import um
 from ..reference_volumes import ReferenceVolume
+from ..regions.volumes import ASSUMED_MIDLINE
 from ..terminology.terminology import Terminology
 
 #: Name and version of an atlas of the CCF.
@@ -100,8 +103,9 @@ class Recognised:
         Raises
         ------
         InputError
-            If a value is not a label.
+            If a value is not a label, or a volume is a part of the CCF.
         """
+        _refuse_part(annotation)
         labels = {volume.uri: volume.find_labels() for volume in annotation}
         in_frame = all(volume.is_ccf for volume in annotation)
         known = np.array(_STRUCTURES.split(), np.uint32)
@@ -111,6 +115,11 @@ class Recognised:
     def is_ccf(self) -> bool:
         """Whether the annotation is the CCF, by its extent and axes and by all of its labels."""
         return self.in_frame and not self.other_labels.size
+
+    @property
+    def remarks(self) -> list[str]:
+        """A remark that the midline is assumed, unless the volumes have the extent of the CCF."""
+        return [] if self.in_frame else [ASSUMED_MIDLINE]
 
     @property
     def all_labels(self) -> list[int]:
@@ -138,6 +147,22 @@ class Recognised:
                 f"{next(iter(self.labels))} is not recognised as the CCF, by its {why}, and only the CCF has a default "
                 f"{' and '.join(map(_word, missing))}; give {' and '.join(missing)}",
                 code=f"missing-{_word(missing[0])}",
+            )
+
+
+def _refuse_part(annotation: Collection[ReferenceVolume]) -> None:
+    """Refuse a part of the CCF along x, such as one half: its middle is not the midline, so it has no hemispheres.
+
+    Raises
+    ------
+    InputError
+    """
+    for volume in annotation:
+        if reference_space(9).lacks_part_of_x(volume.array.shape, volume.voxel_size):
+            raise InputError(
+                f"{volume.uri} has the extent of the CCF along z and y, but {um(volume.extent[2:])} along x; its "
+                "midline is not known; give the whole volume, padded with 0 where it was cropped",
+                code="part-of-ccf",
             )
 
 
