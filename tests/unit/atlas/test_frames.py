@@ -352,6 +352,21 @@ def test_an_option_that_contradicts_a_header_is_remarked_on_also_under_q_and_rec
             (line.removeprefix("atlaszarr: ") for line in ran.err.splitlines())} == {True}  # fmt: skip
 
 
+@pytest.mark.parametrize("letters", ["pir", "asr", "asl", "psl"])
+@pytest.mark.parametrize("name", ["TIFF", "NRRD"])
+def test_an_orientation_that_turns_a_file_of_the_ccf_is_remarked_on(letters, name, tmp_path):
+    """AllenSDK names the sides at which axes end: pir there is asl here."""
+    path = tmp_path / "v.tif"
+    if name == "TIFF":
+        tifffile.imwrite(path, labels())
+    else:
+        path = as_nrrd(tmp_path / "v.nrrd", labels(), 200 * IDENTITY)
+    with open_annotation(path, tmp_path, orientation=letters, voxel_size=200) as found:
+        named = [text for text in found.contradictions if "whose files begin at asl" in text]
+        assert len(named) == (letters in ("pir", "psl"))
+        assert all(f"read as {letters}, as given" in text for text in named)
+
+
 # Volumes of one atlas
 
 
