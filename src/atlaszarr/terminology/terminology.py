@@ -344,7 +344,8 @@ def terminology_of(given: Any, annotation: Any = None, storage_options: Mapping[
     given : Terminology, str, path-like or None
         A terminology, or the path or URL of a file that `Terminology.read` reads.
     annotation : optional
-        If `given` is None: the path or URL of an annotation with a ``terminology.csv`` next to it.
+        If `given` is None: the path or URL of an annotation with a ``terminology.csv`` next to it, or next to the
+        image ``*.zarr`` of which it is a level or a label group.
     storage_options : mapping, optional
         Options for fsspec, if the terminology is at a URL.
 
@@ -360,18 +361,25 @@ def terminology_of(given: Any, annotation: Any = None, storage_options: Mapping[
     if isinstance(given, Terminology):
         return given
     if given is not None:
-        source, options = given, None if local_path(given) else storage_options
+        sources, options = [given], None if local_path(given) else storage_options
     elif isinstance(annotation, str | os.PathLike):
-        folder = Target.of(annotation, storage_options).url.rpartition("/")[0]
-        source, options = f"{folder}/terminology.csv", storage_options
+        folders = [Target.of(annotation, storage_options).url.rpartition("/")[0]]
+        while ".zarr/" in f"{folders[-1]}/":  # of a level or a label group
+            folders.append(folders[-1].rpartition("/")[0])
+        sources, options = (
+            [f"{folder}/terminology.csv" for folder in dict.fromkeys((folders[0], folders[-1]))],
+            storage_options,
+        )
     else:
         raise InputError(
             "an annotation in memory has no terminology.csv next to it; give the terminology",
             code="missing-terminology",
         )
-    try:
-        return Terminology.read(source, options)
-    except NotFoundError:
-        raise InputError(
-            f"the terminology {shown(source)} does not exist; give one (--terminology)", code="file-not-found"
-        ) from None
+    for source in sources:
+        try:
+            return Terminology.read(source, options)
+        except NotFoundError:
+            continue
+    raise InputError(
+        f"the terminology {shown(sources[0])} does not exist; give one (--terminology)", code="file-not-found"
+    )

@@ -352,6 +352,16 @@ def test_an_option_that_contradicts_a_header_is_remarked_on_also_under_q_and_rec
             (line.removeprefix("atlaszarr: ") for line in ran.err.splitlines())} == {True}  # fmt: skip
 
 
+@pytest.mark.parametrize("kind", ["annotation", "template"])
+def test_one_voxel_size_is_not_that_of_several_resolutions(kind, tmp_path):
+    fine = as_nrrd(tmp_path / "a.nrrd", labels(), 200 * IDENTITY)
+    coarse = as_nrrd(tmp_path / "b.nrrd", np.ascontiguousarray(labels()[::2, ::2, ::2]), 400 * IDENTITY)
+    given = {"annotation": fine, "template": ()} | {kind: [fine, coarse]}
+    with raises(InputError, "one-voxel-size"):
+        other_atlas(tmp_path, **given, voxel_size=200)
+    assert not (tmp_path / "atlas").exists()
+
+
 @pytest.mark.parametrize("letters", ["pir", "asr", "asl", "psl"])
 @pytest.mark.parametrize("name", ["TIFF", "NRRD"])
 def test_an_orientation_that_turns_a_file_of_the_ccf_is_remarked_on(letters, name, tmp_path):
