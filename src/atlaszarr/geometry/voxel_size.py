@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -15,6 +14,9 @@ from ..errors import InputError
 SMALLEST, LARGEST = 0.1, 5000.0
 #: The longest side of a volume, in um: a human head is 0.25 m long.
 LONGEST = 500_000.0
+#: The least and the largest voxel that may be given, in um: electron microscopy has voxels of some nm, and a voxel of
+#: 1 m is larger than any brain.
+_LEAST, _MOST = 1e-3, 1e6
 
 
 def lengths_of(voxel_size: float | Sequence[float]) -> tuple[float, float, float]:
@@ -23,15 +25,15 @@ def lengths_of(voxel_size: float | Sequence[float]) -> tuple[float, float, float
     Raises
     ------
     InputError
-        If a length is not positive and finite, or there are not one or three.
+        If a length is not from 0.001 um to 1 m, or there are not one or three.
     """
     try:
         z, y, x = (float(length) for length in np.broadcast_to(np.asarray(voxel_size, np.float64), 3))
-        if not all(math.isfinite(length) and length > 0 for length in (z, y, x)):
+        if isinstance(voxel_size, bool) or not all(_LEAST <= length <= _MOST for length in (z, y, x)):
             raise ValueError
     except (TypeError, ValueError):
         raise InputError(
-            f"voxel size {voxel_size!r} must be one positive length in um, or three along z, y, x",
+            f"voxel size {voxel_size!r} must be one length in um, from {_LEAST:g} to {_MOST:g}, or three along z, y, x",
             code="invalid-voxel-size",
         ) from None
     return z, y, x

@@ -352,7 +352,8 @@ def terminology_of(given: Any, annotation: Any = None, storage_options: Mapping[
     Raises
     ------
     InputError
-        If the terminology does not exist, or `given` is None and `annotation` is not a path or URL.
+        If the terminology does not exist or is of another type, or `given` is None and `annotation` is not a path or
+        URL.
     SourceError
         If the file cannot be read.
     RecordError
@@ -360,16 +361,19 @@ def terminology_of(given: Any, annotation: Any = None, storage_options: Mapping[
     """
     if isinstance(given, Terminology):
         return given
+    if given is not None and not isinstance(given, str | os.PathLike):
+        raise InputError(
+            f"the terminology is a {type(given).__name__}; give a Terminology, a path or a URL", code="wrong-type"
+        )
     if given is not None:
-        sources, options = [given], None if local_path(given) else storage_options
+        sources = [os.fspath(given)]
+        options = None if local_path(given) else storage_options
     elif isinstance(annotation, str | os.PathLike):
         folders = [Target.of(annotation, storage_options).url.rpartition("/")[0]]
         while ".zarr/" in f"{folders[-1]}/":  # of a level or a label group
             folders.append(folders[-1].rpartition("/")[0])
-        sources, options = (
-            [f"{folder}/terminology.csv" for folder in dict.fromkeys((folders[0], folders[-1]))],
-            storage_options,
-        )
+        sources = [f"{folder}/terminology.csv" for folder in dict.fromkeys((folders[0], folders[-1]))]
+        options = storage_options
     else:
         raise InputError(
             "an annotation in memory has no terminology.csv next to it; give the terminology",
