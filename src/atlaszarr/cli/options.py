@@ -111,11 +111,9 @@ def as_lengths(
     """Click callback: parse one positive length in um, or three along z, y, x separated by commas."""
     if text is None:
         return None
-    try:
-        found = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        found = ()
-    if len(found) not in (1, 3) or not all(math.isfinite(length) and length > 0 for length in found):
+    parts = [part.strip() for part in text.split(",")]
+    found = tuple(float(part) for part in parts if _NUMBER.fullmatch(part))
+    if len(found) != len(parts) or len(found) not in (1, 3) or not all(0 < length < math.inf for length in found):
         message = f"{_name(parameter)} {text!r} must be one positive length in um, or three along z, y, x (200,200,100)"
         raise InputError(message, code="invalid-voxel-size")
     return found[0] if len(found) == 1 else (found[0], found[1], found[2])
