@@ -70,20 +70,15 @@ def test_the_spool_of_a_living_process_is_kept(volume, tmp_path):
 
 
 def test_a_folder_without_a_lock_or_of_another_name_is_never_removed(tmp_path):
-    unlocked, *others = names = [
-        f"atlaszarr-{'a' * 32}",
-        "atlaszarr-mine",
-        f"atlaszarr-{'A' * 32}",
-        f"other-{'b' * 32}",
-    ]
-    for name in names:
+    others = ["atlaszarr-mine", f"atlaszarr-{'A' * 32}", f"other-{'b' * 32}"]
+    folders, locks = [f"atlaszarr-{'a' * 32}", *others], [f"{name}.lock" for name in others]
+    for name in folders:
         (tmp_path / name).mkdir()
-    locks = [f"{name}.lock" for name in others]
     for name in locks:
         (tmp_path / name).touch()
     with temporary_folder(tmp_path):
         pass
-    assert {path.name for path in tmp_path.iterdir()} == {*names, *locks}
+    assert {path.name for path in tmp_path.iterdir()} == {*folders, *locks}
 
 
 def test_a_link_is_neither_followed_nor_removed(tmp_path):

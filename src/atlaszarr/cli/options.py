@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 from ..errors import InputError, printable
+from ..geometry import voxel_size
 
 _Callback = Callable[[click.Context, click.Parameter, Any], Any]
 #: ASCII digits alone: Python also reads 1_000 and the digits of other scripts. 18 digits fit in 64 bits.
@@ -106,19 +107,18 @@ def as_numbers(count: int) -> _Callback:
 
 
 def as_lengths(
-    _context: click.Context, parameter: click.Parameter, text: str | None
-) -> float | tuple[float, float, float] | None:
-    """Click callback: parse one positive length in um, or three along z, y, x separated by commas."""
+    _context: click.Context, _parameter: click.Parameter, text: str | None
+) -> tuple[float, float, float] | None:
+    """Click callback: parse a voxel size, one positive length in um or three along z, y, x separated by commas."""
     if text is None:
         return None
+    parts = [part.strip() for part in text.split(",")]
     try:
-        found = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        found = ()
-    if len(found) not in (1, 3) or not all(math.isfinite(length) and length > 0 for length in found):
-        message = f"{_name(parameter)} {text!r} must be one positive length in um, or three along z, y, x (200,200,100)"
-        raise InputError(message, code="invalid-voxel-size")
-    return found[0] if len(found) == 1 else (found[0], found[1], found[2])
+        if all(map(_NUMBER.fullmatch, parts)):
+            return voxel_size.lengths_of([float(part) for part in parts])
+    except InputError:
+        pass
+    raise voxel_size.invalid(text)
 
 
 def as_number_or_auto(_context: click.Context, parameter: click.Parameter, text: str) -> int | None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import AtlaszarrWarning, InputError
 from ..geometry.spaces import BRAINGLOBE_SIDES, ORIENTATION, reference_space
-from ..geometry.voxel_size import lengths_of, refuse_implausible, um
+from ..geometry.voxel_size import contradiction, lengths_of, refuse_implausible
 from ..stores.locations import shown
 from ..terminology.terminology import Terminology, terminology_of
 from .annotation import Annotation, annotation_of
@@ -21,8 +21,6 @@ from .annotation import Annotation, annotation_of
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Relative difference of two voxel sizes below which they are the same: sizes in files are rounded.
-_SAME = 1e-4
 #: The number of unknown labels that a warning lists.
 _NAMED = 5
 
@@ -247,20 +245,15 @@ def _voxel_um(annotation: Annotation, given: float | Sequence[float] | None) -> 
     recorded = None if (micron := geometry.micron) is None else [_exact(size) * micron for size in geometry.scale]
     if given is not None:
         z, y, x = map(_exact, lengths_of(given))
-        if recorded is not None and any(abs(a / b - 1) > _SAME for a, b in zip(recorded, (z, y, x), strict=True)):
-            warnings.warn(
-                f"the voxels of {name} are {um(recorded)} by its metadata ({numbers}); they are counted as "
-                f"{um((z, y, x))}, as given",
-                AtlaszarrWarning,
-                stacklevel=3,
-            )
+        if recorded is not None and (remark := contradiction(name, recorded, (z, y, x), numbers)):
+            warnings.warn(remark, AtlaszarrWarning, stacklevel=3)
         return z, y, x
     if recorded is None:
         raise InputError(
             f"the voxel size of {name} is not known ({numbers}); give voxel_size (--voxel-size) in um",
             code="missing-voxel-size",
         )
-    refuse_implausible(annotation.shape, [float(size) for size in recorded], f"{name} ({numbers})")
+    refuse_implausible(annotation.shape, [float(size) for size in recorded], name, numbers)
     z, y, x = recorded
     return z, y, x
 
