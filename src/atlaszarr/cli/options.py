@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from ..errors import InputError, printable
+from ..errors import InputError, brief, printable
 from ..geometry import voxel_size
 
 _Callback = Callable[[click.Context, click.Parameter, Any], Any]
@@ -34,7 +34,7 @@ class Whole(click.types.IntParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Same as in click, for ASCII digits."""
         if isinstance(value, str) and not _WHOLE.fullmatch(value):
-            self.fail(f"{_short(value)} is not a whole number.", param, ctx)
+            self.fail(f"{brief(value)} is not a whole number.", param, ctx)
         number = super().convert(value, param, ctx)
         if (self._low is not None and number < self._low) or (self._high is not None and number > self._high):
             self.fail(f"{number} is not between {self._low} and {self._high}.", param, ctx)
@@ -47,7 +47,7 @@ class Number(click.types.FloatParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Same as in click, for finite numbers in ASCII digits."""
         if isinstance(value, str) and not (_NUMBER.fullmatch(value) and math.isfinite(float(value))):
-            self.fail(f"{_short(value)} is not a number.", param, ctx)
+            self.fail(f"{brief(value)} is not a number.", param, ctx)
         return super().convert(value, param, ctx)
 
 
@@ -64,10 +64,6 @@ class Text(click.types.StringParamType):
 
 WHOLE = Whole()
 NUMBER = Number()
-
-
-def _short(value: str) -> str:
-    return repr(value if len(value) <= 40 else value[:40] + "...")
 
 
 def options(*decorators: Callable[..., Any]) -> Callable[..., Any]:
@@ -99,7 +95,7 @@ def as_numbers(count: int) -> _Callback:
         except ValueError:
             found = ()
         if len(found) != count:
-            message = f"{_name(parameter)} {_short(text)} is not {count} whole numbers separated by commas"
+            message = f"{_name(parameter)} {brief(text)} is not {count} whole numbers separated by commas"
             raise InputError(message, code="invalid-value")
         return found
 
@@ -126,7 +122,7 @@ def as_number_or_auto(_context: click.Context, parameter: click.Parameter, text:
     try:
         return None if text == "auto" else _whole(text)
     except ValueError:
-        message = f"{_name(parameter)} {_short(text)} is neither auto nor a whole number"
+        message = f"{_name(parameter)} {brief(text)} is neither auto nor a whole number"
         raise InputError(message, code="invalid-value") from None
 
 

@@ -16,11 +16,11 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError, TargetError
+from ..errors import InputError, TargetError, brief
 from ..stores.target import Target
 from .absent_chunks import DEEPEST, AbsentChunks
 from .ome import MICRONS, Geometry
-from .ome_transformations import AxisMap, Step, brief, composed
+from .ome_transformations import LONGEST, AxisMap, Step, composed
 from .target_state import ROOT_KEYS, UNFINISHED
 from .zarr_reader import LARGEST_WHOLE, StoredArray, read_document
 
@@ -70,7 +70,9 @@ class Axis:
             orientation = orientation.get("value", orientation.get("direction"))
         found = document["name"], document.get("type"), document.get("unit"), orientation or None
         if found[0] is None or not all(text is None or (isinstance(text, str) and len(text) < 100) for text in found):
-            raise TypeError(f"the axis {brief(document)} does not have a name, type, unit and orientation of text")
+            raise TypeError(
+                f"the axis {brief(document, LONGEST)} does not have a name, type, unit and orientation of text"
+            )
         return cls(*found)
 
 
@@ -185,7 +187,8 @@ class StoredImage:
             raise
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
             raise InputError(
-                f"{target.url} has damaged OME-Zarr metadata ({brief(error)}); write it again", code="damaged-metadata"
+                f"{target.url} has damaged OME-Zarr metadata ({brief(error, 150)}); write it again",
+                code="damaged-metadata",
             ) from None
 
     @classmethod
