@@ -143,8 +143,13 @@ class Header:
 _QUOTED = 200
 
 
+def quoted(text: str) -> str:
+    """A library's own words as one line of bounded length, for a message."""
+    line = " ".join(text.split())
+    return line if len(line) <= _QUOTED else f"{line[:_QUOTED]}..."
+
+
 def unreadable_header(name: str, format: str, reason: str | Exception) -> InputError:
     """The error for a header of a format (``an NRRD``) that cannot be read, with a reason or a library's error."""
-    text = reason if isinstance(reason, str) else f"{type(reason).__name__}: {' '.join(str(reason).split())}"
-    text = text if len(text) <= _QUOTED else f"{text[:_QUOTED]}..."
-    return InputError(f"{name} has {format} header that cannot be read: {text}", code="unreadable-header")
+    text = reason if isinstance(reason, str) else f"{type(reason).__name__}: {reason}"
+    return InputError(f"{name} has {format} header that cannot be read: {quoted(text)}", code="unreadable-header")

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from .directions import Placement, lengths_of, placement, product
-from .header import Header, unreadable_header
+from .header import MOST_SKIPPED, Header, unreadable_header
 from .orientation import origin_of
 
 #: Bytes of a NIfTI-1 header, which tell the format.
@@ -18,8 +18,6 @@ BEGINNING = 348
 _LENGTH_2 = 540
 #: The largest code of a space, NIFTI_XFORM_TEMPLATE_OTHER.
 _LARGEST_FORM_CODE = 5
-#: Bytes of a header with all its extensions.
-_LARGEST_OFFSET = 2**26
 #: Relative difference of two sizes up to which they are the same.
 _SAME = 1e-3
 
@@ -74,7 +72,7 @@ def read_nifti_header(stream: BinaryIO, name: str, beginning: bytes = b"") -> He
     except Exception as error:  # nibabel raises several families of errors
         raise unreadable_header(name, "a NIfTI", error) from None
     rest = 0 if pair else offset - len(beginning)
-    if not (rest >= 0 and offset < _LARGEST_OFFSET and len(stream.read(rest)) == rest):
+    if not (rest >= 0 and offset < MOST_SKIPPED and len(stream.read(rest)) == rest):
         raise InputError(f"{name} has an impossible vox_offset of {offset}; get the file again", code="damaged-file")
     return Header(
         name,

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import AtlaszarrError, InputError
-from .header import MICRONS, Header
+from .header import MICRONS, Header, quoted
 
 if TYPE_CHECKING:
     from tifffile import TiffFile
@@ -34,8 +34,6 @@ _DECODERS: dict[int, tuple[Callable[[], Any], int]] = {
 }
 #: Bytes read or decompressed at once.
 _PART = 2**20
-#: Characters of the words of tifffile that an error repeats.
-_QUOTED = 200
 #: Bytes that a segment may have beyond its size, for padding.
 _SLACK = 2**16
 
@@ -62,7 +60,7 @@ def reading_tiff(name: str) -> Iterator[None]:
     except Exception as error:  # the decoders raise several families of errors
         if isinstance(error, AtlaszarrError) and not logged:
             raise
-        reason = " ".join((logged or [str(error)])[0].split())[:_QUOTED]
+        reason = quoted((logged or [str(error)])[0])
         hint, code = "get the file again", "damaged-file"
         if "imagecodecs" in reason:
             hint, code = "pip install imagecodecs, or save it uncompressed", "missing-dependency"

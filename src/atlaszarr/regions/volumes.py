@@ -15,7 +15,7 @@ from ..errors import AtlaszarrWarning, InputError
 from ..geometry.spaces import BRAINGLOBE_SIDES, ORIENTATION, reference_space
 from ..geometry.voxel_size import contradiction, lengths_of, refuse_implausible
 from ..stores.locations import shown
-from ..terminology.terminology import Terminology, terminology_of
+from ..terminology.terminology import Terminology, refuse_other_ontology, terminology_of
 from .annotation import Annotation, annotation_of
 
 if TYPE_CHECKING:
@@ -108,12 +108,8 @@ def region_volumes(
             "side, save absolute values: by_hemisphere (--by-hemisphere) counts the sides",
             code="invalid-label",
         )
-    if not allow_unknown and 2 * len(unknown) > len(ids):
-        raise InputError(
-            f"the terminology names {len(ids) - len(unknown)} of the {len(ids)} labels of the annotation; is this the "
-            "ontology of this annotation? Give the right one (--terminology), or allow_unknown (--allow-unknown)",
-            code="other-ontology",
-        )
+    if not allow_unknown:
+        refuse_other_ontology(len(unknown), len(ids), "the annotation", "--terminology")
     rows = len(structures) + len(unknown)
     row_of = known | {id: len(structures) + position for position, id in enumerate(unknown)}
     direct = np.zeros((rows, 2), np.int64)

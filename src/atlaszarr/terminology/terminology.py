@@ -375,3 +375,27 @@ def terminology_of(given: Any, annotation: Any = None, storage_options: Mapping[
         raise InputError(
             f"the terminology {shown(source)} does not exist; give one (--terminology)", code="file-not-found"
         ) from None
+
+
+def refuse_other_ontology(unknown: int, labels: int, name: str, option: str) -> None:
+    """Refuse a terminology that names under half of the labels of an annotation.
+
+    Parameters
+    ----------
+    unknown, labels : int
+        Number of labels that the terminology lacks, and of all labels.
+    name : str
+        Name of the annotation, for messages.
+    option : str
+        Option of the command line that gives the terminology.
+
+    Raises
+    ------
+    InputError
+    """
+    if 2 * unknown > labels:
+        raise InputError(
+            f"the terminology names {labels - unknown} of the {labels} labels of {name}; is this the ontology of this "
+            f"annotation? Give the right one ({option}), or allow unknown labels (--allow-unknown)",
+            code="other-ontology",
+        )
