@@ -6,7 +6,6 @@ the commands receive all others.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import re
@@ -18,6 +17,7 @@ import click
 
 from ..errors import InputError, brief, printable
 from ..geometry import voxel_size
+from ..stores.documents import parse
 
 _Callback = Callable[[click.Context, click.Parameter, Any], Any]
 #: ASCII digits alone: Python also reads 1_000 and the digits of other scripts. 18 digits fit in 64 bits.
@@ -136,7 +136,7 @@ def as_mapping(_context: click.Context, parameter: click.Parameter, pairs: Seque
         try:
             # A number stays text: it may be a password.
             structured = value.startswith(("{", "[")) or value in ("true", "false", "null")
-            found[key] = json.loads(value) if structured else value
+            found[key] = parse(value) if structured else value
         except ValueError:
             message = f"{_name(parameter)} {key!r} begins like JSON but is not valid JSON"
             raise InputError(message, code="not-json") from None

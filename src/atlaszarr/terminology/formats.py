@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from ..errors import RecordError, brief
-from .rows import MOST_STRUCTURES, Notes, Row, identifier, row_of
+from ..stores import documents
+from .rows import MOST_LEVELS, MOST_STRUCTURES, Notes, Row, identifier, row_of
 from .tree import BACKGROUND
 
 #: Columns of terminology.csv, in order.
@@ -50,6 +50,8 @@ _FURTHER = frozenset(("a", "alpha", "mapping"))
 _SEPARATORS = "\t;,"
 #: The most lines of a table, or objects and lists in JSON: a node of a structure graph has four at most.
 _MOST_PARTS = 10 * MOST_STRUCTURES
+#: The most nested lists and objects in JSON: two for each level of the tree, and those around and inside of a node.
+_DEEPEST = 2 * MOST_LEVELS + 10
 #: Characters of a header; the csv module of Python has the same limit for a cell.
 _LONGEST_HEADER = 131_072
 #: A line of an ITK-SNAP label file: index, red, green, blue, alpha, two flags, label.
@@ -248,14 +250,15 @@ def _parsed(text: str, name: str) -> Any:
         raise RecordError(f"{name} contains {word}, which is not valid JSON", code="not-json")
 
     try:
-        return json.loads(text, object_pairs_hook=pairs, parse_int=whole, parse_constant=constant)
-    except RecursionError:
+        return documents.parse(text, _DEEPEST, object_pairs_hook=pairs, parse_int=whole, parse_constant=constant)
+    except documents.TooDeepError:
         raise RecordError(
-            f"{name} is nested too deep for a structure graph; give one with fewer levels", code="terminology-too-deep"
+            f"{name} is nested too deep; give a structure graph of at most {MOST_LEVELS} levels",
+            code="terminology-too-deep",
         ) from None
+    except RecordError:
+        raise
     except ValueError as error:
-        if isinstance(error, RecordError):
-            raise
         raise RecordError(f"{name} starts like JSON, but is not valid JSON: {error}", code="not-json") from None
 
 
