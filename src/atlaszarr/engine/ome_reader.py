@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InputError, TargetError, brief
 from ..stores.target import Target
 from .absent_chunks import DEEPEST, AbsentChunks
-from .ome import MICRONS, Geometry
+from .ome import Geometry, microns_in
 from .ome_transformations import LONGEST, AxisMap, Step, composed
 from .target_state import ROOT_KEYS, UNFINISHED
 from .zarr_reader import LARGEST_WHOLE, StoredArray, read_document
@@ -263,7 +263,7 @@ class StoredImage:
         units = {axis.unit for axis in spatial}
         unit, microns = spatial[0].unit, (1.0, 1.0, 1.0)
         if len(units) > 1:
-            known = [MICRONS.get(str(axis.unit).lower()) for axis in spatial]
+            known = [microns_in(axis.unit) for axis in spatial]
             if None in known:
                 named = ", ".join(sorted(map(str, units)))
                 raise InputError(

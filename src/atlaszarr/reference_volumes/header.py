@@ -8,15 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..engine import ome
 from ..errors import InputError
 
-#: Micrometres in each unit of length, by its names in lower case, in the plural too.
-MICRONS = {
-    name: float(micron)
-    for unit, micron in ome.MICRONS.items()
-    for name in ((unit, f"{unit}s") if len(unit) > 2 else (unit,))
-}
 #: The most bytes of a file to skip before its voxels: headers of other formats are far smaller.
 MOST_SKIPPED = 2**26
 #: The most lines to skip.

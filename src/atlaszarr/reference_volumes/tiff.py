@@ -15,8 +15,9 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
+from ..engine.ome import microns_in
 from ..errors import AtlaszarrError, InputError
-from .header import MICRONS, Header, quoted
+from .header import Header, quoted
 
 if TYPE_CHECKING:
     from tifffile import TiffFile
@@ -168,7 +169,7 @@ def _spacing(sizes: dict[str, tuple[float, str]], axes: str) -> tuple[tuple[floa
     # An axis of pages that is not named Z (I, Q, T) is the depth.
     for letter in "Z" + axes[1:]:
         size, unit = sizes.get(letter, (0.0, ""))
-        length = size * MICRONS.get(unit.strip().lower(), 0.0)
+        length = size * float(microns_in(unit) or 0)
         if not (math.isfinite(length) and length > 0):
             return None, numbers and f"spacing {numbers}"
         lengths.append(length)
