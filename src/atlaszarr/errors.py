@@ -1,6 +1,6 @@
 """The errors of atlaszarr: each is also a builtin exception, and its message says what to do.
 
-`printable` makes text safe to show. Messages of errors and warnings have passed it, wherever they are shown or written.
+`printable` makes text safe to show; every message of an error or a warning passes it.
 """
 
 from __future__ import annotations

@@ -103,8 +103,8 @@ def _spacing(
     return _three(spacing), ""
 
 
-def lengths_of(directions: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The length of each row; infinite if it overflows."""
+def step_lengths(directions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The length of the step along each axis; infinite if it overflows."""
     with np.errstate(all="ignore"):
         lengths: NDArray[np.float64] = np.linalg.norm(directions, axis=1)
     return lengths

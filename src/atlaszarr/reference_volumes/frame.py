@@ -177,9 +177,9 @@ def _ccf(
             return ORIGIN, factor, True
         if begins is not None and any(fits(order, factor) for order in permutations(_FILE_ORDER)):
             raise InputError(
-                f"the axes of {header.name} begin at {begins} by its header{_shown(header)}, but its sides are "
-                "those of the CCF in another order; give its orientation and voxel size (--orientation, such as asl "
-                "for the axes p, i, r, and --voxel-size)",
+                f"the axes of {header.name} begin at {begins} by its header{_shown(header)}, but its extent is that of "
+                "the CCF in another order; give its orientation and voxel size (--orientation, such as asl for the "
+                "axes p, i, r, and --voxel-size)",
                 code="contradictory-header",
             )
     if begins == WRONG and header.spacing is not None and max(header.spacing) > LARGEST:

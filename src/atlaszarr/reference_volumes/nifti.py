@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .directions import Placement, lengths_of, placement, product
+from .directions import Placement, placement, product, step_lengths
 from .header import MOST_SKIPPED, Header, unreadable_header
 from .orientation import origin_of
 
@@ -103,7 +103,7 @@ def _placement(header: Any, unit: str | None) -> Placement:
     affine = np.asarray(header.get_best_affine(), np.float64)
     if int(header["sform_code"]) or int(header["qform_code"]):
         directions, missing = affine[:3, :3].T, ""
-        lengths, first = _rounded(lengths_of(directions)), _rounded(affine[:3, 3])
+        lengths, first = _rounded(step_lengths(directions)), _rounded(affine[:3, 3])
         return placement(lengths, directions, "ras", unit, list(first), missing=missing)
     lengths = _rounded(header.get_zooms()[:3])
     missing = "its header has no orientation (sform_code and qform_code are 0)"
@@ -112,7 +112,7 @@ def _placement(header: Any, unit: str | None) -> Placement:
 
 def _remarks(header: Any, name: str) -> tuple[str, ...]:
     """A remark if pixdim has other sizes than the sform, without a qform."""
-    lengths = _rounded(lengths_of(np.asarray(header.get_best_affine(), np.float64)[:3, :3].T))
+    lengths = _rounded(step_lengths(np.asarray(header.get_best_affine(), np.float64)[:3, :3].T))
     zooms = _rounded(header.get_zooms()[:3])
     if not int(header["sform_code"]) or int(header["qform_code"]) or not _differ(lengths, zooms):
         return ()
@@ -127,7 +127,7 @@ def _contradiction(header: Any) -> str:
     texts, sizes, origins = [], [], []
     for form in ("sform", "qform"):
         directions = np.asarray(getattr(header, f"get_{form}")(), np.float64)[:3, :3].T
-        sizes.append(_rounded(lengths_of(directions)))
+        sizes.append(_rounded(step_lengths(directions)))
         origins.append(origin_of(directions, "ras"))
         texts.append(f"voxels of {product(sizes[-1])} from {origins[-1] or 'oblique axes'} by its {form}")
     return " and ".join(texts) if _differ(*sizes) or origins[0] != origins[1] else ""

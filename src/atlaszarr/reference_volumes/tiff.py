@@ -75,7 +75,7 @@ def reading_tiff(name: str) -> Iterator[None]:
 def read_tiff_header(path: Path, name: str) -> Header:
     """Read the header of the first series of a local TIFF: its voxel size is that of OME metadata or of ImageJ.
 
-    The resolution tags alone are none: many writers put the dots per inch of a screen there.
+    The resolution tags alone are not read: many writers put the dots per inch of a screen there.
 
     Raises
     ------
@@ -200,7 +200,7 @@ def tiff_planes(path: Path, header: Header) -> Iterator[NDArray[Any]]:
 
 
 def _check_segments(page: Any) -> None:
-    """Decompress the segments of a page that may be bombs, to see that they are not longer than the page states."""
+    """Raise a ValueError if a segment of a page decompresses to more bytes than its shape needs."""
     make_decoder, safe = _DECODERS.get(int(page.compression), (None, 0))
     if make_decoder is None:
         return
@@ -218,8 +218,8 @@ def _check_segments(page: Any) -> None:
                 part = decoder.decompress(body, _PART)
                 size += len(part)
                 if size > most + _SLACK:
-                    raise ValueError(f"a segment has more than the {most} bytes that the page states")
+                    raise ValueError(f"a segment has more than the {most} bytes of its shape")
                 body = getattr(decoder, "unconsumed_tail", b"")
                 more = not decoder.eof and (bool(body) or not getattr(decoder, "needs_input", True))
         if decoder.eof and (left > _SLACK or len(decoder.unused_data) > _SLACK):
-            raise ValueError("a segment goes on after the end of its compressed bytes")
+            raise ValueError("a segment has bytes after its compressed ones")

@@ -86,10 +86,9 @@ class _Numbers(io.RawIOBase):
             if words and part and not text[-1:].isspace():
                 self._rest = words.pop()
             self._bytes = memoryview(self._convert([*words, *[self._rest][: len(self._rest) > _LONGEST_NUMBER]]))
-        part_ = self._bytes[: len(buffer)]
-        buffer[: len(part_)] = part_
-        self._bytes = self._bytes[len(part_) :]
-        return len(part_)
+        count = min(len(buffer), len(self._bytes))
+        buffer[:count], self._bytes = self._bytes[:count], self._bytes[count:]
+        return count
 
     def _convert(self, words: list[bytes]) -> bytes:
         dtype = self._header.dtype
@@ -105,7 +104,7 @@ class _Numbers(io.RawIOBase):
                 return b"".join(self._convert([word]) for word in words)
             text = words[0][:_LONGEST_NUMBER].decode("ascii", "backslashreplace")
             raise InputError(
-                f"{self._header.name} holds {text!r} among its voxels, which is no {dtype.newbyteorder('=')}; "
+                f"{self._header.name} holds {text!r} among its voxels, which is not {dtype.newbyteorder('=')}; "
                 "get the file again",
                 code="damaged-file",
             ) from None
