@@ -109,11 +109,6 @@ class Header:
         """Bytes of all stored voxels, uncompressed."""
         return math.prod(self.shape) * self.dtype.itemsize
 
-    def too_long(self) -> InputError:
-        """The error for a file with more voxels than its header declares."""
-        text = f"{self.name} holds more than the {self.size} bytes of voxels of its header; get the file again"
-        return InputError(text, code="file-too-large")
-
     @property
     def slowest(self) -> int:
         """The axis of the file along which whole planes follow one another."""

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ..engine.codecs import ArrayLayout, Encoding
 from ..errors import AtlaszarrError, InputError, TargetError
+from ..stores.input_file import cut_short, too_long
 from .header import Header
 from .orientation import Orientation
 
@@ -130,17 +131,13 @@ def stream_planes(stream: BinaryIO, header: Header) -> Iterator[NDArray[Any]]:
             with reporting_damage(header.name):
                 part = stream.readinto(buffer[filled:])  # type: ignore[attr-defined]
             if not part:
-                raise InputError(
-                    f"{header.name} is cut short: its header declares {count} planes of voxels, and it holds {done}; "
-                    "get the file again",
-                    code="truncated-file",
-                )
+                raise cut_short(header.name, f"{count} planes of voxels", done)
             filled += part
         if done == count - 1:
             with reporting_damage(header.name):
                 more = stream.read(1)
             if more:
-                raise header.too_long()
+                raise too_long(header.name, header.size)
         yield plane
 
 

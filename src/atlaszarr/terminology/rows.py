@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import RecordError, brief, printable
+from ..errors import RecordError, brief
 
 #: Labels are uint32, and 0 is background.
 LARGEST_LABEL = 2**32 - 1
@@ -69,7 +69,7 @@ class Row:
     @property
     def shown(self) -> str:
         """The identifier and the acronym, for messages."""
-        return f"{self.id} ({printable(self.acronym[:60])})"
+        return f"{self.id} ({self.acronym[:60]})"
 
 
 class Notes:
