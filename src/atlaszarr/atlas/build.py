@@ -104,8 +104,8 @@ def build_atlas(
         A folder, or a URL that fsspec opens; it may hold other atlases. For BrainGlobe the folder
         ``brainglobe-atlasapi``.
     annotation : str, path-like or several
-        NRRD, NIfTI, TIFF or OME-Zarr: a path, or any URL that fsspec opens. The finest of several is level 0, and each
-        other one replaces the level of its resolution, with the origin of its own voxels.
+        NRRD, NIfTI, MetaImage, TIFF or OME-Zarr: a path, or any URL that fsspec opens. The finest of several is level
+        0, and each other one replaces the level of its resolution, with the origin of its own voxels.
     template : str, path-like or several
         Same as `annotation`, with integers or floating point numbers.
     ontology : Terminology, str or path-like, optional

@@ -228,9 +228,12 @@ def _with_descendants(structures: Terminology, direct: Any) -> Any:
 def _as_identifiers(unknown: Sequence[int], structures: Terminology) -> Sequence[int | str]:
     """The index of rows of labels without a structure, which must not be the identifier of a structure."""
     ids = {structure.id for structure in structures}
-    if any(isinstance(id, str) for id in ids):
-        return [f"label {label}" for label in unknown]
-    return unknown if structures.has_labels_as_ids and ids.isdisjoint(unknown) else [-label for label in unknown]
+    if all(isinstance(id, int) for id in ids):
+        reversed_sign = [-label for label in unknown]
+        for labels in (unknown, reversed_sign) if structures.has_labels_as_ids else (reversed_sign,):
+            if ids.isdisjoint(labels):
+                return labels
+    return [f"label {label}" for label in unknown]
 
 
 def _voxel_um(annotation: Annotation, given: float | Sequence[float] | None) -> tuple[Fraction, Fraction, Fraction]:
