@@ -182,7 +182,7 @@ def build_atlas(
         refuse_overlaps(read, written_to)  # a level may be a link
         corner = corner_of(sources["annotation"], sources.get("template", ()))
         opened = {kind: levels_of(of_kind, corner, chunk, shard, sides) for kind, of_kind in sources.items()}
-        recognised = Recognised.by(sources["annotation"])
+        recognised = Recognised.of(sources["annotation"])
         unknown = [] if terminology is None else refuse_unknown(recognised.labels, terminology, allow_unknown)
         recognised.refuse_defaults(name, version, terminology, allow_unknown)
         if terminology is None:

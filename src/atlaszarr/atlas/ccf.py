@@ -94,7 +94,7 @@ class Recognised:
     other_labels: NDArray[np.uint32]
 
     @classmethod
-    def by(cls, annotation: Collection[ReferenceVolume]) -> Recognised:
+    def of(cls, annotation: Collection[ReferenceVolume]) -> Recognised:
         """Find the labels of the volumes, and compare both with the CCF.
 
         Raises

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
-
-import numpy as np
 
 from ..errors import InputError
 
@@ -28,7 +26,10 @@ def lengths_of(voxel_size: float | Sequence[float]) -> tuple[float, float, float
         If a length is not positive and finite, or there are not one or three.
     """
     try:
-        z, y, x = (float(length) for length in np.broadcast_to(np.asarray(voxel_size, np.float64), 3))
+        if isinstance(voxel_size, str):
+            raise ValueError
+        given = list(map(float, voxel_size if isinstance(voxel_size, Iterable) else [voxel_size]))
+        z, y, x = given * 3 if len(given) == 1 else given
         if not all(math.isfinite(length) and length > 0 for length in (z, y, x)):
             raise ValueError
     except (TypeError, ValueError):
