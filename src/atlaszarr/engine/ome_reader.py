@@ -19,18 +19,16 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InputError, TargetError, brief
 from ..stores.target import Target
 from .absent_chunks import DEEPEST, AbsentChunks
+from .codecs import MOST_AXES
 from .ome import Geometry, microns_in
 from .ome_transformations import LONGEST, AxisMap, Step, composed
+from .pyramid import MOST_LEVELS
 from .target_state import ROOT_KEYS, UNFINISHED
 from .zarr_reader import LARGEST_WHOLE, StoredArray, read_document
 
 if TYPE_CHECKING:
     import dask.array as da
 
-#: Most axes of an image: NumPy 1 has 32, OME-Zarr at most 5.
-_MOST_AXES = 32
-#: Most levels of an image: a pyramid that halves 2**64 voxels has 64.
-_MOST_LEVELS = 64
 #: Axes of the versions of OME-Zarr that do not name them.
 _UNNAMED = {"0.1": "tczyx", "0.2": "tczyx"}
 #: Folders that are listed, entries of each, and images that are named, to find the images below a folder.
@@ -158,10 +156,10 @@ class StoredImage:
             version = str(ome.get("version") or entry.get("version") or "0.4")
             levels = entry["datasets"]
             axes, chain, names = _axes(target.url, version, ome, entry)
-            if not 0 < len(levels) <= _MOST_LEVELS or not 0 < len(axes) <= _MOST_AXES:
+            if not 0 < len(levels) <= MOST_LEVELS or not 0 < len(axes) <= MOST_AXES:
                 raise InputError(
-                    f"{target.url} has {len(levels)} levels and {len(axes)} axes; an image has up to {_MOST_LEVELS} "
-                    f"levels and {_MOST_AXES} axes",
+                    f"{target.url} has {len(levels)} levels and {len(axes)} axes; an image has up to {MOST_LEVELS} "
+                    f"levels and {MOST_AXES} axes",
                     code="damaged-metadata",
                 )
             paths = tuple(str(level["path"]) for level in levels)
