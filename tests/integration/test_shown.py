@@ -123,6 +123,13 @@ def test_an_empty_or_endless_argument_is_one_line_with_exit_code_2(command, monk
         assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("value", ["[" * 4000, '{"a":' * 1000, "[1", "{"])
+def test_a_storage_option_that_is_not_json_is_one_line_with_exit_code_2(command, tmp_path, value):
+    ran = command("volumes", tmp_path / "x.ome.zarr", f"--storage-option=client_kwargs={value}")
+    assert (ran.code, len(ran.err.splitlines())) == (2, 1)
+    assert "client_kwargs" in ran.err
+
+
 # Streams.
 
 

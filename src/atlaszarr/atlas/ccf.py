@@ -77,7 +77,7 @@ _STRUCTURES = """
 
 @dataclass(frozen=True)
 class Recognised:
-    """What the volumes of an annotation tell about it.
+    """The labels of an annotation, and whether it is the CCF.
 
     Attributes
     ----------
@@ -86,7 +86,7 @@ class Recognised:
     in_frame : bool
         Whether all volumes have the extent and the axes of the CCF.
     other_labels : ndarray
-        The labels, uint32, that are no structures of the CCF's ontology.
+        The labels, uint32, that the ontology of the CCF lacks.
     """
 
     labels: Mapping[str, NDArray[np.uint32]]
@@ -94,7 +94,7 @@ class Recognised:
     other_labels: NDArray[np.uint32]
 
     @classmethod
-    def by(cls, annotation: Collection[ReferenceVolume]) -> Recognised:
+    def of(cls, annotation: Collection[ReferenceVolume]) -> Recognised:
         """Find the labels of the volumes, and compare both with the CCF.
 
         Raises

@@ -15,8 +15,9 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
+from ..engine.ome import microns_in
 from ..errors import AtlaszarrError, InputError
-from .header import MICRONS, Header
+from .header import Header, quoted
 
 if TYPE_CHECKING:
     from tifffile import TiffFile
@@ -34,8 +35,6 @@ _DECODERS: dict[int, tuple[Callable[[], Any], int]] = {
 }
 #: Bytes read or decompressed at once.
 _PART = 2**20
-#: Characters of the words of tifffile that an error repeats.
-_QUOTED = 200
 #: Bytes that a segment may have beyond its size, for padding.
 _SLACK = 2**16
 
@@ -62,7 +61,7 @@ def reading_tiff(name: str) -> Iterator[None]:
     except Exception as error:  # the decoders raise several families of errors
         if isinstance(error, AtlaszarrError) and not logged:
             raise
-        reason = " ".join((logged or [str(error)])[0].split())[:_QUOTED]
+        reason = quoted((logged or [str(error)])[0])
         hint, code = "get the file again", "damaged-file"
         if "imagecodecs" in reason:
             hint, code = "pip install imagecodecs, or save it uncompressed", "missing-dependency"
@@ -76,7 +75,7 @@ def reading_tiff(name: str) -> Iterator[None]:
 def read_tiff_header(path: Path, name: str) -> Header:
     """Read the header of the first series of a local TIFF: its voxel size is that of OME metadata or of ImageJ.
 
-    The resolution tags alone are none: many writers put the dots per inch of a screen there.
+    The resolution tags alone are not read: many writers put the dots per inch of a screen there.
 
     Raises
     ------
@@ -170,7 +169,7 @@ def _spacing(sizes: dict[str, tuple[float, str]], axes: str) -> tuple[tuple[floa
     # An axis of pages that is not named Z (I, Q, T) is the depth.
     for letter in "Z" + axes[1:]:
         size, unit = sizes.get(letter, (0.0, ""))
-        length = size * MICRONS.get(unit.strip().lower(), 0.0)
+        length = size * float(microns_in(unit) or 0)
         if not (math.isfinite(length) and length > 0):
             return None, numbers and f"spacing {numbers}"
         lengths.append(length)
@@ -201,7 +200,7 @@ def tiff_planes(path: Path, header: Header) -> Iterator[NDArray[Any]]:
 
 
 def _check_segments(page: Any) -> None:
-    """Decompress the segments of a page that may be bombs, to see that they are not longer than the page states."""
+    """Raise a ValueError if a segment of a page decompresses to more bytes than its shape needs."""
     make_decoder, safe = _DECODERS.get(int(page.compression), (None, 0))
     if make_decoder is None:
         return
@@ -219,8 +218,8 @@ def _check_segments(page: Any) -> None:
                 part = decoder.decompress(body, _PART)
                 size += len(part)
                 if size > most + _SLACK:
-                    raise ValueError(f"a segment has more than the {most} bytes that the page states")
+                    raise ValueError(f"a segment has more than the {most} bytes of its shape")
                 body = getattr(decoder, "unconsumed_tail", b"")
                 more = not decoder.eof and (bool(body) or not getattr(decoder, "needs_input", True))
         if decoder.eof and (left > _SLACK or len(decoder.unused_data) > _SLACK):
-            raise ValueError("a segment goes on after the end of its compressed bytes")
+            raise ValueError("a segment has bytes after its compressed ones")

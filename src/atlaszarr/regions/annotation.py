@@ -78,11 +78,11 @@ class Annotation:
         self._warn_of_absent()
         return counts
 
-    def mask(self, ids: Iterable[int]) -> Any:
-        """The voxels with one of the labels `ids`: a dask array of bool, shape (z, y, x)."""
+    def mask(self, labels: Iterable[int]) -> Any:
+        """The voxels with one of some labels: a dask array of bool, shape (z, y, x)."""
         import dask.array as da
 
-        wanted, index = tuple(sorted(ids)), self._index()
+        wanted, index = tuple(sorted(labels)), self._index()
         if index is None and self.absent is not None:  # an index is valid only if no chunk is absent
             self.absent.list()
             self._warn_of_absent()

@@ -7,11 +7,18 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from .backend import BATCH, LARGEST_OBJECT, Backend, ConcurrentUploads, TooLargeError, Uploads, timeout_of
+from .backend import (
+    BATCH,
+    LARGEST_OBJECT,
+    MAX_REDIRECTS,
+    Backend,
+    ConcurrentUploads,
+    TooLargeError,
+    Uploads,
+    timeout_of,
+)
 from .failures import is_forbidden
 
-#: Redirects that are followed; as in `allen.http`.
-_MAX_REDIRECTS = 5
 #: The headers of a request that a redirect to another origin keeps.
 _HARMLESS = ("Accept", "Accept-Encoding", "Range", "User-Agent")
 
@@ -42,7 +49,7 @@ class FsspecBackend(Backend):
             timeout = aiohttp.ClientTimeout(total=300, sock_connect=silence, sock_read=silence)  # 300 s: aiohttp's own
             client = {"timeout": timeout, "trust_env": True, "trace_configs": [_redirects()]}
             given["client_kwargs"] = {**client, **(given.get("client_kwargs") or {})}
-            given.setdefault("max_redirects", _MAX_REDIRECTS + 1)  # the number that aiohttp refuses
+            given.setdefault("max_redirects", MAX_REDIRECTS + 1)  # the number that aiohttp refuses
         self._fs, root = fsspec.core.url_to_fs(url, **given)
         self._is_http = url.startswith(("http://", "https://"))
         self._root = str(root)
