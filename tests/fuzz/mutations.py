@@ -118,6 +118,6 @@ def change(name: str, body: bytes, rng: random.Random) -> bytes:
         if re.search(pattern, name) and rng.random() < 0.7:
             try:
                 return structured(body, rng)
-            except ValueError:  # not what its name says
+            except (ValueError, RecursionError):  # not what its name says, or too deep
                 break
     return change_bytes(body, rng)
