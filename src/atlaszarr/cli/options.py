@@ -6,7 +6,6 @@ the commands receive all others.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import re
@@ -17,6 +16,7 @@ from typing import Any
 import click
 
 from ..errors import InputError, printable
+from ..stores.documents import parse as parse_json
 
 _Callback = Callable[[click.Context, click.Parameter, Any], Any]
 #: ASCII digits alone: Python also reads 1_000 and the digits of other scripts. 18 digits fit in 64 bits.
@@ -111,12 +111,12 @@ def as_lengths(
     """Click callback: parse one positive length in um, or three along z, y, x separated by commas."""
     if text is None:
         return None
-    try:
-        found = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        found = ()
+    parts = [part.strip() for part in text.split(",")]
+    found = tuple(float(part) for part in parts) if all(map(_NUMBER.fullmatch, parts)) else ()
     if len(found) not in (1, 3) or not all(math.isfinite(length) and length > 0 for length in found):
-        message = f"{_name(parameter)} {text!r} must be one positive length in um, or three along z, y, x (200,200,100)"
+        message = (
+            f"{_name(parameter)} {_short(text)} must be one positive length in um, or three along z, y, x (200,200,100)"
+        )
         raise InputError(message, code="invalid-voxel-size")
     return found[0] if len(found) == 1 else (found[0], found[1], found[2])
 
@@ -136,13 +136,13 @@ def as_mapping(_context: click.Context, parameter: click.Parameter, pairs: Seque
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:
-            raise InputError(f"{_name(parameter)} {key!r} has no value; write KEY=VALUE", code="missing-value")
+            raise InputError(f"{_name(parameter)} {_short(key)} has no value; write KEY=VALUE", code="missing-value")
         try:
             # A number stays text: it may be a password.
             structured = value.startswith(("{", "[")) or value in ("true", "false", "null")
-            found[key] = json.loads(value) if structured else value
+            found[key] = parse_json(value) if structured else value
         except ValueError:
-            message = f"{_name(parameter)} {key!r} begins like JSON but is not valid JSON"
+            message = f"{_name(parameter)} {_short(key)} begins like JSON but is not valid JSON"
             raise InputError(message, code="not-json") from None
     return found
 
