@@ -21,7 +21,7 @@ from ..stores.documents import parse as parse_json
 _Callback = Callable[[click.Context, click.Parameter, Any], Any]
 #: ASCII digits alone: Python also reads 1_000 and the digits of other scripts. 18 digits fit in 64 bits.
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
+_NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
 
 
 class Whole(click.types.IntParamType):
