@@ -11,7 +11,7 @@ MANY = "9" * 5000
     "option",
     [
         pytest.param("--voxel-size=1_000", id="a number with an underscore"),
-        pytest.param("--voxel-size=１", id="a digit of another script"),
+        pytest.param("--voxel-size=\uff11", id="a digit of another script"),
         pytest.param(f"--voxel-size={MANY}", id="a number of 5000 digits"),
         pytest.param("--voxel-size=1,2", id="two numbers"),
         pytest.param("--voxel-size=1,,2", id="an empty number"),
