@@ -36,8 +36,9 @@ def normalize(location: str | os.PathLike[str]) -> str:
     Raises
     ------
     InputError
-        If it is empty, too long, or neither a path nor a URL; if a URL contains ``..``, a user name or a password, chains
-        ``s3://`` behind another protocol, or has a protocol that is not known or whose package is not installed.
+        If it is empty, too long, or neither a path nor a URL; if a URL contains ``..``, a user name or a password,
+        chains ``s3://`` behind another protocol, or has a protocol that is not known or whose package is not
+        installed.
     """
     text = os.fspath(location)
     if len(text) > _LONGEST:
