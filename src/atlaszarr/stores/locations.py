@@ -12,6 +12,9 @@ from ..errors import InputError, user_of, without_secrets
 _PROTOCOL = r"[A-Za-z][A-Za-z0-9+.-]*"
 #: A URL, which may be chained as in ``simplecache::https://...``.
 _URL = re.compile(rf"(?:{_PROTOCOL}::)*{_PROTOCOL}://")
+#: Characters of a location: the longest request line that common web servers accept (8 KiB in Apache and nginx); a
+#: path on Linux has 4096 bytes at most.
+_LONGEST = 8192
 #: Protocols of the local disk.
 _LOCAL = ("file", "local")
 
@@ -33,10 +36,15 @@ def normalize(location: str | os.PathLike[str]) -> str:
     Raises
     ------
     InputError
-        If it is empty, or neither a path nor a URL; if a URL contains ``..``, a user name or a password, chains
-        ``s3://`` behind another protocol, or has a protocol that is not known or whose package is not installed.
+        If it is empty, too long, or neither a path nor a URL; if a URL contains ``..``, a user name or a password,
+        chains ``s3://`` behind another protocol, or has a protocol that is not known or whose package is not
+        installed.
     """
     text = os.fspath(location)
+    if len(text) > _LONGEST:
+        raise InputError(
+            f"a path or URL of {len(text)} characters is too long; the most is {_LONGEST}", code="text-too-long"
+        )
     if _URL.match(text.strip()):
         text = text.strip()
     if not text.strip() or "\0" in text:
