@@ -258,10 +258,10 @@ def test_a_ledger_that_describes_larger_arrays_than_its_documents_is_a_defect(tm
     lines = (target / COMPACT).read_bytes().removesuffix(b"\n").split(b"\n")
     header = opened(lines[0])
     for level in header["multiscale"]["levels"]:
-        level.update(shape=[1024] * 3, chunk=[512] * 3, unit=[512] * 3)
+        level.update(shape=[512] * 3, chunk=[512] * 3, unit=[512] * 3)
     header["multiscale"]["levels"] = header["multiscale"]["levels"][:1]
     header["multiscale"]["arrays"][0]["dtype"] = "uint64"
-    lines[0] = sealed(header)
+    lines[:-1] = sealed(header), next(line for line in lines if b'"0-0.0.0"' in line)
     (target / COMPACT).write_bytes(b"\n".join((*lines, b"")))
     root = json.loads((target / "zarr.json").read_bytes())
     root["attributes"]["atlaszarr"]["ledger"] = digest(b"\n".join(lines[:-1]))
