@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -70,8 +71,10 @@ class FsspecBackend(Backend):
         try:
             if self._is_http:
                 return _body(self._fs, self._path(key), key, most)
-            if not self._fs.async_impl and (self._fs.size(self._path(key)) or 0) > most:
-                raise TooLargeError(key, most)
+            if not self._fs.async_impl:
+                with suppress(FileNotFoundError):  # raised by `cat_file` too, or an error that says more
+                    if (self._fs.size(self._path(key)) or 0) > most:
+                        raise TooLargeError(key, most)
             body = bytes(self._fs.cat_file(self._path(key)))
             if len(body) > most:
                 raise TooLargeError(key, most)
