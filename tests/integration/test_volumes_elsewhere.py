@@ -64,7 +64,7 @@ def test_an_annotation_in_a_bucket_is_measured_with_its_index_and_without(comman
             add_index(Target.of(url, options))
         Target.of(url, options).remove("0/c/0/0/0")
         ran = command("volumes", url, "--region", "RSP", *given)
-        assert (ran.code, ran.out) == (1, "")
+        assert (ran.code, ran.out) == (2, "")
         assert "0/c/0/0/0" in ran.err
     finally:
         moto.stop()

@@ -124,9 +124,12 @@ def _locked(target: Target, take_over: bool) -> Iterator[Owner]:
                 f"target {target.url} is being built by another process; wait until it ends", code="target-locked"
             ) from None
     try:
-        if target.read(_OWNER) is not None:  # of a machine on which the file system has no locks
-            with _leased(target, take_over):
-                pass
+        if (body := target.read(_OWNER, LARGEST)) is not None:
+            if _owner(body).get("owner"):  # on a machine for which the file system has no locks
+                with _leased(target, take_over):
+                    pass
+            else:
+                target.remove(_OWNER)
         yield Owner()
     finally:
         path.unlink(missing_ok=True)
