@@ -142,7 +142,7 @@ class Cache:
         cache.put("key", self.body)
         (entry,) = (path for path in (folder / "cache").rglob("*") if path.is_file())
         where = f"bit {flip(entry, rng)}"
-        found = cache.get("key")
+        found = cache.get("key", 2000)
         return (REPAIRED if found is None else NOTHING if found == self.body else SILENT), where
 
 

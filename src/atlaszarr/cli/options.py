@@ -22,7 +22,7 @@ from ..stores.documents import parse
 _Callback = Callable[[click.Context, click.Parameter, Any], Any]
 #: ASCII digits alone: Python also reads 1_000 and the digits of other scripts. 18 digits fit in 64 bits.
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
+_NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
 
 
 class Whole(click.types.IntParamType):
@@ -132,13 +132,13 @@ def as_mapping(_context: click.Context, parameter: click.Parameter, pairs: Seque
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:
-            raise InputError(f"{_name(parameter)} {key!r} has no value; write KEY=VALUE", code="missing-value")
+            raise InputError(f"{_name(parameter)} {brief(key)} has no value; write KEY=VALUE", code="missing-value")
         try:
             # A number stays text: it may be a password.
             structured = value.startswith(("{", "[")) or value in ("true", "false", "null")
             found[key] = parse(value) if structured else value
         except ValueError:
-            message = f"{_name(parameter)} {key!r} begins like JSON but is not valid JSON"
+            message = f"{_name(parameter)} {brief(key)} begins like JSON but is not valid JSON"
             raise InputError(message, code="not-json") from None
     return found
 

@@ -45,7 +45,7 @@ class Frame:
         Whether the volume has the extent and the axes of the CCF.
     remarks : tuple of str
     contradictions : tuple of str
-        The remarks on options that contradict the header.
+        The remarks on options that contradict the header, or the layout of the files of the CCF.
     """
 
     orientation: Orientation
@@ -111,6 +111,11 @@ def frame_of(
     if given is None:
         refuse_implausible(axes.order(header.shape), size, name, header.numbers)
     contradictions = _contradictions(header, orientation, given, recorded)
+    if is_ccf and orientation is not None and begins != ORIGIN and axes.axes == _FILE_ORDER:
+        contradictions.append(
+            f"by its extent {name} is a volume of the CCF, whose files begin at {ORIGIN} (anterior, superior, left); "
+            f"it is read as {orientation}, as given, and so turned or mirrored"
+        )
     remarks = [*header.remarks]
     if orientation is None and (header.origin != letters or factor != 1):
         remarks.append(_ccf_remark(header, size))

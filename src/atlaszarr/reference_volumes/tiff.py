@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Literal
 from xml.etree import ElementTree
 
@@ -43,17 +44,22 @@ _SLACK = 2**16
 def reading_tiff(name: str) -> Iterator[None]:
     """Raise an InputError that names the file for any error of tifffile and the decoders.
 
-    This includes missing pages, which tifffile only logs. Nothing is logged.
+    This includes missing pages, which tifffile only logs: the first such error ends the reading, since a damaged file
+    may have thousands. Nothing is logged in this thread.
     """
     logged: list[str] = []
+    thread = get_ident()
 
-    def keep_errors(record: logging.LogRecord) -> bool:
+    def raise_errors(record: logging.LogRecord) -> bool:
+        if record.thread != thread:
+            return True
         if record.levelno >= logging.ERROR:
             logged.append(record.getMessage())
+            raise ValueError(logged[0])
         return False
 
     logger = logging.getLogger("tifffile")
-    logger.addFilter(keep_errors)
+    logger.addFilter(raise_errors)
     try:
         yield
         if logged:
@@ -69,7 +75,7 @@ def reading_tiff(name: str) -> Iterator[None]:
             f"{name} is a TIFF that cannot be read: {reason or type(error).__name__}; {hint}", code=code
         ) from None
     finally:
-        logger.removeFilter(keep_errors)
+        logger.removeFilter(raise_errors)
 
 
 def read_tiff_header(path: Path, name: str) -> Header:

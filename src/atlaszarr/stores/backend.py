@@ -23,6 +23,9 @@ _TIMEOUT = 30.0
 MAX_REDIRECTS = 5
 #: The most bytes of an object that is read at once: a shard of the largest block, 2**30 voxels of four bytes.
 LARGEST_OBJECT = 2**32
+#: The same for an object that is no chunk, if there is no other figure: the label index of 2**23 rows, the largest that
+#: is read, has half of it.
+LARGEST_SIDECAR = 2**29
 
 
 class TooLargeError(Exception):

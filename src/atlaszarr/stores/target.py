@@ -14,7 +14,7 @@ from typing import Any
 from uuid import uuid4
 
 from ..errors import AtlaszarrError, InputError, TargetError
-from .backend import LARGEST_OBJECT, Backend, TooLargeError
+from .backend import LARGEST_OBJECT, LARGEST_SIDECAR, Backend, TooLargeError
 from .failures import as_error
 from .local import LocalBackend
 from .locations import is_url, normalize_folder, shown
@@ -120,7 +120,7 @@ class Target:
                 return Target(f"{stem}.{view}{suffix}", self.storage_options)
         raise AssertionError
 
-    def read(self, key: str, most: int = LARGEST_OBJECT) -> bytes | None:
+    def read(self, key: str, most: int = LARGEST_SIDECAR) -> bytes | None:
         """Content of an object; None if it is missing.
 
         Raises

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -58,7 +59,7 @@ _LONGEST_HEADER = 131_072
 _ITKSNAP = re.compile(r'\s*(?P<id>\S+)\s+(?P<rgb>[0-9]+\s+[0-9]+\s+[0-9]+)(?:\s+[0-9.]+){3}\s+"(?P<name>.*)"\s*')
 #: A line of a FreeSurfer colour table: number, label name, red, green, blue, alpha.
 _FREESURFER = re.compile(r"\s*(?P<id>\S+)\s+(?P<name>\S+)\s+(?P<rgb>[0-9]+\s+[0-9]+\s+[0-9]+)(?:\s+[0-9]+)?\s*")
-_FREESURFER_HEAD = re.compile(r"\s*#?\s*No\.?\s+Label.*", re.IGNORECASE)
+_FREESURFER_HEAD = re.compile(r"\s*(?:#\s*)?No\.?\s+Label.*", re.IGNORECASE)
 #: What is read, for messages.
 _READABLE = "a structure graph in JSON, a table with columns such as terminology.csv, or a list of labels and names"
 
@@ -238,8 +239,7 @@ def _parsed(text: str, name: str) -> Any:
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         if len(found := dict(items)) < len(items):
-            keys = [key for key, _ in items]
-            twice = next(key for key in keys if keys.count(key) > 1)
+            twice = next(key for key, count in Counter(key for key, _ in items).items() if count > 1)
             raise RecordError(f"{name} has the key {brief(twice)} twice in one object", code="duplicate-key")
         return found
 

@@ -149,7 +149,7 @@ def identifier(value: Any, what: str, where: str = "") -> Identifier:
     if type(value) is str and value.isascii() and value.isdigit() and len(value) < _MOST_DIGITS:
         return int(value)
     text = "" if isinstance(value, bool) or not isinstance(value, str | Integral | float) else str(value).strip()
-    if match := re.fullmatch(r"(-?)0*([0-9]+)(\.0+)?", text):
+    if match := re.fullmatch(r"(-?)0*([1-9][0-9]*|0)(\.0+)?", text):
         if match[1] and match[2] != "0":
             raise RecordError(
                 f"{where}{what} is {brief(text)}; some files number the left and right side of a structure by sign, "
