@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
-from ..errors import InputError
+from ..errors import InputError, brief
 
 #: The least and the largest voxel, in um: MRI of the human brain has voxels of 0.5 to 4 mm, light microscopy resolves
 #: 0.2 um.
@@ -40,7 +40,7 @@ def lengths_of(voxel_size: float | Sequence[float]) -> tuple[float, float, float
 def invalid(voxel_size: object) -> InputError:
     """The error for what is not a voxel size."""
     return InputError(
-        f"voxel size {voxel_size!r} must be one positive length in um, or three along z, y, x",
+        f"voxel size {brief(voxel_size)} must be one positive length in um, or three along z, y, x",
         code="invalid-voxel-size",
     )
 
