@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
-from ..errors import InputError
+from ..errors import InputError, brief
 
 #: A number in ASCII digits: Python also reads 1_000, nan and the digits of other scripts.
 NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
@@ -43,7 +43,7 @@ def lengths_of(voxel_size: float | Sequence[float]) -> tuple[float, float, float
 def invalid(voxel_size: object) -> InputError:
     """The error for what is not a voxel size."""
     return InputError(
-        f"voxel size {voxel_size!r} must be one positive length in um, or three along z, y, x",
+        f"voxel size {brief(voxel_size)} must be one positive length in um, or three along z, y, x",
         code="invalid-voxel-size",
     )
 
