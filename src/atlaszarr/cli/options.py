@@ -20,9 +20,8 @@ from ..geometry import voxel_size
 from ..stores.documents import parse
 
 _Callback = Callable[[click.Context, click.Parameter, Any], Any]
-#: ASCII digits alone: Python also reads 1_000 and the digits of other scripts. 18 digits fit in 64 bits.
+#: As in `voxel_size.NUMBER`. 18 digits fit in 64 bits.
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
-_NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
 
 
 class Whole(click.types.IntParamType):
@@ -46,7 +45,7 @@ class Number(click.types.FloatParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Same as in click, for finite numbers in ASCII digits."""
-        if isinstance(value, str) and not (_NUMBER.fullmatch(value) and math.isfinite(float(value))):
+        if isinstance(value, str) and not (voxel_size.NUMBER.fullmatch(value) and math.isfinite(float(value))):
             self.fail(f"{brief(value)} is not a number.", param, ctx)
         return super().convert(value, param, ctx)
 
@@ -110,7 +109,7 @@ def as_lengths(
         return None
     parts = [part.strip() for part in text.split(",")]
     try:
-        if all(map(_NUMBER.fullmatch, parts)):
+        if all(map(voxel_size.NUMBER.fullmatch, parts)):
             return voxel_size.lengths_of([float(part) for part in parts])
     except InputError:
         pass

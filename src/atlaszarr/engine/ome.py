@@ -118,9 +118,9 @@ def multiscales(
                 scale.append(1.0)
                 translation.append(0.0)
                 continue
-            size = _decimal(geometry.scale[spatial[axis]])
+            size = exact(geometry.scale[spatial[axis]])
             scale.append(float(size * factors[spatial[axis]]))
-            first = _decimal(geometry.translation[spatial[axis]]) + size * firsts[spatial[axis]]
+            first = exact(geometry.translation[spatial[axis]]) + size * firsts[spatial[axis]]
             translation.append(float(first))
         path = str(level)
         steps = [{"type": "scale", "scale": scale}, {"type": "translation", "translation": translation}]
@@ -184,7 +184,7 @@ def _axis(name: str, geometry: Geometry) -> dict[str, Any]:
     return axis
 
 
-def _decimal(length: float) -> Fraction:
+def exact(length: float) -> Fraction:
     """A length as an exact fraction of its decimal digits, so that a result is rounded once."""
     return Fraction(repr(float(length)))
 

@@ -147,9 +147,7 @@ class StoredImage:
         own = own if isinstance(own, Mapping) else {}
         if (entry := _multiscales(attributes)) is None:
             if _is_unfinished(attributes):
-                raise InputError(
-                    f"{target.url} is unfinished; build it again to resume", code="target-unfinished"
-                ) from None
+                raise InputError(f"{target.url} is unfinished; build it again to resume", code="target-unfinished")
             raise _not_an_image(target, attributes)
         try:
             ome = attributes.get("ome") or attributes
@@ -392,12 +390,12 @@ def _attributes(target: Target) -> dict[str, Any] | None:
         public = target.public()
         for key, inner in ROOT_KEYS.items():
             if (document := read_document(public, key)) is not None:
-                try:
-                    return dict(document.get(inner, {}) if inner else document)
-                except (ValueError, TypeError):
-                    raise InputError(
-                        f"{target.url}/{key} is not the metadata of an image; write it again", code="damaged-metadata"
-                    ) from None
+                attributes = document.get(inner, {}) if inner else document
+                if isinstance(attributes, dict):
+                    return attributes
+                raise InputError(
+                    f"{target.url}/{key} is not the metadata of an image; write it again", code="damaged-metadata"
+                )
         if any(public.read(key) is not None for key in (".zgroup", ".zarray")):
             return {}
         target.read(key)  # raises an error if it is forbidden

@@ -1,13 +1,16 @@
-"""The size of a voxel as a caller gives it, and the sizes that a volume of a brain can have. No I/O."""
+"""The size of a voxel as a text or a caller gives it, and the sizes that a volume of a brain can have. No I/O."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
 from ..errors import InputError, brief
 
+#: A number in ASCII digits: Python also reads 1_000, nan and the digits of other scripts.
+NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
 #: The least and the largest voxel, in um: MRI of the human brain has voxels of 0.5 to 4 mm, light microscopy resolves
 #: 0.2 um.
 SMALLEST, LARGEST = 0.1, 5000.0

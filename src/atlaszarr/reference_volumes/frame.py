@@ -92,9 +92,10 @@ def frame_of(
     letters, factor, is_ccf = _ccf(header, orientation, given)
     if letters is None:
         reason = header.reason or "its header has none"
+        size_too = "" if given or header.spacing else ", and the voxel size, in um (--voxel-size)"
         raise InputError(
             f"the orientation of {name} is not known: {reason}{_shown(header)}; give the orientation, such as asl "
-            "(--orientation)",
+            f"(--orientation){size_too}",
             code="missing-orientation",
         )
     # The voxels of the CCF are never flipped by the name of a side.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..engine.ome import exact
 from ..errors import AtlaszarrWarning, InputError
 from ..geometry.spaces import BRAINGLOBE_SIDES, ORIENTATION, reference_space
 from ..geometry.voxel_size import contradiction, lengths_of, refuse_implausible
@@ -254,9 +255,9 @@ def _voxel_um(annotation: Annotation, given: float | Sequence[float] | None) -> 
     geometry, image = annotation.geometry, annotation.image
     name = "the annotation" if image is None else shown(image.target.url)
     numbers = image.numbers if image else f"scale {geometry.scale}, unit {geometry.unit!r}"
-    recorded = None if (micron := geometry.micron) is None else [_exact(size) * micron for size in geometry.scale]
+    recorded = None if (micron := geometry.micron) is None else [exact(size) * micron for size in geometry.scale]
     if given is not None:
-        z, y, x = map(_exact, lengths_of(given))
+        z, y, x = map(exact, lengths_of(given))
         if recorded is not None and (remark := contradiction(name, recorded, (z, y, x), numbers)):
             warnings.warn(remark, AtlaszarrWarning, stacklevel=3)
         return z, y, x
@@ -268,10 +269,6 @@ def _voxel_um(annotation: Annotation, given: float | Sequence[float] | None) -> 
     refuse_implausible(annotation.shape, [float(size) for size in recorded], name, numbers)
     z, y, x = recorded
     return z, y, x
-
-
-def _exact(length: float) -> Fraction:
-    return Fraction(repr(length))
 
 
 def _sides(annotation: Annotation, size: Sequence[Fraction]) -> tuple[tuple[str, str], str, bool]:
