@@ -157,7 +157,7 @@ def build_atlas(
         If the target cannot be written.
     """
     uris, template_uris = uris_of(annotation), uris_of(template)
-    _refuse_wrong_use(uris, template_uris, brainglobe, ome_zarr)
+    _refuse_wrong_use(uris, template_uris, voxel_size, brainglobe, ome_zarr)
     layout = AtlasLayout(str(name or NAME), str(version or VERSION))
     root = Target.of(target, storage_options if protocol_of(target) else None)
     worker_count(workers)
@@ -228,9 +228,17 @@ def build_atlas(
     )
 
 
-def _refuse_wrong_use(uris: Sequence[Uri], template_uris: Sequence[Uri], brainglobe: bool, ome_zarr: str) -> None:
+def _refuse_wrong_use(
+    uris: Sequence[Uri], template_uris: Sequence[Uri], voxel_size: Any, brainglobe: bool, ome_zarr: str
+) -> None:
     if not uris:
         raise InputError("an atlas needs an annotation; give one (--annotation)", code="missing-annotation")
+    if voxel_size is not None and max(len(uris), len(template_uris)) > 1:
+        raise InputError(
+            "a voxel size is that of all volumes, but several annotations or templates are given, one for each "
+            "resolution; correct the sizes in their headers instead of --voxel-size",
+            code="one-voxel-size",
+        )
     if brainglobe and not template_uris:
         raise InputError("BrainGlobe needs a template; give one (--template)", code="missing-template")
     if brainglobe and ome_zarr != "0.5":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
@@ -16,6 +15,9 @@ NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
 SMALLEST, LARGEST = 0.1, 5000.0
 #: The longest side of a volume, in um: a human head is 0.25 m long.
 LONGEST = 500_000.0
+#: The least and the largest voxel that may be given, in um: electron microscopy has voxels of some nm, and a voxel of
+#: 1 m is larger than any brain.
+_LEAST, _MOST = 1e-3, 1e6
 #: Relative difference up to which two voxel sizes are the same: sizes in files are rounded.
 _SAME = 1e-4
 
@@ -26,14 +28,14 @@ def lengths_of(voxel_size: float | Sequence[float]) -> tuple[float, float, float
     Raises
     ------
     InputError
-        If a length is not positive and finite, or there are not one or three.
+        If a length is not from 0.001 um to 1 m, or there are not one or three.
     """
     try:
-        if isinstance(voxel_size, str):
+        if isinstance(voxel_size, str | bool):
             raise ValueError
         given = list(map(float, voxel_size if isinstance(voxel_size, Iterable) else [voxel_size]))
         z, y, x = given * 3 if len(given) == 1 else given
-        if not all(math.isfinite(length) and length > 0 for length in (z, y, x)):
+        if not all(_LEAST <= length <= _MOST for length in (z, y, x)):
             raise ValueError
     except (TypeError, ValueError):
         raise invalid(voxel_size) from None
@@ -43,7 +45,7 @@ def lengths_of(voxel_size: float | Sequence[float]) -> tuple[float, float, float
 def invalid(voxel_size: object) -> InputError:
     """The error for what is not a voxel size."""
     return InputError(
-        f"voxel size {brief(voxel_size)} must be one positive length in um, or three along z, y, x",
+        f"voxel size {brief(voxel_size)} must be one length in um (0.001 to 1,000,000), or three along z, y, x",
         code="invalid-voxel-size",
     )
 

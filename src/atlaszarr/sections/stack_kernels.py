@@ -152,10 +152,20 @@ def find_sampled(
     section, other = np.empty(shape[2], np.int32), np.empty(shape[2], np.int32)
     fx, fy = np.empty(shape[2]), np.empty(shape[2])
     blend = neighbour.max() >= 0
+    at, length = start.copy(), shape.copy()
     for i in range(shape[0]):
+        # Whole planes and rows that no candidate reaches are skipped: in most chunks one candidate is not sampled.
+        at[0], at[1] = start[0] + i, start[1]
+        length[0], length[1] = 1, shape[1]
+        if not _reaches(geometry, nearest, neighbour, at, length, candidate):
+            continue
+        length[1] = 1
         for j in range(shape[1]):
             if left == 0:
                 return
+            at[1] = start[1] + j
+            if not _reaches(geometry, nearest, neighbour, at, length, candidate):
+                continue
             row_field(geometry, nearest, start, i, j, section, fx, fy)
             if blend:
                 row_field(geometry, neighbour, start, i, j, other, fx, fy)
@@ -171,6 +181,29 @@ def find_sampled(
                     candidate[other[k]] = False
                     sampled[other[k]] = True
                     left -= 1
+
+
+@njit(cache=True, nogil=True)
+def _reaches(
+    geometry: StackGeometry, nearest: Array, neighbour: Array, start: Array, length: Array, candidate: Array
+) -> bool:
+    """Whether a block may sample a candidate: its depths reach an interval of it, and its points the image."""
+    low, high = _extent(geometry.depth_row, start, length)
+    # The corners bound the block up to rounding; margins of 1 um and 2 pixels allow for it.
+    first = int(np.searchsorted(geometry.edges, low - 1.0, side="right")) - 1
+    end = int(np.searchsorted(geometry.edges, high + 1.0, side="right"))
+    for interval in range(max(first, 0), min(end, len(nearest))):
+        for s in (nearest[interval], neighbour[interval]):
+            if s < 0 or not candidate[s]:
+                continue
+            if geometry.field_of[s] >= 0:
+                return True
+            left, right = _extent(geometry.affines[s, 0], start, length)
+            top, bottom = _extent(geometry.affines[s, 1], start, length)
+            width, height = geometry.sizes[s]
+            if right > -2.0 and left < width + 2.0 and bottom > -2.0 and top < height + 2.0:
+                return True
+    return False
 
 
 @njit(cache=True, nogil=True)

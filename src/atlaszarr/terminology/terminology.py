@@ -344,14 +344,16 @@ def terminology_of(given: Any, annotation: Any = None, storage_options: Mapping[
     given : Terminology, str, path-like or None
         A terminology, or the path or URL of a file that `Terminology.read` reads.
     annotation : optional
-        If `given` is None: the path or URL of an annotation with a ``terminology.csv`` next to it.
+        If `given` is None: the path or URL of an annotation with a ``terminology.csv`` next to it, or next to the
+        image ``*.zarr`` of which it is a level or a label group.
     storage_options : mapping, optional
         Options for fsspec, if the terminology is at a URL.
 
     Raises
     ------
     InputError
-        If the terminology does not exist, or `given` is None and `annotation` is not a path or URL.
+        If the terminology does not exist or is of another type, or `given` is None and `annotation` is not a path or
+        URL.
     SourceError
         If the file cannot be read.
     RecordError
@@ -359,22 +361,32 @@ def terminology_of(given: Any, annotation: Any = None, storage_options: Mapping[
     """
     if isinstance(given, Terminology):
         return given
+    if given is not None and not isinstance(given, str | os.PathLike):
+        raise InputError(
+            f"the terminology is a {type(given).__name__}; give a Terminology, a path or a URL", code="wrong-type"
+        )
     if given is not None:
-        source, options = given, None if local_path(given) else storage_options
+        sources = [os.fspath(given)]
+        options = None if local_path(given) else storage_options
     elif isinstance(annotation, str | os.PathLike):
-        folder = Target.of(annotation, storage_options).url.rpartition("/")[0]
-        source, options = f"{folder}/terminology.csv", storage_options
+        folders = [Target.of(annotation, storage_options).url.rpartition("/")[0]]
+        while ".zarr/" in f"{folders[-1]}/":  # of a level or a label group
+            folders.append(folders[-1].rpartition("/")[0])
+        sources = [f"{folder}/terminology.csv" for folder in dict.fromkeys((folders[0], folders[-1]))]
+        options = storage_options
     else:
         raise InputError(
             "an annotation in memory has no terminology.csv next to it; give the terminology",
             code="missing-terminology",
         )
-    try:
-        return Terminology.read(source, options)
-    except NotFoundError:
-        raise InputError(
-            f"the terminology {shown(source)} does not exist; give one (--terminology)", code="file-not-found"
-        ) from None
+    for source in sources:
+        try:
+            return Terminology.read(source, options)
+        except NotFoundError:
+            continue
+    raise InputError(
+        f"the terminology {shown(sources[0])} does not exist; give one (--terminology)", code="file-not-found"
+    )
 
 
 def refuse_other_ontology(unknown: int, labels: int, name: str, option: str) -> None:

@@ -322,7 +322,9 @@ def test_a_unit_that_is_assumed_gets_a_remark_with_the_numbers_of_the_header(tmp
     assert "500 um by its metadata (spacing 0.5 x 0.5 x 0.5 (no unit)" in remark
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "1,2", "1,2,3,4", "x", "1,,2", "1_0", "1e999"])
+@pytest.mark.parametrize(
+    "text", ["0", "-1", "nan", "inf", "1,2", "1,2,3,4", "x", "1,,2", "1_000", "٢٠٠", "1e999", "1e9"]
+)
 def test_an_invalid_voxel_size_is_refused_by_both_commands(text, tmp_path, command):
     for arguments in (["volumes", tmp_path / "a.ome.zarr"], ["atlas", tmp_path / "t", "--annotation", tmp_path / "a"]):
         ran = command(*arguments, f"--voxel-size={text}")
@@ -350,6 +352,16 @@ def test_an_option_that_contradicts_a_header_is_remarked_on_also_under_q_and_rec
     assert "read as 100 x 200 x 200 um, as given" in sizes
     assert {text in json.loads((target / "atlaszarr/tiny-1.json").read_text())["remarks"] for text in
             (line.removeprefix("atlaszarr: ") for line in ran.err.splitlines())} == {True}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["annotation", "template"])
+def test_one_voxel_size_is_not_that_of_several_resolutions(kind, tmp_path):
+    fine = as_nrrd(tmp_path / "a.nrrd", labels(), 200 * IDENTITY)
+    coarse = as_nrrd(tmp_path / "b.nrrd", np.ascontiguousarray(labels()[::2, ::2, ::2]), 400 * IDENTITY)
+    given = {"annotation": fine, "template": ()} | {kind: [fine, coarse]}
+    with raises(InputError, "one-voxel-size"):
+        other_atlas(tmp_path, **given, voxel_size=200)
+    assert not (tmp_path / "atlas").exists()
 
 
 @pytest.mark.parametrize("letters", ["pir", "asr", "asl", "psl"])

@@ -20,6 +20,11 @@ def test_each_region_is_a_line(command, annotation):
     assert ran.out == "Retrosplenial area: 1.50 mm3\nCortex, all of it [bold]: 4.00 mm3\n"
 
 
+def test_the_terminology_of_a_level_is_that_of_its_image(command, annotation):
+    ran = command("volumes", annotation / "0", "--region", "RSP")
+    assert (ran.code, ran.out) == (0, "Retrosplenial area: 1.50 mm3\n")
+
+
 def test_by_hemisphere_it_prints_which_side_is_which(command, annotation):
     ran = command("volumes", annotation, "--region", "RSP", "--by-hemisphere")
     line, sides = ran.out.splitlines()
