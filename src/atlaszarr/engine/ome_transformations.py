@@ -7,12 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, brief
 
 #: A matrix entry below this part of the largest of its row is rounding: 1e-9 of 10,000 voxels is far below a voxel.
 _ROUNDING = 1e-9
-#: Characters of a value in a message.
-_LONGEST = 150
 #: Names of the input and output axes in the members of ``byDimension``: of the schema of 0.6, of its text, of RFC-5.
 _INPUTS = ("inputAxes", "input_axes", "input")
 _OUTPUTS = ("outputAxes", "output_axes", "output")
@@ -201,9 +199,3 @@ def _invalid(url: str, document: Mapping[str, Any], what: str) -> InputError:
         f"{url} has the {kind} {brief(document.get(kind, document.get('transformations')))}; {what}",
         code="invalid-transformation",
     )
-
-
-def brief(value: Any) -> str:
-    """The repr of a value of metadata for a message, cut if it is long."""
-    text = repr(value)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
