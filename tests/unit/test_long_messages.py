@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import zarr
 
+from atlaszarr.engine.ome_reader import StoredImage
 from atlaszarr.engine.zarr_reader import StoredArray
 from atlaszarr.errors import LONGEST_MESSAGE, AtlaszarrWarning, InputError
 from atlaszarr.stores.target import Target
@@ -37,6 +38,18 @@ def test_a_long_value_in_the_metadata_of_an_array_is_cut(tmp_path, zarr_format, 
     with raises(InputError, "damaged-metadata") as caught:
         StoredArray.at(Target.of(tmp_path))
     assert len(str(caught.value)) < 700
+
+
+@pytest.mark.parametrize("path", [LONG, ["0"], {"a": 1}, None, 1.5])
+def test_a_path_of_a_level_is_a_short_text(tmp_path, path):
+    axes = [{"name": name, "type": "space"} for name in "zyx"]
+    image = {"version": "0.4", "axes": axes, "datasets": [{"path": path}]}
+    (tmp_path / ".zgroup").write_text('{"zarr_format": 2}')
+    (tmp_path / ".zattrs").write_text(json.dumps({"multiscales": [image]}))
+    with raises(InputError, "damaged-metadata") as caught:
+        StoredImage.at(Target.of(tmp_path))
+    assert "a level has the path" in str(caught.value)
+    assert len(str(caught.value)) < 500
 
 
 def test_a_long_message_keeps_its_beginning_and_its_end():
