@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 import re
@@ -143,7 +144,7 @@ def change_json(body: bytes, rng: random.Random) -> bytes:
             other, name = rng.choice(places)
             holder[key] = json.loads(json.dumps(other[name]))
         else:
-            holder[key] = rng.choice(_VALUES)
+            holder[key] = copy.deepcopy(rng.choice(_VALUES))
     return json.dumps(document).replace(f'"{_DEEP}"', "[" * 5000 + "]" * 5000).encode()
 
 
