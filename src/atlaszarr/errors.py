@@ -26,7 +26,7 @@ class AtlaszarrError(Exception):
     code: str
 
     def __init__(self, message: str, *, code: str) -> None:
-        super().__init__(printable(message))
+        super().__init__(_bounded(printable(message)))
         self.code = code
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -69,7 +69,17 @@ class AtlaszarrWarning(UserWarning):
     """A result needs the attention of the user."""
 
     def __init__(self, message: object) -> None:
-        super().__init__(printable(str(message)))
+        super().__init__(_bounded(printable(str(message))))
+
+
+#: The most characters of a message, which is cut in its middle: a terminal of 80 x 25 shows 2000.
+LONGEST_MESSAGE = 2000
+
+
+def _bounded(message: str) -> str:
+    """A message of at most `LONGEST_MESSAGE` characters: it begins with what is wrong, and ends with what to do."""
+    half = LONGEST_MESSAGE // 2 - 5
+    return message if len(message) <= LONGEST_MESSAGE else f"{message[:half]} ... {message[-half:]}"
 
 
 #: The beginning of a URL; no protocol that fsspec knows is longer. That of a common one may lack slashes.

@@ -56,6 +56,7 @@ with atheris.instrument_imports(include=["atlaszarr"], exclude=_COMPILED):
     from atlaszarr.stores.target import Target
     from atlaszarr.terminology.terminology import Terminology
 
+import mutations  # noqa: E402
 from mutations import change  # noqa: E402
 from readers import READERS, _manifests, _options, _records_of  # noqa: E402
 
@@ -234,6 +235,8 @@ def main() -> None:
     def one(data: bytes) -> None:
         with suppress(*refusals):
             call(data)
+
+    mutations.LONG = 0  # libFuzzer bounds the length of inputs
 
     def mutate(data: bytes, size: int, seed: int) -> bytes:
         """Half of the time by the structure of the input."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 import re
@@ -68,7 +69,7 @@ _WORDS = (
     b"2147483648",
 )
 #: How often a part is repeated up to a size, in bytes.
-_LONG, _LARGEST = 0.03, 2**20
+LONG, _LARGEST = 0.03, 2**20
 _NUMBERS = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**64 - 1)
 
 
@@ -79,7 +80,7 @@ def change_bytes(body: bytes, rng: random.Random) -> bytes:
         end = len(changed) if rng.random() < 0.5 else min(len(changed), 400)
         at, length = rng.randrange(end + 1), rng.choice((1, 2, 4, 8, 100, 4000))
         kind = rng.randrange(7)
-        if rng.random() < _LONG:  # shows what takes longer than its length
+        if rng.random() < LONG:  # shows what takes longer than its length
             part = changed[at : at + length] or b" "
             changed[at:at] = part * (_LARGEST // len(part))
         elif kind == 0 and at < len(changed):
@@ -116,7 +117,7 @@ def change_text(body: bytes, rng: random.Random) -> bytes:
         words = re.findall(rb"[^\s,;:|]+", lines[k])
         if words:
             word, new = rng.choice(words), rng.choice(_WORDS)
-            if rng.random() < _LONG:
+            if rng.random() < LONG:
                 new = (new or b" ") * (_LARGEST // len(new or b" "))
             lines[k] = lines[k].replace(word, new, 1)
     return b"\n".join(lines) + rest
@@ -133,15 +134,17 @@ def change_json(body: bytes, rng: random.Random) -> bytes:
         kind = rng.randrange(8)
         if kind == 0:
             del holder[key]
-        elif kind == 1 and isinstance(holder, dict) and rng.random() < _LONG:
+        elif kind == 1 and isinstance(holder, dict) and rng.random() < LONG:
             holder.update({f"{key}{n}": n for n in range(100_000)})
+            break  # to repeat it once more would take gigabytes
         elif kind == 1 and isinstance(holder, list):
             holder[key:key] = [holder[key]] * rng.choice((1, 1000))
+            break
         elif kind == 2 and len(places) > 1:
             other, name = rng.choice(places)
             holder[key] = json.loads(json.dumps(other[name]))
         else:
-            holder[key] = rng.choice(_VALUES)
+            holder[key] = copy.deepcopy(rng.choice(_VALUES))
     return json.dumps(document).replace(f'"{_DEEP}"', "[" * 5000 + "]" * 5000).encode()
 
 

@@ -8,13 +8,12 @@ import gzip
 import http.server
 import io
 import json
-import os
 import struct
 import tempfile
 import threading
 import zlib
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -486,17 +485,34 @@ def _terminologies() -> list[Files]:
 
 
 def _annotated(folder: Path) -> None:
-    """An annotation and a terminology, as `atlaszarr volumes` and `atlas` pair them."""
+    """An annotation and a terminology, as `atlaszarr volumes` and `atlas` pair them, also by the command."""
     from atlaszarr.regions.volumes import region_volumes
     from atlaszarr.terminology.terminology import Terminology
 
-    terminology = Terminology.read(_only(folder))
-    image = Path(tempfile.gettempdir(), f"atlaszarr-fuzz-{os.getpid()}")
-    if not image.exists():
-        for name, body in _annotation().items():
-            (image / name).parent.mkdir(parents=True, exist_ok=True)
-            (image / name).write_bytes(body)
-    region_volumes(image / "x.ome.zarr", terminology)
+    path = _only(folder)
+    for name, body in _annotation().items():
+        (folder / "spool" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "spool" / name).write_bytes(body)
+    image = folder / "spool/x.ome.zarr"
+    calls: list[Callable[[], Any]] = [lambda: region_volumes(image, Terminology.read(path))]
+    for form in ("table", "csv", "json"):
+        arguments = ("volumes", str(image), "--terminology", str(path), "--format", form, "--allow-unknown")
+        calls.append(functools.partial(_command, *arguments))
+    _each(calls)
+
+
+def _command(*arguments: str) -> None:
+    """Run the command line in this process; an error that it reports is raised."""
+    from atlaszarr.cli.commands import main
+
+    streams = [io.TextIOWrapper(io.BytesIO(), "utf-8") for _ in range(2)]
+    with redirect_stdout(streams[0]), redirect_stderr(streams[1]):
+        status = main(arguments)
+    said = streams[1].buffer.getvalue().decode().splitlines()  # type: ignore[attr-defined]
+    if any(line.startswith("Traceback") for line in said):
+        raise RuntimeError("\n".join(said))
+    if status:
+        raise AtlaszarrError(said[-1], code=f"exit-{status}")
 
 
 def _served(folder: Path) -> None:
@@ -521,6 +537,9 @@ def _served(folder: Path) -> None:
         thread.start()
         url = f"http://127.0.0.1:{server.server_port}/api/v2"
         try:
+            for command in ("info",), ("info", "--json"), ("search", "--id"), ("search", "--images", "--json", "--id"):
+                with suppress(AtlaszarrError):
+                    _command(*command, str(_DATASET), "--api-url", url, "--cache", "none")
             with AllenClient(url, "none", rate=1e9, retries=0, timeout=(5.0, 5.0)) as client:
                 _records(client, _summary, plan)
         finally:

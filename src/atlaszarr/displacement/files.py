@@ -22,7 +22,7 @@ from ..engine.codecs import Encoding
 from ..engine.inputs import locations_read
 from ..engine.ome_reader import StoredImage
 from ..engine.pyramid import Pyramid
-from ..errors import AtlaszarrWarning, InputError
+from ..errors import AtlaszarrWarning, InputError, brief
 from ..stores.failures import reading
 from ..stores.input_file import InputFile, cut_short, too_long
 from ..stores.local import whole_file
@@ -271,7 +271,7 @@ def _image_frame(image: StoredImage) -> tuple[list[tuple[float, float]], list[in
         down, across = given.get("axes") or ("", "")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
-            f"{image.target.url} has damaged attributes of its image ({error!r}); write it again",
+            f"{image.target.url} has damaged attributes of its image ({brief(error)}); write it again",
             code="damaged-metadata",
         ) from None
     if not all(0 < step < math.inf and math.isfinite(start) for step, start in steps):

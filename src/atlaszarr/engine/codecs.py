@@ -24,7 +24,7 @@ from numcodecs import zstd as _zstd
 from numpy.typing import NDArray
 
 from ..boxes import cells, intersection, within
-from ..errors import InputError
+from ..errors import InputError, brief
 
 #: A higher level of zstd hardly makes labels and smooth images smaller, and makes encoding the bottleneck.
 _ZSTD_LEVEL = 1
@@ -38,6 +38,8 @@ _DTYPE = re.compile(r"[<>|=]?[biuf]\d{1,2}|[|]?\?|bool|(?:u?int|float)\d{1,3}", 
 LARGEST_CHUNK = 2**30
 #: The most chunks of a shard: one of 2048 voxels along each axis in chunks of 16 has 2 million.
 _MOST_CHUNKS = 2**22
+#: The most voxels along an axis, which NumPy can index.
+_LONGEST_AXIS = 2**63 - 1
 #: The most axes of an array: NumPy 1 has 32, and OME-Zarr at most 5.
 MOST_AXES = 32
 
@@ -267,8 +269,15 @@ class ArrayLayout:
         axes = list(zip(layout.shape, layout.chunk, layout.unit, strict=True))
         lengths = [length for axis in axes for length in axis]
         whole = all(isinstance(length, Integral) and not isinstance(length, bool) for length in lengths)
-        if len(axes) > MOST_AXES or not whole or not all(n >= 0 and c > 0 and u > 0 and u % c == 0 for n, c, u in axes):
-            raise ValueError(f"invalid shape {layout.shape}, chunks {layout.chunk} or shards {layout.unit}")
+        if (
+            len(axes) > MOST_AXES
+            or not whole
+            or max(lengths, default=0) > _LONGEST_AXIS
+            or not all(n >= 0 and c > 0 and u > 0 and u % c == 0 for n, c, u in axes)
+        ):
+            raise ValueError(
+                f"invalid shape {brief(layout.shape)}, chunks {brief(layout.chunk)} or shards {brief(layout.unit)}"
+            )
         if layout.chunk_size > LARGEST_CHUNK:
             raise ValueError(f"chunks of {layout.chunk_size} bytes are not supported, the most is {LARGEST_CHUNK}")
         if (chunks := math.prod(layout._index_shape)) > _MOST_CHUNKS:

@@ -29,6 +29,8 @@ from .zarr_reader import LARGEST_WHOLE, StoredArray, read_document
 if TYPE_CHECKING:
     import dask.array as da
 
+#: Characters of the path of a level: a key of S3 has 1024 bytes at most.
+_LONGEST_PATH = 1024
 #: Axes of the versions of OME-Zarr that do not name them.
 _UNNAMED = {"0.1": "tczyx", "0.2": "tczyx"}
 #: Folders that are listed, entries of each, and images that are named, to find the images below a folder.
@@ -160,7 +162,10 @@ class StoredImage:
                     f"levels and {MOST_AXES} axes",
                     code="damaged-metadata",
                 )
-            paths = tuple(str(level["path"]) for level in levels)
+            given = [level["path"] for level in levels]
+            if wrong := [path for path in given if not isinstance(path, str | int) or len(str(path)) > _LONGEST_PATH]:
+                raise ValueError(f"a level has the path {brief(wrong[0])}")
+            paths = tuple(map(str, given))
             if outside := next((path for path in paths if ".." in path.split("/") or "\0" in path), None):
                 raise InputError(
                     f"{target.url} has a level at {outside!r}, outside the image; write it inside",
