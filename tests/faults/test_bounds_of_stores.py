@@ -3,6 +3,7 @@
 import contextlib
 import http.server
 import json
+import os
 import shutil
 import socket
 import sys
@@ -19,6 +20,7 @@ from atlaszarr.allen.cache import ImageCache
 from atlaszarr.atlas import build_atlas
 from atlaszarr.engine import label_index
 from atlaszarr.engine.ledger import COMPACT, digest, opened, sealed
+from atlaszarr.engine.zarr_reader import StoredArray
 from atlaszarr.errors import AtlaszarrError, InputError, NotFoundError, SourceError, TargetError
 from atlaszarr.reference_volumes import open_annotation
 from atlaszarr.stores.input_file import LARGEST_WITHOUT_LENGTH, InputFile
@@ -289,6 +291,25 @@ def test_an_archive_of_arrays_is_no_displacement_field(tmp_path):
         with little_memory(2**24), pytest.raises(InputError) as caught:
             Displacement.load(tmp_path / name)
         assert name in str(caught.value)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such files")
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+@pytest.mark.parametrize("key", ["0/c/0/0/0", "0/zarr.json", "zarr.json"])
+def test_a_device_or_a_pipe_among_the_objects_is_not_read(kind, key, tmp_path):
+    target = image(tmp_path)
+    (target / key).unlink()
+    if kind == "pipe":
+        os.mkfifo(target / key)
+    elif kind == "device":
+        (target / key).symlink_to("/dev/zero")
+    else:
+        (target / key).mkdir()
+    for read in (verify, lambda path: StoredArray.at(Target.of(path), "0")[...]):
+        with contextlib.suppress(AtlaszarrError), little_memory():
+            read(target)
+    with raises(TargetError, "store-error"):
+        Target.of(target).read(key)
 
 
 HALF = "\ud800"
