@@ -28,6 +28,8 @@ OPEN = "atlaszarr/ledger"
 COMPACT = "atlaszarr/ledger.jsonl"
 #: Threads that read objects.
 _READERS = 8
+#: The most bytes of an object that is read whole to compute its digest: the readers hold half a gigabyte.
+_WHOLE = 2**26
 #: The most bytes and lines of a ledger, twice those of the largest build: sections of 60 images of 50,000 x 30,000
 #: pixels have a million objects, with 150 bytes each.
 LARGEST = 3 * 2**27
@@ -44,7 +46,11 @@ Written = dict[str, tuple[int, str]]
 
 def digest(body: bytes) -> str:
     """BLAKE2b of 128 bits, as ``b2sum -l 128`` prints it."""
-    return hashlib.blake2b(body, digest_size=16).hexdigest()
+    return _hash(body).hexdigest()
+
+
+def _hash(body: bytes = b"") -> hashlib.blake2b:
+    return hashlib.blake2b(body, digest_size=16)
 
 
 @dataclass(frozen=True)
@@ -203,18 +209,21 @@ def damaged_objects(target: Target, done: Mapping[Task, Entry]) -> Iterator[Defe
 
     def defects(item: tuple[Task, Entry]) -> list[Defect]:
         task, entry = item
-        found, same_size = [], {}
+        found: list[Defect] = []
+        same_size: dict[str, str] = {}
+        large: dict[str, str] = {}
         for key, (size, checksum) in entry.written.items():
             if key not in sizes:
                 found.append(Defect("missing", key, "is missing", task))
             elif sizes[key] != size:
                 found.append(Defect("truncated", key, f"has {sizes[key]} bytes, was written with {size}", task))
             else:
-                same_size[key] = checksum
-        for key, body in target.read_each(same_size).items():
+                (same_size if size <= _WHOLE else large)[key] = checksum
+        differing = [key for key, checksum in large.items() if target.digest(key, _hash) != checksum]
+        for key, body in target.read_each(same_size, _WHOLE).items():
             if body is None or digest(body) != same_size[key]:
-                found.append(Defect("altered", key, "differs from what was written", task))
-        return found
+                differing.append(key)
+        return [*found, *(Defect("altered", key, "differs from what was written", task) for key in differing)]
 
     with ThreadPoolExecutor(_READERS) as readers:
         for found in readers.map(defects, done.items()):
