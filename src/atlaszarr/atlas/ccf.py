@@ -9,7 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..geometry.spaces import reference_space
+from ..geometry.voxel_size import um
 from ..reference_volumes import ReferenceVolume
+from ..regions.volumes import ASSUMED_MIDLINE
 from ..terminology.terminology import Terminology
 
 #: Name and version of an atlas of the CCF.
@@ -73,11 +76,13 @@ _STRUCTURES = """
 599626923 599626927 606826647 606826651 606826655 606826659 606826663 607344830 607344834 607344838 607344842
 607344846 607344850 607344854 607344858 607344862 614454277
 """
+#: Identifiers of the root of that ontology, in the terminologies of the Allen Institute too.
+_ROOTS = (997, "MBA:997")
 
 
 @dataclass(frozen=True)
 class Recognised:
-    """What the volumes of an annotation tell about it.
+    """The labels of an annotation, and whether it is the CCF.
 
     Attributes
     ----------
@@ -85,32 +90,50 @@ class Recognised:
         The labels of each volume, uint32, by its path or URL.
     in_frame : bool
         Whether all volumes have the extent and the axes of the CCF.
-    other_labels : ndarray
-        The labels, uint32, that are no structures of the CCF's ontology.
+    difference : str
+        What the annotation has that the CCF has not; empty if it is the CCF.
     """
 
     labels: Mapping[str, NDArray[np.uint32]]
     in_frame: bool
-    other_labels: NDArray[np.uint32]
+    difference: str
 
     @classmethod
-    def by(cls, annotation: Collection[ReferenceVolume]) -> Recognised:
-        """Find the labels of the volumes, and compare both with the CCF.
+    def of(cls, annotation: Collection[ReferenceVolume], ontology: Terminology | None) -> Recognised:
+        """Find the labels of the volumes, and compare both, and an ontology that is given, with the CCF.
+
+        Labels that are just 1 to n are the numbers of any list, although most of them are ids of the CCF too.
 
         Raises
         ------
         InputError
-            If a value is not a label.
+            If a value is not a label, or a volume is a part of the CCF.
         """
+        _refuse_part(annotation)
         labels = {volume.uri: volume.find_labels() for volume in annotation}
         in_frame = all(volume.is_ccf for volume in annotation)
-        known = np.array(_STRUCTURES.split(), np.uint32)
-        return cls(labels, in_frame, np.setdiff1d(np.concatenate(list(labels.values())), known))
+        every = np.unique(np.concatenate(list(labels.values())))
+        other = np.setdiff1d(every, np.array(_STRUCTURES.split(), np.uint32))
+        difference = ""
+        if not in_frame:
+            difference = "extent"
+        elif other.size:
+            difference = f"label {other[0]}"
+        elif every.size and every[-1] == every.size:
+            difference = "label 1" if every.size == 1 else f"labels 1 to {every.size}"
+        elif ontology is not None and all(structure.id not in _ROOTS for structure in ontology):
+            difference = f"ontology without a structure {_ROOTS[0]}"
+        return cls(labels, in_frame, difference)
 
     @property
     def is_ccf(self) -> bool:
-        """Whether the annotation is the CCF, by its extent and axes and by all of its labels."""
-        return self.in_frame and not self.other_labels.size
+        """Whether the annotation is the CCF, by its extent and axes, all of its labels, and its ontology."""
+        return not self.difference
+
+    @property
+    def remarks(self) -> list[str]:
+        """A remark that the midline is assumed, unless the volumes have the extent of the CCF."""
+        return [] if self.in_frame else [ASSUMED_MIDLINE]
 
     @property
     def all_labels(self) -> list[int]:
@@ -133,11 +156,26 @@ class Recognised:
         if ontology is None and not (self.in_frame and allow_unknown):
             missing.append("--ontology")
         if missing:
-            why = "extent" if not self.in_frame else f"label {self.other_labels[0]}"
             raise InputError(
-                f"{next(iter(self.labels))} is not recognised as the CCF, by its {why}, and only the CCF has a default "
-                f"{' and '.join(map(_word, missing))}; give {' and '.join(missing)}",
+                f"{next(iter(self.labels))} is not recognised as the CCF, by its {self.difference}, and only the CCF "
+                f"has a default {' and '.join(map(_word, missing))}; give {' and '.join(missing)}",
                 code=f"missing-{_word(missing[0])}",
+            )
+
+
+def _refuse_part(annotation: Collection[ReferenceVolume]) -> None:
+    """Refuse a part of the CCF along x, such as one half: its middle is not the midline, so it has no hemispheres.
+
+    Raises
+    ------
+    InputError
+    """
+    for volume in annotation:
+        if reference_space(9).lacks_part_of_x(volume.array.shape, volume.voxel_size):
+            raise InputError(
+                f"{volume.uri} has the extent of the CCF along z and y, but {um(volume.extent[2:])} along x; its "
+                "midline is not known; give the whole volume, padded with 0 where it was cropped",
+                code="part-of-ccf",
             )
 
 

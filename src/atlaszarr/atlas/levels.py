@@ -19,6 +19,8 @@ from ..reference_volumes import ReferenceVolume, strided_factor
 PUBLISHED = (10.0, 25.0, 50.0, 100.0)
 #: Voxel size of the finest volume of the CCF, in um; the physical origin is the centre of its first voxel.
 _ANCHOR = reference_space(9).anchor
+#: Fraction of a voxel up to which two origins are the same: those in files are rounded.
+_ROUNDED = 0.1
 #: Sides of a chunk, in voxels: with 80 at 10 um and 64 at 25 um a block is 160 voxels wide, with 64 at both 320.
 _CHUNK, _CHUNK_BEFORE_2_5 = 64, 80
 #: The outer corner of the first voxel, along (z, y, x), in um.
@@ -138,9 +140,11 @@ def corner_of(annotation: Sequence[ReferenceVolume], template: Sequence[Referenc
     known, *others = with_origin
     corner = _corner(known, known.position or ())
     for volume in others:
-        coarser = map(max, volume.voxel_size, known.voxel_size)
         found = _corner(volume, volume.position or ())
-        if any(abs(a - b) > size for a, b, size in zip(found, corner, coarser, strict=True)):
+        sizes = zip(volume.voxel_size, known.voxel_size, strict=True)
+        # Of a strided copy, the first voxel has the same centre and another corner.
+        most = [abs(one - other) / 2 + max(one, other) * _ROUNDED for one, other in sizes]
+        if any(abs(a - b) > length for a, b, length in zip(found, corner, most, strict=True)):
             raise InputError(
                 f"the first voxel of {volume.uri} lies at {um(volume.position or ())} by its header, but that of "
                 f"{known.uri} at {um(known.position or ())}; give volumes of one space",

@@ -39,8 +39,8 @@ _DTYPE = re.compile(r"[<>|=]?[biuf]\d{1,2}|[|]?\?|bool|(?:u?int|float)\d{1,3}", 
 LARGEST_CHUNK = 2**30
 #: The most chunks of a shard: one of 2048 voxels along each axis in chunks of 16 has 2 million.
 _MOST_CHUNKS = 2**22
-#: The most axes of an array: NumPy's own limit is 64, and no image has more than 6.
-_MOST_AXES = 32
+#: The most axes of an array: NumPy 1 has 32, and OME-Zarr at most 5.
+MOST_AXES = 32
 
 
 def _encoded_size(size: int) -> int:
@@ -267,11 +267,7 @@ class ArrayLayout:
             raise ValueError(f"separator {layout.separator!r} is neither '/' nor '.'")
         axes = list(zip(layout.shape, layout.chunk, layout.unit, strict=True))
         whole = all(_is_whole(length) for axis in axes for length in axis)
-        if (
-            len(axes) > _MOST_AXES
-            or not whole
-            or not all(n >= 0 and c > 0 and u > 0 and u % c == 0 for n, c, u in axes)
-        ):
+        if len(axes) > MOST_AXES or not whole or not all(n >= 0 and c > 0 and u > 0 and u % c == 0 for n, c, u in axes):
             raise ValueError(f"invalid shape {layout.shape}, chunks {layout.chunk} or shards {layout.unit}")
         if layout.chunk_size > LARGEST_CHUNK:
             raise ValueError(f"chunks of {layout.chunk_size} bytes are not supported, the most is {LARGEST_CHUNK}")

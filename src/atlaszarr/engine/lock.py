@@ -192,10 +192,8 @@ class _Lease(Owner):
             self._renewed = time.monotonic()
             if created:
                 return
-            if (
-                stored := self._target.read_tagged(_OWNER, LARGEST)
-            ) is not None:  # else its owner has removed it meanwhile
-                break
+            if (stored := self._target.read_tagged(_OWNER, LARGEST)) is not None:
+                break  # else its owner has removed it meanwhile
         else:
             raise TargetError(
                 f"{self._target.url} cannot be locked: {_OWNER} was created and removed {_TRIES} times by other "

@@ -16,21 +16,19 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError, TargetError
+from ..errors import InputError, TargetError, brief
 from ..stores.target import Target
 from .absent_chunks import DEEPEST, AbsentChunks
-from .ome import MICRONS, Geometry
-from .ome_transformations import AxisMap, Step, brief, composed
+from .codecs import MOST_AXES
+from .ome import Geometry, microns_in
+from .ome_transformations import LONGEST, AxisMap, Step, composed
+from .pyramid import MOST_LEVELS
 from .target_state import ROOT_KEYS, UNFINISHED
 from .zarr_reader import LARGEST_WHOLE, StoredArray, read_document
 
 if TYPE_CHECKING:
     import dask.array as da
 
-#: Most axes of an image: NumPy 1 has 32, OME-Zarr at most 5.
-_MOST_AXES = 32
-#: Most levels of an image: a pyramid that halves 2**64 voxels has 64.
-_MOST_LEVELS = 64
 #: Axes of the versions of OME-Zarr that do not name them.
 _UNNAMED = {"0.1": "tczyx", "0.2": "tczyx"}
 #: Folders that are listed, entries of each, and images that are named, to find the images below a folder.
@@ -70,7 +68,9 @@ class Axis:
             orientation = orientation.get("value", orientation.get("direction"))
         found = document["name"], document.get("type"), document.get("unit"), orientation or None
         if found[0] is None or not all(text is None or (isinstance(text, str) and len(text) < 100) for text in found):
-            raise TypeError(f"the axis {brief(document)} does not have a name, type, unit and orientation of text")
+            raise TypeError(
+                f"the axis {brief(document, LONGEST)} does not have a name, type, unit and orientation of text"
+            )
         return cls(*found)
 
 
@@ -156,10 +156,10 @@ class StoredImage:
             version = str(ome.get("version") or entry.get("version") or "0.4")
             levels = entry["datasets"]
             axes, chain, names = _axes(target.url, version, ome, entry)
-            if not 0 < len(levels) <= _MOST_LEVELS or not 0 < len(axes) <= _MOST_AXES:
+            if not 0 < len(levels) <= MOST_LEVELS or not 0 < len(axes) <= MOST_AXES:
                 raise InputError(
-                    f"{target.url} has {len(levels)} levels and {len(axes)} axes; an image has up to {_MOST_LEVELS} "
-                    f"levels and {_MOST_AXES} axes",
+                    f"{target.url} has {len(levels)} levels and {len(axes)} axes; an image has up to {MOST_LEVELS} "
+                    f"levels and {MOST_AXES} axes",
                     code="damaged-metadata",
                 )
             paths = tuple(str(level["path"]) for level in levels)
@@ -185,7 +185,8 @@ class StoredImage:
             raise
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
             raise InputError(
-                f"{target.url} has damaged OME-Zarr metadata ({brief(error)}); write it again", code="damaged-metadata"
+                f"{target.url} has damaged OME-Zarr metadata ({brief(error, 150)}); write it again",
+                code="damaged-metadata",
             ) from None
 
     @classmethod
@@ -260,7 +261,7 @@ class StoredImage:
         units = {axis.unit for axis in spatial}
         unit, microns = spatial[0].unit, (1.0, 1.0, 1.0)
         if len(units) > 1:
-            known = [MICRONS.get(str(axis.unit).lower()) for axis in spatial]
+            known = [microns_in(axis.unit) for axis in spatial]
             if None in known:
                 named = ", ".join(sorted(map(str, units)))
                 raise InputError(

@@ -22,8 +22,8 @@ _T = TypeVar("_T")
 
 #: Largest block in voxels, so that a few fit into memory.
 _LARGEST = 2**30
-#: The most levels of a recorded pyramid: halving the largest length that an array can have, 2**63, gives 64.
-_MOST_LEVELS = 64
+#: The most levels of a pyramid that is read: halving the largest length that an array can have, 2**63, gives 64.
+MOST_LEVELS = 64
 #: The greatest length of a recorded level: a brain of 1 m in voxels of 1 pm.
 _LONGEST = 10**12
 #: The most units of a recorded level: 16 times those of level 0 of the largest build, a million.
@@ -246,7 +246,7 @@ class Pyramid:
             return Level(shape, chunk, unit, factor, bool(entry["given"]), first)
 
         entries = list(levels)
-        if not 0 < len(entries) <= _MOST_LEVELS:
+        if not 0 < len(entries) <= MOST_LEVELS:
             raise ValueError(f"{len(entries)} levels")
         pyramid = cls(tuple(map(level, entries)))
         for parent, coarser in itertools.pairwise(pyramid.levels):

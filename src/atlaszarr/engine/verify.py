@@ -181,7 +181,7 @@ def _wrong_layouts(multiscale: Multiscale, recorded: Ledger) -> Iterator[Defect]
 
 
 def _foreign(multiscale: Multiscale, recorded: Ledger) -> Iterator[Defect]:
-    """Records of tasks that are no blocks of the image."""
+    """Records of blocks that the image does not have."""
     blocks = {step.source: multiscale.pyramid.blocks(step) for step in multiscale.pyramid.passes}
     for source, index in recorded.done:
         if source not in blocks or not all(0 <= i < n for i, n in zip(index, blocks[source], strict=True)):

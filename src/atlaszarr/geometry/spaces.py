@@ -69,11 +69,25 @@ class ReferenceSpace:
         size : sequence of float
             Voxel size along (p, i, r), in um.
         """
+        return all(self._covers(shape, size))
+
+    def lacks_part_of_x(self, shape: Sequence[int], size: Sequence[float]) -> bool:
+        """Whether voxels fill the space along p and i, but not along r: a half of it, or another part.
+
+        Parameters
+        ----------
+        shape, size
+            Same as in `is_covered`.
+        """
+        p, i, r = self._covers(shape, size)
+        return p and i and not r and shape[2] * size[2] < self.extent[2]
+
+    def _covers(self, shape: Sequence[int], size: Sequence[float]) -> list[bool]:
         rounded = 1e-6  # of a voxel, since sizes in files are rounded
-        return all(
+        return [
             s > 0 and -0.5 - rounded <= n - extent / s <= 1 + rounded
             for n, s, extent in zip(shape, size, self.extent, strict=True)
-        )
+        ]
 
 
 def _published(id: int, name: str, shape: tuple[int, int, int], spacing: float) -> ReferenceSpace:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
-import numpy as np
-
-from ..errors import InputError
+from ..errors import InputError, brief
 
 #: The least and the largest voxel, in um: MRI of the human brain has voxels of 0.5 to 4 mm, light microscopy resolves
 #: 0.2 um.
 SMALLEST, LARGEST = 0.1, 5000.0
 #: The longest side of a volume, in um: a human head is 0.25 m long.
 LONGEST = 500_000.0
+#: Relative difference up to which two voxel sizes are the same: sizes in files are rounded.
+_SAME = 1e-4
 
 
 def lengths_of(voxel_size: float | Sequence[float]) -> tuple[float, float, float]:
@@ -26,15 +26,53 @@ def lengths_of(voxel_size: float | Sequence[float]) -> tuple[float, float, float
         If a length is not positive and finite, or there are not one or three.
     """
     try:
-        z, y, x = (float(length) for length in np.broadcast_to(np.asarray(voxel_size, np.float64), 3))
+        if isinstance(voxel_size, str):
+            raise ValueError
+        given = list(map(float, voxel_size if isinstance(voxel_size, Iterable) else [voxel_size]))
+        z, y, x = given * 3 if len(given) == 1 else given
         if not all(math.isfinite(length) and length > 0 for length in (z, y, x)):
             raise ValueError
     except (TypeError, ValueError):
-        raise InputError(
-            f"voxel size {voxel_size!r} must be one positive length in um, or three along z, y, x",
-            code="invalid-voxel-size",
-        ) from None
+        raise invalid(voxel_size) from None
     return z, y, x
+
+
+def invalid(voxel_size: object) -> InputError:
+    """The error for what is not a voxel size."""
+    return InputError(
+        f"voxel size {brief(voxel_size)} must be one positive length in um, or three along z, y, x",
+        code="invalid-voxel-size",
+    )
+
+
+def contradiction(
+    name: str,
+    recorded: Sequence[float | Fraction],
+    given: Sequence[float | Fraction],
+    numbers: str,
+    factors: Sequence[float] = (1.0,),
+) -> str | None:
+    """A remark on a voxel size that is given and contradicts the metadata; None if it does not.
+
+    Parameters
+    ----------
+    name : str
+        Name of the volume.
+    recorded, given : sequence of float or Fraction
+        Voxel sizes along (z, y, x), in um, by the metadata and by the caller.
+    numbers : str
+        What the metadata say, see `by_metadata`.
+    factors : sequence of float
+        What `recorded` may be multiplied with, if its unit is uncertain.
+    """
+    if any(all(abs(a * f / b - 1) <= _SAME for a, b in zip(recorded, given, strict=True)) for f in factors):
+        return None
+    return f"the voxels of {name} are {um(recorded)} {by_metadata(numbers)}; they are read as {um(given)}, as given"
+
+
+def by_metadata(numbers: str) -> str:
+    """A phrase that shows the numbers of the metadata, if there are any."""
+    return f"by its metadata ({numbers})" if numbers else "by its metadata"
 
 
 def refuse_implausible(shape: Sequence[int], size: Sequence[float], name: str, numbers: str = "") -> None:
@@ -49,7 +87,7 @@ def refuse_implausible(shape: Sequence[int], size: Sequence[float], name: str, n
     name : str
         Name of the volume, for messages.
     numbers : str
-        What the header says, for messages.
+        What the metadata say, see `by_metadata`.
 
     Raises
     ------
@@ -58,9 +96,8 @@ def refuse_implausible(shape: Sequence[int], size: Sequence[float], name: str, n
     longest = max(n * length for n, length in zip(shape, size, strict=True))
     if min(size) >= SMALLEST and max(size) <= LARGEST and longest <= LONGEST:
         return
-    by_header = f" ({numbers})" if numbers else ""
     raise InputError(
-        f"the voxels of {name} are {um(size)} by its metadata{by_header}, and its longest side {longest / 1000:g} mm; "
+        f"the voxels of {name} are {um(size)} {by_metadata(numbers)}, and its longest side {longest / 1000:g} mm; "
         "give the voxel size in um (--voxel-size), also to confirm this one",
         code="implausible-size",
     )

@@ -6,6 +6,7 @@ import math
 import os
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from ..engine.schedulers import usable_cores
 from ..errors import AtlaszarrWarning, InputError
 from ..geometry.plane import Plane
 from ..geometry.spaces import AXES, BRAINGLOBE_SIDES, ORIENTATION, ReferenceSpace
+from ..geometry.voxel_size import um
 from ..reference_volumes import open_annotation
 from ..reference_volumes.ome_zarr import is_ome_zarr
 from ..reference_volumes.orientation import sides_remark
@@ -28,6 +30,8 @@ from .annotation_borders import LabelPlane
 if TYPE_CHECKING:
     import dask.array as da
 
+#: Codes of the errors of `open_annotation` that ask for an orientation or a voxel size.
+_ASK_FOR_OPTIONS = frozenset({"contradictory-header", "implausible-size", "missing-orientation", "missing-voxel-size"})
 #: Minimum number of reading threads: more than cores, since remote stores keep them waiting.
 _MIN_THREADS = 8
 
@@ -46,7 +50,7 @@ def label_planes(
     ----------
     annotation : str or path-like
         An OME-Zarr, or a label group or level in one (a folder, or a URL with a part that ends in ``.zarr``), of which
-        the level nearest to the resolution is read; or a NRRD, NIfTI or TIFF file.
+        the level nearest to the resolution is read; or an NRRD, NIfTI, MetaImage or TIFF file of the whole space.
     plane : Plane
     coordinates : sequence of float
         Position of each plane along the axis across it, in um.
@@ -65,7 +69,8 @@ def label_planes(
     Raises
     ------
     InputError
-        If the file is not an annotation, or its unit, orientation or transformation is missing or not supported.
+        If the file is not an annotation, or its unit, orientation or transformation is missing or not supported; if
+        it does not lie in the space, or is a file of a part of it.
     NotFoundError, SourceError, TargetError
         If the annotation is missing or cannot be read.
     """
@@ -78,10 +83,23 @@ def label_planes(
                 f"{text} (counted among the chunks that the preview reads)", AtlaszarrWarning, stacklevel=3
             )  # the caller of preview
         return planes
-    with (
-        temporary_folder() as spool,
-        open_annotation(uri, spool, storage_options=storage_options) as opened,
-    ):
+    with ExitStack() as stack:
+        spool = stack.enter_context(temporary_folder())
+        try:
+            opened = stack.enter_context(open_annotation(uri, spool, storage_options=storage_options))
+        except InputError as error:
+            if error.code not in _ASK_FOR_OPTIONS:
+                raise
+            raise InputError(
+                f"{error}; only `atlaszarr atlas` takes these options: build an atlas and give its annotation.ome.zarr",
+                code=error.code,
+            ) from None
+        if not space.is_covered(opened.array.shape, opened.voxel_size):  # so its origin in the space is not known
+            raise InputError(
+                f"annotation {opened.uri} has an extent of {um(opened.extent)}, but reference space {space.id} has "
+                f"{um(space.extent)}; give an annotation of the whole space, or an OME-Zarr with its origin in it",
+                code="wrong-reference-space",
+            )
         volume = _Volume(opened.uri, opened.array, opened.voxel_size, (0.0, 0.0, 0.0))
         return _planes(volume, space, plane, coordinates, resolution)
 

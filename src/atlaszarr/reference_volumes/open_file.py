@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import AtlaszarrError, InputError, NotFoundError
-from ..stores.input_file import InputFile
+from ..stores.input_file import InputFile, cut_short, too_long
 from ..stores.locations import normalize
 from .header import MOST_SKIPPED, Header
 from .metaimage import is_metaimage, read_metaimage_header
@@ -71,14 +71,10 @@ class VolumeFile:
         status = path.stat()
         available = status.st_size - header.offset
         if available < header.size:
-            raise InputError(
-                f"{header.name} is cut short: its header declares {header.size} bytes of voxels, and it holds "
-                f"{max(available, 0)}; get the file again",
-                code="truncated-file",
-            )
+            raise cut_short(header.name, f"{header.size} bytes of voxels", available)
         # In a TIFF other parts follow the voxels.
         if available > header.size and self.stream is not None:
-            raise header.too_long()
+            raise too_long(header.name, header.size)
         volume = MappedVolume(str(path), header, orientation)
         token = tokenize(str(path), status.st_size, status.st_mtime_ns, repr(header), orientation)
         meta = np.empty((0, 0, 0), volume.dtype)

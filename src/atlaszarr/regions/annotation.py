@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cached_property
 from numbers import Integral
 from typing import Any
 
@@ -27,7 +28,7 @@ from ..stores.locations import shown
 from ..stores.target import Target
 
 #: Fraction of a voxel: a centre closer than this to the midline is on the midline.
-_EXACT = Fraction(1, 10**6)
+_ROUNDED = Fraction(1, 10**6)
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ class Annotation:
     labels : StoredArray or dask array
         Integers, shape (z, y, x).
     geometry : Geometry
-    before_midline : int
-        Columns along x whose centre is before the middle of level 0; a centre on the middle is not before it.
+    finest : tuple of Geometry and tuple of int
+        Geometry of level 0, and its voxels along (z, y, x).
     absent : AbsentChunks or None
         The absent chunks of `labels`; None if they are unknown.
     image : StoredImage or None
@@ -51,7 +52,7 @@ class Annotation:
 
     labels: Any
     geometry: Geometry
-    before_midline: int
+    finest: tuple[Geometry, tuple[int, int, int]]
     absent: AbsentChunks | None
     image: StoredImage | None = None
     level: int = 0
@@ -61,6 +62,18 @@ class Annotation:
         """Voxels along (z, y, x)."""
         z, y, x = map(int, self.labels.shape)
         return z, y, x
+
+    @property
+    def midline(self) -> Fraction:
+        """The middle of level 0 along x, in the unit of `geometry`."""
+        geometry, shape = self.finest
+        return _exact(geometry.translation[2]) + _exact(geometry.scale[2]) * Fraction(shape[2] - 1, 2)
+
+    @cached_property
+    def before_midline(self) -> int:
+        """Columns along x whose centre is before the midline; a centre on it is not before it."""
+        start, step = _exact(self.geometry.translation[2]), _exact(self.geometry.scale[2])
+        return min(max(math.ceil((self.midline - start) / step - _ROUNDED), 0), self.shape[2])
 
     def counts(self) -> LabelCounts:
         """The voxel count of each label, and `low`, that before the midline; background (0) may be left out."""
@@ -78,11 +91,11 @@ class Annotation:
         self._warn_of_absent()
         return counts
 
-    def mask(self, ids: Iterable[int]) -> Any:
-        """The voxels with one of the labels `ids`: a dask array of bool, shape (z, y, x)."""
+    def mask(self, labels: Iterable[int]) -> Any:
+        """The voxels with one of some labels: a dask array of bool, shape (z, y, x)."""
         import dask.array as da
 
-        wanted, index = tuple(sorted(ids)), self._index()
+        wanted, index = tuple(sorted(labels)), self._index()
         if index is None and self.absent is not None:  # an index is valid only if no chunk is absent
             self.absent.list()
             self._warn_of_absent()
@@ -139,8 +152,7 @@ def annotation_of(given: Any, level: int, storage_options: Mapping[str, Any] | N
         else:
             labels, absent = image.volume(level)
             _validate_labels(labels.dtype, image.target.url)
-        before = _columns_before(whole.geometries[0], whole.shape(0)[2], geometry, labels.shape[2])
-        return Annotation(labels, geometry, before, absent, image, level)
+        return Annotation(labels, geometry, (whole.geometries[0], whole.shape(0)), absent, image, level)
     if storage_options:
         raise InputError(
             f"storage option {next(iter(storage_options))!r} is not supported for an open annotation",
@@ -167,7 +179,8 @@ def annotation_of(given: Any, level: int, storage_options: Mapping[str, Any] | N
         array = da.from_array(array, chunks=getattr(array, "chunk", "auto"), name=False)
     if array.ndim == 4:
         array = array[0]
-    return Annotation(array, geometry, _columns_before(top, first.shape[-1], geometry, array.shape[-1]), absent)
+    z, y, x = map(int, first.shape[-3:])
+    return Annotation(array, geometry, (top, (z, y, x)), absent)
 
 
 def _validate_labels(dtype: np.dtype[Any], name: str) -> None:
@@ -175,13 +188,8 @@ def _validate_labels(dtype: np.dtype[Any], name: str) -> None:
         raise InputError(f"{name} holds {dtype}, not labels; labels must be integers", code="not-labels")
 
 
-def _columns_before(top: Geometry, n: int, geometry: Geometry, columns: int) -> int:
-    """Columns of a level whose centre is before the middle of level 0, which has n columns."""
-    (first, size), (start, step) = (
-        (Fraction(repr(level.translation[2])), Fraction(repr(level.scale[2]))) for level in (top, geometry)
-    )
-    middle = first + size * Fraction(n - 1, 2)
-    return min(max(math.ceil((middle - start) / step - _EXACT), 0), columns)
+def _exact(length: float) -> Fraction:
+    return Fraction(repr(length))
 
 
 def _warn(text: str | None) -> None:

@@ -13,16 +13,23 @@ import numpy as np
 
 from ..errors import AtlaszarrWarning, InputError
 from ..geometry.spaces import BRAINGLOBE_SIDES, ORIENTATION, reference_space
-from ..geometry.voxel_size import lengths_of, refuse_implausible, um
+from ..geometry.voxel_size import contradiction, lengths_of, refuse_implausible
 from ..stores.locations import shown
-from ..terminology.terminology import Terminology, terminology_of
+from ..terminology.terminology import Terminology, refuse_other_ontology, terminology_of
 from .annotation import Annotation, annotation_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Relative difference of two voxel sizes below which they are the same: sizes in files are rounded.
-_SAME = 1e-4
+#: A warning on left and right of an annotation that is not the whole CCF.
+ASSUMED_MIDLINE = (
+    "the midline is assumed in the middle of the annotation's x axis; left and right are wrong if the annotation is a "
+    "part of a brain, or the brain is not centred"
+)
+#: Why a half of the CCF has no left and right.
+PART_OF_CCF = (
+    "the annotation has the extent of the CCF along z and y, but only a part of it along x: its midline is not known"
+)
 #: The number of unknown labels that a warning lists.
 _NAMED = 5
 
@@ -54,8 +61,9 @@ def region_volumes(
         Whether to count each side of the midline too. The midline is the middle of level 0 along x. The centre of a
         voxel decides its side; a centre on the midline is on the high side. The orientation of the x axis decides which
         side is left. Without an orientation, low r is left as in the CCF if the annotation has the extent of the CCF;
-        otherwise the sides are ``low`` and ``high``. BrainGlobe writes ``right-to-left`` on the CCF, which swaps the
-        names (brainglobe-atlasapi issue 104); ``attrs["hemispheres"]`` records this.
+        otherwise, and for a part of the CCF along x, the sides are ``low`` and ``high``. BrainGlobe writes
+        ``right-to-left`` on the CCF, which swaps the names (brainglobe-atlasapi issue 104); ``attrs["hemispheres"]``
+        records this.
     voxel_size : float or sequence of 3 float, optional
         Along (z, y, x) at `level`, in um. Default: the voxel size of the annotation. A warning says if they differ.
     allow_unknown : bool
@@ -90,7 +98,8 @@ def region_volumes(
     -----
     AtlaszarrWarning
         If chunks are absent that no ledger records (they are read as background), the label index is not used, the
-        annotation has labels that are not in the terminology, or `voxel_size` is not that of its metadata.
+        annotation has labels that are not in the terminology, `voxel_size` is not that of its metadata, or left and
+        right are counted by a midline that is assumed: in any annotation without the extent of the CCF.
     """
     import pandas as pd
 
@@ -98,7 +107,7 @@ def region_volumes(
     structures = terminology_of(terminology, annotation, storage_options)
     size = _voxel_um(opened, voxel_size)
     voxel = float(math.prod(size) / 10**9)
-    names, explanation = _sides(opened, size) if by_hemisphere else (("low", "high"), "")
+    names, explanation, is_assumed = _sides(opened, size) if by_hemisphere else (("low", "high"), "", False)
     counts = opened.counts()
     labelled = counts.ids != 0
     ids, voxels, low = (column[labelled] for column in counts)
@@ -110,12 +119,8 @@ def region_volumes(
             "side, save absolute values: by_hemisphere (--by-hemisphere) counts the sides",
             code="invalid-label",
         )
-    if not allow_unknown and 2 * len(unknown) > len(ids):
-        raise InputError(
-            f"the terminology names {len(ids) - len(unknown)} of the {len(ids)} labels of the annotation; is this the "
-            "ontology of this annotation? Give the right one (--terminology), or allow_unknown (--allow-unknown)",
-            code="other-ontology",
-        )
+    if not allow_unknown:
+        refuse_other_ontology(len(unknown), len(ids), "the annotation", "--terminology")
     rows = len(structures) + len(unknown)
     row_of = known | {id: len(structures) + position for position, id in enumerate(unknown)}
     direct = np.zeros((rows, 2), np.int64)
@@ -142,6 +147,8 @@ def region_volumes(
     table.attrs = {"level": level, "voxel_mm3": voxel}
     if by_hemisphere:
         table.attrs |= {"sides": order, "hemispheres": explanation}
+    if is_assumed:
+        warnings.warn(ASSUMED_MIDLINE, AtlaszarrWarning, stacklevel=2)
     if unknown:
         more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
         warnings.warn(
@@ -234,9 +241,12 @@ def _with_descendants(structures: Terminology, direct: Any) -> Any:
 def _as_identifiers(unknown: Sequence[int], structures: Terminology) -> Sequence[int | str]:
     """The index of rows of labels without a structure, which must not be the identifier of a structure."""
     ids = {structure.id for structure in structures}
-    if any(isinstance(id, str) for id in ids):
-        return [f"label {label}" for label in unknown]
-    return unknown if structures.has_labels_as_ids and ids.isdisjoint(unknown) else [-label for label in unknown]
+    if all(isinstance(id, int) for id in ids):
+        reversed_sign = [-label for label in unknown]
+        for labels in (unknown, reversed_sign) if structures.has_labels_as_ids else (reversed_sign,):
+            if ids.isdisjoint(labels):
+                return labels
+    return [f"label {label}" for label in unknown]
 
 
 def _voxel_um(annotation: Annotation, given: float | Sequence[float] | None) -> tuple[Fraction, Fraction, Fraction]:
@@ -247,20 +257,15 @@ def _voxel_um(annotation: Annotation, given: float | Sequence[float] | None) -> 
     recorded = None if (micron := geometry.micron) is None else [_exact(size) * micron for size in geometry.scale]
     if given is not None:
         z, y, x = map(_exact, lengths_of(given))
-        if recorded is not None and any(abs(a / b - 1) > _SAME for a, b in zip(recorded, (z, y, x), strict=True)):
-            warnings.warn(
-                f"the voxels of {name} are {um(recorded)} by its metadata ({numbers}); they are counted as "
-                f"{um((z, y, x))}, as given",
-                AtlaszarrWarning,
-                stacklevel=3,
-            )
+        if recorded is not None and (remark := contradiction(name, recorded, (z, y, x), numbers)):
+            warnings.warn(remark, AtlaszarrWarning, stacklevel=3)
         return z, y, x
     if recorded is None:
         raise InputError(
             f"the voxel size of {name} is not known ({numbers}); give voxel_size (--voxel-size) in um",
             code="missing-voxel-size",
         )
-    refuse_implausible(annotation.shape, [float(size) for size in recorded], f"{name} ({numbers})")
+    refuse_implausible(annotation.shape, [float(size) for size in recorded], name, numbers)
     z, y, x = recorded
     return z, y, x
 
@@ -269,19 +274,27 @@ def _exact(length: float) -> Fraction:
     return Fraction(repr(length))
 
 
-def _sides(annotation: Annotation, size: Sequence[Fraction]) -> tuple[tuple[str, str], str]:
-    """The names of the low and the high side of x, and a sentence that explains them."""
+def _sides(annotation: Annotation, size: Sequence[Fraction]) -> tuple[tuple[str, str], str, bool]:
+    """The names of the low and the high side of x, a sentence that explains them, and if the midline is assumed."""
     orientation, n = annotation.geometry.orientation.get("x"), annotation.before_midline
     if orientation not in (None, ORIENTATION["x"], BRAINGLOBE_SIDES):
         raise InputError(
             f"the annotation's x axis runs {orientation}; hemispheres need an x axis that runs between left and right",
             code="unsupported-orientation",
         )
-    is_ccf = reference_space(9).is_covered(annotation.shape, [float(length) for length in size])
+    finest, shape = annotation.finest
+    steps = zip(size, finest.scale, annotation.geometry.scale, strict=True)
+    lengths = [float(length) * (fine / coarse) for length, fine, coarse in steps]
+    space = reference_space(9)
+    if space.lacks_part_of_x(shape, lengths):
+        return ("low", "high"), f"low is x voxels before {n}, high from {n} on; {PART_OF_CCF}", False
+    is_ccf = space.is_covered(shape, lengths)
     if orientation is None and not is_ccf:
-        return ("low", "high"), f"low is x voxels before {n}, high from {n} on; x has no orientation"
+        return ("low", "high"), f"low is x voxels before {n}, high from {n} on; x has no orientation", False
     low, high = ("right", "left") if orientation == BRAINGLOBE_SIDES else ("left", "right")
     why = f"x runs {orientation}" if orientation else "x has no orientation: named as in the CCF"
     if orientation == BRAINGLOBE_SIDES and is_ccf:
         why += ", as BrainGlobe names it; the Allen Institute calls low r left"
-    return (low, high), f"{low} is low r (x voxels before {n}), {high} is high r (from {n} on); {why}"
+    if not is_ccf:
+        why += "; the midline is assumed in the middle"
+    return (low, high), f"{low} is low r (x voxels before {n}), {high} is high r (from {n} on); {why}", not is_ccf

@@ -19,13 +19,27 @@ _DECODER = json.JSONDecoder()
 _SPACE = " \t\n\r"
 
 
-def parse(body: bytes | str) -> Any:
+class TooDeepError(ValueError):
+    """A document has too many nested lists and objects."""
+
+
+def parse(body: bytes | str, deepest: int = DEEPEST, **hooks: Any) -> Any:
     """Parse a JSON document.
+
+    Parameters
+    ----------
+    body : bytes or str
+    deepest : int
+        The most nested lists and objects.
+    **hooks
+        Of `json.loads`.
 
     Raises
     ------
+    TooDeepError
+        If it has more than `deepest` nested lists and objects.
     ValueError
-        If it is not JSON, or exceeds `LARGEST`, `MOST_VALUES` or `DEEPEST`.
+        If it is not JSON, or exceeds `LARGEST` or `MOST_VALUES`.
     """
     if len(body) > LARGEST:
         raise ValueError(f"it has {len(body)} bytes, and at most {LARGEST} are allowed")
@@ -34,13 +48,14 @@ def parse(body: bytes | str) -> Any:
     if len(text) > MOST_VALUES and nested + text.count(",") > MOST_VALUES:
         raise ValueError(f"it has more than {MOST_VALUES} values")
     try:
-        document, end = _DECODER.raw_decode(text) if text[:1] in ("{", "[") else (json.loads(text), len(text))
+        is_plain = not hooks and text[:1] in ("{", "[")
+        document, end = _DECODER.raw_decode(text) if is_plain else (json.loads(text, **hooks), len(text))
     except RecursionError:
-        raise ValueError(f"it has more than {DEEPEST} nested lists and objects") from None
+        raise _too_deep(deepest) from None
     if end < len(text) and text[end:].strip(_SPACE):
         raise ValueError(f"it goes on after its end, at character {end}")
-    if nested > DEEPEST:
-        _refuse_depth(document)
+    if nested > deepest:
+        _refuse_depth(document, deepest)
     return document
 
 
@@ -57,11 +72,15 @@ def parse_object(body: bytes | str) -> dict[str, Any]:
     return document
 
 
-def _refuse_depth(document: Any) -> None:
+def _refuse_depth(document: Any, deepest: int) -> None:
     level = [document]
-    for _ in range(DEEPEST):
+    for _ in range(deepest):
         values = (value for outer in level for value in (outer.values() if isinstance(outer, dict) else outer))
         level = [value for value in values if isinstance(value, dict | list)]
         if not level:
             return
-    raise ValueError(f"it has more than {DEEPEST} nested lists and objects")
+    raise _too_deep(deepest)
+
+
+def _too_deep(deepest: int) -> TooDeepError:
+    return TooDeepError(f"it has more than {deepest} nested lists and objects")

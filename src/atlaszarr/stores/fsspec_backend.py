@@ -9,14 +9,21 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from .backend import BATCH, LARGEST_OBJECT, Backend, ConcurrentUploads, TooLargeError, Uploads, timeout_of
+from .backend import (
+    BATCH,
+    LARGEST_OBJECT,
+    MAX_REDIRECTS,
+    Backend,
+    ConcurrentUploads,
+    TooLargeError,
+    Uploads,
+    timeout_of,
+)
 from .failures import is_forbidden
 
 #: How much longer than a silence an answer over HTTP may take as a whole, that of a range of 5 MB of a file: 300 s by
 #: default, as in aiohttp itself. A server that drips is given up at 17 kB/s.
 _WHOLE = 10
-#: Redirects that are followed; as in `allen.http`.
-_MAX_REDIRECTS = 5
 #: The range of a request, and the most bytes of an answer to one without: a file of one block (5 MB), or a listing.
 _RANGE = re.compile(r"bytes=(\d+)-(\d+)")
 _LARGEST_ANSWER = 2**26
@@ -56,7 +63,7 @@ class FsspecBackend(Backend):
                 "response_class": _bounded(),
             }
             given["client_kwargs"] = {**client, **(given.get("client_kwargs") or {})}
-            given.setdefault("max_redirects", _MAX_REDIRECTS + 1)  # the number that aiohttp refuses
+            given.setdefault("max_redirects", MAX_REDIRECTS + 1)  # the number that aiohttp refuses
         self._fs, root = fsspec.core.url_to_fs(url, **given)
         self._is_http = url.startswith(("http://", "https://"))
         self._root = str(root)

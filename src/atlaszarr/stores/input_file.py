@@ -29,6 +29,18 @@ LARGEST_COPY = 2**35
 LARGEST_WITHOUT_LENGTH = 2**32
 
 
+def cut_short(name: str, declared: str, held: int) -> InputError:
+    """The error for a file that holds less than its header declares, such as ``8 planes of voxels``."""
+    text = f"{name} is cut short: its header declares {declared}, and it holds {max(held, 0)}; get the file again"
+    return InputError(text, code="truncated-file")
+
+
+def too_long(name: str, size: int) -> InputError:
+    """The error for a file that holds more bytes of numbers than its header declares."""
+    text = f"{name} holds more than the {size} bytes of numbers of its header; get the file again"
+    return InputError(text, code="file-too-large")
+
+
 class InputFile:
     """A file that is open for reading, as a context manager; `open` returns one.
 

@@ -511,6 +511,7 @@ def test_another_orientation_or_voxel_size_is_refused(sources, target, tmp_path)
     assert verify(target).ok
 
 
+@pytest.mark.filterwarnings("ignore:the midline is assumed")
 @pytest.mark.parametrize("columns", [36, 34, 35, 33])
 def test_hemispheres_and_volumes_agree_at_every_level_also_at_strided_ones(sources, target, tmp_path, columns):
     values = np.full((24, 20, columns), 7, np.uint32)

@@ -153,6 +153,36 @@ def test_an_annotation_that_is_not_the_ccf_needs_a_name_a_version_and_an_ontolog
     assert not target.exists()
 
 
+@pytest.mark.parametrize(
+    ("values", "ontology", "named"),
+    [
+        # Numbers that any list has, and most of them are ids of the CCF too.
+        ({10: 1, 20: 2, 614454277: 3}, "id,name\n1,One\n2,Two\n3,Three\n", "labels 1 to 3"),
+        ({10: 1, 20: 1, 614454277: 1}, "id,name\n1,Mask\n", "label 1"),
+        (
+            {10: 10, 20: 20, 614454277: 30},
+            "id,name\n10,Ten\n20,Twenty\n30,Thirty\n",
+            "ontology without a structure 997",
+        ),
+    ],
+)
+def test_other_labels_in_the_frame_of_the_ccf_are_not_credited_to_the_allen_institute(
+    values, ontology, named, target, tmp_path
+):
+    own = labels()
+    for label, other in values.items():
+        own[labels() == label] = other
+    annotation = save(tmp_path / "own.nrrd", own, 200)
+    (tmp_path / "own.csv").write_text(ontology)
+    given = {"annotation": annotation, "ontology": tmp_path / "own.csv"}
+    with raises(InputError, "missing-name") as caught:
+        build_atlas(target, **given)
+    assert f"by its {named}" in str(caught.value)
+    assert not target.exists()
+    build_atlas(target, **given, name="own", version="1")
+    assert credits_of(target)[1] == {"symmetric": False}
+
+
 @pytest.mark.usefixtures("impatient")
 def test_the_ontology_of_the_ccf_is_fetched_only_for_the_ccf(ccf, target):
     with AllenClient("http://127.0.0.1:9/api/v2", cache="none") as client, pytest.raises(ServiceError):

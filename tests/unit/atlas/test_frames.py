@@ -218,6 +218,26 @@ def test_a_part_of_the_ccf_under_its_wrong_header_needs_its_orientation_also_if_
         assert not found.is_ccf
 
 
+@pytest.mark.parametrize("part", [slice(0, 29), slice(29, 57)])
+def test_an_atlas_of_a_part_of_the_ccf_is_refused_since_its_middle_is_not_the_midline(part, tmp_path):
+    path = as_nrrd(tmp_path / "a.nrrd", labels()[..., part], 200 * IDENTITY)
+    with raises(InputError, "part-of-ccf") as caught:
+        other_atlas(tmp_path, path, orientation="asl", voxel_size=200)
+    assert f"{200 * labels()[..., part].shape[2]} um along x" in str(caught.value)
+    assert not (tmp_path / "atlas").exists()
+
+
+def test_a_remark_says_that_the_midline_of_another_atlas_is_assumed(tmp_path):
+    report = other_atlas(tmp_path, as_nrrd(tmp_path / "a.nrrd", labels()[:50], 0.2 * TRUE, "mm"))
+    record = json.loads((tmp_path / "atlas/atlaszarr/tiny-1.json").read_text())
+    assert [text for text in report.remarks if "midline" in text] == [
+        text for text in record["remarks"] if "the midline is assumed in the middle" in text
+    ]
+    assert len([text for text in report.remarks if "midline" in text]) == 1
+    with pytest.warns(AtlaszarrWarning, match="the midline is assumed in the middle"):
+        region_volumes(report.images[0].target, by_hemisphere=True)
+
+
 @pytest.mark.parametrize("unit", ["mm", None])
 def test_a_volume_that_may_be_left_posterior_superior_is_read_by_its_header(unit, tmp_path):
     path = as_nrrd(tmp_path / "v.nrrd", CUBE, 0.1 * IDENTITY, unit)
@@ -299,10 +319,10 @@ def test_a_unit_that_is_assumed_gets_a_remark_with_the_numbers_of_the_header(tmp
     assert "millimetres" in remark
     with open_annotation(path, tmp_path, voxel_size=1000) as found:
         (remark,) = found.contradictions
-    assert "500 um by its header (spacing 0.5 x 0.5 x 0.5 (no unit)" in remark
+    assert "500 um by its metadata (spacing 0.5 x 0.5 x 0.5 (no unit)" in remark
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "1,2", "1,2,3,4", "x", "1,,2"])
+@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "1,2", "1,2,3,4", "x", "1,,2", "1_0", "1e999"])
 def test_an_invalid_voxel_size_is_refused_by_both_commands(text, tmp_path, command):
     for arguments in (["volumes", tmp_path / "a.ome.zarr"], ["atlas", tmp_path / "t", "--annotation", tmp_path / "a"]):
         ran = command(*arguments, f"--voxel-size={text}")
@@ -332,10 +352,25 @@ def test_an_option_that_contradicts_a_header_is_remarked_on_also_under_q_and_rec
             (line.removeprefix("atlaszarr: ") for line in ran.err.splitlines())} == {True}  # fmt: skip
 
 
+@pytest.mark.parametrize("letters", ["pir", "asr", "asl", "psl"])
+@pytest.mark.parametrize("name", ["TIFF", "NRRD"])
+def test_an_orientation_that_turns_a_file_of_the_ccf_is_remarked_on(letters, name, tmp_path):
+    """AllenSDK names the sides at which axes end: pir there is asl here."""
+    path = tmp_path / "v.tif"
+    if name == "TIFF":
+        tifffile.imwrite(path, labels())
+    else:
+        path = as_nrrd(tmp_path / "v.nrrd", labels(), 200 * IDENTITY)
+    with open_annotation(path, tmp_path, orientation=letters, voxel_size=200) as found:
+        named = [text for text in found.contradictions if "whose files begin at asl" in text]
+        assert len(named) == (letters in ("pir", "psl"))
+        assert all(f"read as {letters}, as given" in text for text in named)
+
+
 # Volumes of one atlas
 
 
-def other_atlas(folder, annotation, template, **options):
+def other_atlas(folder, annotation, template=(), **options):
     return build_atlas(
         folder / "atlas",
         annotation=annotation,
@@ -357,6 +392,8 @@ VOLUMES = np.where(CUBE == 10, np.uint16(900), np.uint16(100))
         (0.2 * TRUE @ np.diag([-1, 1, 1]), (0, 0, 0), "orientation-mismatch", "psl"),
         (0.2 * IDENTITY, (0, 0, 0), "orientation-mismatch", "rai"),
         (0.2 * TRUE, (0.5, 0, 0), "origin-mismatch", "500"),
+        (0.2 * TRUE, (0.2, 0, 0), "origin-mismatch", "200"),
+        (0.2 * TRUE, (0, 0.1, 0), "origin-mismatch", "100"),
         (0.25 * TRUE, (0, 0, 0), "extent-mismatch", "10000"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import csv
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 import dask.array as da
@@ -19,11 +20,14 @@ from atlaszarr import Terminology, region_mask, region_volumes
 from atlaszarr.engine.label_index import add_index
 from atlaszarr.engine.ome import Geometry
 from atlaszarr.errors import AtlaszarrWarning, InputError, NotFoundError, RecordError, TargetError
+from atlaszarr.geometry.spaces import ORIENTATION
 from atlaszarr.regions.volumes import region_bounds
 from atlaszarr.stores.target import Target
 from atlaszarr.terminology.terminology import Structure
 from atlaszarr.writing import write_multiscales
 from codes import raises
+from lumps import graph
+from lumps import labels as lumps_labels
 
 LARGE = 2**31 + 5
 SIZE = (0.025, 0.05, 0.1)  # mm along z, y, x
@@ -127,7 +131,9 @@ def test_the_orientation_of_the_axis_names_the_sides_and_is_recorded(tmp_path, r
     values[..., :3] = 12
     oriented = Geometry((1.0,) * 3, orientation={"x": runs} if runs else {})
     stored = write(tmp_path / "x.ome.zarr", values, geometry=oriented)
-    found = region_volumes(stored, TERMINOLOGY, by_hemisphere=True)
+    assumed = runs is not None and shape != (13, 8, 11)
+    with pytest.warns(AtlaszarrWarning, match="the midline is assumed") if assumed else nullcontext():
+        found = region_volumes(stored, TERMINOLOGY, by_hemisphere=True)
     assert low in found.attrs["sides"]
     assert found.loc[12, f"voxels_{low}"] == found.loc[12, "voxels"] == np.count_nonzero(values == 12)
     assert found.attrs["hemispheres"].startswith(f"{low} is ")
@@ -143,6 +149,18 @@ def test_a_region_at_low_r_is_left_in_an_annotation_of_the_extent_of_the_ccf():
     values[20:30, 12:20, 18:24] = 12
     found = region_volumes(values, TERMINOLOGY, by_hemisphere=True, voxel_size=200).loc[12]
     assert tuple(found[["volume_mm3", "volume_left_mm3", "volume_right_mm3"]]) == (3.84, 3.84, 0)
+
+
+@pytest.mark.parametrize("part", [slice(0, 29), slice(29, 57), slice(10, 50)])
+def test_a_part_of_the_ccf_has_no_left_and_right(tmp_path, part):
+    """The middle of the left half is not the midline: a left structure would be on the right of it."""
+    values = lumps_labels()[:, :, part]
+    oriented = Geometry((0.2,) * 3, orientation=ORIENTATION)
+    stored = write(tmp_path / "x.ome.zarr", values, geometry=oriented)
+    for level in (0, 1):
+        found = region_volumes(stored, Terminology.from_structure_graph(graph()), level, by_hemisphere=True)
+        assert found.attrs["sides"] == ["low", "high"]
+        assert "its midline is not known" in found.attrs["hemispheres"]
 
 
 def test_hemispheres_of_an_x_axis_that_does_not_run_between_left_and_right_are_refused(tmp_path):
