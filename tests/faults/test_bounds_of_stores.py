@@ -3,6 +3,7 @@
 import contextlib
 import http.server
 import json
+import os
 import shutil
 import socket
 import sys
@@ -17,8 +18,10 @@ import pytest
 from atlaszarr import Displacement, Terminology, verify
 from atlaszarr.allen.cache import ImageCache
 from atlaszarr.atlas import build_atlas
+from atlaszarr.cli.commands import main
 from atlaszarr.engine import label_index
 from atlaszarr.engine.ledger import COMPACT, digest, opened, sealed
+from atlaszarr.engine.zarr_reader import StoredArray
 from atlaszarr.errors import AtlaszarrError, InputError, NotFoundError, SourceError, TargetError
 from atlaszarr.reference_volumes import open_annotation
 from atlaszarr.stores.input_file import LARGEST_WITHOUT_LENGTH, InputFile
@@ -252,6 +255,14 @@ def image(tmp_path):
     return target
 
 
+def sign(target, lines):
+    """Write a ledger as the one that the target was finished with."""
+    (target / COMPACT).write_bytes(b"\n".join((*lines, b"")))
+    root = json.loads((target / "zarr.json").read_bytes())
+    root["attributes"]["atlaszarr"]["ledger"] = digest(b"\n".join(lines[:-1]))
+    (target / "zarr.json").write_text(json.dumps(root))
+
+
 def test_a_ledger_that_describes_larger_arrays_than_its_documents_is_a_defect(tmp_path):
     target = image(tmp_path)
 
@@ -262,10 +273,7 @@ def test_a_ledger_that_describes_larger_arrays_than_its_documents_is_a_defect(tm
     header["multiscale"]["levels"] = header["multiscale"]["levels"][:1]
     header["multiscale"]["arrays"][0]["dtype"] = "uint64"
     lines[:-1] = sealed(header), next(line for line in lines if b'"0-0.0.0"' in line)
-    (target / COMPACT).write_bytes(b"\n".join((*lines, b"")))
-    root = json.loads((target / "zarr.json").read_bytes())
-    root["attributes"]["atlaszarr"]["ledger"] = digest(b"\n".join(lines[:-1]))
-    (target / "zarr.json").write_text(json.dumps(root))
+    sign(target, lines)
     with little_memory():
         assert "ledger" in {defect.kind for defect in verify(target, deep=True).defects}
     assert (target / COMPACT).exists()
@@ -289,6 +297,53 @@ def test_an_archive_of_arrays_is_no_displacement_field(tmp_path):
         with little_memory(2**24), pytest.raises(InputError) as caught:
             Displacement.load(tmp_path / name)
         assert name in str(caught.value)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such files")
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+@pytest.mark.parametrize("key", ["0/c/0/0/0", "0/zarr.json", "zarr.json"])
+def test_a_device_or_a_pipe_among_the_objects_is_not_read(kind, key, tmp_path):
+    target = image(tmp_path)
+    (target / key).unlink()
+    if kind == "pipe":
+        os.mkfifo(target / key)
+    elif kind == "device":
+        (target / key).symlink_to("/dev/zero")
+    else:
+        (target / key).mkdir()
+    for read in (verify, lambda path: StoredArray.at(Target.of(path), "0")[...]):
+        with contextlib.suppress(AtlaszarrError), little_memory():
+            read(target)
+    with raises(TargetError, "store-error"):
+        Target.of(target).read(key)
+
+
+@pytest.mark.parametrize(
+    ("key", "code"), [("0/c/0/0/0", 1), ("atlaszarr/owner.json", 2), ("atlaszarr/label_index.parquet", 2), (COMPACT, 2)]
+)
+def test_an_object_of_gigabytes_is_refused_or_read_in_parts(key, code, tmp_path, capsys):
+    target = image(tmp_path)
+    size = 2**30
+    with (target / key).open("wb") as file:
+        file.truncate(size)
+    if code == 1:  # the ledger records the size, so that only the digest differs
+
+        def large(line):
+            content = opened(line)
+            content["objects"][key][0] = size
+            return sealed(content)
+
+        lines = (target / COMPACT).read_bytes().removesuffix(b"\n").split(b"\n")
+        lines = [large(line) if f'"{key}"'.encode() in line else line for line in lines]
+        sign(target, lines)
+    with little_memory():
+        status = main(["verify", str(target)])
+    shown = capsys.readouterr()
+    if key == "atlaszarr/owner.json":
+        return
+    assert status == code, shown
+    assert key in shown.out + shown.err
+    assert code == 2 or "differs from what was written" in shown.out
 
 
 HALF = "\ud800"

@@ -14,6 +14,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from numbers import Integral
 from typing import Any, Literal
 
@@ -267,13 +268,11 @@ class ArrayLayout:
         if layout.separator not in ("/", "."):
             raise ValueError(f"separator {layout.separator!r} is neither '/' nor '.'")
         axes = list(zip(layout.shape, layout.chunk, layout.unit, strict=True))
-        lengths = [length for axis in axes for length in axis]
-        whole = all(isinstance(length, Integral) and not isinstance(length, bool) for length in lengths)
+        whole = all(_is_whole(length) for axis in axes for length in axis)
         if (
             len(axes) > MOST_AXES
             or not whole
-            or max(lengths, default=0) > _LONGEST_AXIS
-            or not all(n >= 0 and c > 0 and u > 0 and u % c == 0 for n, c, u in axes)
+            or not all(0 <= n <= _LONGEST_AXIS and c > 0 and u > 0 and u % c == 0 for n, c, u in axes)
         ):
             raise ValueError(
                 f"invalid shape {brief(layout.shape)}, chunks {brief(layout.chunk)} or shards {brief(layout.unit)}"
@@ -311,31 +310,31 @@ class ArrayLayout:
         )
         return {name: body.to_bytes() for name, body in store.items()}
 
-    @property
+    @cached_property
     def dtype(self) -> np.dtype[Any]:
         """The dtype of decoded values, in native byte order."""
         return np.dtype(self.stored).newbyteorder("=")
 
-    @property
+    @cached_property
     def grid(self) -> tuple[int, ...]:
         """Number of objects along each axis."""
         return tuple(-(-n // u) for n, u in zip(self.shape, self.unit, strict=True))
 
-    @property
+    @cached_property
     def index_size(self) -> int:
         """Bytes of the index of a shard; 0 if there are no shards."""
         return 16 * math.prod(self._index_shape) + 4 * self.index_has_checksum if self._has_shards else 0
 
-    @property
+    @cached_property
     def chunk_size(self) -> int:
         """Bytes of a decoded chunk."""
         return math.prod(self.chunk) * np.dtype(self.stored).itemsize
 
-    @property
+    @cached_property
     def _has_shards(self) -> bool:
         return self.unit != self.chunk or _shard_of(self.document) is not None
 
-    @property
+    @cached_property
     def _whole_chunk(self) -> tuple[int, ...]:
         """Shape of a chunk with the axes that `last_axes` left out."""
         document = self.document
@@ -346,7 +345,7 @@ class ArrayLayout:
         shard = _shard_of(document)
         return tuple((document["chunk_grid"]["configuration"] if shard is None else shard)["chunk_shape"])
 
-    @property
+    @cached_property
     def _index_shape(self) -> tuple[int, ...]:
         """Number of chunks of a shard along each axis, with those that `last_axes` left out."""
         if self.zarr_format == 2 or not self.document:
@@ -354,7 +353,7 @@ class ArrayLayout:
         unit = self.document["chunk_grid"]["configuration"]["chunk_shape"]
         return tuple(u // c for u, c in zip(unit, self._whole_chunk, strict=True))
 
-    @property
+    @cached_property
     def largest(self) -> int:
         """The most bytes that an object can have."""
         if self.codecs is None:  # a filter may widen a dtype, at most from one byte to eight
@@ -370,7 +369,7 @@ class ArrayLayout:
         """Bytes of a decoded chunk of shape `_whole_chunk`."""
         return math.prod(self._whole_chunk) * np.dtype(self.stored).itemsize
 
-    @property
+    @cached_property
     def _counts(self) -> tuple[int, ...]:
         return tuple(u // c for u, c in zip(self.unit, self.chunk, strict=True))
 
@@ -589,6 +588,10 @@ def _decompressed(body: Any, codecs: Sequence[str], size: int) -> Any:
         except (RuntimeError, OSError, EOFError) as error:  # raised by the library of the codec
             raise ValueError(f"not a {codec} frame: {error}") from None
     return body
+
+
+def _is_whole(length: Any) -> bool:
+    return type(length) is int or (isinstance(length, Integral) and not isinstance(length, bool))
 
 
 def _cell(corner: Sequence[int], size: Sequence[int]) -> tuple[slice, ...]:

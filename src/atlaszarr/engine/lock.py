@@ -86,7 +86,7 @@ def owning(target: Target, take_over: bool = False) -> Iterator[Owner]:
 
 def tidy(target: Target) -> None:
     """Remove the lock of a build that was killed after it had finished the target."""
-    if any(body is not None for body in target.read_each(KEYS).values()):
+    if any(body is not None for body in target.read_each(KEYS, LARGEST).values()):
         with suppress(InputError), owning(target):
             pass
 

@@ -96,7 +96,7 @@ def verify_image(target: Target, *, deep: bool) -> VerifyReport | None:
     """
     root = read_root(target)
     if root is None:
-        if all(body is None for body in target.read_each(_RECORDS).values()):
+        if all(target.read(key) is None for key in _RECORDS):
             return None
         name = "zarr.json" if target.read(".zgroup") is None else ".zattrs"
         text = "is missing, and so is the ledger; remove the target and build it again"

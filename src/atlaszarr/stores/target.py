@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
@@ -18,6 +18,9 @@ from .backend import LARGEST_OBJECT, LARGEST_SIDECAR, Backend, TooLargeError
 from .failures import as_error
 from .local import LocalBackend
 from .locations import is_url, normalize_folder, shown
+
+#: Bytes that are read at once of an object that is not read whole.
+_PART = 2**20
 
 
 def open_backend(url: str, options: Mapping[str, Any], forbidden_is_absent: bool = False) -> Backend:
@@ -144,6 +147,26 @@ class Target:
                 return self._backend.read_each(wanted, most)
             except TooLargeError as error:
                 raise self._too_large(error.key, error.most) from None
+
+    def digest(self, key: str, new: Callable[[], Any]) -> str | None:
+        """Digest (hexadecimal) of an object, which is read in parts; None if it is missing.
+
+        Parameters
+        ----------
+        key : str
+        new : callable
+            Makes a hash object of `hashlib`.
+        """
+        with self.reporting("read"):
+            try:
+                file = self._backend.open(key)
+            except FileNotFoundError:
+                return None
+            with closing(file):
+                found = new()
+                while part := file.read(_PART):
+                    found.update(part)
+        return str(found.hexdigest())
 
     def read_all(self, prefix: str, most: int = LARGEST_OBJECT) -> dict[str, bytes]:
         """Content of every object under a prefix, by its key.
