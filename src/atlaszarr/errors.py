@@ -1,11 +1,12 @@
 """The errors of atlaszarr: each is also a builtin exception, and its message says what to do.
 
-`printable` makes text safe to show. Messages of errors and warnings have passed it, wherever they are shown or written.
+`printable` makes text safe to show; every message of an error or a warning passes it.
 """
 
 from __future__ import annotations
 
 import re
+import reprlib
 import unicodedata
 from functools import partial
 from typing import Any
@@ -25,7 +26,7 @@ class AtlaszarrError(Exception):
     code: str
 
     def __init__(self, message: str, *, code: str) -> None:
-        super().__init__(printable(message))
+        super().__init__(_bounded(printable(message)))
         self.code = code
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -68,7 +69,17 @@ class AtlaszarrWarning(UserWarning):
     """A result needs the attention of the user."""
 
     def __init__(self, message: object) -> None:
-        super().__init__(printable(str(message)))
+        super().__init__(_bounded(printable(str(message))))
+
+
+#: The most characters of a message, which is cut in its middle: a terminal of 80 x 25 shows 2000.
+LONGEST_MESSAGE = 2000
+
+
+def _bounded(message: str) -> str:
+    """A message of at most `LONGEST_MESSAGE` characters: it begins with what is wrong, and ends with what to do."""
+    half = LONGEST_MESSAGE // 2 - 5
+    return message if len(message) <= LONGEST_MESSAGE else f"{message[:half]} ... {message[-half:]}"
 
 
 #: The beginning of a URL; no protocol that fsspec knows is longer. That of a common one may lack slashes.
@@ -103,6 +114,21 @@ def escaped(text: str) -> str:
         char if char.isprintable() or unicodedata.category(char) == "Zs" else char.encode("unicode_escape").decode()
         for char in text
     )
+
+
+def brief(value: object, most: int = 60) -> str:
+    """Return the repr of a value, cut to `most` characters."""
+    if isinstance(value, int) and value.bit_length() > 3 * most:
+        return f"a number of more than {most} digits"
+    if isinstance(value, str):
+        value = value[:most]
+    text = repr(value) if isinstance(value, str | int | float) else _REPR.repr(value)
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+#: The repr of nested values, bounded before it is made.
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 200
 
 
 def without_secrets(url: str) -> str:

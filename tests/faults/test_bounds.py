@@ -594,7 +594,7 @@ SET = "annotation-sets/allen-adult-mouse-annotation/2017"
 @pytest.mark.parametrize(
     ("record", "key"),
     [
-        ("atlaszarr/allen-adult-mouse-2017.json", "atlaszarr"),
+        ("atlaszarr/allen-adult-mouse-2017.json", "atlaszarr/allen-adult-mouse-2017.json"),
         (f"{SET}/annotations.precomputed/{COMPACT}", f"{SET}/annotations.precomputed/{COMPACT}"),
         (f"{SET}/annotation.ome.zarr/{COMPACT}", f"{SET}/annotation.ome.zarr/{COMPACT}"),
         (f"{SET}/annotations.ome.zarr/{COMPACT}", f"{SET}/annotations.ome.zarr/{COMPACT}"),

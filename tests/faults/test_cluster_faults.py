@@ -136,6 +136,7 @@ def test_after_all_workers_are_lost_a_write_ends_with_one_sentence_and_resumes(s
     assert_resumes(target)
 
 
+@pytest.mark.slow
 def test_values_that_all_workers_share_are_sent_again_after_the_workers_that_had_them_are_lost(scheduler, tmp_path):
     target = tmp_path / "x.ome.zarr"
     with worker(scheduler, tmp_path / "scratch") as first:
@@ -180,6 +181,7 @@ def test_a_scheduler_that_freezes_is_given_up(tmp_path):
     assert_resumes(target)
 
 
+@pytest.mark.slow
 def test_the_command_prints_one_sentence_after_the_scheduler_is_killed(emulator, tmp_path):
     patience = {**os.environ, "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "500ms"}
     target = tmp_path / "x.ome.zarr"
@@ -212,6 +214,7 @@ def test_one_worker_of_several_without_the_package_is_named(scheduler, without_p
 
 
 @pytest.mark.usefixtures("hasty")
+@pytest.mark.slow
 def test_a_worker_without_the_package_that_joins_later_ends_and_the_write_with_one_sentence(
     scheduler, without_package, tmp_path
 ):

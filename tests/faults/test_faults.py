@@ -653,7 +653,7 @@ def test_a_command_that_is_not_complete_is_refused(command, arguments):
     assert_refused(command(*arguments))
 
 
-@pytest.mark.parametrize("target", ["", "memory://a/../b", "nowhere://a/b", "s3:/bucket/b"])
+@pytest.mark.parametrize("target", ["memory://a/../b", "nowhere://a/b", "s3:/bucket/b"])
 def test_a_target_that_is_not_a_path_or_url_is_refused(command, emulator, folder, monkeypatch, target):
     monkeypatch.chdir(folder)
     emulator.reset()

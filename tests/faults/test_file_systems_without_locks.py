@@ -86,6 +86,7 @@ def test_an_image_is_written_without_a_warning_and_no_lock_stays(tmp_path, code)
     assert not [path.name for path in (target / "atlaszarr").iterdir() if "owner" in path.name]
 
 
+@pytest.mark.slow
 def test_a_second_build_is_refused_and_one_that_was_killed_is_followed_at_once(tmp_path):
     target = tmp_path / "x.ome.zarr"
     with without_locks(target, "hold") as first:
@@ -101,6 +102,7 @@ def test_a_second_build_is_refused_and_one_that_was_killed_is_followed_at_once(t
 
 
 @pytest.mark.parametrize("locks", [True, False])
+@pytest.mark.slow
 def test_the_lease_of_another_machine_lasts_a_minute_after_its_last_renewal(tmp_path, locks):
     target = tmp_path / "x.ome.zarr"
     stranger(target, 50)
@@ -118,6 +120,7 @@ def test_the_lease_of_another_machine_lasts_a_minute_after_its_last_renewal(tmp_
 
 
 @pytest.mark.parametrize("locks", [True, False])
+@pytest.mark.slow
 def test_the_lease_of_another_machine_is_taken_over_on_request(tmp_path, locks):
     target = tmp_path / "x.ome.zarr"
     stranger(target, 0)

@@ -34,6 +34,11 @@ def made(tmp_path_factory):
         "crc32c shards",
         "gzip NRRD",
         "gzip NIfTI",
+        "zlib MetaImage",
+        "raw MetaImage",
+        "raw NRRD",
+        "TIFF",
+        "OME-Zarr without a ledger",
     ],
 )
 def test_a_flipped_bit_changes_nothing_or_is_repaired_or_named(made, kind, number, tmp_path):

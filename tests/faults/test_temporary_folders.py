@@ -69,12 +69,16 @@ def test_the_spool_of_a_living_process_is_kept(volume, tmp_path):
         assert {path.name for path in spool.iterdir()} == held
 
 
-def test_a_folder_without_a_lock_is_never_removed(tmp_path):
-    (tmp_path / "atlaszarr-mine").mkdir()
-    (tmp_path / "atlaszarr-notes.txt").touch()
+def test_a_folder_without_a_lock_or_of_another_name_is_never_removed(tmp_path):
+    others = ["atlaszarr-mine", f"atlaszarr-{'A' * 32}", f"other-{'b' * 32}"]
+    folders, locks = [f"atlaszarr-{'a' * 32}", *others], [f"{name}.lock" for name in others]
+    for name in folders:
+        (tmp_path / name).mkdir()
+    for name in locks:
+        (tmp_path / name).touch()
     with temporary_folder(tmp_path):
         pass
-    assert {path.name for path in tmp_path.iterdir()} == {"atlaszarr-mine", "atlaszarr-notes.txt"}
+    assert {path.name for path in tmp_path.iterdir()} == {*folders, *locks}
 
 
 def test_a_link_is_neither_followed_nor_removed(tmp_path):
@@ -82,10 +86,11 @@ def test_a_link_is_neither_followed_nor_removed(tmp_path):
     (kept := tmp_path / "other" / "kept").write_text("kept")
     spool = tmp_path / "spool"
     spool.mkdir()
-    (spool / "atlaszarr-a").symlink_to(tmp_path / "other")
-    (spool / "atlaszarr-a.lock").symlink_to(kept)
-    (spool / "atlaszarr-b").symlink_to(tmp_path / "other")
-    (spool / "atlaszarr-b.lock").touch()
+    one, other = (f"atlaszarr-{letter * 32}" for letter in "ab")
+    (spool / one).symlink_to(tmp_path / "other")
+    (spool / f"{one}.lock").symlink_to(kept)
+    (spool / other).symlink_to(tmp_path / "other")
+    (spool / f"{other}.lock").touch()
     with temporary_folder(spool):
         pass
     assert kept.read_text() == "kept"

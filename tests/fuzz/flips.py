@@ -2,8 +2,9 @@
 
     python tests/fuzz/flips.py [N] [SEED]
 
-Each flip must change nothing, be repaired, or be named by an error, a warning or `verify`. Prints the counts, and each
-flip that was silent; the exit status is 1 if there are any.
+Each flip must change nothing, be repaired, or be named by an error, a warning or `verify`; in a source without a
+checksum it may also change the digest that an atlas records of the source. Prints the counts, and each flip that was
+silent; the exit status is 1 if there are any.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import shutil
 import sys
 import tempfile
 import warnings
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,7 +36,8 @@ from atlaszarr.errors import AtlaszarrError, AtlaszarrWarning  # noqa: E402
 from atlaszarr.reference_volumes import open_annotation  # noqa: E402
 from atlaszarr.writing import write_multiscales  # noqa: E402
 
-NOTHING, REPAIRED, NAMED, SILENT = "changes nothing", "repaired", "named", "silent"
+NOTHING, REPAIRED, NAMED, DIGEST, SILENT = "changes nothing", "repaired", "named", "in the digest", "silent"
+OUTCOMES = (NOTHING, REPAIRED, NAMED, DIGEST, SILENT)
 _OPTIONS: dict[str, Any] = {"chunk": 8, "workers": 1, "geometry": readers._GEOMETRY}
 
 
@@ -142,7 +145,7 @@ class Cache:
         cache.put("key", self.body)
         (entry,) = (path for path in (folder / "cache").rglob("*") if path.is_file())
         where = f"bit {flip(entry, rng)}"
-        found = cache.get("key")
+        found = cache.get("key", 2000)
         return (REPAIRED if found is None else NOTHING if found == self.body else SILENT), where
 
 
@@ -155,9 +158,14 @@ class Source:
         Its files, by their names.
     first : callable
         The first byte that a checksum covers, by the name and body of a file; None for a file that none covers.
+    is_digested : bool
+        Whether there is no checksum, so that a flip may also change the digest of the source.
     """
 
-    def __init__(self, files: readers.Files, first: Callable[[str, bytes], int | None]) -> None:
+    def __init__(
+        self, files: readers.Files, first: Callable[[str, bytes], int | None], is_digested: bool = False
+    ) -> None:
+        self.is_digested = is_digested
         self.files = dict(files)
         self._size = None if "x.ome.zarr/zarr.json" in self.files else 800
         self.covered = {name: start for name, body in files.items() if (start := first(name, body)) is not None}
@@ -170,13 +178,13 @@ class Source:
             (folder / name).write_bytes(body)
         return folder / next(iter(self.files)).split("/")[0]
 
-    def read(self, path: Path) -> tuple[Any, Any]:
-        """The values and the geometry."""
+    def read(self, path: Path) -> tuple[Any, Any, Any]:
+        """The values, the geometry, and what an atlas records of the source."""
         with (
             tempfile.TemporaryDirectory() as spool,
             open_annotation(path, spool, voxel_size=self._size, orientation="asl") as volume,
         ):
-            return volume.array.compute(), volume.voxel_size
+            return volume.array.compute(), volume.voxel_size, volume.identity()
 
     def one(self, folder: Path, rng: random.Random) -> tuple[str, str]:
         """Flip a bit of a copy."""
@@ -184,15 +192,33 @@ class Source:
         name = rng.choice(sorted(self.covered))
         where = f"bit {flip(folder / name, rng, self.covered[name])} of {name}"
         with _naming() as named:
-            values, geometry = self.read(path)
+            values, geometry, identity = self.read(path)
         if named:
             return NAMED, where
         same = np.array_equal(values, self.intact[0]) and geometry == self.intact[1]
+        if not same and self.is_digested and identity != self.intact[2]:
+            return DIGEST, where
         return (NOTHING if same else SILENT), where
 
 
 def _gzip_body(_: str, body: bytes) -> int:
     return body.index(b"\x1f\x8b")
+
+
+def _zlib_body(_: str, body: bytes) -> int:
+    return body.index(b"LOCAL\n") + 6
+
+
+def _compressed(body: bytes) -> bytes:
+    """A MetaImage with its voxels in zlib, which ends in an Adler-32."""
+    first = _zlib_body("", body)
+    header = body[:first].replace(b"CompressedData = False", b"CompressedData = True")
+    return header + zlib.compress(body[first:])
+
+
+def _voxels(_: str, body: bytes) -> int:
+    """The first voxel of a file whose header is before all voxels, or of a TIFF of tifffile."""
+    return len(body) - readers._small().nbytes if not body.startswith(b"II") else 512
 
 
 def kinds(folder: Path) -> dict[str, Any]:
@@ -210,7 +236,30 @@ def kinds(folder: Path) -> dict[str, Any]:
         "crc32c shards": Source(sharded(), lambda name, _: 0 if "/c/" in name else None),
         "gzip NRRD": Source({"x.nrrd": readers._nrrd("gzip")}, _gzip_body),
         "gzip NIfTI": Source({"x.nii.gz": gzip.compress(readers._nifti())}, _gzip_body),
+        "zlib MetaImage": Source({"x.mha": _compressed(readers._metaimage())}, _zlib_body),
+        "raw MetaImage": Source({"x.mha": readers._metaimage()}, _voxels, is_digested=True),
+        "raw NRRD": Source({"x.nrrd": readers._nrrd("raw")}, _voxels, is_digested=True),
+        "TIFF": Source({"x.tif": readers._tiff(metadata=None)}, _voxels, is_digested=True),
+        "OME-Zarr without a ledger": Source(plain(), lambda name, _: 0 if "/c/" in name else None, is_digested=True),
     }
+
+
+def plain() -> readers.Files:
+    """An OME-Zarr without a checksum or a ledger, as another program writes it."""
+
+    def make(folder: Path) -> None:
+        import zarr
+
+        write_multiscales(readers._small(), folder / "x.ome.zarr", rule="mode", **_OPTIONS)
+        shutil.rmtree(folder / "x.ome.zarr/atlaszarr")
+        for level in sorted((folder / "x.ome.zarr").glob("[0-9]")):
+            array = zarr.open_array(level)
+            values, chunks, names = array[:], array.chunks, array.metadata.dimension_names
+            shutil.rmtree(level)
+            options = {"chunks": chunks, "dtype": values.dtype, "dimension_names": names, "compressors": None}
+            zarr.create_array(level, shape=values.shape, **options)[:] = values
+
+    return readers._made(make)
 
 
 def sharded() -> readers.Files:
@@ -244,9 +293,9 @@ def main() -> int:
                 counts[outcome] += 1
                 if outcome == SILENT:
                     print(f"{number} {name}: {where}", flush=True)
-            print(f"{name:24}" + "".join(f"{counts[o]:>6} {o}" for o in (NOTHING, REPAIRED, NAMED, SILENT)), flush=True)
+            print(f"{name:24}" + "".join(f"{counts[o]:>6} {o}" for o in OUTCOMES), flush=True)
             total += counts
-    print(f"{'all':24}" + "".join(f"{total[o]:>6} {o}" for o in (NOTHING, REPAIRED, NAMED, SILENT)))
+    print(f"{'all':24}" + "".join(f"{total[o]:>6} {o}" for o in OUTCOMES))
     return 1 if total[SILENT] else 0
 
 

@@ -575,7 +575,7 @@ def test_a_reader_never_finds_half_a_file(tmp_path):
     def read():
         seen = 0
         while not done.is_set() or not seen:
-            assert cache.get("ab12") in bodies
+            assert cache.get("ab12", 2**20) in bodies
             seen += 1
         return seen
 

@@ -19,13 +19,10 @@ from atlaszarr.geometry.plane import PLANES
 from atlaszarr.geometry.spaces import ORIENTATION, reference_space
 from atlaszarr.previews.annotation_planes import label_planes
 from atlaszarr.reference_volumes import open_annotation
-from atlaszarr.terminology.terminology import Structure
 from atlaszarr.writing import write_multiscales
 from codes import raises
 
-TERMINOLOGY = Terminology(
-    (Structure(997, "root", "root", "#FFFFFF", (997,)), Structure(10, "LL", "Left lump", "#11AA11", (997, 10)))
-)
+TERMINOLOGY = Terminology.from_structure_graph(lumps.graph())
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -68,9 +65,7 @@ def served(request, tmp_path):
 
 
 def assert_read_right(url, folder):
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "the annotation has labels", AtlaszarrWarning)
-        table = region_volumes(url, TERMINOLOGY, by_hemisphere=True)
+    table = region_volumes(url, TERMINOLOGY, by_hemisphere=True)
     assert table.loc[10, "volume_left_mm3"] == pytest.approx(lumps.LL_MM3)
     with open_annotation(url, folder) as volume:
         np.testing.assert_array_equal(volume.array, lumps.labels())

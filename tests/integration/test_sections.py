@@ -118,6 +118,7 @@ def test_only_the_images_of_computed_planes_are_fetched(emulator, client):
     assert sorted(request.query.get("view", "") for request in emulator.requests) == ["", "expression"]
 
 
+@pytest.mark.slow
 def test_a_block_of_a_fine_grid_fetches_the_windows_it_samples_once(emulator, client):
     opened = open_sections(CORONAL, 1, client=client)
     assert opened.image.shape == (60, 8000, 11400, 3)

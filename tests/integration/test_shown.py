@@ -123,6 +123,13 @@ def test_an_empty_or_endless_argument_is_one_line_with_exit_code_2(command, monk
         assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("value", ["[" * 4000, '{"a":' * 1000, "[1", "{"])
+def test_a_storage_option_that_is_not_json_is_one_line_with_exit_code_2(command, tmp_path, value):
+    ran = command("volumes", tmp_path / "x.ome.zarr", f"--storage-option=client_kwargs={value}")
+    assert (ran.code, len(ran.err.splitlines())) == (2, 1)
+    assert "client_kwargs" in ran.err
+
+
 # Streams.
 
 
@@ -173,6 +180,7 @@ def _run_into(arguments, api, stdout):
 
 
 @pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full"])
+@pytest.mark.slow
 def test_without_a_standard_error_a_command_works_and_its_exit_code_is_the_same(api, tmp_path, redirection):
     assert run(["search"], api, redirection).stdout.count(b"\n") == 4
     assert run(["search", "--limit", "1"], api, redirection).returncode == 0
@@ -182,6 +190,7 @@ def test_without_a_standard_error_a_command_works_and_its_exit_code_is_the_same(
     assert (ran.returncode, ran.stdout.splitlines()[0]) == (0, f"built: {target}".encode())
 
 
+@pytest.mark.slow
 def test_with_all_standard_streams_closed_nothing_is_written_into_a_target(api, tmp_path):
     target = tmp_path / "x.ome.zarr"
     assert run(["build", DATASET, target, "--resolution", "400"], api, "<&- >/dev/null 2>&-").returncode == 0
@@ -212,9 +221,14 @@ HOSTILE = {
     "no glyphs": "日本",
     "delete": "Nrp1\x7f",
 }
+#: The kinds of the quick run; the others are slow.
+QUICK = ("escape sequences and newlines", "half a surrogate", "a formula")
 
 
-@pytest.mark.parametrize("name", HOSTILE.values(), ids=HOSTILE)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if kind in QUICK else pytest.mark.slow, id=kind) for kind, name in HOSTILE.items()],
+)
 def test_any_name_of_the_service_is_shown_on_one_line_and_drawn(serve, records, command, tmp_path, name):
     (record,), images = records
     record["genes"][0].update(acronym=name, name=name)

@@ -91,8 +91,8 @@ ANSWERS = [
     (403, "RequestTimeTooSkewed", "", "access-denied", "the clock of this machine"),
     (403, "AccessDenied", "", "store-forbidden", "for an absent one"),
     (404, "NoSuchBucket", "", "bucket-not-found", "create the bucket"),
-    (500, "InternalError", "", "store-error", "later"),
-    (503, "SlowDown", "", "store-overloaded", "fewer workers"),
+    pytest.param(500, "InternalError", "", "store-error", "later", marks=pytest.mark.slow),
+    pytest.param(503, "SlowDown", "", "store-overloaded", "fewer workers", marks=pytest.mark.slow),
 ]
 
 

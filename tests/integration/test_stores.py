@@ -482,7 +482,7 @@ class TestEveryStore:
         cache = ImageCache(any_store.url("cache"), any_store.options)
         cache.put("key", b"body")
         assert "key" in cache
-        assert (cache.get("key"), cache.get("other")) == (b"body", None)
+        assert (cache.get("key", 4), cache.get("other", 4)) == (b"body", None)
 
     def test_a_recorded_chunk_of_the_same_size_that_was_altered_is_repaired_when_a_build_resumes(self, any_store):
         class StopError(Exception):

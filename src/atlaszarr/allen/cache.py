@@ -66,9 +66,9 @@ class ImageCache:
             self._target = None
             self._fail(error)
 
-    def get(self, key: str) -> bytes | None:
-        """The body stored under a key; None if it is missing or damaged."""
-        entry = self._try(lambda target: target.read(_path(key)))
+    def get(self, key: str, most: int) -> bytes | None:
+        """The body stored under a key; None if it is missing, damaged, or larger than `most` bytes."""
+        entry = self._try(lambda target: _read(target, _path(key), most + _DIGEST_BYTES))
         if entry is None:
             return None
         body, digest = entry[:-_DIGEST_BYTES], entry[-_DIGEST_BYTES:]
@@ -101,6 +101,15 @@ class ImageCache:
                 return
             _FAILED.add(self._id)
         warnings.warn(f"section images are not cached: {error}", AtlaszarrWarning, stacklevel=2)
+
+
+def _read(target: Target, path: str, most: int) -> bytes | None:
+    try:
+        return target.read(path, most)
+    except InputError as error:
+        if error.code != "file-too-large":
+            raise
+        return None
 
 
 def _remove_temporary(target: Target) -> None:

@@ -275,7 +275,7 @@ class AllenClient:
             If no valid image is received after all retries.
         """
         url, key = request.url(self.api_url), request.key(self.api_url)
-        if self.cache and (body := self.cache.get(key)) is not None:
+        if self.cache and (body := self.cache.get(key, request.largest_body)) is not None:
             with suppress(ImageError):
                 return _decoded(request, body)
         image = self._http.get(url, request.largest_body, partial(_decoded, request))

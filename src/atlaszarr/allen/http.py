@@ -37,14 +37,13 @@ from urllib3.util import make_headers
 
 from ..engine.schedulers import active_client
 from ..errors import ImageError, InputError, ServiceError
+from ..stores.backend import MAX_REDIRECTS
 
 #: HTTP statuses that are retried.
 _TRANSIENT = (408, 429, 500, 502, 503, 504)
 #: The message of `http.client` for a proxy that refuses CONNECT.
 _REFUSED_TUNNEL = re.compile(r"Tunnel connection failed: (\d{3})")
 _PIECE = 2**20
-#: Redirects that are followed: the API redirects once, from http to https.
-_MAX_REDIRECTS = 5
 #: Longest line of an answer, in bytes, such as the header of a chunk: the limit of `http.client` for a header.
 _LONGEST_LINE = 2**16
 #: Time limit of a client's first connection, including name resolution, in seconds.
@@ -434,9 +433,9 @@ def _redirected(url: str, location: str, redirects: int) -> str:
             f"{url} redirects to {new.scheme}://{new.hostname}, another service; check the API URL",
             code="redirect-to-other-host",
         )
-    if redirects > _MAX_REDIRECTS:
+    if redirects > MAX_REDIRECTS:
         raise ServiceError(
-            f"{url} redirects more than {_MAX_REDIRECTS} times; check the API URL", code="too-many-redirects"
+            f"{url} redirects more than {MAX_REDIRECTS} times; check the API URL", code="too-many-redirects"
         )
     return new._replace(netloc=new.netloc.rpartition("@")[2]).geturl()  # messages show the URL
 

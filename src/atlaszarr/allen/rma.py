@@ -132,8 +132,8 @@ def query(
         url = f"{api_url}/data/query.json?criteria={quote(','.join(clauses), safe=chr(39) + ':,$*()')}"
         if requests >= _MAX_PAGES or size_read > _LARGEST_QUERY or time.monotonic() - began > _LONGEST_QUERY:
             raise ServiceError(
-                f"{url} follows {requests} pages of {size_read:,} bytes with {len(rows)} of {total} rows, which took "
-                f"{time.monotonic() - began:.0f} s; set a limit, or narrow the search",
+                f"{url} is refused after {requests} pages ({size_read:,} bytes, {time.monotonic() - began:.0f} s) with "
+                f"{len(rows)} of {total} rows; set a limit, or narrow the search",
                 code="query-too-long",
             )
         body = get(url)
@@ -143,9 +143,9 @@ def query(
         valid = isinstance(page, list) and all(isinstance(row, dict) for row in page)
         if not valid or isinstance(matches, bool) or not isinstance(matches, int) or matches < 0:
             raise ServiceError(f"{url} answered without rows or without a row count", code="unexpected-answer")
-        if len(page) > min(size, matches - len(rows)):
+        if len(page) > (left := min(size, matches - len(rows))):
             raise ServiceError(
-                f"{url} answered {len(page)} rows, but asked for {size} and found {matches - len(rows)}; try again",
+                f"{url} answered {len(page)} rows, more than the {left} that are left; try again",
                 code="unexpected-answer",
             )
         if total is not None and matches != total:

@@ -104,8 +104,8 @@ def build_atlas(
         A folder, or a URL that fsspec opens; it may hold other atlases. For BrainGlobe the folder
         ``brainglobe-atlasapi``.
     annotation : str, path-like or several
-        NRRD, NIfTI, TIFF or OME-Zarr: a path, or any URL that fsspec opens. The finest of several is level 0, and each
-        other one replaces the level of its resolution, with the origin of its own voxels.
+        NRRD, NIfTI, MetaImage, TIFF or OME-Zarr: a path, or any URL that fsspec opens. The finest of several is level
+        0, and each other one replaces the level of its resolution, with the origin of its own voxels.
     template : str, path-like or several
         Same as `annotation`, with integers or floating point numbers.
     ontology : Terminology, str or path-like, optional
@@ -182,7 +182,7 @@ def build_atlas(
         refuse_overlaps(read, written_to)  # a level may be a link
         corner = corner_of(sources["annotation"], sources.get("template", ()))
         opened = {kind: levels_of(of_kind, corner, chunk, shard, sides) for kind, of_kind in sources.items()}
-        recognised = Recognised.by(sources["annotation"], terminology)
+        recognised = Recognised.of(sources["annotation"], terminology)
         unknown = [] if terminology is None else refuse_unknown(recognised.labels, terminology, allow_unknown)
         recognised.refuse_defaults(name, version, terminology, allow_unknown)
         if terminology is None:

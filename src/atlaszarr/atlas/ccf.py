@@ -82,7 +82,7 @@ _ROOTS = (997, "MBA:997")
 
 @dataclass(frozen=True)
 class Recognised:
-    """What the volumes of an annotation tell about it.
+    """The labels of an annotation, and whether it is the CCF.
 
     Attributes
     ----------
@@ -99,7 +99,7 @@ class Recognised:
     difference: str
 
     @classmethod
-    def by(cls, annotation: Collection[ReferenceVolume], ontology: Terminology | None) -> Recognised:
+    def of(cls, annotation: Collection[ReferenceVolume], ontology: Terminology | None) -> Recognised:
         """Find the labels of the volumes, and compare both, and an ontology that is given, with the CCF.
 
         Labels that are just 1 to n are the numbers of any list, although most of them are ids of the CCF too.

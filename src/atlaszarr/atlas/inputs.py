@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..reference_volumes import ReferenceVolume, unknown_labels, unknown_labels_remark
 from ..stores.locations import normalize, overlap, protocol_of, shown
 from ..stores.target import Target
-from ..terminology.terminology import Terminology
+from ..terminology.terminology import Terminology, refuse_other_ontology
 
 Uri = str | os.PathLike[str]
 #: `open_annotation` or `open_template`.
@@ -140,14 +140,8 @@ def refuse_unknown(found: Mapping[str, NDArray[np.uint32]], terminology: Termino
         if not (unknown := unknown_labels(labels, terminology)):
             continue
         text = unknown_labels_remark(unknown, uri)
-        if not allow_unknown and 2 * len(unknown) > len(labels):
-            raise InputError(
-                f"the terminology names {len(labels) - len(unknown)} of the {len(labels)} labels of {uri}; is this the "
-                "ontology of this annotation? Give the right one (--ontology), or --allow-unknown to keep the labels "
-                "unnamed",
-                code="other-ontology",
-            )
         if not allow_unknown:
+            refuse_other_ontology(len(unknown), len(labels), uri, "--ontology")
             raise InputError(
                 f"{text}; give an ontology with all labels, or --allow-unknown to keep them unnamed",
                 code="unknown-label",

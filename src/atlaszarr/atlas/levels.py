@@ -8,7 +8,7 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
-from ..engine.ome import Geometry
+from ..engine.ome import Geometry, exact
 from ..engine.pyramid import Factor, Pyramid
 from ..errors import InputError
 from ..geometry.spaces import ORIENTATION, reference_space
@@ -101,7 +101,7 @@ def levels_of(
     levels = list(with_volumes.levels)
     for level, first in _firsts(with_volumes, by_level).items():
         levels[level] = replace(levels[level], first=first)
-    sizes_um = [Fraction(repr(float(size))) for size in finest.voxel_size]
+    sizes_um = [exact(size) for size in finest.voxel_size]
     scale = _mm(sizes_um)
     translation = _mm([at + size / 2 for at, size in zip(corner, sizes_um, strict=True)])
     return Levels(
@@ -132,7 +132,7 @@ def corner_of(annotation: Sequence[ReferenceVolume], template: Sequence[Referenc
     for volume in others:
         _check_orientation(volume, first)
     if first.is_ccf:
-        half = Fraction(repr(_ANCHOR)) / 2
+        half = exact(_ANCHOR) / 2
         return -half, -half, -half
     with_origin = [volume for volume in (first, *others) if volume.position is not None]
     if not with_origin:
@@ -155,10 +155,7 @@ def corner_of(annotation: Sequence[ReferenceVolume], template: Sequence[Referenc
 
 def _corner(volume: ReferenceVolume, position: Sequence[float]) -> Corner:
     """The outer corner of the first voxel of a volume, from the position of its centre."""
-    z, y, x = (
-        Fraction(repr(float(at))) - Fraction(repr(float(size))) / 2
-        for at, size in zip(position, volume.voxel_size, strict=True)
-    )
+    z, y, x = (exact(at) - exact(size) / 2 for at, size in zip(position, volume.voxel_size, strict=True))
     return z, y, x
 
 

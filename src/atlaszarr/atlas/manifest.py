@@ -15,6 +15,7 @@ from ..engine.target_state import read_root
 from ..errors import InputError
 from ..geometry.spaces import BRAINGLOBE_SIDES, ORIENTATION
 from ..reference_volumes import ReferenceVolume
+from ..stores.backend import LARGEST_SIDECAR
 from ..stores.documents import LARGEST, parse_object
 from ..stores.target import Target
 from ..versions import version
@@ -113,7 +114,7 @@ def finish(
         Orientation of x.
     credit : Credit
     """
-    existing = root.read_each(files)
+    existing = root.read_each(files, LARGEST_SIDECAR)
     root.write_all((path, body) for path, body in files.items() if existing[path] != body)
     recorded = _recorded(root, layout, overwrite=False)
     given = {

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..errors import TargetError
+from ..stores.backend import LARGEST_OBJECT
 from ..stores.target import Target
 
 _ROOT = "zarr.json"
@@ -51,7 +52,7 @@ def _copy(image: Target, second: Target) -> None:
 
 def _read(image: Target, keys: Iterable[str]) -> Iterator[tuple[str, bytes]]:
     for key in keys:
-        body = image.read(key)
+        body = image.read(key, LARGEST_OBJECT)
         if body is None:
             raise TargetError(f"{image.url}/{key} is missing; build again to repair it", code="missing-chunk")
         yield key, body

@@ -23,6 +23,7 @@ from ..engine.target_state import FINISHED, REMOVING, UNFINISHED
 from ..engine.verify import document_defects
 from ..engine.writer import Progress, WriteReport, write
 from ..errors import InputError
+from ..stores.backend import LARGEST_SIDECAR
 from ..stores.target import Target
 from ..terminology.terminology import Terminology
 from . import precomputed, surfaces
@@ -98,7 +99,7 @@ class _MeshJob(Job):
         recorded = (found.header or {}).get("request")
         if recorded is None and not found.damaged:
             own = {INFO: precomputed.mesh_info(), NAMES: precomputed.segment_properties(self._terminology)}
-            if self.target.read_each(own) == own:
+            if self.target.read_each(own, LARGEST_SIDECAR) == own:
                 return REMOVING  # only the ledger is missing: everything is made again
             if other := [key for key in self.target.list_keys() if not key.startswith("atlaszarr/")]:
                 raise InputError(

@@ -50,8 +50,8 @@ _VOLUMES = "NRRD, NIfTI, MetaImage, TIFF or OME-Zarr, path or URL; repeatable, o
 def atlas(target: str, storage_options: dict[str, Any], as_json: bool, **values: Any) -> None:
     """Build an atlas under TARGET, a path or URL: annotation, template, hemispheres, terminology, region volumes.
 
-    The CCF is recognised by its extent and its labels. Any other atlas needs --name, --version and --ontology, and for
-    --brainglobe also --species and --citation.
+    The CCF is recognised by its extent and its labels. Any other atlas needs a name, a version and an ontology, and for
+    BrainGlobe also a species and a citation.
 
     For instance: atlaszarr atlas ccf --annotation annotation_25.nrrd --template average_template_25.nrrd
     """

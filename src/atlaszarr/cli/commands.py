@@ -87,6 +87,7 @@ def cli() -> None:
     """Allen Brain Atlas section datasets as registered, multiscale OME-Zarr."""
 
 
+# No argument or option is a blank text.
 for _command in cli.commands.values():
     for _parameter in _command.params:
         if _parameter.type is click.STRING:

@@ -6,7 +6,6 @@ the commands receive all others.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import re
@@ -16,12 +15,13 @@ from typing import Any
 
 import click
 
-from ..errors import InputError, printable
+from ..errors import InputError, brief, printable
+from ..geometry import voxel_size
+from ..stores.documents import parse
 
 _Callback = Callable[[click.Context, click.Parameter, Any], Any]
-#: ASCII digits alone: Python also reads 1_000 and the digits of other scripts. 18 digits fit in 64 bits.
+#: As in `voxel_size.NUMBER`. 18 digits fit in 64 bits.
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
 
 
 class Whole(click.types.IntParamType):
@@ -33,7 +33,7 @@ class Whole(click.types.IntParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Same as in click, for ASCII digits."""
         if isinstance(value, str) and not _WHOLE.fullmatch(value):
-            self.fail(f"{_short(value)} is not a whole number.", param, ctx)
+            self.fail(f"{brief(value)} is not a whole number.", param, ctx)
         number = super().convert(value, param, ctx)
         if (self._low is not None and number < self._low) or (self._high is not None and number > self._high):
             self.fail(f"{number} is not between {self._low} and {self._high}.", param, ctx)
@@ -45,8 +45,8 @@ class Number(click.types.FloatParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Same as in click, for finite numbers in ASCII digits."""
-        if isinstance(value, str) and not (_NUMBER.fullmatch(value) and math.isfinite(float(value))):
-            self.fail(f"{_short(value)} is not a number.", param, ctx)
+        if isinstance(value, str) and not (voxel_size.NUMBER.fullmatch(value) and math.isfinite(float(value))):
+            self.fail(f"{brief(value)} is not a number.", param, ctx)
         return super().convert(value, param, ctx)
 
 
@@ -63,10 +63,6 @@ class Text(click.types.StringParamType):
 
 WHOLE = Whole()
 NUMBER = Number()
-
-
-def _short(value: str) -> str:
-    return repr(value if len(value) <= 40 else value[:40] + "...")
 
 
 def options(*decorators: Callable[..., Any]) -> Callable[..., Any]:
@@ -98,7 +94,7 @@ def as_numbers(count: int) -> _Callback:
         except ValueError:
             found = ()
         if len(found) != count:
-            message = f"{_name(parameter)} {_short(text)} is not {count} whole numbers separated by commas"
+            message = f"{_name(parameter)} {brief(text)} is not {count} whole numbers separated by commas"
             raise InputError(message, code="invalid-value")
         return found
 
@@ -106,17 +102,18 @@ def as_numbers(count: int) -> _Callback:
 
 
 def as_lengths(
-    _context: click.Context, parameter: click.Parameter, text: str | None
-) -> float | tuple[float, float, float] | None:
-    """Click callback: parse one positive length in um, or three along z, y, x separated by commas."""
+    _context: click.Context, _parameter: click.Parameter, text: str | None
+) -> tuple[float, float, float] | None:
+    """Click callback: parse a voxel size, one positive length in um or three along z, y, x separated by commas."""
     if text is None:
         return None
     parts = [part.strip() for part in text.split(",")]
-    found = tuple(float(part) for part in parts if _NUMBER.fullmatch(part))
-    if len(found) != len(parts) or len(found) not in (1, 3) or not all(0 < length < math.inf for length in found):
-        message = f"{_name(parameter)} {text!r} must be one positive length in um, or three along z, y, x (200,200,100)"
-        raise InputError(message, code="invalid-voxel-size")
-    return found[0] if len(found) == 1 else (found[0], found[1], found[2])
+    try:
+        if all(map(voxel_size.NUMBER.fullmatch, parts)):
+            return voxel_size.lengths_of([float(part) for part in parts])
+    except InputError:
+        pass
+    raise voxel_size.invalid(text)
 
 
 def as_number_or_auto(_context: click.Context, parameter: click.Parameter, text: str) -> int | None:
@@ -124,7 +121,7 @@ def as_number_or_auto(_context: click.Context, parameter: click.Parameter, text:
     try:
         return None if text == "auto" else _whole(text)
     except ValueError:
-        message = f"{_name(parameter)} {_short(text)} is neither auto nor a whole number"
+        message = f"{_name(parameter)} {brief(text)} is neither auto nor a whole number"
         raise InputError(message, code="invalid-value") from None
 
 
@@ -134,13 +131,13 @@ def as_mapping(_context: click.Context, parameter: click.Parameter, pairs: Seque
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:
-            raise InputError(f"{_name(parameter)} {key!r} has no value; write KEY=VALUE", code="missing-value")
+            raise InputError(f"{_name(parameter)} {brief(key)} has no value; write KEY=VALUE", code="missing-value")
         try:
             # A number stays text: it may be a password.
             structured = value.startswith(("{", "[")) or value in ("true", "false", "null")
-            found[key] = json.loads(value) if structured else value
+            found[key] = parse(value) if structured else value
         except ValueError:
-            message = f"{_name(parameter)} {key!r} begins like JSON but is not valid JSON"
+            message = f"{_name(parameter)} {brief(key)} begins like JSON but is not valid JSON"
             raise InputError(message, code="not-json") from None
     return found
 

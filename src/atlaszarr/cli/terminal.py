@@ -37,7 +37,7 @@ def prepare_streams() -> None:
 
 
 def say(*lines: object) -> None:
-    """Print each text as a line on stderr; if stderr is closed or full, nothing can be said."""
+    """Print each text as a line on stderr; nothing if it is closed or full."""
     with suppress(OSError):
         click.echo("\n".join(printable(str(line)) for line in lines), err=True)
 

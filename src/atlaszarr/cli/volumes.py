@@ -33,7 +33,7 @@ def volumes(
     regions: tuple[str, ...],
     level: int,
     by_hemisphere: bool,
-    voxel_size: float | tuple[float, float, float] | None,
+    voxel_size: tuple[float, float, float] | None,
     allow_unknown: bool,
     form: str,
     storage_options: dict[str, Any],

@@ -22,9 +22,9 @@ from ..engine.codecs import Encoding
 from ..engine.inputs import locations_read
 from ..engine.ome_reader import StoredImage
 from ..engine.pyramid import Pyramid
-from ..errors import AtlaszarrWarning, InputError
+from ..errors import AtlaszarrWarning, InputError, brief
 from ..stores.failures import reading
-from ..stores.input_file import InputFile
+from ..stores.input_file import InputFile, cut_short, too_long
 from ..stores.local import whole_file
 from ..stores.locations import local_path, overlap, shown
 from ..stores.target import Target
@@ -199,16 +199,9 @@ def _load_npy(name: str, storage_options: Mapping[str, Any] | None) -> ArrayFiel
 def _check_size(name: str, declared: int, available: int) -> None:
     """Refuse a file that is shorter or longer than its header declares."""
     if available < declared:
-        raise InputError(
-            f"{name} is cut short: its header declares {declared} bytes of numbers, and it holds {max(available, 0)}; "
-            "get the file again",
-            code="truncated-file",
-        )
+        raise cut_short(name, f"{declared} bytes of numbers", available)
     if available > declared:
-        raise InputError(
-            f"{name} is longer than the {declared} bytes of numbers that its header declares; get the file again",
-            code="file-too-large",
-        )
+        raise too_long(name, declared)
 
 
 def _save_zarr(field: Field, target: Target) -> None:
@@ -278,7 +271,7 @@ def _image_frame(image: StoredImage) -> tuple[list[tuple[float, float]], list[in
         down, across = given.get("axes") or ("", "")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
-            f"{image.target.url} has damaged attributes of its image ({error!r}); write it again",
+            f"{image.target.url} has damaged attributes of its image ({brief(error)}); write it again",
             code="damaged-metadata",
         ) from None
     if not all(0 < step < math.inf and math.isfinite(start) for step, start in steps):

@@ -71,8 +71,8 @@ class AbsentChunks:
                 self.count(index)
             elif self._array.is_local and layout.index_size:
                 with Path(self._array.url, key).open("rb") as file:
-                    file.seek(max(sizes[key] - layout.index_size, 0))
-                    self.count_within(index, file.read())
+                    file.seek(max(sizes[key] - layout.index_size, 0) if layout.index_at_end else 0)
+                    self.count_within(index, file.read(layout.index_size))
 
     def count(self, index: tuple[int, ...], chunks: int | None = None) -> None:
         """Count an absent object, or absent chunks of a shard.
@@ -107,7 +107,7 @@ class AbsentChunks:
         index : tuple of int
             Index of the shard.
         body : bytes
-            The shard, or at least its index at the end.
+            The shard, or at least its index.
 
         Raises
         ------

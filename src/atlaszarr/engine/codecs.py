@@ -14,6 +14,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from numbers import Integral
 from typing import Any, Literal
 
@@ -24,7 +25,7 @@ from numcodecs import zstd as _zstd
 from numpy.typing import NDArray
 
 from ..boxes import cells, intersection, within
-from ..errors import InputError
+from ..errors import InputError, brief
 
 #: A higher level of zstd hardly makes labels and smooth images smaller, and makes encoding the bottleneck.
 _ZSTD_LEVEL = 1
@@ -38,8 +39,10 @@ _DTYPE = re.compile(r"[<>|=]?[biuf]\d{1,2}|[|]?\?|bool|(?:u?int|float)\d{1,3}", 
 LARGEST_CHUNK = 2**30
 #: The most chunks of a shard: one of 2048 voxels along each axis in chunks of 16 has 2 million.
 _MOST_CHUNKS = 2**22
-#: The most axes of an array: NumPy's own limit is 64, and no image has more than 6.
-_MOST_AXES = 32
+#: The most voxels along an axis, which NumPy can index.
+_LONGEST_AXIS = 2**63 - 1
+#: The most axes of an array: NumPy 1 has 32, and OME-Zarr at most 5.
+MOST_AXES = 32
 
 
 def _encoded_size(size: int) -> int:
@@ -144,9 +147,10 @@ _CODECS: Mapping[str, tuple[Callable[[Any], Any], Callable[[Any, int], Any]]] = 
     "lzma": (_no_encoder, _stream_plain(lambda: lzma.LZMADecompressor(memlimit=_LZMA_MEMORY))),
     "lz4": (_no_encoder, _lz4_plain),
 }
-#: The codecs that zarr v2 and v3 have.
+#: The compressors of zarr v2; v3 has those of numcodecs with a prefix.
 _V2 = ("zstd", "blosc", "gzip", "zlib", "bz2", "lzma", "lz4")
-_V3 = ("zstd", "blosc", "gzip", "crc32c")
+_NUMCODECS = "numcodecs."
+_SHARDS = "sharding_indexed"
 
 
 @dataclass(frozen=True)
@@ -222,13 +226,15 @@ class ArrayLayout:
     fill : int or float
         Value of absent chunks.
     codecs : tuple of str or None
-        Codecs of a chunk in the order of encoding; None if zarr-python has to decode the objects.
+        Codecs of a chunk in the order of encoding; None if zarr-python has to decode the chunks.
     prefix, separator : str
         The key of an object is `prefix`, and its indices joined by `separator`.
     zarr_format : int
         2 or 3.
     document : mapping
         The array metadata that the layout was read from; empty for an array of `Encoding.layout`.
+    index_at_end, index_has_checksum : bool
+        Where the index of a shard is, its end or its start, and whether a CRC-32C follows it.
     """
 
     shape: tuple[int, ...]
@@ -241,6 +247,8 @@ class ArrayLayout:
     separator: str
     zarr_format: int = 3
     document: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    index_at_end: bool = True
+    index_has_checksum: bool = True
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> ArrayLayout:
@@ -260,17 +268,18 @@ class ArrayLayout:
         if layout.separator not in ("/", "."):
             raise ValueError(f"separator {layout.separator!r} is neither '/' nor '.'")
         axes = list(zip(layout.shape, layout.chunk, layout.unit, strict=True))
-        lengths = [length for axis in axes for length in axis]
-        whole = all(isinstance(length, Integral) and not isinstance(length, bool) for length in lengths)
+        whole = all(_is_whole(length) for axis in axes for length in axis)
         if (
-            len(axes) > _MOST_AXES
+            len(axes) > MOST_AXES
             or not whole
-            or not all(n >= 0 and c > 0 and u > 0 and u % c == 0 for n, c, u in axes)
+            or not all(0 <= n <= _LONGEST_AXIS and c > 0 and u > 0 and u % c == 0 for n, c, u in axes)
         ):
-            raise ValueError(f"invalid shape {layout.shape}, chunks {layout.chunk} or shards {layout.unit}")
+            raise ValueError(
+                f"invalid shape {brief(layout.shape)}, chunks {brief(layout.chunk)} or shards {brief(layout.unit)}"
+            )
         if layout.chunk_size > LARGEST_CHUNK:
             raise ValueError(f"chunks of {layout.chunk_size} bytes are not supported, the most is {LARGEST_CHUNK}")
-        if (chunks := math.prod(layout._counts)) > _MOST_CHUNKS:
+        if (chunks := math.prod(layout._index_shape)) > _MOST_CHUNKS:
             raise ValueError(f"shards of {chunks} chunks are not supported, the most is {_MOST_CHUNKS}")
         return layout
 
@@ -301,47 +310,66 @@ class ArrayLayout:
         )
         return {name: body.to_bytes() for name, body in store.items()}
 
-    @property
+    @cached_property
     def dtype(self) -> np.dtype[Any]:
         """The dtype of decoded values, in native byte order."""
         return np.dtype(self.stored).newbyteorder("=")
 
-    @property
+    @cached_property
     def grid(self) -> tuple[int, ...]:
         """Number of objects along each axis."""
         return tuple(-(-n // u) for n, u in zip(self.shape, self.unit, strict=True))
 
-    @property
+    @cached_property
     def index_size(self) -> int:
-        """Bytes of the index at the end of a shard; 0 if there are no shards, or zarr-python decodes them."""
-        if self.unit == self.chunk or self.codecs is None:
-            return 0
-        return 16 * math.prod(self._counts) + 4
+        """Bytes of the index of a shard; 0 if there are no shards."""
+        return 16 * math.prod(self._index_shape) + 4 * self.index_has_checksum if self._has_shards else 0
 
-    @property
+    @cached_property
     def chunk_size(self) -> int:
         """Bytes of a decoded chunk."""
         return math.prod(self.chunk) * np.dtype(self.stored).itemsize
 
-    @property
-    def _plain_size(self) -> int:
-        """Bytes of a decoded object that zarr-python decodes, with the axes that `last_axes` left out."""
-        document = self.document
-        unit: Sequence[int]
-        unit = document["chunks"] if self.zarr_format == 2 else document["chunk_grid"]["configuration"]["chunk_shape"]
-        return math.prod(unit) * np.dtype(self.stored).itemsize
+    @cached_property
+    def _has_shards(self) -> bool:
+        return self.unit != self.chunk or _shard_of(self.document) is not None
 
-    @property
+    @cached_property
+    def _whole_chunk(self) -> tuple[int, ...]:
+        """Shape of a chunk with the axes that `last_axes` left out."""
+        document = self.document
+        if not document:
+            return self.chunk
+        if self.zarr_format == 2:
+            return tuple(document["chunks"])
+        shard = _shard_of(document)
+        return tuple((document["chunk_grid"]["configuration"] if shard is None else shard)["chunk_shape"])
+
+    @cached_property
+    def _index_shape(self) -> tuple[int, ...]:
+        """Number of chunks of a shard along each axis, with those that `last_axes` left out."""
+        if self.zarr_format == 2 or not self.document:
+            return self._counts
+        unit = self.document["chunk_grid"]["configuration"]["chunk_shape"]
+        return tuple(u // c for u, c in zip(unit, self._whole_chunk, strict=True))
+
+    @cached_property
     def largest(self) -> int:
         """The most bytes that an object can have."""
         if self.codecs is None:  # a filter may widen a dtype, at most from one byte to eight
-            return _encoded_size(8 * self._plain_size)
-        size = self.chunk_size
-        for _ in self.codecs:
-            size = _encoded_size(size)
-        return size * math.prod(self._counts) + self.index_size
+            size = _encoded_size(8 * self._whole_chunk_size)
+        else:
+            size = self.chunk_size
+            for _ in self.codecs:
+                size = _encoded_size(size)
+        return size * math.prod(self._index_shape) + self.index_size
 
     @property
+    def _whole_chunk_size(self) -> int:
+        """Bytes of a decoded chunk of shape `_whole_chunk`."""
+        return math.prod(self._whole_chunk) * np.dtype(self.stored).itemsize
+
+    @cached_property
     def _counts(self) -> tuple[int, ...]:
         return tuple(u // c for u, c in zip(self.unit, self.chunk, strict=True))
 
@@ -370,12 +398,12 @@ class ArrayLayout:
         index : sequence of int
             Index of the shard.
         body : bytes
-            At least the last `index_size` bytes of the shard.
+            The shard, or at least the `index_size` bytes of its index.
 
         Raises
         ------
         ValueError
-            If the index at the end of `body` is damaged.
+            If the index is damaged.
         """
         if not self.index_size:
             return 0
@@ -437,9 +465,7 @@ class ArrayLayout:
             If `body` cannot be decoded.
         """
         part = tuple(slice(0, u) for u in self.unit) if box is None else tuple(box)
-        if self.codecs is None:
-            return self._decode_by_zarr(body, part)
-        if self.unit == self.chunk:
+        if not self._has_shards:
             return self._decode(body)[part]
         index = self._shard_index(body)
         lacks = bool((index[..., 0] == _ABSENT).any())
@@ -450,6 +476,8 @@ class ArrayLayout:
         for corner in cells(part, self.chunk):
             at, size = index[corner].tolist()
             if at != _ABSENT:
+                if at + size > len(body):
+                    raise ValueError(f"the index of the shard gives bytes {at} to {at + size} of {len(body)}")
                 chunk = _cell(corner, self.chunk)
                 shared = intersection(chunk, part)
                 values[within(shared, part)] = self._decode(body[at : at + size])[within(shared, chunk)]
@@ -457,10 +485,13 @@ class ArrayLayout:
 
     def _shard_index(self, body: bytes) -> NDArray[np.uint64]:
         """Offset and size of each chunk of a shard, shape (*chunks along each axis, 2)."""
-        index = np.frombuffer(_without_checksum(body[-self.index_size :], self.index_size), "<u8")
-        if index.size != 2 * math.prod(self._counts):
+        part = body[-self.index_size :] if self.index_at_end else body[: self.index_size]
+        index = np.frombuffer(_without_checksum(part, len(part)) if self.index_has_checksum else part, "<u8")
+        whole = self._index_shape
+        if index.size != 2 * math.prod(whole):
             raise ValueError("the index of the shard is incomplete")
-        return index.reshape(*self._counts, 2)
+        found: NDArray[np.uint64] = index.reshape(*whole, 2)[(0,) * (len(whole) - len(self.chunk))]
+        return found
 
     def _encode(self, values: NDArray[Any]) -> bytes:
         body: Any = np.ascontiguousarray(values, self.stored).reshape(-1)
@@ -469,47 +500,75 @@ class ArrayLayout:
         return bytes(body)
 
     def _decode(self, body: Any) -> NDArray[Any]:
+        if self.codecs is None:
+            return self._decode_by_zarr(body)
         body = _decompressed(body, self.codecs or (), self.chunk_size)
         return np.frombuffer(body, self.stored).astype(self.dtype, copy=False).reshape(self.chunk)
 
     def _without_outer_codecs(self, document: dict[str, Any], body: bytes) -> bytes:
-        """Decode the compressors of an object that zarr-python decodes, and remove them from its metadata.
+        """Decode the compressors of a chunk that zarr-python decodes, and remove them from its metadata.
 
         zarr-python decodes as many bytes as a compressor gives.
         """
         if self.zarr_format == 2:
-            name = (document.get("compressor") or {}).get("id")
-            if name not in _V2:
-                return body
-            outer, document["compressor"], widens = (name,), None, bool(document.get("filters"))
+            codecs = [*(document.get("filters") or ()), *filter(None, [document["compressor"]])]
+            names = [codec["id"] for codec in codecs]
+            kept = _inner(names, 0)
+            document["filters"], document["compressor"] = codecs[:kept] or None, None
+            widens = bool(kept)
         else:
             codecs = list(document["codecs"])
-            names = [codec["name"] for codec in codecs]
-            kept = len(names)
-            while kept > 1 and names[kept - 1] in _V3:
-                kept -= 1
-            outer, document["codecs"] = tuple(names[kept:]), codecs[:kept]
+            names = list(map(_v3_name, codecs))
+            kept = _inner(names, 1)
+            document["codecs"] = codecs[:kept]
             widens = not set(names[:kept]) <= {"bytes", "transpose"}
-        return bytes(_decompressed(body, outer, self.largest if widens else self._plain_size))
+        most = _encoded_size(8 * self._whole_chunk_size) if widens else self._whole_chunk_size
+        return bytes(_decompressed(body, names[kept:], most))
 
-    def _decode_by_zarr(self, body: bytes, box: tuple[slice, ...]) -> NDArray[Any]:
-        """Decode a box of an object by zarr-python: read an array in memory with this single object."""
+    def _decode_by_zarr(self, body: bytes) -> NDArray[Any]:
+        """Decode a chunk by zarr-python: read an array in memory with this single chunk."""
         import zarr
         from zarr.buffer.cpu import Buffer
 
-        lead = len(self.document["shape"]) - len(self.unit)
-        index: tuple[Any, ...] = (*(0,) * lead, *box)
-        document = {**self.document, "shape": [*(1,) * lead, *self.unit], "attributes": {}}
+        whole = self._whole_chunk
+        document: dict[str, Any] = {**self.document, "shape": list(whole)}
+        if self.zarr_format == 3:
+            codecs = (_shard_of(self.document) or self.document)["codecs"]
+            grid = {"name": "regular", "configuration": {"chunk_shape": list(whole)}}
+            document |= {"attributes": {}, "chunk_grid": grid, "codecs": codecs}
         name = "zarr.json" if self.zarr_format == 3 else ".zarray"
-        if self.zarr_format == 2:
-            del document["attributes"]
+        lead = len(whole) - len(self.chunk)
         try:
             body = self._without_outer_codecs(document, body)
-            objects = {name: json.dumps(document).encode(), self.key((0,) * len(self.unit)): body}
+            objects = {name: json.dumps(document).encode(), self.key((0,) * len(self.chunk)): body}
             array = zarr.open_array({key: Buffer.from_bytes(value) for key, value in objects.items()}, mode="r")
-            return np.asarray(array[index]).astype(self.dtype, copy=False)
+            return np.asarray(array[(0,) * lead]).astype(self.dtype, copy=False)
         except Exception as error:  # raised by zarr-python or by the library of a codec
             raise ValueError(f"zarr cannot decode it: {error}") from None
+
+
+def _inner(names: Sequence[str], first: int) -> int:
+    """Number of codecs before the last ones that `_CODECS` decodes; at least `first`."""
+    kept = len(names)
+    while kept > first and names[kept - 1] in _CODECS:
+        kept -= 1
+    return kept
+
+
+def _v3_name(codec: Mapping[str, Any]) -> str:
+    """The name of a codec of zarr v3; without its prefix for a compressor of numcodecs."""
+    name: str = codec["name"]
+    bare = name.removeprefix(_NUMCODECS)
+    return bare if bare in _V2 else name
+
+
+def _shard_of(document: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The configuration of the shards in the metadata of an array of zarr format 3; None if there are none."""
+    codecs = document.get("codecs") or ()
+    if not codecs or codecs[0]["name"] != _SHARDS:
+        return None
+    found: Mapping[str, Any] = codecs[0]["configuration"]
+    return found
 
 
 def _decompressed(body: Any, codecs: Sequence[str], size: int) -> Any:
@@ -529,6 +588,10 @@ def _decompressed(body: Any, codecs: Sequence[str], size: int) -> Any:
         except (RuntimeError, OSError, EOFError) as error:  # raised by the library of the codec
             raise ValueError(f"not a {codec} frame: {error}") from None
     return body
+
+
+def _is_whole(length: Any) -> bool:
+    return type(length) is int or (isinstance(length, Integral) and not isinstance(length, bool))
 
 
 def _cell(corner: Sequence[int], size: Sequence[int]) -> tuple[slice, ...]:
@@ -554,14 +617,22 @@ def _of_v3(document: Mapping[str, Any]) -> ArrayLayout:
     if grid["name"] != "regular":
         raise ValueError(f"the chunk grid {grid['name']!r} is not supported")
     unit = chunk = tuple(grid["configuration"]["chunk_shape"])
-    known, codecs = True, list(document["codecs"])
-    if codecs and codecs[0]["name"] == "sharding_indexed":
-        shard = codecs[0]["configuration"]
+    codecs = list(document["codecs"])
+    at_end = has_checksum = True
+    if (shard := _shard_of(document)) is not None:
         index = [codec["name"] for codec in shard["index_codecs"]]
-        known = len(codecs) == 1 and index == ["bytes", "crc32c"] and shard.get("index_location", "end") == "end"
+        is_big = (shard["index_codecs"][0].get("configuration") or {}).get("endian") == "big"
+        if len(codecs) > 1 or index not in (["bytes"], ["bytes", "crc32c"]) or is_big:
+            raise ValueError(
+                f"shards with the codecs {codecs[1:]} or the index {shard['index_codecs']} are not supported"
+            )
+        has_checksum = len(index) == 2
+        at_end = {"end": True, "start": False}[shard.get("index_location", "end")]
         chunk, codecs = tuple(shard["chunk_shape"]), list(shard["codecs"])
-    first, others = codecs[0], tuple(codec["name"] for codec in codecs[1:])
-    known = known and first["name"] == "bytes" and all(name in _V3 for name in others)
+    if any(codec["name"] == _SHARDS for codec in codecs):
+        raise ValueError("shards within other codecs are not supported")
+    first, others = codecs[0], tuple(map(_v3_name, codecs[1:]))
+    known = first["name"] == "bytes" and all(name in _CODECS for name in others)
     order: Literal["<", ">"] = ">" if (first.get("configuration") or {}).get("endian") == "big" else "<"
     stored = numeric_dtype(document["data_type"]).newbyteorder(order)
     keys, defaults = document["chunk_key_encoding"], {"default": "/", "v2": "."}
@@ -571,7 +642,8 @@ def _of_v3(document: Mapping[str, Any]) -> ArrayLayout:
         raise ValueError(f"the storage transformers {document['storage_transformers']!r} are not supported")
     fill = _number(document["fill_value"], stored)
     codecs_known = others if known else None
-    return ArrayLayout(shape, chunk, unit, stored.str, fill, codecs_known, prefix, separator, 3, document)
+    head = (shape, chunk, unit, stored.str, fill, codecs_known, prefix, separator, 3, document)
+    return ArrayLayout(*head, at_end, has_checksum)
 
 
 def _of_v2(document: Mapping[str, Any]) -> ArrayLayout:

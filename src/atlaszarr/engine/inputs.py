@@ -6,7 +6,6 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from fractions import Fraction
 from itertools import islice
 from pathlib import Path, PurePath
 from typing import Any
@@ -16,7 +15,7 @@ import numpy as np
 from ..errors import InputError
 from ..stores.target import Target
 from .absent_chunks import AbsentChunks
-from .ome import MICRONS, Geometry
+from .ome import Geometry, microns_in
 from .zarr_reader import StoredArray, target_of
 
 #: Limits of the search for stores: tasks of a dask layer, and levels of nested objects.
@@ -26,8 +25,8 @@ _DEPTH = 6
 _AXES = (("z", "y", "x"), ("c", "z", "y", "x"), ("y", "x"), ("c", "y", "x"))
 #: Prefix of the names of dask arrays that `opened` makes of a zarr array of another axis order.
 _ORDERED = "ordered"
-#: The name in OME-Zarr of each unit of `MICRONS`, by its length.
-_NAMES = {MICRONS[name]: name for name in ("meter", "centimeter", "millimeter", "micrometer", "nanometer")}
+#: The name of each unit in OME-Zarr, by its length in micrometres.
+_NAMES = {microns_in(name): name for name in ("meter", "centimeter", "millimeter", "micrometer", "nanometer")}
 
 
 def opened(image: Any) -> tuple[Any, tuple[str, ...], Geometry]:
@@ -180,7 +179,7 @@ def _of_coordinates(image: Any) -> Geometry:
 def _unit(units: Mapping[str, str | None]) -> str | None:
     """The common unit of the axes, as OME-Zarr spells it."""
     given = (str(unit) for axis, unit in units.items() if axis in "zyx" and unit)
-    names = {_NAMES.get(MICRONS.get(unit, Fraction(0)), unit) for unit in given}
+    names = {_NAMES.get(microns_in(unit), unit) for unit in given}
     if len(names) > 1:
         raise InputError(
             f"axes have different units, {', '.join(sorted(names))}; convert them to one", code="different-units"

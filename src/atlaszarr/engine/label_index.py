@@ -119,6 +119,10 @@ class LabelIndex:
         try:
             if (rows := pq.read_metadata(pa.BufferReader(body)).num_rows) > _MOST_ROWS:
                 raise ValueError(f"not a label index: it has {rows} rows, and at most {_MOST_ROWS} are read")
+            schema = pq.read_schema(pa.BufferReader(body))
+            # A short text that repeats in every row takes terabytes.
+            if any(not pa.types.is_integer(schema.field(name).type) for name in _COLUMNS):
+                raise ValueError("not a label index: its columns are not integers")
             table = pq.read_table(pa.BufferReader(body), columns=list(_COLUMNS), use_threads=False)
             columns = {name: table.column(name).to_numpy() for name in _COLUMNS}
             metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}

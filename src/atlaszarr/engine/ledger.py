@@ -16,6 +16,7 @@ import json
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from ..boxes import Index
@@ -27,10 +28,15 @@ OPEN = "atlaszarr/ledger"
 COMPACT = "atlaszarr/ledger.jsonl"
 #: Threads that read objects.
 _READERS = 8
+#: The most bytes of an object that is read whole to compute its digest: the readers hold half a gigabyte.
+_WHOLE = 2**26
 #: The most bytes and lines of a ledger, twice those of the largest build: sections of 60 images of 50,000 x 30,000
 #: pixels have a million objects, with 150 bytes each.
 LARGEST = 3 * 2**27
 MOST_LINES = 2**21
+
+#: Between the checksum and the content of a line.
+_CONTENT = b', "content": '
 
 #: A task: the level that its pass starts from, and its block.
 Task = tuple[int, Index]
@@ -40,7 +46,11 @@ Written = dict[str, tuple[int, str]]
 
 def digest(body: bytes) -> str:
     """BLAKE2b of 128 bits, as ``b2sum -l 128`` prints it."""
-    return hashlib.blake2b(body, digest_size=16).hexdigest()
+    return _hash(body).hexdigest()
+
+
+def _hash(body: bytes = b"") -> hashlib.blake2b:
+    return hashlib.blake2b(body, digest_size=16)
 
 
 @dataclass(frozen=True)
@@ -87,12 +97,17 @@ class Entry:
     @property
     def written(self) -> Written:
         """Size and digest of every object that the task wrote, by key."""
-        return objects_of(opened(self.body)["objects"])
+        return {key: (size, checksum) for key, (size, checksum) in self._content["objects"].items()}
 
     @property
     def origin(self) -> dict[str, Any]:
         """What the objects were made from."""
-        return dict(opened(self.body)["from"])
+        return dict(self._content["from"])
+
+    @property
+    def _content(self) -> dict[str, Any]:
+        # `read` has validated it.
+        return parse_object(self.body.partition(_CONTENT)[2][:-1])
 
 
 @dataclass(frozen=True)
@@ -174,13 +189,14 @@ def read(target: Target, finished: bool = False) -> Ledger:
         files = objects_of(opened(last)) if compacted else {}
     except (ValueError, TypeError, AttributeError):
         damaged.append(COMPACT)
-    named = [(f"{COMPACT} line {number}", line) for number, line in enumerate(lines, 2)]
     opened_since = {} if finished else target.read_all(OPEN, LARGEST)
-    for name, body in (*named, *opened_since.items()):
+    names = list(opened_since)
+    for position, body in enumerate(chain(lines, opened_since.values())):
         try:
             task, entry = Entry.read(body)
         except (ValueError, KeyError, TypeError, AttributeError):
-            damaged.append(name)
+            since = position - len(lines)
+            damaged.append(f"{COMPACT} line {position + 2}" if since < 0 else names[since])
         else:
             done[task] = entry
     checksum = None if compacted is None else digest(b"\n".join((first, *lines)))
@@ -193,18 +209,21 @@ def damaged_objects(target: Target, done: Mapping[Task, Entry]) -> Iterator[Defe
 
     def defects(item: tuple[Task, Entry]) -> list[Defect]:
         task, entry = item
-        found, same_size = [], {}
+        found: list[Defect] = []
+        same_size: dict[str, str] = {}
+        large: dict[str, str] = {}
         for key, (size, checksum) in entry.written.items():
             if key not in sizes:
                 found.append(Defect("missing", key, "is missing", task))
             elif sizes[key] != size:
                 found.append(Defect("truncated", key, f"has {sizes[key]} bytes, was written with {size}", task))
             else:
-                same_size[key] = checksum
-        for key, body in target.read_each(same_size).items():
+                (same_size if size <= _WHOLE else large)[key] = checksum
+        differing = [key for key, checksum in large.items() if target.digest(key, _hash) != checksum]
+        for key, body in target.read_each(same_size, _WHOLE).items():
             if body is None or digest(body) != same_size[key]:
-                found.append(Defect("altered", key, "differs from what was written", task))
-        return found
+                differing.append(key)
+        return [*found, *(Defect("altered", key, "differs from what was written", task) for key in differing)]
 
     with ThreadPoolExecutor(_READERS) as readers:
         for found in readers.map(defects, done.items()):
@@ -236,10 +255,11 @@ def opened(line: bytes) -> dict[str, Any]:
     ValueError
         If the checksum does not match.
     """
-    check, _, rest = line.partition(b', "content": ')
-    if not rest.endswith(b"}") or check != f'{{"check": "{digest(rest[:-1])}"'.encode():
+    check, _, rest = line.partition(_CONTENT)
+    content = rest[:-1]
+    if not rest.endswith(b"}") or check != f'{{"check": "{digest(content)}"'.encode():
         raise ValueError("the checksum of the record does not match")
-    return parse_object(rest[:-1])
+    return parse_object(content)
 
 
 def objects_of(objects: Mapping[str, Any]) -> Written:
@@ -250,11 +270,17 @@ def objects_of(objects: Mapping[str, Any]) -> Written:
     ValueError, TypeError, AttributeError
         If they are not.
     """
-    found = {key: (size, checksum) for key, (size, checksum) in objects.items()}
-    for key, (size, checksum) in found.items():
-        if type(size) is not int or type(checksum) is not str or size < 0:
-            raise ValueError(f"size {size!r} or digest {checksum!r} of {key!r} has the wrong type")
-        validate_key(key)
+    found = {
+        key: (size, checksum)
+        for key, (size, checksum) in objects.items()
+        if type(size) is int and size >= 0 and type(checksum) is str
+    }
+    if len(found) < len(objects):
+        key = next(key for key in objects if key not in found)
+        raise ValueError(f"size or digest {objects[key]!r} of {key!r} has the wrong type")
+    if ".." in (keys := "\n".join(found)) or "\\" in keys or "\n/" in keys or keys[:1] == "/":
+        for key in found:
+            validate_key(key)
     return found
 
 

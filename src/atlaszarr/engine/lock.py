@@ -86,7 +86,7 @@ def owning(target: Target, take_over: bool = False) -> Iterator[Owner]:
 
 def tidy(target: Target) -> None:
     """Remove the lock of a build that was killed after it had finished the target."""
-    if any(body is not None for body in target.read_each(KEYS).values()):
+    if any(body is not None for body in target.read_each(KEYS, LARGEST).values()):
         with suppress(InputError), owning(target):
             pass
 
@@ -124,9 +124,12 @@ def _locked(target: Target, take_over: bool) -> Iterator[Owner]:
                 f"target {target.url} is being built by another process; wait until it ends", code="target-locked"
             ) from None
     try:
-        if target.read(_OWNER) is not None:  # of a machine on which the file system has no locks
-            with _leased(target, take_over):
-                pass
+        if (body := target.read(_OWNER, LARGEST)) is not None:
+            if _owner(body).get("owner"):  # on a machine for which the file system has no locks
+                with _leased(target, take_over):
+                    pass
+            else:
+                target.remove(_OWNER)
         yield Owner()
     finally:
         path.unlink(missing_ok=True)
@@ -189,10 +192,8 @@ class _Lease(Owner):
             self._renewed = time.monotonic()
             if created:
                 return
-            if (
-                stored := self._target.read_tagged(_OWNER, LARGEST)
-            ) is not None:  # else its owner has removed it meanwhile
-                break
+            if (stored := self._target.read_tagged(_OWNER, LARGEST)) is not None:
+                break  # else its owner has removed it meanwhile
         else:
             raise TargetError(
                 f"{self._target.url} cannot be locked: {_OWNER} was created and removed {_TRIES} times by other "

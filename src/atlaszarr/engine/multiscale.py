@@ -288,7 +288,9 @@ class Multiscale:
             If an object is missing or damaged.
         """
         at = self.pyramid.levels[level]
-        values = np.full(spec.lead + shape_of(region), spec.fill, spec.dtype)
+        shape = spec.lead + shape_of(region)
+        # Zeros that are not read take no memory.
+        values = np.full(shape, spec.fill, spec.dtype) if spec.fill else np.zeros(shape, spec.dtype)
         units = {self.key(spec, level, u): u for u in at.units(region) if self.non_empty.holds(level, u)}
         for key, body in self.target.read_each(units, self.layout(spec, level).largest).items():
             if body is None:

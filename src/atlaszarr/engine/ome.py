@@ -20,8 +20,8 @@ VERSIONS = ("0.4", "0.5", "0.6")
 DEFAULT_VERSION = "0.5"
 _SYSTEM = "intrinsic"
 #: Micrometres in each unit of length, by the names that occur in files.
-MICRONS = {
-    **dict.fromkeys(("um", "µm", "μm", "micron", "microns", "micrometer", "micrometre"), Fraction(1)),
+_MICRONS = {
+    **dict.fromkeys(("um", "µm", "μm", "micron", "micrometer", "micrometre"), Fraction(1)),
     **dict.fromkeys(("mm", "millimeter", "millimetre"), Fraction(10**3)),
     **dict.fromkeys(("cm", "centimeter", "centimetre"), Fraction(10**4)),
     **dict.fromkeys(("nm", "nanometer", "nanometre"), Fraction(1, 10**3)),
@@ -67,7 +67,13 @@ class Geometry:
     @property
     def micron(self) -> Fraction | None:
         """Length of `unit` in micrometres; None if it is not a known unit of length."""
-        return MICRONS.get(str(self.unit).lower())
+        return microns_in(self.unit)
+
+
+def microns_in(unit: str | None) -> Fraction | None:
+    """Micrometres in a unit of length, by any of its names, in the plural too; None if it is not known."""
+    name = "" if unit is None else unit.strip().lower()
+    return _MICRONS.get(name) or _MICRONS.get(name[:-1] if len(name) > 3 and name.endswith("s") else "")
 
 
 def zarr_format(version: str) -> int:
@@ -112,9 +118,9 @@ def multiscales(
                 scale.append(1.0)
                 translation.append(0.0)
                 continue
-            size = _decimal(geometry.scale[spatial[axis]])
+            size = exact(geometry.scale[spatial[axis]])
             scale.append(float(size * factors[spatial[axis]]))
-            first = _decimal(geometry.translation[spatial[axis]]) + size * firsts[spatial[axis]]
+            first = exact(geometry.translation[spatial[axis]]) + size * firsts[spatial[axis]]
             translation.append(float(first))
         path = str(level)
         steps = [{"type": "scale", "scale": scale}, {"type": "translation", "translation": translation}]
@@ -178,7 +184,7 @@ def _axis(name: str, geometry: Geometry) -> dict[str, Any]:
     return axis
 
 
-def _decimal(length: float) -> Fraction:
+def exact(length: float) -> Fraction:
     """A length as an exact fraction of its decimal digits, so that a result is rounded once."""
     return Fraction(repr(float(length)))
 

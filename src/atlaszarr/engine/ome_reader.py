@@ -16,21 +16,21 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InputError, TargetError
+from ..errors import InputError, TargetError, brief
 from ..stores.target import Target
 from .absent_chunks import DEEPEST, AbsentChunks
-from .ome import MICRONS, Geometry
-from .ome_transformations import AxisMap, Step, brief, composed
+from .codecs import MOST_AXES
+from .ome import Geometry, microns_in
+from .ome_transformations import LONGEST, AxisMap, Step, composed
+from .pyramid import MOST_LEVELS
 from .target_state import ROOT_KEYS, UNFINISHED
 from .zarr_reader import LARGEST_WHOLE, StoredArray, read_document
 
 if TYPE_CHECKING:
     import dask.array as da
 
-#: Most axes of an image: NumPy 1 has 32, OME-Zarr at most 5.
-_MOST_AXES = 32
-#: Most levels of an image: a pyramid that halves 2**64 voxels has 64.
-_MOST_LEVELS = 64
+#: Characters of the path of a level: a key of S3 has 1024 bytes at most.
+_LONGEST_PATH = 1024
 #: Axes of the versions of OME-Zarr that do not name them.
 _UNNAMED = {"0.1": "tczyx", "0.2": "tczyx"}
 #: Folders that are listed, entries of each, and images that are named, to find the images below a folder.
@@ -70,7 +70,9 @@ class Axis:
             orientation = orientation.get("value", orientation.get("direction"))
         found = document["name"], document.get("type"), document.get("unit"), orientation or None
         if found[0] is None or not all(text is None or (isinstance(text, str) and len(text) < 100) for text in found):
-            raise TypeError(f"the axis {brief(document)} does not have a name, type, unit and orientation of text")
+            raise TypeError(
+                f"the axis {brief(document, LONGEST)} does not have a name, type, unit and orientation of text"
+            )
         return cls(*found)
 
 
@@ -147,22 +149,23 @@ class StoredImage:
         own = own if isinstance(own, Mapping) else {}
         if (entry := _multiscales(attributes)) is None:
             if _is_unfinished(attributes):
-                raise InputError(
-                    f"{target.url} is unfinished; build it again to resume", code="target-unfinished"
-                ) from None
+                raise InputError(f"{target.url} is unfinished; build it again to resume", code="target-unfinished")
             raise _not_an_image(target, attributes)
         try:
             ome = attributes.get("ome") or attributes
             version = str(ome.get("version") or entry.get("version") or "0.4")
             levels = entry["datasets"]
             axes, chain, names = _axes(target.url, version, ome, entry)
-            if not 0 < len(levels) <= _MOST_LEVELS or not 0 < len(axes) <= _MOST_AXES:
+            if not 0 < len(levels) <= MOST_LEVELS or not 0 < len(axes) <= MOST_AXES:
                 raise InputError(
-                    f"{target.url} has {len(levels)} levels and {len(axes)} axes; an image has up to {_MOST_LEVELS} "
-                    f"levels and {_MOST_AXES} axes",
+                    f"{target.url} has {len(levels)} levels and {len(axes)} axes; an image has up to {MOST_LEVELS} "
+                    f"levels and {MOST_AXES} axes",
                     code="damaged-metadata",
                 )
-            paths = tuple(str(level["path"]) for level in levels)
+            given = [level["path"] for level in levels]
+            if wrong := [path for path in given if not isinstance(path, str | int) or len(str(path)) > _LONGEST_PATH]:
+                raise ValueError(f"a level has the path {brief(wrong[0])}")
+            paths = tuple(map(str, given))
             if outside := next((path for path in paths if ".." in path.split("/") or "\0" in path), None):
                 raise InputError(
                     f"{target.url} has a level at {outside!r}, outside the image; write it inside",
@@ -185,7 +188,8 @@ class StoredImage:
             raise
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
             raise InputError(
-                f"{target.url} has damaged OME-Zarr metadata ({brief(error)}); write it again", code="damaged-metadata"
+                f"{target.url} has damaged OME-Zarr metadata ({brief(error, 150)}); write it again",
+                code="damaged-metadata",
             ) from None
 
     @classmethod
@@ -260,7 +264,7 @@ class StoredImage:
         units = {axis.unit for axis in spatial}
         unit, microns = spatial[0].unit, (1.0, 1.0, 1.0)
         if len(units) > 1:
-            known = [MICRONS.get(str(axis.unit).lower()) for axis in spatial]
+            known = [microns_in(axis.unit) for axis in spatial]
             if None in known:
                 named = ", ".join(sorted(map(str, units)))
                 raise InputError(
@@ -391,12 +395,12 @@ def _attributes(target: Target) -> dict[str, Any] | None:
         public = target.public()
         for key, inner in ROOT_KEYS.items():
             if (document := read_document(public, key)) is not None:
-                try:
-                    return dict(document.get(inner, {}) if inner else document)
-                except (ValueError, TypeError):
-                    raise InputError(
-                        f"{target.url}/{key} is not the metadata of an image; write it again", code="damaged-metadata"
-                    ) from None
+                attributes = document.get(inner, {}) if inner else document
+                if isinstance(attributes, dict):
+                    return attributes
+                raise InputError(
+                    f"{target.url}/{key} is not the metadata of an image; write it again", code="damaged-metadata"
+                )
         if any(public.read(key) is not None for key in (".zgroup", ".zarray")):
             return {}
         target.read(key)  # raises an error if it is forbidden

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, brief
 
 #: A matrix entry below this part of the largest of its row is rounding: 1e-9 of 10,000 voxels is far below a voxel.
 _ROUNDING = 1e-9
 #: Characters of a value in a message.
-_LONGEST = 150
+LONGEST = 150
 #: Names of the input and output axes in the members of ``byDimension``: of the schema of 0.6, of its text, of RFC-5.
 _INPUTS = ("inputAxes", "input_axes", "input")
 _OUTPUTS = ("outputAxes", "output_axes", "output")
@@ -159,8 +159,8 @@ def _of_matrix(url: str, document: Mapping[str, Any], count: int) -> AxisMap:
     order = [along[0] for along in axes if len(along) == 1]
     if len(order) != count or not _is_permutation(order, count):
         raise InputError(
-            f"{url} has a transformation of type 'affine', {brief(given)}, that rotates, shears or projects axes, "
-            "which is not supported; resample it to its axes, or write it with a scale and a translation",
+            f"{url} has a transformation of type 'affine', {brief(given, LONGEST)}, that rotates, shears or projects "
+            "axes, which is not supported; resample it to its axes, or write it with a scale and a translation",
             code="unsupported-transformation",
         )
     scale = tuple(row[k] for row, k in zip(matrix, order, strict=True))
@@ -198,12 +198,6 @@ def _positions(item: Mapping[str, Any], keys: Sequence[str], names: Sequence[str
 def _invalid(url: str, document: Mapping[str, Any], what: str) -> InputError:
     kind = document["type"]
     return InputError(
-        f"{url} has the {kind} {brief(document.get(kind, document.get('transformations')))}; {what}",
+        f"{url} has the {kind} {brief(document.get(kind, document.get('transformations')), LONGEST)}; {what}",
         code="invalid-transformation",
     )
-
-
-def brief(value: Any) -> str:
-    """The repr of a value of metadata for a message, cut if it is long."""
-    text = repr(value)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

@@ -22,8 +22,8 @@ _T = TypeVar("_T")
 
 #: Largest block in voxels, so that a few fit into memory.
 _LARGEST = 2**30
-#: The most levels of a recorded pyramid: halving the largest length that an array can have, 2**63, gives 64.
-_MOST_LEVELS = 64
+#: The most levels of a pyramid that is read: halving the largest length that an array can have, 2**63, gives 64.
+MOST_LEVELS = 64
 #: The greatest length of a recorded level: a brain of 1 m in voxels of 1 pm.
 _LONGEST = 10**12
 #: The most units of a recorded level: 16 times those of level 0 of the largest build, a million.
@@ -246,7 +246,7 @@ class Pyramid:
             return Level(shape, chunk, unit, factor, bool(entry["given"]), first)
 
         entries = list(levels)
-        if not 0 < len(entries) <= _MOST_LEVELS:
+        if not 0 < len(entries) <= MOST_LEVELS:
             raise ValueError(f"{len(entries)} levels")
         pyramid = cls(tuple(map(level, entries)))
         for parent, coarser in itertools.pairwise(pyramid.levels):
@@ -382,7 +382,7 @@ class NonEmptyChunks:
             return (None,) * len(self.pyramid.levels)
         levels = [self.base]
         for parent, level in itertools.pairwise(self.pyramid.levels):
-            z, y, x = (_overlapped(parent, level, axis) for axis in range(3))
+            z, y, x = (_overlapped(parent, level, axis, {unit[axis] for unit in levels[-1]}) for axis in range(3))
             units = (itertools.product(z[i], y[j], x[k]) for i, j, k in levels[-1])
             levels.append(frozenset(itertools.chain.from_iterable(units)))
         return tuple(levels)
@@ -411,12 +411,13 @@ class NonEmptyChunks:
         return {block for unit in self.units(step.source) for block in cells(level.region(unit), step.block)}
 
 
-def _overlapped(parent: Level, level: Level, axis: int) -> list[range]:
-    """For each unit of the parent along an axis, the units of a level that overlap it."""
+def _overlapped(parent: Level, level: Level, axis: int, units: Iterable[int]) -> dict[int, range]:
+    """For each of some units of the parent along an axis, the units of a level that overlap it."""
     length, unit = parent.shape[axis], parent.unit[axis]
     factor, shape, size = level.factor[axis], level.shape[axis], level.unit[axis]
-    overlapped = []
-    for start in range(0, length, unit):
+    overlapped = {}
+    for index in units:
+        start = index * unit
         end = min(math.ceil(min(start + unit, length) / factor), shape)
-        overlapped.append(range(int(start / factor) // size, -(-end // size)))
+        overlapped[index] = range(int(start / factor) // size, -(-end // size))
     return overlapped

@@ -20,6 +20,7 @@ from ..stores.documents import LARGEST, parse
 from ..stores.local import is_partial
 from ..stores.target import Target
 from . import collection, label_index, ledger  # noqa: F401 - collection: a kind of multiscale
+from .codecs import ArrayLayout
 from .ledger import COMPACT, OPEN, Defect, Ledger, Task, damaged_objects, digest
 from .lock import KEYS
 from .multiscale import ArraySpec, Multiscale, multiscale_of
@@ -95,7 +96,7 @@ def verify_image(target: Target, *, deep: bool) -> VerifyReport | None:
     """
     root = read_root(target)
     if root is None:
-        if all(body is None for body in target.read_each(_RECORDS).values()):
+        if all(target.read(key) is None for key in _RECORDS):
             return None
         name = "zarr.json" if target.read(".zgroup") is None else ".zattrs"
         text = "is missing, and so is the ledger; remove the target and build it again"
@@ -139,6 +140,8 @@ def _defects(target: Target, root: Mapping[str, Any], recorded: Ledger, deep: bo
     except (ValueError, KeyError, TypeError, AttributeError):
         # Nothing else can be compared without the header of the ledger.
         return defects or [Defect("ledger", COMPACT, "does not describe an image of atlaszarr")], 0
+    if wrong := list(_wrong_layouts(multiscale, recorded)):
+        return defects + wrong, 0  # by this ledger objects may take any amount of memory
     defects += _foreign(multiscale, recorded)
     if not defects or (recorded_root(recorded) or {}).get("request") == root["request"]:
         defects += document_defects(target, recorded)
@@ -157,8 +160,28 @@ def _defects(target: Target, root: Mapping[str, Any], recorded: Ledger, deep: bo
     return defects, len(tasks)
 
 
+def _wrong_layouts(multiscale: Multiscale, recorded: Ledger) -> Iterator[Defect]:
+    """Arrays of the ledger that are others than those in the metadata documents that it records."""
+    documents = (recorded.header or {}).get("documents", {})
+    name = "zarr.json" if multiscale.encoding.zarr_format == 3 else ".zarray"
+    known: set[tuple[ArraySpec, int, str]] = set()  # the images of a collection have the same ones
+    for spec, level, path in multiscale.paths():
+        text = documents.get(f"{path}/{name}")
+        if text is None or (spec, level, text) in known:
+            continue
+        known.add((spec, level, text))
+        described = multiscale.layout(spec, level)
+        try:
+            layout = ArrayLayout.of(parse(text))
+        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError):
+            continue  # `document_defects` names it
+        both = ((one.shape, one.chunk, one.unit, one.stored) for one in (layout, described))
+        if len(set(both)) > 1:
+            yield Defect("ledger", COMPACT, f"describes another array {path} than its metadata")
+
+
 def _foreign(multiscale: Multiscale, recorded: Ledger) -> Iterator[Defect]:
-    """Records of tasks that are no blocks of the image."""
+    """Records of blocks that the image does not have."""
     blocks = {step.source: multiscale.pyramid.blocks(step) for step in multiscale.pyramid.passes}
     for source, index in recorded.done:
         if source not in blocks or not all(0 <= i < n for i, n in zip(index, blocks[source], strict=True)):
@@ -178,10 +201,10 @@ def document_defects(target: Target, recorded: Ledger) -> Iterator[Defect]:
         body = target.read(key, LARGEST)
         yield from _document_defects(key, _without_ledger(body) if body and key in roots else body, written)
     for key, (size, checksum) in recorded.files.items():
-        body = target.read(key)
-        if body is None:
+        found = target.sizes(key).get(key)
+        if found is None:
             yield Defect("missing", key, "is missing")
-        elif (len(body), digest(body)) != (size, checksum):
+        elif found != size or digest(target.read(key) or b"") != checksum:
             yield Defect("altered", key, "differs from what was written")
 
 
@@ -230,11 +253,14 @@ def _without_ledger(body: bytes) -> bytes:
 def _undecodable(multiscale: Multiscale) -> Iterator[Defect]:
     """Objects of the arrays that cannot be decoded."""
     for spec, level, path in multiscale.paths():
-        for key in multiscale.target.list_keys(path):
+        most = multiscale.layout(spec, level).largest
+        for key, size in multiscale.target.sizes(path).items():
             if key.rsplit("/", 1)[1].startswith((".z", "zarr.json")):
                 continue
             try:
-                multiscale.decode(spec, level, multiscale.target.read(key) or b"")
+                if size > most:
+                    raise ValueError(f"it has {size} bytes, and its metadata allow {most}")
+                multiscale.decode(spec, level, multiscale.target.read(key, most) or b"")
             except ValueError as error:
                 yield Defect("undecodable", key, f"cannot be decoded: {error}")
 
@@ -305,7 +331,7 @@ def _label_defects(
     for level in step.writes:
         for unit in multiscale.pyramid.levels[level].units(multiscale.pyramid.region(step, task[1], level)):
             key = multiscale.key(spec, level, unit)
-            body = multiscale.target.read(key)
+            body = multiscale.target.read(key, multiscale.layout(spec, level).largest)
             if body is None:
                 continue
             try:

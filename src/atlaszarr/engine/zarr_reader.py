@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..boxes import cells, intersection, split_index, within
-from ..errors import AtlaszarrError, InputError, TargetError
+from ..errors import AtlaszarrError, InputError, TargetError, brief
 from ..stores.documents import LARGEST, parse_object
 from ..stores.target import Target
 from .absent_chunks import AbsentChunks
@@ -73,7 +73,7 @@ class StoredArray:
                 layout = ArrayLayout.of(document)
             except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
                 raise InputError(
-                    f"{folder.url}/{name} is damaged or not supported ({error!r})", code="damaged-metadata"
+                    f"{folder.url}/{name} is damaged or not supported ({brief(error)})", code="damaged-metadata"
                 ) from None
             if (objects := math.prod(layout.grid)) > _MOST_OBJECTS:
                 raise InputError(
@@ -240,7 +240,8 @@ class StoredArray:
             return self.layout.decode(body, box)
         except ValueError as error:
             raise TargetError(
-                f"{self.target.url}/{key} is damaged ({error}); build or fetch it again", code="damaged-chunk"
+                f"{self.target.url}/{key} is damaged ({brief(error, 150)}); build or fetch it again",
+                code="damaged-chunk",
             ) from None
 
     def _parts(self, region: tuple[slice, ...]) -> Iterator[tuple[slice, ...]]:
@@ -268,7 +269,8 @@ def read_document(target: Target, key: str) -> dict[str, Any] | None:
         return parse_object(body)
     except ValueError as error:
         raise InputError(
-            f"{target.url}/{key} is not the metadata of an image ({error}); write it again", code="damaged-metadata"
+            f"{target.url}/{key} is not the metadata of an image ({brief(error, 150)}); write it again",
+            code="damaged-metadata",
         ) from None
 
 

@@ -50,7 +50,7 @@ def label_planes(
     ----------
     annotation : str or path-like
         An OME-Zarr, or a label group or level in one (a folder, or a URL with a part that ends in ``.zarr``), of which
-        the level nearest to the resolution is read; or a NRRD, NIfTI, MetaImage or TIFF file of the whole space.
+        the level nearest to the resolution is read; or an NRRD, NIfTI, MetaImage or TIFF file of the whole space.
     plane : Plane
     coordinates : sequence of float
         Position of each plane along the axis across it, in um.

@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from .header import MICRONS
+from ..engine.ome import microns_in
 from .orientation import origin_of
 
 #: The unit of a header that names none. ITK, FSL, nibabel, 3D Slicer and ITK-SNAP all take millimetres.
@@ -60,7 +60,8 @@ def placement(
     if directions is not None:
         with np.errstate(all="ignore"):
             directions = directions / np.abs(directions).max(axis=1, keepdims=True)  # so that no square overflows
-    micron = MICRONS.get((unit or ASSUMED_UNIT).strip().lower())
+    known = microns_in(unit or ASSUMED_UNIT)
+    micron = None if known is None else float(known)
     origin = None if directions is None or ends is None else origin_of(directions, ends)
     spacing, reason = _spacing(lengths, unit, micron)
     if origin is None:
@@ -102,8 +103,8 @@ def _spacing(
     return _three(spacing), ""
 
 
-def lengths_of(directions: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The length of each row; infinite if it overflows."""
+def step_lengths(directions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The length of the step along each axis; infinite if it overflows."""
     with np.errstate(all="ignore"):
         lengths: NDArray[np.float64] = np.linalg.norm(directions, axis=1)
     return lengths

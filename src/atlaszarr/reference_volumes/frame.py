@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..geometry.spaces import reference_space
-from ..geometry.voxel_size import LARGEST, lengths_of, refuse_implausible, um
+from ..geometry.voxel_size import LARGEST, contradiction, lengths_of, refuse_implausible, um
 from .header import Header
 from .orientation import ORIGIN, Orientation, sides_remark
 
@@ -92,9 +92,10 @@ def frame_of(
     letters, factor, is_ccf = _ccf(header, orientation, given)
     if letters is None:
         reason = header.reason or "its header has none"
+        size_too = "" if given or header.spacing else ", and the voxel size, in um (--voxel-size)"
         raise InputError(
             f"the orientation of {name} is not known: {reason}{_shown(header)}; give the orientation, such as asl "
-            "(--orientation)",
+            f"(--orientation){size_too}",
             code="missing-orientation",
         )
     # The voxels of the CCF are never flipped by the name of a side.
@@ -151,18 +152,12 @@ def _contradictions(
             f"the axes of {header.name} begin at {header.origin} by its header{_shown(header)}; they are read as "
             f"{orientation}, as given"
         )
-    if given is not None and recorded is not None and not _is_same(recorded, given, header.unit_assumed):
-        contradictions.append(
-            f"the voxels of {header.name} are {um(recorded)} by its header{_shown(header)}; they are read as "
-            f"{um(given)}, as given"
-        )
+    if given is not None and recorded is not None:
+        # The numbers of a header without a unit may be mm, as assumed, or um.
+        factors = (1.0, 1e-3) if header.unit_assumed else (1.0,)
+        remark = contradiction(header.name, recorded, given, header.numbers, factors)
+        contradictions += [] if remark is None else [remark]
     return contradictions
-
-
-def _is_same(recorded: Sequence[float], given: Sequence[float], unit_assumed: bool) -> bool:
-    """Whether two voxel sizes agree; the numbers of a header without a unit may be mm, as assumed, or um."""
-    factors = (1.0, 1e-3) if unit_assumed else (1.0,)
-    return any(np.allclose(np.multiply(recorded, factor), given, rtol=1e-4, atol=0) for factor in factors)
 
 
 def _ccf(
@@ -188,9 +183,9 @@ def _ccf(
             return ORIGIN, factor, True
         if begins is not None and any(fits(order, factor) for order in permutations(_FILE_ORDER)):
             raise InputError(
-                f"the axes of {header.name} begin at {begins} by its header{_shown(header)}, but its sides are "
-                "those of the CCF in another order; give its orientation and voxel size (--orientation, such as asl "
-                "for the axes p, i, r, and --voxel-size)",
+                f"the axes of {header.name} begin at {begins} by its header{_shown(header)}, but its extent is that of "
+                "the CCF in another order; give its orientation and voxel size (--orientation, such as asl for the "
+                "axes p, i, r, and --voxel-size)",
                 code="contradictory-header",
             )
     if begins == WRONG and header.spacing is not None and max(header.spacing) > LARGEST:

@@ -8,15 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..engine import ome
 from ..errors import InputError
 
-#: Micrometres in each unit of length, by its names in lower case, in the plural too.
-MICRONS = {
-    name: float(micron)
-    for unit, micron in ome.MICRONS.items()
-    for name in ((unit, f"{unit}s") if len(unit) > 2 else (unit,))
-}
 #: The most bytes of a file to skip before its voxels: headers of other formats are far smaller.
 MOST_SKIPPED = 2**26
 #: The most lines to skip.
@@ -116,11 +109,6 @@ class Header:
         """Bytes of all stored voxels, uncompressed."""
         return math.prod(self.shape) * self.dtype.itemsize
 
-    def too_long(self) -> InputError:
-        """The error for a file with more voxels than its header declares."""
-        text = f"{self.name} holds more than the {self.size} bytes of voxels of its header; get the file again"
-        return InputError(text, code="file-too-large")
-
     @property
     def slowest(self) -> int:
         """The axis of the file along which whole planes follow one another."""
@@ -143,8 +131,13 @@ class Header:
 _QUOTED = 200
 
 
+def quoted(text: str) -> str:
+    """A library's own words as one line of bounded length, for a message."""
+    line = " ".join(text.split())
+    return line if len(line) <= _QUOTED else f"{line[:_QUOTED]}..."
+
+
 def unreadable_header(name: str, format: str, reason: str | Exception) -> InputError:
     """The error for a header of a format (``an NRRD``) that cannot be read, with a reason or a library's error."""
-    text = reason if isinstance(reason, str) else f"{type(reason).__name__}: {' '.join(str(reason).split())}"
-    text = text if len(text) <= _QUOTED else f"{text[:_QUOTED]}..."
-    return InputError(f"{name} has {format} header that cannot be read: {text}", code="unreadable-header")
+    text = reason if isinstance(reason, str) else f"{type(reason).__name__}: {reason}"
+    return InputError(f"{name} has {format} header that cannot be read: {quoted(text)}", code="unreadable-header")

@@ -8,10 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..terminology.rows import LARGEST_LABEL
 from ..terminology.terminology import Terminology
 
-#: The largest label, that of uint32.
-_LARGEST = 2**32 - 1
 #: What labels must be.
 _WHOLE = "labels must be whole numbers from 0"
 _SIDES = f"{_WHOLE}; if a negative one marks a side of a structure, save absolute values: the midline tells the sides"
@@ -50,7 +49,7 @@ def as_labels(values: NDArray[Any], name: str) -> NDArray[np.uint32]:
         _refuse(values, values >= exact, name, f"{values.dtype} is exact below {exact} only; save integers")
     else:
         _refuse(values, values < 0, name, _SIDES)
-    _refuse(values, values > _LARGEST, name, f"labels must be at most {_LARGEST}")
+    _refuse(values, values > LARGEST_LABEL, name, f"labels must be at most {LARGEST_LABEL}")
     return values.astype(np.uint32)
 
 

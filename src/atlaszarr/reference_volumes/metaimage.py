@@ -12,6 +12,7 @@ from typing import BinaryIO, Literal
 import numpy as np
 
 from ..errors import InputError
+from ..geometry.voxel_size import NUMBER
 from .directions import Placement, placement
 from .header import Header, unreadable_header
 
@@ -36,9 +37,8 @@ _TYPES = {
     "MET_FLOAT": "f4",
     "MET_DOUBLE": "f8",
 }
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
 _BOOLEANS = {"true": True, "false": False, "1": True, "0": False, "t": True, "f": False}
-#: What the field of the voxels says if they follow the header.
+#: The value of ElementDataFile if the voxels follow the header.
 _LOCAL = "local"
 _FIRST_LINE = re.compile(
     rb"\s*(ObjectType|ObjectSubType|NDims|Comment|Name|ID|TransformType|BinaryData|CompressedData|DimSize)[ \t]*[=:]"
@@ -183,8 +183,8 @@ def _words(fields: Mapping[str, str], field: str, count: int, name: str) -> list
 def _numbers(fields: Mapping[str, str], field: str, count: int, name: str) -> list[float]:
     words = _words(fields, field, count, name)
     for word in words:
-        if len(word) > _LONGEST_NUMBER or not _NUMBER.fullmatch(word):
-            raise _unreadable(name, f"{field} has {word[:_LONGEST_NUMBER]!r}, which is no number")
+        if len(word) > _LONGEST_NUMBER or not NUMBER.fullmatch(word):
+            raise _unreadable(name, f"{field} has {word[:_LONGEST_NUMBER]!r}, which is not a number")
     return [float(word) for word in words]
 
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .directions import Placement, lengths_of, placement, product
-from .header import Header, unreadable_header
+from .directions import Placement, placement, product, step_lengths
+from .header import MOST_SKIPPED, Header, unreadable_header
 from .orientation import origin_of
 
 #: Bytes of a NIfTI-1 header, which tell the format.
@@ -18,8 +18,6 @@ BEGINNING = 348
 _LENGTH_2 = 540
 #: The largest code of a space, NIFTI_XFORM_TEMPLATE_OTHER.
 _LARGEST_FORM_CODE = 5
-#: Bytes of a header with all its extensions.
-_LARGEST_OFFSET = 2**26
 #: Relative difference of two sizes up to which they are the same.
 _SAME = 1e-3
 
@@ -74,7 +72,7 @@ def read_nifti_header(stream: BinaryIO, name: str, beginning: bytes = b"") -> He
     except Exception as error:  # nibabel raises several families of errors
         raise unreadable_header(name, "a NIfTI", error) from None
     rest = 0 if pair else offset - len(beginning)
-    if not (rest >= 0 and offset < _LARGEST_OFFSET and len(stream.read(rest)) == rest):
+    if not (rest >= 0 and offset < MOST_SKIPPED and len(stream.read(rest)) == rest):
         raise InputError(f"{name} has an impossible vox_offset of {offset}; get the file again", code="damaged-file")
     return Header(
         name,
@@ -105,7 +103,7 @@ def _placement(header: Any, unit: str | None) -> Placement:
     affine = np.asarray(header.get_best_affine(), np.float64)
     if int(header["sform_code"]) or int(header["qform_code"]):
         directions, missing = affine[:3, :3].T, ""
-        lengths, first = _rounded(lengths_of(directions)), _rounded(affine[:3, 3])
+        lengths, first = _rounded(step_lengths(directions)), _rounded(affine[:3, 3])
         return placement(lengths, directions, "ras", unit, list(first), missing=missing)
     lengths = _rounded(header.get_zooms()[:3])
     missing = "its header has no orientation (sform_code and qform_code are 0)"
@@ -114,7 +112,7 @@ def _placement(header: Any, unit: str | None) -> Placement:
 
 def _remarks(header: Any, name: str) -> tuple[str, ...]:
     """A remark if pixdim has other sizes than the sform, without a qform."""
-    lengths = _rounded(lengths_of(np.asarray(header.get_best_affine(), np.float64)[:3, :3].T))
+    lengths = _rounded(step_lengths(np.asarray(header.get_best_affine(), np.float64)[:3, :3].T))
     zooms = _rounded(header.get_zooms()[:3])
     if not int(header["sform_code"]) or int(header["qform_code"]) or not _differ(lengths, zooms):
         return ()
@@ -129,7 +127,7 @@ def _contradiction(header: Any) -> str:
     texts, sizes, origins = [], [], []
     for form in ("sform", "qform"):
         directions = np.asarray(getattr(header, f"get_{form}")(), np.float64)[:3, :3].T
-        sizes.append(_rounded(lengths_of(directions)))
+        sizes.append(_rounded(step_lengths(directions)))
         origins.append(origin_of(directions, "ras"))
         texts.append(f"voxels of {product(sizes[-1])} from {origins[-1] or 'oblique axes'} by its {form}")
     return " and ".join(texts) if _differ(*sizes) or origins[0] != origins[1] else ""

@@ -1,4 +1,4 @@
-"""The header of an NRRD file. Files of the Allen Institute have a wrong orientation: `_is_allen` recognises them.
+"""The header of an NRRD file.
 
 The fields are defined in https://teem.sourceforge.net/nrrd/format.html; pynrrd parses them.
 """
@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 
 from ..errors import InputError
-from .directions import Placement, lengths_of, placement, product
+from .directions import Placement, placement, product, step_lengths
 from .header import Header, unreadable_header
 
 #: The most bytes of a header.
@@ -165,7 +165,7 @@ def _placement(fields: Mapping[str, Any], kept: tuple[int, ...]) -> Placement:
         return placement(lengths, None, None, _one_unit(units), None, missing=missing)
     letters = _SPACES.get(str(fields.get("space", "")).lower())
     missing = f"its header names the space {fields.get('space')!r}"
-    return placement(lengths_of(directions), directions, letters, _one_unit(units), first, missing=missing)
+    return placement(step_lengths(directions), directions, letters, _one_unit(units), first, missing=missing)
 
 
 def _contradiction(fields: Mapping[str, Any], kept: tuple[int, ...]) -> str:
@@ -174,7 +174,7 @@ def _contradiction(fields: Mapping[str, Any], kept: tuple[int, ...]) -> str:
     spacings = np.asarray(fields.get("spacings", ()), np.float64)
     if min(len(directions), len(spacings)) <= max(kept):
         return ""
-    lengths, others = lengths_of(directions[list(kept)]), spacings[list(kept)]
+    lengths, others = step_lengths(directions[list(kept)]), spacings[list(kept)]
     given = np.isfinite(lengths) & np.isfinite(others)
     if np.allclose(lengths[given], np.abs(others[given]), rtol=_SAME, atol=0):
         return ""
@@ -182,7 +182,7 @@ def _contradiction(fields: Mapping[str, Any], kept: tuple[int, ...]) -> str:
 
 
 def _one_unit(units: list[str]) -> str | None:
-    """The unit of all axes; None if there is none; both of two different ones, which is no unit."""
+    """The unit of all axes, None if there is none; the names of different units, joined, are no known unit."""
     named = {unit.strip('"') for unit in units if unit.strip('" ') not in ("", "???")}
     return " and ".join(sorted(named)) if named else None
 

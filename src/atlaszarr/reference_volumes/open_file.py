@@ -12,8 +12,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError, NotFoundError
-from ..stores.input_file import InputFile
+from ..errors import AtlaszarrError, InputError, NotFoundError
+from ..stores.input_file import InputFile, cut_short, too_long
 from ..stores.locations import normalize
 from .header import MOST_SKIPPED, Header
 from .metaimage import is_metaimage, read_metaimage_header
@@ -22,7 +22,7 @@ from .nrrd import read_nrrd_header
 from .orientation import Orientation
 from .other_formats import GZIP, not_a_volume
 from .tiff import TIFF_BEGINNINGS, read_tiff_header, tiff_planes
-from .voxels import CHUNK, MappedVolume, decompressed, reporting_damage, spool, stream_planes
+from .voxels import CHUNK, MappedVolume, decompressed, reporting_damage, spool, spool_error, stream_planes
 
 #: The most bytes of the name of a file, on all usual file systems.
 _LONGEST_NAME = 255
@@ -71,14 +71,10 @@ class VolumeFile:
         status = path.stat()
         available = status.st_size - header.offset
         if available < header.size:
-            raise InputError(
-                f"{header.name} is cut short: its header declares {header.size} bytes of voxels, and it holds "
-                f"{max(available, 0)}; get the file again",
-                code="truncated-file",
-            )
+            raise cut_short(header.name, f"{header.size} bytes of voxels", available)
         # In a TIFF other parts follow the voxels.
         if available > header.size and self.stream is not None:
-            raise header.too_long()
+            raise too_long(header.name, header.size)
         volume = MappedVolume(str(path), header, orientation)
         token = tokenize(str(path), status.st_size, status.st_mtime_ns, repr(header), orientation)
         meta = np.empty((0, 0, 0), volume.dtype)
@@ -193,7 +189,12 @@ def _nothing_after(header: Header) -> InputError:
 def _copy(file: InputFile, make_folder: Callable[[], Path]) -> Path:
     """A local copy of what is left of a file that is not local, for a format that needs random access."""
     path = make_folder() / "source"
-    file.copy_to(path)
+    try:
+        file.copy_to(path)
+    except OSError as error:
+        if isinstance(error, AtlaszarrError):
+            raise
+        raise spool_error(path.parent, error) from None
     return path
 
 

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 from ..errors import InputError
 from .metaimage import is_metaimage
-from .nifti import is_nifti
+from .nifti import BEGINNING, is_nifti
+from .tiff import TIFF_BEGINNINGS
 
 #: The first bytes of a gzip.
 GZIP = b"\x1f\x8b"
@@ -18,10 +19,7 @@ _SAVE = "save it as NIfTI, NRRD, MetaImage, TIFF or OME-Zarr"
 _SIGNATURES = (
     (0, GZIP, "a gzip file", "gunzip it first"),
     (0, b"NRRD", "an NRRD", ""),
-    (0, b"II*\0", "a TIFF", ""),
-    (0, b"MM\0*", "a TIFF", ""),
-    (0, b"II+\0", "a TIFF", ""),
-    (0, b"MM\0+", "a TIFF", ""),
+    *((0, beginning, "a TIFF", "") for beginning in TIFF_BEGINNINGS),
     (0, b"BZh", "a bzip2 file", "bunzip2 it first"),
     (0, b"\xfd7zXZ\0", "an xz file", "unxz it first"),
     (0, b"\x28\xb5\x2f\xfd", "a zstd file", "unzstd it first"),
@@ -67,7 +65,7 @@ def not_a_volume(beginning: bytes, name: str, *, compressed: bool = False) -> In
     Parameters
     ----------
     beginning : bytes
-        Its first 348 bytes.
+        Its first `BEGINNING` bytes.
     name : str
         Name of the file, for messages.
     compressed : bool
@@ -108,7 +106,7 @@ def _is_json(beginning: bytes) -> bool:
 
 def _is_analyze(beginning: bytes) -> bool:
     """Whether the file begins with the length of its header, as NIfTI does too, which is recognised before."""
-    return len(beginning) >= 348 and 348 in (
+    return len(beginning) >= BEGINNING and BEGINNING in (
         struct.unpack("<i", beginning[:4])[0],
         struct.unpack(">i", beginning[:4])[0],
     )

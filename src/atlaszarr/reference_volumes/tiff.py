@@ -9,14 +9,16 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Literal
 from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..engine.ome import microns_in
 from ..errors import AtlaszarrError, InputError
-from .header import MICRONS, Header
+from .header import Header, quoted
 
 if TYPE_CHECKING:
     from tifffile import TiffFile
@@ -34,8 +36,6 @@ _DECODERS: dict[int, tuple[Callable[[], Any], int]] = {
 }
 #: Bytes read or decompressed at once.
 _PART = 2**20
-#: Characters of the words of tifffile that an error repeats.
-_QUOTED = 200
 #: Bytes that a segment may have beyond its size, for padding.
 _SLACK = 2**16
 
@@ -44,17 +44,22 @@ _SLACK = 2**16
 def reading_tiff(name: str) -> Iterator[None]:
     """Raise an InputError that names the file for any error of tifffile and the decoders.
 
-    This includes missing pages, which tifffile only logs. Nothing is logged.
+    This includes missing pages, which tifffile only logs: the first such error ends the reading, since a damaged file
+    may have thousands. Nothing is logged in this thread.
     """
     logged: list[str] = []
+    thread = get_ident()
 
-    def keep_errors(record: logging.LogRecord) -> bool:
+    def raise_errors(record: logging.LogRecord) -> bool:
+        if record.thread != thread:
+            return True
         if record.levelno >= logging.ERROR:
             logged.append(record.getMessage())
+            raise ValueError(logged[0])
         return False
 
     logger = logging.getLogger("tifffile")
-    logger.addFilter(keep_errors)
+    logger.addFilter(raise_errors)
     try:
         yield
         if logged:
@@ -62,7 +67,7 @@ def reading_tiff(name: str) -> Iterator[None]:
     except Exception as error:  # the decoders raise several families of errors
         if isinstance(error, AtlaszarrError) and not logged:
             raise
-        reason = " ".join((logged or [str(error)])[0].split())[:_QUOTED]
+        reason = quoted((logged or [str(error)])[0])
         hint, code = "get the file again", "damaged-file"
         if "imagecodecs" in reason:
             hint, code = "pip install imagecodecs, or save it uncompressed", "missing-dependency"
@@ -70,13 +75,13 @@ def reading_tiff(name: str) -> Iterator[None]:
             f"{name} is a TIFF that cannot be read: {reason or type(error).__name__}; {hint}", code=code
         ) from None
     finally:
-        logger.removeFilter(keep_errors)
+        logger.removeFilter(raise_errors)
 
 
 def read_tiff_header(path: Path, name: str) -> Header:
     """Read the header of the first series of a local TIFF: its voxel size is that of OME metadata or of ImageJ.
 
-    The resolution tags alone are none: many writers put the dots per inch of a screen there.
+    The resolution tags alone are not read: many writers put the dots per inch of a screen there.
 
     Raises
     ------
@@ -170,7 +175,7 @@ def _spacing(sizes: dict[str, tuple[float, str]], axes: str) -> tuple[tuple[floa
     # An axis of pages that is not named Z (I, Q, T) is the depth.
     for letter in "Z" + axes[1:]:
         size, unit = sizes.get(letter, (0.0, ""))
-        length = size * MICRONS.get(unit.strip().lower(), 0.0)
+        length = size * float(microns_in(unit) or 0)
         if not (math.isfinite(length) and length > 0):
             return None, numbers and f"spacing {numbers}"
         lengths.append(length)
@@ -201,7 +206,7 @@ def tiff_planes(path: Path, header: Header) -> Iterator[NDArray[Any]]:
 
 
 def _check_segments(page: Any) -> None:
-    """Decompress the segments of a page that may be bombs, to see that they are not longer than the page states."""
+    """Raise a ValueError if a segment of a page decompresses to more bytes than its shape needs."""
     make_decoder, safe = _DECODERS.get(int(page.compression), (None, 0))
     if make_decoder is None:
         return
@@ -219,8 +224,8 @@ def _check_segments(page: Any) -> None:
                 part = decoder.decompress(body, _PART)
                 size += len(part)
                 if size > most + _SLACK:
-                    raise ValueError(f"a segment has more than the {most} bytes that the page states")
+                    raise ValueError(f"a segment has more than the {most} bytes of its shape")
                 body = getattr(decoder, "unconsumed_tail", b"")
                 more = not decoder.eof and (bool(body) or not getattr(decoder, "needs_input", True))
         if decoder.eof and (left > _SLACK or len(decoder.unused_data) > _SLACK):
-            raise ValueError("a segment goes on after the end of its compressed bytes")
+            raise ValueError("a segment has bytes after its compressed ones")

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engine.absent_chunks import AbsentChunks
-from ..stores.locations import shown
+from ..stores.locations import output_path, shown
 from ..stores.temporary import temporary_folder
 from .frame import Frame, frame_of
 from .header import Header
@@ -295,6 +295,7 @@ def _label_remarks(header: Header) -> tuple[str, ...]:
 @contextmanager
 def _folder_in(spool_folder: str | os.PathLike[str]) -> Iterator[Path]:
     """A new folder in the spool folder, removed at the end of the context."""
+    output_path(spool_folder)  # raises an InputError if it is not a path
     with ExitStack() as stack:
         try:
             folder = stack.enter_context(temporary_folder(spool_folder))

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ..engine.codecs import ArrayLayout, Encoding
 from ..errors import AtlaszarrError, InputError, TargetError
+from ..stores.input_file import cut_short, too_long
 from .header import Header
 from .orientation import Orientation
 
@@ -86,10 +87,9 @@ class _Numbers(io.RawIOBase):
             if words and part and not text[-1:].isspace():
                 self._rest = words.pop()
             self._bytes = memoryview(self._convert([*words, *[self._rest][: len(self._rest) > _LONGEST_NUMBER]]))
-        part_ = self._bytes[: len(buffer)]
-        buffer[: len(part_)] = part_
-        self._bytes = self._bytes[len(part_) :]
-        return len(part_)
+        count = min(len(buffer), len(self._bytes))
+        buffer[:count], self._bytes = self._bytes[:count], self._bytes[count:]
+        return count
 
     def _convert(self, words: list[bytes]) -> bytes:
         dtype = self._header.dtype
@@ -105,7 +105,7 @@ class _Numbers(io.RawIOBase):
                 return b"".join(self._convert([word]) for word in words)
             text = words[0][:_LONGEST_NUMBER].decode("ascii", "backslashreplace")
             raise InputError(
-                f"{self._header.name} holds {text!r} among its voxels, which is no {dtype.newbyteorder('=')}; "
+                f"{self._header.name} holds {text!r} among its voxels, which is not {dtype.newbyteorder('=')}; "
                 "get the file again",
                 code="damaged-file",
             ) from None
@@ -131,17 +131,13 @@ def stream_planes(stream: BinaryIO, header: Header) -> Iterator[NDArray[Any]]:
             with reporting_damage(header.name):
                 part = stream.readinto(buffer[filled:])  # type: ignore[attr-defined]
             if not part:
-                raise InputError(
-                    f"{header.name} is cut short: its header declares {count} planes of voxels, and it holds {done}; "
-                    "get the file again",
-                    code="truncated-file",
-                )
+                raise cut_short(header.name, f"{count} planes of voxels", done)
             filled += part
         if done == count - 1:
             with reporting_damage(header.name):
                 more = stream.read(1)
             if more:
-                raise header.too_long()
+                raise too_long(header.name, header.size)
         yield plane
 
 

@@ -19,7 +19,7 @@ from ..boxes import Index, split_index
 from ..engine.absent_chunks import AbsentChunks
 from ..engine.label_counts import LabelCounts, count_labels, merged
 from ..engine.label_index import LabelIndex, index_of
-from ..engine.ome import Geometry
+from ..engine.ome import Geometry, exact
 from ..engine.ome_reader import StoredImage
 from ..engine.schedulers import active_client
 from ..engine.zarr_reader import StoredArray
@@ -67,12 +67,12 @@ class Annotation:
     def midline(self) -> Fraction:
         """The middle of level 0 along x, in the unit of `geometry`."""
         geometry, shape = self.finest
-        return _exact(geometry.translation[2]) + _exact(geometry.scale[2]) * Fraction(shape[2] - 1, 2)
+        return exact(geometry.translation[2]) + exact(geometry.scale[2]) * Fraction(shape[2] - 1, 2)
 
     @cached_property
     def before_midline(self) -> int:
         """Columns along x whose centre is before the midline; a centre on it is not before it."""
-        start, step = _exact(self.geometry.translation[2]), _exact(self.geometry.scale[2])
+        start, step = exact(self.geometry.translation[2]), exact(self.geometry.scale[2])
         return min(max(math.ceil((self.midline - start) / step - _ROUNDED), 0), self.shape[2])
 
     def counts(self) -> LabelCounts:
@@ -91,11 +91,11 @@ class Annotation:
         self._warn_of_absent()
         return counts
 
-    def mask(self, ids: Iterable[int]) -> Any:
-        """The voxels with one of the labels `ids`: a dask array of bool, shape (z, y, x)."""
+    def mask(self, labels: Iterable[int]) -> Any:
+        """The voxels with one of some labels: a dask array of bool, shape (z, y, x)."""
         import dask.array as da
 
-        wanted, index = tuple(sorted(ids)), self._index()
+        wanted, index = tuple(sorted(labels)), self._index()
         if index is None and self.absent is not None:  # an index is valid only if no chunk is absent
             self.absent.list()
             self._warn_of_absent()
@@ -186,10 +186,6 @@ def annotation_of(given: Any, level: int, storage_options: Mapping[str, Any] | N
 def _validate_labels(dtype: np.dtype[Any], name: str) -> None:
     if dtype.kind not in "iub":
         raise InputError(f"{name} holds {dtype}, not labels; labels must be integers", code="not-labels")
-
-
-def _exact(length: float) -> Fraction:
-    return Fraction(repr(length))
 
 
 def _warn(text: str | None) -> None:

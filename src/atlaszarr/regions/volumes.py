@@ -11,18 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..engine.ome import exact
 from ..errors import AtlaszarrWarning, InputError
 from ..geometry.spaces import BRAINGLOBE_SIDES, ORIENTATION, reference_space
-from ..geometry.voxel_size import lengths_of, refuse_implausible, um
+from ..geometry.voxel_size import contradiction, lengths_of, refuse_implausible
 from ..stores.locations import shown
-from ..terminology.terminology import Terminology, terminology_of
+from ..terminology.terminology import Terminology, refuse_other_ontology, terminology_of
 from .annotation import Annotation, annotation_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Relative difference of two voxel sizes below which they are the same: sizes in files are rounded.
-_SAME = 1e-4
 #: A warning on left and right of an annotation that is not the whole CCF.
 ASSUMED_MIDLINE = (
     "the midline is assumed in the middle of the annotation's x axis; left and right are wrong if the annotation is a "
@@ -121,12 +120,8 @@ def region_volumes(
             "side, save absolute values: by_hemisphere (--by-hemisphere) counts the sides",
             code="invalid-label",
         )
-    if not allow_unknown and 2 * len(unknown) > len(ids):
-        raise InputError(
-            f"the terminology names {len(ids) - len(unknown)} of the {len(ids)} labels of the annotation; is this the "
-            "ontology of this annotation? Give the right one (--terminology), or allow_unknown (--allow-unknown)",
-            code="other-ontology",
-        )
+    if not allow_unknown:
+        refuse_other_ontology(len(unknown), len(ids), "the annotation", "--terminology")
     rows = len(structures) + len(unknown)
     row_of = known | {id: len(structures) + position for position, id in enumerate(unknown)}
     direct = np.zeros((rows, 2), np.int64)
@@ -247,9 +242,12 @@ def _with_descendants(structures: Terminology, direct: Any) -> Any:
 def _as_identifiers(unknown: Sequence[int], structures: Terminology) -> Sequence[int | str]:
     """The index of rows of labels without a structure, which must not be the identifier of a structure."""
     ids = {structure.id for structure in structures}
-    if any(isinstance(id, str) for id in ids):
-        return [f"label {label}" for label in unknown]
-    return unknown if structures.has_labels_as_ids and ids.isdisjoint(unknown) else [-label for label in unknown]
+    if all(isinstance(id, int) for id in ids):
+        reversed_sign = [-label for label in unknown]
+        for labels in (unknown, reversed_sign) if structures.has_labels_as_ids else (reversed_sign,):
+            if ids.isdisjoint(labels):
+                return labels
+    return [f"label {label}" for label in unknown]
 
 
 def _voxel_um(annotation: Annotation, given: float | Sequence[float] | None) -> tuple[Fraction, Fraction, Fraction]:
@@ -257,29 +255,20 @@ def _voxel_um(annotation: Annotation, given: float | Sequence[float] | None) -> 
     geometry, image = annotation.geometry, annotation.image
     name = "the annotation" if image is None else shown(image.target.url)
     numbers = image.numbers if image else f"scale {geometry.scale}, unit {geometry.unit!r}"
-    recorded = None if (micron := geometry.micron) is None else [_exact(size) * micron for size in geometry.scale]
+    recorded = None if (micron := geometry.micron) is None else [exact(size) * micron for size in geometry.scale]
     if given is not None:
-        z, y, x = map(_exact, lengths_of(given))
-        if recorded is not None and any(abs(a / b - 1) > _SAME for a, b in zip(recorded, (z, y, x), strict=True)):
-            warnings.warn(
-                f"the voxels of {name} are {um(recorded)} by its metadata ({numbers}); they are counted as "
-                f"{um((z, y, x))}, as given",
-                AtlaszarrWarning,
-                stacklevel=3,
-            )
+        z, y, x = map(exact, lengths_of(given))
+        if recorded is not None and (remark := contradiction(name, recorded, (z, y, x), numbers)):
+            warnings.warn(remark, AtlaszarrWarning, stacklevel=3)
         return z, y, x
     if recorded is None:
         raise InputError(
             f"the voxel size of {name} is not known ({numbers}); give voxel_size (--voxel-size) in um",
             code="missing-voxel-size",
         )
-    refuse_implausible(annotation.shape, [float(size) for size in recorded], f"{name} ({numbers})")
+    refuse_implausible(annotation.shape, [float(size) for size in recorded], name, numbers)
     z, y, x = recorded
     return z, y, x
-
-
-def _exact(length: float) -> Fraction:
-    return Fraction(repr(length))
 
 
 def _sides(annotation: Annotation, size: Sequence[Fraction]) -> tuple[tuple[str, str], str, bool]:

@@ -19,8 +19,13 @@ _CONCURRENCY = 16
 BATCH = 16 * 2**20
 #: Default of the storage option ``timeout``, in seconds.
 _TIMEOUT = 30.0
+#: Redirects that are followed: the Allen API redirects once, from http to https.
+MAX_REDIRECTS = 5
 #: The most bytes of an object that is read at once: a shard of the largest block, 2**30 voxels of four bytes.
 LARGEST_OBJECT = 2**32
+#: The same for an object that is no chunk, if there is no other figure: the label index of 2**23 rows, the largest that
+#: is read, has half of it.
+LARGEST_SIDECAR = 2**29
 
 
 class TooLargeError(Exception):

@@ -47,6 +47,16 @@ _ADVICE: dict[int | str, tuple[str, str]] = {
     501: ("not-supported", "it does not support this request: choose another store"),
     503: _OVERLOADED,
 }
+_NOT_ALLOWED = "access-denied", "the store does not allow it; check the credentials and their rights"
+_MALFORMED = "malformed"
+#: Code and cause for an exception, by the name of its class.
+_BY_NAME = {
+    "PermissionDeniedError": _NOT_ALLOWED,
+    "PermissionError": _NOT_ALLOWED,
+    "TooManyRedirects": ("too-many-redirects", "the server redirects too often; check the URL"),
+    "UnauthenticatedError": _NOT_ALLOWED,
+    _MALFORMED: ("store-error", "its answer is not valid HTTP (it may be longer than its length); check the server"),
+}
 #: What to do about an error of a disk.
 _DISK = {
     errno.ENOSPC: "; free some space, then run the same command",
@@ -69,7 +79,7 @@ def reading(name: str, connecting: bool = True) -> Iterator[None]:
     except (FileNotFoundError, NotADirectoryError) as error:
         # fsspec raises this for any failure to open a file over HTTP, with the failure as its cause.
         cause = error.__cause__
-        if isinstance(cause, Exception) and from_client_library(cause) and _status(cause, "") not in (404, 410):
+        if isinstance(cause, Exception) and _is_failure(cause):
             raise as_error(cause, f"cannot read {name}", SourceError, connecting=False) from None
         raise NotFoundError(f"there is no file {name}; check the path or the URL", code="file-not-found") from None
     except Exception as error:
@@ -96,6 +106,13 @@ def from_client_library(error: Exception) -> bool:
     return type(error).__module__.split(".")[0] in ("botocore", "aiobotocore", "aiohttp", "obstore")
 
 
+def _is_failure(error: Exception) -> bool:
+    """Whether an exception says more than that a file is missing: not even whether there is one."""
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return False
+    return (from_client_library(error) or isinstance(error, OSError)) and _status(error, "") not in (404, 410)
+
+
 def is_forbidden(error: Exception) -> bool:
     """Whether a store answers 403 without a fault of the credentials, as it does for an object that is absent."""
     return _diagnose(error)[0] == "store-forbidden"
@@ -115,15 +132,20 @@ def _diagnose(error: Exception) -> tuple[str, str]:
         if region := _BUCKET_REGION.search(text):
             code, advice = "wrong-region", f"the bucket is in region {region[1]}: give it as storage option region_name"
         return code, f"the store answers HTTP {status}{f' {word}' if word else ''}; {advice}"
-    if name in ("PermissionDeniedError", "UnauthenticatedError", "PermissionError"):
-        return "access-denied", "the store does not allow it; check the credentials and their rights"
-    if name == "TooManyRedirects":
-        return "too-many-redirects", "the server redirects too often; check the URL"
+    if (known := _BY_NAME.get(_MALFORMED if _is_malformed(error) else name)) is not None:
+        return known
+    if "range requests" in text:  # of fsspec
+        return "not-supported", "the server sends no parts of files; download it, and give its path"
     if isinstance(error, OSError) and error.strerror:
         return "store-error", error.strerror + _DISK.get(error.errno or 0, "")
     if isinstance(error, TimeoutError) or re.search("error sending request|imeout|timed out", text):
         return "store-unreachable", "the store does not answer"
     return "store-error", name
+
+
+def _is_malformed(error: Exception) -> bool:
+    """Whether aiohttp could not parse an answer; it reports status 400 then, which the server has not sent."""
+    return any(type(one).__module__ == "aiohttp.http_exceptions" for one in (error, error.__cause__))
 
 
 def _word(error: Exception, text: str) -> str:
@@ -136,6 +158,8 @@ def _word(error: Exception, text: str) -> str:
 
 def _status(error: Exception, text: str) -> int | None:
     """The HTTP status in an exception, if it has one."""
+    if _is_malformed(error):
+        return None
     if "redirect without LOCATION" in text:
         return 301
     if found := _STATUS.search(text):

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from functools import cache
 from typing import Any
 
-from .backend import BATCH, LARGEST_OBJECT, Backend, ConcurrentUploads, TooLargeError, Uploads, timeout_of
+from .backend import (
+    BATCH,
+    LARGEST_OBJECT,
+    MAX_REDIRECTS,
+    Backend,
+    ConcurrentUploads,
+    TooLargeError,
+    Uploads,
+    timeout_of,
+)
 from .failures import is_forbidden
 
-#: Redirects that are followed; as in `allen.http`.
-_MAX_REDIRECTS = 5
+#: How much longer than a silence an answer over HTTP may take as a whole, that of a range of 5 MB of a file: 300 s by
+#: default, as in aiohttp itself. A server that drips is given up at 17 kB/s.
+_WHOLE = 10
+#: The range of a request, and the most bytes of an answer to one without: a file of one block (5 MB), or a listing.
+_RANGE = re.compile(r"bytes=(\d+)-(\d+)")
+_LARGEST_ANSWER = 2**26
 #: The headers of a request that a redirect to another origin keeps.
 _HARMLESS = ("Accept", "Accept-Encoding", "Range", "User-Agent")
 
@@ -23,9 +38,10 @@ class FsspecBackend(Backend):
     ----------
     url : str
     options : mapping
-        Options of the filesystem. Over HTTP, ``timeout`` is the longest silence of the server in seconds (30). The
-        proxies of the environment (``HTTP_PROXY``, ``HTTPS_PROXY``, ``NO_PROXY``) are used, and at most 5 redirects are
-        followed; a redirect to another origin keeps no header that may hold a credential.
+        Options of the filesystem. Over HTTP, ``timeout`` is the longest silence of the server in seconds (30), and a
+        tenth of the longest time for an answer. The proxies of the environment (``HTTP_PROXY``, ``HTTPS_PROXY``,
+        ``NO_PROXY``) are used, and at most 5 redirects are followed; a redirect to another origin keeps no header that
+        may hold a credential.
     forbidden_is_absent : bool
         Whether an object for which an HTTP server answers 403 counts as absent.
     """
@@ -39,20 +55,33 @@ class FsspecBackend(Backend):
 
             silence = timeout_of(given)
             given.pop("timeout", None)
-            timeout = aiohttp.ClientTimeout(total=300, sock_connect=silence, sock_read=silence)  # 300 s: aiohttp's own
-            client = {"timeout": timeout, "trust_env": True, "trace_configs": [_redirects()]}
+            timeout = aiohttp.ClientTimeout(total=_WHOLE * silence, sock_connect=silence, sock_read=silence)
+            client = {
+                "timeout": timeout,
+                "trust_env": True,
+                "trace_configs": [_redirects()],
+                "response_class": _bounded(),
+            }
             given["client_kwargs"] = {**client, **(given.get("client_kwargs") or {})}
-            given.setdefault("max_redirects", _MAX_REDIRECTS + 1)  # the number that aiohttp refuses
+            given.setdefault("max_redirects", MAX_REDIRECTS + 1)  # the number that aiohttp refuses
         self._fs, root = fsspec.core.url_to_fs(url, **given)
         self._is_http = url.startswith(("http://", "https://"))
         self._root = str(root)
         self._forbidden_is_absent = forbidden_is_absent
 
     def read(self, key: str, most: int = LARGEST_OBJECT) -> bytes | None:
-        """Same as in `Backend`; only of an HTTP server, whose body may have no end, is reading stopped at `most`."""
+        """Same as in `Backend`.
+
+        Of an HTTP server, whose body may have no end, no more than `most` bytes are read. Filesystems that know the
+        size without another request (in memory, in an archive, on a disk) are asked for it first.
+        """
         try:
             if self._is_http:
                 return _body(self._fs, self._path(key), key, most)
+            if not self._fs.async_impl:
+                with suppress(FileNotFoundError):  # raised by `cat_file` too, or an error that says more
+                    if (self._fs.size(self._path(key)) or 0) > most:
+                        raise TooLargeError(key, most)
             body = bytes(self._fs.cat_file(self._path(key)))
             if len(body) > most:
                 raise TooLargeError(key, most)
@@ -138,6 +167,28 @@ def _body(filesystem: Any, url: str, key: str, most: int) -> bytes:
 
     found: bytes = sync(filesystem.loop, read)
     return found
+
+
+@cache
+def _bounded() -> Any:
+    """A response of aiohttp that is read as a whole only up to the range that was asked for, or `_LARGEST_ANSWER`."""
+    import aiohttp
+
+    class Bounded(aiohttp.ClientResponse):
+        async def read(self) -> bytes:
+            if self._body is None:
+                asked = _RANGE.fullmatch(self.request_info.headers.get("Range", ""))
+                most = int(asked[2]) - int(asked[1]) + 1 if asked else _LARGEST_ANSWER
+                body = bytearray()
+                async for part in self.content.iter_any():
+                    body += part
+                    if len(body) > most:
+                        self.close()
+                        raise aiohttp.http_exceptions.BadHttpMessage("the body is longer than the range")
+                self._body = bytes(body)
+            return await super().read()
+
+    return Bounded
 
 
 @cache

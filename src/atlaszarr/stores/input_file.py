@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,8 +21,24 @@ from .target import open_backend
 #: Seconds to wait before each retry of a read.
 _WAITS = (0.5, 1.0, 4.0)
 _BUFFER = 2**20
+#: Seconds after which a read that has failed is not tried again: a server that drips makes each try as long as allowed.
+_PATIENCE = 60.0
 #: The most bytes of a remote file that are copied to the local disk: six times the CCF at 10 um in four bytes.
 LARGEST_COPY = 2**35
+#: The same if the server does not say how long the file is: a TIFF other than a BigTIFF has no more.
+LARGEST_WITHOUT_LENGTH = 2**32
+
+
+def cut_short(name: str, declared: str, held: int) -> InputError:
+    """The error for a file that holds less than its header declares, such as ``8 planes of voxels``."""
+    text = f"{name} is cut short: its header declares {declared}, and it holds {max(held, 0)}; get the file again"
+    return InputError(text, code="truncated-file")
+
+
+def too_long(name: str, size: int) -> InputError:
+    """The error for a file that holds more bytes of numbers than its header declares."""
+    text = f"{name} holds more than the {size} bytes of numbers of its header; get the file again"
+    return InputError(text, code="file-too-large")
 
 
 class InputFile:
@@ -98,8 +115,16 @@ class InputFile:
         Raises
         ------
         InputError
-            If there are more than `most` bytes.
+            If there are more than `most` bytes, or more than `LARGEST_WITHOUT_LENGTH` and the server gives no length;
+            if by its length the file does not fit on the disk.
         """
+        if self._raw.size is None:
+            most = min(most, LARGEST_WITHOUT_LENGTH)
+        elif self._raw.size > most:
+            raise self._too_large(most)
+        elif self._raw.size > (free := shutil.disk_usage(path.parent).free):
+            message = f"{self.name} has {self._raw.size} bytes, and {path.parent} has room for {free}; free some space"
+            raise InputError(message, code="disk-full")
         with path.open("wb") as file:
             while body := self.stream.read(_BUFFER):
                 if file.tell() + len(body) > most:
@@ -130,6 +155,12 @@ class _Counted(io.RawIOBase):
         self._file: Any = None  # Python closes this object even if the file cannot be opened
         self._file = backend.open("")
 
+    @property
+    def size(self) -> int | None:
+        """Size of the file in bytes, as the store gives it before the file is read; None if it does not."""
+        size = getattr(self._file, "size", None)
+        return size if isinstance(size, int) else None
+
     def readable(self) -> bool:
         return True
 
@@ -147,13 +178,21 @@ class _Counted(io.RawIOBase):
         super().close()
 
     def _read(self, size: int) -> bytes:
+        began = time.monotonic()
         for wait in _WAITS:
             try:
                 return bytes(self._file.read(size))
             except Exception as error:
                 if not (isinstance(error, ConnectionError | TimeoutError) or from_client_library(error)):
                     raise
+                if time.monotonic() - began > _PATIENCE:
+                    raise
+                failure = error
             time.sleep(wait)
+            self._file.close()
             self._file = self._backend.open("")
-            self._file.seek(self.count)
+            try:
+                self._file.seek(self.count)
+            except ValueError:  # a server that gives no length sends files only from their start
+                raise failure from None
         return bytes(self._file.read(size))

@@ -6,6 +6,7 @@ import errno
 import io
 import itertools
 import os
+import stat
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -23,6 +24,8 @@ _numbers = itertools.count()
 #: Files that are synced in one batch, and concurrent syncs.
 _BATCH = 64
 _SYNCING = 8
+#: Flags to open a file: a named pipe is opened at once, also if nobody writes to it.
+_READING = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 #: Errors of file systems that cannot sync a folder.
 _NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)
 
@@ -42,14 +45,24 @@ class LocalBackend(Backend):
         self._root = Path(root)
 
     def read(self, key: str, most: int = LARGEST_OBJECT) -> bytes | None:
-        """Same as in `Backend`."""
+        """Same as in `Backend`; devices and pipes, which may have no end, are not read."""
         try:
-            with (self._root / key).open("rb", buffering=0) as file:
-                if os.fstat(file.fileno()).st_size > most:
-                    raise TooLargeError(key, most)
-                return file.readall()
+            descriptor = os.open(f"{self._root}/{key}" if key else self._root, _READING)
         except (FileNotFoundError, NotADirectoryError):
             return None
+        try:
+            status = os.fstat(descriptor)
+            if status.st_size > most:
+                raise TooLargeError(key, most)
+            if not stat.S_ISREG(status.st_mode):
+                error = errno.EISDIR if stat.S_ISDIR(status.st_mode) else errno.EINVAL
+                raise OSError(error, os.strerror(error), key)
+            body = os.read(descriptor, status.st_size + 1)
+            while len(body) < status.st_size and (part := os.read(descriptor, status.st_size - len(body))):
+                body += part
+            return body
+        finally:
+            os.close(descriptor)
 
     def read_each(self, keys: Iterable[str], most: int = LARGEST_OBJECT) -> dict[str, bytes | None]:
         """Same as in `Backend`, but one after another."""

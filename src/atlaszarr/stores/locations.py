@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path, PurePath, PurePosixPath
 
@@ -14,6 +16,10 @@ _PROTOCOL = r"[A-Za-z][A-Za-z0-9+.-]*"
 _URL = re.compile(rf"(?:{_PROTOCOL}::)*{_PROTOCOL}://")
 #: Protocols of the local disk.
 _LOCAL = ("file", "local")
+#: The most characters of a location: RFC 9110 (4.1) asks servers for 8000, and paths of Linux have 4096.
+_LONGEST = 8000
+#: Characters of a longer location in a message.
+_QUOTED = 80
 
 
 def normalize(location: str | os.PathLike[str]) -> str:
@@ -33,12 +39,15 @@ def normalize(location: str | os.PathLike[str]) -> str:
     Raises
     ------
     InputError
-        If it is empty, or neither a path nor a URL; if a URL contains ``..``, a user name or a password, chains
-        ``s3://`` behind another protocol, or has a protocol that is not known or whose package is not installed.
+        If it is empty, too long, not text, or neither a path nor a URL; if a URL contains ``..``, a user name or a
+        password, chains ``s3://`` behind another protocol, or has a protocol that is not known or whose package is not
+        installed.
     """
     text = os.fspath(location)
     if _URL.match(text.strip()):
         text = text.strip()
+    if len(text) > _LONGEST:
+        raise _too_long(text)
     if not text.strip() or "\0" in text:
         raise InputError(f"{text!r} is neither a path nor a URL; give one", code="not-a-location")
     if not _URL.match(text):
@@ -48,6 +57,8 @@ def normalize(location: str | os.PathLike[str]) -> str:
     while text.startswith("dir::"):
         text = text.removeprefix("dir::")
     text = re.sub(r"(^|::)s3a://", r"\1s3://", text)
+    if not text.isascii():
+        _refuse_half_characters(text, "utf-8", "strict")
     protocol, _, rest = text.partition("://")
     if not rest.strip("/") and (protocol not in _LOCAL or not rest):
         raise InputError(f"URL {text!r} has no bucket or path; write it after ://", code="incomplete-url")
@@ -199,8 +210,29 @@ def _absolute(text: str) -> Path:
     except RuntimeError:
         message = f"path {text!r} begins with a user without a home folder; write ./~ for a name that begins with ~"
         raise InputError(message, code="unknown-user") from None
+    _refuse_half_characters(text, sys.getfilesystemencoding(), sys.getfilesystemencodeerrors())
+    try:
+        os.lstat(path)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise _too_long(text) from None
     # '..' after a link is the folder above the destination of the link.
     return Path(os.path.realpath(path)) if ".." in path.parts else path
+
+
+def _too_long(text: str) -> InputError:
+    start = without_secrets(text)[:_QUOTED]
+    message = f"path or URL {start!r}... has {len(text)} characters, or a part that is too long; give a shorter one"
+    return InputError(message, code="not-a-location")
+
+
+def _refuse_half_characters(text: str, encoding: str, errors: str) -> None:
+    """Refuse text that no file or URL can have: it has half surrogates, which are no characters."""
+    try:
+        text.encode(encoding, errors)
+    except UnicodeEncodeError:
+        message = f"{text[:_QUOTED]!r} is neither a path nor a URL: it holds half of a character; give it as text"
+        raise InputError(message, code="not-a-location") from None
 
 
 def _refuse_half_a_url(text: str) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
@@ -14,10 +14,13 @@ from typing import Any
 from uuid import uuid4
 
 from ..errors import AtlaszarrError, InputError, TargetError
-from .backend import LARGEST_OBJECT, Backend, TooLargeError
+from .backend import LARGEST_OBJECT, LARGEST_SIDECAR, Backend, TooLargeError
 from .failures import as_error
 from .local import LocalBackend
 from .locations import is_url, normalize_folder, shown
+
+#: Bytes that are read at once of an object that is not read whole.
+_PART = 2**20
 
 
 def open_backend(url: str, options: Mapping[str, Any], forbidden_is_absent: bool = False) -> Backend:
@@ -120,7 +123,7 @@ class Target:
                 return Target(f"{stem}.{view}{suffix}", self.storage_options)
         raise AssertionError
 
-    def read(self, key: str, most: int = LARGEST_OBJECT) -> bytes | None:
+    def read(self, key: str, most: int = LARGEST_SIDECAR) -> bytes | None:
         """Content of an object; None if it is missing.
 
         Raises
@@ -144,6 +147,26 @@ class Target:
                 return self._backend.read_each(wanted, most)
             except TooLargeError as error:
                 raise self._too_large(error.key, error.most) from None
+
+    def digest(self, key: str, new: Callable[[], Any]) -> str | None:
+        """Digest (hexadecimal) of an object, which is read in parts; None if it is missing.
+
+        Parameters
+        ----------
+        key : str
+        new : callable
+            Makes a hash object of `hashlib`.
+        """
+        with self.reporting("read"):
+            try:
+                file = self._backend.open(key)
+            except FileNotFoundError:
+                return None
+            with closing(file):
+                found = new()
+                while part := file.read(_PART):
+                    found.update(part)
+        return str(found.hexdigest())
 
     def read_all(self, prefix: str, most: int = LARGEST_OBJECT) -> dict[str, bytes]:
         """Content of every object under a prefix, by its key.

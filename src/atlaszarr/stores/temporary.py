@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -12,9 +13,9 @@ from uuid import uuid4
 
 import filelock
 
-_PREFIX = "atlaszarr-"
-_SUFFIX = ".lock"
-#: Seconds to wait for a lock that nobody else uses for longer than it takes to remove a file.
+#: The locks of `temporary_folder`, each next to the folder of the same name without the suffix.
+_LOCK = re.compile(r"atlaszarr-[0-9a-f]{32}\.lock")
+#: Seconds to wait for the lock of a new folder, which another process holds only while it removes the file.
 _PATIENCE = 30.0
 
 
@@ -38,10 +39,10 @@ def temporary_folder(parent: str | os.PathLike[str] | None = None) -> Iterator[P
     """
     above = Path(tempfile.gettempdir() if parent is None else parent).expanduser().absolute()
     _remove_abandoned(above)
-    folder = above / f"{_PREFIX}{uuid4().hex}"
+    folder = above / f"atlaszarr-{uuid4().hex}"
     # The lock is held before the folder exists: a folder whose lock is free has no living process. Another process may
     # take the lock for the moment in which it removes the new file.
-    lock = filelock.FileLock(f"{folder}{_SUFFIX}", timeout=_PATIENCE, thread_local=False)
+    lock = filelock.FileLock(f"{folder}.lock", timeout=_PATIENCE, thread_local=False)
     with suppress(NotImplementedError):
         lock.acquire()
     try:
@@ -58,7 +59,7 @@ def temporary_folder(parent: str | os.PathLike[str] | None = None) -> Iterator[P
 def _remove_abandoned(above: Path) -> None:
     """Remove the folders whose lock is free."""
     for path in list(above.iterdir()):
-        if not (path.name.startswith(_PREFIX) and path.suffix == _SUFFIX) or path.is_symlink() or not _is_own(path):
+        if not _LOCK.fullmatch(path.name) or path.is_symlink() or not _is_own(path):
             continue
         lock = filelock.FileLock(path, timeout=0, thread_local=False)
         with suppress(filelock.Timeout, NotImplementedError, OSError), lock:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
-from ..errors import RecordError
-from .rows import MOST_STRUCTURES, Notes, Row, identifier, row_of, short
+from ..errors import RecordError, brief
+from ..stores import documents
+from .rows import MOST_LEVELS, MOST_STRUCTURES, Notes, Row, identifier, row_of
 from .tree import BACKGROUND
 
 #: Columns of terminology.csv, in order.
@@ -50,13 +51,15 @@ _FURTHER = frozenset(("a", "alpha", "mapping"))
 _SEPARATORS = "\t;,"
 #: The most lines of a table, or objects and lists in JSON: a node of a structure graph has four at most.
 _MOST_PARTS = 10 * MOST_STRUCTURES
+#: The most nested lists and objects in JSON: two for each level of the tree, and those around and inside of a node.
+_DEEPEST = 2 * MOST_LEVELS + 10
 #: Characters of a header; the csv module of Python has the same limit for a cell.
 _LONGEST_HEADER = 131_072
 #: A line of an ITK-SNAP label file: index, red, green, blue, alpha, two flags, label.
 _ITKSNAP = re.compile(r'\s*(?P<id>\S+)\s+(?P<rgb>[0-9]+\s+[0-9]+\s+[0-9]+)(?:\s+[0-9.]+){3}\s+"(?P<name>.*)"\s*')
 #: A line of a FreeSurfer colour table: number, label name, red, green, blue, alpha.
 _FREESURFER = re.compile(r"\s*(?P<id>\S+)\s+(?P<name>\S+)\s+(?P<rgb>[0-9]+\s+[0-9]+\s+[0-9]+)(?:\s+[0-9]+)?\s*")
-_FREESURFER_HEAD = re.compile(r"\s*#?\s*No\.?\s+Label.*", re.IGNORECASE)
+_FREESURFER_HEAD = re.compile(r"\s*(?:#\s*)?No\.?\s+Label.*", re.IGNORECASE)
 #: What is read, for messages.
 _READABLE = "a structure graph in JSON, a table with columns such as terminology.csv, or a list of labels and names"
 
@@ -112,22 +115,22 @@ def rows_of_graph(roots: Any, notes: Notes, where: str = "") -> Iterator[Row]:
             node = {**data, **node}
         if not isinstance(node, Mapping) or "id" not in node:
             raise RecordError(
-                f"{where}the structure graph has {short(node)} instead of a node with an id",
+                f"{where}the structure graph has {brief(node)} instead of a node with an id",
                 code="invalid-structure-graph",
             )
         fields = {field: next((node[key] for key in keys if key in node), None) for field, keys in _FIELDS.items()}
         if fields["acronym"] is None and fields["name"] is None:
             raise RecordError(
-                f"{where}structure {short(node['id'])} has neither an acronym nor a name; give a structure graph",
+                f"{where}structure {brief(node['id'])} has neither an acronym nor a name; give a structure graph",
                 code="missing-value",
             )
         if is_abba:  # its data has the parent 0 for a root
             fields["parent"] = parent
         elif not is_top:
             given = fields["parent"]
-            if given is not None and identifier(given, f"the parent of structure {short(node['id'])}", where) != parent:
+            if given is not None and identifier(given, f"the parent of structure {brief(node['id'])}", where) != parent:
                 raise RecordError(
-                    f"{where}structure {short(node['id'])} has the parent_structure_id {short(given)}, but is a "
+                    f"{where}structure {brief(node['id'])} has the parent_structure_id {brief(given)}, but is a "
                     f"child of {parent}",
                     code="inconsistent-parent",
                 )
@@ -164,7 +167,7 @@ def rows_of_table(
     for column in columns:
         if column not in known and column.strip().lower() not in _FURTHER and not column.lower().startswith("unnamed"):
             raise RecordError(
-                f"{name} lacks the column 'parent_identifier' or 'root_identifier_path' (its column {short(column)} "
+                f"{name} lacks the column 'parent_identifier' or 'root_identifier_path' (its column {brief(column)} "
                 f"shows that it is more than a list of labels); it must have {', '.join(COLUMNS)}",
                 code="missing-column",
             )
@@ -203,7 +206,7 @@ def _decoded(body: bytes, name: str, notes: Notes) -> str:
         # 80 to 9f are letters in some encodings and quotes in others; a line that is UTF-8 is in no other encoding.
         if re.search(rb"[\x80-\x9f]", line) or _is_utf8(line):
             raise RecordError(
-                f"{name}, line {number}: {short(line.decode('latin-1'))} is in an unknown encoding; save the file as "
+                f"{name}, line {number}: {brief(line.decode('latin-1'))} is in an unknown encoding; save the file as "
                 "UTF-8",
                 code="unknown-encoding",
             )
@@ -236,9 +239,8 @@ def _parsed(text: str, name: str) -> Any:
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         if len(found := dict(items)) < len(items):
-            keys = [key for key, _ in items]
-            twice = next(key for key in keys if keys.count(key) > 1)
-            raise RecordError(f"{name} has the key {short(twice)} twice in one object", code="duplicate-key")
+            twice = next(key for key, count in Counter(key for key, _ in items).items() if count > 1)
+            raise RecordError(f"{name} has the key {brief(twice)} twice in one object", code="duplicate-key")
         return found
 
     def whole(digits: str) -> int | str:
@@ -248,14 +250,15 @@ def _parsed(text: str, name: str) -> Any:
         raise RecordError(f"{name} contains {word}, which is not valid JSON", code="not-json")
 
     try:
-        return json.loads(text, object_pairs_hook=pairs, parse_int=whole, parse_constant=constant)
-    except RecursionError:
+        return documents.parse(text, _DEEPEST, object_pairs_hook=pairs, parse_int=whole, parse_constant=constant)
+    except documents.TooDeepError:
         raise RecordError(
-            f"{name} is nested too deep for a structure graph; give one with fewer levels", code="terminology-too-deep"
+            f"{name} is nested too deep; give a structure graph of at most {MOST_LEVELS} levels",
+            code="terminology-too-deep",
         ) from None
+    except RecordError:
+        raise
     except ValueError as error:
-        if isinstance(error, RecordError):
-            raise
         raise RecordError(f"{name} starts like JSON, but is not valid JSON: {error}", code="not-json") from None
 
 
@@ -263,7 +266,7 @@ def _nodes_of_document(answer: Any, name: str) -> Any:
     """The nodes of an answer of the Allen API, an ontology of ABBA, one node, or a list of nodes."""
     if isinstance(answer, dict) and "success" in answer and not answer["success"]:
         raise RecordError(
-            f"{name} contains an error of the Allen API, not a structure graph: {short(answer.get('msg'))}",
+            f"{name} contains an error of the Allen API, not a structure graph: {brief(answer.get('msg'))}",
             code="query-refused",
         )
     if isinstance(answer, dict) and "msg" in answer:
@@ -284,7 +287,7 @@ def _nodes(nodes: Any) -> Sequence[Any]:
         return ()
     if not isinstance(nodes, list | tuple):
         raise RecordError(
-            f"the structure graph has {short(nodes)} instead of a list of nodes", code="invalid-structure-graph"
+            f"the structure graph has {brief(nodes)} instead of a list of nodes", code="invalid-structure-graph"
         )
     return nodes
 
@@ -319,11 +322,11 @@ def _rows_of_text(
     for separator, head in heads.items():
         after = _cells(second[0][1], separator) if second else []
         if len(head) == len(after) == 2 and _is_number(after[0]) and not _is_number(after[1]):
-            notes.add("has unknown columns, which are read as identifier and name", " and ".join(map(short, head)))
+            notes.add("has unknown columns, which are read as identifier and name", " and ".join(map(brief, head)))
             pair = ("identifier", "name")
             return rows_of_table(pair, _records(text, separator, number, pair, name), notes, name)
     raise RecordError(
-        f"{name} lacks the column 'identifier' (its first line is {short(line)}); give {_READABLE}",
+        f"{name} lacks the column 'identifier' (its first line is {brief(line)}); give {_READABLE}",
         code="missing-column",
     )
 
@@ -378,7 +381,7 @@ def _columns(columns: Sequence[str], name: str) -> dict[str, str]:
         column = _column([each for each in columns if each not in found.values()], names)
         if column is not None:
             if [each.strip().lower() for each in columns].count(column.strip().lower()) > 1:
-                raise RecordError(f"{name} has the column {short(column)} twice", code="duplicate-column")
+                raise RecordError(f"{name} has the column {brief(column)} twice", code="duplicate-column")
             found[field] = column
     for field in ("id", "name"):
         if field not in found and not (field == "name" and "acronym" in found):
@@ -413,7 +416,7 @@ def _labels_of(
     for number, line in lines:
         if (match := pattern.fullmatch(line)) is None:
             raise RecordError(
-                f"{name}, line {number}: {short(line)} does not have the form of the lines before it",
+                f"{name}, line {number}: {brief(line)} does not have the form of the lines before it",
                 code="invalid-label-line",
             )
         yield (
@@ -431,7 +434,7 @@ def _under_one_root(records: Iterable[tuple[str, dict[str, Any]]], notes: Notes)
         row = row_of({**fields, "parent": 0}, where, notes)
         if not isinstance(row.id, int) and row.value is None:
             raise RecordError(
-                f"{where}the identifier is {short(row.id)}; without an annotation_value it must be a whole number",
+                f"{where}the identifier is {brief(row.id)}; without an annotation_value it must be a whole number",
                 code="invalid-id",
             )
         if row.id == 0:

@@ -6,7 +6,6 @@ Pure functions of single values; this module knows neither files nor trees.
 from __future__ import annotations
 
 import re
-import reprlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import RecordError, printable
+from ..errors import RecordError, brief
 
 #: Labels are uint32, and 0 is background.
 LARGEST_LABEL = 2**32 - 1
@@ -70,7 +69,7 @@ class Row:
     @property
     def shown(self) -> str:
         """The identifier and the acronym, for messages."""
-        return f"{self.id} ({printable(self.acronym[:60])})"
+        return f"{self.id} ({self.acronym[:60]})"
 
 
 class Notes:
@@ -150,10 +149,10 @@ def identifier(value: Any, what: str, where: str = "") -> Identifier:
     if type(value) is str and value.isascii() and value.isdigit() and len(value) < _MOST_DIGITS:
         return int(value)
     text = "" if isinstance(value, bool) or not isinstance(value, str | Integral | float) else str(value).strip()
-    if match := re.fullmatch(r"(-?)0*([0-9]+)(\.0+)?", text):
+    if match := re.fullmatch(r"(-?)0*([1-9][0-9]*|0)(\.0+)?", text):
         if match[1] and match[2] != "0":
             raise RecordError(
-                f"{where}{what} is {short(text)}; some files number the left and right side of a structure by sign, "
+                f"{where}{what} is {brief(text)}; some files number the left and right side of a structure by sign, "
                 "but labels are positive: give every structure its own positive number",
                 code="negative-id",
             )
@@ -162,7 +161,7 @@ def identifier(value: Any, what: str, where: str = "") -> Identifier:
     elif re.fullmatch(r"[^\W\d_][\w.:#+-]*", text) and len(text) <= _LONGEST_ID:
         return text
     raise RecordError(
-        f"{where}{what} is {short(value)}; it must be a whole number, or a name such as MBA:997", code="invalid-id"
+        f"{where}{what} is {brief(value)}; it must be a whole number, or a name such as MBA:997", code="invalid-id"
     )
 
 
@@ -171,19 +170,9 @@ def label(value: Any, what: str, where: str = "") -> int:
     number = identifier(value, what, where)
     if not isinstance(number, int) or number > LARGEST_LABEL:
         raise RecordError(
-            f"{where}{what} is {short(value)}; it must be a whole number from 1 to {LARGEST_LABEL}", code="invalid-id"
+            f"{where}{what} is {brief(value)}; it must be a whole number from 1 to {LARGEST_LABEL}", code="invalid-id"
         )
     return number
-
-
-def short(value: Any) -> str:
-    """The repr of a value, cut to 60 characters."""
-    if isinstance(value, int) and value.bit_length() > 200:
-        return "a number of more than 60 digits"
-    if isinstance(value, str):
-        value = value[:60]
-    text = repr(value) if isinstance(value, str | int | float) else reprlib.repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -206,11 +195,11 @@ def _text(value: Any, what: str) -> str:
         )
     if len(value) > _LONGEST_TEXT:
         raise RecordError(
-            f"{what} has {len(value)} characters; the most is {_LONGEST_TEXT}: {short(value)}", code="text-too-long"
+            f"{what} has {len(value)} characters; the most is {_LONGEST_TEXT}: {brief(value)}", code="text-too-long"
         )
     if _NOT_TEXT.search(value):
         raise RecordError(
-            f"{what} is {short(value)}; null characters and halves of surrogate pairs are not text", code="invalid-text"
+            f"{what} is {brief(value)}; null characters and halves of surrogate pairs are not text", code="invalid-text"
         )
     return value
 
@@ -233,7 +222,7 @@ def _colour(colour: Any, id: Identifier, where: str, notes: Notes) -> str:
             notes.add("has colours that lost their leading zeros, which are restored", f"{id} ({text})")
             return f"#{text:0>6}"
     raise RecordError(
-        f"{where}structure {id} has the colour {short(colour)}; it must be #RRGGBB, or red, green, blue from 0 to 255",
+        f"{where}structure {id} has the colour {brief(colour)}; it must be #RRGGBB, or red, green, blue from 0 to 255",
         code="invalid-colour",
     )
 
@@ -256,6 +245,6 @@ def _path(value: Any, id: Identifier, where: str) -> tuple[Identifier, ...]:
         if path := tuple(identifier(part, "") for part in parts):
             return path
     raise RecordError(
-        f"{where}structure {id} has the path {short(value)}; it must be a list such as [997, 8] or /997/8/",
+        f"{where}structure {id} has the path {brief(value)}; it must be a list such as [997, 8] or /997/8/",
         code="invalid-path",
     )

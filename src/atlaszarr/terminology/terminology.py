@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
@@ -174,11 +174,11 @@ class Terminology:
 
     @classmethod
     def _of(cls, rows: Iterable[Row], notes: Notes) -> Terminology:
-        structures = []
-        for placed in tree(rows, notes):
-            structure = Structure(placed.row.id, placed.row.acronym, placed.row.name, placed.colour, placed.path)
-            structures.append(structure if structure.value == placed.value else replace(structure, value=placed.value))
-        return cls(tuple(structures), notes.texts())
+        structures = tuple(
+            Structure(placed.row.id, placed.row.acronym, placed.row.name, placed.colour, placed.path, placed.value)
+            for placed in tree(rows, notes)
+        )
+        return cls(structures, notes.texts())
 
     def to_frame(self) -> DataFrame:
         """A table with the columns of terminology.csv, in the order of the graph.
@@ -387,3 +387,27 @@ def terminology_of(given: Any, annotation: Any = None, storage_options: Mapping[
     raise InputError(
         f"the terminology {shown(sources[0])} does not exist; give one (--terminology)", code="file-not-found"
     )
+
+
+def refuse_other_ontology(unknown: int, labels: int, name: str, option: str) -> None:
+    """Refuse a terminology that names under half of the labels of an annotation.
+
+    Parameters
+    ----------
+    unknown, labels : int
+        Number of labels that the terminology lacks, and of all labels.
+    name : str
+        Name of the annotation, for messages.
+    option : str
+        Option of the command line that gives the terminology.
+
+    Raises
+    ------
+    InputError
+    """
+    if 2 * unknown > labels:
+        raise InputError(
+            f"the terminology names {labels - unknown} of the {labels} labels of {name}; is this the ontology of this "
+            f"annotation? Give the right one ({option}), or allow unknown labels (--allow-unknown)",
+            code="other-ontology",
+        )

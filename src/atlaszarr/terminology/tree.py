@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from ..errors import RecordError
-from .rows import LARGEST_LABEL, MOST_LEVELS, MOST_STRUCTURES, Identifier, Notes, Row, short
+from ..errors import RecordError, brief
+from .rows import LARGEST_LABEL, MOST_LEVELS, MOST_STRUCTURES, Identifier, Notes, Row
 
 #: The remark on a name for label 0.
 BACKGROUND = "has a name for 0, which is background and is left out"
@@ -43,8 +43,8 @@ def tree(rows: Iterable[Row], notes: Notes) -> list[Placed]:
     for row in rows:
         if (other := by_id.get(row.id)) is not None:
             raise RecordError(
-                f"{row.where}the terminology has the id {row.id} more than once: {short(other.name)} and "
-                f"{short(row.name)}",
+                f"{row.where}the terminology has the id {row.id} more than once: {brief(other.name)} and "
+                f"{brief(row.name)}",
                 code="duplicate-structure",
             )
         if len(by_id) == MOST_STRUCTURES:

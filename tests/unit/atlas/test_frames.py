@@ -319,7 +319,7 @@ def test_a_unit_that_is_assumed_gets_a_remark_with_the_numbers_of_the_header(tmp
     assert "millimetres" in remark
     with open_annotation(path, tmp_path, voxel_size=1000) as found:
         (remark,) = found.contradictions
-    assert "500 um by its header (spacing 0.5 x 0.5 x 0.5 (no unit)" in remark
+    assert "500 um by its metadata (spacing 0.5 x 0.5 x 0.5 (no unit)" in remark
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "1,2", "1,2,3,4", "x", "1,,2", "1_000", "٢٠٠", "1e999"])

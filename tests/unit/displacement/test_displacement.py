@@ -334,6 +334,7 @@ def test_warping_samples_the_image_at_the_points_of_the_field(lazy, channels):
     st.sampled_from(BORDERS),
     st.sampled_from(["u1", "f4"]),
 )
+@pytest.mark.slow
 def test_blocks_and_chunks_of_any_size_give_the_same_bytes(seed, kind, size, chunks, interpolation, border, dtype):
     image = np.random.default_rng(seed).integers(0, 256, (41, 67, 3)).astype(dtype)
     field = every_kind(seed)[kind]

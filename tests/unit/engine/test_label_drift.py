@@ -20,6 +20,7 @@ def annotation():
 
 
 @pytest.mark.parametrize(("first", "tolerance"), [(Fraction(2), 0.002), (Fraction(5, 2), 0.005)])
+@pytest.mark.slow
 def test_the_foreground_keeps_its_volume_at_every_level(annotation, first, tolerance):
     volume, size = np.count_nonzero(annotation), Fraction(1)
     level = annotation

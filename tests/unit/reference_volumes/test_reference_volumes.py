@@ -408,8 +408,12 @@ def test_a_nifti_without_orientation_or_oblique_is_refused(tmp_path, spool):
 
 def test_a_tiff_has_neither_orientation_nor_voxel_size(volume, tmp_path, spool):
     path = as_tiff({}, volume, tmp_path)
-    with raises(InputError, "missing-orientation"), open_annotation(path, spool):
+    with raises(InputError, "missing-orientation") as caught, open_annotation(path, spool):
         pass
+    assert "--voxel-size" in str(caught.value)
+    with raises(InputError, "missing-orientation") as caught, open_annotation(path, spool, voxel_size=100):
+        pass
+    assert "--voxel-size" not in str(caught.value)
     with raises(InputError, "missing-voxel-size"), open_annotation(path, spool, orientation="asl"):
         pass
 

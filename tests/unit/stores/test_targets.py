@@ -40,6 +40,8 @@ from scripted import Fault, Scripted, StoreFaultError
         ("nope:/atlas/x", "not-a-location", "write 'nope://atlas/x'"),
         ("simplecache::/data/x", "not-a-location", "'simplecache::/data/x'"),
         ("~nobody-of-that-name/x", "unknown-user", "'~nobody-of-that-name/x'"),
+        ("/tmp/" + "a/../" * 200_000, "not-a-location", "1000005 characters"),
+        ("https://host/" + "x" * 10_000 + "?sig=secret", "not-a-location", "10024 characters"),
     ],
 )
 def test_a_location_that_is_not_a_target_is_refused_and_named_without_secrets(url, code, named):

@@ -361,6 +361,13 @@ def test_an_unknown_label_is_never_taken_for_a_structure(read, content, unknown)
     assert to_csv(volumes).splitlines()[-1].startswith(f"{unknown},")
 
 
+def test_an_unknown_negative_label_is_never_taken_for_a_structure(read):
+    structures = read(table(HEADER, [[1001, "", 10, "one", "one", "#000000", ""]]))
+    with pytest.warns(AtlaszarrWarning, match="-1001"):
+        volumes = region_volumes(np.array([[[10, 10, -1001]]], np.int32), structures, voxel_size=1000)
+    assert volumes["voxels"].to_dict() == {1001: 2, "label -1001": 1}
+
+
 def test_an_annotation_value_of_0_is_no_label(read):
     found = read(table(HEADER, changed(2, {997: 0, 8: "", 10: "", 20: 0, 614454277: ""})))
     assert [structure.value for structure in found] == [None, 8, 10, None, 614454277]
