@@ -132,8 +132,8 @@ def _place(fields: Mapping[str, str], name: str) -> Placement:
     ends = None if matrix is None else "lps"
     if matrix is None:
         matrix = np.eye(axes)[:3, :3]
-    if lengths is not None:
-        # As in ITK, an axis with a negative spacing runs the other way.
+    if lengths is not None and ends is not None:
+        # As in ITK, an axis with a negative spacing runs the other way: refused where no matrix tells which way.
         matrix, lengths = matrix * np.where(lengths < 0, -1, 1)[:, None], np.abs(lengths)
     return placement(lengths, matrix, ends, None, first, missing="its header has no TransformMatrix")
 

@@ -11,11 +11,13 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 
 from ..errors import InputError
-from .directions import Placement, placement, step_lengths
+from .directions import Placement, placement, product, step_lengths
 from .header import Header, unreadable_header
 
 #: The most bytes of a header.
 _LONGEST = 2**20
+#: Relative difference of two sizes up to which they are the same.
+_SAME = 1e-3
 _COMPRESSIONS = {
     "raw": "none",
     **dict.fromkeys(("gzip", "gz"), "gzip"),
@@ -109,6 +111,7 @@ def read_nrrd_header(stream: BinaryIO, name: str) -> Header:
         data_file=None if data_file is None else str(data_file),
         lines=lines,
         skip=skip,
+        contradiction=_contradiction(fields, kept),
         **place,
     )
 
@@ -163,6 +166,19 @@ def _placement(fields: Mapping[str, Any], kept: tuple[int, ...]) -> Placement:
     letters = _SPACES.get(str(fields.get("space", "")).lower())
     missing = f"its header names the space {fields.get('space')!r}"
     return placement(step_lengths(directions), directions, letters, _one_unit(units), first, missing=missing)
+
+
+def _contradiction(fields: Mapping[str, Any], kept: tuple[int, ...]) -> str:
+    """How ``spacings`` and ``space directions`` differ in size, of which a header has one; else an empty text."""
+    directions = np.asarray(fields.get("space directions", np.empty((0, 0))), np.float64)
+    spacings = np.asarray(fields.get("spacings", ()), np.float64)
+    if min(len(directions), len(spacings)) <= max(kept):
+        return ""
+    lengths, others = step_lengths(directions[list(kept)]), spacings[list(kept)]
+    given = np.isfinite(lengths) & np.isfinite(others)
+    if np.allclose(lengths[given], np.abs(others[given]), rtol=_SAME, atol=0):
+        return ""
+    return f"voxels of {product(others)} by its spacings and of {product(lengths)} by its space directions"
 
 
 def _one_unit(units: list[str]) -> str | None:

@@ -322,9 +322,7 @@ def test_a_unit_that_is_assumed_gets_a_remark_with_the_numbers_of_the_header(tmp
     assert "500 um by its metadata (spacing 0.5 x 0.5 x 0.5 (no unit)" in remark
 
 
-@pytest.mark.parametrize(
-    "text", ["0", "-1", "nan", "inf", "1,2", "1,2,3,4", "x", "1,,2", "1_000", "٢٠٠", "1e999", "1e9"]
-)
+@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "1,2", "1,2,3,4", "x", "1,,2", "1_000", "٢٠٠", "1e999"])
 def test_an_invalid_voxel_size_is_refused_by_both_commands(text, tmp_path, command):
     for arguments in (["volumes", tmp_path / "a.ome.zarr"], ["atlas", tmp_path / "t", "--annotation", tmp_path / "a"]):
         ran = command(*arguments, f"--voxel-size={text}")
