@@ -613,6 +613,18 @@ def test_a_deleted_record_of_an_atlas_is_a_defect(atlas, record, key):
     assert verify(atlas).ok
 
 
+@pytest.mark.filterwarnings("ignore::atlaszarr.errors.AtlaszarrWarning")
+@pytest.mark.parametrize("attributes", ["text", ["atlaszarr"], 1, None])
+def test_attributes_that_are_no_object_in_an_atlas_are_a_defect(atlas, attributes):
+    root = atlas / SET / "annotation.ome.zarr/zarr.json"
+    body = root.read_bytes()
+    root.write_text(json.dumps({**json.loads(body), "attributes": attributes}))
+    try:
+        assert any("annotation.ome.zarr" in str(defect) for defect in verify(atlas).defects)
+    finally:
+        root.write_bytes(body)
+
+
 @pytest.mark.parametrize(
     "change",
     [
