@@ -274,6 +274,9 @@ HEADERS = {
     "10^9 channels": arrays(axes=["c", "z", "y", "x"], channels=10**9),
     "no channels": arrays(channels=0),
     "a rule that is none": arrays(rule="nothing"),
+    "a mask that is none": arrays(mask="nothing"),
+    "a fill value that the dtype lacks": arrays(fill=10**30),
+    "a fill value that is text": arrays(fill="nothing"),
     "a path outside": arrays(path="../x"),
     "another argument": arrays(other=1),
     "a kind that is none": lambda header: header["multiscale"].update(nothing={}),
@@ -608,6 +611,18 @@ def test_a_deleted_record_of_an_atlas_is_a_defect(atlas, record, key):
     finally:
         (atlas / record).write_bytes(body)
     assert verify(atlas).ok
+
+
+@pytest.mark.filterwarnings("ignore::atlaszarr.errors.AtlaszarrWarning")
+@pytest.mark.parametrize("attributes", ["text", ["atlaszarr"], 1, None])
+def test_attributes_that_are_no_object_in_an_atlas_are_a_defect(atlas, attributes):
+    root = atlas / SET / "annotation.ome.zarr/zarr.json"
+    body = root.read_bytes()
+    root.write_text(json.dumps({**json.loads(body), "attributes": attributes}))
+    try:
+        assert any("annotation.ome.zarr" in str(defect) for defect in verify(atlas).defects)
+    finally:
+        root.write_bytes(body)
 
 
 @pytest.mark.parametrize(

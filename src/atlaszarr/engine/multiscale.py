@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..boxes import Index, Region, Shape, shape_of, within
-from ..errors import TargetError
+from ..errors import TargetError, brief
 from ..stores.target import Target
 from .codecs import ArrayLayout, Encoding, numeric_dtype
 from .downsampling import Rule, reduce
@@ -155,6 +155,11 @@ class Multiscale:
         pyramid, encoding = Pyramid.from_json(described["levels"]), Encoding(**described["encoding"])
         if not arrays or encoding.zarr_format not in (2, 3):
             raise ValueError(f"{len(arrays)} arrays, zarr format {encoding.zarr_format!r}")
+        by_path = {spec.path: spec for spec in arrays}
+        for spec in arrays:
+            _validate_fill(spec)
+            if spec.mask is not None and by_path[spec.mask].levels not in (None, spec.levels):
+                raise ValueError(f"the mask {spec.mask!r} lacks levels")
         voxels = max(math.prod(map(min, step.block, pyramid.levels[step.source].shape)) for step in pyramid.passes)
         if (size := max(voxels * spec.channels * np.dtype(spec.dtype).itemsize for spec in arrays)) > _LARGEST_BLOCK:
             raise ValueError(f"blocks of {size} bytes")
@@ -358,6 +363,16 @@ class Multiscale:
                 z, y, x = part.shape[-3:]
                 body = layouts[spec.path].encode(part.reshape(self.stored(spec, (z, y, x))))
                 yield self.key(spec, level, unit), body
+
+
+def _validate_fill(spec: ArraySpec) -> None:
+    """Raise a ValueError if the fill value is no number of the dtype."""
+    try:
+        if not isinstance(spec.fill, int | float):
+            raise ValueError(f"fill value {brief(spec.fill)}")
+        np.dtype(spec.dtype).type(spec.fill)
+    except OverflowError:
+        raise ValueError(f"fill value {brief(spec.fill)} of {spec.dtype}") from None
 
 
 def multiscale_of(target: Target, recorded: Ledger) -> Multiscale:

@@ -411,12 +411,12 @@ class NonEmptyChunks:
         return {block for unit in self.units(step.source) for block in cells(level.region(unit), step.block)}
 
 
-def _overlapped(parent: Level, level: Level, axis: int, units: Iterable[int]) -> dict[int, range]:
-    """For each of some units of the parent along an axis, the units of a level that overlap it."""
+def _overlapped(parent: Level, level: Level, axis: int, indices: Iterable[int]) -> dict[int, range]:
+    """For units of the parent along an axis, the units of a level that overlap each."""
     length, unit = parent.shape[axis], parent.unit[axis]
     factor, shape, size = level.factor[axis], level.shape[axis], level.unit[axis]
     overlapped = {}
-    for index in units:
+    for index in indices:
         start = index * unit
         end = min(math.ceil(min(start + unit, length) / factor), shape)
         overlapped[index] = range(int(start / factor) // size, -(-end // size))

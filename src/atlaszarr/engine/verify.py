@@ -245,7 +245,7 @@ def _without_ledger(body: bytes) -> bytes:
         document = parse(body)
         inner = document.get("attributes", document)
         inner["atlaszarr"].pop("ledger", None)
-    except (ValueError, KeyError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return body
     return json.dumps(document).encode()
 

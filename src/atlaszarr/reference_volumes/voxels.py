@@ -101,8 +101,8 @@ class _Numbers(io.RawIOBase):
             with np.errstate(over="ignore"):
                 return np.array([number(word) for word in words], dtype).tobytes()
         except (ValueError, OverflowError):
-            if len(words) > 1:
-                return b"".join(self._convert([word]) for word in words)
+            if half := len(words) // 2:  # finds the first word that is no number
+                return self._convert(words[:half]) + self._convert(words[half:])
             text = words[0][:_LONGEST_NUMBER].decode("ascii", "backslashreplace")
             raise InputError(
                 f"{self._header.name} holds {text!r} among its voxels, which is not {dtype.newbyteorder('=')}; "
