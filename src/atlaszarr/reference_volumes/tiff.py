@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import lzma
 import math
+import os
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -34,6 +35,10 @@ _DECODERS: dict[int, tuple[Callable[[], Any], int]] = {
     **dict.fromkeys((8, 32946), (zlib.decompressobj, 2**17)),
     34925: (lzma.LZMADecompressor, 2**13),
 }
+#: The version of a BigTIFF, after the byte order.
+_BIG = 43
+#: The most pages: two images with the most planes.
+_MOST_PAGES = 2**19
 #: Bytes read or decompressed at once.
 _PART = 2**20
 #: Bytes that a segment may have beyond its size, for padding.
@@ -90,6 +95,7 @@ def read_tiff_header(path: Path, name: str) -> Header:
     """
     from tifffile import TiffFile
 
+    _validate_chain(path, name)
     with reading_tiff(name), TiffFile(path) as tiff:
         if not tiff.series:
             raise InputError(f"{name} is a TIFF without an image; get the file again", code="damaged-file")
@@ -117,6 +123,40 @@ def read_tiff_header(path: Path, name: str) -> Header:
             remarks=_remarks(len(tiff.series), shape, name),
             numbers=numbers,
         )
+
+
+def _validate_chain(path: Path, name: str) -> None:
+    """Refuse pages that overlap or follow one another in a circle, which tifffile reads for ever.
+
+    A TIFF is a chain of directories: a number of tags, the tags, and the offset of the next directory (TIFF 6.0,
+    section 2; BigTIFF has longer ones). An offset outside the file is left to tifffile.
+
+    Raises
+    ------
+    InputError
+        If the directories together are longer than the file, or more than `_MOST_PAGES`.
+    """
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        beginning = file.read(16)
+        order: Literal["little", "big"] = "little" if beginning[:2] == b"II" else "big"
+        # Bytes of an offset, of a number of tags, and of a tag.
+        width, count, tag = (8, 8, 20) if int.from_bytes(beginning[2:4], order) == _BIG else (4, 2, 12)
+        offset = int.from_bytes(beginning[width : 2 * width], order)
+        left, pages = size, 0
+        while 0 < offset < size:
+            file.seek(offset)
+            length = count + tag * int.from_bytes(file.read(count), order)
+            left, pages = left - length - width, pages + 1
+            if left < 0 or pages > _MOST_PAGES:
+                raise InputError(
+                    f"{name} is a TIFF whose pages overlap, form a circle, or are more than {_MOST_PAGES}; get the "
+                    "file again",
+                    code="damaged-file",
+                )
+            file.seek(offset + length)
+            offset = int.from_bytes(file.read(width), order)
 
 
 def _remarks(images: int, shape: tuple[int, ...], name: str) -> tuple[str, ...]:

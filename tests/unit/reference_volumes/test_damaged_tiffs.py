@@ -5,6 +5,7 @@ import struct
 import threading
 
 import numpy as np
+import pytest
 import tifffile
 
 from atlaszarr.errors import InputError
@@ -35,3 +36,21 @@ def test_words_of_tifffile_in_other_threads_are_logged(tmp_path, caplog):
         thread.join()
         assert tifffile.imread(tmp_path / "x.tif").shape == values.shape
     assert caplog.messages == ["another file is damaged"]
+
+
+@pytest.mark.parametrize("kind", ["<classic", ">classic", "<big", ">big"])
+@pytest.mark.parametrize("chain", ["a circle of one", "a circle of two"])
+def test_pages_that_never_end_are_refused(kind, chain, tmp_path):
+    order = kind[0]
+    mark = {"<": b"II", ">": b"MM"}[order]
+    if kind.endswith("big"):
+        beginning, tags, offset = mark + struct.pack(f"{order}HHHQ", 43, 8, 0, 16), "Q", "Q"
+    else:
+        beginning, tags, offset = mark + struct.pack(f"{order}HI", 42, 8), "H", "I"
+    start, size = len(beginning), struct.calcsize(f"{order}{tags}{offset}")
+    follow = {"a circle of one": [start], "a circle of two": [start + size, start]}
+    body = b"".join(struct.pack(f"{order}{tags}{offset}", 0, at) for at in follow[chain])
+    (tmp_path / "x.tif").write_bytes(beginning + body)
+    with raises(InputError, "damaged-file") as caught:
+        read_tiff_header(tmp_path / "x.tif", "x.tif")
+    assert "circle" in str(caught.value)
