@@ -60,6 +60,7 @@ def test_the_demo_builds_a_volume_and_an_atlas_and_a_second_run_finds_them_finis
     assert again["atlas"]["mean_error"] < again["atlas"]["largest_error"] < 0.04
 
 
+@pytest.mark.slow
 def test_the_atlas_of_the_demo_is_repaired_and_other_files_are_kept(tmp_path, emulator, connect):
     client, phantom = connect(emulator), default_phantom()
     built = demonstrate_atlas(tmp_path, client, phantom, lambda *_: None)

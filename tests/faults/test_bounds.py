@@ -136,6 +136,7 @@ WITHOUT_END = {
     ],
     ids=["image", "array", "ledger", "verify", "terminology"],
 )
+@pytest.mark.slow
 def test_an_answer_without_end_is_refused(kind, read):
     with Server(*WITHOUT_END[kind]) as server, little_memory(2**30), pytest.raises(InputError) as caught:
         read(server.url)
@@ -471,6 +472,7 @@ FIELDS = {
 
 @pytest.mark.parametrize("where", ["disk", "web"])
 @pytest.mark.parametrize("kind", FIELDS)
+@pytest.mark.slow
 def test_a_displacement_field_is_checked_before_it_is_read(kind, where, tmp_path):
     body, code = FIELDS[kind]
     path = tmp_path / "field.npy"

@@ -77,6 +77,7 @@ def head(*lines, status="200 OK"):
 
 
 @pytest.mark.parametrize("with_length", [True, False])
+@pytest.mark.slow
 def test_a_server_that_drips_is_given_up(with_length):
     def drip(command, _headers):
         yield head("Content-Length: 1000000") if with_length else head("Connection: close")
@@ -95,6 +96,7 @@ def test_a_server_that_drips_is_given_up(with_length):
     assert time.monotonic() - began < 60
 
 
+@pytest.mark.slow
 def test_a_range_without_end_is_read_no_further_than_asked_for():
     def endless(command, headers):
         if command == "HEAD":

@@ -36,6 +36,7 @@ except AtlaszarrError as error:
 
 @pytest.mark.skipif(not SUPPORTED, reason="needs seccomp, of Linux")
 @pytest.mark.parametrize("code", ["ENOSPC", "EDQUOT", "EROFS", "EIO"])
+@pytest.mark.slow
 def test_a_disk_that_fails_halfway_is_named_and_the_target_can_be_resumed(tmp_path, code):
     target, number = tmp_path / "x.ome.zarr", getattr(errno, code)
     path = os.pathsep.join([os.path.dirname(__file__), *filter(None, sys.path)])  # noqa: PTH120

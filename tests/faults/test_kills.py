@@ -60,6 +60,7 @@ def volume(tmp_path_factory):
     ],
     indirect=["store"],
 )
+@pytest.mark.slow
 def test_a_build_killed_at_random_moments_completes_as_an_undisturbed_one(request, emulator, kind, store, kills):
     command, expected = request.getfixturevalue(kind)
     rng = random.Random(f"{kind} {store}")
@@ -140,6 +141,7 @@ def cluster():
         yield running
 
 
+@pytest.mark.slow
 def test_after_a_worker_is_killed_only_its_images_are_fetched_again(emulator, sections, cluster, tmp_path):
     _, expected = sections
     with Client(cluster) as observer:
@@ -171,6 +173,7 @@ def test_after_a_worker_is_killed_only_its_images_are_fetched_again(emulator, se
     Watched(Folder(tmp_path), "x.ome.zarr", expected).hold_equal()
 
 
+@pytest.mark.slow
 def test_a_build_whose_process_is_killed_is_resumed_on_the_same_cluster(emulator, sections, cluster, tmp_path):
     _, expected = sections
     command = section_build(emulator.url, "--scheduler", cluster.scheduler_address)

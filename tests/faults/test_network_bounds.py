@@ -193,6 +193,7 @@ def test_more_section_images_than_a_brain_has_are_not_read(images):
         assert asked == [2]
 
 
+@pytest.mark.slow
 def test_a_redirect_to_https_on_the_same_host_is_followed_and_shows_no_password():
     def pieces(request):
         port = request.partition(b"Host: 127.0.0.1:")[2].partition(b"\r")[0]

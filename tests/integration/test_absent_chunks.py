@@ -342,6 +342,7 @@ def test_an_atlas_from_a_source_that_lacks_a_recorded_chunk_is_refused(served, t
     assert f"{place}/{GONE}" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_an_atlas_from_a_source_without_a_ledger_records_how_many_chunks_are_absent(served, tmp_path):
     with served(foreign) as (place, options):
         # A target on the same store takes the same options.

@@ -62,6 +62,7 @@ def test_a_source_may_lie_on_s3_while_the_target_is_a_path(sources, target, s3):
     assert verify(target).ok
 
 
+@pytest.mark.slow
 def test_a_cluster_builds_the_same_bytes(sources, target, tmp_path):
     build_atlas(target, **sources, chunk=16)
     with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster:

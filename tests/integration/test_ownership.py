@@ -178,6 +178,7 @@ def insisting(store, name):
             return write(store, name, take_over=True)
 
 
+@pytest.mark.slow
 def test_a_build_that_lost_its_target_stops_with_an_error(remote, name, monkeypatch):
     monkeypatch.setattr(lock, "HEARTBEAT", 0.5)
     with halfway(lambda **further: write(remote, name, **further)) as first:

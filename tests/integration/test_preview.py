@@ -53,6 +53,7 @@ def words_of(svg):
 
 
 @pytest.mark.parametrize(("id", "sections"), [(CORONAL, slice(8, 60, 5)), (SAGITTAL, slice(None))])
+@pytest.mark.slow
 def test_the_brain_of_a_thumbnail_lies_within_its_borders(client, id, sections):
     whole = built_in(id)
     planes = section_planes(
@@ -90,6 +91,7 @@ def test_a_preview_requests_the_metadata_and_one_image_per_section(command, emul
     assert len(np.unique(pixels @ np.array([65536, 256, 1]))) > 1000
 
 
+@pytest.mark.slow
 def test_a_preview_names_its_contents_and_has_the_same_bytes_every_time(
     client, dataset, annotations, tmp_path, monkeypatch
 ):

@@ -160,6 +160,7 @@ SLOW = ("build", "atlas", "preview", "image", "plan", "csv", "parquet")
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in NAMES], ids=str
 )
+@pytest.mark.slow
 def test_a_closed_or_full_standard_output_is_exit_code_1_and_at_most_one_line(api, annotation, sources, tmp_path, name):
     arguments = commands(annotation, sources, tmp_path)[name]
     for redirection, words in ((">&-", b"standard output is closed"), (">/dev/full", b"No space left on device")):
@@ -222,7 +223,7 @@ HOSTILE = {
     "delete": "Nrp1\x7f",
 }
 #: The kinds of the quick run; the others are slow.
-QUICK = ("escape sequences and newlines", "half a surrogate", "a formula")
+QUICK = ("escape sequences and newlines", "a formula")
 
 
 @pytest.mark.parametrize(
@@ -248,6 +249,7 @@ def test_any_name_of_the_service_is_shown_on_one_line_and_drawn(serve, records, 
 
 
 @pytest.mark.parametrize("name", ["a b", "µé", "100%", "x#y?z", "[1]", "~x", "a\nb", "tab\there", "-x", "a;b", "a "])
+@pytest.mark.slow
 def test_a_path_with_any_characters_is_taken_and_shown_on_one_line(api, command, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / name
@@ -416,6 +418,7 @@ def silent():
     [["search"], ["info", DATASET], ["plan", DATASET], ["build", DATASET, "x.ome.zarr"], ["preview", DATASET, "x.png"]],
     ids=lambda arguments: arguments[0],
 )
+@pytest.mark.slow
 def test_a_command_that_began_nothing_says_nothing_of_resuming(silent, tmp_path, arguments, kind):
     host, connected = silent
     command = [sys.executable, "-m", "atlaszarr", *arguments, "--api-url", f"http://{host}/api/v2", "--cache", "none"]

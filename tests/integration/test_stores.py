@@ -134,6 +134,7 @@ def test_the_command_says_how_to_open_what_is_on_s3_without_the_values_of_its_op
 
 
 @pytest.mark.parametrize(("version", "shard"), [("0.4", None), ("0.5", 32), ("0.6", None), ("0.6", 32)])
+@pytest.mark.slow
 def test_every_variant_is_read_from_s3(s3, monkeypatch, version, shard):
     image = np.random.default_rng(0).integers(0, 255, (3, 40, 30, 50)).astype("uint8")
     url = f"s3://atlas/variant-{version}-{shard}.ome.zarr"
@@ -551,6 +552,7 @@ ENTRIES = {
 
 
 @pytest.mark.parametrize("entry", ENTRIES)
+@pytest.mark.slow
 def test_a_frozen_s3_server_ends_in_an_error_within_the_timeout(frozen, entry):
     options = {"key": KEY, "secret": SECRET, "endpoint_url": frozen, "timeout": 1}
     began = time.monotonic()
@@ -645,6 +647,7 @@ def answering(status, word):
         (503, "SlowDown", "store-overloaded"),
     ],
 )
+@pytest.mark.slow
 def test_an_answer_of_s3_is_reported_with_its_status_and_without_a_key(status, word, code):
     with answering(status, word) as endpoint:
         options = {"key": KEY, "secret": SECRET, "endpoint_url": endpoint, "timeout": 1}

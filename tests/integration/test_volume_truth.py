@@ -123,6 +123,7 @@ def test_cubic_and_lanczos_agree_with_the_phantom_to_one_grey_level(emulator, bu
 @pytest.mark.parametrize(
     ("resolution", "shift", "tolerance"), [pytest.param(25, 8.4, 2, marks=pytest.mark.slow), (100, 16.8, 4)]
 )
+@pytest.mark.slow
 def test_a_misplacement_of_half_a_pixel_is_measured(emulator, built, resolution, shift, tolerance):
     volume = built(CORONAL, resolution)
     difference, gradient = compare(emulator.phantom, volume, CORONAL, resolution, at_section_plane=True)

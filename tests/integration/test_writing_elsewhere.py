@@ -53,6 +53,7 @@ def image():
     return np.random.default_rng(0).integers(0, 255, (3, 40, 30, 50)).astype("uint8")
 
 
+@pytest.mark.slow
 def test_a_cluster_writes_the_same_bytes(image, tmp_path, contents):
     source = da.from_array(image, chunks=(3, 16, 16, 16)).map_blocks(lambda block: block // 2)
     with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster:

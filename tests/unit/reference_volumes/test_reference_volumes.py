@@ -229,6 +229,7 @@ class CountedFile(MemoryFile):
         return body
 
 
+@pytest.mark.slow
 def test_reading_continues_where_a_connection_broke(spool):
     fsspec.register_implementation("breaking", Breaking, clobber=True)
     body = nrrd_bytes(np.random.default_rng(0).integers(0, 2**32, SHAPE, "u4"), encoding="raw")
@@ -745,6 +746,7 @@ def test_the_real_annotation_is_what_pynrrd_reads(spool):
 
 
 @real
+@pytest.mark.slow
 def test_the_real_coarser_annotations_are_strided(spool):
     with (
         open_annotation(CCF / "annotation_25_ccf2017.nrrd", spool) as fine,

@@ -52,6 +52,7 @@ def test_region_volumes_are_the_published_ones(annotation, terminology):
     assert {name: round(table.loc[name, "volume_mm3"], 4) for name in published} == published
 
 
+@pytest.mark.slow
 def test_all_labels_equal_a_numpy_count_and_every_parent_is_the_sum_of_its_children(annotation, terminology, values):
     table = region_volumes(annotation, terminology, by_hemisphere=True)
     ids, voxels = np.unique(values[values > 0], return_counts=True)
@@ -69,6 +70,7 @@ def test_all_labels_equal_a_numpy_count_and_every_parent_is_the_sum_of_its_child
     assert (table.voxels_left + table.voxels_right == table.voxels).all()
 
 
+@pytest.mark.slow
 def test_the_mask_of_a_region_includes_its_descendants(annotation, terminology, values):
     ids = [s.id for s in terminology.descendants("RSP")]
     mask = region_mask(annotation, terminology, "RSP").compute()
