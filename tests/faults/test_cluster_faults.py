@@ -167,6 +167,7 @@ def test_after_the_scheduler_is_killed_a_write_ends_with_one_sentence_and_resume
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_a_scheduler_that_freezes_is_given_up(tmp_path):
     target = tmp_path / "x.ome.zarr"
     with scheduler_process(tmp_path) as (child, address), worker(address, tmp_path / "scratch"):

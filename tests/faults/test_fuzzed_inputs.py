@@ -10,6 +10,7 @@ FUZZ = Path(__file__).parents[1] / "fuzz/fuzz.py"
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.skipif(sys.platform != "linux", reason="measures memory by /proc")
 def test_no_changed_input_is_a_fault():
     """Of 300 inputs none is a traceback, takes a gigabyte or ten seconds, or has an error of several lines."""

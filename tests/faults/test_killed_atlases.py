@@ -16,6 +16,7 @@ from tiny_atlas import GRAPH, files, labels, save
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(600),
     pytest.mark.skipif(sys.platform != "linux", reason="only on Linux is it known that the owner of a lease has ended"),
 ]
 

@@ -32,6 +32,7 @@ def s3():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:the midline is assumed")
 def test_on_s3_it_is_the_same_and_no_key_is_in_it(sources, target, s3):
     build_atlas(target, **sources, brainglobe=True)
     url = "s3://atlases/in/a/folder"
