@@ -14,6 +14,8 @@ from ..errors import InputError, user_of, without_secrets
 _PROTOCOL = r"[A-Za-z][A-Za-z0-9+.-]*"
 #: A URL, which may be chained as in ``simplecache::https://...``.
 _URL = re.compile(rf"(?:{_PROTOCOL}::)*{_PROTOCOL}://")
+#: A URL that begins like ``name:password`` and not like ``host:port/``, and has no ``@``.
+_PASSWORD = re.compile(rf"{_PROTOCOL}://(?![a-z]*arn:)[^:/?#@\[]*:(?![0-9]*(?:[/?#]|$))[^@]*")
 #: Protocols of the local disk.
 _LOCAL = ("file", "local")
 #: The most characters of a location: RFC 9110 (4.1) asks servers for 8000, and paths of Linux have 4096.
@@ -193,8 +195,13 @@ def _holds(folder: Path, inner: Path) -> bool:
 
 
 def _chained(url: str) -> list[str]:
-    """The parts of a chained URL, up to the last part that is a URL."""
-    parts = re.split(r"::(?![^\[\]]*\])", url)  # an IPv6 address has :: too
+    """The parts of a chained URL, up to the last part that is a URL; a password may hold ``::``."""
+    parts: list[str] = []
+    for part in re.split(r"::(?![^\[\]]*\])", url):  # an IPv6 address has :: too
+        if parts and "@" in part and _PASSWORD.fullmatch(parts[-1]):
+            parts[-1] += f"::{part}"
+        else:
+            parts.append(part)
     last = max(position for position, part in enumerate(parts) if "://" in part)
     return parts[: last + 1]
 
