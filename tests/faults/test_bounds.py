@@ -10,10 +10,9 @@ import shutil
 import subprocess
 import sys
 import threading
-import tracemalloc
 import zipfile
 import zlib
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -36,19 +35,10 @@ from atlaszarr.stores.target import Target
 from atlaszarr.terminology.terminology import Terminology
 from atlaszarr.writing import write_multiscales
 from codes import raises
+from little_memory import little_memory
 
 #: Far above what any of these inputs needs, and far below what they declare.
 ENOUGH = 2**28
-
-
-@contextmanager
-def little_memory(most=ENOUGH):
-    tracemalloc.start()
-    try:
-        yield
-        assert tracemalloc.get_traced_memory()[1] < most
-    finally:
-        tracemalloc.stop()
 
 
 @pytest.fixture(scope="module")
@@ -301,7 +291,7 @@ def test_a_ledger_with_a_header_that_atlaszarr_does_not_write_is_a_defect(kind, 
         lines[0] = sealed(header)
 
     rewrite(target, change)
-    with little_memory():
+    with little_memory(ENOUGH):
         assert verify(target).defects
     assert main(["verify", str(target)]) == 1
 
@@ -309,14 +299,14 @@ def test_a_ledger_with_a_header_that_atlaszarr_does_not_write_is_a_defect(kind, 
 def test_a_ledger_of_more_than_any_build_is_refused_unread(target, capsys):
     with (target / COMPACT).open("wb") as file:
         file.truncate(2**30)
-    with little_memory():
+    with little_memory(ENOUGH):
         assert main(["verify", str(target)]) == 2
     assert re.search(r"ledger\.jsonl is larger than the \d+ bytes", capsys.readouterr().err)
 
 
 def test_a_ledger_of_very_many_lines_is_refused(target, capsys):
     (target / COMPACT).write_bytes(b"\n" * (ledger.MOST_LINES + 1))
-    with little_memory():
+    with little_memory(ENOUGH):
         assert main(["verify", str(target)]) == 2
     assert str(ledger.MOST_LINES) in capsys.readouterr().err
 
@@ -428,7 +418,7 @@ V3 = {
 def test_array_metadata_that_no_array_has_is_refused(change, tmp_path):
     (tmp_path / "a.zarr").mkdir()
     (tmp_path / "a.zarr/zarr.json").write_text(json.dumps({**V3, **change}))
-    with little_memory(), raises(InputError, "damaged-metadata") as caught:
+    with little_memory(ENOUGH), raises(InputError, "damaged-metadata") as caught:
         StoredArray.at(Target.of(tmp_path / "a.zarr"))
     assert "zarr.json" in str(caught.value)
 
@@ -477,7 +467,7 @@ def test_a_displacement_field_is_checked_before_it_is_read(kind, where, tmp_path
     body, code = FIELDS[kind]
     path = tmp_path / "field.npy"
     path.write_bytes(body)
-    with Server({"Content-Length": str(len(body))}, lambda: [body]) as server, little_memory():
+    with Server({"Content-Length": str(len(body))}, lambda: [body]) as server, little_memory(ENOUGH):
         name = str(path) if where == "disk" else f"{server.url}.npy"
         if where == "web" and kind in ("10^12 elements", "10^30 elements"):
             code = "file-too-large"
@@ -491,7 +481,7 @@ def test_a_remote_displacement_field_without_end_is_refused():
         yield npy(body=b"")
         yield from endless()
 
-    with Server(CHUNKED, parts) as server, little_memory(), raises(InputError, "file-too-large"):
+    with Server(CHUNKED, parts) as server, little_memory(ENOUGH), raises(InputError, "file-too-large"):
         Displacement.load(f"{server.url}.npy")
 
 

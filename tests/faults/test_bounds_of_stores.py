@@ -9,7 +9,6 @@ import socket
 import sys
 import threading
 import time
-import tracemalloc
 
 import fsspec
 import numpy as np
@@ -29,16 +28,7 @@ from atlaszarr.stores.locations import normalize
 from atlaszarr.stores.target import Target
 from atlaszarr.writing import write_multiscales
 from codes import raises
-
-
-@contextlib.contextmanager
-def little_memory(most=2**28):
-    tracemalloc.start()
-    try:
-        yield
-        assert tracemalloc.get_traced_memory()[1] < most
-    finally:
-        tracemalloc.stop()
+from little_memory import little_memory
 
 
 @contextlib.contextmanager
@@ -110,7 +100,7 @@ def test_a_range_without_end_is_read_no_further_than_asked_for():
 
     with (
         served(endless) as url,
-        little_memory(),
+        little_memory(2**28),
         raises(SourceError, "store-error") as caught,
         InputFile.open(url) as file,
     ):
@@ -276,7 +266,7 @@ def test_a_ledger_that_describes_larger_arrays_than_its_documents_is_a_defect(tm
     header["multiscale"]["arrays"][0]["dtype"] = "uint64"
     lines[:-1] = sealed(header), next(line for line in lines if b'"0-0.0.0"' in line)
     sign(target, lines)
-    with little_memory():
+    with little_memory(2**28):
         assert "ledger" in {defect.kind for defect in verify(target, deep=True).defects}
     assert (target / COMPACT).exists()
 
@@ -288,7 +278,7 @@ def test_a_label_index_whose_columns_are_not_numbers_is_refused(tmp_path):
     column = pa.DictionaryArray.from_arrays(pa.array(np.zeros(2**20, "int32")), pa.array(["x" * 2**20]))
     table = pa.table(dict.fromkeys(("level", "z", "y", "x", "label", "voxels", "voxels_low"), column))
     pq.write_table(table, tmp_path / "index", compression="zstd")
-    with little_memory(), pytest.raises(ValueError, match="not a label index"):
+    with little_memory(2**28), pytest.raises(ValueError, match="not a label index"):
         label_index.LabelIndex.from_bytes((tmp_path / "index").read_bytes())
 
 
@@ -314,7 +304,7 @@ def test_a_device_or_a_pipe_among_the_objects_is_not_read(kind, key, tmp_path):
     else:
         (target / key).mkdir()
     for read in (verify, lambda path: StoredArray.at(Target.of(path), "0")[...]):
-        with contextlib.suppress(AtlaszarrError), little_memory():
+        with contextlib.suppress(AtlaszarrError), little_memory(2**28):
             read(target)
     with raises(TargetError, "store-error"):
         Target.of(target).read(key)
@@ -338,7 +328,7 @@ def test_an_object_of_gigabytes_is_refused_or_read_in_parts(key, code, tmp_path,
         lines = (target / COMPACT).read_bytes().removesuffix(b"\n").split(b"\n")
         lines = [large(line) if f'"{key}"'.encode() in line else line for line in lines]
         sign(target, lines)
-    with little_memory():
+    with little_memory(2**28):
         status = main(["verify", str(target)])
     shown = capsys.readouterr()
     if key == "atlaszarr/owner.json":

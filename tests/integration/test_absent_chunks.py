@@ -1,9 +1,7 @@
 """Absent chunks raise an error if a ledger records them, and are counted otherwise, in any store."""
 
-import http.server
 import json
 import pickle
-import threading
 import warnings
 from contextlib import contextmanager
 from functools import partial
@@ -30,6 +28,7 @@ from atlaszarr.stores.target import Target
 from atlaszarr.terminology.terminology import Structure
 from atlaszarr.writing import write_multiscales
 from codes import raises
+from quiet_web import Forbidding, Quiet, web
 
 TERMINOLOGY = Terminology(
     (Structure(1, "root", "root", "#AABBCC", (1,)), Structure(2, "A", "Area A", "#AABBCC", (1, 2)))
@@ -76,39 +75,6 @@ def expected():
 GONE = "0/c/1/0/1"
 
 
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    """A server that does not list folders."""
-
-    missing = 404
-
-    def log_message(self, *_):
-        pass
-
-    def list_directory(self, _):
-        self.send_error(404)
-
-    def send_error(self, code, *more):
-        super().send_error(self.missing if code == 404 else code, *more)
-
-
-class Forbidding(Quiet):
-    """Answers 403 for a missing file, like a public bucket that must not be listed."""
-
-    missing = 403
-
-
-@contextmanager
-def web(folder, handler=Quiet):
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=folder)) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}", {}
-        finally:
-            server.shutdown()
-            thread.join()
-
-
 @pytest.fixture(scope="module")
 def moto():
     server = ThreadedMotoServer(port=0)
@@ -142,8 +108,8 @@ def served(request, tmp_path):
             Target.of(place, given).write_all(Target.of(folder).read_all("").items())
             yield place, given
         else:
-            with web(tmp_path, Forbidding if request.param == "public bucket" else Quiet) as (url, given):
-                yield f"{url}/x.ome.zarr", given
+            with web(tmp_path, Forbidding if request.param == "public bucket" else Quiet) as url:
+                yield f"{url}/x.ome.zarr", {}
 
     return serve
 
@@ -191,7 +157,7 @@ def test_absent_chunks_that_no_ledger_records_are_counted(served, tmp_path, use)
 def test_absent_chunks_that_other_processes_find_are_counted_too(tmp_path):
     foreign(tmp_path / "x.ome.zarr")
     (tmp_path / "x.ome.zarr" / GONE).unlink()
-    with web(tmp_path) as (url, _), LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster:
+    with web(tmp_path) as url, LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster:
         array = zarr.open_array(f"{url}/x.ome.zarr/0", mode="r", zarr_format=3)
         with pytest.warns(AtlaszarrWarning, match=ABSENT.format(f"{url}/x.ome.zarr")) as warned:
             write_multiscales(array, tmp_path / "y.ome.zarr", chunk=8, levels=1, scheduler=cluster)
@@ -200,7 +166,7 @@ def test_absent_chunks_that_other_processes_find_are_counted_too(tmp_path):
 
 def test_an_image_of_zarr_v2_in_a_public_bucket_is_read(tmp_path):
     foreign(tmp_path / "x.ome.zarr", zarr_format=2)
-    with web(tmp_path, Forbidding) as (url, _):
+    with web(tmp_path, Forbidding) as url:
         found = region_volumes(f"{url}/x.ome.zarr", TERMINOLOGY)
         assert found.loc[1, "voxels"] == labels().size
         with pytest.raises(InputError, match=f"{url}/y.ome.zarr"):
@@ -358,7 +324,7 @@ def test_an_atlas_is_refused_before_anything_is_written(tmp_path, command):
     ours(tmp_path / "x.ome.zarr")
     (tmp_path / "x.ome.zarr" / GONE).unlink()
     (tmp_path / "t.csv").write_text(TERMINOLOGY.to_csv())
-    with web(tmp_path) as (url, _):
+    with web(tmp_path) as url:
         for place in (tmp_path / "x.ome.zarr", f"{url}/x.ome.zarr"):
             ran = command("atlas", tmp_path / "atlas", "--annotation", place, "--ontology", tmp_path / "t.csv")
             assert ran.code != 0
@@ -425,7 +391,7 @@ def test_a_field_that_lacks_chunks_causes_a_warning(tmp_path):
 
 def test_an_address_without_an_image_is_named(tmp_path):
     foreign(tmp_path / "x.ome.zarr")
-    with web(tmp_path, Forbidding) as (url, _):
+    with web(tmp_path, Forbidding) as url:
         with (
             pytest.raises(InputError, match=f"{url}/y.ome.zarr"),
             open_annotation(f"{url}/y.ome.zarr", "."),

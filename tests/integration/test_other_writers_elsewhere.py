@@ -1,10 +1,6 @@
 """Levels, label groups and arrays of OME-Zarr images on web servers that list nothing, and in other stores."""
 
-import http.server
-import threading
 import warnings
-from contextlib import contextmanager
-from functools import partial
 
 import fsspec
 import numpy as np
@@ -21,41 +17,9 @@ from atlaszarr.previews.annotation_planes import label_planes
 from atlaszarr.reference_volumes import open_annotation
 from atlaszarr.writing import write_multiscales
 from codes import raises
+from quiet_web import Forbidding, Quiet, web
 
 TERMINOLOGY = Terminology.from_structure_graph(lumps.graph())
-
-
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    """A server that lists nothing, and answers `missing` for a missing file."""
-
-    missing = 404
-
-    def log_message(self, *_):
-        pass
-
-    def list_directory(self, _):
-        self.send_error(404)
-
-    def send_error(self, code, *more):
-        super().send_error(self.missing if code == 404 else code, *more)
-
-
-class Forbidding(Quiet):
-    """Answers 403 for a missing file, like a public bucket that must not be listed."""
-
-    missing = 403
-
-
-@contextmanager
-def web(folder, handler):
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=folder)) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 @pytest.fixture(params=[Quiet, Forbidding])
