@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import dask
@@ -214,24 +214,30 @@ def test_one_worker_of_several_without_the_package_is_named(scheduler, without_p
     assert not (tmp_path / "x.ome.zarr").exists()
 
 
+@contextmanager
+def replaced_by(scheduler, folder, settings):
+    """A worker, and a function that starts another one with `settings` and kills the first."""
+    with ExitStack() as stack:
+        first = stack.enter_context(worker(scheduler, folder / "a"))
+
+        def replace():
+            stack.enter_context(worker(scheduler, folder / "b", **settings))
+            first.kill()
+
+        yield replace
+
+
 @pytest.mark.usefixtures("hasty")
 @pytest.mark.slow
 def test_a_worker_without_the_package_that_joins_later_ends_and_the_write_with_one_sentence(
     scheduler, without_package, tmp_path
 ):
     target = tmp_path / "x.ome.zarr"
-    with worker(scheduler, tmp_path / "a") as first:
-        late = worker(scheduler, tmp_path / "b", **without_package)
-
-        def replace():
-            late.__enter__()
-            first.kill()
-
-        try:
-            with raises(SchedulerError, "scheduler-without-workers") as caught:
-                write(target, scheduler=scheduler, progress=after_the_first_block(replace))
-        finally:
-            late.__exit__(None, None, None)
+    with (
+        replaced_by(scheduler, tmp_path, without_package) as replace,
+        raises(SchedulerError, "scheduler-without-workers") as caught,
+    ):
+        write(target, scheduler=scheduler, progress=after_the_first_block(replace))
     assert scheduler in str(caught.value)
     assert_resumes(target)
 
@@ -259,18 +265,11 @@ def test_a_worker_with_another_version_that_joins_later_ends_a_write_with_both_v
     scheduler, other_version, tmp_path
 ):
     target = tmp_path / "x.ome.zarr"
-    with worker(scheduler, tmp_path / "a") as first:
-        late = worker(scheduler, tmp_path / "b", **other_version)
-
-        def replace():
-            late.__enter__()
-            first.kill()
-
-        try:
-            with raises(SchedulerError, "version-mismatch") as caught:
-                write(target, scheduler=scheduler, progress=after_the_first_block(replace))
-        finally:
-            late.__exit__(None, None, None)
+    with (
+        replaced_by(scheduler, tmp_path, other_version) as replace,
+        raises(SchedulerError, "version-mismatch") as caught,
+    ):
+        write(target, scheduler=scheduler, progress=after_the_first_block(replace))
     assert "0.0.7" in str(caught.value)
     assert_resumes(target)
 
