@@ -9,7 +9,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,9 @@ import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import peak_memory
 
 DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
 PACKAGES = ("numpy", "numba", "zarr", "dask", "numcodecs", "pandas", "pyarrow", "ngff-zarr", "tensorstore")
@@ -101,8 +103,7 @@ def run(name: str, target: str, repeat: int) -> None:
         begun = time.perf_counter()
         work()
         times.append(time.perf_counter() - begun)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
-    print(json.dumps({"seconds": min(times), "peak": peak}))
+    print(json.dumps({"seconds": min(times), "peak": peak_memory.peak() / 1e6}))
 
 
 def compare(target: str, repeat: int, tiles: int) -> None:

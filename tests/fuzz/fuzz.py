@@ -23,12 +23,13 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+from peak_memory import forget_peak, peak  # noqa: E402
 
 #: Limits of one input.
 SECONDS, BYTES = 10, 10**9
@@ -69,7 +70,7 @@ def read(reader: str, folder: Path) -> tuple[str, str]:
 
     from atlaszarr.errors import AtlaszarrError
 
-    _forget_peak()
+    forget_peak()
     try:
         READERS[reader].read(folder)
         found = "accepted", ""
@@ -79,19 +80,7 @@ def read(reader: str, folder: Path) -> tuple[str, str]:
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/atlaszarr/" in frame.filename]
         at = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "?"
         found = "traceback", f"{type(error).__name__}: {str(error)[:100]!r} at {at}"
-    return ("memory", f"{peak / 1e9:.1f} GB, {found}") if (peak := _peak()) > BYTES else found
-
-
-def _forget_peak() -> None:
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def _peak() -> int:
-    """The most bytes of memory since `_forget_peak`."""
-    found = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
-    assert found
-    return 1024 * int(found[1])
+    return ("memory", f"{most / 1e9:.1f} GB, {found}") if (most := peak()) > BYTES else found
 
 
 def work(connection: Connection, seed: int) -> None:
