@@ -6,8 +6,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from .annotation_set import masks  # noqa: F401 - a kind of multiscale that the engine does not import
 from .atlas.verify import verify_atlas
-from .brainglobe import masks  # noqa: F401 - a kind of multiscale that the engine does not import
 from .engine.verify import VerifyReport, verify_image
 from .errors import InputError
 from .stores.target import Target

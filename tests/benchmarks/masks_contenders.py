@@ -32,8 +32,8 @@ def ours(source: Path, output: Path) -> None:
     """The annotation, which masks are made of, and the masks."""
     import dask.array as da
 
-    from atlaszarr.brainglobe.masks import write_masks
-    from atlaszarr.brainglobe.structure_order import PostOrder
+    from atlaszarr.annotation_set.masks import write_masks
+    from atlaszarr.annotation_set.structure_order import PostOrder
     from atlaszarr.engine.finished_image import Finished
     from atlaszarr.engine.ome import Geometry
     from atlaszarr.stores.target import Target

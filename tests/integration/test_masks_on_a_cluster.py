@@ -3,9 +3,9 @@
 import numpy as np
 from distributed import LocalCluster
 
-from atlaszarr.brainglobe.masks import write_masks
-from atlaszarr.brainglobe.paths import ANNOTATION, MASKS
-from atlaszarr.brainglobe.structure_order import PostOrder
+from atlaszarr.annotation_set.masks import write_masks
+from atlaszarr.annotation_set.structure_order import PostOrder
+from atlaszarr.assets.names import ANNOTATION, MASKS
 from atlaszarr.engine.finished_image import Finished
 from atlaszarr.engine.ome import Geometry
 from atlaszarr.stores.target import Target

@@ -12,7 +12,7 @@ import nrrd
 import numpy as np
 
 from atlaszarr import Terminology, build_atlas, verify
-from atlaszarr.brainglobe.paths import ANNOTATION, AtlasLayout
+from atlaszarr.assets.names import ANNOTATION, AtlasNames
 from atlaszarr.engine.finished_image import Finished
 from atlaszarr.stores.target import Target
 from atlaszarr.terminology.terminology import Structure
@@ -62,7 +62,7 @@ def invented() -> tuple[np.ndarray, Terminology]:
 
 
 def _make(folder: Path, annotation: Path, template: Path, terminology: Terminology, asked: list[int]) -> Path:
-    layout, root = AtlasLayout("allen-adult-mouse", "2017"), folder / "brainglobe-atlasapi"
+    layout, root = AtlasNames.of("allen-adult-mouse", "2017"), folder / "brainglobe-atlasapi"
     given = {"annotation": annotation, "template": template, "ontology": terminology, "brainglobe": True}
     credit = {"citation": "An invented brain" if "invented" in str(folder) else None, "species": "Mus musculus"}
     build_atlas(root, **given, name=layout.name, version=layout.version, **credit)

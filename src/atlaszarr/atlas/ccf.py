@@ -15,9 +15,6 @@ from ..reference_volumes import ReferenceVolume
 from ..regions.volumes import ASSUMED_MIDLINE
 from ..terminology.terminology import Terminology
 
-#: Name and version of an atlas of the CCF.
-NAME, VERSION = "allen-adult-mouse", "2017"
-
 #: Ids of all structures of structure graph 1 (adult mouse): api.brain-map.org/api/v2/structure_graph_download/1.json.
 _STRUCTURES = """
 1 2 3 4 6 7 8 9 10 11 12 14 15 16 17 18 19 20 21 22 23 25 26 27 28 29 30 31 33 34 35 36 37 38 39 41 42 43 44 45 46 47

@@ -1,18 +1,18 @@
-"""Compare the manifests of the atlases in a target with what the target holds. Only reads."""
+"""Compare the records of the atlases in a target with what the target holds. Only reads."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-from ..brainglobe import meshes
-from ..brainglobe.paths import PRECOMPUTED, below
+from ..annotation_set import meshes
+from ..assets.names import PRECOMPUTED, below
 from ..engine.ledger import COMPACT, Defect, digest
 from ..engine.target_state import read_root
 from ..engine.verify import VerifyReport, verify_image
 from ..errors import InputError
 from ..stores.target import Target
-from .manifest import manifests, missing
+from .record import missing, records
 
 
 def verify_atlas(root: Target, *, deep: bool) -> VerifyReport | None:
@@ -29,7 +29,7 @@ def verify_atlas(root: Target, *, deep: bool) -> VerifyReport | None:
     VerifyReport or None
         None if the target holds no atlas.
     """
-    documents = list(manifests(root))
+    documents = list(records(root))
     without = missing(root, [key for key, _ in documents])
     if not documents and not without:
         return None

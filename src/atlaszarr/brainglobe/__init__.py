@@ -1,1 +1,1 @@
-"""An atlas in the layout of BrainGlobe's reader, made from a finished annotation and template."""
+"""What BrainGlobe's reader demands of an atlas, and the documents by which it finds one."""

@@ -5,19 +5,18 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from ..assets.names import AtlasNames
 from ..credit import Credit
 from ..engine.finished_image import Finished
 from ..errors import InputError
-from .paths import AtlasLayout
 
 
-def coordinate_space(layout: AtlasLayout) -> bytes:
+def coordinate_space(names: AtlasNames) -> bytes:
     """The manifest of the coordinate space."""
-    template = layout.component(layout.template)
-    return _document(layout.component(layout.coordinate_space, template=template))
+    return _document(names.coordinate_space.reference(template=names.template.reference()))
 
 
-def atlases(layout: AtlasLayout, credit: Credit, annotation: Finished) -> dict[str, bytes]:
+def atlases(names: AtlasNames, credit: Credit, annotation: Finished) -> dict[str, bytes]:
     """The manifest of the atlas at every resolution of an annotation, by folder.
 
     Raises
@@ -32,7 +31,7 @@ def atlases(layout: AtlasLayout, credit: Credit, annotation: Finished) -> dict[s
             f"{' and '.join(f'--{name}' for name in missing)}",
             code="missing-credit",
         )
-    template, terminology = layout.component(layout.template), layout.component(layout.terminology)
+    template, terminology = names.template.reference(), names.terminology.reference()
     manifests = {}
     for level, sizes in zip(annotation.multiscale.pyramid.levels, annotation.resolutions, strict=True):
         if sizes[0] % 1:
@@ -40,10 +39,10 @@ def atlases(layout: AtlasLayout, credit: Credit, annotation: Finished) -> dict[s
                 f"the annotation has a level of {sizes[0]:g} um; BrainGlobe needs whole um",
                 code="fractional-resolution",
             )
-        folder = layout.atlas(int(sizes[0]))
+        folder = names.brainglobe_atlas(int(sizes[0])).folder
         manifests[folder] = _document(
             {
-                "name": layout.name,
+                "name": names.name,
                 "location": f"/{folder}",
                 "citation": credit.short or credit.citation,
                 "atlas_link": credit.link,
@@ -51,13 +50,13 @@ def atlases(layout: AtlasLayout, credit: Credit, annotation: Finished) -> dict[s
                 "symmetric": credit.symmetric,
                 "resolution": sizes,
                 "orientation": "asr",
-                "version": layout.version,
+                "version": names.version,
                 "shape": level.shape,
                 "additional_references": [],
                 "atlas_packager": "atlaszarr",
-                "coordinate_space": layout.component(layout.coordinate_space, template=template),
+                "coordinate_space": names.coordinate_space.reference(template=template),
                 "terminology": terminology,
-                "annotation_set": layout.component(layout.annotation_set, template=template, terminology=terminology),
+                "annotation_set": names.annotation_set.reference(template=template, terminology=terminology),
                 "template": template,
             }
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
@@ -14,6 +14,15 @@ from .options import API, OME_ZARR, OUTPUT, SHARD, STORE, VOXEL_SIZE, WHOLE, WOR
 from .terminal import echo, echo_data, progress_bars, say
 
 _VOLUMES = "NRRD, NIfTI, MetaImage, TIFF or OME-Zarr, path or URL; repeatable, once per resolution."
+
+
+def _named(part: str, default: str) -> Callable[[Any], Any]:
+    """The options with the name and the version of a component."""
+    name, version = default.split(", ")
+    return options(
+        click.option(f"--{part}-name", metavar="NAME", help=f"Name of the {part} [for the CCF {name}]."),
+        click.option(f"--{part}-version", metavar="VERSION", help=f"Version of the {part} [for the CCF {version}]."),
+    )
 
 
 @click.command()
@@ -27,13 +36,24 @@ _VOLUMES = "NRRD, NIfTI, MetaImage, TIFF or OME-Zarr, path or URL; repeatable, o
 )
 @click.option("--name", metavar="NAME", help="Name of the atlas [for the CCF allen-adult-mouse].")
 @click.option("--version", metavar="VERSION", help="Version of the atlas [for the CCF 2017].")
+@_named("template", "allen-adult-mouse-stpt, 2015")
+@_named("space", "allen-adult-mouse-ccf, 2015")
+@_named("terminology", "allen-adult-mouse, 2017")
 @click.option("--citation", metavar="TEXT", help="Citation of the sources [for the CCF the Allen Institute's].")
 @click.option("--terms", metavar="TEXT", help="Terms of use of the sources [for the CCF the Allen Institute's].")
 @click.option("--species", metavar="NAME", help="Species [for the CCF Mus musculus].")
 @click.option(
     "--asymmetric/--symmetric", default=None, help="Whether the halves of the atlas differ [for the CCF --symmetric]."
 )
-@click.option("--brainglobe", is_flag=True, help="Add the files of BrainGlobe: masks, meshes, manifests.")
+@click.option(
+    "--layout",
+    multiple=True,
+    type=click.Choice(["plain", "assets", "brainglobe"]),
+    default=["plain"],
+    help="assets adds the standard Atlas Asset Organization, brainglobe the files of BrainGlobe; repeatable [plain].",
+)
+@click.option("--brainglobe", is_flag=True, help="Short for --layout brainglobe.")
+@click.option("--strict", is_flag=True, help="Leave out every name that the standard lacks.")
 @click.option(
     "--orientation",
     metavar="LETTERS",
@@ -55,10 +75,10 @@ def atlas(target: str, storage_options: dict[str, Any], as_json: bool, **values:
 
     For instance: atlaszarr atlas ccf --annotation annotation_25.nrrd --template average_template_25.nrrd
     """
+    from ..assets.names import CCF
     from ..atlas import build_atlas
-    from ..atlas.ccf import NAME
 
-    with client() as service, progress_bars(f"atlas {values['name'] or NAME}", resumable=True) as progress:
+    with client() as service, progress_bars(f"atlas {values['name'] or CCF[0]}", resumable=True) as progress:
         report = build_atlas(target, client=service, storage_options=storage_options, progress=progress, **values)
     # An option that contradicts a header is remarked on in any case.
     for remark in report.contradictions if is_quiet() else report.remarks:

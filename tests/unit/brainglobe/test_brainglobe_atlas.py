@@ -10,21 +10,21 @@ import dask.array as da
 import numpy as np
 import pytest
 import zarr
+from atlaszarr.brainglobe.write import write
 
-from atlaszarr.atlas.images import hemispheres_image
-from atlaszarr.brainglobe.alias import give_second_name
-from atlaszarr.brainglobe.meshes import defects
-from atlaszarr.brainglobe.paths import (
+from atlaszarr.annotation_set.meshes import defects
+from atlaszarr.assets.names import (
     ANNOTATION,
     COMPRESSED,
     HEMISPHERES,
     MASKS,
     PRECOMPUTED,
     TEMPLATE,
-    AtlasLayout,
+    AtlasNames,
     below,
 )
-from atlaszarr.brainglobe.write import write
+from atlaszarr.atlas.images import hemispheres_image
+from atlaszarr.atlas.second_name import give_second_name
 from atlaszarr.credit import CCF
 from atlaszarr.engine.finished_image import Finished
 from atlaszarr.engine.ome import Geometry
@@ -39,7 +39,7 @@ from atlaszarr.verification import verify
 from atlaszarr.writing import write_multiscales
 from codes import raises
 
-LAYOUT = AtlasLayout("allen-adult-mouse", "3.0")
+LAYOUT = AtlasNames.of("allen-adult-mouse", "3.0")
 TERMINOLOGY = Terminology(
     (
         Structure(997, "root", "root", "#FFFFFF", (997,)),
@@ -202,4 +202,4 @@ def test_what_the_reader_cannot_open_is_refused_before_anything_is_written(tmp_p
 )
 def test_names_and_versions_that_the_reader_cannot_find_are_refused(name, version, code):
     with raises(InputError, code):
-        AtlasLayout(name, version)
+        AtlasNames.of(name, version)

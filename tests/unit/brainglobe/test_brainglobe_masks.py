@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ngff_zarr import from_ngff_zarr
 
-from atlaszarr.brainglobe.alias import give_second_name
-from atlaszarr.brainglobe.masks import write_masks
-from atlaszarr.brainglobe.paths import ANNOTATION, COMPRESSED, MASKS, below
-from atlaszarr.brainglobe.structure_order import PostOrder
+from atlaszarr.annotation_set.masks import write_masks
+from atlaszarr.annotation_set.structure_order import PostOrder
+from atlaszarr.assets.names import ANNOTATION, COMPRESSED, MASKS, below
+from atlaszarr.atlas.second_name import give_second_name
 from atlaszarr.engine.finished_image import Finished
 from atlaszarr.engine.ome import Geometry
 from atlaszarr.errors import InputError, RecordError

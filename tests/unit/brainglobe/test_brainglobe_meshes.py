@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import tensorstore
 
-from atlaszarr.brainglobe.meshes import INFO, defects, write_meshes
-from atlaszarr.brainglobe.surfaces import surface
+from atlaszarr.annotation_set.meshes import INFO, defects, write_meshes
+from atlaszarr.annotation_set.surfaces import surface
 from atlaszarr.engine.finished_image import Finished
 from atlaszarr.engine.ome import Geometry
 from atlaszarr.errors import InputError

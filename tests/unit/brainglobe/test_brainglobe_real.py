@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import zarr
 
-from atlaszarr.brainglobe.masks import write_masks
-from atlaszarr.brainglobe.paths import ANNOTATION, MASKS
-from atlaszarr.brainglobe.structure_index import NOTHING, indices_of
-from atlaszarr.brainglobe.structure_order import PostOrder
-from atlaszarr.brainglobe.surfaces import surface
+from atlaszarr.annotation_set.masks import write_masks
+from atlaszarr.annotation_set.structure_index import NOTHING, indices_of
+from atlaszarr.annotation_set.structure_order import PostOrder
+from atlaszarr.annotation_set.surfaces import surface
+from atlaszarr.assets.names import ANNOTATION, MASKS
 from atlaszarr.engine.finished_image import Finished
 from atlaszarr.engine.ome import Geometry
 from atlaszarr.stores.target import Target

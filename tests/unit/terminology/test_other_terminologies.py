@@ -11,7 +11,7 @@ import pytest
 
 import lumps
 from atlaszarr import Terminology, build_atlas, region_mask, region_volumes
-from atlaszarr.brainglobe.structure_order import PostOrder
+from atlaszarr.annotation_set.structure_order import PostOrder
 from atlaszarr.errors import AtlaszarrWarning, InputError, NotFoundError, RecordError
 from atlaszarr.regions.tables import to_csv, to_json, to_parquet
 from atlaszarr.terminology.rows import MOST_LEVELS, MOST_STRUCTURES

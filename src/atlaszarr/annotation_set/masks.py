@@ -15,6 +15,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ..assets.names import COMPRESSED
 from ..boxes import Index, Region
 from ..engine.blocks import Block
 from ..engine.codecs import ArrayLayout, Encoding
@@ -29,7 +30,6 @@ from ..engine.target_state import Root
 from ..engine.writer import Progress, WriteReport, write
 from ..errors import InputError, TargetError
 from ..stores.target import Target
-from .paths import COMPRESSED
 from .structure_order import PostOrder
 
 #: Approximate voxels along an axis of a chunk: half of a published one, so that a small region is cheap to read.

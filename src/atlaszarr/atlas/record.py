@@ -1,4 +1,4 @@
-"""The manifest of an atlas: one document in the folder of the atlas, with its state, sources, images and files."""
+"""The record of an atlas: one document in the folder of the tree, with its state, sources, images and files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from ..brainglobe.paths import ANNOTATION, AtlasLayout, below
+from ..assets.names import ANNOTATION, AtlasNames, below
 from ..credit import Credit
 from ..engine.ledger import digest, objects_of, validate_key
 from ..engine.target_state import read_root
@@ -31,37 +31,37 @@ _ANNOTATION_ROOT = re.compile(
     rf"(?P<image>annotation-sets/(?P<name>[^/]+)-annotation/(?P<version>[^/]+)/{re.escape(ANNOTATION)})/"
     r"(?:zarr\.json|\.zgroup)"
 )
-#: What a manifest records of sources, images and files, if nothing was built yet.
+#: What a record has of sources, images and files, if nothing was built yet.
 _EMPTY: dict[str, Any] = {"sources": {}, "images": [], "files": {}}
 
 
-def key(layout: AtlasLayout) -> str:
-    """The key of the manifest of an atlas."""
-    return f"{_FOLDER}/{layout.name}-{layout.version}.json"
+def key(names: AtlasNames) -> str:
+    """The key of the record of an atlas."""
+    return f"{_FOLDER}/{names.name}-{names.version}.json"
 
 
-def leftovers(root: Target, layout: AtlasLayout, kept: Sequence[str]) -> list[str]:
+def leftovers(root: Target, names: AtlasNames, kept: Sequence[str]) -> list[str]:
     """Paths of the images and files of an earlier atlas of the same name and version that the new one does not make.
 
     Parameters
     ----------
     root : Target
-    layout : AtlasLayout
+    names : AtlasNames
     kept : sequence of str
         Keys that the new atlas makes; one that ends in ``/`` stands for a folder.
     """
-    recorded = _recorded(root, layout, overwrite=False)
+    recorded = _recorded(root, names, overwrite=False)
     folders = tuple(key for key in kept if key.endswith("/"))
     stale = [path for path in recorded["images"] if f"{path}/" not in folders]
     for key in recorded["files"]:
         if key not in kept and not key.startswith(folders):
-            # Of an image under a second name, which may be a link, only the root is a file of the manifest.
+            # Of an image under a second name, which may be a link, only the root is a file of the record.
             stale.append(key.removesuffix("/zarr.json"))
     return stale
 
 
 def begin(
-    root: Target, layout: AtlasLayout, files: Mapping[str, bytes], overwrite: bool, stale: Sequence[str] = ()
+    root: Target, names: AtlasNames, files: Mapping[str, bytes], overwrite: bool, stale: Sequence[str] = ()
 ) -> None:
     """Mark the atlas as unfinished, remove what is stale of an earlier one, and write the files.
 
@@ -70,7 +70,7 @@ def begin(
     InputError
         If one of the files exists with other content, and `overwrite` is not set; nothing is written.
     """
-    recorded = _recorded(root, layout, overwrite)
+    recorded = _recorded(root, names, overwrite)
     for path, body in files.items():
         if overwrite or recorded["files"].get(path) == [len(body), digest(body)]:
             continue
@@ -81,16 +81,16 @@ def begin(
                 code="different-options",
             )
     if stale:  # the earlier record is kept until all of it is removed
-        _write(root, layout, {**_recorded(root, layout, overwrite=False), "state": "unfinished"})
+        _write(root, names, {**_recorded(root, names, overwrite=False), "state": "unfinished"})
         for path in stale:
             root.remove(path)
-    _write(root, layout, {**recorded, "state": "unfinished"})
+    _write(root, names, {**recorded, "state": "unfinished"})
     root.write_all(files.items())
 
 
 def finish(
     root: Target,
-    layout: AtlasLayout,
+    names: AtlasNames,
     files: Mapping[str, bytes],
     sources: Mapping[str, Mapping[int, ReferenceVolume]],
     images: Sequence[str],
@@ -98,12 +98,12 @@ def finish(
     sides: str,
     credit: Credit,
 ) -> None:
-    """Write the files that are missing or differ, and the manifest of everything built now and before.
+    """Write the files that are missing or differ, and the record of everything built now and before.
 
     Parameters
     ----------
     root : Target
-    layout : AtlasLayout
+    names : AtlasNames
     files : mapping of str to bytes
     sources : mapping
         The source of each level that has one, for ``annotation`` and ``template``.
@@ -116,7 +116,7 @@ def finish(
     """
     existing = root.read_each(files, LARGEST_SIDECAR)
     root.write_all((path, body) for path, body in files.items() if existing[path] != body)
-    recorded = _recorded(root, layout, overwrite=False)
+    recorded = _recorded(root, names, overwrite=False)
     given = {
         name: {str(level): _source(volume) for level, volume in sorted(volumes.items())}
         for name, volumes in sources.items()
@@ -133,11 +133,11 @@ def finish(
         "files": {**recorded["files"], **{path: [len(body), digest(body)] for path, body in files.items()}},
         "credit": credit.to_dict(),
     }
-    _write(root, layout, content)
+    _write(root, names, content)
 
 
-def manifests(root: Target) -> Iterator[tuple[str, dict[str, Any] | None]]:
-    """The manifests of all atlases in a target, by their keys; None for one that cannot be read."""
+def records(root: Target) -> Iterator[tuple[str, dict[str, Any] | None]]:
+    """The records of all atlases in a target, by their keys; None for one that cannot be read."""
     for path in root.list_keys(f"{_FOLDER}/"):
         if path.count("/") != 1 or not path.endswith(".json"):
             continue
@@ -157,21 +157,21 @@ def manifests(root: Target) -> Iterator[tuple[str, dict[str, Any] | None]]:
 
 
 def missing(root: Target, found: Collection[str]) -> list[str]:
-    """Keys of the manifests that are missing, of annotations of atlaszarr in a target.
+    """Keys of the records that are missing, of annotations of atlaszarr in a target.
 
     Parameters
     ----------
     root : Target
     found : collection of str
-        Keys of the manifests that exist.
+        Keys of the records that exist.
     """
     keys = []
     for path in root.list_keys("annotation-sets/"):
         if (match := _ANNOTATION_ROOT.fullmatch(path)) is None:
             continue
-        manifest = f"{_FOLDER}/{match['name']}-{match['version'].replace('_', '.')}.json"
-        if manifest not in found and manifest not in keys and _is_ours(below(root, match["image"])):
-            keys.append(manifest)
+        record = f"{_FOLDER}/{match['name']}-{match['version'].replace('_', '.')}.json"
+        if record not in found and record not in keys and _is_ours(below(root, match["image"])):
+            keys.append(record)
     return keys
 
 
@@ -182,15 +182,15 @@ def _is_ours(image: Target) -> bool:
         return False
 
 
-def _recorded(root: Target, layout: AtlasLayout, overwrite: bool) -> dict[str, Any]:
-    """The sources, images and files of the manifest; empty with `overwrite` or without a readable manifest."""
-    content = None if overwrite else dict(manifests(root)).get(key(layout))
+def _recorded(root: Target, names: AtlasNames, overwrite: bool) -> dict[str, Any]:
+    """The sources, images and files of the record; empty with `overwrite` or without a readable record."""
+    content = None if overwrite else dict(records(root)).get(key(names))
     return {name: (content or {}).get(name, empty) for name, empty in _EMPTY.items()}
 
 
-def _write(root: Target, layout: AtlasLayout, content: Mapping[str, Any]) -> None:
-    document = {"name": layout.name, "version": layout.version, **content}
-    root.write(key(layout), json.dumps(document, indent=1).encode())
+def _write(root: Target, names: AtlasNames, content: Mapping[str, Any]) -> None:
+    document = {"name": names.name, "version": names.version, **content}
+    root.write(key(names), json.dumps(document, indent=1).encode())
 
 
 def _source(volume: ReferenceVolume) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""The published standard for atlases (Atlas Asset Organization): the names of its assets."""
