@@ -29,12 +29,12 @@ from ..stores.locations import protocol_of
 from ..stores.target import Target
 from ..stores.temporary import temporary_folder
 from ..terminology.terminology import Terminology
-from . import record
 from .ccf import Recognised
 from .images import annotation_image, hemispheres_image, template_image
 from .inputs import Uri, open_volumes, refuse_other_table, refuse_overlaps, refuse_unknown, terminology_from, uris_of
 from .layouts import Layout
 from .levels import Levels, corner_of, levels_of
+from .record import Record
 from .second_name import give_second_name
 
 
@@ -231,8 +231,9 @@ def build_atlas(  # noqa: PLR0915 - one step after another
             f"{path}/{paths.TERMINOLOGY}": table for path in (names.terminology.folder, names.annotation_set.folder)
         }
         refuse_other_table(ontology, root, files)
-        stale = _make_way(root, names, parts, images, (*files, *documents), overwrite, read)
-        record.begin(root, names, files, overwrite, stale)
+        record = Record(root, names, parts)
+        stale = _make_way(record, images, (*files, *documents), overwrite, read)
+        record.begin(files, overwrite, stale)
         reports = [write(image, running, **options) for image in images.values()]
         files[_made_later(names, parts)[0]] = _volumes_table(images["annotation"].target, terminology)
         if order is not None:
@@ -249,7 +250,7 @@ def build_atlas(  # noqa: PLR0915 - one step after another
         *(text for volume in every for text in volume.all_remarks),
         *terminology.remarks,
     ]
-    record.finish(root, names, files, volumes, [report.target for report in reports], remarks, sides, credit)
+    record.finish(files, volumes, [report.target for report in reports], remarks, credit)
     return AtlasReport(
         root.url,
         tuple(reports),
@@ -307,9 +308,7 @@ def _made_later(names: AtlasNames, parts: Layout) -> list[str]:
 
 
 def _make_way(
-    root: Target,
-    names: AtlasNames,
-    parts: Layout,
+    record: Record,
     images: Mapping[str, ImageJob],
     files: Sequence[str],
     overwrite: bool,
@@ -322,11 +321,12 @@ def _make_way(
     InputError
         If a folder is a link, or a source lies in a path of the earlier atlas that is to be removed.
     """
+    root, names, parts = record.root, record.names, record.layout
     keys = [*(f"{image.target.url.removeprefix(root.url)[1:]}/" for image in images.values()), *files]
     if parts.has_annotation_set:
         keys += [f"{names.annotation_set.folder}/{name}/" for name in (paths.MASKS, paths.PRECOMPUTED)]
-    keys.append(record.key(names))
-    stale = record.leftovers(root, names, [*keys, *_made_later(names, parts)]) if overwrite else []
+    keys.append(record.key)
+    stale = record.leftovers([*keys, *_made_later(names, parts)]) if overwrite else []
     refuse_overlaps(read, [below(root, path) for path in stale])
     root.make_way(keys, overwrite)
     return stale

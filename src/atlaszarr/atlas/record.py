@@ -1,17 +1,21 @@
-"""The record of an atlas: one document in the folder of the tree, with its state, sources, images and files."""
+"""The record of an atlas: one document in the folder of the tree, with its state, sources, images and files.
+
+Where the tree may only have names of the standard, it is in the folder of the annotation's own records.
+"""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from ..assets.names import ANNOTATION, AtlasNames, below
+from ..assets.names import ANNOTATION, COMPRESSED, AtlasNames, below
 from ..credit import Credit
-from ..engine.ledger import digest, objects_of, validate_key
-from ..engine.target_state import read_root
+from ..engine.ledger import digest, new_digest, objects_of, validate_key
+from ..engine.target_state import WHOLE_KEY, read_root
 from ..errors import InputError
 from ..geometry.spaces import BRAINGLOBE_SIDES, ORIENTATION
 from ..reference_volumes import ReferenceVolume
@@ -19,145 +23,194 @@ from ..stores.backend import LARGEST_SIDECAR
 from ..stores.documents import LARGEST, parse_object
 from ..stores.target import Target
 from ..versions import version
+from .layouts import Layout
 
+#: Version of the rules by which names and parts are chosen: a tree of another version is not resumed.
+#: 2: template, coordinate space and terminology have names and versions of their own, and layouts.
+RULES = 2
 _FOLDER = "atlaszarr"
 #: The convention of each orientation of x.
 _NAMED_BY = {
     ORIENTATION["x"]: "Allen Institute (low r is left)",
     BRAINGLOBE_SIDES: "BrainGlobe, issue 104 of brainglobe-atlasapi (the Allen Institute calls low r left)",
 }
+#: The folder of an annotation set.
+_SET = r"annotation-sets/(?P<name>[^/]+)-annotation/(?P<version>[^/]+)"
 #: The root of the annotation of an atlas, in zarr v3 or v2.
 _ANNOTATION_ROOT = re.compile(
-    rf"(?P<image>annotation-sets/(?P<name>[^/]+)-annotation/(?P<version>[^/]+)/{re.escape(ANNOTATION)})/"
-    r"(?:zarr\.json|\.zgroup)"
+    rf"(?P<image>{_SET}/({re.escape(ANNOTATION)}|{re.escape(COMPRESSED)}))/(?:zarr\.json|\.zgroup)"
 )
+#: A record in the folder of an annotation.
+_INSIDE = re.compile(rf"{_SET}/{re.escape(COMPRESSED)}/{re.escape(WHOLE_KEY)}")
 #: What a record has of sources, images and files, if nothing was built yet.
 _EMPTY: dict[str, Any] = {"sources": {}, "images": [], "files": {}}
 
 
-def key(names: AtlasNames) -> str:
-    """The key of the record of an atlas."""
-    return f"{_FOLDER}/{names.name}-{names.version}.json"
+@dataclass(frozen=True)
+class Record:
+    """The record of an atlas.
 
-
-def leftovers(root: Target, names: AtlasNames, kept: Sequence[str]) -> list[str]:
-    """Paths of the images and files of an earlier atlas of the same name and version that the new one does not make.
-
-    Parameters
+    Attributes
     ----------
     root : Target
+        The tree.
     names : AtlasNames
-    kept : sequence of str
-        Keys that the new atlas makes; one that ends in ``/`` stands for a folder.
+    layout : Layout
     """
-    recorded = _recorded(root, names, overwrite=False)
-    folders = tuple(key for key in kept if key.endswith("/"))
-    stale = [path for path in recorded["images"] if f"{path}/" not in folders]
-    for key in recorded["files"]:
-        if key not in kept and not key.startswith(folders):
-            # Of an image under a second name, which may be a link, only the root is a file of the record.
-            stale.append(key.removesuffix("/zarr.json"))
-    return stale
 
+    root: Target
+    names: AtlasNames
+    layout: Layout
 
-def begin(
-    root: Target, names: AtlasNames, files: Mapping[str, bytes], overwrite: bool, stale: Sequence[str] = ()
-) -> None:
-    """Mark the atlas as unfinished, remove what is stale of an earlier one, and write the files.
+    @property
+    def key(self) -> str:
+        """The key of the record."""
+        if self.layout.strict:
+            return f"{self.names.annotation_set.folder}/{COMPRESSED}/{WHOLE_KEY}"
+        return f"{_FOLDER}/{self.names.name}-{self.names.version}.json"
 
-    Raises
-    ------
-    InputError
-        If one of the files exists with other content, and `overwrite` is not set; nothing is written.
-    """
-    recorded = _recorded(root, names, overwrite)
-    for path, body in files.items():
-        if overwrite or recorded["files"].get(path) == [len(body), digest(body)]:
-            continue
-        if (existing := root.read(path)) is not None and existing != body:
+    def leftovers(self, kept: Sequence[str]) -> list[str]:
+        """Paths of images and files of an earlier atlas of the same name and version that the new one does not make.
+
+        Parameters
+        ----------
+        kept : sequence of str
+            Keys that the new atlas makes; one that ends in ``/`` stands for a folder.
+        """
+        recorded = self._content()
+        folders = tuple(key for key in kept if key.endswith("/"))
+        stale = [path for path in recorded["images"] if f"{path}/" not in folders]
+        for key in recorded["files"]:
+            if key not in kept and not key.startswith(folders):
+                # Of an image under a second name, which may be a link, only the root is a file of the record.
+                stale.append(key.removesuffix("/zarr.json"))
+        return stale
+
+    def begin(self, files: Mapping[str, bytes], overwrite: bool, stale: Sequence[str] = ()) -> datetime:
+        """Mark the atlas as unfinished, remove what is stale of an earlier one, and write the files.
+
+        Returns
+        -------
+        datetime
+            When the atlas was begun: now, or what the record of an atlas that is resumed says.
+
+        Raises
+        ------
+        InputError
+            If one of the files exists with other content, or an earlier version of atlaszarr wrote the atlas, and
+            `overwrite` is not set; nothing is written.
+        """
+        earlier = self._content()
+        recorded = dict(_EMPTY) if overwrite else earlier
+        self._refuse_other_rules(recorded)
+        for path, body in files.items():
+            if overwrite or recorded["files"].get(path) == [len(body), digest(body)]:
+                continue
+            if (existing := self.root.read(path)) is not None and existing != body:
+                raise InputError(
+                    f"{self.root.url}/{path} is another one; build from the same sources, choose another target, name "
+                    "or version, or give --overwrite",
+                    code="different-options",
+                )
+        begun = str(recorded.get("begun") or datetime.now(UTC).isoformat(timespec="seconds"))
+        if stale:  # the earlier record is kept until all of it is removed
+            self._write({**earlier, "state": "unfinished"})
+            for path in stale:
+                self.root.remove(path)
+        self._write({**recorded, "begun": begun, "state": "unfinished"})
+        self.root.write_all(files.items())
+        return datetime.fromisoformat(begun)
+
+    def has(self, path: str) -> bool:
+        """Whether a file is there as it is recorded; it is read in parts."""
+        expected = self._content()["files"].get(path)
+        return expected is not None and _matches(self.root, path, *expected)
+
+    def add(self, path: str, size: int, checksum: str) -> None:
+        """Record a file that is written, so that a build that is resumed keeps it."""
+        recorded = self._content()
+        self._write({**recorded, "files": {**recorded["files"], path: [size, checksum]}})
+
+    def finish(
+        self,
+        files: Mapping[str, bytes],
+        sources: Mapping[str, Mapping[int, ReferenceVolume]],
+        images: Sequence[str],
+        remarks: Sequence[str],
+        credit: Credit,
+    ) -> None:
+        """Write the files that are missing or differ, in order, and the record of everything built now and before.
+
+        Parameters
+        ----------
+        files : mapping of str to bytes
+        sources : mapping
+            The source of each level that has one, for ``annotation`` and ``template``.
+        images : sequence of str
+            URLs of the images that were built.
+        remarks : sequence of str
+        credit : Credit
+        """
+        existing = self.root.read_each(files, LARGEST_SIDECAR)
+        self.root.write_all((path, body) for path, body in files.items() if existing[path] != body)
+        recorded = self._content()
+        before = recorded.get("layout", {})
+        given = {
+            name: {str(level): _source(volume) for level, volume in sorted(volumes.items())}
+            for name, volumes in sources.items()
+        }
+        paths = [url.removeprefix(f"{self.root.url}/") for url in images]
+        content = {
+            "state": "finished",
+            "begun": recorded["begun"],
+            "versions": {package: version(package) for package in ("atlaszarr", "numpy", "zarr")},
+            "built": datetime.now(UTC).isoformat(timespec="seconds"),
+            "layout": {
+                name: one or recorded.get("layout", {}).get(name) is True for name, one in asdict(self.layout).items()
+            },
+            "sources": {**recorded["sources"], **given},
+            "sides": {"x": self.layout.sides, "named_by": _NAMED_BY[self.layout.sides]},
+            "remarks": list(remarks),
+            "images": list(dict.fromkeys([*recorded["images"], *paths])),
+            "files": {**recorded["files"], **{path: [len(body), digest(body)] for path, body in files.items()}},
+            "credit": credit.to_dict(),
+        }
+        self._write(content)
+
+    def _content(self) -> dict[str, Any]:
+        """The content of the record; without a readable one, without sources, images and files."""
+        return {**_EMPTY, **(_read(self.root, self.key) or {})}
+
+    def _write(self, content: Mapping[str, Any]) -> None:
+        own = {"name": self.names.name, "version": self.names.version, "rules": RULES}
+        self.root.write(self.key, json.dumps({**content, **own}, indent=1).encode())
+
+    def _refuse_other_rules(self, recorded: Mapping[str, Any]) -> None:
+        if "state" in recorded and (rules := recorded.get("rules", 1)) != RULES:
             raise InputError(
-                f"{root.url}/{path} is another one; build from the same sources, choose another target, name or "
-                "version, or give --overwrite",
-                code="different-options",
+                f"{self.root.url} holds an atlas {self.names.name} {self.names.version} that "
+                f"{'an earlier' if rules == 1 else 'another'} version of atlaszarr wrote, under other names; build it "
+                "anew with --overwrite, or choose another target",
+                code="different-layout",
             )
-    if stale:  # the earlier record is kept until all of it is removed
-        _write(root, names, {**_recorded(root, names, overwrite=False), "state": "unfinished"})
-        for path in stale:
-            root.remove(path)
-    _write(root, names, {**recorded, "state": "unfinished"})
-    root.write_all(files.items())
-
-
-def finish(
-    root: Target,
-    names: AtlasNames,
-    files: Mapping[str, bytes],
-    sources: Mapping[str, Mapping[int, ReferenceVolume]],
-    images: Sequence[str],
-    remarks: Sequence[str],
-    sides: str,
-    credit: Credit,
-) -> None:
-    """Write the files that are missing or differ, and the record of everything built now and before.
-
-    Parameters
-    ----------
-    root : Target
-    names : AtlasNames
-    files : mapping of str to bytes
-    sources : mapping
-        The source of each level that has one, for ``annotation`` and ``template``.
-    images : sequence of str
-        URLs of the images that were built.
-    remarks : sequence of str
-    sides : str
-        Orientation of x.
-    credit : Credit
-    """
-    existing = root.read_each(files, LARGEST_SIDECAR)
-    root.write_all((path, body) for path, body in files.items() if existing[path] != body)
-    recorded = _recorded(root, names, overwrite=False)
-    given = {
-        name: {str(level): _source(volume) for level, volume in sorted(volumes.items())}
-        for name, volumes in sources.items()
-    }
-    paths = [url.removeprefix(f"{root.url}/") for url in images]
-    content = {
-        "state": "finished",
-        "versions": {package: version(package) for package in ("atlaszarr", "numpy", "zarr")},
-        "built": datetime.now(UTC).isoformat(timespec="seconds"),
-        "sources": {**recorded["sources"], **given},
-        "sides": {"x": sides, "named_by": _NAMED_BY[sides]},
-        "remarks": list(remarks),
-        "images": list(dict.fromkeys([*recorded["images"], *paths])),
-        "files": {**recorded["files"], **{path: [len(body), digest(body)] for path, body in files.items()}},
-        "credit": credit.to_dict(),
-    }
-    _write(root, names, content)
 
 
 def records(root: Target) -> Iterator[tuple[str, dict[str, Any] | None]]:
-    """The records of all atlases in a target, by their keys; None for one that cannot be read."""
-    for path in root.list_keys(f"{_FOLDER}/"):
-        if path.count("/") != 1 or not path.endswith(".json"):
-            continue
+    """The records of all atlases in a tree, by their keys; None for one that cannot be read."""
+    keys = [path for path in root.list_keys(f"{_FOLDER}/") if path.count("/") == 1 and path.endswith(".json")]
+    keys += filter(_INSIDE.fullmatch, root.list_keys("annotation-sets/"))
+    for path in keys:
         try:
-            content = parse_object(root.read(path, LARGEST) or b"")
-            if not {"name", "version", "state"} <= content.keys():
-                continue
-            if any(not isinstance(content[name], type(empty)) for name, empty in _EMPTY.items()):
-                raise ValueError
-            objects_of(content["files"])
-            for image in content["images"]:
-                validate_key(image)
+            content = _parsed(root.read(path, LARGEST) or b"")
         except (ValueError, AttributeError, KeyError, TypeError):
             yield path, None
         else:
-            yield path, content
+            if content is not None:
+                yield path, content
 
 
 def missing(root: Target, found: Collection[str]) -> list[str]:
-    """Keys of the records that are missing, of annotations of atlaszarr in a target.
+    """Keys of the records that are missing, of annotations of atlaszarr in a tree.
 
     Parameters
     ----------
@@ -170,9 +223,15 @@ def missing(root: Target, found: Collection[str]) -> list[str]:
         if (match := _ANNOTATION_ROOT.fullmatch(path)) is None:
             continue
         record = f"{_FOLDER}/{match['name']}-{match['version'].replace('_', '.')}.json"
-        if record not in found and record not in keys and _is_ours(below(root, match["image"])):
+        known = {record, f"{match['image']}/{WHOLE_KEY}"}
+        if known.isdisjoint(found) and record not in keys and _is_ours(below(root, match["image"])):
             keys.append(record)
     return keys
+
+
+def _matches(root: Target, path: str, size: int, checksum: str) -> bool:
+    """Whether a file has a size and a digest; it is read in parts."""
+    return root.sizes(path).get(path) == size and root.digest(path, new_digest) == checksum
 
 
 def _is_ours(image: Target) -> bool:
@@ -182,15 +241,34 @@ def _is_ours(image: Target) -> bool:
         return False
 
 
-def _recorded(root: Target, names: AtlasNames, overwrite: bool) -> dict[str, Any]:
-    """The sources, images and files of the record; empty with `overwrite` or without a readable record."""
-    content = None if overwrite else dict(records(root)).get(key(names))
-    return {name: (content or {}).get(name, empty) for name, empty in _EMPTY.items()}
+def _read(root: Target, path: str) -> dict[str, Any] | None:
+    """A record; None if it is missing or cannot be read."""
+    if (body := root.read(path, LARGEST)) is None:
+        return None
+    try:
+        return _parsed(body)
+    except (ValueError, AttributeError, KeyError, TypeError):
+        return None
 
 
-def _write(root: Target, names: AtlasNames, content: Mapping[str, Any]) -> None:
-    document = {"name": names.name, "version": names.version, **content}
-    root.write(key(names), json.dumps(document, indent=1).encode())
+def _parsed(body: bytes) -> dict[str, Any] | None:
+    """The content of a record; None if the document is no record.
+
+    Raises
+    ------
+    ValueError, AttributeError, KeyError, TypeError
+        If it is damaged.
+    """
+    content = parse_object(body)
+    if not {"name", "version", "state"} <= content.keys():
+        return None
+    filled = {**_EMPTY, **content}
+    if any(not isinstance(filled[name], type(empty)) for name, empty in _EMPTY.items()):
+        raise ValueError
+    objects_of(filled["files"])
+    for image in filled["images"]:
+        validate_key(image)
+    return content
 
 
 def _source(volume: ReferenceVolume) -> dict[str, Any]:

@@ -27,6 +27,8 @@ REMOVING = "removing"
 LAYOUT = 2
 #: Characters of a value in a message.
 _LONGEST = 150
+#: The record of what an image is a part of, such as an atlas. It is another's: a build neither writes nor removes it.
+WHOLE_KEY = "atlaszarr/atlas.json"
 #: The document that holds the attributes of a root, and the key of the attributes in it.
 ROOT_KEYS = {"zarr.json": "attributes", ".zattrs": ""}
 
@@ -190,7 +192,7 @@ def _is_ours(target: Target) -> bool:
 
 def _is_leftover(key: str) -> bool:
     """Whether a build that was killed before it wrote the root can have left an object."""
-    return key in (*KEYS, ".zgroup") or is_partial(key) or key.startswith(KEYS)
+    return key in (*KEYS, WHOLE_KEY, ".zgroup") or is_partial(key) or key.startswith(KEYS)
 
 
 def clear(target: Target, request: dict[str, Any]) -> None:
@@ -203,7 +205,7 @@ def clear(target: Target, request: dict[str, Any]) -> None:
     root = Root(version, request)
     root.write(target, REMOVING)
     for key in target.list_keys("atlaszarr"):
-        if key not in KEYS:
+        if key not in (*KEYS, WHOLE_KEY):
             target.remove(key)
     target.remove_each(own_links(target))
     for top in {key.split("/", 1)[0] for key in target.list_keys()}:
