@@ -165,9 +165,7 @@ class Record:
             "begun": recorded["begun"],
             "versions": {package: version(package) for package in ("atlaszarr", "numpy", "zarr")},
             "built": datetime.now(UTC).isoformat(timespec="seconds"),
-            "layout": {
-                name: one or recorded.get("layout", {}).get(name) is True for name, one in asdict(self.layout).items()
-            },
+            "layout": {name: one or before.get(name) is True for name, one in asdict(self.layout).items()},
             "sources": {**recorded["sources"], **given},
             "sides": {"x": self.layout.sides, "named_by": _NAMED_BY[self.layout.sides]},
             "remarks": list(remarks),
