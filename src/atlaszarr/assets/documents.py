@@ -17,20 +17,9 @@ from ..credit import Credit
 from ..engine.ome import Geometry
 from ..errors import InputError
 from ..versions import version
+from . import standard
 from .names import DATA_DESCRIPTION, MANIFEST, PROCESSING, Asset, AtlasNames
 
-#: Version of the standard whose manifests these are.
-STANDARD = "0.2.0"
-#: The page of the standard on the assets of each kind.
-PAGES = {
-    "atlases": "atlas",
-    "annotation-sets": "annotation_set",
-    "templates": "template",
-    "terminologies": "terminology",
-    "coordinate-spaces": "coordinate_space",
-    "coordinate-transformations": "coordinate_transformation",
-}
-_SITE = "https://atlas-assets.readthedocs.io/en"
 #: Name in aind-data-schema of an institution, a person or a funder that is not known.
 UNKNOWN = "Unknown"
 #: Modalities of aind-data-schema-models 6 by the words for them in names of templates. By the standard such a name is
@@ -168,12 +157,8 @@ def template_documents(
 
 def manifest(asset: Asset, **entries: Any) -> bytes:
     """A manifest: the asset itself, the version and the page of the standard, and further entries."""
-    return _document(asset.reference(schema_version=STANDARD, described_by=page(asset.kind), **entries))
-
-
-def page(kind: str) -> str:
-    """The URL of the page of the standard on assets of a kind."""
-    return f"{_SITE}/v{STANDARD}/{PAGES[kind]}.html"
+    url = standard.KINDS[asset.kind].url
+    return _document(asset.reference(schema_version=standard.VERSION, described_by=url, **entries))
 
 
 def data_description(

@@ -5,8 +5,9 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from atlaszarr.assets.documents import UNKNOWN, documents, page, template_documents
+from atlaszarr.assets.documents import UNKNOWN, documents, template_documents
 from atlaszarr.assets.names import SUFFIXES, Asset, AtlasNames
+from atlaszarr.assets.standard import KINDS
 from atlaszarr.credit import CCF, INSTITUTE, Credit
 from atlaszarr.engine.ome import Geometry
 from atlaszarr.errors import InputError
@@ -63,8 +64,8 @@ def test_every_manifest_gives_its_asset_the_version_of_the_standard_and_its_page
         assert content["version"] == version
         assert content["location"] == f"/{kind}/{name}/{version}"
         assert content["schema_version"] == "0.2.0"
-        assert content["described_by"] == page(kind)
-    assert page("annotation-sets") == "https://atlas-assets.readthedocs.io/en/v0.2.0/annotation_set.html"
+        assert content["described_by"] == KINDS[kind].url
+    assert KINDS["annotation-sets"].url == "https://atlas-assets.readthedocs.io/en/v0.2.0/annotation_set.html"
 
 
 def test_references_name_assets_of_the_same_tree():
