@@ -1,4 +1,4 @@
-"""The rules for the documents of an asset: manifest.json, data_description.json and processing.json. Pure functions.
+"""The rules for the documents of an asset: manifest.json, data_description.json and processing.json.
 
 Those of aind-data-schema 2 are here as far as they concern the keys of the top and of a process: the package takes over
 a second to import, and belongs to the tests.
@@ -12,9 +12,24 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..errors import brief
+from ..engine.ledger import Defect
+from ..errors import InputError, brief
+from ..stores.documents import parse_object
+from ..stores.target import Target
 from .names import Asset
-from .standard import KINDS, Kind
+from .standard import KINDS, LARGEST, Kind
+
+
+def read_object(root: Target, key: str) -> dict[str, Any] | Defect:
+    """A document of JSON, or the defect that it is missing or cannot be read."""
+    try:
+        if (body := root.read(key, LARGEST)) is None:
+            return Defect("missing", key, "is missing")
+        return parse_object(body)
+    except InputError as error:
+        return Defect("metadata", key, str(error).removeprefix(f"{root.url}/{key} "))
+    except ValueError as error:
+        return Defect("metadata", key, f"cannot be read as JSON: {str(error)[:150]}")
 
 
 def manifest_faults(content: Mapping[str, Any], asset: Asset, folder: str) -> Iterator[str]:

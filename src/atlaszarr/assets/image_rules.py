@@ -13,11 +13,9 @@ from ..engine.ledger import Defect
 from ..engine.ome_reader import StoredImage
 from ..engine.zarr_reader import StoredArray
 from ..errors import InputError, brief
-from ..stores.documents import parse_object
 from ..stores.target import Target
-from .document_rules import is_text, microns
+from .document_rules import is_text, microns, read_object
 from .names import MASKS, TEMPLATE, below
-from .standard import LARGEST
 
 #: The array with the annotation_value of each mask.
 _VALUES = "annotation_values"
@@ -106,7 +104,7 @@ def _levels_faults(levels: Sequence[tuple[Fraction | None, Sequence[float]]], sc
 def precomputed_findings(root: Target, folder: str) -> Iterator[Defect]:
     """What is wrong with the infos of a segmentation."""
     key = f"{folder}/info"
-    info = _info(root, key)
+    info = read_object(root, key)
     if isinstance(info, Defect):
         yield info
         return
@@ -118,14 +116,5 @@ def precomputed_findings(root: Target, folder: str) -> Iterator[Defect]:
             continue
         if ".." in str(path).split("/") or "://" in str(path):
             yield Defect("metadata", key, f"has {name} {brief(path)}, which is not in its folder")
-        elif isinstance(found := _info(root, f"{folder}/{path}/info"), Defect):
+        elif isinstance(found := read_object(root, f"{folder}/{path}/info"), Defect):
             yield found
-
-
-def _info(root: Target, key: str) -> dict[str, Any] | Defect:
-    try:
-        if (body := root.read(key, LARGEST)) is None:
-            return Defect("missing", key, "is missing")
-        return parse_object(body)
-    except (InputError, ValueError) as error:
-        return Defect("metadata", key, f"cannot be read as JSON: {brief(str(error), 150)}")

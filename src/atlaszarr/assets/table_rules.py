@@ -24,10 +24,6 @@ _BETWEEN = re.compile(r"[\[\]\s,;|'\"]+")
 _MOST_ROWS = 1_000_000
 
 
-def _table(root: Target, key: str) -> tuple[list[str], dict[str, list[str]]]:
-    return _columns_and_rows(root.read(key, LARGEST) or b"")
-
-
 def terminology_findings(root: Target, folder: str, entries: Mapping[str, bool]) -> Iterator[Defect]:
     """What is wrong with the tables of a terminology.
 
@@ -40,11 +36,10 @@ def terminology_findings(root: Target, folder: str, entries: Mapping[str, bool])
         The names in it, see `Target.entries`.
     """
     key = f"{folder}/{TERMINOLOGY}"
-    try:
-        names, table = _table(root, key)
-    except (InputError, ValueError) as error:
-        yield Defect("metadata", key, f"cannot be read as a table: {brief(str(error), 150)}")
+    if isinstance(read := _table(root, key), Defect):
+        yield read
         return
+    names, table = read
     for text in _terminology_faults(table):
         yield Defect("inconsistent", key, text)
     if entries.get(TERMINOLOGY_PARQUET) is False:
@@ -61,7 +56,7 @@ def _parquet_fault(root: Target, key: str, names: Sequence[str], rows: int) -> s
         metadata = pq.read_metadata(io.BytesIO(root.read(key, LARGEST) or b""))
         found = metadata.schema.to_arrow_schema().names
     except (InputError, ValueError, OSError) as error:
-        return f"cannot be read as a table: {brief(str(error), 150)}"
+        return f"cannot be read as a table: {str(error)[:150]}"
     if found != list(names):
         return f"has the columns {brief(found, 150)}, but {TERMINOLOGY} has {brief(list(names), 150)}"
     return "" if metadata.num_rows == rows else f"has {metadata.num_rows} rows, but {TERMINOLOGY} has {rows}"
@@ -69,28 +64,27 @@ def _parquet_fault(root: Target, key: str, names: Sequence[str], rows: int) -> s
 
 def volumes_findings(root: Target, key: str) -> Iterator[Defect]:
     """What is wrong with a parcellation_volumes.csv."""
-    try:
-        names, _ = _table(root, key)
-    except (InputError, ValueError) as error:
-        yield Defect("metadata", key, f"cannot be read as a table: {brief(str(error), 150)}")
+    if isinstance(read := _table(root, key), Defect):
+        yield read
         return
+    names, _ = read
     if lacking := [name for name in ("identifier", "voxel_count", "volume_mm3") if name not in names]:
         yield Defect("inconsistent", key, f"lacks the column {', '.join(lacking)}")
 
 
-def _columns_and_rows(body: bytes) -> tuple[list[str], dict[str, list[str]]]:
-    """The names of the columns of a CSV file, and the cells of each as text.
-
-    Raises
-    ------
-    ValueError
-        If it is not a table, or has more than a million rows.
-    """
+def _table(root: Target, key: str) -> tuple[list[str], dict[str, list[str]]] | Defect:
+    """The names of the columns of a CSV file, and the cells of each as text; or the defect that it cannot be read."""
     import pandas as pd  # takes half a second
 
-    if (rows := body.count(b"\n")) > _MOST_ROWS:
-        raise ValueError(f"it has {rows} rows, and at most {_MOST_ROWS} are allowed")
-    frame = pd.read_csv(io.BytesIO(body), dtype=str, keep_default_na=False, index_col=False)
+    try:
+        body = root.read(key, LARGEST) or b""
+        if (rows := body.count(b"\n")) > _MOST_ROWS:
+            return Defect("metadata", key, f"has {rows} rows, and at most {_MOST_ROWS} are read")
+        frame = pd.read_csv(io.BytesIO(body), dtype=str, keep_default_na=False, index_col=False)
+    except InputError as error:
+        return Defect("metadata", key, str(error).removeprefix(f"{root.url}/{key} "))
+    except ValueError as error:  # of pandas
+        return Defect("metadata", key, f"cannot be read as a table: {str(error)[:150]}")
     names = list(map(str, frame.columns))
     return names, {name: list(map(str, frame[name])) for name in names}
 

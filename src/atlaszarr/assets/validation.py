@@ -12,10 +12,10 @@ from itertools import islice
 from typing import Any
 
 from ..engine.ledger import Defect
-from ..errors import InputError, brief
+from ..errors import brief
 from ..stores.documents import parse_object
 from ..stores.target import Target
-from .document_rules import description_faults, is_text, manifest_faults, processing_faults
+from .document_rules import description_faults, is_text, manifest_faults, processing_faults, read_object
 from .image_rules import image_findings, precomputed_findings
 from .names import (
     DATA_DESCRIPTION,
@@ -108,8 +108,9 @@ def _asset_findings(root: Target, asset: Asset, folder: str, strict: bool) -> It
     entries = root.entries(folder)
     required = {MANIFEST: False, DATA_DESCRIPTION: False, **kind.required}
     for name, is_folder in required.items():
-        if entries.get(name) is not is_folder:
-            yield Defect("missing", f"{folder}/{name}", f"is missing; it is a {'folder' if is_folder else 'file'}")
+        if (given := entries.get(name)) is not is_folder:
+            text = "is missing" if given is None else f"is a {_kind_of(given)}, and must be a {_kind_of(is_folder)}"
+            yield Defect("missing", f"{folder}/{name}", text)
     if strict:
         yield from _recommendations(asset, folder, entries, required)
     checks: dict[str, Callable[[dict[str, Any]], Iterator[str]]] = {
@@ -121,10 +122,8 @@ def _asset_findings(root: Target, asset: Asset, folder: str, strict: bool) -> It
     for name, check in checks.items():
         if entries.get(name) is not False:
             continue
-        try:
-            content = parse_object(root.read(f"{folder}/{name}", LARGEST) or b"")
-        except (InputError, ValueError) as error:
-            yield Defect("metadata", f"{folder}/{name}", f"cannot be read as JSON: {brief(str(error), 150)}")
+        if isinstance(content := read_object(root, f"{folder}/{name}"), Defect):
+            yield content
             continue
         for text in check(content):
             yield Defect("metadata", f"{folder}/{name}", text)
@@ -132,6 +131,10 @@ def _asset_findings(root: Target, asset: Asset, folder: str, strict: bool) -> It
             manifest = content
     yield from _reference_findings(root, asset, folder, manifest)
     yield from _content_findings(root, folder, entries, required, manifest.get("scales"))
+
+
+def _kind_of(is_folder: bool) -> str:
+    return "folder" if is_folder else "file"
 
 
 def _recommendations(
