@@ -5,6 +5,7 @@ Those for a terminology are stricter than `Terminology.read`, which reads tables
 
 from __future__ import annotations
 
+import csv
 import io
 import re
 from collections import Counter
@@ -22,6 +23,8 @@ _DESCENDANTS = {"descendant_identifiers": "identifier", "descendant_annotation_v
 _BETWEEN = re.compile(r"[\[\]\s,;|'\"]+")
 #: Rows of a table: ten times those of the largest terminology that is read (`terminology.rows.MOST_STRUCTURES`).
 _MOST_ROWS = 1_000_000
+#: Columns of a table; that of a terminology has nine.
+_MOST_COLUMNS = 1000
 
 
 def terminology_findings(root: Target, folder: str, entries: Mapping[str, bool]) -> Iterator[Defect]:
@@ -78,13 +81,18 @@ def _table(root: Target, key: str) -> tuple[list[str], dict[str, list[str]]] | D
 
     try:
         body = root.read(key, LARGEST) or b""
-        if (rows := body.count(b"\n")) > _MOST_ROWS:
-            return Defect("metadata", key, f"has {rows} rows, and at most {_MOST_ROWS} are read")
-        frame = pd.read_csv(io.BytesIO(body), dtype=str, keep_default_na=False, index_col=False)
+        columns = len(next(csv.reader(io.StringIO(body.decode(errors="replace"), newline="")), ()))
+        rows = body.count(b"\n")
+        if rows > _MOST_ROWS or columns > _MOST_COLUMNS:
+            text = f"has {rows} rows and {columns} columns; at most {_MOST_ROWS} and {_MOST_COLUMNS} are read"
+            return Defect("metadata", key, text)
+        frame = pd.read_csv(io.BytesIO(body), dtype=str, keep_default_na=False)
     except InputError as error:
         return Defect("metadata", key, str(error).removeprefix(f"{root.url}/{key} "))
-    except ValueError as error:  # of pandas
+    except (ValueError, csv.Error) as error:
         return Defect("metadata", key, f"cannot be read as a table: {str(error)[:150]}")
+    if not isinstance(frame.index, pd.RangeIndex):  # pandas takes the first cells as names of rows
+        return Defect("metadata", key, f"has rows of more cells than its {columns} columns")
     names = list(map(str, frame.columns))
     return names, {name: list(map(str, frame[name])) for name in names}
 

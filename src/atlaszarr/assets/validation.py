@@ -129,7 +129,7 @@ def _asset_findings(root: Target, asset: Asset, folder: str, strict: bool) -> It
             yield Defect("metadata", f"{folder}/{name}", text)
         if name == MANIFEST:
             manifest = content
-    yield from _reference_findings(root, asset, folder, manifest)
+    yield from reference_findings(root, asset, folder, manifest)
     yield from _content_findings(root, folder, entries, required, manifest.get("scales"))
 
 
@@ -181,8 +181,17 @@ def _references(content: Any, kind: str | None = None, is_own: bool = True) -> I
         yield kind, content
 
 
-def _reference_findings(root: Target, asset: Asset, folder: str, manifest: Mapping[str, Any]) -> Iterator[Defect]:
-    """References of a manifest to assets that do not exist, or that lie in another coordinate space than an atlas."""
+def reference_findings(root: Target, asset: Asset, folder: str, manifest: Mapping[str, Any]) -> Iterator[Defect]:
+    """References of a manifest to assets that do not exist, or that lie in another coordinate space than an atlas.
+
+    Parameters
+    ----------
+    root : Target
+    asset : Asset
+    folder : str
+        Of the asset, relative to the root.
+    manifest : mapping
+    """
     key = f"{folder}/{MANIFEST}"
     places: dict[str, str] = {}
     for kind, reference in _references(manifest):
@@ -214,16 +223,14 @@ def _place(kind: str | None, reference: Any) -> tuple[str, str]:
     """The folder that a reference names; and what is wrong with the reference, else an empty text."""
     if (identity := _identity(reference)) is None:
         return "", f"has the reference {brief(reference, 100)} without a name and a version"
-    location = reference.get("location")
-    if location is None:
-        return Asset(kind or "", *identity).folder, ""
-    parts = str(location).strip("/").split("/")
-    if len(parts) != 3 or ".." in parts or parts[0] not in KINDS or (kind or parts[0]) != parts[0]:
-        return "", f"has the location {brief(location, 100)}; give /kind/name/version of {kind or 'an asset'}"
-    expected = Asset(parts[0], *identity).folder
-    if "/".join(parts) != expected and kind is not None:
-        return "", f"has the location {brief(location, 100)} of {identity[0]} {identity[1]}, which is /{expected}"
-    return "/".join(parts), ""
+    named = Asset(kind, *identity).folder if kind else None
+    place = named if reference.get("location") is None else str(reference["location"]).strip("/")
+    parts = str(place).split("/")
+    if len(parts) != 3 or {"", ".", ".."} & set(parts) or "\\" in str(place) or parts[0] not in KINDS:
+        return "", f"refers to {brief(place, 100)}; give /kind/name/version of an asset in the tree"
+    if named not in (None, place):
+        return "", f"refers to {brief(place, 100)} as {brief(' '.join(identity), 100)}, which is in {brief(named, 100)}"
+    return str(place), ""
 
 
 def _identity(reference: Any) -> tuple[str, str] | None:

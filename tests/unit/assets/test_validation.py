@@ -6,10 +6,12 @@ import shutil
 import numpy as np
 import pytest
 import zarr
+from hypothesis import given
+from hypothesis import strategies as st
 
-from atlaszarr.assets import standard
-from atlaszarr.assets.names import AtlasNames
-from atlaszarr.assets.validation import findings
+from atlaszarr.assets import document_rules, standard
+from atlaszarr.assets.names import Asset, AtlasNames
+from atlaszarr.assets.validation import findings, reference_findings
 from atlaszarr.stores.target import Target
 from atlaszarr.writing import write_multiscales
 from tiny_assets import GEOMETRY, NAMES, TERMINOLOGY, tiny_documents, write_tree
@@ -149,7 +151,15 @@ FAULTS = {
     ),
     "a reference out of the tree": (
         entries(f"{SET}/manifest.json", template={**NAMES.template.reference(), "location": "/templates/../x"}),
-        ("inconsistent", f"{SET}/manifest.json", "'/templates/../x'"),
+        ("inconsistent", f"{SET}/manifest.json", "'templates/../x'"),
+    ),
+    "a name out of the tree": (
+        entries(f"{SET}/manifest.json", template={"name": "..", "version": ".."}),
+        ("inconsistent", f"{SET}/manifest.json", "'templates/../..'"),
+    ),
+    "the location of another asset": (
+        entries(f"{SET}/manifest.json", template={**NAMES.template.reference(), "version": "2025"}),
+        ("inconsistent", f"{SET}/manifest.json", "'tiny-adult-mouse-template 2025'"),
     ),
     "a template in another space": (
         entries(f"{TEMPLATE}/manifest.json", coordinate_space=SPACE_OF_ANOTHER),
@@ -316,6 +326,56 @@ def test_a_large_table_is_refused_before_it_is_read(tree):
     ((kind, key, text),) = found(tree)
     assert (kind, key) == ("metadata", TABLE)
     assert str(standard.LARGEST) in text
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"", "cannot be read as a table"),
+        (b"," * 5000, "5001 columns"),
+        (b'"' + b"x" * 200_000, "cannot be read as a table"),
+        (b"identifier\n" * 1_200_000, "1200000 rows"),
+        (b"identifier,name\n1,2,3\n", "more cells than its 2 columns"),
+        (b"identifier,name\n1,2\n1,2,3\n", "cannot be read as a table"),
+        (b"\0\0,\xff\n", "cannot be read as a table"),
+    ],
+    ids=["empty", "columns", "long", "rows", "wide", "ragged", "binary"],
+)
+def test_a_table_that_is_none_is_named(tree, body, words):
+    (tree / TABLE).write_bytes(body)
+    ((kind, key, text),) = found(tree)
+    assert (kind, key) == ("metadata", TABLE)
+    assert words in text
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(key=st.sampled_from(DOCUMENTS), data=st.data())
+def test_any_value_of_any_key_of_a_document_gives_texts_and_no_error(key, data):
+    kind, name, version, document = key.split("/")
+    content = json.loads(tiny_documents()[key])
+    changed = data.draw(st.sampled_from(list(content)))
+    content[changed] = data.draw(JSON)
+    asset = Asset(kind, name, version)
+    faults = {
+        "manifest.json": lambda: document_rules.manifest_faults(content, asset, asset.folder),
+        "data_description.json": lambda: document_rules.description_faults(content, standard.KINDS[kind]),
+        "processing.json": lambda: document_rules.processing_faults(content),
+    }[document]()
+    assert all(isinstance(text, str) and len(text) < 300 for text in faults)
+
+
+@given(JSON, st.sampled_from(["template", "templates", "coordinate_space", "more"]))
+def test_any_reference_gives_texts_and_no_error(value, key):
+    target = Target.of("memory://no-references")
+    manifest = {key: value, "annotation_sets": [{"location": value, "name": value, "version": value}]}
+    asset = NAMES.atlas
+    assert all(one.kind == "inconsistent" for one in reference_findings(target, asset, asset.folder, manifest))
 
 
 def test_a_deep_chain_of_structures_is_read(tree):
