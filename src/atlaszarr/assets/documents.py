@@ -239,7 +239,8 @@ def modalities_of(template: Asset) -> list[str]:
 def _origin(geometry: Geometry) -> dict[str, Any]:
     """The origin of a space: which corner it is near, and where the centre of the first voxel lies from it."""
     where = ", ".join(f"{axis} {length:g}" for axis, length in zip("zyx", geometry.translation, strict=True))
-    text = f"The centre of the first voxel is at {where} {geometry.unit}"
+    size = " x ".join(f"{length:g}" for length in geometry.scale)
+    text = f"The centre of the first voxel, of {size} {geometry.unit}, is at {where} {geometry.unit}"
     axes = [
         {"name": axis, **({"orientation": geometry.orientation[axis]} if axis in geometry.orientation else {})}
         for axis in "zyx"

@@ -129,7 +129,7 @@ def _terminology_faults(table: Mapping[str, Sequence[str]]) -> Iterator[str]:
         if wrong:
             more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
             yield text.format(brief(wrong[0])) + more
-    if len(known) < len(identifiers):
+    if len(known) < len(identifiers) or not all(identifier.strip() for identifier in known):
         return
     spans = _spans(identifiers, parents)
     if len(spans) < len(identifiers):

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Any
 
 from ..engine.ledger import Defect
-from ..errors import brief
+from ..errors import InputError, brief
 from ..stores.documents import parse_object
 from ..stores.target import Target
 from .document_rules import description_faults, is_text, manifest_faults, processing_faults, read_object
@@ -193,17 +193,20 @@ def reference_findings(root: Target, asset: Asset, folder: str, manifest: Mappin
     manifest : mapping
     """
     key = f"{folder}/{MANIFEST}"
-    places: dict[str, str] = {}
+    places: dict[str, None] = {}
     for kind, reference in _references(manifest):
         place, text = _place(kind, reference)
         if text:
             yield Defect("inconsistent", key, text)
         elif place != folder:
-            places[place] = f"{reference['name']} {reference['version']}"
+            places[place] = None
     space = _identity(manifest.get("coordinate_space"))
     rest = iter(places)
     while batch := list(islice(rest, _AT_ONCE)):
-        bodies = root.read_each([f"{place}/{MANIFEST}" for place in batch], LARGEST)
+        try:
+            bodies = root.read_each([f"{place}/{MANIFEST}" for place in batch], LARGEST)
+        except InputError:
+            continue  # one is too large, which is named as a defect of its own
         for place, body in zip(batch, bodies.values(), strict=True):
             if body is None:
                 yield Defect("inconsistent", key, f"refers to {place}, which does not exist or has no {MANIFEST}")

@@ -103,7 +103,8 @@ class LocalBackend(Backend):
         """Same as in `Backend`; links are followed, and broken ones are left out."""
         try:
             with os.scandir(self._root / folder) as scanned:
-                return {entry.name: entry.is_dir() for entry in scanned if entry.is_dir() or entry.is_file()}
+                entries = [entry for entry in scanned if not _is_circle(entry)]
+                return {entry.name: entry.is_dir() for entry in entries if entry.is_dir() or entry.is_file()}
         except (FileNotFoundError, NotADirectoryError):
             return {}
 

@@ -102,8 +102,8 @@ def test_references_name_assets_of_the_same_tree():
 def test_a_coordinate_space_gives_its_origin_in_words_and_numbers_and_its_spacing():
     space = parsed(made())["coordinate-spaces/allen-adult-mouse-ccf-space/2015/manifest.json"]
     assert space["origin"] == {
-        "description": "The centre of the first voxel is at z 0, y 0.0025, x 0 millimeter; "
-        "it is the voxel at the anterior, superior, left corner",
+        "description": "The centre of the first voxel, of 0.01 x 0.01 x 0.01 millimeter, "
+        "is at z 0, y 0.0025, x 0 millimeter; it is the voxel at the anterior, superior, left corner",
         "first_voxel": [0.0, 0.0025, 0.0],
         "axes": [{"name": axis, "orientation": ORIENTATION[axis]} for axis in "zyx"],
         "unit": "millimeter",

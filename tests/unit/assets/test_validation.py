@@ -217,6 +217,7 @@ FAULTS = {
     "an identifier twice": (row("MBA:3,MBA:8,3", "MBA:8,MBA:8,3"), ("inconsistent", TABLE, "identifier 'MBA:8' more")),
     "a value twice": (row("MBA:3,MBA:8,3", "MBA:3,MBA:8,8"), ("inconsistent", TABLE, "annotation_value '8' more")),
     "a value that is no number": (row("MBA:3,MBA:8,3", "MBA:3,MBA:8,3.0"), ("inconsistent", TABLE, "'3.0'")),
+    "no identifier": (row("MBA:3,MBA:8,3", ",,3"), ("inconsistent", TABLE, "row '4'")),
     "no parent": (row("MBA:3,MBA:8,3", "MBA:3,MBA:9,3"), ("inconsistent", TABLE, "'MBA:9'")),
     "a cycle": (row("MBA:8,MBA:997,8", "MBA:8,MBA:3,8"), ("inconsistent", TABLE, "cycle")),
     "a colour": (row("#FF7080", "FF7080"), ("inconsistent", TABLE, "'FF7080'")),
@@ -376,6 +377,19 @@ def test_any_reference_gives_texts_and_no_error(value, key):
     manifest = {key: value, "annotation_sets": [{"location": value, "name": value, "version": value}]}
     asset = NAMES.atlas
     assert all(one.kind == "inconsistent" for one in reference_findings(target, asset, asset.folder, manifest))
+
+
+def test_a_manifest_that_is_too_large_is_named_once(tree):
+    (tree / SPACE / "manifest.json").write_bytes(b"{}" + b" " * standard.LARGEST)
+    ((kind, key, text),) = found(tree)
+    assert (kind, key) == ("metadata", f"{SPACE}/manifest.json")
+    assert str(standard.LARGEST) in text
+
+
+def test_a_link_to_itself_is_left_out(tree):
+    (tree / SET / "circle").symlink_to("circle")
+    (tree / SET / "broken").symlink_to("nowhere")
+    assert found(tree, strict=True) == []
 
 
 def test_a_deep_chain_of_structures_is_read(tree):
