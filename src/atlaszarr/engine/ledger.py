@@ -46,11 +46,17 @@ Written = dict[str, tuple[int, str]]
 
 def digest(body: bytes) -> str:
     """BLAKE2b of 128 bits, as ``b2sum -l 128`` prints it."""
-    return _hash(body).hexdigest()
+    return new_digest(body).hexdigest()
 
 
-def _hash(body: bytes = b"") -> hashlib.blake2b:
+def new_digest(body: bytes = b"") -> hashlib.blake2b:
+    """The hash object of `digest`, to be updated with further bytes."""
     return hashlib.blake2b(body, digest_size=16)
+
+
+def matches(target: Target, key: str, size: int, checksum: str) -> bool:
+    """Whether an object has the size and the digest that are recorded; it is read in parts, so it may be large."""
+    return target.sizes(key).get(key) == size and target.digest(key, new_digest) == checksum
 
 
 @dataclass(frozen=True)
@@ -219,7 +225,7 @@ def damaged_objects(target: Target, done: Mapping[Task, Entry]) -> Iterator[Defe
                 found.append(Defect("truncated", key, f"has {sizes[key]} bytes, was written with {size}", task))
             else:
                 (same_size if size <= _WHOLE else large)[key] = checksum
-        differing = [key for key, checksum in large.items() if target.digest(key, _hash) != checksum]
+        differing = [key for key, checksum in large.items() if target.digest(key, new_digest) != checksum]
         for key, body in target.read_each(same_size, _WHOLE).items():
             if body is None or digest(body) != same_size[key]:
                 differing.append(key)
