@@ -28,8 +28,8 @@ from ..stores.target import Target
 
 #: The most bytes of a slab, and of the chunks that are decoded at a time: a task holds both, and the compressed slab.
 _SLAB = 2**26
-#: Of 1 to 9. On the annotation of the CCF, level 3 is as fast as level 1, that of nibabel, and a quarter smaller; level 4
-#: takes twice as long. A template is 5 % smaller, and no other level makes it smaller than that by 3 %.
+#: Of 1 to 9. With level 3 the annotation of the CCF takes as long as with level 1, that of nibabel, and is a quarter
+#: smaller; level 4 takes twice as long. A template takes a third longer and is 5 % smaller.
 _COMPRESSION = 3
 #: Slabs that are compressed ahead of the one to write, besides one for each worker.
 _AHEAD = 2

@@ -63,7 +63,7 @@ _DEEPEST = 2 * MOST_LEVELS + 10
 _LONGEST_CELL = 131_072
 #: The bytes by which a Parquet file begins and ends.
 _PARQUET = b"PAR1"
-#: The most bytes of the columns of a Parquet file, uncompressed: 16 times those of the largest file that is read.
+#: The most bytes of a Parquet file, uncompressed: 16 times those of the largest file that is read.
 _LARGEST_COLUMNS = 2**28
 #: A line of an ITK-SNAP label file: index, red, green, blue, alpha, two flags, label.
 _ITKSNAP = re.compile(r'\s*(?P<id>\S+)\s+(?P<rgb>[0-9]+\s+[0-9]+\s+[0-9]+)(?:\s+[0-9.]+){3}\s+"(?P<name>.*)"\s*')
@@ -485,17 +485,16 @@ def _rows_of_parquet(body: bytes, name: str, notes: Notes) -> Iterator[Row]:
         numbers = [
             field.name for field in schema if pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
         ]
-        wanted = {*texts, *numbers}
-        groups = (metadata.row_group(group) for group in range(metadata.num_row_groups))
-        parts = (group.column(column) for group in groups for column in range(metadata.num_columns))
-        size = sum(part.total_uncompressed_size for part in parts if part.path_in_schema in wanted)
+        # Not by column: pyarrow ends the process if the metadata of a column contradicts itself.
+        size = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
         if size > _LARGEST_COLUMNS:
             raise RecordError(
-                f"{name} has {size} bytes of text and numbers; the most that is read is {_LARGEST_COLUMNS}",
+                f"{name} has {size} bytes, uncompressed; the most that is read is {_LARGEST_COLUMNS}",
                 code="file-too-large",
             )
         file = pq.ParquetFile(pa.BufferReader(body), read_dictionary=texts)
         table = file.read([*texts, *numbers], use_threads=False)
+        table.validate(full=True)  # the numbers of texts in the dictionaries, and that texts are UTF-8
         values = {column: _values(table.column(column)) for column in table.column_names}
     except (pa.ArrowException, KeyError, OSError, UnicodeDecodeError) as error:
         raise RecordError(

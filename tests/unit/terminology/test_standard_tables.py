@@ -2,6 +2,8 @@
 
 import csv
 import io
+import subprocess
+import sys
 from ast import literal_eval
 from pathlib import Path
 
@@ -164,6 +166,36 @@ def test_a_damaged_parquet_is_named(tmp_path, cut):
     with raises(RecordError, "invalid-parquet") as caught:
         read(tmp_path, "terminology.parquet", NUMBERS.to_parquet()[:cut])
     assert "terminology.parquet" in str(caught.value)
+
+
+#: Reads a file with each of its bytes changed in turn; in a child process, which a fault of pyarrow may end.
+FLIPPING = """
+import sys
+from pathlib import Path
+from atlaszarr import Terminology
+from atlaszarr.errors import AtlaszarrError
+
+path, codes = Path(sys.argv[1]), set()
+body = path.read_bytes()
+for position in range(4, len(body), 10):
+    for bits in (1, 128, 255):
+        changed = bytearray(body)
+        changed[position] ^= bits
+        path.write_bytes(changed)
+        try:
+            Terminology.read(path)
+        except AtlaszarrError as error:
+            codes.add(error.code)
+print(*codes)
+"""
+
+
+def test_a_changed_byte_of_a_parquet_never_ends_the_process_nor_raises_another_error(tmp_path):
+    (tmp_path / "terminology.parquet").write_bytes(CURIES.to_parquet())
+    command = [sys.executable, "-c", FLIPPING, str(tmp_path / "terminology.parquet")]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
+    assert ran.returncode == 0, ran.stderr
+    assert "invalid-parquet" in ran.stdout.split()
 
 
 def test_lists_that_no_reader_of_csv_takes_are_refused():
