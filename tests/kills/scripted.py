@@ -50,6 +50,9 @@ class Scripted(MemoryFileSystem):
     def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **_: Any) -> None:
         self._do("put", path, lambda: super(Scripted, self).pipe_file(path, value, mode=mode))
 
+    def put_file(self, lpath: str, rpath: str, *arguments: Any, **options: Any) -> None:
+        self._do("put", rpath, lambda: super(Scripted, self).put_file(lpath, rpath, *arguments, **options))
+
     def cat_file(self, path: str, *arguments: Any, **options: Any) -> Any:
         return self._do("get", path, lambda: super(Scripted, self).cat_file(path, *arguments, **options))
 

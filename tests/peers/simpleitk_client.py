@@ -94,6 +94,19 @@ def read_pynrrd(path):
     return values, sizes, lambda index: header["space origin"] + index @ directions
 
 
+def reading(read, path):
+    """What a reader makes of a file, in JSON's types."""
+    values, sizes, point = read(path)
+    labels, counts = np.unique(values, return_counts=True)
+    places = {mark: np.argwhere(values == mark)[0].astype(float) for mark in MARKS}
+    return {
+        "dtype": values.dtype.name,
+        "counts": {str(int(label)): int(count) for label, count in zip(labels, counts, strict=True) if label},
+        "sizes": [float(size) for size in sizes],
+        "points": {str(mark): [float(n) for n in point(place)] for mark, place in places.items()},
+    }
+
+
 #: Readers, and the ends of the names that each reads.
 READERS = {
     "SimpleITK": (read_simpleitk, (".mhd", ".mha", ".nrrd", ".nhdr", ".nii", ".nii.gz", ".hdr")),
@@ -144,17 +157,9 @@ def every_reader_reads_what_it_can():
             if not name.endswith(endings):
                 continue
             try:
-                values, sizes, point = read(FOLDER / name)
+                found[name][reader] = reading(read, FOLDER / name)
             except Exception as error:  # a reader may not support a form that another writes
                 refused.append(f"{reader} {name}: {type(error).__name__}")
-                continue
-            labels, counts = np.unique(values, return_counts=True)
-            places = {mark: np.argwhere(values == mark)[0].astype(float) for mark in MARKS}
-            found[name][reader] = {
-                "counts": {str(int(label)): int(count) for label, count in zip(labels, counts, strict=True) if label},
-                "sizes": [float(size) for size in sizes],
-                "points": {str(mark): [float(n) for n in point(place)] for mark, place in places.items()},
-            }
     (FOLDER / "expected.json").write_text(json.dumps(found))
     assert sum(map(len, found.values())) > len(written)
     return f"{sum(map(len, found.values()))} readings; refused: {'; '.join(refused) or 'none'}"

@@ -51,6 +51,7 @@ def levels_of(
     chunk: int | Sequence[int] | None,
     shard: int | None,
     sides: str,
+    factors: Sequence[Factor] | None = None,
 ) -> Levels:
     """Lay out the pyramid over one reference volume at several resolutions.
 
@@ -67,6 +68,8 @@ def levels_of(
         See `Pyramid.over`; the default chunk is 64 voxels wide, 80 at 10 um.
     sides : str
         Orientation of x.
+    factors : sequence of Factor, optional
+        Factors from each level to the next, of all levels, instead of the published ones.
 
     Raises
     ------
@@ -75,17 +78,18 @@ def levels_of(
     """
     ordered = sorted(volumes, key=lambda volume: volume.voxel_size)
     finest = ordered[0]
-    sizes = [size for size in PUBLISHED if (size,) * 3 > finest.voxel_size]
-    published = len(set(finest.voxel_size)) == 1 and finest.voxel_size[0] in PUBLISHED
-    factors = [Fraction(b) / Fraction(a) for a, b in pairwise([finest.voxel_size[0], *sizes])] if published else []
+    steps: Sequence[Fraction | Factor] | None = factors
+    if steps is None and len(set(finest.voxel_size)) == 1 and finest.voxel_size[0] in PUBLISHED:
+        sizes = [size for size in PUBLISHED if size >= finest.voxel_size[0]]
+        steps = [Fraction(b) / Fraction(a) for a, b in pairwise(sizes)]
     if isinstance(chunk, int) and not 8 <= chunk <= 1024:
         raise InputError(f"chunk {chunk} must be between 8 and 1024 voxels", code="out-of-range")
     if chunk is None:
-        chunk = [_CHUNK_BEFORE_2_5, _CHUNK] if factors[:1] == [Fraction(5, 2)] else _CHUNK
+        chunk = [_CHUNK_BEFORE_2_5, _CHUNK] if steps and steps[0] == Fraction(5, 2) else _CHUNK
 
     def pyramid(given: Sequence[int]) -> Pyramid:
-        levels = len(factors) + 1 if published else None
-        return Pyramid.over(finest.array.shape, chunk, levels, factors, shard, given)
+        levels = None if steps is None else len(steps) + 1
+        return Pyramid.over(finest.array.shape, chunk, levels, steps or (), shard, given)
 
     without_volumes = pyramid(())
     by_level: dict[int, ReferenceVolume] = {}

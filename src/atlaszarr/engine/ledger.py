@@ -50,8 +50,13 @@ def digest(body: bytes) -> str:
 
 
 def new_digest(body: bytes = b"") -> hashlib.blake2b:
-    """The hash object that `digest` uses."""
+    """The hash object of `digest`, to be updated with further bytes."""
     return hashlib.blake2b(body, digest_size=16)
+
+
+def matches(target: Target, key: str, size: int, checksum: str) -> bool:
+    """Whether an object has the size and the digest that are recorded; it is read in parts, so it may be large."""
+    return target.sizes(key).get(key) == size and target.digest(key, new_digest) == checksum
 
 
 @dataclass(frozen=True)

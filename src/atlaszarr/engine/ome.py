@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
@@ -108,20 +108,11 @@ def multiscales(
         The method of downsampling.
     """
     described = [_axis(axis, geometry) for axis in axes]
-    spatial = {axis: "zyx".index(axis) for axis in axes if axis != "c"}
     datasets = []
     for level in range(len(pyramid.levels)):
-        factors, firsts = pyramid.scale(level), pyramid.first(level)
-        scale, translation = [], []
-        for axis in axes:
-            if axis not in spatial:
-                scale.append(1.0)
-                translation.append(0.0)
-                continue
-            size = exact(geometry.scale[spatial[axis]])
-            scale.append(float(size * factors[spatial[axis]]))
-            first = exact(geometry.translation[spatial[axis]]) + size * firsts[spatial[axis]]
-            translation.append(float(first))
+        at = geometry_of_level(geometry, pyramid, level)
+        scale = [1.0 if axis == "c" else at.scale["zyx".index(axis)] for axis in axes]
+        translation = [0.0 if axis == "c" else at.translation["zyx".index(axis)] for axis in axes]
         path = str(level)
         steps = [{"type": "scale", "scale": scale}, {"type": "translation", "translation": translation}]
         if version == "0.6":
@@ -132,6 +123,14 @@ def multiscales(
     system = {"coordinateSystems": [{"name": _SYSTEM, "axes": described}]} if version == "0.6" else {"axes": described}
     versioned = {"version": version} if version == "0.4" else {}
     return {**versioned, "name": name, **system, "datasets": datasets, "metadata": {"method": method}}
+
+
+def geometry_of_level(geometry: Geometry, pyramid: Pyramid, level: int) -> Geometry:
+    """The geometry of a level, each number rounded once, given that of level 0."""
+    z, y, x = (float(exact(size) * factor) for size, factor in zip(geometry.scale, pyramid.scale(level), strict=True))
+    lengths = zip(geometry.scale, geometry.translation, pyramid.first(level), strict=True)
+    c, b, a = (float(exact(start) + exact(size) * first) for size, start, first in lengths)
+    return replace(geometry, scale=(z, y, x), translation=(c, b, a))
 
 
 def displacement_field(

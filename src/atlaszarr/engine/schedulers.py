@@ -11,7 +11,8 @@ import threading
 import time
 import uuid
 import weakref
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, suppress
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
@@ -591,3 +592,28 @@ def in_window(
             yield from results()
     while unfinished:
         yield from results()
+
+
+def in_order(scheduler: Scheduler, starts: Iterable[Callable[[], Future]], window: int) -> Iterator[Any]:
+    """Start tasks one after another, at most `window` ahead of the result that is next, and yield the results in order.
+
+    Parameters
+    ----------
+    scheduler : Scheduler
+    starts : iterable of callable
+        Each starts one task and returns its future.
+    window : int
+        The most results that are held, finished or not.
+    """
+    ahead: deque[Future] = deque()
+
+    def first() -> Any:
+        scheduler.wait({ahead[0]})
+        return scheduler.result(ahead.popleft())
+
+    for start in starts:
+        ahead.append(start())
+        if len(ahead) == window:
+            yield first()
+    while ahead:
+        yield first()

@@ -99,7 +99,8 @@ def frame_of(
             code="missing-orientation",
         )
     # The voxels of the CCF are never flipped by the name of a side.
-    begins = ORIGIN if is_ccf and letters == _BRAINGLOBE else letters
+    sides_of_brainglobe = letters == _BRAINGLOBE or (header.is_own and orientation is None and "r" in letters)
+    begins = letters.replace("r", "l") if is_ccf and sides_of_brainglobe else letters
     axes = Orientation.of(begins, ORIGIN if is_ccf else wanted)
     recorded = None if header.spacing is None else axes.order([length * factor for length in header.spacing])
     size = given or recorded
@@ -124,11 +125,11 @@ def frame_of(
             f"the sizes in the header of {name}{_shown(header)} are read as {um(size)}, since the volume then has the "
             "extent of the CCF"
         )
-    elif orientation is None and header.fastest_first:  # such headers are often wrong
+    elif orientation is None and header.fastest_first and not header.is_own:  # such headers are often wrong
         remarks.append(f"the axes of {name} begin at {letters}, by its header")
     if header.unit_assumed and given is None and factor == 1:
         remarks.append(f"the header of {name} has no unit of length{_shown(header)}; millimetres are assumed")
-    if is_ccf and (letters == _BRAINGLOBE) != (wanted == _BRAINGLOBE):
+    if is_ccf and sides_of_brainglobe != (wanted == _BRAINGLOBE):
         remarks.append(sides_remark(name))
     if is_ccf and header.position is not None and max(abs(at) * factor for at in header.position) > max(size):
         remarks.append(

@@ -61,6 +61,8 @@ class Header:
         Lines of the file of the voxels to skip before them, before they are decompressed.
     skip : int
         Bytes to skip after `lines`, decompressed; -1: the voxels are the last bytes of the file.
+    is_own : bool
+        Whether atlaszarr wrote the file, so that its axes are those of the atlas.
     """
 
     name: str
@@ -82,6 +84,7 @@ class Header:
     contradiction: str = ""
     lines: int = 0
     skip: int = 0
+    is_own: bool = False
 
     def __post_init__(self) -> None:
         if len(self.shape) != 3 or min(self.shape) < 1:

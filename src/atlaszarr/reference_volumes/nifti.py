@@ -16,6 +16,8 @@ from .orientation import origin_of
 BEGINNING = 348
 #: Bytes of a NIfTI-2 header.
 _LENGTH_2 = 540
+#: The description of a file that atlaszarr wrote.
+WRITER = b"atlaszarr"
 #: The largest code of a space, NIFTI_XFORM_TEMPLATE_OTHER.
 _LARGEST_FORM_CODE = 5
 #: Relative difference of two sizes up to which they are the same.
@@ -85,6 +87,7 @@ def read_nifti_header(stream: BinaryIO, name: str, beginning: bytes = b"") -> He
         contradiction=doubt,
         data_file=_image_of(name) if pair else None,
         skip=offset if pair else 0,
+        is_own=bytes(header["descrip"].item()) == WRITER,
         **place,
     )
 

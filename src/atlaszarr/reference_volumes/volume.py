@@ -98,7 +98,7 @@ class ReferenceVolume:
         if self.sha256 is not None:
             return {"sha256": self.sha256, "orientation": asdict(self.orientation)}
         voxels = hashlib.blake2b(digest_size=16)
-        for block in self._blocks():
+        for block in self.blocks():
             voxels.update(np.ascontiguousarray(block).data)
         return {"voxels": voxels.hexdigest(), "blocks": [list(lengths) for lengths in self.array.chunks]}
 
@@ -113,11 +113,11 @@ class ReferenceVolume:
         if self.labels is not None:
             return self.labels
         labels = np.empty(0, np.uint32)
-        for block in self._blocks():
+        for block in self.blocks():
             labels = np.union1d(labels, distinct(block))
         return labels
 
-    def _blocks(self) -> Iterator[NDArray[Any]]:
+    def blocks(self) -> Iterator[NDArray[Any]]:
         """The chunks of the array, computed one after the other."""
         for index in np.ndindex(*self.array.numblocks):
             yield self.array.blocks[index].compute()

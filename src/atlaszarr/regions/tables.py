@@ -92,6 +92,22 @@ def to_csv(table: pd.DataFrame) -> str:
     return str(table.to_csv(lineterminator="\n"))
 
 
+def to_parcellation_volumes(table: pd.DataFrame) -> str:
+    """The volumes of the standard "Atlas Asset Organization" as CSV: ``identifier``, ``voxel_count``, ``volume_mm3``.
+
+    Every structure of the terminology has a row, with its descendants, as in its mask; labels without a structure have
+    none.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `atlaszarr.region_volumes`.
+    """
+    structures = table[table["acronym"] != ""]
+    volumes = structures[["voxels", "volume_mm3"]].rename(columns={"voxels": "voxel_count"})
+    return to_csv(volumes)
+
+
 def to_parquet(table: pd.DataFrame) -> bytes:
     """The table as a Parquet file; pandas reads its ``attrs`` from the file's metadata."""
     out = io.BytesIO()

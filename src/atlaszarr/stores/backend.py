@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import datetime
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import InputError
@@ -85,6 +86,10 @@ class Backend(ABC):
     @abstractmethod
     def uploads(self) -> Uploads:
         """Start to put objects."""
+
+    @abstractmethod
+    def put_file(self, key: str, path: Path) -> None:
+        """Put an object from a local file, which may be larger than memory."""
 
     @abstractmethod
     def create(self, key: str, body: bytes) -> bool:

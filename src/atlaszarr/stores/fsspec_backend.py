@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from .backend import (
@@ -100,6 +101,10 @@ class FsspecBackend(Backend):
     def uploads(self) -> Uploads:
         """Same as in `Backend`; the objects of a group are put concurrently if the filesystem supports it."""
         return ConcurrentUploads(self._put, BATCH)
+
+    def put_file(self, key: str, path: Path) -> None:
+        """Same as in `Backend`."""
+        self._in_folders([self._path(key)], self._fs.put_file, str(path), self._path(key))
 
     def create(self, key: str, body: bytes) -> bool:
         """Same as in `Backend`."""

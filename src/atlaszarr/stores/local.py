@@ -76,10 +76,16 @@ class LocalBackend(Backend):
         """Same as in `Backend`."""
         return AtomicFiles(self.writable)
 
+    def put_file(self, key: str, path: Path) -> None:
+        """Same as in `Backend`; the file is moved, and must be on the same disk."""
+        destination = self.writable(key)
+        _sync_file(path)
+        path.replace(destination)
+        _sync_folder(destination.parent)
+
     def create(self, key: str, body: bytes) -> bool:
         """Same as in `Backend`."""
-        path = self.writable(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = self.folder_of(key) / Path(key).name
         try:
             with path.open("xb") as file:
                 file.write(body)
@@ -131,6 +137,12 @@ class LocalBackend(Backend):
                 code="link-in-target",
             )
         return self._root / key
+
+    def folder_of(self, key: str) -> Path:
+        """The folder of a key to write, which is created; raises an InputError if a folder above the key is a link."""
+        folder = self.writable(key).parent
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
 
     def delete(self, keys: Iterable[str]) -> None:
         """Same as in `Backend`; removes folders that are then empty."""

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import obstore
@@ -111,6 +112,10 @@ class S3Backend(Backend):
     def uploads(self) -> Uploads:
         """Same as in `Backend`."""
         return ConcurrentUploads(self._put, 0)
+
+    def put_file(self, key: str, path: Path) -> None:
+        """Same as in `Backend`; a file of more than 5 MB is put in parts of that size, which become visible at once."""
+        obstore.put(self._store, self._path(key), path)
 
     def create(self, key: str, body: bytes) -> bool:
         """Same as in `Backend`; without conditional puts, two concurrent calls may both succeed if puts are slow."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
+from tempfile import gettempdir
 from threading import Event
 from typing import Any
 from uuid import uuid4
@@ -18,6 +19,7 @@ from .backend import LARGEST_OBJECT, LARGEST_SIDECAR, Backend, TooLargeError
 from .failures import as_error
 from .local import LocalBackend
 from .locations import is_url, normalize_folder, shown
+from .temporary import temporary_folder
 
 #: Bytes that are read at once of an object that is not read whole.
 _PART = 2**20
@@ -205,6 +207,36 @@ class Target:
                 uploads.finish()
         finally:
             uploads.discard()
+
+    def write_parts(self, key: str, parts: Iterable[bytes], spool: str | os.PathLike[str] | None = None) -> None:
+        """Put an object of any size from its parts, which are not kept; a reader sees it whole or not at all.
+
+        An exception of the iterator `parts` is raised unchanged, not as an error of the target.
+
+        Parameters
+        ----------
+        key : str
+        parts : iterable of bytes
+            In order.
+        spool : str or path-like, optional
+            An existing local folder with room for the object, which is collected there unless the target is on a local
+            disk; default that of the system for temporary files.
+        """
+        backend = self._backend
+        place = self if isinstance(backend, LocalBackend) else Target(os.fspath(spool or gettempdir()))
+        with ExitStack() as stack:
+            with place.reporting("write to"):
+                # On a local disk next to the object, so that the file is moved and not copied.
+                parent = backend.folder_of(key) if isinstance(backend, LocalBackend) else spool
+                path = stack.enter_context(temporary_folder(parent)) / "object"
+                file = stack.enter_context(path.open("wb"))
+            for part in parts:
+                with place.reporting("write to"):
+                    file.write(part)
+            with place.reporting("write to"):
+                file.close()
+            with self.reporting("write to"):
+                backend.put_file(key, path)
 
     def create(self, key: str, body: bytes) -> bool:
         """Put an object unless it exists, and return whether it was put. Of two concurrent calls one succeeds."""

@@ -10,11 +10,12 @@ import io
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from numbers import Integral
 from typing import Any, NoReturn
 
 from ..errors import RecordError, brief
 from ..stores import documents
-from .rows import MOST_LEVELS, MOST_STRUCTURES, Notes, Row, identifier, row_of
+from .rows import MOST_LEVELS, MOST_STRUCTURES, Notes, Row, absent, identifier, row_of
 from .tree import BACKGROUND
 
 #: Columns of terminology.csv, in order.
@@ -27,6 +28,11 @@ COLUMNS = (
     "color_hex_triplet",
     "root_identifier_path",
 )
+#: The columns of the standard with the descendants of a structure, itself included: the text of the standard leaves it
+#: out, but the Allen Institute and its notebooks include it.
+DESCENDANTS = ("descendant_identifiers", "descendant_annotation_values")
+#: All columns of the standard, in its order.
+STANDARD_COLUMNS = (*COLUMNS[:-1], *DESCENDANTS, COLUMNS[-1])
 #: The texts that ``pandas.read_csv`` reads as missing by default, quoted or not (its `na_values`).
 MISSING_TO_PANDAS = frozenset((
     "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN",
@@ -53,8 +59,12 @@ _SEPARATORS = "\t;,"
 _MOST_PARTS = 10 * MOST_STRUCTURES
 #: The most nested lists and objects in JSON: two for each level of the tree, and those around and inside of a node.
 _DEEPEST = 2 * MOST_LEVELS + 10
-#: Characters of a header; the csv module of Python has the same limit for a cell.
-_LONGEST_HEADER = 131_072
+#: Characters of a header, and of a cell: the csv module of Python reads no longer ones, unless it is told to.
+_LONGEST_CELL = 131_072
+#: The bytes by which a Parquet file begins and ends.
+_PARQUET = b"PAR1"
+#: The most bytes of a Parquet file, uncompressed: 16 times those of the largest file that is read.
+_LARGEST_COLUMNS = 2**28
 #: A line of an ITK-SNAP label file: index, red, green, blue, alpha, two flags, label.
 _ITKSNAP = re.compile(r'\s*(?P<id>\S+)\s+(?P<rgb>[0-9]+\s+[0-9]+\s+[0-9]+)(?:\s+[0-9.]+){3}\s+"(?P<name>.*)"\s*')
 #: A line of a FreeSurfer colour table: number, label name, red, green, blue, alpha.
@@ -80,6 +90,8 @@ def rows_of_file(body: bytes, name: str, notes: Notes) -> Iterator[Row]:
     RecordError
         If the file has none of the formats, or a value is not valid.
     """
+    if body.startswith(_PARQUET):
+        return _rows_of_parquet(body, name, notes)
     text = _decoded(body, name, notes)
     is_json = text.lstrip()[:1] in ("{", "[")
     if sum(map(text.count, "{[" if is_json else "\n\r")) > _MOST_PARTS:
@@ -160,7 +172,9 @@ def rows_of_table(
     found = _columns(columns, name)
     channels = next((names for names in _CHANNELS if all(_column(columns, (each,)) for each in names)), ())
     rgb = [column for each in channels if (column := _column(columns, (each,)))]
-    fields = ((where, _fields(record, found, rgb)) for where, record in records)
+    # In the whole table of the standard an empty annotation_value means that no voxel holds the structure.
+    value = found.get("value") if _column(columns, DESCENDANTS[1:]) else None
+    fields = ((where, _fields(record, found, rgb, value)) for where, record in records)
     if "parent" in found or "path" in found:
         return (row_of(each, where, notes) for where, each in fields)
     known = {*found.values(), *rgb}
@@ -174,15 +188,52 @@ def rows_of_table(
     return _under_one_root(fields, notes)
 
 
-def csv_text(rows: Iterable[Sequence[Any]]) -> str:
-    """Rows as CSV with the header `COLUMNS`; None becomes an empty cell."""
+def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Rows as CSV with a header; None becomes an empty cell, and a list its text in Python.
+
+    Raises
+    ------
+    RecordError
+        If a list of descendants is longer than readers of CSV take.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     quoting = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    writer.writerow(COLUMNS)
-    for row in rows:  # Python 3.11 leaves a carriage return unquoted
-        (quoting if any("\r" in str(cell) for cell in row) else writer).writerow(row)
+    writer.writerow(columns)
+    for row in rows:
+        cells = [str(cell) if isinstance(cell, list) else cell for cell in row]
+        for column, cell in zip(columns, cells, strict=True):
+            if column in DESCENDANTS and len(cell) > _LONGEST_CELL:
+                raise RecordError(
+                    f"the {column} of structure {row[0]} have {len(cell)} characters, and readers of CSV take "
+                    f"{_LONGEST_CELL}; build the atlas without the layout assets",
+                    code="text-too-long",
+                )
+        # Python 3.11 leaves a carriage return unquoted.
+        (quoting if any("\r" in str(cell) for cell in cells) else writer).writerow(cells)
     return text.getvalue()
+
+
+def parquet_bytes(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
+    """Rows as Parquet; equal rows have equal bytes if the version of pyarrow is the same.
+
+    Numbers are int64, also in lists; a column with a text in it is all text.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    arrays = {}
+    for column, values in zip(columns, zip(*rows, strict=True), strict=True):
+        is_list = any(isinstance(value, list) for value in values)
+        parts = [part for value in values for part in (value if is_list else [value]) if part is not None]
+        kind, cast = (pa.int64(), int) if all(isinstance(part, Integral) for part in parts) else (pa.string(), str)
+        if is_list:
+            arrays[column] = pa.array([[cast(part) for part in value] for value in values], pa.list_(kind))
+        else:
+            arrays[column] = pa.array([None if value is None else cast(value) for value in values], kind)
+    sink = io.BytesIO()
+    pq.write_table(pa.table(arrays), sink, compression="zstd")
+    return sink.getvalue()
 
 
 # Text
@@ -300,7 +351,7 @@ def _rows_of_text(
 ) -> Iterator[Row]:
     """The rows of a text with separated cells, with a header or, if it has two columns, without."""
     number, line = first
-    if len(line) > _LONGEST_HEADER:
+    if len(line) > _LONGEST_CELL:
         raise RecordError(
             f"{name}, line {number}: a header of {len(line)} characters is too long; give {_READABLE}",
             code="text-too-long",
@@ -398,12 +449,76 @@ def _column(columns: Iterable[str], names: Sequence[str]) -> str | None:
     return next((by_name[name] for name in names if name in by_name), None)
 
 
-def _fields(record: Mapping[str, Any], columns: Mapping[str, str], rgb: Sequence[str]) -> dict[str, Any]:
-    """The values of a record by field."""
+def _fields(
+    record: Mapping[str, Any], columns: Mapping[str, str], rgb: Sequence[str], value: str | None
+) -> dict[str, Any]:
+    """The values of a record by field; 0 for an empty cell in the column `value`."""
     fields = {field: record[column] for field, column in columns.items()}
+    if value is not None and absent(record[value]):
+        fields["value"] = 0
     if "colour" not in fields and rgb:
         fields["colour"] = [record[column] for column in rgb]
     return fields
+
+
+# Parquet
+
+
+def _rows_of_parquet(body: bytes, name: str, notes: Notes) -> Iterator[Row]:
+    """The rows of a Parquet file with the columns of a table; its lists are not read, since the parents form them.
+
+    Texts are read as a dictionary: one that repeats in every row is stored once in the file, and so it is in memory.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        metadata, schema = (read(pa.BufferReader(body)) for read in (pq.read_metadata, pq.read_schema))
+        if metadata.num_rows > MOST_STRUCTURES:
+            raise RecordError(
+                f"{name} has {metadata.num_rows} rows; the most structures of a terminology is {MOST_STRUCTURES}",
+                code="too-many-structures",
+            )
+        texts = [
+            field.name for field in schema if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
+        ]
+        numbers = [
+            field.name for field in schema if pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
+        ]
+        # Not by column: pyarrow ends the process if the metadata of a column contradicts itself.
+        size = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
+        if size > _LARGEST_COLUMNS:
+            raise RecordError(
+                f"{name} has {size} bytes, uncompressed; the most that is read is {_LARGEST_COLUMNS}",
+                code="file-too-large",
+            )
+        file = pq.ParquetFile(pa.BufferReader(body), read_dictionary=texts)
+        table = file.read([*texts, *numbers], use_threads=False)
+        table.validate(full=True)  # the numbers of texts in the dictionaries, and that texts are UTF-8
+        values = {column: _values(table.column(column)) for column in table.column_names}
+    except (pa.ArrowException, KeyError, OSError, UnicodeDecodeError) as error:
+        raise RecordError(
+            f"{name} starts like Parquet, but cannot be read ({type(error).__name__}); get the file again",
+            code="invalid-parquet",
+        ) from None
+    lists = [column for column in schema.names if column not in values]
+    records = (
+        (f"{name}, row {number}: ", dict(zip(values, row, strict=True)))
+        for number, row in enumerate(zip(*values.values(), strict=True), 1)
+    )
+    return rows_of_table([*values, *(column for column in lists if column in DESCENDANTS)], records, notes, name)
+
+
+def _values(column: Any) -> list[Any]:
+    """The values of a column; equal texts are one object."""
+    values: list[Any] = []
+    for chunk in column.chunks:
+        if hasattr(chunk, "dictionary"):
+            texts = chunk.dictionary.to_pylist()
+            values += [None if index is None else texts[index] for index in chunk.indices.to_pylist()]
+        else:
+            values += chunk.to_pylist()
+    return values
 
 
 # Lists of labels

@@ -134,7 +134,7 @@ class Terminology:
         - A table with a tree, its cells separated by commas, semicolons or tabs: ``terminology.csv`` (BrainGlobe; the
           Allen Institute's Atlas Asset Organization, such as HOMBA and HMBA), structure-tree CSV (the Allen API,
           allensdk, ibllib, cortex-lab) and BrainGlobe's ``structures.csv``. It needs an identifier, a name or an
-          acronym, and a parent or a path.
+          acronym, and a parent or a path. Also as Parquet, such as ``terminology.parquet`` of the standard.
         - A list of labels: ITK-SNAP's label descriptions, FreeSurfer's colour table (also that of 3D Slicer), or a
           table of identifiers and names such as ``dseg.tsv`` of BIDS, perhaps with acronyms and colours; of two columns
           also without header. Its structures get a root with the identifier 0, which is background in an annotation.
@@ -143,7 +143,8 @@ class Terminology:
         shortened colours, missing acronyms, the encoding, parents of a subtree that was saved alone.
 
         Voxels hold the ``annotation_value``. Where it is empty, they hold the identifier if that is a number, unless
-        other rows have an annotation_value that differs from their identifier: then no voxel holds the structure.
+        other rows have an annotation_value that differs from their identifier, or the table has the column
+        descendant_annotation_values: then no voxel holds the structure.
 
         Parameters
         ----------
@@ -201,12 +202,48 @@ class Terminology:
             frame[column] = [None if id is None else str(id) for id in frame[column].tolist()]
         return frame.astype(kinds)
 
-    def to_csv(self) -> str:
+    def to_csv(self, descendants: bool = False) -> str:
         """The text of a terminology.csv in BrainGlobe's format; `read` restores the terminology from it.
 
         A plain ``pandas.read_csv`` reads it too, except for the values that `remarks` lists.
+
+        Parameters
+        ----------
+        descendants : bool
+            Whether to write the columns descendant_identifiers and descendant_annotation_values of the standard "Atlas
+            Asset Organization", before root_identifier_path: lists of each structure and all its descendants, such as
+            ``[997, 8]`` or ``['MBA:997', 'MBA:8']``. The annotation_value of a structure without a label is then empty,
+            and it is in no list.
+
+        Raises
+        ------
+        RecordError
+            If a list has more than 131,072 characters, the most that Python's csv module reads: that of some 10,000
+            descendants.
         """
-        return formats.csv_text(self._rows())
+        if descendants:
+            return formats.csv_text(formats.STANDARD_COLUMNS, self._standard_rows())
+        return formats.csv_text(formats.COLUMNS, self._rows())
+
+    def to_parquet(self) -> bytes:
+        """The columns and values of ``to_csv(descendants=True)`` as a Parquet file, from which `read` restores them.
+
+        Identifiers are int64 (text if one of them is), annotation_value is int64, and the lists are lists. Equal
+        terminologies have equal bytes if the version of pyarrow is the same.
+        """
+        return formats.parquet_bytes(formats.STANDARD_COLUMNS, self._standard_rows())
+
+    def _standard_rows(self) -> Iterator[tuple[Any, ...]]:
+        """The rows of `formats.STANDARD_COLUMNS`, with lists as lists."""
+        ends = list(range(1, len(self.structures) + 1))  # of the subtree of each structure, which is a slice
+        for position, structure in reversed(list(enumerate(self.structures))):
+            if structure.parent_id is not None:
+                parent = self._by_id[structure.parent_id]
+                ends[parent] = max(ends[parent], ends[position])
+        for position, structure in enumerate(self.structures):
+            below = self.structures[position : ends[position]]
+            ids, values = [each.id for each in below], [each.value for each in below if each.value is not None]
+            yield (*structure.row[:-1], ids, values, list(structure.path))
 
     def _rows(self) -> Iterator[tuple[Any, ...]]:
         """The rows of terminology.csv."""
