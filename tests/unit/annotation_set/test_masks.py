@@ -92,7 +92,7 @@ def test_any_shape_and_chunk_of_an_annotation_gives_exact_masks(tmp_path_factory
     annotation = annotated(folder, labels, factors=[2], levels=2, chunk=chunk)
     write_masks(annotation, Target.of(folder / MASKS), PostOrder.of(terminology()), workers=2)
     masks = zarr.open_array(folder / MASKS / "0", mode="r")
-    for channel, identifier in enumerate(PostOrder.of(terminology()).identifiers):
+    for channel, identifier in enumerate(PostOrder.of(terminology()).values):
         np.testing.assert_array_equal(masks[channel], np.isin(labels, descendants(identifier)))
     assert verify(folder / MASKS, deep=True).ok
 
@@ -115,7 +115,7 @@ def test_a_structure_has_chunks_only_where_it_is_and_a_folder_at_every_level(ann
     write_masks(annotation, target, PostOrder.of(terminology()))
     level = annotation.multiscale.pyramid.levels[0]
     labels = zarr.open_array(f"{annotation.multiscale.target.url}/0", mode="r")[:]
-    for channel, identifier in enumerate(PostOrder.of(terminology()).identifiers):
+    for channel, identifier in enumerate(PostOrder.of(terminology()).values):
         places = np.unique(np.argwhere(np.isin(labels, descendants(identifier))) // 120, axis=0)
         held = {"/".join(map(str, place)) for place in places} | {"0/0/0"}
         folder = tmp_path / MASKS / "0" / "c" / str(channel)
@@ -243,7 +243,7 @@ def test_post_order_has_descendants_in_a_run_whatever_the_order_of_the_rows():
     shuffled = Terminology(tuple(reversed(terminology().structures)))
     order = PostOrder.of(shuffled)
     for index, first in enumerate(order.firsts):
-        assert set(order.identifiers[first : index + 1]) == set(descendants(order.identifiers[index]))
+        assert set(order.values[first : index + 1]) == set(descendants(order.values[index]))
 
 
 def test_a_target_in_a_target_keeps_its_options():
