@@ -340,12 +340,13 @@ def test_a_given_level_may_hold_what_the_finest_lacks(tmp_path):
     assert verify(tmp_path / MASKS, deep=True).ok
 
 
-def test_masks_are_written_as_another_image_since_absent_chunks_of_their_shards_are_empty(annotation, tmp_path):
+def test_masks_are_written_as_another_image_since_absent_chunks_of_their_shards_are_empty(tmp_path):
+    labels = np.repeat(np.array([2, 0, 3], np.uint32), 150)[:, None, None].repeat(20, 1).repeat(20, 2)
     target = Target.of(tmp_path / MASKS)
-    write_masks(annotation, target, PostOrder.of(terminology()))
+    write_masks(annotated(tmp_path, labels, factors=[2], levels=2, chunk=[16]), target, PostOrder.of(terminology()))
     masks = zarr.open_array(tmp_path / MASKS / "0", mode="r")
     write_multiscales(masks, tmp_path / "copy.ome.zarr", levels=1)
     np.testing.assert_array_equal(zarr.open_array(tmp_path / "copy.ome.zarr" / "0", mode="r")[:], masks[:])
-    target.remove("0/c/2")
+    target.remove("0/c/0")
     with raises(TargetError, "missing-chunk"):
         write_multiscales(masks, tmp_path / "again.ome.zarr", levels=1)
