@@ -212,7 +212,7 @@ def write_mesh(annotation: Finished, target: Target, order: PostOrder, task: Tas
     vertices, faces = surfaces.surface(mask)
     corner = [axis.start for axis in extent.region]
     mesh, manifest = precomputed.draco((vertices + corner) * annotation.resolutions[level], faces)
-    key = f"mesh/{order.identifiers[index]}"
+    key = f"mesh/{order.values[index]}"
     bodies = {key: mesh, f"{key}.index": manifest}
     target.write_all(bodies.items())
     origin = {"level": level, "voxels": extent.voxels}

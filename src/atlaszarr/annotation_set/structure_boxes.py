@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..boxes import Index, Region, everywhere
 from ..engine.finished_image import Finished
 from ..engine.schedulers import Scheduler, in_window
-from .masks import layers
+from .occurrence import layers
 from .structure_order import PostOrder
 
 

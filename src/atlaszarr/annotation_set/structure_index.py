@@ -8,11 +8,10 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from ..errors import InputError
-from .structure_order import PostOrder
+from .structure_order import MOST_STRUCTURES, PostOrder
 
 #: The index for no structure; larger than all others.
-NOTHING = 2**16 - 1
+NOTHING = MOST_STRUCTURES
 
 
 def indices_of(
@@ -23,7 +22,7 @@ def indices_of(
     Parameters
     ----------
     labels : ndarray, integers, shape (z, y, x)
-        0 for no structure.
+        0 for no structure, as is a label that `order` lacks.
     order : PostOrder
     shape : tuple of int
         Shape of the result, at least that of `labels`; the rest has no structure.
@@ -35,24 +34,11 @@ def indices_of(
         ``i``.
     present : ndarray, bool, shape (len(order),)
         Whether each index occurs.
-
-    Raises
-    ------
-    InputError
-        If a label has no structure, or there are more structures than indices.
     """
-    if len(order) >= NOTHING:
-        raise InputError(
-            f"the terminology has {len(order)} structures; the most is {NOTHING - 1}", code="too-many-structures"
-        )
     indices, present = np.full(shape, NOTHING, np.uint16), np.zeros(len(order), np.bool_)
-    identifiers = np.array(order.identifiers, np.uint64)
-    position = np.argsort(identifiers)
-    unknown = _look_up(np.ascontiguousarray(labels), identifiers[position], position, indices, present)
-    if unknown:
-        raise InputError(
-            f"the annotation has the label {unknown}, which no structure of the terminology has", code="unknown-label"
-        )
+    values = np.array(order.values, np.uint64)
+    position = np.argsort(values)
+    _look_up(np.ascontiguousarray(labels), values[position], position, indices, present)
     return indices, present
 
 
@@ -98,12 +84,12 @@ def extents(indices: NDArray[Any], count: int) -> NDArray[Any]:
 @njit(cache=True, nogil=True)
 def _look_up(
     labels: NDArray[Any], known: NDArray[Any], position: NDArray[Any], indices: NDArray[Any], present: NDArray[Any]
-) -> int:
-    """Write the indices of labels other than 0, and mark them as present; return an unknown label, or 0."""
+) -> None:
+    """Write the indices of known labels, and mark them as present."""
     nz, ny, nx = labels.shape
     for z in range(nz):
         for y in range(ny):
-            last, index = labels.dtype.type(0), 0
+            last, index = labels.dtype.type(0), NOTHING
             for x in range(nx):
                 label = labels[z, y, x]
                 if label == 0:
@@ -116,9 +102,8 @@ def _look_up(
                             low = middle + 1
                         else:
                             high = middle
-                    if low == known.size or known[low] != label:
-                        return int(label)
-                    last, index = label, position[low]
-                    present[index] = True
+                    last, index = label, NOTHING
+                    if low < known.size and known[low] == label:
+                        index = position[low]
+                        present[index] = True
                 indices[z, y, x] = index
-    return 0

@@ -1,4 +1,4 @@
-"""The order of structures in BrainGlobe's masks: children before their parent, so that descendants are a run.
+"""The order of structures in masks: children before their parent, so that descendants are a run.
 
 Pure data; knows nothing of images.
 """
@@ -8,84 +8,71 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import RecordError
-from ..terminology.rows import LARGEST_LABEL, Identifier
+from ..terminology.rows import Identifier
 from ..terminology.terminology import Structure, Terminology
+
+#: The most structures with a label: indices are uint16, and the largest one stands for no structure.
+MOST_STRUCTURES = 2**16 - 1
 
 
 @dataclass(frozen=True)
 class PostOrder:
-    """The index of each structure.
+    """The index of each structure that voxels may hold.
+
+    A structure without an annotation value has no index; its descendants belong to its nearest ancestor that has one.
 
     Attributes
     ----------
-    identifiers : tuple of int
-        The structure at each index; the last is the root.
+    values : tuple of int
+        The annotation value of the structure at each index.
     firsts : tuple of int
         The first index of each structure's descendants; they and the structure are all indices from it to its own.
     """
 
-    identifiers: tuple[int, ...]
+    values: tuple[int, ...]
     firsts: tuple[int, ...]
 
     @classmethod
     def of(cls, terminology: Terminology) -> PostOrder:
-        """The post-order of a terminology, with siblings in its order.
+        """The post-order of a terminology, with siblings and roots in its order.
 
         Raises
         ------
         RecordError
-            If it is not one tree with the root ``root``, an identifier is not the label of its voxels, or two
-            structures have the same acronym: BrainGlobe's reader takes identifiers for labels and looks structures up
-            by acronym.
+            If a parent is missing, no structure has an annotation value, or more than 65,535 have one.
         """
         children: dict[Identifier | None, list[Structure]] = {}
         for structure in terminology:
-            id, name = structure.id, f"{structure.id} ({structure.acronym})"
-            if not isinstance(id, int) or structure.path[-1] != id or not 0 < id <= LARGEST_LABEL:
-                raise RecordError(
-                    f"structure {name} must have an identifier from 1 to {LARGEST_LABEL} for BrainGlobe, which takes "
-                    "identifiers for labels; give such a terminology",
-                    code="invalid-id",
-                )
-            if structure.value not in (None, id):
-                raise RecordError(
-                    f"voxels of structure {name} hold {structure.value}, but BrainGlobe takes identifiers for labels; "
-                    "give a terminology whose identifiers are the labels",
-                    code="identifier-is-not-label",
-                )
-            children.setdefault(structure.path[-2] if len(structure.path) > 1 else None, []).append(structure)
-        roots = children.get(None, [])
-        if [root.acronym for root in roots] != ["root"]:
-            named = ", ".join(root.acronym for root in roots) or "none"
-            raise RecordError(
-                f"BrainGlobe needs one tree with the root 'root'; the terminology has the roots {named}",
-                code="wrong-root",
-            )
-        acronyms: dict[str, Identifier] = {}
-        for structure in terminology:
-            if (other := acronyms.setdefault(structure.acronym, structure.id)) != structure.id:
-                raise RecordError(
-                    f"structures {other} and {structure.id} have the acronym {structure.acronym!r}, by which "
-                    "BrainGlobe looks structures up; give each its own",
-                    code="duplicate-acronym",
-                )
-        identifiers: list[int] = []
+            children.setdefault(structure.parent_id, []).append(structure)
+        values: list[int] = []
         firsts: list[int] = []
-        pending: list[tuple[Structure, int | None]] = [(roots[0], None)]
+        visited: set[Identifier] = set()
+        pending: list[tuple[Structure, int | None]] = [(root, None) for root in reversed(children.get(None, []))]
         while pending:
             structure, first = pending.pop()
             if first is None:
-                pending.append((structure, len(identifiers)))
+                visited.add(structure.id)
+                pending.append((structure, len(values)))
                 pending += [(child, None) for child in reversed(children.get(structure.id, []))]
-            else:
-                identifiers.append(int(structure.id))
+            elif structure.value is not None:
+                values.append(structure.value)
                 firsts.append(first)
-        if len(identifiers) != len(terminology):
-            lost = {structure.id for structure in terminology} - set(identifiers)
+        if lost := [structure.id for structure in terminology if structure.id not in visited]:
             raise RecordError(
-                f"structure {min(lost)} has a parent that the terminology does not list", code="missing-parent"
+                f"structure {lost[0]} has a parent that the terminology does not list", code="missing-parent"
             )
-        return cls(tuple(identifiers), tuple(firsts))
+        if not values:
+            raise RecordError(
+                "no structure of the terminology has an annotation value, so that no voxel can hold one; give a "
+                "terminology with the labels of the annotation",
+                code="missing-annotation-value",
+            )
+        if len(values) > MOST_STRUCTURES:
+            raise RecordError(
+                f"the terminology has {len(values)} structures with an annotation value; the most is {MOST_STRUCTURES}",
+                code="too-many-structures",
+            )
+        return cls(tuple(values), tuple(firsts))
 
     def __len__(self) -> int:
-        return len(self.identifiers)
+        return len(self.values)

@@ -118,7 +118,7 @@ class AbsentChunks:
             chunks = self._layout.absent_within(index, body)
         except ValueError:  # damaged: reading it raises an error
             return
-        if chunks:
+        if chunks and not self._is_sparse:
             self.count(index, chunks)
 
     def take(self) -> dict[str, int]:
@@ -177,6 +177,11 @@ class AbsentChunks:
         _, prefix, recorded = self._image
         keys = (key for entry in recorded.done.values() for key in entry.written)
         return frozenset(key.removeprefix(prefix) for key in keys if key.startswith(prefix))
+
+    @property
+    def _is_sparse(self) -> bool:
+        """Whether the ledger of the image records that absent chunks of its shards are empty."""
+        return self._image is not None and bool((self._image[2].header or {}).get("multiscale", {}).get("sparse"))
 
     @cached_property
     def _image(self) -> tuple[Target, str, Ledger] | None:

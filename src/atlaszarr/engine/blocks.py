@@ -123,8 +123,7 @@ def naming(multiscale: Multiscale, level: int, index: Index) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        z, y, x = index
-        note = f"while making block {z}, {y}, {x} (z, y, x) of level {level} of {multiscale.target.url}"
+        note = f"while making {multiscale.block_name(level, index)} of {multiscale.target.url}"
         if note not in getattr(error, "__notes__", ()):
             error.add_note(note)
         raise

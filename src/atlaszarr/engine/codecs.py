@@ -437,15 +437,29 @@ class ArrayLayout:
             whole = np.full(self.unit, self.fill, self.stored)
             whole[tuple(map(slice, values.shape))] = values
             values = whole
-        if self.unit == self.chunk:
-            return self._encode(values)
+        if not self._has_shards:
+            return self.encode_chunk(values)
+        corners = np.ndindex(*self._counts)
+        return self.join({corner: self.encode_chunk(values[_cell(corner, self.chunk)]) for corner in corners})
+
+    def join(self, chunks: Mapping[tuple[int, ...], bytes]) -> bytes:
+        """Make an object of encoded chunks.
+
+        Parameters
+        ----------
+        chunks : mapping of tuple of int to bytes
+            Results of `encode_chunk`, by the position of the chunk in the object. The other chunks of a shard are
+            absent.
+        """
+        if not self._has_shards:
+            (body,) = chunks.values() or (self.encode_chunk(np.full(self.chunk, self.fill, self.stored)),)
+            return body
         parts, at = [], 0
         index = np.full((*self._counts, 2), _ABSENT, "<u8")
-        for corner in np.ndindex(*self._counts):
-            body = self._encode(values[_cell(corner, self.chunk)])
-            index[corner] = at, len(body)
-            parts.append(body)
-            at += len(body)
+        for corner in sorted(chunks):
+            index[corner] = at, len(chunks[corner])
+            parts.append(chunks[corner])
+            at += len(chunks[corner])
         return b"".join((*parts, _with_checksum(index.tobytes())))
 
     def decode(self, body: bytes, box: Sequence[slice] | None = None, complete: bool = False) -> NDArray[Any]:
@@ -493,7 +507,8 @@ class ArrayLayout:
         found: NDArray[np.uint64] = index.reshape(*whole, 2)[(0,) * (len(whole) - len(self.chunk))]
         return found
 
-    def _encode(self, values: NDArray[Any]) -> bytes:
+    def encode_chunk(self, values: NDArray[Any]) -> bytes:
+        """Encode a chunk, of shape `chunk`."""
         body: Any = np.ascontiguousarray(values, self.stored).reshape(-1)
         for codec in self.codecs or ():
             body = _CODECS[codec][0](body)

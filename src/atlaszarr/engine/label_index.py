@@ -82,7 +82,7 @@ class LabelIndex:
         for level in range(len(multiscale.pyramid.levels)):
             for unit in sorted(multiscale.non_empty.units(level)):
                 known = counts.get(multiscale.key(spec, level, unit))
-                known = _count_stored(multiscale, level, unit) if known is None else known
+                known = count_stored(multiscale, level, unit) if known is None else known
                 units.append((level, *unit))
                 parts.append(LabelCounts(*(column[known.ids != 0] for column in known)))
         objects = np.repeat(np.array(units, np.int32).reshape(-1, 4), [len(part.ids) for part in parts], axis=0)
@@ -185,7 +185,8 @@ def count_unit(multiscale: Multiscale, level: int, unit: Index, values: NDArray[
     return count_labels(values, columns_before_midline(multiscale.pyramid, level) - start)
 
 
-def _count_stored(multiscale: Multiscale, level: int, unit: Index) -> LabelCounts:
+def count_stored(multiscale: Multiscale, level: int, unit: Index) -> LabelCounts:
+    """Read an object and count its labels."""
     region = multiscale.pyramid.levels[level].region(unit)
     return count_unit(multiscale, level, unit, multiscale.read_array(multiscale.arrays[0], level, region))
 
@@ -283,7 +284,7 @@ def defects(target: Target, recorded: Ledger, deep: bool) -> Iterator[Defect]:
         chosen = units if deep else random.Random(0).sample(units, min(_SAMPLE, len(units)))
         for unit in sorted(chosen):
             try:
-                stored = _count_stored(multiscale, level, unit)
+                stored = count_stored(multiscale, level, unit)
             except TargetError:
                 continue  # another check reports it
             if (text := _contradiction(_rows(index.of_unit(level, unit)), _rows(stored))) is not None:

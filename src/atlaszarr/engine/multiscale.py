@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Self, get_args
 
@@ -127,6 +127,8 @@ class Multiscale:
     encoding: Encoding = field(default_factory=Encoding)
     #: Subclasses by their kind; only those whose modules are imported.
     kinds: ClassVar[dict[str, type[Multiscale]]] = {}
+    #: Whether a chunk holds one channel, and chunks that hold only the fill value are absent from their shards.
+    sparse: ClassVar[bool] = False
 
     def __init_subclass__(cls, *, kind: str) -> None:
         """Register a subclass."""
@@ -161,7 +163,8 @@ class Multiscale:
             if spec.mask is not None and by_path[spec.mask].levels not in (None, spec.levels):
                 raise ValueError(f"the mask {spec.mask!r} lacks levels")
         voxels = max(math.prod(map(min, step.block, pyramid.levels[step.source].shape)) for step in pyramid.passes)
-        if (size := max(voxels * spec.channels * np.dtype(spec.dtype).itemsize for spec in arrays)) > _LARGEST_BLOCK:
+        sizes = ((1 if cls.sparse else spec.channels) * np.dtype(spec.dtype).itemsize for spec in arrays)
+        if (size := voxels * max(sizes)) > _LARGEST_BLOCK:
             raise ValueError(f"blocks of {size} bytes")
         whole = cls(target, arrays, NonEmptyChunks(pyramid), encoding, **own)
         units = (whole.unit_of(arrays[0], key) for key in written)
@@ -194,6 +197,7 @@ class Multiscale:
             "arrays": [asdict(spec) for spec in self.arrays],
             "levels": self.pyramid.to_json(),
             "encoding": asdict(self.encoding),
+            **({"sparse": True} if self.sparse else {}),
         }
 
     def documents(self) -> dict[str, bytes]:
@@ -222,6 +226,15 @@ class Multiscale:
     def prefixes(self) -> tuple[str, ...]:
         """Prefixes of the keys of all arrays."""
         return tuple(f"{path}/" for _, _, path in self.paths())
+
+    def blocks(self, step: Pass) -> Shape:
+        """Number of blocks of a pass along each axis; the index of a task is that of a block."""
+        return self.pyramid.blocks(step)
+
+    def block_name(self, level: int, index: Index) -> str:
+        """The name of a block in messages."""
+        z, y, x = index
+        return f"block {z}, {y}, {x} (z, y, x) of level {level}"
 
     def group(self, spec: ArraySpec, _block: Index, /) -> str:
         """The path of the group whose metadata describes a block of an array."""
@@ -264,14 +277,18 @@ class Multiscale:
         dict
             Size and digest of every object, by key.
         """
+        return self.put(self._encoded(step, index, values, observe))
+
+    def put(self, bodies: Iterable[tuple[str, bytes]]) -> Written:
+        """Write objects, given by their keys; return the size and digest of each."""
         written: Written = {}
 
-        def bodies() -> Iterator[tuple[str, bytes]]:
-            for key, body in self._encoded(step, index, values, observe):
+        def recorded() -> Iterator[tuple[str, bytes]]:
+            for key, body in bodies:
                 written[key] = (len(body), digest(body))
                 yield key, body
 
-        self.target.write_all(bodies())
+        self.target.write_all(recorded())
         return written
 
     def read(self, level: int, region: Region) -> Blocks:
@@ -333,6 +350,10 @@ class Multiscale:
         values = self.layout(spec, level).decode(body, complete=True)
         return values.reshape(values.shape[: len(spec.lead)] + self.pyramid.levels[level].unit)
 
+    def validate(self, spec: ArraySpec, level: int, body: bytes) -> None:
+        """Raise a ValueError if an object cannot be decoded."""
+        self.decode(spec, level, body)
+
     def stored(self, spec: ArraySpec, lengths: Shape) -> tuple[int, ...]:
         """The stored shape of a part of an array, given its lengths along (z, y, x)."""
         return spec.shape(lengths)
@@ -385,5 +406,5 @@ def multiscale_of(target: Target, recorded: Ledger) -> Multiscale:
     """
     described = (recorded.header or {})["multiscale"]
     written = {key for entry in recorded.done.values() for key in entry.written}
-    kinds = [Multiscale.kinds[word] for word in described if word not in ("arrays", "levels", "encoding")]
+    kinds = [Multiscale.kinds[word] for word in described if word not in ("arrays", "levels", "encoding", "sparse")]
     return (kinds[0] if kinds else Multiscale).recorded(target, described, written)

@@ -182,7 +182,7 @@ def _wrong_layouts(multiscale: Multiscale, recorded: Ledger) -> Iterator[Defect]
 
 def _foreign(multiscale: Multiscale, recorded: Ledger) -> Iterator[Defect]:
     """Records of blocks that the image does not have."""
-    blocks = {step.source: multiscale.pyramid.blocks(step) for step in multiscale.pyramid.passes}
+    blocks = {step.source: multiscale.blocks(step) for step in multiscale.pyramid.passes}
     for source, index in recorded.done:
         if source not in blocks or not all(0 <= i < n for i, n in zip(index, blocks[source], strict=True)):
             yield Defect("ledger", COMPACT, f"records block {index} of level {source}, which does not exist")
@@ -260,7 +260,7 @@ def _undecodable(multiscale: Multiscale) -> Iterator[Defect]:
             try:
                 if size > most:
                     raise ValueError(f"it has {size} bytes, and its metadata allow {most}")
-                multiscale.decode(spec, level, multiscale.target.read(key, most) or b"")
+                multiscale.validate(spec, level, multiscale.target.read(key, most) or b"")
             except ValueError as error:
                 yield Defect("undecodable", key, f"cannot be decoded: {error}")
 

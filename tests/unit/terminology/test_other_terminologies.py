@@ -11,7 +11,7 @@ import pytest
 
 import lumps
 from atlaszarr import Terminology, build_atlas, region_mask, region_volumes
-from atlaszarr.annotation_set.structure_order import PostOrder
+from atlaszarr.brainglobe.demands import refuse_terminology
 from atlaszarr.errors import AtlaszarrWarning, InputError, NotFoundError, RecordError
 from atlaszarr.regions.tables import to_csv, to_json, to_parquet
 from atlaszarr.terminology.rows import MOST_LEVELS, MOST_STRUCTURES
@@ -415,10 +415,10 @@ def test_an_ambiguous_acronym_lists_the_candidates(read):
     volumes = region_volumes(np.array([[[2, 3, 3, 4]]], np.uint8), terminology, voxel_size=1000)
     assert volumes["voxels"].tolist() == [4, 4, 2, 1]
     with raises(RecordError, "wrong-root"):
-        PostOrder.of(terminology)
+        refuse_terminology(terminology)
     alike = table(HEADER, changed(4, {20: "LL"}))
     with raises(RecordError, "duplicate-acronym") as caught:
-        PostOrder.of(read(alike))
+        refuse_terminology(read(alike))
     assert "10 and 20 have the acronym 'LL'" in str(caught.value)
 
 
@@ -474,7 +474,7 @@ def test_brainglobe_needs_identifiers_that_are_labels(tmp_path, read, terminolog
     content = READ.get(terminology) or REMARKED[terminology][0]
     options = sources | {"ontology": read(content), "brainglobe": True, "allow_unknown": True}
     with raises(RecordError, code) as caught:
-        PostOrder.of(options["ontology"])
+        refuse_terminology(options["ontology"])
     assert named in str(caught.value)
     with pytest.raises((RecordError, InputError)):
         build_atlas(tmp_path / "atlas", **options)

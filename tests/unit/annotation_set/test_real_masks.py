@@ -51,7 +51,7 @@ def test_masks_hold_the_known_volume_and_are_the_annotation_at_every_level(tmp_p
     assert root["0"][channel].sum() * 0.05**3 == pytest.approx(RSP, abs=5e-5)
     for acronym in ("root", "Isocortex", "VISp", "fiber tracts"):
         below = [one.id for one in terminology.descendants(acronym)]
-        channel = order.identifiers.index(terminology[acronym].id)
+        channel = order.values.index(terminology[acronym].id)
         for level in ("0", "1"):
             expected = np.isin(zarr.open_array(f"{annotation.url}/{level}", mode="r")[:], below)
             np.testing.assert_array_equal(root[level][channel], expected)

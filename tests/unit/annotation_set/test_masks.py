@@ -14,10 +14,18 @@ from ngff_zarr import from_ngff_zarr
 from atlaszarr.annotation_set.masks import write_masks
 from atlaszarr.annotation_set.structure_order import PostOrder
 from atlaszarr.assets.names import ANNOTATION, COMPRESSED, MASKS, below
+from atlaszarr.atlas.images import image_job
 from atlaszarr.atlas.second_name import give_second_name
+from atlaszarr.credit import CCF
+from atlaszarr.engine.blocks import Block
+from atlaszarr.engine.codecs import ArrayLayout
 from atlaszarr.engine.finished_image import Finished
+from atlaszarr.engine.label_index import LabelIndex, add_index
 from atlaszarr.engine.ome import Geometry
-from atlaszarr.errors import InputError, RecordError
+from atlaszarr.engine.pyramid import Pyramid
+from atlaszarr.engine.schedulers import scheduler_for
+from atlaszarr.engine.writer import write
+from atlaszarr.errors import InputError, TargetError
 from atlaszarr.stores.target import Target
 from atlaszarr.terminology.terminology import Structure, Terminology
 from atlaszarr.verification import verify
@@ -57,6 +65,21 @@ def annotated(folder, labels, **options):
     return Finished.at(target)
 
 
+def annotated_levels(folder, arrays):
+    """A finished annotation of levels that are all given, under both of its names."""
+    target = Target.of(f"{folder}/{ANNOTATION}")
+    pyramid = Pyramid.over(arrays[0].shape, 16, len(arrays), given=range(len(arrays)))
+
+    def source(level, region, _):
+        return Block({"": arrays[level][region]})
+
+    options = Geometry((0.01,) * 3), target, "uint32", "mode", "0.5", {}, {}, source, CCF
+    with scheduler_for("threads", 1) as threads:
+        write(image_job("annotation", pyramid, *options), threads)
+    give_second_name(target, Target.of(f"{folder}/{COMPRESSED}"))
+    return Finished.at(target)
+
+
 @pytest.fixture
 def annotation(tmp_path):
     """A pyramid of 10, 25 and 50 um."""
@@ -92,7 +115,7 @@ def test_any_shape_and_chunk_of_an_annotation_gives_exact_masks(tmp_path_factory
     annotation = annotated(folder, labels, factors=[2], levels=2, chunk=chunk)
     write_masks(annotation, Target.of(folder / MASKS), PostOrder.of(terminology()), workers=2)
     masks = zarr.open_array(folder / MASKS / "0", mode="r")
-    for channel, identifier in enumerate(PostOrder.of(terminology()).identifiers):
+    for channel, identifier in enumerate(PostOrder.of(terminology()).values):
         np.testing.assert_array_equal(masks[channel], np.isin(labels, descendants(identifier)))
     assert verify(folder / MASKS, deep=True).ok
 
@@ -110,19 +133,71 @@ def test_other_readers_open_them_and_read_one_structure_alone(annotation, tmp_pa
     np.testing.assert_array_equal(opened[2].read().result(), expected)
 
 
-def test_a_structure_has_chunks_only_where_it_is_and_a_folder_at_every_level(annotation, tmp_path):
+def shard_chunks(path, layout):
+    """The positions of the chunks of a shard that are not absent."""
+    index = np.frombuffer(path.read_bytes()[-layout.index_size : -4], "<u8").reshape(*layout._index_shape, 2)
+    return {tuple(position) for position in np.argwhere(index[..., 0] != 2**64 - 1)[:, 1:].tolist()}
+
+
+def test_a_structure_that_occurs_has_one_shard_a_level_with_chunks_only_where_it_is(annotation, tmp_path):
     target = Target.of(tmp_path / MASKS)
     write_masks(annotation, target, PostOrder.of(terminology()))
-    level = annotation.multiscale.pyramid.levels[0]
     labels = zarr.open_array(f"{annotation.multiscale.target.url}/0", mode="r")[:]
-    for channel, identifier in enumerate(PostOrder.of(terminology()).identifiers):
-        places = np.unique(np.argwhere(np.isin(labels, descendants(identifier))) // 120, axis=0)
-        held = {"/".join(map(str, place)) for place in places} | {"0/0/0"}
-        folder = tmp_path / MASKS / "0" / "c" / str(channel)
-        assert {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} == held
-        for number in range(3):
-            assert (tmp_path / MASKS / str(number) / "c" / str(channel)).is_dir()
-    assert level.unit == (20, 20, 20)
+    layout = ArrayLayout.of(json.loads((tmp_path / MASKS / "0" / "zarr.json").read_bytes()))
+    assert layout.unit == (1, 360, 120, 120)
+    assert layout.chunk == (1, 120, 120, 120)
+    occurring = [channel for channel, value in enumerate(PostOrder.of(terminology()).values) if value != 9]
+    assert len(occurring) == 6
+    for level in range(3):
+        folder = tmp_path / MASKS / str(level) / "c"
+        found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+        assert found == {f"{channel}/0/0/0" for channel in occurring}
+    for channel in occurring:
+        here = np.isin(labels, descendants(PostOrder.of(terminology()).values[channel]))
+        positions = {tuple(place) for place in np.unique(np.argwhere(here) // 120, axis=0).tolist()}
+        assert shard_chunks(tmp_path / MASKS / "0" / "c" / str(channel) / "0" / "0" / "0", layout) == positions
+
+
+def test_a_structure_that_a_coarse_level_lacks_has_an_empty_shard_there(tmp_path):
+    labels = np.zeros((600, 20, 20), np.uint32)
+    labels[:, :10] = 2
+    labels[501, 15, 15] = 3  # lost in every vote
+    annotation = annotated(tmp_path, labels, factors=[2], levels=3, chunk=[16])
+    target = Target.of(tmp_path / MASKS)
+    write_masks(annotation, target, PostOrder.of(terminology()))
+    channel = PostOrder.of(terminology()).values.index(3)
+    root = zarr.open_group(target.url, mode="r")
+    assert [int(root[str(level)][channel].sum()) for level in range(3)] == [1, 0, 0]
+    layout = ArrayLayout.of(json.loads((tmp_path / MASKS / "1" / "zarr.json").read_bytes()))
+    shard = tmp_path / MASKS / "1" / "c" / str(channel) / "0" / "0" / "0"
+    assert shard_chunks(shard, layout) == set()
+    assert shard.stat().st_size == layout.index_size == 3 * 16 + 4
+    image = from_ngff_zarr(target.url, validate=True).images[1]
+    assert image.data[channel].sum().compute() == 0
+    opened = tensorstore.open({"driver": "zarr3", "kvstore": f"file://{target.url}/1/"}).result()
+    assert not opened[channel].read().result().any()
+    assert verify(target.url, deep=True).ok
+
+
+def test_masks_are_made_with_and_without_a_label_index_and_are_the_same(annotation, tmp_path, contents):
+    order = PostOrder.of(terminology())
+    write_masks(annotation, Target.of(tmp_path / MASKS), order)
+    index = add_index(annotation.multiscale.target)
+    write_masks(annotation, Target.of(tmp_path / "indexed.ome.zarr"), order)
+    broken = LabelIndex({**index.columns, "label": index.columns["label"] * 0 + 1}, "of other voxels")
+    annotation.multiscale.target.write("atlaszarr/label_index.parquet", broken.to_bytes())
+    write_masks(annotation, Target.of(tmp_path / "distrusted.ome.zarr"), order)
+    assert contents(tmp_path / MASKS) == contents(tmp_path / "indexed.ome.zarr")
+    assert contents(tmp_path / MASKS) == contents(tmp_path / "distrusted.ome.zarr")
+
+
+def test_masks_of_a_sharded_annotation_are_exact(tmp_path):
+    labels = drawn((90, 70, 50))
+    annotation = annotated(tmp_path, labels, factors=[2], levels=2, chunk=[16], shard=48)
+    write_masks(annotation, Target.of(tmp_path / MASKS), PostOrder.of(terminology()))
+    masks = zarr.open_array(tmp_path / MASKS / "0", mode="r")
+    for channel, value in enumerate(PostOrder.of(terminology()).values):
+        np.testing.assert_array_equal(masks[channel], np.isin(labels, descendants(value)))
 
 
 def test_masks_are_the_same_bytes_with_any_number_of_workers_and_a_second_call_writes_nothing(
@@ -141,8 +216,8 @@ def test_unfinished_masks_are_resumed(annotation, tmp_path, contents):
     class Stop(Exception):  # noqa: N818
         pass
 
-    def stop(done, *_):
-        if done == 3:
+    def stop(done, _, word):
+        if (done, word) == (1, "level 1"):
             raise Stop
 
     with pytest.raises(Stop):
@@ -192,13 +267,29 @@ def test_verify_compares_masks_with_the_annotation_next_to_them(annotation, tmp_
     assert verify(target.url, deep=True).ok
 
 
-def test_a_label_without_a_structure_is_named(annotation, tmp_path):
-    parents = {id: parent for id, parent in PARENTS.items() if id != 40}
+def without(value):
+    return PostOrder.of(terminology({id: parent for id, parent in PARENTS.items() if id != value}))
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+def test_a_label_without_a_structure_is_named_before_anything_is_written(annotation, tmp_path, indexed):
+    if indexed:
+        add_index(annotation.multiscale.target)
     with raises(InputError, "unknown-label") as caught:
-        write_masks(annotation, Target.of(tmp_path / MASKS), PostOrder.of(terminology(parents)))
+        write_masks(annotation, Target.of(tmp_path / MASKS), without(40))
     assert "label 40" in str(caught.value)
-    root = json.loads((tmp_path / MASKS / "zarr.json").read_bytes())
-    assert "ome" not in root["attributes"]
+    assert not Target.of(tmp_path / MASKS).list_keys()
+
+
+def test_voxels_of_allowed_unknown_labels_are_in_no_mask(annotation, tmp_path):
+    target = Target.of(tmp_path / MASKS)
+    write_masks(annotation, target, without(40), allow_unknown=True)
+    labels = zarr.open_array(f"{annotation.multiscale.target.url}/0", mode="r")[:]
+    masks = zarr.open_array(f"{target.url}/0", mode="r")
+    assert (labels == 40).any()
+    for channel, value in enumerate(without(40).values):
+        np.testing.assert_array_equal(masks[channel], np.isin(labels, [id for id in descendants(value) if id != 40]))
+    assert verify(target.url, deep=True).ok
 
 
 def test_masks_on_an_object_store_are_the_same_bytes(annotation, tmp_path, contents):
@@ -218,33 +309,44 @@ def test_an_annotation_that_is_not_finished_or_of_other_axes_is_refused(tmp_path
         Finished.at(Target.of(tmp_path / "four.ome.zarr"))
 
 
-@pytest.mark.parametrize(
-    ("parents", "root", "code", "named"),
-    [
-        ({1: None, 2: 1}, "brain", "wrong-root", "brain"),
-        ({1: None, 2: None}, "root", "wrong-root", "root, root"),
-        ({1: None, 2**32: 1}, "root", "invalid-id", "4294967296"),
-    ],
-)
-def test_a_terminology_that_the_reader_cannot_open_is_refused(parents, root, code, named):
-    with raises(RecordError, code) as caught:
-        PostOrder.of(terminology(parents, root))
-    assert named in str(caught.value)
-
-
-def test_a_structure_without_its_parent_is_named():
-    orphan = Structure(8, "S8", "The 8", "#000000", (1, 7, 8))
-    with raises(RecordError, "missing-parent") as caught:
-        PostOrder.of(Terminology((*terminology().structures, orphan)))
-    assert "structure 8 " in str(caught.value)
-
-
-def test_post_order_has_descendants_in_a_run_whatever_the_order_of_the_rows():
-    shuffled = Terminology(tuple(reversed(terminology().structures)))
-    order = PostOrder.of(shuffled)
-    for index, first in enumerate(order.firsts):
-        assert set(order.identifiers[first : index + 1]) == set(descendants(order.identifiers[index]))
-
-
 def test_a_target_in_a_target_keeps_its_options():
     assert below(Target("s3://bucket/atlas", '{"key": "k"}'), "a/b") == Target("s3://bucket/atlas/a/b", '{"key": "k"}')
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+def test_an_annotation_of_background_has_no_masks(tmp_path, indexed):
+    annotation = annotated(tmp_path, np.zeros((20, 10, 10), np.uint32), factors=[2], levels=2, chunk=[16])
+    if indexed:
+        add_index(annotation.multiscale.target)
+    write_masks(annotation, Target.of(tmp_path / MASKS), PostOrder.of(terminology()))
+    assert not zarr.open_array(tmp_path / MASKS / "0", mode="r")[:].any()
+    assert not [path for path in tmp_path.glob(f"{MASKS}/[01]/c/**/*") if path.is_file()]
+    assert verify(tmp_path / MASKS, deep=True).ok
+
+
+def test_a_given_level_may_hold_what_the_finest_lacks(tmp_path):
+    """And a run may have no voxel at a level."""
+    fine, coarse = np.full((40, 20, 20), 3, np.uint32), np.full((20, 10, 10), 40, np.uint32)
+    annotation = annotated_levels(tmp_path, [fine, coarse])
+    write_masks(annotation, Target.of(tmp_path / MASKS), PostOrder.of(terminology()))
+    root = zarr.open_group(tmp_path / MASKS, mode="r")
+    values = PostOrder.of(terminology()).values
+    for level, here in ((0, 3), (1, 40)):
+        for value in (3, 40):
+            mask = root[str(level)][values.index(value)]
+            assert mask.all() if value == here else not mask.any()
+            assert (tmp_path / MASKS / str(level) / "c" / str(values.index(value)) / "0" / "0" / "0").is_file()
+    assert not (tmp_path / MASKS / "0" / "c" / str(values.index(2))).exists()
+    assert verify(tmp_path / MASKS, deep=True).ok
+
+
+def test_masks_are_written_as_another_image_since_absent_chunks_of_their_shards_are_empty(tmp_path):
+    labels = np.repeat(np.array([2, 0, 3], np.uint32), 150)[:, None, None].repeat(20, 1).repeat(20, 2)
+    target = Target.of(tmp_path / MASKS)
+    write_masks(annotated(tmp_path, labels, factors=[2], levels=2, chunk=[16]), target, PostOrder.of(terminology()))
+    masks = zarr.open_array(tmp_path / MASKS / "0", mode="r")
+    write_multiscales(masks, tmp_path / "copy.ome.zarr", levels=1)
+    np.testing.assert_array_equal(zarr.open_array(tmp_path / "copy.ome.zarr" / "0", mode="r")[:], masks[:])
+    target.remove("0/c/0")
+    with raises(TargetError, "missing-chunk"):
+        write_multiscales(masks, tmp_path / "again.ome.zarr", levels=1)
