@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorstore
 
-from atlaszarr.annotation_set.meshes import INFO, defects, write_meshes
+from atlaszarr.annotation_set.precomputed_folder import INFO, defects, write_precomputed
 from atlaszarr.annotation_set.surfaces import surface
 from atlaszarr.engine.finished_image import Finished
 from atlaszarr.engine.ome import Geometry
@@ -68,7 +68,7 @@ def volume(vertices, faces):
 
 
 def test_a_mesh_has_the_position_and_the_volume_of_its_structure(annotation, target):
-    assert write_meshes(annotation, target, TERMINOLOGY).tasks_done == 5
+    assert write_precomputed(annotation, target, TERMINOLOGY).tasks_done == 5
     labels = drawn()
     for identifier in (1, 2, 30, 4):
         mask = np.isin(labels, [id for id, path in TREE.items() if identifier in path])
@@ -85,7 +85,7 @@ def test_a_mesh_has_the_position_and_the_volume_of_its_structure(annotation, tar
 def test_a_structure_of_few_voxels_is_made_from_a_finer_level_and_one_that_does_not_occur_has_no_mesh(
     annotation, target
 ):
-    write_meshes(annotation, target, TERMINOLOGY)
+    write_precomputed(annotation, target, TERMINOLOGY)
     vertices, _ = opened(target, 5)
     np.testing.assert_allclose(vertices.min(axis=0), np.array([80, 70, 90]) * SIZE, atol=1)
     np.testing.assert_allclose(vertices.max(axis=0), np.array([81, 71, 91]) * SIZE, atol=1)
@@ -96,13 +96,13 @@ def test_meshes_are_the_same_bytes_with_any_number_of_workers(annotation, tmp_pa
     kept = []
     for workers in (1, 4):
         target = Target.of(tmp_path / f"by-{workers}")
-        write_meshes(annotation, target, TERMINOLOGY, workers=workers)
+        write_precomputed(annotation, target, TERMINOLOGY, workers=workers)
         kept.append({key: target.read(key) for key in target.list_keys()})
     assert kept[0] == kept[1]
 
 
 def test_neuroglancer_finds_the_whole_mesh_in_one_cell_and_the_names(annotation, target):
-    write_meshes(annotation, target, TERMINOLOGY)
+    write_precomputed(annotation, target, TERMINOLOGY)
     info = json.loads(target.read("info"))
     assert info["type"] == "segmentation"
     (scale,) = info["scales"]
@@ -132,28 +132,28 @@ def test_meshes_are_resumed_and_repaired(annotation, target):
             raise Stop
 
     with pytest.raises(Stop):
-        write_meshes(annotation, target, TERMINOLOGY, workers=1, progress=stop)
+        write_precomputed(annotation, target, TERMINOLOGY, workers=1, progress=stop)
     assert [defect.kind for defect in defects(target)] == ["unfinished"]
     assert target.read(INFO) is None
-    report = write_meshes(annotation, target, TERMINOLOGY, workers=1)
+    report = write_precomputed(annotation, target, TERMINOLOGY, workers=1)
     assert report.state == "resumed"
     assert report.tasks_done < 5
     assert defects(target) == []
     whole = {key: target.read(key) for key in target.list_keys()}
-    assert write_meshes(annotation, target, TERMINOLOGY).state == "already finished"
+    assert write_precomputed(annotation, target, TERMINOLOGY).state == "already finished"
     target.remove("mesh/4.index")
     target.write("segment_properties/info", b"{}")
     assert {defect.key for defect in defects(target)} == {"mesh/4.index", "segment_properties/info"}
-    assert write_meshes(annotation, target, TERMINOLOGY).tasks_done == 1
+    assert write_precomputed(annotation, target, TERMINOLOGY).tasks_done == 1
     assert {key: target.read(key) for key in target.list_keys()} == whole
 
 
 def test_meshes_of_something_else_are_refused_and_replaced_if_asked(annotation, target, tmp_path):
-    write_meshes(annotation, target, TERMINOLOGY)
+    write_precomputed(annotation, target, TERMINOLOGY)
     other = annotated(tmp_path / "other", np.where(drawn() == 4, np.uint32(0), drawn()))
     with raises(InputError, "different-options"):
-        write_meshes(other, target, TERMINOLOGY)
-    write_meshes(other, target, TERMINOLOGY, overwrite=True)
+        write_precomputed(other, target, TERMINOLOGY)
+    write_precomputed(other, target, TERMINOLOGY, overwrite=True)
     assert target.read("mesh/4") is None
     assert defects(target) == []
 
@@ -162,7 +162,7 @@ def test_a_folder_that_holds_other_files_is_refused(annotation, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
     with raises(InputError, "target-not-empty"):
-        write_meshes(annotation, Target.of(tmp_path / "mine"), TERMINOLOGY)
+        write_precomputed(annotation, Target.of(tmp_path / "mine"), TERMINOLOGY)
     with raises(InputError, "not-atlaszarr"):
         defects(Target.of(tmp_path / "mine"))
 
@@ -185,7 +185,7 @@ def test_holes_are_filled():
 
 
 def test_another_reader_of_neuroglancer_s_format_opens_the_volume(annotation, target):
-    write_meshes(annotation, target, TERMINOLOGY)
+    write_precomputed(annotation, target, TERMINOLOGY)
     spec = {"driver": "neuroglancer_precomputed", "kvstore": {"driver": "file", "path": target.url}}
     opened_there = tensorstore.open(spec).result()
     coarsest = annotation.read(2, tuple(map(slice, (0, 0, 0), annotation.multiscale.pyramid.levels[2].shape)))
