@@ -139,8 +139,8 @@ class _PrecomputedJob(Job):
         return defects(self.target)
 
     def tasks(self, scheduler: Scheduler) -> list[list[Task]]:
-        """A task for every block with labels, and one for every structure that occurs."""
-        return [list(segmentation.tasks(self._annotation)), list(self._extents(scheduler))]
+        """A task for every block, and one for every structure that occurs."""
+        return [segmentation.tasks(self._annotation), list(self._extents(scheduler))]
 
     def begin(self, done: Mapping[Task, Entry], defects: Sequence[Defect]) -> None:
         """Remove the documents that make the folders open, and keep only the given entries of the ledger."""

@@ -5,7 +5,6 @@ tensorstore encodes: its driver writes the chunks of a block to memory, from whe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -42,14 +41,10 @@ def folders(annotation: Finished) -> list[str]:
     return [precomputed.scale_key(resolution) for resolution in annotation.resolutions]
 
 
-def tasks(annotation: Finished) -> Iterator[Task]:
-    """The blocks of every level in which the annotation has a chunk."""
-    non_empty = annotation.multiscale.non_empty
-    for number, level in enumerate(annotation.multiscale.pyramid.levels):
-        at = layer(level)
-        for index in at.units(everywhere(at.shape)):
-            if any(non_empty.holds(number, unit) for unit in level.units(at.region(index))):
-                yield number, index
+def tasks(annotation: Finished) -> list[Task]:
+    """The blocks of every level."""
+    layers = enumerate(map(layer, annotation.multiscale.pyramid.levels))
+    return [(number, index) for number, at in layers for index in at.units(everywhere(at.shape))]
 
 
 def write_block(annotation: Finished, target: Target, task: Task) -> list[Done]:
