@@ -16,7 +16,6 @@ from atlaszarr.stores.target import Target
 from atlaszarr.terminology.terminology import Structure, Terminology
 from atlaszarr.writing import write_multiscales
 
-neuroglancer = pytest.importorskip("neuroglancer", reason="the package neuroglancer is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 pytestmark = [
@@ -49,9 +48,11 @@ class Browser:
     """Chromium that shows a viewer of neuroglancer."""
 
     def __init__(self, folder, profile):
+        import neuroglancer
         from neuroglancer.static_file_server import StaticFileServer
 
         neuroglancer.set_server_bind_address("127.0.0.1")
+        self._stop = neuroglancer.stop
         self._files = StaticFileServer(str(folder), bind_address="127.0.0.1", daemon=True)
         self.url, self.viewer, self._shown = self._files.url, neuroglancer.Viewer(), 0
         options = ["--headless", "--no-sandbox", "--disable-gpu", "--use-gl=angle", "--use-angle=swiftshader"]
@@ -64,7 +65,7 @@ class Browser:
         self._process.terminate()
         self._process.wait(PATIENCE)
         self._files.stop()
-        neuroglancer.stop()
+        self._stop()
 
     def drawn(self, source, layout, orientation, lengths):
         """The centre of the drawn box, in pixels right and down, and the pixels of a voxel."""
@@ -122,6 +123,7 @@ class Browser:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
+    pytest.importorskip("neuroglancer", reason="the package neuroglancer is not installed")
     folder = tmp_path_factory.mktemp("served")
     labels = np.zeros((24, 28, 32), np.uint32)
     labels[BOX] = 30

@@ -213,7 +213,8 @@ def defects(target: Target) -> list[Defect]:
     found = ledger.read(target)
     if not found.header and not found.damaged:
         raise InputError(
-            f"target {target.url} holds no meshes of atlaszarr; give the target of a build", code="not-atlaszarr"
+            f"target {target.url} holds no segmentation and meshes of atlaszarr; give those of an atlas",
+            code="not-atlaszarr",
         )
     result = [Defect("ledger", name, "cannot be read") for name in found.damaged]
     result += damaged_objects(target, found.done)
