@@ -1,7 +1,9 @@
 """The precomputed folder: labels as tensorstore reads them, meshes at the position of their structures, resume."""
 
 import json
+import re
 import struct
+from pathlib import Path
 
 import dask.array as da
 import DracoPy
@@ -341,3 +343,13 @@ def test_a_source_for_neuroglancer_is_shifted_from_corners_to_the_translation_of
     # The corner of the first voxel of the annotation, in voxels.
     assert transform["matrix"] == [[1, 0, 0, 9.5], [0, 1, 0, -0.5], [0, 0, 1, -0.2]]
     assert source["subsources"] == {"mesh": True, "properties": True}
+
+
+def test_the_documentation_has_the_source_for_the_ccf():
+    text = (Path(__file__).parents[3] / "docs/neuroglancer.md").read_text()
+    (code,), (shown,) = (
+        re.findall(rf"^```{name}\n(.*?)^```", text, re.DOTALL | re.MULTILINE) for name in ("py", "json")
+    )
+    names = {}
+    exec(code, names)
+    assert names["source"] == json.loads(shown)
