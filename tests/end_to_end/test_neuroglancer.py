@@ -29,7 +29,7 @@ TERMINOLOGY = Terminology(
 )
 #: The voxels of the box along (z, y, x), and the position of its centre in neuroglancer, where voxel k is centred on
 #: its translation: in voxels, along (x, y, z).
-BOX = (slice(5, 17), slice(4, 21), slice(3, 20))
+BOX = (slice(5, 17), slice(4, 21), slice(40, 57))
 GEOMETRY = Geometry((0.1, 0.1, 0.1), (1.33, 0.92, -2.15))
 CENTRE = [
     translation / 0.1 + (axis.start + axis.stop - 1) / 2
@@ -125,11 +125,12 @@ class Browser:
 def browser(tmp_path_factory):
     pytest.importorskip("neuroglancer", reason="the package neuroglancer is not installed")
     folder = tmp_path_factory.mktemp("served")
-    labels = np.zeros((24, 28, 32), np.uint32)
+    labels = np.zeros((24, 28, 96), np.uint32)  # next to the box is a precomputed chunk that is not written
     labels[BOX] = 30
     image = folder / "annotation.ome.zarr"
     write_multiscales(labels, image, rule="mode", levels=1, geometry=GEOMETRY)
     write_precomputed(Finished.at(Target.of(image)), Target.of(folder / "annotations.precomputed"), TERMINOLOGY)
+    assert len(list((folder / "annotations.precomputed/100000_100000_100000").iterdir())) == 1
     browser = Browser(folder, tmp_path_factory.mktemp("profile"))
     yield browser
     browser.close()
