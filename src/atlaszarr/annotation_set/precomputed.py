@@ -1,6 +1,6 @@
-"""Neuroglancer's precomputed format, as far as an atlas needs it: meshes, names, a coarse volume.
+"""Neuroglancer's precomputed format, as far as an atlas needs it: documents and meshes.
 
-Bytes and documents only; after the specification of the format (google/neuroglancer, datasource/precomputed) and
+Bytes only; after the specification of the format (google/neuroglancer, datasource/precomputed) and
 brainglobe-atlasapi 3.0.2: coordinates are XYZ in nanometres from the corner of the first voxel.
 """
 
@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..boxes import Shape
+from ..engine.ome import Geometry
 from ..terminology.terminology import Terminology
 
 #: Bits of a coordinate: neuroglancer takes 10 or 16.
 _BITS = 16
-#: Voxels along an axis of a chunk of the coarse volume.
-CHUNK = 64
+#: Side of a block of compressed_segmentation, in voxels; 8 is what the format recommends.
+_BLOCK = 8
 #: Nanometres in a micrometre.
 _NM = 1000
 
@@ -69,39 +72,42 @@ def mesh_info() -> bytes:
 
 
 def segment_properties(terminology: Terminology) -> bytes:
-    """Acronyms and names of structures."""
+    """Acronyms and names of the structures by the labels of their voxels."""
+    labelled = [one for one in terminology if one.value is not None]
     return _document(
         {
             "@type": "neuroglancer_segment_properties",
             "inline": {
-                "ids": [str(one.id) for one in terminology],
+                "ids": [str(one.value) for one in labelled],
                 "properties": [
-                    {"id": "abbreviation", "type": "label", "values": [one.acronym for one in terminology]},
-                    {"id": "name", "type": "description", "values": [one.name for one in terminology]},
+                    {"id": "abbreviation", "type": "label", "values": [one.acronym for one in labelled]},
+                    {"id": "name", "type": "description", "values": [one.name for one in labelled]},
                 ],
             },
         }
     )
 
 
-def volume_info(shape: tuple[int, int, int], resolution: tuple[float, float, float]) -> bytes:
-    """The metadata of a volume of labels with one scale.
+def volume_info(levels: Iterable[tuple[Shape, tuple[float, float, float], Shape]]) -> bytes:
+    """The metadata of a volume of labels, uint32 in compressed_segmentation.
 
     Parameters
     ----------
-    shape : tuple of int
-        Along (z, y, x).
-    resolution : tuple of float
-        Size of a voxel along (z, y, x), in um.
+    levels : iterable
+        Of each level along (z, y, x): its shape, the size of a voxel in um, and the shape of a chunk.
     """
-    scale: dict[str, Any] = {
-        "key": scale_key(resolution),
-        "size": shape[::-1],
-        "resolution": [size * _NM for size in resolution[::-1]],
-        "voxel_offset": [0, 0, 0],
-        "chunk_sizes": [[CHUNK] * 3],
-        "encoding": "raw",
-    }
+    scales = [
+        {
+            "key": scale_key(resolution),
+            "size": shape[::-1],
+            "resolution": [size * _NM for size in resolution[::-1]],
+            "voxel_offset": [0, 0, 0],
+            "chunk_sizes": [chunk[::-1]],
+            "encoding": "compressed_segmentation",
+            "compressed_segmentation_block_size": [_BLOCK] * 3,
+        }
+        for shape, resolution, chunk in levels
+    ]
     return _document(
         {
             "@type": "neuroglancer_multiscale_volume",
@@ -110,20 +116,45 @@ def volume_info(shape: tuple[int, int, int], resolution: tuple[float, float, flo
             "num_channels": 1,
             "mesh": "mesh",
             "segment_properties": "segment_properties",
-            "scales": [scale],
+            "scales": scales,
         }
     )
 
 
+def layer_source(url: str, geometry: Geometry) -> dict[str, Any]:
+    """The source of meshes and names for a layer of neuroglancer that shows an OME-Zarr annotation.
+
+    Precomputed volumes and meshes start at the corner of the first voxel, OME-Zarr at the translation of its centre.
+    The source is shifted by ``translation / scale - 1/2`` voxels. It leaves out the volume, which the annotation shows.
+
+    Parameters
+    ----------
+    url : str
+        Of the folder ``annotations.precomputed``: ``https://...``, ``s3://...``.
+    geometry : Geometry
+        Of level 0 of the annotation, in mm.
+
+    Returns
+    -------
+    dict
+        An entry of the ``source`` of a segmentation layer, in JSON's types.
+    """
+    axes = list(zip("xyz", geometry.scale[::-1], geometry.translation[::-1], strict=True))
+    shifts = [round(translation / scale - 0.5, 9) for _, scale, translation in axes]
+    return {
+        "url": f"precomputed://{url}",
+        "enableDefaultSubsources": False,
+        "subsources": {"mesh": True, "properties": True},
+        "transform": {
+            "outputDimensions": {name: [scale / 1000, "m"] for name, scale, _ in axes},
+            "matrix": [[*(float(row == column) for column in range(3)), shift] for row, shift in enumerate(shifts)],
+        },
+    }
+
+
 def scale_key(resolution: tuple[float, float, float]) -> str:
     """The folder of the volume at a resolution, (z, y, x) in um."""
-    return "_".join(f"{size * _NM:g}" for size in resolution[::-1])
-
-
-def volume_chunk(labels: NDArray[Any], corner: tuple[int, int, int]) -> tuple[str, bytes]:
-    """The name and the bytes of a chunk of labels (z, y, x); x runs fastest, as in memory."""
-    ends = [f"{at}-{at + n}" for at, n in zip(corner, labels.shape, strict=True)]
-    return "_".join(reversed(ends)), np.ascontiguousarray(labels, "<u4").tobytes()
+    return "_".join(f"{size * _NM:.6f}".rstrip("0").rstrip(".") for size in resolution[::-1])
 
 
 def _document(content: dict[str, Any]) -> bytes:

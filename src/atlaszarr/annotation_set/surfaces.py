@@ -15,6 +15,14 @@ from ..errors import InputError
 CLOSING = 2
 #: Share of the triangles that simplification removes; a larger share visibly deforms small structures.
 _REDUCTION = 0.6
+#: The libraries of `atlaszarr[atlas]` by their modules.
+_LIBRARIES = {
+    "DracoPy": "DracoPy",
+    "fast_simplification": "fast-simplification",
+    "scipy": "SciPy",
+    "skimage": "scikit-image",
+    "tensorstore": "tensorstore",
+}
 #: fast-simplification keeps the mesh in module variables: two calls at once return wrong meshes, or crash.
 _simplifying = Lock()
 
@@ -61,9 +69,9 @@ def surface(mask: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.in
 
 
 def check_libraries() -> None:
-    """Raise an InputError if the libraries for meshes are not installed."""
-    if any(find_spec(name) is None for name in ("DracoPy", "fast_simplification", "scipy", "skimage")):
+    """Raise an InputError if the libraries for meshes and the segmentation are not installed."""
+    if missing := [library for module, library in _LIBRARIES.items() if find_spec(module) is None]:
         raise InputError(
-            "meshes need scikit-image, fast-simplification and DracoPy; install atlaszarr[brainglobe]",
+            f"meshes and the segmentation need {', '.join(missing)}; install atlaszarr[atlas]",
             code="missing-dependency",
         )

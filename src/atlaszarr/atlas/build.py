@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..allen.client import AllenClient
-from ..annotation_set import masks, meshes, surfaces
+from ..annotation_set import masks, precomputed_folder, surfaces
 from ..annotation_set.structure_order import PostOrder
 from ..assets import names as paths
 from ..assets.names import VOLUMES, AtlasNames, below
@@ -276,7 +276,7 @@ def _write_annotation_set(
     finished = Finished.at(annotation)
     return [
         masks.write_masks(finished, below(folder, paths.MASKS), order, **options),
-        meshes.write_meshes(finished, below(folder, paths.PRECOMPUTED), terminology, **options),
+        precomputed_folder.write_precomputed(finished, below(folder, paths.PRECOMPUTED), terminology, **options),
     ]
 
 

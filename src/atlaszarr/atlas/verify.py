@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ..annotation_set import meshes
+from ..annotation_set import precomputed_folder
 from ..assets.names import PRECOMPUTED, below
 from ..engine.ledger import COMPACT, Defect, digest
 from ..engine.target_state import read_root
@@ -63,7 +63,7 @@ def _image(target: Target, deep: bool) -> VerifyReport:
 
 def _meshes(target: Target) -> list[Defect]:
     try:
-        return meshes.defects(target)
+        return precomputed_folder.defects(target)
     except InputError:  # there is no ledger
         if target.list_keys():
             return [Defect("ledger", COMPACT, "is missing")]
