@@ -14,7 +14,7 @@ from ..annotation_set import masks, meshes, surfaces
 from ..annotation_set.structure_order import PostOrder
 from ..assets import names as paths
 from ..assets.names import VOLUMES, AtlasNames, below
-from ..brainglobe import demands
+from ..brainglobe import demands, listing, manifests
 from ..credit import Credit, credit_of
 from ..engine.finished_image import Finished
 from ..engine.inputs import locations_read
@@ -222,7 +222,10 @@ def build_atlas(  # noqa: PLR0915 - one step after another
         order = PostOrder.of(terminology) if parts.has_annotation_set else None
         if parts.brainglobe:
             one, other = (Finished(images[kind].multiscale, opened[kind].geometry, "") for kind in opened)
-            documents = demands.check(one, other, names, terminology, credit, unknown)
+            demands.refuse(one, other, terminology, credit, unknown)
+            listing.refuse(root)
+            pruned = manifests.occurring(terminology, recognised.all_labels)
+            documents = manifests.documents(names, credit, one, pruned)
         for image in images.values():
             image.read_state(overwrite)
         running = stack.enter_context(scheduler_for(scheduler, workers))
@@ -250,6 +253,8 @@ def build_atlas(  # noqa: PLR0915 - one step after another
         *terminology.remarks,
     ]
     record.finish(root, names, files, volumes, [report.target for report in reports], remarks, sides, credit)
+    if parts.brainglobe or any(key.startswith("atlases/") for key in stale):
+        listing.update(root, names.name)
     return AtlasReport(
         root.url,
         tuple(reports),
