@@ -41,6 +41,10 @@ class Credit:
         The citation as BrainGlobe prints it.
     link : str
         A page about the atlas; empty if it is not known.
+    institution, funder, project : str or None
+        The names of the institution and the funder in aind-data-schema, and of the project; None if not known.
+    investigators : tuple of str
+        Empty if they are not known.
     """
 
     citation: str | None = None
@@ -49,6 +53,10 @@ class Credit:
     symmetric: bool = False
     short: str | None = None
     link: str = ""
+    institution: str | None = None
+    funder: str | None = None
+    project: str | None = None
+    investigators: tuple[str, ...] = ()
 
     def texts(self) -> dict[str, str]:
         """Citation and terms, if they are known, for the metadata of an image."""
@@ -60,7 +68,8 @@ class Credit:
         return {**self.texts(), **species, "symmetric": self.symmetric}
 
 
-#: Of the CCFv3 of the adult mouse.
+#: Of the CCFv3 of the adult mouse. Institution, funder and project as the Allen Institute has them for its own assets
+#: of it; the investigators are the first and the last author of the paper.
 CCF = Credit(
     "Wang, Q. et al. (2020) The Allen Mouse Brain Common Coordinate Framework: a 3D reference atlas. "
     "Cell 181, 936-953, doi:10.1016/j.cell.2020.04.007; Allen Institute for Brain Science",
@@ -69,9 +78,13 @@ CCF = Credit(
     symmetric=True,
     short="Wang et al 2020, https://doi.org/10.1016/j.cell.2020.04.007",
     link="https://atlas.brain-map.org",
+    institution="Allen Institute for Brain Science",
+    funder="Allen Institute",
+    project="Allen Mouse Brain Common Coordinate Framework",
+    investigators=("Quanxin Wang", "Lydia Ng"),
 )
 #: Of any other atlas that the Allen Institute serves.
-INSTITUTE = Credit("Allen Institute for Brain Science", _TERMS)
+INSTITUTE = Credit("Allen Institute for Brain Science", _TERMS, institution="Allen Institute for Brain Science")
 
 
 def credit_of(

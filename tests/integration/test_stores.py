@@ -284,6 +284,10 @@ class Foreign(MemoryFileSystem):
         self._refuse(path)
         return super().find(path, **options)
 
+    def ls(self, path, detail=True, **options):
+        self._refuse(path)
+        return super().ls(path, detail, **options)
+
     def rm_file(self, path):
         self._refuse(path)
         super().rm_file(path)
@@ -333,6 +337,7 @@ OPERATIONS = {
     "put": lambda target: target.write("a", b"1"),
     "get": lambda target: target.read("a"),
     "list": lambda target: target.list_keys(),
+    "list a folder": lambda target: target.entries(),
     "remove": lambda target: target.remove_each(["a"]),
 }
 
@@ -357,6 +362,15 @@ class TestEveryStore:
         assert target.sizes("a") == target.sizes("a/") == {"a/b/c": 1, "a/d": 2}
         assert target.sizes("a/d") == {"a/d": 2}
         assert target.list_keys("b") == []
+
+    def test_the_entries_of_a_folder_are_its_objects_and_folders(self, any_store):
+        target = any_store.target()
+        target.write_all([("0/c/0", b"one"), ("0/zarr.json", b"{}"), ("00/c", b"two"), ("zarr.json", b"root")])
+        assert target.entries() == {"0": True, "00": True, "zarr.json": False}
+        assert target.entries("0") == {"c": True, "zarr.json": False}
+        assert target.entries("0/c") == {"0": False}
+        assert any_store.target("empty").entries() == {}
+        assert target.entries("zarr.json") == target.entries("missing") == target.entries("0/c/0") == {}
 
     def test_a_missing_object_is_none_and_a_missing_prefix_is_empty(self, any_store):
         target = any_store.target("missing")
@@ -416,7 +430,7 @@ class TestEveryStore:
         assert target.read("a") == b"1"
         assert SECRET not in repr(target)
 
-    @pytest.mark.parametrize("operation", ["put", "get", "list"])
+    @pytest.mark.parametrize("operation", ["put", "get", "list", "list a folder"])
     def test_an_error_names_the_target_and_no_credential(self, any_store, operation):
         target = Target.of(any_store.refusing, any_store.options)
         if operation != "put" and any_store.refusing.endswith("/file/x"):

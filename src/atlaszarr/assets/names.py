@@ -50,7 +50,7 @@ _VERSION = re.compile(r"\d+(\.\d+)?|\d{4}-\d{2}|\d+\.\d+\.\d+|v\d[a-z0-9.]*")
 #: The versions among them that BrainGlobe's reader finds unless the caller names them.
 _OF_BRAINGLOBE = re.compile(r"\d+(\.\d+)?")
 #: The versions among them that the standard has.
-_OF_STANDARD = re.compile(r"\d{4}(-\d{2})?|\d+\.\d+\.\d+|v\d.*")
+OF_STANDARD = re.compile(r"\d{4}(-\d{2})?|\d+\.\d+\.\d+|v\d.*")
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ class AtlasNames:
         InputError
         """
         for version in self.versions:
-            if standard and not _OF_STANDARD.fullmatch(version):
+            if standard and not OF_STANDARD.fullmatch(version):
                 raise InputError(
                     f"version {version!r} is none of the standard's; give a year (2017), a year and a month "
                     "(2017-10) or three numbers (1.0.0)",

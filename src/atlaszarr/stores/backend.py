@@ -95,6 +95,10 @@ class Backend(ABC):
         """Size of every object at or under a prefix."""
 
     @abstractmethod
+    def entries(self, folder: str) -> dict[str, bool]:
+        """Name of every object and folder directly in a folder, and whether it is a folder."""
+
+    @abstractmethod
     def delete(self, keys: Iterable[str]) -> None:
         """Remove objects."""
 

@@ -119,6 +119,17 @@ class FsspecBackend(Backend):
             return {}
         return {path.removeprefix(self._root).lstrip("/"): int(info["size"]) for path, info in found.items()}
 
+    def entries(self, folder: str) -> dict[str, bool]:
+        """Same as in `Backend`."""
+        self._fs.invalidate_cache()
+        path = self._path(folder)
+        try:
+            listed = self._fs.ls(path, detail=True)
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        inside = (info for info in listed if info["name"].strip("/") != path.strip("/"))
+        return {info["name"].rstrip("/").rpartition("/")[2]: info["type"] == "directory" for info in inside}
+
     def delete(self, keys: Iterable[str]) -> None:
         """Same as in `Backend`."""
         for key in keys:

@@ -99,6 +99,15 @@ class LocalBackend(Backend):
                     found[key] = entry.stat().st_size
         return found
 
+    def entries(self, folder: str) -> dict[str, bool]:
+        """Same as in `Backend`; links are followed, and broken ones are left out."""
+        try:
+            with os.scandir(self._root / folder) as scanned:
+                entries = [entry for entry in scanned if not _is_circle(entry)]
+                return {entry.name: entry.is_dir() for entry in entries if entry.is_dir() or entry.is_file()}
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+
     def links(self, prefix: str) -> list[str]:
         """Keys at or under a prefix of links that do not point to a file: links to folders and broken links."""
         prefix = prefix.rstrip("/")

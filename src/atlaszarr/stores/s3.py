@@ -178,6 +178,12 @@ class S3Backend(Backend):
                 found[prefix] = int(obstore.head(self._store, folder)["size"])
         return found
 
+    def entries(self, folder: str) -> dict[str, bool]:
+        """Same as in `Backend`."""
+        listed = obstore.list_with_delimiter(self._store, f"{self._root}/{folder}".strip("/"))
+        folders = {path.rstrip("/").rpartition("/")[2]: True for path in listed["common_prefixes"]}
+        return folders | {item["path"].rpartition("/")[2]: False for item in listed["objects"]}
+
     def delete(self, keys: Iterable[str]) -> None:
         """Same as in `Backend`."""
         if paths := [self._path(key) for key in keys]:

@@ -253,6 +253,11 @@ class Target:
         with self.reporting("list"):
             return self._backend.sizes(prefix)
 
+    def entries(self, folder: str = "") -> dict[str, bool]:
+        """Name of every object and folder directly in a folder, and whether it is a folder; sorted by name."""
+        with self.reporting("list"):
+            return dict(sorted(self._backend.entries(folder).items()))
+
     def remove(self, prefix: str = "") -> None:
         """Remove everything at or under a prefix; a link is removed, and its destination is kept."""
         self.remove_each([*self.links(prefix), *self.list_keys(prefix)])

@@ -1,0 +1,120 @@
+"""The rules for the OME-Zarr images and the segmentations of an asset, by their metadata alone."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
+from itertools import pairwise
+from typing import Any
+
+from ..engine.ledger import Defect
+from ..engine.ome_reader import StoredImage
+from ..engine.zarr_reader import StoredArray
+from ..errors import InputError, brief
+from ..stores.target import Target
+from .document_rules import is_text, microns, read_object
+from .names import MASKS, TEMPLATE, below
+
+#: The array with the annotation_value of each mask.
+_VALUES = "annotation_values"
+#: Codecs of zarr that compress.
+_COMPRESSORS = re.compile(r'"(numcodecs\.)?(zstd|blosc|gzip|zlib|bz2|lzma|lz4)"')
+#: The oldest version of OME-Zarr of the standard.
+_OLDEST = (0, 5)
+
+
+def image_findings(root: Target, folder: str, name: str, scales: Any) -> Iterator[Defect]:
+    """What is wrong with the metadata of an image.
+
+    Parameters
+    ----------
+    root : Target
+    folder : str
+        Of the image, relative to the root.
+    name : str
+        Of the image.
+    scales : list or None
+        The resolutions that a manifest gives it, in um.
+    """
+    target = below(root, folder)
+    try:
+        image = StoredImage.at(target)
+        arrays = {path: StoredArray.at(target, path) for path in image.paths}
+        levels = [(geometry.micron, geometry.scale) for geometry in image.geometries]
+    except InputError as error:
+        yield Defect("metadata", folder, str(error).removeprefix(f"{target.url} "))
+        return
+    for kind, text in (
+        *_axes_faults(image, name),
+        *(_masks_faults(target, image, arrays) if name == MASKS else ()),
+        *_levels_faults(levels, scales),
+        *_compression_faults(arrays),
+    ):
+        yield Defect(kind, folder, text)
+
+
+def _axes_faults(image: StoredImage, name: str) -> Iterator[tuple[str, str]]:
+    number = re.match(r"(\d+)\.(\d+)", image.version)
+    if number is None or (int(number[1]), int(number[2])) < _OLDEST:
+        yield "metadata", f"is OME-Zarr {image.version}; the standard has 0.5 and newer"
+    spatial = [axis for axis in image.axes if axis.name in ("z", "y", "x")]
+    for axis in spatial:
+        if axis.unit != "millimeter":
+            yield "metadata", f"has the unit {brief(axis.unit)} along {axis.name}; the standard has millimeter"
+        if name == TEMPLATE and axis.orientation is None:
+            yield "metadata", f"has no orientation along {axis.name}"
+
+
+def _compression_faults(arrays: Mapping[str, StoredArray]) -> Iterator[tuple[str, str]]:
+    for path, array in arrays.items():
+        codecs = [array.layout.document.get(key) for key in ("codecs", "compressor")]
+        if not _COMPRESSORS.search(json.dumps(codecs)):
+            yield "metadata", f"has the array {path}, which is not compressed"
+
+
+def _masks_faults(target: Target, image: StoredImage, arrays: dict[str, StoredArray]) -> Iterator[tuple[str, str]]:
+    first = next(iter(arrays.values()))
+    if len(image.axes) != 4 or not image.is_ordered:
+        yield "metadata", f"has the axes {', '.join(image.names)}; masks have one for the structures, then z, y, x"
+        return
+    try:
+        values = StoredArray.at(target, _VALUES)
+    except InputError:
+        yield "missing", f"lacks the array {_VALUES}, or it is damaged"
+        return
+    if values.shape != first.shape[:1]:
+        yield "inconsistent", f"has {first.shape[0]} masks, and {_VALUES} of the shape {values.shape}"
+    arrays[_VALUES] = values
+
+
+def _levels_faults(levels: Sequence[tuple[Fraction | None, Sequence[float]]], scales: Any) -> Iterator[tuple[str, str]]:
+    """Levels, by their unit and scale, that are not from fine to coarse, or others than the scales of the manifest."""
+    if any(b < a for (_, fine), (_, coarse) in pairwise(levels) for a, b in zip(fine, coarse, strict=True)):
+        yield "inconsistent", "has levels that are not from fine to coarse"
+    if not isinstance(scales, list) or any(micron is None for micron, _ in levels):
+        return
+    sizes = [microns([float(micron or 0) * size for size in scale]) for micron, scale in levels]
+    if {microns(scale) for scale in scales} != set(sizes):
+        found = ", ".join("x".join(f"{size:g}" for size in dict.fromkeys(level or ())) for level in sizes)
+        yield "inconsistent", f"has levels of {found} um, and the manifest has the scales {brief(scales, 100)}"
+
+
+def precomputed_findings(root: Target, folder: str) -> Iterator[Defect]:
+    """What is wrong with the infos of a segmentation."""
+    key = f"{folder}/info"
+    info = read_object(root, key)
+    if isinstance(info, Defect):
+        yield info
+        return
+    if not is_text(info.get("segment_properties")):
+        yield Defect("metadata", key, "lacks segment_properties, with the names of the structures")
+    for name in ("segment_properties", "mesh"):
+        path = info.get(name)
+        if not is_text(path):
+            continue
+        if ".." in str(path).split("/") or "://" in str(path):
+            yield Defect("metadata", key, f"has {name} {brief(path)}, which is not in its folder")
+        elif isinstance(found := read_object(root, f"{folder}/{path}/info"), Defect):
+            yield found
