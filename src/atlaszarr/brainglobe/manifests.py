@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any
 
-from ..assets import names as paths
-from ..assets.names import Asset, AtlasNames
+from ..assets import standard
+from ..assets.documents import data_description
+from ..assets.names import DATA_DESCRIPTION, MANIFEST, TERMINOLOGY, Asset, AtlasNames
 from ..credit import Credit
 from ..engine.finished_image import Finished
 from ..terminology.terminology import Terminology
-
-#: Version of the standard whose manifests these are (atlas-assets.readthedocs.io).
-SCHEMA_VERSION = "0.2.0"
 
 
 def terminology_of(names: AtlasNames) -> Asset:
@@ -59,19 +58,20 @@ def documents(names: AtlasNames, credit: Credit, annotation: Finished, terminolo
     terminology : Terminology
         The structures that occur in the annotation, see `occurring`.
     """
-    template, pruned, set_ = names.template.reference(), terminology_of(names), names.annotation_set
+    pruned, template = terminology_of(names), names.template.reference()
     space = names.coordinate_space.reference(template=template)
-    annotation_set = set_.reference(template=template, terminology=pruned.reference())
+    annotation_set = names.annotation_set.reference(template=template, terminology=pruned.reference())
     found = {
-        f"{pruned.folder}/{paths.TERMINOLOGY}": terminology.to_csv().encode(),
-        f"{pruned.folder}/{paths.MANIFEST}": _document(pruned.reference()),
-        f"{names.coordinate_space.folder}/{paths.MANIFEST}": _document(space),
+        f"{pruned.folder}/{TERMINOLOGY}": terminology.to_csv().encode(),
+        f"{pruned.folder}/{MANIFEST}": _manifest(pruned, pruned.reference()),
+        f"{names.coordinate_space.folder}/{MANIFEST}": _manifest(names.coordinate_space, space),
     }
     levels = zip(
         atlases_of(names, annotation), annotation.multiscale.pyramid.levels, annotation.resolutions, strict=True
     )
     for atlas, level, sizes in levels:
-        found[f"{atlas.folder}/{paths.MANIFEST}"] = _document(
+        found[f"{atlas.folder}/{MANIFEST}"] = _manifest(
+            atlas,
             {
                 "name": names.name,
                 "location": f"/{atlas.folder}",
@@ -91,10 +91,39 @@ def documents(names: AtlasNames, credit: Credit, annotation: Finished, terminolo
                 "template": template,
                 "templates": [template],
                 "annotation_sets": [annotation_set],
-            }
+            },
         )
     return found
 
 
-def _document(content: dict[str, Any]) -> bytes:
-    return json.dumps({**content, "schema_version": SCHEMA_VERSION}, indent=4).encode()
+def descriptions(names: AtlasNames, credit: Credit, annotation: Finished, created: datetime) -> dict[str, bytes]:
+    """The data_description.json of each asset of `documents` that only BrainGlobe needs, by key.
+
+    The published standard demands them in a tree that also has its layout.
+
+    Parameters
+    ----------
+    names : AtlasNames
+    credit : Credit
+    annotation : Finished
+        It need not be written yet: only its levels are read.
+    created : datetime
+        Time of the first build of the atlas, with a time zone.
+
+    Raises
+    ------
+    InputError
+        If `created` has no time zone.
+    """
+    titles = {terminology_of(names): "Terminology for BrainGlobe: the structures that occur in an annotation set"}
+    titles |= dict.fromkeys(atlases_of(names, annotation), "Atlas for BrainGlobe, at one resolution")
+    return {
+        f"{asset.folder}/{DATA_DESCRIPTION}": data_description(asset, title, credit, created)
+        for asset, title in titles.items()
+    }
+
+
+def _manifest(asset: Asset, content: dict[str, Any]) -> bytes:
+    """A manifest with the keys of the standard's, too."""
+    own = {"schema_version": standard.VERSION, "described_by": standard.KINDS[asset.kind].url}
+    return json.dumps({**content, **own}, indent=4).encode()

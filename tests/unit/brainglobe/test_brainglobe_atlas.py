@@ -5,15 +5,19 @@ The reader itself opens one in tests/peers.
 
 import json
 import shutil
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
 import zarr
 
 from atlaszarr import Terminology, build_atlas, verify
+from atlaszarr.assets.documents import documents
 from atlaszarr.assets.names import ANNOTATION, COMPRESSED, HEMISPHERES, MASKS, PRECOMPUTED, TEMPLATE, AtlasNames, below
+from atlaszarr.assets.validation import findings
 from atlaszarr.atlas.second_name import give_second_name
 from atlaszarr.brainglobe.demands import refuse
+from atlaszarr.brainglobe.manifests import descriptions
 from atlaszarr.credit import Credit
 from atlaszarr.engine.finished_image import Finished
 from atlaszarr.errors import InputError
@@ -125,6 +129,35 @@ def test_manifests_have_what_the_published_standard_demands_of_an_atlas(built):
     for key in (found["terminology"], found["coordinate_space"]):
         document = json.loads((built / key["location"][1:] / "manifest.json").read_text())
         assert {"name", "version", "location", "schema_version"} <= document.keys()
+
+
+def test_the_standard_has_nothing_against_the_tree_but_names_once_its_documents_are_there(tmp_path):
+    root, names = Target.of(tmp_path / "brainglobe-atlasapi"), AtlasNames.of("tiny", "2017")
+    options = given(tmp_path / "sources")
+    build_atlas(
+        root.url,
+        **{name: value for name, value in options.items() if "_name" not in name} | {"version": "2017"},
+        brainglobe=True,
+    )
+    image = Finished.at(below(root, f"{names.annotation_set.folder}/{ANNOTATION}"))
+    credit, created = Credit("Tiny, T. (2026)", species="Mus inventus"), datetime(2026, 11, 28, tzinfo=UTC)
+    facts = {"geometry": image.geometry, "resolutions": image.resolutions, "template_sources": {"0": {"uri": "t.nrrd"}}}
+    root.write_all(documents(names, credit, **facts, created=created).items())
+    root.write_all(descriptions(names, credit, image, created).items())
+    assert list(findings(root)) == []
+    assert {(one.kind, one.key) for one in findings(root, strict=True)} == {
+        ("extra", key)
+        for key in (
+            "atlaszarr",
+            "atlases/custom_atlases.conf",
+            "atlases/last_versions.conf",
+            *(f"atlases/tiny_{resolution}um" for resolution in LEVELS),
+            *(
+                f"{names.annotation_set.folder}/{name}"
+                for name in (ANNOTATION, HEMISPHERES, "terminology.csv", "volumes.csv")
+            ),
+        )
+    }
 
 
 def test_credit_is_in_the_manifests(built):
