@@ -220,10 +220,10 @@ def build_atlas(  # noqa: PLR0915 - one step after another
         )
         images = _images(opened, root, names, parts, terminology, recognised.all_labels, ome_zarr, credit)
         order = PostOrder.of(terminology) if parts.has_annotation_set else None
+        listing.refuse(root)
         if parts.brainglobe:
             one, other = (Finished(images[kind].multiscale, opened[kind].geometry, "") for kind in opened)
             demands.refuse(one, other, terminology, credit, unknown)
-            listing.refuse(root)
             pruned = manifests.occurring(terminology, recognised.all_labels)
             documents = manifests.documents(names, credit, one, pruned)
         for image in images.values():
@@ -253,8 +253,7 @@ def build_atlas(  # noqa: PLR0915 - one step after another
         *terminology.remarks,
     ]
     record.finish(root, names, files, volumes, [report.target for report in reports], remarks, sides, credit)
-    if parts.brainglobe or any(key.startswith("atlases/") for key in stale):
-        listing.update(root, names.name)
+    listing.update(root, names.name)
     return AtlasReport(
         root.url,
         tuple(reports),

@@ -45,7 +45,8 @@ def update(root: Target, name: str) -> None:
     """List the latest version of each of BrainGlobe's atlases of a name that a tree holds.
 
     Atlases of this name that the tree lacks are taken from the list; those of other names stay. BrainGlobe's own list
-    is written only if it does not exist. Builds that do this at the same time wait for each other.
+    is only written where it does not exist. Where no atlas is left, both are removed unless they have other entries.
+    Builds that do this at the same time wait for each other.
 
     Parameters
     ----------
@@ -58,13 +59,22 @@ def update(root: Target, name: str) -> None:
     InputError
         If BrainGlobe cannot read one of the lists.
     """
+
+    def held() -> dict[str, str]:
+        return _latest(key for key in root.list_keys("atlases/") if key.startswith(f"atlases/{name}_"))
+
+    if _read(root, CUSTOM) is None and not held():
+        return
     with owning(root, patience=_PATIENCE):
         custom = _read(root, CUSTOM) or {}
         others = {atlas: version for atlas, version in custom.items() if _name_of(atlas) != name}
-        held = _latest(key for key in root.list_keys("atlases/") if key.startswith(f"atlases/{name}_"))
-        _write(root, CUSTOM, others | held)
-        if _read(root, OFFICIAL) is None:
-            _write(root, OFFICIAL, {})
+        if listed := others | held():
+            _write(root, CUSTOM, listed)
+            if _read(root, OFFICIAL) is None:
+                _write(root, OFFICIAL, {})
+        else:
+            for key in [CUSTOM] if _read(root, OFFICIAL) else [CUSTOM, OFFICIAL]:
+                root.remove(key)
 
 
 def defects(root: Target, keys: Iterable[str]) -> Iterator[Defect]:

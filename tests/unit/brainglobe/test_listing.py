@@ -120,7 +120,25 @@ def test_a_list_without_an_atlas_of_the_records_is_a_defect(root, key, body, kin
     assert not list(defects(root, TINY))
 
 
+def test_lists_are_removed_with_the_last_atlas_but_keep_what_others_wrote(root):
+    tree(root, *TINY)
+    update(root, "tiny")
+    root.remove("atlases/tiny_25um")
+    root.remove("atlases/tiny_50um")
+    update(root, "tiny")
+    assert root.list_keys() == []
+    root.write(CUSTOM, b"[atlases]\ntiny_25um = 3.0\n")
+    update(root, "tiny")
+    assert root.list_keys() == []
+    root.write(CUSTOM, b"[atlases]\ntiny_25um = 3.0\n")
+    root.write(OFFICIAL, b"[atlases]\nallen_mouse_25um = 3.0\n")
+    update(root, "tiny")
+    assert root.list_keys() == [OFFICIAL]
+
+
 def test_a_tree_without_atlases_for_brainglobe_needs_no_lists(root):
+    update(root, "tiny")
+    assert root.list_keys() == []
     assert not list(defects(root, ["terminologies/tiny-terminology/1/terminology.csv"]))
 
 
