@@ -421,11 +421,10 @@ def _build_json(folder: Path) -> None:
 
 
 def _manifests(folder: Path) -> None:
-    from atlaszarr.atlas.manifest import manifests
-
+    from atlaszarr.atlas.record import records
     from atlaszarr.stores.target import Target
 
-    list(manifests(Target.of(folder)))
+    list(records(Target.of(folder)))
 
 
 def _terminology(folder: Path) -> None:

@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 from brainglobe_atlas import atlases
@@ -22,8 +23,8 @@ from atlaszarr.testing.emulator import Emulator
 
 HERE = Path(__file__).parent
 
-#: The reader of atlases; it asks no API, and is run once for each atlas.
-BRAINGLOBE = "brainglobe"
+#: The readers of atlases, the current one and the one before; they ask no API, and run once for each atlas.
+BRAINGLOBE = ("brainglobe", "brainglobe-3.0.2")
 
 #: The writer and reader of volumes; it asks no API.
 VOLUMES = "simpleitk"
@@ -31,8 +32,25 @@ VOLUMES = "simpleitk"
 #: Checks that hold ours to what a peer makes; they run where atlaszarr is, and start what they need of the peer.
 BESIDE_OURS = {"atldld": "registered_sections.py", VOLUMES: "simpleitk_volumes.py"}
 
+#: What both of BrainGlobe's versions need, next to pandas.
+_OF_BRAINGLOBE = [
+    "aiobotocore==3.10.0",
+    "click==8.5.1",
+    "DracoPy==2.2.0",
+    "fsspec==2026.9.0",
+    "meshio==5.3.5",
+    "ngff-zarr==0.50.0",
+    "numpy==2.4.6",
+    "pyarrow==26.0.1",
+    "requests==2.34.2",
+    "rich==15.0.0",
+    "s3fs==2026.9.0",
+    "tqdm==4.70.1",
+    "treelib==1.8.0",
+]
+
 # The package is installed without its dependencies, then what its tested part imports, at versions known to
-# work with it: README.md says why. atldld and allensdk want Python 3.11.
+# work with it: README.md says why. atldld and allensdk want Python 3.11, BrainGlobe's current version 3.12.
 PEERS = {
     "atldld": (
         "atldld==0.3.4",
@@ -65,26 +83,25 @@ PEERS = {
             "xarray==2023.1.0",
         ],
     ),
-    BRAINGLOBE: (
+    "brainglobe": (
+        "brainglobe-atlasapi==3.0.3",
+        [
+            *_OF_BRAINGLOBE,
+            "brainglobe-space==1.0.4",
+            "pandas==3.1.1",
+            "scipy==1.18.1",
+            "tifffile==2026.11.8",
+            "zarr==3.4.2",
+        ],
+    ),
+    "brainglobe-3.0.2": (
         "brainglobe-atlasapi==3.0.2",
         [
-            "aiobotocore==3.10.0",
+            *_OF_BRAINGLOBE,
             "brainglobe-space==1.0.3",
-            "click==8.5.1",
-            "DracoPy==2.2.0",
-            "fsspec==2026.9.0",
-            "meshio==5.3.5",
-            "ngff-zarr==0.50.0",
-            "numpy==2.4.6",
             "pandas==3.0.6",
-            "pyarrow==26.0.1",
-            "requests==2.34.2",
-            "rich==15.0.0",
-            "s3fs==2026.9.0",
             "scipy==1.17.1",
             "tifffile==2026.3.3",
-            "tqdm==4.70.1",
-            "treelib==1.8.0",
             "zarr==3.1.6",
         ],
     ),
@@ -101,24 +118,34 @@ PEERS = {
     ),
 }
 
+#: The version of Python of each environment that is not made with 3.11.
+PYTHONS = {"brainglobe": "3.12"}
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--keep", type=Path, metavar="DIR", help="make the environments here, or use those that are")
-    parser.add_argument("--python", default=_python(), help="the Python 3.11 to make them with (default: %(default)s)")
+    parser.add_argument(
+        "--python", default=_python("3.11"), help="the Python 3.11 to make them with (default: %(default)s)"
+    )
     parser.add_argument("peers", nargs="*", metavar="PEER", help=f"of {', '.join(PEERS)} (default: all)")
     arguments = parser.parse_args()
     peers = arguments.peers or list(PEERS)
     if unknown := set(peers) - set(PEERS):
         parser.error(f"no such peer: {', '.join(sorted(unknown))}")
-    if arguments.python is None:
-        parser.error("no python3.11 on the path: name one with --python")
+    pythons = {peer: _python(PYTHONS[peer]) if peer in PYTHONS else arguments.python for peer in peers}
+    for peer in [peer for peer, python in pythons.items() if python is None]:
+        missing = f"{peer} needs Python {PYTHONS.get(peer, '3.11')}, which is neither on PATH nor in pyenv"
+        if peer in arguments.peers or peer not in PYTHONS:
+            parser.error(missing)
+        print(f"{missing}: skipped")
+        peers.remove(peer)
 
     with tempfile.TemporaryDirectory(prefix="peers-") as scratch:
         start = time.perf_counter()
         folder = arguments.keep or Path(scratch) / "environments"
         with ThreadPoolExecutor() as pool:
-            environments = list(pool.map(lambda peer: _environment(folder / peer, peer, arguments.python), peers))
+            environments = list(pool.map(lambda peer: _environment(folder / peer, peer, pythons[peer]), peers))
         print(f"environments ready after {time.perf_counter() - start:.0f} s", flush=True)
         with Emulator() as emulator:
             statuses = [
@@ -131,9 +158,15 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def _python() -> str | None:
-    """A Python that numpy 1.23 has wheels for."""
-    return sys.executable if sys.version_info[:2] == (3, 11) else shutil.which("python3.11")
+def _python(version: str) -> str | None:
+    """The Python of a version: this one, one on PATH, or one of pyenv's; None if there is none."""
+    here = sys.executable if version == f"{sys.version_info.major}.{sys.version_info.minor}" else None
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    for candidate in (here, shutil.which(f"python{version}"), *pyenv.glob(f"versions/{version}.*/bin/python")):
+        # A shim of pyenv is on PATH, and fails, also where that version is not selected.
+        if candidate and not subprocess.run([candidate, "-c", "import ensurepip"], capture_output=True).returncode:  # noqa: PLW1510
+            return str(candidate)
+    return None
 
 
 def _environment(folder: Path, peer: str, python: str) -> Path:
@@ -161,18 +194,24 @@ def _given(peer: str, url: str, scratch: Path) -> Iterator[dict[str, str]]:
     if peer == VOLUMES:
         yield {"VOLUMES_FOLDER": str(scratch / "volumes")}
         return
-    if peer != BRAINGLOBE:
+    if peer not in BRAINGLOBE:
         yield {"ALLEN_API_URL": url}
         return
-    for folder in atlases(scratch / "atlases"):
+    for folder in _atlases(scratch / "atlases"):
         print(f"{peer}: the {folder.name} atlas", flush=True)
         yield {"ATLAS_FOLDER": str(folder)}
+
+
+@cache
+def _atlases(folder: Path) -> list[Path]:
+    """The folders of the atlases, which are made once for all readers."""
+    return list(atlases(folder))
 
 
 def _run_client(peer: str, python: Path, given: dict[str, str], scratch: str) -> int:
     """The exit status of the peer's checks; what they leave behind goes with `scratch`."""
     environment = {**_apart(), **given, "TMPDIR": scratch}
-    status = _status(peer, [python, HERE / f"{peer}_client.py"], environment)
+    status = _status(peer, [python, HERE / f"{peer.partition('-')[0]}_client.py"], environment)
     if peer in BESIDE_OURS:
         ours = {**os.environ, **given, "TMPDIR": scratch, "PEER_PYTHON": str(python)}
         status = max(status, _status(peer, [sys.executable, HERE / BESIDE_OURS[peer]], ours))

@@ -14,7 +14,7 @@ from ..annotation_set import masks, precomputed_folder, surfaces
 from ..annotation_set.structure_order import PostOrder
 from ..assets import names as paths
 from ..assets.names import VOLUMES, AtlasNames, below
-from ..brainglobe import demands
+from ..brainglobe import demands, listing, manifests
 from ..credit import Credit, credit_of
 from ..engine.finished_image import Finished
 from ..engine.inputs import locations_read
@@ -220,9 +220,12 @@ def build_atlas(  # noqa: PLR0915 - one step after another
         )
         images = _images(opened, root, names, parts, terminology, recognised.all_labels, ome_zarr, credit)
         order = PostOrder.of(terminology) if parts.has_annotation_set else None
+        listing.refuse(root)
         if parts.brainglobe:
             one, other = (Finished(images[kind].multiscale, opened[kind].geometry, "") for kind in opened)
-            documents = demands.check(one, other, names, terminology, credit, unknown)
+            demands.refuse(one, other, terminology, credit, unknown)
+            pruned = manifests.occurring(terminology, recognised.all_labels)
+            documents = manifests.documents(names, credit, one, pruned)
         for image in images.values():
             image.read_state(overwrite)
         running = stack.enter_context(scheduler_for(scheduler, workers))

@@ -4,46 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..assets import names as paths
-from ..assets.names import AtlasNames
 from ..credit import Credit
 from ..engine.finished_image import Finished
 from ..errors import InputError, RecordError
 from ..geometry.spaces import BRAINGLOBE_SIDES
 from ..terminology.rows import LARGEST_LABEL, Identifier
 from ..terminology.terminology import Terminology
-from . import manifests
 
 
-def check(
-    annotation: Finished,
-    template: Finished,
-    names: AtlasNames,
-    terminology: Terminology,
-    credit: Credit,
-    unknown: Sequence[str] = (),
-) -> dict[str, bytes]:
+def refuse(
+    annotation: Finished, template: Finished, terminology: Terminology, credit: Credit, unknown: Sequence[str] = ()
+) -> None:
     """Refuse an annotation and a template that BrainGlobe's reader cannot open together, before they are written.
 
     Parameters
     ----------
     annotation, template : Finished
-    names : AtlasNames
+        They need not be written yet: only their levels, dtypes and geometry are read.
     terminology : Terminology
     credit : Credit
     unknown : sequence of str
         Remarks on labels that the terminology lacks.
 
-    Returns
-    -------
-    dict of str to bytes
-        The manifests, by key; those of the atlases are last.
-
     Raises
     ------
     InputError
-        If a label, the citation or the species is not known, a dtype or the orientation is wrong, or the template lacks
-        a level of the annotation.
+        If a label, the citation or the species is not known, a dtype or the orientation is wrong, the template lacks a
+        level of the annotation, or a resolution is not a whole number of um, which the names of the atlases need.
     RecordError
         For the reasons of `refuse_terminology`.
     """
@@ -61,18 +48,25 @@ def check(
             "BrainGlobe (--brainglobe)",
             code="unsupported-orientation",
         )
+    if missing := [name for name in ("species", "citation") if not getattr(credit, name)]:
+        raise InputError(
+            f"BrainGlobe needs the {' and the '.join(missing)} of the atlas, which are known only of the CCF; give "
+            f"{' and '.join(f'--{name}' for name in missing)}",
+            code="missing-credit",
+        )
     shapes = dict(zip(template.resolutions, (level.shape for level in template.multiscale.pyramid.levels), strict=True))
     for level, resolution in zip(annotation.multiscale.pyramid.levels, annotation.resolutions, strict=True):
+        size = resolution[0]
+        if size % 1:
+            raise InputError(
+                f"the annotation has a level of {size:g} um; BrainGlobe needs whole um", code="fractional-resolution"
+            )
         if shapes.get(resolution) != level.shape:
-            size = resolution[0]
             raise InputError(
                 f"the annotation has {level.shape} voxels at {size:g} um, but the template has "
                 f"{shapes.get(resolution, 'no such level')}; give a template with the levels of the annotation",
                 code="shape-mismatch",
             )
-    atlases = manifests.atlases(names, credit, annotation)
-    space = {f"{names.coordinate_space.folder}/{paths.MANIFEST}": manifests.coordinate_space(names)}
-    return space | {f"{folder}/{paths.MANIFEST}": body for folder, body in atlases.items()}
 
 
 def refuse_terminology(terminology: Terminology) -> None:

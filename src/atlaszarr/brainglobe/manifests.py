@@ -1,49 +1,80 @@
-"""The manifests by which BrainGlobe's reader finds an atlas. Pure functions."""
+"""The documents by which BrainGlobe's reader finds an atlas: its manifests, and a terminology of its own.
+
+They are those that brainglobe-atlasapi 3.0.3 and 3.0.2 open (`brainglobe_atlasapi.core`, `bg_atlas`), and the manifests
+also have the keys of the published standard. Pure functions.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
+from datetime import datetime
 from typing import Any
 
-from ..assets.names import AtlasNames
+from ..assets import standard
+from ..assets.documents import data_description
+from ..assets.names import DATA_DESCRIPTION, MANIFEST, TERMINOLOGY, Asset, AtlasNames
 from ..credit import Credit
 from ..engine.finished_image import Finished
-from ..errors import InputError
+from ..terminology.terminology import Terminology
 
 
-def coordinate_space(names: AtlasNames) -> bytes:
-    """The manifest of the coordinate space."""
-    return _document(names.coordinate_space.reference(template=names.template.reference()))
+def terminology_of(names: AtlasNames) -> Asset:
+    """BrainGlobe's terminology of an atlas.
 
-
-def atlases(names: AtlasNames, credit: Credit, annotation: Finished) -> dict[str, bytes]:
-    """The manifest of the atlas at every resolution of an annotation, by folder.
-
-    Raises
-    ------
-    InputError
-        If the citation or the species is not known; if a resolution is not a whole number of um, which the name of
-        the atlas needs.
+    It has the name and version of the annotation, since that decides which structures occur.
     """
-    if missing := [name for name in ("species", "citation") if not getattr(credit, name)]:
-        raise InputError(
-            f"BrainGlobe needs the {' and the '.join(missing)} of the atlas, which are known only of the CCF; give "
-            f"{' and '.join(f'--{name}' for name in missing)}",
-            code="missing-credit",
-        )
-    template, terminology = names.template.reference(), names.terminology.reference()
-    manifests = {}
-    for level, sizes in zip(annotation.multiscale.pyramid.levels, annotation.resolutions, strict=True):
-        if sizes[0] % 1:
-            raise InputError(
-                f"the annotation has a level of {sizes[0]:g} um; BrainGlobe needs whole um",
-                code="fractional-resolution",
-            )
-        folder = names.brainglobe_atlas(int(sizes[0])).folder
-        manifests[folder] = _document(
+    return Asset("terminologies", f"{names.name}-brainglobe-terminology", names.version)
+
+
+def atlases_of(names: AtlasNames, annotation: Finished) -> list[Asset]:
+    """BrainGlobe's atlas at every resolution of an annotation."""
+    return [names.brainglobe_atlas(int(sizes[0])) for sizes in annotation.resolutions]
+
+
+def occurring(terminology: Terminology, labels: Iterable[int]) -> Terminology:
+    """The structures of a terminology that have one of the labels or a descendant that has one, and the root.
+
+    BrainGlobe expects a mesh of every structure (`catch_missing_mesh_files` of its
+    `atlas_generation.validate_atlases`), and what occurs nowhere has none.
+    """
+    kept = {root.path[0] for root in terminology.roots}
+    for label in labels:
+        if (structure := terminology.by_value.get(label)) is not None:
+            kept.update(structure.path)
+    return Terminology(tuple(structure for structure in terminology if structure.id in kept))
+
+
+def documents(names: AtlasNames, credit: Credit, annotation: Finished, terminology: Terminology) -> dict[str, bytes]:
+    """All documents that BrainGlobe's reader opens, by key; the manifests of the atlases are last.
+
+    Parameters
+    ----------
+    names : AtlasNames
+    credit : Credit
+        With citation and species, see `demands.refuse`.
+    annotation : Finished
+        It need not be written yet: only its levels are read.
+    terminology : Terminology
+        The structures that occur in the annotation, see `occurring`.
+    """
+    pruned, template = terminology_of(names), names.template.reference()
+    space = names.coordinate_space.reference(template=template)
+    annotation_set = names.annotation_set.reference(template=template, terminology=pruned.reference())
+    found = {
+        f"{pruned.folder}/{TERMINOLOGY}": terminology.to_csv().encode(),
+        f"{pruned.folder}/{MANIFEST}": _manifest(pruned, pruned.reference()),
+        f"{names.coordinate_space.folder}/{MANIFEST}": _manifest(names.coordinate_space, space),
+    }
+    levels = zip(
+        atlases_of(names, annotation), annotation.multiscale.pyramid.levels, annotation.resolutions, strict=True
+    )
+    for atlas, level, sizes in levels:
+        found[f"{atlas.folder}/{MANIFEST}"] = _manifest(
+            atlas,
             {
                 "name": names.name,
-                "location": f"/{folder}",
+                "location": f"/{atlas.folder}",
                 "citation": credit.short or credit.citation,
                 "atlas_link": credit.link,
                 "species": credit.species,
@@ -54,14 +85,45 @@ def atlases(names: AtlasNames, credit: Credit, annotation: Finished) -> dict[str
                 "shape": level.shape,
                 "additional_references": [],
                 "atlas_packager": "atlaszarr",
-                "coordinate_space": names.coordinate_space.reference(template=template),
-                "terminology": terminology,
-                "annotation_set": names.annotation_set.reference(template=template, terminology=terminology),
+                "coordinate_space": space,
+                "terminology": pruned.reference(),
+                "annotation_set": annotation_set,
                 "template": template,
-            }
+                "templates": [template],
+                "annotation_sets": [annotation_set],
+            },
         )
-    return manifests
+    return found
 
 
-def _document(content: dict[str, Any]) -> bytes:
-    return json.dumps(content, indent=4).encode()
+def descriptions(names: AtlasNames, credit: Credit, annotation: Finished, created: datetime) -> dict[str, bytes]:
+    """The data_description.json of each asset of `documents` that only BrainGlobe needs, by key.
+
+    The published standard demands them in a tree that also has its layout.
+
+    Parameters
+    ----------
+    names : AtlasNames
+    credit : Credit
+    annotation : Finished
+        It need not be written yet: only its levels are read.
+    created : datetime
+        Time of the first build of the atlas, with a time zone.
+
+    Raises
+    ------
+    InputError
+        If `created` has no time zone.
+    """
+    titles = {terminology_of(names): "Terminology for BrainGlobe: the structures that occur in an annotation set"}
+    titles |= dict.fromkeys(atlases_of(names, annotation), "Atlas for BrainGlobe, at one resolution")
+    return {
+        f"{asset.folder}/{DATA_DESCRIPTION}": data_description(asset, title, credit, created)
+        for asset, title in titles.items()
+    }
+
+
+def _manifest(asset: Asset, content: dict[str, Any]) -> bytes:
+    """A manifest with the keys of the standard's, too."""
+    own = {"schema_version": standard.VERSION, "described_by": standard.KINDS[asset.kind].url}
+    return json.dumps({**content, **own}, indent=4).encode()

@@ -4,145 +4,215 @@ The reader itself opens one in tests/peers.
 """
 
 import json
-from dataclasses import replace
+import shutil
+from datetime import UTC, datetime
 
-import dask.array as da
 import numpy as np
 import pytest
 import zarr
-from atlaszarr.brainglobe.write import write
 
-from atlaszarr.annotation_set.meshes import defects
-from atlaszarr.assets.names import (
-    ANNOTATION,
-    COMPRESSED,
-    HEMISPHERES,
-    MASKS,
-    PRECOMPUTED,
-    TEMPLATE,
-    AtlasNames,
-    below,
-)
-from atlaszarr.atlas.images import hemispheres_image
+from atlaszarr import Terminology, build_atlas, verify
+from atlaszarr.assets.documents import documents
+from atlaszarr.assets.names import ANNOTATION, COMPRESSED, HEMISPHERES, MASKS, PRECOMPUTED, TEMPLATE, AtlasNames, below
+from atlaszarr.assets.validation import findings
 from atlaszarr.atlas.second_name import give_second_name
-from atlaszarr.credit import CCF
+from atlaszarr.brainglobe.demands import refuse
+from atlaszarr.brainglobe.manifests import descriptions
+from atlaszarr.credit import Credit
 from atlaszarr.engine.finished_image import Finished
-from atlaszarr.engine.ome import Geometry
-from atlaszarr.engine.pyramid import Pyramid
-from atlaszarr.engine.schedulers import scheduler_for
-from atlaszarr.engine.writer import write as write_image
 from atlaszarr.errors import InputError
-from atlaszarr.geometry.spaces import BRAINGLOBE_SIDES, ORIENTATION
 from atlaszarr.stores.target import Target
-from atlaszarr.terminology.terminology import Structure, Terminology
-from atlaszarr.verification import verify
-from atlaszarr.writing import write_multiscales
+from atlaszarr.terminology.terminology import Structure
 from codes import raises
+from tiny_atlas import files, save
 
-LAYOUT = AtlasNames.of("allen-adult-mouse", "3.0")
+NAMES = AtlasNames.of("tiny", "3.0", template_name="tiny-mean", space_name="tiny-frame", terminology_name="tiny-words")
+SET = NAMES.annotation_set.folder
+#: 5 and its child 6 occur nowhere; the parent of 70000 needs more than 16 bits too.
 TERMINOLOGY = Terminology(
     (
         Structure(997, "root", "root", "#FFFFFF", (997,)),
-        Structure(8, "grey", "Grey, basic", "#BFDAE3", (997, 8)),
-        Structure(70000, "far", "Far away", "#0A0B0C", (997, 8, 70000)),
+        Structure(5, "none", "Nowhere", "#010203", (997, 5)),
+        Structure(6, "less", "Nowhere, below", "#010204", (997, 5, 6)),
+        Structure(80000, "grey", "Grey, basic", "#BFDAE3", (997, 80000)),
+        Structure(70000, "far", "Far away", "#0A0B0C", (997, 80000, 70000)),
     )
 )
-GEOMETRY = Geometry((0.025,) * 3, (0.0075,) * 3, orientation={**ORIENTATION, "x": BRAINGLOBE_SIDES})
+LEVELS = {25: [60, 40, 44], 50: [30, 20, 22], 100: [15, 10, 11]}
 
 
 def labels(shape=(60, 40, 44)):
     found = np.zeros(shape, np.uint32)
-    found[10:40, 5:30, 5:40] = 8
+    found[10:40, 5:30, 5:40] = 80000
     found[20:35, 10:20, 10:20] = 70000
     return found
 
 
-def begun(folder, template=None, dtype=np.uint16, **options):
-    """The folder of an atlas with annotation and template."""
-    options = {"geometry": GEOMETRY, "levels": 3, "chunk": 32, **options}
-    root = Target.of(folder)
-    write_multiscales(
-        da.from_array(labels()), below(root, f"{LAYOUT.annotation_set}/{ANNOTATION}").url, rule="mode", **options
-    )
-    template = labels() // 300 + 7 if template is None else template
-    write_multiscales(
-        da.from_array(template.astype(dtype)), below(root, f"{LAYOUT.template}/{TEMPLATE}").url, **options
-    )
-    target = below(root, f"{LAYOUT.annotation_set}/{HEMISPHERES}")
-    with scheduler_for("threads", 2) as running:
-        job = hemispheres_image(Pyramid.over(labels().shape, 32, 3), options["geometry"], target, "0.5", CCF)
-        write_image(job, running)
-    root.write(f"{LAYOUT.terminology}/terminology.csv", TERMINOLOGY.to_csv().encode())
-    return root
+def given(folder, um=25, template_um=None, dtype=np.uint16):
+    """The options of `build_atlas` for an annotation and a template."""
+    folder.mkdir(exist_ok=True)
+    step = int((template_um or um) // um)
+    template = (labels() // 300 + 7)[::step, ::step, ::step].astype(dtype)
+    return {
+        "annotation": save(folder / "annotation.nrrd", labels(), um, sides="asr"),
+        "template": save(folder / "template.nrrd", template, um * step, sides="asr"),
+        "ontology": TERMINOLOGY,
+        "name": "tiny",
+        "version": "3.0",
+        "template_name": "tiny-mean",
+        "space_name": "tiny-frame",
+        "terminology_name": "tiny-words",
+        "citation": "Tiny, T. (2026)",
+        "species": "Mus inventus",
+    }
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    return given(tmp_path_factory.mktemp("sources"))
+
+
+@pytest.fixture(scope="module")
+def built(sources, tmp_path_factory):
+    """The folder of an atlas; not to be changed."""
+    folder = tmp_path_factory.mktemp("built") / "brainglobe-atlasapi"
+    report = build_atlas(folder, **sources, brainglobe=True)
+    assert {image.state for image in report.images} == {"built"}
+    return folder
 
 
 @pytest.fixture
-def root(tmp_path):
-    return begun(tmp_path / "brainglobe-atlasapi")
+def copied(built, tmp_path):
+    """A copy of that folder."""
+    return shutil.copytree(built, tmp_path / "brainglobe-atlasapi", symlinks=True)
 
 
-def test_every_file_is_at_the_path_that_the_reader_opens(root):
-    assert [report.state for report in write(root, LAYOUT, TERMINOLOGY, CCF)] == ["built"] * 2
-    for resolution, shape in ((25, [60, 40, 44]), (50, [30, 20, 22]), (100, [15, 10, 11])):
-        manifest = json.loads(root.read(f"atlases/allen-adult-mouse_{resolution}um/3_0/manifest.json"))
-        assert manifest["resolution"] == [resolution] * 3
-        assert manifest["shape"] == shape
-        assert manifest["version"] == "3.0"
-        assert manifest["orientation"] == "asr"
+def manifest(root, resolution):
+    return json.loads((root / f"atlases/tiny_{resolution}um/3_0/manifest.json").read_text())
+
+
+def test_every_file_is_at_the_path_that_the_reader_opens(built):
+    for resolution, shape in LEVELS.items():
+        found = manifest(built, resolution)
+        assert found["resolution"] == [resolution] * 3
+        assert found["shape"] == shape
+        assert found["version"] == "3.0"
+        assert found["orientation"] == "asr"
         for part, file in (
             ("annotation_set", f"{COMPRESSED}/zarr.json"),
             ("annotation_set", f"{MASKS}/annotation_values/c/0"),
             ("annotation_set", f"{HEMISPHERES}/zarr.json"),
             ("annotation_set", f"{PRECOMPUTED}/mesh/997"),
             ("terminology", "terminology.csv"),
+            ("terminology", "manifest.json"),
             ("template", f"{TEMPLATE}/zarr.json"),
             ("coordinate_space", "manifest.json"),
         ):
-            location = manifest[part]["location"]
+            location = found[part]["location"]
             assert location.startswith("/")
-            assert root.read(f"{location[1:]}/{file}") is not None
-    space = json.loads(root.read(f"{LAYOUT.coordinate_space}/manifest.json"))
-    assert space["template"]["name"] == "allen-adult-mouse-template"
-    for name in (COMPRESSED, MASKS, HEMISPHERES):
-        assert verify(below(root, f"{LAYOUT.annotation_set}/{name}").url, deep=True).ok
-    assert defects(below(root, f"{LAYOUT.annotation_set}/{PRECOMPUTED}")) == []
+            assert (built / location[1:] / file).is_file()
+        assert found["annotation_set"]["template"] == found["template"]
+        assert found["annotation_set"]["terminology"] == found["terminology"]
+    space = json.loads((built / NAMES.coordinate_space.folder / "manifest.json").read_text())
+    assert space["template"]["name"] == "tiny-mean-template"
+    assert verify(built, deep=True).ok
 
 
-def test_a_second_call_changes_nothing(root):
-    write(root, LAYOUT, TERMINOLOGY, CCF)
-    before = {key: root.read(key) for key in root.list_keys()}
-    assert [report.state for report in write(root, LAYOUT, TERMINOLOGY, CCF)] == ["already finished"] * 2
-    assert {key: root.read(key) for key in root.list_keys()} == before
+def test_manifests_have_what_the_published_standard_demands_of_an_atlas(built):
+    found = manifest(built, 50)
+    assert found["templates"] == [NAMES.template.reference()]
+    (one,) = found["annotation_sets"]
+    assert one["location"] == f"/{SET}"
+    assert one["terminology"] == found["terminology"]
+    assert found["schema_version"] == "0.2.0"
+    assert found["coordinate_space"]["name"] == "tiny-frame-space"
+    for key in (found["terminology"], found["coordinate_space"]):
+        document = json.loads((built / key["location"][1:] / "manifest.json").read_text())
+        assert {"name", "version", "location", "schema_version"} <= document.keys()
 
 
-def test_metadata_of_the_atlas_is_in_its_manifests(root):
-    write(root, LAYOUT, TERMINOLOGY, replace(CCF, symmetric=False))
-    manifest = json.loads(root.read("atlases/allen-adult-mouse_25um/3_0/manifest.json"))
-    assert manifest["symmetric"] is False
+def test_the_standard_has_nothing_against_the_tree_but_names_once_its_documents_are_there(tmp_path):
+    root, names = Target.of(tmp_path / "brainglobe-atlasapi"), AtlasNames.of("tiny", "2017")
+    options = given(tmp_path / "sources")
+    build_atlas(
+        root.url,
+        **{name: value for name, value in options.items() if "_name" not in name} | {"version": "2017"},
+        brainglobe=True,
+    )
+    image = Finished.at(below(root, f"{names.annotation_set.folder}/{ANNOTATION}"))
+    credit, created = Credit("Tiny, T. (2026)", species="Mus inventus"), datetime(2026, 11, 28, tzinfo=UTC)
+    facts = {"geometry": image.geometry, "resolutions": image.resolutions, "template_sources": {"0": {"uri": "t.nrrd"}}}
+    root.write_all(documents(names, credit, **facts, created=created).items())
+    root.write_all(descriptions(names, credit, image, created).items())
+    assert list(findings(root)) == []
+    assert {(one.kind, one.key) for one in findings(root, strict=True)} == {
+        ("extra", key)
+        for key in (
+            "atlaszarr",
+            "atlases/custom_atlases.conf",
+            "atlases/last_versions.conf",
+            *(f"atlases/tiny_{resolution}um" for resolution in LEVELS),
+            *(
+                f"{names.annotation_set.folder}/{name}"
+                for name in (ANNOTATION, HEMISPHERES, "terminology.csv", "volumes.csv")
+            ),
+        )
+    }
 
 
-def test_an_annotation_with_the_orientation_of_the_allen_institute_is_refused(tmp_path):
-    root = begun(tmp_path / "brainglobe-atlasapi", geometry=replace(GEOMETRY, orientation=ORIENTATION))
-    with raises(InputError, "unsupported-orientation") as caught:
-        write(root, LAYOUT, TERMINOLOGY, CCF)
-    assert "left-to-right" in str(caught.value)
+def test_credit_is_in_the_manifests(built):
+    found = manifest(built, 25)
+    assert (found["citation"], found["species"], found["symmetric"]) == ("Tiny, T. (2026)", "Mus inventus", False)
+    assert found["atlas_link"] == ""
 
 
-def test_hemispheres_have_the_levels_of_the_annotation_and_for_brainglobe_the_low_half_of_x_is_right(root):
-    target = below(root, f"{LAYOUT.annotation_set}/{HEMISPHERES}")
-    assert Finished.at(target).resolutions == ((25.0,) * 3, (50.0,) * 3, (100.0,) * 3)
-    for level, (shape, middle) in enumerate((((60, 40, 44), 22), ((30, 20, 22), 11), ((15, 10, 11), 5))):
+def test_a_second_build_changes_nothing_but_the_record(sources, built, copied):
+    report = build_atlas(copied, **sources, brainglobe=True)
+    assert {image.state for image in report.images} == {"already finished"}
+    before, after = files(built), files(copied)
+    record = "atlaszarr/tiny-3.0.json"
+    assert {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)} <= {record}
+
+
+def test_brainglobes_terminology_has_only_what_occurs_and_the_other_has_all(built):
+    location = manifest(built, 25)["terminology"]["location"]
+    assert location == "/terminologies/tiny-brainglobe-terminology/3_0"
+    pruned = Terminology.read(built / location[1:] / "terminology.csv")
+    assert [one.id for one in pruned] == [997, 80000, 70000]
+    assert [pruned[id] for id in (997, 80000, 70000)] == [TERMINOLOGY[id] for id in (997, 80000, 70000)]
+    for folder in (NAMES.terminology.folder, SET):
+        assert Terminology.read(built / folder / "terminology.csv") == TERMINOLOGY
+    meshes = (built / SET / PRECOMPUTED / "mesh").iterdir()
+    assert {int(path.name) for path in meshes if path.name.isdigit()} == {one.id for one in pruned}
+
+
+def test_every_image_and_manifest_names_the_sides_as_brainglobe_does(built):
+    images = sorted((built / "annotation-sets").glob("*/*/*.ome.zarr")) + list((built / "templates").glob("*/*/*.zarr"))
+    assert {path.name for path in images} == {ANNOTATION, COMPRESSED, MASKS, HEMISPHERES, TEMPLATE}
+    for path in images:
+        (multiscale,) = zarr.open_group(path, mode="r").attrs["ome"]["multiscales"]
+        (x,) = (axis for axis in multiscale["axes"] if axis["name"] == "x")
+        assert x["orientation"]["value"] == "right-to-left", path.name
+    assert {manifest(built, resolution)["orientation"] for resolution in LEVELS} == {"asr"}
+    assert json.loads((built / "atlaszarr/tiny-3.0.json").read_text())["sides"]["x"] == "right-to-left"
+
+
+def test_hemispheres_have_the_levels_of_the_annotation_and_for_brainglobe_the_low_half_of_x_is_right(built):
+    target = Target.of(built / SET / HEMISPHERES)
+    assert Finished.at(target).resolutions == tuple((float(resolution),) * 3 for resolution in LEVELS)
+    for level, (shape, middle) in enumerate(zip(LEVELS.values(), (22, 11, 5), strict=True)):
         sides = zarr.open_array(f"{target.url}/{level}", mode="r")[:]
         assert sides.dtype == np.uint8
-        assert sides.shape == shape
+        assert sides.shape == tuple(shape)
         assert (sides[..., :middle] == 2).all()
         assert (sides[..., middle:] == 1).all()
 
 
-def test_the_second_name_of_the_annotation_opens_the_same_image(root, tmp_path):
-    image = below(root, f"{LAYOUT.annotation_set}/{ANNOTATION}")
-    give_second_name(image, below(root, f"{LAYOUT.annotation_set}/{COMPRESSED}"))
-    assert (tmp_path / "brainglobe-atlasapi" / LAYOUT.annotation_set / COMPRESSED).is_symlink()
+def test_the_second_name_of_the_annotation_opens_the_same_image(copied):
+    assert (copied / SET / COMPRESSED).is_symlink()
+    image = Target.of(copied / SET / ANNOTATION)
+    give_second_name(image, Target.of(copied / SET / COMPRESSED))
+    assert (copied / SET / COMPRESSED).is_symlink()
     remote = Target.of("memory://second-names/a.ome.zarr")
     for key in image.list_keys():
         remote.write(key, image.read(key))
@@ -158,48 +228,66 @@ def test_the_second_name_of_the_annotation_opens_the_same_image(root, tmp_path):
         target.remove()
 
 
-def test_an_atlas_is_written_to_an_object_store_too(tmp_path):
-    local = begun(tmp_path / "brainglobe-atlasapi")
+def test_an_atlas_is_written_to_an_object_store_too(sources, built):
     root = Target.of("memory://whole-atlas/brainglobe-atlasapi")
-    for key in local.list_keys():
-        root.write(key, local.read(key))
-    write(root, LAYOUT, TERMINOLOGY, CCF)
-    write(local, LAYOUT, TERMINOLOGY, CCF)
+    build_atlas(root.url, **sources, brainglobe=True)
+    local = Target.of(built)
     remote = {key for key in root.list_keys() if f"/{COMPRESSED}/" not in key}
     assert remote == {key for key in local.list_keys() if f"/{COMPRESSED}/" not in key}
-    for key in remote - {key for key in remote if "/atlaszarr/" in key}:
-        assert root.read(key) == local.read(key)
+    for key in remote - {key for key in remote if "/atlaszarr/" in key or key.startswith("atlaszarr/")}:
+        assert root.read(key) == local.read(key), key
+    for key in below(root, f"{SET}/{ANNOTATION}").list_keys():
+        assert root.read(f"{SET}/{COMPRESSED}/{key}") == root.read(f"{SET}/{ANNOTATION}/{key}")
+    assert verify(root.url).ok
     root.remove()
+
+
+@pytest.mark.parametrize(
+    ("changed", "code", "named"),
+    [
+        ({"um": 12.5}, "fractional-resolution", "12.5 um"),
+        ({"template_um": 50}, "shape-mismatch", "(60, 40, 44) voxels at 25 um"),
+        ({"dtype": np.float32}, "unsupported-dtype", "float32"),
+    ],
+)
+def test_volumes_that_the_reader_cannot_open_are_refused_before_anything_is_written(tmp_path, changed, code, named):
+    with raises(InputError, code) as caught:
+        build_atlas(tmp_path / "atlas", **given(tmp_path / "sources", **changed), brainglobe=True)
+    assert named in str(caught.value)
+    assert not (tmp_path / "atlas").exists()
 
 
 @pytest.mark.parametrize(
     ("options", "code", "named"),
     [
-        ({"dtype": np.uint8}, "unsupported-dtype", "uint8"),
-        ({"template": np.zeros((60, 40, 46))}, "shape-mismatch", "(60, 40, 46)"),
-        ({"geometry": Geometry((0.0125,) * 3)}, "fractional-resolution", "12.5 um"),
-        ({"geometry": Geometry((25.0,) * 3, unit="micrometer")}, "wrong-axes", "millimetres"),
-        ({"ome_zarr": "0.4"}, "damaged-metadata", "0.5"),
+        ({"template": ()}, "missing-template", "--template"),
+        ({"ome_zarr": "0.4"}, "not-supported", "0.4"),
+        ({"species": None}, "missing-credit", "--species"),
+        ({"citation": None}, "missing-credit", "--citation"),
+        ({"version": "1.0.0"}, "invalid-version", "1.0.0"),
+        ({"version": "2017-10"}, "invalid-version", "2017-10"),
+        ({"template_version": "1.0.0"}, "invalid-version", "1.0.0"),
+        ({"name": "Allen mouse"}, "invalid-name", "Allen mouse"),
+        ({"name": "a/b"}, "invalid-name", "a/b"),
+        ({"strict": True, "layout": "assets"}, "conflicting-options", "BrainGlobe"),
+        ({"ontology": Terminology(TERMINOLOGY.structures[:4]), "allow_unknown": True}, "unknown-label", "70000"),
     ],
 )
-def test_what_the_reader_cannot_open_is_refused_before_anything_is_written(tmp_path, options, code, named):
-    root = begun(tmp_path / "brainglobe-atlasapi", **options)
-    before = root.list_keys()
+def test_options_that_the_reader_cannot_follow_are_refused_before_anything_is_written(
+    sources, tmp_path, options, code, named
+):
     with raises(InputError, code) as caught:
-        write(root, LAYOUT, TERMINOLOGY, CCF)
+        build_atlas(tmp_path / "atlas", **{**sources, **options}, brainglobe=True)
     assert named in str(caught.value)
-    assert root.list_keys() == before
+    assert not (tmp_path / "atlas").exists()
 
 
-@pytest.mark.parametrize(
-    ("name", "version", "code"),
-    [
-        ("Allen mouse", "3.0", "invalid-name"),
-        ("a/b", "3.0", "invalid-name"),
-        ("allen", "3.0.1", "invalid-version"),
-        ("allen", "v3", "invalid-version"),
-    ],
-)
-def test_names_and_versions_that_the_reader_cannot_find_are_refused(name, version, code):
-    with raises(InputError, code):
-        AtlasNames.of(name, version)
+def test_an_annotation_with_the_orientation_of_the_allen_institute_is_refused(sources, tmp_path):
+    build_atlas(tmp_path / "atlas", **sources)
+    one, other = (
+        Finished.at(Target.of(tmp_path / "atlas" / path))
+        for path in (f"{SET}/{ANNOTATION}", f"{NAMES.template.folder}/{TEMPLATE}")
+    )
+    with raises(InputError, "unsupported-orientation") as caught:
+        refuse(one, other, TERMINOLOGY, Credit("Tiny, T. (2026)", species="Mus inventus"))
+    assert "left-to-right" in str(caught.value)
