@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..assets.locate import Located, locate
 from ..boxes import Index, split_index
 from ..engine.absent_chunks import AbsentChunks
 from ..engine.label_counts import LabelCounts, count_labels, merged
@@ -127,7 +127,8 @@ def annotation_of(given: Any, level: int, storage_options: Mapping[str, Any] | N
 
     Parameters
     ----------
-    given : str, path-like, Multiscales, NgffImage, xarray.DataArray, dask or numpy array
+    given : str, path-like, Located, Multiscales, NgffImage, xarray.DataArray, dask or numpy array
+        A path or URL is that of an annotation, or of an asset that `atlaszarr.assets.locate.locate` takes.
     level : int
         A level of a path, a URL or a Multiscales; other annotations have only level 0.
     storage_options : mapping, optional
@@ -141,8 +142,8 @@ def annotation_of(given: Any, level: int, storage_options: Mapping[str, Any] | N
     if isinstance(level, bool) or not isinstance(level, Integral):
         raise InputError(f"level {level!r} must be a whole number", code="invalid-value")
     level = int(level)
-    if isinstance(given, str | os.PathLike):
-        image = StoredImage.at(Target.of(given, storage_options))
+    if isinstance(given := locate(given, storage_options), Located):
+        image = StoredImage.at(Target.of(given.annotation, storage_options))
         image.validate_level(level)
         geometry, whole = image.geometries[level], image.finest or image
         labels: Any

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..assets.locate import Located, locate
 from ..engine.ome import exact
 from ..errors import AtlaszarrWarning, InputError
 from ..geometry.spaces import BRAINGLOBE_SIDES, ORIENTATION, reference_space
@@ -53,9 +54,12 @@ def region_volumes(
     ----------
     annotation : str, path-like, Multiscales, NgffImage, xarray.DataArray, dask or numpy array
         Integer labels, shape (z, y, x), or the path or URL of any OME-Zarr of such labels, of a label group or a level
-        in one, or of a zarr array; its axes may have any order. 0 is background.
+        in one, or of a zarr array; its axes may have any order. 0 is background. Or the path or URL of an annotation
+        set or an atlas of the standard "Atlas Asset Organization" (``ROOT/annotation-sets/NAME/VERSION``,
+        ``ROOT/atlases/NAME/VERSION``, without VERSION the newest), of its ``manifest.json``, or of the root of a tree
+        with one annotation set or one atlas.
     terminology : Terminology, str or path-like, optional
-        Default: ``terminology.csv`` next to the annotation.
+        Default: that of the manifests for an annotation set or an atlas; ``terminology.csv`` next to the annotation.
     level : int
         Level of the annotation; volumes from coarser levels are estimates.
     by_hemisphere : bool
@@ -104,6 +108,7 @@ def region_volumes(
     """
     import pandas as pd
 
+    annotation = _located(annotation, storage_options)
     opened = annotation_of(annotation, level, storage_options)
     structures = terminology_of(terminology, annotation, storage_options)
     size = _voxel_um(opened, voxel_size)
@@ -201,6 +206,7 @@ def region_mask(
         If chunks are absent that no ledger records; if the store does not list its objects, only when the mask is
         computed.
     """
+    annotation = _located(annotation, storage_options)
     structures = terminology_of(terminology, annotation, storage_options)
     values = {structure.value for structure in structures.descendants(region) if structure.value is not None}
     return annotation_of(annotation, level, storage_options).mask(values)
@@ -227,6 +233,15 @@ def region_bounds(mask: Any) -> tuple[slice, slice, slice] | None:
         return None
     z, y, x = (slice(int(axis[0]), int(axis[-1]) + 1) for axis in along)
     return z, y, x
+
+
+def _located(annotation: Any, storage_options: Mapping[str, Any] | None) -> Any:
+    """The annotation, of which a path or URL is resolved once; a warning says which version of several is used."""
+    found = locate(annotation, storage_options)
+    if isinstance(found, Located) and found is not annotation:
+        for remark in found.remarks:
+            warnings.warn(remark, AtlaszarrWarning, stacklevel=3)
+    return found
 
 
 def _with_descendants(structures: Terminology, direct: Any) -> Any:
@@ -279,9 +294,12 @@ def _sides(annotation: Annotation, size: Sequence[Fraction]) -> tuple[tuple[str,
             f"the annotation's x axis runs {orientation}; hemispheres need an x axis that runs between left and right",
             code="unsupported-orientation",
         )
-    finest, shape = annotation.finest
+    finest, voxels = annotation.finest
     steps = zip(size, finest.scale, annotation.geometry.scale, strict=True)
-    lengths = [float(length) * (fine / coarse) for length, fine, coarse in steps]
+    z, y, x = (float(length) * (fine / coarse) for length, fine, coarse in steps)
+    # Along (p, i, r): in RAS, z and y run along i and p.
+    upright = annotation.geometry.orientation.get("z", "").startswith(("inferior", "superior"))
+    shape, lengths = ((voxels[1], voxels[0], voxels[2]), (y, z, x)) if upright else (voxels, (z, y, x))
     space = reference_space(9)
     if space.lacks_part_of_x(shape, lengths):
         return ("low", "high"), f"low is x voxels before {n}, high from {n} on; {PART_OF_CCF}", False
@@ -290,8 +308,9 @@ def _sides(annotation: Annotation, size: Sequence[Fraction]) -> tuple[tuple[str,
         return ("low", "high"), f"low is x voxels before {n}, high from {n} on; x has no orientation", False
     low, high = ("right", "left") if orientation == BRAINGLOBE_SIDES else ("left", "right")
     why = f"x runs {orientation}" if orientation else "x has no orientation: named as in the CCF"
-    if orientation == BRAINGLOBE_SIDES and is_ccf:
+    if orientation == BRAINGLOBE_SIDES and is_ccf and not upright:
         why += ", as BrainGlobe names it; the Allen Institute calls low r left"
     if not is_ccf:
         why += "; the midline is assumed in the middle"
-    return (low, high), f"{low} is low r (x voxels before {n}), {high} is high r (from {n} on); {why}", not is_ccf
+    r = "x" if upright and orientation == BRAINGLOBE_SIDES else "r"
+    return (low, high), f"{low} is low {r} (x voxels before {n}), {high} is high {r} (from {n} on); {why}", not is_ccf

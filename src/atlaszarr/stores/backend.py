@@ -95,6 +95,10 @@ class Backend(ABC):
         """Size of every object at or under a prefix."""
 
     @abstractmethod
+    def folders(self, prefix: str) -> list[str]:
+        """Names of the folders right below a prefix, in any order; what is in them is not listed."""
+
+    @abstractmethod
     def delete(self, keys: Iterable[str]) -> None:
         """Remove objects."""
 

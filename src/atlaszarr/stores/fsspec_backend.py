@@ -119,6 +119,15 @@ class FsspecBackend(Backend):
             return {}
         return {path.removeprefix(self._root).lstrip("/"): int(info["size"]) for path, info in found.items()}
 
+    def folders(self, prefix: str) -> list[str]:
+        """Same as in `Backend`."""
+        self._fs.invalidate_cache()
+        try:
+            found = self._fs.ls(self._path(prefix), detail=True)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return [str(e["name"]).rstrip("/").rpartition("/")[2] for e in found if e["type"] == "directory"]
+
     def delete(self, keys: Iterable[str]) -> None:
         """Same as in `Backend`."""
         for key in keys:

@@ -99,6 +99,14 @@ class LocalBackend(Backend):
                     found[key] = entry.stat().st_size
         return found
 
+    def folders(self, prefix: str) -> list[str]:
+        """Same as in `Backend`; links to folders are folders."""
+        try:
+            with os.scandir(self._root / prefix) as entries:
+                return [entry.name for entry in entries if entry.is_dir()]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
     def links(self, prefix: str) -> list[str]:
         """Keys at or under a prefix of links that do not point to a file: links to folders and broken links."""
         prefix = prefix.rstrip("/")

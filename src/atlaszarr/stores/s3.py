@@ -178,6 +178,11 @@ class S3Backend(Backend):
                 found[prefix] = int(obstore.head(self._store, folder)["size"])
         return found
 
+    def folders(self, prefix: str) -> list[str]:
+        """Same as in `Backend`."""
+        found = obstore.list_with_delimiter(self._store, self._path(prefix))
+        return [path.rstrip("/").rpartition("/")[2] for path in found["common_prefixes"]]
+
     def delete(self, keys: Iterable[str]) -> None:
         """Same as in `Backend`."""
         if paths := [self._path(key) for key in keys]:

@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from ..errors import AtlaszarrError, InputError, TargetError
 from .backend import LARGEST_OBJECT, LARGEST_SIDECAR, Backend, TooLargeError
-from .failures import as_error
+from .failures import as_error, is_forbidden
 from .local import LocalBackend
 from .locations import is_url, normalize_folder, shown
 
@@ -252,6 +252,18 @@ class Target:
         """Size of every object at or under a prefix, by its key."""
         with self.reporting("list"):
             return self._backend.sizes(prefix)
+
+    def folders(self, prefix: str = "") -> list[str] | None:
+        """Names of the folders right below a prefix, sorted; None if the store does not list them."""
+        if self.is_plain_http:
+            return None
+        with self.reporting("list"):
+            try:
+                return sorted(self._backend.folders(prefix))
+            except Exception as error:
+                if self.forbidden_is_absent and is_forbidden(error):
+                    return None
+                raise
 
     def remove(self, prefix: str = "") -> None:
         """Remove everything at or under a prefix; a link is removed, and its destination is kept."""
