@@ -21,6 +21,7 @@ from ..stores.target import Target
 from .absent_chunks import DEEPEST, AbsentChunks
 from .codecs import MOST_AXES
 from .ome import Geometry, microns_in
+from .ome_development import is_development, steps_of, understood
 from .ome_transformations import LONGEST, AxisMap, Step, composed
 from .pyramid import MOST_LEVELS
 from .target_state import ROOT_KEYS, UNFINISHED
@@ -154,6 +155,8 @@ class StoredImage:
         try:
             ome = attributes.get("ome") or attributes
             version = str(ome.get("version") or entry.get("version") or "0.4")
+            if is_development(version):
+                entry = understood(target.url, version, ome, entry)
             levels = entry["datasets"]
             axes, chain, names = _axes(target.url, version, ome, entry)
             if not 0 < len(levels) <= MOST_LEVELS or not 0 < len(axes) <= MOST_AXES:
@@ -174,7 +177,7 @@ class StoredImage:
             maps = [
                 composed(
                     target.url,
-                    [*(Step(step, names, names) for step in level.get("coordinateTransformations") or ()), *chain],
+                    [*(Step(step, names, names) for step in steps_of(level)), *chain],
                     len(axes),
                 )
                 for level in levels
@@ -499,11 +502,11 @@ def _axes(
     In 0.6 they are the chain that starts at the coordinate system of the levels, and the axes are those of the last
     coordinate system. Transformations from other coordinate systems are ignored.
     """
-    shared = list(entry.get("coordinateTransformations") or ())
+    shared = steps_of(entry)
     if axes := entry.get("axes") or _UNNAMED.get(version):
         names = _names(axes)
         return axes, [Step(step, names, names) for step in shared], names
-    first = entry["datasets"][0].get("coordinateTransformations") or ()
+    first = steps_of(entry["datasets"][0])
     described = entry.get("coordinateSystems") or ome["coordinateSystems"]
     systems = {system["name"]: system["axes"] for system in described}
     system, chain = _system(first[-1].get("output")) if first else None, []
