@@ -88,10 +88,10 @@ def multiscales(first="c"):
 
 
 def write_image(folder, values, ome):
-    """An image along (c, z, y, x) with the levels ``s0`` and ``s1``."""
+    """An image of the levels ``s0`` and ``s1``, the second of which has every second voxel."""
     group = zarr.open_group(folder, mode="w", zarr_format=3)
-    for level, part in enumerate((values, values[:, ::2, ::2, ::2])):
-        chunks = (1, *(min(32, n) for n in part.shape[1:]))
+    for level, part in enumerate((values, values[..., ::2, ::2, ::2])):
+        chunks = (*(1,) * (part.ndim - 3), *(min(32, n) for n in part.shape[-3:]))
         config = {"write_empty_chunks": True}
         array = group.create_array(f"s{level}", shape=part.shape, dtype=part.dtype, chunks=chunks, config=config)
         array[:] = part
@@ -145,4 +145,72 @@ def write_tree(root, ome=None, masks=False):
     write_image(root / LABELS, labels()[np.newaxis], ome or multiscales())
     if masks:
         write_masks(root / MASKS)
+    return root
+
+
+# As the packager of the Institute writes the volume of a NIfTI: its axes are called z, y, x in the order of the file.
+
+
+def _spatial(words):
+    return [
+        {"name": name, "type": "space", "unit": "millimeter", "orientation": {"type": "anatomical", "value": word}}
+        for name, word in zip("zyx", words, strict=True)
+    ]
+
+
+def _packed(version, shared, own, world, is_named=False):
+    """The attribute ``ome``: a scale for each level to the system of the array, then `shared` to that of the world."""
+
+    def end(name, kind="name"):
+        return {kind: name} if is_named else name
+
+    def sequence(first, last, steps):
+        return {"type": "sequence", "input": first, "output": last, "transformations": steps}
+
+    datasets = [
+        {
+            "path": f"s{level}",
+            "coordinateTransformations": [
+                sequence(
+                    end(f"s{level}", "path"), end("intrinsic"), [{"type": "scale", "scale": [SIZE * 2**level] * 3}]
+                )
+            ],
+        }
+        for level in (0, 1)
+    ]
+    systems = [{"name": "intrinsic", "axes": _spatial(own)}, {"name": "mm RAS", "axes": _spatial(world)}]
+    steps = [sequence(end("intrinsic"), end("mm RAS"), shared)]
+    entry = {"name": "/", "datasets": datasets, "coordinateTransformations": steps}
+    if is_named:
+        return {"version": version, "multiscales": [{**entry, "coordinateSystems": systems}]}
+    return {"version": version, "coordinateSystems": systems, "multiscales": [{**entry, "axes": _spatial(own)}]}
+
+
+_PIR = ("anterior-to-posterior", "dorsal-to-ventral", "left-to-right")
+_IN_RAS = ("left-to-right", "posterior-to-anterior", "ventral-to-dorsal")
+_SHIFT = {"type": "translation", "translation": [-5.7, 6.0, 4.2]}
+_ROTATION = {"type": "rotation", "rotation": [[0.0, 0.0, 1.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]]}
+_FLIP = {"type": "affine", "affine": [[0.0, 0.0, 1.0, -5.7], [-1.0, 0.0, 0.0, 6.0], [0.0, -1.0, 0.0, 4.2]]}
+_EXCHANGE = {"type": "affine", "affine": [[0.0, 0.0, 1.0, 0.0], [0.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]]}
+
+#: The metadata by the name of what the packager does, and how the axes of the array become R, A, S or stay p, i, r.
+PACKED = {
+    "axes p, i, r, rotated": (_packed("0.6.dev3", [_ROTATION, _SHIFT], _PIR, _IN_RAS), False),
+    "axes p, i, r, shifted, then rotated": (_packed("0.6.dev3", [_SHIFT, _ROTATION], _PIR, _IN_RAS), False),
+    "axes p, i, r, by an affine": (_packed("0.6", [_FLIP], _PIR, _IN_RAS), False),
+    "axes r, a, s": (_packed("0.6.dev3", [_SHIFT], _IN_RAS, _IN_RAS), True),
+    "axes r, a, s, exchanged": (_packed("0.6", [_SHIFT, _EXCHANGE], _IN_RAS, _IN_RAS[::-1], is_named=True), True),
+}
+
+
+def write_packed(root, style, is_label_group=False):
+    """Write the tree with labels as the packager writes them, by a key of `PACKED`."""
+    write_tree(root)
+    ome, is_ras = PACKED[style]
+    pir = labels()[::-1, ::-1].transpose(1, 0, 2)
+    values = pir.transpose(2, 0, 1)[:, ::-1, ::-1] if is_ras else pir
+    group = zarr.open_group(root / LABELS, mode="w", zarr_format=3)
+    if is_label_group:
+        group.require_group("labels/annotations_compressed")
+    write_image(root / LABELS / ("labels/annotations_compressed" if is_label_group else ""), values, ome)
     return root

@@ -255,7 +255,8 @@ def _refuse_masks(text: str, storage_options: Mapping[str, Any] | None) -> None:
     if not found or "?" in url:
         return
     masks = Target.of(f"{head}/{MASKS}", storage_options).public()
-    if any(masks.read(f"annotation_values/{key}", LARGEST) is not None for key in _ZARR):
+    groups = ("", f"labels/{MASKS.partition('.')[0]}/")  # the Allen Institute also packs them as a label group
+    if any(masks.read(f"{group}annotation_values/{key}", LARGEST) is not None for group in groups for key in _ZARR):
         raise InputError(
             f"{shown(text)} holds masks, one for each structure, not labels; give {head}/{COMPRESSED}, or the "
             "annotation set",
@@ -338,9 +339,17 @@ def _referenced(folder: _Folder, manifest: str, reference: Any, kind: str) -> _F
 
 
 def _labels(folder: _Folder) -> str | None:
-    """The path or URL of the labels of an annotation set; None if it has none."""
+    """The path or URL of the labels of an annotation set; None if it has none.
+
+    The Allen Institute also packs them as a label group, ``annotations_compressed.ome.zarr/labels/...``.
+    """
     for name in (COMPRESSED, ANNOTATION):
-        if any(folder.target.read(f"{name}/{key}", LARGEST) is not None for key in _ZARR[:2]):
+        groups = (name, f"{name}/labels/{name.partition('.')[0]}")
+        found = folder.target.read_each([f"{group}/{key}" for group in groups for key in _ZARR[:2]], LARGEST)
+        for group in groups:
+            if any(b'"multiscales"' in (found[f"{group}/{key}"] or b"") for key in _ZARR[:2]):
+                return f"{folder.target.url}/{group}"
+        if any(found[f"{name}/{key}"] is not None for key in _ZARR[:2]):  # damaged, or unfinished
             return f"{folder.target.url}/{name}"
     return None
 

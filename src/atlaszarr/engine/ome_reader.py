@@ -184,6 +184,8 @@ class StoredImage:
             ]
             order, scales, translations = _along_arrays(target.url, maps)
             along = tuple(Axis.of(axes[k]) for k in order)
+            if any(size < 0 for sizes in scales for size in sizes):
+                along, scales, translations = _reversed(target.url, along, scales, translations)
             is_scaled = all(found.is_scaled for found in maps)
             is_reordered = list(order) != sorted(order)
             return cls(target, version, along, paths, scales, translations, own, is_scaled, is_reordered)
@@ -503,12 +505,15 @@ def _axes(
     coordinate system. Transformations from other coordinate systems are ignored.
     """
     shared = steps_of(entry)
-    if axes := entry.get("axes") or _UNNAMED.get(version):
+    first = steps_of(entry["datasets"][0])
+    described = entry.get("coordinateSystems") or ome.get("coordinateSystems") or ()
+    systems = {system["name"]: system["axes"] for system in described}
+    axes = entry.get("axes") or _UNNAMED.get(version)
+    if not axes and not systems:
+        raise LookupError("it has neither axes nor coordinateSystems")
+    if axes and not (first and _system(first[-1].get("output")) in systems):
         names = _names(axes)
         return axes, [Step(step, names, names) for step in shared], names
-    first = steps_of(entry["datasets"][0])
-    described = entry.get("coordinateSystems") or ome["coordinateSystems"]
-    systems = {system["name"]: system["axes"] for system in described}
     system, chain = _system(first[-1].get("output")) if first else None, []
     levels = system
     while following := [step for step in shared if _system(step.get("input")) in (system, None)]:
@@ -543,6 +548,37 @@ def _system(reference: Any) -> str | None:
 def _flat(steps: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Transformations in order, with the members of each sequence."""
     return [inner for step in steps for inner in (step["transformations"] if step["type"] == "sequence" else [step])]
+
+
+def _reversed(
+    url: str,
+    axes: Sequence[Axis],
+    scales: Sequence[tuple[float, ...]],
+    translations: Sequence[tuple[float, ...]],
+) -> tuple[tuple[Axis, ...], tuple[tuple[float, ...], ...], tuple[tuple[float, ...], ...]]:
+    """Axes along which coordinates grow: those with a negative scale run the other way, by their orientation."""
+    signs, found = [], []
+    for k, axis in enumerate(axes):
+        is_reversed = {sizes[k] < 0 for sizes in scales}
+        if len(is_reversed) > 1:
+            raise InputError(
+                f"{url} has levels that run in different directions along {axis.name}; write it with one",
+                code="wrong-axes",
+            )
+        first, to, last = (axis.orientation or "").partition("-to-")
+        if True in is_reversed and not to:
+            raise InputError(
+                f"{url} has a transformation that reverses the axis {axis.name}, which has no orientation; write the "
+                "image along its axes, or with an orientation",
+                code="unsupported-transformation",
+            )
+        signs.append(-1.0 if True in is_reversed else 1.0)
+        found.append(replace(axis, orientation=f"{last}-to-{first}") if True in is_reversed else axis)
+    turned = [
+        tuple(tuple(sign * number + 0.0 for sign, number in zip(signs, numbers, strict=True)) for numbers in each)
+        for each in (scales, translations)
+    ]
+    return tuple(found), turned[0], turned[1]
 
 
 def _along_arrays(

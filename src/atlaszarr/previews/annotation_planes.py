@@ -19,7 +19,7 @@ from ..engine.ome_reader import StoredImage
 from ..engine.schedulers import usable_cores
 from ..errors import AtlaszarrWarning, InputError
 from ..geometry.plane import Plane
-from ..geometry.spaces import AXES, BRAINGLOBE_SIDES, ORIENTATION, ReferenceSpace
+from ..geometry.spaces import AXES, BRAINGLOBE_SIDES, ORIENTATION, ReferenceSpace, direction
 from ..geometry.voxel_size import um
 from ..reference_volumes import open_annotation
 from ..reference_volumes.ome_zarr import is_ome_zarr
@@ -180,7 +180,7 @@ def _level_of(
             "millimetres",
             code="missing-voxel-size",
         )
-    axes = _orientation_of(image, micron, space)
+    axes, is_whole = _orientation_of(image, micron, space)
     if axes is None:
         axes = Orientation.of(ORIGIN)
         warnings.warn(sides_remark(name), AtlaszarrWarning, stacklevel=4)  # the caller of preview
@@ -192,11 +192,10 @@ def _level_of(
     level = min(range(len(image.paths)), key=distance)
     a, b, c = axes.order(image.geometries[level].scale)
     size = (a * micron, b * micron, c * micron)
-    if axes == Orientation.of(ORIGIN):
-        # The physical origin is the centre of the first voxel of the space's finest grid.
-        at = image.geometries[level].translation
-        corner = [start * micron + space.anchor / 2 - length / 2 for start, length in zip(at, size, strict=True)]
-    else:
+    # The physical origin is the centre of the first voxel of the space's finest grid.
+    at = image.geometries[level].translation
+    corner = [start * micron + space.anchor / 2 - length / 2 for start, length in zip(at, size, strict=True)]
+    if axes != Orientation.of(ORIGIN) or (is_whole and any(abs(a) > b for a, b in zip(corner, size, strict=True))):
         (starts, ends), (firsts, lasts) = (_corners(image, axes, k) for k in (level, 0))
         sides = zip(axes.flipped, starts, firsts, ends, lasts, strict=True)
         corner = [float(micron) * (last - end if flip else start - first) for flip, start, first, end, last in sides]
@@ -206,22 +205,23 @@ def _level_of(
     return _Volume(name, axes.apply(array), size, (corner[0], corner[1], corner[2])), absent
 
 
-def _orientation_of(image: StoredImage, micron: Fraction, space: ReferenceSpace) -> Orientation | None:
-    """How the axes of an annotation become (p, i, r); None if they are those, with the sides of x named as BrainGlobe.
+def _orientation_of(image: StoredImage, micron: Fraction, space: ReferenceSpace) -> tuple[Orientation | None, bool]:
+    """How the axes of an annotation become (p, i, r), and whether it fills the space.
 
-    An annotation in another orientation lies in the space if it fills it: its own origin is in another frame.
+    None if they are those, with the sides of x named as BrainGlobe does. An annotation that fills the space lies in it
+    also if its own origin is in another frame, as in any other orientation.
     """
     given, shape, scale = image.geometries[0].orientation, image.shape(0), image.geometries[0].scale
-    words = {axis: given.get(axis, wanted) for axis, wanted in ORIENTATION.items()}
+    words = {axis: direction(given.get(axis, wanted)) for axis, wanted in ORIENTATION.items()}
     if words == ORIENTATION:
-        return Orientation.of(ORIGIN)
+        return Orientation.of(ORIGIN), space.is_covered(shape, [micron * size for size in scale])
     if {*words.values()} <= _WORDS and len({min(word.split("-to-")) for word in words.values()}) == len(words):
         axes = Orientation.of("".join(words[axis][0] for axis in "zyx"))
         if space.is_covered(axes.order(shape), [micron * size for size in axes.order(scale)]):
-            return None if words == ORIENTATION | {"x": BRAINGLOBE_SIDES} else axes
+            return None if words == ORIENTATION | {"x": BRAINGLOBE_SIDES} else axes, True
     axis, wanted = next((axis, wanted) for axis, wanted in ORIENTATION.items() if words[axis] != wanted)
     raise InputError(
-        f"axis {axis} of annotation {shown(image.target.url)} runs {words[axis]}; give an annotation that runs "
+        f"axis {axis} of annotation {shown(image.target.url)} runs {given[axis]}; give an annotation that runs "
         f"{wanted}, or one of the whole reference space {space.id}",
         code="unsupported-orientation",
     )

@@ -14,7 +14,7 @@ import numpy as np
 from ..assets.locate import Located, locate
 from ..engine.ome import exact
 from ..errors import AtlaszarrWarning, InputError
-from ..geometry.spaces import BRAINGLOBE_SIDES, ORIENTATION, reference_space
+from ..geometry.spaces import BRAINGLOBE_SIDES, ORIENTATION, direction, reference_space
 from ..geometry.voxel_size import contradiction, lengths_of, refuse_implausible
 from ..stores.locations import shown
 from ..terminology.terminology import Terminology, refuse_other_ontology, terminology_of
@@ -111,8 +111,11 @@ def region_volumes(
     annotation = _located(annotation, storage_options)
     opened = annotation_of(annotation, level, storage_options)
     structures = terminology_of(terminology, annotation, storage_options)
-    size = _voxel_um(opened, voxel_size)
+    size = list(_voxel_um(opened, voxel_size))
     voxel = float(math.prod(size) / 10**9)
+    if by_hemisphere and (across := _across(opened)) != 2:
+        opened = opened.turned(across)
+        size[across], size[2] = size[2], size[across]
     names, explanation, is_assumed = _sides(opened, size) if by_hemisphere else (("low", "high"), "", False)
     counts = opened.counts()
     labelled = counts.ids != 0
@@ -286,9 +289,17 @@ def _voxel_um(annotation: Annotation, given: float | Sequence[float] | None) -> 
     return z, y, x
 
 
+def _across(annotation: Annotation) -> int:
+    """The axis between left and right: x, unless another one has such an orientation."""
+    words = [direction(annotation.geometry.orientation.get(axis, "")) for axis in "zyx"]
+    found = [k for k, word in enumerate(words) if word in (ORIENTATION["x"], BRAINGLOBE_SIDES)]
+    return found[0] if len(found) == 1 else 2
+
+
 def _sides(annotation: Annotation, size: Sequence[Fraction]) -> tuple[tuple[str, str], str, bool]:
     """The names of the low and the high side of x, a sentence that explains them, and if the midline is assumed."""
-    orientation, n = annotation.geometry.orientation.get("x"), annotation.before_midline
+    words = {axis: direction(word) for axis, word in annotation.geometry.orientation.items()}
+    orientation, n = words.get("x"), annotation.before_midline
     if orientation not in (None, ORIENTATION["x"], BRAINGLOBE_SIDES):
         raise InputError(
             f"the annotation's x axis runs {orientation}; hemispheres need an x axis that runs between left and right",
@@ -298,7 +309,7 @@ def _sides(annotation: Annotation, size: Sequence[Fraction]) -> tuple[tuple[str,
     steps = zip(size, finest.scale, annotation.geometry.scale, strict=True)
     z, y, x = (float(length) * (fine / coarse) for length, fine, coarse in steps)
     # Along (p, i, r): in RAS, z and y run along i and p.
-    upright = annotation.geometry.orientation.get("z", "").startswith(("inferior", "superior"))
+    upright = words.get("z", "").startswith(("inferior", "superior"))
     shape, lengths = ((voxels[1], voxels[0], voxels[2]), (y, z, x)) if upright else (voxels, (z, y, x))
     space = reference_space(9)
     if space.lacks_part_of_x(shape, lengths):

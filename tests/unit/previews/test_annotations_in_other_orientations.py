@@ -88,7 +88,7 @@ def test_a_part_of_the_space_in_another_orientation_is_refused_since_it_may_lie_
     assert "inferior-to-superior" in str(caught.value) or "posterior-to-anterior" in str(caught.value)
 
 
-@pytest.mark.parametrize("word", ["dorsal-to-ventral", "left-to-right", "up"])
+@pytest.mark.parametrize("word", ["proximal-to-distal", "left-to-right", "up"])
 def test_an_orientation_that_is_not_known_is_named(tmp_path, word):
     image = write(tmp_path / "x.ome.zarr", lumps.labels(), ("anterior-to-posterior", word, "left-to-right"))
     with raises(InputError, "unsupported-orientation") as caught:
