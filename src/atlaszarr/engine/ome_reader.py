@@ -97,7 +97,8 @@ class StoredImage:
     is_scaled : bool
         Whether the metadata give the size of a voxel; otherwise each scale is 1.
     is_reordered : bool
-        Whether a transformation changes the order of the axes: that of the arrays is not that of the coordinate system.
+        Whether a transformation changes the order or the direction of the axes: those of the arrays are not those of
+        the coordinate system.
     finest : StoredImage or None
         The whole image, if this is one of its levels.
     """
@@ -184,10 +185,11 @@ class StoredImage:
             ]
             order, scales, translations = _along_arrays(target.url, maps)
             along = tuple(Axis.of(axes[k]) for k in order)
+            is_reordered = list(order) != sorted(order)
             if any(size < 0 for sizes in scales for size in sizes):
+                is_reordered = True
                 along, scales, translations = _reversed(target.url, along, scales, translations)
             is_scaled = all(found.is_scaled for found in maps)
-            is_reordered = list(order) != sorted(order)
             return cls(target, version, along, paths, scales, translations, own, is_scaled, is_reordered)
         except InputError:
             raise
