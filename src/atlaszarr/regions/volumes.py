@@ -63,12 +63,12 @@ def region_volumes(
     level : int
         Level of the annotation; volumes from coarser levels are estimates.
     by_hemisphere : bool
-        Whether to count each side of the midline too. The midline is the middle of level 0 along x. The centre of a
-        voxel decides its side; a centre on the midline is on the high side. The orientation of the x axis decides which
-        side is left. Without an orientation, low r is left as in the CCF if the annotation has the extent of the CCF;
-        otherwise, and for a part of the CCF along x, the sides are ``low`` and ``high``. BrainGlobe writes
-        ``right-to-left`` on the CCF, which swaps the names (brainglobe-atlasapi issue 104); ``attrs["hemispheres"]``
-        records this.
+        Whether to count each side of the midline too. The midline is the middle of level 0 along x, or along the axis
+        that runs between left and right by its orientation. The centre of a voxel decides its side; a centre on the
+        midline is on the high side. The orientation of that axis decides which side is left. Without an orientation,
+        low r is left as in the CCF if the annotation has the extent of the CCF; otherwise, and for a part of the CCF
+        along x, the sides are ``low`` and ``high``. BrainGlobe writes ``right-to-left`` on the CCF, which swaps the
+        names (brainglobe-atlasapi issue 104); ``attrs["hemispheres"]`` records this.
     voxel_size : float or sequence of 3 float, optional
         Along (z, y, x) at `level`, in um. Default: the voxel size of the annotation. A warning says if they differ.
     allow_unknown : bool
@@ -113,10 +113,12 @@ def region_volumes(
     structures = terminology_of(terminology, annotation, storage_options)
     size = list(_voxel_um(opened, voxel_size))
     voxel = float(math.prod(size) / 10**9)
-    if by_hemisphere and (across := _across(opened)) != 2:
-        opened = opened.turned(across)
-        size[across], size[2] = size[2], size[across]
-    names, explanation, is_assumed = _sides(opened, size) if by_hemisphere else (("low", "high"), "", False)
+    across = _across(opened) if by_hemisphere else 2
+    opened = opened.turned(across)
+    size[across], size[2] = size[2], size[across]
+    names, explanation, is_assumed = (
+        _sides(opened, size, "zyx"[across]) if by_hemisphere else (("low", "high"), "", False)
+    )
     counts = opened.counts()
     labelled = counts.ids != 0
     ids, voxels, low = (column[labelled] for column in counts)
@@ -296,8 +298,11 @@ def _across(annotation: Annotation) -> int:
     return found[0] if len(found) == 1 else 2
 
 
-def _sides(annotation: Annotation, size: Sequence[Fraction]) -> tuple[tuple[str, str], str, bool]:
-    """The names of the low and the high side of x, a sentence that explains them, and if the midline is assumed."""
+def _sides(annotation: Annotation, size: Sequence[Fraction], axis: str) -> tuple[tuple[str, str], str, bool]:
+    """The names of the low and the high side of x, a sentence that explains them, and if the midline is assumed.
+
+    `axis` is the name that x has in the image.
+    """
     words = {axis: direction(word) for axis, word in annotation.geometry.orientation.items()}
     orientation, n = words.get("x"), annotation.before_midline
     if orientation not in (None, ORIENTATION["x"], BRAINGLOBE_SIDES):
@@ -313,15 +318,19 @@ def _sides(annotation: Annotation, size: Sequence[Fraction]) -> tuple[tuple[str,
     shape, lengths = ((voxels[1], voxels[0], voxels[2]), (y, z, x)) if upright else (voxels, (z, y, x))
     space = reference_space(9)
     if space.lacks_part_of_x(shape, lengths):
-        return ("low", "high"), f"low is x voxels before {n}, high from {n} on; {PART_OF_CCF}", False
+        return ("low", "high"), f"low is {axis} voxels before {n}, high from {n} on; {PART_OF_CCF}", False
     is_ccf = space.is_covered(shape, lengths)
     if orientation is None and not is_ccf:
-        return ("low", "high"), f"low is x voxels before {n}, high from {n} on; x has no orientation", False
+        return ("low", "high"), f"low is {axis} voxels before {n}, high from {n} on; x has no orientation", False
     low, high = ("right", "left") if orientation == BRAINGLOBE_SIDES else ("left", "right")
-    why = f"x runs {orientation}" if orientation else "x has no orientation: named as in the CCF"
+    why = f"{axis} runs {orientation}" if orientation else "x has no orientation: named as in the CCF"
     if orientation == BRAINGLOBE_SIDES and is_ccf and not upright:
         why += ", as BrainGlobe names it; the Allen Institute calls low r left"
     if not is_ccf:
         why += "; the midline is assumed in the middle"
-    r = "x" if upright and orientation == BRAINGLOBE_SIDES else "r"
-    return (low, high), f"{low} is low {r} (x voxels before {n}), {high} is high {r} (from {n} on); {why}", not is_ccf
+    r = axis if upright and orientation == BRAINGLOBE_SIDES else "r"
+    return (
+        (low, high),
+        f"{low} is low {r} ({axis} voxels before {n}), {high} is high {r} (from {n} on); {why}",
+        not is_ccf,
+    )

@@ -309,3 +309,15 @@ def test_what_is_no_asset_is_given_as_it_was(tmp_path):
 def test_no_storage_option_is_shown():
     found = locate("s3://bucket/x.ome.zarr", {"secret": "hidden"})
     assert "hidden" not in repr(found)
+
+
+def test_the_command_line_refuses_in_one_sentence(root, command):
+    shutil.copytree(root / ATLAS, root / "atlases/other-atlas/1")
+    shutil.copytree(root / SET, root / "annotation-sets/other-annotation/2020")
+    institute.write_masks(root / institute.MASKS)
+    (root / "templates/x-template/1").mkdir(parents=True)
+    (root / "templates/x-template/1/manifest.json").write_text("{}")
+    for given in ("", f"{SET}x", institute.MASKS, "templates/x-template/1", "manifest.json"):
+        ran = command("volumes", root / given)
+        assert (ran.code, ran.out) == (2, "")
+        assert len(ran.err.splitlines()) == 1
