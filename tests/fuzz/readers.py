@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+import institute_assets
 import lumps
 import tiny_atlas
 from atlaszarr.engine.ome import Geometry
@@ -417,14 +418,36 @@ def _build_json(folder: Path) -> None:
     from atlaszarr.stores.target import Target
 
     has_build(Target.of(folder), {"a": 1})
-    _manifests(folder)
+    _records(folder)
 
 
-def _manifests(folder: Path) -> None:
+def _records(folder: Path) -> None:
     from atlaszarr.atlas.record import records
     from atlaszarr.stores.target import Target
 
     list(records(Target.of(folder)))
+
+
+def _asset(folder: Path) -> None:
+    from atlaszarr.geometry.plane import PLANES
+    from atlaszarr.geometry.spaces import reference_space
+    from atlaszarr.previews.annotation_planes import label_planes
+    from atlaszarr.regions.volumes import region_volumes
+
+    root, space = _only(folder), reference_space(9)
+    _each(
+        [
+            lambda: region_volumes(root / institute_assets.ATLAS, by_hemisphere=True),
+            lambda: region_volumes(root, level=1),
+            lambda: label_planes(root, PLANES["coronal"], [5100.0], 200.0, space),
+        ]
+    )
+
+
+def _assets() -> list[Files]:
+    trees = [institute_assets.write_tree]
+    trees += [functools.partial(institute_assets.write_packed, style=style) for style in institute_assets.PACKED]
+    return [_made(lambda folder, write=write: write(folder / "tree")) for write in trees]
 
 
 def _terminology(folder: Path) -> None:
@@ -717,6 +740,7 @@ READERS: Mapping[str, Reader] = {
     "atlas": Reader(_verify_atlas, lambda: [_atlas()], r"\.jsonl?$|\.csv$|\.parquet$|\.zattrs$|ngff|info"),
     "resume": Reader(_resume, lambda: [_written()]),
     "label index": Reader(_label_index, lambda: [_annotation()], r"\.parquet$"),
+    "asset": Reader(_asset, _assets, r"manifest\.json$|terminology\.csv$|ome\.zarr/zarr\.json$"),
     "build.json": Reader(
         _build_json,
         lambda: [

@@ -152,7 +152,7 @@ def test_all_readers_apply_the_same_transformations(tmp_path, kind, version):
 
 UNSUPPORTED = {
     "affine": {"affine": [[0.1, 0.1, 0, 0], [0, 0.2, 0, 0], [0, 0, 0.4, 0]]},
-    "rotation": {"rotation": [[1, 0, 0], [0, 0, -1], [0, 1, 0]]},
+    "rotation": {"rotation": [[1, 0, 0], [0, 0.8, -0.6], [0, 0.6, 0.8]]},
     "projectAxis": {"projectAxis": [0]},
     "bijection": {"forward": SCALE, "inverse": SCALE},
     "displacements": {"path": "0"},
@@ -186,7 +186,6 @@ NUMBERS = {
     "a short translation": ("translation", [0]),
     "a number of many digits": ("scale", [10**400, 1, 1]),
     "numbers in a list": ("scale", [[1], [1], [1]]),
-    "an affine that mirrors": ("affine", affine(0.1, 0.2, -0.4)["affine"]),
     "an affine of two rows": ("affine", affine(0.1, 0.2, 0.4)["affine"][:2]),
     "an affine in an array": ("affine", None),
     "an axis twice": ("mapAxis", [0, 1, 1]),
@@ -204,6 +203,18 @@ def test_all_readers_raise_the_same_error_for_invalid_numbers(tmp_path, kind, ve
     code, message = refusal(tmp_path, version, [SCALE, step] if word == "translation" else [step])
     assert code == "invalid-transformation"
     assert f"{word} {numbers!r}"[:100] in message
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize(
+    "step",
+    [affine(0.1, 0.2, -0.4), {"type": "rotation", "rotation": [[1, 0, 0], [0, 0, -1], [0, 1, 0]]}],
+    ids=["affine", "rotation"],
+)
+def test_all_readers_refuse_to_reverse_an_axis_without_an_orientation(tmp_path, step, version):
+    code, message = refusal(tmp_path, version, [SCALE, step])
+    assert code == "unsupported-transformation"
+    assert "IMAGE has a transformation that reverses the axis" in message
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..allen.client import AllenClient
+from ..assets.locate import locate
 from ..errors import InputError
 from ..reference_volumes import ReferenceVolume, unknown_labels, unknown_labels_remark
 from ..stores.locations import normalize, overlap, protocol_of, shown
 from ..stores.target import Target
-from ..terminology.terminology import Terminology, refuse_other_ontology
+from ..terminology.terminology import Terminology, refuse_other_ontology, terminology_of
 
 Uri = str | os.PathLike[str]
 #: `open_annotation` or `open_template`.
@@ -118,6 +119,24 @@ def terminology_from(
         return client.structure_graph(1)
     with AllenClient() as own:
         return own.structure_graph(1)
+
+
+def terminology_named(
+    uris: Sequence[Uri], target: Uri, storage_options: Mapping[str, Any] | None
+) -> Terminology | None:
+    """The terminology that the manifests of the annotations name, the default of the ontology; None if none does.
+
+    Raises
+    ------
+    InputError
+        For the reasons of `atlaszarr.assets.locate.locate`; if the terminology that a manifest names does not exist.
+    """
+    for uri in uris:
+        options = options_for(uri, target, storage_options)
+        located = locate(uri, options)
+        if located.terminology is not None:
+            return terminology_of(None, located, options)
+    return None
 
 
 def refuse_unknown(found: Mapping[str, NDArray[np.uint32]], terminology: Terminology, allow_unknown: bool) -> list[str]:

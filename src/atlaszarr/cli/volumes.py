@@ -15,7 +15,7 @@ from .terminal import echo, echo_data, say
 
 @click.command()
 @click.argument("annotation")
-@click.option("--terminology", metavar="CSV", help="Any terminology, path or URL [terminology.csv next to ANNOTATION].")
+@click.option("--terminology", metavar="CSV", help="Any terminology, path or URL [by manifest, or next to ANNOTATION].")
 @click.option(
     "--region",
     "regions",
@@ -41,8 +41,12 @@ def volumes(
 ) -> None:
     """Print the region volumes (mm3) of ANNOTATION, an OME-Zarr of labels: with and without descendants.
 
+    ANNOTATION may also be an annotation set or an atlas of the standard Atlas Asset Organization, its manifest.json, or
+    the root of a tree with one of them.
+
     For instance: atlaszarr volumes annotation.ome.zarr --region RSP --by-hemisphere
     """
+    from ..assets.locate import locate
     from ..regions import tables as region_tables
     from ..regions.annotation import annotation_of
     from ..regions.volumes import region_volumes
@@ -52,11 +56,14 @@ def volumes(
     if form == "parquet" and sys.stdout.isatty():
         message = "parquet cannot be printed on a terminal; write it to a file: --format parquet > volumes.parquet"
         raise InputError(message, code="output-is-terminal")
-    annotation_of(annotation, level, storage_options)  # first: an annotation that is missing has no terminology
-    structures = terminology_of(terminology, annotation, storage_options)
+    located = locate(annotation, storage_options)
+    for remark in located.remarks:
+        say(f"atlaszarr: {remark}")
+    annotation_of(located, level, storage_options)  # first: an annotation that is missing has no terminology
+    structures = terminology_of(terminology, located, storage_options)
     wanted = list(dict.fromkeys(structures[region] for region in regions))
     table = region_volumes(
-        annotation,
+        located,
         structures,
         level,
         by_hemisphere,

@@ -21,6 +21,7 @@ from ..stores.target import Target
 from .absent_chunks import DEEPEST, AbsentChunks
 from .codecs import MOST_AXES
 from .ome import Geometry, microns_in
+from .ome_development import is_development, steps_of, understood
 from .ome_transformations import LONGEST, AxisMap, Step, composed
 from .pyramid import MOST_LEVELS
 from .target_state import ROOT_KEYS, UNFINISHED
@@ -96,7 +97,8 @@ class StoredImage:
     is_scaled : bool
         Whether the metadata give the size of a voxel; otherwise each scale is 1.
     is_reordered : bool
-        Whether a transformation changes the order of the axes: that of the arrays is not that of the coordinate system.
+        Whether a transformation changes the order or the direction of the axes: those of the arrays are not those of
+        the coordinate system.
     finest : StoredImage or None
         The whole image, if this is one of its levels.
     """
@@ -154,6 +156,8 @@ class StoredImage:
         try:
             ome = attributes.get("ome") or attributes
             version = str(ome.get("version") or entry.get("version") or "0.4")
+            if is_development(version):
+                entry = understood(target.url, version, ome, entry)
             levels = entry["datasets"]
             axes, chain, names = _axes(target.url, version, ome, entry)
             if not 0 < len(levels) <= MOST_LEVELS or not 0 < len(axes) <= MOST_AXES:
@@ -174,15 +178,18 @@ class StoredImage:
             maps = [
                 composed(
                     target.url,
-                    [*(Step(step, names, names) for step in level.get("coordinateTransformations") or ()), *chain],
+                    [*(Step(step, names, names) for step in steps_of(level)), *chain],
                     len(axes),
                 )
                 for level in levels
             ]
             order, scales, translations = _along_arrays(target.url, maps)
             along = tuple(Axis.of(axes[k]) for k in order)
-            is_scaled = all(found.is_scaled for found in maps)
             is_reordered = list(order) != sorted(order)
+            if any(size < 0 for sizes in scales for size in sizes):
+                is_reordered = True
+                along, scales, translations = _reversed(target.url, along, scales, translations)
+            is_scaled = all(found.is_scaled for found in maps)
             return cls(target, version, along, paths, scales, translations, own, is_scaled, is_reordered)
         except InputError:
             raise
@@ -499,13 +506,16 @@ def _axes(
     In 0.6 they are the chain that starts at the coordinate system of the levels, and the axes are those of the last
     coordinate system. Transformations from other coordinate systems are ignored.
     """
-    shared = list(entry.get("coordinateTransformations") or ())
-    if axes := entry.get("axes") or _UNNAMED.get(version):
+    shared = steps_of(entry)
+    first = steps_of(entry["datasets"][0])
+    described = entry.get("coordinateSystems") or ome.get("coordinateSystems") or ()
+    systems = {system["name"]: system["axes"] for system in described}
+    axes = entry.get("axes") or _UNNAMED.get(version)
+    if not axes and not systems:
+        raise LookupError("it has neither axes nor coordinateSystems")
+    if axes and not (first and _system(first[-1].get("output")) in systems):
         names = _names(axes)
         return axes, [Step(step, names, names) for step in shared], names
-    first = entry["datasets"][0].get("coordinateTransformations") or ()
-    described = entry.get("coordinateSystems") or ome["coordinateSystems"]
-    systems = {system["name"]: system["axes"] for system in described}
     system, chain = _system(first[-1].get("output")) if first else None, []
     levels = system
     while following := [step for step in shared if _system(step.get("input")) in (system, None)]:
@@ -540,6 +550,37 @@ def _system(reference: Any) -> str | None:
 def _flat(steps: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Transformations in order, with the members of each sequence."""
     return [inner for step in steps for inner in (step["transformations"] if step["type"] == "sequence" else [step])]
+
+
+def _reversed(
+    url: str,
+    axes: Sequence[Axis],
+    scales: Sequence[tuple[float, ...]],
+    translations: Sequence[tuple[float, ...]],
+) -> tuple[tuple[Axis, ...], tuple[tuple[float, ...], ...], tuple[tuple[float, ...], ...]]:
+    """Axes along which coordinates grow: those with a negative scale run the other way, by their orientation."""
+    signs, found = [], []
+    for k, axis in enumerate(axes):
+        is_reversed = {sizes[k] < 0 for sizes in scales}
+        if len(is_reversed) > 1:
+            raise InputError(
+                f"{url} has levels that run in different directions along {axis.name}; write it with one",
+                code="wrong-axes",
+            )
+        first, to, last = (axis.orientation or "").partition("-to-")
+        if True in is_reversed and not to:
+            raise InputError(
+                f"{url} has a transformation that reverses the axis {axis.name}, which has no orientation; write the "
+                "image along its axes, or with an orientation",
+                code="unsupported-transformation",
+            )
+        signs.append(-1.0 if True in is_reversed else 1.0)
+        found.append(replace(axis, orientation=f"{last}-to-{first}") if True in is_reversed else axis)
+    turned = [
+        tuple(tuple(sign * number + 0.0 for sign, number in zip(signs, numbers, strict=True)) for numbers in each)
+        for each in (scales, translations)
+    ]
+    return tuple(found), turned[0], turned[1]
 
 
 def _along_arrays(

@@ -1,4 +1,4 @@
-"""Compose the transformations of OME-Zarr that reorder, scale and shift axes; raise an error for any other."""
+"""Compose the transformations of OME-Zarr that reorder, reverse, scale and shift axes; raise an error for any other."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class AxisMap:
     axes : tuple of int
         The input axis of each output axis, a permutation.
     scale, translation : tuple of float
-        Along the output axes.
+        Along the output axes; a negative scale reverses an axis.
     is_scaled : bool
         Whether it gives sizes; a translation alone does not.
     """
@@ -82,7 +82,7 @@ def composed(url: str, steps: Iterable[Step], count: int) -> AxisMap:
         for document in step.document["transformations"] if is_sequence else (step.document,):
             member = _map_of(url, Step(document, step.inputs, step.outputs), count, " within a sequence")
             whole = whole.then(member)
-            if not all(map(math.isfinite, (*whole.scale, *whole.translation))) or min(whole.scale) <= 0:
+            if not all(map(math.isfinite, (*whole.scale, *whole.translation))) or 0 in whole.scale:
                 raise _invalid(
                     url, document, f"the sizes and positions of voxels along all {count} axes must be finite"
                 )
@@ -104,7 +104,7 @@ def _map_of(url: str, step: Step, count: int, within: str) -> AxisMap:
         return AxisMap(plain.axes, plain.scale, numbers, is_scaled=False)
     if kind == "mapAxis":
         return AxisMap(_order(url, step, count), plain.scale, plain.translation)
-    if kind == "affine":
+    if kind in ("affine", "rotation"):
         return _of_matrix(url, document, count)
     if kind == "byDimension":
         return _by_dimension(url, step, count)
@@ -146,27 +146,29 @@ def _is_permutation(given: Sequence[Any], count: int) -> bool:
 
 
 def _of_matrix(url: str, document: Mapping[str, Any], count: int) -> AxisMap:
-    """The map of an affine matrix whose rows and columns, without the last column, have one number other than 0."""
-    given = document.get("affine")
+    """The map of an affine matrix or a rotation whose rows and columns have one number other than 0.
+
+    The last column of an affine matrix is the translation.
+    """
+    kind = str(document["type"])
+    given, columns = document.get(kind), count + (kind == "affine")
     rows = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else []
-    if len(rows) == count + 1 and _numbers(rows[-1], count + 1) == (*(0.0,) * count, 1.0):
+    if kind == "affine" and len(rows) == count + 1 and _numbers(rows[-1], columns) == (*(0.0,) * count, 1.0):
         rows.pop()  # of homogeneous coordinates
-    matrix = [numbers for row in rows if (numbers := _numbers(row, count + 1)) is not None]
+    matrix = [(*numbers, 0.0)[: count + 1] for row in rows if (numbers := _numbers(row, columns)) is not None]
     if len(matrix) != count or len(rows) != count:
-        raise _invalid(url, document, f"it must be {count} rows of {count + 1} numbers")
+        raise _invalid(url, document, f"it must be {count} rows of {columns} numbers")
     sizes = [max(map(abs, row[:count])) for row in matrix]
     axes = [[k for k in range(count) if abs(row[k]) > _ROUNDING * n] for row, n in zip(matrix, sizes, strict=True)]
     order = [along[0] for along in axes if len(along) == 1]
     if len(order) != count or not _is_permutation(order, count):
         raise InputError(
-            f"{url} has a transformation of type 'affine', {brief(given, LONGEST)}, that rotates, shears or projects "
+            f"{url} has a transformation of type {kind!r}, {brief(given, LONGEST)}, that rotates, shears or projects "
             "axes, which is not supported; resample it to its axes, or write it with a scale and a translation",
             code="unsupported-transformation",
         )
     scale = tuple(row[k] for row, k in zip(matrix, order, strict=True))
-    if min(scale) <= 0:
-        raise _invalid(url, document, "its scales must be positive")
-    return AxisMap(tuple(order), scale, tuple(row[count] for row in matrix))
+    return AxisMap(tuple(order), scale, tuple(row[count] for row in matrix), is_scaled=kind == "affine")
 
 
 def _by_dimension(url: str, step: Step, count: int) -> AxisMap:

@@ -20,9 +20,16 @@ from ..errors import InputError
 AXES = "pir"
 #: RFC-4 orientation of the axes z, y, x = p, i, r.
 ORIENTATION = {"z": "anterior-to-posterior", "y": "superior-to-inferior", "x": "left-to-right"}
+#: Other words for the sides of a brain; along the axis of a mouse's brain, dorsal is superior.
+_SAME_SIDES = {"dorsal": "superior", "ventral": "inferior", "rostral": "anterior", "caudal": "posterior"}
 #: The orientation that BrainGlobe records for x of the same arrays, whose origin it calls ``asr``:
 #: brainglobe-atlasapi issue 104.
 BRAINGLOBE_SIDES = "right-to-left"
+
+
+def direction(word: str) -> str:
+    """An orientation of RFC-4 in the words of `ORIENTATION`: ``dorsal-to-ventral`` is ``superior-to-inferior``."""
+    return "-to-".join(_SAME_SIDES.get(side, side) for side in word.split("-to-"))
 
 
 @dataclass(frozen=True)

@@ -8,20 +8,22 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..assets.locate import locate
 from ..engine.absent_chunks import AbsentChunks
 from ..engine.ome_reader import StoredImage
 from ..engine.schedulers import usable_cores
 from ..errors import AtlaszarrWarning, InputError
 from ..geometry.plane import Plane
-from ..geometry.spaces import AXES, BRAINGLOBE_SIDES, ORIENTATION, ReferenceSpace
+from ..geometry.spaces import AXES, BRAINGLOBE_SIDES, ORIENTATION, ReferenceSpace, direction
 from ..geometry.voxel_size import um
 from ..reference_volumes import open_annotation
 from ..reference_volumes.ome_zarr import is_ome_zarr
-from ..reference_volumes.orientation import sides_remark
+from ..reference_volumes.orientation import ORIGIN, Orientation, sides_remark
 from ..stores.locations import shown
 from ..stores.target import Target
 from ..stores.temporary import temporary_folder
@@ -32,6 +34,12 @@ if TYPE_CHECKING:
 
 #: Codes of the errors of `open_annotation` that ask for an orientation or a voxel size.
 _ASK_FOR_OPTIONS = frozenset({"contradictory-header", "implausible-size", "missing-orientation", "missing-voxel-size"})
+#: The orientations of RFC-4 along the axes of a reference space.
+_WORDS = {
+    f"{one}-to-{other}"
+    for pair in (("anterior", "posterior"), ("superior", "inferior"), ("left", "right"))
+    for one, other in (pair, pair[::-1])
+}
 #: Minimum number of reading threads: more than cores, since remote stores keep them waiting.
 _MIN_THREADS = 8
 
@@ -50,7 +58,8 @@ def label_planes(
     ----------
     annotation : str or path-like
         An OME-Zarr, or a label group or level in one (a folder, or a URL with a part that ends in ``.zarr``), of which
-        the level nearest to the resolution is read; or an NRRD, NIfTI, MetaImage or TIFF file of the whole space.
+        the level nearest to the resolution is read, in any orientation if it fills the space; or an NRRD, NIfTI,
+        MetaImage or TIFF file of the whole space; or an asset that `atlaszarr.assets.locate.locate` takes.
     plane : Plane
     coordinates : sequence of float
         Position of each plane along the axis across it, in um.
@@ -74,7 +83,10 @@ def label_planes(
     NotFoundError, SourceError, TargetError
         If the annotation is missing or cannot be read.
     """
-    uri = os.fspath(annotation)
+    located = locate(annotation, storage_options)
+    for remark in located.remarks:
+        warnings.warn(remark, AtlaszarrWarning, stacklevel=3)  # the caller of preview
+    uri = located.annotation
     if is_ome_zarr(uri):
         volume, absent = _level_of(StoredImage.at(Target.of(uri, storage_options)), plane, resolution, space)
         planes = _planes(volume, space, plane, coordinates, resolution)
@@ -160,37 +172,64 @@ def _planes(
 def _level_of(
     image: StoredImage, plane: Plane, resolution: float, space: ReferenceSpace
 ) -> tuple[_Volume, AbsentChunks]:
-    """The level with the pixel size in the plane nearest to the resolution, and its absent chunks."""
+    """The level with the pixel size in the plane nearest to the resolution, along (p, i, r), and its absent chunks."""
     name = shown(image.target.url)
-    orientation = image.geometries[0].orientation
     if (micron := image.geometries[0].micron) is None:
         raise InputError(
             f"the voxel size of annotation {name} is not known ({image.numbers}); give an annotation with a scale in "
             "millimetres",
             code="missing-voxel-size",
         )
-    for axis, wanted in ORIENTATION.items():
-        if orientation.get(axis, wanted) == wanted:
-            continue
-        whole = space.is_covered(image.shape(0), [micron * size for size in image.geometries[0].scale])
-        if not (orientation[axis] == BRAINGLOBE_SIDES and whole):
-            raise InputError(
-                f"axis {axis} of annotation {name} runs {orientation[axis]}; give an annotation that runs {wanted}",
-                code="unsupported-orientation",
-            )
+    axes, is_whole = _orientation_of(image, micron, space)
+    if axes is None:
+        axes = Orientation.of(ORIGIN)
         warnings.warn(sides_remark(name), AtlaszarrWarning, stacklevel=4)  # the caller of preview
 
     def distance(level: int) -> float:
-        scale = image.geometries[level].scale
+        scale = axes.order(image.geometries[level].scale)
         return abs(math.log(micron * math.sqrt(scale[plane.rows] * scale[plane.columns]) / resolution))
 
     level = min(range(len(image.paths)), key=distance)
-    geometry = image.geometries[level]
-    (a, b, c), (p, i, r) = geometry.scale, geometry.translation
+    a, b, c = axes.order(image.geometries[level].scale)
     size = (a * micron, b * micron, c * micron)
     # The physical origin is the centre of the first voxel of the space's finest grid.
-    p, i, r = (at * micron + space.anchor / 2 - length / 2 for at, length in zip((p, i, r), size, strict=True))
+    at = image.geometries[level].translation
+    corner = [start * micron + space.anchor / 2 - length / 2 for start, length in zip(at, size, strict=True)]
+    if axes != Orientation.of(ORIGIN) or (is_whole and any(abs(a) > b for a, b in zip(corner, size, strict=True))):
+        (starts, ends), (firsts, lasts) = (_corners(image, axes, k) for k in (level, 0))
+        sides = zip(axes.flipped, starts, firsts, ends, lasts, strict=True)
+        corner = [float(micron) * (last - end if flip else start - first) for flip, start, first, end, last in sides]
     array, absent = image.volume(level)
     if array.dtype.kind not in "iub":
         raise InputError(f"annotation {name} has dtype {array.dtype}; give integer labels", code="not-labels")
-    return _Volume(name, array, size, (p, i, r)), absent
+    return _Volume(name, axes.apply(array), size, (corner[0], corner[1], corner[2])), absent
+
+
+def _orientation_of(image: StoredImage, micron: Fraction, space: ReferenceSpace) -> tuple[Orientation | None, bool]:
+    """How the axes of an annotation become (p, i, r), and whether it fills the space.
+
+    None if they are those, with the sides of x named as BrainGlobe does. An annotation that fills the space lies in it
+    also if its own origin is in another frame, as in any other orientation.
+    """
+    given, shape, scale = image.geometries[0].orientation, image.shape(0), image.geometries[0].scale
+    words = {axis: direction(given.get(axis, wanted)) for axis, wanted in ORIENTATION.items()}
+    if words == ORIENTATION:
+        return Orientation.of(ORIGIN), space.is_covered(shape, [micron * size for size in scale])
+    if {*words.values()} <= _WORDS and len({min(word.split("-to-")) for word in words.values()}) == len(words):
+        axes = Orientation.of("".join(words[axis][0] for axis in "zyx"))
+        if space.is_covered(axes.order(shape), [micron * size for size in axes.order(scale)]):
+            return None if words == ORIENTATION | {"x": BRAINGLOBE_SIDES} else axes, True
+    axis, wanted = next((axis, wanted) for axis, wanted in ORIENTATION.items() if words[axis] != wanted)
+    raise InputError(
+        f"axis {axis} of annotation {shown(image.target.url)} runs {given[axis]}; give an annotation that runs "
+        f"{wanted}, or one of the whole reference space {space.id}",
+        code="unsupported-orientation",
+    )
+
+
+def _corners(image: StoredImage, axes: Orientation, level: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The lower and the upper end of a level along the axes that become (p, i, r), in the unit of the image."""
+    geometry = image.geometries[level]
+    found = [axes.order(values) for values in (geometry.translation, geometry.scale, image.shape(level))]
+    spans = [(start - size / 2, start + (n - 0.5) * size) for start, size, n in zip(*found, strict=True)]
+    return tuple(low for low, _ in spans), tuple(high for _, high in spans)

@@ -115,8 +115,8 @@ def preview(
     client : AllenClient, optional
         Default: ``AllenClient()``.
     annotation : str or path-like, optional
-        Path or URL of an annotation whose borders are drawn over the thumbnails: an OME-Zarr of labels, or any other
-        file that `build_atlas` accepts.
+        Path or URL of an annotation whose borders are drawn over the thumbnails: an OME-Zarr of labels, any other
+        file that `build_atlas` accepts, or an annotation set or an atlas as in `region_volumes`.
     plane : str
         ``coronal``, ``sagittal``, ``transverse`` (or ``horizontal``, ``axial``), or ``auto`` for the plane of section
         of the dataset.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..engine.absent_chunks import AbsentChunks
 from ..engine.ome_reader import StoredImage
+from ..geometry.spaces import direction
 from ..stores.locations import local_path
 from ..stores.target import Target
 from .header import Header
@@ -51,7 +52,7 @@ def open_ome_zarr(uri: str, storage_options: Mapping[str, Any], name: str) -> tu
     image = StoredImage.at(Target.of(uri, storage_options))
     geometry = image.geometries[0]
     array, absent = image.volume(0)
-    words = [geometry.orientation.get(axis, "") for axis in "zyx"]
+    words = [direction(geometry.orientation.get(axis, "")) for axis in "zyx"]
     oriented = all("-to-" in word for word in words)
     spacing: tuple[float, float, float] | None = None
     position: tuple[float, float, float] | None = None

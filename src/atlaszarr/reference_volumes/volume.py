@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..assets.locate import Located, locate
 from ..engine.absent_chunks import AbsentChunks
 from ..stores.locations import output_path, shown
 from ..stores.temporary import temporary_folder
@@ -145,7 +146,7 @@ def open_annotation(
         A local path, or any URL that fsspec opens, of an NRRD, NIfTI or MetaImage (each may be compressed, and have
         its voxels in another file of the same folder), a TIFF, or an OME-Zarr (its finest level), or a label group or
         level in one. A folder, or a URL with a part that ends in ``.zarr``, is an OME-Zarr; the other formats are
-        recognised by their first bytes.
+        recognised by their first bytes. An annotation may also be an asset that `atlaszarr.assets.locate.locate` takes.
     spool_folder : str or path-like
         An existing local folder with room for the compressed voxels.
     storage_options : mapping, optional
@@ -212,7 +213,8 @@ def _open(
     *,
     annotation: bool,
 ) -> Iterator[ReferenceVolume]:
-    text, options = os.fspath(uri), dict(storage_options or {})
+    located = locate(uri, storage_options) if annotation else Located(os.fspath(uri))
+    text, options = located.annotation, dict(storage_options or {})
     name = shown(text)
     if is_ome_zarr(text):
         array, header, absent = open_ome_zarr(text, options, name)
@@ -220,7 +222,7 @@ def _open(
         array = frame.orientation.apply(array)
         remarks: tuple[str, ...] = ()
         if annotation:
-            array, remarks = _lazy_labels(array, header), _label_remarks(header)
+            array, remarks = _lazy_labels(array, header), (*located.remarks, *_label_remarks(header))
         yield _volume(array, name, frame, remarks, absent=absent)
         return
     with ExitStack() as stack:

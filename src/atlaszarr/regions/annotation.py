@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import os
 import warnings
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 from numbers import Integral
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..assets.locate import Located, locate
 from ..boxes import Index, split_index
 from ..engine.absent_chunks import AbsentChunks
 from ..engine.label_counts import LabelCounts, count_labels, merged
@@ -48,6 +48,8 @@ class Annotation:
         The image that `labels` belong to, if they are read from a path or URL.
     level : int
         The level of `image`.
+    index_of_level : bool
+        Whether the label index of the level, which counts the sides along x, is that of `labels`.
     """
 
     labels: Any
@@ -56,6 +58,7 @@ class Annotation:
     absent: AbsentChunks | None
     image: StoredImage | None = None
     level: int = 0
+    index_of_level: bool = True
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -74,6 +77,26 @@ class Annotation:
         """Columns along x whose centre is before the midline; a centre on it is not before it."""
         start, step = exact(self.geometry.translation[2]), exact(self.geometry.scale[2])
         return min(max(math.ceil((self.midline - start) / step - _ROUNDED), 0), self.shape[2])
+
+    def turned(self, axis: int) -> Annotation:
+        """The annotation with an axis exchanged with x, so that its sides are along that axis."""
+        if axis == 2:
+            return self
+        order = [2 if k == axis else axis if k == 2 else k for k in range(3)]
+        words = {name: word for name, word in self.geometry.orientation.items() if name not in ("x", "zyx"[axis])}
+        for name, other in (("x", "zyx"[axis]), ("zyx"[axis], "x")):
+            if other in self.geometry.orientation:
+                words[name] = self.geometry.orientation[other]
+        finest, shape = self.finest
+        z, y, x = (shape[k] for k in order)
+        labels = self.labels if self.image is None else self.image.volume(self.level)[0]
+        return replace(
+            self,
+            labels=labels.transpose(order),
+            geometry=replace(_permuted(self.geometry, order), orientation=words),
+            finest=(_permuted(finest, order), (z, y, x)),
+            index_of_level=False,
+        )
 
     def counts(self) -> LabelCounts:
         """The voxel count of each label, and `low`, that before the midline; background (0) may be left out."""
@@ -108,7 +131,7 @@ class Annotation:
         return da.from_array(stored, chunks=self.labels.layout.unit, name=False, asarray=False, meta=meta)
 
     def _index(self) -> LabelIndex | None:
-        if self.image is None:
+        if self.image is None or not self.index_of_level:
             return None
         index, reason = index_of(self.image.target, self.image.own, self.level)
         if reason:
@@ -127,7 +150,8 @@ def annotation_of(given: Any, level: int, storage_options: Mapping[str, Any] | N
 
     Parameters
     ----------
-    given : str, path-like, Multiscales, NgffImage, xarray.DataArray, dask or numpy array
+    given : str, path-like, Located, Multiscales, NgffImage, xarray.DataArray, dask or numpy array
+        A path or URL is that of an annotation, or of an asset that `atlaszarr.assets.locate.locate` takes.
     level : int
         A level of a path, a URL or a Multiscales; other annotations have only level 0.
     storage_options : mapping, optional
@@ -141,8 +165,8 @@ def annotation_of(given: Any, level: int, storage_options: Mapping[str, Any] | N
     if isinstance(level, bool) or not isinstance(level, Integral):
         raise InputError(f"level {level!r} must be a whole number", code="invalid-value")
     level = int(level)
-    if isinstance(given, str | os.PathLike):
-        image = StoredImage.at(Target.of(given, storage_options))
+    if isinstance(given := locate(given, storage_options), Located):
+        image = StoredImage.at(Target.of(given.annotation, storage_options))
         image.validate_level(level)
         geometry, whole = image.geometries[level], image.finest or image
         labels: Any
@@ -181,6 +205,11 @@ def annotation_of(given: Any, level: int, storage_options: Mapping[str, Any] | N
         array = array[0]
     z, y, x = map(int, first.shape[-3:])
     return Annotation(array, geometry, (top, (z, y, x)), absent)
+
+
+def _permuted(geometry: Geometry, order: Sequence[int]) -> Geometry:
+    (a, b, c), (p, q, r) = ([numbers[k] for k in order] for numbers in (geometry.scale, geometry.translation))
+    return replace(geometry, scale=(a, b, c), translation=(p, q, r))
 
 
 def _validate_labels(dtype: np.dtype[Any], name: str) -> None:

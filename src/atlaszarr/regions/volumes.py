@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..assets.locate import Located, locate
 from ..engine.ome import exact
 from ..errors import AtlaszarrWarning, InputError
-from ..geometry.spaces import BRAINGLOBE_SIDES, ORIENTATION, reference_space
+from ..geometry.spaces import BRAINGLOBE_SIDES, ORIENTATION, direction, reference_space
 from ..geometry.voxel_size import contradiction, lengths_of, refuse_implausible
 from ..stores.locations import shown
 from ..terminology.terminology import Terminology, refuse_other_ontology, terminology_of
@@ -53,18 +54,21 @@ def region_volumes(
     ----------
     annotation : str, path-like, Multiscales, NgffImage, xarray.DataArray, dask or numpy array
         Integer labels, shape (z, y, x), or the path or URL of any OME-Zarr of such labels, of a label group or a level
-        in one, or of a zarr array; its axes may have any order. 0 is background.
+        in one, or of a zarr array; its axes may have any order. 0 is background. Or the path or URL of an annotation
+        set or an atlas of the standard "Atlas Asset Organization" (``ROOT/annotation-sets/NAME/VERSION``,
+        ``ROOT/atlases/NAME/VERSION``, without VERSION the newest), of its ``manifest.json``, or of the root of a tree
+        with one annotation set or one atlas.
     terminology : Terminology, str or path-like, optional
-        Default: ``terminology.csv`` next to the annotation.
+        Default: that of the manifests for an annotation set or an atlas; ``terminology.csv`` next to the annotation.
     level : int
         Level of the annotation; volumes from coarser levels are estimates.
     by_hemisphere : bool
-        Whether to count each side of the midline too. The midline is the middle of level 0 along x. The centre of a
-        voxel decides its side; a centre on the midline is on the high side. The orientation of the x axis decides which
-        side is left. Without an orientation, low r is left as in the CCF if the annotation has the extent of the CCF;
-        otherwise, and for a part of the CCF along x, the sides are ``low`` and ``high``. BrainGlobe writes
-        ``right-to-left`` on the CCF, which swaps the names (brainglobe-atlasapi issue 104); ``attrs["hemispheres"]``
-        records this.
+        Whether to count each side of the midline too. The midline is the middle of level 0 along x, or along the axis
+        that runs between left and right by its orientation. The centre of a voxel decides its side; a centre on the
+        midline is on the high side. The orientation of that axis decides which side is left. Without an orientation,
+        low r is left as in the CCF if the annotation has the extent of the CCF; otherwise, and for a part of the CCF
+        along x, the sides are ``low`` and ``high``. BrainGlobe writes ``right-to-left`` on the CCF, which swaps the
+        names (brainglobe-atlasapi issue 104); ``attrs["hemispheres"]`` records this.
     voxel_size : float or sequence of 3 float, optional
         Along (z, y, x) at `level`, in um. Default: the voxel size of the annotation. A warning says if they differ.
     allow_unknown : bool
@@ -104,11 +108,17 @@ def region_volumes(
     """
     import pandas as pd
 
+    annotation = _located(annotation, storage_options)
     opened = annotation_of(annotation, level, storage_options)
     structures = terminology_of(terminology, annotation, storage_options)
-    size = _voxel_um(opened, voxel_size)
+    size = list(_voxel_um(opened, voxel_size))
     voxel = float(math.prod(size) / 10**9)
-    names, explanation, is_assumed = _sides(opened, size) if by_hemisphere else (("low", "high"), "", False)
+    across = _across(opened) if by_hemisphere else 2
+    opened = opened.turned(across)
+    size[across], size[2] = size[2], size[across]
+    names, explanation, is_assumed = (
+        _sides(opened, size, "zyx"[across]) if by_hemisphere else (("low", "high"), "", False)
+    )
     counts = opened.counts()
     labelled = counts.ids != 0
     ids, voxels, low = (column[labelled] for column in counts)
@@ -201,6 +211,7 @@ def region_mask(
         If chunks are absent that no ledger records; if the store does not list its objects, only when the mask is
         computed.
     """
+    annotation = _located(annotation, storage_options)
     structures = terminology_of(terminology, annotation, storage_options)
     values = {structure.value for structure in structures.descendants(region) if structure.value is not None}
     return annotation_of(annotation, level, storage_options).mask(values)
@@ -227,6 +238,15 @@ def region_bounds(mask: Any) -> tuple[slice, slice, slice] | None:
         return None
     z, y, x = (slice(int(axis[0]), int(axis[-1]) + 1) for axis in along)
     return z, y, x
+
+
+def _located(annotation: Any, storage_options: Mapping[str, Any] | None) -> Any:
+    """The annotation, of which a path or URL is resolved once; a warning says which version of several is used."""
+    found = locate(annotation, storage_options)
+    if isinstance(found, Located) and found is not annotation:
+        for remark in found.remarks:
+            warnings.warn(remark, AtlaszarrWarning, stacklevel=3)
+    return found
 
 
 def _with_descendants(structures: Terminology, direct: Any) -> Any:
@@ -271,27 +291,46 @@ def _voxel_um(annotation: Annotation, given: float | Sequence[float] | None) -> 
     return z, y, x
 
 
-def _sides(annotation: Annotation, size: Sequence[Fraction]) -> tuple[tuple[str, str], str, bool]:
-    """The names of the low and the high side of x, a sentence that explains them, and if the midline is assumed."""
-    orientation, n = annotation.geometry.orientation.get("x"), annotation.before_midline
+def _across(annotation: Annotation) -> int:
+    """The axis between left and right: x, unless another one has such an orientation."""
+    words = [direction(annotation.geometry.orientation.get(axis, "")) for axis in "zyx"]
+    found = [k for k, word in enumerate(words) if word in (ORIENTATION["x"], BRAINGLOBE_SIDES)]
+    return found[0] if len(found) == 1 else 2
+
+
+def _sides(annotation: Annotation, size: Sequence[Fraction], axis: str) -> tuple[tuple[str, str], str, bool]:
+    """The names of the low and the high side of x, a sentence that explains them, and if the midline is assumed.
+
+    `axis` is the name that x has in the image.
+    """
+    words = {axis: direction(word) for axis, word in annotation.geometry.orientation.items()}
+    orientation, n = words.get("x"), annotation.before_midline
     if orientation not in (None, ORIENTATION["x"], BRAINGLOBE_SIDES):
         raise InputError(
             f"the annotation's x axis runs {orientation}; hemispheres need an x axis that runs between left and right",
             code="unsupported-orientation",
         )
-    finest, shape = annotation.finest
+    finest, voxels = annotation.finest
     steps = zip(size, finest.scale, annotation.geometry.scale, strict=True)
-    lengths = [float(length) * (fine / coarse) for length, fine, coarse in steps]
+    z, y, x = (float(length) * (fine / coarse) for length, fine, coarse in steps)
+    # Along (p, i, r): in RAS, z and y run along i and p.
+    upright = words.get("z", "").startswith(("inferior", "superior"))
+    shape, lengths = ((voxels[1], voxels[0], voxels[2]), (y, z, x)) if upright else (voxels, (z, y, x))
     space = reference_space(9)
     if space.lacks_part_of_x(shape, lengths):
-        return ("low", "high"), f"low is x voxels before {n}, high from {n} on; {PART_OF_CCF}", False
+        return ("low", "high"), f"low is {axis} voxels before {n}, high from {n} on; {PART_OF_CCF}", False
     is_ccf = space.is_covered(shape, lengths)
     if orientation is None and not is_ccf:
-        return ("low", "high"), f"low is x voxels before {n}, high from {n} on; x has no orientation", False
+        return ("low", "high"), f"low is {axis} voxels before {n}, high from {n} on; x has no orientation", False
     low, high = ("right", "left") if orientation == BRAINGLOBE_SIDES else ("left", "right")
-    why = f"x runs {orientation}" if orientation else "x has no orientation: named as in the CCF"
-    if orientation == BRAINGLOBE_SIDES and is_ccf:
+    why = f"{axis} runs {orientation}" if orientation else "x has no orientation: named as in the CCF"
+    if orientation == BRAINGLOBE_SIDES and is_ccf and not upright:
         why += ", as BrainGlobe names it; the Allen Institute calls low r left"
     if not is_ccf:
         why += "; the midline is assumed in the middle"
-    return (low, high), f"{low} is low r (x voxels before {n}), {high} is high r (from {n} on); {why}", not is_ccf
+    r = axis if upright and orientation == BRAINGLOBE_SIDES else "r"
+    return (
+        (low, high),
+        f"{low} is low {r} ({axis} voxels before {n}), {high} is high {r} (from {n} on); {why}",
+        not is_ccf,
+    )

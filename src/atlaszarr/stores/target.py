@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from ..errors import AtlaszarrError, InputError, TargetError
 from .backend import LARGEST_OBJECT, LARGEST_SIDECAR, Backend, TooLargeError
-from .failures import as_error
+from .failures import as_error, is_forbidden
 from .local import LocalBackend
 from .locations import is_url, normalize_folder, shown
 from .temporary import temporary_folder
@@ -289,6 +289,18 @@ class Target:
         """Name of every object and folder directly in a folder, and whether it is a folder; sorted by name."""
         with self.reporting("list"):
             return dict(sorted(self._backend.entries(folder).items()))
+
+    def folders(self, folder: str = "") -> list[str] | None:
+        """Names of the folders directly in a folder, sorted; None if the store does not list them."""
+        if self.is_plain_http:
+            return None
+        with self.reporting("list"):
+            try:
+                return sorted(name for name, is_folder in self._backend.entries(folder).items() if is_folder)
+            except Exception as error:
+                if self.forbidden_is_absent and is_forbidden(error):
+                    return None
+                raise
 
     def remove(self, prefix: str = "") -> None:
         """Remove everything at or under a prefix; a link is removed, and its destination is kept."""

@@ -9,9 +9,9 @@ from functools import cached_property
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
+from ..assets.locate import Located, locate
 from ..errors import InputError, NotFoundError
 from ..stores.locations import local_path, shown
-from ..stores.target import Target
 from . import formats
 from .rows import LARGEST_LABEL, Identifier, Notes, Row
 from .tree import tree
@@ -374,15 +374,16 @@ class Terminology:
 
 
 def terminology_of(given: Any, annotation: Any = None, storage_options: Mapping[str, Any] | None = None) -> Terminology:
-    """The given terminology, or the one next to an annotation.
+    """The given terminology, or the one of an annotation.
 
     Parameters
     ----------
     given : Terminology, str, path-like or None
         A terminology, or the path or URL of a file that `Terminology.read` reads.
     annotation : optional
-        If `given` is None: the path or URL of an annotation with a ``terminology.csv`` next to it, or next to the
-        image ``*.zarr`` of which it is a level or a label group.
+        If `given` is None: what `atlaszarr.assets.locate.locate` takes or returns. The terminology is that of the
+        manifests, or the ``terminology.csv`` next to the annotation, or next to the image ``*.zarr`` of which it is a
+        level or a label group.
     storage_options : mapping, optional
         Options for fsspec, if the terminology is at a URL.
 
@@ -390,7 +391,7 @@ def terminology_of(given: Any, annotation: Any = None, storage_options: Mapping[
     ------
     InputError
         If the terminology does not exist or is of another type, or `given` is None and `annotation` is not a path or
-        URL.
+        URL; for the reasons of `atlaszarr.assets.locate.locate`.
     SourceError
         If the file cannot be read.
     RecordError
@@ -403,27 +404,24 @@ def terminology_of(given: Any, annotation: Any = None, storage_options: Mapping[
             f"the terminology is a {type(given).__name__}; give a Terminology, a path or a URL", code="wrong-type"
         )
     if given is not None:
-        sources = [os.fspath(given)]
+        sources = iter([(os.fspath(given), "")])
         options = None if local_path(given) else storage_options
-    elif isinstance(annotation, str | os.PathLike):
-        folders = [Target.of(annotation, storage_options).url.rpartition("/")[0]]
-        while ".zarr/" in f"{folders[-1]}/":  # of a level or a label group
-            folders.append(folders[-1].rpartition("/")[0])
-        sources = [f"{folder}/terminology.csv" for folder in dict.fromkeys((folders[0], folders[-1]))]
+    elif isinstance(located := locate(annotation, storage_options), Located):
+        sources = located.terminologies()
         options = storage_options
     else:
         raise InputError(
             "an annotation in memory has no terminology.csv next to it; give the terminology",
             code="missing-terminology",
         )
-    for source in sources:
+    missing = []
+    for source, manifest in sources:
         try:
             return Terminology.read(source, options)
         except NotFoundError:
-            continue
-    raise InputError(
-        f"the terminology {shown(sources[0])} does not exist; give one (--terminology)", code="file-not-found"
-    )
+            missing.append(f"{shown(source)}{f', which {shown(manifest)} names,' if manifest else ''}")
+    named = missing[-1] if missing[-1].endswith(",") else missing[0]
+    raise InputError(f"the terminology {named} does not exist; give one (--terminology)", code="file-not-found")
 
 
 def refuse_other_ontology(unknown: int, labels: int, name: str, option: str) -> None:

@@ -65,9 +65,9 @@ def test_the_orientation_key_of_the_older_draft_is_read(edit):
         (lambda entry: entry["axes"][0].update(unit="pixel"), "different-units", "millimeter, pixel"),
         (lambda entry: entry["datasets"][0].pop("path"), "damaged-metadata", "path"),
         (
-            lambda entry: entry["datasets"][0]["coordinateTransformations"][0].update(type="rotation"),
+            lambda entry: entry["datasets"][0]["coordinateTransformations"][0].update(type="displacements"),
             "unsupported-transformation",
-            "'rotation'",
+            "'displacements'",
         ),
         (
             lambda entry: entry["datasets"][0]["coordinateTransformations"][0].update(scale=[1]),
@@ -75,7 +75,7 @@ def test_the_orientation_key_of_the_older_draft_is_read(edit):
             "[1]",
         ),
     ],
-    ids=["axes", "units", "path", "rotation", "scale"],
+    ids=["axes", "units", "path", "displacements", "scale"],
 )
 def test_metadata_without_a_geometry_is_refused_and_the_value_named(edit, change, code, named):
     with raises(InputError, code) as caught:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from atlaszarr.engine.ome_transformations import Step, composed
 from atlaszarr.errors import InputError
+from codes import raises
 
 AXES = ["t", "z", "y", "x"]
 LENGTHS = st.floats(0.01, 100)
@@ -69,13 +70,39 @@ def test_a_composition_is_the_product_of_the_matrices(steps, is_sequence):
 
 @given(st.lists(st.lists(st.floats(-2, 2), min_size=4, max_size=4), min_size=3, max_size=3))
 @settings(deadline=None)
-def test_an_affine_is_followed_if_each_row_and_column_has_one_positive_number(rows):
+def test_an_affine_is_followed_if_each_row_and_column_has_one_number(rows):
     document = {"type": "affine", "affine": rows}
     linear = np.array(rows)[:, :3]
     large = np.abs(linear) > 1e-9 * np.abs(linear).max(axis=1, keepdims=True)
-    if (large.sum(axis=0) == 1).all() and (large.sum(axis=1) == 1).all() and linear[large].min() > 0:
-        assert composed("x", [Step(document, AXES[1:], AXES[1:])], 3).axes == tuple(large.argmax(axis=1))
+    if (large.sum(axis=0) == 1).all() and (large.sum(axis=1) == 1).all():
+        found = composed("x", [Step(document, AXES[1:], AXES[1:])], 3)
+        assert found.axes == tuple(large.argmax(axis=1))
+        np.testing.assert_array_equal(found.scale, linear[large])
         return
     with pytest.raises(InputError) as caught:
         composed("x", [Step(document, AXES[1:], AXES[1:])], 3)
     assert caught.value.code in ("unsupported-transformation", "invalid-transformation")
+
+
+@pytest.mark.parametrize("signs", [(1, 1, 1), (-1, 1, 1), (1, -1, -1), (-1, -1, -1)])
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 0, 2)])
+def test_a_rotation_by_right_angles_reorders_and_reverses_axes(signs, order):
+    matrix = np.diag(signs) @ np.eye(3)[list(order)]
+    steps = [{"type": "scale", "scale": [2.0, 3.0, 4.0]}, {"type": "rotation", "rotation": matrix.tolist()}]
+    found = composed("x", [Step(document, AXES[1:], AXES[1:]) for document in steps], 3)
+    assert found.axes == order
+    np.testing.assert_array_equal(found.scale, np.array([2.0, 3.0, 4.0])[list(order)] * signs)
+    assert found.is_scaled
+
+
+def test_a_rotation_by_another_angle_is_refused():
+    matrix = [[0.8, -0.6, 0.0], [0.6, 0.8, 0.0], [0.0, 0.0, 1.0]]
+    with raises(InputError, "unsupported-transformation") as caught:
+        composed("x", [Step({"type": "rotation", "rotation": matrix}, AXES[1:], AXES[1:])], 3)
+    assert "'rotation'" in str(caught.value)
+
+
+@pytest.mark.parametrize("rows", [None, 3, "ab", [], [[1.0]], [[1.0, 0.0, 0.0]] * 2, [[1.0, 0.0, None]] * 3], ids=repr)
+def test_a_rotation_that_is_no_matrix_is_refused(rows):
+    with raises(InputError, "invalid-transformation"):
+        composed("x", [Step({"type": "rotation", "rotation": rows}, AXES[1:], AXES[1:])], 3)

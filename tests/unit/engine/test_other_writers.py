@@ -370,8 +370,8 @@ def test_a_folder_names_the_images_below_it(tmp_path):
     foreign(root / "labels/cells")
     assert f"{root}/labels/cells" in refused("not-an-image", root, tmp_path)
     atlas = tmp_path / "atlas"
-    foreign(atlas / "annotation-sets/a/2017/annotation.ome.zarr")
-    assert f"{atlas}/annotation-sets/a/2017/annotation.ome.zarr" in refused("not-an-image", atlas, tmp_path)
+    foreign(atlas / "sets/a/2017/annotation.ome.zarr")
+    assert f"{atlas}/sets/a/2017/annotation.ome.zarr" in refused("not-an-image", atlas, tmp_path)
     (tmp_path / "empty").mkdir()
     assert "give the path or URL of one" in refused("not-an-image", tmp_path / "empty", tmp_path)
 
