@@ -85,6 +85,7 @@ _BUILD = (
     click.option("--chunk", type=WHOLE, metavar="N", help="Side of a chunk in voxels [volume 64, sections 512]."),
     SHARD,
     OME_ZARR,
+    click.option("--grey", is_flag=True, help="Write the mean of red, green and blue, in one channel."),
     click.option("--background", type=WHOLE, default=0, metavar="V", help="Grey level outside the sections [0]."),
     WORKERS,
 )

@@ -144,9 +144,11 @@ def title(dataset: SectionDataset) -> str:
     return " ".join([f"Section dataset {dataset.id}", *dataset.genes])
 
 
-def image(version: str, geometry: Geometry, pyramid: Pyramid, name: str) -> dict[str, Any]:
-    """OME-Zarr metadata of the group of a registered image."""
+def image(version: str, geometry: Geometry, pyramid: Pyramid, name: str, grey: bool = False) -> dict[str, Any]:
+    """OME-Zarr metadata of the group of a registered image, in colour or grey."""
     method = f"mean of the covered voxels among {_neighbours(pyramid)}"
+    if grey:
+        return {"multiscales": [multiscales(version, name, "zyx", geometry, pyramid, method)]}
     channels = [
         {
             "label": label,

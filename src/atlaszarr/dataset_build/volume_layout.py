@@ -15,9 +15,11 @@ from ..errors import RecordError
 from ..sections.options import VolumeOptions
 from ..sections.stack import Stack
 from . import records
-from .layout import IMAGE, SECTION, BuildLayout, block_of, image_spec, section_spec
+from .layout import IMAGE, SECTION, BuildLayout, block_of, grey_of, image_spec, section_spec
 
 _VOXEL_BYTES = 3 + 4
+#: Further bytes per voxel while the mean of the channels is computed: their sum, as uint16, and the mean.
+_GREY_BYTES = 2 + 1
 
 
 def volume_layout(dataset: SectionDataset, options: VolumeOptions) -> BuildLayout:
@@ -55,29 +57,35 @@ def volume_layout(dataset: SectionDataset, options: VolumeOptions) -> BuildLayou
         options=options,
         grid=grid,
         imaged=stack.imaged,
-        source=partial(_block, stack, options.background),
+        source=partial(_block, stack, options.background, options.grey),
         non_empty=non_empty,
         inputs=inputs,
-        block_bytes=max(_bytes(stack, regions[block], images) for block, images in inputs.items()),
-        arrays=(image_spec(options.background), section_spec()),
+        block_bytes=max(_bytes(stack, regions[block], images, options.grey) for block, images in inputs.items()),
+        arrays=(image_spec(options.background, options.grey), section_spec()),
         groups={
             SECTION: records.provenance(options.ome_zarr, geometry, pyramid, stack.imaged.sections),
             "labels": {"labels": ["section"]},
-            IMAGE: records.image(options.ome_zarr, geometry, pyramid, records.title(dataset)),
+            IMAGE: records.image(options.ome_zarr, geometry, pyramid, records.title(dataset), options.grey),
         },
         extent=f"{' x '.join(map(str, pyramid.shape))} voxels, {len(pyramid.levels)} levels",
     )
 
 
 def _block(
-    stack: Stack, background: int, _level: int, region: Region, images: Sequence[SectionImage | MissingImage]
+    stack: Stack,
+    background: int,
+    grey: bool,
+    _level: int,
+    region: Region,
+    images: Sequence[SectionImage | MissingImage],
 ) -> Block:
     image, section = stack.compute(region, images, background)
-    return block_of({IMAGE: image, SECTION: section}, images)
+    return block_of({IMAGE: grey_of(image) if grey else image, SECTION: section}, images)
 
 
-def _bytes(stack: Stack, region: Region, images: Sequence[ImageRequest]) -> int:
+def _bytes(stack: Stack, region: Region, images: Sequence[ImageRequest], grey: bool) -> int:
     """Memory of a block while it is computed: the block, its coarser levels, parts of images, one decoded image."""
     parts = 3 * sum(map(area, stack.boxes(region).values()))
     image: int = max(3 * request.width * request.height for request in images)
-    return math.prod(shape_of(region)) * _VOXEL_BYTES * 9 // 8 + parts + image
+    voxel = _VOXEL_BYTES + _GREY_BYTES * grey
+    return math.prod(shape_of(region)) * voxel * 9 // 8 + parts + image
