@@ -21,7 +21,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import filelock
@@ -41,6 +41,8 @@ HEARTBEAT = 15.0
 LEASE = 60.0
 #: Seconds between a take-over and the read that decides which of two builds has taken the lease.
 _SETTLING = 1.0
+#: Seconds between two tries to own a target that another owner holds for a moment.
+_PAUSE = 0.1
 #: Tries to create an owner object that another build removes between creation and read.
 _TRIES = 5
 _LOCK = "atlaszarr/owner.lock"
@@ -63,7 +65,7 @@ class Owner:
 
 
 @contextmanager
-def owning(target: Target, take_over: bool = False) -> Iterator[Owner]:
+def owning(target: Target, take_over: bool = False, patience: float = 0.0) -> Iterator[Owner]:
     """Own a target.
 
     Parameters
@@ -72,6 +74,8 @@ def owning(target: Target, take_over: bool = False) -> Iterator[Owner]:
     take_over : bool
         Whether to take a lease whose owner may be running. A lock of the operating system is never taken from a
         running process.
+    patience : float
+        Seconds to wait for another owner.
 
     Raises
     ------
@@ -80,8 +84,19 @@ def owning(target: Target, take_over: bool = False) -> Iterator[Owner]:
     TargetError
         If the owner object cannot be read or written.
     """
-    with _locked(target, take_over) if _has_locks(target) else _leased(target, take_over) as owner:
-        yield owner
+    end = time.monotonic() + patience
+    lock = _locked if _has_locks(target) else _leased
+    while True:
+        with ExitStack() as stack:
+            try:
+                owner = stack.enter_context(lock(target, take_over))
+            except InputError as error:
+                if error.code not in ("target-locked", "target-taken-over") or time.monotonic() >= end:
+                    raise
+            else:
+                yield owner
+                return
+        time.sleep(_PAUSE)
 
 
 def tidy(target: Target) -> None:
