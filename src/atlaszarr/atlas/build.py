@@ -29,7 +29,7 @@ from ..stores.locations import protocol_of
 from ..stores.target import Target
 from ..stores.temporary import temporary_folder
 from ..terminology.terminology import Terminology
-from . import record
+from . import record, registration
 from .ccf import Recognised
 from .images import annotation_image, hemispheres_image, template_image
 from .inputs import Uri, open_volumes, refuse_other_table, refuse_overlaps, refuse_unknown, terminology_from, uris_of
@@ -241,7 +241,7 @@ def build_atlas(  # noqa: PLR0915 - one step after another
             if parts.second_name:
                 alias = _made_later(names, parts)[-1]
                 files[alias] = root.read(alias) or b""
-            files |= documents
+            files |= registration.kept(root, documents)
     volumes = {kind: levels.volumes for kind, levels in opened.items()}
     remarks = [
         *unknown,

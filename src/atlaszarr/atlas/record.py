@@ -132,8 +132,73 @@ def finish(
         "images": list(dict.fromkeys([*recorded["images"], *paths])),
         "files": {**recorded["files"], **{path: [len(body), digest(body)] for path, body in files.items()}},
         "credit": credit.to_dict(),
+        **({"registered": recorded["registered"]} if "registered" in recorded else {}),
     }
     _write(root, names, content)
+
+
+def register(
+    root: Target,
+    annotation: Target,
+    reference: Mapping[str, Any],
+    image: str,
+    documents: Mapping[str, bytes],
+    manifests: Mapping[str, bytes],
+    listing: Sequence[str],
+) -> None:
+    """Add a registered template to the record of an atlas, and the manifests that list it as they are now.
+
+    Nothing is recorded for an atlas without a record, which another program made.
+
+    Parameters
+    ----------
+    root : Target
+    annotation : Target
+        The annotation of the atlas.
+    reference : mapping
+        The reference to the template.
+    image : str
+        Path of its image.
+    documents, manifests : mapping of str to bytes
+        The documents of the template and the manifests of the atlas, by key.
+    listing : sequence of str
+        Keys of the manifests that list it.
+    """
+    path = annotation.url.removeprefix(f"{root.url}/")
+    for key, content in records(root):
+        if content is None or path not in content["images"]:
+            continue
+        own = {name: [len(body), digest(body)] for name, body in documents.items()}
+        changed = {name: [len(body), digest(body)] for name, body in manifests.items() if name in content["files"]}
+        template = {"reference": dict(reference), "image": image, "files": own, "listed_in": list(listing)}
+        new = {
+            **content,
+            "files": {**content["files"], **changed},
+            "registered": {**content.get("registered", {}), reference["location"]: template},
+        }
+        if new != content:
+            root.write(key, json.dumps(new, indent=1).encode())
+
+
+def registered(root: Target, key: str) -> list[dict[str, Any]]:
+    """References to the templates that the records of a tree have as listed in a manifest."""
+    return [
+        template["reference"]
+        for _, content in records(root)
+        for template in (content or {}).get("registered", {}).values()
+        if key in template["listed_in"]
+    ]
+
+
+def all_images(content: Mapping[str, Any]) -> list[str]:
+    """Paths of all images in a record, those of registered templates too."""
+    return [*content["images"], *(template["image"] for template in content.get("registered", {}).values())]
+
+
+def all_files(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Size and digest of all files in a record by key, those of registered templates too."""
+    templates = content.get("registered", {}).values()
+    return {**content["files"], **{key: value for one in templates for key, value in one["files"].items()}}
 
 
 def records(root: Target) -> Iterator[tuple[str, dict[str, Any] | None]]:
@@ -147,9 +212,12 @@ def records(root: Target) -> Iterator[tuple[str, dict[str, Any] | None]]:
                 continue
             if any(not isinstance(content[name], type(empty)) for name, empty in _EMPTY.items()):
                 raise ValueError
-            objects_of(content["files"])
-            for image in content["images"]:
+            objects_of(all_files(content))
+            for image in all_images(content):
                 validate_key(image)
+            for template in content.get("registered", {}).values():
+                validate_key(template["reference"]["location"].strip("/"))
+                list(template["listed_in"])
         except (ValueError, AttributeError, KeyError, TypeError):
             yield path, None
         else:
@@ -183,9 +251,13 @@ def _is_ours(image: Target) -> bool:
 
 
 def _recorded(root: Target, names: AtlasNames, overwrite: bool) -> dict[str, Any]:
-    """The sources, images and files of the record; empty with `overwrite` or without a readable record."""
-    content = None if overwrite else dict(records(root)).get(key(names))
-    return {name: (content or {}).get(name, empty) for name, empty in _EMPTY.items()}
+    """The sources, images and files of the record; empty with `overwrite` or without a readable record.
+
+    Templates that were registered are kept in any case: they are not part of the atlas that is built.
+    """
+    content = dict(records(root)).get(key(names)) or {}
+    templates = {"registered": content["registered"]} if content.get("registered") else {}
+    return {name: empty if overwrite else content.get(name, empty) for name, empty in _EMPTY.items()} | templates
 
 
 def _write(root: Target, names: AtlasNames, content: Mapping[str, Any]) -> None:

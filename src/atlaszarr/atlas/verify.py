@@ -12,7 +12,7 @@ from ..engine.target_state import read_root
 from ..engine.verify import VerifyReport, verify_image
 from ..errors import InputError
 from ..stores.target import Target
-from .record import missing, records
+from .record import all_files, all_images, missing, records
 
 
 def verify_atlas(root: Target, *, deep: bool) -> VerifyReport | None:
@@ -43,7 +43,7 @@ def verify_atlas(root: Target, *, deep: bool) -> VerifyReport | None:
             defects.append(Defect("unfinished", key, "the atlas is unfinished; build it again to resume"))
             continue
         defects += _files(root, document)
-        for path in document["images"]:
+        for path in all_images(document):
             report = _image(below(root, path), deep)
             objects, blocks = objects + report.objects, blocks + report.blocks
             defects += [Defect(defect.kind, f"{path}/{defect.key}", defect.text) for defect in report.defects]
@@ -71,7 +71,7 @@ def _meshes(target: Target) -> list[Defect]:
 
 
 def _files(root: Target, document: dict[str, Any]) -> Iterator[Defect]:
-    for key, (size, checksum) in document["files"].items():
+    for key, (size, checksum) in all_files(document).items():
         body = root.read(key)
         if body is None:
             yield Defect("missing", key, "is missing")

@@ -18,13 +18,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from ..allen.client import AllenClient
 from ..allen.records import SectionDataset
 from ..engine.schedulers import SchedulerLike, resolve_scheduler, scheduler_for, worker_count
 from ..engine.writer import Progress, write
 from ..errors import InputError
+from ..geometry.spaces import reference_space
 from ..sections.options import Options, SectionsOptions, VolumeOptions
 from ..stores.target import Target
 from .job import DatasetJob
@@ -32,6 +34,10 @@ from .layout import BuildLayout
 from .plan import BuildReport, Plan, ViewReport, metadata_requests, price
 from .section_layout import section_layout
 from .volume_layout import volume_layout
+
+if TYPE_CHECKING:
+    from ..assets.names import Asset
+    from ..atlas.registration import AtlasAsset
 
 
 def plan(
@@ -42,6 +48,8 @@ def plan(
     view: str | Sequence[str] = "primary",
     client: AllenClient | None = None,
     workers: int | None = None,
+    atlas: str | os.PathLike[str] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> tuple[Plan, ...]:
     """Estimate what a build costs, one plan for each view; fetches nothing but metadata.
@@ -58,6 +66,10 @@ def plan(
         Default: a client with default options.
     workers : int, optional
         Threads of this process; default one for each core.
+    atlas : str or path-like, optional
+        Same as in `build`; its manifest is read. `target` may then be left out.
+    storage_options : mapping, optional
+        Options for fsspec, to read the atlas.
     **options
         Same as in `build`.
 
@@ -72,15 +84,21 @@ def plan(
         Same as in `build`.
     """
     view_options = _view_options(mode, view, options)
-    # The target is named in the plan and not opened: it may not exist yet.
-    first = Target(os.fspath(target)) if target is not None else None
-    targets = [first.of_view(one.view) if first and n else first for n, one in enumerate(view_options)]
+    registered_in = None if atlas is None else _open_atlas(atlas, storage_options, view_options)
     client = client or AllenClient()
     count = worker_count(workers)
-    dataset, fetched = _dataset(dataset, client)
+    if registered_in is None:
+        # The target is named in the plan and not opened: it may not exist yet.
+        first = Target(os.fspath(target)) if target is not None else None
+        targets = [first.of_view(one.view) if first and n else first for n, one in enumerate(view_options)]
+        dataset, fetched = _dataset(dataset, client)
+    else:
+        first = Target.of(target, storage_options) if target is not None else None
+        dataset, fetched = _dataset(dataset, client)
+        targets = [at for _, at in _assets(registered_in, dataset, first, view_options)]
     return tuple(
-        price(_layout(dataset, one), client, count, 0 if position else fetched, at.url if at else None)
-        for position, (one, at) in enumerate(zip(view_options, targets, strict=True))
+        price(_layout(dataset, one, registered_in), client, count, 0 if n else fetched, at.url if at else None)
+        for n, (one, at) in enumerate(zip(view_options, targets, strict=True))
     )
 
 
@@ -98,6 +116,7 @@ def build(
     overwrite: bool = False,
     take_over: bool = False,
     progress: Progress | None = None,
+    atlas: str | os.PathLike[str] | None = None,
     **options: Any,
 ) -> BuildReport:
     """Build the registered multiscale OME-Zarr of a section dataset: one volume, or one image for each section.
@@ -135,6 +154,13 @@ def build(
     progress : callable, optional
         Called with the number of items done, their total, and their name: ``images`` while section images are fetched,
         ``blocks``, ``level 1``.
+    atlas : str or path-like, optional
+        An atlas of the layout ``assets``, in whose tree the target is registered as a template: the folder
+        ``ROOT/atlases/NAME/VERSION``, its ``manifest.json``, or ROOT if it holds one atlas. The target is ROOT, for the
+        default name and version (see `atlaszarr.dataset_build.asset.assets_of`), or
+        ``ROOT/templates/NAME-template/VERSION/template.ome.zarr``. Once it is finished, its documents are written next
+        to it, and the manifest of the atlas lists it; those of BrainGlobe too where it is `grey` and has the shape of
+        the template. Further views are templates of their own, and x has the orientation of the atlas.
     **options
         Further fields of `atlaszarr.sections.options.VolumeOptions` or `SectionsOptions`: resolution (um), ...
 
@@ -145,7 +171,8 @@ def build(
     Raises
     ------
     InputError
-        If an option is unknown or invalid, or the target holds other data; nothing is written.
+        If an option is unknown or invalid, the target holds other data, or the atlas lies in another space or does not
+        have the layout ``assets``; nothing is written.
     NotFoundError
         If the dataset does not exist.
     RecordError
@@ -157,11 +184,15 @@ def build(
     """
     view_options = _view_options(mode, view, options)
     first = Target.of(target, storage_options)
-    targets = [first, *(first.of_view(one.view) for one in view_options[1:])]
+    registered_in = None if atlas is None else _open_atlas(atlas, storage_options, view_options)
     resolved = resolve_scheduler(scheduler, first.url)
     client = client or AllenClient()
     dataset, fetched = _dataset(dataset, client)
-    layouts = [_layout(dataset, one) for one in view_options]
+    layouts = [_layout(dataset, one, registered_in) for one in view_options]
+    targets = [first, *(first.of_view(one.view) for one in view_options[1:])]
+    assets = [] if registered_in is None else _assets(registered_in, dataset, first, view_options)
+    if assets:
+        targets = [at for _, at in assets]
     with scheduler_for(resolved, workers, client.concurrency) as running:
         jobs = []
         for position, (layout, at) in enumerate(zip(layouts, targets, strict=True)):
@@ -170,10 +201,17 @@ def build(
         for job in jobs:
             job.read_state(overwrite)  # all of them before anything is written
         views = []
-        for job in jobs:
+        for position, job in enumerate(jobs):
             done = write(job, running, overwrite=overwrite, take_over=take_over, progress=progress)
             failures = tuple(job.failures.values())
-            views.append(ViewReport(job.plan, done.target, done.state, done.tasks_done, failures))
+            view_report = ViewReport(job.plan, done.target, done.state, done.tasks_done, failures)
+            if registered_in is not None and done.state != "unfinished":
+                from .asset import register_view
+
+                asset, _ = assets[position]
+                listed_in = register_view(registered_in, asset, job.target, layouts[position])
+                view_report = replace(view_report, asset=f"/{asset.folder}", listed_in=tuple(listed_in))
+            views.append(view_report)
         return BuildReport(dataset.id, tuple(views))
 
 
@@ -193,8 +231,30 @@ def _view_options(mode: str, view: str | Sequence[str], options: Mapping[str, An
     return modes[mode].of_views(view, options)
 
 
-def _layout(dataset: SectionDataset, options: Options) -> BuildLayout:
+def _open_atlas(
+    atlas: str | os.PathLike[str], storage_options: Mapping[str, Any] | None, view_options: Sequence[Options]
+) -> AtlasAsset:
+    # Imported here, since most builds do without an atlas.
+    from ..atlas.registration import AtlasAsset
+    from .asset import refuse_options
+
+    refuse_options(view_options)
+    return AtlasAsset.at(Target.of(atlas, storage_options))
+
+
+def _assets(
+    atlas: AtlasAsset, dataset: SectionDataset, target: Target | None, view_options: Sequence[Options]
+) -> list[tuple[Asset, Target]]:
+    from .asset import assets_of
+
+    return list(assets_of(atlas, dataset, target, [one.view for one in view_options]))
+
+
+def _layout(dataset: SectionDataset, options: Options, atlas: AtlasAsset | None = None) -> BuildLayout:
     if isinstance(options, SectionsOptions):
         return section_layout(dataset, options)
     assert isinstance(options, VolumeOptions)
-    return volume_layout(dataset, options)
+    if atlas is None:
+        return volume_layout(dataset, options)
+    dataset.validate_registration()
+    return volume_layout(dataset, options, atlas.sides_in(reference_space(dataset.space).frame))

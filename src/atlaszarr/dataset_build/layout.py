@@ -19,6 +19,7 @@ from ..engine.multiscale import ArraySpec, Blocks, Multiscale
 from ..engine.ome import zarr_format
 from ..engine.pyramid import NonEmptyChunks
 from ..geometry.grid import Grid
+from ..geometry.spaces import ORIENTATION
 from ..sections.options import Options
 from ..stores.target import Target
 
@@ -56,6 +57,8 @@ class BuildLayout:
         Further columns of sections.csv, one value for each of `imaged.sections`.
     fixed : int or None
         For a collection of planes, the axis (z, y, x) across them.
+    sides : str
+        The orientation of x in the metadata: that of the Allen Institute, or of the atlas that the target belongs to.
     """
 
     dataset: SectionDataset
@@ -71,6 +74,13 @@ class BuildLayout:
     extent: str
     columns: Mapping[str, list[Any]] = field(default_factory=dict)
     fixed: int | None = None
+    sides: str = ORIENTATION["x"]
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """Everything that the bytes of the target depend on, as JSON values."""
+        sides = {} if self.sides == ORIENTATION["x"] else {"sides": self.sides}
+        return {**self.options.identity(self.dataset), **sides}
 
     def multiscale(self, target: Target) -> Multiscale:
         """The arrays in a target."""

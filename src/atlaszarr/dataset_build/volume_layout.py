@@ -12,6 +12,7 @@ from ..boxes import Region, area, cells, shape_of
 from ..engine.blocks import Block
 from ..engine.pyramid import NonEmptyChunks
 from ..errors import RecordError
+from ..geometry.spaces import ORIENTATION
 from ..sections.options import VolumeOptions
 from ..sections.stack import Stack
 from . import records
@@ -22,8 +23,8 @@ _VOXEL_BYTES = 3 + 4
 _GREY_BYTES = 2 + 1
 
 
-def volume_layout(dataset: SectionDataset, options: VolumeOptions) -> BuildLayout:
-    """The layout of a dataset as one volume.
+def volume_layout(dataset: SectionDataset, options: VolumeOptions, sides: str = ORIENTATION["x"]) -> BuildLayout:
+    """The layout of a dataset as one volume; `sides` is the orientation of x in its metadata.
 
     Raises
     ------
@@ -42,7 +43,7 @@ def volume_layout(dataset: SectionDataset, options: VolumeOptions) -> BuildLayou
     a, b, c = pyramid.levels[0].unit
     base = {(z * options.chunk // a, y * options.chunk // b, x * options.chunk // c) for z, y, x in chunks}
     non_empty = NonEmptyChunks(pyramid, frozenset(base))
-    step, geometry = pyramid.passes[0], records.geometry(grid)
+    step, geometry = pyramid.passes[0], records.geometry(grid, sides)
     regions = {block: pyramid.region(step, block) for block in non_empty.blocks(step)}
     sections = {
         block: sorted({s for chunk in cells(region, (options.chunk,) * 3) for s in chunks.get(chunk, ())})
@@ -68,6 +69,7 @@ def volume_layout(dataset: SectionDataset, options: VolumeOptions) -> BuildLayou
             IMAGE: records.image(options.ome_zarr, geometry, pyramid, records.title(dataset), options.grey),
         },
         extent=f"{' x '.join(map(str, pyramid.shape))} voxels, {len(pyramid.levels)} levels",
+        sides=sides,
     )
 
 
