@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -242,7 +243,7 @@ def test_an_atlas_keeps_it_if_one_of_its_documents_is_lost(client, drawn, root, 
 DAMAGE = {
     "missing": lambda path: path.unlink(),
     "cut": lambda path: path.write_bytes(path.read_bytes()[:-9]),
-    "longer": lambda path: path.write_bytes(path.read_bytes() + b" "),
+    "longer": lambda path: path.write_bytes(path.read_bytes() + b"x"),
     "changed": lambda path: path.write_bytes(path.read_bytes().replace(b"e", b"3", 1) or b"x"),
 }
 
@@ -342,6 +343,34 @@ def test_what_cannot_be_registered_is_refused_before_anything_is_written(client,
             )
         assert named in str(caught.value)
     assert tree(root) == before
+
+
+def test_the_documents_of_another_template_are_not_overwritten(client, root):
+    (root / ISH).mkdir(parents=True)
+    (root / ISH / "manifest.json").write_text("mine")
+    with raises(InputError, "target-not-empty") as caught:
+        build(CORONAL, root, atlas=root, client=client, **OPTIONS)
+    assert ISH in str(caught.value)
+    assert "manifest.json" in str(caught.value)
+    assert tree(root / ISH) == {"manifest.json": b"mine"}
+    build(CORONAL, root, atlas=root, client=client, overwrite=True, **OPTIONS)
+    assert verify(root).ok
+
+
+@pytest.mark.parametrize(
+    ("genes", "name"),
+    [
+        (("Nrp1",), "ish-nrp1-74272479"),
+        (("A830018L16Rik", "Nrp1"), "ish-a830018l16rik-74272479"),
+        (("H2-Q2 (b)",), "ish-h2-q2-b-74272479"),
+        (("*",), "sections-74272479"),
+        ((), "sections-74272479"),
+    ],
+)
+def test_a_template_is_named_after_the_first_gene_in_the_characters_of_the_standard(client, root, genes, name):
+    dataset = replace(client.section_dataset(CORONAL), genes=genes)
+    (planned,) = plan(dataset, atlas=root, client=client, **OPTIONS)
+    assert Path(planned.target).parent == root / f"templates/allen-adult-mouse-{name}-template/2015"
 
 
 @pytest.mark.parametrize(

@@ -198,8 +198,10 @@ def build(
         for position, (layout, at) in enumerate(zip(layouts, targets, strict=True)):
             cost = price(layout, client, running.workers, 0 if position else fetched, at.url)
             jobs.append(DatasetJob(layout, at, client, cost, running, allow_missing, progress))
-        for job in jobs:
-            job.read_state(overwrite)  # all of them before anything is written
+        for position, job in enumerate(jobs):  # all of them before anything is written
+            state = job.read_state(overwrite)
+            if registered_in is not None and state is None and not overwrite:
+                _refuse_documents(registered_in, assets[position][0])
         views = []
         for position, job in enumerate(jobs):
             done = write(job, running, overwrite=overwrite, take_over=take_over, progress=progress)
@@ -248,6 +250,12 @@ def _assets(
     from .asset import assets_of
 
     return list(assets_of(atlas, dataset, target, [one.view for one in view_options]))
+
+
+def _refuse_documents(atlas: AtlasAsset, asset: Asset) -> None:
+    from .asset import refuse_documents
+
+    refuse_documents(atlas, asset)
 
 
 def _layout(dataset: SectionDataset, options: Options, atlas: AtlasAsset | None = None) -> BuildLayout:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..allen.records import SectionDataset
 from ..assets.documents import template_documents
-from ..assets.names import SUFFIXES, TEMPLATE, Asset, below
+from ..assets.names import DATA_DESCRIPTION, MANIFEST, PROCESSING, SUFFIXES, TEMPLATE, Asset, below
 from ..atlas.registration import AtlasAsset, register
 from ..boxes import Shape
 from ..credit import SECTION_DATASET
@@ -22,6 +22,8 @@ from ..stores.target import Target
 from . import records
 from .layout import BuildLayout
 
+#: The documents of a template, by name.
+DOCUMENTS = (MANIFEST, DATA_DESCRIPTION, PROCESSING)
 _SUFFIX = f"-{SUFFIXES['templates']}"
 #: A target below the root of an atlas. The versions are those that the standard has.
 _PATH = re.compile(
@@ -101,6 +103,22 @@ def assets_of(
                 code="target-is-source",
             )
         yield asset, below(atlas.root, f"{asset.folder}/{TEMPLATE}")
+
+
+def refuse_documents(atlas: AtlasAsset, asset: Asset) -> None:
+    """Refuse the folder of a template that has documents, but no image that atlaszarr began.
+
+    Raises
+    ------
+    InputError
+    """
+    folder = below(atlas.root, asset.folder)
+    if existing := [name for name, body in folder.read_each(DOCUMENTS, LARGEST).items() if body is not None]:
+        raise InputError(
+            f"{shown(folder.url)} holds {existing[0]!r} without an image of atlaszarr; choose another name or version, "
+            "or give --overwrite",
+            code="target-not-empty",
+        )
 
 
 def register_view(atlas: AtlasAsset, asset: Asset, target: Target, layout: BuildLayout) -> list[str]:
