@@ -83,7 +83,7 @@ def documents(
         If `created` has no time zone.
     """
     template = None if template_sources is None else names.template.reference()
-    defined_by = {} if template is None else {"template": template}
+    defined_by: dict[str, Any] = {} if template is None else {"template": template}
     space = names.coordinate_space.reference(**defined_by)
     terminology = names.terminology.reference()
     annotation_set = names.annotation_set.reference(**defined_by, terminology=terminology)
