@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -311,7 +312,14 @@ def elsewhere(root):
     return {}
 
 
+def turned(root):
+    path = next(root.glob("annotation-sets/*/2017/annotation.ome.zarr/zarr.json"))
+    path.write_text(path.read_text().replace("anterior-to-posterior", "posterior-to-anterior"))
+    return {}
+
+
 REFUSED = {
+    turned: ("unsupported-orientation", "posterior-to-anterior"),
     other_place: ("not-a-template-path", "x.ome.zarr"),
     other_name: ("not-a-template-path", "Mine"),
     own_template: ("target-is-source", "stpt-template"),
@@ -427,6 +435,22 @@ def test_builds_at_the_same_time_lose_no_entry(root):
     (record,) = root.glob("atlaszarr/*.json")
     assert len(json.loads(record.read_text())["registered"]) == 12
     assert {defect.key.split("/")[1] for defect in verify(root).defects} == names  # none has an image
+
+
+def test_what_a_killed_build_did_not_register_is_registered_by_the_next(root):
+    register = [sys.executable, "-c", REGISTER, str(root), "{}", "0"]
+    for count in (1, 2, 3):
+        process = subprocess.Popen(register)
+        while process.poll() is None and len(read(root, f"{ATLAS}/manifest.json")["templates"]) <= count:
+            time.sleep(0.01)
+        process.kill()
+        process.wait()
+    subprocess.run(register, check=True)
+    names = {f"t{number}-template" for number in range(4)}
+    assert {one["name"] for one in read(root, f"{ATLAS}/manifest.json")["templates"][1:]} == names
+    assert {(defect.kind, defect.key.split("/")[1]) for defect in verify(root).defects} == {
+        ("missing", name) for name in names
+    }
 
 
 def test_a_registration_waits_for_a_build_of_the_annotation(root):

@@ -148,6 +148,14 @@ class AtlasAsset:
         image = StoredImage.at(self.annotation)
         geometry, shape = image.geometries[0], image.shape(0)
         sides = geometry.orientation.get("x", ORIENTATION["x"])
+        for axis, wanted in ORIENTATION.items():
+            known = (wanted, BRAINGLOBE_SIDES) if axis == "x" else (wanted,)
+            if (runs := geometry.orientation.get(axis, wanted)) not in known:
+                raise InputError(
+                    f"axis {axis} of {shown(self.annotation.url)} runs {runs}, but that of a registered dataset runs "
+                    f"{wanted}; build the atlas with `atlaszarr atlas --layout assets`, or leave out --atlas",
+                    code="unsupported-orientation",
+                )
         micron = float(geometry.micron or 0)
         size = [micron * length for length in geometry.scale]
         first = [micron * length for length in geometry.translation]
@@ -155,8 +163,6 @@ class AtlasAsset:
             all(length > 0 for length in size)
             and space.is_covered(shape, size)
             and all(abs(f - (s - space.anchor) / 2) < s / 1000 for f, s in zip(first, size, strict=True))
-            and all(geometry.orientation.get(axis, ORIENTATION[axis]) == ORIENTATION[axis] for axis in "zy")
-            and sides in (ORIENTATION["x"], BRAINGLOBE_SIDES)
         )
         if not same:
             extent = [n * length for n, length in zip(shape, size, strict=True)]
