@@ -322,7 +322,7 @@ REFUSED = {
     turned: ("unsupported-orientation", "posterior-to-anterior"),
     other_place: ("not-a-template-path", "x.ome.zarr"),
     other_name: ("not-a-template-path", "Mine"),
-    own_template: ("target-is-source", "stpt-template"),
+    own_template: ("target-is-template", "stpt-template"),
     another_atlas: ("ambiguous-asset", "other-atlas"),
     no_atlas: ("not-an-atlas", "--layout assets"),
     no_annotation_set: ("damaged-manifest", "annotation_sets"),

@@ -26,7 +26,6 @@ from ..allen.records import SectionDataset
 from ..engine.schedulers import SchedulerLike, resolve_scheduler, scheduler_for, worker_count
 from ..engine.writer import Progress, write
 from ..errors import InputError
-from ..geometry.spaces import reference_space
 from ..sections.options import Options, SectionsOptions, VolumeOptions
 from ..stores.target import Target
 from .job import DatasetJob
@@ -36,8 +35,7 @@ from .section_layout import section_layout
 from .volume_layout import volume_layout
 
 if TYPE_CHECKING:
-    from ..assets.names import Asset
-    from ..atlas.registration import AtlasAsset
+    from .asset import Registration
 
 
 def plan(
@@ -84,10 +82,11 @@ def plan(
         Same as in `build`.
     """
     view_options = _view_options(mode, view, options)
-    registered_in = None if atlas is None else _open_atlas(atlas, storage_options, view_options)
+    registration = None if atlas is None else _registration(atlas, storage_options, view_options)
     client = client or AllenClient()
     count = worker_count(workers)
-    if registered_in is None:
+    targets: list[Target | None]
+    if registration is None:
         # The target is named in the plan and not opened: it may not exist yet.
         first = Target(os.fspath(target)) if target is not None else None
         targets = [first.of_view(one.view) if first and n else first for n, one in enumerate(view_options)]
@@ -95,9 +94,9 @@ def plan(
     else:
         first = Target.of(target, storage_options) if target is not None else None
         dataset, fetched = _dataset(dataset, client)
-        targets = [at for _, at in _assets(registered_in, dataset, first, view_options)]
+        targets = [at for _, at in registration.assets(dataset, first)]
     return tuple(
-        price(_layout(dataset, one, registered_in), client, count, 0 if n else fetched, at.url if at else None)
+        price(_layout(dataset, one, registration), client, count, 0 if n else fetched, at.url if at else None)
         for n, (one, at) in enumerate(zip(view_options, targets, strict=True))
     )
 
@@ -157,7 +156,7 @@ def build(
     atlas : str or path-like, optional
         An atlas of the layout ``assets``, in whose tree the target is registered as a template: the folder
         ``ROOT/atlases/NAME/VERSION``, its ``manifest.json``, or ROOT if it holds one atlas. The target is ROOT, for the
-        default name and version (see `atlaszarr.dataset_build.asset.assets_of`), or
+        default name and version (see `atlaszarr.dataset_build.asset.Registration`), or
         ``ROOT/templates/NAME-template/VERSION/template.ome.zarr``. Once it is finished, its documents are written next
         to it, and the manifest of the atlas lists it; those of BrainGlobe too where it is `grey` and has the shape of
         the template. Further views are templates of their own, and x has the orientation of the atlas.
@@ -184,15 +183,13 @@ def build(
     """
     view_options = _view_options(mode, view, options)
     first = Target.of(target, storage_options)
-    registered_in = None if atlas is None else _open_atlas(atlas, storage_options, view_options)
+    registration = None if atlas is None else _registration(atlas, storage_options, view_options)
     resolved = resolve_scheduler(scheduler, first.url)
     client = client or AllenClient()
     dataset, fetched = _dataset(dataset, client)
-    layouts = [_layout(dataset, one, registered_in) for one in view_options]
-    targets = [first, *(first.of_view(one.view) for one in view_options[1:])]
-    assets = [] if registered_in is None else _assets(registered_in, dataset, first, view_options)
-    if assets:
-        targets = [at for _, at in assets]
+    layouts = [_layout(dataset, one, registration) for one in view_options]
+    assets = [] if registration is None else registration.assets(dataset, first)
+    targets = [at for _, at in assets] or [first, *(first.of_view(one.view) for one in view_options[1:])]
     with scheduler_for(resolved, workers, client.concurrency) as running:
         jobs = []
         for position, (layout, at) in enumerate(zip(layouts, targets, strict=True)):
@@ -200,18 +197,16 @@ def build(
             jobs.append(DatasetJob(layout, at, client, cost, running, allow_missing, progress))
         for position, job in enumerate(jobs):  # all of them before anything is written
             state = job.read_state(overwrite)
-            if registered_in is not None and state is None and not overwrite:
-                _refuse_documents(registered_in, assets[position][0])
+            if registration is not None and state is None and not overwrite:
+                registration.refuse_documents(assets[position][0])
         views = []
         for position, job in enumerate(jobs):
             done = write(job, running, overwrite=overwrite, take_over=take_over, progress=progress)
             failures = tuple(job.failures.values())
             view_report = ViewReport(job.plan, done.target, done.state, done.tasks_done, failures)
-            if registered_in is not None and done.state != "unfinished":
-                from .asset import register_view
-
+            if registration is not None and done.state != "unfinished":
                 asset, _ = assets[position]
-                listed_in = register_view(registered_in, asset, job.target, layouts[position])
+                listed_in = registration.register(asset, job.target, layouts[position])
                 view_report = replace(view_report, asset=f"/{asset.folder}", listed_in=tuple(listed_in))
             views.append(view_report)
         return BuildReport(dataset.id, tuple(views))
@@ -233,36 +228,18 @@ def _view_options(mode: str, view: str | Sequence[str], options: Mapping[str, An
     return modes[mode].of_views(view, options)
 
 
-def _open_atlas(
+def _registration(
     atlas: str | os.PathLike[str], storage_options: Mapping[str, Any] | None, view_options: Sequence[Options]
-) -> AtlasAsset:
-    # Imported here, since most builds do without an atlas.
-    from ..atlas.registration import AtlasAsset
-    from .asset import refuse_options
+) -> Registration:
+    from .asset import Registration  # imported here, since most builds do without an atlas
 
-    refuse_options(view_options)
-    return AtlasAsset.at(Target.of(atlas, storage_options))
+    return Registration.of(atlas, storage_options, view_options)
 
 
-def _assets(
-    atlas: AtlasAsset, dataset: SectionDataset, target: Target | None, view_options: Sequence[Options]
-) -> list[tuple[Asset, Target]]:
-    from .asset import assets_of
-
-    return list(assets_of(atlas, dataset, target, [one.view for one in view_options]))
-
-
-def _refuse_documents(atlas: AtlasAsset, asset: Asset) -> None:
-    from .asset import refuse_documents
-
-    refuse_documents(atlas, asset)
-
-
-def _layout(dataset: SectionDataset, options: Options, atlas: AtlasAsset | None = None) -> BuildLayout:
+def _layout(dataset: SectionDataset, options: Options, registration: Registration | None = None) -> BuildLayout:
     if isinstance(options, SectionsOptions):
         return section_layout(dataset, options)
     assert isinstance(options, VolumeOptions)
-    if atlas is None:
+    if registration is None:
         return volume_layout(dataset, options)
-    dataset.validate_registration()
-    return volume_layout(dataset, options, atlas.sides_in(reference_space(dataset.space).frame))
+    return volume_layout(dataset, options, registration.sides(dataset))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +17,7 @@ from ..boxes import Shape
 from ..credit import SECTION_DATASET
 from ..engine.ledger import digest
 from ..errors import InputError
+from ..geometry.spaces import reference_space
 from ..sections.options import Options, SectionsOptions
 from ..stores.documents import LARGEST, parse_object
 from ..stores.locations import shown
@@ -23,7 +26,7 @@ from . import records
 from .layout import BuildLayout
 
 #: The documents of a template, by name.
-DOCUMENTS = (MANIFEST, DATA_DESCRIPTION, PROCESSING)
+_DOCUMENTS = (MANIFEST, DATA_DESCRIPTION, PROCESSING)
 _SUFFIX = f"-{SUFFIXES['templates']}"
 #: A target below the root of an atlas. The versions are those that the standard has.
 _PATH = re.compile(
@@ -32,112 +35,136 @@ _PATH = re.compile(
 )
 
 
-def refuse_options(options: Sequence[Options]) -> None:
-    """Refuse options whose target cannot be a template of the standard.
+@dataclass(frozen=True)
+class Registration:
+    """The atlas in which the views of a dataset are registered as templates.
 
-    Raises
-    ------
-    InputError
-    """
-    for one in options:
-        if isinstance(one, SectionsOptions):
-            raise InputError(
-                "a template is one image, but --mode sections writes one for each section; give --mode volume, or "
-                "leave out --atlas",
-                code="conflicting-options",
-            )
-        if one.ome_zarr == "0.4":
-            raise InputError(
-                "the standard's templates need OME-Zarr 0.5 or later, not 0.4; leave out --ome-zarr or --atlas",
-                code="not-supported",
-            )
-
-
-def assets_of(
-    atlas: AtlasAsset, dataset: SectionDataset, target: Target | None, views: Sequence[str]
-) -> Iterator[tuple[Asset, Target]]:
-    """The asset of each view of a dataset, and its target.
-
-    The default name is ``<atlas>-ish-<gene>-<dataset>-template``, with the first gene of the record in lower case, its
-    other characters than letters and digits as ``-``; without a gene ``<atlas>-sections-<dataset>-template``. The
-    default version is that of the coordinate space, since the records give no year. A view other than the
-    primary one adds its name.
-
-    Parameters
+    Attributes
     ----------
     atlas : AtlasAsset
-    dataset : SectionDataset
-    target : Target or None
-        The root of the atlas, for the default name and version; else ``templates/NAME-template/VERSION/`` and
-        ``template.ome.zarr`` below it, the target of the first view. Default: the root.
-    views : sequence of str
-
-    Raises
-    ------
-    InputError
-        If the target is another, or that of a template of the atlas itself.
+    options : tuple of Options
+        Of each view.
     """
-    gene = re.sub(r"[^a-z0-9]+", "-", dataset.genes[0].lower()).strip("-") if dataset.genes else ""
-    stem = f"{atlas.name}-ish-{gene}-{dataset.id}" if gene else f"{atlas.name}-sections-{dataset.id}"
-    version = str(atlas.space["version"])
-    path = None if target is None else target.url.removeprefix(atlas.root.url).lstrip("/")
-    given = None
-    if path and target is not None:
-        is_below = target.url.startswith(f"{atlas.root.url}/")
-        given = _PATH.fullmatch(path) if is_below else None
-        default = Asset("templates", f"{stem}{_SUFFIX}", version).folder
-        if given is None or not path.startswith(Asset("templates", given["name"], given["version"]).folder + "/"):
+
+    atlas: AtlasAsset
+    options: tuple[Options, ...]
+
+    @classmethod
+    def of(
+        cls, atlas: str | os.PathLike[str], storage_options: Mapping[str, Any] | None, options: Sequence[Options]
+    ) -> Registration:
+        """Open an atlas; see `atlaszarr.build`.
+
+        Raises
+        ------
+        InputError
+            If there is no atlas, or a target with these options cannot be a template of the standard.
+        """
+        for one in options:
+            if isinstance(one, SectionsOptions):
+                raise InputError(
+                    "a template is one image, but --mode sections writes one for each section; give --mode volume, or "
+                    "leave out --atlas",
+                    code="conflicting-options",
+                )
+            if one.ome_zarr == "0.4":
+                raise InputError(
+                    "the standard's templates need OME-Zarr 0.5 or later, not 0.4; leave out --ome-zarr or --atlas",
+                    code="not-supported",
+                )
+        return cls(AtlasAsset.at(Target.of(atlas, storage_options)), tuple(options))
+
+    def sides(self, dataset: SectionDataset) -> str:
+        """The orientation of x in the atlas.
+
+        Raises
+        ------
+        InputError, RecordError
+            If the atlas lies in another space than the dataset, or the dataset has none.
+        """
+        dataset.validate_registration()
+        return self.atlas.sides_in(reference_space(dataset.space).frame)
+
+    def assets(self, dataset: SectionDataset, target: Target | None) -> list[tuple[Asset, Target]]:
+        """The asset of each view of a dataset, and its target.
+
+        The default name is ``<atlas>-ish-<gene>-<dataset>-template``, with the first gene of the record in lower case,
+        its other characters than letters and digits as ``-``; without a gene ``<atlas>-sections-<dataset>-template``.
+        The default version is that of the coordinate space, since the records give no year. A view other than the
+        primary one adds its name.
+
+        Parameters
+        ----------
+        dataset : SectionDataset
+        target : Target or None
+            The root of the atlas, for the default name and version; else
+            ``templates/NAME-template/VERSION/template.ome.zarr`` below it, the target of the first view. Default: the
+            root.
+
+        Raises
+        ------
+        InputError
+            If the target is another, or that of a template of the atlas itself.
+        """
+        root, atlas = shown(self.atlas.root.url), self.atlas
+        gene = re.sub(r"[^a-z0-9]+", "-", dataset.genes[0].lower()).strip("-") if dataset.genes else ""
+        stem = f"{atlas.name}-ish-{gene}-{dataset.id}" if gene else f"{atlas.name}-sections-{dataset.id}"
+        version = str(atlas.space["version"])
+        given = None
+        if target is not None and target.url != atlas.root.url:
+            prefix = f"{atlas.root.url}/"
+            given = _PATH.fullmatch(target.url[len(prefix) :]) if target.url.startswith(prefix) else None
+            if given is None:
+                default = Asset("templates", f"{stem}{_SUFFIX}", version).folder
+                raise InputError(
+                    f"target {shown(target.url)} is not the path of a template in the tree of the atlas, {root}; give "
+                    f"{root}/{default}/{TEMPLATE}, also with another name and version, or {root} for this one",
+                    code="not-a-template-path",
+                )
+            stem, version = given["name"].removesuffix(_SUFFIX), given["version"]
+        found = []
+        for position, one in enumerate(self.options):
+            is_plain = position == 0 if given else one.view == "primary"
+            asset = Asset("templates", f"{stem}{'' if is_plain else f'-{one.view}'}{_SUFFIX}", version)
+            if asset.folder in atlas.own:
+                raise InputError(
+                    f"target {root}/{asset.folder} is the template of the atlas itself; give another name",
+                    code="target-is-template",
+                )
+            found.append((asset, below(atlas.root, f"{asset.folder}/{TEMPLATE}")))
+        return found
+
+    def refuse_documents(self, asset: Asset) -> None:
+        """Refuse the folder of a template that has documents, but no image that atlaszarr began.
+
+        Raises
+        ------
+        InputError
+        """
+        folder = below(self.atlas.root, asset.folder)
+        if existing := [name for name, body in folder.read_each(_DOCUMENTS, LARGEST).items() if body is not None]:
             raise InputError(
-                f"target {shown(target.url)} is no place for a template of the atlas {shown(atlas.root.url)}; give "
-                f"{shown(atlas.root.url)}/{default}/{TEMPLATE}, with any name and version, or "
-                f"{shown(atlas.root.url)} for this one",
-                code="not-a-template-path",
+                f"{shown(folder.url)} holds {existing[0]!r} without an image of atlaszarr; choose another name or "
+                "version, or give --overwrite",
+                code="target-not-empty",
             )
-        stem, version = given["name"].removesuffix(_SUFFIX), given["version"]
-    for position, view in enumerate(views):
-        is_plain = position == 0 if given else view == "primary"
-        asset = Asset("templates", f"{stem}{'' if is_plain else f'-{view}'}{_SUFFIX}", version)
-        if asset.folder in atlas.own:
-            raise InputError(
-                f"target {shown(atlas.root.url)}/{asset.folder} is the template of the atlas itself; give another name",
-                code="target-is-source",
-            )
-        yield asset, below(atlas.root, f"{asset.folder}/{TEMPLATE}")
 
+    def register(self, asset: Asset, target: Target, layout: BuildLayout) -> list[str]:
+        """Register the finished target of a view; see `atlaszarr.atlas.registration.register`.
 
-def refuse_documents(atlas: AtlasAsset, asset: Asset) -> None:
-    """Refuse the folder of a template that has documents, but no image that atlaszarr began.
-
-    Raises
-    ------
-    InputError
-    """
-    folder = below(atlas.root, asset.folder)
-    if existing := [name for name, body in folder.read_each(DOCUMENTS, LARGEST).items() if body is not None]:
-        raise InputError(
-            f"{shown(folder.url)} holds {existing[0]!r} without an image of atlaszarr; choose another name or version, "
-            "or give --overwrite",
-            code="target-not-empty",
-        )
-
-
-def register_view(atlas: AtlasAsset, asset: Asset, target: Target, layout: BuildLayout) -> list[str]:
-    """Register the finished target of a view; see `atlaszarr.atlas.registration.register`.
-
-    Returns
-    -------
-    list of str
-        Keys of the manifests that list it.
-    """
-    options, pyramid = layout.options, layout.non_empty.pyramid
-    documents = _documents(atlas, asset, target, layout)
-    levels: dict[float, Shape] | None = None
-    if options.grey and options.ome_zarr == "0.5":  # the only version that BrainGlobe's reader opens
-        levels = {
-            round(options.resolution * float(pyramid.scale(level)[0]), 6): pyramid.levels[level].shape
-            for level in range(len(pyramid.levels))
-        }
-    return register(atlas, asset, documents, levels)
+        Returns
+        -------
+        list of str
+            Keys of the manifests that list it.
+        """
+        options, pyramid = layout.options, layout.non_empty.pyramid
+        levels: dict[float, Shape] | None = None
+        if options.grey and options.ome_zarr == "0.5":  # the only version that BrainGlobe's reader opens
+            levels = {
+                round(options.resolution * float(pyramid.scale(level)[0]), 6): pyramid.levels[level].shape
+                for level in range(len(pyramid.levels))
+            }
+        return register(self.atlas, asset, _documents(self.atlas, asset, target, layout), levels)
 
 
 def _documents(atlas: AtlasAsset, asset: Asset, target: Target, layout: BuildLayout) -> Mapping[str, bytes]:
