@@ -267,7 +267,7 @@ def _manifests(atlas: AtlasAsset, levels: Mapping[float, Shape] | None) -> Itera
                 continue
             size, shape = set(map(float, manifest["resolution"])), tuple(manifest["shape"])
             _references(manifest["additional_references"])
-        except (LookupError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError, ArithmeticError) as error:
             raise InputError(
                 f"{shown(atlas.root.url)}/{key} is no manifest of BrainGlobe ({brief(error, 150)}); build the atlas "
                 "again to write it",
@@ -328,6 +328,9 @@ def _references(entries: Any) -> Sequence[Mapping[str, Any]]:
 def _location(reference: Mapping[str, Any], kind: str) -> str:
     """The folder that a reference names, inside the tree; KeyError, TypeError or ValueError if it names none."""
     name, version, location = (reference[word] for word in ("name", "version", "location"))
+    for text in (name, version):
+        if not isinstance(text, str) or not re.fullmatch(_PART, text):
+            raise ValueError(f"{text!r} is not the name or the version of an asset")
     if not isinstance(location, str) or not re.fullmatch(rf"/?{kind}/{_PART}/{_PART}/?", location):
         raise ValueError(f"location {location!r} of {name!r} {version!r} is not /{kind}/NAME/VERSION")
     return location.strip("/")

@@ -181,7 +181,7 @@ def _documents(atlas: AtlasAsset, asset: Asset, target: Target, layout: BuildLay
         content = parse_object(build)
         created = datetime.fromisoformat(content["begun"])
         source: dict[str, Any] = {
-            "uri": content["api"],
+            "uri": shown(content["api"]),
             "reference_space": content["reference_space"],
             "request": content["request"],
             "sections_csv": digest(sections),
