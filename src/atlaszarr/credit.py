@@ -83,6 +83,16 @@ CCF = Credit(
     project="Allen Mouse Brain Common Coordinate Framework",
     investigators=("Quanxin Wang", "Lydia Ng"),
 )
+#: Of section datasets of the mouse: institution, funder and investigators as for the CCF.
+SECTION_DATASET = Credit(
+    SECTIONS["citation"],
+    SECTIONS["terms"],
+    "Mus musculus",
+    institution="Allen Institute for Brain Science",
+    funder="Allen Institute",
+    project="Allen Mouse Brain Atlas",
+    investigators=("Ed Lein", "Allan Jones"),
+)
 #: Of any other atlas that the Allen Institute serves.
 INSTITUTE = Credit("Allen Institute for Brain Science", _TERMS, institution="Allen Institute for Brain Science")
 

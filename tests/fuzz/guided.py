@@ -58,7 +58,7 @@ with atheris.instrument_imports(include=["atlaszarr"], exclude=_COMPILED):
 
 import mutations  # noqa: E402
 from mutations import change  # noqa: E402
-from readers import READERS, _manifests, _options, _records_of  # noqa: E402
+from readers import READERS, _atlas_records, _options, _records_of  # noqa: E402
 
 _TARGET = Target("/nowhere")
 
@@ -176,7 +176,7 @@ TARGETS: dict[str, tuple[Callable[[bytes], object], tuple[type[Exception], ...],
     "nifti": (lambda data: read_nifti_header(io.BytesIO(data), "x"), (AtlaszarrError,), "nifti", r"\.nii$"),
     "tiff": (_file("x.tif", lambda path: read_tiff_header(path, "x")), (AtlaszarrError,), "tiff", ""),
     "manifest": (
-        _file("atlaszarr/a-1.json", lambda path: _manifests(path.parent.parent)),
+        _file("atlaszarr/a-1.json", lambda path: _atlas_records(path.parent.parent)),
         (AtlaszarrError,),
         "build.json",
         "",

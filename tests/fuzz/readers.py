@@ -418,10 +418,10 @@ def _build_json(folder: Path) -> None:
     from atlaszarr.stores.target import Target
 
     has_build(Target.of(folder), {"a": 1})
-    _records(folder)
+    _atlas_records(folder)
 
 
-def _records(folder: Path) -> None:
+def _atlas_records(folder: Path) -> None:
     from atlaszarr.atlas.record import records
     from atlaszarr.stores.target import Target
 

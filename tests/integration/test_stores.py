@@ -414,6 +414,7 @@ class TestEveryStore:
         target = any_store.target()
         target.write("a", b"1")
         assert 0 <= target.age("a") < 60
+        assert target.age("removed meanwhile") is None
         assert target.list_keys() == ["a"]
 
     def test_more_objects_than_one_batch_are_written_whole(self, any_store):

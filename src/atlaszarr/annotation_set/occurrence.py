@@ -12,9 +12,8 @@ from ..engine.label_counts import LabelCounts
 from ..engine.label_index import LabelIndex, count_unit, index_of
 from ..engine.multiscale import Multiscale
 from ..engine.pyramid import Level, Pyramid
-from ..engine.schedulers import Scheduler, in_window, scheduler_for
+from ..engine.schedulers import Scheduler, in_window
 from ..engine.target_state import read_root
-from ..terminology.terminology import Terminology
 
 #: Approximate voxels along an axis of a block: half of a chunk of the published masks, so that a small region is cheap
 #: to read.
@@ -58,30 +57,6 @@ def occurrence(annotation: Finished, scheduler: Scheduler) -> LabelIndex:
     for counted in in_window(scheduler, starts, 4 * scheduler.workers):
         counts |= counted
     return LabelIndex.of(annotation.multiscale, counts, annotation.digest)
-
-
-def occurring(annotation: Finished, terminology: Terminology) -> Terminology:
-    """The structures of a terminology that occur at any level of an annotation, or have descendants that do.
-
-    Parameters
-    ----------
-    annotation : Finished
-    terminology : Terminology
-
-    Returns
-    -------
-    Terminology
-        In the same order.
-
-    Raises
-    ------
-    TargetError
-        If the annotation has no label index, and an object of it is missing or damaged.
-    """
-    with scheduler_for("threads", None) as threads:
-        labels = occurring_labels(occurrence(annotation, threads))
-    kept = {id for structure in terminology if structure.value in labels for id in structure.path}
-    return Terminology(tuple(structure for structure in terminology if structure.id in kept), terminology.notes)
 
 
 def occurring_labels(index: LabelIndex) -> set[int]:

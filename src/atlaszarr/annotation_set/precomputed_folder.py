@@ -65,8 +65,7 @@ def write_precomputed(
     Raises
     ------
     InputError
-        If the libraries for meshes are not installed, the annotation has a label that is not in the terminology, or
-        the target holds something else.
+        If the libraries for meshes are not installed, or the target holds something else.
     """
     surfaces.check_libraries()
     job = _PrecomputedJob(annotation, target, terminology, float(resolution))

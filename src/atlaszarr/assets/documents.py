@@ -9,7 +9,7 @@ of an enumeration that lacks terms such as those of the Allen Institute: so the 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -42,7 +42,7 @@ def documents(
     geometry: Geometry,
     resolutions: Sequence[Sequence[float]],
     template_sources: Mapping[str, Mapping[str, Any]] | None,
-    created: datetime,
+    created: Callable[[Asset], datetime],
 ) -> dict[str, bytes]:
     """All documents of an atlas: of its terminology, coordinate space, template and annotation set, and its own.
 
@@ -58,8 +58,8 @@ def documents(
         Size of a voxel of every level of the annotation along (z, y, x), in um.
     template_sources : mapping or None
         What the template is made of, see `processing`; None for an atlas without a template.
-    created : datetime
-        Time of the first build of the atlas, with a time zone.
+    created : callable
+        When an asset was first made, with a time zone.
 
     Returns
     -------
@@ -69,7 +69,7 @@ def documents(
     Raises
     ------
     InputError
-        If `created` has no time zone.
+        If a time has no time zone.
     """
     template = None if template_sources is None else names.template.reference()
     defined_by: dict[str, Any] = {} if template is None else {"template": template}
@@ -79,7 +79,7 @@ def documents(
     modalities = [] if template is None else modalities_of(names.template)
 
     def both(asset: Asset, title: str, modalities: Sequence[str] = (), **entries: Any) -> dict[str, bytes]:
-        described = data_description(asset, title, credit, created, modalities)
+        described = data_description(asset, title, credit, created(asset), modalities)
         return {DATA_DESCRIPTION: described, MANIFEST: manifest(asset, **entries)}
 
     parts = {
@@ -99,7 +99,7 @@ def documents(
     if template_sources is not None:
         title = "Template of an atlas"
         parts[names.template] = template_documents(
-            names.template, space, title=title, credit=credit, sources=template_sources, created=created
+            names.template, space, title=title, credit=credit, sources=template_sources, created=created(names.template)
         )
     parts[names.annotation_set] = both(
         names.annotation_set,

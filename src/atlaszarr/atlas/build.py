@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..allen.client import AllenClient
 from ..annotation_set import masks, precomputed_folder, surfaces
 from ..annotation_set.structure_order import PostOrder
-from ..assets import names as paths
-from ..assets.names import VOLUMES, AtlasNames, below
+from ..assets.names import AtlasNames, below
 from ..brainglobe import demands, listing, manifests
 from ..credit import Credit, credit_of
 from ..engine.finished_image import Finished
@@ -22,20 +21,26 @@ from ..engine.job import ImageJob
 from ..engine.schedulers import SchedulerLike, resolve_scheduler, scheduler_for, worker_count
 from ..engine.writer import Progress, WriteReport, write
 from ..errors import AtlaszarrWarning, InputError
-from ..reference_volumes import open_annotation, open_template
-from ..regions.tables import to_csv
+from ..reference_volumes import ReferenceVolume, open_annotation, open_template
 from ..regions.volumes import region_volumes
 from ..stores.locations import protocol_of
 from ..stores.target import Target
 from ..stores.temporary import temporary_folder
 from ..terminology.terminology import Terminology
 from .ccf import Recognised
+from .documents import documents_of
 from .images import annotation_image, hemispheres_image, template_image
 from .inputs import Uri, open_volumes, refuse_other_table, refuse_overlaps, refuse_unknown, terminology_from, uris_of
 from .layouts import Layout
 from .levels import Levels, corner_of, levels_of
+from .nifti_export import export_nifti, nifti_header
 from .record import Record
 from .second_name import give_second_name
+from .template_levels import as_uint16, template_levels
+from .tree import Tree
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True)
@@ -173,8 +178,8 @@ def build_atlas(  # noqa: PLR0915 - one step after another
         If the target cannot be written.
     """
     uris, template_uris = uris_of(annotation), uris_of(template)
-    parts = Layout.of(layout, brainglobe=brainglobe, strict=strict)
-    _refuse_wrong_use(uris, template_uris, voxel_size, parts, ome_zarr)
+    chosen = Layout.of(layout, brainglobe=brainglobe, strict=strict)
+    _refuse_wrong_use(uris, template_uris, voxel_size, chosen, ome_zarr)
     names = AtlasNames.of(
         name,
         version,
@@ -185,30 +190,29 @@ def build_atlas(  # noqa: PLR0915 - one step after another
         terminology_name=terminology_name,
         terminology_version=terminology_version,
     )
-    names.refuse_versions(parts.assets, parts.brainglobe)
+    names.refuse_versions(chosen.assets, chosen.brainglobe)
     root = Target.of(target, storage_options if protocol_of(target) else None)
+    tree = Tree(root, names, chosen)
     worker_count(workers)
     scheduler = resolve_scheduler(scheduler, root.url)
-    written_to = _targets_written(root, names, parts)
-    refuse_overlaps((*uris, *template_uris), written_to)
+    refuse_overlaps((*uris, *template_uris), tree.targets())
     options: dict[str, Any] = {"overwrite": overwrite, "take_over": take_over, "progress": progress}
     terminology = None if ontology is None else terminology_from(ontology, client, target, storage_options)
-    openings = {"annotation": (open_annotation, uris), "template": (open_template, template_uris)}
-    documents: dict[str, bytes] = {}
     with ExitStack() as stack:
         folder = spool or stack.enter_context(temporary_folder())
-        sides = parts.sides
-        frame = {"orientation": orientation, "voxel_size": voxel_size, "origin": f"as{sides[0]}"}
+        frame = {"orientation": orientation, "voxel_size": voxel_size, "origin": f"as{chosen.sides[0]}"}
         sources = {
             kind: open_volumes(stack, opening, given, folder, target, storage_options, frame)
-            for kind, (opening, given) in openings.items()
+            for kind, opening, given in (
+                ("annotation", open_annotation, uris),
+                ("template", open_template, template_uris),
+            )
             if given
         }
         every = [volume for of_kind in sources.values() for volume in of_kind]
         read = [*uris, *template_uris, *(url for volume in every for url in locations_read(volume.array))]
-        refuse_overlaps(read, written_to)  # a level may be a link
-        corner = corner_of(sources["annotation"], sources.get("template", ()))
-        opened = {kind: levels_of(of_kind, corner, chunk, shard, sides) for kind, of_kind in sources.items()}
+        refuse_overlaps(read, tree.targets())  # a level may be a link
+        levels, remarks = _levels(sources, chunk, shard, chosen)
         recognised = Recognised.of(sources["annotation"], terminology)
         unknown = [] if terminology is None else refuse_unknown(recognised.labels, terminology, allow_unknown)
         recognised.refuse_defaults(name, version, terminology, allow_unknown)
@@ -218,73 +222,89 @@ def build_atlas(  # noqa: PLR0915 - one step after another
         credit = credit_of(
             recognised.is_ccf, recognised.in_frame, (*uris, *template_uris), citation, terms, species, asymmetric
         )
-        images = _images(opened, root, names, parts, terminology, recognised.all_labels, ome_zarr, credit)
-        order = PostOrder.of(terminology) if parts.has_annotation_set else None
-        listing.refuse(root)
-        if parts.brainglobe:
-            one, other = (Finished(images[kind].multiscale, opened[kind].geometry, "") for kind in opened)
-            demands.refuse(one, other, terminology, credit, unknown)
-            pruned = manifests.occurring(terminology, recognised.all_labels)
-            documents = manifests.documents(names, credit, one, pruned)
+        remarks = [*unknown, *recognised.remarks, *remarks]
+        images = _images(levels, tree, terminology, recognised.all_labels, ome_zarr, credit)
+        # As they will be: their voxels are not read before they are written.
+        planned = {kind: Finished(images[kind].multiscale, levels[kind].geometry, "") for kind in levels}
+        order = PostOrder.of(terminology) if chosen.has_annotation_set else None
+        if chosen.brainglobe:
+            demands.refuse(planned["annotation"], planned["template"], terminology, credit, unknown)
+            listing.refuse(root)
+        exports = tree.exports(planned)
+        for kind, level in exports.values():
+            nifti_header(planned[kind], level)  # raises an InputError if NIfTI cannot hold it
+        occurring = manifests.occurring(terminology, recognised.all_labels)
+        volumes = {kind: of_kind.volumes for kind, of_kind in levels.items()}
+        documents = documents_of(tree, credit, planned["annotation"], volumes.get("template"), occurring, overwrite)
         for image in images.values():
             image.read_state(overwrite)
         running = stack.enter_context(scheduler_for(scheduler, workers))
-        table = terminology.to_csv().encode()
-        files = {
-            f"{path}/{paths.TERMINOLOGY}": table for path in (names.terminology.folder, names.annotation_set.folder)
-        }
-        refuse_other_table(ontology, root, files)
-        record = Record(root, names, parts)
-        stale = _make_way(record, images, (*files, *documents), overwrite, read)
-        record.begin(files, overwrite, stale)
+        tables = tree.terminology_tables(terminology)
+        refuse_other_table(ontology, root, tables)
+        record = Record(root, names, chosen)
+        stale = _make_way(record, tree, [*tables, *documents, *exports], overwrite, read)
+        record.begin(tables, overwrite, stale)
         reports = [write(image, running, **options) for image in images.values()]
-        files[_made_later(names, parts)[0]] = _volumes_table(images["annotation"].target, terminology)
+        volumes_found = _volumes(images["annotation"].target, terminology)
         if order is not None:
-            given = {"scheduler": scheduler, "workers": workers, **options}
-            reports += _write_annotation_set(root, names, parts, images["annotation"].target, terminology, order, given)
-            if parts.second_name:
-                alias = _made_later(names, parts)[-1]
-                files[alias] = root.read(alias) or b""
-            files |= documents
-    volumes = {kind: levels.volumes for kind, levels in opened.items()}
-    remarks = [
-        *unknown,
-        *recognised.remarks,
-        *(text for volume in every for text in volume.all_remarks),
-        *terminology.remarks,
-    ]
+            own = {"scheduler": scheduler, "workers": workers, **options}
+            reports += _write_derived(tree, images["annotation"].target, terminology, order, own)
+        for key, (kind, level) in exports.items():
+            if not record.has(key):
+                written = export_nifti(Finished.at(images[kind].target), root, key, level, running, progress, folder)
+                record.add(key, *written)
+    files = tables | tree.volume_bodies(volumes_found) | tree.second_root() | documents
+    remarks += [*(text for volume in every for text in volume.all_remarks), *terminology.remarks]
     record.finish(files, volumes, [report.target for report in reports], remarks, credit)
+    listing.update(root, names.name)
     return AtlasReport(
         root.url,
         tuple(reports),
         tuple(remarks),
-        f"{root.url}/{names.annotation_set.folder}/{VOLUMES}",
+        f"{root.url}/{tree.volumes}",
         tuple(text for volume in every for text in volume.contradictions),
     )
 
 
-def _write_annotation_set(
-    root: Target,
-    names: AtlasNames,
-    parts: Layout,
-    annotation: Target,
-    terminology: Terminology,
-    order: PostOrder,
-    options: Mapping[str, Any],
+def _levels(
+    sources: Mapping[str, Sequence[ReferenceVolume]],
+    chunk: int | Sequence[int] | None,
+    shard: int | None,
+    layout: Layout,
+) -> tuple[dict[str, Levels], list[str]]:
+    """The levels of annotation and template, with remarks on a conversion or on what the lack of a template means."""
+    given, template = sources["annotation"], sources.get("template", ())
+    corner = corner_of(given, template)
+    levels = {"annotation": levels_of(given, corner, chunk, shard, layout.sides)}
+    remarks: list[str] = []
+    if template and layout.brainglobe:
+        template, remarks = as_uint16(template)
+        levels["template"] = template_levels(template, levels["annotation"], corner, chunk, shard, layout.sides)
+    elif template:
+        levels["template"] = levels_of(template, corner, chunk, shard, layout.sides)
+    elif layout.assets:
+        remarks.append(
+            "the atlas has no template: no templates/ is written, and its manifests name none; give one (--template)"
+        )
+    return levels, remarks
+
+
+def _write_derived(
+    tree: Tree, annotation: Target, terminology: Terminology, order: PostOrder, options: Mapping[str, Any]
 ) -> list[WriteReport]:
-    """Write what is made from a finished annotation: its second name, masks and meshes."""
-    folder = below(root, names.annotation_set.folder)
-    if parts.second_name is not None:
-        give_second_name(annotation, below(folder, parts.second_name))
+    """Write what is made from a finished annotation: its second name, masks, segmentation and meshes."""
+    if tree.second_name is not None:
+        give_second_name(annotation, below(tree.root, tree.second_name))
     finished = Finished.at(annotation)
+    masks_folder, segmentation = (below(tree.root, folder) for folder in tree.derived)
     return [
-        masks.write_masks(finished, below(folder, paths.MASKS), order, **options),
-        precomputed_folder.write_precomputed(finished, below(folder, paths.PRECOMPUTED), terminology, **options),
+        masks.write_masks(finished, masks_folder, order, allow_unknown=True, **options),
+        precomputed_folder.write_precomputed(finished, segmentation, terminology, **options),
     ]
 
 
 def _refuse_wrong_use(
-    uris: Sequence[Uri], template_uris: Sequence[Uri], voxel_size: Any, parts: Layout, ome_zarr: str
+    uris: Sequence[Uri], template_uris: Sequence[Uri], voxel_size: Any, layout: Layout, ome_zarr: str
 ) -> None:
     if not uris:
         raise InputError("an atlas needs an annotation; give one (--annotation)", code="missing-annotation")
@@ -294,88 +314,57 @@ def _refuse_wrong_use(
             "resolution; correct the sizes in their headers instead of --voxel-size",
             code="one-voxel-size",
         )
-    if parts.brainglobe and not template_uris:
+    if layout.brainglobe and not template_uris:
         raise InputError("BrainGlobe needs a template; give one (--template)", code="missing-template")
-    if parts.has_annotation_set:
+    if layout.has_annotation_set:
         if ome_zarr != "0.5":
-            who = "BrainGlobe needs" if parts.brainglobe else "the standard needs"
+            who = "BrainGlobe needs" if layout.brainglobe else "the standard needs"
             raise InputError(f"{who} OME-Zarr 0.5, not {ome_zarr}; leave --ome-zarr out", code="not-supported")
         surfaces.check_libraries()
 
 
-def _made_later(names: AtlasNames, parts: Layout) -> list[str]:
-    """Keys of the files that are made from the images: the table of volumes, and the annotation's second name."""
-    folder = names.annotation_set.folder
-    alias = [f"{folder}/{parts.second_name}/zarr.json"] if parts.second_name else []
-    return [f"{folder}/{VOLUMES}", *alias]
-
-
-def _make_way(
-    record: Record,
-    images: Mapping[str, ImageJob],
-    files: Sequence[str],
-    overwrite: bool,
-    read: Sequence[Uri],
-) -> list[str]:
+def _make_way(record: Record, tree: Tree, files: Iterable[str], overwrite: bool, read: Sequence[Uri]) -> list[str]:
     """Validate that nothing is in the way of the atlas; the paths of an earlier one that it does not make.
 
     Raises
     ------
     InputError
-        If a folder is a link, or a source lies in a path of the earlier atlas that is to be removed.
+        If a folder is a link, or a source lies in a file that is to be written, or in a path of the earlier atlas that
+        is to be removed.
     """
-    root, names, parts = record.root, record.names, record.layout
-    keys = [*(f"{image.target.url.removeprefix(root.url)[1:]}/" for image in images.values()), *files]
-    if parts.has_annotation_set:
-        keys += [f"{names.annotation_set.folder}/{name}/" for name in (paths.MASKS, paths.PRECOMPUTED)]
-    keys.append(record.key)
-    stale = record.leftovers([*keys, *_made_later(names, parts)]) if overwrite else []
-    refuse_overlaps(read, [below(root, path) for path in stale])
-    root.make_way(keys, overwrite)
+    files = [*files, *tree.volume_tables]
+    refuse_overlaps(read, [below(tree.root, key) for key in files])
+    keys = [*(f"{folder}/" for folder in (*tree.images.values(), *tree.derived)), *files, record.key]
+    made_later = [f"{tree.second_name}/zarr.json"] if tree.second_name else []
+    stale = record.leftovers([*keys, *made_later]) if overwrite else []
+    refuse_overlaps(read, [below(tree.root, path) for path in stale])
+    tree.root.make_way(keys, overwrite)
     return stale
 
 
 def _images(
-    opened: Mapping[str, Levels],
-    root: Target,
-    names: AtlasNames,
-    parts: Layout,
+    levels: Mapping[str, Levels],
+    tree: Tree,
     terminology: Terminology,
     labels: Sequence[int],
     ome_zarr: str,
     credit: Credit,
 ) -> dict[str, ImageJob]:
     """The jobs of the images of an atlas: annotation, template if there is one, and hemispheres."""
-    annotation, targets = opened["annotation"], _image_targets(root, names, parts)
+    annotation = levels["annotation"]
+    targets = {kind: below(tree.root, folder) for kind, folder in tree.images.items()}
     images = {"annotation": annotation_image(annotation, targets["annotation"], terminology, labels, ome_zarr, credit)}
-    if "template" in opened:
-        images["template"] = template_image(opened["template"], targets["template"], ome_zarr, credit)
-    layers = annotation.pyramid, annotation.geometry
-    images["hemispheres"] = hemispheres_image(*layers, targets["hemispheres"], ome_zarr, credit)
+    if "template" in levels:
+        images["template"] = template_image(levels["template"], targets["template"], ome_zarr, credit)
+    if "hemispheres" in targets:
+        layers = annotation.pyramid, annotation.geometry
+        images["hemispheres"] = hemispheres_image(*layers, targets["hemispheres"], ome_zarr, credit)
     return images
 
 
-def _image_targets(root: Target, names: AtlasNames, parts: Layout) -> dict[str, Target]:
-    """The targets of the images of an atlas."""
-    folder = names.annotation_set.folder
-    return {
-        "annotation": below(root, f"{folder}/{parts.annotation}"),
-        "template": below(root, f"{names.template.folder}/{paths.TEMPLATE}"),
-        "hemispheres": below(root, f"{folder}/{paths.HEMISPHERES}"),
-    }
-
-
-def _targets_written(root: Target, names: AtlasNames, parts: Layout) -> list[Target]:
-    """The targets of all images and meshes: no source may lie in them."""
-    more = (paths.COMPRESSED, paths.MASKS, paths.PRECOMPUTED) if parts.has_annotation_set else ()
-    others = [below(root, f"{names.annotation_set.folder}/{name}") for name in more]
-    return [*_image_targets(root, names, parts).values(), *others]
-
-
-def _volumes_table(annotation: Target, terminology: Terminology) -> bytes:
-    """The volumes of all regions, also by hemisphere, as CSV."""
+def _volumes(annotation: Target, terminology: Terminology) -> DataFrame:
+    """The volumes of all regions, also by hemisphere."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AtlaszarrWarning)  # on labels without a structure: a remark names them
         options: dict[str, Any] = {"storage_options": json.loads(annotation.storage_options), "allow_unknown": True}
-        volumes = region_volumes(annotation.url, terminology, by_hemisphere=True, **options)
-    return to_csv(volumes).encode()
+        return region_volumes(annotation.url, terminology, by_hemisphere=True, **options)

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..assets.names import ANNOTATION, COMPRESSED, AtlasNames, below
 from ..credit import Credit
-from ..engine.ledger import digest, new_digest, objects_of, validate_key
+from ..engine.ledger import digest, matches, objects_of, validate_key
 from ..engine.target_state import WHOLE_KEY, read_root
 from ..errors import InputError
 from ..geometry.spaces import BRAINGLOBE_SIDES, ORIENTATION
@@ -86,13 +86,8 @@ class Record:
                 stale.append(key.removesuffix("/zarr.json"))
         return stale
 
-    def begin(self, files: Mapping[str, bytes], overwrite: bool, stale: Sequence[str] = ()) -> datetime:
+    def begin(self, files: Mapping[str, bytes], overwrite: bool, stale: Sequence[str] = ()) -> None:
         """Mark the atlas as unfinished, remove what is stale of an earlier one, and write the files.
-
-        Returns
-        -------
-        datetime
-            When the atlas was begun: now, or what the record of an atlas that is resumed says.
 
         Raises
         ------
@@ -101,7 +96,7 @@ class Record:
             `overwrite` is not set; nothing is written.
         """
         earlier = self._content()
-        recorded = dict(_EMPTY) if overwrite else earlier
+        recorded = {**_EMPTY, **_registered(earlier)} if overwrite else earlier
         self._refuse_other_rules(recorded)
         for path, body in files.items():
             if overwrite or recorded["files"].get(path) == [len(body), digest(body)]:
@@ -112,19 +107,17 @@ class Record:
                     "or version, or give --overwrite",
                     code="different-options",
                 )
-        begun = str(recorded.get("begun") or datetime.now(UTC).isoformat(timespec="seconds"))
         if stale:  # the earlier record is kept until all of it is removed
             self._write({**earlier, "state": "unfinished"})
             for path in stale:
                 self.root.remove(path)
-        self._write({**recorded, "begun": begun, "state": "unfinished"})
+        self._write({**recorded, "state": "unfinished"})
         self.root.write_all(files.items())
-        return datetime.fromisoformat(begun)
 
     def has(self, path: str) -> bool:
         """Whether a file is there as it is recorded; it is read in parts."""
         expected = self._content()["files"].get(path)
-        return expected is not None and _matches(self.root, path, *expected)
+        return expected is not None and matches(self.root, path, *expected)
 
     def add(self, path: str, size: int, checksum: str) -> None:
         """Record a file that is written, so that a build that is resumed keeps it."""
@@ -156,13 +149,12 @@ class Record:
         recorded = self._content()
         before = recorded.get("layout", {})
         given = {
-            name: {str(level): _source(volume) for level, volume in sorted(volumes.items())}
+            name: {str(level): source_facts(volume) for level, volume in sorted(volumes.items())}
             for name, volumes in sources.items()
         }
         paths = [url.removeprefix(f"{self.root.url}/") for url in images]
         content = {
             "state": "finished",
-            "begun": recorded["begun"],
             "versions": {package: version(package) for package in ("atlaszarr", "numpy", "zarr")},
             "built": datetime.now(UTC).isoformat(timespec="seconds"),
             "layout": {name: one or before.get(name) is True for name, one in asdict(self.layout).items()},
@@ -172,6 +164,7 @@ class Record:
             "images": list(dict.fromkeys([*recorded["images"], *paths])),
             "files": {**recorded["files"], **{path: [len(body), digest(body)] for path, body in files.items()}},
             "credit": credit.to_dict(),
+            **_registered(recorded),
         }
         self._write(content)
 
@@ -191,6 +184,70 @@ class Record:
                 "anew with --overwrite, or choose another target",
                 code="different-layout",
             )
+
+
+def register(
+    root: Target,
+    annotation: Target,
+    reference: Mapping[str, Any],
+    image: str,
+    documents: Mapping[str, bytes],
+    manifests: Mapping[str, bytes],
+    listing: Sequence[str],
+) -> None:
+    """Add a registered template to the record of an atlas, and the manifests that list it as they are now.
+
+    Nothing is recorded for an atlas without a record, which another program made.
+
+    Parameters
+    ----------
+    root : Target
+    annotation : Target
+        The annotation of the atlas.
+    reference : mapping
+        The reference to the template.
+    image : str
+        Path of its image.
+    documents, manifests : mapping of str to bytes
+        The documents of the template and the manifests of the atlas, by key.
+    listing : sequence of str
+        Keys of the manifests that list it.
+    """
+    path = annotation.url.removeprefix(f"{root.url}/")
+    for key, content in records(root):
+        if content is None or path not in content["images"]:
+            continue
+        own = {name: [len(body), digest(body)] for name, body in documents.items()}
+        changed = {name: [len(body), digest(body)] for name, body in manifests.items() if name in content["files"]}
+        template = {"reference": dict(reference), "image": image, "files": own, "listed_in": list(listing)}
+        new = {
+            **content,
+            "files": {**content["files"], **changed},
+            "registered": {**content.get("registered", {}), reference["location"]: template},
+        }
+        if new != content:
+            root.write(key, json.dumps(new, indent=1).encode())
+
+
+def registered(root: Target, key: str) -> list[dict[str, Any]]:
+    """References to the templates that the records of a tree have as listed in a manifest."""
+    return [
+        template["reference"]
+        for _, content in records(root)
+        for template in (content or {}).get("registered", {}).values()
+        if key in template["listed_in"]
+    ]
+
+
+def all_images(content: Mapping[str, Any]) -> list[str]:
+    """Paths of all images in a record, those of registered templates too."""
+    return [*content["images"], *(template["image"] for template in content.get("registered", {}).values())]
+
+
+def all_files(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Size and digest of all files in a record by key, those of registered templates too."""
+    templates = content.get("registered", {}).values()
+    return {**content["files"], **{key: value for one in templates for key, value in one["files"].items()}}
 
 
 def records(root: Target) -> Iterator[tuple[str, dict[str, Any] | None]]:
@@ -227,11 +284,6 @@ def missing(root: Target, found: Collection[str]) -> list[str]:
     return keys
 
 
-def _matches(root: Target, path: str, size: int, checksum: str) -> bool:
-    """Whether a file has a size and a digest; it is read in parts."""
-    return root.sizes(path).get(path) == size and root.digest(path, new_digest) == checksum
-
-
 def _is_ours(image: Target) -> bool:
     try:
         return read_root(image) is not None
@@ -263,13 +315,22 @@ def _parsed(body: bytes) -> dict[str, Any] | None:
     filled = {**_EMPTY, **content}
     if any(not isinstance(filled[name], type(empty)) for name, empty in _EMPTY.items()):
         raise ValueError
-    objects_of(filled["files"])
-    for image in filled["images"]:
+    objects_of(all_files(filled))
+    for image in all_images(filled):
         validate_key(image)
-    return content
+    for template in filled.get("registered", {}).values():
+        validate_key(template["reference"]["location"].strip("/"))
+        list(template["listed_in"])
+    return filled
 
 
-def _source(volume: ReferenceVolume) -> dict[str, Any]:
+def _registered(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The templates that were registered, which are not part of the atlas that is built."""
+    return {"registered": content["registered"]} if content.get("registered") else {}
+
+
+def source_facts(volume: ReferenceVolume) -> dict[str, Any]:
+    """What is recorded of a source, in JSON's types."""
     return {
         "uri": volume.uri,
         "bytes": volume.size,

@@ -7,12 +7,14 @@ from typing import Any
 
 from ..annotation_set import precomputed_folder
 from ..assets.names import PRECOMPUTED, below
-from ..engine.ledger import COMPACT, Defect, digest
+from ..assets.validation import findings
+from ..brainglobe import listing
+from ..engine.ledger import COMPACT, Defect, matches
 from ..engine.target_state import read_root
 from ..engine.verify import VerifyReport, verify_image
 from ..errors import InputError
 from ..stores.target import Target
-from .record import missing, records
+from .record import all_files, all_images, missing, records
 
 
 def verify_atlas(root: Target, *, deep: bool) -> VerifyReport | None:
@@ -43,10 +45,16 @@ def verify_atlas(root: Target, *, deep: bool) -> VerifyReport | None:
             defects.append(Defect("unfinished", key, "the atlas is unfinished; build it again to resume"))
             continue
         defects += _files(root, document)
-        for path in document["images"]:
+        for path in all_images(document):
             report = _image(below(root, path), deep)
             objects, blocks = objects + report.objects, blocks + report.blocks
             defects += [Defect(defect.kind, f"{path}/{defect.key}", defect.text) for defect in report.defects]
+    known = [content for _, content in documents if content is not None]
+    if any(content.get("layout", {}).get("assets") is True for content in known):
+        strict = all(content.get("layout", {}).get("strict") is True for content in known)
+        named = {defect.key for defect in defects}
+        defects += [defect for defect in findings(root, strict=strict) if defect.key not in named]
+    defects += listing.defects(root, (key for content in known for key in content["files"]))
     return VerifyReport(root.url, objects, blocks, tuple(defects))
 
 
@@ -71,9 +79,8 @@ def _meshes(target: Target) -> list[Defect]:
 
 
 def _files(root: Target, document: dict[str, Any]) -> Iterator[Defect]:
-    for key, (size, checksum) in document["files"].items():
-        body = root.read(key)
-        if body is None:
+    for key, (size, checksum) in all_files(document).items():
+        if key not in root.sizes(key):
             yield Defect("missing", key, "is missing")
-        elif (len(body), digest(body)) != (size, checksum):
+        elif not matches(root, key, size, checksum):
             yield Defect("altered", key, "differs from what was written")

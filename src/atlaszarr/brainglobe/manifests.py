@@ -7,7 +7,7 @@ also have the keys of the published standard. Pure functions.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
 
@@ -96,7 +96,9 @@ def documents(names: AtlasNames, credit: Credit, annotation: Finished, terminolo
     return found
 
 
-def descriptions(names: AtlasNames, credit: Credit, annotation: Finished, created: datetime) -> dict[str, bytes]:
+def descriptions(
+    names: AtlasNames, credit: Credit, annotation: Finished, created: Callable[[Asset], datetime]
+) -> dict[str, bytes]:
     """The data_description.json of each asset of `documents` that only BrainGlobe needs, by key.
 
     The published standard demands them in a tree that also has its layout.
@@ -107,18 +109,18 @@ def descriptions(names: AtlasNames, credit: Credit, annotation: Finished, create
     credit : Credit
     annotation : Finished
         It need not be written yet: only its levels are read.
-    created : datetime
-        Time of the first build of the atlas, with a time zone.
+    created : callable
+        When an asset was first made, with a time zone.
 
     Raises
     ------
     InputError
-        If `created` has no time zone.
+        If a time has no time zone.
     """
     titles = {terminology_of(names): "Terminology for BrainGlobe: the structures that occur in an annotation set"}
     titles |= dict.fromkeys(atlases_of(names, annotation), "Atlas for BrainGlobe, at one resolution")
     return {
-        f"{asset.folder}/{DATA_DESCRIPTION}": data_description(asset, title, credit, created)
+        f"{asset.folder}/{DATA_DESCRIPTION}": data_description(asset, title, credit, created(asset))
         for asset, title in titles.items()
     }
 

@@ -85,17 +85,23 @@ _BUILD = (
     click.option("--chunk", type=WHOLE, metavar="N", help="Side of a chunk in voxels [volume 64, sections 512]."),
     SHARD,
     OME_ZARR,
+    click.option("--grey", is_flag=True, help="Write the mean of red, green and blue, in one channel."),
     click.option("--background", type=WHOLE, default=0, metavar="V", help="Grey level outside the sections [0]."),
+    click.option(
+        "--atlas",
+        metavar="ATLAS",
+        help="Register the target as a template of this atlas: ROOT/atlases/NAME/VERSION, or ROOT if it holds one.",
+    ),
     WORKERS,
 )
 
 
 @click.command()
 @click.argument("dataset_id", callback=as_id)
-@options(*_BUILD, *API, *OUTPUT)
-def plan(dataset_id: int, as_json: bool, **values: Any) -> None:
+@options(*_BUILD, STORE, *API, *OUTPUT)
+def plan(dataset_id: int, storage_options: dict[str, Any], as_json: bool, **values: Any) -> None:
     """Estimate the cost of a build; fetches metadata only."""
-    _print_plans(dataset_id, None, values, as_json)
+    _print_plans(dataset_id, None, storage_options, values, as_json)
 
 
 @click.command()
@@ -119,13 +125,15 @@ def build(
 ) -> int:
     """Build the registered multiscale OME-Zarr of a section dataset at TARGET, a path or URL.
 
-    The same command resumes an interrupted build.
+    The same command resumes an interrupted build. With --atlas, TARGET is the ROOT of its tree, for a default name, or
+    ROOT/templates/NAME-template/VERSION/template.ome.zarr.
+
     For instance: atlaszarr build 74272479 nrp1.ome.zarr
     """
     from ..dataset_build.api import build as run_build
 
     if dry_run:
-        _print_plans(dataset_id, target, values, as_json)
+        _print_plans(dataset_id, target, storage_options, values, as_json)
         return 0
     with client() as service, progress_bars(f"dataset {dataset_id}", resumable=True) as progress:
         report = run_build(
@@ -150,6 +158,8 @@ def build(
             say(*missing)
         if not as_json:
             echo(f"{view.state}: {view.target}")
+            if view.asset:
+                echo(f"registered: {view.asset} in {', '.join(view.listed_in)}")
             if view.state != "unfinished":
                 image = view.target if values["mode"] == "volume" else f"{view.target}/0"
                 echo(f"open it with: {_python_to_open(image, storage_options)}")
@@ -161,11 +171,17 @@ def _given(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None and value is not False}
 
 
-def _print_plans(dataset_id: int, target: str | None, values: Mapping[str, Any], as_json: bool) -> None:
+def _print_plans(
+    dataset_id: int,
+    target: str | None,
+    storage_options: Mapping[str, Any],
+    values: Mapping[str, Any],
+    as_json: bool,
+) -> None:
     from ..dataset_build.api import plan as make_plan
 
     with client() as service:
-        plans = make_plan(dataset_id, target, client=service, **_given(values))
+        plans = make_plan(dataset_id, target, client=service, storage_options=storage_options, **_given(values))
     if as_json:
         echo_data(json.dumps([plan.to_dict() for plan in plans]))
     else:

@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from ..allen.client import AllenClient
 from ..allen.records import SectionDataset
@@ -33,6 +34,9 @@ from .plan import BuildReport, Plan, ViewReport, metadata_requests, price
 from .section_layout import section_layout
 from .volume_layout import volume_layout
 
+if TYPE_CHECKING:
+    from .asset import Registration
+
 
 def plan(
     dataset: SectionDataset | int,
@@ -42,6 +46,8 @@ def plan(
     view: str | Sequence[str] = "primary",
     client: AllenClient | None = None,
     workers: int | None = None,
+    atlas: str | os.PathLike[str] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> tuple[Plan, ...]:
     """Estimate what a build costs, one plan for each view; fetches nothing but metadata.
@@ -58,6 +64,10 @@ def plan(
         Default: a client with default options.
     workers : int, optional
         Threads of this process; default one for each core.
+    atlas : str or path-like, optional
+        Same as in `build`; its manifest is read. `target` may then be left out.
+    storage_options : mapping, optional
+        Options for fsspec, to read the atlas.
     **options
         Same as in `build`.
 
@@ -72,15 +82,22 @@ def plan(
         Same as in `build`.
     """
     view_options = _view_options(mode, view, options)
-    # The target is named in the plan and not opened: it may not exist yet.
-    first = Target(os.fspath(target)) if target is not None else None
-    targets = [first.of_view(one.view) if first and n else first for n, one in enumerate(view_options)]
+    registration = None if atlas is None else _registration(atlas, storage_options, view_options)
     client = client or AllenClient()
     count = worker_count(workers)
-    dataset, fetched = _dataset(dataset, client)
+    targets: list[Target | None]
+    if registration is None:
+        # The target is named in the plan and not opened: it may not exist yet.
+        first = Target(os.fspath(target)) if target is not None else None
+        targets = [first.of_view(one.view) if first and n else first for n, one in enumerate(view_options)]
+        dataset, fetched = _dataset(dataset, client)
+    else:
+        first = Target.of(target, storage_options) if target is not None else None
+        dataset, fetched = _dataset(dataset, client)
+        targets = [at for _, at in registration.assets(dataset, first)]
     return tuple(
-        price(_layout(dataset, one), client, count, 0 if position else fetched, at.url if at else None)
-        for position, (one, at) in enumerate(zip(view_options, targets, strict=True))
+        price(_layout(dataset, one, registration), client, count, 0 if n else fetched, at.url if at else None)
+        for n, (one, at) in enumerate(zip(view_options, targets, strict=True))
     )
 
 
@@ -98,6 +115,7 @@ def build(
     overwrite: bool = False,
     take_over: bool = False,
     progress: Progress | None = None,
+    atlas: str | os.PathLike[str] | None = None,
     **options: Any,
 ) -> BuildReport:
     """Build the registered multiscale OME-Zarr of a section dataset: one volume, or one image for each section.
@@ -135,6 +153,13 @@ def build(
     progress : callable, optional
         Called with the number of items done, their total, and their name: ``images`` while section images are fetched,
         ``blocks``, ``level 1``.
+    atlas : str or path-like, optional
+        An atlas of the layout ``assets``, in whose tree the target is registered as a template: the folder
+        ``ROOT/atlases/NAME/VERSION``, its ``manifest.json``, or ROOT if it holds one atlas. The target is ROOT, for the
+        default name and version (see `atlaszarr.dataset_build.asset.Registration`), or
+        ``ROOT/templates/NAME-template/VERSION/template.ome.zarr``. Once it is finished, its documents are written next
+        to it, and the manifest of the atlas lists it; those of BrainGlobe too where it is `grey` and has the shape of
+        the template. Further views are templates of their own, and x has the orientation of the atlas.
     **options
         Further fields of `atlaszarr.sections.options.VolumeOptions` or `SectionsOptions`: resolution (um), ...
 
@@ -145,7 +170,8 @@ def build(
     Raises
     ------
     InputError
-        If an option is unknown or invalid, or the target holds other data; nothing is written.
+        If an option is unknown or invalid, the target holds other data, or the atlas lies in another space or does not
+        have the layout ``assets``; nothing is written.
     NotFoundError
         If the dataset does not exist.
     RecordError
@@ -157,23 +183,32 @@ def build(
     """
     view_options = _view_options(mode, view, options)
     first = Target.of(target, storage_options)
-    targets = [first, *(first.of_view(one.view) for one in view_options[1:])]
+    registration = None if atlas is None else _registration(atlas, storage_options, view_options)
     resolved = resolve_scheduler(scheduler, first.url)
     client = client or AllenClient()
     dataset, fetched = _dataset(dataset, client)
-    layouts = [_layout(dataset, one) for one in view_options]
+    layouts = [_layout(dataset, one, registration) for one in view_options]
+    assets = [] if registration is None else registration.assets(dataset, first)
+    targets = [at for _, at in assets] or [first, *(first.of_view(one.view) for one in view_options[1:])]
     with scheduler_for(resolved, workers, client.concurrency) as running:
         jobs = []
         for position, (layout, at) in enumerate(zip(layouts, targets, strict=True)):
             cost = price(layout, client, running.workers, 0 if position else fetched, at.url)
             jobs.append(DatasetJob(layout, at, client, cost, running, allow_missing, progress))
-        for job in jobs:
-            job.read_state(overwrite)  # all of them before anything is written
+        for position, job in enumerate(jobs):  # all of them before anything is written
+            state = job.read_state(overwrite)
+            if registration is not None and state is None and not overwrite:
+                registration.refuse_documents(assets[position][0])
         views = []
-        for job in jobs:
+        for position, job in enumerate(jobs):
             done = write(job, running, overwrite=overwrite, take_over=take_over, progress=progress)
             failures = tuple(job.failures.values())
-            views.append(ViewReport(job.plan, done.target, done.state, done.tasks_done, failures))
+            view_report = ViewReport(job.plan, done.target, done.state, done.tasks_done, failures)
+            if registration is not None and done.state != "unfinished":
+                asset, _ = assets[position]
+                listed_in = registration.register(asset, job.target, layouts[position])
+                view_report = replace(view_report, asset=f"/{asset.folder}", listed_in=tuple(listed_in))
+            views.append(view_report)
         return BuildReport(dataset.id, tuple(views))
 
 
@@ -193,8 +228,18 @@ def _view_options(mode: str, view: str | Sequence[str], options: Mapping[str, An
     return modes[mode].of_views(view, options)
 
 
-def _layout(dataset: SectionDataset, options: Options) -> BuildLayout:
+def _registration(
+    atlas: str | os.PathLike[str], storage_options: Mapping[str, Any] | None, view_options: Sequence[Options]
+) -> Registration:
+    from .asset import Registration  # imported here, since most builds do without an atlas
+
+    return Registration.of(atlas, storage_options, view_options)
+
+
+def _layout(dataset: SectionDataset, options: Options, registration: Registration | None = None) -> BuildLayout:
     if isinstance(options, SectionsOptions):
         return section_layout(dataset, options)
     assert isinstance(options, VolumeOptions)
-    return volume_layout(dataset, options)
+    if registration is None:
+        return volume_layout(dataset, options)
+    return volume_layout(dataset, options, registration.sides(dataset))

@@ -50,7 +50,7 @@ class DatasetJob(ImageJob):
         allow_missing: bool,
         progress: Progress | None,
     ) -> None:
-        root = Root(layout.options.ome_zarr, layout.options.identity(layout.dataset), credit.SECTIONS)
+        root = Root(layout.options.ome_zarr, layout.request, credit.SECTIONS)
         super().__init__(layout.multiscale(target), root, layout.groups, layout.source, files=lambda _: records.FILES)
         self.plan = plan
         #: Missing images, or windows of images, by name.

@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..allen.images import ImagedSections, ImageRequest, MissingImage, SectionImage
 from ..allen.records import SectionDataset
 from ..boxes import Index
@@ -16,6 +19,7 @@ from ..engine.multiscale import ArraySpec, Blocks, Multiscale
 from ..engine.ome import zarr_format
 from ..engine.pyramid import NonEmptyChunks
 from ..geometry.grid import Grid
+from ..geometry.spaces import ORIENTATION
 from ..sections.options import Options
 from ..stores.target import Target
 
@@ -53,6 +57,8 @@ class BuildLayout:
         Further columns of sections.csv, one value for each of `imaged.sections`.
     fixed : int or None
         For a collection of planes, the axis (z, y, x) across them.
+    sides : str
+        The orientation of x in the metadata: that of the Allen Institute, or of the atlas that the target belongs to.
     """
 
     dataset: SectionDataset
@@ -68,6 +74,13 @@ class BuildLayout:
     extent: str
     columns: Mapping[str, list[Any]] = field(default_factory=dict)
     fixed: int | None = None
+    sides: str = ORIENTATION["x"]
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """Everything that the bytes of the target depend on, as JSON values."""
+        sides = {} if self.sides == ORIENTATION["x"] else {"sides": self.sides}
+        return {**self.options.identity(self.dataset), **sides}
 
     def multiscale(self, target: Target) -> Multiscale:
         """The arrays in a target."""
@@ -77,9 +90,31 @@ class BuildLayout:
         return Collection(target, self.arrays, self.non_empty, encoding, fixed=self.fixed)
 
 
-def image_spec(background: int) -> ArraySpec:
-    """Red, green and blue; a voxel of a coarser level is the mean of those inside a section image."""
+def image_spec(background: int, grey: bool = False) -> ArraySpec:
+    """Red, green and blue, or their mean; a voxel of a coarser level is the mean of those inside a section image."""
+    if grey:
+        return ArraySpec(IMAGE, "uint8", fill=background, rule="mean", mask=SECTION)
     return ArraySpec(IMAGE, "uint8", ("c", "z", "y", "x"), 3, background, rule="mean", mask=SECTION)
+
+
+def grey_of(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The mean of red, green and blue, rounded to the nearest whole number; a third is never half-way between two.
+
+    It is the mean of the rounded channels, so that a grey target equals the mean of the colour target of the same
+    options.
+
+    Parameters
+    ----------
+    image : ndarray, uint8, shape (3, ...)
+
+    Returns
+    -------
+    ndarray, uint8, shape (...)
+    """
+    total: NDArray[np.uint16] = image.sum(axis=0, dtype=np.uint16)
+    total += 1
+    total //= 3
+    return total.astype(np.uint8)
 
 
 def section_spec() -> ArraySpec:

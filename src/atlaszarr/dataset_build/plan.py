@@ -184,6 +184,10 @@ class ViewReport:
         Blocks computed and downsampled by this run.
     failures : tuple of MissingImage
         Images, or windows of images, that are missing: the voxels sampled from them are background.
+    asset : str or None
+        Location of the template asset ``/templates/NAME/VERSION`` in the tree of the atlas that it is registered in.
+    listed_in : tuple of str
+        Keys of the manifests that list it, in the same tree.
     """
 
     plan: Plan
@@ -191,6 +195,8 @@ class ViewReport:
     state: str
     tasks_done: int
     failures: tuple[MissingImage, ...]
+    asset: str | None = None
+    listed_in: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """All attributes as JSON types."""
@@ -200,6 +206,8 @@ class ViewReport:
             "state": self.state,
             "tasks_done": self.tasks_done,
             "failures": failures,
+            "asset": self.asset,
+            "listed_in": list(self.listed_in),
             "plan": self.plan.to_dict(),
         }
 

@@ -114,11 +114,11 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
     return text.getvalue().encode()
 
 
-def geometry(grid: Grid) -> Geometry:
-    """The scale and the translation of a grid, in mm."""
+def geometry(grid: Grid, sides: str = ORIENTATION["x"]) -> Geometry:
+    """The scale and the translation of a grid, in mm; `sides` is the orientation of x."""
     size = grid.resolution / 1000
     offset = (grid.resolution - grid.space.anchor) / 2000
-    return Geometry((size,) * 3, (offset,) * 3, "millimeter", ORIENTATION)
+    return Geometry((size,) * 3, (offset,) * 3, "millimeter", {**ORIENTATION, "x": sides})
 
 
 def plane_geometry(grid: Grid, fixed: int, coordinate: float, thickness: float) -> Geometry:
@@ -144,9 +144,11 @@ def title(dataset: SectionDataset) -> str:
     return " ".join([f"Section dataset {dataset.id}", *dataset.genes])
 
 
-def image(version: str, geometry: Geometry, pyramid: Pyramid, name: str) -> dict[str, Any]:
-    """OME-Zarr metadata of the group of a registered image."""
+def image(version: str, geometry: Geometry, pyramid: Pyramid, name: str, grey: bool = False) -> dict[str, Any]:
+    """OME-Zarr metadata of the group of a registered image, in colour or grey."""
     method = f"mean of the covered voxels among {_neighbours(pyramid)}"
+    if grey:
+        return {"multiscales": [multiscales(version, name, "zyx", geometry, pyramid, method)]}
     channels = [
         {
             "label": label,

@@ -23,7 +23,7 @@ from ..geometry.plane import PLANES
 from ..sections.options import SectionsOptions
 from ..sections.planes import SectionPlanes
 from . import records
-from .layout import DISPLACEMENT, IMAGE, SECTION, BuildLayout, block_of, image_spec, section_spec
+from .layout import DISPLACEMENT, IMAGE, SECTION, BuildLayout, block_of, grey_of, image_spec, section_spec
 
 #: Bytes per pixel while a block is computed: two coordinates, each with temporaries, the image, the label.
 _WORKING = 80
@@ -70,11 +70,11 @@ def section_layout(dataset: SectionDataset, options: SectionsOptions) -> BuildLa
         options=options,
         grid=planes.grid,
         imaged=imaged,
-        source=partial(_block, planes, tiers, options.background, options.displacement),
+        source=partial(_block, planes, tiers, options.background, options.displacement, options.grey),
         non_empty=non_empty,
         inputs=inputs,
         block_bytes=max(_bytes(pyramid.region(step, block), images, options) for block, images in inputs.items()),
-        arrays=(image_spec(options.background), section_spec(), *((_FIELD,) * options.displacement)),
+        arrays=(image_spec(options.background, options.grey), section_spec(), *((_FIELD,) * options.displacement)),
         groups=_groups(dataset, options, planes, member_pyramid(pyramid, planes.plane.fixed)),
         extent=f"{sections} {planes.plane.name} planes of {sides[0]} x {sides[1]} pixels, {len(pyramid.levels)} levels",
         columns={
@@ -91,6 +91,7 @@ def _block(
     tiers: Sequence[TierImage],
     background: int,
     displacement: bool,
+    grey: bool,
     _level: int,
     region: Region,
     images: Sequence[SectionImage | MissingImage],
@@ -101,7 +102,8 @@ def _block(
     pixels = None if box is None else tiers[section].crop(box, pixels_of(images))
     image, inside = planes.register(section, rows, columns, box, pixels, background)
     label = np.where(inside, np.uint32(planes.imaged.sections[section].image_id), np.uint32(0))
-    blocks = {IMAGE: np.ascontiguousarray(np.moveaxis(image, 2, 0)[:, np.newaxis]), SECTION: label[np.newaxis]}
+    channels = np.ascontiguousarray(np.moveaxis(image, 2, 0)[:, np.newaxis])
+    blocks = {IMAGE: grey_of(channels) if grey else channels, SECTION: label[np.newaxis]}
     if displacement:
         blocks[DISPLACEMENT] = field_in_mm(planes, section, rows, columns)[:, np.newaxis]
     return block_of(blocks, images)
@@ -129,7 +131,7 @@ def _groups(
             field = displacement_field(version, f"{name}, displacement", "czyx", geometry, pyramid)
             frame = image_frame(planes, member, thickness)
             groups[f"{member}/{DISPLACEMENT}"] = {**field, "atlaszarr": {"image": frame}}
-        groups[f"{member}"] = records.image(version, geometry, pyramid, name)
+        groups[f"{member}"] = records.image(version, geometry, pyramid, name, options.grey)
     groups["OME"] = {"series": list(map(str, range(len(planes.displacements))))}
     groups[""] = {"bioformats2raw.layout": 3}
     return groups

@@ -12,16 +12,19 @@ from ..boxes import Region, area, cells, shape_of
 from ..engine.blocks import Block
 from ..engine.pyramid import NonEmptyChunks
 from ..errors import RecordError
+from ..geometry.spaces import ORIENTATION
 from ..sections.options import VolumeOptions
 from ..sections.stack import Stack
 from . import records
-from .layout import IMAGE, SECTION, BuildLayout, block_of, image_spec, section_spec
+from .layout import IMAGE, SECTION, BuildLayout, block_of, grey_of, image_spec, section_spec
 
 _VOXEL_BYTES = 3 + 4
+#: Further bytes per voxel while the mean of the channels is computed: their sum, as uint16, and the mean.
+_GREY_BYTES = 2 + 1
 
 
-def volume_layout(dataset: SectionDataset, options: VolumeOptions) -> BuildLayout:
-    """The layout of a dataset as one volume.
+def volume_layout(dataset: SectionDataset, options: VolumeOptions, sides: str = ORIENTATION["x"]) -> BuildLayout:
+    """The layout of a dataset as one volume; `sides` is the orientation of x in its metadata.
 
     Raises
     ------
@@ -40,7 +43,7 @@ def volume_layout(dataset: SectionDataset, options: VolumeOptions) -> BuildLayou
     a, b, c = pyramid.levels[0].unit
     base = {(z * options.chunk // a, y * options.chunk // b, x * options.chunk // c) for z, y, x in chunks}
     non_empty = NonEmptyChunks(pyramid, frozenset(base))
-    step, geometry = pyramid.passes[0], records.geometry(grid)
+    step, geometry = pyramid.passes[0], records.geometry(grid, sides)
     regions = {block: pyramid.region(step, block) for block in non_empty.blocks(step)}
     sections = {
         block: sorted({s for chunk in cells(region, (options.chunk,) * 3) for s in chunks.get(chunk, ())})
@@ -55,29 +58,36 @@ def volume_layout(dataset: SectionDataset, options: VolumeOptions) -> BuildLayou
         options=options,
         grid=grid,
         imaged=stack.imaged,
-        source=partial(_block, stack, options.background),
+        source=partial(_block, stack, options.background, options.grey),
         non_empty=non_empty,
         inputs=inputs,
-        block_bytes=max(_bytes(stack, regions[block], images) for block, images in inputs.items()),
-        arrays=(image_spec(options.background), section_spec()),
+        block_bytes=max(_bytes(stack, regions[block], images, options.grey) for block, images in inputs.items()),
+        arrays=(image_spec(options.background, options.grey), section_spec()),
         groups={
             SECTION: records.provenance(options.ome_zarr, geometry, pyramid, stack.imaged.sections),
             "labels": {"labels": ["section"]},
-            IMAGE: records.image(options.ome_zarr, geometry, pyramid, records.title(dataset)),
+            IMAGE: records.image(options.ome_zarr, geometry, pyramid, records.title(dataset), options.grey),
         },
         extent=f"{' x '.join(map(str, pyramid.shape))} voxels, {len(pyramid.levels)} levels",
+        sides=sides,
     )
 
 
 def _block(
-    stack: Stack, background: int, _level: int, region: Region, images: Sequence[SectionImage | MissingImage]
+    stack: Stack,
+    background: int,
+    grey: bool,
+    _level: int,
+    region: Region,
+    images: Sequence[SectionImage | MissingImage],
 ) -> Block:
     image, section = stack.compute(region, images, background)
-    return block_of({IMAGE: image, SECTION: section}, images)
+    return block_of({IMAGE: grey_of(image) if grey else image, SECTION: section}, images)
 
 
-def _bytes(stack: Stack, region: Region, images: Sequence[ImageRequest]) -> int:
+def _bytes(stack: Stack, region: Region, images: Sequence[ImageRequest], grey: bool) -> int:
     """Memory of a block while it is computed: the block, its coarser levels, parts of images, one decoded image."""
     parts = 3 * sum(map(area, stack.boxes(region).values()))
     image: int = max(3 * request.width * request.height for request in images)
-    return math.prod(shape_of(region)) * _VOXEL_BYTES * 9 // 8 + parts + image
+    voxel = _VOXEL_BYTES + _GREY_BYTES * grey
+    return math.prod(shape_of(region)) * voxel * 9 // 8 + parts + image

@@ -225,5 +225,6 @@ def _is_own(top: str) -> bool:
 
 
 def _listed(names: list[str], values: Mapping[str, Any]) -> str:
-    texts = ((printable(name), printable(str(values.get(name)))) for name in names)
-    return ", ".join(f"{name} {text if len(text) <= _LONGEST else text[:_LONGEST] + '...'}" for name, text in texts)
+    texts = ((printable(name), printable(str(values[name]))) for name in names if name in values)
+    given = [f"{name} {text if len(text) <= _LONGEST else text[:_LONGEST] + '...'}" for name, text in texts]
+    return ", ".join([*given, *(f"no {printable(name)}" for name in names if name not in values)])

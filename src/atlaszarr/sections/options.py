@@ -19,8 +19,8 @@ from .alignment import AlignedSections, align_sections, validate_chunk_count
 from .planes import DetectionPoint, SectionPlanes, section_planes
 from .stack import MAX_GAP, Stack, stack_sections
 
-#: Options that do not change the value of a voxel.
-_WRITING_ONLY = frozenset(("levels", "shard", "ome_zarr", "displacement"))
+#: Options of what is written, not of how sections are registered.
+_WRITING_ONLY = frozenset(("levels", "shard", "ome_zarr", "displacement", "grey"))
 #: Finest resolution in um: far below the 0.1 um of a light microscope.
 _FINEST_UM = 1e-3
 #: Options of earlier versions that were removed, and what to use instead.
@@ -55,6 +55,8 @@ class Options:
         OME-Zarr version: 0.4 (Zarr v2, without shards), 0.5 or 0.6.
     background : int
         Grey level of voxels without a section, 0 to 255.
+    grey : bool
+        Whether to write one channel without an axis c, the mean of red, green and blue, instead of three.
     """
 
     mode: ClassVar[str]
@@ -73,6 +75,7 @@ class Options:
     shard: int | None = None
     ome_zarr: str = DEFAULT_VERSION
     background: int = 0
+    grey: bool = False
 
     def __post_init__(self) -> None:
         if not _FINEST_UM <= self.resolution < math.inf:
@@ -135,6 +138,8 @@ class Options:
         """Everything that the bytes of the output depend on: options and a digest of the records, as JSON values."""
         records = json.dumps(dataset.to_dict(), sort_keys=True).encode()
         options = json.loads(json.dumps(asdict(self)))
+        if not self.grey:  # so that targets of versions without this option are resumed
+            del options["grey"]
         digest = hashlib.sha256(records).hexdigest()
         return {"dataset": dataset.id, "mode": self.mode, **options, "records_sha256": digest}
 
@@ -282,5 +287,5 @@ _CONVERTERS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "range": (_limits, "six whole numbers"),
     "plane": (lambda value: plane_name(str(value)), "text"),
     "detection_xy": (_point, f"two numbers of at most {_MAX_DISTANCE:,} pixels or 'centre'"),
-    **dict.fromkeys(("displacement", "mirror"), (bool, "True or False")),
+    **dict.fromkeys(("displacement", "grey", "mirror"), (bool, "True or False")),
 }

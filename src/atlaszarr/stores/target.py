@@ -266,12 +266,16 @@ class Target:
             return self._backend.replace(key, body, tag)
 
     def age(self, key: str) -> float | None:
-        """Seconds since an object was put, by the clock of the store; None if the store does not record it."""
+        """Seconds since an object was put, by the clock of the store; None if it is missing or not recorded."""
         probe = f"{key}.{uuid4().hex}"
         self.write(probe, b"")
         try:
             with self.reporting("read"):
-                now, then = (self._backend.modified(name) for name in (probe, key))
+                now = self._backend.modified(probe)
+                try:
+                    then = self._backend.modified(key)
+                except FileNotFoundError:
+                    return None
             return None if now is None or then is None else (now - then).total_seconds()
         finally:
             self.remove(probe)
