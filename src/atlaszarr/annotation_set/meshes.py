@@ -69,8 +69,7 @@ def write_meshes(
     Raises
     ------
     InputError
-        If the libraries for meshes are not installed, the annotation has a label that is not in the terminology, or
-        the target holds something else.
+        If the libraries for meshes are not installed, or the target holds something else.
     """
     surfaces.check_libraries()
     job = _MeshJob(annotation, target, terminology, float(resolution))
