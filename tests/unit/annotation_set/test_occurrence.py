@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 
 from atlaszarr.annotation_set.occurrence import occurring
+from atlaszarr.annotation_set.structure_boxes import Extent, extents
+from atlaszarr.annotation_set.structure_order import PostOrder
 from atlaszarr.engine.finished_image import Finished
 from atlaszarr.engine.label_index import add_index
 from atlaszarr.engine.ome import Geometry
+from atlaszarr.engine.schedulers import scheduler_for
 from atlaszarr.stores.target import Target
 from atlaszarr.terminology.terminology import Structure, Terminology
 from atlaszarr.writing import write_multiscales
@@ -43,6 +46,17 @@ def test_structures_that_occur_at_no_level_are_left_out_and_ancestors_are_kept(t
     found = occurring(finished(tmp_path, labels, indexed, levels=2, chunk=16), terminology)
     assert [structure.id for structure in found] == ["X:1", "X:2", "X:3", "X:6"]
     assert found.notes == ("a note",)
+
+
+def test_boxes_are_those_of_known_labels(tmp_path):
+    labels = np.zeros((40, 40, 40), np.uint32)
+    labels[5:9, 20:, 30] = 3
+    labels[30:, :, :10] = 12345  # a label that no structure has
+    annotation, order = finished(tmp_path, labels, False, levels=1, chunk=16), PostOrder.of(Terminology(ROWS))
+    with scheduler_for("threads", 2) as threads:
+        found = extents(annotation, 0, order, threads)
+    box = Extent(4 * 20, (slice(5, 9), slice(20, 40), slice(30, 31)))
+    assert found == {order.values.index(3): box, order.values.index(100): box}
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the real data (../shared/data) is missing")
