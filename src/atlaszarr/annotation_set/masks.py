@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from typing import Any, Self
 
 import numpy as np
@@ -29,7 +30,7 @@ from ..engine.ledger import Defect, Entry, Ledger, Task, Written, digest
 from ..engine.multiscale import ArraySpec, Multiscale
 from ..engine.ome import DEFAULT_VERSION, multiscales
 from ..engine.pyramid import NonEmptyChunks, Pass, Pyramid
-from ..engine.schedulers import Future, Scheduler, SchedulerLike, resolve_scheduler, scheduler_for
+from ..engine.schedulers import Future, Scheduler, SchedulerLike, in_window, resolve_scheduler, scheduler_for
 from ..engine.target_state import Root
 from ..engine.writer import Progress, WriteReport, write
 from ..errors import InputError, TargetError, brief
@@ -263,16 +264,18 @@ class Masks(Multiscale, kind="masks"):
         if annotation.digest != request["masks_of"] or layers(annotation.multiscale.pyramid) != self.pyramid:
             yield Defect("inconsistent", "zarr.json", f"was made from an annotation other than {COMPRESSED}")
             return
-        try:
-            with scheduler_for("threads", None) as threads:
+        with scheduler_for("threads", None) as threads:
+            try:
                 labels = occurrence(annotation, threads)
-        except TargetError:
-            return  # the validation of the annotation names it
-        for level in range(len(self.pyramid.levels)):
-            yield from self._missing(annotation, labels, level, found)
-            rows = self._rows(labels, level)
-            for task in (task for task in tasks if task[0] == level):
-                yield from self._differing(annotation, labels, rows, task, found.done[task].written)
+            except TargetError:
+                return  # the validation of the annotation names it
+            for level in range(len(self.pyramid.levels)):
+                yield from self._missing(annotation, labels, level, found)
+                rows = self._rows(labels, level)
+                differing = partial(threads.compute, self._differing, annotation, labels, rows)
+                starts = (partial(differing, task, found.done[task].written) for task in tasks if task[0] == level)
+                defects = chain.from_iterable(in_window(threads, starts, 2 * threads.workers))
+                yield from sorted(defects, key=lambda defect: defect.key)
 
     def _missing(self, annotation: Finished, labels: LabelIndex, level: int, found: Ledger) -> Iterator[Defect]:
         """Objects of structures that occur in the annotation, which no entry of the ledger has."""
@@ -284,7 +287,7 @@ class Masks(Multiscale, kind="masks"):
 
     def _differing(
         self, annotation: Finished, labels: LabelIndex, rows: NDArray[np.int64], task: Task, written: Written
-    ) -> Iterator[Defect]:
+    ) -> list[Defect]:
         """Objects of a task that are not the masks of the annotation."""
         level, _ = task
         structures = {self.shard_key(level, structure): structure for structure in self._occurring(labels)}
@@ -292,12 +295,14 @@ class Masks(Multiscale, kind="masks"):
         try:
             expected = dict(self.shards(self._run(annotation.multiscale.pyramid, rows, level, own), annotation.read))
         except TargetError:
-            return  # the validation of the annotation names it
-        for key in sorted(written):
+            return []  # the validation of the annotation names it
+        defects = []
+        for key in written:
             if key not in expected:
-                yield Defect("inconsistent", key, "has a structure that the annotation does not have", task)
+                defects.append(Defect("inconsistent", key, "has a structure that the annotation does not have", task))
             elif digest(expected[key]) != written[key][1] and not self._same(level, key, expected[key]):
-                yield Defect("inconsistent", key, "differs from the annotation", task)
+                defects.append(Defect("inconsistent", key, "differs from the annotation", task))
+        return defects
 
     def validate(self, spec: ArraySpec, level: int, body: bytes) -> None:
         """Same as in `Multiscale`, one chunk after another."""

@@ -1,5 +1,6 @@
 """Masks of many structures: several runs a level, each with its own entry in the ledger."""
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -142,3 +143,39 @@ def test_an_entry_that_the_ledger_lacks_is_named(masks):
     ledger.compact(target, ledger.compacted(recorded.header, recorded.done), recorded.files)
     kinds = {defect.kind for defect in verify(target.url).defects}
     assert "ledger" in kinds
+
+
+@pytest.mark.parametrize(
+    "masks_of_ledger",
+    [
+        {"firsts": [10**9] * (COUNT + 1)},
+        {"firsts": [0]},
+        {"values": [-1] * (COUNT + 1)},
+        {"values": ["1"] * (COUNT + 1)},
+        {"values": [], "firsts": []},
+        {"run_chunks": "many"},
+        {"run_chunks": None},
+    ],
+    ids=lambda changed: ", ".join(f"{name} {str(value)[:20]}" for name, value in changed.items()),
+)
+def test_a_ledger_that_describes_no_masks_is_named(masks, masks_of_ledger):
+    """Although all its digests agree."""
+    _, target = masks
+    recorded = ledger.read(target, finished=True)
+    recorded.header["multiscale"]["masks"] |= masks_of_ledger
+    body = ledger.compacted(recorded.header, recorded.done)
+    ledger.compact(target, body, recorded.files)
+    root = json.loads(target.read("zarr.json"))
+    root["attributes"]["atlaszarr"]["ledger"] = ledger.digest(body)
+    target.write("zarr.json", json.dumps(root).encode())
+    defects = verify(target.url).defects
+    assert [(defect.kind, defect.key) for defect in defects] == [("ledger", ledger.COMPACT)]
+    assert "does not describe an image" in defects[0].text
+
+
+def test_masks_of_5000_structures_are_verified(tmp_path):
+    rows = (Structure(id, f"S{id}", f"The {id}", "#00FF7F", (id,)) for id in range(1, 5001))
+    annotation, target = annotated(tmp_path, np.full((128, 128, 128), 4999)), Target.of(tmp_path / MASKS)
+    write_masks(annotation, target, PostOrder.of(Terminology(tuple(rows))))
+    assert [key for key in target.list_keys("0") if "/c/" in key] == ["0/c/4998/0/0/0"]
+    assert verify(target.url, deep=True).ok

@@ -180,3 +180,25 @@ def test_chunks_that_do_not_divide_their_shard_are_refused(tmp_path, chunk):
     document["codecs"][0]["configuration"]["chunk_shape"] = chunk
     with pytest.raises(ValueError, match="chunks"):
         ArrayLayout.of(document)
+
+
+@pytest.mark.parametrize("positions", [[], [(1, 0, 2)], [(0, 0, 2), (1, 0, 0)], [(1, 0, 0), (0, 0, 2)]])
+def test_chunks_that_a_shard_is_not_joined_of_are_absent(tmp_path, positions):
+    shape = (8, 6, 15)
+    values, encoding = np.zeros(shape, np.uint8), Encoding()
+    parts = {}
+    layout = encoding.layout(shape, CHUNK, "uint8", unit=shape)
+    for number, position in enumerate(positions):
+        cell = tuple(slice(i * n, (i + 1) * n) for i, n in zip(position, CHUNK, strict=True))
+        values[cell] = number + 1
+        parts[position] = layout.encode_chunk(values[cell])
+    array, file = stored(tmp_path, values, encoding, shape)
+    file.write_bytes(layout.join(parts))
+    np.testing.assert_array_equal(array[:], values)
+    np.testing.assert_array_equal(layout.decode(file.read_bytes()), values)
+    assert layout.absent_within((0, 0, 0), file.read_bytes()) == 6 - len(positions)
+
+
+def test_an_object_of_one_chunk_that_is_not_given_holds_the_fill_value():
+    layout = Encoding().layout((4, 6, 5), CHUNK, "uint8", fill=3)
+    assert (layout.decode(layout.join({})) == 3).all()
