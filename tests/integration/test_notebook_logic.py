@@ -84,6 +84,7 @@ def test_a_tree_of_the_institute_is_counted_by_descendants_and_by_mask(remote, t
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.skipif(not DATA.is_dir(), reason="needs the real data in ../shared/data")
 def test_the_ccf_of_50_um_has_the_published_volume_of_the_retrosplenial_area(remote):
     ontology = Terminology.read(DATA / "ontology/structure_graph_1.json")

@@ -181,7 +181,7 @@ def _located(text: str, storage_options: Mapping[str, Any] | None) -> Located:
 
 @dataclass(frozen=True)
 class _Folder:
-    """The folder of an asset: what its path says of it.
+    """The folder of an asset, with its place in the tree by its path.
 
     Attributes
     ----------
@@ -286,10 +286,10 @@ def _followed(folder: _Folder, manifest: Mapping[str, Any]) -> Located:
             "name and version",
             code="damaged-manifest",
         )
-    folders = [_referenced(folder, folder.manifest_url, reference, _SETS) for reference in sets]
-    if len(folders) > 1:
-        raise _several(f"the atlas {shown(folder.target.url)}", [found.target.url for found in folders])
-    (named,) = folders
+    named, *others = {_referenced(folder, folder.manifest_url, reference, _SETS): None for reference in sets}
+    if others:
+        urls = [found.target.url for found in (named, *others)]
+        raise _several(f"the atlas {shown(folder.target.url)}", urls)
     if (labels := _labels(named)) is None:
         raise InputError(
             f"{shown(folder.manifest_url)} names {shown(named.target.url)}, which has no labels ({COMPRESSED} or "

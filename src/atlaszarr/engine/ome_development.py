@@ -15,15 +15,12 @@ from ..errors import InputError, brief
 #: Published versions, and their corrections such as 0.5.2.
 _PUBLISHED = re.compile(r"0\.[1-6](\.[0-9]+)?")
 _TRANSFORMATIONS = "coordinateTransformations"
+#: Descriptions in words, which every document may have.
+_WORDS = {"version", "name", "type", "metadata", "@type", "@id", "_creator"}
 #: The keys that are understood, or without meaning for the geometry: next to ``multiscales``, in an image, in a level,
 #: in a coordinate system, in an axis, in its orientation.
-_OME = {
-    "version", "multiscales", "name", "metadata", "coordinateSystems", _TRANSFORMATIONS, "omero", "labels",
-    "image-label",
-}  # fmt: skip
-_IMAGE = {
-    "version", "name", "type", "metadata", "axes", "datasets", "coordinateSystems", _TRANSFORMATIONS, "omero", "labels",
-}  # fmt: skip
+_OME = {*_WORDS, "multiscales", "coordinateSystems", _TRANSFORMATIONS, "omero", "labels", "image-label"}
+_IMAGE = {*_WORDS, "axes", "datasets", "coordinateSystems", _TRANSFORMATIONS, "omero", "labels"}
 _LEVEL = {"path", "name", "metadata", _TRANSFORMATIONS}
 _SYSTEM = {"name", "axes"}
 _AXIS = {"name", "longName", "type", "unit", "discrete", "orientation"}

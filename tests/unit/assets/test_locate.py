@@ -126,6 +126,11 @@ def test_versions_are_ordered_by_their_numbers(root, versions, newest):
     assert locate(root / "annotation-sets/other").version == newest
 
 
+def test_an_annotation_set_that_an_atlas_lists_twice_is_one(root):
+    institute.edit(root, ATLAS, annotation_sets=[institute.reference(SET), {"name": NAME, "version": "2020"}])
+    assert locate(root / ATLAS).annotation == f"{root}/{LABELS}"
+
+
 def test_a_reference_without_a_location_is_found_by_name_and_version(root):
     institute.edit(root, ATLAS, annotation_sets=[{"name": NAME, "version": 2020}])
     institute.edit(root, SET, terminology={"name": "allen-adult-mouse-terminology", "version": "2020"})

@@ -3,6 +3,7 @@
 import copy
 import json
 
+import ngff_zarr
 import numpy as np
 import pytest
 
@@ -207,3 +208,16 @@ def test_damaged_metadata_of_a_development_version_are_refused(image, change):
 def test_a_further_key_of_a_published_version_is_ignored(image, version):
     ome = institute.multiscales() | {"version": version, "scene": {}}
     assert StoredImage.at(Target(str(image(ome)))).geometries == GEOMETRIES
+
+
+@pytest.mark.parametrize("version", ["0.6", "0.9.dev1"])
+def test_an_image_of_ngff_zarr_in_a_development_version_is_read(tmp_path, version):
+    size, start = {"z": 0.1, "y": 0.2, "x": 0.4}, {"z": 1.0, "y": 2.0, "x": 3.0}
+    units = dict.fromkeys("zyx", "millimeter")
+    image = ngff_zarr.to_ngff_image(np.ones((8, 8, 8), "u4"), list("zyx"), size, start, axes_units=units)
+    pyramid = ngff_zarr.to_multiscales(image, [2], cache=False)
+    ngff_zarr.to_ngff_zarr(str(tmp_path / "x.ome.zarr"), pyramid, version=version)
+    found = StoredImage.at(Target(str(tmp_path / "x.ome.zarr")))
+    assert found.version == version
+    assert found.geometries[1].scale == (0.2, 0.4, 0.8)
+    assert found.geometries[1].translation == pytest.approx((1.05, 2.1, 3.2))
