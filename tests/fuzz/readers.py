@@ -414,10 +414,10 @@ def _label_index(folder: Path) -> None:
 
 
 def _build_json(folder: Path) -> None:
-    from atlaszarr.dataset_build.records import has_build
+    from atlaszarr.dataset_build.records import begun
     from atlaszarr.stores.target import Target
 
-    has_build(Target.of(folder), {"a": 1})
+    begun(Target.of(folder), {"a": 1})
     _atlas_records(folder)
 
 

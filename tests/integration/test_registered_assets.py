@@ -241,11 +241,16 @@ def test_an_atlas_keeps_it_if_one_of_its_documents_is_lost(client, drawn, root, 
     assert verify(root).ok
 
 
+def flipped(body):
+    """A body with one bit flipped, at a third of its length."""
+    return body[: len(body) // 3] + bytes([body[len(body) // 3] ^ 1]) + body[len(body) // 3 + 1 :]
+
+
 DAMAGE = {
     "missing": lambda path: path.unlink(),
     "cut": lambda path: path.write_bytes(path.read_bytes()[:-9]),
     "longer": lambda path: path.write_bytes(path.read_bytes() + b"x"),
-    "changed": lambda path: path.write_bytes(path.read_bytes().replace(b"e", b"3", 1) or b"x"),
+    "changed": lambda path: path.write_bytes(flipped(path.read_bytes())),
 }
 
 
@@ -255,15 +260,14 @@ def test_damage_to_what_is_registered_is_named_and_repaired(client, root, damage
     before = tree(root)
     names = ["manifest.json", "data_description.json", "processing.json", "template.ome.zarr/zarr.json"]
     chunk = next(path for path in sorted((root / ISH / "template.ome.zarr/0/c").rglob("*")) if path.is_file())
-    for path in [*(root / ISH / name for name in names), chunk]:
+    paths = [*(root / ISH / name for name in names), chunk]
+    keys = {str(path.relative_to(root)) for path in paths}
+    for path in paths:
         DAMAGE[damage](path)
-        if path.exists() and path.read_bytes() == before[str(path.relative_to(root))]:
-            path.write_bytes(b"x")
-        found = verify(root).defects
-        assert str(path.relative_to(root)) in {defect.key for defect in found}, path
-        build(CORONAL, root, atlas=root, grey=True, client=client, **OPTIONS)
-        assert verify(root).ok
-        assert path.read_bytes() == before[str(path.relative_to(root))]
+    assert keys <= {defect.key for defect in verify(root).defects}
+    build(CORONAL, root, atlas=root, grey=True, client=client, **OPTIONS)
+    assert verify(root).ok
+    assert {key: body for key, body in tree(root).items() if key in keys} == {key: before[key] for key in keys}
 
 
 def other_place(root):

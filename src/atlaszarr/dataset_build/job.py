@@ -84,7 +84,7 @@ class DatasetJob(ImageJob):
         """Write the metadata, and ``build.json`` unless a valid one exists."""
         super().begin(done, defects)
         request, target = self.root.request, self.target
-        if defects or not records.has_build(target, request):
+        if defects or records.begun(target, request) is None:
             records.write_build(target, self._layout, request, self.plan, self._client.api_url)
         for entry in done.values():
             self._check_same_images(entry)

@@ -31,11 +31,14 @@ _PACKAGES = ("dask", "fsspec", "google-crc32c", "numba", "numcodecs", "numpy", "
 
 
 def write_build(target: Target, layout: BuildLayout, request: Mapping[str, Any], plan: Plan, api_url: str) -> None:
-    """Write ``atlaszarr/build.json``: the dataset, the options and the versions, enough to build the target again."""
+    """Write ``atlaszarr/build.json``: the dataset, the options and the versions, enough to build the target again.
+
+    The time is that of the first build with these options, also if a repair writes it again.
+    """
     document = {
         "atlaszarr": version(),
         "versions": {package: version(package) for package in _PACKAGES},
-        "begun": datetime.now(UTC).isoformat(timespec="seconds"),
+        "begun": (begun(target, request) or datetime.now(UTC)).isoformat(timespec="seconds"),
         "request": request,
         "api": api_url,
         "reference_space": layout.grid.space.id,
@@ -47,12 +50,14 @@ def write_build(target: Target, layout: BuildLayout, request: Mapping[str, Any],
     target.write("atlaszarr/build.json", json.dumps(document, indent=1).encode())
 
 
-def has_build(target: Target, request: Mapping[str, Any]) -> bool:
-    """Whether ``atlaszarr/build.json`` exists and records these options."""
+def begun(target: Target, request: Mapping[str, Any]) -> datetime | None:
+    """The time in ``atlaszarr/build.json``; None if that does not exist, is damaged or records other options."""
     try:
-        return bool(parse_object(target.read("atlaszarr/build.json", LARGEST) or b"")["request"] == request)
+        content = parse_object(target.read("atlaszarr/build.json", LARGEST) or b"")
+        time = datetime.fromisoformat(content["begun"])
+        return time if content["request"] == request and time.tzinfo else None
     except (ValueError, KeyError, TypeError):
-        return False
+        return None
 
 
 def write_tables(
