@@ -30,7 +30,16 @@ from ..terminology.terminology import Terminology
 from .ccf import Recognised
 from .documents import documents_of
 from .images import annotation_image, hemispheres_image, template_image
-from .inputs import Uri, open_volumes, refuse_other_table, refuse_overlaps, refuse_unknown, terminology_from, uris_of
+from .inputs import (
+    Uri,
+    open_volumes,
+    refuse_other_table,
+    refuse_overlaps,
+    refuse_unknown,
+    terminology_from,
+    terminology_named,
+    uris_of,
+)
 from .layouts import Layout
 from .levels import Levels, corner_of, levels_of
 from .nifti_export import export_nifti, nifti_header
@@ -197,6 +206,8 @@ def build_atlas(  # noqa: PLR0915 - one step after another
     scheduler = resolve_scheduler(scheduler, root.url)
     refuse_overlaps((*uris, *template_uris), tree.targets())
     options: dict[str, Any] = {"overwrite": overwrite, "take_over": take_over, "progress": progress}
+    if ontology is None:
+        ontology = terminology_named(uris, target, storage_options)
     terminology = None if ontology is None else terminology_from(ontology, client, target, storage_options)
     with ExitStack() as stack:
         folder = spool or stack.enter_context(temporary_folder())
@@ -242,7 +253,7 @@ def build_atlas(  # noqa: PLR0915 - one step after another
         tables = tree.terminology_tables(terminology)
         refuse_other_table(ontology, root, tables)
         record = Record(root, names, chosen)
-        stale = _make_way(record, tree, [*tables, *documents, *exports], overwrite, read)
+        stale = _make_way(record, tree, images, [*tables, *documents, *exports], overwrite, read)
         record.begin(tables, overwrite, stale)
         reports = [write(image, running, **options) for image in images.values()]
         volumes_found = _volumes(images["annotation"].target, terminology)
@@ -323,7 +334,14 @@ def _refuse_wrong_use(
         surfaces.check_libraries()
 
 
-def _make_way(record: Record, tree: Tree, files: Iterable[str], overwrite: bool, read: Sequence[Uri]) -> list[str]:
+def _make_way(
+    record: Record,
+    tree: Tree,
+    images: Iterable[str],
+    files: Iterable[str],
+    overwrite: bool,
+    read: Sequence[Uri],
+) -> list[str]:
     """Validate that nothing is in the way of the atlas; the paths of an earlier one that it does not make.
 
     Raises
@@ -334,7 +352,7 @@ def _make_way(record: Record, tree: Tree, files: Iterable[str], overwrite: bool,
     """
     files = [*files, *tree.volume_tables]
     refuse_overlaps(read, [below(tree.root, key) for key in files])
-    keys = [*(f"{folder}/" for folder in (*tree.images.values(), *tree.derived)), *files, record.key]
+    keys = [*(f"{folder}/" for folder in (*(tree.images[kind] for kind in images), *tree.derived)), *files, record.key]
     made_later = [f"{tree.second_name}/zarr.json"] if tree.second_name else []
     stale = record.leftovers([*keys, *made_later]) if overwrite else []
     refuse_overlaps(read, [below(tree.root, path) for path in stale])

@@ -23,7 +23,7 @@ def test_only_names_of_a_built_atlas_are_not_those_of_the_standard(tmp_path):
         geometry=image.geometry,
         resolutions=image.resolutions,
         template_sources={"0": {"uri": str(given["template"])}},
-        created=datetime(2026, 11, 28, tzinfo=UTC),
+        created=lambda _: datetime(2026, 11, 28, tzinfo=UTC),
     )
     root.write_all(made.items())
     assert list(findings(root)) == []

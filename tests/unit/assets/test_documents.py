@@ -31,7 +31,7 @@ def made(names=None, credit=CCF, template_sources=SOURCES, created=CREATED, geom
         geometry=geometry,
         resolutions=LEVELS,
         template_sources=template_sources,
-        created=created,
+        created=lambda _: created,
     )
 
 

@@ -542,7 +542,7 @@ def test_a_template_of_another_space_is_refused(sources, target, tmp_path):
 
 
 def test_what_brainglobe_cannot_open_is_refused_before_anything_is_written(sources, target, tmp_path):
-    float_template = save(tmp_path / "t.nrrd", np.zeros((40, 32, 36), "float32"), 25)
+    float_template = save(tmp_path / "t.nrrd", np.full((40, 32, 36), 0.5, "float32"), 25)
     values = np.where(labels() == 7, np.uint32(12), labels())
     for other, code in (
         ({"template": float_template}, "unsupported-dtype"),
