@@ -422,7 +422,6 @@ def _build_json(folder: Path) -> None:
 
 def _manifests(folder: Path) -> None:
     from atlaszarr.atlas.manifest import manifests
-
     from atlaszarr.stores.target import Target
 
     list(manifests(Target.of(folder)))
