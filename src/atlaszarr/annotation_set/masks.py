@@ -31,7 +31,7 @@ from ..engine.multiscale import ArraySpec, Multiscale
 from ..engine.ome import DEFAULT_VERSION, multiscales
 from ..engine.pyramid import NonEmptyChunks, Pass, Pyramid
 from ..engine.schedulers import Future, Scheduler, SchedulerLike, in_window, resolve_scheduler, scheduler_for
-from ..engine.target_state import Root
+from ..engine.target_state import REMOVING, Root, read_root
 from ..engine.writer import Progress, WriteReport, write
 from ..errors import InputError, TargetError, brief
 from ..stores.target import Target
@@ -334,6 +334,17 @@ class _MaskJob(ImageJob):
     allow_unknown: bool
     _found: list[dict[Task, Run]] | None = field(default=None, init=False)
 
+    def read_state(self, overwrite: bool) -> str | None:
+        """Same as in `ImageJob`; masks of versions that wrote an object for each chunk are refused."""
+        own = None if overwrite else read_root(self.target)
+        if own and own["state"] != REMOVING and "masks_of" in own["request"] and "run_chunks" not in own["request"]:
+            raise InputError(
+                f"target {self.target.url} has the masks of an earlier version of atlaszarr, in one object for each "
+                "chunk; build it anew with --overwrite, or choose another target",
+                code="different-layout",
+            )
+        return super().read_state(overwrite)
+
     def tasks(self, scheduler: Scheduler) -> list[list[Task]]:
         """A task for every run of every level.
 
@@ -410,7 +421,12 @@ def write_masks(
     """
     masks = Masks.over(target, annotation.multiscale.pyramid, order)
     described = json.dumps(masks.to_json())
-    request = {"masks_of": annotation.digest, "masks": digest(described.encode()), "structures": len(order)}
+    request = {
+        "masks_of": annotation.digest,
+        "masks": digest(described.encode()),
+        "structures": len(order),
+        "run_chunks": masks.run_chunks,
+    }
     method = "1 where this level of the annotation has the structure or one below it"
     axes = masks.arrays[0].axes
     entry = multiscales(DEFAULT_VERSION, "masks", axes, annotation.geometry, masks.pyramid, method)

@@ -24,6 +24,7 @@ from atlaszarr.engine.label_index import LabelIndex, add_index
 from atlaszarr.engine.ome import Geometry
 from atlaszarr.engine.pyramid import Pyramid
 from atlaszarr.engine.schedulers import scheduler_for
+from atlaszarr.engine.target_state import FINISHED, UNFINISHED, Root
 from atlaszarr.engine.writer import write
 from atlaszarr.errors import InputError, TargetError
 from atlaszarr.stores.target import Target
@@ -350,3 +351,16 @@ def test_masks_are_written_as_another_image_since_absent_chunks_of_their_shards_
     target.remove("0/c/0")
     with raises(TargetError, "missing-chunk"):
         write_multiscales(masks, tmp_path / "again.ome.zarr", levels=1)
+
+
+@pytest.mark.parametrize("state", [UNFINISHED, FINISHED])
+def test_masks_of_an_earlier_version_are_not_resumed_and_are_replaced_if_asked(annotation, tmp_path, state):
+    target, order = Target.of(tmp_path / MASKS), PostOrder.of(terminology())
+    Root("0.5", {"masks_of": annotation.digest, "masks": "0" * 32, "structures": len(order)}).write(target, state)
+    target.write("0/c/5/1/1/1", b"a chunk of its own")
+    with raises(InputError, "different-layout") as caught:
+        write_masks(annotation, target, order)
+    assert "one object for each chunk; build it anew with --overwrite" in str(caught.value)
+    assert write_masks(annotation, target, order, overwrite=True).state == "built"
+    assert target.read("0/c/5/1/1/1") is None
+    assert verify(target.url, deep=True).ok
