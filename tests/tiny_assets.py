@@ -37,7 +37,7 @@ def tiny_documents(template=True):
         geometry=GEOMETRY,
         resolutions=[(25.0,) * 3, (50.0,) * 3],
         template_sources=sources if template else None,
-        created=CREATED,
+        created=lambda _: CREATED,
     )
 
 

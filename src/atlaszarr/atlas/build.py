@@ -254,7 +254,7 @@ def build_atlas(  # noqa: PLR0915 - one step after another
         refuse_other_table(ontology, root, tables)
         record = Record(root, names, chosen)
         stale = _make_way(record, tree, images, [*tables, *documents, *exports], overwrite, read)
-        record.begin(tables, overwrite, stale)
+        record.begin(tables, overwrite, stale, tree.plain_tables(terminology))
         reports = [write(image, running, **options) for image in images.values()]
         volumes_found = _volumes(images["annotation"].target, terminology)
         if order is not None:

@@ -86,8 +86,23 @@ class Record:
                 stale.append(key.removesuffix("/zarr.json"))
         return stale
 
-    def begin(self, files: Mapping[str, bytes], overwrite: bool, stale: Sequence[str] = ()) -> None:
+    def begin(
+        self,
+        files: Mapping[str, bytes],
+        overwrite: bool,
+        stale: Sequence[str] = (),
+        replaced: Mapping[str, bytes] | None = None,
+    ) -> None:
         """Mark the atlas as unfinished, remove what is stale of an earlier one, and write the files.
+
+        Parameters
+        ----------
+        files : mapping of str to bytes
+        overwrite : bool
+        stale : sequence of str
+            Paths of an earlier atlas to remove.
+        replaced : mapping of str to bytes, optional
+            Other contents that the files may have, such as those of another layout, and that are replaced.
 
         Raises
         ------
@@ -101,7 +116,7 @@ class Record:
         for path, body in files.items():
             if overwrite or recorded["files"].get(path) == [len(body), digest(body)]:
                 continue
-            if (existing := self.root.read(path)) is not None and existing != body:
+            if self.root.read(path) not in (None, body, (replaced or {}).get(path)):
                 raise InputError(
                     f"{self.root.url}/{path} is another one; build from the same sources, choose another target, name "
                     "or version, or give --overwrite",

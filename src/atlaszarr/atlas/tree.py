@@ -75,15 +75,22 @@ class Tree:
         return [below(self.root, folder) for folder in folders]
 
     def terminology_tables(self, terminology: Terminology) -> dict[str, bytes]:
-        """The tables of the terminology, by key."""
-        table = terminology.to_csv(descendants=self.layout.assets).encode()
-        folder = self.names.terminology.folder
-        tables = {f"{folder}/{paths.TERMINOLOGY}": table}
+        """The tables of the terminology, by key; a table with descendants that the tree has stays."""
+        key = f"{self.names.terminology.folder}/{paths.TERMINOLOGY}"
+        table = terminology.to_csv(descendants=True).encode()
+        if not self.layout.assets and self.root.read(key) != table:
+            table = terminology.to_csv().encode()
+        tables = {key: table}
         if self.layout.assets:
-            tables[f"{folder}/{paths.TERMINOLOGY_PARQUET}"] = terminology.to_parquet()
+            tables[f"{self.names.terminology.folder}/{paths.TERMINOLOGY_PARQUET}"] = terminology.to_parquet()
         if not self.layout.strict:
             tables[f"{self.annotation_set}/{paths.TERMINOLOGY}"] = table
         return tables
+
+    def plain_tables(self, terminology: Terminology) -> dict[str, bytes]:
+        """The tables of the terminology as an atlas without the standard's layout has them, by key."""
+        table = terminology.to_csv().encode()
+        return {key: table for key in self.terminology_tables(terminology) if key.endswith(paths.TERMINOLOGY)}
 
     @property
     def volume_tables(self) -> list[str]:
