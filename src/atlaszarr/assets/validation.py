@@ -21,12 +21,12 @@ from .names import (
     DATA_DESCRIPTION,
     MANIFEST,
     MASKS,
-    OF_STANDARD,
     PARCELLATION_VOLUMES,
     PRECOMPUTED,
     PROCESSING,
     SUFFIXES,
     TERMINOLOGY,
+    VERSION,
     Asset,
 )
 from .standard import KINDS, LARGEST
@@ -34,6 +34,8 @@ from .table_rules import terminology_findings, volumes_findings
 
 #: Manifests that are read at once: they take a quarter of a gigabyte at most.
 _AT_ONCE = 16
+#: Versions of the standard, of any program.
+_VERSION = re.compile(rf"{VERSION}|v\d.*")
 #: Entries of manifests that refer to other assets, and the kind of these.
 _REFERENCES = {
     "coordinate_space": "coordinate-spaces",
@@ -140,7 +142,7 @@ def _kind_of(is_folder: bool) -> str:
 def _recommendations(
     asset: Asset, folder: str, entries: Mapping[str, bool], required: Mapping[str, bool]
 ) -> Iterator[Defect]:
-    if not OF_STANDARD.fullmatch(asset.version):
+    if not _VERSION.fullmatch(asset.version):
         text = f"has the version {asset.version!r}; give a year, a year and a month, or three numbers with dots"
         yield Defect("extra", folder, text)
     if asset.kind in ("templates", "coordinate-transformations") and PROCESSING not in entries:
