@@ -194,9 +194,9 @@ class Masks(Multiscale, kind="masks"):
     def _rows(self, labels: LabelIndex, level: int) -> NDArray[np.int64]:
         """(z, y, x) of each object of a level of the annotation and the index of each structure in it, by index."""
         indices, known = self._indices(labels)
-        places = [labels.columns[name][known] for name in "zyx"]
+        positions = [labels.columns[name][known] for name in "zyx"]
         here = labels.columns["level"][known] == level
-        rows: NDArray[np.int64] = np.stack([*places, indices], axis=-1).astype(np.int64)[here]
+        rows: NDArray[np.int64] = np.stack([*positions, indices], axis=-1).astype(np.int64)[here]
         return rows[np.argsort(rows[:, 3], kind="stable")]
 
     def _indices(self, labels: LabelIndex) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -339,7 +339,7 @@ class _MaskJob(ImageJob):
         if own and own["state"] != REMOVING and "masks_of" in own["request"] and "run_chunks" not in own["request"]:
             raise InputError(
                 f"target {self.target.url} has the masks of an earlier version of atlaszarr, in one object for each "
-                "chunk; build it anew with --overwrite, or choose another target",
+                "chunk; build it again with --overwrite, or choose another target",
                 code="different-layout",
             )
         return super().read_state(overwrite)

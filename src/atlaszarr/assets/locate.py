@@ -1,6 +1,6 @@
 """Find the labels and the terminology of an atlas that is laid out by the standard "Atlas Asset Organization".
 
-The tree is ``ROOT/KIND/NAME/VERSION``; the manifest of an asset names other assets by their place in the tree. Nothing
+The tree is ``ROOT/KIND/NAME/VERSION``; the manifest of an asset names others by their location in the tree. Nothing
 outside of the tree is followed.
 """
 
@@ -188,7 +188,7 @@ def _located(text: str, storage_options: Mapping[str, Any] | None) -> Located:
 
 @dataclass(frozen=True)
 class AssetFolder:
-    """The folder of an asset, with its position in the tree by its path.
+    """The folder of an asset, with its location in the tree by its path.
 
     Attributes
     ----------
@@ -410,7 +410,7 @@ def _versions(names: Sequence[str]) -> list[str]:
 
 
 def _only_of_tree(root: Target) -> Located | None:
-    """The only annotation set of a tree, else that of its only atlas; None if it is no tree."""
+    """The only annotation set of a tree, else that of its only atlas; None if it is not a tree."""
     sets, atlases = (root.folders(kind) or [] for kind in (_SETS, _ATLASES))
     only = next(((kind, names[0]) for kind, names in ((_SETS, sets), (_ATLASES, atlases)) if len(names) == 1), None)
     if only is not None:

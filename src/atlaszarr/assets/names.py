@@ -174,7 +174,7 @@ class AtlasNames:
         for version in self.versions:
             if standard and not re.fullmatch(VERSION, version):
                 raise InputError(
-                    f"version {version!r} is none of the standard's; give a year (2017), a year and a month "
+                    f"version {version!r} is not a version of the standard; give a year (2017), a year and a month "
                     "(2017-10) or three numbers (1.0.0)",
                     code="invalid-version",
                 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -234,11 +234,11 @@ def build_atlas(
         plan = _planned(tree, levels, terminology, recognised.all_labels, unknown, credit, ome_zarr, overwrite)
         refuse_other_table(ontology, tree.root, plan.tables)
         running = stack.enter_context(scheduler_for(scheduler, workers))
-        record = _begin(plan, overwrite, read)
+        _begin(plan, overwrite, read)
         options: dict[str, Any] = {"overwrite": overwrite, "take_over": take_over, "progress": progress}
         reports = [write(image, running, **options) for image in plan.images.values()]
         reports += _write_derived(plan, scheduler=scheduler, workers=workers, **options)
-        _write_exports(plan, record, running, progress, folder)
+        _write_exports(plan, running, progress, folder)
         tables = plan.tables | tree.volume_bodies(_volumes(plan.annotation, terminology))
     remarks = [
         *unknown,
@@ -249,7 +249,7 @@ def build_atlas(
     ]
     used = {kind: of_kind.volumes for kind, of_kind in levels.items()}
     files = tables | tree.second_root() | plan.documents
-    record.finish(files, used, [report.target for report in reports], remarks, credit)
+    plan.record.finish(files, used, [report.target for report in reports], remarks, credit)
     listing.update(tree.root, names.name)
     return AtlasReport(
         tree.root.url,
@@ -267,6 +267,7 @@ class _Plan:
     Attributes
     ----------
     tree : Tree
+    record : Record
     terminology : Terminology
     order : PostOrder or None
         The order of the masks; None for a layout without them.
@@ -279,6 +280,7 @@ class _Plan:
     """
 
     tree: Tree
+    record: Record
     terminology: Terminology
     order: PostOrder | None
     images: Mapping[str, ImageJob]
@@ -341,16 +343,14 @@ def _planned(
     documents = documents_of(tree, credit, future["annotation"], template, occurring, overwrite)
     for image in images.values():
         image.read_state(overwrite)
-    return _Plan(tree, terminology, order, images, exports, tree.terminology_tables(terminology), documents)
+    record, tables = Record(tree.root, tree.names, tree.layout), tree.terminology_tables(terminology)
+    return _Plan(tree, record, terminology, order, images, exports, tables, documents)
 
 
-def _begin(plan: _Plan, overwrite: bool, read: Sequence[Uri]) -> Record:
-    """Make way for an atlas, and begin its record and tables; the record."""
-    tree = plan.tree
-    record = Record(tree.root, tree.names, tree.layout)
-    stale = _make_way(record, tree, plan.images, [*plan.tables, *plan.documents, *plan.exports], overwrite, read)
-    record.begin(plan.tables, overwrite, stale, tree.plain_tables(plan.terminology))
-    return record
+def _begin(plan: _Plan, overwrite: bool, read: Sequence[Uri]) -> None:
+    """Make way for an atlas, and begin its record and tables."""
+    stale = _make_way(plan, overwrite, read)
+    plan.record.begin(plan.tables, overwrite, stale, plan.tree.plain_tables(plan.terminology))
 
 
 def _write_derived(plan: _Plan, **options: Any) -> list[WriteReport]:
@@ -368,12 +368,12 @@ def _write_derived(plan: _Plan, **options: Any) -> list[WriteReport]:
     ]
 
 
-def _write_exports(plan: _Plan, record: Record, running: Scheduler, progress: Progress | None, folder: Uri) -> None:
+def _write_exports(plan: _Plan, running: Scheduler, progress: Progress | None, folder: Uri) -> None:
     """Write the NIfTI files that are missing or differ from what is recorded."""
     for key, (kind, level) in plan.exports.items():
-        if not record.has(key):
+        if not plan.record.has(key):
             finished = Finished.at(plan.images[kind].target)
-            record.add(key, *export_nifti(finished, plan.tree.root, key, level, running, progress, folder))
+            plan.record.add(key, *export_nifti(finished, plan.tree.root, key, level, running, progress, folder))
 
 
 def _refuse_wrong_use(
@@ -391,32 +391,27 @@ def _refuse_wrong_use(
         raise InputError("BrainGlobe needs a template; give one (--template)", code="missing-template")
     if layout.has_annotation_set:
         if ome_zarr != "0.5":
-            who = "BrainGlobe needs" if layout.brainglobe else "the standard needs"
-            raise InputError(f"{who} OME-Zarr 0.5, not {ome_zarr}; leave --ome-zarr out", code="not-supported")
+            reader = "BrainGlobe" if layout.brainglobe else "the standard"
+            raise InputError(f"{reader} needs OME-Zarr 0.5, not {ome_zarr}; leave --ome-zarr out", code="not-supported")
         surfaces.check_libraries()
 
 
-def _make_way(
-    record: Record,
-    tree: Tree,
-    images: Iterable[str],
-    files: Iterable[str],
-    overwrite: bool,
-    read: Sequence[Uri],
-) -> list[str]:
+def _make_way(plan: _Plan, overwrite: bool, read: Sequence[Uri]) -> list[str]:
     """Validate that nothing is in the way of the atlas; the paths of an earlier one that it does not make.
 
     Raises
     ------
     InputError
-        If a folder is a link, or a source lies in a file that is to be written, or in a path of the earlier atlas that
-        is to be removed.
+        If a folder is a link, or a source lies in a file that will be written, or in a path of the earlier atlas that
+        will be removed.
     """
-    files = [*files, *tree.volume_tables]
+    tree = plan.tree
+    files = [*plan.tables, *plan.documents, *plan.exports, *tree.volume_tables]
     refuse_overlaps(read, [below(tree.root, key) for key in files])
-    keys = [*(f"{folder}/" for folder in (*(tree.images[kind] for kind in images), *tree.derived)), *files, record.key]
+    folders = [*(tree.images[kind] for kind in plan.images), *tree.derived]
+    keys = [*(f"{folder}/" for folder in folders), *files, plan.record.key]
     made_later = [f"{tree.second_name}/zarr.json"] if tree.second_name else []
-    stale = record.leftovers([*keys, *made_later]) if overwrite else []
+    stale = plan.record.leftovers([*keys, *made_later]) if overwrite else []
     refuse_overlaps(read, [below(tree.root, path) for path in stale])
     tree.root.make_way(keys, overwrite)
     return stale

@@ -99,7 +99,7 @@ class AtlasAsset:
             return cls(folder.root, f"{folder.kind}/{folder.name}/{folder.version}", space, locations[0], own)
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise InputError(
-                f"{shown(folder.manifest_url)} is no manifest of an atlas ({brief(error, 150)}); it must have "
+                f"{shown(folder.manifest_url)} is not the manifest of an atlas ({brief(error, 150)}); it must have "
                 "coordinate_space, templates and annotation_sets with name, version and location, as `atlaszarr atlas "
                 "--layout assets` writes it",
                 code="damaged-manifest",
@@ -228,7 +228,7 @@ def kept(root: Target, manifests: Mapping[str, bytes]) -> dict[str, bytes]:
         recorded = {reference["location"]: reference for reference in record.registered(root, key)}
         try:  # those of a tree whose record is lost, and the order of all
             listed = _references(parse_object(root.read(key, LARGEST) or b"{}").get(name, []))
-        except (LookupError, TypeError, ValueError):  # it is damaged, and written anew
+        except (LookupError, TypeError, ValueError):  # it is damaged, and will be replaced
             listed = []
         own = {reference["location"] for reference in manifest.get(name, [])}
         extra = {one["location"]: recorded.get(one["location"], one) for one in listed} | recorded
@@ -256,7 +256,7 @@ def _manifests(atlas: AtlasAsset, levels: Mapping[float, Shape] | None) -> Itera
             _references(manifest["additional_references"])
         except (LookupError, TypeError, ValueError, ArithmeticError) as error:
             raise InputError(
-                f"{shown(atlas.root.url)}/{key} is no manifest of BrainGlobe ({brief(error, 150)}); build the atlas "
+                f"{shown(atlas.root.url)}/{key} is not a manifest of BrainGlobe ({brief(error, 150)}); build the atlas "
                 "again to write it",
                 code="damaged-manifest",
             ) from None
