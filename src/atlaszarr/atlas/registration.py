@@ -8,7 +8,6 @@ no entry is lost.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +22,7 @@ from ..engine.ome_reader import StoredImage
 from ..errors import InputError, TargetError, brief
 from ..geometry.spaces import BRAINGLOBE_SIDES, ORIENTATION, ReferenceSpace
 from ..geometry.voxel_size import um
-from ..stores.documents import LARGEST, parse_object
+from ..stores.documents import LARGEST, json_bytes, parse_object
 from ..stores.locations import shown
 from ..stores.target import Target
 from . import record
@@ -234,7 +233,7 @@ def kept(root: Target, manifests: Mapping[str, bytes]) -> dict[str, bytes]:
         extra = {one["location"]: recorded.get(one["location"], one) for one in listed} | recorded
         for location, reference in extra.items():
             if location not in own and root.read(f"{location.strip('/')}/{MANIFEST}", LARGEST) is not None:
-                result[key] = _bytes(_with(parse_object(result[key]), name, reference))
+                result[key] = json_bytes(_with(parse_object(result[key]), name, reference))
     return result
 
 
@@ -274,7 +273,7 @@ def _update(root: Target, key: str, name: str, asset: Asset, is_listed: bool) ->
         if body is not None and listed == [reference] * is_listed:
             return body
         others = {**manifest, name: [one for one in manifest.get(name, []) if one not in listed]}
-        new = _bytes(_with(others, name, reference) if is_listed else others)
+        new = json_bytes(_with(others, name, reference) if is_listed else others)
         if root.replace(key, new, tag):
             return new
     raise TargetError(
@@ -287,10 +286,6 @@ def _update(root: Target, key: str, name: str, asset: Asset, is_listed: bool) ->
 def _with(manifest: Mapping[str, Any], name: str, reference: Mapping[str, Any]) -> dict[str, Any]:
     """A manifest with one more reference in a list."""
     return {**manifest, name: [*manifest.get(name, []), dict(reference)]}
-
-
-def _bytes(manifest: Mapping[str, Any]) -> bytes:
-    return json.dumps(manifest, indent=1).encode()
 
 
 def _references(entries: Any) -> Sequence[Mapping[str, Any]]:
