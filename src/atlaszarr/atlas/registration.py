@@ -71,18 +71,17 @@ class AtlasAsset:
         InputError
             If there is no atlas, there are several, or the manifest is damaged.
         """
-        given = AssetFolder.of(replace(target, url=target.url.removesuffix(f"/{MANIFEST}")))
-        if given.root is not None and given.kind == "atlases":
-            found = [given]
-        else:
-            keys = filter(_ATLAS.fullmatch, given.target.list_keys("atlases/"))
-            found = [AssetFolder.of(below(given.target, key.removesuffix(f"/{MANIFEST}"))) for key in keys]
-        if len(found) > 1:
-            raise several(f"the tree {shown(target.url)}", "atlases", [one.target.url for one in found])
-        manifest = found[0].manifest() if found else None
-        if manifest is None:
-            raise _no_atlas(shown(given.target.url))
-        return cls._of(found[0], manifest)
+        folder = AssetFolder.of(replace(target, url=target.url.removesuffix(f"/{MANIFEST}")))
+        manifest = folder.manifest() if folder.kind == "atlases" else None
+        if manifest is None:  # a tree, which may lie in a folder of any name
+            keys = filter(_ATLAS.fullmatch, folder.target.list_keys("atlases/"))
+            found = [AssetFolder.of(below(folder.target, key.removesuffix(f"/{MANIFEST}"))) for key in keys]
+            if len(found) > 1:
+                raise several(f"the tree {shown(folder.target.url)}", "atlases", [one.target.url for one in found])
+            if not found or (manifest := found[0].manifest()) is None:
+                raise _no_atlas(shown(folder.target.url))
+            folder = found[0]
+        return cls._of(folder, manifest)
 
     @classmethod
     def _of(cls, folder: AssetFolder, manifest: Mapping[str, Any]) -> AtlasAsset:
