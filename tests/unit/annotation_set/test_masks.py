@@ -360,7 +360,7 @@ def test_masks_of_an_earlier_version_are_not_resumed_and_are_replaced_if_asked(a
     target.write("0/c/5/1/1/1", b"a chunk of its own")
     with raises(InputError, "different-layout") as caught:
         write_masks(annotation, target, order)
-    assert "one object for each chunk; build it anew with --overwrite" in str(caught.value)
+    assert "one object for each chunk; build it again with --overwrite" in str(caught.value)
     assert write_masks(annotation, target, order, overwrite=True).state == "built"
     assert target.read("0/c/5/1/1/1") is None
     assert verify(target.url, deep=True).ok
