@@ -18,7 +18,8 @@ from atlaszarr.testing.phantom_volumes import annotation_nrrd, template_nrrd
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", README, flags=re.DOTALL | re.MULTILINE))
-ATLAS, VOLUMES, BRAINGLOBE = (SECTIONS[name] for name in ("An atlas", "Region volumes", "BrainGlobe and neuroglancer"))
+TITLES = ("An atlas", "Layouts", "Region volumes", "BrainGlobe and neuroglancer")
+ATLAS, LAYOUTS, VOLUMES, BRAINGLOBE = (SECTIONS[title] for title in TITLES)
 ALLEN = "http://download.alleninstitute.org/informatics-archive/current-release/mouse_ccf/"
 #: The paths of the files on the server of the Allen Institute, and the functions that draw them here.
 FILES = {
@@ -97,6 +98,16 @@ def test_the_atlas_of_the_readme_has_the_listed_parts_and_its_regions_are_measur
     assert re.search(rf"^voxels +{voxels}$", by_python, re.MULTILINE)
     assert f"\nRetrosplenial area: {voxels / 1000:.2f} mm3\n" in plain
     assert (tmp_path / "rsp.png").exists()
+
+
+@pytest.mark.slow
+def test_the_layout_of_the_readme_completes_its_atlas_and_a_registered_dataset_is_listed_in_it(run, tmp_path):
+    run(ATLAS)
+    _, registered = run(LAYOUTS)
+    (path,) = re.findall(r"ROOT/(templates/\S+-template/\d+)/template\.ome\.zarr", LAYOUTS)
+    assert f"registered: /{path} in atlases/" in registered
+    assert (tmp_path / "ccf" / path / "template.ome.zarr/zarr.json").exists()
+    assert verify(tmp_path / "ccf").ok
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ..assets.names import COMPRESSED
+from ..assets.names import ANNOTATION_VALUES, COMPRESSED
 from ..boxes import Index, Region, Shape, cells, within
 from ..engine import ledger
 from ..engine.blocks import Block, BlockSource, Done, naming
@@ -43,9 +43,8 @@ from .structure_order import MOST_STRUCTURES, PostOrder
 #: have no task. The CCF at 25 um has 4562 chunks of 4 kB: computing them takes 5.6 s in runs of 256, 4.3 s in 9 runs of
 #: 512, and 4.0 s in runs of 1024. Even chunks of noise, of 1 bit a voxel, are only 134 MB of one run.
 _CHUNKS = 512
-#: The array with the annotation value of each channel, and its only object.
-VALUES = "annotation_values"
-VALUES_KEY = f"{VALUES}/c/0"
+#: The only object of the array with the annotation value of each channel.
+VALUES_KEY = f"{ANNOTATION_VALUES}/c/0"
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ class Masks(Multiscale, kind="masks"):
     def documents(self) -> dict[str, bytes]:
         """The metadata of every array, by key."""
         own = self._values.documents(("c",))
-        return super().documents() | {f"{VALUES}/{name}": body for name, body in own.items()}
+        return super().documents() | {f"{ANNOTATION_VALUES}/{name}": body for name, body in own.items()}
 
     def layout(self, spec: ArraySpec, level: int) -> ArrayLayout:
         """Same as in `Multiscale`: a chunk is a block of one structure, a shard all its blocks."""
@@ -195,9 +194,9 @@ class Masks(Multiscale, kind="masks"):
     def _rows(self, labels: LabelIndex, level: int) -> NDArray[np.int64]:
         """(z, y, x) of each object of a level of the annotation and the index of each structure in it, by index."""
         indices, known = self._indices(labels)
-        places = [labels.columns[name][known] for name in "zyx"]
+        positions = [labels.columns[name][known] for name in "zyx"]
         here = labels.columns["level"][known] == level
-        rows: NDArray[np.int64] = np.stack([*places, indices], axis=-1).astype(np.int64)[here]
+        rows: NDArray[np.int64] = np.stack([*positions, indices], axis=-1).astype(np.int64)[here]
         return rows[np.argsort(rows[:, 3], kind="stable")]
 
     def _indices(self, labels: LabelIndex) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -340,7 +339,7 @@ class _MaskJob(ImageJob):
         if own and own["state"] != REMOVING and "masks_of" in own["request"] and "run_chunks" not in own["request"]:
             raise InputError(
                 f"target {self.target.url} has the masks of an earlier version of atlaszarr, in one object for each "
-                "chunk; build it anew with --overwrite, or choose another target",
+                "chunk; build it again with --overwrite, or choose another target",
                 code="different-layout",
             )
         return super().read_state(overwrite)

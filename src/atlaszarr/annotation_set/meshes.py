@@ -31,9 +31,9 @@ def write_mesh(annotation: Finished, target: Target, order: PostOrder, task: Tas
     mask = within(indices_of(labels, order, labels.shape)[0], order, index)
     vertices, faces = surfaces.surface(mask)
     corner = [axis.start for axis in extent.region]
-    mesh, manifest = precomputed.draco((vertices + corner) * annotation.resolutions[level], faces)
+    mesh, mesh_index = precomputed.draco((vertices + corner) * annotation.resolutions[level], faces)
     key = f"mesh/{order.values[index]}"
-    bodies = {key: mesh, f"{key}.index": manifest}
+    bodies = {key: mesh, f"{key}.index": mesh_index}
     target.write_all(bodies.items())
     origin = {"level": level, "voxels": extent.voxels}
     entry = Entry.of(task, {name: (len(body), digest(body)) for name, body in bodies.items()}, origin)

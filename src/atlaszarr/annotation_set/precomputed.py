@@ -6,7 +6,6 @@ brainglobe-atlasapi 3.0.2: coordinates are XYZ in nanometres from the corner of 
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Iterable
 from typing import Any
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..boxes import Shape
 from ..engine.ome import Geometry
+from ..stores.documents import json_bytes
 from ..terminology.terminology import Terminology
 
 #: Bits of a coordinate: neuroglancer takes 10 or 16.
@@ -60,7 +60,7 @@ def draco(vertices: NDArray[np.float64], faces: NDArray[np.int64]) -> tuple[byte
 
 def mesh_info() -> bytes:
     """The metadata of the folder of meshes, which is also a source of named meshes on its own."""
-    return _document(
+    return json_bytes(
         {
             "@type": "neuroglancer_multilod_draco",
             "vertex_quantization_bits": _BITS,
@@ -74,7 +74,7 @@ def mesh_info() -> bytes:
 def segment_properties(terminology: Terminology) -> bytes:
     """Acronyms and names of the structures by the labels of their voxels."""
     labelled = [one for one in terminology if one.value is not None]
-    return _document(
+    return json_bytes(
         {
             "@type": "neuroglancer_segment_properties",
             "inline": {
@@ -108,7 +108,7 @@ def volume_info(levels: Iterable[tuple[Shape, tuple[float, float, float], Shape]
         }
         for shape, resolution, chunk in levels
     ]
-    return _document(
+    return json_bytes(
         {
             "@type": "neuroglancer_multiscale_volume",
             "type": "segmentation",
@@ -155,7 +155,3 @@ def layer_source(url: str, geometry: Geometry) -> dict[str, Any]:
 def scale_key(resolution: tuple[float, float, float]) -> str:
     """The folder of the volume at a resolution, (z, y, x) in um."""
     return "_".join(f"{size * _NM:.6f}".rstrip("0").rstrip(".") for size in resolution[::-1])
-
-
-def _document(content: dict[str, Any]) -> bytes:
-    return json.dumps(content, indent=1).encode()

@@ -47,7 +47,7 @@ def write_precomputed(
     """Write an annotation in neuroglancer's precomputed format, with meshes and the names of structures.
 
     The labels of every level are chunks of compressed_segmentation; a chunk without labels is not written.
-    ``mesh/<label>`` is Draco with XYZ in nm from the corner of the first voxel, ``mesh/<label>.index`` its manifest
+    ``mesh/<label>`` is Draco with XYZ in nm from the corner of the first voxel, ``mesh/<label>.index`` its index
     with one level of detail. Structures that do not occur in the annotation have no mesh.
 
     Parameters

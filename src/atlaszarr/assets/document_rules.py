@@ -67,7 +67,7 @@ def _page_faults(url: Any, page: str) -> Iterator[str]:
     except ValueError:
         parts = urlsplit("")
     if parts.scheme not in ("http", "https") or not parts.netloc:
-        yield f"has described_by {brief(url)}, which is no URL"
+        yield f"has described_by {brief(url)}, which is not a URL"
     elif parts.path.rpartition("/")[2].removesuffix(".html") != page:
         yield f"has described_by {brief(url, 100)}, which is not the page {page}.html of the standard"
 
@@ -172,7 +172,7 @@ def processing_faults(content: Mapping[str, Any]) -> Iterator[str]:
         return
     for process in processes:
         if not isinstance(process, dict):
-            yield f"has the process {brief(process)}, which is no object"
+            yield f"has the process {brief(process)}, which is not an object"
             return
         if found := list(_entry_faults(process, _PROCESS)):
             yield from found
@@ -180,7 +180,7 @@ def processing_faults(content: Mapping[str, Any]) -> Iterator[str]:
 
 
 def microns(scale: Any) -> tuple[float, ...] | None:
-    """The size of a voxel in um along (z, y, x) by an entry of ``scales``; None if it is none."""
+    """The size of a voxel in um along (z, y, x) by an entry of ``scales``; None if it is not valid."""
     sizes = scale if isinstance(scale, list) else [scale] * 3
     if len(sizes) != 3 or not all(type(size) in (int, float) and 0 < size < 1e9 for size in sizes):
         return None

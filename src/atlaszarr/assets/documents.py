@@ -8,7 +8,6 @@ of an enumeration that lacks terms such as those of the Allen Institute: so the 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 from ..credit import Credit
 from ..engine.ome import Geometry
 from ..errors import InputError
+from ..stores.documents import json_bytes
 from ..versions import version
 from . import standard
 from .names import DATA_DESCRIPTION, MANIFEST, PROCESSING, Asset, AtlasNames
@@ -158,7 +158,7 @@ def template_documents(
 def manifest(asset: Asset, **entries: Any) -> bytes:
     """A manifest: the asset itself, the version and the page of the standard, and further entries."""
     url = standard.KINDS[asset.kind].url
-    return _document(asset.reference(schema_version=standard.VERSION, described_by=url, **entries))
+    return json_bytes(asset.reference(schema_version=standard.VERSION, described_by=url, **entries))
 
 
 def data_description(
@@ -187,7 +187,7 @@ def data_description(
     cite = "" if credit.citation is None else f" Cite: {credit.citation}"
     terms = {} if credit.terms is None else {"restrictions": f"Terms of use: {credit.terms}"}
     number = asset.version.replace(".", "-")
-    return _document(
+    return json_bytes(
         {
             "name": f"{asset.name}-{number}_{_utc(created):%Y-%m-%d_%H-%M-%S}",  # as the Allen Institute names its own
             "data_summary": f"{title}.{of}{cite}",
@@ -228,7 +228,7 @@ def processing(sources: Mapping[str, Mapping[str, Any]], created: datetime) -> b
         # A list, since the schema warns of keys with dots.
         "output_parameters": {"sources": [{"name": name, **facts} for name, facts in sources.items()]},
     }
-    return _document({"data_processes": [process]})
+    return json_bytes({"data_processes": [process]})
 
 
 def modalities_of(template: Asset) -> list[str]:
@@ -270,7 +270,3 @@ def _utc(created: datetime) -> datetime:
 
 def _time(created: datetime) -> str:
     return _utc(created).isoformat(timespec="seconds")
-
-
-def _document(content: Mapping[str, Any]) -> bytes:
-    return json.dumps(content, indent=1).encode()

@@ -15,10 +15,8 @@ from ..engine.zarr_reader import StoredArray
 from ..errors import InputError, brief
 from ..stores.target import Target
 from .document_rules import is_text, microns, read_object
-from .names import MASKS, TEMPLATE, below
+from .names import ANNOTATION_VALUES, MASKS, TEMPLATE, below
 
-#: The array with the annotation_value of each mask.
-_VALUES = "annotation_values"
 #: Codecs of zarr that compress.
 _COMPRESSORS = re.compile(r'"(numcodecs\.)?(zstd|blosc|gzip|zlib|bz2|lzma|lz4)"')
 #: The oldest version of OME-Zarr of the standard.
@@ -80,13 +78,13 @@ def _masks_faults(target: Target, image: StoredImage, arrays: dict[str, StoredAr
         yield "metadata", f"has the axes {', '.join(image.names)}; masks have one for the structures, then z, y, x"
         return
     try:
-        values = StoredArray.at(target, _VALUES)
+        values = StoredArray.at(target, ANNOTATION_VALUES)
     except InputError:
-        yield "missing", f"lacks the array {_VALUES}, or it is damaged"
+        yield "missing", f"lacks the array {ANNOTATION_VALUES}, or it is damaged"
         return
     if values.shape != first.shape[:1]:
-        yield "inconsistent", f"has {first.shape[0]} masks, and {_VALUES} of the shape {values.shape}"
-    arrays[_VALUES] = values
+        yield "inconsistent", f"has {first.shape[0]} masks, and {ANNOTATION_VALUES} of the shape {values.shape}"
+    arrays[ANNOTATION_VALUES] = values
 
 
 def _levels_faults(levels: Sequence[tuple[Fraction | None, Sequence[float]]], scales: Any) -> Iterator[tuple[str, str]]:

@@ -1,6 +1,6 @@
 """Find the labels and the terminology of an atlas that is laid out by the standard "Atlas Asset Organization".
 
-The tree is ``ROOT/KIND/NAME/VERSION``; the manifest of an asset names other assets by their place in the tree. Nothing
+The tree is ``ROOT/KIND/NAME/VERSION``; the manifest of an asset names others by their location in the tree. Nothing
 outside of the tree is followed.
 """
 
@@ -17,7 +17,17 @@ from ..errors import InputError, TargetError, brief
 from ..stores.documents import LARGEST, parse_object
 from ..stores.locations import is_url, local_path, normalize, shown
 from ..stores.target import Target
-from .names import ANNOTATION, COMPRESSED, MANIFEST, MASKS, SUFFIXES, TERMINOLOGY, Asset, below
+from .names import (
+    ANNOTATION,
+    ANNOTATION_VALUES,
+    COMPRESSED,
+    MANIFEST,
+    MASKS,
+    SUFFIXES,
+    TERMINOLOGY,
+    below,
+    referenced,
+)
 
 _ATLASES, _SETS, _TERMINOLOGIES = "atlases", "annotation-sets", "terminologies"
 #: What an asset of each kind is called in messages.
@@ -26,9 +36,6 @@ _WORDS = {kind: kind.removesuffix("s").replace("-", " ") for kind in SUFFIXES} |
 _ZARR = ("zarr.json", ".zattrs", ".zgroup", ".zarray")
 #: The keys by which a manifest names an annotation set or, in that of an annotation set, a terminology.
 _KEYS = {"annotation_sets", "annotation_set", "terminology"}
-#: A name or a version in a reference: it begins with a letter or digit, so that it is not ``..``; the longest known, a
-#: coordinate transformation's, has about 90 characters.
-_PART = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}"
 #: A URL whose last part has the suffix of a file.
 _FILE = re.compile(r"[^/]*\.[A-Za-z][A-Za-z0-9]*")
 #: The most annotation sets of an atlas: the largest known atlas has 2.
@@ -59,7 +66,7 @@ class Located:
     manifests: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
     _storage_options: Mapping[str, Any] | None = field(default=None, repr=False)
-    _folder: _Folder | None = field(default=None, repr=False)
+    _folder: AssetFolder | None = field(default=None, repr=False)
     _references: tuple[tuple[str, Any], ...] = field(default=(), repr=False)
 
     @property
@@ -109,7 +116,7 @@ class Located:
         for folder in dict.fromkeys((folders[0], folders[-1])):
             yield f"{folder}/{TERMINOLOGY}", ""
         if self._folder is None:
-            around = _Folder.of(Target.of(folders[-1], self._storage_options).public())
+            around = AssetFolder.of(Target.of(folders[-1], self._storage_options).public())
             if around.kind == _SETS and (document := around.manifest()) is not None:
                 named, manifest = _of_set(around, document, self.annotation)._named
                 if named is not None:
@@ -159,13 +166,13 @@ def _located(text: str, storage_options: Mapping[str, Any] | None) -> Located:
     if (target := _folder_of(text, storage_options)) is None:
         _refuse_masks(text, storage_options)
         return direct
-    folder = _Folder.of(target)
+    folder = AssetFolder.of(target)
     found = target.read_each((MANIFEST, *_ZARR), LARGEST)
     if any(found[key] is not None for key in _ZARR):
         return direct
     is_manifest = text.rstrip("/").rpartition("/")[2] == MANIFEST
     if found[MANIFEST] is not None:
-        manifest = folder.parse(found[MANIFEST])
+        manifest = parse_manifest(folder.manifest_url, found[MANIFEST])
         if is_manifest or folder.kind or _KEYS & manifest.keys():  # else it may be that of anything
             return _followed(folder, manifest)
     elif is_manifest:
@@ -173,15 +180,15 @@ def _located(text: str, storage_options: Mapping[str, Any] | None) -> Located:
             f"{shown(folder.manifest_url)} does not exist; give that of an annotation set or an atlas, or the labels",
             code="file-not-found",
         )
-    if folder.kind == _SETS and (labels := _labels(folder)) is not None:
-        return _of_set(folder, None, labels)
+    if folder.kind == _SETS and (labels := folder.labels()) is not None:
+        return _of_set(folder, None, labels.url)
     _refuse_missing_version(folder)
     return _newest(target) or _only_of_tree(target) or direct
 
 
 @dataclass(frozen=True)
-class _Folder:
-    """The folder of an asset, with its place in the tree by its path.
+class AssetFolder:
+    """The folder of an asset, with its location in the tree by its path.
 
     Attributes
     ----------
@@ -199,7 +206,8 @@ class _Folder:
     version: str = ""
 
     @classmethod
-    def of(cls, target: Target) -> _Folder:
+    def of(cls, target: Target) -> AssetFolder:
+        """The asset whose folder a target is."""
         parts = target.url.rsplit("/", 3)
         if len(parts) < 4 or parts[1] not in SUFFIXES or parts[0].endswith("/"):
             return cls(target)
@@ -207,28 +215,61 @@ class _Folder:
 
     @property
     def manifest_url(self) -> str:
+        """Path or URL of its manifest."""
         return f"{self.target.url}/{MANIFEST}"
 
     def manifest(self) -> dict[str, Any] | None:
-        """The manifest; None if there is none."""
-        body = self.target.read(MANIFEST, LARGEST)
-        return None if body is None else self.parse(body)
-
-    def parse(self, body: bytes | None) -> dict[str, Any]:
-        """The manifest in a document.
+        """The manifest; None if there is none.
 
         Raises
         ------
         InputError
-            If it is not a JSON object.
+            If it is damaged.
         """
-        try:
-            return parse_object(body or b"")
-        except ValueError as error:
-            raise InputError(
-                f"{shown(self.manifest_url)} is not a manifest ({brief(error, 150)}); get it again",
-                code="damaged-manifest",
-            ) from None
+        body = self.target.read(MANIFEST, LARGEST)
+        return None if body is None else parse_manifest(self.manifest_url, body)
+
+    def labels(self) -> Target | None:
+        """The labels of an annotation set; None if it has none.
+
+        The Allen Institute also packs them as a label group, ``annotations_compressed.ome.zarr/labels/...``.
+        """
+        names = (ANNOTATION, COMPRESSED)  # in a tree of atlaszarr the second may be a copy
+        groups = {group: name for name in names for group in (name, f"{name}/labels/{name.partition('.')[0]}")}
+        bodies = self.target.read_each([f"{group}/{key}" for group in groups for key in _ZARR[:2]], LARGEST)
+        found = {group: [bodies[f"{group}/{key}"] or b"" for key in _ZARR[:2]] for group in groups}
+        for name in names:
+            own = [group for group in groups if groups[group] == name]
+            images = [group for group in own if any(b'"multiscales"' in body for body in found[group])]
+            if images or any(found[name]):  # without an image it is damaged, or unfinished
+                return below(self.target, (images or [name])[0])
+        return None
+
+
+def without_labels(folder: AssetFolder) -> InputError:
+    """The error that an annotation set has no labels."""
+    return InputError(
+        f"{shown(folder.target.url)} has no labels, neither {COMPRESSED} nor {ANNOTATION}; give an annotation set with "
+        "labels",
+        code="labels-not-found",
+    )
+
+
+def parse_manifest(url: str, body: bytes | None) -> dict[str, Any]:
+    """The manifest in a document of a path or URL.
+
+    Raises
+    ------
+    InputError
+        If it is not a JSON object.
+    """
+    try:
+        return parse_object(body or b"")
+    except ValueError as error:
+        raise InputError(
+            f"{shown(url)} is not a manifest ({brief(error, 150)}); get it again, or build the atlas again to write it",
+            code="damaged-manifest",
+        ) from None
 
 
 def _folder_of(text: str, storage_options: Mapping[str, Any] | None) -> Target | None:
@@ -256,7 +297,7 @@ def _refuse_masks(text: str, storage_options: Mapping[str, Any] | None) -> None:
         return
     masks = Target.of(f"{head}/{MASKS}", storage_options).public()
     groups = ("", f"labels/{MASKS.partition('.')[0]}/")  # the Allen Institute also packs them as a label group
-    if any(masks.read(f"{group}annotation_values/{key}", LARGEST) is not None for group in groups for key in _ZARR):
+    if any(masks.read(f"{group}{ANNOTATION_VALUES}/{key}", LARGEST) is not None for group in groups for key in _ZARR):
         raise InputError(
             f"{shown(text)} holds masks, one for each structure, not labels; give {head}/{COMPRESSED}, or the "
             "annotation set",
@@ -264,14 +305,14 @@ def _refuse_masks(text: str, storage_options: Mapping[str, Any] | None) -> None:
         )
 
 
-def _followed(folder: _Folder, manifest: Mapping[str, Any]) -> Located:
+def _followed(folder: AssetFolder, manifest: Mapping[str, Any]) -> Located:
     """The labels that a manifest of an annotation set or an atlas leads to."""
     given = next((manifest[key] for key in ("annotation_sets", "annotation_set") if key in manifest), None)
     is_set = folder.kind == _SETS or (not folder.kind and given is None and "terminology" in manifest)
     if is_set:
-        if (found := _labels(folder)) is None:
-            raise _without_labels(folder)
-        return _of_set(folder, manifest, found)
+        if (found := folder.labels()) is None:
+            raise without_labels(folder)
+        return _of_set(folder, manifest, found.url)
     if folder.kind not in ("", _ATLASES) or given is None:
         word = _WORDS.get(folder.kind, "")
         raise InputError(
@@ -289,14 +330,14 @@ def _followed(folder: _Folder, manifest: Mapping[str, Any]) -> Located:
     named, *others = {_referenced(folder, folder.manifest_url, reference, _SETS): None for reference in sets}
     if others:
         urls = [found.target.url for found in (named, *others)]
-        raise _several(f"the atlas {shown(folder.target.url)}", urls)
-    if (labels := _labels(named)) is None:
+        raise several(f"the atlas {shown(folder.target.url)}", "annotation sets", urls)
+    if (labels := named.labels()) is None:
         raise InputError(
             f"{shown(folder.manifest_url)} names {shown(named.target.url)}, which has no labels ({COMPRESSED} or "
             f"{ANNOTATION}); get the missing annotation set, or give the labels",
             code="broken-reference",
         )
-    located = _of_set(named, named.manifest(), labels)
+    located = _of_set(named, named.manifest(), labels.url)
     own = next((reference.get("terminology") for reference in sets), None) or manifest.get("terminology")
     return replace(
         located,
@@ -305,7 +346,7 @@ def _followed(folder: _Folder, manifest: Mapping[str, Any]) -> Located:
     )
 
 
-def _of_set(folder: _Folder, manifest: Mapping[str, Any] | None, labels: str) -> Located:
+def _of_set(folder: AssetFolder, manifest: Mapping[str, Any] | None, labels: str) -> Located:
     """The labels of an annotation set, with the reference to its terminology."""
     located = Located(labels, folder.name, folder.version, (), (), _options(folder.target), folder)
     if manifest is None:
@@ -314,7 +355,7 @@ def _of_set(folder: _Folder, manifest: Mapping[str, Any] | None, labels: str) ->
     return replace(located, manifests=(folder.manifest_url,), _references=references)
 
 
-def _referenced(folder: _Folder, manifest: str, reference: Any, kind: str) -> _Folder:
+def _referenced(folder: AssetFolder, manifest: str, reference: Any, kind: str) -> AssetFolder:
     """The folder of an asset that a manifest names, by its location or by name and version.
 
     A location of another kind is refused, so that no chain of references leads back to its start.
@@ -325,41 +366,14 @@ def _referenced(folder: _Folder, manifest: str, reference: Any, kind: str) -> _F
             f"NAME/VERSION/{MANIFEST}; give it in its tree",
             code="manifest-outside-tree",
         )
-    fields = reference if isinstance(reference, Mapping) else {}
-    location = fields.get("location")
-    if location is None and all(isinstance(fields.get(key), str | int) for key in ("name", "version")):
-        location = Asset(kind, str(fields["name"]), str(fields["version"])).folder
-    if not isinstance(location, str) or not re.fullmatch(rf"/?{kind}/{_PART}/{_PART}/?", location):
+    try:
+        path = referenced(reference, kind)
+    except ValueError as error:
         raise InputError(
-            f"{shown(manifest)} names the {_WORDS[kind]} {brief(reference if location is None else location, 100)}; it "
-            f"must be /{kind}/NAME/VERSION, inside of {shown(folder.root.url)}",
+            f"{shown(manifest)} has a wrong reference: {error} in {shown(folder.root.url)}; correct it",
             code="invalid-reference",
-        )
-    return _Folder.of(below(replace(folder.root, url=folder.root.url.rstrip("/")), location.strip("/")).public())
-
-
-def _labels(folder: _Folder) -> str | None:
-    """The path or URL of the labels of an annotation set; None if it has none.
-
-    The Allen Institute also packs them as a label group, ``annotations_compressed.ome.zarr/labels/...``.
-    """
-    for name in (COMPRESSED, ANNOTATION):
-        groups = (name, f"{name}/labels/{name.partition('.')[0]}")
-        found = folder.target.read_each([f"{group}/{key}" for group in groups for key in _ZARR[:2]], LARGEST)
-        for group in groups:
-            if any(b'"multiscales"' in (found[f"{group}/{key}"] or b"") for key in _ZARR[:2]):
-                return f"{folder.target.url}/{group}"
-        if any(found[f"{name}/{key}"] is not None for key in _ZARR[:2]):  # damaged, or unfinished
-            return f"{folder.target.url}/{name}"
-    return None
-
-
-def _without_labels(folder: _Folder) -> InputError:
-    return InputError(
-        f"{shown(folder.target.url)} has no labels, neither {COMPRESSED} nor {ANNOTATION}; give an annotation set with "
-        "labels",
-        code="labels-not-found",
-    )
+        ) from None
+    return AssetFolder.of(below(replace(folder.root, url=folder.root.url.rstrip("/")), path).public())
 
 
 def _newest(asset: Target) -> Located | None:
@@ -396,20 +410,21 @@ def _versions(names: Sequence[str]) -> list[str]:
 
 
 def _only_of_tree(root: Target) -> Located | None:
-    """The only annotation set of a tree, else that of its only atlas; None if it is no tree."""
+    """The only annotation set of a tree, else that of its only atlas; None if it is not a tree."""
     sets, atlases = (root.folders(kind) or [] for kind in (_SETS, _ATLASES))
     only = next(((kind, names[0]) for kind, names in ((_SETS, sets), (_ATLASES, atlases)) if len(names) == 1), None)
     if only is not None:
         return _newest(below(root, "/".join(only)))
     if sets or atlases:
-        raise _several(
+        raise several(
             f"the tree {shown(root.url)}",
+            "assets with labels",
             [*(f"{root.url}/{_ATLASES}/{name}" for name in atlases), *(f"{root.url}/{_SETS}/{name}" for name in sets)],
         )
     return None
 
 
-def _refuse_missing_version(folder: _Folder) -> None:
+def _refuse_missing_version(folder: AssetFolder) -> None:
     """Refuse a version that does not exist of an asset that has others."""
     if folder.kind not in (_ATLASES, _SETS) or folder.target.folders() != []:
         return
@@ -422,9 +437,10 @@ def _refuse_missing_version(folder: _Folder) -> None:
         )
 
 
-def _several(where: str, urls: Sequence[str]) -> InputError:
+def several(where: str, what: str, urls: Sequence[str]) -> InputError:
+    """The error that a tree or an atlas has several assets, with the paths or URLs of some."""
     return InputError(
-        f"{where} has {len(urls)} assets with labels; give one: {_listed(list(map(shown, urls)))}",
+        f"{where} has {len(urls)} {what}; give one: {_listed(list(map(shown, urls)))}",
         code="ambiguous-asset",
     )
 

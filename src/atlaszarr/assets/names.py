@@ -7,16 +7,19 @@ brainglobe-atlasapi 3.0.3 (`brainglobe_atlasapi.descriptors`); version ``3.0`` i
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, brief
 from ..stores.target import Target
 
 #: The two names of the labels: that of the standard, and that of the published tutorial.
 COMPRESSED = "annotations_compressed.ome.zarr"
 ANNOTATION = "annotation.ome.zarr"
 MASKS = "annotations.ome.zarr"
+#: The array in it with the label of each mask.
+ANNOTATION_VALUES = "annotation_values"
 HEMISPHERES = "hemispheres.ome.zarr"
 PRECOMPUTED = "annotations.precomputed"
 TEMPLATE = "template.ome.zarr"
@@ -45,12 +48,15 @@ CCF_COMPONENTS = {
     "space": ("allen-adult-mouse-ccf", "2015"),
     "terminology": ("allen-adult-mouse", "2017"),
 }
-#: Versions: a year, a year and a month, two or three numbers with dots, or ``v`` and anything.
-_VERSION = re.compile(r"\d+(\.\d+)?|\d{4}-\d{2}|\d+\.\d+\.\d+|v\d[a-z0-9.]*")
-#: The versions among them that BrainGlobe's reader finds unless the caller names them.
+#: A name of an asset without its last word.
+NAME = r"[a-z0-9][a-z0-9_-]*"
+#: The versions of the standard that atlaszarr writes: a year, a year and a month, three numbers, or ``v`` and a number.
+VERSION = r"\d{4}(-\d{2})?|\d+\.\d+\.\d+|v\d[a-z0-9.]*"
+#: The versions that BrainGlobe's reader finds unless the caller names them.
 _OF_BRAINGLOBE = re.compile(r"\d+(\.\d+)?")
-#: The versions among them that the standard has.
-OF_STANDARD = re.compile(r"\d{4}(-\d{2})?|\d+\.\d+\.\d+|v\d.*")
+#: A name or a version in a reference: it begins with a letter or digit, so that it is not ``..``; the longest known, a
+#: coordinate transformation's, has about 90 characters.
+PART = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}"
 
 
 @dataclass(frozen=True)
@@ -166,9 +172,9 @@ class AtlasNames:
         InputError
         """
         for version in self.versions:
-            if standard and not OF_STANDARD.fullmatch(version):
+            if standard and not re.fullmatch(VERSION, version):
                 raise InputError(
-                    f"version {version!r} is none of the standard's; give a year (2017), a year and a month "
+                    f"version {version!r} is not a version of the standard; give a year (2017), a year and a month "
                     "(2017-10) or three numbers (1.0.0)",
                     code="invalid-version",
                 )
@@ -190,17 +196,34 @@ def _asset(kind: str, name: str, version: str) -> Asset:
 def _valid(name: str, version: str, word: str, suffix: str) -> tuple[str, str]:
     """A valid name, without its last word, and a valid version."""
     name, version = str(name).removesuffix(f"-{suffix}"), str(version)
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
+    if not re.fullmatch(NAME, name):
         raise InputError(
             f"{word} name {name!r} must consist of lower case letters, digits, '-' and '_'", code="invalid-name"
         )
-    if not _VERSION.fullmatch(version):
+    if not re.fullmatch(rf"{_OF_BRAINGLOBE.pattern}|{VERSION}", version):
         raise InputError(
             f"{word} version {version!r} must be a year (2017), a year and a month (2017-10) or numbers with dots "
             "(3.0)",
             code="invalid-version",
         )
     return name, version
+
+
+def referenced(reference: Any, kind: str) -> str:
+    """The folder of the asset that a reference in a manifest names, by its location or by name and version.
+
+    Raises
+    ------
+    ValueError
+        If it is not the folder of an asset of this kind, relative to the root of the tree.
+    """
+    fields = reference if isinstance(reference, Mapping) else {}
+    location = fields.get("location")
+    if location is None and all(isinstance(fields.get(key), str | int) for key in ("name", "version")):
+        location = Asset(kind, str(fields["name"]), str(fields["version"])).folder
+    if not isinstance(location, str) or not re.fullmatch(rf"/?{kind}/{PART}/{PART}/?", location):
+        raise ValueError(f"{brief(reference if location is None else location, 100)} is not /{kind}/NAME/VERSION")
+    return location.strip("/")
 
 
 def below(root: Target, path: str) -> Target:

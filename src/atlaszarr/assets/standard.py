@@ -1,4 +1,4 @@
-"""What the standard "Atlas Asset Organization" v0.2.0 (atlas-assets.readthedocs.io) says of each kind of asset."""
+"""What the standard "Atlas Asset Organization" v0.2.0 (atlas-assets.readthedocs.io) requires of each kind of asset."""
 
 from __future__ import annotations
 

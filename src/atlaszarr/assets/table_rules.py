@@ -116,9 +116,9 @@ def _terminology_faults(table: Mapping[str, Sequence[str]]) -> Iterator[str]:
             str(row) for row, identifier in enumerate(identifiers, 2) if not identifier.strip()
         ],
         "has the identifier {} more than once": _repeated(identifiers),
-        "has the parent_identifier {}, which is no identifier": [p for p in parents if p and p not in known],
+        "has the parent_identifier {}, which is not an identifier": [p for p in parents if p and p not in known],
         "has the annotation_value {} more than once": _repeated(filter(None, values)),
-        "has the annotation_value {}, which is no whole number": [
+        "has the annotation_value {}, which is not a whole number": [
             value for value in values if value and not (value.isascii() and value.isdigit())
         ],
         "has the color_hex_triplet {}, which is not #RRGGBB": [
@@ -133,7 +133,7 @@ def _terminology_faults(table: Mapping[str, Sequence[str]]) -> Iterator[str]:
         return
     spans = _spans(identifiers, parents)
     if len(spans) < len(identifiers):
-        if not rules["has the parent_identifier {}, which is no identifier"]:
+        if not rules["has the parent_identifier {}, which is not an identifier"]:
             lost = next(identifier for identifier in identifiers if identifier not in spans)
             yield f"has parents that form a cycle, with {brief(lost)} in it or below it"
         return

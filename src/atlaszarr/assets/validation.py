@@ -21,12 +21,12 @@ from .names import (
     DATA_DESCRIPTION,
     MANIFEST,
     MASKS,
-    OF_STANDARD,
     PARCELLATION_VOLUMES,
     PRECOMPUTED,
     PROCESSING,
     SUFFIXES,
     TERMINOLOGY,
+    VERSION,
     Asset,
 )
 from .standard import KINDS, LARGEST
@@ -34,6 +34,8 @@ from .table_rules import terminology_findings, volumes_findings
 
 #: Manifests that are read at once: they take a quarter of a gigabyte at most.
 _AT_ONCE = 16
+#: Versions of the standard, of any program.
+_VERSION = re.compile(rf"{VERSION}|v\d.*")
 #: Entries of manifests that refer to other assets, and the kind of these.
 _REFERENCES = {
     "coordinate_space": "coordinate-spaces",
@@ -140,7 +142,7 @@ def _kind_of(is_folder: bool) -> str:
 def _recommendations(
     asset: Asset, folder: str, entries: Mapping[str, bool], required: Mapping[str, bool]
 ) -> Iterator[Defect]:
-    if not OF_STANDARD.fullmatch(asset.version):
+    if not _VERSION.fullmatch(asset.version):
         text = f"has the version {asset.version!r}; give a year, a year and a month, or three numbers with dots"
         yield Defect("extra", folder, text)
     if asset.kind in ("templates", "coordinate-transformations") and PROCESSING not in entries:
@@ -167,7 +169,7 @@ def _content_findings(
 
 
 def _references(content: Any, kind: str | None = None, is_own: bool = True) -> Iterator[tuple[str | None, Any]]:
-    """The references in a manifest, with the kind of their asset where the key tells it."""
+    """The references in a manifest, with the kind of their asset where the key gives it."""
     if isinstance(content, list):
         for value in content:
             yield from _references(value, kind, is_own=False)
@@ -193,47 +195,48 @@ def reference_findings(root: Target, asset: Asset, folder: str, manifest: Mappin
     manifest : mapping
     """
     key = f"{folder}/{MANIFEST}"
-    places: dict[str, None] = {}
+    locations: dict[str, None] = {}
     for kind, reference in _references(manifest):
-        place, text = _place(kind, reference)
+        location, text = _location(kind, reference)
         if text:
             yield Defect("inconsistent", key, text)
-        elif place != folder:
-            places[place] = None
+        elif location != folder:
+            locations[location] = None
     space = _identity(manifest.get("coordinate_space"))
-    rest = iter(places)
+    rest = iter(locations)
     while batch := list(islice(rest, _AT_ONCE)):
         try:
-            bodies = root.read_each([f"{place}/{MANIFEST}" for place in batch], LARGEST)
+            bodies = root.read_each([f"{location}/{MANIFEST}" for location in batch], LARGEST)
         except InputError:
             continue  # one is too large, which is named as a defect of its own
-        for place, body in zip(batch, bodies.values(), strict=True):
+        for location, body in zip(batch, bodies.values(), strict=True):
             if body is None:
-                yield Defect("inconsistent", key, f"refers to {place}, which does not exist or has no {MANIFEST}")
+                yield Defect("inconsistent", key, f"refers to {location}, which does not exist or has no {MANIFEST}")
                 continue
             try:
                 other = parse_object(body)
             except ValueError:
                 continue  # named as a defect of its own
-            if asset.kind != "atlases" or not place.startswith(("templates/", "annotation-sets/")):
+            if asset.kind != "atlases" or not location.startswith(("templates/", "annotation-sets/")):
                 continue
             if (found := _identity(other.get("coordinate_space"))) != space:
-                text = f"refers to {place} in the coordinate space {_shown(found)}, but has {_shown(space)} itself"
+                text = f"refers to {location} in the coordinate space {_shown(found)}, but has {_shown(space)} itself"
                 yield Defect("inconsistent", key, text)
 
 
-def _place(kind: str | None, reference: Any) -> tuple[str, str]:
+def _location(kind: str | None, reference: Any) -> tuple[str, str]:
     """The folder that a reference names; and what is wrong with the reference, else an empty text."""
     if (identity := _identity(reference)) is None:
         return "", f"has the reference {brief(reference, 100)} without a name and a version"
     named = Asset(kind, *identity).folder if kind else None
-    place = named if reference.get("location") is None else str(reference["location"]).strip("/")
-    parts = str(place).split("/")
-    if len(parts) != 3 or {"", ".", ".."} & set(parts) or "\\" in str(place) or parts[0] not in KINDS:
-        return "", f"refers to {brief(place, 100)}; give /kind/name/version of an asset in the tree"
-    if named not in (None, place):
-        return "", f"refers to {brief(place, 100)} as {brief(' '.join(identity), 100)}, which is in {brief(named, 100)}"
-    return str(place), ""
+    location = named if reference.get("location") is None else str(reference["location"]).strip("/")
+    parts = str(location).split("/")
+    if len(parts) != 3 or {"", ".", ".."} & set(parts) or "\\" in str(location) or parts[0] not in KINDS:
+        return "", f"refers to {brief(location, 100)}; give /kind/name/version of an asset in the tree"
+    if named not in (None, location):
+        name = brief(" ".join(identity), 100)
+        return "", f"refers to {brief(location, 100)} as {name}, which is in {brief(named, 100)}"
+    return str(location), ""
 
 
 def _identity(reference: Any) -> tuple[str, str] | None:

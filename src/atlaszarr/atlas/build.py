@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from ..credit import Credit, credit_of
 from ..engine.finished_image import Finished
 from ..engine.inputs import locations_read
 from ..engine.job import ImageJob
-from ..engine.schedulers import SchedulerLike, resolve_scheduler, scheduler_for, worker_count
+from ..engine.schedulers import Scheduler, SchedulerLike, resolve_scheduler, scheduler_for, worker_count
 from ..engine.writer import Progress, WriteReport, write
 from ..errors import AtlaszarrWarning, InputError
 from ..reference_volumes import ReferenceVolume, open_annotation, open_template
@@ -80,7 +80,7 @@ class AtlasReport:
         return {**self.__dict__, "images": [dict(image.__dict__) for image in self.images]}
 
 
-def build_atlas(  # noqa: PLR0915 - one step after another
+def build_atlas(
     target: Uri,
     *,
     annotation: Uri | Sequence[Uri],
@@ -200,12 +200,10 @@ def build_atlas(  # noqa: PLR0915 - one step after another
         terminology_version=terminology_version,
     )
     names.refuse_versions(chosen.assets, chosen.brainglobe)
-    root = Target.of(target, storage_options if protocol_of(target) else None)
-    tree = Tree(root, names, chosen)
+    tree = Tree(Target.of(target, storage_options if protocol_of(target) else None), names, chosen)
     worker_count(workers)
-    scheduler = resolve_scheduler(scheduler, root.url)
+    scheduler = resolve_scheduler(scheduler, tree.root.url)
     refuse_overlaps((*uris, *template_uris), tree.targets())
-    options: dict[str, Any] = {"overwrite": overwrite, "take_over": take_over, "progress": progress}
     if ontology is None:
         ontology = terminology_named(uris, target, storage_options)
     terminology = None if ontology is None else terminology_from(ontology, client, target, storage_options)
@@ -233,48 +231,67 @@ def build_atlas(  # noqa: PLR0915 - one step after another
         credit = credit_of(
             recognised.is_ccf, recognised.in_frame, (*uris, *template_uris), citation, terms, species, asymmetric
         )
-        remarks = [*unknown, *recognised.remarks, *remarks]
-        images = _images(levels, tree, terminology, recognised.all_labels, ome_zarr, credit)
-        # As they will be: their voxels are not read before they are written.
-        planned = {kind: Finished(images[kind].multiscale, levels[kind].geometry, "") for kind in levels}
-        order = PostOrder.of(terminology) if chosen.has_annotation_set else None
-        if chosen.brainglobe:
-            demands.refuse(planned["annotation"], planned["template"], terminology, credit, unknown)
-            listing.refuse(root)
-        exports = tree.exports(planned)
-        for kind, level in exports.values():
-            nifti_header(planned[kind], level)  # raises an InputError if NIfTI cannot hold it
-        occurring = manifests.occurring(terminology, recognised.all_labels)
-        volumes = {kind: of_kind.volumes for kind, of_kind in levels.items()}
-        documents = documents_of(tree, credit, planned["annotation"], volumes.get("template"), occurring, overwrite)
-        for image in images.values():
-            image.read_state(overwrite)
+        plan = _planned(tree, levels, terminology, recognised.all_labels, unknown, credit, ome_zarr, overwrite)
+        refuse_other_table(ontology, tree.root, plan.tables)
         running = stack.enter_context(scheduler_for(scheduler, workers))
-        tables = tree.terminology_tables(terminology)
-        refuse_other_table(ontology, root, tables)
-        record = Record(root, names, chosen)
-        stale = _make_way(record, tree, images, [*tables, *documents, *exports], overwrite, read)
-        record.begin(tables, overwrite, stale, tree.plain_tables(terminology))
-        reports = [write(image, running, **options) for image in images.values()]
-        volumes_found = _volumes(images["annotation"].target, terminology)
-        if order is not None:
-            own = {"scheduler": scheduler, "workers": workers, **options}
-            reports += _write_derived(tree, images["annotation"].target, terminology, order, own)
-        for key, (kind, level) in exports.items():
-            if not record.has(key):
-                written = export_nifti(Finished.at(images[kind].target), root, key, level, running, progress, folder)
-                record.add(key, *written)
-    files = tables | tree.volume_bodies(volumes_found) | tree.second_root() | documents
-    remarks += [*(text for volume in every for text in volume.all_remarks), *terminology.remarks]
-    record.finish(files, volumes, [report.target for report in reports], remarks, credit)
-    listing.update(root, names.name)
+        _begin(plan, overwrite, read)
+        options: dict[str, Any] = {"overwrite": overwrite, "take_over": take_over, "progress": progress}
+        reports = [write(image, running, **options) for image in plan.images.values()]
+        reports += _write_derived(plan, scheduler=scheduler, workers=workers, **options)
+        _write_exports(plan, running, progress, folder)
+        tables = plan.tables | tree.volume_bodies(_volumes(plan.annotation, terminology))
+    remarks = [
+        *unknown,
+        *recognised.remarks,
+        *remarks,
+        *(text for volume in every for text in volume.all_remarks),
+        *terminology.remarks,
+    ]
+    used = {kind: of_kind.volumes for kind, of_kind in levels.items()}
+    files = tables | tree.second_root() | plan.documents
+    plan.record.finish(files, used, [report.target for report in reports], remarks, credit)
+    listing.update(tree.root, names.name)
     return AtlasReport(
-        root.url,
+        tree.root.url,
         tuple(reports),
         tuple(remarks),
-        f"{root.url}/{tree.volumes}",
+        f"{tree.root.url}/{tree.volumes}",
         tuple(text for volume in every for text in volume.contradictions),
     )
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Everything that an atlas consists of, before anything is written.
+
+    Attributes
+    ----------
+    tree : Tree
+    record : Record
+    terminology : Terminology
+    order : PostOrder or None
+        The order of the masks; None for a layout without them.
+    images : mapping of str to ImageJob
+        Annotation, template and hemispheres, as far as the layout has them.
+    exports : mapping of str to (str, int)
+        The image and the level of each NIfTI, by its key.
+    tables, documents : mapping of str to bytes
+        By key.
+    """
+
+    tree: Tree
+    record: Record
+    terminology: Terminology
+    order: PostOrder | None
+    images: Mapping[str, ImageJob]
+    exports: Mapping[str, tuple[str, int]]
+    tables: dict[str, bytes]
+    documents: dict[str, bytes]
+
+    @property
+    def annotation(self) -> Target:
+        """The target of the annotation."""
+        return self.images["annotation"].target
 
 
 def _levels(
@@ -300,18 +317,63 @@ def _levels(
     return levels, remarks
 
 
-def _write_derived(
-    tree: Tree, annotation: Target, terminology: Terminology, order: PostOrder, options: Mapping[str, Any]
-) -> list[WriteReport]:
+def _planned(
+    tree: Tree,
+    levels: Mapping[str, Levels],
+    terminology: Terminology,
+    labels: Sequence[int],
+    unknown: Sequence[str],
+    credit: Credit,
+    ome_zarr: str,
+    overwrite: bool,
+) -> _Plan:
+    """Plan the parts of an atlas, and refuse what its layout cannot hold and what lies in the targets of its images."""
+    images = _images(levels, tree, terminology, labels, ome_zarr, credit)
+    # As they will be: their voxels are not read before they are written.
+    future = {kind: Finished(images[kind].multiscale, levels[kind].geometry, "") for kind in levels}
+    order = PostOrder.of(terminology) if tree.layout.has_annotation_set else None
+    if tree.layout.brainglobe:
+        demands.refuse(future["annotation"], future["template"], terminology, credit, unknown)
+        listing.refuse(tree.root)
+    exports = tree.exports(future)
+    for kind, level in exports.values():
+        nifti_header(future[kind], level)  # raises an InputError if NIfTI cannot hold it
+    occurring = manifests.occurring(terminology, labels)
+    template = levels["template"].volumes if "template" in levels else None
+    documents = documents_of(tree, credit, future["annotation"], template, occurring, overwrite)
+    for image in images.values():
+        image.read_state(overwrite)
+    record, tables = Record(tree.root, tree.names, tree.layout), tree.terminology_tables(terminology)
+    return _Plan(tree, record, terminology, order, images, exports, tables, documents)
+
+
+def _begin(plan: _Plan, overwrite: bool, read: Sequence[Uri]) -> None:
+    """Make way for an atlas, and begin its record and tables."""
+    stale = _make_way(plan, overwrite, read)
+    plan.record.begin(plan.tables, overwrite, stale, plan.tree.plain_tables(plan.terminology))
+
+
+def _write_derived(plan: _Plan, **options: Any) -> list[WriteReport]:
     """Write what is made from a finished annotation: its second name, masks, segmentation and meshes."""
+    if plan.order is None:
+        return []
+    tree = plan.tree
     if tree.second_name is not None:
-        give_second_name(annotation, below(tree.root, tree.second_name))
-    finished = Finished.at(annotation)
+        give_second_name(plan.annotation, below(tree.root, tree.second_name))
+    finished = Finished.at(plan.annotation)
     masks_folder, segmentation = (below(tree.root, folder) for folder in tree.derived)
     return [
-        masks.write_masks(finished, masks_folder, order, allow_unknown=True, **options),
-        precomputed_folder.write_precomputed(finished, segmentation, terminology, **options),
+        masks.write_masks(finished, masks_folder, plan.order, allow_unknown=True, **options),
+        precomputed_folder.write_precomputed(finished, segmentation, plan.terminology, **options),
     ]
+
+
+def _write_exports(plan: _Plan, running: Scheduler, progress: Progress | None, folder: Uri) -> None:
+    """Write the NIfTI files that are missing or differ from what is recorded."""
+    for key, (kind, level) in plan.exports.items():
+        if not plan.record.has(key):
+            finished = Finished.at(plan.images[kind].target)
+            plan.record.add(key, *export_nifti(finished, plan.tree.root, key, level, running, progress, folder))
 
 
 def _refuse_wrong_use(
@@ -329,32 +391,27 @@ def _refuse_wrong_use(
         raise InputError("BrainGlobe needs a template; give one (--template)", code="missing-template")
     if layout.has_annotation_set:
         if ome_zarr != "0.5":
-            who = "BrainGlobe needs" if layout.brainglobe else "the standard needs"
-            raise InputError(f"{who} OME-Zarr 0.5, not {ome_zarr}; leave --ome-zarr out", code="not-supported")
+            reader = "BrainGlobe" if layout.brainglobe else "the standard"
+            raise InputError(f"{reader} needs OME-Zarr 0.5, not {ome_zarr}; leave --ome-zarr out", code="not-supported")
         surfaces.check_libraries()
 
 
-def _make_way(
-    record: Record,
-    tree: Tree,
-    images: Iterable[str],
-    files: Iterable[str],
-    overwrite: bool,
-    read: Sequence[Uri],
-) -> list[str]:
+def _make_way(plan: _Plan, overwrite: bool, read: Sequence[Uri]) -> list[str]:
     """Validate that nothing is in the way of the atlas; the paths of an earlier one that it does not make.
 
     Raises
     ------
     InputError
-        If a folder is a link, or a source lies in a file that is to be written, or in a path of the earlier atlas that
-        is to be removed.
+        If a folder is a link, or a source lies in a file that will be written, or in a path of the earlier atlas that
+        will be removed.
     """
-    files = [*files, *tree.volume_tables]
+    tree = plan.tree
+    files = [*plan.tables, *plan.documents, *plan.exports, *tree.volume_tables]
     refuse_overlaps(read, [below(tree.root, key) for key in files])
-    keys = [*(f"{folder}/" for folder in (*(tree.images[kind] for kind in images), *tree.derived)), *files, record.key]
+    folders = [*(tree.images[kind] for kind in plan.images), *tree.derived]
+    keys = [*(f"{folder}/" for folder in folders), *files, plan.record.key]
     made_later = [f"{tree.second_name}/zarr.json"] if tree.second_name else []
-    stale = record.leftovers([*keys, *made_later]) if overwrite else []
+    stale = plan.record.leftovers([*keys, *made_later]) if overwrite else []
     refuse_overlaps(read, [below(tree.root, path) for path in stale])
     tree.root.make_way(keys, overwrite)
     return stale

@@ -42,7 +42,7 @@ def documents_of(
     occurring : Terminology
         The structures that occur, see `manifests.occurring`.
     overwrite : bool
-        Whether the assets are made anew.
+        Whether the assets are new: then they do not keep the time at which they were created.
     """
     names, now = tree.names, datetime.now(UTC)
 

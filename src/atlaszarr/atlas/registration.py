@@ -8,21 +8,21 @@ no entry is lost.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from ..assets.names import ANNOTATION, COMPRESSED, MANIFEST, TEMPLATE, Asset, below
+from ..assets.locate import AssetFolder, parse_manifest, several, without_labels
+from ..assets.names import MANIFEST, PART, TEMPLATE, Asset, below, referenced
 from ..boxes import Shape
 from ..engine.lock import LEASE, owning
 from ..engine.ome_reader import StoredImage
 from ..errors import InputError, TargetError, brief
 from ..geometry.spaces import BRAINGLOBE_SIDES, ORIENTATION, ReferenceSpace
 from ..geometry.voxel_size import um
-from ..stores.documents import LARGEST, parse_object
+from ..stores.documents import LARGEST, json_bytes, parse_object
 from ..stores.locations import shown
 from ..stores.target import Target
 from . import record
@@ -34,12 +34,8 @@ _PATIENCE = 2 * LEASE
 _TRIES = 5
 #: The most manifests of BrainGlobe's atlases that are read: the largest known tree has about a hundred.
 _MOST_MANIFESTS = 10_000
-#: How many atlases a message lists.
-_LISTED = 10
-#: A name or a version in a manifest: it begins with a letter or digit, so that it is not ``..``.
-_PART = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}"
-_ATLAS = re.compile(rf"atlases/{_PART}-atlas/{_PART}/{re.escape(MANIFEST)}")
-_OF_BRAINGLOBE = re.compile(rf"atlases/{_PART}_\d+um/{_PART}/{re.escape(MANIFEST)}")
+_ATLAS = re.compile(rf"atlases/{PART}-atlas/{PART}/{re.escape(MANIFEST)}")
+_OF_BRAINGLOBE = re.compile(rf"atlases/{PART}_\d+um/{PART}/{re.escape(MANIFEST)}")
 
 
 @dataclass(frozen=True)
@@ -75,29 +71,22 @@ class AtlasAsset:
         InputError
             If there is no atlas, there are several, or the manifest is damaged.
         """
-        url = target.url.removesuffix(f"/{MANIFEST}")
-        head, kind, *asset = url.rsplit("/", 3)
-        root = Target(head if kind == "atlases" else url, target.storage_options)
-        if kind == "atlases":
-            folder = "/".join((kind, *asset))
+        given = AssetFolder.of(replace(target, url=target.url.removesuffix(f"/{MANIFEST}")))
+        if given.root is not None and given.kind == "atlases":
+            found = [given]
         else:
-            found = [key.removesuffix(f"/{MANIFEST}") for key in root.list_keys("atlases/") if _ATLAS.fullmatch(key)]
-            if len(found) > 1:
-                more = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
-                listed = ", ".join(f"{shown(root.url)}/{path}" for path in found[:_LISTED])
-                raise InputError(
-                    f"{shown(root.url)} holds {len(found)} atlases; give one of {listed}{more}", code="ambiguous-asset"
-                )
-            if not found:
-                raise _no_atlas(shown(url))
-            folder = found[0]
-        if (body := root.read(f"{folder}/{MANIFEST}", LARGEST)) is None:
-            raise _no_atlas(shown(f"{root.url}/{folder}"))
-        return cls._of(root, folder, _parsed(root, f"{folder}/{MANIFEST}", body))
+            keys = filter(_ATLAS.fullmatch, given.target.list_keys("atlases/"))
+            found = [AssetFolder.of(below(given.target, key.removesuffix(f"/{MANIFEST}"))) for key in keys]
+        if len(found) > 1:
+            raise several(f"the tree {shown(target.url)}", "atlases", [one.target.url for one in found])
+        manifest = found[0].manifest() if found else None
+        if manifest is None:
+            raise _no_atlas(shown(given.target.url))
+        return cls._of(found[0], manifest)
 
     @classmethod
-    def _of(cls, root: Target, folder: str, manifest: Mapping[str, Any]) -> AtlasAsset:
-        where = f"{shown(root.url)}/{folder}/{MANIFEST}"
+    def _of(cls, folder: AssetFolder, manifest: Mapping[str, Any]) -> AtlasAsset:
+        assert folder.root is not None
         try:
             sets = manifest["annotation_sets"]
             locations = [_location(one, "annotation-sets") for one in sets]
@@ -106,11 +95,12 @@ class AtlasAsset:
             _references(manifest["templates"])
             owners = [space, *sets]
             own = frozenset(_location(one["template"], "templates") for one in owners if one.get("template"))
-            return cls(root, folder, space, locations[0], own)
+            return cls(folder.root, f"{folder.kind}/{folder.name}/{folder.version}", space, locations[0], own)
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise InputError(
-                f"{where} is no manifest of an atlas ({brief(error, 150)}); it must have coordinate_space, templates "
-                "and annotation_sets with name, version and location, as `atlaszarr atlas --layout assets` writes it",
+                f"{shown(folder.manifest_url)} is not the manifest of an atlas ({brief(error, 150)}); it must have "
+                "coordinate_space, templates and annotation_sets with name, version and location, as `atlaszarr atlas "
+                "--layout assets` writes it",
                 code="damaged-manifest",
             ) from None
 
@@ -128,14 +118,10 @@ class AtlasAsset:
         InputError
             If there are none.
         """
-        folder = below(self.root, self.annotation_set)
-        for name in (ANNOTATION, COMPRESSED):
-            if folder.read(f"{name}/zarr.json", LARGEST) is not None:
-                return below(folder, name)
-        raise InputError(
-            f"{shown(folder.url)} has no labels, neither {COMPRESSED} nor {ANNOTATION}; build the atlas first",
-            code="labels-not-found",
-        )
+        folder = AssetFolder.of(below(self.root, self.annotation_set))
+        if (labels := folder.labels()) is None:
+            raise without_labels(folder)
+        return labels
 
     def sides_in(self, space: ReferenceSpace) -> str:
         """The orientation of x in an atlas that lies in a reference space, in its own words.
@@ -241,13 +227,13 @@ def kept(root: Target, manifests: Mapping[str, bytes]) -> dict[str, bytes]:
         recorded = {reference["location"]: reference for reference in record.registered(root, key)}
         try:  # those of a tree whose record is lost, and the order of all
             listed = _references(parse_object(root.read(key, LARGEST) or b"{}").get(name, []))
-        except (LookupError, TypeError, ValueError):  # it is damaged, and written anew
+        except (LookupError, TypeError, ValueError):  # it is damaged, and will be replaced
             listed = []
         own = {reference["location"] for reference in manifest.get(name, [])}
         extra = {one["location"]: recorded.get(one["location"], one) for one in listed} | recorded
         for location, reference in extra.items():
             if location not in own and root.read(f"{location.strip('/')}/{MANIFEST}", LARGEST) is not None:
-                result[key] = _bytes(_with(parse_object(result[key]), name, reference))
+                result[key] = json_bytes(_with(parse_object(result[key]), name, reference))
     return result
 
 
@@ -261,7 +247,7 @@ def _manifests(atlas: AtlasAsset, levels: Mapping[float, Shape] | None) -> Itera
             code="too-many-atlases",
         )
     for key in keys:
-        manifest = _parsed(atlas.root, key, atlas.root.read(key, LARGEST))
+        manifest = parse_manifest(f"{atlas.root.url}/{key}", atlas.root.read(key, LARGEST))
         try:
             if _location(manifest["annotation_set"], "annotation-sets") != atlas.annotation_set:
                 continue
@@ -269,7 +255,7 @@ def _manifests(atlas: AtlasAsset, levels: Mapping[float, Shape] | None) -> Itera
             _references(manifest["additional_references"])
         except (LookupError, TypeError, ValueError, ArithmeticError) as error:
             raise InputError(
-                f"{shown(atlas.root.url)}/{key} is no manifest of BrainGlobe ({brief(error, 150)}); build the atlas "
+                f"{shown(atlas.root.url)}/{key} is not a manifest of BrainGlobe ({brief(error, 150)}); build the atlas "
                 "again to write it",
                 code="damaged-manifest",
             ) from None
@@ -282,12 +268,12 @@ def _update(root: Target, key: str, name: str, asset: Asset, is_listed: bool) ->
     reference = asset.reference()
     for _ in range(_TRIES):
         body, tag = root.read_tagged(key, LARGEST) or (None, None)
-        manifest = _parsed(root, key, body)
+        manifest = parse_manifest(f"{root.url}/{key}", body)
         listed = [one for one in _references(manifest.get(name, [])) if one["location"] == reference["location"]]
         if body is not None and listed == [reference] * is_listed:
             return body
         others = {**manifest, name: [one for one in manifest.get(name, []) if one not in listed]}
-        new = _bytes(_with(others, name, reference) if is_listed else others)
+        new = json_bytes(_with(others, name, reference) if is_listed else others)
         if root.replace(key, new, tag):
             return new
     raise TargetError(
@@ -302,20 +288,6 @@ def _with(manifest: Mapping[str, Any], name: str, reference: Mapping[str, Any]) 
     return {**manifest, name: [*manifest.get(name, []), dict(reference)]}
 
 
-def _bytes(manifest: Mapping[str, Any]) -> bytes:
-    return json.dumps(manifest, indent=1).encode()
-
-
-def _parsed(root: Target, key: str, body: bytes | None) -> dict[str, Any]:
-    try:
-        return parse_object(body or b"")
-    except ValueError as error:
-        raise InputError(
-            f"{shown(root.url)}/{key} is not a manifest ({brief(error, 150)}); build the atlas again to write it",
-            code="damaged-manifest",
-        ) from None
-
-
 def _references(entries: Any) -> Sequence[Mapping[str, Any]]:
     """The references in a list of a manifest; ValueError or TypeError for anything else."""
     if not isinstance(entries, list):
@@ -327,13 +299,11 @@ def _references(entries: Any) -> Sequence[Mapping[str, Any]]:
 
 def _location(reference: Mapping[str, Any], kind: str) -> str:
     """The folder that a reference names, inside the tree; KeyError, TypeError or ValueError if it names none."""
-    name, version, location = (reference[word] for word in ("name", "version", "location"))
+    name, version, _ = (reference[word] for word in ("name", "version", "location"))
     for text in (name, version):
-        if not isinstance(text, str) or not re.fullmatch(_PART, text):
-            raise ValueError(f"{text!r} is not the name or the version of an asset")
-    if not isinstance(location, str) or not re.fullmatch(rf"/?{kind}/{_PART}/{_PART}/?", location):
-        raise ValueError(f"location {location!r} of {name!r} {version!r} is not /{kind}/NAME/VERSION")
-    return location.strip("/")
+        if not isinstance(text, str) or not re.fullmatch(PART, text):
+            raise ValueError(f"{brief(text, 100)} is not the name or the version of an asset")
+    return referenced(reference, kind)
 
 
 def _no_atlas(where: str) -> InputError:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from configparser import ConfigParser, Error
 from io import StringIO
 
+from ..assets.names import MANIFEST
 from ..engine.ledger import Defect
 from ..engine.lock import LEASE, owning
 from ..errors import InputError
@@ -27,7 +28,7 @@ LARGEST = 2**20
 _PATIENCE = 2 * LEASE
 #: An atlas at a resolution, and its manifest in a version that BrainGlobe's reader finds.
 _ATLAS = re.compile(r"(?P<name>.+)_\d+um")
-_MANIFEST = re.compile(r"atlases/(?P<atlas>[^/]+_\d+um)/(?P<version>\d+(_\d+)?)/manifest\.json")
+_MANIFEST = re.compile(r"atlases/(?P<atlas>[^/]+_\d+um)/(?P<version>\d+(_\d+)?)/" + re.escape(MANIFEST))
 
 
 def refuse(root: Target) -> None:

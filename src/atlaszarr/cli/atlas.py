@@ -13,32 +13,40 @@ from ..stores.locations import is_url
 from .options import API, OME_ZARR, OUTPUT, SHARD, STORE, VOXEL_SIZE, WHOLE, WORKERS, WRITING, client, is_quiet, options
 from .terminal import echo, echo_data, progress_bars, say
 
-_VOLUMES = "NRRD, NIfTI, MetaImage, TIFF or OME-Zarr, path or URL; repeatable, once per resolution."
+_VOLUMES = "NRRD, NIfTI, MetaImage, TIFF or OME-Zarr"
+_EACH = "path or URL; repeatable, once per resolution."
 
 
-def _named(part: str, default: str) -> Callable[[Any], Any]:
-    """The options with the name and the version of a component."""
-    name, version = default.split(", ")
+def _component(option: str, name: str, version: str, word: str | None = None) -> Callable[[Any], Any]:
+    """The options with the name and the version of a component, and their defaults for the CCF."""
+    word = word or option
     return options(
-        click.option(f"--{part}-name", metavar="NAME", help=f"Name of the {part} [for the CCF {name}]."),
-        click.option(f"--{part}-version", metavar="VERSION", help=f"Version of the {part} [for the CCF {version}]."),
+        click.option(f"--{option}-name", metavar="NAME", help=f"Name of the {word} [for the CCF {name}]."),
+        click.option(f"--{option}-version", metavar="VERSION", help=f"Version of the {word} [for the CCF {version}]."),
     )
 
 
 @click.command()
 @click.argument("target")
-@click.option("--annotation", multiple=True, required=True, metavar="URI", help=_VOLUMES)
-@click.option("--template", multiple=True, metavar="URI", help=_VOLUMES)
+@click.option(
+    "--annotation",
+    multiple=True,
+    required=True,
+    metavar="URI",
+    help=f"{_VOLUMES}, or annotation set, atlas or manifest of the standard, {_EACH}",
+)
+@click.option("--template", multiple=True, metavar="URI", help=f"{_VOLUMES}, {_EACH}")
 @click.option(
     "--ontology",
     metavar="URI",
-    help="Structure graph, terminology.csv or a list of labels [for the CCF graph 1 of the Allen API].",
+    help="Structure graph, terminology.csv or a list of labels [by the manifest of the annotation, or for the CCF "
+    "graph 1 of the Allen API].",
 )
 @click.option("--name", metavar="NAME", help="Name of the atlas [for the CCF allen-adult-mouse].")
 @click.option("--version", metavar="VERSION", help="Version of the atlas [for the CCF 2017].")
-@_named("template", "allen-adult-mouse-stpt, 2015")
-@_named("space", "allen-adult-mouse-ccf, 2015")
-@_named("terminology", "allen-adult-mouse, 2017")
+@_component("template", "allen-adult-mouse-stpt", "2015")
+@_component("space", "allen-adult-mouse-ccf", "2015", "coordinate space")
+@_component("terminology", "allen-adult-mouse", "2017")
 @click.option("--citation", metavar="TEXT", help="Citation of the sources [for the CCF the Allen Institute's].")
 @click.option("--terms", metavar="TEXT", help="Terms of use of the sources [for the CCF the Allen Institute's].")
 @click.option("--species", metavar="NAME", help="Species [for the CCF Mus musculus].")
@@ -50,10 +58,12 @@ def _named(part: str, default: str) -> Callable[[Any], Any]:
     multiple=True,
     type=click.Choice(["plain", "assets", "brainglobe"]),
     default=["plain"],
-    help="assets adds the standard Atlas Asset Organization, brainglobe the files of BrainGlobe; repeatable [plain].",
+    metavar="LAYOUT",
+    help="plain, assets (adds the tree of the standard Atlas Asset Organization) or brainglobe (adds what BrainGlobe "
+    "reads); repeatable [plain].",
 )
 @click.option("--brainglobe", is_flag=True, help="Short for --layout brainglobe.")
-@click.option("--strict", is_flag=True, help="Leave out every name that the standard lacks.")
+@click.option("--strict", is_flag=True, help="With --layout assets: leave out every name that the standard lacks.")
 @click.option(
     "--orientation",
     metavar="LETTERS",

@@ -17,7 +17,8 @@ from .terminal import echo, echo_data, missing_lines, progress_bars, say
 @click.option(
     "--annotation",
     metavar="URI",
-    help="Annotation whose borders are drawn: OME-Zarr, atlas, NRRD, NIfTI, MetaImage or TIFF, path or URL.",
+    help="Annotation whose borders are drawn: OME-Zarr, NRRD, NIfTI, MetaImage or TIFF, or annotation set, atlas or "
+    "manifest of the standard, path or URL.",
 )
 @click.option(
     "--plane", default="auto", metavar="PLANE", help="coronal, sagittal, transverse (or horizontal) [plane of section]."

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..allen.records import SectionDataset
 from ..assets.documents import template_documents
-from ..assets.names import DATA_DESCRIPTION, MANIFEST, PROCESSING, SUFFIXES, TEMPLATE, Asset, below
+from ..assets.names import DATA_DESCRIPTION, MANIFEST, NAME, PROCESSING, SUFFIXES, TEMPLATE, VERSION, Asset, below
 from ..atlas.registration import AtlasAsset, register
 from ..boxes import Shape
 from ..credit import SECTION_DATASET
@@ -28,11 +28,8 @@ from .layout import BuildLayout
 #: The documents of a template, by name.
 _DOCUMENTS = (MANIFEST, DATA_DESCRIPTION, PROCESSING)
 _SUFFIX = f"-{SUFFIXES['templates']}"
-#: A target below the root of an atlas. The versions are those that the standard has.
-_PATH = re.compile(
-    r"templates/(?P<name>[a-z0-9][a-z0-9_-]*-template)/(?P<version>\d{4}(-\d{2})?|\d+\.\d+\.\d+|v\d[a-z0-9.]*)/"
-    + re.escape(TEMPLATE)
-)
+#: A target below the root of an atlas.
+_PATH = re.compile(rf"templates/(?P<name>{NAME}){_SUFFIX}/(?P<version>{VERSION})/{re.escape(TEMPLATE)}")
 
 
 @dataclass(frozen=True)
@@ -121,7 +118,7 @@ class Registration:
                     f"{root}/{default}/{TEMPLATE}, also with another name and version, or {root} for this one",
                     code="not-a-template-path",
                 )
-            stem, version = given["name"].removesuffix(_SUFFIX), given["version"]
+            stem, version = given["name"], given["version"]
         found = []
         for position, one in enumerate(self.options):
             is_plain = position == 0 if given else one.view == "primary"

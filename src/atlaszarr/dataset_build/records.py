@@ -6,7 +6,6 @@ import colorsys
 import csv
 import hashlib
 import io
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -19,7 +18,7 @@ from ..engine.ome import Geometry, multiscales
 from ..engine.pyramid import Pyramid
 from ..geometry.grid import Grid
 from ..geometry.spaces import ORIENTATION
-from ..stores.documents import LARGEST, parse_object
+from ..stores.documents import LARGEST, json_bytes, parse_object
 from ..stores.target import Target
 from ..versions import version
 from .layout import BuildLayout
@@ -47,7 +46,7 @@ def write_build(target: Target, layout: BuildLayout, request: Mapping[str, Any],
         "credit": credit.SECTIONS,
         "dataset": layout.dataset.to_dict(),
     }
-    target.write("atlaszarr/build.json", json.dumps(document, indent=1).encode())
+    target.write("atlaszarr/build.json", json_bytes(document))
 
 
 def begun(target: Target, request: Mapping[str, Any]) -> datetime | None:

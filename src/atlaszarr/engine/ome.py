@@ -6,7 +6,6 @@ system and puts the transformations of a level into a sequence.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,6 +13,7 @@ from fractions import Fraction
 from typing import Any
 
 from ..errors import InputError
+from ..stores.documents import json_bytes
 from .pyramid import Pyramid
 
 VERSIONS = ("0.4", "0.5", "0.6")
@@ -168,8 +168,8 @@ def attributes(version: str, ome: Mapping[str, Any], own: Mapping[str, Any]) -> 
 def group(version: str, attributes: Mapping[str, Any]) -> dict[str, bytes]:
     """The documents of a zarr group, by name; the last one holds the attributes."""
     if zarr_format(version) == 2:
-        return {".zgroup": _document({"zarr_format": 2}), ".zattrs": _document(attributes)}
-    return {"zarr.json": _document({"zarr_format": 3, "node_type": "group", "attributes": attributes})}
+        return {".zgroup": json_bytes({"zarr_format": 2}), ".zattrs": json_bytes(attributes)}
+    return {"zarr.json": json_bytes({"zarr_format": 3, "node_type": "group", "attributes": attributes})}
 
 
 def _axis(name: str, geometry: Geometry) -> dict[str, Any]:
@@ -186,7 +186,3 @@ def _axis(name: str, geometry: Geometry) -> dict[str, Any]:
 def exact(length: float) -> Fraction:
     """A length as an exact fraction of its decimal digits, so that a result is rounded once."""
     return Fraction(repr(float(length)))
-
-
-def _document(content: Any) -> bytes:
-    return json.dumps(content, indent=1).encode()

@@ -1,4 +1,4 @@
-"""Parse JSON that another program may have written: no larger, no deeper and with no more values than metadata has."""
+"""JSON documents: those of other programs are no larger, no deeper and have no more values than metadata has."""
 
 from __future__ import annotations
 
@@ -70,6 +70,11 @@ def parse_object(body: bytes | str) -> dict[str, Any]:
     if not isinstance(document := parse(body), dict):
         raise ValueError("it is not a JSON object")
     return document
+
+
+def json_bytes(content: Any) -> bytes:
+    """A JSON document with a line for each value."""
+    return json.dumps(content, indent=1).encode()
 
 
 def _refuse_depth(document: Any, deepest: int) -> None:

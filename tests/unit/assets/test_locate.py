@@ -74,7 +74,7 @@ def test_relative_paths_and_paths_with_a_slash_at_the_end_are_taken(unchanged, m
         assert locate(given).annotation == f"{unchanged}/{LABELS}"
 
 
-def test_labels_under_the_name_of_the_tutorial_are_found_if_the_standard_has_none(root):
+def test_labels_under_the_name_of_the_tutorial_are_found(root):
     (root / LABELS).rename(root / SET / "annotation.ome.zarr")
     assert locate(root / SET).annotation == f"{root}/{SET}/annotation.ome.zarr"
 

@@ -183,7 +183,7 @@ FAULTS = {
     ),
     "no page": (
         entries(f"{SET}/manifest.json", described_by="annotation_set.html"),
-        ("metadata", f"{SET}/manifest.json", "is no URL"),
+        ("metadata", f"{SET}/manifest.json", "is not a URL"),
     ),
     "no spacing": (
         entries(f"{SPACE}/manifest.json", spacing=...),
