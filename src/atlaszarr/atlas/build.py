@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..allen.client import AllenClient
@@ -18,6 +19,7 @@ from ..credit import Credit, credit_of
 from ..engine.finished_image import Finished
 from ..engine.inputs import locations_read
 from ..engine.job import ImageJob
+from ..engine.lock import owning
 from ..engine.schedulers import SchedulerLike, resolve_scheduler, scheduler_for, worker_count
 from ..engine.writer import Progress, WriteReport, write
 from ..errors import AtlaszarrWarning, InputError
@@ -27,6 +29,7 @@ from ..stores.locations import protocol_of
 from ..stores.target import Target
 from ..stores.temporary import temporary_folder
 from ..terminology.terminology import Terminology
+from . import registration
 from .ccf import Recognised
 from .documents import documents_of
 from .images import annotation_image, hemispheres_image, template_image
@@ -43,7 +46,7 @@ from .inputs import (
 from .layouts import Layout
 from .levels import Levels, corner_of, levels_of
 from .nifti_export import export_nifti, nifti_header
-from .record import Record
+from .record import PATIENCE, Record
 from .second_name import give_second_name
 from .template_levels import as_uint16, template_levels
 from .tree import Tree
@@ -247,14 +250,20 @@ def build_atlas(  # noqa: PLR0915 - one step after another
         occurring = manifests.occurring(terminology, recognised.all_labels)
         volumes = {kind: of_kind.volumes for kind, of_kind in levels.items()}
         documents = documents_of(tree, credit, planned["annotation"], volumes.get("template"), occurring, overwrite)
+        record = Record(root, names, chosen)
+        if not overwrite:
+            record.refuse_other_names()
+        documents = record.shared(documents, overwrite)
         for image in images.values():
             image.read_state(overwrite)
         running = stack.enter_context(scheduler_for(scheduler, workers))
         tables = tree.terminology_tables(terminology)
         refuse_other_table(ontology, root, tables)
-        record = Record(root, names, chosen)
         stale = _make_way(record, tree, images, [*tables, *documents, *exports], overwrite, read)
-        record.begin(tables, overwrite, stale, tree.plain_tables(terminology))
+        # Who registers a template owns the annotation, too: no entry of the record and of the manifests is lost.
+        owned = partial(owning, images["annotation"].target)
+        with owned(take_over):
+            record.begin(tables, overwrite, stale, tree.plain_tables(terminology))
         reports = [write(image, running, **options) for image in images.values()]
         volumes_found = _volumes(images["annotation"].target, terminology)
         if order is not None:
@@ -263,10 +272,13 @@ def build_atlas(  # noqa: PLR0915 - one step after another
         for key, (kind, level) in exports.items():
             if not record.has(key):
                 written = export_nifti(Finished.at(images[kind].target), root, key, level, running, progress, folder)
-                record.add(key, *written)
+                with owned(patience=PATIENCE):
+                    record.add(key, *written)
     files = tables | tree.volume_bodies(volumes_found) | tree.second_root() | documents
     remarks += [*(text for volume in every for text in volume.all_remarks), *terminology.remarks]
-    record.finish(files, volumes, [report.target for report in reports], remarks, credit)
+    with owned(patience=PATIENCE):
+        files = registration.kept(root, files)  # with those that were registered since
+        record.finish(files, volumes, [report.target for report in reports], remarks, credit)
     listing.update(root, names.name)
     return AtlasReport(
         root.url,
