@@ -254,16 +254,20 @@ def build_atlas(  # noqa: PLR0915 - one step after another
         if not overwrite:
             record.refuse_other_names()
         documents = record.shared(documents, overwrite)
-        for image in images.values():
+        shared, _ = record.of_others()
+        for kind, image in images.items():
+            if overwrite and tree.images[kind] in shared:
+                _refuse_other_image(image, kind)
             image.read_state(overwrite)
         running = stack.enter_context(scheduler_for(scheduler, workers))
         tables = tree.terminology_tables(terminology)
         refuse_other_table(ontology, root, tables)
         stale = _make_way(record, tree, images, [*tables, *documents, *exports], overwrite, read)
+        record.refuse_other_files(tables, overwrite, tree.plain_tables(terminology))
         # Who registers a template owns the annotation, too: no entry of the record and of the manifests is lost.
         owned = partial(owning, images["annotation"].target)
         with owned(take_over):
-            record.begin(tables, overwrite, stale, tree.plain_tables(terminology))
+            record.begin(tables, overwrite, stale)
         reports = [write(image, running, **options) for image in images.values()]
         volumes_found = _volumes(images["annotation"].target, terminology)
         if order is not None:
@@ -344,6 +348,23 @@ def _refuse_wrong_use(
             who = "BrainGlobe needs" if layout.brainglobe else "the standard needs"
             raise InputError(f"{who} OME-Zarr 0.5, not {ome_zarr}; leave --ome-zarr out", code="not-supported")
         surfaces.check_libraries()
+
+
+def _refuse_other_image(image: ImageJob, kind: str) -> None:
+    """Refuse to overwrite an image that another atlas has too, unless it stays the same.
+
+    Raises
+    ------
+    InputError
+    """
+    try:
+        image.read_state(overwrite=False)
+    except InputError:
+        raise InputError(
+            f"{image.target.url} is that of another atlas of the tree too, and would be replaced by another one; give "
+            f"--{kind}-name or --{kind}-version",
+            code="different-options",
+        ) from None
 
 
 def _make_way(

@@ -140,32 +140,25 @@ class Record:
         other = self._keys()[not self.layout.strict]
         return stale if self.root.read(other) is None else [*stale, other]
 
-    def begin(
-        self,
-        files: Mapping[str, bytes],
-        overwrite: bool,
-        stale: Sequence[str] = (),
-        replaced: Mapping[str, bytes] | None = None,
+    def refuse_other_files(
+        self, files: Mapping[str, bytes], overwrite: bool, replaced: Mapping[str, bytes] | None = None
     ) -> None:
-        """Mark the atlas as unfinished, remove what is stale of an earlier one, and write the files.
+        """Refuse files that exist with other content, and an atlas that another version of atlaszarr wrote.
+
+        With `overwrite`, only files that another atlas of the tree has too are refused.
 
         Parameters
         ----------
         files : mapping of str to bytes
         overwrite : bool
-        stale : sequence of str
-            Paths of an earlier atlas to remove.
         replaced : mapping of str to bytes, optional
             Other contents that the files may have, such as those of another layout, and that are replaced.
 
         Raises
         ------
         InputError
-            If one of the files exists with other content, or an earlier version of atlaszarr wrote the atlas, and
-            `overwrite` is not set; nothing is written.
         """
-        earlier = self._earlier() if overwrite else self._content()
-        recorded = {**_EMPTY, **_registered(earlier)} if overwrite else earlier
+        recorded = _EMPTY if overwrite else self._content()
         self._refuse_other_rules(recorded)
         _, shared = self.of_others()
         for path, body in files.items():
@@ -177,6 +170,19 @@ class Record:
                     f"or version{' (another atlas has this one too)' if path in shared else ', or give --overwrite'}",
                     code="different-options",
                 )
+
+    def begin(self, files: Mapping[str, bytes], overwrite: bool, stale: Sequence[str] = ()) -> None:
+        """Mark the atlas as unfinished, remove what is stale of an earlier one, and write the files.
+
+        Parameters
+        ----------
+        files : mapping of str to bytes
+        overwrite : bool
+        stale : sequence of str
+            Paths of an earlier atlas to remove.
+        """
+        earlier = self._earlier() if overwrite else self._content()
+        recorded = {**_EMPTY, **_registered(earlier)} if overwrite else earlier
         if stale:  # the earlier record is kept until all of it is removed
             self._write({**earlier, "state": "unfinished"})
             for path in stale:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..annotation_set import precomputed_folder
@@ -56,9 +56,28 @@ def verify_atlas(root: Target, *, deep: bool) -> VerifyReport | None:
     if any(content.get("layout", {}).get("assets") is True for content in known):
         strict = all(content.get("layout", {}).get("strict") is True for content in known)
         named = {defect.key for defect in defects}
-        defects += [defect for defect in findings(root, strict=strict) if defect.key not in named]
+        others = _without_documents(known)
+        defects += [
+            defect
+            for defect in findings(root, strict=strict)
+            if defect.key not in named and _folder(defect.key) not in others
+        ]
     defects += listing.defects(root, (key for content in known for key in content["files"]))
     return VerifyReport(root.url, objects, blocks, tuple(defects))
+
+
+def _without_documents(known: Sequence[dict[str, Any]]) -> set[str]:
+    """Folders of assets that only atlases without the layout of the standard have."""
+    folders: dict[bool, set[str]] = {False: set(), True: set()}
+    for content in known:
+        has_documents = content.get("layout", {}).get("assets") is True
+        folders[has_documents].update(map(_folder, (*all_images(content), *all_files(content))))
+    return folders[False] - folders[True]
+
+
+def _folder(key: str) -> str:
+    """The folder of the version of an asset, above a key."""
+    return "/".join(key.split("/")[:3])
 
 
 def _copies(root: Target, document: dict[str, Any]) -> Iterator[str]:
