@@ -17,7 +17,7 @@ from typing import Any
 from ..assets.locate import AssetFolder, parse_manifest, several, without_labels
 from ..assets.names import MANIFEST, PART, TEMPLATE, Asset, below, referenced
 from ..boxes import Shape
-from ..engine.lock import LEASE, owning
+from ..engine.lock import owning
 from ..engine.ome_reader import StoredImage
 from ..errors import InputError, TargetError, brief
 from ..geometry.spaces import BRAINGLOBE_SIDES, ORIENTATION, ReferenceSpace
@@ -27,9 +27,6 @@ from ..stores.locations import shown
 from ..stores.target import Target
 from . import record
 
-#: Seconds to wait for other builds that register: each takes a few requests, and the lock of one that was killed ends
-#: with its lease.
-_PATIENCE = 2 * LEASE
 #: Tries to replace a manifest that another program changes at the same time.
 _TRIES = 5
 #: The most manifests of BrainGlobe's atlases that are read: the largest known tree has about a hundred.
@@ -194,7 +191,7 @@ def register(
     root = atlas.root
     written = {f"{asset.folder}/{name}": body for name, body in documents.items()}
     listing = []
-    with owning(atlas.annotation, patience=_PATIENCE) as owner:
+    with owning(atlas.annotation, patience=record.PATIENCE) as owner:
         existing = root.read_each(written, LARGEST)
         root.write_all((key, body) for key, body in written.items() if existing[key] != body)
         manifests: dict[str, bytes] = {}
