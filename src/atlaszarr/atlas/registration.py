@@ -77,10 +77,10 @@ class AtlasAsset:
         """
         url = target.url.removesuffix(f"/{MANIFEST}")
         head, kind, *asset = url.rsplit("/", 3)
-        root = Target(head if kind == "atlases" else url, target.storage_options)
-        if kind == "atlases":
-            folder = "/".join((kind, *asset))
-        else:
+        root, folder = Target(head, target.storage_options), "/".join((kind, *asset))
+        body = root.read(f"{folder}/{MANIFEST}", LARGEST) if kind == "atlases" else None
+        if body is None:  # a tree, which may lie in a folder of any name
+            root = Target(url, target.storage_options)
             found = [key.removesuffix(f"/{MANIFEST}") for key in root.list_keys("atlases/") if _ATLAS.fullmatch(key)]
             if len(found) > 1:
                 more = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
@@ -88,11 +88,9 @@ class AtlasAsset:
                 raise InputError(
                     f"{shown(root.url)} holds {len(found)} atlases; give one of {listed}{more}", code="ambiguous-asset"
                 )
-            if not found:
+            folder = found[0] if found else ""
+            if not found or (body := root.read(f"{folder}/{MANIFEST}", LARGEST)) is None:
                 raise _no_atlas(shown(url))
-            folder = found[0]
-        if (body := root.read(f"{folder}/{MANIFEST}", LARGEST)) is None:
-            raise _no_atlas(shown(f"{root.url}/{folder}"))
         return cls._of(root, folder, _parsed(root, f"{folder}/{MANIFEST}", body))
 
     @classmethod
