@@ -12,7 +12,6 @@ from typing import Any
 
 import nrrd
 import numpy as np
-
 from published import CORONAL_DATASET, GENE_OF_CORONAL_DATASET
 
 from atlaszarr import AllenClient, Terminology, build, build_atlas, verify
