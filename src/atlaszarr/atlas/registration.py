@@ -69,11 +69,11 @@ class AtlasAsset:
             If there is no atlas, there are several, or the manifest is damaged.
         """
         given = AssetFolder.of(replace(target, url=target.url.removesuffix(f"/{MANIFEST}")))
-        if given.root is not None and given.kind == "atlases":
-            found = [given]
-        else:
-            keys = filter(_ATLAS.fullmatch, given.target.list_keys("atlases/"))
-            found = [AssetFolder.of(below(given.target, key.removesuffix(f"/{MANIFEST}"))) for key in keys]
+        if given.root is not None and given.kind == "atlases" and (manifest := given.manifest()) is not None:
+            return cls._of(given, manifest)
+        # A tree, which may lie in a folder of any name.
+        keys = filter(_ATLAS.fullmatch, given.target.list_keys("atlases/"))
+        found = [AssetFolder.of(below(given.target, key.removesuffix(f"/{MANIFEST}"))) for key in keys]
         if len(found) > 1:
             raise several(f"the tree {shown(target.url)}", "atlases", [one.target.url for one in found])
         manifest = found[0].manifest() if found else None
