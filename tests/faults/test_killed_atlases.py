@@ -64,7 +64,7 @@ class Run:
         found = files(self.target)
         for name, body in found.items():
             if name.startswith("atlaszarr/"):
-                found[name] = {**json.loads(body), "built": None}
+                found[name] = {**json.loads(body), "built": None, "check": None}
             elif name.endswith("ledger.jsonl"):
                 found[name] = body.splitlines()[:-1]  # the last line has the digests of the sidecars
         return found

@@ -411,6 +411,11 @@ for number in range(first, first + 4):
 """
 
 
+def missing(root):
+    """The names of the assets whose files are missing."""
+    return {defect.key.split("/")[1] for defect in verify(root).defects if defect.kind == "missing"}
+
+
 def test_builds_at_the_same_time_lose_no_entry(root):
     register = [sys.executable, "-c", REGISTER, str(root), "{}"]
     running = [subprocess.Popen([*register, str(first)]) for first in (0, 4, 8)]
@@ -421,8 +426,7 @@ def test_builds_at_the_same_time_lose_no_entry(root):
     assert {one["name"] for one in json.loads(manifest.read_text())["additional_references"]} == names
     (record,) = root.glob("atlaszarr/*.json")
     assert len(json.loads(record.read_text())["registered"]) == 12
-    defects = verify(root).defects  # none has an image
-    assert {defect.key.split("/")[1] for defect in defects if defect.kind == "missing"} == names
+    assert missing(root) == names  # none has an image
 
 
 def test_what_a_killed_build_did_not_register_is_registered_by_the_next(root):
@@ -436,7 +440,7 @@ def test_what_a_killed_build_did_not_register_is_registered_by_the_next(root):
     subprocess.run(register, check=True)
     names = {f"t{number}-template" for number in range(4)}
     assert {one["name"] for one in read(root, f"{ATLAS}/manifest.json")["templates"][1:]} == names
-    assert {defect.key.split("/")[1] for defect in verify(root).defects if defect.kind == "missing"} == names
+    assert missing(root) == names
 
 
 def test_a_registration_waits_for_a_build_of_the_annotation(root):

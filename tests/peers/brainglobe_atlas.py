@@ -1,7 +1,8 @@
 """Makes the atlases that `brainglobe_client.py` opens: an invented one, and the CCF if its data is there.
 
-Each lies in a folder of its own, with what the reader is to find in it: labels in `expected.npz`, the rest in
-`expected.json`.
+The CCF also has the documents of the published standard, and a registered section dataset of the emulator. Each atlas
+lies in a folder of its own, with what the reader is to find in it: labels in `expected.npz`, registered datasets in
+`references.npz`, the rest in `expected.json`.
 """
 
 import json
@@ -11,12 +12,14 @@ from typing import Any
 
 import nrrd
 import numpy as np
+from published import CORONAL_DATASET, GENE_OF_CORONAL_DATASET
 
-from atlaszarr import Terminology, build_atlas, verify
+from atlaszarr import AllenClient, Terminology, build, build_atlas, verify
 from atlaszarr.assets.names import ANNOTATION, AtlasNames
 from atlaszarr.engine.finished_image import Finished
 from atlaszarr.stores.target import Target
 from atlaszarr.terminology.terminology import Structure
+from atlaszarr.testing.emulator import Emulator
 
 REAL = Path(__file__).parents[3] / "shared" / "data"
 
@@ -62,7 +65,7 @@ def atlases(folder: Path) -> Iterator[Path]:
         asked = [terminology[acronym].id for acronym in ("root", "Isocortex", "CP", "VISp", "RSP", "DG")]
         fine = coarse.repeat(4, 0).repeat(4, 1).repeat(4, 2)
         template = _saved(folder / "real" / "template.nrrd", fine)
-        yield _make(folder / "real", annotation, template, terminology, asked, RECORDED)
+        yield _make(folder / "real", annotation, template, terminology, asked, RECORDED, registered=True)
 
 
 def invented() -> tuple[np.ndarray, Terminology]:
@@ -87,11 +90,15 @@ def _make(
     terminology: Terminology,
     asked: list[int],
     recorded: dict[str, Any] | None,
+    registered: bool = False,
 ) -> Path:
     layout, root = AtlasNames.of("allen-adult-mouse", "2017"), folder / "brainglobe-atlasapi"
-    given = {"annotation": annotation, "template": template, "ontology": terminology, "brainglobe": True}
+    given = {"annotation": annotation, "template": template, "ontology": terminology}
+    given["layout"] = ["assets", "brainglobe"] if registered else "brainglobe"
     credit = {"citation": "An invented brain" if "invented" in str(folder) else None, "species": "Mus musculus"}
     build_atlas(root, **given, name=layout.name, version=layout.version, **credit)
+    references = _register(root) if registered else {}
+    np.savez_compressed(folder / "references.npz", **references)
     assert verify(root).ok
     finished = Finished.at(Target.of(root / layout.annotation_set.folder / ANNOTATION))
     levels = {}
@@ -111,6 +118,18 @@ def _make(
     }
     (folder / "expected.json").write_text(json.dumps(expected))
     return folder
+
+
+def _register(root: Path) -> dict[str, np.ndarray]:
+    """Register a section dataset in an atlas, in grey; its level of 100 um, by the name it has there."""
+    with Emulator() as emulator, AllenClient(emulator.url, cache="none", rate=1e9) as client:
+        report = build(CORONAL_DATASET, root, atlas=root, grey=True, resolution=25, client=client)
+    name = f"allen-adult-mouse-ish-{GENE_OF_CORONAL_DATASET.lower()}-{CORONAL_DATASET}-template"
+    finished = Finished.at(Target.of(report.views[0].target))
+    assert report.views[0].asset.split("/")[2] == name
+    level = finished.resolutions.index((100.0,) * 3)
+    shape = finished.multiscale.pyramid.levels[level].shape
+    return {name: finished.read(level, tuple(map(slice, (0, 0, 0), shape)))}
 
 
 def _saved(path: Path, values: np.ndarray) -> Path:

@@ -252,13 +252,16 @@ def assert_listed():
 
 
 @check
-def additional_references_have_the_shape_of_the_template():
-    names = set()
+def registered_datasets_are_its_additional_references():
+    expected = dict(np.load(FOLDER / "references.npz"))
     for atlas in ATLASES.values():
-        for name in atlas.additional_references.references_names:
+        assert sorted(atlas.additional_references.references_names) == sorted(expected)
+        for name in expected:
             assert atlas.additional_references[name].shape == atlas.shape
-            names.add(name)
-    return ", ".join(sorted(names)) or "none in this atlas"
+    for name, values in expected.items():
+        assert values.any()
+        np.testing.assert_array_equal(ATLASES[100].additional_references[name], values)
+    return ", ".join(sorted(expected)) or "none in this atlas"
 
 
 @check

@@ -42,6 +42,7 @@ WHOLE_WIDTH, WHOLE_HEIGHT = 2856, 2656
 
 # a coronal dataset (Nrp1), every section of which is there
 CORONAL_DATASET = 74272479
+GENE_OF_CORONAL_DATASET = "Nrp1"
 CORONAL_SECTION_NUMBERS = list(range(5, 478, 8))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from ..credit import Credit, credit_of
 from ..engine.finished_image import Finished
 from ..engine.inputs import locations_read
 from ..engine.job import ImageJob
+from ..engine.lock import Owner, owning
 from ..engine.schedulers import Scheduler, SchedulerLike, resolve_scheduler, scheduler_for, worker_count
 from ..engine.writer import Progress, WriteReport, write
 from ..errors import AtlaszarrWarning, InputError
@@ -27,6 +28,7 @@ from ..stores.locations import protocol_of
 from ..stores.target import Target
 from ..stores.temporary import temporary_folder
 from ..terminology.terminology import Terminology
+from . import registration
 from .ccf import Recognised
 from .documents import documents_of
 from .images import annotation_image, hemispheres_image, template_image
@@ -43,7 +45,7 @@ from .inputs import (
 from .layouts import Layout
 from .levels import Levels, corner_of, levels_of
 from .nifti_export import export_nifti, nifti_header
-from .record import Record
+from .record import PATIENCE, Record
 from .second_name import give_second_name
 from .template_levels import as_uint16, template_levels
 from .tree import Tree
@@ -234,7 +236,7 @@ def build_atlas(
         plan = _planned(tree, levels, terminology, recognised.all_labels, unknown, credit, ome_zarr, overwrite)
         refuse_other_table(ontology, tree.root, plan.tables)
         running = stack.enter_context(scheduler_for(scheduler, workers))
-        _begin(plan, overwrite, read)
+        _begin(plan, overwrite, take_over, read)
         options: dict[str, Any] = {"overwrite": overwrite, "take_over": take_over, "progress": progress}
         reports = [write(image, running, **options) for image in plan.images.values()]
         reports += _write_derived(plan, scheduler=scheduler, workers=workers, **options)
@@ -248,8 +250,10 @@ def build_atlas(
         *terminology.remarks,
     ]
     used = {kind: of_kind.volumes for kind, of_kind in levels.items()}
-    files = tables | tree.second_root() | plan.documents
-    plan.record.finish(files, used, [report.target for report in reports], remarks, credit)
+    with plan.owning(patience=PATIENCE):
+        # With the templates that were registered meanwhile.
+        files = registration.kept(tree.root, tables | tree.second_root() | plan.documents)
+        plan.record.finish(files, used, [report.target for report in reports], remarks, credit)
     listing.update(tree.root, names.name)
     return AtlasReport(
         tree.root.url,
@@ -292,6 +296,10 @@ class _Plan:
     def annotation(self) -> Target:
         """The target of the annotation."""
         return self.images["annotation"].target
+
+    def owning(self, take_over: bool = False, patience: float = 0.0) -> AbstractContextManager[Owner]:
+        """Own the annotation, as who registers a template does: no entry of the record and of the manifests is lost."""
+        return owning(self.annotation, take_over, patience)
 
 
 def _levels(
@@ -341,16 +349,24 @@ def _planned(
     occurring = manifests.occurring(terminology, labels)
     template = levels["template"].volumes if "template" in levels else None
     documents = documents_of(tree, credit, future["annotation"], template, occurring, overwrite)
-    for image in images.values():
-        image.read_state(overwrite)
     record, tables = Record(tree.root, tree.names, tree.layout), tree.terminology_tables(terminology)
+    if not overwrite:
+        record.refuse_other_names()
+    documents = record.shared(documents, overwrite)
+    shared, _ = record.of_others()
+    for kind, image in images.items():
+        if overwrite and tree.images[kind] in shared:
+            _refuse_other_image(image, kind)
+        image.read_state(overwrite)
     return _Plan(tree, record, terminology, order, images, exports, tables, documents)
 
 
-def _begin(plan: _Plan, overwrite: bool, read: Sequence[Uri]) -> None:
+def _begin(plan: _Plan, overwrite: bool, take_over: bool, read: Sequence[Uri]) -> None:
     """Make way for an atlas, and begin its record and tables."""
     stale = _make_way(plan, overwrite, read)
-    plan.record.begin(plan.tables, overwrite, stale, plan.tree.plain_tables(plan.terminology))
+    plan.record.refuse_other_files(plan.tables, overwrite, plan.tree.plain_tables(plan.terminology))
+    with plan.owning(take_over):
+        plan.record.begin(plan.tables, overwrite, stale)
 
 
 def _write_derived(plan: _Plan, **options: Any) -> list[WriteReport]:
@@ -373,7 +389,9 @@ def _write_exports(plan: _Plan, running: Scheduler, progress: Progress | None, f
     for key, (kind, level) in plan.exports.items():
         if not plan.record.has(key):
             finished = Finished.at(plan.images[kind].target)
-            plan.record.add(key, *export_nifti(finished, plan.tree.root, key, level, running, progress, folder))
+            written = export_nifti(finished, plan.tree.root, key, level, running, progress, folder)
+            with plan.owning(patience=PATIENCE):
+                plan.record.add(key, *written)
 
 
 def _refuse_wrong_use(
@@ -394,6 +412,23 @@ def _refuse_wrong_use(
             reader = "BrainGlobe" if layout.brainglobe else "the standard"
             raise InputError(f"{reader} needs OME-Zarr 0.5, not {ome_zarr}; leave --ome-zarr out", code="not-supported")
         surfaces.check_libraries()
+
+
+def _refuse_other_image(image: ImageJob, kind: str) -> None:
+    """Refuse to overwrite an image that another atlas has too, unless it stays the same.
+
+    Raises
+    ------
+    InputError
+    """
+    try:
+        image.read_state(overwrite=False)
+    except InputError:
+        raise InputError(
+            f"{image.target.url} is that of another atlas of the tree too, and would be replaced by another one; give "
+            f"--{kind}-name or --{kind}-version",
+            code="different-options",
+        ) from None
 
 
 def _make_way(plan: _Plan, overwrite: bool, read: Sequence[Uri]) -> list[str]:

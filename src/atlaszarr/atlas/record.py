@@ -15,6 +15,7 @@ from typing import Any
 from ..assets.names import ANNOTATION, COMPRESSED, AtlasNames, below
 from ..credit import Credit
 from ..engine.ledger import digest, matches, objects_of, validate_key
+from ..engine.lock import LEASE
 from ..engine.target_state import WHOLE_KEY, read_root
 from ..errors import InputError
 from ..geometry.spaces import BRAINGLOBE_SIDES, ORIENTATION
@@ -28,6 +29,9 @@ from .layouts import Layout
 #: Version of the rules by which names and parts are chosen: a tree of another version is not resumed.
 #: 2: template, coordinate space and terminology have names and versions of their own, and layouts.
 RULES = 2
+#: Seconds to wait for other builds that write the record: each takes a few requests, and the lock of one that was
+#: killed ends with its lease.
+PATIENCE = 2 * LEASE
 _FOLDER = "atlaszarr"
 #: The convention of each orientation of x.
 _NAMED_BY = {
@@ -65,9 +69,57 @@ class Record:
     @property
     def key(self) -> str:
         """The key of the record."""
-        if self.layout.strict:
-            return f"{self.names.annotation_set.folder}/{COMPRESSED}/{WHOLE_KEY}"
-        return f"{_FOLDER}/{self.names.name}-{self.names.version}.json"
+        return self._keys()[self.layout.strict]
+
+    def of_others(self) -> tuple[set[str], dict[str, Any]]:
+        """The paths of images, and size and digest of files, that the records of other atlases of the tree have."""
+        images: set[str] = set()
+        files: dict[str, Any] = {}
+        for key, content in records(self.root):
+            if content is not None and key not in self._keys():
+                images.update(all_images(content))
+                files |= all_files(content)
+        return images, files
+
+    def shared(self, documents: Mapping[str, bytes], overwrite: bool) -> dict[str, bytes]:
+        """Documents, those of assets that other atlases of the tree have too as they are.
+
+        A layout with less in the manifest of the coordinate space keeps that of an earlier build.
+
+        Parameters
+        ----------
+        documents : mapping of str to bytes
+            By key.
+        overwrite : bool
+        """
+        _, recorded = self.of_others()
+        own = self._content()
+        if not overwrite and not self.layout.assets and own.get("layout", {}).get("assets") is True:
+            fuller = {key: value for key, value in own["files"].items() if key.startswith("coordinate-spaces/")}
+            recorded = fuller | recorded
+        bodies = self.root.read_each([key for key in documents if key in recorded], LARGEST)
+        intact = {key: body for key, body in bodies.items() if body and recorded[key] == [len(body), digest(body)]}
+        return {**documents, **intact}
+
+    def _keys(self) -> tuple[str, str]:
+        """The keys of the record in a tree with any names, and in one with those of the standard alone."""
+        inside = f"{self.names.annotation_set.folder}/{COMPRESSED}/{WHOLE_KEY}"
+        return f"{_FOLDER}/{self.names.name}-{self.names.version}.json", inside
+
+    def refuse_other_names(self) -> None:
+        """Refuse a tree that holds the atlas with names that the standard lacks if this one has none, and vice versa.
+
+        Raises
+        ------
+        InputError
+        """
+        if _read(self.root, self._keys()[not self.layout.strict]) is not None:
+            has, change = ("", "leave out") if self.layout.strict else ("out", "give")
+            raise InputError(
+                f"{self.root.url} holds the atlas {self.names.name} {self.names.version} with{has} names that the "
+                f"standard lacks; {change} --strict, choose another target, or build it anew with --overwrite",
+                code="different-layout",
+            )
 
     def leftovers(self, kept: Sequence[str]) -> list[str]:
         """Paths of images and files of an earlier atlas of the same name and version that the new one does not make.
@@ -77,22 +129,49 @@ class Record:
         kept : sequence of str
             Keys that the new atlas makes; one that ends in ``/`` stands for a folder.
         """
-        recorded = self._content()
+        recorded = self._earlier()
+        shared_images, shared_files = self.of_others()
         folders = tuple(key for key in kept if key.endswith("/"))
-        stale = [path for path in recorded["images"] if f"{path}/" not in folders]
+        stale = [path for path in recorded["images"] if f"{path}/" not in folders and path not in shared_images]
         for key in recorded["files"]:
-            if key not in kept and not key.startswith(folders):
+            if key not in kept and not key.startswith(folders) and key not in shared_files:
                 # Of an image under a second name, which may be a link, only the root is a file of the record.
                 stale.append(key.removesuffix("/zarr.json"))
-        return stale
+        other = self._keys()[not self.layout.strict]
+        return stale if self.root.read(other) is None else [*stale, other]
 
-    def begin(
-        self,
-        files: Mapping[str, bytes],
-        overwrite: bool,
-        stale: Sequence[str] = (),
-        replaced: Mapping[str, bytes] | None = None,
+    def refuse_other_files(
+        self, files: Mapping[str, bytes], overwrite: bool, replaced: Mapping[str, bytes] | None = None
     ) -> None:
+        """Refuse files that exist with other content, and an atlas that another version of atlaszarr wrote.
+
+        With `overwrite`, only files that another atlas of the tree has too are refused.
+
+        Parameters
+        ----------
+        files : mapping of str to bytes
+        overwrite : bool
+        replaced : mapping of str to bytes, optional
+            Other contents that the files may have, such as those of another layout, and that are replaced.
+
+        Raises
+        ------
+        InputError
+        """
+        recorded = _EMPTY if overwrite else self._content()
+        self._refuse_other_rules(recorded)
+        _, shared = self.of_others()
+        for path, body in files.items():
+            if (path not in shared and overwrite) or recorded["files"].get(path) == [len(body), digest(body)]:
+                continue
+            if self.root.read(path) not in (None, body, (replaced or {}).get(path)):
+                raise InputError(
+                    f"{self.root.url}/{path} is another one; build from the same sources, choose another target, name "
+                    f"or version{' (another atlas has this one too)' if path in shared else ', or give --overwrite'}",
+                    code="different-options",
+                )
+
+    def begin(self, files: Mapping[str, bytes], overwrite: bool, stale: Sequence[str] = ()) -> None:
         """Mark the atlas as unfinished, remove what is stale of an earlier one, and write the files.
 
         Parameters
@@ -101,27 +180,9 @@ class Record:
         overwrite : bool
         stale : sequence of str
             Paths of an earlier atlas to remove.
-        replaced : mapping of str to bytes, optional
-            Other contents that the files may have, such as those of another layout, and that are replaced.
-
-        Raises
-        ------
-        InputError
-            If one of the files exists with other content, or an earlier version of atlaszarr wrote the atlas, and
-            `overwrite` is not set; nothing is written.
         """
-        earlier = self._content()
+        earlier = self._earlier() if overwrite else self._content()
         recorded = {**_EMPTY, **_registered(earlier)} if overwrite else earlier
-        self._refuse_other_rules(recorded)
-        for path, body in files.items():
-            if overwrite or recorded["files"].get(path) == [len(body), digest(body)]:
-                continue
-            if self.root.read(path) not in (None, body, (replaced or {}).get(path)):
-                raise InputError(
-                    f"{self.root.url}/{path} is another one; build from the same sources, choose another target, name "
-                    "or version, or give --overwrite",
-                    code="different-options",
-                )
         if stale:  # the earlier record is kept until all of it is removed
             self._write({**earlier, "state": "unfinished"})
             for path in stale:
@@ -168,6 +229,7 @@ class Record:
             for name, volumes in sources.items()
         }
         paths = [url.removeprefix(f"{self.root.url}/") for url in images]
+        self.root.tidy({key.rpartition("/")[0] for key in (*recorded["files"], *files, self.key)})
         content = {
             "state": "finished",
             "versions": {package: version(package) for package in ("atlaszarr", "numpy", "zarr")},
@@ -187,9 +249,18 @@ class Record:
         """The content of the record; without a readable one, without sources, images and files."""
         return {**_EMPTY, **(_read(self.root, self.key) or {})}
 
+    def _earlier(self) -> dict[str, Any]:
+        """The content of the record, with images and files of one with other names, see `refuse_other_names`."""
+        own, other = self._content(), _read(self.root, self._keys()[not self.layout.strict])
+        if other is None:
+            return own
+        own["images"] = list(dict.fromkeys([*own["images"], *other["images"]]))
+        own["files"] = {**other["files"], **own["files"]}
+        return {**own, **(_registered(own) or _registered(other))}
+
     def _write(self, content: Mapping[str, Any]) -> None:
         own = {"name": self.names.name, "version": self.names.version, "rules": RULES}
-        self.root.write(self.key, json.dumps({**content, **own}, indent=1).encode())
+        self.root.write(self.key, _body({**content, **own}))
 
     def _refuse_other_rules(self, recorded: Mapping[str, Any]) -> None:
         if "state" in recorded and (rules := recorded.get("rules", 1)) != RULES:
@@ -241,7 +312,7 @@ def register(
             "registered": {**content.get("registered", {}), reference["location"]: template},
         }
         if new != content:
-            root.write(key, json.dumps(new, indent=1).encode())
+            root.write(key, _body(new))
 
 
 def registered(root: Target, key: str) -> list[dict[str, Any]]:
@@ -288,15 +359,15 @@ def missing(root: Target, found: Collection[str]) -> list[str]:
     found : collection of str
         Keys of the records that exist.
     """
-    keys = []
-    for path in root.list_keys("annotation-sets/"):
+    keys: dict[str, str] = {}
+    for path in root.list_keys("annotation-sets/"):  # in order: an annotation before its second name
         if (match := _ANNOTATION_ROOT.fullmatch(path)) is None:
             continue
-        record = f"{_FOLDER}/{match['name']}-{match['version'].replace('_', '.')}.json"
-        known = {record, f"{match['image']}/{WHOLE_KEY}"}
-        if known.isdisjoint(found) and record not in keys and _is_ours(below(root, match["image"])):
-            keys.append(record)
-    return keys
+        named = f"{_FOLDER}/{match['name']}-{match['version'].replace('_', '.')}.json"
+        inside = f"{match['image']}/{WHOLE_KEY}"
+        if {named, inside}.isdisjoint(found) and named not in keys and _is_ours(below(root, match["image"])):
+            keys[named] = inside if match["image"].endswith(f"/{COMPRESSED}") else named
+    return list(keys.values())
 
 
 def _is_ours(image: Target) -> bool:
@@ -316,6 +387,15 @@ def _read(root: Target, path: str) -> dict[str, Any] | None:
         return None
 
 
+def _body(content: Mapping[str, Any]) -> bytes:
+    """A record with a checksum of its content, by which damage is noticed."""
+    return json.dumps({**content, "check": _check(content)}, indent=1).encode()
+
+
+def _check(content: Mapping[str, Any]) -> str:
+    return digest(json.dumps({name: value for name, value in content.items() if name != "check"}).encode())
+
+
 def _parsed(body: bytes) -> dict[str, Any] | None:
     """The content of a record; None if the document is no record.
 
@@ -327,6 +407,8 @@ def _parsed(body: bytes) -> dict[str, Any] | None:
     content = parse_object(body)
     if not {"name", "version", "state"} <= content.keys():
         return None
+    if (content.get("rules") == RULES or "check" in content) and content.get("check") != _check(content):
+        raise ValueError
     filled = {**_EMPTY, **content}
     if any(not isinstance(filled[name], type(empty)) for name, empty in _EMPTY.items()):
         raise ValueError

@@ -17,7 +17,7 @@ from typing import Any
 from ..assets.locate import AssetFolder, parse_manifest, several, without_labels
 from ..assets.names import MANIFEST, PART, TEMPLATE, Asset, below, referenced
 from ..boxes import Shape
-from ..engine.lock import LEASE, owning
+from ..engine.lock import owning
 from ..engine.ome_reader import StoredImage
 from ..errors import InputError, TargetError, brief
 from ..geometry.spaces import BRAINGLOBE_SIDES, ORIENTATION, ReferenceSpace
@@ -27,9 +27,6 @@ from ..stores.locations import shown
 from ..stores.target import Target
 from . import record
 
-#: Seconds to wait for other builds that register: each takes a few requests, and the lock of one that was killed ends
-#: with its lease.
-_PATIENCE = 2 * LEASE
 #: Tries to replace a manifest that another program changes at the same time.
 _TRIES = 5
 #: The most manifests of BrainGlobe's atlases that are read: the largest known tree has about a hundred.
@@ -71,17 +68,18 @@ class AtlasAsset:
         InputError
             If there is no atlas, there are several, or the manifest is damaged.
         """
-        folder = AssetFolder.of(replace(target, url=target.url.removesuffix(f"/{MANIFEST}")))
-        manifest = folder.manifest() if folder.kind == "atlases" else None
-        if manifest is None:  # a tree, which may lie in a folder of any name
-            keys = filter(_ATLAS.fullmatch, folder.target.list_keys("atlases/"))
-            found = [AssetFolder.of(below(folder.target, key.removesuffix(f"/{MANIFEST}"))) for key in keys]
-            if len(found) > 1:
-                raise several(f"the tree {shown(folder.target.url)}", "atlases", [one.target.url for one in found])
-            if not found or (manifest := found[0].manifest()) is None:
-                raise _no_atlas(shown(folder.target.url))
-            folder = found[0]
-        return cls._of(folder, manifest)
+        given = AssetFolder.of(replace(target, url=target.url.removesuffix(f"/{MANIFEST}")))
+        if given.root is not None and given.kind == "atlases" and (manifest := given.manifest()) is not None:
+            return cls._of(given, manifest)
+        # A tree, which may lie in a folder of any name.
+        keys = filter(_ATLAS.fullmatch, given.target.list_keys("atlases/"))
+        found = [AssetFolder.of(below(given.target, key.removesuffix(f"/{MANIFEST}"))) for key in keys]
+        if len(found) > 1:
+            raise several(f"the tree {shown(target.url)}", "atlases", [one.target.url for one in found])
+        manifest = found[0].manifest() if found else None
+        if manifest is None:
+            raise _no_atlas(shown(given.target.url))
+        return cls._of(found[0], manifest)
 
     @classmethod
     def _of(cls, folder: AssetFolder, manifest: Mapping[str, Any]) -> AtlasAsset:
@@ -193,7 +191,7 @@ def register(
     root = atlas.root
     written = {f"{asset.folder}/{name}": body for name, body in documents.items()}
     listing = []
-    with owning(atlas.annotation, patience=_PATIENCE) as owner:
+    with owning(atlas.annotation, patience=record.PATIENCE) as owner:
         existing = root.read_each(written, LARGEST)
         root.write_all((key, body) for key, body in written.items() if existing[key] != body)
         manifests: dict[str, bytes] = {}

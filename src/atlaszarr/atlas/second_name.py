@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from ..engine.verify import verify_image
 from ..errors import TargetError
 from ..stores.backend import LARGEST_OBJECT
 from ..stores.target import Target
@@ -22,10 +23,10 @@ def give_second_name(image: Target, second: Target) -> None:
     TargetError
         If the target cannot be written, or an object of the image is missing.
     """
+    if is_link(image, second):
+        return
     if image.is_local:
         link = Path(second.url)
-        if link.is_symlink() and os.path.realpath(link) == os.path.realpath(image.url):
-            return
         if link.is_symlink():  # to another image, which must not be overwritten
             with second.reporting("write to"):
                 link.unlink()
@@ -36,11 +37,22 @@ def give_second_name(image: Target, second: Target) -> None:
     _copy(image, second)
 
 
+def is_link(image: Target, second: Target) -> bool:
+    """Whether a target is a link to an image, and not a copy."""
+    return image.is_local and Path(second.url).is_symlink() and _real(second) == _real(image)
+
+
+def _real(target: Target) -> str:
+    return os.path.realpath(target.url)
+
+
 def _copy(image: Target, second: Target) -> None:
     """Copy all objects, the root last: until then the copy does not open as an image."""
     sizes, existing = image.sizes(), second.sizes()
     if sizes == existing and image.read(_ROOT) == second.read(_ROOT):
-        return
+        report = verify_image(second, deep=False)
+        if report is not None and report.ok:
+            return
     second.remove_each(second.links())
     if _ROOT in existing:
         second.remove(_ROOT)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..annotation_set import precomputed_folder
-from ..assets.names import PRECOMPUTED, below
+from ..assets.names import ANNOTATION, COMPRESSED, PRECOMPUTED, below
 from ..assets.validation import findings
 from ..brainglobe import listing
 from ..engine.ledger import COMPACT, Defect, matches
@@ -15,6 +15,7 @@ from ..engine.verify import VerifyReport, verify_image
 from ..errors import InputError
 from ..stores.target import Target
 from .record import all_files, all_images, missing, records
+from .second_name import is_link
 
 
 def verify_atlas(root: Target, *, deep: bool) -> VerifyReport | None:
@@ -45,17 +46,48 @@ def verify_atlas(root: Target, *, deep: bool) -> VerifyReport | None:
             defects.append(Defect("unfinished", key, "the atlas is unfinished; build it again to resume"))
             continue
         defects += _files(root, document)
-        for path in all_images(document):
+        for path in (*all_images(document), *_copies(root, document)):
             report = _image(below(root, path), deep)
             objects, blocks = objects + report.objects, blocks + report.blocks
-            defects += [Defect(defect.kind, f"{path}/{defect.key}", defect.text) for defect in report.defects]
+            named = {defect.key for defect in defects}
+            found = (Defect(defect.kind, f"{path}/{defect.key}", defect.text) for defect in report.defects)
+            defects += [defect for defect in found if defect.key not in named]
     known = [content for _, content in documents if content is not None]
     if any(content.get("layout", {}).get("assets") is True for content in known):
         strict = all(content.get("layout", {}).get("strict") is True for content in known)
         named = {defect.key for defect in defects}
-        defects += [defect for defect in findings(root, strict=strict) if defect.key not in named]
+        others = _without_documents(known)
+        defects += [
+            defect
+            for defect in findings(root, strict=strict)
+            if defect.key not in named and _folder(defect.key) not in others
+        ]
     defects += listing.defects(root, (key for content in known for key in content["files"]))
     return VerifyReport(root.url, objects, blocks, tuple(defects))
+
+
+def _without_documents(known: Sequence[dict[str, Any]]) -> set[str]:
+    """Folders of assets that only atlases without the layout of the standard have."""
+    folders: dict[bool, set[str]] = {False: set(), True: set()}
+    for content in known:
+        has_documents = content.get("layout", {}).get("assets") is True
+        folders[has_documents].update(map(_folder, (*all_images(content), *all_files(content))))
+    return folders[False] - folders[True]
+
+
+def _folder(key: str) -> str:
+    """The folder of the version of an asset, above a key."""
+    return "/".join(key.split("/")[:3])
+
+
+def _copies(root: Target, document: dict[str, Any]) -> Iterator[str]:
+    """Folders of annotations that are copied under a second name, and not linked."""
+    for path in document["images"]:
+        folder, _, name = path.rpartition("/")
+        second = f"{folder}/{COMPRESSED}"
+        has_second = name == ANNOTATION and f"{second}/zarr.json" in document["files"]
+        if has_second and not is_link(below(root, path), below(root, second)):
+            yield second
 
 
 def _image(target: Target, deep: bool) -> VerifyReport:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from configparser import ConfigParser, Error
+from contextlib import suppress
 from io import StringIO
+from pathlib import Path
 
 from ..assets.names import MANIFEST
 from ..engine.ledger import Defect
@@ -67,6 +69,7 @@ def update(root: Target, name: str) -> None:
     if _read(root, CUSTOM) is None and not held():
         return
     with owning(root, patience=_PATIENCE):
+        root.tidy(["atlases"])
         custom = _read(root, CUSTOM) or {}
         others = {atlas: version for atlas, version in custom.items() if _name_of(atlas) != name}
         if listed := others | held():
@@ -76,6 +79,9 @@ def update(root: Target, name: str) -> None:
         else:
             for key in [CUSTOM] if _read(root, OFFICIAL) else [CUSTOM, OFFICIAL]:
                 root.remove(key)
+    if root.is_local and not listed:
+        with suppress(OSError):  # another record or lock is in the folder of the lock
+            Path(root.url, "atlaszarr").rmdir()
 
 
 def defects(root: Target, keys: Iterable[str]) -> Iterator[Defect]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import itertools
 import os
+import re
 import stat
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -19,8 +22,23 @@ from ..errors import InputError, TargetError
 from .backend import LARGEST_OBJECT, Backend, TooLargeError, Uploads
 
 _SUFFIX = ".partial"
-_RUN = uuid4().hex
 _numbers = itertools.count()
+
+
+def _machine() -> str:
+    """A name of this boot of this machine and its process ids, of 8 digits; random without Linux's ``/proc``."""
+    with suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()
+        return hashlib.sha256(f"{boot} {Path('/proc/self/ns/pid').readlink()}".encode()).hexdigest()[:8]
+    return uuid4().hex[:8]
+
+
+_MACHINE = _machine()
+_RUN = _MACHINE + uuid4().hex[8:]
+#: The name of a temporary file: the run, of which the first digits are the machine, the process, and a number.
+_TEMPORARY = re.compile(rf"\.(?P<machine>[0-9a-f]{{8}})[0-9a-f]{{24}}-(?P<process>\d+)-\d+{re.escape(_SUFFIX)}")
+#: Seconds after which a temporary file of another machine is abandoned: files are renamed in batches within seconds.
+_ABANDONED = 3600.0
 #: Files that are synced in one batch, and concurrent syncs.
 _BATCH = 64
 _SYNCING = 8
@@ -155,6 +173,20 @@ class LocalBackend(Backend):
             with suppress(OSError):
                 folder.rmdir()
 
+    def abandoned(self, folder: str) -> list[str]:
+        """Keys of temporary files directly in a folder whose process has ended."""
+        found = []
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self._root / folder) as entries:
+            for entry in entries:
+                if (match := _TEMPORARY.fullmatch(entry.name)) is None:
+                    continue
+                with suppress(FileNotFoundError):
+                    is_here = match["machine"] == _MACHINE
+                    age = time.time() - entry.stat(follow_symlinks=False).st_mtime
+                    if (is_here and _has_ended(match["process"])) or age > _ABANDONED:
+                        found.append(f"{folder}/{entry.name}".lstrip("/"))
+        return found
+
     def modified(self, key: str) -> datetime | None:
         """Same as in `Backend`."""
         return datetime.fromtimestamp((self._root / key).stat().st_mtime, UTC)
@@ -275,6 +307,11 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
 def _temporary(path: Path) -> Path:
     return path.with_name(f".{_RUN}-{os.getpid()}-{next(_numbers)}{_SUFFIX}")
+
+
+def _has_ended(process: str) -> bool:
+    """Whether a process of this machine has ended; False without Linux's ``/proc``."""
+    return Path("/proc/self").exists() and not Path("/proc", process).exists()
 
 
 def _each(sync: Callable[[Path], None], paths: Collection[Path]) -> None:

@@ -316,6 +316,13 @@ class Target:
         with self.reporting("remove"):
             self._backend.delete(unwanted)
 
+    def tidy(self, folders: Iterable[str]) -> None:
+        """Remove the temporary files directly in folders that killed processes left; only a local disk has any."""
+        if isinstance(self._backend, LocalBackend):
+            with self.reporting("list"):
+                found = [key for folder in folders for key in self._backend.abandoned(folder)]
+            self.remove_each(found)
+
     def links(self, prefix: str = "") -> list[str]:
         """Keys at or under a prefix of links to folders and of broken links; only a local disk has links."""
         if not isinstance(self._backend, LocalBackend):

@@ -116,7 +116,7 @@ def test_an_atlas_of_an_earlier_version_is_not_resumed(tmp_path, given):
     build_atlas(tmp_path / "atlas", **given)
     record = tmp_path / "atlas/atlaszarr/tiny-2026.json"
     content = json.loads(record.read_text())
-    del content["rules"]
+    del content["rules"], content["check"]
     record.write_text(json.dumps(content))
     with raises(InputError, "different-layout") as caught:
         build_atlas(tmp_path / "atlas", layout="assets", **given)
