@@ -18,7 +18,7 @@ from ..credit import Credit, credit_of
 from ..engine.finished_image import Finished
 from ..engine.inputs import locations_read
 from ..engine.job import ImageJob
-from ..engine.lock import Owner, owning
+from ..engine.lock import PATIENCE, Owner, owning
 from ..engine.schedulers import Scheduler, SchedulerLike, resolve_scheduler, scheduler_for, worker_count
 from ..engine.writer import Progress, WriteReport, write
 from ..errors import AtlaszarrWarning, InputError
@@ -45,7 +45,7 @@ from .inputs import (
 from .layouts import Layout
 from .levels import Levels, corner_of, levels_of
 from .nifti_export import export_nifti, nifti_header
-from .record import PATIENCE, Record
+from .record import Record
 from .second_name import give_second_name
 from .template_levels import as_uint16, template_levels
 from .tree import Tree
@@ -298,7 +298,7 @@ class _Plan:
         return self.images["annotation"].target
 
     def owning(self, take_over: bool = False, patience: float = 0.0) -> AbstractContextManager[Owner]:
-        """Own the annotation, as who registers a template does: no entry of the record and of the manifests is lost."""
+        """Own the annotation, as a build that registers a template does, so that no entry of the record is lost."""
         return owning(self.annotation, take_over, patience)
 
 
@@ -425,7 +425,7 @@ def _refuse_other_image(image: ImageJob, kind: str) -> None:
         image.read_state(overwrite=False)
     except InputError:
         raise InputError(
-            f"{image.target.url} is that of another atlas of the tree too, and would be replaced by another one; give "
+            f"{image.target.url} belongs to another atlas of the tree too, and would be replaced; give "
             f"--{kind}-name or --{kind}-version",
             code="different-options",
         ) from None

@@ -15,7 +15,6 @@ from typing import Any
 from ..assets.names import ANNOTATION, COMPRESSED, AtlasNames, below
 from ..credit import Credit
 from ..engine.ledger import digest, matches, objects_of, validate_key
-from ..engine.lock import LEASE
 from ..engine.target_state import WHOLE_KEY, read_root
 from ..errors import InputError
 from ..geometry.spaces import BRAINGLOBE_SIDES, ORIENTATION
@@ -29,9 +28,6 @@ from .layouts import Layout
 #: Version of the rules by which names and parts are chosen: a tree of another version is not resumed.
 #: 2: template, coordinate space and terminology have names and versions of their own, and layouts.
 RULES = 2
-#: Seconds to wait for other builds that write the record: each takes a few requests, and the lock of one that was
-#: killed ends with its lease.
-PATIENCE = 2 * LEASE
 _FOLDER = "atlaszarr"
 #: The convention of each orientation of x.
 _NAMED_BY = {
@@ -117,7 +113,7 @@ class Record:
             has, change = ("", "leave out") if self.layout.strict else ("out", "give")
             raise InputError(
                 f"{self.root.url} holds the atlas {self.names.name} {self.names.version} with{has} names that the "
-                f"standard lacks; {change} --strict, choose another target, or build it anew with --overwrite",
+                f"standard lacks; {change} --strict, choose another target, or build it again with --overwrite",
                 code="different-layout",
             )
 
@@ -166,8 +162,8 @@ class Record:
                 continue
             if self.root.read(path) not in (None, body, (replaced or {}).get(path)):
                 raise InputError(
-                    f"{self.root.url}/{path} is another one; build from the same sources, choose another target, name "
-                    f"or version{' (another atlas has this one too)' if path in shared else ', or give --overwrite'}",
+                    f"{self.root.url}/{path} has other content; build from the same sources, choose another target, "
+                    f"name or version{' (another atlas has this one too)' if path in shared else ', or give --overwrite'}",
                     code="different-options",
                 )
 
@@ -267,7 +263,7 @@ class Record:
             raise InputError(
                 f"{self.root.url} holds an atlas {self.names.name} {self.names.version} that "
                 f"{'an earlier' if rules == 1 else 'another'} version of atlaszarr wrote, under other names; build it "
-                "anew with --overwrite, or choose another target",
+                "again with --overwrite, or choose another target",
                 code="different-layout",
             )
 

@@ -17,7 +17,7 @@ from typing import Any
 from ..assets.locate import AssetFolder, parse_manifest, several, without_labels
 from ..assets.names import MANIFEST, PART, TEMPLATE, Asset, below, referenced
 from ..boxes import Shape
-from ..engine.lock import owning
+from ..engine.lock import PATIENCE, owning
 from ..engine.ome_reader import StoredImage
 from ..errors import InputError, TargetError, brief
 from ..geometry.spaces import BRAINGLOBE_SIDES, ORIENTATION, ReferenceSpace
@@ -191,7 +191,7 @@ def register(
     root = atlas.root
     written = {f"{asset.folder}/{name}": body for name, body in documents.items()}
     listing = []
-    with owning(atlas.annotation, patience=record.PATIENCE) as owner:
+    with owning(atlas.annotation, patience=PATIENCE) as owner:
         existing = root.read_each(written, LARGEST)
         root.write_all((key, body) for key, body in written.items() if existing[key] != body)
         manifests: dict[str, bytes] = {}

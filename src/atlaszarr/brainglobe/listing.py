@@ -16,7 +16,7 @@ from pathlib import Path
 
 from ..assets.names import MANIFEST
 from ..engine.ledger import Defect
-from ..engine.lock import LEASE, owning
+from ..engine.lock import PATIENCE, owning
 from ..errors import InputError
 from ..stores.target import Target
 
@@ -25,9 +25,6 @@ CUSTOM, OFFICIAL = "atlases/custom_atlases.conf", "atlases/last_versions.conf"
 _SECTION = "atlases"
 #: The most bytes of a list: BrainGlobe's own has about 100 atlases in 4 KiB.
 LARGEST = 2**20
-#: Seconds to wait for other builds that update the lists: they take a few requests each, and the lock of a build that
-#: was killed ends with its lease.
-_PATIENCE = 2 * LEASE
 #: An atlas at a resolution, and its manifest in a version that BrainGlobe's reader finds.
 _ATLAS = re.compile(r"(?P<name>.+)_\d+um")
 _MANIFEST = re.compile(r"atlases/(?P<atlas>[^/]+_\d+um)/(?P<version>\d+(_\d+)?)/" + re.escape(MANIFEST))
@@ -68,7 +65,7 @@ def update(root: Target, name: str) -> None:
 
     if _read(root, CUSTOM) is None and not held():
         return
-    with owning(root, patience=_PATIENCE):
+    with owning(root, patience=PATIENCE):
         root.tidy(["atlases"])
         custom = _read(root, CUSTOM) or {}
         others = {atlas: version for atlas, version in custom.items() if _name_of(atlas) != name}

@@ -155,6 +155,6 @@ class DatasetJob(ImageJob):
             if digest and self._digests.setdefault(name, digest) != digest:
                 raise TargetError(
                     f"section image {name} has changed at the service since the build of {self.target.url} began; "
-                    "build the target anew with --overwrite",
+                    "build the target again with --overwrite",
                     code="image-changed",
                 )

@@ -39,6 +39,9 @@ from ..stores.target import Target
 HEARTBEAT = 15.0
 #: Seconds after its last renewal until a lease may be taken over.
 LEASE = 60.0
+#: Seconds to wait for other builds that write a document which they share: each takes a few requests, and the lock of
+#: one that was killed ends with its lease.
+PATIENCE = 2 * LEASE
 #: Seconds between a take-over and the read that decides which of two builds has taken the lease.
 _SETTLING = 1.0
 #: Seconds between two tries to own a target that another owner holds for a moment.

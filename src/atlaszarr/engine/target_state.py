@@ -130,7 +130,7 @@ def validate_layout(target: Target, request: Mapping[str, Any]) -> None:
     if (layout := request.get("layout", 1)) != LAYOUT:
         raise InputError(
             f"target {target.url} was written by the rules of {'an earlier' if layout == 1 else 'another'} version of "
-            f"atlaszarr (layout {layout}; this version writes layout {LAYOUT}); build it anew with --overwrite, or "
+            f"atlaszarr (layout {layout}; this version writes layout {LAYOUT}); build it again with --overwrite, or "
             "choose another target",
             code="different-layout",
         )
