@@ -161,9 +161,10 @@ class Record:
             if (path not in shared and overwrite) or recorded["files"].get(path) == [len(body), digest(body)]:
                 continue
             if self.root.read(path) not in (None, body, (replaced or {}).get(path)):
+                rest = " (another atlas has this one too)" if path in shared else ", or give --overwrite"
                 raise InputError(
                     f"{self.root.url}/{path} has other content; build from the same sources, choose another target, "
-                    f"name or version{' (another atlas has this one too)' if path in shared else ', or give --overwrite'}",
+                    f"name or version{rest}",
                     code="different-options",
                 )
 
