@@ -236,7 +236,8 @@ def build_atlas(  # noqa: PLR0915 - one step after another
         credit = credit_of(
             recognised.is_ccf, recognised.in_frame, (*uris, *template_uris), citation, terms, species, asymmetric
         )
-        remarks = [*unknown, *recognised.remarks, *remarks]
+        empty = [f"{uri} has no label: every voxel is 0" for uri, found in recognised.labels.items() if not found.any()]
+        remarks = [*unknown, *empty, *recognised.remarks, *remarks]
         images = _images(levels, tree, terminology, recognised.all_labels, ome_zarr, credit)
         # As they will be: their voxels are not read before they are written.
         planned = {kind: Finished(images[kind].multiscale, levels[kind].geometry, "") for kind in levels}

@@ -46,7 +46,8 @@ def built(tmp_path, given, layout, values, **more):
     """Build an atlas of labels twice; it is valid, and the second build finds nothing to do."""
     target = tmp_path / "atlas"
     options = {**given, "annotation": save(tmp_path / "own.nrrd", values, 25), **layout, **more}
-    build_atlas(target, **options)
+    report = build_atlas(target, **options)
+    assert any("every voxel is 0" in remark for remark in report.remarks) is not values.any()
     before = files(target)
     assert {image.state for image in build_atlas(target, **options).images} == {"already finished"}
     after = files(target)
