@@ -244,6 +244,7 @@ def build_atlas(
         tables = plan.tables | tree.volume_bodies(_volumes(plan.annotation, terminology))
     remarks = [
         *unknown,
+        *(f"{uri} has no label: every voxel is 0" for uri, found in recognised.labels.items() if not found.any()),
         *recognised.remarks,
         *remarks,
         *(text for volume in every for text in volume.all_remarks),

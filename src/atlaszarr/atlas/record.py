@@ -336,10 +336,15 @@ def all_files(content: Mapping[str, Any]) -> dict[str, Any]:
 def records(root: Target) -> Iterator[tuple[str, dict[str, Any] | None]]:
     """The records of all atlases in a tree, by their keys; None for one that cannot be read."""
     keys = [path for path in root.list_keys(f"{_FOLDER}/") if path.count("/") == 1 and path.endswith(".json")]
-    keys += filter(_INSIDE.fullmatch, root.list_keys("annotation-sets/"))
+    names = [name for name, is_folder in root.entries("annotation-sets").items() if is_folder]
+    folders = [
+        f"annotation-sets/{name}/{version}" for name in names for version in root.entries(f"annotation-sets/{name}")
+    ]
+    keys += filter(_INSIDE.fullmatch, (f"{folder}/{COMPRESSED}/{WHOLE_KEY}" for folder in folders))
     for path in keys:
         try:
-            content = _parsed(root.read(path, LARGEST) or b"")
+            body = root.read(path, LARGEST)
+            content = None if body is None else _parsed(body)
         except (ValueError, AttributeError, KeyError, TypeError):
             yield path, None
         else:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -150,3 +151,31 @@ def test_a_template_that_is_registered_during_a_build_stays_registered(given, tm
     assert manifest["templates"][-1]["name"] == asset.name
     record = json.loads((target / "atlaszarr/tiny-2026.json").read_text())
     assert [one["image"] for one in record["registered"].values()] == [f"{asset.folder}/template.ome.zarr"]
+
+
+@pytest.mark.filterwarnings("ignore:the midline is assumed")  # threads share the filters of `catch_warnings`
+def test_atlases_of_any_layout_are_built_into_one_tree_at_the_same_time(given, tmp_path):
+    target = tmp_path / "atlas"
+    jobs = [{**given, "name": name, **LAYOUTS[name]} for name in ("plain", "assets", "brainglobe", "both")]
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        reports = list(pool.map(lambda job: build_atlas(target, **job), jobs))
+    assert {image.state for report in reports for image in report.images} == {"built"}
+    assert verify(target, deep=True).ok
+    listed = (target / "atlases/custom_atlases.conf").read_text()
+    assert "brainglobe_25um" in listed
+    assert "both_25um" in listed
+    assert not [path for path in target.rglob("*") if path.name.endswith((".lock", ".partial"))]
+
+
+def test_two_builds_of_one_atlas_at_the_same_time_do_no_harm(given, tmp_path):
+    target, refused = tmp_path / "atlas", []
+
+    def progress(*_):
+        if not refused:
+            with raises(InputError, "target-locked") as caught:
+                build_atlas(target, **given, layout="plain")
+            refused.append(str(caught.value))
+
+    build_atlas(target, **given, layout="assets", progress=progress)
+    assert "annotation.ome.zarr" in refused[0]
+    assert verify(target, deep=True).ok
