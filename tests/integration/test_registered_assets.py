@@ -59,7 +59,7 @@ def build_phantom(target, sources, client, **options):
         geometry=finished.geometry,
         resolutions=finished.resolutions,
         template_sources={},
-        created=datetime(2026, 1, 2, tzinfo=UTC),
+        created=lambda _: datetime(2026, 1, 2, tzinfo=UTC),
     )
     root.write_all((key, body) for key, body in own.items() if root.read(key) is None)
 
