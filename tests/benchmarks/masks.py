@@ -2,7 +2,7 @@
 
 Both make one level of an annotation in fresh processes, from an array on disk to an OME-Zarr: of an invented one of
 256^3 voxels and a tree with 64 regions, or of a given NRRD and ontology. They take turns; the fastest of each counts,
-with the highest peak of memory. Linux only; takes some minutes, and an environment for the generator, of 0.6 GB.
+with the highest peak of memory. Linux only; takes some minutes, and an environment for the generator, of 1 GB.
 """
 
 import argparse
