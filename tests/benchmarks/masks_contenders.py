@@ -1,4 +1,4 @@
-"""What `masks.py` starts: the invented annotation, atlaszarr's masks of it, and the comparison of both sides."""
+"""What `masks.py` starts: an annotation, invented or read, atlaszarr's masks of it, and the comparison of both."""
 
 import json
 import sys
@@ -24,6 +24,21 @@ def prepare(source: Path) -> None:
     structures = [
         {"id": id, "acronym": "root" if id == 1 else f"S{id}", "name": f"The {id}", "structure_id_path": path}
         for id, path in paths.items()
+    ]
+    (source / "structures.json").write_text(json.dumps(structures))
+
+
+def read(source: Path, annotation: Path, ontology: Path) -> None:
+    """The labels of an NRRD, and the tree of an ontology."""
+    import nrrd
+
+    from atlaszarr import Terminology
+
+    source.mkdir()
+    np.save(source / "labels.npy", nrrd.read(str(annotation))[0])
+    structures = [
+        {"id": one.id, "acronym": one.acronym, "name": one.name, "structure_id_path": list(one.path)}
+        for one in Terminology.read(ontology)
     ]
     (source / "structures.json").write_text(json.dumps(structures))
 
@@ -63,4 +78,4 @@ def compare(ours: Path, theirs: Path) -> None:
 
 
 if __name__ == "__main__":
-    {"prepare": prepare, "ours": ours, "compare": compare}[sys.argv[1]](*map(Path, sys.argv[2:]))
+    {"prepare": prepare, "read": read, "ours": ours, "compare": compare}[sys.argv[1]](*map(Path, sys.argv[2:]))

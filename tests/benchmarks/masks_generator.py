@@ -12,9 +12,23 @@ from pathlib import Path
 
 import numpy as np
 
-# Meshes are not asked for, and what draws them is large.
-sys.modules["vedo"] = types.SimpleNamespace(Mesh=None, Volume=None, write=None)
-sys.modules["mcubes"] = types.ModuleType("mcubes")
+
+class Absent(types.ModuleType):
+    """A module whose names are all None."""
+
+    def __getattr__(self, name: str) -> None:
+        return None
+
+
+#: What makes meshes and a precomputed segmentation, which are not asked for: large, and not installed.
+ABSENT = (
+    "brainglobe_utils.general.system",
+    "cloudvolume",
+    "cloudvolume.datasource.precomputed.mesh.multilod",
+    "loguru",
+    "vedo",
+)
+sys.modules.update((name, Absent(name)) for name in ABSENT)
 
 from brainglobe_atlasapi.atlas_generation import wrapup  # noqa: E402
 from brainglobe_atlasapi.structure_tree_util import get_structures_tree  # noqa: E402

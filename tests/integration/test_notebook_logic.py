@@ -84,21 +84,23 @@ def test_a_tree_of_the_institute_is_counted_by_descendants_and_by_mask(remote, t
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 @pytest.mark.skipif(not DATA.is_dir(), reason="needs the real data in ../shared/data")
-def test_the_ccf_of_50_um_has_the_published_volume_of_the_retrosplenial_area(remote):
+@pytest.mark.parametrize(("um", "expected", "mm3"), [(50, 83846, 10.4808), (25, 672063, 10.50098)])
+def test_the_ccf_has_the_published_volume_of_the_retrosplenial_area(remote, um, expected, mm3):
     ontology = Terminology.read(DATA / "ontology/structure_graph_1.json")
+    root = f"ccf-{um}"
     build_atlas(
-        remote.url("ccf"),
-        annotation=DATA / "ccf/annotation_50_ccf2017.nrrd",
+        remote.url(root),
+        annotation=DATA / f"ccf/annotation_{um}_ccf2017.nrrd",
         ontology=ontology,
         layout="assets",
         storage_options=remote.options,
     )
-    notebook = Notebook(remote, "ccf", "atlases/allen-adult-mouse-ccf-atlas/2017")
+    notebook = Notebook(remote, root, "atlases/allen-adult-mouse-ccf-atlas/2017")
     voxels, volume = notebook.count("RSP")
-    assert voxels == 83846
-    assert volume == pytest.approx(10.4808, abs=5e-5)
+    assert voxels == expected
+    assert volume == pytest.approx(mm3, abs=5e-5)
     assert notebook.mask("RSP").sum() == voxels
     # A structure without descendants has itself among them.
     leaf = next(row for row in notebook.terms.to_dict("records") if row["abbreviation"] == "RSPv1")
