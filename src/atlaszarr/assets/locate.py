@@ -149,15 +149,17 @@ def locate(given: Any, storage_options: Mapping[str, Any] | None = None) -> Any:
     InputError
         If a manifest is damaged, names an asset outside of the tree, of another kind or that does not exist; if an
         atlas or a tree has several annotation sets, a store does not list versions, an annotation set has no labels,
-        or the annotation holds masks.
-    TargetError
-        If the store cannot be read.
+        or the annotation holds masks; if the store cannot be read.
     """
     if not isinstance(given, str | os.PathLike):
         return given
+    text = os.fspath(given)
     try:
-        return _located(os.fspath(given), storage_options)
+        return _located(text, storage_options)
     except TargetError as error:
+        # A server may answer for the file alone, and not for what could lie below it.
+        if is_url(text) and not {*SUFFIXES, MANIFEST} & {*text.split("/")}:
+            return Located(text, _storage_options=storage_options)
         raise InputError(str(error), code=error.code) from None
 
 
