@@ -78,6 +78,7 @@ def test_a_bucket_that_does_not_exist_is_named(s3):
     assert "test-secret" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("handler", [Quiet, Forbidding])
 def test_a_web_server_that_lists_nothing_needs_the_version(tree, handler, command):
     with web(tree, handler) as url:

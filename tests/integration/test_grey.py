@@ -100,6 +100,7 @@ def test_a_grey_volume_opens_in_other_readers(built, version):
     assert image.scale == dict.fromkeys("zyx", 0.2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dataset", [CORONAL, SAGITTAL])
 def test_grey_sections_are_the_mean_of_sections_in_colour(built, dataset):
     options = {"mode": "sections", "resolution": 200, "chunk": 64}

@@ -1,6 +1,7 @@
 """Masks next to an annotation in a bucket."""
 
 import numpy as np
+import pytest
 
 from atlaszarr.annotation_set.masks import write_masks
 from atlaszarr.annotation_set.structure_order import PostOrder
@@ -35,6 +36,7 @@ def written(folder, options=None):
     return Finished.at(target), masks
 
 
+@pytest.mark.slow
 def test_masks_in_a_bucket_are_the_same_bytes_and_are_verified_and_repaired(remote, tmp_path, contents):
     annotation, masks = written(f"s3://atlas/{tmp_path.name}", remote.options)
     written(tmp_path)

@@ -118,6 +118,7 @@ def test_a_cluster_makes_the_same_bytes(tmp_path):
         assert export_nifti(image, root, KEY, 0, scheduler) == local
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="counts memory as Linux does")
 def test_an_export_holds_a_few_slabs_and_not_the_file(tmp_path):
     shape = (400, 1024, 1024)  # 800 MB, in slabs of 64 MB

@@ -24,6 +24,7 @@ def annotation(tmp_path):
     return Finished.at(Target.of(image))
 
 
+@pytest.mark.slow
 def test_a_cluster_writes_the_same_bytes(annotation, tmp_path, contents):
     write_precomputed(annotation, Target.of(tmp_path / "threads"), ONTOLOGY)
     with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster:

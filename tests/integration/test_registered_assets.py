@@ -200,6 +200,7 @@ def test_further_views_and_other_names_are_templates_of_their_own(client, root):
     assert verify(root).ok
 
 
+@pytest.mark.slow
 def test_an_atlas_that_is_built_again_keeps_what_is_registered_in_it(client, drawn, root):
     layout = {"layout": ["assets", "brainglobe"]}
     build(CORONAL, root, atlas=root, grey=True, client=client, **OPTIONS)
@@ -212,6 +213,7 @@ def test_an_atlas_that_is_built_again_keeps_what_is_registered_in_it(client, dra
         assert verify(root).ok
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", ["the record", "a manifest of BrainGlobe"])
 def test_an_atlas_keeps_it_if_one_of_its_documents_is_lost(client, drawn, root, lost):
     build(CORONAL, root, atlas=root, grey=True, client=client, **OPTIONS)
@@ -237,6 +239,7 @@ DAMAGE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_damage_to_what_is_registered_is_named_and_repaired(client, root, damage):
     build(CORONAL, root, atlas=root, grey=True, client=client, **OPTIONS)
@@ -416,6 +419,7 @@ def missing(root):
     return {defect.key.split("/")[1] for defect in verify(root).defects if defect.kind == "missing"}
 
 
+@pytest.mark.slow
 def test_builds_at_the_same_time_lose_no_entry(root):
     register = [sys.executable, "-c", REGISTER, str(root), "{}"]
     running = [subprocess.Popen([*register, str(first)]) for first in (0, 4, 8)]
@@ -429,6 +433,7 @@ def test_builds_at_the_same_time_lose_no_entry(root):
     assert missing(root) == names  # none has an image
 
 
+@pytest.mark.slow
 def test_what_a_killed_build_did_not_register_is_registered_by_the_next(root):
     register = [sys.executable, "-c", REGISTER, str(root), "{}", "0"]
     for count in (1, 2, 3):
@@ -443,6 +448,7 @@ def test_what_a_killed_build_did_not_register_is_registered_by_the_next(root):
     assert missing(root) == names
 
 
+@pytest.mark.slow
 def test_a_registration_waits_for_a_build_of_the_annotation(root):
     (image,) = root.glob("annotation-sets/*/2017/annotation.ome.zarr")
     with owning(Target.of(image)):

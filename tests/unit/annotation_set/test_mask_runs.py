@@ -19,6 +19,9 @@ from atlaszarr.terminology.terminology import Structure, Terminology
 from atlaszarr.verification import verify
 from atlaszarr.writing import write_multiscales
 
+#: A large annotation is written for each.
+pytestmark = pytest.mark.slow
+
 #: More than the chunks of a run: every structure counts as one at least.
 COUNT = 560
 ROOT = 1000

@@ -252,6 +252,7 @@ def test_verify_names_a_missing_or_altered_chunk_and_a_second_call_repairs_it(an
     assert verify(target.url, deep=True).ok
 
 
+@pytest.mark.slow
 def test_verify_compares_masks_with_the_annotation_next_to_them(annotation, tmp_path):
     order, target = PostOrder.of(terminology()), Target.of(tmp_path / MASKS)
     write_masks(annotation, target, order)

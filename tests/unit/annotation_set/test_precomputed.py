@@ -235,6 +235,7 @@ def written_labels(folder, labels, **options):
     return annotation, target
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("chunk", "sides"),
     [

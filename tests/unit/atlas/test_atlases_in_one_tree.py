@@ -55,6 +55,7 @@ def names(folder):
     return {name for name in files(folder) if "atlaszarr/" not in name}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", [name for name in LAYOUTS if name != "strict"])
 def test_an_atlas_has_all_names_or_those_of_the_standard_alone(given, trees, tmp_path, first):
     for before, after in ((first, "strict"), ("strict", first)):

@@ -134,6 +134,7 @@ def test_gzip_itself_reads_the_members(tmp_path):
     assert found[352:] == values.tobytes()
 
 
+@pytest.mark.slow
 def test_a_plane_that_is_larger_than_a_slab_is_made_in_rows(tmp_path):
     values = np.zeros((2, 3000, 12_000), np.uint16)  # 72 MB a plane
     values[1, ::7, ::11] = 3

@@ -146,6 +146,7 @@ def test_a_text_that_every_row_repeats_takes_its_memory_once(tmp_path):
         Terminology.read(tmp_path / "x.parquet")
 
 
+@pytest.mark.slow
 def test_more_bytes_than_a_terminology_has_are_refused_before_they_are_decoded(tmp_path):
     table = pa.table({"identifier": range(300), "parent_identifier": [None] + [0] * 299, "name": ["x" * 2**20] * 300})
     pq.write_table(table, tmp_path / "x.parquet", compression="zstd", use_dictionary=False)
