@@ -151,8 +151,8 @@ class AtlasNames:
         return cls(
             name,
             version,
-            # As the Institute's ``allen-adult-mouse-ccf-atlas`` in ``allen-adult-mouse-ccf-space``.
-            _asset("atlases", valid["space"][0], version),
+            # The Institute's atlas of the CCF has the name of its space, ``allen-adult-mouse-ccf-atlas``.
+            _asset("atlases", CCF_COMPONENTS["space"][0] if (name, version) == CCF else name, version),
             _asset("annotation-sets", name, version),
             _asset("templates", *valid["template"]),
             _asset("terminologies", *valid["terminology"]),

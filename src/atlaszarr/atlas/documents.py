@@ -14,7 +14,6 @@ from ..reference_volumes import ReferenceVolume
 from ..stores.documents import LARGEST, parse_object
 from ..stores.target import Target
 from ..terminology.terminology import Terminology
-from . import registration
 from .record import source_facts
 from .tree import Tree
 
@@ -64,7 +63,6 @@ def documents_of(
             template_sources=None if template is None else sources,
             created=created,
         )
-    found = registration.kept(tree.root, found)
     return dict(sorted(found.items(), key=lambda item: item[0].startswith("atlases/")))
 
 

@@ -205,7 +205,7 @@ class Record:
         remarks: Sequence[str],
         credit: Credit,
     ) -> None:
-        """Write the files that are missing or differ, in order, and the record of everything built now and before.
+        """Write the files that are missing or differ, those of the atlases last, and the record of all that is built.
 
         Parameters
         ----------
@@ -218,7 +218,9 @@ class Record:
         credit : Credit
         """
         existing = self.root.read_each(files, LARGEST_SIDECAR)
-        self.root.write_all((path, body) for path, body in files.items() if existing[path] != body)
+        changed = {path: body for path, body in files.items() if existing[path] != body}
+        for last in (False, True):  # by the documents of atlases it is found: they are written once all else is there
+            self.root.write_all(item for item in changed.items() if item[0].startswith("atlases/") is last)
         recorded = self._content()
         before = recorded.get("layout", {})
         given = {

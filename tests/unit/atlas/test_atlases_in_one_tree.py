@@ -180,3 +180,20 @@ def test_two_builds_of_one_atlas_at_the_same_time_do_no_harm(given, tmp_path):
     build_atlas(target, **given, layout="assets", progress=progress)
     assert "annotation.ome.zarr" in refused[0]
     assert verify(target, deep=True).ok
+
+
+def test_atlases_of_one_space_and_version_have_a_manifest_each(given, tmp_path):
+    for name in ("one", "two"):
+        build_atlas(tmp_path / "tree", **{**given, "name": name}, **SHARED, **TEMPLATE, layout="assets")
+        manifest = json.loads((tmp_path / f"tree/atlases/{name}-atlas/2026/manifest.json").read_text())
+        assert [one["name"] for one in manifest["annotation_sets"]] == [f"{name}-annotation"]
+    assert verify(tmp_path / "tree").ok
+
+
+def test_an_atlas_that_is_overwritten_without_a_template_names_none(given, tmp_path):
+    build_atlas(tmp_path / "tree", **given, layout="assets")
+    build_atlas(tmp_path / "tree", **{**given, "template": ()}, layout="assets", overwrite=True)
+    manifest = json.loads((tmp_path / "tree/atlases/tiny-atlas/2026/manifest.json").read_text())
+    assert manifest["templates"] == []
+    assert not (tmp_path / "tree/templates").exists()
+    assert verify(tmp_path / "tree").ok
