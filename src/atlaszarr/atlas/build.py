@@ -338,7 +338,7 @@ def _planned(
 ) -> _Plan:
     """Plan the parts of an atlas, and refuse what its layout cannot hold and what lies in the targets of its images."""
     images = _images(levels, tree, terminology, labels, ome_zarr, credit)
-    # As they will be: their voxels are not read before they are written.
+    # As they will be: no voxel is read before it is written, and the digest is not known yet.
     future = {kind: Finished(images[kind].multiscale, levels[kind].geometry, "") for kind in levels}
     order = PostOrder.of(terminology) if tree.layout.has_annotation_set else None
     if tree.layout.brainglobe:
@@ -446,8 +446,8 @@ def _make_way(plan: _Plan, overwrite: bool, read: Sequence[Uri]) -> list[str]:
     refuse_overlaps(read, [below(tree.root, key) for key in files])
     folders = [*(tree.images[kind] for kind in plan.images), *tree.derived]
     keys = [*(f"{folder}/" for folder in folders), *files, plan.record.key]
-    made_later = [f"{tree.second_name}/zarr.json"] if tree.second_name else []
-    stale = plan.record.leftovers([*keys, *made_later]) if overwrite else []
+    second_root = [f"{tree.second_name}/zarr.json"] if tree.second_name else []
+    stale = plan.record.leftovers([*keys, *second_root]) if overwrite else []
     refuse_overlaps(read, [below(tree.root, path) for path in stale])
     tree.root.make_way(keys, overwrite)
     return stale

@@ -267,7 +267,7 @@ def _update(root: Target, key: str, name: str, asset: Asset, is_listed: bool) ->
         body, tag = root.read_tagged(key, LARGEST) or (None, None)
         manifest = parse_manifest(f"{root.url}/{key}", body)
         listed = [one for one in _references(manifest.get(name, [])) if one["location"] == reference["location"]]
-        if body is not None and listed == [reference] * is_listed:
+        if body is not None and listed == ([reference] if is_listed else []):
             return body
         others = {**manifest, name: [one for one in manifest.get(name, []) if one not in listed]}
         new = json_bytes(_with(others, name, reference) if is_listed else others)
