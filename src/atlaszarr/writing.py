@@ -12,10 +12,9 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .boxes import Index, Region, shape_of
-from .engine.blocks import Block
+from .engine.blocks import Block, as_declared
 from .engine.chunk_groups import ChunkGroups
 from .engine.codecs import Encoding
 from .engine.downsampling import Rule
@@ -198,22 +197,11 @@ def _compute(
         parts = dask.compute(*parts, scheduler=get_sync)
     shape = shape_of(region)
     values = {
-        spec.path: _as_declared(spec, np.asarray(part), spec.shape(shape)).reshape(spec.lead + shape)
+        spec.path: as_declared(spec.path, spec.dtype, np.asarray(part), spec.shape(shape)).reshape(spec.lead + shape)
         for spec, part in zip(specs, parts, strict=True)
     }
     absent = {path: array.absent.take() for path, array in arrays.items() if isinstance(array, StoredArray)}
     return Block(values, notes={path: chunks for path, chunks in absent.items() if chunks})
-
-
-def _as_declared(spec: ArraySpec, part: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    """Validate the dtype and shape of a block: dask does not validate the result of a mapped function."""
-    if part.dtype.newbyteorder("=") != np.dtype(spec.dtype) or part.shape != shape:
-        raise InputError(
-            f"a block of {spec.path or 'the image'} has dtype {part.dtype} and shape {part.shape}, but its array "
-            f"declares {spec.dtype} and {shape}; correct the dtype or meta of the array",
-            code="block-mismatch",
-        )
-    return part
 
 
 def _groups(

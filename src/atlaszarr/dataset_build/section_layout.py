@@ -42,7 +42,7 @@ def section_layout(dataset: SectionDataset, options: SectionsOptions) -> BuildLa
         If no section is inside the grid.
     """
     planes = options.planes(dataset)
-    pyramid, imaged = options.pyramid(planes), planes.imaged
+    pyramid, imaged = options.pyramid(len(planes.displacements), planes.shape), planes.imaged
     level, step = pyramid.levels[0], pyramid.passes[0]
     boxes: list[list[Box]] = [[] for _ in planes.displacements]
     base = set()

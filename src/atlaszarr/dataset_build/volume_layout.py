@@ -32,7 +32,7 @@ def volume_layout(dataset: SectionDataset, options: VolumeOptions, sides: str = 
         If no section is inside the grid.
     """
     stack = options.stack(dataset)
-    pyramid, grid = options.pyramid(stack), stack.grid
+    pyramid, grid = options.pyramid(stack.grid.shape), stack.grid
     chunks = stack.sections_by_chunk(options.chunk)
     if not chunks:
         raise RecordError(

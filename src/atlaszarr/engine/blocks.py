@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ..boxes import Index, Region, within
+from ..errors import InputError
 from . import ledger
 from .ledger import Entry, Task
 from .multiscale import ArraySpec, Blocks, Multiscale
@@ -115,6 +117,23 @@ def _note(
     values: NDArray[Any],
 ) -> None:
     notes[multiscale.key(spec, level, unit)] = observe(multiscale, level, unit, values)
+
+
+def as_declared(path: str, dtype: Any, part: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """Validate the dtype and shape of a block: dask does not validate the result of a mapped function.
+
+    Raises
+    ------
+    InputError
+        If they are not those that the array declares.
+    """
+    if part.dtype.newbyteorder("=") != np.dtype(dtype).newbyteorder("=") or part.shape != shape:
+        raise InputError(
+            f"a block of {path or 'the image'} has dtype {part.dtype} and shape {part.shape}, but its array "
+            f"declares {np.dtype(dtype)} and {shape}; correct the dtype or meta of the array",
+            code="block-mismatch",
+        )
+    return part
 
 
 @contextmanager

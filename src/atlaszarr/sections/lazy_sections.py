@@ -17,7 +17,8 @@ from ..displacement.fields import blocks, regular
 from ..errors import InputError
 from ..geometry.spaces import AXES
 from .alignment import attributes
-from .missing import Fetch, fetching
+from .missing import Fetcher, fetching
+from .opened import Opened
 from .options import SectionsOptions
 from .planes import DetectionPoint, SectionPlanes
 
@@ -32,7 +33,7 @@ class _Opened(NamedTuple):
     Attributes
     ----------
     views : mapping of str to SectionPlanes
-    fetch : callable
+    fetch : Fetcher
     background : int
         Grey level outside the images, and of missing images.
     identity : tuple of str
@@ -40,7 +41,7 @@ class _Opened(NamedTuple):
     """
 
     views: Mapping[str, SectionPlanes]
-    fetch: Fetch
+    fetch: Fetcher
     background: int
     identity: tuple[str, ...]
 
@@ -126,7 +127,8 @@ def open_sections(
         Superior is up; anterior is left in sagittal planes and up in transverse planes. Sections are in order of
         depth, with the coordinates image_id, section_number and ``coordinate``, the slice coordinate in um along the
         axis that its attribute ``axis`` names: p, i or r. y and x are in mm as in the OME-Zarr that `build` writes;
-        p_um, i_um and r_um are in um of the reference space.
+        p_um, i_um and r_um are in um of the reference space. The attributes of the scalar coordinate ``dataset_id``
+        hold what `atlaszarr.writing.write_multiscales` needs to write the Dataset.
 
     Raises
     ------
@@ -145,8 +147,7 @@ def open_sections(
         dataset = client.section_dataset(dataset)
     views = {request.view: request.planes(dataset, stored=False, displacement=displacement) for request in requests}
     main, chunk, background = _main_view(views), requests[0].chunk, requests[0].background
-    identity = (client.api_url,) if missing is None else (client.api_url, missing.name)
-    opened = _Opened(views, fetch, background, identity)
+    opened = _Opened(views, fetch, background, (client.api_url, on_missing))
     variables = {
         "image" if view == "primary" else view: (
             ("section", "y", "x", "rgb"),
@@ -157,7 +158,9 @@ def open_sections(
     attrs = {"plane_of_section": main.plane.name, **attributes(dataset, main.grid, requests[0].mirror)}
     if missing is not None:
         attrs["missing"] = missing
-    return xr.Dataset(variables, _coordinates(main, {_KEY: opened}), attrs)
+    names = {name: array.name for name, (_, array) in variables.items()}
+    carried = Opened(dataset, requests[0], bool(displacement), client.api_url, names).coordinate()
+    return xr.Dataset(variables, _coordinates(main, {_KEY: opened}) | carried, attrs)
 
 
 def iter_sections(dataset: xr.Dataset) -> Iterator[RegisteredSection]:
