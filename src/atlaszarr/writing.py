@@ -48,7 +48,7 @@ def write_multiscales(
     geometry: Geometry | None = None,
     levels: int | None = None,
     factors: Sequence[Any] = (),
-    chunk: int | Sequence[int | Sequence[int]] = 64,
+    chunk: int | Sequence[int | Sequence[int]] | None = None,
     shard: int | Sequence[int] | None = None,
     ome_zarr: str = DEFAULT_VERSION,
     compressor: str = "zstd",
@@ -119,6 +119,26 @@ def write_multiscales(
     """
     worker_count(workers)
     output = Target.of(target, storage_options)
+    if hasattr(image, "data_vars"):
+        _validate_options_of_dataset(labels=labels, geometry=geometry, factors=factors)
+        _validate_options_of_dataset(rule=rule != "mean", compressor=compressor != "zstd", name=name != "image")
+        from .dataset_build.lazy_write import write_dataset  # imported here, since arrays do without it
+
+        return write_dataset(
+            image,
+            output,
+            identity=identity,
+            scheduler=scheduler,
+            workers=workers,
+            overwrite=overwrite,
+            take_over=take_over,
+            progress=progress,
+            levels=levels,
+            chunk=chunk,
+            shard=shard,
+            ome_zarr=ome_zarr,
+        )
+    chunk = 64 if chunk is None else chunk
     array, axes, own_geometry = opened(image)
     arrays = {"": array, **{f"labels/{key}": opened(label)[0] for key, label in (labels or {}).items()}}
     specs = tuple(_spec(path, part, axes, rule) for path, part in arrays.items())
@@ -202,6 +222,16 @@ def _compute(
     }
     absent = {path: array.absent.take() for path, array in arrays.items() if isinstance(array, StoredArray)}
     return Block(values, notes={path: chunks for path, chunks in absent.items() if chunks})
+
+
+def _validate_options_of_dataset(**given: Any) -> None:
+    """Refuse options that a Dataset of `open_volume` or `open_sections` decides itself."""
+    if name := next((name for name, value in given.items() if value), None):
+        raise InputError(
+            f"option {name} is not supported for a Dataset, which decides it as in build; pass one variable of it as "
+            "an array to decide yourself",
+            code="conflicting-options",
+        )
 
 
 def _groups(

@@ -51,7 +51,8 @@ class DatasetJob(ImageJob):
         progress: Progress | None,
     ) -> None:
         root = Root(layout.options.ome_zarr, layout.request, credit.SECTIONS)
-        super().__init__(layout.multiscale(target), root, layout.groups, layout.source, files=lambda _: records.FILES)
+        super().__init__(layout.multiscale(target), root, layout.groups, layout.source, layout.together)
+        self.files = lambda _: records.FILES
         self.plan = plan
         #: Missing images, or windows of images, by name.
         self.failures: dict[str, MissingImage] = {}
@@ -105,16 +106,20 @@ class DatasetJob(ImageJob):
         multiscale, source = shared
         step = self.multiscale.pyramid.passes[0]
         images: dict[ImageRequest, Any] = dict(self._again)
-        needed = [self._layout.inputs[block] for _, block in tasks]
+        blocks = [block for _, block in tasks]
+        groups = [[block] for block in blocks] if self.together is None else self.together(blocks)
+        needed = [
+            dict.fromkeys(request for block in group for request in self._layout.inputs[block]) for group in groups
+        ]
         last = {request: position for position, requests in enumerate(needed) for request in requests}
-        for position, ((_, block), requests) in enumerate(zip(tasks, needed, strict=True)):
+        for position, (group, requests) in enumerate(zip(groups, needed, strict=True)):
             for request in requests:
                 if request not in images:
                     images[request] = scheduler.fetch(self._client.try_fetch, request)
                     self.fetches.add(images[request])
                     self._started += 1
             inputs = [images[request] for request in requests]
-            yield partial(scheduler.compute, write_blocks, multiscale, source, step, [[block]], inputs)
+            yield partial(scheduler.compute, write_blocks, multiscale, source, step, [group], inputs)
             for request in requests:
                 if last[request] == position:
                     del images[request]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,6 +59,10 @@ class BuildLayout:
         For a collection of planes, the axis (z, y, x) across them.
     sides : str
         The orientation of x in the metadata: that of the Allen Institute, or of the atlas that the target belongs to.
+    changes : mapping
+        What the voxels depend on besides the options and the records, as JSON values: a user's own steps.
+    together : callable, optional
+        Sorts blocks of level 0 into groups that are computed in one call, see `atlaszarr.engine.job.ImageJob`.
     """
 
     dataset: SectionDataset
@@ -75,12 +79,14 @@ class BuildLayout:
     columns: Mapping[str, list[Any]] = field(default_factory=dict)
     fixed: int | None = None
     sides: str = ORIENTATION["x"]
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    together: Callable[[Sequence[Index]], Sequence[Sequence[Index]]] | None = None
 
     @property
     def request(self) -> dict[str, Any]:
         """Everything that the bytes of the target depend on, as JSON values."""
         sides = {} if self.sides == ORIENTATION["x"] else {"sides": self.sides}
-        return {**self.options.identity(self.dataset), **sides}
+        return {**self.options.identity(self.dataset), **sides, **self.changes}
 
     def multiscale(self, target: Target) -> Multiscale:
         """The arrays in a target."""
@@ -95,6 +101,11 @@ def image_spec(background: int, grey: bool = False) -> ArraySpec:
     if grey:
         return ArraySpec(IMAGE, "uint8", fill=background, rule="mean", mask=SECTION)
     return ArraySpec(IMAGE, "uint8", ("c", "z", "y", "x"), 3, background, rule="mean", mask=SECTION)
+
+
+def channels_of(grey: bool) -> dict[str, Any]:
+    """The argument of `records.image` for an image in colour or grey."""
+    return {"channels": None} if grey else {}
 
 
 def grey_of(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

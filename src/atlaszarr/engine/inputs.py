@@ -69,7 +69,7 @@ def opened(image: Any) -> tuple[Any, tuple[str, ...], Geometry]:
             "the image is masked; fill it first, and pass the mask as a label if you need it", code="masked-image"
         )
     if hasattr(image, "coords"):
-        return array, axes, _of_coordinates(image)
+        return array, axes, geometry_of(image)
     if hasattr(image, "scale") and dims is not None:
         orientation = getattr(image, "axes_orientations", None) or {}
         named = {axis: str(getattr(item.value, "value", item.value)) for axis, item in orientation.items()}
@@ -149,8 +149,14 @@ def is_computed(array: Any) -> bool:
     return not all(isinstance(value, np.ndarray) or type(value).__name__ == "Future" for value in held)
 
 
-def _of_coordinates(image: Any) -> Geometry:
-    """The geometry of an xarray.DataArray, from its one-dimensional coordinates."""
+def geometry_of(image: Any) -> Geometry:
+    """The geometry of an xarray.DataArray or Dataset, from its one-dimensional coordinates z, y and x.
+
+    Raises
+    ------
+    InputError
+        If a coordinate is not a regular, increasing grid, or the units differ.
+    """
     scale, translation, units = {}, {}, {}
     along = {axis: image.coords[axis] for axis in "zyx" if axis in image.coords and image.coords[axis].dims == (axis,)}
     for axis, coordinate in along.items():

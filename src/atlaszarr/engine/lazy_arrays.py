@@ -51,11 +51,10 @@ class LazyArrays:
     def edges(self) -> dict[str, list[list[int]]]:
         """Starts of the chunks of each array along each of its axes, and the end of the last one."""
         return {
-            path: [np.cumsum((0, *lengths)).tolist() for lengths in array.chunks]
-            for path, array in self.arrays.items()
+            path: [np.cumsum((0, *lengths)).tolist() for lengths in array.chunks] for path, array in self.arrays.items()
         }
 
-    def needs(self, region: Region) -> frozenset[Hashable]:
+    def needs(self, region: Region) -> frozenset[Any]:
         """The names of the given values that a region of the arrays depends on."""
         masks = [self._mask(key) for path in self.arrays for key, _ in self._chunks(path, region)]
         needed = 0
