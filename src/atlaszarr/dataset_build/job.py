@@ -9,6 +9,7 @@ from typing import Any
 from .. import credit
 from ..allen.client import AllenClient
 from ..allen.images import ImageRequest, MissingImage, SectionImage
+from ..boxes import cells
 from ..engine.blocks import Done, write_blocks
 from ..engine.job import ImageJob
 from ..engine.ledger import Defect, Entry, Ledger, Task
@@ -53,6 +54,7 @@ class DatasetJob(ImageJob):
         root = Root(layout.options.ome_zarr, layout.request, credit.SECTIONS)
         super().__init__(layout.multiscale(target), root, layout.groups, layout.source, layout.together)
         self.files = lambda _: records.FILES
+        self.held = layout.held
         self.plan = plan
         #: Missing images, or windows of images, by name.
         self.failures: dict[str, MissingImage] = {}
@@ -108,17 +110,19 @@ class DatasetJob(ImageJob):
         images: dict[ImageRequest, Any] = dict(self._again)
         blocks = [block for _, block in tasks]
         groups = [[block] for block in blocks] if self.together is None else self.together(blocks)
+        boxes = [self.box(0, group) for group in groups]
         needed = [
-            dict.fromkeys(request for block in group for request in self._layout.inputs[block]) for group in groups
+            dict.fromkeys(request for block in cells(box, step.block) for request in self._layout.inputs.get(block, ()))
+            for box in boxes
         ]
         last = {request: position for position, requests in enumerate(needed) for request in requests}
-        for position, (group, requests) in enumerate(zip(groups, needed, strict=True)):
+        for position, (group, box, requests) in enumerate(zip(groups, boxes, needed, strict=True)):
             for request in requests:
                 if request not in images:
                     images[request] = scheduler.fetch(self._client.try_fetch, request)
                     self.fetches.add(images[request])
                     self._started += 1
-            inputs = [images[request] for request in requests]
+            inputs = [*(images[request] for request in requests), *self.held(box)]
             yield partial(scheduler.compute, write_blocks, multiscale, source, step, [group], inputs)
             for request in requests:
                 if last[request] == position:

@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 from ..allen.images import ImagedSections, ImageRequest, MissingImage, SectionImage
 from ..allen.records import SectionDataset
-from ..boxes import Index
+from ..boxes import Index, Region
 from ..engine.blocks import Block, BlockSource
 from ..engine.codecs import Encoding
 from ..engine.collection import Collection
 from ..engine.multiscale import ArraySpec, Blocks, Multiscale
 from ..engine.ome import zarr_format
 from ..engine.pyramid import NonEmptyChunks
+from ..engine.schedulers import Future
 from ..geometry.grid import Grid
 from ..geometry.spaces import ORIENTATION
 from ..sections.options import Options
@@ -63,6 +64,8 @@ class BuildLayout:
         What the voxels depend on besides the options and the records, as JSON values: a user's own steps.
     together : callable, optional
         Sorts blocks of level 0 into groups that are computed in one call, see `atlaszarr.engine.job.ImageJob`.
+    held : callable
+        Futures that a region of level 0 depends on, see `atlaszarr.engine.job.ImageJob`.
     """
 
     dataset: SectionDataset
@@ -81,6 +84,7 @@ class BuildLayout:
     sides: str = ORIENTATION["x"]
     changes: Mapping[str, Any] = field(default_factory=dict)
     together: Callable[[Sequence[Index]], Sequence[Sequence[Index]]] | None = None
+    held: Callable[[Region], Sequence[Future]] = lambda _: ()
 
     @property
     def request(self) -> dict[str, Any]:

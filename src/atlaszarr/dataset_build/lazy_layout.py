@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -24,7 +24,7 @@ from ..boxes import Index, Region
 from ..engine.blocks import Block
 from ..engine.chunk_groups import ChunkGroups
 from ..engine.collection import member_pyramid
-from ..engine.inputs import geometry_of, identity_of, locations_read, opened
+from ..engine.inputs import geometry_of, held_by, identity_of, locations_read, opened
 from ..engine.lazy_arrays import LazyArrays
 from ..engine.multiscale import ArraySpec
 from ..engine.ome import Geometry
@@ -213,6 +213,32 @@ class _Lazy:
         source: Any,
         **layout: Any,
     ) -> LazyBuild:
+        """A layout whose blocks are computed by the graph of the Dataset."""
+        empty = BuildLayout(
+            dataset=self.dataset,
+            options=self.options,
+            grid=self.aligned.grid,
+            imaged=self.aligned.imaged,
+            source=source,
+            non_empty=NonEmptyChunks(pyramid),
+            inputs={},
+            block_bytes=0,
+            arrays=specs,
+            **layout,
+        )
+        return self._computed(empty, target, arrays, source, empty.non_empty.blocks(pyramid.passes[0]))
+
+    def _as_build(self, layout: BuildLayout, target: str, arrays: Mapping[str, Any], source: Any) -> LazyBuild:
+        """The layout of `build`, whose blocks are computed by the graph only if its values are in memory already."""
+        fetcher = next((fetch for fetch, _ in _fetches(LazyArrays(arrays, {}).tasks).values()), None)
+        if fetcher is None:
+            return self._computed(layout, target, arrays, source, layout.inputs)
+        return LazyBuild(layout, fetcher, self.carried.api_url)
+
+    def _computed(
+        self, layout: BuildLayout, target: str, arrays: Mapping[str, Any], source: Any, blocks: Iterable[Index]
+    ) -> LazyBuild:
+        """A layout with some blocks, computed by the graph of arrays."""
         for array in arrays.values():
             if read := next((url for url in locations_read(array) if overlap(url, target)), None):
                 raise InputError(
@@ -220,45 +246,36 @@ class _Lazy:
                     code="target-overlaps-source",
                 )
         fetches = _fetches(LazyArrays(arrays, {}).tasks)
-        fetcher = next((fetch for fetch, _ in fetches.values() if fetch.client.api_url == self.carried.api_url), None)
+        api_url = self.carried.api_url or next((fetch.client.api_url for fetch, _ in fetches.values()), None)
         # The images of another service are fetched by the graph.
-        given = {
-            key: request
-            for key, (fetch, request) in fetches.items()
-            if fetcher is not None and fetch.client.api_url == fetcher.client.api_url
-        }
+        known = {key: call for key, call in fetches.items() if call[0].client.api_url == api_url}
+        fetcher = next((fetch for fetch, _ in known.values()), None)
+        images = {key: request for key, (_, request) in known.items()}
+        futures = {key: future for array in arrays.values() for key, future in held_by(array).items()}
+        lazy = LazyArrays(arrays, images | {key: key for key in futures})
         ids = {section.image_id: k for k, section in enumerate(self.aligned.imaged.sections)}
-        own = {request for request in given.values() if request.image_id in ids and request.view == self.options.view}
-        lazy = LazyArrays(arrays, given)
-        step, non_empty = pyramid.passes[0], NonEmptyChunks(pyramid)
-        needs = {block: lazy.needs(pyramid.region(step, block)) for block in non_empty.blocks(step)}
-        requests: dict[Index, tuple[ImageRequest, ...]] = {
-            block: tuple(sorted(needed, key=lambda request: (ids.get(request.image_id, -1), repr(request))))
-            for block, needed in needs.items()
-        }
-        order = {block: [ids.get(request.image_id, -1) for request in images] for block, images in requests.items()}
-        groups = ChunkGroups.of(pyramid, list(arrays.values()), 3)
-        voxel = sum(spec.channels * np.dtype(spec.dtype).itemsize for spec in specs)
-        largest = max((3 * request.width * request.height for request in given.values()), default=0)
-        sides = (max(b - a for a, b in pairwise(edges)) for edges in groups.edges)
-        built = BuildLayout(
-            dataset=self.dataset,
-            options=self.options,
-            grid=self.aligned.grid,
-            imaged=self.aligned.imaged,
-            source=partial(source, lazy, frozenset(own)),
-            non_empty=non_empty,
-            inputs={block: requests[block] for block in sorted(requests, key=lambda block: (order[block], block))},
-            block_bytes=math.prod(sides) * voxel * _COPIES + largest,
-            arrays=specs,
-            together=None if groups.are_blocks and groups.times == 1 else groups.sort,
-            **layout,
-        )
-        return LazyBuild(built, fetcher, self.carried.api_url, groups.warning() if groups.times > 1 else "")
+        own = {request for request in images.values() if request.image_id in ids and request.view == self.options.view}
 
-    def _as_build(self, layout: BuildLayout, array: Any) -> LazyBuild:
-        fetches = _fetches(dict(array.dask.to_dict())).values()
-        return LazyBuild(layout, next((fetch for fetch, _ in fetches), None), self.carried.api_url)
+        pyramid = layout.non_empty.pyramid
+        step = pyramid.passes[0]
+        inputs: dict[Index, tuple[ImageRequest, ...]] = {}
+        for block in blocks:
+            needs = lazy.needs(pyramid.region(step, block))
+            inputs[block] = tuple(name for name in needs if isinstance(name, ImageRequest))
+        order = {block: sorted(ids.get(one.image_id, -1) for one in needed) for block, needed in inputs.items()}
+        groups = ChunkGroups.of(pyramid, list(arrays.values()), 3)
+        voxel = sum(spec.channels * np.dtype(spec.dtype).itemsize for spec in layout.arrays)
+        largest = max((3 * request.width * request.height for request in images.values()), default=0)
+        sides = (max(b - a for a, b in pairwise(edges)) for edges in groups.edges)
+        built = replace(
+            layout,
+            source=partial(source, lazy, frozenset(own)),
+            inputs={block: inputs[block] for block in sorted(inputs, key=lambda block: (order[block], block))},
+            block_bytes=math.prod(sides) * voxel * _COPIES + largest,
+            together=None if groups.are_blocks and groups.times == 1 else groups.sort,
+            held=lambda region: [futures[name] for name in lazy.needs(region) if name in futures] if futures else [],
+        )
+        return LazyBuild(built, fetcher, api_url, groups.warning() if groups.times > 1 else "")
 
     def _is_unchanged(self, geometries_agree: bool) -> bool:
         known = self.carried.arrays
@@ -285,19 +302,23 @@ class _Volume(_Lazy):
             )
         geometry = self._geometry(image, {"z": 0, "y": 1, "x": 2})
         whole = records.geometry(self.aligned.grid)
-        if self._is_unchanged(geometry == whole):
-            return self._as_build(volume_layout(self.dataset, self.volume), image.data)
         arrays = {IMAGE: _as_dask(image), SECTION: _as_dask(section)}
+        if self._is_unchanged(geometry == whole):
+            return self._as_build(
+                volume_layout(self.dataset, self.volume), target, arrays, partial(_volume_block, None)
+            )
         z, y, x = section.shape
         pyramid = self.volume.pyramid((z, y, x))
         version, spec = self.options.ome_zarr, self._image_spec(image, has_channels)
+        is_own = self.carried.arrays.get("section") == getattr(section.data, "name", None)
+        ids = None if is_own else np.unique([section.image_id for section in self.dataset.sections])
         title, channels = records.title(self.dataset), self._channels(image, "c")
         return self._lay_out(
             target,
             pyramid,
             arrays,
             (spec, section_spec()),
-            _volume_block,
+            partial(_volume_block, ids),
             groups={
                 SECTION: records.provenance(version, geometry, pyramid, self.aligned.imaged.sections),
                 "labels": {"labels": ["section"]},
@@ -341,8 +362,6 @@ class _Sections(_Lazy):
                 code="irregular-grid",
             )
         every = [section.image_id for section in planes.imaged.sections]
-        if self._is_unchanged(geometry == grid and ids == every):
-            return self._as_build(section_layout(self.dataset, self.flat), image.data)
         first = [
             round((t - t0) / s) for t, t0, s in zip(geometry.translation, grid.translation, grid.scale, strict=True)
         ]
@@ -350,11 +369,16 @@ class _Sections(_Lazy):
         lead = ("rgb",) if has_channels else ()
         stored = image.transpose(*lead, "section", "x", "y") if swapped else image
         arrays = {IMAGE: _as_dask(stored)}
+        positions = [planes.positions[id] for id in ids]
+        label = _Label(planes, tuple(positions), (first[rows], first[columns]), swapped)
+        if self._is_unchanged(geometry == grid and ids == every):
+            return self._as_build(
+                section_layout(self.dataset, self.flat), target, arrays, partial(_section_block, label)
+            )
         shape = image.sizes["section"], *(stored.shape[-2:])
         pyramid = self.flat.pyramid(shape[0], (shape[1], shape[2]))
         spec, version = self._image_spec(stored, has_channels), self.options.ome_zarr
         channels, title, fixed = self._channels(stored, "rgb"), records.title(self.dataset), planes.plane.fixed
-        positions = [planes.positions[id] for id in ids]
         groups: dict[str, Any] = {}
         one = member_pyramid(pyramid, fixed)
         path = [""] * len(every)
@@ -366,7 +390,6 @@ class _Sections(_Lazy):
             plane = replace(plane, translation=(z, y, x))
             groups |= member_groups(version, member, section, name, plane, one, channels=channels, dtype=spec.dtype)
             path[position] = str(member)
-        label = _Label(planes, tuple(positions), (first[rows], first[columns]), swapped)
         built = self._lay_out(
             target,
             pyramid,
@@ -420,13 +443,27 @@ class _Label:
 
 
 def _volume_block(
+    ids: NDArray[np.int64] | None,
     lazy: LazyArrays,
     own: frozenset[ImageRequest],
     _level: int,
     region: Region,
-    images: Sequence[SectionImage | MissingImage],
+    inputs: Sequence[Any],
 ) -> Block:
-    values = lazy.compute(region, {image.request: image for image in images})
+    """Compute a block; `ids` are the labels that a section label after a step of the user may hold.
+
+    Raises
+    ------
+    InputError
+        If the section label holds another one, for example because the step multiplied the whole Dataset.
+    """
+    values, images = _values(lazy, region, inputs)
+    if ids is not None and (others := np.setdiff1d(values[SECTION], np.append(ids, 0))).size:
+        raise InputError(
+            f"variable 'section' holds {others[0]}, which is no section image of the dataset; apply the step to the "
+            "image alone (opened.assign(image=...))",
+            code="invalid-section-label",
+        )
     return _block(values, own, images)
 
 
@@ -436,11 +473,22 @@ def _section_block(
     own: frozenset[ImageRequest],
     _level: int,
     region: Region,
-    images: Sequence[SectionImage | MissingImage],
+    inputs: Sequence[Any],
 ) -> Block:
-    values = lazy.compute(region, {image.request: image for image in images})
+    values, images = _values(lazy, region, inputs)
     values[SECTION] = label.over(region, [image for image in images if isinstance(image, MissingImage)])
     return _block(values, own, images)
+
+
+def _values(
+    lazy: LazyArrays, region: Region, inputs: Sequence[Any]
+) -> tuple[dict[str, NDArray[Any]], list[SectionImage | MissingImage]]:
+    """The values of a region, from images and then what `BuildLayout.held` gives; and the images."""
+    images = [value for value in inputs if isinstance(value, SectionImage | MissingImage)]
+    held = [name for name in lazy.needs(region) if not isinstance(name, ImageRequest)]
+    given: dict[Hashable, Any] = {image.request: image for image in images}
+    given |= dict(zip(held, inputs[len(images) :], strict=True))
+    return lazy.compute(region, given), images
 
 
 def _block(

@@ -90,8 +90,7 @@ def write_blocks(
     done: list[Done] = []
     for blocks in groups:
         regions = [multiscale.pyramid.region(step, block) for block in blocks]
-        z, y, x = (slice(min(a.start for a in axis), max(a.stop for a in axis)) for axis in zip(*regions, strict=True))
-        box: Region = (z, y, x)
+        box = box_of(regions)
         with naming(multiscale, step.source, blocks[0]):
             made = source(step.source, box, inputs) if step.computes else Block(multiscale.read(step.source, box))
         notes: dict[str, Any] = dict(made.notes)
@@ -105,6 +104,12 @@ def write_blocks(
             done.append(Done(task, entry, notes))
             notes = {}
     return done
+
+
+def box_of(regions: Sequence[Region]) -> Region:
+    """The smallest region that contains some regions."""
+    z, y, x = (slice(min(a.start for a in axis), max(a.stop for a in axis)) for axis in zip(*regions, strict=True))
+    return z, y, x
 
 
 def _note(

@@ -227,6 +227,20 @@ def identity_of(array: Any) -> str:
     return "; ".join((str(dask.base.tokenize(array)), *read))
 
 
+def held_by(array: Any) -> dict[Any, Any]:
+    """The tasks of a dask array that are futures of `distributed`, as after ``persist()``, by key."""
+    from dask.highlevelgraph import MaterializedLayer
+
+    layers = [layer for layer in array.dask.layers.values() if isinstance(layer, MaterializedLayer)]
+    tasks = ((key, getattr(task, "value", task)) for layer in layers for key, task in layer.items())
+    return {key: task for key, task in tasks if is_future(task)}
+
+
+def is_future(value: Any) -> bool:
+    """Whether a value is a future of `distributed`."""
+    return type(value).__module__.startswith("distributed.") and hasattr(value, "key")
+
+
 def absent_of(array: Any) -> AbsentChunks | None:
     """The absent chunks of an array of `opened`; None if it is not a zarr array in a store that `Target` reads."""
     if isinstance(array, StoredArray):

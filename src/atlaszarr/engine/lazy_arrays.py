@@ -7,7 +7,7 @@ takes long, is computed by a task of its own, once, and given to the tasks of th
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import product
@@ -24,7 +24,7 @@ Key = Any
 
 @dataclass(frozen=True, eq=False)
 class LazyArrays:
-    """Aligned dask arrays; a pickled copy makes its tables anew.
+    """Aligned dask arrays; a pickled copy lacks the tasks of the given values, and makes its tables anew.
 
     Attributes
     ----------
@@ -38,7 +38,7 @@ class LazyArrays:
     given: Mapping[Key, Hashable]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return LazyArrays, (self.arrays, self.given)
+        return LazyArrays, (_without(self.arrays, self.given.keys()), self.given)
 
     @cached_property
     def tasks(self) -> dict[Key, Any]:
@@ -54,13 +54,13 @@ class LazyArrays:
             path: [np.cumsum((0, *lengths)).tolist() for lengths in array.chunks] for path, array in self.arrays.items()
         }
 
-    def needs(self, region: Region) -> frozenset[Any]:
-        """The names of the given values that a region of the arrays depends on."""
+    def needs(self, region: Region) -> list[Any]:
+        """The names of the given values that a region of the arrays depends on, always in the same order."""
         masks = [self._mask(key) for path in self.arrays for key, _ in self._chunks(path, region)]
         needed = 0
         for mask in masks:
             needed |= mask
-        return frozenset(name for position, name in enumerate(self._names) if needed >> position & 1)
+        return [name for position, name in enumerate(self._names) if needed >> position & 1]
 
     def compute(self, region: Region, values: Mapping[Hashable, Any]) -> dict[str, NDArray[Any]]:
         """Compute a region of all arrays, in this thread.
@@ -158,3 +158,24 @@ class LazyArrays:
 
 def _same(value: Any) -> Any:
     return value
+
+
+def _without(arrays: Mapping[str, Any], keys: Set[Key]) -> dict[str, Any]:
+    """The arrays without the tasks of some keys; their graphs share layers as before."""
+    import dask.array as da
+    from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
+
+    known: dict[int, Any] = {}
+
+    def without(layer: Any) -> Any:
+        if not isinstance(layer, MaterializedLayer) or keys.isdisjoint(layer):
+            return layer
+        if (tasks := id(layer.mapping)) not in known:
+            known[tasks] = MaterializedLayer({key: None if key in keys else task for key, task in layer.items()})
+        return known[tasks]
+
+    def stripped(array: Any) -> Any:
+        layers = {name: without(layer) for name, layer in array.dask.layers.items()}
+        return da.Array(HighLevelGraph(layers, array.dask.dependencies), array.name, array.chunks, array.dtype)
+
+    return {path: stripped(array) for path, array in arrays.items()}

@@ -154,6 +154,10 @@ class Threads:
     def _result(self, value: Any) -> Any:
         if isinstance(value, list):
             return [self._result(item) for item in value]
+        if hasattr(value, "key") and type(value).__module__.startswith(
+            "distributed."
+        ):  # a value in the memory of a cluster
+            return value.result()
         if not isinstance(value, cf.Future):
             return value
         while True:
