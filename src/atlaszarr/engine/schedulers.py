@@ -270,6 +270,16 @@ class Cluster:
         self._started.add(future)
         return future
 
+    def compute_graph(self, lazy: Any) -> Any:
+        """Compute a dask collection on the workers."""
+        try:
+            return lazy.compute(scheduler=self._client)
+        except Exception as error:
+            explained = self._explained(error)
+            if explained is error:
+                raise
+            raise explained from None
+
     def share(self, value: Any) -> Any:
         """Send the value to every worker, and return a future of it.
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..assets.locate import Located, locate
 from ..engine.ome import exact
+from ..engine.schedulers import SchedulerLike
 from ..errors import AtlaszarrWarning, InputError
 from ..geometry.spaces import BRAINGLOBE_SIDES, ORIENTATION, direction, reference_space
 from ..geometry.voxel_size import contradiction, lengths_of, refuse_implausible
@@ -45,6 +46,7 @@ def region_volumes(
     voxel_size: float | Sequence[float] | None = None,
     allow_unknown: bool = False,
     storage_options: Mapping[str, Any] | None = None,
+    scheduler: SchedulerLike = None,
 ) -> pd.DataFrame:
     """The volume of every structure of an annotation, without and with its descendants.
 
@@ -75,6 +77,9 @@ def region_volumes(
         Whether to accept a terminology that names under half of the labels of the annotation.
     storage_options : mapping, optional
         Options for fsspec, if the annotation or the terminology is a URL.
+    scheduler : str, distributed.Client or distributed.LocalCluster, optional
+        Counts the voxels: same as in `atlaszarr.build`. An annotation in memory that cannot be sent to workers is
+        counted by threads.
 
     Returns
     -------
@@ -119,7 +124,7 @@ def region_volumes(
     names, explanation, is_assumed = (
         _sides(opened, size, "zyx"[across]) if by_hemisphere else (("low", "high"), "", False)
     )
-    counts = opened.counts()
+    counts = opened.counts(scheduler)
     labelled = counts.ids != 0
     ids, voxels, low = (column[labelled] for column in counts)
     known = {structure.value: row for row, structure in enumerate(structures) if structure.value is not None}
