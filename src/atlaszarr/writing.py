@@ -6,7 +6,8 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -18,19 +19,23 @@ from .engine.blocks import Block, as_declared
 from .engine.chunk_groups import ChunkGroups
 from .engine.codecs import Encoding
 from .engine.downsampling import Rule
-from .engine.inputs import absent_of, identity_of, locations_read, opened
+from .engine.inputs import absent_of, held_by, identity_of, locations_read, opened, validate_held
 from .engine.job import ImageJob
+from .engine.lazy_arrays import LazyArrays
 from .engine.multiscale import ArraySpec, Multiscale
 from .engine.ome import DEFAULT_VERSION, Geometry, multiscales, zarr_format
 from .engine.pyramid import NonEmptyChunks, Pyramid
-from .engine.schedulers import SchedulerLike, resolve_scheduler, scheduler_for, worker_count
+from .engine.schedulers import Future, Scheduler, SchedulerLike, resolve_scheduler, scheduler_for, worker_count
 from .engine.target_state import Root
 from .engine.writer import Progress, WriteReport, write
 from .engine.zarr_reader import StoredArray
 from .errors import AtlaszarrWarning, InputError
+from .sections import FETCHES
 from .stores.locations import overlap, shown
 from .stores.target import Target
 
+#: Futures of fetched images, or of persisted chunks, that are kept for other regions: the sections of most datasets.
+_KEPT = 256
 _METHODS: dict[str, str] = {
     "mean": "mean, rounded half to even",
     "mode": "vote of foreground against background, then the most frequent label other than 0",
@@ -189,15 +194,19 @@ def write_multiscales(
         for path, counts in notes.items():
             absent[path].add(counts)
 
+    lazy, starts = _given(arrays, len(spatial))
     job = ImageJob(
         multiscale,
         Root(ome_zarr, request),
         _groups(specs, name, geometry, pyramid, ome_zarr),
-        partial(_compute, arrays, specs),
-        together=None if groups.are_blocks and groups.times == 1 else together,
+        partial(_compute, arrays, specs) if lazy is None else partial(_compute_given, lazy, specs),
+        together=None if groups.are_blocks and groups.times == 1 and lazy is None else together,
         notes=note,
     )
+    validate_held(arrays.values(), scheduler)
     with scheduler_for(scheduler, workers) as running:
+        if lazy is not None:
+            job.held = _Started(lazy, starts, running)
         report = write(job, running, overwrite=overwrite, take_over=take_over, progress=progress)
     for chunks in absent.values():
         if (text := chunks.remark()) is not None:
@@ -222,6 +231,77 @@ def _compute(
     }
     absent = {path: array.absent.take() for path, array in arrays.items() if isinstance(array, StoredArray)}
     return Block(values, notes={path: chunks for path, chunks in absent.items() if chunks})
+
+
+def _given(
+    arrays: Mapping[str, Any], dimensions: int
+) -> tuple[LazyArrays | None, dict[Hashable, Callable[[Scheduler], Future]]]:
+    """What tasks are given if a graph fetches section images, or is persisted on a cluster.
+
+    Returns
+    -------
+    lazy : LazyArrays or None
+        None for any other arrays.
+    starts : dict of hashable to callable
+        By the name of a value, starts what makes it, and returns the future.
+    """
+    if not all(isinstance(array, np.ndarray) or hasattr(array, "__dask_graph__") for array in arrays.values()):
+        return None, {}
+    lazy = [array for array in arrays.values() if hasattr(array, "__dask_graph__")]
+    futures = {key: future for array in lazy for key, future in held_by(array).items()}
+    layers = [layer for array in lazy for name, layer in array.dask.layers.items() if name.startswith(FETCHES)]
+    fetches: dict[Any, Any] = {}
+    if layers:
+        from .sections.missing import fetches_of  # imported here, since other arrays do without it
+
+        fetches = {key: call for layer in layers for key, call in fetches_of(layer).items()}
+    if not futures and not fetches:
+        return None, {}
+    import dask.array as da
+
+    # Without an axis z, one of length 1 is added.
+    stacked = {p: da.asarray(a) if dimensions == 3 else da.asarray(a)[..., np.newaxis, :, :] for p, a in arrays.items()}
+    names = {key: (fetch.client.api_url, request) for key, (fetch, request) in fetches.items()}
+    starts: dict[Hashable, Callable[[Scheduler], Future]] = {key: partial(_held, held) for key, held in futures.items()}
+    starts |= {names[key]: partial(_fetch, *call) for key, call in fetches.items()}
+    return LazyArrays(stacked, names | {key: key for key in futures}), starts
+
+
+def _held(future: Future, _scheduler: Scheduler) -> Future:
+    return future
+
+
+def _fetch(fetch: Callable[[Any], Any], request: Any, scheduler: Scheduler) -> Future:
+    return scheduler.fetch(fetch, request)
+
+
+class _Started:
+    """The futures of what regions need, each started once; the last ones are kept for other regions."""
+
+    def __init__(
+        self, lazy: LazyArrays, starts: Mapping[Hashable, Callable[[Scheduler], Future]], scheduler: Scheduler
+    ) -> None:
+        self._lazy, self._starts, self._scheduler = lazy, starts, scheduler
+        self._futures: OrderedDict[Hashable, Future] = OrderedDict()
+
+    def __call__(self, region: Region) -> list[Future]:
+        needs = self._lazy.needs(region)
+        for name in needs:
+            if name not in self._futures:
+                self._futures[name] = self._starts[name](self._scheduler)
+            self._futures.move_to_end(name)
+        needed = [self._futures[name] for name in needs]
+        while len(self._futures) > max(_KEPT, len(needs)):
+            self._futures.popitem(last=False)
+        return needed
+
+
+def _compute_given(
+    lazy: LazyArrays, specs: Sequence[ArraySpec], _level: int, region: Region, inputs: Sequence[Any]
+) -> Block:
+    """Compute a region of all arrays from the values that it is given."""
+    values = lazy.compute(region, dict(zip(lazy.needs(region), inputs, strict=True)))
+    return Block({spec.path: values[spec.path].reshape(spec.lead + shape_of(region)) for spec in specs})
 
 
 def _validate_options_of_dataset(**given: Any) -> None:

@@ -32,7 +32,7 @@ from ..engine.pyramid import NonEmptyChunks, Pyramid
 from ..errors import ImageError, InputError
 from ..resampling.coverage import inside_image
 from ..sections.lazy_sections import opened_views
-from ..sections.missing import Fetcher
+from ..sections.missing import Fetcher, fetches_of
 from ..sections.opened import Opened
 from ..sections.options import Options, SectionsOptions, VolumeOptions
 from ..sections.planes import SectionPlanes
@@ -230,7 +230,7 @@ class _Lazy:
 
     def _as_build(self, layout: BuildLayout, target: str, arrays: Mapping[str, Any], source: Any) -> LazyBuild:
         """The layout of `build`, whose blocks are computed by the graph only if its values are in memory already."""
-        fetcher = next((fetch for fetch, _ in _fetches(LazyArrays(arrays, {}).tasks).values()), None)
+        fetcher = next((fetch for fetch, _ in fetches_of(LazyArrays(arrays, {}).tasks).values()), None)
         if fetcher is None:
             return self._computed(layout, target, arrays, source, layout.inputs)
         return LazyBuild(layout, fetcher, self.carried.api_url)
@@ -245,7 +245,7 @@ class _Lazy:
                     f"target {target} overlaps {shown(read)}, which the Dataset is read from; choose another target",
                     code="target-overlaps-source",
                 )
-        fetches = _fetches(LazyArrays(arrays, {}).tasks)
+        fetches = fetches_of(LazyArrays(arrays, {}).tasks)
         api_url = self.carried.api_url or next((fetch.client.api_url for fetch, _ in fetches.values()), None)
         # The images of another service are fetched by the graph.
         known = {key: call for key, call in fetches.items() if call[0].client.api_url == api_url}
@@ -519,13 +519,3 @@ def _as_dask(array: xr.DataArray) -> Any:
 
     opened(array.data)  # its errors
     return da.asarray(array.data)
-
-
-def _fetches(tasks: Mapping[Any, Any]) -> dict[Any, tuple[Fetcher, ImageRequest]]:
-    """The tasks of a graph that fetch images, by key."""
-    fetches = {}
-    for key, task in tasks.items():
-        call = task if isinstance(task, tuple) else (getattr(task, "func", None), *getattr(task, "args", ()))
-        if len(call) == 2 and isinstance(call[0], Fetcher) and isinstance(call[1], ImageRequest):
-            fetches[key] = (call[0], call[1])
-    return fetches

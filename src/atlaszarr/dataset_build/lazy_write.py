@@ -6,6 +6,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from ..allen.client import AllenClient
+from ..engine.inputs import validate_held
 from ..engine.schedulers import SchedulerLike, resolve_scheduler, scheduler_for
 from ..engine.writer import Progress, WriteReport, write
 from ..errors import AtlaszarrWarning, ImageError
@@ -46,6 +47,7 @@ def write_dataset(
         If the target cannot be written.
     """
     resolved = resolve_scheduler(scheduler, target.url)
+    validate_held((variable.data for variable in dataset.data_vars.values()), resolved)
     lazy = lazy_build(dataset, target.url, identity, **written)
     fetcher = lazy.fetcher
     client = AllenClient(lazy.api_url) if fetcher is None else fetcher.client

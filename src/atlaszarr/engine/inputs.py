@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path, PurePath
@@ -234,6 +234,26 @@ def held_by(array: Any) -> dict[Any, Any]:
     layers = [layer for layer in array.dask.layers.values() if isinstance(layer, MaterializedLayer)]
     tasks = ((key, getattr(task, "value", task)) for layer in layers for key, task in layer.items())
     return {key: task for key, task in tasks if is_future(task)}
+
+
+def validate_held(arrays: Iterable[Any], scheduler: Any) -> None:
+    """Refuse arrays that another client than the scheduler's has persisted: only that client has their values.
+
+    Raises
+    ------
+    InputError
+        If `scheduler`, a result of `resolve_scheduler`, cannot use them.
+    """
+    if scheduler == "threads":
+        return
+    for array in arrays:
+        for future in held_by(array).values() if hasattr(array, "__dask_graph__") else ():
+            if future.client is not scheduler:
+                raise InputError(
+                    f"the image is persisted on {future.client.scheduler.address} by a distributed.Client; give that "
+                    "client as scheduler, or 'threads'",
+                    code="persisted-array",
+                )
 
 
 def is_future(value: Any) -> bool:

@@ -16,6 +16,7 @@ from ..displacement.displacement import Displacement
 from ..displacement.fields import blocks, regular
 from ..errors import InputError
 from ..geometry.spaces import AXES
+from . import FETCHES
 from .alignment import attributes
 from .missing import Fetcher, fetching
 from .opened import Opened
@@ -255,7 +256,7 @@ def _registered(planes: SectionPlanes, opened: _Opened, ids: Sequence[int], chun
     background = opened.background
     identity = (planes.imaged.requests, planes.displacements, planes.interpolation)
     token = tokenize(identity, *opened.identity, background, chunk, list(ids))
-    name, shared, fetched = f"registered-{token}", f"planes-{token}", f"section-image-{token}"
+    name, shared, fetched = f"registered-{token}", f"planes-{token}", f"{FETCHES}{token}"
     cut = regular(planes.shape, chunk)
     regions = list(blocks(cut))
     layer: dict[Any, Any] = {}

@@ -13,6 +13,7 @@ from ..allen.records import SectionDataset
 from ..boxes import blocks, shape_of
 from ..displacement.displacement import Displacement
 from ..errors import InputError
+from . import FETCHES
 from .alignment import attributes
 from .missing import Fetcher, fetching
 from .opened import Opened
@@ -126,7 +127,7 @@ def _arrays(stack: Stack, chunk: int, fetch: Fetcher, background: int, token: st
     import dask.array as da
     from dask.highlevelgraph import HighLevelGraph
 
-    shared, fetched, computed = (f"{name}-{token}" for name in ("stack", "section-image", "block"))
+    shared, fetched, computed = (f"{name}{token}" for name in ("stack-", FETCHES, "block-"))
     fetches: dict[Any, Any] = {}
     computes: dict[Any, Any] = {}
     layers: dict[str, dict[Any, Any]] = {"image": {}, "section": {}, "displacement": {}}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import threading
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -123,6 +123,16 @@ class Fetcher:
         """Note a missing image in the list, if there is one, in this process and in that of the client, and warn."""
         if self.missing is not None:
             _report(self.missing, image)
+
+
+def fetches_of(tasks: Mapping[Any, Any]) -> dict[Any, tuple[Fetcher, ImageRequest]]:
+    """The tasks of a graph that fetch section images, by key."""
+    fetches = {}
+    for key, task in tasks.items():
+        call = task if isinstance(task, tuple) else (getattr(task, "func", None), *getattr(task, "args", ()))
+        if len(call) == 2 and isinstance(call[0], Fetcher) and isinstance(call[1], ImageRequest):
+            fetches[key] = (call[0], call[1])
+    return fetches
 
 
 def fetching(client: AllenClient, on_missing: str) -> tuple[Fetcher, MissingImages | None]:
