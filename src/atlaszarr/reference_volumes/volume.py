@@ -121,7 +121,7 @@ class ReferenceVolume:
     def blocks(self) -> Iterator[NDArray[Any]]:
         """The chunks of the array, computed one after the other."""
         for index in np.ndindex(*self.array.numblocks):
-            yield self.array.blocks[index].compute()
+            yield self.array.blocks[index].compute(scheduler="threads")  # one after another: not on a cluster
 
 
 @contextmanager
