@@ -76,9 +76,13 @@ def write_multiscales(
 
     Parameters
     ----------
-    image : zarr, dask or numpy array, xarray.DataArray or NgffImage
-        Shape (z, y, x), (y, x), (c, z, y, x) or (c, y, x); an array without named axes has (y, x), (z, y, x) or
-        (c, z, y, x) by its number of axes. Named axes may have any order, and others of length 1, which are dropped.
+    image : zarr, dask or numpy array, xarray.DataArray or NgffImage, or xarray.Dataset
+        An array has the shape (z, y, x), (y, x), (c, z, y, x) or (c, y, x); without named axes it has (y, x), (z, y, x)
+        or (c, z, y, x) by its number of axes. Named axes may have any order, and others of length 1, which are dropped.
+        A Dataset is one of `open_volume` or `open_sections`, as it is or after steps of xarray and dask, of which
+        ``docs/your_own_step.md`` says what they must keep. It is written as in `atlaszarr.build`: with the mean of the
+        voxels inside section images at coarser levels, the section label, the metadata and the tables. As it is, it
+        becomes the same target. `labels`, `rule`, `geometry`, `factors`, `compressor` and `name` are not supported.
         Any integer or floating point dtype, or bool.
     target : str or path-like
         A local path, or any URL that fsspec opens.
@@ -90,7 +94,8 @@ def write_multiscales(
         Default: that of the image (coordinates of a DataArray, scale and translation of an NgffImage), or voxels of
         length 1 without a unit.
     levels, factors, chunk, shard
-        See `atlaszarr.engine.pyramid.Pyramid.over`.
+        See `atlaszarr.engine.pyramid.Pyramid.over`. The default chunk is 64, for a Dataset the one it was opened with;
+        for a Dataset `chunk` and `shard` are whole numbers.
     ome_zarr : str
         0.4, 0.5 or 0.6.
     compressor : str
@@ -111,7 +116,10 @@ def write_multiscales(
     ------
     InputError
         If an argument is not valid, the target holds something else, or a zarr array that is read has other metadata
-        than the ledger of its image records; nothing is written.
+        than the ledger of its image records; if a Dataset lacks what is written. Nothing is written.
+    ImageError
+        If section images of a Dataset are missing and it was not opened with ``on_missing="fill"``; the blocks without
+        them are written, and the same call resumes.
     TargetError
         If the target cannot be written, or a zarr array that is read lacks a chunk that the ledger of its image
         records.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..allen.records import SectionDataset
 from ..errors import InputError
+from ..stores.documents import parse_object
 from .options import Options, SectionsOptions, VolumeOptions
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class Opened:
                 code="unknown-dataset",
             )
         try:
-            record = json.loads(carrier.attrs[_ATTRIBUTE])
+            record = parse_object(str(carrier.attrs[_ATTRIBUTE]))
             rest = carrier.encoding.get(_ATTRIBUTE, {})
             kind = {each.mode: each for each in (VolumeOptions, SectionsOptions)}[record["mode"]]
             return cls(
