@@ -6,6 +6,7 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
+import dask
 import distributed
 import numpy as np
 import pandas as pd
@@ -466,3 +467,12 @@ def test_fields_of_the_user_are_kept(allen, tmp_path):
     np.testing.assert_array_equal(written[..., 0].transpose(0, 2, 1), np.moveaxis(opened.image[9].values, -1, 0))
     label = levels(tmp_path / "x/9/labels/section")[0][..., 0].T
     assert set(np.unique(label)) == {0, id}
+
+
+def test_a_graph_that_dask_has_optimized_names_all_images(allen, built, tmp_path):
+    opened = open_volume(SAGITTAL, client=allen, **OPTIONS)
+    (optimized,) = dask.optimize(STEPS["mapped"](opened))
+    write_multiscales(optimized, tmp_path / "x")
+    np.testing.assert_array_equal(levels(tmp_path / "x")[0], STEPS["mapped"](opened).image.values)
+    tables = [pd.read_csv(path / "atlaszarr/sections.csv") for path in (tmp_path / "x", built / "volume")]
+    assert tables[0].state.tolist() == tables[1].state.tolist()

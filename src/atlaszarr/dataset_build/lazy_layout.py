@@ -25,12 +25,14 @@ from ..engine.blocks import Block
 from ..engine.chunk_groups import ChunkGroups
 from ..engine.collection import member_pyramid
 from ..engine.inputs import geometry_of, held_by, identity_of, locations_read, opened
+from ..engine.label_counts import distinct
 from ..engine.lazy_arrays import LazyArrays
 from ..engine.multiscale import ArraySpec
 from ..engine.ome import Geometry
 from ..engine.pyramid import NonEmptyChunks, Pyramid
 from ..errors import ImageError, InputError
 from ..resampling.coverage import inside_image
+from ..sections import FETCHES
 from ..sections.lazy_sections import opened_views
 from ..sections.missing import Fetcher, fetches_of
 from ..sections.opened import Opened
@@ -256,6 +258,10 @@ class _Lazy:
         ids = {section.image_id: k for k, section in enumerate(self.aligned.imaged.sections)}
         own = {request for request in images.values() if request.image_id in ids and request.view == self.options.view}
 
+        complete = bool(own) and any(
+            name.startswith(FETCHES) for array in arrays.values() for name in array.dask.layers
+        )
+
         pyramid = layout.non_empty.pyramid
         step = pyramid.passes[0]
         inputs: dict[Index, tuple[ImageRequest, ...]] = {}
@@ -269,7 +275,7 @@ class _Lazy:
         sides = (max(b - a for a, b in pairwise(edges)) for edges in groups.edges)
         built = replace(
             layout,
-            source=partial(source, lazy, frozenset(own)),
+            source=partial(source, lazy, _Own(frozenset(own), complete)),
             inputs={block: inputs[block] for block in sorted(inputs, key=lambda block: (order[block], block))},
             block_bytes=math.prod(sides) * voxel * _COPIES + largest,
             together=None if groups.are_blocks and groups.times == 1 else groups.sort,
@@ -407,6 +413,22 @@ class _Sections(_Lazy):
         return replace(built, layout=replace(built.layout, columns=table))
 
 
+@dataclass(frozen=True)
+class _Own:
+    """The images of the dataset and view that is written, among all that its graph fetches.
+
+    Attributes
+    ----------
+    requests : frozenset of ImageRequest
+    complete : bool
+        Whether these are all images of the graph: other values are in memory, or dask has fused their fetches with
+        other tasks.
+    """
+
+    requests: frozenset[ImageRequest]
+    complete: bool
+
+
 @dataclass(frozen=True, eq=False)
 class _Label:
     """The label of registered sections: the id of the section image where a pixel is inside it, else 0.
@@ -445,7 +467,7 @@ class _Label:
 def _volume_block(
     ids: NDArray[np.int64] | None,
     lazy: LazyArrays,
-    own: frozenset[ImageRequest],
+    own: _Own,
     _level: int,
     region: Region,
     inputs: Sequence[Any],
@@ -458,9 +480,9 @@ def _volume_block(
         If the section label holds another one, for example because the step multiplied the whole Dataset.
     """
     values, images = _values(lazy, region, inputs)
-    if ids is not None and (others := np.setdiff1d(values[SECTION], np.append(ids, 0))).size:
+    if ids is not None and (others := np.setdiff1d(distinct(values[SECTION]), ids)).size:
         raise InputError(
-            f"variable 'section' holds {others[0]}, which is no section image of the dataset; apply the step to the "
+            f"variable 'section' holds {others[-1]}, which is no section image of the dataset; apply the step to the "
             "image alone (opened.assign(image=...))",
             code="invalid-section-label",
         )
@@ -470,7 +492,7 @@ def _volume_block(
 def _section_block(
     label: _Label,
     lazy: LazyArrays,
-    own: frozenset[ImageRequest],
+    own: _Own,
     _level: int,
     region: Region,
     inputs: Sequence[Any],
@@ -491,10 +513,8 @@ def _values(
     return lazy.compute(region, given), images
 
 
-def _block(
-    values: Mapping[str, NDArray[Any]], own: frozenset[ImageRequest], images: Sequence[SectionImage | MissingImage]
-) -> Block:
-    """A block with the digests of its own images; the label names those of a Dataset whose images are in memory.
+def _block(values: Mapping[str, NDArray[Any]], own: _Own, images: Sequence[SectionImage | MissingImage]) -> Block:
+    """A block with the digests of its own images, and the images without a digest that its label names.
 
     Raises
     ------
@@ -502,16 +522,18 @@ def _block(
         If an image of another Dataset is missing, which a step of the user combines with this one.
     """
     for image in images:
-        if isinstance(image, MissingImage) and image.request not in own:
+        if isinstance(image, MissingImage) and image.request not in own.requests:
             raise ImageError(
                 f"section image {image.request.image_id} ({image.request.view} view), which a step of the Dataset "
                 f"needs, is missing: {image.reason}; run the same command to resume",
                 code="image-missing",
             )
-    block = block_of(values, [image for image in images if image.request in own])
-    if own:
+    block = block_of(values, [image for image in images if image.request in own.requests])
+    if own.complete:
         return block
-    return replace(block, origin={"images": {str(id): "" for id in np.unique(values[SECTION]).tolist() if id}})
+    listed = {image.request.image_id for image in images}
+    others = {str(id): "" for id in distinct(values[SECTION]).tolist() if id not in listed}
+    return replace(block, origin={"images": {**block.origin["images"], **others}})
 
 
 def _as_dask(array: xr.DataArray) -> Any:

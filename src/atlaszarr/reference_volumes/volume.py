@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from ..assets.locate import Located, locate
 from ..engine.absent_chunks import AbsentChunks
+from ..engine.label_counts import distinct
 from ..stores.locations import output_path, shown
 from ..stores.temporary import temporary_folder
 from .frame import Frame, frame_of
 from .header import Header
-from .labels import as_labels, distinct
+from .labels import as_labels
 from .ome_zarr import is_ome_zarr, open_ome_zarr
 from .open_file import VolumeFile, open_volume_file
 from .orientation import ORIGIN, Orientation
