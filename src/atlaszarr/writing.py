@@ -79,11 +79,12 @@ def write_multiscales(
     image : zarr, dask or numpy array, xarray.DataArray or NgffImage, or xarray.Dataset
         An array has the shape (z, y, x), (y, x), (c, z, y, x) or (c, y, x); without named axes it has (y, x), (z, y, x)
         or (c, z, y, x) by its number of axes. Named axes may have any order, and others of length 1, which are dropped.
+        Any integer or floating point dtype, or bool.
+
         A Dataset is one of `open_volume` or `open_sections`, as it is or after steps of xarray and dask, of which
         ``docs/your_own_step.md`` says what they must keep. It is written as in `atlaszarr.build`: with the mean of the
         voxels inside section images at coarser levels, the section label, the metadata and the tables. As it is, it
         becomes the same target. `labels`, `rule`, `geometry`, `factors`, `compressor` and `name` are not supported.
-        Any integer or floating point dtype, or bool.
     target : str or path-like
         A local path, or any URL that fsspec opens.
     labels : mapping of str to array, optional

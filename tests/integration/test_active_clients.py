@@ -119,6 +119,14 @@ def test_region_volumes_are_the_same_on_every_scheduler(cluster, annotation, lab
         pd.testing.assert_frame_equal(found, expected)
 
 
+def test_the_command_volumes_counts_on_a_scheduler(cluster, annotation, command):
+    here = command("volumes", annotation, "--format", "csv")
+    with counted_tasks(cluster) as ran:
+        there = command("volumes", annotation, "--format", "csv", "--scheduler", cluster.scheduler_address)
+    assert working(ran) >= 1
+    assert (there.code, there.out) == (here.code, here.out) == (0, here.out)
+
+
 def test_an_annotation_in_the_memory_of_this_process_is_counted_here_unless_a_cluster_is_given(cluster, labels):
     url = "memory://annotation-of-clients/annotation.ome.zarr"
     write_multiscales(labels, url, rule="mode", chunk=8, geometry=GEOMETRY, scheduler="threads")

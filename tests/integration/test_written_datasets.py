@@ -1,6 +1,7 @@
 """`write_multiscales` of the Dataset of `open_volume` and `open_sections`, as it is and after a user's own steps."""
 
 import json
+import signal
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -320,14 +321,21 @@ def test_a_dataset_without_the_views_of_one_is_refused(allen, tmp_path):
 
 
 SCRIPT = """
-import sys
+import os, signal, sys
 from atlaszarr import AllenClient, open_volume
 from atlaszarr.writing import write_multiscales
 import numpy as np
 with AllenClient(sys.argv[1], cache="none", rate=1e9) as client:
     opened = open_volume({dataset}, client=client, resolution=100, chunk=32)
     image = opened.image.data.map_blocks(np.negative)
-    report = write_multiscales(opened.assign(image=opened.image.copy(data=image)), sys.argv[2])
+
+    def kill(done, total, word):
+        if [word, str(done)] == sys.argv[3:]:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    report = write_multiscales(
+        opened.assign(image=opened.image.copy(data=image)), sys.argv[2], workers=1, progress=kill
+    )
     print(report.state, report.tasks_done)
 """
 
@@ -356,6 +364,20 @@ def test_another_process_resumes_the_same_graph_and_another_graph_is_refused(emu
     assert state == "resumed"
     assert 0 < int(tasks) < 15
     np.testing.assert_array_equal(levels(target)[0], negative.image.values)
+
+
+@pytest.mark.parametrize("at", [("images", "9"), ("blocks", "4"), ("level 2", "1")])
+def test_a_killed_process_is_resumed_to_the_same_bytes(emulator, allen, tmp_path, contents, at):
+    code = SCRIPT.format(dataset=SAGITTAL)
+    killed = subprocess.run([sys.executable, "-c", code, emulator.url, tmp_path / "x", *at], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert "ome" not in document(tmp_path / "x")
+    opened = open_volume(SAGITTAL, client=allen, **OPTIONS)
+    changed = with_image(opened, opened.image.data.map_blocks(np.negative))
+    assert write_multiscales(changed, tmp_path / "x").state == "resumed"
+    write_multiscales(changed, tmp_path / "undisturbed")
+    assert contents(tmp_path / "x") == contents(tmp_path / "undisturbed")
+    assert own(tmp_path / "x", "sections.csv") == own(tmp_path / "undisturbed", "sections.csv")
 
 
 def test_a_damaged_chunk_is_named_and_written_again_alone(allen, tmp_path):

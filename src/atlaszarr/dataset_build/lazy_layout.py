@@ -140,7 +140,8 @@ class _Lazy:
         wanted = (channels, *axes) if has_channels else tuple(axes)
         if further := set(array.dims) - set(wanted):
             raise InputError(
-                f"variable {array.name!r} has the axis {further.pop()!r} besides {', '.join(wanted)}; select one of it",
+                f"variable {array.name!r} has the axis {min(map(str, further))!r}, which is none of "
+                f"{', '.join(wanted)}; select one index of it",
                 code="wrong-axes",
             )
         return array.transpose(*wanted), has_channels
