@@ -1,75 +1,115 @@
-"""Dask arrays that are computed region by region from given values."""
+"""Any index of a lazy array equals that of NumPy, after any optimization of dask."""
 
-import pickle
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
 
+import dask
 import dask.array as da
+import nrrd
 import numpy as np
-from hypothesis import given, settings
+import pytest
+import zarr
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from atlaszarr.engine.lazy_arrays import LazyArrays
-from atlaszarr.errors import InputError
-from codes import raises
+from atlaszarr import Displacement, Terminology, region_mask
+from atlaszarr.engine.label_index import add_index
+from atlaszarr.engine.zarr_reader import StoredArray
+from atlaszarr.reference_volumes import open_annotation, open_template
+from atlaszarr.stores.target import Target
+from atlaszarr.terminology.terminology import Structure
+from atlaszarr.writing import write_multiscales
+from indexing import indices, is_same
 
-SHAPE = (9, 7, 11)
-
-
-class Source:
-    """Arrays of one graph, in which every chunk depends on its own value and on that of its plane of chunks."""
-
-    def __init__(self, chunks):
-        self.values = np.random.default_rng(3).integers(0, 99, (2, *SHAPE))
-        self.base = da.from_array(self.values, chunks=(2, *chunks), name="base", inline_array=True)
-        self.image = self.base.map_overlap(lambda b: b + np.roll(b, 1, axis=2), {2: 1}, boundary="nearest", dtype=int)
-        self.label = (self.base[1] > 50).astype("u4")
-        keys = [key for key in self.image.dask.to_dict() if isinstance(key, tuple) and key[0] == "base"]
-        self.names = {key: f"chunk {key[1:]}" for key in keys}
-        self.given = {
-            name: self.values[tuple(slice(i * n, (i + 1) * n) for i, n in zip(key[1:], (2, *chunks), strict=True))]
-            for key, name in self.names.items()
-        }
-        self.lazy = LazyArrays({"": self.image, "label": self.label}, self.names)
+SHAPE = (70, 66, 9)
+TERMINOLOGY = Terminology((Structure(1, "root", "root", "#AABBCC", (1,)),))
 
 
-def axis(n):
-    return st.tuples(st.integers(0, n - 1), st.integers(1, n)).map(lambda at: slice(at[0], min(sum(at), n)))
+@dataclass
+class Lazy:
+    """Lazy arrays by name, and what each holds."""
+
+    arrays: dict[str, tuple[Any, Any]] = field(repr=False)
 
 
-@settings(max_examples=30)
-@given(st.tuples(*(st.integers(1, n) for n in SHAPE)), st.tuples(*map(axis, SHAPE)))
-def test_a_region_is_that_of_the_whole_and_takes_only_the_values_that_it_needs(chunks, region):
-    source = Source(chunks)
-    names = source.lazy.needs(region)
-    assert names == pickle.loads(pickle.dumps(names)) == source.lazy.needs(region)
-    computed = source.lazy.compute(region, {name: source.given[name] for name in names})
-    np.testing.assert_array_equal(computed[""], source.image.compute(scheduler="sync")[(slice(None), *region)])
-    np.testing.assert_array_equal(computed["label"], source.label.compute(scheduler="sync")[region])
+def written(folder, values, **options):
+    path = folder / f"{len(list(folder.iterdir()))}.ome.zarr"
+    write_multiscales(values, path, rule="mode", chunk=32, **options)
+    return path
 
 
-def test_a_copy_computes_the_same_and_holds_no_task_of_a_given_value():
-    import cloudpickle
+@pytest.fixture(scope="module")
+def lazy(tmp_path_factory):
+    """Every kind of lazy array that atlaszarr returns, except section images."""
+    folder = tmp_path_factory.mktemp("lazy")
+    values = np.random.default_rng(0).integers(0, 3, SHAPE).astype("uint32")
+    stored, sharded, indexed = written(folder, values), written(folder, values, shard=64), written(folder, values)
+    add_index(Target.of(indexed))
+    array = zarr.open_array(stored / "0", mode="r")
+    masks = {"of stored labels": stored, "of shards": sharded, "with an index": indexed}
+    masks |= {"of a dask array": da.from_array(values, chunks=20), "of a zarr array": array, "of numpy": values}
+    found = {f"mask {name}": (region_mask(one, TERMINOLOGY, "root"), values == 1) for name, one in masks.items()}
+    chunked = StoredArray.of(array)
+    found["chunks"] = (da.from_array(chunked, chunks=chunked.chunk), values)
+    x, y = np.random.default_rng(1).normal(size=(2, 600, 40))
+    fields = {
+        "affine": Displacement.simple_affine((600, 40), rotation=0.1),
+        "arrays": Displacement.from_coordinates(x, y),
+        "dask": Displacement.from_deltas(da.from_array(x, chunks=30), da.from_array(y, chunks=30)),
+        "scaled": 0.5 * Displacement.from_coordinates(x, y),
+    }
+    fields["arrays"].save(folder / "field.zarr")
+    fields["arrays"].save(folder / "field.npy")
+    fields |= {suffix: Displacement.load(folder / f"field.{suffix}") for suffix in ("zarr", "npy")}
+    for name, one in fields.items():
+        # Computed with no index fused into its tasks.
+        found[f"x of {name}"] = (one.x, one.coordinates()[0])
+        found[f"norm of {name}"] = (one.norm, one.norm.compute())
+    image = np.random.default_rng(2).integers(0, 255, (50, 60, 3)).astype("uint8")
+    warped = fields["affine"].warp(da.from_array(image, chunks=(20, 20, 3)))
+    found["warped"] = (warped, fields["affine"].warp(image))
+    header = {"space": "left-posterior-superior", "space directions": np.diag([200.0] * 3)}
+    with ExitStack() as kept:
+        for encoding in ("raw", "gzip"):
+            nrrd.write(str(folder / f"{encoding}.nrrd"), values, {**header, "encoding": encoding})
+            for opening in (open_annotation, open_template):
+                uri = folder / f"{encoding}.nrrd"
+                volume = kept.enter_context(opening(uri, folder, orientation="psl", voxel_size=200))
+                found[f"{opening.__name__} of {encoding}"] = (volume.array, values[::-1])
+        volume = kept.enter_context(open_annotation(stored, folder, orientation="asl", voxel_size=200))
+        found["open_annotation of OME-Zarr"] = (volume.array, values)
+        yield Lazy(found)
 
-    source = Source((3, 3, 3))
-    region = (slice(2, 8), slice(0, 7), slice(5, 6))
-    body = cloudpickle.dumps(source.lazy)
-    assert len(body) < len(cloudpickle.dumps((source.image, source.label)))
-    copy = pickle.loads(body)
-    names = source.lazy.needs(region)
-    assert copy.needs(region) == names
-    given_values = {name: source.given[name] for name in names}
-    np.testing.assert_array_equal(copy.compute(region, given_values)[""], source.lazy.compute(region, given_values)[""])
+
+FIELDS = ("affine", "arrays", "dask", "scaled", "zarr", "npy")
+NAMES = [
+    *(f"mask {name}" for name in ("of stored labels", "of shards", "with an index")),
+    *(f"mask {name}" for name in ("of a dask array", "of a zarr array", "of numpy")),
+    "chunks",
+    *(f"{what} of {name}" for what in ("x", "norm") for name in FIELDS),
+    "warped",
+    *(f"open_{kind} of {form}" for kind in ("annotation", "template") for form in ("raw", "gzip")),
+    "open_annotation of OME-Zarr",
+]
 
 
-def test_a_value_that_is_given_replaces_its_task():
-    source = Source((9, 7, 11))
-    (name,) = source.given
-    computed = source.lazy.compute((slice(0, 1),) * 3, {name: source.values * 0})
-    assert not computed[""].any()
-
-
-def test_a_chunk_of_another_dtype_or_shape_than_declared_is_refused():
-    whole = tuple(slice(0, n) for n in SHAPE)
-    for wrong in (lambda block: block.astype("f4"), lambda block: block[1:]):
-        image = da.zeros(SHAPE, chunks=4, dtype="u1").map_blocks(wrong, dtype="u1", meta=np.empty((0, 0, 0), "u1"))
-        with raises(InputError, "block-mismatch"):
-            LazyArrays({"": image}, {}).compute(whole, {})
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(data=None)
+@given(data=st.data())
+def test_any_index_equals_that_of_numpy(lazy, name, data):
+    array, whole = lazy.arrays[name]
+    if data is not None:
+        is_same(array, whole, data.draw(indices(array.shape)))
+        return
+    assert set(lazy.arrays) == set(NAMES)
+    plain = (30, -1, (slice(None), 5, slice(None, None, 2)), np.s_[::-1, ::-2], np.s_[..., 2], [3, 1, 1], np.s_[::-7])
+    for index in plain:
+        if not (isinstance(index, tuple) and len(index) > array.ndim):
+            is_same(array, whole, index)
+    # Indices of indices, and several of one array at once.
+    is_same(array[10:40][5:20], whole[10:40][5:20], 3)
+    one, other = dask.compute(array[30], array[:, 5])
+    np.testing.assert_array_equal(one, whole[30])
+    np.testing.assert_array_equal(other, whole[:, 5])
