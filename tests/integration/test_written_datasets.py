@@ -312,12 +312,14 @@ def test_options_that_a_dataset_decides_are_refused(allen, tmp_path, option):
         write_multiscales(open_volume(SAGITTAL, client=allen, **OPTIONS), tmp_path / "x", **option)
 
 
-def test_a_dataset_without_the_views_of_one_is_refused(allen, tmp_path):
+def test_views_are_written_one_by_one(allen, tmp_path, contents):
     opened = open_sections(SAGITTAL, client=allen, view=["primary", "expression"], **FLAT)
     with raises(InputError, "several-views"):
         write_multiscales(opened, tmp_path / "x")
-    write_multiscales(opened[["image"]], tmp_path / "x")
-    assert verify(tmp_path / "x").ok
+    build(SAGITTAL, tmp_path / "built", mode="sections", view=["primary", "expression"], client=allen, **FLAT)
+    for name, target in (("image", "built"), ("expression", "built.expression")):
+        write_multiscales(opened[[name]], tmp_path / name)
+        assert contents(tmp_path / name) == contents(tmp_path / target)
 
 
 SCRIPT = """

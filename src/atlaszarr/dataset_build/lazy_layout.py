@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..allen.images import ImageRequest, MissingImage, SectionImage
+from ..allen.images import VIEWS, ImageRequest, MissingImage, SectionImage
 from ..allen.records import SectionDataset
 from ..boxes import Index, Region
 from ..engine.blocks import Block
@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 #: Copies of a block that are in memory while it is computed: its chunks, the block, and its coarser levels.
 _COPIES = 3
 _ZYX = ("z", "y", "x")
+#: The variable of each view in a Dataset of `open_sections`.
+_VARIABLES = {view: "image" if view == "primary" else view for view in VIEWS}
 #: Relative difference between equal lengths: coordinates are float64.
 _ROUNDING = 1e-9
 
@@ -97,6 +99,9 @@ def lazy_build(dataset: xr.Dataset, target: str, identity: str | None, **written
     given = {name: value for name, value in written.items() if value is not None}
     options = type(carried.options).of({**asdict(carried.options), **given})
     if isinstance(options, SectionsOptions):
+        views = [view for view, name in _VARIABLES.items() if name in dataset.data_vars]
+        if len(views) == 1:  # of those that were opened
+            options = replace(options, view=views[0])
         return _Sections(dataset, carried, options).build(target, identity)
     assert isinstance(options, VolumeOptions)
     return _Volume(dataset, carried, options).build(target, identity)
@@ -258,10 +263,8 @@ class _Lazy:
         lazy = LazyArrays(arrays, images | {key: key for key in futures})
         ids = {section.image_id: k for k, section in enumerate(self.aligned.imaged.sections)}
         own = {request for request in images.values() if request.image_id in ids and request.view == self.options.view}
-
-        complete = bool(own) and any(
-            name.startswith(FETCHES) for array in arrays.values() for name in array.dask.layers
-        )
+        layers = [name for array in arrays.values() for name in array.dask.layers]
+        complete = bool(own) and any(name.startswith(FETCHES) for name in layers)
 
         pyramid = layout.non_empty.pyramid
         step = pyramid.passes[0]
@@ -340,15 +343,15 @@ class _Sections(_Lazy):
     def __init__(self, dataset: xr.Dataset, carried: Opened, options: SectionsOptions) -> None:
         super().__init__(dataset, carried, options)
         self.flat = options
-        self.name = "image" if options.view == "primary" else options.view
+        self.name = _VARIABLES[options.view]
         self.variables = (self.name,)
 
     def build(self, target: str, identity: str | None) -> LazyBuild:
-        others = {"image", "expression", "projection"}.intersection(map(str, self.given.data_vars)) - {self.name}
+        others = set(_VARIABLES.values()).intersection(map(str, self.given.data_vars)) - {self.name}
         if others:
+            views = ", ".join(sorted({self.name, *others}))
             raise InputError(
-                f"the Dataset has several views, {', '.join(sorted({self.name, *others}))}; open each view by itself, "
-                f"or write one (opened[[{self.name!r}]])",
+                f"the Dataset has several views, {views}; write them one by one, such as opened[[{self.name!r}]]",
                 code="several-views",
             )
         planes = opened_views(self.given)[self.options.view]
