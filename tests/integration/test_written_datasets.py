@@ -250,6 +250,16 @@ def test_selected_sections_and_pixels_keep_their_places(allen, built, tmp_path):
     assert table.path.dropna().tolist() == [0, 1]
 
 
+def test_sections_that_are_moved_keep_their_label(allen, built, tmp_path):
+    opened = open_sections(SAGITTAL, client=allen, **FLAT)
+    moved = opened.assign_coords(y=("y", opened.y.values + 1.0, opened.y.attrs)).isel(section=[2], y=slice(10, 50))
+    write_multiscales(moved, tmp_path / "x")
+    label, whole = (levels(path, "labels/section")[0] for path in (tmp_path / "x/0", built / "sections/2"))
+    np.testing.assert_array_equal(label, whole[:, 10:50])
+    _, translation = document(tmp_path / "x/0")["ome"]["multiscales"][0]["datasets"][0]["coordinateTransformations"]
+    assert translation["translation"][2] == pytest.approx(2.045)
+
+
 SELECTIONS = {
     "box": ({"z": slice(10, 50), "y": slice(5, 70), "x": slice(3, 90)}, (3, 40, 65, 87), [1.0, 0.5, 0.3]),
     "plane": ({"z": 20}, (3, 1, 80, 114), [2.0, 0.0, 0.0]),

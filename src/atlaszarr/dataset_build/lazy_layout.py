@@ -31,6 +31,8 @@ from ..engine.multiscale import ArraySpec
 from ..engine.ome import Geometry
 from ..engine.pyramid import NonEmptyChunks, Pyramid
 from ..errors import ImageError, InputError
+from ..geometry.grid import Grid
+from ..geometry.spaces import AXES
 from ..resampling.coverage import inside_image
 from ..sections import FETCHES
 from ..sections.lazy_sections import opened_views
@@ -372,15 +374,13 @@ class _Sections(_Lazy):
                 code="irregular-grid",
             )
         every = [section.image_id for section in planes.imaged.sections]
-        first = [
-            round((t - t0) / s) for t, t0, s in zip(geometry.translation, grid.translation, grid.scale, strict=True)
-        ]
+        first = _first(image, "y", rows, geometry, planes.grid), _first(image, "x", columns, geometry, planes.grid)
         swapped = rows > columns
         lead = ("rgb",) if has_channels else ()
         stored = image.transpose(*lead, "section", "x", "y") if swapped else image
         arrays = {IMAGE: _as_dask(stored)}
         positions = [planes.positions[id] for id in ids]
-        label = _Label(planes, tuple(positions), (first[rows], first[columns]), swapped)
+        label = _Label(planes, tuple(positions), first, swapped)
         if self._is_unchanged(geometry == grid and ids == every):
             return self._as_build(
                 section_layout(self.dataset, self.flat), target, arrays, partial(_section_block, label)
@@ -466,6 +466,15 @@ class _Label:
             inside = inside_image(xy, self.planes.size(position)) & (id not in lacking)
             labels.append(np.where(inside.T if self.swapped else inside, np.uint32(id), np.uint32(0)))
         return np.stack(labels)
+
+
+def _first(image: xr.DataArray, axis: str, position: int, geometry: Geometry, grid: Grid) -> int:
+    """The index in the grid of the first pixel along an axis, also if the user has moved the coordinates in mm."""
+    um = image.coords.get(f"{AXES[position]}_um")
+    if um is not None and um.dims in ((), (axis,)):
+        return round(float(np.atleast_1d(um.values)[0]) / grid.resolution - 0.5)
+    whole = records.geometry(grid)
+    return round((geometry.translation[position] - whole.translation[position]) / whole.scale[position])
 
 
 def _volume_block(
