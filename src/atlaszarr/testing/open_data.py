@@ -62,7 +62,7 @@ def on_slides(images: Iterable[Mapping[str, Any]], per_slide: int = 3, gap: int 
             bottom = record["y"] + record["height"] + gap
         size = {"image_width": max(r["x"] + r["width"] for r in slide) + gap, "image_height": bottom}
         for record in slide:
-            record |= size
+            record.update(size)
     return records
 
 
