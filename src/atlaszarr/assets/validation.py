@@ -26,7 +26,7 @@ from .names import (
     PROCESSING,
     SUFFIXES,
     TERMINOLOGY,
-    VERSION,
+    VERSION_PATTERN,
     Asset,
 )
 from .standard import KINDS, LARGEST
@@ -34,8 +34,8 @@ from .table_rules import terminology_findings, volumes_findings
 
 #: Manifests that are read at once: they take a quarter of a gigabyte at most.
 _AT_ONCE = 16
-#: Versions of the standard, of any program.
-_VERSION = re.compile(rf"{VERSION}|v\d.*")
+#: Versions of assets that the standard recommends, with any text after ``v`` and a number.
+_VERSION = re.compile(rf"{VERSION_PATTERN}|v\d.*")
 #: Entries of manifests that refer to other assets, and the kind of these.
 _REFERENCES = {
     "coordinate_space": "coordinate-spaces",
