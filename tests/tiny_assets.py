@@ -58,7 +58,12 @@ def write_tree(root, template=True):
     group = zarr.open_group(folder / "annotations.ome.zarr", mode="a", use_consolidated=False)
     group.create_array("annotation_values", data=np.array(VALUES, np.uint32))
     infos = {
-        "info": {"@type": "neuroglancer_multiscale_volume", "segment_properties": "segment_properties", "mesh": "mesh"},
+        "info": {
+            "@type": "neuroglancer_multiscale_volume",
+            "type": "segmentation",
+            "segment_properties": "segment_properties",
+            "mesh": "mesh",
+        },
         "segment_properties/info": {"@type": "neuroglancer_segment_properties"},
         "mesh/info": {"@type": "neuroglancer_multilod_draco"},
     }
