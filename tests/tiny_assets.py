@@ -64,7 +64,13 @@ def write_tree(root, template=True):
             "segment_properties": "segment_properties",
             "mesh": "mesh",
         },
-        "segment_properties/info": {"@type": "neuroglancer_segment_properties"},
+        "segment_properties/info": {
+            "@type": "neuroglancer_segment_properties",
+            "inline": {
+                "ids": ["3", "8", "997"],
+                "properties": [{"id": "name", "type": "label", "values": ["Area A, one", "Area A", "root"]}],
+            },
+        },
         "mesh/info": {"@type": "neuroglancer_multilod_draco"},
     }
     for name, content in infos.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any
@@ -122,11 +122,46 @@ def precomputed_findings(root: Target, folder: str) -> Iterator[Defect]:
         return
     if info.get("type") != "segmentation":
         yield Defect("metadata", key, f"has the type {brief(info.get('type'))}, and must have 'segmentation'")
-    for name, of in {"segment_properties": "the names of the structures", "mesh": "their meshes"}.items():
+    for name, (of, faults) in _FOLDERS.items():
         path = info.get(name)
         if not is_text(path):
             yield Defect("metadata", key, f"lacks {name}, the folder with {of}")
         elif len(str(path)) > _LONGEST_FOLDER or not _FOLDER.fullmatch(str(path)):
             yield Defect("metadata", key, f"has {name} {brief(path)}, which is not a folder in its own")
-        elif isinstance(found := read_object(root, f"{folder}/{str(path).strip('/')}/info"), Defect):
+        else:
+            yield from _folder_findings(root, f"{folder}/{str(path).strip('/')}", name, faults)
+
+
+def _folder_findings(
+    root: Target, folder: str, name: str, faults: Callable[[Mapping[str, Any]], str]
+) -> Iterator[Defect]:
+    found = read_object(root, f"{folder}/info")
+    if isinstance(found, Defect):
+        if name != "mesh" or found.kind != "missing" or not root.entries(folder):  # legacy meshes need no info
             yield found
+    elif text := faults(found):
+        yield Defect("metadata", f"{folder}/info", text)
+
+
+def _mesh_fault(info: Mapping[str, Any]) -> str:
+    known = ("neuroglancer_legacy_mesh", "neuroglancer_multilod_draco")
+    return "" if info.get("@type") in known else f"has the @type {brief(info.get('@type'))}, not one of {known}"
+
+
+def _properties_fault(info: Mapping[str, Any]) -> str:
+    inline = info.get("inline")
+    ids, properties = (inline.get(key) for key in ("ids", "properties")) if isinstance(inline, dict) else (None, None)
+    if not isinstance(ids, list) or not isinstance(properties, list) or not properties:
+        return "lacks inline ids and properties, the names of the structures"
+    for one in properties:
+        values = one.get("values") if isinstance(one, dict) else None
+        if not isinstance(values, list) or len(values) != len(ids):
+            return f"has the property {brief(one)}, which does not have a value for each of the {len(ids)} ids"
+    return ""
+
+
+#: What the folders of a segmentation hold, and what is wrong with their infos; empty if nothing is.
+_FOLDERS: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
+    "segment_properties": ("the names of the structures", _properties_fault),
+    "mesh": ("their meshes", _mesh_fault),
+}

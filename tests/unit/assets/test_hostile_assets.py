@@ -123,6 +123,20 @@ HOSTILE = {
     "a document that is a folder": (folder(f"{SPACE}/manifest.json"), ("missing", f"{SPACE}/manifest.json", "folder")),
     "a segmentation of nothing": (text(INFO, "{}"), ("metadata", INFO, "the type None, and must have 'segmentation'")),
     "no meshes": (entries(INFO, mesh=None), ("metadata", INFO, "lacks mesh")),
+    "meshes of another type": (
+        entries(f"{SEGMENTATION}/mesh/info", **{"@type": ["x"]}),
+        ("metadata", f"{SEGMENTATION}/mesh/info", "the @type ['x']"),
+    ),
+    "no names": (
+        entries(f"{SEGMENTATION}/segment_properties/info", inline=3),
+        ("metadata", f"{SEGMENTATION}/segment_properties/info", "lacks inline ids and properties"),
+    ),
+    "fewer names than structures": (
+        entries(
+            f"{SEGMENTATION}/segment_properties/info", inline={"ids": ["3", "8"], "properties": [{"values": ["a"]}]}
+        ),
+        ("metadata", f"{SEGMENTATION}/segment_properties/info", "for each of the 2 ids"),
+    ),
     "meshes that no disk can have": (entries(INFO, mesh="m" * 5000), ("metadata", INFO, "'mmm")),
     "meshes with a null byte": (entries(INFO, mesh="a\0b"), ("metadata", INFO, "'a\\x00b'")),
     "meshes with half of a character": (entries(INFO, mesh="\ud800"), ("metadata", INFO, "'\\ud800'")),
@@ -189,6 +203,16 @@ def test_what_is_hostile_is_named_in_one_short_sentence(tree, case):
     assert any(one[0] == kind and words in one[2] for one in texts), found(tree)
     assert len(texts) < 20
     assert all(len(one[2]) < 400 and "\n" not in one[2] for one in texts)
+
+
+def test_meshes_of_the_legacy_format_need_no_info(tree):
+    info = tree / SEGMENTATION / "mesh/info"
+    info.unlink()
+    assert found(tree) == [("missing", f"{SEGMENTATION}/mesh/info", "is missing")]
+    (info.parent / "3:0").write_text('{"fragments": []}')
+    assert found(tree) == []
+    info.write_text('{"@type": "neuroglancer_legacy_mesh"}')
+    assert found(tree) == []
 
 
 def test_a_manifest_that_is_too_large_hides_no_broken_reference(tree):
