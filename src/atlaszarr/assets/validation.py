@@ -42,8 +42,14 @@ from .table_rules import terminology_findings, volumes_findings
 
 #: Manifests that are read at once: they take a quarter of a gigabyte at most.
 _AT_ONCE = 16
+#: The most assets that a manifest refers to: twice the 43,818 section datasets of the Allen Brain Atlas.
+_MOST_REFERENCES = 100_000
+#: Faults of references of a manifest that are named one by one.
+_NAMED = 10
 #: Versions of assets that the standard recommends, with any text after ``v`` and a number.
 _VERSION = re.compile(rf"{VERSION_PATTERN}|v\d.*")
+#: The folder of an asset, by a reference.
+_LOCATION = re.compile(rf"({'|'.join(KINDS)})/{PART}/{PART}")
 #: Entries of manifests that refer to other assets, and the kind of these.
 _REFERENCES = {
     "coordinate_space": "coordinate-spaces",
@@ -202,18 +208,29 @@ def reference_findings(root: Target, asset: Asset, folder: str, manifest: Mappin
         Of the asset, relative to the root.
     manifest : mapping
     """
-    key = f"{folder}/{MANIFEST}"
+    key, count = f"{folder}/{MANIFEST}", 0
+    for count, text in enumerate(_reference_faults(root, asset, folder, manifest), 1):
+        if count <= _NAMED:
+            yield Defect("inconsistent", key, text)
+    if count > _NAMED:
+        yield Defect("inconsistent", key, f"has {count - _NAMED} more faults of references")
+
+
+def _reference_faults(root: Target, asset: Asset, folder: str, manifest: Mapping[str, Any]) -> Iterator[str]:
     locations: dict[str, None] = {}
     for kind, reference in _references(manifest):
         location, text = _location(kind, reference)
         if text:
-            yield Defect("inconsistent", key, text)
+            yield text
         elif location != folder:
             locations[location] = None
+    if len(locations) > _MOST_REFERENCES:
+        yield f"refers to {len(locations)} assets; at most {_MOST_REFERENCES} are read"
+        return
     space = _identity(manifest.get("coordinate_space"))
     for location, body in _manifests(root, locations):
         if body is None:
-            yield Defect("inconsistent", key, f"refers to {location}, which does not exist or has no {MANIFEST}")
+            yield f"refers to {location}, which does not exist or has no {MANIFEST}"
             continue
         try:
             other = parse_object(body)
@@ -222,8 +239,7 @@ def reference_findings(root: Target, asset: Asset, folder: str, manifest: Mappin
         if asset.kind != "atlases" or not location.startswith(("templates/", "annotation-sets/")):
             continue
         if (found := _identity(other.get("coordinate_space"))) != space:
-            text = f"refers to {location} in the coordinate space {_shown(found)}, but has {_shown(space)} itself"
-            yield Defect("inconsistent", key, text)
+            yield f"refers to {location} in the coordinate space {_shown(found)}, but has {_shown(space)} itself"
 
 
 def _manifests(root: Target, locations: Iterable[str]) -> Iterator[tuple[str, bytes | None]]:
@@ -246,8 +262,7 @@ def _location(kind: str | None, reference: Any) -> tuple[str, str]:
         return "", f"has the reference {brief(reference, 100)} without a name and a version"
     named = Asset(kind, *identity).folder if kind else None
     location = named if reference.get("location") is None else str(reference["location"]).strip("/")
-    kinds = "|".join(KINDS)
-    if not re.fullmatch(rf"({kinds})/{PART}/{PART}", str(location)):
+    if not _LOCATION.fullmatch(str(location)):
         return "", f"refers to {brief(location, 100)}; give /kind/name/version of an asset in the tree"
     if named not in (None, location):
         name = brief(" ".join(identity), 100)
