@@ -105,7 +105,7 @@ def _levels_faults(levels: Sequence[tuple[Fraction | None, Sequence[float]]], sc
     """Levels, by their unit and scale, that are not from fine to coarse, or others than the scales of the manifest."""
     if any(b < a for (_, fine), (_, coarse) in pairwise(levels) for a, b in zip(fine, coarse, strict=True)):
         yield "inconsistent", "has levels that are not from fine to coarse"
-    if not isinstance(scales, list) or any(micron is None for micron, _ in levels):
+    if not isinstance(scales, list) or None in map(microns, scales) or any(micron is None for micron, _ in levels):
         return
     lengths = [[float(micron or 0) * size for size in scale] for micron, scale in levels]
     if {microns(scale) for scale in scales} != set(map(microns, lengths)):

@@ -157,7 +157,7 @@ def _is_length(cell: str) -> bool:
         return False
 
 
-def _first_faults(rules: Mapping[str, Sequence[str]]) -> Iterator[str]:
+def _first_faults(rules: Mapping[str, Sequence[Any]]) -> Iterator[str]:
     """A text for each rule that has wrong values, with the first of them."""
     return (text.format(first_of(wrong)) for text, wrong in rules.items() if wrong)
 
@@ -176,9 +176,9 @@ def _terminology_faults(table: Mapping[str, Sequence[str]]) -> Iterator[str]:
     identifiers, parents = table["identifier"], [parent.strip() for parent in table["parent_identifier"]]
     values = [_without_zeros(value.strip()) for value in table["annotation_value"]]
     known = set(identifiers)
-    rules = {
+    rules: dict[str, Sequence[Any]] = {
         "has a structure without an identifier, row {}": [
-            str(row) for row, identifier in enumerate(identifiers, 2) if not identifier.strip()
+            row for row, identifier in enumerate(identifiers, 2) if not identifier.strip()
         ],
         "has the identifier {} more than once": _repeated(identifiers),
         "has the parent_identifier {}, which is not an identifier": [p for p in parents if p and p not in known],

@@ -20,10 +20,10 @@ _EACH = "path or URL; repeatable, once per resolution."
 def _component(option: str, name: str, version: str, word: str | None = None) -> Callable[[Any], Any]:
     """The options with the name and the version of a component, and their defaults."""
     word = word or option
-    default = "[that of the atlas; for allen-adult-mouse 2017"
+    when = "for the atlas allen-adult-mouse 2017, else that of the atlas"
     return options(
-        click.option(f"--{option}-name", metavar="NAME", help=f"Name of the {word} {default} {name}]."),
-        click.option(f"--{option}-version", metavar="VERSION", help=f"Version of the {word} {default} {version}]."),
+        click.option(f"--{option}-name", metavar="NAME", help=f"Name of the {word} [{name} {when}]."),
+        click.option(f"--{option}-version", metavar="VERSION", help=f"Version of the {word} [{version} {when}]."),
     )
 
 

@@ -217,7 +217,7 @@ FAULTS = {
     "an identifier twice": (row("MBA:3,MBA:8,3", "MBA:8,MBA:8,3"), ("inconsistent", TABLE, "identifier 'MBA:8' more")),
     "a value twice": (row("MBA:3,MBA:8,3", "MBA:3,MBA:8,8"), ("inconsistent", TABLE, "annotation_value '8' more")),
     "a value that is no number": (row("MBA:3,MBA:8,3", "MBA:3,MBA:8,3.0"), ("inconsistent", TABLE, "'3.0'")),
-    "no identifier": (row("MBA:3,MBA:8,3", ",,3"), ("inconsistent", TABLE, "row '4'")),
+    "no identifier": (row("MBA:3,MBA:8,3", ",,3"), ("inconsistent", TABLE, "row 4")),
     "no parent": (row("MBA:3,MBA:8,3", "MBA:3,MBA:9,3"), ("inconsistent", TABLE, "'MBA:9'")),
     "a cycle": (row("MBA:8,MBA:997,8", "MBA:8,MBA:3,8"), ("inconsistent", TABLE, "cycle")),
     "a colour": (row("#FF7080", "FF7080"), ("inconsistent", TABLE, "'FF7080'")),

@@ -30,7 +30,7 @@ def test_components_of_any_other_name_or_version_have_those_of_the_atlas(name, v
 def test_the_help_gives_the_defaults_of_the_components():
     text = "".join(CliRunner().invoke(atlas, ["--help"]).output.split())
     for default in (default for component in CCF_COMPONENTS.values() for default in component):
-        assert f"[thatoftheatlas;for{''.join(CCF)}{default}]" in text
+        assert f"[{default}fortheatlas{''.join(CCF)},elsethatoftheatlas]" in text
 
 
 def test_a_terminology_that_a_manifest_names_and_that_is_missing_is_given_by_the_option_of_the_command(tmp_path):
