@@ -63,6 +63,7 @@ def write_tree(root, template=True):
             "type": "segmentation",
             "segment_properties": "segment_properties",
             "mesh": "mesh",
+            "scales": [{"key": "25000_25000_25000", "encoding": "compressed_segmentation"}],
         },
         "segment_properties/info": {
             "@type": "neuroglancer_segment_properties",

@@ -122,6 +122,8 @@ def precomputed_findings(root: Target, folder: str) -> Iterator[Defect]:
         return
     if info.get("type") != "segmentation":
         yield Defect("metadata", key, f"has the type {brief(info.get('type'))}, and must have 'segmentation'")
+    if not isinstance(scales := info.get("scales"), list) or not scales:
+        yield Defect("metadata", key, "lacks scales, the levels of the labels")
     for name, (of, faults) in _FOLDERS.items():
         path = info.get(name)
         if not is_text(path):

@@ -132,6 +132,7 @@ HOSTILE = {
     ),
     "a document that is a folder": (folder(f"{SPACE}/manifest.json"), ("missing", f"{SPACE}/manifest.json", "folder")),
     "a segmentation of nothing": (text(INFO, "{}"), ("metadata", INFO, "the type None, and must have 'segmentation'")),
+    "a segmentation without labels": (entries(INFO, scales=[]), ("metadata", INFO, "lacks scales")),
     "no meshes": (entries(INFO, mesh=None), ("metadata", INFO, "lacks mesh")),
     "meshes of another type": (
         entries(f"{SEGMENTATION}/mesh/info", **{"@type": ["x"]}),

@@ -315,6 +315,17 @@ def test_templates_without_processing_are_named_only_if_asked_for(tree):
     assert [one[:2] for one in found(tree, strict=True)] == [("missing", f"{TEMPLATE}/processing.json")]
 
 
+def test_every_name_of_the_standard_may_be_in_an_asset(tree):
+    for name in ("template.nii.gz", "template_25.nii.gz", "template_10um.nii.gz"):
+        (tree / TEMPLATE / name).write_bytes(b"")
+    for name in ("annotations_compressed_25.nii.gz", "annotations_smooth.precomputed/info"):
+        (tree / SET / name).parent.mkdir(exist_ok=True)
+        (tree / SET / name).write_bytes(b"")
+    (tree / TERMS / "legacy_files").mkdir()
+    (tree / TERMS / "legacy_files/ontology.json").write_text("[]")
+    assert found(tree, strict=True) == []
+
+
 def test_lists_of_descendants_may_leave_out_the_structure_itself(tree):
     text = TERMINOLOGY.replace("\"['MBA:997', 'MBA:8', 'MBA:3']\",\"[997, 8, 3]\"", "MBA:8|MBA:3,8|3")
     text = text.replace("\"['MBA:8', 'MBA:3']\",\"[8, 3]\"", "MBA:3,3").replace("['MBA:3'],[3],", "[],[],")
