@@ -65,7 +65,7 @@ class Axis:
         An older draft of RFC-4 has ``direction`` instead of ``value``.
         """
         if isinstance(document, str):
-            return cls(document)
+            document = {"name": document}
         orientation = document.get("orientation")
         if isinstance(orientation, Mapping):
             orientation = orientation.get("value", orientation.get("direction"))

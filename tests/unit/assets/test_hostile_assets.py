@@ -170,6 +170,10 @@ HOSTILE = {
     "a level without a scale": (level(1, coordinateTransformations=[]), ("metadata", IMAGE, "the size of its voxels")),
     "a level with fewer axes": (array(f"{IMAGE}/1", without_an_axis), ("metadata", IMAGE, "2 axes in the array '1'")),
     "an array that is a folder": (folder(f"{IMAGE}/1/zarr.json"), ("metadata", IMAGE, "Is a directory")),
+    "an axis of thousands of letters": (
+        multiscales(IMAGE, lambda ome: ome["multiscales"][0].update(axes=["z" * 3000, "y", "x"])),
+        ("metadata", IMAGE, "has damaged OME-Zarr metadata"),
+    ),
     "voxels of infinite size": (
         multiscales(
             MASKS,
