@@ -119,7 +119,7 @@ class Recognised:
         other = np.setdiff1d(every, np.array(_STRUCTURES.split(), np.uint32))
         difference = ""
         if not in_frame:
-            difference = "its extent or its axes are others"
+            difference = "it has another extent or other axes"
         elif other.size:
             difference = f"its label {other[0]} is not a structure of the CCF"
         elif every.size and every[-1] == every.size:

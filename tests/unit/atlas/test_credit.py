@@ -149,7 +149,7 @@ def test_an_annotation_that_is_not_the_ccf_needs_a_name_a_version_and_an_ontolog
     with AllenClient("http://127.0.0.1:9/api/v2", cache="none") as client, raises(InputError, code) as caught:
         build_atlas(target, **given, client=client)
     assert f"--{left_out[0]}" in str(caught.value)
-    named = {"other labels": "its label 123456 is not", "another extent": "its extent or its axes"}
+    named = {"other labels": "its label 123456 is not", "another extent": "it has another extent"}
     assert named[kind] in str(caught.value)
     assert not target.exists()
 

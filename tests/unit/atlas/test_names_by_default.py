@@ -1,11 +1,13 @@
 """The names that an atlas gets where none are given, and what messages and help say of them."""
 
+from contextlib import nullcontext
+
 import pytest
 from click.testing import CliRunner
 
 import institute_assets as institute
 from atlaszarr import build_atlas
-from atlaszarr.assets.names import CCF, CCF_COMPONENTS, AtlasNames
+from atlaszarr.assets.names import CCF, CCF_COMPONENTS, AtlasNames, referenced
 from atlaszarr.cli.atlas import atlas
 from atlaszarr.errors import InputError
 from codes import raises
@@ -41,3 +43,29 @@ def test_a_terminology_that_a_manifest_names_and_that_is_missing_is_given_by_the
     assert f"{institute.SET}/manifest.json names," in str(caught.value)
     assert str(caught.value).endswith("give one (--ontology)")
     assert not (tmp_path / "own").exists()
+
+
+@pytest.mark.parametrize(
+    ("version", "is_of_the_standard", "is_of_brainglobe"),
+    [
+        ("2017", True, True),
+        ("2017-10", True, False),
+        ("1.0.0", True, False),
+        ("v3", True, False),
+        ("v1.2", True, False),
+        ("3", False, True),
+        ("3.0", False, True),
+    ],
+)
+def test_each_layout_takes_the_versions_that_the_documentation_lists(version, is_of_the_standard, is_of_brainglobe):
+    names = AtlasNames.of("tiny", version)
+    layouts = {(True, False): is_of_the_standard, (False, True): is_of_brainglobe}
+    for layout, is_taken in layouts.items():
+        with nullcontext() if is_taken else raises(InputError, "invalid-version"):
+            names.refuse_versions(*layout)
+
+
+def test_a_version_that_only_the_validator_of_the_standard_takes_is_read_and_not_written():
+    assert referenced({"name": "x-annotation", "version": "v1-beta"}, "annotation-sets").endswith("/v1-beta")
+    with raises(InputError, "invalid-version"):
+        AtlasNames.of("x", "v1-beta")
