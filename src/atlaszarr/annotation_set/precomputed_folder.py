@@ -1,7 +1,8 @@
 """The folder `annotations.precomputed`: the labels at every level, meshes, and the names of structures.
 
-One job writes all of it, in two passes. Its tasks are blocks of the levels, and meshes, whose numbers follow those of
-the levels. ``info`` makes the folder open, and is written last.
+One job writes all of it: first the blocks of the levels, then the meshes. The number of the task of a block is its
+level; that of a mesh is the level that it is made from, plus the number of levels. ``info`` makes the folder open, and
+is written last.
 """
 
 from __future__ import annotations

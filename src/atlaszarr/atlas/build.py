@@ -120,7 +120,8 @@ def build_atlas(
 ) -> AtlasReport:
     """Build an atlas: every volume multiscale, with its terminology, and the volume of every region.
 
-    What an earlier call with the same arguments built is resumed, repaired, or kept if it is intact.
+    What an earlier call with the same arguments built is resumed, repaired, or kept if it is intact. With `overwrite`
+    all of it is built again.
 
     Parameters
     ----------
@@ -133,9 +134,10 @@ def build_atlas(
     template : str, path-like or several
         Same as `annotation`, with integers or floating point numbers.
     ontology : Terminology, str or path-like, optional
-        A file that `Terminology.read` reads; default for the CCF structure graph 1 of the Allen API. The CCF is
-        recognised by the extent and the axes of its volumes, and by its labels. BrainGlobe needs a tree whose root is
-        ``root``, identifiers that are the labels, and no acronym twice.
+        A terminology, or a file that `Terminology.read` reads. Default: the terminology that the manifests name, if an
+        annotation is given as an annotation set, an atlas or a manifest of the standard; else, for the CCF, structure
+        graph 1 of the Allen API. `atlaszarr.atlas.ccf` says how the CCF is recognised. BrainGlobe needs a tree whose
+        root is ``root``, identifiers that are the labels, and no acronym twice.
     name, version : str, optional
         Name and version of the atlas and its annotation, see `atlaszarr.assets.names.AtlasNames`; default for the CCF
         ``allen-adult-mouse`` and ``2017``.
@@ -154,8 +156,8 @@ def build_atlas(
     strict : bool
         Whether to leave out every name that the standard lacks; only with the layout ``assets`` alone.
     template_name, template_version, space_name, space_version, terminology_name, terminology_version : str, optional
-        Name and version of the template, the coordinate space and the terminology; default for the CCF those of the
-        Allen Institute, else those of the atlas.
+        Name and version of the template, the coordinate space and the terminology. Default: those of the atlas; for
+        the atlas ``allen-adult-mouse`` ``2017`` those of the Allen Institute, whatever its annotation is.
     orientation, voxel_size
         Of all volumes, if their files lack them or are wrong; see `atlaszarr.reference_volumes.open_annotation`. A
         remark names each header that they contradict.
@@ -166,8 +168,9 @@ def build_atlas(
     ome_zarr : str
         0.4, 0.5 or 0.6; BrainGlobe needs 0.5.
     spool : str or path-like, optional
-        A folder for voxels of files that can only be read from their beginning, until the build ends. The workers of a
-        cluster must reach it. Default: a temporary folder.
+        A local folder with room for the voxels of files that can only be read from their beginning, until the build
+        ends, and for each NIfTI file until it is put into an object store. The workers of a cluster must reach it.
+        Default: a temporary folder.
     client : AllenClient, optional
         Fetches the default ontology.
     storage_options : mapping, optional
@@ -253,7 +256,7 @@ def build_atlas(
     used = {kind: of_kind.volumes for kind, of_kind in levels.items()}
     with plan.owning(patience=PATIENCE):
         # With the templates that were registered meanwhile.
-        files = registration.kept(tree.root, tables | tree.second_root() | plan.documents)
+        files = registration.with_registered(tree.root, tables | tree.second_root() | plan.documents)
         plan.record.finish(files, used, [report.target for report in reports], remarks, credit)
     listing.update(tree.root, names.name)
     return AtlasReport(

@@ -65,22 +65,23 @@ class Record:
     @property
     def key(self) -> str:
         """The key of the record."""
-        return self._keys()[self.layout.strict]
+        return self._strict_key if self.layout.strict else self._named_key
 
     def of_others(self) -> tuple[set[str], dict[str, Any]]:
         """The paths of images, and size and digest of files, that the records of other atlases of the tree have."""
         images: set[str] = set()
         files: dict[str, Any] = {}
         for key, content in records(self.root):
-            if content is not None and key not in self._keys():
+            if content is not None and key not in (self.key, self._other_key):
                 images.update(all_images(content))
                 files |= all_files(content)
         return images, files
 
     def shared(self, documents: Mapping[str, bytes], overwrite: bool) -> dict[str, bytes]:
-        """Documents, those of assets that other atlases of the tree have too as they are.
+        """The documents to write: one that another atlas of the tree has too stays as it is in the tree.
 
-        A layout with less in the manifest of the coordinate space keeps that of an earlier build.
+        So does the manifest of the coordinate space of this atlas, if the layout assets wrote it earlier: other layouts
+        have less in it.
 
         Parameters
         ----------
@@ -91,16 +92,26 @@ class Record:
         _, recorded = self.of_others()
         own = self._content()
         if not overwrite and not self.layout.assets and own.get("layout", {}).get("assets") is True:
-            fuller = {key: value for key, value in own["files"].items() if key.startswith("coordinate-spaces/")}
-            recorded = fuller | recorded
+            of_assets = {key: value for key, value in own["files"].items() if key.startswith("coordinate-spaces/")}
+            recorded = of_assets | recorded
         bodies = self.root.read_each([key for key in documents if key in recorded], LARGEST)
-        intact = {key: body for key, body in bodies.items() if body and recorded[key] == [len(body), digest(body)]}
-        return {**documents, **intact}
+        undamaged = {key: body for key, body in bodies.items() if body and recorded[key] == [len(body), digest(body)]}
+        return {**documents, **undamaged}
 
-    def _keys(self) -> tuple[str, str]:
-        """The keys of the record in a tree with any names, and in one with those of the standard alone."""
-        inside = f"{self.names.annotation_set.folder}/{COMPRESSED}/{WHOLE_KEY}"
-        return f"{_FOLDER}/{self.names.name}-{self.names.version}.json", inside
+    @property
+    def _named_key(self) -> str:
+        """The key of the record in a tree that has names which the standard lacks."""
+        return f"{_FOLDER}/{self.names.name}-{self.names.version}.json"
+
+    @property
+    def _strict_key(self) -> str:
+        """The key of the record in a tree with the names of the standard alone: in the folder of the annotation."""
+        return f"{self.names.annotation_set.folder}/{COMPRESSED}/{WHOLE_KEY}"
+
+    @property
+    def _other_key(self) -> str:
+        """The key that the record has in a tree of the other form."""
+        return self._named_key if self.layout.strict else self._strict_key
 
     def refuse_other_names(self) -> None:
         """Refuse a tree that holds the atlas with names that the standard lacks if this one has none, and vice versa.
@@ -109,10 +120,10 @@ class Record:
         ------
         InputError
         """
-        if _read(self.root, self._keys()[not self.layout.strict]) is not None:
-            has, change = ("", "leave out") if self.layout.strict else ("out", "give")
+        if _read(self.root, self._other_key) is not None:
+            word, change = ("with", "leave out") if self.layout.strict else ("without", "give")
             raise InputError(
-                f"{self.root.url} holds the atlas {self.names.name} {self.names.version} with{has} names that the "
+                f"{self.root.url} holds the atlas {self.names.name} {self.names.version} {word} names that the "
                 f"standard lacks; {change} --strict, choose another target, or build it again with --overwrite",
                 code="different-layout",
             )
@@ -133,7 +144,7 @@ class Record:
             if key not in kept and not key.startswith(folders) and key not in shared_files:
                 # Of an image under a second name, which may be a link, only the root is a file of the record.
                 stale.append(key.removesuffix("/zarr.json"))
-        other = self._keys()[not self.layout.strict]
+        other = self._other_key
         return stale if self.root.read(other) is None else [*stale, other]
 
     def refuse_other_files(
@@ -250,7 +261,7 @@ class Record:
 
     def _earlier(self) -> dict[str, Any]:
         """The content of the record, with images and files of one with other names, see `refuse_other_names`."""
-        own, other = self._content(), _read(self.root, self._keys()[not self.layout.strict])
+        own, other = self._content(), _read(self.root, self._other_key)
         if other is None:
             return own
         own["images"] = list(dict.fromkeys([*own["images"], *other["images"]]))

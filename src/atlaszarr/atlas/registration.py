@@ -206,7 +206,7 @@ def register(
     return listing
 
 
-def kept(root: Target, manifests: Mapping[str, bytes]) -> dict[str, bytes]:
+def with_registered(root: Target, manifests: Mapping[str, bytes]) -> dict[str, bytes]:
     """Add the templates that were registered in the manifests of a tree to new manifests of the same atlas.
 
     Parameters

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from atlaszarr.assets.names import Asset
-from atlaszarr.atlas.registration import AtlasAsset, kept, register
+from atlaszarr.atlas.registration import AtlasAsset, register, with_registered
 from atlaszarr.engine.ome import Geometry
 from atlaszarr.errors import InputError
 from atlaszarr.geometry.spaces import ORIENTATION, reference_space
@@ -148,12 +148,12 @@ def test_new_manifests_keep_the_templates_that_exist(tmp_path):
     write(tmp_path, "{", BRAINGLOBE)
     key = f"{FOLDER}/manifest.json"
     new = {key: json.dumps(MANIFEST).encode(), BRAINGLOBE: b'{"additional_references": []}', "x/manifest.json": b"[]"}
-    found = kept(root, new)
+    found = with_registered(root, new)
     assert json.loads(found[key]) == {**MANIFEST, "templates": [TEMPLATE, OTHER.reference()]}
     assert {name: body for name, body in found.items() if name != key} == {
         name: body for name, body in new.items() if name != key
     }
-    assert kept(root, found)[key] == found[key]
+    assert with_registered(root, found)[key] == found[key]
 
 
 @pytest.mark.parametrize(
@@ -176,4 +176,4 @@ def test_a_record_with_damaged_entries_is_a_defect(tmp_path, registered):
     assert verify(tmp_path).ok
     write(tmp_path, {**known, "registered": registered}, "atlaszarr/a-1.json")
     assert [(defect.kind, defect.key) for defect in verify(tmp_path).defects] == [("metadata", "atlaszarr/a-1.json")]
-    assert kept(root, {BRAINGLOBE: b"{}"}) == {BRAINGLOBE: b"{}"}
+    assert with_registered(root, {BRAINGLOBE: b"{}"}) == {BRAINGLOBE: b"{}"}
