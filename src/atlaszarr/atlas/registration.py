@@ -2,14 +2,13 @@
 
 The manifest of an atlas lists its templates under ``templates``; BrainGlobe's manifests of the same atlas, one for each
 resolution, have ``additional_references``, which its reader opens as it opens the template (`brainglobe_atlasapi.core`,
-`AdditionalRefDict`). Builds that register at the same time own the annotation of the atlas one after another, so that
-no entry is lost.
+`AdditionalRefDict`). Builds that register at the same time own the tree one after another, so that no entry is lost.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -184,14 +183,14 @@ def register(
     Raises
     ------
     InputError
-        If a manifest is damaged, or another build owns the annotation of the atlas for over two minutes.
+        If a manifest is damaged, or another build owns the tree for over two minutes.
     TargetError
         If the tree cannot be written.
     """
     root = atlas.root
     written = {f"{asset.folder}/{name}": body for name, body in documents.items()}
     listing = []
-    with owning(atlas.annotation, patience=PATIENCE) as owner:
+    with owning(root, patience=PATIENCE) as owner:
         existing = root.read_each(written, LARGEST)
         root.write_all((key, body) for key, body in written.items() if existing[key] != body)
         manifests: dict[str, bytes] = {}
@@ -206,7 +205,7 @@ def register(
     return listing
 
 
-def kept(root: Target, manifests: Mapping[str, bytes]) -> dict[str, bytes]:
+def kept(root: Target, manifests: Mapping[str, bytes], without: Collection[str] = ()) -> dict[str, bytes]:
     """Add the templates that were registered in the manifests of a tree to new manifests of the same atlas.
 
     Parameters
@@ -214,6 +213,8 @@ def kept(root: Target, manifests: Mapping[str, bytes]) -> dict[str, bytes]:
     root : Target
     manifests : mapping of str to bytes
         Documents of an atlas that is built again, by key; those that have no list of templates stay as they are.
+    without : collection of str
+        Locations of templates that are not added.
     """
     result = dict(manifests)
     for key in manifests:
@@ -229,7 +230,7 @@ def kept(root: Target, manifests: Mapping[str, bytes]) -> dict[str, bytes]:
         own = {reference["location"] for reference in manifest.get(name, [])}
         extra = {one["location"]: recorded.get(one["location"], one) for one in listed} | recorded
         for location, reference in extra.items():
-            if location not in own and root.read(f"{location.strip('/')}/{MANIFEST}", LARGEST) is not None:
+            if location not in {*own, *without} and root.read(f"{location.strip('/')}/{MANIFEST}", LARGEST) is not None:
                 result[key] = json_bytes(_with(parse_object(result[key]), name, reference))
     return result
 
