@@ -32,7 +32,7 @@ from ..engine.multiscale import ArraySpec, Multiscale
 from ..engine.ome import DEFAULT_VERSION, multiscales
 from ..engine.pyramid import NonEmptyChunks, Pass, Pyramid
 from ..engine.schedulers import Future, Scheduler, SchedulerLike, in_window, resolve_scheduler, scheduler_for
-from ..engine.target_state import REMOVING, Root, read_root
+from ..engine.target_state import REMOVING, Root, read_root, read_state
 from ..engine.writer import Progress, WriteReport, write
 from ..errors import InputError, TargetError, brief
 from ..stores.target import Target
@@ -392,6 +392,17 @@ class _MaskJob(ImageJob):
             annotation = self.annotation.multiscale.pyramid
             self._found = [masks.runs(annotation, labels, level) for level in range(len(annotation.levels))]
         return self._found
+
+
+def refuse_other(target: Target) -> None:
+    """Refuse a target that is neither empty nor an image of atlaszarr.
+
+    Raises
+    ------
+    InputError
+    """
+    if read_root(target) is None:
+        read_state(target, {}, overwrite=False)
 
 
 def write_masks(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..allen.client import AllenClient
 from ..annotation_set import masks, precomputed_folder, surfaces
 from ..annotation_set.structure_order import PostOrder
-from ..assets.names import AtlasNames, below
+from ..assets.names import MANIFEST, AtlasNames, below
 from ..brainglobe import demands, listing, manifests
 from ..credit import Credit, credit_of
 from ..engine.finished_image import Finished
@@ -24,6 +24,7 @@ from ..engine.writer import Progress, WriteReport, write
 from ..errors import AtlaszarrWarning, InputError
 from ..reference_volumes import ReferenceVolume, open_annotation, open_template
 from ..regions.volumes import region_volumes
+from ..stores.documents import parse_object
 from ..stores.locations import protocol_of
 from ..stores.target import Target
 from ..stores.temporary import temporary_folder
@@ -380,6 +381,10 @@ def _planned(
         if overwrite and tree.images[kind] in shared:
             _refuse_other_image(image, kind)
         states[kind] = image.read_state(overwrite)
+    if tree.derived and not overwrite:
+        masks_folder, segmentation = (below(tree.root, folder) for folder in tree.derived)
+        masks.refuse_other(masks_folder)
+        precomputed_folder.refuse_other(segmentation, terminology)
     is_lost = states["annotation"] is not None
     return _Plan(tree, record, terminology, order, images, exports, tables, documents, overwrite, is_lost, is_listed)
 
@@ -394,13 +399,35 @@ def _refuse_others(plan: _Plan, read: Sequence[Uri]) -> list[str]:
     stale, tree = _make_way(plan, plan.overwrite, read), plan.tree
     tables = tree.terminology_tables(plan.terminology)
     plan.record.refuse_other_files(tables, plan.overwrite, tree.plain_tables(plan.terminology))
+    documents = plan.shared_documents()
+    _refuse_other_space(plan, documents)
     if not plan.overwrite:
-        documents = registration.kept(tree.root, plan.shared_documents(), plan.unused_templates)
+        documents = registration.kept(tree.root, documents, plan.unused_templates)
         made = [*tree.volume_tables, *plan.exports]
         second = below(tree.root, tree.second_name) if tree.second_name else None
         others = [*tree.second_root()] if second and is_other(plan.annotation, second) else []
         plan.record.refuse_unrecorded(documents, made, others, lost=plan.is_lost)
     return stale
+
+
+def _refuse_other_space(plan: _Plan, documents: Mapping[str, bytes]) -> None:
+    """Refuse a template that another atlas of the tree has in another coordinate space.
+
+    Raises
+    ------
+    InputError
+    """
+    template = plan.tree.names.template
+    if (key := f"{template.folder}/{MANIFEST}") not in documents:
+        return
+    shared, own = (parse_object(found[key]).get("coordinate_space", {}) for found in (documents, plan.documents))
+    if any(shared.get(word) != own[word] for word in ("name", "version")):
+        raise InputError(
+            f"another atlas has the template {template.name} {template.version} in the coordinate space "
+            f"{shared.get('name')} {shared.get('version')}, and this one lies in {own['name']} {own['version']}; give the "
+            "same space (--space-name, --space-version) or another --template-name",
+            code="wrong-reference-space",
+        )
 
 
 def _begin(plan: _Plan, read: Sequence[Uri]) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from ..assets.locate import AssetFolder, parse_manifest, several, without_labels
+from ..assets.locate import AssetFolder, newest_first, parse_manifest, several, versions_of, without_labels
 from ..assets.names import MANIFEST, PART, TEMPLATE, Asset, below, referenced
 from ..boxes import Shape
 from ..engine.lock import PATIENCE, owning
@@ -62,17 +62,26 @@ class AtlasAsset:
     def at(cls, target: Target) -> AtlasAsset:
         """The atlas in a target: its folder, its ``manifest.json``, or a tree that holds one atlas.
 
+        Without a version it is the newest, as everywhere an atlas is read.
+
         Raises
         ------
         InputError
             If there is no atlas, there are several, or the manifest is damaged.
         """
         given = AssetFolder.of(replace(target, url=target.url.removesuffix(f"/{MANIFEST}")))
+        if given.root is None and (known := versions_of(given.target, ("atlases",))):
+            given = AssetFolder.of(below(given.target, known[0]))
         if given.root is not None and given.kind == "atlases" and (manifest := given.manifest()) is not None:
             return cls._of(given, manifest)
         # A tree, which may lie in a folder of any name.
         keys = filter(_ATLAS.fullmatch, given.target.list_keys("atlases/"))
-        found = [AssetFolder.of(below(given.target, key.removesuffix(f"/{MANIFEST}"))) for key in keys]
+        versions: dict[str, list[str]] = {}
+        for key in keys:
+            name, version, _ = key.rsplit("/", 2)
+            versions.setdefault(name, []).append(version)
+        newest_ones = [f"{name}/{(newest_first(each) or each)[0]}" for name, each in versions.items()]
+        found = [AssetFolder.of(below(given.target, path)) for path in newest_ones]
         if len(found) > 1:
             raise several(f"the tree {shown(target.url)}", "atlases", [one.target.url for one in found])
         manifest = found[0].manifest() if found else None
@@ -267,10 +276,18 @@ def _update(root: Target, key: str, name: str, asset: Asset, is_listed: bool) ->
     for _ in range(_TRIES):
         body, tag = root.read_tagged(key, LARGEST) or (None, None)
         manifest = parse_manifest(f"{root.url}/{key}", body)
-        listed = [one for one in _references(manifest.get(name, [])) if one["location"] == reference["location"]]
+        try:
+            entries = _references(manifest.get(name, []))
+        except (LookupError, TypeError, ValueError) as error:  # another program has changed it since it was validated
+            raise InputError(
+                f"{shown(root.url)}/{key} has a damaged list of {name} ({brief(error, 150)}); build the atlas again to "
+                "write it, and then run the same command",
+                code="damaged-manifest",
+            ) from None
+        listed = [one for one in entries if one["location"] == reference["location"]]
         if body is not None and listed == ([reference] if is_listed else []):
             return body
-        others = {**manifest, name: [one for one in manifest.get(name, []) if one not in listed]}
+        others = {**manifest, name: [one for one in entries if one not in listed]}
         new = json_bytes(_with(others, name, reference) if is_listed else others)
         if root.replace(key, new, tag):
             return new

@@ -63,13 +63,13 @@ def test_atlases_of_any_layout_share_a_terminology_and_a_space(given, tree, firs
 
 
 def test_exports_of_a_shared_template_are_written_once_and_again_if_they_are_damaged(given, tree):
-    build_atlas(tree, **given, **TEMPLATE, layout="assets")
+    build_atlas(tree, **given, **SHARED, **TEMPLATE, layout="assets")
     exports = sorted(tree.glob("templates/our-template/2020/*.nii.gz"))
     damaged, *intact = exports
     before = {path: path.stat().st_ino for path in exports}
     body = damaged.read_bytes()
     damaged.write_bytes(body[:-1])
-    build_atlas(tree, **{**given, "name": "other"}, **TEMPLATE, layout="assets")
+    build_atlas(tree, **{**given, "name": "other"}, **SHARED, **TEMPLATE, layout="assets")
     assert {path: path.stat().st_ino for path in intact} == {path: before[path] for path in intact}
     assert damaged.read_bytes() == body
     assert verify(tree).ok
@@ -112,7 +112,8 @@ def test_a_file_of_another_program_is_refused_before_anything_is_written(given, 
     before = files(tree)
     with raises(InputError, "not-atlaszarr" if case == "masks" else "target-not-empty") as caught:
         build_atlas(tree, **given, **LAYOUTS[layout])
-    assert (key.partition(".ome.zarr")[0] if case in ("masks", "a segmentation") else key[:60]) in str(caught.value)
+    whole = case not in ("masks", "a segmentation", "labels of zarr 2 under it")
+    assert (key if whole else key.rpartition("/")[0]) in str(caught.value)
     assert files(tree) == before
 
 
@@ -134,6 +135,15 @@ def test_the_files_of_an_atlas_whose_record_is_lost_are_its_own(given, tree):
     (tree / SET / "volumes.csv").write_text("damaged")
     build_atlas(tree, **given, layout="assets")
     assert verify(tree, deep=True).ok
+
+
+def test_a_shared_template_lies_in_one_space(given, tree):
+    build_atlas(tree, **given, **TEMPLATE, layout="assets")
+    before = files(tree)
+    with raises(InputError, "wrong-reference-space") as caught:
+        build_atlas(tree, **{**given, "name": "other"}, **TEMPLATE, layout="assets")
+    assert "our-template 2020 in the coordinate space tiny-space 2026" in str(caught.value)
+    assert files(tree) == before
 
 
 CHANGES = {
@@ -158,7 +168,7 @@ def test_an_atlas_of_other_parts_is_refused_with_both_shown(given, tree, change)
 
 def test_a_template_may_be_added_later(given, tree):
     report = build_atlas(tree, **{**given, "template": ()}, layout="assets")
-    assert "no template" in report.remarks[-1]
+    assert "no template" in "".join(report.remarks)
     report = build_atlas(tree, **given, layout="assets")
     assert "no template" not in "".join(report.remarks)
     manifest = json.loads((tree / "atlases/tiny-atlas/2026/manifest.json").read_text())
@@ -168,8 +178,8 @@ def test_a_template_may_be_added_later(given, tree):
 
 def test_an_atlas_that_is_overwritten_without_its_template_names_none_although_another_has_it(given, tree):
     for name in ("tiny", "other"):
-        build_atlas(tree, **{**given, "name": name}, **TEMPLATE, layout="assets")
-    build_atlas(tree, **{**given, "template": ()}, **TEMPLATE, layout="assets", overwrite=True)
+        build_atlas(tree, **{**given, "name": name}, **SHARED, **TEMPLATE, layout="assets")
+    build_atlas(tree, **{**given, "template": ()}, **SHARED, **TEMPLATE, layout="assets", overwrite=True)
     manifest = json.loads((tree / "atlases/tiny-atlas/2026/manifest.json").read_text())
     assert manifest["templates"] == []
     assert verify(tree, deep=True).ok
@@ -196,13 +206,13 @@ def test_a_build_with_overwrite_waits_for_the_whole_of_another(given, tree, word
 
 
 def test_a_template_of_an_unfinished_atlas_is_not_removed_by_another(given, tree):
-    build_atlas(tree, **{**given, "name": "other"}, **TEMPLATE)
+    build_atlas(tree, **{**given, "name": "other"}, **SHARED, **TEMPLATE)
 
     def progress(_, __, word):
         if word == "meshes":
-            build_atlas(tree, **{**given, "name": "other", "template": ()}, overwrite=True)
+            build_atlas(tree, **{**given, "name": "other", "template": ()}, **SHARED, overwrite=True)
 
-    build_atlas(tree, **given, **TEMPLATE, layout="assets", progress=progress)
+    build_atlas(tree, **given, **SHARED, **TEMPLATE, layout="assets", progress=progress)
     assert verify(tree, deep=True).ok
 
 
