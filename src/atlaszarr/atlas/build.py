@@ -424,8 +424,8 @@ def _refuse_other_space(plan: _Plan, documents: Mapping[str, bytes]) -> None:
     if any(shared.get(word) != own[word] for word in ("name", "version")):
         raise InputError(
             f"another atlas has the template {template.name} {template.version} in the coordinate space "
-            f"{shared.get('name')} {shared.get('version')}, and this one lies in {own['name']} {own['version']}; give the "
-            "same space (--space-name, --space-version) or another --template-name",
+            f"{shared.get('name')} {shared.get('version')}, and this one lies in {own['name']} {own['version']}; give "
+            "the same space (--space-name, --space-version) or another --template-name",
             code="wrong-reference-space",
         )
 
