@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -60,6 +61,14 @@ def test_atlases_of_any_layout_share_a_terminology_and_a_space(given, tree, firs
     for name, layout in (("tiny", first), ("other", second), ("tiny", first)):
         build_atlas(tree, **{**given, "name": name}, **SHARED, **LAYOUTS[layout])
         assert verify(tree, deep=True).defects == ()
+
+
+@pytest.mark.filterwarnings("ignore:the midline is assumed")  # threads share the filters of `catch_warnings`
+def test_atlases_that_share_a_terminology_and_a_space_are_built_at_the_same_time(given, tree):
+    jobs = [{**given, **SHARED, "name": name, **LAYOUTS[name]} for name in ("plain", "assets", "brainglobe")]
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        list(pool.map(lambda job: build_atlas(tree, **job), jobs))
+    assert verify(tree, deep=True).defects == ()
 
 
 def test_exports_of_a_shared_template_are_written_once_and_again_if_they_are_damaged(given, tree):
