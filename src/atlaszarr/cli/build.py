@@ -90,8 +90,8 @@ _BUILD = (
     click.option(
         "--atlas",
         metavar="ATLAS",
-        help="Register the target as a template of this atlas of --layout assets: ROOT/atlases/NAME/VERSION, or ROOT "
-        "if it holds one.",
+        help="Register the target as a template of this atlas of --layout assets: ROOT/atlases/NAME/VERSION, without "
+        "a version the newest, or ROOT if it holds one.",
     ),
     WORKERS,
 )

@@ -156,6 +156,32 @@ def test_new_manifests_keep_the_templates_that_exist(tmp_path):
     assert with_registered(root, found)[key] == found[key]
 
 
+@pytest.mark.parametrize("place", ["", "atlases/allen-adult-mouse-ccf-atlas"])
+def test_without_a_version_the_newest_is_taken(tmp_path, place):
+    for version in ("2017", "2020", "1.0.0"):
+        write(tmp_path, MANIFEST, f"atlases/allen-adult-mouse-ccf-atlas/{version}/manifest.json")
+    found = AtlasAsset.at(Target.of(tmp_path / place))
+    assert (found.root.url, found.folder) == (str(tmp_path), "atlases/allen-adult-mouse-ccf-atlas/2020")
+
+
+def test_a_version_of_another_atlas_is_not_taken_for_it(tmp_path):
+    for name in ("one", "two"):
+        write(tmp_path, MANIFEST, f"atlases/{name}-atlas/2017/manifest.json")
+    with raises(InputError, "ambiguous-asset"):
+        AtlasAsset.at(Target.of(tmp_path))
+    assert AtlasAsset.at(Target.of(tmp_path / "atlases/two-atlas")).folder == "atlases/two-atlas/2017"
+
+
+@pytest.mark.parametrize("templates", [7, [7], [{"name": "a"}], {"a": 1}, ["a"]], ids=str)
+def test_a_list_of_templates_that_is_damaged_after_the_atlas_was_opened_is_named(atlas, tmp_path, templates):
+    write(tmp_path, {**MANIFEST, "templates": templates})
+    before = (tmp_path / FOLDER / "manifest.json").read_text()
+    with raises(InputError, "damaged-manifest") as caught:
+        register(atlas, OTHER, {}, None)
+    assert f"{FOLDER}/manifest.json" in str(caught.value)
+    assert (tmp_path / FOLDER / "manifest.json").read_text() == before
+
+
 @pytest.mark.parametrize(
     "registered",
     [
