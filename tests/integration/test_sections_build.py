@@ -19,7 +19,7 @@ from codes import raises
 
 CORONAL, SAGITTAL = 74272479, 69289763
 FIXED = {CORONAL: "z", SAGITTAL: "x"}
-CENTRED = {"resolution": 100, "chunk": 64, "detection_xy": "centre", "displacement": True}
+CENTRED = {"resolution": 200, "chunk": 64, "detection_xy": "centre", "displacement": True}
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def test_a_plane_shows_the_phantom_at_the_position_of_its_section(emulator, clie
         label = zarr.open_array(target / str(k) / "labels/section/0", mode="r")[:]
         field = zarr.open_array(target / str(k) / "displacement/0", mode="r")[:]
         index = np.argwhere(label == section.image_id)
-        pir = (index + 0.5) * 100.0
+        pir = (index + 0.5) * 200.0
         pir[:, "zyx".index(FIXED[dataset])] = float(row["coordinate_um"])
         xy = parallel(record, section, pir, int(row["downsample"]))
         assert (xy >= -0.5 - 1e-9).all()
@@ -118,7 +118,7 @@ def test_a_plane_shows_the_phantom_at_the_position_of_its_section(emulator, clie
         # the image: the phantom on the plane of the section
         own = image_to_reference(full, section.depth, section.tsv, record.tvr)
         inside = (emulator.phantom.distance_to_edge(own) > 100) & (emulator.phantom.labels(own) > 0)
-        assert inside.sum() > 300
+        assert inside.sum() > 100
         difference = image[(slice(None), *index[inside].T)].T - emulator.phantom.rgb(own[inside])
         assert np.abs(difference).mean() < 1.0
 
@@ -149,7 +149,7 @@ def test_a_plan_is_exact_and_no_image_is_fetched_twice(emulator, client, tmp_pat
 
 
 def test_a_stopped_build_is_resumed_and_ends_byte_identical(client, contents, tmp_path):
-    options = {"mode": "sections", "resolution": 100, "chunk": 32, "client": client, "displacement": True}
+    options = {"mode": "sections", "resolution": 200, "chunk": 32, "client": client, "displacement": True}
     whole, target = tmp_path / "whole.ome.zarr", tmp_path / "x.ome.zarr"
     assert build(SAGITTAL, whole, **options).ok
 
@@ -249,17 +249,17 @@ def test_a_missing_image_is_recorded_as_background_and_filled_later(serve, conne
 def test_missing_windows_are_reported_by_image_and_the_others_are_built(serve, records, command, tmp_path):
     (dataset,), images = records
     fault = {"do": "status", "match": {"path": "left=0&top=0"}, "times": 99, "status": 404}
-    emulator = serve([dataset], images[:2], faults=[fault])
+    emulator = serve([dataset], images[:1], faults=[fault])
     target = tmp_path / "x.ome.zarr"
     options = ("--mode", "sections", "--resolution", 50, "--chunk", 64, "--downsample", 0, "--cache", "none")
     outcome = command("build", CORONAL, target, *options, "--api-url", emulator.url, "--allow-missing")
     assert outcome.code == 0
     lines = outcome.err.splitlines()
-    assert lines[-1] == "2 of 2 section images are missing"
+    assert lines[-1] == "1 of 1 section images are missing"
     assert [line.partition(": ")[2].split(": ")[0] for line in lines[:-1]] == [
-        f"section image {image['id']} (1 windows)" for image in images[:2]
+        f"section image {image['id']} (1 windows)" for image in images[:1]
     ]
-    assert [row["image_id"] for row in rows(target, "failures")] == [str(image["id"]) for image in images[:2]]
+    assert [row["image_id"] for row in rows(target, "failures")] == [str(image["id"]) for image in images[:1]]
     label = zarr.open_array(target / "0/labels/section/0", mode="r")[:]
     assert 0.5 < (label > 0).mean() < 1  # all but the blocks of the missing corner
     assert verify(target, deep=True).ok
