@@ -217,6 +217,7 @@ def test_after_a_worker_is_killed_no_recorded_block_is_computed_again(tmp_path):
     Watched(Folder(tmp_path), "x.ome.zarr", Undisturbed.found(Folder(tmp_path), "undisturbed.ome.zarr")).hold_equal()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
 def test_chunks_and_their_folders_are_synced_before_the_ledger_records_them(tmp_path):
     target, trace = tmp_path / "synced.ome.zarr", tmp_path / "trace"

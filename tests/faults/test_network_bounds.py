@@ -9,7 +9,7 @@ import socketserver
 import threading
 import tracemalloc
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 
 import pytest
 
@@ -120,8 +120,10 @@ def jsonlike(body, headers=b""):
     return [OK + b"Content-Length: %d\r\n" % len(body) + headers + b"\r\n", body]
 
 
-#: A quarter of a MB of gzip that becomes 256 MB.
-BOMB = gzip.compress(bytes(2**28))
+@cache
+def bomb():
+    """A quarter of a MB of gzip that becomes 256 MB."""
+    return gzip.compress(bytes(2**28))
 
 
 @pytest.mark.parametrize(
@@ -135,7 +137,7 @@ BOMB = gzip.compress(bytes(2**28))
             id="256 MB of JSON",
         ),
         pytest.param(
-            lambda _: jsonlike(BOMB, b"Content-Encoding: gzip\r\n"),
+            lambda _: jsonlike(bomb(), b"Content-Encoding: gzip\r\n"),
             "answer-too-large",
             id="a quarter of a MB that becomes 256",
         ),
