@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
 import itertools
 import json
 import socketserver
 import threading
 import tracemalloc
+import zlib
 from contextlib import contextmanager
 from functools import cache, partial
 
@@ -123,7 +123,8 @@ def jsonlike(body, headers=b""):
 @cache
 def bomb():
     """A quarter of a MB of gzip that becomes 256 MB."""
-    return gzip.compress(bytes(2**28))
+    packer = zlib.compressobj(wbits=31)
+    return b"".join(packer.compress(bytes(2**20)) for _ in range(2**8)) + packer.flush()
 
 
 @pytest.mark.parametrize(
