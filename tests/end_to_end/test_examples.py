@@ -146,6 +146,7 @@ def test_region_volumes_of_an_atlas_in_a_bucket(brain, s3):
     compare_examples(brain, target, s3)
 
 
+@pytest.mark.slow
 def test_the_picture_shows_the_region_in_both_sections(atlas, tmp_path):
     printed = run("retrosplenial_plain.py", atlas / ANNOTATION, "--picture", tmp_path / "sections.png")
     assert printed.endswith(f"picture: {tmp_path / 'sections.png'}\n")

@@ -182,6 +182,7 @@ def test_a_build_whose_process_is_killed_is_resumed_on_the_same_cluster(emulator
     chain.finish()
 
 
+@pytest.mark.slow
 def test_after_a_worker_is_killed_no_recorded_block_is_computed_again(tmp_path):
     counted = tmp_path / "computed"
 

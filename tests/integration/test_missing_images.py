@@ -121,7 +121,7 @@ def test_another_value_is_refused(lacking, dataset, opened):
     assert "raise, fill" in str(caught.value)
 
 
-@pytest.mark.parametrize("processes", [False, True])
+@pytest.mark.parametrize("processes", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_images_that_workers_of_a_cluster_lack_are_listed(lacking, dataset, processes):
     from distributed import Client, LocalCluster
 

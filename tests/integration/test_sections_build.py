@@ -48,7 +48,7 @@ def rows(target, name="sections"):
 
 
 @pytest.mark.parametrize("dataset", [CORONAL, SAGITTAL])
-@pytest.mark.parametrize("version", ["0.4", "0.5", "0.6"])
+@pytest.mark.parametrize("version", [pytest.param("0.4", marks=pytest.mark.slow), "0.5", "0.6"])
 def test_the_collection_validates_and_opens_section_by_section(built, dataset, version):
     target = built(dataset, resolution=200, chunk=32, ome_zarr=version, displacement=True)
     if version != "0.6":  # yaozarrs does not support it
