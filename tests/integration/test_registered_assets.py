@@ -15,8 +15,10 @@ from atlaszarr import AllenClient, build, build_atlas, plan, verify
 from atlaszarr.engine.lock import owning
 from atlaszarr.errors import InputError
 from atlaszarr.stores.target import Target
+from atlaszarr.testing.emulator import Emulator
 from atlaszarr.testing.phantom import default_phantom
 from atlaszarr.testing.phantom_volumes import annotation_nrrd, template_nrrd
+from atlaszarr.testing.records import image_records
 from codes import raises
 
 CORONAL, SAGITTAL = 74272479, 69289763
@@ -29,6 +31,14 @@ REFERENCE = {
     "version": "2015",
     "location": f"/{ISH}",
 }
+
+
+@pytest.fixture(scope="module")
+def emulator():
+    """Serves every tenth section of the coronal dataset, and every third of the sagittal one."""
+    images = {id: [one for one in image_records() if one["data_set_id"] == id] for id in (CORONAL, SAGITTAL)}
+    with Emulator(images=[*images[CORONAL][5::10], *images[SAGITTAL][::3]]) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
