@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .geometry.grid import Grid
     from .geometry.spaces import ReferenceSpace
     from .previews import preview
+    from .regions.statistics import region_statistics
     from .regions.volumes import region_mask, region_volumes
     from .sections.lazy_sections import iter_sections, open_sections
     from .sections.lazy_volume import open_volume
@@ -40,6 +41,7 @@ _HOMES = {
     "plan": ".dataset_build.api",
     "preview": ".previews",
     "region_mask": ".regions.volumes",
+    "region_statistics": ".regions.statistics",
     "region_volumes": ".regions.volumes",
     "verify": ".verification",
 }
@@ -61,6 +63,7 @@ __all__ = [
     "plan",
     "preview",
     "region_mask",
+    "region_statistics",
     "region_volumes",
     "verify",
 ]

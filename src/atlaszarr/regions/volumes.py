@@ -105,16 +105,16 @@ def region_volumes(
         annotation has labels that are not in the terminology, `voxel_size` is not that of its metadata, or left and
         right are counted by a midline that is assumed: in any annotation without the extent of the CCF.
     """
-    annotation = _located(annotation, storage_options)
+    annotation = located_annotation(annotation, storage_options)
     opened = annotation_of(annotation, level, storage_options)
     structures = terminology_of(terminology, annotation, storage_options)
-    size = list(_voxel_um(opened, voxel_size))
+    size = list(voxel_um(opened, voxel_size))
     voxel = float(math.prod(size) / 10**9)
-    across = _across(opened) if by_hemisphere else 2
+    across = axis_across(opened) if by_hemisphere else 2
     opened = opened.turned(across)
     size[across], size[2] = size[2], size[across]
     names, explanation, is_assumed = (
-        _sides(opened, size, "zyx"[across]) if by_hemisphere else (("low", "high"), "", False)
+        sides_of(opened, size, "zyx"[across]) if by_hemisphere else (("low", "high"), "", False)
     )
     counts = opened.counts()
     labelled = counts.ids != 0
@@ -188,7 +188,7 @@ def region_mask(
         If chunks are absent that no ledger records; if the store does not list its objects, only when the mask is
         computed.
     """
-    annotation = _located(annotation, storage_options)
+    annotation = located_annotation(annotation, storage_options)
     structures = terminology_of(terminology, annotation, storage_options)
     values = {structure.value for structure in structures.descendants(region) if structure.value is not None}
     return annotation_of(annotation, level, storage_options).mask(values)
@@ -217,7 +217,7 @@ def region_bounds(mask: Any) -> tuple[slice, slice, slice] | None:
     return z, y, x
 
 
-def _located(annotation: Any, storage_options: Mapping[str, Any] | None) -> Any:
+def located_annotation(annotation: Any, storage_options: Mapping[str, Any] | None) -> Any:
     """The annotation, of which a path or URL is resolved once; a warning says which version of several is used."""
     found = locate(annotation, storage_options)
     if isinstance(found, Located) and found is not annotation:
@@ -226,7 +226,7 @@ def _located(annotation: Any, storage_options: Mapping[str, Any] | None) -> Any:
     return found
 
 
-def _voxel_um(annotation: Annotation, given: float | Sequence[float] | None) -> tuple[Fraction, Fraction, Fraction]:
+def voxel_um(annotation: Annotation, given: float | Sequence[float] | None) -> tuple[Fraction, Fraction, Fraction]:
     """The voxel size along (z, y, x) in um, as the exact value of its decimal notation."""
     geometry, image = annotation.geometry, annotation.image
     name = "the annotation" if image is None else shown(image.target.url)
@@ -247,14 +247,14 @@ def _voxel_um(annotation: Annotation, given: float | Sequence[float] | None) -> 
     return z, y, x
 
 
-def _across(annotation: Annotation) -> int:
+def axis_across(annotation: Annotation) -> int:
     """The axis between left and right: x, unless another one has such an orientation."""
     words = [direction(annotation.geometry.orientation.get(axis, "")) for axis in "zyx"]
     found = [k for k, word in enumerate(words) if word in (ORIENTATION["x"], BRAINGLOBE_SIDES)]
     return found[0] if len(found) == 1 else 2
 
 
-def _sides(annotation: Annotation, size: Sequence[Fraction], axis: str) -> tuple[tuple[str, str], str, bool]:
+def sides_of(annotation: Annotation, size: Sequence[Fraction], axis: str) -> tuple[tuple[str, str], str, bool]:
     """The names of the low and the high side of x, a sentence that explains them, and if the midline is assumed.
 
     `axis` is the name that x has in the image.
