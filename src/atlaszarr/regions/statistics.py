@@ -133,10 +133,10 @@ def region_statistics(
         If chunks are absent that no ledger records; if the expression view was built with other options and is not
         used; for the reasons of `atlaszarr.region_volumes`.
     """
-    its_options = _options_for(annotation, storage_options)
+    its_options = options_for(annotation, storage_options)
     located = located_annotation(annotation, its_options)
-    structures = terminology_of(terminology, located, _options_for(terminology or annotation, storage_options))
-    measured = MeasuredVolume.of(volume, _options_for(volume, storage_options))
+    structures = terminology_of(terminology, located, options_for(terminology or annotation, storage_options))
+    measured = MeasuredVolume.of(volume, options_for(volume, storage_options))
     found = match(measured, annotation_levels(located, its_options), "the annotation")
     opened = annotation_of(located, found.annotation_level, its_options)
     size = list(voxel_um(opened, None))
@@ -312,6 +312,6 @@ def _points_before(midline: float, geometry: Geometry, axis: int, count: int) ->
     return int(np.count_nonzero(start + np.arange(count) * step < midline - 1e-6 * step))
 
 
-def _options_for(given: Any, options: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+def options_for(given: Any, options: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     """The storage options, if what is given is a URL; a path has none."""
     return options if isinstance(given, str) and local_path(given) is None else None
