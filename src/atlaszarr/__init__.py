@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .dataset_build.api import build, plan
     from .displacement.displacement import Displacement
     from .errors import AtlaszarrError
+    from .expression_grids.grids import open_grid
     from .geometry.grid import Grid
     from .geometry.spaces import ReferenceSpace
     from .previews import preview
@@ -36,6 +37,7 @@ _HOMES = {
     "build": ".dataset_build.api",
     "build_atlas": ".atlas",
     "iter_sections": ".sections.lazy_sections",
+    "open_grid": ".expression_grids.grids",
     "open_sections": ".sections.lazy_sections",
     "open_volume": ".sections.lazy_volume",
     "plan": ".dataset_build.api",
@@ -58,6 +60,7 @@ __all__ = [
     "build",
     "build_atlas",
     "iter_sections",
+    "open_grid",
     "open_sections",
     "open_volume",
     "plan",

@@ -231,7 +231,7 @@ def _of_array(volume: Any) -> MeasuredVolume:
 
 def _of_dataset(dataset: Any) -> MeasuredVolume:
     """A Dataset of `atlaszarr.open_volume` or `atlaszarr.open_grid`."""
-    own = dataset.attrs.get("dataset", "volume")
+    own = dataset.attrs.get("section_dataset", "volume")
     if _IMAGE in dataset.data_vars:
         measured = _of_array(dataset[_IMAGE])
         if _SECTION in dataset.data_vars:
@@ -239,7 +239,7 @@ def _of_dataset(dataset: Any) -> MeasuredVolume:
             arrays = {**measured.levels[0], _SECTION: PlacedArray(array, None, (0, 1, 2))}
             measured = replace(measured, levels=(arrays,))
         return replace(measured, dataset=own)
-    found = [name for name in QUANTITIES if name in dataset.data_vars]
+    found = [name for name in dataset.data_vars if name in QUANTITIES]
     if not found:
         raise InputError(
             f"the Dataset has the variables {', '.join(map(str, dataset.data_vars)) or 'none'}; give that of "
