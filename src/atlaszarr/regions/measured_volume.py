@@ -215,7 +215,8 @@ def _of_array(volume: Any) -> MeasuredVolume:
     z, y, x = range(len(axes) - 3, len(axes))
     placed = PlacedArray(array, lead, (z, y, x))
     count = _validated("the volume", placed)
-    named = [str(label) for label in getattr(volume, "coords", {}).get("c", ())] if lead == 0 else ["grey"]
+    coordinates = getattr(volume, "coords", {})
+    named = ["grey"] if lead is None else list(map(str, coordinates["c"].to_numpy())) if "c" in coordinates else []
     channels = tuple(named) if len(set(named)) == count else tuple(f"channel_{k}" for k in range(count))
     absent = absent_of(array)
     return MeasuredVolume(
