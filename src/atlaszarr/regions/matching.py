@@ -87,11 +87,11 @@ def match(volume: MeasuredVolume, annotation: _Levels, name: str) -> Match:
             f"give an annotation of {um(sizes[0])}",
             code="no-matching-level",
         )
-    for mine, its in same:
-        if not (reason := _difference(volume, mine, *annotation[its], order, flipped)):
-            return Match(mine, its, order, flipped)
+    mine, its = same[0]
+    if not (reason := _difference(volume, mine, *annotation[its], order, flipped)):
+        return Match(mine, its, order, flipped)
     raise InputError(
-        f"the voxels of {volume.name} and {name} have one size, {um(sizes[same[0][0]])}, but not one grid: {reason}; "
+        f"the voxels of {volume.name} and {name} have one size, {um(sizes[mine])}, but not one grid: {reason}; "
         "build both over the same space",
         code="grids-differ",
     )
