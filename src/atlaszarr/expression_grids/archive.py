@@ -121,7 +121,7 @@ def _grid(archive: zipfile.ZipFile, quantity: str, name: str) -> tuple[NDArray[n
         header = read_metaimage_header(stream, where)
     if header.data_file not in archive.namelist():
         raise InputError(f"{where} has its voxels in {header.data_file!r}, which is missing", code="damaged-file")
-    if header.size > _LARGEST_GRID or header.dtype != np.dtype("f4"):
+    if header.size > _LARGEST_GRID or header.value_dtype != np.float32:
         raise InputError(
             f"{where} has {' x '.join(map(str, header.shape))} {header.value_dtype}, not a grid of float32",
             code="damaged-file",
