@@ -82,6 +82,15 @@ class MeasuredVolume:
         """
         if hasattr(volume, "data_vars"):
             return _of_dataset(volume)
+        if isinstance(images := getattr(volume, "images", None), Sequence) and images:  # a Multiscales
+            levels = [_of_array(image) for image in images]
+            return replace(
+                levels[0],
+                geometries=tuple(level.geometries[0] for level in levels),
+                shapes=tuple(level.shapes[0] for level in levels),
+                levels=tuple(level.levels[0] for level in levels),
+                absent=tuple(chunks for level in levels for chunks in level.absent),
+            )
         if hasattr(volume, "shape") or hasattr(volume, "dims"):
             return _of_array(volume)
         return _of_target(Target.of(volume, storage_options))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..assets.locate import Located
 from ..boxes import Region, Shape
 from ..engine.ome import Geometry
 from ..engine.schedulers import Scheduler, SchedulerLike, in_order, scheduler_for, usable_cores
@@ -32,8 +33,9 @@ from .volumes import ASSUMED_MIDLINE, axis_across, located_annotation, sides_of,
 if TYPE_CHECKING:
     import pandas as pd
 
-#: The most voxels of a block, for each thread 64 MB of labels, 64 MB of sections and 16 MB of each uint8 channel.
-_LARGEST_BLOCK = 2**24
+#: The most bytes of a block, for each thread: a block of 256 x 256 x 256 voxels in colour with its labels, sections and
+#: expression view has 302 MB.
+_LARGEST_BLOCK = 2**28
 #: The most voxels of the annotation that a block of a grid spans along an axis.
 _SPAN = 128
 #: Threads that read from a store other than a local disk, at least.
@@ -62,7 +64,7 @@ def region_statistics(
 
     Parameters
     ----------
-    volume : str, path-like, xarray.Dataset, xarray.DataArray, NgffImage, dask or numpy array
+    volume : str, path-like, xarray.Dataset, xarray.DataArray, Multiscales, NgffImage, dask or numpy array
         The path or URL of a volume of `atlaszarr.build`, of a grid of ``atlaszarr grid``, or of any other OME-Zarr
         along z, y and x; a Dataset of `atlaszarr.open_volume` or `atlaszarr.open_grid`; or an array.
 
@@ -290,11 +292,13 @@ def _boxes(labels: PlacedArray | SampledLabels, arrays: Sequence[PlacedArray]) -
     shape: Shape
     if isinstance(labels, SampledLabels):
         shape = labels.shape
-        held = [max(int(axis.max()) + 1, 1) for axis in labels.indices]
-        z, y, x = (max(1, _SPAN * n // max(count, n)) for n, count in zip(shape, held, strict=True))
+        spans = [max(int(axis.max()) + 1, len(axis)) for axis in labels.indices]
+        z, y, x = (max(1, _SPAN * n // span) for n, span in zip(shape, spans, strict=True))
     else:
         shape = labels.shape
-        z, y, x = map(min, largest_unit([labels, *arrays], _LARGEST_BLOCK), shape)
+        held = [labels, *arrays]
+        voxel = sum(max(np.dtype(array.array.dtype).itemsize, 1) * array.channels for array in held)
+        z, y, x = map(min, largest_unit(held, max(_LARGEST_BLOCK // voxel, 1)), shape)
     for i in range(0, shape[0], z):
         for j in range(0, shape[1], y):
             for k in range(0, shape[2], x):
@@ -314,4 +318,5 @@ def _points_before(midline: float, geometry: Geometry, axis: int, count: int) ->
 
 def options_for(given: Any, options: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     """The storage options, if what is given is a URL; a path has none."""
-    return options if isinstance(given, str) and local_path(given) is None else None
+    location = given.annotation if isinstance(given, Located) else given
+    return options if isinstance(location, str) and local_path(location) is None else None
