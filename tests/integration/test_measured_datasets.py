@@ -2,7 +2,9 @@
 
 import io
 import json
+import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -249,3 +251,49 @@ def test_a_grid_is_measured_at_its_points(built, service, connect):
         assert row["covered_right"] == 0
         mean = values[inside].astype(np.float64).mean() if inside.any() else np.nan
         assert row["energy"] == pytest.approx(mean, rel=1e-9, nan_ok=True)
+
+
+@pytest.mark.parametrize("ome_zarr", ["0.4", "0.6"])
+def test_a_grid_of_every_version_of_ome_zarr_is_measured_alike(service, tmp_path, connect, built, ome_zarr):
+    client = connect(service)
+    write_grid(DATASET, tmp_path / "old.ome.zarr", ["density"], client=client, ome_zarr=ome_zarr)
+    write_grid(DATASET, tmp_path / "new.ome.zarr", ["density"], client=client)
+    assert verify(tmp_path / "old.ome.zarr", deep=True).ok
+    old, new = (
+        region_statistics(tmp_path / f"{name}.ome.zarr", built / "two.ome.zarr", TERMINOLOGY) for name in ("old", "new")
+    )
+    assert old.equals(new)
+    assert old["density"].notna().any()
+    assert old["energy"].isna().all()
+
+
+def test_a_grey_volume_has_the_intensity_of_the_colour_volume(built, service, tmp_path, connect, table):
+    build(DATASET, tmp_path / "x.ome.zarr", client=connect(service), resolution=100, grey=True)
+    shutil.copytree(built / "x.expression.ome.zarr", tmp_path / "x.expression.ome.zarr")
+    grey = region_statistics(tmp_path / "x.ome.zarr", built / "two.ome.zarr", TERMINOLOGY, True)
+    assert "mean_grey" in grey.columns
+    for name in ("density", "intensity", "energy"):
+        assert grey[name].equals(table[name])
+
+
+def test_the_genes_by_regions_of_the_documentation_are_a_matrix(built, tmp_path, monkeypatch):
+    text = (Path(__file__).parents[2] / "docs" / "expression.md").read_text()
+    (code,) = re.findall(r"```py\n(.*?)```", text, re.DOTALL)
+    for gene in ("Prox1", "Nrp1"):
+        shutil.copytree(built / "x.ome.zarr", tmp_path / f"{gene}.ome.zarr")
+        shutil.copytree(built / "x.expression.ome.zarr", tmp_path / f"{gene}.expression.ome.zarr")
+    shutil.copytree(built / "two.ome.zarr", tmp_path / "annotation.ome.zarr")
+    (tmp_path / "terminology.csv").write_text(TERMINOLOGY.to_csv())
+    monkeypatch.chdir(tmp_path)
+    names = {"annotation": "annotation.ome.zarr"}
+    exec(code, names)
+    assert names["matrix"].shape == (2, len(TERMINOLOGY))
+    assert names["matrix"].loc["Prox1", "CP"] > 0
+
+
+def test_a_collection_of_sections_is_refused(built, service, tmp_path, connect):
+    build(DATASET, tmp_path / "s.ome.zarr", client=connect(service), resolution=200, mode="sections")
+    with raises(InputError, "not-an-image"):
+        region_statistics(tmp_path / "s.ome.zarr", built / "two.ome.zarr", TERMINOLOGY)
+    with raises(InputError, "no-matching-level"):
+        region_statistics(tmp_path / "s.ome.zarr" / "0", built / "two.ome.zarr", TERMINOLOGY)
