@@ -297,3 +297,16 @@ def test_a_collection_of_sections_is_refused(built, service, tmp_path, connect):
         region_statistics(tmp_path / "s.ome.zarr", built / "two.ome.zarr", TERMINOLOGY)
     with raises(InputError, "no-matching-level"):
         region_statistics(tmp_path / "s.ome.zarr" / "0", built / "two.ome.zarr", TERMINOLOGY)
+
+
+def test_sides_have_the_names_of_the_annotation(built, table, tmp_path):
+    """BrainGlobe calls low r right: the voxels are the same, the names are exchanged."""
+    shutil.copytree(built / "two.ome.zarr", tmp_path / "a.ome.zarr")
+    shutil.rmtree(tmp_path / "a.ome.zarr" / "atlaszarr")
+    root = tmp_path / "a.ome.zarr" / "zarr.json"
+    root.write_text(root.read_text().replace("left-to-right", "right-to-left"))
+    found = region_statistics(built / "x.ome.zarr", tmp_path / "a.ome.zarr", TERMINOLOGY, True)
+    assert found["covered"].equals(table["covered"])
+    for name in ("covered", "energy", "std_red_direct"):
+        assert found[f"{name}_right"].equals(table[f"{name}_left"])
+        assert found[f"{name}_left"].equals(table[f"{name}_right"])
