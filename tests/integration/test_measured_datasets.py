@@ -12,13 +12,16 @@ import pytest
 import zarr
 from distributed import Client, LocalCluster
 
-from atlaszarr import AllenClient, Terminology, build, open_grid, region_statistics, verify
+from atlaszarr import AllenClient, Grid, Terminology, build, open_grid, region_statistics, verify
+from atlaszarr.dataset_build.records import geometry
 from atlaszarr.errors import AtlaszarrWarning, InputError, NotFoundError
 from atlaszarr.expression_grids.grids import write_grid
+from atlaszarr.geometry.spaces import reference_space
 from atlaszarr.testing import Emulator
 from atlaszarr.testing.grids import grid_values
 from atlaszarr.testing.ontology import structure_graph
 from atlaszarr.testing.records import dataset_records, image_records
+from atlaszarr.writing import write_multiscales
 from codes import raises
 from phantom_annotations import write_annotations
 
@@ -310,3 +313,28 @@ def test_sides_have_the_names_of_the_annotation(built, table, tmp_path):
     for name in ("covered", "energy", "std_red_direct"):
         assert found[f"{name}_right"].equals(table[f"{name}_left"])
         assert found[f"{name}_left"].equals(table[f"{name}_right"])
+
+
+def test_a_volume_that_lost_its_section_label_is_not_taken_as_covered_everywhere(built, tmp_path):
+    shutil.copytree(built / "x.ome.zarr", tmp_path / "x.ome.zarr")
+    shutil.rmtree(tmp_path / "x.ome.zarr" / "labels" / "section")
+    with raises(InputError, "missing-label") as caught:
+        region_statistics(tmp_path / "x.ome.zarr", built / "two.ome.zarr", TERMINOLOGY)
+    assert "x.ome.zarr/labels/section is missing" in str(caught.value)
+
+
+def test_an_image_without_sections_is_paired_with_its_expression_view(built, tmp_path):
+    image = stored(built / "x.ome.zarr" / "0")
+    write_multiscales(image, tmp_path / "x.ome.zarr", geometry=geometry(Grid(reference_space(9), 100)))
+    shutil.copytree(built / "x.expression.ome.zarr", tmp_path / "x.expression.ome.zarr")
+    root = tmp_path / "x.expression.ome.zarr" / "zarr.json"
+    document = json.loads(root.read_text())
+    document["attributes"].pop("atlaszarr")
+    root.write_text(json.dumps(document))
+    shutil.rmtree(tmp_path / "x.expression.ome.zarr" / "atlaszarr")
+    with pytest.warns(AtlaszarrWarning, match="absent"):
+        found = region_statistics(tmp_path / "x.ome.zarr", built / "two.ome.zarr", TERMINOLOGY)
+    view, other = (stored(built / "x.expression.ome.zarr" / path) for path in ("0", "labels/section/0"))
+    where = (view != 0).any(axis=0) & (other != 0) & (stored(built / "two.ome.zarr" / "0") > 0)
+    grey = (image.sum(axis=0, dtype=int) + 1) // 3
+    assert found.loc[997, "intensity"] == pytest.approx(grey[where].mean(), rel=1e-12)

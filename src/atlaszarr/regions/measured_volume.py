@@ -161,8 +161,18 @@ def _add(levels: Sequence[dict[str, PlacedArray]], key: str, image: StoredImage 
 
 
 def _section_label(image: StoredImage) -> StoredImage | None:
-    """The label ``section`` of an image; None if it has none."""
-    return _existing(replace(image.target, url=f"{image.target.url}/labels/section"))
+    """The label ``section`` of an image; None if it has none.
+
+    Raises
+    ------
+    InputError
+        If it is missing from a volume of `atlaszarr.build`.
+    """
+    label = replace(image.target, url=f"{image.target.url}/labels/section")
+    request = image.own.get("request")
+    if (found := _existing(label)) is None and isinstance(request, Mapping) and request.get("mode") == "volume":
+        raise InputError(f"{shown(label.url)} is missing; build the volume again to repair it", code="missing-label")
+    return found
 
 
 def _existing(target: Target) -> StoredImage | None:

@@ -246,6 +246,8 @@ class _Measurement:
         if expression is not None and expression.ndim == 3:
             expression = expression[np.newaxis]
         other = arrays.get("expression_section", section)
+        if "section" not in arrays:  # the image has no sections to compare
+            other = (other != 0).astype(np.uint8)
         return sum_block(labels, image, section, expression, other, self.before_midline - box[2].start)
 
     def _read(self, box: Region) -> dict[str, NDArray[Any]]:
