@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 import zarr
 from distributed import Client, LocalCluster
+from ngff_zarr import from_ngff_zarr
 
-from atlaszarr import AllenClient, Grid, Terminology, build, open_grid, region_statistics, verify
+from atlaszarr import AllenClient, Grid, Terminology, build, open_grid, open_volume, region_statistics, verify
 from atlaszarr.dataset_build.records import geometry
 from atlaszarr.errors import AtlaszarrWarning, InputError, NotFoundError
 from atlaszarr.expression_grids.grids import write_grid
@@ -27,6 +28,7 @@ from phantom_annotations import write_annotations
 
 #: Prox1, sagittal, low r.
 DATASET = 69289763
+PLACED = geometry(Grid(reference_space(9), 100))
 TERMINOLOGY = Terminology.from_structure_graph(structure_graph()["msg"])
 
 
@@ -120,7 +122,20 @@ def test_workers_of_an_active_client_give_the_same_table(built, table, service):
     with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster:
         with Client(cluster):
             found = region_statistics(built / "x.ome.zarr", built / "two.ome.zarr", TERMINOLOGY, True)
+            opened = (from_ngff_zarr(str(built / name)) for name in ("x.ome.zarr", "two.ome.zarr"))  # cannot be sent
+            assert region_statistics(*opened, TERMINOLOGY)["voxels"].equals(table["voxels"])
+            with AllenClient(service.url, "none", rate=1e9) as client:
+                lazy = open_volume(DATASET, 100, client=client)
+                alike = region_statistics(lazy, built / "two.ome.zarr", TERMINOLOGY)
+            write_multiscales(
+                stored(built / "x.ome.zarr" / "0"), "memory://measured/v.ome.zarr", geometry=PLACED, scheduler="threads"
+            )
+            with raises(InputError, "target-in-memory"):
+                region_statistics("memory://measured/v.ome.zarr", built / "two.ome.zarr", TERMINOLOGY)
         assert found.equals(table)
+        same = [name for name in table.columns if name.split("_")[0] in ("covered", "mean", "std")]
+        same = [name for name in same if name in alike.columns]
+        assert alike[same].equals(table[same])
         with AllenClient(service.url, "none", rate=1e9) as client:
             write_grid(DATASET, built / "grid.ome.zarr", client=client)
         arguments = built / "grid.ome.zarr", built / "two.ome.zarr", TERMINOLOGY, True
@@ -325,7 +340,7 @@ def test_a_volume_that_lost_its_section_label_is_not_taken_as_covered_everywhere
 
 def test_an_image_without_sections_is_paired_with_its_expression_view(built, tmp_path):
     image = stored(built / "x.ome.zarr" / "0")
-    write_multiscales(image, tmp_path / "x.ome.zarr", geometry=geometry(Grid(reference_space(9), 100)))
+    write_multiscales(image, tmp_path / "x.ome.zarr", geometry=PLACED)
     shutil.copytree(built / "x.expression.ome.zarr", tmp_path / "x.expression.ome.zarr")
     root = tmp_path / "x.expression.ome.zarr" / "zarr.json"
     document = json.loads(root.read_text())

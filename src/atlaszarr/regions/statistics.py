@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 from ..assets.locate import Located
 from ..boxes import Region, Shape
 from ..engine.ome import Geometry
-from ..engine.schedulers import Scheduler, SchedulerLike, in_order, scheduler_for, usable_cores
+from ..engine.schedulers import (
+    Scheduler,
+    SchedulerLike,
+    active_client,
+    in_order,
+    resolve_scheduler,
+    scheduler_for,
+    usable_cores,
+)
 from ..engine.zarr_reader import StoredArray
 from ..errors import AtlaszarrWarning
 from ..stores.locations import local_path
@@ -72,7 +80,8 @@ def region_statistics(
         writes it. It may also be given alone: then its colours are not averaged, since what they mean as numbers is
         not documented.
     annotation : str, path-like, Multiscales, NgffImage, xarray.DataArray, dask or numpy array
-        Same as in `atlaszarr.region_volumes`. For a grid, whose values are those of points 200 um apart, the label is
+        Same as in `atlaszarr.region_volumes`; for many volumes what `atlaszarr.assets.locate.locate` returns, and the
+        terminology as a `Terminology`, so that neither is looked up again. Both can be pickled. For a grid, whose values are those of points 200 um apart, the label is
         that of the voxel of the annotation that holds the point (the one at the higher index if it is on an edge), at
         the coarsest level with voxels of at most an eighth of that distance: every 8th voxel of 25 um.
     terminology : Terminology, str or path-like, optional
@@ -165,8 +174,12 @@ def region_statistics(
     if workers is None and not measured.is_local:
         workers = max(_REMOTE_THREADS, usable_cores())
     absent = [opened.absent, *measured.absent]
+    task = _Measurement(labels, arrays, before)
+    if scheduler is None and not _can_be_sent(task):
+        scheduler = "threads"
+    for url in (measured.name, located.annotation if isinstance(located, Located) else ""):
+        scheduler = resolve_scheduler(scheduler, url)
     with scheduler_for(scheduler, workers) as running:
-        task = _Measurement(labels, arrays, before)
         for parts, counts in _run(running, task, list(_boxes(labels, list(arrays.values())))):
             for part in parts:
                 sums.add(part)
@@ -213,13 +226,18 @@ class _Measurement:
     arrays: Mapping[str, PlacedArray]
     before_midline: int
 
+    @property
+    def all_arrays(self) -> list[PlacedArray]:
+        """The labels and all arrays that are summed."""
+        labels = self.labels if isinstance(self.labels, PlacedArray) else self.labels.labels
+        return [labels, *self.arrays.values()]
+
     def __call__(self, boxes: Sequence[Region]) -> tuple[list[BlockSums], dict[str, dict[str, int]]]:
         """The sums of blocks that hold labels, and the absent chunks that were found, by the URL of their array."""
         sums = [found for box in boxes if (found := self._block(box)) is not None]
-        arrays = [self.labels if isinstance(self.labels, PlacedArray) else self.labels.labels, *self.arrays.values()]
         absent = {
             array.array.absent.url: taken
-            for array in arrays
+            for array in self.all_arrays
             if isinstance(array.array, StoredArray) and (taken := array.array.absent.take())
         }
         return sums, absent
@@ -283,6 +301,19 @@ def _run(
         partial(running.compute, _call, shared, boxes[first : first + size]) for first in range(0, len(boxes), size)
     )
     yield from in_order(running, starts, _WINDOW * max(running.workers, 2))
+
+
+def _can_be_sent(task: _Measurement) -> bool:
+    """Whether the workers of an active client can be given a task; not the arrays that from_ngff_zarr returns."""
+    if active_client() is None or all(isinstance(array.array, StoredArray) for array in task.all_arrays):
+        return True
+    import cloudpickle
+
+    try:
+        cloudpickle.dumps(task)
+    except (TypeError, AttributeError, ValueError, RuntimeError):
+        return False
+    return True
 
 
 def _call(task: _Measurement, boxes: Sequence[Region]) -> Any:
