@@ -13,7 +13,9 @@ from ..errors import AtlaszarrError, InputError, NotFoundError, RecordError
 from .atlas import atlas
 from .build import build, plan, verify
 from .demo import demo, emulator
+from .grid import grid
 from .image import image
+from .measure import measure
 from .options import Text
 from .preview import preview
 from .search import info, search
@@ -80,7 +82,7 @@ def _raised_by_echo(error: OSError) -> bool:
 
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    commands=[search, info, image, plan, build, verify, emulator, atlas, demo, preview, volumes],
+    commands=[search, info, image, plan, build, verify, emulator, atlas, demo, preview, volumes, measure, grid],
 )
 @click.version_option(package_name="atlaszarr")
 def cli() -> None:
