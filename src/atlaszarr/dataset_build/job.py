@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from functools import partial
 from typing import Any
 
 from .. import credit
 from ..allen.client import AllenClient
+from ..allen.image_source import Fetch
 from ..allen.images import ImageRequest, MissingImage, SectionImage
 from ..engine.blocks import Done, write_blocks
 from ..engine.job import ImageJob
@@ -35,6 +37,8 @@ class DatasetJob(ImageJob):
         Recorded in ``atlaszarr/build.json``.
     scheduler : Scheduler
         Fetches the images that an earlier run lacked.
+    fetches : sequence of Fetch
+        How the images of the layout are fetched, see `AllenClient.fetches`.
     allow_missing : bool
         Whether to finish the target if images are missing.
     progress : callable, optional
@@ -47,6 +51,7 @@ class DatasetJob(ImageJob):
         client: AllenClient,
         plan: Plan,
         scheduler: Scheduler,
+        fetches: Sequence[Fetch],
         allow_missing: bool,
         progress: Progress | None,
     ) -> None:
@@ -57,6 +62,7 @@ class DatasetJob(ImageJob):
         self.failures: dict[str, MissingImage] = {}
         self._layout, self._client, self._scheduler = layout, client, scheduler
         self._allow_missing, self._progress = allow_missing, progress or (lambda *_: None)
+        self._fetch_of = {request: fetch for fetch in fetches for request in fetch.requests}
         #: The images that an earlier run lacked, fetched again.
         self._again: dict[ImageRequest, SectionImage | MissingImage] = {}
         #: Missing images that the user allowed in an earlier run.
@@ -85,7 +91,7 @@ class DatasetJob(ImageJob):
         super().begin(done, defects)
         request, target = self.root.request, self.target
         if defects or records.begun(target, request) is None:
-            records.write_build(target, self._layout, request, self.plan, self._client.api_url)
+            records.write_build(target, self._layout, request, self.plan, self._client)
         for entry in done.values():
             self._check_same_images(entry)
 
@@ -110,14 +116,24 @@ class DatasetJob(ImageJob):
         for position, ((_, block), requests) in enumerate(zip(tasks, needed, strict=True)):
             for request in requests:
                 if request not in images:
-                    images[request] = scheduler.fetch(self._client.try_fetch, request)
-                    self.fetches.add(images[request])
-                    self._started += 1
+                    started = self._fetch(scheduler, self._fetch_of[request], last.keys() - images.keys())
+                    images |= started
+                    self.fetches |= set(started.values())
+                    self._started += len(started)
             inputs = [images[request] for request in requests]
             yield partial(scheduler.compute, write_blocks, multiscale, source, step, [[block]], inputs)
             for request in requests:
                 if last[request] == position:
                     del images[request]
+
+    def _fetch(self, scheduler: Scheduler, fetch: Fetch, wanted: AbstractSet[ImageRequest]) -> dict[ImageRequest, Any]:
+        """Start a fetch, and return a future of each wanted image of it."""
+        fetch = fetch.of(wanted)
+        if fetch.head is None and len(fetch.requests) == 1:
+            (request,) = fetch.requests
+            return {request: scheduler.fetch(self._client.try_fetch, request)}
+        whole = scheduler.fetch(self._client.try_fetch_each, fetch)
+        return {request: scheduler.compute(dict.__getitem__, whole, request) for request in fetch.requests}
 
     def fetched(self) -> None:
         """Report how many images are fetched or missing."""
@@ -141,10 +157,11 @@ class DatasetJob(ImageJob):
         needed = {
             request for requests in self._layout.inputs.values() for request in requests if request.name in lacked
         }
-        fetches = {
-            request: self._scheduler.fetch(self._client.try_fetch, request)
-            for request in needed.difference(self._again)
-        }
+        fetches: dict[ImageRequest, Any] = {}
+        for request in needed.difference(self._again):
+            if request not in fetches:
+                wanted = needed - fetches.keys() - self._again.keys()
+                fetches |= self._fetch(self._scheduler, self._fetch_of[request], wanted)
         for count, (request, future) in enumerate(fetches.items(), 1):
             self._again[request] = self._scheduler.result(future)
             self._progress(count, len(fetches), "missing images")

@@ -87,8 +87,7 @@ def open_volume(
 
     client = client or AllenClient()
     fetch, missing = fetching(client, on_missing)
-    if not isinstance(dataset, SectionDataset):
-        dataset = client.section_dataset(dataset)
+    dataset = client.imaged(dataset)
     request = VolumeOptions.of({"resolution": resolution, "fill": fill, "max_gap": max_gap, **options}, written=False)
     if not isinstance(displacement, bool | Mapping):
         raise InputError(
