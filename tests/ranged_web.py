@@ -1,4 +1,4 @@
-"""A web server of files that sends ranges and ETags as a bucket does, records the bytes that it sent, and has faults."""
+"""A web server of files that sends ranges and ETags as a bucket does, counts what it sent, and has faults."""
 
 import hashlib
 import http.server

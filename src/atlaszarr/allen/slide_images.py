@@ -146,7 +146,7 @@ def slide_crop(
         tier_size(section.image_id, section.width, section.height, downsample)
     tier, problem = _tier(section, place, resolution, downsample)
     if tier is None:
-        level = downsample or 0
+        level = _level(section, resolution) if downsample is None else downsample
         size = tier_size(section.image_id, section.width, section.height, level)
         return SlideCrop(section.image_id, *size, level, slide=place.folder, problem=problem)
     x0, y0 = _origin(section, place)
@@ -176,6 +176,12 @@ def _tier(
     fitting = [tier for tier in place.tiers if tier.downsample <= downsample]
     found = f"downsample_{place.tiers[0].downsample} to downsample_{place.tiers[-1].downsample}"
     return (fitting[-1], "") if fitting else (None, f"the image source has no downsample_{downsample}, only {found}")
+
+
+def _level(section: Section | ImageOutline, resolution: float) -> int:
+    """The coarsest tier whose pixel is not larger than `resolution`, of those that leave a pixel of the section."""
+    coarsest = min(section.width, section.height).bit_length() - 1
+    return max((d for d in range(coarsest + 1) if section.resolution * 2**d <= resolution), default=0)
 
 
 def _origin(section: Section | ImageOutline, place: SlidePlace) -> tuple[float, float]:
