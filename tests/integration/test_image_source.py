@@ -218,6 +218,20 @@ def test_a_lazy_volume_has_the_voxels_of_a_build(client, tmp_path):
     np.testing.assert_array_equal(opened.section.values, built["labels/section/0"])
 
 
+def test_blocks_sections_and_images_that_share_slides_fetch_no_byte_twice(serve, connect, small):
+    """Whatever asks for them, one after another or at the same time."""
+    with serving(small) as (url, files):
+        client = connect(serve(), image_source=url)
+        dataset = client.section_dataset(DATASET)
+        opened = open_volume(dataset, 100, chunk=16, client=client)
+        opened.image.compute(num_workers=6)
+        opened.section.compute(num_workers=6)
+        for section in iter_sections(open_sections(dataset, 100, client=client)):
+            assert section.image.shape == client.image(section.image_id, 6).shape
+        files.sent.pop(RECORD)  # asked for with each image
+        assert files.twice() == set()
+
+
 def test_sections_are_registered_where_their_volume_has_them(serve, connect, client, tmp_path):
     """The displacement of a section warps its image to the registered one, and the written field has its frame."""
     opened = open_sections(DATASET, 100, client=client, detection_xy="centre")

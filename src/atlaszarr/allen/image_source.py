@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
+from uuid import uuid4
 
 from ..errors import AtlaszarrError, ImageError, InputError, NotFoundError, RecordError, ServiceError
+from ..slides.kept_slides import kept_slide
 from ..slides.reading import SlideBox, cost_of, open_head, read_boxes
 from ..slides.slide_file import Interval, SlideHead
 from ..stores.backend import requests
@@ -54,10 +56,6 @@ class Fetch:
     range_bytes: int = 0
     cached: tuple[ImageRequest, ...] = ()
 
-    def of(self, wanted: Container[ImageRequest]) -> Fetch:
-        """The fetch of some of its images."""
-        return replace(self, requests=tuple(request for request in self.requests if request in wanted))
-
 
 #: What a fetch returns.
 Images = dict[ImageRequest, SectionImage | MissingImage]
@@ -85,6 +83,8 @@ class ImageSource:
     """
 
     def __init__(self, location: str | os.PathLike[str], options: Mapping[str, Any] | None = None) -> None:
+        #: Pickled copies have it too, so that they share what is kept of slides.
+        self._id = uuid4().hex
         given = dict(options or {})
         if str(location).rstrip("/") == f"s3://{OPEN_DATA}":
             anonymous = not any(name in given for name in _CREDENTIALS)
@@ -174,30 +174,48 @@ class ImageSource:
         return replace(fetch, head=cost.head, ranges=tuple(cost.ranges), range_bytes=cost.head.fetched + further)
 
     def fetch(self, fetch: Fetch, cache: ImageCache | None) -> Images:
-        """Fetch the images of one slide, from the cache as far as it has them; failures are in the result."""
-        found: dict[ImageRequest, SectionImage | MissingImage] = {}
+        """Fetch the images of one slide, from the cache as far as it has them; failures are in the result.
+
+        Without a head, what this process has fetched of the slide before serves, as far as it is kept.
+        """
         crops = [crop for crop in fetch.requests if isinstance(crop, SlideCrop)]
-        found.update((crop, self._missing(crop, crop.problem)) for crop in crops if crop.problem)
+        found: Images = {crop: self._missing(crop, crop.problem) for crop in crops if crop.problem}
         wanted = [crop for crop in crops if not crop.problem]
+        if not wanted:
+            return found
         try:
-            head = fetch.head or (open_head(self._target, wanted[0].slide) if wanted else None)
-            if head is None:
-                return found
-            found.update((crop, image) for crop in wanted if (image := self._cached(crop, head, cache)) is not None)
-            wanted = [crop for crop in wanted if crop not in found]
-            if wanted:
-                results = read_boxes(self._target, head, [_box(crop) for crop in wanted])
-                for crop, result in zip(wanted, results, strict=True):
-                    if isinstance(result, ImageError):
-                        found[crop] = self._missing(crop, str(result))
-                        continue
-                    body = result.tobytes()
-                    found[crop] = SlideImage(crop, body, head.tag)
-                    if (key := self._key(crop, head)) is not None and cache is not None:
-                        cache.put(key, body)
+            if fetch.head is not None or self._target.is_local:
+                return found | self._read(fetch.head, wanted, cache)[0]
+            with kept_slide(self._id, wanted[0].slide) as kept:
+                try:
+                    images, kept.head = self._read(kept.head, wanted, cache)
+                except ImageError:
+                    if kept.head is None:
+                        raise
+                    images, kept.head = self._read(None, wanted, cache)  # it may have changed since
+                return found | images
         except ImageError as error:
-            found.update((crop, self._missing(crop, str(error))) for crop in wanted)
-        return found
+            return found | {crop: self._missing(crop, str(error)) for crop in wanted}
+
+    def _read(
+        self, head: SlideHead | None, crops: Sequence[SlideCrop], cache: ImageCache | None
+    ) -> tuple[Images, SlideHead]:
+        """The images of one slide, from the cache as far as it has them; and what is known of the slide then."""
+        head = head or open_head(self._target, crops[0].slide)
+        found: Images = {crop: image for crop in crops if (image := self._cached(crop, head, cache)) is not None}
+        wanted = [crop for crop in crops if crop not in found]
+        if not wanted:
+            return found, head
+        read = read_boxes(self._target, head, [_box(crop) for crop in wanted])
+        for crop, pixels in zip(wanted, read.boxes, strict=True):
+            if isinstance(pixels, ImageError):
+                found[crop] = self._missing(crop, str(pixels))
+                continue
+            body = pixels.tobytes()
+            found[crop] = SlideImage(crop, body, read.head.tag)
+            if (key := self._key(crop, read.head)) is not None and cache is not None:
+                cache.put(key, body)
+        return found, read.head
 
     def is_cached(self, crop: SlideCrop, head: SlideHead, cache: ImageCache | None) -> bool:
         """Whether the cache has an entry for an image; the entry is not validated."""

@@ -101,7 +101,7 @@ def plan(
     for n, (one, at) in enumerate(zip(view_options, targets, strict=True)):
         layout = _layout(dataset, one, registration)
         fetches = client.fetches(layout.images)
-        plans.append(price(layout, client, fetches, count, 0 if n else fetched, at.url if at else None))
+        plans.append(price(layout, client, count, 0 if n else fetched, at.url if at else None, fetches))
     return tuple(plans)
 
 
@@ -198,8 +198,8 @@ def build(
         jobs = []
         for position, (layout, at) in enumerate(zip(layouts, targets, strict=True)):
             fetches = client.fetches(layout.images)
-            cost = price(layout, client, fetches, running.workers, 0 if position else fetched, at.url)
-            jobs.append(DatasetJob(layout, at, client, cost, running, fetches, allow_missing, progress))
+            cost = price(layout, client, running.workers, 0 if position else fetched, at.url, fetches)
+            jobs.append(DatasetJob(layout, at, client, cost, running, allow_missing, progress, fetches))
         for position, job in enumerate(jobs):  # all of them before anything is written
             state = job.read_state(overwrite)
             if registration is not None and state is None and not overwrite:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -37,11 +37,11 @@ class DatasetJob(ImageJob):
         Recorded in ``atlaszarr/build.json``.
     scheduler : Scheduler
         Fetches the images that an earlier run lacked.
-    fetches : sequence of Fetch
-        How the images of the layout are fetched, see `AllenClient.fetches`.
     allow_missing : bool
         Whether to finish the target if images are missing.
     progress : callable, optional
+    fetches : sequence of Fetch, optional
+        How the images of the layout are fetched; default that of `AllenClient.fetches`.
     """
 
     def __init__(
@@ -51,9 +51,9 @@ class DatasetJob(ImageJob):
         client: AllenClient,
         plan: Plan,
         scheduler: Scheduler,
-        fetches: Sequence[Fetch],
         allow_missing: bool,
         progress: Progress | None,
+        fetches: Sequence[Fetch] | None = None,
     ) -> None:
         root = Root(layout.options.ome_zarr, layout.request, credit.SECTIONS)
         super().__init__(layout.multiscale(target), root, layout.groups, layout.source, files=lambda _: records.FILES)
@@ -62,6 +62,7 @@ class DatasetJob(ImageJob):
         self.failures: dict[str, MissingImage] = {}
         self._layout, self._client, self._scheduler = layout, client, scheduler
         self._allow_missing, self._progress = allow_missing, progress or (lambda *_: None)
+        fetches = client.fetches(layout.images) if fetches is None else fetches
         self._fetch_of = {request: fetch for fetch in fetches for request in fetch.requests}
         #: The images that an earlier run lacked, fetched again.
         self._again: dict[ImageRequest, SectionImage | MissingImage] = {}
@@ -116,7 +117,9 @@ class DatasetJob(ImageJob):
         for position, ((_, block), requests) in enumerate(zip(tasks, needed, strict=True)):
             for request in requests:
                 if request not in images:
-                    started = self._fetch(scheduler, self._fetch_of[request], last.keys() - images.keys())
+                    fetch = self._fetch_of[request]
+                    wanted = [other for other in fetch.requests if other in last and other not in images]
+                    started = self._fetch(scheduler, fetch, wanted)
                     images |= started
                     self.fetches |= set(started.values())
                     self._started += len(started)
@@ -126,14 +129,12 @@ class DatasetJob(ImageJob):
                 if last[request] == position:
                     del images[request]
 
-    def _fetch(self, scheduler: Scheduler, fetch: Fetch, wanted: AbstractSet[ImageRequest]) -> dict[ImageRequest, Any]:
+    def _fetch(self, scheduler: Scheduler, fetch: Fetch, wanted: Sequence[ImageRequest]) -> dict[ImageRequest, Any]:
         """Start a fetch, and return a future of each wanted image of it."""
-        fetch = fetch.of(wanted)
-        if fetch.head is None and len(fetch.requests) == 1:
-            (request,) = fetch.requests
-            return {request: scheduler.fetch(self._client.try_fetch, request)}
-        whole = scheduler.fetch(self._client.try_fetch_each, fetch)
-        return {request: scheduler.compute(dict.__getitem__, whole, request) for request in fetch.requests}
+        if fetch.head is None and len(wanted) == 1:
+            return {wanted[0]: scheduler.fetch(self._client.try_fetch, wanted[0])}
+        images = scheduler.fetch(self._client.try_fetch_each, replace(fetch, requests=tuple(wanted)))
+        return {request: scheduler.compute(dict.__getitem__, images, request) for request in wanted}
 
     def fetched(self) -> None:
         """Report how many images are fetched or missing."""
@@ -160,8 +161,9 @@ class DatasetJob(ImageJob):
         fetches: dict[ImageRequest, Any] = {}
         for request in needed.difference(self._again):
             if request not in fetches:
-                wanted = needed - fetches.keys() - self._again.keys()
-                fetches |= self._fetch(self._scheduler, self._fetch_of[request], wanted)
+                fetch = self._fetch_of[request]
+                wanted = [other for other in fetch.requests if other in needed and other not in self._again]
+                fetches |= self._fetch(self._scheduler, fetch, wanted)
         for count, (request, future) in enumerate(fetches.items(), 1):
             self._again[request] = self._scheduler.result(future)
             self._progress(count, len(fetches), "missing images")

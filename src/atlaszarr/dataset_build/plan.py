@@ -173,12 +173,13 @@ def metadata_requests(dataset: SectionDataset) -> int:
 def price(
     layout: BuildLayout,
     client: AllenClient,
-    fetches: Sequence[Fetch],
     workers: int,
     metadata_requests: int,
     target: str | None = None,
+    fetches: Sequence[Fetch] | None = None,
 ) -> Plan:
-    """The plan of a layout and the fetches of its images; images in the cache of the client cost no request."""
+    """The plan of a layout, with `AllenClient.fetches` of its images; images in the cache cost no request."""
+    fetches = client.fetches(layout.images) if fetches is None else fetches
     non_empty = layout.non_empty
     pyramid = non_empty.pyramid
     multiscale = layout.multiscale(Target("memory://plan"))

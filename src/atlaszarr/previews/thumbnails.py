@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 
 from ..allen.client import AllenClient
-from ..allen.image_source import Images
-from ..allen.images import ImageRequest, MissingImage, Pixels
+from ..allen.images import MissingImage, Pixels
 from ..engine.writer import Progress
 from ..sections.planes import SectionPlanes
 
@@ -36,13 +35,10 @@ def make_thumbnails(
     rows, columns = (slice(0, length) for length in planes.shape)
     boxes = [planes.box(section, rows, columns) for section in range(len(planes.imaged.sections))]
 
-    requests = planes.imaged.requests
-    fetches = client.fetches(requests[position] for position, box in enumerate(boxes) if box is not None)
-
     def registered(position: int) -> Pixels | MissingImage:
         pixels, box = None, boxes[position]
         if box is not None:
-            image = running[requests[position]].result()[requests[position]]
+            image = client.try_fetch(planes.imaged.requests[position])
             if isinstance(image, MissingImage):
                 return image
             left, top, right, bottom = box
@@ -51,11 +47,8 @@ def make_thumbnails(
 
     thumbnails: list[Pixels | None] = []
     failures: list[MissingImage] = []
-    running: dict[ImageRequest, Future[Images]] = {}
     pool = ThreadPoolExecutor(client.concurrency, "atlaszarr-preview")
     try:
-        for fetch in fetches:
-            running.update(dict.fromkeys(fetch.requests, pool.submit(client.try_fetch_each, fetch)))
         for done, result in enumerate(pool.map(registered, range(len(boxes))), 1):
             if isinstance(result, MissingImage):
                 failures.append(result)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import compress
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +49,21 @@ class SlideCost:
     ranges: tuple[Interval, ...]
 
 
+class SlidePixels(NamedTuple):
+    """What was fetched of a slide.
+
+    Attributes
+    ----------
+    head : SlideHead
+        With all bytes that are known.
+    boxes : list of ndarray, uint8, shape (height, width, 3), or ImageError
+        The pixels of each box; the error if the slide is cut short, damaged, or has another size than in its record.
+    """
+
+    head: SlideHead
+    boxes: list[NDArray[np.uint8] | ImageError]
+
+
 def open_head(target: Target, key: str) -> SlideHead:
     """Fetch the first bytes of a slide; ImageError if it is missing or the store cannot be read."""
     return SlideFile.open(target, key).head
@@ -66,15 +82,10 @@ def cost_of(target: Target, head: SlideHead, boxes: Sequence[SlideBox]) -> Slide
     return SlideCost(file.head, tuple(ranges))
 
 
-def read_boxes(target: Target, head: SlideHead, boxes: Sequence[SlideBox]) -> list[NDArray[np.uint8] | ImageError]:
+def read_boxes(target: Target, head: SlideHead, boxes: Sequence[SlideBox]) -> SlidePixels:
     """Fetch what boxes of a slide need, and decode it.
 
     A slide that does not have the MD5 of its ETag is fetched a second time.
-
-    Returns
-    -------
-    list of ndarray, uint8, shape (height, width, 3), or ImageError
-        The error if the slide is cut short, damaged, or has another size than in the record of the box.
 
     Raises
     ------
@@ -99,7 +110,7 @@ def read_boxes(target: Target, head: SlideHead, boxes: Sequence[SlideBox]) -> li
     except ImageError:  # of one of them
         decoded = [_decoded(slide, box) for box in wanted]
     left = iter(decoded)
-    return [next(left) if error is None else error for error in found]
+    return SlidePixels(file.head, [next(left) if error is None else error for error in found])
 
 
 def _decoded(slide: TiffSlide, box: Box) -> NDArray[np.uint8] | ImageError:

@@ -204,11 +204,12 @@ class SlideFile(io.RawIOBase):
         for start, stop in intervals:
             at = max(start, end)
             while at < stop:
-                at += len(self._known(at, stop))
-                if at < stop:
-                    until = min(stop, self._next_known(at))
-                    yield at, until
-                    at = until
+                if known := self._known(at, stop):
+                    at += len(known)
+                    continue
+                until = min(stop, self._next_known(at))
+                yield at, until
+                at = until
             end = max(end, stop)
 
     def _next_known(self, position: int) -> int:

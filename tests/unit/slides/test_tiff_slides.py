@@ -38,7 +38,7 @@ def at(folder, body):
 
 
 def read(target, size=SIZE, boxes=BOXES):
-    return read_boxes(target, open_head(target, "slide.tiff"), [SlideBox(box, size) for box in boxes])
+    return read_boxes(target, open_head(target, "slide.tiff"), [SlideBox(box, size) for box in boxes]).boxes
 
 
 FORMS = {
@@ -186,7 +186,7 @@ def test_only_the_tiles_of_the_boxes_are_fetched_and_no_byte_twice():
         head = open_head(target, "slide.tiff")
         cost = cost_of(target, head, [SlideBox(box, (4096, 4096))])
         before = files.count()
-        (found,) = read_boxes(target, cost.head, [SlideBox(box, (4096, 4096))])
+        (found,) = read_boxes(target, cost.head, [SlideBox(box, (4096, 4096))]).boxes
         assert files.twice() == set()
         assert files.count() == before + sum(stop - start for start, stop in cost.ranges)
         assert files.count() <= 2 * HEAD + 2 * 256 * 256 * 3 + 2**20
