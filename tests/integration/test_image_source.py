@@ -64,7 +64,7 @@ def misplacement(difference, gradient):
     return np.linalg.lstsq(gradient.reshape(-1, 3), difference.reshape(-1), rcond=None)[0]
 
 
-@pytest.mark.parametrize(("resolution", "tier"), [(50, 5), (25, 4)])
+@pytest.mark.parametrize(("resolution", "tier"), [(50, 5), pytest.param(25, 4, marks=pytest.mark.slow)])
 def test_a_volume_from_slides_is_the_phantom_at_the_planes_of_the_sections(source, tmp_path, resolution, tier):
     client, emulator, _ = source([tier])
     dataset = client.section_dataset(DATASET)
@@ -254,6 +254,7 @@ def test_sections_are_registered_where_their_volume_has_them(serve, connect, cli
         np.testing.assert_allclose(one, other, atol=1e-9, err_msg="both are positions in mm of one frame")
 
 
+@pytest.mark.slow
 def test_windows_of_a_large_section_have_the_values_of_the_whole(serve, connect, tmp_path):
     """At tier 1 a section has more than 4096 x 4096 pixels and is read in windows; at tier 2 whole."""
     emulator = serve()
@@ -582,3 +583,60 @@ def test_a_bucket_that_denies_a_slide_lacks_it(serve, connect, public, remote, t
     report = build(DATASET, tmp_path / "x", client=client, resolution=100)
     assert not report.ok
     assert len(report.views[0].failures) == 2
+
+
+class Damaging:
+    """A WSGI application that flips a byte of the next slides that are sent, as many as `left`."""
+
+    def __init__(self, application, left):
+        self._application, self.left = application, left
+
+    def __call__(self, environment, start):
+        answer = list(self._application(environment, start))
+        if self.left and environment["REQUEST_METHOD"] == "GET" and environment["PATH_INFO"].endswith(".tiff"):
+            self.left -= 1
+            body = bytearray(b"".join(answer))
+            body[-1] ^= 1
+            return [bytes(body)]
+        return answer
+
+
+@pytest.fixture
+def damaging(remote, public):
+    """Damages slides on their way: ``damaging(count)``."""
+    sound = remote.gate._application
+
+    def start(left):
+        remote.gate._application = Damaging(sound, left)
+
+    yield start
+    remote.gate._application = sound
+
+
+def test_a_whole_slide_that_was_damaged_on_its_way_is_fetched_again(serve, connect, public, damaging):
+    url, options = public
+    client = connect(serve(), image_source=url, image_source_options=options)
+    section = client.section_dataset(DATASET).sections[0]
+    sound = client.image(section.image_id, 7)
+    copy = connect(serve(), image_source=url, image_source_options=options)
+    damaging(1)
+    np.testing.assert_array_equal(copy.image(section.image_id, 7), sound)
+    other = connect(serve(), image_source=url, image_source_options=options)
+    damaging(10)
+    with raises(ImageError, "slide-image-missing") as caught:
+        other.image(section.image_id, 7)
+    assert "MD5" in str(caught.value)
+
+
+def test_the_open_data_bucket_is_anonymous_unless_options_say_otherwise(connect, serve):
+    emulator = serve()
+    url = "s3://allen-mouse-brain-atlas"
+
+    def options(**given):
+        client = connect(emulator, image_source=url, image_source_options=given)
+        return json.loads(client.image_source._target.storage_options)
+
+    assert options() == {"anon": True, "region_name": "us-west-2"}
+    assert options(endpoint_url="http://127.0.0.1:1") == {**options(), "endpoint_url": "http://127.0.0.1:1"}
+    assert options(key="a", secret="b") == {"key": "a", "secret": "b", "region_name": "us-west-2"}
+    assert options(anon=True, region_name="eu-west-1") == {"anon": True, "region_name": "eu-west-1"}
