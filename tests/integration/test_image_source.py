@@ -602,7 +602,7 @@ class Damaging:
 
 
 @pytest.fixture
-def damaging(remote, public):
+def damaging(remote):
     """Damages slides on their way: ``damaging(count)``."""
     sound = remote.gate._application
 
