@@ -13,28 +13,30 @@ import pytest
 import tifffile
 import zarr
 
-import written_slides
 from atlaszarr import build, iter_sections, open_sections, open_volume, plan, preview
 from atlaszarr.allen.images import imaged_sections
 from atlaszarr.allen.records import SectionDataset
 from atlaszarr.errors import ImageError, InputError, NotFoundError, RecordError
+from atlaszarr.stores.target import Target
+from atlaszarr.testing import Emulator
+from atlaszarr.testing.open_data import on_slides
+from atlaszarr.testing.records import dataset_records, image_records
 from codes import raises
 from conftest import DATASET
 from ranged_web import serving
 
 
-@pytest.fixture
-def source(serve, connect, tmp_path):
-    """Writes a bucket of the six sections to a folder: ``source(tiers, ...)`` -> (client, emulator, folder)."""
+@pytest.fixture(scope="module")
+def on_two():
+    """The records of the six sections in the middle of the brain, two on a slide."""
+    datasets = [record for record in dataset_records() if record["id"] == DATASET]
+    images = [record for record in image_records() if record["data_set_id"] == DATASET][27:33]
+    return datasets, on_slides(images, per_slide=2)
 
-    def start(tiers, images=None, lacking=(), **options):
-        emulator = serve(images=images)
-        folder = written_slides.write(
-            written_slides.bucket(emulator, DATASET, tiers, lacking=lacking, **options), tmp_path / "bucket"
-        )
-        return connect(emulator, image_source=folder), emulator, folder
 
-    return start
+def files_of(folder):
+    """{key: bytes} of a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
 
 
 def rows(target, name="sections"):
@@ -65,8 +67,12 @@ def misplacement(difference, gradient):
 
 
 @pytest.mark.parametrize(("resolution", "tier"), [(50, 5), pytest.param(25, 4, marks=pytest.mark.slow)])
-def test_a_volume_from_slides_is_the_phantom_at_the_planes_of_the_sections(source, tmp_path, resolution, tier):
-    client, emulator, _ = source([tier])
+def test_a_volume_from_slides_is_the_phantom_at_the_planes_of_the_sections(
+    serve, connect, on_two, tmp_path, resolution, tier
+):
+    emulator = serve(*on_two)
+    emulator.write_bucket(Target(str(tmp_path / "bucket")), tiers=[tier])
+    client = connect(emulator, image_source=tmp_path / "bucket")
     dataset = client.section_dataset(DATASET)
     target = tmp_path / "x.ome.zarr"
     assert build(dataset, target, client=client, resolution=resolution).ok
@@ -80,24 +86,25 @@ def test_a_volume_from_slides_is_the_phantom_at_the_planes_of_the_sections(sourc
 
 
 @pytest.fixture(scope="module")
-def small():
-    """The bucket of the six sections at the tier for 100 um: (bodies by key, pickled once for the module)."""
-    from atlaszarr.testing import Emulator
-    from atlaszarr.testing.records import dataset_records, image_records
-
-    datasets = [record for record in dataset_records() if record["id"] == DATASET]
-    images = [record for record in image_records() if record["data_set_id"] == DATASET][27:33]
-    return written_slides.bucket(Emulator(datasets, images), DATASET, [5, 6, 7], rowsperstrip=16)
+def small(on_two, tmp_path_factory):
+    """The files of a bucket of the six sections, at the tiers for 50 to 200 um, by key."""
+    folder = tmp_path_factory.mktemp("small")
+    Emulator(*on_two).write_bucket(Target(str(folder)), tiers=[5, 6, 7])
+    return files_of(folder)
 
 
 @pytest.fixture
 def folder(small, tmp_path):
-    return Path(written_slides.write(small, tmp_path / "bucket"))
+    for key, body in small.items():
+        path = tmp_path / "bucket" / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(body)
+    return tmp_path / "bucket"
 
 
 @pytest.fixture
-def client(serve, connect, folder):
-    return connect(serve(), image_source=folder)
+def client(serve, connect, on_two, folder):
+    return connect(serve(*on_two), image_source=folder)
 
 
 RECORD = f"section_data_set_{DATASET}/section_data_set.json"
@@ -135,9 +142,10 @@ def test_both_sources_give_the_same_volume_to_within_the_error_of_jpeg(serve, co
 
 
 @pytest.mark.parametrize("per_slide", [1, 3, 6])
-def test_sections_that_share_a_slide_fetch_it_once_and_no_byte_twice(serve, connect, tmp_path, per_slide):
-    emulator = serve()
-    bodies = written_slides.bucket(emulator, DATASET, [6], per_slide=per_slide, tile=(64, 64))
+def test_sections_that_share_a_slide_fetch_it_once_and_no_byte_twice(serve, connect, records, tmp_path, per_slide):
+    emulator = serve(records[0], on_slides(records[1], per_slide=per_slide))
+    emulator.write_bucket(Target(str(tmp_path / "bucket")), tiers=[6], tiled=True)
+    bodies = files_of(tmp_path / "bucket")
     with serving(bodies) as (url, files):
         client = connect(emulator, image_source=url)
         (planned,) = plan(DATASET, client=client, resolution=100)
@@ -255,11 +263,11 @@ def test_sections_are_registered_where_their_volume_has_them(serve, connect, cli
 
 
 @pytest.mark.slow
-def test_windows_of_a_large_section_have_the_values_of_the_whole(serve, connect, tmp_path):
+def test_windows_of_a_large_section_have_the_values_of_the_whole(serve, connect, on_two, tmp_path):
     """At tier 1 a section has more than 4096 x 4096 pixels and is read in windows; at tier 2 whole."""
-    emulator = serve()
-    folder = written_slides.write(written_slides.bucket(emulator, DATASET, [1, 2], tile=(256, 256)), tmp_path / "b")
-    client = connect(emulator, image_source=folder)
+    emulator = serve(*on_two)
+    emulator.write_bucket(Target(str(tmp_path / "bucket")), tiers=[1, 2], tiled=True)
+    client = connect(emulator, image_source=tmp_path / "bucket")
     found = {}
     for tier in (1, 2):
         target = tmp_path / f"{tier}"
@@ -284,9 +292,7 @@ def test_the_next_finer_tier_serves_for_one_that_the_record_lacks(client, folder
 
 def test_an_image_without_the_finest_tiers_is_positioned_by_the_corner_of_the_api(serve, connect, records, folder):
     """Where the API has another corner, by the middle of what tier 1 leaves open."""
-    _, images = records
-    at, _ = written_slides.places(images, 2)
-    _, images[0]["x"], images[0]["y"] = at[images[0]["id"]]
+    records[1][0] = on_slides(records[1], per_slide=2)[0]
     client = connect(serve(), image_source=folder)
     opened = {"whole": client.section_dataset(DATASET)}
     edited(folder, lambda entries: [entry["downsampling"].pop("downsample_0") for entry in entries])
@@ -493,10 +499,9 @@ def test_the_commands_take_an_image_source(serve, command, tmp_path, monkeypatch
     assert not Path("y.ome.zarr").exists()
 
 
-def test_a_preview_fetches_each_slide_once(serve, connect, tmp_path):
+def test_a_preview_fetches_each_slide_once(serve, connect, small, tmp_path):
     emulator = serve()
-    bodies = written_slides.bucket(emulator, DATASET, [5, 6])
-    with serving(bodies) as (url, files):
+    with serving(small) as (url, files):
         report = preview(DATASET, tmp_path / "x.png", client=connect(emulator, image_source=url))
         assert report.ok
         assert files.twice() == set()
