@@ -123,6 +123,11 @@ class AllenClient:
         source = "" if self.image_source is None else f", image_source={self.image_source.url!r}"
         return f"AllenClient({self.api_url!r}{source})"
 
+    @property
+    def images_url(self) -> str:
+        """The URL that section images come from: that of the image source, or of the API."""
+        return self.api_url if self.image_source is None else self.image_source.url
+
     def section_dataset(self, id: int) -> SectionDataset:
         """Fetch a section dataset with all its sections.
 

@@ -68,7 +68,7 @@ class SlideCrop(ImageRequest):
 
     def url(self, api_url: str) -> str:
         """The path or URL of the slide, for that of the image source."""
-        return f"{api_url}/{self.slide}"
+        return f"{api_url}/{self.slide}".rstrip("/")
 
     @property
     def largest_body(self) -> int:

@@ -73,6 +73,7 @@ _BUILD = (
         help="Tier of the section images [auto].",
     ),
     *MIRROR,
+    *IMAGES,
     click.option(
         "--range",
         callback=as_numbers(6),
@@ -100,7 +101,7 @@ _BUILD = (
 
 @click.command()
 @click.argument("dataset_id", callback=as_id)
-@options(*_BUILD, *IMAGES, STORE, *API, *OUTPUT)
+@options(*_BUILD, STORE, *API, *OUTPUT)
 def plan(dataset_id: int, storage_options: dict[str, Any], as_json: bool, **values: Any) -> None:
     """Estimate the cost of a build; fetches metadata only, and the headers of slides from an --image-source."""
     _print_plans(dataset_id, None, storage_options, values, as_json)
@@ -112,7 +113,7 @@ def plan(dataset_id: int, storage_options: dict[str, Any], as_json: bool, **valu
 @options(*_BUILD, STORE, *WRITING)
 @click.option("--allow-missing", is_flag=True, help="Finish the target although section images are missing.")
 @click.option("--dry-run", is_flag=True, help="The same as `plan`.")
-@options(*IMAGES, *API, *OUTPUT)
+@options(*API, *OUTPUT)
 def build(
     dataset_id: int,
     target: str,

@@ -96,7 +96,7 @@ def open_volume(
         )
     fields = {} if isinstance(displacement, bool) else dict(displacement)
     stack = request.stack(dataset, fields)
-    token = tokenize(request.identity(dataset), client.api_url, fields, *([] if missing is None else [missing.name]))
+    token = tokenize(request.identity(dataset), client.images_url, fields, *([] if missing is None else [missing.name]))
     arrays = _arrays(stack, request.chunk, fetch, request.background, token)
     zyx = ("z", "y", "x")
     variables = {
