@@ -48,17 +48,15 @@ class TiffSlide:
 
         self._file = file
         with _explaining(file.name), file.header():
-            self._page: Any = TiffFile(cast(IO[bytes], file), name="slide", _multifile=False).pages.first
-            self._offsets, self._counts = list(self._page.dataoffsets), list(self._page.databytecounts)
-            self._tables = {"jpegtables": self._page.jpegtables, "jpegheader": self._page.jpegheader}
-        self._validate()
-        page = self._page
-        self.size = size = (int(page.imagewidth), int(page.imagelength))
-        tile = (page.tilewidth, page.tilelength) if page.is_tiled else (size[0], min(page.rowsperstrip, size[1]))
-        self._tile = (int(tile[0]), int(tile[1]))
-        if min(*size, *self._tile) < 1 or max(*size, *self._tile) > _LONGEST_SIDE:
-            raise self._unsupported(f"{size[0]} x {size[1]} pixels, in strips or tiles of {tile[0]} x {tile[1]}")
-        self._grid = (-(-size[0] // self._tile[0]), -(-size[1] // self._tile[1]))
+            page: Any = TiffFile(cast(IO[bytes], file), name="slide", _multifile=False).pages.first
+            self._page = page
+            self._offsets, self._counts = [*map(int, page.dataoffsets)], [*map(int, page.databytecounts)]
+            self._tables = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader}
+            self.size = (int(page.imagewidth), int(page.imagelength))
+            length = int(page.tilelength) if page.is_tiled else min(int(page.rowsperstrip), self.size[1])
+            self._tile = (int(page.tilewidth) if page.is_tiled else self.size[0], length)
+            self._validate()
+        self._grid = (-(-self.size[0] // self._tile[0]), -(-self.size[1] // self._tile[1]))
         self._planes = page.samplesperpixel if page.planarconfig == 2 else 1
         self._segment_bytes = math.prod(self._tile) * (1 if self._planes > 1 else page.samplesperpixel)
         if self._segment_bytes > _LARGEST_SEGMENT:
@@ -77,7 +75,13 @@ class TiffSlide:
             )
 
     def _validate(self) -> None:
-        page = self._page
+        page, sides = self._page, (*self.size, *self._tile)
+        if min(sides) < 1 or max(sides) > _LONGEST_SIDE:
+            text = "{} x {} pixels, in strips or tiles of {} x {}".format(*sides)
+            raise ImageError(
+                f"slide {self._file.name} has {text}; a side of at most {_LONGEST_SIDE:,} is supported",
+                code="slide-too-large",
+            )
         if page.imagedepth != 1 or page.samplesperpixel not in _CHANNELS:
             raise self._unsupported(f"{page.samplesperpixel} channels")
         if page.dtype != np.uint8 or page.bitspersample != 8:
@@ -102,7 +106,7 @@ class TiffSlide:
         """
         found = []
         for segment in self._touched(boxes):
-            offset, count = int(self._offsets[segment]), int(self._counts[segment])
+            offset, count = self._offsets[segment], self._counts[segment]
             if offset < 1 or count < 1:
                 raise ImageError(
                     f"slide {self._file.name} is cut short: strip or tile {segment} has no bytes",
@@ -132,7 +136,7 @@ class TiffSlide:
 
     def _decoded(self, segment: int) -> tuple[NDArray[np.uint8], int | None, int, int]:
         """Pixels of a segment (rows, columns, channels), its channel if it holds one of three, its corner."""
-        offset, count = int(self._offsets[segment]), int(self._counts[segment])
+        offset, count = self._offsets[segment], self._counts[segment]
         body = self._file.bytes_of((offset, offset + count))
         with _explaining(self._file.name):
             validate_segment(int(self._page.compression), count, iter([body]), self._segment_bytes)

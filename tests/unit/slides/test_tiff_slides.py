@@ -1,6 +1,7 @@
 """Boxes of slides in any form of TIFF: exact, by no more bytes than needed, and refused with a reason otherwise."""
 
 import io
+import random
 
 import numpy as np
 import pytest
@@ -232,3 +233,20 @@ def test_a_header_without_end_is_refused(tmp_path):
     body[entry + 4 : entry + 12] = (2**22).to_bytes(8, "little")
     with raises(ImageError, "slide-too-large"):
         read(at(tmp_path, bytes(body) + bytes(2**26)), (8, 8), [(0, 0, 8, 8)])
+
+
+@pytest.mark.parametrize("form", ["strips", "tiles of deflate", "BigTIFF", "big endian"])
+def test_a_header_with_flipped_bytes_is_read_or_refused(tmp_path, form):
+    picture = np.random.default_rng(1).integers(0, 256, (203, 157, 3), dtype=np.uint8)
+    sound = tiff(picture, **FORMS[form])
+    for seed in range(150):
+        chance = random.Random(seed)
+        body = bytearray(sound)
+        for _ in range(chance.randint(1, 4)):
+            body[chance.randrange(600)] = chance.choice([0, 1, 255, chance.randrange(256)])
+        try:
+            (found,) = read(at(tmp_path, bytes(body)), (157, 203), [(3, 5, 100, 90)])
+        except ImageError as error:
+            found = error
+        if not isinstance(found, ImageError):
+            assert found.shape == (85, 97, 3), seed
