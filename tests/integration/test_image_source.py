@@ -645,3 +645,25 @@ def test_the_open_data_bucket_is_anonymous_unless_options_say_otherwise(connect,
     assert options(endpoint_url="http://127.0.0.1:1") == {**options(), "endpoint_url": "http://127.0.0.1:1"}
     assert options(key="a", secret="b") == {"key": "a", "secret": "b", "region_name": "us-west-2"}
     assert options(anon=True, region_name="eu-west-1") == {"anon": True, "region_name": "eu-west-1"}
+
+
+def test_a_build_goes_on_where_s3_was_gone(serve, connect, public, remote, tmp_path):
+    url, options = public
+    clients = [connect(serve(), image_source=url, image_source_options={**options, "timeout": 0.5}) for _ in range(2)]
+    assert build(DATASET, tmp_path / "undisturbed", client=clients[0], resolution=100, chunk=16).ok
+    asked = []
+
+    def gone(environment):
+        """All slides but the first are gone."""
+        if not environment["PATH_INFO"].endswith(".tiff"):
+            return None
+        asked.append(environment["PATH_INFO"])
+        return None if environment["PATH_INFO"] == asked[0] else "503 Service Unavailable"
+
+    remote.gate.watch = gone
+    report = build(DATASET, tmp_path / "x", client=clients[1], resolution=100, chunk=16)
+    assert not report.ok
+    assert len(report.views[0].failures) == 4
+    remote.gate.watch = lambda _: None
+    assert build(DATASET, tmp_path / "x", client=clients[1], resolution=100, chunk=16).ok
+    assert contents_of(tmp_path / "x") == contents_of(tmp_path / "undisturbed")

@@ -256,13 +256,13 @@ class AllenClient:
         downsample : int
             Tier: each step halves the size.
         view : str, optional
-            ``expression`` for the expression mask.
+            ``expression`` for the expression mask; an image source has none.
         roi : tuple of int, optional
             (left, top, width, height): the corner in full-resolution pixels, the size in pixels of the tier.
         quality : int, optional
-            JPEG quality, 0 to 100.
+            JPEG quality, 0 to 100; not of an image source.
         range : tuple of int, optional
-            (r0, r1, g0, g1, b0, b1) of a fluorescence image, 0 to 4095.
+            (r0, r1, g0, g1, b0, b1) of a fluorescence image, 0 to 4095; not of an image source.
 
         Returns
         -------
@@ -395,7 +395,10 @@ class AllenClient:
         return self.image_source.fetch(fetch, self.cache)
 
     def has_cached(self, request: ImageRequest) -> bool:
-        """Whether the cache has an entry for a section image; the entry is not validated."""
+        """Whether the cache has an entry for an image of the API; the entry is not validated.
+
+        Those of slides are in the `cached` of their `fetches`.
+        """
         return self.cache is not None and request.key(self.api_url) in self.cache
 
     def _get(self, url: str) -> bytes:
