@@ -161,6 +161,7 @@ def test_sections_that_share_a_slide_fetch_it_once_and_no_byte_twice(serve, conn
         assert sum(len(parts) for path, parts in files.sent.items() if path.endswith(".tiff")) == planned.slides.ranges
         assert {path for path in files.sent if path.endswith(".tiff")} == {path for path in bodies if ".tiff" in path}
         assert emulator.count("section_image_download") == 0
+        assert files.peak <= 16
 
 
 def test_a_plan_says_in_words_what_it_costs(client):
@@ -277,6 +278,25 @@ def test_windows_of_a_large_section_have_the_values_of_the_whole(serve, connect,
         assert build(DATASET, target, client=client, **options).ok
         found[tier] = zarr.open_array(target / "3/0", mode="r")[:].astype(int)
     assert np.abs(found[1] - found[2]).mean() < 0.5
+
+
+@pytest.mark.slow
+def test_a_large_slide_is_fetched_section_by_section(serve, connect, records, tmp_path):
+    """Its five sections have 330 MB at tier 1."""
+    emulator = serve(records[0], on_slides(records[1][:5], per_slide=5))
+    emulator.write_bucket(Target(str(tmp_path / "bucket")), tiers=[1], tiled=True)
+    with serving(files_of(tmp_path / "bucket")) as (url, files):
+        client = connect(emulator, image_source=url)
+        options = {"mode": "sections", "resolution": 100, "downsample": 1, "client": client}
+        (planned,) = plan(DATASET, **options)
+        assert planned.slides.objects == 1
+        files.sent.clear()
+        assert build(DATASET, tmp_path / "x", **options).ok
+        assert files.twice() == set()
+        assert files.count(".tiff") == planned.slides.bytes
+        sent = [stop - start for path, parts in files.sent.items() if path.endswith(".tiff") for start, stop in parts]
+        assert len(sent) == planned.slides.ranges
+        assert max(sent) <= 2**24
 
 
 # A missing tier, slide or section.

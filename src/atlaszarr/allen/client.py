@@ -14,7 +14,7 @@ from ..stores.locations import shown
 from . import rma
 from .cache import ImageCache, default_location
 from .http import Http
-from .image_source import Fetch, Images, ImageSource, single
+from .image_source import ImageFetch, Images, ImageSource, single
 from .images import LARGEST_IMAGE, ImageRequest, MissingImage, Pixels, SectionImage, tier_size, validate_options
 from .records import MOST_SECTIONS, Record, SectionDataset, image_box, number_of
 from .search import search, similar_gene
@@ -357,7 +357,7 @@ class AllenClient:
             If no valid image is received after all retries.
         """
         if isinstance(request, SlideCrop):
-            image = self.try_fetch_each(Fetch((request,)))[request]
+            image = self.try_fetch_each(ImageFetch((request,)))[request]
             if isinstance(image, MissingImage):
                 raise ImageError(
                     f"section image {request.image_id} is missing: {image.reason}", code="slide-image-missing"
@@ -375,21 +375,21 @@ class AllenClient:
     def try_fetch(self, request: ImageRequest) -> SectionImage | MissingImage:
         """Same as `fetch`, but return failures instead of raising them."""
         if isinstance(request, SlideCrop):
-            return self.try_fetch_each(Fetch((request,)))[request]
+            return self.try_fetch_each(ImageFetch((request,)))[request]
         try:
             return self.fetch(request)
         except (ImageError, ServiceError) as error:
             return MissingImage(request, request.url(self.api_url), str(error))
 
-    def fetches(self, requests: Iterable[ImageRequest]) -> list[Fetch]:
-        """How to fetch images so that no byte is fetched twice: one by one from the API, else one fetch for each slide.
+    def fetches(self, requests: Iterable[ImageRequest]) -> list[ImageFetch]:
+        """How to fetch images so that no byte is fetched twice: one by one from the API, else those of a slide at once.
 
         The headers of the slides are read.
         """
         return single(requests) if self.image_source is None else self.image_source.fetches(requests, self.cache)
 
-    def try_fetch_each(self, fetch: Fetch) -> Images:
-        """Fetch the images of a `Fetch`, and return failures instead of raising them."""
+    def try_fetch_each(self, fetch: ImageFetch) -> Images:
+        """Fetch the images of an `ImageFetch`, and return failures instead of raising them."""
         if self.image_source is None:
             return {request: self.try_fetch(request) for request in fetch.requests}
         return self.image_source.fetch(fetch, self.cache)
