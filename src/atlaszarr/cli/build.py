@@ -12,6 +12,7 @@ from ..errors import InputError, TargetError
 from .options import (
     API,
     FORMAT,
+    IMAGES,
     MIRROR,
     NUMBER,
     OME_ZARR,
@@ -72,6 +73,7 @@ _BUILD = (
         help="Tier of the section images [auto].",
     ),
     *MIRROR,
+    *IMAGES,
     click.option(
         "--range",
         callback=as_numbers(6),
@@ -101,7 +103,7 @@ _BUILD = (
 @click.argument("dataset_id", callback=as_id)
 @options(*_BUILD, STORE, *API, *OUTPUT)
 def plan(dataset_id: int, storage_options: dict[str, Any], as_json: bool, **values: Any) -> None:
-    """Estimate the cost of a build; fetches metadata only."""
+    """Estimate the cost of a build; fetches metadata only, and the headers of slides from an --image-source."""
     _print_plans(dataset_id, None, storage_options, values, as_json)
 
 

@@ -161,8 +161,8 @@ def _keep(parse: _Callback = lambda _context, _parameter, value: value) -> dict[
     return {"callback": keep, "expose_value": False}
 
 
-def _kept(name: str) -> Any:
-    return click.get_current_context().meta[f"atlaszarr.{name}"]
+def _kept(name: str, default: Any = None) -> Any:
+    return click.get_current_context().meta.get(f"atlaszarr.{name}", default)
 
 
 def is_quiet() -> bool:
@@ -174,7 +174,13 @@ def client() -> Any:
     """The client that the options of `API` describe."""
     from ..allen.client import AllenClient
 
-    return AllenClient(_kept("api_url"), _kept("cache"), cache_options=_kept("cache_option"))
+    return AllenClient(
+        _kept("api_url"),
+        _kept("cache"),
+        cache_options=_kept("cache_option"),
+        image_source=_kept("image_source", "api"),
+        image_source_options=_kept("image_source_option"),
+    )
 
 
 class _PrintableFormatter(logging.Formatter):
@@ -249,6 +255,24 @@ API = (
         metavar="KEY=VALUE",
         **_keep(as_mapping),
         help="Storage option of a --cache URL; repeatable.",
+    ),
+)
+#: Options of the commands that read section images.
+IMAGES = (
+    click.option(
+        "--image-source",
+        default="api",
+        metavar="api|URL",
+        **_keep(),
+        help="Where section images come from: api, or a folder or URL with slides, such as the Allen Institute's "
+        "open-data bucket s3://allen-mouse-brain-atlas [api].",
+    ),
+    click.option(
+        "--image-source-option",
+        multiple=True,
+        metavar="KEY=VALUE",
+        **_keep(as_mapping),
+        help="Storage option of an --image-source URL; repeatable.",
     ),
 )
 STORE = click.option(
