@@ -11,6 +11,7 @@ import click
 from ..errors import InputError, TargetError
 from .options import (
     API,
+    CATALOGUE,
     FORMAT,
     MIRROR,
     NUMBER,
@@ -99,7 +100,7 @@ _BUILD = (
 
 @click.command()
 @click.argument("dataset_id", callback=as_id)
-@options(*_BUILD, STORE, *API, *OUTPUT)
+@options(*_BUILD, STORE, *API, *CATALOGUE, *OUTPUT)
 def plan(dataset_id: int, storage_options: dict[str, Any], as_json: bool, **values: Any) -> None:
     """Estimate the cost of a build; fetches metadata only."""
     _print_plans(dataset_id, None, storage_options, values, as_json)
@@ -111,7 +112,7 @@ def plan(dataset_id: int, storage_options: dict[str, Any], as_json: bool, **valu
 @options(*_BUILD, STORE, *WRITING)
 @click.option("--allow-missing", is_flag=True, help="Finish the target although section images are missing.")
 @click.option("--dry-run", is_flag=True, help="The same as `plan`.")
-@options(*API, *OUTPUT)
+@options(*API, *CATALOGUE, *OUTPUT)
 def build(
     dataset_id: int,
     target: str,

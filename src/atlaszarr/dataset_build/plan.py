@@ -121,8 +121,10 @@ def _megabytes(size: int) -> str:
     return f"{size / 1e6:,.1f} MB"
 
 
-def metadata_requests(dataset: SectionDataset) -> int:
+def metadata_requests(dataset: SectionDataset, client: AllenClient) -> int:
     """Requests that `AllenClient.section_dataset` made for a dataset."""
+    if client.catalogue is not None:
+        return 0
     return 1 + rma.pages(len(dataset.sections) + len(dataset.skipped))
 
 

@@ -64,7 +64,7 @@ class Catalogue:
         self._images = [dict(record) for record in images]
         self._datasets_by_id = {record.get("id"): record for record in reversed(self._datasets)}
         self._images_by_id = {record.get("id"): record for record in reversed(self._images)}
-        genes = {gene["id"]: gene for record in self._datasets for gene in record["genes"] or ()}
+        genes = {gene.get("id"): gene for record in self._datasets for gene in _records_of(record["genes"])}
         self.models: dict[str, list[Record]] = {
             "SectionDataSet": self._datasets,
             "SectionImage": self._images,
@@ -131,10 +131,18 @@ class Catalogue:
             return [dataset for dataset in self._datasets if dataset["id"] == record.get("data_set_id")]
         if target in ("PlaneOfSection", "ReferenceSpace"):
             return [other for other in self.models[target] if other["id"] == record.get(f"{name}_id")]
+        return _records_of(record.get(name))
+
+    def invalid(self, record: Record, name: str) -> Any:
+        """What a record has under the name of an association, if that is no record or list of records; else None."""
         value = record.get(name)
-        if isinstance(value, Mapping):
-            return [dict(value)]
-        return list(value or [])
+        rows = value if isinstance(value, list) else [value]
+        return None if all(row is None or isinstance(row, Mapping) for row in rows) else value
+
+
+def _records_of(value: Any) -> list[Record]:
+    """The records of an association, which is a record, a list of records or null."""
+    return [dict(row) for row in (value if isinstance(value, list) else [value]) if isinstance(row, Mapping)]
 
 
 def _completed(record: Record, built_in: Record) -> Record:

@@ -144,6 +144,9 @@ def _with_included(catalogue: Catalogue, model: str, record: Record, include: Se
         if term.name is None or association is None:
             raise RmaError(f"{model} has no association named '{term.name}'")
         target, many, records = association
+        if (invalid := catalogue.invalid(record, term.name)) is not None:
+            row[term.name] = invalid
+            continue
         rows = [
             _with_included(catalogue, target, related, term.children)
             for related in records
