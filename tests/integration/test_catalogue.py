@@ -5,12 +5,12 @@ import json
 import pickle
 
 import pytest
-from codes import raises
 
 from atlaszarr.allen.client import AllenClient
 from atlaszarr.allen.records import SectionDataset
 from atlaszarr.errors import InputError, NotFoundError, RecordError
 from atlaszarr.testing.records import dataset_records, image_records, invented, invented_elsewhere
+from codes import raises
 
 NRP1, PROX1, INVENTED = 74272479, 69289763, 909
 

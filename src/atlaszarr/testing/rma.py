@@ -55,7 +55,9 @@ def _evaluate(catalogue: Catalogue, query: Query, format: str) -> Answer:
         _validate(catalogue, query.model, term)
     records = [
         record
-        for record in catalogue.models[query.model]
+        for record in catalogue.candidates(
+            query.model, (item for term in query.criteria if term.name is None for item in term.filters)
+        )
         if all(_matches(catalogue, query.model, record, term) for term in query.criteria)
     ]
     for key in reversed(",".join(query.options.get("order", ())).split(",")):
