@@ -54,20 +54,7 @@ def search(
     """Same as `AllenClient.search`."""
     import pandas as pd
 
-    if plane is not None and (plane := plane_name(plane)) not in PLANE_NAMES.values():
-        raise InputError(
-            f"plane {plane!r} is not known; choose from coronal, sagittal, transverse", code="unknown-value"
-        )
-    if limit is not None and limit < 1:
-        raise InputError(f"limit {limit} must be at least 1", code="out-of-range")
-    where = {key: value for key, value in (("id", id), ("specimen_id", specimen)) if value is not None}
-    criteria = []
-    if plane is not None:
-        criteria.append(Criterion("name", "eq", plane, "plane_of_section", name="plane"))
-    if product is not None:
-        criteria.append(Criterion("abbreviation", "eq", product, "products", name="product"))
-    if gene is not None:
-        criteria.append(Criterion("acronym", "il", gene, "genes", name="gene"))
+    criteria, where = criteria_of(gene, plane, product, specimen, id, limit)
     records, total = query("SectionDataSet", criteria, _INCLUDE, limit, where=where)
     ids = [number_of(record, "id", int, "a section dataset") for record in records]
     if images:
@@ -85,6 +72,38 @@ def search(
     table = table.astype({name: "Int64" for name in _WHOLE if name in columns}).set_index("id")
     table.attrs["datasets"] = total
     return table
+
+
+def criteria_of(
+    gene: str | None,
+    plane: str | None,
+    product: str | None,
+    specimen: int | None,
+    id: int | None,
+    limit: int | None,
+) -> tuple[list[Criterion], dict[str, int]]:
+    """The criteria of a search, and the required whole-number values of attributes.
+
+    Raises
+    ------
+    InputError
+        If the plane is unknown or the limit is not positive.
+    """
+    if plane is not None and (plane := plane_name(plane)) not in PLANE_NAMES.values():
+        raise InputError(
+            f"plane {plane!r} is not known; choose from coronal, sagittal, transverse", code="unknown-value"
+        )
+    if limit is not None and limit < 1:
+        raise InputError(f"limit {limit} must be at least 1", code="out-of-range")
+    where = {key: value for key, value in (("id", id), ("specimen_id", specimen)) if value is not None}
+    criteria = []
+    if plane is not None:
+        criteria.append(Criterion("name", "eq", plane, "plane_of_section", name="plane"))
+    if product is not None:
+        criteria.append(Criterion("abbreviation", "eq", product, "products", name="product"))
+    if gene is not None:
+        criteria.append(Criterion("acronym", "il", gene, "genes", name="gene"))
+    return criteria, where
 
 
 def similar_gene(query: Query, gene: str) -> str | None:

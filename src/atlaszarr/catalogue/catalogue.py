@@ -136,14 +136,16 @@ class Catalogue:
         ServiceError
             If there are more than `most` records.
         """
-        wanted = [*(Criterion(key, "eq", value) for key, value in (where or {}).items()), *criteria]
-        for criterion in wanted:
-            str(criterion)  # validates the texts, in the same way as for the API
+        wanted = _validated(criteria, where)
         if model == "Gene":
             records, matches = self._genes(wanted, limit)
         else:
             records, matches = self._rows(model, wanted, include, limit, only, most)
         return records, matches
+
+    def matching(self, model: str, criteria: Sequence[Criterion], where: Mapping[str, int]) -> NDArray[np.int64]:
+        """The rows of a table that meet all criteria, in order; see `query`."""
+        return self._matching(self.table(model), _validated(criteria, where))
 
     def _rows(
         self,
@@ -214,6 +216,14 @@ class Catalogue:
             key=lambda gene: (gene[0] is not None, gene[0] or 0),
         )
         return [{"id": id, "acronym": acronym} for id, acronym in matching[:limit]], len(matching)
+
+
+def _validated(criteria: Sequence[Criterion], where: Mapping[str, int] | None) -> list[Criterion]:
+    """All criteria, whose texts are validated in the same way as for the API."""
+    wanted = [*(Criterion(key, "eq", value) for key, value in (where or {}).items()), *criteria]
+    for criterion in wanted:
+        str(criterion)
+    return wanted
 
 
 def _id(record: Mapping[str, Any]) -> Any:
