@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -150,7 +150,7 @@ def write_catalogue(
         str(criterion)  # validates the text before anything is written
     if finished := _finished(target, request):
         return finished
-    with owning(target):
+    with owning(replace(target, url=f"{target.url}/{_PAGES}")):
         begun = _begin(target, request)
         if finished := _finished(target, request):  # by a process that had the lock until now
             return finished
@@ -222,13 +222,14 @@ def _begin(target: Target, request: dict[str, Any]) -> dict[str, Any]:
         if "request" in begun and "date" in begun:
             _validate_request(target, begun["request"], request)
             return begun
-    others = [key for key in target.list_keys() if not key.startswith(("atlaszarr/", f"{_PAGES}/", "."))]
-    if others := [key for key in others if key not in (DATASETS.file, IMAGES.file)]:
+    keys = target.list_keys()
+    known = (f"{_PAGES}/", ".", DATASETS.file, IMAGES.file)
+    if others := [key for key in keys if not key.startswith(known)]:
         raise InputError(
             f"{target.url} is not empty (it holds {others[0]!r}); choose another folder", code="target-not-empty"
         )
     begun = {"date": _now(), "request": request}
-    target.remove(_PAGES)
+    target.remove_each(key for key in keys if key.startswith(f"{_PAGES}/") and key.endswith(".parquet"))
     target.write(_REQUEST, json_bytes(begun))
     return begun
 
