@@ -76,6 +76,8 @@ class Columns:
         Columns by which the rows are sorted; the first is the id of the section dataset.
     include : tuple of str
         The associations, as a query includes them.
+    group : int
+        Least number of rows of a row group, but the last: one is decoded to read a few of its rows.
     """
 
     model: str
@@ -84,6 +86,7 @@ class Columns:
     associated: tuple[_Associated, ...]
     order: tuple[str, ...]
     include: tuple[str, ...]
+    group: int
 
     @cached_property
     def schema(self) -> pa.Schema:
@@ -234,6 +237,7 @@ DATASETS = Columns(
     ),
     ("id",),
     ("alignment3d", "genes", "products", "plane_of_section", "treatments", "specimen(donor(age))"),
+    1024,
 )
 #: The attributes and the alignment of a SectionImage record.
 IMAGES = Columns(
@@ -271,5 +275,6 @@ IMAGES = Columns(
     (_Associated("alignment2d", {"id": "int", **_matrix("tsv", 6), **_matrix("tvs", 6)}, differs_if_null=True),),
     ("data_set_id", "id"),
     ("alignment2d",),
+    4096,
 )
 BY_MODEL = {columns.model: columns for columns in (DATASETS, IMAGES)}

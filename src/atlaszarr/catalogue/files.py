@@ -25,16 +25,14 @@ from .columns import WHOLE, Columns
 #: The document of a finished catalogue, written last.
 DOCUMENT = "catalogue.json"
 FORMAT, VERSION = "atlaszarr-catalogue", 1
-#: Bytes that have a digest: about a quarter of a row group of section images.
+#: Bytes that have a digest: about a row group of section images.
 BLOCK = 2**18
 #: Blocks that an open file keeps, 16 MB: more than a row group has.
 _KEPT = 64
-#: Rows of a row group; one with 60 section images is read in milliseconds.
-GROUP = 8192
 #: Largest file of a catalogue: the images of 43,818 section datasets take about 200 MB.
 _LARGEST_FILE = 2**34
-#: Largest row group, in bytes of decoded columns: `GROUP` section images take about 5 MB, those of the largest
-#: datasets together 40 MB.
+#: Largest row group, in bytes of decoded columns: 4096 section images take about 1 MB, those of the 50 largest datasets
+#: together 150 MB.
 _LARGEST_GROUP = 2**29
 
 
