@@ -4,6 +4,7 @@ import copy
 import json
 import pickle
 
+import pandas as pd
 import pytest
 
 from atlaszarr.allen.client import AllenClient
@@ -258,3 +259,12 @@ def test_a_catalogue_of_ordinary_records_has_no_misfits(connect, emulator, tmp_p
     assert (report.datasets, report.images) == (3, 86)
     assert len(dataset_records()) == 2
     assert sum(image["data_set_id"] != 0 for image in image_records()) == 78
+
+
+def test_pandas_selects_rows_of_a_catalogue(offline):
+    coronal = pd.read_parquet(offline / "datasets.parquet", filters=[("plane_of_section_name", "==", "coronal")])
+    images = pd.read_parquet(offline / "images.parquet", filters=[("data_set_id", "in", coronal["id"])])
+    assert set(coronal["id"]) == {NRP1, INVENTED}
+    assert len(images) == 68
+    assert images["alignment2d_tsv_00"].dtype == "float64"
+    assert [list(genes) for genes in coronal["genes_acronym"]] == [[], ["Nrp1"]]
