@@ -14,6 +14,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from ..stores.documents import parse_object
+
 Record = dict[str, Any]
 
 #: Larger than any number of the API, and exact in float64: the bound of `atlaszarr.allen.records`.
@@ -129,7 +131,7 @@ class Columns:
 
     def _record(self, row: Record) -> Record:
         if (whole := row.get(WHOLE)) is not None:
-            known: Record = json.loads(whole)
+            known: Record = parse_object(whole)
             return known
         record: Record = {name: row[name] for name in self.kinds if name in row}
         for one in self.associated:

@@ -148,12 +148,13 @@ def write_catalogue(
     query_criteria = [] if product is None else [Criterion("abbreviation", "eq", product, "products", name="product")]
     for criterion in query_criteria:
         str(criterion)  # validates the text before anything is written
-    if finished := _finished(target, request):
+    if (finished := _finished(target, request)) and not target.list_keys(_PAGES):
         return finished
     with owning(replace(target, url=f"{target.url}/{_PAGES}")):
-        begun = _begin(target, request)
-        if finished := _finished(target, request):  # by a process that had the lock until now
+        if finished := _finished(target, request):  # by a process that had the lock, or was killed after that
+            target.remove(_PAGES)
             return finished
+        begun = _begin(target, request)
         snapshot = _Snapshot(query, target, progress)
         names = set(target.list_keys(_PAGES))
         units = _dataset_units(query_criteria, chosen)
