@@ -124,7 +124,7 @@ def test_a_folder_that_holds_something_else_is_not_written_to(service, connect, 
     (tmp_path / "notes.txt").write_text("mine")
     with raises(InputError, "target-not-empty"):
         connect(service).write_catalogue(tmp_path)
-    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["notes.txt"]
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
 def change_document(**changes):
@@ -284,6 +284,7 @@ def test_ids_of_a_file_are_selected_and_those_that_do_not_exist_are_named(servic
     outcome = command("catalogue", tmp_path / "d", "--ids", tmp_path / "ids.txt", "--api-url", service.url)
     assert outcome.code == 2
     assert "5, 1008 (2 of 3 ids)" in outcome.err
+    assert not (tmp_path / "d").exists()
     for text, words in (("", "has no ids"), ("1007 x", "'x' is not a whole number")):
         (tmp_path / "ids.txt").write_text(text)
         outcome = command("catalogue", tmp_path / "e", "--ids", tmp_path / "ids.txt", "--api-url", service.url)
@@ -296,6 +297,7 @@ def test_a_product_without_datasets_is_named(service, connect, tmp_path):
     with raises(NotFoundError, "dataset-not-found") as caught:
         connect(service).write_catalogue(tmp_path / "c", product="Moose")
     assert "'Moose'" in str(caught.value)
+    assert not (tmp_path / "c").exists()
 
 
 def test_a_catalogue_in_a_bucket_is_written_and_read(service, whole, remote, connect):
