@@ -1,4 +1,4 @@
-"""Writes a catalogue from the Allen API, page by page, so that a run that was killed goes on at the page it stopped at.
+"""Writes a catalogue from the Allen API, page by page, so that a run that was killed is resumed at the page it reached.
 
 Every page is an object of its own under ``unfinished/`` until the tables are written; ``catalogue.json`` is written
 last, and no catalogue without it is read.
