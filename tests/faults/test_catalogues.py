@@ -82,6 +82,27 @@ def test_a_killed_catalogue_is_not_read_and_resumes_at_the_page_where_it_stopped
     assert sorted(path.name for path in folder.iterdir()) == ["catalogue.json", "datasets.parquet", "images.parquet"]
 
 
+@pytest.mark.parametrize("after", [1, 2, 3])
+def test_images_of_several_pages_resume_within_them(connect, tmp_path, after):
+    records = invented_datasets(rows(60, "coronal"))
+    with Emulator(*records) as service:
+        connect(service).write_catalogue(tmp_path / "whole")
+        undisturbed = queries(service)
+    assert len(undisturbed) == 5  # datasets, two pages and a count of the first fifty, and a page of the last ten
+    fault = {"do": "status", "status": 500, "times": 1, "after": after}
+    with Emulator(*records, faults=[fault]) as service:
+        with raises(ServiceError, "retries-exhausted"):
+            connect(service, retries=0).write_catalogue(tmp_path / "c")
+        assert service.count() == after + 1
+        before = queries(service)
+        service.reset()
+        connect(service).write_catalogue(tmp_path / "c")
+        again = set(before) & set(queries(service))
+        # the request that failed, and the page whose records were being counted
+        assert len(again) == (2 if after == 3 else 1)
+    assert tables(tmp_path / "c") == tables(tmp_path / "whole")
+
+
 def test_a_finished_catalogue_is_not_fetched_again(service, whole, command):
     service.reset()
     before = tables(whole)
