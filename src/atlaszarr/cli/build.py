@@ -11,6 +11,8 @@ import click
 from ..errors import InputError, TargetError
 from .options import (
     API,
+    CATALOGUE,
+    CRITERIA,
     FORMAT,
     IMAGES,
     MIRROR,
@@ -99,12 +101,67 @@ _BUILD = (
 )
 
 
+#: Options of `build` that an estimate of many section datasets does not know.
+_UNESTIMATED = ("atlas", "detection_xy", "displacement")
+
+
 @click.command()
-@click.argument("dataset_id", callback=as_id)
-@options(*_BUILD, STORE, *API, *OUTPUT)
-def plan(dataset_id: int, storage_options: dict[str, Any], as_json: bool, **values: Any) -> None:
-    """Estimate the cost of a build; fetches metadata only, and the headers of slides from an --image-source."""
+@click.argument("dataset_id", callback=as_id, required=False)
+@options(*CRITERIA)
+@click.option("--limit", type=WHOLE, metavar="N", help="Largest number of section datasets [all].")
+@options(*_BUILD, STORE, *API, *CATALOGUE, *OUTPUT)
+def plan(
+    dataset_id: int | None,
+    gene: str | None,
+    product: str | None,
+    specimen: int | None,
+    id: int | None,
+    limit: int | None,
+    storage_options: dict[str, Any],
+    as_json: bool,
+    **values: Any,
+) -> None:
+    """Estimate the cost of a build; fetches metadata only, and the headers of slides from an --image-source.
+
+    Without DATASET_ID, and with a catalogue, estimate the cost of building all its section datasets that match the
+    gene, plane, product, specimen and id, up to a limit.
+
+    For instance: atlaszarr plan --catalogue mouse-catalogue --gene "Prox*"
+    """
+    criteria = {"gene": gene, "product": product, "specimen": specimen, "id": id, "limit": limit}
+    if dataset_id is None:
+        _print_estimate(criteria, values, as_json)
+        return
+    if given := sorted(_given(criteria)):
+        raise InputError(
+            f"--{given[0]} selects section datasets of a catalogue; give it without the id {dataset_id}",
+            code="conflicting-options",
+        )
     _print_plans(dataset_id, None, storage_options, values, as_json)
+
+
+def _print_estimate(criteria: Mapping[str, Any], values: Mapping[str, Any], as_json: bool) -> None:
+    from ..dataset_build.estimate import estimate
+
+    given = _given(values)
+    if not set(_UNESTIMATED).isdisjoint(given):
+        name = next(name for name in _UNESTIMATED if name in given)
+        raise InputError(
+            f"--{name.replace('_', '-')} is not supported for an estimate; give the id of one section dataset",
+            code="not-supported",
+        )
+    given.pop("workers", None)
+    with client() as service:
+        if service.catalogue is None:
+            raise InputError(
+                "no section dataset is given; give an id, or --catalogue DIR for an estimate of a selection",
+                code="missing-value",
+            )
+        found = estimate(service.catalogue, **criteria, **given)
+    if as_json:
+        echo_data(json.dumps(found.to_dict()))
+    else:
+        echo(*(line for line in table(None, found.describe())))
 
 
 @click.command()
@@ -113,7 +170,7 @@ def plan(dataset_id: int, storage_options: dict[str, Any], as_json: bool, **valu
 @options(*_BUILD, STORE, *WRITING)
 @click.option("--allow-missing", is_flag=True, help="Finish the target although section images are missing.")
 @click.option("--dry-run", is_flag=True, help="The same as `plan`.")
-@options(*API, *OUTPUT)
+@options(*API, *CATALOGUE, *OUTPUT)
 def build(
     dataset_id: int,
     target: str,

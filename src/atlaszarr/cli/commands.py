@@ -12,6 +12,7 @@ import click
 from ..errors import AtlaszarrError, InputError, NotFoundError, RecordError
 from .atlas import atlas
 from .build import build, plan, verify
+from .catalogue import catalogue
 from .demo import demo, emulator
 from .grid import grid
 from .image import image
@@ -82,7 +83,22 @@ def _raised_by_echo(error: OSError) -> bool:
 
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    commands=[search, info, image, plan, build, verify, emulator, atlas, demo, preview, volumes, measure, grid],
+    commands=[
+        search,
+        info,
+        catalogue,
+        image,
+        plan,
+        build,
+        verify,
+        emulator,
+        atlas,
+        demo,
+        preview,
+        volumes,
+        measure,
+        grid,
+    ],
 )
 @click.version_option(package_name="atlaszarr")
 def cli() -> None:

@@ -10,7 +10,7 @@ import click
 
 from ..stores.local import write_whole
 from ..stores.locations import output_file
-from .options import API, IMAGES, OUTPUT, WHOLE, as_id, as_numbers, client, options
+from .options import API, CATALOGUE, IMAGES, OUTPUT, WHOLE, as_id, as_numbers, client, options
 from .terminal import echo, echo_data
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def _tiff(pixels: Pixels) -> bytes:
     help="Limits of a fluorescence image, 0 to 4095.",
 )
 @click.option("--quality", type=WHOLE, metavar="N", help="JPEG quality, 0 to 100.")
-@options(*IMAGES, *API, *OUTPUT)
+@options(*IMAGES, *API, *CATALOGUE, *OUTPUT)
 def image(
     image_id: int,
     out: str | None,

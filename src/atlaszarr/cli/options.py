@@ -171,7 +171,7 @@ def is_quiet() -> bool:
 
 
 def client() -> Any:
-    """The client that the options of `API` describe."""
+    """The client that the options of `API`, `IMAGES` and `CATALOGUE` describe, as far as the command has them."""
     from ..allen.client import AllenClient
 
     return AllenClient(
@@ -180,6 +180,8 @@ def client() -> Any:
         cache_options=_kept("cache_option"),
         image_source=_kept("image_source", "api"),
         image_source_options=_kept("image_source_option"),
+        catalogue=_kept("catalogue"),
+        catalogue_options=_kept("catalogue_option"),
     )
 
 
@@ -274,6 +276,28 @@ IMAGES = (
         **_keep(as_mapping),
         help="Storage option of an --image-source URL; repeatable.",
     ),
+)
+CATALOGUE = (
+    click.option(
+        "--catalogue",
+        metavar="DIR",
+        **_keep(),
+        help="Read all records from this catalogue, a folder or URL of `catalogue`, and none from the API.",
+    ),
+    click.option(
+        "--catalogue-option",
+        multiple=True,
+        metavar="KEY=VALUE",
+        **_keep(as_mapping),
+        help="Storage option of a --catalogue URL; repeatable.",
+    ),
+)
+#: Criteria of a search, but for the plane.
+CRITERIA = (
+    click.option("--gene", metavar="G", help="Acronym in any case; * stands for any characters."),
+    click.option("--product", metavar="P", help="Abbreviation of a product, for instance Mouse."),
+    click.option("--specimen", callback=as_id, metavar="ID", help="Id of a specimen."),
+    click.option("--id", "id", callback=as_id, metavar="ID", help="Id of a section dataset."),
 )
 STORE = click.option(
     "--storage-option",
