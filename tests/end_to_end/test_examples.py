@@ -13,6 +13,7 @@ import boto3
 import numpy as np
 import pytest
 import simplejpeg
+import zarr
 from moto.server import ThreadedMotoServer
 from PIL import Image
 
@@ -44,6 +45,20 @@ def test_a_lazy_slice_fetches_only_the_images_that_it_needs(tmp_path):
     assert printed.startswith("p = 7")
     assert 0 < fetched < 25
     assert simplejpeg.decode_jpeg((tmp_path / "slice.jpg").read_bytes()).shape == (160, 228, 3)
+
+
+def test_a_step_of_the_user_between_a_dataset_and_its_ome_zarr(tmp_path):
+    with Emulator() as emulator:
+        environment = {"ATLASZARR_API_URL": emulator.url, "ATLASZARR_CACHE": "none"}
+        printed = run("your_own_step.py", "69289763", tmp_path / "stain.ome.zarr", **environment).splitlines()
+        assert emulator.count("section_image_download") == 18
+    assert printed == [
+        f"{tmp_path}/stain.ome.zarr: built, sound",
+        "{'c': 1, 'z': 132, 'y': 80, 'x': 114} float32 0.1 mm",
+        "{'c': 1, 'z': 66, 'y': 40, 'x': 57} float32 0.2 mm",
+        "{'c': 1, 'z': 33, 'y': 20, 'x': 29} float32 0.4 mm",
+    ]
+    assert zarr.open_array(tmp_path / "stain.ome.zarr/0", mode="r")[:].max() > 50
 
 
 def test_the_classic_getting_started_page_runs_in_bounded_steps(tmp_path):

@@ -128,7 +128,7 @@ def test_images_that_workers_of_a_cluster_lack_are_listed(lacking, dataset, proc
     data = open_volume(dataset, 200.0, on_missing="fill", client=lacking)
     with (
         LocalCluster(
-            n_workers=1 if processes else 2, threads_per_worker=1, processes=processes, dashboard_address=None
+            n_workers=1 if processes else 2, threads_per_worker=1, processes=processes, dashboard_address=":0"
         ) as cluster,
         Client(cluster),
     ):

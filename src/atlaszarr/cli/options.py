@@ -322,11 +322,12 @@ MIRROR = (
     click.option("--space", callback=_refuse_removed, expose_value=False, hidden=True),
     click.option("--r-extent", callback=_refuse_removed, expose_value=False, hidden=True),
 )
+SCHEDULER = click.option(
+    "--scheduler", metavar="ADDRESS", help="Address of a dask.distributed scheduler, or threads [threads]."
+)
 #: Options of writing, of `build` and `atlas`.
 WRITING = (
-    click.option(
-        "--scheduler", metavar="ADDRESS", help="Address of a dask.distributed scheduler, or threads [threads]."
-    ),
+    SCHEDULER,
     click.option("--overwrite", is_flag=True, help="Replace a target that was built with other options."),
     click.option("--take-over", is_flag=True, help="Build although another build may be running in TARGET."),
 )
