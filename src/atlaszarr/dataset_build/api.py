@@ -22,6 +22,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..allen.client import AllenClient
+from ..allen.images import release_pixels
 from ..allen.records import SectionDataset
 from ..engine.schedulers import SchedulerLike, resolve_scheduler, scheduler_for, worker_count
 from ..engine.writer import Progress, write
@@ -201,9 +202,20 @@ def build(
                 registration.refuse_documents(assets[position][0])
         views = []
         for position, job in enumerate(jobs):
-            done = write(job, running, overwrite=overwrite, take_over=take_over, progress=progress)
+            try:
+                done = write(job, running, overwrite=overwrite, take_over=take_over, progress=progress)
+            finally:
+                release_pixels(job.digests.values())
             failures = tuple(job.failures.values())
-            view_report = ViewReport(job.plan, done.target, done.state, done.tasks_done, failures)
+            view_report = ViewReport(
+                job.plan,
+                done.target,
+                done.state,
+                done.tasks_done,
+                failures,
+                images=len(job.digests),
+                stored_bytes=job.stored_bytes,
+            )
             if registration is not None and done.state != "unfinished":
                 asset, _ = assets[position]
                 listed_in = registration.register(asset, job.target, layouts[position])
