@@ -82,7 +82,7 @@ def plan(
     InputError, RecordError, NotFoundError, ServiceError
         Same as in `build`.
     """
-    view_options = _view_options(mode, view, options)
+    view_options = options_of_views(mode, view, options)
     registration = None if atlas is None else _registration(atlas, storage_options, view_options)
     client = client or AllenClient()
     count = worker_count(workers)
@@ -182,7 +182,7 @@ def build(
     TargetError
         If the target cannot be written.
     """
-    view_options = _view_options(mode, view, options)
+    view_options = options_of_views(mode, view, options)
     first = Target.of(target, storage_options)
     registration = None if atlas is None else _registration(atlas, storage_options, view_options)
     resolved = resolve_scheduler(scheduler, first.url)
@@ -232,7 +232,7 @@ def _dataset(dataset: SectionDataset | int, client: AllenClient) -> tuple[Sectio
     return record, metadata_requests(record)
 
 
-def _view_options(mode: str, view: str | Sequence[str], options: Mapping[str, Any]) -> list[Options]:
+def options_of_views(mode: str, view: str | Sequence[str], options: Mapping[str, Any]) -> list[Options]:
     """The options of each view."""
     modes: dict[str, type[Options]] = {kind.mode: kind for kind in (VolumeOptions, SectionsOptions)}
     if mode not in modes:

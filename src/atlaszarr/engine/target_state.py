@@ -115,6 +115,12 @@ def read_state(target: Target, request: dict[str, Any], overwrite: bool) -> str 
     if overwrite or state == REMOVING:
         return REMOVING
     validate_layout(target, stored)
+    validate_same_request(target, stored, request)
+    return state
+
+
+def validate_same_request(target: Target, stored: Mapping[str, Any], request: Mapping[str, Any]) -> None:
+    """Raise an InputError, which shows both, if a target was begun with other options than those of a request."""
     if stored != request:
         names = [name for name in {**stored, **request} if stored.get(name) != request.get(name)]
         raise InputError(
@@ -122,7 +128,6 @@ def read_state(target: Target, request: dict[str, Any], overwrite: bool) -> str 
             "give the same options, choose another target, or give --overwrite",
             code="different-options",
         )
-    return state
 
 
 def validate_layout(target: Target, request: Mapping[str, Any]) -> None:

@@ -1,0 +1,458 @@
+"""`build_many`: a task for each dataset, a bounded window of them, and a journal of those that have ended.
+
+How a batch works, in the order in which to read it:
+
+1. `build_many`, here: validates everything that concerns all datasets, takes the lock of ``ROOT/batch``, compares the
+   request with the recorded one, and leaves out the datasets that the journal calls finished.
+2. `run`, here: starts the tasks, in a window that grows with the workers, and adds each outcome to the journal.
+3. `dataset_task.build_dataset`, on the workers: the ordinary `atlaszarr.build`, and what it raises as a row.
+4. `journal.Journal`: the rows in the store, and the table made of them.
+
+A second batch into the same root is refused while the first runs. To share the work would need a claim on every dataset
+in the store, two requests each, for what one batch on a cluster with more workers does without.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures as cf
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from ..allen import rma
+from ..allen.client import AllenClient
+from ..allen.records import SectionDataset
+from ..dataset_build.api import options_of_views
+from ..engine.lock import owning
+from ..engine.schedulers import (
+    Future,
+    Scheduler,
+    SchedulerLike,
+    Threads,
+    in_window,
+    resolve_scheduler,
+    scheduler_for,
+    worker_count,
+)
+from ..engine.target_state import LAYOUT, validate_same_request
+from ..errors import AtlaszarrError, InputError, TargetError, printable
+from ..stores.documents import LARGEST, json_bytes, parse_object
+from ..stores.target import Target
+from ..versions import version
+from .dataset_task import DatasetTask, build_dataset, failed_row
+from .journal import Journal, Row
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_FOLDER = "batch"
+_REQUEST = "batch.json"
+#: The most datasets of a batch: over twenty times the catalogue of the Allen Institute, 43,818.
+MOST_DATASETS = 2**20
+#: The least futures that are unfinished at a time: so many workers an adaptive cluster may start at once, and the
+#: window grows with them.
+_LEAST_WINDOW = 64
+#: Unfinished futures for each thread of the cluster: the next dataset is there when one ends.
+_PER_THREAD = 2
+#: Datasets that fail one after another with the same code, and seconds that they last, before the batch ends: the
+#: stores and the services retry for half a minute each.
+_STREAK = 20
+_STREAK_SECONDS = 120.0
+#: Seconds between two reports of progress.
+_REPORT = 1.0
+#: Failed datasets that a report lists; the table has all.
+_LISTED = 20
+
+
+@dataclass
+class BatchStatus:
+    """The progress of a batch; its text is one line.
+
+    Attributes
+    ----------
+    total : int
+        Datasets of the batch.
+    finished : int
+        Of them, those that an earlier run finished.
+    done, failed : int
+        Datasets that have ended in this run, and those of them that failed or lack images.
+    images, stored_bytes : int
+        Section images and bytes of chunks of the datasets that have ended in this run.
+    seconds : float
+        Since the first task of this run.
+    """
+
+    total: int
+    finished: int = 0
+    done: int = 0
+    failed: int = 0
+    images: int = 0
+    stored_bytes: int = 0
+    seconds: float = 0.0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """An estimate of the time to the end; None before the first dataset has ended."""
+        left = self.total - self.finished - self.done
+        return self.seconds / self.done * left if self.done else None
+
+    def __str__(self) -> str:
+        parts = [f"{self.finished + self.done} of {self.total} datasets"]
+        if self.failed:
+            parts.append(f"{self.failed} failed")
+        parts += [f"{self.images:,} images", f"{self.stored_bytes / 1e6:,.0f} MB"]
+        if self.seconds_left is not None:
+            parts.append(f"{timedelta(seconds=round(self.seconds_left))} left")
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True)
+class BatchReport:
+    """The outcome of a batch.
+
+    Attributes
+    ----------
+    root : str
+    table : str
+        ``ROOT/batch/batch.csv``: the last outcome of every dataset in the root.
+    datasets : int
+        Datasets of the batch, each counted once.
+    states : dict of str to int
+        How many ended in this run with each state: ``built``, ``resumed``, ``already finished``, ``unfinished`` (images
+        are missing), ``failed``; and ``finished before``, which were left alone.
+    images, stored_bytes : int
+        Section images and bytes of chunks of the datasets that ended in this run.
+    seconds : float
+        Of this run.
+    failures : tuple of Row
+        The first datasets that failed or lack images, at most 20; the table has all.
+    """
+
+    root: str
+    table: str
+    datasets: int
+    states: dict[str, int]
+    images: int
+    stored_bytes: int
+    seconds: float
+    failures: tuple[Row, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether all datasets are finished."""
+        return not self.failed
+
+    @property
+    def failed(self) -> int:
+        """Datasets that failed, or lack images that were not allowed to be missing."""
+        return self.states.get("failed", 0) + self.states.get("unfinished", 0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All attributes, `ok` and `failed`, as JSON types."""
+        return {
+            **asdict(self),
+            "failures": [asdict(row) for row in self.failures],
+            "ok": self.ok,
+            "failed": self.failed,
+        }
+
+
+def build_many(
+    datasets: Iterable[SectionDataset | int] | pd.DataFrame,
+    root: str | os.PathLike[str],
+    *,
+    mode: str = "volume",
+    view: str | Sequence[str] = "primary",
+    client: AllenClient | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    scheduler: SchedulerLike = None,
+    workers: int | None = None,
+    allow_missing: bool = False,
+    overwrite: bool = False,
+    take_over: bool = False,
+    progress: Callable[[BatchStatus], object] | None = None,
+    **options: Any,
+) -> BatchReport:
+    """Build many section datasets, each to ``ROOT/<id>.ome.zarr``.
+
+    The same call resumes a batch: the datasets that the journal in ``ROOT/batch`` calls finished are left alone, without
+    a request; all others are built, resumed or tried again. A dataset that fails does not end the batch. One that fails
+    because a service, a store or a worker did is tried once more after all others.
+
+    Parameters
+    ----------
+    datasets : iterable of SectionDataset or int, or DataFrame
+        Datasets, their ids, or a result of `AllenClient.search`; one that is repeated is built once.
+    root : str or path-like
+        A folder or any URL that fsspec opens.
+    mode, view, client, storage_options, allow_missing
+        Same as in `build`.
+    scheduler : str, distributed.Client or distributed.LocalCluster, optional
+        Same as in `build`. Each dataset is one task, which computes on threads of its worker.
+    workers : int, optional
+        Threads of this process, by default one for each core: so many datasets are built at a time, each with one
+        thread, or with several if there are fewer datasets. On a cluster, the threads of each dataset, by default one;
+        a worker builds as many datasets at a time as it has threads.
+    overwrite : bool
+        Begin the batch anew if it was begun with other options, and replace the targets of other options.
+    take_over : bool
+        Run even if another batch seems to be running in the root.
+    progress : callable, optional
+        Called with a `BatchStatus` every second and at the end; ``print`` prints its line.
+    **options
+        Same as in `build`, without `atlas`.
+
+    Returns
+    -------
+    BatchReport
+
+    Raises
+    ------
+    InputError
+        If an option or an id is invalid, the batch was begun with other options, or another batch is running in the
+        root; nothing is written.
+    TargetError, SchedulerError, ServiceError
+        If all datasets fail for the same reason, such as a full disk or a lost scheduler; the same call resumes.
+    """
+    if "atlas" in options:
+        raise InputError(
+            "atlas is not supported for many datasets; build each with it, to a target of its own", code="not-supported"
+        )
+    views = options_of_views(mode, view, options)
+    request = {"layout": LAYOUT, "mode": mode, "views": [asdict(one) for one in views]}
+    target = Target.of(root, storage_options)
+    resolved = resolve_scheduler(scheduler, target.url)
+    chosen = _chosen(datasets)
+    client = client or AllenClient()
+    count = worker_count(workers)
+    if resolved == "threads":
+        at_once = min(count, len(chosen))
+        threads = count // at_once
+    else:
+        at_once, threads = 1, workers or 1
+    build_options = {**options, "mode": mode, "view": view, "workers": threads}
+    task = DatasetTask(target, client, {**build_options, "allow_missing": allow_missing, "overwrite": overwrite})
+    stopped = threading.Event()
+    with scheduler_for(resolved, at_once) as running:
+        if isinstance(running, Threads):
+            task = replace(task, progress=partial(_stop_if, stopped))
+        folder = Target.of(f"{target.url}/{_FOLDER}", storage_options)
+        with owning(folder, take_over) as owner:
+            try:
+                journal = Journal(folder)
+                _begin(folder, journal, request, client.api_url, overwrite)
+                finished = journal.finished()
+                left = [dataset for id, dataset in chosen.items() if id not in finished]
+                status = BatchStatus(len(chosen), len(chosen) - len(left))
+                outcomes = _Outcomes(status, progress)
+                try:
+                    for row in run(running, partial(build_dataset, task), left, journal):
+                        outcomes.take(row)
+                        owner.validate()
+                finally:
+                    outcomes.report()
+                table = journal.write_table()
+            except BaseException:
+                stopped.set()
+                running.stop()  # no task of this batch writes after the lock is released
+                raise
+    return outcomes.summary(target.url, table)
+
+
+def run(
+    scheduler: Scheduler,
+    job: Callable[[Any], Row],
+    datasets: Sequence[SectionDataset | int],
+    journal: Journal,
+    streak_seconds: float = _STREAK_SECONDS,
+) -> Iterator[Row]:
+    """Run a job for every dataset, and yield the rows in the order of their ends, after they are in the journal.
+
+    A dataset that fails for a reason that may pass runs once more after all others; the row of the first try is in the
+    journal, and is not yielded.
+
+    Parameters
+    ----------
+    scheduler : Scheduler
+    job : callable
+        Called on a worker with a dataset; what it raises ends the batch.
+    datasets : sequence of SectionDataset or int
+    journal : Journal
+    streak_seconds : float
+        Time during which every dataset fails with the same passing fault before the batch ends.
+
+    Raises
+    ------
+    TargetError
+        If many datasets fail one after another with the same passing fault.
+    """
+    started: WeakKeyDictionary[Future, int] = WeakKeyDictionary()
+    streak = _Streak(streak_seconds)
+
+    def start(dataset: SectionDataset | int) -> Future:
+        future = scheduler.compute(job, dataset)
+        started[future] = _id(dataset)
+        return future
+
+    def failed(future: Future, error: Exception) -> Row:
+        if isinstance(error, AtlaszarrError) and error.code == "worker-killed":
+            return failed_row(started[future], error)
+        raise error
+
+    def window() -> int:
+        return max(_PER_THREAD * scheduler.workers, _LEAST_WINDOW)
+
+    by_id = {_id(dataset): dataset for dataset in datasets}
+    again: list[SectionDataset | int] = []
+    try:
+        for is_last, some in ((False, datasets), (True, again)):
+            starts = (partial(start, dataset) for dataset in some)
+            for row in in_window(scheduler, starts, window, failed=failed):
+                journal.add(row)
+                streak.add(row)
+                if row.passing and not is_last:
+                    again.append(by_id[row.dataset])
+                else:
+                    yield row
+    finally:
+        journal.close()
+
+
+class _Streak:
+    """Passing faults with the same code one after another."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._code, self._count, self._since = "", 0, 0.0
+
+    def add(self, row: Row) -> None:
+        """Raise a TargetError if too many datasets have failed with the same fault for too long."""
+        if not row.passing:
+            self._code = ""
+        elif row.code != self._code:
+            self._code, self._count, self._since = row.code, 1, time.monotonic()
+        else:
+            self._count += 1
+            if self._count >= _STREAK and time.monotonic() - self._since >= self._seconds:
+                raise TargetError(
+                    f"the last {self._count} datasets failed in the same way, the last with: {row.message}; run the "
+                    "same command to resume",
+                    code=row.code,
+                )
+
+
+class _Outcomes:
+    """The rows of a run, counted."""
+
+    def __init__(self, status: BatchStatus, progress: Callable[[BatchStatus], object] | None) -> None:
+        self._status, self._progress = status, progress
+        self._states: Counter[str] = Counter()
+        self._failures: list[Row] = []
+        self._began = time.monotonic()
+        self._reported = -_REPORT
+        if status.finished:
+            self._states["finished before"] = status.finished
+        self.report()
+
+    def take(self, row: Row) -> None:
+        """Count a row, and report once a second."""
+        status = self._status
+        self._states[row.state] += 1
+        status.done += 1
+        status.images += row.images
+        status.stored_bytes += row.stored_bytes
+        if not row.is_finished:
+            status.failed += 1
+            if len(self._failures) < _LISTED:
+                self._failures.append(row)
+        if time.monotonic() - self._reported >= _REPORT:
+            self.report()
+
+    def report(self) -> None:
+        """Call the user's function."""
+        self._reported = time.monotonic()
+        self._status.seconds = self._reported - self._began
+        if self._progress is not None:
+            self._progress(self._status)
+
+    def summary(self, root: str, table: str) -> BatchReport:
+        """The report of the batch."""
+        status, states = self._status, dict(self._states)
+        counts = (status.images, status.stored_bytes, status.seconds)
+        return BatchReport(root, table, status.total, states, *counts, tuple(self._failures))
+
+
+def _begin(folder: Target, journal: Journal, request: Mapping[str, Any], api: str, overwrite: bool) -> None:
+    """Record the request of a new batch, or compare it with the recorded one.
+
+    Raises
+    ------
+    InputError
+        If the batch was begun with another request, unless `overwrite`.
+    """
+    body = folder.read(_REQUEST, LARGEST)
+    wanted = parse_object(json_bytes(request))  # in JSON's types
+    if body is not None:
+        try:
+            stored = dict(parse_object(body)["request"])
+        except (ValueError, KeyError, TypeError):
+            stored = {}
+            if not overwrite:
+                raise InputError(
+                    f"{folder.url}/{_REQUEST} is damaged; give --overwrite to begin the batch anew",
+                    code="damaged-metadata",
+                ) from None
+        if stored == wanted:
+            return
+        if not overwrite:
+            validate_same_request(folder, _flat(stored), _flat(wanted))
+    journal.clear()
+    begun = datetime.now(UTC).isoformat(timespec="seconds")
+    document = {"atlaszarr": version(), "begun": begun, "api": api, "request": wanted}
+    folder.write(_REQUEST, json_bytes(document))
+
+
+def _flat(request: Mapping[str, Any]) -> dict[str, Any]:
+    """A request for a message: the options, which all views share, and the views."""
+    views = request.get("views") or [{}]
+    return {**request, **views[0], "views": [one.get("view") for one in views]}
+
+
+def _chosen(datasets: Iterable[SectionDataset | int] | pd.DataFrame) -> dict[int, SectionDataset | int]:
+    """The datasets by id, each once.
+
+    Raises
+    ------
+    InputError
+        If an id is invalid, or there are no datasets or too many.
+    """
+    if isinstance(datasets, SectionDataset | str | int):
+        raise InputError(f"{printable(repr(datasets))[:60]} is one dataset; give a list", code="invalid-value")
+    table = datasets.index if hasattr(datasets, "columns") else datasets
+    chosen: dict[int, SectionDataset | int] = {}
+    for dataset in islice(table, MOST_DATASETS + 1):
+        one = dataset if isinstance(dataset, SectionDataset) else rma.identifier(dataset)
+        chosen.setdefault(_id(one), one)
+    if not chosen:
+        raise InputError("there are no datasets to build; give at least one id", code="no-datasets")
+    if len(chosen) > MOST_DATASETS:
+        raise InputError(f"there are more than {MOST_DATASETS} datasets; give fewer", code="out-of-range")
+    return chosen
+
+
+def _id(dataset: SectionDataset | int) -> int:
+    return dataset.id if isinstance(dataset, SectionDataset) else dataset
+
+
+def _stop_if(stopped: threading.Event, *_: object) -> None:
+    """The progress of a build on threads of this process: it ends the build once the batch ends."""
+    if stopped.is_set():
+        raise cf.CancelledError
