@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
 from ..allen import rma
@@ -108,7 +108,7 @@ class BatchStatus:
         parts = [f"{self.finished + self.done} of {self.total} datasets"]
         if self.failed:
             parts.append(f"{self.failed} failed")
-        parts += [f"{self.images:,} images", f"{self.stored_bytes / 1e6:,.0f} MB"]
+        parts += [f"{self.images:,} images", f"{self.stored_bytes / 1e6:,.1f} MB"]
         if self.seconds_left is not None:
             parts.append(f"{timedelta(seconds=round(self.seconds_left))} left")
         return ", ".join(parts)
@@ -183,9 +183,9 @@ def build_many(
 ) -> BatchReport:
     """Build many section datasets, each to ``ROOT/<id>.ome.zarr``.
 
-    The same call resumes a batch: the datasets that the journal in ``ROOT/batch`` calls finished are left alone, without
-    a request; all others are built, resumed or tried again. A dataset that fails does not end the batch. One that fails
-    because a service, a store or a worker did is tried once more after all others.
+    The same call resumes a batch: the datasets that the journal in ``ROOT/batch`` calls finished are left alone,
+    without a request; all others are built, resumed or tried again. A dataset that fails does not end the batch. One
+    that fails because a service, a store or a worker has failed is tried once more after all others.
 
     Parameters
     ----------
@@ -436,7 +436,7 @@ def _chosen(datasets: Iterable[SectionDataset | int] | pd.DataFrame) -> dict[int
     """
     if isinstance(datasets, SectionDataset | str | int):
         raise InputError(f"{printable(repr(datasets))[:60]} is one dataset; give a list", code="invalid-value")
-    table = datasets.index if hasattr(datasets, "columns") else datasets
+    table = cast(Any, datasets).index if hasattr(datasets, "columns") else datasets
     chosen: dict[int, SectionDataset | int] = {}
     for dataset in islice(table, MOST_DATASETS + 1):
         one = dataset if isinstance(dataset, SectionDataset) else rma.identifier(dataset)
