@@ -88,7 +88,7 @@ def atlas(target: str, storage_options: dict[str, Any], as_json: bool, **values:
     from ..assets.names import CCF
     from ..atlas import build_atlas
 
-    with client() as service, progress_bars(f"atlas {values['name'] or CCF[0]}", resumable=True) as progress:
+    with client() as service, progress_bars(f"atlas {values['name'] or CCF[0]}", resumable="a build") as progress:
         report = build_atlas(target, client=service, storage_options=storage_options, progress=progress, **values)
     # An option that contradicts a header is remarked on in any case.
     for remark in report.contradictions if is_quiet() else report.remarks:

@@ -30,7 +30,7 @@ from .options import (
 from .terminal import echo, echo_data, missing_lines, progress_bars, say, table
 
 #: Options of the output. Those without a default belong to one mode, or their defaults depend on the mode.
-_BUILD = (
+BUILD = (
     click.option("--mode", default="volume", metavar="volume|sections", help="One image, or one per section [volume]."),
     click.option("--resolution", type=NUMBER, default=25.0, metavar="UM", help="Voxel size [25]."),
     click.option("--fill", metavar="none|nearest|linear", help="Fill between sections, in a volume [nearest]."),
@@ -99,7 +99,7 @@ _BUILD = (
 
 @click.command()
 @click.argument("dataset_id", callback=as_id)
-@options(*_BUILD, STORE, *API, *OUTPUT)
+@options(*BUILD, STORE, *API, *OUTPUT)
 def plan(dataset_id: int, storage_options: dict[str, Any], as_json: bool, **values: Any) -> None:
     """Estimate the cost of a build; fetches metadata only."""
     _print_plans(dataset_id, None, storage_options, values, as_json)
@@ -108,7 +108,7 @@ def plan(dataset_id: int, storage_options: dict[str, Any], as_json: bool, **valu
 @click.command()
 @click.argument("dataset_id", callback=as_id)
 @click.argument("target")
-@options(*_BUILD, STORE, *WRITING)
+@options(*BUILD, STORE, *WRITING)
 @click.option("--allow-missing", is_flag=True, help="Finish the target although section images are missing.")
 @click.option("--dry-run", is_flag=True, help="The same as `plan`.")
 @options(*API, *OUTPUT)
@@ -136,7 +136,7 @@ def build(
     if dry_run:
         _print_plans(dataset_id, target, storage_options, values, as_json)
         return 0
-    with client() as service, progress_bars(f"dataset {dataset_id}", resumable=True) as progress:
+    with client() as service, progress_bars(f"dataset {dataset_id}", resumable="a build") as progress:
         report = run_build(
             dataset_id,
             target,
@@ -147,7 +147,7 @@ def build(
             overwrite=overwrite,
             take_over=take_over,
             progress=progress,
-            **_given(values),
+            **given(values),
         )
     if as_json:
         echo_data(json.dumps(report.to_dict()))
@@ -167,7 +167,7 @@ def build(
     return 0 if report.ok else 1
 
 
-def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+def given(values: Mapping[str, Any]) -> dict[str, Any]:
     """The options that have a value; the defaults of the others depend on the mode."""
     return {name: value for name, value in values.items() if value is not None and value is not False}
 
@@ -182,7 +182,7 @@ def _print_plans(
     from ..dataset_build.api import plan as make_plan
 
     with client() as service:
-        plans = make_plan(dataset_id, target, client=service, storage_options=storage_options, **_given(values))
+        plans = make_plan(dataset_id, target, client=service, storage_options=storage_options, **given(values))
     if as_json:
         echo_data(json.dumps([plan.to_dict() for plan in plans]))
     else:
