@@ -29,7 +29,7 @@ _SEARCH = (
 @click.option(
     "--ids",
     metavar="FILE",
-    help="File with an id on each line, or a CSV file with ids in its first column; - is stdin.",
+    help="Build the ids in a file, one a line, or the first column of a CSV file; - is stdin.",
 )
 @options(*_SEARCH, *BUILD, STORE, *WRITING)
 @click.option("--allow-missing", is_flag=True, help="Finish targets although section images are missing.")
@@ -51,14 +51,17 @@ def batch(
 ) -> int:
     """Build many section datasets, each to ROOT/<id>.ome.zarr; ROOT is a path or URL.
 
-    The same command resumes a batch. The journal and the table batch.csv are in ROOT/batch.
+    The same command resumes a batch. The journal and the table batch.csv are in ROOT/batch. Without --ids, --plane
+    chooses the datasets of a plane of section.
 
     For instance: atlaszarr batch s3://bucket/mouse --product Mouse --gene 'Calb*'
     """
     from ..allen.id_list import read_ids
     from ..dataset_batch.api import build_many
 
-    criteria = {"gene": gene, "product": product, "specimen": specimen}
+    criteria: dict[str, Any] = {"gene": gene, "product": product, "specimen": specimen}
+    if ids is None:
+        criteria["plane"] = values.pop("plane")
     searched = any(value is not None for value in criteria.values())
     if searched and ids is not None:
         raise InputError("--ids contradicts the search options; give one of them", code="contradictory-options")

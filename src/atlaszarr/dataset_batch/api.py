@@ -42,7 +42,7 @@ from ..engine.schedulers import (
     scheduler_for,
     worker_count,
 )
-from ..engine.target_state import LAYOUT, validate_same_request
+from ..engine.target_state import LAYOUT, refuse_inside_image, validate_same_request
 from ..errors import AtlaszarrError, InputError, TargetError, printable
 from ..stores.documents import LARGEST, json_bytes, parse_object
 from ..stores.target import Target
@@ -241,10 +241,11 @@ def build_many(
     build_options = {**options, "mode": mode, "view": view, "workers": threads}
     task = DatasetTask(target, client, {**build_options, "allow_missing": allow_missing, "overwrite": overwrite})
     stopped = threading.Event()
+    folder = Target.of(f"{target.url}/{_FOLDER}", storage_options)
+    refuse_inside_image(folder)
     with scheduler_for(resolved, at_once) as running:
         if isinstance(running, Threads):
             task = replace(task, progress=partial(_stop_if, stopped))
-        folder = Target.of(f"{target.url}/{_FOLDER}", storage_options)
         with owning(folder, take_over) as owner:
             try:
                 journal = Journal(folder)

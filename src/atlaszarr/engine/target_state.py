@@ -95,12 +95,7 @@ def read_state(target: Target, request: dict[str, Any], overwrite: bool) -> str 
     InputError
         If the target holds anything but output of the same request; with `overwrite`, anything but atlaszarr's.
     """
-    for above in target.above():
-        if _is_ours(above):
-            raise InputError(
-                f"target {target.url} is inside the image {above.url}; choose another target",
-                code="target-inside-image",
-            )
+    refuse_inside_image(target)
     own = read_root(target)
     if own is None:
         if others := [key for key in (*target.list_keys(), *target.links()) if not _is_leftover(key)]:
@@ -117,6 +112,16 @@ def read_state(target: Target, request: dict[str, Any], overwrite: bool) -> str 
     validate_layout(target, stored)
     validate_same_request(target, stored, request)
     return state
+
+
+def refuse_inside_image(target: Target) -> None:
+    """Raise an InputError if a target is inside an image of atlaszarr."""
+    for above in target.above():
+        if _is_ours(above):
+            raise InputError(
+                f"target {target.url} is inside the image {above.url}; choose another target",
+                code="target-inside-image",
+            )
 
 
 def validate_same_request(target: Target, stored: Mapping[str, Any], request: Mapping[str, Any]) -> None:
