@@ -12,10 +12,12 @@ Record = dict[str, Any]
 
 
 def copies(records: tuple[list[Record], list[Record]], ids: Iterable[int]) -> tuple[list[Record], list[Record]]:
-    """Records of datasets with these ids, each like the one dataset of `records`."""
+    """Records of datasets with these ids, each like the one dataset of `records`, some sections further on."""
     (dataset,), images = records
     datasets, copied = [], []
     for id in ids:
         datasets.append({**dataset, "id": id})
-        copied += [{**image, "id": SPAN * id + n, "data_set_id": id} for n, image in enumerate(images)]
+        for n, image in enumerate(images):
+            number = image["section_number"] + id % 50
+            copied.append({**image, "id": SPAN * id + n, "data_set_id": id, "section_number": number})
     return datasets, copied
