@@ -13,7 +13,7 @@ from atlaszarr import build, build_many, verify
 from atlaszarr.errors import InputError, TargetError
 from atlaszarr.stores.target import Target
 from codes import raises
-from many_datasets import copies
+from copied_datasets import copies
 
 IDS = (11, 12, 13)
 SMALL = {"resolution": 200, "chunk": 16}

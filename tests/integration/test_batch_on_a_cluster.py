@@ -9,7 +9,7 @@ from distributed import Client, LocalCluster
 from atlaszarr import build_many
 from atlaszarr.errors import InputError
 from codes import raises
-from many_datasets import copies
+from copied_datasets import copies
 
 SMALL = {"resolution": 200, "chunk": 16}
 IDS = range(1, 13)
