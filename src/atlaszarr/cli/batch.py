@@ -69,7 +69,7 @@ def batch(
         raise InputError(
             "no datasets are chosen; give --ids FILE or a search option such as --gene", code="missing-value"
         )
-    with client() as service, _progress(f"batch {root}") as bars:
+    with client() as service, _progress("batch") as bars:
         datasets = read_ids(ids) if ids is not None else service.search(**criteria, limit=limit)
 
         def show(status: BatchStatus) -> None:

@@ -84,7 +84,7 @@ def progress_bars(title: str, resumable: str = "") -> Iterator[Callable[..., Non
         def show(done: int, total: int, word: str, text: str = "") -> None:
             note()
             bars.update(first, visible=False)
-            text = f"{title}: {text or f'{word} {done}/{total}'}"
+            text = text or f"{title}: {word} {done}/{total}"
             if word not in tasks:
                 tasks[word] = bars.add_task(text, total=total)
             bars.update(tasks[word], completed=done, total=total, description=text, visible=done < total)

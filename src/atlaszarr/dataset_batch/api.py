@@ -48,12 +48,14 @@ from ..stores.documents import LARGEST, json_bytes, parse_object
 from ..stores.target import Target
 from ..versions import version
 from .dataset_task import DatasetTask, build_dataset, failed_row
-from .journal import Journal, Row
+from .journal import FINISHED, Journal, Row
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _FOLDER = "batch"
+#: The state of a dataset that an earlier run finished.
+_BEFORE = "finished before"
 _REQUEST = "batch.json"
 #: The most datasets of a batch: over twenty times the catalogue of the Allen Institute, 43,818.
 MOST_DATASETS = 2**20
@@ -66,6 +68,8 @@ _PER_THREAD = 2
 #: stores and the services retry for half a minute each.
 _STREAK = 20
 _STREAK_SECONDS = 120.0
+#: The states of a report, in this order.
+_STATES = (*FINISHED, _BEFORE, "unfinished", "failed")
 #: Seconds between two reports of progress.
 _REPORT = 1.0
 #: Failed datasets that a report lists; the table has all.
@@ -360,7 +364,7 @@ class _Outcomes:
         self._began = time.monotonic()
         self._reported = -_REPORT
         if status.finished:
-            self._states["finished before"] = status.finished
+            self._states[_BEFORE] = status.finished
         self.report()
 
     def take(self, row: Row) -> None:
@@ -386,7 +390,7 @@ class _Outcomes:
 
     def summary(self, root: str, table: str) -> BatchReport:
         """The report of the batch."""
-        status, states = self._status, dict(self._states)
+        status, states = self._status, {state: self._states[state] for state in _STATES if self._states[state]}
         counts = (status.images, status.stored_bytes, status.seconds)
         return BatchReport(root, table, status.total, states, *counts, tuple(self._failures))
 
