@@ -181,7 +181,7 @@ def test_a_batch_survives_a_store_that_is_gone_for_longer_than_its_timeout(kind,
     back = threading.Event()
     with bucket() as store:
         store.options["timeout"] = "2"
-        batch = Batch(store, "gone", emulator, ids)
+        batch = Batch(store, f"gone-{kind}", emulator, ids)  # servers of one process share their buckets
 
         def watch(environment):
             if "gone" not in environment["PATH_INFO"] or back.is_set():
@@ -197,4 +197,4 @@ def test_a_batch_survives_a_store_that_is_gone_for_longer_than_its_timeout(kind,
             back.set()
             child.end()
         batch.hold(undisturbed, contents)
-        assert len(store.read("gone", "batch/batch.csv").splitlines()) == 1 + len(IDS)
+        assert len(store.read(f"gone-{kind}", "batch/batch.csv").splitlines()) == 1 + len(IDS)
