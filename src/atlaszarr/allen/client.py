@@ -1,15 +1,17 @@
-"""A client of the Allen Brain Atlas API: records, section images, structure graphs."""
+"""A client of the Allen Brain Atlas API: records, from the API or from a catalogue, section images, structures."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from ..catalogue.catalogue import Catalogue
 from ..errors import ImageError, InputError, NotFoundError, ServiceError
 from ..stores.locations import shown
+from ..stores.target import Target
 from . import rma
 from .cache import ImageCache, default_location
 from .http import Http
@@ -20,6 +22,7 @@ from .search import search, similar_gene
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from ..catalogue.snapshot import CatalogueReport
     from ..terminology.terminology import Terminology
 
 API_URL = "https://api.brain-map.org/api/v2"
@@ -50,12 +53,17 @@ class AllenClient:
         Scale of the waits between tries, in seconds.
     cache_options : mapping, optional
         Storage options for a `cache` that is a URL, for instance ``endpoint_url``.
+    catalogue : str or path-like, optional
+        A folder or fsspec URL with a catalogue of `write_catalogue`: all records come from it, and no request for
+        metadata is made.
+    catalogue_options : mapping, optional
+        Storage options for a `catalogue` that is a URL.
 
     Raises
     ------
     InputError
-        If `api_url` is not an HTTP URL or holds credentials, if `cache` is neither a folder nor a valid URL, or if
-        `concurrency` or `rate` is not positive.
+        If `api_url` is not an HTTP URL or holds credentials, if `cache` is neither a folder nor a valid URL, if
+        `catalogue` is not a finished catalogue, or if `concurrency` or `rate` is not positive.
     """
 
     def __init__(
@@ -69,6 +77,8 @@ class AllenClient:
         retries: int = 5,
         backoff: float = 0.5,
         cache_options: Mapping[str, Any] | None = None,
+        catalogue: str | os.PathLike[str] | None = None,
+        catalogue_options: Mapping[str, Any] | None = None,
     ) -> None:
         url = api_url or os.environ.get("ATLASZARR_API_URL") or API_URL
         if "@" in url or shown(url) != url:
@@ -87,6 +97,7 @@ class AllenClient:
         self.concurrency = concurrency
         location = default_location() if cache is None else os.fspath(cache)
         self.cache = None if location in (None, "", "none") else ImageCache(location, cache_options)
+        self.catalogue = None if catalogue is None else Catalogue(catalogue, catalogue_options)
         self._http = Http(concurrency, rate, timeout, retries, backoff)
 
     def __enter__(self) -> AllenClient:
@@ -119,7 +130,8 @@ class AllenClient:
         records, _ = self._query("SectionDataSet", include=_DATASET_INCLUDE, where={"id": id})
         if not records:
             raise NotFoundError(
-                f"section dataset {id} does not exist; `atlaszarr search` lists the datasets", code="dataset-not-found"
+                f"section dataset {id} {self._is_missing}; `atlaszarr search` lists the datasets",
+                code="dataset-not-found",
             )
         images, _ = self._query("SectionImage", include=["alignment2d"], where={"data_set_id": id}, most=MOST_SECTIONS)
         return SectionDataset.from_json(records[0], images)
@@ -181,6 +193,68 @@ class AllenClient:
             If the acronym holds a character that a query cannot express.
         """
         return similar_gene(self._query, gene)
+
+    def write_catalogue(
+        self,
+        location: str | os.PathLike[str],
+        *,
+        product: str | None = None,
+        ids: Sequence[int] | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+        progress: Callable[[int, int, str], None] | None = None,
+    ) -> CatalogueReport:
+        """Write a catalogue: a snapshot of the records of section datasets and their images, as two tables.
+
+        ``datasets.parquet`` has a row for each section dataset, with its 3-D alignment, ``images.parquet`` one for each
+        of their section images, with its 2-D alignment; ``catalogue.json`` is written last. The same call resumes one
+        that was interrupted, at the page of records where it stopped. A client with the `catalogue` makes no request
+        for metadata.
+
+        Parameters
+        ----------
+        location : str or path-like
+            An empty folder, or any URL that fsspec opens.
+        product : str, optional
+            Abbreviation of the product of the section datasets, for instance ``Mouse``; default all products.
+        ids : sequence of int, optional
+            Ids of the section datasets; default all.
+        storage_options : mapping, optional
+            Options for fsspec. They are never printed or written.
+        progress : callable, optional
+            Called with the number of items done, their total, and their name: ``datasets``, ``images of datasets``.
+
+        Returns
+        -------
+        CatalogueReport
+
+        Raises
+        ------
+        InputError
+            If an argument is invalid, or the location holds something else.
+        NotFoundError
+            If a section dataset of `ids` does not exist, or there is none.
+        RecordError
+            If the number of records changes each time that they are fetched.
+        ServiceError
+            If the API cannot be reached, refuses a query, or answers with other records.
+        TargetError
+            If the location cannot be written.
+        """
+        from ..catalogue.snapshot import write_catalogue
+
+        if self.catalogue is not None:
+            raise InputError(
+                f"a client with the catalogue {self.catalogue.url} makes no request for metadata; use one without",
+                code="conflicting-options",
+            )
+        return write_catalogue(
+            self._query,
+            Target.of(location, storage_options),
+            {"api_url": self.api_url},
+            product=product,
+            ids=None if ids is None else [rma.identifier(id) for id in ids],
+            progress=progress,
+        )
 
     def structure_graph(self, id: int = 1) -> Terminology:
         """Fetch the structures of an ontology; 1 is the adult mouse brain."""
@@ -246,7 +320,7 @@ class AllenClient:
         records, _ = self._query("SectionImage", where={"id": id})
         if not records:
             raise NotFoundError(
-                f"section image {id} does not exist; `atlaszarr search --images` lists the images of a dataset",
+                f"section image {id} {self._is_missing}; `atlaszarr search --images` lists the images of a dataset",
                 code="image-not-found",
             )
         x, y, width, height = image_box(records[0], f"section image {id}")
@@ -298,7 +372,14 @@ class AllenClient:
         return self._http.get(url, _LARGEST_JSON, bytes)
 
     def _query(self, model: str, *args: Any, **options: Any) -> tuple[list[dict[str, Any]], int]:
-        return rma.query(self._get, self.api_url, model, *args, **options)
+        if self.catalogue is None:
+            return rma.query(self._get, self.api_url, model, *args, **options)
+        options["where"] = {key: rma.identifier(value) for key, value in (options.get("where") or {}).items()}
+        return self.catalogue.query(model, *args, **options)
+
+    @property
+    def _is_missing(self) -> str:
+        return "does not exist" if self.catalogue is None else f"is not in the catalogue {self.catalogue.url}"
 
 
 def _validate_size(id: int, width: int, height: int, downsample: int) -> None:

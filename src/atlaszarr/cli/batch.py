@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import json
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import InputError
-from .build import BUILD, given
-from .options import API, OUTPUT, STORE, WHOLE, WRITING, as_id, client, options
+from .build import BUILD, given_options
+from .options import API, CATALOGUE, CRITERIA, OUTPUT, STORE, WHOLE, WRITING, client, options
 from .terminal import echo, echo_data, progress_bars, say
 
 if TYPE_CHECKING:
     from ..dataset_batch.api import BatchStatus
-
-_SEARCH = (
-    click.option("--gene", metavar="G", help="Build the datasets of a gene: acronym in any case, * is a wildcard."),
-    click.option("--product", metavar="P", help="Build the datasets of a product, for instance Mouse."),
-    click.option("--specimen", callback=as_id, metavar="ID", help="Build the datasets of a specimen."),
-    click.option("--limit", type=WHOLE, metavar="N", help="Largest number of datasets [all]."),
-)
 
 
 @click.command()
@@ -31,15 +23,17 @@ _SEARCH = (
     metavar="FILE",
     help="Build the ids in a file, one a line, or the first column of a CSV file; - is stdin.",
 )
-@options(*_SEARCH, *BUILD, STORE, *WRITING)
+@click.option("--limit", type=WHOLE, metavar="N", help="Largest number of section datasets [all].")
+@options(*CRITERIA, *BUILD, STORE, *WRITING)
 @click.option("--allow-missing", is_flag=True, help="Finish targets although section images are missing.")
-@options(*API, *OUTPUT)
+@options(*API, *CATALOGUE, *OUTPUT)
 def batch(
     root: str,
     ids: str | None,
     gene: str | None,
     product: str | None,
     specimen: int | None,
+    id: int | None,
     limit: int | None,
     storage_options: dict[str, Any],
     scheduler: str | None,
@@ -51,25 +45,26 @@ def batch(
 ) -> int:
     """Build many section datasets, each to ROOT/<id>.ome.zarr; ROOT is a path or URL.
 
-    The same command resumes a batch. The journal and the table batch.csv are in ROOT/batch. Without --ids, --plane
-    chooses the datasets of a plane of section.
+    The datasets are those in the file --ids, those that match --gene, --plane, --product, --specimen and --id, or all
+    of --catalogue. The same command resumes a batch. The journal and the table batch.csv are in ROOT/batch.
 
     For instance: atlaszarr batch s3://bucket/mouse --product Mouse --gene 'Calb*'
     """
     from ..allen.id_list import read_ids
     from ..dataset_batch.api import build_many
 
-    criteria: dict[str, Any] = {"gene": gene, "product": product, "specimen": specimen}
+    criteria: dict[str, Any] = {"gene": gene, "product": product, "specimen": specimen, "id": id}
     if ids is None:
         criteria["plane"] = values.pop("plane")
     searched = any(value is not None for value in criteria.values())
     if searched and ids is not None:
         raise InputError("--ids contradicts the search options; give one of them", code="contradictory-options")
-    if not searched and ids is None:
-        raise InputError(
-            "no datasets are chosen; give --ids FILE or a search option such as --gene", code="missing-value"
-        )
-    with client() as service, _progress("batch") as bars:
+    with client() as service, progress_bars("batch", resumable="a batch; finished datasets are kept") as bars:
+        if not searched and ids is None and service.catalogue is None:
+            raise InputError(
+                "no datasets are chosen; give --ids FILE, a search option such as --gene, or --catalogue DIR",
+                code="missing-value",
+            )
         datasets = read_ids(ids) if ids is not None else service.search(**criteria, limit=limit)
 
         def show(status: BatchStatus) -> None:
@@ -85,7 +80,7 @@ def batch(
             overwrite=overwrite,
             take_over=take_over,
             progress=show,
-            **given(values),
+            **given_options(values),
         )
     for row in report.failures:
         say(f"{row.state}: section dataset {row.dataset}: {row.message}")
@@ -98,7 +93,3 @@ def batch(
         echo(f"{report.datasets} datasets: {counts}")
         echo(f"table: {report.table}")
     return 0 if report.ok else 1
-
-
-def _progress(title: str) -> AbstractContextManager[Any]:
-    return progress_bars(title, resumable="a batch; finished datasets are kept")

@@ -11,6 +11,8 @@ import click
 from ..errors import InputError, TargetError
 from .options import (
     API,
+    CATALOGUE,
+    CRITERIA,
     FORMAT,
     MIRROR,
     NUMBER,
@@ -97,12 +99,67 @@ BUILD = (
 )
 
 
+#: Options of `build` that an estimate of many section datasets does not know.
+_UNESTIMATED = ("atlas", "detection_xy", "displacement")
+
+
 @click.command()
-@click.argument("dataset_id", callback=as_id)
-@options(*BUILD, STORE, *API, *OUTPUT)
-def plan(dataset_id: int, storage_options: dict[str, Any], as_json: bool, **values: Any) -> None:
-    """Estimate the cost of a build; fetches metadata only."""
+@click.argument("dataset_id", callback=as_id, required=False)
+@options(*CRITERIA)
+@click.option("--limit", type=WHOLE, metavar="N", help="Largest number of section datasets [all].")
+@options(*BUILD, STORE, *API, *CATALOGUE, *OUTPUT)
+def plan(
+    dataset_id: int | None,
+    gene: str | None,
+    product: str | None,
+    specimen: int | None,
+    id: int | None,
+    limit: int | None,
+    storage_options: dict[str, Any],
+    as_json: bool,
+    **values: Any,
+) -> None:
+    """Estimate the cost of a build; fetches metadata only.
+
+    Without DATASET_ID, and with --catalogue, estimate the cost of building all section datasets of the catalogue that
+    match --gene, --plane, --product, --specimen and --id, up to --limit.
+
+    For instance: atlaszarr plan --catalogue mouse-catalogue --gene "Prox*" --resolution 50
+    """
+    criteria = {"gene": gene, "product": product, "specimen": specimen, "id": id, "limit": limit}
+    if dataset_id is None:
+        _print_estimate(criteria, values, as_json)
+        return
+    if given := sorted(given_options(criteria)):
+        raise InputError(
+            f"--{given[0]} selects section datasets of a catalogue; give it without the id {dataset_id}",
+            code="conflicting-options",
+        )
     _print_plans(dataset_id, None, storage_options, values, as_json)
+
+
+def _print_estimate(criteria: Mapping[str, Any], values: Mapping[str, Any], as_json: bool) -> None:
+    from ..dataset_build.estimate import estimate
+
+    given = given_options(values)
+    if not set(_UNESTIMATED).isdisjoint(given):
+        name = next(name for name in _UNESTIMATED if name in given)
+        raise InputError(
+            f"--{name.replace('_', '-')} is not supported for an estimate; give the id of one section dataset",
+            code="not-supported",
+        )
+    given.pop("workers", None)
+    with client() as service:
+        if service.catalogue is None:
+            raise InputError(
+                "no section dataset is given; give an id, or --catalogue DIR for an estimate of a selection",
+                code="missing-value",
+            )
+        found = estimate(service.catalogue, **criteria, **given)
+    if as_json:
+        echo_data(json.dumps(found.to_dict()))
+    else:
+        echo(*(line for line in table(None, found.describe())))
 
 
 @click.command()
@@ -111,7 +168,7 @@ def plan(dataset_id: int, storage_options: dict[str, Any], as_json: bool, **valu
 @options(*BUILD, STORE, *WRITING)
 @click.option("--allow-missing", is_flag=True, help="Finish the target although section images are missing.")
 @click.option("--dry-run", is_flag=True, help="The same as `plan`.")
-@options(*API, *OUTPUT)
+@options(*API, *CATALOGUE, *OUTPUT)
 def build(
     dataset_id: int,
     target: str,
@@ -147,7 +204,7 @@ def build(
             overwrite=overwrite,
             take_over=take_over,
             progress=progress,
-            **given(values),
+            **given_options(values),
         )
     if as_json:
         echo_data(json.dumps(report.to_dict()))
@@ -167,7 +224,7 @@ def build(
     return 0 if report.ok else 1
 
 
-def given(values: Mapping[str, Any]) -> dict[str, Any]:
+def given_options(values: Mapping[str, Any]) -> dict[str, Any]:
     """The options that have a value; the defaults of the others depend on the mode."""
     return {name: value for name, value in values.items() if value is not None and value is not False}
 
@@ -182,7 +239,7 @@ def _print_plans(
     from ..dataset_build.api import plan as make_plan
 
     with client() as service:
-        plans = make_plan(dataset_id, target, client=service, storage_options=storage_options, **given(values))
+        plans = make_plan(dataset_id, target, client=service, storage_options=storage_options, **given_options(values))
     if as_json:
         echo_data(json.dumps([plan.to_dict() for plan in plans]))
     else:

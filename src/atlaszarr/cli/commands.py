@@ -13,6 +13,7 @@ from ..errors import AtlaszarrError, InputError, NotFoundError, RecordError
 from .atlas import atlas
 from .batch import batch
 from .build import build, plan, verify
+from .catalogue import catalogue
 from .demo import demo, emulator
 from .image import image
 from .options import Text
@@ -81,7 +82,7 @@ def _raised_by_echo(error: OSError) -> bool:
 
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    commands=[search, info, image, plan, build, batch, verify, emulator, atlas, demo, preview, volumes],
+    commands=[search, info, image, plan, build, batch, verify, emulator, atlas, demo, preview, volumes, catalogue],
 )
 @click.version_option(package_name="atlaszarr")
 def cli() -> None:

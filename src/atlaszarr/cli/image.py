@@ -8,7 +8,7 @@ import click
 
 from ..stores.local import write_whole
 from ..stores.locations import output_file
-from .options import API, OUTPUT, WHOLE, as_id, as_numbers, client, options
+from .options import API, CATALOGUE, OUTPUT, WHOLE, as_id, as_numbers, client, options
 from .terminal import echo, echo_data
 
 
@@ -32,7 +32,7 @@ from .terminal import echo, echo_data
     help="Limits of a fluorescence image, 0 to 4095.",
 )
 @click.option("--quality", type=WHOLE, metavar="N", help="JPEG quality, 0 to 100.")
-@options(*API, *OUTPUT)
+@options(*API, *CATALOGUE, *OUTPUT)
 def image(
     image_id: int,
     out: str | None,

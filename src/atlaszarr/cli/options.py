@@ -171,10 +171,17 @@ def is_quiet() -> bool:
 
 
 def client() -> Any:
-    """The client that the options of `API` describe."""
+    """The client that the options of `API`, and of `CATALOGUE` where the command has them, describe."""
     from ..allen.client import AllenClient
 
-    return AllenClient(_kept("api_url"), _kept("cache"), cache_options=_kept("cache_option"))
+    given = click.get_current_context().meta
+    return AllenClient(
+        _kept("api_url"),
+        _kept("cache"),
+        cache_options=_kept("cache_option"),
+        catalogue=given.get("atlaszarr.catalogue"),
+        catalogue_options=given.get("atlaszarr.catalogue_option"),
+    )
 
 
 class _PrintableFormatter(logging.Formatter):
@@ -250,6 +257,28 @@ API = (
         **_keep(as_mapping),
         help="Storage option of a --cache URL; repeatable.",
     ),
+)
+CATALOGUE = (
+    click.option(
+        "--catalogue",
+        metavar="DIR",
+        **_keep(),
+        help="Read all records from this catalogue, a folder or URL of `catalogue`, and none from the API.",
+    ),
+    click.option(
+        "--catalogue-option",
+        multiple=True,
+        metavar="KEY=VALUE",
+        **_keep(as_mapping),
+        help="Storage option of a --catalogue URL; repeatable.",
+    ),
+)
+#: Criteria of a search, but for the plane.
+CRITERIA = (
+    click.option("--gene", metavar="G", help="Acronym in any case; * stands for any characters."),
+    click.option("--product", metavar="P", help="Abbreviation of a product, for instance Mouse."),
+    click.option("--specimen", callback=as_id, metavar="ID", help="Id of a specimen."),
+    click.option("--id", "id", callback=as_id, metavar="ID", help="Id of a section dataset."),
 )
 STORE = click.option(
     "--storage-option",

@@ -20,6 +20,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -47,7 +48,7 @@ from ..errors import AtlaszarrError, InputError, TargetError, printable
 from ..stores.documents import LARGEST, json_bytes, parse_object
 from ..stores.target import Target
 from ..versions import version
-from .dataset_task import DatasetTask, build_dataset, failed_row
+from .dataset_task import DatasetTask, build_dataset, concerns_all, failed_row
 from .journal import FINISHED, Journal, Row
 
 if TYPE_CHECKING:
@@ -169,6 +170,20 @@ class BatchReport:
         }
 
 
+def _identity(dataset: SectionDataset | int) -> Any:
+    return dataset
+
+
+def _described(client: AllenClient, dataset: SectionDataset | int) -> SectionDataset | Row:
+    """The records of a dataset, or its row if they are missing or invalid."""
+    try:
+        return dataset if isinstance(dataset, SectionDataset) else client.section_dataset(dataset)
+    except AtlaszarrError as error:
+        if concerns_all(error):
+            raise
+        return failed_row(_id(dataset), error)
+
+
 def build_many(
     datasets: Iterable[SectionDataset | int] | pd.DataFrame,
     root: str | os.PathLike[str],
@@ -242,8 +257,12 @@ def build_many(
         threads = count // at_once
     else:
         at_once, threads = 1, workers or 1
+    described, sent = _identity, client
+    if client.catalogue is not None:  # read here: no worker opens it
+        described, sent = partial(_described, client), copy(client)
+        sent.catalogue = None
     build_options = {**options, "mode": mode, "view": view, "workers": threads}
-    task = DatasetTask(target, client, {**build_options, "allow_missing": allow_missing, "overwrite": overwrite})
+    task = DatasetTask(target, sent, {**build_options, "allow_missing": allow_missing, "overwrite": overwrite})
     stopped = threading.Event()
     folder = Target.of(f"{target.url}/{_FOLDER}", storage_options)
     refuse_inside_image(folder)
@@ -259,7 +278,7 @@ def build_many(
                 status = BatchStatus(len(chosen), len(chosen) - len(left))
                 outcomes = _Outcomes(status, progress)
                 try:
-                    for row in run(running, partial(build_dataset, task), left, journal):
+                    for row in run(running, partial(build_dataset, task), left, journal, described):
                         outcomes.take(row)
                         owner.validate()
                 finally:
@@ -277,6 +296,7 @@ def run(
     job: Callable[[Any], Row],
     datasets: Sequence[SectionDataset | int],
     journal: Journal,
+    described: Callable[[SectionDataset | int], Any] = _identity,
     streak_seconds: float = _STREAK_SECONDS,
 ) -> Iterator[Row]:
     """Run a job for every dataset, and yield the rows in the order of their ends, after they are in the journal.
@@ -291,6 +311,8 @@ def run(
         Called on a worker with a dataset; what it raises ends the batch.
     datasets : sequence of SectionDataset or int
     journal : Journal
+    described : callable
+        Returns what the job is called with instead of a dataset; called in this process, when the task starts.
     streak_seconds : float
         Time during which every dataset fails with the same passing fault before the batch ends.
 
@@ -303,7 +325,7 @@ def run(
     streak = _Streak(streak_seconds)
 
     def start(dataset: SectionDataset | int) -> Future:
-        future = scheduler.compute(job, dataset)
+        future = scheduler.compute(job, described(dataset))
         started[future] = _id(dataset)
         return future
 

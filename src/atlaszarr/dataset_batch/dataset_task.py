@@ -85,14 +85,18 @@ class DatasetTask:
                 self.progress(0, 0, "waiting")
 
 
-def build_dataset(task: DatasetTask, dataset: SectionDataset | int) -> Row:
+def build_dataset(task: DatasetTask, dataset: SectionDataset | int | Row) -> Row:
     """Build a dataset on a worker; what concerns this dataset alone is returned, not raised.
+
+    A row, of a dataset whose record is missing in a catalogue, is returned as it is.
 
     Raises
     ------
     AtlaszarrError
         If every dataset would fail in the same way.
     """
+    if isinstance(dataset, Row):
+        return dataset
     began = time.monotonic()
     id = dataset if isinstance(dataset, int) else dataset.id
     try:
@@ -100,10 +104,15 @@ def build_dataset(task: DatasetTask, dataset: SectionDataset | int) -> Row:
     except cf.CancelledError:
         raise
     except Exception as error:
-        if isinstance(error, AtlaszarrError) and error.code in _OF_ALL:
+        if concerns_all(error):
             raise
         return failed_row(id, error, time.monotonic() - began)
     return _row(report, time.monotonic() - began)
+
+
+def concerns_all(error: Exception) -> bool:
+    """Whether every dataset would meet a fault."""
+    return isinstance(error, AtlaszarrError) and error.code in _OF_ALL
 
 
 def failed_row(id: int, error: Exception, seconds: float = 0.0) -> Row:

@@ -229,7 +229,7 @@ def _dataset(dataset: SectionDataset | int, client: AllenClient) -> tuple[Sectio
     if isinstance(dataset, SectionDataset):
         return dataset, 0
     record = client.section_dataset(dataset)
-    return record, metadata_requests(record)
+    return record, metadata_requests(record, client)
 
 
 def options_of_views(mode: str, view: str | Sequence[str], options: Mapping[str, Any]) -> list[Options]:

@@ -22,10 +22,10 @@ from ..stores.target import Target
 from .layout import BuildLayout
 
 #: JPEG bytes per pixel: SectionImage 69177654 at downsample 2 as the Allen API serves it, 2980 x 1888 pixels.
-_JPEG_BYTES_PER_PIXEL = 0.157
+JPEG_BYTES_PER_PIXEL = 0.157
 #: Stored bytes per uncompressed byte: 0.100 and 0.116 in volumes of 69289763 and 74272479 with the pixels of
 #: SectionImage 69177654 in every section image; most of it is the image, since zstd compresses the label well.
-_STORED_SHARE = 0.12
+STORED_SHARE = 0.12
 #: Resident bytes before the first block: the interpreter with numba, zarr and their imports.
 _BASE_MEMORY = 350 * 2**20
 #: build.json, ledger.jsonl, sections.csv, failures.csv.
@@ -111,18 +111,21 @@ class Plan:
             ("pixels", f"{self.pixels:,}"),
             ("tasks", f"{self.tasks:,}"),
             ("objects", f"{self.objects:,}"),
-            ("download", f"about {_megabytes(self.download_bytes)}, at {_JPEG_BYTES_PER_PIXEL} bytes per pixel"),
-            ("stored", f"about {_megabytes(self.stored_bytes)}, of {_megabytes(self.uncompressed_bytes)} uncompressed"),
-            ("memory", f"about {_megabytes(self.memory_bytes)} at most"),
+            ("download", f"about {megabytes(self.download_bytes)}, at {JPEG_BYTES_PER_PIXEL} bytes per pixel"),
+            ("stored", f"about {megabytes(self.stored_bytes)}, of {megabytes(self.uncompressed_bytes)} uncompressed"),
+            ("memory", f"about {megabytes(self.memory_bytes)} at most"),
         ]
 
 
-def _megabytes(size: int) -> str:
+def megabytes(size: int) -> str:
+    """A number of bytes in megabytes, as text."""
     return f"{size / 1e6:,.1f} MB"
 
 
-def metadata_requests(dataset: SectionDataset) -> int:
+def metadata_requests(dataset: SectionDataset, client: AllenClient) -> int:
     """Requests that `AllenClient.section_dataset` made for a dataset."""
+    if client.catalogue is not None:
+        return 0
     return 1 + rma.pages(len(dataset.sections) + len(dataset.skipped))
 
 
@@ -163,9 +166,9 @@ def price(
         + len(multiscale.documents())
         + group_documents * len(layout.groups)
         + _OTHER_OBJECTS,
-        download_bytes=round(pixels * _JPEG_BYTES_PER_PIXEL),
+        download_bytes=round(pixels * JPEG_BYTES_PER_PIXEL),
         uncompressed_bytes=uncompressed,
-        stored_bytes=round(uncompressed * _STORED_SHARE),
+        stored_bytes=round(uncompressed * STORED_SHARE),
         memory_bytes=_BASE_MEMORY + min(decoded, DECODED_LIMIT) + workers * layout.block_bytes,
     )
 

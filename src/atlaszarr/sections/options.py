@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Self
 
 from ..allen.records import SectionDataset, plane_name
+from ..boxes import Shape
 from ..displacement.displacement import Displacement
 from ..engine.ome import DEFAULT_VERSION, zarr_format
 from ..engine.pyramid import Pyramid
@@ -180,7 +181,11 @@ class VolumeOptions(Options):
 
     def pyramid(self, stack: Stack) -> Pyramid:
         """The levels over the grid of a stack."""
-        return Pyramid.over(stack.grid.shape, self.chunk, self.levels, shard=self.shard)
+        return self.pyramid_over(stack.grid.shape)
+
+    def pyramid_over(self, shape: Shape) -> Pyramid:
+        """The levels over a grid of a shape."""
+        return Pyramid.over(shape, self.chunk, self.levels, shard=self.shard)
 
 
 @dataclass(frozen=True, kw_only=True)

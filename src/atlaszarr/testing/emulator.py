@@ -29,7 +29,8 @@ class Emulator:
     ----------
     datasets, images : iterable of dict, optional
         SectionDataSet and SectionImage records in the API's format; default datasets 74272479 and 69289763
-        with all their images, image 101321610, and dataset 909 with an invented alignment.
+        with all their images, image 101321610, and dataset 909 with an invented alignment. `images` may be those of
+        `invented_datasets`.
     faults : sequence of Rule or dict, or path, optional
         Scripted faults, or a JSON file of them.
     port : int
