@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..catalogue.catalogue import Catalogue
 from ..errors import ImageError, InputError, NotFoundError, ServiceError
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
     from ..terminology.terminology import Terminology
 
 API_URL = "https://api.brain-map.org/api/v2"
+_API_PATH = "/api/v2"
+_NOT_FOUND = 404
+#: Bytes: three grids of 67 x 41 x 58 float32 have 2 MB before they are compressed.
+_LARGEST_GRIDS = 2**25
+_Parsed = TypeVar("_Parsed")
 #: Bytes; a page of 2000 section datasets is about 6 MB. Decoded, the worst JSON of this size takes half a GB.
 _LARGEST_JSON = 2**24
 _DATASET_INCLUDE = ("alignment3d", "genes", "products", "plane_of_section", "specimen(donor(age))")
@@ -356,6 +362,50 @@ class AllenClient:
         if self.cache:
             self.cache.put(key, image.body)
         return image
+
+    def grid_url(self, id: int, include: Sequence[str]) -> str:
+        """The URL of the expression grids of a section dataset: it is not below ``/api/v2``, but at the host's root."""
+        root = self.api_url.removesuffix(_API_PATH)
+        return f"{root}/grid_data/download/{rma.identifier(id)}?include={','.join(include)}"
+
+    def grid(self, id: int, include: Sequence[str], parse: Callable[[bytes], _Parsed]) -> _Parsed:
+        """Fetch the expression grids of a section dataset, from the cache or from the service.
+
+        Parameters
+        ----------
+        id : int
+            SectionDataSet id.
+        include : sequence of str
+            Of ``energy``, ``density`` and ``intensity``.
+        parse : callable
+            Validates and converts the zip. If it raises ImageError, the grids are fetched again, as after any transient
+            failure.
+
+        Raises
+        ------
+        NotFoundError
+            If the dataset has no grids.
+        ImageError, ServiceError
+            If no valid answer is received after all retries.
+        """
+        url = self.grid_url(id, include)
+        key = hashlib.sha256(url.encode()).hexdigest()
+        if self.cache and (body := self.cache.get(key, _LARGEST_GRIDS)) is not None:
+            with suppress(ImageError):
+                return parse(body)
+        try:
+            body, parsed = self._http.get(url, _LARGEST_GRIDS, lambda body: (body, parse(body)))
+        except ServiceError as error:
+            if error.status != _NOT_FOUND:
+                raise
+            raise NotFoundError(
+                f"section dataset {id} has no expression grids ({url} answered with HTTP status 404); build the "
+                "dataset with its expression view, and measure that instead",
+                code="grid-not-found",
+            ) from None
+        if self.cache:
+            self.cache.put(key, body)
+        return parsed
 
     def try_fetch(self, request: ImageRequest) -> SectionImage | MissingImage:
         """Same as `fetch`, but return failures instead of raising them."""

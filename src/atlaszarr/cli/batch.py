@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 @click.option("--limit", type=WHOLE, metavar="N", help="Largest number of section datasets [all].")
 @options(*CRITERIA, *BUILD, STORE, *WRITING)
 @click.option("--allow-missing", is_flag=True, help="Finish targets although section images are missing.")
+@click.option(
+    "--measure",
+    metavar="ANNOTATION",
+    help="Measure each volume in the regions of this annotation: a row for each dataset and structure, in "
+    "ROOT/batch/measure.parquet.",
+)
 @options(*API, *CATALOGUE, *OUTPUT)
 def batch(
     root: str,
@@ -40,6 +46,7 @@ def batch(
     allow_missing: bool,
     overwrite: bool,
     take_over: bool,
+    measure: str | None,
     as_json: bool,
     **values: Any,
 ) -> int:
@@ -79,6 +86,7 @@ def batch(
             allow_missing=allow_missing,
             overwrite=overwrite,
             take_over=take_over,
+            measure=measure,
             progress=show,
             **given_options(values),
         )
@@ -92,4 +100,6 @@ def batch(
         counts = ", ".join(f"{count} {state}" for state, count in report.states.items())
         echo(f"{report.datasets} datasets: {counts}")
         echo(f"table: {report.table}")
+        if report.measures is not None:
+            echo(f"measures: {report.measures}")
     return 0 if report.ok else 1

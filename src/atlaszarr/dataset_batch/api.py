@@ -45,11 +45,16 @@ from ..engine.schedulers import (
 )
 from ..engine.target_state import LAYOUT, refuse_inside_image, validate_same_request
 from ..errors import AtlaszarrError, InputError, TargetError, printable
+from ..regions.annotation import annotation_of
 from ..stores.documents import LARGEST, json_bytes, parse_object
+from ..stores.locations import is_url, normalize_folder, shown
 from ..stores.target import Target
 from ..versions import version
 from .dataset_task import DatasetTask, build_dataset, concerns_all, failed_row
 from .journal import FINISHED, Journal, Row
+from .measures import FOLDER as MEASURES
+from .measures import TABLE as MEASURE_TABLE
+from .measures import join_parts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -128,6 +133,8 @@ class BatchReport:
     root : str
     table : str
         ``ROOT/batch/batch.csv``: the last outcome of every dataset in the root.
+    measures : str or None
+        ``ROOT/batch/measure.parquet``, with `measure`.
     datasets : int
         Datasets of the batch, each counted once.
     states : dict of str to int
@@ -143,6 +150,7 @@ class BatchReport:
 
     root: str
     table: str
+    measures: str | None
     datasets: int
     states: dict[str, int]
     images: int
@@ -197,6 +205,7 @@ def build_many(
     allow_missing: bool = False,
     overwrite: bool = False,
     take_over: bool = False,
+    measure: str | os.PathLike[str] | None = None,
     progress: Callable[[BatchStatus], object] | None = None,
     **options: Any,
 ) -> BatchReport:
@@ -224,6 +233,9 @@ def build_many(
         Begin the batch anew if it was begun with other options, and replace the targets of other options.
     take_over : bool
         Run even if another batch seems to be running in the root.
+    measure : str or path-like, optional
+        An annotation, whose path or URL all workers reach: each finished volume is measured in its regions, see
+        `region_statistics`, and ``ROOT/batch/measure.parquet`` has a row for each dataset and structure.
     progress : callable, optional
         Called with a `BatchStatus` every second and at the end; ``print`` prints its line.
     **options
@@ -246,25 +258,23 @@ def build_many(
             "atlas is not supported for many datasets; build each with it, to a target of its own", code="not-supported"
         )
     views = options_of_views(mode, view, options)
+    annotation = _annotation(measure, mode, storage_options)
     request = {"layout": LAYOUT, "mode": mode, "views": [asdict(one) for one in views]}
     target = Target.of(root, storage_options)
     resolved = resolve_scheduler(scheduler, target.url)
     chosen = _chosen(datasets)
     client = client or AllenClient()
     count = worker_count(workers)
-    if resolved == "threads":
-        at_once = min(count, len(chosen))
-        threads = count // at_once
-    else:
-        at_once, threads = 1, workers or 1
+    at_once = min(count, len(chosen)) if resolved == "threads" else 1
+    folder = Target.of(f"{target.url}/{_FOLDER}", storage_options)
     described, sent = _identity, client
     if client.catalogue is not None:  # read here: no worker opens it
         described, sent = partial(_described, client), copy(client)
         sent.catalogue = None
-    build_options = {**options, "mode": mode, "view": view, "workers": threads}
-    task = DatasetTask(target, sent, {**build_options, "allow_missing": allow_missing, "overwrite": overwrite})
+    threads = count // at_once if resolved == "threads" else workers or 1
+    settings = {"mode": mode, "view": view, "workers": threads, "allow_missing": allow_missing, "overwrite": overwrite}
+    task = DatasetTask(target, sent, folder, {**options, **settings}, annotation)
     stopped = threading.Event()
-    folder = Target.of(f"{target.url}/{_FOLDER}", storage_options)
     refuse_inside_image(folder)
     with scheduler_for(resolved, at_once) as running:
         if isinstance(running, Threads):
@@ -273,7 +283,9 @@ def build_many(
             try:
                 journal = Journal(folder)
                 _begin(folder, journal, request, client.api_url, overwrite)
-                finished = journal.finished()
+                if annotation is not None:
+                    _note_measure(folder, shown(annotation))
+                finished = journal.finished(annotation is not None)
                 left = [dataset for id, dataset in chosen.items() if id not in finished]
                 status = BatchStatus(len(chosen), len(chosen) - len(left))
                 outcomes = _Outcomes(status, progress)
@@ -284,11 +296,13 @@ def build_many(
                 finally:
                     outcomes.report()
                 table = journal.write_table()
+                measured = sorted(journal.finished(measured=True)) if annotation is not None else None
+                measures = None if measured is None else join_parts(folder, measured)
             except BaseException:
                 stopped.set()
                 running.stop()  # no task of this batch writes after the lock is released
                 raise
-    return outcomes.summary(target.url, table)
+    return outcomes.summary(target.url, table, measures)
 
 
 def run(
@@ -410,11 +424,30 @@ class _Outcomes:
         if self._progress is not None:
             self._progress(self._status)
 
-    def summary(self, root: str, table: str) -> BatchReport:
+    def summary(self, root: str, table: str, measures: str | None) -> BatchReport:
         """The report of the batch."""
         status, states = self._status, {state: self._states[state] for state in _STATES if self._states[state]}
         counts = (status.images, status.stored_bytes, status.seconds)
-        return BatchReport(root, table, status.total, states, *counts, tuple(self._failures))
+        return BatchReport(root, table, measures, status.total, states, *counts, tuple(self._failures))
+
+
+def _annotation(
+    measure: str | os.PathLike[str] | None, mode: str, storage_options: Mapping[str, Any] | None
+) -> str | None:
+    """The location of the annotation of the measures, which is opened.
+
+    Raises
+    ------
+    InputError, NotFoundError, SourceError
+        If it is not an annotation, or volumes are not what is built.
+    """
+    if measure is None:
+        return None
+    if mode != "volume":
+        raise InputError(f"mode {mode!r} cannot be measured; leave out measure", code="conflicting-options")
+    location = normalize_folder(measure)
+    annotation_of(location, 0, storage_options if is_url(location) else None)
+    return location
 
 
 def _begin(folder: Target, journal: Journal, request: Mapping[str, Any], api: str, overwrite: bool) -> None:
@@ -442,8 +475,24 @@ def _begin(folder: Target, journal: Journal, request: Mapping[str, Any], api: st
         if not overwrite:
             validate_same_request(folder, _flat(stored), _flat(wanted))
     journal.clear()
+    folder.remove(MEASURES)
+    folder.remove(MEASURE_TABLE)
     begun = datetime.now(UTC).isoformat(timespec="seconds")
     document = {"atlaszarr": version(), "begun": begun, "api": api, "request": wanted}
+    folder.write(_REQUEST, json_bytes(document))
+
+
+def _note_measure(folder: Target, annotation: str) -> None:
+    """Record the annotation of the measures, or compare it with the recorded one.
+
+    Raises
+    ------
+    InputError
+        If the batch was measured in another annotation.
+    """
+    document = parse_object(folder.read(_REQUEST, LARGEST) or b"{}")
+    stored = document.setdefault("measure", annotation)
+    validate_same_request(folder, {"measure": stored}, {"measure": annotation})
     folder.write(_REQUEST, json_bytes(document))
 
 

@@ -18,6 +18,7 @@ from ..engine.writer import Progress
 from ..errors import AtlaszarrError, InputError, SchedulerError, ServiceError, SourceError, TargetError
 from ..stores.target import Target
 from .journal import FINISHED, Row
+from .measures import write_part
 
 #: Codes of faults that every dataset would meet: of the target, of the environment of a worker, of the way to the API.
 _OF_ALL = frozenset(
@@ -49,22 +50,27 @@ class DatasetTask:
     client : AllenClient
     options : mapping
         Of `atlaszarr.build`.
+    folder : Target
+        The folder of the journal, the tables and the parts of measures.
+    measure : str, optional
+        Location of the annotation in whose regions the volumes are measured.
     progress : callable, optional
         Called during a build on threads of the process of the batch; it raises an exception to stop the build.
     """
 
     root: Target
     client: AllenClient
+    folder: Target
     options: Mapping[str, Any] = field(default_factory=dict)
+    measure: str | None = None
     progress: Progress | None = None
 
     def target(self, id: int) -> Target:
         """The target of a dataset."""
         return replace(self.root, url=f"{self.root.url}/{id}.ome.zarr")
 
-    def build(self, dataset: SectionDataset | int) -> BuildReport:
+    def build(self, record: SectionDataset) -> BuildReport:
         """Build a dataset; waits as long as a lease lasts while another process builds its target."""
-        record = dataset if isinstance(dataset, SectionDataset) else self.client.section_dataset(dataset)
         end = time.monotonic() + PATIENCE
         while True:
             try:
@@ -84,6 +90,19 @@ class DatasetTask:
             if self.progress is not None:
                 self.progress(0, 0, "waiting")
 
+    def write_measures(self, id: int, gene: str) -> None:
+        """Measure the target of a dataset, and write the part of the table."""
+        from ..regions.statistics import region_statistics
+
+        statistics = region_statistics(
+            self.target(id).url,
+            self.measure,
+            storage_options=json.loads(self.root.storage_options),
+            scheduler="threads",
+            workers=self.options["workers"],
+        )
+        write_part(self.folder, id, gene, statistics)
+
 
 def build_dataset(task: DatasetTask, dataset: SectionDataset | int | Row) -> Row:
     """Build a dataset on a worker; what concerns this dataset alone is returned, not raised.
@@ -99,15 +118,20 @@ def build_dataset(task: DatasetTask, dataset: SectionDataset | int | Row) -> Row
         return dataset
     began = time.monotonic()
     id = dataset if isinstance(dataset, int) else dataset.id
+    gene = ""
     try:
-        report = task.build(dataset)
+        record = dataset if isinstance(dataset, SectionDataset) else task.client.section_dataset(dataset)
+        gene = " ".join(record.genes)
+        report = task.build(record)
+        if measured := task.measure is not None and report.ok:
+            task.write_measures(id, gene)
     except cf.CancelledError:
         raise
     except Exception as error:
         if concerns_all(error):
             raise
-        return failed_row(id, error, time.monotonic() - began)
-    return _row(report, time.monotonic() - began)
+        return replace(failed_row(id, error), gene=gene, seconds=time.monotonic() - began)
+    return replace(_row(report), gene=gene, seconds=time.monotonic() - began, measured=measured)
 
 
 def concerns_all(error: Exception) -> bool:
@@ -115,23 +139,22 @@ def concerns_all(error: Exception) -> bool:
     return isinstance(error, AtlaszarrError) and error.code in _OF_ALL
 
 
-def failed_row(id: int, error: Exception, seconds: float = 0.0) -> Row:
+def failed_row(id: int, error: Exception) -> Row:
     """The row of a dataset that has failed."""
     known = error
     if not isinstance(known, AtlaszarrError):  # a fault of a library, or of atlaszarr itself
         known = SchedulerError(f"{type(error).__name__}: {error}", code="unexpected-error")
     passing = isinstance(known, _PASSING) or known.code in _LOCKED
-    return Row(id, "failed", seconds, code=known.code, message=str(known), passing=passing)
+    return Row(id, "failed", code=known.code, message=str(known), passing=passing)
 
 
-def _row(report: BuildReport, seconds: float) -> Row:
+def _row(report: BuildReport) -> Row:
     views = report.views
     states = [view.state for view in views]
     failures = [failure for view in views for failure in view.failures]
     return Row(
         report.dataset,
         next(state for state in ("unfinished", *FINISHED) if state in states),
-        seconds,
         images=sum(view.images for view in views),
         stored_bytes=sum(view.stored_bytes for view in views),
         failures=len(failures),

@@ -48,6 +48,8 @@ class Row:
     dataset : int
     state : str
         ``built``, ``resumed``, ``already finished``, ``unfinished`` if images are missing, or ``failed``.
+    gene : str
+        Acronyms of its genes.
     seconds : float
         From the start of its task to the end.
     images : int
@@ -58,18 +60,22 @@ class Row:
         Section images, or windows of them, that are missing.
     code, message : str
         Of the error, if it failed; the reason for the first missing image, if images are missing.
+    measured : bool
+        Whether the part of the table of measures is written.
     passing : bool
         Whether the fault may pass, so that the dataset is tried once more in the same run.
     """
 
     dataset: int
     state: str
+    gene: str = ""
     seconds: float = 0.0
     images: int = 0
     stored_bytes: int = 0
     failures: int = 0
     code: str = ""
     message: str = ""
+    measured: bool = False
     passing: bool = False
 
     @property
@@ -126,11 +132,12 @@ class Journal:
                     except (ValueError, TypeError, AttributeError):
                         continue
 
-    def finished(self) -> set[int]:
-        """The datasets whose last row calls them finished."""
+    def finished(self, measured: bool = False) -> set[int]:
+        """The datasets whose last row calls them finished, or finished and measured."""
         found: set[int] = set()
         for row in self.rows():
-            (found.add if row.is_finished else found.discard)(row.dataset)
+            is_done = row.is_finished and (row.measured or not measured)
+            (found.add if is_done else found.discard)(row.dataset)
         return found
 
     def clear(self) -> None:
@@ -166,7 +173,7 @@ class Journal:
     def write_table(self) -> str:
         """Write ``batch.csv``, the last row of every dataset in the order of their ends; returns its location."""
         last = {row.dataset: position for position, row in enumerate(self.rows())}
-        columns = [column.name for column in fields(Row) if column.name != "passing"]
+        columns = [column.name for column in fields(Row) if column.name not in ("measured", "passing")]
 
         def parts() -> Iterator[bytes]:
             text = io.StringIO()
