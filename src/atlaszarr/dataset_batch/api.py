@@ -31,6 +31,7 @@ from weakref import WeakKeyDictionary
 from ..allen import rma
 from ..allen.client import AllenClient
 from ..allen.records import SectionDataset
+from ..assets.locate import locate
 from ..dataset_build.api import options_of_views
 from ..engine.lock import owning
 from ..engine.schedulers import (
@@ -49,6 +50,7 @@ from ..regions.annotation import annotation_of
 from ..stores.documents import LARGEST, json_bytes, parse_object
 from ..stores.locations import is_url, normalize_folder, shown
 from ..stores.target import Target
+from ..terminology.terminology import terminology_of
 from ..versions import version
 from .dataset_task import DatasetTask, build_dataset, concerns_all, failed_row
 from .journal import FINISHED, Journal, Row
@@ -434,7 +436,7 @@ class _Outcomes:
 def _annotation(
     measure: str | os.PathLike[str] | None, mode: str, storage_options: Mapping[str, Any] | None
 ) -> str | None:
-    """The location of the annotation of the measures, which is opened.
+    """The location of the annotation of the measures, which is opened, and so is its terminology.
 
     Raises
     ------
@@ -446,7 +448,10 @@ def _annotation(
     if mode != "volume":
         raise InputError(f"mode {mode!r} cannot be measured; leave out measure", code="conflicting-options")
     location = normalize_folder(measure)
-    annotation_of(location, 0, storage_options if is_url(location) else None)
+    given = storage_options if is_url(location) else None
+    located = locate(location, given)
+    annotation_of(located, 0, given)
+    terminology_of(None, located, given)
     return location
 
 
