@@ -309,8 +309,8 @@ with stopping_on_signals():
     assert err.startswith(b"atlaszarr: interrupted")
 
 
-def test_the_emulator_serves_until_interrupted():
-    with process("emulator", "--port", 0) as child:
+def test_the_emulator_writes_its_slides_and_serves_until_interrupted(tmp_path):
+    with process("emulator", "--port", 0, "--bucket", tmp_path / "bucket") as child:
         line = child.stdout.readline()
         assert "http://127.0.0.1:" in line
         url = line.split()[-1]
@@ -318,6 +318,7 @@ def test_the_emulator_serves_until_interrupted():
         child.send_signal(signal.SIGINT)
         child.communicate()
     assert child.returncode in (0, 130)
+    assert len(list((tmp_path / "bucket" / "section_data_set_69289763" / "downsample_4").iterdir())) == 18
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,9 +17,11 @@ from ..stores.target import Target
 from . import rma
 from .cache import ImageCache, default_location
 from .http import Http
+from .image_source import Fetch, Images, ImageSource, single
 from .images import LARGEST_IMAGE, ImageRequest, MissingImage, Pixels, SectionImage, tier_size, validate_options
-from .records import MOST_SECTIONS, SectionDataset, image_box
+from .records import MOST_SECTIONS, Record, SectionDataset, image_box, number_of
 from .search import search, similar_gene
+from .slide_images import ImageOutline, SlideCrop, refuse_options, slide_crop
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -64,12 +67,20 @@ class AllenClient:
         metadata is made.
     catalogue_options : mapping, optional
         Storage options for a `catalogue` that is a URL.
+    image_source : str or path-like
+        Where the pixels of section images come from: ``api``, or a folder or URL with the slides and records of the
+        Allen Institute's open-data bucket, ``s3://allen-mouse-brain-atlas``. All other records, among them the
+        alignments, still come from the API.
+    image_source_options : mapping, optional
+        Storage options for an `image_source` that is a URL. The bucket of the Allen Institute is read anonymously, in
+        region us-west-2, by default. They are never printed or written.
 
     Raises
     ------
     InputError
-        If `api_url` is not an HTTP URL or holds credentials, if `cache` is neither a folder nor a valid URL, if
-        `catalogue` is not a finished catalogue, or if `concurrency` or `rate` is not positive.
+        If `api_url` is not an HTTP URL or holds credentials, if `cache` or `image_source` is neither a folder nor a
+        valid URL, if `catalogue` is not a finished catalogue, if `image_source_options` are given for the API, or if
+        `concurrency` or `rate` is not positive.
     """
 
     def __init__(
@@ -85,6 +96,8 @@ class AllenClient:
         cache_options: Mapping[str, Any] | None = None,
         catalogue: str | os.PathLike[str] | None = None,
         catalogue_options: Mapping[str, Any] | None = None,
+        image_source: str | os.PathLike[str] = "api",
+        image_source_options: Mapping[str, Any] | None = None,
     ) -> None:
         url = api_url or os.environ.get("ATLASZARR_API_URL") or API_URL
         if "@" in url or shown(url) != url:
@@ -104,6 +117,14 @@ class AllenClient:
         location = default_location() if cache is None else os.fspath(cache)
         self.cache = None if location in (None, "", "none") else ImageCache(location, cache_options)
         self.catalogue = None if catalogue is None else Catalogue(catalogue, catalogue_options)
+        if image_source == "api" and image_source_options:
+            raise InputError(
+                f"image source option {next(iter(image_source_options))!r} is not supported for the API; give "
+                "image_source (--image-source) a URL",
+                code="not-supported",
+            )
+        #: The slides that section images come from; None for the API.
+        self.image_source = None if image_source == "api" else ImageSource(image_source, image_source_options)
         self._http = Http(concurrency, rate, timeout, retries, backoff)
 
     def __enter__(self) -> AllenClient:
@@ -117,7 +138,13 @@ class AllenClient:
         self._http.close()
 
     def __repr__(self) -> str:
-        return f"AllenClient({self.api_url!r})"
+        source = "" if self.image_source is None else f", image_source={self.image_source.url!r}"
+        return f"AllenClient({self.api_url!r}{source})"
+
+    @property
+    def images_url(self) -> str:
+        """The URL that section images come from: that of the image source, or of the API."""
+        return self.api_url if self.image_source is None else self.image_source.url
 
     def section_dataset(self, id: int) -> SectionDataset:
         """Fetch a section dataset with all its sections.
@@ -140,7 +167,30 @@ class AllenClient:
                 code="dataset-not-found",
             )
         images, _ = self._query("SectionImage", include=["alignment2d"], where={"data_set_id": id}, most=MOST_SECTIONS)
-        return SectionDataset.from_json(records[0], images)
+        return self.imaged(SectionDataset.from_json(records[0], images))
+
+    def imaged(self, dataset: SectionDataset | int) -> SectionDataset:
+        """A dataset, or that of an id, whose images come from the image source of this client.
+
+        Raises
+        ------
+        NotFoundError
+            If the dataset does not exist, or the image source lacks it.
+        RecordError
+            If its record there is not valid.
+        ServiceError
+            If the image source cannot be read.
+        InputError, RecordError, ServiceError
+            As in `section_dataset`, for an id.
+        """
+        if not isinstance(dataset, SectionDataset):
+            return self.section_dataset(dataset)
+        if self.image_source is not None:
+            has_places = all(section.slide is not None for section in dataset.sections)
+            return dataset if has_places else self.image_source.imaged(dataset)
+        if all(section.slide is None for section in dataset.sections):
+            return dataset
+        return replace(dataset, sections=tuple(replace(section, slide=None) for section in dataset.sections))
 
     def search(
         self,
@@ -330,22 +380,55 @@ class AllenClient:
                 code="image-not-found",
             )
         x, y, width, height = image_box(records[0], f"section image {id}")
+        if self.image_source is not None:
+            refuse_options(view, quality, range)
+            return self._slide_request(records[0], id, (x, y, width, height), downsample, roi)
         width, height = tier_size(id, width, height, downsample)
         if roi is None:
             _validate_size(id, width, height, downsample)
             return ImageRequest(id, width, height, downsample, view, quality=quality, range=range)
         left, top, w, h = roi
         if min(left, top) < 0 or min(w, h) < 1 or (left >> downsample) + w > width or (top >> downsample) + h > height:
-            raise InputError(
-                f"region {','.join(map(str, roi))} is outside section image {id} of {width} x {height} pixels at "
-                f"downsample {downsample} (left and top are full-resolution pixels)",
-                code="region-outside-image",
-            )
+            raise _outside(id, roi, (width, height), downsample)
         _validate_size(id, w, h, downsample)
         return ImageRequest(id, w, h, downsample, view, x + left, y + top, quality, range)
 
+    def _slide_request(
+        self, record: Record, id: int, box: tuple[int, ...], downsample: int, roi: tuple[int, ...] | None
+    ) -> SlideCrop:
+        """The request for an image on a slide, at exactly the given tier; `roi` as in `image`."""
+        assert self.image_source is not None
+        label = f"section image {id}"
+        dataset, number = (number_of(record, key, int, label) for key in ("data_set_id", "section_number"))
+        place = self.image_source.places(dataset).get(id)
+        if place is None:
+            raise NotFoundError(
+                f"{label} is not in image source {self.image_source.url}; use --image-source api",
+                code="image-not-in-source",
+            )
+        resolution = number_of(record, "resolution", float, label)
+        x, y, width, height = box
+        crop = slide_crop(ImageOutline(id, number, x, y, width, height, resolution), place, resolution, downsample)
+        if not crop.problem and crop.downsample != downsample:
+            crop = replace(
+                crop, problem=f"the image source has no downsample_{downsample}; {crop.downsample} is the next"
+            )
+        if crop.problem:
+            raise ImageError(f"{label} cannot be fetched: {crop.problem}", code="not-in-image-source")
+        if roi is not None:
+            left, top, w, h = roi
+            # The pixel that holds the corner: the crop of a tier may begin before the section does.
+            column, row = (
+                int((at - start + 0.0) // 2**downsample) for at, start in zip((left, top), crop.offset, strict=True)
+            )
+            if min(left, top) < 0 or min(w, h) < 1 or column + w > crop.width or row + h > crop.height:
+                raise _outside(id, roi, (crop.width, crop.height), downsample)
+            crop = crop.window((x, y), (column, row, column + w, row + h))
+        _validate_size(id, crop.width, crop.height, downsample)
+        return crop
+
     def fetch(self, request: ImageRequest) -> SectionImage:
-        """Fetch a section image as JPEG, from the cache or from the service, and validate it.
+        """Fetch a section image, from the cache or from its source, and validate it: a JPEG, if that is the API.
 
         An invalid answer is fetched again, as after any transient failure.
 
@@ -354,6 +437,13 @@ class AllenClient:
         ImageError, ServiceError
             If no valid image is received after all retries.
         """
+        if isinstance(request, SlideCrop):
+            image = self.try_fetch_each(Fetch((request,)))[request]
+            if isinstance(image, MissingImage):
+                raise ImageError(
+                    f"section image {request.image_id} is missing: {image.reason}", code="slide-image-missing"
+                )
+            return image
         url, key = request.url(self.api_url), request.key(self.api_url)
         if self.cache and (body := self.cache.get(key, request.largest_body)) is not None:
             with suppress(ImageError):
@@ -409,10 +499,25 @@ class AllenClient:
 
     def try_fetch(self, request: ImageRequest) -> SectionImage | MissingImage:
         """Same as `fetch`, but return failures instead of raising them."""
+        if isinstance(request, SlideCrop):
+            return self.try_fetch_each(Fetch((request,)))[request]
         try:
             return self.fetch(request)
         except (ImageError, ServiceError) as error:
             return MissingImage(request, request.url(self.api_url), str(error))
+
+    def fetches(self, requests: Iterable[ImageRequest]) -> list[Fetch]:
+        """How to fetch images so that no byte is fetched twice: one by one from the API, else one fetch for each slide.
+
+        The headers of the slides are read.
+        """
+        return single(requests) if self.image_source is None else self.image_source.fetches(requests, self.cache)
+
+    def try_fetch_each(self, fetch: Fetch) -> Images:
+        """Fetch the images of a `Fetch`, and return failures instead of raising them."""
+        if self.image_source is None:
+            return {request: self.try_fetch(request) for request in fetch.requests}
+        return self.image_source.fetch(fetch, self.cache)
 
     def has_cached(self, request: ImageRequest) -> bool:
         """Whether the cache has an entry for a section image; the entry is not validated."""
@@ -430,6 +535,14 @@ class AllenClient:
     @property
     def _is_missing(self) -> str:
         return "does not exist" if self.catalogue is None else f"is not in the catalogue {self.catalogue.url}"
+
+
+def _outside(id: int, roi: tuple[int, ...], size: tuple[int, int], downsample: int) -> InputError:
+    return InputError(
+        f"region {','.join(map(str, roi))} is outside section image {id} of {size[0]} x {size[1]} pixels at "
+        f"downsample {downsample} (left and top are full-resolution pixels)",
+        code="region-outside-image",
+    )
 
 
 def _validate_size(id: int, width: int, height: int, downsample: int) -> None:

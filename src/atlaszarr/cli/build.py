@@ -14,6 +14,7 @@ from .options import (
     CATALOGUE,
     CRITERIA,
     FORMAT,
+    IMAGES,
     MIRROR,
     NUMBER,
     OME_ZARR,
@@ -74,6 +75,7 @@ BUILD = (
         help="Tier of the section images [auto].",
     ),
     *MIRROR,
+    *IMAGES,
     click.option(
         "--range",
         callback=as_numbers(6),
@@ -119,7 +121,7 @@ def plan(
     as_json: bool,
     **values: Any,
 ) -> None:
-    """Estimate the cost of a build; fetches metadata only.
+    """Estimate the cost of a build; fetches metadata only, and the headers of slides from an --image-source.
 
     Without DATASET_ID, and with --catalogue, estimate the cost of building all section datasets of the catalogue that
     match --gene, --plane, --product, --specimen and --id, up to --limit.

@@ -161,8 +161,8 @@ def _keep(parse: _Callback = lambda _context, _parameter, value: value) -> dict[
     return {"callback": keep, "expose_value": False}
 
 
-def _kept(name: str) -> Any:
-    return click.get_current_context().meta[f"atlaszarr.{name}"]
+def _kept(name: str, default: Any = None) -> Any:
+    return click.get_current_context().meta.get(f"atlaszarr.{name}", default)
 
 
 def is_quiet() -> bool:
@@ -174,13 +174,14 @@ def client() -> Any:
     """The client that the options of `API`, and of `CATALOGUE` where the command has them, describe."""
     from ..allen.client import AllenClient
 
-    given = click.get_current_context().meta
     return AllenClient(
         _kept("api_url"),
         _kept("cache"),
         cache_options=_kept("cache_option"),
-        catalogue=given.get("atlaszarr.catalogue"),
-        catalogue_options=given.get("atlaszarr.catalogue_option"),
+        catalogue=_kept("catalogue"),
+        catalogue_options=_kept("catalogue_option"),
+        image_source=_kept("image_source", "api"),
+        image_source_options=_kept("image_source_option"),
     )
 
 
@@ -279,6 +280,24 @@ CRITERIA = (
     click.option("--product", metavar="P", help="Abbreviation of a product, for instance Mouse."),
     click.option("--specimen", callback=as_id, metavar="ID", help="Id of a specimen."),
     click.option("--id", "id", callback=as_id, metavar="ID", help="Id of a section dataset."),
+)
+#: Options of the commands that read section images.
+IMAGES = (
+    click.option(
+        "--image-source",
+        default="api",
+        metavar="api|URL",
+        **_keep(),
+        help="Where section images come from: api, or a folder or URL with slides, such as the Allen Institute's "
+        "open-data bucket s3://allen-mouse-brain-atlas [api].",
+    ),
+    click.option(
+        "--image-source-option",
+        multiple=True,
+        metavar="KEY=VALUE",
+        **_keep(as_mapping),
+        help="Storage option of an --image-source URL; repeatable.",
+    ),
 )
 STORE = click.option(
     "--storage-option",

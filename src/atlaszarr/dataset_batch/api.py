@@ -270,9 +270,10 @@ def build_many(
     at_once = min(count, len(chosen)) if resolved == "threads" else 1
     folder = Target.of(f"{target.url}/{_FOLDER}", storage_options)
     described, sent = _identity, client
-    if client.catalogue is not None:  # read here: no worker opens it
-        described, sent = partial(_described, client), copy(client)
-        sent.catalogue = None
+    if client.catalogue is not None:  # read here: no worker opens it, but each reads what an image source has
+        reader, sent = copy(client), copy(client)
+        reader.image_source, sent.catalogue = None, None
+        described = partial(_described, reader)
     threads = count // at_once if resolved == "threads" else workers or 1
     settings = {"mode": mode, "view": view, "workers": threads, "allow_missing": allow_missing, "overwrite": overwrite}
     task = DatasetTask(target, sent, folder, {**options, **settings}, annotation)

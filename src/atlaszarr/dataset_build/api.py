@@ -53,6 +53,8 @@ def plan(
 ) -> tuple[Plan, ...]:
     """Estimate what a build costs, one plan for each view; fetches nothing but metadata.
 
+    If the images come from slides, their headers are read too: 64 KiB of each slide, and more if the header is longer.
+
     Parameters
     ----------
     dataset : SectionDataset or int
@@ -96,10 +98,12 @@ def plan(
         first = Target.of(target, storage_options) if target is not None else None
         dataset, fetched = _dataset(dataset, client)
         targets = [at for _, at in registration.assets(dataset, first)]
-    return tuple(
-        price(_layout(dataset, one, registration), client, count, 0 if n else fetched, at.url if at else None)
-        for n, (one, at) in enumerate(zip(view_options, targets, strict=True))
-    )
+    plans = []
+    for n, (one, at) in enumerate(zip(view_options, targets, strict=True)):
+        layout = _layout(dataset, one, registration)
+        fetches = client.fetches(layout.images)
+        plans.append(price(layout, client, count, 0 if n else fetched, at.url if at else None, fetches))
+    return tuple(plans)
 
 
 def build(
@@ -194,8 +198,9 @@ def build(
     with scheduler_for(resolved, workers, client.concurrency) as running:
         jobs = []
         for position, (layout, at) in enumerate(zip(layouts, targets, strict=True)):
-            cost = price(layout, client, running.workers, 0 if position else fetched, at.url)
-            jobs.append(DatasetJob(layout, at, client, cost, running, allow_missing, progress))
+            fetches = client.fetches(layout.images)
+            cost = price(layout, client, running.workers, 0 if position else fetched, at.url, fetches)
+            jobs.append(DatasetJob(layout, at, client, cost, running, allow_missing, progress, fetches))
         for position, job in enumerate(jobs):  # all of them before anything is written
             state = job.read_state(overwrite)
             if registration is not None and state is None and not overwrite:
@@ -227,7 +232,7 @@ def build(
 def _dataset(dataset: SectionDataset | int, client: AllenClient) -> tuple[SectionDataset, int]:
     """The dataset, and how many requests fetched it."""
     if isinstance(dataset, SectionDataset):
-        return dataset, 0
+        return client.imaged(dataset), 0
     record = client.section_dataset(dataset)
     return record, metadata_requests(record, client)
 

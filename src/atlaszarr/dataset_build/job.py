@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from .. import credit
 from ..allen.client import AllenClient
+from ..allen.image_source import Fetch
 from ..allen.images import ImageRequest, MissingImage, SectionImage
 from ..engine.blocks import Done, write_blocks
 from ..engine.job import ImageJob
@@ -38,6 +40,8 @@ class DatasetJob(ImageJob):
     allow_missing : bool
         Whether to finish the target if images are missing.
     progress : callable, optional
+    fetches : sequence of Fetch, optional
+        How the images of the layout are fetched; default that of `AllenClient.fetches`.
     """
 
     def __init__(
@@ -49,6 +53,7 @@ class DatasetJob(ImageJob):
         scheduler: Scheduler,
         allow_missing: bool,
         progress: Progress | None,
+        fetches: Sequence[Fetch] | None = None,
     ) -> None:
         root = Root(layout.options.ome_zarr, layout.request, credit.SECTIONS)
         super().__init__(layout.multiscale(target), root, layout.groups, layout.source, files=lambda _: records.FILES)
@@ -57,6 +62,8 @@ class DatasetJob(ImageJob):
         self.failures: dict[str, MissingImage] = {}
         self._layout, self._client, self._scheduler = layout, client, scheduler
         self._allow_missing, self._progress = allow_missing, progress or (lambda *_: None)
+        fetches = client.fetches(layout.images) if fetches is None else fetches
+        self._fetch_of = {request: fetch for fetch in fetches for request in fetch.requests}
         #: The images that an earlier run lacked, fetched again.
         self._again: dict[ImageRequest, SectionImage | MissingImage] = {}
         #: Missing images that the user allowed in an earlier run.
@@ -90,7 +97,7 @@ class DatasetJob(ImageJob):
         super().begin(done, defects)
         request, target = self.root.request, self.target
         if defects or records.begun(target, request) is None:
-            records.write_build(target, self._layout, request, self.plan, self._client.api_url)
+            records.write_build(target, self._layout, request, self.plan, self._client)
         for entry in done.values():
             self._check_same_images(entry)
 
@@ -115,14 +122,24 @@ class DatasetJob(ImageJob):
         for position, ((_, block), requests) in enumerate(zip(tasks, needed, strict=True)):
             for request in requests:
                 if request not in images:
-                    images[request] = scheduler.fetch(self._client.try_fetch, request)
-                    self.fetches.add(images[request])
-                    self._started += 1
+                    fetch = self._fetch_of[request]
+                    wanted = [other for other in fetch.requests if other in last and other not in images]
+                    started = self._fetch(scheduler, fetch, wanted)
+                    images |= started
+                    self.fetches |= set(started.values())
+                    self._started += len(started)
             inputs = [images[request] for request in requests]
             yield partial(scheduler.compute, write_blocks, multiscale, source, step, [[block]], inputs)
             for request in requests:
                 if last[request] == position:
                     del images[request]
+
+    def _fetch(self, scheduler: Scheduler, fetch: Fetch, wanted: Sequence[ImageRequest]) -> dict[ImageRequest, Any]:
+        """Start a fetch, and return a future of each wanted image of it."""
+        if fetch.head is None and len(wanted) == 1:
+            return {wanted[0]: scheduler.fetch(self._client.try_fetch, wanted[0])}
+        images = scheduler.fetch(self._client.try_fetch_each, replace(fetch, requests=tuple(wanted)))
+        return {request: scheduler.compute(dict.__getitem__, images, request) for request in wanted}
 
     def fetched(self) -> None:
         """Report how many images are fetched or missing."""
@@ -147,10 +164,12 @@ class DatasetJob(ImageJob):
         needed = {
             request for requests in self._layout.inputs.values() for request in requests if request.name in lacked
         }
-        fetches = {
-            request: self._scheduler.fetch(self._client.try_fetch, request)
-            for request in needed.difference(self._again)
-        }
+        fetches: dict[ImageRequest, Any] = {}
+        for request in needed.difference(self._again):
+            if request not in fetches:
+                fetch = self._fetch_of[request]
+                wanted = [other for other in fetch.requests if other in needed and other not in self._again]
+                fetches |= self._fetch(self._scheduler, fetch, wanted)
         for count, (request, future) in enumerate(fetches.items(), 1):
             self._again[request] = self._scheduler.result(future)
             self._progress(count, len(fetches), "missing images")

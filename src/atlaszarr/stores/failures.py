@@ -118,6 +118,14 @@ def disk_code(error: OSError) -> str:
     return _DISK.get(error.errno or 0, ("store-error", ""))[0]
 
 
+def is_passing(error: Exception) -> bool:
+    """Whether a request may succeed if it is sent again: no answer, half of one, or a server that is overloaded."""
+    if not (isinstance(error, ConnectionError | TimeoutError) or from_client_library(error)):
+        return False
+    status = _status(error, str(error))
+    return status is None or status in (408, 429) or status >= 500
+
+
 def is_forbidden(error: Exception) -> bool:
     """Whether a store answers 403 without a fault of the credentials, as it does for an object that is absent."""
     return _diagnose(error)[0] == "store-forbidden"

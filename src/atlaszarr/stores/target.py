@@ -15,7 +15,7 @@ from typing import Any
 from uuid import uuid4
 
 from ..errors import AtlaszarrError, InputError, TargetError
-from .backend import LARGEST_OBJECT, LARGEST_SIDECAR, Backend, TooLargeError
+from .backend import LARGEST_OBJECT, LARGEST_SIDECAR, Backend, Part, TooLargeError
 from .failures import as_error, is_forbidden
 from .local import LocalBackend
 from .locations import is_url, normalize_folder, shown
@@ -147,6 +147,22 @@ class Target:
         with self.reporting("read"):
             try:
                 return self._backend.read_each(wanted, most)
+            except TooLargeError as error:
+                raise self._too_large(error.key, error.most) from None
+
+    def read_range(self, key: str, start: int, stop: int, most: int) -> Part | None:
+        """The bytes [start, stop) of an object, fewer at its end; None if it is missing.
+
+        A server that sends no parts of files sends the whole file.
+
+        Raises
+        ------
+        InputError
+            If such a server sends more than `most` bytes.
+        """
+        with self.reporting("read"):
+            try:
+                return self._backend.read_range(key, start, stop, most)
             except TooLargeError as error:
                 raise self._too_large(error.key, error.most) from None
 

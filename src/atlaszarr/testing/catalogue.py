@@ -111,6 +111,16 @@ class Catalogue:
                         return [image for value in values if (image := self._images.get(value))]
         return self.models[model]
 
+    def aligned_datasets(self) -> list[int]:
+        """Ids of the section datasets with an alignment of their own and one of every image."""
+        return [
+            record["id"]
+            for record in self._datasets
+            if record.get("alignment3d")
+            and (images := self.images_of(record["id"]))
+            and all(image.get("alignment2d") for image in images)
+        ]
+
     def image_ids(self) -> list[int]:
         """Ids of all section images, in the order given."""
         return [record["id"] for record in self._images]
