@@ -1,5 +1,6 @@
 """A batch that measures its volumes: one table of all datasets and structures, resumed like the batch."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ import pandas as pd
 import pytest
 
 from atlaszarr import Terminology, build_atlas, build_many, region_statistics
-from atlaszarr.errors import InputError
+from atlaszarr.errors import InputError, SchedulerError
 from atlaszarr.testing.ontology import structure_graph
 from atlaszarr.testing.phantom import default_phantom
 from atlaszarr.testing.phantom_volumes import annotation_nrrd
@@ -95,3 +96,21 @@ def test_an_annotation_that_cannot_be_measured_is_refused_before_anything_is_wri
     with raises(InputError, "conflicting-options"):
         build_many(IDS, tmp_path / "root", client=client, measure=annotation, mode="sections")
     assert not (tmp_path / "root").exists()
+
+
+def test_an_annotation_that_workers_cannot_read_ends_the_batch_and_the_next_run_resumes(client, annotation, tmp_path):
+    own = tmp_path / "atlas"
+    shutil.copytree(annotation.parents[3], own)
+
+    def remove(_):
+        if own.exists():
+            own.rename(tmp_path / "elsewhere")
+
+    given = {"client": client, "measure": own / ANNOTATION, **SMALL}
+    with raises(SchedulerError, "annotation-unreachable") as caught:
+        build_many(IDS, tmp_path / "root", progress=remove, **given)
+    assert str(own) in str(caught.value)
+    (tmp_path / "elsewhere").rename(own)
+    report = build_many(IDS, tmp_path / "root", **given)
+    assert report.ok
+    assert_measured(report, annotation, IDS)

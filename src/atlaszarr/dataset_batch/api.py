@@ -19,7 +19,8 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import closing
 from copy import copy
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -292,12 +293,11 @@ def build_many(
                 left = [dataset for id, dataset in chosen.items() if id not in finished]
                 status = BatchStatus(len(chosen), len(chosen) - len(left))
                 outcomes = _Outcomes(status, progress)
-                try:
-                    for row in run(running, partial(build_dataset, task), left, journal, described):
+                with closing(run(running, partial(build_dataset, task), left, journal, described)) as rows:
+                    for row in rows:
                         outcomes.take(row)
                         owner.validate()
-                finally:
-                    outcomes.report()
+                outcomes.report()
                 table = journal.write_table()
                 measured = sorted(journal.finished(measured=True)) if annotation is not None else None
                 measures = None if measured is None else join_parts(folder, measured)
@@ -315,7 +315,7 @@ def run(
     journal: Journal,
     described: Callable[[SectionDataset | int], Any] = _identity,
     streak_seconds: float = _STREAK_SECONDS,
-) -> Iterator[Row]:
+) -> Generator[Row]:
     """Run a job for every dataset, and yield the rows in the order of their ends, after they are in the journal.
 
     A dataset that fails for a reason that may pass runs once more after all others; the row of the first try is in the

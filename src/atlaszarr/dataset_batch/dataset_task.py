@@ -16,6 +16,7 @@ from ..dataset_build.plan import BuildReport
 from ..engine.lock import PATIENCE
 from ..engine.writer import Progress
 from ..errors import AtlaszarrError, InputError, SchedulerError, ServiceError, SourceError, TargetError
+from ..stores.locations import is_url
 from ..stores.target import Target
 from .journal import FINISHED, Row
 from .measures import write_part
@@ -28,7 +29,7 @@ _OF_ALL = frozenset(
         *("invalid-storage-options", "missing-dependency", "unknown-option"),
         *("invalid-proxy", "proxy-authentication", "proxy-refused", "proxy-unreachable"),
         *("redirect-to-other-host", "service-unreachable"),
-        *("package-missing", "version-mismatch"),
+        *("annotation-unreachable", "package-missing", "version-mismatch"),
     )
 )
 #: Errors that may pass: a service, a store or a worker has failed, not the dataset.
@@ -92,12 +93,22 @@ class DatasetTask:
 
     def write_measures(self, id: int, gene: str) -> None:
         """Measure the target of a dataset, and write the part of the table."""
+        from ..regions.annotation import annotation_of
         from ..regions.statistics import region_statistics
 
+        options = json.loads(self.root.storage_options)
+        try:
+            annotation_of(self.measure, 0, options if is_url(str(self.measure)) else None)
+        except AtlaszarrError as error:  # the process of the batch has opened it
+            raise SchedulerError(
+                f"a worker cannot read the annotation: {error}; give one that all workers reach, then run the same "
+                "command to resume",
+                code="annotation-unreachable",
+            ) from None
         statistics = region_statistics(
             self.target(id).url,
             self.measure,
-            storage_options=json.loads(self.root.storage_options),
+            storage_options=options,
             scheduler="threads",
             workers=self.options["workers"],
         )

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from typing import Any
+from uuid import uuid4
 
 from ..engine import ledger
 from ..errors import TargetError
@@ -114,6 +115,8 @@ class Journal:
     def __init__(self, target: Target) -> None:
         self._target = target
         self._part = 1 + max((_number(key) for key in target.list_keys(FOLDER)), default=0)
+        #: Part of the names of its parts: those of a batch that was taken over keep theirs.
+        self._run = uuid4().hex[:8]
         #: The lines of the last part, and how many of them are put.
         self._lines: list[bytes] = []
         self._put = 0
@@ -194,7 +197,7 @@ class Journal:
     def _try_put(self) -> None:
         began, count = time.monotonic(), len(self._lines)
         try:
-            self._target.write(f"{FOLDER}/{self._part:06}.jsonl", b"\n".join((*self._lines, b"")))
+            self._target.write(f"{FOLDER}/{self._part:06}-{self._run}.jsonl", b"\n".join((*self._lines, b"")))
         except TargetError as error:
             self._refused_since = self._refused_since or began
             if error.code not in PASSING or time.monotonic() - self._refused_since > _PATIENCE:
@@ -208,7 +211,7 @@ class Journal:
 
 
 def _number(key: str) -> int:
-    name = key.rpartition("/")[2].partition(".")[0]
+    name = key.rpartition("/")[2].partition("-")[0]
     return int(name) if name.isdecimal() else 0
 
 
