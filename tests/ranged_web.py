@@ -21,6 +21,8 @@ class Files:
     faults : list
         Functions of (path, body of the answer), each of the next answer to a file: what it returns is sent instead, a
         status for a number.
+    now, peak : int
+        Answers under way, and the most of them at a time.
     ranges : bool
         Whether the server sends parts of files.
     """
@@ -28,6 +30,7 @@ class Files:
     def __init__(self, bodies, ranges=True):
         self.bodies, self.ranges = dict(bodies), ranges
         self.sent = defaultdict(list)
+        self.now = self.peak = 0
         self.faults = []
 
     def twice(self):
@@ -56,6 +59,16 @@ def serving(bodies, ranges=True):
             pass
 
         def do_GET(self):
+            with lock:
+                files.now += 1
+                files.peak = max(files.peak, files.now)
+            try:
+                self._answer()
+            finally:
+                with lock:
+                    files.now -= 1
+
+        def _answer(self):
             path = self.path.lstrip("/")
             with lock:
                 fault = files.faults.pop(0) if files.faults else None

@@ -330,7 +330,10 @@ def test_every_command_has_help_with_a_sentence_on_each_option(command, capsys):
     assert main([*command, "--help"]) == 0
     out = capsys.readouterr().out
     assert out.startswith("Usage: atlaszarr")
-    bare = [line for line in out.splitlines() if line.strip().startswith("-") and len(line.split("  ")) < 3]
+    lines = [*out.splitlines(), ""]
+    # A sentence stands next to a short option, and in the line after a long one.
+    alone = [(k, line) for k, line in enumerate(lines) if line.strip().startswith("-") and len(line.split("  ")) < 3]
+    bare = [line for k, line in alone if not lines[k + 1].startswith(" " * 20)]
     assert not [line for line in bare if line.strip().split("  ")[-1].startswith("--")], bare
 
 

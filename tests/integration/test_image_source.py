@@ -66,7 +66,7 @@ def misplacement(difference, gradient):
     return np.linalg.lstsq(gradient.reshape(-1, 3), difference.reshape(-1), rcond=None)[0]
 
 
-@pytest.mark.parametrize(("resolution", "tier"), [(50, 5), pytest.param(25, 4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("resolution", "tier"), [(50, 5), (25, 4)])
 def test_a_volume_from_slides_is_the_phantom_at_the_planes_of_the_sections(
     serve, connect, on_two, tmp_path, resolution, tier
 ):
@@ -161,6 +161,7 @@ def test_sections_that_share_a_slide_fetch_it_once_and_no_byte_twice(serve, conn
         assert sum(len(parts) for path, parts in files.sent.items() if path.endswith(".tiff")) == planned.slides.ranges
         assert {path for path in files.sent if path.endswith(".tiff")} == {path for path in bodies if ".tiff" in path}
         assert emulator.count("section_image_download") == 0
+        assert files.peak <= 16
 
 
 def test_a_plan_says_in_words_what_it_costs(client):
@@ -277,6 +278,25 @@ def test_windows_of_a_large_section_have_the_values_of_the_whole(serve, connect,
         assert build(DATASET, target, client=client, **options).ok
         found[tier] = zarr.open_array(target / "3/0", mode="r")[:].astype(int)
     assert np.abs(found[1] - found[2]).mean() < 0.5
+
+
+@pytest.mark.slow
+def test_a_large_slide_is_fetched_section_by_section(serve, connect, records, tmp_path):
+    """Its five sections have 330 MB at tier 1."""
+    emulator = serve(records[0], on_slides(records[1][:5], per_slide=5))
+    emulator.write_bucket(Target(str(tmp_path / "bucket")), tiers=[1], tiled=True)
+    with serving(files_of(tmp_path / "bucket")) as (url, files):
+        client = connect(emulator, image_source=url)
+        options = {"mode": "sections", "resolution": 100, "downsample": 1, "client": client}
+        (planned,) = plan(DATASET, **options)
+        assert planned.slides.objects == 1
+        files.sent.clear()
+        assert build(DATASET, tmp_path / "x", **options).ok
+        assert files.twice() == set()
+        assert files.count(".tiff") == planned.slides.bytes
+        sent = [stop - start for path, parts in files.sent.items() if path.endswith(".tiff") for start, stop in parts]
+        assert len(sent) == planned.slides.ranges
+        assert max(sent) <= 2**24
 
 
 # A missing tier, slide or section.
@@ -645,3 +665,25 @@ def test_the_open_data_bucket_is_anonymous_unless_options_say_otherwise(connect,
     assert options(endpoint_url="http://127.0.0.1:1") == {**options(), "endpoint_url": "http://127.0.0.1:1"}
     assert options(key="a", secret="b") == {"key": "a", "secret": "b", "region_name": "us-west-2"}
     assert options(anon=True, region_name="eu-west-1") == {"anon": True, "region_name": "eu-west-1"}
+
+
+def test_a_build_goes_on_where_s3_was_gone(serve, connect, public, remote, tmp_path):
+    url, options = public
+    clients = [connect(serve(), image_source=url, image_source_options={**options, "timeout": 0.5}) for _ in range(2)]
+    assert build(DATASET, tmp_path / "undisturbed", client=clients[0], resolution=100, chunk=16).ok
+    asked = []
+
+    def gone(environment):
+        """All slides but the first are gone."""
+        if not environment["PATH_INFO"].endswith(".tiff"):
+            return None
+        asked.append(environment["PATH_INFO"])
+        return None if environment["PATH_INFO"] == asked[0] else "503 Service Unavailable"
+
+    remote.gate.watch = gone
+    report = build(DATASET, tmp_path / "x", client=clients[1], resolution=100, chunk=16)
+    assert not report.ok
+    assert len(report.views[0].failures) == 4
+    remote.gate.watch = lambda _: None
+    assert build(DATASET, tmp_path / "x", client=clients[1], resolution=100, chunk=16).ok
+    assert contents_of(tmp_path / "x") == contents_of(tmp_path / "undisturbed")

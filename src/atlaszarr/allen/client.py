@@ -17,7 +17,7 @@ from ..stores.target import Target
 from . import rma
 from .cache import ImageCache, default_location
 from .http import Http
-from .image_source import Fetch, Images, ImageSource, single
+from .image_source import ImageFetch, Images, ImageSource, single
 from .images import LARGEST_IMAGE, ImageRequest, MissingImage, Pixels, SectionImage, tier_size, validate_options
 from .records import MOST_SECTIONS, Record, SectionDataset, image_box, number_of
 from .search import search, similar_gene
@@ -337,13 +337,13 @@ class AllenClient:
         downsample : int
             Tier: each step halves the size.
         view : str, optional
-            ``expression`` for the expression mask.
+            ``expression`` for the expression mask; an image source has none.
         roi : tuple of int, optional
             (left, top, width, height): the corner in full-resolution pixels, the size in pixels of the tier.
         quality : int, optional
-            JPEG quality, 0 to 100.
+            JPEG quality, 0 to 100; not of an image source.
         range : tuple of int, optional
-            (r0, r1, g0, g1, b0, b1) of a fluorescence image, 0 to 4095.
+            (r0, r1, g0, g1, b0, b1) of a fluorescence image, 0 to 4095; not of an image source.
 
         Returns
         -------
@@ -438,7 +438,7 @@ class AllenClient:
             If no valid image is received after all retries.
         """
         if isinstance(request, SlideCrop):
-            image = self.try_fetch_each(Fetch((request,)))[request]
+            image = self.try_fetch_each(ImageFetch((request,)))[request]
             if isinstance(image, MissingImage):
                 raise ImageError(
                     f"section image {request.image_id} is missing: {image.reason}", code="slide-image-missing"
@@ -500,27 +500,30 @@ class AllenClient:
     def try_fetch(self, request: ImageRequest) -> SectionImage | MissingImage:
         """Same as `fetch`, but return failures instead of raising them."""
         if isinstance(request, SlideCrop):
-            return self.try_fetch_each(Fetch((request,)))[request]
+            return self.try_fetch_each(ImageFetch((request,)))[request]
         try:
             return self.fetch(request)
         except (ImageError, ServiceError) as error:
             return MissingImage(request, request.url(self.api_url), str(error))
 
-    def fetches(self, requests: Iterable[ImageRequest]) -> list[Fetch]:
-        """How to fetch images so that no byte is fetched twice: one by one from the API, else one fetch for each slide.
+    def fetches(self, requests: Iterable[ImageRequest]) -> list[ImageFetch]:
+        """How to fetch images so that no byte is fetched twice: one by one from the API, else those of a slide at once.
 
         The headers of the slides are read.
         """
         return single(requests) if self.image_source is None else self.image_source.fetches(requests, self.cache)
 
-    def try_fetch_each(self, fetch: Fetch) -> Images:
-        """Fetch the images of a `Fetch`, and return failures instead of raising them."""
+    def try_fetch_each(self, fetch: ImageFetch) -> Images:
+        """Fetch the images of an `ImageFetch`, and return failures instead of raising them."""
         if self.image_source is None:
             return {request: self.try_fetch(request) for request in fetch.requests}
         return self.image_source.fetch(fetch, self.cache)
 
     def has_cached(self, request: ImageRequest) -> bool:
-        """Whether the cache has an entry for a section image; the entry is not validated."""
+        """Whether the cache has an entry for an image of the API; the entry is not validated.
+
+        Those of slides are in the `cached` of their `fetches`.
+        """
         return self.cache is not None and request.key(self.api_url) in self.cache
 
     def _get(self, url: str) -> bytes:

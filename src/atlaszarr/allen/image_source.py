@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import groupby
 from typing import Any
 from uuid import uuid4
 
@@ -31,11 +32,14 @@ _PUBLIC = {"anon": True, "region_name": "us-west-2"}
 _CREDENTIALS = ("anon", "key", "secret", "token", "profile")
 #: The most bytes of the record of a dataset: that of 100055044 has 30 kB for 16 sections, 10,000 sections have 19 MB.
 _LARGEST_RECORD = 2**25
+#: The most bytes of pixels that are fetched together; of a slide with more, section by section. All sections of a slide
+#: of 100055044 at tier 1 have 240 MB, and so has one of them at tier 0.
+_LARGEST_TOGETHER = 2**28
 
 
 @dataclass(frozen=True)
-class Fetch:
-    """Images that are fetched together: one from the API, or all that a build needs of one slide.
+class ImageFetch:
+    """Images that are fetched together: one from the API, or those that a build needs of one slide.
 
     Attributes
     ----------
@@ -44,8 +48,6 @@ class Fetch:
         Of the slide: what `plan` has read of it.
     ranges : tuple of (int, int)
         Of the slide, those to fetch after its header.
-    range_bytes : int
-        Bytes of the header and the ranges.
     cached : tuple of ImageRequest
         Those that the cache has an entry for.
     """
@@ -53,17 +55,21 @@ class Fetch:
     requests: tuple[ImageRequest, ...]
     head: SlideHead | None = None
     ranges: tuple[Interval, ...] = ()
-    range_bytes: int = 0
     cached: tuple[ImageRequest, ...] = ()
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the ranges."""
+        return sum(stop - start for start, stop in self.ranges)
 
 
 #: What a fetch returns.
 Images = dict[ImageRequest, SectionImage | MissingImage]
 
 
-def single(images: Iterable[ImageRequest]) -> list[Fetch]:
+def single(images: Iterable[ImageRequest]) -> list[ImageFetch]:
     """A fetch for each image."""
-    return [Fetch((image,)) for image in images]
+    return [ImageFetch((image,)) for image in images]
 
 
 class ImageSource:
@@ -144,36 +150,49 @@ class ImageSource:
         sections = (replace(section, slide=places.get(section.image_id, absent)) for section in dataset.sections)
         return replace(dataset, sections=tuple(sections))
 
-    def fetches(self, images: Iterable[ImageRequest], cache: ImageCache | None) -> list[Fetch]:
-        """One fetch for each slide of some images; the headers of the slides are read, at most 16 at a time."""
+    def fetches(self, images: Iterable[ImageRequest], cache: ImageCache | None) -> list[ImageFetch]:
+        """One fetch for each slide of some images, or for each section of a slide that is large at its tier.
+
+        The headers of the slides are read, at most 16 at a time.
+        """
         by_slide: dict[str, list[SlideCrop]] = {}
         for image in images:
             assert isinstance(image, SlideCrop)
             by_slide.setdefault(image.slide, []).append(image)
         crops = [sorted(group, key=lambda crop: (crop.image_id, crop.y, crop.x)) for group in by_slide.values()]
-        return list(requests().map(partial(self._planned, cache=cache), crops))
+        return [fetch for found in requests().map(partial(self._planned, cache=cache), crops) for fetch in found]
 
-    def _planned(self, crops: Sequence[SlideCrop], cache: ImageCache | None) -> Fetch:
-        """The fetch of the images of a slide; without a head if that cannot be read, which the fetch then reports."""
+    def _planned(self, crops: Sequence[SlideCrop], cache: ImageCache | None) -> list[ImageFetch]:
+        """The fetches of the images of a slide; without a head if that cannot be read, which the fetch then reports."""
         wanted = [crop for crop in crops if not crop.problem]
-        fetch = Fetch(tuple(crops))
         try:
             head = open_head(self._target, wanted[0].slide) if wanted else None
-            if head is None:
-                return fetch
-            fetch = replace(fetch, head=head, range_bytes=head.fetched)
-            cached = tuple(crop for crop in wanted if self.is_cached(crop, head, cache))
-            fetch = replace(fetch, cached=cached)
-            wanted = [crop for crop in wanted if crop not in cached]
-            if not wanted:
-                return fetch
-            cost = cost_of(self._target, head, [_box(crop) for crop in wanted])
         except ImageError:
-            return fetch
-        further = sum(stop - start for start, stop in cost.ranges)
-        return replace(fetch, head=cost.head, ranges=tuple(cost.ranges), range_bytes=cost.head.fetched + further)
+            head = None
+        if head is None:
+            return [ImageFetch(tuple(crops))]
+        groups = [crops]
+        if sum(crop.largest_body for crop in crops) > _LARGEST_TOGETHER:
+            groups = [list(group) for _, group in groupby(crops, key=lambda crop: crop.image_id)]
+        fetches = []
+        for group in groups:
+            fetch = self._priced(group, head, cache)
+            head = fetch.head or head  # with the bytes of the header
+            fetches.append(fetch)
+        return [replace(fetch, head=head) for fetch in fetches]
 
-    def fetch(self, fetch: Fetch, cache: ImageCache | None) -> Images:
+    def _priced(self, crops: Sequence[SlideCrop], head: SlideHead, cache: ImageCache | None) -> ImageFetch:
+        wanted = [crop for crop in crops if not crop.problem]
+        cached = tuple(crop for crop in wanted if self.is_cached(crop, head, cache))
+        fetch = ImageFetch(tuple(crops), head, cached=cached)
+        try:
+            needed = [_box(crop) for crop in wanted if crop not in cached]
+            cost = cost_of(self._target, head, needed) if needed else None
+        except ImageError:  # which the fetch reports
+            cost = None
+        return fetch if cost is None else replace(fetch, head=cost.head, ranges=cost.ranges)
+
+    def fetch(self, fetch: ImageFetch, cache: ImageCache | None) -> Images:
         """Fetch the images of one slide, from the cache as far as it has them; failures are in the result.
 
         Without a head, what this process has fetched of the slide before serves, as far as it is kept.

@@ -9,7 +9,7 @@ from typing import Any
 
 from .. import credit
 from ..allen.client import AllenClient
-from ..allen.image_source import Fetch
+from ..allen.image_source import ImageFetch
 from ..allen.images import ImageRequest, MissingImage, SectionImage
 from ..engine.blocks import Done, write_blocks
 from ..engine.job import ImageJob
@@ -40,7 +40,7 @@ class DatasetJob(ImageJob):
     allow_missing : bool
         Whether to finish the target if images are missing.
     progress : callable, optional
-    fetches : sequence of Fetch, optional
+    fetches : sequence of ImageFetch, optional
         How the images of the layout are fetched; default that of `AllenClient.fetches`.
     """
 
@@ -53,7 +53,7 @@ class DatasetJob(ImageJob):
         scheduler: Scheduler,
         allow_missing: bool,
         progress: Progress | None,
-        fetches: Sequence[Fetch] | None = None,
+        fetches: Sequence[ImageFetch] | None = None,
     ) -> None:
         root = Root(layout.options.ome_zarr, layout.request, credit.SECTIONS)
         super().__init__(layout.multiscale(target), root, layout.groups, layout.source, files=lambda _: records.FILES)
@@ -134,7 +134,9 @@ class DatasetJob(ImageJob):
                 if last[request] == position:
                     del images[request]
 
-    def _fetch(self, scheduler: Scheduler, fetch: Fetch, wanted: Sequence[ImageRequest]) -> dict[ImageRequest, Any]:
+    def _fetch(
+        self, scheduler: Scheduler, fetch: ImageFetch, wanted: Sequence[ImageRequest]
+    ) -> dict[ImageRequest, Any]:
         """Start a fetch, and return a future of each wanted image of it."""
         if fetch.head is None and len(wanted) == 1:
             return {wanted[0]: scheduler.fetch(self._client.try_fetch, wanted[0])}

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..allen import rma
 from ..allen.client import AllenClient
-from ..allen.image_source import Fetch
+from ..allen.image_source import ImageFetch
 from ..allen.images import LIMIT as DECODED_LIMIT
 from ..allen.images import MissingImage
 from ..allen.records import SectionDataset
@@ -179,7 +179,7 @@ def price(
     workers: int,
     metadata_requests: int,
     target: str | None = None,
-    fetches: Sequence[Fetch] | None = None,
+    fetches: Sequence[ImageFetch] | None = None,
 ) -> Plan:
     """The plan of a layout, with `AllenClient.fetches` of its images; images in the cache cost no request."""
     fetches = client.fetches(layout.images) if fetches is None else fetches
@@ -191,9 +191,10 @@ def price(
     used, source = layout.images, client.image_source
     slides, cached = None, {request for fetch in fetches for request in fetch.cached}
     if source is not None:
-        read = [fetch for fetch in fetches if fetch.head is not None]
-        ranges = sum(len(fetch.head.parts) + len(fetch.ranges) for fetch in read if fetch.head is not None)
-        slides = SlideCosts(source.url, len(read), ranges, sum(fetch.range_bytes for fetch in read))
+        heads = {fetch.head.key: fetch.head for fetch in fetches if fetch.head is not None}
+        ranges = sum(len(head.parts) for head in heads.values()) + sum(len(fetch.ranges) for fetch in fetches)
+        read = sum(head.fetched for head in heads.values()) + sum(fetch.bytes for fetch in fetches)
+        slides = SlideCosts(source.url, len(heads), ranges, read)
     else:
         cached = {request for request in used if client.has_cached(request)}
     wanted = used - cached
@@ -232,8 +233,8 @@ def price(
     )
 
 
-def _slide_memory(fetch: Fetch) -> int:
-    return fetch.range_bytes + sum(3 * request.width * request.height for request in fetch.requests)
+def _slide_memory(fetch: ImageFetch) -> int:
+    return fetch.bytes + sum(3 * request.width * request.height for request in fetch.requests)
 
 
 @dataclass(frozen=True)

@@ -65,8 +65,11 @@ class TiffSlide:
             raise ImageError(f"slide {file.name} lacks strips or tiles", code="slide-damaged")
 
     def validate_size(self, size: tuple[int, int]) -> None:
-        """Raise ImageError if the slide has another size than in its record."""
-        if self.size != size:
+        """Raise ImageError if the slide has another size than in its record, which rounds down.
+
+        One pixel more is fine.
+        """
+        if not all(0 <= found - recorded <= 1 for found, recorded in zip(self.size, size, strict=True)):
             smaller = self.size[0] < size[0] or self.size[1] < size[1]
             raise ImageError(
                 f"slide {self._file.name} has {self.size[0]} x {self.size[1]} pixels, "

@@ -150,12 +150,17 @@ def test_of_a_slide_with_a_damaged_strip_the_other_boxes_are_read(picture, tmp_p
     assert third.code == "slide-damaged"
 
 
-@pytest.mark.parametrize("size", [(1508, 1203), (1507, 1300), (1507, 1202)])
+@pytest.mark.parametrize("size", [(1508, 1203), (1507, 1300), (1507, 1201)])
 def test_a_slide_of_another_size_than_its_record_is_refused(picture, tmp_path, size):
     error = read(at(tmp_path, tiff(picture, rowsperstrip=16)), size)[0]
     assert error.code == "slide-size-mismatch"
     assert "1507 x 1203" in str(error)
     assert f"{size[0]} x {size[1]}" in str(error)
+
+
+def test_a_slide_may_have_a_pixel_more_than_its_record_which_rounds_down(picture, tmp_path):
+    found = read(at(tmp_path, tiff(picture, rowsperstrip=16)), (1506, 1202))
+    np.testing.assert_array_equal(found[0], picture[5:333, 3:701])
 
 
 def test_a_strip_that_decompresses_to_more_than_its_pixels_is_refused(tmp_path):
