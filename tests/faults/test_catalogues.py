@@ -9,10 +9,13 @@ import sys
 import time
 from collections import Counter
 
+import pyarrow as pa
 import pytest
 
 from atlaszarr.allen.client import AllenClient
 from atlaszarr.catalogue.catalogue import Catalogue
+from atlaszarr.catalogue.columns import DATASETS, IMAGES
+from atlaszarr.catalogue.files import write_document, write_table
 from atlaszarr.catalogue.snapshot import write_catalogue
 from atlaszarr.errors import InputError, NotFoundError, RecordError, ServiceError, TargetError
 from atlaszarr.stores.target import Target
@@ -87,6 +90,27 @@ def test_a_finished_catalogue_is_not_fetched_again(service, whole, command):
     assert outcome.out.startswith("already finished: ")
     assert service.count() == 0
     assert tables(whole) == before
+
+
+def test_pages_that_a_killed_process_left_in_a_finished_catalogue_are_removed(service, whole, connect, tmp_path):
+    folder = tmp_path / "c"
+    shutil.copytree(whole, folder)
+    (folder / "unfinished").mkdir()
+    (folder / "unfinished" / "images-00000-last.parquet").write_text("left")
+    assert connect(service).write_catalogue(folder).state == "already finished"
+    assert not (folder / "unfinished").exists()
+    assert tables(folder) == tables(whole)
+
+
+def test_two_processes_do_not_write_one_catalogue(service, connect, tmp_path):
+    def second(*_):
+        with raises(InputError, "target-locked"):
+            connect(service).write_catalogue(tmp_path / "c")
+        refused.append(True)
+
+    refused = []
+    connect(service).write_catalogue(tmp_path / "c", progress=second)
+    assert refused
 
 
 def test_a_catalogue_of_another_request_is_refused_with_both(service, whole, command):
@@ -286,8 +310,53 @@ def test_a_catalogue_in_a_bucket_is_written_and_read(service, whole, remote, con
     assert service.count() == 0
 
 
-def test_one_dataset_of_many_is_read_from_a_part_of_the_file(whole):
-    catalogue = Catalogue(whole)
-    table = catalogue.table("SectionImage")
-    assert len(table.ranges) == 1  # fewer rows than a group
-    assert table.ranges[0] == (1000, 1000 + 7 * (COUNT - 1))
+def test_row_groups_hold_whole_datasets_in_order(whole):
+    ranges = Catalogue(whole).table("SectionImage").ranges
+    ends = [end for group in ranges for end in group]
+    assert len(ranges) == 2
+    assert ends == sorted(set(ends))
+    assert (ends[0], ends[-1]) == (1000, 1000 + 7 * (COUNT - 1))
+
+
+def forged(folder, target, change):
+    """A catalogue of one table that is changed, with valid digests."""
+    source = Catalogue(folder)
+    files = {}
+    for columns in (DATASETS, IMAGES):
+        table = source.table(columns.model).read(columns.schema.names)
+        files[columns.file] = write_table(target, columns, [change(columns, table)]).to_dict()
+    document = {**source.document, "files": json.loads(json.dumps(files))}
+    write_document(target, document)
+
+
+def with_column(model, name, value):
+    def change(columns, table):
+        if columns.model != model:
+            return table
+        place = columns.schema.get_field_index(name)
+        kind = columns.schema.field(name).type
+        return table.set_column(place, columns.schema.field(name), pa.array([value] * len(table), kind))
+
+    return change
+
+
+def nothing(columns, rows):
+    """A table of nulls: a few bytes for any number of rows."""
+    return pa.table({field.name: pa.nulls(rows, field.type) for field in columns.schema}, schema=columns.schema)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        with_column("SectionDataSet", "json", "{"),
+        with_column("SectionImage", "json", "[" * 1000),
+        with_column("SectionDataSet", "genes_name", ["a", "b", "c"]),
+        lambda columns, table: nothing(columns, 2**20 + 1) if columns is DATASETS else table,
+    ],
+    ids=["not JSON", "deep JSON", "lists of other lengths", "rows beyond number"],
+)
+def test_a_forged_table_is_refused_in_one_sentence(whole, tmp_path, change):
+    target = Target.of(tmp_path / "forged")
+    forged(whole, target, change)
+    with raises(InputError, "damaged-file"):
+        AllenClient("http://127.0.0.1:1/api/v2", "none", catalogue=target.url).section_dataset(1000)

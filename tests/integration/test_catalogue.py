@@ -3,7 +3,9 @@
 import copy
 import json
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
+import pandas as pd
 import pytest
 
 from atlaszarr.allen.client import AllenClient
@@ -258,3 +260,37 @@ def test_a_catalogue_of_ordinary_records_has_no_misfits(connect, emulator, tmp_p
     assert (report.datasets, report.images) == (3, 86)
     assert len(dataset_records()) == 2
     assert sum(image["data_set_id"] != 0 for image in image_records()) == 78
+
+
+def test_pandas_selects_rows_of_a_catalogue(offline):
+    coronal = pd.read_parquet(offline / "datasets.parquet", filters=[("plane_of_section_name", "==", "coronal")])
+    images = pd.read_parquet(offline / "images.parquet", filters=[("data_set_id", "in", coronal["id"])])
+    assert set(coronal["id"]) == {NRP1, INVENTED}
+    assert len(images) == 68
+    assert images["alignment2d_tsv_00"].dtype == "float64"
+    assert [list(genes) for genes in coronal["genes_acronym"]] == [[], ["Nrp1"]]
+
+
+def test_many_threads_read_one_catalogue(connect, emulator, offline):
+    client = connect(emulator, catalogue=offline)
+    expected = {id: client.section_dataset(id) for id in (NRP1, PROX1, INVENTED)}
+    client = pickle.loads(pickle.dumps(client))
+    assert len(pickle.dumps(client)) < 2000
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(client.section_dataset, 20 * list(expected)))
+    assert found == 20 * list(expected.values())
+
+
+@pytest.mark.parametrize("arguments", [("build", "x.ome.zarr"), ("preview", "x.png")], ids=lambda words: words[0])
+def test_build_and_preview_with_a_catalogue_request_images_alone(command, emulator, offline, tmp_path, arguments):
+    name, target = arguments
+    emulator.reset()
+    options = ("--api-url", emulator.url, "--cache", "none", "--catalogue", offline)
+    resolution = ("--resolution", 200) if name == "build" else ()
+    outcome = command(name, INVENTED, tmp_path / target, *options, *resolution)
+    assert outcome.code == 0, outcome.err
+    assert emulator.count("query") == 0
+    assert emulator.count("section_image_download") == emulator.count() == 8
+    outcome = command("image", 69177654, tmp_path / "one.jpg", "--downsample", 6, *options)
+    assert outcome.code == 0, outcome.err
+    assert emulator.count("query") == 0

@@ -6,6 +6,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, ServiceError
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .columns import Columns
-    from .files import StoredTable
+    from .files import StoredTable, TableFile
 
 #: Maximum number of records of a query: the same as of the Allen API in `atlaszarr.allen.rma`.
 _MAX_ROWS = 250_000
@@ -36,11 +37,6 @@ class Catalogue:
     storage_options : mapping, optional
         Options for a URL.
 
-    Attributes
-    ----------
-    document : dict
-        The content of ``catalogue.json``, without its digest.
-
     Raises
     ------
     InputError
@@ -48,23 +44,33 @@ class Catalogue:
     """
 
     def __init__(self, location: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> None:
-        from .columns import BY_MODEL
-        from .files import Table, damaged, read_document
-
         self._target = Target.of(location, storage_options)
-        self.document = read_document(self._target)
-        try:
-            files = self.document["files"]
-            self._described = {model: Table.from_dict(files[each.file]) for model, each in BY_MODEL.items()}
-            self.date = str(self.document["date"])
-        except (KeyError, TypeError, ValueError, AttributeError):
-            raise damaged(self._target, "catalogue.json does not describe its tables") from None
         self._forget()
+        self._described  # noqa: B018 - reads the document
 
     @property
     def url(self) -> str:
         """The folder or URL."""
         return self._target.url
+
+    @cached_property
+    def document(self) -> dict[str, Any]:
+        """The content of ``catalogue.json``, without its digest."""
+        from .files import read_document
+
+        return read_document(self._target)
+
+    @cached_property
+    def _described(self) -> dict[str, TableFile]:
+        from .columns import BY_MODEL
+        from .files import TableFile, damaged
+
+        document = self.document
+        try:
+            files = document["files"]
+            return {model: TableFile.from_dict(files[each.file]) for model, each in BY_MODEL.items()}
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise damaged(self._target, "catalogue.json does not describe its tables") from None
 
     def _forget(self) -> None:
         self._tables: dict[str, StoredTable] = {}
@@ -72,7 +78,8 @@ class Catalogue:
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("_target", "document", "_described", "date")}
+        # A worker that only fetches images reads nothing of the catalogue.
+        return {"_target": self._target}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -174,7 +181,7 @@ class Catalogue:
             if by_id and len(records) >= count:  # the rows are in order of id
                 break
             within = rows[groups == group] - table.starts[group]
-            records += table.columns.records(table.read_group(group, columns).take(within))
+            records += table.records(table.read_group(group, columns).take(within))
         if not by_id:
             records.sort(key=_id)
         return records[:count], len(rows)

@@ -14,6 +14,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from ..stores.documents import parse_object
+
 Record = dict[str, Any]
 
 #: Larger than any number of the API, and exact in float64: the bound of `atlaszarr.allen.records`.
@@ -76,6 +78,8 @@ class Columns:
         Columns by which the rows are sorted; the first is the id of the section dataset.
     include : tuple of str
         The associations, as a query includes them.
+    group : int
+        Least number of rows of a row group, but the last: one is decoded to read a few of its rows.
     """
 
     model: str
@@ -84,6 +88,7 @@ class Columns:
     associated: tuple[_Associated, ...]
     order: tuple[str, ...]
     include: tuple[str, ...]
+    group: int
 
     @cached_property
     def schema(self) -> pa.Schema:
@@ -126,7 +131,7 @@ class Columns:
 
     def _record(self, row: Record) -> Record:
         if (whole := row.get(WHOLE)) is not None:
-            known: Record = json.loads(whole)
+            known: Record = parse_object(whole)
             return known
         record: Record = {name: row[name] for name in self.kinds if name in row}
         for one in self.associated:
@@ -234,6 +239,7 @@ DATASETS = Columns(
     ),
     ("id",),
     ("alignment3d", "genes", "products", "plane_of_section", "treatments", "specimen(donor(age))"),
+    1024,
 )
 #: The attributes and the alignment of a SectionImage record.
 IMAGES = Columns(
@@ -271,5 +277,6 @@ IMAGES = Columns(
     (_Associated("alignment2d", {"id": "int", **_matrix("tsv", 6), **_matrix("tvs", 6)}, differs_if_null=True),),
     ("data_set_id", "id"),
     ("alignment2d",),
+    4096,
 )
 BY_MODEL = {columns.model: columns for columns in (DATASETS, IMAGES)}

@@ -20,26 +20,27 @@ import pyarrow.parquet as pq
 from ..errors import InputError
 from ..stores.documents import LARGEST, json_bytes, parse_object
 from ..stores.target import Target
-from .columns import WHOLE, Columns
+from .columns import WHOLE, Columns, Record
 
 #: The document of a finished catalogue, written last.
 DOCUMENT = "catalogue.json"
 FORMAT, VERSION = "atlaszarr-catalogue", 1
-#: Bytes that have a digest: about a quarter of a row group of section images.
+#: Bytes that have a digest: about a row group of section images.
 BLOCK = 2**18
 #: Blocks that an open file keeps, 16 MB: more than a row group has.
 _KEPT = 64
-#: Rows of a row group; one with 60 section images is read in milliseconds.
-GROUP = 8192
 #: Largest file of a catalogue: the images of 43,818 section datasets take about 200 MB.
 _LARGEST_FILE = 2**34
-#: Largest row group, in bytes of decoded columns: `GROUP` section images take about 5 MB, those of the largest
-#: datasets together 40 MB.
+#: Largest row group, in bytes of decoded columns: 4096 section images take about 1 MB, those of the 50 largest datasets
+#: together 150 MB.
 _LARGEST_GROUP = 2**29
+#: Most rows of a row group, and most items of a list column in it: the images of the 50 largest datasets are half a
+#: million.
+_MOST_ROWS = 2**20
 
 
 @dataclass(frozen=True)
-class Table:
+class TableFile:
     """A table of a catalogue as its document describes it.
 
     Attributes
@@ -63,7 +64,7 @@ class Table:
         return {"rows": self.rows, "size": self.size, "misfits": self.misfits, "block": BLOCK, "sha256": self.blocks}
 
     @classmethod
-    def from_dict(cls, described: dict[str, Any]) -> Table:
+    def from_dict(cls, described: dict[str, Any]) -> TableFile:
         """The inverse of `to_dict`; ValueError, KeyError or TypeError if it is not one."""
         rows, size, misfits = (described[name] for name in ("rows", "size", "misfits"))
         blocks = tuple(described["sha256"])
@@ -124,7 +125,7 @@ def digest_of(document: dict[str, Any]) -> str:
     return hashlib.sha256(json_bytes(document)).hexdigest()
 
 
-def write_table(target: Target, columns: Columns, groups: Iterable[pa.Table]) -> Table:
+def write_table(target: Target, columns: Columns, groups: Iterable[pa.Table]) -> TableFile:
     """Write a table from its row groups, one after another; a reader sees the file whole or not at all."""
     file, digests, rows, misfits = _Sink(), _Digests(), 0, 0
 
@@ -139,7 +140,7 @@ def write_table(target: Target, columns: Columns, groups: Iterable[pa.Table]) ->
         yield digests.add(file.drain())
 
     target.write_parts(columns.file, parts())
-    return Table(rows, digests.size, digests.finish(), misfits)
+    return TableFile(rows, digests.size, digests.finish(), misfits)
 
 
 def _texts(columns: Columns) -> list[str]:
@@ -208,7 +209,7 @@ class StoredTable:
     target : Target
         The folder of the catalogue.
     columns : Columns
-    described : Table
+    described : TableFile
 
     Raises
     ------
@@ -216,7 +217,7 @@ class StoredTable:
         If the file is missing, damaged or has other columns.
     """
 
-    def __init__(self, target: Target, columns: Columns, described: Table) -> None:
+    def __init__(self, target: Target, columns: Columns, described: TableFile) -> None:
         self.columns, self.rows = columns, described.rows
         self._target = target
         self._lock = threading.Lock()
@@ -231,8 +232,15 @@ class StoredTable:
         if not self._file.schema_arrow.equals(columns.schema) or metadata.num_rows != described.rows:
             raise damaged(target, f"{columns.file} has other columns or rows than {DOCUMENT} names")
         groups = [metadata.row_group(position) for position in range(metadata.num_row_groups)]
-        if any(group.total_byte_size > _LARGEST_GROUP for group in groups):
-            raise damaged(target, f"{columns.file} has a row group of more than {_LARGEST_GROUP:,} bytes")
+        schema = metadata.schema
+        lists = [column for column in range(len(schema)) if schema.column(column).max_repetition_level]
+        for group in groups:
+            items = max([group.num_rows, *(group.column(column).num_values for column in lists)])
+            if group.total_byte_size > _LARGEST_GROUP or items > _MOST_ROWS:
+                raise damaged(
+                    target,
+                    f"{columns.file} has a row group of more than {_LARGEST_GROUP:,} bytes or {_MOST_ROWS:,} items",
+                )
         #: First row of each row group, and the number of rows.
         self.starts = [0]
         for group in groups:
@@ -256,6 +264,13 @@ class StoredTable:
         except pa.ArrowException:
             raise damaged(self._target, f"row group {position} of {self.columns.file} is not readable") from None
 
+    def records(self, rows: pa.Table) -> list[Record]:
+        """The records of some rows; InputError if they are none."""
+        try:
+            return self.columns.records(rows)
+        except (TypeError, ValueError):
+            raise damaged(self._target, f"{self.columns.file} has rows that are no records") from None
+
     def read(self, columns: list[str]) -> pa.Table:
         """Read columns of all rows."""
         parts = [self.read_group(position, columns) for position in range(len(self.ranges))]
@@ -265,7 +280,7 @@ class StoredTable:
 class _Blocks(io.RawIOBase):
     """An object, read in blocks that are compared with their digests."""
 
-    def __init__(self, target: Target, key: str, described: Table) -> None:
+    def __init__(self, target: Target, key: str, described: TableFile) -> None:
         self._target, self._key, self._described = target, key, described
         self._at = 0
         self._blocks: OrderedDict[int, bytes] = OrderedDict()

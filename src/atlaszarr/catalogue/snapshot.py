@@ -23,7 +23,7 @@ from ..stores.documents import LARGEST, json_bytes, parse_object
 from ..versions import version
 from .columns import DATASETS, IMAGES, Columns, Record
 from .criteria import Criterion
-from .files import DOCUMENT, FORMAT, GROUP, VERSION, read_document, write_document, write_table
+from .files import DOCUMENT, FORMAT, VERSION, read_document, write_document, write_table
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -148,12 +148,13 @@ def write_catalogue(
     query_criteria = [] if product is None else [Criterion("abbreviation", "eq", product, "products", name="product")]
     for criterion in query_criteria:
         str(criterion)  # validates the text before anything is written
-    if finished := _finished(target, request):
+    if (finished := _finished(target, request)) and not target.list_keys(_PAGES):
         return finished
     with owning(replace(target, url=f"{target.url}/{_PAGES}")):
-        begun = _begin(target, request)
-        if finished := _finished(target, request):  # by a process that had the lock until now
+        if finished := _finished(target, request):  # by a process that had the lock, or was killed after that
+            target.remove(_PAGES)
             return finished
+        begun = _begin(target, request)
         snapshot = _Snapshot(query, target, progress)
         names = set(target.list_keys(_PAGES))
         units = _dataset_units(query_criteria, chosen)
@@ -170,8 +171,8 @@ def write_catalogue(
         if progress:
             progress(len(dataset_ids), len(dataset_ids), "images of datasets")
         tables = {
-            DATASETS.file: write_table(target, DATASETS, _groups(_tables(snapshot, units, names))),
-            IMAGES.file: write_table(target, IMAGES, _groups(_tables(snapshot, image_units, names))),
+            columns.file: write_table(target, columns, _groups(_tables(snapshot, parts, names), columns.group))
+            for columns, parts in ((DATASETS, units), (IMAGES, image_units))
         }
         document = {
             "format": FORMAT,
@@ -405,15 +406,16 @@ def _tables(snapshot: _Snapshot, units: Sequence[_Unit], names: set[str]) -> Ite
         yield table.sort_by([(name, "ascending") for name in unit.columns.order])
 
 
-def _groups(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """Tables as row groups of at least `GROUP` rows, or as many as there are; large tables are divided."""
+def _groups(tables: Iterator[pa.Table], least: int) -> Iterator[pa.Table]:
+    """Tables as row groups of at least so many rows, or as there are; the images of one dataset stay together."""
     held: list[pa.Table] = []
     rows = 0
     for table in tables:
-        for start in range(0, len(table), 2 * GROUP):
-            held.append(table.slice(start, 2 * GROUP))
+        size = least if "data_set_id" not in table.column_names else max(len(table), 1)
+        for start in range(0, len(table), size):
+            held.append(table.slice(start, size))
             rows += len(held[-1])
-            if rows >= GROUP:
+            if rows >= least:
                 yield pa.concat_tables(held)
                 held, rows = [], 0
     if rows:

@@ -123,10 +123,10 @@ def plan(
 ) -> None:
     """Estimate the cost of a build; fetches metadata only, and the headers of slides from an --image-source.
 
-    Without DATASET_ID, and with --catalogue, estimate the cost of building all section datasets of the catalogue that
-    match --gene, --plane, --product, --specimen and --id, up to --limit.
+    Without DATASET_ID, and with a catalogue, estimate the cost of building all its section datasets that match the
+    gene, plane, product, specimen and id, up to a limit.
 
-    For instance: atlaszarr plan --catalogue mouse-catalogue --gene "Prox*" --resolution 50
+    For instance: atlaszarr plan --catalogue mouse-catalogue --gene "Prox*"
     """
     criteria = {"gene": gene, "product": product, "specimen": specimen, "id": id, "limit": limit}
     if dataset_id is None:

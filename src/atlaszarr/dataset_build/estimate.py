@@ -203,15 +203,14 @@ def _datasets(catalogue: Catalogue, rows: NDArray[np.int64]) -> pd.DataFrame:
         except AtlaszarrError:  # it has no grid
             continue
     frame = frame.assign(space=frame["reference_space_id"].map(spaces))
-    frame.dropna(subset=["space"], inplace=True)
-    return frame
+    return frame.dropna(subset=["space"])
 
 
 def _images(frame: pd.DataFrame, datasets: pd.DataFrame) -> pd.DataFrame:
     """The section images of some datasets that can be registered, in order of dataset and section number."""
     frame = frame[frame["data_set_id"].isin(datasets.index)]
     needed = [name for name in frame.columns if name not in ("failed", "expression_path", "tier_count")]
-    valid = frame[needed].notna().all(axis=1) & ~frame["failed"].fillna(False).astype(bool)
+    valid = frame[needed].notna().all(axis=1) & ~frame["failed"].eq(True)
     frame = frame[valid & (frame[["width", "height", "resolution"]] > 0).all(axis=1)]
     frame = frame.drop_duplicates(["data_set_id", "section_number"]).sort_values(["data_set_id", "section_number"])
     return frame.assign(
