@@ -2,26 +2,33 @@
 
 import io
 import json
+import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import zarr
 from distributed import Client, LocalCluster
+from ngff_zarr import from_ngff_zarr
 
-from atlaszarr import AllenClient, Terminology, build, open_grid, region_statistics, verify
+from atlaszarr import AllenClient, Grid, Terminology, build, open_grid, open_volume, region_statistics, verify
+from atlaszarr.dataset_build.records import geometry
 from atlaszarr.errors import AtlaszarrWarning, InputError, NotFoundError
 from atlaszarr.expression_grids.grids import write_grid
+from atlaszarr.geometry.spaces import reference_space
 from atlaszarr.testing import Emulator
 from atlaszarr.testing.grids import grid_values
 from atlaszarr.testing.ontology import structure_graph
 from atlaszarr.testing.records import dataset_records, image_records
+from atlaszarr.writing import write_multiscales
 from codes import raises
 from phantom_annotations import write_annotations
 
 #: Prox1, sagittal, low r.
 DATASET = 69289763
+PLACED = geometry(Grid(reference_space(9), 100))
 TERMINOLOGY = Terminology.from_structure_graph(structure_graph()["msg"])
 
 
@@ -115,7 +122,20 @@ def test_workers_of_an_active_client_give_the_same_table(built, table, service):
     with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster:
         with Client(cluster):
             found = region_statistics(built / "x.ome.zarr", built / "two.ome.zarr", TERMINOLOGY, True)
+            opened = (from_ngff_zarr(str(built / name)) for name in ("x.ome.zarr", "two.ome.zarr"))  # cannot be sent
+            assert region_statistics(*opened, TERMINOLOGY)["voxels"].equals(table["voxels"])
+            with AllenClient(service.url, "none", rate=1e9) as client:
+                lazy = open_volume(DATASET, 100, client=client)
+                alike = region_statistics(lazy, built / "two.ome.zarr", TERMINOLOGY)
+            write_multiscales(
+                stored(built / "x.ome.zarr" / "0"), "memory://measured/v.ome.zarr", geometry=PLACED, scheduler="threads"
+            )
+            with raises(InputError, "target-in-memory"):
+                region_statistics("memory://measured/v.ome.zarr", built / "two.ome.zarr", TERMINOLOGY)
         assert found.equals(table)
+        same = [name for name in table.columns if name.split("_")[0] in ("covered", "mean", "std")]
+        same = [name for name in same if name in alike.columns]
+        assert alike[same].equals(table[same])
         with AllenClient(service.url, "none", rate=1e9) as client:
             write_grid(DATASET, built / "grid.ome.zarr", client=client)
         arguments = built / "grid.ome.zarr", built / "two.ome.zarr", TERMINOLOGY, True
@@ -249,3 +269,87 @@ def test_a_grid_is_measured_at_its_points(built, service, connect):
         assert row["covered_right"] == 0
         mean = values[inside].astype(np.float64).mean() if inside.any() else np.nan
         assert row["energy"] == pytest.approx(mean, rel=1e-9, nan_ok=True)
+
+
+@pytest.mark.parametrize("ome_zarr", ["0.4", "0.6"])
+def test_a_grid_of_every_version_of_ome_zarr_is_measured_alike(service, tmp_path, connect, built, ome_zarr):
+    client = connect(service)
+    write_grid(DATASET, tmp_path / "old.ome.zarr", ["density"], client=client, ome_zarr=ome_zarr)
+    write_grid(DATASET, tmp_path / "new.ome.zarr", ["density"], client=client)
+    assert verify(tmp_path / "old.ome.zarr", deep=True).ok
+    old, new = (
+        region_statistics(tmp_path / f"{name}.ome.zarr", built / "two.ome.zarr", TERMINOLOGY) for name in ("old", "new")
+    )
+    assert old.equals(new)
+    assert old["density"].notna().any()
+    assert old["energy"].isna().all()
+
+
+def test_a_grey_volume_has_the_intensity_of_the_colour_volume(built, service, tmp_path, connect, table):
+    build(DATASET, tmp_path / "x.ome.zarr", client=connect(service), resolution=100, grey=True)
+    shutil.copytree(built / "x.expression.ome.zarr", tmp_path / "x.expression.ome.zarr")
+    grey = region_statistics(tmp_path / "x.ome.zarr", built / "two.ome.zarr", TERMINOLOGY, True)
+    assert "mean_grey" in grey.columns
+    for name in ("density", "intensity", "energy"):
+        assert grey[name].equals(table[name])
+
+
+def test_the_genes_by_regions_of_the_documentation_are_a_matrix(built, tmp_path, monkeypatch):
+    text = (Path(__file__).parents[2] / "docs" / "expression.md").read_text()
+    (code,) = re.findall(r"```py\n(.*?)```", text, re.DOTALL)
+    for gene in ("Prox1", "Nrp1"):
+        shutil.copytree(built / "x.ome.zarr", tmp_path / f"{gene}.ome.zarr")
+        shutil.copytree(built / "x.expression.ome.zarr", tmp_path / f"{gene}.expression.ome.zarr")
+    shutil.copytree(built / "two.ome.zarr", tmp_path / "annotation.ome.zarr")
+    (tmp_path / "terminology.csv").write_text(TERMINOLOGY.to_csv())
+    monkeypatch.chdir(tmp_path)
+    names = {"annotation": "annotation.ome.zarr"}
+    exec(code, names)
+    assert names["matrix"].shape == (2, len(TERMINOLOGY))
+    assert names["matrix"].loc["Prox1", "CP"] > 0
+
+
+def test_a_collection_of_sections_is_refused(built, service, tmp_path, connect):
+    build(DATASET, tmp_path / "s.ome.zarr", client=connect(service), resolution=200, mode="sections")
+    with raises(InputError, "not-an-image"):
+        region_statistics(tmp_path / "s.ome.zarr", built / "two.ome.zarr", TERMINOLOGY)
+    with raises(InputError, "no-matching-level"):
+        region_statistics(tmp_path / "s.ome.zarr" / "0", built / "two.ome.zarr", TERMINOLOGY)
+
+
+def test_sides_have_the_names_of_the_annotation(built, table, tmp_path):
+    """BrainGlobe calls low r right: the voxels are the same, the names are exchanged."""
+    shutil.copytree(built / "two.ome.zarr", tmp_path / "a.ome.zarr")
+    shutil.rmtree(tmp_path / "a.ome.zarr" / "atlaszarr")
+    root = tmp_path / "a.ome.zarr" / "zarr.json"
+    root.write_text(root.read_text().replace("left-to-right", "right-to-left"))
+    found = region_statistics(built / "x.ome.zarr", tmp_path / "a.ome.zarr", TERMINOLOGY, True)
+    assert found["covered"].equals(table["covered"])
+    for name in ("covered", "energy", "std_red_direct"):
+        assert found[f"{name}_right"].equals(table[f"{name}_left"])
+        assert found[f"{name}_left"].equals(table[f"{name}_right"])
+
+
+def test_a_volume_that_lost_its_section_label_is_not_taken_as_covered_everywhere(built, tmp_path):
+    shutil.copytree(built / "x.ome.zarr", tmp_path / "x.ome.zarr")
+    shutil.rmtree(tmp_path / "x.ome.zarr" / "labels" / "section")
+    with raises(InputError, "missing-label") as caught:
+        region_statistics(tmp_path / "x.ome.zarr", built / "two.ome.zarr", TERMINOLOGY)
+    assert "x.ome.zarr/labels/section is missing" in str(caught.value)
+
+
+def test_an_image_without_sections_is_paired_with_its_expression_view(built, tmp_path):
+    image = stored(built / "x.ome.zarr" / "0")
+    write_multiscales(image, tmp_path / "x.ome.zarr", geometry=PLACED)
+    shutil.copytree(built / "x.expression.ome.zarr", tmp_path / "x.expression.ome.zarr")
+    root = tmp_path / "x.expression.ome.zarr" / "zarr.json"
+    document = json.loads(root.read_text())
+    document["attributes"].pop("atlaszarr")
+    root.write_text(json.dumps(document))
+    shutil.rmtree(tmp_path / "x.expression.ome.zarr" / "atlaszarr")
+    with pytest.warns(AtlaszarrWarning, match="absent"):
+        found = region_statistics(tmp_path / "x.ome.zarr", built / "two.ome.zarr", TERMINOLOGY)
+    view, other = (stored(built / "x.expression.ome.zarr" / path) for path in ("0", "labels/section/0"))
+    where = (view != 0).any(axis=0) & (other != 0) & (stored(built / "two.ome.zarr" / "0") > 0)
+    grey = (image.sum(axis=0, dtype=int) + 1) // 3
+    assert found.loc[997, "intensity"] == pytest.approx(grey[where].mean(), rel=1e-12)

@@ -10,7 +10,7 @@ import click
 
 from ..errors import InputError
 from .options import MESSAGES, STORE, WHOLE, format_options, options
-from .terminal import echo, echo_data, say
+from .terminal import echo, echo_data, progress_bars, say
 
 
 @click.command()
@@ -70,18 +70,20 @@ def measure(
     structures = terminology_of(terminology, located, its_options)
     wanted = list(dict.fromkeys(structures[region] for region in regions))
     tables = []
-    for volume in volumes:
-        table = region_statistics(
-            volume,
-            annotation,
-            structures,
-            by_hemisphere,
-            allow_unknown=allow_unknown,
-            storage_options=storage_options,
-            scheduler=scheduler,
-            workers=workers,
-        )
-        tables.append(table.loc[[structure.id for structure in wanted]] if wanted else table)
+    with progress_bars("measure") as progress:
+        for n, volume in enumerate(volumes):
+            progress(n, len(volumes), "volumes")
+            table = region_statistics(
+                volume,
+                located,
+                structures,
+                by_hemisphere,
+                allow_unknown=allow_unknown,
+                storage_options=storage_options,
+                scheduler=scheduler,
+                workers=workers,
+            )
+            tables.append(table.loc[[structure.id for structure in wanted]] if wanted else table)
     if form == "table":
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
         for n, (volume, table) in enumerate(zip(volumes, tables, strict=True)):

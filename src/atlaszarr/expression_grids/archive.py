@@ -106,8 +106,8 @@ def read_archive(body: bytes, include: Sequence[str], name: str) -> GridArchive:
                 raise InputError(f"{name} has two members {twice[0][:100]!r}", code="damaged-file")
             grids = [_grid(archive, quantity, name) for quantity in include]
     except (zipfile.BadZipFile, zlib.error, InputError, EOFError, NotImplementedError, RuntimeError, OSError) as error:
-        text = str(error) if isinstance(error, InputError) else f"{name} is not an intact zip of grids: {error}"
-        raise ImageError(text, code="damaged-grid") from None
+        text = str(error) if isinstance(error, InputError) else f"{name} is not an intact zip of grids ({error})"
+        raise ImageError(f"{text}; try again later, or the dataset has no grids", code="damaged-grid") from None
     shapes = {(values.shape, spacing) for values, spacing in grids}
     if len(shapes) > 1:
         raise ImageError(f"{name} has grids of different sizes", code="damaged-grid")

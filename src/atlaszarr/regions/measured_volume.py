@@ -82,6 +82,15 @@ class MeasuredVolume:
         """
         if hasattr(volume, "data_vars"):
             return _of_dataset(volume)
+        if isinstance(images := getattr(volume, "images", None), Sequence) and images:  # a Multiscales
+            levels = [_of_array(image) for image in images]
+            return replace(
+                levels[0],
+                geometries=tuple(level.geometries[0] for level in levels),
+                shapes=tuple(level.shapes[0] for level in levels),
+                levels=tuple(level.levels[0] for level in levels),
+                absent=tuple(chunks for level in levels for chunks in level.absent),
+            )
         if hasattr(volume, "shape") or hasattr(volume, "dims"):
             return _of_array(volume)
         return _of_target(Target.of(volume, storage_options))
@@ -152,8 +161,18 @@ def _add(levels: Sequence[dict[str, PlacedArray]], key: str, image: StoredImage 
 
 
 def _section_label(image: StoredImage) -> StoredImage | None:
-    """The label ``section`` of an image; None if it has none."""
-    return _existing(replace(image.target, url=f"{image.target.url}/labels/section"))
+    """The label ``section`` of an image; None if it has none.
+
+    Raises
+    ------
+    InputError
+        If it is missing from a volume of `atlaszarr.build`.
+    """
+    label = replace(image.target, url=f"{image.target.url}/labels/section")
+    request = image.own.get("request")
+    if (found := _existing(label)) is None and isinstance(request, Mapping) and request.get("mode") == "volume":
+        raise InputError(f"{shown(label.url)} is missing; build the volume again to repair it", code="missing-label")
+    return found
 
 
 def _existing(target: Target) -> StoredImage | None:

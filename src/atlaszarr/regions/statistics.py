@@ -13,9 +13,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..assets.locate import Located
 from ..boxes import Region, Shape
 from ..engine.ome import Geometry
-from ..engine.schedulers import Scheduler, SchedulerLike, in_order, scheduler_for, usable_cores
+from ..engine.schedulers import (
+    Scheduler,
+    SchedulerLike,
+    active_client,
+    in_order,
+    resolve_scheduler,
+    scheduler_for,
+    usable_cores,
+)
 from ..engine.zarr_reader import StoredArray
 from ..errors import AtlaszarrWarning
 from ..stores.locations import local_path
@@ -32,8 +41,9 @@ from .volumes import ASSUMED_MIDLINE, axis_across, located_annotation, sides_of,
 if TYPE_CHECKING:
     import pandas as pd
 
-#: The most voxels of a block, for each thread 64 MB of labels, 64 MB of sections and 16 MB of each uint8 channel.
-_LARGEST_BLOCK = 2**24
+#: The most bytes of a block, for each thread: a block of 256 x 256 x 256 voxels in colour with its labels, sections and
+#: expression view has 302 MB.
+_LARGEST_BLOCK = 2**28
 #: The most voxels of the annotation that a block of a grid spans along an axis.
 _SPAN = 128
 #: Threads that read from a store other than a local disk, at least.
@@ -62,7 +72,7 @@ def region_statistics(
 
     Parameters
     ----------
-    volume : str, path-like, xarray.Dataset, xarray.DataArray, NgffImage, dask or numpy array
+    volume : str, path-like, xarray.Dataset, xarray.DataArray, Multiscales, NgffImage, dask or numpy array
         The path or URL of a volume of `atlaszarr.build`, of a grid of ``atlaszarr grid``, or of any other OME-Zarr
         along z, y and x; a Dataset of `atlaszarr.open_volume` or `atlaszarr.open_grid`; or an array.
 
@@ -70,7 +80,8 @@ def region_statistics(
         writes it. It may also be given alone: then its colours are not averaged, since what they mean as numbers is
         not documented.
     annotation : str, path-like, Multiscales, NgffImage, xarray.DataArray, dask or numpy array
-        Same as in `atlaszarr.region_volumes`. For a grid, whose values are those of points 200 um apart, the label is
+        Same as in `atlaszarr.region_volumes`; for many volumes what `atlaszarr.assets.locate.locate` returns, and the
+        terminology as a `Terminology`, so that neither is looked up again. Both can be pickled. For a grid, whose values are those of points 200 um apart, the label is
         that of the voxel of the annotation that holds the point (the one at the higher index if it is on an edge), at
         the coarsest level with voxels of at most an eighth of that distance: every 8th voxel of 25 um.
     terminology : Terminology, str or path-like, optional
@@ -163,8 +174,12 @@ def region_statistics(
     if workers is None and not measured.is_local:
         workers = max(_REMOTE_THREADS, usable_cores())
     absent = [opened.absent, *measured.absent]
+    task = _Measurement(labels, arrays, before)
+    if scheduler is None and not _can_be_sent(task):
+        scheduler = "threads"
+    for url in (measured.name, located.annotation if isinstance(located, Located) else ""):
+        scheduler = resolve_scheduler(scheduler, url)
     with scheduler_for(scheduler, workers) as running:
-        task = _Measurement(labels, arrays, before)
         for parts, counts in _run(running, task, list(_boxes(labels, list(arrays.values())))):
             for part in parts:
                 sums.add(part)
@@ -211,13 +226,18 @@ class _Measurement:
     arrays: Mapping[str, PlacedArray]
     before_midline: int
 
+    @property
+    def all_arrays(self) -> list[PlacedArray]:
+        """The labels and all arrays that are summed."""
+        labels = self.labels if isinstance(self.labels, PlacedArray) else self.labels.labels
+        return [labels, *self.arrays.values()]
+
     def __call__(self, boxes: Sequence[Region]) -> tuple[list[BlockSums], dict[str, dict[str, int]]]:
         """The sums of blocks that hold labels, and the absent chunks that were found, by the URL of their array."""
         sums = [found for box in boxes if (found := self._block(box)) is not None]
-        arrays = [self.labels if isinstance(self.labels, PlacedArray) else self.labels.labels, *self.arrays.values()]
         absent = {
             array.array.absent.url: taken
-            for array in arrays
+            for array in self.all_arrays
             if isinstance(array.array, StoredArray) and (taken := array.array.absent.take())
         }
         return sums, absent
@@ -244,6 +264,8 @@ class _Measurement:
         if expression is not None and expression.ndim == 3:
             expression = expression[np.newaxis]
         other = arrays.get("expression_section", section)
+        if "section" not in arrays:  # the image has no sections to compare
+            other = (other != 0).astype(np.uint8)
         return sum_block(labels, image, section, expression, other, self.before_midline - box[2].start)
 
     def _read(self, box: Region) -> dict[str, NDArray[Any]]:
@@ -281,6 +303,19 @@ def _run(
     yield from in_order(running, starts, _WINDOW * max(running.workers, 2))
 
 
+def _can_be_sent(task: _Measurement) -> bool:
+    """Whether the workers of an active client can be given a task; not the arrays that from_ngff_zarr returns."""
+    if active_client() is None or all(isinstance(array.array, StoredArray) for array in task.all_arrays):
+        return True
+    import cloudpickle
+
+    try:
+        cloudpickle.dumps(task)
+    except (TypeError, AttributeError, ValueError, RuntimeError):
+        return False
+    return True
+
+
 def _call(task: _Measurement, boxes: Sequence[Region]) -> Any:
     return task(boxes)
 
@@ -290,11 +325,13 @@ def _boxes(labels: PlacedArray | SampledLabels, arrays: Sequence[PlacedArray]) -
     shape: Shape
     if isinstance(labels, SampledLabels):
         shape = labels.shape
-        held = [max(int(axis.max()) + 1, 1) for axis in labels.indices]
-        z, y, x = (max(1, _SPAN * n // max(count, n)) for n, count in zip(shape, held, strict=True))
+        spans = [max(int(axis.max()) + 1, len(axis)) for axis in labels.indices]
+        z, y, x = (max(1, _SPAN * n // span) for n, span in zip(shape, spans, strict=True))
     else:
         shape = labels.shape
-        z, y, x = map(min, largest_unit([labels, *arrays], _LARGEST_BLOCK), shape)
+        held = [labels, *arrays]
+        voxel = sum(max(np.dtype(array.array.dtype).itemsize, 1) * array.channels for array in held)
+        z, y, x = map(min, largest_unit(held, max(_LARGEST_BLOCK // voxel, 1)), shape)
     for i in range(0, shape[0], z):
         for j in range(0, shape[1], y):
             for k in range(0, shape[2], x):
@@ -314,4 +351,5 @@ def _points_before(midline: float, geometry: Geometry, axis: int, count: int) ->
 
 def options_for(given: Any, options: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     """The storage options, if what is given is a URL; a path has none."""
-    return options if isinstance(given, str) and local_path(given) is None else None
+    location = given.annotation if isinstance(given, Located) else given
+    return options if isinstance(location, str) and local_path(location) is None else None

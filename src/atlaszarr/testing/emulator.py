@@ -1,7 +1,7 @@
 """An emulator of the Allen Brain API: an HTTP server on loopback.
 
-It serves the records of real datasets (or any other records) and section images drawn from a phantom brain, records
-all requests, and plays scripted faults. The demo, the tests and the `emulator` command use it.
+It serves the records of real datasets (or any other records), and section images and expression grids of a phantom
+brain, records all requests, and plays scripted faults. The demo, the tests and the `emulator` command use it.
 """
 
 from __future__ import annotations

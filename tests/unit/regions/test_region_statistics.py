@@ -3,12 +3,15 @@
 import pickle
 import shutil
 
+import dask.array as da
 import numpy as np
 import pytest
 
 from atlaszarr import Terminology, region_statistics, region_volumes
 from atlaszarr.engine.ome import Geometry
 from atlaszarr.errors import AtlaszarrWarning, InputError, TargetError
+from atlaszarr.regions.measured_volume import largest_unit
+from atlaszarr.regions.placed_arrays import PlacedArray
 from atlaszarr.writing import write_multiscales
 from codes import raises
 from small_annotation import CSV, GEOMETRY, labels
@@ -285,3 +288,37 @@ def test_columns_have_the_same_types_in_every_table(written, tmp_path, terminolo
     assert found["mean_channel_0"].isna().all()
     assert str(found["expressing"].dtype) == "Int64"
     assert pickle.loads(pickle.dumps(found)).equals(found)
+
+
+def test_multiscales_are_measured_at_the_level_that_fits(written, terminology):
+    from ngff_zarr import from_ngff_zarr
+
+    folder, table = written
+    volume = from_ngff_zarr(str(folder / "volume.ome.zarr"))
+    found = region_statistics(volume, folder / "annotation.ome.zarr", terminology)
+    assert (found["voxels"] == table["voxels"]).all()
+    coarse = region_statistics(volume, folder / "annotation.ome.zarr" / "1", terminology)
+    assert coarse.attrs["level"] == 1
+
+
+@pytest.mark.parametrize("chunk", [(20, 20, 20), (1, 20, 20), (7, 3, 20)])
+def test_chunks_of_any_shape_give_the_same_table(written, tmp_path, terminology, chunk):
+    write(tmp_path, chunk=chunk)
+    write_labels(tmp_path, chunk=(5, 20, 20))
+    assert measured(tmp_path, terminology).equals(written[1])
+
+
+@pytest.mark.parametrize(
+    ("chunks", "most", "expected"),
+    [
+        ([(64, 64, 64), (64, 64, 64)], 2**24, (64, 64, 64)),
+        ([(64, 64, 64), (32, 64, 128)], 2**24, (64, 64, 128)),
+        ([(512, 512, 512), (64, 64, 64)], 2**24, (256, 256, 256)),
+        ([(63, 63, 63), (64, 64, 64)], 2**20, (63, 126, 126)),
+    ],
+)
+def test_blocks_are_whole_chunks_and_bounded(chunks, most, expected):
+    arrays = [PlacedArray(da.zeros((1024,) * 3, chunks=chunk), None, (0, 1, 2)) for chunk in chunks]
+    lengths = largest_unit(arrays, most)
+    assert lengths == expected
+    assert np.prod(lengths) <= most
