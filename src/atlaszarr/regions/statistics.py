@@ -81,9 +81,11 @@ def region_statistics(
         not documented.
     annotation : str, path-like, Multiscales, NgffImage, xarray.DataArray, dask or numpy array
         Same as in `atlaszarr.region_volumes`; for many volumes what `atlaszarr.assets.locate.locate` returns, and the
-        terminology as a `Terminology`, so that neither is looked up again. Both can be pickled. For a grid, whose values are those of points 200 um apart, the label is
-        that of the voxel of the annotation that holds the point (the one at the higher index if it is on an edge), at
-        the coarsest level with voxels of at most an eighth of that distance: every 8th voxel of 25 um.
+        terminology as a `Terminology`, so that neither is looked up again. Both can be pickled.
+
+        The values of a grid are those of points 200 um apart. The label of a point is that of the voxel of the
+        annotation that holds it (the one at the higher index if it is on an edge), at the coarsest level with voxels of
+        at most an eighth of that distance: every 8th voxel of 25 um.
     terminology : Terminology, str or path-like, optional
         Same as in `atlaszarr.region_volumes`.
     by_hemisphere : bool
