@@ -3,7 +3,10 @@
 import copy
 import json
 import pickle
+import re
+import shlex
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -294,3 +297,25 @@ def test_build_and_preview_with_a_catalogue_request_images_alone(command, emulat
     outcome = command("image", 69177654, tmp_path / "one.jpg", "--downsample", 6, *options)
     assert outcome.code == 0, outcome.err
     assert emulator.count("query") == 0
+
+
+def test_the_commands_and_the_python_of_the_documentation_run(command, emulator, tmp_path, monkeypatch):
+    text = (Path(__file__).parents[2] / "docs/catalogue.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ATLASZARR_API_URL", emulator.url)
+    lines = [line for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+    assert len(lines) == 3
+    for line in lines:
+        name, *words = shlex.split(line)
+        assert name == "atlaszarr"
+        outcome = command(*words)
+        assert outcome.code == 0, outcome.err
+        assert outcome.out
+    (python,) = re.findall(r"```py\n(.*?)```", text, re.DOTALL)
+    names = {}
+    exec(python, names)
+    assert len(names["coronal"]) == 2
+    assert len(names["images"]) == 68
+    columns = {*pd.read_parquet("mouse-catalogue/datasets.parquet"), *pd.read_parquet("mouse-catalogue/images.parquet")}
+    named = set(re.findall(r"`([a-z]\w*_\w+)`", text))
+    assert named <= columns

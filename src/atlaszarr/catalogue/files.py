@@ -271,9 +271,10 @@ class StoredTable:
         except (TypeError, ValueError):
             raise damaged(self._target, f"{self.columns.file} has rows that are no records") from None
 
-    def read(self, columns: list[str]) -> pa.Table:
-        """Read columns of all rows."""
-        parts = [self.read_group(position, columns) for position in range(len(self.ranges))]
+    def read(self, columns: list[str], groups: Iterable[int] | None = None) -> pa.Table:
+        """Read columns of some row groups; default all."""
+        positions = range(len(self.ranges)) if groups is None else groups
+        parts = [self.read_group(position, columns) for position in positions]
         return pa.concat_tables(parts) if parts else self.columns.schema.empty_table().select(columns)
 
 
