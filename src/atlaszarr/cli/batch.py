@@ -52,8 +52,8 @@ def batch(
 ) -> int:
     """Build many section datasets, each to ROOT/<id>.ome.zarr; ROOT is a path or URL.
 
-    The datasets are those in the file --ids, those that match --gene, --plane, --product, --specimen and --id, or all
-    of --catalogue. The same command resumes a batch. The journal and the table batch.csv are in ROOT/batch.
+    The datasets are those of a file (--ids), of a search by gene, plane, product, specimen or id, or of a whole
+    catalogue. The same command resumes a batch. The journal and the table batch.csv are in ROOT/batch.
 
     For instance: atlaszarr batch s3://bucket/mouse --product Mouse --gene 'Calb*'
     """
