@@ -243,3 +243,19 @@ def test_several_views_are_one_row(records, serve, connect, tmp_path):
     assert report.images == 12
     assert (tmp_path / "11.expression.ome.zarr").exists()
     assert pd.read_csv(report.table).images.tolist() == [12]
+
+
+class Careless(AllenClient):
+    """A client of a user, with a mistake."""
+
+    def section_dataset(self, id):
+        """Same as in `AllenClient`, except for one dataset."""
+        return 1 / 0 if id == 12 else super().section_dataset(id)
+
+
+def test_an_error_that_is_not_of_atlaszarr_fails_one_dataset_and_is_named(emulator, tmp_path):
+    with Careless(emulator.url, "none", rate=1e9) as client:
+        report = build_many(IDS, tmp_path, client=client, **SMALL)
+    assert report.states == {"built": 2, "failed": 1}
+    (row,) = report.failures
+    assert (row.code, row.message) == ("unexpected-error", "ZeroDivisionError: division by zero")

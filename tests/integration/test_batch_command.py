@@ -8,9 +8,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from contextlib import suppress
 
 import pytest
+from distributed import LocalCluster
 
 from copied_datasets import copies
 
@@ -111,6 +113,33 @@ def test_an_interrupted_batch_ends_within_seconds_and_keeps_the_finished_dataset
     assert out.startswith("6 datasets: ")
     paths = [asked.path for asked in slow.requests if asked.kind == "section_image_download"]
     assert not {f"{int(path.rpartition('/')[2]) // 1000}.ome.zarr" for path in paths} & kept
+
+
+@pytest.mark.slow
+def test_a_batch_on_a_cluster_is_interrupted_within_seconds_and_the_datasets_of_its_workers_are_kept(
+    records, serve, tmp_path
+):
+    slow = serve(*copies(records, IDS), latency=0.1)
+    (tmp_path / "ids.txt").write_text("\n".join(map(str, IDS)))
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=":0") as cluster:
+        given = (tmp_path / "root", tmp_path / "ids.txt", slow, "--scheduler", cluster.scheduler_address)
+        with started(*given, **pipes) as batch:
+            while not finished(tmp_path / "root"):
+                assert batch.poll() is None
+                time.sleep(0.02)
+            batch.send_signal(signal.SIGINT)
+            sent = time.monotonic()
+            _, err = batch.communicate(timeout=60)
+            assert time.monotonic() - sent < 10
+        assert batch.returncode == 130
+        assert "the same command resumes a batch; finished datasets are kept" in err
+        with started(*given, **pipes) as batch:
+            out, _ = batch.communicate(timeout=100)
+    assert batch.returncode == 0
+    assert out.startswith("6 datasets: ")
+    fetched = Counter(asked.path for asked in slow.requests if asked.kind == "section_image_download")
+    assert set(fetched.values()) == {1}
 
 
 @pytest.mark.slow
