@@ -9,7 +9,7 @@ from uuid import uuid4
 import pandas as pd
 import pytest
 
-from atlaszarr import build, build_many, verify
+from atlaszarr import AllenClient, build, build_many, verify
 from atlaszarr.errors import InputError, TargetError
 from atlaszarr.stores.target import Target
 from codes import raises
