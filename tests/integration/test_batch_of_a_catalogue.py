@@ -38,10 +38,16 @@ def test_a_catalogue_answers_for_all_datasets(emulator, catalogue, tmp_path):
 
 
 @pytest.mark.slow
-def test_workers_need_no_catalogue(emulator, catalogue, tmp_path):
+@pytest.mark.parametrize("kind", ["a folder of the driver", "S3"])
+def test_workers_build_what_a_catalogue_describes(kind, emulator, catalogue, connect, remote, tmp_path):
+    options = {}
+    if kind == "S3":
+        catalogue, options = remote.url("catalogue"), remote.options
+        connect(emulator).write_catalogue(catalogue, storage_options=options)
+        emulator.reset()
     with (
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
-        AllenClient(emulator.url, "none", rate=1e9, catalogue=catalogue) as client,
+        AllenClient(emulator.url, "none", rate=1e9, catalogue=catalogue, catalogue_options=options) as client,
     ):
         report = build_many([*IDS, 99], tmp_path / "root", client=client, scheduler=cluster, **SMALL)
     assert_built(report, emulator)

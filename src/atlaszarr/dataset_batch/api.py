@@ -271,7 +271,8 @@ def build_many(
     at_once = min(count, len(chosen)) if resolved == "threads" else 1
     folder = Target.of(f"{target.url}/{_FOLDER}", storage_options)
     described, sent = _identity, client
-    if client.catalogue is not None:  # read here: no worker opens it, but each reads what an image source has
+    if client.catalogue is not None and resolved != "threads" and not is_url(client.catalogue.url):
+        # Workers may not reach a folder of this machine; to read a dataset here takes some ten milliseconds of its CPU.
         reader, sent = copy(client), copy(client)
         reader.image_source, sent.catalogue = None, None
         described = partial(_described, reader)
