@@ -154,8 +154,6 @@ def test_an_invalid_option_is_refused_before_anything_is_written(client, emulato
     emulator.reset()
     with raises(InputError, "unknown-option"):
         build_many(IDS, tmp_path / "root", client=client, colour="blue")
-    with raises(InputError, "not-supported"):
-        build_many(IDS, tmp_path / "root", client=client, atlas=tmp_path)
     assert not (tmp_path / "root").exists()
     assert emulator.count() == 0
 

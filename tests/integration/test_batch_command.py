@@ -56,7 +56,7 @@ def test_a_dataset_that_fails_is_named_and_the_exit_code_is_1(command, given, tm
         (("--ids", "nowhere.txt"), "there is no file"),
         (("--ids", "bad.txt"), "line 2 of"),
         (("--ids", "ids.txt", "--resolution", "0"), "resolution 0 um"),
-        (("--ids", "ids.txt", "--atlas", "ccf"), "atlas is not supported for many datasets"),
+        (("--ids", "ids.txt", "--atlas", "ccf"), "there is no atlas"),
         (("--gene", "nothing"), "there are no datasets to build"),
     ],
 )

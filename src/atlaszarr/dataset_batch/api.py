@@ -34,6 +34,7 @@ from ..allen.client import AllenClient
 from ..allen.records import SectionDataset
 from ..assets.locate import locate
 from ..dataset_build.api import options_of_views
+from ..dataset_build.asset import Registration
 from ..engine.lock import owning
 from ..engine.schedulers import (
     Future,
@@ -48,6 +49,7 @@ from ..engine.schedulers import (
 from ..engine.target_state import LAYOUT, refuse_inside_image, validate_same_request
 from ..errors import AtlaszarrError, InputError, TargetError, printable
 from ..regions.annotation import annotation_of
+from ..sections.options import Options
 from ..stores.documents import LARGEST, json_bytes, parse_object
 from ..stores.locations import is_url, normalize_folder, shown
 from ..stores.target import Target
@@ -208,6 +210,7 @@ def build_many(
     allow_missing: bool = False,
     overwrite: bool = False,
     take_over: bool = False,
+    atlas: str | os.PathLike[str] | None = None,
     measure: str | os.PathLike[str] | None = None,
     progress: Callable[[BatchStatus], object] | None = None,
     **options: Any,
@@ -236,13 +239,16 @@ def build_many(
         Begin the batch anew if it was begun with other options, and replace the targets of other options.
     take_over : bool
         Run even if another batch seems to be running in the root.
+    atlas : str or path-like, optional
+        An atlas of the layout ``assets`` whose root is `root`: every dataset is registered in it as a template, with
+        the default name and version of `build`, instead of written to ``ROOT/<id>.ome.zarr``.
     measure : str or path-like, optional
         An annotation, whose path or URL all workers reach: each finished volume is measured in its regions, see
         `region_statistics`, and ``ROOT/batch/measure.parquet`` has a row for each dataset and structure.
     progress : callable, optional
         Called with a `BatchStatus` every second and at the end; ``print`` prints its line.
     **options
-        Same as in `build`, without `atlas`.
+        Same as in `build`.
 
     Returns
     -------
@@ -256,14 +262,12 @@ def build_many(
     TargetError, SchedulerError, ServiceError
         If all datasets fail for the same reason, such as a full disk or a lost scheduler; the same call resumes.
     """
-    if "atlas" in options:
-        raise InputError(
-            "atlas is not supported for many datasets; build each with it, to a target of its own", code="not-supported"
-        )
     views = options_of_views(mode, view, options)
     annotation = _annotation(measure, mode, storage_options)
-    request = {"layout": LAYOUT, "mode": mode, "views": [asdict(one) for one in views]}
+    request = {"layout": LAYOUT, "mode": mode, "atlas": atlas is not None, "views": [asdict(one) for one in views]}
     target = Target.of(root, storage_options)
+    if atlas is not None:
+        options = {**options, "atlas": _located_atlas(atlas, storage_options, views, target)}
     resolved = resolve_scheduler(scheduler, target.url)
     chosen = _chosen(datasets)
     client = client or AllenClient()
@@ -455,6 +459,25 @@ def _annotation(
     annotation_of(located, 0, given)
     terminology_of(None, located, given)
     return location
+
+
+def _located_atlas(
+    atlas: str | os.PathLike[str], storage_options: Mapping[str, Any] | None, views: Sequence[Options], root: Target
+) -> str:
+    """The location of the atlas in which all datasets are registered.
+
+    Raises
+    ------
+    InputError
+        For the reasons of `build`, or if its root is not that of the batch.
+    """
+    found = Registration.of(atlas, storage_options, views).atlas.root.url
+    if found != root.url:
+        raise InputError(
+            f"root {shown(root.url)} is not that of the atlas; give {shown(found)}, or leave out --atlas",
+            code="not-a-template-path",
+        )
+    return normalize_folder(atlas)
 
 
 def _begin(folder: Target, journal: Journal, request: Mapping[str, Any], api: str, overwrite: bool) -> None:

@@ -68,9 +68,9 @@ class DatasetTask:
     measure: str | None = None
     progress: Progress | None = None
 
-    def target(self, id: int) -> Target:
-        """The target of a dataset."""
-        return replace(self.root, url=f"{self.root.url}/{id}.ome.zarr")
+    def target(self, id: int) -> str:
+        """The target of a dataset; of a template of an atlas the root, from which `build` makes its name."""
+        return self.root.url if "atlas" in self.options else f"{self.root.url}/{id}.ome.zarr"
 
     def build(self, record: SectionDataset) -> BuildReport:
         """Build a dataset; waits as long as a lease lasts while another process builds its target."""
@@ -79,7 +79,7 @@ class DatasetTask:
             try:
                 return build(
                     record,
-                    self.target(record.id).url,
+                    self.target(record.id),
                     client=self.client,
                     storage_options=json.loads(self.root.storage_options),
                     scheduler="threads",
@@ -93,7 +93,7 @@ class DatasetTask:
             if self.progress is not None:
                 self.progress(0, 0, "waiting")
 
-    def write_measures(self, id: int, gene: str) -> None:
+    def write_measures(self, id: int, gene: str, target: str) -> None:
         """Measure the target of a dataset, and write the part of the table."""
         from ..regions.annotation import annotation_of
         from ..regions.statistics import region_statistics
@@ -108,7 +108,7 @@ class DatasetTask:
                 code="annotation-unreachable",
             ) from None
         statistics = region_statistics(
-            self.target(id).url,
+            target,
             self.measure,
             storage_options=options,
             scheduler="threads",
@@ -137,7 +137,7 @@ def build_dataset(task: DatasetTask, dataset: SectionDataset | int | Row) -> Row
         gene = " ".join(record.genes)
         report = task.build(record)
         if measured := task.measure is not None and report.ok:
-            task.write_measures(id, gene)
+            task.write_measures(id, gene, report.views[0].target)
     except cf.CancelledError:
         raise
     except Exception as error:
