@@ -56,7 +56,7 @@ def test_a_dataset_that_fails_is_named_and_the_exit_code_is_1(command, given, tm
         (("--ids", "nowhere.txt"), "there is no file"),
         (("--ids", "bad.txt"), "line 2 of"),
         (("--ids", "ids.txt", "--resolution", "0"), "resolution 0 um"),
-        (("--ids", "ids.txt", "--atlas", "ccf"), "there is no atlas"),
+        (("--ids", "ids.txt", "--atlas", "ccf"), "holds no atlas of the standard"),
         (("--gene", "nothing"), "there are no datasets to build"),
     ],
 )
@@ -66,7 +66,8 @@ def test_wrong_use_is_one_sentence_and_nothing_is_written(arguments, sentence, c
     (tmp_path / "bad.txt").write_text("1\nNrp1\n")
     ran = command("batch", "root", *given, *arguments)
     assert ran.code == 2
-    assert ran.err.startswith(f"atlaszarr: {sentence}"), ran.err
+    assert ran.err.startswith("atlaszarr: ")
+    assert sentence in ran.err
     assert len(ran.err.splitlines()) == 1
     assert not (tmp_path / "root").exists()
 
