@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .allen.client import AllenClient
     from .allen.records import Section, SectionDataset
     from .atlas import build_atlas
+    from .dataset_batch.api import build_many
     from .dataset_build.api import build, plan
     from .displacement.displacement import Displacement
     from .errors import AtlaszarrError
@@ -36,6 +37,7 @@ _HOMES = {
     "Terminology": ".terminology.terminology",
     "build": ".dataset_build.api",
     "build_atlas": ".atlas",
+    "build_many": ".dataset_batch.api",
     "iter_sections": ".sections.lazy_sections",
     "open_grid": ".expression_grids.grids",
     "open_sections": ".sections.lazy_sections",
@@ -59,6 +61,7 @@ __all__ = [
     "Terminology",
     "build",
     "build_atlas",
+    "build_many",
     "iter_sections",
     "open_grid",
     "open_sections",

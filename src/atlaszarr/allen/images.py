@@ -206,6 +206,14 @@ def _evict(newest: Future[Pixels]) -> None:
             del _DECODED[key]
 
 
+def release_pixels(digests: Iterable[str]) -> None:
+    """Drop the decoded pixels of images, given the SHA-256 of their JPEG bodies."""
+    unwanted = set(digests)
+    with _LOCK:
+        for key in [key for key, future in _DECODED.items() if key[0] in unwanted and future.done()]:
+            del _DECODED[key]
+
+
 @dataclass(frozen=True)
 class MissingImage:
     """A section image that could not be fetched, with the reason."""

@@ -95,7 +95,8 @@ def atlas(target: str, storage_options: dict[str, Any], as_json: bool, **values:
     from ..atlas import build_atlas
 
     title = f"atlas {values['name'] or CCF[0]}"
-    with client() as service, progress_bars(title, resumable=not values["overwrite"]) as progress:
+    resumable = "" if values["overwrite"] else "a build"
+    with client() as service, progress_bars(title, resumable=resumable) as progress:
         report = build_atlas(target, client=service, storage_options=storage_options, progress=progress, **values)
     # An option that contradicts a header is remarked on in any case.
     for remark in report.contradictions if is_quiet() else report.remarks:

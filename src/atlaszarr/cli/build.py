@@ -33,7 +33,7 @@ from .options import (
 from .terminal import echo, echo_data, missing_lines, progress_bars, say, table
 
 #: Options of the output. Those without a default belong to one mode, or their defaults depend on the mode.
-_BUILD = (
+BUILD = (
     click.option("--mode", default="volume", metavar="volume|sections", help="One image, or one per section [volume]."),
     click.option("--resolution", type=NUMBER, default=25.0, metavar="UM", help="Voxel size [25]."),
     click.option("--fill", metavar="none|nearest|linear", help="Fill between sections, in a volume [nearest]."),
@@ -109,7 +109,7 @@ _UNESTIMATED = ("atlas", "detection_xy", "displacement")
 @click.argument("dataset_id", callback=as_id, required=False)
 @options(*CRITERIA)
 @click.option("--limit", type=WHOLE, metavar="N", help="Largest number of section datasets [all].")
-@options(*_BUILD, STORE, *API, *CATALOGUE, *OUTPUT)
+@options(*BUILD, STORE, *API, *CATALOGUE, *OUTPUT)
 def plan(
     dataset_id: int | None,
     gene: str | None,
@@ -132,7 +132,7 @@ def plan(
     if dataset_id is None:
         _print_estimate(criteria, values, as_json)
         return
-    if given := sorted(_given(criteria)):
+    if given := sorted(given_options(criteria)):
         raise InputError(
             f"--{given[0]} selects section datasets of a catalogue; give it without the id {dataset_id}",
             code="conflicting-options",
@@ -143,7 +143,7 @@ def plan(
 def _print_estimate(criteria: Mapping[str, Any], values: Mapping[str, Any], as_json: bool) -> None:
     from ..dataset_build.estimate import estimate
 
-    given = _given(values)
+    given = given_options(values)
     if not set(_UNESTIMATED).isdisjoint(given):
         name = next(name for name in _UNESTIMATED if name in given)
         raise InputError(
@@ -167,7 +167,7 @@ def _print_estimate(criteria: Mapping[str, Any], values: Mapping[str, Any], as_j
 @click.command()
 @click.argument("dataset_id", callback=as_id)
 @click.argument("target")
-@options(*_BUILD, STORE, *WRITING)
+@options(*BUILD, STORE, *WRITING)
 @click.option("--allow-missing", is_flag=True, help="Finish the target although section images are missing.")
 @click.option("--dry-run", is_flag=True, help="The same as `plan`.")
 @options(*API, *CATALOGUE, *OUTPUT)
@@ -195,7 +195,8 @@ def build(
     if dry_run:
         _print_plans(dataset_id, target, storage_options, values, as_json)
         return 0
-    with client() as service, progress_bars(f"dataset {dataset_id}", resumable=not overwrite) as progress:
+    resumable = "" if overwrite else "a build"
+    with client() as service, progress_bars(f"dataset {dataset_id}", resumable=resumable) as progress:
         report = run_build(
             dataset_id,
             target,
@@ -206,7 +207,7 @@ def build(
             overwrite=overwrite,
             take_over=take_over,
             progress=progress,
-            **_given(values),
+            **given_options(values),
         )
     if as_json:
         echo_data(json.dumps(report.to_dict()))
@@ -226,7 +227,7 @@ def build(
     return 0 if report.ok else 1
 
 
-def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+def given_options(values: Mapping[str, Any]) -> dict[str, Any]:
     """The options that have a value; the defaults of the others depend on the mode."""
     return {name: value for name, value in values.items() if value is not None and value is not False}
 
@@ -241,7 +242,7 @@ def _print_plans(
     from ..dataset_build.api import plan as make_plan
 
     with client() as service:
-        plans = make_plan(dataset_id, target, client=service, storage_options=storage_options, **_given(values))
+        plans = make_plan(dataset_id, target, client=service, storage_options=storage_options, **given_options(values))
     if as_json:
         echo_data(json.dumps([plan.to_dict() for plan in plans]))
     else:

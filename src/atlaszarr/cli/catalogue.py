@@ -3,32 +3,19 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 import click
 
-from ..errors import InputError
 from .options import API, OUTPUT, STORE, client, options
 from .terminal import echo, echo_data, progress_bars, say
 
-#: Largest file of ids, in bytes: 250,000 ids of 19 digits.
-_LARGEST_LIST = 2**23
-
 
 def as_ids(_context: click.Context, _parameter: click.Parameter, file: str | None) -> list[int] | None:
-    """Click callback: read ids of the Allen API from a text file, separated by white space or commas."""
-    from ..allen.rma import identifier
-    from ..stores.input_file import InputFile
+    """Click callback: read ids of the Allen API from a file."""
+    from ..allen.id_list import read_ids
 
-    if file is None:
-        return None
-    with InputFile.open(file) as opened:
-        text = opened.read(_LARGEST_LIST).decode(errors="replace")
-        ids = [identifier(word) for word in re.split(r"[\s,]+", text) if word]
-        if not ids:
-            raise InputError(f"{opened.name} has no ids; write one id of a section dataset in each line", code="no-ids")
-        return ids
+    return None if file is None else read_ids(file)
 
 
 @click.command()
@@ -48,7 +35,7 @@ def catalogue(
 
     For instance: atlaszarr catalogue mouse-catalogue --product Mouse
     """
-    with client() as service, progress_bars("catalogue", resumable=True) as progress:
+    with client() as service, progress_bars("catalogue", resumable="a catalogue") as progress:
         report = service.write_catalogue(
             folder, product=product, ids=ids, storage_options=storage_options, progress=progress
         )

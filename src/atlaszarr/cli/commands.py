@@ -11,6 +11,7 @@ import click
 
 from ..errors import AtlaszarrError, InputError, NotFoundError, RecordError
 from .atlas import atlas
+from .batch import batch
 from .build import build, plan, verify
 from .catalogue import catalogue
 from .demo import demo, emulator
@@ -84,20 +85,8 @@ def _raised_by_echo(error: OSError) -> bool:
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     commands=[
-        search,
-        info,
-        catalogue,
-        image,
-        plan,
-        build,
-        verify,
-        emulator,
-        atlas,
-        demo,
-        preview,
-        volumes,
-        measure,
-        grid,
+        *(search, info, catalogue, image, preview, plan, build, batch, verify),
+        *(atlas, volumes, measure, grid, demo, emulator),
     ],
 )
 @click.version_option(package_name="atlaszarr")

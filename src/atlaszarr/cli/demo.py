@@ -19,7 +19,7 @@ def demo(folder: str, as_json: bool) -> None:
     """Build a volume and an atlas from the built-in Allen API, in DIR [./atlaszarr-demo]."""
     from ..demo import run_demo
 
-    with progress_bars("demo", resumable=True) as progress:
+    with progress_bars("demo", resumable="a build") as progress:
         volume, atlas = run_demo(folder, progress)
     if as_json:
         echo_data(json.dumps({**volume.to_dict(), "atlas": atlas.to_dict()}))

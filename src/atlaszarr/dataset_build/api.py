@@ -22,6 +22,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..allen.client import AllenClient
+from ..allen.images import release_pixels
 from ..allen.records import SectionDataset
 from ..engine.schedulers import SchedulerLike, resolve_scheduler, scheduler_for, worker_count
 from ..engine.writer import Progress, write
@@ -83,7 +84,7 @@ def plan(
     InputError, RecordError, NotFoundError, ServiceError
         Same as in `build`.
     """
-    view_options = _view_options(mode, view, options)
+    view_options = options_of_views(mode, view, options)
     registration = None if atlas is None else _registration(atlas, storage_options, view_options)
     client = client or AllenClient()
     count = worker_count(workers)
@@ -185,7 +186,7 @@ def build(
     TargetError
         If the target cannot be written.
     """
-    view_options = _view_options(mode, view, options)
+    view_options = options_of_views(mode, view, options)
     first = Target.of(target, storage_options)
     registration = None if atlas is None else _registration(atlas, storage_options, view_options)
     resolved = resolve_scheduler(scheduler, first.url)
@@ -206,9 +207,20 @@ def build(
                 registration.refuse_documents(assets[position][0])
         views = []
         for position, job in enumerate(jobs):
-            done = write(job, running, overwrite=overwrite, take_over=take_over, progress=progress)
+            try:
+                done = write(job, running, overwrite=overwrite, take_over=take_over, progress=progress)
+            finally:
+                release_pixels(job.digests.values())
             failures = tuple(job.failures.values())
-            view_report = ViewReport(job.plan, done.target, done.state, done.tasks_done, failures)
+            view_report = ViewReport(
+                job.plan,
+                done.target,
+                done.state,
+                done.tasks_done,
+                failures,
+                images=len(job.digests),
+                stored_bytes=job.stored_bytes,
+            )
             if registration is not None and done.state != "unfinished":
                 asset, _ = assets[position]
                 listed_in = registration.register(asset, job.target, layouts[position])
@@ -225,7 +237,7 @@ def _dataset(dataset: SectionDataset | int, client: AllenClient) -> tuple[Sectio
     return record, metadata_requests(record, client)
 
 
-def _view_options(mode: str, view: str | Sequence[str], options: Mapping[str, Any]) -> list[Options]:
+def options_of_views(mode: str, view: str | Sequence[str], options: Mapping[str, Any]) -> list[Options]:
     """The options of each view."""
     modes: dict[str, type[Options]] = {kind.mode: kind for kind in (VolumeOptions, SectionsOptions)}
     if mode not in modes:

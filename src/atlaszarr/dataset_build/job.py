@@ -71,7 +71,10 @@ class DatasetJob(ImageJob):
         self._again: dict[ImageRequest, SectionImage | MissingImage] = {}
         #: Missing images that the user allowed in an earlier run.
         self._allowed: set[str] = set()
-        self._digests: dict[str, str] = {}
+        #: SHA-256 of the images in the target, by name.
+        self.digests: dict[str, str] = {}
+        #: Bytes of the chunks of the target.
+        self.stored_bytes = 0
         #: Images to fetch in this run, and those whose fetch has started.
         self._total, self._started = 0, 0
 
@@ -82,6 +85,8 @@ class DatasetJob(ImageJob):
         self.failures = {r.name: image for r, image in self._again.items() if isinstance(image, MissingImage)}
         # A finished target was finished without these images, so the user allowed it.
         self._allowed = set(self.failures) if state == FINISHED else set()
+        if state == FINISHED:
+            self._count(recorded.done)
         lacking = {task for task, entry in recorded.done.items() if not available.isdisjoint(records.missing(entry))}
         return self.dependent(lacking) | super().redo(state, recorded, defects)
 
@@ -158,6 +163,7 @@ class DatasetJob(ImageJob):
 
     def commit(self, done: Mapping[Task, Entry], owner: Owner) -> bool:
         """Write the tables; finish the target unless images are missing that the user did not allow."""
+        self._count(done)
         records.write_tables(self.target, self._layout, done, tuple(self.failures.values()))
         return (self._allow_missing or self._allowed.issuperset(self.failures)) and super().commit(done, owner)
 
@@ -179,10 +185,18 @@ class DatasetJob(ImageJob):
             self._again[request] = self._scheduler.result(future)
             self._progress(count, len(fetches), "missing images")
 
+    def _count(self, done: Mapping[Task, Entry]) -> None:
+        """Note the images and the bytes of the recorded blocks."""
+        self.stored_bytes = sum(size for entry in done.values() for size, _ in entry.written.values())
+        for entry in done.values():
+            for name, digest in records.images(entry).items():
+                if digest:
+                    self.digests.setdefault(name, digest)
+
     def _check_same_images(self, entry: Entry) -> None:
         """Refuse a block made from another version of an image than the blocks before it."""
         for name, digest in records.images(entry).items():
-            if digest and self._digests.setdefault(name, digest) != digest:
+            if digest and self.digests.setdefault(name, digest) != digest:
                 raise TargetError(
                     f"section image {name} has changed at the service since the build of {self.target.url} began; "
                     "build the target again with --overwrite",

@@ -255,6 +255,9 @@ class ViewReport:
         Location of the template asset ``/templates/NAME/VERSION`` in the tree of the atlas that it is registered in.
     listed_in : tuple of str
         Keys of the manifests that list it, in the same tree.
+    images, stored_bytes : int
+        Section images, or windows of them, that the target shows, and bytes of its chunks; of this run and of earlier
+        ones.
     """
 
     plan: Plan
@@ -264,6 +267,8 @@ class ViewReport:
     failures: tuple[MissingImage, ...]
     asset: str | None = None
     listed_in: tuple[str, ...] = ()
+    images: int = 0
+    stored_bytes: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """All attributes as JSON types."""
@@ -275,6 +280,8 @@ class ViewReport:
             "failures": failures,
             "asset": self.asset,
             "listed_in": list(self.listed_in),
+            "images": self.images,
+            "stored_bytes": self.stored_bytes,
             "plan": self.plan.to_dict(),
         }
 

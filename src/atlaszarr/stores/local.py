@@ -20,6 +20,7 @@ from uuid import uuid4
 
 from ..errors import InputError, TargetError
 from .backend import LARGEST_OBJECT, Backend, Part, TooLargeError, Uploads
+from .failures import disk_code
 
 _SUFFIX = ".partial"
 _numbers = itertools.count()
@@ -299,7 +300,7 @@ def write_whole(path: str | os.PathLike[str], body: bytes) -> None:
         with whole_file(Path(path)) as file:
             file.write(body)
     except OSError as error:
-        raise TargetError(f"cannot write {os.fspath(path)!r}: {error.strerror}", code="store-error") from None
+        raise TargetError(f"cannot write {os.fspath(path)!r}: {error.strerror}", code=disk_code(error)) from None
 
 
 @contextmanager
