@@ -11,12 +11,15 @@ if TYPE_CHECKING:
     from .allen.client import AllenClient
     from .allen.records import Section, SectionDataset
     from .atlas import build_atlas
+    from .dataset_batch.api import build_many
     from .dataset_build.api import build, plan
     from .displacement.displacement import Displacement
     from .errors import AtlaszarrError
+    from .expression_grids.grids import open_grid
     from .geometry.grid import Grid
     from .geometry.spaces import ReferenceSpace
     from .previews import preview
+    from .regions.statistics import region_statistics
     from .regions.volumes import region_mask, region_volumes
     from .sections.lazy_sections import iter_sections, open_sections
     from .sections.lazy_volume import open_volume
@@ -34,12 +37,15 @@ _HOMES = {
     "Terminology": ".terminology.terminology",
     "build": ".dataset_build.api",
     "build_atlas": ".atlas",
+    "build_many": ".dataset_batch.api",
     "iter_sections": ".sections.lazy_sections",
+    "open_grid": ".expression_grids.grids",
     "open_sections": ".sections.lazy_sections",
     "open_volume": ".sections.lazy_volume",
     "plan": ".dataset_build.api",
     "preview": ".previews",
     "region_mask": ".regions.volumes",
+    "region_statistics": ".regions.statistics",
     "region_volumes": ".regions.volumes",
     "verify": ".verification",
 }
@@ -55,12 +61,15 @@ __all__ = [
     "Terminology",
     "build",
     "build_atlas",
+    "build_many",
     "iter_sections",
+    "open_grid",
     "open_sections",
     "open_volume",
     "plan",
     "preview",
     "region_mask",
+    "region_statistics",
     "region_volumes",
     "verify",
 ]

@@ -46,7 +46,15 @@ class RecordError(AtlaszarrError, ValueError):
 
 
 class ServiceError(AtlaszarrError, OSError):
-    """The Allen API does not answer, or answers with an error."""
+    """The Allen API does not answer, or answers with an error.
+
+    Attributes
+    ----------
+    status : int or None
+        HTTP status of the answer, if that is the error.
+    """
+
+    status: int | None = None
 
 
 class SourceError(AtlaszarrError, OSError):

@@ -86,10 +86,16 @@ def compose(outer: ArrayLike, inner: ArrayLike) -> Affine:
     return composed
 
 
-def tier_affine(downsample: int) -> Affine:
+def tier_affine(downsample: int, offset: tuple[float, float] = (0.0, 0.0)) -> Affine:
     """The affine from full-resolution pixel coordinates to those of a tier with pixels of 2**downsample.
 
-    The centre of tier pixel (X, Y) is the full-resolution point ((X + 1/2) 2^d - 1/2, (Y + 1/2) 2^d - 1/2).
+    The centre of tier pixel (X, Y) is the full-resolution point ((X + 1/2) 2^d - 1/2 + a, (Y + 1/2) 2^d - 1/2 + b).
+
+    Parameters
+    ----------
+    downsample : int
+    offset : tuple of float
+        (a, b), in full-resolution pixels: where the tier image begins within the full-resolution image.
 
     Returns
     -------
@@ -97,4 +103,4 @@ def tier_affine(downsample: int) -> Affine:
     """
     scale = 0.5**downsample
     shift = 0.5 * scale - 0.5
-    return np.array([[scale, 0.0, shift], [0.0, scale, shift]])
+    return np.array([[scale, 0.0, shift - scale * offset[0]], [0.0, scale, shift - scale * offset[1]]])

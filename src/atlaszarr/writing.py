@@ -38,6 +38,7 @@ from .stores.target import Target
 _KEPT = 256
 _METHODS: dict[str, str] = {
     "mean": "mean, rounded half to even",
+    "mean_of_numbers": "mean of the values that are not NaN",
     "mode": "vote of foreground against background, then the most frequent label other than 0",
     "mode_of_nonzero": "most frequent label other than 0",
     "nearest": "the voxel nearest to the centre",
@@ -364,6 +365,8 @@ def _spec(path: str, array: Any, axes: tuple[str, ...], rule: Rule) -> ArraySpec
         raise InputError(
             f"rule {rule!r} is not supported for {dtype}; it needs integers or bool", code="unsupported-dtype"
         )
+    if rule == "mean_of_numbers" and dtype.kind != "f":
+        raise InputError(f"rule {rule!r} needs floating point, not {dtype}; give mean", code="unsupported-dtype")
     if dtype.kind not in "iufb" or dtype.itemsize > 8:
         raise InputError(
             f"dtype {dtype} is not supported; give integers, floating point or bool", code="unsupported-dtype"

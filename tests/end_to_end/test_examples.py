@@ -25,7 +25,7 @@ from atlaszarr.testing.phantom_volumes import annotation_nrrd
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data"
-REAL = DATA / "ccf" / "annotation_25_ccf2017.nrrd", DATA / "ontology" / "structure_graph_1.json"
+REAL = DATA / "ccf" / "annotation_50_ccf2017.nrrd", DATA / "ontology" / "structure_graph_1.json"
 ANNOTATION = "annotation-sets/allen-adult-mouse-annotation/2017/annotation.ome.zarr"
 RSP = {254, 894, 879, 886}  # the structures of the phantom in the retrosplenial area
 
@@ -92,8 +92,8 @@ def brain(request, tmp_path):
     if request.param == "real":
         if not all(path.exists() for path in REAL):
             pytest.skip("the shared data (../shared/data) is missing")
-        # Figures: README of the data.
-        return Brain(REAL[0], Terminology.read(REAL[1]), (528, 320, 456), 672063, "10.50", 839)
+        # Figures: README of the data, but for the number of regions, which has one less than at 25 um.
+        return Brain(REAL[0], Terminology.read(REAL[1]), (264, 160, 228), 83846, "10.48", 838)
     labels = default_phantom().annotation(100)
     (tmp_path / "annotation.nrrd").write_bytes(annotation_nrrd(default_phantom(), 100))
     ontology = Terminology.from_structure_graph(structure_graph()["msg"])
@@ -161,6 +161,7 @@ def test_region_volumes_of_an_atlas_in_a_bucket(brain, s3):
     compare_examples(brain, target, s3)
 
 
+@pytest.mark.slow
 def test_the_picture_shows_the_region_in_both_sections(atlas, tmp_path):
     printed = run("retrosplenial_plain.py", atlas / ANNOTATION, "--picture", tmp_path / "sections.png")
     assert printed.endswith(f"picture: {tmp_path / 'sections.png'}\n")

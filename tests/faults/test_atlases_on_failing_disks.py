@@ -52,7 +52,7 @@ def test_a_disk_that_is_full_again_and_again_is_named_and_the_atlas_resumed(disk
         else:
             is_built = True
     assert len(errors) > 5
-    assert {error.code for error in errors} == {"store-error"}
+    assert {error.code for error in errors} == {"disk-full"}
     assert all(str(disk) in str(error) and "No space left on device" in str(error) for error in errors)
     assert verify(disk / "atlas", deep=True).ok
     build_atlas(tmp_path / "other", **given)
@@ -65,7 +65,7 @@ def test_a_disk_that_is_read_only_is_named_and_nothing_changes(disk, given):
     before = files(disk)
     mount("mount", "-o", "remount,ro", disk)
     for overwrite in (False, True):
-        with raises(TargetError, "store-error") as caught:
+        with raises(TargetError, "read-only") as caught:
             build_atlas(disk / "atlas", **given, overwrite=overwrite)
         assert f"cannot write to {disk}" in str(caught.value)
         assert files(disk) == before

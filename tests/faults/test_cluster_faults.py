@@ -1,6 +1,5 @@
 """What goes wrong on a Dask cluster: each fault ends in one sentence, or is overcome, and the target can be resumed."""
 
-import json
 import os
 import signal
 import sys
@@ -21,6 +20,7 @@ from atlaszarr.errors import InputError, SchedulerError
 from atlaszarr.writing import write_multiscales
 from chains import bucket, section_build, started
 from codes import raises
+from dask_processes import scheduler_process, worker
 
 KEY = "the-access-key"
 
@@ -37,31 +37,6 @@ def hasty():
     """A cluster without workers is given up at the first look."""
     with dask.config.set({"distributed.scheduler.no-workers-timeout": "1s"}):
         yield
-
-
-@contextmanager
-def worker(address, folder, *options, python=(sys.executable,), environment=None, nanny=False):
-    """A worker process, which has connected to the scheduler."""
-    command = [*python, "-m", "dask", "worker", address, "--nthreads", "1", "--no-dashboard", *options]
-    command += ["--local-directory", str(folder)] + ([] if nanny else ["--no-nanny"])
-    with started(command, environment) as child, Client(address, set_as_default=False) as observer:
-        before = {*observer.nthreads()}  # perhaps with a worker that was killed, which the scheduler does not know yet
-        while not {*observer.nthreads()} - before:
-            assert child.process.poll() is None, child.said()
-            time.sleep(0.05)
-        yield child
-
-
-@contextmanager
-def scheduler_process(folder, python=(sys.executable,), environment=None):
-    """A scheduler process and its address."""
-    file = folder / "scheduler.json"
-    command = [*python, "-m", "dask", "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
-    with started([*command, "--scheduler-file", str(file)], environment) as child:
-        while not (file.exists() and file.read_text()):
-            assert child.process.poll() is None, child.said()
-            time.sleep(0.05)
-        yield child, json.loads(file.read_text())["address"]
 
 
 @pytest.fixture(scope="module")

@@ -269,19 +269,25 @@ def test_names_of_the_service_and_arguments_reach_the_terminal_escaped(serve, re
     assert json.loads(command("search", "--id", record["id"], "--json", *api).out)[0]["gene"] == hostile
 
 
-@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_build_exits_130_at_once_and_is_resumed(tmp_path, kind):
+@pytest.mark.parametrize(
+    ("kind", "more", "words"),
+    [
+        (signal.SIGINT, (), "interrupted; the same command resumes a build"),
+        (signal.SIGTERM, ("--overwrite",), "interrupted"),  # the same command would begin again
+    ],
+)
+def test_an_interrupted_build_exits_130_at_once_and_is_resumed(tmp_path, kind, more, words):
     target = tmp_path / "x.ome.zarr"
     hang = {"match": {"path": "section_image_download"}, "do": "hang", "seconds": 300, "times": None, "after": 5}
     with Emulator(faults=[hang]) as emulator:
         options = ["--api-url", emulator.url, "--cache", "none", "--resolution", "200"]
-        with process("build", 69289763, target, *options) as child:
+        with process("build", 69289763, target, *options, *more) as child:
             while emulator.count("section_image_download") < 5:
                 assert child.poll() is None
             child.send_signal(kind)
             _, err = child.communicate()
     assert child.returncode == 130
-    assert err.splitlines()[-1] == "atlaszarr: interrupted; the same command resumes a build"
+    assert err.splitlines()[-1] == f"atlaszarr: {words}"
     assert "ome" not in json.loads((target / "zarr.json").read_text())["attributes"]
     with Emulator() as emulator:
         options[1] = emulator.url
@@ -309,8 +315,8 @@ with stopping_on_signals():
     assert err.startswith(b"atlaszarr: interrupted")
 
 
-def test_the_emulator_serves_until_interrupted():
-    with process("emulator", "--port", 0) as child:
+def test_the_emulator_writes_its_slides_and_serves_until_interrupted(tmp_path):
+    with process("emulator", "--port", 0, "--bucket", tmp_path / "bucket") as child:
         line = child.stdout.readline()
         assert "http://127.0.0.1:" in line
         url = line.split()[-1]
@@ -318,6 +324,7 @@ def test_the_emulator_serves_until_interrupted():
         child.send_signal(signal.SIGINT)
         child.communicate()
     assert child.returncode in (0, 130)
+    assert len(list((tmp_path / "bucket" / "section_data_set_69289763" / "downsample_4").iterdir())) == 18
 
 
 @pytest.mark.parametrize(
@@ -329,7 +336,10 @@ def test_every_command_has_help_with_a_sentence_on_each_option(command, capsys):
     assert main([*command, "--help"]) == 0
     out = capsys.readouterr().out
     assert out.startswith("Usage: atlaszarr")
-    bare = [line for line in out.splitlines() if line.strip().startswith("-") and len(line.split("  ")) < 3]
+    lines = [*out.splitlines(), ""]
+    # A sentence stands next to a short option, and in the line after a long one.
+    alone = [(k, line) for k, line in enumerate(lines) if line.strip().startswith("-") and len(line.split("  ")) < 3]
+    bare = [line for k, line in alone if not lines[k + 1].startswith(" " * 20)]
     assert not [line for line in bare if line.strip().split("  ")[-1].startswith("--")], bare
 
 

@@ -178,7 +178,7 @@ class Bucket:
     def keys(self, name: str) -> list[str]:
         """Keys of all objects of a target."""
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket="atlas", Prefix=f"{name}/")
-        return [item["Key"].partition("/")[2] for page in pages for item in page.get("Contents", ())]
+        return [item["Key"][len(name) + 1 :] for page in pages for item in page.get("Contents", ())]
 
     def read(self, name: str, key: str) -> bytes | None:
         """An object of a target."""

@@ -1,7 +1,7 @@
 """A cache of section images that lasts between builds.
 
-An entry is a JPEG body followed by the SHA-256 digest of its key and body. An entry whose digest does not match
-(damaged, truncated, or copied from another key) counts as missing.
+An entry is a JPEG body, or the pixels of an image from a slide, followed by the SHA-256 digest of its key and body. One
+whose digest does not match (damaged, truncated, or copied from another key) counts as missing.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _LOCK = threading.Lock()
 
 
 class ImageCache:
-    """A cache of JPEG bodies in a folder, or at any URL that fsspec opens and all workers can reach.
+    """A cache of section images in a folder, or at any URL that fsspec opens and all workers can reach.
 
     A cache never stops a build: the first failure to read or write emits a warning and disables every copy of the
     cache in the process.

@@ -146,9 +146,11 @@ class Http:
                 if response.status != 200:
                     # The first 200 characters, on one line.
                     excerpt = " ".join(body[:800].decode("utf-8", errors="replace").split())[:200]
-                    raise ServiceError(
+                    refused = ServiceError(
                         f"{url} answered with HTTP status {response.status}: {excerpt}", code="http-status"
                     )
+                    refused.status = response.status
+                    raise refused
                 try:
                     return parse(body)
                 except ImageError as error:

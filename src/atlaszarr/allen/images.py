@@ -72,6 +72,17 @@ class ImageRequest:
     range: tuple[int, ...] | None = None
 
     @property
+    def offset(self) -> tuple[float, float]:
+        """Where the whole image begins within the full-resolution image, along x and y, in full-resolution pixels."""
+        return (0.0, 0.0)
+
+    def window(self, origin: tuple[int, int], box: Box) -> ImageRequest:
+        """The request for a box (left, top, right, bottom) of a whole image, whose origin on the slide is (x, y)."""
+        left, top, right, bottom = box
+        x, y = origin[0] + (left << self.downsample), origin[1] + (top << self.downsample)
+        return replace(self, left=x, top=y, width=right - left, height=bottom - top)
+
+    @property
     def name(self) -> str:
         """The image's name within a build: its id, followed by the corner of a region."""
         return f"{self.image_id}" if self.left is None else f"{self.image_id}/{self.left},{self.top}"
@@ -195,6 +206,14 @@ def _evict(newest: Future[Pixels]) -> None:
             del _DECODED[key]
 
 
+def release_pixels(digests: Iterable[str]) -> None:
+    """Drop the decoded pixels of images, given the SHA-256 of their JPEG bodies."""
+    unwanted = set(digests)
+    with _LOCK:
+        for key in [key for key, future in _DECODED.items() if key[0] in unwanted and future.done()]:
+            del _DECODED[key]
+
+
 @dataclass(frozen=True)
 class MissingImage:
     """A section image that could not be fetched, with the reason."""
@@ -252,6 +271,10 @@ def imaged_sections(
         If no section has the view.
     """
     validate_options(view, quality, range)
+    from .slide_images import refuse_options, slide_crop  # their requests are of the class of this module
+
+    if any(section.slide is not None for section in dataset.sections):
+        refuse_options(view, quality, range)
     sections = tuple(section for section in dataset.sections if view == "primary" or section.expression)
     if not sections:
         raise RecordError(
@@ -270,6 +293,8 @@ def imaged_sections(
             quality=quality,
             range=range,
         )
+        if section.slide is None
+        else slide_crop(section, section.slide, resolution, downsample)
         for section in sections
     )
     return ImagedSections(sections, requests, skipped)
@@ -383,14 +408,7 @@ class TierImage:
                 yield (x, y, min(x + w, width), min(y + h, height))
 
     def _request(self, window: Box) -> ImageRequest:
-        if self.windows == (1, 1):
-            return self.whole
-        left, top, right, bottom = window
-        x, y = self.origin
-        tier = self.whole.downsample
-        return replace(
-            self.whole, left=x + (left << tier), top=y + (top << tier), width=right - left, height=bottom - top
-        )
+        return self.whole if self.windows == (1, 1) else self.whole.window(self.origin, window)
 
 
 def tier_image(section: Section, whole: ImageRequest, boxes: Iterable[Box] | None = None) -> TierImage:

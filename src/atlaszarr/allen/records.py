@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ..errors import RecordError
 from ..transforms import apply
+from .slide_places import SlidePlace
 
 Record = Mapping[str, Any]
 Matrix = tuple[tuple[float, ...], ...]
@@ -86,6 +87,8 @@ class Section:
         Whether the image has an expression mask (``view=expression``).
     tsv, tvs : tuple of tuple of float, shape (2, 3)
         2-D alignment: pixels to um in the section plane, and back.
+    slide : SlidePlace or None
+        Where the pixels lie in the image source of the client; None if they come from the API.
     """
 
     image_id: int
@@ -100,6 +103,7 @@ class Section:
     expression: bool
     tsv: Matrix
     tvs: Matrix
+    slide: SlidePlace | None = None
 
 
 @dataclass(frozen=True)
@@ -267,8 +271,12 @@ class SectionDataset:
         return tuple(missing)
 
     def to_dict(self) -> dict[str, Any]:
-        """All attributes as a dict that JSON can hold."""
-        return asdict(self)
+        """All attributes as a dict that JSON can hold; `slide` of a section only if it has one."""
+        record = asdict(self)
+        for section in record["sections"]:
+            if section["slide"] is None:
+                del section["slide"]
+        return record
 
     @classmethod
     def from_dict(cls, record: Record) -> SectionDataset:
@@ -278,9 +286,15 @@ class SectionDataset:
             return tuple(frozen(item) for item in value) if isinstance(value, list | tuple) else value
 
         values = {key: frozen(value) for key, value in record.items() if key not in ("sections", "skipped")}
-        sections = (Section(**{k: frozen(v) for k, v in section.items()}) for section in record["sections"])
+        sections = (_section_of(section, frozen) for section in record["sections"])
         skipped = (SkippedSection(**section) for section in record["skipped"])
         return cls(sections=tuple(sections), skipped=tuple(skipped), **values)
+
+
+def _section_of(section: Record, frozen: Callable[[Any], Any]) -> Section:
+    values = {key: frozen(value) for key, value in section.items() if key != "slide"}
+    slide = section.get("slide")
+    return Section(**values, slide=None if slide is None else SlidePlace.from_dict(slide))
 
 
 def _sections(

@@ -9,11 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
+from ..catalogue.criteria import Criterion
 from ..errors import InputError, RecordError, ServiceError
 from ..stores.documents import parse
 
-#: Characters that RMA cannot escape.
-_UNSAFE = frozenset("'\"[](),$:;\\")
 _PAGE = 2000
 #: Maximum number of rows of a query: the whole catalogue of section datasets has 43,818.
 _MAX_ROWS = 250_000
@@ -31,27 +30,6 @@ _EXCERPT = 500
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 Get = Callable[[str], bytes]
-
-
-def literal(name: str, value: object) -> str:
-    """A value in RMA's syntax: whole numbers as they are, text in single quotes.
-
-    Raises
-    ------
-    InputError
-        If the text holds a character that RMA cannot escape, or that is not printable.
-    """
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    text = str(value)
-    if not text.isprintable():
-        raise InputError(f"{name} {text!r} has characters that are not printable", code="unsupported-character")
-    if bad := sorted(_UNSAFE.intersection(text)):
-        raise InputError(
-            f"{name} {text!r} has {' '.join(bad)}, which a query to the Allen API cannot express",
-            code="unsupported-character",
-        )
-    return f"'{text}'"
 
 
 def identifier(value: object) -> int:
@@ -72,7 +50,7 @@ def query(
     get: Get,
     api_url: str,
     model: str,
-    criteria: Sequence[str] = (),
+    criteria: Sequence[Criterion] = (),
     include: Sequence[str] = (),
     limit: int | None = None,
     *,
@@ -90,8 +68,9 @@ def query(
         Ending in ``/api/v2``.
     model : str
         For instance ``SectionDataSet``.
-    criteria, include : sequence of str
-        In RMA's syntax, with values from `literal`.
+    criteria : sequence of Criterion
+    include : sequence of str
+        Associations, in RMA's syntax.
     limit : int, optional
         Maximum number of records.
     where : mapping, optional
@@ -117,14 +96,14 @@ def query(
         If the number of matches changes between two pages.
     """
     required = {key: identifier(value) for key, value in (where or {}).items()}
-    criteria = [*(f"[{key}$eq{value}]" for key, value in required.items()), *criteria]
+    conditions = [*(f"[{key}$eq{value}]" for key, value in required.items()), *map(str, criteria)]
     rows: list[dict[str, Any]] = []
     total: int | None = None
     requests, size_read, began = 0, 0, time.monotonic()
     while total is None or len(rows) < (total if limit is None else min(limit, total)):
         size = _PAGE if limit is None else min(_PAGE, limit - len(rows))
         clauses = [f"model::{model}"]
-        clauses += ["rma::criteria", *criteria] if criteria else []
+        clauses += ["rma::criteria", *conditions] if conditions else []
         clauses += ["rma::include", *include] if include else []
         options = f"[num_rows$eq{size}][start_row$eq{len(rows)}][order$eq'id']"
         options += f"[only$eq'{','.join(only)}']" if only else ""

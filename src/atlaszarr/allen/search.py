@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
+from ..catalogue.criteria import Criterion
 from ..errors import InputError, ServiceError
 from .records import (
     MOST_SECTIONS,
@@ -19,12 +20,11 @@ from .records import (
     plane_of_section,
     record_of,
 )
-from .rma import literal
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-#: `rma.query` of a client's API.
+#: `rma.query` of a client's API, or `query` of its catalogue.
 Query = Callable[..., tuple[list[dict[str, Any]], int]]
 
 _INCLUDE = ("genes", "products", "specimen(donor(age))")
@@ -54,20 +54,7 @@ def search(
     """Same as `AllenClient.search`."""
     import pandas as pd
 
-    if plane is not None and (plane := plane_name(plane)) not in PLANE_NAMES.values():
-        raise InputError(
-            f"plane {plane!r} is not known; choose from coronal, sagittal, transverse", code="unknown-value"
-        )
-    if limit is not None and limit < 1:
-        raise InputError(f"limit {limit} must be at least 1", code="out-of-range")
-    where = {key: value for key, value in (("id", id), ("specimen_id", specimen)) if value is not None}
-    criteria = []
-    if plane is not None:
-        criteria.append(f"plane_of_section[name$eq{literal('plane', plane)}]")
-    if product is not None:
-        criteria.append(f"products[abbreviation$eq{literal('product', product)}]")
-    if gene is not None:
-        criteria.append(f"genes[acronym$il{literal('gene', gene)}]")
+    criteria, where = criteria_of(gene, plane, product, specimen, id, limit)
     records, total = query("SectionDataSet", criteria, _INCLUDE, limit, where=where)
     ids = [number_of(record, "id", int, "a section dataset") for record in records]
     if images:
@@ -87,11 +74,43 @@ def search(
     return table
 
 
+def criteria_of(
+    gene: str | None,
+    plane: str | None,
+    product: str | None,
+    specimen: int | None,
+    id: int | None,
+    limit: int | None,
+) -> tuple[list[Criterion], dict[str, int]]:
+    """The criteria of a search, and the required whole-number values of attributes.
+
+    Raises
+    ------
+    InputError
+        If the plane is unknown or the limit is not positive.
+    """
+    if plane is not None and (plane := plane_name(plane)) not in PLANE_NAMES.values():
+        raise InputError(
+            f"plane {plane!r} is not known; choose from coronal, sagittal, transverse", code="unknown-value"
+        )
+    if limit is not None and limit < 1:
+        raise InputError(f"limit {limit} must be at least 1", code="out-of-range")
+    where = {key: value for key, value in (("id", id), ("specimen_id", specimen)) if value is not None}
+    criteria = []
+    if plane is not None:
+        criteria.append(Criterion("name", "eq", plane, "plane_of_section", name="plane"))
+    if product is not None:
+        criteria.append(Criterion("abbreviation", "eq", product, "products", name="product"))
+    if gene is not None:
+        criteria.append(Criterion("acronym", "il", gene, "genes", name="gene"))
+    return criteria, where
+
+
 def similar_gene(query: Query, gene: str) -> str | None:
     """Same as `AllenClient.similar_gene`; compares the genes with the same first two letters, case-insensitively."""
     if not gene or "*" in gene:
         return None
-    criterion = f"[acronym$il{literal('gene', gene[:2] + '*')}]"
+    criterion = Criterion("acronym", "il", gene[:2] + "*", name="gene")
     records, _ = query("Gene", [criterion], limit=_MAX_GENES, only=["acronym"])
     acronyms = {acronym.lower(): acronym for row in records if isinstance(acronym := row.get("acronym"), str)}
     if gene.lower() in acronyms:
@@ -105,7 +124,7 @@ def _section_counts(query: Query, ids: Sequence[int]) -> dict[int, int]:
         return {}
     images, total = query(
         "SectionImage",
-        [f"[data_set_id$in{','.join(map(str, ids))}]"],
+        [Criterion("data_set_id", "in", ids)],
         limit=_MAX_COUNTED_IMAGES,
         only=["id", "data_set_id"],
     )

@@ -11,7 +11,10 @@ import click
 from ..errors import InputError, TargetError
 from .options import (
     API,
+    CATALOGUE,
+    CRITERIA,
     FORMAT,
+    IMAGES,
     MIRROR,
     NUMBER,
     OME_ZARR,
@@ -30,7 +33,7 @@ from .options import (
 from .terminal import echo, echo_data, missing_lines, progress_bars, say, table
 
 #: Options of the output. Those without a default belong to one mode, or their defaults depend on the mode.
-_BUILD = (
+BUILD = (
     click.option("--mode", default="volume", metavar="volume|sections", help="One image, or one per section [volume]."),
     click.option("--resolution", type=NUMBER, default=25.0, metavar="UM", help="Voxel size [25]."),
     click.option("--fill", metavar="none|nearest|linear", help="Fill between sections, in a volume [nearest]."),
@@ -72,6 +75,7 @@ _BUILD = (
         help="Tier of the section images [auto].",
     ),
     *MIRROR,
+    *IMAGES,
     click.option(
         "--range",
         callback=as_numbers(6),
@@ -90,28 +94,83 @@ _BUILD = (
     click.option(
         "--atlas",
         metavar="ATLAS",
-        help="Register the target as a template of this atlas of --layout assets: ROOT/atlases/NAME/VERSION, or ROOT "
-        "if it holds one.",
+        help="Register the target as a template of this atlas of --layout assets: ROOT/atlases/NAME/VERSION, without "
+        "a version the newest, or ROOT if it holds one.",
     ),
     WORKERS,
 )
 
 
+#: Options of `build` that an estimate of many section datasets does not know.
+_UNESTIMATED = ("atlas", "detection_xy", "displacement")
+
+
 @click.command()
-@click.argument("dataset_id", callback=as_id)
-@options(*_BUILD, STORE, *API, *OUTPUT)
-def plan(dataset_id: int, storage_options: dict[str, Any], as_json: bool, **values: Any) -> None:
-    """Estimate the cost of a build; fetches metadata only."""
+@click.argument("dataset_id", callback=as_id, required=False)
+@options(*CRITERIA)
+@click.option("--limit", type=WHOLE, metavar="N", help="Largest number of section datasets [all].")
+@options(*BUILD, STORE, *API, *CATALOGUE, *OUTPUT)
+def plan(
+    dataset_id: int | None,
+    gene: str | None,
+    product: str | None,
+    specimen: int | None,
+    id: int | None,
+    limit: int | None,
+    storage_options: dict[str, Any],
+    as_json: bool,
+    **values: Any,
+) -> None:
+    """Estimate the cost of a build; fetches metadata only, and the headers of slides from an --image-source.
+
+    Without DATASET_ID, and with a catalogue, estimate the cost of building all its section datasets that match the
+    gene, plane, product, specimen and id, up to a limit.
+
+    For instance: atlaszarr plan --catalogue mouse-catalogue --gene "Prox*"
+    """
+    criteria = {"gene": gene, "product": product, "specimen": specimen, "id": id, "limit": limit}
+    if dataset_id is None:
+        _print_estimate(criteria, values, as_json)
+        return
+    if given := sorted(given_options(criteria)):
+        raise InputError(
+            f"--{given[0]} selects section datasets of a catalogue; give it without the id {dataset_id}",
+            code="conflicting-options",
+        )
     _print_plans(dataset_id, None, storage_options, values, as_json)
+
+
+def _print_estimate(criteria: Mapping[str, Any], values: Mapping[str, Any], as_json: bool) -> None:
+    from ..dataset_build.estimate import estimate
+
+    given = given_options(values)
+    if not set(_UNESTIMATED).isdisjoint(given):
+        name = next(name for name in _UNESTIMATED if name in given)
+        raise InputError(
+            f"--{name.replace('_', '-')} is not supported for an estimate; give the id of one section dataset",
+            code="not-supported",
+        )
+    given.pop("workers", None)
+    with client() as service:
+        if service.catalogue is None:
+            raise InputError(
+                "no section dataset is given; give an id, or --catalogue DIR for an estimate of a selection",
+                code="missing-value",
+            )
+        found = estimate(service.catalogue, **criteria, **given)
+    if as_json:
+        echo_data(json.dumps(found.to_dict()))
+    else:
+        echo(*(line for line in table(None, found.describe())))
 
 
 @click.command()
 @click.argument("dataset_id", callback=as_id)
 @click.argument("target")
-@options(*_BUILD, STORE, *WRITING)
+@options(*BUILD, STORE, *WRITING)
 @click.option("--allow-missing", is_flag=True, help="Finish the target although section images are missing.")
 @click.option("--dry-run", is_flag=True, help="The same as `plan`.")
-@options(*API, *OUTPUT)
+@options(*API, *CATALOGUE, *OUTPUT)
 def build(
     dataset_id: int,
     target: str,
@@ -126,8 +185,8 @@ def build(
 ) -> int:
     """Build the registered multiscale OME-Zarr of a section dataset at TARGET, a path or URL.
 
-    The same command resumes an interrupted build. With --atlas, TARGET is the ROOT of its tree, for a default name, or
-    ROOT/templates/NAME-template/VERSION/template.ome.zarr.
+    The same command resumes an interrupted build; with --overwrite it begins again. With --atlas, TARGET is the ROOT of
+    its tree, for a default name, or ROOT/templates/NAME-template/VERSION/template.ome.zarr.
 
     For instance: atlaszarr build 74272479 nrp1.ome.zarr
     """
@@ -136,7 +195,8 @@ def build(
     if dry_run:
         _print_plans(dataset_id, target, storage_options, values, as_json)
         return 0
-    with client() as service, progress_bars(f"dataset {dataset_id}", resumable=True) as progress:
+    resumable = "" if overwrite else "a build"
+    with client() as service, progress_bars(f"dataset {dataset_id}", resumable=resumable) as progress:
         report = run_build(
             dataset_id,
             target,
@@ -147,7 +207,7 @@ def build(
             overwrite=overwrite,
             take_over=take_over,
             progress=progress,
-            **_given(values),
+            **given_options(values),
         )
     if as_json:
         echo_data(json.dumps(report.to_dict()))
@@ -167,7 +227,7 @@ def build(
     return 0 if report.ok else 1
 
 
-def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+def given_options(values: Mapping[str, Any]) -> dict[str, Any]:
     """The options that have a value; the defaults of the others depend on the mode."""
     return {name: value for name, value in values.items() if value is not None and value is not False}
 
@@ -182,7 +242,7 @@ def _print_plans(
     from ..dataset_build.api import plan as make_plan
 
     with client() as service:
-        plans = make_plan(dataset_id, target, client=service, storage_options=storage_options, **_given(values))
+        plans = make_plan(dataset_id, target, client=service, storage_options=storage_options, **given_options(values))
     if as_json:
         echo_data(json.dumps([plan.to_dict() for plan in plans]))
     else:

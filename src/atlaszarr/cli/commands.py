@@ -11,9 +11,13 @@ import click
 
 from ..errors import AtlaszarrError, InputError, NotFoundError, RecordError
 from .atlas import atlas
+from .batch import batch
 from .build import build, plan, verify
+from .catalogue import catalogue
 from .demo import demo, emulator
+from .grid import grid
 from .image import image
+from .measure import measure
 from .options import Text
 from .preview import preview
 from .search import info, search
@@ -80,7 +84,10 @@ def _raised_by_echo(error: OSError) -> bool:
 
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    commands=[search, info, image, plan, build, verify, emulator, atlas, demo, preview, volumes],
+    commands=[
+        *(search, info, catalogue, image, preview, plan, build, batch, verify),
+        *(atlas, volumes, measure, grid, demo, emulator),
+    ],
 )
 @click.version_option(package_name="atlaszarr")
 def cli() -> None:

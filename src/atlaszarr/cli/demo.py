@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import click
 
 from ..errors import InputError
-from .options import OUTPUT, Whole, options
+from .options import OUTPUT, STORE, Whole, options
 from .terminal import echo, echo_data, progress_bars, table
 
 
@@ -18,7 +19,7 @@ def demo(folder: str, as_json: bool) -> None:
     """Build a volume and an atlas from the built-in Allen API, in DIR [./atlaszarr-demo]."""
     from ..demo import run_demo
 
-    with progress_bars("demo", resumable=True) as progress:
+    with progress_bars("demo", resumable="a build") as progress:
         volume, atlas = run_demo(folder, progress)
     if as_json:
         echo_data(json.dumps({**volume.to_dict(), "atlas": atlas.to_dict()}))
@@ -44,9 +45,12 @@ def demo(folder: str, as_json: bool) -> None:
 @click.command()
 @click.option("--port", type=Whole(0, 65535), default=8000, metavar="N", help="Port on 127.0.0.1 [8000].")
 @click.option("--faults", metavar="FILE", help="JSON file of scripted faults.")
+@click.option("--bucket", metavar="URL", help="First write its slides to URL or a folder, for --image-source.")
+@STORE
 @click.option("-v", "--verbose", is_flag=True, help="Print a line for each request on stderr.")
-def emulator(port: int, faults: str | None, verbose: bool) -> None:
+def emulator(port: int, faults: str | None, bucket: str | None, storage_options: dict[str, Any], verbose: bool) -> None:
     """Serve the built-in Allen API until interrupted."""
+    from ..stores.target import Target
     from ..testing.emulator import serve
 
     serving = False
@@ -57,7 +61,13 @@ def emulator(port: int, faults: str | None, verbose: bool) -> None:
         echo(f"the Allen API answers at {url}")
 
     try:
-        serve(port, faults or (), announce, access_log=verbose)
+        serve(
+            port,
+            faults or (),
+            announce,
+            None if bucket is None else Target.of(bucket, storage_options),
+            access_log=verbose,
+        )
     except OSError as error:
         if serving:
             raise

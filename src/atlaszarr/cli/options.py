@@ -161,8 +161,8 @@ def _keep(parse: _Callback = lambda _context, _parameter, value: value) -> dict[
     return {"callback": keep, "expose_value": False}
 
 
-def _kept(name: str) -> Any:
-    return click.get_current_context().meta[f"atlaszarr.{name}"]
+def _kept(name: str, default: Any = None) -> Any:
+    return click.get_current_context().meta.get(f"atlaszarr.{name}", default)
 
 
 def is_quiet() -> bool:
@@ -171,10 +171,18 @@ def is_quiet() -> bool:
 
 
 def client() -> Any:
-    """The client that the options of `API` describe."""
+    """The client that the options of `API`, `IMAGES` and `CATALOGUE` describe, as far as the command has them."""
     from ..allen.client import AllenClient
 
-    return AllenClient(_kept("api_url"), _kept("cache"), cache_options=_kept("cache_option"))
+    return AllenClient(
+        _kept("api_url"),
+        _kept("cache"),
+        cache_options=_kept("cache_option"),
+        image_source=_kept("image_source", "api"),
+        image_source_options=_kept("image_source_option"),
+        catalogue=_kept("catalogue"),
+        catalogue_options=_kept("catalogue_option"),
+    )
 
 
 class _PrintableFormatter(logging.Formatter):
@@ -250,6 +258,46 @@ API = (
         **_keep(as_mapping),
         help="Storage option of a --cache URL; repeatable.",
     ),
+)
+#: Options of the commands that read section images.
+IMAGES = (
+    click.option(
+        "--image-source",
+        default="api",
+        metavar="api|URL",
+        **_keep(),
+        help="Where section images come from: api, or a folder or URL with slides, such as the Allen Institute's "
+        "open-data bucket s3://allen-mouse-brain-atlas [api].",
+    ),
+    click.option(
+        "--image-source-option",
+        multiple=True,
+        metavar="KEY=VALUE",
+        **_keep(as_mapping),
+        help="Storage option of an --image-source URL; repeatable.",
+    ),
+)
+CATALOGUE = (
+    click.option(
+        "--catalogue",
+        metavar="DIR",
+        **_keep(),
+        help="Read all records from this catalogue, a folder or URL of `catalogue`, and none from the API.",
+    ),
+    click.option(
+        "--catalogue-option",
+        multiple=True,
+        metavar="KEY=VALUE",
+        **_keep(as_mapping),
+        help="Storage option of a --catalogue URL; repeatable.",
+    ),
+)
+#: Criteria of a search, but for the plane.
+CRITERIA = (
+    click.option("--gene", metavar="G", help="Acronym in any case; * stands for any characters."),
+    click.option("--product", metavar="P", help="Abbreviation of a product, for instance Mouse."),
+    click.option("--specimen", callback=as_id, metavar="ID", help="Id of a specimen."),
+    click.option("--id", "id", callback=as_id, metavar="ID", help="Id of a section dataset."),
 )
 STORE = click.option(
     "--storage-option",

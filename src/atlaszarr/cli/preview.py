@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .options import API, MIRROR, OUTPUT, STORE, as_id, client, options
+from .options import API, CATALOGUE, IMAGES, MIRROR, OUTPUT, STORE, as_id, client, options
 from .terminal import echo, echo_data, missing_lines, progress_bars, say
 
 
@@ -24,7 +24,7 @@ from .terminal import echo, echo_data, missing_lines, progress_bars, say
     "--plane", default="auto", metavar="PLANE", help="coronal, sagittal, transverse (or horizontal) [plane of section]."
 )
 @click.option("--view", default="primary", metavar="VIEW", help="primary, expression or projection [primary].")
-@options(*MIRROR, STORE, *API, *OUTPUT)
+@options(*MIRROR, STORE, *IMAGES, *API, *CATALOGUE, *OUTPUT)
 def preview(
     dataset_id: int,
     out: str | None,

@@ -1,4 +1,4 @@
-"""The commands `search` and `info`: the records of section datasets in the Allen API."""
+"""The commands `search` and `info`: the records of section datasets, in the Allen API or in a catalogue."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import AtlaszarrError, ServiceError
-from .options import API, OUTPUT, WHOLE, as_id, client, options
+from .options import API, CATALOGUE, CRITERIA, OUTPUT, WHOLE, as_id, client, options
 from .terminal import echo, echo_data, say, table
 
 if TYPE_CHECKING:
@@ -20,14 +20,11 @@ _MAX_LISTED = 3
 
 
 @click.command()
-@click.option("--gene", metavar="G", help="Acronym in any case; * stands for any characters.")
+@options(*CRITERIA)
 @click.option("--plane", metavar="coronal|sagittal", help="Plane of section.")
-@click.option("--product", metavar="P", help="Abbreviation of a product, for instance Mouse.")
-@click.option("--specimen", callback=as_id, metavar="ID", help="Id of a specimen.")
-@click.option("--id", "id", callback=as_id, metavar="ID", help="Id of a section dataset.")
 @click.option("--images", is_flag=True, help="List the section images of the datasets instead.")
 @click.option("--limit", type=WHOLE, default=50, metavar="N", help="Largest number of datasets to list [50].")
-@options(*API, *OUTPUT)
+@options(*API, *CATALOGUE, *OUTPUT)
 def search(as_json: bool, **criteria: Any) -> None:
     """List section datasets, or with --images their section images."""
     with client() as service:
@@ -51,7 +48,7 @@ def search(as_json: bool, **criteria: Any) -> None:
 
 @click.command()
 @click.argument("dataset_id", callback=as_id)
-@options(*API, *OUTPUT)
+@options(*API, *CATALOGUE, *OUTPUT)
 def info(dataset_id: int, as_json: bool) -> None:
     """Describe one section dataset: its sections, which are missing, and what cannot be registered and why."""
     with client() as service:

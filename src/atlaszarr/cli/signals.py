@@ -13,8 +13,8 @@ from typing import NoReturn
 _EXIT_CODE = 130
 #: Seconds after which an interrupted command is ended.
 _GRACE = 3.0
-#: Set once the command can be resumed.
-_RESUMABLE = threading.Event()
+#: What the same command resumes: one text, once there is something to resume.
+_RESUMABLE: list[str] = []
 
 
 @contextmanager
@@ -46,16 +46,16 @@ def stopping_on_signals() -> Iterator[None]:
         writer.close()
 
 
-def note_resumable() -> None:
-    """Note that the same command resumes what this one has begun."""
-    _RESUMABLE.set()
+def note_resumable(what: str) -> None:
+    """Note what the same command resumes, such as ``a build``."""
+    _RESUMABLE[:] = [what]
 
 
 def leave() -> NoReturn:
     """End the process at once; an ordinary exit would wait for pending requests."""
-    message = b"atlaszarr: interrupted; the same command resumes a build\n"
+    resumes = "".join(f"; the same command resumes {what}" for what in _RESUMABLE)
     with suppress(OSError):  # stderr is closed or full
-        os.write(2, message if _RESUMABLE.is_set() else b"atlaszarr: interrupted\n")
+        os.write(2, f"atlaszarr: interrupted{resumes}\n".encode())
     os._exit(_EXIT_CODE)
 
 

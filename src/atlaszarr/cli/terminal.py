@@ -57,16 +57,17 @@ def echo_data(text: str) -> None:
 
 
 @contextmanager
-def progress_bars(title: str, resumable: bool = False) -> Iterator[Callable[[int, int, str], None]]:
+def progress_bars(title: str, resumable: str = "") -> Iterator[Callable[..., None]]:
     """Show progress bars on stderr while the context lasts, if stderr is a terminal and ``--quiet`` is not given.
 
-    Yields a function of (done, total, word), with a bar for each word. If the command is `resumable`, the first call
-    means that it can be resumed: a build calls it once its target is begun.
+    Yields a function of (done, total, word), with a bar for each word; a fourth argument is the text of the bar. If the
+    same command resumes what this one begins, `resumable` says what, such as ``a build``; the first call means that it
+    is begun.
     """
 
     def note() -> None:
         if resumable:
-            note_resumable()
+            note_resumable(resumable)
 
     if is_quiet() or sys.stderr is None or not sys.stderr.isatty():
         yield lambda *_: note()
@@ -80,10 +81,10 @@ def progress_bars(title: str, resumable: bool = False) -> Iterator[Callable[[int
         first = bars.add_task(f"{title}: metadata", total=None)
         tasks: dict[str, TaskID] = {}
 
-        def show(done: int, total: int, word: str) -> None:
+        def show(done: int, total: int, word: str, text: str = "") -> None:
             note()
             bars.update(first, visible=False)
-            text = f"{title}: {word} {done}/{total}"
+            text = text or f"{title}: {word} {done}/{total}"
             if word not in tasks:
                 tasks[word] = bars.add_task(text, total=total)
             bars.update(tasks[word], completed=done, total=total, description=text, visible=done < total)

@@ -22,6 +22,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..allen.client import AllenClient
+from ..allen.images import release_pixels
 from ..allen.records import SectionDataset
 from ..engine.schedulers import SchedulerLike, resolve_scheduler, scheduler_for, worker_count
 from ..engine.writer import Progress, write
@@ -52,6 +53,8 @@ def plan(
 ) -> tuple[Plan, ...]:
     """Estimate what a build costs, one plan for each view; fetches nothing but metadata.
 
+    If the images come from slides, their headers are read too: 64 KiB of each slide, and more if the header is longer.
+
     Parameters
     ----------
     dataset : SectionDataset or int
@@ -81,7 +84,7 @@ def plan(
     InputError, RecordError, NotFoundError, ServiceError
         Same as in `build`.
     """
-    view_options = _view_options(mode, view, options)
+    view_options = options_of_views(mode, view, options)
     registration = None if atlas is None else _registration(atlas, storage_options, view_options)
     client = client or AllenClient()
     count = worker_count(workers)
@@ -95,10 +98,12 @@ def plan(
         first = Target.of(target, storage_options) if target is not None else None
         dataset, fetched = _dataset(dataset, client)
         targets = [at for _, at in registration.assets(dataset, first)]
-    return tuple(
-        price(_layout(dataset, one, registration), client, count, 0 if n else fetched, at.url if at else None)
-        for n, (one, at) in enumerate(zip(view_options, targets, strict=True))
-    )
+    plans = []
+    for n, (one, at) in enumerate(zip(view_options, targets, strict=True)):
+        layout = _layout(dataset, one, registration)
+        fetches = client.fetches(layout.images)
+        plans.append(price(layout, client, count, 0 if n else fetched, at.url if at else None, fetches))
+    return tuple(plans)
 
 
 def build(
@@ -155,11 +160,11 @@ def build(
         ``blocks``, ``level 1``.
     atlas : str or path-like, optional
         An atlas of the layout ``assets``, in whose tree the target is registered as a template: the folder
-        ``ROOT/atlases/NAME/VERSION``, its ``manifest.json``, or ROOT if it holds one atlas. The target is ROOT, for the
-        default name and version (see `atlaszarr.dataset_build.asset.Registration`), or
-        ``ROOT/templates/NAME-template/VERSION/template.ome.zarr``. Once it is finished, its documents are written next
-        to it, and the manifest of the atlas lists it; those of BrainGlobe too where it is `grey` and has the shape of
-        the template. Further views are templates of their own, and x has the orientation of the atlas.
+        ``ROOT/atlases/NAME/VERSION``, without its version the newest, its ``manifest.json``, or ROOT if it holds one
+        atlas. The target is ROOT, for the default name and version (see `atlaszarr.dataset_build.asset.Registration`),
+        or ``ROOT/templates/NAME-template/VERSION/template.ome.zarr``. Once it is finished, its documents are written
+        next to it, and the manifest of the atlas lists it; those of BrainGlobe too where it is `grey` and has the shape
+        of the template. Further views are templates of their own, and x has the orientation of the atlas.
     **options
         Further fields of `atlaszarr.sections.options.VolumeOptions` or `SectionsOptions`: resolution (um), ...
 
@@ -181,7 +186,7 @@ def build(
     TargetError
         If the target cannot be written.
     """
-    view_options = _view_options(mode, view, options)
+    view_options = options_of_views(mode, view, options)
     first = Target.of(target, storage_options)
     registration = None if atlas is None else _registration(atlas, storage_options, view_options)
     resolved = resolve_scheduler(scheduler, first.url)
@@ -193,17 +198,29 @@ def build(
     with scheduler_for(resolved, workers, client.concurrency) as running:
         jobs = []
         for position, (layout, at) in enumerate(zip(layouts, targets, strict=True)):
-            cost = price(layout, client, running.workers, 0 if position else fetched, at.url)
-            jobs.append(DatasetJob(layout, at, client, cost, running, allow_missing, progress))
+            fetches = client.fetches(layout.images)
+            cost = price(layout, client, running.workers, 0 if position else fetched, at.url, fetches)
+            jobs.append(DatasetJob(layout, at, client, cost, running, allow_missing, progress, fetches))
         for position, job in enumerate(jobs):  # all of them before anything is written
             state = job.read_state(overwrite)
             if registration is not None and state is None and not overwrite:
                 registration.refuse_documents(assets[position][0])
         views = []
         for position, job in enumerate(jobs):
-            done = write(job, running, overwrite=overwrite, take_over=take_over, progress=progress)
+            try:
+                done = write(job, running, overwrite=overwrite, take_over=take_over, progress=progress)
+            finally:
+                release_pixels(job.digests.values())
             failures = tuple(job.failures.values())
-            view_report = ViewReport(job.plan, done.target, done.state, done.tasks_done, failures)
+            view_report = ViewReport(
+                job.plan,
+                done.target,
+                done.state,
+                done.tasks_done,
+                failures,
+                images=len(job.digests),
+                stored_bytes=job.stored_bytes,
+            )
             if registration is not None and done.state != "unfinished":
                 asset, _ = assets[position]
                 listed_in = registration.register(asset, job.target, layouts[position])
@@ -215,12 +232,12 @@ def build(
 def _dataset(dataset: SectionDataset | int, client: AllenClient) -> tuple[SectionDataset, int]:
     """The dataset, and how many requests fetched it."""
     if isinstance(dataset, SectionDataset):
-        return dataset, 0
+        return client.imaged(dataset), 0
     record = client.section_dataset(dataset)
-    return record, metadata_requests(record)
+    return record, metadata_requests(record, client)
 
 
-def _view_options(mode: str, view: str | Sequence[str], options: Mapping[str, Any]) -> list[Options]:
+def options_of_views(mode: str, view: str | Sequence[str], options: Mapping[str, Any]) -> list[Options]:
     """The options of each view."""
     modes: dict[str, type[Options]] = {kind.mode: kind for kind in (VolumeOptions, SectionsOptions)}
     if mode not in modes:

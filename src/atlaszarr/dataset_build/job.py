@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from .. import credit
 from ..allen.client import AllenClient
+from ..allen.image_source import ImageFetch
 from ..allen.images import ImageRequest, MissingImage, SectionImage
 from ..boxes import cells
 from ..engine.blocks import Done, write_blocks
@@ -39,6 +41,8 @@ class DatasetJob(ImageJob):
     allow_missing : bool
         Whether to finish the target if images are missing.
     progress : callable, optional
+    fetches : sequence of ImageFetch, optional
+        How the images of the layout are fetched; default that of `AllenClient.fetches`.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class DatasetJob(ImageJob):
         scheduler: Scheduler,
         allow_missing: bool,
         progress: Progress | None,
+        fetches: Sequence[ImageFetch] | None = None,
     ) -> None:
         root = Root(layout.options.ome_zarr, layout.request, credit.SECTIONS)
         super().__init__(layout.multiscale(target), root, layout.groups, layout.source, layout.together)
@@ -60,11 +65,16 @@ class DatasetJob(ImageJob):
         self.failures: dict[str, MissingImage] = {}
         self._layout, self._client, self._scheduler = layout, client, scheduler
         self._allow_missing, self._progress = allow_missing, progress or (lambda *_: None)
+        fetches = client.fetches(layout.images) if fetches is None else fetches
+        self._fetch_of = {request: fetch for fetch in fetches for request in fetch.requests}
         #: The images that an earlier run lacked, fetched again.
         self._again: dict[ImageRequest, SectionImage | MissingImage] = {}
         #: Missing images that the user allowed in an earlier run.
         self._allowed: set[str] = set()
-        self._digests: dict[str, str] = {}
+        #: SHA-256 of the images in the target, by name.
+        self.digests: dict[str, str] = {}
+        #: Bytes of the chunks of the target.
+        self.stored_bytes = 0
         #: Images to fetch in this run, and those whose fetch has started.
         self._total, self._started = 0, 0
 
@@ -75,6 +85,8 @@ class DatasetJob(ImageJob):
         self.failures = {r.name: image for r, image in self._again.items() if isinstance(image, MissingImage)}
         # A finished target was finished without these images, so the user allowed it.
         self._allowed = set(self.failures) if state == FINISHED else set()
+        if state == FINISHED:
+            self._count(recorded.done)
         lacking = {task for task, entry in recorded.done.items() if not available.isdisjoint(records.missing(entry))}
         return self.dependent(lacking) | super().redo(state, recorded, defects)
 
@@ -88,7 +100,7 @@ class DatasetJob(ImageJob):
         super().begin(done, defects)
         request, target = self.root.request, self.target
         if defects or records.begun(target, request) is None:
-            records.write_build(target, self._layout, request, self.plan, self._client.api_url)
+            records.write_build(target, self._layout, request, self.plan, self._client)
         for entry in done.values():
             self._check_same_images(entry)
 
@@ -119,14 +131,26 @@ class DatasetJob(ImageJob):
         for position, (group, box, requests) in enumerate(zip(groups, boxes, needed, strict=True)):
             for request in requests:
                 if request not in images:
-                    images[request] = scheduler.fetch(self._client.try_fetch, request)
-                    self.fetches.add(images[request])
-                    self._started += 1
+                    fetch = self._fetch_of[request]
+                    wanted = [other for other in fetch.requests if other in last and other not in images]
+                    started = self._fetch(scheduler, fetch, wanted)
+                    images |= started
+                    self.fetches |= set(started.values())
+                    self._started += len(started)
             inputs = [*(images[request] for request in requests), *self.held(box)]
             yield partial(scheduler.compute, write_blocks, multiscale, source, step, [group], inputs)
             for request in requests:
                 if last[request] == position:
                     del images[request]
+
+    def _fetch(
+        self, scheduler: Scheduler, fetch: ImageFetch, wanted: Sequence[ImageRequest]
+    ) -> dict[ImageRequest, Any]:
+        """Start a fetch, and return a future of each wanted image of it."""
+        if fetch.head is None and len(wanted) == 1:
+            return {wanted[0]: scheduler.fetch(self._client.try_fetch, wanted[0])}
+        images = scheduler.fetch(self._client.try_fetch_each, replace(fetch, requests=tuple(wanted)))
+        return {request: scheduler.compute(dict.__getitem__, images, request) for request in wanted}
 
     def fetched(self) -> None:
         """Report how many images are fetched or missing."""
@@ -139,6 +163,7 @@ class DatasetJob(ImageJob):
 
     def commit(self, done: Mapping[Task, Entry], owner: Owner) -> bool:
         """Write the tables; finish the target unless images are missing that the user did not allow."""
+        self._count(done)
         records.write_tables(self.target, self._layout, done, tuple(self.failures.values()))
         return (self._allow_missing or self._allowed.issuperset(self.failures)) and super().commit(done, owner)
 
@@ -150,18 +175,28 @@ class DatasetJob(ImageJob):
         needed = {
             request for requests in self._layout.inputs.values() for request in requests if request.name in lacked
         }
-        fetches = {
-            request: self._scheduler.fetch(self._client.try_fetch, request)
-            for request in needed.difference(self._again)
-        }
+        fetches: dict[ImageRequest, Any] = {}
+        for request in needed.difference(self._again):
+            if request not in fetches:
+                fetch = self._fetch_of[request]
+                wanted = [other for other in fetch.requests if other in needed and other not in self._again]
+                fetches |= self._fetch(self._scheduler, fetch, wanted)
         for count, (request, future) in enumerate(fetches.items(), 1):
             self._again[request] = self._scheduler.result(future)
             self._progress(count, len(fetches), "missing images")
 
+    def _count(self, done: Mapping[Task, Entry]) -> None:
+        """Note the images and the bytes of the recorded blocks."""
+        self.stored_bytes = sum(size for entry in done.values() for size, _ in entry.written.values())
+        for entry in done.values():
+            for name, digest in records.images(entry).items():
+                if digest:
+                    self.digests.setdefault(name, digest)
+
     def _check_same_images(self, entry: Entry) -> None:
         """Refuse a block made from another version of an image than the blocks before it."""
         for name, digest in records.images(entry).items():
-            if digest and self._digests.setdefault(name, digest) != digest:
+            if digest and self.digests.setdefault(name, digest) != digest:
                 raise TargetError(
                     f"section image {name} has changed at the service since the build of {self.target.url} began; "
                     "build the target again with --overwrite",

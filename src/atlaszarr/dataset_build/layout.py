@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..allen.images import ImagedSections, ImageRequest, MissingImage, SectionImage
 from ..allen.records import SectionDataset
+from ..allen.slide_images import SlideImage
 from ..boxes import Index, Region
 from ..engine.blocks import Block, BlockSource
 from ..engine.codecs import Encoding
@@ -92,6 +93,11 @@ class BuildLayout:
         sides = {} if self.sides == ORIENTATION["x"] else {"sides": self.sides}
         return {**self.options.identity(self.dataset), **sides, **self.changes}
 
+    @property
+    def images(self) -> set[ImageRequest]:
+        """The images, or windows of images, of all blocks."""
+        return {request for requests in self.inputs.values() for request in requests}
+
     def multiscale(self, target: Target) -> Multiscale:
         """The arrays in a target."""
         encoding = Encoding(zarr_format=zarr_format(self.options.ome_zarr))
@@ -141,4 +147,5 @@ def block_of(values: Blocks, images: Sequence[SectionImage | MissingImage]) -> B
     """A block of level 0 with the digests of its images for the ledger, and notes of those that are missing."""
     digests = {image.request.name: image.sha256 if isinstance(image, SectionImage) else None for image in images}
     missing = {image.request.name: image for image in images if isinstance(image, MissingImage)}
-    return Block(values, {"images": digests}, missing)
+    etags = {image.request.name: image.etag for image in images if isinstance(image, SlideImage)}
+    return Block(values, {"images": digests, **({"etags": etags} if etags else {})}, missing)

@@ -53,8 +53,9 @@ def write_dataset(
     client = AllenClient(lazy.api_url) if fetcher is None else fetcher.client
     fill = fetcher is not None and fetcher.missing is not None
     with scheduler_for(resolved, workers, client.concurrency) as running:
-        cost = price(lazy.layout, client, running.workers, 0, target.url)
-        job = DatasetJob(lazy.layout, target, client, cost, running, fill, progress)
+        fetches = client.fetches(lazy.layout.images)
+        cost = price(lazy.layout, client, running.workers, 0, target.url, fetches)
+        job = DatasetJob(lazy.layout, target, client, cost, running, fill, progress, fetches)
         report = write(job, running, overwrite=overwrite, take_over=take_over, progress=progress)
     missing = list({image.request.image_id: image for image in job.failures.values()}.values())
     if fetcher is not None:

@@ -6,6 +6,7 @@ A plan is exact in requests, pixels, tasks and objects; bytes are estimates.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from ..allen import rma
 from ..allen.client import AllenClient
+from ..allen.image_source import ImageFetch
 from ..allen.images import LIMIT as DECODED_LIMIT
 from ..allen.images import MissingImage
 from ..allen.records import SectionDataset
@@ -22,14 +24,36 @@ from ..stores.target import Target
 from .layout import BuildLayout
 
 #: JPEG bytes per pixel: SectionImage 69177654 at downsample 2 as the Allen API serves it, 2980 x 1888 pixels.
-_JPEG_BYTES_PER_PIXEL = 0.157
+JPEG_BYTES_PER_PIXEL = 0.157
 #: Stored bytes per uncompressed byte: 0.100 and 0.116 in volumes of 69289763 and 74272479 with the pixels of
 #: SectionImage 69177654 in every section image; most of it is the image, since zstd compresses the label well.
-_STORED_SHARE = 0.12
+STORED_SHARE = 0.12
 #: Resident bytes before the first block: the interpreter with numba, zarr and their imports.
 _BASE_MEMORY = 350 * 2**20
 #: build.json, ledger.jsonl, sections.csv, failures.csv.
 _OTHER_OBJECTS = 4
+
+
+@dataclass(frozen=True)
+class SlideCosts:
+    """What a build fetches of the slides of an image source.
+
+    Attributes
+    ----------
+    source : str
+        Folder or URL of the image source.
+    objects : int
+        Slides that are read.
+    ranges : int
+        Requests for parts of slides: one for the header of each, of 64 KiB or more, and those for strips or tiles.
+    bytes : int
+        Bytes of all parts.
+    """
+
+    source: str
+    objects: int
+    ranges: int
+    bytes: int
 
 
 @dataclass(frozen=True)
@@ -64,7 +88,10 @@ class Plan:
         Bytes of all levels: uncompressed, exact; stored, estimated at 12 % of them.
     memory_bytes : int
         Estimate of the peak of one process: 350 MB for the packages, the decoded images that are kept (at most 512 MB),
-        and the memory of the largest block for every worker; see `BuildLayout.block_bytes`.
+        and the memory of the largest block for every worker; see `BuildLayout.block_bytes`. Of slides, twice the bytes
+        and pixels of the largest too.
+    slides : SlideCosts or None
+        If the images come from slides: no image is then requested from the API.
     """
 
     dataset: int
@@ -86,6 +113,7 @@ class Plan:
     uncompressed_bytes: int
     stored_bytes: int
     memory_bytes: int
+    slides: SlideCosts | None = None
 
     @property
     def requests(self) -> int:
@@ -94,7 +122,10 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """All attributes and `requests`, as JSON types."""
-        return {**asdict(self), "shape": list(self.shape), "requests": self.requests}
+        record = {**asdict(self), "shape": list(self.shape), "requests": self.requests}
+        if self.slides is None:
+            del record["slides"]
+        return record
 
     def describe(self) -> list[tuple[str, str]]:
         """Names and values to print, one pair for each line."""
@@ -108,35 +139,65 @@ class Plan:
                 "requests",
                 f"{self.requests}: {self.metadata_requests} for metadata, {self.image_requests} images{cached}",
             ),
+            *self._slides(),
             ("pixels", f"{self.pixels:,}"),
             ("tasks", f"{self.tasks:,}"),
             ("objects", f"{self.objects:,}"),
-            ("download", f"about {_megabytes(self.download_bytes)}, at {_JPEG_BYTES_PER_PIXEL} bytes per pixel"),
-            ("stored", f"about {_megabytes(self.stored_bytes)}, of {_megabytes(self.uncompressed_bytes)} uncompressed"),
-            ("memory", f"about {_megabytes(self.memory_bytes)} at most"),
+            ("download", self._download()),
+            ("stored", f"about {megabytes(self.stored_bytes)}, of {megabytes(self.uncompressed_bytes)} uncompressed"),
+            ("memory", f"about {megabytes(self.memory_bytes)} at most"),
         ]
 
+    def _slides(self) -> list[tuple[str, str]]:
+        if self.slides is None:
+            return []
+        slides = self.slides
+        text = f"{slides.objects} of {slides.source}, in {slides.ranges} ranges (the headers are read by the plan too)"
+        return [("slides", text)]
 
-def _megabytes(size: int) -> str:
+    def _download(self) -> str:
+        if self.slides is not None:
+            return f"{megabytes(self.download_bytes)}"
+        return f"about {megabytes(self.download_bytes)}, at {JPEG_BYTES_PER_PIXEL} bytes per pixel"
+
+
+def megabytes(size: int) -> str:
+    """A number of bytes in megabytes, as text."""
     return f"{size / 1e6:,.1f} MB"
 
 
-def metadata_requests(dataset: SectionDataset) -> int:
+def metadata_requests(dataset: SectionDataset, client: AllenClient) -> int:
     """Requests that `AllenClient.section_dataset` made for a dataset."""
+    if client.catalogue is not None:
+        return 0
     return 1 + rma.pages(len(dataset.sections) + len(dataset.skipped))
 
 
 def price(
-    layout: BuildLayout, client: AllenClient, workers: int, metadata_requests: int, target: str | None = None
+    layout: BuildLayout,
+    client: AllenClient,
+    workers: int,
+    metadata_requests: int,
+    target: str | None = None,
+    fetches: Sequence[ImageFetch] | None = None,
 ) -> Plan:
-    """The plan of a layout; images in the cache of the client cost no request."""
+    """The plan of a layout, with `AllenClient.fetches` of its images; images in the cache cost no request."""
+    fetches = client.fetches(layout.images) if fetches is None else fetches
     non_empty = layout.non_empty
     pyramid = non_empty.pyramid
     multiscale = layout.multiscale(Target("memory://plan"))
     blocks = [list(non_empty.blocks(step)) for step in pyramid.passes]
     group_documents = 2 if zarr_format(layout.options.ome_zarr) == 2 else 1
-    used = {request for images in layout.inputs.values() for request in images}
-    wanted = [request for request in used if not client.has_cached(request)]
+    used, source = layout.images, client.image_source
+    slides, cached = None, {request for fetch in fetches for request in fetch.cached}
+    if source is not None:
+        heads = {fetch.head.key: fetch.head for fetch in fetches if fetch.head is not None}
+        ranges = sum(len(head.parts) for head in heads.values()) + sum(len(fetch.ranges) for fetch in fetches)
+        read = sum(head.fetched for head in heads.values()) + sum(fetch.bytes for fetch in fetches)
+        slides = SlideCosts(source.url, len(heads), ranges, read)
+    else:
+        cached = {request for request in used if client.has_cached(request)}
+    wanted = used - cached
     pixels = sum(request.width * request.height for request in wanted)
     decoded = sum(request.width * request.height * 3 for request in used)
     uncompressed = sum(
@@ -144,6 +205,7 @@ def price(
         * sum(math.prod(shape_of(pyramid.levels[level].region(unit))) for unit in non_empty.units(level))
         for level in range(len(pyramid.levels))
     )
+    largest = max((_slide_memory(fetch) for fetch in fetches), default=0) if slides else 0
     return Plan(
         dataset=layout.dataset.id,
         view=layout.options.view,
@@ -155,7 +217,7 @@ def price(
         sections_used=len({request.image_id for request in used}),
         sections_in_windows=len({request.image_id for request in used if request.left is not None}),
         metadata_requests=metadata_requests,
-        image_requests=len(wanted),
+        image_requests=0 if slides else len(wanted),
         images_cached=len(used) - len(wanted),
         pixels=pixels,
         tasks=len(used) + sum(map(len, blocks)),
@@ -163,11 +225,16 @@ def price(
         + len(multiscale.documents())
         + group_documents * len(layout.groups)
         + _OTHER_OBJECTS,
-        download_bytes=round(pixels * _JPEG_BYTES_PER_PIXEL),
+        download_bytes=slides.bytes if slides else round(pixels * JPEG_BYTES_PER_PIXEL),
         uncompressed_bytes=uncompressed,
-        stored_bytes=round(uncompressed * _STORED_SHARE),
-        memory_bytes=_BASE_MEMORY + min(decoded, DECODED_LIMIT) + workers * layout.block_bytes,
+        stored_bytes=round(uncompressed * STORED_SHARE),
+        memory_bytes=_BASE_MEMORY + min(decoded, DECODED_LIMIT) + workers * layout.block_bytes + 2 * largest,
+        slides=slides,
     )
+
+
+def _slide_memory(fetch: ImageFetch) -> int:
+    return fetch.bytes + sum(3 * request.width * request.height for request in fetch.requests)
 
 
 @dataclass(frozen=True)
@@ -188,6 +255,9 @@ class ViewReport:
         Location of the template asset ``/templates/NAME/VERSION`` in the tree of the atlas that it is registered in.
     listed_in : tuple of str
         Keys of the manifests that list it, in the same tree.
+    images, stored_bytes : int
+        Section images, or windows of them, that the target shows, and bytes of its chunks; of this run and of earlier
+        ones.
     """
 
     plan: Plan
@@ -197,6 +267,8 @@ class ViewReport:
     failures: tuple[MissingImage, ...]
     asset: str | None = None
     listed_in: tuple[str, ...] = ()
+    images: int = 0
+    stored_bytes: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """All attributes as JSON types."""
@@ -208,6 +280,8 @@ class ViewReport:
             "failures": failures,
             "asset": self.asset,
             "listed_in": list(self.listed_in),
+            "images": self.images,
+            "stored_bytes": self.stored_bytes,
             "plan": self.plan.to_dict(),
         }
 

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 
 from .. import credit
+from ..allen.client import AllenClient
 from ..allen.images import MissingImage
 from ..allen.records import Section, SectionDataset
+from ..allen.slide_images import SlideCrop
 from ..engine.ledger import Entry, Task
 from ..engine.ome import Geometry, multiscales
 from ..engine.pyramid import Pyramid
@@ -33,7 +35,9 @@ _COLOURS = {"red": "FF0000", "green": "00FF00", "blue": "0000FF"}
 _PACKAGES = ("dask", "fsspec", "google-crc32c", "numba", "numcodecs", "numpy", "obstore", "simplejpeg", "zarr")
 
 
-def write_build(target: Target, layout: BuildLayout, request: Mapping[str, Any], plan: Plan, api_url: str) -> None:
+def write_build(
+    target: Target, layout: BuildLayout, request: Mapping[str, Any], plan: Plan, client: AllenClient
+) -> None:
     """Write ``atlaszarr/build.json``: the dataset, the options and the versions, enough to build the target again.
 
     The time is that of the first build with these options, also if a repair writes it again.
@@ -43,7 +47,8 @@ def write_build(target: Target, layout: BuildLayout, request: Mapping[str, Any],
         "versions": {package: version(package) for package in _PACKAGES},
         "begun": (begun(target, request) or datetime.now(UTC)).isoformat(timespec="seconds"),
         "request": request,
-        "api": api_url,
+        "api": client.api_url,
+        **({} if client.image_source is None else {"image_source": client.image_source.url}),
         "reference_space": layout.grid.space.id,
         "anchor_um": layout.grid.space.anchor,
         "plan": {name: value for name, value in plan.to_dict().items() if name != "target"},
@@ -71,7 +76,8 @@ def write_tables(
     The first has a row for every section image of the dataset, with its state: ``used``, ``missing`` (the whole image
     or a window of it), ``outside`` the grid, or ``skipped`` with the reason. The SHA-256 of an image that is fetched in
     windows is that of the concatenated digests of its windows, in the order of their names; it is empty if the image
-    was fetched before the build, for a Dataset in memory.
+    was fetched before the build, for a Dataset in memory. If the images come from slides, further columns hold the
+    slide, its ETag and its tier.
     """
     used: dict[int, dict[str, str]] = {}
     for entry in done.values():
@@ -80,7 +86,7 @@ def write_tables(
                 used.setdefault(int(name.partition("/")[0]), {})[name] = digest
     missing = {failure.request.image_id: failure.reason for failure in failures}
     rows: list[tuple[Any, ...]] = []
-    columns = layout.columns
+    columns = {**layout.columns, **_slide_columns(layout, done)}
     for position, (section, request) in enumerate(zip(layout.imaged.sections, layout.imaged.requests, strict=True)):
         id = section.image_id
         state = "missing" if id in missing else "used" if id in used else "outside"
@@ -96,6 +102,22 @@ def write_tables(
     numbers = {section.image_id: section.section_number for section in layout.imaged.sections}
     failed = [(f.request.image_id, numbers[f.request.image_id], f.url, f.reason) for f in failures]
     target.write("atlaszarr/failures.csv", _table(("image_id", "section_number", "url", "reason"), failed))
+
+
+def _slide_columns(layout: BuildLayout, done: Mapping[Task, Entry]) -> dict[str, list[Any]]:
+    """Further columns of sections.csv for images from slides; none for those from the API."""
+    crops = [request for request in layout.imaged.requests if isinstance(request, SlideCrop)]
+    if not crops:
+        return {}
+    etags: dict[int, str] = {}
+    for entry in done.values():
+        found = dict(entry.origin.get("etags", {}))
+        etags.update((int(name.partition("/")[0]), etag) for name, etag in found.items() if etag)
+    return {
+        "slide": [crop.slide for crop in crops],
+        "etag": [etags.get(crop.image_id, "") for crop in crops],
+        "tier": [crop.downsample for crop in crops],
+    }
 
 
 def images(entry: Entry) -> dict[str, str | None]:

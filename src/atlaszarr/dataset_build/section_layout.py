@@ -190,9 +190,9 @@ def image_frame(planes: SectionPlanes, section: int, thickness: float) -> dict[s
     oriented = PLANES[planes.plane.name]
     pixel = record.resolution / 1000
     scale, translation = [0.0] * 3, [0.0] * 3
-    for axis in (oriented.columns, oriented.rows):
+    for axis, offset in zip((oriented.columns, oriented.rows), request.offset, strict=True):
         scale[axis] = pixel * 2**request.downsample
-        translation[axis] = (2**request.downsample - 1) / 2 * pixel
+        translation[axis] = ((2**request.downsample - 1) / 2 + offset) * pixel
     scale[oriented.fixed] = thickness / 1000
     translation[oriented.fixed] = (planes.coordinates[section] - planes.grid.space.anchor / 2) / 1000
     return {"axes": ["zyx"[oriented.rows], "zyx"[oriented.columns]], "scale": scale, "translation": translation}

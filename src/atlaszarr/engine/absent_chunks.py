@@ -46,6 +46,11 @@ class AbsentChunks:
         self._warned = False
         self._lock = threading.Lock()
 
+    @property
+    def url(self) -> str:
+        """The URL of the array."""
+        return self._array.url
+
     def list(self) -> None:
         """Find all absent objects, and on a local disk all absent chunks of shards. Does nothing if listing fails.
 

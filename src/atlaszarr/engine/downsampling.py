@@ -19,7 +19,7 @@ from ..errors import InputError
 from .pyramid import Factor
 
 #: Methods of downsampling: see `reduce`.
-Rule = Literal["mean", "mean_of_covered", "mode", "mode_of_nonzero", "nearest"]
+Rule = Literal["mean", "mean_of_covered", "mean_of_numbers", "mode", "mode_of_nonzero", "nearest"]
 
 _Array = NDArray[Any]
 _Steps = tuple[tuple[int, int], ...]  # numerator and denominator of the factor along each axis
@@ -50,10 +50,12 @@ def reduce(
         another or at the end of the parent: the result is then the same as for the whole. Copied unless C-contiguous.
     factor : tuple of Fraction
         Factor along (z, y, x), each at least 1; the product of the numerators is at most 2**30.
-    rule : {"mean", "mean_of_covered", "mode", "mode_of_nonzero", "nearest"}
+    rule : {"mean", "mean_of_covered", "mean_of_numbers", "mode", "mode_of_nonzero", "nearest"}
         - ``mean``: the weighted mean. For integers it is exact, rounded half to even. Floating point is summed in
           float64, first over z and y, then over x, and the result is rounded to the dtype; NaN gives NaN.
         - ``mean_of_covered``: ``mean`` of the voxels where the mask is not 0, and of all voxels if it is 0 in all.
+        - ``mean_of_numbers``: for floating point in which NaN is no data. Same as ``mean`` over the values that are not
+          NaN, in each channel; NaN if all are.
         - ``mode``: for anatomical labels. The foreground (not 0) wins if its weight is larger than that of the
           background; see Notes for a tie. Then same as ``mode_of_nonzero``.
         - ``mode_of_nonzero``: for provenance. The label other than 0 with the largest weight, the smallest of equals;
@@ -91,6 +93,12 @@ def reduce(
     each half in proportion, so that an axis along which the footprint has one voxel never decides.
     """
     _validate(values, factor, rule, mask, fill)
+    if rule == "mean_of_numbers":
+        channels = [
+            reduce(channel, factor, "mean", mask=~np.isnan(channel), fill=np.nan)
+            for channel in values.reshape(math.prod(values.shape[:-3]), *values.shape[-3:])
+        ]
+        return np.stack(channels).reshape(*values.shape[:-3], *channels[0].shape)
     if rule == "mean_of_covered" and mask is not None:
         covered = mask != 0
         some = reduce(covered.view(np.uint8), factor, "mode_of_nonzero") != 0
@@ -124,9 +132,11 @@ def reduce(
 def _validate(values: _Array, factor: Factor, rule: Rule, mask: _Array | None, fill: float) -> None:
     if rule not in get_args(Rule):
         raise InputError(f"rule {rule!r} must be one of {', '.join(get_args(Rule))}", code="unknown-value")
-    if values.dtype.kind not in ("biu" if "mode" in rule else "biuf") or values.dtype.itemsize > 8:
+    kinds = "biu" if "mode" in rule else "f" if rule == "mean_of_numbers" else "biuf"
+    if values.dtype.kind not in kinds or values.dtype.itemsize > 8:
         raise InputError(
-            f"dtype {values.dtype} does not support {rule}: labels are integers, images numbers of up to 64 bits",
+            f"dtype {values.dtype} does not support {rule}: labels are integers, images numbers of up to 64 bits, "
+            "and NaN is floating point",
             code="unsupported-dtype",
         )
     if values.ndim not in (3, 4):

@@ -107,7 +107,7 @@ def _counted(rows: _Array, midline: int) -> tuple[_Array, _Array]:
         for y in range(rows.shape[0] if columns else 0):
             row, before = rows[y, midline:] if side else rows[y, :midline], 0
             # First find the runs, then look them up: a single loop takes three times as long.
-            for run in range(_runs(row, ends)):
+            for run in range(runs_of(row, ends)):
                 label = row[before]
                 slot = _slot(labels, counts, label)
                 if counts[slot, 0] + counts[slot, 1] == 0:
@@ -123,7 +123,7 @@ def _counted(rows: _Array, midline: int) -> tuple[_Array, _Array]:
 
 
 @njit(cache=True, nogil=True)
-def _runs(row: _Array, ends: _Array) -> int:
+def runs_of(row: _Array, ends: _Array) -> int:
     """Write the end of each run of one label in a row that is not empty; return the number of runs."""
     runs = 0
     for x in range(1, len(row)):

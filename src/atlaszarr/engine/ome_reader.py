@@ -30,12 +30,16 @@ from .zarr_reader import LARGEST_WHOLE, StoredArray, read_document
 if TYPE_CHECKING:
     import dask.array as da
 
-#: Characters of the path of a level: a key of S3 has 1024 bytes at most.
-_LONGEST_PATH = 1024
+#: Bytes of the path of a level, and of a name in it: a key of S3 has 1024 at most, and a name on a disk 255.
+_LONGEST_PATH, _LONGEST_NAME = 1024, 255
 #: Axes of the versions of OME-Zarr that do not name them.
 _UNNAMED = {"0.1": "tczyx", "0.2": "tczyx"}
 #: Folders that are listed, entries of each, and images that are named, to find the images below a folder.
 _LISTED = 1000
+#: The most channels whose labels are read: the most of known multiplexed images are about a hundred.
+_MOST_LABELS = 1000
+#: Characters of the label of a channel.
+_LONGEST_LABEL = 100
 _NAMED = 3
 
 
@@ -65,7 +69,7 @@ class Axis:
         An older draft of RFC-4 has ``direction`` instead of ``value``.
         """
         if isinstance(document, str):
-            return cls(document)
+            document = {"name": document}
         orientation = document.get("orientation")
         if isinstance(orientation, Mapping):
             orientation = orientation.get("value", orientation.get("direction"))
@@ -101,6 +105,8 @@ class StoredImage:
         the coordinate system.
     finest : StoredImage or None
         The whole image, if this is one of its levels.
+    channels : tuple of str
+        The labels of the channels in the metadata ``omero``; empty if it has none, or one that is not text.
     """
 
     target: Target
@@ -113,6 +119,7 @@ class StoredImage:
     is_scaled: bool = True
     is_reordered: bool = False
     finest: StoredImage | None = None
+    channels: tuple[str, ...] = ()
 
     @classmethod
     def at(cls, target: Target) -> StoredImage:
@@ -167,7 +174,7 @@ class StoredImage:
                     code="damaged-metadata",
                 )
             given = [level["path"] for level in levels]
-            if wrong := [path for path in given if not isinstance(path, str | int) or len(str(path)) > _LONGEST_PATH]:
+            if wrong := [path for path in given if not _is_path(path)]:
                 raise ValueError(f"a level has the path {brief(wrong[0])}")
             paths = tuple(map(str, given))
             if outside := next((path for path in paths if ".." in path.split("/") or "\0" in path), None):
@@ -190,7 +197,9 @@ class StoredImage:
                 is_reordered = True
                 along, scales, translations = _reversed(target.url, along, scales, translations)
             is_scaled = all(found.is_scaled for found in maps)
-            return cls(target, version, along, paths, scales, translations, own, is_scaled, is_reordered)
+            return cls(
+                target, version, along, paths, scales, translations, own, is_scaled, is_reordered, channels=_labels(ome)
+            )
         except InputError:
             raise
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
@@ -249,7 +258,7 @@ class StoredImage:
         return self.names[-3:] == ("z", "y", "x")
 
     @cached_property
-    def _spatial(self) -> tuple[int, int, int]:
+    def spatial(self) -> tuple[int, int, int]:
         """The positions of z, y and x among the axes."""
         names = self.names
         if sorted(axis for axis in names if axis in ("z", "y", "x")) != ["x", "y", "z"]:
@@ -267,7 +276,7 @@ class StoredImage:
         InputError
             If z, y or x is missing, or they have different units that are not all lengths.
         """
-        spatial = [self.axes[k] for k in self._spatial]
+        spatial = [self.axes[k] for k in self.spatial]
         units = {axis.unit for axis in spatial}
         unit, microns = spatial[0].unit, (1.0, 1.0, 1.0)
         if len(units) > 1:
@@ -289,7 +298,7 @@ class StoredImage:
         )
 
     def _along(self, numbers: Sequence[float], factors: tuple[float, float, float]) -> tuple[float, float, float]:
-        z, y, x = (numbers[k] * factor for k, factor in zip(self._spatial, factors, strict=True))
+        z, y, x = (numbers[k] * factor for k, factor in zip(self.spatial, factors, strict=True))
         return z, y, x
 
     @property
@@ -297,8 +306,8 @@ class StoredImage:
         """Sizes, units and position along z, y, x as the metadata give them, for messages."""
         if not self.is_scaled:
             return "no scale"
-        sizes, starts = ([numbers[0][k] for k in self._spatial] for numbers in (self.scales, self.translations))
-        units = [self.axes[k].unit for k in self._spatial]
+        sizes, starts = ([numbers[0][k] for k in self.spatial] for numbers in (self.scales, self.translations))
+        units = [self.axes[k].unit for k in self.spatial]
         words = dict.fromkeys("no unit" if unit is None else f"unit {unit!r}" for unit in units)
         return f"scale {_listed(sizes)}, translation {_listed(starts)}, {', '.join(words)}"
 
@@ -315,7 +324,7 @@ class StoredImage:
 
     @cached_property
     def _labels(self) -> tuple[StoredArray, ...]:
-        arrays = [self._stored(level) for level in range(len(self.paths))]
+        arrays = [self.stored(level) for level in range(len(self.paths))]
         for array in arrays:
             self._validate_others(array.shape)
         return tuple(array.labels() for array in arrays)
@@ -346,10 +355,17 @@ class StoredImage:
         InputError
             For the reasons of `lazy`, or if z, y or x is missing.
         """
-        z, y, x = (self._stored(level).shape[k] for k in self._spatial)
+        z, y, x = (self.stored(level).shape[k] for k in self.spatial)
         return z, y, x
 
-    def _stored(self, level: int) -> StoredArray:
+    def stored(self, level: int) -> StoredArray:
+        """The array of a level, along the axes of the image.
+
+        Raises
+        ------
+        InputError
+            If the array does not exist, its metadata is damaged, or it does not have the axes of the image.
+        """
         array = StoredArray.at(self.target, self.paths[level])
         if array.ndim != len(self.axes):
             raise InputError(
@@ -371,7 +387,7 @@ class StoredImage:
         """
         import dask.array as da
 
-        array = self._stored(level)
+        array = self.stored(level)
         unit = array.layout.unit
         chunks = unit if math.prod(unit) <= LARGEST_WHOLE else array.chunk
         return da.from_array(array, chunks=chunks, name=False), array.absent
@@ -384,12 +400,34 @@ class StoredImage:
         InputError
             For the reasons of `lazy`; if z, y or x is missing, or another axis is longer than 1.
         """
-        z, y, x = self._spatial
+        z, y, x = self.spatial
         array, absent = self.lazy(level)
         self._validate_others(array.shape)
         kept = sorted((z, y, x))
         array = array[tuple(slice(None) if k in kept else 0 for k in range(array.ndim))]
         return array.transpose([kept.index(k) for k in (z, y, x)]), absent
+
+
+def _is_path(path: Any) -> bool:
+    """Whether the path of a level is one that a disk and an object store can have."""
+    if not isinstance(path, str | int):
+        return False
+    try:
+        names = str(path).encode().split(b"/")
+    except UnicodeEncodeError:  # it holds half of a character
+        return False
+    return sum(map(len, names)) + len(names) <= _LONGEST_PATH and max(map(len, names)) <= _LONGEST_NAME
+
+
+def _labels(ome: Mapping[str, Any]) -> tuple[str, ...]:
+    """The labels of the channels; empty if one of them is not a text of a usual length."""
+    omero = ome.get("omero")
+    channels = omero.get("channels") if isinstance(omero, Mapping) else None
+    if not isinstance(channels, list) or len(channels) > _MOST_LABELS:
+        return ()
+    labels = [channel.get("label") for channel in channels if isinstance(channel, Mapping)]
+    texts = [text for text in labels if isinstance(text, str) and 0 < len(text) < _LONGEST_LABEL]
+    return tuple(texts) if len(texts) == len(channels) else ()
 
 
 def _listed(numbers: Sequence[float]) -> str:

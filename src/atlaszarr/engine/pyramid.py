@@ -382,7 +382,7 @@ class NonEmptyChunks:
             return (None,) * len(self.pyramid.levels)
         levels = [self.base]
         for parent, level in itertools.pairwise(self.pyramid.levels):
-            z, y, x = (_overlapped(parent, level, axis, {unit[axis] for unit in levels[-1]}) for axis in range(3))
+            z, y, x = (overlapped(parent, level, axis, {unit[axis] for unit in levels[-1]}) for axis in range(3))
             units = (itertools.product(z[i], y[j], x[k]) for i, j, k in levels[-1])
             levels.append(frozenset(itertools.chain.from_iterable(units)))
         return tuple(levels)
@@ -411,7 +411,7 @@ class NonEmptyChunks:
         return {block for unit in self.units(step.source) for block in cells(level.region(unit), step.block)}
 
 
-def _overlapped(parent: Level, level: Level, axis: int, indices: Iterable[int]) -> dict[int, range]:
+def overlapped(parent: Level, level: Level, axis: int, indices: Iterable[int]) -> dict[int, range]:
     """For units of the parent along an axis, the units of a level that overlap each."""
     length, unit = parent.shape[axis], parent.unit[axis]
     factor, shape, size = level.factor[axis], level.shape[axis], level.unit[axis]

@@ -14,6 +14,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, suppress
+from contextvars import copy_context
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -51,14 +52,16 @@ class Scheduler(AbstractContextManager["Scheduler"], Protocol):
 
     Attributes
     ----------
-    workers : int
-        Tasks that run at a time.
     batch : int
         Blocks for one task, so that its overhead is small next to its work.
     """
 
-    workers: int
     batch: int
+
+    @property
+    def workers(self) -> int:
+        """Tasks that run at a time."""
+        ...
 
     def fetch(self, function: Callable[..., Any], *args: Any) -> Future:
         """Start a task that mostly waits for the network."""
@@ -91,7 +94,10 @@ def usable_cores() -> int:
 
 
 class Threads:
-    """Threads of this process: `workers` that compute, and `fetchers` that fetch."""
+    """Threads of this process: `workers` that compute, and `fetchers` that fetch.
+
+    In a task on a worker of a cluster they belong to that worker: `distributed.get_worker` returns it in them too.
+    """
 
     batch = 1
 
@@ -119,11 +125,11 @@ class Threads:
 
     def fetch(self, function: Callable[..., Any], *args: Any) -> Future:
         """Start a task on a fetching thread."""
-        return self._fetch.submit(function, *args)
+        return self._fetch.submit(copy_context().run, function, *args)
 
     def compute(self, function: Callable[..., Any], *args: Any) -> Future:
         """Start a task on a computing thread."""
-        return self._compute.submit(self._run, function, args)
+        return self._compute.submit(copy_context().run, self._run, function, args)
 
     def share(self, value: Any) -> Any:
         """The value itself."""
@@ -222,7 +228,7 @@ class Cluster:
         self._silent = False
         try:
             self._validate_workers()
-            self.workers = max(sum(self._ask(client.scheduler.ncores).values()), 1)
+            self._count_workers()
         except BaseException as error:
             self._close()
             if isinstance(error, SchedulerError):  # nothing is written yet
@@ -238,6 +244,17 @@ class Cluster:
                 self.stop()
         finally:
             self._close()
+
+    @property
+    def workers(self) -> int:
+        """Threads of all workers, at least 1; counted again every few seconds, since workers come and go."""
+        if time.monotonic() - self._counted > _POLL:
+            self._count_workers()
+        return self._workers
+
+    def _count_workers(self) -> None:
+        self._workers: int = max(sum(self._ask(self._client.scheduler.ncores).values()), 1)
+        self._counted = time.monotonic()
 
     def _close(self) -> None:
         if self._owned:
@@ -571,9 +588,10 @@ def worker_count(workers: int | None) -> int:
 def in_window(
     scheduler: Scheduler,
     starts: Iterator[Callable[[], Future]],
-    window: int,
+    window: int | Callable[[], int],
     fetches: set[Future] | None = None,
     fetched: Callable[[], None] = lambda: None,
+    failed: Callable[[Future, Exception], Any] | None = None,
 ) -> Iterator[Any]:
     """Start tasks one after another, at most `window` unfinished, and yield each result once it is available.
 
@@ -582,11 +600,14 @@ def in_window(
     scheduler : Scheduler
     starts : iterator of callable
         Each starts one task and returns its future.
-    window : int
+    window : int or callable
+        A callable is asked before each start.
     fetches : set of Future, optional
         Unfinished fetches that tasks wait for: `starts` adds them, and `in_window` removes them once they are done.
     fetched : callable
         Called after finished fetches are removed.
+    failed : callable, optional
+        Returns a result for a task that has failed, or raises; default raises.
     """
     unfinished: set[Future] = set()
     fetches = set() if fetches is None else fetches
@@ -597,12 +618,18 @@ def in_window(
             fetches.difference_update(done)
             fetched()
         for future in done & unfinished:
-            yield scheduler.result(future)
+            try:
+                result = scheduler.result(future)
+            except Exception as error:
+                if failed is None:
+                    raise
+                result = failed(future, error)
+            yield result
         unfinished.difference_update(done)
 
     for start in starts:
         unfinished.add(start())
-        while len(unfinished) >= window:
+        while len(unfinished) >= (window if isinstance(window, int) else window()):
             yield from results()
     while unfinished:
         yield from results()

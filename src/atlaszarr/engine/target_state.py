@@ -95,12 +95,7 @@ def read_state(target: Target, request: dict[str, Any], overwrite: bool) -> str 
     InputError
         If the target holds anything but output of the same request; with `overwrite`, anything but atlaszarr's.
     """
-    for above in target.above():
-        if _is_ours(above):
-            raise InputError(
-                f"target {target.url} is inside the image {above.url}; choose another target",
-                code="target-inside-image",
-            )
+    refuse_inside_image(target)
     own = read_root(target)
     if own is None:
         if others := [key for key in (*target.list_keys(), *target.links()) if not _is_leftover(key)]:
@@ -115,6 +110,22 @@ def read_state(target: Target, request: dict[str, Any], overwrite: bool) -> str 
     if overwrite or state == REMOVING:
         return REMOVING
     validate_layout(target, stored)
+    validate_same_request(target, stored, request)
+    return state
+
+
+def refuse_inside_image(target: Target) -> None:
+    """Raise an InputError if a target is inside an image of atlaszarr."""
+    for above in target.above():
+        if _is_ours(above):
+            raise InputError(
+                f"target {target.url} is inside the image {above.url}; choose another target",
+                code="target-inside-image",
+            )
+
+
+def validate_same_request(target: Target, stored: Mapping[str, Any], request: Mapping[str, Any]) -> None:
+    """Raise an InputError, which shows both, if a target was begun with other options than those of a request."""
     if stored != request:
         names = [name for name in {**stored, **request} if stored.get(name) != request.get(name)]
         raise InputError(
@@ -122,7 +133,6 @@ def read_state(target: Target, request: dict[str, Any], overwrite: bool) -> str 
             "give the same options, choose another target, or give --overwrite",
             code="different-options",
         )
-    return state
 
 
 def validate_layout(target: Target, request: Mapping[str, Any]) -> None:

@@ -155,8 +155,7 @@ def preview(
             code="target-overlaps-source",
         )
     client = client or AllenClient()
-    if not isinstance(dataset, SectionDataset):
-        dataset = client.section_dataset(dataset)
+    dataset = client.imaged(dataset)
     across = plane_of(dataset, plane)
     frame = reference_space(dataset.space).frame
     resolution = max(frame.extent[axis] for axis in (across.rows, across.columns)) / _PIXELS

@@ -7,7 +7,7 @@ import lzma
 import math
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import get_ident
@@ -247,25 +247,48 @@ def tiff_planes(path: Path, header: Header) -> Iterator[NDArray[Any]]:
 
 def _check_segments(page: Any) -> None:
     """Raise a ValueError if a segment of a page decompresses to more bytes than its shape needs."""
-    make_decoder, safe = _DECODERS.get(int(page.compression), (None, 0))
-    if make_decoder is None:
-        return
     most = math.prod(page.chunks) * page.dtype.itemsize
     handle = page.parent.filehandle
-    for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
-        if count <= safe:
-            continue
+
+    def parts(offset: int, count: int) -> Iterator[bytes]:
         handle.seek(offset)
-        decoder, size, left = make_decoder(), 0, int(count)
-        while left > 0 and not decoder.eof and (body := handle.read(min(left, _PART))):
-            left -= len(body)
-            more = True
-            while more:
-                part = decoder.decompress(body, _PART)
-                size += len(part)
-                if size > most + _SLACK:
-                    raise ValueError(f"a segment has more than the {most} bytes of its shape")
-                body = getattr(decoder, "unconsumed_tail", b"")
-                more = not decoder.eof and (bool(body) or not getattr(decoder, "needs_input", True))
-        if decoder.eof and (left > _SLACK or len(decoder.unused_data) > _SLACK):
-            raise ValueError("a segment has bytes after its compressed ones")
+        while count > 0 and (body := handle.read(min(count, _PART))):
+            count -= len(body)
+            yield body
+
+    for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
+        validate_segment(int(page.compression), int(count), parts(offset, int(count)), most)
+
+
+def validate_segment(compression: int, count: int, parts: Iterable[bytes], most: int) -> None:
+    """Raise a ValueError if a segment of a TIFF decompresses to more bytes than its shape needs.
+
+    Parameters
+    ----------
+    compression : int
+        TIFF's number of the compression.
+    count : int
+        Compressed bytes.
+    parts : iterable of bytes
+        The compressed bytes, in parts.
+    most : int
+        Bytes of its shape.
+    """
+    make_decoder, safe = _DECODERS.get(compression, (None, 0))
+    if make_decoder is None or count <= safe:
+        return
+    decoder, size, left = make_decoder(), 0, count
+    for part in parts:
+        if decoder.eof:
+            break
+        left -= len(part)
+        body, more = part, True
+        while more:
+            out = decoder.decompress(body, _PART)
+            size += len(out)
+            if size > most + _SLACK:
+                raise ValueError(f"a segment has more than the {most} bytes of its shape")
+            body = getattr(decoder, "unconsumed_tail", b"")
+            more = not decoder.eof and (bool(body) or not getattr(decoder, "needs_input", True))
+    if decoder.eof and (left > _SLACK or len(decoder.unused_data) > _SLACK):
+        raise ValueError("a segment has bytes after its compressed ones")

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ..engine.codecs import ArrayLayout, Encoding
 from ..errors import AtlaszarrError, InputError, TargetError
+from ..stores.failures import disk_code
 from ..stores.input_file import cut_short, too_long
 from .header import Header
 from .orientation import Orientation
@@ -315,4 +316,4 @@ def _reporting_disk_errors(path: Path) -> Iterator[None]:
 def spool_error(folder: str | os.PathLike[str], error: OSError) -> TargetError:
     """The error for a spool folder that cannot be written to."""
     text = f"cannot write voxels to {os.fspath(folder)}: {error.strerror}; choose another spool folder"
-    return TargetError(text, code="store-error")
+    return TargetError(text, code=disk_code(error))

@@ -232,6 +232,18 @@ def annotation_of(given: Any, level: int, storage_options: Mapping[str, Any] | N
     return Annotation(array, geometry, (top, (z, y, x)), absent)
 
 
+def annotation_levels(
+    given: Any, storage_options: Mapping[str, Any] | None = None
+) -> list[tuple[Geometry, tuple[int, int, int]]]:
+    """The geometry and the voxels along (z, y, x) of each level of an annotation; see `annotation_of`."""
+    if isinstance(given := locate(given, storage_options), Located):
+        image = StoredImage.at(Target.of(given.annotation, storage_options))
+        return [(geometry, image.shape(level)) for level, geometry in enumerate(image.geometries)]
+    images = [given] if hasattr(given, "dims") else list(getattr(given, "images", [given]))
+    opened = [annotation_of(given, level) for level in range(len(images))]
+    return [(annotation.geometry, annotation.shape) for annotation in opened]
+
+
 def _permuted(geometry: Geometry, order: Sequence[int]) -> Geometry:
     (a, b, c), (p, q, r) = ([numbers[k] for k in order] for numbers in (geometry.scale, geometry.translation))
     return replace(geometry, scale=(a, b, c), translation=(p, q, r))

@@ -1,11 +1,11 @@
-"""A table of region volumes as text, CSV, JSON and Parquet."""
+"""A table of region volumes or of region statistics as text, CSV, JSON and Parquet."""
 
 from __future__ import annotations
 
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import printable
@@ -47,31 +47,83 @@ def tree(table: pd.DataFrame, terminology: Terminology, width: int | None = None
     width : int, optional
         Characters per line; longer names are cut. Default: no limit.
     """
-    from rich.console import Console
-    from rich.table import Table
-
     volumes = ["volume_mm3", "volume_direct_mm3"]
     heads = ["mm3", "alone"]
     if "hemispheres" in table.attrs:
         volumes += [f"volume_{side}_mm3" for side in table.attrs["sides"]]
         heads += table.attrs["sides"]
+    rows = table[table["voxels"] > 0]
+    printed = _indented(rows, terminology, width, heads, [map(digits, rows[volume]) for volume in volumes])
+    empty = len(table) - len(rows)
+    rest = [f"structures without voxels, not listed: {empty}"] if empty else []
+    return "\n".join([*printed, *rest, *_notes(table)])
+
+
+def statistics_tree(table: pd.DataFrame, terminology: Terminology, width: int | None = None) -> str:
+    """A printed table of what a volume shows in the structures with voxels, with their descendants.
+
+    The columns are the volume, the part of it that is covered, the means of the channels, and density, intensity and
+    energy if they are known; by hemisphere also all of them for each side.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `atlaszarr.region_statistics` with the same terminology.
+    terminology, width
+        Same as in `tree`.
+    """
+    rows = table[table["voxels"] > 0]
+    sides = ["", *(f"_{side}" for side in table.attrs.get("sides", ()))]
+    known = [name for name in ("density", "intensity", "energy") if rows[name].notna().any()]
+    means = [name for name in _channels(table) if name not in known]
+    heads, columns = [], []
+    for side in sides:
+        word = f" {side[1:]}" if side else ""
+        heads += [f"mm3{word}", f"covered{word}", *(f"{name}{word}" for name in (*means, *known))]
+        part = rows[f"covered{side}"] / rows[f"voxels{side}"].where(rows[f"voxels{side}"] > 0)
+        columns += [
+            map(digits, rows[f"volume{side}_mm3"]),
+            ("" if math.isnan(n) else f"{100 * n:.0f} %" for n in part),
+            *(map(_number, rows[f"mean_{name}{side}"]) for name in means),
+            *(map(_number, rows[f"{name}{side}"]) for name in known),
+        ]
+    return "\n".join([*_indented(rows, terminology, width, heads, columns), *_notes(table)])
+
+
+def _channels(table: pd.DataFrame) -> list[str]:
+    """The channels of a table of `atlaszarr.region_statistics`."""
+    sides = tuple(f"_{side}" for side in table.attrs.get("sides", ()))
+    names = (str(name).removeprefix("mean_") for name in table.columns if str(name).startswith("mean_"))
+    return [name for name in names if not name.endswith(("_direct", *sides))]
+
+
+def _number(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.4g}"
+
+
+def _indented(
+    rows: pd.DataFrame,
+    terminology: Terminology,
+    width: int | None,
+    heads: Sequence[str],
+    columns: Sequence[Iterable[str]],
+) -> list[str]:
+    """The lines of a table of structures, indented by depth, with more columns."""
+    from rich.console import Console
+    from rich.table import Table
+
     depths = {structure.id: len(structure.path) - 1 for structure in terminology}
     printed = Table(box=None, pad_edge=False, header_style="")
     printed.add_column("region", no_wrap=True)
     printed.add_column("", no_wrap=True)
     for head in heads:
         printed.add_column(head, justify="right", no_wrap=True)
-    rows = table[table["voxels"] > 0]
-    for id, acronym, name, *sizes in zip(
-        rows.index, rows["acronym"], rows["name"], *(rows[volume] for volume in volumes), strict=True
-    ):
-        printed.add_row("  " * depths.get(id, 0) + printable(acronym), printable(name), *map(digits, sizes))
+    for id, acronym, name, *values in zip(rows.index, rows["acronym"], rows["name"], *columns, strict=True):
+        printed.add_row("  " * depths.get(id, 0) + printable(acronym), printable(name), *values)
     out = io.StringIO()
     # Names are data, not markup.
     Console(file=out, width=width or 1000, color_system=None, markup=False, emoji=False, highlight=False).print(printed)
-    empty = len(table) - len(rows)
-    rest = [f"structures without voxels, not listed: {empty}"] if empty else []
-    return "\n".join([*(line.rstrip() for line in out.getvalue().splitlines()), *rest, *_notes(table)])
+    return [line.rstrip() for line in out.getvalue().splitlines()]
 
 
 def digits(volume: float) -> str:

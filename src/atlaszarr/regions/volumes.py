@@ -18,8 +18,9 @@ from ..errors import AtlaszarrWarning, InputError
 from ..geometry.spaces import BRAINGLOBE_SIDES, ORIENTATION, direction, reference_space
 from ..geometry.voxel_size import contradiction, lengths_of, refuse_implausible
 from ..stores.locations import shown
-from ..terminology.terminology import Terminology, refuse_other_ontology, terminology_of
+from ..terminology.terminology import Terminology, terminology_of
 from .annotation import Annotation, annotation_of
+from .structure_rows import StructureRows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,8 +34,6 @@ ASSUMED_MIDLINE = (
 PART_OF_CCF = (
     "the annotation has the extent of the CCF along z and y, but only a part of it along x: its midline is not known"
 )
-#: The number of unknown labels that a warning lists.
-_NAMED = 5
 
 
 def region_volumes(
@@ -111,46 +110,31 @@ def region_volumes(
         annotation has labels that are not in the terminology, `voxel_size` is not that of its metadata, or left and
         right are counted by a midline that is assumed: in any annotation without the extent of the CCF.
     """
-    import pandas as pd
-
-    annotation = _located(annotation, storage_options)
+    annotation = located_annotation(annotation, storage_options)
     opened = annotation_of(annotation, level, storage_options)
     structures = terminology_of(terminology, annotation, storage_options)
-    size = list(_voxel_um(opened, voxel_size))
+    size = list(voxel_um(opened, voxel_size))
     voxel = float(math.prod(size) / 10**9)
-    across = _across(opened) if by_hemisphere else 2
+    across = axis_across(opened) if by_hemisphere else 2
     opened = opened.turned(across)
     size[across], size[2] = size[2], size[across]
     names, explanation, is_assumed = (
-        _sides(opened, size, "zyx"[across]) if by_hemisphere else (("low", "high"), "", False)
+        sides_of(opened, size, "zyx"[across]) if by_hemisphere else (("low", "high"), "", False)
     )
     counts = opened.counts(scheduler)
     labelled = counts.ids != 0
     ids, voxels, low = (column[labelled] for column in counts)
-    known = {structure.value: row for row, structure in enumerate(structures) if structure.value is not None}
-    unknown = [int(id) for id in ids if int(id) not in known]
-    if (negative := next((id for id in unknown if id < 0 and -id in known), None)) is not None:
-        raise InputError(
-            f"the annotation has the label {negative}, and {-negative} is a structure; if negative labels mark one "
-            "side, save absolute values: by_hemisphere (--by-hemisphere) counts the sides",
-            code="invalid-label",
-        )
-    if not allow_unknown:
-        refuse_other_ontology(len(unknown), len(ids), "the annotation", "--terminology")
-    rows = len(structures) + len(unknown)
-    row_of = known | {id: len(structures) + position for position, id in enumerate(unknown)}
-    direct = np.zeros((rows, 2), np.int64)
+    described = StructureRows.of(structures, ids, allow_unknown)
+    direct = np.zeros((len(described), 2), np.int64)
     if ids.size:
-        direct[[row_of[int(id)] for id in ids]] = np.stack([voxels, low], axis=-1)
-    total = _with_descendants(structures, direct)
+        direct[described.rows(ids)] = np.stack([voxels, low], axis=-1)
+    total = direct.copy()
 
-    table = pd.DataFrame(
-        {
-            "acronym": [*(s.acronym for s in structures), *("" for _ in unknown)],
-            "name": [*(s.name for s in structures), *(f"label {id}, not in the terminology" for id in unknown)],
-        },
-        index=pd.Index([*(s.id for s in structures), *_as_identifiers(unknown, structures)], name="identifier"),
-    )
+    def add(parent: int, child: int) -> None:
+        total[parent] += total[child]
+
+    described.add_descendants(add)
+    table = described.frame()
     sides = {"": (total[:, 0], direct[:, 0])}
     if by_hemisphere:
         low_side, high_side = (total[:, 1], direct[:, 1]), (total[:, 0] - total[:, 1], direct[:, 0] - direct[:, 1])
@@ -165,14 +149,7 @@ def region_volumes(
         table.attrs |= {"sides": order, "hemispheres": explanation}
     if is_assumed:
         warnings.warn(ASSUMED_MIDLINE, AtlaszarrWarning, stacklevel=2)
-    if unknown:
-        more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
-        warnings.warn(
-            f"the annotation has labels that are not in the terminology: {', '.join(map(str, unknown[:_NAMED]))}"
-            f"{more}; they are the last rows of the table",
-            AtlaszarrWarning,
-            stacklevel=2,
-        )
+    described.warn(2)
     return table
 
 
@@ -216,7 +193,7 @@ def region_mask(
         If chunks are absent that no ledger records; if the store does not list its objects, only when the mask is
         computed.
     """
-    annotation = _located(annotation, storage_options)
+    annotation = located_annotation(annotation, storage_options)
     structures = terminology_of(terminology, annotation, storage_options)
     values = {structure.value for structure in structures.descendants(region) if structure.value is not None}
     return annotation_of(annotation, level, storage_options).mask(values)
@@ -245,7 +222,7 @@ def region_bounds(mask: Any) -> tuple[slice, slice, slice] | None:
     return z, y, x
 
 
-def _located(annotation: Any, storage_options: Mapping[str, Any] | None) -> Any:
+def located_annotation(annotation: Any, storage_options: Mapping[str, Any] | None) -> Any:
     """The annotation, of which a path or URL is resolved once; a warning says which version of several is used."""
     found = locate(annotation, storage_options)
     if isinstance(found, Located) and found is not annotation:
@@ -254,28 +231,7 @@ def _located(annotation: Any, storage_options: Mapping[str, Any] | None) -> Any:
     return found
 
 
-def _with_descendants(structures: Terminology, direct: Any) -> Any:
-    """Add the counts of all descendants; children follow their parents, so the sum runs backwards."""
-    total = direct.copy()
-    rows = {structure.id: row for row, structure in enumerate(structures)}
-    for row, structure in reversed(list(enumerate(structures))):
-        if (parent := structure.parent_id) is not None:
-            total[rows[parent]] += total[row]
-    return total
-
-
-def _as_identifiers(unknown: Sequence[int], structures: Terminology) -> Sequence[int | str]:
-    """The index of rows of labels without a structure, which must not be the identifier of a structure."""
-    ids = {structure.id for structure in structures}
-    if all(isinstance(id, int) for id in ids):
-        reversed_sign = [-label for label in unknown]
-        for labels in (unknown, reversed_sign) if structures.has_labels_as_ids else (reversed_sign,):
-            if ids.isdisjoint(labels):
-                return labels
-    return [f"label {label}" for label in unknown]
-
-
-def _voxel_um(annotation: Annotation, given: float | Sequence[float] | None) -> tuple[Fraction, Fraction, Fraction]:
+def voxel_um(annotation: Annotation, given: float | Sequence[float] | None) -> tuple[Fraction, Fraction, Fraction]:
     """The voxel size along (z, y, x) in um, as the exact value of its decimal notation."""
     geometry, image = annotation.geometry, annotation.image
     name = "the annotation" if image is None else shown(image.target.url)
@@ -296,14 +252,14 @@ def _voxel_um(annotation: Annotation, given: float | Sequence[float] | None) -> 
     return z, y, x
 
 
-def _across(annotation: Annotation) -> int:
+def axis_across(annotation: Annotation) -> int:
     """The axis between left and right: x, unless another one has such an orientation."""
     words = [direction(annotation.geometry.orientation.get(axis, "")) for axis in "zyx"]
     found = [k for k, word in enumerate(words) if word in (ORIENTATION["x"], BRAINGLOBE_SIDES)]
     return found[0] if len(found) == 1 else 2
 
 
-def _sides(annotation: Annotation, size: Sequence[Fraction], axis: str) -> tuple[tuple[str, str], str, bool]:
+def sides_of(annotation: Annotation, size: Sequence[Fraction], axis: str) -> tuple[tuple[str, str], str, bool]:
     """The names of the low and the high side of x, a sentence that explains them, and if the midline is assumed.
 
     `axis` is the name that x has in the image.

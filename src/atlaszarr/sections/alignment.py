@@ -51,7 +51,7 @@ class AlignedSections:
     def to_tiers(self) -> list[Affine]:
         """For each section, (x, y) in um to pixel (X, Y) of its tier image: float64, shape (2, 3)."""
         return [
-            compose(tier_affine(request.downsample), section.tvs)
+            compose(tier_affine(request.downsample, request.offset), section.tvs)
             for section, request in zip(self.imaged.sections, self.imaged.requests, strict=True)
         ]
 

@@ -144,11 +144,10 @@ def open_sections(
     requests = SectionsOptions.of_views(view, {**options, **named}, written=False)
     client = client or AllenClient()
     fetch, missing = fetching(client, on_missing)
-    if not isinstance(dataset, SectionDataset):
-        dataset = client.section_dataset(dataset)
+    dataset = client.imaged(dataset)
     views = {request.view: request.planes(dataset, stored=False, displacement=displacement) for request in requests}
     main, chunk, background = _main_view(views), requests[0].chunk, requests[0].background
-    opened = _Opened(views, fetch, background, (client.api_url, on_missing))
+    opened = _Opened(views, fetch, background, (client.images_url, on_missing))
     variables = {
         "image" if view == "primary" else view: (
             ("section", "y", "x", "rgb"),

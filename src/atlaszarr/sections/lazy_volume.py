@@ -90,8 +90,7 @@ def open_volume(
 
     client = client or AllenClient()
     fetch, missing = fetching(client, on_missing)
-    if not isinstance(dataset, SectionDataset):
-        dataset = client.section_dataset(dataset)
+    dataset = client.imaged(dataset)
     request = VolumeOptions.of({"resolution": resolution, "fill": fill, "max_gap": max_gap, **options}, written=False)
     if not isinstance(displacement, bool | Mapping):
         raise InputError(
@@ -100,7 +99,7 @@ def open_volume(
         )
     fields = {} if isinstance(displacement, bool) else dict(displacement)
     stack = request.stack(dataset, fields)
-    token = tokenize(request.identity(dataset), client.api_url, fields, on_missing)
+    token = tokenize(request.identity(dataset), client.images_url, fields, on_missing)
     arrays = _arrays(stack, request.chunk, fetch, request.background, token)
     zyx = ("z", "y", "x")
     variables = {

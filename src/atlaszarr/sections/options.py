@@ -141,6 +141,8 @@ class Options:
         options = json.loads(json.dumps(asdict(self)))
         if not self.grey:  # so that targets of versions without this option are resumed
             del options["grey"]
+        if any(section.slide is not None for section in dataset.sections):
+            options["image_source"] = "slides"  # whose pixels are not those of the API's JPEGs
         digest = hashlib.sha256(records).hexdigest()
         return {"dataset": dataset.id, "mode": self.mode, **options, "records_sha256": digest}
 

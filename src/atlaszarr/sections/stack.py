@@ -176,7 +176,8 @@ class Stack:
         section = np.empty(out.shape[1:], np.int32)
         stack_kernels.field(_start(region), self._geometry(region)[0], self.nearest, section, out)
         pixel = np.array([2.0**request.downsample for request in self.requests])[section]
-        return np.asarray((out + 0.5) * pixel - 0.5)
+        offset = np.array([request.offset for request in self.requests]).T[:, section]
+        return np.asarray((out + 0.5) * pixel - 0.5 + offset)
 
     def needs(self, region: Region, sections: Sequence[int]) -> tuple[ImageRequest, ...]:
         """The images, or windows of images, that a block needs from the sections that it samples."""

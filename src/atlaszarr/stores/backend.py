@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ..errors import InputError
 
@@ -44,6 +44,26 @@ class TooLargeError(Exception):
         self.key, self.most = key, most
 
 
+class Part(NamedTuple):
+    """Bytes of an object.
+
+    Attributes
+    ----------
+    start : int
+        Position of the first byte in the object.
+    body : bytes
+    size : int
+        Bytes of the whole object.
+    tag : str or None
+        The ETag of the object, without quotes; None if the store has none.
+    """
+
+    start: int
+    body: bytes
+    size: int
+    tag: str | None
+
+
 class Uploads(Protocol):
     """Objects that are put one after another."""
 
@@ -71,6 +91,18 @@ class Backend(ABC):
         ------
         TooLargeError
             If it has more than `most` bytes; no more than a little above are read.
+        """
+
+    @abstractmethod
+    def read_range(self, key: str, start: int, stop: int, most: int) -> Part | None:
+        """The bytes [start, stop) of an object, fewer at its end; None if it is missing.
+
+        A store that does not send parts of objects returns the whole object.
+
+        Raises
+        ------
+        TooLargeError
+            If such a store sends more than `most` bytes.
         """
 
     @abstractmethod

@@ -57,11 +57,11 @@ _BY_NAME = {
     "UnauthenticatedError": _NOT_ALLOWED,
     _MALFORMED: ("store-error", "its answer is not valid HTTP (it may be longer than its length); check the server"),
 }
-#: What to do about an error of a disk.
+#: Code of an error of a disk, and what to do about it.
 _DISK = {
-    errno.ENOSPC: "; free some space, then run the same command",
-    errno.EDQUOT: "; free some space or ask for a larger quota, then run the same command",
-    errno.EROFS: "; choose a folder that can be written to",
+    errno.ENOSPC: ("disk-full", "; free some space, then run the same command"),
+    errno.EDQUOT: ("disk-full", "; free some space or ask for a larger quota, then run the same command"),
+    errno.EROFS: ("read-only", "; choose a folder that can be written to"),
 }
 _OTHERWISE = {
     False: ("request-refused", "check the URL, the region and the credentials"),
@@ -113,6 +113,19 @@ def _is_failure(error: Exception) -> bool:
     return (from_client_library(error) or isinstance(error, OSError)) and _status(error, "") not in (404, 410)
 
 
+def disk_code(error: OSError) -> str:
+    """The code of an error of a disk."""
+    return _DISK.get(error.errno or 0, ("store-error", ""))[0]
+
+
+def is_passing(error: Exception) -> bool:
+    """Whether a request may succeed if it is sent again: no answer, half of one, or a server that is overloaded."""
+    if not (isinstance(error, ConnectionError | TimeoutError) or from_client_library(error)):
+        return False
+    status = _status(error, str(error))
+    return status is None or status in (408, 429) or status >= 500
+
+
 def is_forbidden(error: Exception) -> bool:
     """Whether a store answers 403 without a fault of the credentials, as it does for an object that is absent."""
     return _diagnose(error)[0] == "store-forbidden"
@@ -137,7 +150,8 @@ def _diagnose(error: Exception) -> tuple[str, str]:
     if "range requests" in text:  # of fsspec
         return "not-supported", "the server sends no parts of files; download it, and give its path"
     if isinstance(error, OSError) and error.strerror:
-        return "store-error", error.strerror + _DISK.get(error.errno or 0, "")
+        code, advice = _DISK.get(error.errno or 0, ("store-error", ""))
+        return code, error.strerror + advice
     if isinstance(error, TimeoutError) or re.search("error sending request|imeout|timed out", text):
         return "store-unreachable", "the store does not answer"
     return "store-error", name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime
@@ -16,11 +17,12 @@ from .backend import (
     MAX_REDIRECTS,
     Backend,
     ConcurrentUploads,
+    Part,
     TooLargeError,
     Uploads,
     timeout_of,
 )
-from .failures import is_forbidden
+from .failures import is_forbidden, is_passing
 
 #: How much longer than a silence an answer over HTTP may take as a whole, that of a range of 5 MB of a file: 300 s by
 #: default, as in aiohttp itself. A server that drips is given up at 17 kB/s.
@@ -28,6 +30,10 @@ _WHOLE = 10
 #: The range of a request, and the most bytes of an answer to one without: a file of one block (5 MB), or a listing.
 _RANGE = re.compile(r"bytes=(\d+)-(\d+)")
 _LARGEST_ANSWER = 2**26
+#: The range of an answer, and the size of the whole file.
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
+#: Seconds to wait before each retry of a range, as for input files.
+_WAITS = (0.5, 1.0, 4.0)
 #: The headers of a request that a redirect to another origin keeps.
 _HARMLESS = ("Accept", "Accept-Encoding", "Range", "User-Agent")
 
@@ -87,6 +93,21 @@ class FsspecBackend(Backend):
             if len(body) > most:
                 raise TooLargeError(key, most)
             return body
+        except FileNotFoundError:
+            return None
+        except Exception as error:
+            if self._forbidden_is_absent and is_forbidden(error):
+                return None
+            raise
+
+    def read_range(self, key: str, start: int, stop: int, most: int) -> Part | None:
+        """Same as in `Backend`; over HTTP, a request that fails for a passing reason is sent again."""
+        path = self._path(key)
+        try:
+            if self._is_http:
+                return _range_of(self._fs, path, key, (start, stop), most)
+            size = int(self._fs.size(path))
+            return Part(start, bytes(self._fs.cat_file(path, start, min(stop, size))), size, None)
         except FileNotFoundError:
             return None
         except Exception as error:
@@ -183,6 +204,41 @@ def _body(filesystem: Any, url: str, key: str, most: int) -> bytes:
 
     found: bytes = sync(filesystem.loop, read)
     return found
+
+
+def _range_of(filesystem: Any, url: str, key: str, wanted: tuple[int, int], most: int) -> Part:
+    """A part of a file on an HTTP server; the whole file, of at most `most` bytes, from one that sends no parts."""
+    from fsspec.asyn import sync
+
+    start, stop = wanted
+    headers = {**filesystem.kwargs.get("headers", {}), "Range": f"bytes={start}-{stop - 1}"}
+    options = {name: value for name, value in filesystem.kwargs.items() if name != "headers"}
+
+    async def read() -> Part:
+        session = await filesystem.set_session()
+        async with session.get(filesystem.encode_url(url), headers=headers, **options) as answer:
+            filesystem._raise_not_found_for_status(answer, url)
+            sent = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", "")) if answer.status == 206 else None
+            longest = stop - start if sent else most
+            body = bytearray()
+            async for part in answer.content.iter_any():
+                body += part
+                if len(body) > longest:
+                    raise TooLargeError(key, longest)
+        tag = answer.headers.get("ETag", "").removeprefix("W/").strip('"') or None
+        return Part(int(sent[1]), bytes(body), int(sent[2]), tag) if sent else Part(0, bytes(body), len(body), tag)
+
+    for wait in _WAITS:
+        try:
+            found: Part = sync(filesystem.loop, read)
+        except Exception as error:
+            if not is_passing(error):
+                raise
+            time.sleep(wait)
+        else:
+            return found
+    last: Part = sync(filesystem.loop, read)
+    return last
 
 
 @cache

@@ -19,7 +19,8 @@ from typing import BinaryIO
 from uuid import uuid4
 
 from ..errors import InputError, TargetError
-from .backend import LARGEST_OBJECT, Backend, TooLargeError, Uploads
+from .backend import LARGEST_OBJECT, Backend, Part, TooLargeError, Uploads
+from .failures import disk_code
 
 _SUFFIX = ".partial"
 _numbers = itertools.count()
@@ -81,6 +82,17 @@ class LocalBackend(Backend):
             return body
         finally:
             os.close(descriptor)
+
+    def read_range(self, key: str, start: int, stop: int, most: int) -> Part | None:
+        """Same as in `Backend`."""
+        try:
+            with self.open(key) as file:
+                size = os.fstat(file.fileno()).st_size
+                file.seek(start)
+                body = file.read(max(min(stop, size) - start, 0))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return Part(start, body, size, None)
 
     def read_each(self, keys: Iterable[str], most: int = LARGEST_OBJECT) -> dict[str, bytes | None]:
         """Same as in `Backend`, but one after another."""
@@ -288,7 +300,7 @@ def write_whole(path: str | os.PathLike[str], body: bytes) -> None:
         with whole_file(Path(path)) as file:
             file.write(body)
     except OSError as error:
-        raise TargetError(f"cannot write {os.fspath(path)!r}: {error.strerror}", code="store-error") from None
+        raise TargetError(f"cannot write {os.fspath(path)!r}: {error.strerror}", code=disk_code(error)) from None
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from obstore.exceptions import AlreadyExistsError, PermissionDeniedError, Precon
 from obstore.store import S3Store
 
 from ..errors import InputError
-from .backend import LARGEST_OBJECT, Backend, ConcurrentUploads, TooLargeError, Uploads, timeout_of
+from .backend import LARGEST_OBJECT, Backend, ConcurrentUploads, Part, TooLargeError, Uploads, timeout_of
 from .failures import is_forbidden, is_missing_bucket
 
 #: Time after which credentials are requested again from their provider.
@@ -105,6 +105,14 @@ class S3Backend(Backend):
         found = self.read_tagged(key, most)
         return None if found is None else found[0]
 
+    def read_range(self, key: str, start: int, stop: int, most: int) -> Part | None:
+        """Same as in `Backend`."""
+        found = self._get(key, {"range": (start, stop)})
+        if found is None:
+            return None
+        tag = (found.meta["e_tag"] or "").strip('"') or None
+        return Part(found.range[0], bytes(found.bytes()), int(found.meta["size"]), tag)
+
     def open(self, key: str) -> Any:
         """Same as in `Backend`; the file is read in ranges of a megabyte."""
         return obstore.open_reader(self._store, self._path(key))
@@ -129,16 +137,9 @@ class S3Backend(Backend):
 
     def read_tagged(self, key: str, most: int = LARGEST_OBJECT) -> tuple[bytes, str | None] | None:
         """Same as in `Backend`."""
-        try:
-            found = obstore.get(self._store, self._path(key))
-        except FileNotFoundError as error:
-            if is_missing_bucket(error):
-                raise
+        found = self._get(key)
+        if found is None:
             return None
-        except PermissionDeniedError as error:
-            if self._forbidden_is_absent and is_forbidden(error):
-                return None
-            raise
         if found.meta["size"] > most:
             raise TooLargeError(key, most)
         return bytes(found.bytes()), found.meta["e_tag"]
@@ -197,6 +198,19 @@ class S3Backend(Backend):
     def modified(self, key: str) -> datetime | None:
         """Same as in `Backend`."""
         return obstore.head(self._store, self._path(key))["last_modified"]
+
+    def _get(self, key: str, options: Any = None) -> Any:
+        """The answer of obstore for an object; None if it is missing."""
+        try:
+            return obstore.get(self._store, self._path(key), options=options)
+        except FileNotFoundError as error:
+            if is_missing_bucket(error):
+                raise
+            return None
+        except PermissionDeniedError as error:
+            if self._forbidden_is_absent and is_forbidden(error):
+                return None
+            raise
 
     def _path(self, key: str) -> str:
         return f"{self._root}/{key}" if key else self._root

@@ -15,7 +15,7 @@ from typing import Any
 from uuid import uuid4
 
 from ..errors import AtlaszarrError, InputError, TargetError
-from .backend import LARGEST_OBJECT, LARGEST_SIDECAR, Backend, TooLargeError
+from .backend import LARGEST_OBJECT, LARGEST_SIDECAR, Backend, Part, TooLargeError
 from .failures import as_error, is_forbidden
 from .local import LocalBackend
 from .locations import is_url, normalize_folder, shown
@@ -150,6 +150,22 @@ class Target:
             except TooLargeError as error:
                 raise self._too_large(error.key, error.most) from None
 
+    def read_range(self, key: str, start: int, stop: int, most: int) -> Part | None:
+        """The bytes [start, stop) of an object, fewer at its end; None if it is missing.
+
+        A server that sends no parts of files sends the whole file.
+
+        Raises
+        ------
+        InputError
+            If such a server sends more than `most` bytes.
+        """
+        with self.reporting("read"):
+            try:
+                return self._backend.read_range(key, start, stop, most)
+            except TooLargeError as error:
+                raise self._too_large(error.key, error.most) from None
+
     def digest(self, key: str, new: Callable[[], Any]) -> str | None:
         """Digest (hexadecimal) of an object, which is read in parts; None if it is missing.
 
@@ -169,6 +185,11 @@ class Target:
                 while part := file.read(_PART):
                     found.update(part)
         return str(found.hexdigest())
+
+    def open(self, key: str) -> Any:
+        """Open an object as a seekable binary file, to be read inside `reporting`."""
+        with self.reporting("read"):
+            return self._backend.open(key)
 
     def read_all(self, prefix: str, most: int = LARGEST_OBJECT) -> dict[str, bytes]:
         """Content of every object under a prefix, by its key.

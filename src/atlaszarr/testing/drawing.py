@@ -175,7 +175,7 @@ class Painter:
         if image_id in self._pixels and request.view is None:
             picture = self._user_pixels(image_id, record, request.downsample)[top : top + height, left : left + width]
         else:
-            picture = self._drawn(record, request, (left, top), (height, width))
+            picture = self.draw(record, request, (left, top), (height, width))
         quality = self.quality if request.quality is None else request.quality
         picture = np.ascontiguousarray(picture)
         return bytes(simplejpeg.encode_jpeg(picture, max(quality, 1), colorsubsampling="444"))
@@ -202,7 +202,24 @@ class Painter:
         section = np.vstack([plane, [0.0, 0.0, depth(image, dataset)]])
         return compose(to_phantom, compose(tvr, section))
 
-    def _drawn(self, record: Record, request: Drawing, offset: tuple[int, int], shape: tuple[int, int]) -> Pixels:
+    def draw(self, record: Record, request: Drawing, offset: tuple[float, float], shape: tuple[int, int]) -> Pixels:
+        """Draw a region of a section image, also one that extends beyond the image.
+
+        Parameters
+        ----------
+        record : dict
+            The SectionImage record.
+        request : Drawing
+            The tier, the view and the range.
+        offset : tuple of float
+            (x, y) of the first pixel from that of the image, in pixels of the tier.
+        shape : tuple of int
+            Rows and columns.
+
+        Returns
+        -------
+        ndarray, uint8, shape (rows, columns, 3)
+        """
         affine = self.pixel_to_pir(record["id"], request.downsample)
         if affine is None:
             return _pattern(record["id"], request, offset, shape)
@@ -304,7 +321,7 @@ def _to_space_9(space_id: Any) -> NDArray[np.float64]:
     return stretched
 
 
-def _pattern(image_id: int, request: Drawing, offset: tuple[int, int], shape: tuple[int, int]) -> Pixels:
+def _pattern(image_id: int, request: Drawing, offset: tuple[float, float], shape: tuple[int, int]) -> Pixels:
     """A smooth, reproducible pattern for an image without alignment."""
     pixel = 2.0**request.downsample
     x = (np.arange(shape[1]) + offset[0] + 0.5) * pixel

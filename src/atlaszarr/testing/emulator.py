@@ -1,7 +1,7 @@
 """An emulator of the Allen Brain API: an HTTP server on loopback.
 
-It serves the records of real datasets (or any other records) and section images drawn from a phantom brain, records
-all requests, and plays scripted faults. The demo, the tests and the `emulator` command use it.
+It serves the records of real datasets (or any other records), and section images and expression grids of a phantom
+brain, records all requests, and plays scripted faults. The demo, the tests and the `emulator` command use it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from ..stores.target import Target
 from .catalogue import Catalogue
 from .drawing import Drawing, Painter, UserPixels
 from .faults import FaultScript, Rule, load_faults
@@ -29,7 +30,8 @@ class Emulator:
     ----------
     datasets, images : iterable of dict, optional
         SectionDataSet and SectionImage records in the API's format; default datasets 74272479 and 69289763
-        with all their images, image 101321610, and dataset 909 with an invented alignment.
+        with all their images, image 101321610, and dataset 909 with an invented alignment. `images` may be those of
+        `invented_datasets`.
     faults : sequence of Rule or dict, or path, optional
         Scripted faults, or a JSON file of them.
     port : int
@@ -148,11 +150,35 @@ class Emulator:
         for image_id in image_ids:
             self._painter.image(image_id, request)
 
+    def write_bucket(self, target: Target, datasets: Iterable[int] | None = None, **options: Any) -> list[str]:
+        """Write section datasets as slides, in the layout of the Allen Institute's open-data bucket.
+
+        Parameters
+        ----------
+        target : Target
+            The bucket, or a folder.
+        datasets : iterable of int, optional
+            Ids; default all datasets whose images have alignments.
+        **options
+            Same as in `atlaszarr.testing.open_data.write_bucket`.
+
+        Returns
+        -------
+        list of str
+            Keys of the slides.
+        """
+        from .open_data import write_bucket
+
+        if datasets is None:
+            datasets = self.catalogue.aligned_datasets()
+        return write_bucket(self._painter, target, datasets, **options)
+
 
 def serve(
     port: int = 0,
     faults: Sequence[Rule | Mapping[str, Any]] | str | Path | None = None,
     announce: Callable[[str], None] = print,
+    bucket: Target | None = None,
     **options: Any,
 ) -> None:
     """Run an emulator in the foreground until interrupted.
@@ -165,10 +191,14 @@ def serve(
         Same as in `Emulator`.
     announce : callable
         Called with the base URL when the server is ready.
+    bucket : Target, optional
+        Where to write the section images as slides first, see `Emulator.write_bucket`.
     **options
         Further parameters of `Emulator`.
     """
     with Emulator(faults=faults, port=port, **options) as emulator:
+        if bucket is not None:
+            emulator.write_bucket(bucket)
         announce(emulator.url)
         with contextlib.suppress(KeyboardInterrupt):
             while True:

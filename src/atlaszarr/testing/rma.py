@@ -55,7 +55,9 @@ def _evaluate(catalogue: Catalogue, query: Query, format: str) -> Answer:
         _validate(catalogue, query.model, term)
     records = [
         record
-        for record in catalogue.models[query.model]
+        for record in catalogue.candidates(
+            query.model, (item for term in query.criteria if term.name is None for item in term.filters)
+        )
         if all(_matches(catalogue, query.model, record, term) for term in query.criteria)
     ]
     for key in reversed(",".join(query.options.get("order", ())).split(",")):
@@ -144,6 +146,9 @@ def _with_included(catalogue: Catalogue, model: str, record: Record, include: Se
         if term.name is None or association is None:
             raise RmaError(f"{model} has no association named '{term.name}'")
         target, many, records = association
+        if (invalid := catalogue.invalid(record, term.name)) is not None:
+            row[term.name] = invalid
+            continue
         rows = [
             _with_included(catalogue, target, related, term.children)
             for related in records

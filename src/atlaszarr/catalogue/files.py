@@ -1,0 +1,338 @@
+"""The files of a catalogue: tables whose blocks have digests, and the document that names them.
+
+A reader validates the blocks that it reads, and no others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..errors import InputError
+from ..stores.documents import LARGEST, json_bytes, parse_object
+from ..stores.target import Target
+from .columns import WHOLE, Columns, Record
+
+#: The document of a finished catalogue, written last.
+DOCUMENT = "catalogue.json"
+FORMAT, VERSION = "atlaszarr-catalogue", 1
+#: Bytes that have a digest: about a row group of section images.
+BLOCK = 2**18
+#: Blocks that an open file keeps, 16 MB: more than a row group has.
+_KEPT = 64
+#: Largest file of a catalogue: the images of 43,818 section datasets take about 200 MB.
+_LARGEST_FILE = 2**34
+#: Largest row group, in bytes of decoded columns: 4096 section images take about 1 MB, those of the 50 largest datasets
+#: together 150 MB.
+_LARGEST_GROUP = 2**29
+#: Most rows of a row group, and most items of a list column in it: the images of the 50 largest datasets are half a
+#: million.
+_MOST_ROWS = 2**20
+
+
+@dataclass(frozen=True)
+class TableFile:
+    """A table of a catalogue as its document describes it.
+
+    Attributes
+    ----------
+    rows : int
+    size : int
+        Bytes of the file.
+    blocks : tuple of str
+        SHA-256 of each `BLOCK` bytes.
+    misfits : int
+        Rows with a value that does not fit its column.
+    """
+
+    rows: int
+    size: int
+    blocks: tuple[str, ...]
+    misfits: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """All attributes, as JSON types."""
+        return {"rows": self.rows, "size": self.size, "misfits": self.misfits, "block": BLOCK, "sha256": self.blocks}
+
+    @classmethod
+    def from_dict(cls, described: dict[str, Any]) -> TableFile:
+        """The inverse of `to_dict`; ValueError, KeyError or TypeError if it is not one."""
+        rows, size, misfits = (described[name] for name in ("rows", "size", "misfits"))
+        blocks = tuple(described["sha256"])
+        whole = all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in (rows, size, misfits))
+        if not whole or not all(isinstance(block, str) for block in blocks):
+            raise TypeError("not a table")
+        if described["block"] != BLOCK or size > _LARGEST_FILE or len(blocks) != -(-size // BLOCK):
+            raise ValueError("digests of other blocks")
+        return cls(rows, size, blocks, misfits)
+
+
+def damaged(target: Target, what: str) -> InputError:
+    """The error for a catalogue that is damaged."""
+    message = f"catalogue {target.url} is damaged: {what}; write it again into another folder: atlaszarr catalogue DIR"
+    return InputError(message, code="damaged-file")
+
+
+def read_document(target: Target) -> dict[str, Any]:
+    """The document of a finished catalogue.
+
+    Raises
+    ------
+    InputError
+        If there is none, or it is not one of this version.
+    """
+    body = target.read(DOCUMENT, LARGEST)
+    if body is None:
+        raise InputError(
+            f"{target.url} is not a finished catalogue: it has no {DOCUMENT}; write or complete one: atlaszarr "
+            "catalogue DIR",
+            code="not-a-catalogue",
+        )
+    try:
+        document = parse_object(body)
+    except ValueError as error:
+        raise damaged(target, f"{DOCUMENT} is not JSON ({error})") from None
+    if document.get("format") != FORMAT:
+        raise InputError(f"{target.url}/{DOCUMENT} is not that of a catalogue of atlaszarr", code="not-a-catalogue")
+    if document.get("version") != VERSION:
+        raise InputError(
+            f"catalogue {target.url} has version {document.get('version')!r:.40}, and this atlaszarr reads version "
+            f"{VERSION}; write it again into another folder: atlaszarr catalogue DIR",
+            code="unsupported-version",
+        )
+    own = document.pop("sha256", None)
+    if own != digest_of(document):
+        raise damaged(target, f"{DOCUMENT} does not match its digest")
+    return document
+
+
+def write_document(target: Target, document: dict[str, Any]) -> None:
+    """Write the document of a catalogue, with its own digest: the catalogue is finished."""
+    target.write(DOCUMENT, json_bytes({**document, "sha256": digest_of(document)}))
+
+
+def digest_of(document: dict[str, Any]) -> str:
+    """SHA-256 of a document as JSON."""
+    return hashlib.sha256(json_bytes(document)).hexdigest()
+
+
+def write_table(target: Target, columns: Columns, groups: Iterable[pa.Table]) -> TableFile:
+    """Write a table from its row groups, one after another; a reader sees the file whole or not at all."""
+    file, digests, rows, misfits = _Sink(), _Digests(), 0, 0
+
+    def parts() -> Iterator[bytes]:
+        nonlocal rows, misfits
+        with pq.ParquetWriter(file, columns.schema, compression="zstd", use_dictionary=_texts(columns)) as writer:
+            for group in groups:
+                rows += len(group)
+                misfits += len(group) - group.column(WHOLE).null_count
+                writer.write_table(group, row_group_size=max(len(group), 1))
+                yield digests.add(file.drain())
+        yield digests.add(file.drain())
+
+    target.write_parts(columns.file, parts())
+    return TableFile(rows, digests.size, digests.finish(), misfits)
+
+
+def _texts(columns: Columns) -> list[str]:
+    """Columns that repeat few values, for which a dictionary is smaller."""
+    return [field.name for field in columns.schema if not pa.types.is_floating(field.type) and field.name != "id"]
+
+
+class _Sink(io.RawIOBase):
+    """A file to write to, from which what is written is taken."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._end = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, part: Any) -> int:
+        self._parts.append(bytes(part))
+        self._end += len(part)
+        return len(part)
+
+    def tell(self) -> int:
+        return self._end
+
+    def drain(self) -> bytes:
+        parts, self._parts = self._parts, []
+        return b"".join(parts)
+
+
+class _Digests:
+    """The digests of the blocks of a file that is written in parts."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._digests: list[str] = []
+        self._block = hashlib.sha256()
+
+    def add(self, part: bytes) -> bytes:
+        start = 0
+        while start < len(part):
+            room = BLOCK - self.size % BLOCK
+            piece = part[start : start + room]
+            self._block.update(piece)
+            self.size += len(piece)
+            start += len(piece)
+            if self.size % BLOCK == 0:
+                self._end_block()
+        return part
+
+    def _end_block(self) -> None:
+        self._digests.append(self._block.hexdigest())
+        self._block = hashlib.sha256()
+
+    def finish(self) -> tuple[str, ...]:
+        if self.size % BLOCK:
+            self._end_block()
+        return tuple(self._digests)
+
+
+class StoredTable:
+    """A table of a catalogue that is open for reading; safe to use from many threads.
+
+    Parameters
+    ----------
+    target : Target
+        The folder of the catalogue.
+    columns : Columns
+    described : TableFile
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged or has other columns.
+    """
+
+    def __init__(self, target: Target, columns: Columns, described: TableFile) -> None:
+        self.columns, self.rows = columns, described.rows
+        self._target = target
+        self._lock = threading.Lock()
+        if not target.is_plain_http and target.sizes(columns.file).get(columns.file) != described.size:
+            raise damaged(target, f"{columns.file} does not have the {described.size} bytes that {DOCUMENT} names")
+        try:
+            blocks = pa.PythonFile(_Blocks(target, columns.file, described), mode="r")
+            self._file = pq.ParquetFile(blocks, pre_buffer=True)
+        except pa.ArrowException:
+            raise damaged(target, f"{columns.file} is not a Parquet file") from None
+        metadata = self._file.metadata
+        if not self._file.schema_arrow.equals(columns.schema) or metadata.num_rows != described.rows:
+            raise damaged(target, f"{columns.file} has other columns or rows than {DOCUMENT} names")
+        groups = [metadata.row_group(position) for position in range(metadata.num_row_groups)]
+        schema = metadata.schema
+        lists = [column for column in range(len(schema)) if schema.column(column).max_repetition_level]
+        for group in groups:
+            items = max([group.num_rows, *(group.column(column).num_values for column in lists)])
+            if group.total_byte_size > _LARGEST_GROUP or items > _MOST_ROWS:
+                raise damaged(
+                    target,
+                    f"{columns.file} has a row group of more than {_LARGEST_GROUP:,} bytes or {_MOST_ROWS:,} items",
+                )
+        #: First row of each row group, and the number of rows.
+        self.starts = [0]
+        for group in groups:
+            self.starts.append(self.starts[-1] + group.num_rows)
+        place = columns.schema.get_field_index(columns.order[0])
+        ranges = [group.column(place).statistics for group in groups]
+        #: Least and largest id of the section datasets in each row group.
+        self.ranges = [(known.min, known.max) if known and known.has_min_max else (0, 2**63) for known in ranges]
+
+    def read_group(self, position: int, columns: list[str] | None = None) -> pa.Table:
+        """Read columns of a row group; default all columns.
+
+        Raises
+        ------
+        InputError
+            If the file is damaged.
+        """
+        try:
+            with self._lock:
+                return self._file.read_row_group(position, columns, use_threads=False)
+        except pa.ArrowException:
+            raise damaged(self._target, f"row group {position} of {self.columns.file} is not readable") from None
+
+    def records(self, rows: pa.Table) -> list[Record]:
+        """The records of some rows; InputError if they are none."""
+        try:
+            return self.columns.records(rows)
+        except (TypeError, ValueError):
+            raise damaged(self._target, f"{self.columns.file} has rows that are no records") from None
+
+    def read(self, columns: list[str], groups: Iterable[int] | None = None) -> pa.Table:
+        """Read columns of some row groups; default all."""
+        positions = range(len(self.ranges)) if groups is None else groups
+        parts = [self.read_group(position, columns) for position in positions]
+        return pa.concat_tables(parts) if parts else self.columns.schema.empty_table().select(columns)
+
+
+class _Blocks(io.RawIOBase):
+    """An object, read in blocks that are compared with their digests."""
+
+    def __init__(self, target: Target, key: str, described: TableFile) -> None:
+        self._target, self._key, self._described = target, key, described
+        self._at = 0
+        self._blocks: OrderedDict[int, bytes] = OrderedDict()
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._described.size}[whence]
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        end = self._described.size if size < 0 else min(self._at + size, self._described.size)
+        first, parts = self._at // BLOCK, []
+        for number, block in enumerate(self._read_blocks(first, -(-end // BLOCK)), first):
+            parts.append(block[max(self._at - number * BLOCK, 0) : end - number * BLOCK])
+        self._at = max(end, self._at)
+        return b"".join(parts)
+
+    def _read_blocks(self, start: int, stop: int) -> list[bytes]:
+        """Some blocks; those that are not kept are read with one opening of the object."""
+        with ExitStack() as stack:
+            file: Any = None
+            found = []
+            for number in range(start, stop):
+                block = self._blocks.get(number)
+                if block is None:
+                    if file is None:
+                        file = stack.enter_context(closing(self._target.open(self._key)))
+                    block = self._blocks[number] = self._validated(file, number)
+                self._blocks.move_to_end(number)
+                found.append(block)
+        while len(self._blocks) > _KEPT:
+            self._blocks.popitem(last=False)
+        return found
+
+    def _validated(self, file: Any, number: int) -> bytes:
+        start = number * BLOCK
+        size = min(BLOCK, self._described.size - start)
+        body = bytearray()
+        with self._target.reporting("read"):
+            file.seek(start)
+            while len(body) < size and (part := file.read(size - len(body))):
+                body += part
+        if hashlib.sha256(body).hexdigest() != self._described.blocks[number]:
+            end = f"bytes {start:,} to {start + size:,} of {self._key} do not match their digest"
+            raise damaged(self._target, end)
+        return bytes(body)

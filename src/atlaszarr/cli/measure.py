@@ -1,0 +1,109 @@
+"""The command `measure`."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from typing import Any
+
+import click
+
+from ..errors import InputError
+from .options import MESSAGES, STORE, WHOLE, format_options, options
+from .terminal import echo, echo_data, progress_bars, say
+
+
+@click.command()
+@click.argument("volumes", metavar="VOLUME ...", nargs=-1, required=True)
+@click.option("--annotation", required=True, metavar="ANNOTATION", help="OME-Zarr of labels, or an atlas, path or URL.")
+@click.option("--terminology", metavar="CSV", help="Any terminology, path or URL [by manifest, or next to ANNOTATION].")
+@click.option(
+    "--region",
+    "regions",
+    multiple=True,
+    metavar="ACRONYM",
+    help="Print this region only, by acronym, name or id; repeatable [all].",
+)
+@click.option("--by-hemisphere", is_flag=True, help="Measure the left and the right side too.")
+@click.option("--allow-unknown", is_flag=True, help="Accept a terminology that names under half of the labels.")
+@click.option("--scheduler", metavar="ADDRESS", help="Address of a dask.distributed scheduler, or threads [threads].")
+@click.option("--workers", type=WHOLE, metavar="N", help="Local threads [one per core].")
+@options(STORE, format_options("table", "csv", "json", "parquet"), *MESSAGES)
+def measure(
+    volumes: tuple[str, ...],
+    annotation: str,
+    terminology: str | None,
+    regions: tuple[str, ...],
+    by_hemisphere: bool,
+    allow_unknown: bool,
+    scheduler: str | None,
+    workers: int | None,
+    form: str,
+    storage_options: dict[str, Any],
+    as_json: bool,
+) -> None:
+    """Print what VOLUME shows in every region: coverage, means, and expression density, intensity and energy.
+
+    VOLUME is the target of a build, with its expression view x.expression.ome.zarr next to it if there is one; an
+    expression view; a grid of the command grid; or any other OME-Zarr in the space of ANNOTATION. The table of several
+    volumes has a column dataset.
+
+    Intensity and energy are grey levels, 0 to 255, as they are in the images: dark is low.
+
+    For instance: atlaszarr measure prox1.ome.zarr --annotation annotation.ome.zarr --region DG --by-hemisphere
+    """
+    import pandas as pd
+
+    from ..assets.locate import locate
+    from ..regions import tables as region_tables
+    from ..regions.statistics import options_for, region_statistics
+    from ..terminology.terminology import terminology_of
+
+    form = "json" if as_json else form
+    if form == "parquet" and sys.stdout.isatty():
+        message = "parquet cannot be printed on a terminal; write it to a file: --format parquet > regions.parquet"
+        raise InputError(message, code="output-is-terminal")
+    its_options = options_for(annotation, storage_options)
+    located = locate(annotation, its_options)
+    for remark in located.remarks:
+        say(f"atlaszarr: {remark}")
+    structures = terminology_of(terminology, located, its_options)
+    wanted = list(dict.fromkeys(structures[region] for region in regions))
+    tables = []
+    with progress_bars("measure") as progress:
+        for n, volume in enumerate(volumes):
+            progress(n, len(volumes), "volumes")
+            table = region_statistics(
+                volume,
+                located,
+                structures,
+                by_hemisphere,
+                allow_unknown=allow_unknown,
+                storage_options=storage_options,
+                scheduler=scheduler,
+                workers=workers,
+            )
+            tables.append(table.loc[[structure.id for structure in wanted]] if wanted else table)
+    if form == "table":
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        for n, (volume, table) in enumerate(zip(volumes, tables, strict=True)):
+            heading = [f"{'' if n == 0 else chr(10)}{volume}"] if len(volumes) > 1 else []
+            text = region_tables.statistics_tree(table, structures, width)
+            echo(*"\n".join([*heading, text]).splitlines())
+        return
+    if by_hemisphere and form != "json":
+        say(*dict.fromkeys(table.attrs["hemispheres"] for table in tables))
+    if form == "json":
+        documents = [region_tables.to_json(table) for table in tables]
+        echo_data(documents[0] if len(volumes) == 1 else f"[{', '.join(documents)}]")
+        return
+    whole = tables[0]
+    if len(volumes) > 1:
+        for table in tables:
+            table.insert(0, "dataset", table.attrs["dataset"])
+        whole = pd.concat(tables)
+        whole.attrs = {}
+    if form == "parquet":
+        click.echo(region_tables.to_parquet(whole), nl=False)
+    else:
+        echo_data(region_tables.to_csv(whole))

@@ -1,0 +1,360 @@
+"""An estimate of the builds of many section datasets, from the columns of a catalogue.
+
+It is the sum of what `plan` gives for each dataset: equal in images and pixels but for images that reach a corner of
+the grid, and close in bytes. No record of a single dataset is made.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..allen.images import LARGEST_WHOLE, WINDOW
+from ..allen.records import PLANE_NAMES
+from ..allen.search import criteria_of
+from ..engine.pyramid import Pyramid, overlapped
+from ..errors import AtlaszarrError, InputError
+from ..geometry.grid import Grid
+from ..geometry.spaces import reference_space
+from ..sections.options import VolumeOptions
+from ..sections.stack import FILLS
+from ..transforms import compose
+from . import estimate_kernels
+from .layout import image_spec, section_spec
+from .plan import JPEG_BYTES_PER_PIXEL, STORED_SHARE, megabytes
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from ..catalogue.catalogue import Catalogue
+    from ..engine.multiscale import ArraySpec
+
+#: Core-seconds of a build: for each dataset and view, for each million pixels decoded, and for each million voxels of
+#: all levels. Measured on the phantom; see "Core-seconds of a build" in ``tests/benchmarks/README.md``.
+_SECONDS, _SECONDS_PER_MEGAPIXEL, _SECONDS_PER_MEGAVOXEL = 0.12, 0.034, 0.027
+#: Requests per second to the Allen API, the default of `AllenClient`.
+_API_RATE = 20.0
+#: Chunks that are marked at once, a byte each.
+_MOST_CHUNKS = 2**24
+#: Row groups of section images at once: about 65,000 rows, 30 MB.
+_GROUPS = 16
+_TIERS = 17
+_DATASET_COLUMNS = ("id", "plane_of_section_id", "reference_space_id", "section_thickness")
+_IMAGE_COLUMNS = (
+    *("id", "data_set_id", "section_number", "width", "height", "resolution", "tier_count"),
+    *("failed", "expression_path"),
+)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The estimated costs of building many section datasets.
+
+    Attributes
+    ----------
+    datasets : int
+        Section datasets that match.
+    registered : int
+        Those of them that can be registered and have a section inside the grid; all other figures are theirs.
+    images : int
+        Section images, over all views.
+    image_requests : int
+        Requests for images, or windows of large ones.
+    pixels : int
+        Pixels of the requested images.
+    download_bytes : int
+        At 0.157 JPEG bytes per pixel, as in `atlaszarr.dataset_build.plan`.
+    uncompressed_bytes, stored_bytes : int
+        Bytes of all levels: uncompressed, and 12 % of that, as in `atlaszarr.dataset_build.plan`.
+    core_hours : float
+        From core-seconds that were measured on the phantom.
+    """
+
+    datasets: int = 0
+    registered: int = 0
+    images: int = 0
+    image_requests: int = 0
+    pixels: int = 0
+    download_bytes: int = 0
+    uncompressed_bytes: int = 0
+    stored_bytes: int = 0
+    core_hours: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """All attributes, as JSON types."""
+        return asdict(self)
+
+    def __add__(self, other: Estimate) -> Estimate:
+        return Estimate(**{each.name: getattr(self, each.name) + getattr(other, each.name) for each in fields(self)})
+
+    def describe(self) -> list[tuple[str, str]]:
+        """Names and values to print, one pair for each line."""
+        hours = self.image_requests / _API_RATE / 3600
+        return [
+            ("section datasets", f"{self.datasets:,}, {self.registered:,} of them can be registered"),
+            ("images", f"about {self.images:,}, in {self.image_requests:,} requests"),
+            ("pixels", f"about {self.pixels:,}"),
+            ("download", f"about {megabytes(self.download_bytes)}, at {JPEG_BYTES_PER_PIXEL} bytes per pixel"),
+            ("stored", f"about {megabytes(self.stored_bytes)}, of {megabytes(self.uncompressed_bytes)} uncompressed"),
+            ("computing", f"about {_duration(self.core_hours)} of one core"),
+            ("images from the API", f"at least {_duration(hours)}, at {_API_RATE:g} requests per second"),
+        ]
+
+
+def _duration(hours: float) -> str:
+    return f"{hours:,.1f} hours" if hours >= 1 else f"{60 * hours:.1f} minutes"
+
+
+def estimate(
+    catalogue: Catalogue,
+    *,
+    gene: str | None = None,
+    plane: str | None = None,
+    product: str | None = None,
+    specimen: int | None = None,
+    id: int | Sequence[int] | None = None,
+    limit: int | None = None,
+    mode: str = "volume",
+    view: str | Sequence[str] = "primary",
+    **options: Any,
+) -> Estimate:
+    """Estimate the cost of building the section datasets of a catalogue that meet all criteria.
+
+    Parameters
+    ----------
+    catalogue : Catalogue
+    gene, plane, product, specimen, limit
+        Same as in `AllenClient.search`.
+    id : int or sequence of int, optional
+        Ids of section datasets.
+    mode : str
+        ``volume``; other modes are not estimated.
+    view, **options
+        Same as in `atlaszarr.build`.
+
+    Returns
+    -------
+    Estimate
+
+    Raises
+    ------
+    InputError
+        If a criterion or an option is invalid, or the catalogue is damaged.
+    """
+    if mode != "volume":
+        raise InputError(
+            f"mode {mode!r} is not supported for an estimate; give mode volume, or the id of one section dataset",
+            code="not-supported",
+        )
+    views = VolumeOptions.of_views(view, options)
+    for one in views:
+        if one.fill not in FILLS:
+            raise InputError(f"fill {one.fill!r} is not known; choose from {', '.join(FILLS)}", code="unknown-value")
+        if not 1 <= one.max_gap < math.inf:
+            raise InputError(f"max_gap {one.max_gap:g} must be finite and at least 1", code="out-of-range")
+    single = id if isinstance(id, int) else None
+    criteria, where = criteria_of(gene, plane, product, specimen, single, limit)
+    rows = catalogue.matching("SectionDataSet", criteria, where)
+    if id is not None and single is None:
+        known = catalogue.table("SectionDataSet").read(["id"]).column("id").to_numpy()
+        rows = rows[np.isin(known[rows], np.asarray(id))]
+    rows = rows[:limit]
+    datasets = _datasets(catalogue, rows)
+    total = Estimate(datasets=len(rows))
+    if not len(datasets):
+        return total
+    table = catalogue.table("SectionImage")
+    low, high = datasets.index.min(), datasets.index.max()
+    columns = [*_IMAGE_COLUMNS, *_alignment("alignment2d", "tsv", 6), *_alignment("alignment2d", "tvs", 6)]
+    groups = [position for position, (first, last) in enumerate(table.ranges) if first <= high and last >= low]
+    for start in range(0, len(groups), _GROUPS):
+        images = _images(table.read(columns, groups[start : start + _GROUPS]).to_pandas(), datasets)
+        if any(one.view != "primary" for one in views):  # a dataset without a view is not built
+            images = images[images.groupby("data_set_id")["expression"].transform("any")]
+        for space in images["space"].unique().tolist():
+            chosen = images[images["space"] == space]
+            for number, one in enumerate(views):
+                total += _of_view(datasets, chosen, int(space), one, first=number == 0)
+    return total
+
+
+def _alignment(association: str, name: str, entries: int) -> list[str]:
+    return [f"{association}_{name}_{entry:02d}" for entry in range(entries)]
+
+
+_TVR, _TRV = (_alignment("alignment3d", name, 12) for name in ("tvr", "trv"))
+
+
+def _datasets(catalogue: Catalogue, rows: NDArray[np.int64]) -> pd.DataFrame:
+    """The section datasets of some rows that can be registered, by id: thickness, space, and alignment."""
+    table = catalogue.table("SectionDataSet").read([*_DATASET_COLUMNS, *_TVR, *_TRV]).take(rows)
+    frame: pd.DataFrame = table.to_pandas().set_index("id")
+    valid = frame.notna().all(axis=1) & frame["plane_of_section_id"].isin(list(PLANE_NAMES))
+    frame = frame[valid & (frame["section_thickness"] > 0)]
+    spaces = {}
+    for space in frame["reference_space_id"].unique():
+        try:
+            spaces[space] = reference_space(int(space)).frame.id
+        except AtlaszarrError:  # it has no grid
+            continue
+    frame = frame.assign(space=frame["reference_space_id"].map(spaces))
+    return frame.dropna(subset=["space"])
+
+
+def _images(frame: pd.DataFrame, datasets: pd.DataFrame) -> pd.DataFrame:
+    """The section images of some datasets that can be registered, in order of dataset and section number."""
+    frame = frame[frame["data_set_id"].isin(datasets.index)]
+    needed = [name for name in frame.columns if name not in ("failed", "expression_path", "tier_count")]
+    valid = frame[needed].notna().all(axis=1) & ~frame["failed"].eq(True)
+    frame = frame[valid & (frame[["width", "height", "resolution"]] > 0).all(axis=1)]
+    frame = frame.drop_duplicates(["data_set_id", "section_number"]).sort_values(["data_set_id", "section_number"])
+    return frame.assign(
+        space=datasets["space"].reindex(frame["data_set_id"]).to_numpy(),
+        expression=frame["expression_path"].fillna("").ne("").to_numpy(),
+    )
+
+
+def _of_view(datasets: pd.DataFrame, images: pd.DataFrame, space: int, options: VolumeOptions, first: bool) -> Estimate:
+    """The estimate of one view of datasets of one reference space."""
+    grid = Grid(reference_space(space), options.resolution)
+    pyramid = options.pyramid(grid.shape)
+    ids, starts = np.unique(images["data_set_id"].to_numpy(), return_index=True)
+    numbers = np.split(images["section_number"].to_numpy(), starts[1:])
+    steps = dict(zip(ids.tolist(), map(_step, numbers), strict=True))
+    if options.view != "primary":
+        images = images[images["expression"]]
+    tiers = _tiers(images, options)
+    images = images[(images[["width", "height"]].min(axis=1).astype("int64") >> tiers) > 0]
+    total = Estimate()
+    cells = math.prod(-(-n // options.chunk) for n in grid.shape)
+    at_once = max(1, _MOST_CHUNKS // cells)
+    ids = images["data_set_id"].unique()
+    for start in range(0, len(ids), at_once):
+        part = ids[start : start + at_once]
+        within = images[images["data_set_id"].isin(part)]
+        chosen = datasets.loc[part].assign(step=[steps[id] for id in part])
+        total += _of_datasets(chosen, within, grid, pyramid, options)
+    return total if first else replace(total, registered=0)
+
+
+def _step(numbers: NDArray[np.int64]) -> int:
+    """The most common step between neighbouring section numbers, the smallest one on a tie."""
+    if len(numbers) < 2:
+        return 1
+    steps, counts = np.unique(np.diff(numbers), return_counts=True)
+    return int(steps[counts.argmax()])
+
+
+def _tiers(images: pd.DataFrame, options: VolumeOptions) -> NDArray[np.int64]:
+    """The tier of each image, as `atlaszarr.allen.images.tier_for` chooses it."""
+    if options.downsample is not None:
+        return np.full(len(images), options.downsample)
+    longest = images[["width", "height"]].max(axis=1).to_numpy(float)
+    formula = 1 + np.maximum(0, np.ceil(np.log2(longest / 256)))
+    given = images["tier_count"].fillna(0).to_numpy(float)
+    count = np.where(given > 0, given, formula)
+    tiers = np.zeros(len(images), np.int64)
+    for tier in range(1, _TIERS):
+        fits = (images["resolution"].to_numpy() * 2.0**tier <= options.resolution) & (tier < count)
+        tiers[fits] = tier
+    return tiers
+
+
+def _of_datasets(
+    datasets: pd.DataFrame, images: pd.DataFrame, grid: Grid, pyramid: Pyramid, options: VolumeOptions
+) -> Estimate:
+    bounds = np.append(np.unique(images["data_set_id"].to_numpy(), return_index=True)[1], len(images))
+    tvr, trv = (_affines(datasets, names) for names in (_TVR, _TRV))
+    if options.mirror:
+        mirror = grid.space.mirror
+        tvr = np.array([compose(mirror, each) for each in tvr])
+        trv = np.array([compose(each, mirror) for each in trv])
+    sizes = images[["width", "height"]].to_numpy(np.float64)
+    chunks = np.zeros((len(datasets), *(-(-n // options.chunk) for n in grid.shape)), np.uint8)
+    used = np.zeros(len(images), np.uint8)
+    estimate_kernels.mark_chunks(
+        bounds.astype(np.int64),
+        datasets["step"].to_numpy(np.float64),
+        datasets["section_thickness"].to_numpy(np.float64),
+        tvr,
+        trv,
+        images["section_number"].to_numpy(np.float64),
+        _planes(images, "tsv"),
+        _planes(images, "tvs"),
+        sizes,
+        grid.resolution,
+        np.array(grid.shape, np.int64),
+        options.chunk,
+        FILLS.index(options.fill),
+        float(options.max_gap),
+        chunks,
+        used,
+    )
+    images = images[used.astype(bool)]
+    tiers = _tiers(images, options)
+    width, height = (images[name].to_numpy(np.int64) >> tiers for name in ("width", "height"))
+    whole = width * height <= LARGEST_WHOLE
+    requests = np.where(whole, 1, -(-width // WINDOW) * -(-height // WINDOW))
+    pixels, registered = int((width * height).sum()), int(chunks.any(axis=(1, 2, 3)).sum())
+    voxels, uncompressed = _stored(chunks.astype(bool), pyramid, options)
+    seconds = _SECONDS * registered + _SECONDS_PER_MEGAPIXEL * pixels / 1e6 + _SECONDS_PER_MEGAVOXEL * voxels / 1e6
+    return Estimate(
+        registered=registered,
+        images=len(images),
+        image_requests=int(requests.sum()),
+        pixels=pixels,
+        download_bytes=round(pixels * JPEG_BYTES_PER_PIXEL),
+        uncompressed_bytes=uncompressed,
+        stored_bytes=round(uncompressed * STORED_SHARE),
+        core_hours=seconds / 3600,
+    )
+
+
+def _affines(datasets: pd.DataFrame, names: Sequence[str]) -> NDArray[np.float64]:
+    values = datasets[list(names)].to_numpy(np.float64)
+    return np.concatenate([values[:, :9].reshape(-1, 3, 3), values[:, 9:, np.newaxis]], axis=2)
+
+
+def _planes(images: pd.DataFrame, name: str) -> NDArray[np.float64]:
+    values = images[_alignment("alignment2d", name, 6)].to_numpy(np.float64)
+    return np.ascontiguousarray(values[:, [0, 1, 4, 2, 3, 5]].reshape(-1, 2, 3))
+
+
+def _stored(chunks: NDArray[np.bool_], pyramid: Pyramid, options: VolumeOptions) -> tuple[int, int]:
+    """Voxels of the units of all levels that are not empty, and their uncompressed bytes; see `NonEmptyChunks`."""
+    specs: Sequence[ArraySpec] = (image_spec(options.background, options.grey), section_spec())
+    per_voxel = sum(spec.channels * np.dtype(spec.dtype).itemsize for spec in specs)
+    top = pyramid.levels[0]
+    units = chunks
+    for axis, (chunk, unit) in enumerate(zip(top.chunk, top.unit, strict=True), 1):
+        owner = {index: range(index * chunk // unit, index * chunk // unit + 1) for index in range(units.shape[axis])}
+        units = _spread(units, axis, owner, top.grid[axis - 1])
+    voxels = 0
+    for parent, level in itertools.pairwise((top, *pyramid.levels)):
+        if level is not top:
+            for axis in range(3):
+                spread = overlapped(parent, level, axis, range(parent.grid[axis]))
+                units = _spread(units, axis + 1, spread, level.grid[axis])
+        lengths = np.ones((1, 1, 1))
+        for axis in range(3):
+            starts = np.arange(level.grid[axis]) * level.unit[axis]
+            along = np.minimum(starts + level.unit[axis], level.shape[axis]) - starts
+            lengths = lengths * along.reshape([-1 if other == axis else 1 for other in range(3)])
+        voxels += int((units.sum(axis=0) * lengths).sum())
+    return voxels, voxels * per_voxel
+
+
+def _spread(units: NDArray[np.bool_], axis: int, owner: Mapping[int, range], length: int) -> NDArray[np.bool_]:
+    """Mark, along an axis, the units that each marked unit overlaps."""
+    spread = np.zeros((*units.shape[:axis], length, *units.shape[axis + 1 :]), np.bool_)
+    marked, source = np.moveaxis(spread, axis, 0), np.moveaxis(units, axis, 0)
+    for index, overlaps in owner.items():
+        for other in overlaps:
+            marked[other] |= source[index]
+    return spread

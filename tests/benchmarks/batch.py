@@ -1,0 +1,183 @@
+"""Measures batches on a cluster: what a dataset costs the driver, and what it costs workers and leaves in them.
+
+`driver` runs 43,818 datasets whose job returns at once, with the real journal and window; `workers` builds copies of a
+dataset from an emulator in a process of its own, with one worker and with two. Linux only.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import cloudpickle
+from distributed import Client
+from serving import DATASET, served
+
+from atlaszarr import AllenClient, build_many
+from atlaszarr.dataset_batch.api import run
+from atlaszarr.dataset_batch.dataset_task import DatasetTask, build_dataset
+from atlaszarr.dataset_batch.journal import Journal, Row
+from atlaszarr.engine.schedulers import Cluster
+from atlaszarr.stores.target import Target
+from atlaszarr.testing.records import dataset_records, image_records
+
+_TICK = os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+SPAN = 1000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("part", choices=("driver", "workers"))
+    parser.add_argument("--datasets", type=int, help="default: 43818 for driver, 60 for workers")
+    parser.add_argument("--resolution", type=float, default=100.0, help="default: %(default)s")
+    parser.add_argument("--scratch", type=Path, default=Path("/dev/shm"), help="default: %(default)s")
+    parser.add_argument("--drawn", type=Path, default=Path("/dev/shm/atlaszarr-drawn"), help="default: %(default)s")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=arguments.scratch) as folder:
+        if arguments.part == "driver":
+            driver(arguments.datasets or 43_818, Path(folder))
+        else:
+            workers(arguments.datasets or 60, arguments.resolution, arguments.drawn, Path(folder))
+
+
+def driver(count: int, folder: Path) -> None:
+    """Datasets whose job returns at once, on two workers."""
+    print("| datasets | driver's CPU s | ms each | scheduler's CPU s | wall s | driver's MB |")
+    print("| --: | --: | --: | --: | --: | --: |")
+    with scheduler(folder, 2) as (address, pid), Cluster(address) as cluster:
+        folder_target = Target.of(folder / "batch")
+        journal = Journal(folder_target)
+        cpu, wall, served_before = time.process_time(), time.perf_counter(), _cpu_of(pid)
+        for done, _ in enumerate(run(cluster, _return_at_once, range(1, count + 1), journal), 1):
+            if done % (count // 4) == 0:
+                spent = time.process_time() - cpu
+                memory = _memory_of(os.getpid())
+                figures = (1e3 * spent / done, _cpu_of(pid) - served_before, time.perf_counter() - wall, memory)
+                print(f"| {done:,} | {spent:.1f} | " + " | ".join(f"{figure:.2f}" for figure in figures), "|")
+        journal.write_table()
+        stored = sum(folder_target.sizes("journal").values())
+    task = DatasetTask(Target("s3://bucket/root"), AllenClient(cache="none"), {"resolution": 25.0})
+    sent = len(cloudpickle.dumps((partial(build_dataset, task), 74272479)))
+    print(f"\n{sent:,} bytes sent and {stored / count:.0f} bytes of journal for each dataset")
+
+
+def _return_at_once(dataset: int) -> Row:
+    return Row(dataset, "built", 5.0, 60, 10_000_000)
+
+
+def workers(count: int, resolution: float, drawn: Path, folder: Path) -> None:
+    """Copies of a dataset, built by one worker and by two."""
+    records = folder / "records.json"
+    records.write_text(json.dumps(_copies(count)))
+    print("| workers | core s each | server's core s each | wall s | peak MB | MB, files, threads: third | last |")
+    print("| --: | --: | --: | --: | --: | --- | --- |")
+    with served(drawn, records=records) as server:
+        warm = folder / "warm"  # draws the images, so that neither run waits for them
+        with AllenClient(server.url, "none", rate=1e9) as client:
+            build_many(range(1, count + 1), warm, client=client, resolution=resolution)
+        shutil.rmtree(warm)
+        for number in (1, 2):
+            with (
+                scheduler(folder / f"{number}", number) as (address, _),
+                Client(address, set_as_default=False) as observer,
+                AllenClient(server.url, "none", rate=1e9) as client,
+            ):
+                options = {"client": client, "scheduler": address, "resolution": resolution}
+                root = folder / f"root{number}"
+                build_many(range(1, 3 * number + 1), root, **options)
+                before, served_before, wall = observer.run(_held), _cpu_of(server.pid), time.perf_counter()
+                assert build_many(range(1, count + 1), root, **options).ok
+                wall, after = time.perf_counter() - wall, observer.run(_held)
+                built = count - 3 * number
+                cores = sum(after[worker][0] - before[worker][0] for worker in after) / built
+                server_cores = (_cpu_of(server.pid) - served_before) / built
+                peak = max(held[1] for held in after.values())
+                then, last = (max(held[2:] for held in one.values()) for one in (before, after))
+                print(f"| {number} | {cores:.2f} | {server_cores:.2f} | {wall:.0f} | {peak:.0f} | {then} | {last} |")
+                shutil.rmtree(root)
+
+
+def _held() -> tuple[float, ...]:
+    """In a worker: CPU seconds, peak MB, MB, open files, threads."""
+    import gc
+    import os
+    import resource
+    import threading
+    import time
+    from pathlib import Path
+
+    gc.collect()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+    return (
+        time.process_time(),
+        peak,
+        round(resident),
+        len([*Path("/proc/self/fd").iterdir()]),
+        threading.active_count(),
+    )
+
+
+def _copies(count: int) -> dict[str, list[dict[str, object]]]:
+    """Records of so many copies of a dataset, with images of their own."""
+    (dataset,) = (record for record in dataset_records() if record["id"] == DATASET)
+    images = [record for record in image_records() if record["data_set_id"] == DATASET]
+    ids = range(1, count + 1)
+    copied = [{**one, "id": SPAN * id + n, "data_set_id": id} for id in ids for n, one in enumerate(images)]
+    return {"datasets": [{**dataset, "id": id} for id in ids], "images": copied}
+
+
+@contextmanager
+def scheduler(folder: Path, count: int) -> Iterator[tuple[str, int]]:
+    """A scheduler process with so many worker processes of one thread: its address and its process id."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "scheduler.json"
+    dask = [sys.executable, "-m", "dask"]
+    command = [
+        *dask,
+        "scheduler",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        "0",
+        "--no-dashboard",
+        "--scheduler-file",
+        str(file),
+    ]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    processes = [subprocess.Popen(command, **quiet)]
+    try:
+        while not (file.exists() and file.read_text()):
+            time.sleep(0.1)
+        address = json.loads(file.read_text())["address"]
+        options = ["--nthreads", "1", "--no-dashboard", "--no-nanny", "--local-directory", str(folder / "scratch")]
+        processes += [subprocess.Popen([*dask, "worker", address, *options], **quiet) for _ in range(count)]
+        with Client(address, set_as_default=False) as observer:
+            observer.wait_for_workers(count)
+        yield address, processes[0].pid
+    finally:
+        for process in reversed(processes):
+            process.terminate()
+            process.wait()
+
+
+def _cpu_of(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICK
+
+
+def _memory_of(pid: int) -> float:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE / 1e6
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""Measures the core-seconds of a build of the phantom, and fits the constants of `atlaszarr.dataset_build.estimate`.
+
+The processor time of this process, after a first build that compiles the kernels; the emulator is a process of its own.
+"""
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from serving import served
+
+DATASETS = (74272479, 69289763)
+RESOLUTIONS = (25.0, 35.0, 50.0, 100.0)
+
+
+def main(keep: str) -> None:
+    from atlaszarr import AllenClient, build
+
+    rows, seconds = [], []
+    with served(Path(keep)) as server, AllenClient(server.url, "none", rate=1e9) as client:
+        for dataset, resolution in ((DATASETS[0], 100.0), *((d, r) for d in DATASETS for r in RESOLUTIONS)):
+            with tempfile.TemporaryDirectory() as folder:
+                began = time.process_time()
+                (view,) = build(dataset, f"{folder}/x.ome.zarr", client=client, resolution=resolution, workers=2).views
+                seconds.append(time.process_time() - began)
+            voxels = view.plan.uncompressed_bytes / 7
+            rows.append((1.0, view.plan.pixels / 1e6, voxels / 1e6))
+            print(dataset, resolution, *(f"{value:.1f}" for value in rows[-1][1:]), f"{seconds[-1]:.2f} s", flush=True)
+    fitted, *_ = np.linalg.lstsq(np.array(rows[1:]), np.array(seconds[1:]), rcond=None)
+    print("seconds for a dataset, a million pixels, a million voxels:", fitted)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
