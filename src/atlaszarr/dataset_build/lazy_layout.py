@@ -240,10 +240,16 @@ class _Lazy:
 
     def _as_build(self, layout: BuildLayout, target: str, arrays: Mapping[str, Any], source: Any) -> LazyBuild:
         """The layout of `build`, whose blocks are computed by the graph only if its values are in memory already."""
-        fetcher = next((fetch for fetch, _ in fetches_of(LazyArrays(arrays, {}).tasks).values()), None)
+        fetcher = self._fetcher(fetches_of(LazyArrays(arrays, {}).tasks))
         if fetcher is None:
             return self._computed(layout, target, arrays, source, layout.inputs)
         return LazyBuild(layout, fetcher, self.carried.api_url)
+
+    def _fetcher(self, fetches: Mapping[Any, tuple[Fetcher, ImageRequest]]) -> Fetcher | None:
+        """What fetches the images of the dataset: a step of the user may combine it with another Dataset."""
+        own = {FETCHES + name.partition("-")[2] for name in self.carried.arrays.values()}
+        ordered = sorted(fetches.items(), key=lambda item: item[0][0] not in own)
+        return next((fetch for _, (fetch, _) in ordered), None)
 
     def _computed(
         self, layout: BuildLayout, target: str, arrays: Mapping[str, Any], source: Any, blocks: Iterable[Index]
@@ -256,10 +262,13 @@ class _Lazy:
                     code="target-overlaps-source",
                 )
         fetches = fetches_of(LazyArrays(arrays, {}).tasks)
-        api_url = self.carried.api_url or next((fetch.client.api_url for fetch, _ in fetches.values()), None)
-        # The images of another service are fetched by the graph.
-        known = {key: call for key, call in fetches.items() if call[0].client.api_url == api_url}
-        fetcher = next((fetch for fetch, _ in known.values()), None)
+        fetcher = self._fetcher(fetches)
+        # The images of another source are fetched by the graph.
+        known = {
+            key: call
+            for key, call in fetches.items()
+            if fetcher is not None and call[0].client.images_url == fetcher.client.images_url
+        }
         images = {key: request for key, (_, request) in known.items()}
         futures = {key: future for array in arrays.values() for key, future in held_by(array).items()}
         lazy = LazyArrays(arrays, images | {key: key for key in futures})
@@ -287,7 +296,7 @@ class _Lazy:
             together=None if groups.are_blocks and groups.times == 1 else groups.sort,
             held=lambda region: [futures[name] for name in lazy.needs(region) if name in futures] if futures else [],
         )
-        return LazyBuild(built, fetcher, api_url, groups.warning() if groups.times > 1 else "")
+        return LazyBuild(built, fetcher, self.carried.api_url, groups.warning() if groups.times > 1 else "")
 
     def _is_unchanged(self, geometries_agree: bool) -> bool:
         known = self.carried.arrays
