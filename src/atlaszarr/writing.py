@@ -271,7 +271,7 @@ def _given(
 
     # Without an axis z, one of length 1 is added.
     stacked = {p: da.asarray(a) if dimensions == 3 else da.asarray(a)[..., np.newaxis, :, :] for p, a in arrays.items()}
-    names = {key: (fetch.client.api_url, request) for key, (fetch, request) in fetches.items()}
+    names = {key: (fetch.client.images_url, request) for key, (fetch, request) in fetches.items()}
     starts: dict[Hashable, Callable[[Scheduler], Future]] = {key: partial(_held, held) for key, held in futures.items()}
     starts |= {names[key]: partial(_fetch, *call) for key, call in fetches.items()}
     return LazyArrays(stacked, names | {key: key for key in futures}), starts

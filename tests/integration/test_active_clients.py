@@ -8,7 +8,7 @@ import xarray as xr
 import zarr
 from distributed import Client, LocalCluster
 
-from atlaszarr import AllenClient, build, build_atlas, open_sections, open_volume, region_volumes
+from atlaszarr import AllenClient, build, build_atlas, open_sections, open_volume, region_statistics, region_volumes
 from atlaszarr.engine.ome import Geometry
 from atlaszarr.errors import InputError
 from atlaszarr.terminology.terminology import Structure, Terminology
@@ -42,11 +42,12 @@ def labels():
 
 
 @pytest.fixture(scope="module")
-def annotation(labels, tmp_path_factory):
+def annotation(labels, allen, tmp_path_factory):
     folder = tmp_path_factory.mktemp("annotation")
     path = folder / "annotation.ome.zarr"
     write_multiscales(labels, path, rule="mode", chunk=8, geometry=GEOMETRY, scheduler="threads")
     (folder / "terminology.csv").write_text(TERMINOLOGY.to_csv())
+    build(DATASET, folder / "volume", client=allen, resolution=200, scheduler="threads")
     return path
 
 
@@ -72,6 +73,9 @@ CALLS = {
         open_volume(DATASET, client=allen, resolution=200), target, **o
     ),
     "build_atlas": lambda _, annotation, target, **o: atlas(annotation, target, **o),
+    "region_statistics": lambda _, annotation, __, **o: region_statistics(
+        annotation.parent / "volume", annotation.parent / "volume/labels/section", TERMINOLOGY, allow_unknown=True, **o
+    ),
     "region_volumes of a path": lambda _, annotation, __, **o: region_volumes(annotation, **o),
     "region_volumes of an array": lambda _, annotation, __, **o: region_volumes(
         da.from_zarr(zarr.open_array(annotation / "0")) + np.uint32(0), TERMINOLOGY, voxel_size=100, **o
@@ -80,6 +84,7 @@ CALLS = {
 
 
 @pytest.mark.parametrize("name", CALLS)
+@pytest.mark.filterwarnings("ignore:.*not in the terminology")
 def test_it_runs_on_the_active_client_and_with_threads_on_none(allen, cluster, annotation, tmp_path, name):
     with Client(cluster):
         with counted_tasks(cluster) as ran:
@@ -101,7 +106,7 @@ def test_it_runs_on_the_active_client_and_with_threads_on_none(allen, cluster, a
     with raises(InputError, "scheduler-unreachable"):
         CALLS[name](allen, annotation, tmp_path / "closed", scheduler=client)
     assert not (tmp_path / "closed").exists()
-    if "volumes" not in name:
+    if not name.startswith("region"):
         with Client(cluster), raises(InputError, "target-in-memory"):
             CALLS[name](allen, annotation, f"memory://{tmp_path.name}")
 

@@ -18,6 +18,7 @@ from distributed import Client, LocalCluster
 
 from atlaszarr import AllenClient, build, open_sections, open_volume, plan, verify
 from atlaszarr.errors import AtlaszarrWarning, ImageError, InputError
+from atlaszarr.stores.target import Target
 from atlaszarr.writing import write_multiscales
 from codes import raises
 from ran_on_workers import counted_tasks
@@ -250,6 +251,16 @@ def test_selected_sections_and_pixels_keep_their_places(allen, built, tmp_path):
     assert table.path.dropna().tolist() == [0, 1]
 
 
+def test_sections_that_are_moved_keep_their_label(allen, built, tmp_path):
+    opened = open_sections(SAGITTAL, client=allen, **FLAT)
+    moved = opened.assign_coords(y=("y", opened.y.values + 1.0, opened.y.attrs)).isel(section=[2], y=slice(10, 50))
+    write_multiscales(moved, tmp_path / "x")
+    label, whole = (levels(path, "labels/section")[0] for path in (tmp_path / "x/0", built / "sections/2"))
+    np.testing.assert_array_equal(label, whole[:, 10:50])
+    _, translation = document(tmp_path / "x/0")["ome"]["multiscales"][0]["datasets"][0]["coordinateTransformations"]
+    assert translation["translation"][2] == pytest.approx(2.045)
+
+
 SELECTIONS = {
     "box": ({"z": slice(10, 50), "y": slice(5, 70), "x": slice(3, 90)}, (3, 40, 65, 87), [1.0, 0.5, 0.3]),
     "plane": ({"z": 20}, (3, 1, 80, 114), [2.0, 0.0, 0.0]),
@@ -325,6 +336,7 @@ def test_views_are_written_one_by_one(allen, tmp_path, contents):
 SCRIPT = """
 import os, signal, sys
 from atlaszarr import AllenClient, open_volume
+from atlaszarr.stores.target import Target
 from atlaszarr.writing import write_multiscales
 import numpy as np
 with AllenClient(sys.argv[1], cache="none", rate=1e9) as client:
@@ -500,3 +512,25 @@ def test_a_graph_that_dask_has_optimized_names_all_images(allen, built, tmp_path
     np.testing.assert_array_equal(levels(tmp_path / "x")[0], STEPS["mapped"](opened).image.values)
     tables = [pd.read_csv(path / "atlaszarr/sections.csv") for path in (tmp_path / "x", built / "volume")]
     assert tables[0].state.tolist() == tables[1].state.tolist()
+
+
+def test_slides_of_a_bucket_are_written_and_combined_with_images_of_the_api(serve, connect, tmp_path, contents):
+    small = serve()
+    small.write_bucket(Target(str(tmp_path / "bucket")), tiers=[5, 6, 7])
+    source = connect(small, image_source=tmp_path / "bucket")
+    options = {"resolution": 200, "chunk": 16}
+    opened = open_volume(CORONAL, client=source, **options)
+    build(CORONAL, tmp_path / "built", client=source, **options)
+    small.reset()
+    write_multiscales(opened, tmp_path / "x")
+    write_multiscales(mapped(opened), tmp_path / "y")
+    assert fetched(small) == 0
+    assert contents(tmp_path / "x") == contents(tmp_path / "built")
+    assert own(tmp_path / "x", "sections.csv") == own(tmp_path / "built", "sections.csv")
+    assert own(tmp_path / "y", "sections.csv") == own(tmp_path / "built", "sections.csv")
+    np.testing.assert_array_equal(levels(tmp_path / "y")[0], mapped(opened).image.values)
+    other = open_volume(CORONAL, client=connect(small), **options)
+    difference = opened.assign(image=opened.image.astype("i2") - other.image.astype("i2"))
+    write_multiscales(difference, tmp_path / "z")
+    np.testing.assert_array_equal(levels(tmp_path / "z")[0], difference.image.values)
+    assert own(tmp_path / "z", "sections.csv") == own(tmp_path / "built", "sections.csv")

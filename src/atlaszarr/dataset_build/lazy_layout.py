@@ -31,6 +31,8 @@ from ..engine.multiscale import ArraySpec
 from ..engine.ome import Geometry
 from ..engine.pyramid import NonEmptyChunks, Pyramid
 from ..errors import ImageError, InputError
+from ..geometry.grid import Grid
+from ..geometry.spaces import AXES
 from ..resampling.coverage import inside_image
 from ..sections import FETCHES
 from ..sections.lazy_sections import opened_views
@@ -238,10 +240,16 @@ class _Lazy:
 
     def _as_build(self, layout: BuildLayout, target: str, arrays: Mapping[str, Any], source: Any) -> LazyBuild:
         """The layout of `build`, whose blocks are computed by the graph only if its values are in memory already."""
-        fetcher = next((fetch for fetch, _ in fetches_of(LazyArrays(arrays, {}).tasks).values()), None)
+        fetcher = self._fetcher(fetches_of(LazyArrays(arrays, {}).tasks))
         if fetcher is None:
             return self._computed(layout, target, arrays, source, layout.inputs)
         return LazyBuild(layout, fetcher, self.carried.api_url)
+
+    def _fetcher(self, fetches: Mapping[Any, tuple[Fetcher, ImageRequest]]) -> Fetcher | None:
+        """What fetches the images of the dataset: a step of the user may combine it with another Dataset."""
+        own = {FETCHES + name.partition("-")[2] for name in self.carried.arrays.values()}
+        ordered = sorted(fetches.items(), key=lambda item: item[0][0] not in own)
+        return next((fetch for _, (fetch, _) in ordered), None)
 
     def _computed(
         self, layout: BuildLayout, target: str, arrays: Mapping[str, Any], source: Any, blocks: Iterable[Index]
@@ -254,10 +262,13 @@ class _Lazy:
                     code="target-overlaps-source",
                 )
         fetches = fetches_of(LazyArrays(arrays, {}).tasks)
-        api_url = self.carried.api_url or next((fetch.client.api_url for fetch, _ in fetches.values()), None)
-        # The images of another service are fetched by the graph.
-        known = {key: call for key, call in fetches.items() if call[0].client.api_url == api_url}
-        fetcher = next((fetch for fetch, _ in known.values()), None)
+        fetcher = self._fetcher(fetches)
+        # The images of another source are fetched by the graph.
+        known = {
+            key: call
+            for key, call in fetches.items()
+            if fetcher is not None and call[0].client.images_url == fetcher.client.images_url
+        }
         images = {key: request for key, (_, request) in known.items()}
         futures = {key: future for array in arrays.values() for key, future in held_by(array).items()}
         lazy = LazyArrays(arrays, images | {key: key for key in futures})
@@ -285,7 +296,7 @@ class _Lazy:
             together=None if groups.are_blocks and groups.times == 1 else groups.sort,
             held=lambda region: [futures[name] for name in lazy.needs(region) if name in futures] if futures else [],
         )
-        return LazyBuild(built, fetcher, api_url, groups.warning() if groups.times > 1 else "")
+        return LazyBuild(built, fetcher, self.carried.api_url, groups.warning() if groups.times > 1 else "")
 
     def _is_unchanged(self, geometries_agree: bool) -> bool:
         known = self.carried.arrays
@@ -372,15 +383,13 @@ class _Sections(_Lazy):
                 code="irregular-grid",
             )
         every = [section.image_id for section in planes.imaged.sections]
-        first = [
-            round((t - t0) / s) for t, t0, s in zip(geometry.translation, grid.translation, grid.scale, strict=True)
-        ]
+        first = _first(image, "y", rows, geometry, planes.grid), _first(image, "x", columns, geometry, planes.grid)
         swapped = rows > columns
         lead = ("rgb",) if has_channels else ()
         stored = image.transpose(*lead, "section", "x", "y") if swapped else image
         arrays = {IMAGE: _as_dask(stored)}
         positions = [planes.positions[id] for id in ids]
-        label = _Label(planes, tuple(positions), (first[rows], first[columns]), swapped)
+        label = _Label(planes, tuple(positions), first, swapped)
         if self._is_unchanged(geometry == grid and ids == every):
             return self._as_build(
                 section_layout(self.dataset, self.flat), target, arrays, partial(_section_block, label)
@@ -466,6 +475,15 @@ class _Label:
             inside = inside_image(xy, self.planes.size(position)) & (id not in lacking)
             labels.append(np.where(inside.T if self.swapped else inside, np.uint32(id), np.uint32(0)))
         return np.stack(labels)
+
+
+def _first(image: xr.DataArray, axis: str, position: int, geometry: Geometry, grid: Grid) -> int:
+    """The index in the grid of the first pixel along an axis, also if the user has moved the coordinates in mm."""
+    um = image.coords.get(f"{AXES[position]}_um")
+    if um is not None and um.dims in ((), (axis,)):
+        return round(float(np.atleast_1d(um.values)[0]) / grid.resolution - 0.5)
+    whole = records.geometry(grid)
+    return round((geometry.translation[position] - whole.translation[position]) / whole.scale[position])
 
 
 def _volume_block(
