@@ -58,8 +58,20 @@ def write_tree(root, template=True):
     group = zarr.open_group(folder / "annotations.ome.zarr", mode="a", use_consolidated=False)
     group.create_array("annotation_values", data=np.array(VALUES, np.uint32))
     infos = {
-        "info": {"@type": "neuroglancer_multiscale_volume", "segment_properties": "segment_properties", "mesh": "mesh"},
-        "segment_properties/info": {"@type": "neuroglancer_segment_properties"},
+        "info": {
+            "@type": "neuroglancer_multiscale_volume",
+            "type": "segmentation",
+            "segment_properties": "segment_properties",
+            "mesh": "mesh",
+            "scales": [{"key": "25000_25000_25000", "encoding": "compressed_segmentation"}],
+        },
+        "segment_properties/info": {
+            "@type": "neuroglancer_segment_properties",
+            "inline": {
+                "ids": ["3", "8", "997"],
+                "properties": [{"id": "name", "type": "label", "values": ["Area A, one", "Area A", "root"]}],
+            },
+        },
         "mesh/info": {"@type": "neuroglancer_multilod_draco"},
     }
     for name, content in infos.items():

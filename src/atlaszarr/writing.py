@@ -6,32 +6,36 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .boxes import Index, Region, shape_of
-from .engine.blocks import Block
+from .engine.blocks import Block, as_declared
 from .engine.chunk_groups import ChunkGroups
 from .engine.codecs import Encoding
 from .engine.downsampling import Rule
-from .engine.inputs import absent_of, identity_of, locations_read, opened
+from .engine.inputs import absent_of, held_by, identity_of, locations_read, opened, validate_held
 from .engine.job import ImageJob
+from .engine.lazy_arrays import LazyArrays
 from .engine.multiscale import ArraySpec, Multiscale
 from .engine.ome import DEFAULT_VERSION, Geometry, multiscales, zarr_format
 from .engine.pyramid import NonEmptyChunks, Pyramid
-from .engine.schedulers import SchedulerLike, resolve_scheduler, scheduler_for, worker_count
+from .engine.schedulers import Future, Scheduler, SchedulerLike, resolve_scheduler, scheduler_for, worker_count
 from .engine.target_state import Root
 from .engine.writer import Progress, WriteReport, write
 from .engine.zarr_reader import StoredArray
 from .errors import AtlaszarrWarning, InputError
+from .sections import FETCHES
 from .stores.locations import overlap, shown
 from .stores.target import Target
 
+#: Futures of fetched images, or of persisted chunks, that are kept for other regions: the sections of most datasets.
+_KEPT = 256
 _METHODS: dict[str, str] = {
     "mean": "mean, rounded half to even",
     "mean_of_numbers": "mean of the values that are not NaN",
@@ -50,7 +54,7 @@ def write_multiscales(
     geometry: Geometry | None = None,
     levels: int | None = None,
     factors: Sequence[Any] = (),
-    chunk: int | Sequence[int | Sequence[int]] = 64,
+    chunk: int | Sequence[int | Sequence[int]] | None = None,
     shard: int | Sequence[int] | None = None,
     ome_zarr: str = DEFAULT_VERSION,
     compressor: str = "zstd",
@@ -73,10 +77,15 @@ def write_multiscales(
 
     Parameters
     ----------
-    image : zarr, dask or numpy array, xarray.DataArray or NgffImage
-        Shape (z, y, x), (y, x), (c, z, y, x) or (c, y, x); an array without named axes has (y, x), (z, y, x) or
-        (c, z, y, x) by its number of axes. Named axes may have any order, and others of length 1, which are dropped.
+    image : zarr, dask or numpy array, xarray.DataArray or NgffImage, or xarray.Dataset
+        An array has the shape (z, y, x), (y, x), (c, z, y, x) or (c, y, x); without named axes it has (y, x), (z, y, x)
+        or (c, z, y, x) by its number of axes. Named axes may have any order, and others of length 1, which are dropped.
         Any integer or floating point dtype, or bool.
+
+        A Dataset is one of `open_volume` or `open_sections`, as it is or after steps of xarray and dask, of which
+        ``docs/your_own_step.md`` says what they must keep. It is written as in `atlaszarr.build`: with the mean of the
+        voxels inside section images at coarser levels, the section label, the metadata and the tables. As it is, it
+        becomes the same target. `labels`, `rule`, `geometry`, `factors`, `compressor` and `name` are not supported.
     target : str or path-like
         A local path, or any URL that fsspec opens.
     labels : mapping of str to array, optional
@@ -87,7 +96,8 @@ def write_multiscales(
         Default: that of the image (coordinates of a DataArray, scale and translation of an NgffImage), or voxels of
         length 1 without a unit.
     levels, factors, chunk, shard
-        See `atlaszarr.engine.pyramid.Pyramid.over`.
+        See `atlaszarr.engine.pyramid.Pyramid.over`. The default chunk is 64, for a Dataset the one it was opened with;
+        for a Dataset `chunk` and `shard` are whole numbers.
     ome_zarr : str
         0.4, 0.5 or 0.6.
     compressor : str
@@ -108,7 +118,10 @@ def write_multiscales(
     ------
     InputError
         If an argument is not valid, the target holds something else, or a zarr array that is read has other metadata
-        than the ledger of its image records; nothing is written.
+        than the ledger of its image records; if a Dataset lacks what is written. Nothing is written.
+    ImageError
+        If section images of a Dataset are missing and it was not opened with ``on_missing="fill"``; the blocks without
+        them are written, and the same call resumes.
     TargetError
         If the target cannot be written, or a zarr array that is read lacks a chunk that the ledger of its image
         records.
@@ -121,6 +134,26 @@ def write_multiscales(
     """
     worker_count(workers)
     output = Target.of(target, storage_options)
+    if hasattr(image, "data_vars"):
+        _validate_options_of_dataset(labels=labels, geometry=geometry, factors=factors)
+        _validate_options_of_dataset(rule=rule != "mean", compressor=compressor != "zstd", name=name != "image")
+        from .dataset_build.lazy_write import write_dataset  # imported here, since arrays do without it
+
+        return write_dataset(
+            image,
+            output,
+            identity=identity,
+            scheduler=scheduler,
+            workers=workers,
+            overwrite=overwrite,
+            take_over=take_over,
+            progress=progress,
+            levels=levels,
+            chunk=chunk,
+            shard=shard,
+            ome_zarr=ome_zarr,
+        )
+    chunk = 64 if chunk is None else chunk
     array, axes, own_geometry = opened(image)
     arrays = {"": array, **{f"labels/{key}": opened(label)[0] for key, label in (labels or {}).items()}}
     specs = tuple(_spec(path, part, axes, rule) for path, part in arrays.items())
@@ -171,15 +204,19 @@ def write_multiscales(
         for path, counts in notes.items():
             absent[path].add(counts)
 
+    lazy, starts = _given(arrays, len(spatial))
     job = ImageJob(
         multiscale,
         Root(ome_zarr, request),
         _groups(specs, name, geometry, pyramid, ome_zarr),
-        partial(_compute, arrays, specs),
-        together=None if groups.are_blocks and groups.times == 1 else together,
+        partial(_compute, arrays, specs) if lazy is None else partial(_compute_given, lazy, specs),
+        together=None if groups.are_blocks and groups.times == 1 and lazy is None else together,
         notes=note,
     )
+    validate_held(arrays.values(), scheduler)
     with scheduler_for(scheduler, workers) as running:
+        if lazy is not None:
+            job.held = _Started(lazy, starts, running)
         report = write(job, running, overwrite=overwrite, take_over=take_over, progress=progress)
     for chunks in absent.values():
         if (text := chunks.remark()) is not None:
@@ -199,22 +236,92 @@ def _compute(
         parts = dask.compute(*parts, scheduler=get_sync)
     shape = shape_of(region)
     values = {
-        spec.path: _as_declared(spec, np.asarray(part), spec.shape(shape)).reshape(spec.lead + shape)
+        spec.path: as_declared(spec.path, spec.dtype, np.asarray(part), spec.shape(shape)).reshape(spec.lead + shape)
         for spec, part in zip(specs, parts, strict=True)
     }
     absent = {path: array.absent.take() for path, array in arrays.items() if isinstance(array, StoredArray)}
     return Block(values, notes={path: chunks for path, chunks in absent.items() if chunks})
 
 
-def _as_declared(spec: ArraySpec, part: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    """Validate the dtype and shape of a block: dask does not validate the result of a mapped function."""
-    if part.dtype.newbyteorder("=") != np.dtype(spec.dtype) or part.shape != shape:
+def _given(
+    arrays: Mapping[str, Any], dimensions: int
+) -> tuple[LazyArrays | None, dict[Hashable, Callable[[Scheduler], Future]]]:
+    """What tasks are given if a graph fetches section images, or is persisted on a cluster.
+
+    Returns
+    -------
+    lazy : LazyArrays or None
+        None for any other arrays.
+    starts : dict of hashable to callable
+        By the name of a value, starts what makes it, and returns the future.
+    """
+    if not all(isinstance(array, np.ndarray) or hasattr(array, "__dask_graph__") for array in arrays.values()):
+        return None, {}
+    lazy = [array for array in arrays.values() if hasattr(array, "__dask_graph__")]
+    futures = {key: future for array in lazy for key, future in held_by(array).items()}
+    layers = [layer for array in lazy for name, layer in array.dask.layers.items() if name.startswith(FETCHES)]
+    fetches: dict[Any, Any] = {}
+    if layers:
+        from .sections.missing import fetches_of  # imported here, since other arrays do without it
+
+        fetches = {key: call for layer in layers for key, call in fetches_of(layer).items()}
+    if not futures and not fetches:
+        return None, {}
+    import dask.array as da
+
+    # Without an axis z, one of length 1 is added.
+    stacked = {p: da.asarray(a) if dimensions == 3 else da.asarray(a)[..., np.newaxis, :, :] for p, a in arrays.items()}
+    names = {key: (fetch.client.api_url, request) for key, (fetch, request) in fetches.items()}
+    starts: dict[Hashable, Callable[[Scheduler], Future]] = {key: partial(_held, held) for key, held in futures.items()}
+    starts |= {names[key]: partial(_fetch, *call) for key, call in fetches.items()}
+    return LazyArrays(stacked, names | {key: key for key in futures}), starts
+
+
+def _held(future: Future, _scheduler: Scheduler) -> Future:
+    return future
+
+
+def _fetch(fetch: Callable[[Any], Any], request: Any, scheduler: Scheduler) -> Future:
+    return scheduler.fetch(fetch, request)
+
+
+class _Started:
+    """The futures of what regions need, each started once; the last ones are kept for other regions."""
+
+    def __init__(
+        self, lazy: LazyArrays, starts: Mapping[Hashable, Callable[[Scheduler], Future]], scheduler: Scheduler
+    ) -> None:
+        self._lazy, self._starts, self._scheduler = lazy, starts, scheduler
+        self._futures: OrderedDict[Hashable, Future] = OrderedDict()
+
+    def __call__(self, region: Region) -> list[Future]:
+        needs = self._lazy.needs(region)
+        for name in needs:
+            if name not in self._futures:
+                self._futures[name] = self._starts[name](self._scheduler)
+            self._futures.move_to_end(name)
+        needed = [self._futures[name] for name in needs]
+        while len(self._futures) > max(_KEPT, len(needs)):
+            self._futures.popitem(last=False)
+        return needed
+
+
+def _compute_given(
+    lazy: LazyArrays, specs: Sequence[ArraySpec], _level: int, region: Region, inputs: Sequence[Any]
+) -> Block:
+    """Compute a region of all arrays from the values that it is given."""
+    values = lazy.compute(region, dict(zip(lazy.needs(region), inputs, strict=True)))
+    return Block({spec.path: values[spec.path].reshape(spec.lead + shape_of(region)) for spec in specs})
+
+
+def _validate_options_of_dataset(**given: Any) -> None:
+    """Refuse options that a Dataset of `open_volume` or `open_sections` decides itself."""
+    if name := next((name for name, value in given.items() if value), None):
         raise InputError(
-            f"a block of {spec.path or 'the image'} has dtype {part.dtype} and shape {part.shape}, but its array "
-            f"declares {spec.dtype} and {shape}; correct the dtype or meta of the array",
-            code="block-mismatch",
+            f"option {name} is not supported for a Dataset, which decides it as in build; pass one variable of it as "
+            "an array to decide yourself",
+            code="conflicting-options",
         )
-    return part
 
 
 def _groups(

@@ -82,6 +82,27 @@ def test_a_killed_catalogue_is_not_read_and_resumes_at_the_page_where_it_stopped
     assert sorted(path.name for path in folder.iterdir()) == ["catalogue.json", "datasets.parquet", "images.parquet"]
 
 
+@pytest.mark.parametrize("after", [1, 2, 3])
+def test_images_of_several_pages_resume_within_them(connect, tmp_path, after):
+    records = invented_datasets(rows(60, "coronal"))
+    with Emulator(*records) as service:
+        connect(service).write_catalogue(tmp_path / "whole")
+        undisturbed = queries(service)
+    assert len(undisturbed) == 5  # datasets, two pages and a count of the first fifty, and a page of the last ten
+    fault = {"do": "status", "status": 500, "times": 1, "after": after}
+    with Emulator(*records, faults=[fault]) as service:
+        with raises(ServiceError, "retries-exhausted"):
+            connect(service, retries=0).write_catalogue(tmp_path / "c")
+        assert service.count() == after + 1
+        before = queries(service)
+        service.reset()
+        connect(service).write_catalogue(tmp_path / "c")
+        again = set(before) & set(queries(service))
+        # the request that failed, and the page whose records were being counted
+        assert len(again) == (2 if after == 3 else 1)
+    assert tables(tmp_path / "c") == tables(tmp_path / "whole")
+
+
 def test_a_finished_catalogue_is_not_fetched_again(service, whole, command):
     service.reset()
     before = tables(whole)
@@ -124,7 +145,7 @@ def test_a_folder_that_holds_something_else_is_not_written_to(service, connect, 
     (tmp_path / "notes.txt").write_text("mine")
     with raises(InputError, "target-not-empty"):
         connect(service).write_catalogue(tmp_path)
-    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["notes.txt"]
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
 def change_document(**changes):
@@ -284,6 +305,7 @@ def test_ids_of_a_file_are_selected_and_those_that_do_not_exist_are_named(servic
     outcome = command("catalogue", tmp_path / "d", "--ids", tmp_path / "ids.txt", "--api-url", service.url)
     assert outcome.code == 2
     assert "5, 1008 (2 of 3 ids)" in outcome.err
+    assert not (tmp_path / "d").exists()
     for text, words in (("", "has no ids"), ("1007 x", "'x' is not a whole number")):
         (tmp_path / "ids.txt").write_text(text)
         outcome = command("catalogue", tmp_path / "e", "--ids", tmp_path / "ids.txt", "--api-url", service.url)
@@ -296,6 +318,7 @@ def test_a_product_without_datasets_is_named(service, connect, tmp_path):
     with raises(NotFoundError, "dataset-not-found") as caught:
         connect(service).write_catalogue(tmp_path / "c", product="Moose")
     assert "'Moose'" in str(caught.value)
+    assert not (tmp_path / "c").exists()
 
 
 def test_a_catalogue_in_a_bucket_is_written_and_read(service, whole, remote, connect):

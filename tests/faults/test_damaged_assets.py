@@ -113,8 +113,10 @@ def damaged(build, intact, folder, key, damage):
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_every_kind_of_file_is_named_and_repaired(build, intact, tmp_path, damage):
+def test_every_kind_of_file_is_named_and_repaired(build, layout, intact, tmp_path, damage):
     keys = [key for key in kinds(intact) if (key, damage) not in UNKNOWN]
+    if layout == "strict":  # these are also in the other layout: one kind of damage for each
+        keys = keys[list(DAMAGES).index(damage) :: len(DAMAGES)]
     wrong = [damaged(build, intact, tmp_path, key, damage) for key in keys]
     assert [text for text in wrong if text] == []
 

@@ -351,6 +351,7 @@ def test_an_answer_larger_than_any_image_of_that_size_is_not_read_completely(ser
     assert len(client.search()) == 1
 
 
+@pytest.mark.slow
 def test_an_image_beyond_the_limit_of_pillow_decodes(serve, connect):
     picture = np.zeros((14000, 14000, 3), np.uint8)
     picture[:7000, :, 0] = 200

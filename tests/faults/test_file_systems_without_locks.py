@@ -78,7 +78,9 @@ def stranger(target, seconds):
     os.utime(target / OWNER, (time.time() - seconds,) * 2)
 
 
-@pytest.mark.parametrize("code", ["ENOSYS", "ENOLCK", "ENOTSUP"])
+@pytest.mark.parametrize(
+    "code", ["ENOSYS", *(pytest.param(code, marks=pytest.mark.slow) for code in ("ENOLCK", "ENOTSUP"))]
+)
 def test_an_image_is_written_without_a_warning_and_no_lock_stays(tmp_path, code):
     target = tmp_path / "x.ome.zarr"
     assert result(target, code=getattr(errno, code)) == (0, "built")

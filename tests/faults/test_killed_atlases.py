@@ -117,7 +117,7 @@ def test_a_killed_atlas_is_completed_to_the_same_bytes(folder, undisturbed):
     assert verify(run.target, deep=True).ok
 
 
-@pytest.mark.parametrize("part", [0, 0.1, 0.3, 0.6, 0.9])
+@pytest.mark.parametrize("part", [0, 0.3, 0.9])
 def test_an_atlas_killed_while_it_removes_an_earlier_one_is_completed_to_the_same_bytes(folder, undisturbed, part):
     run = Run(folder / f"overwritten-{part}")
     shutil.copytree(folder / "brainglobe/atlas", run.target, symlinks=True)

@@ -2,14 +2,19 @@
 
 A process kills itself before a change of the disk in a given part, so that every part is really reached. The next one
 resumes and is killed in the next part; the last one completes the tree to the bytes of one that was built at once.
+These processes are forks of one that has imported all that they need.
 """
 
+import importlib
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import tempfile
+import traceback
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -60,19 +65,22 @@ def build(sources, target, **more):
     )
 
 
-def killed(sources, target, part, after, **more):
+@pytest.fixture(scope="module")
+def killed(sources):
     """Build in a process that kills itself before a change in a part; return whether it reached that change."""
-    job = json.dumps([str(sources), str(target), part, after, more])
-    process = subprocess.run(
-        [sys.executable, __file__, job],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    assert process.returncode in (0, -signal.SIGKILL), process.stderr
-    return process.returncode != 0
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command, pipes = [sys.executable, __file__, str(sources)], dict.fromkeys(("stdin", "stdout"), subprocess.PIPE)
+    with subprocess.Popen(command, **pipes, text=True, env=environment) as process:
+
+        def killed(target, part, after, **more):
+            process.stdin.write(json.dumps([str(target), part, after, more]) + "\n")
+            process.stdin.flush()
+            code = int(process.stdout.readline())
+            assert code in (0, -signal.SIGKILL)
+            return code != 0
+
+        yield killed
+        process.stdin.close()
 
 
 def content(folder):
@@ -114,10 +122,10 @@ def undisturbed(sources, tmp_path_factory, layout):
     return folder
 
 
-def test_an_atlas_killed_in_each_part_is_completed_to_the_same_bytes(sources, undisturbed, layout, tmp_path):
+def test_an_atlas_killed_in_each_part_is_completed_to_the_same_bytes(sources, undisturbed, layout, killed, tmp_path):
     target, options = tmp_path / "atlas", LAYOUTS[layout]
     for part, after in [*MOMENTS, (RECORD[layout], 1)]:
-        assert killed(sources, target, part, after, **options), f"{part} was not reached"
+        assert killed(target, part, after, **options), f"{part} was not reached"
         assert not verify(target).ok
     build(sources, target, **options)
     assert content(target) == content(undisturbed)
@@ -126,20 +134,57 @@ def test_an_atlas_killed_in_each_part_is_completed_to_the_same_bytes(sources, un
 
 @pytest.mark.parametrize("overwrite", [True, False])
 def test_an_atlas_killed_in_each_part_while_it_is_built_anew_is_completed_to_the_same_bytes(
-    sources, undisturbed, layout, tmp_path, overwrite
+    sources, undisturbed, layout, killed, tmp_path, overwrite
 ):
     target, options = tmp_path / "atlas", LAYOUTS[layout]
     build(sources, target, **options)
     moments = MOMENTS[:-1]  # the manifest of the atlas is the same, and not written again
     for part, after in [(RECORD[layout], 0), *moments, (RECORD[layout], 7)]:
-        assert killed(sources, target, part, after, overwrite=True, **options), f"{part} was not reached"
+        assert killed(target, part, after, overwrite=True, **options), f"{part} was not reached"
     build(sources, target, overwrite=overwrite, **options)
     assert content(target) == content(undisturbed)
     assert verify(target, deep=True).ok
 
 
 def main():
-    sources, target, part, after, more = json.loads(sys.argv[1])
+    sources = sys.argv[1]
+    for name in imported(sources):
+        with suppress(ImportError):
+            importlib.import_module(name)
+    for line in sys.stdin:
+        if (child := os.fork()) == 0:
+            code = 1
+            try:
+                build_until(sources, *json.loads(line))
+                code = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(code)
+        _, status = os.waitpid(child, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+def imported(sources):
+    """The names of the modules that builds import, from a fork: tensorstore refuses forks of a process that used it."""
+    reader, writer = os.pipe()
+    if (child := os.fork()) == 0:
+        os.close(reader)
+        for options in LAYOUTS.values():
+            with tempfile.TemporaryDirectory() as folder:
+                build(sources, Path(folder, "atlas"), **options)
+        with open(writer, "w") as names:  # noqa: PTH123
+            json.dump(list(sys.modules), names)
+        os._exit(0)
+    os.close(writer)
+    with open(reader) as names:  # noqa: PTH123
+        found = json.load(names)
+    os.waitpid(child, 0)
+    return found
+
+
+def build_until(sources, target, part, after, more):
+    """Build, and kill this process before a change in a part, after some of them."""
     left = after
 
     def watch(event, arguments):

@@ -43,7 +43,8 @@ def made(folder, after=None):
     )
 
 
-@pytest.mark.parametrize("after", [1, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [1, 3])
 def test_killed_masks_are_resumed_to_the_same_bytes(tmp_path, contents, after):
     labels = np.random.default_rng(0).permutation(np.arange(16 * 16 * 16) % 540 + 1).reshape(16, 16, 16)
     target, other = tmp_path / "killed", tmp_path / "whole"

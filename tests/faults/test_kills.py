@@ -182,6 +182,7 @@ def test_a_build_whose_process_is_killed_is_resumed_on_the_same_cluster(emulator
     chain.finish()
 
 
+@pytest.mark.slow
 def test_after_a_worker_is_killed_no_recorded_block_is_computed_again(tmp_path):
     counted = tmp_path / "computed"
 
@@ -217,6 +218,7 @@ def test_after_a_worker_is_killed_no_recorded_block_is_computed_again(tmp_path):
     Watched(Folder(tmp_path), "x.ome.zarr", Undisturbed.found(Folder(tmp_path), "undisturbed.ome.zarr")).hold_equal()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
 def test_chunks_and_their_folders_are_synced_before_the_ledger_records_them(tmp_path):
     target, trace = tmp_path / "synced.ome.zarr", tmp_path / "trace"

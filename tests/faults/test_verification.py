@@ -32,7 +32,7 @@ def client(tmp_path_factory):
         yield client
 
 
-@pytest.fixture(scope="module", params=["0.5", "0.4"])
+@pytest.fixture(scope="module", params=["0.5", pytest.param("0.4", marks=pytest.mark.slow)])
 def version(request):
     return request.param
 

@@ -269,19 +269,25 @@ def test_names_of_the_service_and_arguments_reach_the_terminal_escaped(serve, re
     assert json.loads(command("search", "--id", record["id"], "--json", *api).out)[0]["gene"] == hostile
 
 
-@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_build_exits_130_at_once_and_is_resumed(tmp_path, kind):
+@pytest.mark.parametrize(
+    ("kind", "more", "words"),
+    [
+        (signal.SIGINT, (), "interrupted; the same command resumes a build"),
+        (signal.SIGTERM, ("--overwrite",), "interrupted"),  # the same command would begin again
+    ],
+)
+def test_an_interrupted_build_exits_130_at_once_and_is_resumed(tmp_path, kind, more, words):
     target = tmp_path / "x.ome.zarr"
     hang = {"match": {"path": "section_image_download"}, "do": "hang", "seconds": 300, "times": None, "after": 5}
     with Emulator(faults=[hang]) as emulator:
         options = ["--api-url", emulator.url, "--cache", "none", "--resolution", "200"]
-        with process("build", 69289763, target, *options) as child:
+        with process("build", 69289763, target, *options, *more) as child:
             while emulator.count("section_image_download") < 5:
                 assert child.poll() is None
             child.send_signal(kind)
             _, err = child.communicate()
     assert child.returncode == 130
-    assert err.splitlines()[-1] == "atlaszarr: interrupted; the same command resumes a build"
+    assert err.splitlines()[-1] == f"atlaszarr: {words}"
     assert "ome" not in json.loads((target / "zarr.json").read_text())["attributes"]
     with Emulator() as emulator:
         options[1] = emulator.url

@@ -43,7 +43,7 @@ def digests(target):
 
 def test_a_cluster_builds_the_same_bytes_and_fetches_each_image_once_without_any_cache(emulator, cluster, tmp_path):
     with AllenClient(emulator.url, cache="none", rate=1e9) as client:
-        options = {"client": client, "resolution": 100, "chunk": 16}
+        options = {"client": client, "resolution": 200, "chunk": 16}
         emulator.reset()
         address = cluster.scheduler_address
         report = build(DATASET, tmp_path / "cluster.ome.zarr", scheduler=address, **options)

@@ -121,13 +121,15 @@ def test_another_value_is_refused(lacking, dataset, opened):
     assert "raise, fill" in str(caught.value)
 
 
-@pytest.mark.parametrize("processes", [False, True])
+@pytest.mark.parametrize("processes", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_images_that_workers_of_a_cluster_lack_are_listed(lacking, dataset, processes):
     from distributed import Client, LocalCluster
 
     data = open_volume(dataset, 200.0, on_missing="fill", client=lacking)
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, processes=processes, dashboard_address=None) as cluster,
+        LocalCluster(
+            n_workers=1 if processes else 2, threads_per_worker=1, processes=processes, dashboard_address=":0"
+        ) as cluster,
         Client(cluster),
     ):
         with pytest.warns(AtlaszarrWarning, match=str(IMAGE)):

@@ -15,8 +15,10 @@ from atlaszarr import AllenClient, build, build_atlas, plan, verify
 from atlaszarr.engine.lock import owning
 from atlaszarr.errors import InputError
 from atlaszarr.stores.target import Target
+from atlaszarr.testing.emulator import Emulator
 from atlaszarr.testing.phantom import default_phantom
 from atlaszarr.testing.phantom_volumes import annotation_nrrd, template_nrrd
+from atlaszarr.testing.records import image_records
 from codes import raises
 
 CORONAL, SAGITTAL = 74272479, 69289763
@@ -29,6 +31,14 @@ REFERENCE = {
     "version": "2015",
     "location": f"/{ISH}",
 }
+
+
+@pytest.fixture(scope="module")
+def emulator():
+    """Serves every tenth section of the coronal dataset, and every third of the sagittal one."""
+    images = {id: [one for one in image_records() if one["data_set_id"] == id] for id in (CORONAL, SAGITTAL)}
+    with Emulator(images=[*images[CORONAL][5::10], *images[SAGITTAL][::3]]) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -449,9 +459,8 @@ def test_what_a_killed_build_did_not_register_is_registered_by_the_next(root):
 
 
 @pytest.mark.slow
-def test_a_registration_waits_for_a_build_of_the_annotation(root):
-    (image,) = root.glob("annotation-sets/*/2017/annotation.ome.zarr")
-    with owning(Target.of(image)):
+def test_a_registration_waits_for_another_change_of_the_tree(root):
+    with owning(Target.of(root)):
         process = subprocess.Popen([sys.executable, "-c", REGISTER, str(root), "{}", "0"])
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(4)

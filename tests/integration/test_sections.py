@@ -227,8 +227,8 @@ def test_a_given_field_replaces_the_affine_one(client):
 def test_the_fields_of_a_built_collection_agree_with_iter_sections(client, tmp_path):
     for dataset in (CORONAL, SAGITTAL):
         target = tmp_path / f"{dataset}.ome.zarr"
-        assert build(dataset, target, mode="sections", resolution=100, chunk=256, displacement=True, client=client).ok
-        opened = open_sections(dataset, 100, client=client)
+        assert build(dataset, target, mode="sections", resolution=200, chunk=256, displacement=True, client=client).ok
+        opened = open_sections(dataset, 200, client=client)
         with (target / "atlaszarr/sections.csv").open() as file:
             paths = {int(row["image_id"]): row["path"] for row in csv.DictReader(file)}
         for k in (9, 12):
@@ -243,8 +243,8 @@ def test_the_planes_agree_with_a_built_collection(client, tmp_path):
 
     for dataset in (CORONAL, SAGITTAL):
         target = tmp_path / f"{dataset}.ome.zarr"
-        assert build(dataset, target, mode="sections", resolution=100, chunk=64, client=client).ok
-        pixels = open_sections(dataset, 100, client=client).image.isel(section=10).values
+        assert build(dataset, target, mode="sections", resolution=200, chunk=64, client=client).ok
+        pixels = open_sections(dataset, 200, client=client).image.isel(section=10).values
         stored = zarr.open_array(target / "10/0", mode="r")[:].squeeze()
         stored = stored.transpose(2, 1, 0) if dataset == SAGITTAL else stored.transpose(1, 2, 0)
         np.testing.assert_array_equal(stored, pixels)

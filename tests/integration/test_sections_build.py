@@ -19,6 +19,7 @@ from codes import raises
 
 CORONAL, SAGITTAL = 74272479, 69289763
 FIXED = {CORONAL: "z", SAGITTAL: "x"}
+CENTRED = {"resolution": 200, "chunk": 64, "detection_xy": "centre", "displacement": True}
 
 
 @pytest.fixture(scope="module")
@@ -47,16 +48,16 @@ def rows(target, name="sections"):
 
 
 @pytest.mark.parametrize("dataset", [CORONAL, SAGITTAL])
-@pytest.mark.parametrize("version", ["0.4", "0.5", "0.6"])
+@pytest.mark.parametrize("version", [pytest.param("0.4", marks=pytest.mark.slow), "0.5", "0.6"])
 def test_the_collection_validates_and_opens_section_by_section(built, dataset, version):
-    target = built(dataset, resolution=100, chunk=64, ome_zarr=version, displacement=True)
+    target = built(dataset, resolution=200, chunk=32, ome_zarr=version, displacement=True)
     if version != "0.6":  # yaozarrs does not support it
         yaozarrs.validate_zarr_store(str(target))
     sections = [row for row in rows(target) if row["state"] in ("used", "outside")]
     assert [row["path"] for row in sections] == [str(k) for k in range(len(sections))]
-    for row in sections:
+    for row in sections[::5]:
         image = ngff_zarr.from_ngff_zarr(f"{target}/{row['path']}", validate=True).images[0]
-        assert image.data.shape == {CORONAL: (3, 1, 80, 114), SAGITTAL: (3, 132, 80, 1)}[dataset]
+        assert image.data.shape == {CORONAL: (3, 1, 40, 57), SAGITTAL: (3, 66, 40, 1)}[dataset]
         assert list(image.dims) == ["c", "z", "y", "x"]
         assert image.axes_units["z"] == "millimeter"
     field = ngff_zarr.from_ngff_zarr(f"{target}/0/displacement", validate=True)
@@ -69,7 +70,8 @@ def test_the_collection_validates_and_opens_section_by_section(built, dataset, v
 @pytest.mark.parametrize("dataset", [CORONAL, SAGITTAL])
 @pytest.mark.parametrize("point", [(0.0, 0.0), (3000.0, 2000.0)])
 def test_a_section_has_its_coordinate_to_a_millionth_of_a_micron(client, built, dataset, point):
-    target = built(dataset, resolution=100, chunk=64, detection_xy=point)
+    target = built(dataset, resolution=200, chunk=32, detection_xy=point)
+    described = rows(target)
     record = client.section_dataset(dataset)
     for k, section in enumerate(record.sections):
         pir = image_to_reference(point, section.depth, section.tsv, record.tvr)
@@ -78,8 +80,8 @@ def test_a_section_has_its_coordinate_to_a_millionth_of_a_micron(client, built, 
         assert abs(1000 * image.translation[FIXED[dataset]] + 5 - expected) < 1e-6
         assert image.scale[FIXED[dataset]] == 0.025
         for axis in {"z", "y", "x"} - {FIXED[dataset]}:
-            assert (image.scale[axis], image.translation[axis]) == (0.1, 0.045)
-        assert float(rows(target)[k]["coordinate_um"]) == pytest.approx(expected, abs=1e-9)
+            assert (image.scale[axis], image.translation[axis]) == (0.2, 0.095)
+        assert float(described[k]["coordinate_um"]) == pytest.approx(expected, abs=1e-9)
 
 
 def parallel(record, section, pir, downsample):
@@ -92,7 +94,7 @@ def parallel(record, section, pir, downsample):
 
 @pytest.mark.parametrize("dataset", [CORONAL, SAGITTAL])
 def test_a_plane_shows_the_phantom_at_the_position_of_its_section(emulator, client, built, dataset):
-    target = built(dataset, resolution=50, chunk=128, detection_xy="centre", displacement=True)
+    target = built(dataset, **CENTRED)
     record = client.section_dataset(dataset)
     described = rows(target)
     for k in range(9 if dataset == CORONAL else 4, len(record.sections) - 8, 5):
@@ -101,7 +103,7 @@ def test_a_plane_shows_the_phantom_at_the_position_of_its_section(emulator, clie
         label = zarr.open_array(target / str(k) / "labels/section/0", mode="r")[:]
         field = zarr.open_array(target / str(k) / "displacement/0", mode="r")[:]
         index = np.argwhere(label == section.image_id)
-        pir = (index + 0.5) * 50.0
+        pir = (index + 0.5) * 200.0
         pir[:, "zyx".index(FIXED[dataset])] = float(row["coordinate_um"])
         xy = parallel(record, section, pir, int(row["downsample"]))
         assert (xy >= -0.5 - 1e-9).all()
@@ -116,7 +118,7 @@ def test_a_plane_shows_the_phantom_at_the_position_of_its_section(emulator, clie
         # the image: the phantom on the plane of the section
         own = image_to_reference(full, section.depth, section.tsv, record.tvr)
         inside = (emulator.phantom.distance_to_edge(own) > 100) & (emulator.phantom.labels(own) > 0)
-        assert inside.sum() > 300
+        assert inside.sum() > 100
         difference = image[(slice(None), *index[inside].T)].T - emulator.phantom.rgb(own[inside])
         assert np.abs(difference).mean() < 1.0
 
@@ -147,7 +149,7 @@ def test_a_plan_is_exact_and_no_image_is_fetched_twice(emulator, client, tmp_pat
 
 
 def test_a_stopped_build_is_resumed_and_ends_byte_identical(client, contents, tmp_path):
-    options = {"mode": "sections", "resolution": 50, "chunk": 64, "client": client, "displacement": True}
+    options = {"mode": "sections", "resolution": 200, "chunk": 32, "client": client, "displacement": True}
     whole, target = tmp_path / "whole.ome.zarr", tmp_path / "x.ome.zarr"
     assert build(SAGITTAL, whole, **options).ok
 
@@ -195,7 +197,7 @@ def test_an_object_store_receives_the_same_bytes_and_opens(client, built, conten
     ],
 )
 def test_a_defect_is_named_and_only_it_is_repaired(client, built, contents, tmp_path, key, damage, kind):
-    options = {"resolution": 50, "chunk": 128, "displacement": True}
+    options = CENTRED
     intact, target = built(SAGITTAL, **options), tmp_path / "x.ome.zarr"
     shutil.copytree(intact, target)
     path = target / key
@@ -228,7 +230,7 @@ def test_a_missing_image_is_recorded_as_background_and_filled_later(serve, conne
     fault = {"do": "status", "match": {"path": f"section_image_download/{missing}"}, "times": 6, "status": 500}
     emulator = serve(datasets, images, faults=[fault])
     whole, target = tmp_path / "whole.ome.zarr", tmp_path / "x.ome.zarr"
-    options = {"mode": "sections", "resolution": 100, "chunk": 64, "client": connect(emulator)}
+    options = {"mode": "sections", "resolution": 200, "chunk": 32, "client": connect(emulator)}
     report = build(SAGITTAL, target, **options)
     assert not report.ok
     assert [failure.request.image_id for failure in report.views[0].failures] == [missing]
@@ -247,17 +249,17 @@ def test_a_missing_image_is_recorded_as_background_and_filled_later(serve, conne
 def test_missing_windows_are_reported_by_image_and_the_others_are_built(serve, records, command, tmp_path):
     (dataset,), images = records
     fault = {"do": "status", "match": {"path": "left=0&top=0"}, "times": 99, "status": 404}
-    emulator = serve([dataset], images[:2], faults=[fault])
+    emulator = serve([dataset], images[:1], faults=[fault])
     target = tmp_path / "x.ome.zarr"
     options = ("--mode", "sections", "--resolution", 50, "--chunk", 64, "--downsample", 0, "--cache", "none")
     outcome = command("build", CORONAL, target, *options, "--api-url", emulator.url, "--allow-missing")
     assert outcome.code == 0
     lines = outcome.err.splitlines()
-    assert lines[-1] == "2 of 2 section images are missing"
+    assert lines[-1] == "1 of 1 section images are missing"
     assert [line.partition(": ")[2].split(": ")[0] for line in lines[:-1]] == [
-        f"section image {image['id']} (1 windows)" for image in images[:2]
+        f"section image {image['id']} (1 windows)" for image in images[:1]
     ]
-    assert [row["image_id"] for row in rows(target, "failures")] == [str(image["id"]) for image in images[:2]]
+    assert [row["image_id"] for row in rows(target, "failures")] == [str(image["id"]) for image in images[:1]]
     label = zarr.open_array(target / "0/labels/section/0", mode="r")[:]
     assert 0.5 < (label > 0).mean() < 1  # all but the blocks of the missing corner
     assert verify(target, deep=True).ok
@@ -346,7 +348,7 @@ def test_another_spelling_of_an_option_is_the_same_option(serve, connect, comman
 
 def test_a_target_of_another_mode_is_refused(client, built, tmp_path):
     target = tmp_path / "x.ome.zarr"
-    shutil.copytree(built(SAGITTAL, resolution=100, chunk=64), target)
+    shutil.copytree(built(SAGITTAL, resolution=200, chunk=32, detection_xy=(0.0, 0.0)), target)
     with raises(InputError, "different-options") as caught:
-        build(SAGITTAL, target, client=client, resolution=100, chunk=64)
+        build(SAGITTAL, target, client=client, resolution=200, chunk=32)
     assert "mode sections" in str(caught.value)

@@ -153,13 +153,7 @@ def commands(annotation, sources, tmp_path):
     }
 
 
-NAMES = list(commands("", [], Path()))
-SLOW = ("build", "atlas", "preview", "image", "plan", "csv", "parquet")
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in NAMES], ids=str
-)
+@pytest.mark.parametrize("name", commands("", [], Path()))
 @pytest.mark.slow
 def test_a_closed_or_full_standard_output_is_exit_code_1_and_at_most_one_line(api, annotation, sources, tmp_path, name):
     arguments = commands(annotation, sources, tmp_path)[name]

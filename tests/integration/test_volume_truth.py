@@ -66,7 +66,7 @@ def compare(phantom, volume, dataset, resolution, at_section_plane):
     (trv, shift), (tvr, back), thickness, numbers = figures(dataset)
     ids = np.array(list(numbers))
     depths = thickness * np.array(list(numbers.values()))
-    step = max(1, round(200 / resolution))
+    step = round((200 if resolution == 25 else 300) / resolution)
     axes = [np.arange(step // 2, n, step) for n in section.shape]
     index = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
     pir = (index + 0.5) * resolution

@@ -4,6 +4,8 @@ import ast
 import re
 from pathlib import Path
 
+import pytest
+
 import atlaszarr
 
 SOURCE = Path(atlaszarr.__file__).parent
@@ -57,14 +59,12 @@ def imports():
     """What each module imports of the package, wherever in its text, for types alone too: {module: {module}}."""
     found = {}
     for module, path in FILES.items():
-        tree = ast.parse(path.read_text())
-        loader = loads(tree)
+        text = path.read_text()
+        tree = ast.parse(text)
+        loader = "import_module" in text and loads(tree)
         names = [name for node in ast.walk(tree) for name in named(module, node, loader) if name is not None]
         found[module] = {name if name in FILES else name.rpartition(".")[0] for name in names} - {module}
     return found
-
-
-GRAPH = imports()
 
 
 def room(module):
@@ -72,11 +72,19 @@ def room(module):
     return module.partition(".")[0] or PACKAGE
 
 
-#: The package's own `__init__` names every room, to load it when it is asked for.
-ROOMS = {room(module): set() for module in FILES if module}
-for importer, imported in GRAPH.items():
-    if importer:
-        ROOMS[room(importer)] |= {room(module) for module in imported} - {room(importer), PACKAGE}
+@pytest.fixture(scope="module")
+def graph():
+    return imports()
+
+
+@pytest.fixture(scope="module")
+def rooms(graph):
+    """The rooms that each room imports; the package's own `__init__` names every room, to load it on demand."""
+    found = {room(module): set() for module in FILES if module}
+    for importer, imported in graph.items():
+        if importer:
+            found[room(importer)] |= {room(module) for module in imported} - {room(importer), PACKAGE}
+    return found
 
 
 def circles(graph):
@@ -93,41 +101,41 @@ def circles(graph):
             for name, found in reached.items() if name in found}  # fmt: skip
 
 
-def test_every_import_of_the_package_is_understood():
+def test_every_import_of_the_package_is_understood(graph):
     assert len(FILES) > 50
-    assert {module for found in GRAPH.values() for module in found} <= set(FILES)
-    assert "boxes" in GRAPH["engine.pyramid"]
-    assert {f".{module}" for module in GRAPH[""]} >= set(atlaszarr._HOMES.values())
+    assert {module for found in graph.values() for module in found} <= set(FILES)
+    assert "boxes" in graph["engine.pyramid"]
+    assert {f".{module}" for module in graph[""]} >= set(atlaszarr._HOMES.values())
 
 
 def test_at_most_fourteen_modules_lie_at_the_top():
     assert len([module for module in FILES if "." not in module and module not in PACKAGES]) <= 14
 
 
-def test_the_foundations_import_nothing_of_the_package():
-    assert {name: ROOMS[name] for name in ("boxes", "errors", "versions") if ROOMS[name]} == {}
+def test_the_foundations_import_nothing_of_the_package(rooms):
+    assert {name: rooms[name] for name in ("boxes", "errors", "versions") if rooms[name]} == {}
 
 
-def test_stores_know_errors_alone():
-    assert ROOMS["stores"] <= {"errors"}
+def test_stores_know_errors_alone(rooms):
+    assert rooms["stores"] <= {"errors"}
 
 
-def test_the_engine_could_be_a_package_of_its_own():
+def test_the_engine_could_be_a_package_of_its_own(graph):
     allowed = {"boxes", "errors", "stores", "versions"}
-    further = {module: {m for m in found if room(m) not in allowed | {"engine"}} for module, found in GRAPH.items()}
+    further = {module: {m for m in found if room(m) not in allowed | {"engine"}} for module, found in graph.items()}
     assert {module: found for module, found in further.items() if room(module) == "engine" and found} == {}
 
 
-def test_no_module_of_the_engine_imports_itself_through_others():
+def test_no_module_of_the_engine_imports_itself_through_others(graph):
     assert (
-        circles({m: {i for i in found if room(i) == "engine"} for m, found in GRAPH.items() if room(m) == "engine"})
+        circles({m: {i for i in found if room(i) == "engine"} for m, found in graph.items() if room(m) == "engine"})
         == set()
     )
 
 
-def test_no_room_leads_back_to_itself():
-    assert circles(ROOMS) == set()
+def test_no_room_leads_back_to_itself(rooms):
+    assert circles(rooms) == set()
 
 
-def test_no_module_at_the_top_has_the_name_of_a_public_function():
-    assert set(ROOMS) & set(atlaszarr.__all__) == set()
+def test_no_module_at_the_top_has_the_name_of_a_public_function(rooms):
+    assert set(rooms) & set(atlaszarr.__all__) == set()

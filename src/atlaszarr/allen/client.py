@@ -62,24 +62,24 @@ class AllenClient:
         Scale of the waits between tries, in seconds.
     cache_options : mapping, optional
         Storage options for a `cache` that is a URL, for instance ``endpoint_url``.
+    image_source : str or path-like
+        Where the pixels of section images come from: ``api``, or a folder or URL with the slides and records of the
+        Allen Institute's open-data bucket, ``s3://allen-mouse-brain-atlas``. All other records, among them the
+        alignments, still come from the API, or from a catalogue.
+    image_source_options : mapping, optional
+        Storage options for an `image_source` that is a URL. The bucket of the Allen Institute is read anonymously, in
+        region us-west-2, by default. They are never printed or written.
     catalogue : str or path-like, optional
         A folder or fsspec URL with a catalogue of `write_catalogue`: all records come from it, and no request for
         metadata is made.
     catalogue_options : mapping, optional
         Storage options for a `catalogue` that is a URL.
-    image_source : str or path-like
-        Where the pixels of section images come from: ``api``, or a folder or URL with the slides and records of the
-        Allen Institute's open-data bucket, ``s3://allen-mouse-brain-atlas``. All other records, among them the
-        alignments, still come from the API.
-    image_source_options : mapping, optional
-        Storage options for an `image_source` that is a URL. The bucket of the Allen Institute is read anonymously, in
-        region us-west-2, by default. They are never printed or written.
 
     Raises
     ------
     InputError
         If `api_url` is not an HTTP URL or holds credentials, if `cache` or `image_source` is neither a folder nor a
-        valid URL, if `catalogue` is not a finished catalogue, if `image_source_options` are given for the API, or if
+        valid URL, if `image_source_options` are given for the API, if `catalogue` is not a finished catalogue, or if
         `concurrency` or `rate` is not positive.
     """
 
@@ -94,10 +94,10 @@ class AllenClient:
         retries: int = 5,
         backoff: float = 0.5,
         cache_options: Mapping[str, Any] | None = None,
-        catalogue: str | os.PathLike[str] | None = None,
-        catalogue_options: Mapping[str, Any] | None = None,
         image_source: str | os.PathLike[str] = "api",
         image_source_options: Mapping[str, Any] | None = None,
+        catalogue: str | os.PathLike[str] | None = None,
+        catalogue_options: Mapping[str, Any] | None = None,
     ) -> None:
         url = api_url or os.environ.get("ATLASZARR_API_URL") or API_URL
         if "@" in url or shown(url) != url:
@@ -116,7 +116,6 @@ class AllenClient:
         self.concurrency = concurrency
         location = default_location() if cache is None else os.fspath(cache)
         self.cache = None if location in (None, "", "none") else ImageCache(location, cache_options)
-        self.catalogue = None if catalogue is None else Catalogue(catalogue, catalogue_options)
         if image_source == "api" and image_source_options:
             raise InputError(
                 f"image source option {next(iter(image_source_options))!r} is not supported for the API; give "
@@ -125,6 +124,7 @@ class AllenClient:
             )
         #: The slides that section images come from; None for the API.
         self.image_source = None if image_source == "api" else ImageSource(image_source, image_source_options)
+        self.catalogue = None if catalogue is None else Catalogue(catalogue, catalogue_options)
         self._http = Http(concurrency, rate, timeout, retries, backoff)
 
     def __enter__(self) -> AllenClient:

@@ -9,6 +9,7 @@ of the run.
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -31,7 +32,7 @@ from ..engine.multiscale import ArraySpec, Multiscale
 from ..engine.ome import DEFAULT_VERSION, multiscales
 from ..engine.pyramid import NonEmptyChunks, Pass, Pyramid
 from ..engine.schedulers import Future, Scheduler, SchedulerLike, in_window, resolve_scheduler, scheduler_for
-from ..engine.target_state import REMOVING, Root, read_root
+from ..engine.target_state import REMOVING, Root, read_root, read_state
 from ..engine.writer import Progress, WriteReport, write
 from ..errors import InputError, TargetError, brief
 from ..stores.target import Target
@@ -251,7 +252,9 @@ class Masks(Multiscale, kind="masks"):
         for structure in run.structures:
             yield self.shard_key(run.level, structure), layout.join(chunks.pop(structure))
 
-    def contents(self, request: Mapping[str, Any], found: Ledger, tasks: Sequence[Task]) -> Iterator[Defect]:
+    def contents(
+        self, request: Mapping[str, Any], found: Ledger, tasks: Sequence[Task], most: int | None
+    ) -> Iterator[Defect]:
         """The objects that differ from the masks of the annotation; none if no annotation is next to the masks."""
         above = next(self.target.above(), None)
         try:
@@ -270,9 +273,14 @@ class Masks(Multiscale, kind="masks"):
                 return  # the validation of the annotation names it
             for level in range(len(self.pyramid.levels)):
                 yield from self._missing(annotation, labels, level, found)
-                rows = self._rows(labels, level)
-                differing = partial(threads.compute, self._differing, annotation, labels, rows)
-                starts = (partial(differing, task, found.done[task].written) for task in tasks if task[0] == level)
+                occurring = {self.shard_key(level, structure): structure for structure in self._occurring(labels)}
+                differing = partial(threads.compute, self._differing, annotation, occurring, self._rows(labels, level))
+                written = {task: found.done[task].written for task in tasks if task[0] == level}
+                chosen = _sample([key for objects in written.values() for key in objects], most)
+                parts = {
+                    task: {key: objects[key] for key in objects.keys() & chosen} for task, objects in written.items()
+                }
+                starts = (partial(differing, task, part) for task, part in parts.items() if part)
                 defects = chain.from_iterable(in_window(threads, starts, 2 * threads.workers))
                 yield from sorted(defects, key=lambda defect: defect.key)
 
@@ -285,12 +293,11 @@ class Masks(Multiscale, kind="masks"):
                     yield Defect("missing", key, "is missing, although the annotation has the structure", task)
 
     def _differing(
-        self, annotation: Finished, labels: LabelIndex, rows: NDArray[np.int64], task: Task, written: Written
+        self, annotation: Finished, occurring: Mapping[str, int], rows: NDArray[np.int64], task: Task, written: Written
     ) -> list[Defect]:
-        """Objects of a task that are not the masks of the annotation."""
+        """Objects of a task that are not the masks of the annotation; `occurring` has the structures by their keys."""
         level, _ = task
-        structures = {self.shard_key(level, structure): structure for structure in self._occurring(labels)}
-        own = sorted(structures[key] for key in written if key in structures)
+        own = sorted(occurring[key] for key in written if key in occurring)
         try:
             expected = dict(self.shards(self._run(annotation.multiscale.pyramid, rows, level, own), annotation.read))
         except TargetError:
@@ -323,6 +330,11 @@ class Masks(Multiscale, kind="masks"):
         layout = self.layout(spec, level)
         for cell in cells([slice(0, n) for n in layout.unit], layout.chunk):
             yield layout.decode(body, [slice(k * n, (k + 1) * n) for k, n in zip(cell, layout.chunk, strict=True)])
+
+
+def _sample(keys: Sequence[str], most: int | None) -> set[str]:
+    """At most `most` of the keys, the same in every call; all of them for None."""
+    return set(keys if most is None or len(keys) <= most else random.Random(0).sample(sorted(keys), most))
 
 
 @dataclass(kw_only=True)
@@ -380,6 +392,17 @@ class _MaskJob(ImageJob):
             annotation = self.annotation.multiscale.pyramid
             self._found = [masks.runs(annotation, labels, level) for level in range(len(annotation.levels))]
         return self._found
+
+
+def refuse_other(target: Target) -> None:
+    """Refuse a target that is neither empty nor an image of atlaszarr.
+
+    Raises
+    ------
+    InputError
+    """
+    if read_root(target) is None:
+        read_state(target, {}, overwrite=False)
 
 
 def write_masks(

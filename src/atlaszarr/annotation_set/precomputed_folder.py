@@ -1,7 +1,8 @@
 """The folder `annotations.precomputed`: the labels at every level, meshes, and the names of structures.
 
-One job writes all of it, in two passes. Its tasks are blocks of the levels, and meshes, whose numbers follow those of
-the levels. ``info`` makes the folder open, and is written last.
+One job writes all of it: first the blocks of the levels, then the meshes. The number of the task of a block is its
+level; that of a mesh is the level that it is made from, plus the number of levels. ``info`` makes the folder open, and
+is written last.
 """
 
 from __future__ import annotations
@@ -102,15 +103,7 @@ class _PrecomputedJob(Job):
         found = ledger.read(self.target)
         recorded = (found.header or {}).get("request")
         if recorded is None and not found.damaged:
-            own = {key: self._documents[key] for key in (MESHES, NAMES)}
-            if self.target.read_each(own, LARGEST_SIDECAR) == own:
-                return REMOVING  # only the ledger is missing: everything is made again
-            if other := [key for key in self.target.list_keys() if not key.startswith("atlaszarr/")]:
-                raise InputError(
-                    f"target {self.target.url} is not empty (it holds {other[0]!r}); choose another target",
-                    code="target-not-empty",
-                )
-            return None
+            return REMOVING if _has_lost_ledger(self.target, self._documents[NAMES]) else None
         if recorded is not None and recorded != self._request and not overwrite:
             names = [name for name in self._request if recorded.get(name) != self._request[name]]
             raise InputError(
@@ -199,6 +192,37 @@ class _PrecomputedJob(Job):
         if not hasattr(self, "_chosen"):
             self._chosen = meshes.tasks(self._annotation, self._order, self._resolution, scheduler)
         return self._chosen
+
+
+def refuse_other(target: Target, terminology: Terminology) -> None:
+    """Refuse a folder that is neither empty nor made by `write_precomputed`.
+
+    Raises
+    ------
+    InputError
+    """
+    found = ledger.read(target)
+    if not found.header and not found.damaged:
+        _has_lost_ledger(target, precomputed.segment_properties(terminology))
+
+
+def _has_lost_ledger(target: Target, names: bytes) -> bool:
+    """Whether a folder without a ledger has only lost it, so that everything is made again; False if it is empty.
+
+    Raises
+    ------
+    InputError
+        If another program wrote it.
+    """
+    own = {MESHES: precomputed.mesh_info(), NAMES: names}
+    if target.read_each(own, LARGEST_SIDECAR) == own:
+        return True
+    if other := [key for key in target.list_keys() if not key.startswith("atlaszarr/")]:
+        raise InputError(
+            f"target {target.url} is not empty (it holds {other[0]!r}); choose another target",
+            code="target-not-empty",
+        )
+    return False
 
 
 def defects(target: Target) -> list[Defect]:

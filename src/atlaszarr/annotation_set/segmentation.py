@@ -24,6 +24,9 @@ from . import precomputed
 #: Wanted side of a chunk in voxels, as in published volumes, and the sides that a chunk may have so that each object of
 #: the annotation is read once.
 _CHUNK, _CHUNKS = 64, range(32, 129)
+#: The longest side of a chunk: the format has 24 bits for the position of a table of labels in a chunk, in words of 32
+#: bits. 216 voxels are 27 blocks of 8, and 27**3 blocks of 2 + 512 + 256 words, of noise, are fewer than 2**24 words.
+_LONGEST_SIDE = 216
 #: Approximate side of a block, which is read at once: several chunks, so that there are fewer tasks.
 _BLOCK = 128
 
@@ -105,14 +108,23 @@ def encode(volume: bytes, scale: int, region: Region, labels: NDArray[Any]) -> d
 
 
 def layer(level: Level) -> Level:
-    """A level in chunks of the volume; its units are the blocks, which consist of whole objects of the annotation."""
+    """A level in chunks of the volume; its units are the blocks, which consist of whole chunks.
+
+    They also consist of whole objects of the annotation, unless these have sides that no chunk can have a part of.
+    """
     z, y, x = map(_side, level.unit)
     chunk = (z, y, x)
-    z, y, x = (n * max(1, round(_BLOCK / n)) for n in map(max, chunk, level.unit))
+    whole = (max(n, unit) if _fit(n, unit) else n for n, unit in zip(chunk, level.unit, strict=True))
+    z, y, x = (n * max(1, round(_BLOCK / n)) for n in whole)
     return replace(level, chunk=chunk, unit=(z, y, x))
 
 
 def _side(unit: int) -> int:
-    """The side of a chunk: near 64, and a part or a multiple of the side of an object of the annotation."""
-    fitting = (n for n in _CHUNKS if n % unit == 0 or unit % n == 0)
-    return min(fitting, key=lambda n: abs(n - _CHUNK), default=unit)
+    """The side of a chunk: near 64, and if possible a part or a multiple of the side of an object of the annotation."""
+    fitting = (n for n in _CHUNKS if _fit(n, unit))
+    return min(fitting, key=lambda n: abs(n - _CHUNK), default=unit if unit <= _LONGEST_SIDE else _CHUNK)
+
+
+def _fit(one: int, other: int) -> bool:
+    """Whether one side is a part or a multiple of another one."""
+    return one % other == 0 or other % one == 0

@@ -1,4 +1,4 @@
-"""The number of voxels and the box of each structure of an annotation, from one pass over its blocks."""
+"""The number of voxels and the box of each structure of an annotation at a level, whose blocks are each read once."""
 
 from __future__ import annotations
 

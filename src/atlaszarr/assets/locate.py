@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, overload
 
@@ -380,16 +380,7 @@ def _referenced(folder: AssetFolder, manifest: str, reference: Any, kind: str) -
 
 def _newest(asset: Target) -> Located | None:
     """The newest version of ``ROOT/KIND/NAME``; None if it is not such a folder, or has no versions."""
-    parts = asset.url.rsplit("/", 2)
-    if len(parts) < 3 or parts[1] not in (_ATLASES, _SETS):
-        return None
-    if (names := asset.folders()) is None:
-        raise InputError(
-            f"{shown(asset.url)} has no version, and its server does not list any; give it with its version, such as "
-            f"{shown(asset.url)}/2017",
-            code="missing-version",
-        )
-    if not (versions := _versions(names)):
+    if not (versions := versions_of(asset, (_ATLASES, _SETS))):
         return None
     newest = below(asset, versions[0])
     found = _located(newest.url, _options(asset))
@@ -405,10 +396,30 @@ def _newest(asset: Target) -> Located | None:
     return replace(found, remarks=(text, *found.remarks))
 
 
-def _versions(names: Sequence[str]) -> list[str]:
+def versions_of(asset: Target, kinds: Sequence[str]) -> list[str]:
+    """The versions of ``ROOT/KIND/NAME``, newest first; none if it is not such a folder of any of the kinds.
+
+    Raises
+    ------
+    InputError
+        If the store does not list them.
+    """
+    parts = asset.url.rsplit("/", 2)
+    if len(parts) < 3 or parts[1] not in kinds:
+        return []
+    if (names := asset.folders()) is None:
+        raise InputError(
+            f"{shown(asset.url)} has no version, and its server does not list any; give it with its version, such as "
+            f"{shown(asset.url)}/2017",
+            code="missing-version",
+        )
+    return newest_first(names)
+
+
+def newest_first(given: Iterable[str]) -> list[str]:
     """The versions among the names of folders, newest first: by their numbers, so that 1.10 is newer than 1.9."""
-    numbers = {name: [int(digits) for digits in re.findall(r"\d{1,18}", name)] for name in names}
-    return sorted((name for name in names if numbers[name]), key=lambda name: (numbers[name], name), reverse=True)
+    numbers = {name: [int(digits) for digits in re.findall(r"\d{1,18}", name)] for name in given}
+    return sorted((name for name in numbers if numbers[name]), key=lambda name: (numbers[name], name), reverse=True)
 
 
 def _only_of_tree(root: Target) -> Located | None:
@@ -431,7 +442,7 @@ def _refuse_missing_version(folder: AssetFolder) -> None:
     if folder.kind not in (_ATLASES, _SETS) or folder.target.folders() != []:
         return
     asset = replace(folder.target, url=folder.target.url.rpartition("/")[0])
-    if versions := _versions([name for name in asset.folders() or [] if name != folder.version]):
+    if versions := newest_first([name for name in asset.folders() or [] if name != folder.version]):
         raise InputError(
             f"{shown(folder.target.url)} has no {MANIFEST} and no labels; {shown(asset.url)} has the versions "
             f"{_listed(versions)}",

@@ -40,18 +40,20 @@ SUFFIXES = {
     "terminologies": "terminology",
     "coordinate-spaces": "space",
 }
-#: Name and version of an atlas of the CCF.
+#: Default name and version of an atlas, which only the CCF may leave out (`atlaszarr.atlas.ccf`).
 CCF = ("allen-adult-mouse", "2017")
-#: Name and version of the components of the CCF, as the Allen Institute has them (its page "Example Atlas Assets").
+#: Default name and version of the components of an atlas of that name and version: those of the Allen Institute (page
+#: "Example Atlas Assets" of the standard).
 CCF_COMPONENTS = {
     "template": ("allen-adult-mouse-stpt", "2015"),
     "space": ("allen-adult-mouse-ccf", "2015"),
     "terminology": ("allen-adult-mouse", "2017"),
 }
-#: A name of an asset without its last word.
-NAME = r"[a-z0-9][a-z0-9_-]*"
-#: The versions of the standard that atlaszarr writes: a year, a year and a month, three numbers, or ``v`` and a number.
-VERSION = r"\d{4}(-\d{2})?|\d+\.\d+\.\d+|v\d[a-z0-9.]*"
+#: A regular expression of the names that atlaszarr gives to assets, without the last word.
+NAME_PATTERN = r"[a-z0-9][a-z0-9_-]*"
+#: A regular expression of the versions that atlaszarr gives to assets of the standard: a year, a year and a month,
+#: three numbers, or ``v`` and a number. The version of the standard itself is `standard.VERSION`.
+VERSION_PATTERN = r"\d{4}(-\d{2})?|\d+\.\d+\.\d+|v\d[a-z0-9.]*"
 #: The versions that BrainGlobe's reader finds unless the caller names them.
 _OF_BRAINGLOBE = re.compile(r"\d+(\.\d+)?")
 #: A name or a version in a reference: it begins with a letter or digit, so that it is not ``..``; the longest known, a
@@ -126,11 +128,11 @@ class AtlasNames:
         ----------
         name, version : str, optional
             Lower case letters, digits, ``-`` and ``_``, such as ``allen-adult-mouse``; and a year, a year and a month,
-            or numbers with dots, such as ``2017`` or ``3.0``. Default: those of the CCF.
+            or numbers with dots, such as ``2017`` or ``3.0``. Default: `CCF`, ``allen-adult-mouse`` and ``2017``.
         template_name, template_version, space_name, space_version : str, optional
         terminology_name, terminology_version : str, optional
             Of the components, with or without their last word (``-template``, ``-space``, ``-terminology``). Default:
-            those of the Allen Institute for the atlas of the CCF, else those of the atlas.
+            those of the atlas; if its name and version are `CCF`, given or not, `CCF_COMPONENTS`.
 
         Raises
         ------
@@ -172,7 +174,7 @@ class AtlasNames:
         InputError
         """
         for version in self.versions:
-            if standard and not re.fullmatch(VERSION, version):
+            if standard and not re.fullmatch(VERSION_PATTERN, version):
                 raise InputError(
                     f"version {version!r} is not a version of the standard; give a year (2017), a year and a month "
                     "(2017-10) or three numbers (1.0.0)",
@@ -196,11 +198,11 @@ def _asset(kind: str, name: str, version: str) -> Asset:
 def _valid(name: str, version: str, word: str, suffix: str) -> tuple[str, str]:
     """A valid name, without its last word, and a valid version."""
     name, version = str(name).removesuffix(f"-{suffix}"), str(version)
-    if not re.fullmatch(NAME, name):
+    if not re.fullmatch(NAME_PATTERN, name):
         raise InputError(
             f"{word} name {name!r} must consist of lower case letters, digits, '-' and '_'", code="invalid-name"
         )
-    if not re.fullmatch(rf"{_OF_BRAINGLOBE.pattern}|{VERSION}", version):
+    if not re.fullmatch(rf"{_OF_BRAINGLOBE.pattern}|{VERSION_PATTERN}", version):
         raise InputError(
             f"{word} version {version!r} must be a year (2017), a year and a month (2017-10) or numbers with dots "
             "(3.0)",

@@ -23,7 +23,7 @@ _SITE = "https://atlas-assets.readthedocs.io/en"
 #: The most bytes of a document or a table: as `Terminology.read` takes. A manifest of an atlas that lists a template
 #: for each of the 43,818 section datasets of the Allen Brain Atlas has half of it.
 LARGEST = 2**24
-#: A resolution in the name of a file.
+#: A resolution in the name of a file; the pages on templates name the NIfTI with and without one.
 _RESOLUTION = r"[A-Za-z0-9.]+"
 #: Keys by which a manifest names its asset, of the kinds that have them.
 _IDENTITY = ("name", "version", "location", "schema_version")
@@ -68,7 +68,7 @@ KINDS = {
         "template",
         ("coordinate_space", "schema_version"),
         {TEMPLATE: True},
-        rf"{re.escape(PROCESSING)}|template_{_RESOLUTION}\.nii\.gz",
+        rf"{re.escape(PROCESSING)}|template(_{_RESOLUTION})?\.nii\.gz",
         has_modalities=True,
     ),
     "annotation-sets": Kind(

@@ -7,17 +7,22 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from ..engine.ledger import Defect
-from ..errors import InputError, brief
+from ..errors import InputError, TargetError, brief
+from ..stores.parquet import ParquetTable, UnreadableTableError
 from ..stores.target import Target
+from .document_rules import fault_of_reading, first_of
 from .names import TERMINOLOGY, TERMINOLOGY_PARQUET
 from .standard import LARGEST
 
 _COLUMNS = ("identifier", "parent_identifier", "annotation_value", "name", "abbreviation", "color_hex_triplet")
+_VOLUMES = ("identifier", "voxel_count", "volume_mm3")
 _DESCENDANTS = {"descendant_identifiers": "identifier", "descendant_annotation_values": "annotation_value"}
 #: What stands around and between the values of a list in a cell: ``[997, 8]``, ``['MBA:997']``, ``997|8``.
 _BETWEEN = re.compile(r"[\[\]\s,;|'\"]+")
@@ -25,6 +30,12 @@ _BETWEEN = re.compile(r"[\[\]\s,;|'\"]+")
 _MOST_ROWS = 1_000_000
 #: Columns of a table; that of a terminology has nine.
 _MOST_COLUMNS = 1000
+#: The most bytes of a table in parquet, uncompressed: 16 times those of the largest file, as `Terminology.read` takes.
+_LARGEST_PARQUET = 2**28
+#: Relative difference up to which a fraction in CSV is one in parquet, which may have 32 bits.
+_SAME = 1e-6
+#: A whole number of 64 bits.
+_WHOLE = re.compile(r"-?[0-9]{1,19}")
 
 
 def terminology_findings(root: Target, folder: str, entries: Mapping[str, bool]) -> Iterator[Defect]:
@@ -39,66 +50,120 @@ def terminology_findings(root: Target, folder: str, entries: Mapping[str, bool])
         The names in it, see `Target.entries`.
     """
     key = f"{folder}/{TERMINOLOGY}"
-    if isinstance(read := _table(root, key), Defect):
-        yield read
+    if isinstance(table := _table(root, key), Defect):
+        yield table
         return
-    names, table = read
     for text in _terminology_faults(table):
         yield Defect("inconsistent", key, text)
     if entries.get(TERMINOLOGY_PARQUET) is False:
-        other = f"{folder}/{TERMINOLOGY_PARQUET}"
-        if text := _parquet_fault(root, other, names, len(next(iter(table.values()), []))):
-            yield Defect("inconsistent", other, text)
+        key = f"{folder}/{TERMINOLOGY_PARQUET}"
+        try:
+            text = _parquet_fault(root.read(key, LARGEST) or b"", table)
+        except (InputError, TargetError) as error:
+            text = fault_of_reading(root, error, key)
+        if text:
+            yield Defect("inconsistent", key, text)
 
 
-def _parquet_fault(root: Target, key: str, names: Sequence[str], rows: int) -> str:
-    """In what a table in parquet differs from that in CSV, by its metadata; empty if in nothing."""
-    import pyarrow.parquet as pq  # takes a third of a second
-
+def _parquet_fault(body: bytes, table: Mapping[str, Sequence[str]]) -> str:
+    """How a table in parquet differs from that in CSV, except in lists; empty if it does not."""
     try:
-        metadata = pq.read_metadata(io.BytesIO(root.read(key, LARGEST) or b""))
-        found = metadata.schema.to_arrow_schema().names
-    except (InputError, ValueError, OSError) as error:
-        return f"cannot be read as a table: {str(error)[:150]}"
-    if found != list(names):
-        return f"has the columns {brief(found, 150)}, but {TERMINOLOGY} has {brief(list(names), 150)}"
-    return "" if metadata.num_rows == rows else f"has {metadata.num_rows} rows, but {TERMINOLOGY} has {rows}"
+        parquet = ParquetTable(body)
+        rows = len(next(iter(table.values())))
+        if parquet.columns != list(table):
+            return f"has the columns {brief(parquet.columns, 150)}, but {TERMINOLOGY} has {brief(list(table), 150)}"
+        if parquet.rows != rows:
+            return f"has {parquet.rows} rows, but {TERMINOLOGY} has {rows}"
+        if parquet.size > _LARGEST_PARQUET:
+            return f"has {parquet.size} bytes, uncompressed; at most {_LARGEST_PARQUET} are read"
+        columns = parquet.values()
+    except UnreadableTableError as error:
+        return f"cannot be read as a table ({error})"
+    for name, values in columns.items():
+        pairs = zip(values, table[name], strict=True)
+        if found := next(((value, cell) for value, cell in pairs if not _is_same(value, cell)), None):
+            return f"has the {name} {brief(found[0])} where {TERMINOLOGY} has {brief(found[1])}"
+    return ""
+
+
+def _is_same(value: Any, cell: str) -> bool:
+    """Whether a value of a table in parquet is the cell of the table in CSV; pandas writes an empty cell as NaN."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return not cell.strip()
+    if isinstance(value, str):
+        return value == cell
+    try:
+        return bool(value == int(cell)) if _WHOLE.fullmatch(cell) else math.isclose(value, float(cell), rel_tol=_SAME)
+    except (ValueError, OverflowError):
+        return False
 
 
 def volumes_findings(root: Target, key: str) -> Iterator[Defect]:
     """What is wrong with a parcellation_volumes.csv."""
-    if isinstance(read := _table(root, key), Defect):
-        yield read
+    if isinstance(table := _table(root, key), Defect):
+        yield table
         return
-    names, _ = read
-    if lacking := [name for name in ("identifier", "voxel_count", "volume_mm3") if name not in names]:
+    if lacking := [name for name in _VOLUMES if name not in table]:
         yield Defect("inconsistent", key, f"lacks the column {', '.join(lacking)}")
+        return
+    rules = {
+        "has the identifier {} more than once": _repeated(table["identifier"]),
+        "has the voxel_count {}, which is not a whole number": [n for n in table["voxel_count"] if not _is_whole(n)],
+        "has the volume_mm3 {}, which is not a volume": [n for n in table["volume_mm3"] if not _is_length(n)],
+    }
+    for text in _first_faults(rules):
+        yield Defect("inconsistent", key, text)
 
 
-def _table(root: Target, key: str) -> tuple[list[str], dict[str, list[str]]] | Defect:
-    """The names of the columns of a CSV file, and the cells of each as text; or the defect that it cannot be read."""
-    import pandas as pd  # takes half a second
-
+def _table(root: Target, key: str) -> dict[str, list[str]] | Defect:
+    """The cells of each column of a CSV file as text, by name; or the defect that it cannot be read."""
     try:
-        body = root.read(key, LARGEST) or b""
-        columns = len(next(csv.reader(io.StringIO(body.decode(errors="replace"), newline="")), ()))
-        rows = body.count(b"\n")
-        if rows > _MOST_ROWS or columns > _MOST_COLUMNS:
-            text = f"has {rows} rows and {columns} columns; at most {_MOST_ROWS} and {_MOST_COLUMNS} are read"
-            return Defect("metadata", key, text)
-        frame = pd.read_csv(io.BytesIO(body), dtype=str, keep_default_na=False)
-    except InputError as error:
-        return Defect("metadata", key, str(error).removeprefix(f"{root.url}/{key} "))
+        return _columns(root.read(key, LARGEST) or b"")
+    except (InputError, TargetError) as error:
+        return Defect("metadata", key, fault_of_reading(root, error, key))
     except (ValueError, csv.Error) as error:
         return Defect("metadata", key, f"cannot be read as a table: {str(error)[:150]}")
-    if not isinstance(frame.index, pd.RangeIndex):  # pandas takes the first cells as names of rows
-        return Defect("metadata", key, f"has rows of more cells than its {columns} columns")
-    names = list(map(str, frame.columns))
-    return names, {name: list(map(str, frame[name])) for name in names}
+
+
+def _columns(body: bytes) -> dict[str, list[str]]:
+    """The cells of each column of a CSV file by name; ValueError or csv.Error if it is no table, or is too large."""
+    rows = filter(None, csv.reader(io.StringIO(body.decode("utf-8-sig"), newline=""), strict=True))
+    names = next(rows, [])
+    if not 0 < len(names) <= _MOST_COLUMNS:
+        raise ValueError(f"it has {len(names)} columns, and must have 1 to {_MOST_COLUMNS}")
+    if twice := _repeated(names):
+        raise ValueError(f"it has the column {first_of(twice)} more than once")
+    columns: list[list[str]] = [[] for _ in names]
+    for row, cells in enumerate(rows, 2):
+        if row > _MOST_ROWS:
+            raise ValueError(f"it has more than {_MOST_ROWS} rows")
+        if len(cells) != len(names):
+            raise ValueError(f"it has {len(cells)} cells for {len(names)} columns in row {row}")
+        for column, cell in zip(columns, cells, strict=True):
+            column.append(cell)
+    return dict(zip(names, columns, strict=True))
+
+
+def _is_whole(cell: str) -> bool:
+    """Whether a cell is a whole number of 64 bits that is not negative."""
+    return _WHOLE.fullmatch(cell) is not None and not cell.startswith("-")
+
+
+def _is_length(cell: str) -> bool:
+    """Whether a cell is a number that is neither negative nor infinite."""
+    try:
+        return 0 <= float(cell) < math.inf
+    except ValueError:
+        return False
+
+
+def _first_faults(rules: Mapping[str, Sequence[Any]]) -> Iterator[str]:
+    """A text for each rule that has wrong values, with the first of them."""
+    return (text.format(first_of(wrong)) for text, wrong in rules.items() if wrong)
 
 
 def _terminology_faults(table: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    """What is wrong with a terminology.csv, by its columns; each rule is named once, with the first value.
+    """What is wrong with a terminology.csv, by its columns; each rule is named once, with the first wrong value.
 
     Parameters
     ----------
@@ -109,26 +174,23 @@ def _terminology_faults(table: Mapping[str, Sequence[str]]) -> Iterator[str]:
         yield f"lacks the column {', '.join(missing)}"
         return
     identifiers, parents = table["identifier"], [parent.strip() for parent in table["parent_identifier"]]
-    values = [value.strip() for value in table["annotation_value"]]
+    values = [_without_zeros(value.strip()) for value in table["annotation_value"]]
     known = set(identifiers)
-    rules = {
+    rules: dict[str, Sequence[Any]] = {
         "has a structure without an identifier, row {}": [
-            str(row) for row, identifier in enumerate(identifiers, 2) if not identifier.strip()
+            row for row, identifier in enumerate(identifiers, 2) if not identifier.strip()
         ],
         "has the identifier {} more than once": _repeated(identifiers),
         "has the parent_identifier {}, which is not an identifier": [p for p in parents if p and p not in known],
         "has the annotation_value {} more than once": _repeated(filter(None, values)),
         "has the annotation_value {}, which is not a whole number": [
-            value for value in values if value and not (value.isascii() and value.isdigit())
+            value for value in values if value and not _is_whole(value)
         ],
         "has the color_hex_triplet {}, which is not #RRGGBB": [
             colour for colour in table["color_hex_triplet"] if colour and not re.fullmatch("#[0-9A-Fa-f]{6}", colour)
         ],
     }
-    for text, wrong in rules.items():
-        if wrong:
-            more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
-            yield text.format(brief(wrong[0])) + more
+    yield from _first_faults(rules)
     if len(known) < len(identifiers) or not all(identifier.strip() for identifier in known):
         return
     spans = _spans(identifiers, parents)
@@ -139,7 +201,13 @@ def _terminology_faults(table: Mapping[str, Sequence[str]]) -> Iterator[str]:
         return
     for column, of in _DESCENDANTS.items():
         if column in table:
-            yield from _wrong_descendants(column, table[column], identifiers, spans, table[of])
+            own = values if of == "annotation_value" else identifiers
+            yield from _wrong_descendants(column, table[column], identifiers, spans, own)
+
+
+def _without_zeros(value: str) -> str:
+    """A number without zeros before it, so that equal numbers are equal texts."""
+    return (value.lstrip("0") or "0") if value.startswith("0") else value
 
 
 def _repeated(values: Iterable[str]) -> list[str]:

@@ -7,26 +7,34 @@ for. Nothing is written, and of images only the metadata are read.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain, islice
 from typing import Any
 
 from ..engine.ledger import Defect
-from ..errors import InputError, brief
+from ..errors import InputError, TargetError, brief
 from ..stores.documents import parse_object
 from ..stores.target import Target
-from .document_rules import description_faults, is_text, manifest_faults, processing_faults, read_object
+from .document_rules import (
+    description_faults,
+    fault_of_reading,
+    is_text,
+    manifest_faults,
+    processing_faults,
+    read_object,
+)
 from .image_rules import image_findings, precomputed_findings
 from .names import (
     DATA_DESCRIPTION,
     MANIFEST,
     MASKS,
     PARCELLATION_VOLUMES,
+    PART,
     PRECOMPUTED,
     PROCESSING,
     SUFFIXES,
     TERMINOLOGY,
-    VERSION,
+    VERSION_PATTERN,
     Asset,
 )
 from .standard import KINDS, LARGEST
@@ -34,8 +42,14 @@ from .table_rules import terminology_findings, volumes_findings
 
 #: Manifests that are read at once: they take a quarter of a gigabyte at most.
 _AT_ONCE = 16
-#: Versions of the standard, of any program.
-_VERSION = re.compile(rf"{VERSION}|v\d.*")
+#: The most assets that a manifest refers to: twice the 43,818 section datasets of the Allen Brain Atlas.
+_MOST_REFERENCES = 100_000
+#: Faults of references of a manifest that are named one by one.
+_NAMED = 10
+#: Versions of assets that the standard recommends, with any text after ``v`` and a number.
+_VERSION = re.compile(rf"{VERSION_PATTERN}|v\d.*")
+#: The folder of an asset, by a reference.
+_LOCATION = re.compile(rf"({'|'.join(KINDS)})/{PART}/{PART}")
 #: Entries of manifests that refer to other assets, and the kind of these.
 _REFERENCES = {
     "coordinate_space": "coordinate-spaces",
@@ -194,34 +208,52 @@ def reference_findings(root: Target, asset: Asset, folder: str, manifest: Mappin
         Of the asset, relative to the root.
     manifest : mapping
     """
-    key = f"{folder}/{MANIFEST}"
+    key, count = f"{folder}/{MANIFEST}", 0
+    for count, text in enumerate(_reference_faults(root, asset, folder, manifest), 1):
+        if count <= _NAMED:
+            yield Defect("inconsistent", key, text)
+    if count > _NAMED:
+        yield Defect("inconsistent", key, f"has {count - _NAMED} more faults of references")
+
+
+def _reference_faults(root: Target, asset: Asset, folder: str, manifest: Mapping[str, Any]) -> Iterator[str]:
     locations: dict[str, None] = {}
     for kind, reference in _references(manifest):
         location, text = _location(kind, reference)
         if text:
-            yield Defect("inconsistent", key, text)
+            yield text
         elif location != folder:
             locations[location] = None
+    if len(locations) > _MOST_REFERENCES:
+        yield f"refers to {len(locations)} assets; at most {_MOST_REFERENCES} are read"
+        return
     space = _identity(manifest.get("coordinate_space"))
+    for location, body in _manifests(root, locations):
+        if body is None:
+            yield f"refers to {location}, which does not exist or has no {MANIFEST}"
+            continue
+        try:
+            other = parse_object(body)
+        except ValueError:
+            continue  # named as a defect of its own
+        if asset.kind != "atlases" or not location.startswith(("templates/", "annotation-sets/")):
+            continue
+        if (found := _identity(other.get("coordinate_space"))) != space:
+            yield f"refers to {location} in the coordinate space {_shown(found)}, but has {_shown(space)} itself"
+
+
+def _manifests(root: Target, locations: Iterable[str]) -> Iterator[tuple[str, bytes | None]]:
+    """The manifest of each location, None if there is none; one that cannot be read is left out, see `read_object`."""
     rest = iter(locations)
     while batch := list(islice(rest, _AT_ONCE)):
         try:
             bodies = root.read_each([f"{location}/{MANIFEST}" for location in batch], LARGEST)
-        except InputError:
-            continue  # one is too large, which is named as a defect of its own
-        for location, body in zip(batch, bodies.values(), strict=True):
-            if body is None:
-                yield Defect("inconsistent", key, f"refers to {location}, which does not exist or has no {MANIFEST}")
-                continue
-            try:
-                other = parse_object(body)
-            except ValueError:
-                continue  # named as a defect of its own
-            if asset.kind != "atlases" or not location.startswith(("templates/", "annotation-sets/")):
-                continue
-            if (found := _identity(other.get("coordinate_space"))) != space:
-                text = f"refers to {location} in the coordinate space {_shown(found)}, but has {_shown(space)} itself"
-                yield Defect("inconsistent", key, text)
+        except (InputError, TargetError) as error:
+            fault_of_reading(root, error, MANIFEST)  # raises that of a store that has failed
+            if len(batch) > 1:
+                yield from chain.from_iterable(_manifests(root, [location]) for location in batch)
+            continue
+        yield from zip(batch, bodies.values(), strict=True)
 
 
 def _location(kind: str | None, reference: Any) -> tuple[str, str]:
@@ -230,8 +262,7 @@ def _location(kind: str | None, reference: Any) -> tuple[str, str]:
         return "", f"has the reference {brief(reference, 100)} without a name and a version"
     named = Asset(kind, *identity).folder if kind else None
     location = named if reference.get("location") is None else str(reference["location"]).strip("/")
-    parts = str(location).split("/")
-    if len(parts) != 3 or {"", ".", ".."} & set(parts) or "\\" in str(location) or parts[0] not in KINDS:
+    if not _LOCATION.fullmatch(str(location)):
         return "", f"refers to {brief(location, 100)}; give /kind/name/version of an asset in the tree"
     if named not in (None, location):
         name = brief(" ".join(identity), 100)

@@ -5,25 +5,26 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..allen.client import AllenClient
 from ..annotation_set import masks, precomputed_folder, surfaces
 from ..annotation_set.structure_order import PostOrder
-from ..assets.names import AtlasNames, below
+from ..assets.names import MANIFEST, AtlasNames, below
 from ..brainglobe import demands, listing, manifests
 from ..credit import Credit, credit_of
 from ..engine.finished_image import Finished
 from ..engine.inputs import locations_read
 from ..engine.job import ImageJob
-from ..engine.lock import PATIENCE, Owner, owning
+from ..engine.lock import Owner, owning
 from ..engine.schedulers import Scheduler, SchedulerLike, resolve_scheduler, scheduler_for, worker_count
 from ..engine.writer import Progress, WriteReport, write
 from ..errors import AtlaszarrWarning, InputError
 from ..reference_volumes import ReferenceVolume, open_annotation, open_template
 from ..regions.volumes import region_volumes
+from ..stores.documents import parse_object
 from ..stores.locations import protocol_of
 from ..stores.target import Target
 from ..stores.temporary import temporary_folder
@@ -46,7 +47,7 @@ from .layouts import Layout
 from .levels import Levels, corner_of, levels_of
 from .nifti_export import export_nifti, nifti_header
 from .record import Record
-from .second_name import give_second_name
+from .second_name import give_second_name, is_other
 from .template_levels import as_uint16, template_levels
 from .tree import Tree
 
@@ -120,7 +121,8 @@ def build_atlas(
 ) -> AtlasReport:
     """Build an atlas: every volume multiscale, with its terminology, and the volume of every region.
 
-    What an earlier call with the same arguments built is resumed, repaired, or kept if it is intact.
+    What an earlier call with the same arguments built is resumed, repaired, or kept if it is intact. With `overwrite`
+    all of it is built again.
 
     Parameters
     ----------
@@ -133,9 +135,10 @@ def build_atlas(
     template : str, path-like or several
         Same as `annotation`, with integers or floating point numbers.
     ontology : Terminology, str or path-like, optional
-        A file that `Terminology.read` reads; default for the CCF structure graph 1 of the Allen API. The CCF is
-        recognised by the extent and the axes of its volumes, and by its labels. BrainGlobe needs a tree whose root is
-        ``root``, identifiers that are the labels, and no acronym twice.
+        A terminology, or a file that `Terminology.read` reads. Default: the terminology that the manifests name, if an
+        annotation is given as an annotation set, an atlas or a manifest of the standard; else, for the CCF, structure
+        graph 1 of the Allen API. `atlaszarr.atlas.ccf` says how the CCF is recognised. BrainGlobe needs a tree whose
+        root is ``root``, identifiers that are the labels, and no acronym twice.
     name, version : str, optional
         Name and version of the atlas and its annotation, see `atlaszarr.assets.names.AtlasNames`; default for the CCF
         ``allen-adult-mouse`` and ``2017``.
@@ -154,8 +157,8 @@ def build_atlas(
     strict : bool
         Whether to leave out every name that the standard lacks; only with the layout ``assets`` alone.
     template_name, template_version, space_name, space_version, terminology_name, terminology_version : str, optional
-        Name and version of the template, the coordinate space and the terminology; default for the CCF those of the
-        Allen Institute, else those of the atlas.
+        Name and version of the template, the coordinate space and the terminology. Default: those of the atlas; for
+        the atlas ``allen-adult-mouse`` ``2017`` those of the Allen Institute, whatever its annotation is.
     orientation, voxel_size
         Of all volumes, if their files lack them or are wrong; see `atlaszarr.reference_volumes.open_annotation`. A
         remark names each header that they contradict.
@@ -166,8 +169,9 @@ def build_atlas(
     ome_zarr : str
         0.4, 0.5 or 0.6; BrainGlobe needs 0.5.
     spool : str or path-like, optional
-        A folder for voxels of files that can only be read from their beginning, until the build ends. The workers of a
-        cluster must reach it. Default: a temporary folder.
+        A local folder with room for the voxels of files that can only be read from their beginning, until the build
+        ends, and for each NIfTI file until it is put into an object store. The workers of a cluster must reach it.
+        Default: a temporary folder.
     client : AllenClient, optional
         Fetches the default ontology.
     storage_options : mapping, optional
@@ -236,26 +240,32 @@ def build_atlas(
         plan = _planned(tree, levels, terminology, recognised.all_labels, unknown, credit, ome_zarr, overwrite)
         refuse_other_table(ontology, tree.root, plan.tables)
         running = stack.enter_context(scheduler_for(scheduler, workers))
-        _begin(plan, overwrite, take_over, read)
+        _refuse_others(plan, read)
+        # One build of the atlas at a time: another one, also with --overwrite, would change what this one has made.
+        owner = stack.enter_context(owning(below(tree.root, tree.annotation_set), take_over))
+        _begin(plan, read)
         options: dict[str, Any] = {"overwrite": overwrite, "take_over": take_over, "progress": progress}
         reports = [write(image, running, **options) for image in plan.images.values()]
         reports += _write_derived(plan, scheduler=scheduler, workers=workers, **options)
-        _write_exports(plan, running, progress, folder)
-        tables = plan.tables | tree.volume_bodies(_volumes(plan.annotation, terminology))
-    remarks = [
-        *unknown,
-        *(f"{uri} has no label: every voxel is 0" for uri, found in recognised.labels.items() if not found.any()),
-        *recognised.remarks,
-        *remarks,
-        *(text for volume in every for text in volume.all_remarks),
-        *terminology.remarks,
-    ]
-    used = {kind: of_kind.volumes for kind, of_kind in levels.items()}
-    with plan.owning(patience=PATIENCE):
-        # With the templates that were registered meanwhile.
-        files = registration.kept(tree.root, tables | tree.second_root() | plan.documents)
-        plan.record.finish(files, used, [report.target for report in reports], remarks, credit)
-    listing.update(tree.root, names.name)
+        _write_exports(plan, owner, running, progress, folder)
+        volumes = tree.volume_bodies(_volumes(plan.annotation, terminology))
+        remarks = [
+            *unknown,
+            *(f"{uri} has no label: every voxel is 0" for uri, found in recognised.labels.items() if not found.any()),
+            *recognised.remarks,
+            *remarks,
+            *(text for volume in every for text in volume.all_remarks),
+            *terminology.remarks,
+        ]
+        used = {kind: of_kind.volumes for kind, of_kind in levels.items()}
+        with tree.changing():
+            owner.validate(read=True)
+            # With what other builds have shared or registered meanwhile.
+            files = tree.terminology_tables(terminology) | volumes | tree.second_root() | plan.shared_documents()
+            files = registration.with_registered(tree.root, files, plan.unused_templates)
+            plan.record.finish(files, used, [report.target for report in reports], remarks, credit)
+        if plan.is_listed:
+            listing.update(tree.root, names.name)
     return AtlasReport(
         tree.root.url,
         tuple(reports),
@@ -282,6 +292,11 @@ class _Plan:
         The image and the level of each NIfTI, by its key.
     tables, documents : mapping of str to bytes
         By key.
+    overwrite : bool
+    is_lost : bool
+        Whether the annotation exists already: then a record that is missing was lost.
+    is_listed : bool
+        Whether the lists from which BrainGlobe shows atlases are written.
     """
 
     tree: Tree
@@ -292,15 +307,23 @@ class _Plan:
     exports: Mapping[str, tuple[str, int]]
     tables: dict[str, bytes]
     documents: dict[str, bytes]
+    overwrite: bool
+    is_lost: bool
+    is_listed: bool
 
     @property
     def annotation(self) -> Target:
         """The target of the annotation."""
         return self.images["annotation"].target
 
-    def owning(self, take_over: bool = False, patience: float = 0.0) -> AbstractContextManager[Owner]:
-        """Own the annotation, as a build that registers a template does, so that no entry of the record is lost."""
-        return owning(self.annotation, take_over, patience)
+    @property
+    def unused_templates(self) -> set[str]:
+        """Locations of templates that an earlier manifest may list, and this one does not."""
+        return set() if "template" in self.images else {self.tree.names.template.reference()["location"]}
+
+    def shared_documents(self) -> dict[str, bytes]:
+        """The documents, those of assets that other atlases have too as they are now."""
+        return self.record.shared(self.documents, self.overwrite)
 
 
 def _levels(
@@ -343,6 +366,7 @@ def _planned(
     order = PostOrder.of(terminology) if tree.layout.has_annotation_set else None
     if tree.layout.brainglobe:
         demands.refuse(future["annotation"], future["template"], terminology, credit, unknown)
+    if is_listed := tree.layout.brainglobe or listing.concerns(tree.root, tree.names.name):
         listing.refuse(tree.root)
     exports = tree.exports(future)
     for kind, level in exports.values():
@@ -353,21 +377,71 @@ def _planned(
     record, tables = Record(tree.root, tree.names, tree.layout), tree.terminology_tables(terminology)
     if not overwrite:
         record.refuse_other_names()
-    documents = record.shared(documents, overwrite)
+        record.refuse_other_parts("template" in images)
     shared, _ = record.of_others()
+    states = {}
     for kind, image in images.items():
         if overwrite and tree.images[kind] in shared:
             _refuse_other_image(image, kind)
-        image.read_state(overwrite)
-    return _Plan(tree, record, terminology, order, images, exports, tables, documents)
+        states[kind] = image.read_state(overwrite)
+    if tree.derived and not overwrite:
+        masks_folder, segmentation = (below(tree.root, folder) for folder in tree.derived)
+        masks.refuse_other(masks_folder)
+        precomputed_folder.refuse_other(segmentation, terminology)
+    is_lost = states["annotation"] is not None
+    return _Plan(tree, record, terminology, order, images, exports, tables, documents, overwrite, is_lost, is_listed)
 
 
-def _begin(plan: _Plan, overwrite: bool, take_over: bool, read: Sequence[Uri]) -> None:
-    """Make way for an atlas, and begin its record and tables."""
-    stale = _make_way(plan, overwrite, read)
-    plan.record.refuse_other_files(plan.tables, overwrite, plan.tree.plain_tables(plan.terminology))
-    with plan.owning(take_over):
-        plan.record.begin(plan.tables, overwrite, stale)
+def _refuse_others(plan: _Plan, read: Sequence[Uri]) -> list[str]:
+    """Refuse files that are in the way of an atlas; the paths of an earlier one that it does not make.
+
+    Raises
+    ------
+    InputError
+    """
+    stale, tree = _make_way(plan, plan.overwrite, read), plan.tree
+    tables = tree.terminology_tables(plan.terminology)
+    plan.record.refuse_other_files(tables, plan.overwrite, tree.plain_tables(plan.terminology))
+    documents = plan.shared_documents()
+    _refuse_other_space(plan, documents)
+    if not plan.overwrite:
+        documents = registration.with_registered(tree.root, documents, plan.unused_templates)
+        made = [*tree.volume_tables, *plan.exports]
+        second = below(tree.root, tree.second_name) if tree.second_name else None
+        others = [*tree.second_root()] if second and is_other(plan.annotation, second) else []
+        plan.record.refuse_unrecorded(documents, made, others, lost=plan.is_lost)
+    return stale
+
+
+def _refuse_other_space(plan: _Plan, documents: Mapping[str, bytes]) -> None:
+    """Refuse a template that another atlas of the tree has in another coordinate space.
+
+    Raises
+    ------
+    InputError
+    """
+    template = plan.tree.names.template
+    if (key := f"{template.folder}/{MANIFEST}") not in documents:
+        return
+    shared, own = (parse_object(found[key]).get("coordinate_space", {}) for found in (documents, plan.documents))
+    if any(shared.get(word) != own[word] for word in ("name", "version")):
+        raise InputError(
+            f"another atlas has the template {template.name} {template.version} in the coordinate space "
+            f"{shared.get('name')} {shared.get('version')}, and this one lies in {own['name']} {own['version']}; give "
+            "the same space (--space-name, --space-version) or another --template-name",
+            code="wrong-reference-space",
+        )
+
+
+def _begin(plan: _Plan, read: Sequence[Uri]) -> None:
+    """Begin the record and the tables of an atlas."""
+    tree = plan.tree
+    with tree.changing():
+        stale = _refuse_others(plan, read)  # what other builds have written meanwhile
+        images = [tree.images[kind] for kind in plan.images]
+        planned = [*plan.documents, *tree.volume_tables, *plan.exports, *tree.second_root()]
+        tables = tree.terminology_tables(plan.terminology)
+        plan.record.begin(tables, images, planned, plan.overwrite, stale)
 
 
 def _write_derived(plan: _Plan, **options: Any) -> list[WriteReport]:
@@ -385,14 +459,17 @@ def _write_derived(plan: _Plan, **options: Any) -> list[WriteReport]:
     ]
 
 
-def _write_exports(plan: _Plan, running: Scheduler, progress: Progress | None, folder: Uri) -> None:
-    """Write the NIfTI files that are missing or differ from what is recorded."""
+def _write_exports(plan: _Plan, owner: Owner, running: Scheduler, progress: Progress | None, folder: Uri) -> None:
+    """Write the NIfTI files that are missing or differ from what this atlas, or another one that has them, records."""
     for key, (kind, level) in plan.exports.items():
-        if not plan.record.has(key):
+        if plan.record.has(key):
+            continue
+        if (written := plan.record.of_another(key)) is None:
             finished = Finished.at(plan.images[kind].target)
             written = export_nifti(finished, plan.tree.root, key, level, running, progress, folder)
-            with plan.owning(patience=PATIENCE):
-                plan.record.add(key, *written)
+        with plan.tree.changing():
+            owner.validate(read=True)
+            plan.record.add(key, *written)
 
 
 def _refuse_wrong_use(

@@ -1,4 +1,9 @@
-"""Whether an annotation is the CCF: by its extent and axes, and by its labels. Only the CCF has defaults."""
+"""Whether an annotation is the CCF. Only the CCF has a default name, version, ontology and credit.
+
+It is the CCF if each of its volumes has the extent and the axes of the CCF, each label is the id of a structure of the
+adult mouse, the labels are not just 1 to n, and the ontology, if one is given or named by the manifests of the
+annotation, has the structure 997, the root of the adult mouse. An annotation without any label passes these rules.
+"""
 
 from __future__ import annotations
 
@@ -88,7 +93,8 @@ class Recognised:
     in_frame : bool
         Whether all volumes have the extent and the axes of the CCF.
     difference : str
-        What the annotation has that the CCF has not; empty if it is the CCF.
+        How the annotation differs from the CCF, as a clause: ``its label 5 is not a structure of the CCF``; empty if it
+        is the CCF.
     """
 
     labels: Mapping[str, NDArray[np.uint32]]
@@ -97,7 +103,7 @@ class Recognised:
 
     @classmethod
     def of(cls, annotation: Collection[ReferenceVolume], ontology: Terminology | None) -> Recognised:
-        """Find the labels of the volumes, and compare both, and an ontology that is given, with the CCF.
+        """Find the labels of the volumes, and compare volumes, labels and an ontology that is given with the CCF.
 
         Labels that are just 1 to n are the numbers of any list, although most of them are ids of the CCF too.
 
@@ -113,18 +119,18 @@ class Recognised:
         other = np.setdiff1d(every, np.array(_STRUCTURES.split(), np.uint32))
         difference = ""
         if not in_frame:
-            difference = "extent"
+            difference = "it has another extent or other axes"
         elif other.size:
-            difference = f"label {other[0]}"
+            difference = f"its label {other[0]} is not a structure of the CCF"
         elif every.size and every[-1] == every.size:
-            difference = "label 1" if every.size == 1 else f"labels 1 to {every.size}"
+            difference = "its only label is 1" if every.size == 1 else f"its labels are just 1 to {every.size}"
         elif ontology is not None and all(structure.id not in _ROOTS for structure in ontology):
-            difference = f"ontology without a structure {_ROOTS[0]}"
+            difference = f"its ontology has no structure {_ROOTS[0]}"
         return cls(labels, in_frame, difference)
 
     @property
     def is_ccf(self) -> bool:
-        """Whether the annotation is the CCF, by its extent and axes, all of its labels, and its ontology."""
+        """Whether the annotation is the CCF, by all rules of this module."""
         return not self.difference
 
     @property
@@ -142,10 +148,22 @@ class Recognised:
     ) -> None:
         """Refuse to leave out what only the CCF has a default for.
 
+        The ontology alone may be left out for labels in the extent of the CCF if unknown labels are allowed: structure
+        graph 1 then names those that it has.
+
+        Parameters
+        ----------
+        name, version : str or None
+            Of the atlas, as they are given.
+        ontology : Terminology or None
+            Given, or named by the manifests of the annotation.
+        allow_unknown : bool
+
         Raises
         ------
         InputError
-            If the annotation is not the CCF, and the name, the version or the ontology is None.
+            If the annotation is not the CCF, and the name or the version is None; or the ontology is, unless it may be
+            left out.
         """
         if self.is_ccf:
             return
@@ -154,8 +172,8 @@ class Recognised:
             missing.append("--ontology")
         if missing:
             raise InputError(
-                f"{next(iter(self.labels))} is not recognised as the CCF, by its {self.difference}, and only the CCF "
-                f"has a default {' and '.join(map(_word, missing))}; give {' and '.join(missing)}",
+                f"{next(iter(self.labels))} is not recognised as the CCF: {self.difference}. Only the CCF has a "
+                f"default {' and '.join(map(_word, missing))}; give {' and '.join(missing)}",
                 code=f"missing-{_word(missing[0])}",
             )
 

@@ -85,6 +85,8 @@ def image_job(
         "geometry": asdict(geometry),
         "ome_zarr": ome_zarr,
         **multiscale.to_json(),
+        # Left out for the CCF: in earlier versions every image had its credit and no request had one, and a target is
+        # resumed only by the same request.
         **({} if credit.texts() == CCF.texts() else {"credit": credit.texts()}),
     }
     entry = multiscales(ome_zarr, name, "zyx", geometry, pyramid, _METHODS[rule])

@@ -135,7 +135,7 @@ def terminology_named(
         options = options_for(uri, target, storage_options)
         located = locate(uri, options)
         if located.terminology is not None:
-            return terminology_of(None, located, options)
+            return terminology_of(None, located, options, "--ontology")
     return None
 
 

@@ -21,8 +21,12 @@ PUBLISHED = (10.0, 25.0, 50.0, 100.0)
 _ANCHOR = reference_space(9).anchor
 #: Fraction of a voxel up to which two origins are the same: those in files are rounded.
 _ROUNDED = 0.1
-#: Sides of a chunk, in voxels: with 80 at 10 um and 64 at 25 um a block is 160 voxels wide, with 64 at both 320.
+#: Default side of a chunk, in voxels; of 10 um, before a level with voxels 2.5 times longer, 80. A block of a level has
+#: whole chunks of it and of the next level, and 64 voxels of 25 um are 160 of 10 um: so a block of 10 um is 160 voxels
+#: wide with chunks of 80, and with chunks of 64 it would be 320.
 _CHUNK, _CHUNK_BEFORE_2_5 = 64, 80
+#: Relative difference up to which two voxel sizes are the same: those in files are rounded.
+SAME_SIZE = 1e-6
 #: The outer corner of the first voxel, along (z, y, x), in um.
 Corner = tuple[Fraction, Fraction, Fraction]
 
@@ -203,7 +207,7 @@ def _level(pyramid: Pyramid, finest: ReferenceVolume, volume: ReferenceVolume) -
     for level, at in enumerate(pyramid.levels):
         size = tuple(s * float(f) for s, f in zip(finest.voxel_size, pyramid.scale(level), strict=True))
         sizes.append(f"{size[0]:g}")
-        if all(abs(a / b - 1) < 1e-6 for a, b in zip(size, volume.voxel_size, strict=True)):
+        if all(abs(a / b - 1) < SAME_SIZE for a, b in zip(size, volume.voxel_size, strict=True)):
             if volume.array.shape != at.shape:
                 raise InputError(
                     f"{volume.uri} has {_shape(volume.array.shape)} voxels of {um(volume.voxel_size)}, but "
@@ -219,7 +223,11 @@ def _level(pyramid: Pyramid, finest: ReferenceVolume, volume: ReferenceVolume) -
 
 
 def _firsts(pyramid: Pyramid, by_level: dict[int, ReferenceVolume]) -> dict[int, Factor]:
-    """The first position of each level whose volume is a strided copy of a finer one: that of the finer level."""
+    """Where the centre of the first voxel lies, as `Level.first`, for each level whose volume is a strided copy.
+
+    A strided copy takes every n-th voxel of a finer volume, and the first one is the same voxel in both: so it has the
+    centre of that of the finer level. An averaged copy has the usual centre, and no entry.
+    """
     firsts: dict[int, Factor] = {}
     for level, volume in sorted(by_level.items()):
         for finer in range(level):

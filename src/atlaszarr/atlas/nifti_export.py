@@ -81,7 +81,7 @@ def nifti_header(image: Finished, level: int) -> bytes:
     Raises
     ------
     InputError
-        If an axis is longer than NIfTI-1 allows or its orientation is not known, or NIfTI has no such dtype.
+        If an axis is longer than NIfTI-1 allows, or its orientation is not known.
     """
     import nibabel
 
@@ -128,7 +128,8 @@ def export_nifti(
     progress : callable, optional
         Called with the slabs that are done, their number, and the name of the file.
     spool : str or path-like, optional
-        A local folder for the file until it is put, unless `root` is on a local disk.
+        A local folder with room for the file until it is put, unless `root` is on a local disk. Default: that of the
+        system for temporary files.
 
     Returns
     -------

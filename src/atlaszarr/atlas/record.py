@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ..assets.names import ANNOTATION, COMPRESSED, AtlasNames, below
+from ..brainglobe.manifests import terminology_of
 from ..credit import Credit
 from ..engine.ledger import digest, matches, objects_of, validate_key
 from ..engine.target_state import WHOLE_KEY, read_root
@@ -42,8 +43,9 @@ _ANNOTATION_ROOT = re.compile(
 )
 #: A record in the folder of an annotation.
 _INSIDE = re.compile(rf"{_SET}/{re.escape(COMPRESSED)}/{re.escape(WHOLE_KEY)}")
-#: What a record has of sources, images and files, if nothing was built yet.
-_EMPTY: dict[str, Any] = {"sources": {}, "images": [], "files": {}}
+#: What a record has of sources, images and files, if nothing was built yet; ``planned`` are the keys that an unfinished
+#: build makes or has made.
+_EMPTY: dict[str, Any] = {"sources": {}, "images": [], "files": {}, "planned": []}
 
 
 @dataclass(frozen=True)
@@ -65,22 +67,28 @@ class Record:
     @property
     def key(self) -> str:
         """The key of the record."""
-        return self._keys()[self.layout.strict]
+        return self._strict_key if self.layout.strict else self._named_key
 
     def of_others(self) -> tuple[set[str], dict[str, Any]]:
         """The paths of images, and size and digest of files, that the records of other atlases of the tree have."""
         images: set[str] = set()
         files: dict[str, Any] = {}
-        for key, content in records(self.root):
-            if content is not None and key not in self._keys():
-                images.update(all_images(content))
-                files |= all_files(content)
+        for _, content in self._others():
+            images.update(all_images(content))
+            files |= all_files(content)
         return images, files
 
-    def shared(self, documents: Mapping[str, bytes], overwrite: bool) -> dict[str, bytes]:
-        """Documents, those of assets that other atlases of the tree have too as they are.
+    def _others(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The records of other atlases of the tree, by their keys."""
+        for key, content in records(self.root):
+            if content is not None and key not in (self.key, self._other_key):
+                yield key, content
 
-        A layout with less in the manifest of the coordinate space keeps that of an earlier build.
+    def shared(self, documents: Mapping[str, bytes], overwrite: bool) -> dict[str, bytes]:
+        """The documents to write: one that another atlas of the tree has too stays as it is in the tree.
+
+        A layout with less in the manifest of the coordinate space keeps that of an earlier build or another atlas, and
+        one with more replaces it.
 
         Parameters
         ----------
@@ -88,19 +96,32 @@ class Record:
             By key.
         overwrite : bool
         """
-        _, recorded = self.of_others()
+        recorded: dict[str, Any] = {}
+        for _, content in self._others():
+            if _has_documents(content) or not self.layout.assets:
+                recorded |= all_files(content)
         own = self._content()
-        if not overwrite and not self.layout.assets and own.get("layout", {}).get("assets") is True:
-            fuller = {key: value for key, value in own["files"].items() if key.startswith("coordinate-spaces/")}
-            recorded = fuller | recorded
+        if not overwrite and not self.layout.assets and _has_documents(own):
+            of_assets = {key: value for key, value in own["files"].items() if key.startswith("coordinate-spaces/")}
+            recorded = of_assets | recorded
         bodies = self.root.read_each([key for key in documents if key in recorded], LARGEST)
-        intact = {key: body for key, body in bodies.items() if body and recorded[key] == [len(body), digest(body)]}
-        return {**documents, **intact}
+        undamaged = {key: body for key, body in bodies.items() if body and recorded[key] == [len(body), digest(body)]}
+        return {**documents, **undamaged}
 
-    def _keys(self) -> tuple[str, str]:
-        """The keys of the record in a tree with any names, and in one with those of the standard alone."""
-        inside = f"{self.names.annotation_set.folder}/{COMPRESSED}/{WHOLE_KEY}"
-        return f"{_FOLDER}/{self.names.name}-{self.names.version}.json", inside
+    @property
+    def _named_key(self) -> str:
+        """The key of the record in a tree that has names which the standard lacks."""
+        return f"{_FOLDER}/{self.names.name}-{self.names.version}.json"
+
+    @property
+    def _strict_key(self) -> str:
+        """The key of the record in a tree with the names of the standard alone: in the folder of the annotation."""
+        return f"{self.names.annotation_set.folder}/{COMPRESSED}/{WHOLE_KEY}"
+
+    @property
+    def _other_key(self) -> str:
+        """The key that the record has in a tree of the other form."""
+        return self._named_key if self.layout.strict else self._strict_key
 
     def refuse_other_names(self) -> None:
         """Refuse a tree that holds the atlas with names that the standard lacks if this one has none, and vice versa.
@@ -109,10 +130,10 @@ class Record:
         ------
         InputError
         """
-        if _read(self.root, self._keys()[not self.layout.strict]) is not None:
-            has, change = ("", "leave out") if self.layout.strict else ("out", "give")
+        if _read(self.root, self._other_key) is not None:
+            word, change = ("with", "leave out") if self.layout.strict else ("without", "give")
             raise InputError(
-                f"{self.root.url} holds the atlas {self.names.name} {self.names.version} with{has} names that the "
+                f"{self.root.url} holds the atlas {self.names.name} {self.names.version} {word} names that the "
                 f"standard lacks; {change} --strict, choose another target, or build it again with --overwrite",
                 code="different-layout",
             )
@@ -127,13 +148,14 @@ class Record:
         """
         recorded = self._earlier()
         shared_images, shared_files = self.of_others()
+        others = {*shared_files, *(key for _, content in self._others() for key in content["planned"])}
         folders = tuple(key for key in kept if key.endswith("/"))
         stale = [path for path in recorded["images"] if f"{path}/" not in folders and path not in shared_images]
-        for key in recorded["files"]:
-            if key not in kept and not key.startswith(folders) and key not in shared_files:
+        for key in dict.fromkeys((*recorded["files"], *recorded["planned"])):
+            if key not in kept and not key.startswith(folders) and key not in others:
                 # Of an image under a second name, which may be a link, only the root is a file of the record.
                 stale.append(key.removesuffix("/zarr.json"))
-        other = self._keys()[not self.layout.strict]
+        other = self._other_key
         return stale if self.root.read(other) is None else [*stale, other]
 
     def refuse_other_files(
@@ -168,12 +190,97 @@ class Record:
                     code="different-options",
                 )
 
-    def begin(self, files: Mapping[str, bytes], overwrite: bool, stale: Sequence[str] = ()) -> None:
+    def refuse_unrecorded(
+        self, documents: Mapping[str, bytes], made: Collection[str], others: Collection[str], *, lost: bool
+    ) -> None:
+        """Refuse files that exist and are of no atlas of the tree, since another program or the user made them.
+
+        Parameters
+        ----------
+        documents : mapping of str to bytes
+            Existing ones with this content are accepted.
+        made : collection of str
+            Keys of files whose content is not known yet.
+        others : collection of str
+            Keys of files that are certainly there, and have other content.
+        lost : bool
+            Whether the atlas exists: without a readable record, its record was lost, and the files are its own.
+
+        Raises
+        ------
+        InputError
+        """
+        own = _read(self.root, self.key)
+        if own is None and lost:
+            return
+        known = {
+            key
+            for content in (own or _EMPTY, *(content for _, content in self._others()))
+            for key in (*all_files(content), *content["planned"])
+        }
+        given = [key for key in documents if key not in known]
+        bodies = self.root.read_each(given, LARGEST_SIDECAR)
+        sizes = {key: self.root.sizes(key) for key in made if key not in known}
+        found = [key for key in given if bodies[key] not in (None, documents[key])]
+        found += [*(key for key, sized in sizes.items() if key in sized), *(key for key in others if key not in known)]
+        if found:
+            raise InputError(
+                f"{self.root.url}/{found[0]} exists and is not recorded as a file of an atlas; move it, choose "
+                "another target, name or version, or give --overwrite to replace it",
+                code="target-not-empty",
+            )
+
+    def refuse_other_parts(self, has_template: bool) -> None:
+        """Refuse another template, terminology or coordinate space than those of an earlier build of the atlas.
+
+        Parameters
+        ----------
+        has_template : bool
+            Whether the atlas is built with a template; without the layout ``assets`` an earlier one stays.
+
+        Raises
+        ------
+        InputError
+        """
+        recorded = self._content()
+        keys = [*recorded["images"], *recorded["files"], *recorded["planned"]]
+        for asset in (self.names.template, self.names.terminology, self.names.coordinate_space):
+            begun = {tuple(key.split("/")[1:3]) for key in keys if key.startswith(f"{asset.kind}/")}
+            begun.discard(tuple(terminology_of(self.names).folder.split("/")[1:]))
+            is_lacking = asset == self.names.template and not has_template
+            if not begun or (tuple(asset.folder.split("/")[1:]) in begun and not is_lacking):
+                continue
+            if is_lacking and not self.layout.assets:
+                continue
+            name, number = sorted(begun)[0]
+            now = "without a template" if is_lacking else f"with {asset.name} {asset.version}"
+            raise InputError(
+                f"{self.root.url} holds the atlas {self.names.name} {self.names.version}, which was begun with {name} "
+                f"{number.replace('_', '.')}, not {now}; give the same options, choose another target, or give "
+                "--overwrite",
+                code="different-options",
+            )
+
+    def begin(
+        self,
+        files: Mapping[str, bytes],
+        images: Sequence[str],
+        planned: Collection[str],
+        overwrite: bool,
+        stale: Sequence[str] = (),
+    ) -> None:
         """Mark the atlas as unfinished, remove what is stale of an earlier one, and write the files.
+
+        All that is known of the atlas is recorded at once, so that another one that is built at the same time neither
+        removes nor replaces it.
 
         Parameters
         ----------
         files : mapping of str to bytes
+        images : sequence of str
+            Paths of the images whose targets are empty or of this atlas.
+        planned : collection of str
+            Keys of further files that are made later.
         overwrite : bool
         stale : sequence of str
             Paths of an earlier atlas to remove.
@@ -184,13 +291,39 @@ class Record:
             self._write({**earlier, "state": "unfinished"})
             for path in stale:
                 self.root.remove(path)
-        self._write({**recorded, "state": "unfinished"})
+        before = recorded.get("layout", {})
+        content = {
+            **recorded,
+            "state": "unfinished",
+            "layout": {name: one or before.get(name) is True for name, one in asdict(self.layout).items()},
+            "images": list(dict.fromkeys([*recorded["images"], *images])),
+            "files": {**recorded["files"], **_described(files)},
+            "planned": sorted({*recorded["planned"], *planned}),
+        }
+        self._write(content)
         self.root.write_all(files.items())
+        self._refresh_others(files)
+
+    def _refresh_others(self, files: Mapping[str, bytes]) -> None:
+        """Record files that other atlases have too in their records, as they are now."""
+        described = _described(files)
+        for key, content in self._others():
+            own = {path: described[path] for path in described if path in content["files"]}
+            if any(content["files"][path] != entry for path, entry in own.items()):
+                self.root.write(key, _body({**content, "files": {**content["files"], **own}}))
 
     def has(self, path: str) -> bool:
         """Whether a file is there as it is recorded; it is read in parts."""
         expected = self._content()["files"].get(path)
         return expected is not None and matches(self.root, path, *expected)
+
+    def of_another(self, path: str) -> tuple[int, str] | None:
+        """Size and digest of a file that is there as another atlas records it; else None."""
+        _, files = self.of_others()
+        if path not in files or not matches(self.root, path, *files[path]):
+            return None
+        size, checksum = files[path]
+        return size, checksum
 
     def add(self, path: str, size: int, checksum: str) -> None:
         """Record a file that is written, so that a build that is resumed keeps it."""
@@ -238,11 +371,12 @@ class Record:
             "sides": {"x": self.layout.sides, "named_by": _NAMED_BY[self.layout.sides]},
             "remarks": list(remarks),
             "images": list(dict.fromkeys([*recorded["images"], *paths])),
-            "files": {**recorded["files"], **{path: [len(body), digest(body)] for path, body in files.items()}},
+            "files": {**recorded["files"], **_described(files)},
             "credit": credit.to_dict(),
             **_registered(recorded),
         }
         self._write(content)
+        self._refresh_others(files)
 
     def _content(self) -> dict[str, Any]:
         """The content of the record; without a readable one, without sources, images and files."""
@@ -250,11 +384,12 @@ class Record:
 
     def _earlier(self) -> dict[str, Any]:
         """The content of the record, with images and files of one with other names, see `refuse_other_names`."""
-        own, other = self._content(), _read(self.root, self._keys()[not self.layout.strict])
+        own, other = self._content(), _read(self.root, self._other_key)
         if other is None:
             return own
         own["images"] = list(dict.fromkeys([*own["images"], *other["images"]]))
         own["files"] = {**other["files"], **own["files"]}
+        own["planned"] = [*own["planned"], *other["planned"]]
         return {**own, **(_registered(own) or _registered(other))}
 
     def _write(self, content: Mapping[str, Any]) -> None:
@@ -393,7 +528,8 @@ def _read(root: Target, path: str) -> dict[str, Any] | None:
 
 def _body(content: Mapping[str, Any]) -> bytes:
     """A record with a checksum of its content, by which damage is noticed."""
-    return json.dumps({**content, "check": _check(content)}, indent=1).encode()
+    own = {name: value for name, value in content.items() if name != "planned" or value}
+    return json.dumps({**own, "check": _check(own)}, indent=1).encode()
 
 
 def _check(content: Mapping[str, Any]) -> str:
@@ -417,12 +553,22 @@ def _parsed(body: bytes) -> dict[str, Any] | None:
     if any(not isinstance(filled[name], type(empty)) for name, empty in _EMPTY.items()):
         raise ValueError
     objects_of(all_files(filled))
-    for image in all_images(filled):
-        validate_key(image)
+    for path in (*all_images(filled), *filled["planned"]):
+        validate_key(path)
     for template in filled.get("registered", {}).values():
         validate_key(template["reference"]["location"].strip("/"))
         list(template["listed_in"])
     return filled
+
+
+def _described(files: Mapping[str, bytes]) -> dict[str, Any]:
+    """Size and digest of files, as a record has them."""
+    return {path: [len(body), digest(body)] for path, body in files.items()}
+
+
+def _has_documents(content: Mapping[str, Any]) -> bool:
+    """Whether the atlas of a record has the documents of the standard."""
+    return content.get("layout", {}).get("assets") is True
 
 
 def _registered(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,19 +2,18 @@
 
 The manifest of an atlas lists its templates under ``templates``; BrainGlobe's manifests of the same atlas, one for each
 resolution, have ``additional_references``, which its reader opens as it opens the template (`brainglobe_atlasapi.core`,
-`AdditionalRefDict`). Builds that register at the same time own the annotation of the atlas one after another, so that
-no entry is lost.
+`AdditionalRefDict`). Builds that register at the same time own the tree one after another, so that no entry is lost.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from ..assets.locate import AssetFolder, parse_manifest, several, without_labels
+from ..assets.locate import AssetFolder, newest_first, parse_manifest, several, versions_of, without_labels
 from ..assets.names import MANIFEST, PART, TEMPLATE, Asset, below, referenced
 from ..boxes import Shape
 from ..engine.lock import PATIENCE, owning
@@ -63,17 +62,26 @@ class AtlasAsset:
     def at(cls, target: Target) -> AtlasAsset:
         """The atlas in a target: its folder, its ``manifest.json``, or a tree that holds one atlas.
 
+        Without a version it is the newest, as everywhere an atlas is read.
+
         Raises
         ------
         InputError
             If there is no atlas, there are several, or the manifest is damaged.
         """
         given = AssetFolder.of(replace(target, url=target.url.removesuffix(f"/{MANIFEST}")))
+        if given.root is None and (known := versions_of(given.target, ("atlases",))):
+            given = AssetFolder.of(below(given.target, known[0]))
         if given.root is not None and given.kind == "atlases" and (manifest := given.manifest()) is not None:
             return cls._of(given, manifest)
         # A tree, which may lie in a folder of any name.
         keys = filter(_ATLAS.fullmatch, given.target.list_keys("atlases/"))
-        found = [AssetFolder.of(below(given.target, key.removesuffix(f"/{MANIFEST}"))) for key in keys]
+        versions: dict[str, list[str]] = {}
+        for key in keys:
+            name, version, _ = key.rsplit("/", 2)
+            versions.setdefault(name, []).append(version)
+        newest_ones = [f"{name}/{(newest_first(each) or each)[0]}" for name, each in versions.items()]
+        found = [AssetFolder.of(below(given.target, path)) for path in newest_ones]
         if len(found) > 1:
             raise several(f"the tree {shown(target.url)}", "atlases", [one.target.url for one in found])
         manifest = found[0].manifest() if found else None
@@ -184,14 +192,14 @@ def register(
     Raises
     ------
     InputError
-        If a manifest is damaged, or another build owns the annotation of the atlas for over two minutes.
+        If a manifest is damaged, or another build owns the tree for over two minutes.
     TargetError
         If the tree cannot be written.
     """
     root = atlas.root
     written = {f"{asset.folder}/{name}": body for name, body in documents.items()}
     listing = []
-    with owning(atlas.annotation, patience=PATIENCE) as owner:
+    with owning(root, patience=PATIENCE) as owner:
         existing = root.read_each(written, LARGEST)
         root.write_all((key, body) for key, body in written.items() if existing[key] != body)
         manifests: dict[str, bytes] = {}
@@ -206,7 +214,7 @@ def register(
     return listing
 
 
-def kept(root: Target, manifests: Mapping[str, bytes]) -> dict[str, bytes]:
+def with_registered(root: Target, manifests: Mapping[str, bytes], without: Collection[str] = ()) -> dict[str, bytes]:
     """Add the templates that were registered in the manifests of a tree to new manifests of the same atlas.
 
     Parameters
@@ -214,6 +222,8 @@ def kept(root: Target, manifests: Mapping[str, bytes]) -> dict[str, bytes]:
     root : Target
     manifests : mapping of str to bytes
         Documents of an atlas that is built again, by key; those that have no list of templates stay as they are.
+    without : collection of str
+        Locations of templates that are not added.
     """
     result = dict(manifests)
     for key in manifests:
@@ -229,7 +239,7 @@ def kept(root: Target, manifests: Mapping[str, bytes]) -> dict[str, bytes]:
         own = {reference["location"] for reference in manifest.get(name, [])}
         extra = {one["location"]: recorded.get(one["location"], one) for one in listed} | recorded
         for location, reference in extra.items():
-            if location not in own and root.read(f"{location.strip('/')}/{MANIFEST}", LARGEST) is not None:
+            if location not in {*own, *without} and root.read(f"{location.strip('/')}/{MANIFEST}", LARGEST) is not None:
                 result[key] = json_bytes(_with(parse_object(result[key]), name, reference))
     return result
 
@@ -266,10 +276,18 @@ def _update(root: Target, key: str, name: str, asset: Asset, is_listed: bool) ->
     for _ in range(_TRIES):
         body, tag = root.read_tagged(key, LARGEST) or (None, None)
         manifest = parse_manifest(f"{root.url}/{key}", body)
-        listed = [one for one in _references(manifest.get(name, [])) if one["location"] == reference["location"]]
+        try:
+            entries = _references(manifest.get(name, []))
+        except (LookupError, TypeError, ValueError) as error:  # another program has changed it since it was validated
+            raise InputError(
+                f"{shown(root.url)}/{key} has a damaged list of {name} ({brief(error, 150)}); build the atlas again to "
+                "write it, and then run the same command",
+                code="damaged-manifest",
+            ) from None
+        listed = [one for one in entries if one["location"] == reference["location"]]
         if body is not None and listed == ([reference] if is_listed else []):
             return body
-        others = {**manifest, name: [one for one in manifest.get(name, []) if one not in listed]}
+        others = {**manifest, name: [one for one in entries if one not in listed]}
         new = json_bytes(_with(others, name, reference) if is_listed else others)
         if root.replace(key, new, tag):
             return new

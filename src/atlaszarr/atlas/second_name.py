@@ -7,9 +7,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from ..engine.lock import KEYS, PROBES
 from ..engine.verify import verify_image
 from ..errors import TargetError
 from ..stores.backend import LARGEST_OBJECT
+from ..stores.documents import LARGEST
 from ..stores.target import Target
 
 _ROOT = "zarr.json"
@@ -37,6 +39,14 @@ def give_second_name(image: Target, second: Target) -> None:
     _copy(image, second)
 
 
+def is_other(image: Target, second: Target) -> bool:
+    """Whether a target holds anything but an image under its second name."""
+    if is_link(image, second) or not second.sizes():
+        return False
+    root = second.read(_ROOT, LARGEST)
+    return root is None or root != image.read(_ROOT, LARGEST)
+
+
 def is_link(image: Target, second: Target) -> bool:
     """Whether a target is a link to an image, and not a copy."""
     return image.is_local and Path(second.url).is_symlink() and _real(second) == _real(image)
@@ -47,8 +57,9 @@ def _real(target: Target) -> str:
 
 
 def _copy(image: Target, second: Target) -> None:
-    """Copy all objects, the root last: until then the copy does not open as an image."""
-    sizes, existing = image.sizes(), second.sizes()
+    """Copy all objects but locks, the root last: until then the copy does not open as an image."""
+    sizes = {key: size for key, size in image.sizes().items() if key not in KEYS and not key.startswith(PROBES)}
+    existing = second.sizes()
     if sizes == existing and image.read(_ROOT) == second.read(_ROOT):
         report = verify_image(second, deep=False)
         if report is not None and report.ok:

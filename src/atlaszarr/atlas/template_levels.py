@@ -13,11 +13,9 @@ from ..engine.pyramid import Factor
 from ..errors import InputError
 from ..geometry.voxel_size import um
 from ..reference_volumes import ReferenceVolume
-from .levels import Corner, Levels, levels_of
+from .levels import SAME_SIZE, Corner, Levels, levels_of
 
 _DTYPE = np.dtype(np.uint16)
-#: Relative difference up to which two voxel sizes are the same, as in `levels.levels_of`.
-_SAME = 1e-6
 
 
 def as_uint16(volumes: Sequence[ReferenceVolume]) -> tuple[list[ReferenceVolume], list[str]]:
@@ -98,7 +96,7 @@ def template_levels(
     """
     finest = min(volumes, key=lambda volume: volume.voxel_size)
     sizes = _sizes(annotation)
-    if any(size > other * (1 + _SAME) for size, other in zip(finest.voxel_size, sizes[0], strict=True)):
+    if any(size > other * (1 + SAME_SIZE) for size, other in zip(finest.voxel_size, sizes[0], strict=True)):
         raise InputError(
             f"the template {finest.uri} has voxels of {um(finest.voxel_size)}, but the annotation of {um(sizes[0])}; "
             "BrainGlobe needs both at every level, and a template is not made finer than it is: give a template with "
@@ -136,7 +134,7 @@ def _sizes(levels: Levels) -> list[tuple[float, float, float]]:
 
 
 def _same(one: Sequence[float], other: Sequence[float]) -> bool:
-    return all(abs(a / b - 1) < _SAME for a, b in zip(one, other, strict=True))
+    return all(abs(a / b - 1) < SAME_SIZE for a, b in zip(one, other, strict=True))
 
 
 def _factor(one: Sequence[float], other: Sequence[float]) -> Factor:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..assets import names as paths
 from ..assets.names import AtlasNames, below
 from ..engine.finished_image import Finished
+from ..engine.lock import PATIENCE, Owner, owning
 from ..regions.tables import to_csv, to_parcellation_volumes
 from ..stores.target import Target
 from ..terminology.terminology import Terminology
@@ -68,6 +70,10 @@ class Tree:
     def volumes(self) -> str:
         """The key of the table of region volumes."""
         return f"{self.annotation_set}/{paths.PARCELLATION_VOLUMES if self.layout.strict else paths.VOLUMES}"
+
+    def changing(self) -> AbstractContextManager[Owner]:
+        """Own the tree, to change records, manifests and what atlases share; waits for others that do the same."""
+        return owning(self.root, patience=PATIENCE)
 
     def targets(self) -> list[Target]:
         """The targets of all images and of what is made from them: no source may lie in them."""

@@ -38,6 +38,7 @@ def verify_atlas(root: Target, *, deep: bool) -> VerifyReport | None:
         return None
     objects = blocks = 0
     defects = [Defect("missing", key, "is missing; build the atlas again to write it") for key in without]
+    verified: set[Any] = set()  # paths of images, and files as they are recorded: atlases may have the same ones
     for key, document in documents:
         if document is None:
             defects.append(Defect("metadata", key, "cannot be read"))
@@ -45,15 +46,18 @@ def verify_atlas(root: Target, *, deep: bool) -> VerifyReport | None:
         if document["state"] != "finished":
             defects.append(Defect("unfinished", key, "the atlas is unfinished; build it again to resume"))
             continue
-        defects += _files(root, document)
+        defects += _files(root, document, verified)
         for path in (*all_images(document), *_copies(root, document)):
+            if path in verified:
+                continue
+            verified.add(path)
             report = _image(below(root, path), deep)
             objects, blocks = objects + report.objects, blocks + report.blocks
             named = {defect.key for defect in defects}
             found = (Defect(defect.kind, f"{path}/{defect.key}", defect.text) for defect in report.defects)
             defects += [defect for defect in found if defect.key not in named]
     known = [content for _, content in documents if content is not None]
-    if any(content.get("layout", {}).get("assets") is True for content in known):
+    if any(map(_has_documents, known)):
         strict = all(content.get("layout", {}).get("strict") is True for content in known)
         named = {defect.key for defect in defects}
         others = _without_documents(known)
@@ -67,12 +71,16 @@ def verify_atlas(root: Target, *, deep: bool) -> VerifyReport | None:
 
 
 def _without_documents(known: Sequence[dict[str, Any]]) -> set[str]:
-    """Folders of assets that only atlases without the layout of the standard have."""
+    """Folders of assets that only atlases without the layout of the standard have, or unfinished ones."""
     folders: dict[bool, set[str]] = {False: set(), True: set()}
     for content in known:
-        has_documents = content.get("layout", {}).get("assets") is True
-        folders[has_documents].update(map(_folder, (*all_images(content), *all_files(content))))
+        folders[_has_documents(content)].update(map(_folder, (*all_images(content), *all_files(content))))
     return folders[False] - folders[True]
+
+
+def _has_documents(content: dict[str, Any]) -> bool:
+    """Whether the atlas of a record is finished with the layout of the standard."""
+    return content["state"] == "finished" and content.get("layout", {}).get("assets") is True
 
 
 def _folder(key: str) -> str:
@@ -110,8 +118,11 @@ def _meshes(target: Target) -> list[Defect]:
         return [Defect("missing", "", "is missing")]
 
 
-def _files(root: Target, document: dict[str, Any]) -> Iterator[Defect]:
+def _files(root: Target, document: dict[str, Any], verified: set[Any]) -> Iterator[Defect]:
     for key, (size, checksum) in all_files(document).items():
+        if (file := (key, size, checksum)) in verified:
+            continue
+        verified.add(file)
         if key not in root.sizes(key):
             yield Defect("missing", key, "is missing")
         elif not matches(root, key, size, checksum):

@@ -10,9 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from configparser import ConfigParser, Error
-from contextlib import suppress
 from io import StringIO
-from pathlib import Path
 
 from ..assets.names import MANIFEST
 from ..engine.ledger import Defect
@@ -25,9 +23,20 @@ CUSTOM, OFFICIAL = "atlases/custom_atlases.conf", "atlases/last_versions.conf"
 _SECTION = "atlases"
 #: The most bytes of a list: BrainGlobe's own has about 100 atlases in 4 KiB.
 LARGEST = 2**20
-#: An atlas at a resolution, and its manifest in a version that BrainGlobe's reader finds.
+#: An atlas at a resolution, and its manifest in a version that BrainGlobe's reader finds: years and small numbers, of
+#: far less than 9 digits.
 _ATLAS = re.compile(r"(?P<name>.+)_\d+um")
-_MANIFEST = re.compile(r"atlases/(?P<atlas>[^/]+_\d+um)/(?P<version>\d+(_\d+)?)/" + re.escape(MANIFEST))
+_MANIFEST = re.compile(r"atlases/(?P<atlas>[^/]+_\d+um)/(?P<version>\d{1,9}(_\d{1,9})?)/" + re.escape(MANIFEST))
+
+
+def concerns(root: Target, name: str) -> bool:
+    """Whether a tree holds any of BrainGlobe's atlases of a name, or lists one."""
+    if _held(root, name):
+        return True
+    try:
+        return any(_name_of(atlas) == name for atlas in _read(root, CUSTOM) or {})
+    except InputError:  # it lists none that BrainGlobe can read
+        return False
 
 
 def refuse(root: Target) -> None:
@@ -59,26 +68,19 @@ def update(root: Target, name: str) -> None:
     InputError
         If BrainGlobe cannot read one of the lists.
     """
-
-    def held() -> dict[str, str]:
-        return _latest(key for key in root.list_keys("atlases/") if key.startswith(f"atlases/{name}_"))
-
-    if _read(root, CUSTOM) is None and not held():
+    if _read(root, CUSTOM) is None and not _held(root, name):
         return
     with owning(root, patience=PATIENCE):
         root.tidy(["atlases"])
         custom = _read(root, CUSTOM) or {}
         others = {atlas: version for atlas, version in custom.items() if _name_of(atlas) != name}
-        if listed := others | held():
+        if listed := others | _held(root, name):
             _write(root, CUSTOM, listed)
             if _read(root, OFFICIAL) is None:
                 _write(root, OFFICIAL, {})
         else:
             for key in [CUSTOM] if _read(root, OFFICIAL) else [CUSTOM, OFFICIAL]:
                 root.remove(key)
-    if root.is_local and not listed:
-        with suppress(OSError):  # another record or lock is in the folder of the lock
-            Path(root.url, "atlaszarr").rmdir()
 
 
 def defects(root: Target, keys: Iterable[str]) -> Iterator[Defect]:
@@ -107,6 +109,11 @@ def defects(root: Target, keys: Iterable[str]) -> Iterator[Defect]:
                     yield Defect("inconsistent", key, f"does not list {atlas}; build the atlas again to list it")
                 elif found != version:
                     yield Defect("inconsistent", key, f"lists version {found} of {atlas}, but the latest is {version}")
+
+
+def _held(root: Target, name: str) -> dict[str, str]:
+    """The latest version of each of BrainGlobe's atlases of a name that a tree holds."""
+    return _latest(key for key in root.list_keys("atlases/") if key.startswith(f"atlases/{name}_"))
 
 
 def _latest(keys: Iterable[str]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Writes a catalogue from the Allen API, page by page, so that a run that was killed goes on at the page it stopped at.
+"""Writes a catalogue from the Allen API, page by page, so that a run that was killed is resumed at the page it reached.
 
 Every page is an object of its own under ``unfinished/`` until the tables are written; ``catalogue.json`` is written
 last, and no catalogue without it is read.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..engine.lock import owning
-from ..errors import InputError, NotFoundError, RecordError, ServiceError, TargetError
+from ..errors import AtlaszarrError, InputError, NotFoundError, RecordError, ServiceError, TargetError
 from ..stores.documents import LARGEST, json_bytes, parse_object
 from ..versions import version
 from .columns import DATASETS, IMAGES, Columns, Record
@@ -99,12 +99,17 @@ class _Snapshot:
     query: Query
     target: Target
     progress: Progress | None
+    begun: dict[str, Any]
     requests: int = 0
-    changes: list[str] = field(default_factory=list)
 
     def fetch(self, columns: Columns, criteria: Sequence[Criterion], **options: Any) -> tuple[list[Record], int]:
         self.requests += 1
         return self.query(columns.model, criteria, **options)
+
+    def note(self, change: str) -> None:
+        """Record a change at the service."""
+        self.begun["changes"] = [*self.begun["changes"], change][:_MOST_CHANGES]
+        self.target.write(_REQUEST, json_bytes(self.begun))
 
 
 @dataclass(frozen=True)
@@ -150,19 +155,23 @@ def write_catalogue(
         str(criterion)  # validates the text before anything is written
     if (finished := _finished(target, request)) and not target.list_keys(_PAGES):
         return finished
+    _refuse_others(target)
     with owning(replace(target, url=f"{target.url}/{_PAGES}")):
         if finished := _finished(target, request):  # by a process that had the lock, or was killed after that
             target.remove(_PAGES)
             return finished
-        begun = _begin(target, request)
-        snapshot = _Snapshot(query, target, progress)
+        snapshot = _Snapshot(query, target, progress, _begin(target, request))
         names = set(target.list_keys(_PAGES))
         units = _dataset_units(query_criteria, chosen)
         total = None if chosen is None else len(chosen)
         for unit in units:
             total = _complete(snapshot, unit, names, total)
         dataset_ids = _ids(snapshot, units, names)
-        _validate_ids(dataset_ids, chosen, product)
+        try:
+            _validate_ids(dataset_ids, chosen, product)
+        except AtlaszarrError:
+            target.remove(_PAGES)
+            raise
         image_units = _image_units(dataset_ids)
         for done, unit in enumerate(image_units):
             if progress:
@@ -178,10 +187,10 @@ def write_catalogue(
             "format": FORMAT,
             "version": VERSION,
             "atlaszarr": version(),
-            "date": begun["date"],
+            "date": snapshot.begun["date"],
             "finished": _now(),
             "request": request,
-            "changes": [*begun.get("changes", []), *snapshot.changes][:_MOST_CHANGES],
+            "changes": snapshot.begun["changes"],
             "files": {name: table.to_dict() for name, table in tables.items()},
         }
         write_document(target, document)
@@ -213,24 +222,27 @@ def _finished(target: Target, request: dict[str, Any]) -> CatalogueReport | None
     return _report(target, document, "already finished", 0)
 
 
+def _refuse_others(target: Target) -> None:
+    """Raise InputError for a target that holds something else than a catalogue that was begun."""
+    known = (f"{_PAGES}/", ".", DOCUMENT, DATASETS.file, IMAGES.file)
+    if others := [key for key in (*target.list_keys(), *target.links()) if not key.startswith(known)]:
+        raise InputError(
+            f"{target.url} is not empty (it holds {others[0]!r}); choose another folder", code="target-not-empty"
+        )
+
+
 def _begin(target: Target, request: dict[str, Any]) -> dict[str, Any]:
-    """The request of a catalogue that was begun in a target, after it was written if there was none."""
+    """What is recorded of a catalogue that was begun in a target, after it was written if there was nothing."""
     if (body := target.read(_REQUEST, LARGEST)) is not None:
         try:
             begun = parse_object(body)
         except ValueError:
             begun = {}
-        if "request" in begun and "date" in begun:
+        if {"request", "date", "changes"} <= begun.keys() and isinstance(begun["changes"], list):
             _validate_request(target, begun["request"], request)
             return begun
-    keys = target.list_keys()
-    known = (f"{_PAGES}/", ".", DATASETS.file, IMAGES.file)
-    if others := [key for key in keys if not key.startswith(known)]:
-        raise InputError(
-            f"{target.url} is not empty (it holds {others[0]!r}); choose another folder", code="target-not-empty"
-        )
-    begun = {"date": _now(), "request": request}
-    target.remove_each(key for key in keys if key.startswith(f"{_PAGES}/") and key.endswith(".parquet"))
+    begun = {"date": _now(), "request": request, "changes": []}
+    target.remove_each(key for key in target.list_keys(_PAGES) if key.endswith(".parquet"))
     target.write(_REQUEST, json_bytes(begun))
     return begun
 
@@ -294,7 +306,7 @@ def _complete(snapshot: _Snapshot, unit: _Unit, names: set[str], total: int | No
             after = _validate_page(unit, records, after)
             last = left == len(records)
             if last and pages and (change := _change(snapshot, unit, names, records)):
-                snapshot.changes.append(change)
+                snapshot.note(change)
                 _discard(snapshot, unit, names)
                 break
             key = unit.key(pages, last)
@@ -433,8 +445,7 @@ def _validate_ids(found: NDArray[np.int64], chosen: Sequence[int] | None, produc
         named = ", ".join(map(str, missing[:_MOST_NAMED])) + ", ..." * (len(missing) > _MOST_NAMED)
         of = "" if product is None else f" in product {product!r}"
         raise NotFoundError(
-            f"section datasets {named} ({len(missing)} of {len(chosen)} ids) do not exist{of}; remove them from the "
-            "list and choose another folder",
+            f"section datasets {named} ({len(missing)} of {len(chosen)} ids) do not exist{of}; leave them out",
             code="dataset-not-found",
         )
     if not len(found):

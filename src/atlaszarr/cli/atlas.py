@@ -18,11 +18,12 @@ _EACH = "path or URL; repeatable, once per resolution."
 
 
 def _component(option: str, name: str, version: str, word: str | None = None) -> Callable[[Any], Any]:
-    """The options with the name and the version of a component, and their defaults for the CCF."""
+    """The options with the name and the version of a component, and their defaults."""
     word = word or option
+    when = "for the atlas allen-adult-mouse 2017, else that of the atlas"
     return options(
-        click.option(f"--{option}-name", metavar="NAME", help=f"Name of the {word} [for the CCF {name}]."),
-        click.option(f"--{option}-version", metavar="VERSION", help=f"Version of the {word} [for the CCF {version}]."),
+        click.option(f"--{option}-name", metavar="NAME", help=f"Name of the {word} [{name} {when}]."),
+        click.option(f"--{option}-version", metavar="VERSION", help=f"Version of the {word} [{version} {when}]."),
     )
 
 
@@ -39,8 +40,8 @@ def _component(option: str, name: str, version: str, word: str | None = None) ->
 @click.option(
     "--ontology",
     metavar="URI",
-    help="Structure graph, terminology.csv or a list of labels [by the manifest of the annotation, or for the CCF "
-    "graph 1 of the Allen API].",
+    help="Structure graph, terminology.csv or a list of labels [what the manifests of the annotation name, else for "
+    "the CCF graph 1 of the Allen API].",
 )
 @click.option("--name", metavar="NAME", help="Name of the atlas [for the CCF allen-adult-mouse].")
 @click.option("--version", metavar="VERSION", help="Version of the atlas [for the CCF 2017].")
@@ -74,21 +75,28 @@ def _component(option: str, name: str, version: str, word: str | None = None) ->
 @click.option("--chunk", type=WHOLE, metavar="N", help="Side of a chunk in voxels [64; 80 at 10 um].")
 @options(SHARD, OME_ZARR)
 @click.option(
-    "--spool", metavar="DIR", help="Folder for unpacked voxels during the build; all workers need access [temporary]."
+    "--spool",
+    metavar="DIR",
+    help="Folder for unpacked voxels, and for NIfTI files on their way to an object store, during the build; all "
+    "workers need access [temporary].",
 )
 @options(STORE, WORKERS, *WRITING, *API, *OUTPUT)
 def atlas(target: str, storage_options: dict[str, Any], as_json: bool, **values: Any) -> None:
     """Build an atlas under TARGET, a path or URL: annotation, template, hemispheres, terminology, region volumes.
 
-    The CCF is recognised by its extent and its labels. Any other atlas needs a name, a version and an ontology, and for
-    BrainGlobe also a species and a citation.
+    The CCF is recognised by its extent, its axes and its labels, and an ontology that is given must have its root, 997.
+    Any other atlas needs a name, a version and an ontology, and for BrainGlobe also a species and a citation.
+
+    The same command resumes an interrupted build; with --overwrite it begins again.
 
     For instance: atlaszarr atlas ccf --annotation annotation_25.nrrd --template average_template_25.nrrd
     """
     from ..assets.names import CCF
     from ..atlas import build_atlas
 
-    with client() as service, progress_bars(f"atlas {values['name'] or CCF[0]}", resumable="a build") as progress:
+    title = f"atlas {values['name'] or CCF[0]}"
+    resumable = "" if values["overwrite"] else "a build"
+    with client() as service, progress_bars(title, resumable=resumable) as progress:
         report = build_atlas(target, client=service, storage_options=storage_options, progress=progress, **values)
     # An option that contradicts a header is remarked on in any case.
     for remark in report.contradictions if is_quiet() else report.remarks:

@@ -94,8 +94,8 @@ BUILD = (
     click.option(
         "--atlas",
         metavar="ATLAS",
-        help="Register the target as a template of this atlas of --layout assets: ROOT/atlases/NAME/VERSION, or ROOT "
-        "if it holds one.",
+        help="Register the target as a template of this atlas of --layout assets: ROOT/atlases/NAME/VERSION, without "
+        "a version the newest, or ROOT if it holds one.",
     ),
     WORKERS,
 )
@@ -185,8 +185,8 @@ def build(
 ) -> int:
     """Build the registered multiscale OME-Zarr of a section dataset at TARGET, a path or URL.
 
-    The same command resumes an interrupted build. With --atlas, TARGET is the ROOT of its tree, for a default name, or
-    ROOT/templates/NAME-template/VERSION/template.ome.zarr.
+    The same command resumes an interrupted build; with --overwrite it begins again. With --atlas, TARGET is the ROOT of
+    its tree, for a default name, or ROOT/templates/NAME-template/VERSION/template.ome.zarr.
 
     For instance: atlaszarr build 74272479 nrp1.ome.zarr
     """
@@ -195,7 +195,8 @@ def build(
     if dry_run:
         _print_plans(dataset_id, target, storage_options, values, as_json)
         return 0
-    with client() as service, progress_bars(f"dataset {dataset_id}", resumable="a build") as progress:
+    resumable = "" if overwrite else "a build"
+    with client() as service, progress_bars(f"dataset {dataset_id}", resumable=resumable) as progress:
         report = run_build(
             dataset_id,
             target,

@@ -85,8 +85,8 @@ def _raised_by_echo(error: OSError) -> bool:
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     commands=[
-        *(search, info, image, plan, build, batch, verify, emulator, atlas, demo, preview, volumes, measure, grid),
-        catalogue,
+        *(search, info, catalogue, image, preview, plan, build, batch, verify),
+        *(atlas, volumes, measure, grid, demo, emulator),
     ],
 )
 @click.version_option(package_name="atlaszarr")

@@ -171,17 +171,17 @@ def is_quiet() -> bool:
 
 
 def client() -> Any:
-    """The client that the options of `API`, and of `CATALOGUE` where the command has them, describe."""
+    """The client that the options of `API`, `IMAGES` and `CATALOGUE` describe, as far as the command has them."""
     from ..allen.client import AllenClient
 
     return AllenClient(
         _kept("api_url"),
         _kept("cache"),
         cache_options=_kept("cache_option"),
-        catalogue=_kept("catalogue"),
-        catalogue_options=_kept("catalogue_option"),
         image_source=_kept("image_source", "api"),
         image_source_options=_kept("image_source_option"),
+        catalogue=_kept("catalogue"),
+        catalogue_options=_kept("catalogue_option"),
     )
 
 
@@ -259,6 +259,24 @@ API = (
         help="Storage option of a --cache URL; repeatable.",
     ),
 )
+#: Options of the commands that read section images.
+IMAGES = (
+    click.option(
+        "--image-source",
+        default="api",
+        metavar="api|URL",
+        **_keep(),
+        help="Where section images come from: api, or a folder or URL with slides, such as the Allen Institute's "
+        "open-data bucket s3://allen-mouse-brain-atlas [api].",
+    ),
+    click.option(
+        "--image-source-option",
+        multiple=True,
+        metavar="KEY=VALUE",
+        **_keep(as_mapping),
+        help="Storage option of an --image-source URL; repeatable.",
+    ),
+)
 CATALOGUE = (
     click.option(
         "--catalogue",
@@ -280,24 +298,6 @@ CRITERIA = (
     click.option("--product", metavar="P", help="Abbreviation of a product, for instance Mouse."),
     click.option("--specimen", callback=as_id, metavar="ID", help="Id of a specimen."),
     click.option("--id", "id", callback=as_id, metavar="ID", help="Id of a section dataset."),
-)
-#: Options of the commands that read section images.
-IMAGES = (
-    click.option(
-        "--image-source",
-        default="api",
-        metavar="api|URL",
-        **_keep(),
-        help="Where section images come from: api, or a folder or URL with slides, such as the Allen Institute's "
-        "open-data bucket s3://allen-mouse-brain-atlas [api].",
-    ),
-    click.option(
-        "--image-source-option",
-        multiple=True,
-        metavar="KEY=VALUE",
-        **_keep(as_mapping),
-        help="Storage option of an --image-source URL; repeatable.",
-    ),
 )
 STORE = click.option(
     "--storage-option",
@@ -322,11 +322,12 @@ MIRROR = (
     click.option("--space", callback=_refuse_removed, expose_value=False, hidden=True),
     click.option("--r-extent", callback=_refuse_removed, expose_value=False, hidden=True),
 )
+SCHEDULER = click.option(
+    "--scheduler", metavar="ADDRESS", help="Address of a dask.distributed scheduler, or threads [threads]."
+)
 #: Options of writing, of `build` and `atlas`.
 WRITING = (
-    click.option(
-        "--scheduler", metavar="ADDRESS", help="Address of a dask.distributed scheduler, or threads [threads]."
-    ),
+    SCHEDULER,
     click.option("--overwrite", is_flag=True, help="Replace a target that was built with other options."),
     click.option("--take-over", is_flag=True, help="Build although another build may be running in TARGET."),
 )

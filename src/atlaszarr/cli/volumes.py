@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ..errors import InputError
-from .options import MESSAGES, STORE, VOXEL_SIZE, WHOLE, format_options, options
+from .options import MESSAGES, SCHEDULER, STORE, VOXEL_SIZE, WHOLE, format_options, options
 from .terminal import echo, echo_data, say
 
 
@@ -26,7 +26,7 @@ from .terminal import echo, echo_data, say
 @click.option("--level", type=WHOLE, default=0, metavar="N", help="Level of the annotation [0].")
 @click.option("--by-hemisphere", is_flag=True, help="Print the left and right volumes too, and which side is which.")
 @click.option("--allow-unknown", is_flag=True, help="Accept a terminology that names under half of the labels.")
-@options(VOXEL_SIZE, STORE, format_options("table", "csv", "json", "parquet"), *MESSAGES)
+@options(VOXEL_SIZE, STORE, SCHEDULER, format_options("table", "csv", "json", "parquet"), *MESSAGES)
 def volumes(
     annotation: str,
     terminology: str | None,
@@ -37,6 +37,7 @@ def volumes(
     allow_unknown: bool,
     form: str,
     storage_options: dict[str, Any],
+    scheduler: str | None,
     as_json: bool,
 ) -> None:
     """Print the region volumes (mm3) of ANNOTATION, an OME-Zarr of labels: with and without descendants.
@@ -70,6 +71,7 @@ def volumes(
         voxel_size=voxel_size,
         allow_unknown=allow_unknown,
         storage_options=storage_options,
+        scheduler=scheduler,
     )
     if wanted:
         table = table.loc[[structure.id for structure in wanted]]

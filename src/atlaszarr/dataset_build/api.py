@@ -160,11 +160,11 @@ def build(
         ``blocks``, ``level 1``.
     atlas : str or path-like, optional
         An atlas of the layout ``assets``, in whose tree the target is registered as a template: the folder
-        ``ROOT/atlases/NAME/VERSION``, its ``manifest.json``, or ROOT if it holds one atlas. The target is ROOT, for the
-        default name and version (see `atlaszarr.dataset_build.asset.Registration`), or
-        ``ROOT/templates/NAME-template/VERSION/template.ome.zarr``. Once it is finished, its documents are written next
-        to it, and the manifest of the atlas lists it; those of BrainGlobe too where it is `grey` and has the shape of
-        the template. Further views are templates of their own, and x has the orientation of the atlas.
+        ``ROOT/atlases/NAME/VERSION``, without its version the newest, its ``manifest.json``, or ROOT if it holds one
+        atlas. The target is ROOT, for the default name and version (see `atlaszarr.dataset_build.asset.Registration`),
+        or ``ROOT/templates/NAME-template/VERSION/template.ome.zarr``. Once it is finished, its documents are written
+        next to it, and the manifest of the atlas lists it; those of BrainGlobe too where it is `grey` and has the shape
+        of the template. Further views are templates of their own, and x has the orientation of the atlas.
     **options
         Further fields of `atlaszarr.sections.options.VolumeOptions` or `SectionsOptions`: resolution (um), ...
 

@@ -11,7 +11,17 @@ from typing import Any
 
 from ..allen.records import SectionDataset
 from ..assets.documents import template_documents
-from ..assets.names import DATA_DESCRIPTION, MANIFEST, NAME, PROCESSING, SUFFIXES, TEMPLATE, VERSION, Asset, below
+from ..assets.names import (
+    DATA_DESCRIPTION,
+    MANIFEST,
+    NAME_PATTERN,
+    PROCESSING,
+    SUFFIXES,
+    TEMPLATE,
+    VERSION_PATTERN,
+    Asset,
+    below,
+)
 from ..atlas.registration import AtlasAsset, register
 from ..boxes import Shape
 from ..credit import SECTION_DATASET
@@ -29,7 +39,7 @@ from .layout import BuildLayout
 _DOCUMENTS = (MANIFEST, DATA_DESCRIPTION, PROCESSING)
 _SUFFIX = f"-{SUFFIXES['templates']}"
 #: A target below the root of an atlas.
-_PATH = re.compile(rf"templates/(?P<name>{NAME}){_SUFFIX}/(?P<version>{VERSION})/{re.escape(TEMPLATE)}")
+_PATH = re.compile(rf"templates/(?P<name>{NAME_PATTERN}){_SUFFIX}/(?P<version>{VERSION_PATTERN})/{re.escape(TEMPLATE)}")
 
 
 @dataclass(frozen=True)

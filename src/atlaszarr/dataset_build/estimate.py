@@ -223,7 +223,7 @@ def _images(frame: pd.DataFrame, datasets: pd.DataFrame) -> pd.DataFrame:
 def _of_view(datasets: pd.DataFrame, images: pd.DataFrame, space: int, options: VolumeOptions, first: bool) -> Estimate:
     """The estimate of one view of datasets of one reference space."""
     grid = Grid(reference_space(space), options.resolution)
-    pyramid = options.pyramid_over(grid.shape)
+    pyramid = options.pyramid(grid.shape)
     ids, starts = np.unique(images["data_set_id"].to_numpy(), return_index=True)
     numbers = np.split(images["section_number"].to_numpy(), starts[1:])
     steps = dict(zip(ids.tolist(), map(_step, numbers), strict=True))

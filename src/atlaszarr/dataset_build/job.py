@@ -11,6 +11,7 @@ from .. import credit
 from ..allen.client import AllenClient
 from ..allen.image_source import ImageFetch
 from ..allen.images import ImageRequest, MissingImage, SectionImage
+from ..boxes import cells
 from ..engine.blocks import Done, write_blocks
 from ..engine.job import ImageJob
 from ..engine.ledger import Defect, Entry, Ledger, Task
@@ -56,7 +57,9 @@ class DatasetJob(ImageJob):
         fetches: Sequence[ImageFetch] | None = None,
     ) -> None:
         root = Root(layout.options.ome_zarr, layout.request, credit.SECTIONS)
-        super().__init__(layout.multiscale(target), root, layout.groups, layout.source, files=lambda _: records.FILES)
+        super().__init__(layout.multiscale(target), root, layout.groups, layout.source, layout.together)
+        self.files = lambda _: records.FILES
+        self.held = layout.held
         self.plan = plan
         #: Missing images, or windows of images, by name.
         self.failures: dict[str, MissingImage] = {}
@@ -117,9 +120,15 @@ class DatasetJob(ImageJob):
         multiscale, source = shared
         step = self.multiscale.pyramid.passes[0]
         images: dict[ImageRequest, Any] = dict(self._again)
-        needed = [self._layout.inputs[block] for _, block in tasks]
+        blocks = [block for _, block in tasks]
+        groups = [[block] for block in blocks] if self.together is None else self.together(blocks)
+        boxes = [self.box(0, group) for group in groups]
+        needed = [
+            dict.fromkeys(request for block in cells(box, step.block) for request in self._layout.inputs.get(block, ()))
+            for box in boxes
+        ]
         last = {request: position for position, requests in enumerate(needed) for request in requests}
-        for position, ((_, block), requests) in enumerate(zip(tasks, needed, strict=True)):
+        for position, (group, box, requests) in enumerate(zip(groups, boxes, needed, strict=True)):
             for request in requests:
                 if request not in images:
                     fetch = self._fetch_of[request]
@@ -128,8 +137,8 @@ class DatasetJob(ImageJob):
                     images |= started
                     self.fetches |= set(started.values())
                     self._started += len(started)
-            inputs = [images[request] for request in requests]
-            yield partial(scheduler.compute, write_blocks, multiscale, source, step, [[block]], inputs)
+            inputs = [*(images[request] for request in requests), *self.held(box)]
+            yield partial(scheduler.compute, write_blocks, multiscale, source, step, [group], inputs)
             for request in requests:
                 if last[request] == position:
                     del images[request]

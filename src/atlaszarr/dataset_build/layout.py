@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from ..allen.images import ImagedSections, ImageRequest, MissingImage, SectionImage
 from ..allen.records import SectionDataset
 from ..allen.slide_images import SlideImage
-from ..boxes import Index
+from ..boxes import Index, Region
 from ..engine.blocks import Block, BlockSource
 from ..engine.codecs import Encoding
 from ..engine.collection import Collection
 from ..engine.multiscale import ArraySpec, Blocks, Multiscale
 from ..engine.ome import zarr_format
 from ..engine.pyramid import NonEmptyChunks
+from ..engine.schedulers import Future
 from ..geometry.grid import Grid
 from ..geometry.spaces import ORIENTATION
 from ..sections.options import Options
@@ -60,6 +61,12 @@ class BuildLayout:
         For a collection of planes, the axis (z, y, x) across them.
     sides : str
         The orientation of x in the metadata: that of the Allen Institute, or of the atlas that the target belongs to.
+    changes : mapping
+        What the voxels depend on besides the options and the records, as JSON values: a user's own steps.
+    together : callable, optional
+        Sorts blocks of level 0 into groups that are computed in one call, see `atlaszarr.engine.job.ImageJob`.
+    held : callable
+        Futures that a region of level 0 depends on, see `atlaszarr.engine.job.ImageJob`.
     """
 
     dataset: SectionDataset
@@ -76,12 +83,15 @@ class BuildLayout:
     columns: Mapping[str, list[Any]] = field(default_factory=dict)
     fixed: int | None = None
     sides: str = ORIENTATION["x"]
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    together: Callable[[Sequence[Index]], Sequence[Sequence[Index]]] | None = None
+    held: Callable[[Region], Sequence[Future]] = lambda _: ()
 
     @property
     def request(self) -> dict[str, Any]:
         """Everything that the bytes of the target depend on, as JSON values."""
         sides = {} if self.sides == ORIENTATION["x"] else {"sides": self.sides}
-        return {**self.options.identity(self.dataset), **sides}
+        return {**self.options.identity(self.dataset), **sides, **self.changes}
 
     @property
     def images(self) -> set[ImageRequest]:
@@ -101,6 +111,11 @@ def image_spec(background: int, grey: bool = False) -> ArraySpec:
     if grey:
         return ArraySpec(IMAGE, "uint8", fill=background, rule="mean", mask=SECTION)
     return ArraySpec(IMAGE, "uint8", ("c", "z", "y", "x"), 3, background, rule="mean", mask=SECTION)
+
+
+def channels_of(grey: bool) -> dict[str, Any]:
+    """The argument of `records.image` for an image in colour or grey."""
+    return {"channels": None} if grey else {}
 
 
 def grey_of(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

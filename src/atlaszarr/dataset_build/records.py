@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
+
 from .. import credit
 from ..allen.client import AllenClient
 from ..allen.images import MissingImage
@@ -28,6 +30,8 @@ from .plan import Plan
 
 #: Keys of the files that this module writes.
 FILES = ("atlaszarr/build.json", "atlaszarr/sections.csv", "atlaszarr/failures.csv")
+#: The colour of each channel of a section image.
+_COLOURS = {"red": "FF0000", "green": "00FF00", "blue": "0000FF"}
 _PACKAGES = ("dask", "fsspec", "google-crc32c", "numba", "numcodecs", "numpy", "obstore", "simplejpeg", "zarr")
 
 
@@ -71,13 +75,14 @@ def write_tables(
 
     The first has a row for every section image of the dataset, with its state: ``used``, ``missing`` (the whole image
     or a window of it), ``outside`` the grid, or ``skipped`` with the reason. The SHA-256 of an image that is fetched in
-    windows is that of the concatenated digests of its windows, in the order of their names. If the images come from
-    slides, further columns hold the slide, its ETag and its tier.
+    windows is that of the concatenated digests of its windows, in the order of their names; it is empty if the image
+    was fetched before the build, for a Dataset in memory. If the images come from slides, further columns hold the
+    slide, its ETag and its tier.
     """
     used: dict[int, dict[str, str]] = {}
     for entry in done.values():
         for name, digest in images(entry).items():
-            if digest:
+            if digest is not None:
                 used.setdefault(int(name.partition("/")[0]), {})[name] = digest
     missing = {failure.request.image_id: failure.reason for failure in failures}
     rows: list[tuple[Any, ...]] = []
@@ -170,23 +175,31 @@ def title(dataset: SectionDataset) -> str:
     return " ".join([f"Section dataset {dataset.id}", *dataset.genes])
 
 
-def image(version: str, geometry: Geometry, pyramid: Pyramid, name: str, grey: bool = False) -> dict[str, Any]:
-    """OME-Zarr metadata of the group of a registered image, in colour or grey."""
+def image(
+    version: str,
+    geometry: Geometry,
+    pyramid: Pyramid,
+    name: str,
+    channels: Sequence[str] | None = tuple(_COLOURS),
+    dtype: str = "uint8",
+) -> dict[str, Any]:
+    """OME-Zarr metadata of the group of a registered image, with the names of its channels; None without an axis c.
+
+    A viewer shows the grey levels of the section images, 0 to 255, whatever the dtype.
+    """
     method = f"mean of the covered voxels among {_neighbours(pyramid)}"
-    if grey:
+    if channels is None:
         return {"multiscales": [multiscales(version, name, "zyx", geometry, pyramid, method)]}
-    channels = [
-        {
-            "label": label,
-            "color": colour,
-            "active": True,
-            "window": {"min": 0.0, "max": 255.0, "start": 0.0, "end": 255.0},
-        }
-        for label, colour in (("red", "FF0000"), ("green", "00FF00"), ("blue", "0000FF"))
+    kind = np.dtype(dtype)
+    low, high = (np.iinfo(kind).min, np.iinfo(kind).max) if kind.kind in "iu" else (0, 255)
+    window = {"min": float(low), "max": float(high), "start": 0.0, "end": float(min(high, 255))}
+    entries = [
+        {"label": label, "color": _COLOURS.get(label, "FFFFFF"), "active": True, "window": dict(window)}
+        for label in channels
     ]
     return {
         "multiscales": [multiscales(version, name, "czyx", geometry, pyramid, method)],
-        "omero": {"name": name, "channels": channels, "rdefs": {"model": "color"}},
+        "omero": {"name": name, "channels": entries, "rdefs": {"model": "color"}},
     }
 
 

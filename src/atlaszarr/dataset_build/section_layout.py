@@ -11,19 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..allen.images import ImageRequest, MissingImage, SectionImage, TierImage, pixels_of, tier_image
-from ..allen.records import SectionDataset
+from ..allen.records import Section, SectionDataset
 from ..boxes import Box, Region, everywhere, shape_of
 from ..engine.blocks import Block
 from ..engine.collection import member_pyramid
 from ..engine.multiscale import ArraySpec
-from ..engine.ome import displacement_field
+from ..engine.ome import Geometry, displacement_field
 from ..engine.pyramid import NonEmptyChunks, Pyramid
 from ..errors import RecordError
 from ..geometry.plane import PLANES
 from ..sections.options import SectionsOptions
 from ..sections.planes import SectionPlanes
 from . import records
-from .layout import DISPLACEMENT, IMAGE, SECTION, BuildLayout, block_of, grey_of, image_spec, section_spec
+from .layout import DISPLACEMENT, IMAGE, SECTION, BuildLayout, block_of, channels_of, grey_of, image_spec, section_spec
 
 #: Bytes per pixel while a block is computed: two coordinates, each with temporaries, the image, the label.
 _WORKING = 80
@@ -42,7 +42,7 @@ def section_layout(dataset: SectionDataset, options: SectionsOptions) -> BuildLa
         If no section is inside the grid.
     """
     planes = options.planes(dataset)
-    pyramid, imaged = options.pyramid(planes), planes.imaged
+    pyramid, imaged = options.pyramid(len(planes.displacements), planes.shape), planes.imaged
     level, step = pyramid.levels[0], pyramid.passes[0]
     boxes: list[list[Box]] = [[] for _ in planes.displacements]
     base = set()
@@ -125,16 +125,29 @@ def _groups(
     for member, (section, coordinate) in enumerate(zip(planes.imaged.sections, planes.coordinates, strict=True)):
         geometry = records.plane_geometry(planes.grid, planes.plane.fixed, coordinate, thickness)
         name = f"{title}, section {section.section_number}"
-        groups[f"{member}/{SECTION}"] = records.provenance(version, geometry, pyramid, [section])
-        groups[f"{member}/labels"] = {"labels": ["section"]}
+        channels = channels_of(options.grey)
+        groups |= member_groups(version, member, section, name, geometry, pyramid, **channels)
         if options.displacement:
             field = displacement_field(version, f"{name}, displacement", "czyx", geometry, pyramid)
             frame = image_frame(planes, member, thickness)
             groups[f"{member}/{DISPLACEMENT}"] = {**field, "atlaszarr": {"image": frame}}
-        groups[f"{member}"] = records.image(version, geometry, pyramid, name, options.grey)
-    groups["OME"] = {"series": list(map(str, range(len(planes.displacements))))}
-    groups[""] = {"bioformats2raw.layout": 3}
-    return groups
+    return groups | collection_groups(len(planes.displacements))
+
+
+def member_groups(
+    version: str, member: int, section: Section, name: str, geometry: Geometry, pyramid: Pyramid, **channels: Any
+) -> dict[str, dict[str, Any]]:
+    """OME-Zarr metadata of the image of one section and its label; `channels` as in `records.image`."""
+    return {
+        f"{member}/{SECTION}": records.provenance(version, geometry, pyramid, [section]),
+        f"{member}/labels": {"labels": ["section"]},
+        f"{member}": records.image(version, geometry, pyramid, name, **channels),
+    }
+
+
+def collection_groups(members: int) -> dict[str, dict[str, Any]]:
+    """OME-Zarr metadata of a collection of images."""
+    return {"OME": {"series": list(map(str, range(members)))}, "": {"bioformats2raw.layout": 3}}
 
 
 def field_in_mm(planes: SectionPlanes, section: int, rows: slice, columns: slice) -> NDArray[np.float64]:

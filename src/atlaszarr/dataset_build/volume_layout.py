@@ -16,7 +16,7 @@ from ..geometry.spaces import ORIENTATION
 from ..sections.options import VolumeOptions
 from ..sections.stack import Stack
 from . import records
-from .layout import IMAGE, SECTION, BuildLayout, block_of, grey_of, image_spec, section_spec
+from .layout import IMAGE, SECTION, BuildLayout, block_of, channels_of, grey_of, image_spec, section_spec
 
 _VOXEL_BYTES = 3 + 4
 #: Further bytes per voxel while the mean of the channels is computed: their sum, as uint16, and the mean.
@@ -32,7 +32,7 @@ def volume_layout(dataset: SectionDataset, options: VolumeOptions, sides: str = 
         If no section is inside the grid.
     """
     stack = options.stack(dataset)
-    pyramid, grid = options.pyramid(stack), stack.grid
+    pyramid, grid = options.pyramid(stack.grid.shape), stack.grid
     chunks = stack.sections_by_chunk(options.chunk)
     if not chunks:
         raise RecordError(
@@ -66,7 +66,9 @@ def volume_layout(dataset: SectionDataset, options: VolumeOptions, sides: str = 
         groups={
             SECTION: records.provenance(options.ome_zarr, geometry, pyramid, stack.imaged.sections),
             "labels": {"labels": ["section"]},
-            IMAGE: records.image(options.ome_zarr, geometry, pyramid, records.title(dataset), options.grey),
+            IMAGE: records.image(
+                options.ome_zarr, geometry, pyramid, records.title(dataset), **channels_of(options.grey)
+            ),
         },
         extent=f"{' x '.join(map(str, pyramid.shape))} voxels, {len(pyramid.levels)} levels",
         sides=sides,

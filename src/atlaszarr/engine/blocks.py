@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ..boxes import Index, Region, within
+from ..errors import InputError
 from . import ledger
 from .ledger import Entry, Task
 from .multiscale import ArraySpec, Blocks, Multiscale
@@ -88,8 +90,7 @@ def write_blocks(
     done: list[Done] = []
     for blocks in groups:
         regions = [multiscale.pyramid.region(step, block) for block in blocks]
-        z, y, x = (slice(min(a.start for a in axis), max(a.stop for a in axis)) for axis in zip(*regions, strict=True))
-        box: Region = (z, y, x)
+        box = box_of(regions)
         with naming(multiscale, step.source, blocks[0]):
             made = source(step.source, box, inputs) if step.computes else Block(multiscale.read(step.source, box))
         notes: dict[str, Any] = dict(made.notes)
@@ -105,6 +106,12 @@ def write_blocks(
     return done
 
 
+def box_of(regions: Sequence[Region]) -> Region:
+    """The smallest region that contains some regions."""
+    z, y, x = (slice(min(a.start for a in axis), max(a.stop for a in axis)) for axis in zip(*regions, strict=True))
+    return z, y, x
+
+
 def _note(
     multiscale: Multiscale,
     observe: Observe,
@@ -115,6 +122,23 @@ def _note(
     values: NDArray[Any],
 ) -> None:
     notes[multiscale.key(spec, level, unit)] = observe(multiscale, level, unit, values)
+
+
+def as_declared(path: str, dtype: Any, part: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """Validate the dtype and shape of a block: dask does not validate the result of a mapped function.
+
+    Raises
+    ------
+    InputError
+        If they are not those that the array declares.
+    """
+    if part.dtype.newbyteorder("=") != np.dtype(dtype).newbyteorder("=") or part.shape != shape:
+        raise InputError(
+            f"a block of {path or 'the image'} has dtype {part.dtype} and shape {part.shape}, but its array "
+            f"declares {np.dtype(dtype)} and {shape}; correct the dtype or meta of the array",
+            code="block-mismatch",
+        )
+    return part
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from ..errors import InputError
 from .pyramid import Factor
 
 #: Methods of downsampling: see `reduce`.
-Rule = Literal["mean", "mean_of_numbers", "mode", "mode_of_nonzero", "nearest"]
+Rule = Literal["mean", "mean_of_covered", "mean_of_numbers", "mode", "mode_of_nonzero", "nearest"]
 
 _Array = NDArray[Any]
 _Steps = tuple[tuple[int, int], ...]  # numerator and denominator of the factor along each axis
@@ -50,9 +50,10 @@ def reduce(
         another or at the end of the parent: the result is then the same as for the whole. Copied unless C-contiguous.
     factor : tuple of Fraction
         Factor along (z, y, x), each at least 1; the product of the numerators is at most 2**30.
-    rule : {"mean", "mean_of_numbers", "mode", "mode_of_nonzero", "nearest"}
+    rule : {"mean", "mean_of_covered", "mean_of_numbers", "mode", "mode_of_nonzero", "nearest"}
         - ``mean``: the weighted mean. For integers it is exact, rounded half to even. Floating point is summed in
           float64, first over z and y, then over x, and the result is rounded to the dtype; NaN gives NaN.
+        - ``mean_of_covered``: ``mean`` of the voxels where the mask is not 0, and of all voxels if it is 0 in all.
         - ``mean_of_numbers``: for floating point in which NaN is no data. Same as ``mean`` over the values that are not
           NaN, in each channel; NaN if all are.
         - ``mode``: for anatomical labels. The foreground (not 0) wins if its weight is larger than that of the
@@ -66,9 +67,9 @@ def reduce(
     level_shape : tuple of int, optional
         Shape (z, y, x) of the whole level; ``mode`` breaks ties by it. Default: the level ends with `values`.
     mask : ndarray, integers or bool, shape (z, y, x), optional
-        For ``mean``: only voxels where it is not 0 count, in all channels.
+        For ``mean``: only voxels where it is not 0 count, in all channels. ``mean_of_covered`` needs one.
     fill : number
-        The mean if no voxel counts.
+        The ``mean`` if no voxel counts.
 
     Returns
     -------
@@ -98,6 +99,10 @@ def reduce(
             for channel in values.reshape(math.prod(values.shape[:-3]), *values.shape[-3:])
         ]
         return np.stack(channels).reshape(*values.shape[:-3], *channels[0].shape)
+    if rule == "mean_of_covered" and mask is not None:
+        covered = mask != 0
+        some = reduce(covered.view(np.uint8), factor, "mode_of_nonzero") != 0
+        return np.where(some, reduce(values, factor, "mean", mask=covered), reduce(values, factor, "mean"))
     dtype: np.dtype[Any] = values.dtype.newbyteorder("=")
     shape = reduced_shape(values.shape[-3:], factor)
     steps = tuple((int(f.numerator), int(f.denominator)) for f in factor)
@@ -142,9 +147,11 @@ def _validate(values: _Array, factor: Factor, rule: Rule, mask: _Array | None, f
             f"factor ({', '.join(map(str, factor))}) must be 3 fractions >= 1 with small numerators",
             code="invalid-factor",
         )
-    if mask is not None and (rule != "mean" or mask.shape != values.shape[-3:]):
+    if rule == "mean_of_covered" and mask is None:
+        raise InputError("rule mean_of_covered needs a mask; give one, or rule mean", code="invalid-mask")
+    if mask is not None and (not rule.startswith("mean") or mask.shape != values.shape[-3:]):
         raise InputError(
-            f"mask {mask.shape} with rule {rule}: only mean takes one, of shape {values.shape[-3:]}",
+            f"mask {mask.shape} with rule {rule}: only means take one, of shape {values.shape[-3:]}",
             code="invalid-mask",
         )
     if values.dtype.kind != "f":

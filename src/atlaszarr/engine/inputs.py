@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path, PurePath
@@ -69,7 +69,7 @@ def opened(image: Any) -> tuple[Any, tuple[str, ...], Geometry]:
             "the image is masked; fill it first, and pass the mask as a label if you need it", code="masked-image"
         )
     if hasattr(image, "coords"):
-        return array, axes, _of_coordinates(image)
+        return array, axes, geometry_of(image)
     if hasattr(image, "scale") and dims is not None:
         orientation = getattr(image, "axes_orientations", None) or {}
         named = {axis: str(getattr(item.value, "value", item.value)) for axis, item in orientation.items()}
@@ -149,8 +149,14 @@ def is_computed(array: Any) -> bool:
     return not all(isinstance(value, np.ndarray) or type(value).__name__ == "Future" for value in held)
 
 
-def _of_coordinates(image: Any) -> Geometry:
-    """The geometry of an xarray.DataArray, from its one-dimensional coordinates."""
+def geometry_of(image: Any) -> Geometry:
+    """The geometry of an xarray.DataArray or Dataset, from its one-dimensional coordinates z, y and x.
+
+    Raises
+    ------
+    InputError
+        If a coordinate is not a regular, increasing grid, or the units differ.
+    """
     scale, translation, units = {}, {}, {}
     along = {axis: image.coords[axis] for axis in "zyx" if axis in image.coords and image.coords[axis].dims == (axis,)}
     for axis, coordinate in along.items():
@@ -219,6 +225,40 @@ def identity_of(array: Any) -> str:
     folders = (path for path in locations_read(array) if any(Path(path, name).is_file() for name in names))
     read = map(_files, sorted(folders))
     return "; ".join((str(dask.base.tokenize(array)), *read))
+
+
+def held_by(array: Any) -> dict[Any, Any]:
+    """The tasks of a dask array that are futures of `distributed`, as after ``persist()``, by key."""
+    from dask.highlevelgraph import MaterializedLayer
+
+    layers = [layer for layer in array.dask.layers.values() if isinstance(layer, MaterializedLayer)]
+    tasks = ((key, getattr(task, "value", task)) for layer in layers for key, task in layer.items())
+    return {key: task for key, task in tasks if is_future(task)}
+
+
+def validate_held(arrays: Iterable[Any], scheduler: Any) -> None:
+    """Refuse arrays that another client than the scheduler's has persisted: only that client has their values.
+
+    Raises
+    ------
+    InputError
+        If `scheduler`, a result of `resolve_scheduler`, cannot use them.
+    """
+    if scheduler == "threads":
+        return
+    for array in arrays:
+        for future in held_by(array).values() if hasattr(array, "__dask_graph__") else ():
+            if future.client is not scheduler:
+                raise InputError(
+                    f"the image is persisted on {future.client.scheduler.address} by a distributed.Client; give that "
+                    "client as scheduler, or 'threads'",
+                    code="persisted-array",
+                )
+
+
+def is_future(value: Any) -> bool:
+    """Whether a value is a future of `distributed`."""
+    return type(value).__module__.startswith("distributed.") and hasattr(value, "key")
 
 
 def absent_of(array: Any) -> AbsentChunks | None:

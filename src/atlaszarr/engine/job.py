@@ -13,12 +13,12 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
-from ..boxes import Index
+from ..boxes import Index, Region
 from ..errors import TargetError
 from ..stores.local import is_partial
 from ..stores.target import Target
 from . import ledger, ome, target_state
-from .blocks import BlockSource, Done, write_blocks
+from .blocks import BlockSource, Done, box_of, write_blocks
 from .ledger import Defect, Entry, Ledger, Task, digest
 from .lock import PROBES, Owner
 from .multiscale import Multiscale
@@ -114,6 +114,9 @@ class ImageJob(Job):
         Sorts the blocks of a pass into groups; the blocks of a group are computed in one call.
     notes : callable
         Called with the notes of every task that has any.
+    held : callable
+        Futures of values that a region of level 0 depends on and that the memory of a cluster holds; passed to the
+        source after its other inputs.
     files : callable
         Writes the sidecars, given the digest of the compacted ledger; returns their keys.
     """
@@ -124,6 +127,7 @@ class ImageJob(Job):
     source: BlockSource
     together: Callable[[Sequence[Index]], Sequence[Sequence[Index]]] | None = None
     notes: Callable[[Mapping[str, Any]], None] = lambda _: None
+    held: Callable[[Region], Sequence[Future]] = lambda _: ()
     files: Callable[[str], Sequence[str]] = lambda _: ()
     fetches: set[Future] = field(default_factory=set, init=False)
 
@@ -207,7 +211,14 @@ class ImageJob(Job):
         if step.computes and self.together is not None:
             groups, size = self.together([index for _, index in tasks]), 1
         for first in range(0, len(groups), size):
-            yield partial(scheduler.compute, write_blocks, multiscale, source, step, groups[first : first + size])
+            taken = groups[first : first + size]
+            inputs = list(self.held(self.box(number, taken[0]))) if size == 1 and number == 0 else []
+            yield partial(scheduler.compute, write_blocks, multiscale, source, step, taken, inputs)
+
+    def box(self, number: int, blocks: Sequence[Index]) -> Region:
+        """The region of level 0 that is computed for a group of blocks of the first pass."""
+        pyramid = self.multiscale.pyramid
+        return box_of([pyramid.region(pyramid.passes[number], block) for block in blocks])
 
     def word(self, number: int) -> str:
         """``blocks`` for the first pass, else the first level that the pass writes."""

@@ -72,6 +72,16 @@ def count_labels(block: _Array, midline: int = 0) -> LabelCounts:
     return LabelCounts(ids[order].astype(block.dtype.newbyteorder("="), copy=False), low + counts[order, 1], low)
 
 
+def distinct(labels: NDArray[Any]) -> NDArray[Any]:
+    """The labels that occur, sorted, without 0."""
+    flat = labels.ravel(order="K")
+    # Labels come in runs: sorting the first voxel of each is enough.
+    begins = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    unique = np.unique(np.concatenate([flat[:1], flat[begins]]))
+    without_zero: NDArray[Any] = unique[unique != 0]
+    return without_zero
+
+
 def merged(parts: Sequence[LabelCounts]) -> LabelCounts:
     """The sum of the counts of several blocks."""
     if not parts:

@@ -20,9 +20,10 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import IO, Any
 
 import filelock
 
@@ -46,7 +47,8 @@ PATIENCE = 2 * LEASE
 _SETTLING = 1.0
 #: Seconds between two tries to own a target that another owner holds for a moment.
 _PAUSE = 0.1
-#: Tries to create an owner object that another build removes between creation and read.
+#: Tries to create an owner object that another build removes between creation and read, or a lock in a folder that it
+#: removes.
 _TRIES = 5
 _LOCK = "atlaszarr/owner.lock"
 _OWNER = "atlaszarr/owner.json"
@@ -117,26 +119,39 @@ def _has_locks(target: Target) -> bool:
     if fcntl is None:
         return True
     folder = Path(target.url, _LOCK).parent
-    with target.reporting("write to"):
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as probe:
-            try:
-                fcntl.flock(probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                if error.errno not in _NO_LOCKS:
-                    raise
-                return False
+
+    def opened() -> IO[bytes]:
+        return tempfile.TemporaryFile(dir=folder)
+
+    with target.reporting("write to"), _in_folder(folder, opened) as probe:
+        try:
+            fcntl.flock(probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            return False
     return True
+
+
+def _in_folder(folder: Path, action: Callable[[], Any]) -> Any:
+    """Make a folder, and call what needs it; again if another build removes the empty folder in between."""
+    for left in reversed(range(_TRIES)):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            return action()
+        except (FileNotFoundError, FileExistsError):  # `mkdir` raises the second if the folder is removed meanwhile
+            if not left:
+                raise
+    raise AssertionError
 
 
 @contextmanager
 def _locked(target: Target, take_over: bool) -> Iterator[Owner]:
     path = Path(target.url, _LOCK)
     with target.reporting("write to"):
-        path.parent.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(path, timeout=0, thread_local=False)
         try:
-            lock.acquire()
+            _in_folder(path.parent, lock.acquire)
         except filelock.Timeout:
             raise InputError(
                 f"target {target.url} is being built by another process; wait until it ends", code="target-locked"
@@ -152,6 +167,8 @@ def _locked(target: Target, take_over: bool) -> Iterator[Owner]:
     finally:
         path.unlink(missing_ok=True)
         lock.release()
+        with suppress(OSError):  # it has records, or another lock
+            path.parent.rmdir()
 
 
 @contextmanager

@@ -172,8 +172,13 @@ class Multiscale:
         non_empty.validate()
         return replace(whole, non_empty=non_empty)
 
-    def contents(self, request: Mapping[str, Any], found: Ledger, tasks: Sequence[Task]) -> Iterator[Defect] | None:
-        """Compare the objects of tasks with their source; return None to compare each level with its parent instead."""
+    def contents(
+        self, request: Mapping[str, Any], found: Ledger, tasks: Sequence[Task], most: int | None
+    ) -> Iterator[Defect] | None:
+        """Compare the objects of tasks with their source, at most `most` of a level unless it is None.
+
+        Return None to compare each level with its parent instead.
+        """
         return None
 
     @property

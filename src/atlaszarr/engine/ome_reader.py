@@ -30,8 +30,8 @@ from .zarr_reader import LARGEST_WHOLE, StoredArray, read_document
 if TYPE_CHECKING:
     import dask.array as da
 
-#: Characters of the path of a level: a key of S3 has 1024 bytes at most.
-_LONGEST_PATH = 1024
+#: Bytes of the path of a level, and of a name in it: a key of S3 has 1024 at most, and a name on a disk 255.
+_LONGEST_PATH, _LONGEST_NAME = 1024, 255
 #: Axes of the versions of OME-Zarr that do not name them.
 _UNNAMED = {"0.1": "tczyx", "0.2": "tczyx"}
 #: Folders that are listed, entries of each, and images that are named, to find the images below a folder.
@@ -69,7 +69,7 @@ class Axis:
         An older draft of RFC-4 has ``direction`` instead of ``value``.
         """
         if isinstance(document, str):
-            return cls(document)
+            document = {"name": document}
         orientation = document.get("orientation")
         if isinstance(orientation, Mapping):
             orientation = orientation.get("value", orientation.get("direction"))
@@ -174,7 +174,7 @@ class StoredImage:
                     code="damaged-metadata",
                 )
             given = [level["path"] for level in levels]
-            if wrong := [path for path in given if not isinstance(path, str | int) or len(str(path)) > _LONGEST_PATH]:
+            if wrong := [path for path in given if not _is_path(path)]:
                 raise ValueError(f"a level has the path {brief(wrong[0])}")
             paths = tuple(map(str, given))
             if outside := next((path for path in paths if ".." in path.split("/") or "\0" in path), None):
@@ -406,6 +406,17 @@ class StoredImage:
         kept = sorted((z, y, x))
         array = array[tuple(slice(None) if k in kept else 0 for k in range(array.ndim))]
         return array.transpose([kept.index(k) for k in (z, y, x)]), absent
+
+
+def _is_path(path: Any) -> bool:
+    """Whether the path of a level is one that a disk and an object store can have."""
+    if not isinstance(path, str | int):
+        return False
+    try:
+        names = str(path).encode().split(b"/")
+    except UnicodeEncodeError:  # it holds half of a character
+        return False
+    return sum(map(len, names)) + len(names) <= _LONGEST_PATH and max(map(len, names)) <= _LONGEST_NAME
 
 
 def _labels(ome: Mapping[str, Any]) -> tuple[str, ...]:

@@ -160,6 +160,10 @@ class Threads:
     def _result(self, value: Any) -> Any:
         if isinstance(value, list):
             return [self._result(item) for item in value]
+        if hasattr(value, "key") and type(value).__module__.startswith(
+            "distributed."
+        ):  # a value in the memory of a cluster
+            return value.result()
         if not isinstance(value, cf.Future):
             return value
         while True:
@@ -282,6 +286,16 @@ class Cluster:
         future = self._submit(_run_on_worker, _own_version(), function, *args, key=key)
         self._started.add(future)
         return future
+
+    def compute_graph(self, lazy: Any) -> Any:
+        """Compute a dask collection on the workers."""
+        try:
+            return lazy.compute(scheduler=self._client)
+        except Exception as error:
+            explained = self._explained(error)
+            if explained is error:
+                raise
+            raise explained from None
 
     def share(self, value: Any) -> Any:
         """Send the value to every worker, and return a future of it.

@@ -27,7 +27,7 @@ from .multiscale import ArraySpec, Multiscale, multiscale_of
 from .pyramid import Pass
 from .target_state import FINISHED, ROOT_KEYS, UNFINISHED, read_root, recorded_root, validate_layout
 
-#: Tasks of a pass whose levels and labels are compared unless `deep` is set.
+#: Tasks of a pass whose levels and labels are compared, or objects of a level with their source, unless `deep` is set.
 _SAMPLE = 8
 #: Records next to a ledger: where one is found without root and ledger, both have been deleted.
 _RECORDS = (
@@ -151,7 +151,7 @@ def _defects(target: Target, root: Mapping[str, Any], recorded: Ledger, deep: bo
     defects += _extra(target, multiscale, recorded)
     defective = {defect.task for defect in defects if defect.task}
     tasks = [task for task in _tasks_to_compare(multiscale, recorded, deep) if task not in defective]
-    for defect in _content_defects(multiscale, root["request"], recorded, tasks):
+    for defect in _content_defects(multiscale, root["request"], recorded, tasks, None if deep else _SAMPLE):
         # An object that is missing or altered, and so is listed already, cannot be decoded for a comparison either.
         if defect.kind != "undecodable" or not defective:
             defects.append(defect)
@@ -289,10 +289,10 @@ def _tasks_to_compare(multiscale: Multiscale, recorded: Ledger, deep: bool) -> l
 
 
 def _content_defects(
-    multiscale: Multiscale, request: Mapping[str, Any], recorded: Ledger, tasks: list[Task]
+    multiscale: Multiscale, request: Mapping[str, Any], recorded: Ledger, tasks: list[Task], most: int | None
 ) -> Iterator[Defect]:
-    """Defects of the voxels that tasks wrote."""
-    if (own := multiscale.contents(request, recorded, tasks)) is not None:
+    """Defects of the voxels that tasks wrote; `most` is that of `Multiscale.contents`."""
+    if (own := multiscale.contents(request, recorded, tasks, most)) is not None:
         yield from own
         return
     steps = {step.source: step for step in multiscale.pyramid.passes}

@@ -1,4 +1,4 @@
-"""Labels of an annotation: converted to uint32, distinct, and compared with a terminology."""
+"""Labels of an annotation: converted to uint32, and compared with a terminology."""
 
 from __future__ import annotations
 
@@ -51,16 +51,6 @@ def as_labels(values: NDArray[Any], name: str) -> NDArray[np.uint32]:
         _refuse(values, values < 0, name, _SIDES)
     _refuse(values, values > LARGEST_LABEL, name, f"labels must be at most {LARGEST_LABEL}")
     return values.astype(np.uint32)
-
-
-def distinct(labels: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    """The labels that occur, sorted, without 0."""
-    flat = labels.ravel(order="K")
-    # Labels come in runs: sorting the first voxel of each is enough.
-    begins = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    unique = np.unique(np.concatenate([flat[:1], flat[begins]]))
-    without_zero: NDArray[np.uint32] = unique[unique != 0]
-    return without_zero
 
 
 def unknown_labels(labels: NDArray[np.uint32], terminology: Terminology) -> tuple[int, ...]:

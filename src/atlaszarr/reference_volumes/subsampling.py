@@ -42,6 +42,6 @@ def strided_factor(coarse: ReferenceVolume, fine: ReferenceVolume) -> int | None
     z, y, x = coarse.array.shape
     for _, region in blocks((z, y, x), max(1, _BLOCK // n)):
         strided = tuple(slice(axis.start * n, (axis.stop - 1) * n + 1, n) for axis in region)
-        if not np.array_equal(*dask.compute(coarse.array[region], fine.array[strided])):
+        if not np.array_equal(*dask.compute(coarse.array[region], fine.array[strided], scheduler="threads")):
             return None
     return n

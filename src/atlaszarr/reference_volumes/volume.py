@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from ..assets.locate import Located, locate
 from ..engine.absent_chunks import AbsentChunks
+from ..engine.label_counts import distinct
 from ..stores.locations import output_path, shown
 from ..stores.temporary import temporary_folder
 from .frame import Frame, frame_of
 from .header import Header
-from .labels import as_labels, distinct
+from .labels import as_labels
 from .ome_zarr import is_ome_zarr, open_ome_zarr
 from .open_file import VolumeFile, open_volume_file
 from .orientation import ORIGIN, Orientation
@@ -121,7 +122,7 @@ class ReferenceVolume:
     def blocks(self) -> Iterator[NDArray[Any]]:
         """The chunks of the array, computed one after the other."""
         for index in np.ndindex(*self.array.numblocks):
-            yield self.array.blocks[index].compute()
+            yield self.array.blocks[index].compute(scheduler="threads")  # one after another: not on a cluster
 
 
 @contextmanager

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import islice
 from numbers import Integral
 from typing import Any
 
@@ -21,12 +22,14 @@ from ..engine.label_counts import LabelCounts, count_labels, merged
 from ..engine.label_index import LabelIndex, index_of
 from ..engine.ome import Geometry, exact
 from ..engine.ome_reader import StoredImage
-from ..engine.schedulers import active_client
+from ..engine.schedulers import Cluster, SchedulerLike, active_client, in_window, resolve_scheduler, scheduler_for
 from ..engine.zarr_reader import StoredArray
 from ..errors import AtlaszarrWarning, InputError
 from ..stores.locations import shown
 from ..stores.target import Target
 
+#: Tasks under way for each thread of a cluster: the next is there when one ends.
+_WINDOW = 4
 #: Fraction of a voxel: a centre closer than this to the midline is on the midline.
 _ROUNDED = Fraction(1, 10**6)
 
@@ -98,21 +101,43 @@ class Annotation:
             index_of_level=False,
         )
 
-    def counts(self) -> LabelCounts:
-        """The voxel count of each label, and `low`, that before the midline; background (0) may be left out."""
+    def counts(self, scheduler: SchedulerLike = None) -> LabelCounts:
+        """The voxel count of each label, and `low`, that before the midline; background (0) may be left out.
+
+        Raises
+        ------
+        InputError
+            If the scheduler is not supported, or its workers cannot read the labels.
+        """
         if (index := self._index()) is not None:
             return index.counts(self.level)
         if isinstance(self.labels, StoredArray):
-            parts = self.labels.each(
-                self.labels.units, lambda box, values: count_labels(values, self.before_midline - box[2].start)
-            )
-            counts = merged(list(parts))
+            counts = merged(list(self._count_stored(self.labels, scheduler)))
         else:
             if self.absent is not None:
                 self.absent.list()
-            counts = _count_lazy(self.labels, self.before_midline)
+            counts = _count_lazy(self.labels, self.before_midline, scheduler)
         self._warn_of_absent()
         return counts
+
+    def _count_stored(self, labels: StoredArray, scheduler: SchedulerLike) -> Iterator[LabelCounts]:
+        """Count the labels of stored objects, on threads of this process or on a cluster."""
+        if scheduler is None and labels.target.url.startswith("memory://"):
+            scheduler = "threads"  # the workers of the active client cannot read it
+        resolved = resolve_scheduler(scheduler, labels.target.url)
+        if resolved == "threads":
+            yield from labels.each(
+                labels.units, lambda box, values: count_labels(values, self.before_midline - box[2].start)
+            )
+            return
+        units = labels.units
+        with scheduler_for(resolved, None) as running:
+            shared = running.share(labels)
+            batches = iter(lambda: list(islice(units, running.batch)), [])
+            starts = (partial(running.compute, _count_units, shared, self.before_midline, batch) for batch in batches)
+            for counted, absent in in_window(running, starts, _WINDOW * running.workers):
+                labels.absent.add(absent)
+                yield counted
 
     def mask(self, labels: Iterable[int]) -> Any:
         """The voxels with one of some labels: a dask array of bool, shape (z, y, x)."""
@@ -266,7 +291,15 @@ def _is_in(values: NDArray[Any], ids: tuple[int, ...]) -> NDArray[np.bool_]:
     return np.isin(values, np.array([id for id in ids if limits.min <= id <= limits.max], values.dtype))
 
 
-def _count_lazy(array: Any, midline: int) -> LabelCounts:
+def _count_units(
+    labels: StoredArray, midline: int, units: Sequence[Sequence[int]]
+) -> tuple[LabelCounts, Mapping[str, int]]:
+    """Count the labels of some objects on a worker; return the absent chunks too."""
+    parts = [count_labels(values, midline - box[2].start) for box, values in labels.read(units)]
+    return merged(parts), labels.absent.take()
+
+
+def _count_lazy(array: Any, midline: int, scheduler: SchedulerLike) -> LabelCounts:
     import dask.array as da
 
     starts = da.from_array(np.cumsum((0, *array.chunks[2][:-1])), chunks=1)
@@ -283,7 +316,7 @@ def _count_lazy(array: Any, midline: int) -> LabelCounts:
         dtype=object,
         meta=np.empty((0, 0, 0), object),
     )
-    return merged(list(_computed(parts).ravel()))
+    return merged(list(_computed(parts, scheduler).ravel()))
 
 
 def _count_block(block: NDArray[Any], start: NDArray[np.int64], midline: int) -> NDArray[Any]:
@@ -292,14 +325,18 @@ def _count_block(block: NDArray[Any], start: NDArray[np.int64], midline: int) ->
     return counts
 
 
-def _computed(lazy: Any) -> Any:
-    """Compute a dask array with the current scheduler, or with threads if its graph cannot be sent to a cluster."""
-    if active_client():
-        import cloudpickle
+def _computed(lazy: Any, scheduler: SchedulerLike) -> Any:
+    """Compute a dask array on a scheduler, or with threads if its graph cannot be sent to a cluster."""
+    if scheduler is None and active_client() is None:
+        return lazy.compute()  # by the settings of dask
+    if (resolved := resolve_scheduler(scheduler)) == "threads":
+        return lazy.compute(scheduler="threads")
+    import cloudpickle
 
-        try:
-            cloudpickle.dumps(lazy.__dask_graph__())
-        except (TypeError, AttributeError, ValueError, RuntimeError):
-            # For example the arrays that from_ngff_zarr returns.
-            return lazy.compute(scheduler="threads")
-    return lazy.compute()
+    try:
+        cloudpickle.dumps(lazy.__dask_graph__())
+    except (TypeError, AttributeError, ValueError, RuntimeError):
+        # For example the arrays that from_ngff_zarr returns.
+        return lazy.compute(scheduler="threads")
+    with Cluster(resolved) as running:
+        return running.compute_graph(lazy)

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..assets.locate import Located, locate
 from ..engine.ome import exact
+from ..engine.schedulers import SchedulerLike
 from ..errors import AtlaszarrWarning, InputError
 from ..geometry.spaces import BRAINGLOBE_SIDES, ORIENTATION, direction, reference_space
 from ..geometry.voxel_size import contradiction, lengths_of, refuse_implausible
@@ -44,6 +45,7 @@ def region_volumes(
     voxel_size: float | Sequence[float] | None = None,
     allow_unknown: bool = False,
     storage_options: Mapping[str, Any] | None = None,
+    scheduler: SchedulerLike = None,
 ) -> pd.DataFrame:
     """The volume of every structure of an annotation, without and with its descendants.
 
@@ -74,6 +76,9 @@ def region_volumes(
         Whether to accept a terminology that names under half of the labels of the annotation.
     storage_options : mapping, optional
         Options for fsspec, if the annotation or the terminology is a URL.
+    scheduler : str, distributed.Client or distributed.LocalCluster, optional
+        Counts the voxels: same as in `atlaszarr.build`. An annotation in memory that cannot be sent to workers is
+        counted by threads.
 
     Returns
     -------
@@ -116,7 +121,7 @@ def region_volumes(
     names, explanation, is_assumed = (
         sides_of(opened, size, "zyx"[across]) if by_hemisphere else (("low", "high"), "", False)
     )
-    counts = opened.counts()
+    counts = opened.counts(scheduler)
     labelled = counts.ids != 0
     ids, voxels, low = (column[labelled] for column in counts)
     described = StructureRows.of(structures, ids, allow_unknown)

@@ -16,8 +16,10 @@ from ..displacement.displacement import Displacement
 from ..displacement.fields import blocks, regular
 from ..errors import InputError
 from ..geometry.spaces import AXES
+from . import FETCHES
 from .alignment import attributes
-from .missing import Fetch, fetching
+from .missing import Fetcher, fetching
+from .opened import Opened
 from .options import SectionsOptions
 from .planes import DetectionPoint, SectionPlanes
 
@@ -32,7 +34,7 @@ class _Opened(NamedTuple):
     Attributes
     ----------
     views : mapping of str to SectionPlanes
-    fetch : callable
+    fetch : Fetcher
     background : int
         Grey level outside the images, and of missing images.
     identity : tuple of str
@@ -40,7 +42,7 @@ class _Opened(NamedTuple):
     """
 
     views: Mapping[str, SectionPlanes]
-    fetch: Fetch
+    fetch: Fetcher
     background: int
     identity: tuple[str, ...]
 
@@ -126,7 +128,8 @@ def open_sections(
         Superior is up; anterior is left in sagittal planes and up in transverse planes. Sections are in order of
         depth, with the coordinates image_id, section_number and ``coordinate``, the slice coordinate in um along the
         axis that its attribute ``axis`` names: p, i or r. y and x are in mm as in the OME-Zarr that `build` writes;
-        p_um, i_um and r_um are in um of the reference space.
+        p_um, i_um and r_um are in um of the reference space. The attributes of the scalar coordinate ``dataset_id``
+        hold what `atlaszarr.writing.write_multiscales` needs to write the Dataset.
 
     Raises
     ------
@@ -144,8 +147,7 @@ def open_sections(
     dataset = client.imaged(dataset)
     views = {request.view: request.planes(dataset, stored=False, displacement=displacement) for request in requests}
     main, chunk, background = _main_view(views), requests[0].chunk, requests[0].background
-    identity = (client.images_url,) if missing is None else (client.images_url, missing.name)
-    opened = _Opened(views, fetch, background, identity)
+    opened = _Opened(views, fetch, background, (client.images_url, on_missing))
     variables = {
         "image" if view == "primary" else view: (
             ("section", "y", "x", "rgb"),
@@ -156,7 +158,9 @@ def open_sections(
     attrs = {"plane_of_section": main.plane.name, **attributes(dataset, main.grid, requests[0].mirror)}
     if missing is not None:
         attrs["missing"] = missing
-    return xr.Dataset(variables, _coordinates(main, {_KEY: opened}), attrs)
+    names = {name: array.name for name, (_, array) in variables.items()}
+    carried = Opened(dataset, requests[0], bool(displacement), client.api_url, names).coordinate()
+    return xr.Dataset(variables, _coordinates(main, {_KEY: opened}) | carried, attrs)
 
 
 def iter_sections(dataset: xr.Dataset) -> Iterator[RegisteredSection]:
@@ -184,11 +188,31 @@ def iter_sections(dataset: xr.Dataset) -> Iterator[RegisteredSection]:
         If an image is missing, during the iteration. With ``on_missing="fill"`` of `open_sections`, its pixels are
         those of the background, its id is in ``attrs["missing"]`` of the Dataset, and an AtlaszarrWarning is emitted.
     """
+    opened = _opened(dataset)
+    return (_section(opened, int(id)) for id in np.atleast_1d(dataset.coords["image_id"].values))
+
+
+def opened_views(dataset: xr.Dataset) -> Mapping[str, SectionPlanes]:
+    """The planes of each view of a Dataset of `open_sections`, by view; after the same steps as `iter_sections` takes.
+
+    Raises
+    ------
+    InputError
+        If the Dataset does not come from `open_sections`.
+    """
+    return _opened(dataset).views
+
+
+def _opened(dataset: xr.Dataset) -> _Opened:
     image_id = dataset.coords.get("image_id")
     if image_id is None or _KEY not in image_id.encoding:
-        raise InputError("the Dataset does not come from open_sections; pass a result of it", code="unknown-dataset")
-    opened = image_id.encoding[_KEY]
-    return (_section(opened, int(id)) for id in np.atleast_1d(image_id.values))
+        raise InputError(
+            "the Dataset lacks what open_sections keeps in the encoding of the coordinate 'image_id'; pass a result of "
+            "open_sections, or of steps that keep its coordinates",
+            code="unknown-dataset",
+        )
+    opened: _Opened = image_id.encoding[_KEY]
+    return opened
 
 
 def _section(opened: _Opened, id: int) -> RegisteredSection:
@@ -231,7 +255,7 @@ def _registered(planes: SectionPlanes, opened: _Opened, ids: Sequence[int], chun
     background = opened.background
     identity = (planes.imaged.requests, planes.displacements, planes.interpolation)
     token = tokenize(identity, *opened.identity, background, chunk, list(ids))
-    name, shared, fetched = f"registered-{token}", f"planes-{token}", f"section-image-{token}"
+    name, shared, fetched = f"registered-{token}", f"planes-{token}", f"{FETCHES}{token}"
     cut = regular(planes.shape, chunk)
     regions = list(blocks(cut))
     layer: dict[Any, Any] = {}

@@ -13,8 +13,10 @@ from ..allen.records import SectionDataset
 from ..boxes import blocks, shape_of
 from ..displacement.displacement import Displacement
 from ..errors import InputError
+from . import FETCHES
 from .alignment import attributes
-from .missing import Fetch, fetching
+from .missing import Fetcher, fetching
+from .opened import Opened
 from .options import VolumeOptions
 from .stack import MAX_GAP, Stack
 
@@ -70,7 +72,8 @@ def open_volume(
         ``image``: uint8, (c, z, y, x), c = red, green, blue. ``section``: uint32, (z, y, x), the SectionImage id of
         each voxel, 0 for none. With `displacement`, also ``displacement``: float64, (component, z, y, x), X and Y of
         the voxel in full-resolution pixels of its section image, NaN for none. The coordinates z, y and x are in mm
-        as in the OME-Zarr that `build` writes; p_um, i_um and r_um are in um of the reference space.
+        as in the OME-Zarr that `build` writes; p_um, i_um and r_um are in um of the reference space. The attributes of
+        the scalar coordinate ``dataset_id`` hold what `atlaszarr.writing.write_multiscales` needs to write the Dataset.
 
     Raises
     ------
@@ -96,7 +99,7 @@ def open_volume(
         )
     fields = {} if isinstance(displacement, bool) else dict(displacement)
     stack = request.stack(dataset, fields)
-    token = tokenize(request.identity(dataset), client.images_url, fields, *([] if missing is None else [missing.name]))
+    token = tokenize(request.identity(dataset), client.images_url, fields, on_missing)
     arrays = _arrays(stack, request.chunk, fetch, request.background, token)
     zyx = ("z", "y", "x")
     variables = {
@@ -109,11 +112,13 @@ def open_volume(
     if displacement is not False:
         variables["displacement"] = (("component", *zyx), arrays["displacement"])
         coordinates["component"] = ["x", "y"]
+    names = {name: array.name for name, (_, array) in variables.items()}
+    coordinates |= Opened(dataset, request, bool(fields), client.api_url, names).coordinate()
     attrs = attributes(dataset, stack.grid, request.mirror)
     return xr.Dataset(variables, coordinates, attrs if missing is None else {**attrs, "missing": missing})
 
 
-def _arrays(stack: Stack, chunk: int, fetch: Fetch, background: int, token: str) -> dict[str, Any]:
+def _arrays(stack: Stack, chunk: int, fetch: Fetcher, background: int, token: str) -> dict[str, Any]:
     """The dask arrays ``image``, ``section`` and ``displacement`` of `open_volume`, in cubic blocks.
 
     They share one graph, so that blocks that are computed together fetch an image once.
@@ -121,7 +126,7 @@ def _arrays(stack: Stack, chunk: int, fetch: Fetch, background: int, token: str)
     import dask.array as da
     from dask.highlevelgraph import HighLevelGraph
 
-    shared, fetched, computed = (f"{name}-{token}" for name in ("stack", "section-image", "block"))
+    shared, fetched, computed = (f"{name}{token}" for name in ("stack-", FETCHES, "block-"))
     fetches: dict[Any, Any] = {}
     computes: dict[Any, Any] = {}
     layers: dict[str, dict[Any, Any]] = {"image": {}, "section": {}, "displacement": {}}

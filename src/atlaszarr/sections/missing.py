@@ -9,9 +9,9 @@ from __future__ import annotations
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 from weakref import WeakValueDictionary
@@ -20,8 +20,6 @@ from ..allen.client import AllenClient
 from ..allen.images import ImageRequest, MissingImage, SectionImage
 from ..engine.schedulers import active_client
 from ..errors import AtlaszarrWarning, InputError
-
-Fetch = Callable[[ImageRequest], SectionImage | MissingImage]
 
 _ON_MISSING = ("raise", "fill")
 
@@ -92,7 +90,52 @@ _OPENED: WeakValueDictionary[str, MissingImages] = WeakValueDictionary()
 _LOCK = threading.Lock()
 
 
-def fetching(client: AllenClient, on_missing: str) -> tuple[Fetch, MissingImages | None]:
+@dataclass(frozen=True)
+class Fetcher:
+    """Fetches the images of a lazy Dataset; the tasks of its graph that fetch call it. Picklable.
+
+    Attributes
+    ----------
+    client : AllenClient
+    missing : str or None
+        Name of the list of missing images; None if a missing image is an error.
+    """
+
+    client: AllenClient
+    missing: str | None = None
+
+    def __call__(self, request: ImageRequest) -> SectionImage | MissingImage:
+        """Fetch an image; a MissingImage is noted in the list, with a warning.
+
+        Raises
+        ------
+        ImageError, ServiceError
+            If the image is missing and there is no list.
+        """
+        if self.missing is None:
+            return self.client.fetch(request)
+        image = self.client.try_fetch(request)
+        if isinstance(image, MissingImage):
+            self.note(image)
+        return image
+
+    def note(self, image: MissingImage) -> None:
+        """Note a missing image in the list, if there is one, in this process and in that of the client, and warn."""
+        if self.missing is not None:
+            _report(self.missing, image)
+
+
+def fetches_of(tasks: Mapping[Any, Any]) -> dict[Any, tuple[Fetcher, ImageRequest]]:
+    """The tasks of a graph that fetch section images, by key."""
+    fetches = {}
+    for key, task in tasks.items():
+        call = task if isinstance(task, tuple) else (getattr(task, "func", None), *getattr(task, "args", ()))
+        if len(call) == 2 and isinstance(call[0], Fetcher) and isinstance(call[1], ImageRequest):
+            fetches[key] = (call[0], call[1])
+    return fetches
+
+
+def fetching(client: AllenClient, on_missing: str) -> tuple[Fetcher, MissingImages | None]:
     """How a lazy Dataset fetches images.
 
     Parameters
@@ -103,8 +146,8 @@ def fetching(client: AllenClient, on_missing: str) -> tuple[Fetch, MissingImages
 
     Returns
     -------
-    fetch : callable
-        From an ImageRequest to a SectionImage or, with ``fill``, a MissingImage. Picklable.
+    fetch : Fetcher
+        From an ImageRequest to a SectionImage or, with ``fill``, a MissingImage.
     missing : MissingImages or None
         Empty; None for ``raise``.
 
@@ -118,16 +161,9 @@ def fetching(client: AllenClient, on_missing: str) -> tuple[Fetch, MissingImages
             f"on_missing {on_missing!r} is not known; choose from {', '.join(_ON_MISSING)}", code="unknown-value"
         )
     if on_missing == "raise":
-        return client.fetch, None
+        return Fetcher(client), None
     missing = MissingImages(uuid4().hex)
-    return partial(_fetch, client, missing.name), missing
-
-
-def _fetch(client: AllenClient, name: str, request: ImageRequest) -> SectionImage | MissingImage:
-    image = client.try_fetch(request)
-    if isinstance(image, MissingImage):
-        _report(name, image)
-    return image
+    return Fetcher(client, missing.name), missing
 
 
 def _report(name: str, image: MissingImage) -> None:

@@ -181,12 +181,8 @@ class VolumeOptions(Options):
             displacement=displacement,
         )
 
-    def pyramid(self, stack: Stack) -> Pyramid:
-        """The levels over the grid of a stack."""
-        return self.pyramid_over(stack.grid.shape)
-
-    def pyramid_over(self, shape: Shape) -> Pyramid:
-        """The levels over a grid of a shape."""
+    def pyramid(self, shape: Shape) -> Pyramid:
+        """The levels of a volume with a shape along (z, y, x)."""
         return Pyramid.over(shape, self.chunk, self.levels, shard=self.shard)
 
 
@@ -234,9 +230,8 @@ class SectionsOptions(Options):
         validate_chunk_count(chunks, self.resolution)
         return planes
 
-    def pyramid(self, planes: SectionPlanes) -> Pyramid:
-        """The levels of a stack of planes, downsampled within the planes only."""
-        sides = planes.shape
+    def pyramid(self, count: int, sides: tuple[int, int]) -> Pyramid:
+        """The levels of a stack of planes of (rows, columns), downsampled within the planes only."""
         most = max(sides).bit_length()
         if self.levels is not None and not 1 <= self.levels <= most:
             raise InputError(
@@ -246,7 +241,7 @@ class SectionsOptions(Options):
         wanted = self.levels or 1 + max(math.ceil(math.log2(max(sides) / self.chunk)), 0)
         shard = None if self.shard is None else (1, self.shard, self.shard)
         return Pyramid.over(
-            (len(planes.displacements), *sides),
+            (count, *sides),
             [(1, self.chunk, self.chunk)],
             wanted,
             [(1, 2, 2)] * (wanted - 1),

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from ..boxes import Box, area
 from ..errors import ImageError, InputError
-from ..reference_volumes.tiff import reading_tiff, validate_segment
 from .slide_file import Interval, SlideFile
 
 #: The most bytes of a strip or tile: a slide of one strip at the tier for 3 um has half of it.
@@ -139,6 +138,8 @@ class TiffSlide:
 
     def _decoded(self, segment: int) -> tuple[NDArray[np.uint8], int | None, int, int]:
         """Pixels of a segment (rows, columns, channels), its channel if it holds one of three, its corner."""
+        from ..reference_volumes.tiff import validate_segment  # imported here, since few clients read slides
+
         offset, count = self._offsets[segment], self._counts[segment]
         body = self._file.bytes_of((offset, offset + count))
         with _explaining(self._file.name):
@@ -184,6 +185,8 @@ def _paste(
 @contextmanager
 def _explaining(name: str) -> Iterator[None]:
     """Turn the errors of `reading_tiff` into an ImageError."""
+    from ..reference_volumes.tiff import reading_tiff
+
     try:
         with reading_tiff(f"slide {name}"):
             yield

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from ..errors import RecordError, brief
 from ..stores import documents
+from ..stores.parquet import MAGIC, ParquetTable, UnreadableTableError
 from .rows import MOST_LEVELS, MOST_STRUCTURES, Notes, Row, absent, identifier, row_of
 from .tree import BACKGROUND
 
@@ -61,8 +62,6 @@ _MOST_PARTS = 10 * MOST_STRUCTURES
 _DEEPEST = 2 * MOST_LEVELS + 10
 #: Characters of a header, and of a cell: the csv module of Python reads no longer ones, unless it is told to.
 _LONGEST_CELL = 131_072
-#: The bytes by which a Parquet file begins and ends.
-_PARQUET = b"PAR1"
 #: The most bytes of a Parquet file, uncompressed: 16 times those of the largest file that is read.
 _LARGEST_COLUMNS = 2**28
 #: A line of an ITK-SNAP label file: index, red, green, blue, alpha, two flags, label.
@@ -90,7 +89,7 @@ def rows_of_file(body: bytes, name: str, notes: Notes) -> Iterator[Row]:
     RecordError
         If the file has none of the formats, or a value is not valid.
     """
-    if body.startswith(_PARQUET):
+    if body.startswith(MAGIC):
         return _rows_of_parquet(body, name, notes)
     text = _decoded(body, name, notes)
     is_json = text.lstrip()[:1] in ("{", "[")
@@ -465,60 +464,30 @@ def _fields(
 
 
 def _rows_of_parquet(body: bytes, name: str, notes: Notes) -> Iterator[Row]:
-    """The rows of a Parquet file with the columns of a table; its lists are not read, since the parents form them.
-
-    Texts are read as a dictionary: one that repeats in every row is stored once in the file, and so it is in memory.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+    """The rows of a Parquet file with the columns of a table; its lists are not read, since the parents form them."""
     try:
-        metadata, schema = (read(pa.BufferReader(body)) for read in (pq.read_metadata, pq.read_schema))
-        if metadata.num_rows > MOST_STRUCTURES:
+        table = ParquetTable(body)
+        if table.rows > MOST_STRUCTURES:
             raise RecordError(
-                f"{name} has {metadata.num_rows} rows; the most structures of a terminology is {MOST_STRUCTURES}",
+                f"{name} has {table.rows} rows; the most structures of a terminology is {MOST_STRUCTURES}",
                 code="too-many-structures",
             )
-        texts = [
-            field.name for field in schema if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
-        ]
-        numbers = [
-            field.name for field in schema if pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
-        ]
-        # Not by column: pyarrow ends the process if the metadata of a column contradicts itself.
-        size = sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
-        if size > _LARGEST_COLUMNS:
+        if table.size > _LARGEST_COLUMNS:
             raise RecordError(
-                f"{name} has {size} bytes, uncompressed; the most that is read is {_LARGEST_COLUMNS}",
+                f"{name} has {table.size} bytes, uncompressed; the most that is read is {_LARGEST_COLUMNS}",
                 code="file-too-large",
             )
-        file = pq.ParquetFile(pa.BufferReader(body), read_dictionary=texts)
-        table = file.read([*texts, *numbers], use_threads=False)
-        table.validate(full=True)  # the numbers of texts in the dictionaries, and that texts are UTF-8
-        values = {column: _values(table.column(column)) for column in table.column_names}
-    except (pa.ArrowException, KeyError, OSError, UnicodeDecodeError) as error:
+        values = table.values()
+    except UnreadableTableError as error:
         raise RecordError(
-            f"{name} starts like Parquet, but cannot be read ({type(error).__name__}); get the file again",
-            code="invalid-parquet",
+            f"{name} starts like Parquet, but cannot be read ({error}); get the file again", code="invalid-parquet"
         ) from None
-    lists = [column for column in schema.names if column not in values]
+    lists = [column for column in table.columns if column not in values]
     records = (
         (f"{name}, row {number}: ", dict(zip(values, row, strict=True)))
         for number, row in enumerate(zip(*values.values(), strict=True), 1)
     )
     return rows_of_table([*values, *(column for column in lists if column in DESCENDANTS)], records, notes, name)
-
-
-def _values(column: Any) -> list[Any]:
-    """The values of a column; equal texts are one object."""
-    values: list[Any] = []
-    for chunk in column.chunks:
-        if hasattr(chunk, "dictionary"):
-            texts = chunk.dictionary.to_pylist()
-            values += [None if index is None else texts[index] for index in chunk.indices.to_pylist()]
-        else:
-            values += chunk.to_pylist()
-    return values
 
 
 # Lists of labels

@@ -373,7 +373,12 @@ class Terminology:
         return all(structure.value in (None, structure.id) for structure in self.structures)
 
 
-def terminology_of(given: Any, annotation: Any = None, storage_options: Mapping[str, Any] | None = None) -> Terminology:
+def terminology_of(
+    given: Any,
+    annotation: Any = None,
+    storage_options: Mapping[str, Any] | None = None,
+    option: str = "--terminology",
+) -> Terminology:
     """The given terminology, or the one of an annotation.
 
     Parameters
@@ -386,6 +391,8 @@ def terminology_of(given: Any, annotation: Any = None, storage_options: Mapping[
         level or a label group.
     storage_options : mapping, optional
         Options for fsspec, if the terminology is at a URL.
+    option : str
+        Option of the command line that gives the terminology, for messages.
 
     Raises
     ------
@@ -421,7 +428,7 @@ def terminology_of(given: Any, annotation: Any = None, storage_options: Mapping[
         except NotFoundError:
             missing.append(f"{shown(source)}{f', which {shown(manifest)} names,' if manifest else ''}")
     named = missing[-1] if missing[-1].endswith(",") else missing[0]
-    raise InputError(f"the terminology {named} does not exist; give one (--terminology)", code="file-not-found")
+    raise InputError(f"the terminology {named} does not exist; give one ({option})", code="file-not-found")
 
 
 def refuse_other_ontology(unknown: int, labels: int, name: str, option: str) -> None:

@@ -18,6 +18,7 @@ from atlaszarr.boxes import everywhere
 from atlaszarr.engine.finished_image import Finished
 from atlaszarr.engine.ledger import compact, compacted, digest, read
 from atlaszarr.engine.ome import Geometry
+from atlaszarr.engine.pyramid import Level
 from atlaszarr.errors import InputError
 from atlaszarr.stores.target import Target
 from atlaszarr.terminology.terminology import Structure, Terminology
@@ -246,6 +247,7 @@ def written_labels(folder, labels, **options):
         (100, [50, 50]),
         (128, [64, 64]),
         (131, [131, 131]),
+        (257, [64, 64]),
         ((30, 90), [60, 45]),
     ],
     ids=str,
@@ -261,7 +263,26 @@ def test_chunks_are_near_64_voxels_and_parts_or_multiples_of_those_of_the_annota
     for level in annotation.multiscale.pyramid.levels:
         layer = segmentation.layer(level)
         assert all(n % chunk == 0 for n, chunk in zip(layer.unit, layer.chunk, strict=True))
-        assert all(n % unit == 0 for n, unit in zip(layer.unit, level.unit, strict=True))
+        assert chunk == 257 or all(n % unit == 0 for n, unit in zip(layer.unit, level.unit, strict=True))
+
+
+def test_no_chunk_is_too_large_for_the_format():
+    for side in range(8, 1025):
+        layer = segmentation.layer(Level((2000, 2000, 2000), (8, 8, 8), (side, 64, 64)))
+        assert 32 <= layer.chunk[0] <= 216, side
+        assert layer.unit[0] % layer.chunk[0] == 0, side
+        assert layer.unit[0] <= max(side, 192), side
+
+
+@pytest.mark.slow
+def test_the_largest_chunk_of_noise_is_read_as_it_was_written(tmp_path):
+    shape = (216,) * 3
+    labels = np.random.default_rng(0).integers(1, 2**32, shape, np.uint32)
+    info = precomputed.volume_info([(shape, (25.0,) * 3, shape)])
+    target = Target.of(tmp_path / "annotations.precomputed")
+    target.write(INFO, info)
+    target.write_all(segmentation.encode(info, 0, everywhere(shape), labels).items())
+    assert np.array_equal(read_by_tensorstore(target, 0)[0], labels)
 
 
 def test_a_shard_of_the_annotation_is_read_once(tmp_path):

@@ -217,7 +217,7 @@ FAULTS = {
     "an identifier twice": (row("MBA:3,MBA:8,3", "MBA:8,MBA:8,3"), ("inconsistent", TABLE, "identifier 'MBA:8' more")),
     "a value twice": (row("MBA:3,MBA:8,3", "MBA:3,MBA:8,8"), ("inconsistent", TABLE, "annotation_value '8' more")),
     "a value that is no number": (row("MBA:3,MBA:8,3", "MBA:3,MBA:8,3.0"), ("inconsistent", TABLE, "'3.0'")),
-    "no identifier": (row("MBA:3,MBA:8,3", ",,3"), ("inconsistent", TABLE, "row '4'")),
+    "no identifier": (row("MBA:3,MBA:8,3", ",,3"), ("inconsistent", TABLE, "row 4")),
     "no parent": (row("MBA:3,MBA:8,3", "MBA:3,MBA:9,3"), ("inconsistent", TABLE, "'MBA:9'")),
     "a cycle": (row("MBA:8,MBA:997,8", "MBA:8,MBA:3,8"), ("inconsistent", TABLE, "cycle")),
     "a colour": (row("#FF7080", "FF7080"), ("inconsistent", TABLE, "'FF7080'")),
@@ -315,6 +315,17 @@ def test_templates_without_processing_are_named_only_if_asked_for(tree):
     assert [one[:2] for one in found(tree, strict=True)] == [("missing", f"{TEMPLATE}/processing.json")]
 
 
+def test_every_name_of_the_standard_may_be_in_an_asset(tree):
+    for name in ("template.nii.gz", "template_25.nii.gz", "template_10um.nii.gz"):
+        (tree / TEMPLATE / name).write_bytes(b"")
+    for name in ("annotations_compressed_25.nii.gz", "annotations_smooth.precomputed/info"):
+        (tree / SET / name).parent.mkdir(exist_ok=True)
+        (tree / SET / name).write_bytes(b"")
+    (tree / TERMS / "legacy_files").mkdir()
+    (tree / TERMS / "legacy_files/ontology.json").write_text("[]")
+    assert found(tree, strict=True) == []
+
+
 def test_lists_of_descendants_may_leave_out_the_structure_itself(tree):
     text = TERMINOLOGY.replace("\"['MBA:997', 'MBA:8', 'MBA:3']\",\"[997, 8, 3]\"", "MBA:8|MBA:3,8|3")
     text = text.replace("\"['MBA:8', 'MBA:3']\",\"[8, 3]\"", "MBA:3,3").replace("['MBA:3'],[3],", "[],[],")
@@ -333,14 +344,19 @@ def test_a_large_table_is_refused_before_it_is_read(tree):
     ("body", "words"),
     [
         (b"", "cannot be read as a table"),
-        (b"," * 5000, "5001 columns"),
+        (b"," * 5000, "5001 columns, and must have 1 to 1000"),
         (b'"' + b"x" * 200_000, "cannot be read as a table"),
-        (b"identifier\n" * 1_200_000, "1200000 rows"),
-        (b"identifier,name\n1,2,3\n", "more cells than its 2 columns"),
-        (b"identifier,name\n1,2\n1,2,3\n", "cannot be read as a table"),
+        (b"identifier\n" * 1_200_000, "more than 1000000 rows"),
+        (b"identifier,name\n1,2,3\n", "3 cells for 2 columns in row 2"),
+        (b"identifier,name\n1,2\n1,2,3\n", "3 cells for 2 columns in row 3"),
+        (b"identifier,name\n1\n", "1 cells for 2 columns in row 2"),
+        (b"name,name\n1,2\n", "the column 'name' more than once"),
+        (b"a\r" * 1_200_000, "more than 1000000 rows"),
+        (b"\n" + b"," * 5000, "columns"),
+        (b"," * 999 + b"\n" + b"a\n" * 100_000, "more than once"),
         (b"\0\0,\xff\n", "cannot be read as a table"),
     ],
-    ids=["empty", "columns", "long", "rows", "wide", "ragged", "binary"],
+    ids=[*"empty columns long rows wide ragged short twice returns blank sparse binary".split()],  # noqa: SIM905
 )
 def test_a_table_that_is_none_is_named(tree, body, words):
     (tree / TABLE).write_bytes(body)

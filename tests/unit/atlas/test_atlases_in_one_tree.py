@@ -178,7 +178,7 @@ def test_two_builds_of_one_atlas_at_the_same_time_do_no_harm(given, tmp_path):
             refused.append(str(caught.value))
 
     build_atlas(target, **given, layout="assets", progress=progress)
-    assert "annotation.ome.zarr" in refused[0]
+    assert "tiny-annotation/2026 is being built" in refused[0]
     assert verify(target, deep=True).ok
 
 

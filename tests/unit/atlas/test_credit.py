@@ -149,7 +149,8 @@ def test_an_annotation_that_is_not_the_ccf_needs_a_name_a_version_and_an_ontolog
     with AllenClient("http://127.0.0.1:9/api/v2", cache="none") as client, raises(InputError, code) as caught:
         build_atlas(target, **given, client=client)
     assert f"--{left_out[0]}" in str(caught.value)
-    assert {"other labels": "by its label 123456", "another extent": "by its extent"}[kind] in str(caught.value)
+    named = {"other labels": "its label 123456 is not", "another extent": "it has another extent"}
+    assert named[kind] in str(caught.value)
     assert not target.exists()
 
 
@@ -157,12 +158,12 @@ def test_an_annotation_that_is_not_the_ccf_needs_a_name_a_version_and_an_ontolog
     ("values", "ontology", "named"),
     [
         # Numbers that any list has, and most of them are ids of the CCF too.
-        ({10: 1, 20: 2, 614454277: 3}, "id,name\n1,One\n2,Two\n3,Three\n", "labels 1 to 3"),
-        ({10: 1, 20: 1, 614454277: 1}, "id,name\n1,Mask\n", "label 1"),
+        ({10: 1, 20: 2, 614454277: 3}, "id,name\n1,One\n2,Two\n3,Three\n", "its labels are just 1 to 3"),
+        ({10: 1, 20: 1, 614454277: 1}, "id,name\n1,Mask\n", "its only label is 1"),
         (
             {10: 10, 20: 20, 614454277: 30},
             "id,name\n10,Ten\n20,Twenty\n30,Thirty\n",
-            "ontology without a structure 997",
+            "its ontology has no structure 997",
         ),
     ],
 )
@@ -177,7 +178,7 @@ def test_other_labels_in_the_frame_of_the_ccf_are_not_credited_to_the_allen_inst
     given = {"annotation": annotation, "ontology": tmp_path / "own.csv"}
     with raises(InputError, "missing-name") as caught:
         build_atlas(target, **given)
-    assert f"by its {named}" in str(caught.value)
+    assert f"as the CCF: {named}. Only" in str(caught.value)
     assert not target.exists()
     build_atlas(target, **given, name="own", version="1")
     assert credits_of(target)[1] == {"symmetric": False}

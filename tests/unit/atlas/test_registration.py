@@ -5,7 +5,7 @@ import json
 import pytest
 
 from atlaszarr.assets.names import Asset
-from atlaszarr.atlas.registration import AtlasAsset, kept, register
+from atlaszarr.atlas.registration import AtlasAsset, register, with_registered
 from atlaszarr.engine.ome import Geometry
 from atlaszarr.errors import InputError
 from atlaszarr.geometry.spaces import ORIENTATION, reference_space
@@ -148,12 +148,38 @@ def test_new_manifests_keep_the_templates_that_exist(tmp_path):
     write(tmp_path, "{", BRAINGLOBE)
     key = f"{FOLDER}/manifest.json"
     new = {key: json.dumps(MANIFEST).encode(), BRAINGLOBE: b'{"additional_references": []}', "x/manifest.json": b"[]"}
-    found = kept(root, new)
+    found = with_registered(root, new)
     assert json.loads(found[key]) == {**MANIFEST, "templates": [TEMPLATE, OTHER.reference()]}
     assert {name: body for name, body in found.items() if name != key} == {
         name: body for name, body in new.items() if name != key
     }
-    assert kept(root, found)[key] == found[key]
+    assert with_registered(root, found)[key] == found[key]
+
+
+@pytest.mark.parametrize("place", ["", "atlases/allen-adult-mouse-ccf-atlas"])
+def test_without_a_version_the_newest_is_taken(tmp_path, place):
+    for version in ("2017", "2020", "1.0.0"):
+        write(tmp_path, MANIFEST, f"atlases/allen-adult-mouse-ccf-atlas/{version}/manifest.json")
+    found = AtlasAsset.at(Target.of(tmp_path / place))
+    assert (found.root.url, found.folder) == (str(tmp_path), "atlases/allen-adult-mouse-ccf-atlas/2020")
+
+
+def test_a_version_of_another_atlas_is_not_taken_for_it(tmp_path):
+    for name in ("one", "two"):
+        write(tmp_path, MANIFEST, f"atlases/{name}-atlas/2017/manifest.json")
+    with raises(InputError, "ambiguous-asset"):
+        AtlasAsset.at(Target.of(tmp_path))
+    assert AtlasAsset.at(Target.of(tmp_path / "atlases/two-atlas")).folder == "atlases/two-atlas/2017"
+
+
+@pytest.mark.parametrize("templates", [7, [7], [{"name": "a"}], {"a": 1}, ["a"]], ids=str)
+def test_a_list_of_templates_that_is_damaged_after_the_atlas_was_opened_is_named(atlas, tmp_path, templates):
+    write(tmp_path, {**MANIFEST, "templates": templates})
+    before = (tmp_path / FOLDER / "manifest.json").read_text()
+    with raises(InputError, "damaged-manifest") as caught:
+        register(atlas, OTHER, {}, None)
+    assert f"{FOLDER}/manifest.json" in str(caught.value)
+    assert (tmp_path / FOLDER / "manifest.json").read_text() == before
 
 
 @pytest.mark.parametrize(
@@ -176,4 +202,4 @@ def test_a_record_with_damaged_entries_is_a_defect(tmp_path, registered):
     assert verify(tmp_path).ok
     write(tmp_path, {**known, "registered": registered}, "atlaszarr/a-1.json")
     assert [(defect.kind, defect.key) for defect in verify(tmp_path).defects] == [("metadata", "atlaszarr/a-1.json")]
-    assert kept(root, {BRAINGLOBE: b"{}"}) == {BRAINGLOBE: b"{}"}
+    assert with_registered(root, {BRAINGLOBE: b"{}"}) == {BRAINGLOBE: b"{}"}

@@ -197,3 +197,8 @@ def test_a_resolution_that_an_atlas_no_longer_has_is_no_longer_listed(tmp_path):
     }
     build_atlas(root.url, **{**sources, **changed}, brainglobe=True, overwrite=True)
     assert listed(root) == {"tiny_50um": "1", "tiny_100um": "1"}
+
+
+def test_a_version_of_endless_digits_is_no_version(root):
+    keys = [f"atlases/tiny_25um/{'9' * 5000}/manifest.json"]
+    assert not list(defects(root, keys))

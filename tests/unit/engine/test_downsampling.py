@@ -428,3 +428,20 @@ def test_values_that_cannot_be_downsampled_are_named(values, factor, rule, optio
     with raises(InputError, code) as caught:
         reduce(values, factor, rule, **options)
     assert named in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i2", "f4"])
+def test_the_mean_of_covered_voxels_is_that_of_all_where_none_is_covered(dtype):
+    random = np.random.default_rng(4)
+    values = random.integers(0, 100, (3, 7, 6, 9)).astype(dtype)
+    mask = random.integers(0, 2, (7, 6, 9)).astype("u4") * 5
+    mask[:4, :4] = 0
+    covered, plain = reduce(values, TWO, "mean", mask=mask), reduce(values, TWO, "mean")
+    none = reduce((mask != 0).astype("u1"), TWO, "mode_of_nonzero") == 0
+    assert none.any()
+    assert not none.all()
+    level = reduce(values, TWO, "mean_of_covered", mask=mask)
+    assert level.dtype == values.dtype
+    np.testing.assert_array_equal(level, np.where(none, plain, covered))
+    with raises(InputError, "invalid-mask"):
+        reduce(values, TWO, "mean_of_covered")

@@ -32,6 +32,7 @@ def test_the_foreground_keeps_its_volume_at_every_level(annotation, first, toler
         assert set(np.unique(level)) <= set(np.unique(annotation))
 
 
+@pytest.mark.slow
 def test_ties_are_broken_symmetrically_and_leave_no_checkerboard(annotation):
     level, volume = annotation, np.count_nonzero(annotation)
     for k, expected in enumerate((0.00045, 0.00146, 0.00178), 1):

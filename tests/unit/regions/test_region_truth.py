@@ -18,9 +18,12 @@ DATA = Path(__file__).parents[4] / "shared" / "data"
 ANNOTATION = DATA / "ccf" / "annotation_25_ccf2017.nrrd"
 GRAPH = DATA / "ontology" / "structure_graph_1.json"
 
-pytestmark = pytest.mark.skipif(
-    not (ANNOTATION.exists() and GRAPH.exists()), reason="the shared data (../shared/data) is not here"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (ANNOTATION.exists() and GRAPH.exists()), reason="the shared data (../shared/data) is not here"
+    ),
+]
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +55,6 @@ def test_region_volumes_are_the_published_ones(annotation, terminology):
     assert {name: round(table.loc[name, "volume_mm3"], 4) for name in published} == published
 
 
-@pytest.mark.slow
 def test_all_labels_equal_a_numpy_count_and_every_parent_is_the_sum_of_its_children(annotation, terminology, values):
     table = region_volumes(annotation, terminology, by_hemisphere=True)
     ids, voxels = np.unique(values[values > 0], return_counts=True)
@@ -70,7 +72,6 @@ def test_all_labels_equal_a_numpy_count_and_every_parent_is_the_sum_of_its_child
     assert (table.voxels_left + table.voxels_right == table.voxels).all()
 
 
-@pytest.mark.slow
 def test_the_mask_of_a_region_includes_its_descendants(annotation, terminology, values):
     ids = [s.id for s in terminology.descendants("RSP")]
     mask = region_mask(annotation, terminology, "RSP").compute()
