@@ -20,7 +20,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from copy import copy
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -371,8 +371,11 @@ def run(
                     again.append(by_id[row.dataset])
                 else:
                     yield row
-    finally:
-        journal.close()
+    except BaseException:  # also where the caller leaves the loop
+        with suppress(TargetError):
+            journal.close(patient=False)
+        raise
+    journal.close()
 
 
 class _Streak:

@@ -38,6 +38,8 @@ _OF_ALL = frozenset(
 _PASSING = (ServiceError, SourceError, TargetError, SchedulerError)
 #: Codes of a target that another process builds, such as a worker that the scheduler has lost.
 _LOCKED = ("target-locked", "target-taken-over")
+#: Characters of the acronyms of the genes in a row; a dataset has one or two genes.
+_LONGEST_GENES = 200
 #: Seconds between two tries to build a target that another process builds.
 _PAUSE = 2.0
 
@@ -134,7 +136,7 @@ def build_dataset(task: DatasetTask, dataset: SectionDataset | int | Row) -> Row
     gene = ""
     try:
         record = dataset if isinstance(dataset, SectionDataset) else task.client.section_dataset(dataset)
-        gene = " ".join(record.genes)
+        gene = " ".join(record.genes)[:_LONGEST_GENES]
         report = task.build(record)
         if measured := task.measure is not None and report.ok:
             task.write_measures(id, gene, report.views[0].target)

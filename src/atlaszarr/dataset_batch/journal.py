@@ -160,8 +160,8 @@ class Journal:
         if time.monotonic() >= self._next or len(self._lines) >= _LINES:
             self._try_put()
 
-    def close(self) -> None:
-        """Put the lines that are left.
+    def close(self, patient: bool = True) -> None:
+        """Put the lines that are left; try once, or as long as the store may refuse.
 
         Raises
         ------
@@ -170,6 +170,8 @@ class Journal:
         """
         while self._put < len(self._lines):
             self._try_put()
+            if not patient:
+                return
             if self._put < len(self._lines):
                 time.sleep(_PAUSE)
 
@@ -200,7 +202,8 @@ class Journal:
             self._target.write(f"{FOLDER}/{self._part:06}-{self._run}.jsonl", b"\n".join((*self._lines, b"")))
         except TargetError as error:
             self._refused_since = self._refused_since or began
-            if error.code not in PASSING or time.monotonic() - self._refused_since > _PATIENCE:
+            may_pass = error.code in PASSING and not self._target.is_local
+            if not may_pass or time.monotonic() - self._refused_since > _PATIENCE:
                 raise
         else:
             self._put, self._refused_since = count, None
