@@ -297,11 +297,11 @@ def test_an_answer_with_other_records_is_refused_and_the_next_run_completes(conn
 
 
 def test_ids_of_a_file_are_selected_and_those_that_do_not_exist_are_named(service, command, connect, tmp_path):
-    (tmp_path / "ids.txt").write_text("1007\n1000, 1014\n1000\n")
+    (tmp_path / "ids.txt").write_text("1007\n1000, Prox1\n1014\n1000\n")
     outcome = command("catalogue", tmp_path / "c", "--ids", tmp_path / "ids.txt", "--api-url", service.url, "--json")
     assert (outcome.code, json.loads(outcome.out)["datasets"]) == (0, 3)
     assert connect(service, catalogue=tmp_path / "c").search().index.tolist() == [1000, 1007, 1014]
-    (tmp_path / "ids.txt").write_text("1007 1008 5")
+    (tmp_path / "ids.txt").write_text("1007\n1008\n5")
     outcome = command("catalogue", tmp_path / "d", "--ids", tmp_path / "ids.txt", "--api-url", service.url)
     assert outcome.code == 2
     assert "5, 1008 (2 of 3 ids)" in outcome.err

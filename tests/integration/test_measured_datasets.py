@@ -118,6 +118,7 @@ def test_an_unfinished_expression_view_is_refused(built, tmp_path):
         region_statistics(tmp_path / "x.ome.zarr", built / "two.ome.zarr", TERMINOLOGY)
 
 
+@pytest.mark.slow
 def test_workers_of_an_active_client_give_the_same_table(built, table, service):
     with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster:
         with Client(cluster):

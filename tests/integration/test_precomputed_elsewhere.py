@@ -41,12 +41,12 @@ def test_tensorstore_reads_the_labels_of_every_level_from_a_bucket(annotation, m
         host, port = moto.get_host_and_port()
         options = {"key": "test", "secret": "test-secret", "endpoint_url": f"http://{host}:{port}"}
         store = s3fs.S3FileSystem(**options)
-        store.mkdir("atlases")
-        target = Target.of("s3://atlases/a/annotations.precomputed", options)
+        store.mkdir("precomputed")
+        target = Target.of("s3://precomputed/a/annotations.precomputed", options)
         write_precomputed(annotation, target, ONTOLOGY)
         bucket = {
             "driver": "s3",
-            "bucket": "atlases",
+            "bucket": "precomputed",
             "path": "a/annotations.precomputed/",
             "endpoint": options["endpoint_url"],
             "aws_region": "us-east-1",
@@ -56,7 +56,9 @@ def test_tensorstore_reads_the_labels_of_every_level_from_a_bucket(annotation, m
             spec = {"driver": "neuroglancer_precomputed", "kvstore": bucket, "scale_index": level}
             found = tensorstore.open(spec).result()[..., 0].read().result().T
             np.testing.assert_array_equal(found, annotation.read(level, everywhere(at.shape)))
-        damaged = [path for path in store.find("atlases/a/annotations.precomputed") if "_" in path.rsplit("/", 1)[-1]]
+        damaged = [
+            path for path in store.find("precomputed/a/annotations.precomputed") if "_" in path.rsplit("/", 1)[-1]
+        ]
         store.pipe(damaged[0], store.cat(damaged[0])[:-1])
         store.rm(damaged[-1])
         assert [defect.kind for defect in defects(target)] == ["truncated", "missing"]

@@ -83,9 +83,25 @@ VALID = {
     "atlas": ["x", "--annotation", "x.nrrd", "--ontology", "x.json"],
     "emulator": ["--faults", "missing.json"],
     "demo": ["x"],
+    "catalogue": ["x"],
+    "batch": ["x", "--gene", "Prox1"],
+    "measure": ["x.ome.zarr", "--annotation", "y.ome.zarr"],
+    "grid": [DATASET, "x.ome.zarr"],
 }
 #: Options whose value is a name, a path or a URL: most nonsense is a valid one.
-FREE = {"gene", "product", "cache", "name", "version", "scheduler", "spool", "region", "annotation", "template"}
+FREE = {
+    "gene",
+    "product",
+    "cache",
+    "image-source",
+    "name",
+    "version",
+    "scheduler",
+    "spool",
+    "region",
+    "annotation",
+    "template",
+}
 
 
 WITH_VALUES = [
@@ -145,6 +161,9 @@ def commands(annotation, sources, tmp_path):
         "build": ["build", DATASET, tmp_path / "x.ome.zarr", "--resolution", "400"],
         "verify": ["verify", annotation],
         "volumes": ["volumes", annotation],
+        "catalogue": ["catalogue", tmp_path / "catalogue"],
+        "batch": ["batch", tmp_path / "batch", "--gene", "Prox1", "--resolution", "400"],
+        "grid": ["grid", DATASET, tmp_path / "grid.ome.zarr"],
         "csv": ["volumes", annotation, "--format", "csv"],
         "parquet": ["volumes", annotation, "--format", "parquet"],
         "atlas": ["atlas", tmp_path / "atlas", *sources],

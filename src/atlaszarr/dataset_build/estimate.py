@@ -153,11 +153,6 @@ def estimate(
             code="not-supported",
         )
     views = VolumeOptions.of_views(view, options)
-    for one in views:
-        if one.fill not in FILLS:
-            raise InputError(f"fill {one.fill!r} is not known; choose from {', '.join(FILLS)}", code="unknown-value")
-        if not 1 <= one.max_gap < math.inf:
-            raise InputError(f"max_gap {one.max_gap:g} must be finite and at least 1", code="out-of-range")
     single = id if isinstance(id, int) else None
     criteria, where = criteria_of(gene, plane, product, specimen, single, limit)
     rows = catalogue.matching("SectionDataSet", criteria, where)

@@ -10,15 +10,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Self
 
+from ..allen.images import validate_options
 from ..allen.records import SectionDataset, plane_name
 from ..boxes import Shape
 from ..displacement.displacement import Displacement
 from ..engine.ome import DEFAULT_VERSION, zarr_format
-from ..engine.pyramid import Pyramid
+from ..engine.pyramid import Pyramid, lengths
 from ..errors import InputError
+from ..resampling.sampler import validate_names
 from .alignment import AlignedSections, align_sections, validate_chunk_count
 from .planes import DetectionPoint, SectionPlanes, section_planes
-from .stack import MAX_GAP, Stack, stack_sections
+from .stack import MAX_GAP, Stack, stack_sections, validate_fill
 
 #: Options of what is written, not of how sections are registered.
 _WRITING_ONLY = frozenset(("levels", "shard", "ome_zarr", "displacement", "grey"))
@@ -93,6 +95,14 @@ class Options:
             )
         if not 0 <= self.background <= 255:
             raise InputError(f"background {self.background} must be between 0 and 255", code="out-of-range")
+        validate_names(self.interpolation, "constant")
+        validate_options(self.view, self.quality, self.range)
+        if self.downsample is not None and self.downsample < 0:
+            raise InputError(f"downsample {self.downsample} must be 0 or more, or auto", code="out-of-range")
+        if self.levels is not None and self.levels < 1:
+            raise InputError(f"levels {self.levels} must be 1 or more, or auto", code="out-of-range")
+        if self.shard is not None:
+            lengths("shard", self.shard)
 
     @classmethod
     def of(cls, options: Mapping[str, Any], written: bool = True) -> Self:
@@ -170,6 +180,10 @@ class VolumeOptions(Options):
     chunk: int = 64
     fill: str = "nearest"
     max_gap: float = MAX_GAP
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        validate_fill(self.fill, self.max_gap)
 
     def stack(self, dataset: SectionDataset, displacement: Mapping[int, Displacement] | None = None) -> Stack:
         """Stack the sections of a dataset over the grid; see `atlaszarr.sections.stack.stack_sections`."""

@@ -278,6 +278,17 @@ class Stack:
         return max(self.support // 2, 1)
 
 
+def validate_fill(fill: str, max_gap: float) -> None:
+    """Raise InputError if `fill` or `max_gap` of `stack_sections` is not valid."""
+    if fill not in FILLS:
+        raise InputError(f"fill {fill!r} is not known; choose from {', '.join(FILLS)}", code="unknown-value")
+    if not 1 <= max_gap < math.inf:
+        raise InputError(
+            f"max_gap {max_gap:g} must be finite and at least 1; give a large number to fill every gap",
+            code="out-of-range",
+        )
+
+
 def stack_sections(
     aligned: AlignedSections,
     *,
@@ -312,13 +323,7 @@ def stack_sections(
     InputError
         If an option is unknown or does not fit the dataset.
     """
-    if fill not in FILLS:
-        raise InputError(f"fill {fill!r} is not known; choose from {', '.join(FILLS)}", code="unknown-value")
-    if not 1 <= max_gap < math.inf:
-        raise InputError(
-            f"max_gap {max_gap:g} must be finite and at least 1; give a large number to fill every gap",
-            code="out-of-range",
-        )
+    validate_fill(fill, max_gap)
     support, _ = validate_names(interpolation, "constant")
     dataset, grid, sections = aligned.dataset, aligned.grid, aligned.imaged.sections
     to_plane = compose(aligned.to_section, grid.to_reference)
