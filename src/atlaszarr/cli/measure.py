@@ -99,8 +99,11 @@ def measure(
         return
     whole = tables[0]
     if len(volumes) > 1:
-        for table in tables:
-            table.insert(0, "dataset", table.attrs["dataset"])
+        datasets = [table.attrs["dataset"] for table in tables]
+        if not all(isinstance(dataset, int) for dataset in datasets):
+            datasets = list(map(str, datasets))  # ids and names: a column has one type
+        for table, dataset in zip(tables, datasets, strict=True):
+            table.insert(0, "dataset", dataset)
         whole = pd.concat(tables)
         whole.attrs = {}
     if form == "parquet":

@@ -39,7 +39,7 @@ class BlockSums(NamedTuple):
         By side and channel: the voxels with a value.
     moments : ndarray, shape (n, 2, channels, 2)
         Of integers: uint64, the sum of the values and of their squares. Of floating point: float64, their mean and the
-        sum of the squared deviations from it.
+        sum of the squared deviations from it; as in NumPy, an infinite value makes them infinite or NaN, and NaN.
     """
 
     ids: _Array
@@ -248,7 +248,11 @@ def _float_moments(runs: _Array, labels: int, sections: _Array, pictures: _Array
                     deviations += (row[x] - mean) ** 2
             before = values[at, c]
             both, step = before + count, mean - moments[at, c, 0]
-            moments[at, c, 0] += step * count / both
-            moments[at, c, 1] += deviations + step * step * before * count / both
+            if math.isfinite(step):
+                moments[at, c, 0] += step * count / both
+                moments[at, c, 1] += deviations + step * step * before * count / both
+            else:
+                moments[at, c, 0] += mean
+                moments[at, c, 1] = np.nan
             values[at, c] = both
     return values.reshape(labels, 2, channels), moments.reshape(labels, 2, channels, 2)

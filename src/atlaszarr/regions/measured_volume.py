@@ -17,6 +17,7 @@ from ..engine.ome import Geometry
 from ..engine.ome_reader import StoredImage
 from ..engine.zarr_reader import StoredArray
 from ..errors import AtlaszarrWarning, InputError
+from ..geometry.spaces import AXES, ORIENTATION
 from ..stores.locations import shown
 from ..stores.target import Target
 from .placed_arrays import PlacedArray
@@ -27,6 +28,8 @@ MOST_CHANNELS = 16
 COLOURS = ("red", "green", "blue")
 #: The quantities of the expression grids of the Allen Institute.
 QUANTITIES = ("density", "intensity", "energy")
+#: The axes of a reference space, whose coordinates `open_volume` and `open_grid` give in um, and those of the Dataset.
+_REFERENCE = tuple(zip(AXES, "zyx", strict=True))
 #: Options of a build that its expression view has too.
 _SAME = ("dataset", "resolution", "fill", "max_gap", "mirror", "records_sha256")
 _IMAGE, _SECTION, _EXPRESSION, _EXPRESSION_SECTION = "image", "section", "expression", "expression_section"
@@ -71,6 +74,17 @@ class MeasuredVolume:
         """Whether there is an expression view."""
         return _EXPRESSION in self.levels[0]
 
+    def level(self, level: int, name: str) -> MeasuredVolume:
+        """One of its levels, under another name."""
+        return replace(
+            self,
+            name=name,
+            dataset=name if self.dataset == self.name else self.dataset,
+            geometries=(self.geometries[level],),
+            shapes=(self.shapes[level],),
+            levels=(self.levels[level],),
+        )
+
     @classmethod
     def of(cls, volume: Any, storage_options: Mapping[str, Any] | None = None) -> MeasuredVolume:
         """Open a volume; see `atlaszarr.region_statistics`.
@@ -98,6 +112,12 @@ class MeasuredVolume:
 
 def _of_target(target: Target) -> MeasuredVolume:
     image = StoredImage.at(target)
+    if (whole := image.finest) is not None:  # a level, whose section label and expression view are those of the image
+        return _of_image(whole.target, whole).level(image.level_of_finest, shown(target.url))
+    return _of_image(target, image)
+
+
+def _of_image(target: Target, image: StoredImage) -> MeasuredVolume:
     request = image.own.get("request")
     request = request if isinstance(request, Mapping) else {}
     name, public = shown(target.url), image.target
@@ -235,6 +255,8 @@ def _of_array(volume: Any) -> MeasuredVolume:
     placed = PlacedArray(array, lead, (z, y, x))
     count = _validated("the volume", placed)
     coordinates = getattr(volume, "coords", {})
+    if all(f"{name}_um" in coordinates and coordinates[f"{name}_um"].dims == (axis,) for name, axis in _REFERENCE):
+        geometry = replace(geometry, orientation=ORIENTATION)
     named = ["grey"] if lead is None else list(map(str, coordinates["c"].to_numpy())) if "c" in coordinates else []
     channels = tuple(named) if len(set(named)) == count else tuple(f"channel_{k}" for k in range(count))
     absent = absent_of(array)
@@ -255,7 +277,13 @@ def _of_dataset(dataset: Any) -> MeasuredVolume:
     if _IMAGE in dataset.data_vars:
         measured = _of_array(dataset[_IMAGE])
         if _SECTION in dataset.data_vars:
-            array, _, _ = opened(dataset[_SECTION])
+            array, axes, _ = opened(dataset[_SECTION])
+            if axes != ("z", "y", "x") or array.dtype.kind not in "iub":
+                raise InputError(
+                    f"the section of the Dataset holds {array.dtype} along {', '.join(axes)}; give integers along z, y "
+                    "and x",
+                    code="wrong-axes",
+                )
             arrays = {**measured.levels[0], _SECTION: PlacedArray(array, None, (0, 1, 2))}
             measured = replace(measured, levels=(arrays,))
         return replace(measured, dataset=own)

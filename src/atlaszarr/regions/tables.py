@@ -33,7 +33,7 @@ def lines(table: pd.DataFrame, regions: Sequence[Structure]) -> str:
             sides = (f"{side} {digits(volumes[f'volume_{side}_mm3'])}" for side in table.attrs["sides"])
             line += f" ({', '.join(sides)})"
         text.append(line)
-    return "\n".join([*text, *_notes(table)])
+    return "\n".join([*text, *_notes(table, len(table))])
 
 
 def tree(table: pd.DataFrame, terminology: Terminology, width: int | None = None) -> str:
@@ -54,9 +54,7 @@ def tree(table: pd.DataFrame, terminology: Terminology, width: int | None = None
         heads += table.attrs["sides"]
     rows = table[table["voxels"] > 0]
     printed = _indented(rows, terminology, width, heads, [map(digits, rows[volume]) for volume in volumes])
-    empty = len(table) - len(rows)
-    rest = [f"structures without voxels, not listed: {empty}"] if empty else []
-    return "\n".join([*printed, *rest, *_notes(table)])
+    return "\n".join([*printed, *_notes(table, len(rows))])
 
 
 def statistics_tree(table: pd.DataFrame, terminology: Terminology, width: int | None = None) -> str:
@@ -87,7 +85,7 @@ def statistics_tree(table: pd.DataFrame, terminology: Terminology, width: int | 
             *(map(_number, rows[f"mean_{name}{side}"]) for name in means),
             *(map(_number, rows[f"{name}{side}"]) for name in known),
         ]
-    return "\n".join([*_indented(rows, terminology, width, heads, columns), *_notes(table)])
+    return "\n".join([*_indented(rows, terminology, width, heads, columns), *_notes(table, len(rows))])
 
 
 def _channels(table: pd.DataFrame) -> list[str]:
@@ -169,5 +167,8 @@ def to_parquet(table: pd.DataFrame) -> bytes:
     return out.getvalue()
 
 
-def _notes(table: pd.DataFrame) -> list[str]:
-    return [str(table.attrs["hemispheres"])] if "hemispheres" in table.attrs else []
+def _notes(table: pd.DataFrame, listed: int) -> list[str]:
+    """The lines after a table of which some rows are listed."""
+    empty = len(table) - listed
+    rest = [f"structures without voxels, not listed: {empty}"] if empty else []
+    return [*rest, str(table.attrs["hemispheres"])] if "hemispheres" in table.attrs else rest
