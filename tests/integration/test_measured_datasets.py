@@ -154,8 +154,9 @@ def test_the_command_prints_every_format(command, built, terminology, table):
     given = ("measure", built / "x.ome.zarr", "--annotation", built / "two.ome.zarr", "--terminology", terminology)
     ran = command(*given, "--region", "CTX", "--region", "CP", "--by-hemisphere")
     assert ran.code == 0
-    assert [line.split()[0] for line in ran.out.splitlines()][:3] == ["region", "CTX", "CP"]
-    assert "energy left" in ran.out
+    firsts = [line.split()[0] for line in ran.out.splitlines()]
+    assert firsts[:7] == ["region", "CTX", "left", "right", "CP", "left", "right"]
+    assert ran.out.splitlines()[0].endswith("energy")
     found = pd.read_csv(io.StringIO(command(*given, "--format", "csv").out), index_col="identifier")
     assert found["expressing"].tolist() == table["expressing"].tolist()
     assert found["energy"].to_numpy() == pytest.approx(table["energy"].to_numpy(), nan_ok=True)

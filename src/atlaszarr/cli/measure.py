@@ -56,6 +56,7 @@ def measure(
 
     from ..assets.locate import locate
     from ..regions import tables as region_tables
+    from ..regions.annotation import annotation_levels
     from ..regions.statistics import options_for, region_statistics
     from ..terminology.terminology import terminology_of
 
@@ -67,6 +68,7 @@ def measure(
     located = locate(annotation, its_options)
     for remark in located.remarks:
         say(f"atlaszarr: {remark}")
+    annotation_levels(located, its_options)  # first: an annotation that is missing has no terminology
     structures = terminology_of(terminology, located, its_options)
     wanted = list(dict.fromkeys(structures[region] for region in regions))
     tables = []

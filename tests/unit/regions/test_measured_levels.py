@@ -2,15 +2,17 @@
 
 import io
 import json
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
 
-from atlaszarr import region_statistics
+from atlaszarr import Terminology, region_statistics, region_volumes
 from atlaszarr.engine.ome import Geometry
 from atlaszarr.errors import InputError
+from atlaszarr.regions.tables import statistics_tree, tree
 from atlaszarr.writing import write_multiscales
 from codes import raises
 from small_annotation import CSV, GEOMETRY, labels
@@ -145,3 +147,41 @@ def test_half_a_voxel_is_another_grid(tmp_path, annotation):
     with raises(InputError, "grids-differ") as caught:
         region_statistics(volume, annotation)
     assert "0, 0, 50" in str(caught.value)
+
+
+@pytest.mark.parametrize("width", [20, 60, 80, None])
+@pytest.mark.parametrize("by_hemisphere", [False, True])
+def test_a_narrow_terminal_cuts_names_and_never_numbers(tmp_path, annotation, width, by_hemisphere):
+    terminology = Terminology.read(annotation.parent / "terminology.csv")
+    volumes = region_volumes(annotation, terminology, by_hemisphere=by_hemisphere)
+    table = region_statistics(write(tmp_path, picture()), annotation, terminology, by_hemisphere)
+    for wide, narrow in (
+        (tree(volumes, terminology), tree(volumes, terminology, width)),
+        (statistics_tree(table, terminology), statistics_tree(table, terminology, width)),
+    ):
+        expected, found = wide.splitlines(), narrow.splitlines()
+        assert len(found) == len(expected)
+        for one, other in zip(expected, found, strict=True):
+            assert one.split()[0] == other.split()[0]
+            numbers = re.findall(r"[\d.]+(?: %)?$|[\d.]+(?: %)?(?=  )", one)
+            assert re.findall(r"[\d.]+(?: %)?$|[\d.]+(?: %)?(?=  )", other) == numbers
+    assert width != 60 or any("…" in line for line in statistics_tree(table, terminology, width).splitlines())
+
+
+def test_a_side_is_a_line_after_its_structure(tmp_path, annotation):
+    terminology = Terminology.read(annotation.parent / "terminology.csv")
+    table = region_statistics(write(tmp_path, picture()), annotation, terminology, True)
+    lines = [line.split() for line in statistics_tree(table, terminology).splitlines()]
+    assert [line[0] for line in lines[:7]] == ["region", "root", "left", "right", "CTX", "left", "right"]
+    assert lines[2][1:4] == ["2.00", "100", "%"]
+    assert float(lines[2][4]) == pytest.approx(table.loc[1, "mean_channel_0_left"], rel=1e-3)
+
+
+def test_an_annotation_that_is_missing_or_a_file_is_named_rather_than_its_terminology(command, tmp_path):
+    (tmp_path / "annotation.nrrd").write_bytes(b"NRRD0004")
+    volume = write(tmp_path, picture())
+    for name in ("annotation.nrrd", "missing.ome.zarr"):
+        found = command("measure", volume, "--annotation", tmp_path / name)
+        assert (found.code, found.out) == (2, "")
+        assert name in found.err
+        assert "terminology" not in found.err
