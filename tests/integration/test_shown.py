@@ -80,6 +80,8 @@ VALID = {
     "preview": [DATASET, "x.png"],
     "verify": ["x.ome.zarr"],
     "volumes": ["x.ome.zarr"],
+    "measure": ["x.ome.zarr", "--annotation", "a.ome.zarr"],
+    "grid": [DATASET, "x.ome.zarr"],
     "atlas": ["x", "--annotation", "x.nrrd", "--ontology", "x.json"],
     "emulator": ["--faults", "missing.json"],
     "demo": ["x"],
