@@ -30,7 +30,7 @@ COLOURS = ("red", "green", "blue")
 QUANTITIES = ("density", "intensity", "energy")
 #: The axes of a reference space, whose coordinates `open_volume` and `open_grid` give in um, and those of the Dataset.
 _REFERENCE = tuple(zip(AXES, "zyx", strict=True))
-#: Options of a build that its expression view has too.
+#: Options that must be the same in the builds of a volume and of its expression view.
 _SAME = ("dataset", "resolution", "fill", "max_gap", "mirror", "records_sha256")
 _IMAGE, _SECTION, _EXPRESSION, _EXPRESSION_SECTION = "image", "section", "expression", "expression_section"
 
@@ -46,7 +46,7 @@ class MeasuredVolume:
     dataset : int or str
         The id of its section dataset; without one its name.
     channels : tuple of str
-        Names of the channels; empty for an expression view, whose colours are no numbers.
+        Names of the channels whose values are averaged; none for an expression view.
     geometries : tuple of Geometry
     shapes : tuple of tuple of int
         Voxels of each level along (z, y, x).
@@ -54,7 +54,7 @@ class MeasuredVolume:
         For each level: ``image`` (except for an expression view), ``section`` if the volume has one, and
         ``expression`` and ``expression_section`` if there is an expression view.
     is_grid : bool
-        Whether its values are those of points, the centres of its voxels: an expression grid of the Allen Institute.
+        Whether it is an expression grid of the Allen Institute: a value is that of the point at the voxel's centre.
     absent : tuple of (str, AbsentChunks)
         The absent chunks of the arrays of all levels, with their names.
     """
