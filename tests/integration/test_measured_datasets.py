@@ -402,3 +402,14 @@ def test_quantities_that_a_grid_lacks_are_refused(service, connect, include):
     with raises(InputError, "unknown-value") as caught:
         open_grid(DATASET, include, client=connect(service))
     assert "energy, density, intensity" in str(caught.value)
+
+
+def test_the_order_of_the_views_of_a_build_does_not_matter(built, service, connect, tmp_path, table):
+    views = ["expression", "primary"]
+    build(DATASET, tmp_path / "x.ome.zarr", client=connect(service), resolution=100, view=views)
+    found = region_statistics(tmp_path / "x.primary.ome.zarr", built / "two.ome.zarr", TERMINOLOGY, True)
+    assert found.equals(table)
+    shutil.copytree(built / "x.ome.zarr", tmp_path / "y.primary.ome.zarr")
+    shutil.copytree(built / "x.ome.zarr", tmp_path / "y.ome.zarr")  # not an expression view
+    found = region_statistics(tmp_path / "y.primary.ome.zarr", built / "two.ome.zarr", TERMINOLOGY, True)
+    assert found["density"].isna().all()

@@ -22,8 +22,8 @@ _SAME_SIZE = 1e-4
 _SAME_POSITION = 0.01
 #: Part of a voxel of the annotation: a point this close to the edge of a voxel is on the edge.
 _ROUNDED = 1e-6
-#: Largest voxel of the level that gives the points of a grid their labels, as a part of the distance of two points: 25 um
-#: for the 200 um of the Allen Institute.
+#: Largest voxel of the level that gives the points of a grid their labels, as a part of the distance of two points:
+#: 25 um for the 200 um of the Allen Institute.
 _FINE = 1 / 8
 _Levels = Sequence[tuple[Geometry, Shape]]
 

@@ -118,8 +118,7 @@ def _of_target(target: Target) -> MeasuredVolume:
 
 
 def _of_image(target: Target, image: StoredImage) -> MeasuredVolume:
-    request = image.own.get("request")
-    request = request if isinstance(request, Mapping) else {}
+    request = _request(image)
     name, public = shown(target.url), image.target
     view = str(request.get("view", "primary"))
     levels: list[dict[str, PlacedArray]] = []
@@ -189,10 +188,15 @@ def _section_label(image: StoredImage) -> StoredImage | None:
         If it is missing from a volume of `atlaszarr.build`.
     """
     label = replace(image.target, url=f"{image.target.url}/labels/section")
-    request = image.own.get("request")
-    if (found := _existing(label)) is None and isinstance(request, Mapping) and request.get("mode") == "volume":
+    if (found := _existing(label)) is None and _request(image).get("mode") == "volume":
         raise InputError(f"{shown(label.url)} is missing; build the volume again to repair it", code="missing-label")
     return found
+
+
+def _request(image: StoredImage) -> Mapping[str, Any]:
+    """The options that an image of atlaszarr was built with; empty for any other image."""
+    request = image.own.get("request")
+    return request if isinstance(request, Mapping) else {}
 
 
 def _existing(target: Target) -> StoredImage | None:
@@ -207,10 +211,14 @@ def _existing(target: Target) -> StoredImage | None:
 
 def _expression_view(target: Target, request: Mapping[str, Any]) -> StoredImage | None:
     """The expression view next to a volume; None if there is none, or if it is of another dataset or grid."""
-    if (found := _existing(target.of_view("expression"))) is None:
+    found, first = _existing(target.of_view("expression")), target.first_view("primary")
+    if found is None and first is not None:  # built as --view expression --view primary
+        found = _existing(first)
+        if found is None or _request(found).get("view") != "expression":
+            return None
+    if found is None:
         return None
-    other = found.own.get("request")
-    other = other if isinstance(other, Mapping) else {}
+    other = _request(found)
     if any(other.get(key) != request.get(key) for key in _SAME):
         warnings.warn(
             f"{shown(found.target.url)} was built from another dataset or with other options than "
