@@ -306,7 +306,7 @@ def test_ids_of_a_file_are_selected_and_those_that_do_not_exist_are_named(servic
     assert outcome.code == 2
     assert "5, 1008 (2 of 3 ids)" in outcome.err
     assert not (tmp_path / "d").exists()
-    for text, words in (("", "has no ids"), ("1007 x", "'x' is not a whole number")):
+    for text, words in (("", "has no ids"), ("1007\nx", "line 2")):
         (tmp_path / "ids.txt").write_text(text)
         outcome = command("catalogue", tmp_path / "e", "--ids", tmp_path / "ids.txt", "--api-url", service.url)
         assert outcome.code == 2

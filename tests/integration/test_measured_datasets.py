@@ -4,6 +4,7 @@ import io
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -154,8 +155,9 @@ def test_the_command_prints_every_format(command, built, terminology, table):
     given = ("measure", built / "x.ome.zarr", "--annotation", built / "two.ome.zarr", "--terminology", terminology)
     ran = command(*given, "--region", "CTX", "--region", "CP", "--by-hemisphere")
     assert ran.code == 0
-    assert [line.split()[0] for line in ran.out.splitlines()][:3] == ["region", "CTX", "CP"]
-    assert "energy left" in ran.out
+    firsts = [line.split()[0] for line in ran.out.splitlines()]
+    assert firsts[:7] == ["region", "CTX", "left", "right", "CP", "left", "right"]
+    assert ran.out.splitlines()[0].endswith("energy")
     found = pd.read_csv(io.StringIO(command(*given, "--format", "csv").out), index_col="identifier")
     assert found["expressing"].tolist() == table["expressing"].tolist()
     assert found["energy"].to_numpy() == pytest.approx(table["energy"].to_numpy(), nan_ok=True)
@@ -354,3 +356,61 @@ def test_an_image_without_sections_is_paired_with_its_expression_view(built, tmp
     where = (view != 0).any(axis=0) & (other != 0) & (stored(built / "two.ome.zarr" / "0") > 0)
     grey = (image.sum(axis=0, dtype=int) + 1) // 3
     assert found.loc[997, "intensity"] == pytest.approx(grey[where].mean(), rel=1e-12)
+
+
+@pytest.fixture(scope="module")
+def backwards(built):
+    """The annotation of the phantom at 100 um with its first axis reversed, and its orientation too."""
+    values = stored(built / "two.ome.zarr" / "0")
+    words = {**PLACED.orientation, "z": "posterior-to-anterior"}
+    placed = replace(PLACED, orientation=words)
+    write_multiscales(values[::-1], built / "backwards.ome.zarr", rule="mode", geometry=placed, levels=1)
+    return built / "backwards.ome.zarr"
+
+
+def test_a_lazy_volume_has_the_orientation_of_a_built_one(built, backwards, service, connect, table):
+    lazy = open_volume(DATASET, 100, client=connect(service))
+    for volume in (lazy, lazy.transpose("x", "c", "z", "y")):
+        found = region_statistics(volume, backwards, TERMINOLOGY)
+        for name in ("voxels", "covered", "mean_red", "std_red"):
+            assert found[name].equals(table[name])
+    assert region_statistics(lazy["image"], backwards, TERMINOLOGY)["mean_red"].equals(
+        region_statistics(lazy["image"], built / "two.ome.zarr", TERMINOLOGY)["mean_red"]
+    )
+
+
+def test_a_lazy_grid_has_the_orientation_of_a_written_one(backwards, service, connect, tmp_path):
+    client = connect(service)
+    write_grid(DATASET, tmp_path / "grid.ome.zarr", client=client)
+    for grid in (open_grid(DATASET, client=client), tmp_path / "grid.ome.zarr"):
+        with raises(InputError, "orientations-differ"):
+            region_statistics(grid, backwards, TERMINOLOGY)
+
+
+def test_a_level_of_a_build_and_of_a_grid_is_measured_as_the_whole_is(built, service, connect, tmp_path, table):
+    annotation = built / "two.ome.zarr"
+    assert region_statistics(built / "x.ome.zarr" / "0", annotation, TERMINOLOGY, True).equals(table)
+    alone = region_statistics(built / "x.expression.ome.zarr", annotation, TERMINOLOGY)
+    assert region_statistics(built / "x.expression.ome.zarr" / "0", annotation, TERMINOLOGY).equals(alone)
+    write_grid(DATASET, tmp_path / "grid.ome.zarr", client=connect(service))
+    first, again = (region_statistics(tmp_path / "grid.ome.zarr" / part, annotation, TERMINOLOGY) for part in ("", "0"))
+    assert first.equals(again)
+    assert again.attrs["dataset"] == DATASET
+
+
+@pytest.mark.parametrize("include", [None, 5, [], ["energy", "energy"], ["shape"], [["energy"]]])
+def test_quantities_that_a_grid_lacks_are_refused(service, connect, include):
+    with raises(InputError, "unknown-value") as caught:
+        open_grid(DATASET, include, client=connect(service))
+    assert "energy, density, intensity" in str(caught.value)
+
+
+def test_the_order_of_the_views_of_a_build_does_not_matter(built, service, connect, tmp_path, table):
+    views = ["expression", "primary"]
+    build(DATASET, tmp_path / "x.ome.zarr", client=connect(service), resolution=100, view=views)
+    found = region_statistics(tmp_path / "x.primary.ome.zarr", built / "two.ome.zarr", TERMINOLOGY, True)
+    assert found.equals(table)
+    shutil.copytree(built / "x.ome.zarr", tmp_path / "y.primary.ome.zarr")
+    shutil.copytree(built / "x.ome.zarr", tmp_path / "y.ome.zarr")  # not an expression view
+    found = region_statistics(tmp_path / "y.primary.ome.zarr", built / "two.ome.zarr", TERMINOLOGY, True)
+    assert found["density"].isna().all()

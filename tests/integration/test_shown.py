@@ -80,13 +80,13 @@ VALID = {
     "preview": [DATASET, "x.png"],
     "verify": ["x.ome.zarr"],
     "volumes": ["x.ome.zarr"],
+    "measure": ["x.ome.zarr", "--annotation", "a.ome.zarr"],
+    "grid": [DATASET, "x.ome.zarr"],
     "atlas": ["x", "--annotation", "x.nrrd", "--ontology", "x.json"],
     "emulator": ["--faults", "missing.json"],
     "demo": ["x"],
     "catalogue": ["x"],
     "batch": ["x", "--gene", "Prox1"],
-    "measure": ["x.ome.zarr", "--annotation", "y.ome.zarr"],
-    "grid": [DATASET, "x.ome.zarr"],
 }
 #: Options whose value is a name, a path or a URL: most nonsense is a valid one.
 FREE = {

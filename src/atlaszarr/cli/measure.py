@@ -56,6 +56,7 @@ def measure(
 
     from ..assets.locate import locate
     from ..regions import tables as region_tables
+    from ..regions.annotation import annotation_levels
     from ..regions.statistics import options_for, region_statistics
     from ..terminology.terminology import terminology_of
 
@@ -67,6 +68,7 @@ def measure(
     located = locate(annotation, its_options)
     for remark in located.remarks:
         say(f"atlaszarr: {remark}")
+    annotation_levels(located, its_options)  # first: an annotation that is missing has no terminology
     structures = terminology_of(terminology, located, its_options)
     wanted = list(dict.fromkeys(structures[region] for region in regions))
     tables = []
@@ -99,8 +101,11 @@ def measure(
         return
     whole = tables[0]
     if len(volumes) > 1:
-        for table in tables:
-            table.insert(0, "dataset", table.attrs["dataset"])
+        datasets = [table.attrs["dataset"] for table in tables]
+        if not all(isinstance(dataset, int) for dataset in datasets):
+            datasets = list(map(str, datasets))  # ids and names: a column has one type
+        for table, dataset in zip(tables, datasets, strict=True):
+            table.insert(0, "dataset", dataset)
         whole = pd.concat(tables)
         whole.attrs = {}
     if form == "parquet":

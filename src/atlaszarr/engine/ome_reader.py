@@ -105,6 +105,8 @@ class StoredImage:
         the coordinate system.
     finest : StoredImage or None
         The whole image, if this is one of its levels.
+    level_of_finest : int
+        The level of `finest` that this is.
     channels : tuple of str
         The labels of the channels in the metadata ``omero``; empty if it has none, or one that is not text.
     """
@@ -120,6 +122,7 @@ class StoredImage:
     is_reordered: bool = False
     finest: StoredImage | None = None
     channels: tuple[str, ...] = ()
+    level_of_finest: int = 0
 
     @classmethod
     def at(cls, target: Target) -> StoredImage:
@@ -227,7 +230,7 @@ class StoredImage:
                 k = image.paths.index(path)
                 scales, translations = (image.scales[k],), (image.translations[k],)
                 level = replace(image, target=target, paths=("",), scales=scales, translations=translations, own={})
-                return replace(level, finest=image)
+                return replace(level, finest=image, level_of_finest=k)
         return None
 
     @classmethod

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, suppress
 from contextvars import copy_context
 from functools import cache, partial
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import cloudpickle
@@ -579,7 +580,9 @@ def scheduler_for(scheduler: SchedulerLike, workers: int | None, fetchers: int =
 
 
 def worker_count(workers: int | None) -> int:
-    """The given number, or one for each core; raises an InputError if it is less than 1."""
+    """The given number, or one for each core; raises an InputError if it is not a whole number of at least 1."""
+    if workers is not None and (isinstance(workers, bool) or not isinstance(workers, Integral)):
+        raise InputError(f"workers {workers!r} must be a whole number", code="wrong-type")
     if workers is not None and workers < 1:
         raise InputError(f"workers {workers} must be at least 1", code="out-of-range")
     return workers or usable_cores()

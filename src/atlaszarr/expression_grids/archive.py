@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import lzma
+import struct
 import zipfile
 import zlib
 from collections import Counter
@@ -28,6 +30,18 @@ _LARGEST_GRID = 2**26
 _MOST_MEMBERS = 16
 #: The value of the Allen Institute for no data.
 _NO_DATA = -1.0
+#: What zipfile and its decompressors raise for a damaged zip: ValueError for an offset before the start of the file.
+_DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    ArithmeticError,
+    OSError,
+)
 
 
 @dataclass(frozen=True)
@@ -61,7 +75,7 @@ class GridArchive:
             If the grid does not fill the space.
         """
         shape = self.values.shape[1:]
-        voxels = Grid(space, self.spacing).shape
+        voxels = Grid(space, self.spacing).shape if self.spacing <= min(space.extent) else ()
         if shape == tuple(n + 1 for n in voxels):
             return 0.0
         if shape == voxels:
@@ -87,8 +101,8 @@ def read_archive(body: bytes, include: Sequence[str], name: str) -> GridArchive:
     Raises
     ------
     ImageError
-        If it is not a zip, lacks a quantity, holds one twice, names a file in another folder, is larger than a grid
-        can be, or a member is damaged.
+        If it is not a zip, lacks a quantity, holds one twice, has the same voxels for two of them, names a file in
+        another folder, is larger than a grid can be, or a member is damaged or has values that no grid has.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(body)) as archive:
@@ -104,8 +118,9 @@ def read_archive(body: bytes, include: Sequence[str], name: str) -> GridArchive:
             twice = [found for found, count in Counter(member.filename for member in members).items() if count > 1]
             if twice:
                 raise InputError(f"{name} has two members {twice[0][:100]!r}", code="damaged-file")
-            grids = [_grid(archive, quantity, name) for quantity in include]
-    except (zipfile.BadZipFile, zlib.error, InputError, EOFError, NotImplementedError, RuntimeError, OSError) as error:
+            files: dict[str, str] = {}
+            grids = [_grid(archive, quantity, name, files) for quantity in include]
+    except _DAMAGED as error:  # an InputError is a ValueError
         text = str(error) if isinstance(error, InputError) else f"{name} is not an intact zip of grids ({error})"
         raise ImageError(f"{text}; try again later, or the dataset has no grids", code="damaged-grid") from None
     shapes = {(values.shape, spacing) for values, spacing in grids}
@@ -114,13 +129,19 @@ def read_archive(body: bytes, include: Sequence[str], name: str) -> GridArchive:
     return GridArchive(tuple(include), np.stack([values for values, _ in grids]), grids[0][1])
 
 
-def _grid(archive: zipfile.ZipFile, quantity: str, name: str) -> tuple[NDArray[np.float32], float]:
-    """The values (p, i, r) of one quantity, and their spacing in um."""
+def _grid(
+    archive: zipfile.ZipFile, quantity: str, name: str, files: dict[str, str]
+) -> tuple[NDArray[np.float32], float]:
+    """The values (p, i, r) of one quantity, and their spacing in um; `files` has the quantity of each data file."""
     where = f"{quantity}.mhd in {name}"
     with _member(archive, f"{quantity}.mhd", name) as stream:
         header = read_metaimage_header(stream, where)
     if header.data_file not in archive.namelist():
         raise InputError(f"{where} has its voxels in {header.data_file!r}, which is missing", code="damaged-file")
+    if (other := files.setdefault(str(header.data_file), quantity)) != quantity:
+        raise InputError(
+            f"{where} has its voxels in {header.data_file!r}, which are those of {other}", code="damaged-file"
+        )
     if header.size > _LARGEST_GRID or header.value_dtype != np.float32:
         raise InputError(
             f"{where} has {' x '.join(map(str, header.shape))} {header.value_dtype}, not a grid of float32",
@@ -135,6 +156,11 @@ def _grid(archive: zipfile.ZipFile, quantity: str, name: str) -> tuple[NDArray[n
     with _member(archive, str(header.data_file), name) as stream:
         values = _voxels(stream, header)
     values[values == _NO_DATA] = np.nan
+    if (wrong := values[(values < 0) | np.isinf(values)]).size:
+        raise InputError(
+            f"{where} has the value {wrong[0]:g}; a grid has numbers from 0, and {_NO_DATA:g} for no data",
+            code="damaged-file",
+        )
     return values, spacing.pop()
 
 

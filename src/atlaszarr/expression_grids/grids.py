@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -157,8 +157,8 @@ class _Grid:
 
     @classmethod
     def fetch(cls, dataset: SectionDataset | int, include: Sequence[str], client: AllenClient) -> _Grid:
-        names = [include] if isinstance(include, str) else list(include)
-        if not names or len(set(names)) < len(names) or not set(names) <= set(QUANTITIES):
+        names = list(include) if isinstance(include, Iterable) and not isinstance(include, str) else [include]
+        if not names or not all(names.count(name) == 1 and name in QUANTITIES for name in names):
             raise InputError(
                 f"include {', '.join(map(str, names))!r} must name some of {', '.join(QUANTITIES)}, each once",
                 code="unknown-value",

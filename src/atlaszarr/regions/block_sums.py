@@ -33,13 +33,14 @@ class BlockSums(NamedTuple):
     ids : ndarray, dtype of the labels, shape (n,)
         The labels, in any order.
     counts : ndarray, int64, shape (n, 2, 6)
-        By side: the voxels; those that are covered; those that the expression view covers; those that express; those
-        that express and are of the same section in both views; the sum of the grey levels of the latter.
+        By side, in the order of the constants: all voxels; the covered ones; those that the expression view covers;
+        the expressing ones; the expressing ones whose section is the same in both views; the sum of the grey levels of
+        these last.
     values : ndarray, int64, shape (n, 2, channels)
         By side and channel: the voxels with a value.
     moments : ndarray, shape (n, 2, channels, 2)
         Of integers: uint64, the sum of the values and of their squares. Of floating point: float64, their mean and the
-        sum of the squared deviations from it.
+        sum of the squared deviations from it; as in NumPy, an infinite value makes them infinite or NaN, and NaN.
     """
 
     ids: _Array
@@ -63,7 +64,7 @@ def sum_block(
     labels : ndarray, integers, shape (z, y, x)
         0 is background, which is not summed.
     image : ndarray, uint8, uint16, float32 or float64, shape (c, z, y, x)
-        Without channels (c = 0) nothing but voxels is counted. NaN is no value.
+        Without channels (c = 0) voxels are counted and no values are summed. NaN is not a value.
     section : ndarray, integers or bool, shape (z, y, x)
         Voxels where it is not 0 are covered; values of others are not summed.
     expression : ndarray, uint8, shape (c, z, y, x), optional
@@ -101,7 +102,7 @@ def sum_block(
 def _counted(
     labels: _Array, sections: _Array, expressed: _Array, expressed_sections: _Array, pictures: _Array, midline: int
 ) -> tuple[_Array, _Array, _Array]:
-    """The labels other than 0, `BlockSums.counts`, and the runs: row, start, stop, and twice the label's index + side.
+    """The labels other than 0, `BlockSums.counts`, and for each run its row, start, stop, and 2 * label index + side.
 
     `expressed` has no channels without an expression view.
     """
@@ -248,7 +249,11 @@ def _float_moments(runs: _Array, labels: int, sections: _Array, pictures: _Array
                     deviations += (row[x] - mean) ** 2
             before = values[at, c]
             both, step = before + count, mean - moments[at, c, 0]
-            moments[at, c, 0] += step * count / both
-            moments[at, c, 1] += deviations + step * step * before * count / both
+            if math.isfinite(step):
+                moments[at, c, 0] += step * count / both
+                moments[at, c, 1] += deviations + step * step * before * count / both
+            else:
+                moments[at, c, 0] += mean
+                moments[at, c, 1] = np.nan
             values[at, c] = both
     return values.reshape(labels, 2, channels), moments.reshape(labels, 2, channels, 2)

@@ -20,10 +20,10 @@ from .measured_volume import MeasuredVolume, voxels_um
 _SAME_SIZE = 1e-4
 #: Part of a voxel by which two grids may be shifted: positions in files are rounded.
 _SAME_POSITION = 0.01
-#: Part of a voxel: a point that is so close to the edge of a voxel of the annotation is on the edge.
+#: Part of a voxel of the annotation: a point this close to the edge of a voxel is on the edge.
 _ROUNDED = 1e-6
-#: A grid of points takes its labels from the coarsest level whose voxels are at most this part of the distance of two
-#: points: 25 um for the 200 um of the Allen Institute.
+#: Largest voxel of the level that gives the points of a grid their labels, as a part of the distance of two points:
+#: 25 um for the 200 um of the Allen Institute.
 _FINE = 1 / 8
 _Levels = Sequence[tuple[Geometry, Shape]]
 
@@ -36,7 +36,7 @@ class Match:
     ----------
     volume_level, annotation_level : int
     order : tuple of int
-        The axis (z, y, x: 0, 1, 2) of the volume that is each axis of the annotation.
+        For z, y and x of the annotation, the axis of the volume that runs along it: 0 is z, 1 y, 2 x.
     flipped : tuple of bool
         Whether the volume runs the other way along each axis of the annotation.
     samples : tuple of ndarray, int64, or None
@@ -164,7 +164,7 @@ def _sampled(
 def _axes(
     volume: MeasuredVolume, annotation: tuple[Geometry, Shape], name: str
 ) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
-    """The axis of the volume that is each axis of the annotation, and whether it runs the other way."""
+    """`Match.order` and `Match.flipped`."""
     mine, its = (
         [direction(found.orientation.get(axis, "")) for axis in "zyx"]
         for found in (volume.geometries[0], annotation[0])

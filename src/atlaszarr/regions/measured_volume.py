@@ -17,6 +17,7 @@ from ..engine.ome import Geometry
 from ..engine.ome_reader import StoredImage
 from ..engine.zarr_reader import StoredArray
 from ..errors import AtlaszarrWarning, InputError
+from ..geometry.spaces import AXES, ORIENTATION
 from ..stores.locations import shown
 from ..stores.target import Target
 from .placed_arrays import PlacedArray
@@ -27,7 +28,9 @@ MOST_CHANNELS = 16
 COLOURS = ("red", "green", "blue")
 #: The quantities of the expression grids of the Allen Institute.
 QUANTITIES = ("density", "intensity", "energy")
-#: Options of a build that its expression view has too.
+#: The axes of a reference space, whose coordinates `open_volume` and `open_grid` give in um, and those of the Dataset.
+_REFERENCE = tuple(zip(AXES, "zyx", strict=True))
+#: Options that must be the same in the builds of a volume and of its expression view.
 _SAME = ("dataset", "resolution", "fill", "max_gap", "mirror", "records_sha256")
 _IMAGE, _SECTION, _EXPRESSION, _EXPRESSION_SECTION = "image", "section", "expression", "expression_section"
 
@@ -43,7 +46,7 @@ class MeasuredVolume:
     dataset : int or str
         The id of its section dataset; without one its name.
     channels : tuple of str
-        Names of the channels; empty for an expression view, whose colours are no numbers.
+        Names of the channels whose values are averaged; none for an expression view.
     geometries : tuple of Geometry
     shapes : tuple of tuple of int
         Voxels of each level along (z, y, x).
@@ -51,7 +54,7 @@ class MeasuredVolume:
         For each level: ``image`` (except for an expression view), ``section`` if the volume has one, and
         ``expression`` and ``expression_section`` if there is an expression view.
     is_grid : bool
-        Whether its values are those of points, the centres of its voxels: an expression grid of the Allen Institute.
+        Whether it is an expression grid of the Allen Institute: a value is that of the point at the voxel's centre.
     absent : tuple of (str, AbsentChunks)
         The absent chunks of the arrays of all levels, with their names.
     """
@@ -70,6 +73,17 @@ class MeasuredVolume:
     def has_expression(self) -> bool:
         """Whether there is an expression view."""
         return _EXPRESSION in self.levels[0]
+
+    def level(self, level: int, name: str) -> MeasuredVolume:
+        """One of its levels, under another name."""
+        return replace(
+            self,
+            name=name,
+            dataset=name if self.dataset == self.name else self.dataset,
+            geometries=(self.geometries[level],),
+            shapes=(self.shapes[level],),
+            levels=(self.levels[level],),
+        )
 
     @classmethod
     def of(cls, volume: Any, storage_options: Mapping[str, Any] | None = None) -> MeasuredVolume:
@@ -98,8 +112,13 @@ class MeasuredVolume:
 
 def _of_target(target: Target) -> MeasuredVolume:
     image = StoredImage.at(target)
-    request = image.own.get("request")
-    request = request if isinstance(request, Mapping) else {}
+    if (whole := image.finest) is not None:  # a level, whose section label and expression view are those of the image
+        return _of_image(whole.target, whole).level(image.level_of_finest, shown(target.url))
+    return _of_image(target, image)
+
+
+def _of_image(target: Target, image: StoredImage) -> MeasuredVolume:
+    request = _request(image)
     name, public = shown(target.url), image.target
     view = str(request.get("view", "primary"))
     levels: list[dict[str, PlacedArray]] = []
@@ -169,10 +188,15 @@ def _section_label(image: StoredImage) -> StoredImage | None:
         If it is missing from a volume of `atlaszarr.build`.
     """
     label = replace(image.target, url=f"{image.target.url}/labels/section")
-    request = image.own.get("request")
-    if (found := _existing(label)) is None and isinstance(request, Mapping) and request.get("mode") == "volume":
+    if (found := _existing(label)) is None and _request(image).get("mode") == "volume":
         raise InputError(f"{shown(label.url)} is missing; build the volume again to repair it", code="missing-label")
     return found
+
+
+def _request(image: StoredImage) -> Mapping[str, Any]:
+    """The options that an image of atlaszarr was built with; empty for any other image."""
+    request = image.own.get("request")
+    return request if isinstance(request, Mapping) else {}
 
 
 def _existing(target: Target) -> StoredImage | None:
@@ -187,10 +211,14 @@ def _existing(target: Target) -> StoredImage | None:
 
 def _expression_view(target: Target, request: Mapping[str, Any]) -> StoredImage | None:
     """The expression view next to a volume; None if there is none, or if it is of another dataset or grid."""
-    if (found := _existing(target.of_view("expression"))) is None:
+    found, first = _existing(target.of_view("expression")), target.first_view("primary")
+    if found is None and first is not None:  # built as --view expression --view primary
+        found = _existing(first)
+        if found is None or _request(found).get("view") != "expression":
+            return None
+    if found is None:
         return None
-    other = found.own.get("request")
-    other = other if isinstance(other, Mapping) else {}
+    other = _request(found)
     if any(other.get(key) != request.get(key) for key in _SAME):
         warnings.warn(
             f"{shown(found.target.url)} was built from another dataset or with other options than "
@@ -235,6 +263,8 @@ def _of_array(volume: Any) -> MeasuredVolume:
     placed = PlacedArray(array, lead, (z, y, x))
     count = _validated("the volume", placed)
     coordinates = getattr(volume, "coords", {})
+    if all(f"{name}_um" in coordinates and coordinates[f"{name}_um"].dims == (axis,) for name, axis in _REFERENCE):
+        geometry = replace(geometry, orientation=ORIENTATION)
     named = ["grey"] if lead is None else list(map(str, coordinates["c"].to_numpy())) if "c" in coordinates else []
     channels = tuple(named) if len(set(named)) == count else tuple(f"channel_{k}" for k in range(count))
     absent = absent_of(array)
@@ -255,7 +285,13 @@ def _of_dataset(dataset: Any) -> MeasuredVolume:
     if _IMAGE in dataset.data_vars:
         measured = _of_array(dataset[_IMAGE])
         if _SECTION in dataset.data_vars:
-            array, _, _ = opened(dataset[_SECTION])
+            array, axes, _ = opened(dataset[_SECTION])
+            if axes != ("z", "y", "x") or array.dtype.kind not in "iub":
+                raise InputError(
+                    f"the section of the Dataset holds {array.dtype} along {', '.join(axes)}; give integers along z, y "
+                    "and x",
+                    code="wrong-axes",
+                )
             arrays = {**measured.levels[0], _SECTION: PlacedArray(array, None, (0, 1, 2))}
             measured = replace(measured, levels=(arrays,))
         return replace(measured, dataset=own)

@@ -193,10 +193,11 @@ def combined(
     values = a + b
     if mine.dtype.kind != "f":
         return values, mine + its
-    some = np.maximum(values, 1)
-    step = its[..., 0] - mine[..., 0]
-    mean = np.where(a == 0, its[..., 0], mine[..., 0] + step * b / some)
-    deviations = mine[..., 1] + its[..., 1] + np.where((a == 0) | (b == 0), 0.0, step * step * (a * (b / some)))
+    some, is_one = np.maximum(values, 1), (a == 0) | (b == 0)
+    with np.errstate(invalid="ignore", over="ignore"):  # infinite values, and squares that are too large for float64
+        step = its[..., 0] - mine[..., 0]
+        mean = np.where(np.isfinite(step) & ~is_one, mine[..., 0] + step * b / some, mine[..., 0] + its[..., 0])
+        deviations = mine[..., 1] + its[..., 1] + np.where(is_one, 0.0, step * step * (a * (b / some)))
     return values, np.stack([mean, deviations], axis=-1)
 
 

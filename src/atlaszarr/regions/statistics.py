@@ -67,14 +67,16 @@ def region_statistics(
 
     The volume and the annotation are read once, block by block, at the finest level of the volume whose voxels are
     those of a level of the annotation: of the same physical size at the same position. A voxel is covered if a section
-    image was sampled there: its value in the label ``section`` of the volume is not 0. In an image without this label
-    every voxel is covered, except for those that are NaN in all channels.
+    image was sampled there: its value in the label ``section`` of the volume is not 0. In an image without this label,
+    and in any open array or Multiscales, which do not have it, every voxel is covered, except for those that are NaN in
+    all channels.
 
     Parameters
     ----------
     volume : str, path-like, xarray.Dataset, xarray.DataArray, Multiscales, NgffImage, dask or numpy array
         The path or URL of a volume of `atlaszarr.build`, of a grid of ``atlaszarr grid``, or of any other OME-Zarr
-        along z, y and x; a Dataset of `atlaszarr.open_volume` or `atlaszarr.open_grid`; or an array.
+        along z, y and x, or of one of its levels (``x.ome.zarr/0``), which is measured with the section label and the
+        expression view of the whole; a Dataset of `atlaszarr.open_volume` or `atlaszarr.open_grid`; or an array.
 
         The expression view is read too if it lies next to the volume as ``x.expression.ome.zarr``, where `build`
         writes it. It may also be given alone: then its colours are not averaged, since what they mean as numbers is
@@ -110,14 +112,15 @@ def region_statistics(
         - for each channel C (``red``, ``green``, ``blue``; ``grey`` for an image without channels; the labels of its
           metadata for any other image) ``mean_C`` and ``std_C`` (float64): mean and standard deviation (of the
           population, ddof = 0) of the covered voxels, in grey levels, 0 to 255, or in the unit of the image. NaN where
-          there are none.
+          there are none. Infinite values give what they give in NumPy: a mean that is infinite or NaN, and NaN.
         - ``expression_covered``, ``expressing`` (Int64; NA without an expression view): voxels that the expression view
-          covers, and those of them that express: not black in it, in any channel.
+          covers, and those of them that express: some channel of it is not 0. JPEG and interpolation lighten voxels
+          near expression, so this is an upper bound; see docs/expression.md.
         - ``density`` (float64): expressing / expression_covered, 0 to 1.
         - ``intensity`` (float64): the mean grey level of expressing voxels in the primary view, 0 to 255. The grey
           level is the mean of red, green and blue, rounded, as with ``grey`` in `build`. It is not inverted: where
-          expression is dark on light, as in ISH, a smaller number is a stronger signal. Voxels whose value in the two
-          views comes from different sections do not count.
+          expression is dark on light, as in ISH, a smaller number is a stronger signal. A voxel that the two views
+          took from different sections does not count.
         - ``energy`` (float64): density x intensity.
 
         These three are NaN without an expression view, except for channels of these names, such as those of a grid,

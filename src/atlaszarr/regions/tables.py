@@ -14,6 +14,9 @@ from ..terminology.terminology import Structure, Terminology
 if TYPE_CHECKING:
     import pandas as pd
 
+#: Characters of a name that are printed on a terminal of any width.
+_SHORTEST_NAME = 12
+
 
 def lines(table: pd.DataFrame, regions: Sequence[Structure]) -> str:
     """One line for each region: ``Retrosplenial area: 10.50 mm3``.
@@ -33,7 +36,7 @@ def lines(table: pd.DataFrame, regions: Sequence[Structure]) -> str:
             sides = (f"{side} {digits(volumes[f'volume_{side}_mm3'])}" for side in table.attrs["sides"])
             line += f" ({', '.join(sides)})"
         text.append(line)
-    return "\n".join([*text, *_notes(table)])
+    return "\n".join([*text, *_notes(table, len(table))])
 
 
 def tree(table: pd.DataFrame, terminology: Terminology, width: int | None = None) -> str:
@@ -45,7 +48,7 @@ def tree(table: pd.DataFrame, terminology: Terminology, width: int | None = None
         From `atlaszarr.region_volumes` with the same terminology.
     terminology : Terminology
     width : int, optional
-        Characters per line; longer names are cut. Default: no limit.
+        Characters per line; longer names are cut, to 12 characters at least. Default: no limit.
     """
     volumes = ["volume_mm3", "volume_direct_mm3"]
     heads = ["mm3", "alone"]
@@ -53,17 +56,16 @@ def tree(table: pd.DataFrame, terminology: Terminology, width: int | None = None
         volumes += [f"volume_{side}_mm3" for side in table.attrs["sides"]]
         heads += table.attrs["sides"]
     rows = table[table["voxels"] > 0]
-    printed = _indented(rows, terminology, width, heads, [map(digits, rows[volume]) for volume in volumes])
-    empty = len(table) - len(rows)
-    rest = [f"structures without voxels, not listed: {empty}"] if empty else []
-    return "\n".join([*printed, *rest, *_notes(table)])
+    columns = [map(digits, rows[volume]) for volume in volumes]
+    printed = _printed(zip(_labels(rows, terminology), rows["name"], *columns, strict=True), heads, width)
+    return "\n".join([*printed, *_notes(table, len(rows))])
 
 
 def statistics_tree(table: pd.DataFrame, terminology: Terminology, width: int | None = None) -> str:
     """A printed table of what a volume shows in the structures with voxels, with their descendants.
 
     The columns are the volume, the part of it that is covered, the means of the channels, and density, intensity and
-    energy if they are known; by hemisphere also all of them for each side.
+    energy if they are known. By hemisphere a line for each side follows that of the structure.
 
     Parameters
     ----------
@@ -76,18 +78,22 @@ def statistics_tree(table: pd.DataFrame, terminology: Terminology, width: int | 
     sides = ["", *(f"_{side}" for side in table.attrs.get("sides", ()))]
     known = [name for name in ("density", "intensity", "energy") if rows[name].notna().any()]
     means = [name for name in _channels(table) if name not in known]
-    heads, columns = [], []
-    for side in sides:
-        word = f" {side[1:]}" if side else ""
-        heads += [f"mm3{word}", f"covered{word}", *(f"{name}{word}" for name in (*means, *known))]
-        part = rows[f"covered{side}"] / rows[f"voxels{side}"].where(rows[f"voxels{side}"] > 0)
-        columns += [
-            map(digits, rows[f"volume{side}_mm3"]),
-            ("" if math.isnan(n) else f"{100 * n:.0f} %" for n in part),
-            *(map(_number, rows[f"mean_{name}{side}"]) for name in means),
-            *(map(_number, rows[f"{name}{side}"]) for name in known),
-        ]
-    return "\n".join([*_indented(rows, terminology, width, heads, columns), *_notes(table)])
+    entries = []
+    for label, (_, row) in zip(_labels(rows, terminology), rows.iterrows(), strict=True):
+        for side in sides:
+            names = ("", f"  {side[1:]}") if side else (label, row["name"])
+            voxels = row[f"voxels{side}"]
+            entries.append(
+                (
+                    *names,
+                    digits(row[f"volume{side}_mm3"]),
+                    f"{100 * row[f'covered{side}'] / voxels:.0f} %" if voxels else "",
+                    *(_number(row[f"mean_{name}{side}"]) for name in means),
+                    *(_number(row[f"{name}{side}"]) for name in known),
+                )
+            )
+    printed = _printed(entries, ["mm3", "covered", *means, *known], width)
+    return "\n".join([*printed, *_notes(table, len(rows))])
 
 
 def _channels(table: pd.DataFrame) -> list[str]:
@@ -101,28 +107,34 @@ def _number(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.4g}"
 
 
-def _indented(
-    rows: pd.DataFrame,
-    terminology: Terminology,
-    width: int | None,
-    heads: Sequence[str],
-    columns: Sequence[Iterable[str]],
-) -> list[str]:
-    """The lines of a table of structures, indented by depth, with more columns."""
+def _labels(rows: pd.DataFrame, terminology: Terminology) -> list[str]:
+    """The acronyms of structures, indented by depth."""
+    depths = {structure.id: len(structure.path) - 1 for structure in terminology}
+    return ["  " * depths.get(id, 0) + acronym for id, acronym in zip(rows.index, rows["acronym"], strict=True)]
+
+
+def _printed(entries: Iterable[Sequence[str]], heads: Sequence[str], width: int | None) -> list[str]:
+    """The lines of a table of a label, a name and numbers; names are cut to fit the width, and numbers never are."""
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
 
-    depths = {structure.id: len(structure.path) - 1 for structure in terminology}
+    lines = [[printable(text) for text in entry] for entry in entries]
+    columns = [max(map(cell_len, column)) for column in zip(["region", "", *heads], *lines, strict=True)]
+    gaps = 2 * (len(columns) - 1)
+    if width is not None:
+        columns[1] = min(columns[1], max(width - gaps - sum(columns) + columns[1], _SHORTEST_NAME))
     printed = Table(box=None, pad_edge=False, header_style="")
-    printed.add_column("region", no_wrap=True)
-    printed.add_column("", no_wrap=True)
-    for head in heads:
-        printed.add_column(head, justify="right", no_wrap=True)
-    for id, acronym, name, *values in zip(rows.index, rows["acronym"], rows["name"], *columns, strict=True):
-        printed.add_row("  " * depths.get(id, 0) + printable(acronym), printable(name), *values)
+    for k, (head, length) in enumerate(zip(["region", "", *heads], columns, strict=True)):
+        printed.add_column(head, justify="left" if k < 2 else "right", no_wrap=True, max_width=length)
+    for line in lines:
+        printed.add_row(*line)
     out = io.StringIO()
     # Names are data, not markup.
-    Console(file=out, width=width or 1000, color_system=None, markup=False, emoji=False, highlight=False).print(printed)
+    console = Console(
+        file=out, width=sum(columns) + gaps, color_system=None, markup=False, emoji=False, highlight=False
+    )
+    console.print(printed)
     return [line.rstrip() for line in out.getvalue().splitlines()]
 
 
@@ -169,5 +181,8 @@ def to_parquet(table: pd.DataFrame) -> bytes:
     return out.getvalue()
 
 
-def _notes(table: pd.DataFrame) -> list[str]:
-    return [str(table.attrs["hemispheres"])] if "hemispheres" in table.attrs else []
+def _notes(table: pd.DataFrame, listed: int) -> list[str]:
+    """The lines after a table of which some rows are listed."""
+    empty = len(table) - listed
+    rest = [f"structures without voxels, not listed: {empty}"] if empty else []
+    return [*rest, str(table.attrs["hemispheres"])] if "hemispheres" in table.attrs else rest

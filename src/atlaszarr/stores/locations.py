@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path, PurePath, PurePosixPath
 
-from ..errors import InputError, user_of, without_secrets
+from ..errors import InputError, brief, user_of, without_secrets
 
 _PROTOCOL = r"[A-Za-z][A-Za-z0-9+.-]*"
 #: A URL, which may be chained as in ``simplecache::https://...``.
@@ -45,7 +45,8 @@ def normalize(location: str | os.PathLike[str]) -> str:
         password, chains ``s3://`` behind another protocol, or has a protocol that is not known or whose package is not
         installed.
     """
-    text = os.fspath(location)
+    if not isinstance(location, str | os.PathLike) or not isinstance(text := os.fspath(location), str):
+        raise InputError(f"{brief(location)} is not a location; give a path or a URL as text", code="wrong-type")
     if _URL.match(text.strip()):
         text = text.strip()
     if len(text) > _LONGEST:

@@ -125,6 +125,14 @@ class Target:
                 return Target(f"{stem}.{view}{suffix}", self.storage_options)
         raise AssertionError
 
+    def first_view(self, view: str) -> Target | None:
+        """The target ``x.ome.zarr`` of which this, ``x.<view>.ome.zarr``, is a further view; None if it is not one."""
+        for suffix in (".ome.zarr", ".zarr", ""):
+            if self.url.endswith(f".{view}{suffix}"):
+                stem = self.url[: len(self.url) - len(f".{view}{suffix}")]
+                return Target(f"{stem}{suffix}", self.storage_options)
+        return None
+
     def read(self, key: str, most: int = LARGEST_SIDECAR) -> bytes | None:
         """Content of an object; None if it is missing.
 

@@ -67,6 +67,13 @@ def flipped(body):
     return body[:at] + bytes([body[at] ^ 1]) + body[at + 1 :]
 
 
+def with_value(value):
+    """The voxels with another first value."""
+    values = VALUES.copy()
+    values[0, 0, 0] = value
+    return values.tobytes(order="F")
+
+
 INTACT = ("energy.mhd", HEADER), ("energy.raw", BODY)
 
 
@@ -94,12 +101,47 @@ INTACT = ("energy.mhd", HEADER), ("energy.raw", BODY)
         (archive(("energy.mhd", HEADER.replace("MET_FLOAT", "MET_DOUBLE")), INTACT[1]), "float64"),
         (archive(("energy.mhd", HEADER.replace("200 200 200", "200 200 100")), INTACT[1]), "not one distance"),
         (archive(("energy.mhd", HEADER.replace("ElementType", "HeaderSize = 8\nElementType")), INTACT[1]), "8 bytes"),
+        (archive(("energy.mhd", HEADER.replace("200 200 200", "0 0 0")), INTACT[1]), "not one distance"),
+        (archive(("energy.mhd", HEADER.replace("200 200 200", "inf inf inf")), INTACT[1]), "'inf'"),
+        (archive(("energy.mhd", HEADER.replace("4 3 2", "-4 3 -2")), INTACT[1]), "-4 x 3 x -2"),
+        (archive(INTACT[0], ("energy.raw", with_value(np.inf))), "the value inf"),
+        (archive(INTACT[0], ("energy.raw", with_value(-np.inf))), "the value -inf"),
+        (archive(INTACT[0], ("energy.raw", with_value(-2))), "the value -2"),
     ],
 )
 def test_a_zip_that_is_not_a_grid_is_refused(body, named):
     with raises(ImageError, "damaged-grid") as caught:
         read_archive(body, ["energy"], "grid")
     assert named in str(caught.value)
+
+
+def test_two_quantities_with_one_data_file_are_refused():
+    with raises(ImageError, "damaged-grid") as caught:
+        read_archive(archive(*INTACT, ("density.mhd", HEADER)), ["energy", "density"], "grid")
+    assert "density.mhd in grid" in str(caught.value)
+    assert "those of energy" in str(caught.value)
+
+
+COMPRESSIONS = [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_a_zip_with_any_byte_changed_is_refused_or_has_its_values(compression):
+    body = archive(*INTACT, compression=compression)
+    rng = np.random.default_rng(1)
+    refused = 0
+    for at in range(len(body)):
+        damaged = bytearray(body)
+        damaged[at] ^= int(rng.integers(1, 256))
+        if at % 5 == 0:
+            damaged[int(rng.integers(len(body)))] ^= 255
+        try:
+            found = read_archive(bytes(damaged), ["energy"], "grid")
+        except ImageError:
+            refused += 1
+        else:
+            assert np.array_equal(np.nan_to_num(found.values[0], nan=-1), VALUES)
+    assert refused > len(body) / 2
 
 
 def test_a_zip_that_encrypts_its_members_is_refused():
@@ -122,6 +164,8 @@ def test_the_points_fill_the_reference_space(space, shape, spacing, first):
     assert grid.first(reference_space(space)) == first
 
 
-def test_a_grid_that_does_not_fill_its_space_is_refused():
-    with raises(RecordError, "wrong-grid"):
-        GridArchive(("energy",), np.zeros((1, 67, 41, 57), np.float32), 200.0).first(reference_space(9))
+@pytest.mark.parametrize(("shape", "spacing"), [((67, 41, 57), 200.0), ((1, 1, 1), 20_000.0), ((2, 2, 2), 1e-300)])
+def test_a_grid_that_does_not_fill_its_space_is_refused(shape, spacing):
+    with raises(RecordError, "wrong-grid") as caught:
+        GridArchive(("energy",), np.zeros((1, *shape), np.float32), spacing).first(reference_space(9))
+    assert " x ".join(map(str, shape)) in str(caught.value)
