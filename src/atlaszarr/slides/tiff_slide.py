@@ -21,8 +21,8 @@ _LARGEST_SEGMENT = 2**30
 _LONGEST_SIDE = 2**17
 #: The tag that says which corner of the picture the first pixel is: 1, the upper left one, to 8 (TIFF 6.0, page 36).
 _ORIENTATION, _LAST_ORIENTATION = 274, 8
-#: Compressions whose decoded pixels have a bound, by TIFF's numbers: none, LZW, deflate, PackBits, LZMA, Zstandard, JPEG,
-#: JPEG 2000, PNG, WebP (of at most 16,383 x 16,383 pixels).
+#: Compressions whose decoded pixels have a bound, by TIFF's numbers: none, LZW, deflate, PackBits, LZMA, Zstandard,
+#: JPEG, JPEG 2000, PNG, WebP (of at most 16,383 x 16,383 pixels).
 _COMPRESSIONS = frozenset(
     (1, 5, 8, 32946, 32773, 34925, 34926, 50000, 6, 7, 33007, 34892, 33003, 33004, 33005, 34712, 34933, 34927, 50001)
 )

@@ -44,6 +44,10 @@ class TooLargeError(Exception):
         self.key, self.most = key, most
 
 
+class WrongRangeError(ConnectionError):
+    """A server sends other bytes of a file than those that were asked for."""
+
+
 class Part(NamedTuple):
     """Bytes of an object.
 
@@ -97,12 +101,15 @@ class Backend(ABC):
     def read_range(self, key: str, start: int, stop: int, most: int) -> Part | None:
         """The bytes [start, stop) of an object, fewer at its end; None if it is missing.
 
-        A store that does not send parts of objects returns the whole object.
+        A store that does not send parts of objects returns the whole object. The part is empty if the object ends
+        before `start`.
 
         Raises
         ------
         TooLargeError
             If such a store sends more than `most` bytes.
+        WrongRangeError
+            If a server sends other bytes.
         """
 
     @abstractmethod

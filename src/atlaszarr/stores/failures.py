@@ -55,6 +55,11 @@ _BY_NAME = {
     "PermissionError": _NOT_ALLOWED,
     "TooManyRedirects": ("too-many-redirects", "the server redirects too often; check the URL"),
     "UnauthenticatedError": _NOT_ALLOWED,
+    "WrongRangeError": (
+        "wrong-range",
+        "the server sends other bytes of the file than those that were asked for; check the server, or download the "
+        "file and give its path",
+    ),
     _MALFORMED: ("store-error", "its answer is not valid HTTP (it may be longer than its length); check the server"),
 }
 #: What to do about an error of a disk.
@@ -119,6 +124,11 @@ def is_passing(error: Exception) -> bool:
         return False
     status = _status(error, str(error))
     return status is None or status in (408, 429) or status >= 500
+
+
+def is_beyond_end(error: Exception) -> bool:
+    """Whether a store answers that an object ends before the range that was asked for (HTTP 416)."""
+    return _status(error, str(error)) == 416
 
 
 def is_forbidden(error: Exception) -> bool:

@@ -19,7 +19,7 @@ from obstore.store import S3Store
 
 from ..errors import InputError
 from .backend import LARGEST_OBJECT, Backend, ConcurrentUploads, Part, TooLargeError, Uploads, timeout_of
-from .failures import is_forbidden, is_missing_bucket
+from .failures import is_beyond_end, is_forbidden, is_missing_bucket
 
 #: Time after which credentials are requested again from their provider.
 _CREDENTIALS = timedelta(minutes=10)
@@ -107,7 +107,12 @@ class S3Backend(Backend):
 
     def read_range(self, key: str, start: int, stop: int, most: int) -> Part | None:
         """Same as in `Backend`."""
-        found = self._get(key, {"range": (start, stop)})
+        try:
+            found = self._get(key, {"range": (start, stop)})
+        except Exception as error:
+            if is_beyond_end(error):
+                return Part(start, b"", 0, None)
+            raise
         if found is None:
             return None
         tag = (found.meta["e_tag"] or "").strip('"') or None
