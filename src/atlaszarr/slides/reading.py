@@ -43,10 +43,13 @@ class SlideCost:
         With the bytes of the header.
     ranges : tuple of (int, int)
         Further ranges to fetch.
+    problems : tuple of ImageError or None
+        For each box, why it cannot be read, as far as the header shows; None for nothing.
     """
 
     head: SlideHead
     ranges: tuple[Interval, ...]
+    problems: tuple[ImageError | None, ...]
 
 
 class SlidePixels(NamedTuple):
@@ -78,8 +81,8 @@ def cost_of(target: Target, head: SlideHead, boxes: Sequence[SlideBox]) -> Slide
         If the slide is not supported.
     """
     file = SlideFile(target, head)
-    _, ranges = _needed(file, TiffSlide(file), boxes)
-    return SlideCost(file.head, tuple(ranges))
+    problems, ranges = _needed(file, TiffSlide(file), boxes)
+    return SlideCost(file.head, tuple(ranges), tuple(problems))
 
 
 def read_boxes(target: Target, head: SlideHead, boxes: Sequence[SlideBox]) -> SlidePixels:
