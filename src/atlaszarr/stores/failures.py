@@ -15,6 +15,8 @@ _WORD = re.compile(r"<Code>(\w+)</Code>")
 _BUCKET_REGION = re.compile(r"<Region>([a-z0-9-]+)</Region>")
 #: An error code of a store, as the exceptions of its library have it; any other text may hold a secret.
 _PLAIN_WORD = re.compile(r"[A-Za-z]{3,60}")
+#: What obstore says of an answer that has other bytes than those that were asked for.
+_OTHER_RANGE = re.compile(r"Requested \d+\.\.\d+, got|Content-Range header not present|value for CONTENT_RANGE")
 _DENIED = "access-denied", "check the credentials and their rights"
 _EXPIRED = "access-denied", "the credentials have expired: renew them, then run the same command"
 _FORBIDDEN = (
@@ -143,7 +145,8 @@ def is_missing_bucket(error: Exception) -> bool:
 
 def _diagnose(error: Exception) -> tuple[str, str]:
     """The code of a fault, and its cause with what to do."""
-    text, name = str(error).partition("Debug source:")[0], type(error).__name__
+    text = str(error).partition("Debug source:")[0]
+    name = "WrongRangeError" if _OTHER_RANGE.search(text) else type(error).__name__
     word = _word(error, text)
     if (status := _status(error, text)) is not None:
         code, advice = _ADVICE.get(word) or _ADVICE.get(status) or _OTHERWISE[status >= 500]
@@ -152,7 +155,7 @@ def _diagnose(error: Exception) -> tuple[str, str]:
         return code, f"the store answers HTTP {status}{f' {word}' if word else ''}; {advice}"
     if (known := _BY_NAME.get(_MALFORMED if _is_malformed(error) else name)) is not None:
         return known
-    if "range requests" in text:  # of fsspec
+    if "range requests" in text or "non-partial response" in text:  # of fsspec, of obstore
         return "not-supported", "the server sends no parts of files; download it, and give its path"
     if isinstance(error, OSError) and error.strerror:
         return "store-error", error.strerror + _DISK.get(error.errno or 0, "")

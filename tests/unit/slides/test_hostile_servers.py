@@ -101,7 +101,8 @@ def serving(answers):
                 return
             status, body, headers = found
             self.send_response(status)
-            for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            known = {"Content-Length": str(len(body)), "Last-Modified": "Wed, 21 Oct 2015 07:28:00 GMT", "ETag": '"1"'}
+            for name, value in {**known, **headers}.items():
                 self.send_header(name, value)
             self.end_headers()
             with suppress(ConnectionError):
@@ -123,9 +124,9 @@ def serving(answers):
             thread.join()
 
 
-def read(url):
+def read(url, **options):
     """The pixels of `BOX`, or the error."""
-    target = Target.of(url)
+    target = Target.of(url, options)
     try:
         (found,) = read_boxes(target, open_head(target, "slide.tiff"), [SlideBox(BOX, SIZE)]).boxes
     except ImageError as error:
@@ -151,3 +152,25 @@ def test_a_server_that_misbehaves_is_named_after_few_requests():
         assert "slide.tiff" in str(found[kind])
         assert "\n" not in str(found[kind])
     assert max(counts.values()) <= 8  # four times, and aiohttp repeats each one that is closed without an answer
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        ("the whole file", "not-supported"),
+        ("no range", "wrong-range"),
+        ("no size", "wrong-range"),
+        ("a later range", "wrong-range"),
+        ("fewer bytes", "wrong-range"),
+        ("more bytes", "wrong-range"),
+        ("another ETag each time", "slide-changed"),
+        ("gone after the header", "slide-changed"),
+        ("shorter after the header", "slide-changed"),
+    ],
+)
+def test_an_s3_server_that_misbehaves_is_named(kind, code):
+    answer = RIGHT[kind] if kind in RIGHT else WRONG[kind][0]
+    with serving([None, None, None, answer]) as (url, _):
+        found = read("s3://3", endpoint_url=url, anon=True, region_name="x")
+    assert isinstance(found, ImageError)
+    assert found.code == code, str(found)
