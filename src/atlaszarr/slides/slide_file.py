@@ -35,7 +35,7 @@ _MD5 = re.compile(r"[0-9a-f]{32}")
 
 @dataclass(frozen=True)
 class SlideHead:
-    """What is known of a slide before its pixels are fetched; picklable.
+    """A slide and the parts of it that are fetched already; picklable.
 
     Attributes
     ----------
@@ -68,7 +68,7 @@ class SlideFile(io.RawIOBase):
     target : Target
         The store.
     head : SlideHead
-        Its parts are not fetched again.
+        The slide; its parts are not fetched again.
     """
 
     def __init__(self, target: Target, head: SlideHead) -> None:
@@ -105,7 +105,7 @@ class SlideFile(io.RawIOBase):
 
     @property
     def head(self) -> SlideHead:
-        """What is known of the slide, with all bytes that were fetched so far."""
+        """The slide with all parts that are fetched so far."""
         parts = tuple((start, self._parts[start]) for start in self._starts)
         return SlideHead(self._head.key, self._head.size, self._head.tag, parts)
 
