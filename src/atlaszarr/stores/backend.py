@@ -20,6 +20,10 @@ _CONCURRENCY = 16
 BATCH = 16 * 2**20
 #: Default of the storage option ``timeout``, in seconds.
 _TIMEOUT = 30.0
+#: Seconds to wait before each retry of a read.
+WAITS = (0.5, 1.0, 4.0)
+#: Seconds after which a read that has failed is not tried again: a server that drips makes each try as long as allowed.
+PATIENCE = 60.0
 #: Redirects that are followed: the Allen API redirects once, from http to https.
 MAX_REDIRECTS = 5
 #: The most bytes of an object that is read at once: a shard of the largest block, 2**30 voxels of four bytes.

@@ -15,6 +15,8 @@ from .backend import (
     BATCH,
     LARGEST_OBJECT,
     MAX_REDIRECTS,
+    PATIENCE,
+    WAITS,
     Backend,
     ConcurrentUploads,
     Part,
@@ -33,8 +35,6 @@ _RANGE = re.compile(r"bytes=(\d+)-(\d+)")
 _LARGEST_ANSWER = 2**26
 #: The range of an answer, and the size of the whole file.
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
-#: Seconds to wait before each retry of a range, as for input files.
-_WAITS = (0.5, 1.0, 4.0)
 #: The headers of a request that a redirect to another origin keeps.
 _HARMLESS = ("Accept", "Accept-Encoding", "Range", "User-Agent")
 
@@ -237,11 +237,12 @@ def _range_of(filesystem: Any, url: str, key: str, wanted: tuple[int, int], most
         tag = answer.headers.get("ETag", "").removeprefix("W/").strip('"') or None
         return Part(int(sent[1]), bytes(body), int(sent[2]), tag) if sent else Part(0, bytes(body), len(body), tag)
 
-    for wait in _WAITS:
+    began = time.monotonic()
+    for wait in WAITS:
         try:
             found: Part = sync(filesystem.loop, read)
         except Exception as error:
-            if not is_passing(error):
+            if not is_passing(error) or time.monotonic() - began > PATIENCE:
                 raise
             time.sleep(wait)
         else:
