@@ -714,6 +714,80 @@ _LOCATIONS = (
 
 _MANIFEST = {"name": "a", "version": "1", "state": "finished", "sources": {}, "images": [], "files": {}}
 
+
+def _slide(folder: Path) -> None:
+    """Boxes of a slide, first as `plan` reads its header, then their pixels."""
+    from atlaszarr.slides.reading import SlideBox, cost_of, open_head, read_boxes
+    from atlaszarr.stores.target import Target
+
+    target = Target.of(folder)
+    boxes = [SlideBox((3, 5, 40, 44), (50, 45)), SlideBox((0, 0, 50, 45), (50, 45))]
+    cost = cost_of(target, open_head(target, _only(folder).name), boxes)
+    for box, pixels in zip(boxes, read_boxes(target, cost.head, boxes).boxes, strict=True):
+        left, top, right, bottom = box.box
+        if isinstance(pixels, AtlaszarrError):
+            raise pixels
+        if pixels.shape != (bottom - top, right - left, 3) or pixels.dtype != np.uint8:
+            raise RuntimeError(f"{pixels.shape} pixels of {pixels.dtype} for {box}")
+
+
+def _slides() -> list[Files]:
+    import tifffile
+
+    picture = np.arange(45 * 50 * 3).reshape(45, 50, 3).astype(np.uint8)
+
+    def tiff(**options: Any) -> bytes:
+        body = io.BytesIO()
+        tifffile.imwrite(body, picture, photometric="rgb", metadata=None, **options)
+        return body.getvalue()
+
+    forms: list[dict[str, Any]] = [{"rowsperstrip": 8}, {"tile": (16, 32)}, {"tile": (16, 16), "bigtiff": True}]
+    forms += [{"rowsperstrip": 16, "compression": "zlib", "predictor": True}, {"tile": (16, 16), "compression": "lzma"}]
+    forms += [{"rowsperstrip": 8, "byteorder": ">"}]
+    with suppress(ImportError):
+        import imagecodecs  # noqa: F401
+
+        forms += [{"tile": (16, 16), "compression": codec} for codec in ("jpeg", "jpeg2000", "png", "webp", "lzw")]
+    return _named("tif", *(tiff(**form) for form in forms))
+
+
+def _bucket_record(folder: Path) -> None:
+    """A record of the open-data bucket: where each image lies, and whether that is on its slide."""
+    from atlaszarr.allen.image_source import ImageSource
+    from atlaszarr.allen.slide_images import ImageOutline, slide_crop
+    from atlaszarr.allen.slide_places import SlidePlace
+
+    places = ImageSource(folder).places(_DATASET)
+    outlines = [ImageOutline(id, id - 100, 701, 703 + 8000 * (id % 2), 9000, 7200, 1.049) for id in range(101, 105)]
+    for outline in outlines:
+        place = places.get(outline.image_id, SlidePlace(problem="absent"))
+        for downsample in (None, 0, 5):
+            crop = slide_crop(outline, place, 25, downsample)
+            scale = 2**crop.downsample
+            if crop.problem:
+                continue
+            if not all(-scale < offset <= 0 for offset in crop.offset):
+                raise RuntimeError(f"{crop} begins elsewhere than its section")
+            if min(crop.box) < 0 or crop.box[2] > crop.slide_size[0] or crop.box[3] > crop.slide_size[1]:
+                raise RuntimeError(f"{crop} is not on its slide")
+            if "/../" in crop.slide or crop.slide.count("/") != 2:
+                raise RuntimeError(f"{crop} is not in the folder of its dataset")
+
+
+def _bucket_records() -> list[Files]:
+    def image(id: int, lost: int = -1) -> dict[str, Any]:
+        full = {"x": 701, "y": 703 + 8000 * (id % 2), "width": 9000, "height": 7200}
+        full |= {"image_file_width": 10500, "image_file_height": 16900}
+        tiers = {f"downsample_{t}": {name: value >> t for name, value in full.items()} for t in range(9) if t > lost}
+        return {
+            "id": id, "section_number": id - 100, "resolution": 1.049, "bits_per_component": 8,
+            "image_file_name": f"section_image_{id // 2}.tiff", "downsampling": tiers,
+        }  # fmt: skip
+
+    record = {"id": _DATASET, "section_images": [image(101), image(102), image(103, lost=0), image(104, lost=3)]}
+    return [{f"section_data_set_{_DATASET}/section_data_set.json": json.dumps(record).encode()}]
+
+
 READERS: Mapping[str, Reader] = {
     "nrrd": Reader(_volume, _nrrds),
     "nifti": Reader(_volume, _niftis),
@@ -728,6 +802,8 @@ READERS: Mapping[str, Reader] = {
             _tiff(ome=True, metadata={"axes": "ZYX", **{f"PhysicalSize{axis}": 800 for axis in "XYZ"}}),
         ),
     ),
+    "slide": Reader(_slide, _slides),
+    "record of a bucket": Reader(_bucket_record, _bucket_records),
     "metaimage": Reader(_volume, _metaimages),
     "other format": Reader(_volume, _others),
     "image": Reader(_image, _images),

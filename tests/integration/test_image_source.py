@@ -170,7 +170,27 @@ def test_a_plan_says_in_words_what_it_costs(client):
     assert lines["slides"].startswith("3 of ")
     assert "ranges" in lines["slides"]
     assert "headers" in lines["slides"]
+    assert "missing" not in lines
+    assert planned.slides.missing == 0
     assert planned.to_dict()["slides"]["objects"] == 3
+
+
+@pytest.mark.parametrize(
+    ("damage", "count", "words"),
+    [
+        (lambda folder: slide_of(folder, 2).unlink(), 2, "there is no slide"),
+        (lambda folder: truncate(slide_of(folder, 2)), 2, "cut short"),
+        (lambda folder: replaced_by_smaller(slide_of(folder, 0)), 2, "less than"),
+        (lambda folder: edited(folder, lambda images: images[3].update(resolution=9)), 1, "resolution"),
+    ],
+)
+def test_a_plan_counts_the_images_that_cannot_be_read(client, folder, damage, count, words):
+    damage(folder)
+    (planned,) = plan(DATASET, client=client, resolution=100)
+    assert planned.slides.missing == count
+    line = dict(planned.describe())["missing"]
+    assert line.startswith(f"{count} section images")
+    assert words in line
 
 
 def test_a_record_of_a_build_from_slides_names_slide_etag_and_tier(serve, connect, small, tmp_path):

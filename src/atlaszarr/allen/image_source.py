@@ -50,12 +50,16 @@ class ImageFetch:
         Of the slide, those to fetch after its header.
     cached : tuple of ImageRequest
         Those that the cache has an entry for.
+    problems : tuple of (ImageRequest, str)
+        Those that cannot be read, as far as the records and the header of the slide show, with the reason. They are
+        tried nevertheless, and what `fetch` returns is what counts.
     """
 
     requests: tuple[ImageRequest, ...]
     head: SlideHead | None = None
     ranges: tuple[Interval, ...] = ()
     cached: tuple[ImageRequest, ...] = ()
+    problems: tuple[tuple[ImageRequest, str], ...] = ()
 
     @property
     def bytes(self) -> int:
@@ -163,14 +167,15 @@ class ImageSource:
         return [fetch for found in requests().map(partial(self._planned, cache=cache), crops) for fetch in found]
 
     def _planned(self, crops: Sequence[SlideCrop], cache: ImageCache | None) -> list[ImageFetch]:
-        """The fetches of the images of a slide; without a head if that cannot be read, which the fetch then reports."""
+        """The fetches of the images of a slide; without a head if that cannot be read."""
         wanted = [crop for crop in crops if not crop.problem]
+        known = tuple((crop, crop.problem) for crop in crops if crop.problem)
+        if not wanted:
+            return [ImageFetch(tuple(crops), problems=known)]
         try:
-            head = open_head(self._target, wanted[0].slide) if wanted else None
-        except ImageError:
-            head = None
-        if head is None:
-            return [ImageFetch(tuple(crops))]
+            head = open_head(self._target, wanted[0].slide)
+        except ImageError as error:
+            return [ImageFetch(tuple(crops), problems=(*known, *((crop, str(error)) for crop in wanted)))]
         groups = [crops]
         if sum(crop.largest_body for crop in crops) > _LARGEST_TOGETHER:
             groups = [list(group) for _, group in groupby(crops, key=lambda crop: crop.image_id)]
@@ -182,15 +187,19 @@ class ImageSource:
         return [replace(fetch, head=head) for fetch in fetches]
 
     def _priced(self, crops: Sequence[SlideCrop], head: SlideHead, cache: ImageCache | None) -> ImageFetch:
+        problems = [(crop, crop.problem) for crop in crops if crop.problem]
         wanted = [crop for crop in crops if not crop.problem]
         cached = tuple(crop for crop in wanted if self.is_cached(crop, head, cache))
-        fetch = ImageFetch(tuple(crops), head, cached=cached)
-        try:
-            needed = [_box(crop) for crop in wanted if crop not in cached]
-            cost = cost_of(self._target, head, needed) if needed else None
-        except ImageError:  # which the fetch reports
-            cost = None
-        return fetch if cost is None else replace(fetch, head=cost.head, ranges=cost.ranges)
+        needed = [crop for crop in wanted if crop not in cached]
+        ranges: tuple[Interval, ...] = ()
+        if needed:
+            try:
+                cost = cost_of(self._target, head, [_box(crop) for crop in needed])
+                head, ranges = cost.head, cost.ranges
+                problems += [(crop, str(error)) for crop, error in zip(needed, cost.problems, strict=True) if error]
+            except ImageError as error:
+                problems += [(crop, str(error)) for crop in needed]
+        return ImageFetch(tuple(crops), head, ranges, cached, tuple(problems))
 
     def fetch(self, fetch: ImageFetch, cache: ImageCache | None) -> Images:
         """Fetch the images of one slide, from the cache as far as it has them; failures are in the result.

@@ -220,7 +220,10 @@ def _contradiction(
             f"its corner at full resolution is not known: the image source has no tier finer than "
             f"{place.tiers[0].downsample}, which contradicts the corner {section.x},{section.y} of the API's record"
         )
-    if (tier.x, tier.y) != (int(origin[0]) >> d, int(origin[1]) >> d):
-        full = f"{origin[0]:g},{origin[1]:g}"
-        return f"its corner {tier.x},{tier.y} at downsample {d} contradicts {full} at full resolution"
+    for other in place.tiers:
+        d = other.downsample
+        # Finer tiers show a wrong corner at full resolution, which moves the section.
+        if d <= tier.downsample and (other.x, other.y) != (int(origin[0]) >> d, int(origin[1]) >> d):
+            full = f"{origin[0]:.10g},{origin[1]:.10g}"
+            return f"its corner {other.x},{other.y} at downsample {d} contradicts {full} at full resolution"
     return ""

@@ -15,7 +15,7 @@ from .slide_places import SlidePlace, SlideTier
 
 #: The name of a file in a folder: no path, no control characters, no longer than file systems have.
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. +-]{0,200}")
-_TIER = re.compile(r"downsample_(\d{1,2})")
+_TIER = re.compile(r"downsample_(0|[1-9][0-9]?)")
 #: The tier whose pixels have the width of 2^17 pixels: more than the longest side of any image.
 _COARSEST = 17
 #: Longest side of a slide, in pixels: three times the longest of 100055044.
@@ -37,7 +37,7 @@ def slide_places(record: Record, dataset: int) -> dict[int, SlidePlace]:
     RecordError
         If the record is of another dataset, or has no list of images.
     """
-    label = f"the record of section dataset {dataset} in the image source"
+    label = f"the image source's record of section dataset {dataset}"
     if number_of(record, "id", int, label) != dataset:
         raise RecordError(f"{label} has the id {record['id']}", code="invalid-record")
     images = record.get("section_images")

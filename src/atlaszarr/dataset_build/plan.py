@@ -48,12 +48,18 @@ class SlideCosts:
         Requests for parts of slides: one for the header of each, of 64 KiB or more, and those for strips or tiles.
     bytes : int
         Bytes of all parts.
+    missing : int
+        Section images that cannot be read, as far as the records and the headers of the slides show.
+    reason : str
+        Why, for the first of them; empty if there is none.
     """
 
     source: str
     objects: int
     ranges: int
     bytes: int
+    missing: int = 0
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -152,8 +158,11 @@ class Plan:
         if self.slides is None:
             return []
         slides = self.slides
-        text = f"{slides.objects} of {slides.source}, in {slides.ranges} ranges (the headers are read by the plan too)"
-        return [("slides", text)]
+        text = f"{slides.objects} of {slides.source}, in {slides.ranges} ranges (`plan` itself fetches the headers)"
+        lines = [("slides", text)]
+        if slides.missing:
+            lines.append(("missing", f"{slides.missing} section images; of the first: {slides.reason}"))
+        return lines
 
     def _download(self) -> str:
         if self.slides is not None:
@@ -194,7 +203,9 @@ def price(
         heads = {fetch.head.key: fetch.head for fetch in fetches if fetch.head is not None}
         ranges = sum(len(head.parts) for head in heads.values()) + sum(len(fetch.ranges) for fetch in fetches)
         read = sum(head.fetched for head in heads.values()) + sum(fetch.bytes for fetch in fetches)
-        slides = SlideCosts(source.url, len(heads), ranges, read)
+        problems = {request.image_id: reason for fetch in fetches for request, reason in fetch.problems}
+        reason = problems[min(problems)] if problems else ""
+        slides = SlideCosts(source.url, len(heads), ranges, read, len(problems), reason)
     else:
         cached = {request for request in used if client.has_cached(request)}
     wanted = used - cached

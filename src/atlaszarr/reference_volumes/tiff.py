@@ -30,11 +30,15 @@ TIFF_BEGINNINGS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _COMPONENTS = {"C": "channels", "S": "samples"}
 #: Compressions whose decoders in tifffile have no bound on their output, by TIFF's numbers (two of deflate, one of
 #: LZMA): a decoder that has, and as many compressed bytes as become 135 MB at most, since deflate makes at most 1032
-#: bytes of one and LZMA 7000. imagecodecs bounds all others.
+#: bytes of one and LZMA 7000. imagecodecs bounds all others, except for those that are images.
 _DECODERS: dict[int, tuple[Callable[[], Any], int]] = {
     **dict.fromkeys((8, 32946), (zlib.decompressobj, 2**17)),
     34925: (lzma.LZMADecompressor, 2**13),
 }
+#: Compressions whose segments are images with a size of their own, by TIFF's numbers.
+JPEG, JPEG_2000, PNG = (6, 7, 33007, 34892), (33003, 33004, 33005, 34712), (34933,)
+#: The first bytes of a JPEG 2000 codestream: its start, and the marker of the size (ISO/IEC 15444-1, annex A).
+_CODESTREAM = b"\xff\x4f\xff\x51"
 #: The version of a BigTIFF, after the byte order.
 _BIG = 43
 #: The most pages: two images with the most planes.
@@ -74,7 +78,7 @@ def reading_tiff(name: str) -> Iterator[None]:
             raise
         reason = quoted((logged or [str(error)])[0])
         hint, code = "get the file again", "damaged-file"
-        if "imagecodecs" in reason:
+        if "imagecodecs" in reason or "No module named" in reason:
             hint, code = "pip install imagecodecs, or save it uncompressed", "missing-dependency"
         raise InputError(
             f"{name} is a TIFF that cannot be read: {reason or type(error).__name__}; {hint}", code=code
@@ -274,6 +278,11 @@ def validate_segment(compression: int, count: int, parts: Iterable[bytes], most:
     most : int
         Bytes of its shape.
     """
+    if compression in (*JPEG, *JPEG_2000, *PNG):
+        width, height = encoded_size(compression, b"".join(parts))
+        if width * height > most:
+            raise ValueError(f"a segment is an image of {width} x {height} pixels, more than its shape has")
+        return
     make_decoder, safe = _DECODERS.get(compression, (None, 0))
     if make_decoder is None or count <= safe:
         return
@@ -292,3 +301,27 @@ def validate_segment(compression: int, count: int, parts: Iterable[bytes], most:
             more = not decoder.eof and (bool(body) or not getattr(decoder, "needs_input", True))
     if decoder.eof and (left > _SLACK or len(decoder.unused_data) > _SLACK):
         raise ValueError("a segment has bytes after its compressed ones")
+
+
+def encoded_size(compression: int, body: bytes) -> tuple[int, int]:
+    """Width and height of a segment of `JPEG`, `JPEG_2000` or `PNG`, by its own header.
+
+    Raises
+    ------
+    ValueError
+        If it has no such header.
+    """
+    if compression in JPEG:
+        import simplejpeg
+
+        height, width, *_ = simplejpeg.decode_jpeg_header(body)
+        return int(width), int(height)
+    if compression in PNG:
+        fields = body[16:24]  # after the signature, and the length and the name of the first part
+    else:
+        # After the marker: a length, a capability, the ends of the image along x and y, and its beginnings.
+        found = body.find(_CODESTREAM)
+        fields = body[found + 8 : found + 16] if found >= 0 else b""
+    if len(fields) < 8:
+        raise ValueError("a segment is an image without a size")
+    return int.from_bytes(fields[:4], "big"), int.from_bytes(fields[4:], "big")

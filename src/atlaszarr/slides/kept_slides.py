@@ -1,4 +1,4 @@
-"""What was fetched of slides by this process, so that images that are asked for one by one share it."""
+"""Parts of slides that this process has fetched, kept in memory so that requests for single images share them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _LOCK = threading.Lock()
 
 @dataclass
 class KeptSlide:
-    """A slide that one thread at a time reads.
+    """A slide, read by one thread at a time.
 
     Attributes
     ----------
     head : SlideHead or None
-        What was fetched of it; None for nothing.
+        The parts that are fetched; None if there are none.
     """
 
     head: SlideHead | None = None
@@ -35,7 +35,7 @@ _KEPT: OrderedDict[tuple[str, str], KeptSlide] = OrderedDict()
 
 @contextmanager
 def kept_slide(source: str, key: str) -> Iterator[KeptSlide]:
-    """Hold a slide of an image source, whose `head` the caller replaces by what it knows afterwards."""
+    """Lock a slide of an image source; the caller sets its `head` to what is fetched in the end."""
     with _LOCK:
         slide = _KEPT.setdefault((source, key), KeptSlide())
         _KEPT.move_to_end((source, key))
@@ -48,9 +48,9 @@ def kept_slide(source: str, key: str) -> Iterator[KeptSlide]:
 
 
 def _evict(newest: KeptSlide) -> None:
-    """Drop the least recently used slides until the rest fits into `_LIMIT`, and the newest if nothing is known of it.
+    """Drop the least recently used slides until the rest fits into `_LIMIT`, and the newest if it has no parts.
 
-    One of which nothing is known yet may be under way in another thread.
+    Another slide without parts is kept, since another thread may be fetching it.
     """
     size = 0
     for key, slide in reversed(list(_KEPT.items())):

@@ -1,4 +1,4 @@
-"""Boxes of pixels of a slide, by as few bytes and requests as it takes."""
+"""Read boxes of pixels of a slide with few requests, and only the strips or tiles that they touch."""
 
 from __future__ import annotations
 
@@ -35,18 +35,21 @@ class SlideBox:
 
 @dataclass(frozen=True)
 class SlideCost:
-    """What it takes to fetch boxes of a slide.
+    """What must be fetched to read boxes of a slide.
 
     Attributes
     ----------
     head : SlideHead
-        With the bytes of the header.
+        With the parts that hold the header.
     ranges : tuple of (int, int)
         Further ranges to fetch.
+    problems : tuple of ImageError or None
+        For each box, why it cannot be read, as far as the header shows; None for nothing.
     """
 
     head: SlideHead
     ranges: tuple[Interval, ...]
+    problems: tuple[ImageError | None, ...]
 
 
 class SlidePixels(NamedTuple):
@@ -55,7 +58,7 @@ class SlidePixels(NamedTuple):
     Attributes
     ----------
     head : SlideHead
-        With all bytes that are known.
+        With all parts that are fetched.
     boxes : list of ndarray, uint8, shape (height, width, 3), or ImageError
         The pixels of each box; the error if the slide is cut short, damaged, or has another size than in its record.
     """
@@ -78,8 +81,8 @@ def cost_of(target: Target, head: SlideHead, boxes: Sequence[SlideBox]) -> Slide
         If the slide is not supported.
     """
     file = SlideFile(target, head)
-    _, ranges = _needed(file, TiffSlide(file), boxes)
-    return SlideCost(file.head, tuple(ranges))
+    problems, ranges = _needed(file, TiffSlide(file), boxes)
+    return SlideCost(file.head, tuple(ranges), tuple(problems))
 
 
 def read_boxes(target: Target, head: SlideHead, boxes: Sequence[SlideBox]) -> SlidePixels:

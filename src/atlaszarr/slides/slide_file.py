@@ -35,7 +35,7 @@ _MD5 = re.compile(r"[0-9a-f]{32}")
 
 @dataclass(frozen=True)
 class SlideHead:
-    """What is known of a slide before its pixels are fetched; picklable.
+    """A slide and the parts of it that are fetched already; picklable.
 
     Attributes
     ----------
@@ -68,7 +68,7 @@ class SlideFile(io.RawIOBase):
     target : Target
         The store.
     head : SlideHead
-        Its parts are not fetched again.
+        The slide; its parts are not fetched again.
     """
 
     def __init__(self, target: Target, head: SlideHead) -> None:
@@ -78,6 +78,8 @@ class SlideFile(io.RawIOBase):
         self._position = 0
         #: Number of bytes that may still be fetched by reading.
         self._allowance = 0
+        #: Whether bytes beyond the end of the file were asked for by reading.
+        self._passed_end = False
 
     @classmethod
     def open(cls, target: Target, key: str) -> SlideFile:
@@ -103,7 +105,7 @@ class SlideFile(io.RawIOBase):
 
     @property
     def head(self) -> SlideHead:
-        """What is known of the slide, with all bytes that were fetched so far."""
+        """The slide with all parts that are fetched so far."""
         parts = tuple((start, self._parts[start]) for start in self._starts)
         return SlideHead(self._head.key, self._head.size, self._head.tag, parts)
 
@@ -120,6 +122,11 @@ class SlideFile(io.RawIOBase):
     def header(self) -> _Header:
         """A context in which reading the file fetches what it lacks, as much as a header may have."""
         return _Header(self)
+
+    def validate_header(self) -> None:
+        """Raise ImageError if reading the header passed the end of the slide."""
+        if self._passed_end:
+            raise _cut_short(self._target, self._head.key, self.size, "the end of its header")
 
     def validate_ends(self, wanted: Iterable[Interval]) -> None:
         """Raise ImageError if an interval ends beyond the slide."""
@@ -251,6 +258,7 @@ class SlideFile(io.RawIOBase):
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         """Same as in `io.RawIOBase`; fetches what is not known, see `header`."""
         start, stop = self._position, min(self._position + len(buffer), self.size)
+        self._passed_end |= start + len(buffer) > self.size
         if start >= stop:
             return 0
         unknown = list(self._without_known([(start, stop)]))
@@ -300,8 +308,8 @@ def name_of(target: Target, key: str) -> str:
     return f"{shown(target.url)}/{key}"
 
 
-def _cut_short(target: Target, key: str, size: int) -> ImageError:
+def _cut_short(target: Target, key: str, size: int, what: str = "the pixels of the section") -> ImageError:
     return ImageError(
-        f"slide {name_of(target, key)} is cut short: it ends after {size:,} bytes, before the pixels of the section",
+        f"slide {name_of(target, key)} is cut short: it ends after {size:,} bytes, before {what}",
         code="slide-truncated",
     )

@@ -20,6 +20,10 @@ _CONCURRENCY = 16
 BATCH = 16 * 2**20
 #: Default of the storage option ``timeout``, in seconds.
 _TIMEOUT = 30.0
+#: Seconds to wait before each retry of a read.
+WAITS = (0.5, 1.0, 4.0)
+#: Seconds after which a read that has failed is not tried again: a server that drips makes each try as long as allowed.
+PATIENCE = 60.0
 #: Redirects that are followed: the Allen API redirects once, from http to https.
 MAX_REDIRECTS = 5
 #: The most bytes of an object that is read at once: a shard of the largest block, 2**30 voxels of four bytes.
@@ -42,6 +46,10 @@ class TooLargeError(Exception):
     def __init__(self, key: str, most: int) -> None:
         super().__init__(key, most)
         self.key, self.most = key, most
+
+
+class WrongRangeError(ConnectionError):
+    """A server sends other bytes of a file than those that were asked for."""
 
 
 class Part(NamedTuple):
@@ -97,12 +105,15 @@ class Backend(ABC):
     def read_range(self, key: str, start: int, stop: int, most: int) -> Part | None:
         """The bytes [start, stop) of an object, fewer at its end; None if it is missing.
 
-        A store that does not send parts of objects returns the whole object.
+        A store that does not send parts of objects returns the whole object. The part is empty if the object ends
+        before `start`.
 
         Raises
         ------
         TooLargeError
             If such a store sends more than `most` bytes.
+        WrongRangeError
+            If a server sends other bytes.
         """
 
     @abstractmethod

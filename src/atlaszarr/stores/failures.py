@@ -15,6 +15,8 @@ _WORD = re.compile(r"<Code>(\w+)</Code>")
 _BUCKET_REGION = re.compile(r"<Region>([a-z0-9-]+)</Region>")
 #: An error code of a store, as the exceptions of its library have it; any other text may hold a secret.
 _PLAIN_WORD = re.compile(r"[A-Za-z]{3,60}")
+#: What obstore says of an answer that has other bytes than those that were asked for.
+_OTHER_RANGE = re.compile(r"Requested \d+\.\.\d+, got|Content-Range header not present|value for CONTENT_RANGE")
 _DENIED = "access-denied", "check the credentials and their rights"
 _EXPIRED = "access-denied", "the credentials have expired: renew them, then run the same command"
 _FORBIDDEN = (
@@ -55,6 +57,11 @@ _BY_NAME = {
     "PermissionError": _NOT_ALLOWED,
     "TooManyRedirects": ("too-many-redirects", "the server redirects too often; check the URL"),
     "UnauthenticatedError": _NOT_ALLOWED,
+    "WrongRangeError": (
+        "wrong-range",
+        "the server sends other bytes of the file than those that were asked for; check the server, or download the "
+        "file and give its path",
+    ),
     _MALFORMED: ("store-error", "its answer is not valid HTTP (it may be longer than its length); check the server"),
 }
 #: Code of an error of a disk, and what to do about it.
@@ -126,6 +133,11 @@ def is_passing(error: Exception) -> bool:
     return status is None or status in (408, 429) or status >= 500
 
 
+def is_beyond_end(error: Exception) -> bool:
+    """Whether a store answers that an object ends before the range that was asked for (HTTP 416)."""
+    return _status(error, str(error)) == 416
+
+
 def is_forbidden(error: Exception) -> bool:
     """Whether a store answers 403 without a fault of the credentials, as it does for an object that is absent."""
     return _diagnose(error)[0] == "store-forbidden"
@@ -138,7 +150,8 @@ def is_missing_bucket(error: Exception) -> bool:
 
 def _diagnose(error: Exception) -> tuple[str, str]:
     """The code of a fault, and its cause with what to do."""
-    text, name = str(error).partition("Debug source:")[0], type(error).__name__
+    text = str(error).partition("Debug source:")[0]
+    name = "WrongRangeError" if _OTHER_RANGE.search(text) else type(error).__name__
     word = _word(error, text)
     if (status := _status(error, text)) is not None:
         code, advice = _ADVICE.get(word) or _ADVICE.get(status) or _OTHERWISE[status >= 500]
@@ -147,7 +160,7 @@ def _diagnose(error: Exception) -> tuple[str, str]:
         return code, f"the store answers HTTP {status}{f' {word}' if word else ''}; {advice}"
     if (known := _BY_NAME.get(_MALFORMED if _is_malformed(error) else name)) is not None:
         return known
-    if "range requests" in text:  # of fsspec
+    if "range requests" in text or "non-partial response" in text:  # of fsspec, of obstore
         return "not-supported", "the server sends no parts of files; download it, and give its path"
     if isinstance(error, OSError) and error.strerror:
         code, advice = _DISK.get(error.errno or 0, ("store-error", ""))

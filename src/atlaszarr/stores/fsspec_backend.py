@@ -15,14 +15,17 @@ from .backend import (
     BATCH,
     LARGEST_OBJECT,
     MAX_REDIRECTS,
+    PATIENCE,
+    WAITS,
     Backend,
     ConcurrentUploads,
     Part,
     TooLargeError,
     Uploads,
+    WrongRangeError,
     timeout_of,
 )
-from .failures import is_forbidden, is_passing
+from .failures import is_beyond_end, is_forbidden, is_passing
 
 #: How much longer than a silence an answer over HTTP may take as a whole, that of a range of 5 MB of a file: 300 s by
 #: default, as in aiohttp itself. A server that drips is given up at 17 kB/s.
@@ -32,8 +35,6 @@ _RANGE = re.compile(r"bytes=(\d+)-(\d+)")
 _LARGEST_ANSWER = 2**26
 #: The range of an answer, and the size of the whole file.
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
-#: Seconds to wait before each retry of a range, as for input files.
-_WAITS = (0.5, 1.0, 4.0)
 #: The headers of a request that a redirect to another origin keeps.
 _HARMLESS = ("Accept", "Accept-Encoding", "Range", "User-Agent")
 
@@ -111,6 +112,8 @@ class FsspecBackend(Backend):
         except FileNotFoundError:
             return None
         except Exception as error:
+            if is_beyond_end(error):
+                return Part(start, b"", 0, None)
             if self._forbidden_is_absent and is_forbidden(error):
                 return None
             raise
@@ -211,28 +214,35 @@ def _range_of(filesystem: Any, url: str, key: str, wanted: tuple[int, int], most
     from fsspec.asyn import sync
 
     start, stop = wanted
-    headers = {**filesystem.kwargs.get("headers", {}), "Range": f"bytes={start}-{stop - 1}"}
+    # Of a compressed file, a range means other bytes.
+    wish = {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
+    headers = {**filesystem.kwargs.get("headers", {}), **wish}
     options = {name: value for name, value in filesystem.kwargs.items() if name != "headers"}
 
     async def read() -> Part:
         session = await filesystem.set_session()
         async with session.get(filesystem.encode_url(url), headers=headers, **options) as answer:
             filesystem._raise_not_found_for_status(answer, url)
-            sent = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", "")) if answer.status == 206 else None
-            longest = stop - start if sent else most
+            sent = _CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", ""))
+            if answer.status == 206 and (sent is None or int(sent[1]) != start):
+                raise WrongRangeError
+            length = min(stop, int(sent[2])) - start if sent else most
             body = bytearray()
             async for part in answer.content.iter_any():
                 body += part
-                if len(body) > longest:
-                    raise TooLargeError(key, longest)
+                if len(body) > length:
+                    raise WrongRangeError if sent else TooLargeError(key, most)
+            if sent and len(body) < length:
+                raise WrongRangeError
         tag = answer.headers.get("ETag", "").removeprefix("W/").strip('"') or None
         return Part(int(sent[1]), bytes(body), int(sent[2]), tag) if sent else Part(0, bytes(body), len(body), tag)
 
-    for wait in _WAITS:
+    began = time.monotonic()
+    for wait in WAITS:
         try:
             found: Part = sync(filesystem.loop, read)
         except Exception as error:
-            if not is_passing(error):
+            if not is_passing(error) or time.monotonic() - began > PATIENCE:
                 raise
             time.sleep(wait)
         else:

@@ -13,16 +13,12 @@ from types import TracebackType
 from typing import Any, Self
 
 from ..errors import InputError
-from .backend import Backend
+from .backend import PATIENCE, WAITS, Backend
 from .failures import from_client_library, reading
 from .locations import is_url, normalize, shown
 from .target import open_backend
 
-#: Seconds to wait before each retry of a read.
-_WAITS = (0.5, 1.0, 4.0)
 _BUFFER = 2**20
-#: Seconds after which a read that has failed is not tried again: a server that drips makes each try as long as allowed.
-_PATIENCE = 60.0
 #: The most bytes of a remote file that are copied to the local disk: six times the CCF at 10 um in four bytes.
 LARGEST_COPY = 2**35
 #: The same if the server does not say how long the file is: a TIFF other than a BigTIFF has no more.
@@ -179,13 +175,13 @@ class _Counted(io.RawIOBase):
 
     def _read(self, size: int) -> bytes:
         began = time.monotonic()
-        for wait in _WAITS:
+        for wait in WAITS:
             try:
                 return bytes(self._file.read(size))
             except Exception as error:
                 if not (isinstance(error, ConnectionError | TimeoutError) or from_client_library(error)):
                     raise
-                if time.monotonic() - began > _PATIENCE:
+                if time.monotonic() - began > PATIENCE:
                     raise
                 failure = error
             time.sleep(wait)

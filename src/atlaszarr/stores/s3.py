@@ -18,8 +18,17 @@ from obstore.exceptions import AlreadyExistsError, PermissionDeniedError, Precon
 from obstore.store import S3Store
 
 from ..errors import InputError
-from .backend import LARGEST_OBJECT, Backend, ConcurrentUploads, Part, TooLargeError, Uploads, timeout_of
-from .failures import is_forbidden, is_missing_bucket
+from .backend import (
+    LARGEST_OBJECT,
+    Backend,
+    ConcurrentUploads,
+    Part,
+    TooLargeError,
+    Uploads,
+    WrongRangeError,
+    timeout_of,
+)
+from .failures import is_beyond_end, is_forbidden, is_missing_bucket
 
 #: Time after which credentials are requested again from their provider.
 _CREDENTIALS = timedelta(minutes=10)
@@ -107,11 +116,20 @@ class S3Backend(Backend):
 
     def read_range(self, key: str, start: int, stop: int, most: int) -> Part | None:
         """Same as in `Backend`."""
-        found = self._get(key, {"range": (start, stop)})
+        try:
+            found = self._get(key, {"range": (start, stop)})
+        except Exception as error:
+            if is_beyond_end(error):
+                return Part(start, b"", 0, None)
+            raise
         if found is None:
             return None
         tag = (found.meta["e_tag"] or "").strip('"') or None
-        return Part(found.range[0], bytes(found.bytes()), int(found.meta["size"]), tag)
+        first, end = found.range
+        body = bytes(found.bytes())
+        if len(body) != end - first:
+            raise WrongRangeError
+        return Part(first, body, int(found.meta["size"]), tag)
 
     def open(self, key: str) -> Any:
         """Same as in `Backend`; the file is read in ranges of a megabyte."""
