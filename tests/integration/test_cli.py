@@ -272,7 +272,7 @@ def test_names_of_the_service_and_arguments_reach_the_terminal_escaped(serve, re
 @pytest.mark.parametrize(
     ("kind", "more", "words"),
     [
-        (signal.SIGINT, (), "interrupted; the same command resumes a build"),
+        (signal.SIGINT, (), "interrupted; run the same command again to resume"),
         (signal.SIGTERM, ("--overwrite",), "interrupted"),  # the same command would begin again
     ],
 )

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, ServiceError
+from ..stores.locations import shown
 from ..stores.target import Target
 from .criteria import Criterion
 
@@ -50,8 +51,15 @@ class Catalogue:
 
     @property
     def url(self) -> str:
-        """The folder or URL."""
-        return self._target.url
+        """The folder or URL, without secrets."""
+        return shown(self._target.url)
+
+    @property
+    def provenance(self) -> dict[str, str]:
+        """The folder or URL, and ``date`` and ``sha256`` of ``catalogue.json``."""
+        from .files import digest_of
+
+        return {"url": self.url, "date": str(self.document["date"]), "sha256": digest_of(self.document)}
 
     @cached_property
     def document(self) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def note_resumable() -> None:
 
 def leave() -> NoReturn:
     """End the process at once; an ordinary exit would wait for pending requests."""
-    message = b"atlaszarr: interrupted; the same command resumes a build\n"
+    message = b"atlaszarr: interrupted; run the same command again to resume\n"
     with suppress(OSError):  # stderr is closed or full
         os.write(2, message if _RESUMABLE.is_set() else b"atlaszarr: interrupted\n")
     os._exit(_EXIT_CODE)
