@@ -11,6 +11,7 @@ import itertools
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ..errors import InputError
+from ..errors import AtlaszarrError, InputError
 from ..stores.documents import LARGEST, json_bytes, parse_object
 from ..stores.target import Target
 from .columns import BY_MODEL, WHOLE, Columns, Record
@@ -260,15 +261,11 @@ class StoredTable:
         if not target.is_plain_http and target.sizes(columns.file).get(columns.file) != described.size:
             raise damaged(target, f"{columns.file} does not have the {described.size} bytes that {DOCUMENT} names")
         read_as, paths = _with_dictionaries(columns.schema)
-        try:
+        with self._decoding(f"{columns.file} is not a Parquet file with its columns"):
             blocks = pa.PythonFile(_Blocks(target, columns.file, described), mode="r")
             self._file = pq.ParquetFile(blocks, pre_buffer=True, read_dictionary=paths)
             metadata, schema = self._file.metadata, self._file.schema_arrow
             groups = [metadata.row_group(position) for position in range(metadata.num_row_groups)]
-        except KeyError:
-            raise damaged(target, f"{columns.file} lacks columns") from None
-        except (pa.ArrowException, OverflowError, UnicodeDecodeError):
-            raise damaged(target, f"{columns.file} is not a Parquet file") from None
         if not schema.equals(read_as) or metadata.num_rows != described.rows:
             raise damaged(target, f"{columns.file} has other columns or rows than {DOCUMENT} names")
         lists = [
@@ -286,10 +283,11 @@ class StoredTable:
         #: Least and largest id of the section datasets in each row group.
         self.ranges: list[tuple[int, int]] = []
         for position, group in enumerate(groups):
-            known = group.column(place).statistics
-            if not group.num_rows or known is None or not known.has_min_max or known.null_count:
-                raise damaged(target, f"row group {position} of {columns.file} has no range of ids")
-            self.ranges.append((known.min, known.max))
+            with self._decoding(what := f"row group {position} of {columns.file} has no range of ids"):
+                known = group.column(place).statistics
+                if not group.num_rows or known is None or not known.has_min_max or known.null_count:
+                    raise damaged(target, what)
+                self.ranges.append((int(known.min), int(known.max)))
         if self.starts[-1] != self.rows or any(a[1] >= b[0] for a, b in itertools.pairwise(self.ranges)):
             raise damaged(target, f"{columns.file} is not in order of {' and '.join(columns.order)}")
         #: The row groups whose order was validated.
@@ -305,16 +303,13 @@ class StoredTable:
         """
         wanted = self.columns.schema.names if columns is None else columns
         keys = [] if position in self._ordered else [name for name in self.columns.order if name not in wanted]
-        try:
+        with self._decoding(f"row group {position} of {self.columns.file} is not readable"):
             with self._lock:
                 encoded = self._file.read_row_group(position, [*wanted, *keys], use_threads=False)
             encoded.validate(full=True)  # text is UTF-8
             if _text_size(encoded) > _LARGEST_GROUP:
                 raise self._too_large()
-            fields = [self.columns.schema.field(name) for name in encoded.column_names]
-            table = encoded.cast(pa.schema(fields))
-        except (pa.ArrowException, OverflowError):
-            raise damaged(self._target, f"row group {position} of {self.columns.file} is not readable") from None
+            table = encoded.cast(pa.schema([self.columns.schema.field(name) for name in encoded.column_names]))
         if position not in self._ordered:
             self._validate_order(position, table)
             self._ordered.add(position)
@@ -333,6 +328,16 @@ class StoredTable:
         raise damaged(
             self._target, f"row group {position} of {self.columns.file} is not in order of {' and '.join(names)}"
         )
+
+    @contextmanager
+    def _decoding(self, what: str) -> Iterator[None]:
+        """Raise InputError that says what is damaged, for an error of the reader of Parquet."""
+        try:
+            yield
+        except AtlaszarrError:
+            raise
+        except (pa.ArrowException, OSError, KeyError, ValueError, TypeError, OverflowError):
+            raise damaged(self._target, what) from None
 
     def _too_large(self) -> InputError:
         return damaged(
