@@ -17,7 +17,7 @@ from atlaszarr.catalogue.catalogue import Catalogue
 from atlaszarr.catalogue.columns import DATASETS, IMAGES
 from atlaszarr.catalogue.files import write_document, write_table
 from atlaszarr.catalogue.snapshot import write_catalogue
-from atlaszarr.errors import InputError, NotFoundError, RecordError, ServiceError, TargetError
+from atlaszarr.errors import InputError, NotFoundError, RecordError, ServiceError
 from atlaszarr.stores.target import Target
 from atlaszarr.testing import Emulator
 from atlaszarr.testing.many_datasets import invented_datasets
@@ -219,12 +219,7 @@ def test_a_damaged_page_is_fetched_again(service, whole, connect, tmp_path):
         stopped.write_catalogue(folder, progress=stop)
     for page in (folder / "unfinished").glob("*.parquet"):
         flip(page.name, 0.5)(page.parent)
-    for _ in range(8):
-        try:
-            connect(service).write_catalogue(folder)
-            break
-        except TargetError:  # of a page that was whole when the unit was listed
-            continue
+    connect(service).write_catalogue(folder)
     assert tables(folder) == tables(whole)
 
 
@@ -348,8 +343,8 @@ def forged(folder, target, change):
     for columns in (DATASETS, IMAGES):
         table = source.table(columns.model).read(columns.schema.names)
         files[columns.file] = write_table(target, columns, [change(columns, table)]).to_dict()
-    document = {**source.document, "files": json.loads(json.dumps(files))}
-    write_document(target, document)
+    document = json.loads((folder / "catalogue.json").read_text())
+    write_document(target, {**document, "files": files})
 
 
 def with_column(model, name, value):

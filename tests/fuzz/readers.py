@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import functools
 import gzip
+import hashlib
 import http.server
 import io
 import json
@@ -30,6 +31,8 @@ from atlaszarr.errors import AtlaszarrError
 Files = Mapping[str, bytes]
 #: The section dataset whose records are changed.
 _DATASET = 74272479
+#: One of its section images.
+_IMAGE = 74081149
 #: Most voxels that are read of an array whose metadata were accepted.
 _MOST = 2**22
 _GEOMETRY = Geometry((0.8, 0.8, 0.8))
@@ -621,6 +624,72 @@ def _answers() -> list[Files]:
     return [{"dataset.json": body([chosen]), "images.json": body(images)}]
 
 
+def _catalogue(folder: Path) -> None:
+    """A catalogue whose digests are those of its changed tables: `search`, `info`, an image and an estimate."""
+    from atlaszarr.allen.client import AllenClient
+    from atlaszarr.cli.search import _summary
+    from atlaszarr.dataset_build.estimate import estimate
+
+    root = _only(folder)
+    _seal(root)
+    client = AllenClient("http://127.0.0.1:1/api/v2", "none", catalogue=root)
+    assert client.catalogue is not None
+    known = client.catalogue
+    _each(
+        [
+            lambda: client.search(gene="n*"),
+            lambda: client.search(limit=None).reset_index().to_json(orient="records"),
+            lambda: client.search(id=_DATASET, images=True),
+            lambda: json.dumps(_summary(client.section_dataset(_DATASET))),
+            lambda: client.image_request(_IMAGE),
+            lambda: client.similar_gene("Nrp"),
+            lambda: json.dumps(estimate(known, resolution=200).to_dict()),
+        ]
+    )
+
+
+def _seal(root: Path) -> None:
+    """Record the digests and the sizes of the tables in the document, and its own, so that the content is read."""
+    from atlaszarr.catalogue.files import BLOCK, write_document
+    from atlaszarr.stores.target import Target
+
+    with suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError, OSError):
+        document = json.loads((root / "catalogue.json").read_bytes())
+        del document["sha256"]
+        for name, described in document["files"].items():
+            body = (root / name).read_bytes()
+            if described["size"] != len(body) or described["sha256"] != _digests(body, BLOCK):
+                described |= {"size": len(body), "sha256": _digests(body, BLOCK)}
+        write_document(Target.of(root), document)
+
+
+def _digests(body: bytes, block: int) -> list[str]:
+    return [hashlib.sha256(body[start : start + block]).hexdigest() for start in range(0, len(body), block)]
+
+
+def _catalogues() -> list[Files]:
+    """A catalogue of the records of the emulator; the same without compression and dictionaries: more bytes count."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from atlaszarr.allen.client import AllenClient
+    from atlaszarr.testing import Emulator
+
+    def write(folder: Path) -> None:
+        with Emulator() as service, AllenClient(service.url, "none", rate=1e9) as client:
+            client.write_catalogue(folder / "c")
+
+    def plain(name: str, body: bytes) -> bytes:
+        if not name.endswith(".parquet"):
+            return body
+        sink = pa.BufferOutputStream()
+        pq.write_table(pq.read_table(io.BytesIO(body)), sink, compression="none", use_dictionary=False)
+        return bytes(sink.getvalue())
+
+    made = _made(write)
+    return [made, {name: plain(name, body) for name, body in made.items()}]
+
+
 def _field(folder: Path) -> None:
     from atlaszarr import Displacement
 
@@ -829,6 +898,7 @@ READERS: Mapping[str, Reader] = {
     "graph": Reader(_structures, lambda: _terminologies()[:1]),
     "answer": Reader(_answer, _answers),
     "records": Reader(_served, _answers),
+    "catalogue": Reader(_catalogue, _catalogues),
     "field": Reader(_field, _fields),
     "location": Reader(_location, lambda: [{"x.txt": body} for body in _LOCATIONS]),
     "options": Reader(_options, lambda: [{"x.txt": body} for body in _OPTIONS]),

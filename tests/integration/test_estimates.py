@@ -166,3 +166,54 @@ def test_a_plan_of_nothing_is_refused_in_one_line(command, arguments, words):
     assert (outcome.code, outcome.out) == (2, "")
     assert words in outcome.err
     assert outcome.err.count("\n") == 1
+
+
+#: Values of one section image of ten that a build skips, or takes in another way.
+STRANGE = [
+    {"width": 2**39},
+    {"height": 0},
+    {"width": 65501},
+    {"section_number": 2**39},
+    {"resolution": 2e4},
+    {"resolution": 1e-30},
+    {"tier_count": 99},
+    {"tier_count": 0},
+    {"failed": True},
+    {"alignment2d": {"tsv_00": 0.0}},
+    {"alignment2d": {"tsv_00": 1e11}},
+    {"alignment2d": {"tvs_04": 7.0}},
+    {"alignment2d": dict.fromkeys(("tsv_00", "tsv_01", "tsv_02", "tsv_03"), 1.0)},
+]
+#: Values of a section dataset that cannot be registered.
+UNREGISTERED = [
+    {"section_thickness": 2e4},
+    {"alignment3d": {"tvr_00": 1e11}},
+    {"alignment3d": {"tvr_09": 1e4}},
+    {"alignment3d": dict.fromkeys(("tvr_00", "tvr_03", "tvr_06"), 0.0)},
+]
+
+
+def test_an_estimate_leaves_out_the_images_and_datasets_that_a_plan_leaves_out(tmp_path):
+    datasets, images = [], []
+    for number, change in enumerate([{}, *STRANGE, *UNREGISTERED]):
+        record, its_images = invented(100 + number, numbers=range(100, 200, 10))
+        its_images = [image | {"id": image["id"] + 1000 * number} for image in its_images]
+        if change in UNREGISTERED:
+            record |= {"alignment3d": record["alignment3d"] | change.get("alignment3d", {})}
+            record |= {name: value for name, value in change.items() if name != "alignment3d"}
+        else:
+            aligned = its_images[5]["alignment2d"] | change.get("alignment2d", {})
+            its_images[5] = its_images[5] | change | {"alignment2d": aligned}
+        datasets.append(record)
+        images += its_images
+    with Emulator(datasets, images) as service, AllenClient(service.url, "none", rate=1e9) as online:
+        online.write_catalogue(tmp_path / "c")
+    client = AllenClient(NOWHERE, "none", catalogue=tmp_path / "c")
+    plans = figures_of_plans(client, resolution=200)
+    assert set(plans) == set(range(100, 101 + len(STRANGE)))
+    assert len({int(figures[0]) for figures in plans.values()}) == 2
+    for id in client.search(limit=None).index.tolist():
+        found = estimate(client.catalogue, id=id, resolution=200)
+        assert found.registered == (id in plans)
+        exact = plans.get(id, np.zeros(6))
+        assert figures_of(found)[:4].tolist() == exact[:4].tolist(), id

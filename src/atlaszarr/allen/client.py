@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..catalogue.catalogue import Catalogue
-from ..errors import ImageError, InputError, NotFoundError, ServiceError
+from ..errors import ImageError, InputError, NotFoundError, RecordError, ServiceError
 from ..stores.locations import shown
 from ..stores.target import Target
 from . import rma
@@ -160,6 +160,10 @@ class AllenClient:
         ServiceError
             If the API cannot be reached, refuses the query, or answers with other records.
         """
+        return self.imaged(self._recorded(id))
+
+    def _recorded(self, id: int) -> SectionDataset:
+        """A section dataset from the records of the API or the catalogue alone."""
         records, _ = self._query("SectionDataSet", include=_DATASET_INCLUDE, where={"id": id})
         if not records:
             raise NotFoundError(
@@ -167,7 +171,7 @@ class AllenClient:
                 code="dataset-not-found",
             )
         images, _ = self._query("SectionImage", include=["alignment2d"], where={"data_set_id": id}, most=MOST_SECTIONS)
-        return self.imaged(SectionDataset.from_json(records[0], images))
+        return SectionDataset.from_json(records[0], images)
 
     def imaged(self, dataset: SectionDataset | int) -> SectionDataset:
         """A dataset, or that of an id, whose images come from the image source of this client.
@@ -188,9 +192,17 @@ class AllenClient:
         if self.image_source is not None:
             has_places = all(section.slide is not None for section in dataset.sections)
             return dataset if has_places else self.image_source.imaged(dataset)
-        if all(section.slide is None for section in dataset.sections):
-            return dataset
-        return replace(dataset, sections=tuple(replace(section, slide=None) for section in dataset.sections))
+        return _without_slides(dataset)
+
+    def catalogue_of(self, dataset: SectionDataset) -> Catalogue | None:
+        """The catalogue of this client, if it has the records of a dataset as they are in the dataset; else None."""
+        if self.catalogue is None:
+            return None
+        try:
+            same = self._recorded(dataset.id) == _without_slides(dataset)
+        except (NotFoundError, RecordError):
+            same = False
+        return self.catalogue if same else None
 
     def search(
         self,
@@ -538,6 +550,13 @@ class AllenClient:
     @property
     def _is_missing(self) -> str:
         return "does not exist" if self.catalogue is None else f"is not in the catalogue {self.catalogue.url}"
+
+
+def _without_slides(dataset: SectionDataset) -> SectionDataset:
+    """A dataset whose images come from the API."""
+    if all(section.slide is None for section in dataset.sections):
+        return dataset
+    return replace(dataset, sections=tuple(replace(section, slide=None) for section in dataset.sections))
 
 
 def _outside(id: int, roi: tuple[int, ...], size: tuple[int, int], downsample: int) -> InputError:

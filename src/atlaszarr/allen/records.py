@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -45,22 +45,24 @@ _SYNONYMS = {"horizontal": "transverse", "axial": "transverse"}
 #: Tolerance for an alignment followed by its inverse. The API rounds both to six digits: an error of up to 0.12 um on
 #: real records, and of 0.5 um on the largest sections.
 _ROUND_TRIP_UM = 5.0
+#: Condition number of the linear part of an alignment from which on it is singular.
+_MOST_SKEW = 1e6
 #: Longest side of a JPEG, in pixels.
-_LONGEST_SIDE = 65500
+LONGEST_SIDE = 65500
 #: Larger than any number of the API (ids are the largest), and exact in float64.
 _LARGEST = 2**40
 #: Tiers of the longest side: one more would be less than a pixel.
-_MAX_TIERS = 17
+MOST_TIERS = 17
 #: Image ids are written as uint32 labels, where 0 means no image.
-_IMAGE_IDS = range(1, 2**32)
+IMAGE_IDS = range(1, 2**32)
 #: Most section images of a dataset: every section of a whole human brain, 18 cm long and 20 um each.
 MOST_SECTIONS = 10_000
 #: Largest section number: 25 um apart, so many sections are a stack of 2.5 m.
-_LARGEST_SECTION_NUMBER = 100_000
+LARGEST_SECTION_NUMBER = 100_000
 #: Thickest section in um: the slabs into which whole human brains are cut are 1 cm thick.
-_THICKEST_UM = 10_000.0
+THICKEST_UM = 10_000.0
 #: Largest pixel in um: as long as the thickest section.
-_LARGEST_PIXEL_UM = 10_000.0
+LARGEST_PIXEL_UM = 10_000.0
 
 
 @dataclass(frozen=True)
@@ -180,9 +182,9 @@ class SectionDataset:
         label = f"section dataset {id}"
         plane_id = optional_number(dataset, "plane_of_section_id", int, label)
         thickness = optional_number(dataset, "section_thickness", float, label)
-        if thickness is not None and not 0 < thickness <= _THICKEST_UM:
+        if thickness is not None and not 0 < thickness <= THICKEST_UM:
             raise RecordError(
-                f"{label} has a section thickness of {thickness} um, not within 0 to {_THICKEST_UM:g}",
+                f"{label} has a section thickness of {thickness} um, not within 0 to {THICKEST_UM:g}",
                 code="invalid-record",
             )
         donor = record_of(record_of(dataset, "specimen", label), "donor", label)
@@ -328,23 +330,23 @@ def _section(image: Record, thickness: float | None, label: str) -> Section:
         raise RecordError(f"{label} is marked as failed at the source", code="failed-section")
     if not (alignment := record_of(image, "alignment2d", label)):
         raise RecordError(f"{label} has no 2-D alignment", code="missing-alignment")
-    if (image_id := int(image["id"])) not in _IMAGE_IDS:
-        raise RecordError(f"{label} has an id that is not within 1 to {_IMAGE_IDS[-1]}", code="invalid-record")
+    if (image_id := int(image["id"])) not in IMAGE_IDS:
+        raise RecordError(f"{label} has an id that is not within 1 to {IMAGE_IDS[-1]}", code="invalid-record")
     number = number_of(image, "section_number", int, label)
-    if abs(number) > _LARGEST_SECTION_NUMBER:
+    if abs(number) > LARGEST_SECTION_NUMBER:
         raise RecordError(
-            f"{label} has section_number {number}, beyond {_LARGEST_SECTION_NUMBER}", code="invalid-record"
+            f"{label} has section_number {number}, beyond {LARGEST_SECTION_NUMBER}", code="invalid-record"
         )
     if thickness is None:
         raise RecordError(f"{label} has no depth, since the dataset has no section thickness", code="missing-thickness")
     x, y, width, height = image_box(image, label)
     resolution = number_of(image, "resolution", float, label)
-    if not 0 < resolution <= _LARGEST_PIXEL_UM:
+    if not 0 < resolution <= LARGEST_PIXEL_UM:
         raise RecordError(f"{label} has a resolution of {resolution} um", code="invalid-record")
     tsv, tvs = (_affine(alignment, name, 2, label) for name in ("tsv", "tvs"))
     _validate_inverse(tvs, tsv, apply(tsv, [[0, 0], [width, 0], [0, height]]), label)
     tiers = number_of(image, "tier_count", int, label) if image.get("tier_count") else 0
-    if not 0 <= tiers <= _MAX_TIERS:
+    if not 0 <= tiers <= MOST_TIERS:
         raise RecordError(f"{label} has a tier_count of {tiers}", code="invalid-record")
     return Section(
         image_id=image_id,
@@ -373,7 +375,7 @@ def image_box(image: Record, label: str) -> tuple[int, int, int, int]:
     """
     left, top = (number_of(image, side, int, label) if image.get(side) else 0 for side in ("x", "y"))
     width, height = (number_of(image, side, int, label) for side in ("width", "height"))
-    if not (0 < width <= _LONGEST_SIDE and 0 < height <= _LONGEST_SIDE):
+    if not (0 < width <= LONGEST_SIDE and 0 < height <= LONGEST_SIDE):
         raise RecordError(f"{label} has a size of {width} x {height} pixels", code="invalid-record")
     return left, top, width, height
 
@@ -429,7 +431,7 @@ def _affine(record: Record, name: str, size: int, label: str) -> Matrix:
     """
     values = [number_of(record, f"{name}_{k:02d}", float, label) for k in range(size * (size + 1))]
     linear, shift = np.reshape(values[: size**2], (size, size)), values[size**2 :]
-    if not np.linalg.cond(linear) < 1e6:
+    if not np.linalg.cond(linear) < _MOST_SKEW:
         raise RecordError(f"{label} has a singular alignment {name}: {linear.tolist()}", code="singular-alignment")
     return tuple((*row, end) for row, end in zip(linear.tolist(), shift, strict=True))
 
@@ -441,3 +443,46 @@ def _validate_inverse(forward: Matrix, inverse: Matrix, points: NDArray[np.float
         raise RecordError(
             f"{label} has an alignment and an inverse that differ by {error:.1f} um", code="inconsistent-alignment"
         )
+
+
+def are_alignments(
+    forward: NDArray[np.float64], inverse: NDArray[np.float64], points: Sequence[Sequence[Any]]
+) -> NDArray[np.bool_]:
+    """Whether many alignments are valid by the rules of `SectionDataset.from_json`.
+
+    Parameters
+    ----------
+    forward, inverse : ndarray, float64, shape (n, k, k + 1)
+    points : sequence of points
+        Points that `forward` followed by `inverse` must not move: k coordinates each, numbers or arrays of shape (n,).
+
+    Returns
+    -------
+    ndarray, bool, shape (n,)
+    """
+    valid = np.ones(len(forward), np.bool_)
+    with np.errstate(all="ignore"):  # infinite values are not valid
+        for each in (forward, inverse):
+            valid &= (np.abs(each) < _LARGEST).all(axis=(1, 2))
+            valid &= _condition(np.where(valid[:, np.newaxis, np.newaxis], each[:, :, :-1], 0.0)) < _MOST_SKEW
+        for point in points:
+            moved = apply_each(inverse, apply_each(forward, point))
+            for coordinate, other in zip(point, moved, strict=True):
+                valid &= np.abs(other - coordinate) < _ROUND_TRIP_UM
+    return valid
+
+
+def apply_each(affines: NDArray[np.float64], point: Sequence[Any]) -> list[NDArray[np.float64]]:
+    """The coordinates of a point after each of many affines, shape (n, k, k + 1); see `are_alignments`."""
+    size = len(point)
+    return [sum((affines[:, row, k] * point[k] for k in range(size)), affines[:, row, size]) for row in range(size)]
+
+
+def _condition(matrices: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Condition numbers; those of 2 x 2 matrices from determinant and norm, much faster than `numpy.linalg.cond`."""
+    if matrices.shape[-1] != 2:
+        return np.asarray(np.linalg.cond(matrices), np.float64)
+    a, b, c, d = (matrices[:, row, column] for row in (0, 1) for column in (0, 1))
+    determinant = np.abs(a * d - b * c)
+    half = (a * a + b * b + c * c + d * d) / 2
+    return np.asarray((half + np.sqrt(np.maximum(half * half - determinant * determinant, 0.0))) / determinant)

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, ServiceError
+from ..stores.locations import shown
 from ..stores.target import Target
 from .criteria import Criterion
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .columns import Columns
-    from .files import StoredTable, TableFile
+    from .files import Document, StoredTable
 
 #: Maximum number of records of a query: the same as of the Allen API in `atlaszarr.allen.rma`.
 _MAX_ROWS = 250_000
@@ -46,31 +47,24 @@ class Catalogue:
     def __init__(self, location: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> None:
         self._target = Target.of(location, storage_options)
         self._forget()
-        self._described  # noqa: B018 - reads the document
+        self.document  # noqa: B018 - reads it
 
     @property
     def url(self) -> str:
-        """The folder or URL."""
-        return self._target.url
+        """The folder or URL, without secrets."""
+        return shown(self._target.url)
+
+    @property
+    def provenance(self) -> dict[str, str]:
+        """The folder or URL, and ``date`` and ``sha256`` of ``catalogue.json``."""
+        return {"url": self.url, "date": self.document.date, "sha256": self.document.sha256}
 
     @cached_property
-    def document(self) -> dict[str, Any]:
-        """The content of ``catalogue.json``, without its digest."""
+    def document(self) -> Document:
+        """The content of ``catalogue.json``."""
         from .files import read_document
 
         return read_document(self._target)
-
-    @cached_property
-    def _described(self) -> dict[str, TableFile]:
-        from .columns import BY_MODEL
-        from .files import TableFile, damaged
-
-        document = self.document
-        try:
-            files = document["files"]
-            return {model: TableFile.from_dict(files[each.file]) for model, each in BY_MODEL.items()}
-        except (KeyError, TypeError, ValueError, AttributeError):
-            raise damaged(self._target, "catalogue.json does not describe its tables") from None
 
     def _forget(self) -> None:
         self._tables: dict[str, StoredTable] = {}
@@ -98,7 +92,8 @@ class Catalogue:
 
         with self._lock:
             if model not in self._tables:
-                self._tables[model] = StoredTable(self._target, BY_MODEL[model], self._described[model])
+                columns = BY_MODEL[model]
+                self._tables[model] = StoredTable(self._target, columns, self.document.tables[columns.file])
             return self._tables[model]
 
     def query(

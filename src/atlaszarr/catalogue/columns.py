@@ -126,12 +126,21 @@ class Columns:
         return pa.table(columns, schema=self.schema)
 
     def records(self, table: pa.Table) -> list[Record]:
-        """The records in a table, which may lack columns; attributes without a column are missing."""
+        """The records in a table, which may lack columns; attributes without a column are missing.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a row is not a record, or its JSON is that of another one.
+        """
         return [self._record(row) for row in table.to_pylist()]
 
     def _record(self, row: Record) -> Record:
         if (whole := row.get(WHOLE)) is not None:
             known: Record = parse_object(whole)
+            (columns,) = self.table([known]).to_pylist()
+            if any(columns[name] != value for name, value in row.items() if name != WHOLE):
+                raise ValueError("the JSON is that of another record")
             return known
         record: Record = {name: row[name] for name in self.kinds if name in row}
         for one in self.associated:

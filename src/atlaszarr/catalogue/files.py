@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ..errors import InputError
+from ..errors import AtlaszarrError, InputError
 from ..stores.documents import LARGEST, json_bytes, parse_object
 from ..stores.target import Target
-from .columns import WHOLE, Columns, Record
+from .columns import BY_MODEL, WHOLE, Columns, Record
 
 #: The document of a finished catalogue, written last.
 DOCUMENT = "catalogue.json"
@@ -31,6 +34,8 @@ BLOCK = 2**18
 _KEPT = 64
 #: Largest file of a catalogue: the images of 43,818 section datasets take about 200 MB.
 _LARGEST_FILE = 2**34
+#: Largest file that an HTTP server may send whole where it sends no parts: 10,000 section datasets have 50 MB.
+_LARGEST_WHOLE = 2**26
 #: Largest row group, in bytes of decoded columns: 4096 section images take about 1 MB, those of the 50 largest datasets
 #: together 150 MB.
 _LARGEST_GROUP = 2**29
@@ -82,13 +87,38 @@ def damaged(target: Target, what: str) -> InputError:
     return InputError(message, code="damaged-file")
 
 
-def read_document(target: Target) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Document:
+    """The content of ``catalogue.json``.
+
+    Attributes
+    ----------
+    date : str
+        When the first record was fetched, in UTC.
+    request : dict
+        What the catalogue was written for: the URL of the API, the product, and a checksum of the ids.
+    changes : tuple of str
+        What changed at the service while the records were fetched.
+    tables : dict of str to TableFile
+        Each table by the name of its file.
+    sha256 : str
+        Digest of the document, which it records itself.
+    """
+
+    date: str
+    request: dict[str, Any]
+    changes: tuple[str, ...]
+    tables: dict[str, TableFile]
+    sha256: str
+
+
+def read_document(target: Target) -> Document:
     """The document of a finished catalogue.
 
     Raises
     ------
     InputError
-        If there is none, or it is not one of this version.
+        If there is none, or it is not one of this version, or it is damaged.
     """
     body = target.read(DOCUMENT, LARGEST)
     if body is None:
@@ -109,19 +139,26 @@ def read_document(target: Target) -> dict[str, Any]:
             f"{VERSION}; write it again into another folder: atlaszarr catalogue DIR",
             code="unsupported-version",
         )
-    own = document.pop("sha256", None)
-    if own != digest_of(document):
+    sha256 = document.pop("sha256", None)
+    if sha256 != _digest_of(document):
         raise damaged(target, f"{DOCUMENT} does not match its digest")
-    return document
+    try:
+        date, request, changes, files = (document[name] for name in ("date", "request", "changes", "files"))
+        tables = {columns.file: TableFile.from_dict(files[columns.file]) for columns in BY_MODEL.values()}
+        if not (isinstance(request, dict) and all(isinstance(text, str) for text in (date, *changes))):
+            raise TypeError("not the document of a catalogue")
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise damaged(target, f"{DOCUMENT} does not describe its tables") from None
+    return Document(date, request, tuple(changes), tables, sha256)
 
 
 def write_document(target: Target, document: dict[str, Any]) -> None:
     """Write the document of a catalogue, with its own digest: the catalogue is finished."""
-    target.write(DOCUMENT, json_bytes({**document, "sha256": digest_of(document)}))
+    target.write(DOCUMENT, json_bytes({**document, "sha256": _digest_of(document)}))
 
 
-def digest_of(document: dict[str, Any]) -> str:
-    """SHA-256 of a document as JSON."""
+def _digest_of(document: dict[str, Any]) -> str:
+    """SHA-256 of a document as JSON, without the digest."""
     return hashlib.sha256(json_bytes(document)).hexdigest()
 
 
@@ -214,7 +251,7 @@ class StoredTable:
     Raises
     ------
     InputError
-        If the file is missing, damaged or has other columns.
+        If the file is missing, damaged, has other columns or is not in order.
     """
 
     def __init__(self, target: Target, columns: Columns, described: TableFile) -> None:
@@ -223,32 +260,38 @@ class StoredTable:
         self._lock = threading.Lock()
         if not target.is_plain_http and target.sizes(columns.file).get(columns.file) != described.size:
             raise damaged(target, f"{columns.file} does not have the {described.size} bytes that {DOCUMENT} names")
-        try:
+        read_as, paths = _with_dictionaries(columns.schema)
+        with self._decoding(f"{columns.file} is not a Parquet file with its columns"):
             blocks = pa.PythonFile(_Blocks(target, columns.file, described), mode="r")
-            self._file = pq.ParquetFile(blocks, pre_buffer=True)
-        except pa.ArrowException:
-            raise damaged(target, f"{columns.file} is not a Parquet file") from None
-        metadata = self._file.metadata
-        if not self._file.schema_arrow.equals(columns.schema) or metadata.num_rows != described.rows:
+            self._file = pq.ParquetFile(blocks, pre_buffer=True, read_dictionary=paths)
+            metadata, schema = self._file.metadata, self._file.schema_arrow
+            groups = [metadata.row_group(position) for position in range(metadata.num_row_groups)]
+        if not schema.equals(read_as) or metadata.num_rows != described.rows:
             raise damaged(target, f"{columns.file} has other columns or rows than {DOCUMENT} names")
-        groups = [metadata.row_group(position) for position in range(metadata.num_row_groups)]
-        schema = metadata.schema
-        lists = [column for column in range(len(schema)) if schema.column(column).max_repetition_level]
+        lists = [
+            column for column in range(len(metadata.schema)) if metadata.schema.column(column).max_repetition_level
+        ]
         for group in groups:
             items = max([group.num_rows, *(group.column(column).num_values for column in lists)])
             if group.total_byte_size > _LARGEST_GROUP or items > _MOST_ROWS:
-                raise damaged(
-                    target,
-                    f"{columns.file} has a row group of more than {_LARGEST_GROUP:,} bytes or {_MOST_ROWS:,} items",
-                )
+                raise self._too_large()
         #: First row of each row group, and the number of rows.
         self.starts = [0]
         for group in groups:
             self.starts.append(self.starts[-1] + group.num_rows)
         place = columns.schema.get_field_index(columns.order[0])
-        ranges = [group.column(place).statistics for group in groups]
         #: Least and largest id of the section datasets in each row group.
-        self.ranges = [(known.min, known.max) if known and known.has_min_max else (0, 2**63) for known in ranges]
+        self.ranges: list[tuple[int, int]] = []
+        for position, group in enumerate(groups):
+            with self._decoding(what := f"row group {position} of {columns.file} has no range of ids"):
+                known = group.column(place).statistics
+                if not group.num_rows or known is None or not known.has_min_max or known.null_count:
+                    raise damaged(target, what)
+                self.ranges.append((int(known.min), int(known.max)))
+        if self.starts[-1] != self.rows or any(a[1] >= b[0] for a, b in itertools.pairwise(self.ranges)):
+            raise damaged(target, f"{columns.file} is not in order of {' and '.join(columns.order)}")
+        #: The row groups whose order was validated.
+        self._ordered: set[int] = set()
 
     def read_group(self, position: int, columns: list[str] | None = None) -> pa.Table:
         """Read columns of a row group; default all columns.
@@ -258,24 +301,93 @@ class StoredTable:
         InputError
             If the file is damaged.
         """
-        try:
+        wanted = self.columns.schema.names if columns is None else columns
+        keys = [] if position in self._ordered else [name for name in self.columns.order if name not in wanted]
+        with self._decoding(f"row group {position} of {self.columns.file} is not readable"):
             with self._lock:
-                return self._file.read_row_group(position, columns, use_threads=False)
-        except pa.ArrowException:
-            raise damaged(self._target, f"row group {position} of {self.columns.file} is not readable") from None
+                encoded = self._file.read_row_group(position, [*wanted, *keys], use_threads=False)
+            encoded.validate(full=True)  # text is UTF-8
+            if _text_size(encoded) > _LARGEST_GROUP:
+                raise self._too_large()
+            table = encoded.cast(pa.schema([self.columns.schema.field(name) for name in encoded.column_names]))
+        if position not in self._ordered:
+            self._validate_order(position, table)
+            self._ordered.add(position)
+        return table.select(wanted)
+
+    def _validate_order(self, position: int, table: pa.Table) -> None:
+        """Raise InputError unless the ids of a row group are those of its range, increase and are not null."""
+        names = self.columns.order
+        columns = [table.column(name) for name in names]
+        if not any(column.null_count for column in columns):
+            values = [column.to_numpy() for column in columns]
+            steps = [np.diff(each) for each in values]
+            increases = steps[-1] > 0 if len(steps) == 1 else (steps[0] > 0) | ((steps[0] == 0) & (steps[1] > 0))
+            if increases.all() and (values[0][0], values[0][-1]) == self.ranges[position]:
+                return
+        raise damaged(
+            self._target, f"row group {position} of {self.columns.file} is not in order of {' and '.join(names)}"
+        )
+
+    @contextmanager
+    def _decoding(self, what: str) -> Iterator[None]:
+        """Raise InputError that says what is damaged, for an error of the reader of Parquet."""
+        try:
+            yield
+        except AtlaszarrError:
+            raise
+        except (pa.ArrowException, OSError, KeyError, ValueError, TypeError, OverflowError):
+            raise damaged(self._target, what) from None
+
+    def _too_large(self) -> InputError:
+        return damaged(
+            self._target,
+            f"{self.columns.file} has a row group of more than {_LARGEST_GROUP:,} bytes or {_MOST_ROWS:,} items",
+        )
 
     def records(self, rows: pa.Table) -> list[Record]:
-        """The records of some rows; InputError if they are none."""
+        """The records of some rows; InputError if a row is not a record."""
         try:
             return self.columns.records(rows)
         except (TypeError, ValueError):
-            raise damaged(self._target, f"{self.columns.file} has rows that are no records") from None
+            raise damaged(self._target, f"{self.columns.file} has rows that are not records") from None
 
     def read(self, columns: list[str], groups: Iterable[int] | None = None) -> pa.Table:
         """Read columns of some row groups; default all."""
         positions = range(len(self.ranges)) if groups is None else groups
         parts = [self.read_group(position, columns) for position in positions]
         return pa.concat_tables(parts) if parts else self.columns.schema.empty_table().select(columns)
+
+
+def _with_dictionaries(schema: pa.Schema) -> tuple[pa.Schema, list[str]]:
+    """A schema whose text is encoded by dictionaries, and the Parquet paths of that text.
+
+    A few bytes of a file can repeat a long text a million times, and a dictionary holds it once.
+    """
+    text = pa.dictionary(pa.int32(), pa.string())
+    fields, paths = [], []
+    for field in schema:
+        if field.type == pa.string():
+            fields.append(field.with_type(text))
+            paths.append(field.name)
+        elif field.type == pa.list_(pa.string()):
+            fields.append(field.with_type(pa.list_(text)))
+            paths.append(f"{field.name}.list.element")
+        else:
+            fields.append(field)
+    return pa.schema(fields), paths
+
+
+def _text_size(table: pa.Table) -> int:
+    """Bytes of the text of a table whose text is encoded by dictionaries, once it is decoded."""
+    size = 0
+    for column in table.columns:
+        for chunk in column.chunks:
+            values = chunk.flatten() if pa.types.is_list(chunk.type) else chunk
+            if pa.types.is_dictionary(values.type):
+                lengths = pc.binary_length(values.dictionary).cast(pa.int64())
+                size += pc.sum(lengths.take(values.indices)).as_py() or 0
+    return size
 
 
 class _Blocks(io.RawIOBase):
@@ -308,31 +420,28 @@ class _Blocks(io.RawIOBase):
         return b"".join(parts)
 
     def _read_blocks(self, start: int, stop: int) -> list[bytes]:
-        """Some blocks; those that are not kept are read with one opening of the object."""
-        with ExitStack() as stack:
-            file: Any = None
-            found = []
-            for number in range(start, stop):
-                block = self._blocks.get(number)
-                if block is None:
-                    if file is None:
-                        file = stack.enter_context(closing(self._target.open(self._key)))
-                    block = self._blocks[number] = self._validated(file, number)
-                self._blocks.move_to_end(number)
-                found.append(block)
+        """Some blocks; adjacent ones that are not kept are read at once."""
+        missing = [number for number in range(start, stop) if number not in self._blocks]
+        for _, run in itertools.groupby(enumerate(missing), lambda item: item[1] - item[0]):
+            numbers = [number for _, number in run]
+            self._read_run(numbers[0], numbers[-1] + 1)
+        for number in range(start, stop):
+            self._blocks.move_to_end(number)
+        found = [self._blocks[number] for number in range(start, stop)]
         while len(self._blocks) > _KEPT:
             self._blocks.popitem(last=False)
         return found
 
-    def _validated(self, file: Any, number: int) -> bytes:
-        start = number * BLOCK
-        size = min(BLOCK, self._described.size - start)
-        body = bytearray()
-        with self._target.reporting("read"):
-            file.seek(start)
-            while len(body) < size and (part := file.read(size - len(body))):
-                body += part
-        if hashlib.sha256(body).hexdigest() != self._described.blocks[number]:
-            end = f"bytes {start:,} to {start + size:,} of {self._key} do not match their digest"
-            raise damaged(self._target, end)
-        return bytes(body)
+    def _read_run(self, start: int, stop: int) -> None:
+        first, end = start * BLOCK, min(stop * BLOCK, self._described.size)
+        part = self._target.read_range(self._key, first, end, _LARGEST_WHOLE)
+        if part is None:
+            raise damaged(self._target, f"{self._key} is missing")
+        body = memoryview(part.body)[first - part.start : end - part.start]
+        for number in range(start, stop):
+            block = bytes(body[number * BLOCK - first : (number + 1) * BLOCK - first])
+            if hashlib.sha256(block).hexdigest() != self._described.blocks[number]:
+                last = min((number + 1) * BLOCK, self._described.size)
+                what = f"bytes {number * BLOCK:,} to {last:,} of {self._key} do not match their digest"
+                raise damaged(self._target, what)
+            self._blocks[number] = block

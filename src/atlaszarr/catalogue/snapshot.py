@@ -17,13 +17,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..engine.lock import KEYS as LOCK_KEYS
 from ..engine.lock import owning
 from ..errors import AtlaszarrError, InputError, NotFoundError, RecordError, ServiceError, TargetError
 from ..stores.documents import LARGEST, json_bytes, parse_object
+from ..stores.temporary import TEMPORARY
 from ..versions import version
 from .columns import DATASETS, IMAGES, Columns, Record
 from .criteria import Criterion
-from .files import DOCUMENT, FORMAT, VERSION, read_document, write_document, write_table
+from .files import DOCUMENT, FORMAT, VERSION, Document, read_document, write_document, write_table
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -48,6 +50,8 @@ _MOST_NAMED = 20
 _MOST_CHANGES = 1000
 #: Largest object of a page, in bytes: `PAGE` records with their whole JSON are smaller than the answer, 16 MiB.
 _LARGEST_PAGE = 2**26
+#: Most section images of a dataset, the same as `atlaszarr.allen.records.MOST_SECTIONS`.
+_MOST_IMAGES = 10_000
 #: Most datasets: six times those of the Allen Institute. Their ids are kept in memory.
 _MOST_DATASETS = 250_000
 _PAGES, _REQUEST = "unfinished", "unfinished/request.json"
@@ -114,12 +118,28 @@ class _Snapshot:
 
 @dataclass(frozen=True)
 class _Unit:
-    """Records that are fetched together, in pages, and their number compared with that of the service."""
+    """Records that are fetched together, in pages.
+
+    Attributes
+    ----------
+    columns : Columns
+    name : str
+        Beginning of the names of its pages.
+    criteria : tuple of Criterion
+    most : int
+        Number of records beyond which the answer of the service is refused.
+    datasets : frozenset of int
+        Ids of the section datasets that the records are, or belong to; empty for all.
+    product : str, optional
+        Abbreviation of a product that each section dataset has.
+    """
 
     columns: Columns
     name: str
     criteria: tuple[Criterion, ...]
-    owners: frozenset[int] = frozenset()
+    most: int
+    datasets: frozenset[int] = frozenset()
+    product: str | None = None
 
     def key(self, page: int, last: bool) -> str:
         return f"{_PAGES}/{self.name}-{page:05d}{'-last' if last else ''}.parquet"
@@ -150,19 +170,19 @@ def write_catalogue(
         raise InputError(f"{len(chosen)} ids are not between 1 and {_MOST_DATASETS:,}", code="out-of-range")
     selection = None if chosen is None else {"count": len(chosen), "crc32": _checksum(chosen)}
     request = {**request, "product": product, "ids": selection}
-    query_criteria = [] if product is None else [Criterion("abbreviation", "eq", product, "products", name="product")]
-    for criterion in query_criteria:
+    units = _dataset_units(product, chosen)
+    for criterion in units[0].criteria:
         str(criterion)  # validates the text before anything is written
     if (finished := _finished(target, request)) and not target.list_keys(_PAGES):
         return finished
-    _refuse_others(target)
+    if finished is None:
+        _refuse_others(target)
     with owning(replace(target, url=f"{target.url}/{_PAGES}")):
         if finished := _finished(target, request):  # by a process that had the lock, or was killed after that
-            target.remove(_PAGES)
+            _remove_pages(target)
             return finished
         snapshot = _Snapshot(query, target, progress, _begin(target, request))
         names = set(target.list_keys(_PAGES))
-        units = _dataset_units(query_criteria, chosen)
         total = None if chosen is None else len(chosen)
         for unit in units:
             total = _complete(snapshot, unit, names, total)
@@ -170,7 +190,7 @@ def write_catalogue(
         try:
             _validate_ids(dataset_ids, chosen, product)
         except AtlaszarrError:
-            target.remove(_PAGES)
+            _remove_pages(target)
             raise
         image_units = _image_units(dataset_ids)
         for done, unit in enumerate(image_units):
@@ -179,70 +199,89 @@ def write_catalogue(
             _complete(snapshot, unit, names)
         if progress:
             progress(len(dataset_ids), len(dataset_ids), "images of datasets")
+        datasets = _same(_tables(snapshot, units, names), dataset_ids)
         tables = {
-            columns.file: write_table(target, columns, _groups(_tables(snapshot, parts, names), columns.group))
-            for columns, parts in ((DATASETS, units), (IMAGES, image_units))
+            columns.file: write_table(target, columns, _groups(parts, columns.group))
+            for columns, parts in ((DATASETS, datasets), (IMAGES, _tables(snapshot, image_units, names)))
         }
-        document = {
-            "format": FORMAT,
-            "version": VERSION,
-            "atlaszarr": version(),
-            "date": snapshot.begun["date"],
-            "finished": _now(),
-            "request": request,
-            "changes": snapshot.begun["changes"],
-            "files": {name: table.to_dict() for name, table in tables.items()},
-        }
-        write_document(target, document)
-        target.remove(_PAGES)
-    return _report(target, document, "written", snapshot.requests)
+        write_document(
+            target,
+            {
+                "format": FORMAT,
+                "version": VERSION,
+                "atlaszarr": version(),
+                "date": snapshot.begun["date"],
+                "finished": _now(),
+                "request": request,
+                "changes": snapshot.begun["changes"],
+                "files": {name: table.to_dict() for name, table in tables.items()},
+            },
+        )
+        _remove_pages(target)
+    return _report(target, read_document(target), "written", snapshot.requests)
 
 
-def _report(target: Target, document: dict[str, Any], state: str, requests: int) -> CatalogueReport:
-    files = document["files"]
+def _report(target: Target, document: Document, state: str, requests: int) -> CatalogueReport:
+    tables = document.tables.values()
     return CatalogueReport(
         catalogue=target.url,
         state=state,
-        date=str(document["date"]),
-        datasets=files[DATASETS.file]["rows"],
-        images=files[IMAGES.file]["rows"],
-        misfits=sum(file["misfits"] for file in files.values()),
+        date=document.date,
+        datasets=document.tables[DATASETS.file].rows,
+        images=document.tables[IMAGES.file].rows,
+        misfits=sum(table.misfits for table in tables),
         requests=requests,
-        changes=list(document["changes"]),
-        size=sum(file["size"] for file in files.values()),
+        changes=list(document.changes),
+        size=sum(table.size for table in tables),
     )
 
 
 def _finished(target: Target, request: dict[str, Any]) -> CatalogueReport | None:
     """The report of the finished catalogue in a target; InputError if it is of another request."""
-    if target.read(DOCUMENT, LARGEST) is None:
+    if DOCUMENT not in target.sizes(DOCUMENT):
         return None
     document = read_document(target)
-    _validate_request(target, document.get("request"), request)
+    _validate_request(target, document.request, request)
     return _report(target, document, "already finished", 0)
 
 
 def _refuse_others(target: Target) -> None:
     """Raise InputError for a target that holds something else than a catalogue that was begun."""
-    known = (f"{_PAGES}/", ".", DOCUMENT, DATASETS.file, IMAGES.file)
-    if others := [key for key in (*target.list_keys(), *target.links()) if not key.startswith(known)]:
+    keys = target.list_keys()
+    own: tuple[str, ...] = tuple(f"{_PAGES}/{key}" for key in LOCK_KEYS)
+    if _REQUEST in keys:  # written first: without it, tables and pages are those of another program
+        own = (f"{_PAGES}/", DATASETS.file, IMAGES.file)
+    own = (*own, ".", f"{_PAGES}/.", TEMPORARY)  # what a killed process was writing
+    if others := [key for key in (*keys, *target.links()) if not key.startswith(own)]:
         raise InputError(
             f"{target.url} is not empty (it holds {others[0]!r}); choose another folder", code="target-not-empty"
         )
 
 
+def _remove_pages(target: Target) -> None:
+    """Remove the pages, and last the record of what was begun, by which they are known."""
+    target.remove_each(key for key in target.list_keys(_PAGES) if key != _REQUEST)
+    target.remove(_PAGES)
+    target.tidy(["", _PAGES])
+
+
 def _begin(target: Target, request: dict[str, Any]) -> dict[str, Any]:
-    """What is recorded of a catalogue that was begun in a target, after it was written if there was nothing."""
+    """What is recorded of a catalogue that was begun in a target; written if there is nothing."""
     if (body := target.read(_REQUEST, LARGEST)) is not None:
         try:
             begun = parse_object(body)
-        except ValueError:
-            begun = {}
-        if {"request", "date", "changes"} <= begun.keys() and isinstance(begun["changes"], list):
-            _validate_request(target, begun["request"], request)
-            return begun
+            valid = all(isinstance(text, str) for text in (begun["date"], *begun["changes"]))
+        except (ValueError, KeyError, TypeError):
+            valid = False
+        if not valid:
+            raise InputError(
+                f"{target.url}/{_REQUEST} is damaged, so the catalogue cannot be resumed; remove {_PAGES}, or choose "
+                "another folder",
+                code="damaged-file",
+            )
+        _validate_request(target, begun.get("request"), request)
+        return begun
     begun = {"date": _now(), "request": request, "changes": []}
-    target.remove_each(key for key in target.list_keys(_PAGES) if key.endswith(".parquet"))
     target.write(_REQUEST, json_bytes(begun))
     return begun
 
@@ -267,13 +306,16 @@ def _checksum(ids: Sequence[int]) -> int:
     return zlib.crc32(np.asarray(ids, np.int64).tobytes())
 
 
-def _dataset_units(criteria: Sequence[Criterion], chosen: Sequence[int] | None) -> list[_Unit]:
+def _dataset_units(product: str | None, chosen: Sequence[int] | None) -> list[_Unit]:
+    criteria = () if product is None else (Criterion("abbreviation", "eq", product, "products", name="product"),)
     if chosen is None:
-        return [_Unit(DATASETS, "datasets", tuple(criteria))]
+        return [_Unit(DATASETS, "datasets", criteria, _MOST_DATASETS, product=product)]
     parts = [chosen[start : start + _IDS_AT_ONCE] for start in range(0, len(chosen), _IDS_AT_ONCE)]
     return [
-        _Unit(DATASETS, f"datasets-{number:05d}", (*criteria, Criterion("id", "in", part)))
-        for number, part in enumerate(parts)
+        _Unit(
+            DATASETS, f"datasets-{n:05d}", (*criteria, Criterion("id", "in", part)), len(part), frozenset(part), product
+        )
+        for n, part in enumerate(parts)
     ]
 
 
@@ -282,7 +324,8 @@ def _image_units(ids: NDArray[np.int64]) -> list[_Unit]:
     for number, start in enumerate(range(0, len(ids), _DATASETS_AT_ONCE)):
         part = ids[start : start + _DATASETS_AT_ONCE].tolist()
         name = f"images-{number:05d}-{_checksum(part):08x}"  # of other datasets, a page is another object
-        units.append(_Unit(IMAGES, name, (Criterion("data_set_id", "in", part),), frozenset(part)))
+        criteria = (Criterion("data_set_id", "in", part),)
+        units.append(_Unit(IMAGES, name, criteria, _MOST_IMAGES * len(part), frozenset(part)))
     return units
 
 
@@ -299,6 +342,12 @@ def _complete(snapshot: _Snapshot, unit: _Unit, names: set[str], total: int | No
         while True:
             criteria = [*unit.criteria, Criterion("id", "gt", after)]
             records, left = snapshot.fetch(unit.columns, criteria, include=unit.columns.include, limit=PAGE)
+            if pages * PAGE + left > unit.most:
+                raise ServiceError(
+                    f"the Allen API has {pages * PAGE + left:,} {unit.columns.model} records that were asked for, more "
+                    f"than the maximum of {unit.most:,}; select section datasets by product or ids",
+                    code="too-many-rows",
+                )
             if total is None and not pages:
                 total = left
             if snapshot.progress and unit.columns is DATASETS and total:
@@ -315,9 +364,13 @@ def _complete(snapshot: _Snapshot, unit: _Unit, names: set[str], total: int | No
             if last:
                 return total
             pages += 1
-    raise RecordError(
-        f"the number of {unit.columns.model} records of the Allen API changed each of {_TRIES} times that they were "
-        "fetched; run the same command again later",
+    raise _changed_each_time(unit.columns)
+
+
+def _changed_each_time(columns: Columns) -> RecordError:
+    return RecordError(
+        f"the {columns.model} records of the Allen API changed each of {_TRIES} times that they were fetched; run the "
+        "same command again later",
         code="matches-changed",
     )
 
@@ -342,22 +395,37 @@ def _discard(snapshot: _Snapshot, unit: _Unit, names: set[str]) -> None:
 
 def _validate_page(unit: _Unit, records: Sequence[Record], after: int) -> int:
     """The id of the last record of a page; ServiceError if the ids do not increase, or of other datasets."""
+    model = unit.columns.model
     for record in records:
         id = record.get("id")
         if isinstance(id, bool) or not isinstance(id, int) or id <= after:
             raise ServiceError(
-                f"the Allen API was asked for {unit.columns.model} records in order of id after {after}, but answered "
-                f"with id {id!r:.40}; try again",
+                f"the Allen API was asked for {model} records in order of id after {after}, but answered with id "
+                f"{id!r:.40}; try again",
                 code="unexpected-answer",
             )
         after = id
-        if unit.owners and record.get("data_set_id") not in unit.owners:
+        dataset = record.get(unit.columns.order[0])
+        if unit.datasets and dataset not in unit.datasets:
             raise ServiceError(
-                f"the Allen API was asked for section images of {len(unit.owners)} datasets, but answered with image "
-                f"{id} of dataset {record.get('data_set_id')!r:.40}; try again",
+                f"the Allen API was asked for {model} records of {len(unit.datasets)} section datasets, but answered "
+                f"with record {id} of section dataset {dataset!r:.40}; try again",
+                code="wrong-record",
+            )
+        if unit.product is not None and not _has_product(record, unit.product):
+            raise ServiceError(
+                f"the Allen API was asked for section datasets of product {unit.product!r}, but answered with section "
+                f"dataset {id} of other products; try again",
                 code="wrong-record",
             )
     return after
+
+
+def _has_product(record: Record, product: str) -> bool:
+    """Whether a section dataset has a product; the service may compare text in any case."""
+    products = record.get("products")
+    names = [each.get("abbreviation") for each in products if isinstance(each, dict)] if products else []
+    return any(isinstance(name, str) and name.casefold() == product.casefold() for name in names)
 
 
 def _change(snapshot: _Snapshot, unit: _Unit, names: set[str], records: Sequence[Record]) -> str | None:
@@ -403,15 +471,19 @@ def _last_id(target: Target, key: str) -> int | None:
 
 
 def _tables(snapshot: _Snapshot, units: Sequence[_Unit], names: set[str]) -> Iterator[pa.Table]:
-    """The records of each unit, sorted."""
+    """The records of each unit, sorted; a unit with a damaged page is fetched again."""
     for unit in units:
-        pages = [_read_page(snapshot.target, key) for key in _pages(unit, names)]
-        tables = [page for page in pages if page is not None and page.schema.equals(unit.columns.schema)]
-        if len(tables) < len(pages):
+        for _ in range(_TRIES):
+            pages = [_read_page(snapshot.target, key) for key in _pages(unit, names)]
+            tables = [page for page in pages if page is not None and page.schema.equals(unit.columns.schema)]
+            if len(tables) == len(pages):
+                break
             _discard(snapshot, unit, names)
+            _complete(snapshot, unit, names)
+        else:
             raise TargetError(
-                f"{snapshot.target.url}/{_PAGES} has a damaged page of {unit.columns.model} records, which was "
-                "removed; run the same command to fetch it again",
+                f"{snapshot.target.url}/{_PAGES} had a damaged page of {unit.columns.model} records each of {_TRIES} "
+                "times that it was written; choose another folder",
                 code="damaged-file",
             )
         table = pa.concat_tables(tables)
@@ -432,6 +504,16 @@ def _groups(tables: Iterator[pa.Table], least: int) -> Iterator[pa.Table]:
                 held, rows = [], 0
     if rows:
         yield pa.concat_tables(held)
+
+
+def _same(tables: Iterator[pa.Table], ids: NDArray[np.int64]) -> Iterator[pa.Table]:
+    """Tables of section datasets; RecordError if they are others than those whose images were fetched."""
+    position = 0
+    for table in tables:
+        if not np.array_equal(table.column("id").to_numpy(), ids[position : position + len(table)]):
+            raise _changed_each_time(DATASETS)
+        position += len(table)
+        yield table
 
 
 def _ids(snapshot: _Snapshot, units: Sequence[_Unit], names: set[str]) -> NDArray[np.int64]:

@@ -157,6 +157,8 @@ def _print_estimate(criteria: Mapping[str, Any], values: Mapping[str, Any], as_j
                 "no section dataset is given; give an id, or --catalogue DIR for an estimate of a selection",
                 code="missing-value",
             )
+        if service.image_source is not None:
+            say("the estimate is of images from the API, not from the image source; give an id for an exact plan")
         found = estimate(service.catalogue, **criteria, **given)
     if as_json:
         echo_data(json.dumps(found.to_dict()))

@@ -31,7 +31,8 @@ def catalogue(
     """Write a dated snapshot of the records to DIR, a path or URL: two Parquet tables.
 
     datasets.parquet has a row for each section dataset, images.parquet one for each section image, both with their
-    alignments. The same command resumes an interrupted one. With --catalogue DIR, other commands request no records.
+    alignments. The same command resumes a catalogue that was interrupted. With --catalogue DIR, search, info, plan,
+    build, image and preview read records from DIR and request none.
 
     For instance: atlaszarr catalogue mouse-catalogue --product Mouse
     """
@@ -47,4 +48,5 @@ def catalogue(
         echo_data(json.dumps(report.to_dict()))
     else:
         counts = f"{report.datasets:,} section datasets, {report.images:,} section images"
-        echo(f"{report.state}: {report.catalogue} of {report.date}: {counts}, {report.size / 1e6:,.1f} MB")
+        size = f"{report.size / 1e6:,.1f} MB" if report.size >= 1e6 else f"{report.size / 1e3:,.0f} kB"
+        echo(f"{report.state}: {report.catalogue} of {report.date}: {counts}, {size}")

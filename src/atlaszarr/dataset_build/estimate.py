@@ -15,7 +15,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..allen.images import LARGEST_WHOLE, WINDOW
-from ..allen.records import PLANE_NAMES
+from ..allen.records import (
+    IMAGE_IDS,
+    LARGEST_PIXEL_UM,
+    LARGEST_SECTION_NUMBER,
+    LONGEST_SIDE,
+    MOST_TIERS,
+    PLANE_NAMES,
+    THICKEST_UM,
+    apply_each,
+    are_alignments,
+)
 from ..allen.search import criteria_of
 from ..engine.pyramid import Pyramid, overlapped
 from ..errors import AtlaszarrError, InputError
@@ -108,7 +118,9 @@ class Estimate:
 
 
 def _duration(hours: float) -> str:
-    return f"{hours:,.1f} hours" if hours >= 1 else f"{60 * hours:.1f} minutes"
+    if hours >= 1:
+        return f"{hours:,.1f} hours"
+    return f"{60 * hours:.1f} minutes" if 60 * hours >= 1 else f"{3600 * hours:.1f} seconds"
 
 
 def estimate(
@@ -183,6 +195,8 @@ def _alignment(association: str, name: str, entries: int) -> list[str]:
     return [f"{association}_{name}_{entry:02d}" for entry in range(entries)]
 
 
+#: Points in um at which an alignment and its inverse are compared, as by `SectionDataset.from_json`.
+_POINTS = ((0.0, 0.0, 0.0), (1e4, 0.0, 0.0), (0.0, 1e4, 0.0), (0.0, 0.0, 1e4))
 _TVR, _TRV = (_alignment("alignment3d", name, 12) for name in ("tvr", "trv"))
 
 
@@ -191,7 +205,8 @@ def _datasets(catalogue: Catalogue, rows: NDArray[np.int64]) -> pd.DataFrame:
     table = catalogue.table("SectionDataSet").read([*_DATASET_COLUMNS, *_TVR, *_TRV]).take(rows)
     frame: pd.DataFrame = table.to_pandas().set_index("id")
     valid = frame.notna().all(axis=1) & frame["plane_of_section_id"].isin(list(PLANE_NAMES))
-    frame = frame[valid & (frame["section_thickness"] > 0)]
+    frame = frame[valid & frame["section_thickness"].between(0, THICKEST_UM, inclusive="right")]
+    frame = frame[are_alignments(_affines(frame, _TVR), _affines(frame, _TRV), _POINTS)]
     spaces = {}
     for space in frame["reference_space_id"].unique():
         try:
@@ -207,7 +222,19 @@ def _images(frame: pd.DataFrame, datasets: pd.DataFrame) -> pd.DataFrame:
     frame = frame[frame["data_set_id"].isin(datasets.index)]
     needed = [name for name in frame.columns if name not in ("failed", "expression_path", "tier_count")]
     valid = frame[needed].notna().all(axis=1) & ~frame["failed"].eq(True)
-    frame = frame[valid & (frame[["width", "height", "resolution"]] > 0).all(axis=1)]
+    limits = (
+        *(("width", 1, LONGEST_SIDE), ("height", 1, LONGEST_SIDE), ("id", IMAGE_IDS[0], IMAGE_IDS[-1])),
+        ("section_number", -LARGEST_SECTION_NUMBER, LARGEST_SECTION_NUMBER),
+    )
+    for name, low, high in limits:
+        valid &= frame[name].between(low, high)
+    valid &= frame["resolution"].between(0, LARGEST_PIXEL_UM, inclusive="right")
+    valid &= frame["tier_count"].fillna(0).between(0, MOST_TIERS)
+    frame = frame[valid]
+    tsv, tvs = _planes(frame, "tsv"), _planes(frame, "tvs")
+    width, height = (frame[name].to_numpy(np.float64) for name in ("width", "height"))
+    corners = [apply_each(tsv, corner) for corner in ((0.0, 0.0), (width, 0.0), (0.0, height))]
+    frame = frame[are_alignments(tvs, tsv, corners)]
     frame = frame.drop_duplicates(["data_set_id", "section_number"]).sort_values(["data_set_id", "section_number"])
     return frame.assign(
         space=datasets["space"].reindex(frame["data_set_id"]).to_numpy(),

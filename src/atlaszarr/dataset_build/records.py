@@ -40,8 +40,11 @@ def write_build(
 ) -> None:
     """Write ``atlaszarr/build.json``: the dataset, the options and the versions, enough to build the target again.
 
-    The time is that of the first build with these options, also if a repair writes it again.
+    The time is that of the first build with these options, also if a repair writes it again. Records from a catalogue
+    are recorded with its date and the digest of its document, which are no part of the request: the same records from
+    the API make the same target.
     """
+    catalogue = client.catalogue_of(layout.dataset)
     document = {
         "atlaszarr": version(),
         "versions": {package: version(package) for package in _PACKAGES},
@@ -49,6 +52,7 @@ def write_build(
         "request": request,
         "api": client.api_url,
         **({} if client.image_source is None else {"image_source": client.image_source.url}),
+        **({} if catalogue is None else {"catalogue": catalogue.provenance}),
         "reference_space": layout.grid.space.id,
         "anchor_um": layout.grid.space.anchor,
         "plan": {name: value for name, value in plan.to_dict().items() if name != "target"},

@@ -194,11 +194,6 @@ class Target:
                     found.update(part)
         return str(found.hexdigest())
 
-    def open(self, key: str) -> Any:
-        """Open an object as a seekable binary file, to be read inside `reporting`."""
-        with self.reporting("read"):
-            return self._backend.open(key)
-
     def read_all(self, prefix: str, most: int = LARGEST_OBJECT) -> dict[str, bytes]:
         """Content of every object under a prefix, by its key.
 

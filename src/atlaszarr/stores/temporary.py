@@ -13,8 +13,10 @@ from uuid import uuid4
 
 import filelock
 
+#: Beginning of the names of temporary folders and their locks.
+TEMPORARY = "atlaszarr-"
 #: The locks of `temporary_folder`, each next to the folder of the same name without the suffix.
-_LOCK = re.compile(r"atlaszarr-[0-9a-f]{32}\.lock")
+_LOCK = re.compile(rf"{TEMPORARY}[0-9a-f]{{32}}\.lock")
 #: Seconds to wait for the lock of a new folder, which another process holds only while it removes the file.
 _PATIENCE = 30.0
 
@@ -39,7 +41,7 @@ def temporary_folder(parent: str | os.PathLike[str] | None = None) -> Iterator[P
     """
     above = Path(tempfile.gettempdir() if parent is None else parent).expanduser().absolute()
     _remove_abandoned(above)
-    folder = above / f"atlaszarr-{uuid4().hex}"
+    folder = above / f"{TEMPORARY}{uuid4().hex}"
     # The lock is held before the folder exists: a folder whose lock is free has no living process. Another process may
     # take the lock for the moment in which it removes the new file.
     lock = filelock.FileLock(f"{folder}.lock", timeout=_PATIENCE, thread_local=False)
