@@ -56,10 +56,10 @@ from ..stores.target import Target
 from ..terminology.terminology import terminology_of
 from ..versions import version
 from .dataset_task import DatasetTask, build_dataset, concerns_all, failed_row
-from .journal import FINISHED, Journal, Row
+from .journal import FINISHED, PASSING, Journal, Row
 from .measures import FOLDER as MEASURES
 from .measures import TABLE as MEASURE_TABLE
-from .measures import join_parts
+from .measures import join_parts, measured
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,6 +79,9 @@ _PER_THREAD = 2
 #: stores and the services retry for half a minute each.
 _STREAK = 20
 _STREAK_SECONDS = 120.0
+#: Seconds to wait before each further try of the datasets whose store did not answer: together more than the lease of
+#: the batch lasts, so that a store may be gone for a minute.
+_PAUSES = (1.0, 4.0, 16.0, 48.0)
 #: The states of a report, in this order.
 _STATES = (*FINISHED, _BEFORE, "unfinished", "failed")
 #: Seconds between two reports of progress.
@@ -139,7 +142,7 @@ class BatchReport:
     table : str
         ``ROOT/batch/batch.csv``: the last outcome of every dataset in the root.
     measures : str or None
-        ``ROOT/batch/measure.parquet``, with `measure`.
+        ``ROOT/batch/measure.parquet``, with `measure`, if a dataset is measured.
     datasets : int
         Datasets of the batch, each counted once.
     states : dict of str to int
@@ -219,7 +222,8 @@ def build_many(
 
     The same call resumes a batch: the datasets that the journal in ``ROOT/batch`` calls finished are left alone,
     without a request; all others are built, resumed or tried again. A dataset that fails does not end the batch. One
-    that fails because a service, a store or a worker has failed is tried once more after all others.
+    that fails because a service or a worker has failed is tried once more after all others; one whose store does not
+    answer is tried again for a minute.
 
     Parameters
     ----------
@@ -236,7 +240,8 @@ def build_many(
         thread, or with several if there are fewer datasets. On a cluster, the threads of each dataset, by default one;
         a worker builds as many datasets at a time as it has threads.
     overwrite : bool
-        Begin the batch anew if it was begun with other options, and replace the targets of other options.
+        Begin the batch anew if it was begun with other options or another annotation, and replace the targets of other
+        options. Targets of the same options are left alone or resumed, so the same call, with `overwrite`, resumes too.
     take_over : bool
         Run even if another batch seems to be running in the root.
     atlas : str or path-like, optional
@@ -281,8 +286,8 @@ def build_many(
         reader.image_source, sent.catalogue = None, None
         described = partial(_described, reader)
     threads = count // at_once if resolved == "threads" else workers or 1
-    settings = {"mode": mode, "view": view, "workers": threads, "allow_missing": allow_missing, "overwrite": overwrite}
-    task = DatasetTask(target, sent, folder, {**options, **settings}, annotation)
+    settings = {"mode": mode, "view": view, "workers": threads, "allow_missing": allow_missing}
+    task = DatasetTask(target, sent, folder, {**options, **settings}, annotation, overwrite=overwrite)
     stopped = threading.Event()
     refuse_inside_image(folder)
     with scheduler_for(resolved, at_once) as running:
@@ -291,10 +296,11 @@ def build_many(
         with owning(folder, take_over) as owner:
             try:
                 journal = Journal(folder)
-                _begin(folder, journal, request, client.api_url, overwrite)
-                if annotation is not None:
-                    _note_measure(folder, shown(annotation))
+                measure = None if annotation is None else shown(annotation)
+                _begin(folder, journal, request, measure, client.api_url, overwrite)
                 finished = journal.finished(annotation is not None)
+                if annotation is not None:
+                    finished &= measured(folder)
                 left = [dataset for id, dataset in chosen.items() if id not in finished]
                 status = BatchStatus(len(chosen), len(chosen) - len(left))
                 outcomes = _Outcomes(status, progress)
@@ -304,8 +310,9 @@ def build_many(
                         owner.validate()
                 outcomes.report()
                 table = journal.write_table()
-                measured = sorted(journal.finished(measured=True)) if annotation is not None else None
-                measures = None if measured is None else join_parts(folder, measured)
+                measures = None
+                if annotation is not None:
+                    measures = join_parts(folder, sorted(journal.finished(measured=True)))
             except BaseException:
                 stopped.set()
                 running.stop()  # no task of this batch writes after the lock is released
@@ -323,8 +330,8 @@ def run(
 ) -> Generator[Row]:
     """Run a job for every dataset, and yield the rows in the order of their ends, after they are in the journal.
 
-    A dataset that fails for a reason that may pass runs once more after all others; the row of the first try is in the
-    journal, and is not yielded.
+    A dataset that fails for a reason that may pass runs once more after all others, and several times, after growing
+    pauses, if a store did not answer; the rows of the earlier tries are in the journal, and are not yielded.
 
     Parameters
     ----------
@@ -360,17 +367,21 @@ def run(
         return max(_PER_THREAD * scheduler.workers, _LEAST_WINDOW)
 
     by_id = {_id(dataset): dataset for dataset in datasets}
-    again: list[SectionDataset | int] = []
+    pauses = iter(_PAUSES)
     try:
-        for is_last, some in ((False, datasets), (True, again)):
-            starts = (partial(start, dataset) for dataset in some)
-            for row in in_window(scheduler, starts, window, failed=failed):
+        left, tried, pause = [*by_id], False, 0.0
+        while left:
+            time.sleep(pause)
+            again: list[int] = []
+            pause = next(pauses, 0.0)
+            for row in in_window(scheduler, (partial(start, by_id[id]) for id in left), window, failed=failed):
                 journal.add(row)
                 streak.add(row)
-                if row.passing and not is_last:
-                    again.append(by_id[row.dataset])
+                if row.passing and (pause if row.code in PASSING else not tried):
+                    again.append(row.dataset)
                 else:
                     yield row
+            left, tried = again, True
     except BaseException:  # also where the caller leaves the loop
         with suppress(TargetError):
             journal.close(patient=False)
@@ -395,8 +406,8 @@ class _Streak:
             self._count += 1
             if self._count >= _STREAK and time.monotonic() - self._since >= self._seconds:
                 raise TargetError(
-                    f"the last {self._count} datasets failed in the same way, the last with: {row.message}; run the "
-                    "same command to resume",
+                    f"the last {self._count} tries failed in the same way, the last with: {row.message}; run the same "
+                    "command to resume",
                     code=row.code,
                 )
 
@@ -483,55 +494,63 @@ def _located_atlas(
     return normalize_folder(atlas)
 
 
-def _begin(folder: Target, journal: Journal, request: Mapping[str, Any], api: str, overwrite: bool) -> None:
-    """Record the request of a new batch, or compare it with the recorded one.
+def _begin(
+    folder: Target, journal: Journal, request: Mapping[str, Any], measure: str | None, api: str, overwrite: bool
+) -> None:
+    """Record the request of a new batch and the annotation of its measures, or compare them with the recorded ones.
+
+    Measures may be added to a batch that was begun without.
 
     Raises
     ------
     InputError
-        If the batch was begun with another request, unless `overwrite`.
+        If the batch was begun with another request, or measured in another annotation, unless `overwrite`.
     """
-    body = folder.read(_REQUEST, LARGEST)
     wanted = parse_object(json_bytes(request))  # in JSON's types
+    body = folder.read(_REQUEST, LARGEST)
+    document: dict[str, Any] = {}
     if body is not None:
         try:
-            stored = dict(parse_object(body)["request"])
+            document = _recorded(body)
         except (ValueError, KeyError, TypeError):
-            stored = {}
             if not overwrite:
                 raise InputError(
                     f"{folder.url}/{_REQUEST} is damaged; give --overwrite to begin the batch anew",
                     code="damaged-metadata",
                 ) from None
-        if stored == wanted:
+    if document:
+        stored, noted = document["request"], document.get("measure", measure)
+        if stored == wanted and measure in (None, noted):
+            if measure is not None and "measure" not in document:
+                folder.write(_REQUEST, json_bytes({**document, "measure": measure}))
             return
         if not overwrite:
             validate_same_request(folder, _flat(stored), _flat(wanted))
+            validate_same_request(folder, {"measure": noted}, {"measure": measure})
     journal.clear()
     folder.remove(MEASURES)
     folder.remove(MEASURE_TABLE)
     begun = datetime.now(UTC).isoformat(timespec="seconds")
-    document = {"atlaszarr": version(), "begun": begun, "api": api, "request": wanted}
+    measured = {} if measure is None else {"measure": measure}
+    document = {"atlaszarr": version(), "begun": begun, "api": api, "request": wanted, **measured}
     folder.write(_REQUEST, json_bytes(document))
 
 
-def _note_measure(folder: Target, annotation: str) -> None:
-    """Record the annotation of the measures, or compare it with the recorded one.
-
-    Raises
-    ------
-    InputError
-        If the batch was measured in another annotation.
-    """
-    document = parse_object(folder.read(_REQUEST, LARGEST) or b"{}")
-    stored = document.setdefault("measure", annotation)
-    validate_same_request(folder, {"measure": stored}, {"measure": annotation})
-    folder.write(_REQUEST, json_bytes(document))
+def _recorded(body: bytes) -> dict[str, Any]:
+    """The document of a batch; ValueError, KeyError or TypeError if it is not one."""
+    document = parse_object(body)
+    request = document["request"]
+    views = request["views"]
+    if not isinstance(views, list) or not views or not all(isinstance(view, dict) for view in views):
+        raise TypeError("the views of the request are damaged")
+    if not isinstance(document.get("measure", ""), str):
+        raise TypeError("the annotation is damaged")
+    return document
 
 
 def _flat(request: Mapping[str, Any]) -> dict[str, Any]:
     """A request for a message: the options, which all views share, and the views."""
-    views = request.get("views") or [{}]
+    views = request["views"]
     return {**request, **views[0], "views": [one.get("view") for one in views]}
 
 

@@ -36,6 +36,8 @@ _OF_ALL = frozenset(
 )
 #: Errors that may pass: a service, a store or a worker has failed, not the dataset.
 _PASSING = (ServiceError, SourceError, TargetError, SchedulerError)
+#: Codes of a target of another build, which `overwrite` replaces.
+_REPLACED = ("different-layout", "different-options", "target-not-empty")
 #: Codes of a target that another process builds, such as a worker that the scheduler has lost.
 _LOCKED = ("target-locked", "target-taken-over")
 #: Characters of the acronyms of the genes in a row; a dataset has one or two genes.
@@ -61,6 +63,8 @@ class DatasetTask:
         Location of the annotation in whose regions the volumes are measured.
     progress : callable, optional
         Called during a build on threads of the process of the batch; it raises an exception to stop the build.
+    overwrite : bool
+        Replace targets of other options; those of the same options are resumed.
     """
 
     root: Target
@@ -69,6 +73,7 @@ class DatasetTask:
     options: Mapping[str, Any] = field(default_factory=dict)
     measure: str | None = None
     progress: Progress | None = None
+    overwrite: bool = False
 
     def target(self, id: int) -> str:
         """The target of a dataset; of a template of an atlas the root, from which `build` makes its name."""
@@ -76,7 +81,7 @@ class DatasetTask:
 
     def build(self, record: SectionDataset) -> BuildReport:
         """Build a dataset; waits as long as a lease lasts while another process builds its target."""
-        end = time.monotonic() + PATIENCE
+        end, overwrite = time.monotonic() + PATIENCE, False
         while True:
             try:
                 return build(
@@ -85,10 +90,14 @@ class DatasetTask:
                     client=self.client,
                     storage_options=json.loads(self.root.storage_options),
                     scheduler="threads",
+                    overwrite=overwrite,
                     progress=self.progress,
                     **self.options,
                 )
             except InputError as error:
+                if self.overwrite and not overwrite and error.code in _REPLACED:
+                    overwrite = True
+                    continue
                 if error.code not in _LOCKED or time.monotonic() > end:
                     raise
             time.sleep(_PAUSE)
