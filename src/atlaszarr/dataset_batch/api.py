@@ -26,6 +26,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
@@ -46,9 +47,10 @@ from ..engine.schedulers import (
     scheduler_for,
     worker_count,
 )
-from ..engine.target_state import LAYOUT, refuse_inside_image, validate_same_request
+from ..engine.target_state import LAYOUT, refuse_inside_image, validate_layout, validate_same_request
 from ..errors import AtlaszarrError, InputError, TargetError, printable
-from ..regions.annotation import annotation_of
+from ..regions.annotation import annotation_levels, annotation_of
+from ..regions.matching import require_matching_level
 from ..sections.options import Options
 from ..stores.documents import LARGEST, json_bytes, parse_object
 from ..stores.locations import is_url, normalize_folder, shown
@@ -268,7 +270,7 @@ def build_many(
         If all datasets fail for the same reason, such as a full disk or a lost scheduler; the same call resumes.
     """
     views = options_of_views(mode, view, options)
-    annotation = _annotation(measure, mode, storage_options)
+    annotation = _annotation(measure, views[0], storage_options)
     request = {"layout": LAYOUT, "mode": mode, "atlas": atlas is not None, "views": [asdict(one) for one in views]}
     target = Target.of(root, storage_options)
     if atlas is not None:
@@ -289,6 +291,7 @@ def build_many(
     settings = {"mode": mode, "view": view, "workers": threads, "allow_missing": allow_missing}
     task = DatasetTask(target, sent, folder, {**options, **settings}, annotation, overwrite=overwrite)
     stopped = threading.Event()
+    _refuse_file(folder)
     refuse_inside_image(folder)
     with scheduler_for(resolved, at_once) as running:
         if isinstance(running, Threads):
@@ -454,25 +457,35 @@ class _Outcomes:
 
 
 def _annotation(
-    measure: str | os.PathLike[str] | None, mode: str, storage_options: Mapping[str, Any] | None
+    measure: str | os.PathLike[str] | None, options: Options, storage_options: Mapping[str, Any] | None
 ) -> str | None:
     """The location of the annotation of the measures, which is opened, and so is its terminology.
 
     Raises
     ------
     InputError, NotFoundError, SourceError
-        If it is not an annotation, or volumes are not what is built.
+        If it is not an annotation, none of its levels has voxels that volumes can have, or volumes are not what is
+        built.
     """
     if measure is None:
         return None
-    if mode != "volume":
-        raise InputError(f"mode {mode!r} cannot be measured; leave out measure", code="conflicting-options")
+    if options.mode != "volume":
+        raise InputError(f"mode {options.mode!r} cannot be measured; leave out measure", code="conflicting-options")
     location = normalize_folder(measure)
     given = storage_options if is_url(location) else None
     located = locate(location, given)
     annotation_of(located, 0, given)
     terminology_of(None, located, given)
+    require_matching_level(options.resolution, annotation_levels(located, given), "the annotation")
     return location
+
+
+def _refuse_file(folder: Target) -> None:
+    """Raise an InputError if a local folder, or one above it, is a file."""
+    if folder.is_local:
+        for path in (Path(folder.url), *Path(folder.url).parents):
+            if path.is_file():
+                raise InputError(f"{path} is a file; choose another root", code="target-is-file")
 
 
 def _located_atlas(
@@ -525,6 +538,7 @@ def _begin(
                 folder.write(_REQUEST, json_bytes({**document, "measure": measure}))
             return
         if not overwrite:
+            validate_layout(folder, stored)
             validate_same_request(folder, _flat(stored), _flat(wanted))
             validate_same_request(folder, {"measure": noted}, {"measure": measure})
     journal.clear()

@@ -31,7 +31,7 @@ _OF_ALL = frozenset(
         *("invalid-storage-options", "missing-dependency", "unknown-option"),
         *("invalid-proxy", "proxy-authentication", "proxy-refused", "proxy-unreachable"),
         *("redirect-to-other-host", "service-unreachable"),
-        *("annotation-unreachable", "package-missing", "version-mismatch"),
+        *("annotation-unreachable", "no-matching-level", "package-missing", "version-mismatch"),
     )
 )
 #: Errors that may pass: a service, a store or a worker has failed, not the dataset.
