@@ -67,7 +67,8 @@ def driver(count: int, folder: Path) -> None:
                 print(f"| {done:,} | {spent:.1f} | " + " | ".join(f"{figure:.2f}" for figure in figures), "|")
         journal.write_table()
         stored = sum(folder_target.sizes("journal").values())
-    task = DatasetTask(Target("s3://bucket/root"), AllenClient(cache="none"), {"resolution": 25.0})
+    root, journal_folder = Target("s3://bucket/root"), Target("s3://bucket/root/batch")
+    task = DatasetTask(root, AllenClient(cache="none"), journal_folder, {"resolution": 25.0})
     sent = len(cloudpickle.dumps((partial(build_dataset, task), 74272479)))
     print(f"\n{sent:,} bytes sent and {stored / count:.0f} bytes of journal for each dataset")
 

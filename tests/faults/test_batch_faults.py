@@ -143,7 +143,9 @@ def test_a_dataset_that_a_lost_worker_still_builds_is_waited_for(records, serve,
     emulator = serve(*copies(records, (11,)), latency=0.2)
     client = connect(emulator, concurrency=1)
     options = {"resolution": 200, "chunk": 16}
-    task = DatasetTask(Target.of(tmp_path), client, Target.of(tmp_path / "batch"), {"workers": 1, **options})
+    folder = Target.of(tmp_path / "batch")
+    folder.write("batch.json", b"{}")
+    task = DatasetTask(Target.of(tmp_path), client, folder, {"workers": 1, **options})
     with (
         LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=":0") as one,
         Client(one, set_as_default=False) as first,
@@ -151,7 +153,7 @@ def test_a_dataset_that_a_lost_worker_still_builds_is_waited_for(records, serve,
         lost = first.submit(partial(build_dataset, task), 11)
         while not (tmp_path / "11.ome.zarr" / "atlaszarr" / "owner.lock").exists():
             time.sleep(0.01)
-        report = build_many((11,), tmp_path, client=client, scheduler=one, **options)
+        report = build_many((11,), tmp_path, client=client, scheduler=one, overwrite=True, **options)
         assert lost.result(timeout=60).state == "built"
     assert report.states == {"already finished": 1}
     assert emulator.count("section_image_download") == 6

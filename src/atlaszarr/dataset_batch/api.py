@@ -57,7 +57,7 @@ from ..stores.locations import is_url, normalize_folder, shown
 from ..stores.target import Target
 from ..terminology.terminology import terminology_of
 from ..versions import version
-from .dataset_task import DatasetTask, build_dataset, concerns_all, failed_row
+from .dataset_task import REQUEST, DatasetTask, build_dataset, concerns_all, failed_row
 from .journal import FINISHED, PASSING, Journal, Row
 from .measures import FOLDER as MEASURES
 from .measures import TABLE as MEASURE_TABLE
@@ -69,7 +69,6 @@ if TYPE_CHECKING:
 _FOLDER = "batch"
 #: The state of a dataset that an earlier run finished.
 _BEFORE = "finished before"
-_REQUEST = "batch.json"
 #: The most datasets of a batch: over twenty times the catalogue of the Allen Institute, 43,818.
 MOST_DATASETS = 2**20
 #: The least futures that are unfinished at a time: so many workers an adaptive cluster may start at once, and the
@@ -520,7 +519,7 @@ def _begin(
         If the batch was begun with another request, or measured in another annotation, unless `overwrite`.
     """
     wanted = parse_object(json_bytes(request))  # in JSON's types
-    body = folder.read(_REQUEST, LARGEST)
+    body = folder.read(REQUEST, LARGEST)
     document: dict[str, Any] = {}
     if body is not None:
         try:
@@ -528,14 +527,14 @@ def _begin(
         except (ValueError, KeyError, TypeError):
             if not overwrite:
                 raise InputError(
-                    f"{folder.url}/{_REQUEST} is damaged; give --overwrite to begin the batch anew",
+                    f"{folder.url}/{REQUEST} is damaged; give --overwrite to begin the batch anew",
                     code="damaged-metadata",
                 ) from None
     if document:
         stored, noted = document["request"], document.get("measure", measure)
         if stored == wanted and measure in (None, noted):
             if measure is not None and "measure" not in document:
-                folder.write(_REQUEST, json_bytes({**document, "measure": measure}))
+                folder.write(REQUEST, json_bytes({**document, "measure": measure}))
             return
         if not overwrite:
             validate_layout(folder, stored)
@@ -547,7 +546,7 @@ def _begin(
     begun = datetime.now(UTC).isoformat(timespec="seconds")
     measured = {} if measure is None else {"measure": measure}
     document = {"atlaszarr": version(), "begun": begun, "api": api, "request": wanted, **measured}
-    folder.write(_REQUEST, json_bytes(document))
+    folder.write(REQUEST, json_bytes(document))
 
 
 def _recorded(body: bytes) -> dict[str, Any]:

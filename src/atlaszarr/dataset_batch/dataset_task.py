@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures as cf
 import ctypes
 import json
+import socket
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -18,11 +19,14 @@ from ..dataset_build.plan import BuildReport
 from ..engine.lock import PATIENCE
 from ..engine.writer import Progress
 from ..errors import AtlaszarrError, InputError, SchedulerError, ServiceError, SourceError, TargetError
+from ..stores.documents import LARGEST
 from ..stores.locations import is_url
 from ..stores.target import Target
 from .journal import FINISHED, Row
 from .measures import write_part
 
+#: The document of a batch, in the folder of its journal.
+REQUEST = "batch.json"
 #: Codes of faults that every dataset would meet: of the target, of the environment of a worker, of the way to the API.
 _OF_ALL = frozenset(
     (
@@ -31,7 +35,7 @@ _OF_ALL = frozenset(
         *("invalid-storage-options", "missing-dependency", "unknown-option"),
         *("invalid-proxy", "proxy-authentication", "proxy-refused", "proxy-unreachable"),
         *("redirect-to-other-host", "service-unreachable"),
-        *("annotation-unreachable", "no-matching-level", "package-missing", "version-mismatch"),
+        *("annotation-unreachable", "no-matching-level", "package-missing", "root-not-shared", "version-mismatch"),
     )
 )
 #: Errors that may pass: a service, a store or a worker has failed, not the dataset.
@@ -74,6 +78,15 @@ class DatasetTask:
     measure: str | None = None
     progress: Progress | None = None
     overwrite: bool = False
+
+    def require_root(self) -> None:
+        """Raise a SchedulerError if the root is a folder that this worker does not share with the batch."""
+        if self.folder.is_local and self.folder.read(REQUEST, LARGEST) is None:
+            raise SchedulerError(
+                f"a worker on {socket.gethostname()} does not see {self.folder.url}/{REQUEST}; give a root in a folder "
+                "that all workers share, or a URL",
+                code="root-not-shared",
+            )
 
     def target(self, id: int) -> str:
         """The target of a dataset; of a template of an atlas the root, from which `build` makes its name."""
@@ -144,6 +157,7 @@ def build_dataset(task: DatasetTask, dataset: SectionDataset | int | Row) -> Row
     id = dataset if isinstance(dataset, int) else dataset.id
     gene = ""
     try:
+        task.require_root()
         record = dataset if isinstance(dataset, SectionDataset) else task.client.section_dataset(dataset)
         gene = " ".join(record.genes)[:_LONGEST_GENES]
         report = task.build(record)
