@@ -165,3 +165,14 @@ def test_a_batch_in_which_all_datasets_fail_has_no_table_of_measures(client, ann
     assert report.states == {"failed": 1}
     assert report.measures is None
     assert not (tmp_path / "batch" / "measure.parquet").exists()
+
+
+@pytest.mark.parametrize("option", [{"view": ("primary", "expression")}, {"quality": 50}])
+def test_options_that_an_image_source_lacks_are_refused_before_anything_is_written(option, emulator, connect, tmp_path):
+    (tmp_path / "slides").mkdir()
+    client = connect(emulator, image_source=tmp_path / "slides")
+    emulator.reset()
+    with raises(InputError, "not-in-image-source"):
+        build_many(IDS, tmp_path / "root", client=client, **option, **SMALL)
+    assert not (tmp_path / "root").exists()
+    assert emulator.count() == 0

@@ -33,6 +33,7 @@ from weakref import WeakKeyDictionary
 from ..allen import rma
 from ..allen.client import AllenClient
 from ..allen.records import SectionDataset
+from ..allen.slide_images import refuse_options
 from ..assets.locate import locate
 from ..dataset_build.api import options_of_views
 from ..dataset_build.asset import Registration
@@ -268,7 +269,8 @@ def build_many(
     TargetError, SchedulerError, ServiceError
         If all datasets fail for the same reason, such as a full disk or a lost scheduler; the same call resumes.
     """
-    views = options_of_views(mode, view, options)
+    client = client or AllenClient()
+    views = _views(mode, view, options, client)
     annotation = _annotation(measure, views[0], storage_options)
     request = {"layout": LAYOUT, "mode": mode, "atlas": atlas is not None, "views": [asdict(one) for one in views]}
     target = Target.of(root, storage_options)
@@ -276,7 +278,6 @@ def build_many(
         options = {**options, "atlas": _located_atlas(atlas, storage_options, views, target)}
     resolved = resolve_scheduler(scheduler, target.url)
     chosen = _chosen(datasets)
-    client = client or AllenClient()
     count = worker_count(workers)
     at_once = min(count, len(chosen)) if resolved == "threads" else 1
     folder = Target.of(f"{target.url}/{_FOLDER}", storage_options)
@@ -312,9 +313,8 @@ def build_many(
                         owner.validate()
                 outcomes.report()
                 table = journal.write_table()
-                measures = None
-                if annotation is not None:
-                    measures = join_parts(folder, sorted(journal.finished(measured=True)))
+                parts = sorted(journal.finished(measured=True))
+                measures = None if annotation is None else join_parts(folder, parts)
             except BaseException:
                 stopped.set()
                 running.stop()  # no task of this batch writes after the lock is released
@@ -453,6 +453,15 @@ class _Outcomes:
         status, states = self._status, {state: self._states[state] for state in _STATES if self._states[state]}
         counts = (status.images, status.stored_bytes, status.seconds)
         return BatchReport(root, table, measures, status.total, states, *counts, tuple(self._failures))
+
+
+def _views(mode: str, view: str | Sequence[str], options: Mapping[str, Any], client: AllenClient) -> list[Options]:
+    """The options of each view; raises an InputError for what an image source does not have."""
+    views = options_of_views(mode, view, options)
+    if client.image_source is not None:
+        for one in views:
+            refuse_options(one.view, one.quality, one.range)
+    return views
 
 
 def _annotation(
