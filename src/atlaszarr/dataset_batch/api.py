@@ -313,8 +313,7 @@ def build_many(
                         owner.validate()
                 outcomes.report()
                 table = journal.write_table()
-                parts = sorted(journal.finished(measured=True))
-                measures = None if annotation is None else join_parts(folder, parts)
+                measures = None if annotation is None else join_parts(folder, sorted(journal.finished(measured=True)))
             except BaseException:
                 stopped.set()
                 running.stop()  # no task of this batch writes after the lock is released
@@ -372,10 +371,10 @@ def run(
     pauses = iter(_PAUSES)
     try:
         left, tried, pause = [*by_id], False, 0.0
-        while left:
+        while left:  # at first all datasets, then those that may succeed now
             time.sleep(pause)
             again: list[int] = []
-            pause = next(pauses, 0.0)
+            pause = next(pauses, 0.0)  # before the next round; 0 in the last one
             for row in in_window(scheduler, (partial(start, by_id[id]) for id in left), window, failed=failed):
                 journal.add(row)
                 streak.add(row)

@@ -64,7 +64,7 @@ class Row:
     measured : bool
         Whether the part of the table of measures is written.
     passing : bool
-        Whether the fault may pass, so that the dataset is tried once more in the same run.
+        Whether the fault may pass, so that the dataset is tried again in the same run.
     """
 
     dataset: int
