@@ -1,11 +1,12 @@
 """Measures batches on a cluster: what a dataset costs the driver, and what it costs workers and leaves in them.
 
 `driver` runs 43,818 datasets whose job returns at once, with the real journal and window; `workers` builds copies of a
-dataset from an emulator in a process of its own, with one worker and with two. Linux only.
+dataset from a folder of slides and a catalogue, both written before, with one worker and with two. Linux only.
 """
 
 import argparse
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import cloudpickle
 from distributed import Client
-from serving import DATASET, served
+from serving import DATASET
 
 from atlaszarr import AllenClient, build_many
 from atlaszarr.dataset_batch.api import run
@@ -27,6 +28,8 @@ from atlaszarr.dataset_batch.dataset_task import DatasetTask, build_dataset
 from atlaszarr.dataset_batch.journal import Journal, Row
 from atlaszarr.engine.schedulers import Cluster
 from atlaszarr.stores.target import Target
+from atlaszarr.testing.emulator import Emulator
+from atlaszarr.testing.open_data import on_slides
 from atlaszarr.testing.records import dataset_records, image_records
 
 _TICK = os.sysconf("SC_CLK_TCK")
@@ -40,13 +43,12 @@ def main() -> None:
     parser.add_argument("--datasets", type=int, help="default: 43818 for driver, 60 for workers")
     parser.add_argument("--resolution", type=float, default=100.0, help="default: %(default)s")
     parser.add_argument("--scratch", type=Path, default=Path("/dev/shm"), help="default: %(default)s")
-    parser.add_argument("--drawn", type=Path, default=Path("/dev/shm/atlaszarr-drawn"), help="default: %(default)s")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as folder:
         if arguments.part == "driver":
             driver(arguments.datasets or 43_818, Path(folder))
         else:
-            workers(arguments.datasets or 60, arguments.resolution, arguments.drawn, Path(folder))
+            workers(arguments.datasets or 60, arguments.resolution, Path(folder))
 
 
 def driver(count: int, folder: Path) -> None:
@@ -65,7 +67,8 @@ def driver(count: int, folder: Path) -> None:
                 print(f"| {done:,} | {spent:.1f} | " + " | ".join(f"{figure:.2f}" for figure in figures), "|")
         journal.write_table()
         stored = sum(folder_target.sizes("journal").values())
-    task = DatasetTask(Target("s3://bucket/root"), AllenClient(cache="none"), {"resolution": 25.0})
+    root, journal_folder = Target("s3://bucket/root"), Target("s3://bucket/root/batch")
+    task = DatasetTask(root, AllenClient(cache="none"), journal_folder, {"resolution": 25.0})
     sent = len(cloudpickle.dumps((partial(build_dataset, task), 74272479)))
     print(f"\n{sent:,} bytes sent and {stored / count:.0f} bytes of journal for each dataset")
 
@@ -74,43 +77,44 @@ def _return_at_once(dataset: int) -> Row:
     return Row(dataset, "built", 5.0, 60, 10_000_000)
 
 
-def workers(count: int, resolution: float, drawn: Path, folder: Path) -> None:
+def workers(count: int, resolution: float, folder: Path) -> None:
     """Copies of a dataset, built by one worker and by two."""
-    records = folder / "records.json"
-    records.write_text(json.dumps(_copies(count)))
-    print("| workers | core s each | server's core s each | wall s | peak MB | MB, files, threads: third | last |")
+    slides, catalogue = folder / "slides", folder / "catalogue"
+    records = _copies(count)
+    tier = int(math.log2(resolution / records["images"][0]["resolution"]))
+    with Emulator(**records) as emulator:
+        emulator.write_bucket(Target.of(slides), tiers=[tier])
+        with AllenClient(emulator.url, "none", rate=1e9) as client:
+            client.write_catalogue(catalogue, ids=range(1, count + 1))
+    held = "third: MB, files, threads, temporary | last"
+    print(f"| workers | core s each | driver's core s each | wall s | peak MB | {held} |")
     print("| --: | --: | --: | --: | --: | --- | --- |")
-    with served(drawn, records=records) as server:
-        warm = folder / "warm"  # draws the images, so that neither run waits for them
-        with AllenClient(server.url, "none", rate=1e9) as client:
-            build_many(range(1, count + 1), warm, client=client, resolution=resolution)
-        shutil.rmtree(warm)
-        for number in (1, 2):
-            with (
-                scheduler(folder / f"{number}", number) as (address, _),
-                Client(address, set_as_default=False) as observer,
-                AllenClient(server.url, "none", rate=1e9) as client,
-            ):
-                options = {"client": client, "scheduler": address, "resolution": resolution}
-                root = folder / f"root{number}"
-                build_many(range(1, 3 * number + 1), root, **options)
-                before, served_before, wall = observer.run(_held), _cpu_of(server.pid), time.perf_counter()
-                assert build_many(range(1, count + 1), root, **options).ok
-                wall, after = time.perf_counter() - wall, observer.run(_held)
-                built = count - 3 * number
-                cores = sum(after[worker][0] - before[worker][0] for worker in after) / built
-                server_cores = (_cpu_of(server.pid) - served_before) / built
-                peak = max(held[1] for held in after.values())
-                then, last = (max(held[2:] for held in one.values()) for one in (before, after))
-                print(f"| {number} | {cores:.2f} | {server_cores:.2f} | {wall:.0f} | {peak:.0f} | {then} | {last} |")
-                shutil.rmtree(root)
+    for number in (1, 2):
+        with (
+            scheduler(folder / f"{number}", number) as (address, _),
+            Client(address, set_as_default=False) as observer,
+            AllenClient(cache="none", image_source=slides, catalogue=catalogue) as client,
+        ):
+            options = {"client": client, "scheduler": address, "resolution": resolution}
+            root = folder / f"root{number}"
+            assert build_many(range(1, 3 * number + 1), root, **options).ok
+            before, driven, wall = observer.run(_held), time.process_time(), time.perf_counter()
+            assert build_many(range(1, count + 1), root, **options).ok
+            wall, driven, after = time.perf_counter() - wall, time.process_time() - driven, observer.run(_held)
+            built = count - 3 * number
+            cores = sum(after[worker][0] - before[worker][0] for worker in after) / built
+            peak = max(held[1] for held in after.values())
+            then, last = (max(held[2:] for held in one.values()) for one in (before, after))
+            print(f"| {number} | {cores:.3f} | {driven / built:.3f} | {wall:.0f} | {peak:.0f} | {then} | {last} |")
+            shutil.rmtree(root)
 
 
 def _held() -> tuple[float, ...]:
-    """In a worker: CPU seconds, peak MB, MB, open files, threads."""
+    """In a worker: CPU seconds, peak MB, MB, open files, threads, temporary files of all workers."""
     import gc
     import os
     import resource
+    import tempfile
     import threading
     import time
     from pathlib import Path
@@ -124,13 +128,14 @@ def _held() -> tuple[float, ...]:
         round(resident),
         len([*Path("/proc/self/fd").iterdir()]),
         threading.active_count(),
+        sum(path.is_file() for path in Path(tempfile.gettempdir()).rglob("*")),
     )
 
 
 def _copies(count: int) -> dict[str, list[dict[str, object]]]:
-    """Records of so many copies of a dataset, with images of their own."""
+    """Records of so many copies of a dataset, with images of their own, three on a slide."""
     (dataset,) = (record for record in dataset_records() if record["id"] == DATASET)
-    images = [record for record in image_records() if record["data_set_id"] == DATASET]
+    images = on_slides(record for record in image_records() if record["data_set_id"] == DATASET)
     ids = range(1, count + 1)
     copied = [{**one, "id": SPAN * id + n, "data_set_id": id} for id in ids for n, one in enumerate(images)]
     return {"datasets": [{**dataset, "id": id} for id in ids], "images": copied}
@@ -160,6 +165,8 @@ def scheduler(folder: Path, count: int) -> Iterator[tuple[str, int]]:
             time.sleep(0.1)
         address = json.loads(file.read_text())["address"]
         options = ["--nthreads", "1", "--no-dashboard", "--no-nanny", "--local-directory", str(folder / "scratch")]
+        (folder / "temporary").mkdir()
+        quiet["env"] = {**os.environ, "TMPDIR": str(folder / "temporary")}
         processes += [subprocess.Popen([*dask, "worker", address, *options], **quiet) for _ in range(count)]
         with Client(address, set_as_default=False) as observer:
             observer.wait_for_workers(count)

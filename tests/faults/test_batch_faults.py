@@ -2,7 +2,9 @@
 
 import os
 import time
+from collections import Counter
 from functools import partial
+from itertools import pairwise
 
 import dask
 import pytest
@@ -54,18 +56,46 @@ def test_a_store_that_fails_for_all_datasets_ends_the_batch_after_a_while(journa
         raises(TargetError, "store-unreachable") as caught,
     ):
         list(run(threads, passing, range(1000), journal, streak_seconds=0.0))
-    assert "datasets failed in the same way" in str(caught.value)
+    assert "tries failed in the same way" in str(caught.value)
     assert len(list(journal.rows())) == 20
 
 
 def test_a_fault_that_passes_is_not_the_end(journal):
+    tries = Counter()
+
     def job(dataset):
-        return passing(dataset) if dataset < 19 else Row(dataset, "built")
+        tries[dataset] += 1
+        return passing(dataset) if dataset < 19 and tries[dataset] == 1 else Row(dataset, "built")
 
     with Threads(1) as threads:
         rows = list(run(threads, job, range(60), journal, streak_seconds=0.0))
-    assert sum(row.is_finished for row in rows) == 41
+    assert sorted(row.dataset for row in rows if row.is_finished) == list(range(60))
     assert len(list(journal.rows())) == 60 + 19
+
+
+@pytest.mark.slow
+def test_a_dataset_whose_store_does_not_answer_is_tried_again_after_growing_pauses(journal):
+    tries = []
+
+    def job(dataset):
+        tries.append(time.monotonic())
+        return passing(dataset) if len(tries) < 4 else Row(dataset, "built")
+
+    with Threads(1) as threads:
+        (row,) = run(threads, job, [1], journal)
+    assert row.is_finished
+    pauses = [after - before for before, after in pairwise(tries)]
+    assert pauses == sorted(pauses)
+    assert sum(pauses) >= 21  # seconds
+
+
+def test_other_passing_faults_are_tried_once_more(journal):
+    def job(dataset):
+        return Row(dataset, "failed", code="service-error", passing=True)
+
+    with Threads(1) as threads:
+        assert [row.code for row in run(threads, job, [1], journal)] == ["service-error"]
+    assert len(list(journal.rows())) == 2
 
 
 def test_the_window_of_unfinished_tasks_is_bounded_and_every_row_is_in_the_journal(journal, tmp_path):
@@ -113,7 +143,9 @@ def test_a_dataset_that_a_lost_worker_still_builds_is_waited_for(records, serve,
     emulator = serve(*copies(records, (11,)), latency=0.2)
     client = connect(emulator, concurrency=1)
     options = {"resolution": 200, "chunk": 16}
-    task = DatasetTask(Target.of(tmp_path), client, Target.of(tmp_path / "batch"), {"workers": 1, **options})
+    folder = Target.of(tmp_path / "batch")
+    folder.write("batch.json", b"{}")
+    task = DatasetTask(Target.of(tmp_path), client, folder, {"workers": 1, **options})
     with (
         LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=":0") as one,
         Client(one, set_as_default=False) as first,
@@ -121,7 +153,7 @@ def test_a_dataset_that_a_lost_worker_still_builds_is_waited_for(records, serve,
         lost = first.submit(partial(build_dataset, task), 11)
         while not (tmp_path / "11.ome.zarr" / "atlaszarr" / "owner.lock").exists():
             time.sleep(0.01)
-        report = build_many((11,), tmp_path, client=client, scheduler=one, **options)
+        report = build_many((11,), tmp_path, client=client, scheduler=one, overwrite=True, **options)
         assert lost.result(timeout=60).state == "built"
     assert report.states == {"already finished": 1}
     assert emulator.count("section_image_download") == 6

@@ -198,3 +198,18 @@ def test_a_batch_survives_a_store_that_is_gone_for_longer_than_its_timeout(kind,
             child.end()
         batch.hold(undisturbed, contents)
         assert len(store.read(f"gone-{kind}", "batch/batch.csv").splitlines()) == 1 + len(IDS)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_a_batch_survives_a_store_whose_server_is_stopped_for_30_seconds(emulator, ids, undisturbed, contents):
+    with bucket() as store:
+        batch = Batch(store, "stopped", emulator, ids)
+        with started(batch.command) as child:
+            batch.wait(3, child)
+            store.stop()
+            time.sleep(30)
+            store.start()
+            child.end()
+        batch.hold(undisturbed, contents)
+        assert len(store.read("stopped", "batch/batch.csv").splitlines()) == 1 + len(IDS)

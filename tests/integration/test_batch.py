@@ -175,7 +175,7 @@ def test_a_damaged_request_is_named(client, tmp_path):
         build_many(IDS[:1], tmp_path, client=client, **SMALL)
     assert "batch.json" in str(caught.value)
     report = build_many(IDS[:1], tmp_path, client=client, **SMALL, overwrite=True)
-    assert report.states == {"built": 1}
+    assert report.states == {"already finished": 1}
 
 
 def test_a_second_batch_in_the_same_root_is_refused_while_the_first_runs(client, root):

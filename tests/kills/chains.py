@@ -145,11 +145,13 @@ class Bucket:
         Of the server.
     gate : Gate
         In front of the server.
+    server : ThreadedMotoServer
     """
 
     pace = 0.1
 
-    def __init__(self, endpoint: str, gate: Gate) -> None:
+    def __init__(self, endpoint: str, gate: Gate, server: ThreadedMotoServer) -> None:
+        self._server = server
         key, secret, region = "the-access-key", "the-secret-access-key", "us-east-1"
         self.gate = gate
         self.options: dict[str, Any] = {
@@ -195,6 +197,18 @@ class Bucket:
         """Remove an object of a target."""
         self._client.delete_object(Bucket="atlas", Key=f"{name}/{key}")
 
+    def stop(self) -> None:
+        """End the server: connections are refused until `start`, the objects stay."""
+        self._server._server.shutdown()
+        self._server._server.server_close()
+
+    def start(self) -> None:
+        """Start the server again, at the same address."""
+        host, port = self._server.get_host_and_port()
+        self._server = ThreadedMotoServer(port=port, ip_address=host, verbose=False)
+        self._server.start()
+        self._server._server.app = self.gate
+
     def begun(self, name: str) -> int:
         """A number that changes when a build writes the root of the target."""
         return self.gate.puts[f"/atlas/{name}/zarr.json"]
@@ -210,10 +224,11 @@ def bucket() -> Iterator[Bucket]:
     host, port = server.get_host_and_port()
     before = os.environ.get("AWS_ALLOW_HTTP")
     os.environ["AWS_ALLOW_HTTP"] = "true"  # read by ngff-zarr
+    store = Bucket(f"http://{host}:{port}", gate, server)
     try:
-        yield Bucket(f"http://{host}:{port}", gate)
+        yield store
     finally:
-        server.stop()
+        store.stop()
         if before is None:
             del os.environ["AWS_ALLOW_HTTP"]
 

@@ -72,6 +72,8 @@ def batch(
                 "no datasets are chosen; give --ids FILE, a search option such as --gene, or --catalogue DIR",
                 code="missing-value",
             )
+        if limit is not None and limit < 1:
+            raise InputError(f"limit {limit} must be at least 1", code="out-of-range")
         datasets = read_ids(ids) if ids is not None else service.search(**criteria, limit=limit)
 
         def show(status: BatchStatus) -> None:
@@ -98,7 +100,7 @@ def batch(
         echo_data(json.dumps(report.to_dict()))
     else:
         counts = ", ".join(f"{count} {state}" for state, count in report.states.items())
-        echo(f"{report.datasets} datasets: {counts}")
+        echo(f"{report.datasets} dataset{'s' * (report.datasets != 1)}: {counts}")
         echo(f"table: {report.table}")
         if report.measures is not None:
             echo(f"measures: {report.measures}")

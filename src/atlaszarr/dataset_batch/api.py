@@ -26,12 +26,14 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
 from ..allen import rma
 from ..allen.client import AllenClient
 from ..allen.records import SectionDataset
+from ..allen.slide_images import refuse_options
 from ..assets.locate import locate
 from ..dataset_build.api import options_of_views
 from ..dataset_build.asset import Registration
@@ -46,20 +48,21 @@ from ..engine.schedulers import (
     scheduler_for,
     worker_count,
 )
-from ..engine.target_state import LAYOUT, refuse_inside_image, validate_same_request
+from ..engine.target_state import LAYOUT, refuse_inside_image, validate_layout, validate_same_request
 from ..errors import AtlaszarrError, InputError, TargetError, printable
-from ..regions.annotation import annotation_of
+from ..regions.annotation import annotation_levels, annotation_of
+from ..regions.matching import require_matching_level
 from ..sections.options import Options
 from ..stores.documents import LARGEST, json_bytes, parse_object
 from ..stores.locations import is_url, normalize_folder, shown
 from ..stores.target import Target
 from ..terminology.terminology import terminology_of
 from ..versions import version
-from .dataset_task import DatasetTask, build_dataset, concerns_all, failed_row
-from .journal import FINISHED, Journal, Row
+from .dataset_task import REQUEST, DatasetTask, build_dataset, concerns_all, failed_row
+from .journal import FINISHED, PASSING, Journal, Row
 from .measures import FOLDER as MEASURES
 from .measures import TABLE as MEASURE_TABLE
-from .measures import join_parts
+from .measures import join_parts, measured
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,7 +70,6 @@ if TYPE_CHECKING:
 _FOLDER = "batch"
 #: The state of a dataset that an earlier run finished.
 _BEFORE = "finished before"
-_REQUEST = "batch.json"
 #: The most datasets of a batch: over twenty times the catalogue of the Allen Institute, 43,818.
 MOST_DATASETS = 2**20
 #: The least futures that are unfinished at a time: so many workers an adaptive cluster may start at once, and the
@@ -79,6 +81,9 @@ _PER_THREAD = 2
 #: stores and the services retry for half a minute each.
 _STREAK = 20
 _STREAK_SECONDS = 120.0
+#: Seconds to wait before each further try of the datasets whose store did not answer: together more than the lease of
+#: the batch lasts, so that a store may be gone for a minute.
+_PAUSES = (1.0, 4.0, 16.0, 48.0)
 #: The states of a report, in this order.
 _STATES = (*FINISHED, _BEFORE, "unfinished", "failed")
 #: Seconds between two reports of progress.
@@ -139,7 +144,7 @@ class BatchReport:
     table : str
         ``ROOT/batch/batch.csv``: the last outcome of every dataset in the root.
     measures : str or None
-        ``ROOT/batch/measure.parquet``, with `measure`.
+        ``ROOT/batch/measure.parquet``, with `measure`, if a dataset is measured.
     datasets : int
         Datasets of the batch, each counted once.
     states : dict of str to int
@@ -219,7 +224,8 @@ def build_many(
 
     The same call resumes a batch: the datasets that the journal in ``ROOT/batch`` calls finished are left alone,
     without a request; all others are built, resumed or tried again. A dataset that fails does not end the batch. One
-    that fails because a service, a store or a worker has failed is tried once more after all others.
+    that fails because a service or a worker has failed is tried once more after all others; one whose store does not
+    answer is tried again for a minute.
 
     Parameters
     ----------
@@ -236,7 +242,8 @@ def build_many(
         thread, or with several if there are fewer datasets. On a cluster, the threads of each dataset, by default one;
         a worker builds as many datasets at a time as it has threads.
     overwrite : bool
-        Begin the batch anew if it was begun with other options, and replace the targets of other options.
+        Begin the batch anew if it was begun with other options or another annotation, and replace the targets of other
+        options. Targets of the same options are left alone or resumed, so the same call, with `overwrite`, resumes too.
     take_over : bool
         Run even if another batch seems to be running in the root.
     atlas : str or path-like, optional
@@ -262,15 +269,15 @@ def build_many(
     TargetError, SchedulerError, ServiceError
         If all datasets fail for the same reason, such as a full disk or a lost scheduler; the same call resumes.
     """
-    views = options_of_views(mode, view, options)
-    annotation = _annotation(measure, mode, storage_options)
+    client = client or AllenClient()
+    views = _views(mode, view, options, client)
+    annotation = _annotation(measure, views[0], storage_options)
     request = {"layout": LAYOUT, "mode": mode, "atlas": atlas is not None, "views": [asdict(one) for one in views]}
     target = Target.of(root, storage_options)
     if atlas is not None:
         options = {**options, "atlas": _located_atlas(atlas, storage_options, views, target)}
     resolved = resolve_scheduler(scheduler, target.url)
     chosen = _chosen(datasets)
-    client = client or AllenClient()
     count = worker_count(workers)
     at_once = min(count, len(chosen)) if resolved == "threads" else 1
     folder = Target.of(f"{target.url}/{_FOLDER}", storage_options)
@@ -281,9 +288,10 @@ def build_many(
         reader.image_source, sent.catalogue = None, None
         described = partial(_described, reader)
     threads = count // at_once if resolved == "threads" else workers or 1
-    settings = {"mode": mode, "view": view, "workers": threads, "allow_missing": allow_missing, "overwrite": overwrite}
-    task = DatasetTask(target, sent, folder, {**options, **settings}, annotation)
+    settings = {"mode": mode, "view": view, "workers": threads, "allow_missing": allow_missing}
+    task = DatasetTask(target, sent, folder, {**options, **settings}, annotation, overwrite=overwrite)
     stopped = threading.Event()
+    _refuse_file(folder)
     refuse_inside_image(folder)
     with scheduler_for(resolved, at_once) as running:
         if isinstance(running, Threads):
@@ -291,10 +299,11 @@ def build_many(
         with owning(folder, take_over) as owner:
             try:
                 journal = Journal(folder)
-                _begin(folder, journal, request, client.api_url, overwrite)
-                if annotation is not None:
-                    _note_measure(folder, shown(annotation))
+                measure = None if annotation is None else shown(annotation)
+                _begin(folder, journal, request, measure, client.api_url, overwrite)
                 finished = journal.finished(annotation is not None)
+                if annotation is not None:
+                    finished &= measured(folder)
                 left = [dataset for id, dataset in chosen.items() if id not in finished]
                 status = BatchStatus(len(chosen), len(chosen) - len(left))
                 outcomes = _Outcomes(status, progress)
@@ -304,8 +313,7 @@ def build_many(
                         owner.validate()
                 outcomes.report()
                 table = journal.write_table()
-                measured = sorted(journal.finished(measured=True)) if annotation is not None else None
-                measures = None if measured is None else join_parts(folder, measured)
+                measures = None if annotation is None else join_parts(folder, sorted(journal.finished(measured=True)))
             except BaseException:
                 stopped.set()
                 running.stop()  # no task of this batch writes after the lock is released
@@ -323,8 +331,8 @@ def run(
 ) -> Generator[Row]:
     """Run a job for every dataset, and yield the rows in the order of their ends, after they are in the journal.
 
-    A dataset that fails for a reason that may pass runs once more after all others; the row of the first try is in the
-    journal, and is not yielded.
+    A dataset that fails for a reason that may pass runs once more after all others, and several times, after growing
+    pauses, if a store did not answer; the rows of the earlier tries are in the journal, and are not yielded.
 
     Parameters
     ----------
@@ -360,17 +368,21 @@ def run(
         return max(_PER_THREAD * scheduler.workers, _LEAST_WINDOW)
 
     by_id = {_id(dataset): dataset for dataset in datasets}
-    again: list[SectionDataset | int] = []
+    pauses = iter(_PAUSES)
     try:
-        for is_last, some in ((False, datasets), (True, again)):
-            starts = (partial(start, dataset) for dataset in some)
-            for row in in_window(scheduler, starts, window, failed=failed):
+        left, tried, pause = [*by_id], False, 0.0
+        while left:  # at first all datasets, then those that may succeed now
+            time.sleep(pause)
+            again: list[int] = []
+            pause = next(pauses, 0.0)  # before the next round; 0 in the last one
+            for row in in_window(scheduler, (partial(start, by_id[id]) for id in left), window, failed=failed):
                 journal.add(row)
                 streak.add(row)
-                if row.passing and not is_last:
-                    again.append(by_id[row.dataset])
+                if row.passing and (pause if row.code in PASSING else not tried):
+                    again.append(row.dataset)
                 else:
                     yield row
+            left, tried = again, True
     except BaseException:  # also where the caller leaves the loop
         with suppress(TargetError):
             journal.close(patient=False)
@@ -395,8 +407,8 @@ class _Streak:
             self._count += 1
             if self._count >= _STREAK and time.monotonic() - self._since >= self._seconds:
                 raise TargetError(
-                    f"the last {self._count} datasets failed in the same way, the last with: {row.message}; run the "
-                    "same command to resume",
+                    f"the last {self._count} tries failed in the same way, the last with: {row.message}; run the same "
+                    "command to resume",
                     code=row.code,
                 )
 
@@ -442,26 +454,45 @@ class _Outcomes:
         return BatchReport(root, table, measures, status.total, states, *counts, tuple(self._failures))
 
 
+def _views(mode: str, view: str | Sequence[str], options: Mapping[str, Any], client: AllenClient) -> list[Options]:
+    """The options of each view; raises an InputError for what an image source does not have."""
+    views = options_of_views(mode, view, options)
+    if client.image_source is not None:
+        for one in views:
+            refuse_options(one.view, one.quality, one.range)
+    return views
+
+
 def _annotation(
-    measure: str | os.PathLike[str] | None, mode: str, storage_options: Mapping[str, Any] | None
+    measure: str | os.PathLike[str] | None, options: Options, storage_options: Mapping[str, Any] | None
 ) -> str | None:
     """The location of the annotation of the measures, which is opened, and so is its terminology.
 
     Raises
     ------
     InputError, NotFoundError, SourceError
-        If it is not an annotation, or volumes are not what is built.
+        If it is not an annotation, none of its levels has voxels that volumes can have, or volumes are not what is
+        built.
     """
     if measure is None:
         return None
-    if mode != "volume":
-        raise InputError(f"mode {mode!r} cannot be measured; leave out measure", code="conflicting-options")
+    if options.mode != "volume":
+        raise InputError(f"mode {options.mode!r} cannot be measured; leave out measure", code="conflicting-options")
     location = normalize_folder(measure)
     given = storage_options if is_url(location) else None
     located = locate(location, given)
     annotation_of(located, 0, given)
     terminology_of(None, located, given)
+    require_matching_level(options.resolution, annotation_levels(located, given), "the annotation")
     return location
+
+
+def _refuse_file(folder: Target) -> None:
+    """Raise an InputError if a local folder, or one above it, is a file."""
+    if folder.is_local:
+        for path in (Path(folder.url), *Path(folder.url).parents):
+            if path.is_file():
+                raise InputError(f"{path} is a file; choose another root", code="target-is-file")
 
 
 def _located_atlas(
@@ -483,55 +514,64 @@ def _located_atlas(
     return normalize_folder(atlas)
 
 
-def _begin(folder: Target, journal: Journal, request: Mapping[str, Any], api: str, overwrite: bool) -> None:
-    """Record the request of a new batch, or compare it with the recorded one.
+def _begin(
+    folder: Target, journal: Journal, request: Mapping[str, Any], measure: str | None, api: str, overwrite: bool
+) -> None:
+    """Record the request of a new batch and the annotation of its measures, or compare them with the recorded ones.
+
+    Measures may be added to a batch that was begun without.
 
     Raises
     ------
     InputError
-        If the batch was begun with another request, unless `overwrite`.
+        If the batch was begun with another request, or measured in another annotation, unless `overwrite`.
     """
-    body = folder.read(_REQUEST, LARGEST)
     wanted = parse_object(json_bytes(request))  # in JSON's types
+    body = folder.read(REQUEST, LARGEST)
+    document: dict[str, Any] = {}
     if body is not None:
         try:
-            stored = dict(parse_object(body)["request"])
+            document = _recorded(body)
         except (ValueError, KeyError, TypeError):
-            stored = {}
             if not overwrite:
                 raise InputError(
-                    f"{folder.url}/{_REQUEST} is damaged; give --overwrite to begin the batch anew",
+                    f"{folder.url}/{REQUEST} is damaged; give --overwrite to begin the batch anew",
                     code="damaged-metadata",
                 ) from None
-        if stored == wanted:
+    if document:
+        stored, noted = document["request"], document.get("measure", measure)
+        if stored == wanted and measure in (None, noted):
+            if measure is not None and "measure" not in document:
+                folder.write(REQUEST, json_bytes({**document, "measure": measure}))
             return
         if not overwrite:
+            validate_layout(folder, stored)
             validate_same_request(folder, _flat(stored), _flat(wanted))
+            validate_same_request(folder, {"measure": noted}, {"measure": measure})
     journal.clear()
     folder.remove(MEASURES)
     folder.remove(MEASURE_TABLE)
     begun = datetime.now(UTC).isoformat(timespec="seconds")
-    document = {"atlaszarr": version(), "begun": begun, "api": api, "request": wanted}
-    folder.write(_REQUEST, json_bytes(document))
+    measured = {} if measure is None else {"measure": measure}
+    document = {"atlaszarr": version(), "begun": begun, "api": api, "request": wanted, **measured}
+    folder.write(REQUEST, json_bytes(document))
 
 
-def _note_measure(folder: Target, annotation: str) -> None:
-    """Record the annotation of the measures, or compare it with the recorded one.
-
-    Raises
-    ------
-    InputError
-        If the batch was measured in another annotation.
-    """
-    document = parse_object(folder.read(_REQUEST, LARGEST) or b"{}")
-    stored = document.setdefault("measure", annotation)
-    validate_same_request(folder, {"measure": stored}, {"measure": annotation})
-    folder.write(_REQUEST, json_bytes(document))
+def _recorded(body: bytes) -> dict[str, Any]:
+    """The document of a batch; ValueError, KeyError or TypeError if it is not one."""
+    document = parse_object(body)
+    request = document["request"]
+    views = request["views"]
+    if not isinstance(views, list) or not views or not all(isinstance(view, dict) for view in views):
+        raise TypeError("the views of the request are damaged")
+    if not isinstance(document.get("measure", ""), str):
+        raise TypeError("the annotation is damaged")
+    return document
 
 
 def _flat(request: Mapping[str, Any]) -> dict[str, Any]:
     """A request for a message: the options, which all views share, and the views."""
-    views = request.get("views") or [{}]
+    views = request["views"]
     return {**request, **views[0], "views": [one.get("view") for one in views]}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures as cf
 import ctypes
 import json
+import socket
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -18,11 +19,14 @@ from ..dataset_build.plan import BuildReport
 from ..engine.lock import PATIENCE
 from ..engine.writer import Progress
 from ..errors import AtlaszarrError, InputError, SchedulerError, ServiceError, SourceError, TargetError
+from ..stores.documents import LARGEST
 from ..stores.locations import is_url
 from ..stores.target import Target
 from .journal import FINISHED, Row
 from .measures import write_part
 
+#: The document of a batch, in the folder of its journal.
+REQUEST = "batch.json"
 #: Codes of faults that every dataset would meet: of the target, of the environment of a worker, of the way to the API.
 _OF_ALL = frozenset(
     (
@@ -31,11 +35,13 @@ _OF_ALL = frozenset(
         *("invalid-storage-options", "missing-dependency", "unknown-option"),
         *("invalid-proxy", "proxy-authentication", "proxy-refused", "proxy-unreachable"),
         *("redirect-to-other-host", "service-unreachable"),
-        *("annotation-unreachable", "package-missing", "version-mismatch"),
+        *("annotation-unreachable", "no-matching-level", "package-missing", "root-not-shared", "version-mismatch"),
     )
 )
 #: Errors that may pass: a service, a store or a worker has failed, not the dataset.
 _PASSING = (ServiceError, SourceError, TargetError, SchedulerError)
+#: Codes of a target of another build, which `overwrite` replaces.
+_REPLACED = ("different-layout", "different-options", "target-not-empty")
 #: Codes of a target that another process builds, such as a worker that the scheduler has lost.
 _LOCKED = ("target-locked", "target-taken-over")
 #: Characters of the acronyms of the genes in a row; a dataset has one or two genes.
@@ -61,6 +67,8 @@ class DatasetTask:
         Location of the annotation in whose regions the volumes are measured.
     progress : callable, optional
         Called during a build on threads of the process of the batch; it raises an exception to stop the build.
+    overwrite : bool
+        Replace targets of other options; those of the same options are resumed.
     """
 
     root: Target
@@ -69,6 +77,16 @@ class DatasetTask:
     options: Mapping[str, Any] = field(default_factory=dict)
     measure: str | None = None
     progress: Progress | None = None
+    overwrite: bool = False
+
+    def require_root(self) -> None:
+        """Raise a SchedulerError if the root is a folder that this worker does not share with the batch."""
+        if self.folder.is_local and self.folder.read(REQUEST, LARGEST) is None:
+            raise SchedulerError(
+                f"a worker on {socket.gethostname()} does not see {self.folder.url}/{REQUEST}; give a root in a folder "
+                "that all workers share, or a URL",
+                code="root-not-shared",
+            )
 
     def target(self, id: int) -> str:
         """The target of a dataset; of a template of an atlas the root, from which `build` makes its name."""
@@ -76,7 +94,7 @@ class DatasetTask:
 
     def build(self, record: SectionDataset) -> BuildReport:
         """Build a dataset; waits as long as a lease lasts while another process builds its target."""
-        end = time.monotonic() + PATIENCE
+        end, overwrite = time.monotonic() + PATIENCE, False
         while True:
             try:
                 return build(
@@ -85,10 +103,14 @@ class DatasetTask:
                     client=self.client,
                     storage_options=json.loads(self.root.storage_options),
                     scheduler="threads",
+                    overwrite=overwrite,
                     progress=self.progress,
                     **self.options,
                 )
             except InputError as error:
+                if self.overwrite and not overwrite and error.code in _REPLACED:
+                    overwrite = True
+                    continue
                 if error.code not in _LOCKED or time.monotonic() > end:
                     raise
             time.sleep(_PAUSE)
@@ -135,6 +157,7 @@ def build_dataset(task: DatasetTask, dataset: SectionDataset | int | Row) -> Row
     id = dataset if isinstance(dataset, int) else dataset.id
     gene = ""
     try:
+        task.require_root()
         record = dataset if isinstance(dataset, SectionDataset) else task.client.section_dataset(dataset)
         gene = " ".join(record.genes)[:_LONGEST_GENES]
         report = task.build(record)

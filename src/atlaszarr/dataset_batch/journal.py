@@ -64,7 +64,7 @@ class Row:
     measured : bool
         Whether the part of the table of measures is written.
     passing : bool
-        Whether the fault may pass, so that the dataset is tried once more in the same run.
+        Whether the fault may pass, so that the dataset is tried again in the same run.
     """
 
     dataset: int
@@ -125,8 +125,12 @@ class Journal:
         self._refused_since: float | None = None
 
     def rows(self) -> Iterator[Row]:
-        """Every row that is put, in order; damaged lines are left out, and a dataset may have several rows."""
-        keys = sorted(self._target.list_keys(FOLDER), key=_number)
+        """Every row that is put, in order; a dataset may have several.
+
+        Damaged lines and parts that are too large are left out: the next run finds their datasets finished.
+        """
+        sizes = self._target.sizes(FOLDER)
+        keys = sorted((key for key in sorted(sizes) if sizes[key] <= _LARGEST_PART), key=_number)
         for first in range(0, len(keys), _AT_ONCE):
             for body in self._target.read_each(keys[first : first + _AT_ONCE], _LARGEST_PART).values():
                 for line in (body or b"").splitlines():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -94,6 +95,30 @@ def match(volume: MeasuredVolume, annotation: _Levels, name: str) -> Match:
         f"the voxels of {volume.name} and {name} have one size, {um(sizes[mine])}, but not one grid: {reason}; "
         "build both over the same space",
         code="grids-differ",
+    )
+
+
+def require_matching_level(resolution: float, annotation: _Levels, name: str) -> None:
+    """Raise an InputError unless a volume can have voxels of the size of an annotation at a level.
+
+    Parameters
+    ----------
+    resolution : float
+        Length of a voxel of the volume at level 0, in um; it doubles from level to level.
+    annotation : sequence of (Geometry, tuple of int)
+        Same as in `match`.
+    name : str
+        Name of the annotation, for messages.
+    """
+    labelled = [voxels_um(geometry, name) for geometry, _ in annotation]
+    for sizes in labelled:
+        level = max(round(math.log2(sizes[0] / resolution)), 0)
+        if all(abs(size / (resolution * 2**level) - 1) <= _SAME_SIZE for size in sizes):
+            return
+    raise InputError(
+        f"no level of a volume with voxels of {um((resolution,) * 3)} has the voxel size of a level of {name}: "
+        f"{_listed(labelled)}; build with --resolution {labelled[0][0]:g}, or give another annotation",
+        code="no-matching-level",
     )
 
 
