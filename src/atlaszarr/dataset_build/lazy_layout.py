@@ -24,6 +24,7 @@ from ..boxes import Index, Region
 from ..engine.blocks import Block
 from ..engine.chunk_groups import ChunkGroups
 from ..engine.collection import member_pyramid
+from ..engine.downsampling import Rule
 from ..engine.inputs import geometry_of, held_by, identity_of, locations_read, opened
 from ..engine.label_counts import distinct
 from ..engine.lazy_arrays import LazyArrays
@@ -199,7 +200,8 @@ class _Lazy:
             )
         axes = ("c", *_ZYX) if has_channels else _ZYX
         channels = int(array.shape[0]) if has_channels else 1
-        return ArraySpec(IMAGE, dtype.name, axes, channels, background, rule="mean_of_covered", mask=SECTION)
+        rule: Rule = "mean_of_numbers" if dtype.kind == "f" else "mean"
+        return ArraySpec(IMAGE, dtype.name, axes, channels, background, rule=rule, mask=SECTION)
 
     def _channels(self, array: xr.DataArray, axis: str) -> list[str] | None:
         """The names of the channels; None without an axis of channels."""
