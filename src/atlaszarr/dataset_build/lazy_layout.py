@@ -137,7 +137,7 @@ class _Lazy:
         """
         for axis in axes:
             if axis not in array.dims:
-                if axis not in array.coords:
+                if axis not in array.coords or array.coords[axis].ndim:
                     raise InputError(
                         f"variable {array.name!r} has the axes {', '.join(map(str, array.dims)) or 'none'}, and lacks "
                         f"{axis}; keep it, at least as a scalar coordinate",
@@ -151,6 +151,10 @@ class _Lazy:
                 f"variable {array.name!r} has the axis {min(map(str, further))!r}, which is none of "
                 f"{', '.join(wanted)}; select one index of it",
                 code="wrong-axes",
+            )
+        if empty := next((axis for axis in wanted if not array.sizes[axis]), None):
+            raise InputError(
+                f"variable {array.name!r} has no values along {empty}; select at least one index", code="out-of-range"
             )
         return array.transpose(*wanted), has_channels
 
@@ -369,12 +373,21 @@ class _Sections(_Lazy):
             )
         planes = opened_views(self.given)[self.options.view]
         rows, columns = planes.plane.rows, planes.plane.columns
-        image, has_channels = self._ordered(self._variable(self.name), ("section", "y", "x"), "rgb")
+        image = self._variable(self.name)
+        if "section" not in image.dims and "image_id" in image.coords and not image.coords["image_id"].ndim:
+            image = image.expand_dims("section")  # a single section, as after isel(section=0)
+        image, has_channels = self._ordered(image, ("section", "y", "x"), "rgb")
         ids = [int(id) for id in np.atleast_1d(image.coords["image_id"].values)] if "image_id" in image.coords else []
         if len(ids) != image.sizes["section"] or not set(ids) <= set(planes.positions):
             raise InputError(
                 "the coordinate 'image_id' is not that of the sections; keep it, without sections that lack the view",
                 code="missing-coordinate",
+            )
+        if repeated := next((id for id, count in Counter(ids).items() if count > 1), None):
+            raise InputError(
+                f"section image {repeated} is in the Dataset several times; select each section once, and write each "
+                "version of it to a target of its own",
+                code="duplicate-section",
             )
         geometry, grid = self._geometry(image, {"y": rows, "x": columns}), records.geometry(planes.grid)
         if geometry.scale != grid.scale:
