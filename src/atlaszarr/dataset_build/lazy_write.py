@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from ..allen.client import AllenClient
@@ -10,9 +11,13 @@ from ..engine.inputs import validate_held
 from ..engine.schedulers import SchedulerLike, resolve_scheduler, scheduler_for
 from ..engine.writer import Progress, WriteReport, write
 from ..errors import AtlaszarrWarning, ImageError
+from ..sections.opened import Opened
+from ..sections.options import SectionsOptions, VolumeOptions
 from ..stores.target import Target
 from .job import DatasetJob
-from .lazy_layout import lazy_build
+from .lazy_layout import LazyBuild
+from .lazy_section_layout import VARIABLES, LazySections
+from .lazy_volume_layout import LazyVolume
 from .plan import price
 
 if TYPE_CHECKING:
@@ -72,3 +77,33 @@ def write_dataset(
     if report.tasks_done and lazy.warning:
         warnings.warn(lazy.warning, AtlaszarrWarning, stacklevel=3)  # at the call of write_multiscales
     return report
+
+
+def lazy_build(dataset: xr.Dataset, target: str, identity: str | None, **written: Any) -> LazyBuild:
+    """Lay out a Dataset for a target.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+    target : str
+        The URL of the target.
+    identity : str, optional
+        Identifies the image instead of the name of its dask array.
+    **written
+        Options of writing: levels, chunk, shard, ome_zarr; None for those with which the Dataset was opened.
+
+    Raises
+    ------
+    InputError
+        If the Dataset lacks what is written, or an option is not valid.
+    """
+    carried = Opened.of(dataset)
+    given = {name: value for name, value in written.items() if value is not None}
+    options = type(carried.options).of({**asdict(carried.options), **given})
+    if isinstance(options, SectionsOptions):
+        views = [view for view, name in VARIABLES.items() if name in dataset.data_vars]
+        if len(views) == 1:  # of those that were opened
+            options = replace(options, view=views[0])
+        return LazySections(dataset, carried, options).build(target, identity)
+    assert isinstance(options, VolumeOptions)
+    return LazyVolume(dataset, carried, options).build(target, identity)

@@ -19,7 +19,7 @@ from ..errors import InputError
 from .pyramid import Factor
 
 #: Methods of downsampling: see `reduce`.
-Rule = Literal["mean", "mean_of_covered", "mean_of_numbers", "mode", "mode_of_nonzero", "nearest"]
+Rule = Literal["mean", "mean_of_numbers", "mode", "mode_of_nonzero", "nearest"]
 
 _Array = NDArray[Any]
 _Steps = tuple[tuple[int, int], ...]  # numerator and denominator of the factor along each axis
@@ -39,7 +39,6 @@ def reduce(
     origin: tuple[int, int, int] = (0, 0, 0),
     level_shape: tuple[int, int, int] | None = None,
     mask: NDArray[Any] | None = None,
-    fill: float = 0,
 ) -> NDArray[Any]:
     """Make a level of a pyramid from its parent, or a block of the level from a block of the parent.
 
@@ -50,10 +49,9 @@ def reduce(
         another or at the end of the parent: the result is then the same as for the whole. Copied unless C-contiguous.
     factor : tuple of Fraction
         Factor along (z, y, x), each at least 1; the product of the numerators is at most 2**30.
-    rule : {"mean", "mean_of_covered", "mean_of_numbers", "mode", "mode_of_nonzero", "nearest"}
+    rule : {"mean", "mean_of_numbers", "mode", "mode_of_nonzero", "nearest"}
         - ``mean``: the weighted mean. For integers it is exact, rounded half to even. Floating point is summed in
           float64, first over z and y, then over x, and the result is rounded to the dtype; NaN gives NaN.
-        - ``mean_of_covered``: ``mean`` of the voxels where the mask is not 0, and of all voxels if it is 0 in all.
         - ``mean_of_numbers``: for floating point in which NaN is no data. Same as ``mean`` over the values that are not
           NaN, in each channel; NaN if all are.
         - ``mode``: for anatomical labels. The foreground (not 0) wins if its weight is larger than that of the
@@ -67,9 +65,8 @@ def reduce(
     level_shape : tuple of int, optional
         Shape (z, y, x) of the whole level; ``mode`` breaks ties by it. Default: the level ends with `values`.
     mask : ndarray, integers or bool, shape (z, y, x), optional
-        For ``mean``: only voxels where it is not 0 count, in all channels. ``mean_of_covered`` needs one.
-    fill : number
-        The ``mean`` if no voxel counts.
+        For means: only voxels where it is not 0 count, in all channels. Where no voxel of a footprint counts, the level
+        is the mean of all.
 
     Returns
     -------
@@ -79,7 +76,7 @@ def reduce(
     Raises
     ------
     InputError
-        If the rule does not support the values, the factor, the mask or the fill value.
+        If the rule does not support the values, the factor or the mask.
 
     Notes
     -----
@@ -92,17 +89,12 @@ def reduce(
     If the end of the parent cuts the footprint, its rest is halved. A voxel of the parent across the middle counts for
     each half in proportion, so that an axis along which the footprint has one voxel never decides.
     """
-    _validate(values, factor, rule, mask, fill)
+    _validate(values, factor, rule, mask)
     if rule == "mean_of_numbers":
-        channels = [
-            reduce(channel, factor, "mean", mask=~np.isnan(channel), fill=np.nan)
-            for channel in values.reshape(math.prod(values.shape[:-3]), *values.shape[-3:])
-        ]
-        return np.stack(channels).reshape(*values.shape[:-3], *channels[0].shape)
-    if rule == "mean_of_covered" and mask is not None:
-        covered = mask != 0
-        some = reduce(covered.view(np.uint8), factor, "mode_of_nonzero") != 0
-        return np.where(some, reduce(values, factor, "mean", mask=covered), reduce(values, factor, "mean"))
+        numbers = ~np.isnan(values) if mask is None else ~np.isnan(values) & (mask != 0)
+        if values.ndim == 3:
+            return reduce(values, factor, "mean", mask=numbers)
+        return np.stack([reduce(c, factor, "mean", mask=counted) for c, counted in zip(values, numbers, strict=True)])
     dtype: np.dtype[Any] = values.dtype.newbyteorder("=")
     shape = reduced_shape(values.shape[-3:], factor)
     steps = tuple((int(f.numerator), int(f.denominator)) for f in factor)
@@ -123,13 +115,13 @@ def reduce(
         overlaps = tuple(_overlaps(n, m, p, q) for n, m, (p, q) in zip(parent.shape[1:], shape, steps, strict=True))
         if rule == "mean":
             covered = None if mask is None else np.ascontiguousarray(mask != 0)
-            _reduce_by_mean(parent, steps, overlaps, covered, computed.type(fill), level)
+            _reduce_by_mean(parent, steps, overlaps, covered, level)
         else:
             _mode(parent, overlaps, rule == "mode", odd, level)
     return level.astype(dtype, copy=False).reshape(*values.shape[:-3], *shape)
 
 
-def _validate(values: _Array, factor: Factor, rule: Rule, mask: _Array | None, fill: float) -> None:
+def _validate(values: _Array, factor: Factor, rule: Rule, mask: _Array | None) -> None:
     if rule not in get_args(Rule):
         raise InputError(f"rule {rule!r} must be one of {', '.join(get_args(Rule))}", code="unknown-value")
     kinds = "biu" if "mode" in rule else "f" if rule == "mean_of_numbers" else "biuf"
@@ -147,28 +139,30 @@ def _validate(values: _Array, factor: Factor, rule: Rule, mask: _Array | None, f
             f"factor ({', '.join(map(str, factor))}) must be 3 fractions >= 1 with small numerators",
             code="invalid-factor",
         )
-    if rule == "mean_of_covered" and mask is None:
-        raise InputError("rule mean_of_covered needs a mask; give one, or rule mean", code="invalid-mask")
     if mask is not None and (not rule.startswith("mean") or mask.shape != values.shape[-3:]):
         raise InputError(
             f"mask {mask.shape} with rule {rule}: only means take one, of shape {values.shape[-3:]}",
             code="invalid-mask",
         )
-    if values.dtype.kind != "f":
-        low, high = (0, 1) if values.dtype == bool else (np.iinfo(values.dtype).min, np.iinfo(values.dtype).max)
-        if not (low <= fill <= high and fill % 1 == 0):
-            raise InputError(f"fill value {fill} must be a value of {values.dtype}", code="invalid-fill-value")
 
 
-def _reduce_by_mean(parent: _Array, steps: _Steps, overlaps: Any, covered: Any, fill: Any, level: _Array) -> None:
+def _reduce_by_mean(parent: _Array, steps: _Steps, overlaps: Any, covered: _Array | None, level: _Array) -> None:
+    """The mean of the covered voxels of each footprint, and of all voxels where none is covered."""
+    if covered is not None and not covered.any():
+        covered = None
+    lacking = np.zeros(level.shape[1:], np.bool_)  # without a covered voxel
     integers = level.dtype.kind != "f"
     # Division rounds exactly if the sum leaves one bit of the significand free: never onto or across a half.
     bits = 8 * level.itemsize + math.prod(p for p, _ in steps).bit_length()
     if integers and bits > 52:
-        _mean_of_wide(parent, overlaps, covered, fill, level)
+        _mean_of_wide(parent, overlaps, covered, level, lacking)
     else:
         columns = np.empty((len(parent) + 1, parent.shape[-1]), np.float32 if integers and bits <= 23 else np.float64)
-        _mean(parent, overlaps, steps[2] == (2, 1), covered, fill, columns, level)
+        _mean(parent, overlaps, steps[2] == (2, 1), covered, columns, level, lacking)
+    if lacking.any():
+        whole = np.empty_like(level)
+        _reduce_by_mean(parent, steps, overlaps, None, whole)
+        np.copyto(level, whole, where=lacking)
 
 
 def _odd(origin: tuple[int, ...], shape: tuple[int, ...], level_shape: tuple[int, ...] | None) -> tuple[_Array, ...]:
@@ -192,7 +186,13 @@ def _overlaps(n: int, m: int, p: int, q: int) -> _Array:
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _mean(
-    parent: _Array, overlaps: tuple[_Array, ...], halved: bool, covered: Any, fill: Any, columns: _Array, level: _Array
+    parent: _Array,
+    overlaps: tuple[_Array, ...],
+    halved: bool,
+    covered: Any,
+    columns: _Array,
+    level: _Array,
+    lacking: _Array,
 ) -> None:
     """Sum over z and y into columns, which is most of the work and runs along rows, and then over x."""
     channels, mz, my, mx = level.shape
@@ -214,11 +214,13 @@ def _mean(
                 weights[x] = zs[z, 2] * ys[y, 2] * xs[x, 2]
         else:
             _fold(columns[channels], xs, halved, weights)
+            for x in range(mx):
+                lacking[z, y, x] = weights[x] == 0
         for c in range(channels):
             _fold(columns[c], xs, halved, sums)
             for x in range(mx):
                 mean = sums[x] / weights[x]
-                level[c, z, y, x] = fill if weights[x] == 0 else np.rint(mean) if integers else mean
+                level[c, z, y, x] = 0 if weights[x] == 0 else np.rint(mean) if integers else mean
 
 
 @njit(inline="always")  # a call, which unpacks the arrays, takes twice as long
@@ -244,7 +246,7 @@ def _fold(columns: _Array, xs: _Array, halved: bool, sums: _Array) -> None:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _mean_of_wide(parent: _Array, overlaps: tuple[_Array, ...], covered: Any, fill: Any, level: _Array) -> None:
+def _mean_of_wide(parent: _Array, overlaps: tuple[_Array, ...], covered: Any, level: _Array, lacking: _Array) -> None:
     """The mean of integers whose sum may exceed floating point: the sum is high * 2**32 + low."""
     zs, ys, xs = overlaps
     for c, z, y, x in np.ndindex(level.shape):
@@ -259,7 +261,7 @@ def _mean_of_wide(parent: _Array, overlaps: tuple[_Array, ...], covered: Any, fi
                     high += np.int64(parent[c, i, j, k] >> 32) * weight
                     low += (np.int64(parent[c, i, j, k]) & 0xFFFFFFFF) * weight
         if total == 0:
-            level[c, z, y, x] = fill
+            lacking[z, y, x] = True
         else:
             low += high % total << 32
             mean, rest = (high // total << 32) + low // total, low % total

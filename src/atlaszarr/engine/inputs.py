@@ -169,6 +169,8 @@ def geometry_of(image: Any) -> Geometry:
             raise InputError(
                 f"a single coordinate along {axis} has no step; drop it, or pass more of the image", code="missing-step"
             )
+        if not values.size:
+            raise InputError(f"the image has no voxels along {axis}; select at least one", code="out-of-range")
         at, single = values.astype(np.float64), values.dtype == np.float32
         steps, rounding = np.diff(at), np.spacing(np.abs(values).max()) if single else 0
         if steps.size and not (steps[0] > 0 and np.allclose(steps, steps[0], rtol=1e-6, atol=2 * rounding)):

@@ -1,13 +1,16 @@
 """Dask arrays that are computed region by region, each region in one task, from values that the task is given.
 
 A task that computes a region of a dask array computes all that the region depends on. What many regions depend on, and
-takes long, is computed by a task of its own, once, and given to the tasks of the regions.
+takes long, is computed by a task of its own, once, and given to the tasks of the regions. What is made from it directly
+and serves several regions, as where a step uses neighbouring chunks, is kept in each process up to a limit.
 """
 
 from __future__ import annotations
 
+import threading
 from bisect import bisect_right
-from collections.abc import Hashable, Iterator, Mapping, Set
+from collections import OrderedDict
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import product
@@ -20,6 +23,9 @@ from ..boxes import Region, intersection, within
 from .blocks import as_declared
 
 Key = Any
+#: Bytes of the values that a process keeps for other regions: 140 chunks of 64^3 voxels of a volume and its label, more
+#: than the neighbours of a block of 2^3 chunks (64) in a row of blocks.
+_KEPT = 2**28
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +87,15 @@ class LazyArrays:
 
         chunks = {path: list(self._chunks(path, region)) for path in self.arrays}
         wanted = [key for parts in chunks.values() for key, _ in parts]
-        computed = dict(zip(wanted, get_sync(self._graph(wanted, values), wanted), strict=True))
+        graph = self._graph(wanted, values)
+        if repeated := [key for key in graph if key in self._repeated]:
+            known = self._kept.get(repeated)
+            if further := [key for key in repeated if key not in known]:
+                made = dict(zip(further, get_sync(self._graph(further, values), further), strict=True))
+                self._kept.add(made)
+                known |= made
+            graph = self._graph(wanted, values, known)
+        computed = dict(zip(wanted, get_sync(graph, wanted), strict=True))
         blocks = {}
         for path, parts in chunks.items():
             array = self.arrays[path]
@@ -135,13 +149,36 @@ class LazyArrays:
             masks[key] = mask
         return masks[key]
 
+    @cached_property
+    def _kept(self) -> Kept:
+        return Kept(_KEPT)
+
+    @cached_property
+    def _repeated(self) -> set[Key]:
+        """The keys that depend on given values directly, and that several chunks of an array depend on."""
+        chunk_of: dict[Key, Any] = {}
+        for path, array in self.arrays.items():
+            for index in product(*(range(len(axis) - 1) for axis in self.edges[path])):
+                ahead = [(array.name, *index)]
+                while ahead:
+                    key = ahead.pop()
+                    chunk = chunk_of.get(key, index[-3:])
+                    if key in self.given or (key in chunk_of and chunk in (index[-3:], None)):
+                        continue
+                    chunk_of[key] = index[-3:] if key not in chunk_of else None
+                    ahead += self._dependencies(key)
+        many = (key for key, chunk in chunk_of.items() if chunk is None)
+        return {key for key in many if not self.given.keys().isdisjoint(self._dependencies(key))}
+
     def _dependencies(self, key: Key) -> set[Key]:
         from dask.core import get_dependencies
 
         return set(get_dependencies(self.tasks, key))
 
-    def _graph(self, wanted: list[Key], values: Mapping[Hashable, Any]) -> dict[Key, Any]:
-        """The tasks that some keys depend on, with the given values in place of their tasks."""
+    def _graph(
+        self, wanted: list[Key], values: Mapping[Hashable, Any], known: Mapping[Key, Any] | None = None
+    ) -> dict[Key, Any]:
+        """The tasks that some keys depend on, with given values, and copies of known ones, in place of their tasks."""
         graph: dict[Key, Any] = {}
         ahead = list(wanted)
         while ahead:
@@ -150,10 +187,59 @@ class LazyArrays:
                 continue
             if (name := self.given.get(key)) is not None:
                 graph[key] = (partial(_same, values[name]),)
+            elif known and key in known:
+                graph[key] = (partial(_copied, known[key]),)
             else:
                 graph[key] = self.tasks[key]
                 ahead += self._dependencies(key)
         return graph
+
+
+class Kept:
+    """The arrays that regions had in common last, by key. They are never changed.
+
+    Parameters
+    ----------
+    most : int
+        Bytes that are kept.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most, self._bytes = most, 0
+        self._values: OrderedDict[Key, Any] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, keys: Iterable[Key]) -> dict[Key, Any]:
+        """Those of some values that are kept."""
+        with self._lock:
+            found = {key: self._values[key] for key in keys if key in self._values}
+            for key in found:
+                self._values.move_to_end(key)
+        return found
+
+    def add(self, values: Mapping[Key, Any]) -> None:
+        """Keep arrays and tuples of arrays, instead of those that were not used for longest."""
+        with self._lock:
+            for key, value in values.items():
+                if key not in self._values and (size := _bytes(value)) is not None:
+                    self._values[key] = value
+                    self._bytes += size
+            while self._bytes > self._most:
+                _, value = self._values.popitem(last=False)
+                self._bytes -= _bytes(value) or 0
+
+
+def _bytes(value: Any) -> int | None:
+    """Bytes of an array or a tuple of arrays; None for any other value."""
+    parts = value if isinstance(value, tuple) else (value,)
+    return sum(part.nbytes for part in parts) if all(isinstance(part, np.ndarray) for part in parts) else None
+
+
+def _copied(value: Any) -> Any:
+    """A copy, which the function of a user may change."""
+    if isinstance(value, tuple):
+        return tuple(map(_copied, value))
+    return value.copy() if isinstance(value, np.ndarray) else value
 
 
 def _same(value: Any) -> Any:

@@ -345,7 +345,6 @@ class Multiscale:
                 origin=(z, y, x),
                 level_shape=at.shape,
                 mask=None if spec.mask is None else values[spec.mask],
-                fill=spec.fill,
             )
             for spec in self.at(level)
         }

@@ -435,7 +435,9 @@ class Cluster:
             )
         elif type(error).__name__ in ("NoWorkerError", "NoValidWorkerError"):
             explained = self._no_workers()
-        elif isinstance(error, (cf.CancelledError, ClosedClientError, CommClosedError)):
+        elif isinstance(error, (cf.CancelledError, ClosedClientError, CommClosedError)) or (
+            isinstance(error, RuntimeError) and self._client.status in ("closing", "closed")  # its event loop is closed
+        ):
             explained = self._lost()
         # A module that is missing in the function of a block has the note of the block.
         elif "No module named" in str(error) and not getattr(error, "__notes__", ()):
@@ -444,8 +446,8 @@ class Cluster:
 
     def _lost(self) -> SchedulerError:
         return SchedulerError(
-            f"the connection to scheduler {self._name} was lost, or its tasks were cancelled; start it again if it has "
-            "ended, then run the same command to resume",
+            f"the connection to scheduler {self._name} was lost or closed, or its tasks were cancelled; start it again "
+            "if it has ended, then run the same command to resume",
             code="scheduler-lost",
         )
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..allen.records import SectionDataset
 from ..errors import InputError
 from ..stores.documents import parse_object
+from ..versions import version
 from .options import Options, SectionsOptions, VolumeOptions
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class Opened:
     def coordinate(self) -> dict[str, Any]:
         """The coordinate that carries the opening, for the constructor of a Dataset."""
         record = {
+            "version": version(),
             "mode": self.options.mode,
             "options": asdict(self.options),
             "fields": self.fields,
@@ -78,8 +80,10 @@ class Opened:
                 "(opened.assign(image=...) does), or pass one variable as an array",
                 code="unknown-dataset",
             )
+        opener = version()
         try:
             record = parse_object(str(carrier.attrs[_ATTRIBUTE]))
+            opener = str(record.get("version", opener))
             rest = carrier.encoding.get(_ATTRIBUTE, {})
             kind = {each.mode: each for each in (VolumeOptions, SectionsOptions)}[record["mode"]]
             return cls(
@@ -90,6 +94,12 @@ class Opened:
                 rest.get("arrays", {}),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if opener != version():
+                raise InputError(
+                    f"the Dataset was opened by atlaszarr {opener}, and this is {version()}, which does not read its "
+                    f"coordinate {COORDINATE!r} ({error}); open the Dataset again",
+                    code="version-mismatch",
+                ) from None
             raise InputError(
                 f"the attribute of the coordinate {COORDINATE!r} of the Dataset is damaged ({error}); open it again",
                 code="unknown-dataset",

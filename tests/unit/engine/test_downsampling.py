@@ -56,11 +56,10 @@ def cell(shape, factor, index):
     return [tuple(zip(*voxel, strict=True)) for voxel in product(*axes)]
 
 
-def mean(values, factor, index, fill, mask):
-    voxels = [(j, w) for j, w in cell(values.shape, factor, index) if mask is None or mask[j] != 0]
+def mean(values, factor, index, mask):
+    footprint = cell(values.shape, factor, index)
+    voxels = [(j, w) for j, w in footprint if mask is None or mask[j] != 0] or footprint
     total = sum(math.prod(w) for _, w in voxels)
-    if not total:
-        return fill
     if values.dtype.kind != "f":
         return round(sum(int(values[j]) * math.prod(w) for j, w in voxels) / total)  # half to even, as Fraction does
     q = [f.denominator for f in factor]
@@ -108,14 +107,14 @@ def nearest(values, factor, index):
     return values[tuple(min(math.ceil(c) - 1, n - 1) for c, n in zip(centres, values.shape, strict=True))]
 
 
-def reduced(values, factor, rule, origin=(0, 0, 0), mask=None, fill=0, level_shape=None):
+def reduced(values, factor, rule, origin=(0, 0, 0), mask=None, level_shape=None):
     """One voxel at a time, from the rules as they are documented."""
     if values.ndim == 4:
-        return np.stack([reduced(channel, factor, rule, origin, mask, fill, level_shape) for channel in values])
+        return np.stack([reduced(channel, factor, rule, origin, mask, level_shape) for channel in values])
     level = np.empty([math.ceil(n / f) for n, f in zip(values.shape, factor, strict=True)], values.dtype)
     for index in np.ndindex(level.shape):
         if rule == "mean":
-            level[index] = mean(values, factor, index, fill, mask)
+            level[index] = mean(values, factor, index, mask)
         elif rule == "nearest":
             level[index] = nearest(values, factor, index)
         else:
@@ -162,13 +161,12 @@ def test_a_mean_stays_exact_where_the_factor_makes_weights_large(dtype, seed):
     st.sampled_from([np.bool_, np.uint8, np.float32, np.uint64]),
     st.integers(1, 3),
     st.sampled_from([np.bool_, np.int8, np.uint32, np.uint64]),
-    st.sampled_from([0, 1]),
 )
-def test_a_masked_mean_counts_covered_voxels_only_in_every_channel(
-    shape, factor, kind, seed, dtype, channels, mask_dtype, fill
+def test_a_masked_mean_counts_covered_voxels_only_in_every_channel_and_all_where_none_is_covered(
+    shape, factor, kind, seed, dtype, channels, mask_dtype
 ):
     values, mask = draw(kind, seed, (channels, *shape), dtype), draw("few", seed + 1, shape, mask_dtype)
-    check(reduce(values, factor, "mean", mask=mask, fill=fill), reduced(values, factor, "mean", mask=mask, fill=fill))
+    check(reduce(values, factor, "mean", mask=mask), reduced(values, factor, "mean", mask=mask))
 
 
 @settings(max_examples=150)
@@ -357,9 +355,9 @@ def test_bool_values_are_labels():
 def test_a_tissue_edge_gets_no_dark_halo():
     image = np.full((3, 4, 4, 5), 240, np.uint8)
     section = np.full((4, 4, 5), 7, np.uint32)
-    image[:, :, :, 1:], section[:, :, 1:] = 0, 0
+    image[:, :, :, 1:], section[:, :, 1:] = 9, 0
     for factor in (TWO, (Fraction(1), Fraction(2), Fraction(5, 2))):
-        level = reduce(image, factor, "mean", mask=section, fill=9)
+        level = reduce(image, factor, "mean", mask=section)
         covered = reduce(section, factor, "mode_of_nonzero")
         assert set(level[..., 0].ravel()) == {240}
         assert set(level[..., 1:].ravel()) == {9}
@@ -373,7 +371,7 @@ def test_voxels_outside_the_mask_may_be_nan():
     mask = np.isfinite(values)
     assert reduce(values, TWO, "mean", mask=mask).item() == 3
     assert np.isnan(reduce(values, TWO, "mean").item())
-    assert np.isnan(reduce(values, TWO, "mean", mask=mask & False, fill=np.nan).item())
+    assert np.isnan(reduce(values, TWO, "mean", mask=mask & False).item())
 
 
 @pytest.mark.parametrize(("rule", "dtype"), [("mean", np.int32), *HOW[1:]])
@@ -417,31 +415,9 @@ CUBE = np.zeros((2, 2, 2), np.uint8)
         (CUBE, (Fraction(1025, 2), *(Fraction(1024),) * 2), "mean", {}, "invalid-factor", "1025/2"),
         (CUBE, TWO, "mode", {"mask": CUBE}, "invalid-mask", "mode"),
         (CUBE, TWO, "mean", {"mask": CUBE[:1]}, "invalid-mask", "(1, 2, 2)"),
-        (CUBE, TWO, "mean", {"fill": 256}, "invalid-fill-value", "256"),
-        (CUBE, TWO, "mean", {"fill": -1}, "invalid-fill-value", "-1"),
-        (CUBE, TWO, "mean", {"fill": 0.5}, "invalid-fill-value", "0.5"),
-        (CUBE, TWO, "mean", {"fill": math.nan}, "invalid-fill-value", "nan"),
-        (CUBE.astype(bool), TWO, "mean", {"fill": 2}, "invalid-fill-value", "bool"),
     ],
 )
 def test_values_that_cannot_be_downsampled_are_named(values, factor, rule, options, code, named):
     with raises(InputError, code) as caught:
         reduce(values, factor, rule, **options)
     assert named in str(caught.value)
-
-
-@pytest.mark.parametrize("dtype", ["u1", "i2", "f4"])
-def test_the_mean_of_covered_voxels_is_that_of_all_where_none_is_covered(dtype):
-    random = np.random.default_rng(4)
-    values = random.integers(0, 100, (3, 7, 6, 9)).astype(dtype)
-    mask = random.integers(0, 2, (7, 6, 9)).astype("u4") * 5
-    mask[:4, :4] = 0
-    covered, plain = reduce(values, TWO, "mean", mask=mask), reduce(values, TWO, "mean")
-    none = reduce((mask != 0).astype("u1"), TWO, "mode_of_nonzero") == 0
-    assert none.any()
-    assert not none.all()
-    level = reduce(values, TWO, "mean_of_covered", mask=mask)
-    assert level.dtype == values.dtype
-    np.testing.assert_array_equal(level, np.where(none, plain, covered))
-    with raises(InputError, "invalid-mask"):
-        reduce(values, TWO, "mean_of_covered")

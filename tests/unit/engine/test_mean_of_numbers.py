@@ -52,3 +52,15 @@ def test_integers_have_no_nan_and_are_refused(tmp_path):
 def test_an_image_with_nan_is_written_and_verified(tmp_path):
     write_multiscales(values(), tmp_path / "x.ome.zarr", rule="mean_of_numbers", chunk=8)
     assert verify(tmp_path / "x.ome.zarr", deep=True).ok
+
+
+@pytest.mark.parametrize("factor", [TWO, LONG])
+def test_a_mask_leaves_out_further_values_and_where_none_counts_the_mean_is_that_of_all(factor):
+    parent = values()
+    mask = np.random.default_rng(6).integers(0, 2, parent.shape[1:]).astype(np.uint32)
+    mask[:, 5:] = 0
+    level = reduce(parent, factor, "mean_of_numbers", mask=mask)
+    hidden = np.where(mask == 0, np.nan, parent)
+    numbers, plain = reduce(hidden, factor, "mean_of_numbers"), reduce(parent, factor, "mean")
+    np.testing.assert_array_equal(level, np.where(np.isnan(numbers), plain, numbers))
+    assert not np.isnan(numbers).all()
