@@ -81,6 +81,8 @@ _PER_THREAD = 2
 #: stores and the services retry for half a minute each.
 _STREAK = 20
 _STREAK_SECONDS = 120.0
+#: The code of a task whose workers ended again and again.
+_KILLED = "worker-killed"
 #: Seconds to wait before each further try of the datasets whose store did not answer: together more than the lease of
 #: the batch lasts, so that a store may be gone for a minute.
 _PAUSES = (1.0, 4.0, 16.0, 48.0)
@@ -332,7 +334,8 @@ def run(
     """Run a job for every dataset, and yield the rows in the order of their ends, after they are in the journal.
 
     A dataset that fails for a reason that may pass runs once more after all others, and several times, after growing
-    pauses, if a store did not answer; the rows of the earlier tries are in the journal, and are not yielded.
+    pauses, if a store did not answer. Datasets whose workers ended run one at a time then. The rows of the earlier
+    tries are in the journal, and are not yielded.
 
     Parameters
     ----------
@@ -360,7 +363,7 @@ def run(
         return future
 
     def failed(future: Future, error: Exception) -> Row:
-        if isinstance(error, AtlaszarrError) and error.code == "worker-killed":
+        if isinstance(error, AtlaszarrError) and error.code == _KILLED:
             return failed_row(started[future], error)
         raise error
 
@@ -370,19 +373,22 @@ def run(
     by_id = {_id(dataset): dataset for dataset in datasets}
     pauses = iter(_PAUSES)
     try:
-        left, tried, pause = [*by_id], False, 0.0
-        while left:  # at first all datasets, then those that may succeed now
+        left, suspects, tried, pause = [*by_id], list[int](), False, 0.0
+        while left or suspects:  # at first all datasets, then those that may succeed now
             time.sleep(pause)
             again: list[int] = []
+            killed: list[int] = []
             pause = next(pauses, 0.0)  # before the next round; 0 in the last one
-            for row in in_window(scheduler, (partial(start, by_id[id]) for id in left), window, failed=failed):
-                journal.add(row)
-                streak.add(row)
-                if row.passing and (pause if row.code in PASSING else not tried):
-                    again.append(row.dataset)
-                else:
-                    yield row
-            left, tried = again, True
+            # What a killed worker was given may include innocent datasets: one by one, each answers for itself.
+            for ids, at_once in ((left, window), (suspects, lambda: 1)):
+                for row in in_window(scheduler, (partial(start, by_id[id]) for id in ids), at_once, failed=failed):
+                    journal.add(row)
+                    streak.add(row)
+                    if row.passing and (pause if row.code in PASSING else not tried):
+                        (killed if row.code == _KILLED else again).append(row.dataset)
+                    else:
+                        yield row
+            left, suspects, tried = again, killed, True
     except BaseException:  # also where the caller leaves the loop
         with suppress(TargetError):
             journal.close(patient=False)
