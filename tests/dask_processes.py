@@ -17,12 +17,13 @@ def worker(address, folder, *options, python=(sys.executable,), environment=None
     """A worker process, which has connected to the scheduler."""
     command = [*python, "-m", "dask", "worker", address, "--nthreads", "1", "--no-dashboard", *options]
     command += ["--local-directory", str(folder)] + ([] if nanny else ["--no-nanny"])
-    with started(command, environment) as child, Client(address, set_as_default=False) as observer:
+    with Client(address, set_as_default=False) as observer:
         before = {*observer.nthreads()}  # perhaps with a worker that was killed, which the scheduler does not know yet
-        while not {*observer.nthreads()} - before:
-            assert child.process.poll() is None, child.said()
-            time.sleep(0.05)
-        yield child
+        with started(command, environment) as child:
+            while not {*observer.nthreads()} - before:
+                assert child.process.poll() is None, child.said()
+                time.sleep(0.05)
+            yield child
 
 
 @contextmanager
