@@ -133,8 +133,7 @@ def test_a_range_of_ids_that_is_not_that_of_its_rows_is_refused(whole, tmp_path,
     honest = (folder / "datasets.parquet").read_bytes()
     footer = (lie / "datasets.parquet").read_bytes()
     size = 8 + int.from_bytes(footer[-8:-4], "little")
-    if pq.read_metadata(lie / "datasets.parquet").serialized_size + 8 != size or len(honest) != len(footer):
-        pytest.skip("the tables have other sizes")
+    assert (pq.read_metadata(lie / "datasets.parquet").serialized_size + 8, len(honest)) == (size, len(footer))
     sealed(folder, "datasets.parquet", honest[:-size] + footer[-size:])
     with raises(InputError, "damaged-file"):
         AllenClient(NOWHERE, "none", catalogue=folder).section_dataset(1007)

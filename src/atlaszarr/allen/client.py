@@ -300,7 +300,7 @@ class AllenClient:
         InputError
             If an argument is invalid, or the location holds something else.
         NotFoundError
-            If a section dataset of `ids` does not exist, or there is none.
+            If a section dataset of `ids` does not exist, or the service has no section datasets.
         RecordError
             If the number of records changes each time that they are fetched.
         ServiceError

@@ -47,7 +47,7 @@ class Catalogue:
     def __init__(self, location: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> None:
         self._target = Target.of(location, storage_options)
         self._forget()
-        self.document  # noqa: B018 - reads it
+        self.document = self._read()
 
     @property
     def url(self) -> str:
@@ -62,6 +62,9 @@ class Catalogue:
     @cached_property
     def document(self) -> Document:
         """The content of ``catalogue.json``."""
+        return self._read()
+
+    def _read(self) -> Document:
         from .files import read_document
 
         return read_document(self._target)

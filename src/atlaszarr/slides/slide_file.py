@@ -6,8 +6,10 @@ import hashlib
 import io
 import re
 from bisect import bisect_right, insort
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any, Self
 
 from ..errors import AtlaszarrError, ImageError
 from ..stores.locations import shown
@@ -90,7 +92,7 @@ class SlideFile(io.RawIOBase):
         ImageError
             If the slide does not exist, or the store cannot be read.
         """
-        with reading(target, key):
+        with _reading(target, key):
             part = target.read_range(key, 0, HEAD, _LARGEST_READ)
         if part is None:
             raise ImageError(f"there is no slide {name_of(target, key)}", code="slide-not-found")
@@ -119,9 +121,14 @@ class SlideFile(io.RawIOBase):
         """Bytes that were fetched so far."""
         return sum(map(len, self._parts.values()))
 
-    def header(self) -> _Header:
+    @contextmanager
+    def header(self) -> Iterator[Self]:
         """A context in which reading the file fetches what it lacks, as much as a header may have."""
-        return _Header(self)
+        self._allowance = _LARGEST_HEADER
+        try:
+            yield self
+        finally:
+            self._allowance = 0
 
     def validate_header(self) -> None:
         """Raise ImageError if reading the header passed the end of the slide."""
@@ -170,7 +177,7 @@ class SlideFile(io.RawIOBase):
             If the slide has changed, ends before its size, or cannot be read.
         """
         for start, stop in ranges:
-            with reading(self._target, self._head.key):
+            with _reading(self._target, self._head.key):
                 part = self._target.read_range(self._head.key, start, stop, _LARGEST_READ)
             if part is None or (part.size, part.tag) != (self._head.size, self._head.tag):
                 raise ImageError(f"slide {self.name} changed while it was read", code="slide-changed")
@@ -255,7 +262,7 @@ class SlideFile(io.RawIOBase):
         self._position = max(base + offset, 0)
         return self._position
 
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+    def readinto(self, buffer: Any) -> int:
         """Same as in `io.RawIOBase`; fetches what is not known, see `header`."""
         start, stop = self._position, min(self._position + len(buffer), self.size)
         self._passed_end |= start + len(buffer) > self.size
@@ -278,29 +285,15 @@ class SlideFile(io.RawIOBase):
         return len(body)
 
 
-class _Header:
-    def __init__(self, file: SlideFile) -> None:
-        self._file = file
-
-    def __enter__(self) -> SlideFile:
-        self._file._allowance = _LARGEST_HEADER
-        return self._file
-
-    def __exit__(self, *_: object) -> None:
-        self._file._allowance = 0
-
-
-class reading:  # noqa: N801 - a context manager
-    """Turns an error of the store into an ImageError that names the slide."""
-
-    def __init__(self, target: Target, key: str) -> None:
-        self._name = name_of(target, key)
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, AtlaszarrError) and not isinstance(error, ImageError):
-            raise ImageError(f"slide {self._name}: {error}", code=error.code) from None
+@contextmanager
+def _reading(target: Target, key: str) -> Iterator[None]:
+    """Turn an error of the store into an ImageError that names the slide."""
+    try:
+        yield
+    except ImageError:
+        raise
+    except AtlaszarrError as error:
+        raise ImageError(f"slide {name_of(target, key)}: {error}", code=error.code) from None
 
 
 def name_of(target: Target, key: str) -> str:
