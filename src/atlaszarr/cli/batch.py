@@ -13,7 +13,7 @@ from .options import API, CATALOGUE, CRITERIA, OUTPUT, STORE, WHOLE, WRITING, cl
 from .terminal import echo, echo_data, progress_bars, say
 
 if TYPE_CHECKING:
-    from ..dataset_batch.api import BatchStatus
+    from ..dataset_batch.report import BatchStatus
 
 
 @click.command()

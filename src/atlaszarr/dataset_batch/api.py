@@ -4,7 +4,7 @@ How a batch works, in the order in which to read it:
 
 1. `build_many`, here: validates everything that concerns all datasets, takes the lock of ``ROOT/batch``, compares the
    request with the recorded one, and leaves out the datasets that the journal calls finished.
-2. `run`, here: starts the tasks, in a window that grows with the workers, and adds each outcome to the journal.
+2. `rounds.run`: starts the tasks, in a window that grows with the workers, and adds each outcome to the journal.
 3. `dataset_task.build_dataset`, on the workers: the ordinary `atlaszarr.build`, and what it raises as a row.
 4. `journal.Journal`: the rows in the store, and the table made of them.
 
@@ -17,18 +17,15 @@ from __future__ import annotations
 import concurrent.futures as cf
 import os
 import threading
-import time
-from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from copy import copy
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
-from weakref import WeakKeyDictionary
 
 from ..allen import rma
 from ..allen.client import AllenClient
@@ -39,17 +36,14 @@ from ..dataset_build.api import options_of_views
 from ..dataset_build.asset import Registration
 from ..engine.lock import owning
 from ..engine.schedulers import (
-    Future,
-    Scheduler,
     SchedulerLike,
     Threads,
-    in_window,
     resolve_scheduler,
     scheduler_for,
     worker_count,
 )
 from ..engine.target_state import LAYOUT, refuse_inside_image, validate_layout, validate_same_request
-from ..errors import AtlaszarrError, InputError, TargetError, printable
+from ..errors import AtlaszarrError, InputError, printable
 from ..regions.annotation import annotation_levels, annotation_of
 from ..regions.matching import require_matching_level
 from ..sections.options import Options
@@ -59,139 +53,19 @@ from ..stores.target import Target
 from ..terminology.terminology import terminology_of
 from ..versions import version
 from .dataset_task import REQUEST, DatasetTask, build_dataset, concerns_all, failed_row
-from .journal import FINISHED, PASSING, Journal, Row
+from .journal import Journal, Row
 from .measures import FOLDER as MEASURES
 from .measures import TABLE as MEASURE_TABLE
 from .measures import join_parts, measured
+from .report import BatchReport, BatchStatus, Outcomes
+from .rounds import id_of, itself, run
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _FOLDER = "batch"
-#: The state of a dataset that an earlier run finished.
-_BEFORE = "finished before"
 #: The most datasets of a batch: over twenty times the catalogue of the Allen Institute, 43,818.
 MOST_DATASETS = 2**20
-#: The least futures that are unfinished at a time: so many workers an adaptive cluster may start at once, and the
-#: window grows with them.
-_LEAST_WINDOW = 64
-#: Unfinished futures for each thread of the cluster: the next dataset is there when one ends.
-_PER_THREAD = 2
-#: Datasets that fail one after another with the same code, and seconds that they last, before the batch ends: the
-#: stores and the services retry for half a minute each.
-_STREAK = 20
-_STREAK_SECONDS = 120.0
-#: The code of a task whose workers ended again and again.
-_KILLED = "worker-killed"
-#: Seconds to wait before each further try of the datasets whose store did not answer: together more than the lease of
-#: the batch lasts, so that a store may be gone for a minute.
-_PAUSES = (1.0, 4.0, 16.0, 48.0)
-#: The states of a report, in this order.
-_STATES = (*FINISHED, _BEFORE, "unfinished", "failed")
-#: Seconds between two reports of progress.
-_REPORT = 1.0
-#: Failed datasets that a report lists; the table has all.
-_LISTED = 20
-
-
-@dataclass
-class BatchStatus:
-    """The progress of a batch; its text is one line.
-
-    Attributes
-    ----------
-    total : int
-        Datasets of the batch.
-    finished : int
-        Of them, those that an earlier run finished.
-    done, failed : int
-        Datasets that have ended in this run, and those of them that failed or lack images.
-    images, stored_bytes : int
-        Section images and bytes of chunks of the datasets that have ended in this run.
-    seconds : float
-        Since the first task of this run.
-    """
-
-    total: int
-    finished: int = 0
-    done: int = 0
-    failed: int = 0
-    images: int = 0
-    stored_bytes: int = 0
-    seconds: float = 0.0
-
-    @property
-    def seconds_left(self) -> float | None:
-        """An estimate of the time to the end; None before the first dataset has ended."""
-        left = self.total - self.finished - self.done
-        return self.seconds / self.done * left if self.done else None
-
-    def __str__(self) -> str:
-        parts = [f"{self.finished + self.done} of {self.total} datasets"]
-        if self.failed:
-            parts.append(f"{self.failed} failed")
-        parts += [f"{self.images:,} images", f"{self.stored_bytes / 1e6:,.1f} MB"]
-        if self.seconds_left is not None:
-            parts.append(f"{timedelta(seconds=round(self.seconds_left))} left")
-        return ", ".join(parts)
-
-
-@dataclass(frozen=True)
-class BatchReport:
-    """The outcome of a batch.
-
-    Attributes
-    ----------
-    root : str
-    table : str
-        ``ROOT/batch/batch.csv``: the last outcome of every dataset in the root.
-    measures : str or None
-        ``ROOT/batch/measure.parquet``, with `measure`, if a dataset is measured.
-    datasets : int
-        Datasets of the batch, each counted once.
-    states : dict of str to int
-        How many ended in this run with each state: ``built``, ``resumed``, ``already finished``, ``unfinished`` (images
-        are missing), ``failed``; and ``finished before``, which were left alone.
-    images, stored_bytes : int
-        Section images and bytes of chunks of the datasets that ended in this run.
-    seconds : float
-        Of this run.
-    failures : tuple of Row
-        The first datasets that failed or lack images, at most 20; the table has all.
-    """
-
-    root: str
-    table: str
-    measures: str | None
-    datasets: int
-    states: dict[str, int]
-    images: int
-    stored_bytes: int
-    seconds: float
-    failures: tuple[Row, ...]
-
-    @property
-    def ok(self) -> bool:
-        """Whether all datasets are finished."""
-        return not self.failed
-
-    @property
-    def failed(self) -> int:
-        """Datasets that failed, or lack images that were not allowed to be missing."""
-        return self.states.get("failed", 0) + self.states.get("unfinished", 0)
-
-    def to_dict(self) -> dict[str, Any]:
-        """All attributes, `ok` and `failed`, as JSON types."""
-        return {
-            **asdict(self),
-            "failures": [asdict(row) for row in self.failures],
-            "ok": self.ok,
-            "failed": self.failed,
-        }
-
-
-def _identity(dataset: SectionDataset | int) -> Any:
-    return dataset
 
 
 def _described(client: AllenClient, dataset: SectionDataset | int) -> SectionDataset | Row:
@@ -201,7 +75,7 @@ def _described(client: AllenClient, dataset: SectionDataset | int) -> SectionDat
     except AtlaszarrError as error:
         if concerns_all(error):
             raise
-        return failed_row(_id(dataset), error)
+        return failed_row(id_of(dataset), error)
 
 
 def build_many(
@@ -283,7 +157,7 @@ def build_many(
     count = worker_count(workers)
     at_once = min(count, len(chosen)) if resolved == "threads" else 1
     folder = Target.of(f"{target.url}/{_FOLDER}", storage_options)
-    described, sent = _identity, client
+    described, sent = itself, client
     if client.catalogue is not None and resolved != "threads" and not is_url(client.catalogue.url):
         # Workers may not reach a folder of this machine; to read a dataset here takes some ten milliseconds of its CPU.
         reader, sent = copy(client), copy(client)
@@ -308,7 +182,7 @@ def build_many(
                     finished &= measured(folder)
                 left = [dataset for id, dataset in chosen.items() if id not in finished]
                 status = BatchStatus(len(chosen), len(chosen) - len(left))
-                outcomes = _Outcomes(status, progress)
+                outcomes = Outcomes(status, progress)
                 with closing(run(running, partial(build_dataset, task), left, journal, described)) as rows:
                     for row in rows:
                         outcomes.take(row)
@@ -321,143 +195,6 @@ def build_many(
                 running.stop()  # no task of this batch writes after the lock is released
                 raise
     return outcomes.summary(target.url, table, measures)
-
-
-def run(
-    scheduler: Scheduler,
-    job: Callable[[Any], Row],
-    datasets: Sequence[SectionDataset | int],
-    journal: Journal,
-    described: Callable[[SectionDataset | int], Any] = _identity,
-    streak_seconds: float = _STREAK_SECONDS,
-) -> Generator[Row]:
-    """Run a job for every dataset, and yield the rows in the order of their ends, after they are in the journal.
-
-    A dataset that fails for a reason that may pass runs once more after all others, and several times, after growing
-    pauses, if a store did not answer. Datasets whose workers ended run one at a time then. The rows of the earlier
-    tries are in the journal, and are not yielded.
-
-    Parameters
-    ----------
-    scheduler : Scheduler
-    job : callable
-        Called on a worker with a dataset; what it raises ends the batch.
-    datasets : sequence of SectionDataset or int
-    journal : Journal
-    described : callable
-        Returns what the job is called with instead of a dataset; called in this process, when the task starts.
-    streak_seconds : float
-        Time during which every dataset fails with the same passing fault before the batch ends.
-
-    Raises
-    ------
-    TargetError
-        If many datasets fail one after another with the same passing fault.
-    """
-    started: WeakKeyDictionary[Future, int] = WeakKeyDictionary()
-    streak = _Streak(streak_seconds)
-
-    def start(dataset: SectionDataset | int) -> Future:
-        future = scheduler.compute(job, described(dataset))
-        started[future] = _id(dataset)
-        return future
-
-    def failed(future: Future, error: Exception) -> Row:
-        if isinstance(error, AtlaszarrError) and error.code == _KILLED:
-            return failed_row(started[future], error)
-        raise error
-
-    def window() -> int:
-        return max(_PER_THREAD * scheduler.workers, _LEAST_WINDOW)
-
-    by_id = {_id(dataset): dataset for dataset in datasets}
-    pauses = iter(_PAUSES)
-    try:
-        left, suspects, tried, pause = [*by_id], list[int](), False, 0.0
-        while left or suspects:  # at first all datasets, then those that may succeed now
-            time.sleep(pause)
-            again: list[int] = []
-            killed: list[int] = []
-            pause = next(pauses, 0.0)  # before the next round; 0 in the last one
-            # What a killed worker was given may include innocent datasets: one by one, each answers for itself.
-            for ids, at_once in ((left, window), (suspects, lambda: 1)):
-                for row in in_window(scheduler, (partial(start, by_id[id]) for id in ids), at_once, failed=failed):
-                    journal.add(row)
-                    streak.add(row)
-                    if row.passing and (pause if row.code in PASSING else not tried):
-                        (killed if row.code == _KILLED else again).append(row.dataset)
-                    else:
-                        yield row
-            left, suspects, tried = again, killed, True
-    except BaseException:  # also where the caller leaves the loop
-        with suppress(TargetError):
-            journal.close(patient=False)
-        raise
-    journal.close()
-
-
-class _Streak:
-    """Passing faults with the same code one after another."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._code, self._count, self._since = "", 0, 0.0
-
-    def add(self, row: Row) -> None:
-        """Raise a TargetError if too many datasets have failed with the same fault for too long."""
-        if not row.passing:
-            self._code = ""
-        elif row.code != self._code:
-            self._code, self._count, self._since = row.code, 1, time.monotonic()
-        else:
-            self._count += 1
-            if self._count >= _STREAK and time.monotonic() - self._since >= self._seconds:
-                raise TargetError(
-                    f"the last {self._count} tries failed in the same way, the last with: {row.message}; run the same "
-                    "command to resume",
-                    code=row.code,
-                )
-
-
-class _Outcomes:
-    """The rows of a run, counted."""
-
-    def __init__(self, status: BatchStatus, progress: Callable[[BatchStatus], object] | None) -> None:
-        self._status, self._progress = status, progress
-        self._states: Counter[str] = Counter()
-        self._failures: list[Row] = []
-        self._began = time.monotonic()
-        self._reported = -_REPORT
-        if status.finished:
-            self._states[_BEFORE] = status.finished
-        self.report()
-
-    def take(self, row: Row) -> None:
-        """Count a row, and report once a second."""
-        status = self._status
-        self._states[row.state] += 1
-        status.done += 1
-        status.images += row.images
-        status.stored_bytes += row.stored_bytes
-        if not row.is_finished:
-            status.failed += 1
-            if len(self._failures) < _LISTED:
-                self._failures.append(row)
-        if time.monotonic() - self._reported >= _REPORT:
-            self.report()
-
-    def report(self) -> None:
-        """Call the user's function."""
-        self._reported = time.monotonic()
-        self._status.seconds = self._reported - self._began
-        if self._progress is not None:
-            self._progress(self._status)
-
-    def summary(self, root: str, table: str, measures: str | None) -> BatchReport:
-        """The report of the batch."""
-        status, states = self._status, {state: self._states[state] for state in _STATES if self._states[state]}
-        counts = (status.images, status.stored_bytes, status.seconds)
-        return BatchReport(root, table, measures, status.total, states, *counts, tuple(self._failures))
 
 
 def _views(mode: str, view: str | Sequence[str], options: Mapping[str, Any], client: AllenClient) -> list[Options]:
@@ -595,16 +332,12 @@ def _chosen(datasets: Iterable[SectionDataset | int] | pd.DataFrame) -> dict[int
     chosen: dict[int, SectionDataset | int] = {}
     for dataset in islice(table, MOST_DATASETS + 1):
         one = dataset if isinstance(dataset, SectionDataset) else rma.identifier(dataset)
-        chosen.setdefault(_id(one), one)
+        chosen.setdefault(id_of(one), one)
     if not chosen:
         raise InputError("there are no datasets to build; give at least one id", code="no-datasets")
     if len(chosen) > MOST_DATASETS:
         raise InputError(f"there are more than {MOST_DATASETS} datasets; give fewer", code="out-of-range")
     return chosen
-
-
-def _id(dataset: SectionDataset | int) -> int:
-    return dataset.id if isinstance(dataset, SectionDataset) else dataset
 
 
 def _stop_if(stopped: threading.Event, *_: object) -> None:
