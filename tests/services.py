@@ -16,7 +16,7 @@ from atlaszarr.allen.client import AllenClient
 from atlaszarr.testing import Emulator
 from chains import Folder, bucket
 
-__all__ = ["connect", "emulator", "remote", "serve", "store", "web"]
+__all__ = ["allen", "connect", "emulator", "remote", "serve", "store", "web"]
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +24,13 @@ def emulator():
     """A running Emulator with the built-in records and no faults; call `reset` before counting requests."""
     with Emulator() as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def allen(emulator):
+    """A client of `emulator` without a cache."""
+    with AllenClient(emulator.url, cache="none", rate=1e9) as client:
+        yield client
 
 
 @pytest.fixture

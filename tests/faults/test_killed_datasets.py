@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from distributed import Client
 
-from atlaszarr import AllenClient, open_volume, verify
+from atlaszarr import open_volume, verify
 from atlaszarr.errors import SchedulerError
 from atlaszarr.writing import write_multiscales
 from codes import raises
@@ -17,12 +17,6 @@ from dask_processes import scheduler_process, worker
 
 DATASET = 69289763
 OPTIONS = {"resolution": 200, "chunk": 16}
-
-
-@pytest.fixture(scope="module")
-def allen(emulator):
-    with AllenClient(emulator.url, cache="none", rate=1e9) as client:
-        yield client
 
 
 def smoothed(opened):

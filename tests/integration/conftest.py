@@ -1,1 +1,33 @@
+"""Fixtures of the tests that need a server, a cluster or an atlas."""
+
+from __future__ import annotations
+
+import pytest
+from distributed import LocalCluster
+
+from atlaszarr import Terminology, build_atlas
+from atlaszarr.testing.ontology import structure_graph
+from atlaszarr.testing.phantom import default_phantom
+from atlaszarr.testing.phantom_volumes import annotation_nrrd
 from services import *  # noqa: F403
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A cluster of two worker processes with a thread each."""
+    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def annotation(made_once):
+    """The annotation of the phantom at 100 um, in an atlas, to be read only."""
+
+    def make(path):
+        path.mkdir()
+        (path / "x.nrrd").write_bytes(annotation_nrrd(default_phantom(), 100))
+        ontology = Terminology.from_structure_graph(structure_graph()["msg"])
+        build_atlas(path / "atlas", annotation=path / "x.nrrd", ontology=ontology)
+
+    found = made_once("annotation of the phantom", make)
+    return found / "atlas/annotation-sets/allen-adult-mouse-annotation/2017/annotation.ome.zarr"

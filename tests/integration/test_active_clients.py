@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 import xarray as xr
 import zarr
-from distributed import Client, LocalCluster
+from distributed import Client
 
-from atlaszarr import AllenClient, build, build_atlas, open_sections, open_volume, region_statistics, region_volumes
+from atlaszarr import build, build_atlas, open_sections, open_volume, region_statistics, region_volumes
 from atlaszarr.engine.ome import Geometry
 from atlaszarr.errors import InputError
 from atlaszarr.terminology.terminology import Structure, Terminology
@@ -22,18 +22,6 @@ TERMINOLOGY = Terminology(
 )
 ORIENTATION = {"z": "anterior-to-posterior", "y": "superior-to-inferior", "x": "left-to-right"}
 GEOMETRY = Geometry((0.1, 0.1, 0.1), orientation=ORIENTATION)
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster:
-        yield cluster
-
-
-@pytest.fixture(scope="module")
-def allen(emulator):
-    with AllenClient(emulator.url, cache="none", rate=1e9) as client:
-        yield client
 
 
 @pytest.fixture(scope="module")

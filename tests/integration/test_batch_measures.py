@@ -8,11 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from atlaszarr import Terminology, build_atlas, build_many, region_statistics
+from atlaszarr import build_many, region_statistics
 from atlaszarr.errors import InputError, SchedulerError
-from atlaszarr.testing.ontology import structure_graph
-from atlaszarr.testing.phantom import default_phantom
-from atlaszarr.testing.phantom_volumes import annotation_nrrd
 from codes import raises
 from copied_datasets import copies
 
@@ -20,19 +17,6 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 ANNOTATION = "annotation-sets/allen-adult-mouse-annotation/2017/annotation.ome.zarr"
 IDS = (11, 12, 13)
 SMALL = {"resolution": 100, "chunk": 32, "view": ("primary", "expression")}
-
-
-@pytest.fixture(scope="module")
-def annotation(made_once):
-    """The annotation of the phantom at 100 um, in an atlas."""
-
-    def make(path):
-        path.mkdir()
-        (path / "x.nrrd").write_bytes(annotation_nrrd(default_phantom(), 100))
-        ontology = Terminology.from_structure_graph(structure_graph()["msg"])
-        build_atlas(path / "atlas", annotation=path / "x.nrrd", ontology=ontology)
-
-    return made_once("annotation of batches", make) / "atlas" / ANNOTATION
 
 
 @pytest.fixture

@@ -15,12 +15,6 @@ SMALL = {"resolution": 200, "chunk": 16}
 IDS = range(1, 13)
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as running:
-        yield running
-
-
 def images_fetched(emulator):
     return Counter(asked.path for asked in emulator.requests if asked.kind == "section_image_download")
 

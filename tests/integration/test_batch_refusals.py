@@ -6,11 +6,8 @@ from collections import Counter
 import pandas as pd
 import pytest
 
-from atlaszarr import Terminology, build, build_atlas, build_many, verify
+from atlaszarr import build, build_many, verify
 from atlaszarr.errors import InputError
-from atlaszarr.testing.ontology import structure_graph
-from atlaszarr.testing.phantom import default_phantom
-from atlaszarr.testing.phantom_volumes import annotation_nrrd
 from codes import raises
 from copied_datasets import copies
 
@@ -18,19 +15,6 @@ ANNOTATION = "annotation-sets/allen-adult-mouse-annotation/2017/annotation.ome.z
 IDS = (11, 12)
 SMALL = {"resolution": 200, "chunk": 16}
 MEASURED = {"resolution": 100, "chunk": 32}
-
-
-@pytest.fixture(scope="module")
-def annotation(made_once):
-    """The annotation of the phantom at 100 um, in an atlas."""
-
-    def make(path):
-        path.mkdir()
-        (path / "x.nrrd").write_bytes(annotation_nrrd(default_phantom(), 100))
-        ontology = Terminology.from_structure_graph(structure_graph()["msg"])
-        build_atlas(path / "atlas", annotation=path / "x.nrrd", ontology=ontology)
-
-    return made_once("annotation of refusals", make) / "atlas" / ANNOTATION
 
 
 @pytest.fixture

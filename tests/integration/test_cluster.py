@@ -28,12 +28,6 @@ def emulator():
         yield running
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster:
-        yield cluster
-
-
 def digests(target):
     files = sorted(
         p for p in Path(target).rglob("*") if p.is_file() and "atlaszarr" not in p.parts[len(target.parts) :]

@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 import zarr
 
-from atlaszarr import AllenClient, open_sections, open_volume, verify
+from atlaszarr import open_sections, open_volume, verify
 from atlaszarr.errors import InputError
 from atlaszarr.versions import version
 from atlaszarr.writing import write_multiscales
@@ -17,12 +17,6 @@ from codes import raises
 DATASET = 69289763
 VOLUME = {"resolution": 200, "chunk": 16}
 SECTIONS = {"resolution": 200, "chunk": 32}
-
-
-@pytest.fixture(scope="module")
-def allen(emulator):
-    with AllenClient(emulator.url, cache="none", rate=1e9) as client:
-        yield client
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import xarray as xr
 import zarr
 from distributed import Client, LocalCluster
 
-from atlaszarr import AllenClient, build, open_sections, open_volume, plan, verify
+from atlaszarr import build, open_sections, open_volume, plan, verify
 from atlaszarr.errors import AtlaszarrWarning, ImageError, InputError
 from atlaszarr.stores.target import Target
 from atlaszarr.writing import write_multiscales
@@ -29,18 +29,6 @@ SAGITTAL = 69289763
 CORONAL = 74272479
 OPTIONS = {"resolution": 100, "chunk": 32}
 FLAT = {"resolution": 100, "chunk": 64}
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster:
-        yield cluster
-
-
-@pytest.fixture(scope="module")
-def allen(emulator):
-    with AllenClient(emulator.url, cache="none", rate=1e9) as client:
-        yield client
 
 
 @pytest.fixture(scope="module")

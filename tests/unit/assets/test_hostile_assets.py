@@ -12,7 +12,7 @@ from atlaszarr.assets.validation import findings
 from atlaszarr.errors import InputError
 from atlaszarr.stores.target import Target
 from codes import raises
-from tiny_assets import NAMES, TERMINOLOGY, write_tree
+from tiny_assets import NAMES, TERMINOLOGY
 
 SET, TERMS = NAMES.annotation_set.folder, NAMES.terminology.folder
 ATLAS, SPACE, TEMPLATE = NAMES.atlas.folder, NAMES.coordinate_space.folder, NAMES.template.folder
@@ -21,16 +21,6 @@ TABLE, PARQUET, VOLUMES = f"{TERMS}/terminology.csv", f"{TERMS}/terminology.parq
 MASKS, IMAGE = f"{SET}/annotations.ome.zarr", f"{TEMPLATE}/template.ome.zarr"
 SEGMENTATION = f"{SET}/annotations.precomputed"
 INFO = f"{SEGMENTATION}/info"
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    return write_tree(tmp_path_factory.mktemp("whole") / "tree")
-
-
-@pytest.fixture
-def tree(whole, tmp_path):
-    return shutil.copytree(whole, tmp_path / "tree")
 
 
 def found(root):

@@ -20,16 +20,6 @@ SET, TERMS = NAMES.annotation_set.folder, NAMES.terminology.folder
 ATLAS, SPACE, TEMPLATE = NAMES.atlas.folder, NAMES.coordinate_space.folder, NAMES.template.folder
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    return write_tree(tmp_path_factory.mktemp("whole") / "tree")
-
-
-@pytest.fixture
-def tree(whole, tmp_path):
-    return shutil.copytree(whole, tmp_path / "tree")
-
-
 def found(root, strict=False):
     return [(defect.kind, defect.key, defect.text) for defect in findings(Target.of(root), strict=strict)]
 
