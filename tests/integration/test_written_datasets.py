@@ -332,7 +332,7 @@ with AllenClient(sys.argv[1], cache="none", rate=1e9) as client:
     image = opened.image.data.map_blocks(np.negative)
 
     def kill(done, total, word):
-        if word == sys.argv[3] and done >= int(sys.argv[4]):
+        if [word] == sys.argv[3:4] and done >= int(sys.argv[4]):
             os.kill(os.getpid(), signal.SIGKILL)
 
     report = write_multiscales(
