@@ -342,6 +342,18 @@ with AllenClient(sys.argv[1], cache="none", rate=1e9) as client:
 """
 
 
+def test_a_changed_dataset_from_a_file_in_memory_is_not_taken_for_the_opening(allen, tmp_path):
+    opened = open_volume(SAGITTAL, client=allen, **OPTIONS)
+    changed = with_image(opened, np.invert(opened.image.data)).drop_vars("c")
+    changed.to_zarr(tmp_path / "copy.zarr", consolidated=False)
+    held = xr.open_zarr(tmp_path / "copy.zarr", consolidated=False).load().assign_coords(c=opened.c.values)
+    write_multiscales(held, tmp_path / "x")
+    np.testing.assert_array_equal(levels(tmp_path / "x")[0], changed.image.values)
+    assert "steps" in json.loads((tmp_path / "x" / "atlaszarr" / "build.json").read_text())["request"]
+    with raises(InputError, "different-options"):
+        write_multiscales(with_image(held, np.invert(held.image.values)), tmp_path / "x")
+
+
 def test_another_process_resumes_the_same_graph_and_another_graph_is_refused(emulator, allen, tmp_path):
     class StopError(Exception):
         pass

@@ -294,9 +294,12 @@ class LazyLayout:
 
     def is_unchanged(self, geometries_agree: bool) -> bool:
         """Whether the Dataset is as it was opened: its dask arrays have the same names."""
-        known = self.carried.arrays
-        names = {name: getattr(self.given[name].data, "name", None) for name in self.variables}
-        return geometries_agree and not self.carried.fields and all(known.get(k) == v for k, v in names.items())
+        return geometries_agree and not self.carried.fields and all(map(self.is_own, self.variables))
+
+    def is_own(self, variable: str) -> bool:
+        """Whether a variable is the dask array of the opening; False if that is not known, as in a file."""
+        name = self.carried.arrays.get(variable)
+        return name is not None and name == getattr(self.given[variable].data, "name", None)
 
 
 def values_of(

@@ -54,8 +54,7 @@ class LazyVolume(LazyLayout):
         z, y, x = section.shape
         pyramid = self.volume.pyramid((z, y, x))
         version, spec = self.options.ome_zarr, self.image_spec(image, has_channels)
-        is_own = self.carried.arrays.get("section") == getattr(section.data, "name", None)
-        ids = None if is_own else np.unique([section.image_id for section in self.dataset.sections])
+        ids = None if self.is_own("section") else np.unique([section.image_id for section in self.dataset.sections])
         title, channels = records.title(self.dataset), self.channels(image, "c")
         return self.lay_out(
             target,
