@@ -220,7 +220,8 @@ class ImageSource:
                 except ImageError:
                     if kept.head is None:
                         raise
-                    images, kept.head = self._read(None, wanted, cache)  # it may have changed since
+                    kept.head = None  # the slide may have changed since
+                    images, kept.head = self._read(None, wanted, cache)
                 return found | images
         except ImageError as error:
             return found | {crop: self._missing(crop, str(error)) for crop in wanted}

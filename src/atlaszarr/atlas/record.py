@@ -124,7 +124,7 @@ class Record:
         return self._named_key if self.layout.strict else self._strict_key
 
     def refuse_other_names(self) -> None:
-        """Refuse a tree that holds the atlas with names that the standard lacks if this one has none, and vice versa.
+        """Refuse a tree that holds this atlas in the other form: strict, or with names that the standard lacks.
 
         Raises
         ------

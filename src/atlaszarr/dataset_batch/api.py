@@ -23,7 +23,6 @@ from copy import copy
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -129,7 +128,7 @@ def build_many(
         An annotation, whose path or URL all workers reach: each finished volume is measured in its regions, see
         `region_statistics`, and ``ROOT/batch/measure.parquet`` has a row for each dataset and structure.
     progress : callable, optional
-        Called with a `BatchStatus` every second and at the end; ``print`` prints its line.
+        Called with a `BatchStatus` as datasets end, at most once a second, and at the end; ``print`` prints its line.
     **options
         Same as in `build`.
 
@@ -291,6 +290,9 @@ def _begin(
             validate_layout(folder, stored)
             validate_same_request(folder, _flat(stored), _flat(wanted))
             validate_same_request(folder, {"measure": noted}, {"measure": measure})
+            raise InputError(  # of views that differ in more than their names, as no batch writes them
+                f"{folder.url}/{REQUEST} is damaged; give --overwrite to begin the batch anew", code="damaged-metadata"
+            )
     journal.clear()
     folder.remove(MEASURES)
     folder.remove(MEASURE_TABLE)
@@ -330,13 +332,13 @@ def _chosen(datasets: Iterable[SectionDataset | int] | pd.DataFrame) -> dict[int
         raise InputError(f"{printable(repr(datasets))[:60]} is one dataset; give a list", code="invalid-value")
     table = cast(Any, datasets).index if hasattr(datasets, "columns") else datasets
     chosen: dict[int, SectionDataset | int] = {}
-    for dataset in islice(table, MOST_DATASETS + 1):
+    for dataset in table:
         one = dataset if isinstance(dataset, SectionDataset) else rma.identifier(dataset)
         chosen.setdefault(id_of(one), one)
+        if len(chosen) > MOST_DATASETS:
+            raise InputError(f"there are more than {MOST_DATASETS} datasets; give fewer", code="out-of-range")
     if not chosen:
         raise InputError("there are no datasets to build; give at least one id", code="no-datasets")
-    if len(chosen) > MOST_DATASETS:
-        raise InputError(f"there are more than {MOST_DATASETS} datasets; give fewer", code="out-of-range")
     return chosen
 
 

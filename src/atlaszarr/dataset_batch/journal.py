@@ -1,8 +1,8 @@
 """The journal of a batch: a line for each dataset that has ended, in objects of JSON lines.
 
 A store has no append, so lines are collected in parts of `_LINES` lines; the last part is put again with each new line,
-and each put is whole or not at all. Lines that arrive faster than the store takes puts wait for the next one. What a
-``kill -9`` loses are those: their datasets are finished, and the next run finds them so.
+and each put is whole or not at all. Lines that arrive faster than the store takes puts wait for the next one. A
+``kill -9`` loses only these: the next run finds their datasets finished, or builds them again.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ def run(
             killed: list[int] = []
             pause = next(pauses, 0.0)  # before the next round; 0 in the last one
             # What a killed worker was given may include innocent datasets: one by one, each answers for itself.
-            for ids, at_once in ((left, window), (suspects, lambda: 1)):
+            for ids, at_once in ((left, window), (suspects, 1)):
                 for row in in_window(scheduler, (partial(start, by_id[id]) for id in ids), at_once, failed=failed):
                     journal.add(row)
                     streak.add(row)

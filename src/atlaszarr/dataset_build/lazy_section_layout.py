@@ -148,7 +148,7 @@ class SectionLabel:
     def over(self, region: Region, missing: Iterable[MissingImage]) -> NDArray[np.uint32]:
         """The label over a region of the stack of planes: uint32, (planes, rows, columns); 0 for missing images."""
         lacking = {image.request.image_id for image in missing}
-        axes = region[:0:-1] if self.swapped else region[1:]
+        axes = (region[2], region[1]) if self.swapped else region[1:]
         rows, columns = (slice(a.start + n, a.stop + n) for a, n in zip(axes, self.first, strict=True))
         labels = []
         for k in range(region[0].start, region[0].stop):

@@ -35,7 +35,7 @@ _KEPT: OrderedDict[tuple[str, str], KeptSlide] = OrderedDict()
 
 @contextmanager
 def kept_slide(source: str, key: str) -> Iterator[KeptSlide]:
-    """Lock a slide of an image source; the caller sets its `head` to what is fetched in the end."""
+    """Lock a slide of an image source; before it leaves, the caller sets `head` to all that is fetched."""
     with _LOCK:
         slide = _KEPT.setdefault((source, key), KeptSlide())
         _KEPT.move_to_end((source, key))
@@ -48,12 +48,14 @@ def kept_slide(source: str, key: str) -> Iterator[KeptSlide]:
 
 
 def _evict(newest: KeptSlide) -> None:
-    """Drop the least recently used slides until the rest fits into `_LIMIT`, and the newest if it has no parts.
+    """Keep the most recently used slides that fit into `_LIMIT` together, and drop the newest if it has no parts.
 
     Another slide without parts is kept, since another thread may be fetching it.
     """
     size = 0
     for key, slide in reversed(list(_KEPT.items())):
-        size += 0 if slide.head is None else slide.head.fetched
-        if slide.head is None if slide is newest else size > _LIMIT:
+        more = 0 if slide.head is None else slide.head.fetched
+        if size + more > _LIMIT if more else slide is newest:
             del _KEPT[key]
+        else:
+            size += more

@@ -8,7 +8,7 @@ import re
 from bisect import bisect_right, insort
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from ..errors import AtlaszarrError, ImageError
@@ -49,12 +49,15 @@ class SlideHead:
         Its ETag.
     parts : tuple of (int, bytes)
         The bytes that are fetched already, with their positions.
+    is_validated : bool
+        Whether all bytes are fetched, and have the MD5 of the ETag.
     """
 
     key: str
     size: int
     tag: str | None
     parts: tuple[tuple[int, bytes], ...] = field(repr=False)
+    is_validated: bool = False
 
     @property
     def fetched(self) -> int:
@@ -109,7 +112,7 @@ class SlideFile(io.RawIOBase):
     def head(self) -> SlideHead:
         """The slide with all parts that are fetched so far."""
         parts = tuple((start, self._parts[start]) for start in self._starts)
-        return SlideHead(self._head.key, self._head.size, self._head.tag, parts)
+        return replace(self._head, parts=parts)
 
     @property
     def size(self) -> int:
@@ -189,13 +192,16 @@ class SlideFile(io.RawIOBase):
 
     def is_intact(self) -> bool:
         """Whether a slide has the MD5 of its ETag; True if that is not its MD5, or not all of its bytes are known."""
+        if self._head.is_validated:
+            return True
         tag = self._head.tag or ""
         if not self._target.url.startswith("s3://") or not _MD5.fullmatch(tag) or self.fetched < self.size:
             return True
         digest = hashlib.md5(usedforsecurity=False)
         for start in self._starts:
             digest.update(self._parts[start])
-        return digest.hexdigest() == tag
+        self._head = replace(self._head, is_validated=digest.hexdigest() == tag)
+        return self._head.is_validated
 
     def validate(self) -> None:
         """Raise ImageError unless the slide `is_intact`."""
