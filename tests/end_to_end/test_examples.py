@@ -37,6 +37,7 @@ def run(example, *arguments, **environment):
     return ran.stdout
 
 
+@pytest.mark.slow
 def test_a_lazy_slice_fetches_only_the_images_that_it_needs(tmp_path):
     with Emulator() as emulator:
         environment = {"ATLASZARR_API_URL": emulator.url, "ATLASZARR_CACHE": "none"}

@@ -124,7 +124,8 @@ code = pytest.main(["--collect-only", "--quiet", "-n", "0", "-p", "no:cacheprovi
 print(*sorted(sys.modules), file=sys.stderr)
 sys.exit(code)
 """
-    ran = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    env = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}  # it may choose other tests
+    ran = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout
     loaded = {name.partition(".")[0] for name in ran.stderr.split()}
     assert "hypothesis" in loaded
