@@ -241,7 +241,9 @@ def test_selected_sections_and_pixels_keep_their_places(allen, built, tmp_path):
 
 def test_sections_that_are_moved_keep_their_label(allen, built, tmp_path):
     opened = open_sections(SAGITTAL, client=allen, **FLAT)
-    moved = opened.assign_coords(y=("y", opened.y.values + 1.0, opened.y.attrs)).isel(section=[2], y=slice(10, 50))
+    um = {"units": "um"}
+    moved = opened.assign_coords(y=("y", opened.y.values * 1000 + 1000, um), x=("x", opened.x.values * 1000, um))
+    moved = moved.isel(section=[2], y=slice(10, 50))
     write_multiscales(moved, tmp_path / "x")
     label, whole = (levels(path, "labels/section")[0] for path in (tmp_path / "x/0", built / "sections/2"))
     np.testing.assert_array_equal(label, whole[:, 10:50])
@@ -260,9 +262,13 @@ SELECTIONS = {
 
 
 @pytest.mark.parametrize("name", SELECTIONS)
-def test_a_selection_is_written_at_its_place(allen, tmp_path, name):
+@pytest.mark.parametrize("unit", ["millimeter", "um", None])
+def test_a_selection_is_written_at_its_place(allen, tmp_path, name, unit):
     selection, shape, offset = SELECTIONS[name]
     opened = open_volume(SAGITTAL, client=allen, **OPTIONS)
+    if unit != "millimeter":
+        factor, attrs = (1, {}) if unit is None else (1000, {"units": unit})
+        opened = opened.assign_coords({axis: (axis, opened[axis].values * factor, attrs) for axis in "zyx"})
     part = opened.isel(selection)
     write_multiscales(part, tmp_path / "x")
     written = levels(tmp_path / "x")[0]
@@ -274,6 +280,7 @@ def test_a_selection_is_written_at_its_place(allen, tmp_path, name):
     ome = document(tmp_path / "x")["ome"]
     scale, translation = ome["multiscales"][0]["datasets"][0]["coordinateTransformations"]
     np.testing.assert_allclose(translation["translation"][-3:], np.add(offset, 0.045), atol=1e-12)
+    assert {axis.get("unit") for axis in ome["multiscales"][0]["axes"][-3:]} == {"millimeter"}
     assert scale["scale"][-3:] == [0.2 if name == "every second" else 0.1, 0.1, 0.1]
     labels = [channel["label"] for channel in ome.get("omero", {}).get("channels", [])]
     assert labels == {"channel": [], "channels": ["blue", "red"]}.get(name, ["red", "green", "blue"])
@@ -288,6 +295,10 @@ REFUSED = {
     "invalid-section-label": lambda opened: opened.where(opened.section > 0),
     "unsupported-dtype": lambda opened: opened.assign(image=opened.image > 9),
     "wrong-axes": lambda opened: opened.assign(image=opened.image.expand_dims(t=2)),
+    "unknown-unit": lambda opened: opened.assign_coords(
+        {axis: (axis, opened[axis].values, {"units": "furlong"}) for axis in "zyx"}
+    ),
+    "different-units": lambda opened: opened.assign_coords(z=("z", opened.z.values, {"units": "um"})).isel(z=[3]),
 }
 
 

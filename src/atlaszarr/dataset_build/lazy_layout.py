@@ -28,7 +28,7 @@ from ..engine.inputs import geometry_of, held_by, identity_of, locations_read, o
 from ..engine.label_counts import distinct
 from ..engine.lazy_arrays import LazyArrays
 from ..engine.multiscale import ArraySpec
-from ..engine.ome import Geometry
+from ..engine.ome import Geometry, microns_in
 from ..engine.pyramid import NonEmptyChunks, Pyramid
 from ..errors import ImageError, InputError
 from ..sections import FETCHES
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 _COPIES = 3
 #: Relative difference between equal lengths: coordinates are float64.
 _ROUNDING = 1e-9
+_UM_IN_MM = 1000
 ZYX = ("z", "y", "x")
 
 
@@ -155,26 +156,27 @@ class LazyLayout:
         """
         import xarray as xr
 
-        grid = records.geometry(self.aligned.grid)
-        single = [axis for axis in along if array.sizes[axis] == 1 and axis in array.coords]
         if lacking := [axis for axis in along if axis not in array.coords]:
             raise InputError(
                 f"variable {array.name!r} lacks the coordinate {lacking[0]!r}; keep it", code="missing-coordinate"
             )
-        regular = {ZYX[k]: array.coords[axis].variable for axis, k in along.items() if axis not in single}
-        found = geometry_of(xr.Dataset(coords={axis: (axis, v.values, v.attrs) for axis, v in regular.items()}))
+        grid = records.geometry(self.aligned.grid)
+        coordinates = {ZYX[k]: (ZYX[k], *_with_a_step(array.coords[axis], grid.scale[k])) for axis, k in along.items()}
+        found = geometry_of(xr.Dataset(coords=coordinates))
+        if (microns := microns_in(found.unit or grid.unit)) is None:
+            raise InputError(
+                f"coordinates have the unit {found.unit!r}, which is no length; give millimeter", code="unknown-unit"
+            )
+        in_mm = float(microns) / _UM_IN_MM
         scale, translation = list(grid.scale), list(grid.translation)
-        for axis, position in along.items():
-            if axis in single:
-                first = float(array.coords[axis].values[0])
-            else:
-                scale[position], first = found.scale[position], found.translation[position]
-            if math.isclose(scale[position], grid.scale[position], rel_tol=_ROUNDING):
-                scale[position] = grid.scale[position]
-            if abs(first - grid.translation[position]) > _ROUNDING * scale[position]:
+        for position in along.values():
+            size, first = found.scale[position] * in_mm, found.translation[position] * in_mm
+            if not math.isclose(size, scale[position], rel_tol=_ROUNDING):
+                scale[position] = size
+            if abs(first - translation[position]) > _ROUNDING * size:
                 translation[position] = first
         (sz, sy, sx), (tz, ty, tx) = scale, translation
-        return Geometry((sz, sy, sx), (tz, ty, tx), found.unit or grid.unit, grid.orientation)
+        return Geometry((sz, sy, sx), (tz, ty, tx), grid.unit, grid.orientation)
 
     def image_spec(self, array: Any, has_channels: bool) -> ArraySpec:
         """The image of the target: in the dtype of an array, with means of the voxels that the section label covers."""
@@ -300,6 +302,15 @@ class LazyLayout:
         """Whether a variable is the dask array of the opening; False if that is not known, as in a file."""
         name = self.carried.arrays.get(variable)
         return name is not None and name == getattr(self.given[variable].data, "name", None)
+
+
+def _with_a_step(coordinate: xr.DataArray, step: float) -> tuple[NDArray[Any], dict[Any, Any]]:
+    """The values and attributes of a coordinate; one of a single value has a second one, `step` mm away."""
+    values = coordinate.to_numpy()
+    if values.size == 1 and values.dtype.kind in "iuf":
+        microns = microns_in(coordinate.attrs.get("units") or "millimeter")
+        values = values[0] + np.array([0.0, step * _UM_IN_MM / float(microns or _UM_IN_MM)])
+    return values, coordinate.attrs
 
 
 def values_of(
