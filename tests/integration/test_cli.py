@@ -329,7 +329,7 @@ def test_the_emulator_writes_its_slides_and_serves_until_interrupted(tmp_path):
 
 @pytest.mark.parametrize(
     "command",
-    [[], *([name] for name in cli.commands)],
+    [[], *([name] for name in cli.list_commands(None))],
     ids=" ".join,
 )
 def test_every_command_has_help_with_a_sentence_on_each_option(command, capsys):

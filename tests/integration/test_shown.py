@@ -106,7 +106,8 @@ FREE = {
 
 WITH_VALUES = [
     pytest.param(name, parameter, id=f"{name} {parameter.opts[0]}")
-    for name, command in cli.commands.items()
+    for name in cli.list_commands(None)
+    for command in [cli.get_command(None, name)]
     for parameter in command.params
     if isinstance(parameter, click.Option) and not parameter.is_flag
 ]

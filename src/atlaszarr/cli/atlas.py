@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from ..stores.locations import is_url
-from .options import API, OME_ZARR, OUTPUT, SHARD, STORE, VOXEL_SIZE, WHOLE, WORKERS, WRITING, client, is_quiet, options
-from .terminal import echo, echo_data, progress_bars, say
+from .options import API, OME_ZARR, OUTPUT, SHARD, STORE, VOXEL_SIZE, WHOLE, WORKERS, WRITING, client, options
+from .terminal import echo, echo_data, is_quiet, progress_bars, say
 
 _VOLUMES = "NRRD, NIfTI, MetaImage, TIFF or OME-Zarr"
 _EACH = "path or URL; repeatable, once per resolution."

@@ -4,26 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from collections.abc import Sequence
+from importlib import import_module
+from typing import ClassVar
 
 import click
 
 from ..errors import AtlaszarrError, InputError, NotFoundError, RecordError
-from .atlas import atlas
-from .batch import batch
-from .build import build, plan, verify
-from .catalogue import catalogue
-from .demo import demo, emulator
-from .grid import grid
-from .image import image
-from .measure import measure
-from .options import Text
-from .preview import preview
-from .search import info, search
 from .signals import leave, stopping_on_signals
 from .terminal import prepare_streams, say, warning_lines
-from .volumes import volumes
 
 #: Characters of an argument: the longest request line that common web servers accept (8 KiB in Apache and nginx).
 _LONGEST = 8192
@@ -61,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _unexpected(error: Exception) -> int:
     """Report an exception that is not of atlaszarr, and return exit code 1."""
+    import traceback
+
     if isinstance(error, OSError) and _raised_by_echo(error):
         # Python must not flush to it at exit. For a closed pipe click exits with 1 before this.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -78,24 +69,58 @@ def _failed(message: object, code: int) -> int:
 
 
 def _raised_by_echo(error: OSError) -> bool:
+    import traceback
+
     *_, (frame, _line) = traceback.walk_tb(error.__traceback__)
     return frame.f_code is click.echo.__code__
 
 
-@click.group(
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    commands=[
-        *(search, info, catalogue, image, preview, plan, build, batch, verify),
-        *(atlas, volumes, measure, grid, demo, emulator),
-    ],
-)
+class _Commands(click.Group):
+    """The commands; each is imported when it is used."""
+
+    #: The module of each, and what ``atlaszarr --help`` says of it.
+    summaries: ClassVar = {
+        "atlas": (".atlas", "Build an atlas from an annotation, a template and a terminology."),
+        "batch": (".batch", "Build many section datasets, and measure them into one table."),
+        "build": (".build", "Build the registered OME-Zarr of a section dataset."),
+        "catalogue": (".catalogue", "Save the records of the API, for work without it."),
+        "demo": (".demo", "Build a volume and an atlas from the built-in API, and draw them."),
+        "emulator": (".demo", "Serve the built-in API until interrupted."),
+        "grid": (".grid", "Save the expression grids of the Allen Institute as OME-Zarr."),
+        "image": (".image", "Save one section image."),
+        "info": (".search", "Describe one section dataset."),
+        "measure": (".measure", "Print the grey levels and expression of every region."),
+        "plan": (".build", "Estimate what a build fetches and writes."),
+        "preview": (".preview", "Draw the registered sections as a picture."),
+        "search": (".search", "List section datasets, or their section images."),
+        "verify": (".build", "Check what is written, and repair it."),
+        "volumes": (".volumes", "Print the volume of every region of an annotation."),
+    }
+
+    def list_commands(self, ctx: click.Context | None) -> list[str]:
+        """The names of the commands."""
+        return sorted(self.summaries)
+
+    def get_command(self, ctx: click.Context | None, cmd_name: str) -> click.Command | None:
+        """Import a command."""
+        if cmd_name not in self.summaries:
+            return None
+        from .options import Text
+
+        module, _ = self.summaries[cmd_name]
+        command: click.Command = getattr(import_module(module, __package__), cmd_name)
+        for parameter in command.params:
+            if parameter.type is click.STRING:
+                parameter.type = Text()  # no argument or option is a blank text
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, self.summaries[name][1]) for name in self.list_commands(ctx)])
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="atlaszarr")
 def cli() -> None:
     """Allen Brain Atlas section datasets as registered, multiscale OME-Zarr."""
-
-
-# No argument or option is a blank text.
-for _command in cli.commands.values():
-    for _parameter in _command.params:
-        if _parameter.type is click.STRING:
-            _parameter.type = Text()

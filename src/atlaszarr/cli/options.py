@@ -1,7 +1,7 @@
 """The options that several commands share, and how their texts are parsed.
 
-Options of the run (the API, the cache, quiet) stay in the click context, from which `client` and `is_quiet` read them;
-the commands receive all others.
+Options of the run (the API, the cache, quiet) stay in the click context, from which `client` and `terminal.is_quiet`
+read them; the commands receive all others.
 """
 
 from __future__ import annotations
@@ -163,11 +163,6 @@ def _keep(parse: _Callback = lambda _context, _parameter, value: value) -> dict[
 
 def _kept(name: str, default: Any = None) -> Any:
     return click.get_current_context().meta.get(f"atlaszarr.{name}", default)
-
-
-def is_quiet() -> bool:
-    """Whether ``--quiet`` is given."""
-    return bool(_kept("quiet"))
 
 
 def client() -> Any:

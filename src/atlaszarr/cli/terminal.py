@@ -13,13 +13,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import AtlaszarrWarning, escaped, printable
-from .options import is_quiet
 from .signals import note_resumable
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from ..allen.images import MissingImage
+
+
+def is_quiet() -> bool:
+    """Whether ``--quiet`` is given."""
+    return bool(click.get_current_context().meta.get("atlaszarr.quiet"))
 
 
 def prepare_streams() -> None:
