@@ -1,4 +1,4 @@
-"""The demo: a volume and an atlas, built from the built-in Allen API and read back with ngff-zarr."""
+"""The demo: a volume and an atlas, built from the built-in Allen API and read back with zarr."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _DEEPEST = 4
 
 
 def run_demo(folder: str | os.PathLike[str], progress: Progress | None = None) -> tuple[VolumeDemo, AtlasDemo]:
-    """Build a registered volume and an atlas from the built-in Allen API in a folder, and read both with ngff-zarr.
+    """Build a registered volume and an atlas from the built-in Allen API in a folder, and read both back.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ class VolumeDemo:
     requests : int
         Section images requested from the emulator.
     levels : tuple of tuple
-        For every pyramid level as ngff-zarr reads it: shape, voxel size (mm), origin (mm).
+        For every pyramid level: shape, voxel size (mm), origin (mm).
     error : float
         Mean absolute difference from the phantom's closed form, in grey levels, over voxels more than 100 um from
         the edges of all regions, each on the plane of its section.
@@ -134,7 +134,7 @@ class AtlasDemo:
 
 
 def demonstrate_volume(folder: Path, client: AllenClient, emulator: Emulator, progress: Progress) -> VolumeDemo:
-    """Build a registered volume from an emulated Allen API in a folder, and read it back with ngff-zarr.
+    """Build a registered volume from an emulated Allen API in a folder, and read it back with zarr.
 
     Parameters
     ----------
@@ -153,29 +153,33 @@ def demonstrate_volume(folder: Path, client: AllenClient, emulator: Emulator, pr
         If the result cannot be read back.
     """
     import simplejpeg
-    from ngff_zarr import from_ngff_zarr
+    import zarr
 
     target = folder / "nrp1.ome.zarr"
     report = build(DATASET, target, client=client, resolution=_VOLUME_RESOLUTION, progress=progress)
     requests = emulator.count("section_image_download")
-    dataset = client.section_dataset(DATASET)
+    sections = client.section_dataset(DATASET)
     view = report.views[0]
     if view.failures:
         raise TargetError(f"{view.target} is unfinished: {view.failures[0].reason}", code="target-unfinished")
     progress(0, 3, "volume read")
-    read = from_ngff_zarr(str(target), validate=True)
-    image = np.asarray(read.images[0].data)
+    group: Any = zarr.open_group(target, mode="r")
+    image = np.asarray(group["0"][:])
     progress(1, 3, "volume read")
-    label = np.asarray(from_ngff_zarr(str(target / "labels" / "section"), validate=True).images[0].data)
+    label = np.asarray(group["labels/section/0"][:])
     progress(2, 3, "volume read")
     picture = target.with_name("nrp1.jpg")
     write_whole(picture, simplejpeg.encode_jpeg(_slices(image), quality=92))
-    levels = tuple(
-        (tuple(level.data.shape), float(level.scale["z"]), float(level.translation["z"])) for level in read.images
-    )
-    error = _error(image, label, dataset, emulator.phantom)
+    levels = tuple(_level(group, dataset) for dataset in group.attrs["ome"]["multiscales"][0]["datasets"])
+    error = _error(image, label, sections, emulator.phantom)
     progress(3, 3, "volume read")
     return VolumeDemo(str(target), str(picture), view.state, requests, levels, error)
+
+
+def _level(group: Any, dataset: dict[str, Any]) -> tuple[tuple[int, ...], float, float]:
+    """The shape of a level, the size of its voxels, and the centre of the first one along z."""
+    scale, translation = dataset["coordinateTransformations"]
+    return tuple(group[dataset["path"]].shape), scale["scale"][1], translation["translation"][1]
 
 
 def _error(image: NDArray[np.uint8], label: NDArray[np.uint32], dataset: SectionDataset, phantom: Phantom) -> float:
@@ -202,7 +206,7 @@ def _slices(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def demonstrate_atlas(folder: Path, client: AllenClient, phantom: Phantom, progress: Progress) -> AtlasDemo:
-    """Draw reference volumes of a phantom brain, build an atlas from them, and measure it with ngff-zarr.
+    """Draw reference volumes of a phantom brain, build an atlas from them, and measure it.
 
     Parameters
     ----------
@@ -221,7 +225,6 @@ def demonstrate_atlas(folder: Path, client: AllenClient, phantom: Phantom, progr
         If the result cannot be written, or its table of volumes is wrong.
     """
     import pandas as pd
-    from ngff_zarr import from_ngff_zarr
 
     from .testing.phantom_volumes import annotation_nrrd, template_nrrd
 
@@ -245,7 +248,7 @@ def demonstrate_atlas(folder: Path, client: AllenClient, phantom: Phantom, progr
     progress(0, 1, "atlas read")
     annotation = report.images[0].target
     terminology = Terminology.read(Path(annotation).with_name("terminology.csv"))
-    table = region_volumes(from_ngff_zarr(annotation, validate=True), terminology, by_hemisphere=True)
+    table = region_volumes(annotation, terminology, by_hemisphere=True)
     written = pd.read_csv(report.volumes, index_col="identifier")
     if not written["voxels"].equals(table["voxels"]):
         message = f"{report.volumes} differs from {annotation}; remove {report.target} and start again"

@@ -25,7 +25,7 @@ def demo(folder: str, as_json: bool) -> None:
         echo_data(json.dumps({**volume.to_dict(), "atlas": atlas.to_dict()}))
         return
     echo(f"{volume.state}: {volume.target}, from {volume.requests} section images of a phantom brain")
-    echo("read back and validated by ngff-zarr:")
+    echo("read back with zarr:")
     rows = [
         (k, " x ".join(map(str, shape)), f"{size:g}", f"{at:g}") for k, (shape, size, at) in enumerate(volume.levels)
     ]
@@ -33,7 +33,7 @@ def demo(folder: str, as_json: bool) -> None:
     echo(f"mean difference from the phantom's closed form: {volume.error:.2f} of 255 grey levels")
     echo(f"three slices: {volume.picture}", "")
     echo(f"{atlas.state}: {atlas.target}, an atlas of the same brain")
-    echo("volumes of its larger regions, counted in what ngff-zarr reads:")
+    echo("volumes of its larger regions:")
     echo(*atlas.table.splitlines())
     echo(
         f"difference from the phantom's closed form: {atlas.mean_error:.1%} on average, "
