@@ -162,8 +162,7 @@ def build_many(
         reader, sent = copy(client), copy(client)
         reader.image_source, sent.catalogue = None, None
         described = partial(_described, reader)
-    threads = count // at_once if resolved == "threads" else workers or 1
-    settings = {"mode": mode, "view": view, "workers": threads, "allow_missing": allow_missing}
+    settings = {"mode": mode, "view": view, "allow_missing": allow_missing}
     task = DatasetTask(target, sent, folder, {**options, **settings}, annotation, overwrite=overwrite)
     stopped = threading.Event()
     _refuse_file(folder)
@@ -180,6 +179,8 @@ def build_many(
                 if annotation is not None:
                     finished &= measured(folder)
                 left = [dataset for id, dataset in chosen.items() if id not in finished]
+                threads = count // min(at_once, len(left) or 1) if resolved == "threads" else workers or 1
+                task = replace(task, options={**task.options, "workers": threads})
                 status = BatchStatus(len(chosen), len(chosen) - len(left))
                 outcomes = Outcomes(status, progress)
                 with closing(run(running, partial(build_dataset, task), left, journal, described)) as rows:
