@@ -221,14 +221,15 @@ template <class T> struct Block {
     }
 FOR_INTEGERS(FIND_RUNS)
 
-#define ADD_RUNS(T, code)                                                                                              \
-    EXPORT void block_sums_add_##code(const int64_t *runs, int64_t count, int64_t size, const T *image,               \
-                                      int64_t channels, const uint8_t *covered, const uint8_t *expression,            \
-                                      int64_t expression_channels, const uint8_t *expression_covered,                 \
-                                      const uint8_t *same_section, int64_t *counts, int64_t *values,                  \
-                                      LevelsOf<T>::Moment *moments) {                                                 \
-        const Block<T> block = {size,    channels,   expression_channels, image,                                      \
-                                covered, expression, expression_covered,  same_section};                              \
-        for (int64_t k = 0; k < count; k++, runs += 3) block.add({runs[0], runs[1], runs[2]}, counts, values, moments); \
+#define ADD_RUNS(T, code)                                                                                 \
+    EXPORT void block_sums_add_##code(const int64_t *runs, int64_t count, int64_t size, const T *image,   \
+                                      int64_t channels, const uint8_t *covered, const uint8_t *expression, \
+                                      int64_t expression_channels, const uint8_t *expression_covered,     \
+                                      const uint8_t *same_section, int64_t *counts, int64_t *values,      \
+                                      LevelsOf<T>::Moment *moments) {                                     \
+        const Block<T> block = {size,    channels,   expression_channels, image,                          \
+                                covered, expression, expression_covered,  same_section};                  \
+        for (int64_t k = 0; k < count; k++, runs += 3)                                                    \
+            block.add({runs[0], runs[1], runs[2]}, counts, values, moments);                              \
     }
 ADD_RUNS(uint8_t, u1) ADD_RUNS(uint16_t, u2) ADD_RUNS(float, f4) ADD_RUNS(double, f8)

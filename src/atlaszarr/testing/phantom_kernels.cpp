@@ -42,7 +42,8 @@ struct Row {
         double discriminant = b * b - a * c;
         if (a == 0.0 || discriminant < 0.0) return {0, a == 0.0 && c <= 0.0 ? width : 0};
         double root = sqrt(discriminant);
-        int64_t first = clipped(floor((-b - root) / a) - 1.0, width), stop = clipped(ceil((-b + root) / a) + 2.0, width);
+        int64_t first = clipped(floor((-b - root) / a) - 1.0, width);
+        int64_t stop = clipped(ceil((-b + root) / a) + 2.0, width);
         while (first < stop && squared_radius(first, ellipsoid) > 1.0) first++;
         while (stop > first && squared_radius(stop - 1, ellipsoid) > 1.0) stop--;
         return {first, stop};
