@@ -573,6 +573,14 @@ def test_serve_announces_its_url_and_runs_until_interrupted():
         assert process.wait(10) == 0
 
 
+def test_serve_may_be_interrupted_as_soon_as_its_url_is_known():
+    program = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from atlaszarr.testing.emulator import serve; serve(announce=lambda url: signal.raise_signal(signal.SIGINT))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
 def test_naming_the_package_imports_nothing_heavy():
     program = "import sys, atlaszarr.testing; print([name for name in ('numpy', 'numba') if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

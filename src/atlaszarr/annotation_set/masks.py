@@ -241,7 +241,7 @@ class Masks(Multiscale, kind="masks"):
         mask = np.zeros(layout.chunk, np.uint8)
         for block, region in run.regions.items():
             labels = read(run.level, region)
-            indices, present = structure_index.indices_of(labels, self.order, labels.shape)
+            indices, present = structure_index.indices_of(labels, self.order)
             counts = np.concatenate([[0], np.cumsum(present)])
             inside = mask[0][within(region, at.region(block))]
             for here in np.flatnonzero(counts[np.array(run.structures) + 1] > counts[firsts]):

@@ -28,7 +28,7 @@ def write_mesh(annotation: Finished, target: Target, order: PostOrder, task: Tas
     number, (_, _, index) = task
     level = number - len(annotation.resolutions)
     labels = annotation.read(level, extent.region)
-    mask = within(indices_of(labels, order, labels.shape)[0], order, index)
+    mask = within(indices_of(labels, order)[0], order, index)
     vertices, faces = surfaces.surface(mask)
     corner = [axis.start for axis in extent.region]
     mesh, mesh_index = precomputed.draco((vertices + corner) * annotation.resolutions[level], faces)

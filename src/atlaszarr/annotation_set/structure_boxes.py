@@ -60,7 +60,7 @@ def _of_block(
 
     region = layers(annotation.multiscale.pyramid).levels[level].region(block)
     labels = annotation.read(level, region)
-    indices, present = indices_of(labels, order, labels.shape)
+    indices, present = indices_of(labels, order)
     rows = extents(indices, len(order))[present]
     corner = [axis.start for axis in region]
     rows[:, 1:] += corner + corner

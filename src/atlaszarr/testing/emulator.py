@@ -199,7 +199,7 @@ def serve(
     with Emulator(faults=faults, port=port, **options) as emulator:
         if bucket is not None:
             emulator.write_bucket(bucket)
-        announce(emulator.url)
         with contextlib.suppress(KeyboardInterrupt):
+            announce(emulator.url)
             while True:
                 time.sleep(0.5)  # short waits: Python's signal handler runs between them

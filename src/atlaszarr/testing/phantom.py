@@ -282,22 +282,23 @@ class Phantom:
         if expression:
             expression_rows(out, affine, first_row, regions, levels)
         else:
-            background, base = np.array(self.background), np.array(self.base)
+            background, base = (np.array(level, np.float64) for level in (self.background, self.base))
             tissue_rows(out, affine, first_row, brain, regions, shifts, background, base, self._radians)
         return out
 
     @cached_property
     def _radians(self) -> Array:
-        waves = np.array(self.waves)
+        waves = np.array(self.waves, np.float64)
         waves[..., 1:4] *= 2.0 * math.pi / 1000.0
         return waves
 
     @cached_property
     def _arrays(self) -> tuple[Array, Array, Array, Array]:
-        regions = np.array([(region.centre, region.semi_axes) for region in self.regions]).reshape(-1, 2, 3)
-        shifts = np.array([region.shift for region in self.regions]).reshape(-1, 3)
-        levels = np.array([region.expression for region in self.regions])
-        return np.array((self.brain.centre, self.brain.semi_axes)), regions, shifts, levels
+        regions = np.array([(region.centre, region.semi_axes) for region in self.regions], np.float64)
+        shifts = np.array([region.shift for region in self.regions], np.float64)
+        levels = np.array([region.expression for region in self.regions], np.float64)
+        brain = np.array((self.brain.centre, self.brain.semi_axes), np.float64)
+        return brain, regions.reshape(-1, 2, 3), shifts.reshape(-1, 3), levels
 
 
 @cache

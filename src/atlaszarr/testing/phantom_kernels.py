@@ -1,56 +1,28 @@
 """Compiled kernels that draw rows of the phantom brain, for an affine from pixels to PIR microns.
 
 Along a row an ellipsoid is an interval and a sine is a rotation, so a pixel costs a few multiplications. The result
-equals `Phantom.rgb` and `Phantom.expression` to 1e-9.
+equals `Phantom.rgb` and `Phantom.expression` to 1e-9. Compiled from phantom_kernels.cpp.
 """
 
 from __future__ import annotations
 
-import math
-
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import InputError
+from ..native.library import INT, kernel, read, written
+
 Array = NDArray[np.float64]
 
-
-@numba.njit(nogil=True, cache=True)
-def _squared_radius(x: float, origin: Array, step: Array, centre: Array, axes: Array) -> float:
-    """(distance / semi-axes)^2 of pixel x of the row: at most 1 inside the ellipsoid."""
-    total = 0.0
-    for k in range(3):
-        u = (origin[k] + x * step[k] - centre[k]) / axes[k]
-        total += u * u
-    return total
+_START = (written("f8", 3), INT, INT, read("f8", 2), INT)
+_REGIONS = (read("f8", 3), INT)
+_tissue = kernel(
+    *("phantom_tissue", *_START, read("f8", 2), *_REGIONS),
+    *(read("f8", 2), read("f8", 1), read("f8", 1), read("f8", 3), INT),
+)
+_expression = kernel("phantom_expression", *_START, *_REGIONS, read("f8", 1))
 
 
-@numba.njit(nogil=True, cache=True)
-def _span(origin: Array, step: Array, centre: Array, axes: Array, width: int) -> tuple[int, int]:
-    """Pixels [first, stop) of the row inside the ellipsoid."""
-    a = b = 0.0
-    c = -1.0
-    for k in range(3):
-        u = (origin[k] - centre[k]) / axes[k]
-        du = step[k] / axes[k]
-        a += du * du
-        b += u * du
-        c += u * u
-    discriminant = b * b - a * c
-    if a == 0.0 or discriminant < 0.0:
-        return 0, width if a == 0.0 and c <= 0.0 else 0
-    root = math.sqrt(discriminant)
-    first = min(max(math.floor((-b - root) / a) - 1.0, 0.0), float(width))
-    stop = min(max(math.ceil((-b + root) / a) + 2.0, 0.0), float(width))
-    start, end = int(first), int(stop)
-    while start < end and _squared_radius(start, origin, step, centre, axes) > 1.0:
-        start += 1
-    while end > start and _squared_radius(end - 1, origin, step, centre, axes) > 1.0:
-        end -= 1
-    return start, end
-
-
-@numba.njit(nogil=True, cache=True)
 def tissue_rows(
     out: Array,
     pixel_to_pir: Array,
@@ -82,37 +54,26 @@ def tissue_rows(
         Grey levels outside the brain, and the mean inside.
     waves : ndarray, float64, shape (3, m, 5)
         By channel: amplitude, radians per um along (p, i, r), phase.
+
+    Raises
+    ------
+    InputError
+        If an array has another shape.
     """
-    rows, width, _ = out.shape
-    step = pixel_to_pir[:, 0].copy()
-    for row in range(rows):
-        origin = pixel_to_pir[:, 1] * (first_row + row) + pixel_to_pir[:, 2]
-        for x in range(width):
-            for channel in range(3):
-                out[row, x, channel] = background[channel]
-        start, end = _span(origin, step, brain[0], brain[1], width)
-        if start == end:
-            continue
-        for channel in range(3):
-            for x in range(start, end):
-                out[row, x, channel] = base[channel]
-            for wave in range(waves.shape[1]):
-                amplitude, kp, ki, kr, phase = waves[channel, wave]
-                turn = kp * step[0] + ki * step[1] + kr * step[2]
-                angle = kp * origin[0] + ki * origin[1] + kr * origin[2] + phase + start * turn
-                sine, cosine = amplitude * math.sin(angle), amplitude * math.cos(angle)
-                turn_sine, turn_cosine = math.sin(turn), math.cos(turn)
-                for x in range(start, end):
-                    out[row, x, channel] += sine
-                    sine, cosine = sine * turn_cosine + cosine * turn_sine, cosine * turn_cosine - sine * turn_sine
-        for region in range(regions.shape[0]):
-            left, right = _span(origin, step, regions[region, 0], regions[region, 1], width)
-            for x in range(left, right):
-                for channel in range(3):
-                    out[row, x, channel] += shifts[region, channel]
+    _check("pixel_to_pir", pixel_to_pir, (3, 3))
+    _check("brain", brain, (2, 3))
+    _check("regions", regions, (len(regions), 2, 3))
+    _check("shifts", shifts, (len(regions), 3))
+    _check("background", background, (3,))
+    _check("base", base, (3,))
+    _check("waves", waves, (3, *waves.shape[1:2], 5))
+    _check("out", out, (*out.shape[:2], 3))
+    _tissue(
+        *(out, *out.shape[:2], pixel_to_pir, first_row, brain, regions, len(regions)),
+        *(shifts, background, base, waves, waves.shape[1]),
+    )
 
 
-@numba.njit(nogil=True, cache=True)
 def expression_rows(out: Array, pixel_to_pir: Array, first_row: int, regions: Array, levels: Array) -> None:
     """Draw rows of the expression view: heat colours inside the regions whose level is not 0, black elsewhere.
 
@@ -128,19 +89,19 @@ def expression_rows(out: Array, pixel_to_pir: Array, first_row: int, regions: Ar
         Centre and semi-axes in um.
     levels : ndarray, float64, shape (n,)
         Expression at each region's centre, 0 to 1.
+
+    Raises
+    ------
+    InputError
+        If an array has another shape.
     """
-    rows, width, _ = out.shape
-    step = pixel_to_pir[:, 0].copy()
-    out[:] = 0.0
-    for row in range(rows):
-        origin = pixel_to_pir[:, 1] * (first_row + row) + pixel_to_pir[:, 2]
-        for region in range(regions.shape[0]):
-            if levels[region] == 0.0:
-                continue
-            start, end = _span(origin, step, regions[region, 0], regions[region, 1], width)
-            for x in range(start, end):
-                inside = _squared_radius(x, origin, step, regions[region, 0], regions[region, 1])
-                heat = levels[region] * (1.0 - inside)
-                out[row, x, 0] = 255.0 * heat * (2.0 - heat)
-                out[row, x, 1] = 255.0 * heat * heat
-                out[row, x, 2] = 160.0 * heat * (1.0 - heat)
+    _check("pixel_to_pir", pixel_to_pir, (3, 3))
+    _check("regions", regions, (len(regions), 2, 3))
+    _check("levels", levels, (len(regions),))
+    _check("out", out, (*out.shape[:2], 3))
+    _expression(out, *out.shape[:2], pixel_to_pir, first_row, regions, len(regions), levels)
+
+
+def _check(name: str, array: Array, shape: tuple[int, ...]) -> None:
+    if array.shape != shape:
+        raise InputError(f"{name} has shape {array.shape}; give an array of shape {shape}", code="shape-mismatch")

@@ -64,7 +64,7 @@ def test_masks_hold_the_known_volume_and_are_the_annotation_at_every_level(tmp_p
 
 def test_every_label_has_a_structure_and_a_mesh_has_the_volume_of_its_mask(terminology, labels):
     order = PostOrder.of(terminology)
-    indices, present = indices_of(labels, order, labels.shape)
+    indices, present = indices_of(labels, order)
     assert np.count_nonzero(indices != NOTHING) == np.count_nonzero(labels)
     assert present.sum() == len(np.unique(labels)) - 1
     below = [one.id for one in terminology.descendants("CP")]

@@ -12,8 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from atlaszarr.errors import InputError
 from atlaszarr.testing.ontology import structure_graph, structures
-from atlaszarr.testing.phantom import Ellipsoid, default_phantom
+from atlaszarr.testing.phantom import Ellipsoid, Phantom, default_phantom
+from codes import raises
 
 PHANTOM = default_phantom()
 CENTRE, AXES = np.array([7000.0, 4100.0, 5700.0]), np.array([5400.0, 3200.0, 4500.0])
@@ -177,6 +179,40 @@ def test_a_plane_without_extent_is_drawn_as_the_one_point_it_is():
     inside[:, 2], outside[:, 2] = CENTRE, 0.0
     np.testing.assert_allclose(PHANTOM.draw_rows(inside, 0, (2, 3)), np.broadcast_to(PHANTOM.rgb(CENTRE), (2, 3, 3)))
     assert (PHANTOM.draw_rows(outside, 0, (2, 3)) == PHANTOM.background).all()
+
+
+def test_a_brain_of_whole_numbers_without_regions_is_drawn_as_it_is_evaluated():
+    brain = Phantom(
+        Ellipsoid((7000, 4100, 5700), (5400, 3200, 4500)), (), (9, 8, 7), (3, 2, 1), waves=(((0,) * 5,),) * 3
+    )
+    plane = np.array([[0, 0, 7000], [0, 100, 0], [100, 0, 0]])
+    pir = np.stack(
+        [np.full((80, 114), 7000), *np.meshgrid(*(100 * np.arange(n) for n in (80, 114)), indexing="ij")], -1
+    )
+    np.testing.assert_array_equal(
+        brain.draw_rows(plane, 0, (80, 114)), np.where(brain.labels(pir)[..., None], (3, 2, 1), (9, 8, 7))
+    )
+    assert not brain.draw(plane, (80, 114), expression=True).any()
+
+
+@pytest.mark.parametrize("expression", [False, True])
+def test_an_affine_of_another_shape_is_refused(expression):
+    with raises(InputError, "shape-mismatch") as caught:
+        PHANTOM.draw(np.zeros((2, 3)), (4, 4), expression)
+    assert "(2, 3)" in str(caught.value)
+
+
+def test_waves_of_another_shape_are_refused():
+    with raises(InputError, "shape-mismatch"):
+        Phantom(waves=PHANTOM.waves[:2]).draw(np.zeros((3, 3)), (4, 4))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])
+def test_a_plane_that_is_not_finite_is_drawn(value):
+    for entry in range(9):
+        plane = np.eye(3)
+        plane.flat[entry] = value
+        assert PHANTOM.draw_rows(plane, 1, (3, 5)).shape == (3, 5, 3)
 
 
 def test_expression_is_black_between_regions_and_fades_to_nothing_at_their_surface():
