@@ -35,7 +35,7 @@ with AllenClient(cache="none", rate=1e9) as client:
     assert build(int(sys.argv[1]), sys.argv[2], client=client).ok
 """
 
-OURS_PACKAGES = ("numpy", "numba", "zarr", "dask", "simplejpeg", "urllib3", "fsspec")
+OURS_PACKAGES = ("numpy", "zarr", "dask", "simplejpeg", "urllib3", "fsspec")
 PEER_PACKAGES = ("atldld", "numpy", "opencv-python-headless", "pillow", "requests", "scikit-image")
 
 
@@ -84,7 +84,6 @@ class Bench:
         self.scratch, self.repeat = scratch, repeat
         ours = [sys.executable, "-m", "atlaszarr", "build", str(DATASET), "OUTPUT", "--cache", "none", "-q"]
         planes = [peer, HERE / "atldld_planes.py"]
-        self.cold = Subject("atlaszarr build, kernels not compiled yet", ours, VOXELS)
         self.ours = Subject("atlaszarr build", ours, VOXELS)
         self.unlimited = Subject(
             "atlaszarr, no limit of rate", [sys.executable, "-c", NO_LIMIT, str(DATASET), "OUTPUT"], VOXELS
@@ -102,8 +101,8 @@ class Bench:
         print("| --- | --: | --: | --: | --: | --- | --: | --: |")
         subjects = [self.ours, self.unlimited, self.defaults, self.best_tier, self.command]
         found = {}
-        for subject in subjects if latency else [self.cold, *subjects]:  # the cold one compiles for those after it
-            runs = [self._undisturbed(subject, server) for _ in range(1 if subject is self.cold else self.repeat)]
+        for subject in subjects:
+            runs = [self._undisturbed(subject, server) for _ in range(self.repeat)]
             run = replace(
                 min((run for run, _ in runs), key=lambda run: run.wall), peak=max(run.peak for run, _ in runs)
             )
@@ -128,15 +127,14 @@ class Bench:
 
     def _run(self, subject: Subject, server: Server) -> tuple[Run, str]:
         """One run into nothing that was there before, and what it left on disk."""
-        output, cache, kernels = (self.scratch / name for name in ("output", "cache", "kernels"))
-        for folder in (output, cache, *([kernels] if subject is self.cold else [])):
+        output, cache = (self.scratch / name for name in ("output", "cache"))
+        for folder in (output, cache):
             shutil.rmtree(folder, ignore_errors=True)
         environment = {
             **os.environ,
             "ATLASZARR_API_URL": server.url,
             "ALLEN_API_URL": server.url,
             "XDG_CACHE_HOME": str(cache),  # where atldld keeps its images
-            "NUMBA_CACHE_DIR": str(kernels),
         }
         environment.pop("PYTHONPATH", None)
         wait_for_quiet()

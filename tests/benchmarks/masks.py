@@ -98,7 +98,8 @@ def _environment(folder: Path, base: str) -> Path:
 
 
 def _environment_of(name: str, folder: Path) -> dict[str, str]:
-    kept = {**os.environ, "NUMBA_CACHE_DIR": str(folder / "kernels" / name), "PYTHONWARNINGS": "ignore"}
+    # The peer's kernels are compiled once.
+    kept = {**os.environ, "NUMBA_CACHE_DIR": str(folder / "kernels"), "PYTHONWARNINGS": "ignore"}
     if name != "atlaszarr":
         kept.pop("PYTHONPATH", None)
     return kept

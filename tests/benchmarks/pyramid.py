@@ -27,7 +27,7 @@ HERE = Path(__file__).parent
 ANNOTATION = HERE.parents[1] / ".." / "shared" / "data" / "ccf" / "annotation_25_ccf2017.nrrd"
 OTHERS = 0.1  # cores kept busy by others, beyond which a figure is preliminary
 LEVELS, CHUNK = 4, 64
-PACKAGES = ("numpy", "numba", "zarr", "dask", "numcodecs", "ngff-zarr", "tensorstore", "s3fs", "obstore", "moto")
+PACKAGES = ("numpy", "zarr", "dask", "numcodecs", "ngff-zarr", "tensorstore", "s3fs", "obstore", "moto")
 
 SIZES = {"labels": 1320 * 800 * 1140 * 4 / 1e6, "intensity": 3 * 528 * 320 * 456 / 1e6}  # MB
 OURS, PUBLISHED = "atlaszarr", "atlaszarr, factors 2.5, 2, 2, chunks of 80 and 64"
@@ -91,7 +91,7 @@ class Bench:
         self.scratch, self.sources, self.repeat, self.quiet = scratch, sources, repeat, quiet
         self.output = scratch / "output.ome.zarr"
         self.aims: list[tuple[str, str]] = []
-        self.environment = {**os.environ, "NUMBA_CACHE_DIR": str(scratch / "kernels"), "PYTHONWARNINGS": "ignore"}
+        self.environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
 
     def ours(self, kind: str, name: str = OURS, **options: Any) -> Subject:
         rule = "mean" if kind.startswith("intensity") else "mode"

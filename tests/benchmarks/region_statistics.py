@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import peak_memory
 
 DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
-PACKAGES = ("numpy", "numba", "numcodecs", "pandas", "tensorstore")
+PACKAGES = ("numpy", "numcodecs", "pandas", "tensorstore")
 ROUNDS = 2
 _MIB = 2**20
 

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import peak_memory
 
 DATA = Path(__file__).parents[2] / ".." / "shared" / "data"
-PACKAGES = ("numpy", "numba", "zarr", "dask", "numcodecs", "pandas", "pyarrow", "ngff-zarr", "tensorstore")
+PACKAGES = ("numpy", "zarr", "dask", "numcodecs", "pandas", "pyarrow", "ngff-zarr", "tensorstore")
 READ, COUNTED, INDEXED, TUTORIAL = (
     "tensorstore reads the array",
     "region_volumes, all regions, no index",

@@ -24,7 +24,7 @@ ENVIRONMENT = (ROOT / "environment.yml").read_text()
 
 REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9_.-]+)(?P<extra>\[[a-z,]+\])?(?:>=(?P<floor>[0-9.]+))?$")
 HEAVY = {
-    "numpy", "numba", "dask", "zarr", "pandas", "xarray", "ngff_zarr", "distributed", "rich", "pyarrow", "matplotlib",
+    "numpy", "dask", "zarr", "pandas", "xarray", "ngff_zarr", "distributed", "rich", "pyarrow", "matplotlib",
 }  # fmt: skip
 #: Servers and clusters: no unit test needs them.
 SERVERS = {"moto", "boto3", "botocore", "flask", "distributed"}

@@ -164,7 +164,7 @@ def in_a_process(folder, *lines):
             "from atlaszarr.errors import AtlaszarrError",
             f"client = AllenClient({NOWHERE!r}, 'none', catalogue={str(folder)!r})",
             "client.catalogue.document",
-            "import numba, pandas, pyarrow.parquet",
+            "import pandas, pyarrow.parquet",
             "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss",
             *lines,
             "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)",

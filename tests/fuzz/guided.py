@@ -25,14 +25,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[1] / "src")]
 import atheris  # noqa: E402
 import numpy as np  # noqa: E402
 
-#: numba does not compile instrumented functions.
-_COMPILED = [
-    f"atlaszarr.{path.relative_to(HERE.parents[1] / 'src/atlaszarr').with_suffix('')}".replace("/", ".")
-    for path in (HERE.parents[1] / "src/atlaszarr").rglob("*.py")
-    if "numba" in path.read_text()
-]
-
-with atheris.instrument_imports(include=["atlaszarr"], exclude=_COMPILED):
+with atheris.instrument_imports(include=["atlaszarr"]):
     import atlaszarr
     from atlaszarr.allen.records import SectionDataset
     from atlaszarr.allen.rma import envelope

@@ -38,7 +38,7 @@ def write(target, storage_options=None, value=0, **options):
 
 
 def main():
-    with tempfile.TemporaryDirectory() as folder:  # compiles the numba functions
+    with tempfile.TemporaryDirectory() as folder:  # imports what is imported late
         write(Path(folder, "x.ome.zarr"))
     for line in sys.stdin:
         job = json.loads(line)

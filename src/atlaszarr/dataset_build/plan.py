@@ -28,7 +28,7 @@ JPEG_BYTES_PER_PIXEL = 0.157
 #: Stored bytes per uncompressed byte: 0.100 and 0.116 in volumes of 69289763 and 74272479 with the pixels of
 #: SectionImage 69177654 in every section image; most of it is the image, since zstd compresses the label well.
 STORED_SHARE = 0.12
-#: Resident bytes before the first block: the interpreter with numba, zarr and their imports.
+#: Resident bytes before the first block: the interpreter with NumPy, zarr and their imports.
 _BASE_MEMORY = 350 * 2**20
 #: build.json, ledger.jsonl, sections.csv, failures.csv.
 _OTHER_OBJECTS = 4

@@ -32,7 +32,7 @@ from .plan import Plan
 FILES = ("atlaszarr/build.json", "atlaszarr/sections.csv", "atlaszarr/failures.csv")
 #: The colour of each channel of a section image.
 _COLOURS = {"red": "FF0000", "green": "00FF00", "blue": "0000FF"}
-_PACKAGES = ("dask", "fsspec", "google-crc32c", "numba", "numcodecs", "numpy", "obstore", "simplejpeg", "zarr")
+_PACKAGES = ("dask", "fsspec", "google-crc32c", "numcodecs", "numpy", "obstore", "simplejpeg", "zarr")
 
 
 def write_build(
