@@ -1,0 +1,444 @@
+// The inner loops of downsampling; documented in downsampling.py.
+#include "../native/arrays.hpp"
+
+#include <string.h>
+
+namespace {
+
+// The blocks of a parent and of its level, and the widths of the arrays of overlaps along z, y and x.
+struct Sizes {
+    int64_t channels, nz, ny, nx, mz, my, mx, wz, wy, wx;
+};
+
+// The voxels of the parent that a voxel of the level overlaps along an axis.
+struct Footprint {
+    int64_t start, stop, total;
+    const int64_t *overlaps;
+
+    Footprint(const int64_t *row) : start(row[0]), stop(row[1]), total(row[2]), overlaps(row + 3) {}
+    int64_t overlap(int64_t j) const { return overlaps[j - start]; }
+};
+
+// The value of a sum of floating point, or rounded half to even.
+template <class T, class S> T rounded(S mean) { return static_cast<T>(T(0.5) == 0 ? rint(mean) : mean); }
+
+// Sum over z and y into columns, which is most of the work and runs along rows, and then over x.
+// `scratch` has channels + 3 rows of nx.
+template <class T, class S, bool masked>
+void mean(const Sizes &n, const T *parent, const int64_t *zs, const int64_t *ys, const int64_t *xs, bool halved,
+          const uint8_t *covered, S *scratch, T *level, uint8_t *lacking) {
+    S *__restrict sums = scratch + (n.channels + 1) * n.nx, *__restrict weights = sums + n.nx;
+    auto fold = [&](const S *columns, S *__restrict folded) {
+        if (halved) {
+            for (int64_t x = 0; x < n.nx / 2; x++) folded[x] = columns[2 * x] + columns[2 * x + 1];
+            if (n.nx % 2) folded[n.mx - 1] = columns[n.nx - 1];
+            return;
+        }
+        for (int64_t x = 0; x < n.mx; x++) {
+            Footprint along(xs + x * n.wx);
+            S sum = 0;
+            for (int64_t k = along.start; k < along.stop; k++) sum += columns[k] * static_cast<S>(along.overlap(k));
+            folded[x] = sum;
+        }
+    };
+    for (int64_t z = 0; z < n.mz; z++) {
+        for (int64_t y = 0; y < n.my; y++) {
+            Footprint along_z(zs + z * n.wz), along_y(ys + y * n.wy);
+            memset(scratch, 0, sizeof(S) * (n.channels + 1) * n.nx);
+            for (int64_t i = along_z.start; i < along_z.stop; i++) {
+                for (int64_t j = along_y.start; j < along_y.stop; j++) {
+                    const S weight = static_cast<S>(along_z.overlap(i) * along_y.overlap(j));
+                    const uint8_t *counted = masked ? covered + (i * n.ny + j) * n.nx : nullptr;
+                    for (int64_t c = 0; c < n.channels; c++) {
+                        const T *row = parent + ((c * n.nz + i) * n.ny + j) * n.nx;
+                        S *__restrict columns = scratch + c * n.nx;
+                        for (int64_t x = 0; x < n.nx; x++) {
+                            S term = static_cast<S>(row[x]) * weight;
+                            columns[x] += !masked || counted[x] ? term : 0;
+                        }
+                    }
+                    if (masked) {
+                        S *__restrict columns = scratch + n.channels * n.nx;
+                        for (int64_t x = 0; x < n.nx; x++) columns[x] += counted[x] ? weight : 0;
+                    }
+                }
+            }
+            int64_t at = (z * n.my + y) * n.mx;
+            if (masked) {
+                fold(scratch + n.channels * n.nx, weights);
+                for (int64_t x = 0; x < n.mx; x++) lacking[at + x] = weights[x] == 0;
+            } else {
+                for (int64_t x = 0; x < n.mx; x++)
+                    weights[x] = static_cast<S>(along_z.total * along_y.total * xs[x * n.wx + 2]);
+            }
+            for (int64_t c = 0; c < n.channels; c++) {
+                fold(scratch + c * n.nx, sums);
+                T *__restrict made = level + c * n.mz * n.my * n.mx + at;
+                for (int64_t x = 0; x < n.mx; x++)
+                    made[x] = weights[x] == 0 ? T(0) : rounded<T>(sums[x] / weights[x]);
+            }
+        }
+    }
+}
+
+// The mean of integers whose sum may exceed floating point: the sum is high * 2**32 + low.
+template <class T>
+void mean_of_wide(const Sizes &n, const T *parent, const int64_t *zs, const int64_t *ys, const int64_t *xs,
+                  const uint8_t *covered, T *level, uint8_t *lacking) {
+    for (int64_t c = 0; c < n.channels; c++) {
+        for (int64_t at = 0; at < n.mz * n.my * n.mx; at++) {
+            Footprint along_z(zs + at / n.mx / n.my * n.wz), along_y(ys + at / n.mx % n.my * n.wy);
+            Footprint along_x(xs + at % n.mx * n.wx);
+            int64_t high = 0, low = 0, total = 0;
+            for (int64_t i = along_z.start; i < along_z.stop; i++) {
+                for (int64_t j = along_y.start; j < along_y.stop; j++) {
+                    const int64_t line = (i * n.ny + j) * n.nx;
+                    const T *row = parent + c * n.nz * n.ny * n.nx + line;
+                    for (int64_t k = along_x.start; k < along_x.stop; k++) {
+                        if (covered && !covered[line + k]) continue;
+                        int64_t weight = along_z.overlap(i) * along_y.overlap(j) * along_x.overlap(k);
+                        total += weight;
+                        high += static_cast<int64_t>(sizeof(T) < 8 ? int64_t(row[k]) >> 32 : row[k] >> 31 >> 1) * weight;
+                        low += static_cast<int64_t>(row[k] & 0xFFFFFFFF) * weight;
+                    }
+                }
+            }
+            if (total == 0) {
+                lacking[at] = 1;
+                continue;
+            }
+            int64_t quotient = high / total, rest = high % total;
+            if (rest < 0) quotient--, rest += total;
+            low += rest << 32;
+            const uint64_t whole = (static_cast<uint64_t>(quotient) << 32) + low / total;
+            const int64_t odd = whole & 1, twice = 2 * (low % total);
+            level[c * n.mz * n.my * n.mx + at] = static_cast<T>(whole + (twice + odd > total));
+        }
+    }
+}
+
+// The sum of two integers at once, or of eight.
+template <class T> struct Wider;
+template <> struct Wider<uint8_t> { using type = uint16_t; };
+template <> struct Wider<int8_t> { using type = int16_t; };
+template <> struct Wider<uint16_t> { using type = uint32_t; };
+template <> struct Wider<int16_t> { using type = int32_t; };
+template <> struct Wider<uint32_t> { using type = uint64_t; };
+template <> struct Wider<int32_t> { using type = int64_t; };
+template <> struct Wider<uint64_t> { using type = unsigned __int128; };
+template <> struct Wider<int64_t> { using type = __int128; };
+
+// The rows of a parent that 2 x 2 voxels of it lie in; a row counts twice where there is no other.
+template <class T> struct Rows {
+    const T *row[4];
+
+    Rows(const Sizes &n, const T *parent, int64_t pz, int64_t py, int64_t c, int64_t z, int64_t y) {
+        for (int i = 0; i < 4; i++) {
+            int64_t k = min(pz * z + i / 2 * (pz - 1), n.nz - 1), j = min(py * y + i % 2 * (py - 1), n.ny - 1);
+            row[i] = parent + ((c * n.nz + k) * n.ny + j) * n.nx;
+        }
+    }
+};
+
+// The mean of 2 x 2 x 2 integers, rounded half to even. A voxel alone along an axis counts twice: same mean.
+template <class T>
+void mean_of_eight(const Sizes &n, const T *parent, int64_t pz, int64_t py, T *__restrict level) {
+    using S = typename Wider<T>::type;
+    constexpr int bits = 8 * sizeof(T);
+    auto divided = [](S sum) { return static_cast<T>((sum + 3 + (sum >> 3 & 1)) >> 3); };
+    // Two voxels side by side, read as one number: both are added without a shuffle, in whatever order they lie.
+    auto pair = [](const T *row, int64_t x) {
+        S two;
+        memcpy(&two, row + 2 * x, sizeof two);
+        return static_cast<S>(static_cast<S>(static_cast<T>(two)) + static_cast<S>(static_cast<T>(two >> bits)));
+    };
+    for (int64_t c = 0; c < n.channels; c++) {
+        for (int64_t z = 0; z < n.mz; z++) {
+            for (int64_t y = 0; y < n.my; y++, level += n.mx) {
+                Rows<T> rows(n, parent, pz, py, c, z, y);
+                const T *first = rows.row[0], *second = rows.row[1], *third = rows.row[2], *fourth = rows.row[3];
+                for (int64_t x = 0; x < n.nx / 2; x++)
+                    level[x] = divided(pair(first, x) + pair(second, x) + pair(third, x) + pair(fourth, x));
+                if (int64_t x = n.nx - 1; n.nx % 2)
+                    level[n.mx - 1] = divided(2 * (S(first[x]) + S(second[x]) + S(third[x]) + S(fourth[x])));
+            }
+        }
+    }
+}
+
+// Break a tie by the size of the difference between the halves along each axis; true for background.
+inline bool loses(int64_t size_z, int64_t size_y, int64_t size_x, uint8_t odd_z, uint8_t odd_y, uint8_t odd_x) {
+    if (size_z == 0 && size_y == 0 && size_x == 0) return odd_z ^ odd_y ^ odd_x;
+    if (size_z >= size_y && size_z >= size_x) return odd_z;
+    return size_y >= size_x ? odd_y : odd_x;
+}
+
+template <class T, int... I> struct Indices {};
+
+// As many labels as are computed at once.
+template <class T> struct Lanes {
+    static constexpr int count = 32 / sizeof(T);
+    using type = T __attribute__((vector_size(32)));
+
+    // The voxels at 2 x + offset of a row.
+    template <int... I> static type strided(const T *row, int offset, Indices<int, I...>) {
+        type one, other;
+        memcpy(&one, row, sizeof one);
+        memcpy(&other, row + count, sizeof other);
+        return offset ? __builtin_shufflevector(one, other, (2 * I + 1)...)
+                      : __builtin_shufflevector(one, other, (2 * I)...);
+    }
+};
+
+// Of 2 x 2 x 2 voxels, the label other than 0 that occurs most, the smallest of equals, for a number of them at once.
+// The foreground wins a vote if it is more than half; half is a tie, which is reported.
+template <class T> struct Eight {
+    using V = typename Lanes<T>::type;
+    static constexpr int count = Lanes<T>::count;
+
+    // Returns whether some are tied.
+    static bool mode(const T *const row[4], bool vote, T *made) {
+        V cells[8], differ = {};
+        for (int i = 0; i < 4; i++) {
+            V one, other;
+            memcpy(&one, row[i], sizeof one);
+            memcpy(&other, row[i] + count, sizeof other);
+            differ |= (one ^ row[0][0]) | (other ^ row[0][0]);
+        }
+        if (!__builtin_reduce_or(differ)) {  // most are within one region
+            V all = V{} + row[0][0];
+            memcpy(made, &all, sizeof all);
+            return false;
+        }
+        for (int i = 0; i < 8; i++)
+            cells[i] = Lanes<T>::strided(row[i % 4], i / 4, __make_integer_seq<Indices, int, count>{});
+        // Sort them (Batcher's network); then equal labels follow each other.
+        constexpr int pairs[19][2] = {{0, 1}, {2, 3}, {4, 5}, {6, 7}, {0, 2}, {1, 3}, {4, 6}, {5, 7}, {1, 2}, {5, 6},
+                                      {0, 4}, {1, 5}, {2, 6}, {3, 7}, {2, 4}, {3, 5}, {1, 2}, {3, 4}, {5, 6}};
+        for (auto [i, j] : pairs) {
+            V low = __builtin_elementwise_min(cells[i], cells[j]);
+            cells[j] = __builtin_elementwise_max(cells[i], cells[j]);
+            cells[i] = low;
+        }
+        const V none = {}, one = none + 1;
+        V best = none, most = none, run = none, foreground = none, last = none;
+        for (int i = 0; i < 8; i++) {
+            V positive = cells[i] != none ? one : none;
+            foreground += positive;
+            run = cells[i] == last ? run + positive : positive;
+            V better = run > most;
+            best = better ? cells[i] : best;
+            most = better ? run : most;
+            last = cells[i];
+        }
+        if (vote) best = foreground < none + 4 ? none : best;
+        memcpy(made, &best, sizeof best);
+        V tied = foreground == none + 4;
+        return __builtin_reduce_or(tied);
+    }
+
+    // Turn what loses a tie to background.
+    static void break_ties(const T *const row[4], uint8_t odd_z, uint8_t odd_y, const uint8_t *odd_x, int n, T *made) {
+        for (int x = 0; x < n; x++) {
+            int foreground = 0, low_z = 0, low_y = 0, low_x = 0;
+            for (int i = 0; i < 8; i++) {
+                int voxel = row[i % 4][2 * x + i / 4] != 0;
+                foreground += voxel;
+                low_z += i & 2 ? 0 : voxel;
+                low_y += i & 1 ? 0 : voxel;
+                low_x += i & 4 ? 0 : voxel;
+            }
+            // `low` of 4 are in the low half: each difference is twice the size below.
+            auto size = [](int low) { return low > 2 ? low - 2 : 2 - low; };
+            if (foreground == 4 && loses(size(low_z), size(low_y), size(low_x), odd_z, odd_y, odd_x[x])) made[x] = 0;
+        }
+    }
+};
+
+// Take the mode of 2 x 2 x 2 voxels. A voxel alone along an axis counts twice: same majority.
+template <class T>
+void mode_of_eight(const Sizes &n, const T *parent, int64_t pz, int64_t py, bool vote, const uint8_t *odd_z,
+                   const uint8_t *odd_y, const uint8_t *odd_x, T *level) {
+    constexpr int count = Lanes<T>::count;
+    for (int64_t c = 0; c < n.channels; c++) {
+        for (int64_t z = 0; z < n.mz; z++) {
+            for (int64_t y = 0; y < n.my; y++, level += n.mx) {
+                Rows<T> rows(n, parent, pz, py, c, z, y);
+                for (int64_t x = 0; x < n.mx; x += count) {
+                    const int made = static_cast<int>(min<int64_t>(count, n.mx - x));
+                    const T *row[4];
+                    T padded[4][2 * count], last[count], *to = level + x;
+                    for (int i = 0; i < 4; i++) row[i] = rows.row[i] + 2 * x;
+                    if (2 * (x + count) > n.nx) {  // the end of the row, and its last voxel once more
+                        for (int i = 0; i < 4; i++) {
+                            for (int k = 0; k < 2 * count; k++) padded[i][k] = row[i][min<int64_t>(k, n.nx - 1 - 2 * x)];
+                            row[i] = padded[i];
+                        }
+                        to = last;
+                    }
+                    if (Eight<T>::mode(row, vote, to) && vote)
+                        Eight<T>::break_ties(row, odd_z[z], odd_y[y], odd_x + x, made, to);
+                    if (to == last) memcpy(level + x, last, made * sizeof(T));
+                }
+            }
+        }
+    }
+}
+
+// The part of a parent voxel in the low half of a footprint, less the part in the high half.
+inline int64_t low_less_high(int64_t before, int64_t weight, int64_t total) {
+    int64_t after = total - before - weight;
+    return max(-weight, min(after - before, weight));
+}
+
+// The labels of a footprint, and the weight of each.
+template <class T> struct Election {
+    const Sizes &n;
+    bool vote;
+    T *labels;
+    int64_t *weights;
+
+    bool loses_tie(const T *parent, const Footprint &z, const Footprint &y, const Footprint &x, uint8_t odd_z,
+                   uint8_t odd_y, uint8_t odd_x) const {
+        int64_t along_z = 0, along_y = 0, along_x = 0, before_z = 0;
+        for (int64_t i = z.start; i < z.stop; i++) {
+            const int64_t weight_z = z.overlap(i), tilt_z = low_less_high(before_z, weight_z, z.total);
+            int64_t before_y = 0;
+            for (int64_t j = y.start; j < y.stop; j++) {
+                const int64_t weight_y = y.overlap(j), tilt_y = low_less_high(before_y, weight_y, y.total);
+                int64_t before_x = 0;
+                for (int64_t k = x.start; k < x.stop; k++) {
+                    const int64_t weight_x = x.overlap(k);
+                    if (parent[(i * n.ny + j) * n.nx + k] != 0) {
+                        along_z += tilt_z * weight_y * weight_x;
+                        along_y += weight_z * tilt_y * weight_x;
+                        along_x += weight_z * weight_y * low_less_high(before_x, weight_x, x.total);
+                    }
+                    before_x += weight_x;
+                }
+                before_y += weight_y;
+            }
+            before_z += weight_z;
+        }
+        return loses(max(along_z, -along_z), max(along_y, -along_y), max(along_x, -along_x), odd_z, odd_y, odd_x);
+    }
+
+    T elect(const T *parent, const Footprint &z, const Footprint &y, const Footprint &x, uint8_t odd_z, uint8_t odd_y,
+            uint8_t odd_x) const {
+        int64_t at = 0, count = 0, foreground = 0, background = 0;
+        for (int64_t i = z.start; i < z.stop; i++) {
+            for (int64_t j = y.start; j < y.stop; j++) {
+                const T *row = parent + (i * n.ny + j) * n.nx;
+                const int64_t share = z.overlap(i) * y.overlap(j);
+                for (int64_t k = x.start; k < x.stop; k++) {
+                    const T label = row[k];
+                    const int64_t weight = share * x.overlap(k);
+                    if (label == 0) {
+                        background += weight;
+                        continue;
+                    }
+                    foreground += weight;
+                    if (at >= count || labels[at] != label) {  // not the same as the previous label
+                        for (at = 0; at < count && labels[at] != label;) at++;
+                        if (at == count) labels[at] = label, weights[at] = 0, count++;
+                    }
+                    weights[at] += weight;
+                }
+            }
+        }
+        if (count == 0 || (vote && foreground < background)) return 0;
+        if (vote && foreground == background && loses_tie(parent, z, y, x, odd_z, odd_y, odd_x)) return 0;
+        int64_t best = 0;
+        for (at = 1; at < count; at++)
+            if (weights[at] > weights[best] || (weights[at] == weights[best] && labels[at] < labels[best])) best = at;
+        return labels[best];
+    }
+};
+
+// Take the mode row by row; only footprints with several labels are counted. `differs` has room for a row.
+template <class T>
+void mode(const Sizes &n, const T *parent, const int64_t *zs, const int64_t *ys, const int64_t *xs, bool vote,
+          const uint8_t *odd_z, const uint8_t *odd_y, const uint8_t *odd_x, T *__restrict differs, T *labels,
+          int64_t *weights, T *level) {
+    const Election<T> election = {n, vote, labels, weights};
+    for (int64_t c = 0; c < n.channels; c++, parent += n.nz * n.ny * n.nx) {
+        for (int64_t z = 0; z < n.mz; z++) {
+            for (int64_t y = 0; y < n.my; y++, level += n.mx) {
+                Footprint along_z(zs + z * n.wz), along_y(ys + y * n.wy);
+                const T *first = parent + (along_z.start * n.ny + along_y.start) * n.nx;
+                memset(differs, 0, n.nx * sizeof(T));
+                for (int64_t i = along_z.start; i < along_z.stop; i++) {
+                    for (int64_t j = along_y.start; j < along_y.stop; j++) {
+                        const T *row = parent + (i * n.ny + j) * n.nx;
+                        for (int64_t x = 0; x < n.nx; x++) differs[x] |= row[x] ^ first[x];
+                    }
+                }
+                for (int64_t x = 0; x < n.mx; x++) {
+                    Footprint along_x(xs + x * n.wx);
+                    T mixed = 0, label = first[along_x.start];
+                    for (int64_t k = along_x.start; k < along_x.stop; k++) mixed |= differs[k] | (first[k] ^ label);
+                    level[x] = mixed ? election.elect(parent, along_z, along_y, along_x, odd_z[z], odd_y[y], odd_x[x])
+                                     : label;
+                }
+            }
+        }
+    }
+}
+
+}  // namespace
+
+EXPORT void downsampling_overlaps(int64_t n, int64_t m, int64_t p, int64_t q, int64_t width, int64_t *overlaps) {
+    for (int64_t k = 0; k < m; k++, overlaps += width) {
+        const int64_t start = k * p / q, stop = min(((k + 1) * p + q - 1) / q, n);
+        overlaps[0] = start;
+        overlaps[1] = stop;
+        overlaps[2] = min((k + 1) * p, n * q) - k * p;
+        for (int64_t j = start; j < stop; j++)
+            overlaps[3 + j - start] = min((j + 1) * q, (k + 1) * p) - max(j * q, k * p);
+    }
+}
+
+#define MEAN(T, S, name) \
+    EXPORT void downsampling_##name(const Sizes *sizes, const T *parent, const int64_t *zs, const int64_t *ys, \
+                                    const int64_t *xs, bool halved, const uint8_t *covered, bool masked, \
+                                    double *scratch, T *level, uint8_t *lacking) { \
+        auto chosen = masked ? mean<T, S, true> : mean<T, S, false>; \
+        chosen(*sizes, parent, zs, ys, xs, halved, covered, reinterpret_cast<S *>(scratch), level, lacking); \
+    }
+#define MEAN_IN_SINGLE(T, code) MEAN(T, float, mean_in_single_##code)
+#define MEAN_IN_DOUBLE(T, code) MEAN(T, double, mean_in_double_##code)
+#define FOR_SMALL(M) M(uint8_t, u1) M(int8_t, i1) M(uint16_t, u2) M(int16_t, i2)
+FOR_SMALL(MEAN_IN_SINGLE)
+FOR_SMALL(MEAN_IN_DOUBLE)
+MEAN_IN_DOUBLE(uint32_t, u4)
+MEAN_IN_DOUBLE(int32_t, i4)
+MEAN_IN_DOUBLE(float, f4)
+MEAN_IN_DOUBLE(double, f8)
+
+#define MEAN_OF_WIDE(T, code) \
+    EXPORT void downsampling_mean_of_wide_##code(const Sizes *sizes, const T *parent, const int64_t *zs, \
+                                                 const int64_t *ys, const int64_t *xs, const uint8_t *covered, \
+                                                 bool masked, T *level, uint8_t *lacking) { \
+        mean_of_wide(*sizes, parent, zs, ys, xs, masked ? covered : nullptr, level, lacking); \
+    }
+MEAN_OF_WIDE(uint32_t, u4)
+MEAN_OF_WIDE(int32_t, i4)
+MEAN_OF_WIDE(uint64_t, u8)
+MEAN_OF_WIDE(int64_t, i8)
+
+#define OF_INTEGERS(T, code) \
+    EXPORT void downsampling_mean_of_eight_##code(const Sizes *sizes, const T *parent, int64_t pz, int64_t py, \
+                                                  T *level) { \
+        mean_of_eight(*sizes, parent, pz, py, level); \
+    } \
+    EXPORT void downsampling_mode_of_eight_##code(const Sizes *sizes, const T *parent, int64_t pz, int64_t py, \
+                                                  bool vote, const uint8_t *odd_z, const uint8_t *odd_y, \
+                                                  const uint8_t *odd_x, T *level) { \
+        mode_of_eight(*sizes, parent, pz, py, vote, odd_z, odd_y, odd_x, level); \
+    } \
+    EXPORT void downsampling_mode_##code(const Sizes *sizes, const T *parent, const int64_t *zs, const int64_t *ys, \
+                                         const int64_t *xs, bool vote, const uint8_t *odd_z, const uint8_t *odd_y, \
+                                         const uint8_t *odd_x, T *differs, T *labels, int64_t *weights, T *level) { \
+        mode(*sizes, parent, zs, ys, xs, vote, odd_z, odd_y, odd_x, differs, labels, weights, level); \
+    }
+FOR_INTEGERS(OF_INTEGERS)
