@@ -191,37 +191,48 @@ template <class T> struct Lanes {
 };
 
 // Of 2 x 2 x 2 voxels, the label other than 0 that occurs most, the smallest of equals, for a number of them at once.
-// The foreground wins a vote if it is more than half; half is a tie, which is reported.
 template <class T> struct Eight {
     using V = typename Lanes<T>::type;
     static constexpr int count = Lanes<T>::count;
 
-    // Returns whether some are tied.
-    static bool mode(const T *const row[4], bool vote, T *made) {
-        V cells[8], differ = {};
+    // `cells` of the rows of a block, those of even columns first.
+    static void split(const T *const row[4], V cells[8]) {
+        for (int i = 0; i < 8; i++)
+            cells[i] = Lanes<T>::strided(row[i % 4], i / 4, __make_integer_seq<Indices, int, count>{});
+    }
+
+    // Sort numbers by Batcher's network.
+    static void sort(V cells[8]) {
+        constexpr int pairs[19][2] = {{0, 1}, {2, 3}, {4, 5}, {6, 7}, {0, 2}, {1, 3}, {4, 6}, {5, 7}, {1, 2}, {5, 6},
+                                      {0, 4}, {1, 5}, {2, 6}, {3, 7}, {2, 4}, {3, 5}, {1, 2}, {3, 4}, {5, 6}};
+#pragma clang loop unroll(full)
+        for (int n = 0; n < 19; n++) {
+            V &a = cells[pairs[n][0]], &b = cells[pairs[n][1]], low = __builtin_elementwise_min(a, b);
+            b = __builtin_elementwise_max(a, b);
+            a = low;
+        }
+    }
+
+    // The foreground wins a vote if it is more than half of the voxels, or half of them and `kept`.
+    static void mode(const T *const row[4], bool vote, T odd_z, T odd_y, const uint8_t *odd_x, T *made) {
+        V differ = {};
         for (int i = 0; i < 4; i++) {
             V one, other;
             memcpy(&one, row[i], sizeof one);
             memcpy(&other, row[i] + count, sizeof other);
             differ |= (one ^ row[0][0]) | (other ^ row[0][0]);
         }
-        if (!__builtin_reduce_or(differ)) {  // most are within one region
+        if (!__builtin_reduce_or(differ)) {  // most blocks are within one region
             V all = V{} + row[0][0];
             memcpy(made, &all, sizeof all);
-            return false;
-        }
-        for (int i = 0; i < 8; i++)
-            cells[i] = Lanes<T>::strided(row[i % 4], i / 4, __make_integer_seq<Indices, int, count>{});
-        // Sort them (Batcher's network); then equal labels follow each other.
-        constexpr int pairs[19][2] = {{0, 1}, {2, 3}, {4, 5}, {6, 7}, {0, 2}, {1, 3}, {4, 6}, {5, 7}, {1, 2}, {5, 6},
-                                      {0, 4}, {1, 5}, {2, 6}, {3, 7}, {2, 4}, {3, 5}, {1, 2}, {3, 4}, {5, 6}};
-        for (auto [i, j] : pairs) {
-            V low = __builtin_elementwise_min(cells[i], cells[j]);
-            cells[j] = __builtin_elementwise_max(cells[i], cells[j]);
-            cells[i] = low;
+            return;
         }
         const V none = {}, one = none + 1;
+        V cells[8];
+        split(row, cells);
+        sort(cells);  // now equal labels follow each other
         V best = none, most = none, run = none, foreground = none, last = none;
+#pragma clang loop unroll(full)
         for (int i = 0; i < 8; i++) {
             V positive = cells[i] != none ? one : none;
             foreground += positive;
@@ -231,27 +242,36 @@ template <class T> struct Eight {
             most = better ? run : most;
             last = cells[i];
         }
-        if (vote) best = foreground < none + 4 ? none : best;
+        if (vote) {
+            V tied = foreground == none + 4;
+            if (__builtin_reduce_or(tied)) best = (tied & lost(row, odd_z, odd_y, odd_x)) ? none : best;
+            best = foreground < none + 4 ? none : best;
+        }
         memcpy(made, &best, sizeof best);
-        V tied = foreground == none + 4;
-        return __builtin_reduce_or(tied);
     }
 
-    // Turn what loses a tie to background.
-    static void break_ties(const T *const row[4], uint8_t odd_z, uint8_t odd_y, const uint8_t *odd_x, int n, T *made) {
-        for (int x = 0; x < n; x++) {
-            int foreground = 0, low_z = 0, low_y = 0, low_x = 0;
-            for (int i = 0; i < 8; i++) {
-                int voxel = row[i % 4][2 * x + i / 4] != 0;
-                foreground += voxel;
-                low_z += i & 2 ? 0 : voxel;
-                low_y += i & 1 ? 0 : voxel;
-                low_x += i & 4 ? 0 : voxel;
-            }
-            // `low` of 4 are in the low half: each difference is twice the size below.
-            auto size = [](int low) { return low > 2 ? low - 2 : 2 - low; };
-            if (foreground == 4 && loses(size(low_z), size(low_y), size(low_x), odd_z, odd_y, odd_x[x])) made[x] = 0;
+    // Not 0 where the foreground loses a tie.
+    static auto lost(const T *const row[4], T odd_z, T odd_y, const uint8_t *odd_x) {
+        const V none = {}, one = none + 1, two = none + 2;
+        V cells[8], low_z = none, low_y = none, low_x = none;
+        split(row, cells);
+#pragma clang loop unroll(full)
+        for (int i = 0; i < 8; i++) {
+            V voxel = cells[i] != none ? one : none;
+            if (!(i & 2)) low_z += voxel;
+            if (!(i & 1)) low_y += voxel;
+            if (!(i & 4)) low_x += voxel;
         }
+        // `low` of 4 are in the low half: each difference is twice the size below.
+        V size_z = low_z > two ? low_z - two : two - low_z;
+        V size_y = low_y > two ? low_y - two : two - low_y;
+        V size_x = low_x > two ? low_x - two : two - low_x;
+        uint8_t bytes __attribute__((vector_size(count)));
+        memcpy(&bytes, odd_x, count);
+        V along_z = none + odd_z, along_y = none + odd_y, along_x = __builtin_convertvector(bytes, V);
+        V across = size_y >= size_x ? along_y : along_x;
+        across = ((size_z >= size_y) & (size_z >= size_x)) ? along_z : across;
+        return ((size_z | size_y | size_x) != none ? across : along_z ^ along_y ^ along_x) != none;
     }
 };
 
@@ -264,21 +284,21 @@ void mode_of_eight(const Sizes &n, const T *parent, int64_t pz, int64_t py, bool
         for (int64_t z = 0; z < n.mz; z++) {
             for (int64_t y = 0; y < n.my; y++, level += n.mx) {
                 Rows<T> rows(n, parent, pz, py, c, z, y);
-                for (int64_t x = 0; x < n.mx; x += count) {
-                    const int made = static_cast<int>(min<int64_t>(count, n.mx - x));
-                    const T *row[4];
-                    T padded[4][2 * count], last[count], *to = level + x;
-                    for (int i = 0; i < 4; i++) row[i] = rows.row[i] + 2 * x;
-                    if (2 * (x + count) > n.nx) {  // the end of the row, and its last voxel once more
-                        for (int i = 0; i < 4; i++) {
-                            for (int k = 0; k < 2 * count; k++) padded[i][k] = row[i][min<int64_t>(k, n.nx - 1 - 2 * x)];
-                            row[i] = padded[i];
-                        }
-                        to = last;
-                    }
-                    if (Eight<T>::mode(row, vote, to) && vote)
-                        Eight<T>::break_ties(row, odd_z[z], odd_y[y], odd_x + x, made, to);
-                    if (to == last) memcpy(level + x, last, made * sizeof(T));
+                int64_t x = 0;
+                for (; 2 * (x + count) <= n.nx; x += count) {
+                    const T *const row[4] = {rows.row[0] + 2 * x, rows.row[1] + 2 * x, rows.row[2] + 2 * x,
+                                             rows.row[3] + 2 * x};
+                    Eight<T>::mode(row, vote, odd_z[z], odd_y[y], odd_x + x, level + x);
+                }
+                if (x < n.mx) {  // the end of the row, and its last voxel again and again
+                    T padded[4][2 * count], made[count];
+                    uint8_t odd[count] = {};
+                    for (int i = 0; i < 4; i++)
+                        for (int k = 0; k < 2 * count; k++) padded[i][k] = rows.row[i][min(2 * x + k, n.nx - 1)];
+                    const T *const row[4] = {padded[0], padded[1], padded[2], padded[3]};
+                    memcpy(odd, odd_x + x, n.mx - x);
+                    Eight<T>::mode(row, vote, odd_z[z], odd_y[y], odd, made);
+                    memcpy(level + x, made, (n.mx - x) * sizeof(T));
                 }
             }
         }
