@@ -3,6 +3,8 @@
 
 #include "../native/arrays.hpp"
 
+#include <string.h>
+
 // 2**64 divided by the golden ratio, odd: spreads neighbouring labels over the table (Knuth, TAOCP 3, 6.4).
 constexpr uint64_t SPREAD = 0x9E3779B97F4A7C15;
 
@@ -13,8 +15,21 @@ template <class T> inline int64_t first_slot(T label, int64_t slots) {
 
 // Write the end of each run of one label in a row of n > 0 labels; return the number of runs. `ends` has room for n.
 template <class T> inline int64_t runs_of(const T *row, int64_t n, int64_t *ends) {
-    int64_t runs = 0;
-    for (int64_t x = 1; x < n; x++) {
+    constexpr int lanes = 16;
+    using Labels = T __attribute__((vector_size(lanes * sizeof(T))));
+    using Bits = bool __attribute__((ext_vector_type(lanes)));
+    int64_t runs = 0, x = 1;
+    for (; x < n && n > lanes; x += lanes) {  // compare a number of labels at once with those before them
+        const int64_t start = min(x, n - lanes);
+        Labels before, labels;
+        memcpy(&before, row + start - 1, sizeof before);
+        memcpy(&labels, row + start, sizeof labels);
+        const Bits differ = __builtin_convertvector(labels != before, Bits);
+        uint16_t bits;
+        memcpy(&bits, &differ, sizeof bits);
+        for (bits >>= x - start; bits; bits &= bits - 1) ends[runs++] = x + __builtin_ctz(bits);
+    }
+    for (; x < n; x++) {
         ends[runs] = x;  // without a branch, which would be mispredicted at most ends
         runs += row[x] != row[x - 1];
     }
