@@ -22,12 +22,28 @@ struct Footprint {
 // The value of a sum of floating point, or rounded half to even.
 template <class T, class S> T rounded(S mean) { return static_cast<T>(T(0.5) == 0 ? rint(mean) : mean); }
 
+// Add a number of rows to columns, where they are counted: each by its weight, and one after the other.
+template <bool masked, int rows, class T, class S>
+void add(const T *const *row, const uint8_t *const *counted, const S *weights, int64_t n, S *__restrict columns) {
+    for (int64_t x = 0; x < n; x++) {
+        S sum = columns[x];
+#pragma clang loop unroll(full)
+        for (int i = 0; i < rows; i++) {
+            S term = static_cast<S>(row[i][x]) * weights[i];
+            sum += !masked || counted[i][x] ? term : 0;
+        }
+        columns[x] = sum;
+    }
+}
+
 // Sum over z and y into columns, which is most of the work and runs along rows, and then over x.
-// `scratch` has channels + 3 rows of nx.
+// `scratch` has channels + 4 rows of nx.
 template <class T, class S, bool masked>
 void mean(const Sizes &n, const T *parent, const int64_t *zs, const int64_t *ys, const int64_t *xs, bool halved,
           const uint8_t *covered, S *scratch, T *level, uint8_t *lacking) {
     S *__restrict sums = scratch + (n.channels + 1) * n.nx, *__restrict weights = sums + n.nx;
+    S *__restrict totals = weights + n.nx;
+    for (int64_t x = 0; x < n.mx; x++) totals[x] = static_cast<S>(xs[x * n.wx + 2]);
     auto fold = [&](const S *columns, S *__restrict folded) {
         if (halved) {
             for (int64_t x = 0; x < n.nx / 2; x++) folded[x] = columns[2 * x] + columns[2 * x + 1];
@@ -45,31 +61,34 @@ void mean(const Sizes &n, const T *parent, const int64_t *zs, const int64_t *ys,
         for (int64_t y = 0; y < n.my; y++) {
             Footprint along_z(zs + z * n.wz), along_y(ys + y * n.wy);
             memset(scratch, 0, sizeof(S) * (n.channels + 1) * n.nx);
-            for (int64_t i = along_z.start; i < along_z.stop; i++) {
-                for (int64_t j = along_y.start; j < along_y.stop; j++) {
-                    const S weight = static_cast<S>(along_z.overlap(i) * along_y.overlap(j));
-                    const uint8_t *counted = masked ? covered + (i * n.ny + j) * n.nx : nullptr;
-                    for (int64_t c = 0; c < n.channels; c++) {
-                        const T *row = parent + ((c * n.nz + i) * n.ny + j) * n.nx;
-                        S *__restrict columns = scratch + c * n.nx;
-                        for (int64_t x = 0; x < n.nx; x++) {
-                            S term = static_cast<S>(row[x]) * weight;
-                            columns[x] += !masked || counted[x] ? term : 0;
-                        }
-                    }
-                    if (masked) {
-                        S *__restrict columns = scratch + n.channels * n.nx;
-                        for (int64_t x = 0; x < n.nx; x++) columns[x] += counted[x] ? weight : 0;
-                    }
+            const int64_t across = along_y.stop - along_y.start, rows = (along_z.stop - along_z.start) * across;
+            for (int64_t r = 0, group; r < rows; r += group) {
+                group = rows - r < 4 ? 1 : 4;  // four at once are read and written less
+                const T *row[4];
+                const uint8_t *counted[4];
+                S weight[4];
+                for (int64_t g = 0; g < group; g++) {
+                    int64_t i = along_z.start + (r + g) / across, j = along_y.start + (r + g) % across;
+                    row[g] = parent + (i * n.ny + j) * n.nx;
+                    counted[g] = covered + (i * n.ny + j) * n.nx;
+                    weight[g] = static_cast<S>(along_z.overlap(i) * along_y.overlap(j));
                 }
+                S *columns = scratch;
+                for (int64_t c = 0; c < n.channels; c++, columns += n.nx) {
+                    (group == 4 ? add<masked, 4, T, S> : add<masked, 1, T, S>)(row, counted, weight, n.nx, columns);
+                    for (int64_t g = 0; g < group; g++) row[g] += n.nz * n.ny * n.nx;
+                }
+                if (masked)
+                    (group == 4 ? add<false, 4, uint8_t, S> : add<false, 1, uint8_t, S>)(counted, counted, weight, n.nx,
+                                                                                         columns);
             }
             int64_t at = (z * n.my + y) * n.mx;
             if (masked) {
                 fold(scratch + n.channels * n.nx, weights);
                 for (int64_t x = 0; x < n.mx; x++) lacking[at + x] = weights[x] == 0;
             } else {
-                for (int64_t x = 0; x < n.mx; x++)
-                    weights[x] = static_cast<S>(along_z.total * along_y.total * xs[x * n.wx + 2]);
+                const S total = static_cast<S>(along_z.total * along_y.total);
+                for (int64_t x = 0; x < n.mx; x++) weights[x] = total * totals[x];
             }
             for (int64_t c = 0; c < n.channels; c++) {
                 fold(scratch + c * n.nx, sums);
@@ -117,17 +136,6 @@ void mean_of_wide(const Sizes &n, const T *parent, const int64_t *zs, const int6
     }
 }
 
-// The sum of two integers at once, or of eight.
-template <class T> struct Wider;
-template <> struct Wider<uint8_t> { using type = uint16_t; };
-template <> struct Wider<int8_t> { using type = int16_t; };
-template <> struct Wider<uint16_t> { using type = uint32_t; };
-template <> struct Wider<int16_t> { using type = int32_t; };
-template <> struct Wider<uint32_t> { using type = uint64_t; };
-template <> struct Wider<int32_t> { using type = int64_t; };
-template <> struct Wider<uint64_t> { using type = unsigned __int128; };
-template <> struct Wider<int64_t> { using type = __int128; };
-
 // The rows of a parent that 2 x 2 voxels of it lie in; a row counts twice where there is no other.
 template <class T> struct Rows {
     const T *row[4];
@@ -140,27 +148,101 @@ template <class T> struct Rows {
     }
 };
 
-// The mean of 2 x 2 x 2 integers, rounded half to even. A voxel alone along an axis counts twice: same mean.
-template <class T>
-void mean_of_eight(const Sizes &n, const T *parent, int64_t pz, int64_t py, T *__restrict level) {
-    using S = typename Wider<T>::type;
-    constexpr int bits = 8 * sizeof(T);
-    auto divided = [](S sum) { return static_cast<T>((sum + 3 + (sum >> 3 & 1)) >> 3); };
-    // Two voxels side by side, read as one number: both are added without a shuffle, in whatever order they lie.
-    auto pair = [](const T *row, int64_t x) {
+// The type of the sum of eight numbers, and that of their mean: see `_reduce_by_mean`.
+template <class T> struct Wider;
+template <> struct Wider<uint8_t> { using sum = uint16_t; using mean = float; };
+template <> struct Wider<int8_t> { using sum = int16_t; using mean = float; };
+template <> struct Wider<uint16_t> { using sum = uint32_t; using mean = float; };
+template <> struct Wider<int16_t> { using sum = int32_t; using mean = float; };
+template <> struct Wider<uint32_t> { using sum = uint64_t; using mean = double; };
+template <> struct Wider<int32_t> { using sum = int64_t; using mean = double; };
+template <> struct Wider<uint64_t> { using sum = unsigned __int128; using mean = double; };
+template <> struct Wider<int64_t> { using sum = __int128; using mean = double; };
+
+// The sums of up to eight numbers: of all, and of those that are covered.
+template <class T, bool masked> struct Sums {
+    using S = typename Wider<T>::sum;
+    using F = typename Wider<T>::mean;
+    S all = 0, covered = 0, count = 0;
+
+    void add(T value, uint8_t counted) {
+        all += value;
+        covered += value & -static_cast<S>(counted);
+        count += counted;
+    }
+    // Two numbers side by side are read as one, and added without a shuffle, in whatever order they lie.
+    void add_two(const T *row, const uint8_t *mask) {
         S two;
-        memcpy(&two, row + 2 * x, sizeof two);
-        return static_cast<S>(static_cast<S>(static_cast<T>(two)) + static_cast<S>(static_cast<T>(two >> bits)));
-    };
+        uint16_t counted = 0;
+        memcpy(&two, row, sizeof two);
+        if (masked) memcpy(&counted, mask, sizeof counted);
+        add(static_cast<T>(two), counted & 0xFF);
+        add(static_cast<T>(two >> 8 * sizeof(T)), counted >> 8);
+    }
+    // Of the covered numbers, and of all if none is covered; rounded half to even.
+    T mean(int) const {
+        T whole = static_cast<T>(static_cast<S>(all + 3 + (all >> 3 & 1)) >> 3);
+        return masked && count ? static_cast<T>(rint(static_cast<F>(covered) / static_cast<F>(count))) : whole;
+    }
+};
+
+// Floating point is summed in the order of `mean`.
+template <class T, bool masked> struct SumsOfFloats {
+    double even = 0, odd = 0, covered_even = 0, covered_odd = 0;
+    int32_t count = 0;
+
+    void add(T value, uint8_t counted) {
+        even += value;
+        covered_even += counted ? value : 0;
+        count += counted;
+    }
+    void add_two(const T *row, const uint8_t *mask) {
+        add(row[0], masked ? mask[0] : 0);
+        odd += row[1];
+        if (masked) covered_odd += mask[1] ? row[1] : 0;
+        if (masked) count += mask[1];
+    }
+    T mean(int added) const {
+        return static_cast<T>(masked && count ? (covered_even + covered_odd) / count : (even + odd) / added);
+    }
+};
+template <bool masked> struct Sums<float, masked> : SumsOfFloats<float, masked> {};
+template <bool masked> struct Sums<double, masked> : SumsOfFloats<double, masked> {};
+
+template <class T, bool masked, int rows>
+void mean_of_rows(const T *const row[4], const uint8_t *const mask[4], int64_t n, T *__restrict made) {
+    for (int64_t x = 0; x < n / 2; x++) {
+        Sums<T, masked> sums;
+        for (int i = 0; i < rows; i++) sums.add_two(row[i] + 2 * x, mask[i] + 2 * x);
+        made[x] = sums.mean(2 * rows);
+    }
+    if (n % 2) {
+        Sums<T, masked> sums;
+        for (int k = 0; k < (T(0.5) == 0 ? 2 : 1); k++)
+            for (int i = 0; i < rows; i++) sums.add(row[i][n - 1], masked ? mask[i][n - 1] : 0);
+        made[n / 2] = sums.mean(rows);
+    }
+}
+
+// The mean of 2 x 2 x 2 voxels: of those that are covered, and of all where none is covered.
+// An integer alone along an axis counts twice: same mean. Floating point might overflow.
+template <class T, bool masked>
+void mean_of_eight(const Sizes &n, const T *parent, int64_t pz, int64_t py, const uint8_t *covered, T *level) {
+    constexpr bool integers = T(0.5) == 0;
     for (int64_t c = 0; c < n.channels; c++) {
         for (int64_t z = 0; z < n.mz; z++) {
             for (int64_t y = 0; y < n.my; y++, level += n.mx) {
                 Rows<T> rows(n, parent, pz, py, c, z, y);
-                const T *first = rows.row[0], *second = rows.row[1], *third = rows.row[2], *fourth = rows.row[3];
-                for (int64_t x = 0; x < n.nx / 2; x++)
-                    level[x] = divided(pair(first, x) + pair(second, x) + pair(third, x) + pair(fourth, x));
-                if (int64_t x = n.nx - 1; n.nx % 2)
-                    level[n.mx - 1] = divided(2 * (S(first[x]) + S(second[x]) + S(third[x]) + S(fourth[x])));
+                Rows<uint8_t> masks(n, covered, pz, py, 0, z, y);
+                const bool two_z = pz * z + pz - 1 < n.nz && pz == 2, two_y = py * y + py - 1 < n.ny && py == 2;
+                if (integers || (two_z && two_y)) {
+                    mean_of_rows<T, masked, 4>(rows.row, masks.row, n.nx, level);
+                } else if (two_z || two_y) {
+                    if (two_z) rows.row[1] = rows.row[2], masks.row[1] = masks.row[2];
+                    mean_of_rows<T, masked, 2>(rows.row, masks.row, n.nx, level);
+                } else {
+                    mean_of_rows<T, masked, 1>(rows.row, masks.row, n.nx, level);
+                }
             }
         }
     }
@@ -446,11 +528,14 @@ MEAN_OF_WIDE(int32_t, i4)
 MEAN_OF_WIDE(uint64_t, u8)
 MEAN_OF_WIDE(int64_t, i8)
 
-#define OF_INTEGERS(T, code) \
+#define MEAN_OF_EIGHT(T, code) \
     EXPORT void downsampling_mean_of_eight_##code(const Sizes *sizes, const T *parent, int64_t pz, int64_t py, \
-                                                  T *level) { \
-        mean_of_eight(*sizes, parent, pz, py, level); \
-    } \
+                                                  const uint8_t *covered, bool masked, T *level) { \
+        (masked ? mean_of_eight<T, true> : mean_of_eight<T, false>)(*sizes, parent, pz, py, covered, level); \
+    }
+FOR_NUMBERS(MEAN_OF_EIGHT)
+
+#define MODE(T, code) \
     EXPORT void downsampling_mode_of_eight_##code(const Sizes *sizes, const T *parent, int64_t pz, int64_t py, \
                                                   bool vote, const uint8_t *odd_z, const uint8_t *odd_y, \
                                                   const uint8_t *odd_x, T *level) { \
@@ -461,4 +546,4 @@ MEAN_OF_WIDE(int64_t, i8)
                                          const uint8_t *odd_x, T *differs, T *labels, int64_t *weights, T *level) { \
         mode(*sizes, parent, zs, ys, xs, vote, odd_z, odd_y, odd_x, differs, labels, weights, level); \
     }
-FOR_INTEGERS(OF_INTEGERS)
+FOR_INTEGERS(MODE)

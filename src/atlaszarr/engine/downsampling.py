@@ -42,7 +42,7 @@ _mean_of_wide = KernelByDtype(
     lambda dtype: (_SIZES, read(dtype, 4), *_OVERLAPS, *_COVERED, written(dtype, 4), _LACKING),
 )
 _mean_of_eight = KernelByDtype(
-    "downsampling_mean_of_eight", lambda dtype: (_SIZES, read(dtype, 4), INT, INT, written(dtype, 4))
+    "downsampling_mean_of_eight", lambda dtype: (_SIZES, read(dtype, 4), INT, INT, *_COVERED, written(dtype, 4))
 )
 _mode_of_eight = KernelByDtype(
     "downsampling_mode_of_eight", lambda dtype: (_SIZES, read(dtype, 4), INT, INT, BOOL, *_ODD, written(dtype, 4))
@@ -179,27 +179,30 @@ def _of_eight(steps: _Steps) -> bool:
 
 def _reduce_by_mean(parent: _Array, steps: _Steps, covered: _Array | None, level: _Array) -> None:
     """The mean of the covered voxels of each footprint, and of all voxels where none is covered."""
-    masked = covered is not None and bool(covered.any())
+    if covered is None or covered.all() or not covered.any():
+        covered, masked = np.empty((0, 0, 0), np.uint8), False
+    else:
+        masked = True
     integers = level.dtype.kind != "f"
-    if integers and not masked and _of_eight(steps):
-        _mean_of_eight[level.dtype](_sizes(parent, level), parent, steps[0][0], steps[1][0], level)
+    if _of_eight(steps) and not (integers and masked and level.itemsize == 8):
+        sizes = _sizes(parent, level)
+        _mean_of_eight[level.dtype](sizes, parent, steps[0][0], steps[1][0], covered, masked, level)
         return
     overlaps = _overlaps(parent, steps, level)
-    counted = covered if covered is not None and masked else np.empty((0, 0, 0), np.uint8)
     lacking = np.zeros(level.shape[1:], np.uint8)  # 1 without a covered voxel
     # Division rounds exactly if the sum leaves one bit of the significand free: never onto or across a half.
     bits = 8 * level.itemsize + math.prod(p for p, _ in steps).bit_length()
     if integers and bits > 52:
-        _mean_of_wide[level.dtype](_sizes(parent, level, overlaps), parent, *overlaps, counted, masked, level, lacking)
+        _mean_of_wide[level.dtype](_sizes(parent, level, overlaps), parent, *overlaps, covered, masked, level, lacking)
     else:
         mean = _mean_in_single if integers and bits <= 23 else _mean_in_double
-        scratch = np.empty((len(parent) + 3, parent.shape[-1]))
+        scratch = np.empty((len(parent) + 4, parent.shape[-1]))
         mean[level.dtype](
             _sizes(parent, level, overlaps),
             parent,
             *overlaps,
             steps[2] == (2, 1),
-            counted,
+            covered,
             masked,
             scratch,
             level,
@@ -235,7 +238,7 @@ def _sizes(parent: _Array, level: _Array, overlaps: Sequence[_Array] = ()) -> _A
 
 
 def _overlaps(parent: _Array, steps: _Steps, level: _Array) -> list[_Array]:
-    """By axis, the overlaps of each voxel of the level with its parent, a row each: start, stop, total, and overlaps."""
+    """By axis, the overlaps of each voxel of the level with the parent, a row each: start, stop, total, overlaps."""
     found = []
     for n, m, (p, q) in zip(parent.shape[1:], level.shape[1:], steps, strict=True):
         overlaps = np.zeros((m, 3 + min((p - 2) // q + 2, n)), np.int64)
