@@ -111,11 +111,11 @@ void mean_of_wide(const Sizes &n, const T *parent, const int64_t *zs, const int6
             int64_t high = 0, low = 0, total = 0;
             for (int64_t i = along_z.start; i < along_z.stop; i++) {
                 for (int64_t j = along_y.start; j < along_y.stop; j++) {
-                    const int64_t line = (i * n.ny + j) * n.nx;
+                    const int64_t line = (i * n.ny + j) * n.nx, share = along_z.overlap(i) * along_y.overlap(j);
                     const T *row = parent + c * n.nz * n.ny * n.nx + line;
                     for (int64_t k = along_x.start; k < along_x.stop; k++) {
                         if (covered && !covered[line + k]) continue;
-                        int64_t weight = along_z.overlap(i) * along_y.overlap(j) * along_x.overlap(k);
+                        const int64_t weight = share * along_x.overlap(k);
                         total += weight;
                         high += static_cast<int64_t>(sizeof(T) < 8 ? int64_t(row[k]) >> 32 : row[k] >> 31 >> 1) * weight;
                         low += static_cast<int64_t>(row[k] & 0xFFFFFFFF) * weight;
@@ -274,17 +274,18 @@ template <class T> struct Lanes {
 
 // Of 2 x 2 x 2 voxels, the label other than 0 that occurs most, the smallest of equals, for a number of them at once.
 template <class T> struct Eight {
-    using V = typename Lanes<T>::type;
+    using Labels = typename Lanes<T>::type;
+    using Counts = decltype(Labels{} == Labels{});  // signed; true is -1
     static constexpr int count = Lanes<T>::count;
 
-    // `cells` of the rows of a block, those of even columns first.
-    static void split(const T *const row[4], V cells[8]) {
+    // The voxels at even columns of four rows, then those at odd columns.
+    static void split(const T *const row[4], Labels cells[8]) {
         for (int i = 0; i < 8; i++)
             cells[i] = Lanes<T>::strided(row[i % 4], i / 4, __make_integer_seq<Indices, int, count>{});
     }
 
-    // Sort numbers by Batcher's network.
-    static void sort(V cells[8]) {
+    // Sort numbers by Batcher's network (Knuth, TAOCP 3, 5.3.4).
+    template <class V> static void sort(V cells[8]) {
         constexpr int pairs[19][2] = {{0, 1}, {2, 3}, {4, 5}, {6, 7}, {0, 2}, {1, 3}, {4, 6}, {5, 7}, {1, 2}, {5, 6},
                                       {0, 4}, {1, 5}, {2, 6}, {3, 7}, {2, 4}, {3, 5}, {1, 2}, {3, 4}, {5, 6}};
 #pragma clang loop unroll(full)
@@ -295,65 +296,70 @@ template <class T> struct Eight {
         }
     }
 
-    // The foreground wins a vote if it is more than half of the voxels, or half of them and `kept`.
-    static void mode(const T *const row[4], bool vote, T odd_z, T odd_y, const uint8_t *odd_x, T *made) {
-        V differ = {};
+    // The foreground wins a vote if it is more than half of the voxels, or half of them unless it is `lost`.
+    static void mode(const T *const row[4], bool vote, int8_t odd_z, int8_t odd_y, const uint8_t *odd_x, T *made) {
+        Labels differ = {};
         for (int i = 0; i < 4; i++) {
-            V one, other;
+            Labels one, other;
             memcpy(&one, row[i], sizeof one);
             memcpy(&other, row[i] + count, sizeof other);
             differ |= (one ^ row[0][0]) | (other ^ row[0][0]);
         }
         if (!__builtin_reduce_or(differ)) {  // most blocks are within one region
-            V all = V{} + row[0][0];
+            Labels all = Labels{} + row[0][0];
             memcpy(made, &all, sizeof all);
             return;
         }
-        const V none = {}, one = none + 1;
-        V cells[8];
+        Labels cells[8];
         split(row, cells);
-        sort(cells);  // now equal labels follow each other
-        V best = none, most = none, run = none, foreground = none, last = none;
+        if constexpr (sizeof(T) == 8 && T(-1) > 0) {  // of 64 bits, only signed numbers are compared by one instruction
+            constexpr T shift = T(1) << 63;
+            for (Labels &cell : cells) cell ^= shift;
+            sort(reinterpret_cast<Counts *>(cells));
+            for (Labels &cell : cells) cell ^= shift;
+        } else {
+            sort(cells);  // now equal labels follow each other
+        }
+        Labels best = {}, last = {};
+        Counts most = {}, run = {}, foreground = {};
 #pragma clang loop unroll(full)
         for (int i = 0; i < 8; i++) {
-            V positive = cells[i] != none ? one : none;
-            foreground += positive;
-            run = cells[i] == last ? run + positive : positive;
-            V better = run > most;
-            best = better ? cells[i] : best;
-            most = better ? run : most;
+            Counts positive = cells[i] != 0;
+            foreground -= positive;
+            run = (run & (cells[i] == last)) - positive;
+            best = run > most ? cells[i] : best;
+            most = __builtin_elementwise_max(run, most);
             last = cells[i];
         }
         if (vote) {
-            V tied = foreground == none + 4;
-            if (__builtin_reduce_or(tied)) best = (tied & lost(row, odd_z, odd_y, odd_x)) ? none : best;
-            best = foreground < none + 4 ? none : best;
+            Counts removed = foreground < 4, tied = foreground == 4;
+            if (__builtin_reduce_or(tied)) removed |= tied & lost(row, odd_z, odd_y, odd_x);
+            best = removed ? Labels{} : best;
         }
         memcpy(made, &best, sizeof best);
     }
 
-    // Not 0 where the foreground loses a tie.
-    static auto lost(const T *const row[4], T odd_z, T odd_y, const uint8_t *odd_x) {
-        const V none = {}, one = none + 1, two = none + 2;
-        V cells[8], low_z = none, low_y = none, low_x = none;
+    // Where the foreground loses a tie.
+    static Counts lost(const T *const row[4], int8_t odd_z, int8_t odd_y, const uint8_t *odd_x) {
+        Labels cells[8];
         split(row, cells);
+        Counts low_z = {}, low_y = {}, low_x = {};
 #pragma clang loop unroll(full)
         for (int i = 0; i < 8; i++) {
-            V voxel = cells[i] != none ? one : none;
+            Counts voxel = -(cells[i] != 0);
             if (!(i & 2)) low_z += voxel;
             if (!(i & 1)) low_y += voxel;
             if (!(i & 4)) low_x += voxel;
         }
         // `low` of 4 are in the low half: each difference is twice the size below.
-        V size_z = low_z > two ? low_z - two : two - low_z;
-        V size_y = low_y > two ? low_y - two : two - low_y;
-        V size_x = low_x > two ? low_x - two : two - low_x;
+        Counts size_z = __builtin_elementwise_abs(low_z - 2), size_y = __builtin_elementwise_abs(low_y - 2);
+        Counts size_x = __builtin_elementwise_abs(low_x - 2);
         uint8_t bytes __attribute__((vector_size(count)));
         memcpy(&bytes, odd_x, count);
-        V along_z = none + odd_z, along_y = none + odd_y, along_x = __builtin_convertvector(bytes, V);
-        V across = size_y >= size_x ? along_y : along_x;
+        Counts along_z = Counts{} + odd_z, along_y = Counts{} + odd_y, along_x = __builtin_convertvector(bytes, Counts);
+        Counts across = size_y >= size_x ? along_y : along_x;
         across = ((size_z >= size_y) & (size_z >= size_x)) ? along_z : across;
-        return ((size_z | size_y | size_x) != none ? across : along_z ^ along_y ^ along_x) != none;
+        return ((size_z | size_y | size_x) != 0 ? across : along_z ^ along_y ^ along_x) != 0;
     }
 };
 

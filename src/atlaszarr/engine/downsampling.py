@@ -122,7 +122,7 @@ def reduce(
     """
     _validate(values, factor, rule, mask)
     if rule == "mean_of_numbers":
-        numbers = ~np.isnan(values) if mask is None else ~np.isnan(values) & (mask != 0)
+        numbers = ~np.isnan(values) if mask is None else ~np.isnan(values) & _not_zero(mask)
         if values.ndim == 3:
             return reduce(values, factor, "mean", mask=numbers)
         return np.stack([reduce(c, factor, "mean", mask=counted) for c, counted in zip(values, numbers, strict=True)])
@@ -141,7 +141,7 @@ def reduce(
     if not level.size:
         pass
     elif rule == "mean":
-        _reduce_by_mean(parent, steps, None if mask is None else np.ascontiguousarray(mask != 0).view("u1"), level)
+        _reduce_by_mean(parent, steps, None if mask is None else _not_zero(mask).view(np.uint8), level)
     else:
         _reduce_by_mode(parent, steps, rule == "mode", _odd(origin, shape, level_shape), level)
     return level.astype(dtype, copy=False).reshape(*values.shape[:-3], *shape)
@@ -170,6 +170,11 @@ def _validate(values: _Array, factor: Factor, rule: Rule, mask: _Array | None) -
             f"mask {mask.shape} with rule {rule}: only means take one, of shape {values.shape[-3:]}",
             code="invalid-mask",
         )
+
+
+def _not_zero(mask: _Array) -> _Array:
+    """Where a mask is not 0; NumPy compares bytes several times as fast as bool."""
+    return np.ascontiguousarray((mask.view(np.uint8) if mask.dtype == bool else mask) != 0)
 
 
 def _of_eight(steps: _Steps) -> bool:
