@@ -40,7 +40,7 @@ void add(const T *const *row, const uint8_t *const *counted, const S *weights, i
 // `scratch` has channels + 4 rows of nx.
 template <class T, class S, bool masked>
 void mean(const Sizes &n, const T *parent, const int64_t *zs, const int64_t *ys, const int64_t *xs, bool halved,
-          const uint8_t *covered, S *scratch, T *level, uint8_t *lacking) {
+          const uint8_t *covered, S *scratch, uint8_t *lacking, T *level) {
     S *__restrict sums = scratch + (n.channels + 1) * n.nx, *__restrict weights = sums + n.nx;
     S *__restrict totals = weights + n.nx;
     for (int64_t x = 0; x < n.mx; x++) totals[x] = static_cast<S>(xs[x * n.wx + 2]);
@@ -103,7 +103,7 @@ void mean(const Sizes &n, const T *parent, const int64_t *zs, const int64_t *ys,
 // The mean of integers whose sum may exceed floating point: the sum is high * 2**32 + low.
 template <class T>
 void mean_of_wide(const Sizes &n, const T *parent, const int64_t *zs, const int64_t *ys, const int64_t *xs,
-                  const uint8_t *covered, T *level, uint8_t *lacking) {
+                  const uint8_t *covered, uint8_t *lacking, T *level) {
     for (int64_t c = 0; c < n.channels; c++) {
         for (int64_t at = 0; at < n.mz * n.my * n.mx; at++) {
             Footprint along_z(zs + at / n.mx / n.my * n.wz), along_y(ys + at / n.mx % n.my * n.wy);
@@ -509,9 +509,9 @@ EXPORT void downsampling_overlaps(int64_t n, int64_t m, int64_t p, int64_t q, in
 #define MEAN(T, S, name) \
     EXPORT void downsampling_##name(const Sizes *sizes, const T *parent, const int64_t *zs, const int64_t *ys, \
                                     const int64_t *xs, bool halved, const uint8_t *covered, bool masked, \
-                                    double *scratch, T *level, uint8_t *lacking) { \
+                                    double *scratch, uint8_t *lacking, T *level) { \
         auto chosen = masked ? mean<T, S, true> : mean<T, S, false>; \
-        chosen(*sizes, parent, zs, ys, xs, halved, covered, reinterpret_cast<S *>(scratch), level, lacking); \
+        chosen(*sizes, parent, zs, ys, xs, halved, covered, reinterpret_cast<S *>(scratch), lacking, level); \
     }
 #define MEAN_IN_SINGLE(T, code) MEAN(T, float, mean_in_single_##code)
 #define MEAN_IN_DOUBLE(T, code) MEAN(T, double, mean_in_double_##code)
@@ -526,8 +526,8 @@ MEAN_IN_DOUBLE(double, f8)
 #define MEAN_OF_WIDE(T, code) \
     EXPORT void downsampling_mean_of_wide_##code(const Sizes *sizes, const T *parent, const int64_t *zs, \
                                                  const int64_t *ys, const int64_t *xs, const uint8_t *covered, \
-                                                 bool masked, T *level, uint8_t *lacking) { \
-        mean_of_wide(*sizes, parent, zs, ys, xs, masked ? covered : nullptr, level, lacking); \
+                                                 bool masked, uint8_t *lacking, T *level) { \
+        mean_of_wide(*sizes, parent, zs, ys, xs, masked ? covered : nullptr, lacking, level); \
     }
 MEAN_OF_WIDE(uint32_t, u4)
 MEAN_OF_WIDE(int32_t, i4)

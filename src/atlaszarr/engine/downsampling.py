@@ -25,35 +25,28 @@ Rule = Literal["mean", "mean_of_numbers", "mode", "mode_of_nonzero", "nearest"]
 _Array = NDArray[Any]
 _Steps = tuple[tuple[int, int], ...]  # numerator and denominator of the factor along each axis
 
-_SIZES, _OVERLAPS, _ODD = read("i8", 1), [read("i8", 2)] * 3, [read("u1", 1)] * 3
-_COVERED, _LACKING = [read("u1", 3), BOOL], written("u1", 3)
 _write_overlaps = kernel("downsampling_overlaps", *[INT] * 5, written("i8", 2))
-_mean_in_single, _mean_in_double = (
-    KernelByDtype(
-        f"downsampling_mean_in_{precision}",
-        lambda dtype: (
-            *(_SIZES, read(dtype, 4), *_OVERLAPS, BOOL, *_COVERED, written("f8", 2), written(dtype, 4), _LACKING),
-        ),
-    )
-    for precision in ("single", "double")
-)
-_mean_of_wide = KernelByDtype(
-    "downsampling_mean_of_wide",
-    lambda dtype: (_SIZES, read(dtype, 4), *_OVERLAPS, *_COVERED, written(dtype, 4), _LACKING),
-)
-_mean_of_eight = KernelByDtype(
-    "downsampling_mean_of_eight", lambda dtype: (_SIZES, read(dtype, 4), INT, INT, *_COVERED, written(dtype, 4))
-)
-_mode_of_eight = KernelByDtype(
-    "downsampling_mode_of_eight", lambda dtype: (_SIZES, read(dtype, 4), INT, INT, BOOL, *_ODD, written(dtype, 4))
-)
-_mode = KernelByDtype(
-    "downsampling_mode",
-    lambda dtype: (
-        *(_SIZES, read(dtype, 4), *_OVERLAPS, BOOL, *_ODD),
-        *(written(dtype, 1), written(dtype, 1), written("i8", 1), written(dtype, 4)),
-    ),
-)
+
+
+def _kernels(name: str, *arguments: Any) -> KernelByDtype:
+    """Kernels that take the sizes and the parent, further arguments, and the level."""
+
+    def types(dtype: np.dtype[Any]) -> tuple[Any, ...]:
+        further = (written(dtype, 1) if argument is _LABELS else argument for argument in arguments)
+        return read("i8", 1), read(dtype, 4), *further, written(dtype, 4)
+
+    return KernelByDtype(f"downsampling_{name}", types)
+
+
+_LABELS = "labels"  # an array of the dtype
+_OVERLAPS, _COVERED, _LACKING = [read("i8", 2)] * 3, [read("u1", 3), BOOL], written("u1", 3)
+_VOTE = BOOL, *[read("u1", 1)] * 3
+_mean_in_single = _kernels("mean_in_single", *_OVERLAPS, BOOL, *_COVERED, written("f8", 2), _LACKING)
+_mean_in_double = _kernels("mean_in_double", *_OVERLAPS, BOOL, *_COVERED, written("f8", 2), _LACKING)
+_mean_of_wide = _kernels("mean_of_wide", *_OVERLAPS, *_COVERED, _LACKING)
+_mean_of_eight = _kernels("mean_of_eight", INT, INT, *_COVERED)
+_mode = _kernels("mode", *_OVERLAPS, *_VOTE, _LABELS, _LABELS, written("i8", 1))
+_mode_of_eight = _kernels("mode_of_eight", INT, INT, *_VOTE)
 
 
 def reduced_shape(shape: tuple[int, ...], factor: Factor) -> tuple[int, int, int]:
@@ -138,11 +131,9 @@ def reduce(
     computed = np.dtype({"?": "u1", "e": "f8"}.get(dtype.char, dtype))
     parent = np.ascontiguousarray(values, computed).reshape(math.prod(values.shape[:-3]), *values.shape[-3:])
     level: _Array = np.empty((len(parent), *shape), computed)
-    if not level.size:
-        pass
-    elif rule == "mean":
-        _reduce_by_mean(parent, steps, None if mask is None else _not_zero(mask).view(np.uint8), level)
-    else:
+    if level.size and rule == "mean":
+        _reduce_by_mean(parent, steps, None if mask is None else _not_zero(mask), level)
+    elif level.size:
         _reduce_by_mode(parent, steps, rule == "mode", _odd(origin, shape, level_shape), level)
     return level.astype(dtype, copy=False).reshape(*values.shape[:-3], *shape)
 
@@ -185,61 +176,45 @@ def _of_eight(steps: _Steps) -> bool:
 def _reduce_by_mean(parent: _Array, steps: _Steps, covered: _Array | None, level: _Array) -> None:
     """The mean of the covered voxels of each footprint, and of all voxels where none is covered."""
     if covered is None or covered.all() or not covered.any():
-        covered, masked = np.empty((0, 0, 0), np.uint8), False
+        counted = np.empty((0, 0, 0), np.uint8), False
     else:
-        masked = True
+        counted = covered.view(np.uint8), True
     integers = level.dtype.kind != "f"
-    if _of_eight(steps) and not (integers and masked and level.itemsize == 8):
-        sizes = _sizes(parent, level)
-        _mean_of_eight[level.dtype](sizes, parent, steps[0][0], steps[1][0], covered, masked, level)
+    if _of_eight(steps) and not (integers and counted[1] and level.itemsize == 8):
+        _mean_of_eight[level.dtype](_sizes(parent, level), parent, steps[0][0], steps[1][0], *counted, level)
         return
     overlaps = _overlaps(parent, steps, level)
+    sizes = _sizes(parent, level, overlaps)
     lacking = np.zeros(level.shape[1:], np.uint8)  # 1 without a covered voxel
     # Division rounds exactly if the sum leaves one bit of the significand free: never onto or across a half.
     bits = 8 * level.itemsize + math.prod(p for p, _ in steps).bit_length()
     if integers and bits > 52:
-        _mean_of_wide[level.dtype](_sizes(parent, level, overlaps), parent, *overlaps, covered, masked, level, lacking)
+        _mean_of_wide[level.dtype](sizes, parent, *overlaps, *counted, lacking, level)
     else:
         mean = _mean_in_single if integers and bits <= 23 else _mean_in_double
-        scratch = np.empty((len(parent) + 4, parent.shape[-1]))
-        mean[level.dtype](
-            _sizes(parent, level, overlaps),
-            parent,
-            *overlaps,
-            steps[2] == (2, 1),
-            covered,
-            masked,
-            scratch,
-            level,
-            lacking,
-        )
+        scratch = np.empty((len(parent) + 4, parent.shape[-1]))  # a row of sums for each channel, and see `mean`
+        mean[level.dtype](sizes, parent, *overlaps, steps[2] == (2, 1), *counted, scratch, lacking, level)
     if lacking.any():
         whole = np.empty_like(level)
         _reduce_by_mean(parent, steps, None, whole)
-        np.copyto(level, whole, where=lacking.view(np.bool_))
+        np.copyto(level, whole, where=lacking != 0)
 
 
 def _reduce_by_mode(parent: _Array, steps: _Steps, vote: bool, odd: tuple[_Array, ...], level: _Array) -> None:
+    """The label of each footprint; with a vote of foreground and background before."""
     if _of_eight(steps):
         _mode_of_eight[level.dtype](_sizes(parent, level), parent, steps[0][0], steps[1][0], vote, *odd, level)
         return
     overlaps = _overlaps(parent, steps, level)
-    most = math.prod(axis.shape[1] - 3 for axis in overlaps)
-    differs, labels, weights = (
-        np.empty(parent.shape[-1], level.dtype),
-        np.empty(most, level.dtype),
-        np.empty(most, "i8"),
-    )
-    sizes = _sizes(parent, level, overlaps)
-    _mode[level.dtype](sizes, parent, *overlaps, vote, *odd, differs, labels, weights, level)
+    differs, most = np.empty(parent.shape[-1], level.dtype), math.prod(axis.shape[1] - 3 for axis in overlaps)
+    tally = np.empty(most, level.dtype), np.empty(most, np.int64)
+    _mode[level.dtype](_sizes(parent, level, overlaps), parent, *overlaps, vote, *odd, differs, *tally, level)
 
 
 def _sizes(parent: _Array, level: _Array, overlaps: Sequence[_Array] = ()) -> _Array:
-    """What all kernels take first: channels, the shapes of the parent and of the level, and the widths of overlaps."""
-    sizes = np.zeros(10, np.int64)
-    sizes[:7] = *parent.shape, *level.shape[1:]
-    sizes[7 : 7 + len(overlaps)] = [axis.shape[1] for axis in overlaps]
-    return sizes
+    """The struct `Sizes` of the kernels: channels, shapes of the parent and the level, and widths of the overlaps."""
+    widths = [axis.shape[1] for axis in overlaps] or [0, 0, 0]
+    return np.array([*parent.shape, *level.shape[1:], *widths], np.int64)
 
 
 def _overlaps(parent: _Array, steps: _Steps, level: _Array) -> list[_Array]:

@@ -1,7 +1,7 @@
-"""Sum the values of an image by label in one block of voxels. Compiled kernels over NumPy arrays; no I/O.
+"""Sum the values of an image by label in one block of voxels. Kernels over NumPy arrays; no I/O.
 
 Labels come in long runs along x, so each run needs one look-up in a hash table, and the loops over its voxels have no
-branches.
+branches. The kernels are compiled from block_sums.cpp: one finds runs, the other adds their values.
 """
 
 from __future__ import annotations
@@ -10,19 +10,34 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from ..engine.label_counts import runs_of
+from ..native.library import INT, KernelByDtype, read, written
 
 _Array = NDArray[Any]
-#: As in `atlaszarr.engine.label_counts`: spreads neighbouring labels over the table.
-_SPREAD = np.uint64(0x9E3779B97F4A7C15)
-#: Binary logarithm of the initial size of the table: a chunk of the Allen annotation holds at most 79 labels.
-_BITS = 8
+#: Labels that there is room for at first: a chunk of the Allen annotation holds at most 79.
+_LABELS = 256
+#: Runs that are found before their values are added: 400 kB, which a processor's cache holds.
+_RUNS = 2**14
 #: Columns of `BlockSums.counts`.
 VOXELS, COVERED, EXPRESSION_COVERED, EXPRESSING, PAIRED, GREY = range(6)
 COUNTS = 6
+
+_find_runs = KernelByDtype(
+    "block_sums_runs",
+    lambda dtype: (
+        *(read(dtype, 2), INT, INT, INT, written(dtype, 1), INT, written("i8", 1), INT),
+        *(written("i8", 1), written("i8", 2), INT, written("i8", 1)),
+    ),
+)
+_MASK = read("u1", 1)
+_add_runs = KernelByDtype(
+    "block_sums_add",
+    lambda dtype: (
+        *(read("i8", 2), INT, INT, read(dtype, 2), INT, _MASK, read("u1", 2), INT, _MASK, _MASK),
+        *(written("i8", 3), written("i8", 3), written("f8" if dtype.kind == "f" else "u8", 4)),
+    ),
+)
 
 
 class BlockSums(NamedTuple):
@@ -34,8 +49,9 @@ class BlockSums(NamedTuple):
         The labels, in any order.
     counts : ndarray, int64, shape (n, 2, 6)
         By side, in the order of the constants: all voxels; the covered ones; those that the expression view covers;
-        the expressing ones; the expressing ones whose section is the same in both views; the sum of the grey levels of
-        these last.
+        the expressing ones; the expressing ones whose section is the same in both views, and whose channels are numbers
+        below 2**63; the sum of the grey levels of these last: the sum of the channels, truncated to integers, or the
+        rounded mean of three, as in `grey_of`.
     values : ndarray, int64, shape (n, 2, channels)
         By side and channel: the voxels with a value.
     moments : ndarray, shape (n, 2, channels, 2)
@@ -61,7 +77,7 @@ def sum_block(
 
     Parameters
     ----------
-    labels : ndarray, integers, shape (z, y, x)
+    labels : ndarray, integers or bool, shape (z, y, x)
         0 is background, which is not summed.
     image : ndarray, uint8, uint16, float32 or float64, shape (c, z, y, x)
         Without channels (c = 0) voxels are counted and no values are summed. NaN is not a value.
@@ -78,182 +94,42 @@ def sum_block(
     -------
     BlockSums
     """
-    shape = (math.prod(labels.shape[:-1]), labels.shape[-1])
-
-    def rows(array: _Array) -> _Array:
-        native = np.uint8 if array.dtype == bool else array.dtype.newbyteorder("=")
-        flat = np.ascontiguousarray(array, native).reshape(*array.shape[:-3], *shape).view()
-        flat.flags.writeable = False  # so that one kernel is compiled per dtype, not two
-        return flat
-
-    before = min(max(int(midline), 0), shape[1])
-    pictures, sections = rows(image), rows(section)
+    rows, columns = math.prod(labels.shape[:-1]), labels.shape[-1]
+    size, before = rows * columns, min(max(int(midline), 0), columns)
+    rows_of_labels, pictures = _flat(labels, (rows, columns)), _flat(image, (len(image), size))
+    covered = _flat(section != 0, (size,))
     if expression is None or expression_section is None:
-        expressed, expressed_sections = rows(np.empty((0, *labels.shape), np.uint8)), sections
+        expressed, inside, same = np.empty((0, size), np.uint8), covered, covered
     else:
-        expressed, expressed_sections = rows(expression), rows(expression_section)
-    ids, counts, runs = _counted(rows(labels), sections, expressed, expressed_sections, pictures, before)
-    moments_of = _float_moments if image.dtype.kind == "f" else _integer_moments
-    values, moments = moments_of(runs, len(ids), sections, pictures)
-    return BlockSums(ids, counts, values, moments)
+        expressed = _flat(expression, (len(expression), size))
+        inside, same = _flat(expression_section != 0, (size,)), _flat(expression_section == section, (size,))
+    moment = np.float64 if image.dtype.kind == "f" else np.uint64
+    ids, counts = np.zeros(0, rows_of_labels.dtype), np.zeros((0, 2, COUNTS), np.int64)
+    values, moments = np.zeros((0, 2, len(image)), np.int64), np.zeros((0, 2, len(image), 2), moment)
+    ends, runs = np.empty(columns, np.int64), np.empty((max(_RUNS, columns), 3), np.int64)
+    table = np.empty(0, np.int64)
+    state = np.zeros(3, np.int64)  # the next row, the number of labels so far, and that of the runs of this turn
+    while state[0] < rows:
+        if state[1] + columns > len(ids):  # as many labels as a row may hold
+            room = 2 * int(state[1]) + columns + _LABELS
+            ids, counts, values, moments = (_grown(array, room) for array in (ids, counts, values, moments))
+            table = np.empty(1 << (2 * room - 1).bit_length(), np.int64)
+        _find_runs[ids.dtype](
+            *(rows_of_labels, rows, columns, before, ids, len(ids), table, len(table), ends, runs, len(runs), state)
+        )
+        _add_runs[pictures.dtype](
+            *(runs, state[2], size, pictures, len(pictures), covered, expressed, len(expressed), inside, same),
+            *(counts, values, moments),
+        )
+    found = int(state[1])
+    return BlockSums(ids[:found].copy(), counts[:found].copy(), values[:found].copy(), moments[:found].copy())
 
 
-@njit(cache=True, nogil=True)
-def _counted(
-    labels: _Array, sections: _Array, expressed: _Array, expressed_sections: _Array, pictures: _Array, midline: int
-) -> tuple[_Array, _Array, _Array]:
-    """The labels other than 0, `BlockSums.counts`, and for each run its row, start, stop, and 2 * label index + side.
-
-    `expressed` has no channels without an expression view.
-    """
-    rows, columns = labels.shape
-    table, held = np.full(1 << _BITS, -1, np.int64), 0
-    ids, counts = np.zeros(1 << _BITS, labels.dtype), np.zeros((2 << _BITS, COUNTS), np.int64)
-    ends, runs, found = np.empty(columns, np.int64), np.empty((rows + 1, 4), np.int64), 0
-    for side in range(2):
-        first, stop = (midline, columns) if side else (0, midline)
-        for y in range(rows if stop > first else 0):
-            row, start = labels[y, first:stop], 0
-            for run in range(runs_of(row, ends)):
-                label, begin, end = row[start], first + start, first + ends[run]
-                start = ends[run]
-                if label == 0:
-                    continue
-                slot = _slot(table, ids, label)
-                if table[slot] < 0:
-                    if 2 * (held + 1) > len(table):
-                        table, ids, counts = _doubled(table, ids, counts, held)
-                        slot = _slot(table, ids, label)
-                    table[slot], ids[held] = held, label
-                    held += 1
-                at = 2 * table[slot] + side
-                counts[at, VOXELS] += end - begin
-                counts[at, COVERED] += _covered(sections[y, begin:end])
-                if len(expressed):
-                    _count_expression(
-                        expressed[:, y, begin:end],
-                        expressed_sections[y, begin:end],
-                        sections[y, begin:end],
-                        pictures[:, y, begin:end],
-                        counts[at],
-                    )
-                if found == len(runs):
-                    more = np.empty((2 * found, 4), np.int64)
-                    more[:found] = runs
-                    runs = more
-                runs[found, 0], runs[found, 1], runs[found, 2], runs[found, 3] = y, begin, end, at
-                found += 1
-    return ids[:held].copy(), counts[: 2 * held].copy().reshape(held, 2, COUNTS), runs[:found]
+def _flat(array: _Array, shape: tuple[int, ...]) -> _Array:
+    """The array in native byte order, C-contiguous, in another shape; bool as uint8."""
+    numbers = array.view(np.uint8) if array.dtype == bool else array
+    return np.ascontiguousarray(numbers, numbers.dtype.newbyteorder("=")).reshape(shape)
 
 
-@njit(cache=True, nogil=True)
-def _slot(table: _Array, ids: _Array, label: Any) -> Any:
-    """The slot of a label in the table of indices, or the free slot (-1) for it."""
-    last = len(table) - 1
-    slot = np.int64((np.uint64(label) * _SPREAD) >> np.uint64(32)) & last
-    while table[slot] >= 0 and ids[table[slot]] != label:
-        slot = (slot + 1) & last
-    return slot
-
-
-@njit(cache=True, nogil=True)
-def _doubled(table: _Array, ids: _Array, counts: _Array, held: int) -> tuple[_Array, _Array, _Array]:
-    """Copy the table, the labels and the counts into arrays of twice the length."""
-    slots, labels = np.full(2 * len(table), -1, np.int64), np.zeros(2 * len(ids), ids.dtype)
-    sums = np.zeros((2 * len(counts), COUNTS), np.int64)
-    labels[:held], sums[: 2 * held] = ids[:held], counts[: 2 * held]
-    for index in range(held):
-        slots[_slot(slots, labels, labels[index])] = index
-    return slots, labels, sums
-
-
-@njit(cache=True, nogil=True)
-def _covered(sections: _Array) -> int:
-    covered = 0
-    for x in range(len(sections)):
-        covered += sections[x] != 0
-    return covered
-
-
-@njit(cache=True, nogil=True)
-def _count_expression(
-    expressed: _Array, expressed_sections: _Array, sections: _Array, pictures: _Array, counts: _Array
-) -> None:
-    """Count a run in the expression view; the grey level is the rounded mean of the channels, as in `grey_of`."""
-    covered = expressing = paired = total = 0
-    channels = len(pictures)
-    for x in range(len(sections)):
-        any_channel = 0
-        for c in range(len(expressed)):
-            any_channel |= int(expressed[c, x])
-        inside = expressed_sections[x] != 0
-        expresses = inside & (any_channel != 0)
-        both = expresses & (expressed_sections[x] == sections[x])
-        level = 0
-        for c in range(channels):
-            level += int(pictures[c, x])
-        if channels == 3:
-            level = (level + 1) // 3
-        covered += inside
-        expressing += expresses
-        paired += both
-        total += level if both else 0
-    counts[EXPRESSION_COVERED] += covered
-    counts[EXPRESSING] += expressing
-    counts[PAIRED] += paired
-    counts[GREY] += total
-
-
-@njit(cache=True, nogil=True)
-def _integer_moments(runs: _Array, labels: int, sections: _Array, pictures: _Array) -> tuple[_Array, _Array]:
-    """Sums and sums of squares: at most 2**24 voxels of 16 bits, whose squares add up to less than 2**56."""
-    channels = len(pictures)
-    values, moments = np.zeros((2 * labels, channels), np.int64), np.zeros((2 * labels, channels, 2), np.uint64)
-    for run in range(len(runs)):
-        y, begin, end, at = runs[run]
-        inside = sections[y, begin:end]
-        covered = _covered(inside)
-        if covered == 0:
-            continue
-        for c in range(channels):
-            row, total, squares = pictures[c, y, begin:end], np.uint64(0), np.uint64(0)
-            for x in range(len(row)):
-                value = np.uint64(row[x]) if inside[x] != 0 else np.uint64(0)
-                total += value
-                squares += value * value
-            values[at, c] += covered
-            moments[at, c, 0] += total
-            moments[at, c, 1] += squares
-    return values.reshape(labels, 2, channels), moments.reshape(labels, 2, channels, 2)
-
-
-@njit(cache=True, nogil=True)
-def _float_moments(runs: _Array, labels: int, sections: _Array, pictures: _Array) -> tuple[_Array, _Array]:
-    """Means and sums of squared deviations, run by run, combined by the formula of Chan, Golub and LeVeque (1979)."""
-    channels = len(pictures)
-    values, moments = np.zeros((2 * labels, channels), np.int64), np.zeros((2 * labels, channels, 2))
-    for run in range(len(runs)):
-        y, begin, end, at = runs[run]
-        inside = sections[y, begin:end]
-        for c in range(channels):
-            row, count, total = pictures[c, y, begin:end], 0, 0.0
-            for x in range(len(row)):
-                if inside[x] != 0 and row[x] == row[x]:
-                    count += 1
-                    total += row[x]
-            if count == 0:
-                continue
-            mean, deviations = total / count, 0.0
-            for x in range(len(row)):
-                if inside[x] != 0 and row[x] == row[x]:
-                    deviations += (row[x] - mean) ** 2
-            before = values[at, c]
-            both, step = before + count, mean - moments[at, c, 0]
-            if math.isfinite(step):
-                moments[at, c, 0] += step * count / both
-                moments[at, c, 1] += deviations + step * step * before * count / both
-            else:
-                moments[at, c, 0] += mean
-                moments[at, c, 1] = np.nan
-            values[at, c] = both
-    return values.reshape(labels, 2, channels), moments.reshape(labels, 2, channels, 2)
+def _grown(array: _Array, length: int) -> _Array:
+    return np.concatenate([array, np.zeros((length - len(array), *array.shape[1:]), array.dtype)])
