@@ -20,18 +20,26 @@ template <class T> T stored(double value) {
     }
 }
 
-// Offsets of the pixels of a span from the first one of the window. Return false if one of them is not in the window.
+// Whether the pixels for a coordinate all lie beyond the image.
+bool beyond(const Span &across, const Span &down, int64_t width, int64_t height) {
+    return (across.first >= width) | (down.first >= height) | (across.last < 0) | (down.last < 0);
+}
+
+// The pixels of a span, as offsets from the first one of the window. Return false if one of them is not in the window.
+template <int SUPPORT>
 bool locate(const Span &span, int64_t start, int64_t count, int64_t n, int64_t border, int64_t stride, Line &line) {
-    line.count = span.count;
-    for (int64_t k = 0; k < span.count; k++) {
-        int64_t pixel = border_pixel(span.first + k, n, border), at = pixel - start;
+    const int64_t first = static_cast<int64_t>(span.first);
+    line.count = span.first == span.last ? 1 : SUPPORT;
+    for (int64_t k = 0; k < line.count; k++) {
+        const int64_t pixel = border_pixel(first + k, n, border), at = pixel - start;
         if (pixel >= 0 && !(0 <= at && at < count)) return false;
         line.at[k] = pixel < 0 ? -1 : at * stride;
     }
-    weights_of(span, line.weight);
+    weights_of<SUPPORT>(span, line.weight);
     return true;
 }
 
+// CHANNELS is their number if the compiler shall know it, else 0.
 template <int CHANNELS, class T>
 bool copy(const T *pixels, int64_t channels, const double *xy, int64_t count, int64_t border, const T *constant,
           const Window &window, T *out) {
@@ -40,8 +48,8 @@ bool copy(const T *pixels, int64_t channels, const double *xy, int64_t count, in
         const double x = xy[i], y = xy[count + i];
         const T *from = constant;
         if (finite(x, y)) {
-            int64_t column = border_pixel(span(x, 1).first, window.width, border);
-            int64_t row = border_pixel(span(y, 1).first, window.height, border);
+            int64_t column = border_pixel(static_cast<int64_t>(span<1>(x).first), window.width, border);
+            int64_t row = border_pixel(static_cast<int64_t>(span<1>(y).first), window.height, border);
             if (column >= 0 && row >= 0) {
                 column -= window.left;
                 row -= window.top;
@@ -54,65 +62,82 @@ bool copy(const T *pixels, int64_t channels, const double *xy, int64_t count, in
     return true;
 }
 
-template <class T>
-bool interpolate(const T *pixels, int64_t channels, const double *xy, int64_t count, int64_t support, int64_t border,
+template <int CHANNELS, int SUPPORT, class T>
+bool interpolate(const T *pixels, int64_t channels, const double *xy, int64_t count, int64_t border,
                  const double *constant, const Window &window, T *out) {
+    constexpr int GROUP = CHANNELS ? CHANNELS : 1;
+    if (CHANNELS) channels = CHANNELS;
     const int64_t stride = window.columns * channels;
     for (int64_t i = 0; i < count; i++, out += channels) {
         const double x = xy[i], y = xy[count + i];
-        Span across = {}, down = {};
-        bool missing = !finite(x, y);
-        if (!missing) {
-            across = span(x, support);
-            down = span(y, support);
-            missing = border == CONSTANT && (across.first >= window.width || down.first >= window.height ||
-                                             across.first + across.count <= 0 || down.first + down.count <= 0);
-        }
-        if (missing) {
+        const Span across = span<SUPPORT>(x), down = span<SUPPORT>(y);
+        if (!finite(x, y) || (border == CONSTANT && beyond(across, down, window.width, window.height))) {
             for (int64_t c = 0; c < channels; c++) out[c] = static_cast<T>(constant[c]);
             continue;
         }
-        const int64_t column = across.first - window.left, row = down.first - window.top;
-        if (across.count == 2 && down.count == 2 && column >= 0 && row >= 0 && column + 2 <= window.columns &&
-            row + 2 <= window.rows) {
+        if (SUPPORT == 2 && (across.first < across.last) & (down.first < down.last)) {
             // The same as below, three times as fast.
-            const double u = across.fraction, v = down.fraction;
-            const T *north = pixels + row * stride + column * channels, *south = north + stride;
-            for (int64_t c = 0; c < channels; c++) {
-                double upper = (1.0 - u) * north[c] + u * north[channels + c];
-                double lower = (1.0 - u) * south[c] + u * south[channels + c];
-                out[c] = stored<T>((1.0 - v) * upper + v * lower);
+            const int64_t column = static_cast<int64_t>(across.first) - window.left;
+            const int64_t row = static_cast<int64_t>(down.first) - window.top;
+            if (column >= 0 && row >= 0 && column + 2 <= window.columns && row + 2 <= window.rows) {
+                const double u = across.fraction, v = down.fraction;
+                const T *north = pixels + row * stride + column * channels, *south = north + stride;
+                for (int64_t c = 0; c < channels; c++) {
+                    const double upper = (1.0 - u) * north[c] + u * north[channels + c];
+                    const double lower = (1.0 - u) * south[c] + u * south[channels + c];
+                    out[c] = stored<T>((1.0 - v) * upper + v * lower);
+                }
+                continue;
             }
-            continue;
         }
         Line columns, rows;
-        if (!locate(across, window.left, window.columns, window.width, border, channels, columns)) return false;
-        if (!locate(down, window.top, window.rows, window.height, border, stride, rows)) return false;
-        for (int64_t c = 0; c < channels; c++)
-            out[c] = stored<T>(weighted<true>(pixels + c, rows, columns, constant[c]));
+        if (!locate<SUPPORT>(across, window.left, window.columns, window.width, border, channels, columns)) return false;
+        if (!locate<SUPPORT>(down, window.top, window.rows, window.height, border, stride, rows)) return false;
+        for (int64_t c = 0; c < channels; c += GROUP) {
+            double values[GROUP];
+            weighted<GROUP, true>(pixels + c, rows, columns, constant + c, values);
+            for (int k = 0; k < GROUP; k++) out[c + k] = stored<T>(values[k]);
+        }
     }
     return true;
+}
+
+// The extent of the pixels that are needed. Maxima of LANES coordinates at a time, for instructions on vectors.
+template <int SUPPORT> void extent(const double *xy, int64_t count, int64_t width, int64_t height, bool bounded,
+                                   int64_t *needed) {
+    constexpr int LANES = 8;
+    // Of the smallest column, the largest one, the smallest row and the largest one; minima with the sign changed.
+    double most[4][LANES];
+    for (auto &lanes : most)
+        for (double &lane : lanes) lane = -2 * MAX_COORDINATE;
+    for (int64_t first = 0; first < count; first += LANES) {
+        const int lanes = static_cast<int>(min(count - first, int64_t{LANES}));
+        auto add = [&](int lane) {
+            const double x = xy[first + lane], y = xy[count + first + lane];
+            const Span across = span<SUPPORT>(x), down = span<SUPPORT>(y);
+            const bool valid = finite(x, y), left_out = beyond(across, down, width, height);
+            const bool counted = valid & !(bounded & left_out);
+            const double ends[4] = {-across.first, across.last, -down.first, down.last};
+            for (int k = 0; k < 4; k++) most[k][lane] = counted ? max(most[k][lane], ends[k]) : most[k][lane];
+        };
+        if (lanes == LANES)
+            for (int lane = 0; lane < LANES; lane++) add(lane);
+        else
+            for (int lane = 0; lane < lanes; lane++) add(lane);
+    }
+    for (int k = 0; k < 4; k++) {
+        double end = most[k][0];
+        for (double lane : most[k]) end = max(end, lane);
+        needed[k] = static_cast<int64_t>(k % 2 ? end : -end);
+    }
 }
 
 }  // namespace
 
 EXPORT void resampling_extent(const double *xy, int64_t count, int64_t support, int64_t width, int64_t height,
                               bool bounded, int64_t *needed) {
-    Pixels columns = {INT64_MAX, INT64_MIN}, rows = columns;
-    for (int64_t i = 0; i < count; i++) {
-        const double x = xy[i], y = xy[count + i];
-        if (!finite(x, y)) continue;
-        const Span across = span(x, support), down = span(y, support);
-        if (bounded && (across.first >= width || across.first + across.count <= 0 || down.first >= height ||
-                        down.first + down.count <= 0))
-            continue;
-        columns = {min(columns.first, across.first), max(columns.last, across.first + across.count - 1)};
-        rows = {min(rows.first, down.first), max(rows.last, down.first + down.count - 1)};
-    }
-    needed[0] = columns.first;
-    needed[1] = columns.last;
-    needed[2] = rows.first;
-    needed[3] = rows.last;
+    const auto kernel = support == 1 ? extent<1> : support == 2 ? extent<2> : support == 4 ? extent<4> : extent<8>;
+    kernel(xy, count, width, height, bounded, needed);
 }
 
 EXPORT void resampling_border_range(int64_t first, int64_t last, int64_t n, int64_t border, int64_t *pixels) {
@@ -125,19 +150,19 @@ EXPORT void resampling_border_range(int64_t first, int64_t last, int64_t n, int6
     EXPORT bool resampling_copy_##code(const T *pixels, int64_t rows, int64_t columns, int64_t channels, \
                                        const double *xy, int64_t count, int64_t border, const T *constant, \
                                        int64_t left, int64_t top, int64_t width, int64_t height, T *out) { \
-        const Window window = {left, top, columns, rows, width, height}; \
         const auto kernel = channels == 1 ? copy<1, T> : channels == 3 ? copy<3, T> : copy<0, T>; \
-        return kernel(pixels, channels, xy, count, border, constant, window, out); \
+        return kernel(pixels, channels, xy, count, border, constant, {left, top, columns, rows, width, height}, out); \
     }
 COPY(uint8_t, u1) COPY(uint16_t, u2) COPY(uint32_t, u4) COPY(uint64_t, u8)
 
+#define BY_CHANNELS(S, T) channels == 1 ? interpolate<1, S, T> : channels == 3 ? interpolate<3, S, T> : interpolate<0, S, T>
 #define INTERPOLATE(T, code) \
     EXPORT bool resampling_interpolate_##code(const T *pixels, int64_t rows, int64_t columns, int64_t channels, \
                                               const double *xy, int64_t count, int64_t support, int64_t border, \
                                               const double *constant, int64_t left, int64_t top, int64_t width, \
                                               int64_t height, T *out) { \
-        return interpolate(pixels, channels, xy, count, support, border, constant, \
-                           {left, top, columns, rows, width, height}, out); \
+        const auto kernel = support == 2 ? BY_CHANNELS(2, T) : support == 4 ? BY_CHANNELS(4, T) : BY_CHANNELS(8, T); \
+        return kernel(pixels, channels, xy, count, border, constant, {left, top, columns, rows, width, height}, out); \
     }
 INTERPOLATE(uint8_t, u1) INTERPOLATE(int8_t, i1) INTERPOLATE(uint16_t, u2) INTERPOLATE(int16_t, i2)
 INTERPOLATE(float, f4) INTERPOLATE(double, f8)

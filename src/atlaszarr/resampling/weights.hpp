@@ -10,11 +10,10 @@ constexpr int WIDEST = 8;
 // Coordinates are clipped to this absolute value, a whole number that int64 holds.
 constexpr double MAX_COORDINATE = 0x1p60;
 
-// The pixels first, ..., first + count - 1 along an axis that a coordinate is interpolated from.
+// The pixels first, ..., last along an axis that a coordinate is interpolated from, and the distance of the coordinate
+// from the pixel before it, in [0, 1). Pixels are whole numbers in float64, for loops that vectorise; it holds them all.
 struct Span {
-    int64_t first, count;
-    // Distance of the coordinate from the pixel before it, in [0, 1).
-    double fraction;
+    double first, last, fraction;
 };
 
 // Offsets of pixels along an axis, -1 for the constant, and their weights.
@@ -28,26 +27,25 @@ struct Line {
 inline int64_t nearest_pixel(double x) { return static_cast<int64_t>(rint(x)); }
 
 // The pixels for a finite coordinate; only one if it is at the centre of a pixel, so that no pixel has the weight 0.
-inline Span span(double x, int64_t support) {
+template <int SUPPORT> inline Span span(double x) {
     // For a smaller fraction, OpenCV uses only the middle pixel of Lanczos: the epsilon of float32.
     constexpr double ON_PIXEL = 0x1p-23;
     x = min(max(x, -MAX_COORDINATE), MAX_COORDINATE);
-    if (support == 1) return {nearest_pixel(x), 1, 0.0};
-    double column = floor(x), fraction = x - column;
-    // The coordinate is slightly below a whole number, and the fraction, or a distance of Lanczos, is rounded to it.
-    if (fraction >= 1.0 || (support == 8 && fraction + 3.0 >= 4.0)) {
-        column += 1.0;
-        fraction = 0.0;
-    }
-    if (fraction == 0.0 || (support == 8 && fraction < ON_PIXEL)) return {static_cast<int64_t>(column), 1, 0.0};
-    return {static_cast<int64_t>(column) - support / 2 + 1, support, fraction};
+    if (SUPPORT == 1) return {rint(x), rint(x), 0.0};
+    const double before = floor(x), fraction = x - before;
+    // The coordinate is slightly below a whole number: the fraction, or a distance in `weights_of`, is rounded to it.
+    const bool below = SUPPORT == 8 ? fraction + 3.0 >= 4.0 : fraction >= 1.0;
+    const bool on_pixel = below | (SUPPORT == 8 ? fraction < ON_PIXEL : fraction == 0.0);
+    const double column = below ? before + 1.0 : before;
+    return {on_pixel ? column : column - (SUPPORT / 2 - 1), on_pixel ? column : column + SUPPORT / 2,
+            on_pixel ? 0.0 : fraction};
 }
 
 // The weights of the pixels of a span, in order; they sum to 1.
 // Cubic: R. Keys, Cubic convolution interpolation for digital image processing, 1981, with a = -3/4, as in OpenCV.
 // Lanczos: sinc(t) sinc(t / 4) at t = fraction + 3 - k, divided by the sum. sin(pi t) differs only in sign between the
 // k, and sin(pi t / 4) follows from one sine and one cosine by the addition theorem.
-inline void weights_of(const Span &span, double *weights) {
+template <int SUPPORT> inline void weights_of(const Span &span, double *weights) {
     constexpr double A = -0.75, PI = 3.141592653589793;
     // sin(k pi / 4) and cos(k pi / 4) in float64, of k pi / 4 in float64.
     constexpr double SIN[8] = {0.0, 0.7071067811865475, 1.0, 0.7071067811865476,
@@ -55,25 +53,21 @@ inline void weights_of(const Span &span, double *weights) {
     constexpr double COS[8] = {1.0, 0.7071067811865476, 6.123233995736766e-17, -0.7071067811865475,
                                -1.0, -0.7071067811865477, -1.8369701987210297e-16, 0.7071067811865474};
     const double u = span.fraction;
-    switch (span.count) {
-    case 1:
+    if (span.first == span.last) {
         weights[0] = 1.0;
-        break;
-    case 2:
+    } else if constexpr (SUPPORT == 2) {
         weights[0] = 1.0 - u;
         weights[1] = u;
-        break;
-    case 4:
+    } else if constexpr (SUPPORT == 4) {
         weights[0] = ((A * (u + 1) - 5 * A) * (u + 1) + 8 * A) * (u + 1) - 4 * A;
         weights[1] = ((A + 2) * u - (A + 3)) * u * u + 1;
         weights[2] = ((A + 2) * (1 - u) - (A + 3)) * (1 - u) * (1 - u) + 1;
         weights[3] = 1 - weights[0] - weights[1] - weights[2];
-        break;
-    default:
+    } else {
         const double angle = (u + 3) * PI / 4, sine = sin(angle), cosine = cos(angle);
         double total = 0.0;
         for (int k = 0; k < 8; k++) {
-            double t = u + 3 - k, weight = (sine * COS[k] - cosine * SIN[k]) / (t * t);
+            const double t = u + 3 - k, weight = (sine * COS[k] - cosine * SIN[k]) / (t * t);
             weights[k] = k % 2 ? -weight : weight;
             total += weights[k];
         }
@@ -81,19 +75,19 @@ inline void weights_of(const Span &span, double *weights) {
     }
 }
 
-// The weighted sum of pixels, first along x, then along y.
-template <bool CONSTANTS, class T>
-inline double weighted(const T *pixels, const Line &rows, const Line &columns, double constant) {
-    double value = 0.0;
+// The weighted sum of pixels for each of some channels, first along x, then along y.
+template <int CHANNELS, bool CONSTANTS, class T>
+inline void weighted(const T *pixels, const Line &rows, const Line &columns, const double *constant, double *values) {
+    for (int c = 0; c < CHANNELS; c++) values[c] = 0.0;
     for (int64_t k = 0; k < rows.count; k++) {
-        double line = 0.0;
+        double line[CHANNELS] = {};
         for (int64_t m = 0; m < columns.count; m++) {
-            bool beyond = CONSTANTS && (rows.at[k] < 0 || columns.at[m] < 0);
-            line += columns.weight[m] * (beyond ? constant : static_cast<double>(pixels[rows.at[k] + columns.at[m]]));
+            const bool beyond = CONSTANTS && (rows.at[k] < 0 || columns.at[m] < 0);
+            const T *at = pixels + rows.at[k] + columns.at[m];
+            for (int c = 0; c < CHANNELS; c++) line[c] += columns.weight[m] * (beyond ? constant[c] : double(at[c]));
         }
-        value += rows.weight[k] * line;
+        for (int c = 0; c < CHANNELS; c++) values[c] += rows.weight[k] * line[c];
     }
-    return value;
 }
 
 // The pixels of which those of an image of n repeat beyond a border.
