@@ -29,13 +29,12 @@ bool beyond(const Span &across, const Span &down, int64_t width, int64_t height)
 template <int SUPPORT>
 bool locate(const Span &span, int64_t start, int64_t count, int64_t n, int64_t border, int64_t stride, Line &line) {
     const int64_t first = static_cast<int64_t>(span.first);
-    line.count = span.first == span.last ? 1 : SUPPORT;
+    weigh<SUPPORT>(span, line);
     for (int64_t k = 0; k < line.count; k++) {
         const int64_t pixel = border_pixel(first + k, n, border), at = pixel - start;
         if (pixel >= 0 && !(0 <= at && at < count)) return false;
         line.at[k] = pixel < 0 ? -1 : at * stride;
     }
-    weights_of<SUPPORT>(span, line.weight);
     return true;
 }
 

@@ -33,7 +33,7 @@ template <int SUPPORT> inline Span span(double x) {
     x = min(max(x, -MAX_COORDINATE), MAX_COORDINATE);
     if (SUPPORT == 1) return {rint(x), rint(x), 0.0};
     const double before = floor(x), fraction = x - before;
-    // The coordinate is slightly below a whole number: the fraction, or a distance in `weights_of`, is rounded to it.
+    // The coordinate is slightly below a whole number: the fraction, or a distance in `weigh`, is rounded to it.
     const bool below = SUPPORT == 8 ? fraction + 3.0 >= 4.0 : fraction >= 1.0;
     const bool on_pixel = below | (SUPPORT == 8 ? fraction < ON_PIXEL : fraction == 0.0);
     const double column = below ? before + 1.0 : before;
@@ -45,7 +45,7 @@ template <int SUPPORT> inline Span span(double x) {
 // Cubic: R. Keys, Cubic convolution interpolation for digital image processing, 1981, with a = -3/4, as in OpenCV.
 // Lanczos: sinc(t) sinc(t / 4) at t = fraction + 3 - k, divided by the sum. sin(pi t) differs only in sign between the
 // k, and sin(pi t / 4) follows from one sine and one cosine by the addition theorem.
-template <int SUPPORT> inline void weights_of(const Span &span, double *weights) {
+template <int SUPPORT> inline void weigh(const Span &span, Line &line) {
     constexpr double A = -0.75, PI = 3.141592653589793;
     // sin(k pi / 4) and cos(k pi / 4) in float64, of k pi / 4 in float64.
     constexpr double SIN[8] = {0.0, 0.7071067811865475, 1.0, 0.7071067811865476,
@@ -53,7 +53,9 @@ template <int SUPPORT> inline void weights_of(const Span &span, double *weights)
     constexpr double COS[8] = {1.0, 0.7071067811865476, 6.123233995736766e-17, -0.7071067811865475,
                                -1.0, -0.7071067811865477, -1.8369701987210297e-16, 0.7071067811865474};
     const double u = span.fraction;
-    if (span.first == span.last) {
+    double *weights = line.weight;
+    line.count = span.first == span.last ? 1 : SUPPORT;
+    if (line.count == 1) {
         weights[0] = 1.0;
     } else if constexpr (SUPPORT == 2) {
         weights[0] = 1.0 - u;

@@ -1,0 +1,346 @@
+// The inner loops of a stack of sections, one row of voxels at a time; documented in stack_kernels.py.
+#include <string.h>
+
+#include "../resampling/coverage.hpp"
+#include "../resampling/weights.hpp"
+
+namespace {
+
+// Rows are computed in pieces of this many voxels, in arrays on the stack: some 14 kB, within the first cache.
+constexpr int PIECE = 256;
+
+struct Geometry {
+    const double *depth_row, *edges;
+    const int32_t *nearest, *neighbour;
+    int64_t intervals;
+    const int64_t (*sizes)[2];
+    const double (*affines)[2][4];
+    const int32_t *field_of;
+    int64_t sections;
+    Array<const double, 5> fields;
+
+    bool blends() const {
+        for (int64_t j = 0; j < intervals; j++)
+            if (neighbour[j] >= 0) return true;
+        return false;
+    }
+
+    // The edges up to a depth, which is in interval `edges_up_to(depth) - 1`; all edges if it is NaN.
+    int64_t edges_up_to(double depth) const {
+        int64_t first = 0, end = intervals + 1;
+        while (first < end) {
+            const int64_t middle = (first + end) / 2;
+            if (depth < edges[middle])
+                end = middle;
+            else
+                first = middle + 1;
+        }
+        return first;
+    }
+};
+
+// Voxels along x: absolute index of the first one (z, y, x), its index in the block (i, j, k), and their number.
+struct Voxels {
+    double z, y, x;
+    int64_t i, j, k;
+    int count;
+
+    Voxels(const int64_t *start, int64_t i, int64_t j, int64_t k, int64_t columns)
+        : z(start[0] + i), y(start[1] + j), x(start[2] + k), i(i), j(j), k(k),
+          count(static_cast<int>(min(columns - k, int64_t{PIECE}))) {}
+};
+
+// The values of a row of an affine at voxels; monotonic along x, also after rounding.
+struct Values {
+    double start, step, x;
+
+    Values(const double *row, const Voxels &voxels)
+        : start(row[0] * voxels.z + row[1] * voxels.y + row[3]), step(row[2]), x(voxels.x) {}
+    double operator[](int k) const { return start + step * (x + k); }
+};
+
+// The section of each voxel, and its point in the section's image.
+struct Points {
+    int32_t section[PIECE];
+    double x[PIECE], y[PIECE];
+};
+
+void row_field(const Geometry &geometry, const int32_t *section_of, const Voxels &voxels, int32_t *__restrict section,
+               double *__restrict fx, double *__restrict fy) {
+    const Values depth(geometry.depth_row, voxels);
+    for (int first = 0, end; first < voxels.count; first = end) {
+        const int64_t interval = geometry.edges_up_to(depth[first]) - 1;
+        const bool filled = 0 <= interval && interval < geometry.intervals;
+        const double low = interval < 0 ? -INFINITY : geometry.edges[interval];
+        const double high = interval < geometry.intervals ? geometry.edges[interval + 1] : INFINITY;
+        auto reached = [&](int k) { return low <= depth[k] && depth[k] < high; };
+        // The voxels before `end` are in the same interval. The last one of all is tried first.
+        end = reached(voxels.count - 1) ? voxels.count : first + 1;
+        for (int last = voxels.count; end < last;) {
+            const int middle = (end + last) / 2;
+            if (reached(middle))
+                end = middle + 1;
+            else
+                last = middle;
+        }
+        const int32_t s = filled ? section_of[interval] : -1;
+        if (s < 0) {
+            for (int k = first; k < end; k++) section[k] = -1, fx[k] = fy[k] = NAN;
+            continue;
+        }
+        const int32_t f = geometry.field_of[s];
+        if (f >= 0) {
+            const Array<const double, 4> field = geometry.fields[f];
+            const int64_t i = min(voxels.i, field.shape[1] - 1), j = min(voxels.j, field.shape[2] - 1);
+            const Array<const double, 1> x = field[0][i][j], y = field[1][i][j];
+            for (int k = first; k < end; k++) {
+                const int64_t column = min(voxels.k + k, field.shape[3] - 1);
+                fx[k] = x[column];
+                fy[k] = y[column];
+            }
+        } else {
+            const Values x(geometry.affines[s][0], voxels), y(geometry.affines[s][1], voxels);
+            for (int k = first; k < end; k++) {
+                fx[k] = x[k];
+                fy[k] = y[k];
+            }
+        }
+        const int64_t width = geometry.sizes[s][0], height = geometry.sizes[s][1];
+        for (int k = first; k < end; k++) {
+            const bool across = inside(fx[k], width), down = inside(fy[k], height), within = across & down;
+            section[k] = within ? s : -1;
+            fx[k] = within ? fx[k] : NAN;
+            fy[k] = within ? fy[k] : NAN;
+        }
+    }
+}
+
+// The pixels of the crops of all images.
+struct Crops {
+    const uint8_t *flat;
+    // Offset of the first pixel, left, top and width of each crop.
+    const int64_t (*crops)[4];
+    const int64_t (*sizes)[2];
+};
+
+template <int SUPPORT>
+void sample_row(const Crops &images, const Points &points, int count, float (*__restrict values)[3]) {
+    for (int k = 0; k < count; k++) {
+        const int32_t s = points.section[k];
+        if (s < 0) continue;
+        const int64_t offset = images.crops[s][0], left = images.crops[s][1], top = images.crops[s][2];
+        const int64_t width = images.crops[s][3], right = images.sizes[s][0] - 1, bottom = images.sizes[s][1] - 1;
+        const double x = points.x[k], y = points.y[k];
+        if constexpr (SUPPORT == 1) {
+            const uint8_t *pixel = images.flat + 3 * (offset + (nearest_pixel(y) - top) * width + nearest_pixel(x) - left);
+            for (int c = 0; c < 3; c++) values[k][c] = pixel[c];
+        } else if constexpr (SUPPORT == 2) {
+            const double x_before = floor(x), y_before = floor(y);
+            const int64_t column = static_cast<int64_t>(x_before), row = static_cast<int64_t>(y_before);
+            const float u = static_cast<float>(x - x_before), v = static_cast<float>(y - y_before);
+            const int64_t west = max(column, int64_t{0}) - left, east = min(column + 1, right) - left;
+            const uint8_t *north = images.flat + 3 * (offset + (max(row, int64_t{0}) - top) * width);
+            const uint8_t *south = images.flat + 3 * (offset + (min(row + 1, bottom) - top) * width);
+            for (int c = 0; c < 3; c++) {
+                const float upper = north[3 * west + c] * (1.0f - u) + north[3 * east + c] * u;
+                const float lower = south[3 * west + c] * (1.0f - u) + south[3 * east + c] * u;
+                values[k][c] = upper * (1.0f - v) + lower * v;
+            }
+        } else {
+            const Span across = span<SUPPORT>(x), down = span<SUPPORT>(y);
+            const int64_t column = static_cast<int64_t>(across.first), row = static_cast<int64_t>(down.first);
+            Line columns, rows;
+            weigh<SUPPORT>(across, columns);
+            weigh<SUPPORT>(down, rows);
+            for (int64_t a = 0; a < columns.count; a++)
+                columns.at[a] = 3 * (min(max(column + a, int64_t{0}), right) - left);
+            for (int64_t b = 0; b < rows.count; b++)
+                rows.at[b] = 3 * (offset + (min(max(row + b, int64_t{0}), bottom) - top) * width);
+            double sums[3];
+            weighted<3, false>(images.flat, rows, columns, nullptr, sums);
+            for (int c = 0; c < 3; c++) values[k][c] = static_cast<float>(min(max(sums[c], 0.0), 255.0));
+        }
+    }
+}
+
+template <int SUPPORT>
+void pull_back(const int64_t *start, const Geometry &geometry, const double *depths, const uint32_t *ids,
+               const Crops &images, const int64_t *shape, uint8_t *image, uint32_t *label) {
+    const bool blend = geometry.blends();
+    const int64_t size = shape[0] * shape[1] * shape[2];
+    Points points, others;
+    float values[PIECE][3], blended[PIECE][3];
+    for (int64_t i = 0; i < shape[0]; i++) {
+        for (int64_t j = 0; j < shape[1]; j++) {
+            for (int64_t first = 0; first < shape[2]; first += PIECE) {
+                const Voxels voxels(start, i, j, first, shape[2]);
+                const int count = voxels.count;
+                row_field(geometry, geometry.nearest, voxels, points.section, points.x, points.y);
+                sample_row<SUPPORT>(images, points, count, values);
+                if (blend) {
+                    row_field(geometry, geometry.neighbour, voxels, others.section, others.x, others.y);
+                    sample_row<SUPPORT>(images, others, count, blended);
+                    const Values depth(geometry.depth_row, voxels);
+                    for (int k = 0; k < count; k++) {
+                        const int32_t s = points.section[k], t = others.section[k];
+                        if (s < 0 || t < 0) continue;
+                        const float share = static_cast<float>((depth[k] - depths[s]) / (depths[t] - depths[s]));
+                        for (int c = 0; c < 3; c++) values[k][c] += share * (blended[k][c] - values[k][c]);
+                    }
+                }
+                const int64_t row = (i * shape[1] + j) * shape[2] + first;
+                for (int k = 0; k < count; k++) {
+                    if (points.section[k] < 0) continue;
+                    label[row + k] = ids[points.section[k]];
+                    for (int c = 0; c < 3; c++)
+                        image[c * size + row + k] = static_cast<uint8_t>(values[k][c] + 0.5f);
+                }
+            }
+        }
+    }
+}
+
+// A block of voxels: absolute index (z, y, x) of the first one, and numbers of voxels.
+struct Block {
+    int64_t start[3], shape[3];
+};
+
+struct Interval {
+    double low, high;
+};
+
+// The smallest and the largest value of a row of an affine over a block.
+Interval extent(const double *row, const Block &block) {
+    Interval found = {row[3], row[3]};
+    for (int axis = 0; axis < 3; axis++) {
+        const double one = row[axis] * block.start[axis];
+        const double other = row[axis] * (block.start[axis] + block.shape[axis] - 1);
+        found.low += min(one, other);
+        found.high += max(one, other);
+    }
+    return found;
+}
+
+// Call a function with the sections that fill or blend the intervals which a block reaches, until it returns true.
+template <class F> bool any_reached(const Geometry &geometry, const Block &block, F function) {
+    // The corners bound the block up to rounding; a margin of 1 um allows for it.
+    const Interval depth = extent(geometry.depth_row, block);
+    const int64_t first = geometry.edges_up_to(depth.low - 1.0) - 1, end = geometry.edges_up_to(depth.high + 1.0);
+    for (int64_t interval = max(first, int64_t{0}); interval < min(end, geometry.intervals); interval++) {
+        const int32_t s = geometry.nearest[interval], t = geometry.neighbour[interval];
+        if ((s >= 0 && function(s)) || (t >= 0 && function(t))) return true;
+    }
+    return false;
+}
+
+// Whether a block may sample a candidate: its depths reach an interval of it, and its points the image.
+bool reaches(const Geometry &geometry, const Block &block, const uint8_t *candidate) {
+    return any_reached(geometry, block, [&](int32_t s) {
+        if (!candidate[s]) return false;
+        if (geometry.field_of[s] >= 0) return true;
+        // A margin of 2 pixels allows for rounding.
+        for (int axis = 0; axis < 2; axis++) {
+            const Interval points = extent(geometry.affines[s][axis], block);
+            if (!(points.high > -2.0 && points.low < geometry.sizes[s][axis] + 2.0)) return false;
+        }
+        return true;
+    });
+}
+
+void find_sampled(const Geometry &geometry, const Block &block, uint8_t *candidate, uint8_t *sampled) {
+    const bool blend = geometry.blends();
+    int64_t left = 0;
+    for (int64_t s = 0; s < geometry.sections; s++) left += candidate[s];
+    auto find = [&](int32_t s) {
+        if (!candidate[s]) return;
+        candidate[s] = 0;
+        sampled[s] = 1;
+        left--;
+    };
+    Points points, others;
+    const int64_t *start = block.start, *shape = block.shape;
+    for (int64_t i = 0; i < shape[0]; i++) {
+        // Whole planes and rows that no candidate reaches are skipped: in most chunks one candidate is not sampled.
+        if (!reaches(geometry, {{start[0] + i, start[1], start[2]}, {1, shape[1], shape[2]}}, candidate)) continue;
+        for (int64_t j = 0; j < shape[1]; j++) {
+            if (left == 0) return;
+            if (!reaches(geometry, {{start[0] + i, start[1] + j, start[2]}, {1, 1, shape[2]}}, candidate)) continue;
+            for (int64_t first = 0; first < shape[2]; first += PIECE) {
+                const Voxels voxels(start, i, j, first, shape[2]);
+                row_field(geometry, geometry.nearest, voxels, points.section, points.x, points.y);
+                if (blend) row_field(geometry, geometry.neighbour, voxels, others.section, others.x, others.y);
+                for (int k = 0; k < voxels.count; k++) {
+                    if (points.section[k] < 0) continue;
+                    find(points.section[k]);
+                    if (blend && others.section[k] >= 0) find(others.section[k]);
+                }
+            }
+        }
+    }
+}
+
+}  // namespace
+
+// The attributes of StackGeometry in stack_kernels.py, and lengths of their axes.
+#define GEOMETRY_ARGUMENTS \
+    const double *depth_row, const double *edges, const int32_t *nearest, const int32_t *neighbour, int64_t intervals, \
+        const int64_t(*sizes)[2], const double(*affines)[2][4], const int32_t *field_of, int64_t sections, \
+        const double *fields, int64_t planes, int64_t rows, int64_t columns
+#define GEOMETRY \
+    {depth_row, edges, nearest, neighbour, intervals, sizes, affines, field_of, sections, \
+     {fields, {0, 2, planes, rows, columns}}}
+
+EXPORT void stack_pull_back(const int64_t *start, GEOMETRY_ARGUMENTS, const double *depths, const uint32_t *ids,
+                            const uint8_t *flat, const int64_t (*crops)[4], int64_t support, const int64_t *shape,
+                            uint8_t *image, uint32_t *label) {
+    const auto kernel = support == 1 ? pull_back<1> : support == 2 ? pull_back<2> : support == 4 ? pull_back<4> : pull_back<8>;
+    kernel(start, GEOMETRY, depths, ids, {flat, crops, sizes}, shape, image, label);
+}
+
+EXPORT void stack_field(const int64_t *start, GEOMETRY_ARGUMENTS, const int64_t *shape, int32_t *section,
+                        double *out) {
+    const Geometry geometry = GEOMETRY;
+    const int64_t size = shape[0] * shape[1] * shape[2];
+    for (int64_t i = 0; i < shape[0]; i++) {
+        for (int64_t j = 0; j < shape[1]; j++) {
+            for (int64_t k = 0; k < shape[2]; k += PIECE) {
+                const int64_t at = (i * shape[1] + j) * shape[2] + k;
+                row_field(geometry, nearest, {start, i, j, k, shape[2]}, section + at, out + at, out + size + at);
+            }
+        }
+    }
+}
+
+EXPORT void stack_find_sampled(const int64_t *start, const int64_t *shape, GEOMETRY_ARGUMENTS, uint8_t *candidate,
+                               uint8_t *sampled) {
+    find_sampled(GEOMETRY, {{start[0], start[1], start[2]}, {shape[0], shape[1], shape[2]}}, candidate, sampled);
+}
+
+EXPORT void stack_find_sampled_chunks(int64_t slab, int64_t side, const int64_t *shape, GEOMETRY_ARGUMENTS,
+                                      int64_t margin, uint8_t *candidate, int64_t down, int64_t across,
+                                      uint8_t *sampled) {
+    const Geometry geometry = GEOMETRY;
+    for (int64_t j = 0; j < down; j++) {
+        for (int64_t k = 0; k < across; k++, sampled += sections) {
+            const int64_t index[3] = {slab, j, k};
+            Block chunk;
+            for (int axis = 0; axis < 3; axis++) {
+                chunk.start[axis] = index[axis] * side;
+                chunk.shape[axis] = min(side, shape[axis] - chunk.start[axis]);
+            }
+            memset(candidate, 0, sections);
+            bool any = false;
+            any_reached(geometry, chunk, [&](int32_t s) {
+                for (int axis = 0; axis < 2; axis++) {
+                    const Interval points = extent(affines[s][axis], chunk);
+                    // A margin of 1 pixel allows for rounding.
+                    if (points.high + margin + 2 < 0 || points.low - margin >= sizes[s][axis]) return false;
+                }
+                candidate[s] = 1;
+                any = true;
+                return false;
+            });
+            if (any) find_sampled(geometry, chunk, candidate, sampled);
+        }
+    }
+}
