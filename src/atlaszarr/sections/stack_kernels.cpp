@@ -59,58 +59,77 @@ struct Values {
     double operator[](int k) const { return start + step * (x + k); }
 };
 
-// The section of each voxel, and its point in the section's image.
+// The section of each voxel, -1 for none, and its point in the section's image, NaN without a section.
 struct Points {
-    int32_t section[PIECE];
-    double x[PIECE], y[PIECE];
+    // Vectors are written whole, also beyond the last voxel: most runs of voxels in the same section are short.
+    static constexpr int LANES = 4;
+    int32_t section[PIECE + LANES];
+    double x[PIECE + LANES], y[PIECE + LANES];
+
+    void set(int k, double at_x, double at_y, int32_t s, const int64_t *size) {
+        const bool within_x = inside(at_x, size[0]), within_y = inside(at_y, size[1]), within = within_x & within_y;
+        section[k] = within ? s : -1;
+        x[k] = within ? at_x : NAN;
+        y[k] = within ? at_y : NAN;
+    }
+
+    void set_affine(int first, int end, const Values at_x, const Values at_y, int32_t s, const int64_t *of) {
+        const int64_t size[2] = {of[0], of[1]};
+        const int written = (end - first + LANES - 1) / LANES * LANES;
+#pragma clang loop vectorize_width(4) interleave(disable)
+        for (int k = first; k < first + written; k++) set(k, at_x[k], at_y[k], s, size);
+    }
+
+    void clear(int first, int end) {
+        for (int k = first; k < end; k++) {
+            section[k] = -1;
+            x[k] = y[k] = NAN;
+        }
+    }
 };
 
-void row_field(const Geometry &geometry, const int32_t *section_of, const Voxels &voxels, int32_t *__restrict section,
-               double *__restrict fx, double *__restrict fy) {
+// Compute the points of voxels, with the sections of an array: the nearest or the neighbour of each interval.
+void find_points(const Geometry &geometry, const int32_t *section_of, const Voxels &voxels, Points &points) {
     const Values depth(geometry.depth_row, voxels);
+    const int64_t intervals = geometry.intervals, direction = depth.step < 0 ? -1 : 1;
+    // An interval with the index -1 is before all edges, one with the index `intervals` after them.
+    int64_t interval = -1;
+    double low = NAN, high = NAN;
+    auto reached = [&](int k) { return low <= depth[k] && depth[k] < high; };
+    auto enter = [&](int64_t index) {
+        interval = index;
+        low = index < 0 ? -INFINITY : geometry.edges[index];
+        high = index < intervals ? geometry.edges[index + 1] : INFINITY;
+    };
     for (int first = 0, end; first < voxels.count; first = end) {
-        const int64_t interval = geometry.edges_up_to(depth[first]) - 1;
-        const bool filled = 0 <= interval && interval < geometry.intervals;
-        const double low = interval < 0 ? -INFINITY : geometry.edges[interval];
-        const double high = interval < geometry.intervals ? geometry.edges[interval + 1] : INFINITY;
-        auto reached = [&](int k) { return low <= depth[k] && depth[k] < high; };
-        // The voxels before `end` are in the same interval. The last one of all is tried first.
-        end = reached(voxels.count - 1) ? voxels.count : first + 1;
-        for (int last = voxels.count; end < last;) {
-            const int middle = (end + last) / 2;
-            if (reached(middle))
-                end = middle + 1;
-            else
-                last = middle;
-        }
-        const int32_t s = filled ? section_of[interval] : -1;
+        if (first > 0) enter(min(max(interval + direction, int64_t{-1}), intervals));
+        if (!reached(first)) enter(geometry.edges_up_to(depth[first]) - 1);
+        // The voxels before `end` are in the same interval. It is estimated, then corrected for rounding.
+        const double estimate = ceil(((direction < 0 ? low : high) - depth.start) / depth.step - depth.x);
+        end = estimate > first ? static_cast<int>(min(estimate, static_cast<double>(voxels.count))) : first + 1;
+#pragma clang loop vectorize(disable)
+        while (end > first + 1 && !reached(end - 1)) end--;
+#pragma clang loop vectorize(disable)
+        while (end < voxels.count && reached(end)) end++;
+
+        const int32_t s = 0 <= interval && interval < intervals ? section_of[interval] : -1;
+        const int32_t f = s < 0 ? -1 : geometry.field_of[s];
         if (s < 0) {
-            for (int k = first; k < end; k++) section[k] = -1, fx[k] = fy[k] = NAN;
+            points.clear(first, end);
             continue;
         }
-        const int32_t f = geometry.field_of[s];
-        if (f >= 0) {
+        const int64_t *size = geometry.sizes[s];
+        if (f < 0) {
+            const double(*affine)[4] = geometry.affines[s];
+            points.set_affine(first, end, Values(affine[0], voxels), Values(affine[1], voxels), s, size);
+        } else {
             const Array<const double, 4> field = geometry.fields[f];
             const int64_t i = min(voxels.i, field.shape[1] - 1), j = min(voxels.j, field.shape[2] - 1);
             const Array<const double, 1> x = field[0][i][j], y = field[1][i][j];
             for (int k = first; k < end; k++) {
                 const int64_t column = min(voxels.k + k, field.shape[3] - 1);
-                fx[k] = x[column];
-                fy[k] = y[column];
+                points.set(k, x[column], y[column], s, size);
             }
-        } else {
-            const Values x(geometry.affines[s][0], voxels), y(geometry.affines[s][1], voxels);
-            for (int k = first; k < end; k++) {
-                fx[k] = x[k];
-                fy[k] = y[k];
-            }
-        }
-        const int64_t width = geometry.sizes[s][0], height = geometry.sizes[s][1];
-        for (int k = first; k < end; k++) {
-            const bool across = inside(fx[k], width), down = inside(fy[k], height), within = across & down;
-            section[k] = within ? s : -1;
-            fx[k] = within ? fx[k] : NAN;
-            fy[k] = within ? fy[k] : NAN;
         }
     }
 }
@@ -175,10 +194,10 @@ void pull_back(const int64_t *start, const Geometry &geometry, const double *dep
             for (int64_t first = 0; first < shape[2]; first += PIECE) {
                 const Voxels voxels(start, i, j, first, shape[2]);
                 const int count = voxels.count;
-                row_field(geometry, geometry.nearest, voxels, points.section, points.x, points.y);
+                find_points(geometry, geometry.nearest, voxels, points);
                 sample_row<SUPPORT>(images, points, count, values);
                 if (blend) {
-                    row_field(geometry, geometry.neighbour, voxels, others.section, others.x, others.y);
+                    find_points(geometry, geometry.neighbour, voxels, others);
                     sample_row<SUPPORT>(images, others, count, blended);
                     const Values depth(geometry.depth_row, voxels);
                     for (int k = 0; k < count; k++) {
@@ -267,8 +286,8 @@ void find_sampled(const Geometry &geometry, const Block &block, uint8_t *candida
             if (!reaches(geometry, {{start[0] + i, start[1] + j, start[2]}, {1, 1, shape[2]}}, candidate)) continue;
             for (int64_t first = 0; first < shape[2]; first += PIECE) {
                 const Voxels voxels(start, i, j, first, shape[2]);
-                row_field(geometry, geometry.nearest, voxels, points.section, points.x, points.y);
-                if (blend) row_field(geometry, geometry.neighbour, voxels, others.section, others.x, others.y);
+                find_points(geometry, geometry.nearest, voxels, points);
+                if (blend) find_points(geometry, geometry.neighbour, voxels, others);
                 for (int k = 0; k < voxels.count; k++) {
                     if (points.section[k] < 0) continue;
                     find(points.section[k]);
@@ -301,11 +320,16 @@ EXPORT void stack_field(const int64_t *start, GEOMETRY_ARGUMENTS, const int64_t 
                         double *out) {
     const Geometry geometry = GEOMETRY;
     const int64_t size = shape[0] * shape[1] * shape[2];
+    Points points;
     for (int64_t i = 0; i < shape[0]; i++) {
         for (int64_t j = 0; j < shape[1]; j++) {
             for (int64_t k = 0; k < shape[2]; k += PIECE) {
+                const Voxels voxels(start, i, j, k, shape[2]);
                 const int64_t at = (i * shape[1] + j) * shape[2] + k;
-                row_field(geometry, nearest, {start, i, j, k, shape[2]}, section + at, out + at, out + size + at);
+                find_points(geometry, nearest, voxels, points);
+                memcpy(section + at, points.section, voxels.count * sizeof *section);
+                memcpy(out + at, points.x, voxels.count * sizeof *out);
+                memcpy(out + size + at, points.y, voxels.count * sizeof *out);
             }
         }
     }
