@@ -1,4 +1,6 @@
 // The inner loops of 2-D resampling; documented in kernels.py.
+#include <string.h>
+
 #include "weights.hpp"
 
 namespace {
@@ -7,8 +9,6 @@ namespace {
 struct Window {
     int64_t left, top, columns, rows, width, height;
 };
-
-bool finite(double x, double y) { return isfinite(x) & isfinite(y); }
 
 // Values of integers are rounded half up and clipped.
 template <class T> T stored(double value) {
@@ -20,14 +20,17 @@ template <class T> T stored(double value) {
     }
 }
 
-// Whether the pixels for a coordinate all lie beyond the image.
-bool beyond(const Span &across, const Span &down, int64_t width, int64_t height) {
-    return (across.first >= width) | (down.first >= height) | (across.last < 0) | (down.last < 0);
+template <class X> inline auto finite(X x, X y) { return (x - x == 0.0) & (y - y == 0.0); }
+
+// Whether the pixels for a coordinate all lie beyond an image; its first column and row have the same index.
+template <class X>
+inline auto beyond(const Span<X> &across, const Span<X> &down, double first, double width, double height) {
+    return (across.first >= width) | (down.first >= height) | (across.last < first) | (down.last < first);
 }
 
 // The pixels of a span, as offsets from the first one of the window. Return false if one of them is not in the window.
 template <int SUPPORT>
-bool locate(const Span &span, int64_t start, int64_t count, int64_t n, int64_t border, int64_t stride, Line &line) {
+bool locate(const Span<double> &span, int64_t start, int64_t count, int64_t n, int64_t border, int64_t stride, Line &line) {
     const int64_t first = static_cast<int64_t>(span.first);
     weigh<SUPPORT>(span, line);
     for (int64_t k = 0; k < line.count; k++) {
@@ -69,8 +72,8 @@ bool interpolate(const T *pixels, int64_t channels, const double *xy, int64_t co
     const int64_t stride = window.columns * channels;
     for (int64_t i = 0; i < count; i++, out += channels) {
         const double x = xy[i], y = xy[count + i];
-        const Span across = span<SUPPORT>(x), down = span<SUPPORT>(y);
-        if (!finite(x, y) || (border == CONSTANT && beyond(across, down, window.width, window.height))) {
+        const Span<double> across = span<SUPPORT>(x), down = span<SUPPORT>(y);
+        if (!finite(x, y) || (border == CONSTANT && beyond(across, down, 0.0, window.width, window.height))) {
             for (int64_t c = 0; c < channels; c++) out[c] = static_cast<T>(constant[c]);
             continue;
         }
@@ -101,32 +104,31 @@ bool interpolate(const T *pixels, int64_t channels, const double *xy, int64_t co
     return true;
 }
 
-// The extent of the pixels that are needed. Maxima of LANES coordinates at a time, for instructions on vectors.
-template <int SUPPORT> void extent(const double *xy, int64_t count, int64_t width, int64_t height, bool bounded,
-                                   int64_t *needed) {
-    constexpr int LANES = 8;
-    // Of the smallest column, the largest one, the smallest row and the largest one; minima with the sign changed.
-    double most[4][LANES];
-    for (auto &lanes : most)
-        for (double &lane : lanes) lane = -2 * MAX_COORDINATE;
-    for (int64_t first = 0; first < count; first += LANES) {
-        const int lanes = static_cast<int>(min(count - first, int64_t{LANES}));
-        auto add = [&](int lane) {
-            const double x = xy[first + lane], y = xy[count + first + lane];
-            const Span across = span<SUPPORT>(x), down = span<SUPPORT>(y);
-            const bool valid = finite(x, y), left_out = beyond(across, down, width, height);
-            const bool counted = valid & !(bounded & left_out);
-            const double ends[4] = {-across.first, across.last, -down.first, down.last};
-            for (int k = 0; k < 4; k++) most[k][lane] = counted ? max(most[k][lane], ends[k]) : most[k][lane];
-        };
-        if (lanes == LANES)
-            for (int lane = 0; lane < LANES; lane++) add(lane);
-        else
-            for (int lane = 0; lane < lanes; lane++) add(lane);
+// The extent of the pixels that are needed.
+template <int SUPPORT>
+void extent(const double *xy, int64_t count, int64_t width, int64_t height, bool bounded, int64_t *needed) {
+    const double start = bounded ? 0.0 : -INFINITY, right = bounded ? width : INFINITY;
+    const double bottom = bounded ? height : INFINITY;
+    // Largest values of -column, column, -row and row.
+    Lanes most[4];
+    for (Lanes &lanes : most) lanes = Lanes{} - 2 * MAX_COORDINATE;
+    const auto add = [&](Lanes x, Lanes y) {
+        const Span<Lanes> across = span<SUPPORT>(x), down = span<SUPPORT>(y);
+        const auto counted = finite(x, y) & ~beyond(across, down, start, right, bottom);
+        const Lanes ends[4] = {-across.first, across.last, -down.first, down.last};
+        for (int k = 0; k < 4; k++) most[k] = counted ? max(most[k], ends[k]) : most[k];
+    };
+    Lanes x, y;
+    int64_t i = 0;
+    for (; i + LANES <= count; i += LANES) {
+        memcpy(&x, xy + i, sizeof x);
+        memcpy(&y, xy + count + i, sizeof y);
+        add(x, y);
     }
+    for (; i < count; i++) add(Lanes{} + xy[i], Lanes{} + xy[count + i]);
     for (int k = 0; k < 4; k++) {
         double end = most[k][0];
-        for (double lane : most[k]) end = max(end, lane);
+        for (int lane = 1; lane < LANES; lane++) end = max(end, most[k][lane]);
         needed[k] = static_cast<int64_t>(k % 2 ? end : -end);
     }
 }

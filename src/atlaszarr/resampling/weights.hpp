@@ -10,10 +10,15 @@ constexpr int WIDEST = 8;
 // Coordinates are clipped to this absolute value, a whole number that int64 holds.
 constexpr double MAX_COORDINATE = 0x1p60;
 
+// Several coordinates at a time, for instructions on vectors; no function that is called from elsewhere takes them.
+#pragma clang diagnostic ignored "-Wpsabi"
+constexpr int LANES = 4;
+typedef double Lanes __attribute__((vector_size(LANES * sizeof(double))));
+
 // The pixels first, ..., last along an axis that a coordinate is interpolated from, and the distance of the coordinate
-// from the pixel before it, in [0, 1). Pixels are whole numbers in float64, for loops that vectorise; it holds them all.
-struct Span {
-    double first, last, fraction;
+// from the pixel before it, in [0, 1). Pixels are whole numbers in float64, which holds them all. X is double or Lanes.
+template <class X> struct Span {
+    X first, last, fraction;
 };
 
 // Offsets of pixels along an axis, -1 for the constant, and their weights.
@@ -27,25 +32,30 @@ struct Line {
 inline int64_t nearest_pixel(double x) { return static_cast<int64_t>(rint(x)); }
 
 // The pixels for a finite coordinate; only one if it is at the centre of a pixel, so that no pixel has the weight 0.
-template <int SUPPORT> inline Span span(double x) {
+template <int SUPPORT, class X> inline Span<X> span(X x) {
     // For a smaller fraction, OpenCV uses only the middle pixel of Lanczos: the epsilon of float32.
     constexpr double ON_PIXEL = 0x1p-23;
-    x = min(max(x, -MAX_COORDINATE), MAX_COORDINATE);
-    if (SUPPORT == 1) return {rint(x), rint(x), 0.0};
-    const double before = floor(x), fraction = x - before;
-    // The coordinate is slightly below a whole number: the fraction, or a distance in `weigh`, is rounded to it.
-    const bool below = SUPPORT == 8 ? fraction + 3.0 >= 4.0 : fraction >= 1.0;
-    const bool on_pixel = below | (SUPPORT == 8 ? fraction < ON_PIXEL : fraction == 0.0);
-    const double column = below ? before + 1.0 : before;
-    return {on_pixel ? column : column - (SUPPORT / 2 - 1), on_pixel ? column : column + SUPPORT / 2,
-            on_pixel ? 0.0 : fraction};
+    const X none = {};
+    x = min(max(x, none - MAX_COORDINATE), none + MAX_COORDINATE);
+    if constexpr (SUPPORT == 1) {
+        const X pixel = __builtin_elementwise_rint(x);
+        return {pixel, pixel, none};
+    } else {
+        const X before = __builtin_elementwise_floor(x), fraction = x - before;
+        // The coordinate is slightly below a whole number: the fraction, or a distance in `weigh`, is rounded to it.
+        const auto below = SUPPORT == 8 ? fraction + 3.0 >= 4.0 : fraction >= 1.0;
+        const auto on_pixel = below | (SUPPORT == 8 ? fraction < ON_PIXEL : fraction == 0.0);
+        const X column = below ? before + 1.0 : before;
+        return {on_pixel ? column : column - (SUPPORT / 2 - 1.0), on_pixel ? column : column + SUPPORT / 2.0,
+                on_pixel ? none : fraction};
+    }
 }
 
 // The weights of the pixels of a span, in order; they sum to 1.
 // Cubic: R. Keys, Cubic convolution interpolation for digital image processing, 1981, with a = -3/4, as in OpenCV.
 // Lanczos: sinc(t) sinc(t / 4) at t = fraction + 3 - k, divided by the sum. sin(pi t) differs only in sign between the
 // k, and sin(pi t / 4) follows from one sine and one cosine by the addition theorem.
-template <int SUPPORT> inline void weigh(const Span &span, Line &line) {
+template <int SUPPORT> inline void weigh(const Span<double> &span, Line &line) {
     constexpr double A = -0.75, PI = 3.141592653589793;
     // sin(k pi / 4) and cos(k pi / 4) in float64, of k pi / 4 in float64.
     constexpr double SIN[8] = {0.0, 0.7071067811865475, 1.0, 0.7071067811865476,

@@ -62,7 +62,6 @@ struct Values {
 // The section of each voxel, -1 for none, and its point in the section's image, NaN without a section.
 struct Points {
     // Vectors are written whole, also beyond the last voxel: most runs of voxels in the same section are short.
-    static constexpr int LANES = 4;
     int32_t section[PIECE + LANES];
     double x[PIECE + LANES], y[PIECE + LANES];
 
@@ -166,7 +165,7 @@ void sample_row(const Crops &images, const Points &points, int count, float (*__
                 values[k][c] = upper * (1.0f - v) + lower * v;
             }
         } else {
-            const Span across = span<SUPPORT>(x), down = span<SUPPORT>(y);
+            const Span<double> across = span<SUPPORT>(x), down = span<SUPPORT>(y);
             const int64_t column = static_cast<int64_t>(across.first), row = static_cast<int64_t>(down.first);
             Line columns, rows;
             weigh<SUPPORT>(across, columns);
