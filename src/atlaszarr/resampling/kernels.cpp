@@ -46,18 +46,21 @@ template <int CHANNELS, class T>
 bool copy(const T *pixels, int64_t channels, const double *xy, int64_t count, int64_t border, const T *constant,
           const Window &window, T *out) {
     if (CHANNELS) channels = CHANNELS;
+    const double left = window.left, right = left + window.columns, top = window.top, bottom = top + window.rows;
     for (int64_t i = 0; i < count; i++, out += channels) {
-        const double x = xy[i], y = xy[count + i];
+        double x = rint(xy[i]), y = rint(xy[count + i]);
+        const auto in_window = [&] { return (left <= x) & (x < right) & (top <= y) & (y < bottom); };
+        bool sampled = in_window();
+        if (!sampled && finite(x, y)) {
+            x = border_pixel(static_cast<int64_t>(span<1>(x).first), window.width, border);
+            y = border_pixel(static_cast<int64_t>(span<1>(y).first), window.height, border);
+            sampled = x >= 0 && y >= 0;
+            if (sampled && !in_window()) return false;
+        }
         const T *from = constant;
-        if (finite(x, y)) {
-            int64_t column = border_pixel(static_cast<int64_t>(span<1>(x).first), window.width, border);
-            int64_t row = border_pixel(static_cast<int64_t>(span<1>(y).first), window.height, border);
-            if (column >= 0 && row >= 0) {
-                column -= window.left;
-                row -= window.top;
-                if (!(0 <= column && column < window.columns && 0 <= row && row < window.rows)) return false;
-                from = pixels + (row * window.columns + column) * channels;
-            }
+        if (sampled) {
+            const int64_t row = static_cast<int64_t>(y - top), column = static_cast<int64_t>(x - left);
+            from = pixels + (row * window.columns + column) * channels;
         }
         for (int64_t c = 0; c < channels; c++) out[c] = from[c];
     }

@@ -218,7 +218,7 @@ class Stack:
         image = np.full((3, *shape), background, np.uint8)
         label = np.zeros(shape, np.uint32)
         geometry, boxes = self._geometry(region)
-        crops = np.zeros((len(self.sections), 4), np.int64)
+        crops = np.zeros((len(self.sections), 5), np.int64)
         sizes = np.zeros_like(self.sizes)
         flat = np.empty((sum(map(area, boxes.values())), 3), np.uint8)
         end = 0
@@ -226,8 +226,7 @@ class Stack:
             if (pixels := crop(s, box)) is not None:
                 start, end = end, end + area(box)
                 flat[start:end] = pixels.reshape(-1, 3)
-                left, top, right, _ = box
-                crops[s] = start, left, top, right - left
+                crops[s] = start, *box
                 sizes[s] = self.sizes[s]
         if end == 0:
             return image, label

@@ -133,49 +133,46 @@ void find_points(const Geometry &geometry, const int32_t *section_of, const Voxe
     }
 }
 
-// The pixels of the crops of all images.
-struct Crops {
-    const uint8_t *flat;
-    // Offset of the first pixel, left, top and width of each crop.
-    const int64_t (*crops)[4];
-    const int64_t (*sizes)[2];
+// The crop of a section's image: offset of its first pixel among the pixels of all crops, and its box.
+struct Crop {
+    int64_t offset, left, top, right, bottom;
+
+    // A coordinate beyond the crop, as beyond the border of the image, takes the outermost pixel.
+    int64_t column(int64_t x) const { return 3 * (min(max(x, left), right - 1) - left); }
+    int64_t row(int64_t y) const { return 3 * (offset + (min(max(y, top), bottom - 1) - top) * (right - left)); }
 };
 
 template <int SUPPORT>
-void sample_row(const Crops &images, const Points &points, int count, float (*__restrict values)[3]) {
+void sample_row(const uint8_t *flat, const Crop *crops, const Points &points, int count,
+                float (*__restrict values)[3]) {
     for (int k = 0; k < count; k++) {
-        const int32_t s = points.section[k];
-        if (s < 0) continue;
-        const int64_t offset = images.crops[s][0], left = images.crops[s][1], top = images.crops[s][2];
-        const int64_t width = images.crops[s][3], right = images.sizes[s][0] - 1, bottom = images.sizes[s][1] - 1;
+        if (points.section[k] < 0) continue;
+        const Crop &crop = crops[points.section[k]];
         const double x = points.x[k], y = points.y[k];
         if constexpr (SUPPORT == 1) {
-            const uint8_t *pixel = images.flat + 3 * (offset + (nearest_pixel(y) - top) * width + nearest_pixel(x) - left);
+            const uint8_t *pixel = flat + crop.row(nearest_pixel(y)) + crop.column(nearest_pixel(x));
             for (int c = 0; c < 3; c++) values[k][c] = pixel[c];
         } else if constexpr (SUPPORT == 2) {
             const double x_before = floor(x), y_before = floor(y);
             const int64_t column = static_cast<int64_t>(x_before), row = static_cast<int64_t>(y_before);
             const float u = static_cast<float>(x - x_before), v = static_cast<float>(y - y_before);
-            const int64_t west = max(column, int64_t{0}) - left, east = min(column + 1, right) - left;
-            const uint8_t *north = images.flat + 3 * (offset + (max(row, int64_t{0}) - top) * width);
-            const uint8_t *south = images.flat + 3 * (offset + (min(row + 1, bottom) - top) * width);
+            const int64_t west = crop.column(column), east = crop.column(column + 1);
+            const uint8_t *north = flat + crop.row(row), *south = flat + crop.row(row + 1);
             for (int c = 0; c < 3; c++) {
-                const float upper = north[3 * west + c] * (1.0f - u) + north[3 * east + c] * u;
-                const float lower = south[3 * west + c] * (1.0f - u) + south[3 * east + c] * u;
+                const float upper = north[west + c] * (1.0f - u) + north[east + c] * u;
+                const float lower = south[west + c] * (1.0f - u) + south[east + c] * u;
                 values[k][c] = upper * (1.0f - v) + lower * v;
             }
         } else {
             const Span<double> across = span<SUPPORT>(x), down = span<SUPPORT>(y);
-            const int64_t column = static_cast<int64_t>(across.first), row = static_cast<int64_t>(down.first);
             Line columns, rows;
             weigh<SUPPORT>(across, columns);
             weigh<SUPPORT>(down, rows);
-            for (int64_t a = 0; a < columns.count; a++)
-                columns.at[a] = 3 * (min(max(column + a, int64_t{0}), right) - left);
-            for (int64_t b = 0; b < rows.count; b++)
-                rows.at[b] = 3 * (offset + (min(max(row + b, int64_t{0}), bottom) - top) * width);
+            for (int64_t n = 0; n < columns.count; n++)
+                columns.at[n] = crop.column(static_cast<int64_t>(across.first) + n);
+            for (int64_t n = 0; n < rows.count; n++) rows.at[n] = crop.row(static_cast<int64_t>(down.first) + n);
             double sums[3];
-            weighted<3, false>(images.flat, rows, columns, nullptr, sums);
+            weighted<3, false>(flat, rows, columns, nullptr, sums);
             for (int c = 0; c < 3; c++) values[k][c] = static_cast<float>(min(max(sums[c], 0.0), 255.0));
         }
     }
@@ -183,7 +180,7 @@ void sample_row(const Crops &images, const Points &points, int count, float (*__
 
 template <int SUPPORT>
 void pull_back(const int64_t *start, const Geometry &geometry, const double *depths, const uint32_t *ids,
-               const Crops &images, const int64_t *shape, uint8_t *image, uint32_t *label) {
+               const uint8_t *flat, const Crop *crops, const int64_t *shape, uint8_t *image, uint32_t *label) {
     const bool blend = geometry.blends();
     const int64_t size = shape[0] * shape[1] * shape[2];
     Points points, others;
@@ -194,10 +191,10 @@ void pull_back(const int64_t *start, const Geometry &geometry, const double *dep
                 const Voxels voxels(start, i, j, first, shape[2]);
                 const int count = voxels.count;
                 find_points(geometry, geometry.nearest, voxels, points);
-                sample_row<SUPPORT>(images, points, count, values);
+                sample_row<SUPPORT>(flat, crops, points, count, values);
                 if (blend) {
                     find_points(geometry, geometry.neighbour, voxels, others);
-                    sample_row<SUPPORT>(images, others, count, blended);
+                    sample_row<SUPPORT>(flat, crops, others, count, blended);
                     const Values depth(geometry.depth_row, voxels);
                     for (int k = 0; k < count; k++) {
                         const int32_t s = points.section[k], t = others.section[k];
@@ -309,10 +306,10 @@ void find_sampled(const Geometry &geometry, const Block &block, uint8_t *candida
      {fields, {0, 2, planes, rows, columns}}}
 
 EXPORT void stack_pull_back(const int64_t *start, GEOMETRY_ARGUMENTS, const double *depths, const uint32_t *ids,
-                            const uint8_t *flat, const int64_t (*crops)[4], int64_t support, const int64_t *shape,
+                            const uint8_t *flat, const Crop *crops, int64_t support, const int64_t *shape,
                             uint8_t *image, uint32_t *label) {
     const auto kernel = support == 1 ? pull_back<1> : support == 2 ? pull_back<2> : support == 4 ? pull_back<4> : pull_back<8>;
-    kernel(start, GEOMETRY, depths, ids, {flat, crops, sizes}, shape, image, label);
+    kernel(start, GEOMETRY, depths, ids, flat, crops, shape, image, label);
 }
 
 EXPORT void stack_field(const int64_t *start, GEOMETRY_ARGUMENTS, const int64_t *shape, int32_t *section,

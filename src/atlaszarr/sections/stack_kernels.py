@@ -97,8 +97,8 @@ def pull_back(
         SectionImage id of each section.
     flat : ndarray, uint8, shape (pixels, 3)
         The pixels of the crops of all images, concatenated, each crop in C order.
-    crops : ndarray, int64, shape (n, 4)
-        Offset of each crop's first pixel in `flat`, left and top of the crop in the tier image, and its width. A crop
+    crops : ndarray, int64, shape (n, 5)
+        Offset of each crop's first pixel in `flat`, and its box in the tier image: left, top, right, bottom. A crop
         holds all pixels that the block samples from an image whose size in `geometry` is not 0 x 0.
     support : int
         Pixels along an axis that the interpolation uses; see `atlaszarr.resampling.weights`.
