@@ -7,19 +7,14 @@ proportional to the rows of a block.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from ..native.library import INT, kernel, read, written
 
 Matrix = tuple[tuple[float, float, float], tuple[float, float, float]]
 
-
-@njit(cache=True, nogil=True, inline="always")
-def inside(x: float, n: int) -> bool:
-    """Whether a coordinate lies inside an image of `n` pixels along an axis; False for NaN."""
-    return -0.5 <= x < n - 0.5
+_extent = kernel("coverage_extent", read("f8", 2), *[INT] * 6, written("f8", 2))
 
 
 def inside_image(xy: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.bool_]:
@@ -59,41 +54,6 @@ def extent_inside(matrix: Matrix, size: tuple[int, int], rows: slice, columns: s
         Smallest and largest X, then Y; None if no point lies inside the image.
     """
     bounds = np.array([[np.inf, -np.inf], [np.inf, -np.inf]])
-    _extent(matrix, size, rows.start, rows.stop, columns.start, columns.stop, bounds)
+    (a, b, c), (d, e, f) = matrix
+    _extent(np.array([[a, b, c], [d, e, f]], "f8"), *size, rows.start, rows.stop, columns.start, columns.stop, bounds)
     return bounds if bounds[0, 0] <= bounds[0, 1] else None
-
-
-@njit(cache=True, nogil=True)
-def _extent(matrix: Any, size: Any, top: int, bottom: int, left: int, right: int, bounds: Any) -> None:
-    for y in range(top, bottom):
-        first, end = left, right
-        for axis in range(2):
-            line = matrix[axis][1] * y + matrix[axis][2]
-            first, end = _between(line, matrix[axis][0], -0.5, size[axis] - 0.5, first, end)
-        if first < end:
-            for axis in range(2):
-                line = matrix[axis][1] * y + matrix[axis][2]
-                for x in (first, end - 1):
-                    at = line + matrix[axis][0] * x
-                    bounds[axis, 0] = min(bounds[axis, 0], at)
-                    bounds[axis, 1] = max(bounds[axis, 1], at)
-
-
-@njit(cache=True, nogil=True)
-def _between(line: float, step: float, low: float, high: float, first: int, end: int) -> Any:
-    """The range of x in [first, end) for which low <= line + step x < high."""
-    if step >= 0:
-        return _bisect(line, step, low, False, first, end), _bisect(line, step, high, False, first, end)
-    return _bisect(line, step, high, True, first, end), _bisect(line, step, low, True, first, end)
-
-
-@njit(cache=True, nogil=True)
-def _bisect(line: float, step: float, bound: float, falling: bool, first: int, end: int) -> int:
-    """The first x in [first, end) with line + step x >= bound or, if `falling`, < bound; `end` if there is none."""
-    while first < end:
-        middle = (first + end) // 2
-        if (line + step * middle < bound) == falling:
-            end = middle
-        else:
-            first = middle + 1
-    return first

@@ -14,8 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..boxes import Box
 from ..errors import InputError
-from .kernels import copy, extent, interpolate
-from .weights import BORDERS, CONSTANT, MAX_COORDINATE, SUPPORT, Array, border_range, nearest_pixel
+from .kernels import border_range, copy, extent, interpolate
+from .weights import BORDERS, CONSTANT, MAX_COORDINATE, SUPPORT, Array, nearest_pixel
 
 _INTERPOLABLE = ("uint8", "int8", "uint16", "int16", "float32", "float64")
 _REFUSED = {
@@ -95,17 +95,12 @@ def resample(
     dtype = pixels.dtype.newbyteorder("=")
     solid = np.ascontiguousarray(pixels, dtype).reshape(height, width, channels)
     out = np.empty((*xy.shape[1:], channels), dtype)
-    window = np.array([left, top, whole_width, whole_height])
+    whole = (whole_width, whole_height)
     if support == 1:
         bits = f"u{dtype.itemsize}"
-        complete = copy(solid.view(bits), xy, border_mode, constants.view(bits), window, out.view(bits))
+        complete = copy(solid.view(bits), xy, border_mode, constants.view(bits), origin, whole, out.view(bits))
     else:
-        integers = dtype.kind != "f"
-        low, high = (np.iinfo(dtype).min, np.iinfo(dtype).max) if integers else (0, 0)
-        constants = constants.astype(np.float64)
-        complete = interpolate(
-            solid, xy, support, border_mode, constants, window, integers, float(low), float(high), out
-        )
+        complete = interpolate(solid, xy, support, border_mode, constants.astype(np.float64), origin, whole, out)
     if not complete:
         raise InputError(
             f"pixels of shape {pixels.shape} at {origin} do not contain all sampled pixels; give the whole footprint",

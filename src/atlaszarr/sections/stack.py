@@ -148,9 +148,7 @@ class Stack:
         sampled = np.zeros((-(-rows // side), -(-columns // side), len(self.sections)), np.bool_)
         shape = np.array(self.grid.shape, dtype=np.int64)
         geometry = self._geometry_of({})
-        stack_kernels.find_sampled_chunks(
-            first, side, shape, geometry, self.nearest, self.neighbour, self._margin, sampled
-        )
+        stack_kernels.find_sampled_chunks(first, side, shape, geometry, self._margin, sampled)
         return sampled
 
     def sampled(self, region: Region) -> tuple[int, ...]:
@@ -161,7 +159,7 @@ class Stack:
         sampled = np.zeros_like(candidate)
         if boxes:
             start, shape = _start(region), np.array(shape_of(region), dtype=np.int64)
-            stack_kernels.find_sampled(start, shape, geometry, self.nearest, self.neighbour, candidate, sampled)
+            stack_kernels.find_sampled(start, shape, geometry, candidate, sampled)
         return tuple(int(s) for s in np.flatnonzero(sampled))
 
     def displacement(self, region: Region) -> NDArray[np.float64]:
@@ -174,7 +172,7 @@ class Stack:
         """
         out = np.empty((2, *shape_of(region)))
         section = np.empty(out.shape[1:], np.int32)
-        stack_kernels.field(_start(region), self._geometry(region)[0], self.nearest, section, out)
+        stack_kernels.field(_start(region), self._geometry(region)[0], section, out)
         pixel = np.array([2.0**request.downsample for request in self.requests])[section]
         offset = np.array([request.offset for request in self.requests]).T[:, section]
         return np.asarray((out + 0.5) * pixel - 0.5 + offset)
@@ -220,7 +218,7 @@ class Stack:
         image = np.full((3, *shape), background, np.uint8)
         label = np.zeros(shape, np.uint32)
         geometry, boxes = self._geometry(region)
-        crops = np.zeros((len(self.sections), 4), np.int64)
+        crops = np.zeros((len(self.sections), 5), np.int64)
         sizes = np.zeros_like(self.sizes)
         flat = np.empty((sum(map(area, boxes.values())), 3), np.uint8)
         end = 0
@@ -228,13 +226,12 @@ class Stack:
             if (pixels := crop(s, box)) is not None:
                 start, end = end, end + area(box)
                 flat[start:end] = pixels.reshape(-1, 3)
-                left, top, right, _ = box
-                crops[s] = start, left, top, right - left
+                crops[s] = start, *box
                 sizes[s] = self.sizes[s]
         if end == 0:
             return image, label
         stack_kernels.pull_back(
-            _start(region), geometry._replace(sizes=sizes), self.nearest, self.neighbour,
+            _start(region), geometry._replace(sizes=sizes),
             self.depths, self.ids, flat, crops, self.support, image, label,
         )  # fmt: skip
         return image, label
@@ -269,8 +266,10 @@ class Stack:
         """The geometry of the sections, with fields over a block."""
         field_of = np.full(len(self.sections), -1, np.int32)
         field_of[list(fields)] = np.arange(len(fields))
-        stacked = np.stack(list(fields.values())) if fields else np.empty((0, 2, 1, 1, 1))
-        return StackGeometry(self.depth_row, self.edges, self.sizes, self.affines, field_of, stacked)
+        stacked = np.ascontiguousarray(np.stack(list(fields.values()))) if fields else np.empty((0, 2, 1, 1, 1))
+        return StackGeometry(
+            self.depth_row, self.edges, self.nearest, self.neighbour, self.sizes, self.affines, field_of, stacked
+        )
 
     @property
     def _margin(self) -> int:

@@ -1,0 +1,7 @@
+// Points inside an image; documented in coverage.py.
+#pragma once
+#include "../native/arrays.hpp"
+
+// Whether a coordinate lies inside an image of n pixels along an axis; false for NaN. Both comparisons are made, so that
+// loops vectorise.
+inline bool inside(double x, int64_t n) { return (-0.5 <= x) & (x < static_cast<double>(n) - 0.5); }
