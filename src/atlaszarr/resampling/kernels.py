@@ -1,4 +1,4 @@
-"""The inner loops of 2-D resampling. Each output pixel depends only on its own coordinates. Compiled from kernels.cpp."""
+"""The inner loops of 2-D resampling. Each output pixel depends only on its own coordinates."""
 
 from __future__ import annotations
 
