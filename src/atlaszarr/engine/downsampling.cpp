@@ -39,17 +39,12 @@ void add(const T *const *row, const uint8_t *const *counted, const S *weights, i
 // Sum over z and y into columns, which is most of the work and runs along rows, and then over x.
 // `scratch` has channels + 4 rows of nx.
 template <class T, class S, bool masked>
-void mean(const Sizes &n, const T *parent, const int64_t *zs, const int64_t *ys, const int64_t *xs, bool halved,
+void mean(const Sizes &n, const T *parent, const int64_t *zs, const int64_t *ys, const int64_t *xs,
           const uint8_t *covered, S *scratch, uint8_t *lacking, T *level) {
     S *__restrict sums = scratch + (n.channels + 1) * n.nx, *__restrict weights = sums + n.nx;
     S *__restrict totals = weights + n.nx;
     for (int64_t x = 0; x < n.mx; x++) totals[x] = static_cast<S>(xs[x * n.wx + 2]);
     auto fold = [&](const S *columns, S *__restrict folded) {
-        if (halved) {
-            for (int64_t x = 0; x < n.nx / 2; x++) folded[x] = columns[2 * x] + columns[2 * x + 1];
-            if (n.nx % 2) folded[n.mx - 1] = columns[n.nx - 1];
-            return;
-        }
         for (int64_t x = 0; x < n.mx; x++) {
             Footprint along(xs + x * n.wx);
             S sum = 0;
@@ -136,7 +131,7 @@ void mean_of_wide(const Sizes &n, const T *parent, const int64_t *zs, const int6
     }
 }
 
-// The rows of a parent that 2 x 2 voxels of it lie in; a row counts twice where there is no other.
+// The rows of a parent that hold 2 x 2 of its voxels; a row counts twice where there is no other.
 template <class T> struct Rows {
     const T *row[4];
 
@@ -225,7 +220,7 @@ void mean_of_rows(const T *const row[4], const uint8_t *const mask[4], int64_t n
 }
 
 // The mean of 2 x 2 x 2 voxels: of those that are covered, and of all where none is covered.
-// An integer alone along an axis counts twice: same mean. Floating point might overflow.
+// An integer alone along an axis counts twice: same mean. Floating point does not: twice the largest is infinite.
 template <class T, bool masked>
 void mean_of_eight(const Sizes &n, const T *parent, int64_t pz, int64_t py, const uint8_t *covered, T *level) {
     constexpr bool integers = T(0.5) == 0;
@@ -547,10 +542,10 @@ EXPORT void downsampling_overlaps(int64_t n, int64_t m, int64_t p, int64_t q, in
 
 #define MEAN(T, S, name) \
     EXPORT void downsampling_##name(const Sizes *sizes, const T *parent, const int64_t *zs, const int64_t *ys, \
-                                    const int64_t *xs, bool halved, const uint8_t *covered, bool masked, \
-                                    double *scratch, uint8_t *lacking, T *level) { \
+                                    const int64_t *xs, const uint8_t *covered, bool masked, double *scratch, \
+                                    uint8_t *lacking, T *level) { \
         auto chosen = masked ? mean<T, S, true> : mean<T, S, false>; \
-        chosen(*sizes, parent, zs, ys, xs, halved, covered, reinterpret_cast<S *>(scratch), lacking, level); \
+        chosen(*sizes, parent, zs, ys, xs, covered, reinterpret_cast<S *>(scratch), lacking, level); \
     }
 #define MEAN_IN_SINGLE(T, code) MEAN(T, float, mean_in_single_##code)
 #define MEAN_IN_DOUBLE(T, code) MEAN(T, double, mean_in_double_##code)

@@ -41,8 +41,8 @@ def _kernels(name: str, *arguments: Any) -> KernelByDtype:
 _LABELS = "labels"  # an array of the dtype
 _OVERLAPS, _COVERED, _LACKING = [read("i8", 2)] * 3, [read("u1", 3), BOOL], written("u1", 3)
 _VOTE = BOOL, *[read("u1", 1)] * 3
-_mean_in_single = _kernels("mean_in_single", *_OVERLAPS, BOOL, *_COVERED, written("f8", 2), _LACKING)
-_mean_in_double = _kernels("mean_in_double", *_OVERLAPS, BOOL, *_COVERED, written("f8", 2), _LACKING)
+_mean_in_single = _kernels("mean_in_single", *_OVERLAPS, *_COVERED, written("f8", 2), _LACKING)
+_mean_in_double = _kernels("mean_in_double", *_OVERLAPS, *_COVERED, written("f8", 2), _LACKING)
 _mean_of_wide = _kernels("mean_of_wide", *_OVERLAPS, *_COVERED, _LACKING)
 _mean_of_eight = _kernels("mean_of_eight", INT, INT, *_COVERED)
 _mode = _kernels("mode", *_OVERLAPS, *_VOTE, *[_LABELS] * 3, written("i8", 1))
@@ -193,7 +193,7 @@ def _reduce_by_mean(parent: _Array, steps: _Steps, covered: _Array | None, level
     else:
         mean = _mean_in_single if integers and bits <= 23 else _mean_in_double
         scratch = np.empty((len(parent) + 4, parent.shape[-1]))  # a row of sums for each channel, and see `mean`
-        mean[level.dtype](sizes, parent, *overlaps, steps[2] == (2, 1), *counted, scratch, lacking, level)
+        mean[level.dtype](sizes, parent, *overlaps, *counted, scratch, lacking, level)
     if lacking.any():
         whole = np.empty_like(level)
         _reduce_by_mean(parent, steps, None, whole)
