@@ -1,4 +1,4 @@
-// The inner loops of downsampling; documented in downsampling.py.
+// The inner loops of downsampling; the rules are documented in downsampling.py.
 #include "../native/arrays.hpp"
 
 #include <string.h>
@@ -39,17 +39,12 @@ void add(const T *const *row, const uint8_t *const *counted, const S *weights, i
 // Sum over z and y into columns, which is most of the work and runs along rows, and then over x.
 // `scratch` has channels + 4 rows of nx.
 template <class T, class S, bool masked>
-void mean(const Sizes &n, const T *parent, const int64_t *zs, const int64_t *ys, const int64_t *xs, bool halved,
+void mean(const Sizes &n, const T *parent, const int64_t *zs, const int64_t *ys, const int64_t *xs,
           const uint8_t *covered, S *scratch, uint8_t *lacking, T *level) {
     S *__restrict sums = scratch + (n.channels + 1) * n.nx, *__restrict weights = sums + n.nx;
     S *__restrict totals = weights + n.nx;
     for (int64_t x = 0; x < n.mx; x++) totals[x] = static_cast<S>(xs[x * n.wx + 2]);
     auto fold = [&](const S *columns, S *__restrict folded) {
-        if (halved) {
-            for (int64_t x = 0; x < n.nx / 2; x++) folded[x] = columns[2 * x] + columns[2 * x + 1];
-            if (n.nx % 2) folded[n.mx - 1] = columns[n.nx - 1];
-            return;
-        }
         for (int64_t x = 0; x < n.mx; x++) {
             Footprint along(xs + x * n.wx);
             S sum = 0;
@@ -117,7 +112,7 @@ void mean_of_wide(const Sizes &n, const T *parent, const int64_t *zs, const int6
                         if (covered && !covered[line + k]) continue;
                         const int64_t weight = share * along_x.overlap(k);
                         total += weight;
-                        high += static_cast<int64_t>(sizeof(T) < 8 ? int64_t(row[k]) >> 32 : row[k] >> 31 >> 1) * weight;
+                        high += static_cast<int64_t>(row[k] >> 31 >> 1) * weight;  // a shift by 32 of any type
                         low += static_cast<int64_t>(row[k] & 0xFFFFFFFF) * weight;
                     }
                 }
@@ -136,7 +131,7 @@ void mean_of_wide(const Sizes &n, const T *parent, const int64_t *zs, const int6
     }
 }
 
-// The rows of a parent that 2 x 2 voxels of it lie in; a row counts twice where there is no other.
+// The rows of a parent that hold 2 x 2 of its voxels; a row counts twice where there is no other.
 template <class T> struct Rows {
     const T *row[4];
 
@@ -225,7 +220,7 @@ void mean_of_rows(const T *const row[4], const uint8_t *const mask[4], int64_t n
 }
 
 // The mean of 2 x 2 x 2 voxels: of those that are covered, and of all where none is covered.
-// An integer alone along an axis counts twice: same mean. Floating point might overflow.
+// An integer alone along an axis counts twice: same mean. Floating point does not: twice the largest is infinite.
 template <class T, bool masked>
 void mean_of_eight(const Sizes &n, const T *parent, int64_t pz, int64_t py, const uint8_t *covered, T *level) {
     constexpr bool integers = T(0.5) == 0;
@@ -431,62 +426,101 @@ template <class T> struct Election {
         return loses(max(along_z, -along_z), max(along_y, -along_y), max(along_x, -along_x), odd_z, odd_y, odd_x);
     }
 
-    T elect(const T *parent, const Footprint &z, const Footprint &y, const Footprint &x, uint8_t odd_z, uint8_t odd_y,
-            uint8_t odd_x) const {
-        int64_t at = 0, count = 0, foreground = 0, background = 0;
+    // The weights of two labels, without branches; returns whether a footprint has no others.
+    bool weigh_two(const T *parent, const Footprint &z, const Footprint &y, const Footprint &x) const {
+        const T first = labels[0], second = labels[1];
+        int64_t of_first = 0, of_second = 0;
+        for (int64_t i = z.start; i < z.stop; i++) {
+            for (int64_t j = y.start; j < y.stop; j++) {
+                const T *row = parent + (i * n.ny + j) * n.nx;
+                const int64_t share = z.overlap(i) * y.overlap(j);
+#pragma clang loop vectorize(disable) unroll(disable)  // mostly three voxels
+                for (int64_t k = x.start; k < x.stop; k++) {
+                    const int64_t weight = share * x.overlap(k);
+                    of_first += row[k] == first ? weight : 0;
+                    of_second += row[k] == second ? weight : 0;
+                }
+            }
+        }
+        weights[0] = of_first;
+        weights[1] = of_second;
+        return of_first + of_second == z.total * y.total * x.total;
+    }
+
+    // The weights of all labels; returns their number.
+    int64_t weigh(const T *parent, const Footprint &z, const Footprint &y, const Footprint &x) const {
+        int64_t at = 0, count = 0;
         for (int64_t i = z.start; i < z.stop; i++) {
             for (int64_t j = y.start; j < y.stop; j++) {
                 const T *row = parent + (i * n.ny + j) * n.nx;
                 const int64_t share = z.overlap(i) * y.overlap(j);
                 for (int64_t k = x.start; k < x.stop; k++) {
                     const T label = row[k];
-                    const int64_t weight = share * x.overlap(k);
-                    if (label == 0) {
-                        background += weight;
-                        continue;
-                    }
-                    foreground += weight;
                     if (at >= count || labels[at] != label) {  // not the same as the previous label
                         for (at = 0; at < count && labels[at] != label;) at++;
                         if (at == count) labels[at] = label, weights[at] = 0, count++;
                     }
-                    weights[at] += weight;
+                    weights[at] += share * x.overlap(k);
                 }
             }
         }
-        if (count == 0 || (vote && foreground < background)) return 0;
+        return count;
+    }
+
+    // The label of a footprint whose smallest and largest label differ.
+    T elect(const T *parent, const Footprint &z, const Footprint &y, const Footprint &x, T smallest, T largest,
+            uint8_t odd_z, uint8_t odd_y, uint8_t odd_x) const {
+        labels[0] = smallest;
+        labels[1] = largest;
+        const int64_t count = weigh_two(parent, z, y, x) ? 2 : weigh(parent, z, y, x);  // most have two
+        int64_t background = 0, best = -1;
+        for (int64_t at = 0; at < count; at++) {
+            if (labels[at] == 0)
+                background = weights[at];
+            else if (best < 0 || weights[at] > weights[best] ||
+                     (weights[at] == weights[best] && labels[at] < labels[best]))
+                best = at;
+        }
+        const int64_t foreground = z.total * y.total * x.total - background;
+        if (vote && foreground < background) return 0;
         if (vote && foreground == background && loses_tie(parent, z, y, x, odd_z, odd_y, odd_x)) return 0;
-        int64_t best = 0;
-        for (at = 1; at < count; at++)
-            if (weights[at] > weights[best] || (weights[at] == weights[best] && labels[at] < labels[best])) best = at;
         return labels[best];
     }
 };
 
-// Take the mode row by row; only footprints with several labels are counted. `differs` has room for a row.
+// Take the mode row by row; only labels of footprints with several are weighed. `smallest` and `largest` have room for
+// a row.
 template <class T>
 void mode(const Sizes &n, const T *parent, const int64_t *zs, const int64_t *ys, const int64_t *xs, bool vote,
-          const uint8_t *odd_z, const uint8_t *odd_y, const uint8_t *odd_x, T *__restrict differs, T *labels,
-          int64_t *weights, T *level) {
+          const uint8_t *odd_z, const uint8_t *odd_y, const uint8_t *odd_x, T *__restrict smallest,
+          T *__restrict largest, T *labels, int64_t *weights, T *level) {
     const Election<T> election = {n, vote, labels, weights};
     for (int64_t c = 0; c < n.channels; c++, parent += n.nz * n.ny * n.nx) {
         for (int64_t z = 0; z < n.mz; z++) {
             for (int64_t y = 0; y < n.my; y++, level += n.mx) {
                 Footprint along_z(zs + z * n.wz), along_y(ys + y * n.wy);
-                const T *first = parent + (along_z.start * n.ny + along_y.start) * n.nx;
-                memset(differs, 0, n.nx * sizeof(T));
+                const size_t bytes = n.nx * sizeof(T);
+                memcpy(smallest, parent + (along_z.start * n.ny + along_y.start) * n.nx, bytes);
+                memcpy(largest, smallest, bytes);
                 for (int64_t i = along_z.start; i < along_z.stop; i++) {
                     for (int64_t j = along_y.start; j < along_y.stop; j++) {
                         const T *row = parent + (i * n.ny + j) * n.nx;
-                        for (int64_t x = 0; x < n.nx; x++) differs[x] |= row[x] ^ first[x];
+                        for (int64_t x = 0; x < n.nx; x++) {
+                            smallest[x] = min(smallest[x], row[x]);
+                            largest[x] = max(largest[x], row[x]);
+                        }
                     }
                 }
                 for (int64_t x = 0; x < n.mx; x++) {
                     Footprint along_x(xs + x * n.wx);
-                    T mixed = 0, label = first[along_x.start];
-                    for (int64_t k = along_x.start; k < along_x.stop; k++) mixed |= differs[k] | (first[k] ^ label);
-                    level[x] = mixed ? election.elect(parent, along_z, along_y, along_x, odd_z[z], odd_y[y], odd_x[x])
-                                     : label;
+                    T low = smallest[along_x.start], high = largest[along_x.start];
+                    for (int64_t k = along_x.start + 1; k < along_x.stop; k++) {
+                        low = min(low, smallest[k]);
+                        high = max(high, largest[k]);
+                    }
+                    level[x] = low == high ? low
+                                           : election.elect(parent, along_z, along_y, along_x, low, high, odd_z[z],
+                                                            odd_y[y], odd_x[x]);
                 }
             }
         }
@@ -508,10 +542,10 @@ EXPORT void downsampling_overlaps(int64_t n, int64_t m, int64_t p, int64_t q, in
 
 #define MEAN(T, S, name) \
     EXPORT void downsampling_##name(const Sizes *sizes, const T *parent, const int64_t *zs, const int64_t *ys, \
-                                    const int64_t *xs, bool halved, const uint8_t *covered, bool masked, \
-                                    double *scratch, uint8_t *lacking, T *level) { \
+                                    const int64_t *xs, const uint8_t *covered, bool masked, double *scratch, \
+                                    uint8_t *lacking, T *level) { \
         auto chosen = masked ? mean<T, S, true> : mean<T, S, false>; \
-        chosen(*sizes, parent, zs, ys, xs, halved, covered, reinterpret_cast<S *>(scratch), lacking, level); \
+        chosen(*sizes, parent, zs, ys, xs, covered, reinterpret_cast<S *>(scratch), lacking, level); \
     }
 #define MEAN_IN_SINGLE(T, code) MEAN(T, float, mean_in_single_##code)
 #define MEAN_IN_DOUBLE(T, code) MEAN(T, double, mean_in_double_##code)
@@ -549,7 +583,8 @@ FOR_NUMBERS(MEAN_OF_EIGHT)
     } \
     EXPORT void downsampling_mode_##code(const Sizes *sizes, const T *parent, const int64_t *zs, const int64_t *ys, \
                                          const int64_t *xs, bool vote, const uint8_t *odd_z, const uint8_t *odd_y, \
-                                         const uint8_t *odd_x, T *differs, T *labels, int64_t *weights, T *level) { \
-        mode(*sizes, parent, zs, ys, xs, vote, odd_z, odd_y, odd_x, differs, labels, weights, level); \
+                                         const uint8_t *odd_x, T *smallest, T *largest, T *labels, \
+                                         int64_t *weights, T *level) { \
+        mode(*sizes, parent, zs, ys, xs, vote, odd_z, odd_y, odd_x, smallest, largest, labels, weights, level); \
     }
 FOR_INTEGERS(MODE)

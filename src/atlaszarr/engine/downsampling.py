@@ -41,11 +41,11 @@ def _kernels(name: str, *arguments: Any) -> KernelByDtype:
 _LABELS = "labels"  # an array of the dtype
 _OVERLAPS, _COVERED, _LACKING = [read("i8", 2)] * 3, [read("u1", 3), BOOL], written("u1", 3)
 _VOTE = BOOL, *[read("u1", 1)] * 3
-_mean_in_single = _kernels("mean_in_single", *_OVERLAPS, BOOL, *_COVERED, written("f8", 2), _LACKING)
-_mean_in_double = _kernels("mean_in_double", *_OVERLAPS, BOOL, *_COVERED, written("f8", 2), _LACKING)
+_mean_in_single = _kernels("mean_in_single", *_OVERLAPS, *_COVERED, written("f8", 2), _LACKING)
+_mean_in_double = _kernels("mean_in_double", *_OVERLAPS, *_COVERED, written("f8", 2), _LACKING)
 _mean_of_wide = _kernels("mean_of_wide", *_OVERLAPS, *_COVERED, _LACKING)
 _mean_of_eight = _kernels("mean_of_eight", INT, INT, *_COVERED)
-_mode = _kernels("mode", *_OVERLAPS, *_VOTE, _LABELS, _LABELS, written("i8", 1))
+_mode = _kernels("mode", *_OVERLAPS, *_VOTE, *[_LABELS] * 3, written("i8", 1))
 _mode_of_eight = _kernels("mode_of_eight", INT, INT, *_VOTE)
 
 
@@ -193,7 +193,7 @@ def _reduce_by_mean(parent: _Array, steps: _Steps, covered: _Array | None, level
     else:
         mean = _mean_in_single if integers and bits <= 23 else _mean_in_double
         scratch = np.empty((len(parent) + 4, parent.shape[-1]))  # a row of sums for each channel, and see `mean`
-        mean[level.dtype](sizes, parent, *overlaps, steps[2] == (2, 1), *counted, scratch, lacking, level)
+        mean[level.dtype](sizes, parent, *overlaps, *counted, scratch, lacking, level)
     if lacking.any():
         whole = np.empty_like(level)
         _reduce_by_mean(parent, steps, None, whole)
@@ -206,9 +206,10 @@ def _reduce_by_mode(parent: _Array, steps: _Steps, vote: bool, odd: tuple[_Array
         _mode_of_eight[level.dtype](_sizes(parent, level), parent, steps[0][0], steps[1][0], vote, *odd, level)
         return
     overlaps = _overlaps(parent, steps, level)
-    differs, most = np.empty(parent.shape[-1], level.dtype), math.prod(axis.shape[1] - 3 for axis in overlaps)
-    tally = np.empty(most, level.dtype), np.empty(most, np.int64)
-    _mode[level.dtype](_sizes(parent, level, overlaps), parent, *overlaps, vote, *odd, differs, *tally, level)
+    smallest, largest = np.empty((2, parent.shape[-1]), level.dtype)
+    most = math.prod(axis.shape[1] - 3 for axis in overlaps)
+    scratch = smallest, largest, np.empty(most, level.dtype), np.empty(most, np.int64)
+    _mode[level.dtype](_sizes(parent, level, overlaps), parent, *overlaps, vote, *odd, *scratch, level)
 
 
 def _sizes(parent: _Array, level: _Array, overlaps: Sequence[_Array] = ()) -> _Array:

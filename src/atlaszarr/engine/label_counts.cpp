@@ -17,7 +17,8 @@ bool count(const T *rows, int64_t height, int64_t width, int64_t midline, int64_
         for (int64_t run = 0; run < runs; run++) {
             const T label = row[before];
             int64_t slot = first_slot(label, slots);
-            while (labels[slot] != label && counts[2 * slot] + counts[2 * slot + 1] > 0) slot = (slot + 1) & (slots - 1);
+            while (labels[slot] != label && counts[2 * slot] + counts[2 * slot + 1] > 0)
+                slot = (slot + 1) & (slots - 1);
             if (counts[2 * slot] + counts[2 * slot + 1] == 0) {
                 if (2 * held == slots) {
                     at[0] = part;
