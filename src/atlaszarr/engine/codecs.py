@@ -14,7 +14,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from numbers import Integral
 from typing import Any, Literal
 
@@ -291,24 +291,7 @@ class ArrayLayout:
         dimension_names : sequence of str, optional
             Names of the axes; zarr format 2 does not store them.
         """
-        import zarr
-
-        options: dict[str, Any] = {"zarr_format": self.zarr_format}
-        if self.zarr_format == 2:
-            options["chunk_key_encoding"] = {"name": "v2", "separator": self.separator}
-        else:
-            options |= {"dimension_names": dimension_names, "shards": self.unit if self.unit != self.chunk else None}
-        store: dict[str, Any] = {}
-        zarr.create_array(
-            store,
-            shape=self.shape,
-            chunks=self.chunk,
-            dtype=self.stored,
-            fill_value=self.fill,
-            compressors=[_for_zarr(codec, self.zarr_format) for codec in self.codecs or ()],
-            **options,
-        )
-        return {name: body.to_bytes() for name, body in store.items()}
+        return dict(_documents(self, None if dimension_names is None else tuple(dimension_names)))
 
     @cached_property
     def dtype(self) -> np.dtype[Any]:
@@ -611,6 +594,30 @@ def _is_whole(length: Any) -> bool:
 
 def _cell(corner: Sequence[int], size: Sequence[int]) -> tuple[slice, ...]:
     return tuple(slice(i * n, (i + 1) * n) for i, n in zip(corner, size, strict=True))
+
+
+@lru_cache(maxsize=256)
+def _documents(layout: ArrayLayout, dimension_names: tuple[str, ...] | None) -> dict[str, bytes]:
+    """See `ArrayLayout.documents`; a build asks for them at its begin and at its end."""
+    import zarr
+
+    options: dict[str, Any] = {"zarr_format": layout.zarr_format}
+    if layout.zarr_format == 2:
+        options["chunk_key_encoding"] = {"name": "v2", "separator": layout.separator}
+    else:
+        shards = layout.unit if layout.unit != layout.chunk else None
+        options |= {"dimension_names": dimension_names, "shards": shards}
+    store: dict[str, Any] = {}
+    zarr.create_array(
+        store,
+        shape=layout.shape,
+        chunks=layout.chunk,
+        dtype=layout.stored,
+        fill_value=layout.fill,
+        compressors=[_for_zarr(codec, layout.zarr_format) for codec in layout.codecs or ()],
+        **options,
+    )
+    return {name: body.to_bytes() for name, body in store.items()}
 
 
 def _for_zarr(codec: str, zarr_format: int) -> Any:

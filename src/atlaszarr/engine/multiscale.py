@@ -207,13 +207,11 @@ class Multiscale:
 
     def documents(self) -> dict[str, bytes]:
         """The metadata documents of every array, by key."""
-        documents: dict[str, bytes] = {}
-        known: dict[tuple[ArraySpec, int], dict[str, bytes]] = {}  # the images of a collection have the same ones
-        for spec, level, path in self.paths():
-            if (spec, level) not in known:
-                known[spec, level] = self.layout(spec, level).documents(spec.axes)
-            documents |= {f"{path}/{name}": body for name, body in known[spec, level].items()}
-        return documents
+        return {
+            f"{path}/{name}": body
+            for spec, level, path in self.paths()
+            for name, body in self.layout(spec, level).documents(spec.axes).items()
+        }
 
     def layout(self, spec: ArraySpec, level: int) -> ArrayLayout:
         """The layout of a level of an array."""
