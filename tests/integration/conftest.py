@@ -12,9 +12,9 @@ from atlaszarr.testing.phantom_volumes import annotation_nrrd
 from services import *  # noqa: F403
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def cluster():
-    """A cluster of two worker processes with a thread each."""
+    """A cluster of two worker processes with a thread each; tests leave it as they found it."""
     with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster:
         yield cluster
 
