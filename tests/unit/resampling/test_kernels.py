@@ -1,5 +1,8 @@
 """The compiled kernels of resampling where they take another way than for one pixel in the middle of an image."""
 
+import math
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -75,3 +78,21 @@ def test_each_channel_is_sampled_as_if_it_were_alone(interpolation, border, dtyp
         part = np.ascontiguousarray(image[..., :channels])
         sampled = resample(part, xy, interpolation, border, (1, 2, 3, 4)[:channels])
         np.testing.assert_array_equal(sampled, whole[..., :channels])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Python and the kernels have different C libraries")
+def test_sine_and_cosine_are_those_of_the_c_library():
+    """A library of the compiler with other ones may be linked instead; one weight in fifteen then differs."""
+    cosines, sines = ([f(k * math.pi / 4) for k in range(8)] for f in (math.cos, math.sin))
+    for x in 3 + np.random.default_rng(1).random(300):
+        u = x - 3
+        angle = (u + 3) * math.pi / 4
+        sine, cosine = math.sin(angle), math.cos(angle)
+        weights, total = [], 0.0
+        for k in range(8):
+            t = u + 3 - k
+            weight = (sine * cosines[k] - cosine * sines[k]) / (t * t)
+            weights.append(-weight if k % 2 else weight)
+            total += weights[k]
+        sampled = resample(np.eye(8).reshape(1, 8, 8), np.array([[[x]], [[0.0]]]), "lanczos", "replicate")
+        np.testing.assert_array_equal(sampled[0, 0], [weight / total for weight in weights])
