@@ -177,7 +177,11 @@ template <class T, bool masked> struct Sums {
     // Of the covered numbers, and of all if none is covered; rounded half to even.
     T mean(int) const {
         T whole = static_cast<T>(static_cast<S>(all + 3 + (all >> 3 & 1)) >> 3);
-        return masked && count ? static_cast<T>(rint(static_cast<F>(covered) / static_cast<F>(count))) : whole;
+        // Numbers of 64 bits are never masked: see `_reduce_by_mean`. For a sum of 128 bits as floating point, the compiler
+        // would link a library of its own, whose sin, cos and memcpy replace those of the C library.
+        if constexpr (sizeof(T) < 8)
+            if (masked && count) return static_cast<T>(rint(static_cast<F>(covered) / static_cast<F>(count)));
+        return whole;
     }
 };
 

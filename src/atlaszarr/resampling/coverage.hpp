@@ -2,6 +2,5 @@
 #pragma once
 #include "../native/arrays.hpp"
 
-// Whether a coordinate lies inside an image of n pixels along an axis; false for NaN. Both comparisons are made, so that
-// loops vectorise.
+// Whether a coordinate lies inside an image of n pixels along an axis; false for NaN. Without a branch, for vectors.
 inline bool inside(double x, int64_t n) { return (-0.5 <= x) & (x < static_cast<double>(n) - 0.5); }

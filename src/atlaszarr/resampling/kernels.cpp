@@ -20,6 +20,7 @@ template <class T> T stored(double value) {
     }
 }
 
+// Whether both are neither infinite nor NaN.
 template <class X> inline auto finite(X x, X y) { return (x - x == 0.0) & (y - y == 0.0); }
 
 // Whether the pixels for a coordinate all lie beyond an image; its first column and row have the same index.
@@ -30,7 +31,8 @@ inline auto beyond(const Span<X> &across, const Span<X> &down, double first, dou
 
 // The pixels of a span, as offsets from the first one of the window. Return false if one of them is not in the window.
 template <int SUPPORT>
-bool locate(const Span<double> &span, int64_t start, int64_t count, int64_t n, int64_t border, int64_t stride, Line &line) {
+bool locate(const Span<double> &span, int64_t start, int64_t count, int64_t n, int64_t border, int64_t stride,
+            Line &line) {
     const int64_t first = static_cast<int64_t>(span.first);
     weigh<SUPPORT>(span, line);
     for (int64_t k = 0; k < line.count; k++) {
@@ -41,7 +43,7 @@ bool locate(const Span<double> &span, int64_t start, int64_t count, int64_t n, i
     return true;
 }
 
-// CHANNELS is their number if the compiler shall know it, else 0.
+// CHANNELS is the number of channels, for faster code, or 0.
 template <int CHANNELS, class T>
 bool copy(const T *pixels, int64_t channels, const double *xy, int64_t count, int64_t border, const T *constant,
           const Window &window, T *out) {
@@ -96,8 +98,9 @@ bool interpolate(const T *pixels, int64_t channels, const double *xy, int64_t co
             }
         }
         Line columns, rows;
-        if (!locate<SUPPORT>(across, window.left, window.columns, window.width, border, channels, columns)) return false;
-        if (!locate<SUPPORT>(down, window.top, window.rows, window.height, border, stride, rows)) return false;
+        if (!locate<SUPPORT>(across, window.left, window.columns, window.width, border, channels, columns) ||
+            !locate<SUPPORT>(down, window.top, window.rows, window.height, border, stride, rows))
+            return false;
         for (int64_t c = 0; c < channels; c += GROUP) {
             double values[GROUP];
             weighted<GROUP, true>(pixels + c, rows, columns, constant + c, values);
@@ -159,7 +162,8 @@ EXPORT void resampling_border_range(int64_t first, int64_t last, int64_t n, int6
     }
 COPY(uint8_t, u1) COPY(uint16_t, u2) COPY(uint32_t, u4) COPY(uint64_t, u8)
 
-#define BY_CHANNELS(S, T) channels == 1 ? interpolate<1, S, T> : channels == 3 ? interpolate<3, S, T> : interpolate<0, S, T>
+#define BY_CHANNELS(SUPPORT, T) \
+    channels == 1 ? interpolate<1, SUPPORT, T> : channels == 3 ? interpolate<3, SUPPORT, T> : interpolate<0, SUPPORT, T>
 #define INTERPOLATE(T, code) \
     EXPORT bool resampling_interpolate_##code(const T *pixels, int64_t rows, int64_t columns, int64_t channels, \
                                               const double *xy, int64_t count, int64_t support, int64_t border, \

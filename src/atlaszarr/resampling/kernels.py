@@ -1,4 +1,4 @@
-"""The inner loops of 2-D resampling. Each output pixel depends only on its own coordinates."""
+"""The inner loops of 2-D resampling, compiled from kernels.cpp. Each pixel depends only on its own coordinates."""
 
 from __future__ import annotations
 
@@ -76,9 +76,7 @@ def copy(
     bool
         See `interpolate`.
     """
-    found: bool = _copy[pixels.dtype](
-        pixels, *pixels.shape, xy, xy[0].size, border, constant, *origin, *size, out
-    )
+    found: bool = _copy[pixels.dtype](pixels, *pixels.shape, xy, xy[0].size, border, constant, *origin, *size, out)
     return found
 
 

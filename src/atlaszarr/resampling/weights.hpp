@@ -1,4 +1,5 @@
-// Interpolation along one axis: the pixels that are used, their weights, and the pixels beyond a border. See weights.py.
+// Interpolation along one axis: the pixels that are used, their weights, and the pixels beyond a border.
+// The definitions are in weights.py.
 #pragma once
 #include "../native/arrays.hpp"
 
@@ -10,7 +11,8 @@ constexpr int WIDEST = 8;
 // Coordinates are clipped to this absolute value, a whole number that int64 holds.
 constexpr double MAX_COORDINATE = 0x1p60;
 
-// Several coordinates at a time, for instructions on vectors; no function that is called from elsewhere takes them.
+// Several coordinates at a time, for instructions on vectors. All functions that take them are inlined, so that it does
+// not matter how a processor passes them.
 #pragma clang diagnostic ignored "-Wpsabi"
 constexpr int LANES = 4;
 typedef double Lanes __attribute__((vector_size(LANES * sizeof(double))));
@@ -27,8 +29,8 @@ struct Line {
     double weight[WIDEST];
 };
 
-// The pixel nearest to a coordinate, the even one of two equally near, as in OpenCV's remap. That of a coordinate inside
-// the image, -1/2 <= x < n - 1/2, is in the image: 0 <= pixel < n.
+// The pixel nearest to a coordinate, the even one of two equally near, as in OpenCV's remap. It is in the image, for a
+// coordinate inside the image: 0 <= pixel < n if -1/2 <= x < n - 1/2.
 inline int64_t nearest_pixel(double x) { return static_cast<int64_t>(rint(x)); }
 
 // The pixels for a finite coordinate; only one if it is at the centre of a pixel, so that no pixel has the weight 0.
@@ -94,15 +96,18 @@ inline void weighted(const T *pixels, const Line &rows, const Line &columns, con
     for (int64_t k = 0; k < rows.count; k++) {
         double line[CHANNELS] = {};
         for (int64_t m = 0; m < columns.count; m++) {
-            const bool beyond = CONSTANTS && (rows.at[k] < 0 || columns.at[m] < 0);
-            const T *at = pixels + rows.at[k] + columns.at[m];
-            for (int c = 0; c < CHANNELS; c++) line[c] += columns.weight[m] * (beyond ? constant[c] : double(at[c]));
+            if (CONSTANTS && (rows.at[k] < 0 || columns.at[m] < 0)) {
+                for (int c = 0; c < CHANNELS; c++) line[c] += columns.weight[m] * constant[c];
+            } else {
+                const T *at = pixels + rows.at[k] + columns.at[m];
+                for (int c = 0; c < CHANNELS; c++) line[c] += columns.weight[m] * static_cast<double>(at[c]);
+            }
         }
         for (int c = 0; c < CHANNELS; c++) values[c] += rows.weight[k] * line[c];
     }
 }
 
-// The pixels of which those of an image of n repeat beyond a border.
+// The number of pixels after which those of an image of n pixels repeat, beyond a border that reflects or wraps.
 inline int64_t border_period(int64_t n, int64_t border) {
     return border == WRAP ? n : border == REFLECT ? 2 * n : 2 * n - 2;
 }
@@ -113,8 +118,9 @@ inline int64_t modulo(int64_t i, int64_t n) {
     return rest < 0 ? rest + n : rest;
 }
 
-// The pixel of 0, ..., n - 1 that replaces pixel i beyond a border; -1 for the constant. As in OpenCV, for a row abcdef:
-// replicate aaa|abcdef|fff, reflect cba|abcdef|fed, reflect_101 dcb|abcdef|edc, wrap def|abcdef|abc.
+// The pixel of 0, ..., n - 1 that replaces pixel i beyond a border; -1 for the constant.
+// As in OpenCV, for a row abcdef: replicate aaa|abcdef|fff, reflect cba|abcdef|fed, reflect_101 dcb|abcdef|edc, wrap
+// def|abcdef|abc.
 inline int64_t border_pixel(int64_t i, int64_t n, int64_t border) {
     if (0 <= i && i < n) return i;
     if (border == CONSTANT) return -1;
@@ -126,17 +132,18 @@ inline int64_t border_pixel(int64_t i, int64_t n, int64_t border) {
     return border == REFLECT ? period - 1 - i : period - i;
 }
 
-// The first and the last pixel that replace those of a range; {0, -1} if the constant replaces all.
 struct Pixels {
     int64_t first, last;
 };
+
+// The first and the last pixel that replace those of a range; {0, -1} if the constant replaces all.
 inline Pixels border_range(int64_t first, int64_t last, int64_t n, int64_t border) {
     if (border == CONSTANT && (last < 0 || first >= n)) return {0, -1};
     if (border == CONSTANT || border == REPLICATE || n <= 1)
         return {min(max(first, int64_t{0}), n - 1), min(max(last, int64_t{0}), n - 1)};
     const int64_t a = border_pixel(first, n, border), b = border_pixel(last, n, border);
     Pixels found = {min(a, b), max(a, b)};
-    // Between the pixels 0 and n - 1 and their repetitions, the pixels are in order.
+    // Pixels are in order between repetitions of the pixels 0 and n - 1.
     const int64_t period = border_period(n, border);
     if (last - modulo(last, period) >= first) found.first = 0;
     if (last - modulo(last - (n - 1), period) >= first) found.last = n - 1;
