@@ -58,6 +58,7 @@ def queries(service):
     return Counter(request.query["criteria"] for request in service.requests)
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("after", [0, 1, 3, 6])
 def test_a_killed_catalogue_is_not_read_and_resumes_at_the_page_where_it_stopped(
     service, whole, connect, tmp_path, after
@@ -82,6 +83,7 @@ def test_a_killed_catalogue_is_not_read_and_resumes_at_the_page_where_it_stopped
     assert sorted(path.name for path in folder.iterdir()) == ["catalogue.json", "datasets.parquet", "images.parquet"]
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("after", [1, 2, 3])
 def test_images_of_several_pages_resume_within_them(connect, tmp_path, after):
     records = invented_datasets(rows(60, "coronal"))
@@ -363,6 +365,7 @@ def nothing(columns, rows):
     return pa.table({field.name: pa.nulls(rows, field.type) for field in columns.schema}, schema=columns.schema)
 
 
+@pytest.mark.first(4)
 @pytest.mark.parametrize(
     "change",
     [

@@ -121,6 +121,7 @@ def test_every_kind_of_file_is_named_and_repaired(build, layout, intact, tmp_pat
     assert [text for text in wrong if text] == []
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_record_is_named_and_written_again(build, intact, tmp_path, damage):
     (key,) = (key for key in files(intact) if key.endswith(RECORDS))
@@ -162,6 +163,7 @@ LINKS = {
 }
 
 
+@pytest.mark.first(2)
 @NOT_STRICT
 @pytest.mark.parametrize("damage", LINKS)
 def test_a_damaged_second_name_is_named_and_repaired(build, linked, damage):

@@ -22,6 +22,7 @@ def made(tmp_path_factory):
     return kinds(tmp_path_factory.mktemp("kinds"))
 
 
+@pytest.mark.first(30)
 @pytest.mark.parametrize("number", range(FLIPS))
 @pytest.mark.parametrize(
     "kind",

@@ -127,6 +127,7 @@ def bomb():
     return b"".join(packer.compress(bytes(2**20)) for _ in range(2**8)) + packer.flush()
 
 
+@pytest.mark.first(4)
 @pytest.mark.parametrize(
     ("pieces", "code"),
     [

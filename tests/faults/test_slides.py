@@ -126,6 +126,7 @@ DAMAGES = {
 }
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.filterwarnings("ignore:section images are not cached")
 def test_a_cache_that_is_damaged_gives_no_wrong_voxel(serve, connect, slides, tmp_path, sound, damage):

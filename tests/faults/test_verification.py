@@ -220,6 +220,7 @@ DEFECTS = {
 }
 
 
+@pytest.mark.first(8)
 @pytest.mark.parametrize("name", DEFECTS)
 def test_a_defect_is_named_and_repaired_and_nothing_else(name, intact, target, version, client, contents):
     plant, expected = DEFECTS[name]

@@ -71,6 +71,7 @@ CALLS = {
 }
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.filterwarnings("ignore:.*not in the terminology")
 def test_it_runs_on_the_active_client_and_with_threads_on_none(allen, cluster, annotation, tmp_path, name):
@@ -150,6 +151,7 @@ def overlapping(image):
     return image.data.map_overlap(lambda block: block // 2, {1: 2, 2: 2}, boundary="nearest", dtype="u1")
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("how", ["computed", "written as an array"])
 @pytest.mark.parametrize("scheduler", ["threads", "cluster"])
 @pytest.mark.parametrize("open_", [open_volume, open_sections])

@@ -46,6 +46,7 @@ def s3(tree):
     moto.stop()
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize("root", ["s3://tree", "s3://other/in/a/folder"])
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_is_found_in_a_bucket(s3, root, form):

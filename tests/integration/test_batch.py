@@ -47,6 +47,7 @@ def images_fetched(emulator):
     return Counter(asked.path for asked in emulator.requests if asked.kind == "section_image_download")
 
 
+@pytest.mark.first(1)
 def test_each_dataset_is_built_as_alone_and_has_a_row(client, root, contents, tmp_path):
     url, storage = root
     report = build_many(IDS, url, client=client, storage_options=storage, **SMALL)
@@ -67,6 +68,7 @@ def test_each_dataset_is_built_as_alone_and_has_a_row(client, root, contents, tm
         assert view.stored_bytes == sum(len(body) for key, body in expected.items() if key[-1].isdigit())
 
 
+@pytest.mark.first(1)
 def test_a_second_run_asks_nothing_about_datasets_that_the_journal_calls_finished(client, emulator, root):
     url, storage = root
     build_many(IDS[:2], url, client=client, storage_options=storage, **SMALL)
@@ -178,6 +180,7 @@ def test_a_damaged_request_is_named(client, tmp_path):
     assert report.states == {"already finished": 1}
 
 
+@pytest.mark.first(1)
 def test_a_second_batch_in_the_same_root_is_refused_while_the_first_runs(client, root):
     url, storage = root
     refused = []

@@ -56,6 +56,7 @@ def digests(target):
     }
 
 
+@pytest.mark.first(3)
 @pytest.mark.parametrize(
     ("dataset", "options"),
     [

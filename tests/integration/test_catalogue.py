@@ -284,6 +284,7 @@ def test_many_threads_read_one_catalogue(connect, emulator, offline):
     assert found == 20 * list(expected.values())
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("arguments", [("build", "x.ome.zarr"), ("preview", "x.png")], ids=lambda words: words[0])
 def test_build_and_preview_with_a_catalogue_request_images_alone(command, emulator, offline, tmp_path, arguments):
     name, target = arguments

@@ -177,6 +177,7 @@ def run_line_of_python(out):
     return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("mode", ["volume", "sections"])
 def test_build_in_a_pipe_prints_its_target_and_how_to_open_it(run, tmp_path, mode):
     target = tmp_path / 'with "quotes" and a space.ome.zarr'
@@ -269,6 +270,7 @@ def test_names_of_the_service_and_arguments_reach_the_terminal_escaped(serve, re
     assert json.loads(command("search", "--id", record["id"], "--json", *api).out)[0]["gene"] == hostile
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(
     ("kind", "more", "words"),
     [

@@ -85,6 +85,7 @@ def figures_of(found):
     )
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(
     "options",
     [

@@ -64,6 +64,7 @@ def test_the_mean_of_every_sum_of_three_channels_is_rounded_half_to_even():
     np.testing.assert_array_equal(grey_of(colour), half_even(colour))
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(
     ("dataset", "options"),
     [

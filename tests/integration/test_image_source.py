@@ -66,6 +66,7 @@ def misplacement(difference, gradient):
     return np.linalg.lstsq(gradient.reshape(-1, 3), difference.reshape(-1), rcond=None)[0]
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(("resolution", "tier"), [(50, 5), (25, 4)])
 def test_a_volume_from_slides_is_the_phantom_at_the_planes_of_the_sections(
     serve, connect, on_two, tmp_path, resolution, tier

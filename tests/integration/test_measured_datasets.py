@@ -274,6 +274,7 @@ def test_a_grid_is_measured_at_its_points(built, service, connect):
         assert row["energy"] == pytest.approx(mean, rel=1e-9, nan_ok=True)
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("ome_zarr", ["0.4", "0.6"])
 def test_a_grid_of_every_version_of_ome_zarr_is_measured_alike(service, tmp_path, connect, built, ome_zarr):
     client = connect(service)

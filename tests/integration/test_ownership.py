@@ -81,6 +81,7 @@ def write(store, name, **options):
     )
 
 
+@pytest.mark.first(1)
 def test_no_lock_stays_in_a_target(store, name):
     class StopError(Exception):
         pass
@@ -97,6 +98,7 @@ def test_no_lock_stays_in_a_target(store, name):
     assert not [key for key in store.keys(name) if "owner" in key]
 
 
+@pytest.mark.first(1)
 def test_the_lock_of_a_killed_process_is_taken_at_once(store, name):
     script = """
 import json, sys

@@ -75,6 +75,7 @@ def test_the_brain_of_a_thumbnail_lies_within_its_borders(client, id, sections):
 # The picture
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(("id", "count"), [(CORONAL, 6), (SAGITTAL, 18)])
 def test_a_preview_requests_the_metadata_and_one_image_per_section(command, emulator, serve, tmp_path, id, count):
     emulator = serve() if id == CORONAL else emulator

@@ -332,6 +332,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.first(4)
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.__name__)
 def test_what_cannot_be_registered_is_refused_before_anything_is_written(client, root, case):
     given = {"target": root, **case(root)}

@@ -47,6 +47,7 @@ def rows(target, name="sections"):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("dataset", [CORONAL, SAGITTAL])
 @pytest.mark.parametrize("version", [pytest.param("0.4", marks=pytest.mark.slow), "0.5", "0.6"])
 def test_the_collection_validates_and_opens_section_by_section(built, dataset, version):
@@ -67,6 +68,7 @@ def test_the_collection_validates_and_opens_section_by_section(built, dataset, v
         assert (transform.type, transform.input.name, transform.output.name) == ("displacements", "reference", "image")
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("dataset", [CORONAL, SAGITTAL])
 @pytest.mark.parametrize("point", [(0.0, 0.0), (3000.0, 2000.0)])
 def test_a_section_has_its_coordinate_to_a_millionth_of_a_micron(client, built, dataset, point):
@@ -92,6 +94,7 @@ def parallel(record, section, pir, downsample):
     return (xy + 0.5) / 2**downsample - 0.5
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("dataset", [CORONAL, SAGITTAL])
 def test_a_plane_shows_the_phantom_at_the_position_of_its_section(emulator, client, built, dataset):
     target = built(dataset, **CENTRED)
@@ -183,6 +186,7 @@ def test_an_object_store_receives_the_same_bytes_and_opens(client, built, conten
     assert field.shape == (80, 132)
 
 
+@pytest.mark.first(3)
 @pytest.mark.parametrize(
     ("key", "damage", "kind"),
     [

@@ -212,6 +212,7 @@ def test_with_all_standard_streams_closed_nothing_is_written_into_a_target(api, 
     assert run(["verify", target, "--deep"], api).returncode == 0
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("environment", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C"}], ids=str)
 def test_names_are_shown_where_the_terminal_has_no_unicode(serve, records, tmp_path, environment):
     (record,), images = records
@@ -240,6 +241,7 @@ HOSTILE = {
 QUICK = ("escape sequences and newlines", "a formula")
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=[] if kind in QUICK else pytest.mark.slow, id=kind) for kind, name in HOSTILE.items()],

@@ -53,6 +53,7 @@ def test_each_image_is_fetched_once_for_all_chunks_and_variables(emulator, clien
     assert image.shape == (3, 132, 80, 114)
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("fill", ["nearest", "linear"])
 def test_gaps_up_to_max_gap_are_filled(client, fill):
     dataset = client.section_dataset(DATASET)

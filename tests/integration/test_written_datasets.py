@@ -134,6 +134,7 @@ def test_a_volume_as_it_is_becomes_the_target_of_build(emulator, allen, running,
     assert verify(tmp_path / "x.ome.zarr", deep=True).ok
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("dataset", [SAGITTAL, pytest.param(CORONAL, marks=pytest.mark.slow)])
 def test_sections_as_they_are_become_the_target_of_build(emulator, allen, running, tmp_path, contents, dataset):
     build(dataset, tmp_path / "built", mode="sections", client=allen, scheduler="threads", **FLAT)
@@ -149,6 +150,7 @@ def test_sections_as_they_are_become_the_target_of_build(emulator, allen, runnin
     assert own(tmp_path / "x", "sections.csv") == own(tmp_path / "built", "sections.csv")
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("options", [{"chunk": 16}, {"chunk": 16, "shard": 32}, {"levels": 1}, {"ome_zarr": "0.4"}])
 def test_options_of_writing_are_those_of_build(allen, tmp_path, contents, options):
     build(SAGITTAL, tmp_path / "built", client=allen, **OPTIONS | options)
@@ -165,6 +167,7 @@ STEPS = {
 }
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize("step", STEPS)
 def test_a_step_of_the_user_changes_the_image_alone(emulator, allen, running, built, tmp_path, step):
     opened = open_volume(SAGITTAL, client=allen, **OPTIONS)
@@ -198,6 +201,7 @@ def test_a_step_of_the_user_changes_the_image_alone(emulator, allen, running, bu
     assert json.loads(own(target, "build.json"))["request"]["steps"]["image"]
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("dataset", [SAGITTAL, pytest.param(CORONAL, marks=pytest.mark.slow)])
 def test_a_step_on_sections_keeps_the_label_and_the_tables(emulator, allen, running, tmp_path, dataset):
     opened = open_sections(dataset, client=allen, **FLAT)
@@ -261,6 +265,7 @@ SELECTIONS = {
 }
 
 
+@pytest.mark.first(7)
 @pytest.mark.parametrize("name", SELECTIONS)
 @pytest.mark.parametrize("unit", ["millimeter", "um", None])
 def test_a_selection_is_written_at_its_place(allen, tmp_path, name, unit):
@@ -391,6 +396,7 @@ def test_another_process_resumes_the_same_graph_and_another_graph_is_refused(emu
     np.testing.assert_array_equal(levels(target)[0], negative.image.values)
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("at", [("images", "9"), ("blocks", "4"), ("level 2", "1")])
 def test_a_killed_process_is_resumed_to_the_same_bytes(emulator, allen, tmp_path, contents, at):
     code = SCRIPT.format(dataset=SAGITTAL)
@@ -423,6 +429,7 @@ LACKING = [
 ]
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("step", ["as it is", "mapped"])
 def test_a_missing_image_leaves_the_target_unfinished_until_it_is_there(serve, connect, tmp_path, step):
     from atlaszarr.testing.records import dataset_records, image_records
@@ -442,6 +449,7 @@ def test_a_missing_image_leaves_the_target_unfinished_until_it_is_there(serve, c
     np.testing.assert_array_equal(levels(tmp_path / "x")[0], changed.image.values)
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("step", ["as it is", "mapped"])
 def test_a_missing_image_that_is_filled_is_listed_and_finishes(serve, connect, tmp_path, step):
     from atlaszarr.testing.records import dataset_records, image_records
@@ -459,6 +467,7 @@ def test_a_missing_image_that_is_filled_is_listed_and_finishes(serve, connect, t
     assert f"{MISSING}" in own(tmp_path / "x", "failures.csv").decode()
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize("where", ["memory", "file", "cluster", "cluster, written by threads"])
 @pytest.mark.parametrize("step", ["as it is", "mapped"])
 def test_values_that_are_computed_already_are_written_without_a_request(

@@ -15,6 +15,7 @@ LAYOUTS = {
 }
 
 
+@pytest.mark.first(3)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_folder_of_a_tree_that_leads_to_labels_has_their_volumes(tmp_path, layout):
     root = tmp_path / "tree"

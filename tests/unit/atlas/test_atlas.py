@@ -205,6 +205,7 @@ PLANTED = {
 }
 
 
+@pytest.mark.first(3)
 @pytest.mark.parametrize("plant", PLANTED)
 def test_a_defect_anywhere_is_named_and_repaired(sources, target, plant):
     build_atlas(target, **sources)
@@ -410,6 +411,7 @@ def other(tmp_path_factory):
     return folder / "atlas"
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize(
     "link",
     [

@@ -70,6 +70,7 @@ def test_an_atlas_has_all_names_or_those_of_the_standard_alone(given, trees, tmp
         assert names(target) == names(trees / after)
 
 
+@pytest.mark.first(1)
 def test_the_layout_of_brainglobe_leaves_what_the_standard_needs(given, trees, tmp_path):
     target = shutil.copytree(trees / "both", tmp_path / "atlas", symlinks=True)
     build_atlas(target, **given, layout="brainglobe")

@@ -95,6 +95,7 @@ CCF = {
 }
 
 
+@pytest.mark.first(3)
 @pytest.mark.parametrize("name", CCF)
 def test_the_ccf_is_the_same_voxels_in_the_same_places_under_every_header(name, tmp_path):
     path, options = CCF[name](tmp_path, labels())

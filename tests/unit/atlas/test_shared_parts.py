@@ -52,6 +52,7 @@ def tree(tmp_path):
     return tmp_path / "tree"
 
 
+@pytest.mark.first(2)
 @pytest.mark.filterwarnings("ignore:the midline is assumed")
 @pytest.mark.parametrize(
     ("first", "second"),
@@ -108,6 +109,7 @@ OTHERS = {
 }
 
 
+@pytest.mark.first(3)
 @pytest.mark.parametrize(
     ("case", "extended"),
     [*((case, False) for case in OTHERS), ("a NIfTI", True), ("labels under their second name", True)],
@@ -163,6 +165,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize("change", CHANGES)
 def test_an_atlas_of_other_parts_is_refused_with_both_shown(given, tree, change):
     build_atlas(tree, **given, layout="assets")

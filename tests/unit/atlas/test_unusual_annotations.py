@@ -67,6 +67,7 @@ def occurring(target):
     return {int(path.name) for path in (target / SET / "annotations.precomputed/mesh").glob("*[0-9]")}
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize("layout", [STRICT, BOTH], ids=["strict", "both"])
 @pytest.mark.parametrize(
     ("boxes", "expected"),

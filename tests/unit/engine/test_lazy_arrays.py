@@ -94,6 +94,7 @@ NAMES = [
 ]
 
 
+@pytest.mark.first(6)
 @pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example(data=None)

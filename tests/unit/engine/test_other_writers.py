@@ -723,6 +723,7 @@ def peak(function):
         tracemalloc.stop()
 
 
+@pytest.mark.first(4)
 @pytest.mark.parametrize("kind", BOMBS)
 def test_a_chunk_decodes_into_what_its_metadata_state_and_no_more(tmp_path, kind):
     version, compressor, make = BOMBS[kind]

@@ -474,6 +474,7 @@ def precious(image, tmp_path, contents):
 LINKS = {"a level": "1", "chunks": "0/c/0/0", "labels": "labels", "a label": "labels/parts"}
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize("link", LINKS.values(), ids=LINKS)
 def test_overwrite_removes_a_link_and_not_its_target(image, tmp_path, contents, precious, link):
     target, fresh = tmp_path / "x.ome.zarr", tmp_path / "fresh.ome.zarr"
@@ -488,6 +489,7 @@ def test_overwrite_removes_a_link_and_not_its_target(image, tmp_path, contents, 
     assert contents(target) == contents(fresh)
 
 
+@pytest.mark.first(2)
 @pytest.mark.parametrize("link", LINKS.values(), ids=LINKS)
 def test_a_level_that_is_a_link_is_read_and_not_repaired_through_the_link(image, tmp_path, contents, precious, link):
     target, options = tmp_path / "x.ome.zarr", {"labels": {"parts": np.ones(image.shape[1:], "uint8")}, "chunk": 8}

@@ -231,6 +231,7 @@ def stored(request, tmp_path):
     return make
 
 
+@pytest.mark.first(4)
 @pytest.mark.parametrize("kind", KINDS)
 def test_labels_are_read_in_any_codec_from_any_store(stored, kind):
     target, whole = stored(KINDS[kind])

@@ -301,6 +301,7 @@ def test_multiscales_are_measured_at_the_level_that_fits(written, terminology):
     assert coarse.attrs["level"] == 1
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("chunk", [(20, 20, 20), (1, 20, 20), (7, 3, 20)])
 def test_chunks_of_any_shape_give_the_same_table(written, tmp_path, terminology, chunk):
     write(tmp_path, chunk=chunk)

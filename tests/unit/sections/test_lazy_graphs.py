@@ -73,6 +73,7 @@ def names(on_missing):
     return found
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("on_missing", ["raise", "fill"])
 def test_the_keys_are_the_same_in_another_process_and_other_options_have_others(on_missing):
     code = NAMES.format(path=[str(Path(__file__).parent), *filter(None, sys.path)], on_missing=on_missing)
