@@ -62,6 +62,7 @@ def test_a_step_of_the_user_between_a_dataset_and_its_ome_zarr(tmp_path):
     assert zarr.open_array(tmp_path / "stain.ome.zarr/0", mode="r")[:].max() > 50
 
 
+@pytest.mark.slow
 def test_the_classic_getting_started_page_runs_in_bounded_steps(tmp_path):
     with Emulator() as emulator:
         environment = {"ATLASZARR_API_URL": emulator.url, "ATLASZARR_CACHE": "none"}

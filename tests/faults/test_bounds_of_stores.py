@@ -310,6 +310,7 @@ def test_a_device_or_a_pipe_among_the_objects_is_not_read(kind, key, tmp_path):
         Target.of(target).read(key)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "code"), [("0/c/0/0/0", 1), ("atlaszarr/owner.json", 2), ("atlaszarr/label_index.parquet", 2), (COMPACT, 2)]
 )

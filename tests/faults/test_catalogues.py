@@ -225,6 +225,7 @@ def test_a_damaged_page_is_fetched_again(service, whole, connect, tmp_path):
     assert tables(folder) == tables(whole)
 
 
+@pytest.mark.slow
 def test_records_that_are_added_and_removed_meanwhile_are_named(connect, tmp_path):
     datasets, images = invented_datasets(rows(60, "coronal"))
     every = list(images)
@@ -256,6 +257,7 @@ def test_records_that_are_added_and_removed_meanwhile_are_named(connect, tmp_pat
         assert offline.section_dataset(id) == client.section_dataset(id)
 
 
+@pytest.mark.slow
 def test_records_that_never_stop_changing_are_an_error(connect, tmp_path):
     datasets, images = invented_datasets(rows(60, "coronal"))
     every = list(images)

@@ -128,6 +128,7 @@ def test_values_that_all_workers_share_are_sent_again_after_the_workers_that_had
     assert verify(target, deep=True).ok
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("impatient")
 def test_after_the_scheduler_is_killed_a_write_ends_with_one_sentence_and_resumes(tmp_path):
     target = tmp_path / "x.ome.zarr"
@@ -182,6 +183,7 @@ def test_a_worker_without_the_package_is_named_and_nothing_is_written(scheduler,
     assert not (tmp_path / "x.ome.zarr").exists()
 
 
+@pytest.mark.slow
 def test_one_worker_of_several_without_the_package_is_named(scheduler, without_package, tmp_path):
     lacking = worker(scheduler, tmp_path / "b", **without_package)
     with worker(scheduler, tmp_path / "a"), lacking, raises(InputError, "package-missing"):
@@ -217,6 +219,7 @@ def test_a_worker_without_the_package_that_joins_later_ends_and_the_write_with_o
     assert_resumes(target)
 
 
+@pytest.mark.slow
 def test_a_scheduler_process_without_the_package_is_named(without_package, tmp_path):
     with (
         scheduler_process(tmp_path, **without_package) as (_, address),
@@ -236,6 +239,7 @@ def test_a_worker_with_another_version_is_named_with_both_versions(scheduler, ot
     assert not (tmp_path / "x.ome.zarr").exists()
 
 
+@pytest.mark.slow
 def test_a_worker_with_another_version_that_joins_later_ends_a_write_with_both_versions(
     scheduler, other_version, tmp_path
 ):
@@ -249,6 +253,7 @@ def test_a_worker_with_another_version_that_joins_later_ends_a_write_with_both_v
     assert_resumes(target)
 
 
+@pytest.mark.slow
 def test_a_worker_without_credentials_is_named_without_a_key(scheduler, tmp_path, monkeypatch):
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)

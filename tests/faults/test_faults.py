@@ -808,6 +808,7 @@ def test_a_process_with_a_wrong_id_exits_with_two_and_one_line(tmp_path):
     assert is_empty(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_process_without_one_image_exits_with_1_and_the_next_with_0(serve, tmp_path, contents, undisturbed):
     emulator, target = serve(faults=faults("status", status=404, times=1)), tmp_path / "x.ome.zarr"
     arguments = ("build", DATASET, target, "--api-url", emulator.url, "--cache", tmp_path / "cache", *SMALL_OPTIONS)

@@ -78,6 +78,7 @@ def stranger(target, seconds):
     os.utime(target / OWNER, (time.time() - seconds,) * 2)
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize(
     "code", ["ENOSYS", *(pytest.param(code, marks=pytest.mark.slow) for code in ("ENOLCK", "ENOTSUP"))]
 )

@@ -175,7 +175,7 @@ def in_a_process(folder, *lines):
     return ended.stdout.splitlines()
 
 
-@pytest.mark.first(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["name", "genes_name"])
 def test_a_text_that_a_dictionary_repeats_is_refused_by_its_size(whole, tmp_path, name):
     """A megabyte of text, a quarter of a million times in a file of a few kilobytes."""

@@ -59,6 +59,7 @@ def test_a_spool_of_a_killed_process_is_removed_by_the_next(volume, tmp_path):
     assert not list(spool.iterdir())
 
 
+@pytest.mark.slow
 def test_the_spool_of_a_living_process_is_kept(volume, tmp_path):
     spool = tmp_path / "spool"
     spool.mkdir()

@@ -154,6 +154,7 @@ def test_absent_chunks_that_no_ledger_records_are_counted(served, tmp_path, use)
         np.testing.assert_array_equal(found, expected() > 0 if use == "mask" else expected())
 
 
+@pytest.mark.slow
 def test_absent_chunks_that_other_processes_find_are_counted_too(tmp_path):
     foreign(tmp_path / "x.ome.zarr")
     (tmp_path / "x.ome.zarr" / GONE).unlink()

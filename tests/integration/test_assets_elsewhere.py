@@ -56,6 +56,7 @@ def test_every_form_is_found_in_a_bucket(s3, root, form):
     assert "test-secret" not in repr(found)
 
 
+@pytest.mark.slow
 def test_regions_of_an_annotation_set_in_a_bucket_are_measured(s3, tmp_path):
     table = region_volumes("s3://tree", by_hemisphere=True, storage_options=s3)
     assert table.loc["MBA:10", "volume_left_mm3"] == pytest.approx(lumps.LL_MM3)

@@ -52,6 +52,7 @@ def test_the_table_has_a_row_for_each_dataset_and_structure(client, annotation, 
     assert f"{rows['density'].mean():.4f}" in shown[2]
 
 
+@pytest.mark.slow
 def test_measures_are_added_to_a_finished_batch_and_made_once(client, annotation, tmp_path):
     assert build_many(IDS[:2], tmp_path, client=client, **SMALL).measures is None
     report = build_many(IDS, tmp_path, client=client, measure=annotation, **SMALL)
@@ -82,6 +83,7 @@ def test_an_annotation_that_cannot_be_measured_is_refused_before_anything_is_wri
     assert not (tmp_path / "root").exists()
 
 
+@pytest.mark.slow
 def test_an_annotation_that_workers_cannot_read_ends_the_batch_and_the_next_run_resumes(client, annotation, tmp_path):
     own = tmp_path / "atlas"
     shutil.copytree(annotation.parents[3], own)

@@ -28,6 +28,7 @@ def root(client, tmp_path):
     return tmp_path / "tree"
 
 
+@pytest.mark.slow
 def test_all_datasets_are_listed_in_the_manifest_and_measured(client, root):
     annotation = next(root.glob("annotation-sets/*/*/annotation.ome.zarr"))
     report = build_many(IDS, root, client=client, atlas=root, measure=annotation, workers=2, **SMALL)
@@ -42,6 +43,7 @@ def test_all_datasets_are_listed_in_the_manifest_and_measured(client, root):
     }
 
 
+@pytest.mark.slow
 def test_an_atlas_elsewhere_is_refused_and_nothing_is_written(client, root, tmp_path):
     with raises(InputError, "not-a-template-path") as caught:
         build_many(IDS, tmp_path / "other", client=client, atlas=root, **SMALL)

@@ -829,6 +829,7 @@ def test_no_more_requests_start_in_any_time_than_the_rate_allows(serve, connect)
         assert count <= concurrency * (1 + window // (concurrency / rate))
 
 
+@pytest.mark.slow
 def test_the_limit_holds_for_a_whole_cluster(serve, connect):
     distributed = pytest.importorskip("distributed")
     emulator = serve(latency=0.02)

@@ -106,6 +106,7 @@ def test_after_an_error_a_client_runs_no_task_of_the_build(cluster, tmp_path):
         assert client.status == "running"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("impatient")
 def test_a_scheduler_that_ends_ends_a_write_with_its_own_error(tmp_path):
     image = da.zeros((32, 32, 32), chunks=4, dtype="u1")

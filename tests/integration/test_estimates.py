@@ -109,6 +109,7 @@ def test_an_estimate_is_within_five_per_cent_of_the_exact_plans(client, options)
         assert np.abs(figures_of(one) / figures - 1).max() < 0.05, id
 
 
+@pytest.mark.slow
 def test_an_estimate_of_a_selection_is_the_sum_over_the_datasets_that_a_search_finds(client):
     for criteria in ({"gene": "gene1"}, {"plane": "coronal"}, {"product": "DevMouse"}, {"specimen": 7}, {"limit": 4}):
         ids = client.search(**{"limit": None} | criteria).index.tolist()

@@ -688,6 +688,7 @@ def test_the_open_data_bucket_is_anonymous_unless_options_say_otherwise(connect,
     assert options(anon=True, region_name="eu-west-1") == {"anon": True, "region_name": "eu-west-1"}
 
 
+@pytest.mark.slow
 def test_a_build_goes_on_where_s3_was_gone(serve, connect, public, remote, tmp_path):
     url, options = public
     clients = [connect(serve(), image_source=url, image_source_options={**options, "timeout": 0.5}) for _ in range(2)]

@@ -60,6 +60,7 @@ def test_queries_for_images_of_datasets_equal_those_of_listed_images(connect):
         assert (connect(lazy).image(image, 6) == connect(listed).image(image, 6)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not TABLE.exists(), reason="the table of the Allen Institute's section datasets is not here")
 def test_a_thousand_of_the_institutes_datasets_are_catalogued(tmp_path):
     with TABLE.open(newline="") as file:

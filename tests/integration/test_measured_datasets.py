@@ -216,6 +216,7 @@ def test_a_grid_is_that_of_the_service_without_its_minus_ones(service, tmp_path,
     assert float(opened["r_um"][-1]) == 11400
 
 
+@pytest.mark.slow
 def test_a_grid_is_finished_repaired_and_not_mixed_with_another(service, tmp_path, connect, contents):
     client, target = connect(service), tmp_path / "g.ome.zarr"
     write_grid(DATASET, target, client=client)
@@ -248,6 +249,7 @@ def test_a_dataset_without_grid_is_named(serve, connect, records, command, tmp_p
     assert not (tmp_path / "g.ome.zarr").exists()
 
 
+@pytest.mark.slow
 def test_a_damaged_grid_is_fetched_again(serve, connect, records):
     emulator = serve(faults=[{"match": {"path": "grid_data"}, "do": "cut", "times": 1}])
     id = records[0][0]["id"]
@@ -274,7 +276,7 @@ def test_a_grid_is_measured_at_its_points(built, service, connect):
         assert row["energy"] == pytest.approx(mean, rel=1e-9, nan_ok=True)
 
 
-@pytest.mark.first(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("ome_zarr", ["0.4", "0.6"])
 def test_a_grid_of_every_version_of_ome_zarr_is_measured_alike(service, tmp_path, connect, built, ome_zarr):
     client = connect(service)
@@ -380,6 +382,7 @@ def test_a_lazy_volume_has_the_orientation_of_a_built_one(built, backwards, serv
     )
 
 
+@pytest.mark.slow
 def test_a_lazy_grid_has_the_orientation_of_a_written_one(backwards, service, connect, tmp_path):
     client = connect(service)
     write_grid(DATASET, tmp_path / "grid.ome.zarr", client=client)

@@ -72,6 +72,7 @@ class Notebook:
         return image.data, math.prod(image.scale[axis] for axis in "zyx")
 
 
+@pytest.mark.slow
 def test_a_tree_of_the_institute_is_counted_by_descendants_and_by_mask(remote, tmp_path):
     tree = institute.write_tree(tmp_path / "tree", masks=True)
     for path in tree.rglob("*"):

@@ -151,6 +151,7 @@ def test_an_image_too_large_for_memory_is_refused_before_it_is_fetched(serve, co
     assert emulator.count("section_image_download") == 0
 
 
+@pytest.mark.first(1)
 @pytest.mark.parametrize("suffix", [".png", ".svg"])
 def test_names_that_are_no_plain_text_are_drawn_as_they_are_read(serve, command, records, tmp_path, suffix):
     (record,), images = records

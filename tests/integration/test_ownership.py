@@ -132,6 +132,7 @@ def stranger(remote, name):
     return put
 
 
+@pytest.mark.slow
 def test_the_lease_of_another_machine_lasts_a_minute_after_its_last_renewal(remote, name, stranger):
     stranger(50)
     with raises(InputError, "target-locked") as caught:
@@ -143,6 +144,7 @@ def test_the_lease_of_another_machine_lasts_a_minute_after_its_last_renewal(remo
     assert not [key for key in remote.keys(name) if "owner" in key]
 
 
+@pytest.mark.slow
 def test_the_lease_of_another_machine_is_taken_over_at_once_with_take_over(remote, name, stranger):
     stranger(0)
     assert write(remote, name, take_over=True).state == "built"

@@ -32,6 +32,7 @@ def test_a_cluster_writes_the_same_bytes(annotation, tmp_path, contents):
     assert contents(tmp_path / "cluster") == contents(tmp_path / "threads")
 
 
+@pytest.mark.slow
 def test_tensorstore_reads_the_labels_of_every_level_from_a_bucket(annotation, monkeypatch):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test-secret")

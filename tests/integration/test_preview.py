@@ -217,6 +217,7 @@ def test_a_preview_does_not_overwrite_its_annotation(command, emulator, tmp_path
     assert not (tmp_path / "x.ome.zarr/0/p.png").exists()
 
 
+@pytest.mark.slow
 def test_an_output_path_is_expanded_and_must_be_local(command, serve, tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
@@ -230,6 +231,7 @@ def test_an_output_path_is_expanded_and_must_be_local(command, serve, tmp_path, 
         assert "s3://bucket/x.png" in refused.err
 
 
+@pytest.mark.slow
 def test_the_default_output_is_named_after_the_dataset(command, serve, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     ran = command("preview", CORONAL, "--mirror", "--api-url", serve().url)

@@ -63,6 +63,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", READ)
 def test_the_ccf_that_another_program_wrote_has_the_known_volumes_on_both_sides(name, labels, terminology, tmp_path):
     READ[name](tmp_path / name, labels)

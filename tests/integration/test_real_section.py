@@ -46,6 +46,7 @@ def test_the_tissue_of_a_real_section_overlaps_the_brain_of_the_annotation(tmp_p
     assert dice(grey, inside, mask, own.resolution) >= 0.94
 
 
+@pytest.mark.slow
 def test_the_tissue_of_a_registered_plane_overlaps_the_brain_in_that_plane():
     body = (DATA / "sections" / f"{IMAGE}_downsample2.jpg").read_bytes()
     with Emulator(pixels={IMAGE: {2: body}}) as api, AllenClient(api.url, cache="none", rate=1e9) as client:

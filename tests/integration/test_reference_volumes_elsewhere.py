@@ -31,6 +31,7 @@ def spool(tmp_path):
     return tmp_path / "spool"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a.tif", "a.nrrd"])
 def test_other_processes_compute_it(name, volume, body, tmp_path, spool):
     # One is mapped, the other spooled.

@@ -103,6 +103,7 @@ def tree(root):
     return {str(path.relative_to(root)): path.readlink() if path.is_symlink() else path.read_bytes() for path in paths}
 
 
+@pytest.mark.slow
 def test_a_grey_volume_is_a_template_of_the_atlas_and_a_reference_of_brainglobe(client, root):
     report = build(CORONAL, root, atlas=root, grey=True, client=client, **OPTIONS)
     (view,) = report.views

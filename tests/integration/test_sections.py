@@ -167,6 +167,7 @@ def test_the_expression_image_is_none_if_the_view_was_not_opened(client):
     assert section.expression is None
 
 
+@pytest.mark.slow
 def test_a_large_image_is_yielded_lazily_in_windows(emulator, client):
     opened = open_sections(CORONAL, 100, client=client, downsample=0)
     section = section_at(opened, 30)
@@ -224,6 +225,7 @@ def test_a_given_field_replaces_the_affine_one(client):
     np.testing.assert_array_equal(field.image.values[inside], expected[inside])
 
 
+@pytest.mark.slow
 def test_the_fields_of_a_built_collection_agree_with_iter_sections(client, tmp_path):
     for dataset in (CORONAL, SAGITTAL):
         target = tmp_path / f"{dataset}.ome.zarr"

@@ -250,6 +250,7 @@ def test_a_missing_image_is_recorded_as_background_and_filled_later(serve, conne
     assert contents(target) == contents(whole)
 
 
+@pytest.mark.slow
 def test_missing_windows_are_reported_by_image_and_the_others_are_built(serve, records, command, tmp_path):
     (dataset,), images = records
     fault = {"do": "status", "match": {"path": "left=0&top=0"}, "times": 99, "status": 404}

@@ -113,6 +113,7 @@ WITH_VALUES = [
 ]
 
 
+@pytest.mark.first(60)
 @pytest.mark.parametrize(("name", "option"), WITH_VALUES)
 def test_nonsense_for_an_option_is_one_line_with_exit_code_2_and_writes_nothing(
     command, api, monkeypatch, tmp_path, name, option
@@ -212,7 +213,7 @@ def test_with_all_standard_streams_closed_nothing_is_written_into_a_target(api, 
     assert run(["verify", target, "--deep"], api).returncode == 0
 
 
-@pytest.mark.first(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("environment", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C"}], ids=str)
 def test_names_are_shown_where_the_terminal_has_no_unicode(serve, records, tmp_path, environment):
     (record,), images = records

@@ -26,6 +26,7 @@ def terminology(tmp_path):
     return Terminology.read(tmp_path / "terminology.csv")
 
 
+@pytest.mark.slow
 def test_options_of_the_store_are_for_what_is_a_url(remote, tmp_path, terminology):
     write(tmp_path)
     folder = remote.url("measured")

@@ -89,6 +89,7 @@ def test_a_coarser_volume_has_its_own_label_and_place(volume, tmp_path):
     np.testing.assert_allclose(translation["translation"][1:], first, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_two_datasets_that_are_combined_keep_the_tables_of_the_first(allen, volume, tmp_path):
     other = open_volume(74272479, client=allen, **VOLUME)
     changed = volume.assign(image=volume.image.astype("int16") - other.image)

@@ -607,6 +607,7 @@ def test_s3_is_reached_by_either_protocol_and_not_behind_another(s3):
 # Whose fault an error is
 
 
+@pytest.mark.slow
 def test_an_exception_of_a_function_of_the_image_is_raised_from_other_processes(s3):
     url = "s3://atlas/a-cluster.ome.zarr"
     with (

@@ -132,6 +132,7 @@ def plane_of_a_section(section, dataset, downsample, shape, resolution):
     return Displacement.from_affine(shape, compose(to_section, np.array(lying, float)))
 
 
+@pytest.mark.slow
 def test_the_fields_of_parallel_sections_agree_with_the_alignment_within_a_grey_level(client):
     dataset = client.section_dataset(DATASET)
     fields = {s.image_id: plane_of_a_section(s, dataset, 5, (80, 114), 100) for s in dataset.sections}
@@ -173,6 +174,7 @@ def test_a_volume_with_the_fields_of_planes_has_the_same_pixels(client, id):
     assert compared > 1000
 
 
+@pytest.mark.slow
 def test_a_field_that_shifts_moves_the_image_by_the_same_distance(client):
     dataset = client.section_dataset(DATASET)
     affine = np.array([[3.0, 0.2, 40.0], [-0.1, 3.0, 20.0]])  # of the tier of all images
@@ -246,6 +248,7 @@ def test_fields_that_are_not_by_section_are_refused(client):
         open_volume(DATASET, 200, client=client, displacement=Displacement.identity((40, 57)))
 
 
+@pytest.mark.slow
 def test_a_volume_of_large_images_fetches_windows_with_the_same_pixels(serve, connect):
     emulator = serve()
     client = connect(emulator)

@@ -22,6 +22,7 @@ def annotation(tmp_path_factory):
     return write_annotation(tmp_path_factory.mktemp("annotation"))
 
 
+@pytest.mark.slow
 def test_csv_and_parquet_are_the_same_table(annotation):
     def run(form):
         ran = subprocess.run(
@@ -41,6 +42,7 @@ def test_csv_and_parquet_are_the_same_table(annotation):
     assert len(table) == 4
 
 
+@pytest.mark.slow
 def test_an_annotation_in_a_bucket_is_measured_with_its_index_and_without(command):
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     moto = ThreadedMotoServer(port=0)

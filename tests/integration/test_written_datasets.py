@@ -150,7 +150,7 @@ def test_sections_as_they_are_become_the_target_of_build(emulator, allen, runnin
     assert own(tmp_path / "x", "sections.csv") == own(tmp_path / "built", "sections.csv")
 
 
-@pytest.mark.first(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"chunk": 16}, {"chunk": 16, "shard": 32}, {"levels": 1}, {"ome_zarr": "0.4"}])
 def test_options_of_writing_are_those_of_build(allen, tmp_path, contents, options):
     build(SAGITTAL, tmp_path / "built", client=allen, **OPTIONS | options)
@@ -327,6 +327,7 @@ def test_options_that_a_dataset_decides_are_refused(allen, tmp_path, option):
         write_multiscales(open_volume(SAGITTAL, client=allen, **OPTIONS), tmp_path / "x", **option)
 
 
+@pytest.mark.slow
 def test_views_are_written_one_by_one(allen, tmp_path, contents):
     opened = open_sections(SAGITTAL, client=allen, view=["primary", "expression"], **FLAT)
     with raises(InputError, "several-views"):
@@ -370,6 +371,7 @@ def test_a_changed_dataset_from_a_file_in_memory_is_not_taken_for_the_opening(al
         write_multiscales(with_image(held, np.invert(held.image.values)), tmp_path / "x")
 
 
+@pytest.mark.slow
 def test_another_process_resumes_the_same_graph_and_another_graph_is_refused(emulator, allen, tmp_path):
     class StopError(Exception):
         pass
@@ -510,6 +512,7 @@ def test_two_views_of_a_dataset_are_combined_and_each_image_is_fetched_once(emul
     np.testing.assert_array_equal(levels(tmp_path / "x")[0], changed.image.values)
 
 
+@pytest.mark.slow
 def test_fields_of_the_user_are_kept(allen, tmp_path):
     from atlaszarr import Displacement
 
@@ -534,6 +537,7 @@ def test_a_graph_that_dask_has_optimized_names_all_images(allen, built, tmp_path
     assert tables[0].state.tolist() == tables[1].state.tolist()
 
 
+@pytest.mark.slow
 def test_slides_of_a_bucket_are_written_and_combined_with_images_of_the_api(serve, connect, tmp_path, contents):
     small = serve()
     small.write_bucket(Target(str(tmp_path / "bucket")), tiers=[5, 6, 7])

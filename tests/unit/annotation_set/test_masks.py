@@ -113,7 +113,7 @@ def test_every_level_is_1_where_the_annotation_has_a_structure_or_a_descendant(a
     assert verify(target.url, deep=True).ok
 
 
-@pytest.mark.first(2)
+@pytest.mark.slow
 @settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     shape=st.tuples(*(st.integers(1, 150),) * 3),

@@ -62,6 +62,7 @@ def test_masks_hold_the_known_volume_and_are_the_annotation_at_every_level(tmp_p
     assert verify(tmp_path / MASKS).ok
 
 
+@pytest.mark.slow
 def test_every_label_has_a_structure_and_a_mesh_has_the_volume_of_its_mask(terminology, labels):
     order = PostOrder.of(terminology)
     indices, present = indices_of(labels, order)

@@ -70,7 +70,7 @@ def test_an_atlas_has_all_names_or_those_of_the_standard_alone(given, trees, tmp
         assert names(target) == names(trees / after)
 
 
-@pytest.mark.first(1)
+@pytest.mark.slow
 def test_the_layout_of_brainglobe_leaves_what_the_standard_needs(given, trees, tmp_path):
     target = shutil.copytree(trees / "both", tmp_path / "atlas", symlinks=True)
     build_atlas(target, **given, layout="brainglobe")
@@ -79,6 +79,7 @@ def test_the_layout_of_brainglobe_leaves_what_the_standard_needs(given, trees, t
     assert (target / key).read_bytes() == (trees / "both" / key).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_plain_atlas_needs_no_documents_in_a_tree_of_the_standard(given, trees, tmp_path):
     target = shutil.copytree(trees / "assets", tmp_path / "atlas", symlinks=True)
     build_atlas(target, **{**given, "name": "other"})
@@ -155,6 +156,7 @@ def test_a_template_that_is_registered_during_a_build_stays_registered(given, tm
     assert [one["image"] for one in record["registered"].values()] == [f"{asset.folder}/template.ome.zarr"]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the midline is assumed")  # threads share the filters of `catch_warnings`
 def test_atlases_of_any_layout_are_built_into_one_tree_at_the_same_time(given, tmp_path):
     target = tmp_path / "atlas"

@@ -186,6 +186,7 @@ def test_a_template_may_be_added_later(given, tree):
     assert verify(tree, deep=True).ok
 
 
+@pytest.mark.slow
 def test_an_atlas_that_is_overwritten_without_its_template_names_none_although_another_has_it(given, tree):
     for name in ("tiny", "other"):
         build_atlas(tree, **{**given, "name": name}, **SHARED, **TEMPLATE, layout="assets")
@@ -214,6 +215,7 @@ def test_a_build_with_overwrite_is_refused_during_the_whole_of_another(given, tr
     assert not (tree / SET / "atlaszarr").exists()
 
 
+@pytest.mark.slow
 def test_a_template_of_an_unfinished_atlas_is_not_removed_by_another(given, tree):
     build_atlas(tree, **{**given, "name": "other"}, **SHARED, **TEMPLATE)
 

@@ -35,7 +35,7 @@ def axis(n):
     return st.tuples(st.integers(0, n - 1), st.integers(1, n)).map(lambda at: slice(at[0], min(sum(at), n)))
 
 
-@settings(max_examples=30)
+@settings(max_examples=12)
 @given(st.tuples(*(st.integers(1, n) for n in SHAPE)), st.tuples(*map(axis, SHAPE)))
 def test_a_region_is_that_of_the_whole_and_takes_only_the_values_that_it_needs(chunks, region):
     source = Source(chunks)

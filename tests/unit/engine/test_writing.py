@@ -77,7 +77,7 @@ class Counted(MemoryFileSystem):
 fsspec.register_implementation("counted", Counted, clobber=True)
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     shape=st.tuples(*(st.integers(1, 40),) * 3),
     channels=st.sampled_from([None, 1, 3]),

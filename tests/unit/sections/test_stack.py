@@ -173,7 +173,7 @@ def pulled_back(dataset, stack, images, index, fill, interpolation, flipped, fie
     return own, int(stack.ids[s])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     st.integers(0, 2**32 - 1),
     st.lists(st.integers(1, 500), min_size=1, max_size=9, unique=True),

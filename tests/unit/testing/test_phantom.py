@@ -124,6 +124,7 @@ def test_regions_lie_inside_the_brain():
         assert (((surface - CENTRE) / AXES) ** 2).sum(axis=1).max() < 0.99, region.acronym
 
 
+@pytest.mark.slow
 def test_counted_voxels_agree_with_the_volumes_in_closed_form():
     counts = np.bincount(PHANTOM.annotation(25.0).ravel())
     counted = {id: count * 0.025**3 for id, count in enumerate(counts.tolist()) if count}
