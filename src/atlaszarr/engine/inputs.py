@@ -138,10 +138,10 @@ def _reordered(array: Any) -> Any:
 
 def is_computed(array: Any) -> bool:
     """Whether chunks of an array are computed: not only read, and not in memory, of this process or of a cluster."""
-    from dask.highlevelgraph import MaterializedLayer
-
     if not hasattr(array, "__dask_graph__") or _sliced(array) is not None:
         return False
+    from dask.highlevelgraph import MaterializedLayer
+
     layers = array.dask.layers.values()
     if not all(isinstance(layer, MaterializedLayer) for layer in layers):
         return True

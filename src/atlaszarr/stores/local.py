@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
@@ -332,8 +333,13 @@ def _each(sync: Callable[[Path], None], paths: Collection[Path]) -> None:
         for path in paths:
             sync(path)
         return
-    with ThreadPoolExecutor(min(len(paths), _SYNCING), "atlaszarr-sync") as pool:
-        list(pool.map(sync, paths))
+    list(_syncs(os.getpid()).map(sync, paths))
+
+
+@lru_cache(maxsize=1)
+def _syncs(_process: int) -> ThreadPoolExecutor:
+    """The threads of this process that sync; a fork has none of its parent's."""
+    return ThreadPoolExecutor(_SYNCING, "atlaszarr-sync")
 
 
 def _sync_file(path: Path) -> None:
