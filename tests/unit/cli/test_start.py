@@ -45,3 +45,41 @@ def test_each_command_is_listed_in_one_line_and_has_a_help_of_its_own(name, comm
 
 def test_no_other_command_exists(command):
     assert command("builds").code == 2
+
+
+FIRST_REQUEST = """
+import json, os, socket, sys, threading
+server = socket.create_server(("127.0.0.1", 0))
+def answer():
+    server.accept()
+    print(json.dumps(sorted(sys.modules)), flush=True)
+    os._exit(0)
+threading.Thread(target=answer).start()
+from atlaszarr.cli import main
+main(["build", "69289763", sys.argv[1], "--api-url", f"http://127.0.0.1:{server.getsockname()[1]}/api/v2"])
+"""
+
+
+def test_a_build_imports_few_modules_before_its_first_request(tmp_path):
+    command = [sys.executable, "-c", FIRST_REQUEST, tmp_path / "x.ome.zarr"]
+    modules = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    heavy = {"dask", "distributed", "fsspec", "matplotlib", "obstore", "pandas", "pyarrow", "scipy", "xarray", "zarr"}
+    assert not heavy & set(modules)
+    # 499 with NumPy 2.4 and urllib3 2.8, of which 88 are of the package.
+    assert len(modules) < 550
+    assert len([name for name in modules if name.startswith("atlaszarr")]) < 100
+
+
+WRITTEN = """
+import json, sys
+import zarr
+from atlaszarr.writing import write_multiscales
+image = zarr.create_array(sys.argv[1] + "-image", shape=(4, 4, 4), dtype="u1")
+write_multiscales(image, sys.argv[1])
+print(json.dumps([name for name in ("dask", "distributed", "pandas", "xarray") if name in sys.modules]))
+"""
+
+
+def test_a_zarr_array_is_written_without_dask(tmp_path):
+    command = [sys.executable, "-c", WRITTEN, tmp_path / "x.ome.zarr"]
+    assert json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout) == []
