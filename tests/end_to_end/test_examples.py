@@ -48,6 +48,7 @@ def test_a_lazy_slice_fetches_only_the_images_that_it_needs(tmp_path):
     assert simplejpeg.decode_jpeg((tmp_path / "slice.jpg").read_bytes()).shape == (160, 228, 3)
 
 
+@pytest.mark.slow
 def test_a_step_of_the_user_between_a_dataset_and_its_ome_zarr(tmp_path):
     with Emulator() as emulator:
         environment = {"ATLASZARR_API_URL": emulator.url, "ATLASZARR_CACHE": "none"}

@@ -320,6 +320,7 @@ def test_a_product_without_datasets_is_named(service, connect, tmp_path):
     assert not (tmp_path / "c").exists()
 
 
+@pytest.mark.slow
 def test_a_catalogue_in_a_bucket_is_written_and_read(service, whole, remote, connect):
     report = connect(service).write_catalogue(remote.url("c"), storage_options=remote.options)
     assert (report.state, report.datasets) == ("written", COUNT)

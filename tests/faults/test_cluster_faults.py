@@ -85,6 +85,7 @@ def after_the_first_block(action):
     return progress
 
 
+@pytest.mark.slow
 def test_an_adaptive_cluster_without_workers_starts_one_for_the_first_task(tmp_path):
     target = tmp_path / "x.ome.zarr"
     with LocalCluster(n_workers=0, threads_per_worker=1, dashboard_address=":0") as cluster:

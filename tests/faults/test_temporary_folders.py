@@ -45,6 +45,7 @@ def holding(volume, spool):
             process.kill()
 
 
+@pytest.mark.slow
 def test_a_spool_of_a_killed_process_is_removed_by_the_next(volume, tmp_path):
     spool = tmp_path / "spool"
     spool.mkdir()

@@ -317,6 +317,7 @@ with stopping_on_signals():
     assert err.startswith(b"atlaszarr: interrupted")
 
 
+@pytest.mark.slow
 def test_the_emulator_writes_its_slides_and_serves_until_interrupted(tmp_path):
     with process("emulator", "--port", 0, "--bucket", tmp_path / "bucket") as child:
         line = child.stdout.readline()

@@ -540,6 +540,7 @@ def test_the_commands_take_an_image_source(serve, command, tmp_path, monkeypatch
     assert not Path("y.ome.zarr").exists()
 
 
+@pytest.mark.slow
 def test_a_preview_fetches_each_slide_once(serve, connect, small, tmp_path):
     emulator = serve()
     with serving(small) as (url, files):

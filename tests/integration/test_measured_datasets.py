@@ -194,6 +194,7 @@ def test_the_command_refuses_wrong_input_in_one_sentence(command, built, termino
         assert (ran.code, ran.out, len(ran.err.splitlines())) == (2, "", 1)
 
 
+@pytest.mark.slow
 def test_a_grid_is_that_of_the_service_without_its_minus_ones(service, tmp_path, connect):
     client = connect(service)
     assert write_grid(DATASET, tmp_path / "g.ome.zarr", client=client).state == "built"

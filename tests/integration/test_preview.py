@@ -125,6 +125,7 @@ def test_missing_section_numbers_are_named(client, tmp_path):
     assert any("(expression view)" in one for one in words)
 
 
+@pytest.mark.slow
 def test_borders_are_drawn_if_an_annotation_is_given(client, dataset, annotations, tmp_path):
     counts = {}
     for name, annotation in (("with", annotations / "x.nrrd"), ("without", None)):

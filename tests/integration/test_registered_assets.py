@@ -134,6 +134,7 @@ def test_a_grey_volume_is_a_template_of_the_atlas_and_a_reference_of_brainglobe(
     assert verify(view.target, deep=True).ok
 
 
+@pytest.mark.slow
 def test_it_lies_on_the_template_and_has_the_words_of_the_atlas_for_its_axes(client, root, plain):
     for tree, sides in ((root, "right-to-left"), (plain, "left-to-right")):
         target = build(CORONAL, tree, atlas=tree, grey=True, client=client, **OPTIONS).views[0].target

@@ -240,6 +240,7 @@ def test_the_fields_of_a_built_collection_agree_with_iter_sections(client, tmp_p
             np.testing.assert_allclose(loaded.coordinates(), section.displacement.coordinates(), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_planes_agree_with_a_built_collection(client, tmp_path):
     import zarr
 

@@ -226,6 +226,7 @@ def test_a_defect_is_named_and_only_it_is_repaired(client, built, contents, tmp_
     assert verify(target, deep=True).ok
 
 
+@pytest.mark.slow
 def test_a_missing_image_is_recorded_as_background_and_filled_later(serve, connect, contents, tmp_path):
     datasets = [record for record in dataset_records() if record["id"] == SAGITTAL]
     images = [record for record in image_records() if record["data_set_id"] == SAGITTAL]

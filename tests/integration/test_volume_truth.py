@@ -131,6 +131,7 @@ def test_a_misplacement_of_half_a_pixel_is_measured(emulator, built, resolution,
     np.testing.assert_allclose(misplacement(shifted, gradient), [0.0, shift, 0.0], atol=tolerance)
 
 
+@pytest.mark.slow
 def test_a_dataset_of_space_10_is_positioned_by_its_alignment(emulator, built):
     volume = built(SAGITTAL, 100)
     phantom = emulator.phantom

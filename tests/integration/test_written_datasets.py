@@ -201,7 +201,7 @@ def test_a_step_of_the_user_changes_the_image_alone(emulator, allen, running, bu
     assert json.loads(own(target, "build.json"))["request"]["steps"]["image"]
 
 
-@pytest.mark.first(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("dataset", [SAGITTAL, pytest.param(CORONAL, marks=pytest.mark.slow)])
 def test_a_step_on_sections_keeps_the_label_and_the_tables(emulator, allen, running, tmp_path, dataset):
     opened = open_sections(dataset, client=allen, **FLAT)
@@ -398,7 +398,7 @@ def test_another_process_resumes_the_same_graph_and_another_graph_is_refused(emu
     np.testing.assert_array_equal(levels(target)[0], negative.image.values)
 
 
-@pytest.mark.first(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [("images", "9"), ("blocks", "4"), ("level 2", "1")])
 def test_a_killed_process_is_resumed_to_the_same_bytes(emulator, allen, tmp_path, contents, at):
     code = SCRIPT.format(dataset=SAGITTAL)
@@ -502,6 +502,7 @@ def test_values_that_are_computed_already_are_written_without_a_request(
     assert tables[0].sha256.isna().all()
 
 
+@pytest.mark.slow
 def test_two_views_of_a_dataset_are_combined_and_each_image_is_fetched_once(emulator, allen, tmp_path):
     opened = open_volume(SAGITTAL, client=allen, **OPTIONS)
     mask = open_volume(SAGITTAL, client=allen, view="expression", **OPTIONS)

@@ -151,6 +151,7 @@ def shard_chunks(path, layout):
     return {tuple(position) for position in np.argwhere(index[..., 0] != 2**64 - 1)[:, 1:].tolist()}
 
 
+@pytest.mark.slow
 def test_a_structure_that_occurs_has_one_shard_a_level_with_chunks_only_where_it_is(annotation, tmp_path):
     target = Target.of(tmp_path / MASKS)
     write_masks(annotation, target, PostOrder.of(terminology()))

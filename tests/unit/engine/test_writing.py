@@ -163,6 +163,7 @@ def test_a_block_of_a_group_is_repaired_alone(tmp_path):
     np.testing.assert_array_equal(zarr.open_array(target / "0", mode="r")[:], image.compute())
 
 
+@pytest.mark.slow
 def test_a_warning_gives_how_often_chunks_are_computed_and_how_to_avoid_it(tmp_path):
     # 37 MB: too much for one task. Along x blocks of 64 show 2 of the 4 chunks each.
     image = counted((160, 170, 170), 50, "float64", tmp_path / "computed")

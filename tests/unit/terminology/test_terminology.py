@@ -123,6 +123,7 @@ def test_the_real_graph_keeps_its_order_and_its_figures(tmp_path):
     assert [id for _, id in sorted(orders)] == real.to_frame().identifier.tolist()
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_rows_in_any_order_give_the_tree_with_siblings_in_their_order(data):
     count = data.draw(st.integers(1, 30))
