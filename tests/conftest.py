@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import shutil
+import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,14 @@ def _nobody_settings():
         patch.setenv("ATLASZARR_CACHE", "none")
         patch.setenv("ATLASZARR_API_URL", "http://127.0.0.1:1/api/v2")
         yield
+
+
+@pytest.fixture(autouse=True)
+def _no_scheduler_left():
+    """A client that lost its scheduler leaves it as that of dask."""
+    yield
+    if "dask" in sys.modules:
+        sys.modules["dask"].config.config.pop("scheduler", None)
 
 
 @pytest.fixture(scope="session")

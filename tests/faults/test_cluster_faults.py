@@ -171,9 +171,8 @@ def test_the_command_prints_one_sentence_after_the_scheduler_is_killed(emulator,
                 time.sleep(0.01)
             child.kill()
             assert build.process.wait(100) == 1
-            *logged, sentence = build.said().splitlines()
+            (sentence,) = build.said().splitlines()
     assert sentence.startswith(f"atlaszarr: the connection to scheduler {address} was lost")
-    assert len(logged) <= 1  # of distributed: failed to reconnect
 
 
 def test_a_worker_without_the_package_is_named_and_nothing_is_written(scheduler, without_package, tmp_path):

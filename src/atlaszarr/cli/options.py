@@ -191,6 +191,8 @@ class _PrintableFormatter(logging.Formatter):
 def _configure_logging(_context: click.Context, _parameter: click.Parameter, verbose: bool) -> None:
     level = logging.INFO if verbose else logging.ERROR
     lines = logging.StreamHandler(sys.stderr)
+    # Of a scheduler that is lost, distributed prints tracebacks; the error of the command is one sentence.
+    lines.addFilter(lambda record: verbose or not record.name.startswith("distributed"))
     lines.setFormatter(_PrintableFormatter("%(name)s: %(message)s"))
     logging.basicConfig(level=level, handlers=[lines])
 
