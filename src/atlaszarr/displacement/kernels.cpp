@@ -45,7 +45,7 @@ struct Grid {
 
     // The distance (X, Y) of a mapped point of the grid from a pixel of the image.
     Point miss(Point at, Point to) const {
-        if (!(isfinite(at.x) && isfinite(at.y))) return {NAN, NAN};
+        if (!(__builtin_isfinite(at.x) && __builtin_isfinite(at.y))) return {NAN, NAN};
         Cell column = cell(at.x, values.shape[2]), row = cell(at.y, values.shape[1]);
         return {at.x + bilinear(values[0], row.pixel, column.pixel, column.share, row.share) - to.x,
                 at.y + bilinear(values[1], row.pixel, column.pixel, column.share, row.share) - to.y};
@@ -62,7 +62,7 @@ struct Grid {
 
     Point solve(Point at, Point to) const {
         Point missed = miss(at, to);
-        if (!(isfinite(missed.x) && isfinite(missed.y))) return {NAN, NAN};
+        if (!(__builtin_isfinite(missed.x) && __builtin_isfinite(missed.y))) return {NAN, NAN};
         for (int n = 0; n < MAX_STEPS; n++) {
             double distance = hypot(missed.x, missed.y);
             if (distance < TOLERANCE) break;
@@ -93,7 +93,7 @@ EXPORT void displacement_interpolate(const double *values, int64_t rows, int64_t
     Array<const double, 3> grid = {values, {2, rows, columns}};
     for (int64_t i = 0; i < count; i++) {
         double x = points[i], y = points[count + i];
-        if (!(isfinite(x) && isfinite(y))) {
+        if (!(__builtin_isfinite(x) && __builtin_isfinite(y))) {
             mapped[i] = mapped[count + i] = NAN;
             continue;
         }

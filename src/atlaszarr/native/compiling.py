@@ -30,7 +30,7 @@ VARIANTS = (
 )
 #: No product and sum are fused, so that all processors compute the same values. Errors of <math.h> are not reported.
 _OPTIONS = [
-    *("-std=c++20", "-shared", "-O3", "-s", "-fvisibility=hidden", "-Wall", "-Wextra"),
+    *("-std=c++20", "-shared", "-O3", "-s", "-fvisibility=hidden", "-fsigned-char", "-Wall", "-Wextra"),
     *("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"),
     *("-fno-exceptions", "-fno-rtti", "-nostdlib++", "-fno-sanitize=undefined"),
 ]

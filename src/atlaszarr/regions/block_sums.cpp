@@ -108,7 +108,7 @@ void add_float_moments(const T *row, const uint8_t *inside, int64_t n, int64_t &
     }
     int64_t before = values, both = before + count;
     double step = mean - moments[0];
-    if (isfinite(step)) {
+    if (__builtin_isfinite(step)) {
         moments[0] += step * count / both;
         moments[1] += deviations + step * step * before * count / both;
     } else {
