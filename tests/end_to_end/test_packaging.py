@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 import atlaszarr
+from atlaszarr.native.compiling import SUFFIX, VARIANTS
 from atlaszarr.testing import Emulator
 
 ROOT = Path(__file__).parents[2]
@@ -175,7 +176,8 @@ def test_the_wheel_holds_the_sources_and_the_figures(tmp_path):
     sources = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src/atlaszarr").rglob("*")}
     wanted = {name for name in sources if name.endswith((".py", ".csv", "py.typed"))}
     assert {"atlaszarr/py.typed", "atlaszarr/testing/figures/section_images.csv"} <= wanted
-    assert held == wanted
+    assert held == wanted | {f"atlaszarr/native/{name}{SUFFIX}" for name in VARIANTS}
+    assert not wheel.name.endswith("-any.whl")  # it is for this platform
 
 
 # The README

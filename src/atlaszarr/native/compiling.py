@@ -51,8 +51,8 @@ def digest() -> str:
     return found.hexdigest()
 
 
-def compile_kernels() -> list[Path]:
-    """Compile the library for each kind of processor, into the folder of this file; return their paths.
+def compile_kernels(folder: Path = SOURCE / "native") -> list[Path]:
+    """Compile the library for each kind of processor into a folder; return their paths.
 
     Raises
     ------
@@ -63,20 +63,18 @@ def compile_kernels() -> list[Path]:
         environment = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": cache, "ZIG_LOCAL_CACHE_DIR": cache}
         running = []
         for name, processor in VARIANTS.items():
-            path = Path(__file__).with_name(name + SUFFIX)
-            made = Path(cache, path.name)
+            # A process that runs keeps the library that it has loaded.
+            made, path = folder / f"{name}.partial", folder / f"{name}{SUFFIX}"
             command = [sys.executable, "-m", "ziglang", "c++", *_OPTIONS, f"-mcpu={processor}"]
             command += [f'-DSOURCES="{digest()}"', "-o", str(made), *map(str, sources()), "-lm"]
             process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-            running.append((path, made, process))
-        for path, made, process in running:
+            running.append((made, path, process))
+        for made, path, process in running:
             _, errors = process.communicate()
             if process.returncode:
                 raise RuntimeError(f"{path.name} could not be compiled:\n{errors}")
-            # A process that runs keeps the library that it has loaded.
-            path.unlink(missing_ok=True)
-            path.write_bytes(made.read_bytes())
-    return [path for path, _, _ in running]
+            made.replace(path)
+    return [path for _, path, _ in running]
 
 
 def _hook() -> Any:
@@ -89,10 +87,17 @@ def _hook() -> Any:
             """Compile, and name the platform in the tag of the wheel."""
             from packaging.tags import platform_tags
 
-            for path in compile_kernels():
+            # The sources of a wheel may be in use by an installation that is edited.
+            self.made = None if version == "editable" else tempfile.TemporaryDirectory()
+            for path in compile_kernels() if self.made is None else compile_kernels(Path(self.made.name)):
                 build_data["force_include"][str(path)] = f"atlaszarr/native/{path.name}"
             build_data["pure_python"] = False
             build_data["tag"] = f"py3-none-{next(platform_tags())}"
+
+        def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+            """Remove what the wheel has a copy of."""
+            if self.made is not None:
+                self.made.cleanup()
 
     return KernelsHook
 
