@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..native.library import INT, KernelByDtype, kernel, read, written
+from ..native.library import INT, KernelByDtype, as_read, kernel, read, written
 from .structure_order import MOST_STRUCTURES, PostOrder
 
 #: The index for no structure; larger than all others.
@@ -40,7 +40,7 @@ def indices_of(labels: NDArray[Any], order: PostOrder) -> tuple[NDArray[np.uint1
     present : ndarray, bool, shape (len(order),)
         Whether each index occurs.
     """
-    native = np.ascontiguousarray(labels, np.uint8 if labels.dtype == bool else labels.dtype.newbyteorder("="))
+    native = as_read(labels)
     indices, present = np.empty(labels.shape, np.uint16), np.zeros(len(order), np.bool_)
     values = np.array(order.values, np.uint64)
     position = np.argsort(values)

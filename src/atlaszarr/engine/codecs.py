@@ -283,15 +283,15 @@ class ArrayLayout:
             raise ValueError(f"shards of {chunks} chunks are not supported, the most is {_MOST_CHUNKS}")
         return layout
 
-    def documents(self, dimension_names: Sequence[str] | None = None) -> dict[str, bytes]:
+    def documents(self, dimension_names: tuple[str, ...] | None = None) -> dict[str, bytes]:
         """The metadata documents of the array, by name: ``zarr.json``, or ``.zarray`` and ``.zattrs``.
 
         Parameters
         ----------
-        dimension_names : sequence of str, optional
+        dimension_names : tuple of str, optional
             Names of the axes; zarr format 2 does not store them.
         """
-        return dict(_documents(self, None if dimension_names is None else tuple(dimension_names)))
+        return dict(_documents(self, dimension_names))
 
     @cached_property
     def dtype(self) -> np.dtype[Any]:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..native.library import BOOL, INT, KernelByDtype, kernel, read, written
+from ..native.library import BOOL, INT, KernelByDtype, as_read, kernel, read, written
 from .pyramid import Factor
 
 #: Methods of downsampling: see `reduce`.
@@ -114,8 +114,9 @@ def reduce(
     each half in proportion, so that an axis along which the footprint has one voxel never decides.
     """
     _validate(values, factor, rule, mask)
+    covered = None if mask is None else _not_zero(mask)
     if rule == "mean_of_numbers":
-        numbers = ~np.isnan(values) if mask is None else ~np.isnan(values) & _not_zero(mask)
+        numbers = ~np.isnan(values) if covered is None else ~np.isnan(values) & covered
         if values.ndim == 3:
             return reduce(values, factor, "mean", mask=numbers)
         return np.stack([reduce(c, factor, "mean", mask=counted) for c, counted in zip(values, numbers, strict=True)])
@@ -132,7 +133,7 @@ def reduce(
     parent = np.ascontiguousarray(values, computed).reshape(math.prod(values.shape[:-3]), *values.shape[-3:])
     level: _Array = np.empty((len(parent), *shape), computed)
     if level.size and rule == "mean":
-        _reduce_by_mean(parent, steps, None if mask is None else _not_zero(mask), level)
+        _reduce_by_mean(parent, steps, covered, level)
     elif level.size:
         _reduce_by_mode(parent, steps, rule == "mode", _odd(origin, shape, level_shape), level)
     return level.astype(dtype, copy=False).reshape(*values.shape[:-3], *shape)
@@ -164,8 +165,8 @@ def _validate(values: _Array, factor: Factor, rule: Rule, mask: _Array | None) -
 
 
 def _not_zero(mask: _Array) -> _Array:
-    """Where a mask is not 0; NumPy compares bytes several times as fast as bool."""
-    return np.ascontiguousarray((mask.view(np.uint8) if mask.dtype == bool else mask) != 0)
+    """Where a mask is not 0: bool, C-contiguous. NumPy compares bytes several times as fast as bool."""
+    return np.not_equal(as_read(mask), 0)
 
 
 def _of_eight(steps: _Steps) -> bool:

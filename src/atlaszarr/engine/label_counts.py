@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..native.library import BOOL, INT, KernelByDtype, read, written
+from ..native.library import BOOL, INT, KernelByDtype, as_read, read, written
 
 _Array = NDArray[Any]
 #: Binary logarithm of the initial size of the table: a chunk of the Allen annotation holds at most 79 labels.
@@ -70,8 +70,8 @@ def count_labels(block: _Array, midline: int = 0) -> LabelCounts:
         raise InputError(
             f"a block of {block.dtype} and shape {block.shape} holds no labels; labels are integers", code="not-labels"
         )
-    native = np.dtype("u1") if block.dtype == bool else block.dtype.newbyteorder("=")
-    rows = np.ascontiguousarray(block, native).reshape(math.prod(block.shape[:-1]), block.shape[-1])
+    rows = as_read(block).reshape(math.prod(block.shape[:-1]), block.shape[-1])
+    native = rows.dtype
     height, width = rows.shape
     ends, at = np.empty(width, np.int64), np.zeros(2, np.int64)
     parts, slots, done = [], 1 << _BITS, False

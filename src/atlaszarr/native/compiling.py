@@ -51,7 +51,7 @@ def digest() -> str:
     return found.hexdigest()
 
 
-def compile_kernels(folder: Path = SOURCE / "native") -> list[Path]:
+def compile_kernels(folder: Path) -> list[Path]:
     """Compile the library for each kind of processor into a folder; return their paths.
 
     Raises
@@ -77,10 +77,12 @@ def compile_kernels(folder: Path = SOURCE / "native") -> list[Path]:
     return [path for _, path, _ in running]
 
 
-def _hook() -> Any:
+def get_build_hook() -> Any:
+    """The build hook; hatchling calls this, see its plugin ``custom``."""
+    # A package that is installed has no hatchling.
     from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-    class KernelsHook(BuildHookInterface[Any]):  # type: ignore[misc]
+    class KernelsHook(BuildHookInterface[Any]):
         """Compiles the kernels for a wheel, and for an installation that is edited."""
 
         def initialize(self, version: str, build_data: dict[str, Any]) -> None:
@@ -88,25 +90,20 @@ def _hook() -> Any:
             from packaging.tags import platform_tags
 
             # The sources of a wheel may be in use by an installation that is edited.
-            self.made = None if version == "editable" else tempfile.TemporaryDirectory()
-            for path in compile_kernels() if self.made is None else compile_kernels(Path(self.made.name)):
+            self.scratch = tempfile.TemporaryDirectory()
+            folder = SOURCE / "native" if version == "editable" else Path(self.scratch.name)
+            for path in compile_kernels(folder):
                 build_data["force_include"][str(path)] = f"atlaszarr/native/{path.name}"
             build_data["pure_python"] = False
             build_data["tag"] = f"py3-none-{next(platform_tags())}"
 
         def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
             """Remove what the wheel has a copy of."""
-            if self.made is not None:
-                self.made.cleanup()
+            self.scratch.cleanup()
 
     return KernelsHook
 
 
-def get_build_hook() -> Any:
-    """What hatchling calls; see its plugin ``custom``."""
-    return _hook()
-
-
 if __name__ == "__main__":
-    for path in compile_kernels():
+    for path in compile_kernels(SOURCE / "native"):
         print(path.name)

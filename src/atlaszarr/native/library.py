@@ -6,17 +6,23 @@ import ctypes
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.ctypeslib import ndpointer
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 from ..errors import AtlaszarrError
 from .compiling import SUFFIX, VARIANTS
 
 #: Types of arguments that are no arrays.
 INT, FLOAT, BOOL = ctypes.c_int64, ctypes.c_double, ctypes.c_bool
+
+
+def as_read(array: NDArray[Any]) -> NDArray[Any]:
+    """An array as kernels read it: C-contiguous, in native byte order, bool as uint8; copied only if it differs."""
+    numbers = array.view(np.uint8) if array.dtype == bool else array
+    return np.ascontiguousarray(numbers, numbers.dtype.newbyteorder("="))
 
 
 @cache
@@ -63,11 +69,11 @@ def kernel(name: str, *arguments: Any, result: Any = None) -> Callable[..., Any]
     """
     function = getattr(_library(), name)
     function.argtypes, function.restype = arguments, result
-    return function  # type: ignore[no-any-return]
+    return cast(Callable[..., Any], function)
 
 
-class KernelByDtype:
-    """A function of the library for each dtype.
+class KernelByDtype(dict[np.dtype[Any], Callable[..., Any]]):
+    """A function of the library for each dtype, loaded when it is first asked for.
 
     Parameters
     ----------
@@ -80,11 +86,10 @@ class KernelByDtype:
     """
 
     def __init__(self, name: str, arguments: Callable[[np.dtype[Any]], tuple[Any, ...]], result: Any = None) -> None:
+        super().__init__()
         self._name, self._arguments, self._result = name, arguments, result
-        self._known: dict[np.dtype[Any], Callable[..., Any]] = {}
 
-    def __getitem__(self, dtype: np.dtype[Any]) -> Callable[..., Any]:
-        if (found := self._known.get(dtype)) is None:
-            name = f"{self._name}_{dtype.kind}{dtype.itemsize}"
-            found = self._known[dtype] = kernel(name, *self._arguments(dtype), result=self._result)
-        return found
+    def __missing__(self, dtype: np.dtype[Any]) -> Callable[..., Any]:
+        name = f"{self._name}_{dtype.kind}{dtype.itemsize}"
+        self[dtype] = kernel(name, *self._arguments(dtype), result=self._result)
+        return self[dtype]

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..native.library import INT, KernelByDtype, read, written
+from ..native.library import INT, KernelByDtype, as_read, read, written
 
 _Array = NDArray[Any]
 #: Labels that there is room for at first: a chunk of the Allen annotation holds at most 79.
@@ -96,13 +96,13 @@ def sum_block(
     """
     rows, columns = math.prod(labels.shape[:-1]), labels.shape[-1]
     size, before = rows * columns, min(max(int(midline), 0), columns)
-    rows_of_labels, pictures = _flat(labels, (rows, columns)), _flat(image, (len(image), size))
-    covered = _flat(section != 0, (size,))
+    rows_of_labels, pictures = as_read(labels).reshape(rows, columns), as_read(image).reshape(len(image), size)
+    covered = as_read(section != 0).ravel()
     if expression is None or expression_section is None:
         expressed, inside, same = np.empty((0, size), np.uint8), covered, covered
     else:
-        expressed = _flat(expression, (len(expression), size))
-        inside, same = _flat(expression_section != 0, (size,)), _flat(expression_section == section, (size,))
+        expressed = as_read(expression).reshape(len(expression), size)
+        inside, same = as_read(expression_section != 0).ravel(), as_read(expression_section == section).ravel()
     moment = np.float64 if image.dtype.kind == "f" else np.uint64
     ids, counts = np.zeros(0, rows_of_labels.dtype), np.zeros((0, 2, COUNTS), np.int64)
     values, moments = np.zeros((0, 2, len(image)), np.int64), np.zeros((0, 2, len(image), 2), moment)
@@ -123,12 +123,6 @@ def sum_block(
         )
     found = int(state[1])
     return BlockSums(ids[:found].copy(), counts[:found].copy(), values[:found].copy(), moments[:found].copy())
-
-
-def _flat(array: _Array, shape: tuple[int, ...]) -> _Array:
-    """The array in native byte order, C-contiguous, in another shape; bool as uint8."""
-    numbers = array.view(np.uint8) if array.dtype == bool else array
-    return np.ascontiguousarray(numbers, numbers.dtype.newbyteorder("=")).reshape(shape)
 
 
 def _grown(array: _Array, length: int) -> _Array:

@@ -7,7 +7,7 @@ struct Range {
     int64_t first, end;
 };
 
-// The first x in [first, end) with line + step x >= bound or, if falling, < bound; end if there is none.
+// The first x in [first, end) with line + step x >= bound or, if falling, < bound; `end` if no x has it.
 int64_t bisect(double line, double step, double bound, bool falling, Range x) {
     while (x.first < x.end) {
         int64_t middle = (x.first + x.end) >> 1;

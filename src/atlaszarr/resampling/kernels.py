@@ -32,7 +32,7 @@ _interpolate = KernelByDtype(
 
 
 def extent(xy: Array, support: int, width: int, height: int, bounded: bool) -> tuple[int, int, int, int]:
-    """First and last column and row that are needed, also beyond the image; a first after the last if there is none.
+    """First and last column and row that are needed, also beyond the image.
 
     Parameters
     ----------
@@ -43,6 +43,11 @@ def extent(xy: Array, support: int, width: int, height: int, bounded: bool) -> t
         Of the image.
     bounded : bool
         Whether coordinates whose pixels all lie beyond the image are left out.
+
+    Returns
+    -------
+    left, right, top, bottom : int
+        If no pixel is needed, left is larger than right.
     """
     needed = np.empty(4, np.int64)
     _extent(xy, xy[0].size, support, width, height, bounded, needed)
