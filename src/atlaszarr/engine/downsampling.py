@@ -166,7 +166,7 @@ def _validate(values: _Array, factor: Factor, rule: Rule, mask: _Array | None) -
 
 def _not_zero(mask: _Array) -> _Array:
     """Where a mask is not 0: bool, C-contiguous. NumPy compares bytes several times as fast as bool."""
-    return np.not_equal(as_read(mask), 0)
+    return np.asarray(as_read(mask) != 0)
 
 
 def _of_eight(steps: _Steps) -> bool:
