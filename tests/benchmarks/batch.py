@@ -166,7 +166,8 @@ def scheduler(folder: Path, count: int) -> Iterator[tuple[str, int]]:
         address = json.loads(file.read_text())["address"]
         options = ["--nthreads", "1", "--no-dashboard", "--no-nanny", "--local-directory", str(folder / "scratch")]
         (folder / "temporary").mkdir()
-        quiet["env"] = {**os.environ, "TMPDIR": str(folder / "temporary")}
+        # The second is what dask's nanny sets, which these workers lack, so that each is one process to measure.
+        quiet["env"] = {**os.environ, "TMPDIR": str(folder / "temporary"), "MALLOC_TRIM_THRESHOLD_": "65536"}
         processes += [subprocess.Popen([*dask, "worker", address, *options], **quiet) for _ in range(count)]
         with Client(address, set_as_default=False) as observer:
             observer.wait_for_workers(count)
