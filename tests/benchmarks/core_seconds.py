@@ -1,6 +1,7 @@
 """Measures the core-seconds of a build of the phantom, and fits the constants of `atlaszarr.dataset_build.estimate`.
 
-The processor time of this process, after a first build that imports what is imported late; the emulator is a process of its own.
+The processor time of this process, after a first build that imports what is imported late; the emulator is another
+process.
 """
 
 import sys

@@ -272,15 +272,15 @@ def _begin(
     wanted = parse_object(json_bytes(request))  # in JSON's types
     body = folder.read(REQUEST, LARGEST)
     document: dict[str, Any] = {}
+    damaged = InputError(
+        f"{folder.url}/{REQUEST} is damaged; give --overwrite to begin the batch anew", code="damaged-metadata"
+    )
     if body is not None:
         try:
             document = _recorded(body)
         except (ValueError, KeyError, TypeError):
             if not overwrite:
-                raise InputError(
-                    f"{folder.url}/{REQUEST} is damaged; give --overwrite to begin the batch anew",
-                    code="damaged-metadata",
-                ) from None
+                raise damaged from None
     if document:
         stored, noted = document["request"], document.get("measure", measure)
         if stored == wanted and measure in (None, noted):
@@ -291,9 +291,7 @@ def _begin(
             validate_layout(folder, stored)
             validate_same_request(folder, _flat(stored), _flat(wanted))
             validate_same_request(folder, {"measure": noted}, {"measure": measure})
-            raise InputError(  # of views that differ in more than their names, as no batch writes them
-                f"{folder.url}/{REQUEST} is damaged; give --overwrite to begin the batch anew", code="damaged-metadata"
-            )
+            raise damaged  # views that differ in more than their names, as no batch writes them
     journal.clear()
     folder.remove(MEASURES)
     folder.remove(MEASURE_TABLE)
