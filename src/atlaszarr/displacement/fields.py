@@ -229,7 +229,10 @@ class ArrayField:
 
             # Within the current task, not on the scheduler that runs it.
             parts = dask.compute(*parts, scheduler="synchronous")
-        return np.stack([np.asarray(unmasked(part), np.float64) for part in parts])
+        read = np.empty((2, *parts[0].shape))  # C-contiguous, as kernels need it, whatever the order of the parts
+        for axis, part in enumerate(parts):
+            read[axis] = unmasked(part)
+        return read
 
 
 def unmasked(values: Any) -> NDArray[Any]:

@@ -22,7 +22,7 @@ struct Footprint {
 // The value of a sum of floating point, or rounded half to even.
 template <class T, class S> T rounded(S mean) { return static_cast<T>(T(0.5) == 0 ? rint(mean) : mean); }
 
-// Add a number of rows to columns, where they are counted: each by its weight, and one after the other.
+// Add rows to columns one after the other, each value times the weight of its row; with a mask, counted values alone.
 template <bool masked, int rows, class T, class S>
 void add(const T *const *row, const uint8_t *const *counted, const S *weights, int64_t n, S *__restrict columns) {
     for (int64_t x = 0; x < n; x++) {
@@ -37,7 +37,7 @@ void add(const T *const *row, const uint8_t *const *counted, const S *weights, i
 }
 
 // Sum over z and y into columns, which is most of the work and runs along rows, and then over x.
-// `scratch` has channels + 4 rows of nx.
+// `scratch` has channels + 4 rows of nx, which is at least mx, since no factor is below 1.
 template <class T, class S, bool masked>
 void mean(const Sizes &n, const T *parent, const int64_t *zs, const int64_t *ys, const int64_t *xs,
           const uint8_t *covered, S *scratch, uint8_t *lacking, T *level) {

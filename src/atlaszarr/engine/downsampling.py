@@ -77,7 +77,7 @@ def reduce(
         - ``mean``: the weighted mean. For integers it is exact, rounded half to even. Floating point is summed in
           float64, first over z and y, then over x, and the result is rounded to the dtype; NaN gives NaN.
         - ``mean_of_numbers``: for floating point in which NaN is no data. Same as ``mean`` over the values that are not
-          NaN, in each channel; NaN if all are.
+          NaN, in each channel; NaN if all are. With a mask, where no number counts, it is ``mean``.
         - ``mode``: for anatomical labels. The foreground (not 0) wins if its weight is larger than that of the
           background; see Notes for a tie. Then same as ``mode_of_nonzero``.
         - ``mode_of_nonzero``: for provenance. The label other than 0 with the largest weight, the smallest of equals;
@@ -119,7 +119,10 @@ def reduce(
         numbers = ~np.isnan(values) if covered is None else ~np.isnan(values) & covered
         if values.ndim == 3:
             return reduce(values, factor, "mean", mask=numbers)
-        return np.stack([reduce(c, factor, "mean", mask=counted) for c, counted in zip(values, numbers, strict=True)])
+        means = np.empty((len(values), *reduced_shape(values.shape[-3:], factor)), values.dtype.newbyteorder("="))
+        for mean, channel, counted in zip(means, values, numbers, strict=True):
+            mean[...] = reduce(channel, factor, "mean", mask=counted)
+        return means
     dtype: np.dtype[Any] = values.dtype.newbyteorder("=")
     shape = reduced_shape(values.shape[-3:], factor)
     steps = tuple((int(f.numerator), int(f.denominator)) for f in factor)

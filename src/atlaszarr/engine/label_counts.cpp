@@ -3,7 +3,8 @@
 
 namespace {
 
-// Whether all rows are counted: if not, the table is half full. `at` is the part of a row to resume at, and its column.
+// Whether all rows are counted: if not, the table is half full. `at` is where to resume: 2 * row + side of the midline,
+// and the column on that side.
 template <class T>
 bool count(const T *rows, int64_t height, int64_t width, int64_t midline, int64_t *ends, T *labels, int64_t *counts,
            int64_t slots, int64_t *at) {

@@ -69,10 +69,11 @@ def compile_kernels(folder: Path) -> list[Path]:
             command += [f'-DSOURCES="{digest()}"', "-o", str(made), *map(str, sources()), "-lm"]
             process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
             running.append((made, path, process))
-        for made, path, process in running:
-            _, errors = process.communicate()
+        errors = [process.communicate()[1] for _, _, process in running]
+        for (_, path, process), error in zip(running, errors, strict=True):
             if process.returncode:
-                raise RuntimeError(f"{path.name} could not be compiled:\n{errors}")
+                raise RuntimeError(f"{path.name} could not be compiled:\n{error}")
+        for made, path, _ in running:
             made.replace(path)
     return [path for _, path, _ in running]
 

@@ -20,7 +20,10 @@ INT, FLOAT, BOOL = ctypes.c_int64, ctypes.c_double, ctypes.c_bool
 
 
 def as_read(array: NDArray[Any]) -> NDArray[Any]:
-    """An array as kernels read it: C-contiguous, in native byte order, bool as uint8; copied only if it differs."""
+    """An array as kernels read it: C-contiguous, in native byte order, bool as uint8.
+
+    It is the array itself, or a view of it, if that has this form.
+    """
     numbers = array.view(np.uint8) if array.dtype == bool else array
     return np.ascontiguousarray(numbers, numbers.dtype.newbyteorder("="))
 

@@ -83,7 +83,7 @@ def sum_block(
         Without channels (c = 0) voxels are counted and no values are summed. NaN is not a value.
     section : ndarray, integers or bool, shape (z, y, x)
         Voxels where it is not 0 are covered; values of others are not summed.
-    expression : ndarray, uint8, shape (c, z, y, x), optional
+    expression : ndarray, numbers, shape (c, z, y, x), optional
         The expression view: a voxel expresses unless all its channels are 0.
     expression_section : ndarray, integers or bool, shape (z, y, x), optional
         The section of each voxel of `expression`.
@@ -97,12 +97,13 @@ def sum_block(
     rows, columns = math.prod(labels.shape[:-1]), labels.shape[-1]
     size, before = rows * columns, min(max(int(midline), 0), columns)
     rows_of_labels, pictures = as_read(labels).reshape(rows, columns), as_read(image).reshape(len(image), size)
-    covered = as_read(section != 0).ravel()
+    covered = as_read(section != 0).reshape(size)
     if expression is None or expression_section is None:
         expressed, inside, same = np.empty((0, size), np.uint8), covered, covered
     else:
-        expressed = as_read(expression).reshape(len(expression), size)
-        inside, same = as_read(expression_section != 0).ravel(), as_read(expression_section == section).ravel()
+        shown = expression if expression.dtype == np.uint8 else expression != 0
+        expressed = as_read(shown).reshape(len(expression), size)
+        inside, same = (as_read(a).reshape(size) for a in (expression_section != 0, expression_section == section))
     moment = np.float64 if image.dtype.kind == "f" else np.uint64
     ids, counts = np.zeros(0, rows_of_labels.dtype), np.zeros((0, 2, COUNTS), np.int64)
     values, moments = np.zeros((0, 2, len(image)), np.int64), np.zeros((0, 2, len(image), 2), moment)

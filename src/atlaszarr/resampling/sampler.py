@@ -86,12 +86,7 @@ def resample(
             "give the origin of the pixels and the size of the whole image",
             code="outside-image",
         )
-    if np.ndim(xy) != 3 or len(xy) != 2:
-        raise InputError(
-            f"coordinates of shape {np.shape(xy)} must have shape (2, rows, columns), X and Y of each pixel",
-            code="invalid-shape",
-        )
-    xy = np.ascontiguousarray(xy, np.float64)
+    xy = _coordinates(xy)
     dtype = pixels.dtype.newbyteorder("=")
     solid = np.ascontiguousarray(pixels, dtype).reshape(height, width, channels)
     out = np.empty((*xy.shape[1:], channels), dtype)
@@ -129,11 +124,21 @@ def footprint(xy: NDArray[np.float64], size: tuple[int, int], interpolation: str
     Raises
     ------
     InputError
-        If an option is unknown.
+        If an option is unknown, or the coordinates have another shape.
     """
     support, border_mode = validate_names(interpolation, border)
-    needed = extent(np.ascontiguousarray(xy, np.float64), support, *size, border_mode == CONSTANT)
+    needed = extent(_coordinates(xy), support, *size, border_mode == CONSTANT)
     return _box(needed, size, border_mode) if needed[0] <= needed[1] else None
+
+
+def _coordinates(xy: ArrayLike) -> NDArray[np.float64]:
+    """Coordinates as kernels read them; InputError if they are not X and Y of a grid."""
+    if np.ndim(xy) != 3 or len(np.asarray(xy)) != 2:
+        raise InputError(
+            f"coordinates of shape {np.shape(xy)} must have shape (2, rows, columns), X and Y of each pixel",
+            code="invalid-shape",
+        )
+    return np.ascontiguousarray(xy, np.float64)
 
 
 def corner_footprint(

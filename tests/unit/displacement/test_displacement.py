@@ -262,6 +262,16 @@ def test_composing_with_the_inverse_is_the_identity(seed, scaled):
     assert inverse.compose(field).norm.compute()[within].max() < 0.05
 
 
+@pytest.mark.parametrize("write", [True, False])
+def test_a_field_may_be_stored_in_any_order(write):
+    rows, columns = np.mgrid[:5, :7].astype(float)
+    arrays = [np.asfortranarray(columns + 0.5), np.asfortranarray(rows - 0.25)]
+    for array in arrays:
+        array.setflags(write=write)
+    field, plain = Displacement.from_coordinates(*arrays), Displacement.from_coordinates(columns + 0.5, rows - 0.25)
+    np.testing.assert_array_equal(field.compose(field).coordinates(), plain.compose(plain).coordinates())
+
+
 def test_an_affine_is_inverted_exactly():
     inverse, residual = Displacement.from_affine((900, 1500), MATRIX).invert((1200, 700))
     whole = np.vstack([MATRIX, [0, 0, 1]])

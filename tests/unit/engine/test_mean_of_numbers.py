@@ -64,3 +64,7 @@ def test_a_mask_leaves_out_further_values_and_where_none_counts_the_mean_is_that
     numbers, plain = reduce(hidden, factor, "mean_of_numbers"), reduce(parent, factor, "mean")
     np.testing.assert_array_equal(level, np.where(np.isnan(numbers), plain, numbers))
     assert not np.isnan(numbers).all()
+
+
+def test_an_image_without_channels_has_levels_without_channels():
+    assert reduce(np.empty((0, 2, 2, 2), "f4"), TWO, "mean_of_numbers").shape == (0, 1, 1, 1)

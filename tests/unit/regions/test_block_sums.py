@@ -125,3 +125,22 @@ def test_a_voxel_without_a_finite_level_has_no_part_in_the_intensity(value):
     ones = np.ones((1, 1, 4), np.uint8)
     found = sum_block(ones, image, ones, ones[np.newaxis], ones, 0)
     assert found.counts[0, 1].tolist() == [4, 4, 4, 4, 3, 3 * 7]
+
+
+def test_an_expression_view_of_any_dtype_expresses_where_it_is_not_0():
+    labels, section = drawn("u4", SHAPE, 1), drawn("u2", SHAPE, 2)
+    image, expression = picture("u1", (3, *SHAPE)), drawn("u1", (3, *SHAPE), 4, values=2)
+    wanted = sum_block(labels, image, section, expression, section, 9)
+    for dtype in ("u2", "f4", "?"):
+        found = sum_block(labels, image, section, (expression != 0).astype(dtype) * np.dtype(dtype).type(1), section, 9)
+        for one, other in zip(found, wanted, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_section_of_another_shape_is_refused(which):
+    ones = np.ones((4, 10, 100), np.uint8)
+    sections = [ones, ones]
+    sections[which] = np.ones((1, 1, 1), np.uint8)
+    with pytest.raises(ValueError, match="reshape"):
+        sum_block(ones, ones[np.newaxis], sections[0], ones[np.newaxis], sections[1], 0)

@@ -149,6 +149,11 @@ def test_the_footprint_is_the_smallest_box_that_suffices():
             resample(part, xy, origin=origin, size=(47, 31))
 
 
+def test_coordinates_of_one_axis_have_no_footprint():
+    with raises(InputError, "invalid-shape"):
+        footprint(np.zeros((1, 5, 6)), (47, 31), "linear", "constant")
+
+
 @given(seeds, interpolations, borders)
 def test_the_corners_of_an_affine_bound_its_footprint(seed, interpolation, border):
     matrix = np.random.default_rng(seed).uniform(-2, 2, (2, 3)) * [1, 1, 40]
