@@ -9,6 +9,7 @@ import json
 import math
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -42,13 +43,14 @@ def main() -> None:
     parser.add_argument("part", choices=("driver", "workers"))
     parser.add_argument("--datasets", type=int, help="default: 43818 for driver, 60 for workers")
     parser.add_argument("--resolution", type=float, default=100.0, help="default: %(default)s")
+    parser.add_argument("--rounds", type=int, default=3, help="of one and two workers in turn; default: %(default)s")
     parser.add_argument("--scratch", type=Path, default=Path("/dev/shm"), help="default: %(default)s")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as folder:
         if arguments.part == "driver":
             driver(arguments.datasets or 43_818, Path(folder))
         else:
-            workers(arguments.datasets or 60, arguments.resolution, Path(folder))
+            workers(arguments.datasets or 60, arguments.resolution, arguments.rounds, Path(folder))
 
 
 def driver(count: int, folder: Path) -> None:
@@ -77,7 +79,7 @@ def _return_at_once(dataset: int) -> Row:
     return Row(dataset, "built", 5.0, 60, 10_000_000)
 
 
-def workers(count: int, resolution: float, folder: Path) -> None:
+def workers(count: int, resolution: float, rounds: int, folder: Path) -> None:
     """Copies of a dataset, built by one worker and by two."""
     slides, catalogue = folder / "slides", folder / "catalogue"
     records = _copies(count)
@@ -87,26 +89,33 @@ def workers(count: int, resolution: float, folder: Path) -> None:
         with AllenClient(emulator.url, "none", rate=1e9) as client:
             client.write_catalogue(catalogue, ids=range(1, count + 1))
     held = "third: MB, files, threads, temporary | last"
-    print(f"| workers | core s each | driver's core s each | wall s | peak MB | {held} |")
-    print("| --: | --: | --: | --: | --: | --- | --- |")
-    for number in (1, 2):
+    print(f"| workers | core s each | driver's core s each | scheduler's | wall s | peak MB | {held} |")
+    print("| --: | --: | --: | --: | --: | --: | --- | --- |")
+    costs: dict[int, list[float]] = {1: [], 2: []}
+    for turn, number in enumerate((1, 2) * rounds):
         with (
-            scheduler(folder / f"{number}", number) as (address, _),
+            scheduler(folder / f"{turn}", number) as (address, pid),
             Client(address, set_as_default=False) as observer,
             AllenClient(cache="none", image_source=slides, catalogue=catalogue) as client,
         ):
             options = {"client": client, "scheduler": address, "resolution": resolution}
-            root = folder / f"root{number}"
+            root = folder / f"root{turn}"
             assert build_many(range(1, 3 * number + 1), root, **options).ok
             before, driven, wall = observer.run(_held), time.process_time(), time.perf_counter()
+            scheduled = _cpu_of(pid)
             assert build_many(range(1, count + 1), root, **options).ok
             wall, driven, after = time.perf_counter() - wall, time.process_time() - driven, observer.run(_held)
-            built = count - 3 * number
+            built, scheduled = count - 3 * number, _cpu_of(pid) - scheduled
             cores = sum(after[worker][0] - before[worker][0] for worker in after) / built
+            costs[number].append(cores)
             peak = max(held[1] for held in after.values())
             then, last = (max(held[2:] for held in one.values()) for one in (before, after))
-            print(f"| {number} | {cores:.3f} | {driven / built:.3f} | {wall:.0f} | {peak:.0f} | {then} | {last} |")
+            print(
+                f"| {number} | {cores:.3f} | {driven / built:.3f} | {scheduled / built:.3f} | {wall:.0f} | {peak:.0f} | {then} | {last} |"
+            )
             shutil.rmtree(root)
+    one, two = (statistics.mean(costs[number]) for number in (1, 2))
+    print(f"\nmean of {rounds} rounds: {one:.3f} and {two:.3f} core seconds, {two / one:.2f} times")
 
 
 def _held() -> tuple[float, ...]:

@@ -11,6 +11,7 @@ import json
 import lzma
 import math
 import re
+import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -32,6 +33,8 @@ _ZSTD_LEVEL = 1
 _BLOSC_LEVEL = 5
 #: Offset and size of an absent chunk in the index of a shard.
 _ABSENT = np.uint64(2**64 - 1)
+#: Bytes that a thread keeps to encode chunks: 128 x 128 x 128 voxels of eight bytes.
+_MOST_SCRATCH = 2**24
 #: Memory of the decoder of lzma: four times what its highest level takes (xz(1): 65 MiB).
 _LZMA_MEMORY = 2**28
 _DTYPE = re.compile(r"[<>|=]?[biuf]\d{1,2}|[|]?\?|bool|(?:u?int|float)\d{1,3}", re.ASCII)
@@ -151,6 +154,28 @@ _CODECS: Mapping[str, tuple[Callable[[Any], Any], Callable[[Any, int], Any]]] = 
 _V2 = ("zstd", "blosc", "gzip", "zlib", "bz2", "lzma", "lz4")
 _NUMCODECS = "numcodecs."
 _SHARDS = "sharding_indexed"
+
+
+class _Scratch(threading.local):
+    """Memory of each thread for a chunk that is copied before it is encoded.
+
+    New memory for each chunk would cost up to a third of encoding it: the system clears every page.
+    """
+
+    def __init__(self) -> None:
+        self._kept: NDArray[np.uint8] = np.empty(0, np.uint8)
+
+    def array(self, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+        """An array with any content, which the next call in this thread may return again."""
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        if size > _MOST_SCRATCH:
+            return np.empty(shape, dtype)
+        if size > self._kept.size:
+            self._kept = np.empty(size, np.uint8)
+        return self._kept[:size].view(dtype).reshape(shape)
+
+
+_scratch = _Scratch()
 
 
 @dataclass(frozen=True)
@@ -416,10 +441,6 @@ class ArrayLayout:
         values : ndarray
             Shape `unit`, or shorter at the end of the array: padded with the fill value.
         """
-        if values.shape != self.unit:
-            whole = np.full(self.unit, self.fill, self.stored)
-            whole[tuple(map(slice, values.shape))] = values
-            values = whole
         if not self._has_shards:
             return self.encode_chunk(values)
         corners = np.ndindex(*self._counts)
@@ -435,7 +456,7 @@ class ArrayLayout:
             absent.
         """
         if not self._has_shards:
-            (body,) = chunks.values() or (self.encode_chunk(np.full(self.chunk, self.fill, self.stored)),)
+            (body,) = chunks.values() or (self.encode_chunk(np.empty((0,) * len(self.chunk), self.stored)),)
             return body
         parts, at = [], 0
         index = np.full((*self._counts, 2), _ABSENT, "<u8")
@@ -491,8 +512,20 @@ class ArrayLayout:
         return found
 
     def encode_chunk(self, values: NDArray[Any]) -> bytes:
-        """Encode a chunk, of shape `chunk`."""
-        body: Any = np.ascontiguousarray(values, self.stored).reshape(-1)
+        """Encode a chunk.
+
+        Parameters
+        ----------
+        values : ndarray
+            Shape `chunk`, or shorter at the end of the array: padded with the fill value.
+        """
+        if values.shape != self.chunk or values.dtype != self.stored or not values.flags.c_contiguous:
+            whole = _scratch.array(self.chunk, self.stored)
+            if values.shape != self.chunk:
+                whole.fill(self.fill)
+            whole[tuple(map(slice, values.shape))] = values
+            values = whole
+        body: Any = values.reshape(-1)
         for codec in self.codecs or ():
             body = _CODECS[codec][0](body)
         return bytes(body)

@@ -1,6 +1,7 @@
 """Chunks and shards: the very bytes that zarr-python writes, and read back by it."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numcodecs
 import numpy as np
@@ -93,6 +94,23 @@ def test_values_at_the_end_of_the_array_are_padded_with_the_fill_value():
     whole = np.full(CHUNK, 7, "u2")
     whole[:3, :, :2] = values
     assert layout.encode(values) == layout.encode(whole)
+
+
+def test_values_at_the_end_are_padded_whatever_was_encoded_before():
+    layout = Encoding().layout((9, 12, 3), CHUNK, "u2", fill=7, unit=(8, 6, 15))
+    expected = layout.encode(np.full((1, 6, 3), 9, "u2"))
+    layout.encode(np.arange(720, dtype="u2").reshape(8, 6, 15))
+    assert layout.encode(np.full((1, 6, 3), 9, "u2")) == expected
+    assert (layout.decode(expected)[1:] == 7).all()
+
+
+def test_threads_encode_copies_of_their_own():
+    values = np.random.default_rng(0).integers(0, 2**16, (32, 64, 64, 64), "u2")[..., ::-1]
+    layout = Encoding().layout(values.shape[1:], values.shape[1:], "u2")
+    with ThreadPoolExecutor(8) as pool:
+        bodies = list(pool.map(layout.encode, values))
+    for body, value in zip(bodies, values, strict=True):
+        np.testing.assert_array_equal(layout.decode(body), value)
 
 
 def test_an_unknown_compressor_is_refused():
