@@ -106,8 +106,8 @@ def workers(count: int, resolution: float, rounds: int, folder: Path) -> None:
             assert build_many(range(1, count + 1), root, **options).ok
             wall, driven, after = time.perf_counter() - wall, time.process_time() - driven, observer.run(_held)
             built, scheduled = count - 3 * number, _cpu_of(pid) - scheduled
-            cores = sum(after[worker][0] - before[worker][0] for worker in after) / built
-            costs[number].append(cores)
+            cores = sum(after[worker][0] - before[worker][0] for worker in after)
+            costs[number].append(cores / built)
             peak = max(held[1] for held in after.values())
             then, last = (max(held[2:] for held in one.values()) for one in (before, after))
             print(
