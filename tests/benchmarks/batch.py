@@ -110,9 +110,8 @@ def workers(count: int, resolution: float, rounds: int, folder: Path) -> None:
             costs[number].append(cores / built)
             peak = max(held[1] for held in after.values())
             then, last = (max(held[2:] for held in one.values()) for one in (before, after))
-            print(
-                f"| {number} | {cores:.3f} | {driven / built:.3f} | {scheduled / built:.3f} | {wall:.0f} | {peak:.0f} | {then} | {last} |"
-            )
+            each = " | ".join(f"{seconds / built:.3f}" for seconds in (cores, driven, scheduled))
+            print(f"| {number} | {each} | {wall:.0f} | {peak:.0f} | {then} | {last} |")
             shutil.rmtree(root)
     one, two = (statistics.mean(costs[number]) for number in (1, 2))
     print(f"\nmean of {rounds} rounds: {one:.3f} and {two:.3f} core seconds, {two / one:.2f} times")
