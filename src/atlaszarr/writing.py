@@ -8,7 +8,7 @@ import re
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -19,13 +19,14 @@ from .engine.blocks import Block, as_declared
 from .engine.chunk_groups import ChunkGroups
 from .engine.codecs import Encoding
 from .engine.downsampling import Rule
-from .engine.inputs import absent_of, held_by, identity_of, locations_read, opened, validate_held
+from .engine.inputs import absent_of, held_by, identity_of, locations_read, opened, read_directly, validate_held
 from .engine.job import ImageJob
-from .engine.lazy_arrays import LazyArrays
+from .engine.lazy_arrays import KEPT, LazyArrays
 from .engine.multiscale import ArraySpec, Multiscale
 from .engine.ome import DEFAULT_VERSION, Geometry, multiscales, zarr_format
 from .engine.pyramid import NonEmptyChunks, Pyramid
 from .engine.schedulers import Future, Scheduler, SchedulerLike, resolve_scheduler, scheduler_for, worker_count
+from .engine.selections import StoredPart
 from .engine.target_state import Root
 from .engine.writer import Progress, WriteReport, write
 from .engine.zarr_reader import StoredArray
@@ -35,7 +36,7 @@ from .stores.locations import overlap, shown
 from .stores.target import Target
 
 #: Futures of fetched images, or of persisted chunks, that are kept for other regions: the sections of most datasets.
-_KEPT = 256
+_FUTURES = 256
 _METHODS: dict[str, str] = {
     "mean": "mean, rounded half to even",
     "mean_of_numbers": "mean of the values that are not NaN",
@@ -193,7 +194,8 @@ def write_multiscales(
     absent = {path: chunks for path, part in arrays.items() if (chunks := absent_of(part)) is not None}
     for chunks in absent.values():
         chunks.list()
-    groups = ChunkGroups.of(pyramid, list(arrays.values()), specs[0].dimensions)
+    kept = KEPT if scheduler == "threads" else 0
+    groups = ChunkGroups.of(pyramid, list(arrays.values()), specs[0].dimensions, kept)
 
     def together(blocks: Sequence[Index]) -> Sequence[Sequence[Index]]:
         if groups.times > 1 and blocks:
@@ -209,13 +211,13 @@ def write_multiscales(
         multiscale,
         Root(ome_zarr, request),
         _groups(specs, name, geometry, pyramid, ome_zarr),
-        partial(_compute, arrays, specs) if lazy is None else partial(_compute_given, lazy, specs),
-        together=None if groups.are_blocks and groups.times == 1 and lazy is None else together,
+        _Source(specs, {path: array for path, array in arrays.items() if path not in lazy.arrays}, lazy),
+        together=None if groups.are_blocks and groups.times == 1 and not starts else together,
         notes=note,
     )
     validate_held(arrays.values(), scheduler)
     with scheduler_for(scheduler, workers) as running:
-        if lazy is not None:
+        if starts:
             job.held = _Started(lazy, starts, running)
         report = write(job, running, overwrite=overwrite, take_over=take_over, progress=progress)
     for chunks in absent.values():
@@ -224,57 +226,66 @@ def write_multiscales(
     return report
 
 
-def _compute(
-    arrays: Mapping[str, Any], specs: Sequence[ArraySpec], _level: int, region: Region, _inputs: Sequence[Any]
-) -> Block:
-    """Compute a region of all arrays at once."""
-    parts = [arrays[spec.path][(..., *region[3 - spec.dimensions :])] for spec in specs]
-    if any(hasattr(part, "__dask_graph__") for part in parts):
-        import dask
-        from dask.local import get_sync
+@dataclass(frozen=True)
+class _Source:
+    """Computes regions of arrays of level 0: a `BlockSource`.
 
-        parts = dask.compute(*parts, scheduler=get_sync)
-    shape = shape_of(region)
-    values = {
-        spec.path: as_declared(spec.path, spec.dtype, np.asarray(part), spec.shape(shape)).reshape(spec.lead + shape)
-        for spec, part in zip(specs, parts, strict=True)
-    }
-    absent = {path: array.absent.take() for path, array in arrays.items() if isinstance(array, StoredArray)}
-    return Block(values, notes={path: chunks for path, chunks in absent.items() if chunks})
+    Attributes
+    ----------
+    specs : tuple of ArraySpec
+    read : mapping of str to array
+        By path: the arrays that are read by indexing.
+    lazy : LazyArrays
+        The other arrays.
+    """
+
+    specs: tuple[ArraySpec, ...]
+    read: Mapping[str, Any]
+    lazy: LazyArrays
+
+    def __call__(self, _level: int, region: Region, inputs: Sequence[Any]) -> Block:
+        shape = shape_of(region)
+        made = self.lazy.compute(region, dict(zip(self.lazy.needs(region), inputs, strict=True)))
+        for spec in self.specs:
+            if spec.path in self.read:
+                part = np.asarray(self.read[spec.path][(..., *region[3 - spec.dimensions :])])
+                made[spec.path] = as_declared(spec.path, spec.dtype, part, spec.shape(shape))
+        absent = {
+            p: array.absent.take() for p, array in self.read.items() if isinstance(array, StoredArray | StoredPart)
+        }
+        return Block(
+            {spec.path: made[spec.path].reshape(spec.lead + shape) for spec in self.specs},
+            notes={path: chunks for path, chunks in absent.items() if chunks},
+        )
 
 
 def _given(
     arrays: Mapping[str, Any], dimensions: int
-) -> tuple[LazyArrays | None, dict[Hashable, Callable[[Scheduler], Future]]]:
-    """What tasks are given if a graph fetches section images, or is persisted on a cluster.
+) -> tuple[LazyArrays, dict[Hashable, Callable[[Scheduler], Future]]]:
+    """The dask arrays, and what makes the values that their tasks are given.
 
     Returns
     -------
-    lazy : LazyArrays or None
-        None for any other arrays.
+    lazy : LazyArrays
     starts : dict of hashable to callable
-        By the name of a value, starts what makes it, and returns the future.
+        By the name of a value (a section image that the graph fetches, or a chunk that is persisted on a cluster),
+        starts what makes it, and returns the future.
     """
-    if not all(isinstance(array, np.ndarray) or hasattr(array, "__dask_graph__") for array in arrays.values()):
-        return None, {}
-    lazy = [array for array in arrays.values() if hasattr(array, "__dask_graph__")]
-    futures = {key: future for array in lazy for key, future in held_by(array).items()}
-    layers = [layer for array in lazy for name, layer in array.dask.layers.items() if name.startswith(FETCHES)]
+    lazy = {path: array for path, array in arrays.items() if hasattr(array, "__dask_graph__")}
+    futures = {key: future for array in lazy.values() for key, future in held_by(array).items()}
+    layers = [layer for array in lazy.values() for name, layer in array.dask.layers.items() if name.startswith(FETCHES)]
     fetches: dict[Any, Any] = {}
     if layers:
         from .sections.missing import fetches_of  # imported here, since other arrays do without it
 
         fetches = {key: call for layer in layers for key, call in fetches_of(layer).items()}
-    if not futures and not fetches:
-        return None, {}
-    import dask.array as da
-
     # Without an axis z, one of length 1 is added.
-    stacked = {p: da.asarray(a) if dimensions == 3 else da.asarray(a)[..., np.newaxis, :, :] for p, a in arrays.items()}
+    stacked = {path: array if dimensions == 3 else array[..., np.newaxis, :, :] for path, array in lazy.items()}
     names = {key: (fetch.client.images_url, request) for key, (fetch, request) in fetches.items()}
     starts: dict[Hashable, Callable[[Scheduler], Future]] = {key: partial(_held, held) for key, held in futures.items()}
     starts |= {names[key]: partial(_fetch, *call) for key, call in fetches.items()}
-    return LazyArrays(stacked, names | {key: key for key in futures}), starts
+    given = names | {key: key for key in futures}
+    return LazyArrays({path: read_directly(array) for path, array in stacked.items()}, given), starts
 
 
 def _held(future: Future, _scheduler: Scheduler) -> Future:
@@ -301,17 +312,9 @@ class _Started:
                 self._futures[name] = self._starts[name](self._scheduler)
             self._futures.move_to_end(name)
         needed = [self._futures[name] for name in needs]
-        while len(self._futures) > max(_KEPT, len(needs)):
+        while len(self._futures) > max(_FUTURES, len(needs)):
             self._futures.popitem(last=False)
         return needed
-
-
-def _compute_given(
-    lazy: LazyArrays, specs: Sequence[ArraySpec], _level: int, region: Region, inputs: Sequence[Any]
-) -> Block:
-    """Compute a region of all arrays from the values that it is given."""
-    values = lazy.compute(region, dict(zip(lazy.needs(region), inputs, strict=True)))
-    return Block({spec.path: values[spec.path].reshape(spec.lead + shape_of(region)) for spec in specs})
 
 
 def _validate_options_of_dataset(**given: Any) -> None:

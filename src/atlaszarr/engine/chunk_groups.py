@@ -44,7 +44,7 @@ class ChunkGroups:
     dimensions: int = 3
 
     @classmethod
-    def of(cls, pyramid: Pyramid, arrays: Sequence[Any], dimensions: int) -> ChunkGroups:
+    def of(cls, pyramid: Pyramid, arrays: Sequence[Any], dimensions: int, kept: int = 0) -> ChunkGroups:
         """Group the blocks of the first pass of a pyramid.
 
         Parameters
@@ -54,6 +54,8 @@ class ChunkGroups:
             Sources of level 0. Arrays that are only read, or are in memory, do not affect the groups.
         dimensions : int
             Number of spatial axes of the arrays, which are the last ones.
+        kept : int
+            Bytes of chunks that the process which computes all groups keeps from one group to the next.
         """
         block = pyramid.passes[0].block
         own = [(*range(0, n, b), n) for n, b in zip(pyramid.shape, block, strict=True)]
@@ -72,6 +74,8 @@ class ChunkGroups:
             math.prod(_touched(groups, axis) / (len(axis) - 1) for groups, axis in zip(edges, c, strict=True))
             for c in chunks
         ]
+        if kept >= sum(_between(array, dimensions, edges, c) for array, c in zip(lazy, chunks, strict=True)):
+            times = [1.0] * len(lazy)
         worst = max(range(len(lazy)), key=times.__getitem__, default=None)
         if worst is None:
             return cls(block, tuple(edges))
@@ -94,7 +98,7 @@ class ChunkGroups:
         """The warning that chunks are computed several times."""
         wanted = (*self.chunk[: -self.dimensions], *self.block[3 - self.dimensions :])
         return (
-            f"each chunk of the image is computed {self.times:.1f} times: its chunks {self.chunk} do not match the "
+            f"each chunk of the image is computed up to {self.times:.1f} times: its chunks {self.chunk} do not match the "
             f"blocks {wanted} that are written; call image.rechunk({wanted}) before the computation, not after it, or "
             "compute the image once with image.to_zarr(path) and write zarr.open_array(path)"
         )
@@ -104,6 +108,17 @@ def _edges(array: Any, dimensions: int) -> list[tuple[int, ...]]:
     """Edges of the chunks of a dask array, along (z, y, x)."""
     spatial = [np.cumsum((0, *lengths)).tolist() for lengths in array.chunks[-dimensions:]]
     return [(0, 1)] * (3 - dimensions) + [tuple(dict.fromkeys(axis)) for axis in spatial]
+
+
+def _between(array: Any, dimensions: int, groups: Sequence[Sequence[int]], chunks: Sequence[Sequence[int]]) -> int:
+    """The most bytes of an array that are computed between two uses of a chunk by groups in their order."""
+    voxel = int(np.dtype(array.dtype).itemsize * math.prod(array.shape[:-dimensions]))
+    for axis, (own, its) in enumerate(zip(groups, chunks, strict=True)):
+        if not set(own) <= set(its):
+            before = math.prod(map(_longest, groups[:axis]))
+            after = math.prod(edges[-1] for edges in groups[axis + 1 :])
+            return voxel * before * (_longest(own) + _longest(its)) * after
+    return 0
 
 
 def _longest(edges: Sequence[int]) -> int:

@@ -16,6 +16,7 @@ from ..errors import InputError
 from ..stores.target import Target
 from .absent_chunks import AbsentChunks
 from .ome import Geometry, microns_in
+from .selections import Selection, StoredPart, index_of, source_of
 from .zarr_reader import StoredArray, target_of
 
 #: Limits of the search for stores: tasks of a dask layer, and levels of nested objects.
@@ -38,8 +39,9 @@ def opened(image: Any) -> tuple[Any, tuple[str, ...], Geometry]:
 
     Returns
     -------
-    array : StoredArray, zarr, numpy or dask array
-        For a dask array that only reads a zarr array, the `StoredArray` that reads it, if possible.
+    array : StoredArray, StoredPart, zarr, numpy or dask array
+        For a dask array that only reads or slices a zarr array, the `StoredArray` or `StoredPart` that reads it, if
+        possible.
     axes : tuple of str
         Of the array: those of the image in the order c, z, y, x, without others.
     geometry : Geometry
@@ -84,7 +86,7 @@ def _ordered(array: Any, axes: tuple[str, ...]) -> tuple[Any, tuple[str, ...]]:
     others = [axis for axis, n in zip(axes, array.shape, strict=True) if axis not in order and n != 1]
     if others or order not in _AXES or len(set(axes)) != len(axes):
         return array, axes
-    if isinstance(array, StoredArray) or _is_zarr(array):
+    if isinstance(array, StoredArray | StoredPart) or _is_zarr(array):
         import dask.array as da
 
         name = f"{_ORDERED}-{hashlib.blake2b(identity_of(array).encode(), digest_size=16).hexdigest()}"
@@ -95,7 +97,10 @@ def _ordered(array: Any, axes: tuple[str, ...]) -> tuple[Any, tuple[str, ...]]:
 
 
 def readable(data: Any) -> Any:
-    """The object that reads regions of an array with the fewest layers between: `StoredArray` if possible."""
+    """The object that reads regions of an array with the fewest layers between.
+
+    A `StoredArray` or `StoredPart` if possible.
+    """
     if _is_zarr(data):
         return StoredArray.of(data) or data
     if isinstance(data, np.ndarray):
@@ -106,28 +111,39 @@ def readable(data: Any) -> Any:
         array = da.asarray(data)
     except (NotImplementedError, TypeError, ValueError) as error:
         raise InputError(f"the image is not an array that dask accepts: {error}", code="wrong-type") from None
-    read = _sliced(array)
-    return (StoredArray.of(read) if _is_zarr(read) else None) or array
+    if (selection := Selection.of(array)) is None:
+        return array
+    if isinstance(selection.source, np.ndarray):
+        return selection.source[tuple(map(index_of, selection.at))]
+    stored = _stored(selection.source)
+    if stored is None or selection.at == tuple(map(range, stored.shape)):
+        return stored or array
+    return StoredPart(stored, selection.at)
+
+
+def _stored(source: Any) -> StoredArray | None:
+    """The `StoredArray` that reads an array; None if there is none."""
+    if isinstance(source, StoredArray):
+        return source
+    return StoredArray.of(source) if _is_zarr(source) else None
+
+
+def read_directly(array: Any) -> Any:
+    """A dask array whose graph reads zarr arrays by `StoredArray`, which is faster, where that is possible."""
+    import dask.array as da
+    from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
+
+    layers = dict(array.dask.layers)
+    for name in array.dask.layers:
+        key = f"original-{name}"
+        if key in layers and (source := source_of(layers, name)) is not None and (stored := _stored(source)):
+            layers[key] = MaterializedLayer({key: stored})
+    return da.Array(HighLevelGraph(layers, array.dask.dependencies), array.name, array.chunks, meta=array._meta)
 
 
 def _is_zarr(data: Any) -> bool:
     # By name, since importing zarr takes a while.
     return type(data).__module__.startswith("zarr.") and type(data).__name__ == "Array"
-
-
-def _sliced(array: Any) -> Any:
-    """The array that a dask array of ``from_array`` or ``from_zarr`` slices; None for any other dask array."""
-    from dask.array.core import getter, getter_nofancy
-
-    layers = array.dask.layers
-    original, task = layers.get(f"original-{array.name}"), getattr(layers.get(array.name), "task", None)
-    if len(layers) != 1 + (original is not None) or task is None:
-        return None
-    # With a custom getitem, a lock, or a meta that is not a NumPy array, dask must compute it.
-    if task.func not in (getter, getter_nofancy) or task.kwargs or type(array._meta) is not np.ndarray:
-        return None
-    held = layers[array.name].indices[0][0] if original is None else next(iter(original.values()))
-    return getattr(held, "value", held)
 
 
 def _reordered(array: Any) -> Any:
@@ -138,7 +154,7 @@ def _reordered(array: Any) -> Any:
 
 def is_computed(array: Any) -> bool:
     """Whether chunks of an array are computed: not only read, and not in memory, of this process or of a cluster."""
-    if not hasattr(array, "__dask_graph__") or _sliced(array) is not None:
+    if not hasattr(array, "__dask_graph__") or Selection.of(array) is not None:
         return False
     from dask.highlevelgraph import MaterializedLayer
 
@@ -203,6 +219,7 @@ def _spatial(lengths: Mapping[str, float], default: float) -> tuple[float, float
 def locations_read(array: Any) -> set[str]:
     """Paths or URLs of the zarr stores that an array reads; for a dask array, those of its first tasks."""
     if not hasattr(array, "__dask_graph__"):
+        array = array.stored if isinstance(array, StoredPart) else array
         return {array.target.url} if isinstance(array, StoredArray) else set(_locations(array, _DEPTH))
     graph = array.__dask_graph__()
     layers = getattr(graph, "layers", {"": graph}).values()
@@ -219,6 +236,8 @@ def identity_of(array: Any) -> str:
     """
     if isinstance(array, StoredArray):
         return _files(array.target.url)
+    if isinstance(array, StoredPart):
+        return f"{identity_of(array.stored)}, {', '.join(map(str, array.at))}"
     if _is_zarr(array) and (target := target_of(array)) is not None and target.is_local:
         return _files(target.url)
     import dask
@@ -265,9 +284,12 @@ def is_future(value: Any) -> bool:
 
 def absent_of(array: Any) -> AbsentChunks | None:
     """The absent chunks of an array of `opened`; None if it is not a zarr array in a store that `Target` reads."""
-    if isinstance(array, StoredArray):
+    if isinstance(array, StoredArray | StoredPart):
         return array.absent
-    read = _sliced(array) or _reordered(array) if hasattr(array, "__dask_graph__") else array
+    read = array
+    if hasattr(array, "__dask_graph__"):
+        selection = Selection.of(array)
+        read = _reordered(array) if selection is None else selection.source
     if isinstance(read, StoredArray):
         return read.absent
     folder, node = (getattr(read, name, None) for name in ("store_path", "node_path"))

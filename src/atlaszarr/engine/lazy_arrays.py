@@ -1,16 +1,17 @@
 """Dask arrays that are computed region by region, each region in one task, from values that the task is given.
 
 A task that computes a region of a dask array computes all that the region depends on. What many regions depend on, and
-takes long, is computed by a task of its own, once, and given to the tasks of the regions. What is made from it directly
-and serves several regions, as where a step uses neighbouring chunks, is kept in each process up to a limit.
+takes long, is computed by a task of its own, once, and given to the tasks of the regions. Whatever else serves several
+regions (a chunk across their edges, a neighbouring chunk, the mean of the whole array) is kept in each process up to a
+limit, and computed by one thread while the others wait for it.
 """
 
 from __future__ import annotations
 
 import threading
 from bisect import bisect_right
-from collections import OrderedDict
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Set
+from collections import Counter, OrderedDict
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import product
@@ -25,7 +26,9 @@ from .blocks import as_declared
 Key = Any
 #: Bytes of the values that a process keeps for other regions: 140 chunks of 64^3 voxels of a volume and its label, more
 #: than the neighbours of a block of 2^3 chunks (64) in a row of blocks.
-_KEPT = 2**28
+KEPT = 2**28
+#: The most values that are kept on the way to one: of a mean in three dimensions dask combines 64 at a time.
+_FEW = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +65,8 @@ class LazyArrays:
 
     def needs(self, region: Region) -> list[Any]:
         """The names of the given values that a region of the arrays depends on, always in the same order."""
+        if not self.given:
+            return []
         masks = [self._mask(key) for path in self.arrays for key, _ in self._chunks(path, region)]
         needed = 0
         for mask in masks:
@@ -83,31 +88,55 @@ class LazyArrays:
         InputError
             If a chunk has another dtype or shape than its array declares.
         """
-        from dask.local import get_sync
-
         chunks = {path: list(self._chunks(path, region)) for path in self.arrays}
+        whole = {path: self._box(path, region) for path in self.arrays}
         wanted = [key for parts in chunks.values() for key, _ in parts]
-        graph = self._graph(wanted, values)
-        if repeated := [key for key in graph if key in self._repeated]:
-            known = self._kept.get(repeated)
-            if further := [key for key in repeated if key not in known]:
-                made = dict(zip(further, get_sync(self._graph(further, values), further), strict=True))
-                self._kept.add(made)
-                known |= made
-            graph = self._graph(wanted, values, known)
-        computed = dict(zip(wanted, get_sync(graph, wanted), strict=True))
+        across = {key for path, parts in chunks.items() for key, box in parts if intersection(box, whole[path]) != box}
+        computed = self._computed(wanted, values, {*across, *self._repeated.intersection(wanted)})
         blocks = {}
         for path, parts in chunks.items():
-            array = self.arrays[path]
-            box = self._box(path, region)
-            block = np.empty([axis.stop - axis.start for axis in box], array.dtype)
+            array, box = self.arrays[path], whole[path]
+            block = np.empty([axis.stop - axis.start for axis in box], array.dtype) if len(parts) > 1 else None
             for key, chunk in parts:
                 shape = tuple(axis.stop - axis.start for axis in chunk)
-                part = as_declared(path, array.dtype, np.asarray(computed[key]), shape)
                 shared = intersection(chunk, box)
-                block[within(shared, box)] = part[within(shared, chunk)]
-            blocks[path] = block
+                part = as_declared(path, array.dtype, np.asarray(computed[key]), shape)[within(shared, chunk)]
+                if block is None:
+                    blocks[path] = part
+                else:
+                    block[within(shared, box)] = part
+            if block is not None:
+                blocks[path] = block
         return blocks
+
+    def _computed(
+        self, wanted: Sequence[Key], values: Mapping[Hashable, Any], shared: Set[Key], most: int | None = None
+    ) -> dict[Key, Any]:
+        """The values of some keys, of which other regions need those in `shared`, too.
+
+        What they depend on and other regions need, too, is kept, if it is not more than `most` values.
+        """
+        from dask.local import get_sync
+
+        met, seen = dict.fromkeys(shared), set(wanted)
+        ahead = [key for key in wanted if key not in shared and key not in self.given]
+        while ahead:
+            further = self._dependencies(ahead.pop()) - seen
+            seen |= further
+            met |= dict.fromkeys(further & self._repeated)
+            ahead += further - self._repeated - self.given.keys()
+        known = {key: self._kept_value(key, values) for key in (met if most is None or len(met) <= most else shared)}
+        if not (left := [key for key in wanted if key not in known]):
+            return known
+        return known | dict(zip(left, get_sync(self._graph(left, values, known), left), strict=True))
+
+    def _kept_value(self, key: Key, values: Mapping[Hashable, Any]) -> Any:
+        """A value that several regions need. A thread that makes it waits for others that make what it depends on."""
+        with self._kept.making(key):
+            if not (kept := self._kept.get([key])):
+                kept = {key: self._computed([key], values, set(), _FEW)[key]}
+                self._kept.add(kept)
+        return kept[key]
 
     def _box(self, path: str, region: Region) -> tuple[slice, ...]:
         return (*(slice(0, n) for n in self.arrays[path].shape[:-3]), *region)
@@ -151,24 +180,41 @@ class LazyArrays:
 
     @cached_property
     def _kept(self) -> Kept:
-        return Kept(_KEPT)
+        return Kept(KEPT)
 
     @cached_property
     def _repeated(self) -> set[Key]:
-        """The keys that depend on given values directly, and that several chunks of an array depend on."""
+        """The keys of computations that several chunks of an array depend on, by more than one other key."""
         chunk_of: dict[Key, Any] = {}
+        dependents: Counter[Key] = Counter()
         for path, array in self.arrays.items():
             for index in product(*(range(len(axis) - 1) for axis in self.edges[path])):
                 ahead = [(array.name, *index)]
+                dependents.update(map(self._named, ahead))
                 while ahead:
                     key = ahead.pop()
                     chunk = chunk_of.get(key, index[-3:])
                     if key in self.given or (key in chunk_of and chunk in (index[-3:], None)):
                         continue
+                    dependencies = self._dependencies(key)
+                    if key not in chunk_of and self._computes(key):
+                        dependents.update(map(self._named, dependencies))
                     chunk_of[key] = index[-3:] if key not in chunk_of else None
-                    ahead += self._dependencies(key)
-        many = (key for key, chunk in chunk_of.items() if chunk is None)
-        return {key for key in many if not self.given.keys().isdisjoint(self._dependencies(key))}
+                    ahead += dependencies
+        several = (key for key, chunk in chunk_of.items() if chunk is None and dependents[key] > 1)
+        return {key for key in several if self._computes(key)}
+
+    def _computes(self, key: Key) -> bool:
+        """Whether the task of a key calls a function: it is no value, and no other name of a key."""
+        from dask.core import istask
+
+        return hasattr(self.tasks[key], "func") or istask(self.tasks[key])
+
+    def _named(self, key: Key) -> Key:
+        """The key that a key is another name of, or itself."""
+        while key not in self.given and not self._computes(key) and len(of := self._dependencies(key)) == 1:
+            (key,) = of
+        return key
 
     def _dependencies(self, key: Key) -> set[Key]:
         from dask.core import get_dependencies
@@ -208,6 +254,12 @@ class Kept:
         self._most, self._bytes = most, 0
         self._values: OrderedDict[Key, Any] = OrderedDict()
         self._lock = threading.Lock()
+        self._making: dict[Key, threading.Lock] = {}
+
+    def making(self, key: Key) -> threading.Lock:
+        """The lock of the thread that makes a value."""
+        with self._lock:
+            return self._making.setdefault(key, threading.Lock())
 
     def get(self, keys: Iterable[Key]) -> dict[Key, Any]:
         """Those of some values that are kept."""
@@ -230,9 +282,10 @@ class Kept:
 
 
 def _bytes(value: Any) -> int | None:
-    """Bytes of an array or a tuple of arrays; None for any other value."""
+    """Bytes of an array, a scalar of NumPy or a tuple of them; None for any other value."""
     parts = value if isinstance(value, tuple) else (value,)
-    return sum(part.nbytes for part in parts) if all(isinstance(part, np.ndarray) for part in parts) else None
+    is_numpy = all(isinstance(part, np.ndarray | np.generic) for part in parts)
+    return sum(part.nbytes for part in parts) if is_numpy else None
 
 
 def _copied(value: Any) -> Any:

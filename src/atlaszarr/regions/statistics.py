@@ -25,6 +25,7 @@ from ..engine.schedulers import (
     scheduler_for,
     usable_cores,
 )
+from ..engine.selections import StoredPart
 from ..engine.zarr_reader import StoredArray
 from ..errors import AtlaszarrWarning
 from ..stores.locations import local_path
@@ -243,7 +244,7 @@ class _Measurement:
         absent = {
             array.array.absent.url: taken
             for array in self.all_arrays
-            if isinstance(array.array, StoredArray) and (taken := array.array.absent.take())
+            if isinstance(array.array, StoredArray | StoredPart) and (taken := array.array.absent.take())
         }
         return sums, absent
 
@@ -278,7 +279,7 @@ class _Measurement:
         arrays = dict(self.arrays)
         found: dict[str, NDArray[Any]] = {}
         for label, image in (("section", "image"), ("expression_section", "expression")):
-            if label in arrays and isinstance(arrays[label].array, StoredArray):
+            if label in arrays and isinstance(arrays[label].array, StoredArray | StoredPart):
                 (found[label],) = read_together([arrays.pop(label)], box)
                 if image in arrays and not found[label].any():
                     del arrays[image]
@@ -310,7 +311,7 @@ def _run(
 
 def _can_be_sent(task: _Measurement) -> bool:
     """Whether the workers of an active client can be given a task; not the arrays that from_ngff_zarr returns."""
-    if active_client() is None or all(isinstance(array.array, StoredArray) for array in task.all_arrays):
+    if active_client() is None or all(isinstance(array.array, StoredArray | StoredPart) for array in task.all_arrays):
         return True
     import cloudpickle
 
