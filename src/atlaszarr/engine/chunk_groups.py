@@ -32,7 +32,7 @@ class ChunkGroups:
     chunk : tuple of int
         Chunk shape of the dask array with the most repeated computation.
     times : float
-        How often its chunks are computed, on average.
+        How often its chunks are computed, on average, if no process keeps any for another group.
     dimensions : int
         Number of spatial axes of the array, which are the last ones.
     """
