@@ -98,9 +98,9 @@ class ChunkGroups:
         """The warning that chunks are computed several times."""
         wanted = (*self.chunk[: -self.dimensions], *self.block[3 - self.dimensions :])
         return (
-            f"each chunk of the image is computed up to {self.times:.1f} times: its chunks {self.chunk} do not match the "
-            f"blocks {wanted} that are written; call image.rechunk({wanted}) before the computation, not after it, or "
-            "compute the image once with image.to_zarr(path) and write zarr.open_array(path)"
+            f"each chunk of the image is computed up to {self.times:.1f} times: its chunks {self.chunk} do not match "
+            f"the blocks {wanted} that are written; call image.rechunk({wanted}) before the computation, not after it, "
+            "or compute the image once with image.to_zarr(path) and write zarr.open_array(path)"
         )
 
 

@@ -170,8 +170,8 @@ def test_a_warning_gives_how_often_chunks_are_computed_and_how_to_avoid_it(tmp_p
     # A process keeps 256 MB of chunks from one task to the next, and between two blocks along y lie 360 MB of these.
     image = counted((80, 1000, 1000), (80, 500, 500), "float64", tmp_path / "computed")
     text = (
-        r"computed up to 8\.5 times: its chunks \(80, 500, 500\) do not match the blocks \(64, 64, 64\) that are written; "
-        r"call image\.rechunk\(\(64, 64, 64\)\) before the computation"
+        r"computed up to 8\.5 times: its chunks \(80, 500, 500\) do not match the blocks \(64, 64, 64\) that are "
+        r"written; call image\.rechunk\(\(64, 64, 64\)\) before the computation"
     )
     options = {"chunk": 64, "levels": 1, "identity": "it"}
     with pytest.warns(AtlaszarrWarning, match=text):
@@ -179,7 +179,8 @@ def test_a_warning_gives_how_often_chunks_are_computed_and_how_to_avoid_it(tmp_p
     assert 4 < sum(computations(tmp_path / "computed").values()) <= 34
     # A finished target computes nothing, and an array in memory raises no warning.
     assert write_multiscales(image, tmp_path / "x.ome.zarr", **options).state == "already finished"
-    write_multiscales(da.zeros(image.shape, chunks=image.chunks), tmp_path / "held.ome.zarr", chunk=64, levels=1)
+    held = da.from_array(np.zeros(image.shape, "u1"), chunks=image.chunks)
+    write_multiscales(held, tmp_path / "held.ome.zarr", chunk=64, levels=1)
 
 
 @pytest.mark.slow
