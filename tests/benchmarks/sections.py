@@ -23,6 +23,7 @@ SECTION = 74081211  # in mid-brain
 TIERS = {25: 4, 10: 3}  # the coarsest whose pixel is not larger than one of the plane: what atlaszarr takes
 PARTS = ("one-25", "sixty-25", "one-10", "sixty-10", "errors")
 MID_IMAGE = ("4198", "3071")  # the mean one; ours takes that of each
+LOOP = "iter_sections, and warp, no limit of rate"
 DEFAULTS = "atldld, defaults (tier 0)"
 SAME_TIER = "atldld, the tier that ours takes"
 
@@ -79,6 +80,7 @@ class Bench:
             "open_sections(...).image.values": [*ours, "dataset", str(voxel)],
             "the same, no limit of rate": [*ours, "dataset", str(voxel), "--no-limit"],
             "iter_sections, and warp": [*ours, "loop", str(voxel)],
+            LOOP: [*ours, "loop", str(voxel), "--no-limit"],
             'build(mode="sections")': [*ours, "build", str(voxel)],
             DEFAULTS: [*theirs, "0", "--voxel", str(voxel)],
             SAME_TIER: [*theirs, str(TIERS[voxel]), "--voxel", str(voxel)],

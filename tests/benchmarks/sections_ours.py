@@ -39,13 +39,15 @@ def main() -> int:
         if arguments.section:
             only = tuple(section for section in record.sections if section.image_id == arguments.section)
             record = replace(record, sections=only)
-        opened = open_sections(record, client=client, **options)
+        ids, coordinates = [], []
         if arguments.way == "dataset":
-            planes = opened.image.values
+            planes = open_sections(record, client=client, **options).image.values
         elif arguments.way == "loop":
-            planes = [
-                field.warp(image, constant=image[0, 0].tolist()) for _, _, image, _, field in iter_sections(opened)
-            ]
+            planes = []
+            for image_id, coordinate, image, _, field in iter_sections(record, client=client, **options):
+                ids.append(image_id)
+                coordinates.append(coordinate)
+                planes.append(field.warp(image, constant=image[0, 0].tolist()))
         else:
             target = Path(scratch, "sections.ome.zarr")
             if not build(record, target, mode="sections", client=client, **options).ok:
@@ -56,7 +58,9 @@ def main() -> int:
         if arguments.work:
             arguments.work.write_text(str(time.perf_counter() - start))
         if arguments.output:
-            ids, coordinates = opened.image_id.values, opened.coordinate.values
+            if not ids:
+                opened = open_sections(record, client=client, **options)
+                ids, coordinates = opened.image_id.values, opened.coordinate.values
             np.savez(arguments.output, ids=ids, coordinates=coordinates, planes=list(planes), voxel=arguments.voxel)
     return 0
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import xarray as xr
 
 from ..allen.client import AllenClient
 from ..allen.images import MissingImage, Pixels, SectionImage, TierImage, pixels_of, tier_image
@@ -23,9 +25,17 @@ from .opened import Opened
 from .options import SectionsOptions
 from .planes import DetectionPoint, SectionPlanes
 
+if TYPE_CHECKING:
+    import xarray as xr
+
 #: The key in the encoding of the coordinate ``image_id``, which selections and arithmetic keep, under which what was
 #: opened is stored.
 _KEY = "atlaszarr"
+#: The most sections whose images are fetched before they are asked for: at 20 requests a second, those of a service
+#: that takes 0.2 s for an answer.
+_AHEAD = 4
+#: Bytes of the pixels of these images, unless one image has more.
+_AHEAD_BYTES = 2**26
 
 
 class _Opened(NamedTuple):
@@ -45,6 +55,11 @@ class _Opened(NamedTuple):
     fetch: Fetcher
     background: int
     identity: tuple[str, ...]
+
+    @property
+    def main(self) -> SectionPlanes:
+        """The view that defines the sections: ``primary``, which all sections have, or the first one."""
+        return self.views.get("primary") or next(iter(self.views.values()))
 
 
 class RegisteredSection(NamedTuple):
@@ -140,40 +155,42 @@ def open_sections(
     ImageError, ServiceError
         If an image is missing, when values are computed, unless `on_missing` is ``fill``.
     """
-    named = {"resolution": resolution, "plane": plane, "interpolation": interpolation, "detection_xy": detection_xy}
-    requests = SectionsOptions.of_views(view, {**options, **named}, written=False)
-    client = client or AllenClient()
-    fetch, missing = fetching(client, on_missing)
-    dataset = client.imaged(dataset)
-    views = {request.view: request.planes(dataset, stored=False, displacement=displacement) for request in requests}
-    main, chunk, background = _main_view(views), requests[0].chunk, requests[0].background
-    opened = _Opened(views, fetch, background, (client.images_url, on_missing))
+    import xarray as xr
+
+    named: dict[str, Any] = {"resolution": resolution, "plane": plane, "interpolation": interpolation}
+    named["detection_xy"] = detection_xy
+    how: dict[str, Any] = {"view": view, "displacement": displacement, "on_missing": on_missing, "client": client}
+    imaged, requests, opened, missing, api_url = _open(dataset, **options, **named, **how)
+    main = opened.main
     variables = {
         "image" if view == "primary" else view: (
             ("section", "y", "x", "rgb"),
-            _registered(planes, opened, list(main.positions), chunk),
+            _registered(planes, opened, list(main.positions), requests[0].chunk),
         )
-        for view, planes in views.items()
+        for view, planes in opened.views.items()
     }
-    attrs = {"plane_of_section": main.plane.name, **attributes(dataset, main.grid, requests[0].mirror)}
+    attrs = {"plane_of_section": main.plane.name, **attributes(imaged, main.grid, requests[0].mirror)}
     if missing is not None:
         attrs["missing"] = missing
     names = {name: array.name for name, (_, array) in variables.items()}
-    carried = Opened(dataset, requests[0], bool(displacement), client.api_url, names).coordinate()
+    carried = Opened(imaged, requests[0], bool(displacement), api_url, names).coordinate()
     return xr.Dataset(variables, _coordinates(main, {_KEY: opened}) | carried, attrs)
 
 
-def iter_sections(dataset: xr.Dataset) -> Iterator[RegisteredSection]:
-    """Iterate over the registered sections of a Dataset, and fetch the images of one section at a time.
+def iter_sections(dataset: xr.Dataset | SectionDataset | int, **options: Any) -> Iterator[RegisteredSection]:
+    """Iterate over the registered sections of a dataset, and fetch the images of a few sections ahead.
 
-    ``for image_id, coordinate, image, expression, displacement in iter_sections(opened)`` is the loop of atldld's
-    `DatasetDownloader`. Sections are in the order of the Dataset.
+    ``for image_id, coordinate, image, expression, displacement in iter_sections(dataset)`` is the loop of atldld's
+    `DatasetDownloader`. Sections are in order of depth, or in that of the xarray.Dataset.
 
     Parameters
     ----------
-    dataset : xarray.Dataset
-        The result of `open_sections`, also after selection (``isel``, ``sel``, ``where``), conversion (``astype``),
-        computation or pickling. Images are fetched anew, whatever the values of the Dataset are.
+    dataset : SectionDataset, int or xarray.Dataset
+        A dataset, or its id, which needs neither xarray nor dask. Or the result of `open_sections`, also after
+        selection (``isel``, ``sel``, ``where``), conversion (``astype``), computation or pickling; its images are
+        fetched anew, whatever its values are.
+    **options
+        The arguments of `open_sections`: resolution, view, plane, client, ... None for an xarray.Dataset.
 
     Yields
     ------
@@ -183,13 +200,71 @@ def iter_sections(dataset: xr.Dataset) -> Iterator[RegisteredSection]:
     Raises
     ------
     InputError
-        If the Dataset does not come from `open_sections`.
+        If an option is unknown or does not fit the dataset; if an xarray.Dataset does not come from `open_sections`, or
+        options are given with it.
+    RecordError
+        If the dataset cannot be registered.
     ImageError, ServiceError
-        If an image is missing, during the iteration. With ``on_missing="fill"`` of `open_sections`, its pixels are
-        those of the background, its id is in ``attrs["missing"]`` of the Dataset, and an AtlaszarrWarning is emitted.
+        If an image is missing, during the iteration. With ``on_missing="fill"``, its pixels are those of the
+        background, an AtlaszarrWarning is emitted, and its id is in ``attrs["missing"]`` of the xarray.Dataset.
     """
-    opened = _opened(dataset)
-    return (_section(opened, int(id)) for id in np.atleast_1d(dataset.coords["image_id"].values))
+    if isinstance(dataset, SectionDataset | int | np.integer):
+        opened = _open(dataset, **options).opened
+        ids = list(opened.main.positions)
+    elif options:
+        raise InputError(
+            f"option {next(iter(options))!r} is not supported for a Dataset; give it to open_sections",
+            code="not-supported",
+        )
+    else:
+        opened = _opened(dataset)
+        ids = np.atleast_1d(dataset.coords["image_id"].values).tolist()
+    return _sections(opened, ids)
+
+
+def _sections(opened: _Opened, ids: Sequence[int]) -> Iterator[RegisteredSection]:
+    """The sections in their order; the images of the next ones are fetched while the caller uses one."""
+    rest, ahead = iter(ids), deque[Future[RegisteredSection]]()
+    largest = max((request.width * request.height * 3 for request in opened.main.imaged.requests), default=1)
+    most = max(1, min(_AHEAD, _AHEAD_BYTES // largest))
+    with ThreadPoolExecutor(most, "atlaszarr-sections") as pool:
+        try:
+            ahead.extend(pool.submit(_section, opened, id) for id in islice(rest, most))
+            while ahead:
+                section = ahead.popleft().result()
+                ahead.extend(pool.submit(_section, opened, id) for id in islice(rest, 1))
+                yield section
+        finally:
+            for future in ahead:
+                future.cancel()
+
+
+class _Opening(NamedTuple):
+    """What `open_sections` makes a Dataset of; `missing` is None if missing images are errors."""
+
+    dataset: SectionDataset
+    requests: Sequence[SectionsOptions]
+    opened: _Opened
+    missing: Any
+    api_url: str
+
+
+def _open(
+    dataset: SectionDataset | int,
+    *,
+    view: str | Sequence[str] = "primary",
+    displacement: Mapping[int, Displacement] | None = None,
+    on_missing: str = "raise",
+    client: AllenClient | None = None,
+    **options: Any,
+) -> _Opening:
+    requests = SectionsOptions.of_views(view, options, written=False)
+    client = client or AllenClient()
+    fetch, missing = fetching(client, on_missing)
+    dataset = client.imaged(dataset)
+    views = {request.view: request.planes(dataset, stored=False, displacement=displacement) for request in requests}
+    opened = _Opened(views, fetch, requests[0].background, (client.images_url, on_missing))
+    return _Opening(dataset, requests, opened, missing, client.api_url)
 
 
 def opened_views(dataset: xr.Dataset) -> Mapping[str, SectionPlanes]:
@@ -216,7 +291,7 @@ def _opened(dataset: xr.Dataset) -> _Opened:
 
 
 def _section(opened: _Opened, id: int) -> RegisteredSection:
-    planes, expression = _main_view(opened.views), opened.views.get("expression")
+    planes, expression = opened.main, opened.views.get("expression")
     position = planes.positions[id]
     return RegisteredSection(
         id,
@@ -225,11 +300,6 @@ def _section(opened: _Opened, id: int) -> RegisteredSection:
         None if expression is None or id not in expression.positions else _image(expression, opened, id),
         planes.displacements[position],
     )
-
-
-def _main_view(views: Mapping[str, SectionPlanes]) -> SectionPlanes:
-    """The view that defines the sections: ``primary``, which all sections have, or the first one."""
-    return views.get("primary") or next(iter(views.values()))
 
 
 def _coordinates(planes: SectionPlanes, encoding: Mapping[str, Any]) -> dict[str, Any]:
