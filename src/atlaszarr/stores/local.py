@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import io
-import itertools
 import os
 import re
 import stat
@@ -15,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import accumulate, count
 from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
@@ -24,7 +24,7 @@ from .backend import LARGEST_OBJECT, Backend, Part, TooLargeError, Uploads
 from .failures import disk_code
 
 _SUFFIX = ".partial"
-_numbers = itertools.count()
+_numbers = count()
 
 
 def _machine() -> str:
@@ -44,6 +44,8 @@ _ABANDONED = 3600.0
 #: Files that are synced in one batch, and concurrent syncs.
 _BATCH = 64
 _SYNCING = 8
+#: Seconds that a sync takes at most on a file system in memory; to hand it to another thread takes as long.
+_FAST_SYNC = 2e-4
 #: Flags to open a file: a named pipe is opened at once, also if nobody writes to it.
 _READING = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 #: Errors of file systems that cannot sync a folder.
@@ -153,15 +155,19 @@ class LocalBackend(Backend):
         entries = self._entries(prefix, through_links=False)
         return [key for key, entry in entries if entry.is_symlink() and not (self._root / key).is_file()]
 
-    def link_above(self, key: str) -> str | None:
-        """The first folder above a key that is a link; None if there is no link."""
-        parts = key.split("/")[:-1]
-        folders = ("/".join(parts[:count]) for count in range(1, len(parts) + 1))
-        return next((folder for folder in folders if (self._root / folder).is_symlink()), None)
+    def link_above(self, key: str, known: Collection[str] = ()) -> str | None:
+        """The first folder above a key that is a link; None if there is no link. `known` are folders that are none."""
+        root, end = os.fspath(self._root), key.find("/")
+        while end >= 0:
+            # A Path takes longer than the call.
+            if key[:end] not in known and os.path.islink(f"{root}/{key[:end]}"):  # noqa: PTH114
+                return key[:end]
+            end = key.find("/", end + 1)
+        return None
 
-    def writable(self, key: str) -> Path:
-        """Path of a key to write; raises an InputError if a folder above it is a link."""
-        if (link := self.link_above(key)) is not None:
+    def writable(self, key: str, known: Collection[str] = ()) -> Path:
+        """Path of a key to write; raises an InputError if a folder above it, except the `known` ones, is a link."""
+        if (link := self.link_above(key, known)) is not None:
             raise InputError(
                 f"{self._root}/{link} is a link, and nothing is written through links; remove it, or replace it by a "
                 "folder",
@@ -249,25 +255,27 @@ class AtomicFiles:
     Parameters
     ----------
     locate : callable
-        Returns the path of the file for a key.
+        Returns the path of the file for a key, given folders that were located for other keys.
     """
 
-    def __init__(self, locate: Callable[[str], Path]) -> None:
+    def __init__(self, locate: Callable[[str, Collection[str]], Path]) -> None:
         self._locate = locate
-        self._temporary: dict[Path, Path] = {}
-        self._folders: set[Path] = set()
+        self._located: set[str] = set()
+        self._temporary: dict[str, str] = {}
+        self._folders: set[str] = set()
 
     def add(self, key: str, body: bytes) -> None:
         """Write a file and create its folders; it has its name at the latest after `finish`."""
-        path = self._locate(key)
-        temporary = _temporary(path)
-        self._temporary[temporary] = path
+        path = self._locate(key, self._located)
+        self._located.update(accumulate(key.split("/")[:-1], "{}/{}".format))
+        temporary = os.fspath(_temporary(path))
+        self._temporary[temporary] = os.fspath(path)
         try:
-            temporary.write_bytes(body)
+            _write(temporary, body)
         except FileNotFoundError:
-            self._folders.update(folder.parent for folder in path.parents if not folder.exists())
+            self._folders.update(os.fspath(folder.parent) for folder in path.parents if not folder.exists())
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(body)
+            _write(temporary, body)
         if len(self._temporary) >= _BATCH:
             self.finish()
 
@@ -275,9 +283,9 @@ class AtomicFiles:
         """Sync the files, rename them, then sync their folders."""
         _each(_sync_file, self._temporary)
         for temporary, path in list(self._temporary.items()):
-            temporary.replace(path)
+            os.replace(temporary, path)  # noqa: PTH105 (as above)
             del self._temporary[temporary]
-            self._folders.add(path.parent)
+            self._folders.add(path.rpartition(os.sep)[0])
         _each(_sync_folder, self._folders)
         self._folders.clear()
 
@@ -285,7 +293,7 @@ class AtomicFiles:
         """Remove the files that still have temporary names."""
         for temporary in self._temporary:
             with suppress(OSError):
-                temporary.unlink(missing_ok=True)
+                Path(temporary).unlink()
 
 
 def write_whole(path: str | os.PathLike[str], body: bytes) -> None:
@@ -322,18 +330,31 @@ def _temporary(path: Path) -> Path:
     return path.with_name(f".{_RUN}-{os.getpid()}-{next(_numbers)}{_SUFFIX}")
 
 
+def _write(path: str, body: bytes) -> None:
+    # Without the objects of `pathlib` and `io`, which take longer than to write a chunk.
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o666)
+    try:
+        left = memoryview(body)
+        while left:
+            left = left[os.write(descriptor, left) :]
+    finally:
+        os.close(descriptor)
+
+
 def _has_ended(process: str) -> bool:
     """Whether a process of this machine has ended; False without Linux's ``/proc``."""
     return Path("/proc/self").exists() and not Path("/proc", process).exists()
 
 
-def _each(sync: Callable[[Path], None], paths: Collection[Path]) -> None:
-    """Sync paths concurrently, which takes a disk little longer than one sync."""
-    if len(paths) < 2:
-        for path in paths:
-            sync(path)
-        return
-    list(_syncs(os.getpid()).map(sync, paths))
+def _each(sync: Callable[[str], None], paths: Collection[str]) -> None:
+    """Sync paths: in this thread if that takes no time, else concurrently, which takes little longer than one sync."""
+    left = list(paths)
+    while left:
+        begun = time.perf_counter()
+        sync(left.pop())
+        if left and time.perf_counter() - begun > _FAST_SYNC:
+            list(_syncs(os.getpid()).map(sync, left))
+            return
 
 
 @lru_cache(maxsize=1)
@@ -342,12 +363,15 @@ def _syncs(_process: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(_SYNCING, "atlaszarr-sync")
 
 
-def _sync_file(path: Path) -> None:
-    with path.open("r+b") as file:
-        os.fsync(file.fileno())
+def _sync_file(path: str | Path) -> None:
+    descriptor = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
-def _sync_folder(path: Path) -> None:
+def _sync_folder(path: str | Path) -> None:
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError:  # Windows does not open folders
