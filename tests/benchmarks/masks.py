@@ -26,7 +26,6 @@ REQUIREMENTS = [
     "dask",
     "meshio==5.3.5",
     "ngff-zarr==0.50.0",
-    "numba",
     "ome-zarr<0.17",
     "pandas==3.1.1",
     "pyarrow==26.0.1",

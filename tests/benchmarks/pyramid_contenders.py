@@ -79,17 +79,27 @@ def start(library: str) -> None:
     importlib.import_module({"atlaszarr": "atlaszarr.writing", "ngff-zarr": "ngff_zarr"}.get(library, library))
 
 
-def atlaszarr(source: str, target: str, computed: bool = False, report: str | None = None, **options: Any) -> None:
-    """The source as it is stored; `computed`, a dask array that something is computed for, if only itself."""
+def atlaszarr(source: str, target: str, way: str = "stored", report: str | None = None, **options: Any) -> None:
+    """The source as it is stored, or as a dask array.
+
+    `computed`: something is computed for each chunk, if only itself; `sliced`: less a voxel at each side; `memory`, and
+    `numpy` without dask: read before.
+    """
     import zarr
 
     from atlaszarr.writing import write_multiscales
 
     array: Any = zarr.open_array(source, mode="r")
-    if computed:
+    if way in ("memory", "numpy"):
+        chunks, array = array.chunks, array[:]
+    if way in ("computed", "sliced", "memory"):
         import dask.array as da
 
-        array = da.map_blocks(lambda block: block, da.from_zarr(array), dtype=array.dtype)
+        array = da.from_array(array, chunks) if way == "memory" else da.from_zarr(array)
+    if way == "computed":
+        array = da.map_blocks(lambda block: block, array, dtype=array.dtype)
+    elif way == "sliced":
+        array = array[..., 1:-1, 1:-1, 1:-1]
     begun = time.perf_counter()
     write_multiscales(array, target, identity=Path(source).name, **options)
     if report:
@@ -114,8 +124,17 @@ def ngff(source: str, target: str, method: str, levels: int, chunk: int) -> None
     ngff_zarr.to_ngff_zarr(target, multiscales, version="0.5", compressors=[ZstdCodec(level=1)])
 
 
-def tensorstore(source: str, target: str, method: str, levels: int, chunk: int, way: str) -> None:
-    """Level by level, each in one go (`whole`) or in `blocks`."""
+def tensorstore(
+    source: str,
+    target: str,
+    method: str,
+    levels: int,
+    chunk: int,
+    way: str,
+    memory: bool = False,
+    report: str | None = None,
+) -> None:
+    """Level by level, each in one go (`whole`) or in `blocks`; `memory`: of a source that is read before."""
     import tensorstore as ts
 
     context = ts.Context({"cache_pool": {"total_bytes_limit": 0}})
@@ -125,6 +144,9 @@ def tensorstore(source: str, target: str, method: str, levels: int, chunk: int, 
         return ts.open(spec, context=context).result()
 
     parent = opened(source)
+    if memory:
+        parent = ts.array(parent.read().result())
+    begun = time.perf_counter()
     channels = parent.rank - 3
     factors = [1] * channels + [2] * 3
     codecs = [{"name": "bytes"}, {"name": "zstd", "configuration": {"level": 1}}, {"name": "crc32c"}]
@@ -147,6 +169,8 @@ def tensorstore(source: str, target: str, method: str, levels: int, chunk: int, 
             continue
         for region in _blocks(array.shape[channels:], (BLOCK,) * 3):
             array[(..., *region)].write(finer[(..., *region)]).result()
+    if report:
+        Path(report).write_text(json.dumps(time.perf_counter() - begun))
 
 
 def _blocks(shape: Sequence[int], size: Sequence[int]) -> Iterator[tuple[slice, ...]]:
