@@ -1,0 +1,383 @@
+"""What a view shows: the layers of a target, its annotation, and where the page begins."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..annotation_set.precomputed import layer_source, segment_properties
+from ..assets.locate import Located, locate
+from ..assets.names import PRECOMPUTED
+from ..engine.ome import Geometry, exact
+from ..engine.ome_reader import StoredImage
+from ..errors import AtlaszarrWarning, InputError
+from ..geometry.spaces import BRAINGLOBE_SIDES, ORIENTATION, direction
+from ..regions.annotation import annotation_of
+from ..regions.measured_volume import expression_view, request_of
+from ..regions.statistics import options_for
+from ..stores.documents import parse_object
+from ..stores.locations import shown
+from ..stores.target import Target
+from ..terminology.terminology import Structure, Terminology, terminology_of
+from .images import ViewedImage
+from .layers import annotation_layer, colours_of, dimension, image_layers
+from .server import Source
+
+#: The most sections of a collection: each is a source with several requests; the largest dataset of the Allen API has
+#: some 600.
+_MOST_SECTIONS = 1000
+#: The most bytes of the metadata of a section, which has five levels.
+_LARGEST_SECTION = 2**20
+#: Voxels of the level in which regions are looked for, and of the finest one that is tried for small regions: the CCF
+#: at 25 um has 77 million.
+_LOOKED_FOR, _MOST_VOXELS = 2**24, 2**27
+#: Pixels of a panel that are surely seen: width and height of a quarter of a small window.
+_PANEL = (560, 380)
+#: The part of a panel that a chosen region takes.
+_REGION = 0.4
+#: The folders above an annotation that may hold its meshes: it may be packed as a label group.
+_ABOVE = 3
+#: From the front and above, from the left.
+_ORIENTATION_3D = [0.3, 0.5, 0.15, 0.8]
+_Serve = Callable[[Source], str]
+
+
+@dataclass(frozen=True)
+class _Focus:
+    """Where a page begins: a point and the corners of a box around what is looked at, along (z, y, x)."""
+
+    point: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class _Images:
+    """What lies under an annotation.
+
+    Attributes
+    ----------
+    layers : list
+    shown : list of ViewedImage
+        The volume, the templates or the sections; none if the target is an annotation.
+    is_collection : bool
+        Whether they are sections.
+    labels : Located or None
+        The annotation that the target is, or has.
+    """
+
+    layers: list[Any]
+    shown: list[ViewedImage]
+    is_collection: bool = False
+    labels: Located | None = None
+
+
+def scene(
+    target: str | os.PathLike[str],
+    over: str | os.PathLike[str] | None,
+    regions: Sequence[str],
+    storage_options: Mapping[str, Any] | None,
+    serve: _Serve,
+) -> dict[str, Any]:
+    """The state of neuroglancer for a target; see `atlaszarr.view`.
+
+    Parameters
+    ----------
+    serve : callable
+        Makes a source available, and returns its URL.
+    """
+    options = options_for(os.fspath(target), storage_options)
+    images = _images(target, options, serve)
+    labels = images.labels
+    if over is not None:
+        if labels is not None:
+            raise InputError(
+                f"{shown(target)} is an annotation itself; give a volume with --over {shown(over)}, or leave out "
+                "--over",
+                code="contradictory-options",
+            )
+        options = options_for(os.fspath(over), storage_options)
+        labels = locate(over, options)
+    if labels is None:
+        if regions:
+            raise InputError(
+                f"region {regions[0]!r} needs an annotation; give one (--over ANNOTATION)", code="missing-annotation"
+            )
+        return _state(images.layers, images, _whole(images.shown))
+    for remark in labels.remarks:
+        warnings.warn(remark, AtlaszarrWarning, stacklevel=4)
+    annotation = ViewedImage.at(Target.of(labels.annotation, options))
+    if not images.shown:
+        images = replace(images, shown=[annotation])
+    elif images.shown:
+        _validate_frames(images.shown[0], annotation)
+    terminology = _terminology(labels, options, regions)
+    sources: list[Any] = [f"zarr://{_served(annotation, serve)}/"]
+    meshes = _meshes(labels, options) if annotation.unit else None
+    if meshes is not None:
+        url = f"{serve(Source(folders={'meshes': meshes}))}/meshes"
+        sources.append(layer_source(url, _in_millimetres(annotation)))
+    elif terminology is not None:
+        sources.append(f"precomputed://{serve(Source({'info': segment_properties(terminology)}))}/")
+    chosen: list[int] = []
+    focus = _whole(images.shown)
+    if regions and terminology is not None:
+        structures = [terminology[region] for region in regions]
+        chosen, focus = _regions(structures, terminology, labels, options, annotation)
+    layer = annotation_layer(sources, colours_of(terminology, annotation), chosen, is_alone=not images.layers)
+    return _state([*images.layers, layer], images, focus, hides_slices=bool(chosen) and meshes is not None)
+
+
+def _images(target: str | os.PathLike[str], options: Mapping[str, Any] | None, serve: _Serve) -> _Images:
+    """What a target shows under an annotation."""
+    layers: list[Any] = []
+    if (atlas := _atlas(target, options)) is not None:
+        templates = [ViewedImage.at(Target.of(url, options)) for url in atlas.templates]
+        for n, template in enumerate(templates):
+            found = image_layers(f"template {n}" if n else "template", [(_served(template, serve), template)])
+            layers += [{"visible": not n, **layer} for layer in found]
+        return _Images(layers, templates, labels=atlas)
+    place = Target.of(target, options)
+    if sections := _sections(place):
+        layers = image_layers("sections", [(_served(image, serve), image) for image in sections])
+        return _Images(layers, sections, is_collection=True)
+    image = ViewedImage.at(place)
+    if image.is_annotation:
+        return _Images([], [], labels=locate(target, options))
+    return _Images(_volume_layers(place, image, serve), [image])
+
+
+def _atlas(target: str | os.PathLike[str], options: Mapping[str, Any] | None) -> Located | None:
+    """The annotation set or atlas that a target is, with the atlas if the tree has only one; None for an image."""
+    located = locate(target, options)
+    if not located.is_asset:
+        return None
+    root = located.root
+    if not located.templates and root is not None and shown(root.url) == shown(Target.of(target, options).url):
+        names = root.folders("atlases") or []
+        if len(names) == 1:
+            found = locate(f"{root.url}/atlases/{names[0]}", options)
+            if found.is_asset and found.annotation == located.annotation:
+                return found
+    return located
+
+
+def _volume_layers(target: Target, image: ViewedImage, serve: _Serve) -> list[Any]:
+    """The layers of an image: itself, and its expression view if there is one next to it."""
+    request = request_of(image.image)
+    if request.get("view") == "expression":
+        return image_layers("expression", [(_served(image, serve), image)])
+    layers = image_layers("image", [(_served(image, serve), image)])
+    if request.get("view", "primary") == "primary" and request.get("mode") == "volume":
+        found = expression_view(image.image.finest.target if image.image.finest else target, request)
+        if found is not None:
+            expression = ViewedImage.of(found)
+            layers += image_layers("expression", [(_served(expression, serve), expression)], is_transparent=True)
+    return layers
+
+
+def _served(image: ViewedImage, serve: _Serve) -> str:
+    return serve(Source(image.documents(), image.folders()))
+
+
+def _sections(target: Target) -> list[ViewedImage]:
+    """The images of a collection (bioformats2raw), in the order of their positions; none if it is not one."""
+    public = target.public()
+    keys = {"zarr.json": ("OME/zarr.json", "zarr.json"), ".zattrs": ("OME/.zattrs", ".zattrs")}
+    root = key = None
+    for key in keys:
+        if (root := _ome(public, key)) is not None:
+            break
+    if root is None or key is None or "bioformats2raw.layout" not in root or "multiscales" in root:
+        return []
+    series_key, own_key = keys[key]
+    series = (_ome(public, series_key) or {}).get("series")
+    names = [str(name) for name in series] if isinstance(series, list) else []
+    if not 0 < len(names) <= _MOST_SECTIONS or not all(name.isalnum() for name in names):
+        raise InputError(
+            f"{target.url} is a collection of {len(names)} images, and 1 to {_MOST_SECTIONS} are drawn; give one that "
+            f"it holds, such as {target.url}/0",
+            code="out-of-range",
+        )
+    bodies = public.read_each([f"{name}/{own_key}" for name in names], _LARGEST_SECTION)
+    images = []
+    for name in names:
+        place = replace(public, url=f"{public.url}/{name}")
+        try:
+            document = parse_object(bodies[f"{name}/{own_key}"] or b"{}")
+        except ValueError as error:
+            raise InputError(
+                f"{place.url}/{own_key} is not the metadata of an image ({error}); write it again",
+                code="damaged-metadata",
+            ) from None
+        images.append(ViewedImage.of(StoredImage.of(place, document.get("attributes", document))))
+    axis = _across(images)
+    return sorted(images, key=lambda image: image.geometry.translation[axis])
+
+
+def _ome(target: Target, key: str) -> dict[str, Any] | None:
+    """The OME-Zarr metadata in a document of a group; None if it is missing or damaged."""
+    try:
+        document = parse_object(target.read(key, _LARGEST_SECTION) or b"")
+    except ValueError:
+        return None
+    attributes = document.get("attributes", document)
+    found = attributes.get("ome", attributes) if isinstance(attributes, dict) else None
+    return found if isinstance(found, dict) else None
+
+
+def _across(sections: Sequence[ViewedImage]) -> int:
+    """The axis among (z, y, x) across sections: that along which each is one voxel and they lie apart."""
+    shape = sections[0].image.shape(0)
+    spread = np.ptp([image.geometry.translation for image in sections], axis=0)
+    return max(range(3), key=lambda k: (shape[k] == 1, spread[k]))
+
+
+def _meshes(labels: Located, options: Mapping[str, Any] | None) -> Target | None:
+    """The folder of the meshes of an annotation; None if it has none."""
+    for folder in Target.of(labels.annotation, options).public().above(_ABOVE):
+        found = replace(folder, url=f"{folder.url}/{PRECOMPUTED}")
+        if (body := found.read("info", _LARGEST_SECTION)) is None:
+            continue
+        try:
+            if "mesh" in parse_object(body):
+                return found
+        except ValueError:
+            return None
+    return None
+
+
+def _terminology(labels: Located, options: Mapping[str, Any] | None, regions: Sequence[str]) -> Terminology | None:
+    """The terminology of an annotation; None if it has none and no region is to be found in it."""
+    try:
+        return terminology_of(None, labels, options)
+    except InputError as error:
+        if error.code != "file-not-found" or regions:
+            raise
+        return None
+
+
+def _validate_frames(image: ViewedImage, annotation: ViewedImage) -> None:
+    """Raise an InputError if an image and an annotation have different units or run in different directions."""
+    name, other = (shown(one.image.target.url) for one in (image, annotation))
+    if image.unit != annotation.unit:
+        raise InputError(
+            f"{name} has {image.image.numbers}, and {other} has {annotation.image.numbers}; write both in a unit of "
+            "length",
+            code="different-units",
+        )
+    for axis in "zyx":
+        mine, its = (direction(one.geometry.orientation.get(axis, "")) for one in (image, annotation))
+        sides = {ORIENTATION["x"], BRAINGLOBE_SIDES}  # two names of one frame, that of the CCF
+        if mine and its and mine != its and not (axis == "x" and {mine, its} == sides):
+            raise InputError(
+                f"{axis} of {name} runs {mine}, and that of {other} {its}; give an annotation along the axes of the "
+                "image",
+                code="orientations-differ",
+            )
+
+
+def _regions(
+    structures: Sequence[Structure],
+    terminology: Terminology,
+    labels: Located,
+    options: Mapping[str, Any] | None,
+    annotation: ViewedImage,
+) -> tuple[list[int], _Focus]:
+    """The labels of structures and their descendants that occur, and the voxel nearest to the middle of them all."""
+    wanted = {
+        one.value for structure in structures for one in terminology.descendants(structure.id) if one.value is not None
+    }
+    sizes = [int(np.prod(annotation.image.shape(level))) for level in range(len(annotation.image.paths))]
+    first = next((level for level, size in enumerate(sizes) if size <= _LOOKED_FOR), len(sizes) - 1)
+    for level in range(first, -1, -1):
+        if sizes[level] > _MOST_VOXELS:
+            break
+        opened = annotation_of(labels, level, options)
+        found = sorted(wanted & set(map(int, opened.counts("threads").ids)))
+        if found:
+            mask = opened.mask(found).compute(scheduler="threads")
+            return found, _focus(mask, Geometry(*_level_in_microns(opened.geometry)))
+    named = ", ".join(structure.acronym for structure in structures)
+    raise InputError(
+        f"{shown(labels.annotation)} has no voxel of {named}; give another region", code="region-without-voxels"
+    )
+
+
+def _level_in_microns(geometry: Geometry) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    micron = geometry.micron or 1
+    (a, b, c), (p, q, r) = (
+        [float(exact(length) * micron) for length in lengths] for lengths in (geometry.scale, geometry.translation)
+    )
+    return (a, b, c), (p, q, r)
+
+
+def _focus(mask: NDArray[np.bool_], geometry: Geometry) -> _Focus:
+    """The voxel of a mask nearest to the mean of all, which may lie between two halves, and the box of the mask."""
+    scale, start = np.array(geometry.scale), np.array(geometry.translation)
+    along = [np.arange(n) * size for n, size in zip(mask.shape, scale, strict=True)]
+    counts = [mask.sum(axis=tuple(j for j in range(3) if j != k)) for k in range(3)]
+    z, y, x = ((at - np.average(at, weights=n)).astype(np.float32) ** 2 for at, n in zip(along, counts, strict=True))
+    best, nearest = np.inf, [0, 0, 0]
+    for k in np.flatnonzero(counts[0]):  # plane by plane, in little memory
+        distance = np.where(mask[k], z[k] + y[:, None] + x, np.inf)
+        at = int(distance.argmin())
+        if distance.flat[at] < best:
+            best, nearest = distance.flat[at], [int(k), *map(int, np.unravel_index(at, distance.shape))]
+    ends = [np.flatnonzero(n)[[0, -1]] for n in counts]
+    low, high = (start + scale * (np.array([end[side] for end in ends]) + side - 0.5) for side in (0, 1))
+    margin = (high - low) * (1 / _REGION - 1) / 2
+    return _Focus(start + scale * np.array(nearest), low - margin, high + margin)
+
+
+def _whole(images: Sequence[ViewedImage]) -> _Focus:
+    """The middle of images and the box around them; of several, the centre of the middle one."""
+    lows, highs = zip(*(image.box for image in images), strict=True)
+    middle = images[len(images) // 2]
+    point = np.array(middle.geometry.translation) + middle.geometry.scale * (np.array(middle.image.shape(0)) // 2)
+    return _Focus(point, np.min(lows, axis=0), np.max(highs, axis=0))
+
+
+def _state(layers: list[Any], images: _Images, focus: _Focus, hides_slices: bool = False) -> dict[str, Any]:
+    """The state: dimensions x, y, z of the first image, and a position and zoom on the focus."""
+    sections, base = images.shown, images.shown[0]
+    sizes = list(base.geometry.scale)
+    layout = "4panel"
+    if images.is_collection:
+        axis = _across(sections)
+        layout = ("xy-3d", "xz-3d", "yz-3d")[axis]
+        if len(sections) > 1:  # a turn of the wheel leads to the next section
+            steps = np.diff([image.geometry.translation[axis] for image in sections])
+            sizes[axis] = float(np.median(steps[steps > 0])) if (steps > 0).any() else sizes[axis]
+    smallest = min(sizes)
+    extent = focus.high - focus.low
+    width, height = _PANEL
+    zooms = [extent[2] / width, extent[0] / width, extent[1] / height, extent[0] / height]
+    whole = max(zooms) / smallest
+    return {
+        "dimensions": {name: dimension(sizes["zyx".index(name)], base.unit) for name in "xyz"},
+        "position": [float(focus.point[k] / sizes[k]) for k in (2, 1, 0)],
+        "crossSectionScale": whole,
+        "projectionScale": float(np.linalg.norm(extent) / smallest),
+        "projectionOrientation": _ORIENTATION_3D,
+        "layers": layers,
+        "layout": layout,
+        "showSlices": not hides_slices,
+        "crossSectionBackgroundColor": "#000000",
+        "projectionBackgroundColor": "#000000",
+        "selectedLayer": {"layer": layers[-1]["name"], "visible": False},
+    }
+
+
+def _in_millimetres(annotation: ViewedImage) -> Geometry:
+    (a, b, c), (p, q, r) = (
+        [float(exact(length) / 1000) for length in lengths]
+        for lengths in (annotation.geometry.scale, annotation.geometry.translation)
+    )
+    return Geometry((a, b, c), (p, q, r))
