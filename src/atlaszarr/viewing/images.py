@@ -20,6 +20,7 @@ from ..engine import ome
 from ..engine.ome import Geometry, exact
 from ..engine.ome_reader import StoredImage
 from ..errors import InputError
+from ..stores.documents import json_bytes
 from ..stores.target import Target
 
 #: Dtypes that neuroglancer draws.
@@ -30,6 +31,10 @@ _MOST_VOXELS = 2**24
 _BRIGHTEST = 0.002
 #: Values of a contrast are smaller: those of float32.
 _LARGEST = 3e38
+#: Part of a voxel: lengths in files are rounded.
+_ROUNDED = 1e-6
+#: The document of an array, by the version of OME-Zarr.
+_ARRAY = {"0.4": ".zarray", "0.5": "zarr.json"}
 
 
 @dataclass(frozen=True)
@@ -109,8 +114,8 @@ class ViewedImage:
 
     @property
     def has_whole_pixels(self) -> bool:
-        """Whether each chunk holds all channels, so that one shader can read them together."""
-        return self.channel_axis is None or self.image.stored(0).chunk[self.channel_axis] >= self.channel_count
+        """Whether each chunk holds exactly all channels, which a shader needs to read them together."""
+        return self.channel_axis is None or self.image.stored(0).chunk[self.channel_axis] == self.channel_count
 
     @property
     def is_annotation(self) -> bool:
@@ -168,7 +173,20 @@ class ViewedImage:
             datasets.append({"path": str(level), "coordinateTransformations": steps})
         entry = {"version": "0.4"} if version == "0.4" else {}
         content = {"multiscales": [{**entry, "axes": axes, "datasets": datasets}]}
-        return ome.group(version, ome.attributes(version, content, {}))
+        arrays = {f"{level}/{_ARRAY[version]}": self._clipped(level) for level in levels}
+        return ome.group(version, ome.attributes(version, content, {})) | arrays
+
+    def _clipped(self, level: int) -> bytes:
+        """The metadata of the array of a level, as long as the box of level 0.
+
+        neuroglancer draws coarser levels under finer ones, and a rounded length would show outside of the box.
+        """
+        array, at = self.image.stored(level), self._geometries[level]
+        shape = list(array.shape)
+        for k, axis in enumerate(self.image.spatial):
+            room = (self.box[1][k] - at.translation[k]) / at.scale[k] + 0.5
+            shape[axis] = max(min(shape[axis], math.floor(room + _ROUNDED)), 1)
+        return json_bytes({**array.layout.document, "shape": shape})
 
     def folders(self) -> dict[str, Target]:
         """The folders of the levels."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -12,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..annotation_set.precomputed import layer_source, segment_properties
-from ..assets.locate import Located, locate
-from ..assets.names import PRECOMPUTED
+from ..assets.locate import Located, locate, versions_of
+from ..assets.names import PRECOMPUTED, TEMPLATE
 from ..engine.ome import Geometry, exact
 from ..engine.ome_reader import StoredImage
 from ..errors import AtlaszarrWarning, InputError
@@ -38,11 +39,13 @@ _LARGEST_SECTION = 2**20
 #: at 25 um has 77 million.
 _LOOKED_FOR, _MOST_VOXELS = 2**24, 2**27
 #: Pixels of a panel that are surely seen: width and height of a quarter of a small window.
-_PANEL = (560, 380)
+_PANEL = (640, 420)
 #: The part of a panel that a chosen region takes.
 _REGION = 0.4
 #: The folders above an annotation that may hold its meshes: it may be packed as a label group.
 _ABOVE = 3
+#: The part of the space around an image in 3-D.
+_AROUND = 1.4
 #: From the front and above, from the left.
 _ORIENTATION_3D = [0.3, 0.5, 0.15, 0.8]
 _Serve = Callable[[Source], str]
@@ -137,35 +140,37 @@ def scene(
 def _images(target: str | os.PathLike[str], options: Mapping[str, Any] | None, serve: _Serve) -> _Images:
     """What a target shows under an annotation."""
     layers: list[Any] = []
-    if (atlas := _atlas(target, options)) is not None:
-        templates = [ViewedImage.at(Target.of(url, options)) for url in atlas.templates]
+    located = locate(target, options)
+    if located.is_asset:
+        urls = _templates(located, Target.of(target, options))
+        templates = [ViewedImage.at(Target.of(url, options)) for url in urls]
         for n, template in enumerate(templates):
             found = image_layers(f"template {n}" if n else "template", [(_served(template, serve), template)])
             layers += [{"visible": not n, **layer} for layer in found]
-        return _Images(layers, templates, labels=atlas)
+        return _Images(layers, templates, labels=located)
     place = Target.of(target, options)
     if sections := _sections(place):
         layers = image_layers("sections", [(_served(image, serve), image) for image in sections])
         return _Images(layers, sections, is_collection=True)
     image = ViewedImage.at(place)
     if image.is_annotation:
-        return _Images([], [], labels=locate(target, options))
+        return _Images([], [], labels=located)
     return _Images(_volume_layers(place, image, serve), [image])
 
 
-def _atlas(target: str | os.PathLike[str], options: Mapping[str, Any] | None) -> Located | None:
-    """The annotation set or atlas that a target is, with the atlas if the tree has only one; None for an image."""
-    located = locate(target, options)
-    if not located.is_asset:
-        return None
+def _templates(located: Located, target: Target) -> tuple[str, ...]:
+    """The templates of an atlas: by its manifest, or the only one of a tree that is given by its root."""
     root = located.root
-    if not located.templates and root is not None and shown(root.url) == shown(Target.of(target, options).url):
-        names = root.folders("atlases") or []
-        if len(names) == 1:
-            found = locate(f"{root.url}/atlases/{names[0]}", options)
-            if found.is_asset and found.annotation == located.annotation:
-                return found
-    return located
+    if located.templates or root is None or root.url != target.url:
+        return located.templates
+    if len(names := root.folders("atlases") or []) == 1:
+        atlas = locate(f"{root.url}/atlases/{names[0]}", json.loads(root.storage_options))
+        if atlas.annotation == located.annotation:
+            return atlas.templates
+    if len(names := root.folders("templates") or []) == 1:
+        asset = replace(root, url=f"{root.url}/templates/{names[0]}")
+        return tuple(f"{asset.url}/{version}/{TEMPLATE}" for version in versions_of(asset, ("templates",))[:1])
+    return ()
 
 
 def _volume_layers(target: Target, image: ViewedImage, serve: _Serve) -> list[Any]:
@@ -346,29 +351,29 @@ def _whole(images: Sequence[ViewedImage]) -> _Focus:
 
 def _state(layers: list[Any], images: _Images, focus: _Focus, hides_slices: bool = False) -> dict[str, Any]:
     """The state: dimensions x, y, z of the first image, and a position and zoom on the focus."""
-    sections, base = images.shown, images.shown[0]
-    sizes = list(base.geometry.scale)
-    layout = "4panel"
+    base, sizes = images.shown[0], list(images.shown[0].geometry.scale)
+    z, y, x = focus.high - focus.low
+    width, height = _PANEL
+    layout, zoom = "4panel", max(x / width, z / width, y / height, z / height)
     if images.is_collection:
-        axis = _across(sections)
-        layout = ("xy-3d", "xz-3d", "yz-3d")[axis]
-        if len(sections) > 1:  # a turn of the wheel leads to the next section
-            steps = np.diff([image.geometry.translation[axis] for image in sections])
+        axis = _across(images.shown)
+        layout, across, down = (("xy", x, y), ("xz", x, z), ("yz", z, y))[axis]
+        zoom = max(across / width, down / height) / 2
+        if len(images.shown) > 1:  # a turn of the wheel leads to the next section
+            steps = np.diff([image.geometry.translation[axis] for image in images.shown])
             sizes[axis] = float(np.median(steps[steps > 0])) if (steps > 0).any() else sizes[axis]
     smallest = min(sizes)
-    extent = focus.high - focus.low
-    width, height = _PANEL
-    zooms = [extent[2] / width, extent[0] / width, extent[1] / height, extent[0] / height]
-    whole = max(zooms) / smallest
+    low, high = _whole(images.shown).low, _whole(images.shown).high
     return {
         "dimensions": {name: dimension(sizes["zyx".index(name)], base.unit) for name in "xyz"},
         "position": [float(focus.point[k] / sizes[k]) for k in (2, 1, 0)],
-        "crossSectionScale": whole,
-        "projectionScale": float(np.linalg.norm(extent) / smallest),
+        "crossSectionScale": float(zoom / smallest),
+        "projectionScale": float(np.linalg.norm(high - low) * _AROUND / smallest),
         "projectionOrientation": _ORIENTATION_3D,
         "layers": layers,
         "layout": layout,
         "showSlices": not hides_slices,
+        "showDefaultAnnotations": not images.is_collection,  # else a box around each section
         "crossSectionBackgroundColor": "#000000",
         "projectionBackgroundColor": "#000000",
         "selectedLayer": {"layer": layers[-1]["name"], "visible": False},
