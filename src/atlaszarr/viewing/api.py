@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import importlib.util
 import os
 import weakref
 from collections.abc import Mapping, Sequence
@@ -140,15 +139,17 @@ def view(
     TargetError
         If the data cannot be read.
     """
-    if importlib.util.find_spec("neuroglancer") is None:
-        raise InputError(
-            "view needs the package neuroglancer; install it: pip install 'atlaszarr[view]'", code="missing-dependency"
-        )
     if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
         raise InputError(f"port {brief(port)} is not a whole number from 0 to 65535", code="out-of-range")
-    from .scene import scene
-    from .server import ViewServer
-
+    try:
+        from .scene import scene
+        from .server import ViewServer
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("neuroglancer", "tornado"):
+            raise
+        raise InputError(
+            "view needs the package neuroglancer; install it: pip install 'atlaszarr[view]'", code="missing-dependency"
+        ) from None
     server = ViewServer(port)
     try:
         chosen = [regions] if isinstance(regions, str) else list(regions)

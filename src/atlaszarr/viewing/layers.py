@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ..stores.documents import json_bytes
 from ..terminology.terminology import Terminology
 from .images import Channel, ViewedImage
 
@@ -109,6 +110,15 @@ def annotation_layer(
         "objectAlpha": 0.7,
         "ignoreNullVisibleSet": True,
     }
+
+
+def names_of(terminology: Terminology) -> bytes:
+    """The metadata of a source of names, which the page shows next to a label under the mouse: acronym and name."""
+    labelled = terminology.by_value
+    names = [one.acronym if one.acronym == one.name else f"{one.acronym} {one.name}" for one in labelled.values()]
+    properties = [{"id": "label", "type": "label", "values": names}]
+    inline = {"ids": [str(label) for label in labelled], "properties": properties}
+    return json_bytes({"@type": "neuroglancer_segment_properties", "inline": inline})
 
 
 def colours_of(terminology: Terminology | None, annotation: ViewedImage) -> dict[int, str]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..annotation_set.precomputed import layer_source, segment_properties
+from ..annotation_set.precomputed import layer_source
 from ..assets.locate import Located, locate, versions_of
 from ..assets.names import PRECOMPUTED, TEMPLATE
 from ..engine.ome import Geometry, exact
@@ -27,7 +27,7 @@ from ..stores.locations import shown
 from ..stores.target import Target
 from ..terminology.terminology import Structure, Terminology, terminology_of
 from .images import ViewedImage
-from .layers import annotation_layer, colours_of, dimension, image_layers
+from .layers import annotation_layer, colours_of, dimension, image_layers, names_of
 from .server import Source
 
 #: The most sections of a collection: each is a source with several requests; the largest dataset of the Allen API has
@@ -125,9 +125,10 @@ def scene(
     meshes = _meshes(labels, options) if annotation.unit else None
     if meshes is not None:
         url = f"{serve(Source(folders={'meshes': meshes}))}/meshes"
-        sources.append(layer_source(url, _in_millimetres(annotation)))
-    elif terminology is not None:
-        sources.append(f"precomputed://{serve(Source({'info': segment_properties(terminology)}))}/")
+        own_names = {"subsources": {"mesh": True, "properties": terminology is None}}
+        sources.append(layer_source(url, _in_millimetres(annotation)) | own_names)
+    if terminology is not None:
+        sources.append(f"precomputed://{serve(Source({'info': names_of(terminology)}))}/")
     chosen: list[int] = []
     focus = _whole(images.shown)
     if regions and terminology is not None:
