@@ -125,6 +125,11 @@ class ViewedImage:
         kind = self.image.stored(0).dtype
         return self.channel_axis is None and kind.kind in "iu" and kind.itemsize >= 4
 
+    @property
+    def has_plain_labels(self) -> bool:
+        """Whether a shader can compare its labels with 0: those of 64 bits are two numbers in it."""
+        return self.channel_axis is None and bool(self.image.stored(0).dtype.itemsize < 8)
+
     @cached_property
     def geometry(self) -> Geometry:
         """Scale and translation of level 0 along (z, y, x) in um; without a known unit, in that of the image."""

@@ -15,6 +15,8 @@ _MOST_CHANNELS = 8
 _METRE = 1e6
 #: How strongly regions cover the image under them: all of them, and next to chosen ones.
 _ALPHA, _CHOSEN, _OTHERS, _ALONE = 0.25, 0.5, 0.08, 0.8
+#: How much a mesh around all others covers.
+_SHELL = 0.15
 
 
 def dimension(size: float, unit: str) -> list[Any]:
@@ -79,6 +81,25 @@ def _shader(channels: Sequence[Channel], is_transparent: bool) -> str:
     total = f"vec3 rgb = {' + '.join(terms)};"
     drawn = "emitRGBA(vec4(rgb, max(rgb.r, max(rgb.g, rgb.b))));" if is_transparent else "emitRGB(rgb);"
     return "\n".join([*lines, f"void main() {{ {total} {drawn} }}", ""])
+
+
+def silhouette_layer(source: Any) -> dict[str, Any]:
+    """The layer that shows where labels are, in dark grey, under chosen regions of an annotation without an image."""
+    drawn = "emitGrayscale(float(toRaw(getDataValue())) == 0.0 ? 0.0 : 0.25);"
+    return _image_layer("outline", [source], f"void main() {{ {drawn} }}\n")
+
+
+def shell_layer(meshes: Any, roots: Iterable[int]) -> dict[str, Any]:
+    """The layer of the meshes of the roots, through which the regions in 3-D are seen."""
+    return {
+        "type": "segmentation",
+        "name": "shell",
+        "source": [meshes],
+        "segments": list(map(str, roots)),
+        "segmentDefaultColor": "#ffffff",
+        "objectAlpha": _SHELL,
+        "pick": False,
+    }
 
 
 def annotation_layer(

@@ -27,7 +27,8 @@ from ..stores.locations import shown
 from ..stores.target import Target
 from ..terminology.terminology import Structure, Terminology, terminology_of
 from .images import ViewedImage
-from .layers import annotation_layer, colours_of, dimension, image_layers, names_of
+from .layers import annotation_layer, colours_of, image_layers, names_of, shell_layer, silhouette_layer
+from .planes import Focus, across, page, whole
 from .server import Source
 
 #: The most sections of a collection: each is a source with several requests; the largest dataset of the Allen API has
@@ -38,26 +39,11 @@ _LARGEST_SECTION = 2**20
 #: Voxels of the level in which regions are looked for, and of the finest one that is tried for small regions: the CCF
 #: at 25 um has 77 million.
 _LOOKED_FOR, _MOST_VOXELS = 2**24, 2**27
-#: Pixels of a panel that are surely seen: width and height of a quarter of a small window.
-_PANEL = (640, 420)
 #: The part of a panel that a chosen region takes.
 _REGION = 0.4
 #: The folders above an annotation that may hold its meshes: it may be packed as a label group.
 _ABOVE = 3
-#: The part of the space around an image in 3-D.
-_AROUND = 1.4
-#: From the front and above, from the left.
-_ORIENTATION_3D = [0.3, 0.5, 0.15, 0.8]
 _Serve = Callable[[Source], str]
-
-
-@dataclass(frozen=True)
-class _Focus:
-    """Where a page begins: a point and the corners of a box around what is looked at, along (z, y, x)."""
-
-    point: NDArray[np.float64]
-    low: NDArray[np.float64]
-    high: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -112,7 +98,7 @@ def scene(
             raise InputError(
                 f"region {regions[0]!r} needs an annotation; give one (--over ANNOTATION)", code="missing-annotation"
             )
-        return _state(images.layers, images, _whole(images.shown))
+        return page(images.layers, images.shown, whole(images.shown), is_collection=images.is_collection)
     for remark in labels.remarks:
         warnings.warn(remark, AtlaszarrWarning, stacklevel=4)
     annotation = ViewedImage.at(Target.of(labels.annotation, options))
@@ -126,16 +112,28 @@ def scene(
     if meshes is not None:
         url = f"{serve(Source(folders={'meshes': meshes}))}/meshes"
         own_names = {"subsources": {"mesh": True, "properties": terminology is None}}
-        sources.append(layer_source(url, _in_millimetres(annotation)) | own_names)
+        source = layer_source(url, _in_millimetres(annotation)) | own_names
+        sources.append(source)
     if terminology is not None:
         sources.append(f"precomputed://{serve(Source({'info': names_of(terminology)}))}/")
     chosen: list[int] = []
-    focus = _whole(images.shown)
+    focus = whole(images.shown)
     if regions and terminology is not None:
         structures = [terminology[region] for region in regions]
         chosen, focus = _regions(structures, terminology, labels, options, annotation)
-    layer = annotation_layer(sources, colours_of(terminology, annotation), chosen, is_alone=not images.layers)
-    return _state([*images.layers, layer], images, focus, hides_slices=bool(chosen) and meshes is not None)
+    layers = list(images.layers)
+    if chosen and not layers and annotation.has_plain_labels:
+        layers = [silhouette_layer(sources[0])]
+    layers.append(annotation_layer(sources, colours_of(terminology, annotation), chosen, is_alone=not layers))
+    if meshes is not None and terminology is not None:
+        layers.append(shell_layer(source, [root.value for root in terminology.roots if root.value is not None]))
+    return page(
+        layers,
+        images.shown,
+        focus,
+        is_collection=images.is_collection,
+        has_meshes=meshes is not None,
+    )
 
 
 def _images(target: str | os.PathLike[str], options: Mapping[str, Any] | None, serve: _Serve) -> _Images:
@@ -223,7 +221,7 @@ def _sections(target: Target) -> list[ViewedImage]:
                 code="damaged-metadata",
             ) from None
         images.append(ViewedImage.of(StoredImage.of(place, document.get("attributes", document))))
-    axis = _across(images)
+    axis = across(images)
     return sorted(images, key=lambda image: image.geometry.translation[axis])
 
 
@@ -236,13 +234,6 @@ def _ome(target: Target, key: str) -> dict[str, Any] | None:
     attributes = document.get("attributes", document)
     found = attributes.get("ome", attributes) if isinstance(attributes, dict) else None
     return found if isinstance(found, dict) else None
-
-
-def _across(sections: Sequence[ViewedImage]) -> int:
-    """The axis among (z, y, x) across sections: that along which each is one voxel and they lie apart."""
-    shape = sections[0].image.shape(0)
-    spread = np.ptp([image.geometry.translation for image in sections], axis=0)
-    return max(range(3), key=lambda k: (shape[k] == 1, spread[k]))
 
 
 def _meshes(labels: Located, options: Mapping[str, Any] | None) -> Target | None:
@@ -295,7 +286,7 @@ def _regions(
     labels: Located,
     options: Mapping[str, Any] | None,
     annotation: ViewedImage,
-) -> tuple[list[int], _Focus]:
+) -> tuple[list[int], Focus]:
     """The labels of structures and their descendants that occur, and the voxel nearest to the middle of them all."""
     wanted = {
         one.value for structure in structures for one in terminology.descendants(structure.id) if one.value is not None
@@ -324,7 +315,7 @@ def _level_in_microns(geometry: Geometry) -> tuple[tuple[float, float, float], t
     return (a, b, c), (p, q, r)
 
 
-def _focus(mask: NDArray[np.bool_], geometry: Geometry) -> _Focus:
+def _focus(mask: NDArray[np.bool_], geometry: Geometry) -> Focus:
     """The voxel of a mask nearest to the mean of all, which may lie between two halves, and the box of the mask."""
     scale, start = np.array(geometry.scale), np.array(geometry.translation)
     along = [np.arange(n) * size for n, size in zip(mask.shape, scale, strict=True)]
@@ -339,46 +330,7 @@ def _focus(mask: NDArray[np.bool_], geometry: Geometry) -> _Focus:
     ends = [np.flatnonzero(n)[[0, -1]] for n in counts]
     low, high = (start + scale * (np.array([end[side] for end in ends]) + side - 0.5) for side in (0, 1))
     margin = (high - low) * (1 / _REGION - 1) / 2
-    return _Focus(start + scale * np.array(nearest), low - margin, high + margin)
-
-
-def _whole(images: Sequence[ViewedImage]) -> _Focus:
-    """The middle of images and the box around them; of several, the centre of the middle one."""
-    lows, highs = zip(*(image.box for image in images), strict=True)
-    middle = images[len(images) // 2]
-    point = np.array(middle.geometry.translation) + middle.geometry.scale * (np.array(middle.image.shape(0)) // 2)
-    return _Focus(point, np.min(lows, axis=0), np.max(highs, axis=0))
-
-
-def _state(layers: list[Any], images: _Images, focus: _Focus, hides_slices: bool = False) -> dict[str, Any]:
-    """The state: dimensions x, y, z of the first image, and a position and zoom on the focus."""
-    base, sizes = images.shown[0], list(images.shown[0].geometry.scale)
-    z, y, x = focus.high - focus.low
-    width, height = _PANEL
-    layout, zoom = "4panel", max(x / width, z / width, y / height, z / height)
-    if images.is_collection:
-        axis = _across(images.shown)
-        layout, across, down = (("xy", x, y), ("xz", x, z), ("yz", z, y))[axis]
-        zoom = max(across / width, down / height) / 2
-        if len(images.shown) > 1:  # a turn of the wheel leads to the next section
-            steps = np.diff([image.geometry.translation[axis] for image in images.shown])
-            sizes[axis] = float(np.median(steps[steps > 0])) if (steps > 0).any() else sizes[axis]
-    smallest = min(sizes)
-    low, high = _whole(images.shown).low, _whole(images.shown).high
-    return {
-        "dimensions": {name: dimension(sizes["zyx".index(name)], base.unit) for name in "xyz"},
-        "position": [float(focus.point[k] / sizes[k]) for k in (2, 1, 0)],
-        "crossSectionScale": float(zoom / smallest),
-        "projectionScale": float(np.linalg.norm(high - low) * _AROUND / smallest),
-        "projectionOrientation": _ORIENTATION_3D,
-        "layers": layers,
-        "layout": layout,
-        "showSlices": not hides_slices,
-        "showDefaultAnnotations": not images.is_collection,  # else a box around each section
-        "crossSectionBackgroundColor": "#000000",
-        "projectionBackgroundColor": "#000000",
-        "selectedLayer": {"layer": layers[-1]["name"], "visible": False},
-    }
+    return Focus(start + scale * np.array(nearest), low - margin, high + margin)
 
 
 def _in_millimetres(annotation: ViewedImage) -> Geometry:
