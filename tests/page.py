@@ -82,11 +82,12 @@ class Page:
         connection = await websocket_connect(target["webSocketDebuggerUrl"])
         number = next(self._numbers)
         await connection.write_message(json.dumps({"id": number, "method": method, "params": parameters}))
-        while (text := await connection.read_message()) is not None:
+        result = {}
+        while (text := await connection.read_message()) is not None:  # until it is closed
             if (answer := json.loads(text)).get("id") == number:
+                result = answer["result"]
                 connection.close()
-                return answer["result"]
-        return {}
+        return result
 
 
 class Browser:

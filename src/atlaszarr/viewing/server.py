@@ -10,6 +10,7 @@ import asyncio
 import hmac
 import os
 import re
+import socket
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -86,6 +87,8 @@ class ViewServer:
 
     def __init__(self, port: int = 0) -> None:
         try:
+            with socket.create_server((_HOST, port)):  # tornado leaves its socket open if it cannot bind it
+                pass
             self._server = neuroglancer.server.Server(bind_address=_HOST, bind_port=port)
         except OSError as error:
             message = f"port {port} is not available: {error.strerror}; choose another (--port)"
