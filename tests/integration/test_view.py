@@ -22,6 +22,7 @@ from atlaszarr.stores.target import Target
 from atlaszarr.writing import write_multiscales
 from codes import raises
 from small_annotation import GEOMETRY, write_annotation
+from tiny_atlas import write_sources
 
 pytest.importorskip("neuroglancer", reason="the package neuroglancer is not installed")
 
@@ -165,7 +166,9 @@ def test_a_store_that_fails_is_an_answer_in_one_sentence(server):
 
 def test_an_image_on_s3_is_read_with_credentials_that_the_browser_does_not_have(remote, tmp_path):
     values = np.random.default_rng(0).integers(0, 256, (3, 20, 20, 20)).astype(np.uint8)
-    write_multiscales(values, remote.url("random.ome.zarr"), geometry=GEOMETRY, shard=64, storage_options=remote.options)
+    write_multiscales(
+        values, remote.url("random.ome.zarr"), geometry=GEOMETRY, shard=64, storage_options=remote.options
+    )
     local = write_annotation(tmp_path)
     for path in (path for path in tmp_path.rglob("*") if path.is_file()):
         remote.write("small", str(path.relative_to(tmp_path)), path.read_bytes())
@@ -223,6 +226,57 @@ def test_a_target_that_is_refused_leaves_no_server(tmp_path):
         atlaszarr.view(tmp_path / "missing.ome.zarr", port=port)
     with atlaszarr.view(write_annotation(tmp_path), port=port):
         pass
+
+
+# Sections, atlases.
+
+
+@pytest.mark.parametrize("version", ["0.5", "0.4", "0.6"])
+def test_the_sections_of_a_collection_are_the_sources_of_one_layer_and_the_page_begins_on_one(allen, tmp_path, version):
+    path = tmp_path / "x.ome.zarr"
+    atlaszarr.build(74272479, path, mode="sections", resolution=400, ome_zarr=version, client=allen)
+    count = len(list(path.glob("[0-9]*")))
+    with atlaszarr.view(path) as view:
+        state = view.viewer.state.to_json()
+    (layer,) = state["layers"]
+    assert len(layer["source"]) == count > 50
+    assert state["dimensions"]["z"] == [pytest.approx(200e-6, rel=1e-3), "m"]  # from section to section
+    positions = [StoredImage.at(Target.of(folder)).translations[0][1] for folder in path.glob("[0-9]*")]
+    assert min(abs(at - state["position"][2] * state["dimensions"]["z"][0] * 1e3) for at in positions) < 1e-6
+    assert state["layout"] == "xy"
+
+
+def test_a_collection_of_sagittal_sections_is_shown_from_the_left(allen, tmp_path):
+    path = tmp_path / "x.ome.zarr"
+    atlaszarr.build(69289763, path, mode="sections", resolution=400, client=allen)
+    with atlaszarr.view(path) as view:
+        state = view.viewer.state.to_json()
+    assert state["crossSectionOrientation"] == [0.5, 0.5, 0.5, 0.5]
+
+
+@pytest.mark.parametrize("series", [[], ["../0"], [f"{k}" for k in range(1001)], "0", None])
+def test_a_collection_with_a_wrong_list_is_refused(tmp_path, series):
+    group = zarr.open_group(tmp_path / "x.ome.zarr", mode="w")
+    group.attrs["ome"] = {"version": "0.5", "bioformats2raw.layout": 3}
+    group.create_group("OME").attrs["ome"] = {"version": "0.5", "series": series}
+    with raises(InputError, "out-of-range"):
+        atlaszarr.view(tmp_path / "x.ome.zarr")
+
+
+@pytest.mark.parametrize("layout", ["plain", "assets"])
+def test_an_atlas_is_shown_over_its_template(tmp_path, layout):
+    sources = write_sources(tmp_path / "sources") | {"version": "2017"}
+    atlaszarr.build_atlas(tmp_path / "atlas", **sources, layout=[layout])
+    with atlaszarr.view(tmp_path / "atlas", regions="B") as view:
+        layers = view.viewer.state.to_json()["layers"]
+    assert [layer["name"] for layer in layers[:2]] == ["template", "regions"]
+    assert layers[1]["segments"] == ["7"]
+    if layout == "assets":
+        for given in ("atlases/tiny-atlas", "atlases/tiny-atlas/2017", "atlases/tiny-atlas/2017/manifest.json"):
+            with atlaszarr.view(tmp_path / "atlas" / given) as view:
+                assert view.viewer.state.to_json()["layers"][0]["name"] == "template"
+        with atlaszarr.view(tmp_path / "atlas/annotation-sets/tiny-annotation/2017") as view:
+            assert view.viewer.state.to_json()["layers"][0]["name"] == "regions"
 
 
 # The command.

@@ -2,6 +2,9 @@
 
 import io
 import json
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -146,3 +149,16 @@ def test_a_picture_shows_the_regions_in_the_colours_of_the_terminology(annotatio
     of_regions = [tuple(map(int, colour)) for colour in drawn[counts > 100] if tuple(map(int, colour)) in colours]
     assert len(of_regions) > 5, drawn[counts > 100]
     assert (pixels.sum(axis=1) > 0).mean() > 0.1
+
+
+def test_ctrl_c_ends_the_command_quietly_while_the_page_is_loading(built, annotation, tmp_path):
+    command = [sys.executable, "-m", "atlaszarr", "view", built / "x.ome.zarr", "--over", annotation, "--no-browser"]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
+    try:
+        child = subprocess.Popen([*command, "-q"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with child, browsing(child.stdout.readline().strip(), tmp_path):
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate(timeout=60)
+    assert (child.returncode, out, err) == (0, "", "")

@@ -74,4 +74,4 @@ def view(
                 webbrowser.open(shown.url)
             while True:
                 time.sleep(0.5)  # short waits: Python's signal handler runs between them
-    end()
+        end()

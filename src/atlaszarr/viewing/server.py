@@ -13,6 +13,7 @@ import re
 import socket
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -111,7 +112,8 @@ class ViewServer:
 
     def close(self) -> None:
         """Stop the server; pages that are open show an error."""
-        self._server.request_stop()
+        with suppress(RuntimeError):  # in the thread of the server, by the garbage collector
+            self._server.stop()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 

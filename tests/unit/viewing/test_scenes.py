@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 import zarr
 
+from atlaszarr.annotation_set.precomputed_folder import write_precomputed
+from atlaszarr.engine.finished_image import Finished
 from atlaszarr.engine.ome import Geometry
 from atlaszarr.engine.ome_reader import StoredImage
 from atlaszarr.errors import InputError, NotFoundError
 from atlaszarr.stores.target import Target
+from atlaszarr.terminology.terminology import Terminology
 from atlaszarr.writing import write_multiscales
 from codes import raises
 from small_annotation import CSV, GEOMETRY, labels, write_annotation
@@ -240,6 +243,27 @@ def test_an_expression_grid_or_a_plain_array_is_shown(tmp_path):
     state, _ = shown(tmp_path / "plain.zarr")
     assert state["dimensions"] == {name: [1.0, ""] for name in "xyz"}
     assert state["position"] == [4, 3, 3]
+
+
+def test_meshes_lie_on_the_voxels_and_a_shell_around_them(tmp_path):
+    (tmp_path / "terminology.csv").write_text(CSV)
+    geometry = Geometry((0.1, 0.1, 0.1), (1.33, 0.92, -2.15), orientation=WORDS)
+    write_multiscales(labels(), tmp_path / "annotation.ome.zarr", rule="mode", levels=1, geometry=geometry)
+    target = Target.of(tmp_path / "annotations.precomputed")
+    terminology = Terminology.read(tmp_path / "terminology.csv")
+    write_precomputed(Finished.at(Target.of(tmp_path / "annotation.ome.zarr")), target, terminology)
+    state, served = shown(volume(tmp_path / "x.ome.zarr", geometry=geometry), tmp_path / "annotation.ome.zarr", ["RSP"])
+    regions, shell = state["layers"][1:]
+    _, meshes, names = regions["source"]
+    assert [row[3] for row in meshes["transform"]["matrix"]] == pytest.approx([-22.0, 8.7, 12.8])
+    assert meshes["enableDefaultSubsources"] is False
+    assert meshes["subsources"] == {"mesh": True, "properties": False}
+    assert (
+        served.sources[meshes["url"].removeprefix("precomputed://").removesuffix("/meshes")].folders["meshes"] == target
+    )
+    assert "info" in served.of(names).documents
+    assert (shell["source"], shell["segments"]) == ([meshes], ["1"])
+    assert [len(row["children"]) for row in state["layout"]["children"]] == [2, 2]
 
 
 REFUSED = {
