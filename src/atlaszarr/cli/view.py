@@ -25,7 +25,13 @@ from .terminal import echo, echo_data, is_quiet, say
     metavar="ACRONYM",
     help="Select this region, by acronym, name or id, and begin there; repeatable [all].",
 )
-@click.option("--port", type=Whole(0, 65535), default=0, metavar="N", help="Port on 127.0.0.1 [a free one].")
+@click.option(
+    "--port",
+    type=Whole(0, 65535),
+    default=0,
+    metavar="N",
+    help="Port on 127.0.0.1, as for ssh -L N:127.0.0.1:N [free].",
+)
 @click.option("--no-browser", is_flag=True, help="Print the address, and open no browser.")
 @click.option("--screenshot", metavar="PNG", help="Save a picture with Chromium, and end.")
 @options(STORE, *OUTPUT)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ..engine import ome
 from ..engine.ome import Geometry, exact
 from ..engine.ome_reader import StoredImage
+from ..engine.zarr_reader import StoredArray
 from ..errors import InputError
 from ..stores.documents import json_bytes
 from ..stores.target import Target
@@ -85,7 +86,7 @@ class ViewedImage:
     def of(cls, image: StoredImage) -> ViewedImage:
         """The image whose metadata are read; same errors as in `at`."""
         found = cls(image)
-        array, name = image.stored(0), image.target.url
+        array, name = found.arrays[0], image.target.url
         if str(array.dtype) not in _DTYPES:
             raise InputError(
                 f"{name} holds {array.dtype}, which neuroglancer does not draw; write it as one of "
@@ -102,6 +103,17 @@ class ViewedImage:
         return found
 
     @cached_property
+    def arrays(self) -> tuple[StoredArray, ...]:
+        """The array of each level; their metadata are read once."""
+        return tuple(self.image.stored(level) for level in range(len(self.image.paths)))
+
+    @property
+    def shapes(self) -> tuple[tuple[int, int, int], ...]:
+        """Voxels of each level along (z, y, x)."""
+        z, y, x = self.image.spatial
+        return tuple((array.shape[z], array.shape[y], array.shape[x]) for array in self.arrays)
+
+    @cached_property
     def channel_axis(self) -> int | None:
         """The position of the axis of the channels; None without one."""
         axes = enumerate(self.image.axes)
@@ -110,25 +122,25 @@ class ViewedImage:
     @property
     def channel_count(self) -> int:
         """The number of channels; 1 without an axis of channels."""
-        return 1 if self.channel_axis is None else int(self.image.stored(0).shape[self.channel_axis])
+        return 1 if self.channel_axis is None else int(self.arrays[0].shape[self.channel_axis])
 
     @property
     def has_whole_pixels(self) -> bool:
         """Whether each chunk holds exactly all channels, which a shader needs to read them together."""
-        return self.channel_axis is None or self.image.stored(0).chunk[self.channel_axis] == self.channel_count
+        return self.channel_axis is None or self.arrays[0].chunk[self.channel_axis] == self.channel_count
 
     @property
     def is_annotation(self) -> bool:
         """Whether its values are labels: by its metadata, or else integers of at least 32 bits without channels."""
         if "image-label" in self.image.ome:
             return True
-        kind = self.image.stored(0).dtype
+        kind = self.arrays[0].dtype
         return self.channel_axis is None and kind.kind in "iu" and kind.itemsize >= 4
 
     @property
     def has_plain_labels(self) -> bool:
         """Whether a shader can compare its labels with 0: those of 64 bits are two numbers in it."""
-        return self.channel_axis is None and bool(self.image.stored(0).dtype.itemsize < 8)
+        return self.channel_axis is None and bool(self.arrays[0].dtype.itemsize < 8)
 
     @cached_property
     def geometry(self) -> Geometry:
@@ -149,13 +161,13 @@ class ViewedImage:
         """The corners of level 0 along (z, y, x), in the unit of `geometry`."""
         scale, centre = np.array(self.geometry.scale), np.array(self.geometry.translation)
         low = centre - scale / 2
-        return low, low + scale * np.array(self.image.shape(0))
+        return low, low + scale * np.array(self.shapes[0])
 
     def documents(self) -> dict[str, bytes]:
         """The metadata of the group, whose levels are the folders 0, 1, and so on."""
         image = self.image
         levels = range(len(image.paths))
-        formats = {int(image.stored(level).layout.document["zarr_format"]) for level in levels}
+        formats = {int(array.layout.document["zarr_format"]) for array in self.arrays}
         if len(formats) > 1:
             raise InputError(f"{image.target.url} mixes zarr v2 and v3; write it as one", code="damaged-metadata")
         version = "0.4" if formats == {2} else "0.5"
@@ -186,7 +198,7 @@ class ViewedImage:
 
         neuroglancer draws coarser levels under finer ones, and a rounded length would show outside of the box.
         """
-        array, at = self.image.stored(level), self._geometries[level]
+        array, at = self.arrays[level], self._geometries[level]
         shape = list(array.shape)
         for k, axis in enumerate(self.image.spatial):
             room = (self.box[1][k] - at.translation[k]) / at.scale[k] + 0.5
@@ -195,8 +207,7 @@ class ViewedImage:
 
     def folders(self) -> dict[str, Target]:
         """The folders of the levels."""
-        image = self.image
-        return {str(level): image.stored(level).target for level in range(len(image.paths))}
+        return {str(level): array.target for level, array in enumerate(self.arrays)}
 
     def channels(self) -> tuple[Channel, ...]:
         """How the channels are drawn: by ``omero``, or else in red, green and blue, or grey."""
@@ -220,7 +231,7 @@ class ViewedImage:
 
     def _limits(self) -> list[tuple[float, float]]:
         """The contrast of each channel by its values at the coarsest level; that of the dtype if this is too large."""
-        array = self.image.stored(len(self.image.paths) - 1)
+        array = self.arrays[-1]
         kind, count = array.dtype, self.channel_count
         whole = (float(np.iinfo(kind).min), float(np.iinfo(kind).max)) if kind.kind in "iu" else (0.0, 1.0)
         if kind == np.uint8 or math.prod(array.shape) > _MOST_VOXELS:

@@ -42,13 +42,13 @@ def whole(images: Sequence[ViewedImage]) -> Focus:
     """The centre of a voxel in the middle of images, of several that of the middle one, and the box around them."""
     lows, highs = zip(*(image.box for image in images), strict=True)
     middle = images[len(images) // 2]
-    point = np.array(middle.geometry.translation) + middle.geometry.scale * (np.array(middle.image.shape(0)) // 2)
+    point = np.array(middle.geometry.translation) + middle.geometry.scale * (np.array(middle.shapes[0]) // 2)
     return Focus(point, np.min(lows, axis=0), np.max(highs, axis=0))
 
 
 def across(sections: Sequence[ViewedImage]) -> int:
     """The axis among (z, y, x) across sections: that along which each is one voxel, and they lie apart."""
-    shape = sections[0].image.shape(0)
+    shape = sections[0].shapes[0]
     spread = np.ptp([image.geometry.translation for image in sections], axis=0)
     return max(range(3), key=lambda k: (shape[k] == 1, spread[k]))
 

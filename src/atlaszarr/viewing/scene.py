@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +20,7 @@ from ..assets.locate import Located, locate, versions_of
 from ..assets.names import PRECOMPUTED, TEMPLATE
 from ..engine.ome import Geometry, exact
 from ..engine.ome_reader import StoredImage
-from ..errors import AtlaszarrWarning, InputError
+from ..errors import AtlaszarrWarning, InputError, brief
 from ..geometry.spaces import BRAINGLOBE_SIDES, ORIENTATION, direction
 from ..regions.annotation import annotation_of
 from ..regions.measured_volume import expression_view, request_of
@@ -36,6 +39,8 @@ from .server import Source
 _MOST_SECTIONS = 1000
 #: The most bytes of the metadata of a section, which has five levels.
 _LARGEST_SECTION = 2**20
+#: Sections whose metadata are read at a time.
+_READERS = 8
 #: Voxels of the level in which regions are looked for, and of the finest one that is tried for small regions: the CCF
 #: at 25 um has 77 million.
 _LOOKED_FOR, _MOST_VOXELS = 2**24, 2**27
@@ -202,27 +207,37 @@ def _sections(target: Target) -> list[ViewedImage]:
         return []
     series_key, own_key = keys[key]
     series = (_ome(public, series_key) or {}).get("series")
-    names = [str(name) for name in series] if isinstance(series, list) else []
-    if not 0 < len(names) <= _MOST_SECTIONS or not all(name.isalnum() for name in names):
+    names = list(dict.fromkeys(map(str, series))) if isinstance(series, list) else [""]
+    if not all(name.isascii() and name.isalnum() for name in names):
+        raise InputError(
+            f"{target.url}/{series_key} lists the images {brief(series)}; write it with the name of each",
+            code="damaged-metadata",
+        )
+    if not 0 < len(names) <= _MOST_SECTIONS:
         raise InputError(
             f"{target.url} is a collection of {len(names)} images, and 1 to {_MOST_SECTIONS} are drawn; give one that "
             f"it holds, such as {target.url}/0",
             code="out-of-range",
         )
     bodies = public.read_each([f"{name}/{own_key}" for name in names], _LARGEST_SECTION)
-    images = []
-    for name in names:
-        place = replace(public, url=f"{public.url}/{name}")
-        try:
-            document = parse_object(bodies[f"{name}/{own_key}"] or b"{}")
-        except ValueError as error:
-            raise InputError(
-                f"{place.url}/{own_key} is not the metadata of an image ({error}); write it again",
-                code="damaged-metadata",
-            ) from None
-        images.append(ViewedImage.of(StoredImage.of(place, document.get("attributes", document))))
+    with ThreadPoolExecutor(_READERS, "atlaszarr-view") as pool:
+        targets = [replace(public, url=f"{public.url}/{name}") for name in names]
+        images = list(pool.map(partial(_section, own_key), targets, bodies.values()))
     axis = across(images)
     return sorted(images, key=lambda image: image.geometry.translation[axis])
+
+
+def _section(key: str, target: Target, body: bytes | None) -> ViewedImage:
+    """The image of a section, given the document of its group."""
+    try:
+        document = parse_object(body or b"{}")
+    except ValueError as error:
+        raise InputError(
+            f"{target.url}/{key} is not the metadata of an image ({brief(error, 150)}); write it again",
+            code="damaged-metadata",
+        ) from None
+    attributes = document.get("attributes", document)
+    return ViewedImage.of(StoredImage.of(target, attributes if isinstance(attributes, dict) else {}))
 
 
 def _ome(target: Target, key: str) -> dict[str, Any] | None:
@@ -291,7 +306,7 @@ def _regions(
     wanted = {
         one.value for structure in structures for one in terminology.descendants(structure.id) if one.value is not None
     }
-    sizes = [int(np.prod(annotation.image.shape(level))) for level in range(len(annotation.image.paths))]
+    sizes = [math.prod(shape) for shape in annotation.shapes]
     first = next((level for level, size in enumerate(sizes) if size <= _LOOKED_FOR), len(sizes) - 1)
     for level in range(first, -1, -1):
         if sizes[level] > _MOST_VOXELS:

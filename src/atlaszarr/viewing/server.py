@@ -29,7 +29,7 @@ from ..stores.target import Target
 _HOST = "127.0.0.1"
 #: The names by which a browser on this machine asks for the server. A page that gives its own name this address is
 #: refused, as the names of others are.
-_HOSTS = r"127\.0\.0\.1|localhost"
+_HOSTS = r"(?:127\.0\.0\.1|localhost)"
 #: The most bytes of an answer: a chunk of 512**3 voxels of one byte. A page has some 3 GiB for all its chunks.
 LARGEST_ANSWER = 2**27
 #: Answers that are held at a time, each from its reading until the browser has it; a browser asks one server for 6.
