@@ -32,8 +32,9 @@ _HOST = "127.0.0.1"
 _HOSTS = r"(?:127\.0\.0\.1|localhost)"
 #: The most bytes of an answer: a chunk of 512**3 voxels of one byte. A page has some 3 GiB for all its chunks.
 LARGEST_ANSWER = 2**27
-#: Answers that are held at a time, each from its reading until the browser has it; a browser asks one server for 6.
-_ANSWERS = 8
+#: Answers that are held at a time, each from its reading until the browser has it, and once more while it is sent: as
+#: many as a browser asks one server for.
+_ANSWERS = 6
 #: Seconds after which a browser that does not take an answer loses it, so that others get theirs.
 _PATIENCE = 60.0
 #: The most objects whose size is kept, so that each is asked for once: the shards of several large volumes.
