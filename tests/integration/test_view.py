@@ -21,6 +21,7 @@ from atlaszarr.errors import InputError, TargetError
 from atlaszarr.stores.target import Target
 from atlaszarr.writing import write_multiscales
 from codes import raises
+from ranged_web import serving
 from small_annotation import GEOMETRY, write_annotation
 from tiny_atlas import write_sources
 
@@ -184,6 +185,20 @@ def test_an_image_on_s3_is_read_with_credentials_that_the_browser_does_not_have(
         assert state["layers"][1]["segments"] == ["3"]
         for key in ("0/../../outside/object", "0/%2e%2e/%2e%2e/outside/object", "../outside/object"):
             assert ask(f"{url}{key}")[0] == 404
+
+
+@pytest.mark.parametrize("ranges", [True, False], ids=["ranges", "no ranges"])
+def test_an_image_on_a_web_server_is_sent_in_ranges_whether_or_not_the_server_knows_them(tmp_path, ranges):
+    values = np.random.default_rng(0).integers(0, 256, (3, 40, 20, 20)).astype(np.uint8)
+    write_multiscales(values, tmp_path / "x.ome.zarr", geometry=GEOMETRY, chunk=16, shard=32)
+    bodies = {str(path.relative_to(tmp_path)): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with serving(bodies, ranges) as (web, _), atlaszarr.view(f"{web}/x.ome.zarr") as view:
+        url = view.viewer.state.to_json()["layers"][0]["source"][0]["url"].removeprefix("zarr://")
+        shard = "0/c/0/0/0/0"
+        body = bodies[f"x.ome.zarr/{shard}"]
+        assert ask(f"{url}{shard}", "HEAD")[1]["Content-Length"] == str(len(body))
+        assert ask(f"{url}{shard}", Range="bytes=100-149")[2] == body[100:150]
+        np.testing.assert_array_equal(StoredImage.at(Target.of(url)).stored(0)[...], values)
 
 
 def test_a_view_ends_with_its_context_or_its_last_reference(tmp_path):

@@ -12,8 +12,12 @@ import zarr
 
 import atlaszarr
 from atlaszarr import AllenClient, Terminology, build
+from atlaszarr.annotation_set.precomputed_folder import write_precomputed
 from atlaszarr.cli.commands import main
+from atlaszarr.engine.finished_image import Finished
+from atlaszarr.stores.target import Target
 from page import WITH_CHROMIUM, browsing
+from small_annotation import write_annotation
 
 pytest.importorskip("neuroglancer", reason="the package neuroglancer is not installed")
 pytestmark = WITH_CHROMIUM
@@ -149,6 +153,19 @@ def test_a_picture_shows_the_regions_in_the_colours_of_the_terminology(annotatio
     of_regions = [tuple(map(int, colour)) for colour in drawn[counts > 100] if tuple(map(int, colour)) in colours]
     assert len(of_regions) > 5, drawn[counts > 100]
     assert (pixels.sum(axis=1) > 0).mean() > 0.1
+
+
+def test_a_picture_shows_the_mesh_of_a_chosen_region_in_space(tmp_path):
+    from PIL import Image
+
+    image, target = write_annotation(tmp_path), Target.of(tmp_path / "annotations.precomputed")
+    write_precomputed(Finished.at(Target.of(image)), target, Terminology.read(tmp_path / "terminology.csv"))
+    with atlaszarr.view(image, regions="RSP") as view:
+        view.screenshot(tmp_path / "x.png")
+    pixels = np.asarray(Image.open(tmp_path / "x.png").convert("RGB")).astype(int)
+    height, width, _ = pixels.shape
+    red, green, blue = pixels[height // 2 :, width // 2 :].reshape(-1, 3).T
+    assert ((blue > 60) & (blue > 1.5 * red) & (blue > 1.5 * green)).sum() > 1000
 
 
 def test_ctrl_c_ends_the_command_quietly_while_the_page_is_loading(built, annotation, tmp_path):
