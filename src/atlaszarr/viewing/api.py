@@ -31,8 +31,8 @@ class View:
     Attributes
     ----------
     url : str
-        Of the page; only a browser on this machine reaches it. It holds a random token: whoever knows the URL sees the
-        data.
+        Of the page; only a browser on this machine reaches it. It holds a random token: anyone on this machine who
+        knows the URL sees the data.
     """
 
     def __init__(self, server: ViewServer) -> None:

@@ -28,7 +28,7 @@ from ..stores.target import Target
 _DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "float32")
 #: The most voxels of the level whose values give the contrast, if the metadata give none: 128 MB of float64.
 _MOST_VOXELS = 2**24
-#: The part of the values above 0 that is as bright as can be, so that a few bright voxels do not darken the rest.
+#: The part of the values above 0 that have the full brightness, so that a few bright voxels do not darken the rest.
 _BRIGHTEST = 0.002
 #: Values of a contrast are smaller: those of float32.
 _LARGEST = 3e38
@@ -48,7 +48,7 @@ class Channel:
     colour : str
         ``RRGGBB``.
     start, end : float
-        The values that are black, and as bright as can be.
+        The values that are black, and of full brightness.
     is_active : bool
         Whether it is drawn at first.
     """
@@ -262,7 +262,7 @@ def _times(lengths: Sequence[float], factor: Fraction) -> tuple[float, float, fl
 
 
 def _window(channel: dict[str, Any]) -> tuple[float, float] | None:
-    """The values that ``omero`` draws as black and as bright as can be; None if it gives none that differ."""
+    """The values that ``omero`` draws in black and in full brightness; None if it gives none that differ."""
     window = channel.get("window")
     if not isinstance(window, dict):
         return None

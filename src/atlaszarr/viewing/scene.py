@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ..annotation_set.precomputed import layer_source
 from ..assets.locate import Located, locate, versions_of
 from ..assets.names import PRECOMPUTED, TEMPLATE
+from ..engine.label_index import index_of
 from ..engine.ome import Geometry, exact
 from ..engine.ome_reader import StoredImage
 from ..errors import AtlaszarrWarning, InputError, brief
@@ -41,8 +42,8 @@ _MOST_SECTIONS = 1000
 _LARGEST_SECTION = 2**20
 #: Sections whose metadata are read at a time.
 _READERS = 8
-#: Voxels of the level in which regions are looked for, and of the finest one that is tried for small regions: the CCF
-#: at 25 um has 77 million.
+#: Voxels of the level in which the page looks for regions, and of the finest level that it reads for small ones: the
+#: CCF at 25 um has 77 million.
 _LOOKED_FOR, _MOST_VOXELS = 2**24, 2**27
 #: The part of a panel that a chosen region takes.
 _REGION = 0.4
@@ -109,7 +110,7 @@ def scene(
     annotation = ViewedImage.at(Target.of(labels.annotation, options))
     if not images.shown:
         images = replace(images, shown=[annotation])
-    elif images.shown:
+    else:
         _validate_frames(images.shown[0], annotation)
     terminology = _terminology(labels, options, regions)
     sources: list[Any] = [f"zarr://{_served(annotation, serve)}/"]
@@ -308,18 +309,23 @@ def _regions(
     }
     sizes = [math.prod(shape) for shape in annotation.shapes]
     first = next((level for level, size in enumerate(sizes) if size <= _LOOKED_FOR), len(sizes) - 1)
+    image = annotation.image
+    is_counted = sizes[0] <= _MOST_VOXELS or index_of(image.target, image.own, 0)[0] is not None
+    counts = annotation_of(labels, 0 if is_counted else first, options).counts("threads")
+    found = sorted(wanted & set(map(int, counts.ids)))
+    if not found:
+        named = ", ".join(structure.acronym for structure in structures)
+        raise InputError(
+            f"{shown(labels.annotation)} has no voxel of {named}; give another region", code="region-without-voxels"
+        )
     for level in range(first, -1, -1):
         if sizes[level] > _MOST_VOXELS:
             break
         opened = annotation_of(labels, level, options)
-        found = sorted(wanted & set(map(int, opened.counts("threads").ids)))
-        if found:
-            mask = opened.mask(found).compute(scheduler="threads")
+        mask = opened.mask(found).compute(scheduler="threads")
+        if mask.any():
             return found, _focus(mask, Geometry(*_level_in_microns(opened.geometry)))
-    named = ", ".join(structure.acronym for structure in structures)
-    raise InputError(
-        f"{shown(labels.annotation)} has no voxel of {named}; give another region", code="region-without-voxels"
-    )
+    return found, whole([annotation])
 
 
 def _level_in_microns(geometry: Geometry) -> tuple[tuple[float, float, float], tuple[float, float, float]]:

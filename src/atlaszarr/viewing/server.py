@@ -40,7 +40,7 @@ _PATIENCE = 60.0
 #: The most objects whose size is kept, so that each is asked for once: the shards of several large volumes.
 _MOST_SIZES = 2**16
 _RANGE = re.compile(r"bytes=(\d{1,18})-(\d{0,18})")
-#: Headers of all answers: nobody but the page itself is to read or frame them.
+#: Headers of all answers: only the page itself may read them.
 _HEADERS = {
     "Cache-Control": "private, no-cache",
     "Content-Type": "application/octet-stream",

@@ -228,6 +228,8 @@ def test_a_small_region_of_a_large_annotation_is_found_at_a_finer_level(tmp_path
     write_multiscales(values, tmp_path / "a.ome.zarr", rule="mode", geometry=GEOMETRY, levels=2)
     state, _ = shown(tmp_path / "a.ome.zarr", regions=["NIL"])
     np.testing.assert_allclose(state["position"], [33, 31, 201])
+    everything, _ = shown(tmp_path / "a.ome.zarr", regions=["root"])
+    assert everything["layers"][-1]["segments"] == ["2", "4"]  # also what level 1 lacks
 
 
 def test_a_level_is_shown_at_its_own_resolution(tmp_path):
