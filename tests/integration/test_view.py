@@ -308,6 +308,38 @@ def test_an_atlas_is_shown_over_its_template(tmp_path, layout):
             assert view.viewer.state.to_json()["layers"][0]["name"] == "regions"
 
 
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    """An atlas of the standard."""
+    folder = tmp_path_factory.mktemp("tree")
+    atlaszarr.build_atlas(
+        folder / "atlas", **write_sources(folder / "sources") | {"version": "2017"}, layout=["assets"]
+    )
+    return folder / "atlas"
+
+
+@pytest.mark.parametrize(
+    ("templates", "code"),
+    [
+        ("x", "damaged-manifest"),
+        (5, "damaged-manifest"),
+        ([5], "invalid-reference"),
+        ([{"name": "x", "version": "1", "location": "../../secret"}], "invalid-reference"),
+        ([{"name": "tiny-template", "version": "9999"}], "not-an-image"),
+    ],
+    ids=str,
+)
+def test_a_manifest_that_names_no_template_of_the_tree_is_refused(tree, templates, code):
+    manifest = next(tree.glob("atlases/*/*/manifest.json"))
+    before = manifest.read_text()
+    manifest.write_text(json.dumps({**json.loads(before), "templates": templates}))
+    try:
+        with raises(InputError, code):
+            atlaszarr.view(manifest)
+    finally:
+        manifest.write_text(before)
+
+
 # The command.
 
 
