@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .sections.lazy_volume import open_volume
     from .terminology.terminology import Terminology
     from .verification import verify
+    from .viewing import view
 
 _HOMES = {
     "AllenClient": ".allen.client",
@@ -48,6 +49,7 @@ _HOMES = {
     "region_statistics": ".regions.statistics",
     "region_volumes": ".regions.volumes",
     "verify": ".verification",
+    "view": ".viewing",
 }
 
 __all__ = [
@@ -72,6 +74,7 @@ __all__ = [
     "region_statistics",
     "region_volumes",
     "verify",
+    "view",
 ]
 
 

@@ -87,6 +87,7 @@ VALID = {
     "demo": ["x"],
     "catalogue": ["x"],
     "batch": ["x", "--gene", "Prox1"],
+    "view": ["x.ome.zarr"],
 }
 #: Options whose value is a name, a path or a URL: most nonsense is a valid one.
 FREE = {
@@ -101,6 +102,7 @@ FREE = {
     "region",
     "annotation",
     "template",
+    "over",
 }
 
 

@@ -24,12 +24,13 @@ from .names import (
     MANIFEST,
     MASKS,
     SUFFIXES,
+    TEMPLATE,
     TERMINOLOGY,
     below,
     referenced,
 )
 
-_ATLASES, _SETS, _TERMINOLOGIES = "atlases", "annotation-sets", "terminologies"
+_ATLASES, _SETS, _TEMPLATES, _TERMINOLOGIES = "atlases", "annotation-sets", "templates", "terminologies"
 #: What an asset of each kind is called in messages.
 _WORDS = {kind: kind.removesuffix("s").replace("-", " ") for kind in SUFFIXES} | {_TERMINOLOGIES: "terminology"}
 #: Objects that a group or an array of zarr has, in version 3 and 2.
@@ -68,6 +69,7 @@ class Located:
     _storage_options: Mapping[str, Any] | None = field(default=None, repr=False)
     _folder: AssetFolder | None = field(default=None, repr=False)
     _references: tuple[tuple[str, Any], ...] = field(default=(), repr=False)
+    _atlas: tuple[AssetFolder, Mapping[str, Any]] | None = field(default=None, repr=False)
 
     @property
     def is_asset(self) -> bool:
@@ -84,6 +86,34 @@ class Located:
             If the reference to it leads outside of the tree or to another kind of asset.
         """
         return self._named[0]
+
+    @property
+    def root(self) -> Target | None:
+        """The root of the tree of the annotation set; None without a tree."""
+        return None if self._folder is None else self._folder.root
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        """Paths or URLs of the templates that the manifest of the atlas names; none without an atlas.
+
+        Raises
+        ------
+        InputError
+            If the manifest does not list references, or one leads outside of the tree or to another kind of asset.
+        """
+        if self._atlas is None:
+            return ()
+        folder, manifest = self._atlas
+        given = next((manifest[key] for key in (_TEMPLATES, "template") if manifest.get(key)), ())
+        references = [given] if isinstance(given, Mapping) else given
+        if not isinstance(references, Sequence) or isinstance(references, str) or len(references) > _MOST_SETS:
+            raise InputError(
+                f"{shown(folder.manifest_url)} has the templates {brief(given)}; it must list them, each with name and "
+                "version",
+                code="damaged-manifest",
+            )
+        folders = {_referenced(folder, folder.manifest_url, reference, _TEMPLATES): None for reference in references}
+        return tuple(f"{found.target.url}/{TEMPLATE}" for found in folders)
 
     @property
     def _named(self) -> tuple[str | None, str]:
@@ -345,6 +375,7 @@ def _followed(folder: AssetFolder, manifest: Mapping[str, Any]) -> Located:
         located,
         manifests=(folder.manifest_url, *located.manifests),
         _references=(*located._references, (folder.manifest_url, own)),
+        _atlas=(folder, manifest),
     )
 
 

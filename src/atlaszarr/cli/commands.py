@@ -94,6 +94,7 @@ class _Commands(click.Group):
         "preview": (".preview", "Draw the registered sections as a picture."),
         "search": (".search", "List section datasets, or their section images."),
         "verify": (".build", "Check what is written, and repair it."),
+        "view": (".view", "Show a volume, sections, an annotation or an atlas in a browser."),
         "volumes": (".volumes", "Print the volume of every region of an annotation."),
     }
 

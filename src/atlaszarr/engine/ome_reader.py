@@ -10,7 +10,7 @@ import math
 import os
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -109,6 +109,8 @@ class StoredImage:
         The level of `finest` that this is.
     channels : tuple of str
         The labels of the channels in the metadata ``omero``; empty if it has none, or one that is not text.
+    ome : mapping
+        The OME-Zarr metadata of the group as they are stored, not validated; empty for an array without an image.
     """
 
     target: Target
@@ -123,6 +125,7 @@ class StoredImage:
     finest: StoredImage | None = None
     channels: tuple[str, ...] = ()
     level_of_finest: int = 0
+    ome: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
     def at(cls, target: Target) -> StoredImage:
@@ -201,7 +204,9 @@ class StoredImage:
                 along, scales, translations = _reversed(target.url, along, scales, translations)
             is_scaled = all(found.is_scaled for found in maps)
             return cls(
-                target, version, along, paths, scales, translations, own, is_scaled, is_reordered, channels=_labels(ome)
+                *(target, version, along, paths, scales, translations, own, is_scaled, is_reordered),
+                channels=_labels(ome),
+                ome=ome,
             )
         except InputError:
             raise

@@ -118,7 +118,7 @@ def _of_target(target: Target) -> MeasuredVolume:
 
 
 def _of_image(target: Target, image: StoredImage) -> MeasuredVolume:
-    request = _request(image)
+    request = request_of(image)
     name, public = shown(target.url), image.target
     view = str(request.get("view", "primary"))
     levels: list[dict[str, PlacedArray]] = []
@@ -129,7 +129,7 @@ def _of_image(target: Target, image: StoredImage) -> MeasuredVolume:
     is_expression = view == "expression"
     expression = image if is_expression else None
     if view == "primary" and request.get("mode") != "grid":
-        expression = _expression_view(target, request)
+        expression = expression_view(target, request)
     if expression is not None:
         _add(levels, _EXPRESSION, expression)
         _add(levels, _EXPRESSION_SECTION, _section_label(expression))
@@ -188,12 +188,12 @@ def _section_label(image: StoredImage) -> StoredImage | None:
         If it is missing from a volume of `atlaszarr.build`.
     """
     label = replace(image.target, url=f"{image.target.url}/labels/section")
-    if (found := _existing(label)) is None and _request(image).get("mode") == "volume":
+    if (found := _existing(label)) is None and request_of(image).get("mode") == "volume":
         raise InputError(f"{shown(label.url)} is missing; build the volume again to repair it", code="missing-label")
     return found
 
 
-def _request(image: StoredImage) -> Mapping[str, Any]:
+def request_of(image: StoredImage) -> Mapping[str, Any]:
     """The options that an image of atlaszarr was built with; empty for any other image."""
     request = image.own.get("request")
     return request if isinstance(request, Mapping) else {}
@@ -209,16 +209,16 @@ def _existing(target: Target) -> StoredImage | None:
         return None
 
 
-def _expression_view(target: Target, request: Mapping[str, Any]) -> StoredImage | None:
+def expression_view(target: Target, request: Mapping[str, Any]) -> StoredImage | None:
     """The expression view next to a volume; None if there is none, or if it is of another dataset or grid."""
     found, first = _existing(target.of_view("expression")), target.first_view("primary")
     if found is None and first is not None:  # built as --view expression --view primary
         found = _existing(first)
-        if found is None or _request(found).get("view") != "expression":
+        if found is None or request_of(found).get("view") != "expression":
             return None
     if found is None:
         return None
-    other = _request(found)
+    other = request_of(found)
     if any(other.get(key) != request.get(key) for key in _SAME):
         warnings.warn(
             f"{shown(found.target.url)} was built from another dataset or with other options than "
