@@ -7,7 +7,6 @@ The examples run in a temporary folder, against an emulator of the Allen API and
 
 import os
 import sys
-import tempfile
 from importlib.metadata import version as version_of
 from pathlib import Path
 
@@ -48,14 +47,12 @@ html_theme_options = {"show_toc_level": 2, "navigation_with_keys": False, "secon
 html_show_sourcelink = False
 html_copy_source = False
 
-_scratch = Path(tempfile.mkdtemp(prefix="atlaszarr-docs-"))
-_inputs = gallery_inputs.Inputs(_scratch)
 sphinx_gallery_conf = {
-    "examples_dirs": str(_scratch / "examples"),
+    "examples_dirs": str(gallery_inputs.INPUTS.folder),
     "gallery_dirs": "gallery",
     "filename_pattern": r"\.py$",
     "within_subsection_order": "gallery_inputs.position",
-    "reset_argv": _inputs,
+    "reset_argv": "gallery_inputs.arguments",
     "abort_on_example_error": False,
     "download_all_examples": False,
     "show_memory": False,
@@ -68,6 +65,6 @@ sphinx_gallery_conf = {
 
 def setup(app):
     """Start the servers before the gallery is made, stop them at the end, and check the links and pictures."""
-    app.connect("builder-inited", lambda _: _inputs.start(), priority=1)  # the gallery has 500
-    app.connect("build-finished", lambda *_: _inputs.stop(), priority=1)
+    app.connect("builder-inited", lambda _: gallery_inputs.INPUTS.start(), priority=1)  # the gallery has 500
+    app.connect("build-finished", lambda *_: gallery_inputs.INPUTS.stop(), priority=1)
     app.connect("build-finished", site_checks.finished, priority=900)

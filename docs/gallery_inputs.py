@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import shutil
+import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -37,31 +40,17 @@ def position(name: str) -> int:
 
 
 class Inputs:
-    """The folder in which the examples run, and the servers that they ask; called, it gives an example its arguments.
+    """The folder in which the examples run, and the servers that they ask."""
 
-    Parameters
-    ----------
-    scratch : Path
-        A folder of its own, which `stop` removes.
-    """
-
-    def __init__(self, scratch: Path) -> None:
-        self.folder = scratch / "examples"
-        self._scratch = scratch
+    def __init__(self) -> None:
+        self._scratch = Path(tempfile.mkdtemp(prefix="atlaszarr-docs-"))
+        self.folder = self._scratch / "examples"
+        self.s3_options = ""
         self._running = ExitStack()
-        self._options = ""
         shutil.copytree(EXAMPLES, self.folder, ignore=shutil.ignore_patterns("__pycache__"))
-
-    def __call__(self, _: dict[str, Any], script: dict[str, Any]) -> list[str]:
-        """The arguments of an example."""
-        given = ARGUMENTS[Path(script["src_file"]).stem]
-        return [self._options if argument == "OPTIONS" else argument for argument in given]
 
     def start(self) -> None:
         """Start an emulator of the Allen API and an S3 server with slides, and build the atlas of the phantom."""
-        import json
-        import logging
-
         import boto3
         from moto.server import ThreadedMotoServer
 
@@ -78,7 +67,7 @@ class Inputs:
         build_atlas(self.folder / "ccf", annotation=self.folder / "annotation_100.nrrd")
 
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
-        server = ThreadedMotoServer(port=0)
+        server = ThreadedMotoServer("127.0.0.1", port=0)
         server.start()
         self._running.callback(server.stop)
         endpoint = "http://{}:{}".format(*server.get_host_and_port())
@@ -86,9 +75,19 @@ class Inputs:
         boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1", **names).create_bucket(Bucket=_BUCKET)
         options = {**_KEY, "endpoint_url": endpoint, "client_kwargs": {"region_name": "us-east-1"}}
         emulator.write_bucket(Target.of(f"s3://{_BUCKET}", options), [69289763], tiers=[5])
-        self._options = json.dumps(options)
+        self.s3_options = json.dumps(options)
 
     def stop(self) -> None:
         """Stop the servers, and remove the folder."""
         self._running.close()
         shutil.rmtree(self._scratch, ignore_errors=True)
+
+
+#: Those of this build. They hold servers, so they are no value of the configuration, which Sphinx keeps in files.
+INPUTS = Inputs()
+
+
+def arguments(_: dict[str, Any], script: dict[str, Any]) -> list[str]:
+    """The arguments of an example, for `reset_argv` of sphinx-gallery."""
+    given = ARGUMENTS[Path(script["src_file"]).stem]
+    return [INPUTS.s3_options if argument == "OPTIONS" else argument for argument in given]
