@@ -31,7 +31,8 @@ def broken_links(site: Path) -> list[str]:
     site : Path
         The folder of the HTML.
     """
-    pages = {path: _Page(path) for path in sorted(site.rglob("*.html"))}
+    static = site / "_static"  # of the theme, with templates in it
+    pages = {path: _Page(path) for path in sorted(site.rglob("*.html")) if static not in path.parents}
     broken = []
     for path, page in pages.items():
         for link in sorted(page.links):
