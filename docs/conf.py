@@ -28,7 +28,6 @@ extensions = [
 ]
 exclude_patterns = ["_build", "gallery/*.py", "gallery/*.ipynb", "gallery/*.md5", "sg_execution_times.rst"]
 html_static_path = ["_static"]
-templates_path: list[str] = []
 language = "en"
 
 # A name in single backticks is a link where the reference has it.
@@ -43,7 +42,14 @@ numpydoc_show_class_members = False
 numpydoc_attributes_as_param_list = True
 
 html_theme = "pydata_sphinx_theme"
-html_theme_options = {"show_toc_level": 2, "navigation_with_keys": False, "secondary_sidebar_items": ["page-toc"]}
+html_title = "atlaszarr"
+html_sidebars = {"**": ["globaltoc.html"]}  # all pages, under the captions of index.md
+html_theme_options = {
+    "navbar_center": [],
+    "navigation_with_keys": False,
+    "secondary_sidebar_items": ["page-toc"],
+    "show_toc_level": 2,
+}
 html_show_sourcelink = False
 html_copy_source = False
 

@@ -13,6 +13,7 @@ import importlib.util
 import sys
 
 import matplotlib.pyplot as plt
+import numpy as np
 from ngff_zarr import from_ngff_zarr
 
 layers = []  # the levels, and as napari names them the size of a voxel and the centre of the first one along z, y, x
@@ -34,6 +35,7 @@ for levels, place, style in ((volume, at, {}), (annotation, on, {"cmap": "tab20"
     (dz, dy, dx), (z, y, x) = place["scale"], place["translate"]
     plane = levels[0][..., round((7.0 - z) / dz), :, :].compute()
     edges = x - dx / 2, x + (plane.shape[-1] - 0.5) * dx, y + (plane.shape[-2] - 0.5) * dy, y - dy / 2
-    axes.imshow(plane.transpose(1, 2, 0) if plane.ndim == 3 else plane % 19, extent=edges, **style)
+    shown = plane.transpose(1, 2, 0) if plane.ndim == 3 else np.ma.masked_equal(plane, 0) % 19
+    axes.imshow(shown, extent=edges, **style)
 axes.set(title="z = 7.0 mm", xlabel="left to right, mm", ylabel="superior to inferior, mm")
 figure.savefig("napari_volume.png")

@@ -116,7 +116,7 @@ def test_the_faults_of_the_page_are_valid_and_its_python_runs(tmp_path):
 
 def test_the_page_of_coordinates_converts_a_position_as_the_package_does():
     text = (DOCS / "coordinates.md").read_text()
-    assert "p_um = (264 + 1/2) x 25 = 6612.5        z = (6612.5 - 5) / 1000 = 6.6075 mm" in text
+    assert "p_um = (264 + 1/2) x 25 = 6612.5\n    z = (6612.5 - 5) / 1000 = 6.6075 mm" in text
     (session,) = re.findall(r"^```pycon\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     code = re.sub(r"^>>> ", "", session, flags=re.MULTILINE)
     *lines, last = code.strip().splitlines()

@@ -239,9 +239,9 @@ def test_fields_of_the_user_move_what_the_alignment_shows(run, tmp_path):
     (path,) = zarr.open_group(tmp_path / "deformed.ome.zarr/2", mode="r").attrs["ome"]["multiscales"][0]["datasets"][:1]
     image = zarr.open_array(tmp_path / "deformed.ome.zarr/2" / path["path"], mode="r")[:]
     deformed = image[..., 0].transpose(2, 1, 0).astype(int)  # (c, z, y, 1) to (y, z, c)
-    moved = np.abs(deformed - plain).max(axis=-1) > 0
-    assert moved[25:55, 45:75].mean() > 0.9
-    assert moved[:, 115:].mean() == 0  # far from the bulge
+    change = np.abs(deformed - plain).max(axis=-1)
+    assert (change[25:55, 45:75] > 0).mean() > 0.9
+    assert (change[:, 115:] > 0).mean() < 0.02  # far from the bulge
 
 
 @pytest.mark.slow
