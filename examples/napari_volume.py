@@ -29,7 +29,6 @@ if importlib.util.find_spec("napari"):
     viewer.add_image(volume, channel_axis=0, colormap=["red", "green", "blue"], blending="additive", **at)
     viewer.add_labels(annotation, opacity=0.4, **on)
     napari.run()
-
 figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
 for levels, place, style in ((volume, at, {}), (annotation, on, {"cmap": "tab20", "alpha": 0.25})):
     (dz, dy, dx), (z, y, x) = place["scale"], place["translate"]
