@@ -70,7 +70,6 @@ sphinx_gallery_conf = {
 
 
 def setup(app):
-    """Start the servers before the gallery is made, stop them at the end, and check the links and pictures."""
+    """Start the servers before the gallery is made, and check the links and pictures at the end."""
     app.connect("builder-inited", lambda _: gallery_inputs.INPUTS.start(), priority=1)  # the gallery has 500
-    app.connect("build-finished", lambda *_: gallery_inputs.INPUTS.stop(), priority=1)
     app.connect("build-finished", site_checks.finished, priority=900)

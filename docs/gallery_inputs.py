@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
 import os
@@ -40,13 +41,14 @@ def position(name: str) -> int:
 
 
 class Inputs:
-    """The folder in which the examples run, and the servers that they ask."""
+    """The folder in which the examples run, and the servers that they ask; both end with the process."""
 
     def __init__(self) -> None:
         self._scratch = Path(tempfile.mkdtemp(prefix="atlaszarr-docs-"))
         self.folder = self._scratch / "examples"
         self.s3_options = ""
         self._running = ExitStack()
+        atexit.register(self.stop)
         shutil.copytree(EXAMPLES, self.folder, ignore=shutil.ignore_patterns("__pycache__"))
 
     def start(self) -> None:

@@ -22,7 +22,7 @@ genes = covered.pivot_table(index="gene", columns="acronym", values=column)
 print(genes.to_string(float_format="{:.4f}".format))
 
 # %%
-# The regions without descendants in which it is most.
+# The regions without descendants that have most of it, over all genes.
 leaves = covered.loc[covered["voxels"] == covered["voxels_direct"], "acronym"].unique()
 most = genes[leaves].T.loc[genes[leaves].mean().nlargest(15).index]
 figure, axes = plt.subplots(figsize=(5, 5), layout="constrained")
