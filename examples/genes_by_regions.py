@@ -1,4 +1,8 @@
-"""Genes by regions, from the table of a batch: `atlaszarr batch ROOT --view primary --view expression --measure ...`.
+"""
+Genes by regions
+================
+
+From the table of a batch, as `many_datasets.py` or ``atlaszarr batch ROOT --measure ANNOTATION`` makes it. ::
 
     python examples/genes_by_regions.py ROOT
     python examples/genes_by_regions.py ROOT mean_red
@@ -8,15 +12,22 @@ The second argument is a column of the table: the density of expression, or, wit
 
 import sys
 
+import matplotlib.pyplot as plt
 import pandas as pd
 
+root, column = sys.argv[1], (*sys.argv[2:], "density")[0]
+table = pd.read_parquet(f"{root}/batch/measure.parquet")
+covered = table[table["covered"] > 0]
+genes = covered.pivot_table(index="gene", columns="acronym", values=column)
+print(genes.to_string(float_format="{:.4f}".format))
 
-def main(root: str, column: str = "density") -> None:
-    table = pd.read_parquet(f"{root}/batch/measure.parquet")
-    covered = table[table["covered"] > 0]
-    genes = covered.pivot_table(index="gene", columns="acronym", values=column)
-    print(genes.to_string(float_format="{:.4f}".format))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+# %%
+# The regions without descendants that have most of it, over all genes.
+leaves = covered.loc[covered["voxels"] == covered["voxels_direct"], "acronym"].unique()
+most = genes[leaves].T.loc[genes[leaves].mean().nlargest(15).index]
+figure, axes = plt.subplots(figsize=(5, 5), layout="constrained")
+drawn = axes.imshow(most, aspect="auto")
+axes.set_xticks(range(len(most.columns)), most.columns)
+axes.set_yticks(range(len(most)), most.index)
+figure.colorbar(drawn, label=column)
+figure.savefig("genes_by_regions.png")

@@ -1,29 +1,36 @@
-"""One coronal slice of a registered dataset: only the section images in it are fetched.
+"""
+One slice, lazily from S3
+=========================
 
-    python examples/lazy_slice.py 69289763 slice.jpg
+Of a whole dataset only the section images in one coronal slice are fetched, from the Allen API or from a bucket. ::
 
-The dataset is never downloaded whole: the slice is computed from the lazy volume, chunk by chunk.
+    python examples/lazy_slice.py 69289763
+    python examples/lazy_slice.py 100055044 s3://allen-mouse-brain-atlas
+
+Storage options for another bucket follow as JSON. The records and the alignments come from the API.
 """
 
+import json
 import sys
-from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
-import simplejpeg
 
 import atlaszarr
 
+dataset, source = (*sys.argv[1:], "api")[:2]
+options = json.loads(sys.argv[3]) if len(sys.argv) > 3 else None
+with atlaszarr.AllenClient(image_source=source, image_source_options=options) as client:
+    volume = atlaszarr.open_volume(int(dataset), resolution=50, fill="linear", client=client)
+    # Coordinates are millimetres from the first 10 um voxel; p_um is in the reference space.
+    plane = volume.sel(z=7.0, method="nearest").compute()
+sections = np.unique(plane.section)
+print(f"p = {float(plane.p_um):.0f} um, from {np.count_nonzero(sections)} section images")
 
-def main(dataset: int, out: str) -> None:
-    with atlaszarr.AllenClient() as client:
-        volume = atlaszarr.open_volume(dataset, resolution=50, fill="linear", client=client)
-        # Coordinates are millimetres from the first 10 um voxel; p_um is in the reference space.
-        plane = volume.sel(z=7.0, method="nearest").compute()
-    sections = np.unique(plane.section)
-    print(f"p = {float(plane.p_um):.0f} um, from {np.count_nonzero(sections)} section images")
-    pixels = np.ascontiguousarray(plane.image.transpose("y", "x", "c").values)
-    Path(out).write_bytes(simplejpeg.encode_jpeg(pixels, quality=92))
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2])
+# %%
+# xarray draws it by its coordinates.
+figure, axes = plt.subplots(figsize=(7, 4.5))
+plane.image.plot.imshow(x="x", y="y", rgb="c", yincrease=False, ax=axes)
+axes.set(title=f"Dataset {dataset}, p = {float(plane.p_um) / 1000:.2f} mm", aspect="equal")
+axes.set(xlabel="left to right, mm", ylabel="superior to inferior, mm")
+figure.savefig("slice.png")

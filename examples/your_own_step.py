@@ -1,12 +1,16 @@
-"""A user's own step between a registered dataset and its OME-Zarr: the stain, with the background taken off.
+"""
+Your own step between a dataset and its OME-Zarr
+================================================
+
+The stain, with the background taken off. The result has the levels, the section label, the metadata and the tables of
+``atlaszarr build``, and ngff-zarr reads it. ::
 
     python examples/your_own_step.py 69289763 stain.ome.zarr
-
-The result has the levels, the section label, the metadata and the tables of `atlaszarr build`, and ngff-zarr reads it.
 """
 
 import sys
 
+import matplotlib.pyplot as plt
 import ngff_zarr
 import numpy as np
 
@@ -15,24 +19,22 @@ from atlaszarr.writing import write_multiscales
 
 
 def stain(block: np.ndarray) -> np.ndarray:
-    """The darkness of each voxel below the bright background, from its darkest channel: float32, (1, z, y, x)."""
+    """The darkness below the bright background, from the darkest channel: float32, (1, z, y, x)."""
     return np.maximum(230 - block.min(axis=0, keepdims=True).astype(np.float32), 0)
 
 
-def main(dataset: int, target: str) -> None:
-    with atlaszarr.AllenClient() as client:
-        opened = atlaszarr.open_volume(dataset, resolution=100, client=client)
-        # Nothing is fetched yet: dask computes the step when a block is written, each section image is fetched once.
-        inside = opened.section.data[np.newaxis] > 0
-        darkness = opened.image.data.map_blocks(stain, chunks=((1,), *opened.image.chunks[1:]), dtype=np.float32)
-        step = opened.isel(c=[0]).assign_coords(c=["stain"])
-        step = step.assign(image=step.image.copy(data=np.where(inside, darkness, np.float32(0))))
-        report = write_multiscales(step, target)  # the same command resumes it, and repairs it if it is damaged
-    print(f"{report.target}: {report.state}, {'sound' if atlaszarr.verify(target).ok else 'damaged'}")
+dataset, target = int(sys.argv[1]), sys.argv[2]
+opened = atlaszarr.open_volume(dataset, resolution=100)
+# Nothing is fetched yet: dask computes the step when a block is written, each section image is fetched once.
+darkness = opened.image.data.map_blocks(stain, chunks=((1,), *opened.image.chunks[1:]), dtype=np.float32)
+darkness = np.where(opened.section.data[np.newaxis] > 0, darkness, np.float32(0))
+step = opened.isel(c=[0]).assign_coords(c=["stain"])
+report = write_multiscales(step.assign(image=step.image.copy(data=darkness)), target)  # run again, it resumes
+print(f"{report.target}: {report.state}, {'sound' if atlaszarr.verify(target).ok else 'damaged'}")
+levels = ngff_zarr.from_ngff_zarr(target).images
+for level in levels:
+    print(dict(zip(level.dims, level.data.shape, strict=True)), level.data.dtype, level.scale["x"], "mm")
 
-    for level in ngff_zarr.from_ngff_zarr(target).images:
-        print(dict(zip(level.dims, level.data.shape, strict=True)), level.data.dtype, level.scale["x"], "mm")
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2])
+plt.imshow(levels[0].data[0, :, :, 36].T, "magma")  # a sagittal plane of (c, z, y, x)
+plt.gca().set(title="The stain in a sagittal plane", xlabel="anterior to posterior", ylabel="superior to inferior")
+plt.savefig("your_own_step.png")

@@ -13,7 +13,7 @@ from atlaszarr.cli.commands import cli
 from atlaszarr.geometry import spaces
 from atlaszarr.sections.options import SectionsOptions
 
-TABLE = (Path(__file__).parents[2] / "examples" / "from_atldld.md").read_text()
+TABLE = (Path(__file__).parents[2] / "docs" / "from_atldld.md").read_text()
 ROWS = dict(re.findall(r"^\| (`.*?) \| (.*) \|$", TABLE, flags=re.MULTILINE))
 COMMANDS = {theirs: here for theirs, here in ROWS.items() if theirs.startswith("`atldld ")}
 PYTHON = {theirs: here for theirs, here in ROWS.items() if theirs not in COMMANDS}

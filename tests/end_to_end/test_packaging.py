@@ -33,6 +33,11 @@ SERVERS = {"moto", "boto3", "botocore", "flask", "distributed"}
 #: Not known to be on conda-forge; the test that needs it is skipped there.
 PIP_ALONE = {"aind-data-schema"}
 
+PAGES = {path.stem: path.read_text() for path in (ROOT / "docs").glob("*.md")}
+#: The pages whose Python is run in this order, after the first build.
+WITH_PYTHON = ("sections", "lazy_volumes", "any_image", "displacement")
+
+#: Commands that README and pages name already.
 #: Names of the contract that do not exist yet.
 NOT_YET: set[str] = set()
 CONTRACT = {
@@ -59,9 +64,9 @@ def parse(requirement):
     return match["name"], match["extra"], match["floor"]
 
 
-def blocks(language):
-    """The README's fenced blocks of a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+def blocks(language, text=README):
+    """The fenced blocks of a language, by default the README's."""
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
 
 
 def command_ending(words):
@@ -74,7 +79,7 @@ def command_ending(words):
 # Dependencies
 
 
-def test_the_conda_environment_has_the_dependencies_and_the_test_extra_with_their_floors():
+def test_the_conda_environment_has_the_dependencies_and_the_test_and_docs_extras_with_their_floors():
     lines = re.findall(r"^  - (\S+?)(?: +# (\S+))?$", ENVIRONMENT.partition("dependencies:")[2], flags=re.MULTILINE)
     assert [written for written, _ in lines] == yaml.safe_load(ENVIRONMENT)["dependencies"]
     there = [(comment or name, floor) for (name, _, floor), comment in ((parse(w), c) for w, c in lines)]
@@ -82,6 +87,7 @@ def test_the_conda_environment_has_the_dependencies_and_the_test_extra_with_thei
     wanted = [
         *project["dependencies"],
         *project["optional-dependencies"]["test"],
+        *project["optional-dependencies"]["docs"],
         "python" + project["requires-python"],
     ]
     floors, extras = {}, set()
@@ -183,18 +189,21 @@ def test_the_wheel_holds_the_sources_and_the_figures(tmp_path):
 # The README
 
 
-def test_ci_runs_the_readme_s_two_commands():
+def test_ci_runs_the_readme_s_two_commands_and_makes_the_documentation():
     run = (ROOT / ".ci" / "run").read_text()
     assert f'\ntest_command="{command_ending("pytest")}"\n' in run
     assert f'\ndemo_command="{command_ending("atlaszarr demo")}"\n' in run
     assert run.count('"$test_command"') == 2  # on the default Python, and on the others
     assert run.count('"$demo_command"') == 1
+    (site,) = (block.strip() for block in blocks("sh", PAGES["install"]) if "sphinx-build" in block)
+    assert f'\ndocs_command="{site}"\n' in run
+    assert run.count("$docs_command") == 1
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
 
 
 @pytest.mark.slow
-def test_the_first_build_and_the_python_of_the_readme_run(tmp_path):
-    (session,) = (block for block in blocks("sh") if "atlaszarr plan" in block)
+def test_the_first_build_and_the_python_of_the_pages_run(tmp_path):
+    (session,) = (block for block in blocks("sh", PAGES["build"]) if "atlaszarr plan" in block)
     commands = session.splitlines()
     assert commands[-1] == "atlaszarr build 74272479 nrp1.ome.zarr"
     with Emulator() as emulator:
@@ -210,23 +219,28 @@ def test_the_first_build_and_the_python_of_the_readme_run(tmp_path):
             name, *arguments = command.split()
             assert name == "atlaszarr"
             assert run("-m", "atlaszarr", *arguments)
+        python = [block for name in WITH_PYTHON for block in blocks("python", PAGES[name])]
         asked = emulator.count("section_image_download")
-        assert "is from section image 7" in run("-c", "\n".join(blocks("python")))
+        assert "is from section image 7" in run("-c", "\n".join(python))
         assert emulator.count("section_image_download") > asked  # the plane at another resolution
     record = json.loads((tmp_path / "nrp1.ome.zarr" / "atlaszarr" / "build.json").read_text())
     assert record["dataset"]["id"] == 74272479
     written = {path.relative_to(tmp_path / "nrp1.ome.zarr").as_posix() for path in tmp_path.glob("nrp1.ome.zarr/*/*")}
-    named = re.findall(r"^\| `(atlaszarr/[a-z.]+)` \|", README, flags=re.MULTILINE)
+    named = re.findall(r"^\| `(atlaszarr/[a-z.]+)` \|", PAGES["build"], flags=re.MULTILINE)
     assert {name for name in written if name.startswith("atlaszarr/")} == set(named)
 
 
-def test_the_readme_names_only_commands_and_options_that_exist():
+def test_readme_and_pages_name_only_commands_and_options_that_exist():
+    # The table for those who come from atldld has a test of its own, and this one names options of atldld.
+    pages = "\n".join([README, *(text for name, text in PAGES.items() if name != "from_atldld")])
+
     def help_of(*command):
         command = [sys.executable, "-m", "atlaszarr", *command, "--help"]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
     commands = set(re.findall(r"^  ([a-z]+) ", help_of(), flags=re.MULTILINE))
-    spans = [*blocks("sh"), *re.findall(r"`[^`\n]+`", README)]
+    spans = [*blocks("sh", pages), *re.findall(r"`[^`\n]+`", pages)]
     assert set(re.findall(r"\batlaszarr ([a-z]+)", "\n".join(spans))) <= commands | {"atlaszarr"}
     options = {option for command in commands for option in re.findall(r"--[a-z][a-z-]*", help_of(command))}
-    assert set(re.findall(r"(?<![a-z-])--[a-z][a-z-]*", README)) <= options | {"--no-deps", "--picture"}
+    of_others = {"--no-deps", "--keep-going"}  # of pip and of sphinx-build
+    assert set(re.findall(r"(?<![a-z-])--[a-z][a-z-]*", pages)) <= options | of_others

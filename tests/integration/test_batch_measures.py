@@ -1,5 +1,6 @@
 """A batch that measures its volumes: one table of all datasets and structures, resumed like the batch."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -45,7 +46,12 @@ def test_the_table_has_a_row_for_each_dataset_and_structure(client, annotation, 
     assert set(zip(table["dataset"], table["gene"], strict=True)) == {(11, "Calb1"), (12, "Prox1"), (13, "Calb1")}
     assert (table["expressing"] > 0).any()
     shown = subprocess.run(
-        [sys.executable, EXAMPLES / "genes_by_regions.py", tmp_path], check=True, capture_output=True, text=True
+        [sys.executable, EXAMPLES / "genes_by_regions.py", tmp_path],
+        cwd=tmp_path,
+        env={**os.environ, "MPLBACKEND": "agg"},
+        check=True,
+        capture_output=True,
+        text=True,
     ).stdout.splitlines()
     assert [line.split()[0] for line in shown] == ["acronym", "gene", "Calb1", "Prox1"]
     rows = table[(table["acronym"] == "root") & (table["gene"] == "Calb1")]

@@ -357,7 +357,7 @@ def the_cli_downloads_a_dataset():
 
 @check
 def the_migration_table_has_every_public_name_option_and_command():
-    table = (Path(__file__).parents[2] / "examples" / "from_atldld.md").read_text()
+    table = (Path(__file__).parents[2] / "docs" / "from_atldld.md").read_text()
     wanted = set()
     for module in (base, config, constants, dataset, plot, rma, sync, utils):
         for name, found in vars(module).items():

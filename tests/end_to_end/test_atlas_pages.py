@@ -1,4 +1,4 @@
-"""The commands of the README for atlases and region volumes run unchanged, with small files for the real ones."""
+"""The commands of the pages on atlases and region volumes run unchanged, with small files for the real ones."""
 
 import os
 import re
@@ -16,10 +16,10 @@ from atlaszarr.testing.phantom import default_phantom
 from atlaszarr.testing.phantom_volumes import annotation_nrrd, template_nrrd
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
-SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", README, flags=re.DOTALL | re.MULTILINE))
-TITLES = ("An atlas", "Layouts", "Region volumes", "BrainGlobe and neuroglancer")
-ATLAS, LAYOUTS, VOLUMES, BRAINGLOBE = (SECTIONS[title] for title in TITLES)
+README, ATLAS, PAGE, VOLUMES = (
+    (ROOT / name).read_text() for name in ("README.md", "docs/atlas.md", "docs/layouts.md", "docs/regions.md")
+)
+LAYOUTS, BRAINGLOBE = PAGE.split("## BrainGlobe and neuroglancer\n")
 ALLEN = "http://download.alleninstitute.org/informatics-archive/current-release/mouse_ccf/"
 #: The paths of the files on the server of the Allen Institute, and the functions that draw them here.
 FILES = {
@@ -38,7 +38,7 @@ def service():
 
 @pytest.fixture
 def run(tmp_path, service):
-    """Runs the commands and the Python of a section of the README in order, and returns their output."""
+    """Runs the commands and the Python of a page in order, and returns their output."""
     local = {}
     for path, draw in FILES.items():
         local[ALLEN + path] = tmp_path / Path(path).name
@@ -74,7 +74,7 @@ def run(tmp_path, service):
 
 
 def named(text):
-    """The paths in the first column of a section's table."""
+    """The paths in the first column of a page's table."""
     cells = re.findall(r"^\| (`.*?) \|", text, flags=re.MULTILINE)
     paths = [path for cell in cells for path in re.findall(r"`([^`]+)`", cell)]
     return {path.replace("annotation-sets/...", SET).rstrip("/") for path in paths}
@@ -97,7 +97,7 @@ def test_the_atlas_of_the_readme_has_the_listed_parts_and_its_regions_are_measur
     assert by_command.splitlines()[-1].startswith("left is low r")
     assert re.search(rf"^voxels +{voxels}$", by_python, re.MULTILINE)
     assert f"\nRetrosplenial area: {voxels / 1000:.2f} mm3\n" in plain
-    assert (tmp_path / "rsp.png").exists()
+    assert (tmp_path / "retrosplenial_plain.png").exists()
 
 
 @pytest.mark.slow
@@ -120,6 +120,7 @@ def test_the_brainglobe_atlas_of_the_readme_has_the_listed_parts(run, tmp_path):
     assert beyond == {f"atlases/{name}.conf" for name in ("custom_atlases", "last_versions")}
 
 
-def test_the_readme_names_files_that_the_allen_institute_has():
-    urls = set(re.findall(r"http\S+\.nrrd", README))
+def test_readme_and_pages_name_files_that_the_allen_institute_has():
+    urls = set(re.findall(r"http\S+\.nrrd", README + ATLAS + PAGE))
+    assert urls == set(re.findall(r"http\S+\.nrrd", README))
     assert urls == {ALLEN + path for path in FILES}

@@ -1,0 +1,31 @@
+"""
+Where is my gene expressed?
+===========================
+
+A dataset is built in two views, the section images and their masks of expression, and measured in every region. ::
+
+    python examples/expression_by_region.py 74272479 nrp1.ome.zarr ANNOTATION
+
+ANNOTATION is an atlas of ``atlaszarr atlas``, or any OME-Zarr of labels with a terminology.
+"""
+
+import sys
+
+import matplotlib.pyplot as plt
+
+import atlaszarr
+
+dataset, target, annotation = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+atlaszarr.build(dataset, target, view=("primary", "expression"), resolution=100)
+table = atlaszarr.region_statistics(target, annotation)
+# Regions without descendants, of which the sections cover half at least.
+leaves = table[(table["voxels"] == table["voxels_direct"]) & (table["covered"] > table["voxels"] / 2)]
+top = leaves.nlargest(10, "energy").set_index("acronym")
+print(top[["name", "density", "intensity", "energy"]].round(3).to_string())
+
+# %%
+# Energy is the part of a region that expresses, times the grey level there.
+figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+top["energy"][::-1].plot.barh(ax=axes, color="firebrick")
+axes.set(xlabel="energy: density x intensity, grey levels", ylabel="", title=f"Expression in dataset {dataset}")
+figure.savefig("expression_by_region.png")
