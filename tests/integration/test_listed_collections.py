@@ -97,9 +97,7 @@ def test_a_collection_that_was_built_without_a_list_is_sound_and_finished(collec
     assert not (target / KEY).exists()
 
 
-def test_a_collection_that_was_built_without_a_list_has_one_once_it_is_repaired(
-    collection, client, contents, tmp_path
-):
+def test_a_collection_that_was_built_without_a_list_has_one_once_it_is_repaired(collection, client, contents, tmp_path):
     target = tmp_path / "x.ome.zarr"
     shutil.copytree(collection(SAGITTAL), target)
     as_built_before(target)

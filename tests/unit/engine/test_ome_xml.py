@@ -55,7 +55,7 @@ def test_a_dtype_that_ome_xml_has_no_name_for_has_no_document(dtype):
 @pytest.mark.parametrize(
     ("name", "read"),
     [
-        ('<Image/> & "quotes" \'n\' ]]>', '<Image/> & "quotes" \'n\' ]]>'),
+        ("<Image/> & \"quotes\" 'n' ]]>", "<Image/> & \"quotes\" 'n' ]]>"),
         ("Nrp1 αβ µ 脳", "Nrp1 αβ µ 脳"),
         ("a\x00b\x1b[31mc\nd\te", "a\\x00b\\x1b[31mc\\nd\\te"),
         ("half \ud800 of a character", "half \\ud800 of a character"),
