@@ -1,13 +1,14 @@
 """Holds the variants of `variants.py` to what napari-ome-zarr, ome-zarr-py and ome-types make of them.
 
-Runs in an environment of one version of napari-ome-zarr, without atlaszarr and without a window. What a version makes
-of a place is asserted, right or wrong, so that a change is noticed here and in docs/other_programs.md.
+Runs in an environment of one version of napari-ome-zarr, without atlaszarr and without a window. What a release makes
+of a place is asserted, right or wrong, as the table of docs/reading.md says, so that a change of it is noticed.
 """
 
 import contextlib
 import io
 import json
 import os
+import re
 import sys
 import warnings
 from functools import cache
@@ -25,13 +26,12 @@ warnings.simplefilter("ignore")
 FOLDER = Path(os.environ["VARIANTS_FOLDER"])
 EXPECTED = json.loads((FOLDER / "expected.json").read_text())
 NAPARI_OME_ZARR = version("napari-ome-zarr")
-#: Where a release puts the images of each version of OME-Zarr: ``right``, at the origin without their translation
+#: By version of OME-Zarr, where this release puts images: right (``yes``), at the origin without their translation
 #: (``shifted``), or nowhere, since it raises (``refused``).
-PLACES = {
-    "0.8": {"0.4": "right", "0.5": "right", "0.6": "refused"},
-    "0.10": {"0.4": "shifted", "0.5": "shifted", "0.6": "right"},
-    "0.11": {"0.4": "shifted", "0.5": "shifted", "0.6": "shifted"},
-}[NAPARI_OME_ZARR.rpartition(".")[0]]
+PAGE = (Path(__file__).parents[2] / "docs" / "reading.md").read_text()
+RELEASE = re.escape(NAPARI_OME_ZARR.rpartition(".")[0])
+(ROW,) = re.findall(rf"^\| napari-ome-zarr [^|]*\b{RELEASE}\b[^|]*\|(.*)\|$", PAGE, re.MULTILINE)
+PLACES = dict(zip(("0.4", "0.5", "0.6"), map(str.strip, ROW.split("|")), strict=False))
 CHANNELS = 3
 #: Layers are made for one image of so many in a collection: napari takes half a second for the layers of one.
 _EACH = 20
@@ -74,7 +74,7 @@ def assert_places(layers, found, word, each):
     places = list(found["places"].values())[::_EACH]
     assert len(layers) == each * len(places), (len(layers), len(places))
     for number, layer in enumerate(layers):
-        expected = places[number // each] if word == "right" else [0, 0, 0]
+        expected = places[number // each] if word == "yes" else [0, 0, 0]
         np.testing.assert_allclose(first_voxel(layer), expected, rtol=0, atol=1e-9)
         np.testing.assert_allclose(np.subtract(layer.data_to_world((1,) * 3), expected), found["scale"], atol=1e-9)
 
@@ -107,7 +107,7 @@ def volume_and_annotation_have_one_corner_exactly_where_places_are_right():
         layers, volume = opened(name), opened(f"volume-{found['version']}.ome.zarr")[0]
         assert_places(layers, found, word, 1)
         corners = [layer.data_to_world((-0.5,) * 3) for layer in (layers[0], volume)]
-        if word == "right":
+        if word == "yes":
             np.testing.assert_allclose(*corners, rtol=0, atol=1e-9)
         else:
             np.testing.assert_allclose(np.subtract(*corners), 0.05, rtol=0, atol=1e-9)
