@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from atlaszarr.annotation_set.precomputed import layer_source
+from atlaszarr.annotation_set.precomputed import layer_source, segment_properties
 from atlaszarr.annotation_set.precomputed_folder import write_precomputed
 from atlaszarr.engine.finished_image import Finished
 from atlaszarr.engine.ome import Geometry
@@ -42,6 +42,13 @@ VIEWS = {"xy": ([0, 0, 0, 1], (17, 17)), "yz": ([0, 2**-0.5, 0, 2**-0.5], (12, 1
 ZOOM = 10
 #: Seconds to wait for a picture, many times what one takes.
 PATIENCE = 120
+#: Images of the box in every form that neuroglancer opens, see docs/reading.md. With one of 0.6 among its layers it
+#: never says that it is ready, so that its refusal is not tested.
+FORMS = {
+    "0.4": {"ome_zarr": "0.4"},
+    "0.5": {"ome_zarr": "0.5"},
+    "0.5 in shards": {"ome_zarr": "0.5", "chunk": 16, "shard": 32},
+}
 
 
 class Browser:
@@ -129,6 +136,10 @@ def browser(tmp_path_factory):
     labels[BOX] = 30
     image = folder / "annotation.ome.zarr"
     write_multiscales(labels, image, rule="mode", levels=1, geometry=GEOMETRY)
+    for name, options in FORMS.items():
+        write_multiscales(labels, folder / f"{name}.ome.zarr", rule="mode", levels=1, geometry=GEOMETRY, **options)
+    (folder / "segment_properties").mkdir()
+    (folder / "segment_properties/info").write_bytes(segment_properties(TERMINOLOGY))
     write_precomputed(Finished.at(Target.of(image)), Target.of(folder / "annotations.precomputed"), TERMINOLOGY)
     assert len(list((folder / "annotations.precomputed/100000_100000_100000").iterdir())) == 1
     browser = Browser(folder, tmp_path_factory.mktemp("profile"))
@@ -155,3 +166,23 @@ def test_a_mesh_and_the_precomputed_labels_lie_on_the_annotation_once_their_sour
     shift = np.array([row[3] for row in meshes["transform"]["matrix"]])
     right = {"xy": shift[0], "yz": -shift[2]}[panel]  # z runs to the left
     np.testing.assert_allclose((middle - centre) / zoom, [right, shift[1]], atol=0.2)
+
+
+def form(browser, name):
+    return [f"zarr://{browser.url}/{name}.ome.zarr".replace(" ", "%20")]
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_the_box_is_drawn_at_its_place_from_every_form_that_neuroglancer_opens(browser, name):
+    for panel, (orientation, lengths) in VIEWS.items():
+        centre, zoom = browser.drawn(form(browser, name), {"type": panel}, orientation, lengths)
+        middle, _ = browser.drawn(form(browser, "0.5"), {"type": panel}, orientation, lengths)
+        np.testing.assert_allclose(zoom, ZOOM, rtol=0.02)
+        np.testing.assert_allclose((centre - middle) / zoom, 0, atol=0.2)
+
+
+def test_names_next_to_an_annotation_are_a_source_of_its_layer(browser):
+    orientation, lengths = VIEWS["xy"]
+    sources = [*form(browser, "0.5"), f"precomputed://{browser.url}/segment_properties"]
+    _, zoom = browser.drawn(sources, {"type": "xy"}, orientation, lengths)
+    np.testing.assert_allclose(zoom, ZOOM, rtol=0.02)
