@@ -106,3 +106,11 @@ def test_a_collection_that_was_built_without_a_list_has_one_once_it_is_repaired(
     assert (view.state, view.tasks_done) == ("resumed", 1)
     assert verify(target, deep=True).ok
     assert contents(target) == contents(collection(SAGITTAL))
+
+
+def test_a_volume_that_replaces_a_collection_has_no_list(collection, client, tmp_path):
+    target = tmp_path / "x.ome.zarr"
+    shutil.copytree(collection(SAGITTAL), target)
+    assert build(SAGITTAL, target, client=client, overwrite=True, **OPTIONS).ok
+    assert not (target / "OME").exists()
+    assert verify(target).ok

@@ -24,7 +24,7 @@ OPTIONS = {"resolution": 200, "chunk": 32}
 BUILT = {"volume": {}, "sharded volume": {"shard": 64}, "grey volume": {"grey": True}, "section": {"mode": "sections"}}
 CASES = [(k, v) for k in (*BUILT, "annotation") for v in VERSIONS if (k, v) != ("sharded volume", "0.4")]
 
-pytestmark = pytest.mark.filterwarnings("ignore:Object at atlaszarr is not recognized")
+pytestmark = pytest.mark.filterwarnings("ignore:Object at atlaszarr")
 
 
 def word(program, version):
