@@ -98,8 +98,13 @@ def test_xarray_opens_a_level_or_misses_the_names_of_its_axes(image, kind, versi
             xr.open_dataset(path, **options)
     else:
         assert xr.open_dataset(path, **options)["0"].dims[-3:] == ("z", "y", "x")
-        with pytest.raises(ValueError, match="conflicting sizes"):
-            xr.open_datatree(path, engine="zarr", consolidated=False)
+
+
+def test_xarray_opens_no_tree_of_levels_that_are_in_one_group(image):
+    pytest.importorskip("xarray", "2024.10", reason="xarray.open_datatree")
+    path, _, _ = image("volume", "0.5")
+    with pytest.raises(ValueError, match="conflicting sizes"):
+        xr.open_datatree(path, engine="zarr", consolidated=False)
 
 
 @pytest.mark.parametrize(("kind", "version"), CASES)
