@@ -1,14 +1,18 @@
 """neuroglancer in Chromium: where it draws labels and meshes of an atlas. Everything is served from this machine."""
 
+import asyncio
+import json
 import shutil
 import subprocess
 import threading
 import time
+import urllib.request
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from atlaszarr.annotation_set.precomputed import layer_source
+from atlaszarr.annotation_set.precomputed import layer_source, segment_properties
 from atlaszarr.annotation_set.precomputed_folder import write_precomputed
 from atlaszarr.engine.finished_image import Finished
 from atlaszarr.engine.ome import Geometry
@@ -42,6 +46,12 @@ VIEWS = {"xy": ([0, 0, 0, 1], (17, 17)), "yz": ([0, 2**-0.5, 0, 2**-0.5], (12, 1
 ZOOM = 10
 #: Seconds to wait for a picture, many times what one takes.
 PATIENCE = 120
+#: Images of the box in every form that neuroglancer opens, see docs/reading.md.
+FORMS = {
+    "0.4": {"ome_zarr": "0.4"},
+    "0.5": {"ome_zarr": "0.5"},
+    "0.5 in shards": {"ome_zarr": "0.5", "chunk": 16, "shard": 32},
+}
 
 
 class Browser:
@@ -57,8 +67,10 @@ class Browser:
         self.url, self.viewer, self._shown = self._files.url, neuroglancer.Viewer(), 0
         options = ["--headless", "--no-sandbox", "--disable-gpu", "--use-gl=angle", "--use-angle=swiftshader"]
         options += ["--enable-unsafe-swiftshader", "--window-size=700,700", f"--user-data-dir={profile}"]
+        options.append("--remote-debugging-port=0")  # any that is free
         options.append("--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1")
         command = [CHROMIUM, *options, self.viewer.get_viewer_url()]
+        self._profile = Path(profile)
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def close(self):
@@ -66,6 +78,33 @@ class Browser:
         self._process.wait(PATIENCE)
         self._files.stop()
         self._stop()
+
+    def text(self, source, tab, expected):
+        """The text of the page once it has a word, with a tab of the layer of a source at its side."""
+        layer = {"type": "segmentation", "name": "labels", "source": source, "tab": tab}
+        self.viewer.set_state({"layers": [layer], "selectedLayer": {"visible": True, "layer": "labels"}})
+        return asyncio.run(self._text(expected))
+
+    async def _text(self, expected):
+        from tornado.websocket import websocket_connect
+
+        end = time.monotonic() + PATIENCE
+        while not (port := self._profile / "DevToolsActivePort").exists() or not port.read_text():
+            assert time.monotonic() < end, "Chromium does not start"
+            await asyncio.sleep(0.2)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port.read_text().split()[0]}/json") as pages:
+            (page,) = (page for page in json.load(pages) if page["type"] == "page")
+        connection, found = await websocket_connect(page["webSocketDebuggerUrl"]), ""
+        question = {"id": 1, "method": "Runtime.evaluate", "params": {"expression": "document.body.innerText"}}
+        while expected not in found:
+            assert time.monotonic() < end, f"the page has no {expected!r}: {found}"
+            await connection.write_message(json.dumps(question))
+            found = json.loads(await connection.read_message())["result"]["result"]["value"]
+            await asyncio.sleep(0.2)
+        connection.close()
+        while await connection.read_message() is not None:  # None: it is closed
+            pass
+        return found
 
     def drawn(self, source, layout, orientation, lengths):
         """The centre of the drawn box, in pixels right and down, and the pixels of a voxel."""
@@ -129,6 +168,10 @@ def browser(tmp_path_factory):
     labels[BOX] = 30
     image = folder / "annotation.ome.zarr"
     write_multiscales(labels, image, rule="mode", levels=1, geometry=GEOMETRY)
+    for name, options in {**FORMS, "0.6": {"ome_zarr": "0.6"}}.items():
+        write_multiscales(labels, folder / f"{name}.ome.zarr", rule="mode", levels=1, geometry=GEOMETRY, **options)
+    (folder / "segment_properties").mkdir()
+    (folder / "segment_properties/info").write_bytes(segment_properties(TERMINOLOGY))
     write_precomputed(Finished.at(Target.of(image)), Target.of(folder / "annotations.precomputed"), TERMINOLOGY)
     assert len(list((folder / "annotations.precomputed/100000_100000_100000").iterdir())) == 1
     browser = Browser(folder, tmp_path_factory.mktemp("profile"))
@@ -155,3 +198,28 @@ def test_a_mesh_and_the_precomputed_labels_lie_on_the_annotation_once_their_sour
     shift = np.array([row[3] for row in meshes["transform"]["matrix"]])
     right = {"xy": shift[0], "yz": -shift[2]}[panel]  # z runs to the left
     np.testing.assert_allclose((middle - centre) / zoom, [right, shift[1]], atol=0.2)
+
+
+def form(browser, name):
+    return [f"zarr://{browser.url}/{name}.ome.zarr".replace(" ", "%20")]
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_the_box_is_drawn_at_its_place_from_every_form_that_neuroglancer_opens(browser, name):
+    for panel, (orientation, lengths) in VIEWS.items():
+        centre, zoom = browser.drawn(form(browser, name), {"type": panel}, orientation, lengths)
+        middle, _ = browser.drawn(form(browser, "0.5"), {"type": panel}, orientation, lengths)
+        np.testing.assert_allclose(zoom, ZOOM, rtol=0.02)
+        np.testing.assert_allclose((centre - middle) / zoom, 0, atol=0.2)
+
+
+def test_names_next_to_an_annotation_are_those_of_its_segments(browser):
+    sources = [*form(browser, "0.5"), f"precomputed://{browser.url}/segment_properties"]
+    assert "\n1\nroot\n" in browser.text(sources, "segments", "\n30\nbox")
+    orientation, lengths = VIEWS["xy"]
+    _, zoom = browser.drawn(sources, {"type": "xy"}, orientation, lengths)
+    np.testing.assert_allclose(zoom, ZOOM, rtol=0.02)
+
+
+def test_ome_zarr_0_6_is_refused(browser):
+    browser.text(form(browser, "0.6"), "source", 'OME multiscale metadata version "0.6" is not supported')

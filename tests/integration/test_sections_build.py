@@ -196,6 +196,8 @@ def test_an_object_store_receives_the_same_bytes_and_opens(client, built, conten
         ("3/displacement/0/c/0/1/0/0", "flip", "altered"),
         ("4/zarr.json", "edit", "metadata"),
         ("OME/zarr.json", "edit", "metadata"),
+        ("OME/METADATA.ome.xml", "flip", "altered"),
+        ("OME/METADATA.ome.xml", None, "missing"),
         ("5/0/zarr.json", "edit", "metadata"),
         ("5/0/c/0/9/9/0", b"12", "extra"),
     ],

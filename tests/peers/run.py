@@ -1,5 +1,5 @@
-"""Shows that other people's clients of the Allen API work against the emulator, that BrainGlobe reads our atlases, and
-that we read volumes as SimpleITK, nibabel and pynrrd do.
+"""Shows that other people's clients of the Allen API work against the emulator, that BrainGlobe reads our atlases, what
+napari and zarrita.js make of our images, and that we read volumes as SimpleITK, nibabel and pynrrd do.
 
 Gives each client a virtual environment of its own, starts the emulator and makes the atlases, and runs the client's
 checks in it. Prints one line a check; the exit status is 0 only if all hold.
@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 
 from brainglobe_atlas import atlases
+from variants import variants
 
 from atlaszarr.testing.emulator import Emulator
 
@@ -28,6 +29,11 @@ BRAINGLOBE = ("brainglobe", "brainglobe-3.0.2")
 
 #: The writer and reader of volumes; it asks no API.
 VOLUMES = "simpleitk"
+
+#: Readers of images, which ask no API. That of napari places images by other rules in each of these releases.
+NAPARI = ("napari", "napari-0.10.0", "napari-0.8.2")
+#: A package of npm, with the others that its checks import.
+ZARRITA = "zarrita"
 
 #: Checks that hold ours to what a peer makes; they run where atlaszarr is, and start what they need of the peer.
 BESIDE_OURS = {"atldld": "registered_sections.py", VOLUMES: "simpleitk_volumes.py"}
@@ -48,6 +54,10 @@ _OF_BRAINGLOBE = [
     "tqdm==4.70.1",
     "treelib==1.8.0",
 ]
+
+#: What all releases of napari-ome-zarr need, and for the newest the checks of ome-zarr-py and of OME-XML.
+_OF_NAPARI = ["napari==0.9.2", "numba==0.68.1", "numpy==2.5.5", "zarr==3.4.2"]
+_OF_OME_XML = ["ome-types==0.7.0", "xmlschema==4.3.2"]
 
 # The package is installed without its dependencies, then what its tested part imports, at versions known to
 # work with it: README.md says why. atldld and allensdk want Python 3.11, BrainGlobe's current version 3.12.
@@ -105,6 +115,10 @@ PEERS = {
             "zarr==3.1.6",
         ],
     ),
+    "napari": ("napari-ome-zarr==0.11.0", [*_OF_NAPARI, *_OF_OME_XML, "ome-zarr==0.21.0"]),
+    "napari-0.10.0": ("napari-ome-zarr==0.10.0", [*_OF_NAPARI, "aiohttp==3.14.5", "requests==2.34.2"]),
+    "napari-0.8.2": ("napari-ome-zarr==0.8.2", [*_OF_NAPARI, "aiohttp==3.14.5", "requests==2.34.2"]),
+    ZARRITA: ("zarrita@0.7.5", ["@zarrita/storage@0.2.0"]),
     VOLUMES: (
         "simpleitk==2.5.7",
         [
@@ -119,7 +133,7 @@ PEERS = {
 }
 
 #: The version of Python of each environment that is not made with 3.11.
-PYTHONS = {"brainglobe": "3.12"}
+PYTHONS = {"brainglobe": "3.12", **dict.fromkeys(NAPARI, "3.12")}
 
 
 def main() -> int:
@@ -140,6 +154,11 @@ def main() -> int:
             parser.error(missing)
         print(f"{missing}: skipped")
         peers.remove(peer)
+    if ZARRITA in peers and not shutil.which("npm"):
+        if ZARRITA in arguments.peers:
+            parser.error(f"{ZARRITA} needs Node.js with npm, which is not on PATH")
+        print(f"{ZARRITA} needs Node.js with npm, which is not on PATH: skipped")
+        peers.remove(ZARRITA)
 
     with tempfile.TemporaryDirectory(prefix="peers-") as scratch:
         start = time.perf_counter()
@@ -170,11 +189,16 @@ def _python(version: str) -> str | None:
 
 
 def _environment(folder: Path, peer: str, python: str) -> Path:
-    """The Python of the peer's environment, made unless it is there and as it should be."""
+    """The Python of the peer's environment, or the folder of a package of npm, made unless it is as it should be."""
     package, requirements = PEERS[peer]
     recipe, made = "\n".join([package, *requirements]), folder / "made-from.txt"
-    interpreter = folder / "bin" / "python"
+    interpreter = folder if peer == ZARRITA else folder / "bin" / "python"
     if made.exists() and made.read_text() == recipe:
+        return interpreter
+    if peer == ZARRITA:
+        folder.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["npm", "install", "--silent", "--prefix", folder, package, *requirements], check=True)
+        made.write_text(recipe)
         return interpreter
     install = [interpreter, "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
     subprocess.run([python, "-m", "venv", "--clear", folder], check=True)
@@ -194,6 +218,9 @@ def _given(peer: str, url: str, scratch: Path) -> Iterator[dict[str, str]]:
     if peer == VOLUMES:
         yield {"VOLUMES_FOLDER": str(scratch / "volumes")}
         return
+    if peer in (*NAPARI, ZARRITA):
+        yield {"VARIANTS_FOLDER": str(variants(scratch / "variants"))}
+        return
     if peer not in BRAINGLOBE:
         yield {"ALLEN_API_URL": url}
         return
@@ -211,6 +238,9 @@ def _atlases(folder: Path) -> list[Path]:
 def _run_client(peer: str, python: Path, given: dict[str, str], scratch: str) -> int:
     """The exit status of the peer's checks; what they leave behind goes with `scratch`."""
     environment = {**_apart(), **given, "TMPDIR": scratch}
+    if peer == ZARRITA:  # it imports the packages that are next to it
+        shutil.copy(HERE / "zarrita_client.mjs", python)
+        return _status(peer, ["node", python / "zarrita_client.mjs"], environment)
     status = _status(peer, [python, HERE / f"{peer.partition('-')[0]}_client.py"], environment)
     if peer in BESIDE_OURS:
         ours = {**os.environ, **given, "TMPDIR": scratch, "PEER_PYTHON": str(python)}

@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..annotation_set.precomputed import segment_properties
+from ..annotation_set.precomputed_folder import NAMES
 from ..assets import names as paths
 from ..assets.names import AtlasNames, below
 from ..engine.finished_image import Finished
@@ -81,7 +83,11 @@ class Tree:
         return [below(self.root, folder) for folder in folders]
 
     def terminology_tables(self, terminology: Terminology) -> dict[str, bytes]:
-        """The tables of the terminology, by key; a table with descendants that the tree has stays."""
+        """The tables of the terminology, by key; a table with descendants that the tree has stays.
+
+        Without a precomputed segmentation, which has them already, the names for neuroglancer are next to the
+        annotation.
+        """
         key = f"{self.names.terminology.folder}/{paths.TERMINOLOGY}"
         table = terminology.to_csv(descendants=True).encode()
         if not self.layout.assets and self.root.read(key) != table:
@@ -91,6 +97,8 @@ class Tree:
             tables[f"{self.names.terminology.folder}/{paths.TERMINOLOGY_PARQUET}"] = terminology.to_parquet()
         if not self.layout.strict:
             tables[f"{self.annotation_set}/{paths.TERMINOLOGY}"] = table
+        if not self.layout.has_annotation_set:
+            tables[f"{self.annotation_set}/{NAMES}"] = segment_properties(terminology)
         return tables
 
     def plain_tables(self, terminology: Terminology) -> dict[str, bytes]:

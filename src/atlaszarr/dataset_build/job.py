@@ -58,7 +58,7 @@ class DatasetJob(ImageJob):
     ) -> None:
         root = Root(layout.options.ome_zarr, layout.request, credit.SECTIONS)
         super().__init__(layout.multiscale(target), root, layout.groups, layout.source, layout.together)
-        self.files = lambda _: records.FILES
+        self.files = lambda _: (*records.FILES, *layout.files)
         self.held = layout.held
         self.plan = plan
         #: Missing images, or windows of images, by name.
@@ -162,9 +162,10 @@ class DatasetJob(ImageJob):
         self._check_same_images(outcome.entry)
 
     def commit(self, done: Mapping[Task, Entry], owner: Owner) -> bool:
-        """Write the tables; finish the target unless images are missing that the user did not allow."""
+        """Write the sidecars; finish the target unless images are missing that the user did not allow."""
         self._count(done)
         records.write_tables(self.target, self._layout, done, tuple(self.failures.values()))
+        self.target.write_all(self._layout.files.items())
         return (self._allow_missing or self._allowed.issuperset(self.failures)) and super().commit(done, owner)
 
     def _fetch_again(self, done: Mapping[Task, Entry]) -> None:

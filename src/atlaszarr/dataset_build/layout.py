@@ -57,6 +57,8 @@ class BuildLayout:
         The shape and the number of levels in words.
     columns : mapping of str to list
         Further columns of sections.csv, one value for each of `imaged.sections`.
+    files : mapping of str to bytes
+        Further sidecars, by key.
     fixed : int or None
         For a collection of planes, the axis (z, y, x) across them.
     sides : str
@@ -81,6 +83,7 @@ class BuildLayout:
     groups: Mapping[str, Mapping[str, Any]]
     extent: str
     columns: Mapping[str, list[Any]] = field(default_factory=dict)
+    files: Mapping[str, bytes] = field(default_factory=dict)
     fixed: int | None = None
     sides: str = ORIENTATION["x"]
     changes: Mapping[str, Any] = field(default_factory=dict)

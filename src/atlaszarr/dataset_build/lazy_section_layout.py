@@ -17,6 +17,7 @@ from ..engine.blocks import Block
 from ..engine.collection import member_pyramid
 from ..engine.lazy_arrays import LazyArrays
 from ..engine.ome import Geometry
+from ..engine.ome_xml import Described
 from ..errors import InputError
 from ..geometry.grid import Grid
 from ..geometry.spaces import AXES
@@ -28,7 +29,7 @@ from ..sections.planes import SectionPlanes
 from . import records
 from .layout import IMAGE, SECTION, section_spec
 from .lazy_layout import LazyBuild, LazyLayout, OwnImages, as_dask, lazy_block, values_of
-from .section_layout import collection_groups, member_groups, section_layout
+from .section_layout import collection_files, collection_groups, member_groups, section_layout
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -98,6 +99,7 @@ class LazySections(LazyLayout):
         spec, version = self.image_spec(stored, has_channels), self.options.ome_zarr
         channels, title, fixed = self.channels(stored, "rgb"), records.title(self.dataset), planes.plane.fixed
         groups: dict[str, Any] = {}
+        images: list[Described] = []
         one = member_pyramid(pyramid, fixed)
         path = [""] * len(every)
         for member, position in enumerate(positions):
@@ -107,6 +109,7 @@ class LazySections(LazyLayout):
             name = f"{title}, section {section.section_number}"
             plane = replace(plane, translation=(z, y, x))
             groups |= member_groups(version, member, section, name, plane, one, channels=channels, dtype=spec.dtype)
+            images.append(Described(name, one.shape, plane))
             path[position] = str(member)
         built = self.lay_out(
             target,
@@ -117,6 +120,7 @@ class LazySections(LazyLayout):
             groups=groups | collection_groups(len(ids)),
             extent=f"{shape[0]} {planes.plane.name} planes of {shape[1]} x {shape[2]} pixels, {len(one.levels)} levels",
             columns={"path": path, "coordinate_um": planes.coordinates.tolist()},
+            files=collection_files(images, channels, spec.dtype),
             changes=self.changes(arrays, identity, {**asdict(geometry), "sections": ids}),
             fixed=fixed,
         )

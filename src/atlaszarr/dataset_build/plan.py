@@ -235,6 +235,7 @@ def price(
         objects=multiscale.objects
         + len(multiscale.documents())
         + group_documents * len(layout.groups)
+        + len(layout.files)
         + _OTHER_OBJECTS,
         download_bytes=slides.bytes if slides else round(pixels * JPEG_BYTES_PER_PIXEL),
         uncompressed_bytes=uncompressed,

@@ -32,6 +32,7 @@ from .plan import Plan
 FILES = ("atlaszarr/build.json", "atlaszarr/sections.csv", "atlaszarr/failures.csv")
 #: The colour of each channel of a section image.
 _COLOURS = {"red": "FF0000", "green": "00FF00", "blue": "0000FF"}
+RGB = tuple(_COLOURS)
 _PACKAGES = ("dask", "fsspec", "google-crc32c", "numcodecs", "numpy", "obstore", "simplejpeg", "zarr")
 
 
@@ -184,12 +185,13 @@ def image(
     geometry: Geometry,
     pyramid: Pyramid,
     name: str,
-    channels: Sequence[str] | None = tuple(_COLOURS),
+    channels: Sequence[str] | None = RGB,
     dtype: str = "uint8",
 ) -> dict[str, Any]:
     """OME-Zarr metadata of the group of a registered image, with the names of its channels; None without an axis c.
 
-    A viewer shows the grey levels of the section images, 0 to 255, whatever the dtype.
+    A viewer shows the grey levels of the section images, 0 to 255, whatever the dtype. One that shows a single plane
+    across z begins in the middle.
     """
     method = f"mean of the covered voxels among {_neighbours(pyramid)}"
     if channels is None:
@@ -198,13 +200,22 @@ def image(
     low, high = (np.iinfo(kind).min, np.iinfo(kind).max) if kind.kind in "iu" else (0, 255)
     window = {"min": float(low), "max": float(high), "start": 0.0, "end": float(min(high, 255))}
     entries = [
-        {"label": label, "color": _COLOURS.get(label, "FFFFFF"), "active": True, "window": dict(window)}
-        for label in channels
+        {"label": label, "color": colour, "active": True, "window": dict(window)}
+        for label, colour in coloured(channels)
     ]
     return {
         "multiscales": [multiscales(version, name, "czyx", geometry, pyramid, method)],
-        "omero": {"name": name, "channels": entries, "rdefs": {"model": "color"}},
+        "omero": {
+            "name": name,
+            "channels": entries,
+            "rdefs": {"model": "color", "defaultZ": pyramid.shape[0] // 2},
+        },
     }
+
+
+def coloured(channels: Sequence[str] | None) -> list[tuple[str, str]]:
+    """Name and colour of each channel; one without a name, in white, if there is no axis c."""
+    return [("", "FFFFFF")] if channels is None else [(label, _COLOURS.get(label, "FFFFFF")) for label in channels]
 
 
 def provenance(version: str, geometry: Geometry, pyramid: Pyramid, sections: Sequence[Section]) -> dict[str, Any]:

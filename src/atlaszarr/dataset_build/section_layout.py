@@ -17,6 +17,7 @@ from ..engine.blocks import Block
 from ..engine.collection import member_pyramid
 from ..engine.multiscale import ArraySpec
 from ..engine.ome import Geometry, displacement_field
+from ..engine.ome_xml import KEY, Described, ome_xml
 from ..engine.pyramid import NonEmptyChunks, Pyramid
 from ..errors import RecordError
 from ..geometry.plane import PLANES
@@ -59,6 +60,7 @@ def section_layout(dataset: SectionDataset, options: SectionsOptions) -> BuildLa
         )
     tiers = tuple(map(tier_image, imaged.sections, imaged.requests, boxes))
     non_empty = NonEmptyChunks(pyramid, frozenset(base))
+    groups, images = _groups(dataset, options, planes, member_pyramid(pyramid, planes.plane.fixed))
     inputs = {}
     for block in sorted(non_empty.blocks(step)):
         section, rows, columns = pyramid.region(step, block)
@@ -73,15 +75,16 @@ def section_layout(dataset: SectionDataset, options: SectionsOptions) -> BuildLa
         source=partial(_block, planes, tiers, options.background, options.displacement, options.grey),
         non_empty=non_empty,
         inputs=inputs,
-        block_bytes=max(_bytes(pyramid.region(step, block), images, options) for block, images in inputs.items()),
+        block_bytes=max(_bytes(pyramid.region(step, block), needed, options) for block, needed in inputs.items()),
         arrays=(image_spec(options.background, options.grey), section_spec(), *((_FIELD,) * options.displacement)),
-        groups=_groups(dataset, options, planes, member_pyramid(pyramid, planes.plane.fixed)),
+        groups=groups,
         extent=f"{sections} {planes.plane.name} planes of {sides[0]} x {sides[1]} pixels, {len(pyramid.levels)} levels",
         columns={
             "path": list(map(str, range(sections))),
             "coordinate_um": planes.coordinates.tolist(),
             "windows": [math.prod(tier.windows) for tier in tiers],
         },
+        files=collection_files(images, **channels_of(options.grey)),
         fixed=planes.plane.fixed,
     )
 
@@ -118,20 +121,22 @@ def _bytes(region: Region, windows: Sequence[ImageRequest], options: SectionsOpt
 
 def _groups(
     dataset: SectionDataset, options: SectionsOptions, planes: SectionPlanes, pyramid: Pyramid
-) -> dict[str, dict[str, Any]]:
-    """OME-Zarr metadata of the images, each of the levels of `pyramid`, and of the collection."""
+) -> tuple[dict[str, dict[str, Any]], list[Described]]:
+    """OME-Zarr metadata of the images, each of the levels of `pyramid`, and of the collection; and the images."""
     version, title, thickness = options.ome_zarr, records.title(dataset), dataset.thickness
     groups: dict[str, dict[str, Any]] = {}
+    images: list[Described] = []
     for member, (section, coordinate) in enumerate(zip(planes.imaged.sections, planes.coordinates, strict=True)):
         geometry = records.plane_geometry(planes.grid, planes.plane.fixed, coordinate, thickness)
         name = f"{title}, section {section.section_number}"
         channels = channels_of(options.grey)
         groups |= member_groups(version, member, section, name, geometry, pyramid, **channels)
+        images.append(Described(name, pyramid.shape, geometry))
         if options.displacement:
             field = displacement_field(version, f"{name}, displacement", "czyx", geometry, pyramid)
             frame = image_frame(planes, member, thickness)
             groups[f"{member}/{DISPLACEMENT}"] = {**field, "atlaszarr": {"image": frame}}
-    return groups | collection_groups(len(planes.displacements))
+    return groups | collection_groups(len(planes.displacements)), images
 
 
 def member_groups(
@@ -148,6 +153,17 @@ def member_groups(
 def collection_groups(members: int) -> dict[str, dict[str, Any]]:
     """OME-Zarr metadata of a collection of images."""
     return {"OME": {"series": list(map(str, range(members)))}, "": {"bioformats2raw.layout": 3}}
+
+
+def collection_files(
+    images: Sequence[Described], channels: Sequence[str] | None = records.RGB, dtype: str = "uint8"
+) -> dict[str, bytes]:
+    """The sidecar that lists the images of a collection, by key; none for a dtype that it has no name for.
+
+    `channels` and `dtype` are those of `records.image`.
+    """
+    body = ome_xml(images, dtype, records.coloured(channels))
+    return {} if body is None else {KEY: body}
 
 
 def field_in_mm(planes: SectionPlanes, section: int, rows: slice, columns: slice) -> NDArray[np.float64]:

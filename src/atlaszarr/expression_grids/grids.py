@@ -213,7 +213,8 @@ class _Grid:
             channels.append(
                 {"label": quantity, "color": _COLOURS[quantity], "active": quantity == "energy", "window": window}
             )
-        groups = {"": {"multiscales": [entry], "omero": {"name": name, "channels": channels}}}
+        rdefs = {"model": "color", "defaultZ": pyramid.shape[0] // 2}
+        groups = {"": {"multiscales": [entry], "omero": {"name": name, "channels": channels, "rdefs": rdefs}}}
 
         def build_json(_ledger: str) -> list[str]:
             document = {
