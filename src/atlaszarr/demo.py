@@ -1,4 +1,4 @@
-"""The demo: a volume and an atlas, built from the built-in Allen API and read back with zarr."""
+"""The demo: a volume and an atlas, built from the built-in Allen API, read back with zarr, and drawn as a picture."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from .atlas import build_atlas
 from .dataset_build.api import build
 from .engine.writer import Progress
 from .errors import TargetError
+from .geometry.plane import PLANES
+from .geometry.spaces import reference_space
 from .regions.tables import tree
 from .regions.volumes import region_volumes
 from .stores.local import write_whole
@@ -31,19 +33,30 @@ DATASET = 74272479
 #: Voxel sizes of the volume and of the reference volumes, in um.
 _VOLUME_RESOLUTION = 25.0
 _ATLAS_RESOLUTION = 50
+#: Positions of the planes of the picture along (p, i, r), as fractions of the reference space: through hippocampus and
+#: striatum of a mouse, and to the left of the midline.
+_PLANES = (0.53, 0.45, 0.4)
 #: Depth in the tree of the deepest structures in the printed table; the file has all structures.
 _DEEPEST = 4
 
 
-def run_demo(folder: str | os.PathLike[str], progress: Progress | None = None) -> tuple[VolumeDemo, AtlasDemo]:
-    """Build a registered volume and an atlas from the built-in Allen API in a folder, and read both back.
+def run_demo(folder: str | os.PathLike[str], progress: Progress | None = None) -> tuple[VolumeDemo, AtlasDemo, str]:
+    """Build a registered volume and an atlas from the built-in Allen API in a folder, read both back, and draw them.
 
     Parameters
     ----------
     folder : path-like
         Created if it does not exist.
     progress : callable, optional
-        See `atlaszarr.build`; further words are ``volume read``, ``reference volumes`` and ``atlas read``.
+        See `atlaszarr.build`; further words are ``volume read``, ``reference volumes``, ``atlas read`` and
+        ``picture``.
+
+    Returns
+    -------
+    volume : VolumeDemo
+    atlas : AtlasDemo
+    picture : str
+        A PNG of both; see `draw_demo`.
 
     Raises
     ------
@@ -58,7 +71,8 @@ def run_demo(folder: str | os.PathLike[str], progress: Progress | None = None) -
     progress = progress or (lambda *_: None)
     with Emulator() as emulator, AllenClient(emulator.url, cache="none") as client:
         volume = demonstrate_volume(path, client, emulator, progress)
-        return volume, demonstrate_atlas(path, client, emulator.phantom, progress)
+        atlas = demonstrate_atlas(path, client, emulator.phantom, progress)
+    return volume, atlas, draw_demo(path / "demo.png", volume, atlas, progress)
 
 
 @dataclass(frozen=True)
@@ -68,8 +82,6 @@ class VolumeDemo:
     Attributes
     ----------
     target : str
-    picture : str
-        Three slices through the volume, a JPEG.
     state : str
         ``built``, ``resumed`` or ``already finished``.
     requests : int
@@ -82,7 +94,6 @@ class VolumeDemo:
     """
 
     target: str
-    picture: str
     state: str
     requests: int
     levels: tuple[tuple[tuple[int, ...], float, float], ...]
@@ -152,7 +163,6 @@ def demonstrate_volume(folder: Path, client: AllenClient, emulator: Emulator, pr
     TargetError
         If the result cannot be read back.
     """
-    import simplejpeg
     import zarr
 
     target = folder / "nrp1.ome.zarr"
@@ -168,12 +178,10 @@ def demonstrate_volume(folder: Path, client: AllenClient, emulator: Emulator, pr
     progress(1, 3, "volume read")
     label = np.asarray(group["labels/section/0"][:])
     progress(2, 3, "volume read")
-    picture = target.with_name("nrp1.jpg")
-    write_whole(picture, simplejpeg.encode_jpeg(_slices(image), quality=92))
     levels = tuple(_level(group, dataset) for dataset in group.attrs["ome"]["multiscales"][0]["datasets"])
     error = _error(image, label, sections, emulator.phantom)
     progress(3, 3, "volume read")
-    return VolumeDemo(str(target), str(picture), view.state, requests, levels, error)
+    return VolumeDemo(str(target), view.state, requests, levels, error)
 
 
 def _level(group: Any, dataset: dict[str, Any]) -> tuple[tuple[int, ...], float, float]:
@@ -194,15 +202,6 @@ def _error(image: NDArray[np.uint8], label: NDArray[np.uint32], dataset: Section
     inside = (phantom.distance_to_edge(shown) > 100) & (phantom.labels(shown) > 0)
     found = image[(slice(None), *index[inside].T)].T
     return float(np.abs(found - phantom.rgb(shown[inside])).mean())
-
-
-def _slices(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Coronal, horizontal and sagittal slices through the middle, side by side: (height, width, 3)."""
-    _, z, y, x = image.shape
-    slices = [image[:, z // 2], image[:, :, y // 2], image[:, :, :, x // 2].transpose(0, 2, 1)]
-    height = max(part.shape[1] for part in slices)
-    padded = [np.pad(part, ((0, 0), (0, height - part.shape[1]), (0, 8))) for part in slices]
-    return np.ascontiguousarray(np.concatenate(padded, axis=2).transpose(1, 2, 0))
 
 
 def demonstrate_atlas(folder: Path, client: AllenClient, phantom: Phantom, progress: Progress) -> AtlasDemo:
@@ -270,3 +269,66 @@ def demonstrate_atlas(folder: Path, client: AllenClient, phantom: Phantom, progr
         largest_error_of=str(table.at[largest, "acronym"]),
         table=tree(table.loc[shown], terminology),
     )
+
+
+def draw_demo(path: Path, volume: VolumeDemo, atlas: AtlasDemo, progress: Progress) -> str:
+    """Draw three planes through the volume with the borders of the atlas, and the volumes of the largest regions.
+
+    Parameters
+    ----------
+    path : Path
+        A PNG or SVG; replaced if it exists.
+    volume : VolumeDemo
+    atlas : AtlasDemo
+    progress : callable
+        See `atlaszarr.build`.
+
+    Returns
+    -------
+    str
+        The path.
+
+    Raises
+    ------
+    TargetError
+        If the picture cannot be written.
+    """
+    import zarr
+
+    from .previews.annotation_planes import label_planes
+    from .previews.region_bars import volumes_chart
+    from .previews.three_planes import draw_three_planes
+
+    progress(0, 1, "picture")
+    space = reference_space(9)
+    group: Any = zarr.open_group(volume.target, mode="r")
+    level, section = group["0"], group["labels/section/0"]
+    terminology = Terminology.read(Path(atlas.annotation).with_name("terminology.csv"))
+    positions, images, labels = {}, {}, {}
+    for plane in PLANES.values():
+        at = _PLANES[plane.fixed] * space.extent[plane.fixed]
+        index: list[Any] = [slice(None)] * 3
+        index[plane.fixed] = int(at // _VOLUME_RESOLUTION)
+        image = np.moveaxis(np.asarray(level[(slice(None), *index)]), 0, -1)
+        image[np.asarray(section[tuple(index)]) == 0] = 255  # no section image is there
+        positions[plane.name] = at
+        images[plane.name] = image if plane.rows < plane.columns else image.swapaxes(0, 1)
+        (labels[plane.name],) = label_planes(atlas.annotation, plane, [at], _VOLUME_RESOLUTION, space)
+    body = draw_three_planes(
+        f"Section dataset {DATASET}, registered: Nrp1 in a phantom brain",
+        "Planes through the volume that was built from its coronal sections; lines are borders of regions. Positions "
+        "are in mm from the anterior, superior and left end.",
+        space,
+        positions,
+        images,
+        _VOLUME_RESOLUTION,
+        labels,
+        terminology,
+        volumes_chart(region_volumes(atlas.annotation, terminology), terminology),
+        "The phantom brain of atlaszarr, which is invented; the alignment of the sections is that of the Allen Mouse "
+        "Brain Atlas.",
+        path.suffix,
+    )
+    write_whole(path, body)
+    progress(1, 1, "picture")
+    return str(path)

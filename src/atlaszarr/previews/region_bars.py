@@ -25,12 +25,14 @@ MOST_BARS = 20
 MOST_SERIES = 4
 #: A structure is divided into its children if they hold this share of its volume.
 _DIVIDED = 0.9
-#: Longest acronym, in characters; the longest of the adult mouse with a volume has 15 (``SSp-ll6a`` has 8).
+#: Longest acronym, in characters: that of all 1,327 structures of the adult mouse is ``fiber tracts``.
 _LONGEST_ACRONYM = 12
 #: Width of a page, height of the bars of a region, of one further series, and of title, axis and foot, in inches.
 _WIDTH, _ROW, _FURTHER, _FRAME = 8.0, 0.24, 0.1, 1.15
 #: Space for acronyms and names, to the left of the bars, and for values, to their right, in inches.
 _NAMES, _VALUES = 3.3, 1.0
+#: Height of the axis below the bars, and the largest of a row, in inches.
+_AXIS, _THICKEST = 0.4, 0.5
 _FONT = 9.0
 #: Opacity of the bars of the first, second, third and fourth series.
 _SHADES = (1.0, 0.45, 0.75, 0.25)
@@ -102,7 +104,7 @@ def divisions(volumes: Mapping[Any, float], terminology: Terminology, most: int 
     """The divisions of a brain: structures that do not overlap, as many of the largest as fit.
 
     The largest structure is replaced with its children, again and again, if these hold 90 % of its volume and are not
-    too many.
+    too many. A root is replaced even if they hold less.
 
     Parameters
     ----------
@@ -131,7 +133,8 @@ def divisions(volumes: Mapping[Any, float], terminology: Terminology, most: int 
         whole.remove(largest)
         parts = below.get(largest.id, [])
         fits = len(whole) + len(divided) + len(parts) <= most
-        if parts and fits and sum(map(size, parts)) >= _DIVIDED * size(largest):
+        is_root = largest.parent_id is None
+        if parts and fits and (is_root or sum(map(size, parts)) >= _DIVIDED * size(largest)):
             whole += parts
         else:
             divided.append(largest)
@@ -317,8 +320,9 @@ def draw_chart(paper: Paper, box: tuple[float, float, float, float], chart: BarC
     chart : BarChart
     """
     left, top, width, height = box
+    height = min(height, _AXIS + _THICKEST * len(chart.structures))
     names = min(_NAMES, 0.45 * width)
-    axes = paper.axes(left + names, top, width - names - _VALUES, height - 0.4)
+    axes = paper.axes(left + names, top, width - names - _VALUES, height - _AXIS)
     largest = max(value for values in chart.series.values() for value in values if math.isfinite(value))
     count = len(chart.series)
     thick = 0.8 / count
@@ -336,7 +340,7 @@ def draw_chart(paper: Paper, box: tuple[float, float, float, float], chart: BarC
     axes.set(xlim=(0, 1.004 * largest), ylim=(len(chart.structures) - 0.5, -0.5), yticks=[], xlabel=chart.label)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(length=2, pad=2, labelsize=7)
-    row_height = (height - 0.4) / len(chart.structures)
+    row_height = (height - _AXIS) / len(chart.structures)
     letters = min(max(len(structure.acronym) for structure in chart.structures), _LONGEST_ACRONYM)
     for row, structure in enumerate(chart.structures):
         _draw_name(paper, (left, top + (row + 0.5) * row_height, names), letters, structure)
@@ -350,7 +354,8 @@ def _draw_name(paper: Paper, box: tuple[float, float, float], letters: int, stru
     paper.text(left, at, _cut(structure.acronym, letters), size=_FONT, weight="bold", va="center")
     column = _inches(letters) + 0.12
     if structure.name.casefold() != structure.acronym.casefold() and width - column > 0.5:
-        name = _cut(structure.name, int((width - column) / _inches(1)))
+        # Letters of names are lower-case and not bold: narrower.
+        name = _cut(structure.name, int(1.3 * (width - column) / _inches(1)))
         paper.text(left + column, at, name, size=_FONT - 1, color=GREY, va="center")
 
 
