@@ -141,13 +141,11 @@ def draw_sides(
     Outside, the letters of the axes (AP, DV, ML) stand between them.
     """
     left, top, width, height = box
-    from matplotlib.patheffects import withStroke
-
     words: dict[str, Any] = {"size": size, "color": GREY}
     (first, last), (above, below) = ENDS[plane.columns], ENDS[plane.rows]
     if inside:
         gap = 0.03
-        words["path_effects"] = [withStroke(linewidth=1.5, foreground="white", alpha=0.8)]
+        words["bbox"] = {"facecolor": "white", "alpha": 0.6, "linewidth": 0, "pad": 0.6}
         paper.text(left + width / 2, top + gap, above, ha="center", **words)
         paper.text(left + width / 2, top + height - gap, below, ha="center", va="bottom", **words)
         for at, word, side in ((left + gap, first, "left"), (left + width - gap, last, "right")):
