@@ -213,7 +213,9 @@ def _measured(tables: Sequence[pd.DataFrame]) -> tuple[str, str, str]:
             code="no-common-channel",
         )
     name = column.removeprefix("mean_")
-    return f"Mean of {name}", f"mean of {name}", column
+    if name == "grey":
+        return "Mean grey level", "mean grey level", column
+    return f"Mean of channel {name}", f"mean of channel {name}", column
 
 
 def _with_grey(table: pd.DataFrame) -> pd.DataFrame:
@@ -258,14 +260,14 @@ def _ordered(
     notes: tuple[str, ...],
 ) -> BarChart:
     """A chart of the structures with values, the largest first and at most `MOST_BARS`."""
-    sums = [sum(value for value in values if math.isfinite(value)) for values in zip(*series.values(), strict=True)]
-    known = [k for k, values in enumerate(zip(*series.values(), strict=True)) if any(map(math.isfinite, values))]
-    if not any(sums[k] > 0 for k in known):
+    finite = [[value for value in values if math.isfinite(value)] for values in zip(*series.values(), strict=True)]
+    means = {k: sum(values) / len(values) for k, values in enumerate(finite) if values}
+    if not any(mean > 0 for mean in means.values()):
         raise InputError(
             f"no region has a value to draw ({label}); give regions that occur, or leave out --picture",
             code="nothing-to-draw",
         )
-    order = sorted(known, key=lambda k: -sums[k])
+    order = sorted(means, key=lambda k: -means[k])
     if len(order) > MOST_BARS:
         notes = (f"The largest {MOST_BARS} of {len(order)} regions.", *notes)
     order = order[:MOST_BARS]
@@ -329,14 +331,14 @@ def draw_chart(paper: Paper, box: tuple[float, float, float, float], chart: BarC
     for k, values in enumerate(chart.series.values()):
         for row, (structure, value) in enumerate(zip(chart.structures, values, strict=True)):
             at = row - 0.4 + (k + 0.5) * thick
-            if not math.isfinite(value):
-                continue
-            axes.barh(at, value, thick, color=structure.colour, alpha=_SHADES[k], linewidth=0)
-            axes.barh(at, value, thick, fill=False, edgecolor="#777777", linewidth=0.4)
-            axes.annotate(
-                chart.texts(value), (max(value, 0.0), at), (4, 0), textcoords="offset points", va="center",
-                size=_FONT if count == 1 else 6.5, color=INK, annotation_clip=False,
-            )  # fmt: skip
+            words: dict[str, Any] = {"va": "center", "size": _FONT if count == 1 else 6.5, "color": INK}
+            if math.isfinite(value):
+                axes.barh(at, value, thick, color=structure.colour, alpha=_SHADES[k], linewidth=0)
+                axes.barh(at, value, thick, fill=False, edgecolor="#777777", linewidth=0.4)
+            else:
+                words["color"] = GREY
+            text, end = (chart.texts(value), max(value, 0.0)) if math.isfinite(value) else ("no data", 0.0)
+            axes.annotate(text, (end, at), (4, 0), textcoords="offset points", annotation_clip=False, **words)
     axes.set(xlim=(0, 1.004 * largest), ylim=(len(chart.structures) - 0.5, -0.5), yticks=[], xlabel=chart.label)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(length=2, pad=2, labelsize=7)
@@ -365,14 +367,15 @@ def _inches(letters: int) -> float:
 
 
 def _draw_legend(axes: Axes, chart: BarChart) -> None:
-    """Name the series at the lower right, in the order of their bars."""
+    """Name the series above the bars, in their order."""
     from matplotlib.patches import Patch
 
     handles = [
         Patch(facecolor="#555555", alpha=shade, label=printable(name))
         for name, shade in zip(chart.series, _SHADES, strict=False)
     ]
-    legend = axes.legend(handles=handles, loc="lower right", frameon=True, fontsize=8)
+    where: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0), "ncols": 2}
+    legend = axes.legend(handles=handles, frameon=False, fontsize=8, **where)
     for text in legend.get_texts():
         text.set_parse_math(False)
 
