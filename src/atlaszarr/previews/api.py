@@ -12,6 +12,7 @@ from ..allen.client import AllenClient
 from ..allen.images import MissingImage
 from ..allen.records import SectionDataset
 from ..assets.locate import Located, locate
+from ..engine.notebook import table_html
 from ..engine.writer import Progress
 from ..errors import AtlaszarrError, AtlaszarrWarning, InputError
 from ..geometry.spaces import reference_space
@@ -83,6 +84,18 @@ class PreviewReport:
             "missing_numbers": list(self.missing_numbers),
             "failures": [{"image_id": f.request.image_id, "url": f.url, "reason": f.reason} for f in self.failures],
         }
+
+    def _repr_html_(self) -> str:
+        """A table for notebooks."""
+        reasons = [f"section image {failure.request.image_id}: {failure.reason}" for failure in self.failures]
+        rows: list[tuple[str, object]] = [
+            ("picture", self.path),
+            ("sections", f"{len(self.coordinates)}, {self.plane}"),
+            ("reference space", self.reference_space),
+            *([("annotation", self.annotation)] if self.annotation else []),
+            *([("missing images", reasons)] if reasons else []),
+        ]
+        return table_html(f"Preview of section dataset {self.dataset}", rows)
 
 
 def preview(
