@@ -16,8 +16,7 @@ from .atlas import build_atlas
 from .dataset_build.api import build
 from .engine.writer import Progress
 from .errors import TargetError
-from .geometry.plane import PLANES
-from .geometry.spaces import reference_space
+from .previews.registered_volume import draw_registered_volume
 from .regions.tables import tree
 from .regions.volumes import region_volumes
 from .stores.local import write_whole
@@ -33,9 +32,13 @@ DATASET = 74272479
 #: Voxel sizes of the volume and of the reference volumes, in um.
 _VOLUME_RESOLUTION = 25.0
 _ATLAS_RESOLUTION = 50
-#: Positions of the planes of the picture along (p, i, r), as fractions of the reference space: through hippocampus and
-#: striatum of a mouse, and to the left of the midline.
-_PLANES = (0.53, 0.45, 0.4)
+#: The words of the picture.
+_TITLE = f"Section dataset {DATASET}, registered: Nrp1 in a phantom brain"
+_SUBTITLE = (
+    "Planes through the volume that was built from its coronal sections; lines are borders of regions. Positions are in "
+    "mm from the anterior, superior and left end."
+)
+_FOOT = "The brain is a phantom: invented. The alignment of the sections is that of the Allen Mouse Brain Atlas."
 #: Depth in the tree of the deepest structures in the printed table; the file has all structures.
 _DEEPEST = 4
 
@@ -56,7 +59,7 @@ def run_demo(folder: str | os.PathLike[str], progress: Progress | None = None) -
     volume : VolumeDemo
     atlas : AtlasDemo
     picture : str
-        A PNG of both; see `draw_demo`.
+        A PNG of both; see `atlaszarr.previews.registered_volume.draw_registered_volume`.
 
     Raises
     ------
@@ -72,7 +75,11 @@ def run_demo(folder: str | os.PathLike[str], progress: Progress | None = None) -
     with Emulator() as emulator, AllenClient(emulator.url, cache="none") as client:
         volume = demonstrate_volume(path, client, emulator, progress)
         atlas = demonstrate_atlas(path, client, emulator.phantom, progress)
-    return volume, atlas, draw_demo(path / "demo.png", volume, atlas, progress)
+    progress(0, 1, "picture")
+    picture = path / "demo.png"
+    draw_registered_volume(picture, volume.target, atlas.annotation, _TITLE, _SUBTITLE, _FOOT)
+    progress(1, 1, "picture")
+    return volume, atlas, str(picture)
 
 
 @dataclass(frozen=True)
@@ -269,66 +276,3 @@ def demonstrate_atlas(folder: Path, client: AllenClient, phantom: Phantom, progr
         largest_error_of=str(table.at[largest, "acronym"]),
         table=tree(table.loc[shown], terminology),
     )
-
-
-def draw_demo(path: Path, volume: VolumeDemo, atlas: AtlasDemo, progress: Progress) -> str:
-    """Draw three planes through the volume with the borders of the atlas, and the volumes of the largest regions.
-
-    Parameters
-    ----------
-    path : Path
-        A PNG or SVG; replaced if it exists.
-    volume : VolumeDemo
-    atlas : AtlasDemo
-    progress : callable
-        See `atlaszarr.build`.
-
-    Returns
-    -------
-    str
-        The path.
-
-    Raises
-    ------
-    TargetError
-        If the picture cannot be written.
-    """
-    import zarr
-
-    from .previews.annotation_planes import label_planes
-    from .previews.region_bars import volumes_chart
-    from .previews.three_planes import draw_three_planes
-
-    progress(0, 1, "picture")
-    space = reference_space(9)
-    group: Any = zarr.open_group(volume.target, mode="r")
-    level, section = group["0"], group["labels/section/0"]
-    terminology = Terminology.read(Path(atlas.annotation).with_name("terminology.csv"))
-    positions, images, labels = {}, {}, {}
-    for plane in PLANES.values():
-        at = _PLANES[plane.fixed] * space.extent[plane.fixed]
-        index: list[Any] = [slice(None)] * 3
-        index[plane.fixed] = int(at // _VOLUME_RESOLUTION)
-        image = np.moveaxis(np.asarray(level[(slice(None), *index)]), 0, -1)
-        image[np.asarray(section[tuple(index)]) == 0] = 255  # no section image is there
-        positions[plane.name] = at
-        images[plane.name] = image if plane.rows < plane.columns else image.swapaxes(0, 1)
-        (labels[plane.name],) = label_planes(atlas.annotation, plane, [at], _VOLUME_RESOLUTION, space)
-    body = draw_three_planes(
-        f"Section dataset {DATASET}, registered: Nrp1 in a phantom brain",
-        "Planes through the volume that was built from its coronal sections; lines are borders of regions. Positions "
-        "are in mm from the anterior, superior and left end.",
-        space,
-        positions,
-        images,
-        _VOLUME_RESOLUTION,
-        labels,
-        terminology,
-        volumes_chart(region_volumes(atlas.annotation, terminology), terminology),
-        "The phantom brain of atlaszarr, which is invented; the alignment of the sections is that of the Allen Mouse "
-        "Brain Atlas.",
-        path.suffix,
-    )
-    write_whole(path, body)
-    progress(1, 1, "picture")
-    return str(path)
