@@ -32,15 +32,15 @@ DATASET = 74272479
 #: Voxel sizes of the volume and of the reference volumes, in um.
 _VOLUME_RESOLUTION = 25.0
 _ATLAS_RESOLUTION = 50
+#: Depth in the tree of the deepest structures in the printed table; the file has all structures.
+_DEEPEST = 4
 #: The words of the picture.
 _TITLE = f"Section dataset {DATASET}, registered: Nrp1 in a phantom brain"
 _SUBTITLE = (
-    "Planes through the volume that was built from its coronal sections; lines are borders of regions. Positions are in "
-    "mm from the anterior, superior and left end."
+    "Planes through the volume that was built from its coronal sections; lines are borders of regions. Positions are "
+    "in mm from the anterior, superior and left end."
 )
 _FOOT = "The brain is a phantom: invented. The alignment of the sections is that of the Allen Mouse Brain Atlas."
-#: Depth in the tree of the deepest structures in the printed table; the file has all structures.
-_DEEPEST = 4
 
 
 def run_demo(folder: str | os.PathLike[str], progress: Progress | None = None) -> tuple[VolumeDemo, AtlasDemo, str]:
