@@ -10,6 +10,7 @@ import threading
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from ..errors import printable
@@ -56,6 +57,17 @@ class Paper:
         box = (left / self.width, 1 - top / self.height)
         style: dict[str, Any] = {"va": "top", "color": INK, "parse_math": False}
         self.figure.text(*box, printable(words), **(style | options))
+
+
+@lru_cache(4096)
+def text_width(words: str, size: float, weight: str = "normal") -> float:
+    """The width of a line of text in a font size in points, in inches."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    font = FontProperties(size=size, weight=weight)
+    width, _, _ = text_to_path.get_text_width_height_descent(printable(words), font, ismath=False)
+    return float(width) / 72
 
 
 def print_page(

@@ -13,7 +13,7 @@ from ..errors import InputError, printable
 from ..stores.local import write_whole
 from ..stores.locations import normalize, output_file, overlap, shown
 from ..terminology.terminology import Structure, Terminology
-from .paper import FORMATS, GREY, INK, Paper, print_page
+from .paper import FORMATS, GREY, INK, Paper, print_page, text_width
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,8 +25,10 @@ MOST_BARS = 20
 MOST_SERIES = 4
 #: A structure is divided into its children if they hold this share of its volume.
 _DIVIDED = 0.9
-#: Longest acronym, in characters: that of all 1,327 structures of the adult mouse is ``fiber tracts``.
-_LONGEST_ACRONYM = 12
+#: Most characters of a text, which is then cut to its width.
+_LONGEST_NAME = 200
+#: Most space for acronyms, in inches: that for ``fiber tracts``, the longest of the adult mouse.
+_ACRONYMS = 1.0
 #: Width of a page, height of the bars of a region, of one further series, and of title, axis and foot, in inches.
 _WIDTH, _ROW, _FURTHER, _FRAME = 8.0, 0.24, 0.1, 1.15
 #: Space for acronyms and names, to the left of the bars, and for values, to their right, in inches.
@@ -305,7 +307,7 @@ def write_chart(path: Path, chart: BarChart, source: str) -> str:
         draw_chart(paper, (0.15, 0.45, _WIDTH - 0.3, height - _FRAME + 0.25 - 0.15 * len(chart.notes)), chart)
         for k, line in enumerate((*chart.notes, f"Annotation: {source}")):
             top = height - 0.12 - 0.15 * (len(chart.notes) - k)
-            paper.text(0.15, top, _cut(line, 130), size=7, color=GREY, va="bottom")
+            paper.text(0.15, top, _fitted(line, 7, _WIDTH - 0.3), size=7, color=GREY, va="bottom")
 
     write_whole(path, print_page(_WIDTH, height, draw, path.suffix.lower(), {"Title": chart.title}))
     return f"{path}: bars of {rows} regions"
@@ -323,7 +325,7 @@ def draw_chart(paper: Paper, box: tuple[float, float, float, float], chart: BarC
     """
     left, top, width, height = box
     height = min(height, _AXIS + _THICKEST * len(chart.structures))
-    names = min(_NAMES, 0.45 * width)
+    names = min(_NAMES, 0.5 * width)
     axes = paper.axes(left + names, top, width - names - _VALUES, height - _AXIS)
     largest = max(value for values in chart.series.values() for value in values if math.isfinite(value))
     count = len(chart.series)
@@ -343,27 +345,29 @@ def draw_chart(paper: Paper, box: tuple[float, float, float, float], chart: BarC
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(length=2, pad=2, labelsize=7)
     row_height = (height - _AXIS) / len(chart.structures)
-    letters = min(max(len(structure.acronym) for structure in chart.structures), _LONGEST_ACRONYM)
+    widths = [text_width(structure.acronym[:_LONGEST_NAME], _FONT, "bold") for structure in chart.structures]
+    column = min(max(widths), _ACRONYMS)
     for row, structure in enumerate(chart.structures):
-        _draw_name(paper, (left, top + (row + 0.5) * row_height, names), letters, structure)
+        _draw_name(paper, (left, top + (row + 0.5) * row_height, names), column, structure)
     if count > 1:
         _draw_legend(axes, chart)
 
 
-def _draw_name(paper: Paper, box: tuple[float, float, float], letters: int, structure: Structure) -> None:
-    """Write an acronym of at most so many letters, and the name to the right of it if it differs."""
+def _draw_name(paper: Paper, box: tuple[float, float, float], column: float, structure: Structure) -> None:
+    """Write an acronym, and the name to the right of it, after the width of a column, if it differs."""
     left, at, width = box
-    paper.text(left, at, _cut(structure.acronym, letters), size=_FONT, weight="bold", va="center")
-    column = _inches(letters) + 0.12
+    paper.text(left, at, _fitted(structure.acronym, _FONT, column, "bold"), size=_FONT, weight="bold", va="center")
     if structure.name.casefold() != structure.acronym.casefold() and width - column > 0.5:
-        # Letters of names are lower-case and not bold: narrower.
-        name = _cut(structure.name, int(1.3 * (width - column) / _inches(1)))
-        paper.text(left + column, at, name, size=_FONT - 1, color=GREY, va="center")
+        name = _fitted(structure.name, _FONT - 1, width - column - 0.2)
+        paper.text(left + column + 0.12, at, name, size=_FONT - 1, color=GREY, va="center")
 
 
-def _inches(letters: int) -> float:
-    """The width of so many letters, which are about 0.65 of the font's size wide on average."""
-    return 0.65 * _FONT / 72 * letters
+def _fitted(text: str, size: float, width: float, weight: str = "normal") -> str:
+    """A text that is cut to a width in inches."""
+    cut = text[:_LONGEST_NAME]
+    while cut and text_width(shortened := cut if cut == text else f"{cut.rstrip()}…", size, weight) > width:
+        cut = cut[:-1]
+    return shortened if cut else ""
 
 
 def _draw_legend(axes: Axes, chart: BarChart) -> None:
@@ -378,7 +382,3 @@ def _draw_legend(axes: Axes, chart: BarChart) -> None:
     legend = axes.legend(handles=handles, frameon=False, fontsize=8, **where)
     for text in legend.get_texts():
         text.set_parse_math(False)
-
-
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: most - 1].rstrip()}…"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from ..geometry.plane import Plane
 from ..terminology.terminology import Terminology
 from .annotation_borders import LabelPlane, border_lines
 from .legible_regions import Acronym, legible_regions
-from .paper import GREY, Paper
+from .paper import GREY, Paper, text_width
 from .section_edges import ENDS, LETTERS
 
 if TYPE_CHECKING:
@@ -121,16 +120,7 @@ def _draw_regions(
 
 def _measure(font: float, point: float) -> Callable[[str], tuple[float, float]]:
     """A function for the width and height of a text, in um."""
-    return lambda text: (_points(printable(text), font) * point, _LINE * font * point)
-
-
-@lru_cache(4096)
-def _points(text: str, font: float) -> float:
-    """The width of a text, in points."""
-    from matplotlib.font_manager import FontProperties
-    from matplotlib.textpath import TextPath
-
-    return float(TextPath((0, 0), text, size=font, prop=FontProperties(), usetex=False).get_extents().width)
+    return lambda text: (72 * text_width(text, font) * point, _LINE * font * point)
 
 
 def draw_sides(
