@@ -8,13 +8,14 @@ from dataclasses import replace
 import matplotlib
 import numpy as np
 import pytest
+import zarr
 from PIL import Image
 
 from atlaszarr import AllenClient, Terminology, preview
 from atlaszarr.allen.records import SectionDataset
 from atlaszarr.engine.ome import Geometry
 from atlaszarr.errors import InputError
-from atlaszarr.geometry.spaces import reference_space
+from atlaszarr.geometry.spaces import ORIENTATION, reference_space
 from atlaszarr.previews.thumbnails import make_thumbnails
 from atlaszarr.sections.alignment import align_sections
 from atlaszarr.sections.planes import section_planes
@@ -132,6 +133,30 @@ def test_borders_are_drawn_if_an_annotation_is_given(client, dataset, annotation
         counts[name] = (tmp_path / f"{name}.svg").read_text().count("<path")
         assert report.annotation == (str(annotation) if annotation else None)
     assert counts["with"] == counts["without"] + len(dataset.sections)
+
+
+@pytest.mark.slow
+def test_borders_are_drawn_from_the_level_nearest_to_a_pixel_of_the_picture(client, dataset, tmp_path):
+    # Pixels are 17.5 um in 6 coronal sections, and 31 um in 18 sagittal ones. Only the level of 20 um has a border.
+    counts = {}
+    for whole, axis in ((dataset, 0), (built_in(SAGITTAL), 2)):
+        report = preview(whole, tmp_path / "bare.svg", client=client)
+        at = [6.0, 4.0, 5.7]
+        at[axis] = next(iter(report.coordinates.values())) / 1000
+        labels = np.ones((32, 32, 32), np.uint32)
+        labels[8:24, 8:24, 8:24] = 2
+        annotation = tmp_path / f"{whole.id}.ome.zarr"
+        corner = [round(middle / 0.02) * 0.02 - 0.32 for middle in at]
+        geometry = Geometry((0.02,) * 3, tuple(begin + 0.01 - 0.005 for begin in corner), orientation=ORIENTATION)
+        write_multiscales(labels, annotation, rule="mode", geometry=geometry, levels=2)
+        zarr.open_array(annotation / "1")[:] = 1
+        preview(whole, tmp_path / "x.svg", client=client, annotation=annotation)
+        counts[whole.id] = [(tmp_path / name).read_text().count("<path") for name in ("bare.svg", "x.svg")]
+        assert report.resolution == pytest.approx(17.5 if axis == 0 else 30.9, abs=0.1)
+    before, after = counts[CORONAL]
+    assert after == before + 1
+    before, after = counts[SAGITTAL]
+    assert after == before
 
 
 @pytest.mark.slow
