@@ -264,7 +264,7 @@ def _ordered(
     """A chart of the structures with values, the largest first and at most `MOST_BARS`."""
     finite = [[value for value in values if math.isfinite(value)] for values in zip(*series.values(), strict=True)]
     means = {k: sum(values) / len(values) for k, values in enumerate(finite) if values}
-    if not any(mean > 0 for mean in means.values()):
+    if not any(means.values()):
         raise InputError(
             f"no region has a value to draw ({label}); give regions that occur, or leave out --picture",
             code="nothing-to-draw",
@@ -310,7 +310,7 @@ def write_chart(path: Path, chart: BarChart, source: str) -> str:
             paper.text(0.15, top, _fitted(line, 7, _WIDTH - 0.3), size=7, color=GREY, va="bottom")
 
     write_whole(path, print_page(_WIDTH, height, draw, path.suffix.lower(), {"Title": chart.title}))
-    return f"{path}: bars of {rows} regions"
+    return f"{path}: bars of {rows} region{'s' * (rows != 1)}"
 
 
 def draw_chart(paper: Paper, box: tuple[float, float, float, float], chart: BarChart) -> None:
@@ -327,7 +327,8 @@ def draw_chart(paper: Paper, box: tuple[float, float, float, float], chart: BarC
     height = min(height, _AXIS + _THICKEST * len(chart.structures))
     names = min(_NAMES, 0.5 * width)
     axes = paper.axes(left + names, top, width - names - _VALUES, height - _AXIS)
-    largest = max(value for values in chart.series.values() for value in values if math.isfinite(value))
+    finite = [value for values in chart.series.values() for value in values if math.isfinite(value)]
+    least, largest = min(0.0, *finite), max(0.0, *finite)
     count = len(chart.series)
     thick = 0.8 / count
     for k, values in enumerate(chart.series.values()):
@@ -341,7 +342,9 @@ def draw_chart(paper: Paper, box: tuple[float, float, float, float], chart: BarC
                 words["color"] = GREY
             text, end = (chart.texts(value), max(value, 0.0)) if math.isfinite(value) else ("no data", 0.0)
             axes.annotate(text, (end, at), (4, 0), textcoords="offset points", annotation_clip=False, **words)
-    axes.set(xlim=(0, 1.004 * largest), ylim=(len(chart.structures) - 0.5, -0.5), yticks=[], xlabel=chart.label)
+    axes.set(
+        xlim=(1.004 * least, 1.004 * largest), ylim=(len(chart.structures) - 0.5, -0.5), yticks=[], xlabel=chart.label
+    )
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(length=2, pad=2, labelsize=7)
     row_height = (height - _AXIS) / len(chart.structures)

@@ -80,7 +80,7 @@ def test_both_sides_have_a_bar_each(command, annotation, tmp_path):
 
 def test_without_regions_the_largest_that_do_not_overlap_are_drawn(command, tmp_path):
     ran = command("volumes", many(tmp_path), "--picture", tmp_path / "x.svg")
-    assert (ran.code, ran.err) == (0, f"{tmp_path}/x.svg: bars of 1 regions\n")  # 50 children are too many: the root
+    assert (ran.code, ran.err) == (0, f"{tmp_path}/x.svg: bars of 1 region\n")  # 50 children are too many: the root
     regions = [part for k in range(1, 51) for part in ("--region", f"R{k}")]
     ran = command("volumes", tmp_path / "many.ome.zarr", *regions, "--picture", tmp_path / "x.svg")
     assert ran.err == f"{tmp_path}/x.svg: bars of {MOST_BARS} regions\n"
@@ -114,6 +114,20 @@ def test_names_are_drawn_as_they_are_and_on_one_line(command, annotation, tmp_pa
     body = (tmp_path / "x.svg").read_bytes()
     assert b"\x1b" not in body
     assert any(word.startswith("$\\frac{1}$\\nx") for word in words_of(body))
+
+
+def test_letters_that_the_font_lacks_are_no_warning(command, annotation, tmp_path):
+    (tmp_path / "t.csv").write_text(CSV.replace("Retrosplenial area,RSP", "\U0001f9e0 \u8133\u6881,\u8133"))
+    ran = command("volumes", annotation, "--terminology", tmp_path / "t.csv", "--picture", tmp_path / "x.png")
+    assert (ran.code, ran.err) == (0, f"{tmp_path}/x.png: bars of 1 region\n")
+
+
+def test_negative_means_are_bars_to_the_left(command, annotation, tmp_path):
+    image = np.full((20, 20, 20), -2, np.int16)
+    write_multiscales(image, tmp_path / "y.ome.zarr", rule="mean", geometry=GEOMETRY)
+    ran = command("measure", tmp_path / "y.ome.zarr", "--annotation", annotation, "--picture", tmp_path / "x.svg")
+    assert ran.code == 0, ran.err
+    assert "-2" in words_of((tmp_path / "x.svg").read_bytes())
 
 
 @pytest.mark.parametrize(
