@@ -37,8 +37,8 @@ _DEEPEST = 4
 #: The words of the picture.
 _TITLE = f"Section dataset {DATASET}, registered: Nrp1 in a phantom brain"
 _SUBTITLE = (
-    "Planes through the volume built from its coronal sections. Lines: borders of regions. White: no section. "
-    "Positions: mm from the anterior, superior, left end."
+    "Planes through the volume built from its coronal sections. Lines: borders of regions. White: no section. AP, DV, "
+    "ML: mm from the anterior, superior, left end."
 )
 _FOOT = "The brain is a phantom: invented. The alignment of the sections is that of the Allen Mouse Brain Atlas."
 

@@ -27,7 +27,7 @@ def test_the_demo_builds_a_volume_and_an_atlas_and_a_second_run_finds_them_finis
     image = ngff_zarr.from_ngff_zarr(str(demo / "nrp1.ome.zarr"), validate=True).images[3]
     assert np.asarray(image.data).any()
     with Image.open(demo / "demo.png") as picture:
-        assert picture.width == 2000
+        assert picture.width == 1600
         assert np.asarray(picture.convert("L")).std() > 20
 
     lines = ran.out.splitlines()

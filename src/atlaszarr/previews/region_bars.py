@@ -31,8 +31,8 @@ _LONGEST_NAME = 200
 _ACRONYMS = 1.0
 #: Width of a page, height of the bars of a region, of one further series, and of title, axis and foot, in inches.
 _WIDTH, _ROW, _FURTHER, _FRAME = 8.0, 0.24, 0.1, 1.15
-#: Space for acronyms and names, to the left of the bars, and for values, to their right, in inches.
-_NAMES, _VALUES = 3.3, 1.0
+#: Most space for acronyms and names, to the left of the bars, in inches.
+_NAMES = 3.3
 #: Height of the axis below the bars, and the largest of a row, in inches.
 _AXIS, _THICKEST = 0.4, 0.5
 _FONT = 9.0
@@ -313,7 +313,7 @@ def write_chart(path: Path, chart: BarChart, source: str) -> str:
     return f"{path}: bars of {rows} region{'s' * (rows != 1)}"
 
 
-def draw_chart(paper: Paper, box: tuple[float, float, float, float], chart: BarChart) -> None:
+def draw_chart(paper: Paper, box: tuple[float, float, float, float], chart: BarChart, font: float = _FONT) -> None:
     """Draw the bars of a chart with the acronym and the name of each region and its values.
 
     Parameters
@@ -322,19 +322,23 @@ def draw_chart(paper: Paper, box: tuple[float, float, float, float], chart: BarC
     box : tuple of float
         Left, top, width and height, in inches, of names, bars, values and axis.
     chart : BarChart
+    font : float
+        Size of acronyms and values, in points.
     """
     left, top, width, height = box
     height = min(height, _AXIS + _THICKEST * len(chart.structures))
-    names = min(_NAMES, 0.5 * width)
-    axes = paper.axes(left + names, top, width - names - _VALUES, height - _AXIS)
+    names = min(_NAMES, 0.55 * width)
+    count = len(chart.series)
+    small = font if count == 1 else 0.72 * font
     finite = [value for values in chart.series.values() for value in values if math.isfinite(value)]
     least, largest = min(0.0, *finite), max(0.0, *finite)
-    count = len(chart.series)
+    values_width = max(text_width(chart.texts(value), small) for value in finite) + 0.1
+    axes = paper.axes(left + names, top, width - names - values_width, height - _AXIS)
     thick = 0.8 / count
     for k, values in enumerate(chart.series.values()):
         for row, (structure, value) in enumerate(zip(chart.structures, values, strict=True)):
             at = row - 0.4 + (k + 0.5) * thick
-            words: dict[str, Any] = {"va": "center", "size": _FONT if count == 1 else 6.5, "color": INK}
+            words: dict[str, Any] = {"va": "center", "size": small, "color": INK}
             if math.isfinite(value):
                 axes.barh(at, value, thick, color=structure.colour, alpha=_SHADES[k], linewidth=0)
                 axes.barh(at, value, thick, fill=False, edgecolor="#777777", linewidth=0.4)
@@ -348,21 +352,21 @@ def draw_chart(paper: Paper, box: tuple[float, float, float, float], chart: BarC
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(length=2, pad=2, labelsize=7)
     row_height = (height - _AXIS) / len(chart.structures)
-    widths = [text_width(structure.acronym[:_LONGEST_NAME], _FONT, "bold") for structure in chart.structures]
+    widths = [text_width(structure.acronym[:_LONGEST_NAME], font, "bold") for structure in chart.structures]
     column = min(max(widths), _ACRONYMS)
     for row, structure in enumerate(chart.structures):
-        _draw_name(paper, (left, top + (row + 0.5) * row_height, names), column, structure)
+        _draw_name(paper, (left, top + (row + 0.5) * row_height, names), column, structure, font)
     if count > 1:
         _draw_legend(axes, chart)
 
 
-def _draw_name(paper: Paper, box: tuple[float, float, float], column: float, structure: Structure) -> None:
+def _draw_name(paper: Paper, box: tuple[float, float, float], column: float, structure: Structure, font: float) -> None:
     """Write an acronym, and the name to the right of it, after the width of a column, if it differs."""
     left, at, width = box
-    paper.text(left, at, _fitted(structure.acronym, _FONT, column, "bold"), size=_FONT, weight="bold", va="center")
+    paper.text(left, at, _fitted(structure.acronym, font, column, "bold"), size=font, weight="bold", va="center")
     if structure.name.casefold() != structure.acronym.casefold() and width - column > 0.5:
-        name = _fitted(structure.name, _FONT - 1, width - column - 0.2)
-        paper.text(left + column + 0.12, at, name, size=_FONT - 1, color=GREY, va="center")
+        name = _fitted(structure.name, 0.9 * font, width - column - 0.2)
+        paper.text(left + column + 0.12, at, name, size=0.9 * font, color=GREY, va="center")
 
 
 def _fitted(text: str, size: float, width: float, weight: str = "normal") -> str:

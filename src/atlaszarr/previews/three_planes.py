@@ -16,9 +16,9 @@ from .section_edges import LETTERS
 from .section_panel import draw_scale, draw_section, draw_sides
 
 #: The width of the page, its margin, and the space around a panel for the names of its sides and for its title, in
-#: inches. At the width of a README, 800 px, text of 8 points is 9 px high.
-_WIDTH, _EDGE, _SIDES, _TITLE = 10.0, 0.15, 0.22, 0.3
-_PAGE_TITLE, _FOOT = 0.62, 0.3
+#: inches. At the width of a README, 800 px, text of 8 points is 11 px high.
+_WIDTH, _EDGE, _SIDES, _TITLE = 8.0, 0.12, 0.2, 0.3
+_PAGE_TITLE, _FOOT = 0.62, 0.36
 #: The length of the scale bar, in um.
 _SCALE = 2000
 
@@ -78,7 +78,7 @@ def draw_three_planes(
 
     def draw(paper: Paper) -> None:
         paper.text(_EDGE, 0.12, title, size=14)
-        paper.text(_EDGE, 0.4, subtitle, size=8, color=GREY)
+        paper.text(_EDGE, 0.4, subtitle, size=7, color=GREY)
         for name, box in boxes.items():
             plane = PLANES[name]
             left, top, width, _ = box
@@ -90,7 +90,7 @@ def draw_three_planes(
             draw_sides(paper, box, plane, 8.0)
         draw_scale(paper, second + p * inch, lower - _TITLE - 0.03, _SCALE * inch, f"{_SCALE // 1000} mm")
         paper.text(second, lower - 0.05, chart.title, size=10, weight="bold", va="bottom")
-        draw_chart(paper, (second, lower, p * inch, p * inch), chart)
+        draw_chart(paper, (second, lower, p * inch, p * inch), chart, 7.5)
         for k, line in enumerate((*chart.notes, foot)):
             paper.text(_EDGE, height - 0.1 - 0.13 * (len(chart.notes) - k), line, size=6, color=GREY, va="bottom")
 

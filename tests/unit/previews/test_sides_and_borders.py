@@ -55,21 +55,28 @@ def page(image, suffix, labels=None):
 
 
 def panels(svg):
-    """Where the words of each panel begin: {plane: {word: (x, y)}}; the panel is found by its title."""
+    """The (left, top, right, bottom) of each panel, from its title to those of others, and its words: where they begin.
+
+    In points: {plane: box}, {plane: {word: (x, y)}}.
+    """
     places = places_of(svg)
     titles = {name: places[name.capitalize()][0] for name in ("coronal", "sagittal", "horizontal")}
-    words = {}
-    for name, (left, top) in titles.items():
-        for word in ("left", "right", "anterior", "posterior", "superior", "inferior"):
-            near = [
-                (x, y)
-                for x, y in places.get(word, [])
-                if left - 40 < x < left + (345 if name == "sagittal" else 300)
-                and top < y < top + (400 if name == "horizontal" else 260)
-            ]
-            if near:
-                words.setdefault(name, {})[word] = near[0]
-    return titles, words
+    (left, upper), (middle, _), (_, lower) = titles.values()
+    boxes = {
+        "coronal": (left - 20, upper, middle - 20, lower - 15),
+        "sagittal": (middle - 20, upper, 1000, lower - 15),
+        "horizontal": (left - 20, lower, middle - 20, 1000),
+    }
+    words = {
+        name: {
+            word: at
+            for word in ("left", "right", "anterior", "posterior", "superior", "inferior")
+            for at in places.get(word, [])
+            if x0 <= at[0] < x1 and y0 <= at[1] < y1
+        }
+        for name, (x0, y0, x1, y1) in boxes.items()
+    }
+    return boxes, words
 
 
 @pytest.mark.parametrize(
@@ -84,7 +91,7 @@ def test_a_marker_is_nearest_to_the_words_of_its_sides(sides, box):
     shape = [round(length / STEP) for length in SPACE.extent]
     image = np.full(shape, 255, np.uint8)
     image[tuple(slice(round(at * n) - 4, round(at * n) + 4) for at, n in zip(box, shape, strict=True))] = 0
-    titles, words = panels(page(image, ".svg"))
+    boxes, words = panels(page(image, ".svg"))
     assert {name: set(found) for name, found in words.items()} == {
         "coronal": {"left", "right", "superior", "inferior"},
         "sagittal": {"anterior", "posterior", "superior", "inferior"},
@@ -95,13 +102,9 @@ def test_a_marker_is_nearest_to_the_words_of_its_sides(sides, box):
     opposite = {"anterior": "posterior", "superior": "inferior", "left": "right"}
     opposite |= {b: a for a, b in opposite.items()}
     for name, found in words.items():
-        left, top = titles[name]
-        # Pixels from points; the panel begins at its title.
-        x0, y0 = left * DPI / 72 - 5, top * DPI / 72
-        x1 = x0 + (1000 if name == "sagittal" else 850)
-        y1 = y0 + (1000 if name == "horizontal" else 620)
-        y, x = np.argwhere(red[int(y0) : int(y1), int(x0) : int(x1)]).mean(axis=0)
-        at = np.array([(x0 + x) * 72 / DPI, (y0 + y) * 72 / DPI])
+        x0, y0, x1, y1 = (round(at * DPI / 72) for at in boxes[name])
+        y, x = np.argwhere(red[y0:y1, x0:x1]).mean(axis=0)
+        at = np.array([x0 + x, y0 + y]) * 72 / DPI
         for side in set(sides) & set(found):
             words_of_axis = np.array([found[side], found[opposite[side]]])
             axis = int(np.abs(words_of_axis[1] - words_of_axis[0]).argmax())
