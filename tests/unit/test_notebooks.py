@@ -10,11 +10,13 @@ import pytest
 
 import atlaszarr
 from atlaszarr import Terminology, build_atlas, verify
+from atlaszarr.catalogue.snapshot import CatalogueReport
 from atlaszarr.dataset_batch.journal import Row
 from atlaszarr.dataset_batch.report import BatchReport, BatchStatus
 from atlaszarr.dataset_build.estimate import Estimate
 from atlaszarr.dataset_build.plan import BuildReport, Plan, Plans, ViewReport
 from atlaszarr.engine.notebook import table_html
+from atlaszarr.previews import PreviewReport
 from atlaszarr.terminology.terminology import Structure
 from atlaszarr.terminology.tree_html import MOST_SHOWN
 from atlaszarr.writing import write_multiscales
@@ -58,6 +60,8 @@ def plan(target):
         BuildReport(1, (ViewReport(plan(HOSTILE), HOSTILE, HOSTILE, 1, ()),)),
         Estimate(),
         BatchReport(HOSTILE, HOSTILE, HOSTILE, 1, {HOSTILE: 1}, 1, 1, 1.0, (Row(1, "failed", message=HOSTILE),)),
+        CatalogueReport(HOSTILE, HOSTILE, HOSTILE, 1, 2, 3, 4, [HOSTILE], 5),
+        PreviewReport(1, HOSTILE, "coronal", 9, "primary", 25.0, HOSTILE, {}, (), ()),
         Terminology((Structure(1, HOSTILE, HOSTILE, f"red'{HOSTILE}", (1,)),)),
         Terminology((Structure(HOSTILE, "a", "b", "#102030", (HOSTILE,), None),)),
     ],

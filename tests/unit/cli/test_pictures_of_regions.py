@@ -8,7 +8,7 @@ from PIL import Image
 from atlaszarr import Terminology
 from atlaszarr.engine.ome import Geometry
 from atlaszarr.errors import InputError
-from atlaszarr.previews.region_bars import MOST_BARS, divisions
+from atlaszarr.previews.region_bars import MOST_BARS, divisions, picture_file, statistics_chart, write_chart
 from atlaszarr.writing import write_multiscales
 from codes import raises
 from drawn_words import words_of
@@ -190,13 +190,34 @@ def test_several_volumes_have_a_bar_each_and_more_than_four_are_refused(command,
 def test_volumes_without_a_channel_in_common_are_refused(annotation):
     import pandas as pd
 
-    from atlaszarr.previews.region_bars import statistics_chart
-
     tables = [pd.DataFrame({"volume_mm3": [1.0], name: [1.0]}, index=[1]) for name in ("mean_a", "mean_b")]
     for table in tables:
         table.attrs["dataset"] = "x"
     with raises(InputError, "no-common-channel"):
         statistics_chart(tables, Terminology.read(annotation.with_name("terminology.csv")))
+
+
+def test_expression_energy_is_drawn_if_it_is_known_with_missing_regions_named(annotation, tmp_path):
+    import pandas as pd
+
+    terminology = Terminology.read(annotation.with_name("terminology.csv"))
+    table = pd.DataFrame(
+        {
+            "volume_mm3": [2.0, 2.0, 1.0, 0.0],
+            "mean_red": [9.0] * 4,
+            "energy_left": [1.0, 3.0, np.nan, np.nan],
+            "energy_right": [1.0, 2.0, 7.0, np.nan],
+            "energy": [1.0, 2.5, 7.0, np.nan],
+        },
+        index=[1, 2, 3, 4],
+    )
+    table.attrs = {"dataset": 69289763, "sides": ["left", "right"]}
+    chart = statistics_chart([table], terminology, list(terminology))
+    assert [structure.acronym for structure in chart.structures] == ["RSP", "CTX", "root"]
+    assert list(chart.series) == ["left", "right"]
+    write_chart(picture_file(tmp_path / "x.svg"), chart, "an annotation")
+    words = words_of((tmp_path / "x.svg").read_bytes())
+    assert {"Expression energy, dataset 69289763", "no data", "7", "Annotation: an annotation"} <= set(words)
 
 
 def test_red_green_and_blue_are_drawn_as_grey(command, annotation, tmp_path):
