@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .geometry.grid import Grid
     from .geometry.spaces import ReferenceSpace
     from .previews import preview
+    from .progress import progress_bars
     from .regions.statistics import region_statistics
     from .regions.volumes import region_mask, region_volumes
     from .sections.lazy_sections import iter_sections, open_sections
@@ -45,6 +46,7 @@ _HOMES = {
     "open_volume": ".sections.lazy_volume",
     "plan": ".dataset_build.api",
     "preview": ".previews",
+    "progress_bars": ".progress",
     "region_mask": ".regions.volumes",
     "region_statistics": ".regions.statistics",
     "region_volumes": ".regions.volumes",
@@ -70,6 +72,7 @@ __all__ = [
     "open_volume",
     "plan",
     "preview",
+    "progress_bars",
     "region_mask",
     "region_statistics",
     "region_volumes",

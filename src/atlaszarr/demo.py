@@ -1,4 +1,4 @@
-"""The demo: a volume and an atlas, built from the built-in Allen API and read back with zarr."""
+"""The demo: a volume and an atlas, built from the built-in Allen API, read back with zarr, and drawn as a picture."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from .atlas import build_atlas
 from .dataset_build.api import build
 from .engine.writer import Progress
 from .errors import TargetError
+from .previews.registered_volume import draw_registered_volume
 from .regions.tables import tree
 from .regions.volumes import region_volumes
 from .stores.local import write_whole
@@ -33,17 +34,32 @@ _VOLUME_RESOLUTION = 25.0
 _ATLAS_RESOLUTION = 50
 #: Depth in the tree of the deepest structures in the printed table; the file has all structures.
 _DEEPEST = 4
+#: The words of the picture.
+_TITLE = f"Section dataset {DATASET}, registered: Nrp1 in a phantom brain"
+_SUBTITLE = (
+    "Planes through the volume built from its coronal sections. Lines: borders of regions. White: no section. AP, DV, "
+    "ML: mm from the anterior, superior, left end."
+)
+_FOOT = "The brain is a phantom: invented. The alignment of the sections is that of the Allen Mouse Brain Atlas."
 
 
-def run_demo(folder: str | os.PathLike[str], progress: Progress | None = None) -> tuple[VolumeDemo, AtlasDemo]:
-    """Build a registered volume and an atlas from the built-in Allen API in a folder, and read both back.
+def run_demo(folder: str | os.PathLike[str], progress: Progress | None = None) -> tuple[VolumeDemo, AtlasDemo, str]:
+    """Build a registered volume and an atlas from the built-in Allen API in a folder, read both back, and draw them.
 
     Parameters
     ----------
     folder : path-like
         Created if it does not exist.
     progress : callable, optional
-        See `atlaszarr.build`; further words are ``volume read``, ``reference volumes`` and ``atlas read``.
+        See `atlaszarr.build`; further words are ``volume read``, ``reference volumes``, ``atlas read`` and
+        ``picture``.
+
+    Returns
+    -------
+    volume : VolumeDemo
+    atlas : AtlasDemo
+    picture : str
+        A PNG of both; see `atlaszarr.previews.registered_volume.draw_registered_volume`.
 
     Raises
     ------
@@ -58,7 +74,12 @@ def run_demo(folder: str | os.PathLike[str], progress: Progress | None = None) -
     progress = progress or (lambda *_: None)
     with Emulator() as emulator, AllenClient(emulator.url, cache="none") as client:
         volume = demonstrate_volume(path, client, emulator, progress)
-        return volume, demonstrate_atlas(path, client, emulator.phantom, progress)
+        atlas = demonstrate_atlas(path, client, emulator.phantom, progress)
+    progress(0, 1, "picture")
+    picture = path / "demo.png"
+    draw_registered_volume(picture, volume.target, atlas.annotation, _TITLE, _SUBTITLE, _FOOT)
+    progress(1, 1, "picture")
+    return volume, atlas, str(picture)
 
 
 @dataclass(frozen=True)
@@ -68,8 +89,6 @@ class VolumeDemo:
     Attributes
     ----------
     target : str
-    picture : str
-        Three slices through the volume, a JPEG.
     state : str
         ``built``, ``resumed`` or ``already finished``.
     requests : int
@@ -82,7 +101,6 @@ class VolumeDemo:
     """
 
     target: str
-    picture: str
     state: str
     requests: int
     levels: tuple[tuple[tuple[int, ...], float, float], ...]
@@ -152,7 +170,6 @@ def demonstrate_volume(folder: Path, client: AllenClient, emulator: Emulator, pr
     TargetError
         If the result cannot be read back.
     """
-    import simplejpeg
     import zarr
 
     target = folder / "nrp1.ome.zarr"
@@ -168,12 +185,10 @@ def demonstrate_volume(folder: Path, client: AllenClient, emulator: Emulator, pr
     progress(1, 3, "volume read")
     label = np.asarray(group["labels/section/0"][:])
     progress(2, 3, "volume read")
-    picture = target.with_name("nrp1.jpg")
-    write_whole(picture, simplejpeg.encode_jpeg(_slices(image), quality=92))
     levels = tuple(_level(group, dataset) for dataset in group.attrs["ome"]["multiscales"][0]["datasets"])
     error = _error(image, label, sections, emulator.phantom)
     progress(3, 3, "volume read")
-    return VolumeDemo(str(target), str(picture), view.state, requests, levels, error)
+    return VolumeDemo(str(target), view.state, requests, levels, error)
 
 
 def _level(group: Any, dataset: dict[str, Any]) -> tuple[tuple[int, ...], float, float]:
@@ -194,15 +209,6 @@ def _error(image: NDArray[np.uint8], label: NDArray[np.uint32], dataset: Section
     inside = (phantom.distance_to_edge(shown) > 100) & (phantom.labels(shown) > 0)
     found = image[(slice(None), *index[inside].T)].T
     return float(np.abs(found - phantom.rgb(shown[inside])).mean())
-
-
-def _slices(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Coronal, horizontal and sagittal slices through the middle, side by side: (height, width, 3)."""
-    _, z, y, x = image.shape
-    slices = [image[:, z // 2], image[:, :, y // 2], image[:, :, :, x // 2].transpose(0, 2, 1)]
-    height = max(part.shape[1] for part in slices)
-    padded = [np.pad(part, ((0, 0), (0, height - part.shape[1]), (0, 8))) for part in slices]
-    return np.ascontiguousarray(np.concatenate(padded, axis=2).transpose(1, 2, 0))
 
 
 def demonstrate_atlas(folder: Path, client: AllenClient, phantom: Phantom, progress: Progress) -> AtlasDemo:

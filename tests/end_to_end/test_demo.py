@@ -1,6 +1,7 @@
 """The demo: its files, its output and a second run; and the repair of its atlas."""
 
 import json
+import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import ngff_zarr
 import numpy as np
 import pandas as pd
 import pytest
-import simplejpeg
+from PIL import Image
 
 from atlaszarr import verify
 from atlaszarr.demo import demonstrate_atlas, run_demo
@@ -25,10 +26,19 @@ def test_the_demo_builds_a_volume_and_an_atlas_and_a_second_run_finds_them_finis
     assert "528 x 320 x 456" in ran.out
     image = ngff_zarr.from_ngff_zarr(str(demo / "nrp1.ome.zarr"), validate=True).images[3]
     assert np.asarray(image.data).any()
-    picture = simplejpeg.decode_jpeg((demo / "nrp1.jpg").read_bytes())
-    assert picture.std() > 20
+    with Image.open(demo / "demo.png") as picture:
+        assert picture.width == 1600
+        assert np.asarray(picture.convert("L")).std() > 20
 
     lines = ran.out.splitlines()
+    assert f"picture of both, open this first: {demo}/demo.png" in lines
+    commands = [shlex.split(line) for line in lines[lines.index("then try:") + 1 :]]
+    assert [words[:2] for words in commands] == [
+        ["atlaszarr", name] for name in ("view", "volumes", "measure", "verify")
+    ]
+    for words in commands[1:]:
+        assert command(*words[1:]).code == 0
+    assert (demo / "regions.png").exists()
     assert f"built: {demo}/atlas, an atlas of the same brain" in lines
     (root,) = (line.split() for line in lines if line.startswith("root"))
     brain = default_phantom().brain.volume_mm3
@@ -42,12 +52,13 @@ def test_the_demo_builds_a_volume_and_an_atlas_and_a_second_run_finds_them_finis
     assert verify(demo / "atlas").ok
 
     steps = []
-    volume, _ = run_demo(demo, progress=lambda *step: steps.append(step))
-    assert volume.state == "already finished"
+    volume, _, picture = run_demo(demo, progress=lambda *step: steps.append(step))
+    assert (volume.state, picture) == ("already finished", str(demo / "demo.png"))
     assert steps == [
         *((done, 3, "volume read") for done in range(4)),
         *((done, 2, "reference volumes") for done in range(3)),
         *((done, 1, "atlas read") for done in range(2)),
+        *((done, 1, "picture") for done in range(2)),
     ]
 
     ran = command("demo", demo, "--json")

@@ -1,27 +1,30 @@
 """Previews: geometry, borders, requests and contents."""
 
 import json
-import re
+import warnings
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 
 import matplotlib
 import numpy as np
 import pytest
+import zarr
 from PIL import Image
 
-from atlaszarr import AllenClient, preview
+from atlaszarr import AllenClient, Terminology, preview
 from atlaszarr.allen.records import SectionDataset
 from atlaszarr.engine.ome import Geometry
 from atlaszarr.errors import InputError
-from atlaszarr.geometry.spaces import reference_space
+from atlaszarr.geometry.spaces import ORIENTATION, reference_space
 from atlaszarr.previews.thumbnails import make_thumbnails
 from atlaszarr.sections.alignment import align_sections
 from atlaszarr.sections.planes import section_planes
+from atlaszarr.testing.ontology import structure_graph
 from atlaszarr.testing.phantom import default_phantom
 from atlaszarr.testing.records import dataset_records, image_records
 from atlaszarr.writing import write_multiscales
 from codes import raises
+from drawn_words import places_of, words_of
 from phantom_annotations import write_annotations
 
 CORONAL, SAGITTAL = 74272479, 69289763
@@ -42,11 +45,6 @@ def client(emulator):
 def built_in(id):
     (record,) = (record for record in dataset_records() if record["id"] == id)
     return SectionDataset.from_json(record, [image for image in image_records() if image["data_set_id"] == id])
-
-
-def words_of(svg):
-    """The texts in an SVG, which matplotlib writes as comments next to the drawn letters."""
-    return [words.strip() for words in re.findall(r"<!--(.*?)-->", svg.decode(), flags=re.DOTALL)]
 
 
 # Thumbnails
@@ -106,11 +104,13 @@ def test_a_preview_names_its_contents_and_has_the_same_bytes_every_time(
     assert png.read_bytes() == again.read_bytes()
     assert dict(matplotlib.rcParams) == settings
     words = words_of(first.read_bytes())
-    assert "Section dataset 74272479  |  Nrp1  |  coronal  |  reference space 9, P56 Brain" in words
-    assert {"superior edges", "inferior edges", "left edges", "right edges"} <= set(words)
-    assert {"posterior  ←  p (mm)  →  anterior", "anterior  ←  p (mm)  →  posterior", "r (mm)"} <= set(words)
+    assert "Section dataset 74272479  |  Nrp1  |  coronal sections  |  reference space 9, P56 Brain" in words
+    assert {"Horizontal view: superior edges", "Horizontal view: inferior edges"} <= set(words)
+    assert {"Sagittal view: left edges", "Sagittal view: right edges"} <= set(words)
+    assert {"posterior  ←  AP (mm)  →  anterior", "anterior  ←  AP (mm)  →  posterior"} <= set(words)
+    assert {"left  ←  ML (mm)  →  right", "inferior  ←  DV (mm)  →  superior", "5 mm"} <= set(words)
     assert {str(section.section_number) for section in dataset.sections} <= set(words)
-    assert sum(one.startswith("p ") and one.endswith(" mm") for one in words) == 6
+    assert sum(one.startswith("AP ") and one.endswith(" mm") for one in words) == 6
     root = ET.fromstring(first.read_bytes())
     embedded = [one for one in root.iter() if one.tag.endswith("}image")]
     assert len(embedded) == 6
@@ -132,7 +132,61 @@ def test_borders_are_drawn_if_an_annotation_is_given(client, dataset, annotation
         report = preview(dataset, tmp_path / f"{name}.svg", client=client, annotation=annotation)
         counts[name] = (tmp_path / f"{name}.svg").read_text().count("<path")
         assert report.annotation == (str(annotation) if annotation else None)
-    assert counts["with"] == counts["without"] + 2 * len(dataset.sections)
+    assert counts["with"] == counts["without"] + len(dataset.sections)
+
+
+@pytest.mark.slow
+def test_borders_are_drawn_from_the_level_nearest_to_a_pixel_of_the_picture(client, dataset, tmp_path):
+    # Pixels are 17.5 um in 6 coronal sections, and 31 um in 18 sagittal ones. Only the level of 20 um has a border.
+    counts = {}
+    for whole, axis in ((dataset, 0), (built_in(SAGITTAL), 2)):
+        report = preview(whole, tmp_path / "bare.svg", client=client)
+        at = [6.0, 4.0, 5.7]
+        at[axis] = next(iter(report.coordinates.values())) / 1000
+        labels = np.ones((32, 32, 32), np.uint32)
+        labels[8:24, 8:24, 8:24] = 2
+        annotation = tmp_path / f"{whole.id}.ome.zarr"
+        corner = [round(middle / 0.02) * 0.02 - 0.32 for middle in at]
+        geometry = Geometry((0.02,) * 3, tuple(begin + 0.01 - 0.005 for begin in corner), orientation=ORIENTATION)
+        write_multiscales(labels, annotation, rule="mode", geometry=geometry, levels=2)
+        zarr.open_array(annotation / "1")[:] = 1
+        preview(whole, tmp_path / "x.svg", client=client, annotation=annotation)
+        counts[whole.id] = [(tmp_path / name).read_text().count("<path") for name in ("bare.svg", "x.svg")]
+        assert report.resolution == pytest.approx(17.5 if axis == 0 else 30.9, abs=0.1)
+    before, after = counts[CORONAL]
+    assert after == before + 1
+    before, after = counts[SAGITTAL]
+    assert after == before
+
+
+@pytest.mark.slow
+def test_acronyms_are_drawn_if_the_annotation_has_a_terminology(client, dataset, annotations, tmp_path):
+    sizes = {}
+    for name in ("without", "with", "damaged"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "x.nrrd").symlink_to(annotations / "x.nrrd")
+        if name != "without":
+            text = Terminology.from_structure_graph(structure_graph()["msg"]).to_csv()
+            (folder / "terminology.csv").write_text(text if name == "with" else "damaged")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            preview(dataset, folder / "x.svg", client=client, annotation=folder / "x.nrrd")
+        sizes[name] = len((folder / "x.svg").read_bytes())
+        assert ["no acronyms" in str(one.message) for one in caught] == [True] * (name == "damaged")
+    assert sizes["with"] != sizes["without"] == sizes["damaged"]
+
+
+def test_the_words_of_a_thumbnail_are_at_its_sides(client, dataset, tmp_path):
+    preview(dataset, tmp_path / "x.svg", client=client)
+    body = (tmp_path / "x.svg").read_bytes()
+    places = places_of(body)
+    for left, right, superior, inferior in zip(
+        *(places[word] for word in ("left", "right", "superior", "inferior")), strict=True
+    ):
+        assert left[0] < superior[0] < right[0]
+        assert superior[1] < left[1] < inferior[1]
+    assert len(places["left"]) == 2  # of two rows
 
 
 def test_a_missing_image_is_a_crossed_frame_and_exit_code_1(command, serve, records, tmp_path):

@@ -19,6 +19,7 @@ from ..engine.finished_image import Finished
 from ..engine.inputs import locations_read
 from ..engine.job import ImageJob
 from ..engine.lock import Owner, owning
+from ..engine.notebook import table_html
 from ..engine.schedulers import Scheduler, SchedulerLike, resolve_scheduler, scheduler_for, worker_count
 from ..engine.writer import Progress, WriteReport, write
 from ..errors import AtlaszarrWarning, InputError
@@ -81,6 +82,16 @@ class AtlasReport:
     def to_dict(self) -> dict[str, Any]:
         """The attributes, in JSON's types."""
         return {**self.__dict__, "images": [dict(image.__dict__) for image in self.images]}
+
+    def _repr_html_(self) -> str:
+        """A table for notebooks."""
+        rows: list[tuple[str, object]] = [
+            ("target", self.target),
+            ("images", [f"{image.state}: {image.target}" for image in self.images]),
+            ("region volumes", self.volumes),
+            *([("remarks", self.remarks)] if self.remarks else []),
+        ]
+        return table_html("Atlas", rows)
 
 
 def build_atlas(

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from ..engine.lock import KEYS as LOCK_KEYS
 from ..engine.lock import owning
+from ..engine.notebook import table_html
 from ..errors import AtlaszarrError, InputError, NotFoundError, RecordError, ServiceError, TargetError
 from ..stores.documents import LARGEST, json_bytes, parse_object
 from ..stores.temporary import TEMPORARY
@@ -94,6 +95,10 @@ class CatalogueReport:
     def to_dict(self) -> dict[str, Any]:
         """All attributes, as JSON types."""
         return asdict(self)
+
+    def _repr_html_(self) -> str:
+        """A table for notebooks."""
+        return table_html("Catalogue", self.to_dict().items())
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -11,9 +11,6 @@ from ..errors import InputError
 from .build import BUILD, given_options
 from .options import API, CATALOGUE, CRITERIA, OUTPUT, STORE, WHOLE, WRITING, client, options
 from .terminal import echo, echo_data, progress_bars, say
-
-if TYPE_CHECKING:
-    from ..dataset_batch.report import BatchStatus
 
 
 @click.command()
@@ -76,9 +73,6 @@ def batch(
             raise InputError(f"limit {limit} must be at least 1", code="out-of-range")
         datasets = read_ids(ids) if ids is not None else service.search(**criteria, limit=limit)
 
-        def show(status: BatchStatus) -> None:
-            bars(status.finished + status.done, status.total, "datasets", str(status))
-
         report = build_many(
             datasets[:limit],
             root,
@@ -89,7 +83,7 @@ def batch(
             overwrite=overwrite,
             take_over=take_over,
             measure=measure,
-            progress=show,
+            progress=bars,
             **given_options(values),
         )
     for row in report.failures:

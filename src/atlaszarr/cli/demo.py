@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+from pathlib import Path
 from typing import Any
 
 import click
@@ -20,9 +22,9 @@ def demo(folder: str, as_json: bool) -> None:
     from ..demo import run_demo
 
     with progress_bars("demo", resumable="a build") as progress:
-        volume, atlas = run_demo(folder, progress)
+        volume, atlas, picture = run_demo(folder, progress)
     if as_json:
-        echo_data(json.dumps({**volume.to_dict(), "atlas": atlas.to_dict()}))
+        echo_data(json.dumps({**volume.to_dict(), "picture": picture, "atlas": atlas.to_dict()}))
         return
     echo(f"{volume.state}: {volume.target}, from {volume.requests} section images of a phantom brain")
     echo("read back with zarr:")
@@ -30,8 +32,7 @@ def demo(folder: str, as_json: bool) -> None:
         (k, " x ".join(map(str, shape)), f"{size:g}", f"{at:g}") for k, (shape, size, at) in enumerate(volume.levels)
     ]
     echo(*table(("level", "shape (c, z, y, x)", "voxel mm", "origin mm"), rows))
-    echo(f"mean difference from the phantom's closed form: {volume.error:.2f} of 255 grey levels")
-    echo(f"three slices: {volume.picture}", "")
+    echo(f"mean difference from the phantom's closed form: {volume.error:.2f} of 255 grey levels", "")
     echo(f"{atlas.state}: {atlas.target}, an atlas of the same brain")
     echo("volumes of its larger regions:")
     echo(*atlas.table.splitlines())
@@ -39,7 +40,15 @@ def demo(folder: str, as_json: bool) -> None:
         f"difference from the phantom's closed form: {atlas.mean_error:.1%} on average, "
         f"{atlas.largest_error:.1%} at most ({atlas.largest_error_of})"
     )
-    echo(f"all {atlas.regions} regions: {atlas.volumes}")
+    echo(f"all {atlas.regions} regions: {atlas.volumes}", "")
+    echo(f"picture of both, open this first: {picture}", "", "then try:")
+    image, annotation, out = map(shlex.quote, (volume.target, atlas.annotation, str(Path(picture).parent)))
+    echo(
+        f"  atlaszarr view {image} --over {annotation}",
+        f"  atlaszarr volumes {annotation} --by-hemisphere --picture {out}/regions.png",
+        f"  atlaszarr measure {image} --annotation {annotation}",
+        f"  atlaszarr verify {image}",
+    )
 
 
 @click.command()

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import shutil
 import sys
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import InputError
-from .options import MESSAGES, STORE, WHOLE, format_options, options
+from .options import MESSAGES, PICTURE, STORE, WHOLE, format_options, options
 from .terminal import echo, echo_data, progress_bars, say
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ..terminology.terminology import Terminology
 
 
 @click.command()
@@ -28,7 +34,7 @@ from .terminal import echo, echo_data, progress_bars, say
 @click.option("--allow-unknown", is_flag=True, help="Accept a terminology that names under half of the labels.")
 @click.option("--scheduler", metavar="ADDRESS", help="Address of a dask.distributed scheduler, or threads [threads].")
 @click.option("--workers", type=WHOLE, metavar="N", help="Local threads [one per core].")
-@options(STORE, format_options("table", "csv", "json", "parquet"), *MESSAGES)
+@options(PICTURE, STORE, format_options("table", "csv", "json", "parquet"), *MESSAGES)
 def measure(
     volumes: tuple[str, ...],
     annotation: str,
@@ -38,6 +44,7 @@ def measure(
     allow_unknown: bool,
     scheduler: str | None,
     workers: int | None,
+    picture: str | None,
     form: str,
     storage_options: dict[str, Any],
     as_json: bool,
@@ -52,18 +59,22 @@ def measure(
 
     For instance: atlaszarr measure prox1.ome.zarr --annotation annotation.ome.zarr --region DG --by-hemisphere
     """
-    import pandas as pd
-
     from ..assets.locate import locate
     from ..regions import tables as region_tables
     from ..regions.annotation import annotation_levels
     from ..regions.statistics import options_for, region_statistics
+    from ..stores.locations import shown
     from ..terminology.terminology import terminology_of
 
     form = "json" if as_json else form
     if form == "parquet" and sys.stdout.isatty():
         message = "parquet cannot be printed on a terminal; write it to a file: --format parquet > regions.parquet"
         raise InputError(message, code="output-is-terminal")
+    if picture is not None:
+        from ..previews.region_bars import picture_file, refuse_many_series, statistics_chart, write_chart
+
+        refuse_many_series(len(volumes), by_hemisphere)
+        path = picture_file(picture, annotation, *volumes)
     its_options = options_for(annotation, storage_options)
     located = locate(annotation, its_options)
     for remark in located.remarks:
@@ -86,29 +97,43 @@ def measure(
                 workers=workers,
             )
             tables.append(table.loc[[structure.id for structure in wanted]] if wanted else table)
+    if picture is not None:
+        say(write_chart(path, statistics_chart(tables, structures, wanted), shown(annotation)))
     if form == "table":
-        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-        for n, (volume, table) in enumerate(zip(volumes, tables, strict=True)):
-            heading = [f"{'' if n == 0 else chr(10)}{volume}"] if len(volumes) > 1 else []
-            text = region_tables.statistics_tree(table, structures, width)
-            echo(*"\n".join([*heading, text]).splitlines())
+        _echo_tables(volumes, tables, structures)
         return
     if by_hemisphere and form != "json":
         say(*dict.fromkeys(table.attrs["hemispheres"] for table in tables))
     if form == "json":
         documents = [region_tables.to_json(table) for table in tables]
         echo_data(documents[0] if len(volumes) == 1 else f"[{', '.join(documents)}]")
-        return
-    whole = tables[0]
-    if len(volumes) > 1:
-        datasets = [table.attrs["dataset"] for table in tables]
-        if not all(isinstance(dataset, int) for dataset in datasets):
-            datasets = list(map(str, datasets))  # ids and names: a column has one type
-        for table, dataset in zip(tables, datasets, strict=True):
-            table.insert(0, "dataset", dataset)
-        whole = pd.concat(tables)
-        whole.attrs = {}
-    if form == "parquet":
-        click.echo(region_tables.to_parquet(whole), nl=False)
+    elif form == "parquet":
+        click.echo(region_tables.to_parquet(_joined(tables)), nl=False)
     else:
-        echo_data(region_tables.to_csv(whole))
+        echo_data(region_tables.to_csv(_joined(tables)))
+
+
+def _echo_tables(volumes: Sequence[str], tables: Sequence[pd.DataFrame], structures: Terminology) -> None:
+    """Print a table for each volume, under its name if there are several."""
+    from ..regions.tables import statistics_tree
+
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    for n, (volume, table) in enumerate(zip(volumes, tables, strict=True)):
+        heading = [f"{'' if n == 0 else chr(10)}{volume}"] if len(volumes) > 1 else []
+        echo(*"\n".join([*heading, statistics_tree(table, structures, width)]).splitlines())
+
+
+def _joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """One table of all volumes, with a column ``dataset`` if there are several."""
+    import pandas as pd
+
+    if len(tables) == 1:
+        return tables[0]
+    datasets = [table.attrs["dataset"] for table in tables]
+    if not all(isinstance(dataset, int) for dataset in datasets):
+        datasets = list(map(str, datasets))  # ids and names: a column has one type
+    for table, dataset in zip(tables, datasets, strict=True):
+        table.insert(0, "dataset", dataset)
+    whole = pd.concat(tables)
+    whole.attrs = {}
+    return whole

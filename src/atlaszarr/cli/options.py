@@ -230,6 +230,8 @@ def format_options(*forms: str) -> Callable[..., Any]:
     )
 
 
+#: The option of the commands that print a table of regions.
+PICTURE = click.option("--picture", metavar="PNG", help="Also draw the largest regions as bars: a .png or .svg file.")
 FORMAT = format_options("text", "json")
 MESSAGES = (
     click.option("-q", "--quiet", is_flag=True, **_keep(), help="No progress."),

@@ -38,7 +38,7 @@ def preview(
     """Draw the sections in the reference space, as OUT, a .png or .svg file [DATASET_ID-preview.png].
 
     The picture has the edges of the sections from four sides, and a registered thumbnail of each section, with the
-    borders of the annotation if one is given.
+    borders of the annotation if one is given, and acronyms if it has a terminology.
     For instance: atlaszarr preview 74272479 --annotation annotation_25.nrrd
     """
     from ..previews import preview as draw

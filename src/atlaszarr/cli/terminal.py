@@ -16,8 +16,6 @@ from ..errors import AtlaszarrWarning, escaped, printable
 from .signals import note_resumable
 
 if TYPE_CHECKING:
-    from rich.progress import TaskID
-
     from ..allen.images import MissingImage
 
 
@@ -73,25 +71,16 @@ def progress_bars(title: str, resumable: str = "") -> Iterator[Callable[..., Non
         if resumable:
             note_resumable(resumable)
 
-    if is_quiet() or sys.stderr is None or not sys.stderr.isatty():
+    if is_quiet():
         yield lambda *_: note()
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from ..progress import progress_bars as bars_of
 
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        title = printable(title)
-        first = bars.add_task(f"{title}: metadata", total=None)
-        tasks: dict[str, TaskID] = {}
+    with bars_of(title) as bars:
 
-        def show(done: int, total: int, word: str, text: str = "") -> None:
+        def show(*progress: Any) -> None:
             note()
-            bars.update(first, visible=False)
-            text = text or f"{title}: {word} {done}/{total}"
-            if word not in tasks:
-                tasks[word] = bars.add_task(text, total=total)
-            bars.update(tasks[word], completed=done, total=total, description=text, visible=done < total)
+            bars(*progress)
 
         yield show
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any
 
+from ..engine.notebook import table_html
 from .journal import FINISHED, Row
 
 #: The state of a dataset that an earlier run finished.
@@ -115,6 +116,20 @@ class BatchReport:
             "ok": self.ok,
             "failed": self.failed,
         }
+
+    def _repr_html_(self) -> str:
+        """A table for notebooks."""
+        failures = [f"{row.state}: section dataset {row.dataset}: {row.message}" for row in self.failures]
+        rows: list[tuple[str, object]] = [
+            ("root", self.root),
+            *((state, f"{count:,}") for state, count in self.states.items()),
+            ("images", f"{self.images:,}"),
+            ("stored", f"{self.stored_bytes / 1e6:,.1f} MB"),
+            ("table", self.table),
+            *([("measures", self.measures)] if self.measures else []),
+            *([("failures", failures)] if failures else []),
+        ]
+        return table_html(f"Batch of {self.datasets:,} datasets", rows)
 
 
 class Outcomes:

@@ -31,7 +31,7 @@ from ..sections.options import Options, SectionsOptions, VolumeOptions
 from ..stores.target import Target
 from .job import DatasetJob
 from .layout import BuildLayout
-from .plan import BuildReport, Plan, ViewReport, metadata_requests, price
+from .plan import BuildReport, Plan, Plans, ViewReport, metadata_requests, price
 from .section_layout import section_layout
 from .volume_layout import volume_layout
 
@@ -103,7 +103,7 @@ def plan(
         layout = _layout(dataset, one, registration)
         fetches = client.fetches(layout.images)
         plans.append(price(layout, client, count, 0 if n else fetched, at.url if at else None, fetches))
-    return tuple(plans)
+    return Plans(plans)
 
 
 def build(

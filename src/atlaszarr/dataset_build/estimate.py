@@ -27,6 +27,7 @@ from ..allen.records import (
     are_alignments,
 )
 from ..allen.search import criteria_of
+from ..engine.notebook import table_html
 from ..engine.pyramid import Pyramid, overlapped
 from ..errors import AtlaszarrError, InputError
 from ..geometry.grid import Grid
@@ -99,6 +100,10 @@ class Estimate:
     def to_dict(self) -> dict[str, Any]:
         """All attributes, as JSON types."""
         return asdict(self)
+
+    def _repr_html_(self) -> str:
+        """A table for notebooks."""
+        return table_html("Estimate of builds", self.describe())
 
     def __add__(self, other: Estimate) -> Estimate:
         return Estimate(**{each.name: getattr(self, each.name) + getattr(other, each.name) for each in fields(self)})

@@ -19,6 +19,7 @@ from ..allen.images import LIMIT as DECODED_LIMIT
 from ..allen.images import MissingImage
 from ..allen.records import SectionDataset
 from ..boxes import shape_of
+from ..engine.notebook import table_html
 from ..engine.ome import zarr_format
 from ..stores.target import Target
 from .layout import BuildLayout
@@ -154,6 +155,10 @@ class Plan:
             ("memory", f"about {megabytes(self.memory_bytes)} at most"),
         ]
 
+    def _repr_html_(self) -> str:
+        """A table for notebooks."""
+        return table_html("Plan of a build", [*self.describe(), *([("target", self.target)] if self.target else [])])
+
     def _slides(self) -> list[tuple[str, str]]:
         if self.slides is None:
             return []
@@ -168,6 +173,16 @@ class Plan:
         if self.slides is not None:
             return f"{megabytes(self.download_bytes)}"
         return f"about {megabytes(self.download_bytes)}, at {JPEG_BYTES_PER_PIXEL} bytes per pixel"
+
+
+class Plans(tuple[Plan, ...]):
+    """The plans of the views of a build, in a tuple that notebooks show as tables."""
+
+    __slots__ = ()
+
+    def _repr_html_(self) -> str:
+        """A table for each view, for notebooks."""
+        return "".join(plan._repr_html_() for plan in self)
 
 
 def megabytes(size: int) -> str:
@@ -297,6 +312,20 @@ class ViewReport:
             "plan": self.plan.to_dict(),
         }
 
+    def _repr_html_(self) -> str:
+        """A table for notebooks."""
+        reasons = [f"section image {failure.request.image_id}: {failure.reason}" for failure in self.failures]
+        rows: list[tuple[str, object]] = [
+            ("target", self.target),
+            ("state", self.state),
+            ("output", self.plan.extent),
+            ("images", f"{self.images:,}"),
+            ("stored", megabytes(self.stored_bytes)),
+            *([("asset", self.asset)] if self.asset else []),
+            *([("missing", reasons)] if reasons else []),
+        ]
+        return table_html(f"Section dataset {self.plan.dataset}, {self.plan.view} view", rows)
+
 
 @dataclass(frozen=True)
 class BuildReport:
@@ -320,3 +349,7 @@ class BuildReport:
     def to_dict(self) -> dict[str, Any]:
         """All attributes and `ok`, as JSON types."""
         return {"dataset": self.dataset, "ok": self.ok, "views": [view.to_dict() for view in self.views]}
+
+    def _repr_html_(self) -> str:
+        """A table for each view, for notebooks."""
+        return "".join(view._repr_html_() for view in self.views)

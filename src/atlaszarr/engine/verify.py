@@ -24,6 +24,7 @@ from .codecs import ArrayLayout
 from .ledger import COMPACT, OPEN, Defect, Ledger, Task, damaged_objects, digest
 from .lock import KEYS
 from .multiscale import ArraySpec, Multiscale, multiscale_of
+from .notebook import table_html
 from .pyramid import Pass
 from .target_state import FINISHED, ROOT_KEYS, UNFINISHED, read_root, recorded_root, validate_layout
 
@@ -71,6 +72,17 @@ class VerifyReport:
             "blocks": self.blocks,
             "defects": [{"kind": defect.kind, "key": defect.key, "text": defect.text} for defect in self.defects],
         }
+
+    def _repr_html_(self) -> str:
+        """A table for notebooks."""
+        defects = [f"{defect.kind}: {defect.key} {defect.text}" for defect in self.defects]
+        rows: list[tuple[str, object]] = [
+            ("target", self.target),
+            ("objects", f"{self.objects:,}"),
+            ("blocks", f"{self.blocks:,}"),
+            ("defects", defects or "none"),
+        ]
+        return table_html("Sound" if self.ok else f"{len(defects)} defects", rows)
 
 
 def verify_image(target: Target, *, deep: bool) -> VerifyReport | None:

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from .job import Job
 from .ledger import Defect, Entry, Ledger, Task
 from .lock import owning, tidy
+from .notebook import table_html
 from .schedulers import Scheduler, in_window
 from .target_state import FINISHED, REMOVING
 
@@ -46,6 +47,11 @@ class WriteReport:
     target: str
     state: str
     tasks_done: int
+
+    def _repr_html_(self) -> str:
+        """A table for notebooks."""
+        rows = [("target", self.target), ("blocks written by this run", f"{self.tasks_done:,}")]
+        return table_html(f"Image: {self.state}", rows)
 
 
 def write(

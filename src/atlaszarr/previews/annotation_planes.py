@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..assets.locate import locate
+from ..assets.locate import Located, locate
 from ..engine.absent_chunks import AbsentChunks
 from ..engine.ome_reader import StoredImage
 from ..engine.schedulers import usable_cores
@@ -45,7 +45,7 @@ _MIN_THREADS = 8
 
 
 def label_planes(
-    annotation: str | os.PathLike[str],
+    annotation: str | os.PathLike[str] | Located,
     plane: Plane,
     coordinates: Sequence[float],
     resolution: float,
@@ -56,7 +56,7 @@ def label_planes(
 
     Parameters
     ----------
-    annotation : str or path-like
+    annotation : str, path-like or Located
         An OME-Zarr, or a label group or level in one (a folder, or a URL with a part that ends in ``.zarr``), of which
         the level nearest to the resolution is read, in any orientation if it fills the space; or an NRRD, NIfTI,
         MetaImage or TIFF file of the whole space; or an asset that `atlaszarr.assets.locate.locate` takes.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,22 +11,22 @@ from typing import Any
 from ..allen.client import AllenClient
 from ..allen.images import MissingImage
 from ..allen.records import SectionDataset
+from ..assets.locate import Located, locate
+from ..engine.notebook import table_html
 from ..engine.writer import Progress
-from ..errors import InputError
+from ..errors import AtlaszarrError, AtlaszarrWarning, InputError
 from ..geometry.spaces import reference_space
 from ..sections.alignment import align_sections, plane_of
 from ..sections.options import REMOVED_OPTIONS
 from ..sections.planes import section_planes
 from ..stores.local import write_whole
 from ..stores.locations import normalize, output_file, overlap, shown
+from ..terminology.terminology import Terminology, terminology_of
 from .annotation_borders import LabelPlane
 from .annotation_planes import label_planes
-from .draw import draw_page
+from .draw import draw_page, thumbnail_resolution
 from .paper import FORMATS
 from .thumbnails import make_thumbnails
-
-#: Pixels along the longer side of a thumbnail.
-_PIXELS = 264
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,18 @@ class PreviewReport:
             "failures": [{"image_id": f.request.image_id, "url": f.url, "reason": f.reason} for f in self.failures],
         }
 
+    def _repr_html_(self) -> str:
+        """A table for notebooks."""
+        reasons = [f"section image {failure.request.image_id}: {failure.reason}" for failure in self.failures]
+        rows: list[tuple[str, object]] = [
+            ("picture", self.path),
+            ("sections", f"{len(self.coordinates)}, {self.plane}"),
+            ("reference space", self.reference_space),
+            *([("annotation", self.annotation)] if self.annotation else []),
+            *([("missing images", reasons)] if reasons else []),
+        ]
+        return table_html(f"Preview of section dataset {self.dataset}", rows)
+
 
 def preview(
     dataset: SectionDataset | int,
@@ -103,7 +116,9 @@ def preview(
     The upper part shows the edges of the section images from four sides, the lower part a registered thumbnail of each
     section. Positions are (p, i, r) of the reference space in mm, p = p_um / 1000. A thumbnail is the plane at the
     slice coordinate of the centre of its image. Each image is fetched once, at the coarsest tier whose pixel is not
-    larger than that of the thumbnail.
+    larger than that of the thumbnail, and borders are those of the level of the annotation nearest to it. If the
+    annotation has a terminology (``terminology.csv`` next to it, or that of its manifest), its acronyms are written
+    into the regions that are large enough, and smaller regions are merged.
 
     Parameters
     ----------
@@ -158,13 +173,16 @@ def preview(
     dataset = client.imaged(dataset)
     across = plane_of(dataset, plane)
     frame = reference_space(dataset.space).frame
-    resolution = max(frame.extent[axis] for axis in (across.rows, across.columns)) / _PIXELS
+    resolution = thumbnail_resolution(len(dataset.sections), across, frame)
     aligned = align_sections(dataset, resolution, mirror=mirror, view=view)
     planes = section_planes(aligned, plane=plane, detection_xy="centre")
     coordinates = [float(at) for at in planes.coordinates]
     labels: list[LabelPlane | None] = [None] * len(coordinates)
+    terminology = None
     if annotation is not None:
-        labels = label_planes(annotation, across, coordinates, resolution, frame, storage_options)
+        located = locate(annotation, storage_options)
+        labels = label_planes(located, across, coordinates, resolution, frame, storage_options)
+        terminology = _terminology(located, storage_options)
     thumbnails, failures = make_thumbnails(planes, client, progress)
 
     if progress is not None:
@@ -183,6 +201,7 @@ def preview(
         images=thumbnails,
         labels=labels,
         annotation=named,
+        terminology=terminology,
         suffix=path.suffix.lower(),
     )
     write_whole(path, body)
@@ -198,3 +217,14 @@ def preview(
         missing_numbers=dataset.missing_numbers,
         failures=failures,
     )
+
+
+def _terminology(annotation: Located, storage_options: Mapping[str, Any] | None) -> Terminology | None:
+    """The terminology of an annotation, if it has one that can be read: borders need none."""
+    try:
+        return terminology_of(None, annotation, storage_options)
+    except AtlaszarrError as error:
+        if error.code != "file-not-found":
+            message = f"the regions of the preview have no acronyms: {error}"
+            warnings.warn(message, AtlaszarrWarning, stacklevel=3)  # the caller of preview
+        return None

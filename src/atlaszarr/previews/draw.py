@@ -16,16 +16,18 @@ from .. import credit
 from ..allen.images import Pixels
 from ..allen.records import Section, SectionDataset
 from ..geometry.plane import PLANES, Plane
-from ..geometry.spaces import AXES, ReferenceSpace
-from .annotation_borders import LabelPlane, border_lines
-from .paper import Paper, print_page
-from .section_edges import ENDS, Edges, corners_in_space, edges_of
+from ..geometry.spaces import ReferenceSpace
+from ..terminology.terminology import Terminology
+from .annotation_borders import LabelPlane
+from .paper import DPI, GREY, Paper, print_page
+from .section_edges import ENDS, LETTERS, Edges, corners_in_space, edges_of
+from .section_panel import draw_scale, draw_section, draw_sides
 
 Colour = tuple[float, float, float, float]
 
 _WIDTH = 14.0
 _EDGE = 0.35
-_PAGE_TITLE = 0.5
+_PAGE_TITLE = 0.68
 #: Space for the tick labels and the name of an axis of a view, and for the title above the view.
 _LABELS = 0.62
 _VIEW_TITLE = 0.3
@@ -44,18 +46,26 @@ _FOOT = 0.3
 
 #: Style of the boundary of the reference space.
 _BOUNDARY: dict[str, Any] = {"linestyle": ":", "color": "#c0392b", "linewidth": 1.2}
-#: Styles of the borders: dark lines for light tissue, drawn over light lines for dark tissue.
-_BORDER: tuple[dict[str, Any], ...] = (
-    {"edgecolor": "white", "linewidth": 0.8, "alpha": 0.7},
-    {"edgecolor": "black", "linewidth": 0.3},
-)
 #: End of the used part of the colour map; the rest is too pale for lines on white.
 _PALE = 0.9
-_ORIENTATIONS = {
-    "coronal": "superior up, left hemisphere left",
-    "sagittal": "superior up, anterior left",
-    "transverse": "anterior up, left hemisphere left",
-}
+_EXPLANATION = (
+    "Where the sections lie: each line is an edge of a section image in the reference space. AP, DV and ML are its "
+    "axes p, i and r, in mm from its anterior, superior and left end."
+)
+#: The planes in the words of neuroscientists.
+PLANE_NAMES = {"coronal": "coronal", "sagittal": "sagittal", "transverse": "horizontal"}
+
+
+def thumbnail_grid(count: int) -> tuple[int, float]:
+    """The number of thumbnails in a row and the width of each, in inches."""
+    # So many columns that the page is not much higher than wide.
+    columns = min(max(_MIN_COLUMNS, math.ceil(math.sqrt(1.6 * count))), _MAX_COLUMNS)
+    return columns, (_WIDTH - 2 * _EDGE - (columns - 1) * _GAP) / columns
+
+
+def thumbnail_resolution(count: int, plane: Plane, space: ReferenceSpace) -> float:
+    """The size of a pixel of a PNG in thumbnails, in um of the reference space."""
+    return space.extent[plane.columns] / (thumbnail_grid(count)[1] * DPI)
 
 
 def draw_page(
@@ -71,6 +81,7 @@ def draw_page(
     images: Sequence[Pixels | None],
     labels: Sequence[LabelPlane | None],
     annotation: str | None,
+    terminology: Terminology | None,
     suffix: str,
 ) -> bytes:
     """Draw a preview.
@@ -97,6 +108,8 @@ def draw_page(
         Labels over each thumbnail.
     annotation : str or None
         Source of the labels.
+    terminology : Terminology or None
+        Terminology of the labels: regions get acronyms.
     suffix : str
         One of `atlaszarr.previews.paper.FORMATS`.
 
@@ -113,9 +126,7 @@ def draw_page(
     spans *= (width - len(edges) * _LABELS) / sum(spans[across.columns] for across in seen_in)
     views_height = _VIEW_TITLE + max(spans[across.rows] for across in seen_in) + _LABELS
 
-    # So many columns that the page is not much higher than wide.
-    columns = min(max(_MIN_COLUMNS, math.ceil(math.sqrt(1.6 * len(images)))), _MAX_COLUMNS)
-    thumbnail_width = (width - (columns - 1) * _GAP) / columns
+    columns, thumbnail_width = thumbnail_grid(len(images))
     thumbnail_height = thumbnail_width * space.extent[plane.rows] / space.extent[plane.columns]
     row_height = _CAPTION + thumbnail_height + _GAP
 
@@ -124,6 +135,7 @@ def draw_page(
     def draw(paper: Paper) -> None:
         top = _EDGE
         paper.text(_EDGE, top, title, size=15)
+        paper.text(_EDGE, top + 0.34, _EXPLANATION, size=9, color=GREY)
         key = paper.axes(_WIDTH - _EDGE - 2.9, top, 0.35, 0.2, xlim=(0, 1), ylim=(0, 1))
         key.set_axis_off()
         key.plot([0, 1], [0.5, 0.5], **_BOUNDARY)
@@ -140,21 +152,23 @@ def draw_page(
         top += _STRIP
         paper.text(_EDGE, top, _heading(plane, view, annotation), size=10)
         length = 5 if max(space.extent) > 8000 else 1
-        _draw_scale(
+        draw_scale(
             paper, _WIDTH - _EDGE, top, 1000 * length * thumbnail_width / space.extent[plane.columns], f"{length} mm"
         )
         top += _HEADING
         for position, section in enumerate(sections):
             row, column = divmod(position, columns)
             left, below = _EDGE + column * (thumbnail_width + _GAP), top + row * row_height + _CAPTION
-            at = f"{AXES[plane.fixed]} {coordinates[position] / 1000:.2f} mm"
-            right: dict[str, Any] = {"ha": "right", "color": "#666666", "size": 7}
+            at = f"{LETTERS[plane.fixed]} {coordinates[position] / 1000:.2f} mm"
+            right: dict[str, Any] = {"ha": "right", "color": GREY, "size": 7}
             paper.text(left, below - 0.03, str(section.section_number), weight="bold", va="bottom")
             paper.text(left + thumbnail_width, below - 0.03, at, va="bottom", **right)
             box = (left, below, thumbnail_width, thumbnail_height)
             extent = space.extent[plane.columns], space.extent[plane.rows]
-            _draw_thumbnail(paper, box, extent, resolution, images[position], labels[position])
-        paper.text(_EDGE, paper.height - 0.15, credit.SECTIONS["citation"], size=6, color="#666666", va="bottom")
+            draw_section(paper, box, extent, images[position], resolution, labels[position], terminology)
+            if column == 0:
+                draw_sides(paper, box, plane, 5.0, inside=True)
+        paper.text(_EDGE, paper.height - 0.15, credit.SECTIONS["citation"], size=6, color=GREY, va="bottom")
 
     sheet_height = math.ceil(len(images) / columns) * row_height
     height = _EDGE + _PAGE_TITLE + views_height + _STRIP + _HEADING + sheet_height + _FOOT
@@ -164,14 +178,15 @@ def draw_page(
 
 def _title(dataset: SectionDataset, plane: Plane, space: ReferenceSpace, mirror: bool) -> str:
     frame = f"reference space {space.id}, {space.name}{', mirrored left to right' * mirror}"
-    words = (f"Section dataset {dataset.id}", ", ".join(dataset.genes), plane.name, frame)
+    words = (f"Section dataset {dataset.id}", ", ".join(dataset.genes), f"{PLANE_NAMES[plane.name]} sections", frame)
     return "  |  ".join(word for word in words if word)
 
 
 def _heading(plane: Plane, view: str, annotation: str | None) -> str:
-    borders = "" if annotation is None else f"; lines: borders of {annotation.rstrip('/').rpartition('/')[2]} there"
+    borders = "" if annotation is None else f"; lines: borders of {annotation.rstrip('/').rpartition('/')[2]}"
     shown = "" if view == "primary" else f" ({view} view)"
-    return f"Registered sections{shown}, {_ORIENTATIONS[plane.name]}, with number and slice coordinate{borders}"
+    sides = f"{ENDS[plane.rows][0]} is up, {ENDS[plane.columns][0]} is at the left"
+    return f"Registered {PLANE_NAMES[plane.name]} sections{shown}, with section number and position: {sides}{borders}"
 
 
 def _limits(edges: Sequence[Edges], space: ReferenceSpace) -> NDArray[np.float64]:
@@ -212,19 +227,17 @@ def _draw_edges(
     axes.add_collection(LineCollection(list(lines), colors=colours, linewidths=1.2, capstyle="round"))
     x, y = lines.reshape(-1, 2).T
     axes.scatter(x, y, s=4.0, c=np.repeat(colours, 2, axis=0), linewidths=0, zorder=2.5)
-    axes.set_title(f"{edges.name} edges", fontsize=10, pad=6)
+    view = PLANE_NAMES[plane.name].capitalize()
+    axes.set_title(f"{view} view: {edges.name} edges", fontsize=10, pad=6)
     axes.set_xlabel(_axis_label(plane.columns), labelpad=2)
     axes.set_ylabel(_axis_label(plane.rows, down=True), labelpad=2)
     axes.tick_params(length=2, pad=2, labelsize=7)
 
 
 def _axis_label(axis: int, *, down: bool = False) -> str:
-    """The name of an axis, in mm, with its ends. The ends of r are left out, since they are disputed."""
-    name = f"{AXES[axis]} (mm)"
-    if axis == 2:
-        return name
+    """The letters of an axis, in mm, with its ends."""
     low, high = reversed(ENDS[axis]) if down else ENDS[axis]
-    return f"{low}  \N{LEFTWARDS ARROW}  {name}  \N{RIGHTWARDS ARROW}  {high}"
+    return f"{low}  \N{LEFTWARDS ARROW}  {LETTERS[axis]} (mm)  \N{RIGHTWARDS ARROW}  {high}"
 
 
 def _section_colours(numbers: Sequence[int]) -> list[Colour]:
@@ -264,40 +277,3 @@ def _listed(numbers: Sequence[int], most: int = 12) -> str:
 def _ordinal(step: int) -> str:
     ending = "th" if step % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(step % 10, "th")
     return f"{step}{ending}"
-
-
-def _draw_scale(paper: Paper, right: float, top: float, width: float, length: str) -> None:
-    """Draw a scale bar with its length to the left."""
-    bar = paper.axes(right - width, top, width, 0.16, xlim=(0, 1), ylim=(0, 1))
-    bar.set_axis_off()
-    bar.plot([0, 1], [0.5, 0.5], color="black", linewidth=2, solid_capstyle="butt")
-    paper.text(right - width - 0.08, top, length, size=8, ha="right")
-
-
-def _draw_thumbnail(
-    paper: Paper,
-    box: tuple[float, float, float, float],
-    extent: tuple[float, float],
-    resolution: float,
-    image: Pixels | None,
-    labels: LabelPlane | None,
-) -> None:
-    """Draw a registered section and the borders of its labels, or a cross if its image is missing."""
-    from matplotlib.patches import PathPatch
-    from matplotlib.path import Path
-
-    wide, high = extent
-    axes = paper.axes(*box, xticks=[], yticks=[])
-    axes.spines[:].set(color="#bbbbbb", linewidth=0.5)
-    if image is None:
-        axes.plot([0, wide, np.nan, 0, wide], [0, high, np.nan, high, 0], color="#c0392b", linewidth=0.8)
-        words: dict[str, Any] = {"ha": "center", "va": "center", "size": 7, "color": "#c0392b"}
-        axes.text(wide / 2, high / 2, "image missing", bbox={"facecolor": "white", "lw": 0}, **words)
-    else:
-        rows, columns = image.shape[:2]
-        axes.imshow(image, extent=(0, columns * resolution, rows * resolution, 0))
-    axes.set(xlim=(0, wide), ylim=(high, 0), aspect="auto")
-    if labels is not None and (lines := border_lines(labels)).size:
-        path = Path(lines.reshape(-1, 2), np.tile([Path.MOVETO, Path.LINETO], len(lines)))
-        for line in _BORDER:
-            axes.add_artist(PathPatch(path, fill=False, capstyle="round", snap=False, **line))

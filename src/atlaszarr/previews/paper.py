@@ -10,6 +10,7 @@ import threading
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from ..errors import printable
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
 
 #: Supported suffixes of file names.
 FORMATS = (".png", ".svg")
-_DPI = 200
-_INK = "#222222"
+#: Pixels per inch of a PNG.
+DPI = 200
+#: Colours of text and of less important text.
+INK, GREY = "#222222", "#666666"
 #: All threads share matplotlib's settings.
 _SETTINGS = threading.Lock()
 
@@ -52,8 +55,19 @@ class Paper:
         Names are data: control characters are escaped, and ``$`` does not begin a formula.
         """
         box = (left / self.width, 1 - top / self.height)
-        style: dict[str, Any] = {"va": "top", "color": _INK, "parse_math": False}
+        style: dict[str, Any] = {"va": "top", "color": INK, "parse_math": False}
         self.figure.text(*box, printable(words), **(style | options))
+
+
+@lru_cache(4096)
+def text_width(words: str, size: float, weight: str = "normal") -> float:
+    """The width of a line of text in a font size in points, in inches."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    font = FontProperties(size=size, weight=weight)
+    width, _, _ = text_to_path.get_text_width_height_descent(printable(words), font, ismath=False)
+    return float(width) / 72
 
 
 def print_page(
@@ -70,7 +84,7 @@ def print_page(
     suffix : str
         One of `FORMATS`.
     metadata : mapping of str to str
-        ``Title``, ``Source`` and ``Rights``.
+        ``Title``, and ``Source`` and ``Rights`` if they are known.
 
     Returns
     -------
@@ -80,7 +94,7 @@ def print_page(
     from matplotlib import style
     from matplotlib.figure import Figure
 
-    settings = {"svg.hashsalt": "atlaszarr", "font.size": 8.0, "text.color": _INK, "axes.edgecolor": "#888888"}
+    settings = {"svg.hashsalt": "atlaszarr", "font.size": 8.0, "text.color": INK, "axes.edgecolor": "#888888"}
     body = io.BytesIO()
     safe = {key: printable(words) for key, words in metadata.items()}
     with _SETTINGS, style.context(settings, after_reset=True), warnings.catch_warnings():
@@ -92,5 +106,5 @@ def print_page(
             figure.savefig(body, format="svg", metadata={**safe, "Date": None})
         else:
             named = {"Copyright" if key == "Rights" else key: words for key, words in safe.items()}
-            figure.savefig(body, format="png", dpi=_DPI, metadata=named)
+            figure.savefig(body, format="png", dpi=DPI, metadata=named)
     return body.getvalue()

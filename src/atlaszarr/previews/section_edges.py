@@ -14,6 +14,8 @@ from ..transforms import apply, image_to_reference
 
 #: The low and the high end of p, i and r.
 ENDS = (("anterior", "posterior"), ("superior", "inferior"), ("left", "right"))
+#: What neuroscientists call p, i and r: anteroposterior, dorsoventral and mediolateral.
+LETTERS = ("AP", "DV", "ML")
 
 
 @dataclass(frozen=True, eq=False)

@@ -279,6 +279,12 @@ class Terminology:
     def __len__(self) -> int:
         return len(self.structures)
 
+    def _repr_html_(self) -> str:
+        """A tree for notebooks, whose branches open at a click."""
+        from .tree_html import tree_html
+
+        return tree_html(self.structures)
+
     def __iter__(self) -> Iterator[Structure]:
         return iter(self.structures)
 
