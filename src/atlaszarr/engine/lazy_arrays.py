@@ -88,6 +88,8 @@ class LazyArrays:
         InputError
             If a chunk has another dtype or shape than its array declares.
         """
+        if not self.arrays:  # without dask
+            return {}
         chunks = {path: list(self._chunks(path, region)) for path in self.arrays}
         whole = {path: self._box(path, region) for path in self.arrays}
         wanted = [key for parts in chunks.values() for key, _ in parts]
