@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ..errors import InputError
-from .options import OUTPUT, STORE, Whole, options
+from .options import NUMBER, OUTPUT, STORE, VOXEL_SIZE, Whole, options
 from .terminal import echo, echo_data, progress_bars, table
 
 
@@ -46,12 +46,45 @@ def demo(folder: str, as_json: bool) -> None:
 @click.option("--port", type=Whole(0, 65535), default=8000, metavar="N", help="Port on 127.0.0.1 [8000].")
 @click.option("--faults", metavar="FILE", help="JSON file of scripted faults.")
 @click.option("--bucket", metavar="URL", help="First write its slides to URL or a folder, for --image-source.")
+@click.option(
+    "--annotation", metavar="FILE", help="Draw the sections from this annotation of the adult mouse [a phantom brain]."
+)
+@click.option("--orientation", metavar="LETTERS", help="Side at which each axis of FILE begins [from its header].")
+@VOXEL_SIZE
+@click.option(
+    "--deform",
+    type=NUMBER,
+    metavar="UM",
+    help="Displace the tissue in the sections smoothly, by UM on average (root mean square), at most 180.",
+)
+@click.option("--seed", type=Whole(0, 2**53), default=0, metavar="N", help="Of the displacements [0].")
+@click.option("--truth", metavar="JSON", help="First write the displacements to this file, as a formula.")
 @STORE
 @click.option("-v", "--verbose", is_flag=True, help="Print a line for each request on stderr.")
-def emulator(port: int, faults: str | None, bucket: str | None, storage_options: dict[str, Any], verbose: bool) -> None:
+def emulator(
+    port: int,
+    faults: str | None,
+    bucket: str | None,
+    annotation: str | None,
+    orientation: str | None,
+    voxel_size: tuple[float, float, float] | None,
+    deform: float | None,
+    seed: int,
+    truth: str | None,
+    storage_options: dict[str, Any],
+    verbose: bool,
+) -> None:
     """Serve the built-in Allen API until interrupted."""
+    from ..stores.locations import protocol_of
     from ..stores.target import Target
+    from ..testing.brain import default_brain
+    from ..testing.deformation import Deformation
     from ..testing.emulator import serve
+
+    if annotation is None and (orientation is not None or voxel_size is not None):
+        raise InputError("--orientation and --voxel-size need --annotation", code="missing-option")
+    if truth is not None and deform is None:
+        raise InputError(f"--truth {truth} needs --deform: the sections are not displaced", code="missing-option")
 
     serving = False
 
@@ -66,7 +99,16 @@ def emulator(port: int, faults: str | None, bucket: str | None, storage_options:
             faults or (),
             announce,
             None if bucket is None else Target.of(bucket, storage_options),
+            truth,
             access_log=verbose,
+            phantom=default_brain() if annotation is None else None,
+            annotation=annotation,
+            annotation_options={
+                "storage_options": storage_options if annotation and protocol_of(annotation) else None,
+                "orientation": orientation,
+                "voxel_size": voxel_size,
+            },
+            deformation=None if deform is None else Deformation(deform, seed),
         )
     except OSError as error:
         if serving:
