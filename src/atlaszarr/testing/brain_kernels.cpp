@@ -152,13 +152,13 @@ int hippocampus(double u, double v) {
     }
     double ammon = ellipsoid((u - 1500.0) / 1750.0, (v - 640.0) / 640.0, 0.0);
     if (ammon > 1.0) return FI;
-    double from_surface = (1.0 - ammon) * (u < 2600.0 ? 640.0 : 900.0);
+    double from_surface = (1.0 - ammon) * (640.0 + 260.0 * ramp(u, 1500.0, 3000.0));
     // CA1 above, CA3 at the side and below, CA2 between.
     int field = u < 2250.0 && v < 640.0 ? 0 : u < 2480.0 && v < 640.0 ? 1 : 2;
     const int oriens[] = {ALV_CA1so, CA2so, CA3so}, pyramids[] = {CA1sp, CA2sp, CA3sp}, radiatum[] = {CA1sr, CA2sr, CA3sr};
     if (field == 2 && v > 640.0 && u < 1900.0) return DGmo;
     if (from_surface < 130.0) return oriens[field];
-    if (from_surface < (field == 2 ? 215.0 : 190.0)) return pyramids[field];
+    if (from_surface < 190.0 + 30.0 * ramp(u, 2000.0, 2800.0)) return pyramids[field];
     if (field == 0 && from_surface > 360.0) return CA1slm;
     return radiatum[field];
 }
@@ -214,8 +214,8 @@ int cerebrum(const Seeds &seeds, double z, double y, double x) {
     Rounded hull(dz, dy, x - 300.0, dz < 0.0 ? 4750.0 : 3700.0, 3500.0, breadth);
     if (hull.value > 1.0) return OUTSIDE;
     // The base of the brain is hollow between the piriform lobe and the hypothalamus.
-    double hollow = ellipsoid((z - 7800.0) / 1900.0, (y - 8100.0) / 1600.0, (x - 1700.0) / 1150.0);
-    if (hollow < 1.0) return OUTSIDE;
+    double hollow = ellipsoid((z - 7900.0) / 2300.0, (y - 8900.0) / 2250.0, (x - 1800.0) / 1900.0);
+    if (hollow < 1.0 || (z > 5900.0 && y > 6850.0 && x < 1500.0)) return OUTSIDE;
     double depth = hull.depth();
     if (z > 6000.0) depth = min(depth, (hollow - 1.0) * 1500.0);
     // The fissure between the hemispheres widens to the top and to the back, where the midbrain shows.
@@ -233,7 +233,7 @@ int cerebrum(const Seeds &seeds, double z, double y, double x) {
     bool ventral = y > rhinal;
     double paleocortex = ramp(y, rhinal - 500.0, rhinal + 250.0);
     double thick = 1080.0 - 300.0 * paleocortex;
-    if (z < 4000.0 && !ventral) thick += 500.0 * ramp(z, 4000.0, 3000.0);
+    if (z < 4000.0 && !ventral) thick += 150.0 * ramp(z, 4000.0, 3000.0);
     if (mantle < thick) return ventral ? seeds.nearest(OLFACTORY, z, y, x, mantle < 170.0 ? 0 : mantle < 300.0 ? 1 : 2)
                                        : isocortex(seeds, z, y, x, mantle);
     // White matter under the cortex, thick near the midline.
@@ -308,6 +308,29 @@ double noise(const double *at, double size, uint64_t seed) {
     return total * 0x1p-52 - 1.0;
 }
 
+// Cell bodies: a ball at a random place in some cells of a lattice, 1 at its centre and 0 outside; less the mean.
+double bodies(const double *at, double size, uint64_t seed) {
+    constexpr double RADIUS = 0.30, PART = 0.85;
+    // Turned, so that no section is parallel to the planes of the lattice.
+    constexpr double TURN[3][3] = {{0.6, 0.64, 0.48}, {-0.8, 0.48, 0.36}, {0.0, -0.6, 0.8}};
+    uint64_t key = seed;
+    double place[3];
+    for (int k = 0; k < 3; k++) {
+        double along = (TURN[k][0] * at[0] + TURN[k][1] * at[1] + TURN[k][2] * at[2]) / size, low = floor(along);
+        key = mixed(key ^ static_cast<uint64_t>(static_cast<int64_t>(low)));
+        place[k] = along - low - 0.5;
+    }
+    // The integral of 1 - (d / radius)^2 over the ball is 8 pi / 15 radius^3.
+    double mean = PART * 8.0 * M_PI / 15.0 * RADIUS * RADIUS * RADIUS;
+    if (static_cast<double>(key >> 11) * 0x1p-53 > PART) return -mean;
+    double total = 0.0;
+    for (int k = 0; k < 3; k++) {
+        key = mixed(key);
+        total += square(place[k] - (static_cast<double>(key >> 11) * 0x1p-53 - 0.5) * (1.0 - 2.0 * RADIUS));
+    }
+    return max(1.0 - total / (RADIUS * RADIUS), 0.0) - mean;
+}
+
 // Larger than any space; a point beyond has no texture, so that a cell is a whole number.
 constexpr double FARTHEST = 1e7;
 
@@ -324,8 +347,8 @@ EXPORT void brain_slots(uint16_t *out, const double *pir, int64_t count, const d
 }
 
 EXPORT void brain_paint(double *out, const double *pir, const uint16_t *slots, int64_t count, const double *levels,
-                        const double *octaves, int64_t octave_count, const double *paper, const double *ink,
-                        int64_t seed) {
+                        const double *octaves, int64_t octave_count, double cell, double cell_amplitude,
+                        const double *paper, const double *ink, int64_t seed) {
     for (int64_t n = 0; n < count; n++) {
         const double *at = pir + 3 * n;
         double level = levels[slots[n]];
@@ -334,6 +357,7 @@ EXPORT void brain_paint(double *out, const double *pir, const uint16_t *slots, i
             double factor = 1.0;
             for (int64_t k = 0; k < octave_count; k++)
                 factor += octaves[2 * k + 1] * noise(at, octaves[2 * k], static_cast<uint64_t>(seed + k));
+            if (cell_amplitude > 0.0) factor += cell_amplitude * bodies(at, cell, static_cast<uint64_t>(seed - 1));
             level = min(max(level * factor, 0.0), 1.0);
         }
         for (int c = 0; c < 3; c++) out[3 * n + c] = paper[c] + level * (ink[c] - paper[c]);

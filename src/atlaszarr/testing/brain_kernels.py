@@ -29,7 +29,7 @@ COLUMNS = 5 + LAYERS
 _slots = kernel("brain_slots", written("u2", 1), read("f8", 2), INT, read("f8", 2), INT, FLOAT)
 _paint = kernel(
     *("brain_paint", written("f8", 2), read("f8", 2), read("u2", 1), INT, read("f8", 1), read("f8", 2), INT),
-    *(read("f8", 1), read("f8", 1), INT),
+    *(FLOAT, FLOAT, read("f8", 1), read("f8", 1), INT),
 )
 
 
@@ -57,7 +57,16 @@ def brain_slots(pir: Array, seeds: Array, midline: float) -> Slots:
     return out.reshape(np.shape(pir)[:-1])
 
 
-def brain_paint(pir: Array, slots: Slots, levels: Array, octaves: Array, paper: Array, ink: Array, seed: int) -> Array:
+def brain_paint(
+    pir: Array,
+    slots: Slots,
+    levels: Array,
+    octaves: Array,
+    bodies: tuple[float, float],
+    paper: Array,
+    ink: Array,
+    seed: int,
+) -> Array:
     """The grey levels of a section at points, from the slot of each.
 
     Parameters
@@ -70,6 +79,8 @@ def brain_paint(pir: Array, slots: Slots, levels: Array, octaves: Array, paper: 
         Darkness of each slot, 0 (paper) to 1 (ink).
     octaves : ndarray, float64, shape (k, 2)
         The texture: side of the cells in um, and amplitude as a part of the darkness.
+    bodies : tuple of float
+        The same for cell bodies, balls in cells of a lattice.
     paper, ink : ndarray, float64, shape (3,)
         Red, green and blue grey levels.
     seed : int
@@ -88,7 +99,7 @@ def brain_paint(pir: Array, slots: Slots, levels: Array, octaves: Array, paper: 
     if flat.size and int(flat.max()) >= len(levels):
         raise InputError(f"slots has {int(flat.max())}; levels has {len(levels)} values", code="shape-mismatch")
     out = np.empty((len(points), 3))
-    _paint(out, points, flat, len(points), levels, octaves, len(octaves), paper, ink, seed)
+    _paint(out, points, flat, len(points), levels, octaves, len(octaves), *bodies, paper, ink, seed)
     return out.reshape(np.shape(pir))
 
 

@@ -20,9 +20,10 @@ Triple = tuple[float, float, float]
 #: Standard deviation of the darkness of a structure between datasets. A Nissl stain spreads about 0.2 over structures.
 _VARIATION = 0.07
 #: Part of the structures that a dataset expresses, in which the stain is dark; its darkness and expression, from to.
-_EXPRESSED, _DARK, _EXPRESSION = 0.06, (0.7, 1.0), (0.4, 1.0)
-#: The texture: sides of its cells in um, and amplitudes as parts of the darkness. The smallest are cell bodies.
-_OCTAVES = ((90.0, 0.11), (36.0, 0.12), (13.0, 0.30))
+_EXPRESSED, _DARK, _EXPRESSION = 0.08, (0.7, 1.0), (0.4, 1.0)
+#: The texture: sides of its cells in um, and amplitudes as parts of the darkness; cell bodies are 13 um wide.
+_OCTAVES = ((90.0, 0.11), (36.0, 0.12))
+_BODIES = (22.0, 1.5)
 #: Pixels drawn at once: about 100 MB.
 AT_ONCE = 500_000
 _TEXTURE = 1
@@ -97,7 +98,8 @@ class StainedBrain:
         change = 2.0 * _VARIATION * (draws[:, :3].sum(axis=1) - 1.5)
         levels = np.clip(self._darkness + change, 0.08, 0.95)
         is_expressed = tissue & (draws[:, 3] < _EXPRESSED)
-        levels[is_expressed] = (_DARK[0] + (_DARK[1] - _DARK[0]) * draws[:, 4])[is_expressed]
+        dark = _DARK[0] + (_DARK[1] - _DARK[0]) * draws[:, 4]
+        levels = np.where(is_expressed, np.maximum(levels, dark), levels)
         other.levels = np.where(tissue, levels, 0.0)
         other.expressed = np.where(is_expressed, _EXPRESSION[0] + (_EXPRESSION[1] - _EXPRESSION[0]) * draws[:, 4], 0.0)
         other.dataset_id = dataset_id
@@ -126,7 +128,7 @@ class StainedBrain:
         pir : array_like, shape (..., 3)
             (p, i, r) in um of reference space 9.
         pixel : float
-            Size of a pixel in um: texture that is finer than two pixels is left out.
+            Size of a pixel in um: texture with cells of less than two pixels is left out, of less than six is faint.
 
         Returns
         -------
@@ -134,12 +136,14 @@ class StainedBrain:
             Red, green and blue grey levels, 0 to 255, not rounded.
         """
         points = np.asarray(pir, np.float64)
-        octaves = np.array(_OCTAVES)
+        texture = np.array([*_OCTAVES, _BODIES])
         if pixel > 0:
-            octaves[:, 1] *= np.clip(octaves[:, 0] / (2.0 * pixel) - 0.5, 0.0, 1.0)
-        octaves = np.ascontiguousarray(octaves[octaves[:, 1] > 0])
+            texture[:, 1] *= np.clip(texture[:, 0] / (4.0 * pixel) - 0.5, 0.0, 1.0)
+        octaves = np.ascontiguousarray(texture[:-1][texture[:-1, 1] > 0])
+        size, amplitude = texture[-1].tolist()
         paper, ink = np.array(self.background), np.array(self.ink)
-        return brain_paint(points, self.slots(points), self.levels, octaves, paper, ink, _TEXTURE)
+        slots = self.slots(points)
+        return brain_paint(points, slots, self.levels, octaves, (size, amplitude), paper, ink, _TEXTURE)
 
     def expression(self, pir: ArrayLike) -> Array:
         """The expression view: heat colours, black for no expression.
