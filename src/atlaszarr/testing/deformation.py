@@ -98,7 +98,7 @@ class Deformation:
             "formula": "a pixel at (x, y) um of the section plane (tsv) and depth (section number times thickness) "
             "shows the brain at (x + sum of x_um sin(angle), y + sum of y_um sin(angle), depth), where angle = "
             "x radians_per_um[0] + y radians_per_um[1] + depth radians_per_um[2] + phase, and the sums are over waves",
-            "amplitude_um": self.amplitude,
+            "amplitude_um": float(self.amplitude),
             "seed": self.seed,
             "datasets": {
                 str(id): [
