@@ -110,7 +110,7 @@ def _refuse_other_space(volume: ReferenceVolume) -> None:
 def _kept(volume: ReferenceVolume, folder: Path) -> AnnotatedBrain:
     """The brain of an annotation, with its voxels in a file of a folder."""
     ids = np.concatenate([np.zeros(1, np.uint32), volume.find_labels().astype(np.uint32)])
-    if len(ids) > _MOST_LABELS:
+    if len(ids) - 1 > _MOST_LABELS:
         raise InputError(
             f"{volume.uri} has {len(ids) - 1} labels, more than {_MOST_LABELS}; it is not an annotation of structures",
             code="too-many-labels",
