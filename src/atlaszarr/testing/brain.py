@@ -72,8 +72,9 @@ class BrainPhantom(StainedBrain):
     def volumes_mm3(self) -> dict[int, float]:
         """Volume of each structure by id, without descendants, in mm3, both hemispheres.
 
-        From ``figures/brain_volumes.csv``: the integral of `labels` over a grid of 10 um. Structures of more than 0.02
-        mm3 differ by at most 1 % from the integral over a grid of 20 um.
+        From ``figures/brain_volumes.csv``: `labels` at a random point in every cell of a grid of 10 um. The same with
+        20 um, whose errors are four times as large, differs by at most 0.7 % for structures over 0.05 mm3, and 2.2 %
+        for all.
         """
         ids = {structure["acronym"]: id for id, structure in structures().items()}
         return {ids[row["acronym"]]: float(row["volume_mm3"]) for row in figures("brain_volumes")}
