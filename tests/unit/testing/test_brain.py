@@ -37,7 +37,7 @@ def names_along(start, step, count):
     return [structures()[int(id)]["acronym"] if id else "" for id in kept]
 
 
-@pytest.mark.parametrize(("size", "part", "total"), [(50, 0.04, 2e-3), (100, 0.12, 5e-3)])
+@pytest.mark.parametrize(("size", "part", "total"), [(50, 0.08, 1e-3), (100, 0.12, 2e-3)])
 def test_the_volumes_are_those_of_the_annotation_at_any_resolution(annotations, size, part, total):
     counts = np.bincount(annotations[size].ravel(), minlength=max(IDS.values()) + 1)
     truth = BRAIN.volumes_mm3()
@@ -46,7 +46,9 @@ def test_the_volumes_are_those_of_the_annotation_at_any_resolution(annotations, 
     assert sum(found.values()) == pytest.approx(sum(truth.values()), rel=total)
     large = [id for id, volume in truth.items() if volume > 1]
     assert len(large) > 100
+    # The largest part is that of the layers along the midline, sheets of 120 um.
     assert {id: found[id] for id in large} == pytest.approx({id: truth[id] for id in large}, rel=part)
+    assert np.median([abs(found[id] / truth[id] - 1) for id in large]) < part / 8
 
 
 def test_a_coarser_annotation_is_the_closed_form_at_its_own_voxel_centres(annotations):
