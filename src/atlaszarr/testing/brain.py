@@ -62,11 +62,14 @@ class BrainPhantom(StainedBrain):
         shape = tuple(int(extent // resolution) for extent in _EXTENT)
         axes = [(np.arange(n) + 0.5) * resolution for n in shape]
         volume = np.empty(shape, np.uint32)
-        points = np.empty((*shape[1:], 3))
-        points[..., 1], points[..., 2] = axes[1][:, np.newaxis], axes[2]
+        is_symmetric = shape[2] * resolution == _EXTENT[2]
+        columns = (shape[2] + 1) // 2 if is_symmetric else shape[2]
+        points = np.empty((shape[1], columns, 3))
+        points[..., 1], points[..., 2] = axes[1][:, np.newaxis], axes[2][:columns]
         for k, p in enumerate(axes[0]):
             points[..., 0] = p
-            volume[k] = self.labels(points)
+            volume[k, :, :columns] = self.labels(points)
+        volume[..., columns:] = volume[..., : shape[2] - columns][..., ::-1]
         return volume
 
     def volumes_mm3(self) -> dict[int, float]:

@@ -31,8 +31,11 @@ struct Seeds {
         }
     }
 
-    // The slot of a layer of the seed whose power distance to the point is least; the first of equals.
+    // The slot of a layer of the seed whose power distance to the point is least; the first of equals. The point is moved
+    // a little, so that borders are curved.
     int nearest(int part, double z, double y, double x, int layer = 0) const {
+        double u = z + 95.0 * sin(y / 300.0 + 0.7) + 45.0 * sin(x / 170.0), v = y + 95.0 * sin(x / 280.0 + 1.1);
+        y = v + 45.0 * sin(z / 190.0), x = x + 80.0 * sin(z / 330.0 + 2.0) + 45.0 * sin(v / 180.0), z = u;
         double least = INFINITY;
         int slot = OUTSIDE;
         for (int64_t n = first[part]; n < first[part + 1]; n++) {
