@@ -76,8 +76,7 @@ class BrainPhantom(StainedBrain):
         """Volume of each structure by id, without descendants, in mm3, both hemispheres.
 
         From ``figures/brain_volumes.csv``: `labels` at a random point in every cell of a grid of 10 um. The same with
-        20 um, whose errors are four times as large, differs by at most 0.7 % for structures over 0.05 mm3, and 2.2 %
-        for all.
+        20 um, whose errors are about four times as large, differs by at most 0.8 %.
         """
         ids = {structure["acronym"]: id for id, structure in structures().items()}
         return {ids[row["acronym"]]: float(row["volume_mm3"]) for row in figures("brain_volumes")}
