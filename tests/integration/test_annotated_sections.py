@@ -6,8 +6,10 @@ import subprocess
 import sys
 import urllib.request
 from contextlib import ExitStack
+from pathlib import Path
 
 import nibabel
+import nrrd as nrrd_format
 import numpy as np
 import pytest
 import simplejpeg
@@ -25,6 +27,7 @@ from atlaszarr.transforms import image_to_reference
 from atlaszarr.writing import write_multiscales
 from codes import raises
 
+CCF = Path(__file__).parents[3] / "shared/data/ccf/annotation_50_ccf2017.nrrd"
 #: Voxel size of the annotation, and the datasets: coronal, sagittal.
 SIZE, DATASETS = 100, (74272479, 69289763)
 #: Tier of the images: a pixel of 16.8 um, six to a voxel.
@@ -192,6 +195,27 @@ def test_any_volume_that_an_atlas_reads_gives_the_same_sections(sharp, start, la
     other = start(annotation=tmp_path / name)
     _, image = middle_image(DATASETS[0])
     np.testing.assert_array_equal(fetch(other, image["id"]), fetch(sharp, image["id"]))
+
+
+def test_the_sections_of_the_ccf_show_its_voxels(start):
+    """A real file, under the header of the Allen Institute that names the axes wrongly."""
+    if not CCF.exists():
+        pytest.skip("the shared data (../shared/data) is missing")
+    voxels, _ = nrrd_format.read(str(CCF))
+    emulator = start(annotation=CCF)
+    dataset, image = middle_image(DATASETS[0])
+    pixels = fetch(emulator, image["id"]).astype(float)
+    depth = image["section_number"] * dataset["section_thickness"]
+    pir = image_to_reference(
+        full_resolution(pixels.shape), depth, alignment_matrix(image, "tsv"), alignment_matrix(dataset, "tvr")
+    )
+    at = np.clip(np.floor(pir / 50).astype(int), 0, np.array(voxels.shape) - 1)
+    found = voxels[tuple(at.transpose(2, 0, 1))]
+    brain, level = greys(emulator, DATASETS[0], found)
+    assert len(np.unique(found)) > 100
+    paper, ink = np.array(brain.background), np.array(brain.ink)
+    assert np.abs(pixels - (paper + level[..., None] * (ink - paper))).mean() < 4
+    np.testing.assert_allclose(pixels, brain.rgb(pir, 1.049 * 2**TIER), atol=JPEG + 1)
 
 
 def test_datasets_have_greys_of_their_own(sharp):
