@@ -334,7 +334,7 @@ def test_a_point_without_alignment_or_coordinates_is_refused(get, path):
 
 def test_the_structure_graph_is_served(get):
     (root,) = get("structure_graph_download/1.json").json()["msg"]
-    assert (root["id"], len(root["children"])) == (997, 1)
+    assert (root["id"], [node["acronym"] for node in root["children"]]) == (997, ["grey", "fiber tracts", "VS"])
     assert get("structure_graph_download/2.json").json()["success"] is False
 
 

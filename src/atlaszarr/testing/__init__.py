@@ -1,27 +1,25 @@
-"""An emulator of the Allen API (a real HTTP server), and the phantom brain in its images.
+"""An emulator of the Allen API (a real HTTP server), and the brains in its images.
 
 For `atlaszarr.demo`, the `emulator` command and tests only.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .brain import BrainPhantom
+    from .deformation import Deformation
     from .emulator import Emulator
     from .phantom import Phantom
 
-__all__ = ["Emulator", "Phantom"]
+__all__ = ["BrainPhantom", "Deformation", "Emulator", "Phantom"]
+_HOMES = {"BrainPhantom": "brain", "Deformation": "deformation", "Emulator": "emulator", "Phantom": "phantom"}
 
 
 def __getattr__(name: str) -> Any:
     """Import public names on first use."""
-    if name == "Emulator":
-        from .emulator import Emulator
-
-        return Emulator
-    if name == "Phantom":
-        from .phantom import Phantom
-
-        return Phantom
+    if name in _HOMES:
+        return getattr(import_module(f".{_HOMES[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,8 +1,9 @@
-"""Section images of the emulated service, drawn from the phantom brain.
+"""Section images of the emulated service, drawn from a brain.
 
-A pixel of a tier is the phantom at the pixel's centre, mapped to the reference space by the record's `tsv` and `tvr`
-(and scaled from the extent of a developmental age to reference space 9). Images without alignment have a plain
-pattern. The caller can supply pixels of an image; its other tiers are then derived from them. Drawn images are cached.
+A pixel of a tier is the brain at the pixel's centre, mapped to the reference space by the record's `tsv` and `tvr`
+(and scaled from the extent of a developmental age to reference space 9), and displaced before if the sections are
+deformed. Images without alignment have a plain pattern. The caller can supply pixels of an image; its other tiers are
+then derived from them. Drawn images are cached.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +24,20 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..geometry.spaces import reference_space
-from ..transforms import compose, tier_affine
+from ..transforms import apply, compose, tier_affine
 from .catalogue import Catalogue
-from .phantom import Phantom
+from .deformation import Deformation
 from .records import Record, alignment_matrix, depth
+from .stained_brain import AT_ONCE, SectionedBrain, pixel_size
 
 Pixels = NDArray[np.uint8]
 
 #: By image id and tier: pixels (uint8, (H, W, 3)) or a JPEG.
 UserPixels = Mapping[int, Mapping[int, Pixels | bytes]]
+
+
+#: Brains with the greys of a dataset that are kept: more than are asked for at a time.
+_DATASETS = 64
 
 
 class NotServedError(Exception):
@@ -101,7 +108,7 @@ class Painter:
     ----------
     catalogue : Catalogue
         The records of the images.
-    phantom : Phantom
+    phantom : SectionedBrain
         The brain in the images.
     pixels : mapping, optional
         User-supplied pixels by image id and tier. Coarser tiers are box averages with floor sizes, finer ones
@@ -110,6 +117,8 @@ class Painter:
         Default JPEG quality.
     directory : path, optional
         Folder of a cache of drawn images that lasts between runs.
+    deformation : Deformation, optional
+        How the tissue in the images is displaced from where their alignments put it.
 
     Raises
     ------
@@ -120,16 +129,19 @@ class Painter:
     def __init__(
         self,
         catalogue: Catalogue,
-        phantom: Phantom,
+        phantom: SectionedBrain,
         pixels: UserPixels | None = None,
         quality: int = 95,
         directory: str | Path | None = None,
+        deformation: Deformation | None = None,
     ) -> None:
         self.catalogue = catalogue
         self.phantom = phantom
         self.quality = quality
         self._drawn_images = DrawnImages(directory)
-        self._phantom_text = repr(phantom)
+        self._deformation = deformation
+        self._phantom_text = repr(phantom) if deformation is None else repr((phantom, deformation))
+        self._of_dataset = lru_cache(maxsize=_DATASETS)(phantom.of_dataset)
         self._pixels = {id: dict(tiers) for id, tiers in (pixels or {}).items()}
         for id, tiers in self._pixels.items():
             if catalogue.image(id) is None or not tiers:
@@ -181,7 +193,7 @@ class Painter:
         return bytes(simplejpeg.encode_jpeg(picture, max(quality, 1), colorsubsampling="444"))
 
     def pixel_to_pir(self, image_id: int, downsample: int) -> NDArray[np.float64] | None:
-        """The affine from pixels of a tier to the phantom.
+        """The affine from pixels of a tier to the brain, as the alignments have it, without deformation.
 
         Returns
         -------
@@ -189,6 +201,39 @@ class Painter:
             (x, y, 1) of the tier's pixel centres to (p, i, r) in um of reference space 9; None if the image
             or its dataset is not aligned.
         """
+        affines = self._affines(image_id, downsample)
+        return None if affines is None else compose(affines[1], affines[0])
+
+    def points(
+        self, image_id: int, downsample: int, offset: tuple[float, float], shape: tuple[int, int]
+    ) -> NDArray[np.float64] | None:
+        """The points of the brain that the pixels of a tier show, with deformation.
+
+        Parameters
+        ----------
+        image_id, downsample : int
+        offset : tuple of float
+            (x, y) of the first pixel, in pixels of the tier.
+        shape : tuple of int
+            Rows and columns.
+
+        Returns
+        -------
+        ndarray, float64, shape (rows, columns, 3), or None
+            (p, i, r) in um of reference space 9; None if the image or its dataset is not aligned.
+        """
+        affines = self._affines(image_id, downsample)
+        if affines is None:
+            return None
+        x, y = np.meshgrid(np.arange(shape[1]) + offset[0], np.arange(shape[0]) + offset[1])
+        section = apply(affines[0], np.stack([x, y], axis=-1))
+        if self._deformation is not None:
+            dataset = self.catalogue.dataset_of(self.catalogue.image(image_id)) or {}
+            section[..., :2] += self._deformation.displacement(dataset["id"], section)
+        return apply(affines[1], section)
+
+    def _affines(self, image_id: int, downsample: int) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+        """The affines from pixels of a tier to (x, y, depth) in um of the sections, and from there to the brain."""
         image = self.catalogue.image(image_id)
         dataset = self.catalogue.dataset_of(image)
         tsv, tvr = alignment_matrix(image, "tsv"), alignment_matrix(dataset, "tvr")
@@ -200,7 +245,7 @@ class Painter:
             return None
         plane = compose(tsv, tier_affine(-downsample))
         section = np.vstack([plane, [0.0, 0.0, depth(image, dataset)]])
-        return compose(to_phantom, compose(tvr, section))
+        return section, compose(to_phantom, tvr)
 
     def draw(self, record: Record, request: Drawing, offset: tuple[float, float], shape: tuple[int, int]) -> Pixels:
         """Draw a region of a section image, also one that extends beyond the image.
@@ -224,12 +269,32 @@ class Painter:
         if affine is None:
             return _pattern(record["id"], request, offset, shape)
         affine = compose(affine, [[1.0, 0.0, offset[0]], [0.0, 1.0, offset[1]]])
-        picture = self.phantom.draw(affine, shape, expression=request.view is not None)
         dataset = self.catalogue.dataset_of(record) or {}
+        brain = self._of_dataset(dataset["id"])
+        if self._deformation is None:
+            picture = brain.draw(affine, shape, expression=request.view is not None)
+        else:
+            picture = self._draw_deformed(brain, record["id"], request, offset, shape)
         if request.range and any(dataset.get(f"{colour}_channel") for colour in ("red", "green", "blue")):
             lower, upper = np.array(request.range, dtype=np.float64).reshape(3, 2).T
             scaled = (picture * (4095.0 / 255.0) - lower) / np.maximum(upper - lower, 1.0)
             picture = np.rint(np.clip(scaled, 0.0, 1.0) * 255.0).astype(np.uint8)
+        return picture
+
+    def _draw_deformed(
+        self, brain: SectionedBrain, id: int, request: Drawing, offset: tuple[float, float], shape: tuple[int, int]
+    ) -> Pixels:
+        """Same as `draw`, for the points of the deformed section."""
+        rows, columns = shape
+        picture = np.empty((rows, columns, 3), np.uint8)
+        height = max(1, AT_ONCE // max(columns, 1))
+        size = pixel_size(self.pixel_to_pir(id, request.downsample))
+        for top in range(0, rows, height):
+            part = (min(height, rows - top), columns)
+            points = self.points(id, request.downsample, (offset[0], offset[1] + top), part)
+            assert points is not None
+            values = brain.rgb(points, size) if request.view is None else brain.expression(points)
+            picture[top : top + height] = np.rint(values)
         return picture
 
     def _user_pixels(self, image_id: int, record: Record, downsample: int) -> Pixels:

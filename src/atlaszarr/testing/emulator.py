@@ -1,26 +1,34 @@
 """An emulator of the Allen Brain API: an HTTP server on loopback.
 
 It serves the records of real datasets (or any other records), and section images and expression grids of a phantom
-brain, records all requests, and plays scripted faults. The demo, the tests and the `emulator` command use it.
+brain or of an annotation, records all requests, and plays scripted faults. The demo, the tests and the `emulator`
+command use it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from ..errors import InputError
+from ..stores.local import write_whole
+from ..stores.locations import output_path
 from ..stores.target import Target
 from .catalogue import Catalogue
+from .deformation import Deformation
 from .drawing import Drawing, Painter, UserPixels
 from .faults import FaultScript, Rule, load_faults
-from .phantom import Phantom, default_phantom
+from .phantom import default_phantom
 from .server import ServedRequest, Server, Traffic
 from .service import PREFIX
+from .stained_brain import SectionedBrain
 
 
 class Emulator:
@@ -38,8 +46,16 @@ class Emulator:
         0 for any free one.
     pixels : mapping, optional
         User-supplied pixels: ``{image_id: {downsample: uint8 array (H, W, 3) or JPEG bytes}}``.
-    phantom : Phantom, optional
-        The brain in the images.
+    phantom : SectionedBrain, optional
+        The brain in the images: a `Phantom`, or a `BrainPhantom`, which looks like a brain.
+    annotation : str or path-like, optional
+        Draw the sections from this annotation instead: any file that `atlaszarr.build_atlas` takes, which fills
+        reference space 9. Each pixel shows the label of the voxel that contains it, in greys that differ between
+        datasets. It is read on entering the context.
+    annotation_options : mapping, optional
+        ``storage_options``, ``orientation`` and ``voxel_size`` of the annotation, as in `atlaszarr.build_atlas`.
+    deformation : Deformation, optional
+        Displace the tissue in the sections from where their alignments put it, by a smooth field in closed form.
     quality : int
         Default JPEG quality.
     draw_cache : path, optional
@@ -55,13 +71,15 @@ class Emulator:
     ----------
     catalogue : Catalogue
         The records.
-    phantom : Phantom
+    phantom : SectionedBrain
         The brain in the images.
+    deformation : Deformation or None
 
     Raises
     ------
     InputError
-        If a fault or the pixels are invalid.
+        If a fault or the pixels are invalid, or both a phantom and an annotation are given; on entering the context, if
+        the annotation is invalid.
     """
 
     def __init__(
@@ -71,16 +89,30 @@ class Emulator:
         faults: Sequence[Rule | Mapping[str, Any]] | str | Path | None = None,
         port: int = 0,
         pixels: UserPixels | None = None,
-        phantom: Phantom | None = None,
+        phantom: SectionedBrain | None = None,
         quality: int = 95,
         draw_cache: str | Path | None = None,
         latency: float = 0.0,
         host: str = "127.0.0.1",
         access_log: bool = False,
+        annotation: str | os.PathLike[str] | None = None,
+        annotation_options: Mapping[str, Any] | None = None,
+        deformation: Deformation | None = None,
     ) -> None:
+        if phantom is not None and annotation is not None:
+            raise InputError(
+                f"both phantom and annotation {os.fspath(annotation)!r} are given; give one",
+                code="contradictory-options",
+            )
         self.catalogue = Catalogue(datasets, images)
-        self.phantom = default_phantom() if phantom is None else phantom
-        self._painter = Painter(self.catalogue, self.phantom, pixels, quality, draw_cache)
+        self.phantom: SectionedBrain = default_phantom() if phantom is None else phantom
+        self.deformation = deformation
+        self._annotation, self._annotation_options = annotation, dict(annotation_options or {})
+        self._opened = contextlib.ExitStack()
+        self._make_painter = partial(
+            Painter, self.catalogue, pixels=pixels, quality=quality, directory=draw_cache, deformation=deformation
+        )
+        self._painter = self._make_painter(self.phantom)
         self._faults = FaultScript(load_faults(faults) if isinstance(faults, str | Path) else faults or ())
         self._traffic = Traffic()
         self._address = (host, port)
@@ -89,11 +121,24 @@ class Emulator:
         self._server: Server | None = None
 
     def __enter__(self) -> Self:
+        if self._annotation is not None:
+            from .annotated_brain import open_annotated_brain
+
+            opening = open_annotated_brain(self._annotation, **self._annotation_options)
+            self.phantom = self._opened.enter_context(opening)
+            self._painter = self._make_painter(self.phantom)
+        try:
+            self._start()
+        except BaseException:
+            self._opened.close()
+            raise
+        return self
+
+    def _start(self) -> None:
         self._server = Server(
             self._address, self._painter, self._faults, self._traffic, self._latency, self._access_log
         )
         threading.Thread(target=self._server.serve_forever, args=(0.05,), name="allen-emulator", daemon=True).start()
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -101,6 +146,7 @@ class Emulator:
         server, self._server = self._server, None
         if server is not None:
             server.stop()
+        self._opened.close()
 
     @property
     def url(self) -> str:
@@ -127,6 +173,12 @@ class Emulator:
     def reset(self) -> None:
         """Forget the requests and the peak."""
         self._traffic.reset()
+
+    def write_truth(self, path: str | os.PathLike[str]) -> None:
+        """Write the fields of the deformation of all aligned datasets to a JSON file; see `Deformation.to_dict`."""
+        if self.deformation is None:
+            raise InputError("the sections are not deformed; there is no field to write", code="missing-option")
+        write_whole(output_path(path), self.deformation.to_json(self.catalogue.aligned_datasets()))
 
     def draw(
         self,
@@ -179,6 +231,7 @@ def serve(
     faults: Sequence[Rule | Mapping[str, Any]] | str | Path | None = None,
     announce: Callable[[str], None] = print,
     bucket: Target | None = None,
+    truth: str | os.PathLike[str] | None = None,
     **options: Any,
 ) -> None:
     """Run an emulator in the foreground until interrupted.
@@ -193,10 +246,14 @@ def serve(
         Called with the base URL when the server is ready.
     bucket : Target, optional
         Where to write the section images as slides first, see `Emulator.write_bucket`.
+    truth : path-like, optional
+        Where to write the fields of the deformation first, see `Emulator.write_truth`.
     **options
         Further parameters of `Emulator`.
     """
     with Emulator(faults=faults, port=port, **options) as emulator:
+        if truth is not None:
+            emulator.write_truth(truth)
         if bucket is not None:
             emulator.write_bucket(bucket)
         with contextlib.suppress(KeyboardInterrupt):

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..geometry.spaces import reference_space
-from .phantom import Phantom
+from .stained_brain import SectionedBrain
 
 #: The quantities of a grid.
 QUANTITIES = ("energy", "density", "intensity")
@@ -27,7 +27,7 @@ _SPACES = (9, 10)
 _TIME = (2007, 1, 11, 0, 0, 0)
 
 
-def grid_values(phantom: Phantom, dataset: Mapping[str, Any]) -> dict[str, NDArray[np.float32]] | None:
+def grid_values(phantom: SectionedBrain, dataset: Mapping[str, Any]) -> dict[str, NDArray[np.float32]] | None:
     """The grids of a dataset by their quantity; None if its reference space is not of the adult mouse.
 
     Density is the red channel of the expression view as a part of 255, intensity the mean of the channels of the tissue
@@ -35,7 +35,8 @@ def grid_values(phantom: Phantom, dataset: Mapping[str, Any]) -> dict[str, NDArr
 
     Parameters
     ----------
-    phantom : Phantom
+    phantom : SectionedBrain
+        With the greys of the dataset.
     dataset : mapping
         A SectionDataSet record.
 
@@ -49,14 +50,14 @@ def grid_values(phantom: Phantom, dataset: Mapping[str, Any]) -> dict[str, NDArr
     points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
     density = phantom.expression(points)[..., 0] / 255
     intensity = np.where(density > 0, phantom.rgb(points).mean(axis=-1), 0)
-    has_data = phantom.brain.squared_radius(points) <= 1
+    has_data = phantom.labels(points) > 0
     if dataset.get("plane_of_section_id") == _SAGITTAL:
         has_data &= points[..., 2] < reference_space(9).extent[2] / 2
     found = {"density": density, "intensity": intensity, "energy": density * intensity}
     return {name: np.where(has_data, values, -1).astype(np.float32) for name, values in found.items()}
 
 
-def grid_archive(phantom: Phantom, dataset: Mapping[str, Any], include: Sequence[str]) -> bytes | None:
+def grid_archive(phantom: SectionedBrain, dataset: Mapping[str, Any], include: Sequence[str]) -> bytes | None:
     """The zip of the grids of a dataset; None if it has none."""
     if (grids := grid_values(phantom, dataset)) is None:
         return None

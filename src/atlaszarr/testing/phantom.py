@@ -132,13 +132,19 @@ class Phantom:
     base: Triple = (150.0, 135.0, 172.0)
     waves: tuple[tuple[tuple[float, float, float, float, float], ...], ...] = _WAVES
 
-    def rgb(self, pir: ArrayLike) -> Array:
+    def of_dataset(self, dataset_id: int) -> Phantom:
+        """The phantom itself: it looks the same in all section datasets."""
+        return self
+
+    def rgb(self, pir: ArrayLike, pixel: float = 0.0) -> Array:
         """The tissue view.
 
         Parameters
         ----------
         pir : array_like, shape (..., 3)
             (p, i, r) in um of reference space 9.
+        pixel : float
+            Size of a pixel in um; the phantom has nothing that is too fine to draw.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""The phantom brain as reference volumes of an atlas: NRRD files of labels and of intensities.
+"""A phantom brain as reference volumes of an atlas: NRRD files of labels and of intensities.
 
 The headers record the orientation: p from anterior, i from superior, r from left.
 """
@@ -12,40 +12,42 @@ import nrrd
 import numpy as np
 from numpy.typing import NDArray
 
+from ..geometry.spaces import reference_space
+from .brain import BrainPhantom
 from .phantom import Phantom
 
 #: Directions of p, i and r in NRRD's space left-posterior-superior.
 _DIRECTIONS = ((0, 1, 0), (0, 0, -1), (-1, 0, 0))
 
 
-def annotation_nrrd(phantom: Phantom, resolution: float) -> bytes:
-    """An NRRD file of `Phantom.annotation`: uint32 labels (p, i, r). Every call returns the same bytes.
+def annotation_nrrd(phantom: Phantom | BrainPhantom, resolution: float) -> bytes:
+    """An NRRD file of the `annotation` of a phantom: uint32 labels (p, i, r). Every call returns the same bytes.
 
     Parameters
     ----------
-    phantom : Phantom
+    phantom : Phantom or BrainPhantom
     resolution : float
         Voxel size in um.
     """
     return _nrrd(phantom.annotation(resolution), resolution)
 
 
-def template_nrrd(phantom: Phantom, resolution: float) -> bytes:
+def template_nrrd(phantom: Phantom | BrainPhantom, resolution: float) -> bytes:
     """An NRRD file of intensities: uint16 (p, i, r), the mean of the tissue view's channels at each voxel's centre.
 
     Parameters
     ----------
-    phantom : Phantom
+    phantom : Phantom or BrainPhantom
     resolution : float
         Voxel size in um.
     """
-    shape = phantom.annotation(resolution).shape
-    volume = np.empty(shape, np.uint16)
-    for k in range(shape[0]):
+    planes, rows, columns = (int(extent // resolution) for extent in reference_space(9).extent)
+    volume = np.empty((planes, rows, columns), np.uint16)
+    for k in range(planes):
         first = ((k + 0.5) * resolution, 0.5 * resolution, 0.5 * resolution)
         # Columns of a coronal plane lie along r, rows along i.
         plane = [[0, 0, first[0]], [0, resolution, first[1]], [resolution, 0, first[2]]]
-        volume[k] = np.rint(phantom.draw_rows(plane, 0, shape[1:]).mean(axis=-1))
+        volume[k] = np.rint(phantom.draw_rows(plane, 0, (rows, columns)).mean(axis=-1))
     return _nrrd(volume, resolution)
 
 

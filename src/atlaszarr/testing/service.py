@@ -68,5 +68,5 @@ def _grid(painter: Painter, path: str, parameters: Mapping[str, str]) -> Answer:
     dataset = painter.catalogue.dataset(int(id)) if id.isdigit() else None
     if dataset is None or not set(include) <= set(QUANTITIES) or len(set(include)) != len(include):
         return http_error(f"no grid of section dataset {id}", 404)
-    body = grid_archive(painter.phantom, dataset, include)
+    body = grid_archive(painter.phantom.of_dataset(dataset["id"]), dataset, include)
     return http_error(f"no grid of section dataset {id}", 404) if body is None else Answer(200, "application/zip", body)
