@@ -58,10 +58,10 @@ class Inputs:
 
         from atlaszarr import build_atlas
         from atlaszarr.stores.target import Target
-        from atlaszarr.testing import Emulator
+        from atlaszarr.testing import BrainPhantom, Emulator
         from atlaszarr.testing.phantom_volumes import annotation_nrrd, template_nrrd
 
-        emulator = self._running.enter_context(Emulator())
+        emulator = self._running.enter_context(Emulator(phantom=BrainPhantom()))
         os.environ["ATLASZARR_API_URL"] = emulator.url
         os.environ["ATLASZARR_CACHE"] = str(self._scratch / "cache")
         for name, draw in (("annotation_100.nrrd", annotation_nrrd), ("template_100.nrrd", template_nrrd)):
