@@ -42,11 +42,12 @@ def demo(folder: str, as_json: bool) -> None:
     )
     echo(f"all {atlas.regions} regions: {atlas.volumes}", "")
     echo(f"picture of both, open this first: {picture}", "", "then try:")
-    image, annotation, out = map(shlex.quote, (volume.target, atlas.annotation, str(Path(picture).parent)))
+    folder = Path(picture).parent
+    image, atlas_folder, out = map(shlex.quote, (volume.target, str(folder / "atlas"), str(folder)))
     echo(
-        f"  atlaszarr view {image} --over {annotation}",
-        f"  atlaszarr volumes {annotation} --by-hemisphere --picture {out}/regions.png",
-        f"  atlaszarr measure {image} --annotation {annotation}",
+        f"  atlaszarr view {image} --over {atlas_folder}",
+        f"  atlaszarr volumes {atlas_folder} --by-hemisphere --picture {out}/regions.png",
+        f"  atlaszarr measure {image} --annotation {atlas_folder}",
         f"  atlaszarr verify {image}",
     )
 
