@@ -461,7 +461,7 @@ class Chain:
             if moment == "start":
                 time.sleep(self._rng.uniform(0, 1.5))
             else:
-                _wait_until(lambda: reached() or child.process.poll() is not None)
+                _wait_until(lambda: reached() or child.process.poll() is not None, self._store.pace / 3)
                 time.sleep(self._rng.uniform(0, self._store.pace))
             child.kill()
             code = child.process.returncode
@@ -485,8 +485,8 @@ def hold(condition: bool, message: str) -> None:
         raise AssertionError(message)
 
 
-def _wait_until(reached: Callable[[], bool]) -> None:
+def _wait_until(reached: Callable[[], bool], pause: float) -> None:
     end = time.monotonic() + PATIENCE
     while not reached():
         hold(time.monotonic() < end, "a build makes no progress")
-        time.sleep(0.005)
+        time.sleep(pause)
