@@ -36,6 +36,14 @@ def undisturbed(allen, contents, tmp_path_factory):
     return contents(target) | {"sections.csv": (target / "atlaszarr/sections.csv").read_bytes()}
 
 
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    """The address of a scheduler with one worker, which no test kills."""
+    folder = tmp_path_factory.mktemp("scheduler")
+    with scheduler_process(folder) as (_, address), worker(address, folder / "scratch"):
+        yield address
+
+
 def assert_undisturbed(target, contents, undisturbed):
     assert contents(target) | {"sections.csv": (target / "atlaszarr/sections.csv").read_bytes()} == undisturbed
     assert verify(target, deep=True).ok
@@ -65,14 +73,9 @@ def once(action, word, at):
     ],
 )
 def test_after_a_worker_is_killed_the_other_one_completes_the_same_bytes(
-    allen, tmp_path, contents, undisturbed, at, persisted
+    allen, address, tmp_path, contents, undisturbed, at, persisted
 ):
-    with (
-        scheduler_process(tmp_path) as (_, address),
-        worker(address, tmp_path / "a") as first,
-        worker(address, tmp_path / "b"),
-        Client(address),
-    ):
+    with worker(address, tmp_path / "scratch") as first, Client(address):
         changed = smoothed(open_volume(DATASET, client=allen, **OPTIONS))
         if persisted:
             changed = changed.persist()
@@ -91,15 +94,14 @@ def test_after_a_worker_is_killed_the_other_one_completes_the_same_bytes(
 @pytest.mark.slow
 @pytest.mark.parametrize("at", [("images", 9), ("blocks", 3)])
 def test_a_client_that_is_closed_while_it_writes_is_named_and_the_call_resumes(
-    allen, tmp_path, contents, undisturbed, at
+    allen, address, tmp_path, contents, undisturbed, at
 ):
     opened = smoothed(open_volume(DATASET, client=allen, **OPTIONS))
-    with scheduler_process(tmp_path) as (_, address), worker(address, tmp_path / "a"):
-        with Client(address) as client, raises(SchedulerError, "scheduler-lost") as caught:
-            write_multiscales(opened, tmp_path / "x", identity="x", progress=once(client.close, *at))
-        assert address in str(caught.value)
-        with Client(address):
-            assert write_multiscales(opened, tmp_path / "x", identity="x").state == "resumed"
+    with Client(address) as client, raises(SchedulerError, "scheduler-lost") as caught:
+        write_multiscales(opened, tmp_path / "x", identity="x", progress=once(client.close, *at))
+    assert address in str(caught.value)
+    with Client(address):
+        assert write_multiscales(opened, tmp_path / "x", identity="x").state == "resumed"
     assert_undisturbed(tmp_path / "x", contents, undisturbed)
 
 
@@ -127,10 +129,10 @@ with AllenClient(sys.argv[1], cache="none", rate=1e9) as allen, Client(sys.argv[
 @pytest.mark.slow
 @pytest.mark.parametrize("at", [("images", "1"), ("blocks", "3"), ("level 2", "1")])
 def test_after_the_driver_is_killed_the_same_call_resumes_on_the_same_cluster(
-    emulator, allen, tmp_path, contents, undisturbed, at
+    emulator, allen, address, tmp_path, contents, undisturbed, at
 ):
     code = SCRIPT.format(dataset=DATASET, options=OPTIONS)
-    with scheduler_process(tmp_path) as (_, address), worker(address, tmp_path / "a"), worker(address, tmp_path / "b"):
+    with worker(address, tmp_path / "scratch"):
         command = [sys.executable, "-c", code, emulator.url, address, tmp_path / "x", *at]
         assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
         with Client(address):

@@ -12,7 +12,6 @@ import dask.array as da
 import numpy as np
 import pytest
 import zarr
-from distributed import LocalCluster
 from moto.server import ThreadedMotoServer
 from ngff_zarr import from_ngff_zarr
 
@@ -155,10 +154,10 @@ def test_absent_chunks_that_no_ledger_records_are_counted(served, tmp_path, use)
 
 
 @pytest.mark.slow
-def test_absent_chunks_that_other_processes_find_are_counted_too(tmp_path):
+def test_absent_chunks_that_other_processes_find_are_counted_too(cluster, tmp_path):
     foreign(tmp_path / "x.ome.zarr")
     (tmp_path / "x.ome.zarr" / GONE).unlink()
-    with web(tmp_path) as url, LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster:
+    with web(tmp_path) as url:
         array = zarr.open_array(f"{url}/x.ome.zarr/0", mode="r", zarr_format=3)
         with pytest.warns(AtlaszarrWarning, match=ABSENT.format(f"{url}/x.ome.zarr")) as warned:
             write_multiscales(array, tmp_path / "y.ome.zarr", chunk=8, levels=1, scheduler=cluster)

@@ -116,9 +116,8 @@ def test_a_source_may_lie_on_s3_while_the_target_is_a_path(sources, target, s3):
 
 
 @pytest.mark.slow
-def test_a_cluster_builds_the_same_bytes(sources, target, tmp_path):
+def test_a_cluster_builds_the_same_bytes(sources, target, cluster, tmp_path):
     build_atlas(target, **sources, chunk=16)
-    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster:
-        build_atlas(tmp_path / "other", **sources, chunk=16, scheduler=cluster.scheduler_address)
+    build_atlas(tmp_path / "other", **sources, chunk=16, scheduler=cluster.scheduler_address)
     one, other = files(target), files(tmp_path / "other")
     assert {key for key in {*one, *other} if one.get(key) != other.get(key)} <= {"atlaszarr/tiny-1.json"}

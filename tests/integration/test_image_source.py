@@ -574,14 +574,9 @@ def test_a_cache_holds_what_was_fetched(serve, connect, small, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_cluster_fetches_each_slide_once_and_writes_the_same_bytes(serve, connect, small, tmp_path):
-    from distributed import LocalCluster
-
+def test_a_cluster_fetches_each_slide_once_and_writes_the_same_bytes(serve, connect, small, cluster, tmp_path):
     emulator = serve()
-    with (
-        serving(small) as (url, files),
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
-    ):
+    with serving(small) as (url, files):
         client = connect(emulator, image_source=url)
         options = {"client": client, "resolution": 100, "chunk": 16}
         assert build(DATASET, tmp_path / "x", scheduler=cluster, **options).ok

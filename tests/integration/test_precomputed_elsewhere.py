@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import s3fs
 import tensorstore
-from distributed import LocalCluster
 from moto.server import ThreadedMotoServer
 
 from atlaszarr.annotation_set.precomputed_folder import defects, write_precomputed
@@ -25,10 +24,9 @@ def annotation(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_cluster_writes_the_same_bytes(annotation, tmp_path, contents):
+def test_a_cluster_writes_the_same_bytes(annotation, cluster, tmp_path, contents):
     write_precomputed(annotation, Target.of(tmp_path / "threads"), ONTOLOGY)
-    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster:
-        write_precomputed(annotation, Target.of(tmp_path / "cluster"), ONTOLOGY, scheduler=cluster.scheduler_address)
+    write_precomputed(annotation, Target.of(tmp_path / "cluster"), ONTOLOGY, scheduler=cluster.scheduler_address)
     assert contents(tmp_path / "cluster") == contents(tmp_path / "threads")
 
 

@@ -20,7 +20,6 @@ import obstore.store
 import pytest
 import tensorstore
 import zarr
-from distributed import LocalCluster
 from fsspec.implementations.memory import MemoryFileSystem
 from moto.server import ThreadedMotoServer
 
@@ -608,12 +607,9 @@ def test_s3_is_reached_by_either_protocol_and_not_behind_another(s3):
 
 
 @pytest.mark.slow
-def test_an_exception_of_a_function_of_the_image_is_raised_from_other_processes(s3):
+def test_an_exception_of_a_function_of_the_image_is_raised_from_other_processes(s3, cluster):
     url = "s3://atlas/a-cluster.ome.zarr"
-    with (
-        LocalCluster(n_workers=1, processes=True, dashboard_address=":0") as cluster,
-        pytest.raises(ValueError, match="gene") as caught,
-    ):
+    with pytest.raises(ValueError, match="gene") as caught:
         write_multiscales(failing("four is no gene"), url, chunk=8, identity="f", scheduler=cluster, storage_options=s3)
     assert_blamed(caught, url)
 
