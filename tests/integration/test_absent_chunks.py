@@ -12,7 +12,6 @@ import dask.array as da
 import numpy as np
 import pytest
 import zarr
-from moto.server import ThreadedMotoServer
 from ngff_zarr import from_ngff_zarr
 
 from atlaszarr import Displacement, Terminology, build, build_atlas, preview, region_mask, region_volumes
@@ -28,6 +27,7 @@ from atlaszarr.terminology.terminology import Structure
 from atlaszarr.writing import write_multiscales
 from codes import raises
 from quiet_web import Forbidding, Quiet, web
+from s3_server import S3Server
 
 TERMINOLOGY = Terminology(
     (Structure(1, "root", "root", "#AABBCC", (1,)), Structure(2, "A", "Area A", "#AABBCC", (1, 2)))
@@ -76,9 +76,9 @@ GONE = "0/c/1/0/1"
 
 @pytest.fixture(scope="module")
 def moto():
-    server = ThreadedMotoServer(port=0)
+    server = S3Server()
     server.start()
-    options = {"key": "k", "secret": "s", "endpoint_url": "http://{}:{}".format(*server.get_host_and_port())}
+    options = {"key": "k", "secret": "s", "endpoint_url": server.url}
     boto3.client(
         "s3",
         endpoint_url=options["endpoint_url"],

@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 import s3fs
 from distributed import LocalCluster
-from moto.server import ThreadedMotoServer
 
 from atlaszarr import Terminology, build_atlas, region_volumes, verify
+from s3_server import S3Server
 from tiny_atlas import GRAPH, SET, files, write_sources
 
 
@@ -24,10 +24,9 @@ def target(tmp_path):
 
 @pytest.fixture(scope="module")
 def s3():
-    moto = ThreadedMotoServer(port=0, verbose=False)
+    moto = S3Server()
     moto.start()
-    host, port = moto.get_host_and_port()
-    options = {"key": "test", "secret": "test-secret", "endpoint_url": f"http://{host}:{port}"}
+    options = {"key": "test", "secret": "test-secret", "endpoint_url": moto.url}
     s3fs.S3FileSystem(**options).mkdir("atlases")
     yield options
     moto.stop()

@@ -21,7 +21,6 @@ import pytest
 import tensorstore
 import zarr
 from fsspec.implementations.memory import MemoryFileSystem
-from moto.server import ThreadedMotoServer
 
 from atlaszarr import AllenClient, Displacement, Terminology, build, plan, verify
 from atlaszarr.allen.cache import ImageCache
@@ -34,6 +33,7 @@ from atlaszarr.testing.emulator import Emulator
 from atlaszarr.testing.ontology import structure_graph
 from atlaszarr.writing import write_multiscales
 from codes import raises
+from s3_server import S3Server
 
 DATASET = 69289763
 KEY, SECRET = "the-access-key", "the-secret-access-key"
@@ -55,10 +55,9 @@ def client(server):
 @pytest.fixture(scope="module")
 def s3():
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    moto = ThreadedMotoServer(port=0)
+    moto = S3Server()
     moto.start()
-    host, port = moto.get_host_and_port()
-    endpoint = f"http://{host}:{port}"
+    endpoint = moto.url
     boto3.client(
         "s3", endpoint_url=endpoint, aws_access_key_id=KEY, aws_secret_access_key=SECRET, region_name="us-east-1"
     ).create_bucket(Bucket="atlas")
