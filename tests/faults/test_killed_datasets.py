@@ -1,5 +1,6 @@
 """A Dataset with a user's own step is written on a cluster whose processes are killed; the bytes are the same."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from atlaszarr import open_volume, verify
 from atlaszarr.errors import SchedulerError
 from atlaszarr.writing import write_multiscales
 from codes import raises
-from dask_processes import scheduler_process, worker
+from dask_processes import SHORT_LEASES, scheduler_process, worker
 
 DATASET = 69289763
 OPTIONS = {"resolution": 200, "chunk": 16}
@@ -40,7 +41,11 @@ def undisturbed(allen, contents, tmp_path_factory):
 def address(tmp_path_factory):
     """The address of a scheduler with one worker, which no test kills."""
     folder = tmp_path_factory.mktemp("scheduler")
-    with scheduler_process(folder) as (_, address), worker(address, folder / "scratch"):
+    short = {**os.environ, **SHORT_LEASES}
+    with (
+        scheduler_process(folder, environment=short) as (_, address),
+        worker(address, folder / "scratch", environment=short),
+    ):
         yield address
 
 
@@ -75,7 +80,8 @@ def once(action, word, at):
 def test_after_a_worker_is_killed_the_other_one_completes_the_same_bytes(
     allen, address, tmp_path, contents, undisturbed, at, persisted
 ):
-    with worker(address, tmp_path / "scratch") as first, Client(address):
+    short = {**os.environ, **SHORT_LEASES}
+    with worker(address, tmp_path / "scratch", environment=short) as first, Client(address):
         changed = smoothed(open_volume(DATASET, client=allen, **OPTIONS))
         if persisted:
             changed = changed.persist()
