@@ -132,6 +132,7 @@ def written(place, options, folder):
 USES = {"volumes": volumes, "mask": mask, "write_multiscales": written}
 
 
+@pytest.mark.first(6)
 @pytest.mark.parametrize("use", USES)
 def test_an_absent_chunk_that_a_ledger_records_is_named(served, tmp_path, use):
     with served(ours) as (place, options):
@@ -141,6 +142,7 @@ def test_an_absent_chunk_that_a_ledger_records_is_named(served, tmp_path, use):
         assert not (tmp_path / "y.ome.zarr/zarr.json").exists() or place.startswith("http")
 
 
+@pytest.mark.first(6)
 @pytest.mark.parametrize("use", USES)
 def test_absent_chunks_that_no_ledger_records_are_counted(served, tmp_path, use):
     with served(foreign) as (place, options):
