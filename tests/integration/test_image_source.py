@@ -303,8 +303,8 @@ def test_windows_of_a_large_section_have_the_values_of_the_whole(serve, connect,
 
 @pytest.mark.slow
 def test_a_large_slide_is_fetched_section_by_section(serve, connect, records, tmp_path):
-    """Its five sections have 330 MB at tier 1."""
-    emulator = serve(records[0], on_slides(records[1][:5], per_slide=5))
+    """Its three sections have 200 MB at tier 1."""
+    emulator = serve(records[0], on_slides(records[1][:3], per_slide=3))
     emulator.write_bucket(Target(str(tmp_path / "bucket")), tiers=[1], tiled=True)
     with serving(files_of(tmp_path / "bucket")) as (url, files):
         client = connect(emulator, image_source=url)
