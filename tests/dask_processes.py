@@ -11,6 +11,12 @@ from distributed import Client
 
 from chains import started
 
+#: Variables with which a scheduler frees what a killed worker had leased after 5 s; dask's default is 30.
+SHORT_LEASES = {
+    "DASK_DISTRIBUTED__SCHEDULER__LOCKS__LEASE_TIMEOUT": "5s",
+    "DASK_DISTRIBUTED__SCHEDULER__LOCKS__LEASE_VALIDATION_INTERVAL": "1s",
+}
+
 
 @contextmanager
 def worker(address, folder, *options, python=(sys.executable,), environment=None, nanny=False):

@@ -326,6 +326,7 @@ def compressed(codec, size):
     return bytes(CODECS[codec].encode(np.zeros(size, np.uint8)))
 
 
+@pytest.mark.first(8)
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("codec", CODECS)
 def test_a_chunk_is_decoded_into_no_more_than_its_metadata_gives(codec, order, tmp_path):

@@ -1,5 +1,6 @@
 """A Dataset with a user's own step is written on a cluster whose processes are killed; the bytes are the same."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from atlaszarr import open_volume, verify
 from atlaszarr.errors import SchedulerError
 from atlaszarr.writing import write_multiscales
 from codes import raises
-from dask_processes import scheduler_process, worker
+from dask_processes import SHORT_LEASES, scheduler_process, worker
 
 DATASET = 69289763
 OPTIONS = {"resolution": 200, "chunk": 16}
@@ -34,6 +35,18 @@ def undisturbed(allen, contents, tmp_path_factory):
         smoothed(open_volume(DATASET, client=allen, **OPTIONS)), target, scheduler="threads", identity="x"
     )
     return contents(target) | {"sections.csv": (target / "atlaszarr/sections.csv").read_bytes()}
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    """The address of a scheduler with one worker, which no test kills."""
+    folder = tmp_path_factory.mktemp("scheduler")
+    short = {**os.environ, **SHORT_LEASES}
+    with (
+        scheduler_process(folder, environment=short) as (_, address),
+        worker(address, folder / "scratch", environment=short),
+    ):
+        yield address
 
 
 def assert_undisturbed(target, contents, undisturbed):
@@ -65,14 +78,10 @@ def once(action, word, at):
     ],
 )
 def test_after_a_worker_is_killed_the_other_one_completes_the_same_bytes(
-    allen, tmp_path, contents, undisturbed, at, persisted
+    allen, address, tmp_path, contents, undisturbed, at, persisted
 ):
-    with (
-        scheduler_process(tmp_path) as (_, address),
-        worker(address, tmp_path / "a") as first,
-        worker(address, tmp_path / "b"),
-        Client(address),
-    ):
+    short = {**os.environ, **SHORT_LEASES}
+    with worker(address, tmp_path / "scratch", environment=short) as first, Client(address):
         changed = smoothed(open_volume(DATASET, client=allen, **OPTIONS))
         if persisted:
             changed = changed.persist()
@@ -91,15 +100,14 @@ def test_after_a_worker_is_killed_the_other_one_completes_the_same_bytes(
 @pytest.mark.slow
 @pytest.mark.parametrize("at", [("images", 9), ("blocks", 3)])
 def test_a_client_that_is_closed_while_it_writes_is_named_and_the_call_resumes(
-    allen, tmp_path, contents, undisturbed, at
+    allen, address, tmp_path, contents, undisturbed, at
 ):
     opened = smoothed(open_volume(DATASET, client=allen, **OPTIONS))
-    with scheduler_process(tmp_path) as (_, address), worker(address, tmp_path / "a"):
-        with Client(address) as client, raises(SchedulerError, "scheduler-lost") as caught:
-            write_multiscales(opened, tmp_path / "x", identity="x", progress=once(client.close, *at))
-        assert address in str(caught.value)
-        with Client(address):
-            assert write_multiscales(opened, tmp_path / "x", identity="x").state == "resumed"
+    with Client(address) as client, raises(SchedulerError, "scheduler-lost") as caught:
+        write_multiscales(opened, tmp_path / "x", identity="x", progress=once(client.close, *at))
+    assert address in str(caught.value)
+    with Client(address):
+        assert write_multiscales(opened, tmp_path / "x", identity="x").state == "resumed"
     assert_undisturbed(tmp_path / "x", contents, undisturbed)
 
 
@@ -127,10 +135,10 @@ with AllenClient(sys.argv[1], cache="none", rate=1e9) as allen, Client(sys.argv[
 @pytest.mark.slow
 @pytest.mark.parametrize("at", [("images", "1"), ("blocks", "3"), ("level 2", "1")])
 def test_after_the_driver_is_killed_the_same_call_resumes_on_the_same_cluster(
-    emulator, allen, tmp_path, contents, undisturbed, at
+    emulator, allen, address, tmp_path, contents, undisturbed, at
 ):
     code = SCRIPT.format(dataset=DATASET, options=OPTIONS)
-    with scheduler_process(tmp_path) as (_, address), worker(address, tmp_path / "a"), worker(address, tmp_path / "b"):
+    with worker(address, tmp_path / "scratch"):
         command = [sys.executable, "-c", code, emulator.url, address, tmp_path / "x", *at]
         assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
         with Client(address):

@@ -51,6 +51,7 @@ def test_a_killed_folder_is_completed_to_the_same_bytes(tmp_path, contents):
             end = time.monotonic() + PATIENCE
             while child.process.poll() is None and (not target.exists() or count(target) < part * len(expected)):
                 assert time.monotonic() < end
+                time.sleep(0.002)
             child.kill()
             kills += child.process.returncode != 0
         assert not (target / INFO).exists() or contents(target) == expected

@@ -12,8 +12,6 @@ import dask.array as da
 import numpy as np
 import pytest
 import zarr
-from distributed import LocalCluster
-from moto.server import ThreadedMotoServer
 from ngff_zarr import from_ngff_zarr
 
 from atlaszarr import Displacement, Terminology, build, build_atlas, preview, region_mask, region_volumes
@@ -29,6 +27,7 @@ from atlaszarr.terminology.terminology import Structure
 from atlaszarr.writing import write_multiscales
 from codes import raises
 from quiet_web import Forbidding, Quiet, web
+from s3_server import S3Server
 
 TERMINOLOGY = Terminology(
     (Structure(1, "root", "root", "#AABBCC", (1,)), Structure(2, "A", "Area A", "#AABBCC", (1, 2)))
@@ -77,9 +76,9 @@ GONE = "0/c/1/0/1"
 
 @pytest.fixture(scope="module")
 def moto():
-    server = ThreadedMotoServer(port=0)
+    server = S3Server()
     server.start()
-    options = {"key": "k", "secret": "s", "endpoint_url": "http://{}:{}".format(*server.get_host_and_port())}
+    options = {"key": "k", "secret": "s", "endpoint_url": server.url}
     boto3.client(
         "s3",
         endpoint_url=options["endpoint_url"],
@@ -133,6 +132,7 @@ def written(place, options, folder):
 USES = {"volumes": volumes, "mask": mask, "write_multiscales": written}
 
 
+@pytest.mark.first(6)
 @pytest.mark.parametrize("use", USES)
 def test_an_absent_chunk_that_a_ledger_records_is_named(served, tmp_path, use):
     with served(ours) as (place, options):
@@ -142,6 +142,7 @@ def test_an_absent_chunk_that_a_ledger_records_is_named(served, tmp_path, use):
         assert not (tmp_path / "y.ome.zarr/zarr.json").exists() or place.startswith("http")
 
 
+@pytest.mark.first(6)
 @pytest.mark.parametrize("use", USES)
 def test_absent_chunks_that_no_ledger_records_are_counted(served, tmp_path, use):
     with served(foreign) as (place, options):
@@ -155,10 +156,10 @@ def test_absent_chunks_that_no_ledger_records_are_counted(served, tmp_path, use)
 
 
 @pytest.mark.slow
-def test_absent_chunks_that_other_processes_find_are_counted_too(tmp_path):
+def test_absent_chunks_that_other_processes_find_are_counted_too(cluster, tmp_path):
     foreign(tmp_path / "x.ome.zarr")
     (tmp_path / "x.ome.zarr" / GONE).unlink()
-    with web(tmp_path) as url, LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster:
+    with web(tmp_path) as url:
         array = zarr.open_array(f"{url}/x.ome.zarr/0", mode="r", zarr_format=3)
         with pytest.warns(AtlaszarrWarning, match=ABSENT.format(f"{url}/x.ome.zarr")) as warned:
             write_multiscales(array, tmp_path / "y.ome.zarr", chunk=8, levels=1, scheduler=cluster)

@@ -5,7 +5,6 @@ import shutil
 import numpy as np
 import pytest
 import s3fs
-from moto.server import ThreadedMotoServer
 
 import institute_assets as institute
 import lumps
@@ -20,6 +19,7 @@ from atlaszarr.writing import write_multiscales
 from codes import raises
 from institute_assets import ATLAS, LABELS, NAME, SET, TERMINOLOGY
 from quiet_web import Forbidding, Quiet, web
+from s3_server import S3Server
 
 DATASET = 74272479
 FORMS = [SET, f"annotation-sets/{NAME}", f"{SET}/manifest.json", ATLAS, f"{ATLAS}/manifest.json", ""]
@@ -33,10 +33,9 @@ def tree(tmp_path_factory):
 @pytest.fixture(scope="module")
 def s3(tree):
     """Storage options of a server with the tree in the buckets ``tree`` and, below a prefix, ``other``."""
-    moto = ThreadedMotoServer(port=0, verbose=False)
+    moto = S3Server()
     moto.start()
-    host, port = moto.get_host_and_port()
-    options = {"key": "test", "secret": "test-secret", "endpoint_url": f"http://{host}:{port}"}
+    options = {"key": "test", "secret": "test-secret", "endpoint_url": moto.url}
     store = s3fs.S3FileSystem(**options)
     for bucket, prefix in (("tree", ""), ("other", "in/a/folder/")):
         store.mkdir(bucket)

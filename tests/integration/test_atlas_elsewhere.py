@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 import s3fs
 from distributed import LocalCluster
-from moto.server import ThreadedMotoServer
 
 from atlaszarr import Terminology, build_atlas, region_volumes, verify
+from s3_server import S3Server
 from tiny_atlas import GRAPH, SET, files, write_sources
 
 
@@ -24,10 +24,9 @@ def target(tmp_path):
 
 @pytest.fixture(scope="module")
 def s3():
-    moto = ThreadedMotoServer(port=0, verbose=False)
+    moto = S3Server()
     moto.start()
-    host, port = moto.get_host_and_port()
-    options = {"key": "test", "secret": "test-secret", "endpoint_url": f"http://{host}:{port}"}
+    options = {"key": "test", "secret": "test-secret", "endpoint_url": moto.url}
     s3fs.S3FileSystem(**options).mkdir("atlases")
     yield options
     moto.stop()
@@ -116,9 +115,8 @@ def test_a_source_may_lie_on_s3_while_the_target_is_a_path(sources, target, s3):
 
 
 @pytest.mark.slow
-def test_a_cluster_builds_the_same_bytes(sources, target, tmp_path):
+def test_a_cluster_builds_the_same_bytes(sources, target, cluster, tmp_path):
     build_atlas(target, **sources, chunk=16)
-    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster:
-        build_atlas(tmp_path / "other", **sources, chunk=16, scheduler=cluster.scheduler_address)
+    build_atlas(tmp_path / "other", **sources, chunk=16, scheduler=cluster.scheduler_address)
     one, other = files(target), files(tmp_path / "other")
     assert {key for key in {*one, *other} if one.get(key) != other.get(key)} <= {"atlaszarr/tiny-1.json"}

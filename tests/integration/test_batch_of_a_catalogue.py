@@ -1,7 +1,6 @@
 """A batch whose records come from a catalogue: no request for metadata, by threads or by workers."""
 
 import pytest
-from distributed import LocalCluster
 
 from atlaszarr import AllenClient, build_many
 from copied_datasets import copies
@@ -39,16 +38,13 @@ def test_a_catalogue_answers_for_all_datasets(emulator, catalogue, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["a folder of the driver", "S3"])
-def test_workers_build_what_a_catalogue_describes(kind, emulator, catalogue, connect, remote, tmp_path):
+def test_workers_build_what_a_catalogue_describes(kind, emulator, catalogue, cluster, connect, remote, tmp_path):
     options = {}
     if kind == "S3":
         catalogue, options = remote.url("catalogue"), remote.options
         connect(emulator).write_catalogue(catalogue, storage_options=options)
         emulator.reset()
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
-        AllenClient(emulator.url, "none", rate=1e9, catalogue=catalogue, catalogue_options=options) as client,
-    ):
+    with AllenClient(emulator.url, "none", rate=1e9, catalogue=catalogue, catalogue_options=options) as client:
         report = build_many([*IDS, 99], tmp_path / "root", client=client, scheduler=cluster, **SMALL)
     assert_built(report, emulator)
 

@@ -226,6 +226,7 @@ def run_with_stdout(emulator, stdout, *arguments):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only Linux has /dev/full")  # noqa: PTH110
+@pytest.mark.first(2)
 @pytest.mark.parametrize(
     "arguments", [["--help"], ["search"], ["info", 69289763, "--json"], ["plan", 69289763]], ids=str
 )

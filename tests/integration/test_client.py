@@ -27,7 +27,6 @@ import s3fs
 import simplejpeg
 from hypothesis import given
 from hypothesis import strategies as st
-from moto.server import ThreadedMotoServer
 from PIL import Image
 
 from atlaszarr.allen import rma
@@ -46,6 +45,7 @@ from atlaszarr.errors import (
 from atlaszarr.testing.drawing import Drawing, Painter
 from atlaszarr.testing.records import image_record
 from codes import raises
+from s3_server import S3Server
 
 IMAGES = "section_image_download"
 NRP1, PROX1, INVENTED = 74272479, 69289763, 909
@@ -710,11 +710,10 @@ def test_cache_options_without_a_url_are_refused(emulator, connect, tmp_path, co
 
 
 def test_cache_options_reach_the_store_from_python_and_the_command_line(emulator, connect, tmp_path, command):
-    moto = ThreadedMotoServer(port=0)
+    moto = S3Server()
     moto.start()
     try:
-        host, port = moto.get_host_and_port()
-        options = {"endpoint_url": f"http://{host}:{port}", "key": "the-key", "secret": "the-secret"}
+        options = {"endpoint_url": moto.url, "key": "the-key", "secret": "the-secret"}
         s3fs.S3FileSystem(**options, skip_instance_cache=True).mkdir("images")
         given = [one for name, value in options.items() for one in ("--cache-option", f"{name}={value}")]
         out, cache = tmp_path / "x.jpg", "s3://images/here"

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import zarr
-from distributed import Client, LocalCluster
+from distributed import Client
 from ngff_zarr import from_ngff_zarr
 
 from atlaszarr import AllenClient, Grid, Terminology, build, open_grid, open_volume, region_statistics, verify
@@ -120,28 +120,27 @@ def test_an_unfinished_expression_view_is_refused(built, tmp_path):
 
 
 @pytest.mark.slow
-def test_workers_of_an_active_client_give_the_same_table(built, table, service):
-    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster:
-        with Client(cluster):
-            found = region_statistics(built / "x.ome.zarr", built / "two.ome.zarr", TERMINOLOGY, True)
-            opened = (from_ngff_zarr(str(built / name)) for name in ("x.ome.zarr", "two.ome.zarr"))  # cannot be sent
-            assert region_statistics(*opened, TERMINOLOGY)["voxels"].equals(table["voxels"])
-            with AllenClient(service.url, "none", rate=1e9) as client:
-                lazy = open_volume(DATASET, 100, client=client)
-                alike = region_statistics(lazy, built / "two.ome.zarr", TERMINOLOGY)
-            write_multiscales(
-                stored(built / "x.ome.zarr" / "0"), "memory://measured/v.ome.zarr", geometry=PLACED, scheduler="threads"
-            )
-            with raises(InputError, "target-in-memory"):
-                region_statistics("memory://measured/v.ome.zarr", built / "two.ome.zarr", TERMINOLOGY)
-        assert found.equals(table)
-        same = [name for name in table.columns if name.split("_")[0] in ("covered", "mean", "std")]
-        same = [name for name in same if name in alike.columns]
-        assert alike[same].equals(table[same])
+def test_workers_of_an_active_client_give_the_same_table(built, cluster, table, service):
+    with Client(cluster):
+        found = region_statistics(built / "x.ome.zarr", built / "two.ome.zarr", TERMINOLOGY, True)
+        opened = (from_ngff_zarr(str(built / name)) for name in ("x.ome.zarr", "two.ome.zarr"))  # cannot be sent
+        assert region_statistics(*opened, TERMINOLOGY)["voxels"].equals(table["voxels"])
         with AllenClient(service.url, "none", rate=1e9) as client:
-            write_grid(DATASET, built / "grid.ome.zarr", client=client)
-        arguments = built / "grid.ome.zarr", built / "two.ome.zarr", TERMINOLOGY, True
-        assert region_statistics(*arguments, scheduler=cluster).equals(region_statistics(*arguments, workers=1))
+            lazy = open_volume(DATASET, 100, client=client)
+            alike = region_statistics(lazy, built / "two.ome.zarr", TERMINOLOGY)
+        write_multiscales(
+            stored(built / "x.ome.zarr" / "0"), "memory://measured/v.ome.zarr", geometry=PLACED, scheduler="threads"
+        )
+        with raises(InputError, "target-in-memory"):
+            region_statistics("memory://measured/v.ome.zarr", built / "two.ome.zarr", TERMINOLOGY)
+    assert found.equals(table)
+    same = [name for name in table.columns if name.split("_")[0] in ("covered", "mean", "std")]
+    same = [name for name in same if name in alike.columns]
+    assert alike[same].equals(table[same])
+    with AllenClient(service.url, "none", rate=1e9) as client:
+        write_grid(DATASET, built / "grid.ome.zarr", client=client)
+    arguments = built / "grid.ome.zarr", built / "two.ome.zarr", TERMINOLOGY, True
+    assert region_statistics(*arguments, scheduler=cluster).equals(region_statistics(*arguments, workers=1))
 
 
 @pytest.fixture(scope="module")

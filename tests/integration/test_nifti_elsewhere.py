@@ -10,7 +10,6 @@ import nibabel
 import nrrd
 import numpy as np
 import pytest
-from distributed import LocalCluster
 
 from atlaszarr.atlas.nifti_export import export_nifti
 from atlaszarr.engine.finished_image import Finished
@@ -107,14 +106,11 @@ def test_a_bucket_that_refuses_the_file_is_named_and_nothing_is_left(tmp_path, r
 
 
 @pytest.mark.slow
-def test_a_cluster_makes_the_same_bytes(tmp_path):
+def test_a_cluster_makes_the_same_bytes(cluster, tmp_path):
     image, root = image_of(tmp_path, noise()), Target.of(tmp_path)
     with Threads(2) as scheduler:
         local = export_nifti(image, root, "local.nii.gz", 0, scheduler)
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
-        scheduler_for(cluster.scheduler_address, None) as scheduler,
-    ):
+    with scheduler_for(cluster.scheduler_address, None) as scheduler:
         assert export_nifti(image, root, KEY, 0, scheduler) == local
 
 

@@ -37,6 +37,7 @@ def assert_read_right(url, folder):
     np.testing.assert_array_equal(plane.labels, lumps.labels()[25])
 
 
+@pytest.mark.first(3)
 @pytest.mark.parametrize("ome_zarr", ["0.4", "0.5", "0.6"])
 def test_a_label_group_and_a_level_are_read_from_a_web_server(served, ome_zarr):
     folder, url = served

@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 import s3fs
 import tensorstore
-from distributed import LocalCluster
-from moto.server import ThreadedMotoServer
 
 from atlaszarr.annotation_set.precomputed_folder import defects, write_precomputed
 from atlaszarr.boxes import everywhere
@@ -13,6 +11,7 @@ from atlaszarr.engine.finished_image import Finished
 from atlaszarr.engine.ome import Geometry
 from atlaszarr.stores.target import Target
 from atlaszarr.writing import write_multiscales
+from s3_server import S3Server
 from tiny_atlas import ONTOLOGY, labels
 
 
@@ -25,10 +24,9 @@ def annotation(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_cluster_writes_the_same_bytes(annotation, tmp_path, contents):
+def test_a_cluster_writes_the_same_bytes(annotation, cluster, tmp_path, contents):
     write_precomputed(annotation, Target.of(tmp_path / "threads"), ONTOLOGY)
-    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster:
-        write_precomputed(annotation, Target.of(tmp_path / "cluster"), ONTOLOGY, scheduler=cluster.scheduler_address)
+    write_precomputed(annotation, Target.of(tmp_path / "cluster"), ONTOLOGY, scheduler=cluster.scheduler_address)
     assert contents(tmp_path / "cluster") == contents(tmp_path / "threads")
 
 
@@ -36,11 +34,10 @@ def test_a_cluster_writes_the_same_bytes(annotation, tmp_path, contents):
 def test_tensorstore_reads_the_labels_of_every_level_from_a_bucket(annotation, monkeypatch):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test-secret")
-    moto = ThreadedMotoServer(port=0, verbose=False)
+    moto = S3Server()
     moto.start()
     try:
-        host, port = moto.get_host_and_port()
-        options = {"key": "test", "secret": "test-secret", "endpoint_url": f"http://{host}:{port}"}
+        options = {"key": "test", "secret": "test-secret", "endpoint_url": moto.url}
         store = s3fs.S3FileSystem(**options)
         store.mkdir("precomputed")
         target = Target.of("s3://precomputed/a/annotations.precomputed", options)

@@ -65,6 +65,7 @@ def largest_difference(bucket, section, tier, trv, pir, values):
     return np.abs(values - expected)[inside].max()
 
 
+@pytest.mark.first(6)
 @pytest.mark.parametrize(("tier", "mirror"), [*product(TIERS, [False]), (5, True)])
 def test_a_voxel_of_a_volume_is_the_slide_at_its_place(bucket, connect, tmp_path, tier, mirror):
     with bucket.emulator as emulator:
@@ -94,6 +95,7 @@ def voxels_of(image):
     return centres * 1000.0 + FRAME, values[:, *index.T].T
 
 
+@pytest.mark.first(5)
 @pytest.mark.parametrize("tier", TIERS)
 def test_a_voxel_of_a_registered_section_is_the_slide_at_its_place(bucket, connect, tmp_path, tier):
     with bucket.emulator as emulator:

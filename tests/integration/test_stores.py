@@ -20,9 +20,7 @@ import obstore.store
 import pytest
 import tensorstore
 import zarr
-from distributed import LocalCluster
 from fsspec.implementations.memory import MemoryFileSystem
-from moto.server import ThreadedMotoServer
 
 from atlaszarr import AllenClient, Displacement, Terminology, build, plan, verify
 from atlaszarr.allen.cache import ImageCache
@@ -35,6 +33,7 @@ from atlaszarr.testing.emulator import Emulator
 from atlaszarr.testing.ontology import structure_graph
 from atlaszarr.writing import write_multiscales
 from codes import raises
+from s3_server import S3Server
 
 DATASET = 69289763
 KEY, SECRET = "the-access-key", "the-secret-access-key"
@@ -56,10 +55,9 @@ def client(server):
 @pytest.fixture(scope="module")
 def s3():
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    moto = ThreadedMotoServer(port=0)
+    moto = S3Server()
     moto.start()
-    host, port = moto.get_host_and_port()
-    endpoint = f"http://{host}:{port}"
+    endpoint = moto.url
     boto3.client(
         "s3", endpoint_url=endpoint, aws_access_key_id=KEY, aws_secret_access_key=SECRET, region_name="us-east-1"
     ).create_bucket(Bucket="atlas")
@@ -608,12 +606,9 @@ def test_s3_is_reached_by_either_protocol_and_not_behind_another(s3):
 
 
 @pytest.mark.slow
-def test_an_exception_of_a_function_of_the_image_is_raised_from_other_processes(s3):
+def test_an_exception_of_a_function_of_the_image_is_raised_from_other_processes(s3, cluster):
     url = "s3://atlas/a-cluster.ome.zarr"
-    with (
-        LocalCluster(n_workers=1, processes=True, dashboard_address=":0") as cluster,
-        pytest.raises(ValueError, match="gene") as caught,
-    ):
+    with pytest.raises(ValueError, match="gene") as caught:
         write_multiscales(failing("four is no gene"), url, chunk=8, identity="f", scheduler=cluster, storage_options=s3)
     assert_blamed(caught, url)
 

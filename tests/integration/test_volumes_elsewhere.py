@@ -9,11 +9,11 @@ import sys
 import boto3
 import pandas as pd
 import pytest
-from moto.server import ThreadedMotoServer
 
 from atlaszarr.engine.label_index import add_index
 from atlaszarr.stores.target import Target
 from atlaszarr.writing import write_multiscales
+from s3_server import S3Server
 from small_annotation import CSV, GEOMETRY, labels, write_annotation
 
 
@@ -45,10 +45,10 @@ def test_csv_and_parquet_are_the_same_table(annotation):
 @pytest.mark.slow
 def test_an_annotation_in_a_bucket_is_measured_with_its_index_and_without(command):
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    moto = ThreadedMotoServer(port=0)
+    moto = S3Server()
     moto.start()
     try:
-        endpoint = "http://{}:{}".format(*moto.get_host_and_port())
+        endpoint = moto.url
         options = {"key": "the-key", "secret": "the-secret", "endpoint_url": endpoint}
         boto3.client(
             "s3",

@@ -2,14 +2,12 @@
 
 import subprocess
 import sys
-from contextlib import ExitStack
 
 import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
 import zarr
-from distributed import LocalCluster
 
 from atlaszarr.verification import verify
 from atlaszarr.writing import write_multiscales
@@ -28,17 +26,15 @@ from counted_images import computations, counted
     ],
     ids=str,
 )
-def test_a_chunk_is_computed_once_whether_or_not_it_ends_with_a_block(tmp_path, shape, chunks, scheduler):
+def test_a_chunk_is_computed_once_whether_or_not_it_ends_with_a_block(request, tmp_path, shape, chunks, scheduler):
     image = counted(shape, chunks, "uint8", tmp_path / "computed")
     label = (image if len(shape) == 3 else image[0]) // 50
     if len(shape) == 3 and shape[0] == 3:
         image, label = xr.DataArray(image, dims=("c", "y", "x")), image[0] // 50
     options = {"labels": {"quarter": label}, "chunk": 16, "levels": 2, "identity": "it"}
-    with ExitStack() as running:
-        if scheduler is not None:
-            cluster = running.enter_context(LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0"))
-            options["scheduler"] = cluster.scheduler_address
-        write_multiscales(image, tmp_path / "x.ome.zarr", **options)
+    if scheduler is not None:
+        options["scheduler"] = request.getfixturevalue(scheduler).scheduler_address
+    write_multiscales(image, tmp_path / "x.ome.zarr", **options)
     found = computations(tmp_path / "computed")
     assert len(found) == np.prod(getattr(image, "data", image).numblocks)
     assert set(found.values()) == {1}
@@ -54,10 +50,9 @@ def image():
 
 
 @pytest.mark.slow
-def test_a_cluster_writes_the_same_bytes(image, tmp_path, contents):
+def test_a_cluster_writes_the_same_bytes(image, cluster, tmp_path, contents):
     source = da.from_array(image, chunks=(3, 16, 16, 16)).map_blocks(lambda block: block // 2)
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster:
-        write_multiscales(source, tmp_path / "a.ome.zarr", chunk=8, scheduler=cluster.scheduler_address)
+    write_multiscales(source, tmp_path / "a.ome.zarr", chunk=8, scheduler=cluster.scheduler_address)
     write_multiscales(source, tmp_path / "b.ome.zarr", chunk=8)
     assert contents(tmp_path / "a.ome.zarr") == contents(tmp_path / "b.ome.zarr")
 

@@ -40,7 +40,14 @@ def built(allen, tmp_path_factory):
     return folder
 
 
-@pytest.fixture(params=["threads", "active client", pytest.param("in-process client", marks=pytest.mark.slow)])
+SCHEDULERS = ["threads", "active client", "in-process client"]
+#: Both datasets on threads and on processes; workers of this process share the code of both.
+ON_SCHEDULERS = [
+    (dataset, one) for dataset in (SAGITTAL, CORONAL) for one in SCHEDULERS[: 3 if dataset == SAGITTAL else 2]
+]
+
+
+@pytest.fixture(params=SCHEDULERS)
 def running(request, cluster):
     """Runs what is written on a scheduler: ``with running() as ran``, a Counter of tasks, or None for threads."""
 
@@ -109,7 +116,8 @@ def coarsened(image, section):
     return np.where(sums(covered) > 0, sums(values * covered), sums(values)) / weights
 
 
-@pytest.mark.parametrize("dataset", [SAGITTAL, pytest.param(CORONAL, marks=pytest.mark.slow)])
+@pytest.mark.first(2)
+@pytest.mark.parametrize(("dataset", "running"), ON_SCHEDULERS, indirect=["running"])
 def test_a_volume_as_it_is_becomes_the_target_of_build(emulator, allen, running, tmp_path, contents, dataset):
     build(dataset, tmp_path / "built.ome.zarr", client=allen, scheduler="threads", **OPTIONS)
     (planned,) = plan(dataset, client=allen, **OPTIONS)
@@ -135,7 +143,7 @@ def test_a_volume_as_it_is_becomes_the_target_of_build(emulator, allen, running,
 
 
 @pytest.mark.first(1)
-@pytest.mark.parametrize("dataset", [SAGITTAL, pytest.param(CORONAL, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("dataset", "running"), ON_SCHEDULERS, indirect=["running"])
 def test_sections_as_they_are_become_the_target_of_build(emulator, allen, running, tmp_path, contents, dataset):
     build(dataset, tmp_path / "built", mode="sections", client=allen, scheduler="threads", **FLAT)
     (planned,) = plan(dataset, mode="sections", client=allen, **FLAT)
@@ -168,7 +176,15 @@ STEPS = {
 
 
 @pytest.mark.first(2)
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize(
+    ("running", "step"),
+    [
+        *(("threads", step) for step in STEPS),
+        *(("active client", step) for step in STEPS),
+        ("in-process client", "overlapping"),
+    ],
+    indirect=["running"],
+)
 def test_a_step_of_the_user_changes_the_image_alone(emulator, allen, running, built, tmp_path, step):
     opened = open_volume(SAGITTAL, client=allen, **OPTIONS)
     changed = STEPS[step](opened)
@@ -202,7 +218,7 @@ def test_a_step_of_the_user_changes_the_image_alone(emulator, allen, running, bu
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dataset", [SAGITTAL, pytest.param(CORONAL, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("dataset", "running"), ON_SCHEDULERS, indirect=["running"])
 def test_a_step_on_sections_keeps_the_label_and_the_tables(emulator, allen, running, tmp_path, dataset):
     opened = open_sections(dataset, client=allen, **FLAT)
     build(dataset, tmp_path / "built", mode="sections", client=allen, scheduler="threads", **FLAT)
@@ -266,8 +282,10 @@ SELECTIONS = {
 
 
 @pytest.mark.first(7)
-@pytest.mark.parametrize("name", SELECTIONS)
-@pytest.mark.parametrize("unit", ["millimeter", "um", None])
+@pytest.mark.parametrize(
+    ("unit", "name"),
+    [*(("millimeter", name) for name in SELECTIONS), ("um", "box"), ("um", "plane"), (None, "box"), (None, "thin")],
+)
 def test_a_selection_is_written_at_its_place(allen, tmp_path, name, unit):
     selection, shape, offset = SELECTIONS[name]
     opened = open_volume(SAGITTAL, client=allen, **OPTIONS)

@@ -25,9 +25,9 @@ from typing import Any
 
 import boto3
 import ngff_zarr
-from moto.server import ThreadedMotoServer
 
 from atlaszarr import verify
+from s3_server import S3Server
 
 HERE = Path(__file__).parent
 DATASET = 69289763
@@ -154,12 +154,12 @@ class Bucket:
         Of the server.
     gate : Gate
         In front of the server.
-    server : ThreadedMotoServer
+    server : S3Server
     """
 
     pace = 0.1
 
-    def __init__(self, endpoint: str, gate: Gate, server: ThreadedMotoServer) -> None:
+    def __init__(self, endpoint: str, gate: Gate, server: S3Server) -> None:
         self._server = server
         key, secret, region = "the-access-key", "the-secret-access-key", "us-east-1"
         self.gate = gate
@@ -213,8 +213,8 @@ class Bucket:
 
     def start(self) -> None:
         """Start the server again, at the same address."""
-        host, port = self._server.get_host_and_port()
-        self._server = ThreadedMotoServer(port=port, ip_address=host, verbose=False)
+        _, port = self._server.get_host_and_port()
+        self._server = S3Server(port)
         self._server.start()
         self._server._server.app = self.gate
 
@@ -227,13 +227,12 @@ class Bucket:
 def bucket() -> Iterator[Bucket]:
     """An empty bucket on a server in this process."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(port=0, ip_address="127.0.0.1", verbose=False)
+    server = S3Server()
     server.start()
     gate = server._server.app = Gate(server._server.app)
-    host, port = server.get_host_and_port()
     before = os.environ.get("AWS_ALLOW_HTTP")
     os.environ["AWS_ALLOW_HTTP"] = "true"  # read by ngff-zarr
-    store = Bucket(f"http://{host}:{port}", gate, server)
+    store = Bucket(server.url, gate, server)
     try:
         yield store
     finally:
@@ -461,7 +460,7 @@ class Chain:
             if moment == "start":
                 time.sleep(self._rng.uniform(0, 1.5))
             else:
-                _wait_until(lambda: reached() or child.process.poll() is not None)
+                _wait_until(lambda: reached() or child.process.poll() is not None, self._store.pace / 3)
                 time.sleep(self._rng.uniform(0, self._store.pace))
             child.kill()
             code = child.process.returncode
@@ -485,8 +484,8 @@ def hold(condition: bool, message: str) -> None:
         raise AssertionError(message)
 
 
-def _wait_until(reached: Callable[[], bool]) -> None:
+def _wait_until(reached: Callable[[], bool], pause: float) -> None:
     end = time.monotonic() + PATIENCE
     while not reached():
         hold(time.monotonic() < end, "a build makes no progress")
-        time.sleep(0.005)
+        time.sleep(pause)

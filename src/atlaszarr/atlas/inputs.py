@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from ..allen.client import AllenClient
 from ..assets.locate import locate
 from ..errors import InputError
 from ..reference_volumes import ReferenceVolume, unknown_labels, unknown_labels_remark
-from ..stores.locations import normalize, overlap, protocol_of, shown
+from ..stores.locations import normalize, overlap, overlapping, protocol_of, shown
 from ..stores.target import Target
 from ..terminology.terminology import Terminology, refuse_other_ontology, terminology_of
 
@@ -42,12 +41,12 @@ def refuse_overlaps(sources: Iterable[Uri], targets: Sequence[Target]) -> None:
     ------
     InputError
     """
-    for source, target in product(map(normalize, sources), targets):
-        if overlap(source, target.url):
-            raise InputError(
-                f"{shown(source)} overlaps with {target.url}, which will be written; choose another target",
-                code="target-overlaps-source",
-            )
+    if pair := overlapping(map(normalize, sources), (target.url for target in targets)):
+        source, target = pair
+        raise InputError(
+            f"{shown(source)} overlaps with {target}, which will be written; choose another target",
+            code="target-overlaps-source",
+        )
 
 
 def refuse_other_table(ontology: Any, root: Target, files: Mapping[str, bytes]) -> None:

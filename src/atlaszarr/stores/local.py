@@ -187,7 +187,10 @@ class LocalBackend(Backend):
         for key in keys:
             path = self._root / (self.link_above(key) or key)
             path.unlink(missing_ok=True)
-            folders.update(folder for folder in path.parents if self._root in (folder, *folder.parents))
+            for folder in path.parents[: len(path.parts) - len(self._root.parts)]:
+                if folder in folders:  # and those above it
+                    break
+                folders.add(folder)
         for folder in sorted(folders, key=lambda folder: -len(folder.parts)):
             with suppress(OSError):
                 folder.rmdir()

@@ -6,12 +6,17 @@ import errno
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePath, PurePosixPath
 
 from ..errors import InputError, brief, user_of, without_secrets
 
 _PROTOCOL = r"[A-Za-z][A-Za-z0-9+.-]*"
+#: The device and the inode of a file or folder.
+_Identity = tuple[int, int]
 #: A URL, which may be chained as in ``simplecache::https://...``.
 _URL = re.compile(rf"(?:{_PROTOCOL}::)*{_PROTOCOL}://")
 #: A URL that begins like ``name:password`` and not like ``host:port/``, and has no ``@``.
@@ -167,17 +172,72 @@ def shown(location: str | os.PathLike[str]) -> str:
 
 
 def overlap(one: str, other: str) -> bool:
-    """Whether two locations are the same, or one is inside the other.
+    """Whether two locations are the same, or one is inside the other; see `overlapping`."""
+    return overlapping([one], [other]) is not None
+
+
+def overlapping(ones: Iterable[str], others: Iterable[str]) -> tuple[str, str] | None:
+    """The first location in `ones` and in `others` that are the same, or one of which is inside the other.
 
     Links in local paths are resolved. URLs are compared without their protocols, since a store may have several.
     """
-    first, second = _resolved(one), _resolved(other)
-    if isinstance(first, Path) != isinstance(second, Path):
-        return False
-    if first == second or first in second.parents or second in first.parents:
-        return True
-    # One folder may have two paths: upper and lower case on some disks, or a folder that is mounted twice.
-    return isinstance(first, Path) and isinstance(second, Path) and (_holds(first, second) or _holds(second, first))
+    identity = cache(_identity)  # of folders that many of the locations are in
+    seconds = [_Place.of(other, identity) for other in others]
+    for first in (_Place.of(one, identity) for one in ones):
+        for second in seconds:
+            if first.overlaps(second):
+                return first.text, second.text
+    return None
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A location and all folders that it is inside.
+
+    One folder may have two paths: upper and lower case on some disks, or a folder that is mounted twice.
+
+    Attributes
+    ----------
+    text : str
+    path : PurePath
+        Resolved; a Path if it is local.
+    paths : set of PurePath
+        The path and its folders.
+    own : tuple of int or None
+        The identity of what is there on the local disk.
+    identities : set
+        The identities of the path and its folders, as far as they exist.
+    """
+
+    text: str
+    path: PurePath
+    paths: frozenset[PurePath]
+    own: _Identity | None
+    identities: frozenset[_Identity | None]
+
+    @classmethod
+    def of(cls, text: str, identity: Callable[[Path], _Identity | None]) -> _Place:
+        path = _resolved(text)
+        paths = frozenset((path, *path.parents))
+        if not isinstance(path, Path):
+            return cls(text, path, paths, None, frozenset())
+        return cls(text, path, paths, identity(path), frozenset(map(identity, (path, *path.parents))) - {None})
+
+    def overlaps(self, other: _Place) -> bool:
+        """Whether one of the two is the other, or inside it."""
+        if isinstance(self.path, Path) != isinstance(other.path, Path):
+            return False
+        if self.path in other.paths or other.path in self.paths:
+            return True
+        return self.own in other.identities or other.own in self.identities
+
+
+def _identity(path: Path) -> _Identity | None:
+    """What two paths of one file or folder have in common; None if there is none."""
+    with suppress(OSError):
+        found = path.stat()
+        return found.st_dev, found.st_ino
+    return None
 
 
 def _resolved(text: str) -> PurePath:
@@ -186,13 +246,6 @@ def _resolved(text: str) -> PurePath:
     if not separator or protocol.lower() in _LOCAL:
         return Path(os.path.realpath(_absolute(rest or last)))
     return PurePosixPath("/", re.split(r"[?#]", rest)[0])
-
-
-def _holds(folder: Path, inner: Path) -> bool:
-    try:
-        return any(folder.samefile(path) for path in (inner, *inner.parents) if path.exists())
-    except OSError:  # the folder does not exist
-        return False
 
 
 def _chained(url: str) -> list[str]:

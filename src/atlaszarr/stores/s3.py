@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ from .failures import is_beyond_end, is_forbidden, is_missing_bucket
 
 #: Time after which credentials are requested again from their provider.
 _CREDENTIALS = timedelta(minutes=10)
+#: Stores that are kept open: two for each bucket and its options, of which an atlas and its sources have a few.
+_SHARED = 16
 #: Seconds after which two processes that put the same object, without conditional puts, read the same body.
 _SETTLING = 1.0
 
@@ -76,12 +79,16 @@ class S3Backend(Backend):
             message = f"storage option {unknown[0]!r} is not known for S3; choose from {', '.join(_OPTIONS)}"
             raise InputError(message, code="unknown-option")
         config: Any = {_CONFIG[name]: value for name, value in given.items() if name in _CONFIG and value is not None}
-        session = _session(given.get("profile"))
-        config.setdefault("region", session.get_config_variable("region") or "us-east-1")
-        settings = {**session.get_scoped_config(), **os.environ}
-        for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "endpoint_url"):
-            if settings.get(name):
-                config.setdefault("endpoint", settings[name])
+        session = cache(partial(_session, given.get("profile")))  # reads files: only if an option is missing
+        if given.get("profile") is not None:
+            session()
+        if "region" not in config:
+            config["region"] = session().get_config_variable("region") or "us-east-1"
+        if "endpoint" not in config:
+            settings = {**session().get_scoped_config(), **os.environ}
+            for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "endpoint_url"):
+                if settings.get(name):
+                    config.setdefault("endpoint", settings[name])
         if not str(config.get("endpoint", "https://")).startswith(("http://", "https://")):
             host = str(config["endpoint"]).rpartition("@")[2]  # without a password
             message = f"storage option endpoint_url {host!r} must begin with https:// or http://"
@@ -89,23 +96,10 @@ class S3Backend(Backend):
         if ("access_key_id" in config) != ("secret_access_key" in config):
             raise InputError("storage options key and secret must be given together", code="missing-credentials")
         timeout = timedelta(seconds=timeout_of(given))
-        kind: dict[str, Any] = {}
         if "access_key_id" not in config and not config.get("skip_signature"):
-            kind["credential_provider"] = _credentials(session)
-
-        def opened(retries: int) -> S3Store:
-            return S3Store(
-                bucket,
-                config=config,
-                client_options={
-                    "timeout": timeout,
-                    "connect_timeout": timedelta(seconds=5),
-                    "allow_http": str(config.get("endpoint", "")).startswith("http://"),
-                },
-                retry_config={"max_retries": retries, "retry_timeout": timeout},
-                **kind,
-            )
-
+            opened = partial(_opened, bucket, config, timeout, _credentials(session()))
+        else:
+            opened = partial(_shared, _surroundings(), bucket, tuple(sorted(config.items())), timeout)
         self._store, self._once = opened(10), opened(0)
         self._conditional = True
 
@@ -255,6 +249,33 @@ def _credentials(session: Any) -> Callable[[], dict[str, Any]]:
         }
 
     return provide
+
+
+def _opened(bucket: str, config: Any, timeout: timedelta, credentials: Any, retries: int) -> S3Store:
+    return S3Store(
+        bucket,
+        config=config,
+        client_options={
+            "timeout": timeout,
+            "connect_timeout": timedelta(seconds=5),
+            "allow_http": str(config.get("endpoint", "")).startswith("http://"),
+        },
+        retry_config={"max_retries": retries, "retry_timeout": timeout},
+        credential_provider=credentials,
+    )
+
+
+@lru_cache(maxsize=_SHARED)
+def _shared(
+    _: tuple[Any, ...], bucket: str, config: tuple[tuple[str, Any], ...], timeout: timedelta, retries: int
+) -> S3Store:
+    """A store that all targets of a bucket with the same options share, with its connections."""
+    return _opened(bucket, dict(config), timeout, None, retries)
+
+
+def _surroundings() -> tuple[Any, ...]:
+    """What else a store depends on: the process, whose forks need stores of their own, and its environment."""
+    return os.getpid(), *sorted(os.environ.items())
 
 
 def _session(profile: str | None) -> Any:

@@ -64,6 +64,7 @@ def read(image, resolution):
     return image.read(level, tuple(slice(0, n) for n in image.multiscale.pyramid.levels[level].shape))
 
 
+@pytest.mark.first(4)
 @pytest.mark.parametrize("dtype", ["u1", "i2", "i4", "u4", "i8", "f4", "f8"])
 def test_a_template_whose_values_fit_is_converted_exactly_with_a_remark(opened, tmp_path, dtype):
     values = noise(dtype=dtype, most=200 if dtype == "u1" else 4000)

@@ -209,6 +209,7 @@ def turned(word):
     return f"{last}-to-{first}"
 
 
+@pytest.mark.first(5)
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2)])
 @pytest.mark.parametrize("flipped", [(), (0,), (1, 2)])
 def test_axes_are_matched_by_their_orientation(tmp_path, terminology, order, flipped):

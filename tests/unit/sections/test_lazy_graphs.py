@@ -39,6 +39,7 @@ STEPS = {
 }
 
 
+@pytest.mark.first(5)
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("open_", [open_volume, open_sections])
 def test_the_graph_of_sixty_sections_at_25_um_is_sent_in_less_than_a_megabyte(open_, step):
