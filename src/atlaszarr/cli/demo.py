@@ -42,8 +42,8 @@ def demo(folder: str, as_json: bool) -> None:
     )
     echo(f"all {atlas.regions} regions: {atlas.volumes}", "")
     echo(f"picture of both, open this first: {picture}", "", "then try:")
-    folder = Path(picture).parent
-    image, atlas_folder, out = map(shlex.quote, (volume.target, str(folder / "atlas"), str(folder)))
+    written = Path(picture).parent
+    image, atlas_folder, out = map(shlex.quote, (volume.target, str(written / "atlas"), str(written)))
     echo(
         f"  atlaszarr view {image} --over {atlas_folder}",
         f"  atlaszarr volumes {atlas_folder} --by-hemisphere --picture {out}/regions.png",
