@@ -94,13 +94,26 @@ def small(on_two, tmp_path_factory):
     return files_of(folder)
 
 
+@pytest.fixture(scope="module")
+def for_previews(small, on_two, tmp_path_factory):
+    """The same with the tier for 25 um, which the thumbnails of so few sections are made of."""
+    folder = tmp_path_factory.mktemp("for-previews")
+    Emulator(*on_two).write_bucket(Target(str(folder)), tiers=[4])
+    return {**small, **files_of(folder)}
+
+
 @pytest.fixture
 def folder(small, tmp_path):
-    for key, body in small.items():
-        path = tmp_path / "bucket" / key
+    written(small, tmp_path / "bucket")
+    return tmp_path / "bucket"
+
+
+def written(files, folder):
+    """Write the files of a bucket, by key, into a folder."""
+    for key, body in files.items():
+        path = folder / key
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(body)
-    return tmp_path / "bucket"
 
 
 @pytest.fixture
@@ -516,8 +529,9 @@ def test_an_image_and_a_region_of_it_come_from_the_slide(client, small):
 
 
 @pytest.mark.usefixtures("folder")
-def test_the_commands_take_an_image_source(serve, command, tmp_path, monkeypatch):
+def test_the_commands_take_an_image_source(serve, command, for_previews, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    written(for_previews, tmp_path / "bucket")
     emulator = serve()
     asked = ["--api-url", emulator.url, "--cache", "none", "--image-source", "bucket"]
     done = command("plan", DATASET, "--resolution", 100, "--json", *asked)
@@ -541,9 +555,9 @@ def test_the_commands_take_an_image_source(serve, command, tmp_path, monkeypatch
 
 
 @pytest.mark.slow
-def test_a_preview_fetches_each_slide_once(serve, connect, small, tmp_path):
+def test_a_preview_fetches_each_slide_once(serve, connect, for_previews, tmp_path):
     emulator = serve()
-    with serving(small) as (url, files):
+    with serving(for_previews) as (url, files):
         report = preview(DATASET, tmp_path / "x.png", client=connect(emulator, image_source=url))
         assert report.ok
         assert files.twice() == set()

@@ -50,7 +50,7 @@ def view(
     TARGET is a volume or a collection of sections, an annotation, or an atlas; a path or a URL. A server on this
     machine sends all that the page needs; only this machine reaches it, and no internet is needed.
 
-    For instance: atlaszarr view prox1.ome.zarr --over annotation.ome.zarr --region DG
+    For instance: atlaszarr view prox1.ome.zarr --over ccf --region DG
     """
     from ..viewing import view as show
 
