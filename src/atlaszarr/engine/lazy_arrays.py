@@ -253,9 +253,9 @@ class LazyArrays:
 
     def _computes(self, key: Key) -> bool:
         """Whether the task of a key calls a function: it is no value, and no other name of a key."""
-        from dask.core import istask
-
-        return hasattr(self.tasks[key], "func") or istask(self.tasks[key])
+        task = self.tasks[key]
+        # As `dask.core.istask`, for which an alias is a task, too.
+        return hasattr(task, "func") or (type(task) is tuple and len(task) > 0 and callable(task[0]))
 
     def _named(self, key: Key) -> Key:
         """The key that a key is another name of, or itself."""
@@ -263,7 +263,11 @@ class LazyArrays:
             (key,) = of
         return key
 
-    def _dependencies(self, key: Key) -> set[Key]:
+    def _dependencies(self, key: Key) -> Set[Key]:
+        task = self.tasks[key]
+        if hasattr(task, "substitute"):  # a task object of dask, which holds them
+            held: Set[Key] = task.dependencies
+            return held
         from dask.core import get_dependencies
 
         return set(get_dependencies(self.tasks, key))
