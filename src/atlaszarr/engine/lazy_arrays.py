@@ -309,12 +309,13 @@ class Kept:
     Parameters
     ----------
     most : int
-        Bytes that are kept.
+        Bytes that are kept. Values of less than a thousandth of it, such as the mean of an array, have a sixteenth more
+        for themselves: they are made from much, and chunks do not replace them.
     """
 
     def __init__(self, most: int) -> None:
-        self._most, self._bytes = most, 0
-        self._values: OrderedDict[Key, Any] = OrderedDict()
+        self._small, self._most, self._bytes = most // 1000, (most, most // 16), [0, 0]
+        self._values: tuple[OrderedDict[Key, Any], ...] = (OrderedDict(), OrderedDict())
         self._lock = threading.Lock()
         self._making: dict[Key, threading.Lock] = {}
         self._made: set[Key] = set()
@@ -332,9 +333,11 @@ class Kept:
     def get(self, keys: Iterable[Key]) -> dict[Key, Any]:
         """Those of some values that are kept."""
         with self._lock:
-            found = {key: self._values[key] for key in keys if key in self._values}
-            for key in found:
-                self._values.move_to_end(key)
+            found = {}
+            for key, values in product(keys, self._values):
+                if key in values:
+                    found[key] = values[key]
+                    values.move_to_end(key)
         return found
 
     def add(self, values: Mapping[Key, Any]) -> None:
@@ -342,12 +345,14 @@ class Kept:
         with self._lock:
             self._made.update(values)
             for key, value in values.items():
-                if key not in self._values and (size := _bytes(value)) is not None:
-                    self._values[key] = _alone(value)
-                    self._bytes += size
-            while self._bytes > self._most:
-                _, value = self._values.popitem(last=False)
-                self._bytes -= _bytes(value) or 0
+                if (size := _bytes(value)) is not None and not any(key in held for held in self._values):
+                    part = int(size <= self._small)
+                    self._values[part][key] = _alone(value)
+                    self._bytes[part] += size
+            for part, held in enumerate(self._values):
+                while self._bytes[part] > self._most[part]:
+                    _, value = held.popitem(last=False)
+                    self._bytes[part] -= _bytes(value) or 0
 
 
 def _bytes(value: Any) -> int | None:

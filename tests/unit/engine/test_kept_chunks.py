@@ -76,3 +76,14 @@ def test_a_step_in_place_changes_no_other_region_when_nothing_fits():
         for k in range(CHUNKS):
             for part, value in ((0, 1001), (1, 1), (2, 1002)):
                 assert (lazy.compute(region(k + part * CHUNKS), {})[""] == value).all()
+
+
+def test_chunks_do_not_replace_a_mean_and_means_do_not_grow_without_bound():
+    kept = Kept(most=16_000)
+    kept.add({"mean": np.float32(1)})
+    for k in range(100):
+        kept.add({k: np.zeros(500, "f4")})
+    assert list(kept.get(["mean", *range(100)])) == ["mean", *range(92, 100)]
+    kept.add({("mean", k): np.float32(k) for k in range(250)})
+    assert not kept.get(["mean"])
+    assert len(kept.get([("mean", k) for k in range(250)])) == 250
