@@ -29,6 +29,9 @@ Key = Any
 KEPT = 2**28
 #: The most values that are kept on the way to one: of a mean in three dimensions dask combines 64 at a time.
 _FEW = 64
+#: Marks the key of a value of which tasks get a copy.
+_MADE = "atlaszarr-made"
+_tables = threading.Lock()
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,13 +44,16 @@ class LazyArrays:
         By path; their last three axes are the same ones.
     given : mapping of key to hashable
         Keys of their graphs whose values are passed to `compute`, with the name of each value.
+    most : int
+        Bytes of values that a process keeps for other regions.
     """
 
     arrays: Mapping[str, Any]
     given: Mapping[Key, Hashable]
+    most: int = KEPT
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return LazyArrays, (_without(self.arrays, self.given.keys()), self.given)
+        return LazyArrays, (_without(self.arrays, self.given.keys()), self.given, self.most)
 
     @cached_property
     def tasks(self) -> dict[Key, Any]:
@@ -90,6 +96,7 @@ class LazyArrays:
         """
         if not self.arrays:  # without dask
             return {}
+        self._make_tables()
         chunks = {path: list(self._chunks(path, region)) for path in self.arrays}
         whole = {path: self._box(path, region) for path in self.arrays}
         wanted = [key for parts in chunks.values() for key, _ in parts]
@@ -111,15 +118,34 @@ class LazyArrays:
                 blocks[path] = block
         return blocks
 
-    def _computed(
-        self, wanted: Sequence[Key], values: Mapping[Hashable, Any], shared: Set[Key], most: int | None = None
-    ) -> dict[Key, Any]:
+    def _make_tables(self) -> None:
+        """Make the tables once, not in each thread: from Python 3.12 on, a `cached_property` has no lock."""
+        with _tables:
+            _ = self.tasks, self.edges, self._repeated, self._kept
+
+    def _computed(self, wanted: Sequence[Key], values: Mapping[Hashable, Any], shared: Set[Key]) -> dict[Key, Any]:
         """The values of some keys, of which other regions need those in `shared`, too.
 
-        What they depend on and other regions need, too, is kept, if it is not more than `most` values.
+        Of what they depend on, the values that other regions need, too, are kept.
         """
         from dask.local import get_sync
 
+        met = self._met(wanted, shared)
+        known = self._kept_values(met, values)
+        # Values that were dropped are computed in one graph, each once; in a graph each, what they have in common would
+        # be computed many times.
+        dropped = dict.fromkeys(key for key in met if key not in known)
+        left = [key for key in wanted if key not in known and key not in dropped]
+        if not left and not dropped:
+            return known
+        graph = self._graph([*left, *dropped], values, known, dropped)
+        made = get_sync(graph, [*left, *((_MADE, key) for key in dropped)])
+        known |= zip([*left, *dropped], made, strict=True)
+        self._kept.add({key: known[key] for key in dropped})
+        return known
+
+    def _met(self, wanted: Iterable[Key], shared: Set[Key]) -> dict[Key, None]:
+        """Some shared keys, and the next keys that others of `wanted` depend on and other regions need, too."""
         met, seen = dict.fromkeys(shared), set(wanted)
         ahead = [key for key in wanted if key not in shared and key not in self.given]
         while ahead:
@@ -127,18 +153,39 @@ class LazyArrays:
             seen |= further
             met |= dict.fromkeys(further & self._repeated)
             ahead += further - self._repeated - self.given.keys()
-        known = {key: self._kept_value(key, values) for key in (met if most is None or len(met) <= most else shared)}
-        if not (left := [key for key in wanted if key not in known]):
-            return known
-        return known | dict(zip(left, get_sync(self._graph(left, values, known), left), strict=True))
+        return met
 
-    def _kept_value(self, key: Key, values: Mapping[Hashable, Any]) -> Any:
-        """A value that several regions need. A thread that makes it waits for others that make what it depends on."""
+    def _kept_values(self, keys: Iterable[Key], values: Mapping[Hashable, Any]) -> dict[Key, Any]:
+        """The values of some keys, except those that were dropped. Those that were never made are made and kept.
+
+        What a value depends on is made first. Keys are followed by a loop, since a graph may be deeper than the stack.
+        """
+        wanted, found = dict.fromkeys(keys), dict[Key, Any]()
+        ahead, opened = list(wanted), set[Key]()
+        while ahead:
+            key = ahead[-1]
+            if key not in opened and not self._kept.was_made(key):
+                opened.add(key)
+                met = self._met([key], set())
+                ahead += met if len(met) <= _FEW else ()
+                continue
+            ahead.pop()
+            made = self._kept_value(key, values)
+            if key in wanted:
+                found |= made
+        return found
+
+    def _kept_value(self, key: Key, values: Mapping[Hashable, Any]) -> dict[Key, Any]:
+        """A value by its key, unless it was dropped. One thread makes it while others wait."""
+        from dask.local import get_sync
+
         with self._kept.making(key):
-            if not (kept := self._kept.get([key])):
-                kept = {key: self._computed([key], values, set(), _FEW)[key]}
-                self._kept.add(kept)
-        return kept[key]
+            if (kept := self._kept.get([key])) or self._kept.was_made(key):
+                return kept
+            known = self._kept.get(self._met([key], set()))
+            (value,) = get_sync(self._graph([key], values, known), [key])
+            self._kept.add({key: value})
+            return {key: value}
 
     def _box(self, path: str, region: Region) -> tuple[slice, ...]:
         return (*(slice(0, n) for n in self.arrays[path].shape[:-3]), *region)
@@ -182,7 +229,7 @@ class LazyArrays:
 
     @cached_property
     def _kept(self) -> Kept:
-        return Kept(KEPT)
+        return Kept(self.most)
 
     @cached_property
     def _repeated(self) -> set[Key]:
@@ -208,9 +255,9 @@ class LazyArrays:
 
     def _computes(self, key: Key) -> bool:
         """Whether the task of a key calls a function: it is no value, and no other name of a key."""
-        from dask.core import istask
-
-        return hasattr(self.tasks[key], "func") or istask(self.tasks[key])
+        task = self.tasks[key]
+        # As `dask.core.istask`, for which an alias is a task, too.
+        return hasattr(task, "func") or (type(task) is tuple and len(task) > 0 and callable(task[0]))
 
     def _named(self, key: Key) -> Key:
         """The key that a key is another name of, or itself."""
@@ -218,15 +265,26 @@ class LazyArrays:
             (key,) = of
         return key
 
-    def _dependencies(self, key: Key) -> set[Key]:
+    def _dependencies(self, key: Key) -> Set[Key]:
+        task = self.tasks[key]
+        if hasattr(task, "substitute"):  # a task object of dask, which holds them
+            held: Set[Key] = task.dependencies
+            return held
         from dask.core import get_dependencies
 
         return set(get_dependencies(self.tasks, key))
 
     def _graph(
-        self, wanted: list[Key], values: Mapping[Hashable, Any], known: Mapping[Key, Any] | None = None
+        self,
+        wanted: Iterable[Key],
+        values: Mapping[Hashable, Any],
+        known: Mapping[Key, Any],
+        kept: Iterable[Key] = (),
     ) -> dict[Key, Any]:
-        """The tasks that some keys depend on, with given values, and copies of known ones, in place of their tasks."""
+        """The tasks that some keys depend on, with given values, and copies of known ones, in place of their tasks.
+
+        Tasks get a copy of the values of the keys in `kept`, too; the values are those of the keys ``(_MADE, key)``.
+        """
         graph: dict[Key, Any] = {}
         ahead = list(wanted)
         while ahead:
@@ -235,11 +293,15 @@ class LazyArrays:
                 continue
             if (name := self.given.get(key)) is not None:
                 graph[key] = (partial(_same, values[name]),)
-            elif known and key in known:
+            elif key in known:
                 graph[key] = (partial(_copied, known[key]),)
             else:
                 graph[key] = self.tasks[key]
                 ahead += self._dependencies(key)
+        for key in kept:
+            task = graph[key]
+            graph[_MADE, key] = task.substitute({}, key=(_MADE, key)) if hasattr(task, "substitute") else task
+            graph[key] = (_copied, (_MADE, key))
         return graph
 
 
@@ -249,38 +311,50 @@ class Kept:
     Parameters
     ----------
     most : int
-        Bytes that are kept.
+        Bytes that are kept. Values of less than a thousandth of it, such as the mean of an array, have a sixteenth more
+        for themselves: they are made from much, and chunks do not replace them.
     """
 
     def __init__(self, most: int) -> None:
-        self._most, self._bytes = most, 0
-        self._values: OrderedDict[Key, Any] = OrderedDict()
+        self._small, self._most, self._bytes = most // 1000, (most, most // 16), [0, 0]
+        self._values: tuple[OrderedDict[Key, Any], ...] = (OrderedDict(), OrderedDict())
         self._lock = threading.Lock()
         self._making: dict[Key, threading.Lock] = {}
+        self._made: set[Key] = set()
 
     def making(self, key: Key) -> threading.Lock:
         """The lock of the thread that makes a value."""
         with self._lock:
             return self._making.setdefault(key, threading.Lock())
 
+    def was_made(self, key: Key) -> bool:
+        """Whether a value was added once, even if it was dropped since."""
+        with self._lock:
+            return key in self._made
+
     def get(self, keys: Iterable[Key]) -> dict[Key, Any]:
         """Those of some values that are kept."""
         with self._lock:
-            found = {key: self._values[key] for key in keys if key in self._values}
-            for key in found:
-                self._values.move_to_end(key)
+            found = {}
+            for key, values in product(keys, self._values):
+                if key in values:
+                    found[key] = values[key]
+                    values.move_to_end(key)
         return found
 
     def add(self, values: Mapping[Key, Any]) -> None:
         """Keep arrays and tuples of arrays, instead of those that were not used for longest."""
         with self._lock:
+            self._made.update(values)
             for key, value in values.items():
-                if key not in self._values and (size := _bytes(value)) is not None:
-                    self._values[key] = value
-                    self._bytes += size
-            while self._bytes > self._most:
-                _, value = self._values.popitem(last=False)
-                self._bytes -= _bytes(value) or 0
+                if (size := _bytes(value)) is not None and not any(key in held for held in self._values):
+                    part = int(size <= self._small)
+                    self._values[part][key] = _alone(value)
+                    self._bytes[part] += size
+            for part, held in enumerate(self._values):
+                while self._bytes[part] > self._most[part]:
+                    _, value = held.popitem(last=False)
+                    self._bytes[part] -= _bytes(value) or 0
 
 
 def _bytes(value: Any) -> int | None:
@@ -288,6 +362,14 @@ def _bytes(value: Any) -> int | None:
     parts = value if isinstance(value, tuple) else (value,)
     is_numpy = all(isinstance(part, np.ndarray | np.generic) for part in parts)
     return sum(part.nbytes for part in parts) if is_numpy else None
+
+
+def _alone(value: Any) -> Any:
+    """A value, copied where it is a view of a larger array, which would stay in memory."""
+    if isinstance(value, tuple):
+        return tuple(map(_alone, value))
+    base = getattr(value, "base", None)
+    return value.copy() if isinstance(base, np.ndarray) and base.nbytes > value.nbytes else value
 
 
 def _copied(value: Any) -> Any:

@@ -227,16 +227,16 @@ def _sections(opened: _Opened, ids: Sequence[int]) -> Iterator[RegisteredSection
     rest, ahead = iter(ids), deque[Future[RegisteredSection]]()
     largest = max((request.width * request.height * 3 for request in opened.main.imaged.requests), default=1)
     most = max(1, min(_AHEAD, _AHEAD_BYTES // largest))
-    with ThreadPoolExecutor(most, "atlaszarr-sections") as pool:
-        try:
-            ahead.extend(pool.submit(_section, opened, id) for id in islice(rest, most))
-            while ahead:
-                section = ahead.popleft().result()
-                ahead.extend(pool.submit(_section, opened, id) for id in islice(rest, 1))
-                yield section
-        finally:
-            for future in ahead:
-                future.cancel()
+    pool = ThreadPoolExecutor(most, "atlaszarr-sections")
+    try:
+        ahead.extend(pool.submit(_section, opened, id) for id in islice(rest, most))
+        while ahead:
+            section = ahead.popleft().result()
+            ahead.extend(pool.submit(_section, opened, id) for id in islice(rest, 1))
+            yield section
+    finally:
+        # Without waiting for the images that are being fetched, which nobody needs.
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 class _Opening(NamedTuple):
