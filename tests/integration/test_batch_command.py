@@ -120,7 +120,7 @@ def test_an_interrupted_batch_ends_within_seconds_and_keeps_the_finished_dataset
 def test_a_batch_on_a_cluster_is_interrupted_within_seconds_and_the_datasets_of_its_workers_are_kept(
     records, serve, tmp_path
 ):
-    slow = serve(*copies(records, IDS), latency=0.1)
+    slow = serve(*copies(records, IDS), latency=0.4)
     (tmp_path / "ids.txt").write_text("\n".join(map(str, IDS)))
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=":0") as cluster:

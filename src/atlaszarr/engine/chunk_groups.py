@@ -32,7 +32,7 @@ class ChunkGroups:
     chunk : tuple of int
         Chunk shape of the dask array with the most repeated computation.
     times : float
-        How often its chunks are computed, on average, if no process keeps any for another group.
+        How often its chunks are computed at most, on average; 1 if they are kept from one group to the next.
     dimensions : int
         Number of spatial axes of the array, which are the last ones.
     """
@@ -74,7 +74,7 @@ class ChunkGroups:
             math.prod(_touched(groups, axis) / (len(axis) - 1) for groups, axis in zip(edges, c, strict=True))
             for c in chunks
         ]
-        if kept >= sum(_between(array, dimensions, edges, c) for array, c in zip(lazy, chunks, strict=True)):
+        if kept >= sum(_bytes_between_uses(array, dimensions, edges, c) for array, c in zip(lazy, chunks, strict=True)):
             times = [1.0] * len(lazy)
         worst = max(range(len(lazy)), key=times.__getitem__, default=None)
         if worst is None:
@@ -110,14 +110,16 @@ def _edges(array: Any, dimensions: int) -> list[tuple[int, ...]]:
     return [(0, 1)] * (3 - dimensions) + [tuple(dict.fromkeys(axis)) for axis in spatial]
 
 
-def _between(array: Any, dimensions: int, groups: Sequence[Sequence[int]], chunks: Sequence[Sequence[int]]) -> int:
+def _bytes_between_uses(
+    array: Any, dimensions: int, groups: Sequence[Sequence[int]], chunks: Sequence[Sequence[int]]
+) -> int:
     """The most bytes of an array that are computed between two uses of a chunk by groups in their order."""
     voxel = int(np.dtype(array.dtype).itemsize * math.prod(array.shape[:-dimensions]))
-    for axis, (own, its) in enumerate(zip(groups, chunks, strict=True)):
-        if not set(own) <= set(its):
+    for axis, (ends, chunk_ends) in enumerate(zip(groups, chunks, strict=True)):
+        if not set(ends) <= set(chunk_ends):  # a chunk crosses from one group into the next
             before = math.prod(map(_longest, groups[:axis]))
             after = math.prod(edges[-1] for edges in groups[axis + 1 :])
-            return voxel * before * (_longest(own) + _longest(its)) * after
+            return voxel * before * (_longest(ends) + _longest(chunk_ends)) * after
     return 0
 
 

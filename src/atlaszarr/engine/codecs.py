@@ -159,7 +159,7 @@ _SHARDS = "sharding_indexed"
 class _Scratch(threading.local):
     """Memory of each thread for a chunk that is copied before it is encoded.
 
-    New memory for each chunk would cost up to a third of encoding it: the system clears every page.
+    New memory for each chunk would take up to a third of the time of encoding it, since the system clears its pages.
     """
 
     def __init__(self) -> None:
@@ -456,7 +456,8 @@ class ArrayLayout:
             absent.
         """
         if not self._has_shards:
-            (body,) = chunks.values() or (self.encode_chunk(np.empty((0,) * len(self.chunk), self.stored)),)
+            padding = np.empty((0,) * len(self.chunk), self.stored)
+            (body,) = chunks.values() or (self.encode_chunk(padding),)
             return body
         parts, at = [], 0
         index = np.full((*self._counts, 2), _ABSENT, "<u8")

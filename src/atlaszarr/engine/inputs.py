@@ -40,8 +40,7 @@ def opened(image: Any) -> tuple[Any, tuple[str, ...], Geometry]:
     Returns
     -------
     array : StoredArray, StoredPart, zarr, numpy or dask array
-        For a dask array that only reads or slices a zarr array, the `StoredArray` or `StoredPart` that reads it, if
-        possible.
+        See `readable`.
     axes : tuple of str
         Of the array: those of the image in the order c, z, y, x, without others.
     geometry : Geometry
@@ -97,9 +96,9 @@ def _ordered(array: Any, axes: tuple[str, ...]) -> tuple[Any, tuple[str, ...]]:
 
 
 def readable(data: Any) -> Any:
-    """The object that reads regions of an array with the fewest layers between.
+    """What reads regions of an array fastest.
 
-    A `StoredArray` or `StoredPart` if possible.
+    A `StoredArray` for a zarr array, a `StoredPart` for slices of one, a NumPy array as it is, else a dask array.
     """
     if _is_zarr(data):
         return StoredArray.of(data) or data

@@ -45,7 +45,7 @@ class Selection:
                 return None
             seen.append(name)
             (name,) = array.dask.dependencies[name]
-        if type(array._meta) is not np.ndarray:  # dask must convert it
+        if type(array._meta) is not np.ndarray:  # dask converts what is read, as with a matrix
             return None
         if not seen:
             return cls(source, tuple(map(range, source.shape)))
@@ -111,6 +111,7 @@ def index_of(selected: Selected) -> slice | int:
     """The index that selects a range of indices, or one index."""
     if isinstance(selected, int):
         return selected
+    # A range down to index 0 stops at -1, which a slice takes for the last index.
     return slice(selected.start, None if selected.stop < 0 else selected.stop, selected.step)
 
 
@@ -142,10 +143,10 @@ def _followed(tasks: Mapping[Any, Any], key: Any, shape: Sequence[int]) -> tuple
         at = tuple(map(range, shape))
     elif function in (operator.getitem, chunk.getitem) and hasattr(args[0], "key"):
         at = _followed(tasks, args[0].key, shape)
-    return None if at is None else _within(at, getattr(args[1], "value", args[1]))
+    return None if at is None else _indexed(at, getattr(args[1], "value", args[1]))
 
 
-def _within(at: tuple[Selected, ...], index: Any) -> tuple[Selected, ...] | None:
+def _indexed(at: tuple[Selected, ...], index: Any) -> tuple[Selected, ...] | None:
     """What an index selects from a selection; None if it holds anything but slices and whole numbers."""
     items = list(index) if isinstance(index, tuple) else [index]
     if not all(isinstance(item, slice | int | np.integer) for item in items):
@@ -159,7 +160,10 @@ def _within(at: tuple[Selected, ...], index: Any) -> tuple[Selected, ...] | None
 def _joined(
     source: Any, parts: Mapping[tuple[int, ...], tuple[Selected, ...]], chunks: Sequence[Sequence[int]]
 ) -> Selection | None:
-    """The selection of an array from those of its chunks; None if they do not continue one another."""
+    """The selection of an array from those of its chunks; None if they do not continue one another.
+
+    It reaches from the first chunk to the last one, if every chunk is its part of that.
+    """
     starts = [(0, *accumulate(lengths)) for lengths in chunks]
     first, last = parts[(0,) * len(chunks)], parts[tuple(len(lengths) - 1 for lengths in chunks)]
     ends = zip(first, last, strict=True)

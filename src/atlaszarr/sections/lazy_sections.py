@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 #: The key in the encoding of the coordinate ``image_id``, which selections and arithmetic keep, under which what was
 #: opened is stored.
 _KEY = "atlaszarr"
-#: The most sections whose images are fetched before they are asked for: at 20 requests a second, those of a service
-#: that takes 0.2 s for an answer.
+#: The most sections whose images are fetched before they are asked for: a service that takes 0.2 s for an answer then
+#: gets the 20 requests a second that are allowed.
 _AHEAD = 4
 #: Bytes of the pixels of these images, unless one image has more.
 _AHEAD_BYTES = 2**26

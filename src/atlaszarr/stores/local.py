@@ -44,7 +44,7 @@ _ABANDONED = 3600.0
 #: Files that are synced in one batch, and concurrent syncs.
 _BATCH = 64
 _SYNCING = 8
-#: Seconds that a sync takes at most on a file system in memory; to hand it to another thread takes as long.
+#: Seconds up to which a sync is not handed to another thread, which takes as long: file systems in memory take less.
 _FAST_SYNC = 2e-4
 #: Flags to open a file: a named pipe is opened at once, also if nobody writes to it.
 _READING = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
@@ -156,7 +156,7 @@ class LocalBackend(Backend):
         return [key for key, entry in entries if entry.is_symlink() and not (self._root / key).is_file()]
 
     def link_above(self, key: str, known: Collection[str] = ()) -> str | None:
-        """The first folder above a key that is a link; None if there is no link. `known` are folders that are none."""
+        """The first folder above a key that is a link; None if there is no link. `known` folders are not looked at."""
         root, end = os.fspath(self._root), key.find("/")
         while end >= 0:
             # A Path takes longer than the call.
@@ -286,7 +286,7 @@ class AtomicFiles:
         """Sync the files, rename them, then sync their folders."""
         _each(_sync_file, self._temporary)
         for temporary, path in list(self._temporary.items()):
-            os.replace(temporary, path)  # noqa: PTH105 (as above)
+            os.replace(temporary, path)  # noqa: PTH105 (a Path takes longer)
             del self._temporary[temporary]
             self._folders.add(path.rpartition(os.sep)[0])
         _each(_sync_folder, self._folders)
