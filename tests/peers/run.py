@@ -32,6 +32,8 @@ VOLUMES = "simpleitk"
 
 #: Readers of images, which ask no API. That of napari places images by other rules in each of these releases.
 NAPARI = ("napari", "napari-0.10.0", "napari-0.8.2")
+#: Releases that share the packages of another environment.
+BASES = dict.fromkeys(NAPARI[1:], NAPARI[0])
 #: A package of npm, with the others that its checks import.
 ZARRITA = "zarrita"
 
@@ -56,7 +58,7 @@ _OF_BRAINGLOBE = [
 ]
 
 #: What all releases of napari-ome-zarr need, and for the newest the checks of ome-zarr-py and of OME-XML.
-_OF_NAPARI = ["napari==0.9.2", "numba==0.68.1", "numpy==2.5.5", "zarr==3.4.2"]
+_OF_NAPARI = ["aiohttp==3.14.5", "napari==0.9.2", "numba==0.68.1", "numpy==2.5.5", "requests==2.34.2", "zarr==3.4.2"]
 _OF_OME_XML = ["ome-types==0.7.0", "xmlschema==4.3.2"]
 
 # The package is installed without its dependencies, then what its tested part imports, at versions known to
@@ -116,8 +118,8 @@ PEERS = {
         ],
     ),
     "napari": ("napari-ome-zarr==0.11.0", [*_OF_NAPARI, *_OF_OME_XML, "ome-zarr==0.21.0"]),
-    "napari-0.10.0": ("napari-ome-zarr==0.10.0", [*_OF_NAPARI, "aiohttp==3.14.5", "requests==2.34.2"]),
-    "napari-0.8.2": ("napari-ome-zarr==0.8.2", [*_OF_NAPARI, "aiohttp==3.14.5", "requests==2.34.2"]),
+    "napari-0.10.0": ("napari-ome-zarr==0.10.0", []),
+    "napari-0.8.2": ("napari-ome-zarr==0.8.2", []),
     ZARRITA: ("zarrita@0.7.5", ["@zarrita/storage@0.2.0"]),
     VOLUMES: (
         "simpleitk==2.5.7",
@@ -164,7 +166,12 @@ def main() -> int:
         start = time.perf_counter()
         folder = arguments.keep or Path(scratch) / "environments"
         with ThreadPoolExecutor() as pool:
-            environments = list(pool.map(lambda peer: _environment(folder / peer, peer, pythons[peer]), peers))
+            made = dict.fromkeys(BASES.get(peer, peer) for peer in peers)
+            bases = pool.map(lambda peer: _environment(folder / peer, peer, pythons.get(peer) or _python("3.12")), made)
+            found = dict(zip(made, bases, strict=True))
+            environments = [
+                _release(folder / peer, peer, found[BASES[peer]]) if peer in BASES else found[peer] for peer in peers
+            ]
         print(f"environments ready after {time.perf_counter() - start:.0f} s", flush=True)
         with Emulator() as emulator:
             statuses = [
@@ -205,6 +212,21 @@ def _environment(folder: Path, peer: str, python: str) -> Path:
     subprocess.run([*install, *requirements], check=True, env=_apart())
     subprocess.run([*install, "--no-deps", package], check=True, env=_apart())
     made.write_text(recipe)
+    return interpreter
+
+
+def _release(folder: Path, peer: str, base: Path) -> Path:
+    """The Python of an environment of another release, over the packages of its base."""
+    package, _ = PEERS[peer]
+    interpreter, made = folder / "bin" / "python", folder / "made-from.txt"
+    if made.exists() and made.read_text() == package:
+        return interpreter
+    subprocess.run([base, "-m", "venv", "--clear", "--without-pip", folder], check=True)
+    (own,), (others,) = ([*root.glob("lib/python*/site-packages")] for root in (folder, base.parents[1]))
+    install = [base, "-m", "pip", "install", "-qq", "--disable-pip-version-check", "--no-deps", "--target", own]
+    subprocess.run([*install, package], check=True, env=_apart())
+    (own / "base.pth").write_text(f"{others}\n")
+    made.write_text(package)
     return interpreter
 
 
