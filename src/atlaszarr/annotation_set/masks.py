@@ -21,13 +21,12 @@ from numpy.typing import NDArray
 
 from ..assets.names import ANNOTATION_VALUES, COMPRESSED
 from ..boxes import Index, Region, Shape, cells, within
-from ..engine import ledger
-from ..engine.blocks import Block, BlockSource, Done, naming
+from ..engine.blocks import Block, BlockSource, Done, Made, naming, put
 from ..engine.codecs import ArrayLayout, Encoding
 from ..engine.finished_image import Finished
 from ..engine.job import ImageJob
 from ..engine.label_index import LabelIndex
-from ..engine.ledger import Defect, Entry, Ledger, Task, Written, digest
+from ..engine.ledger import Defect, Ledger, Task, Written, digest
 from ..engine.multiscale import ArraySpec, Multiscale
 from ..engine.ome import DEFAULT_VERSION, multiscales
 from ..engine.pyramid import NonEmptyChunks, Pass, Pyramid
@@ -481,7 +480,5 @@ def _write_run(masks: Masks, source: BlockSource, run: Run) -> list[Done]:
     def read(level: int, region: Region) -> NDArray[Any]:
         return source(level, region, ()).values[""]
 
-    with naming(masks, *run.task):
-        entry = Entry.of(run.task, masks.put(masks.shards(run, read)), {})
-        ledger.record(masks.target, run.task, entry)
-    return [Done(run.task, entry)]
+    with naming(masks, lambda: run.task):
+        return put(masks.target, [Made(run.task, masks.shards(run, read))])

@@ -5,10 +5,9 @@ A mesh is a task, whose number is that of the level that it is made from, after 
 
 from __future__ import annotations
 
-from ..engine import ledger
-from ..engine.blocks import Done
+from ..engine.blocks import Done, Made, put
 from ..engine.finished_image import Finished
-from ..engine.ledger import Entry, Task, digest
+from ..engine.ledger import Task
 from ..engine.schedulers import Scheduler
 from ..stores.target import Target
 from . import precomputed, surfaces
@@ -33,12 +32,8 @@ def write_mesh(annotation: Finished, target: Target, order: PostOrder, task: Tas
     corner = [axis.start for axis in extent.region]
     mesh, mesh_index = precomputed.draco((vertices + corner) * annotation.resolutions[level], faces)
     key = f"mesh/{order.values[index]}"
-    bodies = {key: mesh, f"{key}.index": mesh_index}
-    target.write_all(bodies.items())
-    origin = {"level": level, "voxels": extent.voxels}
-    entry = Entry.of(task, {name: (len(body), digest(body)) for name, body in bodies.items()}, origin)
-    ledger.record(target, task, entry)
-    return [Done(task, entry)]
+    objects = [(key, mesh), (f"{key}.index", mesh_index)]
+    return put(target, [Made(task, objects, {"level": level, "voxels": extent.voxels})])
 
 
 def tasks(annotation: Finished, order: PostOrder, resolution: float, scheduler: Scheduler) -> dict[Task, Extent]:

@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..boxes import Region, everywhere
-from ..engine import ledger
-from ..engine.blocks import Done
+from ..engine.blocks import Done, Made, put
 from ..engine.finished_image import Finished
-from ..engine.ledger import Entry, Task, digest
+from ..engine.ledger import Task
 from ..engine.pyramid import Level
 from ..errors import InputError
 from ..stores.target import Target
@@ -61,10 +60,7 @@ def write_block(annotation: Finished, target: Target, task: Task) -> list[Done]:
     number, index = task
     region = layer(annotation.multiscale.pyramid.levels[number]).region(index)
     bodies = encode(info(annotation), number, region, annotation.read(number, region))
-    target.write_all(bodies.items())
-    entry = Entry.of(task, {key: (len(body), digest(body)) for key, body in bodies.items()}, {})
-    ledger.record(target, task, entry)
-    return [Done(task, entry)]
+    return put(target, [Made(task, bodies.items())])
 
 
 def encode(volume: bytes, scale: int, region: Region, labels: NDArray[Any]) -> dict[str, bytes]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from ..boxes import Index, Region, within
 from ..errors import InputError
+from ..stores.target import Target
 from . import ledger
-from .ledger import Entry, Task
+from .ledger import Entry, Task, Written, digest
 from .multiscale import ArraySpec, Blocks, Multiscale
 from .pyramid import Pass
 
@@ -47,6 +48,27 @@ class Block:
 #: Computes the blocks of the passes that compute. Called on a worker with the level, the region and the inputs of the
 #: task.
 BlockSource = Callable[[int, Region, Sequence[Any]], Block]
+
+
+@dataclass(frozen=True)
+class Made:
+    """The objects of one task, to be written by `put`.
+
+    Attributes
+    ----------
+    task : tuple
+    objects : iterable of tuple
+        Key and body of each object; they are made while they are written.
+    origin : mapping
+        Same as in `Block`.
+    notes : mapping
+        Same as in `Block`; may be filled while the objects are made.
+    """
+
+    task: Task
+    objects: Iterable[tuple[str, bytes]]
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -87,22 +109,41 @@ def write_blocks(
     inputs : sequence
         Passed to the source: what the blocks are computed from, if the job fetches it.
     """
+    block: Index = groups[0][0]
+
+    def made() -> Iterator[Made]:
+        nonlocal block
+        for blocks in groups:
+            block = blocks[0]
+            regions = [multiscale.pyramid.region(step, each) for each in blocks]
+            box = box_of(regions)
+            found = source(step.source, box, inputs) if step.computes else Block(multiscale.read(step.source, box))
+            notes: dict[str, Any] = dict(found.notes)
+            for block, region in zip(blocks, regions, strict=True):
+                values = {path: part[(..., *within(region, box))] for path, part in found.values.items()}
+                observe = found.observe and partial(_note, multiscale, found.observe, notes)
+                objects = multiscale.encoded(step, block, values, observe)
+                yield Made((step.source, block), objects, found.origin, notes)
+                notes = {}
+
+    with naming(multiscale, lambda: (step.source, block)):
+        return put(multiscale.target, made())
+
+
+def put(target: Target, made: Iterable[Made]) -> list[Done]:
+    """Write the objects of tasks, then one record for all of these tasks."""
     done: list[Done] = []
-    for blocks in groups:
-        regions = [multiscale.pyramid.region(step, block) for block in blocks]
-        box = box_of(regions)
-        with naming(multiscale, step.source, blocks[0]):
-            made = source(step.source, box, inputs) if step.computes else Block(multiscale.read(step.source, box))
-        notes: dict[str, Any] = dict(made.notes)
-        for block, region in zip(blocks, regions, strict=True):
-            task = (step.source, block)
-            values = {path: part[(..., *within(region, box))] for path, part in made.values.items()}
-            observe = made.observe and partial(_note, multiscale, made.observe, notes)
-            with naming(multiscale, step.source, block):
-                entry = Entry.of(task, multiscale.write(step, block, values, observe), made.origin)
-                ledger.record(multiscale.target, task, entry)
-            done.append(Done(task, entry, notes))
-            notes = {}
+
+    def objects() -> Iterator[tuple[str, bytes]]:
+        for part in made:
+            written: Written = {}
+            for key, body in part.objects:
+                written[key] = (len(body), digest(body))
+                yield key, body
+            done.append(Done(part.task, Entry.of(part.task, written, part.origin), part.notes))
+
+    target.write_all(objects())
+    ledger.record(target, {one.task: one.entry for one in done})
     return done
 
 
@@ -142,12 +183,12 @@ def as_declared(path: str, dtype: Any, part: NDArray[Any], shape: tuple[int, ...
 
 
 @contextmanager
-def naming(multiscale: Multiscale, level: int, index: Index) -> Iterator[None]:
+def naming(multiscale: Multiscale, task: Callable[[], Task]) -> Iterator[None]:
     """Add a note with the block to an error; its type and message stay."""
     try:
         yield
     except Exception as error:
-        note = f"while making {multiscale.block_name(level, index)} of {multiscale.target.url}"
+        note = f"while making {multiscale.block_name(*task())} of {multiscale.target.url}"
         if note not in getattr(error, "__notes__", ()):
             error.add_note(note)
         raise

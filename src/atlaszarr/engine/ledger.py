@@ -1,4 +1,4 @@
-"""The ledger of a target: one record for each finished task, written after the task's data.
+"""The ledger of a target: a record of finished tasks, a line for each, written after their data.
 
 Workers write records under `OPEN` and read none. A build compacts them into `COMPACT` when it resumes and at commit, so
 that after a ``kill -9`` both together list the finished tasks: `read` returns them, and `damaged_objects` compares them
@@ -166,9 +166,10 @@ class Defect:
         return f"{self.key}: {self.text}"
 
 
-def record(target: Target, task: Task, entry: Entry) -> None:
-    """Write the record of a task; its data must be written already."""
-    target.write(f"{OPEN}/{_name(task)}.json", entry.body)
+def record(target: Target, done: Mapping[Task, Entry]) -> None:
+    """Write one record for some tasks, named after the first; their data must be written already."""
+    if done:
+        target.write(f"{OPEN}/{_name(next(iter(done)))}.json", b"\n".join(entry.body for entry in done.values()))
 
 
 def read(target: Target, finished: bool = False) -> Ledger:
@@ -196,13 +197,15 @@ def read(target: Target, finished: bool = False) -> Ledger:
     except (ValueError, TypeError, AttributeError):
         damaged.append(COMPACT)
     opened_since = {} if finished else target.read_all(OPEN, LARGEST)
-    names = list(opened_since)
-    for position, body in enumerate(chain(lines, opened_since.values())):
+    named = chain(
+        ((f"{COMPACT} line {position}", line) for position, line in enumerate(lines, 2)),
+        ((key, line) for key, record in opened_since.items() for line in record.split(b"\n")),
+    )
+    for name, body in named:
         try:
             task, entry = Entry.read(body)
         except (ValueError, KeyError, TypeError, AttributeError):
-            since = position - len(lines)
-            damaged.append(f"{COMPACT} line {position + 2}" if since < 0 else names[since])
+            damaged.append(name)
         else:
             done[task] = entry
     checksum = None if compacted is None else digest(b"\n".join((first, *lines)))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Self, get_args
 
@@ -15,13 +16,15 @@ from ..errors import TargetError, brief
 from ..stores.target import Target
 from .codecs import ArrayLayout, Encoding, numeric_dtype
 from .downsampling import Rule, reduce
-from .ledger import Defect, Ledger, Task, Written, digest
+from .ledger import Defect, Ledger, Task
 from .pyramid import NonEmptyChunks, Pass, Pyramid
 
 #: Bytes of the largest block of a recorded array: 2**30 voxels, the most of a pyramid, of eight bytes.
 _LARGEST_BLOCK = 2**33
 #: Digits of the index of an object: 2**63 has 19.
 DIGITS = 20
+#: Bytes of objects that a process keeps of a remote target until the next pass reads them.
+_KEPT = 2**26
 #: Values of a block for each array, by the path of the array, shape (c, z, y, x) or (z, y, x).
 Blocks = Mapping[str, NDArray[Any]]
 #: Called with the array, the level, the index and the values without padding of each object, before it is encoded.
@@ -106,6 +109,32 @@ class ArraySpec:
         return f"{self.path}/{level}".lstrip("/")
 
 
+class Kept:
+    """Objects that a process has put and will read again: at most 64 MB, and each for one reader; pickled empty."""
+
+    def __init__(self) -> None:
+        self._bodies: dict[str, bytes] = {}
+        self._size = 0
+        self._lock = threading.Lock()
+
+    def add(self, key: str, body: bytes) -> None:
+        """Keep an object, if there is room for it."""
+        with self._lock:
+            if self._size + len(body) <= _KEPT and key not in self._bodies:
+                self._bodies[key] = body
+                self._size += len(body)
+
+    def take(self, key: str) -> bytes | None:
+        """Return an object, which is kept no longer; None if it is not kept."""
+        with self._lock:
+            body = self._bodies.pop(key, None)
+            self._size -= len(body or b"")
+        return body
+
+    def __reduce__(self) -> tuple[type[Kept], tuple[()]]:
+        return Kept, ()
+
+
 @dataclass(frozen=True)
 class Multiscale:
     """Aligned arrays at every level of a pyramid, in a target. Small and picklable; its repr shows no credentials.
@@ -125,6 +154,7 @@ class Multiscale:
     arrays: tuple[ArraySpec, ...]
     non_empty: NonEmptyChunks
     encoding: Encoding = field(default_factory=Encoding)
+    _kept: Kept = field(default_factory=Kept, init=False, repr=False, compare=False)
     #: Subclasses by their kind; only those whose modules are imported.
     kinds: ClassVar[dict[str, type[Multiscale]]] = {}
     #: Whether a chunk holds one channel, and chunks that hold only the fill value are absent from their shards.
@@ -262,8 +292,10 @@ class Multiscale:
         inside = all(i < n for i, n in zip(unit, self.pyramid.levels[0].grid, strict=True))
         return unit if inside and self.key(spec, 0, unit) == key else None
 
-    def write(self, step: Pass, index: Index, values: Blocks, observe: Observer | None = None) -> Written:
-        """Write all objects of a block, of every level that the pass writes.
+    def encoded(
+        self, step: Pass, index: Index, values: Blocks, observe: Observer | None = None
+    ) -> Iterator[tuple[str, bytes]]:
+        """The objects of a block, of every level that the pass writes: key and body of each.
 
         Parameters
         ----------
@@ -274,25 +306,17 @@ class Multiscale:
             Values of the block at the source level of the pass.
         observe : callable, optional
             Called with every object before it is encoded.
-
-        Returns
-        -------
-        dict
-            Size and digest of every object, by key.
         """
-        return self.put(self._encoded(step, index, values, observe))
-
-    def put(self, bodies: Iterable[tuple[str, bytes]]) -> Written:
-        """Write objects, given by their keys; return the size and digest of each."""
-        written: Written = {}
-
-        def recorded() -> Iterator[tuple[str, bytes]]:
-            for key, body in bodies:
-                written[key] = (len(body), digest(body))
+        if step.computes:
+            yield from self._units(step.source, self.pyramid.region(step, index), values, observe)
+        for level in range(step.source + 1, step.writes[-1] + 1):
+            region = self.pyramid.region(step, index, level)
+            values = self.coarsened(values, level, region)
+            again = not self.target.is_local and level in self.pyramid.read_again
+            for key, body in self._units(level, region, values, observe):
+                if again:
+                    self._kept.add(key, body)
                 yield key, body
-
-        self.target.write_all(recorded())
-        return written
 
     def read(self, level: int, region: Region) -> Blocks:
         """Read a region of a level of all arrays; it must consist of whole objects.
@@ -317,7 +341,9 @@ class Multiscale:
         # Zeros that are not read take no memory.
         values = np.full(shape, spec.fill, spec.dtype) if spec.fill else np.zeros(shape, spec.dtype)
         units = {self.key(spec, level, u): u for u in at.units(region) if self.non_empty.holds(level, u)}
-        for key, body in self.target.read_each(units, self.layout(spec, level).largest).items():
+        kept = {key: body for key in units if (body := self._kept.take(key)) is not None}
+        missing = [key for key in units if key not in kept]
+        for key, body in {**kept, **self.target.read_each(missing, self.layout(spec, level).largest)}.items():
             if body is None:
                 raise TargetError(f"{self.target.url}/{key} is missing; build again to repair it", code="missing-chunk")
             try:
@@ -359,16 +385,6 @@ class Multiscale:
     def stored(self, spec: ArraySpec, lengths: Shape) -> tuple[int, ...]:
         """The stored shape of a part of an array, given its lengths along (z, y, x)."""
         return spec.shape(lengths)
-
-    def _encoded(
-        self, step: Pass, index: Index, values: Blocks, observe: Observer | None
-    ) -> Iterator[tuple[str, bytes]]:
-        if step.computes:
-            yield from self._units(step.source, self.pyramid.region(step, index), values, observe)
-        for level in range(step.source + 1, step.writes[-1] + 1):
-            region = self.pyramid.region(step, index, level)
-            values = self.coarsened(values, level, region)
-            yield from self._units(level, region, values, observe)
 
     def _units(
         self, level: int, region: Region, values: Blocks, observe: Observer | None

@@ -197,6 +197,11 @@ class Pyramid:
             passes.append(self._pass(reached + computes, computes))
         return tuple(passes)
 
+    @cached_property
+    def read_again(self) -> frozenset[int]:
+        """The levels that a pass reads, after the pass that wrote them."""
+        return frozenset(step.source for step in self.passes if not step.computes)
+
     def _pass(self, source: int, computes: bool) -> Pass:
         """The pass from a level: its block grows to hold whole units of the next level; coarser ones must fit it."""
         level, block, scale = self.levels[source], self.levels[source].unit, _ONE

@@ -60,16 +60,27 @@ def expected_levels(values, factors, rule, count):
 
 
 class Counted(MemoryFileSystem):
-    """A store in memory that counts its writes."""
+    """A store in memory that counts its writes, and its reads of chunks."""
 
     protocol = "counted"
     store = {}  # noqa: RUF012 - one for all instances, as in its parent
     pseudo_dirs = [""]  # noqa: RUF012
     writes = Counter()  # noqa: RUF012
+    reads = Counter()  # noqa: RUF012
 
     def pipe_file(self, path, value, mode="overwrite", **_):
         Counted.writes[path] += 1
         super().pipe_file(path, value, mode=mode)
+
+    def _open(self, path, mode="rb", **options):
+        if mode == "rb" and "/c/" in path:
+            Counted.reads[path] += 1
+        return super()._open(path, mode, **options)
+
+    def cat_file(self, path, start=None, end=None, **options):
+        if "/c/" in path:
+            Counted.reads[path] += 1
+        return super().cat_file(path, start, end, **options)
 
     @classmethod
     def _strip_protocol(cls, path):
@@ -216,7 +227,7 @@ def test_a_resume_computes_and_writes_exactly_what_was_missing(volume):
         pass
 
     def stop(done, *_):
-        if done == 4:
+        if done >= 4:
             raise StopError
 
     arguments = {"labels": {"quarter": label}, "chunk": 20, "identity": "volume", "workers": 1}
@@ -224,7 +235,8 @@ def test_a_resume_computes_and_writes_exactly_what_was_missing(volume):
     with pytest.raises(StopError):
         write_multiscales(image, "counted://stopped.ome.zarr", progress=stop, **arguments)
     fs = fsspec.filesystem("counted")
-    recorded = [opened(fs.cat(path)) for path in fs.find("/stopped.ome.zarr/atlaszarr/ledger")]
+    records = [fs.cat(path) for path in fs.find("/stopped.ome.zarr/atlaszarr/ledger")]
+    recorded = [opened(line) for record in records for line in record.split(b"\n")]
     kept = {f"/stopped.ome.zarr/{key}" for record in recorded for key in record["objects"]}
     assert kept
     Counted.writes.clear()
@@ -243,6 +255,33 @@ def test_a_resume_computes_and_writes_exactly_what_was_missing(volume):
         for name in ("stopped.ome.zarr", "undisturbed.ome.zarr")
     )
     assert stopped == undisturbed
+
+
+def test_a_remote_target_is_recorded_four_blocks_at_a_time_and_levels_are_not_read_back():
+    values = np.arange(64**3, dtype="uint32").reshape(64, 64, 64)
+    Counted.writes.clear()
+    Counted.reads.clear()
+    write_multiscales(values, "counted://recorded.ome.zarr", chunk=8, levels=3, workers=1)
+    records = [path for path in Counted.writes if "/atlaszarr/ledger/" in path]
+    # 64 blocks of 16 voxels along each axis make levels 0 and 1, 8 blocks of level 1 make level 2.
+    assert len(records) == 64 // 4 + 8 // 2
+    assert not Counted.reads
+    assert verify("counted://recorded.ome.zarr").ok
+
+
+def test_levels_that_are_not_kept_are_read_back(monkeypatch):
+    values = np.arange(64**3, dtype="uint32").reshape(64, 64, 64)
+    write_multiscales(values, "counted://all.ome.zarr", chunk=8, levels=3, workers=1)
+    monkeypatch.setattr("atlaszarr.engine.multiscale._KEPT", 50_000)
+    Counted.reads.clear()
+    write_multiscales(values, "counted://few.ome.zarr", chunk=8, levels=3, workers=1)
+    assert 0 < len(Counted.reads) < 4**3
+    fs = fsspec.filesystem("counted")
+    few, every = (
+        {path.removeprefix(f"/{name}"): fs.cat(path) for path in fs.find(f"/{name}") if "/c/" in path}
+        for name in ("few.ome.zarr", "all.ome.zarr")
+    )
+    assert few == every
 
 
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
