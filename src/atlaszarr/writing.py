@@ -21,7 +21,8 @@ from .engine.codecs import Encoding
 from .engine.downsampling import Rule
 from .engine.inputs import absent_of, held_by, identity_of, locations_read, opened, read_directly, validate_held
 from .engine.job import ImageJob
-from .engine.lazy_arrays import KEPT, LazyArrays
+from .engine.kept import KEPT
+from .engine.lazy_arrays import LazyArrays
 from .engine.multiscale import ArraySpec, Multiscale
 from .engine.ome import DEFAULT_VERSION, Geometry, multiscales, zarr_format
 from .engine.pyramid import NonEmptyChunks, Pyramid

@@ -24,7 +24,7 @@ _LARGEST_BLOCK = 2**33
 #: Digits of the index of an object: 2**63 has 19.
 DIGITS = 20
 #: Bytes of objects that a process keeps of a remote target until the next pass reads them.
-_KEPT = 2**26
+_UNREAD = 2**26
 #: Values of a block for each array, by the path of the array, shape (c, z, y, x) or (z, y, x).
 Blocks = Mapping[str, NDArray[Any]]
 #: Called with the array, the level, the index and the values without padding of each object, before it is encoded.
@@ -109,7 +109,7 @@ class ArraySpec:
         return f"{self.path}/{level}".lstrip("/")
 
 
-class Kept:
+class UnreadObjects:
     """Objects that a process has put and will read again: at most 64 MB, and each for one reader; pickled empty."""
 
     def __init__(self) -> None:
@@ -120,7 +120,7 @@ class Kept:
     def add(self, key: str, body: bytes) -> None:
         """Keep an object, if there is room for it."""
         with self._lock:
-            if self._size + len(body) <= _KEPT and key not in self._bodies:
+            if self._size + len(body) <= _UNREAD and key not in self._bodies:
                 self._bodies[key] = body
                 self._size += len(body)
 
@@ -131,8 +131,8 @@ class Kept:
             self._size -= len(body or b"")
         return body
 
-    def __reduce__(self) -> tuple[type[Kept], tuple[()]]:
-        return Kept, ()
+    def __reduce__(self) -> tuple[type[UnreadObjects], tuple[()]]:
+        return UnreadObjects, ()
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ class Multiscale:
     arrays: tuple[ArraySpec, ...]
     non_empty: NonEmptyChunks
     encoding: Encoding = field(default_factory=Encoding)
-    _kept: Kept = field(default_factory=Kept, init=False, repr=False, compare=False)
+    _unread: UnreadObjects = field(default_factory=UnreadObjects, init=False, repr=False, compare=False)
     #: Subclasses by their kind; only those whose modules are imported.
     kinds: ClassVar[dict[str, type[Multiscale]]] = {}
     #: Whether a chunk holds one channel, and chunks that hold only the fill value are absent from their shards.
@@ -315,7 +315,7 @@ class Multiscale:
             again = not self.target.is_local and level in self.pyramid.read_again
             for key, body in self._units(level, region, values, observe):
                 if again:
-                    self._kept.add(key, body)
+                    self._unread.add(key, body)
                 yield key, body
 
     def read(self, level: int, region: Region) -> Blocks:
@@ -341,7 +341,7 @@ class Multiscale:
         # Zeros that are not read take no memory.
         values = np.full(shape, spec.fill, spec.dtype) if spec.fill else np.zeros(shape, spec.dtype)
         units = {self.key(spec, level, u): u for u in at.units(region) if self.non_empty.holds(level, u)}
-        kept = {key: body for key in units if (body := self._kept.take(key)) is not None}
+        kept = {key: body for key in units if (body := self._unread.take(key)) is not None}
         missing = [key for key in units if key not in kept]
         for key, body in {**kept, **self.target.read_each(missing, self.layout(spec, level).largest)}.items():
             if body is None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from itertools import accumulate, product
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..boxes import split_index
+from ..boxes import intersection, split_index, within
 from .absent_chunks import AbsentChunks
+from .kept import KEPT, Kept
 from .zarr_reader import StoredArray
 
 #: The indices that are selected along an axis of the array that is read; one index drops the axis.
@@ -62,6 +64,8 @@ class Selection:
 class StoredPart:
     """A part of a zarr array that is read by indexing, as a NumPy array. Small and picklable.
 
+    A chunk on a local disk that reaches beyond what is read is kept, up to 256 MB, for whoever reads the rest of it.
+
     Attributes
     ----------
     stored : StoredArray
@@ -71,6 +75,13 @@ class StoredPart:
 
     stored: StoredArray
     at: tuple[Selected, ...]
+    _kept: Kept = field(default_factory=partial(Kept, KEPT, 0), init=False, repr=False, compare=False)
+
+    @cached_property
+    def _extent(self) -> tuple[slice, ...]:
+        """The smallest box of the zarr array that holds the part."""
+        ranges = (axis if isinstance(axis, range) else range(axis, axis + 1) for axis in self.at)
+        return tuple(slice(min(axis, default=0), max(axis, default=-1) + 1) for axis in ranges)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -100,11 +111,45 @@ class StoredPart:
 
     def __getitem__(self, index: Any) -> NDArray[Any]:
         """Read the values at an index; raises what indexing a `StoredArray` does."""
-        box, rest = split_index(index, self.shape)
-        left = iter(box)
+        inside, rest = split_index(index, self.shape)
+        left = iter(inside)
         at = tuple(index_of(axis[next(left)] if isinstance(axis, range) else axis) for axis in self.at)
-        values: NDArray[Any] = self.stored[at][rest]
+        box, within_box = split_index(at, self.stored.shape)
+        values: NDArray[Any] = self._box(box)[within_box][rest]
         return values
+
+    def _box(self, box: Sequence[slice]) -> NDArray[Any]:
+        """Read a box of the zarr array."""
+        layout = self.stored.layout
+        if not self.stored.target.is_local or layout.unit != layout.chunk or 0 in map(_length, box):
+            return self.stored.box(box)
+        shared, own = {}, []
+        for unit in layout.units(box):
+            used = intersection(layout.region(unit), self._extent)
+            part = intersection(used, box)
+            if used == part:
+                own.append(unit)
+            else:
+                shared[unit] = part
+        if not shared:
+            return self.stored.box(box, own)
+        values = self.stored.box(box, own) if own else np.empty(tuple(map(_length, box)), self.dtype)
+        for unit, part in shared.items():
+            values[within(part, box)] = self._chunk(unit)[within(part, layout.region(unit))]
+        return values
+
+    def _chunk(self, unit: tuple[int, ...]) -> NDArray[Any]:
+        """A chunk that other regions need too; one thread reads it while others wait."""
+        with self._kept.making(unit):
+            values: NDArray[Any] | None = self._kept.get([unit]).get(unit)
+            if values is None:
+                values = self.stored.box(self.stored.layout.region(unit), [unit])
+                self._kept.add({unit: values})
+            return values
+
+
+def _length(axis: slice) -> int:
+    return int(axis.stop - axis.start)
 
 
 def index_of(selected: Selected) -> slice | int:

@@ -8,7 +8,8 @@ import dask.array as da
 import numpy as np
 import pytest
 
-from atlaszarr.engine.lazy_arrays import Kept, LazyArrays
+from atlaszarr.engine.kept import Kept
+from atlaszarr.engine.lazy_arrays import LazyArrays
 
 SIDE, CHUNKS = 4, 8
 BYTES = SIDE**3 * 4

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from dask.highlevelgraph import HighLevelGraph
 
-from atlaszarr.engine.lazy_arrays import Kept, LazyArrays
+from atlaszarr.engine.kept import Kept
+from atlaszarr.engine.lazy_arrays import LazyArrays
 
 SIDE, CHUNKS = 4, 6
 

@@ -1,5 +1,7 @@
 """Dask arrays that only read and slice a zarr array: they are read without dask. All others are computed by it."""
 
+import pickle
+import sys
 from collections import Counter
 
 import dask.array as da
@@ -85,6 +87,31 @@ def test_a_slice_is_written_as_its_values(stored, tmp_path):
     for level in ("0", "1"):
         one, other = (zarr.open_group(tmp_path / name)[level][:] for name in ("slice", "values"))
         np.testing.assert_array_equal(one, other)
+
+
+def test_a_slice_that_does_not_match_the_blocks_reads_each_chunk_once(stored, tmp_path):
+    part = readable(da.from_zarr(stored)[:, 1:-1, 3:, ::-2])
+    read = Counter()
+
+    def count(event, arguments):
+        if event == "open" and str(arguments[0]).startswith(f"{tmp_path}/source/c/"):
+            read[str(arguments[0])] += 1
+
+    sys.addaudithook(count)
+    write_multiscales(part, tmp_path / "x.ome.zarr", chunk=4, levels=2, identity="it", workers=2)
+    assert set(read.values()) == {1}
+    assert len(read) == 3 * 4 * 5
+    written = zarr.open_array(tmp_path / "x.ome.zarr/0", mode="r")
+    np.testing.assert_array_equal(written[:], stored[:][:, 1:-1, 3:, ::-2])
+
+
+def test_a_pickled_slice_is_read_as_before(stored):
+    part = readable(da.from_zarr(stored)[:, 3:])
+    expected = part[...]
+    _ = part[:, :2]  # keeps chunks
+    copied = pickle.loads(pickle.dumps(part))
+    assert len(pickle.dumps(part)) < 10_000
+    np.testing.assert_array_equal(copied[...], expected)
 
 
 def test_absent_chunks_of_a_slice_are_counted(stored, tmp_path):

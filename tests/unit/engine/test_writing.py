@@ -272,7 +272,7 @@ def test_a_remote_target_is_recorded_four_blocks_at_a_time_and_levels_are_not_re
 def test_levels_that_are_not_kept_are_read_back(monkeypatch):
     values = np.arange(64**3, dtype="uint32").reshape(64, 64, 64)
     write_multiscales(values, "counted://all.ome.zarr", chunk=8, levels=3, workers=1)
-    monkeypatch.setattr("atlaszarr.engine.multiscale._KEPT", 50_000)
+    monkeypatch.setattr("atlaszarr.engine.multiscale._UNREAD", 50_000)
     Counted.reads.clear()
     write_multiscales(values, "counted://few.ome.zarr", chunk=8, levels=3, workers=1)
     assert 0 < len(Counted.reads) < 4**3
