@@ -54,7 +54,8 @@ def test_a_volume_opens_with_the_coordinates_of_open_volume(client, built, open_
     tree = open_pyramid(built(**options))
     lazy = open_volume(CORONAL, client=client, **OPTIONS)
     for axis in "zyx":
-        np.testing.assert_allclose(tree["0"][axis], lazy[axis], rtol=0, atol=1e-12)
+        # xarray drops voxels whose coordinates differ in the last bit.
+        np.testing.assert_array_equal(tree["0"][axis], lazy[axis])
         assert tree["0"][axis].attrs["units"] == "millimeter"
     assert tree["0"].image.chunks is not None
     for level in tree.children:

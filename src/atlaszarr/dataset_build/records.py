@@ -152,9 +152,7 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
 
 def geometry(grid: Grid, sides: str = ORIENTATION["x"]) -> Geometry:
     """The scale and the translation of a grid, in mm; `sides` is the orientation of x."""
-    size = grid.resolution / 1000
-    offset = (grid.resolution - grid.space.anchor) / 2000
-    return Geometry((size,) * 3, (offset,) * 3, "millimeter", {**ORIENTATION, "x": sides})
+    return Geometry((grid.size,) * 3, (grid.first,) * 3, "millimeter", {**ORIENTATION, "x": sides})
 
 
 def plane_geometry(grid: Grid, fixed: int, coordinate: float, thickness: float) -> Geometry:

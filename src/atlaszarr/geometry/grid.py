@@ -47,8 +47,21 @@ class Grid:
         return (np.arange(self.shape[axis], dtype=np.float64) + 0.5) * self.resolution
 
     def physical(self, axis: int) -> NDArray[np.float64]:
-        """OME-Zarr coordinates of the voxel centres along an axis: float64, in mm, (um - anchor/2) / 1000."""
-        return (self.centres(axis) - self.space.anchor / 2) / 1000
+        """OME-Zarr coordinates of the voxel centres along an axis: float64, in mm, (um - anchor/2) / 1000.
+
+        To the last bit those that the scale and the translation of an image give, since xarray drops what differs.
+        """
+        return self.first + self.size * np.arange(self.shape[axis], dtype=np.float64)
+
+    @property
+    def size(self) -> float:
+        """The scale of an image over the grid: the side of a voxel in mm."""
+        return self.resolution / 1000
+
+    @property
+    def first(self) -> float:
+        """The translation of an image over the grid: the `physical` coordinate of the first voxel, in mm."""
+        return (self.resolution - self.space.anchor) / 2000
 
     def coordinates(self, axis: int, dimension: str) -> dict[str, tuple[str, NDArray[np.float64], dict[str, str]]]:
         """The voxel centres along an axis (0 p, 1 i, 2 r) as xarray coordinates of a dimension.

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 _LARGEST = 16 * 2**20
 #: How many candidates the message on an ambiguous acronym or name lists.
 _LISTED = 10
+#: How many structures the message on an unknown one suggests.
+_NEAR = 6
+#: Longest text that is taken for an acronym, and not looked for in names.
+_STEM = 5
 
 
 @dataclass(frozen=True)
@@ -334,7 +338,8 @@ class Terminology:
         near = self._near(key)
         hint = f"; did you mean {', '.join(near)}?" if near else ""
         raise NotFoundError(
-            f"no structure has the acronym {key!r} (acronyms are case-sensitive){hint}", code="structure-not-found"
+            f"no structure has the acronym or name {key!r} (acronyms are case-sensitive){hint}",
+            code="structure-not-found",
         )
 
     def _only(self, positions: Sequence[int], what: str, key: str) -> int:
@@ -349,13 +354,22 @@ class Terminology:
         )
 
     def _near(self, key: str) -> list[str]:
-        """Acronyms that differ from a key in case, or whose names do; else acronyms of similar spelling."""
+        """What a key may stand for.
+
+        Acronyms that differ from it in case, or whose names do; else structures whose names contain it, or all but its
+        end (hippocampus: hippocampal region), the higher ones of the tree first; else acronyms of similar spelling.
+        """
         from difflib import get_close_matches
 
         words = key.casefold()
+        if same := [s.acronym for s in self.structures if words in (s.acronym.casefold(), s.name.casefold())]:
+            return same[:_NEAR]
+        for stem in (words, words[:-2]) if len(words) > _STEM else ():
+            if held := [s for s in self.structures if stem in s.name.casefold()]:
+                held.sort(key=lambda s: len(s.path))
+                return [f"{s.acronym} ({s.name[:60]})" for s in held[:_NEAR]]
         folded = {s.acronym.casefold(): s.acronym for s in self.structures}
-        same = [s.acronym for s in self.structures if words in (s.acronym.casefold(), s.name.casefold())]
-        return same or [folded[acronym] for acronym in get_close_matches(words, folded, 5, 0.5)]
+        return [folded[acronym] for acronym in get_close_matches(words, folded, _NEAR, 0.5)]
 
     @cached_property
     def _by_acronym(self) -> dict[str, list[int]]:

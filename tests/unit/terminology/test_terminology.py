@@ -188,6 +188,16 @@ def test_an_unknown_key_is_named_with_similar_acronyms(brain, key, code, named):
     assert all(text in str(caught.value) for text in named)
 
 
+def test_a_word_of_a_name_is_answered_with_the_structures_whose_names_hold_it():
+    part = node(2, "hp-d", name="Dorsal hippocampal part")
+    formation = node(3, "HPF", part, name="Hippocampal formation")
+    brain = Terminology.from_structure_graph([node(1, "brain", node(4, "other"), formation)])
+    for key in ("hippocampus", "HIPPOCAMPAL"):
+        with raises(NotFoundError, "structure-not-found") as caught:
+            brain[key]
+        assert "did you mean HPF (Hippocampal formation), hp-d (Dorsal hippocampal part)?" in str(caught.value)
+
+
 def test_a_key_that_is_neither_an_id_nor_a_text_is_refused(brain):
     with raises(InputError, "wrong-type"):
         brain[None]
