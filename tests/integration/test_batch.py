@@ -66,6 +66,12 @@ def test_each_dataset_is_built_as_alone_and_has_a_row(client, root, contents, tm
         assert int(rows[id]["images"]) == view.images == 6
         assert int(rows[id]["stored_bytes"]) == view.stored_bytes
         assert view.stored_bytes == sum(len(body) for key, body in expected.items() if key[-1].isdigit())
+    assert verify(url, storage_options=storage).ok
+    damaged = Target.of(url, storage)
+    key = next(key for key in damaged.list_keys("12.ome.zarr/0") if "/c/" in key)
+    damaged.remove_each([key])
+    (defect,) = verify(url, storage_options=storage).defects
+    assert (defect.kind, defect.key) == ("missing", key)
 
 
 @pytest.mark.first(1)
