@@ -7,6 +7,7 @@ dataset by its id, so that no registration can know the greys of a section from 
 from __future__ import annotations
 
 import copy
+from abc import abstractmethod
 from typing import Self
 
 import numpy as np
@@ -52,9 +53,9 @@ class StainedBrain(SectionedBrain):
         self.expressed = np.zeros(len(darkness))
         self.dataset_id: int | None = None
 
+    @abstractmethod
     def slots(self, pir: ArrayLike) -> Slots:
         """The slot of `ids` at each point: uint16, shape (...)."""
-        raise NotImplementedError
 
     def of_dataset(self, dataset_id: int) -> Self:
         """Same as in `SectionedBrain`."""
