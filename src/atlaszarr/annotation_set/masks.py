@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from ..assets.names import ANNOTATION_VALUES, COMPRESSED
 from ..boxes import Index, Region, Shape, cells, within
 from ..engine import ledger
+from ..engine.array_layout import ArrayLayout, Encoding
 from ..engine.blocks import Block, BlockSource, Done, naming
-from ..engine.codecs import ArrayLayout, Encoding
 from ..engine.finished_image import Finished
 from ..engine.job import ImageJob
 from ..engine.label_index import LabelIndex
