@@ -31,8 +31,9 @@ from ..engine.ledger import Defect, Entry, Ledger, Task, Written, digest
 from ..engine.multiscale import ArraySpec, Multiscale
 from ..engine.ome import DEFAULT_VERSION, multiscales
 from ..engine.pyramid import NonEmptyChunks, Pass, Pyramid
-from ..engine.schedulers import Future, Scheduler, SchedulerLike, in_window, resolve_scheduler, scheduler_for
+from ..engine.schedulers import Future, Scheduler, SchedulerLike, resolve_scheduler, scheduler_for
 from ..engine.target_state import REMOVING, Root, read_root, read_state
+from ..engine.task_windows import in_window
 from ..engine.writer import Progress, WriteReport, write
 from ..errors import InputError, TargetError, brief
 from ..stores.target import Target

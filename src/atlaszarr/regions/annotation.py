@@ -22,7 +22,8 @@ from ..engine.label_counts import LabelCounts, count_labels, merged
 from ..engine.label_index import LabelIndex, index_of
 from ..engine.ome import Geometry, exact
 from ..engine.ome_reader import StoredImage
-from ..engine.schedulers import Cluster, SchedulerLike, active_client, in_window, resolve_scheduler, scheduler_for
+from ..engine.schedulers import Cluster, SchedulerLike, active_client, resolve_scheduler, scheduler_for
+from ..engine.task_windows import in_window
 from ..engine.zarr_reader import StoredArray
 from ..errors import AtlaszarrWarning, InputError
 from ..stores.locations import shown
