@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from .boxes import Index, Region, shape_of
+from .engine.array_layout import Encoding
 from .engine.blocks import Block, as_declared
 from .engine.chunk_groups import ChunkGroups
-from .engine.codecs import Encoding
 from .engine.downsampling import Rule
 from .engine.inputs import absent_of, held_by, identity_of, locations_read, opened, read_directly, validate_held
 from .engine.job import ImageJob

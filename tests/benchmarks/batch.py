@@ -27,7 +27,7 @@ from atlaszarr import AllenClient, build_many
 from atlaszarr.dataset_batch.dataset_task import DatasetTask, build_dataset
 from atlaszarr.dataset_batch.journal import Journal, Row
 from atlaszarr.dataset_batch.rounds import run
-from atlaszarr.engine.schedulers import Cluster
+from atlaszarr.engine.cluster import Cluster
 from atlaszarr.stores.target import Target
 from atlaszarr.testing.emulator import Emulator
 from atlaszarr.testing.open_data import on_slides

@@ -14,7 +14,8 @@ from atlaszarr import build_many
 from atlaszarr.dataset_batch.dataset_task import DatasetTask, build_dataset
 from atlaszarr.dataset_batch.journal import Journal, Row
 from atlaszarr.dataset_batch.rounds import run
-from atlaszarr.engine.schedulers import Cluster, Threads
+from atlaszarr.engine.cluster import Cluster
+from atlaszarr.engine.schedulers import Threads
 from atlaszarr.errors import SchedulerError, TargetError
 from atlaszarr.stores.target import Target
 from chains import bucket

@@ -10,7 +10,7 @@ import pytest
 
 from atlaszarr import AllenClient, build, verify
 from atlaszarr.cli.commands import main
-from atlaszarr.engine.codecs import Encoding
+from atlaszarr.engine.array_layout import Encoding
 from atlaszarr.engine.ledger import COMPACT, OPEN, digest, opened, sealed
 from atlaszarr.errors import InputError, TargetError
 from atlaszarr.stores.local import write_whole

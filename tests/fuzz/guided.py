@@ -33,7 +33,7 @@ with atheris.instrument_imports(include=["atlaszarr"]):
     from atlaszarr.cli.search import _summary
     from atlaszarr.displacement import files as _files  # noqa: F401
     from atlaszarr.engine import ledger
-    from atlaszarr.engine.codecs import ArrayLayout
+    from atlaszarr.engine.array_layout import ArrayLayout
     from atlaszarr.engine.multiscale import multiscale_of
     from atlaszarr.engine.ome_reader import StoredImage
     from atlaszarr.errors import AtlaszarrError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from distributed import LocalCluster
 
-from atlaszarr import Terminology, build_atlas
+from atlaszarr import AllenClient, Terminology, build, build_atlas
 from atlaszarr.testing.ontology import structure_graph
 from atlaszarr.testing.phantom import default_phantom
 from atlaszarr.testing.phantom_volumes import annotation_nrrd
@@ -17,6 +17,21 @@ def cluster():
     """A cluster of two worker processes with a thread each; tests leave it as they found it."""
     with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def built(emulator, made_once):
+    """Builds a dataset of `emulator` once for all tests: ``built(dataset, **options)`` -> Path, to be read only."""
+
+    def target(dataset, **options):
+        def make(path):
+            with AllenClient(emulator.url, cache="none", rate=1e9) as client:
+                assert build(dataset, path, client=client, **options).ok
+
+        name = " ".join(f"{key}={value}" for key, value in sorted(options.items()))
+        return made_once(f"{dataset} {name}.ome.zarr", make)
+
+    return target
 
 
 @pytest.fixture(scope="session")

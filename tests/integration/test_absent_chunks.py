@@ -16,7 +16,7 @@ from ngff_zarr import from_ngff_zarr
 
 from atlaszarr import Displacement, Terminology, build, build_atlas, preview, region_mask, region_volumes
 from atlaszarr.engine.absent_chunks import AbsentChunks
-from atlaszarr.engine.codecs import ArrayLayout
+from atlaszarr.engine.array_layout import ArrayLayout
 from atlaszarr.engine.label_index import add_index
 from atlaszarr.engine.ome import Geometry
 from atlaszarr.errors import AtlaszarrWarning, InputError, SourceError, TargetError

@@ -26,26 +26,6 @@ DATA = Path(__file__).parents[3] / "shared" / "data"
 IMAGE = 69177654
 
 
-@pytest.fixture(scope="module")
-def client(emulator):
-    with AllenClient(emulator.url, cache="none", rate=1e9) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def built(client, made_once):
-    """Builds each target once for all tests; returns its path."""
-
-    def target(dataset, **options):
-        def make(target):
-            assert build(dataset, target, client=client, **options).ok
-
-        name = " ".join(f"{key}={value}" for key, value in sorted(options.items()))
-        return made_once(f"{dataset} {name}.ome.zarr", make)
-
-    return target
-
-
 def arrays(target, path=""):
     """The arrays of all levels of an image, or of its label."""
     return [zarr.open_array(level, mode="r")[:] for level in sorted(Path(target, path).glob("[0-9]"))]
@@ -117,23 +97,23 @@ def test_grey_sections_are_the_mean_of_sections_in_colour(built, dataset):
     assert verify(grey, deep=True).ok
 
 
-def test_a_plan_of_a_grey_build_is_exact_in_objects_and_counts_a_third_of_the_colour_bytes(client, built):
-    (grey,) = plan(CORONAL, client=client, resolution=200, grey=True)
-    (colour,) = plan(CORONAL, client=client, resolution=200)
+def test_a_plan_of_a_grey_build_is_exact_in_objects_and_counts_a_third_of_the_colour_bytes(allen, built):
+    (grey,) = plan(CORONAL, client=allen, resolution=200, grey=True)
+    (colour,) = plan(CORONAL, client=allen, resolution=200)
     target = built(CORONAL, resolution=200, grey=True)
     assert sum(path.is_file() for path in target.rglob("*")) == grey.objects
     assert grey.uncompressed_bytes * 7 == colour.uncompressed_bytes * 5  # 1 + 4 bytes a voxel, and 3 + 4
     assert grey.tasks == colour.tasks
 
 
-def test_a_target_in_colour_is_not_resumed_in_grey_nor_the_other_way(client, built):
+def test_a_target_in_colour_is_not_resumed_in_grey_nor_the_other_way(allen, built):
     for grey in (False, True):
         target = built(CORONAL, resolution=200, grey=grey)
         with raises(InputError, "different-options") as caught:
-            build(CORONAL, target, client=client, resolution=200, grey=not grey)
+            build(CORONAL, target, client=allen, resolution=200, grey=not grey)
         assert "grey True" in str(caught.value)
         assert "no grey" in str(caught.value)
-        assert build(CORONAL, target, client=client, resolution=200, grey=grey).views[0].state == "already finished"
+        assert build(CORONAL, target, client=allen, resolution=200, grey=grey).views[0].state == "already finished"
 
 
 def test_the_request_of_a_target_in_colour_is_as_before_the_option(built):
@@ -143,22 +123,22 @@ def test_the_request_of_a_target_in_colour_is_as_before_the_option(built):
         assert request.get("grey") is recorded
 
 
-def test_a_damaged_grey_target_is_named_and_repaired(client, built, tmp_path):
+def test_a_damaged_grey_target_is_named_and_repaired(allen, built, tmp_path):
     target = tmp_path / "x.ome.zarr"
     shutil.copytree(built(CORONAL, resolution=200, grey=True), target)
     chunk = next(path for path in sorted((target / "0" / "c").rglob("*")) if path.is_file())
     body = chunk.read_bytes()
     chunk.unlink()
     assert not verify(target).ok
-    assert build(CORONAL, target, client=client, resolution=200, grey=True).views[0].state == "resumed"
+    assert build(CORONAL, target, client=allen, resolution=200, grey=True).views[0].state == "resumed"
     assert chunk.read_bytes() == body
 
 
-def test_grey_is_an_option_of_what_is_written_alone(client):
+def test_grey_is_an_option_of_what_is_written_alone(allen):
     with raises(InputError, "unknown-option"):
-        open_volume(CORONAL, client=client, grey=True)
+        open_volume(CORONAL, client=allen, grey=True)
     with raises(InputError, "invalid-value") as caught:
-        plan(CORONAL, client=client, grey="yes")
+        plan(CORONAL, client=allen, grey="yes")
     assert "'yes'" in str(caught.value)
 
 

@@ -1,13 +1,14 @@
 """OME/METADATA.ome.xml lists the images of a collection; collections that were built without it stay valid."""
 
 import shutil
+from functools import partial
 from xml.etree import ElementTree as ET
 
 import ngff_zarr
 import numpy as np
 import pytest
 
-from atlaszarr import AllenClient, build, open_sections, verify
+from atlaszarr import build, open_sections, verify
 from atlaszarr.engine import ledger
 from atlaszarr.engine.ome_xml import KEY
 from atlaszarr.stores.target import Target
@@ -18,23 +19,9 @@ OME = "{http://www.openmicroscopy.org/Schemas/OME/2016-06}"
 OPTIONS = {"resolution": 200, "chunk": 32}
 
 
-@pytest.fixture(scope="module")
-def client(emulator):
-    with AllenClient(emulator.url, cache="none", rate=1e9) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def collection(client, made_once):
-    """Builds a collection once for all tests; returns its path."""
-
-    def made(dataset, **options):
-        def make(target):
-            assert build(dataset, target, mode="sections", client=client, **OPTIONS, **options).ok
-
-        return made_once(f"listed {dataset} {options}.ome.zarr", make)
-
-    return made
+@pytest.fixture
+def collection(built):
+    return partial(built, mode="sections", **OPTIONS)
 
 
 def listed(target):
@@ -71,8 +58,8 @@ def test_grey_sections_are_listed_with_one_channel(collection):
         assert len(image.findall(f".//{OME}Channel")) == 1
 
 
-def test_a_dataset_that_is_written_after_own_steps_is_listed_too(client, tmp_path):
-    opened = open_sections(SAGITTAL, client=client, **OPTIONS).isel(section=slice(2, 5))
+def test_a_dataset_that_is_written_after_own_steps_is_listed_too(allen, tmp_path):
+    opened = open_sections(SAGITTAL, client=allen, **OPTIONS).isel(section=slice(2, 5))
     write_multiscales(opened.assign(image=opened.image.astype(np.uint16) * 2), tmp_path / "x.ome.zarr")
     assert verify(tmp_path / "x.ome.zarr").ok
     images = listed(tmp_path / "x.ome.zarr")
@@ -80,37 +67,37 @@ def test_a_dataset_that_is_written_after_own_steps_is_listed_too(client, tmp_pat
     assert {image.find(f"{OME}Pixels").get("Type") for image in images} == {"uint16"}
 
 
-def test_a_dtype_that_ome_xml_lacks_is_written_without_a_list(client, tmp_path):
-    opened = open_sections(SAGITTAL, client=client, **OPTIONS).isel(section=slice(2, 3))
+def test_a_dtype_that_ome_xml_lacks_is_written_without_a_list(allen, tmp_path):
+    opened = open_sections(SAGITTAL, client=allen, **OPTIONS).isel(section=slice(2, 3))
     write_multiscales(opened.assign(image=opened.image.astype(np.int64)), tmp_path / "x.ome.zarr")
     assert verify(tmp_path / "x.ome.zarr").ok
     assert not (tmp_path / "x.ome.zarr" / KEY).exists()
 
 
-def test_a_collection_that_was_built_without_a_list_is_sound_and_finished(collection, client, tmp_path):
+def test_a_collection_that_was_built_without_a_list_is_sound_and_finished(collection, allen, tmp_path):
     target = tmp_path / "x.ome.zarr"
     shutil.copytree(collection(SAGITTAL), target)
     as_built_before(target)
     assert verify(target, deep=True).ok
-    (view,) = build(SAGITTAL, target, mode="sections", client=client, **OPTIONS).views
+    (view,) = build(SAGITTAL, target, mode="sections", client=allen, **OPTIONS).views
     assert view.state == "already finished"
     assert not (target / KEY).exists()
 
 
-def test_a_collection_that_was_built_without_a_list_has_one_once_it_is_repaired(collection, client, contents, tmp_path):
+def test_a_collection_that_was_built_without_a_list_has_one_once_it_is_repaired(collection, allen, contents, tmp_path):
     target = tmp_path / "x.ome.zarr"
     shutil.copytree(collection(SAGITTAL), target)
     as_built_before(target)
     (target / "7/0/c/0/0/0/0").unlink()
-    (view,) = build(SAGITTAL, target, mode="sections", client=client, **OPTIONS).views
+    (view,) = build(SAGITTAL, target, mode="sections", client=allen, **OPTIONS).views
     assert (view.state, view.tasks_done) == ("resumed", 1)
     assert verify(target, deep=True).ok
     assert contents(target) == contents(collection(SAGITTAL))
 
 
-def test_a_volume_that_replaces_a_collection_has_no_list(collection, client, tmp_path):
+def test_a_volume_that_replaces_a_collection_has_no_list(collection, allen, tmp_path):
     target = tmp_path / "x.ome.zarr"
     shutil.copytree(collection(SAGITTAL), target)
-    assert build(SAGITTAL, target, client=client, overwrite=True, **OPTIONS).ok
+    assert build(SAGITTAL, target, client=allen, overwrite=True, **OPTIONS).ok
     assert not (target / "OME").exists()
     assert verify(target).ok

@@ -9,7 +9,7 @@ import pytest
 import yaozarrs
 import zarr
 
-from atlaszarr import AllenClient, build, open_volume, verify
+from atlaszarr import build, open_volume, verify
 from atlaszarr.engine import ledger
 from atlaszarr.expression_grids.grids import write_grid
 from atlaszarr.stores.target import Target
@@ -17,25 +17,6 @@ from atlaszarr.writing import write_multiscales
 
 CORONAL, SAGITTAL = 74272479, 69289763
 OPTIONS = {"resolution": 200, "chunk": 32}
-
-
-@pytest.fixture(scope="module")
-def client(emulator):
-    with AllenClient(emulator.url, cache="none", rate=1e9) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def volume(client, made_once):
-    """Builds a volume once for all tests; returns its path."""
-
-    def made(dataset, **options):
-        def make(target):
-            assert build(dataset, target, client=client, **OPTIONS, **options).ok
-
-        return made_once(f"volume of {dataset} {options}.ome.zarr", make)
-
-    return made
 
 
 def omero(image):
@@ -51,8 +32,8 @@ def assert_middle(image):
 
 
 @pytest.mark.parametrize("version", ["0.4", "0.5", "0.6"])
-def test_the_default_plane_of_a_volume_is_the_middle_and_shows_the_brain(volume, version):
-    image = volume(CORONAL, ome_zarr=version)
+def test_the_default_plane_of_a_volume_is_the_middle_and_shows_the_brain(built, version):
+    image = built(CORONAL, **OPTIONS, ome_zarr=version)
     assert assert_middle(image) == 66
     assert zarr.open_array(f"{image}/0", mode="r")[:, 33].any()
     if version != "0.6":  # yaozarrs does not support it
@@ -60,27 +41,24 @@ def test_the_default_plane_of_a_volume_is_the_middle_and_shows_the_brain(volume,
 
 
 @pytest.mark.parametrize(("dataset", "planes"), [(CORONAL, 1), (SAGITTAL, 66)])
-def test_the_default_plane_of_a_section_is_its_only_one_or_the_middle(client, made_once, dataset, planes):
-    def make(target):
-        assert build(dataset, target, mode="sections", client=client, **OPTIONS).ok
-
-    assert assert_middle(made_once(f"planes of {dataset}.ome.zarr", make) / "3") == planes
+def test_the_default_plane_of_a_section_is_its_only_one_or_the_middle(built, dataset, planes):
+    assert assert_middle(built(dataset, mode="sections", **OPTIONS) / "3") == planes
 
 
-def test_the_default_plane_of_a_part_is_the_middle_of_the_part(client, tmp_path):
-    part = open_volume(CORONAL, client=client, **OPTIONS).isel(z=slice(10, 31))
+def test_the_default_plane_of_a_part_is_the_middle_of_the_part(allen, tmp_path):
+    part = open_volume(CORONAL, client=allen, **OPTIONS).isel(z=slice(10, 31))
     write_multiscales(part.assign(image=part.image // np.uint8(2)), tmp_path / "x.ome.zarr")
     assert assert_middle(tmp_path / "x.ome.zarr") == 21
 
 
-def test_the_default_plane_of_a_grid_is_the_middle(client, tmp_path):
-    write_grid(SAGITTAL, tmp_path / "grid.ome.zarr", client=client)
+def test_the_default_plane_of_a_grid_is_the_middle(allen, tmp_path):
+    write_grid(SAGITTAL, tmp_path / "grid.ome.zarr", client=allen)
     assert_middle(tmp_path / "grid.ome.zarr")
 
 
-def test_a_volume_that_was_built_without_a_default_plane_is_sound_and_finished(volume, client, tmp_path):
+def test_a_volume_that_was_built_without_a_default_plane_is_sound_and_finished(built, allen, tmp_path):
     target = tmp_path / "x.ome.zarr"
-    shutil.copytree(volume(CORONAL), target)
+    shutil.copytree(built(CORONAL, **OPTIONS), target)
     store = Target.of(target)
     recorded = ledger.read(store, finished=True)
     root = json.loads(recorded.header["root"]["zarr.json"])
@@ -90,5 +68,5 @@ def test_a_volume_that_was_built_without_a_default_plane_is_sound_and_finished(v
     root["attributes"]["atlaszarr"]["ledger"] = ledger.digest(body)
     store.write("zarr.json", json.dumps(root).encode())
     assert verify(target, deep=True).ok
-    (view,) = build(CORONAL, target, client=client, **OPTIONS).views
+    (view,) = build(CORONAL, target, client=allen, **OPTIONS).views
     assert view.state == "already finished"

@@ -11,7 +11,7 @@ import xarray as xr
 import yaozarrs
 import zarr
 
-from atlaszarr import AllenClient, Terminology, build, build_atlas
+from atlaszarr import Terminology, build_atlas
 from atlaszarr.testing.ontology import structure_graph
 from atlaszarr.testing.phantom import default_phantom
 from atlaszarr.testing.phantom_volumes import annotation_nrrd
@@ -34,20 +34,11 @@ def word(program, version):
 
 
 @pytest.fixture(scope="module")
-def client(emulator):
-    with AllenClient(emulator.url, cache="none", rate=1e9) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def image(client, made_once):
+def image(built, made_once):
     """Builds an image once for all tests; returns its path, and the size and the place of its first voxel in mm."""
 
     def build_image(kind, version):
-        def make(target):
-            assert build(CORONAL, target, client=client, ome_zarr=version, **OPTIONS, **BUILT[kind]).ok
-
-        target = made_once(f"{kind} for others {version}.ome.zarr", make)
+        target = built(CORONAL, ome_zarr=version, **OPTIONS, **BUILT[kind])
         return target / "7" if kind == "section" else target
 
     def build_annotation(version):

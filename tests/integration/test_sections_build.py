@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import ngff_zarr
@@ -11,7 +12,7 @@ import pytest
 import yaozarrs
 import zarr
 
-from atlaszarr import AllenClient, Displacement, build, plan, verify
+from atlaszarr import Displacement, build, plan, verify
 from atlaszarr.errors import InputError
 from atlaszarr.testing.records import dataset_records, image_records, invented
 from atlaszarr.transforms import image_to_reference
@@ -22,24 +23,9 @@ FIXED = {CORONAL: "z", SAGITTAL: "x"}
 CENTRED = {"resolution": 200, "chunk": 64, "detection_xy": "centre", "displacement": True}
 
 
-@pytest.fixture(scope="module")
-def client(emulator):
-    with AllenClient(emulator.url, cache="none", rate=1e9) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def built(client, made_once):
-    """Builds each collection once for all tests; returns its path."""
-
-    def collection(dataset, **options):
-        def make(target):
-            assert build(dataset, target, mode="sections", client=client, **options).ok
-
-        name = " ".join(f"{key}={value}" for key, value in sorted(options.items()))
-        return made_once(f"sections of {dataset} {name}.ome.zarr", make)
-
-    return collection
+@pytest.fixture
+def collection(built):
+    return partial(built, mode="sections")
 
 
 def rows(target, name="sections"):
@@ -50,8 +36,8 @@ def rows(target, name="sections"):
 @pytest.mark.first(1)
 @pytest.mark.parametrize("dataset", [CORONAL, SAGITTAL])
 @pytest.mark.parametrize("version", [pytest.param("0.4", marks=pytest.mark.slow), "0.5", "0.6"])
-def test_the_collection_validates_and_opens_section_by_section(built, dataset, version):
-    target = built(dataset, resolution=200, chunk=32, ome_zarr=version, displacement=True)
+def test_the_collection_validates_and_opens_section_by_section(collection, dataset, version):
+    target = collection(dataset, resolution=200, chunk=32, ome_zarr=version, displacement=True)
     if version != "0.6":  # yaozarrs does not support it
         yaozarrs.validate_zarr_store(str(target))
     sections = [row for row in rows(target) if row["state"] in ("used", "outside")]
@@ -71,10 +57,10 @@ def test_the_collection_validates_and_opens_section_by_section(built, dataset, v
 @pytest.mark.first(1)
 @pytest.mark.parametrize("dataset", [CORONAL, SAGITTAL])
 @pytest.mark.parametrize("point", [(0.0, 0.0), (3000.0, 2000.0)])
-def test_a_section_has_its_coordinate_to_a_millionth_of_a_micron(client, built, dataset, point):
-    target = built(dataset, resolution=200, chunk=32, detection_xy=point)
+def test_a_section_has_its_coordinate_to_a_millionth_of_a_micron(allen, collection, dataset, point):
+    target = collection(dataset, resolution=200, chunk=32, detection_xy=point)
     described = rows(target)
-    record = client.section_dataset(dataset)
+    record = allen.section_dataset(dataset)
     for k, section in enumerate(record.sections):
         pir = image_to_reference(point, section.depth, section.tsv, record.tvr)
         expected = pir[2 if dataset == SAGITTAL else 0]
@@ -96,9 +82,9 @@ def parallel(record, section, pir, downsample):
 
 @pytest.mark.first(1)
 @pytest.mark.parametrize("dataset", [CORONAL, SAGITTAL])
-def test_a_plane_shows_the_phantom_at_the_position_of_its_section(emulator, client, built, dataset):
-    target = built(dataset, **CENTRED)
-    record = client.section_dataset(dataset)
+def test_a_plane_shows_the_phantom_at_the_position_of_its_section(emulator, allen, collection, dataset):
+    target = collection(dataset, **CENTRED)
+    record = allen.section_dataset(dataset)
     described = rows(target)
     for k in range(9 if dataset == CORONAL else 4, len(record.sections) - 8, 5):
         section, row = record.sections[k], described[k]
@@ -137,10 +123,10 @@ def test_a_plane_shows_the_phantom_at_the_position_of_its_section(emulator, clie
         (SAGITTAL, {"resolution": 50, "ome_zarr": "0.6", "displacement": True, "downsample": 2}),
     ],
 )
-def test_a_plan_is_exact_and_no_image_is_fetched_twice(emulator, client, tmp_path, dataset, options):
-    plans = plan(dataset, mode="sections", client=client, **options)
+def test_a_plan_is_exact_and_no_image_is_fetched_twice(emulator, allen, tmp_path, dataset, options):
+    plans = plan(dataset, mode="sections", client=allen, **options)
     emulator.reset()
-    report = build(dataset, tmp_path / "x.ome.zarr", mode="sections", client=client, **options)
+    report = build(dataset, tmp_path / "x.ome.zarr", mode="sections", client=allen, **options)
     assert report.ok
     requests = [r for r in emulator.requests if r.kind == "section_image_download"]
     assert len({(r.path, str(r.query)) for r in requests}) == len(requests) == sum(p.image_requests for p in plans)
@@ -151,8 +137,8 @@ def test_a_plan_is_exact_and_no_image_is_fetched_twice(emulator, client, tmp_pat
         assert verify(one.target, deep=True).ok
 
 
-def test_a_stopped_build_is_resumed_and_ends_byte_identical(client, contents, tmp_path):
-    options = {"mode": "sections", "resolution": 200, "chunk": 32, "client": client, "displacement": True}
+def test_a_stopped_build_is_resumed_and_ends_byte_identical(allen, contents, tmp_path):
+    options = {"mode": "sections", "resolution": 200, "chunk": 32, "client": allen, "displacement": True}
     whole, target = tmp_path / "whole.ome.zarr", tmp_path / "x.ome.zarr"
     assert build(SAGITTAL, whole, **options).ok
 
@@ -174,10 +160,10 @@ def test_a_stopped_build_is_resumed_and_ends_byte_identical(client, contents, tm
 
 
 @pytest.mark.slow
-def test_an_object_store_receives_the_same_bytes_and_opens(client, built, contents, remote):
+def test_an_object_store_receives_the_same_bytes_and_opens(allen, collection, contents, remote):
     options = {"resolution": 100, "chunk": 64, "displacement": True}
-    local, url = built(SAGITTAL, **options), remote.url("sections.ome.zarr")
-    report = build(SAGITTAL, url, mode="sections", client=client, storage_options=remote.options, **options)
+    local, url = collection(SAGITTAL, **options), remote.url("sections.ome.zarr")
+    report = build(SAGITTAL, url, mode="sections", client=allen, storage_options=remote.options, **options)
     assert report.ok
     stored = {key: remote.read("sections.ome.zarr", key) for key in remote.keys("sections.ome.zarr")}
     assert {key: body for key, body in stored.items() if not key.startswith("atlaszarr/")} == contents(local)
@@ -202,9 +188,9 @@ def test_an_object_store_receives_the_same_bytes_and_opens(client, built, conten
         ("5/0/c/0/9/9/0", b"12", "extra"),
     ],
 )
-def test_a_defect_is_named_and_only_it_is_repaired(client, built, contents, tmp_path, key, damage, kind):
+def test_a_defect_is_named_and_only_it_is_repaired(allen, collection, contents, tmp_path, key, damage, kind):
     options = CENTRED
-    intact, target = built(SAGITTAL, **options), tmp_path / "x.ome.zarr"
+    intact, target = collection(SAGITTAL, **options), tmp_path / "x.ome.zarr"
     shutil.copytree(intact, target)
     path = target / key
     if damage is None:
@@ -221,7 +207,7 @@ def test_a_defect_is_named_and_only_it_is_repaired(client, built, contents, tmp_
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(damage)
     assert [(defect.kind, defect.key) for defect in verify(target).defects] == [(kind, key)]
-    report = build(SAGITTAL, target, mode="sections", client=client, **options)
+    report = build(SAGITTAL, target, mode="sections", client=allen, **options)
     assert report.ok
     assert report.views[0].tasks_done <= 2
     assert contents(target) == contents(intact)
@@ -354,9 +340,9 @@ def test_another_spelling_of_an_option_is_the_same_option(serve, connect, comman
         assert list(options["client"].search(plane=plane).index) == [7]
 
 
-def test_a_target_of_another_mode_is_refused(client, built, tmp_path):
+def test_a_target_of_another_mode_is_refused(allen, collection, tmp_path):
     target = tmp_path / "x.ome.zarr"
-    shutil.copytree(built(SAGITTAL, resolution=200, chunk=32, detection_xy=(0.0, 0.0)), target)
+    shutil.copytree(collection(SAGITTAL, resolution=200, chunk=32, detection_xy=(0.0, 0.0)), target)
     with raises(InputError, "different-options") as caught:
-        build(SAGITTAL, target, client=client, resolution=200, chunk=32)
+        build(SAGITTAL, target, client=allen, resolution=200, chunk=32)
     assert "mode sections" in str(caught.value)

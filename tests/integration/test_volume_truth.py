@@ -13,8 +13,6 @@ import numpy as np
 import pytest
 import zarr
 
-from atlaszarr import AllenClient, build
-
 CORONAL, SAGITTAL = 74272479, 69289763
 #: The 200 um expression energy of 69289763 as the Allen Institute serves it.
 ENERGY = Path(__file__).parents[3] / "shared/data/expression/energy.raw"
@@ -43,18 +41,11 @@ def figures(dataset):
 
 
 @pytest.fixture
-def built(emulator, made_once):
-    """Build a volume once for all tests: (image, section) of level 0."""
+def arrays(built):
+    """The image and section of level 0 of a volume, which is built once for all tests."""
 
     def volume(dataset, resolution, fill="nearest", **options):
-        options |= {"resolution": resolution, "fill": fill}
-
-        def make(target):
-            with AllenClient(emulator.url, cache="none", rate=1e9) as client:
-                assert build(dataset, target, client=client, **options).ok
-
-        name = " ".join(f"{key}={value}" for key, value in sorted(options.items()))
-        target = made_once(f"volume of {dataset} {name}.ome.zarr", make)
+        target = built(dataset, resolution=resolution, fill=fill, **options)
         return tuple(zarr.open_array(target / path, mode="r")[:] for path in ("0", "labels/section/0"))
 
     return volume
@@ -101,8 +92,10 @@ def misplacement(difference, gradient):
         pytest.param(100, "linear", False, 1.0, marks=pytest.mark.slow),  # 0.51, 0.41, 0.59
     ],
 )
-def test_a_volume_agrees_with_the_phantom_to_one_grey_level(emulator, built, resolution, fill, at_section_plane, bound):
-    volume = built(CORONAL, resolution, fill)
+def test_a_volume_agrees_with_the_phantom_to_one_grey_level(
+    emulator, arrays, resolution, fill, at_section_plane, bound
+):
+    volume = arrays(CORONAL, resolution, fill)
     difference, gradient = compare(emulator.phantom, volume, CORONAL, resolution, at_section_plane)
     assert np.abs(difference).mean(axis=0).max() <= bound
     # A pixel of the tier has 17 um (34 at 100 um), a voxel at least 25 um: a shift by half of either is larger.
@@ -112,8 +105,8 @@ def test_a_volume_agrees_with_the_phantom_to_one_grey_level(emulator, built, res
 # Measured: 0.71, 0.55, 0.83 and 0.73, 0.57, 0.85.
 @pytest.mark.slow
 @pytest.mark.parametrize("interpolation", ["cubic", "lanczos"])
-def test_cubic_and_lanczos_agree_with_the_phantom_to_one_grey_level(emulator, built, interpolation):
-    volume = built(CORONAL, 100, interpolation=interpolation)
+def test_cubic_and_lanczos_agree_with_the_phantom_to_one_grey_level(emulator, arrays, interpolation):
+    volume = arrays(CORONAL, 100, interpolation=interpolation)
     difference, gradient = compare(emulator.phantom, volume, CORONAL, 100, at_section_plane=True)
     assert np.abs(difference).mean(axis=0).max() <= 1.0
     assert np.abs(misplacement(difference, gradient)).max() < 4
@@ -124,16 +117,16 @@ def test_cubic_and_lanczos_agree_with_the_phantom_to_one_grey_level(emulator, bu
     ("resolution", "shift", "tolerance"), [pytest.param(25, 8.4, 2, marks=pytest.mark.slow), (100, 16.8, 4)]
 )
 @pytest.mark.slow
-def test_a_misplacement_of_half_a_pixel_is_measured(emulator, built, resolution, shift, tolerance):
-    volume = built(CORONAL, resolution)
+def test_a_misplacement_of_half_a_pixel_is_measured(emulator, arrays, resolution, shift, tolerance):
+    volume = arrays(CORONAL, resolution)
     difference, gradient = compare(emulator.phantom, volume, CORONAL, resolution, at_section_plane=True)
     shifted = difference + gradient @ np.array([0.0, shift, 0.0])
     np.testing.assert_allclose(misplacement(shifted, gradient), [0.0, shift, 0.0], atol=tolerance)
 
 
 @pytest.mark.slow
-def test_a_dataset_of_space_10_is_positioned_by_its_alignment(emulator, built):
-    volume = built(SAGITTAL, 100)
+def test_a_dataset_of_space_10_is_positioned_by_its_alignment(emulator, arrays):
+    volume = arrays(SAGITTAL, 100)
     phantom = emulator.phantom
     difference, gradient = compare(phantom, volume, SAGITTAL, 100, at_section_plane=True)
     assert np.abs(difference).mean(axis=0).max() <= 1.0
@@ -141,9 +134,9 @@ def test_a_dataset_of_space_10_is_positioned_by_its_alignment(emulator, built):
 
 
 @pytest.mark.parametrize("dataset", [CORONAL, SAGITTAL])
-def test_the_sides_of_an_asymmetric_phantom_are_those_of_its_closed_form(emulator, built, dataset):
+def test_the_sides_of_an_asymmetric_phantom_are_those_of_its_closed_form(emulator, arrays, dataset):
     phantom = emulator.phantom
-    image, section = built(dataset, 100)
+    image, section = arrays(dataset, 100)
     index = np.argwhere(section)[::50]
     pir = (index + 0.5) * 100
     inside = phantom.labels(pir) > 0
@@ -156,25 +149,25 @@ def test_the_sides_of_an_asymmetric_phantom_are_those_of_its_closed_form(emulato
     assert mirrored > 10, "the phantom is too symmetric to detect a flip"
 
 
-def test_a_mirrored_volume_is_the_volume_in_reverse_along_x(built):
-    plain, mirrored = built(SAGITTAL, 100), built(SAGITTAL, 100, mirror=True)
+def test_a_mirrored_volume_is_the_volume_in_reverse_along_x(arrays):
+    plain, mirrored = arrays(SAGITTAL, 100), arrays(SAGITTAL, 100, mirror=True)
     np.testing.assert_array_equal(plain[1], mirrored[1][:, :, ::-1])
     np.testing.assert_array_equal(plain[0], mirrored[0][..., ::-1])
 
 
 @pytest.mark.skipif(not ENERGY.exists(), reason="needs the real expression grid in ../shared/data")
-def test_a_volume_fills_the_voxels_where_the_expression_grid_has_data(built):
+def test_a_volume_fills_the_voxels_where_the_expression_grid_has_data(arrays):
     energy = np.fromfile(ENERGY, "<f4").reshape(58, 41, 67).T  # stored with r slowest; -1 = no data
     has_data = energy[:66, :40, :57] >= 0
-    _, section = built(SAGITTAL, 200)
+    _, section = arrays(SAGITTAL, 200)
     filled = section[has_data] > 0
     assert filled.mean() > 0.85
     assert (section[:, :, ::-1][has_data] > 0).mean() < 0.05
 
 
-def test_with_fill_none_each_voxel_lies_within_half_a_section_thickness(built):
+def test_with_fill_none_each_voxel_lies_within_half_a_section_thickness(arrays):
     (trv, shift), _, thickness, numbers = figures(CORONAL)
-    _, section = built(CORONAL, 100, "none")
+    _, section = arrays(CORONAL, 100, "none")
     index = np.argwhere(section)
     depth = ((index + 0.5) * 100 @ trv.T + shift)[:, 2]
     own = thickness * np.array([numbers[id] for id in section[tuple(index.T)]])

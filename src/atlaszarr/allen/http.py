@@ -1,10 +1,9 @@
-"""HTTP GET with timeouts, retries, request limits and proxies. Independent of the Allen API."""
+"""HTTP GET with timeouts, retries and request limits, also through a proxy. Independent of the Allen API."""
 
 from __future__ import annotations
 
 import http.client
 import io
-import ipaddress
 import logging
 import re
 import socket
@@ -13,13 +12,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from functools import cache
 from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, Self, TypeVar
-from urllib.parse import SplitResult, unquote, urljoin, urlsplit
-from urllib.request import getproxies, proxy_bypass
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 from urllib3 import BaseHTTPResponse, PoolManager, ProxyManager, Retry, Timeout
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -33,11 +30,11 @@ from urllib3.exceptions import (
     ReadTimeoutError,
     ResponseError,
 )
-from urllib3.util import make_headers
 
 from ..engine.schedulers import active_client
-from ..errors import ImageError, InputError, ServiceError
+from ..errors import ImageError, ServiceError
 from ..stores.backend import MAX_REDIRECTS
+from .proxies import Proxy, proxy_error, proxy_for
 
 #: HTTP statuses that are retried.
 _TRANSIENT = (408, 429, 500, 502, 503, 504)
@@ -142,7 +139,7 @@ class Http:
                 with self._slot():
                     response, body = self._answer(url, limit, retry)
                 if response.status == 407 and (proxy := proxy_for(url)):
-                    raise _proxy_error(urlsplit(proxy.url).netloc, urlsplit(url).scheme, 407)
+                    raise proxy_error(urlsplit(proxy.url).netloc, urlsplit(url).scheme, 407)
                 if response.status != 200:
                     # The first 200 characters, on one line.
                     excerpt = " ".join(body[:800].decode("utf-8", errors="replace").split())[:200]
@@ -416,7 +413,7 @@ class _Retry(Retry):
         refused = isinstance(error, ProxyError) and _REFUSED_TUNNEL.search(str(error.original_error))
         if refused and (status := int(refused[1])) not in _TRANSIENT:
             proxy = getattr(_pool, "proxy", None)
-            raise _proxy_error(proxy.netloc if proxy else "of the environment", "https", status) from None
+            raise proxy_error(proxy.netloc if proxy else "of the environment", "https", status) from None
         return super().increment(method, url, response, error, _pool, _stacktrace)
 
     def get_retry_after(self, response: BaseHTTPResponse) -> float | None:
@@ -440,69 +437,6 @@ def _redirected(url: str, location: str, redirects: int) -> str:
             f"{url} redirects more than {MAX_REDIRECTS} times; check the API URL", code="too-many-redirects"
         )
     return new._replace(netloc=new.netloc.rpartition("@")[2]).geturl()  # messages show the URL
-
-
-@dataclass(frozen=True)
-class Proxy:
-    """A proxy of the environment.
-
-    Attributes
-    ----------
-    url : str
-        Without user name and password.
-    headers : dict
-        Headers with the user name and password; excluded from the repr.
-    """
-
-    url: str
-    headers: dict[str, str] = field(repr=False, hash=False)
-
-
-def proxy_for(url: str) -> Proxy | None:
-    """The proxy for a URL from HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY; None for a direct connection.
-
-    Connections to loopback addresses are always direct.
-
-    Raises
-    ------
-    InputError
-        If the environment names a proxy that is not an HTTP proxy.
-    """
-    parts = urlsplit(url)
-    proxies = getproxies()
-    text = proxies.get(parts.scheme) or proxies.get("all")
-    if not text or _is_loopback(parts.hostname or "") or proxy_bypass(parts.netloc):
-        return None
-    proxy = urlsplit(text if "://" in text else f"http://{text}")
-    try:
-        _ = proxy.port
-        valid = proxy.scheme in _PORTS and bool(proxy.hostname)
-    except ValueError:  # the port is not a number
-        valid = False
-    if not valid:
-        raise InputError(
-            f"{parts.scheme.upper()}_PROXY does not name an http or https proxy; write it as http://HOST:PORT",
-            code="invalid-proxy",
-        )
-    headers = {}
-    if proxy.username:
-        headers = make_headers(proxy_basic_auth=f"{unquote(proxy.username)}:{unquote(proxy.password or '')}")
-    return Proxy(f"{proxy.scheme}://{proxy.netloc.rpartition('@')[2]}", headers)
-
-
-def _proxy_error(proxy: str, scheme: str, status: int) -> ServiceError:
-    """The error for a proxy (host and port) that answers a request for a URL of `scheme` with a final HTTP status."""
-    variable = f"{scheme.upper()}_PROXY"
-    if status == 407:
-        return ServiceError(
-            f"the proxy {proxy} answered with HTTP status 407: it needs a valid user name and password; set "
-            f"{variable} to http://USER:PASSWORD@HOST:PORT",
-            code="proxy-authentication",
-        )
-    return ServiceError(
-        f"the proxy {proxy} refused the connection with HTTP status {status}; check {variable}, or set NO_PROXY",
-        code="proxy-refused",
-    )
 
 
 def _test_connection(url: str, proxy: Proxy | None, timeout: float) -> None:
@@ -554,10 +488,3 @@ def _connection_failure(parts: SplitResult, timeout: float) -> str | None:
         return causes.get(timeout=timeout)
     except Empty:
         return f"it does not answer within {timeout:g} s"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from ..assets.names import ANNOTATION_VALUES, COMPRESSED
 from ..boxes import Index, Region, Shape, cells, within
+from ..engine.array_layout import ArrayLayout, Encoding
 from ..engine.blocks import Block, BlockSource, Done, Made, naming, put
-from ..engine.codecs import ArrayLayout, Encoding
 from ..engine.finished_image import Finished
 from ..engine.job import ImageJob
 from ..engine.label_index import LabelIndex
@@ -30,8 +30,9 @@ from ..engine.ledger import Defect, Ledger, Task, Written, digest
 from ..engine.multiscale import ArraySpec, Multiscale
 from ..engine.ome import DEFAULT_VERSION, multiscales
 from ..engine.pyramid import NonEmptyChunks, Pass, Pyramid
-from ..engine.schedulers import Future, Scheduler, SchedulerLike, in_window, resolve_scheduler, scheduler_for
+from ..engine.schedulers import Future, Scheduler, SchedulerLike, resolve_scheduler, scheduler_for
 from ..engine.target_state import REMOVING, Root, read_root, read_state
+from ..engine.task_windows import in_window
 from ..engine.writer import Progress, WriteReport, write
 from ..errors import InputError, TargetError, brief
 from ..stores.target import Target

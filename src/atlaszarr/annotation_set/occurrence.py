@@ -12,8 +12,9 @@ from ..engine.label_counts import LabelCounts
 from ..engine.label_index import LabelIndex, count_unit, index_of
 from ..engine.multiscale import Multiscale
 from ..engine.pyramid import Level, Pyramid
-from ..engine.schedulers import Scheduler, in_window
+from ..engine.schedulers import Scheduler
 from ..engine.target_state import read_root
+from ..engine.task_windows import in_window
 
 #: Approximate voxels along an axis of a block: half of a chunk of the published masks, so that a small region is cheap
 #: to read.

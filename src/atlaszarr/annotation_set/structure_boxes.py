@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from ..boxes import Index, Region, everywhere
 from ..engine.finished_image import Finished
-from ..engine.schedulers import Scheduler, in_window
+from ..engine.schedulers import Scheduler
+from ..engine.task_windows import in_window
 from .occurrence import layers
 from .structure_order import PostOrder
 

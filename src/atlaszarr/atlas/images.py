@@ -12,8 +12,8 @@ import numpy as np
 
 from ..boxes import Region
 from ..credit import CCF, Credit
+from ..engine.array_layout import Encoding
 from ..engine.blocks import Block, BlockSource, Observe
-from ..engine.codecs import Encoding
 from ..engine.downsampling import Rule
 from ..engine.inputs import opened
 from ..engine.job import ImageJob

@@ -20,7 +20,8 @@ from ..boxes import Region, everywhere, shape_of, within
 from ..engine.finished_image import Finished
 from ..engine.ledger import new_digest
 from ..engine.ome import geometry_of_level
-from ..engine.schedulers import Scheduler, in_order
+from ..engine.schedulers import Scheduler
+from ..engine.task_windows import in_order
 from ..engine.writer import Progress
 from ..errors import InputError
 from ..reference_volumes.nifti import WRITER

@@ -10,7 +10,8 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from ..allen.records import SectionDataset
-from ..engine.schedulers import Future, Scheduler, in_window
+from ..engine.schedulers import Future, Scheduler
+from ..engine.task_windows import in_window
 from ..errors import AtlaszarrError, TargetError
 from .dataset_task import failed_row
 from .journal import PASSING, Journal, Row

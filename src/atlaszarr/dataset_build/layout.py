@@ -13,8 +13,8 @@ from ..allen.images import ImagedSections, ImageRequest, MissingImage, SectionIm
 from ..allen.records import SectionDataset
 from ..allen.slide_images import SlideImage
 from ..boxes import Index, Region
+from ..engine.array_layout import Encoding
 from ..engine.blocks import Block, BlockSource
-from ..engine.codecs import Encoding
 from ..engine.collection import Collection
 from ..engine.multiscale import ArraySpec, Blocks, Multiscale
 from ..engine.ome import zarr_format

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..engine import ome
-from ..engine.codecs import Encoding
+from ..engine.array_layout import Encoding
 from ..engine.inputs import locations_read
 from ..engine.ome_reader import StoredImage
 from ..engine.pyramid import Pyramid

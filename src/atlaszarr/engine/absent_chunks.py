@@ -20,7 +20,7 @@ from ..stores.documents import LARGEST, parse_object
 from ..stores.locations import shown
 from ..stores.target import Target
 from . import ledger
-from .codecs import ArrayLayout
+from .array_layout import ArrayLayout
 from .ledger import Ledger
 from .target_state import FINISHED, read_root
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..boxes import Index, Region, Shape, shape_of, within
 from ..errors import TargetError, brief
 from ..stores.target import Target
-from .codecs import ArrayLayout, Encoding, numeric_dtype
+from .array_layout import ArrayLayout, Encoding, numeric_dtype
 from .downsampling import Rule, reduce
 from .ledger import Defect, Ledger, Task
 from .pyramid import NonEmptyChunks, Pass, Pyramid

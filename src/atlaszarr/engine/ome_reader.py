@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import InputError, TargetError, brief
 from ..stores.target import Target
 from .absent_chunks import DEEPEST, AbsentChunks
-from .codecs import MOST_AXES
+from .array_layout import MOST_AXES
 from .ome import Geometry, microns_in
 from .ome_development import is_development, steps_of, understood
 from .ome_transformations import LONGEST, AxisMap, Step, composed

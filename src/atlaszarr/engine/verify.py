@@ -20,7 +20,7 @@ from ..stores.documents import LARGEST, parse
 from ..stores.local import is_partial
 from ..stores.target import Target
 from . import collection, label_index, ledger  # noqa: F401 - collection: a kind of multiscale
-from .codecs import ArrayLayout
+from .array_layout import ArrayLayout
 from .ledger import COMPACT, OPEN, Defect, Ledger, Task, damaged_objects, digest
 from .lock import KEYS
 from .multiscale import ArraySpec, Multiscale, multiscale_of

@@ -25,8 +25,9 @@ from .job import Job
 from .ledger import Defect, Entry, Ledger, Task
 from .lock import owning, tidy
 from .notebook import table_html
-from .schedulers import Scheduler, in_window
+from .schedulers import Scheduler
 from .target_state import FINISHED, REMOVING
+from .task_windows import in_window
 
 #: Called with the number finished, the total, and the word for them: ``images``, ``blocks``, ``level 1``.
 Progress = Callable[[int, int, str], None]

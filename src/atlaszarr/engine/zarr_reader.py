@@ -18,7 +18,7 @@ from ..errors import AtlaszarrError, InputError, TargetError, brief
 from ..stores.documents import LARGEST, parse_object
 from ..stores.target import Target
 from .absent_chunks import AbsentChunks
-from .codecs import ArrayLayout
+from .array_layout import ArrayLayout
 from .schedulers import usable_cores
 
 _Result = TypeVar("_Result")

@@ -16,8 +16,8 @@ from .. import credit
 from ..allen.client import AllenClient
 from ..allen.records import SectionDataset
 from ..boxes import Region
+from ..engine.array_layout import Encoding
 from ..engine.blocks import Block
-from ..engine.codecs import Encoding
 from ..engine.job import ImageJob
 from ..engine.multiscale import ArraySpec, Multiscale
 from ..engine.ome import DEFAULT_VERSION, Geometry, multiscales, zarr_format

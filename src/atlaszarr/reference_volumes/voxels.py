@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engine.codecs import ArrayLayout, Encoding
+from ..engine.array_layout import ArrayLayout, Encoding
 from ..errors import AtlaszarrError, InputError, TargetError
 from ..stores.failures import disk_code
 from ..stores.input_file import cut_short, too_long

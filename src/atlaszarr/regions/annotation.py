@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 from ..assets.locate import Located, locate
 from ..boxes import Index, split_index
 from ..engine.absent_chunks import AbsentChunks
+from ..engine.cluster import Cluster
 from ..engine.label_counts import LabelCounts, count_labels, merged
 from ..engine.label_index import LabelIndex, index_of
 from ..engine.ome import Geometry, exact
 from ..engine.ome_reader import StoredImage
-from ..engine.schedulers import Cluster, SchedulerLike, active_client, in_window, resolve_scheduler, scheduler_for
+from ..engine.schedulers import SchedulerLike, active_client, resolve_scheduler, scheduler_for
+from ..engine.task_windows import in_window
 from ..engine.zarr_reader import StoredArray
 from ..errors import AtlaszarrWarning, InputError
 from ..stores.locations import shown

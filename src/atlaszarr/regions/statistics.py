@@ -16,16 +16,9 @@ from numpy.typing import NDArray
 from ..assets.locate import Located
 from ..boxes import Region, Shape
 from ..engine.ome import Geometry
-from ..engine.schedulers import (
-    Scheduler,
-    SchedulerLike,
-    active_client,
-    in_order,
-    resolve_scheduler,
-    scheduler_for,
-    usable_cores,
-)
+from ..engine.schedulers import Scheduler, SchedulerLike, active_client, resolve_scheduler, scheduler_for, usable_cores
 from ..engine.selections import StoredPart
+from ..engine.task_windows import in_order
 from ..engine.zarr_reader import StoredArray
 from ..errors import AtlaszarrWarning
 from ..stores.locations import local_path

@@ -12,14 +12,11 @@ from functools import cache
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..geometry.spaces import reference_space
 from .brain_kernels import LAYERS, PARTS, Slots, brain_slots
 from .ontology import figures, structures
+from .sectioned_brain import MIDLINE
 from .stained_brain import StainedBrain
 
-_EXTENT = reference_space(9).extent
-#: r of the midline, in um.
-MIDLINE = _EXTENT[2] / 2
 #: Darkness of layers in a Nissl stain by the suffix of the acronym: of the isocortex, of areas with three layers, and
 #: of the cerebellum.
 _DARKNESS = {"1": 0.20, "2/3": 0.52, "4": 0.64, "5": 0.40, "6a": 0.50, "2": 0.80, "3": 0.45, "mo": 0.20, "gr": 0.86}
@@ -34,6 +31,8 @@ class BrainPhantom(StainedBrain):
         Of each slot; that of slot 0, outside the brain, is empty.
     """
 
+    is_symmetric = True
+
     def __init__(self) -> None:
         self.acronyms, darkness, self._seeds = _table()
         ids = {structure["acronym"]: id for id, structure in structures().items()}
@@ -45,32 +44,6 @@ class BrainPhantom(StainedBrain):
     def slots(self, pir: ArrayLike) -> Slots:
         """The slot of `ids` at each point: uint16, shape (...)."""
         return brain_slots(np.asarray(pir, np.float64), self._seeds, MIDLINE)
-
-    def annotation(self, resolution: float) -> NDArray[np.uint32]:
-        """The labels of a whole grid of reference space 9, sampled at the voxel centres.
-
-        Parameters
-        ----------
-        resolution : float
-            Voxel size in um.
-
-        Returns
-        -------
-        ndarray, uint32, shape (p, i, r)
-            The `labels` at the centre (k + 1/2) resolution of each voxel; the shape at 25 um is (528, 320, 456).
-        """
-        shape = tuple(int(extent // resolution) for extent in _EXTENT)
-        axes = [(np.arange(n) + 0.5) * resolution for n in shape]
-        volume = np.empty(shape, np.uint32)
-        is_symmetric = shape[2] * resolution == _EXTENT[2]
-        columns = (shape[2] + 1) // 2 if is_symmetric else shape[2]
-        points = np.empty((shape[1], columns, 3))
-        points[..., 1], points[..., 2] = axes[1][:, np.newaxis], axes[2][:columns]
-        for k, p in enumerate(axes[0]):
-            points[..., 0] = p
-            volume[k, :, :columns] = self.labels(points)
-        volume[..., columns:] = volume[..., : shape[2] - columns][..., ::-1]
-        return volume
 
     def volumes_mm3(self) -> dict[int, float]:
         """Volume of each structure by id, without descendants, in mm3, both hemispheres.

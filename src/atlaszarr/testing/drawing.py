@@ -28,7 +28,7 @@ from ..transforms import apply, compose, tier_affine
 from .catalogue import Catalogue
 from .deformation import Deformation
 from .records import Record, alignment_matrix, depth
-from .stained_brain import AT_ONCE, SectionedBrain, pixel_size
+from .sectioned_brain import SectionedBrain, draw_strips, pixel_size
 
 Pixels = NDArray[np.uint8]
 
@@ -285,17 +285,14 @@ class Painter:
         self, brain: SectionedBrain, id: int, request: Drawing, offset: tuple[float, float], shape: tuple[int, int]
     ) -> Pixels:
         """Same as `draw`, for the points of the deformed section."""
-        rows, columns = shape
-        picture = np.empty((rows, columns, 3), np.uint8)
-        height = max(1, AT_ONCE // max(columns, 1))
         size = pixel_size(self.pixel_to_pir(id, request.downsample))
-        for top in range(0, rows, height):
-            part = (min(height, rows - top), columns)
+
+        def values(top: int, part: tuple[int, int]) -> NDArray[np.float64]:
             points = self.points(id, request.downsample, (offset[0], offset[1] + top), part)
             assert points is not None
-            values = brain.rgb(points, size) if request.view is None else brain.expression(points)
-            picture[top : top + height] = np.rint(values)
-        return picture
+            return brain.rgb(points, size) if request.view is None else brain.expression(points)
+
+        return draw_strips(shape, values)
 
     def _user_pixels(self, image_id: int, record: Record, downsample: int) -> Pixels:
         """User-supplied pixels at a tier: derived from the nearest finer tier supplied, or from the finest."""

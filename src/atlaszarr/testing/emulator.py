@@ -26,9 +26,9 @@ from .deformation import Deformation
 from .drawing import Drawing, Painter, UserPixels
 from .faults import FaultScript, Rule, load_faults
 from .phantom import default_phantom
+from .sectioned_brain import SectionedBrain
 from .server import ServedRequest, Server, Traffic
 from .service import PREFIX
-from .stained_brain import SectionedBrain
 
 
 class Emulator:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..geometry.spaces import reference_space
-from .stained_brain import SectionedBrain
+from .sectioned_brain import SectionedBrain
 
 #: The quantities of a grid.
 QUANTITIES = ("energy", "density", "intensity")

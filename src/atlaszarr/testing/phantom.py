@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import cache, cached_property
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,11 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 from ..geometry.spaces import reference_space
 from .ontology import ROOT_ID, figures, structures
 from .phantom_kernels import expression_rows, tissue_rows
+from .sectioned_brain import Array, SectionedBrain, Triple, annotation_shape
 
-Array = NDArray[np.float64]
-Triple = tuple[float, float, float]
-
-_EXTENT = reference_space(9).extent
 # Amplitude (grey levels), cycles per mm along p, i and r, and phase (radians) of the waves inside the
 # brain: three per channel, with gradients of about ten grey levels per mm and no symmetry in r.
 _WAVES = (
@@ -111,7 +109,7 @@ def standard_regions() -> tuple[Region, ...]:
 
 
 @dataclass(frozen=True)
-class Phantom:
+class Phantom(SectionedBrain):
     """A brain in closed form.
 
     Attributes
@@ -132,25 +130,12 @@ class Phantom:
     base: Triple = (150.0, 135.0, 172.0)
     waves: tuple[tuple[tuple[float, float, float, float, float], ...], ...] = _WAVES
 
-    def of_dataset(self, dataset_id: int) -> Phantom:
+    def of_dataset(self, dataset_id: int) -> Self:
         """The phantom itself: it looks the same in all section datasets."""
         return self
 
     def rgb(self, pir: ArrayLike, pixel: float = 0.0) -> Array:
-        """The tissue view.
-
-        Parameters
-        ----------
-        pir : array_like, shape (..., 3)
-            (p, i, r) in um of reference space 9.
-        pixel : float
-            Size of a pixel in um; the phantom has nothing that is too fine to draw.
-
-        Returns
-        -------
-        ndarray, float64, shape (..., 3)
-            Red, green and blue grey levels, 0 to 255, not rounded.
-        """
+        """Same as in `SectionedBrain`; nothing in the phantom is too fine to draw."""
         pir = np.asarray(pir, dtype=np.float64)
         waves = self._radians
         angles = np.einsum("cwk,...k->...cw", waves[..., 1:4], pir) + waves[..., 4]
@@ -159,42 +144,20 @@ class Phantom:
             tissue[region.squared_radius(pir) <= 1.0] += region.shift
         return np.where(self.brain.squared_radius(pir)[..., np.newaxis] <= 1.0, tissue, self.background)
 
-    def expression(self, pir: ArrayLike) -> Array:
-        """The expression view: heat colours, black for no expression.
+    def heat(self, pir: ArrayLike) -> Array:
+        """Same as in `SectionedBrain`, and continuous.
 
-        The view is continuous: within a region, expression is its value at the centre times
-        1 - (distance / semi-axes)^2, so 0 on the surface.
-
-        Parameters
-        ----------
-        pir : array_like, shape (..., 3)
-            (p, i, r) in um of reference space 9.
-
-        Returns
-        -------
-        ndarray, float64, shape (..., 3)
-            Red, green and blue grey levels, 0 to 255, not rounded.
+        Within a region, it is the value at the centre times 1 - (distance / semi-axes)^2, so 0 on the surface.
         """
         pir = np.asarray(pir, dtype=np.float64)
         heat = np.zeros(pir.shape[:-1])
         for region in self.regions:
             if region.expression:
                 heat = np.maximum(heat, region.expression * (1.0 - region.squared_radius(pir)))
-        return np.stack([255.0 * heat * (2.0 - heat), 255.0 * heat * heat, 160.0 * heat * (1.0 - heat)], axis=-1)
+        return heat
 
     def labels(self, pir: ArrayLike) -> NDArray[np.uint32]:
-        """The structure at each point.
-
-        Parameters
-        ----------
-        pir : array_like, shape (..., 3)
-            (p, i, r) in um of reference space 9.
-
-        Returns
-        -------
-        ndarray, uint32, shape (...)
-            Structure id; 997 (root) in the brain outside every region, 0 outside the brain.
-        """
+        """Same as in `SectionedBrain`; 997 (root) in the brain outside every region."""
         pir = np.asarray(pir, dtype=np.float64)
         labels = np.where(self.brain.squared_radius(pir) <= 1.0, ROOT_ID, 0).astype(np.uint32)
         for region in self.regions:
@@ -202,19 +165,8 @@ class Phantom:
         return labels
 
     def annotation(self, resolution: float) -> NDArray[np.uint32]:
-        """The labels of a whole grid of reference space 9, sampled at the voxel centres.
-
-        Parameters
-        ----------
-        resolution : float
-            Voxel size in um.
-
-        Returns
-        -------
-        ndarray, uint32, shape (p, i, r)
-            The `labels` at the centre (k + 1/2) resolution of each voxel; the shape at 25 um is (528, 320, 456).
-        """
-        shape = tuple(int(extent // resolution) for extent in _EXTENT)
+        """Same as in `SectionedBrain`, from the voxels in the box of each ellipsoid."""
+        shape = annotation_shape(resolution)
         volume = np.zeros(shape, dtype=np.uint32)
         for ellipsoid, label in [(self.brain, ROOT_ID), *((region, region.structure_id) for region in self.regions)]:
             inside: Array = np.zeros(())
@@ -254,34 +206,10 @@ class Phantom:
             volumes[ROOT_ID] -= region.volume_mm3
         return volumes
 
-    def draw(self, pixel_to_pir: ArrayLike, shape: tuple[int, int], expression: bool = False) -> NDArray[np.uint8]:
-        """Draw a plane with compiled kernels: `rgb` or `expression` at each pixel, rounded.
-
-        Parameters
-        ----------
-        pixel_to_pir : array_like, shape (3, 3)
-            (x, y, 1) of pixel centres to (p, i, r) in um of reference space 9.
-        shape : tuple of int
-            Rows and columns.
-        expression : bool
-            Draw the expression view instead of the tissue.
-
-        Returns
-        -------
-        ndarray, uint8, shape (rows, columns, 3)
-        """
-        rows, columns = shape
-        picture = np.empty((rows, columns, 3), dtype=np.uint8)
-        height = max(1, 500_000 // max(columns, 1))
-        for top in range(0, rows, height):
-            strip = self.draw_rows(pixel_to_pir, top, (min(height, rows - top), columns), expression)
-            picture[top : top + height] = np.rint(strip, out=strip)
-        return picture
-
     def draw_rows(
         self, pixel_to_pir: ArrayLike, first_row: int, shape: tuple[int, int], expression: bool = False
     ) -> Array:
-        """Rows of `draw` from `first_row`, before rounding: float64, shape (rows, columns, 3)."""
+        """Same as in `SectionedBrain`, with compiled kernels."""
         out = np.empty((*shape, 3))
         affine = np.ascontiguousarray(pixel_to_pir, dtype=np.float64)
         brain, regions, shifts, levels = self._arrays

@@ -13,31 +13,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..geometry.spaces import reference_space
-from .brain import BrainPhantom
-from .phantom import Phantom
+from .sectioned_brain import SectionedBrain
 
 #: Directions of p, i and r in NRRD's space left-posterior-superior.
 _DIRECTIONS = ((0, 1, 0), (0, 0, -1), (-1, 0, 0))
 
 
-def annotation_nrrd(phantom: Phantom | BrainPhantom, resolution: float) -> bytes:
+def annotation_nrrd(phantom: SectionedBrain, resolution: float) -> bytes:
     """An NRRD file of the `annotation` of a phantom: uint32 labels (p, i, r). Every call returns the same bytes.
 
     Parameters
     ----------
-    phantom : Phantom or BrainPhantom
+    phantom : SectionedBrain
     resolution : float
         Voxel size in um.
     """
     return _nrrd(phantom.annotation(resolution), resolution)
 
 
-def template_nrrd(phantom: Phantom | BrainPhantom, resolution: float) -> bytes:
+def template_nrrd(phantom: SectionedBrain, resolution: float) -> bytes:
     """An NRRD file of intensities: uint16 (p, i, r), the mean of the tissue view's channels at each voxel's centre.
 
     Parameters
     ----------
-    phantom : Phantom or BrainPhantom
+    phantom : SectionedBrain
     resolution : float
         Voxel size in um.
     """

@@ -7,15 +7,14 @@ dataset by its id, so that no registration can know the greys of a section from 
 from __future__ import annotations
 
 import copy
-from typing import Protocol, Self
+from abc import abstractmethod
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .brain_kernels import Slots, brain_paint
-
-Array = NDArray[np.float64]
-Triple = tuple[float, float, float]
+from .sectioned_brain import Array, SectionedBrain, Triple
 
 #: Standard deviation of the darkness of a structure between datasets. A Nissl stain spreads about 0.2 over structures.
 _VARIATION = 0.07
@@ -24,42 +23,11 @@ _EXPRESSED, _DARK, _EXPRESSION = 0.08, (0.7, 1.0), (0.4, 1.0)
 #: The texture: sides of its cells in um, and amplitudes as parts of the darkness; cell bodies are 13 um wide.
 _OCTAVES = ((90.0, 0.11), (36.0, 0.12))
 _BODIES = (22.0, 1.5)
-#: Pixels drawn at once: about 100 MB.
-AT_ONCE = 500_000
 _TEXTURE = 1
 
 
-class SectionedBrain(Protocol):
-    """What the emulator needs of a brain."""
-
-    @property
-    def background(self) -> Triple:
-        """Grey levels (red, green, blue) outside the brain."""
-        ...
-
-    def of_dataset(self, dataset_id: int) -> Self:
-        """The brain with the greys of a section dataset."""
-        ...
-
-    def labels(self, pir: ArrayLike) -> NDArray[np.uint32]:
-        """The structure at each point (..., 3), um of reference space 9: its id, 0 outside the brain."""
-        ...
-
-    def rgb(self, pir: ArrayLike, pixel: float = 0.0) -> Array:
-        """The tissue view at points (..., 3), for pixels of a size in um: red, green and blue, not rounded."""
-        ...
-
-    def expression(self, pir: ArrayLike) -> Array:
-        """The expression view at points (..., 3): heat colours, black for no expression, not rounded."""
-        ...
-
-    def draw(self, pixel_to_pir: ArrayLike, shape: tuple[int, int], expression: bool = False) -> NDArray[np.uint8]:
-        """Draw a plane: a view at each pixel, rounded."""
-        ...
-
-
-class StainedBrain:
-    """A brain of labels; see `SectionedBrain`.
+class StainedBrain(SectionedBrain):
+    """A brain of labels.
 
     Parameters
     ----------
@@ -85,12 +53,12 @@ class StainedBrain:
         self.expressed = np.zeros(len(darkness))
         self.dataset_id: int | None = None
 
+    @abstractmethod
     def slots(self, pir: ArrayLike) -> Slots:
         """The slot of `ids` at each point: uint16, shape (...)."""
-        raise NotImplementedError
 
     def of_dataset(self, dataset_id: int) -> Self:
-        """The brain with the greys of a section dataset; the same greys for the same id."""
+        """Same as in `SectionedBrain`."""
         other = copy.copy(self)
         tissue = self._darkness > 0
         draws = np.array([np.random.default_rng([dataset_id, int(id)]).random(5) for id in self.ids])
@@ -106,35 +74,11 @@ class StainedBrain:
         return other
 
     def labels(self, pir: ArrayLike) -> NDArray[np.uint32]:
-        """The structure at each point.
-
-        Parameters
-        ----------
-        pir : array_like, shape (..., 3)
-            (p, i, r) in um of reference space 9.
-
-        Returns
-        -------
-        ndarray, uint32, shape (...)
-            Structure id; 0 outside the brain.
-        """
+        """Same as in `SectionedBrain`."""
         return np.asarray(self.ids[self.slots(pir)])
 
     def rgb(self, pir: ArrayLike, pixel: float = 0.0) -> Array:
-        """The tissue view.
-
-        Parameters
-        ----------
-        pir : array_like, shape (..., 3)
-            (p, i, r) in um of reference space 9.
-        pixel : float
-            Size of a pixel in um: texture with cells of less than two pixels is left out, of less than six is faint.
-
-        Returns
-        -------
-        ndarray, float64, shape (..., 3)
-            Red, green and blue grey levels, 0 to 255, not rounded.
-        """
+        """Same as in `SectionedBrain`; texture is left out in cells of less than two pixels, faint in less than six."""
         points = np.asarray(pir, np.float64)
         texture = np.array([*_OCTAVES, _BODIES])
         if pixel > 0:
@@ -145,21 +89,9 @@ class StainedBrain:
         slots = self.slots(points)
         return brain_paint(points, slots, self.levels, octaves, (size, amplitude), paper, ink, _TEXTURE)
 
-    def expression(self, pir: ArrayLike) -> Array:
-        """The expression view: heat colours, black for no expression.
-
-        Parameters
-        ----------
-        pir : array_like, shape (..., 3)
-            (p, i, r) in um of reference space 9.
-
-        Returns
-        -------
-        ndarray, float64, shape (..., 3)
-            Red, green and blue grey levels, 0 to 255, not rounded.
-        """
-        heat = self.expressed[self.slots(pir)]
-        return np.stack([255.0 * heat * (2.0 - heat), 255.0 * heat * heat, 160.0 * heat * (1.0 - heat)], axis=-1)
+    def heat(self, pir: ArrayLike) -> Array:
+        """Same as in `SectionedBrain`."""
+        return np.asarray(self.expressed[self.slots(pir)])
 
     def is_uniform(self, pir: ArrayLike, distance: float) -> NDArray[np.bool_]:
         """Whether a point has the label of the 26 points around it, at a distance along the axes and diagonals.
@@ -183,43 +115,3 @@ class StainedBrain:
             length = float(np.linalg.norm(direction)) or 1.0
             same &= self.slots(points + direction * (distance / length)) == slots
         return same
-
-    def draw(self, pixel_to_pir: ArrayLike, shape: tuple[int, int], expression: bool = False) -> NDArray[np.uint8]:
-        """Draw a plane: `rgb` or `expression` at each pixel, rounded.
-
-        Parameters
-        ----------
-        pixel_to_pir : array_like, shape (3, 3)
-            (x, y, 1) of pixel centres to (p, i, r) in um of reference space 9.
-        shape : tuple of int
-            Rows and columns.
-        expression : bool
-            Draw the expression view instead of the tissue.
-
-        Returns
-        -------
-        ndarray, uint8, shape (rows, columns, 3)
-        """
-        rows, columns = shape
-        picture = np.empty((rows, columns, 3), np.uint8)
-        height = max(1, AT_ONCE // max(columns, 1))
-        for top in range(0, rows, height):
-            picture[top : top + height] = np.rint(
-                self.draw_rows(pixel_to_pir, top, (min(height, rows - top), columns), expression)
-            )
-        return picture
-
-    def draw_rows(
-        self, pixel_to_pir: ArrayLike, first_row: int, shape: tuple[int, int], expression: bool = False
-    ) -> Array:
-        """Rows of `draw` from `first_row`, before rounding: float64, shape (rows, columns, 3)."""
-        affine = np.asarray(pixel_to_pir, np.float64)
-        rows, columns = shape
-        points = np.arange(columns)[:, np.newaxis] * affine[:, 0] + affine[:, 2]
-        points = points + (np.arange(first_row, first_row + rows)[:, np.newaxis] * affine[:, 1])[:, np.newaxis]
-        return self.expression(points) if expression else self.rgb(points, pixel_size(affine))
-
-
-def pixel_size(pixel_to_pir: ArrayLike | None) -> float:
-    """The mean size of a pixel in um, of an affine (3, 3) from pixels to um; 0 without an affine."""
-    return 0.0 if pixel_to_pir is None else float(np.linalg.norm(np.asarray(pixel_to_pir)[:, :2], axis=0).mean())

@@ -18,8 +18,8 @@ from atlaszarr.assets.names import ANNOTATION, COMPRESSED, MASKS, below
 from atlaszarr.atlas.images import image_job
 from atlaszarr.atlas.second_name import give_second_name
 from atlaszarr.credit import CCF
+from atlaszarr.engine.array_layout import ArrayLayout
 from atlaszarr.engine.blocks import Block
-from atlaszarr.engine.codecs import ArrayLayout
 from atlaszarr.engine.finished_image import Finished
 from atlaszarr.engine.label_index import LabelIndex, add_index
 from atlaszarr.engine.ome import Geometry

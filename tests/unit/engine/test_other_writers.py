@@ -18,7 +18,7 @@ from numcodecs import BZ2, LZ4, Blosc, GZip, Zlib, Zstd
 import lumps
 from atlaszarr import Terminology, region_volumes
 from atlaszarr.cli.commands import main
-from atlaszarr.engine.codecs import ArrayLayout
+from atlaszarr.engine.array_layout import ArrayLayout
 from atlaszarr.engine.ome import Geometry
 from atlaszarr.engine.ome_reader import StoredImage
 from atlaszarr.engine.zarr_reader import StoredArray

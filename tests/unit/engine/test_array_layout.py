@@ -9,7 +9,7 @@ import pytest
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, TransposeCodec, ZstdCodec
 
-from atlaszarr.engine.codecs import ArrayLayout, Encoding
+from atlaszarr.engine.array_layout import ArrayLayout, Encoding
 from atlaszarr.errors import InputError
 from codes import raises
 
