@@ -33,10 +33,8 @@ if __name__ == "__main__":  # the processes of a LocalCluster import this file
     print(pd.read_csv(report.table)[["dataset", "state", "gene", "images"]].to_string(index=False))
     measures = pd.read_parquet(report.measures)
     covered = measures[measures["acronym"] == "root"].set_index("gene")[["volume_mm3", "covered_mm3"]]
-    covered.columns = ["brain", "covered"]
     figure, axes = plt.subplots(figsize=(7, 2.5), layout="constrained")
-    covered.plot.barh(ax=axes, xlabel="volume, mm3", title="The brain, and what the sections cover of it")
+    covered.plot.barh(ax=axes, xlabel="volume, mm3", title="What the sections cover of the brain", legend=False)
     axes.invert_yaxis()  # in the order of the legend
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper")
-    axes.get_legend().remove()
+    figure.legend(["brain", "covered"], loc="outside right upper")
     figure.savefig("many_datasets.png")
