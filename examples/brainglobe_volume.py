@@ -34,9 +34,7 @@ except ImportError:
     paths = f"{root}/templates/allen-adult-mouse-stpt-template/2015/template.ome.zarr", view.target
     reference, volume = (from_ngff_zarr(path).images[0].data.compute() for path in paths)
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
-for panel, array, title in zip(
-    axes, (reference, volume), ("The template", f"Dataset {dataset}; black: no section"), strict=True
-):
+for panel, array, title in zip(axes, (reference, volume), ("The template", f"Dataset {dataset}"), strict=True):
     panel.imshow(array[65], "gray")
     panel.set(title=title, xlabel="left to right (Allen Institute), voxels", ylabel="superior to inferior, voxels")
 figure.savefig("brainglobe_volume.png")
