@@ -57,6 +57,7 @@ sphinx_gallery_conf = {
     "examples_dirs": str(gallery_inputs.INPUTS.folder),
     "gallery_dirs": "gallery",
     "filename_pattern": r"\.py$",
+    "run_stale_examples": True,  # some read what others write into a folder that is new each time
     "within_subsection_order": "gallery_inputs.position",
     "reset_argv": "gallery_inputs.arguments",
     "abort_on_example_error": False,

@@ -36,5 +36,5 @@ except ImportError:
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
 for panel, array, title in zip(axes, (reference, volume), ("The template", f"Dataset {dataset}"), strict=True):
     panel.imshow(array[65], "gray")
-    panel.set(title=title, xlabel="x, voxels", ylabel="superior to inferior, voxels")
+    panel.set(title=title, xlabel="left to right (Allen Institute), voxels", ylabel="superior to inferior, voxels")
 figure.savefig("brainglobe_volume.png")

@@ -31,6 +31,6 @@ print(f"p = {float(plane.p_um):.0f} um, from {np.count_nonzero(sections)} sectio
 # xarray draws it by its coordinates.
 figure, axes = plt.subplots(figsize=(7, 4.5))
 plane.image.plot.imshow(x="x", y="y", rgb="c", yincrease=False, ax=axes)
-axes.set(title=f"Dataset {dataset}, p = {float(plane.p_um) / 1000:.2f} mm", aspect="equal")
-axes.set(xlabel="left to right, mm", ylabel="superior to inferior, mm")
+axes.set(title=f"Dataset {dataset}, coronal plane at p = {float(plane.p_um) / 1000:.2f} mm; black: no section")
+axes.set(xlabel="left to right, mm", ylabel="superior to inferior, mm", aspect="equal")
 figure.savefig("slice.png")

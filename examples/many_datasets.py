@@ -32,7 +32,9 @@ if __name__ == "__main__":  # the processes of a LocalCluster import this file
     print(report.states)
     print(pd.read_csv(report.table)[["dataset", "state", "gene", "images"]].to_string(index=False))
     measures = pd.read_parquet(report.measures)
-    covered = measures[measures["acronym"] == "root"].set_index("gene")[["covered_mm3", "volume_mm3"]]
+    covered = measures[measures["acronym"] == "root"].set_index("gene")[["volume_mm3", "covered_mm3"]]
     figure, axes = plt.subplots(figsize=(7, 2.5), layout="constrained")
-    covered.plot.barh(ax=axes, xlabel="mm3", title="The brain, and what the sections cover of it")
+    covered.plot.barh(ax=axes, xlabel="volume, mm3", title="What the sections cover of the brain", legend=False)
+    axes.invert_yaxis()  # in the order of the legend
+    figure.legend(["brain", "covered"], loc="outside right upper")
     figure.savefig("many_datasets.png")

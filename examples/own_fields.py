@@ -34,5 +34,6 @@ figure, axes = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
 for panel, sections, title in zip(axes, (affine, deformed), ("The alignment", "With the fields"), strict=True):
     panel.imshow(sections.image[2])
     panel.set(title=title, xlabel="anterior to posterior, pixels", ylabel="superior to inferior, pixels")
+axes[1].set_title("With the fields; lines: equal displacement")
 axes[1].contour(mine.norm.compute(), colors="black", linewidths=0.7)
 figure.savefig("own_fields.png")

@@ -29,7 +29,7 @@ brain, inside = (atlaszarr.region_mask(annotation, None, name, storage_options=o
 mm = (region["volume_mm3"] / region["voxels"]) ** (1 / 3)  # the side of a voxel, a cube
 
 figure, axes = plt.subplots(1, 2, figsize=(9, 4.2), layout="constrained")
-for panel, seen, axis, down in zip(axes, ("the front", "above"), (0, 1), ("inferior", "posterior"), strict=True):
+for panel, seen, axis, down in zip(axes, ("behind", "above"), (0, 1), ("inferior", "posterior"), strict=True):
     outline, depth = brain.any(axis=axis).compute(), inside.sum(axis=axis).compute() * mm
     extent = (0, depth.shape[1] * mm, depth.shape[0] * mm, 0)
     panel.imshow(outline, "Greys", extent=extent, vmax=5)

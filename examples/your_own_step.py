@@ -35,6 +35,6 @@ levels = ngff_zarr.from_ngff_zarr(target).images
 for level in levels:
     print(dict(zip(level.dims, level.data.shape, strict=True)), level.data.dtype, level.scale["x"], "mm")
 
-plt.imshow(levels[0].data[0, :, :, 36].T, "magma")  # a sagittal plane of (c, z, y, x)
-plt.gca().set(title="The stain in a sagittal plane", xlabel="anterior to posterior", ylabel="superior to inferior")
+plt.colorbar(plt.imshow(levels[0].data[0, :, :, 36].T, "magma"), label="darkness, grey levels")  # of (c, z, y, x)
+plt.gca().set(title="A sagittal plane", xlabel="anterior to posterior, voxels", ylabel="superior to inferior, voxels")
 plt.savefig("your_own_step.png")

@@ -45,6 +45,22 @@ def test_the_default_plane_of_a_section_is_its_only_one_or_the_middle(built, dat
     assert assert_middle(built(dataset, mode="sections", **OPTIONS) / "3") == planes
 
 
+@pytest.mark.parametrize("version", ["0.4", "0.5", "0.6"])
+def test_a_grey_volume_has_one_channel_whose_contrast_is_that_of_the_section_images(built, version):
+    image = built(CORONAL, ome_zarr=version, grey=True, **OPTIONS)
+    found = omero(image)
+    (channel,) = found["channels"]
+    assert channel["label"] == "grey"
+    assert channel["color"] == "FFFFFF"
+    assert channel["window"] == {"min": 0, "max": 255, "start": 0, "end": 255}
+    assert found["rdefs"] == {"model": "greyscale", "defaultZ": zarr.open_array(f"{image}/0", mode="r").shape[0] // 2}
+    assert [channel.label for channel in ngff_zarr.from_ngff_zarr(image, validate=True).metadata.omero.channels] == [
+        "grey"
+    ]
+    if version != "0.6":
+        yaozarrs.validate_zarr_store(str(image))
+
+
 def test_the_default_plane_of_a_part_is_the_middle_of_the_part(allen, tmp_path):
     part = open_volume(CORONAL, client=allen, **OPTIONS).isel(z=slice(10, 31))
     write_multiscales(part.assign(image=part.image // np.uint8(2)), tmp_path / "x.ome.zarr")

@@ -14,7 +14,7 @@ from PIL import Image
 from atlaszarr import AllenClient, Terminology, preview
 from atlaszarr.allen.records import SectionDataset
 from atlaszarr.engine.ome import Geometry
-from atlaszarr.errors import InputError
+from atlaszarr.errors import InputError, RecordError
 from atlaszarr.geometry.spaces import ORIENTATION, reference_space
 from atlaszarr.previews.thumbnails import make_thumbnails
 from atlaszarr.sections.alignment import align_sections
@@ -175,6 +175,23 @@ def test_acronyms_are_drawn_if_the_annotation_has_a_terminology(client, dataset,
         sizes[name] = len((folder / "x.svg").read_bytes())
         assert ["no acronyms" in str(one.message) for one in caught] == [True] * (name == "damaged")
     assert sizes["with"] != sizes["without"] == sizes["damaged"]
+    out, terminology = tmp_path / "given.svg", tmp_path / "with" / "terminology.csv"
+    for given in (terminology, Terminology.read(terminology)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            preview(dataset, out, client=client, annotation=tmp_path / "damaged" / "x.nrrd", terminology=given)
+        assert len(out.read_bytes()) == sizes["with"]
+
+
+def test_a_terminology_that_is_given_must_be_readable_and_have_an_annotation(client, dataset, annotations, tmp_path):
+    out, damaged = tmp_path / "x.svg", tmp_path / "damaged.csv"
+    damaged.write_text("damaged")
+    given = {"client": client, "terminology": damaged}
+    with raises(InputError, code="missing-annotation"):
+        preview(dataset, out, **given)
+    with raises(RecordError, code="missing-column"):
+        preview(dataset, out, annotation=annotations / "x.nrrd", **given)
+    assert not out.exists()
 
 
 def test_the_words_of_a_thumbnail_are_at_its_sides(client, dataset, tmp_path):

@@ -155,6 +155,25 @@ def test_a_picture_shows_the_regions_in_the_colours_of_the_terminology(annotatio
     assert (pixels.sum(axis=1) > 0).mean() > 0.1
 
 
+def test_a_picture_names_the_planes_and_changes_nothing_else(annotation, tmp_path):
+    from PIL import Image
+
+    from atlaszarr.viewing.planes import panels
+    from atlaszarr.viewing.screenshot import picture, with_names
+
+    with atlaszarr.view(annotation) as view:
+        bare = picture(view.url, view.viewer, (1600, 1000))
+        view.screenshot(tmp_path / "x.png")
+        found = panels(view.viewer.state.to_json(), {"z": ("a", "p"), "y": ("s", "i"), "x": ("l", "r")})
+    assert [one.name for one in found] == ["coronal", "horizontal", "sagittal"]
+    assert with_names(bare, []) == bare
+    before, after = (np.asarray(Image.open(body).convert("RGB")) for body in (io.BytesIO(bare), tmp_path / "x.png"))
+    assert before.shape == after.shape
+    changed = (before != after).any(axis=2)
+    assert changed[:60, :300].any()
+    assert not changed[100:170, 100:700].any()
+
+
 def test_a_picture_shows_the_mesh_of_a_chosen_region_in_space(tmp_path):
     from PIL import Image
 

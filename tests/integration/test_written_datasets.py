@@ -305,8 +305,8 @@ def test_a_selection_is_written_at_its_place(allen, tmp_path, name, unit):
     np.testing.assert_allclose(translation["translation"][-3:], np.add(offset, 0.045), atol=1e-12)
     assert {axis.get("unit") for axis in ome["multiscales"][0]["axes"][-3:]} == {"millimeter"}
     assert scale["scale"][-3:] == [0.2 if name == "every second" else 0.1, 0.1, 0.1]
-    labels = [channel["label"] for channel in ome.get("omero", {}).get("channels", [])]
-    assert labels == {"channel": [], "channels": ["blue", "red"]}.get(name, ["red", "green", "blue"])
+    labels = [channel["label"] for channel in ome["omero"]["channels"]]
+    assert labels == {"channel": ["grey"], "channels": ["blue", "red"]}.get(name, ["red", "green", "blue"])
     assert verify(tmp_path / "x", deep=True).ok
 
 

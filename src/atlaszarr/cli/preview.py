@@ -21,6 +21,11 @@ from .terminal import echo, echo_data, missing_lines, progress_bars, say
     "manifest of the standard, path or URL.",
 )
 @click.option(
+    "--terminology",
+    metavar="CSV",
+    help="Any terminology, path or URL, for acronyms [by manifest, or next to ANNOTATION].",
+)
+@click.option(
     "--plane", default="auto", metavar="PLANE", help="coronal, sagittal, transverse (or horizontal) [plane of section]."
 )
 @click.option("--view", default="primary", metavar="VIEW", help="primary, expression or projection [primary].")
@@ -29,6 +34,7 @@ def preview(
     dataset_id: int,
     out: str | None,
     annotation: str | None,
+    terminology: str | None,
     plane: str,
     mirror: bool,
     view: str,
@@ -49,6 +55,7 @@ def preview(
             out or f"{dataset_id}-preview.png",
             client=service,
             annotation=annotation,
+            terminology=terminology,
             plane=plane,
             mirror=mirror,
             view=view,

@@ -186,14 +186,15 @@ def image(
     channels: Sequence[str] | None = RGB,
     dtype: str = "uint8",
 ) -> dict[str, Any]:
-    """OME-Zarr metadata of the group of a registered image, with the names of its channels; None without an axis c.
+    """OME-Zarr metadata of the group of a registered image, with the names of its channels.
+
+    Without an axis c, `channels` is None, and the one channel is called grey.
 
     A viewer shows the grey levels of the section images, 0 to 255, whatever the dtype. One that shows a single plane
     across z begins in the middle.
     """
     method = f"mean of the covered voxels among {_neighbours(pyramid)}"
-    if channels is None:
-        return {"multiscales": [multiscales(version, name, "zyx", geometry, pyramid, method)]}
+    axes, model = ("zyx", "greyscale") if channels is None else ("czyx", "color")
     kind = np.dtype(dtype)
     low, high = (np.iinfo(kind).min, np.iinfo(kind).max) if kind.kind in "iu" else (0, 255)
     window = {"min": float(low), "max": float(high), "start": 0.0, "end": float(min(high, 255))}
@@ -202,18 +203,18 @@ def image(
         for label, colour in coloured(channels)
     ]
     return {
-        "multiscales": [multiscales(version, name, "czyx", geometry, pyramid, method)],
+        "multiscales": [multiscales(version, name, axes, geometry, pyramid, method)],
         "omero": {
             "name": name,
             "channels": entries,
-            "rdefs": {"model": "color", "defaultZ": pyramid.shape[0] // 2},
+            "rdefs": {"model": model, "defaultZ": pyramid.shape[0] // 2},
         },
     }
 
 
 def coloured(channels: Sequence[str] | None) -> list[tuple[str, str]]:
-    """Name and colour of each channel; one without a name, in white, if there is no axis c."""
-    return [("", "FFFFFF")] if channels is None else [(label, _COLOURS.get(label, "FFFFFF")) for label in channels]
+    """Name and colour of each channel; grey, in white, if there is no axis c."""
+    return [("grey", "FFFFFF")] if channels is None else [(label, _COLOURS.get(label, "FFFFFF")) for label in channels]
 
 
 def provenance(version: str, geometry: Geometry, pyramid: Pyramid, sections: Sequence[Section]) -> dict[str, Any]:

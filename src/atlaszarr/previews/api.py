@@ -104,6 +104,7 @@ def preview(
     *,
     client: AllenClient | None = None,
     annotation: str | os.PathLike[str] | None = None,
+    terminology: Terminology | str | os.PathLike[str] | None = None,
     plane: str = "auto",
     mirror: bool = False,
     view: str = "primary",
@@ -132,6 +133,9 @@ def preview(
     annotation : str or path-like, optional
         Path or URL of an annotation whose borders are drawn over the thumbnails: an OME-Zarr of labels, any other
         file that `build_atlas` accepts, or an annotation set or an atlas as in `region_volumes`.
+    terminology : Terminology, str or path-like, optional
+        The structures of the annotation, as `Terminology.read` reads them. Default: those of the annotation, if it has
+        a terminology.
     plane : str
         ``coronal``, ``sagittal``, ``transverse`` (or ``horizontal``, ``axial``), or ``auto`` for the plane of section
         of the dataset.
@@ -164,6 +168,11 @@ def preview(
     if space is not None:
         raise InputError(f"option 'space' no longer exists: {REMOVED_OPTIONS['space']}", code="removed-option")
     path = output_file(out, FORMATS)
+    if terminology is not None and annotation is None:
+        raise InputError(
+            "a terminology needs the annotation that it describes; give it (--annotation URI)",
+            code="missing-annotation",
+        )
     if annotation is not None and overlap(normalize(annotation), str(path)):
         raise InputError(
             f"output {str(path)!r} overlaps the annotation {shown(annotation)}; choose another file",
@@ -178,11 +187,11 @@ def preview(
     planes = section_planes(aligned, plane=plane, detection_xy="centre")
     coordinates = [float(at) for at in planes.coordinates]
     labels: list[LabelPlane | None] = [None] * len(coordinates)
-    terminology = None
+    structures = None
     if annotation is not None:
         located = locate(annotation, storage_options)
         labels = label_planes(located, across, coordinates, resolution, frame, storage_options)
-        terminology = _terminology(located, storage_options)
+        structures = _terminology(terminology, located, storage_options)
     thumbnails, failures = make_thumbnails(planes, client, progress)
 
     if progress is not None:
@@ -201,7 +210,7 @@ def preview(
         images=thumbnails,
         labels=labels,
         annotation=named,
-        terminology=terminology,
+        terminology=structures,
         suffix=path.suffix.lower(),
     )
     write_whole(path, body)
@@ -219,11 +228,15 @@ def preview(
     )
 
 
-def _terminology(annotation: Located, storage_options: Mapping[str, Any] | None) -> Terminology | None:
-    """The terminology of an annotation, if it has one that can be read: borders need none."""
+def _terminology(
+    given: Terminology | str | os.PathLike[str] | None, annotation: Located, storage_options: Mapping[str, Any] | None
+) -> Terminology | None:
+    """The given terminology, or that of an annotation if it has one that can be read: borders need none."""
     try:
-        return terminology_of(None, annotation, storage_options)
+        return terminology_of(given, annotation, storage_options)
     except AtlaszarrError as error:
+        if given is not None:
+            raise
         if error.code != "file-not-found":
             message = f"the regions of the preview have no acronyms: {error}"
             warnings.warn(message, AtlaszarrWarning, stacklevel=3)  # the caller of preview

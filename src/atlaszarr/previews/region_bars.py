@@ -31,8 +31,10 @@ _LONGEST_NAME = 200
 _ACRONYMS = 1.0
 #: Width of a page, height of the bars of a region, of one further series, and of title, axis and foot, in inches.
 _WIDTH, _ROW, _FURTHER, _FRAME = 8.0, 0.24, 0.1, 1.15
-#: Most space for acronyms and names, to the left of the bars, in inches.
-_NAMES = 3.3
+#: Most space for acronyms and names, to the left of the bars, in inches and of the width of a chart.
+_NAMES, _NAMES_SHARE = 3.3, 0.6
+#: Space between an acronym and a name, and after a name, in inches.
+_BETWEEN, _AFTER = 0.12, 0.08
 #: Height of the axis below the bars, and the largest of a row, in inches.
 _AXIS, _THICKEST = 0.4, 0.5
 _FONT = 9.0
@@ -327,7 +329,7 @@ def draw_chart(paper: Paper, box: tuple[float, float, float, float], chart: BarC
     """
     left, top, width, height = box
     height = min(height, _AXIS + _THICKEST * len(chart.structures))
-    names = min(_NAMES, 0.55 * width)
+    column, names = _columns(chart.structures, font, min(_NAMES, _NAMES_SHARE * width))
     count = len(chart.series)
     small = font if count == 1 else 0.72 * font
     finite = [value for values in chart.series.values() for value in values if math.isfinite(value)]
@@ -352,21 +354,35 @@ def draw_chart(paper: Paper, box: tuple[float, float, float, float], chart: BarC
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(length=2, pad=2, labelsize=7)
     row_height = (height - _AXIS) / len(chart.structures)
-    widths = [text_width(structure.acronym[:_LONGEST_NAME], font, "bold") for structure in chart.structures]
-    column = min(max(widths), _ACRONYMS)
     for row, structure in enumerate(chart.structures):
         _draw_name(paper, (left, top + (row + 0.5) * row_height, names), column, structure, font)
     if count > 1:
         _draw_legend(axes, chart)
 
 
+def _columns(structures: Sequence[Structure], font: float, most: float) -> tuple[float, float]:
+    """The width of the longest acronym to the left of a name, and that of acronyms and names, in inches."""
+    named = [one for one in structures if _has_name(one)]
+    widths = {one.id: text_width(one.acronym[:_LONGEST_NAME], font, "bold") for one in structures}
+    column = min(max((widths[one.id] for one in named), default=0.0), _ACRONYMS)
+    names = max((text_width(one.name[:_LONGEST_NAME], 0.9 * font) for one in named), default=0.0)
+    alone = max((widths[one.id] for one in structures if not _has_name(one)), default=0.0)
+    return column, min(max(column + _BETWEEN + names, alone) + _AFTER, most)
+
+
+def _has_name(structure: Structure) -> bool:
+    return structure.name.casefold() != structure.acronym.casefold()
+
+
 def _draw_name(paper: Paper, box: tuple[float, float, float], column: float, structure: Structure, font: float) -> None:
     """Write an acronym, and the name to the right of it, after the width of a column, if it differs."""
     left, at, width = box
-    paper.text(left, at, _fitted(structure.acronym, font, column, "bold"), size=font, weight="bold", va="center")
-    if structure.name.casefold() != structure.acronym.casefold() and width - column > 0.5:
-        name = _fitted(structure.name, 0.9 * font, width - column - 0.2)
-        paper.text(left + column + 0.12, at, name, size=0.9 * font, color=GREY, va="center")
+    is_named = _has_name(structure) and width - column > 0.5
+    acronym = _fitted(structure.acronym, font, column if is_named else width - _AFTER, "bold")
+    paper.text(left, at, acronym, size=font, weight="bold", va="center")
+    if is_named:
+        name = _fitted(structure.name, 0.9 * font, width - column - _BETWEEN - _AFTER)
+        paper.text(left + column + _BETWEEN, at, name, size=0.9 * font, color=GREY, va="center")
 
 
 def _fitted(text: str, size: float, width: float, weight: str = "normal") -> str:

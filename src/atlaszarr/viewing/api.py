@@ -35,8 +35,9 @@ class View:
         knows the URL sees the data.
     """
 
-    def __init__(self, server: ViewServer) -> None:
+    def __init__(self, server: ViewServer, ends: Mapping[str, tuple[str, str]]) -> None:
         self._server = server
+        self._ends = ends
         self.url = server.url
         self._end = weakref.finalize(self, server.close)
 
@@ -47,6 +48,8 @@ class View:
 
     def screenshot(self, path: str | os.PathLike[str]) -> str:
         """Save a picture of the page, drawn by a Chromium without a window.
+
+        The planes have their names and those of their sides, if the image gives its directions and they are not turned.
 
         Parameters
         ----------
@@ -65,10 +68,12 @@ class View:
         TargetError
             If Chromium ends or does not draw the page in time, or the file cannot be written.
         """
-        from .screenshot import picture
+        from .planes import panels
+        from .screenshot import picture, with_names
 
         out = _picture_path(path)
-        write_whole(out, picture(self.url, self.viewer, _PICTURE))
+        named = panels(self.viewer.state.to_json(), self._ends)
+        write_whole(out, with_names(picture(self.url, self.viewer, _PICTURE), named))
         return str(out)
 
     def close(self) -> None:
@@ -118,7 +123,7 @@ def view(
         names of its terminology, and the meshes in ``annotations.precomputed`` next to it.
     regions : str or sequence of str
         Acronyms, names or ids of the regions that are selected, with their descendants; the page begins there. Default:
-        all regions are shown, and the page begins in the middle of the image.
+        all regions are shown, and the page begins in the middle of the image, but to the left of its midline.
     port : int
         Port on 127.0.0.1; 0 for any free one.
     storage_options : mapping, optional
@@ -153,11 +158,12 @@ def view(
     server = ViewServer(port)
     try:
         chosen = [regions] if isinstance(regions, str) else list(regions)
-        server.viewer.set_state(scene(target, over, chosen, storage_options, server.serve))
+        shown = scene(target, over, chosen, storage_options, server.serve)
+        server.viewer.set_state(shown.state)
     except BaseException:
         server.close()
         raise
-    return View(server)
+    return View(server, shown.ends)
 
 
 def _picture_path(path: str | os.PathLike[str]) -> Path:

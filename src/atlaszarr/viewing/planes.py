@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,12 @@ _SHOWN = ["x", "z", "y"]
 _PLANES = {"z": [0.5**0.5, 0.0, 0.0, 0.5**0.5], "y": [0.0, 0.0, 0.0, 1.0], "x": [0.5, 0.5, 0.5, 0.5]}
 #: In 3-D: from the front, the left and above.
 _IN_SPACE = [0.174492, 0.459642, 0.814105, 0.309055]
+#: The axes that run across and down a panel, in the order of `_PLANES`.
+_RUN = {"z": ("x", "y"), "y": ("x", "z"), "x": ("z", "y")}
+_NAMES = {"z": "coronal", "y": "horizontal", "x": "sagittal"}
+#: Where a page begins along x, of the width: in the left hemisphere, next to the fissure and the ventricles in the
+#: middle, where a sagittal plane shows no cortex; sagittal datasets are of the left hemisphere alone.
+_LEFT_OF_MIDLINE = 0.4
 #: The directions of z, y and x for which the planes have these names; `BRAINGLOBE_SIDES` names the same frame.
 _DIRECTIONS = [{ORIENTATION["z"], ""}, {ORIENTATION["y"], ""}, {ORIENTATION["x"], BRAINGLOBE_SIDES, ""}]
 
@@ -38,11 +44,85 @@ class Focus:
     high: NDArray[np.float64]
 
 
+@dataclass(frozen=True)
+class Panel:
+    """A plane on a page whose sides have names.
+
+    Attributes
+    ----------
+    left, top, width, height : float
+        As fractions of the page.
+    name : str
+    sides : tuple of str
+        Left, right, top, bottom.
+    """
+
+    left: float
+    top: float
+    width: float
+    height: float
+    name: str
+    sides: tuple[str, str, str, str]
+
+
+def panels(state: Mapping[str, Any], ends: Mapping[str, tuple[str, str]]) -> list[Panel]:
+    """The planes of a page, unless they are turned or laid out in another way than `page` does.
+
+    Parameters
+    ----------
+    state : mapping
+        Of neuroglancer, in JSON.
+    ends : mapping of str to (str, str)
+        The names of the low and the high end of each axis, from `ends_of`; empty if they are unknown.
+    """
+    if not ends or state.get("displayDimensions") != _SHOWN:
+        return []
+    found = []
+    for left, top, width, height, turn in _turns(state):
+        near = [axis for axis, plane in _PLANES.items() if len(turn) == 4 and np.allclose(turn, plane, atol=1e-3)]
+        for axis in near:
+            across, down = (ends[one] for one in _RUN[axis])
+            found.append(Panel(left, top, width, height, _NAMES[axis], (*across, *down)))
+    return found
+
+
+def _turns(state: Mapping[str, Any]) -> Iterator[tuple[float, float, float, float, list[float]]]:
+    """Left, top, width, height and rotation of the planes of a page."""
+    layout = state["layout"]
+    if layout == "xy":
+        yield 0, 0, 1, 1, state.get("crossSectionOrientation", [])
+    if not isinstance(layout, Mapping) or layout.get("type") != "column":
+        return
+    rows = [row.get("children", [row]) for row in layout["children"]]
+    for top, row in enumerate(rows):
+        for left, panel in enumerate(row):
+            turn = panel.get("crossSectionOrientation", {})
+            if panel.get("layout") == "xy" and isinstance(turn, Mapping):
+                wide, high = 1 / len(row), 1 / len(rows)
+                yield left * wide, top * high, wide, high, turn.get("value", [])
+
+
+def ends_of(image: ViewedImage) -> dict[str, tuple[str, str]]:
+    """The names of the low and the high end of each axis of an image; empty unless it gives all three directions."""
+    words = [direction(image.geometry.orientation.get(axis, "")) for axis in "zyx"]
+    if not all(words) or not _is_anatomical(image):
+        return {}
+    parts = [word.partition("-to-") for word in words]
+    return {axis: (low, high) for axis, (low, _, high) in zip("zyx", parts, strict=True)}
+
+
 def whole(images: Sequence[ViewedImage]) -> Focus:
-    """The centre of a voxel in the middle of images, of several that of the middle one, and the box around them."""
+    """Where a page of images begins: the centre of a voxel, and the box around them.
+
+    The voxel is in the middle, of several images in that of the middle one; in a volume whose x runs from left to
+    right, it is in the left hemisphere.
+    """
     lows, highs = zip(*(image.box for image in images), strict=True)
     middle = images[len(images) // 2]
-    point = np.array(middle.geometry.translation) + middle.geometry.scale * (np.array(middle.shapes[0]) // 2)
+    voxel = np.array(middle.shapes[0]) // 2
+    if ends_of(middle) and min(middle.shapes[0]) > 1:
+        voxel[2] = int(_LEFT_OF_MIDLINE * middle.shapes[0][2])
+    point = np.array(middle.geometry.translation) + middle.geometry.scale * voxel
     return Focus(point, np.min(lows, axis=0), np.max(highs, axis=0))
 
 

@@ -32,7 +32,7 @@ from ..stores.target import Target
 from ..terminology.terminology import Structure, Terminology, terminology_of
 from .images import ViewedImage
 from .layers import annotation_layer, colours_of, image_layers, names_of, shell_layer, silhouette_layer
-from .planes import Focus, across, page, whole
+from .planes import Focus, across, ends_of, page, whole
 from .server import Source
 
 #: The most sections of a collection: each is a source with several requests; the largest dataset of the Allen API has
@@ -50,6 +50,22 @@ _REGION = 0.4
 #: The folders above an annotation that may hold its meshes: it may be packed as a label group.
 _ABOVE = 3
 _Serve = Callable[[Source], str]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A page of neuroglancer.
+
+    Attributes
+    ----------
+    state : dict
+        In JSON.
+    ends : dict of str to (str, str)
+        The names of both ends of z, y and x; empty if the image does not give them.
+    """
+
+    state: dict[str, Any]
+    ends: dict[str, tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -79,8 +95,8 @@ def scene(
     regions: Sequence[str],
     storage_options: Mapping[str, Any] | None,
     serve: _Serve,
-) -> dict[str, Any]:
-    """The state of neuroglancer for a target; see `atlaszarr.view`.
+) -> Scene:
+    """The page of a target; see `atlaszarr.view`.
 
     Parameters
     ----------
@@ -104,7 +120,8 @@ def scene(
             raise InputError(
                 f"region {regions[0]!r} needs an annotation; give one (--over ANNOTATION)", code="missing-annotation"
             )
-        return page(images.layers, images.shown, whole(images.shown), is_collection=images.is_collection)
+        state = page(images.layers, images.shown, whole(images.shown), is_collection=images.is_collection)
+        return Scene(state, ends_of(images.shown[0]))
     for remark in labels.remarks:
         warnings.warn(remark, AtlaszarrWarning, stacklevel=4)
     annotation = ViewedImage.at(Target.of(labels.annotation, options))
@@ -133,13 +150,14 @@ def scene(
     layers.append(annotation_layer(sources, colours_of(terminology, annotation), chosen, is_alone=not layers))
     if meshes is not None and terminology is not None:
         layers.append(shell_layer(source, [root.value for root in terminology.roots if root.value is not None]))
-    return page(
+    state = page(
         layers,
         images.shown,
         focus,
         is_collection=images.is_collection,
         has_meshes=meshes is not None,
     )
+    return Scene(state, ends_of(images.shown[0]))
 
 
 def _images(target: str | os.PathLike[str], options: Mapping[str, Any] | None, serve: _Serve) -> _Images:

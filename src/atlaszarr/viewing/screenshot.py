@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from queue import Empty, Queue
 from typing import Any
 
 from ..errors import InputError, TargetError
+from ..previews.paper import DPI, Paper, print_page
 from ..stores.temporary import temporary_folder
+from .planes import Panel
 
 #: The names of Chromium and Chrome on PATH, and where macOS has it.
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -24,6 +28,14 @@ _PATIENCE = 300.0
 _LOOK = 0.5
 #: Pictures that are taken until two are equal: the first may be taken before all layers are there.
 _MOST_PICTURES = 20
+#: Space around names, in inches, and their style; a page is black, and an image on it may be white.
+_GAP = 0.06
+_WORDS: dict[str, Any] = {
+    "size": 8,
+    "color": "white",
+    "va": "top",
+    "bbox": {"facecolor": "black", "alpha": 0.6, "linewidth": 0, "pad": 1},
+}
 _OPTIONS = (
     "--headless",
     "--no-sandbox",  # containers lack what the sandbox needs, and the page is from this machine
@@ -89,6 +101,40 @@ def picture(url: str, viewer: Any, size: tuple[int, int]) -> bytes:
             return _drawn(process, viewer, size)
         finally:
             _end(process)
+
+
+def with_names(body: bytes, panels: Sequence[Panel]) -> bytes:
+    """Write the names of planes and of their sides into a picture, a PNG.
+
+    Parameters
+    ----------
+    body : bytes
+    panels : sequence of Panel
+        Without any, the picture is returned as it is.
+    """
+    if not panels:
+        return body
+    from matplotlib.image import imread
+
+    image = imread(io.BytesIO(body))
+    width, height = image.shape[1] / DPI, image.shape[0] / DPI
+
+    def draw(paper: Paper) -> None:
+        axes = paper.axes(0, 0, width, height)
+        axes.set_axis_off()
+        axes.imshow(image, interpolation="none", aspect="auto")
+        for panel in panels:
+            left, top, wide, high = panel.left * width, panel.top * height, panel.width * width, panel.height * height
+            first, last, above, below = panel.sides
+            middle, centre = left + wide / 2, top + high / 2
+            paper.text(left + _GAP, top + _GAP, panel.name.capitalize(), weight="bold", **_WORDS)
+            paper.text(middle, top + _GAP, above, ha="center", **_WORDS)
+            paper.text(middle, top + high - _GAP, below, ha="center", **{**_WORDS, "va": "bottom"})
+            beside = {**_WORDS, "va": "center", "rotation": 90}
+            paper.text(left + _GAP, centre, first, **beside)
+            paper.text(left + wide - _GAP, centre, last, ha="right", **beside)
+
+    return print_page(width, height, draw, ".png", {"Title": "atlaszarr view"})
 
 
 def _drawn(process: subprocess.Popen[bytes], viewer: Any, size: tuple[int, int]) -> bytes:

@@ -93,7 +93,8 @@ class ViewServer:
                 pass
             self._server = neuroglancer.server.Server(bind_address=_HOST, bind_port=port)
         except OSError as error:
-            message = f"port {port} is not available: {error.strerror}; choose another (--port)"
+            reason = os.strerror(error.errno) if error.errno else error  # its own text repeats the address
+            message = f"port {port} is not available: {reason}; choose another (--port)"
             raise InputError(message, code="port-unavailable") from None
         token = neuroglancer.random_token.make_random_token()
         # A token of its own: without one neuroglancer gives the page the credentials of the user for other services.

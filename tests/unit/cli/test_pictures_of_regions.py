@@ -8,10 +8,19 @@ from PIL import Image
 from atlaszarr import Terminology
 from atlaszarr.engine.ome import Geometry
 from atlaszarr.errors import InputError
-from atlaszarr.previews.region_bars import MOST_BARS, divisions, picture_file, statistics_chart, write_chart
+from atlaszarr.previews.paper import print_page, text_width
+from atlaszarr.previews.region_bars import (
+    MOST_BARS,
+    BarChart,
+    divisions,
+    draw_chart,
+    picture_file,
+    statistics_chart,
+    write_chart,
+)
 from atlaszarr.writing import write_multiscales
 from codes import raises
-from drawn_words import words_of
+from drawn_words import places_of, words_of
 from small_annotation import CSV, GEOMETRY, write_annotation
 
 
@@ -103,6 +112,20 @@ def test_divisions_hold_the_brain_and_no_structure_twice():
     assert [s.id for s in divisions(volumes, terminology, 2)] == [2, 3]
     assert [s.id for s in divisions(volumes, terminology, 1)] == [1]
     assert divisions({}, terminology) == []
+
+
+def test_an_acronym_that_is_the_name_takes_no_space_from_the_names():
+    graph = [
+        {"id": id, "parent_structure_id": None, "acronym": acronym, "name": name, "color_hex_triplet": "112233"}
+        for id, acronym, name in ((1, "fiber tracts", "fiber tracts"), (2, "sAMY", "Striatum-like amygdalar nuclei"))
+    ]
+    structures = tuple(Terminology.from_structure_graph(graph))
+    chart = BarChart("Volumes", "volume", structures, {"": (35.0, 4.0)}, lambda value: f"{value:.2f} mm³")
+    body = print_page(4, 2, lambda paper: draw_chart(paper, (0.1, 0.1, 3.8, 1.8), chart, 7.5), ".svg", {})
+    assert {"fiber tracts", "sAMY", "Striatum-like amygdalar nuclei"} <= set(words_of(body))
+    (name,) = places_of(body)["Striatum-like amygdalar nuclei"]
+    (acronym,) = places_of(body)["sAMY"]
+    assert name[0] - acronym[0] < 72 * text_width("fiber tracts", 7.5, "bold")
 
 
 def test_names_are_drawn_as_they_are_and_on_one_line(command, annotation, tmp_path):

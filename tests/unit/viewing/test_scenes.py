@@ -21,6 +21,7 @@ from small_annotation import CSV, GEOMETRY, labels, write_annotation
 pytest.importorskip("neuroglancer", reason="the package neuroglancer is not installed")
 
 from atlaszarr.viewing.images import ViewedImage
+from atlaszarr.viewing.planes import panels
 from atlaszarr.viewing.scene import scene
 
 WORDS = {"z": "anterior-to-posterior", "y": "superior-to-inferior", "x": "left-to-right"}
@@ -47,7 +48,7 @@ class Served:
 def shown(target, over=None, regions=(), options=None):
     """The state of a page, and the sources that it reads."""
     served = Served()
-    state = scene(target, over, regions, options, served)
+    state = scene(target, over, regions, options, served).state
     json.dumps(state)
     return state, served
 
@@ -103,13 +104,55 @@ def test_the_page_begins_at_the_middle_voxel_with_all_of_the_image_in_its_panels
     geometry = Geometry((0.025, 0.025, 0.025), (0.0075, 0.0075, 0.0075), orientation=WORDS)
     state, _ = shown(volume(tmp_path / "x.ome.zarr", shape=(3, 40, 20, 30), geometry=geometry))
     assert state["dimensions"] == {name: [2.5e-5, "m"] for name in "xyz"}
-    np.testing.assert_allclose(state["position"], np.array([15, 10, 20]) + 0.3)
+    np.testing.assert_allclose(state["position"], np.array([12, 10, 20]) + 0.3)
     assert state["crossSectionScale"] == pytest.approx(40 / 420)  # voxels along z, pixels down
     # Right, posterior, inferior: right-handed, so that a 3-D view does not exchange left and right.
     assert state["displayDimensions"] == ["x", "z", "y"]
     rows = [row["children"] for row in state["layout"]["children"]]
     assert [len(row) for row in rows] == [2, 1]
     assert all(panel["layers"] == ["image"] for row in rows for panel in row)
+
+
+def named(image):
+    served = Served()
+    made = scene(image, None, (), None, served)
+    return made.state, panels(made.state, made.ends)
+
+
+def test_the_planes_of_a_picture_have_the_names_of_their_sides(tmp_path):
+    geometry = Geometry((0.025, 0.025, 0.025), (0.0075, 0.0075, 0.0075), orientation=WORDS)
+    state, found = named(volume(tmp_path / "x.ome.zarr", geometry=geometry))
+    up = ("superior", "inferior")
+    assert [(one.name, one.sides) for one in found] == [
+        ("coronal", ("left", "right", *up)),
+        ("horizontal", ("left", "right", "anterior", "posterior")),
+        ("sagittal", ("anterior", "posterior", *up)),
+    ]
+    assert [(one.left, one.top, one.width, one.height) for one in found] == [
+        (0, 0, 0.5, 0.5),
+        (0.5, 0, 0.5, 0.5),
+        (0, 0.5, 1, 0.5),
+    ]
+    state["layout"]["children"][0]["children"][0]["crossSectionOrientation"]["value"] = [0, 0, 0.6, 0.8]
+    ends = {"z": ("a", "p"), "y": ("s", "i"), "x": ("l", "r")}
+    assert [one.name for one in panels(state, ends)] == ["horizontal", "sagittal"]  # the turned one has no names
+    assert panels({**state, "layout": "4panel"}, ends) == []
+
+
+def test_a_section_is_in_the_middle_of_the_page(tmp_path):
+    geometry = Geometry((0.025, 0.025, 0.025), (0.0075, 0.0075, 0.0075), orientation=WORDS)
+    state, _ = named(volume(tmp_path / "x.ome.zarr", shape=(3, 1, 20, 30), geometry=geometry))
+    assert state["position"][0] == pytest.approx(15.3)
+
+
+def test_sides_are_named_by_the_image_or_not_at_all(tmp_path):
+    words = {**WORDS, "x": "right-to-left"}
+    other = Geometry((0.025, 0.025, 0.025), orientation=words)
+    assert named(volume(tmp_path / "x.ome.zarr", geometry=other))[1][0].sides[:2] == ("right", "left")
+    unknown = Geometry((0.025, 0.025, 0.025), orientation={axis: WORDS[axis] for axis in "zy"})
+    state, found = named(volume(tmp_path / "y.ome.zarr", geometry=unknown))
+    assert found == []
+    assert state["position"][0] == 10  # and the middle is not left
 
 
 def test_an_image_along_other_axes_has_the_panels_of_neuroglancer(tmp_path):
