@@ -14,6 +14,7 @@ from functools import cache, cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..errors import InputError
 from ..geometry.spaces import reference_space
 from .ontology import ROOT_ID, figures, structures
 from .phantom_kernels import expression_rows, tissue_rows
@@ -135,6 +136,14 @@ class Phantom:
     def of_dataset(self, dataset_id: int) -> Phantom:
         """The phantom itself: it looks the same in all section datasets."""
         return self
+
+    def with_contrast(self, factor: float) -> Phantom:
+        """Refused: the greys of this phantom are not those of structures."""
+        raise InputError(
+            f"the contrast between structures cannot be multiplied by {factor:g} in this phantom, whose greys are "
+            "waves; use a BrainPhantom or an annotation",
+            code="unsupported-damage",
+        )
 
     def rgb(self, pir: ArrayLike, pixel: float = 0.0) -> Array:
         """The tissue view.

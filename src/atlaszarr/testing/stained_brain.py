@@ -17,6 +17,8 @@ from .brain_kernels import Slots, brain_paint
 Array = NDArray[np.float64]
 Triple = tuple[float, float, float]
 
+#: Darkness of a Nissl stain, the mean of the structures.
+MEAN_DARKNESS = 0.42
 #: Standard deviation of the darkness of a structure between datasets. A Nissl stain spreads about 0.2 over structures.
 _VARIATION = 0.07
 #: Part of the structures that a dataset expresses, in which the stain is dark; its darkness and expression, from to.
@@ -39,6 +41,10 @@ class SectionedBrain(Protocol):
 
     def of_dataset(self, dataset_id: int) -> Self:
         """The brain with the greys of a section dataset."""
+        ...
+
+    def with_contrast(self, factor: float) -> Self:
+        """The brain with the contrast between structures multiplied; InputError if it has no structures."""
         ...
 
     def labels(self, pir: ArrayLike) -> NDArray[np.uint32]:
@@ -103,6 +109,13 @@ class StainedBrain:
         other.levels = np.where(tissue, levels, 0.0)
         other.expressed = np.where(is_expressed, _EXPRESSION[0] + (_EXPRESSION[1] - _EXPRESSION[0]) * draws[:, 4], 0.0)
         other.dataset_id = dataset_id
+        return other
+
+    def with_contrast(self, factor: float) -> Self:
+        """The brain with the difference of each structure's darkness from `MEAN_DARKNESS` multiplied by a factor."""
+        other = copy.copy(self)
+        scaled = MEAN_DARKNESS + (self.levels - MEAN_DARKNESS) * factor
+        other.levels = np.where(self._darkness > 0, np.clip(scaled, 0.0, 1.0), 0.0)
         return other
 
     def labels(self, pir: ArrayLike) -> NDArray[np.uint32]:
