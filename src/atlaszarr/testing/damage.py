@@ -316,16 +316,20 @@ def shown(points: Array, damage: Sequence[SectionDamage]) -> Layer:
     return layer
 
 
-def _along(points: Array, numbers: Mapping[str, float], whole: bool = True) -> tuple[Array, Array | None]:
-    """The components of points along and across the direction of a damage, from its x and y."""
-    angle = math.radians(numbers["direction"])
+def _along(points: Array, numbers: Mapping[str, float], turned: float = 0.0) -> Array:
+    """The component of points along the direction of a damage, turned by degrees, from its x and y."""
+    angle = math.radians(numbers["direction"] + turned)
     x, y = points[0] - numbers.get("x", 0.0), points[1] - numbers.get("y", 0.0)
-    along = math.cos(angle) * x + math.sin(angle) * y
-    return along, math.cos(angle) * y - math.sin(angle) * x if whole else None
+    return np.asarray(math.cos(angle) * x + math.sin(angle) * y)
+
+
+def _across(points: Array, numbers: Mapping[str, float]) -> Array:
+    """The component across the direction, from x to y."""
+    return _along(points, numbers, 90.0)
 
 
 def _back(along: Array, across: Array, numbers: Mapping[str, float]) -> Array:
-    """The points of components that `_along` gives."""
+    """The points of components that `_along` and `_across` give."""
     angle = math.radians(numbers["direction"])
     x = numbers["x"] + math.cos(angle) * along - math.sin(angle) * across
     return np.stack([x, numbers["y"] + math.sin(angle) * along + math.cos(angle) * across])
@@ -337,7 +341,7 @@ def _hole(layer: Layer, numbers: Mapping[str, float], _: Sequence[SectionDamage]
 
 
 def _half_lost(layer: Layer, numbers: Mapping[str, float], _: Sequence[SectionDamage]) -> None:
-    layer.missing |= _along(layer.points, numbers, whole=False)[0] > 0.0
+    layer.missing |= _along(layer.points, numbers) > 0.0
 
 
 def _upside_down(layer: Layer, numbers: Mapping[str, float], _: Sequence[SectionDamage]) -> None:
@@ -345,15 +349,14 @@ def _upside_down(layer: Layer, numbers: Mapping[str, float], _: Sequence[Section
 
 
 def _uneven_stain(layer: Layer, numbers: Mapping[str, float], _: Sequence[SectionDamage]) -> None:
-    along, _none = _along(layer.points, numbers, whole=False)
+    along = _along(layer.points, numbers)
     turn = 2.0 * math.pi / numbers["wavelength"]
     layer.stain = layer.stain * (1.0 + numbers["amplitude"] * np.sin(turn * along + math.radians(numbers["phase"])))
 
 
 def _tear(layer: Layer, numbers: Mapping[str, float], _: Sequence[SectionDamage]) -> None:
     sector, half = math.radians(_TEAR_SECTOR), math.radians(numbers["opening"]) / 2.0
-    along, across = _along(layer.points, numbers)
-    assert across is not None
+    along, across = _along(layer.points, numbers), _across(layer.points, numbers)
     at = np.flatnonzero(math.tan(sector) * along > np.abs(across))
     along, across = along[at], across[at]
     angle = np.arctan2(np.abs(across), along)
@@ -364,8 +367,7 @@ def _tear(layer: Layer, numbers: Mapping[str, float], _: Sequence[SectionDamage]
 
 
 def _fold(layer: Layer, numbers: Mapping[str, float], before: Sequence[SectionDamage]) -> None:
-    along, across = _along(layer.points, numbers)
-    assert across is not None
+    along, across = _along(layer.points, numbers), _across(layer.points, numbers)
     reach = _FOLD_REACH * numbers["width"]
     at = np.flatnonzero(
         (along >= 0.0) & (along < numbers["width"] + reach) & (np.abs(across) < numbers["length"] / 2.0)
