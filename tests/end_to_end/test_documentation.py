@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import atlaszarr
-from atlaszarr.testing import Emulator
+from atlaszarr.testing import BrainPhantom, Damage, Emulator
+from atlaszarr.testing.damage import KINDS as DAMAGE
 from atlaszarr.testing.faults import KINDS, Rule, load_faults
 
 ROOT = Path(__file__).parents[2]
@@ -87,7 +88,8 @@ def test_links_that_lead_nowhere_and_missing_pictures_are_named(tmp_path):
 
 
 def test_the_page_of_the_emulator_has_every_fault_with_its_keys_and_defaults():
-    rows = re.findall(r"^\| `(\w+)` \| .*? \| (.*)\|$", (DOCS / "emulator.md").read_text(), re.MULTILINE)
+    faults, _, _ = (DOCS / "emulator.md").read_text().partition("## Damage")
+    rows = re.findall(r"^\| `(\w+)` \| .*? \| (.*)\|$", faults, re.MULTILINE)
     found = {
         kind: re.findall(r"`(\w+)`(?: in seconds| of the body that is sent)?(?: \(`?([\w.]+)`?\))?", keys)
         for kind, keys in rows
@@ -99,11 +101,28 @@ def test_the_page_of_the_emulator_has_every_fault_with_its_keys_and_defaults():
             assert not default or str(getattr(Rule(kind), key)) in {default, f"{default}.0"}
 
 
-def test_the_faults_of_the_page_are_valid_and_its_python_runs(tmp_path):
+def test_the_page_of_the_emulator_has_every_damage_with_its_keys_and_where_they_are_drawn():
+    _, _, damage = (DOCS / "emulator.md").read_text().partition("## Damage")
+    rows = re.findall(r"^\| `(\w+)` \| .*? \| (.*)\|$", damage, re.MULTILINE)
+    found = {kind: re.findall(r"`(\w+)`(?: \((-?\d[\d.]*) to ([\d.]+))?", keys) for kind, keys in rows if kind != "do"}
+    assert {kind: [key for key, *_ in keys] for kind, keys in found.items()} == {
+        kind: list(keys) for kind, keys in DAMAGE.items()
+    }
+    stated = [(DAMAGE[kind][key][2:], drawn) for kind, keys in found.items() for key, *drawn in keys if drawn[0]]
+    assert len(stated) == 9
+    assert all(limits == tuple(map(float, drawn)) for limits, drawn in stated)
+
+
+def test_the_faults_and_the_damage_of_the_page_are_valid_and_its_python_runs(tmp_path):
     text = (DOCS / "emulator.md").read_text()
-    (faults,), (python,) = (
+    (faults, damage), (python, truth) = (
         re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE) for language in ("json", "python")
     )
+    (tmp_path / "damage.json").write_text(damage)
+    with Emulator(phantom=BrainPhantom(), damage=Damage.load(tmp_path / "damage.json")) as emulator:
+        assert [item.do for item in emulator.truth(74081149).damage] == ["hole", "tear", "depth_error"]
+    ran = subprocess.run([sys.executable, "-c", truth], check=False, capture_output=True, text=True)
+    assert (ran.returncode, ran.stderr) == (0, "")
     (tmp_path / "faults.json").write_text(faults)
     assert [rule.do for rule in load_faults(tmp_path / "faults.json")] == ["status", "cut", "hang"]
     ran = subprocess.run([sys.executable, "-c", python], check=False, capture_output=True, text=True)

@@ -18,7 +18,7 @@ from atlaszarr.dataset_build.records import geometry
 from atlaszarr.errors import InputError
 from atlaszarr.geometry.grid import Grid
 from atlaszarr.geometry.spaces import reference_space
-from atlaszarr.testing import Deformation, Emulator
+from atlaszarr.testing import Damage, Deformation, Emulator
 from atlaszarr.testing.brain import default_brain
 from atlaszarr.testing.deformation import LARGEST_AMPLITUDE
 from atlaszarr.testing.phantom_volumes import annotation_nrrd
@@ -256,7 +256,8 @@ def test_the_command_names_a_bad_annotation_and_ends_with_2(command, tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--truth", "x.json"], "x.json needs --deform"),
+        (["--truth", "x.json"], "x.json needs --deform or --damage"),
+        (["--damage", "x.json"], "cannot read the damage x.json"),
         (["--orientation", "asl"], "need --annotation"),
         (["--deform", "500"], "500.0 um is not between 0 and 180 um"),
         (["--deform", "-1"], "-1.0 um is not between"),
@@ -297,6 +298,31 @@ def test_the_command_writes_the_truth_and_serves_deformed_sections(nrrd, tmp_pat
     deformed.write_truth(tmp_path / "other.json")
     assert (tmp_path / "truth.json").read_bytes() == (tmp_path / "other.json").read_bytes()
     assert json.loads((tmp_path / "truth.json").read_text())["seed"] == 5
+
+
+def test_the_command_serves_damaged_sections_of_an_annotation(nrrd, start, tmp_path):
+    _, image = middle_image(DATASETS[0])
+    rules = [{"match": {"image": image["id"]}, "do": "tear"}, {"do": "depth_error", "um": 150}]
+    (tmp_path / "damage.json").write_text(json.dumps(rules))
+    options = ["--annotation", nrrd, "--damage", tmp_path / "damage.json", "--seed", "5", "--truth", tmp_path / "truth"]
+    command = [sys.executable, "-m", "atlaszarr", "emulator", "--port", "0", *map(str, options)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        url = child.stdout.readline().split()[-1]
+        with urllib.request.urlopen(
+            f"{url}/section_image_download/{image['id']}?downsample={TIER}&quality=100"
+        ) as answer:
+            body = answer.read()
+        child.send_signal(signal.SIGTERM)
+    damaged = start(annotation=nrrd, damage=Damage(rules, seed=5))
+    np.testing.assert_array_equal(simplejpeg.decode_jpeg(body), fetch(damaged, image["id"]))
+    damaged.write_truth(tmp_path / "other")
+    assert (tmp_path / "truth").read_bytes() == (tmp_path / "other").read_bytes()
+    pixels = fetch(damaged, image["id"]).astype(float)
+    missing = damaged.truth(image["id"]).missing(
+        full_resolution(pixels.shape) @ alignment_matrix(image, "tsv")[:, :2].T + alignment_matrix(image, "tsv")[:, 2]
+    )
+    assert missing.any()
+    np.testing.assert_allclose(pixels[missing].mean(axis=0), damaged.phantom.background, atol=2)
 
 
 def test_the_kept_voxels_are_removed_with_the_emulator(nrrd, tmp_path, monkeypatch):

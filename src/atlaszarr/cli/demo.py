@@ -67,8 +67,9 @@ def demo(folder: str, as_json: bool) -> None:
     metavar="UM",
     help="Displace the tissue in the sections smoothly, by UM on average (root mean square), at most 180.",
 )
-@click.option("--seed", type=Whole(0, 2**53), default=0, metavar="N", help="Of the displacements [0].")
-@click.option("--truth", metavar="JSON", help="First write the displacements to this file, as a formula.")
+@click.option("--damage", metavar="FILE", help="JSON file of damage: torn or folded sections, wrong depths, and more.")
+@click.option("--seed", type=Whole(0, 2**53), default=0, metavar="N", help="Of the displacements and the damage [0].")
+@click.option("--truth", metavar="JSON", help="First write displacements and damage to this file, as formulas.")
 @STORE
 @click.option("-v", "--verbose", is_flag=True, help="Print a line for each request on stderr.")
 def emulator(
@@ -79,6 +80,7 @@ def emulator(
     orientation: str | None,
     voxel_size: tuple[float, float, float] | None,
     deform: float | None,
+    damage: str | None,
     seed: int,
     truth: str | None,
     storage_options: dict[str, Any],
@@ -88,13 +90,17 @@ def emulator(
     from ..stores.locations import protocol_of
     from ..stores.target import Target
     from ..testing.brain import default_brain
+    from ..testing.damage import Damage
     from ..testing.deformation import Deformation
     from ..testing.emulator import serve
 
     if annotation is None and (orientation is not None or voxel_size is not None):
         raise InputError("--orientation and --voxel-size need --annotation", code="missing-option")
-    if truth is not None and deform is None:
-        raise InputError(f"--truth {truth} needs --deform: the sections are not displaced", code="missing-option")
+    if truth is not None and deform is None and damage is None:
+        raise InputError(
+            f"--truth {truth} needs --deform or --damage: the sections are where their records put them",
+            code="missing-option",
+        )
 
     serving = False
 
@@ -119,6 +125,7 @@ def emulator(
                 "voxel_size": voxel_size,
             },
             deformation=None if deform is None else Deformation(deform, seed),
+            damage=None if damage is None else Damage.load(damage, seed),
         )
     except OSError as error:
         if serving:

@@ -10,12 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .brain import BrainPhantom
+    from .damage import Damage
     from .deformation import Deformation
     from .emulator import Emulator
     from .phantom import Phantom
 
-__all__ = ["BrainPhantom", "Deformation", "Emulator", "Phantom"]
-_HOMES = {"BrainPhantom": "brain", "Deformation": "deformation", "Emulator": "emulator", "Phantom": "phantom"}
+__all__ = ["BrainPhantom", "Damage", "Deformation", "Emulator", "Phantom"]
+_HOMES = {
+    "BrainPhantom": "brain",
+    "Damage": "damage",
+    "Deformation": "deformation",
+    "Emulator": "emulator",
+    "Phantom": "phantom",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -18,12 +18,10 @@ from ..geometry.voxel_size import um
 from ..reference_volumes import ReferenceVolume, open_annotation
 from ..stores.temporary import temporary_folder
 from .brain_kernels import Slots
-from .stained_brain import StainedBrain
+from .stained_brain import MEAN_DARKNESS, StainedBrain
 
 #: Labels of an annotation, since a voxel is kept as 16 bits; the finest published one has about 700.
 _MOST_LABELS = 65_535
-#: Darkness of all structures before that of the dataset: the mean of a Nissl stain.
-_DARKNESS = 0.42
 
 
 class AnnotatedBrain(StainedBrain):
@@ -44,7 +42,7 @@ class AnnotatedBrain(StainedBrain):
     def __init__(
         self, voxels: NDArray[np.uint16], voxel_size: tuple[float, float, float], ids: NDArray[np.uint32], identity: str
     ) -> None:
-        super().__init__(ids, np.where(ids > 0, _DARKNESS, 0.0))
+        super().__init__(ids, np.where(ids > 0, MEAN_DARKNESS, 0.0))
         self._voxels, self._voxel_size, self._identity = voxels, np.array(voxel_size), identity
 
     def __repr__(self) -> str:

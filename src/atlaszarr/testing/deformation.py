@@ -7,7 +7,6 @@ alike.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ _WAVES, _WAVELENGTHS = 6, (4000.0, 9000.0)
 #: of a wave, which is below 1 for this: the field never folds.
 LARGEST_AMPLITUDE = 180.0
 #: Largest seed: a whole number that every reader of JSON takes exactly.
-_LARGEST_SEED = 2**53
+LARGEST_SEED = 2**53
 
 
 @dataclass(frozen=True)
@@ -57,8 +56,8 @@ class Deformation:
                 "one a field may fold",
                 code="invalid-value",
             )
-        if not 0 <= self.seed <= _LARGEST_SEED:
-            raise InputError(f"seed {self.seed} is not between 0 and {_LARGEST_SEED}", code="invalid-value")
+        if not 0 <= self.seed <= LARGEST_SEED:
+            raise InputError(f"seed {self.seed} is not between 0 and {LARGEST_SEED}", code="invalid-value")
 
     def waves(self, dataset_id: int) -> Array:
         """The waves of the field of a section dataset.
@@ -108,10 +107,6 @@ class Deformation:
                 for id in datasets
             },
         }
-
-    def to_json(self, datasets: Iterable[int]) -> bytes:
-        """The document of `to_dict`."""
-        return json.dumps(self.to_dict(datasets), indent=1).encode() + b"\n"
 
 
 @lru_cache(maxsize=64)

@@ -2,8 +2,8 @@
 
 A pixel of a tier is the brain at the pixel's centre, mapped to the reference space by the record's `tsv` and `tvr`
 (and scaled from the extent of a developmental age to reference space 9), and displaced before if the sections are
-deformed. Images without alignment have a plain pattern. The caller can supply pixels of an image; its other tiers are
-then derived from them. Drawn images are cached.
+deformed or damaged. Images without alignment have a plain pattern. The caller can supply pixels of an image; its other
+tiers are then derived from them. Drawn images are cached.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from ..errors import InputError
 from ..geometry.spaces import reference_space
 from ..transforms import apply, compose, tier_affine
 from .catalogue import Catalogue
+from .damage import Damage, Layer, SectionTruth, damage_of_section, point_with_tissue
 from .deformation import Deformation
 from .records import Record, alignment_matrix, depth
 from .sectioned_brain import SectionedBrain, draw_strips, pixel_size
@@ -38,6 +39,8 @@ UserPixels = Mapping[int, Mapping[int, Pixels | bytes]]
 
 #: Brains with the greys of a dataset that are kept: more than are asked for at a time.
 _DATASETS = 64
+#: Sections of which the damage is kept.
+_SECTIONS = 1024
 
 
 class NotServedError(Exception):
@@ -119,11 +122,14 @@ class Painter:
         Folder of a cache of drawn images that lasts between runs.
     deformation : Deformation, optional
         How the tissue in the images is displaced from where their alignments put it.
+    damage : Damage, optional
+        Of the sections, and the errors of their positions.
 
     Raises
     ------
     InputError
-        If `pixels` names an image that is not in the catalogue, or gives it no tier.
+        If `pixels` names an image that is not in the catalogue, or gives it no tier; if the damage is of a dataset or
+        an image that is not in the catalogue or has no alignment, or changes the contrast of a `Phantom`.
     """
 
     def __init__(
@@ -134,13 +140,18 @@ class Painter:
         quality: int = 95,
         directory: str | Path | None = None,
         deformation: Deformation | None = None,
+        damage: Damage | None = None,
     ) -> None:
         self.catalogue = catalogue
         self.phantom = phantom
         self.quality = quality
         self._drawn_images = DrawnImages(directory)
         self._deformation = deformation
-        self._phantom_text = repr(phantom) if deformation is None else repr((phantom, deformation))
+        self._damage = damage
+        shown = [part for part in (deformation, damage) if part is not None]
+        self._phantom_text = repr((phantom, *shown)) if shown else repr(phantom)
+        self.truth = lru_cache(maxsize=_SECTIONS)(self._truth)
+        self._refuse_damage()
         self._of_dataset = lru_cache(maxsize=_DATASETS)(phantom.of_dataset)
         self._pixels = {id: dict(tiers) for id, tiers in (pixels or {}).items()}
         for id, tiers in self._pixels.items():
@@ -225,12 +236,52 @@ class Painter:
         affines = self._affines(image_id, downsample)
         if affines is None:
             return None
-        x, y = np.meshgrid(np.arange(shape[1]) + offset[0], np.arange(shape[0]) + offset[1])
-        section = apply(affines[0], np.stack([x, y], axis=-1))
-        if self._deformation is not None:
-            dataset = self.catalogue.dataset_of(self.catalogue.image(image_id)) or {}
-            section[..., :2] += self._deformation.displacement(dataset["id"], section)
-        return apply(affines[1], section)
+        truth = self.truth(image_id)
+        layer = truth.shown(_plane_points(affines[0], offset, shape))
+        return apply(affines[1], truth.brain_points(layer)).reshape(*shape, 3)
+
+    def _truth(self, image_id: int) -> SectionTruth:
+        """What an aligned image shows where; cached as `truth`."""
+        image = self.catalogue.image(image_id) or {}
+        dataset = self.catalogue.dataset_of(image) or {}
+        known = (dataset["id"], depth(image, dataset), self._deformation)
+        if self._damage is None:
+            return SectionTruth(*known)
+        affines = self._affines(image_id, 0)
+        assert affines is not None
+        to_plane, to_brain = affines[0][:2], affines[1]
+        pixels = (image["width"], image["height"])
+        undamaged = SectionTruth(*known)
+
+        def is_tissue(points: NDArray[np.float64]) -> NDArray[np.bool_]:
+            at = apply(to_brain, undamaged.brain_points(undamaged.shown(points)))
+            return np.asarray(self.phantom.labels(at) > 0)
+
+        found = damage_of_section(
+            self._damage,
+            dataset["id"],
+            image_id,
+            apply(to_plane, np.divide(pixels, 2.0) - 0.5).tolist(),
+            np.linalg.solve(to_brain[:, :3], np.divide(reference_space(9).extent, 2.0) - to_brain[:, 3]).tolist(),
+            lambda random: point_with_tissue(random, pixels, to_plane, is_tissue).tolist(),
+        )
+        return SectionTruth(*known, found)
+
+    def _refuse_damage(self) -> None:
+        """Refuse damage of what is not drawn from the brain."""
+        for rule in () if self._damage is None else self._damage.rules:
+            if rule.image is not None or rule.dataset is not None:
+                of_dataset = self.catalogue.images_of(rule.dataset)
+                first = of_dataset[0] if of_dataset else None
+                image = first if rule.image is None else self.catalogue.image(rule.image)
+                is_other = rule.dataset is not None and (image or {}).get("data_set_id") != rule.dataset
+                if image is None or is_other or self._affines(image["id"], 0) is None:
+                    raise InputError(
+                        f"damage of dataset {rule.dataset}, image {rule.image}: it is not served, or has no alignment",
+                        code="image-not-served",
+                    )
+            if rule.do == "contrast":
+                self.phantom.with_contrast(rule.numbers.get("factor", 1.0))
 
     def _affines(self, image_id: int, downsample: int) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
         """The affines from pixels of a tier to (x, y, depth) in um of the sections, and from there to the brain."""
@@ -271,28 +322,49 @@ class Painter:
         affine = compose(affine, [[1.0, 0.0, offset[0]], [0.0, 1.0, offset[1]]])
         dataset = self.catalogue.dataset_of(record) or {}
         brain = self._of_dataset(dataset["id"])
-        if self._deformation is None:
+        if self._deformation is None and not self.truth(record["id"]).damage:
             picture = brain.draw(affine, shape, expression=request.view is not None)
         else:
-            picture = self._draw_deformed(brain, record["id"], request, offset, shape)
+            picture = self._draw_moved(brain, record["id"], request, offset, shape)
         if request.range and any(dataset.get(f"{colour}_channel") for colour in ("red", "green", "blue")):
             lower, upper = np.array(request.range, dtype=np.float64).reshape(3, 2).T
             scaled = (picture * (4095.0 / 255.0) - lower) / np.maximum(upper - lower, 1.0)
             picture = np.rint(np.clip(scaled, 0.0, 1.0) * 255.0).astype(np.uint8)
         return picture
 
-    def _draw_deformed(
+    def _draw_moved(
         self, brain: SectionedBrain, id: int, request: Drawing, offset: tuple[float, float], shape: tuple[int, int]
     ) -> Pixels:
-        """Same as `draw`, for the points of the deformed section."""
+        """Same as `draw`, for the points of the deformed and damaged section."""
         size = pixel_size(self.pixel_to_pir(id, request.downsample))
+        affines, truth = self._affines(id, request.downsample), self.truth(id)
+        assert affines is not None
+        to_plane, to_brain = affines
+        if truth.contrast != 1.0:
+            brain = brain.with_contrast(truth.contrast)
 
-        def values(top: int, part: tuple[int, int]) -> NDArray[np.float64]:
-            points = self.points(id, request.downsample, (offset[0], offset[1] + top), part)
-            assert points is not None
-            return brain.rgb(points, size) if request.view is None else brain.expression(points)
+        def colours(layer: Layer) -> NDArray[np.float64]:
+            points = apply(to_brain, truth.brain_points(layer))
+            if request.view is not None:
+                values = brain.expression(points)
+                values[layer.missing] = 0.0
+                for at, below in layer.below:
+                    values[at] = np.maximum(values[at], colours(below))
+                return values
+            paper = np.array(brain.background)
+            values = brain.rgb(points, size)
+            if not isinstance(layer.stain, float):
+                values = np.clip(paper + (values - paper) * layer.stain[:, np.newaxis], 0.0, 255.0)
+            values[layer.missing] = paper
+            for at, below in layer.below:
+                values[at] *= colours(below) / paper
+            return values
 
-        return draw_strips(shape, values)
+        def strip(top: int, part: tuple[int, int]) -> NDArray[np.float64]:
+            layer = truth.shown(_plane_points(to_plane, (offset[0], offset[1] + top), part))
+            return colours(layer).reshape(*part, 3)
+
+        return draw_strips(shape, strip)
 
     def _user_pixels(self, image_id: int, record: Record, downsample: int) -> Pixels:
         """User-supplied pixels at a tier: derived from the nearest finer tier supplied, or from the finest."""
@@ -373,6 +445,14 @@ def _window(record: Record, request: Drawing) -> tuple[int, int, int, int]:
     width = columns - left if request.width is None else min(request.width, columns - left)
     height = rows - top if request.height is None else min(request.height, rows - top)
     return left, top, width, height
+
+
+def _plane_points(
+    to_section: NDArray[np.float64], offset: tuple[float, float], shape: tuple[int, int]
+) -> NDArray[np.float64]:
+    """The points of the section plane at pixels, in um: float64, shape (rows, columns, 2)."""
+    x, y = np.meshgrid(np.arange(shape[1]) + offset[0], np.arange(shape[0]) + offset[1])
+    return apply(to_section[:2], np.stack([x, y], axis=-1))
 
 
 def _to_space_9(space_id: Any) -> NDArray[np.float64]:

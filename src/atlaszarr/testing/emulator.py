@@ -8,6 +8,7 @@ command use it.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import threading
 import time
@@ -21,7 +22,9 @@ from ..errors import InputError
 from ..stores.local import write_whole
 from ..stores.locations import output_path
 from ..stores.target import Target
+from .brain import default_brain
 from .catalogue import Catalogue
+from .damage import FORMULA, Damage, SectionTruth
 from .deformation import Deformation
 from .drawing import Drawing, Painter, UserPixels
 from .faults import FaultScript, Rule, load_faults
@@ -56,6 +59,8 @@ class Emulator:
         ``storage_options``, ``orientation`` and ``voxel_size`` of the annotation, as in `atlaszarr.build_atlas`.
     deformation : Deformation, optional
         Displace the tissue in the sections from where their alignments put it, by a smooth field in closed form.
+    damage : Damage, optional
+        Damage the sections: tears, holes, folds, lost halves, uneven stain, a wrong depth; see `Damage`.
     quality : int
         Default JPEG quality.
     draw_cache : path, optional
@@ -74,12 +79,13 @@ class Emulator:
     phantom : SectionedBrain
         The brain in the images.
     deformation : Deformation or None
+    damage : Damage or None
 
     Raises
     ------
     InputError
-        If a fault or the pixels are invalid, or both a phantom and an annotation are given; on entering the context, if
-        the annotation is invalid.
+        If a fault, the pixels or the damage are invalid, or both a phantom and an annotation are given; on entering the
+        context, if the annotation is invalid.
     """
 
     def __init__(
@@ -98,6 +104,7 @@ class Emulator:
         annotation: str | os.PathLike[str] | None = None,
         annotation_options: Mapping[str, Any] | None = None,
         deformation: Deformation | None = None,
+        damage: Damage | None = None,
     ) -> None:
         if phantom is not None and annotation is not None:
             raise InputError(
@@ -105,12 +112,20 @@ class Emulator:
                 code="contradictory-options",
             )
         self.catalogue = Catalogue(datasets, images)
-        self.phantom: SectionedBrain = default_phantom() if phantom is None else phantom
-        self.deformation = deformation
+        if phantom is None:
+            phantom = default_phantom() if annotation is None else default_brain()
+        self.phantom: SectionedBrain = phantom
+        self.deformation, self.damage = deformation, damage
         self._annotation, self._annotation_options = annotation, dict(annotation_options or {})
         self._opened = contextlib.ExitStack()
         self._make_painter = partial(
-            Painter, self.catalogue, pixels=pixels, quality=quality, directory=draw_cache, deformation=deformation
+            Painter,
+            self.catalogue,
+            pixels=pixels,
+            quality=quality,
+            directory=draw_cache,
+            deformation=deformation,
+            damage=damage,
         )
         self._painter = self._make_painter(self.phantom)
         self._faults = FaultScript(load_faults(faults) if isinstance(faults, str | Path) else faults or ())
@@ -175,10 +190,37 @@ class Emulator:
         self._traffic.reset()
 
     def write_truth(self, path: str | os.PathLike[str]) -> None:
-        """Write the fields of the deformation of all aligned datasets to a JSON file; see `Deformation.to_dict`."""
-        if self.deformation is None:
-            raise InputError("the sections are not deformed; there is no field to write", code="missing-option")
-        write_whole(output_path(path), self.deformation.to_json(self.catalogue.aligned_datasets()))
+        """Write what the sections of all aligned datasets show where to a JSON file.
+
+        It has the fields of `Deformation.to_dict` if the sections are deformed, and if they are damaged the damage of
+        each section image with its numbers, and the formula. Call it in the context.
+        """
+        if self.deformation is None and self.damage is None:
+            raise InputError(
+                "the sections are not deformed or damaged; there is nothing to write", code="missing-option"
+            )
+        datasets = self.catalogue.aligned_datasets()
+        document = {} if self.deformation is None else self.deformation.to_dict(datasets)
+        if self.damage is not None:
+            images = [image["id"] for id in datasets for image in self.catalogue.images_of(id)]
+            document["damage"] = {
+                "formula": FORMULA,
+                "seed": self.damage.seed,
+                "sections": {str(id): self._painter.truth(id).to_dict() for id in images},
+            }
+        write_whole(output_path(path), json.dumps(document, indent=1).encode() + b"\n")
+
+    def truth(self, image_id: int) -> SectionTruth:
+        """What a section image shows where. Call it in the context.
+
+        Raises
+        ------
+        InputError
+            If the image is not served, or has no alignment.
+        """
+        if self._painter.pixel_to_pir(image_id, 0) is None:
+            raise InputError(f"image {image_id} is not served, or has no alignment", code="image-not-served")
+        return self._painter.truth(image_id)
 
     def draw(
         self,
@@ -247,7 +289,7 @@ def serve(
     bucket : Target, optional
         Where to write the section images as slides first, see `Emulator.write_bucket`.
     truth : path-like, optional
-        Where to write the fields of the deformation first, see `Emulator.write_truth`.
+        Where to write the deformation and the damage first, see `Emulator.write_truth`.
     **options
         Further parameters of `Emulator`.
     """

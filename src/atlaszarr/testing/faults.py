@@ -157,15 +157,20 @@ def load_faults(path: str | Path) -> list[Rule]:
     InputError
         If the file cannot be read, is not JSON, or holds an invalid rule.
     """
+    return [Rule.from_dict(rule) for rule in load_rules(path, "faults", "invalid-fault")]
+
+
+def load_rules(path: str | Path, name: str, code: str) -> list[Any]:
+    """A list from a JSON file, called by its name in messages; `code` is that of the error if it is no list."""
     try:
         rules = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"cannot read the faults {path}: {error.strerror}", code="unreadable-file") from error
+        raise InputError(f"cannot read the {name} {path}: {error.strerror}", code="unreadable-file") from error
     except ValueError as error:
-        raise InputError(f"the faults {path} are not JSON: {error}", code="not-json") from error
+        raise InputError(f"the {name} file {path} is not JSON: {error}", code="not-json") from error
     if not isinstance(rules, list):
-        raise InputError(f"the faults {path} must be a list of objects", code="invalid-fault")
-    return [Rule.from_dict(rule) for rule in rules]
+        raise InputError(f"the {name} file {path} must be a list of objects", code=code)
+    return rules
 
 
 def apply_fault(rule: Rule, answer: Answer) -> Answer:

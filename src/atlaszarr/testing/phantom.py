@@ -15,6 +15,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..errors import InputError
 from ..geometry.spaces import reference_space
 from .ontology import ROOT_ID, figures, structures
 from .phantom_kernels import expression_rows, tissue_rows
@@ -133,6 +134,14 @@ class Phantom(SectionedBrain):
     def of_dataset(self, dataset_id: int) -> Self:
         """The phantom itself: it looks the same in all section datasets."""
         return self
+
+    def with_contrast(self, factor: float) -> Self:
+        """Refused: the greys of this phantom are not those of structures."""
+        raise InputError(
+            f"the contrast between structures cannot be multiplied by {factor:g} in this phantom, whose greys are "
+            "waves; use a BrainPhantom or an annotation",
+            code="unsupported-damage",
+        )
 
     def rgb(self, pir: ArrayLike, pixel: float = 0.0) -> Array:
         """Same as in `SectionedBrain`; nothing in the phantom is too fine to draw."""

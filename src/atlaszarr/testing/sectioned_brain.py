@@ -40,6 +40,10 @@ class SectionedBrain(ABC):
         """The brain with the greys of a section dataset; the same greys for the same id."""
 
     @abstractmethod
+    def with_contrast(self, factor: float) -> Self:
+        """The brain with the contrast between structures multiplied; InputError if its greys are not those of any."""
+
+    @abstractmethod
     def labels(self, pir: ArrayLike) -> NDArray[np.uint32]:
         """The structure at each point.
 

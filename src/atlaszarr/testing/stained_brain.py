@@ -16,6 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 from .brain_kernels import Slots, brain_paint
 from .sectioned_brain import Array, SectionedBrain, Triple
 
+#: Darkness of a Nissl stain, the mean of the structures.
+MEAN_DARKNESS = 0.42
 #: Standard deviation of the darkness of a structure between datasets. A Nissl stain spreads about 0.2 over structures.
 _VARIATION = 0.07
 #: Part of the structures that a dataset expresses, in which the stain is dark; its darkness and expression, from to.
@@ -71,6 +73,13 @@ class StainedBrain(SectionedBrain):
         other.levels = np.where(tissue, levels, 0.0)
         other.expressed = np.where(is_expressed, _EXPRESSION[0] + (_EXPRESSION[1] - _EXPRESSION[0]) * draws[:, 4], 0.0)
         other.dataset_id = dataset_id
+        return other
+
+    def with_contrast(self, factor: float) -> Self:
+        """The brain with the difference of each structure's darkness from `MEAN_DARKNESS` multiplied by a factor."""
+        other = copy.copy(self)
+        scaled = MEAN_DARKNESS + (self.levels - MEAN_DARKNESS) * factor
+        other.levels = np.where(self._darkness > 0, np.clip(scaled, 0.0, 1.0), 0.0)
         return other
 
     def labels(self, pir: ArrayLike) -> NDArray[np.uint32]:
