@@ -8,13 +8,13 @@ RESOLUTION = 50.0
 PAPER = 240.0
 
 
-def labels_at(x, y):
+def labels_at(x, y, sectors=9):
     """An ellipse of 5 x 4.4 mm with its long axis along x, divided into rings and sectors; x, y in pixels."""
     u, v = (x - 69.5) / 50.0, (y - 59.5) / 44.0
     radius, angle = np.hypot(u, v), np.arctan2(v, u)
     ring = np.floor(radius * 4.0).astype(int)
-    sector = np.floor((angle + 0.2 * ring + np.pi) / (2 * np.pi) * 9.0).astype(int) % 9
-    return np.where(radius < 1.0, 1 + ring * 9 + sector, 0)
+    sector = np.floor((angle + 0.2 * ring + np.pi) / (2 * np.pi) * sectors).astype(int) % sectors
+    return np.where(radius < 1.0, 1 + ring * sectors + sector, 0)
 
 
 def grid():
@@ -22,16 +22,16 @@ def grid():
 
 
 def greys(seed):
-    levels = np.random.default_rng(seed).uniform(90.0, 200.0, 37)
+    levels = np.random.default_rng(seed).uniform(90.0, 200.0, 64)
     levels[0] = PAPER
     return levels
 
 
-def draw(displacement, seed=1, levels=None):
+def draw(displacement, seed=1, levels=None, sectors=9):
     """A section whose pixel (x, y) shows the labels at (x, y) + displacement, shape (2, rows, columns), in pixels."""
     x, y = grid() + displacement
     rng = np.random.default_rng(seed)
-    labels = labels_at(x, y)
+    labels = labels_at(x, y, sectors)
     texture = ndimage.gaussian_filter(rng.standard_normal(SHAPE), 0.8)
     image = (greys(seed) if levels is None else levels)[labels]
     image = image + np.where(labels > 0, 8.0 * texture / texture.std(), rng.normal(0.0, 1.0, SHAPE))

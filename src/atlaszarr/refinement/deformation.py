@@ -15,13 +15,15 @@ Mask = NDArray[np.bool_]
 #: Half of the side of the squares in which two images are correlated, in pixels.
 RADIUS = 4
 #: Standard deviation of the smoothing of an update, and of the whole field every fourth step, in pixels.
-_SMOOTHING, _WHOLE, _WHOLE_EVERY = 10.0, 1.5, 4
+_SMOOTHING, _WHOLE, _WHOLE_EVERY = 14.0, 1.5, 4
 #: Pixels joined, and steps, at each level of resolution.
-_LEVELS = ((2, 60), (1, 60))
+_LEVELS = ((2, 40), (1, 40))
 #: The longest displacement of a step in pixels; what the force is expected to fall by at each step.
 _STEP, _FALL = 0.4, 0.98
-#: Least variance, so that flat squares have no force.
-_VARIANCE = 1e-4
+#: Variance that is added to those of both images, so that squares with little contrast have little force.
+_VARIANCE = 3e-3
+#: Variance below which a square is flat.
+_FLAT = 1e-5
 
 
 def fit_deformation(target: Array, image: Array, mask: Mask, affine: Array) -> Array:
@@ -103,15 +105,16 @@ class LocalCorrelation:
     def force(self, image: Array) -> Array:
         """The derivative of the squared correlation by each pixel of an image, for the square around it."""
         mean, variance, covariance = self._moments(image)
-        scale = 2.0 * covariance / (self._variance * variance + _VARIANCE * 1e-3)
-        rest = self._target - self._mean - covariance / (variance + _VARIANCE) * (image - mean)
+        variance += _VARIANCE
+        scale = 2.0 * covariance / ((self._variance + _VARIANCE) * variance)
+        rest = self._target - self._mean - covariance / variance * (image - mean)
         return np.asarray(scale * rest * self._weight)
 
     def coefficients(self, image: Array) -> Array:
         """The correlation coefficient around each pixel, -1 to 1; near 0 where either image is flat."""
         _, variance, covariance = self._moments(image)
-        least = 0.1 * _VARIANCE
-        return np.asarray(covariance / np.sqrt(np.maximum(self._variance, least) * np.maximum(variance, least)))
+        variances = np.maximum(self._variance, _FLAT) * np.maximum(variance, _FLAT)
+        return np.asarray(covariance / np.sqrt(variances))
 
     def _moments(self, image: Array) -> tuple[Array, Array, Array]:
         weighted = image * self._weight
