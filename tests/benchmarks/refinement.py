@@ -15,6 +15,7 @@ from scipy import ndimage
 from atlaszarr import Displacement, Grid
 from atlaszarr.geometry.plane import PLANES, Plane
 from atlaszarr.geometry.spaces import reference_space
+from atlaszarr.refinement.flags import flags
 from atlaszarr.refinement.section import RefinedSection, refine_section
 from atlaszarr.testing.annotated_brain import open_annotated_brain
 from atlaszarr.testing.brain import default_brain
@@ -23,6 +24,8 @@ from atlaszarr.testing.stained_brain import StainedBrain
 
 SEEDS = {"tuning": range(100, 103), "judging": range(900, 904)}
 KINDS = ("clean", "torn", "holes", "low contrast", "already right")
+#: To be flagged; what is drawn of a section 500 um off is compared with labels where it is recorded.
+BAD = ("half lost", "upside down", "500 um lower", "500 um higher")
 DEPTHS = {"coronal": (4200.0, 8600.0), "sagittal": (1600.0, 4600.0)}
 AMPLITUDE = 150.0
 RESOLUTION = 25.0
@@ -54,10 +57,12 @@ def draw(brain: StainedBrain, plane: Plane, kind: str, seed: int):
         turn, stretch = np.radians(rng.uniform(-1, 1)), 1 + 0.02 * rng.uniform(-1, 1, 2)
         matrix = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) * stretch - np.eye(2)
         u += (pixels[..., :2] - [columns / 2, rows / 2]) @ matrix.T + rng.uniform(-4, 4, 2)
+    shift = {"500 um lower": -500.0, "500 um higher": 500.0}.get(kind, 0.0)
+    drawn = plane.to_reference(grid, depth + shift)
     seen = pixels.copy()
     seen[..., :2] += u
     stained = brain.of_dataset(seed)
-    points = seen @ affine.T
+    points = seen @ drawn.T
     image = stained.rgb(points, RESOLUTION)
     found = stained.labels(points) > 0
     paper = np.array(stained.background)
@@ -75,6 +80,8 @@ def draw(brain: StainedBrain, plane: Plane, kind: str, seed: int):
     image += np.where(found, TEXTURE * texture / texture.std(), rng.normal(0, 1.5, (rows, columns)))[..., np.newaxis]
     lost = damage(rng, found, kind)
     image[lost] = paper
+    if kind == "upside down":
+        image = image[::-1]
     field, _ = Displacement.from_deltas(u[..., 0], u[..., 1]).invert()
     labels = stained.labels(pixels @ affine.T)
     there = (labels > 0) & (field.warp(lost.astype(np.float32), border="replicate") < 0.3)
@@ -99,6 +106,8 @@ def damage(rng: np.random.Generator, found: np.ndarray, kind: str) -> np.ndarray
         for _ in range(4):
             py, px = places[rng.integers(len(places))]
             lost |= ((x - px) / rng.uniform(10, 25)) ** 2 + ((y - py) / rng.uniform(10, 25)) ** 2 < 1
+    elif kind == "half lost":
+        lost = x > cx + rng.uniform(-20, 20)
     return lost
 
 
@@ -121,11 +130,12 @@ def main() -> None:
     parser.add_argument("--annotation", help="a file of the whole space; default: the brain-like phantom")
     parser.add_argument("--seeds", choices=SEEDS, default="tuning")
     parser.add_argument("--plane", choices=DEPTHS, action="append")
-    parser.add_argument("--kind", choices=KINDS, action="append")
+    parser.add_argument("--kind", choices=KINDS + BAD, action="append")
     given = parser.parse_args()
     with brain_of(given.annotation) as brain:
         for plane in given.plane or DEPTHS:
-            for kind in given.kind or KINDS:
+            sections, bad = {}, set()
+            for kind in given.kind or KINDS + BAD:
                 found = []
                 for seed in SEEDS[given.seeds]:
                     image, labels, truth, there = draw(brain, PLANES[plane], kind, seed)
@@ -134,9 +144,17 @@ def main() -> None:
                     seconds = time.thread_time() - began
                     ends = errors(np.zeros(truth.shape), truth, there), errors(refined.field, truth, there)
                     found.append([*ends[0], *ends[1], seconds])
+                    if kind in BAD:
+                        bad.add(len(sections))
+                    sections[len(sections)] = refined
                     print(line(f"{plane} {kind} {seed}", refined, *ends, seconds), flush=True)
                 a, b, c, d, seconds = np.median(found, axis=0)
                 print(f"| {plane}, {kind} | {a:.0f}/{b:.0f} | {c:.0f}/{d:.0f} | {seconds:.1f} |", flush=True)
+            flagged = set(flags(sections))
+            print(
+                f"{plane}: {len(bad & flagged)} of {len(bad)} bad sections are flagged, and "
+                f"{len(flagged - bad)} of {len(sections) - len(bad)} good ones"
+            )
 
 
 if __name__ == "__main__":

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from threading import Lock
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from ..errors import InputError
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -35,22 +37,22 @@ def fit_affine(target: Array, image: Array, target_mask: Mask, image_mask: Mask,
         (x, y, 1) in pixels of the target to (x, y) in pixels of the image; the same on any number of threads.
         `start`, if the search fails, as where the masks do not overlap.
 
-    Raises
-    ------
-    InputError
-        If SimpleITK is not installed.
-
     Notes
     -----
     SimpleITK's correlation metric over all pixels, by a regular-step gradient descent at two levels.
     """
-    sitk = _simpleitk()
-
-    def as_image(array: NDArray[Any]) -> Any:
-        return sitk.GetImageFromArray(np.ascontiguousarray(array, np.uint8 if array.dtype == bool else np.float64))
+    sitk: Any = import_module("SimpleITK")  # it has no types
 
     if not target_mask.any() or not image_mask.any():
         return start
+    with _one_thread(sitk):
+        return _fit(sitk, target, image, target_mask, image_mask, start)
+
+
+def _fit(sitk: Any, target: Array, image: Array, target_mask: Mask, image_mask: Mask, start: Array) -> Array:
+    def as_image(array: NDArray[Any]) -> Any:
+        return sitk.GetImageFromArray(np.ascontiguousarray(array, np.uint8 if array.dtype == bool else np.float64))
+
     rows, columns = np.nonzero(target_mask)
     centre = np.array([columns.mean(), rows.mean()])
     transform = sitk.AffineTransform(2)
@@ -58,7 +60,6 @@ def fit_affine(target: Array, image: Array, target_mask: Mask, image_mask: Mask,
     transform.SetMatrix(start[:, :2].ravel().tolist())
     transform.SetTranslation((start[:, :2] @ centre + start[:, 2] - centre).tolist())
     method = sitk.ImageRegistrationMethod()
-    method.SetNumberOfThreads(1)
     method.SetMetricAsCorrelation()
     method.SetMetricSamplingStrategy(method.NONE)
     method.SetMetricFixedMask(as_image(target_mask))
@@ -82,14 +83,33 @@ def fit_affine(target: Array, image: Array, target_mask: Mask, image_mask: Mask,
     return found if np.isfinite(found).all() and np.linalg.det(linear) > 0 else start
 
 
-def _simpleitk() -> Any:
+class _Running:
+    """The fits that run in this process, and the number of threads of ITK before the first of them."""
+
+    lock = Lock()
+    count = 0
+    threads = 0
+
+
+@contextmanager
+def _one_thread(sitk: Any) -> Iterator[None]:
+    """Let ITK sum on one thread: sums in another order have other bytes.
+
+    Inner filters of a registration take their number from the setting of the process, which is restored.
+    """
+    process = sitk.ProcessObject
+    with _Running.lock:
+        if not _Running.count:
+            _Running.threads = process.GetGlobalDefaultNumberOfThreads()
+            process.SetGlobalDefaultNumberOfThreads(1)
+        _Running.count += 1
     try:
-        import SimpleITK
-    except ImportError as error:
-        raise InputError(
-            "refinement needs SimpleITK; install it with pip install 'atlaszarr[refine]'", code="missing-library"
-        ) from error
-    return SimpleITK
+        yield
+    finally:
+        with _Running.lock:
+            _Running.count -= 1
+            if not _Running.count:
+                process.SetGlobalDefaultNumberOfThreads(_Running.threads)
 
 
 def rescaled(affine: Array, side: float) -> Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from typing import Any, Literal
 
 import numpy as np
@@ -22,6 +23,8 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Reason = Literal["refined", "no rise on the unseen half", "no contrast", "affine", "jacobian", "tissue"]
 
+#: The libraries of `atlaszarr[refine]` by their modules.
+_LIBRARIES = {"SimpleITK": "SimpleITK", "scipy": "SciPy"}
 #: Pixel size at which sections are fitted, in um.
 FITTED = 50.0
 #: Times that the affine and the deformation are fitted, each time to means made anew.
@@ -126,8 +129,8 @@ def refine_section(
     Raises
     ------
     InputError
-        If the shapes or dtypes do not fit, the resolution is not a whole fraction of 50 um, or SimpleITK is not
-        installed.
+        If the shapes or dtypes do not fit, the resolution is not a whole fraction of 50 um, or SimpleITK or
+        SciPy is not installed.
 
     Notes
     -----
@@ -135,6 +138,7 @@ def refine_section(
     is computed anew in each round: any stain is fitted, without a template. They are fitted to the white squares of a
     checkerboard of 1 mm and judged on the black ones; if the local correlation rises there, they are fitted to all.
     """
+    check_libraries()
     fitting = _Fitting.of(image, inside, labels, resolution)
     identity = _Registration(np.eye(2, 3), np.zeros((2, *fitting.fitted.shape)))
     if fitting.contrast < LEAST_EXPLAINED:
@@ -148,6 +152,14 @@ def refine_section(
     after = fitting.figures(whole)
     after = Figures(after.correlation, judged.unseen, after.dice)
     return fitting.result(whole, fitting.exceeded(whole, after), before, after)
+
+
+def check_libraries() -> None:
+    """Raise an InputError if the libraries of the refinement are not installed."""
+    if missing := [library for module, library in _LIBRARIES.items() if find_spec(module) is None]:
+        raise InputError(
+            f"a refinement needs {' and '.join(missing)}; install atlaszarr[refine]", code="missing-dependency"
+        )
 
 
 @dataclass(frozen=True, eq=False)
