@@ -33,6 +33,7 @@ def flags(sections: Mapping[int, RefinedSection]) -> dict[int, str]:
     The hard limits are a displacement by the affine of over 1 mm, a Jacobian under 0.3, and a Dice coefficient of the
     tissue under 0.9. A section is flagged for its correlation if that is below 0.6 of the median over the sections of
     the dataset that have contrast, since its level depends on the stain. Of fewer than eight such sections it is not.
+    It is the correlation on the half that was not fitted, as recorded or as fitted, whichever is higher.
     """
     judged = {id: _correlation(section) for id, section in sections.items() if section.reason != "no contrast"}
     least = LEAST_CORRELATION * float(np.median(list(judged.values()))) if len(judged) >= LEAST_SECTIONS else -1.0
@@ -52,5 +53,5 @@ def flags(sections: Mapping[int, RefinedSection]) -> dict[int, str]:
 
 
 def _correlation(section: RefinedSection) -> float:
-    """The local correlation of a section with the registration that fits it better, kept or not."""
+    """The unseen correlation of a section with the registration that fits it better, kept or not."""
     return max(section.before.unseen, section.after.unseen)

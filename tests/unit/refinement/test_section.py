@@ -1,5 +1,6 @@
 """The registration of a section is refined to a field that is known; what cannot be refined keeps its registration."""
 
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -157,3 +158,9 @@ def test_a_resolution_that_does_not_divide_that_of_the_fit_is_refused(resolution
 def test_arrays_that_do_not_fit_are_refused(image, inside, labels, code):
     with raises(InputError, code):
         refine_section(image, inside, labels, UM)
+
+
+def test_what_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "SimpleITK", None)
+    with raises(InputError, "missing-dependency"):
+        refined(sections.draw(sections.constant(0.0, 0.0)))
