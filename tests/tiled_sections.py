@@ -27,14 +27,14 @@ def greys(seed):
     return levels
 
 
-def draw(displacement, seed=1, levels=None, sectors=9):
+def draw(displacement, seed=1, levels=None, sectors=9, texture=8.0):
     """A section whose pixel (x, y) shows the labels at (x, y) + displacement, shape (2, rows, columns), in pixels."""
     x, y = grid() + displacement
     rng = np.random.default_rng(seed)
     labels = labels_at(x, y, sectors)
-    texture = ndimage.gaussian_filter(rng.standard_normal(SHAPE), 0.8)
+    noise = ndimage.gaussian_filter(rng.standard_normal(SHAPE), 0.8)
     image = (greys(seed) if levels is None else levels)[labels]
-    image = image + np.where(labels > 0, 8.0 * texture / texture.std(), rng.normal(0.0, 1.0, SHAPE))
+    image = image + np.where(labels > 0, texture * noise / noise.std(), rng.normal(0.0, 1.0, SHAPE))
     return np.repeat(np.clip(np.rint(image), 0, 255).astype(np.uint8)[..., np.newaxis], 3, axis=-1)
 
 

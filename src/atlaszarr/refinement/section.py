@@ -37,6 +37,8 @@ _SQUARE = 1000.0
 _INNER = RADIUS + 1
 #: The least rise of the local correlation on the unseen half for which a section is moved.
 LEAST_RISE = 0.02
+#: The least correlation on the unseen half, fitted or not, of a section whose regions differ.
+LEAST_UNSEEN = 0.01
 #: The least share of the variance within the brain that the regions explain.
 LEAST_EXPLAINED = 0.02
 #: The hard limits: displacement of the affine in um, Jacobian, Dice of the tissue and the brain.
@@ -147,7 +149,8 @@ def refine_section(
     trial = fitting.fit(fitting.white)
     before, judged = (fitting.figures(each) for each in (identity, trial))
     if judged.unseen - before.unseen < LEAST_RISE:
-        return fitting.result(trial, "no rise on the unseen half", before, judged)
+        is_flat = max(judged.unseen, before.unseen) < LEAST_UNSEEN
+        return fitting.result(trial, "no contrast" if is_flat else "no rise on the unseen half", before, judged)
     whole = fitting.fit(np.ones(fitting.white.shape, bool))
     after = fitting.figures(whole)
     after = Figures(after.correlation, judged.unseen, after.dice)

@@ -90,6 +90,15 @@ def test_greys_that_no_region_explains_are_refused():
     section = refined(sections.draw(sections.constant(3.0, 0.0), levels=levels))
     assert not section.kept
     assert section.reason in ("no contrast", "no rise on the unseen half")
+    assert section.after.unseen < 0.05
+    assert not section.field.any()
+
+
+def test_a_section_of_one_smooth_grey_has_no_contrast():
+    levels = np.full(64, 140.0)
+    levels[0] = sections.PAPER
+    section = refined(sections.draw(sections.constant(3.0, 0.0), levels=levels, texture=0.0))
+    assert section.reason == "no contrast"
     assert not section.field.any()
 
 
