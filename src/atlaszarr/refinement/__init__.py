@@ -1,0 +1,1 @@
+"""Refinement: a better registration of section images to an annotation, section by section. Arithmetic only."""

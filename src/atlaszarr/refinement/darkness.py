@@ -1,0 +1,74 @@
+"""How dark the stain of a section is: 0 on paper, about 1 where it is darkest; and where its tissue lies."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+#: The grey level of paper is the most frequent one from here on; that of tissue is below.
+_PAPER_FROM = 150
+#: Standard deviation of the smoothing of the histogram, in grey levels.
+_SMOOTHING = 2.0
+#: What is at least as much darker than paper is tissue or stain, in grey levels; its percentile becomes 1.
+_STAINED, _TOP = 8.0, 99.0
+#: Darkness above which a smoothed pixel is tissue.
+_TISSUE = 0.1
+#: Standard deviation of the smoothing of the tissue, in um.
+_TISSUE_SMOOTHING = 37.5
+
+#: What is smaller than this part of the largest piece of tissue is dirt.
+_SMALLEST_PART = 0.03
+
+
+def darkness(image: NDArray[np.uint8], inside: NDArray[np.bool_]) -> Array:
+    """The darkness of a section, relative to its paper.
+
+    Parameters
+    ----------
+    image : ndarray, uint8, shape (rows, columns, 3)
+        Brightfield: paper is lighter than tissue.
+    inside : ndarray, bool, shape (rows, columns)
+        Whether each pixel lies inside the section image.
+
+    Returns
+    -------
+    ndarray, float64, shape (rows, columns)
+        0 to 1; 0 outside the image, and everywhere if nothing is darker than the paper.
+    """
+    from scipy import ndimage
+
+    grey = image.mean(axis=-1)
+    counts = np.bincount(grey[inside].astype(np.int64), minlength=256).astype(np.float64)
+    smooth = ndimage.gaussian_filter1d(counts, _SMOOTHING)
+    paper = _PAPER_FROM + int(np.argmax(smooth[_PAPER_FROM:]))
+    darker = np.where(inside, np.maximum(paper - grey, 0.0), 0.0)
+    stained = darker > _STAINED
+    if not stained.any():
+        return np.zeros(grey.shape)
+    return np.asarray(np.minimum(darker / np.percentile(darker[stained], _TOP), 1.0))
+
+
+def tissue(darkness: Array, resolution: float) -> NDArray[np.bool_]:
+    """Where the tissue of a section lies: the connected parts darker than paper, without specks of dirt.
+
+    Parameters
+    ----------
+    darkness : ndarray, float64, shape (rows, columns)
+    resolution : float
+        Pixel size in um.
+
+    Returns
+    -------
+    ndarray, bool, shape (rows, columns)
+    """
+    from scipy import ndimage
+
+    dark = ndimage.gaussian_filter(darkness, _TISSUE_SMOOTHING / resolution) > _TISSUE
+    parts, count = ndimage.label(dark)
+    if not count:
+        return np.asarray(dark)
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = 0
+    return np.asarray((sizes >= _SMALLEST_PART * sizes.max())[parts] & dark)

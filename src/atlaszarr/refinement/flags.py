@@ -1,0 +1,57 @@
+"""Which refined sections not to believe: those that fit much worse than the others of their dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from .section import LARGEST_AFFINE, LEAST_DICE, LEAST_JACOBIAN, RefinedSection
+
+#: Fewer sections than this are not compared with each other.
+LEAST_SECTIONS = 8
+#: A section is flagged whose correlation is below this part of the median of the dataset.
+LEAST_CORRELATION = 0.6
+
+
+def flags(sections: Mapping[int, RefinedSection]) -> dict[int, str]:
+    """Flag the sections of a dataset that are damaged, turned, far off in depth, or without contrast.
+
+    Parameters
+    ----------
+    sections : mapping of int to RefinedSection
+        The refined sections of one dataset by SectionImage id.
+
+    Returns
+    -------
+    dict of int to str
+        By the ids of the flagged sections, the reason: ``no contrast`` (the section was not judged), ``affine``,
+        ``jacobian`` or ``tissue`` (a hard limit is exceeded), or ``correlation``.
+
+    Notes
+    -----
+    The hard limits are a displacement by the affine of over 1 mm, a Jacobian under 0.3, and a Dice coefficient of the
+    tissue under 0.9. A section is flagged for its correlation if that is below 0.6 of the median over the sections of
+    the dataset that have contrast, since its level depends on the stain. Of fewer than eight such sections it is not.
+    It is the correlation on the half that was not fitted, as recorded or as fitted, whichever is higher.
+    """
+    judged = {id: _correlation(section) for id, section in sections.items() if section.reason != "no contrast"}
+    least = LEAST_CORRELATION * float(np.median(list(judged.values()))) if len(judged) >= LEAST_SECTIONS else -1.0
+    found = {}
+    for id, section in sections.items():
+        if section.reason == "no contrast":
+            found[id] = "no contrast"
+        elif section.affine > LARGEST_AFFINE:
+            found[id] = "affine"
+        elif section.jacobian < LEAST_JACOBIAN:
+            found[id] = "jacobian"
+        elif max(section.before.dice, section.after.dice) < LEAST_DICE:
+            found[id] = "tissue"
+        elif judged[id] < least:
+            found[id] = "correlation"
+    return found
+
+
+def _correlation(section: RefinedSection) -> float:
+    """The unseen correlation of a section with the registration that fits it better, kept or not."""
+    return max(section.before.unseen, section.after.unseen)

@@ -1,0 +1,342 @@
+"""Refine the registration of one section: fit it, and keep what is fitted if a part that was not fitted shows it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.util import find_spec
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..displacement.displacement import Displacement
+from ..errors import InputError
+from ..transforms import apply
+from .affine import fit_affine, rescaled
+from .arrays import binned, enlarged, points_of, sampled, smallest_jacobian
+from .darkness import darkness, tissue
+from .deformation import RADIUS, LocalCorrelation, fit_deformation
+from .regions import PlaneRegions
+
+Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+Reason = Literal["refined", "no rise on the unseen half", "no contrast", "affine", "jacobian", "tissue"]
+
+#: The libraries of `atlaszarr[refine]` by their modules.
+_LIBRARIES = {"SimpleITK": "SimpleITK", "scipy": "SciPy"}
+#: Pixel size at which sections are fitted, in um.
+FITTED = 50.0
+#: Times that the affine and the deformation are fitted, each time to means made anew.
+_AFFINES, _DEFORMATIONS = 2, 3
+#: Standard deviation of the smoothing of the means that an affine and a deformation are fitted to, in pixels.
+_AFFINE_SMOOTHING, _MEANS_SMOOTHING = 1.0, 0.8
+#: Side of the squares of the checkerboard whose colours are fitted and judged, in um.
+_SQUARE = 1000.0
+#: Pixels of the fitted grid between what is judged and the outline of the brain.
+_INNER = RADIUS + 1
+#: The least rise of the local correlation on the unseen half for which a section is moved.
+LEAST_RISE = 0.02
+#: The least correlation on the unseen half, fitted or not, of a section whose regions differ.
+LEAST_UNSEEN = 0.01
+#: The least share of the variance within the brain that the regions explain.
+LEAST_EXPLAINED = 0.02
+#: The hard limits: displacement of the affine in um, Jacobian, Dice of the tissue and the brain.
+LARGEST_AFFINE, LEAST_JACOBIAN, LEAST_DICE = 1000.0, 0.3, 0.9
+
+
+@dataclass(frozen=True)
+class Figures:
+    """How well a registration fits a section.
+
+    Attributes
+    ----------
+    correlation : float
+        The median of the local correlation between the section and the means of its regions, over tissue of the
+        brain at least 250 um from its outline.
+    unseen : float
+        The same over the squares of a checkerboard that were not fitted, with the means of the other squares.
+    dice : float
+        Dice coefficient of the tissue and the brain of the annotation.
+    """
+
+    correlation: float
+    unseen: float
+    dice: float
+
+
+@dataclass(frozen=True, eq=False)
+class RefinedSection:
+    """The refined registration of a section.
+
+    Attributes
+    ----------
+    field : ndarray, float64, shape (2, rows, columns)
+        For each pixel of the plane, the displacement in um of the plane, x first, to the point where the recorded
+        registration shows its tissue; 0 if the section keeps the recorded registration.
+    resolution : float
+        Pixel size in um.
+    kept : bool
+        Whether the fitted registration is kept.
+    reason : str
+        ``refined``; or why it is not kept: ``no rise on the unseen half``, ``no contrast``; or a hard limit that it
+        exceeds: ``affine``, ``jacobian``, ``tissue``.
+    before, after : Figures
+        Of the recorded and of the fitted registration.
+    affine : float
+        Median displacement by the fitted affine over the brain, in um.
+    deformation : tuple of float
+        Median and 95th percentile of the displacement by the fitted deformation over the brain, in um.
+    jacobian : float
+        Least determinant of the Jacobian of the fitted registration.
+    """
+
+    field: Array
+    resolution: float
+    kept: bool
+    reason: Reason
+    before: Figures
+    after: Figures
+    affine: float
+    deformation: tuple[float, float]
+    jacobian: float
+
+    @cached_property
+    def displacement(self) -> Displacement:
+        """The field in pixels of the plane: ``recorded.compose(refined.displacement)`` is the refined registration."""
+        return Displacement.from_deltas(*(self.field / self.resolution))
+
+
+def refine_section(
+    image: NDArray[np.uint8], inside: Mask, labels: NDArray[Any], resolution: float = 25.0
+) -> RefinedSection:
+    """Refine the registration of a section to the labels of an annotation.
+
+    Parameters
+    ----------
+    image : ndarray, uint8, shape (rows, columns, 3)
+        The section in the plane, as its recorded alignment registers it; brightfield.
+    inside : ndarray, bool, shape (rows, columns)
+        Whether each pixel lies inside the section image.
+    labels : ndarray, integer, shape (rows, columns)
+        The annotation at the same pixels; 0 outside the brain.
+    resolution : float
+        Pixel size in um: 50, or a whole fraction of it such as 25 or 10.
+
+    Returns
+    -------
+    RefinedSection
+        The same bytes on any number of threads.
+
+    Raises
+    ------
+    InputError
+        If the shapes or dtypes do not fit, the resolution is not a whole fraction of 50 um, or SimpleITK or
+        SciPy is not installed.
+
+    Notes
+    -----
+    An affine, then a smooth deformation, maximize the correlation with the mean of the section in every region, which
+    is computed anew in each round: any stain is fitted, without a template. They are fitted to the white squares of a
+    checkerboard of 1 mm and judged on the black ones; if the local correlation rises there, they are fitted to all.
+    """
+    check_libraries()
+    fitting = _Fitting.of(image, inside, labels, resolution)
+    identity = _Registration(np.eye(2, 3), np.zeros((2, *fitting.fitted.shape)))
+    if fitting.contrast < LEAST_EXPLAINED:
+        figures = fitting.figures(identity)
+        return fitting.result(identity, "no contrast", figures, figures)
+    trial = fitting.fit(fitting.white)
+    before, judged = (fitting.figures(each) for each in (identity, trial))
+    if judged.unseen - before.unseen < LEAST_RISE:
+        is_flat = max(judged.unseen, before.unseen) < LEAST_UNSEEN
+        return fitting.result(trial, "no contrast" if is_flat else "no rise on the unseen half", before, judged)
+    whole = fitting.fit(np.ones(fitting.white.shape, bool))
+    after = fitting.figures(whole)
+    after = Figures(after.correlation, judged.unseen, after.dice)
+    return fitting.result(whole, fitting.exceeded(whole, after), before, after)
+
+
+def check_libraries() -> None:
+    """Raise an InputError if the libraries of the refinement are not installed."""
+    if missing := [library for module, library in _LIBRARIES.items() if find_spec(module) is None]:
+        raise InputError(
+            f"a refinement needs {' and '.join(missing)}; install atlaszarr[refine]", code="missing-dependency"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Registration:
+    """An affine after a deformation, in pixels of the fitted grid.
+
+    Attributes
+    ----------
+    affine : ndarray, float64, shape (2, 3)
+    deformation : ndarray, float64, shape (2, rows, columns)
+    """
+
+    affine: Array
+    deformation: Array
+
+    def points(self, factor: int, shape: tuple[int, int]) -> Array:
+        """Where the pixels of a finer grid lie in the section, in pixels of that grid: shape (2, rows, columns)."""
+        field = enlarged(self.deformation, factor, shape) if factor > 1 else self.deformation
+        moved_points = np.moveaxis(points_of(shape) + field, 0, -1)
+        return np.ascontiguousarray(np.moveaxis(apply(rescaled(self.affine, 1 / factor), moved_points), -1, 0))
+
+
+@dataclass(frozen=True, eq=False)
+class _Fitting:
+    """What a section is fitted with: arrays in the pixels of the plane, except `fitted` and `white`."""
+
+    dark: Array
+    shown: Array
+    regions: PlaneRegions
+    factor: int
+    fitted: Array
+    """The darkness in the fitted grid."""
+    white: Mask
+    """The white squares of the checkerboard, in the fitted grid."""
+
+    @classmethod
+    def of(cls, image: NDArray[np.uint8], inside: Mask, labels: NDArray[Any], resolution: float) -> _Fitting:
+        factor = _factor(resolution)
+        _validate(image, inside, labels)
+        dark = darkness(image, inside)
+        fitted = binned(dark, factor)
+        side = round(_SQUARE / FITTED)
+        rows, columns = (np.arange(n) // side for n in fitted.shape)
+        white = (rows[:, np.newaxis] + columns) % 2 == 0
+        return cls(dark, inside.astype(np.float64), PlaneRegions.of(labels, resolution), factor, fitted, white)
+
+    @property
+    def contrast(self) -> float:
+        """The share of the variance of the section that its regions explain, as it is recorded."""
+        return self.regions.explained(self.dark, self.shown > 0)
+
+    def fit(self, seen: Mask) -> _Registration:
+        """Fit the pixels of a mask of the fitted grid."""
+        fine = self._fine(seen)
+        shape = self.fitted.shape
+        flat = np.zeros((2, *shape))
+        shown = binned(self.shown, self.factor) > 0.99
+        affine = np.eye(2, 3)
+        for _ in range(_AFFINES):
+            target, valid = self._target(_Registration(affine, flat), fine, _AFFINE_SMOOTHING)
+            affine = fit_affine(target, self.fitted, valid, shown, affine)
+        deformation = flat
+        for _ in range(_DEFORMATIONS):
+            target, valid = self._target(_Registration(affine, deformation), fine, _MEANS_SMOOTHING)
+            deformation = fit_deformation(target, self.fitted, valid, affine)
+        return _Registration(affine, deformation)
+
+    def figures(self, registration: _Registration) -> Figures:
+        """How well a registration fits: over all, and over the black squares."""
+        dark, shown = self._seen(registration)
+        near = self.regions.near & shown
+        seen = binned(dark, self.factor)
+        inner = self._inner(seen, shown)
+        correlation = self._median(dark, seen, near, near, inner)
+        # The means of the fitted squares, so that those that are judged have no part in what they are compared with.
+        black = self._fine(~self.white)
+        unseen = self._median(dark, seen, near & ~black, near & black, inner & ~self.white)
+        is_tissue = tissue(dark, self.regions.resolution)
+        size = int(is_tissue.sum() + self.regions.brain.sum())
+        dice = 2.0 * int((is_tissue & self.regions.brain).sum()) / size if size else 0.0
+        return Figures(correlation, unseen, dice)
+
+    def exceeded(self, registration: _Registration, figures: Figures) -> Reason:
+        """The hard limit that a registration exceeds, or ``refined``."""
+        affine, _, jacobian = self._moves(registration)
+        if affine > LARGEST_AFFINE:
+            return "affine"
+        if jacobian < LEAST_JACOBIAN:
+            return "jacobian"
+        return "tissue" if figures.dice < LEAST_DICE else "refined"
+
+    def result(self, registration: _Registration, reason: Reason, before: Figures, after: Figures) -> RefinedSection:
+        """The section with a registration that was fitted, which is kept if the reason is ``refined``."""
+        resolution, shape = self.regions.resolution, self.dark.shape
+        kept = reason == "refined"
+        field = np.zeros((2, *shape))
+        if kept:
+            field = (registration.points(self.factor, shape) - points_of(shape)) * resolution
+        affine, deformation, jacobian = self._moves(registration)
+        return RefinedSection(field, resolution, kept, reason, before, after, affine, deformation, jacobian)
+
+    def _moves(self, registration: _Registration) -> tuple[float, tuple[float, float], float]:
+        """How far the affine and the deformation move the brain, in um, and the least Jacobian of the plane."""
+        brain = binned(self.regions.brain.astype(np.float64), self.factor) > 0.5
+        if not brain.any():
+            return 0.0, (0.0, 0.0), 1.0
+        grid = points_of(brain.shape)
+        by_affine = _Registration(registration.affine, np.zeros(grid.shape)).points(1, brain.shape) - grid
+        lengths = [np.hypot(*part)[brain] * FITTED for part in (by_affine, registration.deformation)]
+        median, p95 = np.percentile(lengths[1], [50, 95]).tolist()
+        whole = registration.points(1, brain.shape) - grid
+        return float(np.median(lengths[0])), (median, p95), smallest_jacobian(whole, np.ones(brain.shape, bool))
+
+    def _seen(self, registration: _Registration) -> tuple[Array, Mask]:
+        """The darkness of the section and where it is shown, under a registration."""
+        points = registration.points(self.factor, self.dark.shape)
+        return sampled(self.dark, points, 0.0), sampled(self.shown, points, 0.0) > 0.99
+
+    def _target(self, registration: _Registration, fine: Mask, smoothing: float) -> tuple[Array, Mask]:
+        """The means of the regions under a registration, and the pixels to compare, in the fitted grid."""
+        from scipy import ndimage
+
+        dark, shown = self._seen(registration)
+        valid = self.regions.near & shown & fine
+        means = binned(self.regions.means(dark, valid), self.factor)
+        target = np.asarray(ndimage.gaussian_filter(means, smoothing))
+        return target, binned(valid.astype(np.float64), self.factor) > 0.5
+
+    def _fine(self, mask: Mask) -> Mask:
+        """A mask of the fitted grid in the pixels of the plane."""
+        rows, columns = self.dark.shape
+        return mask.repeat(self.factor, axis=0).repeat(self.factor, axis=1)[:rows, :columns]
+
+    def _inner(self, seen: Array, shown: Mask) -> Mask:
+        """Tissue of the brain whose squares of correlation lie within it, so that its outline shows nothing."""
+        from scipy import ndimage
+
+        brain = binned((self.regions.brain & shown).astype(np.float64), self.factor) > 0.5
+        within = np.pad(brain & tissue(seen, FITTED), 1)
+        return np.asarray(ndimage.distance_transform_edt(within)[1:-1, 1:-1] > _INNER)
+
+    def _median(self, dark: Array, seen: Array, fitted: Mask, compared: Mask, judged: Mask) -> float:
+        """The median correlation, over pixels `judged`, of pixels `compared` with the means of pixels `fitted`."""
+        if not judged.any():
+            return 0.0
+        means = binned(self.regions.means(dark, fitted), self.factor)
+        weight = binned(compared.astype(np.float64), self.factor)
+        return float(np.median(LocalCorrelation(means, weight).coefficients(seen)[judged]))
+
+
+def _factor(resolution: float) -> int:
+    factor = round(FITTED / resolution) if 0 < resolution <= FITTED else 0
+    if not factor or abs(factor * resolution - FITTED) > 1e-9:
+        raise InputError(
+            f"resolution {resolution:g} um does not divide {FITTED:g} um, at which sections are fitted; use 50, 25 or "
+            "10",
+            code="not-supported",
+        )
+    return factor
+
+
+def _validate(image: NDArray[np.uint8], inside: Mask, labels: NDArray[Any]) -> None:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise InputError(
+            f"section image of dtype {image.dtype} and shape {image.shape} must be uint8, (rows, columns, 3)",
+            code="invalid-array",
+        )
+    if labels.dtype.kind not in "iu":
+        raise InputError(f"labels of dtype {labels.dtype} must be whole numbers", code="invalid-array")
+    if inside.dtype != bool:
+        raise InputError(f"inside of dtype {inside.dtype} must be bool", code="invalid-array")
+    if not image.shape[:2] == inside.shape == labels.shape:
+        raise InputError(
+            f"image, inside and labels have shapes {image.shape[:2]}, {inside.shape} and {labels.shape}; give one "
+            "plane",
+            code="shape-mismatch",
+        )

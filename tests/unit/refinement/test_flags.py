@@ -1,0 +1,69 @@
+"""A section that fits much worse than the others of its dataset, or exceeds a hard limit, is flagged."""
+
+import numpy as np
+import pytest
+
+import tiled_sections as sections
+from atlaszarr.refinement.flags import flags
+from atlaszarr.refinement.section import Figures, RefinedSection, refine_section
+
+
+def figures(correlation=0.6, dice=0.97):
+    return Figures(correlation, correlation, dice)
+
+
+def section(reason="refined", after=None, affine=100.0, jacobian=0.7, before=None):
+    before, after = before or figures(0.3, 0.94), after or figures()
+    return RefinedSection(
+        np.zeros((2, 4, 4)), 25.0, reason == "refined", reason, before, after, affine, (9, 20), jacobian
+    )
+
+
+def dataset(count, **bad):
+    good = {id: section(after=figures(0.55 + 0.01 * id)) for id in range(1, count)}
+    return good | {0: section(**bad)}
+
+
+def test_good_sections_have_no_flag():
+    assert flags(dataset(16)) == {}
+
+
+@pytest.mark.parametrize(
+    ("bad", "flag"),
+    [
+        ({"after": figures(0.3)}, "correlation"),
+        ({"after": figures(0.6, 0.85), "before": figures(0.2, 0.86)}, "tissue"),
+        ({"affine": 1001.0}, "affine"),
+        ({"jacobian": 0.29}, "jacobian"),
+        ({"reason": "no contrast"}, "no contrast"),
+    ],
+)
+def test_a_bad_section_is_flagged_with_the_reason(bad, flag):
+    assert flags(dataset(16, **bad)) == {0: flag}
+
+
+def test_a_section_that_was_right_from_the_start_has_no_flag():
+    right = section("no rise on the unseen half", after=figures(0.3), before=figures(0.6))
+    assert flags({**dataset(16), 99: right}) == {}
+
+
+def test_few_sections_have_only_the_hard_limits():
+    assert flags(dataset(7, after=figures(0.1))) == {}
+    assert flags(dataset(8, after=figures(0.1))) == {0: "correlation"}
+    assert flags(dataset(2, affine=1200.0)) == {0: "affine"}
+
+
+def test_sections_without_contrast_do_not_count():
+    blank = {id: section("no contrast", after=figures(0.0), before=figures(0.0)) for id in range(50, 70)}
+    found = flags({**dataset(9, after=figures(0.2)), **blank})
+    assert found == {0: "correlation", **dict.fromkeys(blank, "no contrast")}
+
+
+def test_a_section_of_other_regions_is_flagged():
+    """Its regions lie elsewhere in the same outline, as in a section that is upside down or far off in depth."""
+    inside, labels = np.ones(sections.SHAPE, bool), sections.labels()
+    refined = {}
+    for seed in range(1, 9):
+        image = sections.draw(sections.constant(1.0 + 0.2 * seed, -1.0), seed, sectors=13 if seed == 3 else 9)
+        refined[seed] = refine_section(image, inside, labels, sections.RESOLUTION)
+    assert flags(refined) == {3: "correlation"}
