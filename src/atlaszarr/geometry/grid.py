@@ -49,9 +49,10 @@ class Grid:
     def physical(self, axis: int) -> NDArray[np.float64]:
         """OME-Zarr coordinates of the voxel centres along an axis: float64, in mm, (um - anchor/2) / 1000.
 
-        To the last bit those that the scale and the translation of an image give, since xarray drops what differs.
+        From the scale and the translation of an image, rounded to 1e-12 mm: coordinates that are computed so elsewhere
+        are equal to the last bit, and xarray drops voxels whose coordinates are not.
         """
-        return self.first + self.size * np.arange(self.shape[axis], dtype=np.float64)
+        return np.round(self.first + self.size * np.arange(self.shape[axis], dtype=np.float64), 12)
 
     @property
     def size(self) -> float:
