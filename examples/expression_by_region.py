@@ -20,12 +20,12 @@ atlaszarr.build(dataset, target, view=("primary", "expression"), resolution=100)
 table = atlaszarr.region_statistics(target, annotation)
 # Regions without descendants, of which the sections cover half at least.
 leaves = table[(table["voxels"] == table["voxels_direct"]) & (table["covered"] > table["voxels"] / 2)]
-top = leaves.nlargest(10, "energy").set_index("acronym")
+top = leaves.nlargest(10, "density").set_index("acronym")
 print(top[["name", "density", "intensity", "energy"]].round(3).to_string())
 
 # %%
-# Energy is the part of a region that expresses, times the grey level there.
+# Density is the part of the covered voxels that express. Intensity is a grey level, which is low where stain is dark.
 figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
-top["energy"][::-1].plot.barh(ax=axes, color="firebrick")
-axes.set(xlabel="energy: density x intensity, grey levels", ylabel="", title=f"Expression in dataset {dataset}")
+top["density"][::-1].plot.barh(ax=axes, color="firebrick")
+axes.set(xlabel="density: part of the covered voxels that express", ylabel="", title=f"Expression in dataset {dataset}")
 figure.savefig("expression_by_region.png")

@@ -102,7 +102,7 @@ def test_the_commands_and_the_python_of_the_readme_run_in_order(tmp_path):
     mm3 = np.isin(default_phantom().annotation(50), RSP).sum() * 0.05**3
     assert f"\nRetrosplenial area: {mm3:.2f} mm3 (left " in text
     assert re.search(r"^voxels +\d+$", text, re.MULTILINE)
-    assert re.search(r"^density +0\.\d+$|^density +1\.0$", text, re.MULTILINE)
+    assert re.search(r"^ +name +density$\nacronym *\n\S+ .+ [01]\.\d+$", text, re.MULTILINE)
     (promised,) = re.findall(r"^prints `(\(.*?)`\.", README, flags=re.MULTILINE)
     assert promised in text
     assert "{'built': 2}" in text

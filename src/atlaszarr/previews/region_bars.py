@@ -173,7 +173,9 @@ def statistics_chart(
 ) -> BarChart:
     """The chart of tables of `atlaszarr.region_statistics`.
 
-    The values are the expression energy if it is known, else the mean grey level or that of the first channel.
+    The values are the energy of a grid of the Allen Institute, or the density of expression of a volume, if they are
+    known, else the mean grey level or that of the first channel. The energy of a volume is not drawn: its grey levels
+    are not inverted, so that of two regions that express alike the paler one has more.
 
     Parameters
     ----------
@@ -200,10 +202,10 @@ def statistics_chart(
 
 def _measured(tables: Sequence[pd.DataFrame]) -> tuple[str, str, str]:
     """The title, the axis label and the column of the values."""
-    if all("energy" in table and table["energy"].notna().any() for table in tables):
-        is_grid = "mean_energy" in tables[0]
-        unit = "unit of the Allen Institute's grids" if is_grid else "density times grey level, 0 to 255"
-        return "Expression energy", f"expression energy ({unit})", "energy"
+    if all("mean_energy" in table and table["energy"].notna().any() for table in tables):
+        return "Expression energy", "expression energy (unit of the Allen Institute's grids)", "energy"
+    if all("density" in table and table["density"].notna().any() for table in tables):
+        return "Density of expression", "part of the covered voxels that express", "density"
     if all("mean_red" in table and "mean_green" in table and "mean_blue" in table for table in tables):
         return "Mean grey level", "mean of red, green and blue (grey levels, 0 to 255)", "grey"
     means = [

@@ -220,17 +220,21 @@ def test_volumes_without_a_channel_in_common_are_refused(annotation):
         statistics_chart(tables, Terminology.read(annotation.with_name("terminology.csv")))
 
 
-def test_expression_energy_is_drawn_if_it_is_known_with_missing_regions_named(annotation, tmp_path):
+@pytest.mark.parametrize(
+    ("means", "column", "title"),
+    [("mean_red", "density", "Density of expression"), ("mean_energy", "energy", "Expression energy")],
+)
+def test_expression_is_drawn_if_it_is_known_with_missing_regions_named(annotation, tmp_path, means, column, title):
     import pandas as pd
 
     terminology = Terminology.read(annotation.with_name("terminology.csv"))
     table = pd.DataFrame(
         {
             "volume_mm3": [2.0, 2.0, 1.0, 0.0],
-            "mean_red": [9.0] * 4,
-            "energy_left": [1.0, 3.0, np.nan, np.nan],
-            "energy_right": [1.0, 2.0, 7.0, np.nan],
-            "energy": [1.0, 2.5, 7.0, np.nan],
+            means: [9.0] * 4,
+            f"{column}_left": [1.0, 3.0, np.nan, np.nan],
+            f"{column}_right": [1.0, 2.0, 7.0, np.nan],
+            column: [1.0, 2.5, 7.0, np.nan],
         },
         index=[1, 2, 3, 4],
     )
@@ -240,7 +244,7 @@ def test_expression_energy_is_drawn_if_it_is_known_with_missing_regions_named(an
     assert list(chart.series) == ["left", "right"]
     write_chart(picture_file(tmp_path / "x.svg"), chart, "an annotation")
     words = words_of((tmp_path / "x.svg").read_bytes())
-    assert {"Expression energy, dataset 69289763", "no data", "7", "Annotation: an annotation"} <= set(words)
+    assert {f"{title}, dataset 69289763", "no data", "7", "Annotation: an annotation"} <= set(words)
 
 
 def test_red_green_and_blue_are_drawn_as_grey(command, annotation, tmp_path):
