@@ -22,7 +22,8 @@ _AROUND = 1.4
 _SHOWN = ["x", "z", "y"]
 #: Rotations (quaternions) of a panel in that frame: coronal seen from behind, horizontal from above, sagittal from the
 #: left, so that superior is up, or anterior, and left is on the left, or anterior. By the axis across the plane.
-_PLANES = {"z": [0.5**0.5, 0.0, 0.0, 0.5**0.5], "y": [0.0, 0.0, 0.0, 1.0], "x": [0.5, 0.5, 0.5, 0.5]}
+_UNTURNED = [0.0, 0.0, 0.0, 1.0]  # which neuroglancer leaves out
+_PLANES = {"z": [0.5**0.5, 0.0, 0.0, 0.5**0.5], "y": _UNTURNED, "x": [0.5, 0.5, 0.5, 0.5]}
 #: In 3-D: from the front, the left and above.
 _IN_SPACE = [0.174492, 0.459642, 0.814105, 0.309055]
 #: The axes that run across and down a panel, in the order of `_PLANES`.
@@ -90,7 +91,7 @@ def _turns(state: Mapping[str, Any]) -> Iterator[tuple[float, float, float, floa
     """Left, top, width, height and rotation of the planes of a page."""
     layout = state["layout"]
     if layout == "xy":
-        yield 0, 0, 1, 1, state.get("crossSectionOrientation", [])
+        yield 0, 0, 1, 1, state.get("crossSectionOrientation", _UNTURNED)
     if not isinstance(layout, Mapping) or layout.get("type") != "column":
         return
     rows = [row.get("children", [row]) for row in layout["children"]]
@@ -99,7 +100,7 @@ def _turns(state: Mapping[str, Any]) -> Iterator[tuple[float, float, float, floa
             turn = panel.get("crossSectionOrientation", {})
             if panel.get("layout") == "xy" and isinstance(turn, Mapping):
                 wide, high = 1 / len(row), 1 / len(rows)
-                yield left * wide, top * high, wide, high, turn.get("value", [])
+                yield left * wide, top * high, wide, high, turn.get("value", _UNTURNED if turn else [])
 
 
 def ends_of(image: ViewedImage) -> dict[str, tuple[str, str]]:
