@@ -137,6 +137,9 @@ def test_the_planes_of_a_picture_have_the_names_of_their_sides(tmp_path):
     ends = {"z": ("a", "p"), "y": ("s", "i"), "x": ("l", "r")}
     assert [one.name for one in panels(state, ends)] == ["horizontal", "sagittal"]  # the turned one has no names
     assert panels({**state, "layout": "4panel"}, ends) == []
+    # neuroglancer leaves out the rotation of a plane that is not turned.
+    del state["layout"]["children"][0]["children"][1]["crossSectionOrientation"]["value"]
+    assert [one.name for one in panels(state, ends)] == ["horizontal", "sagittal"]
 
 
 def test_a_section_is_in_the_middle_of_the_page(tmp_path):
