@@ -124,7 +124,8 @@ def test_more_bytes_than_the_length_are_not_taken_for_the_next_answer_nor_for_a_
             except (SourceError, TargetError) as error:
                 errors.append(error)
     assert {error.code for error in errors} <= {"store-error", "store-unreachable"}
-    assert not any("400" in str(error).replace(url, "") for error in errors)  # its port may have these digits
+    address = url.split("/")[2]  # its port may have these digits
+    assert not any("400" in str(error).replace(address, "") for error in errors)
 
 
 @pytest.mark.parametrize("fault", ["refused", "reset", "silent", "garbage"])
