@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import InputError
 from ..transforms import apply, compose
 from .deformation import LARGEST_SEED, Deformation
-from .faults import load_rules
+from .faults import load_rules, match_of
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -140,11 +140,7 @@ class DamageRule:
         """
         if not isinstance(rule, Mapping):
             raise InputError(f"a damage must be an object, not {rule!r}", code="invalid-damage")
-        match = rule.get("match", {})
-        if not isinstance(match, Mapping) or set(match) - {"dataset", "image"}:
-            raise InputError(
-                f"a damage's match must be an object with 'dataset' or 'image', not {match!r}", code="invalid-damage"
-            )
+        match = match_of(rule, "damage", ("dataset", "image"))
         numbers = {key: value for key, value in rule.items() if key not in ("match", "do")}
         return cls(str(rule.get("do")), match.get("dataset"), match.get("image"), numbers)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -112,12 +112,19 @@ class Rule:
             raise InputError(
                 f"a fault of kind '{kind}' has no {', '.join(sorted(map(repr, unknown)))}", code="unknown-option"
             )
-        match = rule.get("match", {})
-        if not isinstance(match, Mapping) or set(match) - {"path"} or not isinstance(match.get("path", ""), str):
-            raise InputError(
-                f"a fault's match must be an object with the text 'path', not {match!r}", code="invalid-fault"
-            )
+        match = match_of(rule, "fault", ("path",))
+        if not isinstance(match.get("path", ""), str):
+            raise InputError(f"the path of a fault's match must be a text, not {match['path']!r}", code="invalid-fault")
         return cls(path=match.get("path", ""), **{key: value for key, value in rule.items() if key != "match"})
+
+
+def match_of(rule: Mapping[str, Any], kind: str, keys: Sequence[str]) -> Mapping[str, Any]:
+    """What a rule of a JSON file, a ``fault`` or a ``damage``, matches; InputError if it has other keys than `keys`."""
+    match = rule.get("match", {})
+    if not isinstance(match, Mapping) or set(match) - set(keys):
+        named = " or ".join(map(repr, keys))
+        raise InputError(f"a {kind}'s match must be an object with {named}, not {match!r}", code=f"invalid-{kind}")
+    return match
 
 
 class FaultScript:
