@@ -310,6 +310,13 @@ CATALOGUE = (
         help="Storage option of a --catalogue URL; repeatable.",
     ),
 )
+#: The section datasets of `plan` and `batch`: a list of ids, or the criteria of a search, but for the plane.
+DATASETS = (
+    click.option(
+        "--ids", metavar="FILE", help="The ids in a file, one a line, or the first column of a CSV file; - is stdin."
+    ),
+    click.option("--limit", type=WHOLE, metavar="N", help="Largest number of section datasets [all]."),
+)
 #: Criteria of a search, but for the plane.
 CRITERIA = (
     click.option("--gene", metavar="G", help="Acronym in any case; * stands for any characters."),
