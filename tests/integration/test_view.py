@@ -27,7 +27,6 @@ from tiny_atlas import write_sources
 
 pytest.importorskip("neuroglancer", reason="the package neuroglancer is not installed")
 
-from atlaszarr.viewing.images import ViewedImage
 from atlaszarr.viewing.server import LARGEST_ANSWER, Source, ViewServer
 
 BODY = bytes(range(256)) * 4
@@ -111,21 +110,23 @@ def test_nothing_but_the_objects_of_a_source_is_sent(server, folder, key):
     assert b"secret" not in body
 
 
-def test_lost_chunks_are_counted_in_one_warning_and_empty_ones_are_not(tmp_path, server):
+def test_lost_chunks_are_counted_in_one_warning_and_empty_ones_are_not(tmp_path):
     image = np.ones((4, 4, 8), np.uint8)
     image[:, :, 4:6] = 0
-    write_multiscales(image, tmp_path / "x.ome.zarr", chunk=2, levels=1)
-    (array,) = ViewedImage.at(Target.of(tmp_path / "x.ome.zarr")).arrays
-    url = server.serve(Source(folders={"0": array.target}, absent={"0": array.absent}))
-    assert ask(f"{url}/0/c/0/0/0")[0] == 200
-    assert ask(f"{url}/0/c/9/9/9")[0] == 404
+    level = tmp_path / "x.ome.zarr" / "0"
+    write_multiscales(image, level.parent, chunk=2, levels=1, geometry=GEOMETRY)
+    written = sum(path.is_file() for path in (level / "c").rglob("*"))
     for key in ("c/0/0/1", "c/1/1/0"):
-        (tmp_path / "x.ome.zarr/0" / key).unlink()
-    with pytest.warns(AtlaszarrWarning) as warned:
-        assert [ask(f"{url}/0/{key}")[0] for key in ("c/1/1/0", "c/0/0/1", "c/1/1/0")] == [404] * 3
+        (level / key).unlink()
+    with atlaszarr.view(level.parent) as shown:
+        source = shown.viewer.state.to_json()["layers"][0]["source"][0]["url"]
+        url = f"{source.removeprefix('zarr://')}0"
+        assert ask(f"{url}/c/0/0/0")[0] == 200
+        assert ask(f"{url}/c/9/9/9")[0] == 404
+        with pytest.warns(AtlaszarrWarning) as warned:
+            assert [ask(f"{url}/{key}")[0] for key in ("c/1/1/0", "c/0/0/1", "c/1/1/0")] == [404] * 3
     (text,) = (str(one.message) for one in warned)
-    written = len(list((tmp_path / "x.ome.zarr/0/c").rglob("*/*/*"))) + 2
-    assert text.startswith(f"2 of {written} objects of {tmp_path}/x.ome.zarr/0 are missing, the first is c/0/0/1; ")
+    assert text.startswith(f"2 of {written} objects of {level} are missing, the first is c/0/0/1; ")
 
 
 def test_a_folder_or_a_pipe_is_not_sent(server, folder):

@@ -240,7 +240,8 @@ def estimate_plans(
         except (NotFoundError, RecordError) as error:
             return str(error)
 
-    with ThreadPoolExecutor(client.concurrency, "atlaszarr-plan") as pool:
+    pool = ThreadPoolExecutor(client.concurrency, "atlaszarr-plan")
+    try:
         for done, found in enumerate(pool.map(planned, datasets), 1):
             if isinstance(found, str):
                 failures.append(found)
@@ -249,6 +250,8 @@ def estimate_plans(
                     total += _of_plan(of_view, one, is_first=number == 0)
             if progress is not None:
                 progress(done, len(datasets), "plans")
+    finally:
+        pool.shutdown(cancel_futures=True)
     return total, failures
 
 
