@@ -35,7 +35,8 @@ _OF_ALL = frozenset(
         *("invalid-storage-options", "missing-dependency", "unknown-option"),
         *("invalid-proxy", "proxy-authentication", "proxy-refused", "proxy-unreachable"),
         *("redirect-to-other-host", "service-unreachable"),
-        *("annotation-unreachable", "no-matching-level", "package-missing", "root-not-shared", "version-mismatch"),
+        *("annotation-unreachable", "no-matching-level", "unsupported-orientation"),
+        *("package-missing", "root-not-shared", "version-mismatch"),
     )
 )
 #: Errors that may pass: a service, a store or a worker has failed, not the dataset.
@@ -65,6 +66,8 @@ class DatasetTask:
         The folder of the journal, the tables and the parts of measures.
     measure : str, optional
         Location of the annotation in whose regions the volumes are measured.
+    by_hemisphere : bool
+        Measure each side of the midline too.
     progress : callable, optional
         Called during a build on threads of the process of the batch; it raises an exception to stop the build.
     overwrite : bool
@@ -76,6 +79,7 @@ class DatasetTask:
     folder: Target
     options: Mapping[str, Any] = field(default_factory=dict)
     measure: str | None = None
+    by_hemisphere: bool = False
     progress: Progress | None = None
     overwrite: bool = False
 
@@ -134,6 +138,7 @@ class DatasetTask:
         statistics = region_statistics(
             target,
             self.measure,
+            by_hemisphere=self.by_hemisphere,
             storage_options=options,
             scheduler="threads",
             workers=self.options["workers"],
