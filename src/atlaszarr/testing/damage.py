@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..errors import InputError
+from ..errors import InputError, brief
 from ..transforms import apply, compose
-from .deformation import LARGEST_SEED, Deformation
+from .deformation import Deformation, validate_seed
 from .faults import load_rules, match_of
 
 Array = NDArray[np.float64]
@@ -72,8 +72,9 @@ FORMULA = (
     "the same side. fold: w = width max(0, 1 - (2 l / length)^2); where 0 <= s < w the section has two layers, s and "
     "s + w, of which s is on top; where w <= s < w + 8 width, s becomes s + w (1 - (s - w) / (8 width)). uneven_stain: "
     "the darkness is multiplied by 1 + amplitude sin(360 s / wavelength + phase), in degrees, with s from (0, 0). "
-    "contrast: the difference of the darkness of each structure from 0.42 is multiplied by factor. depth_error: M adds "
-    "um to the depth. rotation: M turns about the axes through (x, y, depth), first x, then y, then depth"
+    "contrast: the difference of the darkness of each structure from 0.42 is multiplied by factor, or by the product "
+    "of several, and the result is limited to 0 to 1. depth_error: M adds um to the depth. rotation: M turns about the "
+    "axes through (x, y, depth), first x, then y, then depth"
 )
 
 
@@ -104,27 +105,26 @@ class DamageRule:
     def __post_init__(self) -> None:
         if self.do not in KINDS:
             raise InputError(
-                f"a section cannot have the damage {self.do!r}; the kinds are {', '.join(KINDS)}", code="unknown-value"
+                f"a section cannot have the damage {brief(self.do)}; the kinds are {', '.join(KINDS)}",
+                code="unknown-value",
             )
-        unknown = set(self.numbers) - set(KINDS[self.do])
-        if unknown:
+        if unknown := next((name for name in self.numbers if name not in KINDS[self.do]), None):
             raise InputError(
-                f"damage of kind '{self.do}' has no {', '.join(sorted(map(repr, unknown)))}; it has "
-                f"{', '.join(KINDS[self.do])}",
+                f"damage of kind '{self.do}' has no {brief(unknown)}; it has {', '.join(KINDS[self.do])}",
                 code="unknown-option",
             )
         for name in ("dataset", "image"):
             id = getattr(self, name)
             if id is not None and (not isinstance(id, int) or isinstance(id, bool)):
                 raise InputError(
-                    f"the {name} of a damage must be an id, a whole number, not {id!r}", code="invalid-damage"
+                    f"the {name} of a damage must be an id, a whole number, not {brief(id)}", code="invalid-damage"
                 )
         for name, number in self.numbers.items():
             least, most, *_ = KINDS[self.do][name]
             is_number = isinstance(number, int | float) and not isinstance(number, bool)
             if not is_number or not least <= number <= most:
                 raise InputError(
-                    f"damage of kind '{self.do}' cannot have {number!r} as its {name}: it must be a number from "
+                    f"damage of kind '{self.do}' cannot have {brief(number)} as its {name}: it must be a number from "
                     f"{least:g} to {most:g}",
                     code="invalid-damage",
                 )
@@ -139,7 +139,7 @@ class DamageRule:
             If the rule is invalid.
         """
         if not isinstance(rule, Mapping):
-            raise InputError(f"a damage must be an object, not {rule!r}", code="invalid-damage")
+            raise InputError(f"a damage must be an object, not {brief(rule)}", code="invalid-damage")
         match = match_of(rule, "damage", ("dataset", "image"))
         numbers = {key: value for key, value in rule.items() if key not in ("match", "do")}
         return cls(str(rule.get("do")), match.get("dataset"), match.get("image"), numbers)
@@ -165,8 +165,7 @@ class Damage:
     def __init__(self, rules: Iterable[DamageRule | Mapping[str, Any]], seed: int = 0) -> None:
         self.rules = tuple(rule if isinstance(rule, DamageRule) else DamageRule.from_dict(rule) for rule in rules)
         self.seed = seed
-        if not 0 <= seed <= LARGEST_SEED:
-            raise InputError(f"seed {seed} is not between 0 and {LARGEST_SEED}", code="invalid-value")
+        validate_seed(seed)
 
     @classmethod
     def load(cls, path: str | Path, seed: int = 0) -> Damage:
@@ -374,6 +373,8 @@ def _fold(layer: Layer, numbers: Mapping[str, float], before: Sequence[SectionDa
     moved = along + np.maximum(width * (1.0 - (along - width) / reach), 0.0)
     layer.points[:, at[~is_double]] = _back(moved[~is_double], across[~is_double], numbers)
     double = at[is_double]
+    if not double.size:  # else n folds would call one another 2**n times
+        return
     below = shown(_back((along + width)[is_double], across[is_double], numbers), before)
     below.missing |= layer.missing[double]
     below.stain = below.stain * (layer.stain if isinstance(layer.stain, float) else layer.stain[double])
@@ -482,7 +483,10 @@ class SectionTruth:
         return self.shown(plane).is_empty().reshape(plane.shape[:-1])
 
     def folded(self, xy: ArrayLike) -> Mask:
-        """Where tissue lies double, at points as in `displacement`: bool, shape (...)."""
+        """Where the section is double, at points as in `displacement`: bool, shape (...).
+
+        True also where tissue of one of the two layers is missing.
+        """
         plane = np.asarray(xy, np.float64)
         double = np.zeros(plane.shape[:-1], bool).reshape(-1)
         for at, _ in self.shown(plane).below:
