@@ -27,12 +27,14 @@ Mask = NDArray[np.bool_]
 
 #: Largest coordinate in um: eight times the longest axis of an adult mouse brain.
 _FARTHEST = 100_000.0
+#: A coordinate; one that is missing is not drawn between limits, see `KINDS`.
 _PLACE = (-_FARTHEST, _FARTHEST, 0.0, 0.0)
 _DIRECTION = (-360.0, 360.0, 0.0, 360.0)
 _TURN = (-10.0, 10.0, -2.0, 2.0)
 #: The kinds of damage, each with its numbers: the smallest and the largest, and from and to where one that is missing
-#: is drawn. x and y that are missing are a point with tissue, of ``upside_down`` the middle of the image, and of
-#: ``rotation`` the middle of the reference space.
+#: is drawn. x or y that is missing is that of a point with tissue, of ``upside_down`` of the middle of the image, of
+#: ``rotation`` of the middle of the reference space. The ranges are chosen, not measured: damage that is seen at a
+#: glance, in sections that a person would still register.
 KINDS: dict[str, dict[str, tuple[float, float, float, float]]] = {
     "hole": {"x": _PLACE, "y": _PLACE, "radius_x": (1, 1e4, 200, 600), "radius_y": (1, 1e4, 200, 600)},
     "tear": {"x": _PLACE, "y": _PLACE, "direction": _DIRECTION, "opening": (0, 40, 5, 15)},
@@ -53,11 +55,12 @@ KINDS: dict[str, dict[str, tuple[float, float, float, float]]] = {
         **{"x": _PLACE, "y": _PLACE, "depth": _PLACE},
     },
 }
-#: Half the angle of the sector, in degrees, in which the tissue on both sides of a tear gives way.
+#: Half the angle of the sector, in degrees, in which the tissue on both sides of a tear gives way: the widest tear, of
+#: 40 degrees, presses it to two thirds of its angle.
 _TEAR_SECTOR = 60.0
-#: Widths of a fold over which the tissue behind it is drawn towards it.
+#: Widths of a fold over which the tissue behind it is drawn towards it, and so stretched by 8/7 at most.
 _FOLD_REACH = 8.0
-#: Points among which the first one with tissue is taken.
+#: Points among which the first one with tissue is taken: of tissue on 2 % of an image one is found in 199 of 200 cases.
 _TRIES = 256
 
 #: What each kind does, for readers of the truth.
@@ -200,7 +203,7 @@ def damage_of_section(
     image_id: int,
     middle: Sequence[float],
     centre: Sequence[float],
-    find_tissue: Callable[[np.random.Generator], Sequence[float]],
+    find_tissue: Callable[[np.random.Generator, Mapping[str, float]], Sequence[float]],
 ) -> tuple[SectionDamage, ...]:
     """The damage of a section: the rules that match it, with the numbers that they lack.
 
@@ -213,7 +216,7 @@ def damage_of_section(
     centre : sequence of float
         (x, y, depth) of the middle of the reference space, in um.
     find_tissue : callable
-        Gives a random point (x, y) with tissue.
+        Gives a random point (x, y) with tissue, with the x or y of the numbers of a rule.
     """
     found = []
     for at, rule in enumerate(damage.rules):
@@ -229,13 +232,17 @@ def damage_of_section(
         elif rule.do == "rotation":
             numbers |= zip(("x", "y", "depth"), map(float, centre), strict=True)
         elif "x" in limits and not {"x", "y"} <= set(rule.numbers):
-            numbers |= zip(("x", "y"), map(float, find_tissue(random)), strict=True)
+            numbers |= zip(("x", "y"), map(float, find_tissue(random, rule.numbers)), strict=True)
         found.append(SectionDamage(rule.do, numbers | {name: float(value) for name, value in rule.numbers.items()}))
     return tuple(found)
 
 
 def point_with_tissue(
-    random: np.random.Generator, pixels: tuple[int, int], tsv: ArrayLike, is_tissue: Callable[[Array], Mask]
+    random: np.random.Generator,
+    pixels: tuple[int, int],
+    tsv: ArrayLike,
+    is_tissue: Callable[[Array], Mask],
+    given: Mapping[str, float],
 ) -> Array:
     """A random point of an image's plane with tissue; the middle of the image if no tissue is found.
 
@@ -248,20 +255,28 @@ def point_with_tissue(
         Pixels to um of the section plane.
     is_tissue : callable
         Whether there is tissue at points (n, 2) of the section plane.
+    given : mapping of str to float
+        The ``x`` or ``y`` that the point must have, if any.
 
     Returns
     -------
     ndarray, float64, shape (2,)
         (x, y), in um.
     """
-    points = apply(tsv, random.uniform(0.0, pixels, (_TRIES, 2)))
+    middle = np.divide(pixels, 2.0) - 0.5
+    points = apply(tsv, np.vstack([random.uniform(-0.5, np.subtract(pixels, 0.5), (_TRIES, 2)), middle]))
+    for axis, name in enumerate("xy"):
+        points[:, axis] = given.get(name, points[:, axis])
     found = np.flatnonzero(is_tissue(points))
-    return points[found[0]] if len(found) else apply(tsv, np.divide(pixels, 2.0))
+    return np.asarray(points[found[0] if len(found) else -1])
 
 
 @dataclass
 class Layer:
     """What a section shows at n points: tissue, and tissue below it where the section is folded.
+
+    It is filled by undoing damage, from the last to the first: `points` moves back, step by step, to where the tissue
+    was in the section before all damage.
 
     Attributes
     ----------

@@ -264,7 +264,7 @@ class Painter:
             image_id,
             apply(to_plane, np.divide(pixels, 2.0) - 0.5).tolist(),
             np.linalg.solve(to_brain[:, :3], np.divide(reference_space(9).extent, 2.0) - to_brain[:, 3]).tolist(),
-            lambda random: point_with_tissue(random, pixels, to_plane, is_tissue).tolist(),
+            lambda random, given: point_with_tissue(random, pixels, to_plane, is_tissue, given).tolist(),
         )
         return SectionTruth(*known, found)
 

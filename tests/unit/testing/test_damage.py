@@ -232,6 +232,14 @@ def test_a_drawn_hole_lies_in_tissue(seed):
     assert 200 <= hole.numbers["radius_x"] <= 600
 
 
+@pytest.mark.parametrize(("name", "value"), [("x", X + 2500.0), ("y", Y - 1500.0)])
+def test_a_coordinate_that_is_given_is_kept_and_the_other_one_is_found_in_tissue(name, value):
+    for seed in range(8):
+        (hole,) = painter({"do": "hole", name: value}, seed=seed).truth(IMAGE).damage
+        assert hole.numbers[name] == value
+        assert BRAIN.labels(brain_at(np.array([hole.numbers["x"], hole.numbers["y"]]))) > 0
+
+
 def test_a_part_of_a_damaged_section_is_that_of_the_whole():
     whole = painter({"do": "tear"}, {"do": "fold"}, seed=2)
     picture = whole.draw(RECORD, Drawing(5), (0, 0), plane(5).shape[:2])
