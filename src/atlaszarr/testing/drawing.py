@@ -263,7 +263,8 @@ class Painter:
             dataset["id"],
             image_id,
             apply(to_plane, np.divide(pixels, 2.0) - 0.5).tolist(),
-            np.linalg.solve(to_brain[:, :3], np.divide(reference_space(9).extent, 2.0) - to_brain[:, 3]).tolist(),
+            # Records of an emulator may have a singular matrix.
+            np.linalg.lstsq(to_brain[:, :3], np.divide(reference_space(9).extent, 2.0) - to_brain[:, 3])[0].tolist(),
             lambda random, given: point_with_tissue(random, pixels, to_plane, is_tissue, given).tolist(),
         )
         return SectionTruth(*known, found)

@@ -353,6 +353,15 @@ def test_images_without_alignment_have_no_truth_and_do_not_hide_others(tmp_path)
         Painter(emulator.catalogue, BrainPhantom(), damage=Damage([{"match": {"image": first["id"]}, "do": "tear"}]))
 
 
+def test_a_dataset_with_a_singular_matrix_can_be_damaged():
+    record = CATALOGUE.dataset(DATASET)
+    flat = {key: 0.0 if key.startswith("tvr") else value for key, value in record["alignment3d"].items()}
+    catalogue = Catalogue([{**record, "alignment3d": flat}], CATALOGUE.images_of(DATASET))
+    damaged = Painter(catalogue, BrainPhantom(), damage=Damage([{"do": "hole"}, {"do": "rotation"}]))
+    assert np.isfinite(list(damaged.truth(IMAGE).damage[1].numbers.values())).all()
+    assert damaged.jpeg(IMAGE, Drawing(6))
+
+
 def test_other_wrong_use_is_refused():
     with raises(InputError, "unsupported-damage"):
         Painter(CATALOGUE, default_phantom(), damage=Damage([{"do": "contrast"}]))
