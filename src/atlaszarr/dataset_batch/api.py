@@ -51,8 +51,8 @@ from ..stores.locations import is_url, normalize_folder, shown
 from ..stores.target import Target
 from ..terminology.terminology import terminology_of
 from ..versions import version
-from .dataset_task import REQUEST, DatasetTask, build_dataset, concerns_all, failed_row
-from .journal import Journal, Row
+from .dataset_task import DatasetTask, build_dataset, concerns_all, failed_row
+from .journal import BATCH, REQUEST, Journal, Row
 from .measures import FOLDER as MEASURES
 from .measures import TABLE as MEASURE_TABLE
 from .measures import join_parts, measured
@@ -62,7 +62,6 @@ from .rounds import id_of, itself, run
 if TYPE_CHECKING:
     import pandas as pd
 
-_FOLDER = "batch"
 #: The most datasets of a batch: over twenty times the catalogue of the Allen Institute, 43,818.
 MOST_DATASETS = 2**20
 
@@ -158,7 +157,7 @@ def build_many(
     chosen = _chosen(datasets)
     count = worker_count(workers)
     at_once = min(count, len(chosen)) if resolved == "threads" else 1
-    folder = Target.of(f"{target.url}/{_FOLDER}", storage_options)
+    folder = Target.of(f"{target.url}/{BATCH}", storage_options)
     described, sent = itself, client
     if client.catalogue is not None and resolved != "threads" and not is_url(client.catalogue.url):
         # Workers may not reach a folder of this machine; to read a dataset here takes some ten milliseconds of its CPU.

@@ -22,11 +22,9 @@ from ..errors import AtlaszarrError, InputError, SchedulerError, ServiceError, S
 from ..stores.documents import LARGEST
 from ..stores.locations import is_url
 from ..stores.target import Target
-from .journal import FINISHED, Row
+from .journal import FINISHED, REQUEST, Row, target_name
 from .measures import write_part
 
-#: The document of a batch, in the folder of its journal.
-REQUEST = "batch.json"
 #: Codes of faults that every dataset would meet: of the target, of the environment of a worker, of the way to the API.
 _OF_ALL = frozenset(
     (
@@ -94,7 +92,7 @@ class DatasetTask:
 
     def target(self, id: int) -> str:
         """The target of a dataset; of a template of an atlas the root, from which `build` makes its name."""
-        return self.root.url if "atlas" in self.options else f"{self.root.url}/{id}.ome.zarr"
+        return self.root.url if "atlas" in self.options else f"{self.root.url}/{target_name(id)}"
 
     def build(self, record: SectionDataset) -> BuildReport:
         """Build a dataset; waits as long as a lease lasts while another process builds its target."""
