@@ -380,7 +380,8 @@ def _focus(mask: NDArray[np.bool_], geometry: Geometry, is_left_low: bool) -> Fo
 
 def _along(mask: NDArray[np.bool_], axis: int) -> NDArray[np.int64]:
     """The voxels of a mask in each plane across an axis."""
-    return mask.sum(axis=tuple(j for j in range(3) if j != axis))
+    counts: NDArray[np.int64] = mask.sum(axis=tuple(j for j in range(3) if j != axis))
+    return counts
 
 
 def _in_millimetres(annotation: ViewedImage) -> Geometry:
