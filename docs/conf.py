@@ -28,6 +28,7 @@ extensions = [
 ]
 exclude_patterns = ["_build", "gallery/*.py", "gallery/*.ipynb", "gallery/*.md5", "sg_execution_times.rst"]
 html_static_path = ["_static"]
+html_css_files = ["width.css"]
 language = "en"
 
 # A name in single backticks is a link where the reference has it.

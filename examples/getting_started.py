@@ -33,5 +33,5 @@ with AllenClient() as client:
         panel.imshow(registered)
         panel.set_title(f"{at / 1000:.2f} mm")
         panel.set_axis_off()
-figure.suptitle("Registered coronal sections, left is left; titles: p from anterior to posterior")
+figure.suptitle("Registered coronal sections, 11.4 mm wide, superior up, left hemisphere on the left; titles: AP")
 figure.savefig("getting_started.png")

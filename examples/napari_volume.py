@@ -36,5 +36,5 @@ for levels, place, style in ((volume, at, {}), (annotation, on, {"cmap": "tab20"
     edges = x - dx / 2, x + (plane.shape[-1] - 0.5) * dx, y + (plane.shape[-2] - 0.5) * dy, y - dy / 2
     shown = plane.transpose(1, 2, 0) if plane.ndim == 3 else np.ma.masked_equal(plane, 0) % 19
     axes.imshow(shown, extent=edges, **style)
-axes.set(title="Coronal, z = 7.0 mm; black: no section", xlabel="left to right, mm", ylabel="superior to inferior, mm")
+axes.set(title="Coronal, z = 7.0 mm, regions in colour", xlabel="left to right, mm", ylabel="superior to inferior, mm")
 figure.savefig("napari_volume.png")

@@ -30,10 +30,11 @@ fields = {image_id: alignment.compose(mine) for image_id, _, _, _, alignment in 
 deformed = atlaszarr.open_sections(dataset, resolution=100, displacement=fields).isel(section=slice(6, 10))
 print(write_multiscales(deformed, target).state, target)
 
-figure, axes = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
+figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
 for panel, sections, title in zip(axes, (affine, deformed), ("The alignment", "With the fields"), strict=True):
     panel.imshow(sections.image[2])
-    panel.set(title=title, xlabel="anterior to posterior, pixels", ylabel="superior to inferior, pixels")
+    panel.set(title=title, xlabel="anterior to posterior, pixels of 100 um", ylabel="superior to inferior, pixels")
 axes[1].set_title("With the fields; lines: equal displacement")
+figure.suptitle(f"A sagittal section, ML {float(affine.coordinate[2]) / 1000:.2f} mm; black: outside the image")
 axes[1].contour(mine.norm.compute(), colors="black", linewidths=0.7)
 figure.savefig("own_fields.png")

@@ -27,10 +27,10 @@ print(f"{len(held)} regions; {table.attrs['hemispheres']}")
 
 # %%
 # The largest regions without descendants.
-largest = held[held["voxels"] == held["voxels_direct"]].nlargest(12, "volume_mm3")
+largest = held[held["voxels"] == held["voxels_direct"]].nlargest(12, "volume_mm3").set_index("name")
 figure, axes = plt.subplots(figsize=(7, 5), layout="constrained")
 largest[["volume_left_mm3", "volume_right_mm3"]].plot.barh(ax=axes, width=0.8)
 axes.invert_yaxis()  # the largest first, in the order of the legend
 axes.legend(["left", "right"], loc="lower right")
-axes.set(xlabel="volume, mm3", ylabel="", title="The largest regions")
+axes.set(xlabel="volume, mm3", ylabel="", title="The largest regions without descendants")
 figure.savefig("regions_by_hemisphere.png")

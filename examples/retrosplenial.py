@@ -30,10 +30,10 @@ mm = (region["volume_mm3"] / region["voxels"]) ** (1 / 3)  # the side of a voxel
 
 figure, axes = plt.subplots(1, 2, figsize=(9, 4.2), layout="constrained")
 for panel, seen, axis, down in zip(axes, ("behind", "above"), (0, 1), ("inferior", "posterior"), strict=True):
-    outline, depth = brain.any(axis=axis).compute(), inside.sum(axis=axis).compute() * mm
-    extent = (0, depth.shape[1] * mm, depth.shape[0] * mm, 0)
+    outline, thickness = brain.any(axis=axis).compute(), inside.sum(axis=axis).compute() * mm
+    extent = (0, thickness.shape[1] * mm, thickness.shape[0] * mm, 0)
     panel.imshow(outline, "Greys", extent=extent, vmax=5)
-    drawn = panel.imshow(depth, "Reds", extent=extent, vmin=0, alpha=(depth > 0).astype(float))
-    panel.set(title=f"{region['name']} from {seen}", xlabel="left to right, mm", ylabel=f"to {down}, mm")
-figure.colorbar(drawn, ax=axes, label="depth, mm")
+    drawn = panel.imshow(thickness, "Reds", extent=extent, vmin=0, alpha=(thickness > 0).astype(float))
+    panel.set(title=f"{region['name']}, seen from {seen}", xlabel="left to right, mm", ylabel=f"to {down}, mm")
+figure.colorbar(drawn, ax=axes, label="thickness along the line of sight, mm")
 figure.savefig("retrosplenial.png")

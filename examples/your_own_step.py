@@ -2,8 +2,7 @@
 Your own step between a dataset and its OME-Zarr
 ================================================
 
-The stain, with the background taken off. The result has the levels, the section label, the metadata and the tables of
-``atlaszarr build``, and ngff-zarr reads it. ::
+The stain without the background, with the levels, label, metadata and tables of ``atlaszarr build``. ::
 
     python examples/your_own_step.py 69289763 stain.ome.zarr
 """
@@ -35,6 +34,7 @@ levels = ngff_zarr.from_ngff_zarr(target).images
 for level in levels:
     print(dict(zip(level.dims, level.data.shape, strict=True)), level.data.dtype, level.scale["x"], "mm")
 
-plt.colorbar(plt.imshow(levels[0].data[0, :, :, 36].T, "magma"), label="darkness, grey levels")  # of (c, z, y, x)
-plt.gca().set(title="A sagittal plane", xlabel="anterior to posterior, voxels", ylabel="superior to inferior, voxels")
+drawn = plt.imshow(levels[0].data[0, :, :, 36].T, "magma", extent=(0, 13.2, 8, 0))  # of (c, z, y, x); mm
+plt.colorbar(drawn, label="darkness, grey levels", shrink=0.7)
+plt.gca().set(title="Stain, ML 3.65 mm", xlabel="anterior to posterior, mm", ylabel="superior to inferior, mm")
 plt.savefig("your_own_step.png")

@@ -120,7 +120,7 @@ def test_the_faults_and_the_damage_of_the_page_are_valid_and_its_python_runs(tmp
     )
     (tmp_path / "damage.json").write_text(damage)
     with Emulator(phantom=BrainPhantom(), damage=Damage.load(tmp_path / "damage.json")) as emulator:
-        assert [item.do for item in emulator.truth(74081149).damage] == ["hole", "tear", "depth_error"]
+        assert [item.do for item in emulator.truth(74081235).damage] == ["hole", "tear", "depth_error"]
     ran = subprocess.run([sys.executable, "-c", truth], check=False, capture_output=True, text=True)
     assert (ran.returncode, ran.stderr) == (0, "")
     (tmp_path / "faults.json").write_text(faults)

@@ -17,8 +17,7 @@ from atlaszarr.testing.phantom_volumes import annotation_nrrd, template_nrrd
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-#: The README's fenced blocks, in order: (language, text).
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+BEFORE, QUICKSTART, AFTER = re.split("<!-- (?:end of the )?quickstart -->", README)
 MOST_WORDS = 1000
 LARGEST_PICTURE_KIB = 300
 ALLEN = "http://download.alleninstitute.org/informatics-archive/current-release/mouse_ccf/"
@@ -28,6 +27,11 @@ FILES = {
     "average_template/average_template_25.nrrd": template_nrrd,
 }
 RSP = [254, 894, 879, 886]  # the structures of the phantom in the retrosplenial area
+
+
+def blocks(text):
+    """The fenced blocks, in order: (language, text)."""
+    return re.findall(r"^```(\w+)\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
 
 
 def prose():
@@ -69,7 +73,7 @@ def python(folder, environment, *arguments):
 
 
 def test_the_quickstart_of_at_most_ten_lines_prints_what_the_readme_shows(tmp_path):
-    (_, code), (_, output) = BLOCKS[:2]
+    (_, code), (_, output) = blocks(QUICKSTART)
     assert len(code.strip().splitlines()) <= 11  # with a blank line
     assert python(tmp_path, {**os.environ, "ATLASZARR_CACHE": "none"}, "-c", code) == output
 
@@ -86,7 +90,7 @@ def test_the_commands_and_the_python_of_the_readme_run_in_order(tmp_path):
         environment = {**os.environ, "ATLASZARR_API_URL": emulator.url, "ATLASZARR_CACHE": str(tmp_path / "cache")}
         standing_in["tcp://127.0.0.1:8786"] = cluster.scheduler_address
         printed = []
-        for language, block in BLOCKS[2:]:
+        for language, block in blocks(BEFORE + AFTER):
             if "pip install" in block and language == "sh":  # CI runs these two, and the third opens a browser
                 continue
             if language == "python":

@@ -337,7 +337,8 @@ def _regions(
         opened = annotation_of(labels, level, options)
         mask = opened.mask(found).compute(scheduler="threads")
         if mask.any():
-            return found, _focus(mask, Geometry(*_level_in_microns(opened.geometry)))
+            is_known = bool(ends_of(annotation))
+            return found, _focus(mask, Geometry(*_level_in_microns(opened.geometry)), is_known)
     return found, whole([annotation])
 
 
@@ -349,22 +350,33 @@ def _level_in_microns(geometry: Geometry) -> tuple[tuple[float, float, float], t
     return (a, b, c), (p, q, r)
 
 
-def _focus(mask: NDArray[np.bool_], geometry: Geometry) -> Focus:
-    """The voxel of a mask nearest to the mean of all, which may lie between two halves, and the box of the mask."""
+def _focus(mask: NDArray[np.bool_], geometry: Geometry, is_left_low: bool) -> Focus:
+    """The voxel of a mask nearest to the mean of all, which may lie between two halves, and the box of the mask.
+
+    With `is_left_low` it is a voxel of the left half if that holds one: sagittal datasets are of the left hemisphere.
+    """
     scale, start = np.array(geometry.scale), np.array(geometry.translation)
-    along = [np.arange(n) * size for n, size in zip(mask.shape, scale, strict=True)]
-    counts = [mask.sum(axis=tuple(j for j in range(3) if j != k)) for k in range(3)]
+    left = mask[..., : mask.shape[2] // 2]
+    half = left if is_left_low and left.any() else mask
+    along = [np.arange(n) * size for n, size in zip(half.shape, scale, strict=True)]
+    counts = [_along(half, k) for k in range(3)]
     z, y, x = ((at - np.average(at, weights=n)).astype(np.float32) ** 2 for at, n in zip(along, counts, strict=True))
     best, nearest = np.inf, [0, 0, 0]
     for k in np.flatnonzero(counts[0]):  # plane by plane, in little memory
-        distance = np.where(mask[k], z[k] + y[:, None] + x, np.inf)
+        distance = np.where(half[k], z[k] + y[:, None] + x, np.inf)
         at = int(distance.argmin())
         if distance.flat[at] < best:
             best, nearest = distance.flat[at], [int(k), *map(int, np.unravel_index(at, distance.shape))]
-    ends = [np.flatnonzero(n)[[0, -1]] for n in counts]
+    ends = [np.flatnonzero(_along(mask, k))[[0, -1]] for k in range(3)]
     low, high = (start + scale * (np.array([end[side] for end in ends]) + side - 0.5) for side in (0, 1))
     margin = (high - low) * (1 / _REGION - 1) / 2
     return Focus(start + scale * np.array(nearest), low - margin, high + margin)
+
+
+def _along(mask: NDArray[np.bool_], axis: int) -> NDArray[np.int64]:
+    """The voxels of a mask in each plane across an axis."""
+    counts: NDArray[np.int64] = mask.sum(axis=tuple(j for j in range(3) if j != axis))
+    return counts
 
 
 def _in_millimetres(annotation: ViewedImage) -> Geometry:

@@ -266,6 +266,17 @@ def test_a_region_of_two_halves_is_begun_in_one_of_them(tmp_path):
     assert values[z, y, x] == 3
 
 
+def test_a_region_across_the_midline_is_begun_in_the_left_hemisphere_where_sagittal_sections_are(tmp_path):
+    (tmp_path / "terminology.csv").write_text(CSV)
+    values = np.zeros((20, 20, 20), np.uint32)
+    values[4:8, 4:8, 2:18] = 3
+    write_multiscales(values, tmp_path / "a.ome.zarr", rule="mode", geometry=replace(GEOMETRY, orientation=WORDS))
+    state, _ = shown(tmp_path / "a.ome.zarr", regions=["RSP"])
+    z, y, x = (round(at) for at in state["position"][::-1])
+    assert 4 <= x <= 7  # of 2 to 9
+    assert values[z, y, x] == 3
+
+
 def test_a_small_region_of_a_large_annotation_is_found_at_a_finer_level(tmp_path):
     (tmp_path / "terminology.csv").write_text(CSV)
     values = np.zeros((257, 256, 257), np.uint32)  # regions are first looked for at level 1
