@@ -153,6 +153,15 @@ def test_a_retry_after_is_followed_up_to_the_longest_wait(serve):
     assert min(np.diff(started)) >= 1.0  # a lower bound that also holds on a slow machine
 
 
+def test_each_answer_that_is_asked_for_again_is_logged(serve, connect, caplog):
+    client = connect(serve(faults=faults("status", path="", times=2, status=503)), retries=2)
+    with caplog.at_level("INFO", "atlaszarr"):
+        client.search()
+    asked_again = [record.getMessage() for record in caplog.records if "asking again" in record.getMessage()]
+    assert len(asked_again) == 2
+    assert all("503" in line and "query.json" in line for line in asked_again)
+
+
 # Metadata that is not valid
 
 

@@ -417,7 +417,10 @@ class _Retry(Retry):
         if refused and (status := int(refused[1])) not in _TRANSIENT:
             proxy = getattr(_pool, "proxy", None)
             raise proxy_error(proxy.netloc if proxy else "of the environment", "https", status) from None
-        return super().increment(method, url, response, error, _pool, _stacktrace)
+        left = super().increment(method, url, response, error, _pool, _stacktrace)
+        if response is not None:  # urllib3 reports the others
+            _LOG.info("%s answered with HTTP status %d; asking again", url, response.status)
+        return left
 
     def get_retry_after(self, response: BaseHTTPResponse) -> float | None:
         """The Retry-After of a response, in seconds; None if it is missing or invalid."""
