@@ -53,9 +53,12 @@ def test_the_table_has_a_row_for_each_dataset_and_structure(client, annotation, 
         capture_output=True,
         text=True,
     ).stdout.splitlines()
-    assert [line.split()[0] for line in shown] == ["acronym", "gene", "Calb1", "Prox1"]
-    rows = table[(table["acronym"] == "root") & (table["gene"] == "Calb1")]
-    assert f"{rows['density'].mean():.4f}" in shown[2]
+    assert [line.split()[0] for line in shown] == ["datasets:", "acronym", "gene", "Calb1", "Prox1"]
+    roots = table[(table["acronym"] == "root") & (table["gene"] == "Calb1")].sort_values("covered_mm3")
+    dataset, acronym = roots["dataset"].iloc[-1], shown[1].split()[1]
+    assert f"'Calb1': {dataset}" in shown[0]
+    (density,) = table.loc[(table["dataset"] == dataset) & (table["acronym"] == acronym), "density"]
+    assert shown[3].split()[1] == f"{density:.4f}"
 
 
 def test_measures_by_hemisphere_are_those_of_one_volume_and_the_batch_keeps_to_them(client, annotation, tmp_path):
