@@ -55,7 +55,7 @@ def main() -> None:
                         if python is None:
                             continue
                         command = [python, str(PEER), recipe, str(section), str(field)]
-                        done = subprocess.run(command, capture_output=True, text=True, check=False)
+                        done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, check=False)
                         if done.returncode:
                             print(
                                 f"{recipe}, {plane} {kind} {seed}: {done.stderr.strip().splitlines()[-1]}", flush=True
