@@ -54,6 +54,7 @@ def write_build(
         "api": client.api_url,
         **({} if client.image_source is None else {"image_source": client.image_source.url}),
         **({} if catalogue is None else {"catalogue": catalogue.provenance}),
+        **({} if layout.fields is None else {"fields": layout.fields.provenance}),
         "reference_space": layout.grid.space.id,
         "anchor_um": layout.grid.space.anchor,
         "plan": {name: value for name, value in plan.to_dict().items() if name != "target"},

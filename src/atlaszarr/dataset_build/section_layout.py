@@ -21,6 +21,7 @@ from ..engine.ome_xml import KEY, Described, ome_xml
 from ..engine.pyramid import NonEmptyChunks, Pyramid
 from ..errors import RecordError
 from ..geometry.plane import PLANES
+from ..sections.fields import SectionFields
 from ..sections.options import SectionsOptions
 from ..sections.planes import SectionPlanes
 from . import records
@@ -34,7 +35,9 @@ _FIELD_WORKING = 2 * 3 * 8
 _FIELD = ArraySpec(DISPLACEMENT, "float64", ("c", "z", "y", "x"), 3, math.nan, levels=1)
 
 
-def section_layout(dataset: SectionDataset, options: SectionsOptions) -> BuildLayout:
+def section_layout(
+    dataset: SectionDataset, options: SectionsOptions, fields: SectionFields | None = None
+) -> BuildLayout:
     """The layout of a dataset as a collection of planes, one for each section.
 
     Raises
@@ -42,7 +45,7 @@ def section_layout(dataset: SectionDataset, options: SectionsOptions) -> BuildLa
     RecordError
         If no section is inside the grid.
     """
-    planes = options.planes(dataset)
+    planes = options.planes(dataset, fields=fields)
     pyramid, imaged = options.pyramid(len(planes.displacements), planes.shape), planes.imaged
     level, step = pyramid.levels[0], pyramid.passes[0]
     boxes: list[list[Box]] = [[] for _ in planes.displacements]
@@ -86,6 +89,7 @@ def section_layout(dataset: SectionDataset, options: SectionsOptions) -> BuildLa
         },
         files=collection_files(images, **channels_of(options.grey)),
         fixed=planes.plane.fixed,
+        fields=fields,
     )
 
 

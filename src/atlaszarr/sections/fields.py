@@ -1,0 +1,160 @@
+"""Fields that register the sections of a dataset beyond their records: what all kinds share, and those of a user."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from ..allen.records import SectionDataset
+from ..displacement.displacement import Displacement
+from ..displacement.fields import blocks, regular, transposed
+from ..errors import InputError
+from ..geometry.grid import Grid
+from ..geometry.plane import PLANES, Plane
+from ..transforms import Affine
+
+#: Side of the blocks in which the digest of a field is computed.
+_BLOCK = 512
+
+
+@dataclass(frozen=True)
+class PlaneGrid:
+    """The pixels of the planes of a dataset.
+
+    Attributes
+    ----------
+    plane : Plane
+        With its rows and columns in the order in which they are computed.
+    grid : Grid
+    mirror : bool
+        Whether left and right are mirrored.
+    """
+
+    plane: Plane
+    grid: Grid
+    mirror: bool
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.plane.shape(self.grid)
+
+    def __str__(self) -> str:
+        rows, columns = self.shape
+        return f"the {self.plane.name} plane at {self.grid.resolution:g} um, {rows} x {columns} pixels"
+
+
+class SectionFields(ABC):
+    """Displacement fields of sections in their planes, and corrections of their depths. Picklable, and small."""
+
+    #: Whether voxels next to the plane of a section follow the tilt of the recorded alignment against the grid.
+    follows_tilt: bool
+
+    @property
+    @abstractmethod
+    def digest(self) -> str:
+        """SHA-256 of all that the registration of the sections depends on."""
+
+    @property
+    @abstractmethod
+    def provenance(self) -> dict[str, Any]:
+        """What ``build.json`` records of the fields, as JSON values, without secrets."""
+
+    def corrected(self, dataset: SectionDataset) -> SectionDataset:
+        """The dataset with corrected depths of its sections, in order of depth.
+
+        Raises
+        ------
+        InputError
+            If the fields do not belong to the dataset.
+        """
+        return dataset
+
+    @abstractmethod
+    def validate(self, dataset: SectionDataset, pixels: PlaneGrid) -> None:
+        """Raise an InputError if the fields do not belong to a dataset, or do not fit its planes."""
+
+    @abstractmethod
+    def displacement(self, image_id: int, pixels: PlaneGrid, recorded: Affine) -> Displacement | None:
+        """The field of a section.
+
+        Parameters
+        ----------
+        image_id : int
+        pixels : PlaneGrid
+        recorded : ndarray, float64, shape (2, 3)
+            The recorded alignment: pixel (column, row) of the plane to pixel (X, Y) of the tier image.
+
+        Returns
+        -------
+        Displacement or None
+            Pixels of the plane to pixels of the tier image; None if the recorded alignment holds.
+        """
+
+    def __dask_tokenize__(self) -> tuple[str, str]:
+        return type(self).__name__, self.digest
+
+
+@dataclass(frozen=True, eq=False)
+class OwnFields(SectionFields):
+    """Fields of a user, which replace the alignment within the planes of their sections.
+
+    Attributes
+    ----------
+    fields : mapping of int to Displacement
+        By SectionImage id: pixels of the plane, superior up and anterior left or up, to pixels of the tier image.
+    """
+
+    fields: Mapping[int, Displacement]
+
+    follows_tilt = False
+
+    @cached_property
+    def digest(self) -> str:
+        """See `SectionFields`; computes the fields."""
+        found = hashlib.sha256()
+        for image_id, field in sorted(self.fields.items()):
+            found.update(f"{image_id} {field.shape}".encode())
+            for _, block in blocks(regular(field.shape, _BLOCK)):
+                found.update(field.coordinates(*block).astype("<f8").tobytes())
+        return found.hexdigest()
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """See `SectionFields`."""
+        return {"sha256": self.digest, "sections": sorted(self.fields)}
+
+    def validate(self, dataset: SectionDataset, pixels: PlaneGrid) -> None:
+        """See `SectionFields`."""
+        if unknown := sorted(set(self.fields) - {section.image_id for section in dataset.sections}, key=str):
+            raise InputError(
+                f"fields has a field for section image {unknown[0]}, which dataset {dataset.id} cannot register",
+                code="unknown-section",
+            )
+        seen = PlaneGrid(PLANES[pixels.plane.name], pixels.grid, pixels.mirror)
+        for image_id, field in self.fields.items():
+            if not isinstance(field, Displacement):
+                raise InputError(
+                    f"the field of section image {image_id} has type {type(field).__name__}; give a Displacement",
+                    code="wrong-type",
+                )
+            if field.shape != seen.shape:
+                raise InputError(
+                    f"the field of section image {image_id} has {' x '.join(map(str, field.shape))} pixels, but a "
+                    f"section fills {seen}",
+                    code="shape-mismatch",
+                )
+
+    def displacement(self, image_id: int, pixels: PlaneGrid, recorded: Affine) -> Displacement | None:
+        """See `SectionFields`."""
+        field = self.fields.get(image_id)
+        if field is None or pixels.plane.rows == PLANES[pixels.plane.name].rows:
+            return field
+        return Displacement(transposed(field.field))
+
+    def __dask_tokenize__(self) -> tuple[str, Any]:
+        return "atlaszarr.OwnFields", sorted(self.fields.items())
