@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -130,11 +130,12 @@ def _groups(
     version, title, thickness = options.ome_zarr, records.title(dataset), dataset.thickness
     groups: dict[str, dict[str, Any]] = {}
     images: list[Described] = []
+    recorded = records.recorded_depths(dataset)
     for member, (section, coordinate) in enumerate(zip(planes.imaged.sections, planes.coordinates, strict=True)):
         geometry = records.plane_geometry(planes.grid, planes.plane.fixed, coordinate, thickness)
         name = f"{title}, section {section.section_number}"
         channels = channels_of(options.grey)
-        groups |= member_groups(version, member, section, name, geometry, pyramid, **channels)
+        groups |= member_groups(version, member, section, name, geometry, pyramid, recorded, **channels)
         images.append(Described(name, pyramid.shape, geometry))
         if options.displacement:
             field = displacement_field(version, f"{name}, displacement", "czyx", geometry, pyramid)
@@ -144,11 +145,18 @@ def _groups(
 
 
 def member_groups(
-    version: str, member: int, section: Section, name: str, geometry: Geometry, pyramid: Pyramid, **channels: Any
+    version: str,
+    member: int,
+    section: Section,
+    name: str,
+    geometry: Geometry,
+    pyramid: Pyramid,
+    recorded: Mapping[int, float],
+    **channels: Any,
 ) -> dict[str, dict[str, Any]]:
     """OME-Zarr metadata of the image of one section and its label; `channels` as in `records.image`."""
     return {
-        f"{member}/{SECTION}": records.provenance(version, geometry, pyramid, [section]),
+        f"{member}/{SECTION}": records.provenance(version, geometry, pyramid, [section], recorded),
         f"{member}/labels": {"labels": ["section"]},
         f"{member}": records.image(version, geometry, pyramid, name, **channels),
     }

@@ -70,7 +70,9 @@ def volume_layout(
         block_bytes=max(_bytes(stack, regions[block], images, options.grey) for block, images in inputs.items()),
         arrays=(image_spec(options.background, options.grey), section_spec()),
         groups={
-            SECTION: records.provenance(options.ome_zarr, geometry, pyramid, stack.imaged.sections),
+            SECTION: records.provenance(
+                options.ome_zarr, geometry, pyramid, stack.imaged.sections, records.recorded_depths(dataset)
+            ),
             "labels": {"labels": ["section"]},
             IMAGE: records.image(
                 options.ome_zarr, geometry, pyramid, records.title(dataset), **channels_of(options.grey)

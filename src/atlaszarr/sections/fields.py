@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -64,19 +64,50 @@ class SectionFields(ABC):
     def provenance(self) -> dict[str, Any]:
         """What ``build.json`` records of the fields, as JSON values, without secrets."""
 
+    @property
+    def corrections(self) -> Mapping[int, float]:
+        """What is added to the depths of sections, by SectionImage id, in um; not listed are those that keep theirs."""
+        return {}
+
+    @property
+    def memory(self) -> int:
+        """The most bytes of fields that a process keeps in addition to its arrays."""
+        return 0
+
     def corrected(self, dataset: SectionDataset) -> SectionDataset:
-        """The dataset with corrected depths of its sections, in order of depth.
+        """The dataset with corrected depths of its sections, and the sections in their order.
+
+        The corrected depth alone decides where a section lies: it may pass others. Of two at the same depth, the one
+        that was cut first is first.
 
         Raises
         ------
         InputError
             If the fields do not belong to the dataset.
         """
-        return dataset
+        if not self.corrections:
+            return dataset
+        sections = [
+            replace(section, depth=section.depth + self.corrections.get(section.image_id, 0.0))
+            for section in dataset.sections
+        ]
+        sections.sort(key=lambda section: (section.depth, section.section_number))
+        return replace(dataset, sections=tuple(sections))
 
     @abstractmethod
     def validate(self, dataset: SectionDataset, pixels: PlaneGrid) -> None:
         """Raise an InputError if the fields do not belong to a dataset, or do not fit its planes."""
+
+    @abstractmethod
+    def registration(self, image_id: int) -> str:
+        """How a section is registered in its plane.
+
+        Returns
+        -------
+        str
+            ``refined`` or ``own`` by a field; ``kept``, by its record, if a refinement found none better; ``recorded``
+            if the fields lack the section.
+        """
 
     @abstractmethod
     def displacement(self, image_id: int, pixels: PlaneGrid, recorded: Affine) -> Displacement | None:
@@ -125,8 +156,12 @@ class OwnFields(SectionFields):
 
     @property
     def provenance(self) -> dict[str, Any]:
+        """See `SectionFields`; the digest is in the request."""
+        return {"sections": sorted(self.fields)}
+
+    def registration(self, image_id: int) -> str:
         """See `SectionFields`."""
-        return {"sha256": self.digest, "sections": sorted(self.fields)}
+        return "own" if image_id in self.fields else "recorded"
 
     def validate(self, dataset: SectionDataset, pixels: PlaneGrid) -> None:
         """See `SectionFields`."""
@@ -158,3 +193,46 @@ class OwnFields(SectionFields):
 
     def __dask_tokenize__(self) -> tuple[str, Any]:
         return "atlaszarr.OwnFields", sorted(self.fields.items())
+
+
+@dataclass(frozen=True, eq=False)
+class AppliedFields(SectionFields):
+    """Refined fields that the values of a Dataset show already.
+
+    Attributes
+    ----------
+    recorded : dict
+        Their `SectionFields.provenance`.
+    """
+
+    recorded: dict[str, Any]
+
+    follows_tilt = True
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """See `SectionFields`."""
+        return self.recorded
+
+    @property
+    def digest(self) -> str:
+        """See `SectionFields`."""
+        return str(self.recorded["sha256"])
+
+    @cached_property
+    def corrections(self) -> Mapping[int, float]:
+        """See `SectionFields`."""
+        return {int(id): float(um) for id, um in self.recorded["depth_corrections_um"].items()}
+
+    def validate(self, dataset: SectionDataset, pixels: PlaneGrid) -> None:
+        """See `SectionFields`; they were validated when the Dataset was opened."""
+
+    def registration(self, image_id: int) -> str:
+        """See `SectionFields`."""
+        if image_id not in self.corrections:
+            return "recorded"
+        return "refined" if image_id in self.recorded["refined"] else "kept"
+
+    def displacement(self, image_id: int, pixels: PlaneGrid, recorded: Affine) -> Displacement | None:
+        """See `SectionFields`; not known."""
+        return None

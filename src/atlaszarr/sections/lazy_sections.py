@@ -20,6 +20,7 @@ from ..errors import InputError
 from ..geometry.spaces import AXES
 from . import FETCHES
 from .alignment import attributes
+from .fields import SectionFields
 from .missing import Fetcher, fetching
 from .opened import Opened
 from .options import SectionsOptions
@@ -50,15 +51,15 @@ class _Opened(NamedTuple):
         Grey level outside the images, and of missing images.
     identity : tuple of str
         What the result of `fetch` depends on, for the names of dask keys.
-    has_fields : bool
-        Whether fields register sections beyond their records.
+    fields : SectionFields or None
+        What registers sections beyond their records.
     """
 
     views: Mapping[str, SectionPlanes]
     fetch: Fetcher
     background: int
     identity: tuple[str, ...]
-    has_fields: bool = False
+    fields: SectionFields | None = None
 
     @property
     def main(self) -> SectionPlanes:
@@ -179,7 +180,7 @@ def open_sections(
     if missing is not None:
         attrs["missing"] = missing
     names = {name: array.name for name, (_, array) in variables.items()}
-    carried = Opened(imaged, requests[0], opened.has_fields, api_url, names).coordinate()
+    carried = Opened(imaged, requests[0], opened.fields, api_url, names).coordinate()
     return xr.Dataset(variables, _coordinates(main, {_KEY: opened}) | carried, attrs)
 
 
@@ -270,7 +271,7 @@ def _open(
     dataset = client.imaged(dataset)
     given = fields_of(fields)
     views = {request.view: request.planes(dataset, stored=False, fields=given) for request in requests}
-    opened = _Opened(views, fetch, requests[0].background, (client.images_url, on_missing), given is not None)
+    opened = _Opened(views, fetch, requests[0].background, (client.images_url, on_missing), given)
     return _Opening(dataset, requests, opened, missing, client.api_url)
 
 

@@ -116,7 +116,7 @@ def open_volume(
         variables["displacement"] = (("component", *zyx), arrays["displacement"])
         coordinates["component"] = ["x", "y"]
     names = {name: array.name for name, (_, array) in variables.items()}
-    coordinates |= Opened(dataset, request, given is not None, client.api_url, names).coordinate()
+    coordinates |= Opened(dataset, request, given, client.api_url, names).coordinate()
     attrs = attributes(dataset, stack.grid, request.mirror)
     return xr.Dataset(variables, coordinates, attrs if missing is None else {**attrs, "missing": missing})
 

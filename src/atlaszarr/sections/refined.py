@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -44,26 +45,26 @@ _VERSION = "0.6"
 #: Largest side of a chunk of a field: a plane of 10 um has up to 1320 pixels a side.
 _CHUNK = 1024
 _UM_IN_MM = 1000
-#: Fields that a process keeps, by their digests: 110 coronal planes of 25 um.
-_kept = Kept(2**27)
+#: Bytes of the fields that a process keeps: 110 coronal planes of 25 um.
+KEPT = 2**27
+_kept = Kept(KEPT)
 
 
 @dataclass(frozen=True)
-class RefinedDepth:
-    """The depth of a section before and after a refinement, and its field.
+class RefinedRegistration:
+    """What a refinement found for a section.
 
     Attributes
     ----------
-    recorded, corrected : float
-        Depth of the section in um of the stack of sections.
+    correction : float
+        What is added to the recorded depth of the section, in um.
     alignment : str
         SHA-256 of the alignment that was refined, see `alignment_digest`.
     field : str or None
         SHA-256 of the values of its field; None if the section keeps its registration within the plane.
     """
 
-    recorded: float
-    corrected: float
+    correction: float
     alignment: str
     field: str | None
 
@@ -79,14 +80,14 @@ class RefinedFields(SectionFields):
     dataset_id : int
     pixels : PlaneGrid
         The pixels of the fields.
-    sections : mapping of int to RefinedDepth
+    sections : mapping of int to RefinedRegistration
         By SectionImage id.
     """
 
     target: Target
     dataset_id: int
     pixels: PlaneGrid
-    sections: Mapping[int, RefinedDepth]
+    sections: Mapping[int, RefinedRegistration]
 
     follows_tilt = True
 
@@ -129,7 +130,7 @@ class RefinedFields(SectionFields):
             is_finished = bool(document["finished"])
             plane, mirror, resolution = PLANES[document["plane"]], bool(document["mirror"]), document["resolution_um"]
             grid = Grid(reference_space(document["reference_space"]).frame, float(resolution))
-            sections = {int(id): _depth_of(section) for id, section in document["sections"].items()}
+            sections = {int(id): _registration_of(section) for id, section in document["sections"].items()}
             found = cls(target, int(document["dataset"]), PlaneGrid(plane, grid, mirror), sections)
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise InputError(
@@ -140,9 +141,16 @@ class RefinedFields(SectionFields):
         return found
 
     @cached_property
-    def corrections(self) -> dict[int, float]:
-        """The corrections of the depths by SectionImage id, in um."""
-        return {id: section.corrected - section.recorded for id, section in self.sections.items()}
+    def corrections(self) -> Mapping[int, float]:
+        """See `SectionFields`."""
+        return {id: section.correction for id, section in self.sections.items()}
+
+    @property
+    def memory(self) -> int:
+        """See `SectionFields`."""
+        rows, columns = self.pixels.shape
+        size = 2 * 4 * rows * columns  # float32
+        return min(size * sum(section.field is not None for section in self.sections.values()), KEPT)
 
     @cached_property
     def digest(self) -> str:
@@ -151,7 +159,7 @@ class RefinedFields(SectionFields):
         content = {
             "dataset": self.dataset_id,
             "pixels": [plane.grid.space.id, plane.plane.name, plane.grid.resolution, plane.mirror],
-            "sections": {id: [s.corrected, s.alignment, s.field] for id, s in sorted(self.sections.items())},
+            "sections": {id: [s.correction, s.alignment, s.field] for id, s in sorted(self.sections.items())},
         }
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
@@ -162,42 +170,30 @@ class RefinedFields(SectionFields):
             "location": shown(self.target.url),
             "sha256": self.digest,
             "resolution_um": self.pixels.grid.resolution,
-            "depth_corrections_um": {str(id): round(um, 6) for id, um in sorted(self.corrections.items())},
+            "depth_corrections_um": {str(id): um for id, um in sorted(self.corrections.items())},
             "refined": sorted(id for id, section in self.sections.items() if section.field),
         }
 
     def corrected(self, dataset: SectionDataset) -> SectionDataset:
-        """The dataset with corrected depths of its sections.
-
-        Sections are in order of corrected depth; of two at the same depth, the one with the lower section number is
-        first. A section that the refinement lacks keeps its depth.
-
-        Raises
-        ------
-        InputError
-            If the refinement is that of another dataset, or the records of the dataset have changed since.
-        """
-        self._validate_dataset(dataset)
-        sections = sorted(
-            (self._corrected(dataset, section) for section in dataset.sections),
-            key=lambda section: (section.depth, section.section_number),
-        )
-        return replace(dataset, sections=tuple(sections))
-
-    def _corrected(self, dataset: SectionDataset, section: Section) -> Section:
-        if (refined := self.sections.get(section.image_id)) is None:
-            return section
-        if refined.alignment != alignment_digest(dataset, section):
+        """See `SectionFields`; a section that the refinement lacks keeps its depth."""
+        if dataset.id != self.dataset_id:
             raise InputError(
-                f"the alignment of section image {section.image_id} is not the one that {shown(self.target.url)} "
-                f"refines; refine dataset {dataset.id} again",
-                code="alignment-changed",
+                f"refinement {shown(self.target.url)} is of section dataset {self.dataset_id}, not {dataset.id}; give "
+                "the fields of this dataset",
+                code="wrong-dataset",
             )
-        return replace(section, depth=refined.corrected)
+        for section in dataset.sections:
+            refined = self.sections.get(section.image_id)
+            if refined is not None and refined.alignment != alignment_digest(dataset, section):
+                raise InputError(
+                    f"the alignment of section image {section.image_id} is not the one that {shown(self.target.url)} "
+                    f"refines; refine dataset {dataset.id} again",
+                    code="alignment-changed",
+                )
+        return super().corrected(dataset)
 
     def validate(self, dataset: SectionDataset, pixels: PlaneGrid) -> None:
-        """See `SectionFields`."""
-        self._validate_dataset(dataset)
+        """See `SectionFields`; `corrected` validates the dataset."""
         own = self.pixels
         if own.grid.space != pixels.grid.space or own.plane.name != pixels.plane.name:
             raise InputError(
@@ -206,6 +202,11 @@ class RefinedFields(SectionFields):
                 "the dataset in this plane, or leave the fields out",
                 code="wrong-plane",
             )
+
+    def registration(self, image_id: int) -> str:
+        """See `SectionFields`."""
+        section = self.sections.get(image_id)
+        return "recorded" if section is None else "kept" if section.field is None else "refined"
 
     def displacement(self, image_id: int, pixels: PlaneGrid, recorded: Affine) -> Displacement | None:
         """See `SectionFields`.
@@ -234,14 +235,6 @@ class RefinedFields(SectionFields):
         to_field = pir[[own.plane.columns, own.plane.rows]] / own.grid.resolution
         to_field[:, 2] -= 0.5
         return np.asarray(to_field)
-
-    def _validate_dataset(self, dataset: SectionDataset) -> None:
-        if dataset.id != self.dataset_id:
-            raise InputError(
-                f"refinement {shown(self.target.url)} is of section dataset {self.dataset_id}, not {dataset.id}; give "
-                "the fields of this dataset",
-                code="wrong-dataset",
-            )
 
 
 #: What `fields` of `open_volume`, `build` and others may be.
@@ -362,7 +355,7 @@ def refinement_document(
         str(section.image_id): {
             "section_number": section.section_number,
             "depth_recorded_um": section.depth,
-            "depth_um": section.depth + corrections[section.image_id],
+            "depth_correction_um": float(corrections[section.image_id]),
             "alignment_sha256": alignment_digest(dataset, section),
             "field_sha256": fields.get(section.image_id),
         }
@@ -465,9 +458,8 @@ def _digest(values: NDArray[np.float32]) -> str:
     return hashlib.sha256(np.ascontiguousarray(values, dtype="<f4").tobytes()).hexdigest()
 
 
-def _depth_of(section: Mapping[str, Any]) -> RefinedDepth:
-    recorded, corrected = float(section["depth_recorded_um"]), float(section["depth_um"])
-    field = section["field_sha256"]
-    if not (np.isfinite(recorded) and np.isfinite(corrected)):
-        raise ValueError(f"depth {corrected} um")
-    return RefinedDepth(recorded, corrected, str(section["alignment_sha256"]), None if field is None else str(field))
+def _registration_of(section: Mapping[str, Any]) -> RefinedRegistration:
+    correction, field = float(section["depth_correction_um"]), section["field_sha256"]
+    if not math.isfinite(correction):
+        raise ValueError(f"a depth is corrected by {correction} um")
+    return RefinedRegistration(correction, str(section["alignment_sha256"]), None if field is None else str(field))
