@@ -13,6 +13,7 @@ from .options import (
     API,
     CATALOGUE,
     CRITERIA,
+    FIELDS,
     FORMAT,
     IMAGES,
     MIRROR,
@@ -97,12 +98,13 @@ BUILD = (
         help="Register the target as a template of this atlas of --layout assets: ROOT/atlases/NAME/VERSION, without "
         "a version the newest, or ROOT if it holds one.",
     ),
+    FIELDS,
     WORKERS,
 )
 
 
 #: Options of `build` that an estimate of many section datasets does not know.
-_UNESTIMATED = ("atlas", "detection_xy", "displacement")
+_UNESTIMATED = ("atlas", "detection_xy", "displacement", "fields")
 
 
 @click.command()

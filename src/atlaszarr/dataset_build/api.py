@@ -30,6 +30,7 @@ from ..errors import InputError
 from ..sections.fields import SectionFields
 from ..sections.options import Options, SectionsOptions, VolumeOptions
 from ..sections.refined import Fields, fields_of
+from ..stores.locations import overlapping, shown
 from ..stores.target import Target
 from .job import DatasetJob
 from .layout import BuildLayout
@@ -207,6 +208,13 @@ def build(
     layouts = [_layout(dataset, one, given, registration) for one in view_options]
     assets = [] if registration is None else registration.assets(dataset, first)
     targets = [at for _, at in assets] or [first, *(first.of_view(one.view) for one in view_options[1:])]
+    for source in [] if given is None else given.locations:
+        resolve_scheduler(resolved, source)
+        if (both := overlapping([source], [at.url for at in targets])) is not None:
+            raise InputError(
+                f"target {both[1]} overlaps the fields {shown(source)}; choose another target",
+                code="target-overlaps-source",
+            )
     with scheduler_for(resolved, workers, client.concurrency) as running:
         jobs = []
         for position, (layout, at) in enumerate(zip(layouts, targets, strict=True)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -68,6 +68,11 @@ class SectionFields(ABC):
     def corrections(self) -> Mapping[int, float]:
         """What is added to the depths of sections, by SectionImage id, in um; not listed are those that keep theirs."""
         return {}
+
+    @property
+    def locations(self) -> Sequence[str]:
+        """The paths and URLs that are read when fields are evaluated."""
+        return ()
 
     @property
     def memory(self) -> int:
@@ -143,6 +148,13 @@ class OwnFields(SectionFields):
     fields: Mapping[int, Displacement]
 
     follows_tilt = False
+
+    @property
+    def locations(self) -> Sequence[str]:
+        """See `SectionFields`."""
+        from ..displacement.files import locations_of
+
+        return sorted({at for field in self.fields.values() for at in locations_of(field.field)})
 
     @cached_property
     def digest(self) -> str:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -144,6 +144,11 @@ class RefinedFields(SectionFields):
     def corrections(self) -> Mapping[int, float]:
         """See `SectionFields`."""
         return {id: section.correction for id, section in self.sections.items()}
+
+    @property
+    def locations(self) -> Sequence[str]:
+        """See `SectionFields`."""
+        return (self.target.url,)
 
     @property
     def memory(self) -> int:
