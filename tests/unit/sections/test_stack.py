@@ -15,6 +15,7 @@ from atlaszarr.allen.records import SectionDataset
 from atlaszarr.boxes import blocks
 from atlaszarr.displacement.fields import ArrayField
 from atlaszarr.errors import InputError, RecordError
+from atlaszarr.sections.fields import OwnFields
 from atlaszarr.sections.options import SectionsOptions, VolumeOptions
 from atlaszarr.sections.refined import fields_of
 from codes import raises
@@ -30,6 +31,12 @@ AXES = {
 }
 #: Axes of the grid along the rows and columns of a plane of section, and across it.
 PLANES = {1: (1, 2, 0), 2: (1, 0, 2), 6: (0, 2, 1)}
+
+
+class TiltedFields(OwnFields):
+    """Fields that follow the tilt of the alignment across the plane, as refined ones do."""
+
+    follows_tilt = True
 
 
 def stacked(dataset, fields=None, **options):
@@ -221,18 +228,18 @@ def test_a_volume_equals_the_rule_voxel_by_voxel(
     st.sampled_from(["none", "nearest", "linear"]),
     st.sampled_from(INTERPOLATIONS),
     st.sampled_from([1, 2, 6]),
-    st.booleans(),
+    st.sampled_from([None, OwnFields, TiltedFields]),
 )
 def test_blocks_of_any_size_have_the_same_bytes_and_need_only_the_sections_they_sample(
-    seed, size, fill, interpolation, plane, with_fields
+    seed, size, fill, interpolation, plane, kind
 ):
     options = {"fill": fill, "interpolation": interpolation, "downsample": 0}
     dataset = random_dataset(seed, NUMBERS, plane=plane)
     stack = stacked(dataset, **options)
-    if with_fields:
+    if kind is not None:
         rng = np.random.default_rng(seed)
         fields = {int(id): Displacement.from_coordinates(*random_field(rng, stack, plane)) for id in stack.ids[::2]}
-        stack = stacked(dataset, fields=fields, **options)
+        stack = stacked(dataset, fields=kind(fields), **options)
     images = pictures(stack, seed)
     whole = stack.pull_back(everywhere(stack), of(images))
     field = stack.displacement(everywhere(stack))
