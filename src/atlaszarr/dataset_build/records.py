@@ -114,7 +114,7 @@ def write_tables(
 
 
 def _fields(layout: BuildLayout, fields: SectionFields) -> dict[str, Any]:
-    """What ``build.json`` records of fields; also the section images that lie before one that was cut earlier."""
+    """What ``build.json`` records of fields; also the section images that lie behind one that was cut later."""
     passed, last = [], -math.inf
     for section in layout.imaged.sections:
         if section.section_number < last:
