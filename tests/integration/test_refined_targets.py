@@ -76,7 +76,7 @@ def test_a_target_records_its_fields_and_both_depths(client, dataset, ids, field
     assert "out_of_order" not in recorded
     assert made["dataset"] == json.loads(json.dumps(dataset.to_dict()))
     rows = table(target)
-    assert [rows[id]["registration"] for id in ids] == [*["refined"] * 5, "kept"]
+    assert [rows[id]["registration"] for id in ids] == [*["refined"] * 5, "depth only"]
     for section in dataset.sections:
         row = rows[section.image_id]
         moved = 120.0 if section.image_id == ids[4] else 40.0
@@ -202,11 +202,13 @@ def test_a_lazy_dataset_with_fields_is_written_as_build_writes_it(
 
 
 def test_a_dataset_from_a_file_has_the_depths_of_its_fields(client, dataset, ids, fields, tmp_path):
-    open_volume(dataset, client=client, fields=fields, **OPTIONS).to_zarr(tmp_path / "x.zarr", zarr_format=2, consolidated=False)
+    open_volume(dataset, client=client, fields=fields, **OPTIONS).to_zarr(
+        tmp_path / "x.zarr", zarr_format=2, consolidated=False
+    )
     kept = xr.open_zarr(tmp_path / "x.zarr", consolidated=False)
     write_multiscales(kept, tmp_path / "x.ome.zarr")
     rows = table(tmp_path / "x.ome.zarr")
-    assert [rows[id]["registration"] for id in ids] == [*["refined"] * 5, "kept"]
+    assert [rows[id]["registration"] for id in ids] == [*["refined"] * 5, "depth only"]
     assert float(rows[ids[0]]["depth_um"]) == float(rows[ids[0]]["depth_recorded_um"]) + 40.0
     assert document(tmp_path / "x.ome.zarr")["fields"]["sha256"] == RefinedFields.open(fields).digest
 
@@ -254,7 +256,7 @@ def opened_displacement(opened, id):
 
 def test_a_plan_says_how_sections_are_registered(client, dataset, fields, command):
     (made,) = plan(dataset, fields=fields, client=client, **OPTIONS)
-    assert made.registration == "5 refined, 1 kept; depths corrected by 40 to 120 um"
+    assert made.registration == "5 refined, 1 depth only; depths corrected by 40 to 120 um"
     assert ("registration", made.registration) in made.describe()
     (plain,) = plan(dataset, client=client, **OPTIONS)
     assert "registration" not in plain.to_dict()

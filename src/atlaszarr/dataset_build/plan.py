@@ -277,7 +277,7 @@ def registration(layout: BuildLayout) -> str:
     if fields is None:
         return ""
     counts = Counter(fields.registration(section.image_id) for section in layout.imaged.sections)
-    words = ", ".join(f"{counts[name]} {name}" for name in ("refined", "own", "kept", "recorded") if counts[name])
+    words = ", ".join(f"{counts[name]} {name}" for name in ("refined", "own", "depth only", "recorded") if counts[name])
     if not fields.corrections:
         return words
     low, high = min(fields.corrections.values()), max(fields.corrections.values())

@@ -110,8 +110,8 @@ class SectionFields(ABC):
         Returns
         -------
         str
-            ``refined`` or ``own`` by a field; ``kept``, by its record, if a refinement found none better; ``recorded``
-            if the fields lack the section.
+            ``refined`` or ``own`` by a field; ``depth only`` by its record, at a corrected depth, if a refinement has
+            no field for it; ``recorded`` if the fields lack the section.
         """
 
     @abstractmethod
@@ -243,7 +243,7 @@ class AppliedFields(SectionFields):
         """See `SectionFields`."""
         if image_id not in self.corrections:
             return "recorded"
-        return "refined" if image_id in self.recorded["refined"] else "kept"
+        return "refined" if image_id in self.recorded["refined"] else "depth only"
 
     def displacement(self, image_id: int, pixels: PlaneGrid, recorded: Affine) -> Displacement | None:
         """See `SectionFields`; not known."""

@@ -211,7 +211,7 @@ class RefinedFields(SectionFields):
     def registration(self, image_id: int) -> str:
         """See `SectionFields`."""
         section = self.sections.get(image_id)
-        return "recorded" if section is None else "kept" if section.field is None else "refined"
+        return "recorded" if section is None else "depth only" if section.field is None else "refined"
 
     def displacement(self, image_id: int, pixels: PlaneGrid, recorded: Affine) -> Displacement | None:
         """See `SectionFields`.

@@ -126,12 +126,13 @@ class Stack:
         """
         validate_chunk_count(math.prod(-(-n // side) for n in self.grid.shape), self.grid.resolution)
         if self.fields:
-            return {
-                index: sections for index, cube in blocks(self.grid.shape, side) if (sections := self.sampled(cube))
-            }
+            chunks = list(blocks(self.grid.shape, side))
+            with ThreadPoolExecutor() as threads:
+                found = threads.map(self.sampled, (cube for _, cube in chunks))
+                return {index: sections for (index, _), sections in zip(chunks, found, strict=True) if sections}
         slabs = range(-(-self.grid.shape[0] // side))
         known: dict[bytes, tuple[int, ...]] = {}  # few sets of sections, each shared by many chunks
-        chunks: dict[Index, tuple[int, ...]] = {}
+        sections_of: dict[Index, tuple[int, ...]] = {}
         with ThreadPoolExecutor() as threads:
             for first, sampled in zip(slabs, threads.map(partial(self._sampled_slab, side), slabs), strict=True):
                 for j, k in np.argwhere(sampled.any(axis=2)).tolist():
@@ -139,8 +140,8 @@ class Stack:
                     key = sections.tobytes()
                     if key not in known:
                         known[key] = tuple(np.flatnonzero(sections).tolist())
-                    chunks[first, j, k] = known[key]
-        return chunks
+                    sections_of[first, j, k] = known[key]
+        return sections_of
 
     def _sampled_slab(self, side: int, first: int) -> NDArray[np.bool_]:
         """The sections that the chunks of a slab sample: bool, shape (chunks along y, chunks along x, sections)."""
@@ -273,9 +274,11 @@ class Stack:
         """
         low, high = added.min(axis=1), added.max(axis=1)
         width, height = (self.sizes[section] + np.ceil(high - low)).tolist()
-        xy = field + high.reshape(2, *(1,) * (field.ndim - 1))
-        xy = field[:, inside_image(xy, (width, height))]
-        return np.stack([xy.min(axis=1) + low, xy.max(axis=1) + high], axis=1) if xy.size else xy
+        inside = inside_image(field + high.reshape(2, *(1,) * (field.ndim - 1)), (width, height))
+        x, y = (part[inside] for part in field)  # one by one: both at once would not be contiguous
+        if not x.size:
+            return np.empty((2, 0))
+        return np.array([[x.min() + low[0], x.max() + high[0]], [y.min() + low[1], y.max() + high[1]]])
 
     def _geometry_of(self, fields: Mapping[int, NDArray[np.float64]]) -> StackGeometry:
         """The geometry of the sections, with fields over a block."""

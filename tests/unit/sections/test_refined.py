@@ -184,7 +184,7 @@ def test_the_corrected_depth_decides_and_of_two_at_one_depth_the_one_cut_first_i
 def test_sections_that_a_refinement_lacks_or_keeps_are_registered_by_their_records(refined, dataset):
     ids = [section.image_id for section in dataset.sections]
     over_all, recorded = pixels(dataset), np.eye(2, 3)
-    assert [refined.registration(id) for id in (*ids, 1)] == [*["refined"] * 5, "kept", "recorded"]
+    assert [refined.registration(id) for id in (*ids, 1)] == [*["refined"] * 5, "depth only", "recorded"]
     assert refined.displacement(ids[0], over_all, recorded) is not None
     assert refined.displacement(ids[-1], over_all, recorded) is None
     assert refined.displacement(1, over_all, recorded) is None
