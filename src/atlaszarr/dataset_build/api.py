@@ -27,9 +27,8 @@ from ..allen.records import SectionDataset
 from ..engine.schedulers import SchedulerLike, resolve_scheduler, scheduler_for, worker_count
 from ..engine.writer import Progress, write
 from ..errors import InputError
-from ..sections.fields import SectionFields
+from ..sections.fields import Fields, SectionFields, fields_of
 from ..sections.options import Options, SectionsOptions, VolumeOptions
-from ..sections.refined import Fields, fields_of
 from ..stores.locations import overlapping, shown
 from ..stores.target import Target
 from .job import DatasetJob

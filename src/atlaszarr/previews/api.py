@@ -17,9 +17,9 @@ from ..engine.writer import Progress
 from ..errors import AtlaszarrError, AtlaszarrWarning, InputError
 from ..geometry.spaces import reference_space
 from ..sections.alignment import align_sections, plane_of
+from ..sections.fields import Fields, fields_of
 from ..sections.options import REMOVED_OPTIONS
 from ..sections.planes import section_planes
-from ..sections.refined import Fields, fields_of
 from ..stores.local import write_whole
 from ..stores.locations import normalize, output_file, overlap, shown
 from ..terminology.terminology import Terminology, terminology_of

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 from ..allen.records import SectionDataset
 from ..displacement.displacement import Displacement
@@ -15,6 +16,7 @@ from ..displacement.fields import blocks, regular, transposed
 from ..errors import InputError
 from ..geometry.grid import Grid
 from ..geometry.plane import PLANES, Plane
+from ..stores.locations import is_url
 from ..transforms import Affine
 
 #: Side of the blocks in which the digest of a field is computed.
@@ -248,3 +250,36 @@ class AppliedFields(SectionFields):
     def displacement(self, image_id: int, pixels: PlaneGrid, recorded: Affine) -> Displacement | None:
         """See `SectionFields`; not known."""
         return None
+
+
+#: What `fields` of `open_volume`, `build` and others may be.
+Fields: TypeAlias = str | os.PathLike[str] | SectionFields | Mapping[int, Displacement] | None
+
+
+def fields_of(given: Fields, storage_options: Mapping[str, Any] | None = None) -> SectionFields | None:
+    """The fields that are given as `fields`, as in `atlaszarr.open_volume`.
+
+    Parameters
+    ----------
+    given : str, path-like, RefinedFields, mapping of int to Displacement, or None
+    storage_options : mapping, optional
+        Options for fsspec, for a URL.
+
+    Raises
+    ------
+    InputError, NotFoundError, TargetError
+        For the reasons of `RefinedFields.open`, or if `given` has another type.
+    """
+    if given is None or isinstance(given, SectionFields):
+        return given
+    if isinstance(given, str | os.PathLike):
+        from .refined import RefinedFields  # imported here, since most builds do without
+
+        return RefinedFields.open(given, storage_options if is_url(os.fspath(given)) else None)
+    if not isinstance(given, Mapping):
+        raise InputError(
+            f"fields has type {type(given).__name__}; give the FIELDS that `refine` wrote, or a mapping of "
+            "SectionImage ids to displacement fields",
+            code="wrong-type",
+        )
+    return OwnFields(dict(given)) if given else None

@@ -20,12 +20,11 @@ from ..errors import InputError
 from ..geometry.spaces import AXES
 from . import FETCHES
 from .alignment import attributes
-from .fields import SectionFields
+from .fields import Fields, SectionFields, fields_of
 from .missing import Fetcher, fetching
 from .opened import Opened
 from .options import SectionsOptions
 from .planes import DetectionPoint, SectionPlanes
-from .refined import Fields, fields_of
 
 if TYPE_CHECKING:
     import xarray as xr

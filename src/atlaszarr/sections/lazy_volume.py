@@ -13,10 +13,10 @@ from ..boxes import blocks, shape_of
 from ..errors import InputError
 from . import FETCHES
 from .alignment import attributes
+from .fields import Fields, fields_of
 from .missing import Fetcher, fetching
 from .opened import Opened
 from .options import VolumeOptions
-from .refined import Fields, fields_of
 from .stack import MAX_GAP, Stack
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -32,10 +32,10 @@ from ..geometry.grid import Grid
 from ..geometry.plane import PLANES, Plane
 from ..geometry.spaces import ORIENTATION, reference_space
 from ..stores.documents import LARGEST, json_bytes, parse_object
-from ..stores.locations import is_url, shown
+from ..stores.locations import shown
 from ..stores.target import Target
 from ..transforms import Affine, compose
-from .fields import OwnFields, PlaneGrid, SectionFields
+from .fields import PlaneGrid, SectionFields
 
 #: The key of the document of FIELDS, which is written last.
 DOCUMENT = "atlaszarr/refinement.json"
@@ -240,37 +240,6 @@ class RefinedFields(SectionFields):
         to_field = pir[[own.plane.columns, own.plane.rows]] / own.grid.resolution
         to_field[:, 2] -= 0.5
         return np.asarray(to_field)
-
-
-#: What `fields` of `open_volume`, `build` and others may be.
-Fields: TypeAlias = str | os.PathLike[str] | SectionFields | Mapping[int, Displacement] | None
-
-
-def fields_of(given: Fields, storage_options: Mapping[str, Any] | None = None) -> SectionFields | None:
-    """The fields that are given as `fields`, as in `atlaszarr.open_volume`.
-
-    Parameters
-    ----------
-    given : str, path-like, RefinedFields, mapping of int to Displacement, or None
-    storage_options : mapping, optional
-        Options for fsspec, for a URL.
-
-    Raises
-    ------
-    InputError, NotFoundError, TargetError
-        For the reasons of `RefinedFields.open`, or if `given` has another type.
-    """
-    if given is None or isinstance(given, SectionFields):
-        return given
-    if isinstance(given, str | os.PathLike):
-        return RefinedFields.open(given, storage_options if is_url(os.fspath(given)) else None)
-    if not isinstance(given, Mapping):
-        raise InputError(
-            f"fields has type {type(given).__name__}; give the FIELDS that `refine` wrote, or a mapping of "
-            "SectionImage ids to displacement fields",
-            code="wrong-type",
-        )
-    return OwnFields(dict(given)) if given else None
 
 
 def alignment_digest(dataset: SectionDataset, section: Section) -> str:

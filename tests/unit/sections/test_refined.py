@@ -13,9 +13,9 @@ from atlaszarr.errors import InputError, NotFoundError
 from atlaszarr.geometry.grid import Grid
 from atlaszarr.geometry.plane import PLANES
 from atlaszarr.geometry.spaces import reference_space
-from atlaszarr.sections.fields import PlaneGrid
+from atlaszarr.sections.fields import PlaneGrid, fields_of
 from atlaszarr.sections.options import SectionsOptions, VolumeOptions
-from atlaszarr.sections.refined import DOCUMENT, RefinedFields, fields_of, pixels_of, refinement_document, write_field
+from atlaszarr.sections.refined import DOCUMENT, RefinedFields, pixels_of, refinement_document, write_field
 from atlaszarr.stores.target import Target
 from codes import raises
 from refined_folders import pixels, wave, write_refinement

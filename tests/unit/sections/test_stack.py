@@ -15,9 +15,8 @@ from atlaszarr.allen.records import SectionDataset
 from atlaszarr.boxes import blocks
 from atlaszarr.displacement.fields import ArrayField
 from atlaszarr.errors import InputError, RecordError
-from atlaszarr.sections.fields import OwnFields
+from atlaszarr.sections.fields import OwnFields, fields_of
 from atlaszarr.sections.options import SectionsOptions, VolumeOptions
-from atlaszarr.sections.refined import fields_of
 from codes import raises
 
 RESOLUTION = 400.0
