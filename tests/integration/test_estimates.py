@@ -159,6 +159,7 @@ def test_the_command_plan_estimates_a_selection(client, command):
         ((), "no section dataset is given"),
         (("--gene", "x", "5"), "--gene selects section datasets of a catalogue"),
         (("--displacement",), "--displacement is not supported for an estimate"),
+        (("--fields", "x"), "--fields is not supported for an estimate"),
         (("--catalogue", "nowhere"), "is not a finished catalogue"),
     ],
     ids=str,

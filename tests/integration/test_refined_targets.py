@@ -183,6 +183,23 @@ def test_fields_in_any_store_build_the_same_target(client, dataset, ids, fields,
     assert all(str(secret) not in text for secret in store.options.values() if len(str(secret)) > 5)
 
 
+def test_fields_on_a_web_server_build_the_same_target(client, dataset, fields, web, tmp_path, contents):
+    for name, given in (("near", fields), ("far", f"{web}/fields")):
+        assert build(dataset, tmp_path / name, fields=given, client=client, **OPTIONS).ok
+    assert contents(tmp_path / "near") == contents(tmp_path / "far")
+
+
+@pytest.mark.parametrize("opener", [open_volume, open_sections])
+def test_the_keys_of_a_lazy_dataset_depend_on_the_fields(client, dataset, ids, fields, tmp_path, opener):
+    other = write_refinement(tmp_path / "other", dataset, dict.fromkeys(ids, 40.0), {ids[1]: wave(dataset, 50.0)[0]})
+    names = [
+        opener(dataset, 100, client=client, fields=given).image.data.name
+        for given in (None, fields, RefinedFields.open(fields), other)
+    ]
+    assert names[1] == names[2]
+    assert len(set(names)) == 3
+
+
 @pytest.mark.parametrize("mode", ["volume", "sections"])
 def test_a_lazy_dataset_with_fields_is_written_as_build_writes_it(
     client, dataset, ids, fields, tmp_path, contents, mode

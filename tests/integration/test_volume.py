@@ -244,6 +244,9 @@ def test_a_field_of_a_section_of_another_dataset_is_refused_before_images_are_fe
 def test_fields_that_are_not_by_section_are_refused(client):
     with raises(InputError, "wrong-type"):
         open_volume(DATASET, 200, client=client, fields=Displacement.identity((40, 57)))
+    with raises(InputError, "wrong-type") as caught:
+        open_volume(DATASET, 200, client=client, displacement={69177654: Displacement.identity((40, 57))})
+    assert "to `fields`" in str(caught.value)
 
 
 @pytest.mark.slow

@@ -113,8 +113,10 @@ class RefinedFields(SectionFields):
         """
         target = Target.of(path, storage_options)
         name = shown(target.url)
-        root = read_root(target) if target.read("zarr.json", LARGEST) is not None else None
         body = target.read(DOCUMENT, LARGEST)
+        if body is not None:
+            target = target.public()
+        root = read_root(target) if target.read("zarr.json", LARGEST) is not None else None
         unfinished = InputError(
             f"refinement {name} is unfinished; run the same `refine` command to resume it", code="refinement-unfinished"
         )

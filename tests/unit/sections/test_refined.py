@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from ngff_zarr import from_ngff_zarr
 
 from atlaszarr import Displacement
 from atlaszarr.engine.target_state import UNFINISHED, Root
@@ -57,6 +58,10 @@ def test_a_stored_field_is_an_ome_zarr_displacement_field_in_micrometres(tmp_pat
     assert loaded.shape == pixels.shape
     found = np.stack([loaded.delta_x, loaded.delta_y])
     np.testing.assert_allclose(found * 25.0, field, atol=1e-4)  # float32
+    read = from_ngff_zarr(str(tmp_path / "7.ome.zarr"), validate=True)
+    (declared,) = read.metadata.coordinateTransformations
+    assert (declared.type, declared.path) == ("displacements", "0")
+    np.testing.assert_allclose(read.images[0].data.compute()[::-1], field, atol=1e-4)
     document = json.loads((tmp_path / "7.ome.zarr/zarr.json").read_text())["attributes"]["ome"]
     (image,) = document["multiscales"]
     intrinsic, reference, _ = image["coordinateSystems"]
