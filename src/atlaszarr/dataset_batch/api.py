@@ -130,7 +130,7 @@ def build_many(
         `region_statistics`, and ``ROOT/batch/measure.parquet`` has a row for each dataset and structure.
     fields : str or path-like, optional
         A folder, path or URL, with the refinement of each dataset in ``FIELDS/<id>``; see `build`. A dataset without
-        one fails.
+        one fails. One that is finished is left alone, also if its refinement has changed since.
     progress : callable, optional
         Called with a `BatchStatus` as datasets end, at most once a second, and at the end; ``print`` prints its line.
     **options

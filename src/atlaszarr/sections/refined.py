@@ -45,6 +45,8 @@ _VERSION = "0.6"
 #: Largest side of a chunk of a field: a plane of 10 um has up to 1320 pixels a side.
 _CHUNK = 1024
 _UM_IN_MM = 1000
+#: The most pixels of a field: a sagittal plane of 3 um has 11.7 million.
+MOST_PIXELS = 2**24
 #: Bytes of the fields that a process keeps: 110 coronal planes of 25 um.
 KEPT = 2**27
 _kept = Kept(KEPT)
@@ -140,6 +142,12 @@ class RefinedFields(SectionFields):
             ) from None
         if not is_finished:
             raise unfinished
+        if math.prod(found.pixels.shape) > MOST_PIXELS:
+            raise InputError(
+                f"refinement {name} has fields over {found.pixels}, more than {MOST_PIXELS}; refine the dataset at a "
+                "coarser resolution",
+                code="field-too-large",
+            )
         return found
 
     @cached_property

@@ -280,6 +280,12 @@ def test_a_damaged_document_is_refused(refined, changes):
     assert DOCUMENT in str(caught.value)
 
 
+def test_fields_too_large_for_memory_are_refused(refined):
+    with raises(InputError, "field-too-large") as caught:
+        RefinedFields.open(altered(refined, resolution_um=0.5))
+    assert "16000 x 22800" in str(caught.value)
+
+
 def test_fields_of_another_dataset_are_refused(refined, dataset):
     with raises(InputError, "wrong-dataset") as caught:
         VolumeOptions().stack(replace(dataset, id=5), refined)
