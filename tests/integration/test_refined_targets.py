@@ -192,12 +192,13 @@ def test_fields_on_a_web_server_build_the_same_target(client, dataset, fields, w
 @pytest.mark.parametrize("opener", [open_volume, open_sections])
 def test_the_keys_of_a_lazy_dataset_depend_on_the_fields(client, dataset, ids, fields, tmp_path, opener):
     other = write_refinement(tmp_path / "other", dataset, dict.fromkeys(ids, 40.0), {ids[1]: wave(dataset, 50.0)[0]})
+    own = [{ids[1]: Displacement.from_affine((80, 114), [[3.0, 0.0, x], [0.0, 3.0, 0.0]])} for x in (5.0, 9.0)]
     names = [
         opener(dataset, 100, client=client, fields=given).image.data.name
-        for given in (None, fields, RefinedFields.open(fields), other)
+        for given in (None, fields, RefinedFields.open(fields), other, *own)
     ]
     assert names[1] == names[2]
-    assert len(set(names)) == 3
+    assert len(set(names)) == 5
 
 
 @pytest.mark.parametrize("mode", ["volume", "sections"])

@@ -205,8 +205,10 @@ class OwnFields(SectionFields):
             return field
         return Displacement(transposed(field.field))
 
-    def __dask_tokenize__(self) -> tuple[str, Any]:
-        return "atlaszarr.OwnFields", sorted(self.fields.items())
+    def __dask_tokenize__(self) -> tuple[str, str]:
+        from dask.base import tokenize
+
+        return "atlaszarr.OwnFields", str(tokenize(sorted(self.fields.items())))
 
 
 @dataclass(frozen=True, eq=False)
